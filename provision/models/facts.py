@@ -1,0 +1,240 @@
+"""Host facts: what was seen on a host, never what was guessed.
+
+An unknown is null, and `unknown` maps its dotted path (`nvidia.driver_version`) to the reason it could not be read.
+Sizes are bytes. Lists are in the order the host gave.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from provision.models.base import Record
+
+
+class OperatingSystem(Record):
+    """From os-release, uname and the C library itself."""
+
+    id: str | None = None
+    version_id: str | None = None
+    id_like: tuple[str, ...] = ()
+    pretty_name: str | None = None
+    kernel: str | None = None
+    machine: str | None = None
+    """uname -m: x86_64, aarch64."""
+    libc: Literal["glibc", "musl"] | None = None
+    libc_version: str | None = None
+    init: str | None = None
+    """Name of PID 1: `systemd` or whatever else runs there."""
+    systemd_state: str | None = None
+    """What `systemctl is-system-running` says: running, degraded ...; null where systemd does not run."""
+    boot_id: str | None = None
+    clock_unix_s: float | None = None
+    hostname: str | None = None
+    package_manager: Literal["apt", "dnf", "zypper", "apk"] | None = None
+
+
+class User(Record):
+    """Who the probe was on the host."""
+
+    name: str | None = None
+    uid: int | None = None
+    home: str | None = None
+    passwordless_sudo: bool | None = None
+    lingering: bool | None = None
+    systemd_manager: bool | None = None
+    """Whether a systemd of this user runs now (`systemctl --user` answers)."""
+
+
+class Cpu(Record):
+    """isa is the highest level that vLLM's CPU builds distinguish."""
+
+    model: str | None = None
+    flags: tuple[str, ...] = ()
+    isa: Literal["amx", "avx512", "avx2", "sse4_2", "neon", "none"] | None = None
+    logical: int | None = None
+    sockets: int | None = None
+    numa_nodes: int | None = None
+
+
+class Memory(Record):
+    total: int | None = None
+    available: int | None = None
+    cgroup_limit: int | None = None
+    shm: int | None = None
+
+
+class Disk(Record):
+    path: str
+    """The path asked for (`/`, the prefix, /var/tmp, the home)."""
+    mount: str | None = None
+    total: int | None = None
+    free: int | None = None
+
+
+class Python(Record):
+    path: str
+    version: str
+    headers: bool | None = None
+    venv: bool | None = None
+
+
+class Program(Record):
+    """A compiler or another program that installing may need."""
+
+    name: str
+    path: str
+    version: str | None = None
+
+
+class PciGpu(Record):
+    """A display (03xx) or processing (1200) function of NVIDIA, AMD or Intel, seen before any driver."""
+
+    address: str
+    vendor_id: str
+    """Four hex digits: 10de NVIDIA, 1002 AMD, 8086 Intel."""
+    device_id: str
+    class_id: str
+    driver: str | None = None
+
+
+class NvidiaGpu(Record):
+    index: int
+    name: str | None = None
+    uuid: str | None = None
+    pci_address: str | None = None
+    memory_total: int | None = None
+    memory_used: int | None = None
+    compute_capability: str | None = None
+    mig_mode: Literal["enabled", "disabled"] | None = None
+    mig_devices: int = 0
+    ecc_mode: Literal["enabled", "disabled"] | None = None
+    persistence: bool | None = None
+    driver_model: str | None = None
+    virtualization: str | None = None
+
+
+class Nvidia(Record):
+    driver_version: str | None = None
+    """As nvidia-smi or the loaded kernel module prints it."""
+    cuda_version: str | None = None
+    """The driver's ceiling, not an installed toolkit."""
+    module_version: str | None = None
+    module_flavour: Literal["open", "proprietary"] | None = None
+    smi_error: str | None = None
+    """What nvidia-smi said instead of an answer."""
+    gpus: tuple[NvidiaGpu, ...] = ()
+    nvswitches: int | None = None
+    fabric_manager_version: str | None = None
+    fabric_manager_state: str | None = None
+    fabric_state: str | None = None
+    """`Completed (Success)` when every card joined the NVLink fabric; differing answers by comma; null without one."""
+
+
+class AmdGpu(Record):
+    index: int
+    name: str | None = None
+    gfx: str | None = None
+    uuid: str | None = None
+    pci_address: str | None = None
+    memory_total: int | None = None
+
+
+class Amd(Record):
+    driver_version: str | None = None
+    rocm_version: str | None = None
+    gpus: tuple[AmdGpu, ...] = ()
+
+
+class CudaToolkit(Record):
+    path: str
+    version: str | None = None
+
+
+class Port(Record):
+    port: int
+    address: str | None = None
+    pid: int | None = None
+    process: str | None = None
+
+
+class GpuProcess(Record):
+    pid: int
+    name: str | None = None
+    memory: int | None = None
+    gpu: str | None = None
+
+
+class EngineProcess(Record):
+    """A vLLM process (`VLLM::EngineCore`), of a service or left over from one: compare with `Installed.service_pid`."""
+
+    pid: int
+    parent: int | None = None
+    uid: int | None = None
+    user: str | None = None
+    name: str | None = None
+
+
+class Installed(Record):
+    """What of this product is on the host, under the prefix that was asked for."""
+
+    prefix: str
+    state: dict[str, Any] | None = None
+    """PREFIX/state.json as it stands, or null."""
+    current: str | None = None
+    """Digest of the environment that `current` points at."""
+    previous: str | None = None
+    environments: tuple[str, ...] = ()
+    """Digests of all complete environments."""
+    tampered: tuple[str, ...] = ()
+    """Files of ours that are not as the last install left them (unit, environment marker)."""
+    service: str | None = None
+    """active, inactive, failed ... as systemd or supervisor says it."""
+    service_pid: int | None = None
+    supervisor: str | None = None
+    """Who knows the service: systemd, systemd-user, supervisor; null when nobody does."""
+    held_by: dict[str, Any] | None = None
+    """Who holds the host's run lock now: run, controller, user, since."""
+    last_verify: dict[str, Any] | None = None
+    """PREFIX/verify/last.json: status and time of the last verification."""
+    last_ready: dict[str, Any] | None = None
+    """PREFIX/verify/ready.json: the last proof of the service, with the main process and the boot that it was of."""
+
+
+class HostFacts(Record):
+    """Everything the probe learned of one host in one round trip."""
+
+    schema_version: Literal[1] = 1
+    host: str
+    probed_at: str
+    """UTC, ISO 8601, the controller's clock."""
+    seconds: float | None = None
+    clock_skew_s: float | None = None
+    os: OperatingSystem = OperatingSystem()
+    user: User = User()
+    cpu: Cpu = Cpu()
+    memory: Memory = Memory()
+    disks: tuple[Disk, ...] = ()
+    pythons: tuple[Python, ...] = ()
+    programs: tuple[Program, ...] = ()
+    libraries: dict[str, str | None] = Field(default_factory=dict)
+    """Shared library (`libnuma.so.1`) to its path, null when it is absent."""
+    pci_gpus: tuple[PciGpu, ...] = ()
+    kernel_modules: tuple[str, ...] = ()
+    """Loaded ones among nvidia*, nouveau, nova*, amdgpu, ib_umad."""
+    secure_boot: bool | None = None
+    nvidia: Nvidia | None = None
+    amd: Amd | None = None
+    cuda_toolkits: tuple[CudaToolkit, ...] = ()
+    container: str | None = None
+    """docker, podman, lxc, kubernetes, systemd-nspawn ...; null when none."""
+    virtualization: str | None = None
+    wsl: bool | None = None
+    ports: tuple[Port, ...] = ()
+    gpu_processes: tuple[GpuProcess, ...] = ()
+    engine_processes: tuple[EngineProcess, ...] = ()
+    package_source_answers: bool | None = None
+    """Whether the host's own package sources answered when asked; null when not asked."""
+    installed: Installed | None = None
+    unknown: dict[str, str] = Field(default_factory=dict)

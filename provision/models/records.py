@@ -1,0 +1,133 @@
+"""What the rooms report: one result a host and room, and the summary made of them (docs/reference/summary.md)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from provision.models.base import Record
+from provision.models.stack import Reason, Stack
+
+RoomName = Literal["probe", "plan", "stage", "install", "verify", "serve"]
+ROOMS: tuple[RoomName, ...] = ("probe", "plan", "stage", "install", "verify", "serve")
+
+
+class RoomResult(Record):
+    """How one room ended for one host."""
+
+    host: str
+    room: RoomName
+    status: Literal["ok", "warn", "failed", "skipped", "unreachable", "interrupted"]
+    seconds: float = 0.0
+    changed: bool = False
+    text: str | None = None
+    """One sentence: what failed with which values, or why it was skipped."""
+    hint: str | None = None
+    evidence: tuple[str, ...] = ()
+
+
+class Figure(Record):
+    name: str
+    value: float | None
+    unit: str
+    floor: float | None = None
+    ceiling: float | None = None
+    source: str | None = None
+
+
+class CheckRecord(Record):
+    """One check as `verify --json` gives it."""
+
+    id: str
+    family: str
+    status: Literal["ok", "warn", "fail", "skip", "error"]
+    host: str | None = None
+    device: str | None = None
+    reason: str = ""
+    figures: tuple[Figure, ...] = ()
+    evidence: Any = None
+    remedy: str | None = None
+    seconds: float = 0.0
+
+
+class AttentionProof(Record):
+    asked: str | None = None
+    used: str | None = None
+    generation: int | None = None
+    evidence: tuple[str, ...] = ()
+
+
+class ServeRecord(Record):
+    """What readiness proved on a host: written by the host-side proof, read by the summary."""
+
+    endpoint: str | None = None
+    ready: bool = False
+    attention: AttentionProof = AttentionProof()
+    tokens_expected: tuple[int, ...] = ()
+    tokens_answered: tuple[int, ...] = ()
+    phases_s: dict[str, float] = Field(default_factory=dict)
+    """Seconds from the start of the service: process, engine, health, first_token ..."""
+    text: str | None = None
+    evidence: tuple[str, ...] = ()
+
+
+class Finding(Record):
+    cause: str
+    confidence: float
+    evidence: tuple[str, ...] = ()
+    fix: tuple[str, ...] = ()
+
+
+class HostSummary(Record):
+    name: str
+    state: Literal[
+        "serving",
+        "installed",
+        "unchanged",
+        "stopped",
+        "removed",
+        "failed",
+        "unreachable",
+        "interrupted",
+        "planned",
+        "probed",
+    ]
+    changed: bool
+    rooms: tuple[RoomResult, ...] = ()
+    stack: Stack | None = None
+    reasons: tuple[Reason, ...] = ()
+    """Why this Stack: the rules that chose it, and one refusal for every candidate that ranked before it."""
+    devices: tuple[str, ...] = ()
+    checks: tuple[CheckRecord, ...] = ()
+    checks_at: str | None = None
+    """When the checks ran: of an earlier run when nothing changed."""
+    prefix: str | None = None
+    endpoint: str | None = None
+    key_file: str | None = None
+    """Where the API key lies on the host; null when the endpoint wants none."""
+    call: tuple[str, ...] = ()
+    """Commands that ask the endpoint, as typed on the controller."""
+    attention: AttentionProof = AttentionProof()
+    serve: ServeRecord | None = None
+    findings: tuple[Finding, ...] = ()
+    deviations: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What is worth knowing and no warning: an assumption of the plan, an index that was left out."""
+
+
+class Summary(Record):
+    schema_version: Literal[1] = 1
+    run: str
+    command: str
+    started_at: str
+    verdict: Literal["red", "amber", "green"]
+    changed: int
+    seconds: float
+    hosts: tuple[HostSummary, ...]
+    room_seconds: dict[str, float] = Field(default_factory=dict)
+    dispatch: dict[str, float] = Field(default_factory=dict)
+    """Of the fan-out: tasks, wait_p50_ms, wait_p99_ms, tasks_per_s."""
+    interrupted: bool = False
+    next_commands: tuple[str, ...] = ()

@@ -1,0 +1,175 @@
+"""One host of the inventory: how to reach it, and what it is to become.
+
+Every inventory variable is `firstlight_` plus a field's name of `Settings`; docs/reference/inventory.md lists them.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr
+
+from provision.models.base import Record
+
+Backend = Annotated[str, Field(pattern=r"^(auto|flash|[A-Z][A-Z0-9_]*)$")]
+VllmPolicy = Annotated[str, Field(pattern=r"^(latest|none|(==|>=)[0-9]+(\.[0-9]+)*(\.?(a|b|rc|post|dev)[0-9]+)*)$")]
+Prefix = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._+@-]+)+/?$")]
+Word = Annotated[str, Field(pattern=r"^\S+$")]
+EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Text = Annotated[str, Field(coerce_numbers_to_str=True, pattern=r"^[^\n\x00]*$")]
+GpuIndex = Annotated[int, Field(ge=0)]
+
+
+class Connection(Record):
+    """How one host is reached, resolved once from the inventory and the user's ssh configuration.
+
+    `kind` is `local` for this machine; then only the `become` fields and `python_interpreter` mean anything.
+    """
+
+    kind: Literal["local", "ssh"]
+    address: str | None = None
+    port: int = 22
+    user: str | None = None
+    password: SecretStr | None = Field(default=None, exclude=True, repr=False)
+    """Of the login user; in memory only."""
+    identity_files: tuple[str, ...] = ()
+    certificate_files: tuple[str, ...] = ()
+    identities_only: bool = False
+    identity_agent: str | None = None
+    """Socket of the ssh agent; null: SSH_AUTH_SOCK; `none`: no agent is asked."""
+    known_hosts_files: tuple[str, ...] = ()
+    """In the order OpenSSH reads them; the first is the one that new keys are added to."""
+    host_key_alias: str | None = None
+    accept_new_host_keys: bool = False
+    """A host that no known_hosts file names is trusted once and remembered; a changed key is refused all the same."""
+    hash_known_hosts: bool = False
+    address_family: Literal["any", "inet", "inet6"] = "any"
+    bind_address: str | None = None
+    algorithms: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Only what the user's ssh configuration changes: `ciphers`, `macs`, `kexalgorithms`, `hostkeyalgorithms`."""
+    proxy_jump: tuple[Connection, ...] = ()
+    """The jump hosts in the order they are passed; `proxy_command` reaches through all of them."""
+    proxy_command: str | None = None
+    connect_timeout_s: float = 10.0
+    openssh_options: tuple[str, ...] = ()
+    """The same, as OpenSSH arguments: for Ansible and for bulk transfer. The user's own configuration is not read again."""
+    become: bool = False
+    become_method: Literal["sudo"] = "sudo"
+    become_password_file: str | None = None
+    become_password: SecretStr | None = Field(default=None, exclude=True, repr=False)
+    """For sudo; in memory only."""
+    python_interpreter: str | None = None
+
+
+def _setting(default: Any, description: str, *, allowed: str, **constraints: Any) -> Any:
+    """A field with the texts that error messages and the reference page are made of."""
+    return Field(default=default, description=description, json_schema_extra={"allowed": allowed}, **constraints)
+
+
+class Settings(Record):
+    """What the person wants of a host. Defaults are the product's own."""
+
+    prefix: Prefix | None = _setting(
+        None,
+        "Where everything goes. Default: /opt/firstlight with root, ~/.local/share/firstlight without.",
+        allowed="an absolute path without blanks, not the root folder",
+    )
+    model: Word = _setting(
+        "builtin",
+        "What is served: the built-in model, a folder on the controller (absolute, or relative to the inventory), or a hub id.",
+        allowed="builtin, a folder, or a hub id such as org/name",
+    )
+    served_model_name: Word | None = _setting(
+        None, "The name that clients ask for. Default: the model's own.", allowed="text without blanks"
+    )
+    hf_token_file: str | None = _setting(
+        None,
+        "A file on the controller that holds the hub token; never the token itself.",
+        allowed="path of a file on the controller",
+    )
+
+    vllm: VllmPolicy = _setting("latest", "Which vLLM release.", allowed="latest, none, ==X or >=X")
+    driver: Literal["keep", "install", "upgrade"] = _setting(
+        "keep",
+        "What may happen to a working NVIDIA driver. Where cards have none it is installed.",
+        allowed="keep, install or upgrade",
+    )
+    flash_attn: Literal["auto", "bundled", "package", "both", "none"] = _setting(
+        "auto",
+        "Flash kernels: those in vLLM's wheel, the flash-attn package besides, or none at all.",
+        allowed="auto, bundled, package, both or none",
+    )
+    torch: Literal["managed", "existing"] = _setting(
+        "managed", "Whether this product installs torch or takes the host's.", allowed="managed or existing"
+    )
+    attention: Backend = _setting(
+        "auto",
+        "Attention back end: flash kernels wherever possible (auto), flash or refuse (flash), or one by name.",
+        allowed="auto, flash, or a back end's name such as FLASH_ATTN, TRITON_ATTN, CPU_ATTN",
+    )
+
+    gpus: tuple[GpuIndex, ...] | Literal["all"] = _setting(
+        "all",
+        "Cards to use, by index in PCI order; all: those equal to the most numerous kind.",
+        allowed="all, or a list of indexes such as [0, 1]",
+    )
+    tensor_parallel: int | None = _setting(
+        None, "Cards that share each layer. Default: all cards in use.", allowed="a whole number from 1", ge=1
+    )
+    pipeline_parallel: int = _setting(
+        1, "Groups of cards that share the layers in sequence.", allowed="a whole number from 1", ge=1
+    )
+    data_parallel: int = _setting(1, "Copies of the model.", allowed="a whole number from 1", ge=1)
+    max_model_len: int | None = _setting(
+        None, "Longest context in tokens. Default: the model's own.", allowed="a whole number of tokens from 1", ge=1
+    )
+    memory_share: float | None = _setting(
+        None,
+        "Share of each device's memory that vLLM may take. Default: vLLM's own.",
+        allowed="a number above 0, at most 1",
+        gt=0,
+        le=1,
+    )
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = _setting(
+        "auto", "Number format of the weights in use.", allowed="auto, float16, bfloat16 or float32"
+    )
+    env: dict[EnvironmentName, Text] = _setting(
+        {},
+        "Environment variables of the service. No secrets: they stand in the run's records.",
+        allowed="a mapping of names to text",
+    )
+    vllm_args: tuple[Text, ...] = _setting(
+        (), "Further arguments for `vllm serve`, passed on as they are.", allowed="a list of arguments"
+    )
+
+    bind: Word = _setting("127.0.0.1", "Address the server listens on.", allowed="an IP address or localhost")
+    port: int = _setting(8000, "Port the server listens on.", allowed="a whole number from 1 to 65535", ge=1, le=65535)
+    expose: bool = _setting(
+        False,  # the setting's default
+        "Must be true before `firstlight_bind` may be anything but a loopback address.",
+        allowed="true or false",
+    )
+    api_key: bool = _setting(True, "Whether a key is made and asked for.", allowed="true or false")
+    serve: bool = _setting(True, "False: install and verify only.", allowed="true or false")
+
+
+class Host(Record):
+    """A host of the inventory."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    connection: Connection
+    settings: Settings
+
+
+class Inventory(Record):
+    """All hosts of a walk, in inventory order, after `--limit`."""
+
+    source: str
+    hosts: tuple[Host, ...]
+
+
+def default_prefix(*, uid: int, home: str) -> PurePosixPath:
+    """Where a user's installation goes when the inventory does not say."""
+    return PurePosixPath("/opt/firstlight") if uid == 0 else PurePosixPath(home) / ".local/share/firstlight"

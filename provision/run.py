@@ -1,0 +1,111 @@
+"""A run's folder: where each room's file goes, written so that a reader never sees half of one.
+
+logs/RUN/
+  run.json               who, when, the command, the process
+  events.jsonl           one line an event, appended as it happens
+  rooms.json             how each room ended for each host
+  inventory.json         hosts and settings as validated
+  facts/HOST.json        probe
+  plan.json              plan
+  stage/HOST.json        stage, by the first host of a group (lock beside it)
+  install/               install: hosts.yml for Ansible, tasks.jsonl, ansible.log
+  verify/HOST.json       verify
+  serve/HOST.json        serve
+  findings/HOST.json     what the doctor says of a host that failed
+  summary.txt .md .json  summary
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from pydantic import BaseModel
+
+
+def utc_now() -> str:
+    """The time, UTC, ISO 8601 to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
+    """Write a file so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(mode)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class Run:
+    """One walk through the rooms, as a folder. Safe to use from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.name = folder.name
+        self._lock = Lock()
+        self._started = time.monotonic()
+
+    @classmethod
+    def create(cls, logs: Path, *, command: str) -> Run:
+        """Make a new run's folder, named by its start in UTC, and point `latest` at it."""
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        for suffix in ("", *(f"-{number}" for number in range(2, 100))):
+            folder = logs / f"{stamp}{suffix}"
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir(parents=True)
+                break
+        run = cls(folder)
+        run.write("run.json", {"run": run.name, "command": command, "started_at": utc_now(), "pid": os.getpid()})
+        link = logs / f".latest.{os.getpid()}"
+        link.symlink_to(folder.name)
+        link.replace(logs / "latest")
+        return run
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since this object was made, on the monotonic clock."""
+        return time.monotonic() - self._started
+
+    def path(self, name: str) -> Path:
+        """The path of a file in this run."""
+        return self.folder / name
+
+    def write(self, name: str, value: BaseModel | dict[str, Any] | list[Any]) -> Path:
+        """Write a record or plain value as JSON, whole or not at all; returns its path."""
+        path = self.path(name)
+        text = value.model_dump_json(indent=2) if isinstance(value, BaseModel) else json.dumps(value, indent=2)
+        write_atomically(path, text + "\n")
+        return path
+
+    def event(self, kind: str, *, host: str | None = None, room: str | None = None, **data: Any) -> None:
+        """Append one event; the line is written in one call, so that readers and a crash never split it."""
+        line = json.dumps({"at": utc_now(), "kind": kind, "host": host, "room": room, **data}, default=str)
+        with self._lock, self.path("events.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """All events so far; a last line cut by a crash is left out."""
+        path = self.path("events.jsonl")
+        if not path.exists():
+            return
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                with contextlib.suppress(json.JSONDecodeError):
+                    yield json.loads(line)

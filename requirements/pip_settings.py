@@ -1,0 +1,56 @@
+"""The user's pip settings as uv's environment variables, printed as shell assignments for the launcher.
+
+The reading is the product's own (provision/artifacts/user_index.py), loaded by its path: this runs before anything is
+installed, with the standard library alone. Beyond it: a local folder that is not there is left out (pip passes over it,
+uv would stop), and a version may come from any index (the lock holds the hashes, so none can slip in another file).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+READER = Path(__file__).resolve().parent.parent / "provision/artifacts/user_index.py"
+
+
+def present(locations: Iterable[str]) -> tuple[str, ...]:
+    """The locations without local ones that do not exist."""
+    return tuple(location for location in locations if is_there(location))
+
+
+def is_there(location: str) -> bool:
+    """Whether a local location exists; one that is not local is taken on trust."""
+    parts = urlsplit(location)
+    if parts.scheme in ("http", "https"):
+        return True
+    path = unquote(parts.path) if parts.scheme == "file" else location
+    return Path(path).expanduser().exists()
+
+
+def variables() -> dict[str, str]:
+    """What to set for uv so that it sees what pip would."""
+    spec = importlib.util.spec_from_file_location("user_index", READER)
+    if spec is None or spec.loader is None:
+        return {}
+    reader = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = reader
+    spec.loader.exec_module(reader)
+    settings = reader.read_settings()
+    extra = present(settings.extra_indexes)
+    settings = replace(settings, extra_indexes=(), find_links=present(settings.find_links))
+    found: dict[str, str] = reader.uv_variables(settings, default_index="")
+    if extra:
+        found["UV_INDEX"] = " ".join(extra)
+        found["UV_INDEX_STRATEGY"] = os.environ.get("UV_INDEX_STRATEGY", "unsafe-best-match")
+    return found
+
+
+if __name__ == "__main__":
+    for name, value in variables().items():
+        sys.stdout.write(f"export {name}={shlex.quote(value)}\n")

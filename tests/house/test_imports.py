@@ -1,0 +1,149 @@
+"""Arrows run one way: cli -> pipeline -> rooms -> what all rooms share. Read from the source itself, nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+FLOORS: tuple[frozenset[str], ...] = (
+    frozenset({"errors", "models"}),
+    frozenset({"run", "catalog"}),
+    frozenset({"remote"}),
+    frozenset({"hold", "sources", "diagnosis"}),
+    frozenset({"inventory", "probe", "resolve", "artifacts", "install", "verification", "serve", "report"}),
+    frozenset({"desired"}),
+    frozenset({"pipeline"}),
+    frozenset({"cli"}),
+    frozenset({"__main__"}),
+)
+"""A part of `provision` imports from floors below its own only: two rooms never know of each other."""
+
+ON_HOST = ("provision/serve/onhost", "provision/serve/plugin")
+"""Shipped to the host and run there: nothing of the controller exists at that place."""
+
+HOST_LIBRARIES = frozenset({"torch", "transformers", "vllm", "safetensors", "tokenizers", "numpy"})
+"""What vLLM's environment brings with it."""
+
+SUBJECTS = {"verify/checks/engine": "vllm"}
+"""Checks whose very subject is a library: they import it, in a process of their own."""
+
+
+def sources(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """Every module that a file imports, at any depth, with its line; relative ones made absolute."""
+    package = path.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(filter(None, (base, node.module)))
+            yield node.lineno, module
+            # `from provision import errors` names its module among the names
+            yield from ((node.lineno, f"{module}.{alias.name}") for alias in node.names if module == "provision")
+
+
+def part(module: str) -> str | None:
+    """`resolve` for `provision.resolve.rules`; null for anything that is not ours."""
+    names = module.split(".")
+    return names[1] if names[0] == "provision" and len(names) > 1 else None
+
+
+def floor(name: str) -> int:
+    found = [number for number, names in enumerate(FLOORS) if name in names]
+    assert found, f"`provision.{name}` stands on no floor: give it one in {Path(__file__).name}"
+    return found[0]
+
+
+def is_doctor(module: str) -> bool:
+    """The doctor works on text alone, so it is the same program here and on the host."""
+    return f"{module}.".startswith("verify.doctor.")
+
+
+def is_on_host(path: Path) -> bool:
+    return path.relative_to(ROOT).as_posix().startswith(ON_HOST)
+
+
+def complaint(path: Path, line: int, text: str) -> str:
+    return f"{path.relative_to(ROOT)}:{line}: {text}"
+
+
+def test_provision_imports_downwards_only() -> None:
+    wrong = []
+    for path in sources("provision"):
+        own = path.relative_to(ROOT / "provision").parts[0].removesuffix(".py")
+        if own == "__init__" or is_on_host(path):
+            continue
+        for line, module in imported(path):
+            other = part(module)
+            if other is None or other == own or other.startswith("__version"):
+                continue
+            if floor(other) >= floor(own):
+                wrong.append(complaint(path, line, f"`{own}` must not import `{module}`"))
+    assert not wrong, "\n".join(wrong)
+
+
+def test_provision_takes_only_records_and_constants_of_verify() -> None:
+    wrong = [
+        complaint(path, node.lineno, f"imports `{alias.name}` of `{node.module}`")
+        for path in sources("provision")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "verify"
+        for alias in node.names
+        if node.module != "verify.records" and not is_doctor(node.module or "") and not alias.name.isupper()
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("folder", ["verify", *ON_HOST])
+def test_what_runs_on_the_host_needs_only_what_is_there(folder: str) -> None:
+    allowed = sys.stdlib_module_names | ({"verify", "torch"} if folder == "verify" else HOST_LIBRARIES)
+    files = sources(folder)
+    wrong = [
+        complaint(path, line, f"imports `{module}`")
+        for path in files
+        for line, module in imported(path)
+        if module.split(".")[0] not in allowed
+        and not module.startswith(folder.replace("/", "."))
+        and SUBJECTS.get(path.parent.relative_to(ROOT).as_posix()) != module.split(".")[0]
+    ]
+    assert files
+    assert not wrong, "\n".join(wrong)
+
+
+def test_nothing_of_the_product_imports_its_tests() -> None:
+    wrong = [
+        complaint(path, line, f"imports `{module}`")
+        for path in [*sources("provision"), *sources("verify")]
+        for line, module in imported(path)
+        if module.split(".")[0] in {"tests", "benchmarks", "pytest", "hypothesis"}
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("code", "modules"),
+    [
+        ("import provision.run as r", ["provision.run"]),
+        ("from provision import errors", ["provision", "provision.errors"]),
+        ("def f():\n    from provision.cli import main", ["provision.cli"]),
+        ("from ..models import facts", ["provision.models"]),
+    ],
+)
+def test_reader_sees_every_kind_of_import(
+    code: str, modules: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    path = tmp_path / "provision" / "probe" / "example.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(code, encoding="utf-8")
+    assert [module for _, module in imported(path)] == modules

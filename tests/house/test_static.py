@@ -1,0 +1,45 @@
+"""Linters, formatter and type checker, as tests: one suite, one last line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+FRAGMENTS = sorted(
+    str(path.relative_to(ROOT))
+    for folder in ("requirements", "playbooks", "provision")
+    for path in (ROOT / folder).rglob("*.sh")
+)
+"""Shell that other programs send or source: without a first line that names the shell."""
+
+TOOLS = {
+    "ruff": ["ruff", "check", "."],
+    "format": ["ruff", "format", "--check", "."],
+    "mypy": ["mypy"],
+    "yamllint": ["yamllint", "--strict", "."],
+    "ansible-lint": ["ansible-lint", "--offline", "--profile", "production", "playbooks"],
+    "shellcheck": ["shellcheck", "--external-sources", "firstlight", ".ci/run"],
+    "shellcheck-fragments": ["shellcheck", "--external-sources", "--shell=sh", *FRAGMENTS],
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_tool_has_no_complaint(tool: str) -> None:
+    command = TOOLS[tool]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    if (
+        command[0] == "shellcheck"
+        and shutil.which(command[0], path=path) is None
+        and not os.environ.get("FIRSTLIGHT_REQUIRE_FLEET")
+    ):
+        pytest.skip("shellcheck is not installed on this machine: the shell scripts go UNCHECKED")
+    environment = {**os.environ, "PATH": path, "NO_COLOR": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}{done.stderr}"

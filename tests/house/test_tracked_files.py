@@ -1,0 +1,97 @@
+"""What must stand in no tracked file: hosts of package registries, paths of somebody's machine; and locks that agree."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# in pieces, so that this file holds none of them itself
+REGISTRIES = re.compile(
+    "|".join(("py" + r"pi\.org", "python" + r"hosted\.org", "deb" + r"ian\.org", "npm" + r"js\.(?:org|com)"))
+)
+_FOLDERS = (
+    "wo" + "rk",
+    "fa" + "rm",
+    "ro" + r"ot/\.pyenv",
+    "tm" + "p/(?:bash|brief|trial)",
+)
+MACHINE = re.compile(rf"(?<![\w.~-])/(?:{'|'.join(_FOLDERS)})/")
+
+
+def tracked() -> list[Path]:
+    """Files that git tracks; of a checkout without git, all that it would."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    if listed.returncode == 0 and listed.stdout:
+        names = listed.stdout.decode().split("\0")
+        return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+    return [
+        path
+        for path in ROOT.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+    ]
+
+
+def hits(pattern: re.Pattern[str]) -> list[str]:
+    found = []
+    for path in tracked():
+        text = path.read_bytes().decode("utf-8", errors="replace")
+        for number, line in enumerate(text.splitlines(), 1):
+            if pattern.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:120]}")
+    return found
+
+
+def test_no_registry_is_named() -> None:
+    found = hits(REGISTRIES)
+    assert not found, "\n".join(found)
+
+
+def test_no_path_of_a_machine_is_named() -> None:
+    found = hits(MACHINE)
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (REGISTRIES, "https://py" + "pi.org/simple"),
+        (REGISTRIES, "http://deb.deb" + "ian.org/x"),
+        (MACHINE, "see /wo" + "rk/main/x"),
+        (MACHINE, "'/ro" + "ot/.pyenv/shims'"),
+    ],
+)
+def test_patterns_find_what_they_are_for(pattern: re.Pattern[str], text: str) -> None:
+    assert pattern.search(text)
+
+
+@pytest.mark.parametrize("text", ["a framework/x", "./work/x", "~/work/x", "/home/ops/x", "/tmp/x"])
+def test_patterns_leave_the_rest(text: str) -> None:
+    assert not MACHINE.search(text)
+
+
+def pins(name: str) -> dict[str, set[str]]:
+    """Distribution to its versions (several where markers choose)."""
+    found: dict[str, set[str]] = {}
+    for line in (ROOT / "requirements" / name).read_text(encoding="utf-8").splitlines():
+        if match := re.match(r"([a-z0-9._-]+)==([^ ;\\]+)", line):
+            found.setdefault(match[1], set()).add(match[2])
+    return found
+
+
+def test_development_lock_holds_all_of_the_other() -> None:
+    """One .venv serves both: what runs the tests must be what runs the product."""
+    small, large = pins("run.txt"), pins("dev.txt")
+    assert {name: large.get(name) for name in small} == small
+
+
+@pytest.mark.parametrize("name", ["run.txt", "dev.txt"])
+def test_every_pin_has_hashes(name: str) -> None:
+    text = (ROOT / "requirements" / name).read_text(encoding="utf-8")
+    blocks = re.split(r"\n(?=[a-z0-9._-]+==)", "\n" + text)[1:]
+    assert len(blocks) == sum(map(len, pins(name).values()))
+    assert all("--hash=sha256:" in block for block in blocks)

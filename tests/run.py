@@ -1,0 +1,79 @@
+"""`./firstlight test`: what the suite needs of this machine, then pytest over everything; arguments go to pytest.
+
+As root on Debian or Ubuntu, missing OS packages are installed; elsewhere the tests that need them say so as they skip.
+Linters and type checker are tests like all others (tests/house/test_static.py), so pytest's last line counts them too.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+PACKAGE_OF = {
+    "debootstrap": "debootstrap",
+    "systemd-nspawn": "systemd-container",
+    "nft": "nftables",
+    "ip": "iproute2",
+    "ssh": "openssh-client",
+    "git": "git",
+    "shellcheck": "shellcheck",
+}
+"""Programs that tests run, and the package that has each."""
+
+
+def say(text: str) -> None:
+    """One line on stderr."""
+    print(f"firstlight test: {text}", file=sys.stderr, flush=True)  # noqa: T201 - a script's own voice
+
+
+def install_missing() -> None:
+    """Install the packages of missing programs, or say what will be skipped without them."""
+    missing = sorted({package for program, package in PACKAGE_OF.items() if shutil.which(program) is None})
+    if not missing:
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        say(
+            f"not installed: {', '.join(missing)}; tests that need them will skip (as root: apt-get install {' '.join(missing)})"
+        )
+        return
+    say(f"installing {', '.join(missing)}")
+    if not apt("update", "-qq"):
+        say("apt-get update ended with an error; going on with the lists at hand")
+    if not apt("-o", "DPkg::Lock::Timeout=600", "install", "-qq", "-y", "--no-install-recommends", *missing):
+        say("that failed; tests that need these packages will skip")
+
+
+def apt(*arguments: str) -> bool:
+    """Whether apt-get did as told; it never asks, and what it printed is shown only when it failed."""
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(
+        ["apt-get", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        sys.stderr.write(done.stdout)
+    return done.returncode == 0
+
+
+def main() -> None:
+    """Become pytest, so that its last line and its exit code are the command's own."""
+    install_missing()
+    binaries = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{binaries}:{os.environ.get('PATH', os.defpath)}", "PYTHONPATH": str(ROOT)}
+    os.chdir(ROOT)
+    sys.stdout.flush()
+    os.execve(sys.executable, [sys.executable, "-m", "pytest", *sys.argv[1:]], environment)
+
+
+if __name__ == "__main__":
+    main()
