@@ -1,0 +1,207 @@
+"""Run as a program of its own: reads an inventory with Ansible's libraries and prints it as JSON.
+
+    python -P ansible_reader.py SOURCE [LIMIT]
+
+A process apart keeps Ansible's import (0.5 s), its warnings and its global state out of the caller's.
+Prints {"hosts": [{"name", "groups", "variables", "near"}], "become_password_file"} or {"error", "hint"}.
+"""
+
+# mypy: disable-error-code="import-untyped"
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from typing import Any
+
+from ansible import constants
+from ansible.errors import AnsibleError
+from ansible.inventory.manager import InventoryManager, split_host_pattern
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.inventory import expand_hostname_range
+from ansible.template import Templar
+from ansible.vars.manager import VariableManager
+
+OURS = "firstlight_"
+CONNECTION = (
+    "ansible_connection",
+    "ansible_host",
+    "ansible_ssh_host",
+    "ansible_port",
+    "ansible_ssh_port",
+    "ansible_user",
+    "ansible_ssh_user",
+    "ansible_password",
+    "ansible_ssh_pass",
+    "ansible_ssh_password",
+    "ansible_private_key_file",
+    "ansible_ssh_private_key_file",
+    "ansible_ssh_args",
+    "ansible_ssh_common_args",
+    "ansible_ssh_extra_args",
+    "ansible_timeout",
+    "ansible_ssh_timeout",
+    "ansible_host_key_checking",
+    "ansible_ssh_host_key_checking",
+    "ansible_python_interpreter",
+    "ansible_become",
+    "ansible_become_user",
+    "ansible_become_method",
+    "ansible_become_pass",
+    "ansible_become_password",
+)
+
+
+class Refused(Exception):  # noqa: N818  # becomes the caller's error
+    """What a person must be told."""
+
+    def __init__(self, error: str, hint: str | None = None) -> None:
+        super().__init__(error)
+        self.answer = {"error": error, "hint": hint}
+
+
+def read(source: str, limit: str | None) -> dict[str, Any]:
+    """The inventory as plain values. Raises Refused, AnsibleError."""
+    loader = DataLoader()
+    _unlock(loader)
+    inventory = InventoryManager(loader=loader, sources=[source])
+    variables = VariableManager(loader=loader, inventory=inventory)
+    if limit:
+        inventory.subset(checked_limit(inventory, limit))
+    return {
+        "hosts": [_host(host, loader, variables) for host in inventory.list_hosts("all")],
+        "become_password_file": constants.config.get_config_value("BECOME_PASSWORD_FILE"),
+    }
+
+
+def _unlock(loader: DataLoader) -> None:
+    """Give the loader the vault passwords that ansible.cfg or the environment name files for; nobody is asked."""
+    identities = list(constants.DEFAULT_VAULT_IDENTITY_LIST or [])
+    if constants.DEFAULT_VAULT_PASSWORD_FILE:
+        identities.append(f"default@{constants.DEFAULT_VAULT_PASSWORD_FILE}")
+    if identities:
+        from ansible.cli import CLI  # noqa: PLC0415  # costly, and only vaults need it
+
+        loader.set_vault_secrets(CLI.setup_vault_secrets(loader, vault_ids=identities, auto_prompt=False))
+
+
+def _host(host: Any, loader: DataLoader, manager: VariableManager) -> dict[str, Any]:
+    everything = manager.get_vars(host=host)
+    templar = Templar(loader=loader, variables=everything)
+    wanted = {}
+    for name in everything:
+        if name.startswith(OURS) or name in CONNECTION:
+            try:
+                wanted[name] = plain(templar.template(everything[name]))
+            except AnsibleError as error:
+                raise Refused(
+                    f"host {host.name}: {name} cannot be evaluated: {_one_line(error)}",
+                    _vault_hint(error) or "every variable that a template uses must be set for that host",
+                ) from error
+    return {
+        "name": str(host.name),
+        "groups": [str(group.name) for group in host.get_groups() if group.name != "all"],
+        "variables": wanted,
+        "near": [str(name) for name in everything if not name.startswith((OURS, "ansible_")) and _alike(name)],
+    }
+
+
+def _alike(name: str) -> bool:
+    """Whether a variable looks like one of this product's with its prefix misspelt."""
+    head = name.rsplit("_", name.count("_"))[0] if "_" in name else name[: len(OURS)]
+    return difflib.SequenceMatcher(None, head.lower(), OURS.rstrip("_")).ratio() >= 0.8
+
+
+def plain(value: Any) -> Any:
+    """A value without Ansible's own types, every template in it evaluated."""
+    if isinstance(value, dict):
+        return {str(key): plain(value[key]) for key in value}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, bool) or value is None:
+        return value
+    for kind in (int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    return str(value)
+
+
+def checked_limit(inventory: InventoryManager, limit: str) -> str:
+    """The limit as Ansible understands it; `gpu-[1:4]` may also be the hosts so written in the inventory.
+
+    Raises Refused when a part names nothing.
+    """
+    parts = []
+    for part in split_host_pattern(limit):
+        sign = part[0] if part[:1] in "!&" else ""
+        pattern = part[len(sign) :]
+        if pattern.startswith("@"):
+            parts.append(part)
+            continue
+        expanded = _hosts_of_range(inventory, pattern)
+        if expanded is not None:
+            parts += [sign + name for name in expanded]
+            continue
+        if not _matches(inventory, pattern):
+            raise _unknown(inventory, pattern)
+        parts.append(part)
+    return ",".join(parts)
+
+
+def _matches(inventory: InventoryManager, pattern: str) -> bool:
+    """Whether a pattern names hosts of this inventory: never the host that Ansible makes up for `localhost`."""
+    try:
+        return any(host.name in inventory.hosts for host in inventory.list_hosts(pattern))
+    except AnsibleError:
+        return False
+
+
+def _hosts_of_range(inventory: InventoryManager, pattern: str) -> list[str] | None:
+    head, bracket, _ = pattern.partition("[")
+    if not bracket or pattern.startswith("~") or head in inventory.groups:
+        return None
+    try:
+        names = expand_hostname_range(pattern)
+    except AnsibleError:
+        return None
+    if len(names) < 2:
+        return None
+    missing = [name for name in names if name not in inventory.hosts]
+    if missing:
+        raise _unknown(inventory, missing[0])
+    return [str(name) for name in names]
+
+
+def _unknown(inventory: InventoryManager, pattern: str) -> Refused:
+    names = [*inventory.hosts, *(group for group in inventory.groups if group != "ungrouped")]
+    near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.5)
+    shown = ", ".join(near or names[:8])
+    return Refused(
+        f"--limit: {pattern!r} is no host, group or pattern that matches one in this inventory",
+        f"{'nearest' if near else 'there are'}: {shown}",
+    )
+
+
+def _one_line(error: AnsibleError) -> str:
+    return " ".join(str(error).split())
+
+
+def _vault_hint(error: AnsibleError) -> str | None:
+    if "vault" in str(error).lower() or "decrypt" in str(error).lower():
+        return "name a file with the vault's password in ANSIBLE_VAULT_PASSWORD_FILE or ansible.cfg"
+    return None
+
+
+def main() -> None:
+    """Print the answer."""
+    try:
+        answer = read(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)
+    except Refused as refused:
+        answer = refused.answer
+    except AnsibleError as error:
+        answer = {"error": _one_line(error), "hint": _vault_hint(error)}
+    json.dump(answer, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

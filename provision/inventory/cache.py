@@ -1,0 +1,122 @@
+"""What an inventory came to the last time: reading it with Ansible takes most of a second, and it rarely changes.
+
+The key is the content of everything that had a say: the inventory's files, the ssh configuration with its includes, ansible.cfg,
+and this package. What cannot be pinned down that way (look-ups, dynamic sources, vaults, `Match exec`, passwords) is not kept.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import pwd
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from provision.inventory.yaml_source import files_of
+from provision.run import write_atomically
+
+FOLDER = Path(__file__).parents[2] / ".cache" / "inventory"
+KEPT = 32
+"""Entries; the oldest go first."""
+
+_UNPINNED_INVENTORY = re.compile(
+    rb"lookup\s*\(|query\s*\(|\bq\s*\(|\bnow\s*\(|\$ANSIBLE_VAULT|^plugin\s*:|random|\bpipe\b|^#!", re.MULTILINE
+)
+_UNPINNED_SSH = re.compile(
+    rb"^\s*(match\b.*\b(exec|localnetwork)\b|canonicalizehostname\s+(yes|always))", re.MULTILINE | re.IGNORECASE
+)
+_INCLUDE = re.compile(r"^\s*include(?:\s*=\s*|\s+)(.+)$", re.IGNORECASE | re.MULTILINE)
+_CONFIGURATION = re.compile(r"-F[\s\"']*([^\s\"']+)")
+
+
+def key(source: Path, limit: str | None) -> str | None:
+    """What names this inventory's entry; null when it must not be kept."""
+    digest = hashlib.sha256()
+    inventory = files_of(source)
+    named: list[str] = []
+    for file in inventory:
+        content = _add(digest, file)
+        if _UNPINNED_INVENTORY.search(content) or os.access(file, os.X_OK):
+            return None
+        named += _CONFIGURATION.findall(content.decode(errors="replace"))
+    for file in _ssh_files(named):
+        if _UNPINNED_SSH.search(_add(digest, file)):
+            return None
+    for file in [*_ansible_files(), *_own_files()]:
+        _add(digest, file)
+    settings = sorted((name, value) for name, value in os.environ.items() if name.startswith(("ANSIBLE_", "SSH_AUTH")))
+    digest.update(json.dumps([str(source.absolute()), limit, os.getuid(), sys.version, settings]).encode())
+    return digest.hexdigest()
+
+
+def get(name: str) -> Any:
+    """The entry, or null when there is none that can be read."""
+    try:
+        return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def put(name: str, value: Any) -> None:
+    """Keep an entry. A cache that cannot be written is no reason to fail."""
+    try:
+        write_atomically(FOLDER / f"{name}.json", json.dumps(value), mode=0o600)
+        for old in sorted(FOLDER.glob("*.json"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
+            old.unlink(missing_ok=True)
+    except OSError:
+        return
+
+
+def _add(digest: Any, file: Path) -> bytes:
+    try:
+        content = file.read_bytes()
+    except OSError:
+        content = b""
+    digest.update(f"{file} {len(content)} {file.exists()}\n".encode())
+    digest.update(content)
+    return content
+
+
+def _ssh_files(named: Iterable[str]) -> list[Path]:
+    """The ssh configuration: the user's, the system's, those the inventory names, and all that they include."""
+    home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    pending = [
+        home / ".ssh/config",
+        Path("/etc/ssh/ssh_config"),
+        *(Path(name.replace("~", str(home), 1)) for name in named),
+    ]
+    found: list[Path] = []
+    while pending:
+        file = pending.pop()
+        if file in found:
+            continue
+        found.append(file)
+        try:
+            text = file.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        base = Path("/etc/ssh") if file.is_relative_to("/etc/ssh") else home / ".ssh"
+        for line in _INCLUDE.findall(text):
+            for word in line.replace('"', " ").split():
+                pattern = word.replace("~", str(home), 1) if word.startswith("~") else str(base / word)
+                pending += [Path(match) for match in sorted(glob.glob(pattern))]  # noqa: PTH207  # absolute patterns
+    return found
+
+
+def _ansible_files() -> list[Path]:
+    named = os.environ.get("ANSIBLE_CONFIG")
+    return [
+        *([Path(named)] if named else []),
+        Path("ansible.cfg").absolute(),
+        Path.home() / ".ansible.cfg",
+        Path("/etc/ansible/ansible.cfg"),
+    ]
+
+
+def _own_files() -> list[Path]:
+    return sorted(file for file in Path(__file__).parent.iterdir() if file.suffix in {".py", ".toml"})

@@ -1,0 +1,100 @@
+"""Settings that are right one by one and wrong together, or that would do harm: what is wrong, and what to do."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from provision.models.settings import Settings
+
+
+class Conflict(NamedTuple):
+    """`setting` is the field that a person would change."""
+
+    setting: str
+    text: str
+    hint: str
+
+
+@functools.cache
+def _table() -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_name("limits.toml").read_text(encoding="utf-8"))
+
+
+def conflicts(settings: Settings) -> list[Conflict]:
+    """All of them, in a fixed order."""
+    return [*_exposure(settings), *_arguments(settings), *_secrets(settings), *_parallel(settings)]
+
+
+def _exposure(settings: Settings) -> Iterator[Conflict]:
+    try:
+        loopback = settings.bind == "localhost" or ipaddress.ip_address(settings.bind.strip("[]")).is_loopback
+    except ValueError:
+        yield Conflict("bind", f"{settings.bind!r} is no IP address", "allowed: an IP address or localhost")
+        return
+    if loopback or settings.expose:
+        return
+    table = _table()["open"]
+    guarded = ", ".join(table["guarded"])
+    if settings.api_key:
+        what = f"its API key guards only paths that begin with {guarded}; open to everybody stay {', '.join(table['paths'])}"
+    else:
+        what = "without an API key everything it serves is open to everybody"
+    yield Conflict(
+        "bind",
+        f"{settings.bind} is reachable from other machines, and {what}",
+        "keep 127.0.0.1 behind a proxy of yours, or set firstlight_expose: true if that network may see these paths",
+    )
+
+
+def _arguments(settings: Settings) -> Iterator[Conflict]:
+    owned = _table()["owned"]
+    secret = _table()["secret"]["arguments"]
+    for argument in settings.vllm_args:
+        flag = argument.partition("=")[0]
+        flag = "--" + flag[2:].replace("_", "-") if flag.startswith("--") else flag
+        if flag in owned:
+            yield Conflict(
+                "vllm_args",
+                f"{argument!r} is decided by firstlight_{owned[flag]}",
+                f"set firstlight_{owned[flag]} instead",
+            )
+        elif flag in secret:
+            yield Conflict(
+                "vllm_args",
+                f"{flag!r} would put a secret among the arguments, where every user of the host reads it",
+                "firstlight_api_key: true makes a key in a file of mode 0600; firstlight_hf_token_file names a token's file",
+            )
+
+
+def _secrets(settings: Settings) -> Iterator[Conflict]:
+    pattern = re.compile(_table()["secret"]["name"])
+    for name in settings.env:
+        if pattern.search(name):
+            yield Conflict(
+                "env",
+                f"{name} looks like a secret, and these variables are written to the run's records",
+                "firstlight_hf_token_file names the file of a hub token; vLLM's own key is made by firstlight_api_key",
+            )
+
+
+def _parallel(settings: Settings) -> Iterator[Conflict]:
+    if settings.gpus == "all":
+        return
+    if len(set(settings.gpus)) != len(settings.gpus) or not settings.gpus:
+        yield Conflict(
+            "gpus", f"{list(settings.gpus)} names no card, or one twice", "allowed: all, or a list of different indexes"
+        )
+        return
+    asked = (settings.tensor_parallel or 1) * settings.pipeline_parallel * settings.data_parallel
+    if asked > len(settings.gpus):
+        yield Conflict(
+            "gpus",
+            f"{len(settings.gpus)} cards are named, and tensor, pipeline and data parallel together want {asked}",
+            "name more cards, or lower firstlight_tensor_parallel, firstlight_pipeline_parallel or firstlight_data_parallel",
+        )

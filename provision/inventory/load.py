@@ -1,0 +1,163 @@
+"""The room's door: a path, a limit and the command line's options in, validated hosts out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+
+from provision.errors import InventoryError, UsageError
+from provision.inventory import cache, yaml_source
+from provision.inventory.settings import PREFIX, Problems, settings_of
+from provision.models.settings import Connection, Host, Inventory
+
+_READER = Path(__file__).with_name("ansible_reader.py")
+_READER_S = 120
+_CONNECTION_OPTIONS = ("become", "become_password")
+
+
+def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] | None = None) -> Inventory:
+    """Read an inventory: a file or a folder, in the ways Ansible knows.
+
+    `overrides` are options of the command line by the name of their setting; one that is null was not given. Besides settings
+    there may be `become` (bool) and `become_password` (text, kept in memory only).
+
+    Raises InventoryError for whatever is wrong in it, UsageError when there is no inventory at the path.
+    """
+    if not path.exists():
+        raise UsageError(
+            f"there is no inventory {path}", hint="give a file or folder with -i; inventory/example shows one"
+        )
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    raw = _hosts(path, limit)
+    if not raw:
+        of = f" within --limit {limit!r}" if limit else ""
+        raise InventoryError(
+            f"the inventory {path} has no hosts{of}",
+            hint="hosts stand below `hosts:` of a group; see inventory/example",
+        )
+    base = path if path.is_dir() else path.parent
+    problems = Problems()
+    hosts = []
+    options = {name: value for name, value in given.items() if name not in _CONNECTION_OPTIONS}
+    for entry in raw:
+        settings = settings_of(
+            entry["name"],
+            variables=entry["settings"],
+            near=entry["near"],
+            overrides=options,
+            base=base,
+            problems=problems,
+        )
+        connection = _with_options(entry["connection"], given)
+        if settings is not None:
+            hosts.append(
+                Host(name=entry["name"], groups=tuple(entry["groups"]), connection=connection, settings=settings)
+            )
+    problems.raise_any(lambda variable: yaml_source.places(path, variable))
+    return Inventory(source=str(path), hosts=tuple(hosts))
+
+
+def _with_options(connection: Connection, given: Mapping[str, Any]) -> Connection:
+    changes: dict[str, Any] = {}
+    if "become" in given:
+        changes["become"] = bool(given["become"])
+    if "become_password" in given:
+        password = given["become_password"]
+        changes["become_password"] = password if isinstance(password, SecretStr) else SecretStr(str(password))
+    return connection.model_copy(update=changes) if changes else connection
+
+
+def _hosts(path: Path, limit: str | None) -> list[dict[str, Any]]:
+    """Every host with its connection, settings as written, and groups: from the cache where nothing has changed."""
+    name = cache.key(path, limit)
+    kept = _revive(cache.get(name)) if name is not None else None
+    if kept is not None:
+        return kept
+    yaml_source.check(path)
+    hosts = _resolved(_read(path, limit), path if path.is_dir() else path.parent)
+    secret = any(entry["connection"].password or entry["connection"].become_password for entry in hosts)
+    if name is not None and not secret:
+        cache.put(name, [entry | {"connection": entry["connection"].model_dump(mode="json")} for entry in hosts])
+    return hosts
+
+
+def _revive(kept: Any) -> list[dict[str, Any]] | None:
+    """A cache entry as hosts; null when it is not what was put there."""
+    try:
+        return [
+            {
+                "name": str(entry["name"]),
+                "groups": list(entry["groups"]),
+                "settings": dict(entry["settings"]),
+                "near": list(entry["near"]),
+                "connection": Connection.model_validate(entry["connection"]),
+            }
+            for entry in kept
+        ]
+    except (TypeError, KeyError, ValueError, ValidationError):
+        return None
+
+
+def _read(path: Path, limit: str | None) -> dict[str, Any]:
+    """What Ansible makes of the inventory."""
+    environment = os.environ | {
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
+        "ANSIBLE_DEPRECATION_WARNINGS": "0",
+        "LC_ALL": "C.UTF-8",
+    }
+    command = [sys.executable, "-P", str(_READER), str(path.absolute()), *([limit] if limit else [])]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        timeout=_READER_S,
+        check=False,
+    )
+    try:
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        raise InventoryError(
+            f"Ansible cannot read the inventory {path}: {said[-1] if said else 'it gave no reason'}",
+            hint=f"try it by hand: ansible-inventory -i {path} --list",
+        ) from None
+    if "error" in answer:
+        # Why a source was not parsed, Ansible only warns of.
+        why = [line for line in done.stderr.splitlines() if "Failed to parse inventory with" in line]
+        answer["error"] += ": " + "; ".join(line.partition("]: ")[2].strip() for line in why) if why else ""
+        raise InventoryError(
+            answer["error"], hint=answer["hint"] or f"try it by hand: ansible-inventory -i {path} --list"
+        )
+    return answer
+
+
+def _resolved(answer: Mapping[str, Any], base: Path) -> list[dict[str, Any]]:
+    # Only a miss of the cache comes here: OpenSSH is asked for a few hosts at a time.
+    from provision.inventory.connections import connection_of  # noqa: PLC0415
+
+    def resolve(entry: Mapping[str, Any]) -> dict[str, Any]:
+        variables = entry["variables"]
+        connection = connection_of(entry["name"], variables, base)
+        if connection.become_password is None and answer["become_password_file"]:
+            connection = connection.model_copy(update={"become_password_file": answer["become_password_file"]})
+        return {
+            "name": entry["name"],
+            "groups": entry["groups"],
+            "settings": {name: value for name, value in variables.items() if name.startswith(PREFIX)},
+            "near": entry["near"],
+            "connection": connection,
+        }
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(resolve, answer["hosts"]))

@@ -1,0 +1,172 @@
+"""The inventory's YAML files read for what Ansible passes over: syntax with its place, keys that mean nothing, keys set twice.
+
+Ansible itself only warns of most of these, and a misspelt `host:` then is a fleet without hosts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from provision.errors import InventoryError
+
+GROUP_KEYS = ("hosts", "vars", "children")
+_YAML = (".yml", ".yaml", ".json")
+_VARIABLES = ("group_vars", "host_vars")
+
+
+def files_of(source: Path) -> list[Path]:
+    """Every file that an inventory is made of, with the variables beside it."""
+    roots = [source] if source.is_dir() else [source, *(source.parent / name for name in _VARIABLES)]
+    files: list[Path] = []
+    for root in roots:
+        if root.is_dir():
+            files += sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
+        elif root.exists():
+            files.append(root)
+    return files
+
+
+def is_variables(file: Path, source: Path) -> bool:
+    """Whether a file holds variables, not groups."""
+    base = source if source.is_dir() else source.parent
+    return any(part in _VARIABLES for part in file.relative_to(base).parts[:-1])
+
+
+def check(source: Path) -> None:
+    """Raise InventoryError, with file, line and column, for the first thing that is wrong."""
+    for file in files_of(source):
+        in_variables = is_variables(file, source)
+        if file.suffix not in _YAML and not in_variables:
+            continue
+        document = _compose(file)
+        if document is None:
+            if not in_variables:
+                raise InventoryError(f"{file} is empty", hint="an inventory starts with `all:`; see inventory/example")
+            continue
+        for key in _no_names(document):
+            raise InventoryError(
+                f"{_at(file, key)}: a key is no name here; an unquoted {{{{ is read as a mapping",
+                hint='quote the whole value: firstlight_port: "{{ base_port }}"',
+            )
+        for key in _repeated(document):
+            raise InventoryError(f"{_at(file, key)}: {key.value!r} is set twice", hint="keep one of the two")
+        if in_variables:
+            _mapping(document, file, "variables")
+        else:
+            _check_groups(document, file)
+
+
+def places(source: Path, variable: str) -> list[str]:
+    """Where a variable is set, as `file:line`, as far as it stands in YAML."""
+    found = []
+    for file in files_of(source):
+        if file.suffix in _YAML or is_variables(file, source):
+            try:
+                document = _compose(file)
+            except InventoryError:
+                continue
+            found += [
+                f"{file}:{key.start_mark.line + 1}"
+                for mapping in _mappings(document)
+                for key, _ in mapping.value
+                if key.value == variable
+            ]
+    return found
+
+
+def _compose(file: Path) -> yaml.Node | None:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InventoryError(
+            f"{file} cannot be read: {error}", hint="an inventory is UTF-8 text that you may read"
+        ) from None
+    if text.startswith("$ANSIBLE_VAULT"):
+        return None
+    try:
+        return yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{file}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(file)
+        raise InventoryError(
+            f"{place}: this is not valid YAML: {error.problem or error.context}",
+            hint="look at that line and the one before: indentation, a missing colon or an unquoted { or %",
+        ) from None
+    except yaml.YAMLError as error:
+        raise InventoryError(
+            f"{file}: this is not valid YAML: {error}", hint="an inventory is UTF-8 text without control characters"
+        ) from None
+
+
+def _mapping(node: yaml.Node, file: Path, what: str) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
+    if not isinstance(node, yaml.MappingNode):
+        raise InventoryError(
+            f"{_at(file, node)}: {what} must be a mapping (`name: value`)", hint="see inventory/example"
+        )
+    return list(node.value)
+
+
+def _check_groups(document: yaml.Node, file: Path) -> None:
+    groups = _mapping(document, file, "an inventory")
+    if any(key.value == "plugin" for key, _ in groups):
+        return  # the configuration of an inventory plugin: Ansible's own
+    pending = [(f"group {key.value}", group) for key, group in groups]
+    while pending:
+        what, group = pending.pop()
+        if not _is_null(group):
+            pending += _check_group(what, group, file)
+
+
+def _check_group(what: str, group: yaml.Node, file: Path) -> list[tuple[str, yaml.Node]]:
+    """Check one group; its children are returned."""
+    children: list[tuple[str, yaml.Node]] = []
+    for key, value in _mapping(group, file, what):
+        if key.value not in GROUP_KEYS:
+            raise InventoryError(
+                f"{_at(file, key)}: {what} has {key.value!r}; a group has only {', '.join(GROUP_KEYS)}",
+                hint="variables go below `vars:`, hosts below `hosts:`, each with a colon",
+            )
+        entries = [] if _is_null(value) else _mapping(value, file, f"{key.value} of {what}")
+        if key.value == "children":
+            children += [(f"group {name.value}", child) for name, child in entries]
+        elif key.value == "hosts":
+            for name, variables in entries:
+                if not _is_null(variables):
+                    _mapping(variables, file, f"host {name.value}")
+    return children
+
+
+def _is_null(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
+
+
+def _mappings(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+    pending = [node]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, yaml.MappingNode):
+            yield current
+            pending += [value for _, value in current.value]
+        elif isinstance(current, yaml.SequenceNode):
+            pending += current.value
+
+
+def _no_names(document: yaml.Node) -> Iterator[yaml.Node]:
+    return (key for mapping in _mappings(document) for key, _ in mapping.value if not isinstance(key, yaml.ScalarNode))
+
+
+def _repeated(document: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    for mapping in _mappings(document):
+        seen = set()
+        for key, _ in mapping.value:
+            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+                if key.value in seen:
+                    yield key
+                seen.add(key.value)
+
+
+def _at(file: Path, node: yaml.Node) -> str:
+    return f"{file}, line {node.start_mark.line + 1}, column {node.start_mark.column + 1}"

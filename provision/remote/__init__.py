@@ -1,0 +1,25 @@
+"""Sessions with hosts, and work on many of them at once.
+
+A session looks at a host and sends bytes to it; what changes a host is Ansible's.
+"""
+
+from provision.remote.fanout import FanOut, FanOutInterrupted, FanOutStats, Outcome, Task, fan_out
+from provision.remote.faults import AuthenticationError
+from provision.remote.openssh import ansible_variables, ssh_command
+from provision.remote.session import Completed, SendReport, Session, open_session
+
+__all__ = [
+    "AuthenticationError",
+    "Completed",
+    "FanOut",
+    "FanOutInterrupted",
+    "FanOutStats",
+    "Outcome",
+    "SendReport",
+    "Session",
+    "Task",
+    "ansible_variables",
+    "fan_out",
+    "open_session",
+    "ssh_command",
+]

@@ -1,0 +1,111 @@
+"""Reading known_hosts files as OpenSSH does: patterns, ports, hashed names, certificate authorities, revoked keys."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import fnmatch
+import hashlib
+import hmac
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+Marker = Literal["", "@cert-authority", "@revoked"]
+
+
+class KnownKey(NamedTuple):
+    """One line of a known_hosts file that names the host asked for."""
+
+    file: str
+    line: int
+    marker: Marker
+    kind: str
+    """`ssh-ed25519`, `ssh-rsa` ..."""
+    blob: bytes
+
+
+def lookup_name(address: str, port: int, alias: str | None) -> str:
+    """The name under which a host's key is kept: its alias as it is, else the address, with the port unless it is 22."""
+    if alias:
+        return alias
+    address = address.lower()
+    return address if port == 22 else f"[{address}]:{port}"
+
+
+def known_keys(files: Iterable[str], name: str) -> list[KnownKey]:
+    """All lines that name the host, in the files' order. A file that is not there is empty; a broken line is passed over."""
+    return [key for file in files for key in _in_file(file, name)]
+
+
+def _in_file(file: str, name: str) -> Iterator[KnownKey]:
+    try:
+        text = Path(file).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    for number, line in enumerate(text.splitlines(), start=1):
+        fields = line.split()
+        if not fields or fields[0].startswith("#"):
+            continue
+        marker: Marker = ""
+        if fields[0] == "@cert-authority":
+            marker = "@cert-authority"
+        elif fields[0] == "@revoked":
+            marker = "@revoked"
+        elif fields[0].startswith("@"):
+            continue
+        names, *key = fields[1:] if marker else fields
+        if len(key) < 2 or not _names(names, name):
+            continue
+        try:
+            blob = base64.b64decode(key[1], validate=True)
+        except binascii.Error:
+            continue
+        yield KnownKey(file, number, marker, key[0], blob)
+
+
+def _names(patterns: str, name: str) -> bool:
+    """Whether a line's first field covers a name; a negated pattern that matches rules the line out."""
+    if patterns.startswith("|1|"):
+        return _hashed_matches(patterns, name)
+    matched = False
+    for pattern in patterns.lower().split(","):
+        negated = pattern.startswith("!")
+        # Brackets stand for themselves in known_hosts: only * and ? are wildcards.
+        if fnmatch.fnmatchcase(name.lower(), pattern.removeprefix("!").replace("[", "[[]")):
+            if negated:
+                return False
+            matched = True
+    return matched
+
+
+def _hashed_matches(field: str, name: str) -> bool:
+    try:
+        salt, digest = (base64.b64decode(part, validate=True) for part in field[3:].split("|"))
+    except ValueError:
+        return False
+    return hmac.compare_digest(hmac.new(salt, name.encode(), hashlib.sha1).digest(), digest)
+
+
+def fingerprint(blob: bytes) -> str:
+    """A key's fingerprint as OpenSSH prints it."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+
+
+def remember(file: str, name: str, kind: str, blob: bytes, *, hashed: bool) -> None:
+    """Add a host's key to a known_hosts file; one write, so that several hosts may do it at once."""
+    if hashed:
+        salt = os.urandom(20)
+        digest = hmac.new(salt, name.encode(), hashlib.sha1).digest()
+        name = f"|1|{base64.b64encode(salt).decode()}|{base64.b64encode(digest).decode()}"
+    path = Path(file)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    line = f"{name} {kind} {base64.b64encode(blob).decode()}\n".encode()
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        # A last line without its end would swallow ours.
+        ended = not path.stat().st_size or path.read_bytes().endswith(b"\n")
+        os.write(descriptor, line if ended else b"\n" + line)
+    finally:
+        os.close(descriptor)

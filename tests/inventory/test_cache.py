@@ -1,0 +1,109 @@
+"""The second read is the first one's, as long as nothing has changed that had a say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from provision.errors import InventoryError
+from provision.inventory import cache, load
+from tests.inventory.conftest import Make
+
+HOSTS = "all: {hosts: {one: {ansible_connection: local, firstlight_port: 8001}}}\n"
+
+
+class Asked(Exception):  # noqa: N818  # a signal
+    """Ansible was asked."""
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on, only the cache may answer."""
+    import importlib
+
+    def asked(*_: object) -> None:
+        raise Asked
+
+    monkeypatch.setattr(importlib.import_module("provision.inventory.load"), "_read", asked)
+
+
+def test_an_unchanged_inventory_is_not_read_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(HOSTS)
+    first = load(path)
+    forbid(monkeypatch)
+    assert load(path) == first
+    assert load(path, overrides={"port": 9}).hosts[0].settings.port == 9
+
+
+def test_every_file_that_has_a_say_is_watched(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(HOSTS)
+    load(path)
+    forbid(monkeypatch)
+    (path / "group_vars").mkdir()
+    (path / "group_vars/all.yml").write_text("firstlight_dtype: auto\n")
+    with pytest.raises(Asked):
+        load(path)
+
+
+def test_another_limit_is_another_entry(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(HOSTS)
+    load(path)
+    forbid(monkeypatch)
+    with pytest.raises(Asked):
+        load(path, limit="one")
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[{}]", '{"a": 1}', "[1, 2]", "null"])
+def test_a_damaged_entry_is_a_miss(make: Make, tmp_path: Path, damage: str) -> None:
+    path = make(HOSTS)
+    first = load(path)
+    [entry] = (tmp_path / "cache").glob("*.json")
+    entry.write_text(damage)
+    assert load(path) == first
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "firstlight_port: \"{{ lookup('env', 'SOME_PORT') | default(8001, true) }}\"\n",
+        "ansible_become_password: hush\n",
+    ],
+)
+def test_what_cannot_be_pinned_down_or_is_secret_is_not_kept(make: Make, tmp_path: Path, text: str) -> None:
+    load(make("all: {hosts: {one: {ansible_connection: local}}}\n", group_vars__all_yml=text))
+    assert not list((tmp_path / "cache").glob("*"))
+
+
+def test_an_ssh_configuration_is_followed_through_its_includes(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(f"Include {tmp_path}/more-*\n")
+    path = make(f"all: {{hosts: {{one: {{ansible_ssh_common_args: '-F {tmp_path}/config'}}}}}}\n")
+    assert load(path).hosts[0].connection.port == 22
+    (tmp_path / "more-1").write_text("Host one\n  Port 2201\n")
+    assert load(path).hosts[0].connection.port == 2201
+    (tmp_path / "more-1").write_text("Match exec false\n  Port 2202\n")
+    assert load(path).hosts[0].connection.port == 22
+    kept = len(list((tmp_path / "cache").glob("*")))
+    assert kept == 2  # a `Match exec` may answer otherwise every time
+
+
+def test_a_cache_that_cannot_be_written_is_no_reason_to_fail(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(cache, "FOLDER", tmp_path / "file/cache")
+    assert load(make(HOSTS)).hosts[0].name == "one"
+
+
+def test_only_so_many_entries_are_kept(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "KEPT", 2)
+    for port in range(8001, 8005):
+        load(make(HOSTS.replace("8001", str(port))))
+    assert len(list((tmp_path / "cache").glob("*.json"))) == 2
+
+
+def test_errors_are_not_kept(make: Make, tmp_path: Path) -> None:
+    path = make("all: {hosts: {one: {ansible_connection: docker}}}\n")
+    for _ in range(2):
+        with pytest.raises(InventoryError, match="docker"):
+            load(path)
+    assert not list((tmp_path / "cache").glob("*"))

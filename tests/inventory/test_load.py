@@ -1,0 +1,217 @@
+"""What inventories come to, and what people are told of broken ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+
+from provision.errors import Exit, FirstlightError, InventoryError, UsageError
+from provision.inventory import load
+from tests.inventory.conftest import Make
+
+ROOT = Path(__file__).parents[2]
+
+LOCAL = "all: {vars: {ansible_connection: local}, children: {gpu: {hosts: {'gpu-[1:4]': {}}}, other: {hosts: {lone: {}}}}}\n"
+
+
+def names(path: Path, limit: str | None = None) -> list[str]:
+    return [host.name for host in load(path, limit=limit).hosts]
+
+
+def told(path: Path, folder: Path, **arguments: Any) -> str:
+    """The message as a person reads it, with the test's folder taken out."""
+    with pytest.raises(FirstlightError) as caught:
+        load(path, **arguments)
+    assert caught.value.exit_code is Exit.USAGE
+    return caught.value.render().replace(str(folder), "SITE")
+
+
+def test_the_default_is_this_machine() -> None:
+    [host] = load(ROOT / "inventory/local").hosts
+    assert (host.name, host.connection.kind, host.settings.model) == ("localhost", "local", "builtin")
+
+
+def test_the_example_is_valid_and_means_what_its_comments_say() -> None:
+    hosts = {host.name: host for host in load(ROOT / "inventory/example").hosts}
+    assert list(hosts) == ["gpu-1", "gpu-2", "gpu-3", "gpu-4", "old-gpu"]
+    assert hosts["gpu-2"].connection.address == "gpu-2.example.org"
+    assert hosts["gpu-2"].settings.vllm_args == ("--max-num-seqs", "256")
+    old = hosts["old-gpu"]
+    assert (old.connection.port, old.settings.gpus, old.settings.driver, old.settings.expose) == (
+        2222,
+        (0, 1),
+        "upgrade",
+        True,
+    )
+
+
+def test_groups_variables_and_templates_are_ansibles(make: Make) -> None:
+    path = make(
+        LOCAL,
+        group_vars__all_yml="base: 9000\nfirstlight_port: '{{ base + 1 }}'\n",
+        group_vars__gpu_yml="firstlight_env: {WHO: '{{ inventory_hostname }}', N: 3}\n",
+        host_vars__gpu_yml="",
+    )
+    (path / "host_vars/gpu-2.yml").write_text("base: 7000\n")
+    hosts = {host.name: host for host in load(path).hosts}
+    assert hosts["gpu-1"].settings.port == 9001
+    assert hosts["gpu-2"].settings.port == 7001
+    assert hosts["gpu-2"].settings.env == {"WHO": "gpu-2", "N": "3"}
+    assert hosts["lone"].settings.env == {}
+    assert hosts["gpu-1"].groups == ("gpu",)
+
+
+def test_a_file_is_an_inventory_as_well(make: Make) -> None:
+    path = make(LOCAL, group_vars__gpu_yml="firstlight_port: 8009\n")
+    assert {host.settings.port for host in load(path / "hosts.yml").hosts} == {8009, 8000}
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ("gpu-[1:2]", ["gpu-1", "gpu-2"]),
+        ("gpu", ["gpu-1", "gpu-2", "gpu-3", "gpu-4"]),
+        ("gpu[0:1]", ["gpu-1", "gpu-2"]),
+        ("gpu:!gpu-3", ["gpu-1", "gpu-2", "gpu-4"]),
+        ("gpu-*,lone", ["gpu-1", "gpu-2", "gpu-3", "gpu-4", "lone"]),
+        ("~gpu-[34]", ["gpu-3", "gpu-4"]),
+    ],
+)
+def test_limit(make: Make, limit: str, expected: list[str]) -> None:
+    assert names(make(LOCAL), limit) == expected
+
+
+@pytest.mark.parametrize("limit", ["gpus", "gpu-5", "gpu-[3:6]", "localhost", "gpu,lonne"])
+def test_a_limit_that_names_nothing(make: Make, snapshot: SnapshotAssertion, tmp_path: Path, limit: str) -> None:
+    assert told(make(LOCAL), tmp_path, limit=limit) == snapshot
+
+
+def test_a_limit_that_leaves_nothing(make: Make, tmp_path: Path) -> None:
+    assert "has no hosts within --limit 'gpu:!gpu'" in told(make(LOCAL), tmp_path, limit="gpu:!gpu")
+
+
+BROKEN = {
+    "tab": "all:\n  hosts:\n\tgpu-1:\n",
+    "bracket": "all:\n  hosts:\n    gpu-1: {ansible_host: [}\n",
+    "unquoted template": "all:\n  vars:\n    firstlight_port: {{ base }}\n",
+    "key twice": "all:\n  hosts:\n    gpu-1:\n    gpu-1:\n",
+    "host for hosts": "all:\n  host:\n    gpu-1:\n",
+    "list of hosts": "all:\n  hosts:\n    - gpu-1\n    - gpu-2\n",
+    "text": "just words\n",
+    "nothing": "# only a comment\n",
+    "no hosts": "all:\n  hosts: {}\n",
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_files_are_named_with_line_and_column(
+    make: Make, snapshot: SnapshotAssertion, tmp_path: Path, case: str
+) -> None:
+    assert told(make(BROKEN[case]), tmp_path) == snapshot
+
+
+def test_broken_group_vars(make: Make, tmp_path: Path) -> None:
+    path = make(LOCAL, group_vars__gpu_yml="firstlight_port: 1\n  firstlight_env: x\n")
+    assert "SITE/site/group_vars/gpu.yml, line 2, column 17: this is not valid YAML" in told(path, tmp_path)
+
+
+WRONG = {
+    "unknown": "firstlight_prot: 8000",
+    "misspelt prefix": "firstligth_port: 8000",
+    "type": "firstlight_port: eight",
+    "range": "firstlight_port: 70000",
+    "choice": "firstlight_driver: newest",
+    "list as text": "firstlight_vllm_args: --max-num-seqs 4",
+    "policy": "firstlight_vllm: '0.9'",
+    "owned flag": "firstlight_vllm_args: [--port, 9]",
+    "secret argument": "firstlight_vllm_args: ['--api-key=abc']",
+    "secret variable": "firstlight_env: {HF_TOKEN: abc}",
+    "bind": "firstlight_bind: 0.0.0.0",
+    "bind without key": "{firstlight_bind: 0.0.0.0, firstlight_api_key: false}",
+    "bind to a name": "firstlight_bind: gpu.example.org",
+    "cards": "{firstlight_gpus: [0, 1], firstlight_tensor_parallel: 4}",
+    "no folder": "firstlight_model: ./models/none",
+    "no model": "firstlight_model: 'two words'",
+    "no token file": "firstlight_hf_token_file: /nowhere/token",
+    "template": "firstlight_port: '{{ nothing_of_that_name }}'",
+    "become user": "ansible_become_user: postgres",
+    "become method": "ansible_become_method: doas",
+    "connection": "ansible_connection: winrm",
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_settings_name_host_variable_value_and_what_is_allowed(
+    make: Make, snapshot: SnapshotAssertion, tmp_path: Path, case: str
+) -> None:
+    path = make(LOCAL)
+    (path / "host_vars").mkdir()
+    (path / "host_vars/lone.yml").write_text(WRONG[case] + "\n")
+    message = told(path, tmp_path)
+    assert "lone" in message
+    assert message == snapshot
+
+
+def test_the_same_mistake_on_many_hosts_is_told_once(make: Make, snapshot: SnapshotAssertion, tmp_path: Path) -> None:
+    path = make(LOCAL, group_vars__gpu_yml="firstlight_prot: 1\nfirstlight_dtype: int3\n")
+    assert told(path, tmp_path) == snapshot
+
+
+def test_options_come_first_and_are_checked_alike(make: Make, tmp_path: Path) -> None:
+    path = make(LOCAL, group_vars__all_yml="firstlight_port: 8001\nfirstlight_model: org/a\n")
+    hosts = load(path, overrides={"port": "9000", "model": None}).hosts
+    assert {(host.settings.port, host.settings.model) for host in hosts} == {(9000, "org/a")}
+    assert "--max-model-len: 0 is not allowed" in told(path, tmp_path, overrides={"max_model_len": 0})
+
+
+def test_a_model_folder_is_found_from_the_inventory_and_from_the_command_line(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(LOCAL, group_vars__all_yml="firstlight_model: ../mine\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/config.json").write_text("{}")
+    assert load(path).hosts[0].settings.model == str(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    assert load(path, overrides={"model": "./mine"}).hosts[0].settings.model == str(tmp_path / "mine")
+    (tmp_path / "mine/config.json").unlink()
+    assert "holds no config.json" in told(path, tmp_path)
+
+
+def test_a_vault_without_its_password_says_so(make: Make, tmp_path: Path) -> None:
+    vault = "$ANSIBLE_VAULT;1.1;AES256\n" + "3" * 80 + "\n"
+    message = told(make(LOCAL, group_vars__gpu_yml=vault), tmp_path)
+    assert "ANSIBLE_VAULT_PASSWORD_FILE" in message
+    assert "Traceback" not in message
+
+
+def test_no_inventory(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no inventory"):
+        load(tmp_path / "none")
+
+
+def test_passwords_stay_in_memory(make: Make, tmp_path: Path) -> None:
+    path = make(LOCAL, group_vars__all_yml="ansible_become_password: hush-hush\nansible_become: true\n")
+    inventory = load(path, overrides={})
+    connection = inventory.hosts[0].connection
+    assert connection.become
+    assert connection.become_password is not None
+    assert connection.become_password.get_secret_value() == "hush-hush"
+    assert "hush-hush" not in inventory.model_dump_json() + repr(inventory) + str(inventory)
+    assert not any("hush-hush" in file.read_text() for file in (tmp_path / "cache").rglob("*") if file.is_file())
+
+
+def test_ini_inventories_work_as_ansible_reads_them(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text("[gpu]\ngpu-[1:2] ansible_connection=local firstlight_port=8005\n")
+    assert [(host.name, host.settings.port) for host in load(tmp_path / "hosts").hosts] == [
+        ("gpu-1", 8005),
+        ("gpu-2", 8005),
+    ]
+
+
+def test_what_ansible_cannot_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "hosts").write_text("[gpu\nbroken\n")
+    with pytest.raises(InventoryError, match=r"with 'yaml' plugin.*with 'ini' plugin"):
+        load(tmp_path / "hosts")

@@ -1,0 +1,176 @@
+"""What OpenSSH resolves, and that both stacks are given the same."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.errors import InventoryError
+from provision.inventory.connections import connection_of
+from provision.inventory.openssh import parse, parse_jump
+from provision.models.settings import Connection
+from provision.remote import ansible_variables, ssh_command
+
+
+def connection(
+    folder: Path, configuration: str = "", *, name: str = "one", args: str = "", **variables: Any
+) -> Connection:
+    """A host with this ssh configuration, and nothing of the machine that the test runs on."""
+    (folder / "config").write_text(configuration)
+    arguments = f"-F {folder / 'config'} {args}"
+    return connection_of(name, {"ansible_ssh_common_args": arguments} | variables, folder)
+
+
+def openssh_says(of: Connection) -> dict[str, list[str]]:
+    """What OpenSSH itself makes of the arguments that we hand on."""
+    command = ssh_command(of)
+    answer = subprocess.run(
+        [command[0], "-G", *command[1:]], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
+    )
+    return parse(answer.stdout)
+
+
+def test_a_plain_host(tmp_path: Path) -> None:
+    found = connection(tmp_path, ansible_host="192.0.2.7", ansible_port=2222, ansible_user="ops")
+    assert (found.address, found.port, found.user, found.connect_timeout_s) == ("192.0.2.7", 2222, "ops", 10.0)
+    assert not found.accept_new_host_keys
+    says = openssh_says(found)
+    assert (says["hostname"], says["port"], says["user"]) == (["192.0.2.7"], ["2222"], ["ops"])
+    assert says["stricthostkeychecking"] == ["true"]
+
+
+def test_the_configuration_is_followed_and_not_read_again(tmp_path: Path) -> None:
+    found = connection(
+        tmp_path,
+        "Host one\n  HostName 192.0.2.9\n  User root\n  Port 2200\n  HostKeyAlias first\n  Ciphers aes256-ctr\n"
+        '  IdentityFile "/keys/of %h/id"\n  UserKnownHostsFile /known/a "/known/b b"\n  GlobalKnownHostsFile none\n'
+        "  ServerAliveInterval 7\n  ForwardAgent yes\n  LocalForward 9999 localhost:1\n  ControlMaster auto\n",
+    )
+    assert found.identity_files == ("/keys/of 192.0.2.9/id",)
+    assert found.known_hosts_files == ("/known/a", "/known/b b")
+    assert found.algorithms == {"ciphers": ("aes256-ctr",)}
+    says = openssh_says(found)
+    assert says["identityfile"] == ["/keys/of 192.0.2.9/id"]
+    assert says["userknownhostsfile"] == ["/known/a /known/b b"]
+    assert (says["hostkeyalias"], says["ciphers"], says["serveraliveinterval"]) == (["first"], ["aes256-ctr"], ["7"])
+    # What belongs to a person's own logins has no place in a run.
+    assert says["forwardagent"] == ["no"]
+    assert "localforward" not in says
+    assert says["controlmaster"] == ["false"]
+
+
+def test_the_inventory_comes_before_the_configuration(tmp_path: Path) -> None:
+    found = connection(tmp_path, "Host *\n  User other\n  Port 1\n", ansible_user="mine", ansible_port=2)
+    assert (found.user, found.port) == ("mine", 2)
+
+
+def test_jump_hosts_become_one_command_for_both_stacks(tmp_path: Path) -> None:
+    found = connection(
+        tmp_path,
+        "Host one\n  ProxyJump a@first:2201,second\nHost second\n  HostName 192.0.2.2\n  User b\nHost *\n  UserKnownHostsFile /known\n",
+    )
+    assert [(jump.address, jump.port, jump.user) for jump in found.proxy_jump] == [
+        ("first", 2201, "a"),
+        ("192.0.2.2", 22, "b"),
+    ]
+    assert found.proxy_command is not None
+    outer = shlex.split(found.proxy_command)
+    assert outer[-4:] == ["-W", "[%h]:%p", "--", "192.0.2.2"]
+    assert "StrictHostKeyChecking=yes" in outer
+    inner = next(word for word in outer if word.startswith("ProxyCommand="))
+    # One level further in, the tokens are still those of the level they belong to.
+    assert shlex.split(inner.removeprefix("ProxyCommand="))[-4:] == ["-W", "[%%h]:%%p", "--", "first"]
+
+
+def test_a_jump_host_that_names_itself_ends(tmp_path: Path) -> None:
+    with pytest.raises(InventoryError, match="more than 8 jump hosts follow one another"):
+        connection(tmp_path, "Host a\n  ProxyJump b\nHost b\n  ProxyJump a\n", ansible_host="a")
+
+
+def test_a_proxy_command_keeps_the_name_as_typed(tmp_path: Path) -> None:
+    found = connection(tmp_path, "Host one\n  HostName 192.0.2.3\n  ProxyCommand nc -X %n %h %p 100%%\n")
+    assert found.proxy_command == "nc -X one %h %p 100%%"
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("host", (None, "host", None)),
+        ("me@host:22", ("me", "host", "22")),
+        ("ssh://me@host:2200/", ("me", "host", "2200")),
+        ("[2001:db8::1]:22", (None, "2001:db8::1", "22")),
+        ("me@[::1]", ("me", "::1", None)),
+    ],
+)
+def test_jump_specifications(spec: str, expected: tuple[str | None, str, str | None]) -> None:
+    assert parse_jump("one", spec) == expected
+
+
+def test_accept_new_is_kept(tmp_path: Path) -> None:
+    found = connection(tmp_path, "Host *\n  StrictHostKeyChecking accept-new\n  UserKnownHostsFile /known\n")
+    assert found.accept_new_host_keys
+    assert openssh_says(found)["stricthostkeychecking"] == ["accept-new"]
+
+
+REFUSED = {
+    "StrictHostKeyChecking no": "host keys are checked, always",
+    "StrictHostKeyChecking off": "host keys are checked, always",
+    "StrictHostKeyChecking accept-new\n  UserKnownHostsFile /dev/null": "without a file to remember keys",
+    "NoHostAuthenticationForLocalhost yes": "host keys are checked, always",
+    "PKCS11Provider /usr/lib/token.so": "PKCS#11",
+    "PubkeyAuthentication no": "by key or password only",
+    "KnownHostsCommand /bin/known %H": "cannot ask a command",
+    "RevokedHostKeys /revoked": "key revocation list",
+    "ProxyUseFdpass yes": "file descriptor",
+    "BindInterface eth0": "to an interface",
+    "NoSuchOption yes": "OpenSSH refuses",
+}
+
+
+@pytest.mark.parametrize("line", REFUSED)
+def test_what_cannot_be_done_by_both_is_refused_by_name(tmp_path: Path, line: str) -> None:
+    with pytest.raises(InventoryError) as caught:
+        connection(tmp_path, f"Host *\n  {line}\n")
+    assert "host one" in caught.value.text
+    assert REFUSED[line] in caught.value.text
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("variables", "text"),
+    [
+        ({"ansible_host_key_checking": False}, "ansible_host_key_checking is off"),
+        ({"ansible_port": "ssh"}, "ansible_port: 'ssh' is no port"),
+        ({"ansible_ssh_private_key_file": "/nowhere/id"}, "there is no file /nowhere/id"),
+        ({"ansible_ssh_extra_args": "-o 'User=a"}, "ansible_ssh_extra_args: No closing quotation"),
+        ({"ansible_ssh_extra_args": "other-host"}, "other-host"),
+        ({"ansible_host": "-oProxyCommand=evil"}, "is no address"),
+        ({"ansible_timeout": "soon"}, "ansible_timeout: 'soon' is no time"),
+        ({"ansible_become": "perhaps"}, "ansible_become: 'perhaps' is neither yes nor no"),
+    ],
+)
+def test_wrong_variables_are_named(tmp_path: Path, variables: dict[str, Any], text: str) -> None:
+    with pytest.raises(InventoryError) as caught:
+        connection(tmp_path, **variables)
+    assert caught.value.text.startswith("host one")
+    assert text in caught.value.text
+
+
+def test_ansible_is_given_the_same(tmp_path: Path) -> None:
+    found = connection(
+        tmp_path, "Host *\n  UserKnownHostsFile '/known hosts'\n", ansible_host="192.0.2.1", ansible_become=True
+    )
+    variables = ansible_variables(found)
+    assert shlex.split(variables["ansible_ssh_common_args"]) == list(found.openssh_options)
+    assert variables["ansible_host_key_checking"] is True
+    assert variables["ansible_become"] is True
+
+
+def test_a_password_is_in_memory_only(tmp_path: Path) -> None:
+    found = connection(tmp_path, ansible_password="hush-hush")
+    assert found.password is not None
+    assert "hush-hush" not in found.model_dump_json() + repr(found) + str(ansible_variables(found))
