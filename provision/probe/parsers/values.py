@@ -1,0 +1,74 @@
+"""Reading single values out of untrusted text: a value, or null; never an exception."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+# Deeper than any file of ours; the JSON and pydantic libraries recurse.
+_DEEPEST = 40
+_UNITS = {"B": 1, "KB": 1 << 10, "KIB": 1 << 10, "MB": 1 << 20, "MIB": 1 << 20, "GB": 1 << 30, "GIB": 1 << 30}
+_PCI = re.compile(r"^(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])$")
+
+
+def integer(text: str | None) -> int | None:
+    """A non-negative decimal number that fits 64 bits."""
+    if text is None or not re.fullmatch(r"[0-9]{1,19}", text.strip()):
+        return None
+    value = int(text.strip())
+    return value if value < 1 << 63 else None
+
+
+def size(text: str | None) -> int | None:
+    """Bytes of `81559 MiB` or `196592 MB`: both tools mean powers of two."""
+    match = re.fullmatch(r"([0-9]{1,15}) ?([KMG]?i?B)", (text or "").strip(), re.IGNORECASE)
+    return int(match[1]) * _UNITS[match[2].upper()] if match else None
+
+
+def version(text: str | None) -> str | None:
+    """The first dotted number in a text."""
+    match = re.search(r"(?<![\w.])[0-9]{1,9}(?:\.[0-9]{1,9})+", text or "")
+    return match[0] if match else None
+
+
+def pci_address(text: str | None) -> str | None:
+    """`0000:01:00.0` of the spellings in use (`00000000:01:00.0`, `01:00.0`, upper case)."""
+    match = _PCI.fullmatch((text or "").strip())
+    if not match:
+        return None
+    domain = int(match[1] or "0", 16)
+    return f"{domain:04x}:{match[2]}:{match[3]}.{match[4]}".lower()
+
+
+def known(text: str | None) -> str | None:
+    """The text, or null for the ways in which tools say that there is none."""
+    stripped = (text or "").strip()
+    return None if stripped.upper() in {"", "N/A", "[N/A]", "NONE", "NOT AVAILABLE"} else stripped
+
+
+def json_value(text: str) -> Any:
+    """A JSON value of sane depth and encodable text, or null."""
+    try:
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        return None
+    return value if _depth_within(value, _DEEPEST) else None
+
+
+def json_object(text: str) -> dict[str, Any] | None:
+    """A JSON object, or null."""
+    value = json_value(text)
+    return value if isinstance(value, dict) else None
+
+
+def _depth_within(value: Any, left: int) -> bool:
+    if isinstance(value, bool | str | float) or value is None:
+        return True
+    if isinstance(value, int):
+        return abs(value) < 1 << 63
+    if left == 0:
+        return False
+    children = value.values() if isinstance(value, dict) else value
+    return all(_depth_within(child, left - 1) for child in children)

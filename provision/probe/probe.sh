@@ -1,0 +1,621 @@
+# Reads one host: sent on the standard input of `sh -s`, changes nothing there, needs no Python and no root.
+#
+# The sender puts these assignments in front:
+#   FL_NONCE     marks our own lines in the output
+#   FL_PREFIX    where the product is installed; empty: the default of the user that runs this
+#   FL_PATHS     one path a line: the disks that matter besides / and the prefix
+#   FL_LIMIT_S   seconds that one external command may take
+#   FL_BUDGET_S  seconds after which sections that are still busy are given up
+#
+# Output: "@@NONCE begin NAME", the section's text, "@@NONCE end NAME STATUS REASON" for each section, then
+# "@@NONCE over ALL|BUDGET". STATUS is an exit status: 124 past its time, 127 not there. A section without its
+# end line was given up. Sections run at the same time, in groups; a command that cannot even be killed (a driver
+# that hangs in the kernel) therefore costs its own group only.
+
+# shellcheck shell=sh
+
+say() { printf '%s=%s\n' "$1" "$2"; }
+
+# say_file KEY FILE: the first line of a small file, without a process.
+say_file() {
+    [ -r "$2" ] || return 0
+    line=''
+    IFS= read -r line 2>/dev/null <"$2" || [ -n "$line" ] || return 0
+    say "$1" "$line"
+}
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+absent() {
+    printf '%s\n' "$1" >&2
+    return 127
+}
+
+# limit COMMAND...: runs it for at most FL_LIMIT_S; 124 when it had to be ended.
+limit() {
+    if [ -n "$FL_TIMEOUT" ]; then
+        timeout -k 1 "$FL_LIMIT_S" "$@"
+        status=$?
+        [ "$status" -eq 137 ] && status=124
+    else
+        "$@" &
+        command_pid=$!
+        {
+            sleep "$FL_LIMIT_S" &
+            sleep_pid=$!
+            trap 'kill "$sleep_pid"; exit' TERM
+            wait "$sleep_pid"
+            kill -9 "$command_pid"
+        } >/dev/null 2>&1 &
+        guard_pid=$!
+        wait "$command_pid"
+        status=$?
+        kill "$guard_pid" 2>/dev/null
+        [ "$status" -eq 137 ] && status=124
+    fi
+    [ "$status" -eq 124 ] && printf 'no answer from %s within %s s\n' "$1" "$FL_LIMIT_S" >&2
+    return "$status"
+}
+
+# section NAME FUNCTION: its text and how it ended, into a file of its own.
+section() {
+    {
+        printf '@@%s begin %s\n' "$FL_NONCE" "$1"
+        "$2" 2>"$FL_DIR/$1.err"
+        status=$?
+        reason=''
+        # The first line says what went wrong; of a command that was ended, the last one, which is ours.
+        while IFS= read -r line; do
+            reason=$line
+            [ "$status" -eq 124 ] || break
+        done 2>/dev/null <"$FL_DIR/$1.err"
+        printf '\n@@%s end %s %s %s\n' "$FL_NONCE" "$1" "$status" "$reason"
+    } >"$FL_DIR/$1.out"
+}
+
+# ---- the system -----------------------------------------------------------------------------------------------
+
+os_release() {
+    cat /etc/os-release 2>/dev/null || cat /usr/lib/os-release
+}
+
+libc() {
+    for loader in /lib/ld-musl-*.so.1; do
+        if [ -e "$loader" ]; then
+            # The loader prints its version when it is run without a program, and exits with 1.
+            "$loader" 2>&1
+            return 0
+        fi
+    done
+    getconf GNU_LIBC_VERSION 2>/dev/null || ldd --version 2>&1
+}
+
+system() {
+    say uname "$(uname -s -r -m)"
+    say_file hostname /proc/sys/kernel/hostname
+    say_file boot_id /proc/sys/kernel/random/boot_id
+    say_file init /proc/1/comm
+    for manager in apt-get dnf zypper apk; do
+        has "$manager" && say package_manager "$manager" && break
+    done
+    say uid "$FL_UID"
+    say user "$FL_USER"
+    say home "$FL_HOME"
+    say prefix "$FL_PREFIX"
+    if [ -e "/var/lib/systemd/linger/$FL_USER" ]; then say lingering yes; else say lingering no; fi
+    [ -d /run/systemd/system ] && say systemd yes
+    [ -S "/run/user/$FL_UID/systemd/private" ] && say systemd_user yes
+    return 0
+}
+
+sudo_rights() {
+    if [ "$FL_UID" = 0 ]; then
+        say passwordless yes
+    elif ! has sudo; then
+        say passwordless no
+    elif limit sudo -n true; then
+        say passwordless yes
+    else
+        if [ "$status" -eq 124 ]; then
+            # sudo looks its own host up: where neither file nor name server knows it, each call waits for the latter.
+            grep -Fqsw "$(uname -n)" /etc/hosts || printf 'no answer from sudo within %s s; this host does not know its own name: add a line "127.0.1.1 %s" to its /etc/hosts\n' "$FL_LIMIT_S" "$(uname -n)" >&2
+            return 124
+        fi
+        say passwordless no
+    fi
+    return 0
+}
+
+systemd_state() {
+    [ -d /run/systemd/system ] || absent 'systemd does not run here' || return
+    limit systemctl is-system-running
+    # Anything but "running" ends with 1: the word is the answer.
+    [ "$status" -eq 124 ] && return 124
+    return 0
+}
+
+isolation() {
+    if has systemd-detect-virt; then
+        # Ends with 1 for "none", which is an answer.
+        answer=$(limit systemd-detect-virt --container) || [ $? -ne 124 ] || return 124
+        say detected_container "$answer"
+        answer=$(limit systemd-detect-virt --vm) || [ $? -ne 124 ] || return 124
+        say detected_vm "$answer"
+    fi
+    say_file systemd_container /run/systemd/container
+    say container_variable "${container:-}"
+    [ -e /.dockerenv ] && say file /.dockerenv
+    [ -e /run/.containerenv ] && say file /run/.containerenv
+    [ -d /var/run/secrets/kubernetes.io ] && say file /var/run/secrets/kubernetes.io
+    [ -n "${KUBERNETES_SERVICE_HOST:-}" ] && say kubernetes yes
+    say_file sys_vendor /sys/class/dmi/id/sys_vendor
+    say_file product_name /sys/class/dmi/id/product_name
+    say_file hypervisor /sys/hypervisor/type
+    say_file kernel_version /proc/version
+    [ -e /proc/sys/fs/binfmt_misc/WSLInterop ] && say file /proc/sys/fs/binfmt_misc/WSLInterop
+    while IFS= read -r line; do say cgroup "$line"; done 2>/dev/null </proc/1/cgroup
+    return 0
+}
+
+secure_boot() {
+    variable=/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c
+    if [ -r "$variable" ]; then
+        # Four bytes of attributes, then the value.
+        say efivar "$(od -An -tu1 "$variable")"
+    elif has mokutil; then
+        say mokutil "$(limit mokutil --sb-state 2>&1)"
+    elif [ -d /sys/firmware/efi ]; then
+        say firmware efi
+    elif [ -d /sys/firmware ]; then
+        say firmware other
+    fi
+    return 0
+}
+
+# ---- processor and memory -------------------------------------------------------------------------------------
+
+cpu() {
+    sed '/^$/q' /proc/cpuinfo
+    say_file online /sys/devices/system/cpu/online
+    grep -Hs '' /sys/devices/system/cpu/cpu[0-9]*/topology/physical_package_id
+    for node in /sys/devices/system/node/node[0-9]*; do
+        [ -d "$node" ] && say node "$node"
+    done
+    return 0
+}
+
+memory() {
+    grep -E "^(MemTotal|MemAvailable):" /proc/meminfo
+}
+
+# The limits of our own control group and of all above it, in both hierarchies.
+cgroup_memory() {
+    set --
+    while IFS=: read -r number controllers path; do
+        case ,$controllers, in
+        ,,) root=/sys/fs/cgroup file=memory.max ;;
+        *,memory,*) root=/sys/fs/cgroup/memory file=memory.limit_in_bytes ;;
+        *) continue ;;
+        esac
+        # Both hierarchies at once: the second one is mounted beside.
+        [ "$number" = 0 ] && [ -d /sys/fs/cgroup/unified ] && root=/sys/fs/cgroup/unified
+        while [ -n "$path" ] && [ "$path" != / ]; do
+            set -- "$@" "$root$path/$file"
+            path=${path%/*}
+        done
+        set -- "$@" "$root/$file"
+    done </proc/self/cgroup
+    [ $# -eq 0 ] && absent 'no memory control group' && return
+    grep -Hs '' "$@"
+    return 0
+}
+
+# nearest PATH: PATH itself, or the closest folder above it that exists.
+nearest() {
+    nearest=$1
+    while [ ! -e "$nearest" ] && [ "$nearest" != / ] && [ -n "$nearest" ]; do
+        nearest=${nearest%/*}
+    done
+    nearest=${nearest:-/}
+}
+
+disks() {
+    worst=0
+    while IFS= read -r path; do
+        [ -n "$path" ] || continue
+        nearest "$path"
+        say path "$path"
+        limit df -Pk "$nearest" || worst=$status
+    done <<LIST
+/
+$FL_PREFIX
+$FL_HOME
+/var/tmp
+/dev/shm
+$FL_PATHS
+LIST
+    return "$worst"
+}
+
+# ---- software that installing needs ---------------------------------------------------------------------------
+
+# python_facts PATH: version, headers and venv of one interpreter, each interpreter once.
+python_facts() {
+    interpreter=$(readlink -f "$1") || return 0
+    case $seen in *"|$interpreter|"*) return 0 ;; esac
+    seen="$seen|$interpreter|"
+    version=$(limit "$interpreter" -V 2>&1) || return 0
+    number=${version#Python }
+    minor=${number#*.*.}
+    minor=${number%".$minor"}
+    base=${interpreter%/bin/*}
+    headers=no venv=no
+    for folder in "$base/include" /usr/include /usr/local/include; do
+        [ -e "$folder/python$minor/Python.h" ] && headers=yes && break
+    done
+    for folder in "$base/lib" "$base/lib64"; do
+        if [ -e "$folder/python$minor/venv/__init__.py" ] && [ -e "$folder/python$minor/ensurepip/__init__.py" ]; then
+            venv=yes
+        fi
+    done
+    printf 'python=%s|%s|%s|%s\n' "$interpreter" "$number" "$headers" "$venv"
+}
+
+pythons() {
+    seen='' shims=''
+    for name in python3 python3.10 python3.11 python3.12 python3.13 python3.14 python3.15; do
+        found=$(command -v "$name" 2>/dev/null)
+        for path in "$found" "/usr/bin/$name" "/usr/local/bin/$name"; do
+            case $path in
+            '') ;;
+            */shims/*) shims=${path%/shims/*} ;;
+            *) [ -x "$path" ] && python_facts "$path" ;;
+            esac
+        done
+    done
+    # A version manager's shims are slow scripts: what they stand for lies beside them.
+    for path in "$shims"/versions/*/bin/python3.1[0-9] "$shims"/installs/python/*/bin/python3.1[0-9]; do
+        [ -n "$shims" ] && [ -x "$path" ] && python_facts "$path"
+    done
+    return 0
+}
+
+# program NAME [VERSIONED]: where it is and, for the second form, what it says of its version.
+program() {
+    path=$(command -v "$1" 2>/dev/null)
+    [ -x "$path" ] || return 1
+    printf 'program=%s|%s|' "$1" "$path"
+    [ -n "${2:-}" ] && limit "$path" --version 2>&1
+    echo
+}
+
+programs() {
+    for name in git curl tar xz ssh sudo ip ss flock ninja cmake supervisord loginctl; do program "$name"; done
+    for name in gcc g++ clang nvcc hipcc; do program "$name" versioned; done
+    # Usually other names of the two above.
+    if has gcc; then program cc; else program cc versioned; fi
+    if has g++; then program c++; else program c++ versioned; fi
+    return 0
+}
+
+libraries() {
+    names='libnuma.so.1 libgomp.so.1 libstdc++.so.6 libcuda.so.1 libnvidia-ml.so.1 libnccl.so.2 libtcmalloc_minimal.so.4 libibverbs.so.1'
+    for name in $names; do say wanted "$name"; done
+    for name in $names; do
+        for folder in "/lib/$FL_MACHINE-linux-gnu" "/usr/lib/$FL_MACHINE-linux-gnu" /lib64 /usr/lib64 /lib /usr/lib \
+            /usr/local/lib /usr/lib/wsl/lib; do
+            [ -e "$folder/$name" ] && say found "$folder/$name" && break
+        done
+    done
+    has ldconfig || absent 'no ldconfig: only the usual folders were looked at' || return
+    # Only libraries that the folders above do not hold are read from here.
+    ldconfig -p 2>/dev/null | grep -E '(libnuma|libgomp|libstdc\+\+|libcuda|libnvidia-ml|libnccl|libtcmalloc_minimal|libibverbs)\.so'
+    return 0
+}
+
+# ---- accelerators ---------------------------------------------------------------------------------------------
+
+# Display (03), processing (12) and NVSwitch (0680) functions as the bus shows them; needs no driver.
+pci() {
+    [ -d /sys/bus/pci/devices ] || absent '/sys/bus/pci is not there' || return
+    found=$(grep -Els '^0x(03|12|0680)' /sys/bus/pci/devices/*/class)
+    set --
+    # Addresses hold no blanks.
+    for file in $found; do
+        folder=${file%/class}
+        set -- "$@" "$folder/vendor" "$folder/device" "$file"
+    done
+    [ $# -eq 0 ] && return 0
+    grep -Hs '' "$@"
+    for link in /sys/bus/pci/drivers/*/*:*:*.*; do
+        [ -e "$link" ] && say driver "$link"
+    done
+    return 0
+}
+
+modules() {
+    [ -d /sys/module ] || absent '/sys/module is not there' || return
+    for folder in /sys/module/nvidia* /sys/module/nouveau /sys/module/nova* /sys/module/amdgpu /sys/module/ib_umad; do
+        [ -d "$folder" ] && say module "${folder##*/}"
+    done
+    say_file nvidia_version /sys/module/nvidia/version
+    say_file amdgpu_version /sys/module/amdgpu/version
+    [ -r /proc/driver/nvidia/version ] && say_file nvidia_proc /proc/driver/nvidia/version
+    return 0
+}
+
+# Lists of supported clocks are nine tenths of the answer and tell nothing here.
+nvidia_smi() {
+    has nvidia-smi || absent 'nvidia-smi is not installed' || return
+    limit nvidia-smi -q -x >"$FL_DIR/nvidia-smi.xml"
+    grep -Ev 'supported_(graphics|mem)_clock|clocks_(event|throttle)_reason' "$FL_DIR/nvidia-smi.xml"
+    return "$status"
+}
+
+nvidia_compute() {
+    has nvidia-smi || absent 'nvidia-smi is not installed' || return
+    limit nvidia-smi --query-gpu=uuid,compute_cap --format=csv,noheader
+}
+
+fabric_manager() {
+    has nv-fabricmanager || absent 'nv-fabricmanager is not installed' || return
+    answer=$(limit nv-fabricmanager --version) || return
+    say version "$answer"
+    [ -d /run/systemd/system ] || return 0
+    # Ends with 3 for "inactive".
+    answer=$(limit systemctl is-active nvidia-fabricmanager.service) || [ $? -ne 124 ] || return 124
+    say state "$answer"
+}
+
+cuda_toolkits() {
+    for folder in /usr/local/cuda /usr/local/cuda-*; do
+        [ -d "$folder" ] || continue
+        say toolkit "$(readlink -f "$folder")"
+        if [ -r "$folder/version.json" ]; then
+            grep -A 3 '"cuda"' "$folder/version.json"
+        elif [ -r "$folder/version.txt" ]; then
+            cat "$folder/version.txt"
+        elif [ -x "$folder/bin/nvcc" ]; then
+            limit "$folder/bin/nvcc" --version 2>&1
+        fi
+    done
+    return 0
+}
+
+# What the amdgpu driver itself tells: there before any ROCm.
+kfd() {
+    [ -d /sys/class/kfd ] || absent 'amdgpu offers no compute devices' || return
+    grep -EHs '^(simd_count|gfx_target_version|location_id|domain|unique_id) ' /sys/class/kfd/kfd/topology/nodes/*/properties
+    grep -EHs '^(heap_type|size_in_bytes) ' /sys/class/kfd/kfd/topology/nodes/*/mem_banks/*/properties
+    grep -Hs '' /sys/class/kfd/kfd/proc/*/vram_*
+    return 0
+}
+
+rocm() {
+    grep -Hs '' /opt/rocm/.info/version /opt/rocm-*/.info/version
+    return 0
+}
+
+rocminfo_agents() {
+    if has rocminfo; then
+        limit rocminfo
+    elif has rocm_agent_enumerator; then
+        limit rocm_agent_enumerator
+    else
+        absent 'rocminfo is not installed'
+    fi
+}
+
+amd_smi() {
+    has amd-smi || absent 'amd-smi is not installed' || return
+    limit amd-smi static --asic --bus --vram --driver --json
+}
+
+# ---- who is busy here -----------------------------------------------------------------------------------------
+
+ports() {
+    if has ss; then
+        say tool ss
+        limit ss -Hltnp
+    else
+        say tool proc
+        grep -Hs ' 0A ' /proc/net/tcp /proc/net/tcp6
+        return 0
+    fi
+}
+
+# vLLM's own processes rename themselves to VLLM::...; the pattern cannot match this grep's own command line.
+engines() {
+    found=$(grep -ls '^VLLM::' /proc/[0-9]*/cmdline 2>/dev/null)
+    set --
+    for file in $found; do
+        folder=${file%/cmdline}
+        set -- "$@" "$folder/status"
+        say "command_${folder#/proc/}" "$(tr '\0' ' ' <"$file" 2>/dev/null)"
+    done
+    [ $# -eq 0 ] || grep -EHs '^(Name|PPid|Uid):' "$@"
+    [ $# -eq 0 ] || cut -d: -f1,3 /etc/passwd
+    return 0
+}
+
+# ---- what of this product is installed ------------------------------------------------------------------------
+
+# product_file NAME: a file under the prefix between two lines of ours, or why it could not be read.
+product_file() {
+    folder=$FL_PREFIX/$1
+    folder=${folder%/*}
+    if [ -r "$FL_PREFIX/$1" ]; then
+        printf '@@%s file %s\n' "$FL_NONCE" "$1"
+        head -c 262144 "$FL_PREFIX/$1"
+        printf '\n@@%s file\n' "$FL_NONCE"
+    elif [ -e "$FL_PREFIX/$1" ] || { [ -d "$folder" ] && [ ! -x "$folder" ]; }; then
+        say unreadable "$1"
+    fi
+}
+
+installed() {
+    nearest "$FL_PREFIX"
+    if [ -d "$nearest" ] && [ ! -x "$nearest" ]; then
+        printf 'no permission to look into %s\n' "$nearest" >&2
+        return 1
+    fi
+    [ -d "$FL_PREFIX" ] || return 0
+    [ -L "$FL_PREFIX/current" ] && say current "$(readlink "$FL_PREFIX/current")"
+    [ -L "$FL_PREFIX/previous" ] && say previous "$(readlink "$FL_PREFIX/previous")"
+    for marker in "$FL_PREFIX"/envs/*/.complete; do
+        [ -e "$marker" ] && say environment "$marker"
+    done
+    # Whether a run holds the host is what the kernel says; lock.json only says who. Reading disturbs no lock.
+    if [ -e "$FL_PREFIX/lock" ] && [ -r /proc/locks ]; then
+        inode=$(ls -i "$FL_PREFIX/lock")
+        inode=${inode%% *}
+        if grep -q "FLOCK.*:$inode " /proc/locks; then product_file lock.json; fi
+    fi
+    product_file state.json
+    product_file verify/last.json
+    product_file verify/ready.json
+    return 0
+}
+
+tampered() {
+    list=$FL_PREFIX/state.sha256
+    [ -r "$list" ] || absent "$list is not there" || return
+    # sha256sum ends with 1 when a file differs: its lines are the answer. Unreadable ones are named on stderr.
+    limit sha256sum -c "$list" 2>&1
+    [ "$status" -eq 124 ] && return 124
+    return 0
+}
+
+service() {
+    unit=firstlight-vllm.service
+    if [ -d /run/systemd/system ]; then
+        say manager systemd
+        limit systemctl show --property=LoadState,ActiveState,MainPID,UnitFileState "$unit"
+        if [ -S "/run/user/$FL_UID/systemd/private" ]; then
+            say manager systemd-user
+            XDG_RUNTIME_DIR=/run/user/$FL_UID limit systemctl --user show \
+                --property=LoadState,ActiveState,MainPID,UnitFileState "$unit"
+        fi
+    fi
+    config=$FL_PREFIX/etc/supervisord.conf
+    [ -r "$config" ] || return 0
+    file=$(sed -n 's/^pidfile *= *//p' "$config")
+    case $file in '%(here)s'*) file=$FL_PREFIX/etc${file#'%(here)s'} ;; esac
+    say supervisord_config "$config"
+    [ -r "$file" ] || return 0
+    pid=''
+    IFS= read -r pid <"$file"
+    # The number may have gone to another process since.
+    if grep -qs supervisord "/proc/$pid/cmdline"; then
+        say supervisord_pid "$pid"
+        say_file supervised "/proc/$pid/task/$pid/children"
+    fi
+    return 0
+}
+
+# ---- the walk through all of them -----------------------------------------------------------------------------
+
+group_files() {
+    section pci pci
+    section modules modules
+    section kfd kfd
+    section rocm rocm
+    section cuda_toolkits cuda_toolkits
+    section cpu cpu
+    section memory memory
+    section cgroup_memory cgroup_memory
+    section os_release os_release
+    section libc libc
+    section system system
+    section secure_boot secure_boot
+}
+
+group_product() {
+    section installed installed
+    section tampered tampered
+    section service service
+}
+
+group_software() {
+    section programs programs
+    section libraries libraries
+}
+
+group_busy() {
+    section ports ports
+    section engines engines
+}
+
+# Each group tells when it is done; the reader must not wait for one that never will be.
+run_groups() {
+    for group in "$@"; do
+        {
+            case $group in group_*) "$group" ;; *) section "$group" "$group" ;; esac
+            echo finished
+        } &
+    done
+    sleep "$FL_BUDGET_S" >/dev/null &
+    guard=$!
+    echo "guard $guard"
+    wait "$guard" && echo budget
+}
+
+collect() {
+    left=$1 guard='' outcome=ALL
+    while [ "$left" -gt 0 ] || [ -z "$guard" ]; do
+        read -r word value || break
+        case $word in
+        guard) guard=$value ;;
+        finished) left=$((left - 1)) ;;
+        budget) outcome=BUDGET && break ;;
+        esac
+    done
+    [ -n "$guard" ] && kill "$guard" 2>/dev/null
+    cat "$FL_DIR"/*.out
+    printf '@@%s clock %s\n' "$FL_NONCE" "$(date +%s.%N)"
+    printf '@@%s over %s\n' "$FL_NONCE" "$outcome"
+}
+
+main() {
+    # The script itself comes on standard input: no tool may read from it.
+    exec </dev/null
+    # Messages in one language, tools that are not on a plain login's path, no file that others can read.
+    LC_ALL=C
+    PATH=${PATH:-/usr/bin:/bin}:/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin:/opt/rocm/bin:/usr/lib/wsl/lib:/usr/local/cuda/bin
+    export LC_ALL PATH
+    umask 077
+    FL_LIMIT_S=${FL_LIMIT_S:-10}
+    FL_BUDGET_S=${FL_BUDGET_S:-15}
+    printf '@@%s clock %s\n' "$FL_NONCE" "$(date +%s.%N)"
+    FL_UID=$(id -u)
+    FL_USER=$(id -un 2>/dev/null)
+    FL_MACHINE=$(uname -m)
+    FL_HOME=${HOME:-}
+    [ -n "$FL_HOME" ] || FL_HOME=$(getent passwd "$FL_UID" 2>/dev/null | cut -d: -f6)
+    if [ -z "$FL_PREFIX" ]; then
+        FL_PREFIX=/opt/firstlight
+        [ "$FL_UID" = 0 ] || FL_PREFIX=$FL_HOME/.local/share/firstlight
+    fi
+    FL_TIMEOUT=''
+    timeout -k 1 1 true 2>/dev/null && FL_TIMEOUT=yes
+    for folder in "${TMPDIR:-/tmp}" /dev/shm "/run/user/$FL_UID" /var/tmp "$FL_HOME"; do
+        FL_DIR=$folder/.firstlight-probe-$FL_NONCE
+        # A full disk lets a folder be made and no byte be written.
+        mkdir "$FL_DIR" 2>/dev/null && { echo x >"$FL_DIR/try"; } 2>/dev/null && break
+        rmdir "$FL_DIR" 2>/dev/null
+        FL_DIR=''
+    done
+    if [ -z "$FL_DIR" ]; then
+        printf '@@%s over NOWHERE\n' "$FL_NONCE"
+        return 1
+    fi
+    trap 'rm -rf "$FL_DIR"' EXIT
+    trap 'exit 129' HUP INT TERM
+    set -- nvidia_smi nvidia_compute amd_smi rocminfo_agents fabric_manager disks pythons sudo_rights \
+        systemd_state isolation group_software group_busy group_product group_files
+    # By exec: a redirection of one command would leave the old descriptor open in what hangs, and with it the connection.
+    (exec 2>/dev/null && run_groups "$@") | collect $#
+}
+
+# Last of all: a script that was cut on its way runs nothing.
+main

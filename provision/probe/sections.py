@@ -1,0 +1,140 @@
+"""The probe script's output, cut into its sections. Any text gives an answer; a cut one gives fewer sections."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+TIMED_OUT = 124
+ABSENT = 127
+_LONGEST_REASON = 200
+
+_TERMINAL_CODES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+_OPENING = re.compile(r"^@@([0-9a-z]+) clock ", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section: its text, and how reading it ended.
+
+    `status` is the exit status of what was run: 124 past its time, 127 not installed; null when the section's end is missing.
+    """
+
+    name: str
+    text: str
+    status: int | None = None
+    reason: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return self.status == 0
+
+    @property
+    def absent(self) -> bool:
+        """Whether what the section reads is simply not there: no fault."""
+        return self.status == ABSENT
+
+    @property
+    def failure(self) -> str:
+        """Why there is no whole answer, in words."""
+        if self.status is None:
+            return self.reason or "the probe gave this section up, or its output was cut"
+        # Some tools put their complaint where the answer should be.
+        said = next((line.strip() for line in self.lines() if line.strip()), "")
+        return self.reason or said[:_LONGEST_REASON] or f"ended with {self.status}"
+
+    def lines(self) -> list[str]:
+        return self.text.split("\n")
+
+    def values(self, key: str) -> list[str]:
+        """Values of all `key=value` lines."""
+        return [line[len(key) + 1 :].strip() for line in self.lines() if line.startswith(f"{key}=")]
+
+    def value(self, key: str) -> str | None:
+        """The first non-empty value of a key."""
+        return next((value for value in self.values(key) if value), None)
+
+    def by_file(self) -> Iterator[tuple[str, str]]:
+        """Path and line of each `path:line` line, as `grep -H` prints them; paths hold no colon but PCI addresses."""
+        for line in self.lines():
+            if line.startswith("/"):
+                head, _, tail = line.rpartition("/")
+                name, separator, content = tail.partition(":")
+                if separator:
+                    yield f"{head}/{name}", content.strip()
+
+
+@dataclass(frozen=True)
+class Output:
+    """All sections by name, and the host's clock at both ends of the script."""
+
+    nonce: str
+    sections: dict[str, Section] = field(default_factory=dict)
+    clocks: tuple[float, ...] = ()
+    outcome: str | None = None
+    """ALL, BUDGET, NOWHERE as the script says it; null when the end is missing."""
+
+    def __getitem__(self, name: str) -> Section:
+        """A section; one that is not in the output has no status and says why."""
+        found = self.sections.get(name)
+        if found is not None and found.status is not None:
+            return found
+        return Section(name=name, text=found.text if found else "", reason=self._why_missing)
+
+    @property
+    def _why_missing(self) -> str:
+        match self.outcome:
+            case "BUDGET":
+                return "the probe's time was over before this was read"
+            case "NOWHERE":
+                return "no folder on the host could be written: /tmp, /dev/shm, /var/tmp and the home are full or read-only"
+            case None:
+                return "the probe's output was cut"
+            case _:
+                return "the probe did not report this"
+
+
+def clean(output: str | bytes) -> str:
+    """Text without what terminals and transports add: CR, NUL, escape sequences, undecodable bytes."""
+    text = (
+        output.decode("utf-8", "replace") if isinstance(output, bytes) else output.encode("utf-8", "replace").decode()
+    )
+    return _TERMINAL_CODES.sub("", text).replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
+
+
+def split(output: str | bytes) -> Output:
+    """Cut the script's output into sections; text before the first line of ours (a login banner) is dropped."""
+    text = clean(output)
+    opening = _OPENING.search(text)
+    if not opening:
+        return Output(nonce="")
+    nonce = opening[1]
+    pieces = re.split(rf"^@@{nonce} (begin|end|clock|over) ?(.*)$", text[opening.start() :], flags=re.MULTILINE)
+    sections: dict[str, Section] = {}
+    clocks: list[float] = []
+    outcome: str | None = None
+    # One piece a line of ours: its word, the rest of that line, the text up to the next one.
+    for word, rest, body in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
+        match word:
+            case "begin":
+                sections[rest.strip()] = Section(name=rest.strip(), text=body.strip("\n"))
+            case "end":
+                _end(sections, rest)
+            case "clock":
+                clocks += _clock(rest)
+            case _:
+                outcome = rest.strip()
+    return Output(nonce=nonce, sections=sections, clocks=tuple(clocks), outcome=outcome)
+
+
+def _end(sections: dict[str, Section], line: str) -> None:
+    match = re.fullmatch(r"(\w+) ([0-9]{1,3}) ?(.*)", line)
+    if match and match[1] in sections:
+        sections[match[1]] = replace(sections[match[1]], status=int(match[2]), reason=match[3].strip())
+
+
+def _clock(text: str) -> list[float]:
+    # busybox's date may not know nanoseconds and print their sign.
+    match = re.match(r"[0-9]{1,12}(?:\.[0-9]{1,9})?", text.strip())
+    return [float(match[0])] if match else []

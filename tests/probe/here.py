@@ -1,0 +1,58 @@
+"""Runs the probe's script for real on this machine: any shell, any user, any PATH."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from provision.models.facts import HostFacts
+from provision.probe import parse, script
+
+
+@dataclass(frozen=True)
+class Ran:
+    rc: int
+    stdout: str
+    stderr: str
+
+    @property
+    def facts(self) -> HostFacts:
+        return parse("here", self.stdout)
+
+
+def run(
+    *shell: str,
+    prefix: str | None = None,
+    environment: dict[str, str] | None = None,
+    limit_s: int = 10,
+    budget_s: int = 14,
+    timeout_s: float = 60,
+    edit: tuple[str, str] = ("", ""),
+) -> Ran:
+    """Send the script to a shell's standard input; `edit` replaces one text in it."""
+    text = script(prefix=prefix, command_limit_s=limit_s, budget_s=budget_s)
+    assert edit[0] in text
+    done = subprocess.run(
+        shell or ("sh", "-s"),
+        input=text.replace(*edit) if edit[0] else text,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout_s,
+        env=environment,
+        cwd="/",
+    )
+    return Ran(rc=done.returncode, stdout=done.stdout, stderr=done.stderr)
+
+
+def program(folder: Path, name: str, body: str) -> None:
+    """A program of ours, first on the PATH."""
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
+    path.chmod(0o755)
+
+
+def with_first(folder: Path) -> dict[str, str]:
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}

@@ -1,0 +1,115 @@
+"""Whatever a host prints, the answer is facts: never a traceback, and always a record that can be written and read again."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from provision.models.facts import HostFacts
+from provision.probe import parse
+from tests.probe.test_recorded import CASES, RECORDED
+
+TEXTS = [(RECORDED / f"{name}.txt").read_text(encoding="utf-8") for name in CASES]
+SECTIONS = sorted(
+    {line.split(" ")[2] for text in TEXTS for line in text.split("\n") if line.startswith("@@") and " begin " in line}
+)
+RELAXED = settings(
+    deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+
+# Pieces that parsers look for, so that garbage reaches deep into them.
+WORDS = st.sampled_from(
+    [
+        "=",
+        ":",
+        "|",
+        " ",
+        "\n",
+        "\t",
+        "/",
+        "[",
+        "]",
+        "{",
+        "}",
+        '"',
+        "0",
+        "9" * 30,
+        "-1",
+        "٣",
+        "\ud800",
+        "nan",
+        "1e999",
+        "<gpu>",
+        "</gpu>",
+        "<nvidia_smi_log>",
+        "</nvidia_smi_log>",
+        '<!DOCTYPE a [<!ENTITY b "c">]>',
+        "&b;",
+        "GPU-",
+        "Agent 1\n",
+        "  Name: gfx",
+        "  BDFID: 99999999",
+        "LISTEN 0 1 [::]:99999 x",
+        "/proc/net/tcp6: 0: " + "F" * 32 + ":FFFF 0 0A ",
+        "path=/\n",
+        " 1 2 -3 4% /",
+        "python=/a|3.9|x|y",
+        "program=",
+        "toolkit=/",
+        "manager=systemd\nLoadState=loaded\nMainPID=",
+        "/sys/a/nodes/0/properties:simd_count 8",
+        "online=0-99999999",
+        "efivar= ",
+        "/sys/bus/pci/devices/0000:00:00.0/class:0x0300",
+        ": FAILED",
+        '[{"gpu": 0, "vram": {"size": [[]]}}]',
+        '{"gpu_data": {}}',
+        "[" * 500,
+        "@@0 file state.json\n",
+        '{"a": 1e400}',
+        "\n@@0 file",
+        '{"\\ud800": 1}',
+        "environment=",
+        "current=/",
+        "/.complete",
+    ]
+)
+GARBAGE = st.lists(WORDS | st.text(max_size=20), max_size=25).map("".join)
+
+
+def check(output: str | bytes) -> None:
+    facts = parse("host", output, sent_unix_s=1.0, received_unix_s=2.0)
+    assert HostFacts.model_validate_json(facts.model_dump_json()) == facts
+
+
+@RELAXED
+@given(st.binary(max_size=2000))
+def test_any_bytes(output: bytes) -> None:
+    check(output)
+
+
+@RELAXED
+@given(
+    st.dictionaries(st.sampled_from(SECTIONS), st.tuples(GARBAGE, st.integers(0, 999), st.text(max_size=30))),
+    st.booleans(),
+)
+def test_any_text_in_any_section(sections: dict[str, tuple[str, int, str]], cut: bool) -> None:
+    body = "".join(
+        f"@@0 begin {name}\n{text}\n\n@@0 end {name} {status} {reason}\n"
+        for name, (text, status, reason) in sections.items()
+    )
+    check(f"@@0 clock 99999999999999.5\n{body}" + ("" if cut else "@@0 over ALL\n"))
+
+
+@RELAXED
+@given(st.sampled_from(TEXTS), st.data())
+def test_damaged_recordings(text: str, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, min(len(text), start + 3000)))
+    check(text[:start] + data.draw(GARBAGE) + text[end:])
+
+
+@RELAXED
+@given(st.sampled_from(TEXTS), st.integers(0, 70000))
+def test_output_cut_anywhere(text: str, length: int) -> None:
+    check(text.encode()[:length])

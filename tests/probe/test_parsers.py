@@ -1,0 +1,210 @@
+"""Single values and spellings that the recorded outputs do not all show."""
+
+from __future__ import annotations
+
+import ipaddress
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provision.probe import parse
+from provision.probe.parsers import cpu, isolation, memory, network, operating_system, product, rocm
+from provision.probe.parsers.values import integer, pci_address, size, version
+from provision.probe.sections import Section, split
+
+
+def section(text: str, status: int = 0, reason: str = "") -> Section:
+    return Section(name="s", text=text, status=status, reason=reason)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("glibc 2.36", ("glibc", "2.36")),
+        ("ldd (Ubuntu GLIBC 2.35-0ubuntu3.8) 2.35\nCopyright (C) 2022", ("glibc", "2.35")),
+        ("ldd (GNU libc) 2.34", ("glibc", "2.34")),
+        ("musl libc (aarch64)\nVersion 1.2.5\nDynamic Program Loader", ("musl", "1.2.5")),
+        ("", (None, None)),
+    ],
+)
+def test_libc(text: str, expected: tuple[str | None, str | None]) -> None:
+    assert operating_system.libc(section(text)) == expected
+
+
+def test_os_release_quotes() -> None:
+    text = 'ID=\'rocky\'\nNAME="A \\"B\\" \\$C"\nVERSION_ID=9\n# ID=no\nBAD LINE\n'
+    assert operating_system.os_release(section(text)) == {"ID": "rocky", "NAME": 'A "B" $C', "VERSION_ID": "9"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "level"),
+    [
+        ("sse4_2", "sse4_2"),
+        ("sse4_2 avx2 avx512f", "avx2"),
+        ("avx2 avx512f avx512bw avx512vl avx512dq", "avx512"),
+        ("avx2 avx512f avx512bw avx512vl avx512dq amx_tile", "avx512"),
+        ("avx2 avx512f avx512bw avx512vl avx512dq amx_tile amx_bf16", "amx"),
+        ("fp asimd sve", "neon"),
+        ("fpu sse2", "none"),
+        ("", None),
+    ],
+)
+def test_isa(flags: str, level: str | None) -> None:
+    assert cpu.isa_level(frozenset(flags.split())) == level
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("0", 1), ("0-63", 64), ("0-3,8-11,15", 9), ("", None), ("3-1", None), ("0-", None)]
+)
+def test_cpu_list(text: str, count: int | None) -> None:
+    assert cpu.count_range(text) == count
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [(90402, "gfx942"), (90010, "gfx90a"), (110000, "gfx1100"), (90006, "gfx906"), (120001, "gfx1201"), (0, None)],
+)
+def test_gfx(target: int, name: str | None) -> None:
+    assert rocm.gfx_name(target) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("00000000:3B:00.0", "0000:3b:00.0"),
+        ("01:00.1", "0000:01:00.1"),
+        ("00010000:00:1F.7", "10000:00:1f.7"),
+        ("0:0:0.0", None),
+        ("", None),
+    ],
+)
+def test_pci_address(text: str, address: str | None) -> None:
+    assert pci_address(text) == address
+
+
+@given(st.integers(0, 1 << 62))
+def test_integers_read_what_was_written(number: int) -> None:
+    assert integer(f" {number}\n") == number
+    assert integer(f"-{number}") is None
+
+
+@given(
+    st.integers(0, 10**12),
+    st.sampled_from([("MiB", 1 << 20), ("MB", 1 << 20), ("KiB", 1 << 10), ("GB", 1 << 30), ("B", 1)]),
+)
+def test_sizes(number: int, unit: tuple[str, int]) -> None:
+    assert size(f"{number} {unit[0]}") == number * unit[1]
+
+
+@pytest.mark.parametrize("text", ["N/A", "", "12", "12 TB", "-1 MiB", "1.5 MiB"])
+def test_no_size(text: str) -> None:
+    assert size(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("gcc (Debian 12.2.0-14) 12.2.0", "12.2.0"), ("V12.4.131", None), ("ninja", None), ("1.11.1", "1.11.1")],
+)
+def test_version(text: str, found: str | None) -> None:
+    assert version(text) == found
+
+
+@pytest.mark.skipif(sys.byteorder != "little", reason="the kernel's tables follow the machine's byte order")
+@given(st.ip_addresses(), st.integers(0, 65535))
+def test_kernel_tables(address: ipaddress.IPv4Address | ipaddress.IPv6Address, number: int) -> None:
+    words = [address.packed[at : at + 4][::-1].hex().upper() for at in range(0, len(address.packed), 4)]
+    name = "tcp" if address.version == 4 else "tcp6"
+    row = f"/proc/net/{name}:   0: {''.join(words)}:{number:04X} {'0' * len(''.join(words))}:0000 0A 00000000:00000000 00:00000000 00000000     0"
+    (port,) = network.ports(section(row), {})
+    assert (port.port, port.address, port.pid) == (number, str(address), None)
+
+
+def test_established_connections_are_no_listeners() -> None:
+    row = "/proc/net/tcp:   0: 0100007F:1F40 0100007F:9C40 01 00000000:00000000 00:00000000 00000000     0"
+    assert network.ports(section(f"{row}\nESTAB 0 0 127.0.0.1:22 127.0.0.1:4000"), {}) == ()
+
+
+@pytest.mark.parametrize(
+    ("limits", "total", "expected"),
+    [
+        (("max", "max"), 1 << 34, None),
+        (("9223372036854771712",), 1 << 34, None),
+        (("9223372036854771712",), None, None),
+        (("max", str(1 << 30), str(1 << 31)), 1 << 34, 1 << 30),
+        ((str(1 << 35),), 1 << 34, None),
+    ],
+)
+def test_cgroup_limit(limits: tuple[str, ...], total: int | None, expected: int | None) -> None:
+    text = "\n".join(f"/sys/fs/cgroup/{level}/memory.max:{limit}" for level, limit in enumerate(limits))
+    assert memory.cgroup_limit(section(text), total) == expected
+
+
+def test_full_disk_has_nothing_free() -> None:
+    text = (
+        "path=/\nFilesystem     1024-blocks      Used Available Capacity Mounted on\n/dev/sda1 1000 1010 -10 100% /\n"
+    )
+    (disk,) = memory.disks(section(text), {})
+    assert (disk.total, disk.free, disk.mount) == (1000 << 10, 0, "/")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("detected_container=none\nfile=/.dockerenv", None),
+        ("detected_container=podman", "podman"),
+        ("detected_container=systemd-nspawn", "systemd-nspawn"),
+        ("detected_container=docker\nfile=/var/run/secrets/kubernetes.io", "kubernetes"),
+        ("systemd_container=lxc", "lxc"),
+        ("container_variable=oci", "oci"),
+        ("file=/run/.containerenv", "podman"),
+        ("cgroup=12:memory:/kubepods/burstable/pod1/0a", "kubernetes"),
+        ("cgroup=0::/init.scope", None),
+    ],
+)
+def test_container(text: str, kind: str | None) -> None:
+    assert isolation.container(section(text), {}) == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("efivar=   6   0   0   0   1", True),
+        ("efivar= 22 0 0 0 0", False),
+        ("mokutil=SecureBoot enabled", True),
+        ("mokutil=SecureBoot disabled\nPlatform is in Setup Mode", False),
+        ("mokutil=EFI variables are not supported on this system", False),
+        ("firmware=other", False),
+        ("firmware=efi", None),
+        ("", None),
+    ],
+)
+def test_secure_boot(text: str, expected: bool | None) -> None:
+    output = split(f"@@0 clock 1\n@@0 begin secure_boot\n{text}\n\n@@0 end secure_boot 0 \n@@0 over ALL\n")
+    unknown: dict[str, str] = {}
+    assert isolation.secure_boot(output, unknown) is expected
+    assert ("secure_boot" in unknown) == (expected is None)
+
+
+def test_tampering_as_busybox_spells_it() -> None:
+    text = "sha256sum: can't open '/p/a': No such file or directory\n/p/a: FAILED\n/p/b: OK\n/p/c: FAILED\nsha256sum: can't open '/p/d': Permission denied\n/p/d: FAILED"
+    assert product.tampered(section(text)) == (("/p/a", "/p/c"), "no permission to read /p/d")
+
+
+def test_a_tool_that_complains_on_its_standard_output_is_quoted() -> None:
+    text = "@@0 clock 1\n@@0 begin pci\n/sys/bus/pci/devices/0000:03:00.0/vendor:0x1002\n/sys/bus/pci/devices/0000:03:00.0/device:0x744c\n"
+    text += "/sys/bus/pci/devices/0000:03:00.0/class:0x030000\n\n@@0 end pci 0 \n@@0 begin rocminfo_agents\n"
+    text += "Unable to open /dev/kfd read-write: Permission denied\n\n@@0 end rocminfo_agents 1 \n@@0 over ALL\n"
+    facts = parse("host", text)
+    assert facts.amd is not None
+    assert facts.amd.gpus == ()
+    assert facts.unknown["amd.rocminfo"] == "Unable to open /dev/kfd read-write: Permission denied"
+
+
+def test_processes_of_amd_cards_are_summed_by_nobody() -> None:
+    rows = "/sys/class/kfd/kfd/proc/7/vram_51110:4096\n/sys/class/kfd/kfd/proc/7/vram_2:0\n/sys/class/kfd/kfd/proc/9/vram_2:12"
+    assert [(item.pid, item.memory, item.gpu) for item in rocm.compute_processes(section(rows))] == [
+        (7, 4096, "51110"),
+        (9, 12, "2"),
+    ]

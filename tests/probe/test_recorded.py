@@ -1,0 +1,66 @@
+"""Each recorded output gives the facts that its JSON file names, however a terminal or a transport dressed it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.models.facts import HostFacts
+from provision.probe import parse
+
+RECORDED = Path(__file__).parent / "recorded"
+CASES = sorted(path.stem for path in RECORDED.glob("*.txt"))
+
+
+def at(value: Any, path: str) -> Any:
+    """The value at a dotted path; keys that hold dots themselves are tried as a whole first."""
+    if path == "#":
+        return len(value)
+    if isinstance(value, dict) and path in value:
+        return value[path]
+    head, _, rest = path.partition(".")
+    inner = value[int(head)] if isinstance(value, list) else value[head]
+    return at(inner, rest) if rest else inner
+
+
+def read(name: str) -> HostFacts:
+    return parse(name, (RECORDED / f"{name}.txt").read_bytes())
+
+
+def test_every_case_says_what_it_expects() -> None:
+    assert sorted(path.stem for path in RECORDED.glob("*.json")) == CASES
+    assert len(CASES) >= 18
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_recorded(name: str) -> None:
+    facts = json.loads(read(name).model_dump_json())
+    expected = json.loads((RECORDED / f"{name}.json").read_text(encoding="utf-8"))
+    assert {path: at(facts, path) for path in expected} == expected
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_facts_survive_their_file(name: str) -> None:
+    facts = read(name)
+    assert HostFacts.model_validate_json(facts.model_dump_json()) == facts
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_dress_of_transports_changes_nothing(name: str) -> None:
+    text = (RECORDED / f"{name}.txt").read_text(encoding="utf-8")
+    banner = "Welcome!\n@@ not ours begin\n"
+    coloured = text.replace("ID=", "\x1b[1;32mID=\x1b[0m")
+    dressed = banner + coloured.replace("\n", "\r\n") + "\r\nConnection closed.\r\n"
+    assert parse(name, dressed) == read(name)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cut_output_keeps_what_came_and_says_what_is_missing(name: str) -> None:
+    text = (RECORDED / f"{name}.txt").read_text(encoding="utf-8")
+    cut = text[: text.index(" begin os_release") + 40]
+    facts = parse(name, cut)
+    assert facts.unknown["os.kernel"] == "the probe's output was cut"
+    assert facts.cpu == read(name).cpu

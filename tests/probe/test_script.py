@@ -1,0 +1,318 @@
+"""The script itself, run for real: several shells, no root, empty environment, tools that hang, tools that are missing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from provision.probe import script
+from tests.probe.here import program, run, with_first
+from tests.probe.test_recorded import RECORDED
+
+SCRIPT = Path(__file__).parents[2] / "provision/probe/probe.sh"
+SHELLS = {"dash": ("dash", "-s"), "busybox": ("busybox", "sh", "-s"), "bash as sh": ("bash", "--posix", "-s")}
+
+
+def traces() -> list[Path]:
+    return [path for folder in ("/tmp", "/dev/shm", "/var/tmp") for path in Path(folder).glob(".firstlight-probe-*")]
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_shellcheck_has_nothing_to_say() -> None:
+    done = subprocess.run(["shellcheck", "--shell=sh", str(SCRIPT)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("name", SHELLS)
+def test_shells_agree(name: str) -> None:
+    if shutil.which(SHELLS[name][0]) is None:
+        pytest.skip(f"{SHELLS[name][0]} is not installed")
+    done = run(*SHELLS[name])
+    assert (done.rc, done.stderr) == (0, "")
+    facts = done.facts
+    assert facts.unknown.keys() <= {"clock_skew_s", "secure_boot", "memory.shm"}
+    assert facts.os.kernel == os.uname().release
+    assert facts.os.hostname == os.uname().nodename
+    assert facts.user.uid == os.geteuid()
+    assert facts.cpu.logical == os.cpu_count()
+    assert facts.memory.total == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert {disk.path for disk in facts.disks} >= {"/", "/var/tmp", "/dev/shm"}
+    assert facts.disks[0].total == shutil.disk_usage("/").total
+    assert traces() == []
+
+
+def test_empty_environment_is_enough() -> None:
+    done = run("env", "-i", "/bin/sh", "-s")
+    facts = done.facts
+    assert (done.rc, done.stderr) == (0, "")
+    assert facts.user.home == str(Path("~").expanduser())
+    assert facts.os.id is not None
+    assert any(item.name == "tar" for item in facts.programs)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_without_root() -> None:
+    done = run("su", "-s", "/bin/sh", "nobody", "-c", "sh -s")
+    facts = done.facts
+    assert facts.user.name == "nobody"
+    assert facts.user.passwordless_sudo is False
+    assert facts.installed is not None
+    assert facts.installed.prefix.endswith("/.local/share/firstlight")
+    assert facts.cpu.flags
+    assert facts.unknown.keys() <= {"clock_skew_s", "secure_boot", "memory.shm"}
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users can enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize(
+    ("body", "allowed", "reason"),
+    [
+        ("exit 0", True, None),
+        ("echo 'sudo: a password is required' >&2; exit 1", False, None),
+        ("exec sleep 300", None, "no answer from sudo within 1 s"),
+    ],
+)
+def test_sudo(open_folder: Path, body: str, allowed: bool | None, reason: str | None) -> None:
+    program(open_folder, "sudo", body)
+    facts = run("su", "-s", "/bin/sh", "nobody", "-c", f"PATH={open_folder}:$PATH sh -s", limit_s=1).facts
+    assert facts.user.passwordless_sudo is allowed
+    assert facts.unknown.get("user.passwordless_sudo", "").startswith(reason or "")
+    assert ("user.passwordless_sudo" in facts.unknown) == (reason is not None)
+
+
+def test_a_hanging_tool_costs_its_own_sections_only(tmp_path: Path) -> None:
+    program(tmp_path, "nvidia-smi", "trap '' TERM\necho half\nsleep 300")
+    done = run(environment=with_first(tmp_path), limit_s=1)
+    facts = done.facts
+    assert done.rc == 0
+    assert facts.unknown["nvidia"] == "no answer from nvidia-smi within 1 s" if facts.nvidia is None else True
+    assert facts.os.id is not None
+    assert facts.ports is not None
+    assert facts.installed is not None
+    assert "@@" in done.stdout.rpartition(" over ALL")[0]
+
+
+def test_what_cannot_be_ended_is_given_up(tmp_path: Path) -> None:
+    # A process in uninterruptible sleep lets not even SIGKILL through: here the limit itself never comes.
+    program(tmp_path, "nvidia-smi", f"echo $$ >>{tmp_path}/pids\nexec sleep 300")
+    done = run(environment=with_first(tmp_path), limit_s=300, budget_s=1, timeout_s=30)
+    # It came back although nvidia-smi has not: no descriptor of the connection is left in its hands.
+    assert done.stdout.rstrip().endswith(" over BUDGET")
+    assert done.facts.unknown["nvidia"] == "the probe's time was over before this was read"
+    assert done.facts.os.id is not None
+    assert traces() == []
+    for pid in (tmp_path / "pids").read_text(encoding="ascii").split():
+        os.kill(int(pid), signal.SIGKILL)
+
+
+def test_limits_hold_without_the_timeout_tool(tmp_path: Path) -> None:
+    program(tmp_path, "nvidia-smi", "exec sleep 300")
+    done = run(environment=with_first(tmp_path), limit_s=1, edit=("timeout -k 1 1 true 2>/dev/null", "false"))
+    assert done.stdout.rstrip().endswith(" over ALL")
+    assert done.facts.unknown["nvidia"] == "no answer from nvidia-smi within 1 s"
+
+
+def test_a_tool_that_reads_its_input_does_not_eat_the_script(tmp_path: Path) -> None:
+    program(tmp_path, "nvidia-smi", "cat >/dev/null; echo 'No devices were found'; exit 6")
+    facts = run(environment=with_first(tmp_path)).facts
+    assert facts.nvidia is not None
+    assert facts.nvidia.smi_error == "No devices were found"
+    assert facts.installed is not None
+
+
+def test_a_script_cut_on_its_way_runs_nothing() -> None:
+    whole = script(prefix=None)
+    done = subprocess.run(
+        ["sh", "-s"], input=whole[: whole.rindex("\nmain\n")], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_nvidia_smi_is_read_through_its_filter(tmp_path: Path) -> None:
+    text = (RECORDED / "h100-sxm8.txt").read_text(encoding="utf-8")
+    document = text[text.index("<?xml") : text.index("</nvidia_smi_log>")] + "</nvidia_smi_log>\n"
+    clocks = "<supported_mem_clock>\n<value>2619 MHz</value>\n<supported_graphics_clock>1980 MHz</supported_graphics_clock>\n</supported_mem_clock>\n"
+    (tmp_path / "answer.xml").write_text(document.replace("<value>2619 MHz</value>", clocks), encoding="utf-8")
+    program(tmp_path, "nvidia-smi", f'case $1 in -q) cat {tmp_path}/answer.xml ;; *) echo "GPU-none, 9.0" ;; esac')
+    done = run(environment=with_first(tmp_path))
+    assert "supported_graphics_clock" not in done.stdout
+    assert done.facts.nvidia is not None
+    assert len(done.facts.nvidia.gpus) == 8
+    assert done.facts.unknown["nvidia.gpus.compute_capability"] == "GPU-none, 9.0"
+
+
+def test_python_without_headers_and_venv(tmp_path: Path) -> None:
+    folder = tmp_path / "python" / "bin"
+    folder.mkdir(parents=True)
+    program(folder, "python3.14", "echo Python 3.14.2")
+    facts = run(environment=with_first(folder)).facts
+    found = next(item for item in facts.pythons if item.path == str(folder / "python3.14"))
+    assert (found.version, found.headers, found.venv) == ("3.14.2", False, False)
+    assert any(item.version == sys.version.split()[0] for item in facts.pythons) or "pyenv" not in sys.base_prefix
+
+
+def test_shims_of_a_version_manager_are_not_run(tmp_path: Path) -> None:
+    shims, real = tmp_path / "shims", tmp_path / "versions/3.14.2/bin"
+    shims.mkdir()
+    real.mkdir(parents=True)
+    program(shims, "python3.14", f"touch {tmp_path}/ran")
+    program(real, "python3.14", "echo Python 3.14.2")
+    facts = run(environment=with_first(shims)).facts
+    assert str(real / "python3.14") in [item.path for item in facts.pythons]
+    assert not (tmp_path / "ran").exists()
+
+
+def test_vllm_processes_are_found() -> None:
+    process = subprocess.Popen(["VLLM::EngineCore", "300"], executable=shutil.which("sleep"))
+    try:
+        found = next(item for item in run().facts.engine_processes if item.pid == process.pid)
+    finally:
+        process.kill()
+        process.wait()
+    assert (found.name, found.parent, found.uid) == ("VLLM::EngineCore 300", os.getpid(), os.geteuid())
+    assert found.user is not None
+
+
+def installation(prefix: Path) -> Path:
+    """What an installation leaves under its prefix; returns the file that will be changed."""
+    for digest in ("aaaa", "bbbb", "half"):
+        (prefix / "envs" / digest).mkdir(parents=True)
+        (prefix / "envs" / digest / "lock.txt").write_text(digest, encoding="utf-8")
+    for digest in ("aaaa", "bbbb"):
+        (prefix / "envs" / digest / ".complete").write_text("{}", encoding="utf-8")
+    (prefix / "current").symlink_to("envs/bbbb")
+    (prefix / "previous").symlink_to("envs/aaaa")
+    (prefix / "state.json").write_text(json.dumps({"environment": "bbbb"}), encoding="utf-8")
+    (prefix / "verify").mkdir()
+    (prefix / "verify/last.json").write_text(json.dumps({"status": "ok"}), encoding="utf-8")
+    unit = prefix / "a unit.service"
+    unit.write_text("[Unit]\n", encoding="utf-8")
+    listed = [unit, prefix / "envs/bbbb/.complete"]
+    (prefix / "state.sha256").write_text(
+        "".join(f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file}\n" for file in listed), encoding="utf-8"
+    )
+    return unit
+
+
+@pytest.mark.parametrize("shell", [("sh", "-s"), ("busybox", "sh", "-s")], ids=lambda shell: shell[0])
+def test_what_is_installed(tmp_path: Path, shell: tuple[str, ...]) -> None:
+    if shutil.which(shell[0]) is None:
+        pytest.skip(f"{shell[0]} is not installed")
+    prefix = tmp_path / "it's a prefix"
+    unit = installation(prefix)
+    before = run(*shell, prefix=str(prefix)).facts.installed
+    assert before is not None
+    assert (before.current, before.previous, before.environments) == ("bbbb", "aaaa", ("aaaa", "bbbb"))
+    assert before.state == {"environment": "bbbb"}
+    assert before.last_verify == {"status": "ok"}
+    assert before.held_by is None
+    assert before.tampered == ()
+    unit.write_text("[Unit]\nDescription=mine\n", encoding="utf-8")
+    (prefix / "envs/bbbb/.complete").unlink()
+    after = run(*shell, prefix=str(prefix)).facts.installed
+    assert after is not None
+    assert after.tampered == (str(unit), str(prefix / "envs/bbbb/.complete"))
+    assert after.environments == ("aaaa",)
+    (prefix / "state.sha256").unlink()
+    without_list = run(*shell, prefix=str(prefix)).facts.installed
+    assert without_list is not None
+    assert without_list.tampered == (str(prefix / "state.sha256"),)
+
+
+def test_a_held_host_names_its_holder_and_a_stale_file_does_not(tmp_path: Path) -> None:
+    installation(tmp_path)
+    (tmp_path / "lock.json").write_text(json.dumps({"run": "r1"}), encoding="utf-8")
+    lock = tmp_path / "lock"
+    lock.touch()
+    stale = run(prefix=str(tmp_path)).facts.installed
+    with subprocess.Popen(["flock", str(lock), "sleep", "300"]) as holder:
+        for _ in range(100):
+            held = run(prefix=str(tmp_path)).facts.installed
+            if held is not None and held.held_by is not None:
+                break
+        children = Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text(encoding="ascii").split()
+        for pid in [*map(int, children), holder.pid]:
+            os.kill(pid, 9)
+    assert stale is not None
+    assert stale.held_by is None
+    assert held is not None
+    assert held.held_by == {"run": "r1"}
+
+
+def test_service_under_supervisor(tmp_path: Path) -> None:
+    installation(tmp_path)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "etc/supervisord.conf").write_text(
+        "[supervisord]\npidfile = %(here)s/../run/supervisord.pid\n", encoding="utf-8"
+    )
+    stopped = run(prefix=str(tmp_path)).facts.installed
+    code = "import subprocess, sys; subprocess.Popen(['sleep', '300']); print('up', flush=True); sys.stdin.read()"
+    supervisor = subprocess.Popen(
+        [sys.executable, "-c", code, "supervisord"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert supervisor.stdout is not None
+    supervisor.stdout.readline()
+    (tmp_path / "run/supervisord.pid").write_text(f"{supervisor.pid}\n", encoding="ascii")
+    child = int(Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text(encoding="ascii"))
+    running = run(prefix=str(tmp_path)).facts.installed
+    os.kill(child, 9)
+    supervisor.communicate()
+    dead = run(prefix=str(tmp_path)).facts.installed
+    assert stopped is not None
+    assert running is not None
+    assert dead is not None
+    assert (stopped.supervisor, stopped.service) == ("supervisor", "inactive")
+    assert (running.supervisor, running.service, running.service_pid) == ("supervisor", "active", child)
+    assert (dead.service, dead.service_pid) == ("inactive", None)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_users_private_prefix_is_unknown_not_empty(tmp_path: Path) -> None:
+    installation(tmp_path)
+    tmp_path.chmod(0o700)
+    done = run("su", "-s", "/bin/sh", "nobody", "-c", "sh -s", prefix=str(tmp_path))
+    assert "installed.state" in done.facts.unknown
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_files_of_another_user_are_unknown_one_by_one(open_folder: Path) -> None:
+    installation(open_folder)
+    (open_folder / "state.json").chmod(0o600)
+    (open_folder / "verify").chmod(0o700)
+    (open_folder / "a unit.service").chmod(0o600)
+    facts = run("su", "-s", "/bin/sh", "nobody", "-c", "sh -s", prefix=str(open_folder)).facts
+    assert facts.installed is not None
+    assert (facts.installed.current, facts.installed.state, facts.installed.tampered) == ("bbbb", None, ())
+    refused = {path: reason for path, reason in facts.unknown.items() if path.startswith("installed.")}
+    assert refused == {
+        "installed.state": "no permission to read it",
+        "installed.last_verify": "no permission to read it",
+        "installed.last_ready": "no permission to read it",
+        "installed.tampered": f"no permission to read {open_folder}/a unit.service",
+    }
+
+
+def test_a_host_without_a_place_to_write_says_so() -> None:
+    done = run(
+        edit=('for folder in "${TMPDIR:-/tmp}" /dev/shm "/run/user/$FL_UID" /var/tmp "$FL_HOME"', "for folder in /proc")
+    )
+    assert done.rc == 1
+    assert done.facts.unknown["os.kernel"].startswith("no folder on the host could be written")
