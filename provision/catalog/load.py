@@ -1,0 +1,174 @@
+"""Reads the tables: each file when it is first asked for, once a process."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from provision.catalog import rows
+from provision.errors import FirstlightError
+
+FOLDER = Path(__file__).parent
+
+R = TypeVar("R", bound=rows.Row)
+
+
+class CatalogError(FirstlightError):
+    """A table is not as the loader needs it."""
+
+
+def build(kind: type[R], values: dict[str, Any], *, where: str) -> R:
+    """One row from its TOML values. Raises CatalogError when a field is missing or unknown, or the source is empty."""
+    known = {field.name for field in fields(kind)}
+    unknown = sorted(values.keys() - known)
+    if unknown:
+        raise CatalogError(f"{where}: unknown field `{unknown[0]}`", hint=f"the fields are: {', '.join(sorted(known))}")
+    try:
+        typed: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        row = kind(**typed)
+    except TypeError as error:
+        raise CatalogError(f"{where}: {error}") from None
+    if not row.source:
+        raise CatalogError(
+            f"{where}: a row without a source", hint="name the artifact or the page that the row was read from"
+        )
+    return row
+
+
+class Catalog:
+    """All tables of a folder."""
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        self.folder = folder
+        self._files: dict[str, dict[str, Any]] = {}
+
+    def _rows(self, file: str, table: str, kind: type[R]) -> tuple[R, ...]:
+        if file not in self._files:
+            path = self.folder / f"{file}.toml"
+            try:
+                self._files[file] = tomllib.loads(path.read_text(encoding="utf-8"))
+            except (OSError, tomllib.TOMLDecodeError) as error:
+                raise CatalogError(f"{path.name}: {error}") from None
+        found = self._files[file].get(table)
+        if not found:
+            raise CatalogError(f"{file}.toml: no table `{table}`")
+        return tuple(
+            build(kind, values, where=f"{file}.toml, {table} {place}") for place, values in enumerate(found, 1)
+        )
+
+    @cached_property
+    def releases(self) -> tuple[rows.Release, ...]:
+        return self._rows("vllm", "release", rows.Release)
+
+    @cached_property
+    def builds(self) -> tuple[rows.Build, ...]:
+        return self._rows("vllm_builds", "build", rows.Build)
+
+    @cached_property
+    def torches(self) -> tuple[rows.Torch, ...]:
+        return self._rows("torch", "torch", rows.Torch)
+
+    @cached_property
+    def torch_archs(self) -> tuple[rows.TorchArch, ...]:
+        return self._rows("torch", "arch", rows.TorchArch)
+
+    @cached_property
+    def rocm_archs(self) -> tuple[rows.RocmArch, ...]:
+        return self._rows("torch", "rocm_arch", rows.RocmArch)
+
+    @cached_property
+    def cuda_majors(self) -> tuple[rows.CudaMajor, ...]:
+        return self._rows("cuda", "major", rows.CudaMajor)
+
+    @cached_property
+    def toolkits(self) -> tuple[rows.Toolkit, ...]:
+        return self._rows("cuda", "toolkit", rows.Toolkit)
+
+    @cached_property
+    def branches(self) -> tuple[rows.Branch, ...]:
+        return self._rows("cuda", "branch", rows.Branch)
+
+    @cached_property
+    def driver_offer(self) -> rows.DriverOffer:
+        return self._rows("cuda", "offer", rows.DriverOffer)[0]
+
+    @cached_property
+    def nvidia_cards(self) -> tuple[rows.NvidiaCard, ...]:
+        return self._rows("gpus", "nvidia", rows.NvidiaCard)
+
+    @cached_property
+    def architectures(self) -> tuple[rows.Architecture, ...]:
+        return self._rows("gpus", "architecture", rows.Architecture)
+
+    @cached_property
+    def amd_cards(self) -> tuple[rows.AmdCard, ...]:
+        return self._rows("gpus", "amd", rows.AmdCard)
+
+    @cached_property
+    def spellings(self) -> tuple[rows.Spelling, ...]:
+        return self._rows("attention", "spelling", rows.Spelling)
+
+    @cached_property
+    def platform_backends(self) -> tuple[rows.PlatformBackend, ...]:
+        return self._rows("attention", "platform", rows.PlatformBackend)
+
+    @cached_property
+    def generations(self) -> tuple[rows.Generation, ...]:
+        return self._rows("attention", "generation", rows.Generation)
+
+    @cached_property
+    def flash_wheels(self) -> tuple[rows.FlashWheels, ...]:
+        return self._rows("flash_attn", "wheel", rows.FlashWheels)
+
+    @cached_property
+    def userspaces(self) -> tuple[rows.Userspace, ...]:
+        return self._rows("rocm", "userspace", rows.Userspace)
+
+    @cached_property
+    def levels(self) -> tuple[rows.Level, ...]:
+        return self._rows("cpu", "level", rows.Level)
+
+    @cached_property
+    def needs(self) -> dict[str, rows.Need]:
+        return {need.family: need for need in self._rows("needs", "need", rows.Need)}
+
+    @cached_property
+    def python_need(self) -> rows.PythonNeed:
+        return self._rows("needs", "python", rows.PythonNeed)[0]
+
+    @cached_property
+    def system_needs(self) -> tuple[rows.SystemNeed, ...]:
+        return self._rows("system", "need", rows.SystemNeed)
+
+    @cached_property
+    def install_commands(self) -> dict[str, rows.InstallCommand]:
+        return {row.manager: row for row in self._rows("system", "command", rows.InstallCommand)}
+
+    @cached_property
+    def python_packages(self) -> tuple[rows.PythonPackage, ...]:
+        return self._rows("system", "python_package", rows.PythonPackage)
+
+    @cached_property
+    def managed_pythons(self) -> tuple[rows.ManagedPython, ...]:
+        return self._rows("system", "managed_python", rows.ManagedPython)
+
+    @cached_property
+    def platform_tag(self) -> rows.PlatformTag:
+        return self._rows("system", "platform_tag", rows.PlatformTag)[0]
+
+    def everything(self) -> dict[str, Any]:
+        """Every table by name: for checks that must see all rows."""
+        return {
+            name: getattr(self, name) for name, value in vars(type(self)).items() if isinstance(value, cached_property)
+        }
+
+
+@cache
+def catalog() -> Catalog:
+    """The tables of this product, shared within the process."""
+    return Catalog()

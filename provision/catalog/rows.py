@@ -1,0 +1,287 @@
+"""The rows of the tables. A field without default must stand in the TOML; every row names its source.
+
+Codes of GPU kernels: "80" is native code for compute capability 8.0, "p80" is PTX, which a driver compiles for 8.0 and newer.
+`lead` marks a row with a value that was inferred, not read from the artifact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeVar, dataclass_transform
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, eq_default=False)
+def _row(kind: type[T]) -> type[T]:
+    """A frozen row. Rows are compared as the things they are, not field by field: that keeps them cheap to make and to look up."""
+    return dataclass(frozen=True, kw_only=True, eq=False, repr=False)(kind)
+
+
+@_row
+class Row:
+    source: str
+    lead: bool = False
+
+
+@_row
+class Release(Row):
+    """A vLLM release and its wheel on the default package index."""
+
+    version: str
+    python: str
+    torch: str
+    cuda: str
+    glibc: str
+    machines: tuple[str, ...]
+    core: tuple[str, ...]
+    fa2: tuple[str, ...] = ()
+    fa3: tuple[str, ...] = ()
+    fa4: bool = False
+    flash_commit: str | None = None
+    python_locked: tuple[str, ...] = ()
+
+
+@_row
+class Build(Row):
+    """A vLLM build from elsewhere than the default wheel, or under another name."""
+
+    version: str
+    variant: str
+    provider: Literal["official", "community"]
+    distribution: str
+    glibc: str
+    machines: tuple[str, ...]
+    index: str | None = None
+    isa: tuple[str, ...] = ()
+    python_only: str | None = None
+    gfx: tuple[str, ...] = ()
+
+
+@_row
+class Torch(Row):
+    """A torch release with its variants."""
+
+    version: str
+    python: str
+    pythons: tuple[str, ...]
+    glibc: str
+    default_x86_64: str
+    default_aarch64: str
+    cuda: tuple[str, ...]
+    cuda_aarch64: tuple[str, ...]
+    rocm: tuple[str, ...]
+    cxx11_abi: bool
+
+
+@_row
+class TorchArch(Row):
+    """GPU code in a CUDA variant of torch, for a range of releases."""
+
+    variant: str
+    since: str
+    until: str
+    codes: tuple[str, ...]
+
+
+@_row
+class RocmArch(Row):
+    """AMD architectures in a ROCm variant of torch."""
+
+    variant: str
+    gfx: tuple[str, ...]
+
+
+@_row
+class CudaMajor(Row):
+    """Lowest driver that runs native code of a CUDA major."""
+
+    major: int
+    driver: str
+
+
+@_row
+class Toolkit(Row):
+    """Lowest driver that runs all of a toolkit's output, PTX included."""
+
+    version: str
+    driver: str
+
+
+@_row
+class Branch(Row):
+    """A driver branch. `end_of_life` is a month (2026-06), or `ended` when its day was not published."""
+
+    branch: int
+    cuda: str
+    kind: str | None = None
+    end_of_life: str | None = None
+    newest: str | None = None
+    last_for: tuple[str, ...] = ()
+
+
+@_row
+class DriverOffer(Row):
+    """The driver that is installed when one is needed; `as_of` is the month in which the branches were read."""
+
+    version: str
+    as_of: str
+
+
+@_row
+class NvidiaCard(Row):
+    name: str
+    ids: tuple[str, ...]
+    compute_capability: str
+    memory_gib: int
+    kind: Literal["data-centre", "workstation", "geforce"]
+    switched_board: int | None = None
+    """Number of cards on the board that has NVSwitches."""
+    module: Literal["open"] | None = None
+    """Set where the card needs that module although its architecture does not."""
+
+
+@_row
+class Architecture(Row):
+    compute_capability: str
+    name: str
+    module: Literal["open", "proprietary"]
+    module_only: bool = False
+    last_branch: int | None = None
+    first_driver: str | None = None
+
+
+@_row
+class AmdCard(Row):
+    name: str
+    ids: tuple[str, ...]
+    gfx: str
+
+
+@_row
+class Spelling(Row):
+    """How a release wants a back end to be asked for."""
+
+    backend: str
+    since: str
+    flag: str
+    ask: Literal["option", "environment"]
+    until: str | None = None
+
+
+@_row
+class PlatformBackend(Row):
+    """A back end that a platform can run; `only_asked` is never chosen unasked."""
+
+    platform: Literal["cuda", "rocm", "cpu"]
+    backend: str
+    since: str
+    until: str | None = None
+    minimum: str | None = None
+    dtypes: tuple[str, ...] = ()
+    only_asked: bool = False
+
+
+@_row
+class Generation(Row):
+    """The FlashAttention generation that FLASH_ATTN uses, and the extension that holds it."""
+
+    since: str
+    generation: Literal[2, 3, 4]
+    extension: Literal["fa2", "fa3", "fa4"]
+    until: str | None = None
+    major: int | None = None
+
+
+@_row
+class FlashWheels(Row):
+    """The wheels of one flash-attn release."""
+
+    version: str
+    torch: tuple[str, ...]
+    cuda: tuple[str, ...]
+    pythons: tuple[str, ...]
+    codes: tuple[str, ...]
+    glibc: str
+    machines: tuple[str, ...]
+    without: tuple[str, ...] = ()
+
+
+@_row
+class Userspace(Row):
+    """The ROCm that must be on the host for a variant."""
+
+    variant: str
+    minimum: str
+    below: str
+
+
+@_row
+class Level(Row):
+    """A CPU level."""
+
+    name: str
+    machine: str
+    rank: int
+
+
+@_row
+class Need(Row):
+    """Space and memory that a family of builds needs, GiB."""
+
+    family: Literal["cpu", "cuda", "rocm"]
+    installed: float
+    wheels: float
+    memory: float
+    model: float
+
+
+@_row
+class PythonNeed(Row):
+    """Space of a managed interpreter, GiB."""
+
+    installed: float
+    archive: float
+
+
+@_row
+class SystemNeed(Row):
+    """Something the host's own distribution must provide."""
+
+    name: str
+    for_build: tuple[str, ...]
+    why: str
+    apt: str
+    dnf: str
+    zypper: str
+    library: str | None = None
+    programs: tuple[str, ...] = ()
+    unless_managed: bool = False
+
+
+@_row
+class InstallCommand(Row):
+    manager: str
+    install: str
+
+
+@_row
+class PythonPackage(Row):
+    """The headers' package of a distribution's own default interpreter."""
+
+    id: str
+    version_id: str
+    python: str
+    headers: str
+
+
+@_row
+class ManagedPython(Row):
+    version: str
+
+
+@_row
+class PlatformTag(Row):
+    """glibc versions that uv has a platform name for, ascending."""
+
+    glibc: tuple[str, ...]

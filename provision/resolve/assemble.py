@@ -1,0 +1,79 @@
+"""From an accepted candidate to its Stack."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from provision.catalog import catalog
+from provision.catalog.versions import minor, numbers
+from provision.models.stack import AttentionPlan, Stack, TorchBuild, VllmBuild
+from provision.resolve import attention, driver, fabric, flash, interpreter
+from provision.resolve.option import Option
+from provision.resolve.rules.glibc import floor
+from provision.resolve.view import View
+
+
+def stack_of(option: Option, view: View) -> Stack:
+    """The Stack of a candidate that every rule accepted for a class."""
+    chosen = interpreter.choose(option, view)
+    assert chosen.interpreter is not None
+    machine = view.machine or "x86_64"
+    plan = driver.choose(option, view)
+    headers = chosen.interpreter.origin == "host" and chosen.lacks_headers
+    return Stack(
+        vllm=_vllm(option),
+        torch=TorchBuild(
+            version=option.torch.version, variant=option.torch_variant, index=_torch_index(option, machine)
+        ),
+        driver=plan,
+        fabric_manager=fabric.version(view, plan),
+        flash_attn=flash.choose(option, view).plan,
+        attention=_attention(option, view),
+        gpus=tuple(card.index for card in view.used) or tuple(card.index for card in view.amd),
+        python=minor(chosen.interpreter.version),
+        interpreter=chosen.interpreter,
+        platform=platform(machine, view.glibc or floor(option)[0]),
+        system_packages=(*view.lacking, *(("python-headers",) if headers else ())),
+        supervisor=supervisor(view),
+    )
+
+
+def _vllm(option: Option) -> VllmBuild | None:
+    build = option.build
+    if build is None:
+        return None
+    return VllmBuild(
+        version=build.version,
+        variant=build.variant,
+        provider=build.provider,
+        distribution=build.distribution,
+        index=build.index,
+    )
+
+
+def _torch_index(option: Option, machine: str) -> str | None:
+    """vLLM's ROCm builds bring their own torch: it comes from their index."""
+    if option.build is not None and option.variant.startswith("rocm"):
+        return option.build.index
+    return option.torch_index(machine)
+
+
+def _attention(option: Option, view: View) -> AttentionPlan:
+    plan = attention.choose(option, view).plan if option.release else None
+    return plan or AttentionPlan(backend="NO_ATTENTION")
+
+
+def platform(machine: str, glibc: str) -> str:
+    """uv's name of a platform, for the largest glibc it has a name for that is not above the given one."""
+    names = [name for name in catalog().platform_tag.glibc if numbers(name) <= numbers(glibc)]
+    best = names[-1] if names else catalog().platform_tag.glibc[0]
+    return f"{machine}-manylinux_{best.replace('.', '_')}"
+
+
+def supervisor(view: View) -> Literal["systemd", "systemd-user", "supervisor"]:
+    """Who keeps the service running: systemd where it may be used, a user's own where it outlives the login, else supervisor."""
+    if view.systemd is False:
+        return "supervisor"
+    if view.escalates is not False:
+        return "systemd"
+    return "systemd-user" if view.lingering else "supervisor"

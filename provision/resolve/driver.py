@@ -1,0 +1,153 @@
+"""Which NVIDIA driver a Stack runs on: the host's, or one that is installed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from provision.catalog import catalog
+from provision.catalog.rows import Architecture
+from provision.catalog.versions import cuda_of, numbers
+from provision.models.stack import DriverPlan
+from provision.resolve import attention, torch_pair
+from provision.resolve.code import Coverage, coverage
+from provision.resolve.option import Option
+from provision.resolve.view import View
+
+Action = Literal["keep", "install", "upgrade"]
+Module = Literal["open", "proprietary"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """GPU code that is launched, and the CUDA variant it was built for."""
+
+    name: str
+    codes: tuple[str, ...]
+    variant: str
+    source: str
+    capabilities: tuple[str, ...]
+    """Of the cards that launch it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """The lowest driver for one reason."""
+
+    driver: str
+    rule: str
+    why: str
+    source: str | None
+
+
+def choose(option: Option, view: View) -> DriverPlan | None:
+    """The driver of a candidate; None on a host without NVIDIA cards. Whether it is good enough is for the rules."""
+    if view.platform != "cuda":
+        return None
+    offer = catalog().driver_offer.version
+    if view.container or not (view.driver_absent or view.policy.driver == "upgrade"):
+        return _plan("keep", view.driver, view.module)
+    if view.driver_absent:
+        return _plan("install", offer, module_for(view))
+    if view.driver and numbers(offer) > numbers(view.driver) and too_old(option, view, view.driver):
+        return _plan("upgrade", offer, module_for(view))
+    return _plan("keep", view.driver, view.module)
+
+
+@cache
+def _plan(action: Action, version: str | None, module: Module | None) -> DriverPlan:
+    return DriverPlan(action=action, version=version, module=module)
+
+
+def too_old(option: Option, view: View, driver: str) -> Floor | None:
+    """The first floor that a driver does not reach."""
+    return next((floor for floor in floors(option, view) if numbers(driver) < numbers(floor.driver)), None)
+
+
+def floors(option: Option, view: View) -> tuple[Floor, ...]:
+    """Every floor that a candidate sets on the driver of a class: CUDA major, PTX, cards."""
+    return _floors(option.variant, launched(option, view), view.capabilities)
+
+
+@cache
+def _floors(variant: str, parts: tuple[Part, ...], capabilities: tuple[str, ...]) -> tuple[Floor, ...]:
+    return (*_major_floors(variant), *_ptx_floors(parts), *_card_floors(capabilities))
+
+
+def _major_floors(variant: str) -> list[Floor]:
+    """vLLM and torch share a CUDA major, so one floor holds for both."""
+    cuda = cuda_of(variant)
+    row = next((row for row in catalog().cuda_majors if cuda and row.major == numbers(cuda)[0]), None)
+    return (
+        [Floor(row.driver, "driver-floor", f"CUDA {row.major} builds need driver {row.driver} or newer", row.source)]
+        if row
+        else []
+    )
+
+
+def _ptx_floors(parts: tuple[Part, ...]) -> list[Floor]:
+    found = []
+    for part in parts:
+        cuda = cuda_of(part.variant) or ""
+        floor = torch_pair.native_floor(cuda)
+        for capability in part.capabilities:
+            if floor and coverage(part.codes, capability) is Coverage.PTX:
+                only = f"{part.name} has only PTX of CUDA {cuda} for compute capability {capability}"
+                found.append(Floor(floor, "ptx", f"{only}, which a driver of {floor} or newer compiles", part.source))
+    return found
+
+
+def _card_floors(capabilities: tuple[str, ...]) -> list[Floor]:
+    found = []
+    for row in _architectures(capabilities):
+        if row.first_driver:
+            why = f"cards of compute capability {row.compute_capability} need driver {row.first_driver} or newer"
+            found.append(Floor(row.first_driver, "driver-card", why, row.source))
+    return found
+
+
+def launched(option: Option, view: View) -> tuple[Part, ...]:
+    """The GPU code that this Stack launches."""
+    return _launched(option, attention.flash_extensions(option, view), view.capabilities)
+
+
+@cache
+def _launched(
+    option: Option, flash: tuple[tuple[str, tuple[str, ...]], ...], capabilities: tuple[str, ...]
+) -> tuple[Part, ...]:
+    parts = []
+    row, build = option.release, option.build
+    if row is not None and build is not None:
+        parts.append(Part("vLLM's main extension", row.core, build.variant, row.source, capabilities))
+        for extension, using in flash:
+            codes = {"fa2": row.fa2, "fa3": row.fa3}.get(extension, ())
+            if codes:
+                name = f"vLLM's FlashAttention {extension[-1]} extension"
+                parts.append(Part(name, codes, build.variant, row.source, using))
+    of_torch = torch_pair.torch_codes(option.torch.version, option.torch_variant)
+    if of_torch is not None:
+        name = f"torch {option.torch.version}"
+        parts.append(Part(name, of_torch, option.torch_variant, option.torch.source, capabilities))
+    return tuple(parts)
+
+
+def architectures(view: View) -> tuple[Architecture, ...]:
+    """The catalog's rows for the architectures of a class's cards."""
+    return _architectures(view.capabilities)
+
+
+@cache
+def _architectures(capabilities: tuple[str, ...]) -> tuple[Architecture, ...]:
+    rows = {row.compute_capability: row for row in catalog().architectures}
+    return tuple(rows[capability] for capability in capabilities if capability in rows)
+
+
+def module_for(view: View) -> Module | None:
+    """The kernel module flavour for the cards: what one of them needs, else the open one."""
+    if any(card.row and card.row.module for card in view.cards):
+        return "open"
+    needed = {row.module for row in architectures(view) if row.module_only}
+    if len(needed) == 1:
+        return next(iter(needed))
+    return "open" if architectures(view) else None

@@ -1,0 +1,79 @@
+"""Which Python an environment gets: the host's where it fits, else one that the product brings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from provision.catalog import catalog
+from provision.catalog.versions import minor, within
+from provision.models.stack import Interpreter
+from provision.resolve.option import Option
+from provision.resolve.view import HostPython, View
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """`interpreter` is None when no Python is in the range. `lacks_headers` is None when nobody looked."""
+
+    interpreter: Interpreter | None
+    why: str
+    lacks_headers: bool | None = False
+
+
+def wanted(option: Option) -> str:
+    """The range of Pythons that a candidate takes, in words of Python's own notation."""
+    build, row = option.build, option.release
+    if build is not None and build.python_only:
+        return f"=={build.python_only}.*"
+    return f"{row.python if row else option.torch.python}"
+
+
+def fits(option: Option, version: str) -> bool:
+    """Whether the build and the torch wheel both exist for a Python."""
+    return within(version, wanted(option)) and minor(version) in option.torch.pythons
+
+
+def choose(option: Option, view: View) -> Chosen:
+    """The interpreter for a candidate on a host."""
+    return _choose(option, view.pythons, view.pythons_known, view.escalates is not False)
+
+
+@cache
+def _choose(option: Option, pythons: tuple[HostPython, ...], known: bool, installs: bool) -> Chosen:
+    fitting = [python for python in pythons if fits(option, python.version)]
+    ready = [python for python in fitting if python.headers is not False or installs]
+    if ready:
+        python = ready[0]
+        lacks = None if python.headers is None else not python.headers
+        return Chosen(
+            Interpreter(version=python.version, origin="host", path=python.path),
+            f"the host's Python {python.version} ({python.path}) is in {wanted(option)}",
+            lacks,
+        )
+    version = _managed(option)
+    if version is None:
+        return Chosen(
+            None, f"no Python is both in {wanted(option)} and among the wheels of torch {option.torch.version}"
+        )
+    return Chosen(
+        Interpreter(version=version, origin="managed"),
+        _why_managed(option, pythons if known else None, fitting, version),
+    )
+
+
+def _managed(option: Option) -> str | None:
+    locked = option.release.python_locked if option.release else ()
+    versions = [row.version for row in catalog().managed_pythons if fits(option, f"{row.version}.0")]
+    return next((version for version in versions if version in locked), versions[0] if versions else None)
+
+
+def _why_managed(
+    option: Option, pythons: tuple[HostPython, ...] | None, fitting: list[HostPython], version: str
+) -> str:
+    if fitting:
+        return f"Python {fitting[0].version} of the host lacks its headers and nobody may install them: {version} is brought along"
+    if pythons is None:
+        return f"the host's Pythons are not known: {version} is brought along"
+    seen = ", ".join(python.version for python in pythons) or "none"
+    return f"no Python of the host ({seen}) is in {wanted(option)}: {version} is brought along"

@@ -1,0 +1,66 @@
+"""Asks every rule about a class and its candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from provision.models.stack import Reason
+from provision.resolve.option import Option, options
+from provision.resolve.rules import HOST_RULES, RULES
+from provision.resolve.rules.base import Verdict
+from provision.resolve.view import View
+
+HOST = "host"
+ENOUGH = 6
+"""Accepted candidates that are kept for `stage`: it takes the next one when uv refuses the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One candidate, or the host itself (`option` None), with what each rule said."""
+
+    option: Option | None
+    accepted: bool
+    verdicts: tuple[tuple[str, Verdict], ...]
+
+
+def judge_host(view: View) -> Judged:
+    """What the rules on the host itself say."""
+    said = tuple((rule.id, verdict) for rule in HOST_RULES for verdict in rule.judge(view))
+    return Judged(None, all(verdict.kind != "reject" for _, verdict in said), said)
+
+
+def judge(option: Option, view: View) -> Judged:
+    """What the rules say of a candidate, up to the first refusal."""
+    said: list[tuple[str, Verdict]] = []
+    for rule in RULES:
+        for verdict in rule.judge(option, view):
+            said.append((rule.id, verdict))
+            if verdict.kind == "reject":
+                return Judged(option, False, tuple(said))
+    return Judged(option, True, tuple(said))
+
+
+def judged(view: View) -> Iterator[Judged]:
+    """Candidates in their order, judged, until enough are accepted."""
+    accepted = 0
+    for option in options(view):
+        result = judge(option, view)
+        yield result
+        accepted += result.accepted
+        if accepted == ENOUGH:
+            return
+
+
+def reason(rule: str, verdict: Verdict, candidate: str) -> Reason:
+    """A verdict as the plan records it. Assumptions are no reasons."""
+    assert verdict.kind != "assume"
+    return Reason(
+        rule=rule,
+        verdict=verdict.kind,
+        candidate=candidate,
+        facts=verdict.facts,
+        text=verdict.text,
+        source=verdict.source,
+    )

@@ -1,0 +1,133 @@
+"""The smallest change that would open a Stack: tried one after another with the same rules, so that it is true."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from provision.catalog import catalog
+from provision.models.stack import Nearest, Reason
+from provision.resolve.cards import equal_cards
+from provision.resolve.judge import Judged, judge_host, judged
+from provision.resolve.policy import Policy
+from provision.resolve.view import View, most_disk
+
+
+def nearest(view: View) -> Nearest | None:
+    """The first change, cheapest for a person first, with which some candidate is accepted; None when no single one helps."""
+    for text, policy, changed in _changes(view):
+        found = _first(changed)
+        if found is not None and found.option is not None:
+            return Nearest(text=f"{text} this host could run {_named(found)}", policy=policy)
+    return None
+
+
+def upgrade_brings(view: View, best: Judged) -> Reason | None:
+    """What a driver upgrade would bring to a host whose driver stays; None where it brings no newer release."""
+    if (
+        view.policy.driver != "keep"
+        or not view.driver
+        or view.container
+        or best.option is None
+        or best.option.release is None
+    ):
+        return None
+    found = _first(replace(view, policy=replace(view.policy, driver="upgrade")))
+    if (
+        found is None
+        or found.option is None
+        or found.option.release is None
+        or found.option.release is best.option.release
+    ):
+        return None
+    text = f"the driver stays at {view.driver}; with `driver: upgrade` this host could run {_named(found)}"
+    facts = {"driver": view.driver, "offer": catalog().driver_offer.version}
+    return Reason(rule="driver-policy", verdict="accept", candidate=best.option.id, facts=facts, text=text)
+
+
+def _first(view: View) -> Judged | None:
+    if not judge_host(view).accepted:
+        return None
+    return next((result for result in judged(view) if result.accepted), None)
+
+
+def _named(result: Judged) -> str:
+    option = result.option
+    assert option is not None
+    torch = f"torch {option.torch.version} ({option.torch_variant})"
+    return f"vLLM {option.release.version} ({option.variant}) with {torch}" if option.release else torch
+
+
+def _changes(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
+    """Every single change: text, policy values, and the view with it."""
+    yield from _relaxed(view)
+    yield from _packages(view)
+    yield from _other_driver(view)
+    if view.policy.vllm not in {"latest", "none"}:
+        yield "with `vllm: latest`", {"vllm": "latest"}, replace(view, policy=replace(view.policy, vllm="latest"))
+    yield from _roomier(view)
+    if len({card.kind for card in view.cards}) > 1:
+        listed = f"[{', '.join(str(card.index) for card in view.used)}]"
+        yield f"with `gpus: {listed}`", {"gpus": listed}, replace(view, cards=view.used)
+    if view.policy.wants_vllm and view.policy.flash_attn not in {"bundled", "both"}:
+        wanted = {"vllm": "none"} if view.policy.attention == "auto" else {"vllm": "none", "attention": "auto"}
+        yield "with `vllm: none`", wanted, replace(view, policy=replace(view.policy, vllm="none", attention="auto"))
+
+
+def _relaxed(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
+    policy = view.policy
+    defaults: tuple[tuple[str, str, Policy], ...] = (
+        ("attention", "auto", replace(policy, attention="auto")),
+        ("flash_attn", "auto", replace(policy, flash_attn="auto")),
+        ("torch", "managed", replace(policy, torch="managed")),
+        ("dtype", "auto", replace(policy, dtype="auto")),
+    )
+    for name, value, changed in defaults:
+        if changed != policy:
+            yield f"with `{name}: {value}`", {name: value}, replace(view, policy=changed)
+    if policy.gpus is not None:
+        yield "with `gpus: all`", {"gpus": "all"}, _with_all_cards(view)
+
+
+def _with_all_cards(view: View) -> View:
+    policy = replace(view.policy, gpus=None)
+    return replace(view, policy=policy, cards=view.present, used=equal_cards(view.present), missing_gpus=())
+
+
+def _packages(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
+    if view.lacking and view.escalates is False:
+        if view.sudo:
+            yield "with `ansible_become: true`", {}, replace(view, escalates=True)
+        yield f"with {', '.join(view.lacking)} installed", {}, replace(view, lacking=())
+
+
+def _other_driver(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
+    if view.policy.driver == "keep" and view.driver and not view.container:
+        yield (
+            "with `driver: upgrade`",
+            {"driver": "upgrade"},
+            replace(view, policy=replace(view.policy, driver="upgrade")),
+        )
+    if view.driver or view.driver_absent:
+        offer = catalog().driver_offer.version
+        yield f"with driver {offer} or newer", {}, replace(view, driver=offer, driver_absent=False)
+
+
+def _roomier(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
+    most = math.ceil(most_disk())
+    need = catalog().needs[view.platform]
+    if view.disk_gib is not None or view.incoming_gib is not None:
+        yield (
+            "with more free disk (`firstlight_prefix` may name a larger one)",
+            {},
+            replace(view, disk_gib=most, incoming_gib=most),
+        )
+    if view.ram_gib is not None and view.ram_gib < need.memory:
+        yield f"with {need.memory:g} GiB of memory", {}, replace(view, ram_gib=math.ceil(need.memory))
+    if view.libc == "musl":
+        newest = catalog().platform_tag.glibc[-1]
+        yield "on a distribution with glibc", {}, replace(view, libc="glibc", glibc=newest)
+    elif view.glibc is not None:
+        newest = catalog().platform_tag.glibc[-1]
+        yield "with a distribution of newer glibc", {}, replace(view, glibc=newest)

@@ -1,0 +1,28 @@
+"""From facts and settings by host to the plan: hosts that rules cannot tell apart are one class."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from provision.errors import UsageError
+from provision.models.facts import HostFacts
+from provision.models.settings import Settings
+from provision.models.stack import Plan
+from provision.resolve.choose import choose
+from provision.resolve.view import View, view_of
+
+
+def plan(facts: Mapping[str, HostFacts], settings: Mapping[str, Settings], *, become: Collection[str] = ()) -> Plan:
+    """The plan for all hosts, in the order given; no network, no clock, no file but the catalog's tables.
+
+    `become` names the hosts on which the inventory lets installing act as root, beside those whose facts say so.
+    Raises UsageError when settings of a host contradict each other.
+    """
+    classes: dict[View, list[str]] = {}
+    for name, seen in facts.items():
+        try:
+            view = view_of(seen, settings[name], escalates=name in become)
+        except UsageError as error:
+            raise UsageError(f"host `{name}`: {error.text}", hint=error.hint) from None
+        classes.setdefault(view, []).append(name)
+    return Plan(classes=tuple(choose(view, tuple(hosts)) for view, hosts in classes.items()))

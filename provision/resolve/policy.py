@@ -1,0 +1,76 @@
+"""What a person wants of a Stack, taken from the settings and checked against itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from provision.catalog.versions import within
+from provision.errors import UsageError
+from provision.models.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The settings that rules read. `gpus` is None for all cards."""
+
+    vllm: str = "latest"
+    driver: Literal["keep", "install", "upgrade"] = "keep"
+    flash_attn: Literal["auto", "bundled", "package", "both", "none"] = "auto"
+    torch: Literal["managed", "existing"] = "managed"
+    attention: str = "auto"
+    dtype: str = "auto"
+    gpus: tuple[int, ...] | None = None
+
+    @property
+    def wants_vllm(self) -> bool:
+        return self.vllm != "none"
+
+    def wants_release(self, version: str) -> bool:
+        """Whether a vLLM release is within what was asked for."""
+        return self.vllm == "latest" or within(version, self.vllm)
+
+
+_NEEDS_VLLM = {"bundled": "vLLM's own kernels", "both": "vLLM's own kernels beside the package"}
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The policy in a host's settings. Raises UsageError when two of them contradict each other, naming both."""
+    policy = Policy(
+        vllm=settings.vllm,
+        driver=settings.driver,
+        flash_attn=settings.flash_attn,
+        torch=settings.torch,
+        attention=settings.attention,
+        dtype=settings.dtype,
+        gpus=None if settings.gpus == "all" else tuple(settings.gpus),
+    )
+    _check_vllm(policy.vllm)
+    flash_asked = policy.attention in {"flash", "FLASH_ATTN"}
+    if policy.flash_attn == "none" and flash_asked:
+        raise _contradiction(
+            "flash_attn: none", f"attention: {policy.attention}", "one forbids flash kernels, the other asks for them"
+        )
+    if not policy.wants_vllm and policy.flash_attn in _NEEDS_VLLM:
+        raise _contradiction(
+            "vllm: none", f"flash_attn: {policy.flash_attn}", f"{_NEEDS_VLLM[policy.flash_attn]} come with vLLM"
+        )
+    if not policy.wants_vllm and policy.attention != "auto":
+        raise _contradiction("vllm: none", f"attention: {policy.attention}", "an attention back end is vLLM's")
+    if policy.dtype == "float32" and flash_asked:
+        raise _contradiction(
+            "dtype: float32", f"attention: {policy.attention}", "flash kernels compute in float16 and bfloat16"
+        )
+    return policy
+
+
+def _check_vllm(asked: str) -> None:
+    if asked in {"latest", "none"}:
+        return
+    if not asked.startswith(("==", ">=")):
+        raise UsageError(f"`vllm: {asked}` is not understood", hint=f"write latest, none, =={asked} or >={asked}")
+    within("0", asked)
+
+
+def _contradiction(one: str, other: str, why: str) -> UsageError:
+    return UsageError(f"`{one}` contradicts `{other}`: {why}", hint="change one of the two settings")

@@ -1,0 +1,32 @@
+"""vLLM and torch are of one CUDA major."""
+
+from collections.abc import Iterator
+
+from provision.catalog.versions import cuda_of
+from provision.resolve.option import Option
+from provision.resolve.rules.base import Rule, Verdict, accept
+from provision.resolve.torch_pair import native_floor, runs_natively
+from provision.resolve.view import View
+
+
+def judge(option: Option, view: View) -> Iterator[Verdict]:
+    if option.build is None or view.platform != "cuda":
+        return
+    ours, theirs = option.build.variant, option.torch_variant
+    facts = {"vllm": ours, "torch": theirs, "driver": view.driver}
+    if ours == theirs:
+        yield accept(f"vLLM and torch {option.torch.version} are both {ours}", source=option.torch.source, **facts)
+        return
+    why = "torch has no variant of the same minor that every card can run"
+    if view.driver and not runs_natively(view.driver, ours) and runs_natively(view.driver, theirs):
+        why = f"driver {view.driver} runs {theirs} without compatibility mode, {ours} only from {native_floor(cuda_of(ours) or '')} on"
+    yield accept(
+        f"vLLM of {ours} goes with torch {option.torch.version}+{theirs}, of the same CUDA major: {why}",
+        source=option.torch.source,
+        **facts,
+    )
+
+
+RULE = Rule(
+    "cuda-pair", "vLLM and torch are of one CUDA major; the same minor is preferred.", ("nvidia.driver_version",), judge
+)

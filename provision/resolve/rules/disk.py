@@ -1,0 +1,29 @@
+"""The environment, the files it is made from, and the model fit on the host's disks."""
+
+from collections.abc import Iterator
+
+from provision.catalog import catalog
+from provision.resolve.rules.base import HostRule, Verdict, accept, assume, reject
+from provision.resolve.view import INCOMING, View
+
+
+def judge(view: View) -> Iterator[Verdict]:
+    need, python = catalog().needs[view.platform], catalog().python_need
+    kept = need.installed + need.model + python.installed
+    arriving = need.wheels + python.archive
+    asked = kept + arriving if view.one_mount else kept
+    if view.disk_gib is None:
+        yield assume(f"at least {asked:.1f} GiB free under the prefix")
+    elif view.disk_gib < asked:
+        text = f"{view.disk_gib} GiB are free under the prefix; the environment and what it is made from take {asked:.1f} GiB"
+        yield reject(text, source=need.source, free_gib=view.disk_gib, needed_gib=round(asked, 1))
+        return
+    if not view.one_mount and view.incoming_gib is not None and view.incoming_gib < arriving:
+        text = f"{view.incoming_gib} GiB are free under {INCOMING}; the files that are sent take {arriving:.1f} GiB"
+        yield reject(text, source=need.source, free_gib=view.incoming_gib, needed_gib=round(arriving, 1))
+        return
+    if view.disk_gib is not None:
+        yield accept(f"{asked:.1f} GiB are free under the prefix", source=need.source, needed_gib=round(asked, 1))
+
+
+RULE = HostRule("disk", "The disks hold the environment, its files and the model.", ("disks", "settings.prefix"), judge)

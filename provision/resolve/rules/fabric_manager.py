@@ -1,0 +1,31 @@
+"""On boards with NVSwitches the fabric manager is of the driver's version, to the last digit."""
+
+from collections.abc import Iterator
+
+from provision.resolve import driver, fabric
+from provision.resolve.option import Option
+from provision.resolve.rules.base import Rule, Verdict, accept, assume, warn
+from provision.resolve.view import View
+
+SOURCE = "docs.nvidia.com/datacenter/tesla/fabric-manager-user-guide"
+
+
+def judge(option: Option, view: View) -> Iterator[Verdict]:
+    plan = driver.choose(option, view)
+    version = fabric.version(view, plan)
+    if plan is None or version is None:
+        return
+    if view.nvswitches is None:
+        yield assume(f"{len(view.cards)} cards of {view.cards[0].name} sit on a board with NVSwitches")
+    if view.fabric_manager and view.fabric_manager != version:
+        text = f"fabric manager {view.fabric_manager} is installed; it must be {version}, the driver's own version"
+        yield warn(text, source=SOURCE, installed=view.fabric_manager, needed=version)
+    yield accept(f"fabric manager {version}, equal to the driver", source=SOURCE, driver=plan.version)
+
+
+RULE = Rule(
+    "fabric-manager",
+    "The fabric manager equals the driver to the last digit.",
+    ("nvidia.nvswitches", "nvidia.driver_version"),
+    judge,
+)

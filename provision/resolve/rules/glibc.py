@@ -1,0 +1,34 @@
+"""The host's glibc is as new as the wheels need."""
+
+from collections.abc import Iterator
+
+from provision.catalog.versions import numbers
+from provision.resolve.option import Option
+from provision.resolve.rules.base import Rule, Verdict, accept, assume, reject
+from provision.resolve.view import View
+
+
+def floor(option: Option) -> tuple[str, str, str]:
+    """The glibc that a candidate needs, which part of it needs it, and the source."""
+    needs = [(option.torch.glibc, f"torch {option.torch.version}", option.torch.source)]
+    if option.build:
+        inferred = " (inferred from a neighbouring release)" if option.build.lead else ""
+        needs.append((option.build.glibc, f"the vLLM wheel{inferred}", option.build.source))
+    return max(needs, key=lambda need: numbers(need[0]))
+
+
+def judge(option: Option, view: View) -> Iterator[Verdict]:
+    needed, part, source = floor(option)
+    if view.glibc is None:
+        yield assume(f"glibc is {needed} or newer")
+    elif numbers(view.glibc) < numbers(needed):
+        yield reject(
+            f"{part} needs glibc {needed}, the host has {view.glibc}", source=source, glibc=view.glibc, needed=needed
+        )
+    else:
+        yield accept(
+            f"glibc {view.glibc} is there, {part} needs {needed}", source=source, glibc=view.glibc, needed=needed
+        )
+
+
+RULE = Rule("glibc", "The host's glibc is as new as the wheels need.", ("os.libc_version",), judge)

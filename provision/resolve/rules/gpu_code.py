@@ -1,0 +1,48 @@
+"""Everything that this Stack launches has code for every card."""
+
+from collections.abc import Iterator
+
+from provision.catalog.versions import numbers
+from provision.resolve import driver, torch_pair
+from provision.resolve.code import Coverage, coverage, written
+from provision.resolve.option import Option
+from provision.resolve.rules.base import Rule, Verdict, accept, assume, reject
+from provision.resolve.view import View
+
+
+def judge(option: Option, view: View) -> Iterator[Verdict]:
+    if view.platform != "cuda":
+        return
+    if torch_pair.torch_codes(option.torch.version, option.torch_variant) is None:
+        yield assume(f"torch {option.torch.version}+{option.torch_variant} holds code for the cards")
+    for name, capability in view.kinds:
+        if capability is None:
+            yield assume(f"{name} can run what the build holds: its compute capability is not known")
+            continue
+        for part in driver.launched(option, view):
+            if capability in part.capabilities:
+                yield from _part(part, name, capability)
+
+
+def _part(part: driver.Part, name: str, capability: str) -> Iterator[Verdict]:
+    found = coverage(part.codes, capability)
+    if found is Coverage.NONE:
+        text = f"{part.name} has no code for {name} (compute capability {capability}): it holds {written(part.codes)}"
+        yield reject(text, source=part.source, compute_capability=capability, codes=list(part.codes))
+    elif found is Coverage.NATIVE:
+        if not _exact(part.codes, capability):
+            yield assume(
+                f"the native code in {part.name} for an earlier card of its family also runs on {name} ({capability})"
+            )
+        yield accept(
+            f"{part.name} has native code for {name} ({capability})", source=part.source, compute_capability=capability
+        )
+
+
+def _exact(codes: tuple[str, ...], capability: str) -> bool:
+    """From 9.0 on, code may be bound to one card by a suffix that the scan of the wheels could not see."""
+    major, minor = numbers(capability)
+    return major < 9 or f"{major}{minor}" in codes
+
+
+RULE = Rule("gpu-code", "Every extension that this Stack launches has code for every card.", ("nvidia.gpus",), judge)

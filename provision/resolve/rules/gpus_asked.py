@@ -1,0 +1,17 @@
+"""Cards that were asked for by index are there."""
+
+from collections.abc import Iterator
+
+from provision.resolve.rules.base import HostRule, Verdict, reject
+from provision.resolve.view import View
+
+
+def judge(view: View) -> Iterator[Verdict]:
+    if view.policy.gpus is not None and view.platform == "cpu":
+        yield reject("cards were asked for by index, and the host has none", asked=list(view.policy.gpus))
+    elif view.missing_gpus:
+        missing = ", ".join(map(str, view.missing_gpus))
+        yield reject(f"no card has index {missing}", missing=list(view.missing_gpus))
+
+
+RULE = HostRule("gpus-asked", "Every card that was asked for is there.", ("nvidia.gpus", "settings.gpus"), judge)

@@ -1,0 +1,26 @@
+"""Who made the build is said."""
+
+from collections.abc import Iterator
+
+from provision.resolve.option import Option
+from provision.resolve.rules.base import Rule, Verdict, accept
+from provision.resolve.view import View
+
+
+def judge(option: Option, view: View) -> Iterator[Verdict]:  # noqa: ARG001 - every rule is called alike
+    build = option.build
+    if build is None:
+        return
+    if build.provider == "community":
+        yield accept(
+            f"{build.distribution} {build.version} is a community build, not the vLLM project's own",
+            source=build.source,
+        )
+    else:
+        where = f" from {build.index}" if build.index else ", the wheel on the default package index"
+        yield accept(f"the vLLM project's own build{where}", source=build.source)
+
+
+RULE = Rule(
+    "provider", "The vendor's build comes before the community's, and a community build is named as one.", (), judge
+)

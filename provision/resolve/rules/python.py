@@ -1,0 +1,23 @@
+"""There is a Python that both the build and torch have wheels for."""
+
+from collections.abc import Iterator
+
+from provision.resolve import interpreter
+from provision.resolve.option import Option
+from provision.resolve.rules.base import Rule, Verdict, accept, assume, reject
+from provision.resolve.view import View
+
+
+def judge(option: Option, view: View) -> Iterator[Verdict]:
+    chosen = interpreter.choose(option, view)
+    source = option.release.source if option.release else option.torch.source
+    seen = [python.version for python in view.pythons]
+    if chosen.interpreter is None:
+        yield reject(chosen.why, source=source, pythons=seen)
+        return
+    if chosen.interpreter.origin == "host" and chosen.lacks_headers is None:
+        yield assume(f"the headers of Python {chosen.interpreter.version} are on the host")
+    yield accept(chosen.why, source=source, pythons=seen)
+
+
+RULE = Rule("python", "A Python that the build takes is on the host or can be brought along.", ("pythons",), judge)

@@ -1,0 +1,250 @@
+"""What rules see of a host: the facts and settings they read, and nothing else.
+
+Two hosts with the same view are one class. Sizes are whole GiB, rounded down, and cut off where no rule asks for more,
+so that a megabyte more or less does not make a class of its own.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Literal
+
+from provision.catalog import catalog
+from provision.catalog.versions import numbers
+from provision.models.facts import Disk, HostFacts
+from provision.models.settings import Settings, default_prefix
+from provision.resolve.cards import GIB, AmdCard, Card, amd_cards, equal_cards, nvidia_cards
+from provision.resolve.policy import Policy, policy_of
+
+Platform = Literal["cpu", "cuda", "rocm"]
+INCOMING = "/var/tmp"  # noqa: S108 - where the controller's bytes arrive on a host
+
+HOMES = ("/root", "/home")
+
+
+@dataclass(frozen=True, slots=True)
+class HostPython:
+    path: str
+    version: str
+    headers: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class DecidingAttention:
+    """What of a view decides on the attention back end."""
+
+    platform: Platform
+    kinds: tuple[tuple[str, str | None], ...]
+    used: tuple[str, ...]
+    asked: str
+    dtype: str
+    flash_attn: str
+
+
+@dataclass(frozen=True)
+class View:
+    """One class of hosts, with its policy. None means unknown."""
+
+    policy: Policy
+    platform: Platform
+    machine: str | None = None
+    libc: str | None = None
+    glibc: str | None = None
+    os_id: str | None = None
+    os_version: str | None = None
+    manager: str | None = None
+    systemd: bool | None = None
+    escalates: bool | None = None
+    """Whether installing acts as root there: the login is root's, or the inventory says become."""
+    sudo: bool | None = None
+    """Whether the login's sudo asks no password: then the inventory could say become."""
+    lingering: bool | None = None
+    isa: str | None = None
+    ram_gib: int | None = None
+    disk_gib: int | None = None
+    incoming_gib: int | None = None
+    one_mount: bool = True
+    """The prefix and the folder for incoming bytes lie on the same file system."""
+    pythons: tuple[HostPython, ...] = ()
+    pythons_known: bool = True
+    lacking: tuple[str, ...] = ()
+    """Neutral names of system packages that are not there."""
+    unsure: tuple[str, ...] = ()
+    """Neutral names of system packages that may or may not be there."""
+    cards: tuple[Card, ...] = ()
+    used: tuple[Card, ...] = ()
+    """The cards that serve: those asked for, else the most numerous kind."""
+    present: tuple[Card, ...] = ()
+    """All cards of the host, also those that the settings leave out."""
+    missing_gpus: tuple[int, ...] = ()
+    """Indexes that were asked for and are not there."""
+    amd: tuple[AmdCard, ...] = ()
+    rocm: str | None = None
+    driver: str | None = None
+    driver_absent: bool = False
+    module: Literal["open", "proprietary"] | None = None
+    nvswitches: bool | None = None
+    fabric_manager: str | None = None
+    """The version that is installed."""
+    container: str | None = None
+    container_known: bool = True
+
+    @cached_property
+    def kinds(self) -> tuple[tuple[str, str | None], ...]:
+        """Name and compute capability of every kind of card that is judged."""
+        return tuple(dict.fromkeys((card.name, card.compute_capability) for card in self.cards))
+
+    @cached_property
+    def deciding_attention(self) -> DecidingAttention:
+        policy = self.policy
+        return DecidingAttention(
+            self.platform, self.kinds, self.used_capabilities, policy.attention, policy.dtype, policy.flash_attn
+        )
+
+    @cached_property
+    def capabilities(self) -> tuple[str, ...]:
+        """The known compute capabilities of the cards that are judged, ascending."""
+        return tuple(sorted({capability for _, capability in self.kinds if capability}, key=numbers))
+
+    @cached_property
+    def used_capabilities(self) -> tuple[str, ...]:
+        """The known compute capabilities of the cards that serve, ascending."""
+        return tuple(sorted({card.compute_capability for card in self.used if card.compute_capability}, key=numbers))
+
+
+def view_of(facts: HostFacts, settings: Settings, *, escalates: bool = False) -> View:
+    """The view of one host; `escalates` says that the inventory lets installing become root there.
+
+    Raises UsageError when the settings contradict each other.
+    """
+    policy = policy_of(settings)
+    cards, amd = nvidia_cards(facts), amd_cards(facts)
+    platform: Platform = "cuda" if cards else "rocm" if amd else "cpu"
+    prefix = settings.prefix or _default_prefix(facts)
+    there, arriving = _disk(facts, prefix), _disk(facts, INCOMING)
+    inhabited = facts.installed is not None and facts.installed.current is not None
+    lacking, unsure = _system(facts, platform)
+    glibc = facts.os.libc_version if facts.os.libc != "musl" else None
+    memory = facts.memory.cgroup_limit or facts.memory.total
+    if facts.memory.cgroup_limit and facts.memory.total:
+        memory = min(facts.memory.cgroup_limit, facts.memory.total)
+    view = View(
+        policy=policy,
+        platform=platform,
+        machine=facts.os.machine,
+        libc=facts.os.libc,
+        glibc=glibc,
+        os_id=facts.os.id,
+        os_version=facts.os.version_id,
+        manager=facts.os.package_manager,
+        systemd=None if facts.os.init is None else facts.os.init == "systemd",
+        escalates=_escalates(facts, escalates),
+        sudo=facts.user.passwordless_sudo,
+        lingering=facts.user.lingering,
+        isa=facts.cpu.isa if platform == "cpu" else None,
+        ram_gib=_capped(memory, max(need.memory for need in catalog().needs.values())),
+        disk_gib=_free_gib(there, inhabited=inhabited),
+        incoming_gib=_free_gib(arriving, inhabited=inhabited),
+        one_mount=there is None or arriving is None or there.mount is None or there.mount == arriving.mount,
+        pythons=_pythons(facts, escalates=_escalates(facts, escalates)),
+        pythons_known="pythons" not in facts.unknown,
+        lacking=lacking,
+        unsure=unsure,
+        amd=amd if platform == "rocm" else (),
+        rocm=facts.amd.rocm_version if facts.amd and platform == "rocm" else None,
+        container=facts.container,
+        container_known="container" not in facts.unknown,
+    )
+    return _with_nvidia(view, facts, cards) if cards else view
+
+
+def _with_nvidia(view: View, facts: HostFacts, cards: tuple[Card, ...]) -> View:
+    asked = view.policy.gpus
+    judged = cards if asked is None else tuple(card for card in cards if card.index in asked)
+    nvidia = facts.nvidia
+    version = (nvidia.driver_version or nvidia.module_version) if nvidia else None
+    version = version if version and numbers(version) else None
+    loaded = "nvidia" in facts.kernel_modules
+    said_unknown = bool({"nvidia", "nvidia.driver_version"} & facts.unknown.keys())
+    return replace(
+        view,
+        cards=judged,
+        present=cards,
+        used=judged if asked is not None else equal_cards(cards),
+        missing_gpus=tuple(index for index in asked or () if index not in {card.index for card in cards}),
+        driver=version,
+        driver_absent=version is None and not loaded and (bool(facts.pci_gpus) or not said_unknown),
+        module=nvidia.module_flavour if nvidia else None,
+        fabric_manager=nvidia.fabric_manager_version if nvidia else None,
+        nvswitches=None if nvidia is None or nvidia.nvswitches is None else nvidia.nvswitches > 0,
+    )
+
+
+def _default_prefix(facts: HostFacts) -> str | None:
+    if facts.user.uid is None or (facts.user.uid != 0 and facts.user.home is None):
+        return None
+    return str(default_prefix(uid=facts.user.uid, home=facts.user.home or "/root"))
+
+
+def _disk(facts: HostFacts, path: str | None) -> Disk | None:
+    """The disk that a path lies on: the longest asked path that contains it."""
+    if path is None:
+        return facts.disks[0] if facts.disks else None
+    holding = [disk for disk in facts.disks if PurePosixPath(path).is_relative_to(disk.path)]
+    return max(holding, key=lambda disk: len(disk.path), default=None)
+
+
+def most_disk() -> float:
+    """The most GiB that any family of builds asks for."""
+    need, python = catalog().needs.values(), catalog().python_need
+    return max(row.installed + row.wheels + row.model for row in need) + python.installed + python.archive
+
+
+def _free_gib(disk: Disk | None, *, inhabited: bool) -> int | None:
+    """Free space; where an environment of this product lives, what it took counts as free: it is there already."""
+    if inhabited:
+        return math.ceil(most_disk())
+    return _capped(disk.free if disk else None, most_disk())
+
+
+def _capped(size: int | None, most: float) -> int | None:
+    return None if size is None else min(size // GIB, math.ceil(most))
+
+
+def _pythons(facts: HostFacts, *, escalates: bool | None) -> tuple[HostPython, ...]:
+    """Interpreters that the service's user can read: a whole system's installation leaves those in homes alone."""
+    return tuple(
+        HostPython(python.path, version[0], python.headers)
+        for python in facts.pythons
+        if (version := re.match(r"\d+(\.\d+)+", python.version))
+        and not (escalates and any(PurePosixPath(python.path).is_relative_to(home) for home in HOMES))
+    )
+
+
+def _escalates(facts: HostFacts, by_inventory: bool) -> bool | None:
+    if by_inventory or facts.user.uid == 0:
+        return True
+    return None if facts.user.uid is None else False
+
+
+def _system(facts: HostFacts, platform: Platform) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of system packages that the host lacks, and of those nobody looked for. Headers are judged with the interpreter."""
+    lacking: list[str] = []
+    unsure: list[str] = []
+    programs = {program.name for program in facts.programs}
+    for need in catalog().system_needs:
+        if platform not in need.for_build or not (need.library or need.programs):
+            continue
+        if need.library:
+            seen = need.library in facts.libraries
+            there = facts.libraries.get(need.library) is not None
+        else:
+            seen = bool(programs) or "programs" not in facts.unknown
+            there = bool(programs & set(need.programs))
+        if not there:
+            (lacking if seen else unsure).append(need.name)
+    return tuple(lacking), tuple(unsure)

@@ -1,0 +1,50 @@
+"""What the loader says of a table that is not right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from provision.catalog import Catalog
+from provision.catalog.load import CatalogError
+
+GOOD = """
+[[major]]
+major = 12
+driver = "525.60.13"
+source = "NVIDIA's page"
+"""
+
+
+def folder(tmp_path: Path, text: str) -> Catalog:
+    (tmp_path / "cuda.toml").write_text(text, encoding="utf-8")
+    return Catalog(tmp_path)
+
+
+def test_a_good_table(tmp_path: Path) -> None:
+    assert folder(tmp_path, GOOD).cuda_majors[0].driver == "525.60.13"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (GOOD.replace("driver =", "drivr ="), "cuda.toml, major 1: unknown field `drivr`"),
+        (GOOD.replace('driver = "525.60.13"\n', ""), "missing 1 required keyword-only argument: 'driver'"),
+        (GOOD.replace("NVIDIA's page", ""), "cuda.toml, major 1: a row without a source"),
+        (GOOD.replace('source = "NVIDIA\'s page"\n', ""), "'source'"),
+        (GOOD.replace("[[major]]", "[[major]"), "cuda.toml: "),
+        (GOOD.replace("major]]", "minor]]"), "cuda.toml: no table `major`"),
+        ("", "cuda.toml: no table `major`"),
+    ],
+)
+def test_a_bad_table(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(CatalogError) as caught:
+        _ = folder(tmp_path, text).cuda_majors
+    assert says in caught.value.text
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError) as caught:
+        _ = Catalog(tmp_path).releases
+    assert "vllm.toml" in caught.value.text

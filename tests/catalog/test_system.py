@@ -1,0 +1,37 @@
+"""From neutral package names to a distribution's."""
+
+from __future__ import annotations
+
+import pytest
+
+from provision.catalog.system import install_command, os_packages
+from provision.errors import UsageError
+
+ALL = ("libnuma", "cxx-compiler", "python-headers")
+
+
+@pytest.mark.parametrize(
+    ("manager", "python", "os_id", "os_version", "packages"),
+    [
+        ("apt", "3.11.2", "debian", "12", ("libnuma1", "g++", "python3-dev")),
+        ("apt", "3.12", "debian", "12", ("libnuma1", "g++", "python3.12-dev")),
+        ("apt", "3.10", "ubuntu", "22.04", ("libnuma1", "g++", "python3-dev")),
+        ("dnf", "3.9", "rhel", "9.4", ("numactl-libs", "gcc-c++", "python3-devel")),
+        ("dnf", "3.11", "rocky", "9.4", ("numactl-libs", "gcc-c++", "python3.11-devel")),
+        ("zypper", "3.11", None, None, ("libnuma1", "gcc-c++", "python3.11-devel")),
+    ],
+)
+def test_packages(
+    manager: str, python: str, os_id: str | None, os_version: str | None, packages: tuple[str, ...]
+) -> None:
+    assert os_packages(ALL, manager=manager, python=python, os_id=os_id, os_version=os_version) == packages
+
+
+def test_the_command_of_a_person() -> None:
+    assert install_command(("libnuma1", "g++"), manager="apt") == "sudo apt-get install -y libnuma1 g++"
+
+
+def test_a_package_manager_without_names() -> None:
+    with pytest.raises(UsageError) as caught:
+        os_packages(ALL, manager="apk", python="3.12")
+    assert caught.value.hint == "known are: apt, dnf, zypper"

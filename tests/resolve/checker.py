@@ -1,0 +1,124 @@
+"""A second opinion on a Stack: reads the tables itself and shares no code with the rules."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from packaging.specifiers import SpecifierSet
+
+from provision.models.facts import HostFacts
+from provision.models.stack import Stack
+
+TABLES = Path(__file__).resolve().parents[2] / "provision" / "catalog"
+
+
+def table(name: str) -> dict[str, list[dict[str, Any]]]:
+    return tomllib.loads((TABLES / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+VLLM = {row["version"]: row for row in table("vllm")["release"]}
+BUILDS = {(row["version"], row["variant"], row["provider"]): row for row in table("vllm_builds")["build"]}
+TORCH = {row["version"]: row for row in table("torch")["torch"]}
+ARCHS = table("torch")["arch"]
+CUDA = table("cuda")
+CARDS = {row["name"].lower(): row for row in table("gpus")["nvidia"]}
+
+
+def tuple_of(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
+
+
+def broken(stack: Stack, facts: HostFacts) -> list[str]:
+    """What is wrong with a Stack on a host; empty when nothing is. Unknown facts are not judged."""
+    problems = []
+    torch = TORCH[stack.torch.version]
+    python = stack.interpreter.version + (".0" if stack.interpreter.version.count(".") == 1 else "")
+    if stack.python not in torch["pythons"]:
+        problems.append(f"torch has no wheel for {stack.python}")
+    if stack.vllm:
+        problems += _vllm(stack, facts, python, torch)
+    if facts.os.libc == "musl":
+        problems.append("musl")
+    if facts.os.libc_version and tuple_of(facts.os.libc_version) < tuple_of(torch["glibc"]):
+        problems.append("glibc below torch's")
+    if facts.container and stack.driver and stack.driver.action != "keep":
+        problems.append("driver touched in a container")
+    if stack.fabric_manager and stack.driver and stack.fabric_manager != stack.driver.version:
+        problems.append("fabric manager differs from the driver")
+    if facts.nvidia and facts.nvidia.gpus:
+        problems += _cards(stack, facts)
+    return problems
+
+
+def _vllm(stack: Stack, facts: HostFacts, python: str, torch: dict[str, Any]) -> list[str]:
+    assert stack.vllm is not None
+    row = VLLM[stack.vllm.version]
+    default = f"cu{row['cuda'].replace('.', '')}"
+    build = BUILDS.get((stack.vllm.version, stack.vllm.variant, stack.vllm.provider), row)
+    problems = []
+    if stack.vllm.variant != default and build is row:
+        problems.append("a build that is in no table")
+    if python not in SpecifierSet(row["python"]):
+        problems.append(f"Python {python} outside {row['python']}")
+    if build.get("python_only") and stack.python != build["python_only"]:
+        problems.append(f"built for {build['python_only']} only")
+    if row["torch"] != torch["version"]:
+        problems.append("torch is not the pinned one")
+    if facts.os.libc_version and tuple_of(facts.os.libc_version) < tuple_of(build["glibc"]):
+        problems.append("glibc below the build's")
+    if facts.os.machine and facts.os.machine not in build["machines"]:
+        problems.append("no wheel for the architecture")
+    if stack.vllm.variant.startswith("cu") and stack.torch.variant[:4] != stack.vllm.variant[:4]:
+        problems.append("CUDA majors differ")
+    return problems
+
+
+def _cards(stack: Stack, facts: HostFacts) -> list[str]:
+    assert facts.nvidia is not None
+    problems = []
+    driver = tuple_of(stack.driver.version) if stack.driver and stack.driver.version else None
+    major = int(stack.torch.variant[2:4])
+    floor = next(tuple_of(row["driver"]) for row in CUDA["major"] if row["major"] == major)
+    if driver and driver < floor:
+        problems.append(f"driver below the floor of CUDA {major}")
+    for gpu in facts.nvidia.gpus:
+        row = CARDS.get((gpu.name or "").lower())
+        if row is None:
+            continue
+        capability = tuple_of(row["compute_capability"])
+        if stack.attention.backend == "FLASH_ATTN" and capability < (8, 0):
+            problems.append(f"flash kernels on {gpu.name}")
+        for part, codes, cuda in _launched(stack, capability[0], serves=gpu.index in stack.gpus):
+            problems += _code(part, codes, cuda, capability, driver)
+    return problems
+
+
+def _launched(stack: Stack, major: int, *, serves: bool) -> list[tuple[str, list[str], str]]:
+    torch_cuda = f"{stack.torch.variant[2:4]}.{stack.torch.variant[4:]}"
+    codes = next(
+        row["codes"]
+        for row in ARCHS
+        if row["variant"] == stack.torch.variant
+        and tuple_of(row["since"]) <= tuple_of(stack.torch.version) <= tuple_of(row["until"])
+    )
+    parts = [("torch", codes, torch_cuda)]
+    if stack.vllm:
+        row = VLLM[stack.vllm.version]
+        cuda = f"{stack.vllm.variant[2:4]}.{stack.vllm.variant[4:]}"
+        parts.append(("core", row["core"], cuda))
+        generation = stack.attention.generation
+        if serves and generation in {2, 3} and row.get(f"fa{generation}"):
+            parts.append((f"fa{generation} on {major}.x", row[f"fa{generation}"], cuda))
+    return parts
+
+
+def _code(part: str, codes: list[str], cuda: str, card: tuple[int, ...], driver: tuple[int, ...] | None) -> list[str]:
+    native = any(code[0] != "p" and int(code[:-1]) == card[0] and int(code[-1]) <= card[1] for code in codes)
+    if native:
+        return []
+    if not any(code[0] == "p" and (int(code[1:-1]), int(code[-1])) <= card for code in codes):
+        return [f"{part} has no code for {card}"]
+    floor = next(tuple_of(row["driver"]) for row in CUDA["toolkit"] if row["version"] == cuda)
+    return [f"{part} is PTX of {cuda} for {card}, the driver is older"] if driver and driver < floor else []

@@ -1,0 +1,50 @@
+"""Shapes of `plan --json`, and facts read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from provision.errors import UsageError
+from provision.models.settings import Settings
+from provision.resolve import parse_what_if, plan, read_facts, to_json
+from provision.resolve.document import rules_table
+from tests.resolve.cases import CASES
+
+KEYS = {"schema_version", "hosts", "stack", "reasons", "assumptions", "candidates", "nearest"}
+
+
+def test_one_host_stands_at_the_top() -> None:
+    document = to_json(plan({"h": parse_what_if("gpu=L4x1 driver=580.65.06")}, {"h": Settings()}))
+    assert set(document) == KEYS
+    assert document["stack"]["vllm"]["version"] == "0.33.0"
+    assert document["hosts"] == ["h"]
+    assert {"rule", "verdict", "candidate", "facts", "text", "source"} == set(document["reasons"][0])
+
+
+def test_several_hosts_stand_in_classes() -> None:
+    facts = {"a": parse_what_if("gpu=L4x1"), "b": parse_what_if("gpu=L4x1"), "c": parse_what_if("gpu=none glibc=none")}
+    document = to_json(plan(facts, dict.fromkeys(facts, Settings())))
+    assert [entry["hosts"] for entry in document["classes"]] == [["a", "b"], ["c"]]
+    assert document["classes"][1]["stack"] is None
+    assert document["classes"][1]["nearest"]["text"]
+    assert all(KEYS - {"schema_version"} == set(entry) for entry in document["classes"])
+
+
+@pytest.mark.parametrize("case", CASES[::7], ids=lambda case: case.name)
+def test_recorded_facts_plan_as_they_did(case) -> None:  # type: ignore[no-untyped-def]
+    again = read_facts(case.facts.model_dump_json(), where="facts.json")
+    assert plan({"h": again}, {"h": case.settings}) == plan({"h": case.facts}, {"h": case.settings})
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"host": 3}', '{"host": "a", "probed_at": "x", "surprise": 1}'])
+def test_what_are_no_facts(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_facts(text, where="facts.json")
+    assert caught.value.text.startswith("facts.json: no host facts: ")
+
+
+def test_the_page_shows_the_rules_as_they_are() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "concepts" / "matching.md").read_text(encoding="utf-8")
+    assert f"-->\n{rules_table()}\n<!--" in page

@@ -1,0 +1,47 @@
+"""The texts that people read, held as snapshots."""
+
+from __future__ import annotations
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+
+from provision.models.settings import Settings
+from provision.resolve import parse_what_if, plan, render
+from tests.resolve.cases import CASES
+
+BY_NAME = {case.name: case for case in CASES}
+
+
+def text(name: str, *, explain: bool = False) -> str:
+    case = BY_NAME[name]
+    become = (name,) if case.become else ()
+    return render(case.plan(), {name: case.facts}, {name: case.settings}, explain=explain, become=become)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "first-users-2x-rtx-4070-ti-super",
+        "cpu-bare-root",
+        "cpu-user-lacks-packages",
+        "cpu-user-complete-no-lingering",
+        "h100-upgrade",
+        "h100-r535",
+        "p100",
+        "cpu-torch-alone",
+        "mi300x-rocm-7",
+    ],
+)
+def test_plan(name: str, snapshot: SnapshotAssertion) -> None:
+    assert text(name) == snapshot
+
+
+@pytest.mark.parametrize("name", ["first-users-2x-rtx-4070-ti-super", "t4-demands-flash"])
+def test_argument(name: str, snapshot: SnapshotAssertion) -> None:
+    assert text(name, explain=True) == snapshot
+
+
+def test_many_equal_hosts_are_counted() -> None:
+    facts = {f"gpu-{number:03}": parse_what_if("gpu=L4x1 driver=580.65.06") for number in range(20)}
+    lines = render(plan(facts, dict.fromkeys(facts, Settings())), facts, {}).splitlines()
+    assert lines[0] == "20 equal hosts: gpu-000, gpu-001, gpu-002, gpu-003, gpu-004, gpu-005 and 14 more"

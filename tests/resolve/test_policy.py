@@ -1,0 +1,47 @@
+"""Settings that contradict each other are refused, both named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from provision.errors import UsageError
+from provision.models.settings import Settings
+from provision.resolve import parse_what_if, plan
+from provision.resolve.policy import policy_of
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"flash_attn": "none", "attention": "flash"}, ("`flash_attn: none`", "`attention: flash`")),
+        ({"flash_attn": "none", "attention": "FLASH_ATTN"}, ("`flash_attn: none`", "`attention: FLASH_ATTN`")),
+        ({"vllm": "none", "flash_attn": "bundled"}, ("`vllm: none`", "`flash_attn: bundled`")),
+        ({"vllm": "none", "flash_attn": "both"}, ("`vllm: none`", "`flash_attn: both`")),
+        ({"vllm": "none", "attention": "flash"}, ("`vllm: none`", "`attention: flash`")),
+        ({"dtype": "float32", "attention": "flash"}, ("`dtype: float32`", "`attention: flash`")),
+    ],
+)
+def test_contradictions(values: dict[str, Any], named: tuple[str, str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        policy_of(Settings(**values))
+    assert all(name in caught.value.text for name in named)
+
+
+def test_the_host_of_a_contradiction_is_named() -> None:
+    settings = Settings(vllm="none", attention="flash")
+    with pytest.raises(UsageError, match="host `gpu-7`: "):
+        plan({"gpu-7": parse_what_if("gpu=L4x1")}, {"gpu-7": settings})
+
+
+@pytest.mark.parametrize("asked", ["==", "==new", ">=0.1,new"])
+def test_a_version_that_is_none(asked: str) -> None:
+    with pytest.raises(UsageError):
+        policy_of(Settings.model_construct(**{**Settings().model_dump(), "vllm": asked}))
+
+
+def test_a_version_without_operator() -> None:
+    with pytest.raises(UsageError) as caught:
+        policy_of(Settings.model_construct(**{**Settings().model_dump(), "vllm": "0.9.1"}))
+    assert caught.value.hint == "write latest, none, ==0.9.1 or >=0.9.1"
