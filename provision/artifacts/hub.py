@@ -1,0 +1,160 @@
+"""A model from the hub, fetched once by this machine: resumable, every file verified, the token sent to the hub's own host alone.
+
+Large files carry their sha256 in the hub's listing; the rest are known by their git blob hash. HF_ENDPOINT names another hub or a mirror.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from provision.artifacts.client import open_client
+from provision.artifacts.download import Progress, fetch_all
+from provision.artifacts.user_index import ClientSettings
+from provision.artifacts.wheelhouse import Store
+from provision.errors import StageError
+from provision.models.staged import StagedFile
+
+if TYPE_CHECKING:
+    import httpx
+
+_DEFAULT_ENDPOINT = "https://huggingface.co"
+_KEPT = {".json", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".safetensors", ".bin"}
+"""What vLLM reads of a model's repository."""
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of the model; its name in the wheelhouse has no folders."""
+
+    path: str
+    url: str
+    sha256: str
+    size: int
+
+    @property
+    def name(self) -> str:
+        return self.path.replace("/", "--")
+
+
+def hub_files(
+    model: str,
+    token_file: str | None,
+    settings: ClientSettings,
+    store: Store,
+    *,
+    progress: Progress | None,
+    refresh: bool,
+) -> list[StagedFile]:
+    """Every file of `org/name` or `org/name@revision`; what was fetched before is not asked for again unless `refresh`.
+
+    Raises StageError when the hub does not answer, does not know the model, wants a token, or serves a wrong file.
+    """
+    endpoint = os.environ.get("HF_ENDPOINT", _DEFAULT_ENDPOINT).rstrip("/")
+    key = hashlib.sha256(f"{endpoint}\0{model}".encode()).hexdigest()[:32]
+    known = None if refresh else store.recall("models", key)
+    token = _token(token_file)
+
+    def client() -> httpx.Client:
+        opened = open_client(settings)
+        if token:
+            opened.headers["Authorization"] = f"Bearer {token}"
+        return opened
+
+    if known:
+        files = [HubFile(**row) for row in known["files"]]
+    else:
+        with client() as opened:
+            files = _Hub(opened, endpoint, model).files(store)
+    paths = fetch_all(store, files, client, what="model", progress=progress)
+    if not known:
+        store.remember("models", key, {"model": model, "files": [asdict(file) for file in files]})
+    return [
+        StagedFile(name=file.path, path=str(paths[file.sha256]), sha256=file.sha256, size=file.size, kind="model")
+        for file in files
+    ]
+
+
+class _Hub:
+    def __init__(self, client: httpx.Client, endpoint: str, model: str) -> None:
+        self._client, self._endpoint = client, endpoint
+        self._model, _, revision = model.partition("@")
+        self._revision = revision or "main"
+
+    def files(self, store: Store) -> list[HubFile]:
+        listing = self._get(f"/api/models/{self._model}/revision/{quote(self._revision, safe='')}?blobs=true").json()
+        wanted = [
+            row
+            for row in listing["siblings"]
+            if row["rfilename"] in _needed([row["rfilename"] for row in listing["siblings"]])
+        ]
+        store.require_space(sum(row.get("size") or 0 for row in wanted), f"model `{self._model}`")
+        return [self._file(row, str(listing["sha"]), store) for row in wanted]
+
+    def _file(self, row: dict[str, Any], commit: str, store: Store) -> HubFile:
+        path = str(row["rfilename"])
+        address = f"/{self._model}/resolve/{commit}/{quote(path)}"
+        if lfs := row.get("lfs"):
+            return HubFile(path, self._endpoint + address, str(lfs["sha256"]), int(lfs["size"]))
+        content = self._get(address).content
+        found = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+        if found != row["blobId"]:
+            raise StageError(
+                f"`{path}` of {self._model} has the wrong hash: git blob `{found}`, listed is `{row['blobId']}`",
+                hint="try again, or use another hub (HF_ENDPOINT)",
+            )
+        file = HubFile(path, self._endpoint + address, hashlib.sha256(content).hexdigest(), len(content))
+        with tempfile.TemporaryDirectory(prefix="firstlight-") as folder:
+            temporary = Path(folder) / file.name
+            temporary.write_bytes(content)
+            store.add(temporary, sha256=file.sha256)
+        return file
+
+    def _get(self, address: str) -> httpx.Response:
+        import httpx  # noqa: PLC0415 (only where a hub is asked)
+
+        try:
+            answer = self._client.get(self._endpoint + address)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise StageError(
+                f"the hub `{self._endpoint}` does not answer: {error}",
+                hint="set HF_ENDPOINT to a mirror that this machine can reach, or give a folder with the model (--model FOLDER)",
+            ) from error
+        if answer.status_code in {401, 403}:
+            raise StageError(
+                f"the hub refuses `{self._model}` (HTTP {answer.status_code}): it does not exist, or its licence wants an account",
+                hint="accept the licence on the model's page, put a token into a file and name it with firstlight_hf_token_file",
+            )
+        if answer.is_error:
+            raise StageError(
+                f"the hub `{self._endpoint}` has no `{self._model}` at revision `{self._revision}` (HTTP {answer.status_code})",
+                hint="check the spelling of firstlight_model: `org/name` or `org/name@revision`",
+            )
+        return answer
+
+
+def _needed(paths: list[str]) -> set[str]:
+    """Configuration, tokenizer, code, and one format of the weights: safetensors where they are, at the top, not consolidated twice."""
+    kept = {path for path in paths if PurePosixPath(path).suffix in _KEPT}
+    top = {path for path in kept if path.endswith(".safetensors") and "/" not in path}
+    if not top:
+        return kept
+    weights = {path for path in top if not path.startswith("consolidated")} or top
+    return {path for path in kept if not path.endswith((".safetensors", ".bin"))} | weights
+
+
+def _token(token_file: str | None) -> str | None:
+    if token_file is None:
+        return None
+    try:
+        return Path(token_file).expanduser().read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise StageError(
+            f"the hub token's file `{token_file}` cannot be read: {error.strerror}",
+            hint="correct firstlight_hf_token_file",
+        ) from error

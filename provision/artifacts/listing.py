@@ -1,0 +1,128 @@
+"""What an index or a find-links place holds of one package, and whether it answers at all."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from html import unescape
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from packaging.tags import Tag
+from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.version import Version
+
+from provision.artifacts.user_index import redact
+
+if TYPE_CHECKING:
+    import httpx
+
+_LINK = re.compile(r"""<a\s[^>]*?href\s*=\s*["']([^"']+)["']""", re.IGNORECASE)
+_ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where builds may be found. Flat places (find-links) list files of any package; indexes have a page a package."""
+
+    url: str
+    flat: bool = False
+
+    @property
+    def label(self) -> str:
+        """How a message names it, without credentials."""
+        return redact(self.url)
+
+    def page(self, package: str) -> str:
+        return self.url if self.flat else f"{self.url.rstrip('/')}/{canonicalize_name(package)}/"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """File names of one package at a place; `problem` says why nothing could be learned."""
+
+    place: Place
+    files: tuple[str, ...] = ()
+    problem: str | None = None
+
+    def versions(self, package: str, tags: Iterable[Tag]) -> set[Version]:
+        """Versions that have a wheel which fits one of the tags."""
+        wanted, fitting = canonicalize_name(package), set(tags)
+        found: set[Version] = set()
+        for file in self.files:
+            try:
+                name, version, _, file_tags = parse_wheel_filename(file)
+            except InvalidWheelFilename:
+                continue
+            if name == wanted and fitting & file_tags:
+                found.add(version)
+        return found
+
+
+class Directory:
+    """Asks places, each once: what it learned holds for the whole stage, and a host that did not answer is not asked again."""
+
+    def __init__(self, open_client: Callable[[], httpx.Client]) -> None:
+        self._open_client = open_client
+        self._known: dict[tuple[Place, str], Listing] = {}
+        self._silent: dict[str, str] = {}
+
+    def list_all(self, wanted: Iterable[tuple[Place, str]]) -> list[Listing]:
+        """One listing a pair, in order; a place that does not answer gives a listing with its problem."""
+        pairs = list(wanted)
+        for place, package in pairs:
+            if problem := self._silent.get(_host(place)):
+                self._known.setdefault((place, package), Listing(place, problem=problem))
+        new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
+        if new:
+            with self._open_client() as client, ThreadPoolExecutor(max_workers=min(8, len(new))) as pool:
+                answers = pool.map(lambda pair: _list(client, *pair), new)
+                self._known.update(zip(new, answers, strict=True))
+        self._silent |= {
+            _host(place): said
+            for (place, _), listing in self._known.items()
+            if (said := listing.problem) and _host(place)
+        }
+        return [self._known[pair] for pair in pairs]
+
+
+def _host(place: Place) -> str:
+    return urlsplit(place.url).netloc
+
+
+def _list(client: httpx.Client, place: Place, package: str) -> Listing:
+    page = place.page(package)
+    if "://" not in page or page.startswith("file://"):
+        return _list_folder(place, Path(unquote(urlsplit(page).path) if "://" in page else page).expanduser())
+    import httpx  # noqa: PLC0415 (a cached stage never needs it)
+
+    try:
+        answer = client.get(page, headers={"Accept": _ACCEPT})
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return Listing(place, problem=redact(str(error)) or type(error).__name__)
+    if answer.status_code in {404, 410}:
+        return Listing(place)
+    if answer.is_error:
+        return Listing(place, problem=f"HTTP {answer.status_code}")
+    return Listing(place, tuple(_names(answer.text, answer.headers.get("content-type", ""))))
+
+
+def _list_folder(place: Place, folder: Path) -> Listing:
+    if place.flat and folder.is_dir():
+        return Listing(place, tuple(sorted(entry.name for entry in folder.iterdir())))
+    if folder.is_file():
+        return Listing(place, tuple(_names(folder.read_text(encoding="utf-8"), "text/html")))
+    if (folder / "index.html").is_file():
+        return Listing(place, tuple(_names((folder / "index.html").read_text(encoding="utf-8"), "text/html")))
+    root = folder if place.flat else folder.parent
+    return Listing(place) if root.is_dir() else Listing(place, problem="no such folder")
+
+
+def _names(text: str, content_type: str) -> Iterable[str]:
+    if "json" in content_type:
+        return [str(file["filename"]) for file in json.loads(text).get("files", [])]
+    return [unquote(urlsplit(unescape(link)).path).rsplit("/", 1)[-1] for link in _LINK.findall(text)]

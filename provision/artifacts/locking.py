@@ -1,0 +1,134 @@
+"""Lock a Stack: find where its fixed builds are, have uv solve the rest, choose the wheels, fetch them."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from provision.artifacts.choose import choose_wheels
+from provision.artifacts.client import open_client
+from provision.artifacts.download import Progress, fetch_all
+from provision.artifacts.listing import Directory, Listing, Place
+from provision.artifacts.lock import Locked
+from provision.artifacts.ownwheels import OwnSource, build
+from provision.artifacts.platforms import Target
+from provision.artifacts.request import Build, Source, builds_of, choose_places, companions_of, make_request, target_of
+from provision.artifacts.solve import known_places, solve
+from provision.artifacts.user_index import ClientSettings, uv_variables
+from provision.artifacts.wheelhouse import Store
+from provision.models.stack import Stack
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The user's places as they answer now, and the variables that tell uv of them."""
+
+    settings: ClientSettings
+    indexes: tuple[str, ...]
+    find_links: tuple[str, ...]
+    variables: dict[str, str]
+    directory: Directory
+    notes: tuple[str, ...] = ()
+
+
+def find_sources(settings: ClientSettings) -> Sources:
+    """Join pip's settings with uv's, and leave out extra indexes and find-links places that do not answer, as pip would."""
+    addresses = [settings.index or "", *settings.extra_indexes, *settings.find_links]
+    directory = Directory(lambda: open_client(settings, addresses))
+    extra = [] if settings.no_index else [Place(url) for url in settings.extra_indexes]
+    links = [Place(url, flat=True) for url in settings.find_links]
+    silent = [
+        listing for listing in directory.list_all((place, "pip") for place in [*extra, *links]) if listing.problem
+    ]
+    missing = {listing.place.url for listing in silent}
+    answering = replace(
+        settings,
+        extra_indexes=tuple(place.url for place in extra if place.url not in missing),
+        find_links=tuple(place.url for place in links if place.url not in missing),
+    )
+    indexes, find_links = known_places(uv_variables(replace(answering, extra_indexes=()), default_index=""))
+    addresses += indexes
+    return Sources(
+        settings,
+        () if settings.no_index else tuple(dict.fromkeys([*indexes, *answering.extra_indexes])),
+        tuple(find_links),
+        uv_variables(answering, default_index=indexes[0] if indexes else ""),
+        directory,
+        tuple(f"{listing.place.label} was left out: {listing.problem}" for listing in silent),
+    )
+
+
+def lock_stack(stack: Stack, own: Iterable[OwnSource], sources: Sources, store: Store) -> list[Locked]:
+    """Every wheel of the Stack's environment; our own are built and stored already.
+
+    Raises StageError when a build is nowhere to be had, when uv refuses, or when no wheel fits.
+    """
+    target = target_of(stack)
+    found = _place_builds(builds_of(stack), sources, target)
+    companions = _place_companions(stack, found["torch"].place if "torch" in found else None, sources, target)
+    with ThreadPoolExecutor() as pool:
+        built = list(pool.map(lambda source: build(source, store), own))
+    extra = [f"{wheel.distribution} @ {(store.folder(wheel.sha256) / wheel.name).as_uri()}" for wheel in built]
+    request = make_request(stack, target, found, companions, extra)
+    pylock = solve(request, sources.variables)
+    return [*choose_wheels(pylock, target, own=[wheel.distribution for wheel in built]), *built]
+
+
+def fetch_wheels(
+    locked: Iterable[Locked], settings: ClientSettings, indexes: Iterable[str], store: Store, progress: Progress | None
+) -> dict[str, Path]:
+    """Every wheel's path in the wheelhouse by its hash, fetched where it is missing.
+
+    Raises StageError when a file cannot be had or is not the one that was locked.
+    """
+    foreign = [file for file in locked if file.url]
+    return fetch_all(store, foreign, lambda: open_client(settings, indexes), progress=progress)
+
+
+def unpacked_size(wheels: Iterable[Path]) -> int:
+    """Bytes that the wheels' files take once installed, byte code not counted."""
+    total = 0
+    for path in wheels:
+        with zipfile.ZipFile(path) as archive:
+            total += sum(entry.file_size for entry in archive.infolist())
+    return total
+
+
+def _place_builds(builds: list[Build], sources: Sources, target: Target) -> dict[str, Source]:
+    fixed = [build for build in builds if build.vendor]
+    flat = [Place(url, flat=True) for url in sources.find_links]
+    near = [place for place in flat if "://" not in place.url or place.url.startswith("file://")]
+    far = [place for place in flat if place not in near] + [Place(url) for url in sources.indexes]
+    listings = {build.name: sources.directory.list_all((place, build.name) for place in near) for build in fixed}
+    unseen = [build for build in fixed if not _holds(listings[build.name], build, target)]
+    wanted = [(place, build.name) for build in unseen for place in (*far, Place(build.vendor or ""))]
+    for (_, name), listing in zip(wanted, sources.directory.list_all(wanted), strict=True):
+        listings[name].append(listing)
+    return choose_places(fixed, listings, target)
+
+
+def _holds(listings: list[Listing], build: Build, target: Target) -> bool:
+    return any(
+        build.fits(version, listing.place)
+        for listing in listings
+        for version in listing.versions(build.name, target.tags())
+    )
+
+
+def _place_companions(stack: Stack, torch: Place | None, sources: Sources, target: Target) -> dict[str, bool]:
+    """Whether the index that torch comes from has each companion for this variant.
+
+    uv cannot be bound to a find-links place, so companions are taken from indexes alone.
+    """
+    names = companions_of(stack)
+    if torch is None or torch.flat:
+        return dict.fromkeys(names, False)
+    listings = sources.directory.list_all((torch, name) for name in names)
+    tags = target.tags()
+    return {
+        name: any(version.local == stack.torch.variant for version in listing.versions(name, tags))
+        for name, listing in zip(names, listings, strict=True)
+    }

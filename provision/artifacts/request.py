@@ -1,0 +1,145 @@
+"""What uv is asked to solve for a Stack: which distributions, from where, for which target."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from packaging.version import Version
+
+from provision.artifacts.listing import Listing, Place
+from provision.artifacts.platforms import Target
+from provision.errors import StageError
+from provision.models.stack import Stack
+
+
+@dataclass(frozen=True)
+class Build:
+    """A distribution whose build is fixed, and the vendor's index that serves it; without one, the user's indexes do."""
+
+    name: str
+    version: str
+    """With a local part where the requirement must name it (`2.13.0+cpu`)."""
+    variant: str
+    vendor: str | None
+
+    def fits(self, version: Version, place: Place) -> bool:
+        """Whether a found version is this build.
+
+        The vendor's index holds one variant alone, and its file names need not say which; anywhere else the local part must.
+        """
+        if Version(version.public) != Version(self.version.partition("+")[0]):
+            return False
+        return version.local == self.variant or (place.url == self.vendor and "+" not in self.version)
+
+
+@dataclass(frozen=True)
+class Request:
+    """Requirements, the index each pinned one comes from, and what is left out."""
+
+    target: Target
+    requirements: tuple[str, ...]
+    pins: tuple[tuple[str, str], ...] = ()
+    """(distribution, index address) pairs."""
+    excluded: tuple[str, ...] = ()
+
+
+def target_of(stack: Stack) -> Target:
+    """The Stack's platform and the fullest version known of its Python."""
+    known = stack.interpreter.version
+    return Target.of(stack.platform, known if known.count(".") == 2 else stack.python)
+
+
+def builds_of(stack: Stack) -> list[Build]:
+    """The fixed ones: vLLM (unless the policy is none) and torch."""
+    torch, vllm = stack.torch, stack.vllm
+    builds = [Build("torch", _with_variant(torch.version, torch.variant, torch.index), torch.variant, torch.index)]
+    if vllm:
+        builds.insert(0, Build(vllm.distribution, vllm.version, vllm.variant, vllm.index))
+    return builds
+
+
+def companions_of(stack: Stack) -> list[str]:
+    """Distributions that must come from where torch does."""
+    return list(_companions(stack.torch.variant)["pinned"])
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a fixed build was found, and under which full version."""
+
+    place: Place
+    version: Version
+
+
+def choose_places(
+    builds: Sequence[Build], listings: Mapping[str, Sequence[Listing]], target: Target
+) -> dict[str, Source]:
+    """For each build with a vendor's index, the first place that has it with a wheel that fits, in the order of the listings.
+
+    Raises StageError that names each place and what it said, when none has it.
+    """
+    tags = target.tags()
+    chosen: dict[str, Source] = {}
+    for build in builds:
+        if build.vendor is None:
+            continue
+        for listing in listings[build.name]:
+            found = [version for version in listing.versions(build.name, tags) if build.fits(version, listing.place)]
+            if found:
+                chosen[build.name] = Source(listing.place, max(found))
+                break
+        else:
+            said = "; ".join(
+                f"{listing.place.label}: {listing.problem or 'has no such wheel'}" for listing in listings[build.name]
+            )
+            raise StageError(
+                f"no wheel of {build.name} {build.version} for Python {target.python} on {target.machine} with glibc "
+                f"2.{target.glibc_minor} ({said})",
+                hint="let the controller reach one of these, or add an index or find-links place that has it to your pip or uv settings",
+            )
+    return chosen
+
+
+def make_request(
+    stack: Stack,
+    target: Target,
+    sources: Mapping[str, Source],
+    companions: Mapping[str, bool],
+    extra: Sequence[str] = (),
+) -> Request:
+    """Put it together; `companions` says of each whether the place of torch has a build that fits."""
+    pins = {name: source.place.url for name, source in sources.items() if not source.place.flat}
+    table = _companions(stack.torch.variant)
+    requirements = [
+        f"{build.name}=={sources[build.name].version if build.name in sources else build.version}"
+        for build in builds_of(stack)
+    ]
+    excluded = list(table["excluded"])
+    for name, found in companions.items():
+        if found and "torch" in pins:
+            pins[name] = pins["torch"]
+            requirements.append(name)
+        elif name in table["unless_found"]:
+            excluded.append(name)
+    if stack.supervisor == "supervisor":
+        requirements.append("supervisor")
+    return Request(target, (*requirements, *extra), tuple(sorted(pins.items())), tuple(excluded))
+
+
+def _with_variant(version: str, variant: str, index: str | None) -> str:
+    return f"{version}+{variant}" if index else version
+
+
+def _companions(variant: str) -> dict[str, list[str]]:
+    table = _table()
+    return table.get(variant, table["default"])
+
+
+@cache
+def _table() -> dict[str, dict[str, list[str]]]:
+    text = files("provision.artifacts").joinpath("companions.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)

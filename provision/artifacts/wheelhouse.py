@@ -1,0 +1,239 @@
+"""The wheelhouse: every file once, by its sha256, verified when it was stored.
+
+    ROOT/files/AB/ABCD.../NAME      the file
+    ROOT/files/AB/ABCD.../verified  its size and time of change when its hash was last seen right; touched at each use
+    ROOT/files/AB/ABCD.../NAME.part what has come so far of a file that is being fetched
+    ROOT/locks/ ROOT/tools/ ...     what stage remembers between runs, a small JSON file a key
+    ROOT/references/HOST.json       which files the environments of a host need
+
+A file whose size or time of change is not the one that was noted is hashed again at its next use; a damaged one is removed and counts as
+absent. Any number of processes may work on one wheelhouse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from provision.artifacts.references import References
+from provision.errors import StageError
+from provision.models.staged import FileKind, StagedFile
+from provision.run import write_atomically
+
+BLOCK = 1 << 20
+_STAMP = "verified"
+_DEFAULT_LIMIT_GIB = 200.0
+
+
+def default_root(environ: Mapping[str, str] | None = None) -> Path:
+    """FIRSTLIGHT_CACHE, else XDG_CACHE_HOME/firstlight, else ~/.cache/firstlight."""
+    environ = os.environ if environ is None else environ
+    if named := environ.get("FIRSTLIGHT_CACHE"):
+        return Path(named).expanduser()
+    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "firstlight"
+
+
+def default_limit(environ: Mapping[str, str] | None = None) -> int:
+    """Bytes that the wheelhouse may take: FIRSTLIGHT_CACHE_GIB, else 200 GiB.
+
+    Raises StageError when the variable is not a positive number.
+    """
+    text = (os.environ if environ is None else environ).get("FIRSTLIGHT_CACHE_GIB", "")
+    try:
+        limit = float(text) if text else _DEFAULT_LIMIT_GIB
+    except ValueError:
+        limit = 0.0
+    if not limit > 0:
+        raise StageError(
+            f"FIRSTLIGHT_CACHE_GIB is `{text}`", hint="set it to a size in GiB, such as 100, or leave it unset"
+        )
+    return int(limit * (1 << 30))
+
+
+def sha256_of(path: Path, *, feed: Callable[[int], None] | None = None) -> str:
+    """The file's sha256, read in blocks; `feed` is told the size of each."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+            if feed:
+                feed(len(block))
+    return digest.hexdigest()
+
+
+class Slot:
+    """The place of one file while its lock is held."""
+
+    def __init__(self, store: Store, sha256: str, name: str) -> None:
+        self._store, self.sha256, self.name = store, sha256, name
+        self.folder = store.folder(sha256)
+        self.part = self.folder / f"{name}.part"
+
+    def stored(self) -> Path | None:
+        """The file, when another run has put it there meanwhile."""
+        return self._store.find(self.sha256, self.name)
+
+    def commit(self, digest: str) -> Path:
+        """Make the part the file: synced to disk, then renamed, then stamped.
+
+        Raises StageError, and removes the part, when `digest` is not the hash that was asked for.
+        """
+        if digest != self.sha256:
+            self.part.unlink(missing_ok=True)
+            raise StageError(
+                f"`{self.name}` has the wrong hash: sha256 is `{digest}`, locked is `{self.sha256}`",
+                hint="the index serves another file than the one it announced; try again, or tell who runs that index",
+            )
+        with self.part.open("rb") as file:
+            os.fsync(file.fileno())
+        path = self.folder / self.name
+        self.part.replace(path)
+        self._store.stamp(path)
+        return path
+
+
+class Store:
+    """A wheelhouse on the controller."""
+
+    def __init__(self, root: Path, *, limit_bytes: int | None = None) -> None:
+        self.root = root
+        self.limit_bytes = default_limit() if limit_bytes is None else limit_bytes
+        self.references = References(root / "references")
+
+    @classmethod
+    def default(cls) -> Store:
+        """The user's own, under the cache folder."""
+        return cls(default_root())
+
+    def folder(self, sha256: str) -> Path:
+        return self.root / "files" / sha256[:2] / sha256
+
+    def find(self, sha256: str, name: str) -> Path | None:
+        """The file, if it is here and undamaged; its time of use becomes now."""
+        path = self.folder(sha256) / name
+        stamp = path.with_name(_STAMP)
+        try:
+            if stamp.read_text(encoding="ascii") == _signature(path):
+                os.utime(stamp)
+                return path
+        except FileNotFoundError:
+            if not path.exists():
+                return None
+        if sha256_of(path) == sha256:
+            self.stamp(path)
+            return path
+        path.unlink(missing_ok=True)
+        return None
+
+    def stamp(self, path: Path) -> None:
+        """Note that the file's hash is right as it stands now."""
+        write_atomically(path.with_name(_STAMP), _signature(path))
+
+    @contextmanager
+    def slot(self, sha256: str, name: str) -> Iterator[Slot]:
+        """The place for a file that is to be stored; no other process is in it meanwhile."""
+        slot = Slot(self, sha256, name)
+        slot.folder.mkdir(parents=True, exist_ok=True)
+        with (slot.folder / ".lock").open("w") as lock:
+            # The kernel lets go of it when the process ends, however it ends.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield slot
+
+    def add(self, source: Path, *, name: str | None = None, sha256: str | None = None) -> Path:
+        """Copy a file in, verified on the way; without `sha256` it is whatever the file has now.
+
+        Raises StageError when it has another hash than `sha256`, or cannot be read.
+        """
+        name = name or source.name
+        try:
+            expected = sha256 or sha256_of(source)
+            if found := self.find(expected, name):
+                return found
+            with self.slot(expected, name) as slot:
+                return slot.stored() or slot.commit(_copy(source, slot.part))
+        except OSError as error:
+            raise StageError(
+                f"`{source}` could not be put into the wheelhouse `{self.root}`: {error.strerror}"
+            ) from error
+
+    def staged(self, path: Path, kind: FileKind, *, name: str | None = None) -> StagedFile:
+        """A stored file as a record."""
+        return StagedFile(
+            name=name or path.name, path=str(path), sha256=path.parent.name, size=path.stat().st_size, kind=kind
+        )
+
+    def recall(self, kind: str, key: str) -> dict[str, Any] | None:
+        """What was remembered under a key; nothing when it is absent or was damaged."""
+        try:
+            value = json.loads((self.root / kind / f"{key}.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    def remember(self, kind: str, key: str, value: Mapping[str, Any]) -> Path:
+        """Write a value down for later runs; returns its path."""
+        path = self.root / kind / f"{key}.json"
+        write_atomically(path, json.dumps(value))
+        return path
+
+    def require_space(self, size: int, what: str) -> None:
+        """Raises StageError when the disk of the wheelhouse cannot take `size` more bytes."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.root).free
+        if size > free:
+            raise StageError(
+                f"{what} needs {size / 1e9:.1f} GB in `{self.root}`, and {free / 1e9:.1f} GB are free there",
+                hint="free some space, or set FIRSTLIGHT_CACHE to a folder on a larger disk",
+            )
+
+    def prune(self) -> int:
+        """Remove files least recently used first until the limit holds, never one that an environment of a host needs.
+
+        Returns the number of bytes removed.
+        """
+        needed = self.references.needed()
+        entries: list[tuple[float, int, Path]] = []
+        for folder in (self.root / "files").glob("??/*"):
+            with contextlib.suppress(FileNotFoundError):
+                sizes = [entry.stat().st_size for entry in folder.iterdir()]
+                stamp = folder / _STAMP
+                entries.append(((stamp if stamp.exists() else folder).stat().st_mtime, sum(sizes), folder))
+        excess = sum(size for _, size, _ in entries) - self.limit_bytes
+        removed = 0
+        for _, size, folder in sorted(entries):
+            if removed >= excess:
+                break
+            if folder.name not in needed and _remove(folder):
+                removed += size
+        return removed
+
+
+def _remove(folder: Path) -> bool:
+    """Remove a file's folder, unless another process is storing it right now."""
+    with contextlib.suppress(OSError), (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder)
+        return True
+    return False
+
+
+def _signature(path: Path) -> str:
+    stat = path.stat()
+    return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+def _copy(source: Path, part: Path) -> str:
+    digest = hashlib.sha256()
+    with source.open("rb") as reading, part.open("wb") as writing:
+        while block := reading.read(BLOCK):
+            digest.update(block)
+            writing.write(block)
+    return digest.hexdigest()

@@ -1,0 +1,141 @@
+"""A package index, a hub or a mirror on 127.0.0.1, with faults to order."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import zipfile
+from collections import Counter
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+from typing import Any
+
+
+@dataclass
+class Faults:
+    """What goes wrong at a path."""
+
+    status: dict[str, list[int]] = field(default_factory=dict)
+    """Status codes to answer with first, one a request."""
+    cut_after: dict[str, list[int]] = field(default_factory=dict)
+    """Bytes after which the connection is dropped, one a request."""
+    no_range: bool = False
+    wants: str | None = None
+    """The Authorization header without which 401 is the answer."""
+
+
+class Site:
+    """Serves bytes by path and counts what was asked."""
+
+    def __init__(self) -> None:
+        self.content: dict[str, bytes] = {}
+        self.faults = Faults()
+        self.requests: Counter[str] = Counter()
+        self.ranges: list[str] = []
+        self.tokens: list[str | None] = []
+        self.sent: Counter[str] = Counter()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._open = True
+
+    def add_wheel(self, name: str, content: bytes, *, index: str = "simple", sha256: str | None = None) -> str:
+        """Put a wheel on the index; `sha256` announces another hash than its own. Returns the file's path."""
+        package = name.partition("-")[0].replace("_", "-").lower()
+        path, page = f"/files/{index}/{name}", f"/{index}/{package}/"
+        self.content[path] = content
+        link = f'<a href="{path}#sha256={sha256 or hashlib.sha256(content).hexdigest()}">{name}</a><br>\n'
+        self.content[page] = self.content.get(page, b"") + link.encode()
+        return path
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+
+
+def make_wheel(
+    name: str, version: str = "1.0", *, requires: tuple[str, ...] = (), tag: str = "py3-none-any", padding: int = 0
+) -> tuple[str, bytes]:
+    """A small real wheel: its file name and content."""
+    module = name.replace("-", "_")
+    info = f"{module}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n" + "".join(
+        f"Requires-Dist: {need}\n" for need in requires
+    )
+    files = {
+        f"{module}/__init__.py": f"__version__ = {version!r}\n".encode(),
+        f"{module}/data.bin": hashlib.sha256(name.encode()).digest() * (padding // 32),
+        f"{info}/METADATA": metadata.encode(),
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n".encode(),
+    }
+    record = "".join(f"{path},,\n" for path in [*files, f"{info}/RECORD"])
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path, content in {**files, f"{info}/RECORD": record.encode()}.items():
+            archive.writestr(zipfile.ZipInfo(path), content)
+    return f"{module}-{version}-{tag}.whl", buffer.getvalue()
+
+
+def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
+    return type("Handler", (_Handler,), {"site": site})
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    site: Site
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        site, path = self.site, self.path.partition("?")[0]
+        site.requests[path] += 1
+        site.tokens.append(self.headers.get("Authorization"))
+        if site.faults.wants and self.headers.get("Authorization") != site.faults.wants:
+            self._answer(401, b"")
+        elif codes := site.faults.status.get(path):
+            self._answer(codes.pop(0), b"not now")
+        elif path in site.content:
+            self._serve(path, site.content[path])
+        else:
+            self._answer(404, b"")
+
+    def _serve(self, path: str, content: bytes) -> None:
+        site = self.site
+        asked = self.headers.get("Range")
+        status, extra = 200, {}
+        if asked and not site.faults.no_range:
+            site.ranges.append(asked)
+            start, _, stop = asked.removeprefix("bytes=").partition("-")
+            first = int(start) if start else max(0, len(content) - int(stop))
+            last = int(stop) if start and stop else len(content) - 1
+            if first >= len(content):
+                self._answer(416, b"")
+                return
+            extra = {"Content-Range": f"bytes {first}-{last}/{len(content)}"}
+            status, content = 206, content[first : last + 1]
+        cuts = site.faults.cut_after.get(path)
+        self._answer(status, content, extra, cut=cuts.pop(0) if cuts and self.command == "GET" else None)
+
+    def _answer(self, status: int, content: bytes, extra: dict[str, str] | None = None, cut: int | None = None) -> None:
+        self.send_response(status)
+        kind = "text/html" if self.path.endswith("/") else "application/octet-stream"
+        kind = "application/json" if "/api/" in self.path else kind
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **(extra or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        body = content if cut is None else content[:cut]
+        self.site.sent[self.path.partition("?")[0]] += len(body)
+        self.wfile.write(body)
+        if cut is not None:
+            self.close_connection = True

