@@ -1,0 +1,199 @@
+# shellcheck shell=sh
+# Follows find_python.sh. Brings a host to where Ansible's modules can work: a prefix that is ours, the operating system packages that are
+# missing, a Python. Runs before there is a Python, hence POSIX sh. Input: FIRSTLIGHT_* variables; output: lines
+# `firstlight-changed:`, `firstlight-python:`, `firstlight-account:`, `firstlight-groups:`, `firstlight-error:`.
+set -eu
+umask 022
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+
+marker=$FIRSTLIGHT_PREFIX/.firstlight
+list=$FIRSTLIGHT_PREFIX/installed-packages.txt
+archive=$FIRSTLIGHT_INCOMING/${FIRSTLIGHT_ARCHIVE:-none}
+
+fail() {
+    echo "firstlight-error: $1"
+    [ -z "${2:-}" ] || echo "firstlight-hint: $2"
+    exit 1
+}
+
+check_prefix() {
+    case $FIRSTLIGHT_PREFIX in
+        *..* | *//* | */ | [!/]*) fail "prefix $FIRSTLIGHT_PREFIX is not a plain absolute path" "set firstlight_prefix to a folder of its own, /opt/firstlight for one" ;;
+    esac
+    [ ! -f "$marker" ] && [ -d "$FIRSTLIGHT_PREFIX" ] || return 0
+    # A run's own note of who holds the host may be there before anything else.
+    foreign=$(find "$FIRSTLIGHT_PREFIX" -mindepth 1 -maxdepth 1 ! -name 'lock*' -exec basename {} \; | head -n 3 | tr '\n' ' ')
+    if [ -n "$foreign" ]; then
+        fail "prefix $FIRSTLIGHT_PREFIX holds files that are not of this product: $foreign" \
+            "set firstlight_prefix to a folder of its own, $FIRSTLIGHT_PREFIX/firstlight for one"
+    fi
+}
+
+claim_prefix() {
+    if [ ! -f "$marker" ]; then
+        echo "firstlight-changed: prefix $FIRSTLIGHT_PREFIX"
+        if [ "$FIRSTLIGHT_CHECK" = 0 ]; then
+            mkdir -p "$FIRSTLIGHT_PREFIX" || fail "folder $FIRSTLIGHT_PREFIX cannot be made" "set firstlight_prefix to a folder that $(id -un) can write"
+            echo "firstlight 1" >"$marker"
+        fi
+    fi
+}
+
+manager() {
+    for name in apt-get dnf zypper; do
+        if command -v "$name" >/dev/null 2>&1; then
+            echo "$name"
+            return
+        fi
+    done
+    echo none
+}
+
+is_installed() {
+    case $manager in
+        apt-get) [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = installed ] ;;
+        *) rpm -q --whatprovides "$1" >/dev/null 2>&1 ;;
+    esac
+}
+
+all_packages() {
+    case $manager in
+        apt-get) dpkg-query -W -f='${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p' ;;
+        *) rpm -qa --qf '%{NAME}\n' ;;
+    esac | sort -u
+}
+
+missing_packages() {
+    for name in $FIRSTLIGHT_PACKAGES; do
+        is_installed "$name" || printf '%s ' "$name"
+    done
+    [ -n "$(find_python)" ] || [ -f "$archive" ] || is_installed python3 || printf 'python3 '
+}
+
+# Runs a package command again while another package manager holds its lock.
+patiently() {
+    deadline=$(($(date +%s) + FIRSTLIGHT_LOCK_TIMEOUT_S))
+    while :; do
+        if said=$("$@" 2>&1); then
+            return 0
+        fi
+        case $said in
+            *"Could not get lock"* | *"is another process using it"* | *"System management is locked"*) ;;
+            *) return 1 ;;
+        esac
+        if [ "$(date +%s)" -ge "$deadline" ]; then
+            holder=$(printf '%s\n' "$said" | sed -n 's/.*held by process \([0-9]* ([^)]*)\).*/\1/p' | head -n 1)
+            fail "another package manager${holder:+ ($holder)} held its lock for $FIRSTLIGHT_LOCK_TIMEOUT_S s" "wait for it to finish, then run the command again"
+        fi
+        sleep 2
+    done
+}
+
+apt_install() {
+    patiently apt-get -y -q --no-install-recommends -o Dpkg::Use-Pty=0 -o Acquire::Retries=2 -o Acquire::http::Timeout=20 -o Acquire::https::Timeout=20 install "$@"
+}
+
+# Those of the sent .deb files whose package is absent or older here.
+wanted_debs() {
+    for name in $FIRSTLIGHT_DEBS; do
+        file=$FIRSTLIGHT_INCOMING/$name
+        [ -f "$file" ] || fail "package file $file is not on the host" "run the command again: missing files are sent anew"
+        here=$(dpkg-query -W -f='${Version}' "$(dpkg-deb -f "$file" Package)" 2>/dev/null) || here=
+        if [ -z "$here" ] || dpkg --compare-versions "$here" lt "$(dpkg-deb -f "$file" Version)"; then
+            printf '%s ' "$file"
+        fi
+    done
+}
+
+install_packages() {
+    case $manager in
+        apt-get)
+            [ -z "$(dpkg --audit)" ] || patiently dpkg --configure -a || fail "dpkg --configure -a: $(printf '%s' "$said" | tail -n 3)"
+            if [ -n "$FIRSTLIGHT_DEBS" ]; then
+                files=$(wanted_debs) || { echo "$files" && exit 1; }
+                [ -n "$files" ] || return 0
+                # shellcheck disable=SC2086 # a list of file names without blanks
+                apt_install $files
+            else
+                apt_install "$@" || { patiently apt-get -q update && apt_install "$@"; }
+            fi
+            ;;
+        dnf) patiently dnf -y -q --setopt=install_weak_deps=False install "$@" ;;
+        zypper) patiently zypper -n -q install --no-recommends "$@" ;;
+        *) fail "no package manager of this host is known, and $* must be installed" "install them by hand" ;;
+    esac
+}
+
+# Uninstall must know what came with us; a killed installation is taken up with the list it began with.
+ensure_packages() {
+    missing=$(missing_packages)
+    missing=${missing% }
+    [ -n "$missing" ] || return 0
+    echo "firstlight-changed: packages $missing"
+    [ "$FIRSTLIGHT_CHECK" = 0 ] || return 0
+    [ "$(id -u)" = 0 ] || fail "operating system packages are missing and $(id -un) is not root: $missing" "have them installed: sudo $manager install -y $missing"
+    [ -f "$list.before" ] || { all_packages >"$list.before.new" && mv "$list.before.new" "$list.before"; }
+    # shellcheck disable=SC2086 # a list of package names
+    install_packages $missing || fail "packages $missing were not installed: $(printf '%s\n' "$said" | grep -E '^(E:|Err|Error|dpkg: error)' | head -n 3 | tr '\n' ' ')" \
+        "try it on the host: sudo $manager install $missing"
+    for name in $missing; do
+        is_installed "$name" || fail "package $name is not installed, though $manager reported no error"
+    done
+    all_packages >"$list.after"
+    { cat "$list" 2>/dev/null || true; comm -13 "$list.before" "$list.after"; } | sort -u >"$list.new"
+    mv "$list.new" "$list"
+    rm -f "$list.before" "$list.after"
+}
+
+# The groups that own GPU device nodes, as far as the host has them.
+device_groups() {
+    for name in video render; do
+        if getent group "$name" >/dev/null 2>&1; then
+            echo "$name"
+        fi
+    done
+}
+
+report_account() {
+    [ "$FIRSTLIGHT_ROOT" = 1 ] || return 0
+    groups=$(device_groups | tr '\n' ',')
+    groups=${groups%,}
+    echo "firstlight-groups: $groups"
+    if ! id "$FIRSTLIGHT_OWNER" >/dev/null 2>&1; then
+        [ "$FIRSTLIGHT_CHECK" = 1 ] || echo "$FIRSTLIGHT_OWNER" >"$FIRSTLIGHT_PREFIX/created-users.txt"
+        echo "firstlight-account: differs"
+        return
+    fi
+    for group in $(device_groups); do
+        case " $(id -nG "$FIRSTLIGHT_OWNER") " in
+            *" $group "*) ;;
+            *) echo "firstlight-account: differs" ;;
+        esac
+    done
+}
+
+# A host without any Python gets along with the environment's interpreter, where one was sent.
+ensure_python() {
+    if [ -z "$(find_python)" ] && [ -f "$archive" ] && [ "$FIRSTLIGHT_CHECK" = 0 ]; then
+        home=$FIRSTLIGHT_PREFIX/python/${FIRSTLIGHT_ARCHIVE%.tar.*}
+        rm -rf "$home" "$home.new"
+        mkdir -p "$home.new"
+        tar -xf "$archive" -C "$home.new" --strip-components=1 --no-same-owner || fail "interpreter archive $archive cannot be unpacked"
+        mv "$home.new" "$home"
+        echo "firstlight-changed: python $home"
+    fi
+    python=$(find_python)
+    if [ -n "$python" ]; then
+        echo "firstlight-python: $python"
+    elif [ "$FIRSTLIGHT_CHECK" = 0 ]; then
+        fail "host $(hostname 2>/dev/null || uname -n) has no Python 3.8 or later that runs" "install one: sudo $manager install python3"
+    fi
+}
+
+manager=$(manager)
+said=
+check_prefix
+claim_prefix
+ensure_packages
+report_account
+ensure_python

@@ -1,0 +1,117 @@
+# Builds PREFIX/envs/DIGEST from the files in the incoming folder, offline, every hash checked by uv. The marker
+# .complete is written last: an environment without it is rebuilt. Nothing live is touched here; the service role
+# switches `current`. Standard input: the lock.
+set -eu
+umask 022
+
+final=$FIRSTLIGHT_PREFIX/envs/$FIRSTLIGHT_DIGEST
+uv=$FIRSTLIGHT_PREFIX/bin/uv
+lock=$(mktemp)
+cache=
+trap 'rm -rf "$lock" ${cache:+"$cache"}' EXIT
+trap 'exit 143' HUP INT TERM
+cat >"$lock"
+
+fail() {
+    echo "firstlight-error: $1" >&2
+    [ -z "${2:-}" ] || echo "firstlight-hint: $2" >&2
+    exit 1
+}
+
+is_complete() {
+    grep -q "\"digest\": \"$FIRSTLIGHT_DIGEST\"" "$final/.complete" 2>/dev/null &&
+        cmp -s "$lock" "$final/lock.txt" &&
+        "$final/bin/python" -I -c '' 2>/dev/null
+}
+
+# A controller that was killed may have left a build that still runs: it ends first.
+take_turn() {
+    command -v flock >/dev/null 2>&1 || return 0
+    exec 9>"$FIRSTLIGHT_PREFIX/envs/.lock"
+    flock -w "$FIRSTLIGHT_LOCK_TIMEOUT_S" 9 ||
+        fail "another installation has worked on $FIRSTLIGHT_PREFIX/envs for more than $FIRSTLIGHT_LOCK_TIMEOUT_S s" "see what holds it: fuser -v $FIRSTLIGHT_PREFIX/envs/.lock"
+}
+
+need() {
+    [ -f "$FIRSTLIGHT_INCOMING/$1" ] || fail "file $1 is not in $FIRSTLIGHT_INCOMING" "run ./firstlight provision: it sends what is missing"
+}
+
+install_uv() {
+    sent=$FIRSTLIGHT_INCOMING/$FIRSTLIGHT_UV
+    if [ ! -f "$sent" ] && [ -x "$uv" ]; then
+        return 0
+    fi
+    need "$FIRSTLIGHT_UV"
+    cmp -s "$sent" "$uv" || { cp "$sent" "$uv.new" && chmod 755 "$uv.new" && mv -f "$uv.new" "$uv"; }
+}
+
+# The interpreter's path; a sent one is unpacked beside and moved into place whole.
+interpreter() {
+    if [ -z "$FIRSTLIGHT_ARCHIVE" ]; then
+        echo "$FIRSTLIGHT_PYTHON"
+        return
+    fi
+    name=${FIRSTLIGHT_ARCHIVE%.tar.*}
+    home=$FIRSTLIGHT_PREFIX/python/$name
+    if ! "$home/bin/python3" -I -c '' 2>/dev/null; then
+        need "$FIRSTLIGHT_ARCHIVE"
+        rm -rf "$home" "$home.new"
+        mkdir -p "$home.new"
+        tar -xf "$FIRSTLIGHT_INCOMING/$FIRSTLIGHT_ARCHIVE" -C "$home.new" --strip-components=1 --no-same-owner ||
+            fail "interpreter archive $FIRSTLIGHT_ARCHIVE cannot be unpacked"
+        mv "$home.new" "$home"
+    fi
+    echo "$home/bin/python3"
+}
+
+check_interpreter() {
+    found=$("$1" -I -c 'import platform; print(platform.python_version())' 2>&1) ||
+        fail "interpreter $1 does not run: $found" "run ./firstlight provision: the plan is made anew from what the host has now"
+    case $found in
+        "$FIRSTLIGHT_PYTHON_VERSION" | "$FIRSTLIGHT_PYTHON_VERSION".*) ;;
+        *) fail "interpreter $1 is Python $found, and the lock was solved for $FIRSTLIGHT_PYTHON_VERSION" "run ./firstlight provision: the plan is made anew from what the host has now" ;;
+    esac
+}
+
+# uv reads no settings of the host's users, and its unpacked files lie on the same file system, to be linked.
+run_uv() {
+    env -u PYTHONPATH -u PYTHONHOME -u VIRTUAL_ENV UV_NO_CONFIG=1 UV_OFFLINE=1 UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1 UV_CACHE_DIR="$cache" UV_LINK_MODE=hardlink "$uv" "$@"
+}
+
+build() {
+    install_uv
+    python=$(interpreter) || exit 1
+    check_interpreter "$python"
+    rm -rf "$final" "$FIRSTLIGHT_PREFIX"/envs/.cache.*
+    cache=$(mktemp -d "$FIRSTLIGHT_PREFIX/envs/.cache.XXXXXX")
+    run_uv venv --quiet --no-project --python "$python" "$final"
+    cp "$lock" "$final/lock.txt"
+    printf '%s\n' "$FIRSTLIGHT_STACK" >"$final/stack.json"
+    run_uv pip sync --no-index --find-links "$FIRSTLIGHT_INCOMING" --require-hashes --python "$final/bin/python" "$final/lock.txt" >&2 ||
+        fail "uv could not install the lock of environment $FIRSTLIGHT_DIGEST" "what uv says stands above; run ./firstlight provision to send missing or damaged files anew"
+    "$final/bin/python" -I -c "$FIRSTLIGHT_CHECKER" "$final/lock.txt" files
+    printf '{"digest": "%s", "at": "%s", "interpreter": "%s"}\n' "$FIRSTLIGHT_DIGEST" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$python" >"$final/.complete.new"
+    mv "$final/.complete.new" "$final/.complete"
+    drop_cache
+}
+
+# Unlinking tens of thousands of files can take seconds that nobody needs to wait for.
+drop_cache() {
+    if command -v setsid >/dev/null 2>&1; then
+        setsid -f rm -rf "$cache" </dev/null >/dev/null 2>&1 9>&-
+        cache=
+    fi
+}
+
+if [ "$FIRSTLIGHT_CHECK" = 1 ]; then
+    is_complete || echo "firstlight-changed: environment $FIRSTLIGHT_DIGEST"
+    exit 0
+fi
+take_turn
+if ! is_complete; then
+    build
+    echo "firstlight-changed: environment $FIRSTLIGHT_DIGEST"
+fi
+# Installed, the wheels and the archive would only hold the space a second time.
+find "$FIRSTLIGHT_INCOMING" -maxdepth 1 -name '*.whl' -delete 2>/dev/null || true
+[ -z "$FIRSTLIGHT_ARCHIVE" ] || rm -f "$FIRSTLIGHT_INCOMING/$FIRSTLIGHT_ARCHIVE"

@@ -1,0 +1,40 @@
+"""Says whether a model's folder can be read as one: configuration, and every safetensors file as long as its header says."""
+
+import json
+import os
+import struct
+import sys
+
+
+def fault_of_tensors(path):
+    """What is wrong with a safetensors file, or None. Its first 8 bytes are the header's length, little endian."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        start = file.read(8)
+        if len(start) < 8:
+            return f"{path} has {size} bytes and no header"
+        (length,) = struct.unpack("<Q", start)
+        if length > size:
+            return f"{path} has {size} bytes, and its header alone {length}"
+        header = json.loads(file.read(length))
+    end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+    return None if 8 + length + end == size else f"{path} has {size} bytes, not {8 + length + end}"
+
+
+def main():
+    folder = sys.argv[1]
+    faults = []
+    try:
+        with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
+            json.load(file)
+        paths = [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(".safetensors")]
+        faults = [fault for fault in map(fault_of_tensors, paths) if fault]
+    except (OSError, ValueError) as error:
+        faults.append(str(error))
+    if faults:
+        print(f"firstlight-error: model {folder} is not whole: {'; '.join(faults)}", file=sys.stderr)
+        print("firstlight-hint: run ./firstlight provision: it is made or sent anew", file=sys.stderr)
+        sys.exit(1)
+
+
+main()

@@ -1,0 +1,148 @@
+# Removes what an installation brought, in an order that a second call can take up: the marker that says the prefix is
+# ours goes last. Prints `firstlight-changed:` for what was removed and `firstlight-left:` for what stays.
+set -eu
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C
+
+prefix=$FIRSTLIGHT_PREFIX
+
+fail() {
+    echo "firstlight-error: $1"
+    echo "firstlight-hint: $2"
+    exit 1
+}
+
+removed() { echo "firstlight-changed: $1"; }
+left() { echo "firstlight-left: $1"; }
+lines() { cat "$1" 2>/dev/null || true; }
+
+check_prefix() {
+    case $prefix in
+        *..* | *//* | */ | [!/]*) fail "prefix $prefix is not a plain absolute path" "give the prefix that was installed" ;;
+    esac
+    [ "$prefix" != "${HOME:-}" ] || fail "prefix $prefix is a home folder, and is not removed" "give the prefix that was installed"
+    if [ -e "$prefix" ] && [ "$(lines "$prefix/.firstlight")" != "firstlight 1" ]; then
+        fail "prefix $prefix is not an installation of this product (no marker .firstlight in it), and is not removed" "give the prefix that was installed"
+    fi
+}
+
+remove_unit() {
+    unit=$(basename "$1")
+    scope=--system
+    case $1 in
+        /etc/*) ;;
+        *)
+            scope=--user
+            XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/run/user/$(id -u)}
+            export XDG_RUNTIME_DIR
+            ;;
+    esac
+    if command -v systemctl >/dev/null 2>&1; then
+        systemctl "$scope" disable --now "$unit" 2>/dev/null || true
+    fi
+    rm -f "$1"
+    if command -v systemctl >/dev/null 2>&1; then
+        systemctl "$scope" daemon-reload 2>/dev/null || true
+        systemctl "$scope" reset-failed "$unit" 2>/dev/null || true
+    fi
+    removed "unit $1"
+}
+
+stop_supervisor() {
+    [ -f "$prefix/etc/supervisord.conf" ] || return 0
+    pid=$("$prefix/current/bin/supervisorctl" -c "$prefix/etc/supervisord.conf" pid 2>/dev/null | grep -E '^[1-9][0-9]*$') || return 0
+    "$prefix/current/bin/supervisorctl" -c "$prefix/etc/supervisord.conf" shutdown >/dev/null 2>&1 || true
+    for _ in $(seq 60); do
+        kill -0 "$pid" 2>/dev/null || break
+        sleep 1
+    done
+    removed "supervisord $pid"
+}
+
+# Processes that have files of our environments mapped, whatever they call themselves. Those of containers on this host
+# may show the same path, of a file system of their own: they are not ours.
+our_processes() {
+    here=$(readlink /proc/self/ns/pid)
+    for maps in /proc/[0-9]*/maps; do
+        pid=${maps#/proc/}
+        pid=${pid%/maps}
+        if grep -qs -F "$prefix/envs/" "$maps" && [ "$(readlink "/proc/$pid/ns/pid")" = "$here" ]; then
+            echo "$pid"
+        fi
+    done
+}
+
+end_processes() {
+    for signal in TERM KILL; do
+        pids=$(our_processes)
+        [ -n "$pids" ] || return 0
+        for pid in $pids; do
+            kill -s "$signal" "$pid" 2>/dev/null || true
+            removed "process $pid (SIG$signal)"
+        done
+        for _ in $(seq 20); do
+            [ -n "$(our_processes)" ] || return 0
+            sleep 0.5
+        done
+    done
+}
+
+remove_packages() {
+    packages=$(lines "$prefix/installed-packages.txt" | tr '\n' ' ')
+    packages=${packages% }
+    [ -n "$packages" ] || return 0
+    if command -v apt-get >/dev/null 2>&1; then
+        command="apt-get remove -y"
+    elif command -v dnf >/dev/null 2>&1; then
+        command="dnf remove -y"
+    else
+        command="zypper -n remove"
+    fi
+    if [ "$FIRSTLIGHT_REMOVE_PACKAGES" = 0 ]; then
+        left "operating system packages: $packages (remove them with: $command $packages)"
+    else
+        # shellcheck disable=SC2086 # a command and a list of package names
+        $command $packages >/dev/null || fail "packages were not removed: $packages" "try it on the host: $command $packages"
+        removed "operating system packages: $packages"
+    fi
+}
+
+remove_folders() {
+    users=$(lines "$prefix/created-users.txt")
+    find "$prefix" -mindepth 1 -maxdepth 1 ! -name .firstlight ! -name created-users.txt -exec rm -rf {} +
+    for user in $users; do
+        if id "$user" >/dev/null 2>&1; then
+            userdel "$user" && removed "account $user"
+        fi
+    done
+    rm -rf "$prefix"
+    removed "folder $prefix"
+}
+
+# Only a folder that this product makes is removed, whatever the setting says.
+remove_incoming() {
+    case $FIRSTLIGHT_INCOMING in
+        *..*) ;;
+        /var/tmp/firstlight-*)
+            if [ -d "$FIRSTLIGHT_INCOMING" ]; then
+                rm -rf "$FIRSTLIGHT_INCOMING"
+                removed "folder $FIRSTLIGHT_INCOMING"
+            fi
+            ;;
+    esac
+}
+
+check_prefix
+if [ "$FIRSTLIGHT_CHECK" = 1 ]; then
+    [ ! -e "$prefix" ] || removed "folder $prefix"
+    exit 0
+fi
+if [ -e "$prefix" ]; then
+    for unit in $(lines "$prefix/etc/units"); do
+        remove_unit "$unit"
+    done
+    stop_supervisor
+    end_processes
+    remove_packages
+    remove_folders
+fi
+remove_incoming

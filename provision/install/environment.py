@@ -1,0 +1,68 @@
+"""The environment that ansible-playbook runs in: ours alone, whatever the user's ansible.cfg and ANSIBLE_* say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+FORKS_AT_MOST = 32
+
+EMPTY_CONFIG = "empty.cfg"
+"""Named so that no ansible.cfg of the user's is looked for; whoever runs Ansible makes it."""
+
+KEPT = (
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "PATH",
+    "SSH_AUTH_SOCK",
+    "TMPDIR",
+    "XDG_RUNTIME_DIR",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+)
+"""Of the caller's variables only these: tokens and keys that happen to stand there are no business of a playbook."""
+
+
+def ansible_settings(*, playbooks: Path, scratch: Path, hosts: int) -> dict[str, str]:
+    """Ansible's settings. `scratch` is short and private: a control socket's path may have about 100 bytes."""
+    return {
+        "ANSIBLE_CONFIG": str(scratch / EMPTY_CONFIG),
+        "ANSIBLE_HOME": str(scratch / "home"),
+        "ANSIBLE_LOCAL_TEMP": str(scratch / "tmp"),
+        "ANSIBLE_ROLES_PATH": str(playbooks / "roles"),
+        "ANSIBLE_PIPELINING": "True",
+        "ANSIBLE_FORKS": str(max(1, min(hosts, FORKS_AT_MOST))),
+        "ANSIBLE_HOST_KEY_CHECKING": "True",
+        "ANSIBLE_GATHERING": "explicit",
+        "ANSIBLE_CACHE_PLUGIN": "memory",
+        "ANSIBLE_ANY_ERRORS_FATAL": "False",
+        "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=20s",
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(scratch / "cp"),
+        "ANSIBLE_SSH_RETRIES": "2",
+        # Also the wait for sudo's prompt: without a name server that answers, sudo looks for its host's name for 20 s.
+        "ANSIBLE_TIMEOUT": "60",
+        "ANSIBLE_NOCOLOR": "1",
+        # What the runner's own callback builds on: it would take the user's.
+        "ORIGINAL_STDOUT_CALLBACK": "default",
+        "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
+        "ANSIBLE_LOCALHOST_WARNING": "False",
+        "ANSIBLE_INVENTORY_UNPARSED_FAILED": "True",
+        "ANSIBLE_RETRY_FILES_ENABLED": "False",
+        "LC_ALL": "C.UTF-8",
+    }
+
+
+def kept(environment: Mapping[str, str]) -> dict[str, str]:
+    """What of the caller's environment a playbook gets."""
+    return {name: environment[name] for name in KEPT if name in environment}
+
+
+def runner_additions(runner_environment: Mapping[str, str], caller: Mapping[str, str]) -> dict[str, str]:
+    """What ansible-runner itself added to a copy of the caller's environment: its callback plugin and folders."""
+    return {name: value for name, value in runner_environment.items() if caller.get(name) != value}

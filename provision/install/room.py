@@ -1,0 +1,127 @@
+"""The door of the room: targets in, one result a host out, the record of every task in the run's folder."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from provision.install.hosts_file import render, render_secrets
+from provision.install.outcome import Outcome
+from provision.install.playbook import Cancellation, run_playbook
+from provision.install.signals import remembered_signals
+from provision.install.target import Progress, Target
+from provision.models.records import RoomResult
+from provision.models.settings import Connection
+from provision.remote.root import become_password
+from provision.run import Run, utc_now, write_atomically
+
+HOSTS_FILE = "install/hosts.yml"
+TASKS_FILE = "install/tasks.jsonl"
+LOG_FILE = "install/ansible.log"
+
+_VALIDATION = "Validating arguments against arg spec"
+"""Ansible's own first task of each role: worth a word only when it fails."""
+_ENDINGS = frozenset({"runner_on_ok", "runner_on_failed", "runner_on_unreachable", "runner_on_skipped"})
+
+
+def install(
+    run: Run,
+    targets: Sequence[Target],
+    *,
+    playbook: str = "install",
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> dict[str, RoomResult]:
+    """Run a playbook (install, serve, rollback, stop, uninstall) on all targets at once; a host that fails stops no other.
+
+    Writes install/hosts.yml, install/tasks.jsonl and install/ansible.log into the run's folder. Called in the main
+    thread, Ctrl-C, SIGTERM and SIGHUP end the playbook in order and the results say `interrupted`; `cancelled` does
+    the same from anywhere.
+
+    Raises InstallError when ansible-playbook is not there, RemoteCommandError when a password file cannot be read.
+    """
+    if not targets:
+        return {}
+    path = run.path(HOSTS_FILE)
+    write_atomically(path, render(targets, path=str(path)))
+    outcomes = {target.host.name: Outcome(target.host.name) for target in targets}
+    recorder = _Recorder(run, outcomes, progress or (lambda *_: None))
+    with tempfile.TemporaryDirectory(prefix="firstlight-") as folder, remembered_signals() as signalled:
+        inventories = [path, *_secrets_file(targets, Path(folder))]
+        cancellation = Cancellation(lambda: signalled() or cancelled())
+        ended_how = run_playbook(
+            playbook,
+            inventories,
+            hosts=len(targets),
+            scratch=Path(folder),
+            log=run.path(LOG_FILE),
+            on_event=recorder.take,
+            cancellation=cancellation,
+        )
+    return {
+        name: outcome.result(interrupted=cancellation.happened, ended_how=ended_how)
+        for name, outcome in outcomes.items()
+    }
+
+
+def _secrets_of(connection: Connection) -> dict[str, str]:
+    """Passwords that no file of the user's holds; a file is named in hosts.yml and read by Ansible."""
+    secrets = {}
+    if connection.become_password is not None and (password := become_password(connection)):
+        secrets["ansible_become_password"] = password
+    if connection.password is not None:
+        secrets["ansible_password"] = connection.password.get_secret_value()
+    return secrets
+
+
+def _secrets_file(targets: Sequence[Target], folder: Path) -> list[Path]:
+    secrets = {target.host.name: values for target in targets if (values := _secrets_of(target.host.connection))}
+    if not secrets:
+        return []
+    path = folder / "secrets.yml"
+    write_atomically(path, render_secrets(secrets), mode=0o600)
+    return [path]
+
+
+class _Recorder:
+    """Each event to the outcome of its host, to whoever watches, and to tasks.jsonl."""
+
+    def __init__(self, run: Run, outcomes: dict[str, Outcome], progress: Progress) -> None:
+        self._path = run.path(TASKS_FILE)
+        self._outcomes = outcomes
+        self._progress = progress
+
+    def take(self, event: dict[str, Any]) -> None:
+        kind, data = str(event.get("event")), event.get("event_data") or {}
+        if kind == "playbook_on_stats":
+            for known in self._outcomes.values():
+                known.close(data)
+            return
+        outcome = self._outcomes.get(str(data.get("host")))
+        if outcome is None:
+            return
+        if str(data.get("task")).startswith(_VALIDATION):
+            kind = kind if kind == "runner_on_failed" else ""
+        if kind == "runner_on_start":
+            outcome.started(str(data.get("task")))
+            self._progress(outcome.host, str(data.get("task")))
+        elif kind in _ENDINGS:
+            outcome.ended(kind, data)
+            self._append(kind, data)
+
+    def _append(self, kind: str, data: dict[str, Any]) -> None:
+        result = data.get("res") or {}
+        line = {
+            "at": utc_now(),
+            "host": data.get("host"),
+            "role": data.get("role"),
+            "task": data.get("task"),
+            "status": kind.removeprefix("runner_on_"),
+            "changed": bool(result.get("changed")),
+            "seconds": round(float(data.get("duration") or 0.0), 3),
+        }
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")

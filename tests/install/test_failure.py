@@ -1,0 +1,85 @@
+"""What a person reads when a task failed, from results in the form that Ansible gives them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+
+from provision.install.failure import describe, describe_unreachable
+from provision.install.outcome import Outcome
+
+UV_HASH = """\
+Resolved 147 packages in 12ms
+  \u00d7 Failed to download `numpy==2.3.1`
+  ╰─▶ Hash mismatch for `numpy==2.3.1`
+
+      Expected:
+        sha256:0000000000000000000000000000000000000000000000000000000000000000
+
+      Computed:
+        sha256:1111111111111111111111111111111111111111111111111111111111111111
+firstlight-error: uv could not install the lock of environment 55c76369ae072c03
+"""
+
+RESULTS: dict[str, dict[str, Any]] = {
+    "own-words": {
+        "msg": "non-zero return code",
+        "rc": 1,
+        "stderr": "firstlight-error: file a.whl is not in /var/tmp/firstlight-0\nfirstlight-hint: run ./firstlight provision: it sends what is missing\n",
+    },
+    "own-words-over-a-terminal": {
+        "msg": "non-zero return code",
+        "rc": 1,
+        "stdout": "firstlight-changed: packages g++\r\nfirstlight-error: another package manager (812 (apt-get)) held its lock for 600 s\r\n",
+    },
+    "uv-hash": {"msg": "non-zero return code", "rc": 1, "stderr": UV_HASH},
+    "disk-full": {
+        "msg": "non-zero return code",
+        "rc": 2,
+        "stderr": "error: Failed to install: torch-2.13.0.whl\n  Caused by: failed to copy file: No space left on device (os error 28)",
+    },
+    "sudo": {"msg": "Task failed: Incorrect sudo password"},
+    "unit": {
+        "msg": "Unable to start service firstlight-vllm.service: Job for firstlight-vllm.service failed because the control process exited with error code.\npreflight refuses: port 8000 is held by PID 4711 (nginx)\nfirstlight-hint: see the whole log on gpu-1: journalctl -u firstlight-vllm.service"
+    },
+    "silent": {"rc": 137},
+    "nothing": {},
+}
+
+
+@pytest.mark.parametrize("case", sorted(RESULTS))
+def test_a_failure_in_words(case: str, snapshot: SnapshotAssertion) -> None:
+    words = describe("Build the environment", "gpu-1", RESULTS[case])
+    assert f"error: {words.text}\n\nhint: {words.hint}" == snapshot
+
+
+def test_an_unreachable_host_in_words(snapshot: SnapshotAssertion) -> None:
+    said = "Task failed: Failed to connect to the host via ssh: ssh: connect to host 192.0.2.7 port 22: Connection timed out"
+    words = describe_unreachable(
+        "Install missing operating system packages", "gpu-7", {"unreachable": True, "msg": said}
+    )
+    assert f"error: {words.text}\n\nhint: {words.hint}" == snapshot
+
+
+def test_a_failure_that_a_rescue_made_good_is_none() -> None:
+    outcome = Outcome("gpu-1")
+    outcome.ended("runner_on_failed", {"task": "Start", "res": {"msg": "no"}})
+    outcome.ended("runner_on_ok", {"task": "Start otherwise", "res": {"changed": True}})
+    outcome.close({"ok": {"gpu-1": 2}, "failures": {}, "dark": {}, "rescued": {"gpu-1": 1}})
+    result = outcome.result(interrupted=False, ended_how="")
+    assert (result.status, result.changed) == ("ok", True)
+
+
+def test_a_host_that_ansible_never_spoke_of_is_no_success() -> None:
+    result = Outcome("gpu-1").result(interrupted=False, ended_how="ansible-playbook ended with code 4: out of memory")
+    assert result.status == "failed"
+    assert result.text == "Ansible gave no account of host gpu-1: ansible-playbook ended with code 4: out of memory"
+
+
+def test_an_interrupted_host_names_its_task() -> None:
+    outcome = Outcome("gpu-1")
+    outcome.started("Build the environment")
+    result = outcome.result(interrupted=True, ended_how="")
+    assert (result.status, result.text) == ("interrupted", "interrupted in task `Build the environment`")

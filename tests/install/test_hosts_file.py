@@ -1,0 +1,105 @@
+"""hosts.yml, as Ansible itself reads it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from provision.install.hosts_file import Verbatim, host_variables, render, verbatim
+from provision.install.target import Target
+from provision.models.settings import Connection, Host, Settings
+
+NASTY = {
+    "braces": "{{ lookup('pipe', 'touch /nonexistent/evil') }}",
+    "blocks": "{% raw %} # {# comment #}",
+    "unit": "[Service]\nExecStart=/bin/x --chat-template '{{ messages }}'\n\ttab and trailing \n",
+    "unicode": "größer → ok",
+    "numbers": ["1.10", "0o17", "yes", "null", ""],
+    "nested": {"no": False, "none": None, "port": 8000},
+}
+
+
+def target(name: str = "gpu-1", *, variables: dict[str, Any] | None = None, **connection: Any) -> Target:
+    settings = {"kind": "local"} | connection
+    return Target(Host(name=name, connection=Connection(**settings), settings=Settings()), variables or {})
+
+
+def read_by_ansible(path: Path, host: str) -> dict[str, Any]:
+    """The host's variables after templating, as a task sees them."""
+    program = str(Path(sys.executable).with_name("ansible"))
+    done = subprocess.run(
+        [program, "-i", str(path), host, "-m", "ansible.builtin.debug", "-a", "var=hostvars[inventory_hostname]", "-o"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(path.parent), "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "1"},
+    )
+    answer: dict[str, Any] = json.loads(done.stdout.partition("=>")[2])["hostvars[inventory_hostname]"]
+    return answer
+
+
+def test_ansible_reads_every_value_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "hosts.yml"
+    path.write_text(
+        render([target(variables={f"firstlight_{key}": value for key, value in NASTY.items()})], path=str(path))
+    )
+    seen = read_by_ansible(path, "gpu-1")
+    assert {key: seen[f"firstlight_{key}"] for key in NASTY} == NASTY
+    assert seen["ansible_python_interpreter"] == str(Path(sys.executable))
+
+
+def test_a_sudo_password_in_a_file_is_named_and_read_only_when_needed(tmp_path: Path) -> None:
+    password = tmp_path / "it's a file"
+    password.write_text("s3cret {{ word }}\nsecond line\n")
+    path = tmp_path / "hosts.yml"
+    text = render([target(become=True, become_password_file=str(password))], path=str(path))
+    assert "s3cret" not in text
+    path.write_text(
+        text.replace("ansible_become_password:", "firstlight_probe:").replace(
+            "ansible_become: true", "ansible_become: false"
+        )
+    )
+    assert read_by_ansible(path, "gpu-1")["firstlight_probe"] == "s3cret {{ word }}"
+
+
+def test_passwords_in_memory_are_not_in_it() -> None:
+    text = render([target(become=True, become_password=SecretStr("s3cret"))], path="hosts.yml")
+    assert "s3cret" not in text
+
+
+def test_a_host_over_ssh_is_reached_as_the_inventory_says() -> None:
+    variables = host_variables(
+        target(
+            kind="ssh",
+            address="192.0.2.7",
+            port=2222,
+            user="admin",
+            openssh_options=("-o", "StrictHostKeyChecking=yes"),
+        )
+    )
+    assert variables["ansible_host"] == "192.0.2.7"
+    assert variables["ansible_port"] == 2222
+    assert variables["ansible_user"] == "admin"
+    assert "StrictHostKeyChecking=yes" in variables["ansible_ssh_common_args"]
+    assert variables["ansible_python_interpreter"] == "/usr/bin/python3"
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_marking_text_as_verbatim_changes_no_value(value: Any) -> None:
+    assert verbatim(value) == value
+
+
+@given(st.text())
+def test_whatever_could_open_a_template_is_marked(text: str) -> None:
+    assert isinstance(verbatim("{{" + text), Verbatim)

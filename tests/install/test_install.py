@@ -1,0 +1,182 @@
+"""An installation on a real host (this machine, a prefix of its own), by real Ansible."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+from provision.install import Target
+from provision.install.hosts_file import render
+from provision.run import write_atomically
+from tests.install.conftest import Site, newer_wheels
+from tests.install.wheels import build_wheel
+
+PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
+
+
+def by_hand(site: Site, *options: str, playbook: str = "site") -> str:
+    """ansible-playbook as a person calls it, on the newest run's hosts.yml; returns its account of the host."""
+    path = site.latest.path("install/hosts.yml")
+    program = str(Path(sys.executable).with_name("ansible-playbook"))
+    done = subprocess.run(
+        [program, "-i", str(path), str(PLAYBOOKS / f"{playbook}.yml"), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": os.environ["PATH"], "HOME": str(site.folder)},
+    )
+    recap = [line for line in done.stdout.splitlines() if line.startswith(site.name)]
+    assert done.returncode == 0, done.stdout + done.stderr
+    return recap[-1]
+
+
+def write_hosts_file(site: Site) -> None:
+    path = site.latest.path("install/hosts.yml")
+    write_atomically(path, render([Target(site.host(), site.variables)], path=str(path)))
+
+
+def key_of(site: Site) -> str:
+    lines = (site.prefix / "etc" / "service.env").read_text().splitlines()
+    return next(line for line in lines if line.startswith("VLLM_API_KEY="))
+
+
+def test_a_bare_host_gets_everything_that_was_planned(installed: Site) -> None:
+    assert (installed.prefix / "current").readlink() == Path(f"envs/{installed.environment.name}")
+    assert json.loads((installed.prefix / "state.json").read_text()) == installed.variables["firstlight_state"]
+    marker = json.loads((installed.environment / ".complete").read_text())
+    assert marker["digest"] == installed.environment.name
+    assert (installed.environment / "lock.txt").read_text() == installed.variables["firstlight_environment"]["lock"]
+    assert json.loads((installed.environment / "stack.json").read_text())["note"] == "{{ not a template }}"
+    for name, source in installed.variables["firstlight_tools"].items():
+        assert (installed.prefix / "bin" / name).read_bytes() == Path(source).read_bytes()
+    service = installed.variables["firstlight_service"]
+    assert Path(service["unit_path"]).read_text() == service["unit"]
+    assert f"{installed.name}: Lay out folders and tools" in installed.said
+    assert list(installed.incoming.glob("*.whl")) == [], "wheels would hold the space a second time"
+
+
+def test_the_environment_computes_with_what_the_lock_says(installed: Site) -> None:
+    python = installed.prefix / "current" / "bin" / "python"
+    program = "import alpha, beta; print(alpha.VERSION, beta.VERSION)"
+    said = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
+    assert said.stdout == "1.0 2.1\n"
+
+
+def test_service_env_is_private_and_reads_alike_in_a_shell(installed: Site) -> None:
+    path = installed.prefix / "etc" / "service.env"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    program = f'. {path}; printf "%s|%s" "$GREETING" "$HF_HUB_OFFLINE"'
+    said = subprocess.run(["sh", "-c", program], capture_output=True, text=True, check=True)
+    assert said.stdout == 'a "quoted" $value|1'
+    assert len(key_of(installed)) > len("VLLM_API_KEY=") + 32
+
+
+def test_the_key_stands_nowhere_but_in_service_env(installed: Site) -> None:
+    key = key_of(installed).partition("=")[2]
+    holders = [
+        path
+        for path in installed.folder.rglob("*")
+        if path.is_file() and not path.is_symlink() and key.encode() in path.read_bytes()
+    ]
+    assert holders == [installed.prefix / "etc" / "service.env"]
+
+
+def test_a_second_run_changes_nothing_and_keeps_the_key(installed: Site) -> None:
+    key = key_of(installed)
+    result = installed.play()
+    assert (result.status, result.changed) == ("ok", False), installed.latest.path("install/tasks.jsonl").read_text()
+    assert key_of(installed) == key
+
+
+def test_by_hand_the_playbook_finds_nothing_to_do(installed: Site) -> None:
+    assert "changed=0" in by_hand(installed)
+    assert "changed=0" in by_hand(installed, "--check")
+
+
+def test_check_mode_foretells_and_touches_nothing(site: Site) -> None:
+    site.send()
+    site.latest = site.run()
+    write_hosts_file(site)
+    before = sorted(site.prefix.parent.rglob("*"))
+    assert "changed=0" not in by_hand(site, "--check")
+    assert sorted(site.prefix.parent.rglob("*")) == before
+    assert not site.prefix.exists()
+
+
+def test_an_environment_that_was_cut_off_is_built_again(installed: Site) -> None:
+    (installed.environment / ".complete").unlink()
+    shutil.rmtree(next(installed.environment.glob("lib/python*/site-packages/alpha")))
+    installed.send()
+    result = installed.play()
+    assert (result.status, result.changed) == ("ok", True), result
+    assert next(installed.environment.glob("lib/python*/site-packages/alpha/__init__.py")).exists()
+
+
+def test_a_changed_unit_is_seen_by_its_sum_and_put_right(installed: Site) -> None:
+    check = ["sha256sum", "--quiet", "-c", str(installed.prefix / "state.sha256")]
+    assert subprocess.run(check, check=False).returncode == 0
+    unit = Path(installed.variables["firstlight_service"]["unit_path"])
+    unit.write_text("[Service]\nExecStart=/bin/false\n")
+    assert subprocess.run(check, check=False, capture_output=True).returncode == 1
+    result = installed.play()
+    assert (result.status, result.changed) == ("ok", True), result
+    assert unit.read_text() == installed.variables["firstlight_service"]["unit"]
+    assert subprocess.run(check, check=False).returncode == 0
+
+
+def test_a_distribution_that_the_lock_does_not_know_is_named(installed: Site) -> None:
+    foreign = next(installed.environment.glob("lib/python*/site-packages")) / "gamma-3.0.dist-info"
+    foreign.mkdir()
+    (foreign / "METADATA").write_text("Metadata-Version: 2.1\nName: gamma\nVersion: 3.0\n")
+    result = installed.play()
+    shutil.rmtree(foreign)
+    assert result.status == "failed"
+    assert "gamma 3.0 is not in the lock" in (result.text or "")
+    assert f"host {installed.name}" in (result.text or "")
+
+
+def test_a_wheel_with_another_hash_is_refused_and_nothing_goes_live(installed: Site) -> None:
+    live, planned = (
+        (installed.prefix / "current").readlink(),
+        (installed.wheels, installed.variables["firstlight_state"]),
+    )
+    installed.use_wheels(newer_wheels(installed))
+    installed.send()
+    other = installed.folder / "other"
+    other.mkdir()
+    shutil.copy(build_wheel(other, "alpha", "1.1", {"alpha/__init__.py": "evil = True\n"}), installed.incoming)
+    result = installed.play()
+    cut_off = installed.environment
+    installed.use_wheels(planned[0])
+    assert result.status == "failed"
+    assert "Hash mismatch for `alpha==1.1`" in " ".join(result.evidence), result
+    assert result.hint is not None
+    assert (installed.prefix / "current").readlink() == live
+    assert not (cut_off / ".complete").exists()
+    assert json.loads((installed.prefix / "state.json").read_text()) == planned[1]
+
+
+def test_a_service_that_changes_alone_needs_no_new_environment(installed: Site) -> None:
+    built, key = (installed.environment / ".complete").read_text(), key_of(installed)
+    service = installed.variables["firstlight_service"]
+    installed.plan(firstlight_service={**service, "environment": {**service["environment"], "NEW": "yes"}})
+    result = installed.play("serve")
+    assert (result.status, result.changed) == ("ok", True), result
+    assert (installed.environment / ".complete").read_text() == built
+    assert "NEW=yes" in (installed.prefix / "etc" / "service.env").read_text()
+    assert key_of(installed) == key
+
+
+def test_a_model_file_that_was_cut_short_is_seen(installed: Site) -> None:
+    weights = installed.prefix / "models" / "builtin-1" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    result = installed.play()
+    weights.write_bytes(whole)
+    assert result.status == "failed"
+    assert f"{weights} has {len(whole) - 1} bytes, not {len(whole)}" in (result.text or "")

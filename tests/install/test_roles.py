@@ -1,0 +1,97 @@
+"""What holds for every role: nothing from Galaxy, every variable documented, no fault passed over."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
+ROLES = sorted(path for path in (PLAYBOOKS / "roles").iterdir() if path.is_dir())
+TASK_FILES = sorted(PLAYBOOKS.glob("roles/*/tasks/*.yml"))
+
+# Keywords of a task or block; whatever else stands in one is the module.
+KEYWORDS = {
+    "always", "args", "become", "block", "changed_when", "check_mode", "delegate_to", "environment", "failed_when", "loop",
+    "name", "no_log", "register", "rescue", "until", "vars", "when",
+}  # fmt: skip
+
+
+def tasks_in(node: Any) -> Iterator[dict[str, Any]]:
+    for task in node or []:
+        if any(key in task for key in ("block", "rescue", "always")):
+            for key in ("block", "rescue", "always"):
+                yield from tasks_in(task.get(key))
+        else:
+            yield task
+
+
+def all_tasks() -> list[tuple[str, dict[str, Any]]]:
+    found = [(str(path), task) for path in TASK_FILES for task in tasks_in(yaml.safe_load(path.read_text()))]
+    for path in PLAYBOOKS.glob("*.yml"):
+        for play in yaml.safe_load(path.read_text()):
+            found += [(str(path), task) for task in tasks_in(play.get("tasks"))]
+    return found
+
+
+def module_of(task: dict[str, Any]) -> str:
+    (module,) = set(task) - KEYWORDS
+    return module
+
+
+def test_only_modules_of_ansible_itself_are_used() -> None:
+    modules = {module_of(task) for _, task in all_tasks()}
+    assert len(modules) > 5
+    assert {module for module in modules if not module.startswith("ansible.builtin.")} == set()
+
+
+def test_nothing_is_fetched_from_galaxy() -> None:
+    assert list(PLAYBOOKS.rglob("requirements.yml")) == []
+    for role in ROLES:
+        assert yaml.safe_load((role / "meta" / "main.yml").read_text())["dependencies"] == []
+
+
+@pytest.mark.parametrize("play", sorted(PLAYBOOKS.glob("*.yml")), ids=lambda path: path.stem)
+def test_a_host_that_fails_stops_no_other(play: Path) -> None:
+    for entry in yaml.safe_load(play.read_text()):
+        if "ansible.builtin.import_playbook" not in entry:
+            assert (entry["any_errors_fatal"], entry["gather_facts"]) == (False, False)
+
+
+def test_commands_say_what_changed_and_get_their_arguments_untouched() -> None:
+    for path, task in all_tasks():
+        if module_of(task) in ("ansible.builtin.command", "ansible.builtin.raw"):
+            assert "changed_when" in task, (path, task["name"])
+        if module_of(task) == "ansible.builtin.command" and "lookup" in str(task):
+            assert task["ansible.builtin.command"]["expand_argument_vars"] is False, (path, task["name"])
+
+
+def test_no_fault_is_ignored() -> None:
+    assert [path for path in TASK_FILES if "ignore_errors" in path.read_text()] == []
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda path: path.name)
+def test_a_role_verifies_what_it_did_and_documents_its_variables(role: Path) -> None:
+    assert list((role / "tasks").glob("9?_verify.yml"))
+    readme = (role / "README.md").read_text()
+    defaults = yaml.safe_load((role / "defaults" / "main.yml").read_text()) or {}
+    specification = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]
+    options = {name for entry in specification.values() for name in entry["options"]}
+    assert set(defaults) <= options
+    for name in options | set(defaults):
+        assert f"`{name}`" in readme, name
+
+
+def test_every_variable_of_the_inventory_is_on_the_reference_page() -> None:
+    used = {name for path in TASK_FILES for name in re.findall(r"\bfirstlight_[a-z_]+\b", path.read_text())}
+    used |= {
+        name
+        for role in ROLES
+        for name in re.findall(r"\bfirstlight_[a-z_]+\b", (role / "defaults" / "main.yml").read_text())
+    }
+    page = (PLAYBOOKS.parent / "docs" / "reference" / "playbooks.md").read_text()
+    assert {name for name in used if f"`{name}`" not in page} == set()

@@ -1,0 +1,120 @@
+"""Several hosts at once, interruptions, and what must not be in a run's folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from provision.install import Target, install
+from provision.models.settings import Connection, Host, Settings
+from tests.install.conftest import Site
+
+SLOW_MODEL = "import time\ntime.sleep(600)\n"
+
+
+def host(name: str, **connection: object) -> Host:
+    return Host(name=name, connection=Connection.model_validate({"kind": "local"} | connection), settings=Settings())
+
+
+def test_hosts_that_fail_stop_no_other(site: Site, tmp_path: Path) -> None:
+    site.send()
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "thesis.tex").write_text("years of work")
+    closed = {
+        "kind": "ssh",
+        "address": "127.0.0.1",
+        "port": 9,
+        "user": "nobody",
+        "openssh_options": ("-o", "ConnectTimeout=5", "-p", "9"),
+    }
+    results = install(
+        site.run(),
+        [
+            Target(host("absent", **closed), site.variables),
+            Target(host("taken"), site.variables | {"firstlight_prefix": str(taken)}),
+            Target(host("good"), site.variables),
+        ],
+    )
+    assert {name: result.status for name, result in results.items()} == {
+        "absent": "unreachable",
+        "taken": "failed",
+        "good": "ok",
+    }
+    assert "host absent could not be reached" in (results["absent"].text or "")
+    assert "Connection refused" in (results["absent"].text or "")
+    assert str(taken) in (results["taken"].text or "")
+
+
+@pytest.mark.parametrize("how", ["callback", "signal"])
+def test_an_interrupted_installation_is_taken_up_again(site: Site, how: str) -> None:
+    """Ctrl-C while a task of the host runs: its process ends, nothing is live, and the next run goes through."""
+    tool = Path(site.variables["firstlight_tools"]["builtin_model.py"])
+    model = tool.read_text()
+    tool.write_text(SLOW_MODEL)
+    site.send()
+    stop = threading.Event()
+
+    def watch(_: str, task: str) -> None:
+        if task.startswith("Make the built-in model"):
+            threading.Timer(1.0, stop.set if how == "callback" else lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+
+    before = signal.getsignal(signal.SIGINT)
+    results = install(site.run(), [Target(site.host(), site.variables)], progress=watch, cancelled=stop.is_set)
+    result = results[site.name]
+    assert (result.status, result.hint) == ("interrupted", "run the same command again: it goes on where it stopped")
+    assert "Make the built-in model" in (result.text or "")
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not (site.prefix / "current").exists()
+    assert subprocess.run(["pgrep", "-f", str(site.prefix)], capture_output=True, check=False).stdout == b""
+    tool.write_text(model)
+    assert site.play().status == "ok"
+
+
+def test_secrets_do_not_land_in_the_run_folder(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret_of_the_caller")
+    site.send()
+    run = site.run()
+    results = install(run, [Target(host("this", become_password=SecretStr("sudo-s3cret")), site.variables)])
+    assert results["this"].status == "ok", results
+    for path in run.folder.rglob("*"):
+        if path.is_file():
+            text = path.read_text()
+            assert "sudo-s3cret" not in text, path
+            assert "hf_secret_of_the_caller" not in text, path
+
+
+def test_the_users_ansible_settings_change_nothing(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A callback that writes JSON, another inventory and roles of another product: all of it is the user's own affair."""
+    config = tmp_path / "ansible.cfg"
+    config.write_text(
+        "[defaults]\nroles_path = /nonexistent\nstdout_callback = nonexistent\nhost_key_checking = False\n"
+    )
+    monkeypatch.setenv("ANSIBLE_CONFIG", str(config))
+    monkeypatch.setenv("ANSIBLE_STDOUT_CALLBACK", "nonexistent")
+    monkeypatch.setenv("ANSIBLE_CHECK_MODE_MARKERS", "nonsense")
+    result = site.play("stop")
+    assert result.status == "ok", result
+
+
+def test_no_targets_need_no_ansible(site: Site) -> None:
+    run = site.run()
+    assert install(run, []) == {}
+    assert not run.path("install").exists()
+
+
+def test_every_task_is_on_record(site: Site) -> None:
+    site.play("uninstall")
+    lines = [json.loads(line) for line in site.latest.path("install/tasks.jsonl").read_text().splitlines()]
+    assert [(line["host"], line["role"], line["status"]) for line in lines] == [
+        ("this", "undo", "ok"),
+        ("this", "undo", "ok"),
+    ]
+    assert all(line["seconds"] >= 0 for line in lines)

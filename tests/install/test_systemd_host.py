@@ -1,0 +1,142 @@
+"""The roles on real hosts: systemd, SSH, a system account, an operating system package, no internet."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from tests.fleet.conftest import fleet  # noqa: F401 - a fixture
+from tests.fleet.hosts import SUDO_WITH_PASSWORD, Fleet, FleetHost
+from tests.fleet.root import bare_root
+from tests.install.conftest import newer_wheels
+from tests.install.fleet_site import FleetSite, make_fleet_site
+
+pytestmark = pytest.mark.fleet
+
+UNIT = "firstlight-vllm.service"
+
+
+@pytest.fixture(scope="module")
+def hosts(fleet: Fleet) -> list[FleetHost]:  # noqa: F811
+    booted = fleet.boot(2)
+    for host in booted:
+        # Without it sudo and apt wait for a name server that these hosts do not have.
+        host.sh(f"printf '127.0.0.1 localhost\\n127.0.1.1 {host.name}\\n' > /etc/hosts")
+    return booted
+
+
+def build_deb(folder: Path) -> Path:
+    """A package with one file, as the controller would send it to a host without package sources."""
+    tree = folder / "deb"
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN" / "control").write_text(
+        "Package: firstlight-probe\nVersion: 1.0\nArchitecture: all\nMaintainer: Tests <tests@example.com>\nDescription: test package\n"
+    )
+    (tree / "usr" / "share" / "firstlight-probe").mkdir(parents=True)
+    (tree / "usr" / "share" / "firstlight-probe" / "here").write_text("yes\n")
+    subprocess.run(
+        ["dpkg-deb", "--build", "--root-owner-group", tree, folder / "firstlight-probe_1.0_all.deb"],
+        check=True,
+        capture_output=True,
+    )
+    return folder / "firstlight-probe_1.0_all.deb"
+
+
+def build_interpreter(folder: Path) -> Path:
+    """An interpreter in the form of uv's standalone builds, made of the one that test hosts have."""
+    root, tree = bare_root(), folder / "standalone" / "python"
+    (tree / "bin").mkdir(parents=True)
+    (tree / "lib").mkdir()
+    subprocess.run(["cp", "-a", root / "usr/bin/python3.11", tree / "bin"], check=True)
+    subprocess.run(["cp", "-a", root / "usr/lib/python3.11", tree / "lib"], check=True)
+    (tree / "bin" / "python3").symlink_to("python3.11")
+    archive = folder / "cpython-3.11-test.tar.gz"
+    subprocess.run(["tar", "-czf", archive, "-C", tree.parent, "python"], check=True)
+    return archive
+
+
+def played(site: FleetSite, playbook: str = "site") -> bool:
+    """Whether the playbook changed anything; it must not fail."""
+    result = site.play(playbook)
+    assert result.status == "ok", result
+    return result.changed
+
+
+def test_a_host_is_installed_mended_rolled_back_and_emptied(hosts: list[FleetHost], tmp_path: Path) -> None:
+    host = hosts[0]
+    site = make_fleet_site(tmp_path, host)
+    deb = build_deb(tmp_path)
+    site.plan(firstlight_system_packages=["firstlight-probe"], firstlight_debs=[deb.name])
+    site.send(deb)
+    assert played(site)
+    assert host.sh(f"systemctl is-active {UNIT}; systemctl is-enabled {UNIT}").split() == ["active", "enabled"]
+    assert host.sh(f"systemctl show -p User --value {UNIT}").strip() == "firstlight"
+    assert host.sh("cat /opt/firstlight/installed-packages.txt") == "firstlight-probe\n"
+    assert host.sh("cat /usr/share/firstlight-probe/here") == "yes\n"
+    assert host.sh("stat -c '%U %a' /opt/firstlight/etc/service.env") == "root 600\n"
+    pid = host.sh(f"systemctl show -p MainPID --value {UNIT}")
+    assert not played(site)
+    assert host.sh(f"systemctl show -p MainPID --value {UNIT}") == pid, "nothing changed, and nothing was restarted"
+
+    first = site.variables["firstlight_environment"]["digest"]
+    site.use_wheels(newer_wheels(site))
+    site.send()
+    assert played(site)
+    second_pid = host.sh(f"systemctl show -p MainPID --value {UNIT}")
+    assert second_pid != pid
+    assert played(site, "rollback")
+    assert host.sh("readlink /opt/firstlight/current") == f"envs/{first}\n"
+    assert host.sh(f"systemctl is-active {UNIT}").strip() == "active"
+    assert host.sh(f"systemctl show -p MainPID --value {UNIT}") not in (pid, second_pid)
+
+    host.reboot()
+    assert host.sh(f"systemctl is-active {UNIT}").strip() == "active", "a rebooted host serves again unaided"
+
+    assert played(site, "stop")
+    assert host.sh(f"systemctl is-active {UNIT}", check=False).strip() == "inactive"
+    assert played(site, "uninstall")
+    assert host.sh("ls -A /opt; ls -d /var/tmp/firstlight-* 2>/dev/null; getent passwd firstlight", check=False) == ""
+    assert "No files found" in host.sh(f"systemctl cat {UNIT} 2>&1", check=False)
+
+
+def test_the_reason_why_a_unit_does_not_start_is_told(hosts: list[FleetHost], tmp_path: Path) -> None:
+    site = make_fleet_site(tmp_path, hosts[0])
+    service = site.variables["firstlight_service"]
+    refusal = "ExecStartPre=/bin/sh -c 'echo preflight refuses: port 8000 is held by nginx >&2; exit 1'\nExecStart="
+    site.plan(firstlight_service={**service, "unit": service["unit"].replace("ExecStart=", refusal)})
+    site.send()
+    result = site.play()
+    assert result.status == "failed"
+    assert result.text == f"task `Start the unit` failed on host {site.name}: port 8000 is held by nginx"
+    assert "journalctl" in (result.hint or "")
+    assert hosts[0].sh("ls /opt/firstlight/state.json", check=False) == "", (
+        "a state that was not reached is not recorded"
+    )
+    assert played(site, "uninstall")
+
+
+def test_a_host_without_any_python_and_a_user_whose_sudo_wants_a_password(
+    hosts: list[FleetHost], tmp_path: Path
+) -> None:
+    host = hosts[1]
+    host.sh("rm -f /usr/bin/python3*")
+    password = SecretStr(host.admin_password)
+    site = make_fleet_site(tmp_path, host, user=SUDO_WITH_PASSWORD, become_password=password)
+    archive = build_interpreter(tmp_path)
+    interpreter = {"origin": "managed", "path": None, "archive": archive.name, "version": "3.11"}
+    site.plan(firstlight_environment={**site.variables["firstlight_environment"], "interpreter": interpreter})
+    site.send(archive)
+    assert played(site)
+    assert not played(site)
+    assert host.sh(f"systemctl is-active {UNIT}").strip() == "active"
+    assert all(host.admin_password not in path.read_text() for path in site.latest.folder.rglob("*") if path.is_file())
+
+    wrong = make_fleet_site(tmp_path / "wrong", host, user=SUDO_WITH_PASSWORD, become_password=SecretStr("wrong"))
+    result = wrong.play()
+    assert result.status == "failed"
+    assert "Incorrect sudo password" in (result.text or "")
+    assert "--ask-become-pass" in (result.hint or "")
+    assert played(site, "uninstall")

@@ -1,0 +1,75 @@
+"""Back to the previous environment, stopped, and gone without a trace."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.install.conftest import Site, make_site, newer_wheels
+
+
+@pytest.fixture(scope="module")
+def twice(tmp_path_factory: pytest.TempPathFactory) -> tuple[Site, str, str]:
+    """Installed three times with other locks and units; the names of the previous and of the live environment."""
+    site = make_site(tmp_path_factory.mktemp("twice"))
+    names = []
+    for number, wheels in enumerate((site.wheels[:1], site.wheels, newer_wheels(site))):
+        site.use_wheels(wheels)
+        unit = f"[Service]\nExecStart=/bin/number{number}\n"
+        site.plan(firstlight_service={**site.variables["firstlight_service"], "unit": unit})
+        site.send()
+        result = site.play()
+        assert result.status == "ok", result
+        names.append(site.environment.name)
+    return site, names[1], names[2]
+
+
+def unit_of(site: Site) -> str:
+    return Path(site.variables["firstlight_service"]["unit_path"]).read_text()
+
+
+def test_only_the_live_and_the_previous_environment_stay(twice: tuple[Site, str, str]) -> None:
+    site, *names = twice
+    assert sorted(path.name for path in (site.prefix / "envs").iterdir() if path.is_dir()) == sorted(names)
+
+
+def test_rollback_brings_back_environment_unit_and_state(twice: tuple[Site, str, str]) -> None:
+    site, first, second = twice
+    key = (site.prefix / "etc" / "service.env").read_text()
+    result = site.play("rollback")
+    assert (result.status, result.changed) == ("ok", True), result
+    assert (site.prefix / "current").readlink() == Path(f"envs/{first}")
+    assert (site.prefix / "previous").readlink() == Path(f"envs/{second}")
+    assert "/bin/number1" in unit_of(site)
+    assert json.loads((site.prefix / "state.json").read_text())["environment"] == first
+    assert (site.prefix / "etc" / "service.env").read_text() == key
+    assert site.play("rollback").status == "ok"
+    assert (site.prefix / "current").readlink() == Path(f"envs/{second}")
+    assert "/bin/number2" in unit_of(site)
+
+
+def test_rollback_to_an_environment_that_is_not_whole_is_refused(twice: tuple[Site, str, str]) -> None:
+    site, first, second = twice
+    marker = site.prefix / "envs" / first / ".complete"
+    text = marker.read_text()
+    marker.unlink()
+    result = site.play("rollback")
+    marker.write_text(text)
+    assert result.status == "failed"
+    assert first in (result.text or "")
+    assert (site.prefix / "current").readlink() == Path(f"envs/{second}")
+
+
+def test_uninstall_leaves_nothing_but_what_it_lists(site: Site) -> None:
+    site.send()
+    assert site.play().status == "ok"
+    (site.prefix / "installed-packages.txt").write_text("libexample1\n")
+    result = site.play("uninstall")
+    assert (result.status, result.changed) == ("ok", True), result
+    assert any("libexample1" in line for line in result.evidence)
+    left = [path for path in site.prefix.parent.rglob("*") if path.is_file() and site.incoming not in path.parents]
+    assert left == []
+    again = site.play("uninstall")
+    assert (again.status, again.changed) == ("ok", False), again
