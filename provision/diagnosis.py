@@ -1,0 +1,29 @@
+"""The door to the doctor: texts of a failed room, and what the probe saw of the host, to findings of the summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from provision.models.facts import HostFacts
+from provision.models.records import Finding
+from verify.doctor import render
+from verify.doctor.engine import diagnose_texts
+from verify.doctor.score import Finding as Diagnosed
+
+
+def diagnose(texts: Mapping[str, str], facts: HostFacts | None = None) -> tuple[Finding, ...]:
+    """The causes that the texts show together, most likely first; empty when none is known well enough.
+
+    `texts` by name (a file, a room), in their order in time.
+    """
+    known = facts.model_dump(mode="json") if facts else None
+    return tuple(_finding(found) for found in diagnose_texts(texts, known).findings)
+
+
+def _finding(found: Diagnosed) -> Finding:
+    return Finding(
+        cause=found.cause.id,
+        confidence=found.confidence,
+        evidence=tuple(f"{hit.file}:{hit.line}: {hit.text.strip()}" for hit, _ in render.evidence(found)),
+        fix=tuple(f"{fix.text}: {fix.command}" if fix.command else fix.text for fix in found.cause.fixes),
+    )

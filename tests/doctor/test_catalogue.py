@@ -1,0 +1,170 @@
+"""Every entry of the catalogue: its form, its own samples, and that its patterns end on any line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from verify.doctor.catalog import (
+    BAKED,
+    NEEDS,
+    Beats,
+    CatalogError,
+    Cause,
+    Counter,
+    FactRule,
+    Sample,
+    Signature,
+    bake,
+    catalogue,
+    read,
+)
+from verify.doctor.engine import Doctor, diagnose_texts, doctor
+from verify.doctor.evidence import EVERYWHERE, Index, scan_text
+from verify.doctor.patterns import bounded
+
+FOLDER = Path(__file__).resolve().parents[2] / "verify" / "doctor"
+CAUSES = {cause.id: cause for cause in catalogue()}
+SHORT = 3
+parser: Any = import_module("re._parser")
+
+
+def each_cause() -> list[Any]:
+    return [pytest.param(cause, id=cause.id) for cause in CAUSES.values()]
+
+
+def each_sample() -> list[Any]:
+    return [
+        pytest.param(cause, sample, id=f"{cause.id}-{number}-{'is' if sample.is_cause else 'lookalike'}")
+        for cause in CAUSES.values()
+        for number, sample in enumerate(cause.samples)
+    ]
+
+
+@pytest.mark.parametrize("cause", each_cause())
+def test_an_entry_is_whole(cause: Cause) -> None:
+    assert cause.definition.strip()
+    assert cause.explanation.strip()
+    assert cause.references
+    assert cause.check.expect.strip()
+    assert any(signature.role == "cause" for signature in cause.signatures)
+    reasons: list[Signature | Counter | FactRule | Beats] = [*cause.signatures, *cause.counters, *cause.facts]
+    assert all(item.why.strip() for item in [*reasons, *cause.beats])
+    assert all(fix.text.strip() for fix in cause.fixes)
+    assert not [fix.text for fix in cause.fixes if fix.safe and "reboot" in fix.needs]
+    assert {need for fix in cause.fixes for need in fix.needs} <= set(NEEDS)
+    assert {sample.is_cause for sample in cause.samples} == {True, False}
+
+
+@pytest.mark.parametrize("cause", each_cause())
+def test_relations_name_other_causes(cause: Cause) -> None:
+    assert {beats.cause for beats in cause.beats} <= set(CAUSES) - {cause.id}
+    assert {sample.expect for sample in cause.samples} - {""} <= set(CAUSES)
+
+
+@pytest.mark.parametrize(("cause", "sample"), each_sample())
+def test_a_sample_is_what_it_says(cause: Cause, sample: Sample) -> None:
+    named = [finding.cause.id for finding in diagnose_texts({"log": sample.text}, sample.facts).findings]
+    if sample.is_cause:
+        assert named[:1] == [cause.id]
+    elif sample.expect:
+        assert named[:1] == [sample.expect]
+    else:
+        assert not named
+
+
+def repeats(parsed: Any, *, inside: bool = False) -> Iterator[str]:
+    """Repeats without an end, and long ones within each other: their time grows beyond measure."""
+    for operation, value in parsed:
+        name = str(operation)
+        long = name in ("MAX_REPEAT", "MIN_REPEAT") and value[1] > SHORT
+        if long and (inside or value[1] == parser.MAXREPEAT):
+            yield name
+        if name in ("MAX_REPEAT", "MIN_REPEAT"):
+            yield from repeats(value[2], inside=inside or long)
+        elif name == "SUBPATTERN":
+            yield from repeats(value[3], inside=inside)
+        elif name == "BRANCH":
+            for branch in value[1]:
+                yield from repeats(branch, inside=inside)
+
+
+def patterns(cause: Cause) -> list[str]:
+    items: list[Signature | Counter] = [*cause.signatures, *cause.counters]
+    return [item.pattern for item in items] + [item.near for item in items if item.near]
+
+
+@pytest.mark.parametrize("cause", each_cause())
+def test_patterns_do_not_backtrack(cause: Cause) -> None:
+    for pattern in patterns(cause):
+        assert not list(repeats(parser.parse(bounded(pattern)))), pattern
+
+
+def test_hostile_lines_end() -> None:
+    """A sample of the texts that patterns start from, repeated without end in sight; twenty times the usual length."""
+    texts = sorted({text.decode() for part in (doctor().index.each, doctor().index.kinds) for text in part.texts})
+    lines = [line for text in texts[::40] for line in ((text + "a") * (40_000 // len(text)), text + " " * 40_000)]
+    assert scan_text("\n".join(lines), doctor().index, name="hostile").lines == len(lines)
+
+
+def test_few_patterns_must_meet_every_line() -> None:
+    slow = [probe.pattern for probe in doctor().index.probes if Index.groups(probe) == EVERYWHERE]
+    assert len(slow) <= 2, slow
+
+
+def test_the_baked_catalogue_is_the_same_without_samples() -> None:
+    baked = bake(FOLDER)
+    causes = read(json.loads(baked[BAKED]))
+    assert [cause.id for cause in causes] == list(CAUSES)
+    assert all(cause.signatures == CAUSES[cause.id].signatures and not cause.samples for cause in causes)
+    assert baked == bake(FOLDER)
+
+
+GOOD: dict[str, Any] = {
+    "id": "door-stuck",
+    "definition": "The door is stuck.",
+    "explanation": "Wood swells.",
+    "references": [],
+    "signature": [{"pattern": "door is stuck", "weight": 0.9, "role": "cause", "why": "it says so"}],
+    "fix": [{"text": "Plane it"}],
+    "check": {"command": "", "expect": "it opens"},
+}
+SIGNATURE = GOOD["signature"][0]
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"id": "door"}, "the file's name says"),
+        ({"signature": []}, "no [[signature]]"),
+        ({"fix": []}, "no [[fix]]"),
+        ({"signature": [{**SIGNATURE, "weight": 1.5}]}, "weight 1.5 of a cause"),
+        ({"signature": [{**SIGNATURE, "role": "symptom"}]}, "weight 0.9 of a symptom"),
+        ({"signature": [{**SIGNATURE, "role": "witness"}]}, "role `witness`"),
+        ({"signature": [{**SIGNATURE, "colour": "red"}]}, "unknown key colour in signature"),
+        ({"fact": [{"path": "os.id", "test": "like", "effect": 0.1, "why": "-"}]}, "test `like`"),
+        ({"fact": [{"path": "os.id", "test": "equals", "effect": 2, "why": "-"}]}, "effect 2.0 of os.id"),
+        ({"fix": [{"text": "Pray", "needs": ["luck"]}]}, "a fix needs luck"),
+        ({"definition": "one\ntwo"}, "more than one line"),
+    ],
+)
+def test_a_wrong_entry_is_refused_by_name(change: dict[str, Any], problem: str) -> None:
+    with pytest.raises(CatalogError) as raised:
+        read({"door-stuck": {**GOOD, **change}})
+    assert "door-stuck" in str(raised.value)
+    assert problem in str(raised.value)
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(CatalogError, match="no key 'check'"):
+        read({"door-stuck": {key: value for key, value in GOOD.items() if key != "check"}})
+
+
+def test_a_wrong_expression_is_refused_with_its_text() -> None:
+    with pytest.raises(CatalogError, match=r"`door \(is` is no regular expression"):
+        Doctor(read({"door-stuck": {**GOOD, "signature": [{**SIGNATURE, "pattern": "door (is"}]}}))

@@ -1,0 +1,160 @@
+"""Reading: whatever a text looks like, the same lines are found as by reading each line alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from verify.doctor.evidence import Hit, Index, Probe, scan, scan_text
+from verify.doctor.patterns import bounded, minds_digits, required
+from verify.doctor.reading import LINE_BYTES
+
+PROBES = (
+    Probe(r"(?i)no kernel image"),
+    Probe(r"Error 80[23]\b"),
+    Probe(r"undefined symbol: \S*(?:c10|nccl)"),
+    Probe(r"^lib\w+\.so\.\d+: cannot open"),
+    Probe(r"(?i)\bkilled\b", near=r"oom|memory"),
+    Probe(r"select device driver \"\" with"),
+)
+INDEX = Index(PROBES)
+LINES = (
+    "RuntimeError: CUDA error: no kernel image is available",
+    "Error 802: system not yet initialized",
+    "Error 803: system has unsupported display driver",
+    "ImportError: x.so: undefined symbol: _ZN3c104cuda",
+    "libcudart.so.13: cannot open shared object file",
+    "Killed",
+    "kernel: Out of memory: oom-kill",
+    'docker: could not select device driver "" with capabilities: [[gpu]]',
+    "INFO 11-20 08:01:40 [loader.py:12] all is well",
+    "",
+)
+
+
+def places(hits: list[list[Hit]]) -> list[list[int]]:
+    return [[hit.line for hit in same] for same in hits]
+
+
+def by_hand(lines: list[str]) -> list[list[int]]:
+    """Line by line, as slow as can be; the first line of each kind for patterns that need no more."""
+    found: list[list[int]] = []
+    for probe in PROBES:
+        numbers, kinds = [], set()
+        for number, line in enumerate(lines, 1):
+            around = lines[max(0, number - 21) : number + 20]
+            if not re.search(probe.pattern, line) or (probe.near and not any(re.search(probe.near, n) for n in around)):
+                continue
+            kind = re.sub(r"\d[0-9a-f]*", "0", line.lower())
+            if kind not in kinds or minds_digits(probe.pattern):
+                numbers.append(number)
+            kinds.add(kind)
+        found.append(numbers[: probe.limit])
+    return found
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from([line for line in LINES if line != "Killed"]), max_size=60))
+def test_it_finds_what_reading_by_hand_finds(lines: list[str]) -> None:
+    assert places(scan_text("\n".join(lines), INDEX, name="log").hits) == by_hand(lines)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.binary(max_size=4000))
+def test_no_bytes_stop_it(content: bytes) -> None:
+    scan(io.BytesIO(content), INDEX, name="noise")
+    scan(io.BytesIO(content + b"\nno kernel image\n" + content), INDEX, name="noise")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda text: text.replace("\n", "\r\n").encode(), id="windows line ends"),
+        pytest.param(lambda text: re.sub(r"(?m)^(\w)", "\x1b[1;31m\\1\x1b[0m", text).encode(), id="colours"),
+        pytest.param(lambda text: text.encode("utf-16"), id="utf-16 with mark"),
+        pytest.param(lambda text: text.encode("utf-16-le"), id="utf-16 without mark"),
+        pytest.param(lambda text: text.replace("well", "w\xe9ll").encode("latin-1"), id="not utf-8"),
+        pytest.param(lambda text: text.upper().replace("NO KERNEL", "\0NO KERNEL").encode(), id="nul"),
+    ],
+)
+def test_form_does_not_matter(change: object) -> None:
+    lines = [LINES[8]] * 3 + [LINES[0], LINES[8]]
+    content = change("\n".join(lines) + "\n")  # type: ignore[operator]
+    found = scan(io.BytesIO(content), INDEX, name="log")
+    assert (places(found.hits)[0], found.lines) == ([4], 5)
+
+
+def test_json_records_are_unpacked() -> None:
+    records = [
+        {"log": f"{LINES[7]}\n", "stream": "stderr"},
+        {"message": f"Traceback:\n  File x\n\x1b[31m{LINES[4]}\x1b[0m\n", "level": 40},
+        {"nested": {"texts": ["fine", LINES[1]]}},
+    ]
+    found = scan_text("\n".join(json.dumps(record) for record in records), INDEX, name="log")
+    assert places(found.hits) == [[], [3], [], [2], [], [1]]
+    assert found.hits[3][0].text == LINES[4]
+
+
+def test_a_progress_bar_hides_nothing() -> None:
+    found = scan_text(f"fine\nLoading: 10%\rLoading: 90%\r{LINES[4]}\nfine", INDEX, name="log")
+    assert places(found.hits)[3] == [2]
+    assert found.hits[3][0].text == LINES[4]
+
+
+def test_lines_are_counted_over_many_blocks() -> None:
+    quiet = [f"INFO 11-20 [loop.py:{number}] step {number} of a long night" for number in range(90_000)]
+    for place in (1, 40_000, 89_999):
+        lines = [*quiet]
+        lines[place] = LINES[0]
+        found = scan_text("\n".join(lines), INDEX, name="log")
+        assert (places(found.hits)[0], found.lines) == ([place + 1], 90_000)
+
+
+def test_a_line_without_end_is_read_in_bounded_memory() -> None:
+    class Endless(io.RawIOBase):
+        left = 40
+
+        def read(self, size: int = -1) -> bytes:
+            self.left -= 1
+            return b"x" * size if self.left > 0 else b" no kernel image " if self.left == 0 else b""
+
+    found = scan(Endless(), INDEX, name="log")
+    assert places(found.hits)[0] == [1]
+    assert len(found.hits[0][0].text) < LINE_BYTES
+
+
+@pytest.mark.parametrize(
+    ("pattern", "groups"),
+    [
+        ("driver is too old", (("driver is too old",),)),
+        ("(?i)Error 80[23]", (("error 802", "error 803"),)),
+        (r"foo\d+bar", (("bar",), ("foo",))),
+        (r"(?:first|second) word", (("first word", "second word"),)),
+        (r"x(?:abc)?yz\s+driver", (("driver",), ("xabcyz", "xyz"))),
+        (r"(?:optional)*needed", (("needed",),)),
+        (r"\d+", ()),
+        (r"(?:plain|\d+)", ()),
+    ],
+)
+def test_plain_text_is_found_in_patterns(pattern: str, groups: tuple[tuple[str, ...], ...]) -> None:
+    assert required(pattern) == groups
+
+
+@pytest.mark.parametrize(
+    ("pattern", "written"),
+    [
+        (r"a\w*b", r"a\w{0,40}b"),
+        (r"[^\]*]+x", r"[^\]*]{1,200}x"),
+        (r"(?:ab)*?c", r"(?:ab){0,12}?c"),
+        (r"\+cu\d+\*", r"\+cu\d{1,20}\*"),
+        (r"a{2,}", r"a{2,200}"),
+        (r"a{2,3}", r"a{2,3}"),
+    ],
+)
+def test_every_repeat_has_an_end(pattern: str, written: str) -> None:
+    assert bounded(pattern) == written

@@ -1,0 +1,88 @@
+"""`doctor FILE...`: name the causes of failures from what was written about them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from verify.doctor import render
+from verify.doctor.catalog import CatalogError
+from verify.doctor.engine import doctor
+from verify.doctor.reading import opened
+
+FOUND, UNKNOWN, USAGE = 0, 8, 2
+TOP = 3
+
+
+def main(arguments: Sequence[str], *, program: str = "doctor") -> int:
+    """Diagnose the files that the arguments name; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Names the cause of a failure from logs, whoever wrote them.",
+        epilog="exit codes: 0 every file has a finding, 8 at least one has none, 2 usage",
+        allow_abbrev=False,
+    )
+    parser.add_argument("files", metavar="FILE", nargs="+", help="any text; - reads standard input")
+    parser.add_argument("--facts", metavar="FILE", help="facts of the host, as `probe --json` prints them")
+    parser.add_argument("--top", metavar="N", type=int, default=TOP, help=f"findings a file (default: {TOP})")
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    options = parser.parse_args(list(arguments))
+    return run(options.files, facts=options.facts, top=options.top, as_json=options.json)
+
+
+def run(files: Sequence[str], *, facts: str | None, top: int, as_json: bool) -> int:
+    """The command itself, once its options are known; returns the exit code."""
+    if top < 1:
+        return _refuse(f"--top {top} leaves nothing to say", "ask for at least one: --top 1")
+    known: Mapping[str, Any] = {}
+    if facts is not None:
+        try:
+            known = read_facts(facts)
+        except (OSError, ValueError) as error:
+            return _refuse(f"no facts can be read from {facts}: {_reason(error)}", "./firstlight probe --json > FILE")
+    documents: list[dict[str, Any]] = []
+    every = True
+    for name in files:
+        try:
+            stream = opened(name)
+            try:
+                diagnosis = doctor().diagnose({name: stream}, known)
+            finally:
+                if name != "-":
+                    stream.close()
+        except CatalogError as error:
+            return _refuse(f"the catalogue is damaged: {error}", "take the files of a release as they are")
+        except OSError as error:
+            return _refuse(f"{name} cannot be read: {_reason(error)}", "name files with text, or - for standard input")
+        every = every and bool(diagnosis.findings)
+        if as_json:
+            documents.append(render.document(name, diagnosis, top=top))
+        else:
+            sys.stdout.write(("\n" if documents else "") + render.text(name, diagnosis, top=top))
+            documents.append({})
+    if as_json:
+        sys.stdout.write(json.dumps(documents, indent=2) + "\n")
+    return FOUND if every else UNKNOWN
+
+
+def read_facts(path: str) -> dict[str, Any]:
+    """A host's facts, also where they stand in a list of one. Raises OSError and ValueError."""
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    if isinstance(content, list) and len(content) == 1:
+        content = content[0]
+    if not isinstance(content, dict):
+        raise ValueError("not the JSON object of one host")  # noqa: TRY004 - wrong input, reported like other ones
+    return content
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _refuse(problem: str, hint: str) -> int:
+    sys.stderr.write(f"error: {problem}\nhint: {hint}\n")
+    return USAGE

@@ -1,0 +1,94 @@
+"""The doctor: texts and facts in, findings out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from verify.doctor import environment
+from verify.doctor.catalog import Cause, catalogue, consequences
+from verify.doctor.evidence import Hit, Index, Probe, Scan, scan
+from verify.doctor.facts import merge
+from verify.doctor.reading import Readable
+from verify.doctor.score import Finding, collect, rank
+
+NOWHERE = (
+    "Nothing in it is a known sign of a failure. Give the whole log from the first line of the failed start; "
+    "dmesg -T, nvidia-smi and `python -m torch.utils.collect_env` tell about driver and environment."
+)
+EMPTY = "There is no text in it."
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the doctor says of one text, or of several together."""
+
+    findings: tuple[Finding, ...]
+    look_next: tuple[str, ...]
+    """Without a finding: where the cause may stand."""
+    facts: Mapping[str, Any]
+    """What was known: the facts given, and those that stand in the text."""
+
+
+class Doctor:
+    """A catalogue made ready; good for any number of texts."""
+
+    def __init__(self, causes: Sequence[Cause]) -> None:
+        self.causes = tuple(causes)
+        self._environment = environment.probes()
+        self._consequences = consequences()
+        probes = [*self._environment, *(Probe(pattern, limit=1) for pattern, _ in self._consequences)]
+        for cause in self.causes:
+            probes += [Probe(signature.pattern, signature.near) for signature in cause.signatures]
+            probes += [Probe(counter.pattern, counter.near) for counter in cause.counters]
+        self.index = Index(probes)
+
+    def diagnose(self, streams: Mapping[str, Readable], facts: Mapping[str, Any] | None = None) -> Diagnosis:
+        """Name the causes that the texts show together, by name in their order in time. Raises OSError."""
+        scans = [
+            scan(stream, self.index, name=name, source=number) for number, (name, stream) in enumerate(streams.items())
+        ]
+        return self.judge(scans, facts)
+
+    def judge(self, scans: Sequence[Scan], facts: Mapping[str, Any] | None = None) -> Diagnosis:
+        """The same for texts that were read already."""
+        hits = [[hit for lines in same for hit in lines] for same in zip(*(found.hits for found in scans), strict=True)]
+        hits = hits or [[] for _ in self.index.probes]
+        begin = len(self._environment)
+        known = merge(facts or {}, environment.facts(hits[:begin]))
+        following = hits[begin : begin + len(self._consequences)]
+        begin += len(self._consequences)
+        candidates = []
+        for cause in self.causes:
+            end = begin + len(cause.signatures) + len(cause.counters)
+            evidence = collect(cause, hits[begin:end], known)
+            candidates += [evidence] if evidence else []
+            begin = end
+        findings = rank(candidates)
+        size = sum(found.size for found in scans)
+        return Diagnosis(findings, () if findings else self._advice(following, size), known)
+
+    def _advice(self, following: Sequence[Sequence[Hit]], size: int) -> tuple[str, ...]:
+        if not size:
+            return (EMPTY, NOWHERE)
+        seen = [
+            f"line {lines[0].line} of {lines[0].file}: {lines[0].text.strip()[:80]}\n{advice}"
+            for (_, advice), lines in zip(self._consequences, following, strict=True)
+            if lines
+        ]
+        return tuple(seen) or (NOWHERE,)
+
+
+@cache
+def doctor() -> Doctor:
+    """The doctor with the whole catalogue. Raises CatalogError."""
+    return Doctor(catalogue())
+
+
+def diagnose_texts(texts: Mapping[str, str], facts: Mapping[str, Any] | None = None) -> Diagnosis:
+    """Name the causes that texts at hand show."""
+    streams = {name: io.BytesIO(text.encode("utf-8", "replace")) for name, text in texts.items()}
+    return doctor().diagnose(streams, facts)

@@ -1,0 +1,321 @@
+"""Reads any text once, as a stream, and keeps the first lines that patterns match.
+
+Most of a log matches nothing. Each block of it is therefore first reduced to its distinct words; only patterns whose
+plain text is made of those words are looked for in it, and only lines that hold the plain text meet the expression.
+Of lines that differ in numbers alone, most patterns see one.
+Memory and the length of what an expression sees are bounded, whatever the text is.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from verify.doctor.catalog import CatalogError
+from verify.doctor.patterns import bounded, minds_digits, required
+from verify.doctor.reading import BLOCK_BYTES, JSON_BYTES, LINE_BYTES, Readable, cleaned, decoded, plain
+
+NEAR_LINES = 20
+LINE_PIECES = 16
+"""Places of one line that are looked at for one text."""
+EVERYWHERE = ((b"",),)
+"""Stands for the plain text of a pattern that has none: it meets every line, which is slow."""
+KINDS_LIMIT = 200_000
+"""Kinds of lines that are remembered."""
+LONG_BYTES = 4 * BLOCK_BYTES
+"""Text without line ends is taken in pieces from this size on."""
+TEXT_LIMIT = 400
+"""Characters of a line that evidence shows."""
+
+_NUMBER = re.compile(rb"\d[0-9a-f]*")
+_WORD_BYTES = bytes(
+    ord(chr(code).lower()) if chr(code).isalpha() and code < 128 else code if code == ord("_") else 32
+    for code in range(256)
+)
+
+
+@dataclass(frozen=True, order=True)
+class Hit:
+    """A line that matched. Ordered by time, as far as a text tells it: by its place."""
+
+    source: int
+    """Which of several texts, from 0."""
+    line: int
+    part: int
+    """Within a line that holds several, as JSON logs do."""
+    file: str = field(compare=False)
+    text: str = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A pattern to look for; `limit` hits are enough."""
+
+    pattern: str
+    near: str | None = None
+    limit: int = 3
+
+    @cached_property
+    def expression(self) -> re.Pattern[str]:
+        return re.compile(bounded(self.pattern))
+
+    @cached_property
+    def near_expression(self) -> re.Pattern[str] | None:
+        return re.compile(bounded(self.near)) if self.near else None
+
+
+class Vocabulary:
+    """Patterns by the plain text that leads to them."""
+
+    def __init__(self, groups: Mapping[int, tuple[tuple[bytes, ...], ...]]) -> None:
+        self._others = {number: others for number, (_, *others) in groups.items()}
+        """Of each pattern: beside its leading texts, a line must hold one of each of these groups."""
+        self._leading: dict[bytes, list[int]] = {}
+        for number, (leading, *_) in groups.items():
+            for text in leading:
+                self._leading.setdefault(text, []).append(number)
+        texts = {text for same in groups.values() for group in same for text in group}
+        self._words = {text: tuple(w for w in text.translate(_WORD_BYTES).split() if len(w) > 1) for text in texts}
+        self._every = sorted({word for words in self._words.values() for word in words})
+
+    @property
+    def texts(self) -> tuple[bytes, ...]:
+        """The leading texts of all patterns."""
+        return tuple(self._leading)
+
+    def candidates(self, lowered: bytes) -> Iterator[tuple[bytes, list[int]]]:
+        """The leading texts that may stand in a text, each with the patterns that may match there."""
+        words = b" ".join(set(lowered.translate(_WORD_BYTES).split()))
+        absent = {word for word in self._every if word not in words}
+        possible = {text for text, needed in self._words.items() if absent.isdisjoint(needed)}
+        for text, numbers in self._leading.items():
+            if text in possible:
+                likely = [n for n in numbers if all(not possible.isdisjoint(group) for group in self._others[n])]
+                if likely:
+                    yield text, likely
+
+    def fits(self, number: int, line: bytes) -> bool:
+        """Whether a line holds all that a pattern needs."""
+        return all(any(text in line for text in group) for group in self._others[number])
+
+
+class Index:
+    """Patterns made ready, for any number of texts. Raises CatalogError."""
+
+    def __init__(self, probes: Iterable[Probe]) -> None:
+        self.probes = tuple(probes)
+        groups = {number: self.groups(probe) for number, probe in enumerate(self.probes)}
+        self._digits = {number for number, probe in enumerate(self.probes) if minds_digits(probe.pattern)}
+        near = {number for number, probe in enumerate(self.probes) if probe.near}
+        self.each = Vocabulary({number: group for number, group in groups.items() if number in self._digits | near})
+        """May have to see each line: for its digits or its neighbours."""
+        self.kinds = Vocabulary({number: group for number, group in groups.items() if number not in self._digits})
+        """Has seen enough, as a rule, with one line of each kind."""
+
+    def minds(self, number: int, found: Scan) -> bool:
+        """Whether a pattern must see each line by now."""
+        return number in self._digits or number in found.alone
+
+    @staticmethod
+    def groups(probe: Probe) -> tuple[tuple[bytes, ...], ...]:
+        """The plain text that a line needs for a pattern, as `required` gives it."""
+        try:
+            required(probe.near or "")
+            groups = required(probe.pattern)
+        except re.error as error:
+            raise CatalogError(f"`{error.pattern!s}` is no regular expression: {error.msg}") from None
+        return tuple(tuple(text.encode() for text in group) for group in groups) or EVERYWHERE
+
+
+@dataclass
+class Scan:
+    """What was found: hits by pattern, in order; and how much was read."""
+
+    hits: list[list[Hit]]
+    alone: set[int] = field(default_factory=set)
+    """Patterns that matched a line with the wrong neighbours: the next of its kind may have the right ones."""
+    full: set[int] = field(default_factory=set)
+    """Patterns that have hits enough: all that stand first, since blocks come in order."""
+    lines: int = 0
+    size: int = 0
+
+    def settle(self, probes: Sequence[Probe]) -> None:
+        """Keep the first hits, when a block has been looked at as a whole."""
+        for number, (hits, probe) in enumerate(zip(self.hits, probes, strict=True)):
+            if hits and number not in self.full:
+                hits.sort()
+                del hits[probe.limit :]
+                if len(hits) == probe.limit:
+                    self.full.add(number)
+
+
+def scan(stream: Readable, index: Index, *, name: str, source: int = 0) -> Scan:
+    """Look for all patterns of an index in one pass. Raises OSError when the stream cannot be read."""
+    found = Scan([[] for _ in index.probes])
+    buffer, begin, number, tail = b"", 0, 1, b""
+    blocks = decoded(stream)
+    kinds = _Kinds()
+    ended = False
+    while not ended:
+        block = next(blocks, b"")
+        ended = not block
+        found.size += len(block)
+        fresh, tail = (tail, b"") if ended else _whole(tail + block)
+        buffer += cleaned(fresh)
+        end = len(buffer) if ended else _back(buffer, len(buffer))
+        if end <= begin:
+            continue
+        window = _Window(buffer, number, name, source)
+        lowered = buffer.lower()
+        _look(window, kinds.new(lowered[begin:end], begin), index.kinds, index, found)
+        _look(window, _View(lowered[begin:end], [0], [begin]), index.each, index, found)
+        found.settle(index.probes)
+        keep = _back(buffer, end)
+        number += buffer.count(b"\n", 0, keep)
+        buffer, begin = buffer[keep:], end - keep
+    found.lines = number - 1 + buffer.count(b"\n") + (not buffer.endswith(b"\n") and bool(buffer))
+    return found
+
+
+def scan_text(text: str, index: Index, *, name: str, source: int = 0) -> Scan:
+    """The same for text that is at hand."""
+    return scan(io.BytesIO(text.encode("utf-8", "replace")), index, name=name, source=source)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A block as it stands, with the lines before and after the part that is looked at."""
+
+    content: bytes
+    first_line: int
+    name: str
+    source: int
+
+    def around(self, position: int) -> Iterator[str]:
+        low = high = position
+        for _ in range(NEAR_LINES + 1):
+            low = max(self.content.rfind(b"\n", 0, low), 0)
+            high = self.content.find(b"\n", high) + 1 or len(self.content)
+        for line in self.content[low:high].split(b"\n"):
+            yield from plain(line[:LINE_BYTES])
+
+
+@dataclass(frozen=True)
+class _View:
+    """What is looked at: pieces of a window, lower case, and where each began there."""
+
+    text: bytes
+    starts: list[int]
+    origins: list[int]
+
+    def origin(self, place: int) -> int:
+        piece = bisect_right(self.starts, place) - 1
+        return self.origins[piece] + place - self.starts[piece]
+
+
+class _Kinds:
+    """Lets a line pass once: not again when only its numbers differ, as most lines of a long log do."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+
+    def new(self, lowered: bytes, begin: int) -> _View:
+        lines, pieces, starts, origins = lowered.split(b"\n"), [], [], []
+        place, length = begin, 0
+        for line, kind in zip(lines, _NUMBER.sub(b"0", lowered).split(b"\n"), strict=True):
+            mark = hash(kind)
+            if mark not in self._seen:
+                self._seen.add(mark)
+                pieces.append(line)
+                starts.append(length)
+                origins.append(place)
+                length += len(line) + 1
+            place += len(line) + 1
+        if len(self._seen) > KINDS_LIMIT:
+            self._seen.clear()
+        return _View(b"\n".join(pieces), starts, origins)
+
+
+def _look(window: _Window, view: _View, vocabulary: Vocabulary, index: Index, found: Scan) -> None:
+    """Find the lines that hold a leading text, and try the patterns behind it there."""
+    done: set[tuple[int, int]] = set()
+    for leading, numbers in vocabulary.candidates(view.text):
+        left = {
+            number: index.probes[number].limit
+            for number in numbers
+            if number not in found.full and (vocabulary is index.kinds or index.minds(number, found))
+        }
+        for low, high in _places(view.text, leading) if left else ():
+            line = view.text[low:high]
+            fitting = [number for number in left if (number, low) not in done and vocabulary.fits(number, line)]
+            if not fitting:
+                continue
+            done.update((number, low) for number in fitting)
+            origin = view.origin(low)
+            parts = plain(window.content[origin : origin + high - low])
+            for number in fitting:
+                outcome = _match(window, index.probes[number], parts, origin, found.hits[number])
+                if outcome is None:
+                    found.alone.add(number)
+                left[number] -= bool(outcome)
+            left = {number: count for number, count in left.items() if count}
+            if not left:
+                break
+
+
+def _places(text: bytes, leading: bytes) -> Iterator[tuple[int, int]]:
+    """Where the lines, or pieces of very long ones, that hold a text begin and end."""
+    position, pieces, last = 0, 0, -1
+    while (position := text.find(leading, position)) >= 0:
+        start, stop = text.rfind(b"\n", 0, position) + 1, text.find(b"\n", position)
+        stop = len(text) if stop < 0 else stop
+        pieces, last = pieces + 1 if start == last else 1, start
+        if text.startswith(b"{", start) and stop - start <= JSON_BYTES:
+            low, high = start, stop
+        else:
+            low, high = max(start, position - LINE_BYTES // 2), min(stop, position + LINE_BYTES // 2)
+        if pieces <= LINE_PIECES:
+            yield low, high
+        position = max(high if pieces < LINE_PIECES else stop, position + 1)
+
+
+def _match(window: _Window, probe: Probe, parts: list[str], position: int, hits: list[Hit]) -> bool | None:
+    """Whether a pattern matches, and then a hit more; null where only its neighbours are missing."""
+    for part, text in enumerate(parts):
+        match = probe.expression.search(text)
+        if match is None:
+            continue
+        near = probe.near_expression
+        if near and not any(near.search(line) for line in window.around(position)):
+            return None
+        line = window.first_line + window.content.count(b"\n", 0, position)
+        hit = Hit(window.source, line, part, window.name, _shown(text, match.start()))
+        if hit not in hits:
+            hits.append(hit)
+        return True
+    return False
+
+
+def _shown(text: str, place: int) -> str:
+    low = max(0, place - TEXT_LIMIT // 2) if len(text) > TEXT_LIMIT else 0
+    return text[low : low + TEXT_LIMIT].rstrip()
+
+
+def _whole(block: bytes) -> tuple[bytes, bytes]:
+    """Up to the last line end, and the rest; everything when there is none for long."""
+    cut = block.rfind(b"\n") + 1
+    return (block[:cut], block[cut:]) if cut or len(block) < LONG_BYTES else (block, b"")
+
+
+def _back(buffer: bytes, position: int) -> int:
+    """Where the last NEAR_LINES lines before a position begin; less where lines are very long."""
+    place = max(position - 1, 0)
+    for _ in range(NEAR_LINES):
+        place = buffer.rfind(b"\n", 0, place)
+        if place < 0:
+            break
+    return max(place + 1, position - LONG_BYTES // 4, 0)
