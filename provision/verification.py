@@ -1,0 +1,210 @@
+"""The room `verify`: ships the checks of `verify/` to a host as one file, runs them there, and reads what they say.
+
+Whatever a host answers becomes records. A tool that cannot run, dies or prints something else is one record with status
+`error` and the id `frame.run`; only a host that cannot be reached raises.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shlex
+import tomllib
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import ValidationError
+
+from provision.errors import RemoteCommandError
+from provision.models.records import CheckRecord, Figure
+from provision.models.settings import Connection
+from provision.remote import Completed, Session
+from provision.run import utc_now, write_atomically
+from verify.doctor.catalog import bake
+from verify.records import EXIT_CODES, FRAME, RUN_DEADLINE_S, Level, Status, worst
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SOURCE = Path(__file__).resolve().parent.parent / "verify"
+LAUNCHER = b"#!/usr/bin/env python3\n"
+MAIN = b"import sys\n\nfrom verify.cli import main\n\nsys.exit(main(sys.argv[1:]))\n"
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The earliest time that a zip file can hold: the file's bytes depend on the sources alone."""
+
+GRACE_S = 30.0
+"""Beyond the run's own deadline, for a host that is slow to begin."""
+TAIL_LINES = 8
+
+NO_ENVIRONMENT, OTHER_TOOL = 66, 67
+_SCRIPT = """
+python={prefix}/{environment}/bin/python; tool={prefix}/bin/verify.pyz
+[ -x "$python" ] || exit {no_environment}
+have=$(sha256sum "$tool" 2>/dev/null || :)
+[ "${{have%% *}}" = {digest} ] || exit {other_tool}
+exec "$python" -I "$tool" --level {level} --json --write {prefix}/verify/last.json{expect}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What one host answered."""
+
+    checks: tuple[CheckRecord, ...]
+    document: dict[str, Any]
+    """As `verify --json` prints it; its checks carry the inventory's name of the host."""
+
+    @property
+    def status(self) -> Status:
+        """The worst check's."""
+        return worst([check.status for check in self.checks])
+
+    @property
+    def exit_code(self) -> int:
+        """By the scale of `verify`: 0, 1, 2 or 3."""
+        return EXIT_CODES[self.status]
+
+
+def build_zipapp(target: Path) -> Path:
+    """Write the checks as one file that any Python from 3.10 on runs; the same sources give the same bytes.
+
+    Beside it lies what its sources looked like: a second run looks at them and does not build again.
+    """
+    noted = target.with_name(f"{target.name}.sources")
+    sources = sorted(path for path in SOURCE.rglob("*") if path.suffix in (".py", ".toml"))
+    look = repr([(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in sources])
+    if not target.is_file() or not noted.is_file() or noted.read_text(encoding="utf-8") != look:
+        content = zipapp()
+        if not target.is_file() or target.read_bytes() != content:
+            write_atomically(target, content, mode=0o755)
+        write_atomically(noted, look)
+    return target
+
+
+def zipapp() -> bytes:
+    """The checks as one file, its tables as JSON: Python 3.10 reads no TOML."""
+    entries = {"__main__.py": MAIN}
+    for path in sorted(SOURCE.rglob("*")):
+        name = f"verify/{path.relative_to(SOURCE).as_posix()}"
+        if path.suffix == ".py":
+            entries[name] = path.read_bytes()
+        elif path.suffix == ".toml" and path.parent.name == "data":
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            entries[f"{name.removesuffix('.toml')}.json"] = json.dumps(table, sort_keys=True).encode()
+    entries |= {f"verify/doctor/{name}": content for name, content in bake(SOURCE / "doctor").items()}
+    archive = io.BytesIO(LAUNCHER)
+    archive.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(archive, "a", zipfile.ZIP_STORED) as file:  # releases of zlib compress differently
+        for name, content in sorted(entries.items()):
+            info = zipfile.ZipInfo(name, EPOCH)
+            info.create_system = 3  # Unix, wherever it is built
+            info.external_attr = 0o644 << 16
+            file.writestr(info, content)
+    return archive.getvalue()
+
+
+def verify(
+    session: Session,
+    *,
+    prefix: str,
+    environment: str | None = None,
+    level: Level = "standard",
+    expect: Mapping[str, Any] | None = None,
+    root: bool = False,
+) -> Verified:
+    """Run the checks on a host in one round trip, and a second one when its tool is not this release's.
+
+    `environment` is the digest of one that is not live yet; null is the live one. `expect` holds `stack` and `gpus`;
+    without it the environment's own Stack is compared with. Raises TransportError.
+    """
+    tool = zipapp()
+    place = f"envs/{environment}" if environment else "current"
+    command = _SCRIPT.format(
+        prefix=shlex.quote(prefix.rstrip("/")),
+        environment=shlex.quote(place),
+        digest=hashlib.sha256(tool).hexdigest(),
+        level=level,
+        expect=" --expect -" if expect else "",
+        no_environment=NO_ENVIRONMENT,
+        other_tool=OTHER_TOOL,
+    )
+    asked = json.dumps(dict(expect)) if expect else None
+    limit_s = RUN_DEADLINE_S[level] + GRACE_S
+    try:
+        done = session.run(command, stdin=asked, timeout_s=limit_s, root=root)
+        if done.rc == OTHER_TOOL:
+            session.run(f"mkdir -p {shlex.quote(f'{prefix}/bin')}", root=root)
+            session.write(f"{prefix}/bin/verify.pyz", tool, mode=0o755, root=root)
+            done = session.run(command, stdin=asked, timeout_s=limit_s, root=root)
+    except RemoteCommandError as error:
+        return _broken(session.host, error.text, remedy=error.hint)
+    return read(session.host, done, environment=f"{prefix.rstrip('/')}/{place}")
+
+
+def verify_here(*, prefix: str, level: Level = "standard", expect: Mapping[str, Any] | None = None) -> Verified:
+    """Check this machine's own installation, as whoever calls."""
+    from provision.remote.local import LocalSession  # noqa: PLC0415 - only this command needs it without an inventory
+
+    return verify(LocalSession("localhost", Connection(kind="local")), prefix=prefix, level=level, expect=expect)
+
+
+def read(host: str, done: Completed, *, environment: str) -> Verified:
+    """What a host's answer means: its records, or one that says why there are none. `environment` is its folder."""
+    if done.rc == NO_ENVIRONMENT:
+        text = f"no environment at {environment}"
+        return _broken(host, text, remedy="install it first: ./firstlight provision")
+    try:
+        document = json.loads(done.stdout)
+        checks = [_record(host, check) for check in document["checks"]]
+    except (ValueError, ValidationError, KeyError, TypeError) as error:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-TAIL_LINES:]
+        text = f"the checks ended with exit code {done.rc} and without a document: {said[-1] if said else 'no output'}"
+        evidence = {"output": "\n".join(said), "problem": f"{type(error).__name__}: {error}"}
+        return _broken(
+            host, text, evidence=evidence, remedy=f"run on the host: {environment}/bin/python -c 'import torch'"
+        )
+    if not checks:
+        return _broken(host, "the checks answered with an empty list")
+    return Verified(tuple(checks), {**document, "host": host, "checks": [check.model_dump() for check in checks]})
+
+
+def checks_table(checks: Sequence[CheckRecord]) -> Table:
+    """The records for a terminal: a row a check, its remedy below its reason where it did not pass."""
+    from rich.table import Table  # noqa: PLC0415 - a JSON run does not pay for it
+    from rich.text import Text  # noqa: PLC0415
+
+    colours = {"ok": "green", "skip": "dim", "warn": "yellow", "fail": "red", "error": "red"}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("host", "status", "check", "device"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("seconds", justify="right")
+    table.add_column("reason", overflow="fold")
+    for check in checks:
+        passed = check.status in ("ok", "skip")
+        reason = check.reason if passed or not check.remedy else f"{check.reason}\nremedy: {check.remedy}"
+        cells = (check.host or "", check.id, check.device or "", f"{check.seconds:.2f}", reason)
+        host, *rest = map(Text, cells)  # as text: what a host says is no markup
+        table.add_row(host, Text(check.status, style=colours[check.status]), *rest)
+    return table
+
+
+def _record(host: str, check: Mapping[str, Any]) -> CheckRecord:
+    """A check of the tool's document; keys of another release are left out, the host is the inventory's name."""
+    figures = tuple(Figure(**_known(figure, Figure.model_fields)) for figure in check.get("figures") or ())
+    return CheckRecord(**{**_known(check, CheckRecord.model_fields), "figures": figures, "host": host})
+
+
+def _known(values: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key in fields}
+
+
+def _broken(host: str, text: str, *, evidence: Any = None, remedy: str | None = None) -> Verified:
+    check = CheckRecord(
+        id=FRAME, family="frame", status="error", host=host, reason=text, evidence=evidence, remedy=remedy
+    )
+    document = {"schema_version": 1, "status": "error", "host": host, "started_at": utc_now(), "seconds": 0.0}
+    return Verified((check,), cast("dict[str, Any]", {**document, "checks": [check.model_dump()]}))

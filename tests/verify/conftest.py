@@ -1,0 +1,34 @@
+"""What the tests of `verify` share."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.verify.torch_environment import IN_TORCH, TorchMissingError
+from tests.verify.torch_environment import torch_python as make_torch_python
+
+HERE = Path(__file__).parent
+
+# Run by test_in_torch.py in an environment that has torch; this one has none.
+collect_ignore = [] if importlib.util.find_spec("torch") else ["in_torch"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests the one test of test_in_torch.py stands for."""
+    if told := terminalreporter.config.stash.get(IN_TORCH, None):
+        terminalreporter.write_line(f"tests/verify/in_torch: {told}")
+
+
+@pytest.fixture(scope="session")
+def torch_python() -> Path:
+    """The Python of an environment with torch; without it the test fails in CI and skips elsewhere, with uv's words."""
+    try:
+        return make_torch_python()
+    except TorchMissingError as error:
+        if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET"):
+            pytest.fail(f"torch could not be had: {error}")
+        pytest.skip(f"torch could not be had, the checks themselves go UNTESTED: {error}")

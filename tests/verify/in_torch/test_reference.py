@@ -1,0 +1,95 @@
+"""The reference equals the formula as it is written, however it is cut into tiles."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from verify.reference import attention, bottom_right
+
+
+def formula(query: Any, key: Any, value: Any, visible: Any) -> Any:
+    """softmax(q k' s) v in float64, row by row, with the whole matrix of scores in memory; nothing seen gives zeros."""
+    groups = query.shape[1] // key.shape[1]
+    key = key.double().repeat_interleave(groups, 1)
+    value = value.double().repeat_interleave(groups, 1)
+    scores = query.double() @ key.transpose(2, 3) * query.shape[3] ** -0.5
+    scores = scores.masked_fill(~visible, -math.inf)
+    return torch.softmax(scores, 3).nan_to_num(nan=0.0) @ value
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> dict[str, Any]:
+    queries, keys, dim = draw(st.integers(1, 40)), draw(st.integers(1, 40)), draw(st.integers(1, 24))
+    key_heads, groups, batch = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    spread = draw(st.sampled_from([1e-3, 1.0, 5.0]))
+    query = torch.randn(batch, key_heads * groups, queries, dim, generator=generator, dtype=torch.float64) * spread
+    key = torch.randn(batch, key_heads, keys, dim, generator=generator, dtype=torch.float64)
+    value = torch.randn(batch, key_heads, keys, dim + 1, generator=generator, dtype=torch.float64)
+    diagonal = draw(st.one_of(st.none(), st.just(bottom_right(queries, keys)), st.integers(-45, 45)))
+    keep = None
+    if draw(st.booleans()):
+        keep = torch.rand(batch, 1, queries, keys, generator=generator) < draw(st.sampled_from([0.0, 0.1, 0.7]))
+    visible = torch.ones(queries, keys, dtype=torch.bool)
+    if diagonal is not None:
+        visible = visible.tril(diagonal)
+    visible = visible.expand(batch, 1, queries, keys) & (True if keep is None else keep)
+    return {"qkv": (query, key, value), "diagonal": diagonal, "keep": keep, "visible": visible}
+
+
+@given(problems(), st.integers(1, 50))
+def test_any_tiling_of_any_shape_equals_the_formula(problem: dict[str, Any], block: int) -> None:
+    query, key, value = problem["qkv"]
+    expected = formula(query, key, value, problem["visible"])
+    got = attention(*problem["qkv"], diagonal=problem["diagonal"], keep=problem["keep"], block=block)
+    assert got.dtype == torch.float64
+    assert (got - expected).abs().max() <= 1e-10
+
+
+@given(problems(), st.sampled_from([1e4, 1e8, 1e150]), st.integers(1, 50))
+def test_extreme_scores_stay_averages_of_the_values(problem: dict[str, Any], scale: float, block: int) -> None:
+    """Where exp() of any score would overflow, every output still lies between the values that it may see."""
+    query, key, value = problem["qkv"]
+    got = attention(query, key, value, diagonal=problem["diagonal"], keep=problem["keep"], scale=scale, block=block)
+    assert torch.isfinite(got).all()
+    groups = query.shape[1] // key.shape[1]
+    seen = problem["visible"][..., None]
+    values = value.repeat_interleave(groups, 1)[:, :, None]
+    highest = values.masked_fill(~seen, -math.inf).amax(3)
+    lowest = values.masked_fill(~seen, math.inf).amin(3)
+    sees = problem["visible"].any(3)[..., None]
+    assert torch.where(sees, (got <= highest + 1e-9) & (got >= lowest - 1e-9), got == 0).all()
+
+
+@given(problems())
+def test_a_query_that_sees_nothing_gives_zeros(problem: dict[str, Any]) -> None:
+    query, key, value = problem["qkv"]
+    got = attention(query, key, value, diagonal=-query.shape[2], block=7)
+    assert (got == 0).all()
+
+
+@given(problems(), st.floats(-50, 50))
+def test_a_constant_added_to_all_scores_changes_nothing(problem: dict[str, Any], shift: float) -> None:
+    """An added dimension in which every query is 1 and every key the same shifts all scores of a row alike."""
+    query, key, value = problem["qkv"]
+    wide_query = torch.cat([query, torch.ones_like(query[..., :1])], 3)
+    wide_key = torch.cat([key, torch.full_like(key[..., :1], shift)], 3)
+    options = {"diagonal": problem["diagonal"], "keep": problem["keep"], "scale": 0.3}
+    plain = attention(query, key, value, **options, block=9)
+    assert (attention(wide_query, wide_key, value, **options, block=9) - plain).abs().max() <= 1e-10
+
+
+def test_the_reference_takes_low_precision_as_it_is() -> None:
+    query = torch.randn(1, 2, 5, 8).bfloat16()
+    assert torch.equal(attention(query, query, query), attention(query.double(), query.double(), query.double()))
+
+
+def test_heads_that_do_not_divide_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 query heads cannot share 2 key heads equally"):
+        attention(torch.ones(1, 3, 1, 4), torch.ones(1, 2, 1, 4), torch.ones(1, 2, 1, 4))

@@ -1,0 +1,160 @@
+"""The command line, under a Python without torch: usage, exit codes, what stands where."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from verify.records import Check, Context, Figure, Outcome, worst
+from verify.registry import all_checks, select
+from verify.report import render
+from verify.runner import Injection, run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def verify(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "verify", *arguments]
+    return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--level", "deep"], "invalid choice: 'deep'"),
+        (["--only", "kernel"], "no check or family is named `kernel`"),
+        (["--skip", "kernels.gem"], "no check or family is named `kernels.gem`"),
+        (["--only", "kernels", "--skip", "kernels"], "nothing is left to check"),
+        (["--inject", "explosion"], "no fault is named `explosion`; there are wrong-result"),
+        (["--inject", "wrong-lock@kernels"], "`kernels` is no check or family that notices `wrong-lock`"),
+        (["--lock", "/nowhere/lock.txt"], "no lock at /nowhere/lock.txt"),
+        (["--expect", "/nowhere.json"], "No such file or directory: '/nowhere.json'"),
+        (["--prefix", "/nowhere"], "not to /nowhere/current; run /nowhere/current/bin/python"),
+        (["--frobnicate"], "unrecognized arguments: --frobnicate"),
+    ],
+)
+def test_a_wrong_option_exits_64_and_says_what_is_wrong(arguments: list[str], words: str) -> None:
+    done = verify(*arguments)
+    assert done.returncode == 64
+    assert words in done.stderr
+    assert "hint: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_expectations_that_are_no_object_are_refused() -> None:
+    done = verify("--expect", "-", stdin="[1, 2]")
+    assert (done.returncode, "- holds no JSON object" in done.stderr) == (64, True)
+
+
+def test_without_torch_nothing_is_ok_that_needs_it(tmp_path: Path) -> None:
+    done = verify("--level", "quick", "--json", "--write", str(tmp_path / "new" / "last.json"))
+    assert done.returncode == 3
+    document = json.loads(done.stdout)
+    assert json.loads((tmp_path / "new" / "last.json").read_text()) == document
+    statuses = {check["id"]: check["status"] for check in document["checks"]}
+    assert statuses["libraries.torch_build"] == "fail"
+    assert {statuses[check.id] for check in all_checks() if "torch" in check.needs and check.id in statuses} == {
+        "error"
+    }
+    assert all(
+        "No module named 'torch'" in check["reason"] for check in document["checks"] if check["status"] == "error"
+    )
+
+
+def test_the_list_names_every_check_with_what_it_proves(snapshot: object) -> None:
+    done = verify("--list", "--level", "full")
+    assert done.returncode == 0
+    assert done.stdout == snapshot
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    ids = [row["id"] for row in json.loads(verify("--list", "--level", "full", "--json").stdout)]
+    assert ids == [check.id for check in all_checks()]
+    assert ids == list(dict.fromkeys(ids))
+
+
+def test_levels_contain_one_another() -> None:
+    quick, standard, full = (
+        {row["id"] for row in json.loads(verify("--list", "--json", "--level", level).stdout)}
+        for level in ("quick", "standard", "full")
+    )
+    assert quick < standard <= full
+
+
+def test_a_family_stands_for_its_checks() -> None:
+    assert select(("kernels", "devices.cpu")) == {"kernels.gemm", "kernels.vector_add", "devices.cpu"}
+
+
+def checks() -> list[Check]:
+    """One check a status, and one that breaks."""
+
+    def answer(outcome: Outcome) -> Check:
+        return Check(f"kernels.{outcome.status}", "Proves nothing.", lambda _: outcome, faults=("slow",))
+
+    def broken(_: Context) -> Outcome:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    figures = (Figure("error", float("nan"), "share of bound", ceiling=1.0, source="a book"),)
+    return [
+        answer(Outcome("ok", "all is well")),
+        answer(Outcome("skip", "no such device")),
+        answer(Outcome("warn", "slower than it should be " * 8, figures, remedy="look at the fans")),
+        answer(Outcome("fail", "wrong", evidence={"call": "a @ b"})),
+        Check("kernels.broken", "Breaks.", broken),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("places", "status"),
+    [
+        ([0], "ok"),
+        ([1], "skip"),
+        ([0, 1], "ok"),
+        ([0, 2], "warn"),
+        ([2, 3], "fail"),
+        ([3, 4], "error"),
+        ([0, 4], "error"),
+    ],
+)
+def test_a_run_is_as_good_as_its_worst_check(places: list[int], status: str) -> None:
+    document = run([checks()[place] for place in places], Context())
+    assert document["status"] == status
+
+
+def test_nothing_checked_is_an_error() -> None:
+    assert worst([]) == "error"
+
+
+def test_the_table_is_readable(snapshot: object) -> None:
+    document = run(checks(), Context())
+    for record in document["checks"]:
+        record["seconds"] = 0.25
+        if record["evidence"] and "output" in record["evidence"]:
+            record["evidence"]["output"] = record["evidence"]["output"].splitlines()[-1]
+    table = render({**document, "seconds": 1.5, "python": "3.12.1", "torch": "2.13.0+cpu"})
+    assert table == snapshot
+    assert max(map(len, table.splitlines())) <= 100
+
+
+def test_a_document_is_json_even_where_a_figure_is_no_number() -> None:
+    document = run(checks(), Context())
+    (figure,) = next(check["figures"] for check in document["checks"] if check["id"] == "kernels.warn")
+    assert figure == {
+        "name": "error", "value": None, "unit": "share of bound", "floor": None, "ceiling": 1.0, "source": "a book",
+    }  # fmt: skip
+    json.dumps(document, allow_nan=False)
+
+
+def test_an_injected_fault_hits_only_its_target() -> None:
+    everything, one = Injection("slow", None), Injection("slow", "kernels.ok")
+    ok, broken = checks()[0], checks()[-1]
+    assert everything.hits(ok)
+    assert not everything.hits(broken)
+    assert one.hits(ok)
+    assert not one.hits(checks()[1])
+    assert Injection("hang", None).hits(broken)
+    assert Injection("hang", "kernels").hits(broken)
+    assert not Injection("hang", "devices").hits(broken)

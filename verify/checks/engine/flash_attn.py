@@ -1,0 +1,69 @@
+"""engine.flash_attn: the flash attention package that was planned is there and loads."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from verify.distributions import installed, same_version
+from verify.records import Check, Context, Outcome
+from verify.tables import table
+
+
+def _run(context: Context) -> Outcome:
+    plan: Mapping[str, Any] = context.stack.get("flash_attn") or {}
+    if "stale-library" in context.faults:
+        plan = {"provider": "wheel", "package": {"version": "0.0.0"}}
+    package = plan.get("package")
+    found = installed().get("flash-attn")
+    version = found[0].version if found else None
+    if version or package:
+        return judge_package(version, package and package["version"], _problem("flash_attn") if version else None)
+    if plan.get("provider") == "bundled":
+        return _bundled((context.stack.get("attention") or {}).get("generation"))
+    return Outcome("skip", "no flash-attn package is installed, and none is planned")
+
+
+def judge_package(version: str | None, planned: str | None, problem: str | None) -> Outcome:
+    """`version` installed and `planned`, null when there is none; `problem` what its import said."""
+    again = "install the environment anew from its lock: ./firstlight provision"
+    if version is None:
+        return Outcome("fail", f"flash-attn {planned} is planned and not installed", remedy=again)
+    if planned and not same_version(version, planned):
+        return Outcome("fail", f"flash-attn is {version}, and the Stack says {planned}", remedy=again)
+    if problem:
+        remedy = "a flash-attn wheel fits one torch release, CUDA major and C++ ABI; remove it or take the exact one"
+        return Outcome("fail", f"flash-attn {version} does not import: {problem}", remedy=remedy)
+    return Outcome("ok", f"flash-attn {version} imports")
+
+
+def _bundled(generation: int | None) -> Outcome:
+    names = table("flash_attn")["bundled"]
+    wanted = [row["module"] for row in names if generation in (None, row["generation"])]
+    problems = {name: _problem(name) for name in wanted}
+    working = [name for name, problem in problems.items() if problem is None]
+    evidence = {"import": problems}
+    if working:
+        return Outcome("ok", f"vLLM's own flash attention loads: {', '.join(working)}", evidence=evidence)
+    text = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
+    return Outcome("fail", f"vLLM's own flash attention does not load: {text}", evidence=evidence)
+
+
+def _problem(module: str) -> str | None:
+    try:
+        importlib.import_module(module)
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+CHECK = Check(
+    id="engine.flash_attn",
+    proves="The flash attention that the Stack says (vLLM's own or the package) is installed, right in version, and loads.",
+    run=_run,
+    level="standard",
+    needs=("torch",),
+    faults=("stale-library",),
+    deadline_s=120.0,
+)

@@ -1,0 +1,43 @@
+"""kernels.vector_add: a kernel ran."""
+
+from __future__ import annotations
+
+from verify.inputs import finish, normal, spoil
+from verify.records import Check, Context, Figure, Outcome
+
+ELEMENTS = 1 << 20
+
+
+def _run(context: Context) -> Outcome:
+    import torch
+
+    device = context.device or "cpu"
+    one, other = (normal(ELEMENTS, seed=seed, dtype="float32") for seed in (1, 2))
+    result = one.to(device) + other.to(device)
+    done = finish(device)
+    result = result.cpu()
+    if "wrong-result" in context.faults:
+        result = spoil(result)
+    # The sum of two float32 numbers is exact in float64, so rounding that once is the only right answer.
+    expected = (one.double() + other.double()).float()
+    wrong = int((result != expected).sum())
+    figures = (
+        Figure("elements", ELEMENTS, "count"),
+        Figure("wrong elements", wrong, "count", ceiling=0, source="IEEE 754: addition is rounded once"),
+    )
+    evidence = {"call": "a + b, float32", **done}
+    if wrong:
+        place = int(torch.nonzero(result != expected)[0])
+        text = f"{wrong} of {ELEMENTS} sums are wrong, the first at {place}: {result[place]} for {expected[place]}"
+        return Outcome("fail", text, figures, evidence, remedy="run it again; the device is not to be trusted")
+    return Outcome("ok", f"{ELEMENTS} sums are right to the bit", figures, evidence)
+
+
+CHECK = Check(
+    id="kernels.vector_add",
+    proves="A kernel runs on the device, ends, and adds a million numbers right to the bit.",
+    run=_run,
+    needs=("torch",),
+    each_device=True,
+    faults=("wrong-result",),
+)

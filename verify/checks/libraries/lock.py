@@ -1,0 +1,56 @@
+"""libraries.lock: what is installed is what was locked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from verify.distributions import installed, parse_lock, same_version
+from verify.records import Check, Context, Figure, Outcome
+
+SHOWN = 5
+
+
+def _run(context: Context) -> Outcome:
+    if context.lock is None:
+        return Outcome("error", "no lock")
+    locked = parse_lock(context.lock.read_text())
+    if "wrong-lock" in context.faults:
+        locked = {**locked, next(iter(locked), "torch"): "0.0.0"}
+    here = {name: [distribution.version for distribution in found] for name, found in installed().items()}
+    return judge(locked, here, str(context.lock))
+
+
+def judge(locked: Mapping[str, str], here: Mapping[str, Sequence[str]], source: str) -> Outcome:
+    """Compare by name and version; `here` may hold several versions of a name, which is a fault of its own."""
+    twice = [f"{name} {' and '.join(versions)}" for name, versions in here.items() if len(versions) > 1]
+    missing = sorted(set(locked) - set(here))
+    extra = sorted(set(here) - set(locked))
+    other = [
+        f"{name} {here[name][0]}, locked {version}"
+        for name, version in locked.items()
+        if name in here and not same_version(here[name][0], version)
+    ]
+    figures = (Figure("distributions locked", len(locked), "count"), Figure("installed", len(here), "count"))
+    faults = {"installed twice": twice, "another version": other, "missing": missing, "not in the lock": extra}
+    told = [f"{kind}: {_some(names)}" for kind, names in faults.items() if names]
+    evidence = {"lock": source, **{kind: names for kind, names in faults.items() if names}}
+    if told:
+        remedy = "install the environment anew from its lock: ./firstlight provision"
+        return Outcome("fail", "; ".join(told), figures, evidence, remedy)
+    if not locked:
+        return Outcome("error", f"{source} locks nothing", figures, evidence)
+    return Outcome("ok", f"all {len(locked)} distributions are those of the lock", figures, evidence)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+CHECK = Check(
+    id="libraries.lock",
+    proves="The installed distributions are those of the lock: every name and version, none more, none missing.",
+    run=_run,
+    needs=("lock",),
+    faults=("wrong-lock",),
+)

@@ -1,0 +1,52 @@
+"""libraries.torch_build: torch is the build that was planned, and this environment's own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from verify.records import Check, Context, Outcome
+
+
+def _run(context: Context) -> Outcome:
+    if context.torch_problem:
+        remedy = "its text names the missing library or symbol; install the environment anew"
+        return Outcome("fail", f"torch does not import: {context.torch_problem}", remedy=remedy)
+    import torch
+
+    version = "0.0.0+stale" if "stale-library" in context.faults else str(torch.__version__)
+    planned = context.stack.get("torch") or ({"version": "1.0.0"} if "stale-library" in context.faults else {})
+    built_for = {"cuda": torch.version.cuda, "hip": torch.version.hip}
+    return judge(version, planned.get("version"), planned.get("variant"), Path(torch.__file__), built_for)
+
+
+def judge(
+    version: str, planned: str | None, variant: str | None, file: Path, built_for: dict[str, str | None]
+) -> Outcome:
+    """`planned` is a release without local part, `variant` `cpu`, `cu130`, `rocm7.0`; null when there is no plan."""
+    evidence = {"version": version, "file": str(file), **built_for}
+    if Path(sys.prefix).resolve() not in file.resolve().parents:
+        text = f"torch comes from {file.parent}, outside the environment {sys.prefix}"
+        return Outcome("fail", text, evidence=evidence, remedy="unset PYTHONPATH")
+    if planned and version.partition("+")[0] != planned:
+        return Outcome("fail", f"torch is {version}, and the Stack says {planned}", evidence=evidence)
+    actual = _variant(built_for)
+    if variant and variant != actual:
+        return Outcome("fail", f"torch is built for {actual}, and the Stack says {variant}", evidence=evidence)
+    return Outcome("ok", f"torch {version}, built for {actual}", evidence=evidence)
+
+
+def _variant(built_for: dict[str, str | None]) -> str:
+    if built_for["cuda"]:
+        return "cu" + "".join(built_for["cuda"].split(".")[:2])
+    if built_for["hip"]:
+        return "rocm" + ".".join(built_for["hip"].split(".")[:2])
+    return "cpu"
+
+
+CHECK = Check(
+    id="libraries.torch_build",
+    proves="torch imports, is the release and the build that the Stack says, and comes from this environment.",
+    run=_run,
+    faults=("stale-library",),
+)

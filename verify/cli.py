@@ -1,0 +1,170 @@
+"""The command line: data to stdout, everything else to stderr, the exit code from the worst check."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NoReturn
+
+from verify import VERSION
+from verify.faults import FAULTS
+from verify.records import EXIT_CODES, LEVELS, USAGE_EXIT, Check, Context
+from verify.registry import all_checks, select
+from verify.report import render, render_list
+from verify.runner import Injection, run
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """A usage error exits 64: 2 means that a check failed."""
+        self.print_usage(sys.stderr)
+        self.exit(USAGE_EXIT, f"error: {message}\n\nhint: --help explains every option, --list names every check\n")
+
+
+def main(arguments: list[str]) -> int:
+    """Run the checks that the arguments ask for, or the doctor; returns the exit code."""
+    if arguments[:1] == ["doctor"]:
+        from verify.doctor import cli as doctor
+
+        return doctor.main(arguments[1:], program="verify doctor")
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        checks = _chosen(options)
+        injections = [_injection(text) for text in options.inject]
+    except KeyError as error:
+        parser.error(f"no check or family is named `{error.args[0]}`")
+    except ValueError as error:
+        parser.error(str(error))
+    if options.list:
+        _print_list(checks, as_json=options.json)
+        return 0
+    try:
+        context = _context(options)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    document = run(checks, context, injections, options.deadline)
+    text = json.dumps(document, indent=2) + "\n"
+    if options.write:
+        _write_atomically(options.write, text)
+    sys.stdout.write(text if options.json else render(document))
+    return EXIT_CODES[document["status"]]
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="verify",
+        description="Proof that this host computes, and computes right.",
+        epilog="exit codes: 0 all ok or skipped, 1 a warning, 2 a failure, 3 a check could not tell, 64 usage; "
+        "`doctor FILE...` instead names causes of failures: doctor --help",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"verify {VERSION}")
+    parser.add_argument("--level", choices=LEVELS, default="standard", help="how much to check (default: standard)")
+    parser.add_argument("--only", metavar="NAME", action="append", default=[], help="a check or family; repeatable")
+    parser.add_argument("--skip", metavar="NAME", action="append", default=[], help="a check or family; repeatable")
+    parser.add_argument("--list", action="store_true", help="name the checks of this level, run none")
+    parser.add_argument("--json", action="store_true", help="the whole document on stdout")
+    parser.add_argument(
+        "--write", metavar="FILE", type=Path, help="write the document here as well, whole or not at all"
+    )
+    parser.add_argument(
+        "--prefix", metavar="DIR", type=Path, help="installation to check (default: this environment's)"
+    )
+    parser.add_argument("--lock", metavar="FILE", type=Path, help="lock to compare with (default: the installation's)")
+    parser.add_argument("--expect", metavar="FILE", help="JSON with `stack` and `gpus` as planned; - reads stdin")
+    parser.add_argument("--deadline", metavar="SECONDS", type=float, help="let no check run longer than this")
+    parser.add_argument(
+        "--inject",
+        metavar="FAULT[@NAME]",
+        action="append",
+        default=[],
+        help=f"spoil what the checks (or one of them) observe, to see that they notice: {', '.join(FAULTS)}",
+    )
+    return parser
+
+
+def _chosen(options: argparse.Namespace) -> list[Check]:
+    level = LEVELS.index(options.level)
+    only = select(tuple(options.only))
+    skipped = select(tuple(options.skip))
+    chosen = [
+        check
+        for check in all_checks()
+        if check.id not in skipped and (check.id in only if only else LEVELS.index(check.level) <= level)
+    ]
+    if not chosen:
+        raise ValueError("nothing is left to check after --only and --skip")
+    return chosen
+
+
+def _injection(text: str) -> Injection:
+    fault, _, target = text.partition("@")
+    if fault not in FAULTS:
+        raise ValueError(f"no fault is named `{fault}`; there are {', '.join(FAULTS)}")
+    injection = Injection(fault, target or None)
+    if not any(injection.hits(check) for check in all_checks()):
+        raise ValueError(f"`{target}` is no check or family that notices `{fault}`")
+    return injection
+
+
+def _context(options: argparse.Namespace) -> Context:
+    """What the run knows. The environment's own lock and Stack are taken where none is named."""
+    environment = Path(sys.prefix).resolve()
+    prefix: Path | None = environment.parent.parent if environment.parent.name == "envs" else None
+    if options.prefix:
+        prefix = options.prefix.resolve()
+        current = (options.prefix / "current").resolve()
+        if current != environment:
+            raise ValueError(
+                f"this Python belongs to {environment}, not to {current}; run {options.prefix}/current/bin/python"
+            )
+    if options.lock and not options.lock.is_file():
+        raise ValueError(f"no lock at {options.lock}")
+    lock, stack = options.lock or environment / "lock.txt", environment / "stack.json"
+    expect = _json_object(options.expect) if options.expect else {}
+    if not options.expect and stack.is_file():
+        expect = {"stack": _json_object(stack)}
+    return Context(level=options.level, prefix=prefix, lock=lock if lock.is_file() else None, expect=expect)
+
+
+def _json_object(path: str | Path) -> dict[str, Any]:
+    content = json.loads(sys.stdin.read() if path == "-" else Path(path).read_text())
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object")  # noqa: TRY004 - wrong input, reported like the other ones
+    return content
+
+
+def _print_list(checks: list[Check], *, as_json: bool) -> None:
+    rows = [
+        {
+            "id": check.id,
+            "family": check.family,
+            "level": check.level,
+            "proves": check.proves,
+            "needs": list(check.needs),
+            "each_device": check.each_device,
+            "faults": list(check.faults),
+        }
+        for check in checks
+    ]
+    sys.stdout.write(json.dumps(rows, indent=2) + "\n" if as_json else render_list(rows))
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,38 @@
+"""Test data: the same on every host and in every run, made on the CPU, so that no device has a say in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def normal(*shape: int, seed: int, dtype: str) -> Tensor:
+    """Normally distributed numbers, rounded to the dtype."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator).to(getattr(torch, dtype))
+
+
+def spoil(result: Tensor) -> Tensor:
+    """A copy in which the largest element is off by one part in a hundred."""
+    spoiled = result.clone().flatten()
+    place = spoiled.abs().argmax()
+    spoiled[place] = spoiled[place] * 1.01
+    return spoiled.reshape(result.shape)
+
+
+def finish(device: str) -> dict[str, Any]:
+    """Wait for all work on a device by an event of its own, and say so; nothing to wait for on the CPU."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return {"device": device}
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    event.synchronize()
+    return {"device": device, "name": torch.cuda.get_device_name(device), "event completed": event.query()}

@@ -1,0 +1,122 @@
+"""What a check is, and what it answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Status = Literal["ok", "warn", "fail", "skip", "error"]
+Level = Literal["quick", "standard", "full"]
+
+LEVELS: tuple[Level, ...] = ("quick", "standard", "full")
+"""Each level runs its own checks and those of the levels before it."""
+
+SEVERITY: tuple[Status, ...] = ("skip", "ok", "warn", "fail", "error")
+"""From best to worst. An error is worst of all: unknown is never ok."""
+
+EXIT_CODES: Mapping[Status, int] = {"ok": 0, "skip": 0, "warn": 1, "fail": 2, "error": 3}
+USAGE_EXIT = 64
+
+RUN_DEADLINE_S: Mapping[Level, float] = {"quick": 120.0, "standard": 300.0, "full": 840.0}
+"""For a whole run, importing torch included: a bound for what the checks' own deadlines do not cover."""
+
+FRAME = "frame.run"
+"""The id under which a run that could not be done is reported."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number that was measured. `floor` and `ceiling` are the thresholds it was judged by, `source` where they stand."""
+
+    name: str
+    value: float | None
+    unit: str
+    floor: float | None = None
+    ceiling: float | None = None
+    source: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; a number that JSON cannot hold (infinity, NaN) is null."""
+        numbers = {"value": self.value, "floor": self.floor, "ceiling": self.ceiling}
+        finite = {key: number if number is None or math.isfinite(number) else None for key, number in numbers.items()}
+        return {"name": self.name, "unit": self.unit, "source": self.source, **finite}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A check's answer. `evidence` holds the call or command and a raw excerpt; `remedy` the next thing to do."""
+
+    status: Status
+    reason: str
+    figures: tuple[Figure, ...] = ()
+    evidence: Any = None
+    remedy: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {
+            "status": self.status,
+            "reason": self.reason,
+            "figures": [figure.as_json() for figure in self.figures],
+            "evidence": self.evidence,
+            "remedy": self.remedy,
+        }
+
+
+@dataclass(frozen=True)
+class Context:
+    """All that a check may know of the run. Nothing in it touches a device."""
+
+    level: Level = "standard"
+    prefix: Path | None = None
+    lock: Path | None = None
+    expect: Mapping[str, Any] = field(default_factory=dict)
+    """`stack`: the planned Stack; `gpus`: how many torch shall see."""
+    faults: frozenset[str] = frozenset()
+    """The injected faults that hold for this check."""
+    torch_problem: str | None = None
+    """Why torch could not be imported; null when it was."""
+    devices: tuple[str, ...] = ()
+    device: str | None = None
+    """`cpu`, `cuda:0` ...: the one that this call shall check, for checks that run on each device."""
+
+    @property
+    def stack(self) -> Mapping[str, Any]:
+        """The planned Stack, empty when none was given."""
+        stack: Mapping[str, Any] = self.expect.get("stack") or {}
+        return stack
+
+    def reaches(self, level: Level) -> bool:
+        """Whether this run includes a level."""
+        return LEVELS.index(level) <= LEVELS.index(self.level)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One statement that can be verified on a host."""
+
+    id: str
+    """`family.name`."""
+    proves: str
+    """One sentence."""
+    run: Callable[[Context], Outcome]
+    level: Level = "quick"
+    needs: tuple[str, ...] = ()
+    """Names of verify/needs.py."""
+    each_device: bool = False
+    faults: tuple[str, ...] = ()
+    """The injected faults that this check must notice, beside a crash and a hang."""
+    deadline_s: float = 60.0
+
+    @property
+    def family(self) -> str:
+        """The part of the id before the dot."""
+        return self.id.partition(".")[0]
+
+
+def worst(statuses: list[Status]) -> Status:
+    """The status of a whole run: that of its worst check, `error` when nothing ran at all."""
+    return max(statuses, key=SEVERITY.index, default="error")

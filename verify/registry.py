@@ -1,0 +1,35 @@
+"""Finds the checks: every module under `checks/` that holds a CHECK. Adding a check is adding a file."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+
+from verify import checks
+from verify.records import Check
+
+FAMILIES = ("devices", "libraries", "kernels", "attention", "engine")
+"""The order in which results are told."""
+
+
+@cache
+def all_checks() -> tuple[Check, ...]:
+    """Every check, by family and then by id. Importing them imports no torch."""
+    found = [
+        importlib.import_module(module.name).CHECK
+        for module in pkgutil.walk_packages(checks.__path__, f"{checks.__name__}.")
+        if not module.ispkg
+    ]
+    return tuple(sorted(found, key=lambda check: (FAMILIES.index(check.family), check.id)))
+
+
+def select(names: tuple[str, ...]) -> frozenset[str]:
+    """The ids that names stand for; a name is an id or a family. Raises KeyError with the first unknown name."""
+    chosen: set[str] = set()
+    for name in names:
+        matching = {check.id for check in all_checks() if name in (check.id, check.family)}
+        if not matching:
+            raise KeyError(name)
+        chosen |= matching
+    return frozenset(chosen)

@@ -1,0 +1,30 @@
+"""Facts about the outside world, as tables: TOML in the repository, JSON inside the zipapp."""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+from functools import cache
+from typing import Any
+
+
+@cache
+def table(name: str) -> dict[str, Any]:
+    """The table `data/NAME`. Raises FileNotFoundError when it is in neither form."""
+    baked = _read(f"data/{name}.json")
+    if baked is not None:
+        content: dict[str, Any] = json.loads(baked)
+        return content
+    source = _read(f"data/{name}.toml")
+    if source is None:
+        raise FileNotFoundError(f"data/{name}.toml")
+    import tomllib  # Python 3.11: only the repository's own interpreter comes here
+
+    return tomllib.loads(source.decode())
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        return pkgutil.get_data("verify", path)
+    except OSError:  # zipimport raises no narrower one for a file that the archive does not hold
+        return None

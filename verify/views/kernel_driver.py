@@ -1,0 +1,29 @@
+"""NVIDIA GPUs as the loaded kernel module lists them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from verify.views import Gpu, pci_address
+
+FOLDER = Path("/proc/driver/nvidia")
+
+
+def gpus(folder: Path = FOLDER) -> tuple[Gpu, ...] | None:
+    """In PCI order; null where no module of NVIDIA is loaded."""
+    if not (folder / "version").exists():
+        return None
+    return tuple(_gpu(entry) for entry in sorted((folder / "gpus").glob("*/information")))
+
+
+def _gpu(information: Path) -> Gpu:
+    fields = {}
+    for line in information.read_text().splitlines():
+        key, _, value = line.partition(":")
+        fields[key.strip()] = value.strip()
+    uuid = fields.get("GPU UUID", "")
+    return Gpu(
+        pci=pci_address(fields.get("Bus Location") or information.parent.name),
+        uuid=uuid if uuid.startswith("GPU-") and "?" not in uuid else None,  # question marks until a first use
+        name=fields.get("Model"),
+    )

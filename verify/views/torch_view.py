@@ -1,0 +1,37 @@
+"""GPUs as torch lists them. Everything but `built_for_gpus` touches the driver: call it in a process of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from verify.views import Gpu
+
+
+def built_for_gpus() -> bool:
+    """Whether this torch is a CUDA or ROCm build."""
+    import torch
+
+    return torch.version.cuda is not None or torch.version.hip is not None
+
+
+def gpu_count() -> int:
+    """How many GPUs torch can use."""
+    import torch
+
+    return int(torch.cuda.device_count())
+
+
+def gpus() -> tuple[Gpu, ...]:
+    """The GPUs in torch's order, which CUDA_DEVICE_ORDER and CUDA_VISIBLE_DEVICES decide."""
+    import torch
+
+    return tuple(_gpu(torch.cuda.get_device_properties(index)) for index in range(gpu_count()))
+
+
+def _gpu(properties: Any) -> Gpu:
+    """Older releases of torch know neither UUID nor PCI address."""
+    uuid = getattr(properties, "uuid", None)
+    pci = None
+    if hasattr(properties, "pci_bus_id"):
+        pci = f"{properties.pci_domain_id:04x}:{properties.pci_bus_id:02x}:{properties.pci_device_id:02x}.0"
+    return Gpu(pci, f"GPU-{uuid}" if uuid else None, str(properties.name), int(properties.total_memory))
