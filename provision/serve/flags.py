@@ -1,0 +1,196 @@
+"""The command line and environment that vLLM is started with: a function of Stack, settings, facts and model alone.
+
+Nothing volatile goes in (free memory, running processes), so that the same host gives the same command on every run.
+No secret goes in: the API key reaches the server by the 0600 file of its service.
+"""
+
+from __future__ import annotations
+
+from provision.errors import InventoryError, ServeError
+from provision.models.base import Record
+from provision.models.facts import HostFacts
+from provision.models.settings import Settings
+from provision.models.stack import AttentionPlan, Stack
+from provision.serve.devices import Devices, capability_key, choose_devices
+from provision.serve.model import ServedModel
+from provision.serve.options import has, options, owned_options, owned_variables
+
+PLUGIN = "firstlight_attention"
+
+
+class ServeCommand(Record):
+    """What the service runs."""
+
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+    devices: Devices
+    served_name: str
+
+
+def serve_command(
+    stack: Stack, settings: Settings, facts: HostFacts, *, prefix: str, model: ServedModel
+) -> ServeCommand:
+    """Render `vllm serve` for one host.
+
+    Raises InventoryError when `vllm_args` or `env` set what a setting owns, or the cards do not suffice;
+    ServeError when the Stack has no vLLM.
+    """
+    if stack.vllm is None or stack.attention is None:
+        raise ServeError("this Stack has no vLLM to serve with", hint="set firstlight_vllm to `latest` or a version")
+    devices = choose_devices(stack, settings, facts, attention_heads=model.attention_heads)
+    served_name = settings.served_model_name or model.name
+    argv = [
+        f"{prefix}/current/bin/vllm",
+        "serve",
+        model.folder(prefix),
+        "--served-model-name",
+        served_name,
+        "--host",
+        settings.bind,
+        "--port",
+        str(settings.port),
+        "--dtype",
+        _dtype(settings, devices),
+        *_split_options(devices),
+        *_length_options(settings, model),
+        *_memory_options(stack.vllm.version, settings, facts, devices, model),
+        *_attention_options(stack.vllm.version, stack.attention),
+    ]
+    if _is_eager(model, devices):
+        argv.append("--enforce-eager")
+    _refuse_owned(settings)
+    return ServeCommand(
+        argv=(*argv, *settings.vllm_args),
+        environment=_environment(stack, settings, facts, prefix=prefix, model=model, devices=devices),
+        devices=devices,
+        served_name=served_name,
+    )
+
+
+def _is_eager(model: ServedModel, devices: Devices) -> bool:
+    return model.kind == "builtin" and devices.platform == "cpu" and bool(options()["builtin"]["eager_on_cpu"])
+
+
+def _dtype(settings: Settings, devices: Devices) -> str:
+    """`auto` follows the model, but for cards that cannot compute in bfloat16."""
+    row = options()["dtype"]
+    capability = devices.compute_capability
+    if (
+        settings.dtype == "auto"
+        and capability
+        and capability_key(capability) < capability_key(row["bfloat16_capability"])
+    ):
+        return str(row["below"])
+    return settings.dtype
+
+
+def _split_options(devices: Devices) -> list[str]:
+    sizes = {
+        "--tensor-parallel-size": devices.tensor_parallel,
+        "--pipeline-parallel-size": devices.pipeline_parallel,
+        "--data-parallel-size": devices.data_parallel,
+    }
+    return [word for option, size in sizes.items() if size > 1 for word in (option, str(size))]
+
+
+def _length_options(settings: Settings, model: ServedModel) -> list[str]:
+    length = settings.max_model_len
+    if length is None and model.kind == "builtin":
+        length = options()["builtin"]["max_model_len"]
+    return [] if length is None else ["--max-model-len", str(length)]
+
+
+def _memory_options(
+    version: str, settings: Settings, facts: HostFacts, devices: Devices, model: ServedModel
+) -> list[str]:
+    share = settings.memory_share
+    if share is None and model.kind == "builtin" and devices.platform != "cpu":
+        share = options()["builtin"]["memory_share"]
+    words = [] if share is None else ["--gpu-memory-utilization", str(share)]
+    cache = _cache_bytes(settings, facts, devices, model)
+    if cache is not None and has("kv_cache_bytes", version):
+        words += [options()["kv_cache_bytes"]["option"], str(cache)]
+    return words
+
+
+def _cache_bytes(settings: Settings, facts: HostFacts, devices: Devices, model: ServedModel) -> int | None:
+    """The size of the key-value cache where vLLM should not choose it; null where it should."""
+    if model.kind == "builtin":
+        return int(options()["builtin"]["kv_cache_bytes"])
+    if devices.platform != "cpu" or settings.memory_share is not None:
+        return None
+    limits = [size for size in (facts.memory.total, facts.memory.cgroup_limit) if size]
+    row = options()["cpu"]
+    return max(int(min(limits, default=0) * row["kv_cache_share"]), int(row["kv_cache_least_bytes"]))
+
+
+def _attention_options(version: str, attention: AttentionPlan) -> list[str]:
+    """The backend by its option; releases before it are asked by a variable."""
+    return [options()["attention"]["option"], attention.flag or attention.backend] if has("attention", version) else []
+
+
+def _refuse_owned(settings: Settings) -> None:
+    owned = owned_options()
+    for word in settings.vllm_args:
+        option = word.partition("=")[0].replace("_", "-") if word.startswith("--") else word
+        if option in owned:
+            raise InventoryError(
+                f"firstlight_vllm_args sets `{option}`, which {owned[option]} sets already",
+                hint=f"take `{option}` out of firstlight_vllm_args and set {owned[option]}",
+            )
+    variables = owned_variables()
+    for name in settings.env:
+        if name in variables:
+            raise InventoryError(
+                f"firstlight_env sets `{name}`, which {variables[name]} sets already",
+                hint=f"take `{name}` out of firstlight_env and set {variables[name]}",
+            )
+
+
+def _environment(
+    stack: Stack, settings: Settings, facts: HostFacts, *, prefix: str, model: ServedModel, devices: Devices
+) -> dict[str, str]:
+    """Ours first, then the user's own; a list of allowed plugins keeps ours in."""
+    assert stack.vllm is not None
+    assert stack.attention is not None
+    cache = f"{prefix}/cache"
+    values = {
+        # What is not named below falls into HOME; the service's user has none of its own that it may write.
+        "HOME": cache,
+        "VLLM_CACHE_ROOT": f"{cache}/vllm",
+        "TORCHINDUCTOR_CACHE_DIR": f"{cache}/torchinductor",
+        "TRITON_CACHE_DIR": f"{cache}/triton",
+        "HF_HOME": f"{cache}/huggingface",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "FIRSTLIGHT_PROOF_DIR": f"{prefix}/run",
+        # A forked engine inherits locks and CUDA state; spawned ones also load the plugin for themselves.
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        # One host: its processes meet on the loopback, whatever addresses come and go.
+        "VLLM_HOST_IP": "127.0.0.1",
+        **_device_environment(devices, cache),
+    }
+    if not has("attention", stack.vllm.version):
+        values[options()["attention"]["environment_before"]] = stack.attention.flag or stack.attention.backend
+    if devices.platform == "cpu":
+        if model.kind == "builtin":
+            values["VLLM_CPU_OMP_THREADS_BIND"] = options()["builtin"]["cpu_threads"]
+        if _is_eager(model, devices):
+            values |= options()["builtin"]["eager_environment"]
+        cache_bytes = _cache_bytes(settings, facts, devices, model)
+        if cache_bytes is not None and not has("kv_cache_bytes", stack.vllm.version):
+            values[options()["kv_cache_bytes"]["environment_before"]] = str(max(cache_bytes // 2**30, 1))
+    values |= settings.env
+    if "VLLM_PLUGINS" in values:
+        names = [name for name in values["VLLM_PLUGINS"].split(",") if name and name != PLUGIN]
+        values["VLLM_PLUGINS"] = ",".join([*names, PLUGIN])
+    return dict(sorted(values.items()))
+
+
+def _device_environment(devices: Devices, cache: str) -> dict[str, str]:
+    """Cards by index: vLLM reads the list as numbers, and identifiers of cards or slices make it fail."""
+    listed = ",".join(map(str, devices.indexes))
+    if devices.platform == "cuda":
+        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": listed, "CUDA_CACHE_PATH": f"{cache}/cuda"}
+    return {"HIP_VISIBLE_DEVICES": listed} if devices.platform == "rocm" else {}

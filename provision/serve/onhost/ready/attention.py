@@ -1,0 +1,78 @@
+"""Which attention backend the layers of the running engine hold, by the notes of the plugin inside it. A part of ready.pyz."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from .service import Request, stat_fields
+
+BACKEND_LINE = re.compile(
+    r"Using (?:AttentionBackendEnum\.)?[A-Z][A-Z0-9_]+ (?:attention )?backend|Using Flash(?:Infer| ?Attention) (?:backend|version)"
+)
+GENERATION_LINE = re.compile(r"Using FlashAttention version (\d)")
+
+
+def descends_from(pid: int, ancestor: int) -> bool:
+    while pid > 1 and pid != ancestor:
+        found = stat_fields(pid)
+        pid = int(found[1]) if found else 0
+    return pid == ancestor and pid > 1
+
+
+def read_proofs(request: Request, main_pid: int) -> list[dict[str, Any]]:
+    """What the living processes of this service wrote of their layers; files of earlier starts do not count."""
+    proofs = []
+    for path in sorted((Path(request.prefix) / "run").glob("attention-*.json")):
+        try:
+            proof = json.loads(path.read_text())
+            pid, ticks = int(proof["pid"]), proof["start_ticks"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        now = stat_fields(pid)
+        if now and int(now[19]) == ticks and descends_from(pid, main_pid):
+            proofs.append(proof)
+    return proofs
+
+
+def prove_attention(
+    request: Request, proofs: list[dict[str, Any]], log: list[str]
+) -> tuple[dict[str, Any], str | None]:
+    """The record of asked and used, and what is wrong with it, if anything."""
+    holding = [proof for proof in proofs if proof["layers"]]
+    layers = [layer for proof in holding for layer in proof["layers"]]
+    held = Counter(canonical(layer["backend"]) for layer in layers)
+    generations = {layer["flash_attention_version"] for layer in layers} - {None}
+    evidence = [
+        f"{number} attention layers, engine processes: {len(holding)}, hold {backend} ({kind}, {dtype} on {device})"
+        for (backend, kind, dtype, device), number in Counter(
+            (canonical(layer["backend"]), layer["implementation"], layer["dtype"], layer["device"]) for layer in layers
+        ).items()
+    ]
+    evidence += list(dict.fromkeys(f"log: {line.strip()[:200]}" for line in log if BACKEND_LINE.search(line)))[:4]
+    logged = {int(found.group(1)) for line in log if (found := GENERATION_LINE.search(line))}
+    generation = next(iter(generations or logged)) if len(generations or logged) == 1 else None
+    used = next(iter(held)) if len(held) == 1 else None
+    problem = None
+    if len(holding) < request.processes:
+        reasons = [proof["problem"] for proof in proofs if proof["problem"]]
+        problem = (
+            f"{len(holding)} of {request.processes} engine processes say which attention backend their layers hold"
+            + (f": {reasons[0]}" if reasons else "")
+        )
+    elif set(held) != {canonical(request.asked)}:
+        holds = ", ".join(
+            f"{number} layer{'s hold' if number > 1 else ' holds'} {backend}" for backend, number in held.items()
+        )
+        problem = f"asked {canonical(request.asked)}, {holds}"
+    elif request.generation is not None and generation is not None and generation != request.generation:
+        problem = f"asked {canonical(request.asked)} generation {request.generation}, {len(layers)} layers hold generation {generation}"
+    return {"asked": canonical(request.asked), "used": used, "generation": generation, "evidence": evidence}, problem
+
+
+def canonical(backend: str | None) -> str:
+    """One name a backend: 0.8 to 0.10 add the engine's generation."""
+    return (backend or "unknown").removesuffix("_VLLM_V1")

@@ -1,0 +1,142 @@
+"""Prove on the host that the service answers right, by the attention backend that was asked for.
+
+    ready.pyz < REQUEST          # a JSON object, see Request
+
+Prints one JSON object: {"state": "ready" | "waiting" | "failed", "progress": TEXT, "resume": {...}, "record": {...}}.
+`waiting` after `slice_s` seconds without an answer: ask again, with `resume` put into the request. A service that died is
+`failed` at once, with the lines of its log that say why. Standard library only; the API key is read here and stays here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .answer import NotProvenError, Server, judge_builtin, judge_files
+from .attention import canonical, prove_attention, read_proofs
+from .reference import begin, wait_for
+from .service import Request, ServiceState, age_of, causes, last_lines, service_log, service_state
+
+POLL_S = 0.1
+STATE_POLL_S = 1.0
+
+
+@dataclass
+class Proof:
+    """The fields of the controller's ServeRecord."""
+
+    endpoint: str
+    ready: bool = False
+    attention: dict[str, Any] = field(default_factory=dict)
+    tokens_expected: list[int] = field(default_factory=list)
+    tokens_answered: list[int] = field(default_factory=list)
+    phases_s: dict[str, float] = field(default_factory=dict)
+    text: str | None = None
+    evidence: list[str] = field(default_factory=list)
+
+
+def prove(request: Request, server: Server, state: ServiceState, *, started_here: bool) -> Proof:
+    """The service answers /health: everything else that makes it ready."""
+    proof = Proof(endpoint=f"http://{request.host}:{request.port}/v1")
+    age, asked_at = age_of(state.main_pid), time.monotonic()
+    if started_here and age is not None:
+        proof.phases_s["health"] = round(age, 2)
+    proofs = read_proofs(request, state.main_pid)
+    proof.attention, problem = prove_attention(request, proofs, service_log(request, state))
+    dtype = next((str(layer["dtype"]) for each in proofs for layer in each["layers"]), "float32")
+    try:
+        if request.reference:
+            reference = wait_for(request)
+            proof.tokens_expected = reference["tokens"]
+            tokens, logprobs, first = server.greedy(reference["prompt"], len(reference["tokens"]))
+            proof.tokens_answered = tokens
+            proof.phases_s["first_answer"] = round(first - asked_at, 2)
+            if started_here and age is not None:
+                proof.phases_s["first_token"] = round(age + first - asked_at, 2)
+            proof.evidence = judge_builtin(reference, tokens, logprobs, dtype, server)
+        else:
+            proof.evidence = judge_files(request, dtype, server)
+    except (NotProvenError, OSError, ValueError, KeyError, TypeError) as wrong:
+        text = str(wrong) if isinstance(wrong, NotProvenError) else f"cannot judge the answer: {wrong!r}"
+        problem = f"{problem}; {text}" if problem else text
+        # An engine that died over the question says why in its log.
+        proof.evidence = causes(service_log(request, state))
+    if started_here and age is not None:
+        proof.phases_s["proven"] = round(age + time.monotonic() - asked_at, 2)
+    proof.ready, proof.text = problem is None, problem
+    return proof
+
+
+def wait_and_prove(request: Request) -> dict[str, Any]:
+    """One slice: until the service is proven, has died, or the time is over."""
+    begin(request)
+    server, started_here = Server(request), request.started_here
+    deadline, next_look = time.monotonic() + request.slice_s, 0.0
+    state = ServiceState(request.main_pid, request.start_id, None)
+    while True:
+        if time.monotonic() >= next_look:
+            state, next_look = service_state(request, state), time.monotonic() + STATE_POLL_S
+            if state.died:
+                return answer("failed", state, started_here, died(request, state))
+        if state.main_pid and server.healthy():
+            proof = prove(request, server, state, started_here=started_here)
+            return answer("ready" if proof.ready else "failed", state, started_here, proof)
+        started_here = True
+        if time.monotonic() >= deadline:
+            lines = [line.strip() for line in service_log(request, state) if line.strip()]
+            return answer("waiting", state, started_here, None, progress=lines[-1][:200] if lines else "starting")
+        time.sleep(POLL_S)
+
+
+def died(request: Request, state: ServiceState) -> Proof:
+    """Why there is no service to prove."""
+    proof = Proof(endpoint=f"http://{request.host}:{request.port}/v1")
+    proof.attention = {"asked": canonical(request.asked)}
+    log = service_log(request, state)
+    found = causes(log)
+    proof.text = f"{state.died}: {found[0]}" if found else state.died
+    proof.evidence = found or last_lines(log)
+    return proof
+
+
+def answer(
+    outcome: str, state: ServiceState, started_here: bool, proof: Proof | None, *, progress: str = ""
+) -> dict[str, Any]:
+    """What the controller is told; `resume` goes back into the next slice's request."""
+    return {
+        "state": outcome,
+        "progress": progress,
+        "resume": {"started_here": started_here, "main_pid": state.main_pid, "start_id": state.start_id},
+        "record": asdict(proof) if proof else None,
+    }
+
+
+def keep(path: Path, outcome: dict[str, Any]) -> None:
+    """Remember the proof and the process that it is of, so that the next run need not ask again while that one lives."""
+    proven = {
+        "ready": True,
+        "at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "main_pid": outcome["resume"]["main_pid"],
+        "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
+        "record": outcome["record"],
+    }
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(proven), encoding="utf-8")
+    temporary.replace(path)
+
+
+def main() -> int:
+    known = {each.name for each in fields(Request)}
+    request = Request(**{name: value for name, value in json.load(sys.stdin).items() if name in known})
+    outcome = wait_and_prove(request)
+    if outcome["state"] == "ready":
+        keep(Path(request.prefix) / "verify" / "ready.json", outcome)
+    sys.stdout.write(json.dumps(outcome) + "\n")
+    return 0

@@ -1,0 +1,176 @@
+"""The service as its supervisor and its log tell of it. A part of ready.pyz."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import socket
+import subprocess
+import xmlrpc.client
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LOG_PREFIX = re.compile(r"^(?:\([^)]* pid=\d+\) ?)?(?:[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?)?")
+"""Which process, level, time and place: what vLLM puts before each line, also before those of a call trace."""
+DECISIVE_LINE = re.compile(
+    r"^[\w.]*(?:Error|Exception|Interrupt)(?:: .*)?$|^preflight refuses: |\bKilled\b|[Oo]ut of memory|No space left"
+)
+CODE_LINE = re.compile(r"^\s+\S")
+MARK_LINE = re.compile(r"^[\s^~]+$")
+EVIDENCE_LINES = 12
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be proven, as the controller asks it."""
+
+    prefix: str
+    supervisor: str
+    unit: str
+    host: str
+    port: int
+    served_name: str
+    asked: str
+    processes: int
+    model_folder: str
+    slice_s: float
+    generation: int | None = None
+    reference: str | None = None
+    """File of the built-in model's reference answer; null for a model of the user's."""
+    environment: str = ""
+    """Digest of the environment that computes it."""
+    started_here: bool = False
+    """Whether an earlier slice of the same proof saw the service not yet answering."""
+    main_pid: int = 0
+    """The server's process as an earlier slice of the same proof saw it; 0 in the first."""
+    start_id: str | None = None
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    main_pid: int
+    start_id: str | None
+    died: str | None
+    """Null while it runs or is being started; else how it ended."""
+
+
+def service_state(request: Request, seen: ServiceState) -> ServiceState:
+    """How the service stands. One that was started anew since it was `seen` died in between."""
+    now = supervisor_state(request) if request.supervisor == "supervisor" else systemd_state(request)
+    if now.died or not seen.main_pid or now.main_pid == seen.main_pid:
+        # A dead service has no process any more; its log is found by the one that it had.
+        return ServiceState(now.main_pid or seen.main_pid, now.start_id or seen.start_id, now.died)
+    return ServiceState(
+        seen.main_pid, seen.start_id, f"{request.unit} ended while it started; its supervisor is starting it again"
+    )
+
+
+def systemd_state(request: Request) -> ServiceState:
+    names = "ActiveState,SubState,MainPID,InvocationID,Result,ExecMainStatus"
+    output = run(["systemctl", *scope(request), "show", request.unit, f"--property={names}"])
+    values = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
+    active, sub = values.get("ActiveState", "unknown"), values.get("SubState", "")
+    died = None
+    if active in {"failed", "inactive", "unknown"} or sub == "auto-restart":
+        died = f"{request.unit} is {active} ({sub or 'no state'}), result {values.get('Result', '?')}, exit status {values.get('ExecMainStatus', '?')}"
+    return ServiceState(int(values.get("MainPID") or 0), values.get("InvocationID") or None, died)
+
+
+def scope(request: Request) -> list[str]:
+    return ["--user"] if request.supervisor == "systemd-user" else []
+
+
+def supervisor_state(request: Request) -> ServiceState:
+    """Asks supervisord over its socket; its own client takes a tenth of a second of Python each time."""
+    try:
+        connection = http.client.HTTPConnection("localhost", timeout=10)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.connect(f"{request.prefix}/run/supervisor.sock")
+        body = xmlrpc.client.dumps((request.unit,), "supervisor.getProcessInfo")
+        connection.request("POST", "/RPC2", body, {"Content-Type": "text/xml"})
+        (info,), _ = xmlrpc.client.loads(connection.getresponse().read().decode())
+    except (OSError, http.client.HTTPException, xmlrpc.client.Error) as problem:
+        return ServiceState(0, None, f"supervisord does not answer on {request.prefix}/run/supervisor.sock: {problem}")
+    facts: Any = info
+    state = facts["statename"]
+    died = (
+        f"{request.unit} is {state}: {facts['spawnerr'] or facts['description']}"
+        if state not in {"STARTING", "RUNNING"}
+        else None
+    )
+    return ServiceState(int(facts["pid"]), None, died)
+
+
+def service_log(request: Request, state: ServiceState) -> list[str]:
+    """The lines of this start of the service, oldest first."""
+    if request.supervisor == "supervisor":
+        return lines_of_start(tail(Path(request.prefix) / "logs/vllm.log"), state.main_pid)
+    command = ["journalctl", *scope(request), "--no-pager", "--output=cat", "--lines=3000"]
+    match = f"_SYSTEMD_INVOCATION_ID={state.start_id}" if state.start_id else f"--unit={request.unit}"
+    return run([*command, match]).splitlines()
+
+
+def lines_of_start(lines: list[str], pid: int) -> list[str]:
+    """From the preflight that became the server with that pid to the next one; all after the last when it is not there."""
+    starts = [number for number, line in enumerate(lines) if line.startswith("preflight: start of ")]
+    for place, number in enumerate(starts):
+        if lines[number].endswith(f" pid {pid}"):
+            following = starts[place + 1] if place + 1 < len(starts) else len(lines)
+            return lines[number:following]
+    return lines[starts[-1] :] if starts else lines
+
+
+def tail(path: Path, size: int = 2 << 20) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - size, 0))
+            return file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def run(command: list[str]) -> str:
+    """Standard output of a command; empty when it fails or hangs."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+
+
+def causes(lines: list[str]) -> list[str]:
+    """The lines that say why a start failed, the first cause first, each once, without prefixes and call traces.
+
+    An exception without a message is told with the line of code that raised it.
+    """
+    chosen: list[str] = []
+    code = ""
+    for raw in lines:
+        line = LOG_PREFIX.sub("", raw.rstrip())
+        if CODE_LINE.match(line) and not MARK_LINE.match(line):
+            code = line.strip()
+        elif DECISIVE_LINE.search(line):
+            chosen.append(line if ":" in line or not code else f"{line} at `{code}`")
+    return [line[:400] for line in dict.fromkeys(chosen)][:EVIDENCE_LINES]
+
+
+def last_lines(lines: list[str]) -> list[str]:
+    return [LOG_PREFIX.sub("", line.rstrip())[:400] for line in lines if line.strip()][-EVIDENCE_LINES:]
+
+
+def stat_fields(pid: int) -> list[str]:
+    """Fields 3 and on of /proc/PID/stat; empty when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def age_of(pid: int) -> float | None:
+    """Seconds since a process was started."""
+    found = stat_fields(pid)
+    if not found:
+        return None
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    return uptime - int(found[19]) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,235 @@
+"""A vLLM plugin that writes down which attention backend each layer of the running engine holds.
+
+vLLM calls `register` in each of its processes, the engine's and the workers' own among them. From then on every
+attention layer that is made there is noted, and the notes stand in `FIRSTLIGHT_PROOF_DIR/attention-PID.json`. Without
+that variable nothing happens. Whatever goes wrong here is written down as `problem`; it never reaches the engine.
+
+One file, standard library only, Python 3.9 on: it is loaded beside any release of vLLM.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.abc
+import importlib.machinery
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+LAYER_CLASSES = (
+    # From vLLM 0.15: one module a kind of layer.
+    ("vllm.model_executor.layers.attention.attention", "Attention"),
+    ("vllm.model_executor.layers.attention.mla_attention", "MLAAttention"),
+    # 0.2 to 0.14: both stand in one module; before 0.11.1 the MLA layers are `Attention` too.
+    ("vllm.attention.layer", "Attention"),
+    ("vllm.attention.layer", "MLAAttention"),
+)
+"""Where the releases of vLLM have the layers that hold a backend. Every other attention layer is made from these."""
+
+
+def register() -> None:
+    """Entry point: start noting in this process. Does nothing when no folder for the notes is named."""
+    folder = os.environ.get("FIRSTLIGHT_PROOF_DIR")
+    if not folder or _Notes.of_this_process is not None:
+        return
+    notes = _Notes(folder)
+    _Notes.of_this_process = notes
+    try:
+        _wrap_when_imported(notes)
+    except Exception as problem:  # noqa: BLE001  # the engine must start whatever happens here
+        notes.problem = f"cannot watch vLLM's attention layers: {problem!r}"
+    notes.write()
+
+
+class _Notes:
+    """What this process knows of its attention layers; written anew after each layer."""
+
+    of_this_process: _Notes | None = None
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.pid = os.getpid()
+        self.layers: list[dict[str, Any]] = []
+        self.watched: list[str] = []
+        self.problem: str | None = None
+
+    def add(self, layer: Any) -> None:
+        if self.pid != os.getpid():
+            # A forked child inherits the notes of its parent, which are not its own.
+            self.pid, self.layers = os.getpid(), []
+        try:
+            self.layers.append(describe(layer))
+        except Exception as problem:  # noqa: BLE001  # see above
+            self.problem = f"cannot describe a {type(layer).__name__}: {problem!r}"
+        self.write()
+
+    def write(self) -> None:
+        """Write the file whole or not at all; a folder that cannot be written is no reason to stop the engine."""
+        try:
+            Path(self.folder).mkdir(parents=True, exist_ok=True)
+            descriptor, temporary = tempfile.mkstemp(dir=self.folder, prefix=".attention-")
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                json.dump(self.as_json(), file)
+            Path(temporary).replace(Path(self.folder) / f"attention-{self.pid}.json")
+        except Exception as problem:  # noqa: BLE001  # see above
+            sys.stderr.write(f"firstlight_attention: cannot write the proof to {self.folder}: {problem!r}\n")
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "pid": self.pid,
+            "start_ticks": start_ticks(self.pid),
+            "invocation_id": os.environ.get("INVOCATION_ID"),
+            "vllm": _vllm_version(),
+            "watched": self.watched,
+            "layers": self.layers,
+            "problem": self.problem,
+        }
+
+
+def describe(layer: Any) -> dict[str, Any]:
+    """What one attention layer holds. An attribute that this release does not have is null."""
+    implementation = getattr(layer, "impl", None)
+    return {
+        "name": getattr(layer, "layer_name", None),
+        "kind": type(layer).__name__,
+        "backend": backend_name(layer),
+        "implementation": None if implementation is None else _qualified_name(type(implementation)),
+        "flash_attention_version": flash_attention_version(implementation),
+        "dtype": _dtype(layer),
+        "cache_dtype": _text_or_none(getattr(layer, "kv_cache_dtype", None)),
+        "head_size": getattr(layer, "head_size", None),
+        "heads": getattr(layer, "num_heads", None),
+        "device": _device(),
+    }
+
+
+def backend_name(layer: Any) -> str | None:
+    """The backend's own name: from its class, else from the enumeration that older releases keep."""
+    backend = getattr(layer, "attn_backend", None)
+    if backend is not None and hasattr(backend, "get_name"):
+        return str(backend.get_name())
+    member = getattr(layer, "backend", None)
+    name = getattr(member, "name", None)
+    return None if name is None else str(name)
+
+
+def flash_attention_version(implementation: Any) -> int | None:
+    """The generation of the flash kernels that this layer calls, where its implementation knows it."""
+    for name in ("vllm_flash_attn_version", "fa_version"):
+        value = getattr(implementation, name, None)
+        if isinstance(value, int):
+            return value
+    return None
+
+
+def start_ticks(pid: int) -> int | None:
+    """When the process was started, in clock ticks since boot: with the pid it names one process.
+
+    After a reboot another process may have both, but then it has written this very file anew. The kernel's boot id would say no
+    more, and in a container a service whose /proc is protected reads another one than its neighbours.
+    """
+    line = _first_line(f"/proc/{pid}/stat")
+    # The command's name stands in parentheses and may hold blanks; field 22 is the twentieth after it.
+    return int(line.rpartition(")")[2].split()[19]) if line else None
+
+
+def _first_line(path: str) -> str | None:
+    try:
+        with Path(path).open(encoding="utf-8", errors="replace") as file:
+            return file.readline().strip()
+    except OSError:
+        return None
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _qualified_name(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _dtype(layer: Any) -> str | None:
+    """The number type that the layer computes in: torch's default while a model is being made."""
+    torch = sys.modules.get("torch")
+    own = getattr(layer, "dtype", None)
+    value = own if own is not None else (torch.get_default_dtype() if torch is not None else None)
+    return None if value is None else re.sub(r"^torch\.", "", str(value))
+
+
+def _device() -> str | None:
+    """The device that new tensors go to while a model is being made."""
+    torch = sys.modules.get("torch")
+    return str(torch.get_default_device()) if torch is not None and hasattr(torch, "get_default_device") else None
+
+
+def _vllm_version() -> str | None:
+    return getattr(sys.modules.get("vllm"), "__version__", None)
+
+
+def _wrap_when_imported(notes: _Notes) -> None:
+    """Wrap the layer classes now where their module is loaded, else at the moment it is."""
+    waiting: dict[str, list[str]] = {}
+    for module_name, class_name in LAYER_CLASSES:
+        waiting.setdefault(module_name, []).append(class_name)
+    for module_name in [name for name in waiting if name in sys.modules]:
+        _wrap_classes(sys.modules[module_name], waiting.pop(module_name), notes)
+    sys.meta_path.insert(0, _Watcher(waiting, notes))
+
+
+def _wrap_classes(module: ModuleType, class_names: Sequence[str], notes: _Notes) -> None:
+    for class_name in class_names:
+        layer_class = getattr(module, class_name, None)
+        # Releases that moved a class may leave its name at the old place: each class is wrapped once.
+        if layer_class is None or _qualified_name(layer_class) in notes.watched:
+            continue
+        layer_class.__init__ = _noting(layer_class.__init__, notes)
+        notes.watched.append(_qualified_name(layer_class))
+
+
+def _noting(original: Callable[..., None], notes: _Notes) -> Callable[..., None]:
+    @functools.wraps(original)
+    def noted(self: Any, *arguments: Any, **options: Any) -> None:
+        original(self, *arguments, **options)
+        notes.add(self)
+
+    return noted
+
+
+class _Watcher(importlib.abc.MetaPathFinder):
+    """Finds nothing itself: lets the usual finder load a module, and wraps its classes when its code has run."""
+
+    def __init__(self, waiting: dict[str, list[str]], notes: _Notes) -> None:
+        self.waiting = waiting
+        self.notes = notes
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, _target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in self.waiting:
+            return None
+        class_names = self.waiting.pop(fullname)
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+        if spec is None or spec.loader is None:
+            return spec
+        run = spec.loader.exec_module
+
+        def run_and_wrap(module: ModuleType) -> None:
+            run(module)
+            try:
+                _wrap_classes(module, class_names, self.notes)
+            except Exception as problem:  # noqa: BLE001  # see above
+                self.notes.problem = f"cannot watch {fullname}: {problem!r}"
+            self.notes.write()
+
+        spec.loader.exec_module = run_and_wrap  # type: ignore[method-assign]
+        return spec

@@ -1,0 +1,49 @@
+"""Stacks and hosts as the other rooms would hand them over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from provision.models.facts import HostFacts, Memory, Nvidia, NvidiaGpu
+from provision.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
+
+GIB = 2**30
+
+
+def stack(
+    version: str = "0.32.0", variant: str = "cpu", backend: str = "CPU_ATTN", flag: str | None = None, **more: Any
+) -> Stack:
+    return Stack(
+        vllm=VllmBuild(version=version, variant=variant),
+        torch=TorchBuild(version="2.13.0", variant=variant),
+        flash_attn=FlashAttnPlan(provider="none" if variant == "cpu" else "bundled"),
+        attention=AttentionPlan(backend=backend, flag=flag or backend, **more),
+        python="3.12",
+        interpreter=Interpreter(version="3.12", origin="managed"),
+        platform="x86_64-manylinux_2_36",
+    )
+
+
+def card(index: int, name: str = "NVIDIA H100 80GB HBM3", capability: str = "9.0", memory: int = 80 * GIB) -> NvidiaGpu:
+    return NvidiaGpu(index=index, name=name, compute_capability=capability, memory_total=memory)
+
+
+def facts(*cards: NvidiaGpu, memory: Memory | None = None) -> HostFacts:
+    return HostFacts(
+        host="gpu-1",
+        probed_at="2026-11-20T08:00:00.000Z",
+        memory=memory or Memory(total=64 * GIB),
+        nvidia=Nvidia(driver_version="580.95.05", gpus=cards) if cards else None,
+    )
+
+
+@pytest.fixture
+def cpu_stack() -> Stack:
+    return stack()
+
+
+@pytest.fixture
+def cuda_stack() -> Stack:
+    return stack("0.26.0", "cu130", "FLASH_ATTN", generation=3)

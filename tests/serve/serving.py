@@ -1,0 +1,100 @@
+"""A small server that speaks as much of vLLM's protocol as the proof needs, run as a process of its own.
+
+    serving.py CONFIGURATION.json
+
+The configuration says what it answers, so that right and wrong answers can be told apart by the real proof.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+CONFIGURATION: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
+STARTED = time.monotonic()
+
+
+def write_proof() -> None:
+    """What the plugin writes from inside an engine, for this process."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    layer = {"implementation": "x.Impl", "dtype": CONFIGURATION.get("dtype", "bfloat16"), "device": "cuda:0"}
+    layer["flash_attention_version"] = CONFIGURATION.get("generation")
+    proof = {
+        "schema_version": 1,
+        "pid": os.getpid(),
+        "start_ticks": ticks + CONFIGURATION.get("ticks_off", 0),
+        "layers": [
+            {**layer, "name": f"layers.{number}", "backend": name}
+            for number, name in enumerate(CONFIGURATION["backends"])
+        ],
+        "problem": CONFIGURATION.get("problem"),
+    }
+    folder = Path(CONFIGURATION["prefix"]) / "run"
+    (folder / f"attention-{os.getpid()}.json").write_text(json.dumps(proof))
+
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *_arguments: Any) -> None:
+        """Silent."""
+
+    def do_GET(self) -> None:
+        healthy = time.monotonic() - STARTED >= CONFIGURATION.get("healthy_after_s", 0)
+        self.send_response(200 if healthy else 503)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.headers.get("Authorization") != f"Bearer {CONFIGURATION['key']}":
+            self.reply(401, {"error": "Unauthorized"})
+        elif "status" in CONFIGURATION:
+            self.reply(
+                CONFIGURATION["status"], {"error": {"message": "Out of range float values are not JSON compliant"}}
+            )
+        elif "prompt_logprobs" in body:
+            self.forced(body["prompt"])
+        else:
+            self.stream()
+
+    def forced(self, prompt: list[int] | str) -> None:
+        ids = prompt if isinstance(prompt, list) else list(prompt.encode())
+        values = CONFIGURATION["forced"]
+        values = [-3.0] * (len(ids) - len(values)) + values
+        entries = [{str(token): {"logprob": value, "rank": 1}} for token, value in zip(ids, values, strict=True)]
+        self.reply(200, {"choices": [{"prompt_logprobs": [None, *entries[1:]]}]})
+
+    def stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        for token, logprob in zip(CONFIGURATION["tokens"], CONFIGURATION["logprobs"], strict=True):
+            part = {"text": "", "logprobs": {"tokens": [f"token_id:{token}"], "token_logprobs": [logprob]}}
+            self.wfile.write(f"data: {json.dumps({'choices': [part]})}\n\n".encode())
+        if "breaks_off" in CONFIGURATION:
+            self.wfile.write(b'data: {"error": {"message": "EngineCore encountered an issue.", "code": 500}}\n\n')
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def reply(self, status: int, value: Any) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def main() -> None:
+    if CONFIGURATION["backends"] or CONFIGURATION.get("problem"):
+        write_proof()
+    if "dies_after_s" in CONFIGURATION:
+        time.sleep(CONFIGURATION["dies_after_s"])
+        sys.exit(1)
+    ThreadingHTTPServer(("127.0.0.1", CONFIGURATION["port"]), Handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The built-in model's making, as far as it goes without torch; the fleet test makes and serves the whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.serve.onhost import builtin_model
+
+Made = tuple[Path, Path]
+ANSWER: dict[str, Any] = {"tokens": list(range(32)), "gaps": [0.3] * 32, "logprobs": [-1.0] * 32}
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    """A finished model and its reference, with other bytes for weights."""
+    folder = tmp_path / "builtin-1"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    (folder / "builtin.json").write_text(json.dumps({"version": builtin_model.VERSION, "seed": 1, "sha256": digest}))
+    reference = folder / "reference-abc.json"
+    reference.write_text(json.dumps({"sha256": digest, "environment": "abc", **ANSWER}))
+    return folder, reference
+
+
+def arguments(folder: Path, reference: Path, environment: str = "abc") -> list[str]:
+    return ["--folder", str(folder), "--reference", str(reference), "--environment", environment]
+
+
+def test_second_run_changes_nothing_and_needs_no_torch(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    assert builtin_model.main(arguments(*made)) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["changed"], answer["distinct"]) == (False, 32)
+
+
+def test_weights_that_changed_on_disk_are_noticed(made: Made) -> None:
+    folder, _ = made
+    assert builtin_model.is_made(folder)
+    (folder / "model.safetensors").write_bytes(b"Weights")
+    assert not builtin_model.is_made(folder)
+
+
+def test_half_written_marker_is_as_none(made: Made) -> None:
+    folder, _ = made
+    (folder / "builtin.json").write_text('{"version"')
+    assert not builtin_model.is_made(folder)
+
+
+def test_other_environment_needs_its_own_reference(
+    made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, reference = made
+    monkeypatch.setattr(builtin_model, "reference_of", lambda _folder: ANSWER)
+    assert builtin_model.main(arguments(folder, reference.with_name("reference-def.json"), "def")) == 0
+    assert json.loads(capsys.readouterr().out)["changed"] is True
+    assert json.loads(reference.with_name("reference-def.json").read_text())["environment"] == "def"
+
+
+def test_weights_other_than_the_known_ones_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builtin_model, "safetensors_bytes", lambda _seed: b"computed wrongly")
+    assert builtin_model.main(arguments(tmp_path / "m", tmp_path / "r.json")) == 1
+    assert "this machine computes wrongly" in capsys.readouterr().err
+    assert not (tmp_path / "m" / "model.safetensors").exists()
+
+
+def test_an_environment_that_answers_with_less_is_refused(
+    made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, reference = made
+    monkeypatch.setattr(builtin_model, "reference_of", lambda _folder: ANSWER | {"tokens": [1, 2] * 16})
+    assert builtin_model.main(arguments(folder, reference.with_name("reference-def.json"), "def")) == 1
+    assert "2 distinct tokens" in capsys.readouterr().err
+    assert not reference.with_name("reference-def.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "gaps", "enough"),
+    [
+        (list(range(32)), [0.05] * 32, True),
+        ([1, 2] * 16, [0.5] * 32, False),
+        (list(range(32)), [*[0.5] * 31, 0.04], False),
+    ],
+    ids=["enough", "two-tokens-in-turn", "by-a-hair"],
+)
+def test_what_an_answer_must_have_to_prove_something(tokens: list[int], gaps: list[float], enough: bool) -> None:
+    assert builtin_model.proves_enough({"tokens": tokens, "gaps": gaps}) is enough
+
+
+def test_vocabulary_names_every_id_once() -> None:
+    entries, merges = builtin_model.vocabulary()
+    assert sorted(entries.values()) == list(range(builtin_model.BOS))
+    assert all(a + b in entries for a, b in merges)
+
+
+def test_shapes_are_those_of_the_configuration() -> None:
+    config = builtin_model.configuration()
+    shapes = {name: shape for name, shape, _ in builtin_model.weight_shapes()}
+    assert config["num_attention_heads"] % 8 == config["num_key_value_heads"] % 8 == 0
+    assert shapes["model.layers.0.self_attn.q_proj.weight"] == (
+        config["num_attention_heads"] * config["head_dim"],
+        config["hidden_size"],
+    )
+    assert shapes["lm_head.weight"] == (config["vocab_size"], config["hidden_size"])
+    assert len(shapes) == 3 + 9 * config["num_hidden_layers"]
+
+
+def test_prompt_is_bytes_of_its_text() -> None:
+    first, *rest = builtin_model.prompt_tokens()
+    assert first == builtin_model.BOS
+    assert bytes(rest).decode() == builtin_model.PROMPT_TEXT

@@ -1,0 +1,56 @@
+"""Which cards serve, and how a model is split over them."""
+
+from __future__ import annotations
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+
+from provision.errors import InventoryError
+from provision.models.facts import NvidiaGpu
+from provision.models.settings import Settings
+from provision.serve.devices import Devices, choose_devices
+from tests.serve.conftest import GIB, card, facts, stack
+
+T4 = ("Tesla T4", "7.5", 16 * GIB)
+
+
+def chosen(settings: Settings, *cards: NvidiaGpu, heads: int | None = 32) -> Devices:
+    return choose_devices(stack("0.26.0", "cu130", "FLASH_ATTN"), settings, facts(*cards), attention_heads=heads)
+
+
+def test_all_means_the_most_numerous_kind() -> None:
+    devices = chosen(Settings(), card(0, *T4), card(1), card(2))
+    assert (devices.indexes, devices.tensor_parallel, devices.compute_capability) == ((1, 2), 2, "9.0")
+
+
+@pytest.mark.parametrize(("cards", "heads", "tensor"), [(3, 32, 2), (8, 40, 8), (6, 28, 4), (7, None, 7), (1, 1, 1)])
+def test_split_divides_the_heads(cards: int, heads: int | None, tensor: int) -> None:
+    devices = chosen(Settings(), *(card(index) for index in range(cards)), heads=heads)
+    assert devices.tensor_parallel == tensor
+    assert len(devices.indexes) == tensor
+
+
+def test_pipeline_and_data_parallel_take_their_share_first() -> None:
+    devices = chosen(Settings(pipeline_parallel=2, data_parallel=2), *(card(index) for index in range(8)))
+    assert (devices.tensor_parallel, devices.processes, len(devices.indexes)) == (2, 8, 8)
+
+
+def test_least_capability_of_mixed_cards_counts() -> None:
+    devices = chosen(Settings(gpus=(0, 1)), card(0, capability="10.0"), card(1, *T4))
+    assert devices.compute_capability == "7.5"
+
+
+@pytest.mark.parametrize(
+    ("settings", "cards"),
+    [(Settings(gpus=(0, 5)), 2), (Settings(tensor_parallel=4), 2), (Settings(), 0)],
+    ids=["card-not-there", "split-too-wide", "no-card"],
+)
+def test_refusals_name_the_host_and_the_values(settings: Settings, cards: int, snapshot: SnapshotAssertion) -> None:
+    with pytest.raises(InventoryError) as refused:
+        chosen(settings, *(card(index) for index in range(cards)))
+    assert refused.value.render() == snapshot
+
+
+def test_cpu_host_needs_no_card() -> None:
+    devices = choose_devices(stack(), Settings(), facts(), attention_heads=8)
+    assert (devices.platform, devices.indexes, devices.processes) == ("cpu", (), 1)

@@ -1,0 +1,110 @@
+"""What `vllm serve` is started with."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from syrupy.assertion import SnapshotAssertion
+
+from provision.errors import InventoryError, ServeError
+from provision.models.facts import Memory
+from provision.models.settings import Settings
+from provision.models.stack import Stack
+from provision.serve.flags import ServeCommand, serve_command
+from provision.serve.model import BUILTIN, ServedModel
+from tests.serve.conftest import GIB, card, facts, stack
+
+PREFIX = "/opt/firstlight"
+QWEN = ServedModel(kind="files", name="qwen3-8b", attention_heads=32)
+
+
+def rendered(command: ServeCommand) -> str:
+    return json.dumps({"argv": command.argv, "environment": command.environment}, indent=1)
+
+
+def value_of(command: ServeCommand, option: str) -> str | None:
+    return command.argv[command.argv.index(option) + 1] if option in command.argv else None
+
+
+def test_builtin_on_a_cpu_host(snapshot: SnapshotAssertion) -> None:
+    assert rendered(serve_command(stack(), Settings(), facts(), prefix=PREFIX, model=BUILTIN)) == snapshot
+
+
+def test_builtin_on_eight_cards(snapshot: SnapshotAssertion, cuda_stack: Stack) -> None:
+    host = facts(*(card(index) for index in range(8)))
+    assert rendered(serve_command(cuda_stack, Settings(), host, prefix=PREFIX, model=BUILTIN)) == snapshot
+
+
+def test_release_before_the_attention_option_is_asked_by_its_variable(snapshot: SnapshotAssertion) -> None:
+    old = stack("0.9.1", "cu128", "FLASH_ATTN", "FLASH_ATTN_VLLM_V1")
+    assert rendered(serve_command(old, Settings(), facts(card(0)), prefix=PREFIX, model=BUILTIN)) == snapshot
+
+
+def test_model_of_the_users_with_every_setting(snapshot: SnapshotAssertion, cuda_stack: Stack) -> None:
+    settings = Settings(
+        served_model_name="chat",
+        gpus=(1, 2),
+        max_model_len=32768,
+        memory_share=0.85,
+        dtype="bfloat16",
+        port=9000,
+        env={"VLLM_LOGGING_LEVEL": "DEBUG"},
+        vllm_args=("--enable-prefix-caching", "--max-num-seqs", "64"),
+    )
+    host = facts(*(card(index) for index in range(4)))
+    assert rendered(serve_command(cuda_stack, settings, host, prefix=PREFIX, model=QWEN)) == snapshot
+
+
+def test_users_model_on_a_cpu_host_gets_a_quarter_of_the_memory_that_its_cgroup_allows() -> None:
+    host = facts(memory=Memory(total=64 * GIB, cgroup_limit=32 * GIB))
+    command = serve_command(stack(), Settings(), host, prefix=PREFIX, model=QWEN)
+    assert value_of(command, "--kv-cache-memory-bytes") == str(8 * GIB)
+    assert "--enforce-eager" not in command.argv
+
+
+def test_old_cpu_release_is_told_whole_gibibytes() -> None:
+    command = serve_command(stack("0.9.2"), Settings(), facts(), prefix=PREFIX, model=QWEN)
+    assert command.environment["VLLM_CPU_KVCACHE_SPACE"] == "16"
+    assert "--kv-cache-memory-bytes" not in command.argv
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [("7.5", "float16"), ("8.0", "auto"), ("12.0", "auto")])
+def test_cards_without_bfloat16_get_float16(capability: str, dtype: str) -> None:
+    triton = stack("0.26.0", "cu130", "TRITON_ATTN")
+    command = serve_command(triton, Settings(), facts(card(0, capability=capability)), prefix=PREFIX, model=BUILTIN)
+    assert value_of(command, "--dtype") == dtype
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--port", "1"), ("--port=1",), ("-tp", "2"), ("--api_key=x",), ("--attention-config.backend=TRITON_ATTN",)],
+)
+def test_option_that_a_setting_owns_is_refused_by_both_names(
+    words: tuple[str, ...], snapshot: SnapshotAssertion
+) -> None:
+    with pytest.raises(InventoryError) as refused:
+        serve_command(stack(), Settings(vllm_args=words), facts(), prefix=PREFIX, model=BUILTIN)
+    assert refused.value.render() == snapshot
+
+
+@pytest.mark.parametrize("name", ["VLLM_API_KEY", "CUDA_VISIBLE_DEVICES", "FIRSTLIGHT_PROOF_DIR"])
+def test_variable_that_a_setting_owns_is_refused_by_both_names(name: str, snapshot: SnapshotAssertion) -> None:
+    with pytest.raises(InventoryError) as refused:
+        serve_command(stack(), Settings(env={name: "x"}), facts(), prefix=PREFIX, model=BUILTIN)
+    assert refused.value.render() == snapshot
+
+
+@given(st.lists(st.sampled_from(["lora_resolver", "firstlight_attention", "other"]), unique=True))
+def test_a_list_of_allowed_plugins_keeps_ours(names: list[str]) -> None:
+    settings = Settings(env={"VLLM_PLUGINS": ",".join(names)})
+    command = serve_command(stack(), settings, facts(), prefix=PREFIX, model=BUILTIN)
+    assert set(command.environment["VLLM_PLUGINS"].split(",")) == {*names, "firstlight_attention"}
+
+
+def test_stack_without_vllm_cannot_serve() -> None:
+    bare = stack().model_copy(update={"vllm": None})
+    with pytest.raises(ServeError, match="no vLLM to serve with"):
+        serve_command(bare, Settings(), facts(), prefix=PREFIX, model=BUILTIN)

@@ -1,0 +1,187 @@
+"""The plugin inside an engine: small packages stand for vLLM as its releases lay out their attention layers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PLUGIN = Path(__file__).parents[2] / "provision/serve/plugin"
+
+BACKEND = """
+class Impl:
+    def __init__(self, generation): self.vllm_flash_attn_version = generation
+class Backend:
+    @staticmethod
+    def get_name(): return "FLASH_ATTN"
+"""
+LAYER = """
+class Attention:
+    def __init__(self, prefix, generation=3):
+        self.layer_name, self.head_size, self.num_heads = prefix, 128, 32
+        self.kv_cache_dtype, self.attn_backend, self.impl = "auto", Backend, Impl(generation)
+"""
+LAYOUTS = {
+    "one module a kind": {
+        "vllm/model_executor/layers/attention/attention.py": BACKEND + LAYER,
+        "vllm/model_executor/layers/attention/mla_attention.py": BACKEND + LAYER.replace("Attention", "MLAAttention"),
+        "vllm/model_executor/layers/attention/__init__.py": "from .attention import Attention\n",
+        "vllm/model_executor/layers/__init__.py": "",
+        "vllm/model_executor/__init__.py": "",
+    },
+    "one module": {
+        "vllm/attention/layer.py": BACKEND + LAYER + LAYER.replace("Attention", "MLAAttention"),
+        "vllm/attention/__init__.py": "from vllm.attention.layer import Attention\n",
+    },
+    "backend as an enumeration": {
+        "vllm/attention/layer.py": "import enum\nBackends = enum.Enum('Backends', 'FLASH_ATTN')\n"
+        + BACKEND
+        + LAYER.replace("self.attn_backend,", "self.backend,").replace("Backend, Impl", "Backends.FLASH_ATTN, Impl"),
+        "vllm/attention/__init__.py": "",
+    },
+}
+IMPORTS = {
+    "one module a kind": "from vllm.model_executor.layers.attention import Attention",
+    "one module": "from vllm.attention.layer import Attention",
+    "backend as an enumeration": "from vllm.attention.layer import Attention",
+}
+
+
+Engine = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    """Runs code in a process of its own, in which a vLLM of that layout can be imported."""
+
+    def run(
+        layout: str, code: str, *, proofs: Path | None = tmp_path / "run", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        files = {"vllm/__init__.py": "__version__ = '0.26.0'\n", **LAYOUTS[layout]}
+        for name, text in files.items():
+            path = tmp_path / "lib" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        if proofs is not None:
+            environment["FIRSTLIGHT_PROOF_DIR"] = str(proofs)
+        return subprocess.run(
+            [sys.executable, "-c", textwrap.dedent(code)],
+            env={"PYTHONPATH": f"{tmp_path / 'lib'}:{PLUGIN}", **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def proofs(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("loaded_first", [False, True], ids=["then-imported", "already-imported"])
+def test_each_layer_is_noted_with_what_it_holds(
+    engine: Engine, tmp_path: Path, layout: str, loaded_first: bool
+) -> None:
+    steps = ["import firstlight_attention; firstlight_attention.register()", IMPORTS[layout]]
+    done = engine(
+        layout,
+        "\n".join([*(reversed(steps) if loaded_first else steps), "Attention('layers.0'); Attention('layers.1', 2)"]),
+    )
+    assert done.returncode == 0, done.stderr
+    (proof,) = proofs(tmp_path / "run")
+    assert [(layer["name"], layer["backend"], layer["flash_attention_version"]) for layer in proof["layers"]] == [
+        ("layers.0", "FLASH_ATTN", 3),
+        ("layers.1", "FLASH_ATTN", 2),
+    ]
+    assert proof["layers"][0]["implementation"].endswith(".Impl")
+    assert (proof["problem"], proof["vllm"]) == (None, "0.26.0")
+
+
+def test_subclass_is_noted_once_under_its_own_kind(engine: Engine, tmp_path: Path) -> None:
+    code = """
+    import firstlight_attention; firstlight_attention.register(); firstlight_attention.register()
+    from vllm.attention.layer import Attention
+    class ChunkedLocalAttention(Attention):
+        def __init__(self, prefix): super().__init__(prefix)
+    ChunkedLocalAttention('layers.0')
+    """
+    engine("one module", code)
+    (proof,) = proofs(tmp_path / "run")
+    assert [layer["kind"] for layer in proof["layers"]] == ["ChunkedLocalAttention"]
+
+
+def test_process_without_layers_leaves_its_mark(engine: Engine, tmp_path: Path) -> None:
+    engine("one module", "import firstlight_attention; firstlight_attention.register()", INVOCATION_ID="abc")
+    (proof,) = proofs(tmp_path / "run")
+    assert (proof["layers"], proof["invocation_id"]) == ([], "abc")
+    assert (tmp_path / f"run/attention-{proof['pid']}.json").exists()
+
+
+def test_nothing_happens_without_a_folder(engine: Engine, tmp_path: Path) -> None:
+    code = "import sys, firstlight_attention; n = len(sys.meta_path); firstlight_attention.register(); assert len(sys.meta_path) == n"
+    done = engine("one module", code, proofs=None)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_engine_goes_on_when_the_folder_cannot_be_written(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code = """
+    import firstlight_attention; firstlight_attention.register()
+    from vllm.attention.layer import Attention
+    print(Attention('layers.0').layer_name)
+    """
+    done = engine("one module", code, proofs=tmp_path / "file" / "run")
+    assert (done.returncode, done.stdout) == (0, "layers.0\n")
+    assert "cannot write the proof" in done.stderr
+
+
+def test_engine_goes_on_when_a_layer_cannot_be_described_and_the_reason_is_written(
+    engine: Engine, tmp_path: Path
+) -> None:
+    code = """
+    import firstlight_attention; firstlight_attention.register()
+    from vllm.attention.layer import Attention, Backend
+    def broken(): raise RuntimeError("no name today")
+    Backend.get_name = staticmethod(broken)
+    print(Attention('layers.0').layer_name)
+    """
+    done = engine("one module", code)
+    assert (done.returncode, done.stdout) == (0, "layers.0\n")
+    assert "no name today" in proofs(tmp_path / "run")[0]["problem"]
+
+
+def test_forked_child_notes_its_own_layers_only(engine: Engine, tmp_path: Path) -> None:
+    code = """
+    import os, firstlight_attention; firstlight_attention.register()
+    from vllm.attention.layer import Attention
+    Attention('parent')
+    if os.fork() == 0:
+        Attention('child'); os._exit(0)
+    os.wait()
+    """
+    engine("one module", code)
+    assert sorted(layer["name"] for proof in proofs(tmp_path / "run") for layer in proof["layers"]) == [
+        "child",
+        "parent",
+    ]
+    assert len(proofs(tmp_path / "run")) == 2
+
+
+def test_error_in_a_layer_reaches_the_engine_as_it_was(engine: Engine) -> None:
+    code = """
+    import firstlight_attention; firstlight_attention.register()
+    from vllm.attention.layer import Attention
+    Attention()
+    """
+    done = engine("one module", code)
+    assert "TypeError" in done.stderr
+    assert done.returncode == 1

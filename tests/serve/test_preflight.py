@@ -1,0 +1,250 @@
+"""The check before each start, against real sockets and processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.serve.onhost import preflight
+
+PROGRAM = Path(preflight.__file__)
+ME = pwd.getpwuid(os.geteuid()).pw_name
+
+ORPHAN_MAKER = """
+import subprocess, sys
+# What it starts loses its parent the moment this program ends, as an engine does when its server is killed.
+print(subprocess.Popen([sys.argv[1], "60"], executable="/bin/sleep", start_new_session=True,
+    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid)
+"""
+SERVER = """
+import subprocess, sys, time
+print(subprocess.Popen(["VLLM::EngineCore", "60"], executable="/bin/sleep", stdout=subprocess.DEVNULL).pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "cache").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def to_end() -> Iterator[list[int]]:
+    """Pids that are ended with the test, if they still live."""
+    pids: list[int] = []
+    yield pids
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def orphan(to_end: list[int]) -> Callable[..., int]:
+    def make(title: str = "VLLM::EngineCore") -> int:
+        done = subprocess.run([sys.executable, "-c", ORPHAN_MAKER, title], capture_output=True, text=True, check=True)
+        to_end.append(int(done.stdout))
+        return to_end[-1]
+
+    return make
+
+
+def note(prefix: Path, pid: int) -> Path:
+    """What the plugin writes in that process."""
+    process = preflight.read_process(pid)
+    assert process is not None
+    path = prefix / f"run/attention-{pid}.json"
+    path.write_text(json.dumps({"pid": pid, "start_ticks": process.start_ticks}))
+    return path
+
+
+def preflight_run(prefix: Path, port: int, *more: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
+    base = ["--prefix", str(prefix), "--user", ME, "--port", str(port)]
+    environment = os.environ | ({"PATH": f"{path}:{os.environ['PATH']}"} if path else {})
+    return subprocess.run(
+        [sys.executable, "-I", "-S", PROGRAM, *base, *more],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+
+
+def alive(pid: int) -> bool:
+    return preflight.read_process(pid) is not None
+
+
+def test_free_host_may_start_silently(prefix: Path, free_port: int) -> None:
+    done = preflight_run(prefix, free_port)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("listen", "bind"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0")]
+)
+def test_owner_of_the_port_is_named(prefix: Path, listen: str, bind: str) -> None:
+    with socket.socket() as taken:
+        taken.bind((listen, 0))
+        taken.listen(1)
+        port = taken.getsockname()[1]
+        done = preflight_run(prefix, port, "--bind", bind)
+    assert done.returncode == 1
+    assert f"preflight refuses: port {port} is held by " in done.stderr
+    assert f"(pid {os.getpid()}, user {ME})" in done.stderr
+
+
+def test_address_of_another_host_is_refused_by_its_reason(prefix: Path, free_port: int) -> None:
+    done = preflight_run(prefix, free_port, "--bind", "192.0.2.1")
+    assert f"cannot listen on 192.0.2.1 port {free_port}: Cannot assign requested address" in done.stderr
+
+
+def test_orphan_of_ours_is_ended(prefix: Path, free_port: int, orphan: Callable[..., int]) -> None:
+    pid = orphan()
+    note(prefix, pid)
+    done = preflight_run(prefix, free_port)
+    assert done.returncode == 0, done.stderr
+    assert f"ended orphans of an earlier start: VLLM::EngineCore 60 (pid {pid}, user {ME})" in done.stderr
+    assert not alive(pid)
+    assert list((prefix / "run").iterdir()) == []
+
+
+def test_looking_ends_nothing(prefix: Path, free_port: int, orphan: Callable[..., int]) -> None:
+    pid = orphan()
+    note(prefix, pid)
+    answer = json.loads(preflight_run(prefix, free_port, "--json").stdout)
+    assert (answer["may_start"], answer["orphans"]) == (True, [pid])
+    assert alive(pid)
+
+
+def test_engine_of_somebody_else_is_left_alone(prefix: Path, free_port: int, orphan: Callable[..., int]) -> None:
+    unnoted = orphan()
+    preflight_run(prefix, free_port)
+    assert alive(unnoted)
+
+
+def test_noted_pid_that_is_another_process_now_is_left_alone(
+    prefix: Path, free_port: int, orphan: Callable[..., int]
+) -> None:
+    pid = orphan()
+    path = note(prefix, pid)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "start_ticks": 1}))
+    preflight_run(prefix, free_port)
+    assert alive(pid)
+    assert not path.exists()
+
+
+def test_engine_with_a_living_server_is_left_alone(
+    prefix: Path, free_port: int, tmp_path: Path, to_end: list[int]
+) -> None:
+    # An interpreter named as the environment's `vllm` is runs the file `serve` of its folder: `.../vllm serve`.
+    (tmp_path / "serve").write_text(SERVER)
+    server = subprocess.Popen(
+        ["/opt/x/bin/vllm", "serve"], executable=sys.executable, cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    to_end.append(server.pid)
+    assert server.stdout is not None
+    engine = int(server.stdout.readline())
+    to_end.append(engine)
+    note(prefix, engine)
+    preflight_run(prefix, free_port)
+    assert alive(engine)
+    server.kill()
+    server.wait()
+    preflight_run(prefix, free_port)
+    assert not alive(engine)
+
+
+def write_nvidia_smi(folder: Path, used: int) -> str:
+    folder.mkdir()
+    program = folder / "nvidia-smi"
+    program.write_text(
+        "#!/bin/sh\n"
+        'case "$1" in\n'
+        f'*compute-apps*) echo "GPU-5c3b, {os.getpid()}, {used}"; echo "GPU-5c3b, 4000000, 12" ;;\n'
+        f'*) echo "0, GPU-5c3b, 81559, {used}"; echo "1, GPU-77aa, 81559, 0" ;;\n'
+        "esac\n"
+    )
+    program.chmod(0o755)
+    return str(folder)
+
+
+@pytest.mark.parametrize("case", [(70000, "0,1", 1, "refuses"), (500, "0", 0, "also used by"), (70000, "1", 0, "")])
+def test_holders_of_a_cards_memory_are_named(prefix: Path, free_port: int, case: tuple[int, str, int, str]) -> None:
+    used, gpus, code, said = case
+    path = write_nvidia_smi(prefix / "smi", used)
+    done = preflight_run(prefix, free_port, "--gpus", gpus, "--memory-share", "0.9", path=path)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    if said:
+        assert f"(pid {os.getpid()}, user {ME}) with {used} MiB" in done.stderr
+        assert "pid 4000000 (outside this container) with 12 MiB" in done.stderr
+
+
+def test_cache_that_is_not_there_is_named(prefix: Path, free_port: int) -> None:
+    (prefix / "cache").rmdir()
+    assert f"cannot use {prefix}/cache: No such file or directory" in preflight_run(prefix, free_port).stderr
+
+
+def test_full_disk_is_told_with_both_figures(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "LEAST_FREE_CACHE_BYTES", 1 << 60)
+    said = preflight.cache_problem(prefix)
+    assert said is not None
+    assert f"the compile caches need {1 << 40} MiB" in said
+
+
+def test_it_becomes_the_server_with_the_services_environment(prefix: Path, free_port: int) -> None:
+    (prefix / "service.env").write_text('# ours\nA=1\nB="two words"\nVLLM_API_KEY=sesame\n')
+    code = "import os; print(os.environ['A'], os.environ['B'], os.environ['VLLM_API_KEY'], os.getpid())"
+    done = preflight_run(
+        prefix, free_port, "--environment-file", str(prefix / "service.env"), "--", sys.executable, "-c", code
+    )
+    assert done.returncode == 0, done.stderr
+    *values, pid = done.stdout.split()
+    assert values == ["1", "two", "words", "sesame"]
+    assert f"preflight: start of {sys.executable} with pid {pid}" in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take on another account")
+def test_it_takes_on_the_services_account(prefix: Path, free_port: int) -> None:
+    done = preflight_run(prefix, free_port, "--user", "nobody", "--", "/usr/bin/id", "-un")
+    assert (done.returncode, done.stdout) == (0, "nobody\n"), done.stderr
+
+
+def test_it_does_not_become_the_server_when_the_port_is_held(prefix: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        done = preflight_run(prefix, taken.getsockname()[1], "--", "/bin/echo", "started")
+    assert (done.returncode, done.stdout) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("A=1\n\n; note\n#B=2\n C=3 ", {"A": "1", "C": "3"}),
+        ('A=\'it is\'\nB="a \\"b\\" \\\\ c"', {"A": "it is", "B": 'a "b" \\ c'}),
+        ("A=x=y\nB=", {"A": "x=y", "B": ""}),
+    ],
+)
+def test_environment_file_is_read_as_systemd_reads_it(tmp_path: Path, text: str, values: dict[str, Any]) -> None:
+    (tmp_path / "service.env").write_text(text)
+    assert preflight.read_environment(tmp_path / "service.env") == values

@@ -1,0 +1,357 @@
+"""The proof of readiness, as the real program on a host runs it, against a server that answers over real HTTP.
+
+This machine may have no systemd: `systemctl` and `journalctl` are scripts that answer in their true format for the
+server's process. The fleet test proves the same against the true ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+
+from provision.models.settings import Connection, Settings
+from provision.remote.local import LocalSession
+from provision.serve.flags import serve_command
+from provision.serve.model import BUILTIN, ServedModel
+from provision.serve.onhost.ready.service import causes, lines_of_start
+from provision.serve.room import prove, readiness_request
+from provision.serve.tools import READY, ready_zipapp
+from provision.serve.unit import render_service
+from tests.serve.conftest import card, facts, stack
+
+SERVER = Path(__file__).parent / "serving.py"
+TOKENS = list(range(100, 132))
+LOGPROBS = [-1.5] * 32
+NEAR_TIE = 20
+"""Place of the one token whose two largest logits lie close together."""
+
+SYSTEMCTL = """#!/bin/sh
+pid=$(cat "$STATE/pid")
+if grep -q '^State:.[^Z]' "/proc/$pid/status" 2>/dev/null; then
+    printf 'MainPID=%s\\nResult=success\\nExecMainStatus=0\\nActiveState=active\\nSubState=running\\n' "$pid"
+else
+    printf 'MainPID=0\\nResult=exit-code\\nExecMainStatus=1\\nActiveState=activating\\nSubState=auto-restart\\n'
+fi
+printf 'InvocationID=8c1f5ab6d1f54c7a9c2f6f7f3d2b1a00\\n'
+"""
+JOURNALCTL = '#!/bin/sh\ncat "$STATE/journal"\n'
+
+Prove = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    """An installation of which the proof needs its tools, key and reference."""
+    for name in ("run", "etc", "bin", "logs", "verify", "state", "models/qwen3", "models/builtin-1", "current/bin"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "current/bin/python").symlink_to(sys.executable)
+    (tmp_path / "etc/service.env").write_text("HF_HUB_OFFLINE=1\nVLLM_API_KEY=sesame\n")
+    (tmp_path / "models/qwen3/config.json").write_text("{}")
+    gaps = [0.9] * 32
+    gaps[NEAR_TIE] = 0.1
+    reference = {"prompt": [1, 2, 3], "tokens": TOKENS, "logprobs": LOGPROBS, "gaps": gaps, "runners_up": [7] * 32}
+    (tmp_path / "models/builtin-1/reference-abc.json").write_text(json.dumps(reference))
+    (tmp_path / "bin" / READY).write_bytes(ready_zipapp())
+    (tmp_path / "state/journal").write_text("INFO 11-20 08:00:00 [api_server.py:1] starting\n")
+    for name, text in (("systemctl", SYSTEMCTL), ("journalctl", JOURNALCTL)):
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    return tmp_path
+
+
+@pytest.fixture
+def serving(prefix: Path) -> Iterator[Callable[..., int]]:
+    """Starts the server with what it shall answer; returns its port."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(**configuration: Any) -> int:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = int(free.getsockname()[1])
+        given = {"prefix": str(prefix), "port": port, "key": "sesame", "backends": ["FLASH_ATTN"] * 4, "tokens": TOKENS}
+        given |= {"logprobs": LOGPROBS, "forced": LOGPROBS, **configuration}
+        (prefix / "state/configuration.json").write_text(json.dumps(given))
+        process = subprocess.Popen([sys.executable, SERVER, prefix / "state/configuration.json"])
+        started.append(process)
+        (prefix / "state/pid").write_text(str(process.pid))
+        return port
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def proven(prefix: Path, serving: Callable[..., int]) -> Prove:
+    """Starts the server and asks the real program once; the keyword `request` changes what it is asked."""
+
+    def ask(*, request: dict[str, Any] | None = None, **configuration: Any) -> dict[str, Any]:
+        asked = {
+            "prefix": str(prefix),
+            "supervisor": "systemd",
+            "unit": "firstlight-vllm.service",
+            "host": "127.0.0.1",
+            "port": serving(**configuration),
+            "served_name": "builtin-1",
+            "asked": "FLASH_ATTN",
+            "processes": 1,
+            "model_folder": str(prefix / "models/builtin-1"),
+            "reference": str(prefix / "models/builtin-1/reference-abc.json"),
+            "slice_s": 20,
+            **(request or {}),
+        }
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", prefix / "bin" / READY],
+            input=json.dumps(asked),
+            env={"PATH": f"{prefix / 'bin'}:{os.environ['PATH']}", "STATE": str(prefix / "state")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    return ask
+
+
+def test_right_answer_with_the_backend_asked_is_ready(proven: Prove) -> None:
+    answer = proven(healthy_after_s=0.3)
+    record = answer["record"]
+    assert (answer["state"], record["text"], record["tokens_answered"]) == ("ready", None, TOKENS)
+    assert (record["attention"]["asked"], record["attention"]["used"]) == ("FLASH_ATTN", "FLASH_ATTN")
+    assert 0 < record["phases_s"]["health"] <= record["phases_s"]["first_token"] <= record["phases_s"]["proven"]
+
+
+def test_phases_of_the_start_are_left_out_where_it_was_not_seen(proven: Prove, serving: Callable[..., int]) -> None:
+    port = serving()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+            break
+        time.sleep(0.05)
+    phases = proven(request={"port": port})["record"]["phases_s"]
+    assert set(phases) == {"first_answer"}
+
+
+@pytest.mark.parametrize(
+    ("configuration", "request_"),
+    [
+        ({"tokens": [*TOKENS[:4], 9, *TOKENS[5:]]}, {}),
+        ({"tokens": TOKENS[:31], "logprobs": LOGPROBS[:31]}, {}),
+        ({"tokens": [*TOKENS[:NEAR_TIE], 8, *TOKENS[NEAR_TIE + 1 :]]}, {}),
+        ({"tokens": [*TOKENS[:NEAR_TIE], 7, *TOKENS[NEAR_TIE + 1 :]], "forced": [-1.5] * 31 + [-4.0]}, {}),
+        ({"tokens": [*TOKENS[:NEAR_TIE], 7, *TOKENS[NEAR_TIE + 1 :]], "dtype": "float32"}, {}),
+        ({"backends": ["FLASH_ATTN", "TRITON_ATTN", "TRITON_ATTN"]}, {}),
+        ({"backends": ["CPU_ATTN"] * 4}, {}),
+        ({"generation": 2}, {"generation": 3}),
+        ({"backends": []}, {}),
+        ({"backends": [], "problem": "cannot watch vLLM's attention layers: ImportError('x')"}, {}),
+        ({"ticks_off": 1}, {}),
+        ({}, {"processes": 2}),
+        ({"status": 500}, {}),
+        ({"breaks_off": True}, {}),
+        ({"key": "other"}, {}),
+        ({"backends": ["CPU_ATTN"] * 4, "tokens": [0] * 32}, {}),
+    ],
+    ids=[
+        "wrong-token",
+        "too-few-tokens",
+        "near-tie-but-a-third-token",
+        "near-tie-but-other-probabilities",
+        "near-tie-too-wide-for-float32",
+        "two-backends",
+        "other-backend",
+        "other-generation",
+        "no-proof",
+        "plugin-failed",
+        "proof-of-another-process",
+        "one-of-two-engines",
+        "server-error",
+        "breaks-off",
+        "wrong-key",
+        "backend-and-tokens-wrong",
+    ],
+)
+def test_anything_else_is_not_ready_and_says_why(
+    proven: Prove, configuration: dict[str, Any], request_: dict[str, Any], snapshot: SnapshotAssertion
+) -> None:
+    answer = proven(request=request_, **configuration)
+    assert answer["state"] == "failed"
+    assert answer["record"]["ready"] is False
+    assert answer["record"]["text"] == snapshot
+
+
+def test_near_tie_is_settled_by_log_probabilities(proven: Prove) -> None:
+    answer = proven(tokens=[*TOKENS[:NEAR_TIE], 7, *TOKENS[NEAR_TIE + 1 :]], forced=[-1.6] * 32)
+    assert answer["state"] == "ready", answer["record"]["text"]
+    assert "a near tie (gap 0.100)" in answer["record"]["evidence"][0]
+
+
+def test_old_name_of_a_backend_is_the_same_backend(proven: Prove) -> None:
+    answer = proven(backends=["FLASH_ATTN_VLLM_V1"] * 2, request={"asked": "FLASH_ATTN"})
+    assert answer["state"] == "ready", answer["record"]["text"]
+
+
+def test_log_lines_are_second_evidence_and_tell_the_generation(proven: Prove, prefix: Path) -> None:
+    (prefix / "state/journal").write_text(
+        "(EngineCore pid=7) INFO 11-20 08:00:00 [cuda.py:1] Using AttentionBackendEnum.FLASH_ATTN backend.\n"
+        "(EngineCore pid=7) INFO 11-20 08:00:00 [flash_attn.py:1] Using FlashAttention version 3\n"
+    )
+    attention = proven(request={"generation": 3})["record"]["attention"]
+    assert attention["generation"] == 3
+    assert [line for line in attention["evidence"] if line.startswith("log: ")]
+
+
+def test_death_is_noticed_at_once_with_the_first_cause(proven: Prove, prefix: Path) -> None:
+    (prefix / "state/journal").write_text(
+        "(EngineCore pid=7) ERROR 11-20 08:00:00 [core.py:1] Traceback (most recent call last):\n"
+        "(EngineCore pid=7) ERROR 11-20 08:00:00 [core.py:1] ValueError: Free memory on device (31.44/47.38 GiB) on startup is less\n"
+        "RuntimeError: Engine core initialization failed. See root cause above.\n"
+    )
+    answer = proven(dies_after_s=0.5, request={"slice_s": 60})
+    assert answer["state"] == "failed"
+    assert "ValueError: Free memory on device (31.44/47.38 GiB)" in answer["record"]["text"]
+    assert len(answer["record"]["evidence"]) == 2
+
+
+def test_death_without_a_cause_in_the_log_shows_its_end(proven: Prove) -> None:
+    record = proven(dies_after_s=0.1, request={"slice_s": 60})["record"]
+    assert record["text"] == "firstlight-vllm.service is activating (auto-restart), result exit-code, exit status 1"
+    assert record["evidence"] == ["starting"]
+
+
+def test_a_start_that_takes_long_is_waiting_with_the_newest_line(proven: Prove) -> None:
+    answer = proven(healthy_after_s=1000, request={"slice_s": 0.5})
+    assert (answer["state"], answer["record"]) == ("waiting", None)
+    assert answer["progress"].endswith("starting")
+    assert answer["resume"]["started_here"] is True
+
+
+def test_service_started_anew_between_two_slices_has_died(proven: Prove) -> None:
+    answer = proven(healthy_after_s=1000, request={"main_pid": 1, "slice_s": 60})
+    assert answer["state"] == "failed"
+    assert "its supervisor is starting it again" in answer["record"]["text"]
+
+
+FILES = {"reference": None, "served_name": "qwen3"}
+
+
+@pytest.fixture
+def user_model(prefix: Path) -> dict[str, Any]:
+    return {**FILES, "model_folder": str(prefix / "models/qwen3")}
+
+
+def test_model_of_the_users_is_compared_with_its_last_green_run(proven: Prove, user_model: dict[str, Any]) -> None:
+    first = proven(request=user_model)
+    assert (first["state"], len(first["record"]["evidence"])) == ("ready", 1)
+    assert "differ from the last green run" in proven(request=user_model)["record"]["evidence"][1]
+    drifted = proven(request=user_model, forced=[-9.0] * 32)
+    assert drifted["state"] == "failed"
+    assert "on average, allowed 0.1" in drifted["record"]["text"]
+    # A run that is not green leaves the known values as they were.
+    assert proven(request=user_model)["state"] == "ready"
+
+
+def test_other_files_under_the_same_name_are_compared_with_nothing(
+    proven: Prove, prefix: Path, user_model: dict[str, Any]
+) -> None:
+    proven(request=user_model)
+    (prefix / "models/qwen3/config.json").write_text('{"new": 1}')
+    answer = proven(request=user_model, forced=[-9.0] * 32)
+    assert (answer["state"], len(answer["record"]["evidence"])) == ("ready", 1)
+
+
+def test_probabilities_that_are_not_finite_are_refused(proven: Prove, user_model: dict[str, Any]) -> None:
+    answer = proven(request=user_model, forced=[-9999.0, *[-1.0] * 31])
+    assert answer["record"]["text"].startswith("1 of ")
+
+
+@pytest.mark.parametrize("kind", ["builtin", "files"])
+def test_room_waits_slice_by_slice(
+    prefix: Path, serving: Callable[..., int], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("provision.serve.room.SLICE_S", 0.3)
+    monkeypatch.setenv("PATH", f"{prefix / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("STATE", str(prefix / "state"))
+    seen: list[str] = []
+    settings = Settings(port=serving(healthy_after_s=1.0))
+    model = BUILTIN if kind == "builtin" else ServedModel(kind="files", name="qwen3")
+    wanted = stack("0.26.0", "cu130", "FLASH_ATTN")
+    command = serve_command(wanted, settings, facts(card(0)), prefix=str(prefix), model=model)
+    request = readiness_request(
+        prefix=str(prefix),
+        stack=wanted,
+        settings=settings,
+        command=command,
+        service=render_service(command, settings, prefix=str(prefix), supervisor="systemd", user="root", home="/root"),
+        model=model,
+        environment="abc",
+    )
+    record = prove(
+        LocalSession("here", Connection(kind="local")),
+        prefix=str(prefix),
+        root=False,
+        request=request,
+        progress=seen.append,
+    )
+    assert record.ready, record.text
+    assert record.phases_s["health"] >= 0.9
+    assert seen
+
+
+def test_room_gives_up_at_its_deadline(
+    prefix: Path, serving: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{prefix / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("STATE", str(prefix / "state"))
+    settings = Settings(port=serving(healthy_after_s=1000))
+    wanted = stack("0.26.0", "cu130", "FLASH_ATTN")
+    command = serve_command(wanted, settings, facts(card(0)), prefix=str(prefix), model=BUILTIN)
+    request = readiness_request(
+        prefix=str(prefix),
+        stack=wanted,
+        settings=settings,
+        command=command,
+        service=render_service(command, settings, prefix=str(prefix), supervisor="systemd", user="root", home="/root"),
+        model=BUILTIN,
+        environment="abc",
+    )
+    record = prove(
+        LocalSession("here", Connection(kind="local")),
+        prefix=str(prefix),
+        root=False,
+        request=request,
+        deadline_s=0.5,
+    )
+    assert (record.ready, record.text) == (False, "the service runs, but has not answered 0.5 s after it was asked to")
+
+
+def test_lines_of_one_start_are_found_by_its_process() -> None:
+    log = [f"{word} {pid}" for pid in (7, 8, 9) for word in ("preflight: start of /x/vllm with pid", "line of")]
+    assert lines_of_start(log, 8) == ["preflight: start of /x/vllm with pid 8", "line of 8"]
+    assert lines_of_start(log, 5) == ["preflight: start of /x/vllm with pid 9", "line of 9"]
+
+
+def test_exception_without_a_message_is_told_with_its_code() -> None:
+    prefix = "(Worker pid=21054) ERROR 11-20 08:01:40 [multiproc_executor.py:953] "
+    log = [
+        prefix + "Traceback (most recent call last):",
+        prefix + '  File "embedding.py", line 515, in weight_loader',
+        prefix + "    assert loaded.shape[0] == self.vocabulary",
+        prefix + "           ^^^^^^^^^^^^^^^^^^",
+        prefix + "AssertionError",
+    ]
+    assert causes(log) == ["AssertionError at `assert loaded.shape[0] == self.vocabulary`"]

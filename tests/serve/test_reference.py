@@ -1,0 +1,65 @@
+"""The reference answer beside the starting server: computed once, waited for, and its failure told. Real processes and locks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from provision.serve.onhost.ready import reference
+from provision.serve.onhost.ready.answer import NotProvenError
+from provision.serve.onhost.ready.service import Request
+
+MAKER = """#!/bin/sh
+# As `python builtin_model.py --folder F --reference R --environment D`, but quick to say what it does.
+echo run >> "$(dirname "$0")/../../runs"
+sleep 0.5
+{ending}
+"""
+ANSWERS = 'printf \'{"environment": "%s"}\' "$7" > "$5.new" && mv "$5.new" "$5"'
+
+
+def request(prefix: Path, *, ending: str = ANSWERS) -> Request:
+    python = prefix / "current" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(MAKER.replace("{ending}", ending))
+    python.chmod(0o755)
+    return Request(
+        prefix=str(prefix),
+        supervisor="systemd",
+        unit="x",
+        host="127.0.0.1",
+        port=8000,
+        served_name="m",
+        asked="CPU_ATTN",
+        processes=1,
+        model_folder=str(prefix / "models"),
+        slice_s=1.0,
+        reference=str(prefix / "reference-abc.json"),
+        environment="abc",
+    )
+
+
+def test_it_is_computed_once_however_often_it_is_asked_for(tmp_path: Path) -> None:
+    asked = request(tmp_path)
+    for _ in range(3):
+        reference.begin(asked)
+    assert reference.wait_for(asked) == {"environment": "abc"}
+    reference.begin(asked)
+    assert (tmp_path / "runs").read_text() == "run\n"
+
+
+def test_what_it_died_of_is_told(tmp_path: Path) -> None:
+    asked = request(tmp_path, ending="echo 'builtin_model: this machine computes wrongly' >&2; exit 1")
+    reference.begin(asked)
+    with pytest.raises(NotProvenError, match="could not be computed: builtin_model: this machine computes wrongly"):
+        reference.wait_for(asked)
+
+
+def test_one_that_is_there_is_taken(tmp_path: Path) -> None:
+    asked = request(tmp_path, ending="exit 1")
+    Path(asked.reference or "").write_text(json.dumps({"tokens": [1]}))
+    reference.begin(asked)
+    assert reference.wait_for(asked) == {"tokens": [1]}
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,107 @@
+"""The service as text."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from syrupy.assertion import SnapshotAssertion
+
+from provision.models.settings import Settings
+from provision.serve.flags import serve_command
+from provision.serve.model import BUILTIN
+from provision.serve.unit import Service, Supervisor, render_service, supervisor_line, systemd_line
+from tests.serve.conftest import card, facts, stack
+
+CPU = ("0.32.0", "cpu", "CPU_ATTN")
+CUDA = ("0.26.0", "cu130", "FLASH_ATTN")
+WORDS = st.lists(
+    st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1, max_size=12), min_size=1, max_size=6
+)
+
+
+def service(
+    supervisor: Supervisor, *, kind: tuple[str, str, str] = CPU, prefix: str = "/opt/firstlight", **settings: Any
+) -> Service:
+    wanted = Settings(**settings)
+    cards = [card(index) for index in range(2)] if kind == CUDA else []
+    command = serve_command(stack(*kind), wanted, facts(*cards), prefix=prefix, model=BUILTIN)
+    return render_service(command, wanted, prefix=prefix, supervisor=supervisor, user="firstlight", home="/home/ada")
+
+
+@pytest.mark.parametrize("kind", [CPU, CUDA], ids=["cpu", "cuda"])
+def test_system_unit(kind: tuple[str, str, str], snapshot: SnapshotAssertion) -> None:
+    made = service("systemd", kind=kind)
+    assert made.unit == snapshot
+    assert made.unit_path == "/etc/systemd/system/firstlight-vllm.service"
+
+
+def test_user_unit(snapshot: SnapshotAssertion) -> None:
+    made = service("systemd-user", prefix="/home/ada/.local/share/firstlight")
+    assert made.unit == snapshot
+    assert made.unit_path == "/home/ada/.config/systemd/user/firstlight-vllm.service"
+
+
+def test_supervisor_config(snapshot: SnapshotAssertion) -> None:
+    made = service("supervisor", prefix="/home/ada/.local/share/firstlight")
+    assert made.config == snapshot
+    assert (made.unit, made.name) == (None, "firstlight-vllm")
+
+
+def test_prefix_in_a_home_stays_readable() -> None:
+    assert "ProtectHome=read-only" in (service("systemd", prefix="/home/ada/fl").unit or "")
+
+
+def test_digest_changes_with_what_the_server_is_started_with_and_with_nothing_else() -> None:
+    first = service("systemd")
+    assert service("systemd").digest == first.digest
+    changed = [
+        service("systemd", port=8001),
+        service("systemd", env={"VLLM_LOGGING_LEVEL": "DEBUG"}),
+        service("systemd", api_key=False),
+        service("systemd-user"),
+    ]
+    assert len({made.digest for made in (first, *changed)}) == len(changed) + 1
+
+
+@pytest.mark.parametrize("kind", [CPU, CUDA], ids=["cpu", "cuda"])
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not on this machine")
+def test_exposure_stays_below_four(kind: tuple[str, str, str], tmp_path: Path) -> None:
+    path = tmp_path / "firstlight-vllm.service"
+    path.write_text(service("systemd", kind=kind).unit or "")
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", path],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
+    assert found, done.stderr
+    assert float(found.group(1)) < 4
+
+
+@given(WORDS)
+def test_systemd_reads_the_same_words(words: list[str]) -> None:
+    line = systemd_line(words)
+    # systemd's own reading: quotes and backslashes as in a shell's double quotes, then specifiers and variables.
+    assert [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(line)] == words
+
+
+@given(WORDS)
+def test_supervisor_reads_the_same_words(words: list[str]) -> None:
+    line = supervisor_line(words)
+    assert shlex.split(line % {}) == words
+
+
+def test_no_secret_and_no_environment_in_the_texts() -> None:
+    made = service("systemd", env={"VLLM_LOGGING_LEVEL": "DEBUG"})
+    assert "DEBUG" not in (made.unit or "")
+    assert "EnvironmentFile=/opt/firstlight/etc/service.env" in (made.unit or "")
+    assert not any("API_KEY" in name for name in made.environment)
