@@ -1,0 +1,28 @@
+"""Records to summary: what happened, what is true now, what to do next (docs/reference/summary.md)."""
+
+from __future__ import annotations
+
+from provision.models.records import Summary
+from provision.run import Run, write_atomically
+
+
+def summarise(run: Run, *, interrupted: bool = False) -> Summary:
+    """The summary of what a run's folder holds so far; a file that is missing is a room that was not reached."""
+    from provision.report import build, files  # noqa: PLC0415 - commands that never summarise must not pay for it
+
+    return build.build(files.read(run), interrupted=interrupted)
+
+
+def write(run: Run, summary: Summary) -> None:
+    """Write summary.json, summary.md and summary.txt into the run's folder, each whole or not at all.
+
+    Raises OSError when the folder cannot be written.
+    """
+    from provision.report import jsonform, markdown, text  # noqa: PLC0415 - commands that never summarise must not pay for it
+
+    for name, render in (
+        ("summary.json", jsonform.render),
+        ("summary.md", markdown.render),
+        ("summary.txt", text.render),
+    ):
+        write_atomically(run.path(name), render(summary))

@@ -1,0 +1,109 @@
+"""What a person types next, exactly: to go on where something went wrong, to check, to undo, to ask the endpoint."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import PurePath
+from urllib.parse import urlsplit
+
+from provision.models.facts import HostFacts
+from provision.models.records import HostSummary
+from provision.models.settings import Connection, Host, Inventory, default_prefix
+
+DEFAULT_INVENTORY = ("inventory", "local")
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MOST_NAMED = 8
+"""More wrong hosts than this are not listed in a --limit: the whole walk passes over what is well."""
+
+
+def inventory_option(inventory: Inventory | None) -> str:
+    """` -i PATH` for every inventory but the default one."""
+    if inventory is None:
+        return ""
+    parts = PurePath(inventory.source).parts
+    is_default = DEFAULT_INVENTORY in (parts[-2:], parts[-3:-1])
+    return "" if is_default else f" -i {shlex.quote(inventory.source)}"
+
+
+def next_commands(inventory: Inventory | None, hosts: tuple[HostSummary, ...]) -> tuple[str, ...]:
+    """Commands in the order in which they are of use; the first one is the thing to do now."""
+    option = inventory_option(inventory)
+    wrong = [host.name for host in hosts if host.state in ("failed", "unreachable", "interrupted")]
+    if wrong:
+        some = wrong if len(wrong) < len(hosts) and len(wrong) <= MOST_NAMED else []
+        limit = f" --limit {shlex.quote(','.join(some))}" if some else ""
+        return (f"./firstlight provision{option}{limit}",)
+    if all(host.state in ("planned", "probed", "stopped", "removed") for host in hosts):
+        return (f"./firstlight provision{option}",)
+    return tuple(f"./firstlight {name}{option}" for name in ("verify", "status", "rollback", "uninstall"))
+
+
+PURPOSES = {
+    "provision": "provision",
+    "verify": "check again",
+    "status": "what serves now",
+    "rollback": "roll back",
+    "uninstall": "remove",
+}
+
+
+def purpose(command: str) -> str:
+    """What a command of `next_commands` is for."""
+    return PURPOSES.get(command.split()[1], "run")
+
+
+def prefix_of(host: Host | None, facts: HostFacts | None) -> str | None:
+    """Where the product lies on a host: as the inventory says, as the probe saw it, or by default."""
+    if host and host.settings.prefix:
+        return host.settings.prefix
+    if facts and facts.installed:
+        return facts.installed.prefix
+    if host and host.connection.become:
+        return str(default_prefix(uid=0, home=""))
+    if facts and facts.user.uid is not None and facts.user.home:
+        return str(default_prefix(uid=facts.user.uid, home=facts.user.home))
+    return None
+
+
+def key_file(host: Host | None, prefix: str | None) -> str | None:
+    """The file on the host that holds the API key, where one is asked for."""
+    return f"{prefix}/etc/service.env" if host and prefix and host.settings.api_key else None
+
+
+def call_commands(endpoint: str, file: str | None, host: Host, user: str | None) -> tuple[str, ...]:
+    """Commands that ask the endpoint which model it serves; the key is read on the host, at that moment."""
+    base = endpoint.rstrip("/")
+    url = f"{base}/models" if base.endswith("/v1") else f"{base}/v1/models"
+    is_remote = host.connection.kind == "ssh"
+    if file is None:
+        header = ""
+    else:
+        sudo = "sudo " if host.connection.become or (user not in (None, "root") and file.startswith("/opt/")) else ""
+        read = f"{sudo}sed -n s/^VLLM_API_KEY=//p {shlex.quote(file)}"
+        command = f"{ssh_words(host.connection)} {shlex.quote(read)}" if is_remote else read
+        header = f'-H "Authorization: Bearer $({command})" '
+    curl = f"curl -sS {header}{shlex.quote(url)}"
+    parts = urlsplit(url)
+    if not is_remote or parts.hostname not in LOOPBACK:
+        return (curl,)
+    name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return (f"{ssh_words(host.connection)} -f -N -L {parts.port or 80}:{name}:{parts.port or 80}", curl)
+
+
+def ssh_words(connection: Connection) -> str:
+    """`ssh` with what reaches a host, short: address, user, port, key and jump hosts."""
+    words = ["ssh"]
+    if connection.port != 22:
+        words += ["-p", str(connection.port)]
+    for file in connection.identity_files[:1]:
+        words += ["-i", file]
+    if connection.proxy_jump:
+        words += ["-J", ",".join(_jump(jump) for jump in connection.proxy_jump)]
+    address = connection.address or ""
+    return shlex.join([*words, f"{connection.user}@{address}" if connection.user else address])
+
+
+def _jump(connection: Connection) -> str:
+    user = f"{connection.user}@" if connection.user else ""
+    port = f":{connection.port}" if connection.port != 22 else ""
+    return f"{user}{connection.address}{port}"

@@ -1,0 +1,147 @@
+"""Words on a page of at most 100 columns: cleaning, measuring, wrapping, folding of names. No knowledge of runs."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
+
+COLUMNS = 100
+
+Text: TypeAlias = str | tuple[str, ...]
+"""A sentence, or the pieces of one between which alone a line may end."""
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
+_NUMBERED = re.compile(r"^(.*?)(\d+)(\D*)$", re.DOTALL)
+
+
+def clean(text: str) -> str:
+    """Text as one line that no terminal takes for a command: no escapes, no control or formatting characters."""
+    plain = _ESCAPES.sub("", text)
+    kept = (char if unicodedata.category(char)[0] not in "CZ" else " " for char in plain)
+    return " ".join("".join(kept).split())
+
+
+def width(text: str) -> int:
+    """Columns that cleaned text takes on a terminal; a combining mark counts as one, so that it never counts short."""
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def split_at(text: str, columns: int) -> tuple[str, str]:
+    """Cut text in two so that the head takes at most `columns` columns (and at least one character)."""
+    used = 0
+    for index, char in enumerate(text):
+        used += width(char)
+        if used > columns and index:
+            return text[:index], text[index:]
+    return text, ""
+
+
+def wrap(text: Text, *, first: str = "", rest: str | None = None, columns: int = COLUMNS) -> list[str]:
+    """Cleaned text as lines that begin with `first`, then `rest` (default: blanks as wide as `first`)."""
+    follow = " " * width(first) if rest is None else rest
+    lines: list[str] = []
+    line, room = first, columns - width(first)
+    empty = True
+    for word in clean(text).split() if isinstance(text, str) else map(clean, text):
+        remaining = word
+        while remaining:
+            gap = 0 if empty else 1
+            if width(remaining) + gap <= room:
+                line += " " * gap + remaining
+                room -= width(remaining) + gap
+                remaining, empty = "", False
+            elif empty:
+                head, remaining = split_at(remaining, room)
+                lines.append(line + head)
+                line, room = follow, columns - width(follow)
+            else:
+                lines.append(line)
+                line, room, empty = follow, columns - width(follow), True
+    if not empty or not lines:
+        lines.append(line.rstrip())
+    return lines
+
+
+def table(rows: Iterable[tuple[Sequence[str], Text]], *, indent: str = "  ", widest: int = 34) -> list[str]:
+    """Rows of head cells, aligned and cut at `widest`, and a last cell that wraps under itself."""
+    cells = [([_cut(clean(cell), widest) for cell in head], last) for head, last in rows]
+    if not cells:
+        return []
+    widths = [max(width(head[column]) for head, _ in cells) for column in range(len(cells[0][0]))]
+    lines: list[str] = []
+    for head, last in cells:
+        first = indent + "".join(
+            cell + " " * (columns - width(cell) + 2) for cell, columns in zip(head, widths, strict=True)
+        )
+        if width(first) > COLUMNS * 2 // 3 and last:
+            lines += wrap("  ".join(head), first=indent)
+            lines += wrap(last, first=indent + "    ")
+        else:
+            lines += [line.rstrip() for line in wrap(last, first=first)]
+    return lines
+
+
+def _cut(text: str, columns: int) -> str:
+    return text if width(text) <= columns else split_at(text, columns - 1)[0] + "…"
+
+
+def fold_names(names: Sequence[str]) -> str:
+    """Names in short: `gpu-1, gpu-2, gpu-3, login` is `gpu-[1:3], login`; the order is kept."""
+    parts: list[str] = []
+    index = 0
+    while index < len(names):
+        end = index
+        while end + 1 < len(names) and _follows(names[end], names[end + 1]):
+            end += 1
+        first, last = _NUMBERED.match(names[index]), _NUMBERED.match(names[end])
+        if end - index >= 2 and first and last:
+            parts.append(f"{first[1]}[{first[2]}:{last[2]}]{first[3]}")
+        else:
+            parts += names[index : end + 1]
+        index = end + 1
+    return ", ".join(parts)
+
+
+def _follows(name: str, following: str) -> bool:
+    one, two = _NUMBERED.match(name), _NUMBERED.match(following)
+    if not one or not two or (one[1], one[3]) != (two[1], two[3]):
+        return False
+    if not (one[2].isascii() and two[2].isascii()):
+        return False
+    padded = len(one[2]) == len(two[2]) or "0" not in (one[2][0], two[2][0])
+    return padded and int(two[2][-18:]) == int(one[2][-18:]) + 1 and one[2][:-18] == two[2][:-18]
+
+
+def count(number: int, noun: str) -> str:
+    """`1 host`, `3 hosts`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `0.4 s`, `94 s`, `12 min`, `3 h`, `5 days`."""
+    if seconds < 10:
+        return f"{max(seconds, 0.0):.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 172800:
+        return f"{seconds / 3600:.0f} h"
+    return f"{seconds / 86400:.0f} days"
+
+
+def size(count_of_bytes: int) -> str:
+    """Bytes in binary units: `80.0 GiB`."""
+    value = float(count_of_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def number(value: float) -> str:
+    """A measured value with four significant digits, plain where that is short."""
+    return f"{value:.4g}"

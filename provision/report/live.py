@@ -1,0 +1,117 @@
+"""What a person sees while a walk goes on: a live table on a terminal, plain lines anywhere else. All on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Protocol, Self, TextIO
+
+from provision.models.records import RoomName, RoomResult
+from provision.report.layout import clean, duration, size
+from provision.report.redact import redact
+
+BYTES_EVERY_S = 10.0
+"""Plain lines say at most this often how far a transfer is."""
+
+
+class Progress(Protocol):
+    """Told by the pipeline and the rooms, from any thread."""
+
+    def room(self, host: str, room: RoomName) -> None:
+        """A host enters a room."""
+
+    def bytes(self, host: str, done: int, total: int) -> None:
+        """So many bytes of so many are there."""
+
+    def note(self, host: str, text: str) -> None:
+        """Something worth a line: a download, a retry."""
+
+    def finish(self, host: str, result: RoomResult) -> None:
+        """A host leaves a room."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def open_progress(
+    hosts: Sequence[str], *, stream: TextIO | None = None, environment: Mapping[str, str] | None = None
+) -> Progress:
+    """The view that fits: live on a terminal that can redraw, else plain lines."""
+    out = stream or sys.stderr
+    if is_live(out, environment if environment is not None else os.environ):
+        from provision.report.live_table import LiveProgress  # noqa: PLC0415 - plain lines need no rich
+
+        return LiveProgress(hosts, out)
+    return PlainProgress(out)
+
+
+def is_live(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Whether a redrawn table would be seen as one: a terminal, not a dumb one, and nobody's log."""
+    return stream.isatty() and environment.get("TERM", "dumb") not in ("", "dumb") and not environment.get("CI")
+
+
+def ending(result: RoomResult) -> str:
+    """How a room ended, in words: `ok, changed` or `failed: no space left`."""
+    word = f"{result.status}, changed" if result.changed else result.status
+    return f"{word}: {said(result.text)}" if result.text and result.status != "ok" else word
+
+
+def said(text: str) -> str:
+    """A text of anybody's, safe to show."""
+    return redact(clean(text))
+
+
+class PlainProgress:
+    """One line when the first host enters a room, one when a host leaves it, and now and then one for bytes."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._started = time.monotonic()
+        self._entered: set[str] = set()
+        self._bytes_said: dict[str, float] = {}
+
+    def room(self, host: str, room: RoomName) -> None:  # noqa: ARG002 - one line stands for all hosts
+        with self._lock:
+            if room not in self._entered:
+                self._entered.add(room)
+                self._line(room)
+
+    def bytes(self, host: str, done: int, total: int) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if now - self._bytes_said.setdefault(host, now) >= BYTES_EVERY_S:
+                self._bytes_said[host] = now
+                self._line(f"  {clean(host)}: {size(done)} of {size(total)}")
+
+    def note(self, host: str, text: str) -> None:
+        with self._lock:
+            self._line(f"  {clean(host)}: {said(text)}")
+
+    def finish(self, host: str, result: RoomResult) -> None:
+        with self._lock:
+            self._line(f"  {clean(host)}: {result.room} {ending(result)} ({duration(result.seconds)})")
+            if result.hint and result.status not in ("ok", "skipped"):
+                self._line(f"    hint: {said(result.hint)}")
+
+    def _line(self, text: str) -> None:
+        # A terminal that was closed ends nobody's walk: the summary is written all the same.
+        with contextlib.suppress(OSError):
+            self._stream.write(f"[{time.monotonic() - self._started:6.1f} s] {text}\n")
+            self._stream.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None

@@ -1,0 +1,147 @@
+"""The live table: a row a host with its room, its bytes and its seconds. Needs a terminal.
+
+It appears only when a walk takes longer than a blink, so that a run with nothing to do pays nothing for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TextIO
+
+from provision.models.records import ROOMS, RoomName, RoomResult
+from provision.report.layout import clean, count, duration, size
+from provision.report.live import ending, said
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+APPEARS_AFTER_S = 0.4
+REDRAWS_PER_S = 8.0
+BAR_COLUMNS = 20
+LINES_BESIDE = 6
+"""Lines of the terminal that are no host's: head, tail, the prompt."""
+
+
+@dataclass
+class Row:
+    """One host's state as it is shown."""
+
+    host: str
+    room: RoomName | None = None
+    entered: float = 0.0
+    done: int = 0
+    total: int = 0
+    text: str = ""
+    results: dict[str, RoomResult] = field(default_factory=dict)
+
+    @property
+    def urgency(self) -> int:
+        """Order of rows: wrong ones first, then those at work, then those that wait or are done."""
+        if any(result.status in ("failed", "unreachable", "interrupted") for result in self.results.values()):
+            return 0
+        if self.room is not None and self.room not in self.results:
+            return 1
+        return 2
+
+
+class LiveProgress:
+    """Keeps the rows under one lock; a thread of its own brings rich in and draws."""
+
+    def __init__(self, hosts: Sequence[str], stream: TextIO) -> None:
+        self._rows = {host: Row(host) for host in hosts}
+        self._stream = stream
+        self._lock = threading.RLock()
+        self._started = time.monotonic()
+        self._closing = threading.Event()
+        self._drawer = threading.Thread(target=self._draw, name="live view", daemon=True)
+
+    def room(self, host: str, room: RoomName) -> None:
+        with self._lock:
+            row = self._row(host)
+            row.room, row.entered, row.done, row.total, row.text = room, time.monotonic(), 0, 0, ""
+
+    def bytes(self, host: str, done: int, total: int) -> None:
+        with self._lock:
+            row = self._row(host)
+            row.done, row.total = done, total
+
+    def note(self, host: str, text: str) -> None:
+        with self._lock:
+            self._row(host).text = said(text)
+
+    def finish(self, host: str, result: RoomResult) -> None:
+        with self._lock:
+            row = self._row(host)
+            row.results[result.room] = result
+            row.done, row.total, row.text = 0, 0, ending(result)
+
+    def _row(self, host: str) -> Row:
+        return self._rows.setdefault(host, Row(host))
+
+    def __enter__(self) -> Self:
+        self._drawer.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.set()
+        self._drawer.join()
+
+    def _draw(self) -> None:
+        """Redraw until told to stop; the terminal is put back as it was however that comes about."""
+        if self._closing.wait(APPEARS_AFTER_S):
+            return
+        from rich.console import Console  # noqa: PLC0415 - only a walk that lasts pays for rich
+        from rich.live import Live  # noqa: PLC0415 - the same
+
+        console = Console(file=self._stream, highlight=False)
+        live: Live
+        # A terminal that was closed ends the drawing, not the walk.
+        with contextlib.suppress(OSError), Live(console=console, auto_refresh=False, transient=True) as live:
+            live.update(self._table(console), refresh=True)
+            while not self._closing.wait(1 / REDRAWS_PER_S):
+                live.update(self._table(console), refresh=True)
+
+    def _table(self, console: Console) -> RenderableType:
+        from rich.table import Table  # noqa: PLC0415 - loaded by now
+        from rich.text import Text  # noqa: PLC0415 - loaded by now
+
+        with self._lock:
+            rows = sorted(self._rows.values(), key=lambda row: row.urgency)
+            shown = rows[: max(1, console.height - LINES_BESIDE)]
+            table = Table(box=None, expand=False, pad_edge=False)
+            for title in ("host", "room", "seconds", ""):
+                table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=len(title))
+            now = time.monotonic()
+            for row in shown:
+                style = ("red", "", "dim")[row.urgency]
+                table.add_row(*(Text(cell) for cell in self._cells(row, now)), style=style)
+            if len(rows) > len(shown):
+                table.add_row(Text(f"and {count(len(rows) - len(shown), 'more host')}"))
+        table.caption = f"{duration(now - self._started)} in all"
+        table.caption_justify = "left"
+        return table
+
+    @staticmethod
+    def _cells(row: Row, now: float) -> tuple[str, str, str, str]:
+        if row.room is None:
+            return clean(row.host), "waits", "", ""
+        result = row.results.get(row.room)
+        seconds = result.seconds if result else now - row.entered
+        step = f"{ROOMS.index(row.room) + 1}/{len(ROOMS)} {row.room}"
+        return clean(row.host), step, duration(seconds), " ".join(filter(None, (bar(row.done, row.total), row.text)))
+
+
+def bar(done: int, total: int) -> str:
+    """Bytes as a bar and figures; empty where no transfer goes on."""
+    if total <= 0:
+        return ""
+    filled = min(BAR_COLUMNS, done * BAR_COLUMNS // total)
+    return f"{'#' * filled}{'.' * (BAR_COLUMNS - filled)} {size(done)} of {size(total)}"

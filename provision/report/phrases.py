@@ -1,0 +1,147 @@
+"""The sentences that all renderings share: the verdict in one line, what failed and why, how to call the endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from provision.models.records import HostSummary, Summary
+from provision.report.files import seconds_between
+from provision.report.fold import Group, fold, fold_checks
+from provision.report.layout import count, duration, fold_names
+
+STATE_WORDS = {
+    "unreachable": "could not be reached",
+    "failed": "failed",
+    "interrupted": "not brought to its end",
+    "serving": "serving",
+    "installed": "installed",
+    "unchanged": "unchanged",
+    "stopped": "stopped",
+    "removed": "removed",
+    "planned": "planned, nothing done",
+    "probed": "looked at, nothing done",
+}
+"""In the order in which a headline names them."""
+
+
+SUPERVISORS = {
+    "systemd": "systemd",
+    "systemd-user": "systemd, in the user's own session",
+    "supervisor": "supervisor; the service will not survive a reboot",
+}
+
+
+def headline(summary: Summary) -> str:
+    """The verdict and what it rests on."""
+    parts = []
+    for state, words in STATE_WORDS.items():
+        names = [host.name for host in summary.hosts if host.state == state]
+        if not names:
+            continue
+        named = f" ({fold_names(names[:4])}{', ...' if len(names) > 4 else ''})" if _is_bad(state) else ""
+        is_all = len(names) == len(summary.hosts)
+        of_all = count(len(names), "host") if is_all else f"{len(names)} of {len(summary.hosts)} hosts"
+        parts.append(f"{of_all} {words}{named}")
+    passed = sum(check.status == "ok" for host in summary.hosts for check in host.checks)
+    if passed:
+        age = oldest_checks_s(summary)
+        parts.append(f"{count(passed, 'check')} ok" + (f" {duration(age)} ago" if age else ""))
+    warned = sum(check.status == "warn" for host in summary.hosts for check in host.checks)
+    if warned:
+        parts.append(f"{count(warned, 'check')} warned")
+    deviating = sum(bool(host.deviations) for host in summary.hosts)
+    if deviating:
+        parts.append(f"{count(deviating, 'host')} off the plan")
+    if summary.interrupted:
+        parts.append("interrupted")
+    return f"{summary.verdict.upper()}: {'; '.join(parts) or 'no host'}"
+
+
+def _is_bad(state: str) -> bool:
+    return state in ("unreachable", "failed", "interrupted")
+
+
+def facts_of_run(summary: Summary) -> str:
+    """When, how long, how much changed."""
+    return f"run {summary.run}, {duration(summary.seconds)}, {count(summary.changed, 'host')} changed" + (
+        f", started {summary.started_at[:19]}Z" if summary.started_at else ""
+    )
+
+
+def failures(group: Group) -> Iterable[tuple[str, str | None, tuple[str, ...]]]:
+    """What went wrong in a group: sentence, hint and evidence, the room named."""
+    for result in group.first.rooms:
+        if result.status in ("failed", "unreachable", "interrupted"):
+            said = (result.text or STATE_WORDS.get(result.status, result.status)).removeprefix(f"{result.host}: ")
+            yield f"{result.room}: {said}", result.hint, result.evidence
+    for check in fold_checks(group.hosts):
+        if check.status in ("fail", "error"):
+            where = f" on {check.where}" if check.where else ""
+            yield f"check {check.id}{where}: {check.reason or check.status}", check.remedy, ()
+    if group.first.state == "interrupted" and not any(result.status == "interrupted" for result in group.first.rooms):
+        last = group.first.rooms[-1].room if group.first.rooms else None
+        yield (f"the run ended after `{last}`" if last else "the run ended before this host's turn"), None, ()
+
+
+def wrong_groups(summary: Summary) -> list[Group]:
+    """Groups of hosts that did not end well."""
+    return [group for group in fold(summary.hosts) if _is_bad(group.first.state)]
+
+
+def checks_age_s(summary: Summary, host: HostSummary) -> float:
+    """Seconds from a host's checks to the start of this run; 0 for checks of this run."""
+    return max(seconds_between(host.checks_at or "", summary.started_at) or 0.0, 0.0)
+
+
+def oldest_checks_s(summary: Summary) -> float:
+    """The age of the oldest checks, 0 when some are of this run."""
+    ages = [checks_age_s(summary, host) for host in summary.hosts if host.checks]
+    return max(ages) if ages and all(ages) else 0.0
+
+
+def verified_when(summary: Summary, host: HostSummary) -> str:
+    """How old a host's checks are at the start of this run; empty for checks of this run."""
+    age = checks_age_s(summary, host)
+    return f"checked {duration(age)} before this run, at {(host.checks_at or '')[:19]}Z" if age else ""
+
+
+def stack_facts(host: HostSummary) -> Iterable[tuple[str, str]]:
+    """Name and build of every part of a host's Stack."""
+    stack = host.stack
+    if stack is None:
+        return
+    if stack.vllm:
+        by = f", {stack.vllm.provider} build" + (
+            f" `{stack.vllm.distribution}`" if stack.vllm.distribution != "vllm" else ""
+        )
+        yield "vLLM", f"{stack.vllm.version} for {stack.vllm.variant}{by}"
+    yield "torch", f"{stack.torch.version} for {stack.torch.variant}"
+    yield "Python", f"{stack.interpreter.version}, {_interpreter(stack.interpreter.origin)}"
+    if stack.driver:
+        module = f", {stack.driver.module} modules" if stack.driver.module else ""
+        yield "driver", f"{stack.driver.version or 'of unknown version'}{module}: {stack.driver.action}"
+    if stack.fabric_manager:
+        yield "fabric manager", stack.fabric_manager
+    flash = stack.flash_attn
+    yield "flash-attn", "none" if flash.provider == "none" else f"{flash.provider} {flash.version or ''}".strip()
+    if flash.package:
+        yield "flash-attn package", f"{flash.package.version}, {flash.package.source}"
+    if stack.attention:
+        generation = f", generation {stack.attention.generation}" if stack.attention.generation else ""
+        yield "attention", f"{stack.attention.backend}{generation}"
+    if stack.system_packages:
+        yield "OS packages", ", ".join(stack.system_packages)
+    yield "supervisor", SUPERVISORS[stack.supervisor]
+
+
+def _interpreter(origin: str) -> str:
+    return "the host's own" if origin == "host" else "managed, under the prefix"
+
+
+def attention_facts(host: HostSummary) -> str:
+    """Asked, used and the generation in one line; empty when nothing was proven."""
+    proof = host.attention
+    if not proof.used and not proof.asked:
+        return ""
+    generation = f", generation {proof.generation}" if proof.generation else ""
+    return f"asked {proof.asked or 'nothing'}, in use {proof.used or 'unknown'}{generation}"

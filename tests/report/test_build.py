@@ -1,0 +1,171 @@
+"""States, verdicts and what is said of files that are missing, cut or foreign."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from provision.models.records import HostSummary, RoomName
+from provision.models.settings import Connection
+from provision.report.advice import call_commands
+from provision.report.build import verdict
+from tests.report.sample import CPU_STACK, Folder, check, checks, document, facts, host, result, served
+
+RUN = "20261120T101500Z"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    made = Folder(tmp_path / RUN, [host("a", local=True)], source="inventory/local")
+    made.planned(["a"], CPU_STACK)
+    made.staged(["a"], CPU_STACK)
+    made.green("a")
+    return made
+
+
+def summary(name: str = "a", state: str = "serving", **values: object) -> HostSummary:
+    return HostSummary.model_validate({"name": name, "state": state, "changed": False, **values})
+
+
+@pytest.mark.parametrize(
+    ("host_summary", "expected"),
+    [
+        (summary(), "green"),
+        (summary(state="unchanged"), "green"),
+        (summary(state="planned"), "green"),
+        (summary(state="failed"), "red"),
+        (summary(state="unreachable"), "red"),
+        (summary(state="interrupted"), "red"),
+        (summary(deviations=("another vLLM",)), "amber"),
+        (summary(warnings=("stage: slow mirror",)), "amber"),
+        (summary(checks=(check("a.b", "warn"),)), "amber"),
+        (summary(checks=(check("a.b", "skip"),)), "green"),
+        (summary(notes=("an assumption",)), "green"),
+    ],
+)
+def test_verdict_of_one_host(host_summary: HostSummary, expected: str) -> None:
+    assert verdict([host_summary]) == expected
+
+
+def test_worst_host_decides() -> None:
+    assert verdict([summary(), summary("b", deviations=("x",))]) == "amber"
+    assert verdict([summary(deviations=("x",)), summary("b", "failed")]) == "red"
+
+
+def test_json_has_the_public_keys(folder: Folder) -> None:
+    whole = folder.json()
+    assert {"verdict", "changed", "seconds", "hosts"} <= whole.keys()
+    keys = {"name", "state", "changed", "rooms", "stack", "checks", "endpoint", "attention", "findings"}
+    assert keys <= whole["hosts"][0].keys()
+    assert whole["hosts"][0]["attention"] == {
+        "asked": "auto",
+        "used": "CPU_ATTN",
+        "generation": None,
+        "evidence": ["4 of 4 layers of the running engine hold CPU_ATTN"],
+    }
+    assert (whole["verdict"], whole["changed"], whole["seconds"]) == ("green", 1, 94.2)
+
+
+@pytest.mark.parametrize("status", ["fail", "error"])
+def test_a_check_that_fails_or_cannot_tell_is_red(folder: Folder, status: str) -> None:
+    bad = check("kernel.matmul", status, reason="3 of 64 rows are wrong", remedy="replace the card")
+    folder.run.write("verify/a.json", document([bad]))
+    assert folder.json()["verdict"] == "red"
+    assert "check kernel.matmul on cpu: 3 of 64 rows are wrong" in folder.text()
+    assert "hint: replace the card" in folder.text()
+
+
+def test_attention_other_than_planned_is_a_deviation(folder: Folder) -> None:
+    folder.run.write("serve/a.json", served("TRITON_ATTN"))
+    assert folder.json()["hosts"][0]["deviations"] == ["attention TRITON_ATTN is in use, the plan said CPU_ATTN"]
+    assert folder.json()["verdict"] == "amber"
+
+
+@pytest.mark.parametrize(
+    ("command", "rooms", "state"),
+    [
+        ("provision --limit a", ("probe", "plan", "stage", "install", "verify", "serve"), "serving"),
+        ("install", ("probe", "plan", "stage", "install"), "installed"),
+        ("stop", ("probe", "serve"), "stopped"),
+        ("uninstall", ("probe", "install"), "removed"),
+        ("verify", ("probe", "verify"), "unchanged"),
+        ("plan", ("probe", "plan"), "planned"),
+        ("status", ("probe",), "probed"),
+    ],
+)
+def test_state_follows_from_command_and_rooms(
+    tmp_path: Path, command: str, rooms: tuple[RoomName, ...], state: str
+) -> None:
+    folder = Folder(tmp_path / RUN, [host("a", local=True)])
+    folder.run.write("run.json", {"command": command, "started_at": "2026-11-20T10:15:00.000Z"})
+    folder.results(*(result("a", room) for room in rooms))
+    assert folder.json()["hosts"][0]["state"] == state
+
+
+def test_no_endpoint_of_a_host_that_failed(folder: Folder) -> None:
+    folder.results(result("a", "serve", "failed", text="token 7 is 301, the reference says 12"))
+    assert folder.json()["hosts"][0]["endpoint"] is None
+    assert "curl" not in folder.text()
+
+
+def test_a_walk_that_ended_before_a_host_was_reached(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / RUN, [host("a"), host("b")])
+    folder.green("a")
+    whole = folder.json(interrupted=True)
+    assert [entry["state"] for entry in whole["hosts"]] == ["serving", "interrupted"]
+    assert "the run ended before this host's turn" in folder.text(interrupted=True)
+
+
+@pytest.mark.parametrize("name", ["plan.json", "verify/a.json", "rooms.json", "inventory.json", "facts/a.json"])
+@pytest.mark.parametrize("content", ["", "{", '"text"', '{"checks": [3], "hosts": 3}'])
+def test_a_file_that_cannot_be_read_is_said_and_the_rest_shown(folder: Folder, name: str, content: str) -> None:
+    folder.run.path(name).write_text(content, encoding="utf-8")
+    whole = folder.json()
+    said = [note for entry in whole["hosts"] for note in entry["warnings"]]
+    assert any(name.rpartition("/")[2] in note for note in said)
+    assert whole["verdict"] != "green"
+
+
+def test_a_verify_document_of_a_later_release_is_read(folder: Folder) -> None:
+    later = check("x.y", reason="fine", colour="blue", figures=[{"name": "n", "value": 1.0, "unit": "s", "spread": 2}])
+    folder.run.write("verify/a.json", document([later]))
+    assert folder.json()["hosts"][0]["checks"][0]["id"] == "x.y"
+
+
+def test_seconds_of_a_killed_run_come_from_its_events(folder: Folder) -> None:
+    folder.run.write("run.json", {"run": RUN, "command": "provision", "started_at": "2026-11-20T10:15:00.000Z"})
+    event = '{"at": "2026-11-20T10:17:30.000Z", "kind": "room", "room": "stage", "seconds": 20}\n{"at": "2026-'
+    folder.run.path("events.jsonl").write_text(event, encoding="utf-8")
+    whole = folder.json()
+    assert whole["seconds"] == 150.0
+    assert whole["room_seconds"] == {"stage": 20.0}
+
+
+def test_an_age_is_said_only_of_older_checks(folder: Folder) -> None:
+    assert "before this run" not in folder.text()
+    folder.run.write("verify/a.json", document(checks(), started_at="2026-11-18T10:15:00.000Z"))
+    assert "checked 2 days before this run" in folder.text()
+
+
+def test_another_user_than_root_reads_the_key_with_sudo() -> None:
+    local = host("a", local=True)
+    url = "http://127.0.0.1:8000/v1"
+    assert "$(sudo sed" in call_commands(url, "/opt/firstlight/etc/service.env", local, "ops")[0]
+    assert "sudo" not in call_commands(url, "/home/ops/.local/share/firstlight/etc/service.env", local, "ops")[0]
+    assert call_commands(url, None, local, "ops") == ("curl -sS http://127.0.0.1:8000/v1/models",)
+
+
+def test_a_tunnel_leads_to_a_remote_loopback() -> None:
+    jump = Connection(kind="ssh", address="gate.example.net", user="ops")
+    connection = Connection(kind="ssh", address="10.0.0.7", port=22, user="ops", proxy_jump=(jump,), become=True)
+    remote = host("b").model_copy(update={"connection": connection})
+    tunnel, _ = call_commands("http://127.0.0.1:8000/v1", None, remote, "ops")
+    assert tunnel == "ssh -J ops@gate.example.net ops@10.0.0.7 -f -N -L 8000:127.0.0.1:8000"
+    assert len(call_commands("http://10.0.0.7:8000/v1", None, remote, "ops")) == 1
+
+
+def test_the_probe_alone_knows_the_prefix(folder: Folder) -> None:
+    assert folder.json()["hosts"][0]["prefix"] == "/opt/firstlight"
+    folder.run.write("facts/a.json", facts("a").model_copy(update={"installed": None}))
+    assert folder.json()["hosts"][0]["key_file"] == "/opt/firstlight/etc/service.env"

@@ -1,0 +1,176 @@
+"""Plain lines for logs, a live table on a real terminal, which is as before when the table is gone."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import select
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from provision.models.records import RoomResult
+from provision.report.live import PlainProgress, is_live, open_progress
+from tests.report.sample import result
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "environment", "live"),
+    [
+        (Terminal(), {"TERM": "xterm"}, True),
+        (Terminal(), {"TERM": "xterm", "NO_COLOR": "1"}, True),
+        (Terminal(), {"TERM": "dumb"}, False),
+        (Terminal(), {}, False),
+        (Terminal(), {"TERM": "xterm", "CI": "true"}, False),
+        (io.StringIO(), {"TERM": "xterm"}, False),
+    ],
+)
+def test_view_that_fits(stream: io.StringIO, environment: dict[str, str], live: bool) -> None:
+    assert is_live(stream, environment) is live
+    assert isinstance(open_progress(["a"], stream=stream, environment=environment), PlainProgress) is not live
+
+
+def plain(*results: RoomResult) -> str:
+    out = io.StringIO()
+    with PlainProgress(out) as progress:
+        for entry in results:
+            progress.room(entry.host, entry.room)
+            progress.finish(entry.host, entry)
+    return re.sub(r"^\[ *[0-9.]+ s\] ", "", out.getvalue(), flags=re.MULTILINE)
+
+
+def test_plain_lines_name_a_room_once() -> None:
+    assert plain(result("a", "probe"), result("b", "probe"), result("a", "install")).splitlines() == [
+        "probe",
+        "  a: probe ok (0.4 s)",
+        "  b: probe ok (0.4 s)",
+        "install",
+        "  a: install ok, changed (38 s)",
+    ]
+
+
+def test_plain_failure_has_text_and_hint_and_no_secret() -> None:
+    said = plain(result("a", "install", "failed", text="HF_TOKEN=abcdefgh1234 \x1b[31mwrong", hint="see the log"))
+    assert "a: install failed: HF_TOKEN=[hidden] wrong" in said
+    assert "hint: see the log" in said
+
+
+def write_many(progress: PlainProgress, name: str) -> None:
+    for _ in range(200):
+        progress.note(name, "x" * 50)
+
+
+def test_plain_lines_of_many_threads_stay_whole() -> None:
+    out = io.StringIO()
+    with PlainProgress(out) as progress:
+        each = [threading.Thread(target=write_many, args=(progress, f"h{number}")) for number in range(8)]
+        for thread in each:
+            thread.start()
+        for thread in each:
+            thread.join()
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 1600
+    assert all(re.fullmatch(r"\[ *[0-9.]+ s\]   h\d: x{50}", line) for line in lines)
+
+
+WALK = """
+import fcntl, sys, termios
+from provision.models.records import RoomResult
+from provision.report.live import open_progress
+
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C typed there becomes a signal
+hosts = [f"host-{n}" for n in range(60)]
+try:
+    with open_progress(hosts) as progress:
+        for host in hosts[:5]:
+            progress.room(host, "stage")
+            progress.bytes(host, 3 << 20, 10 << 20)
+        progress.finish("host-0", RoomResult(host="host-0", room="stage", status="failed", text="no space left"))
+        if "slow" in sys.argv:
+            sys.stdin.readline()
+except KeyboardInterrupt:
+    sys.stderr.write("stopped by hand\\n")
+    raise SystemExit(130)
+"""
+
+
+def on_terminal(*arguments: str, interrupt: bool = False, **environment: str) -> tuple[int, bytes]:
+    """Run the walk on a terminal of its own; returns its exit code and everything that the terminal got.
+
+    Once the table is there the walk is told to go on, or interrupted.
+    """
+    controller, terminal = pty.openpty()
+    variables = {
+        **os.environ,
+        "TERM": "xterm-256color",
+        "PYTHONPATH": str(ROOT),
+        "LINES": "24",
+        "COLUMNS": "100",
+        **environment,
+    }
+    variables.pop("CI", None)
+    process = subprocess.Popen(
+        [sys.executable, "-c", WALK, *arguments],
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        env=variables,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    got, is_told = b"", False
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        ready, _, _ = select.select([controller], [], [], 0.1)
+        try:
+            got += os.read(controller, 65536) if ready else b""
+        except OSError:  # the other side is closed
+            break
+        if not is_told and b"no space left" in got:
+            is_told = True
+            os.write(controller, b"\x03" if interrupt else b"\n")
+    code = process.wait(timeout=30)
+    os.close(controller)
+    return code, got
+
+
+def test_live_table_shows_work_and_leaves_no_trace() -> None:
+    code, got = on_terminal("slow")
+    assert code == 0
+    assert b"no space left" in got
+    assert b"3.0 MiB of 10.0 MiB" in got
+    assert b"more hosts" in got
+    assert got.rfind(b"\x1b[?25h") > got.rfind(b"\x1b[?25l") >= 0, "the cursor is shown again"
+
+
+def test_no_colour_where_none_is_wanted() -> None:
+    _, coloured = on_terminal("slow")
+    _, plainly = on_terminal("slow", NO_COLOR="1")
+    assert re.search(rb"\x1b\[(0;)?31m", coloured)
+    assert not re.search(rb"\x1b\[[0-9;]*3[0-7]m", plainly)
+
+
+def test_a_quick_walk_draws_nothing() -> None:
+    code, got = on_terminal()
+    assert (code, got) == (0, b"")
+
+
+def test_interrupt_gives_the_terminal_back() -> None:
+    code, got = on_terminal("slow", interrupt=True)
+    assert code == 130
+    assert got.endswith(b"stopped by hand\r\n")
+    assert got.rfind(b"\x1b[?25h") > got.rfind(b"\x1b[?25l") >= 0
+    assert b"Traceback" not in got

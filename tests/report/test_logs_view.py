@@ -1,0 +1,67 @@
+"""`./firstlight logs`: which runs there are, and what one says."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+
+from provision.errors import UsageError
+from provision.report import summarise, write
+from provision.report.logs_view import list_runs, show
+from provision.run import Run
+from tests.report.sample import CPU_STACK, Folder, host
+
+
+@pytest.fixture
+def logs(tmp_path: Path) -> Path:
+    """Two runs: one with its summary, a newer one that was killed."""
+    for name in ("20261119T080000Z", "20261120T101500Z"):
+        folder = Folder(tmp_path / name, [host("a", local=True)], source="inventory/local")
+        folder.planned(["a"], CPU_STACK)
+        folder.green("a")
+        if name < "20261120":
+            write(folder.run, summarise(folder.run))
+    (tmp_path / "latest").symlink_to("20261120T101500Z")
+    (tmp_path / "README.md").write_text("about\n", encoding="utf-8")
+    return tmp_path
+
+
+def test_all_runs_the_newest_first(logs: Path, snapshot: SnapshotAssertion) -> None:
+    assert list_runs(logs) == snapshot
+
+
+def test_a_run_by_name(logs: Path) -> None:
+    assert show(logs, "20261119T080000Z").startswith("GREEN: ")
+
+
+@pytest.mark.parametrize("run", [None, "latest"])
+def test_the_newest_killed_before_its_summary(logs: Path, run: str | None) -> None:
+    assert show(logs, run).startswith("RED: ")
+    assert not (logs / "20261120T101500Z" / "summary.txt").exists()
+
+
+def test_a_run_at_work_is_no_killed_run(logs: Path) -> None:
+    Run(logs / "20261120T101500Z").write("run.json", {"command": "provision", "pid": os.getpid()})
+    with pytest.raises(UsageError, match=f"process {os.getpid()} is still at work"):
+        show(logs)
+
+
+def test_an_unknown_run_names_the_nearest(logs: Path, snapshot: SnapshotAssertion) -> None:
+    with pytest.raises(UsageError) as raised:
+        show(logs, "20261119T080001Z")
+    assert raised.value.render().replace(str(logs), "LOGS") == snapshot
+
+
+def test_no_run_at_all(tmp_path: Path) -> None:
+    assert list_runs(tmp_path).startswith("no run in")
+    with pytest.raises(UsageError, match="no run in"):
+        show(tmp_path)
+
+
+def test_three_files_are_written_whole(logs: Path) -> None:
+    folder = logs / "20261119T080000Z"
+    assert {path.name for path in folder.glob("summary.*")} == {"summary.txt", "summary.md", "summary.json"}
+    assert not list(folder.glob(".summary*"))

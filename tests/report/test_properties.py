@@ -1,0 +1,255 @@
+"""Whatever a run's files say: no line beyond 100 columns, no secret, no terminal command, and JSON that fits its schema."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import unicodedata
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter
+
+from provision.models.records import (
+    AttentionProof,
+    CheckRecord,
+    Figure,
+    HostSummary,
+    RoomResult,
+    ServeRecord,
+    Summary,
+)
+from provision.report import jsonform, markdown, phrases, text
+from provision.report.layout import COLUMNS, clean, duration, fold_names, table, wrap
+from provision.report.redact import MASK, redact, scrub
+from provision.report.shell import command
+from tests.report.sample import CPU_STACK, GPU_STACK, REFUSED
+
+ROOT = Path(__file__).resolve().parents[2]
+
+words = st.one_of(st.text(max_size=40), st.text(alphabet="ab -'\"\\\x1b[31m\n一é", max_size=300))
+optional = st.one_of(st.none(), words)
+seconds = st.floats(min_value=0, max_value=1e6)
+figures = st.builds(
+    Figure,
+    name=words,
+    value=st.one_of(st.none(), st.floats()),
+    unit=words,
+    floor=st.one_of(st.none(), st.floats()),
+    ceiling=st.none(),
+    source=st.none(),
+)
+checks = st.builds(
+    CheckRecord,
+    id=words,
+    family=words,
+    status=st.sampled_from(["ok", "warn", "fail", "skip", "error"]),
+    host=optional,
+    device=optional,
+    reason=words,
+    figures=st.lists(figures, max_size=2).map(tuple),
+    evidence=st.none(),
+    remedy=optional,
+    seconds=seconds,
+)
+rooms = st.builds(
+    RoomResult,
+    host=words,
+    room=st.sampled_from(["probe", "plan", "stage", "install", "verify", "serve"]),
+    status=st.sampled_from(["ok", "warn", "failed", "skipped", "unreachable", "interrupted"]),
+    seconds=seconds,
+    changed=st.booleans(),
+    text=optional,
+    hint=optional,
+    evidence=st.lists(words, max_size=2).map(tuple),
+)
+proofs = st.builds(
+    AttentionProof,
+    asked=optional,
+    used=optional,
+    generation=st.one_of(st.none(), st.integers(2, 4)),
+    evidence=st.lists(words, max_size=2).map(tuple),
+)
+hosts = st.builds(
+    HostSummary,
+    name=words,
+    state=st.sampled_from(sorted(phrases.STATE_WORDS)),
+    changed=st.booleans(),
+    rooms=st.lists(rooms, max_size=3).map(tuple),
+    stack=st.sampled_from([None, CPU_STACK, GPU_STACK]),
+    reasons=st.lists(st.builds(lambda said: REFUSED.model_copy(update={"text": said}), words), max_size=2).map(tuple),
+    devices=st.lists(words, max_size=2).map(tuple),
+    checks=st.lists(checks, max_size=3).map(tuple),
+    checks_at=optional,
+    prefix=optional,
+    endpoint=optional,
+    key_file=optional,
+    call=st.lists(words, max_size=2).map(tuple),
+    attention=proofs,
+    serve=st.one_of(st.none(), st.builds(ServeRecord, text=optional, attention=proofs)),
+    findings=st.just(()),
+    deviations=st.lists(words, max_size=2).map(tuple),
+    warnings=st.lists(words, max_size=2).map(tuple),
+    notes=st.lists(words, max_size=2).map(tuple),
+)
+summaries = st.builds(
+    Summary,
+    run=words,
+    command=words,
+    started_at=words,
+    verdict=st.sampled_from(["red", "amber", "green"]),
+    changed=st.integers(0, 5),
+    seconds=seconds,
+    hosts=st.lists(hosts, max_size=3).map(tuple),
+    room_seconds=st.dictionaries(words, seconds, max_size=2),
+    dispatch=st.sampled_from([{}, {"tasks": 3.0, "wait_p50_ms": 1.5, "wait_p99_ms": 1e300}]),
+    interrupted=st.booleans(),
+    next_commands=st.just(("./firstlight verify -i 'inventory/my site'",)),
+)
+
+
+def columns(line: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in line)
+
+
+@given(summaries)
+@settings(max_examples=150, deadline=None)
+def test_text_keeps_to_its_columns_and_to_itself(summary: Summary) -> None:
+    for line in text.render(summary).rstrip("\n").split("\n"):
+        assert columns(line) <= COLUMNS, line
+        assert all(unicodedata.category(char)[0] != "C" for char in line), repr(line)
+
+
+@given(summaries)
+@settings(max_examples=50, deadline=None)
+def test_json_reads_back(summary: Summary) -> None:
+    document = json.loads(jsonform.render(summary))
+    assert TypeAdapter(Summary).validate_python(document).hosts == Summary.model_validate(document).hosts
+    assert len(document["hosts"]) == len(summary.hosts)
+
+
+@given(summaries)
+@settings(max_examples=50, deadline=None)
+def test_markdown_tables_keep_their_columns(summary: Summary) -> None:
+    lines = markdown.render(summary).split("\n")
+    widths = [line.replace("\\\\", "").replace("\\|", "").count("|") for line in lines if line.startswith("|")]
+    assert set(widths) <= {3, 5}
+
+
+@given(words.map(clean))
+@settings(deadline=None)
+def test_wrapping_loses_nothing(sentence: str) -> None:
+    assert "".join("".join(wrap(sentence, first="  ", columns=20)).split()) == "".join(sentence.split())
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_tables_align(one: str, two: str) -> None:
+    first, second = table([((one, "x"), "end"), ((two, "y"), "end")])
+    assert columns(first.removesuffix("end")) == columns(second.removesuffix("end"))
+
+
+@pytest.mark.parametrize("columns_wide", [30, 60, 100])
+@given(data=st.lists(st.text(alphabet="ab '\"$`!*", min_size=1, max_size=120), min_size=1, max_size=4))
+@settings(max_examples=25, deadline=None)
+def test_broken_command_still_says_the_same(columns_wide: int, data: list[str]) -> None:
+    """A real shell reads the broken command as it reads the whole one."""
+    import shlex
+
+    given_words = [" ".join(word.split()) for word in data]
+    whole = shlex.join(["printf", "%s\\n", *given_words])
+    broken = command(whole, columns=columns_wide)
+    assert all(columns(line) <= columns_wide for line in broken)
+    script = "\n".join(broken)
+    said = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
+    assert said == "".join(f"{word}\n" for word in given_words)
+
+
+def test_command_substitution_inside_double_quotes_survives() -> None:
+    whole = "printf %s\\\\n \"key: $(printf %s one two 'three  four' five six)\" seven"
+    script = "\n".join(command(clean(whole), columns=34))
+    expected = subprocess.run(["sh", "-c", clean(whole)], capture_output=True, text=True, check=True).stdout
+    assert subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout == expected
+    assert len(script.splitlines()) > 1
+
+
+def test_every_state_has_words() -> None:
+    assert set(get_args(HostSummary.model_fields["state"].annotation)) == set(phrases.STATE_WORDS)
+
+
+SECRET = "Zq7Rk2Lw9Xv4Bn6T"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        f"VLLM_API_KEY={SECRET}",
+        f'{{"api_key": "{SECRET}"}}',
+        f"Authorization: Bearer {SECRET}",
+        f"could not open https://user:{SECRET}@mirror.example.net/simple",
+        f"HF_TOKEN={SECRET}",
+        f"used hf_{SECRET} to fetch",
+        f"password: {SECRET}",
+        f"become_password = '{SECRET}'",
+        f"-----BEGIN OPENSSH PRIVATE KEY-----\n{SECRET}",
+    ],
+)
+def test_what_looks_like_a_secret_is_masked(said: str) -> None:
+    assert SECRET not in redact(said)
+    assert MASK in redact(said)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "the key is in /opt/firstlight/etc/service.env",
+        "sed -n s/^VLLM_API_KEY=//p /opt/firstlight/etc/service.env",
+        'curl -H "Authorization: Bearer $(cat key)" http://127.0.0.1:8000',
+        "32 of 32 greedy tokens equal the reference",
+        "hash sha256:f072f4d804ea359e4eaf198b1af7a8b0943881a87f31bb764f8bf219bb9419e0 does not fit",
+        "max_new_tokens=32",
+        "token file: /home/ops/.token",
+    ],
+)
+def test_what_is_no_secret_stays(said: str) -> None:
+    assert redact(said) == said
+
+
+def test_secrets_are_masked_at_any_depth() -> None:
+    value: Any = {"evidence": [{"env": {"HF_TOKEN": SECRET, "PORT": "8000"}}], "api_key": SECRET}
+    assert SECRET not in json.dumps(scrub(value))
+    assert scrub(value)["evidence"][0]["env"]["PORT"] == "8000"
+
+
+def test_published_schema_is_the_model() -> None:
+    published = (ROOT / "docs/reference/summary.schema.json").read_text(encoding="utf-8")
+    assert published == jsonform.schema_text(), (
+        "write it again: python -m provision.report.jsonform > docs/reference/summary.schema.json"
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "folded"),
+    [
+        (["a"], "a"),
+        (["gpu-1", "gpu-2"], "gpu-1, gpu-2"),
+        (["gpu-1", "gpu-2", "gpu-3", "login"], "gpu-[1:3], login"),
+        (["n08", "n09", "n10", "n11"], "n[08:11]"),
+        (["a9", "a10", "a11", "a12"], "a[9:12]"),
+        (["r1-n1", "r1-n2", "r2-n1"], "r1-n1, r1-n2, r2-n1"),
+        (["n1.x", "n2.x", "n3.x"], "n[1:3].x"),
+        ([], ""),
+    ],
+)
+def test_names_fold(names: list[str], folded: str) -> None:
+    assert fold_names(names) == folded
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [(0.04, "0.0 s"), (9.96, "10.0 s"), (94.2, "94 s"), (600, "10 min"), (10800, "3 h"), (1e6, "12 days")],
+)
+def test_durations(value: float, said: str) -> None:
+    assert duration(value) == said

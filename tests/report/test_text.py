@@ -1,0 +1,177 @@
+"""The summary as people read it: whole texts of whole runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from syrupy.assertion import SnapshotAssertion
+
+from provision.models.facts import Installed
+from provision.models.stack import Reason
+from tests.report.sample import (
+    CHOSEN,
+    CPU_STACK,
+    GPU_STACK,
+    REFUSED,
+    SECONDS,
+    Folder,
+    check,
+    checks,
+    document,
+    facts,
+    host,
+    result,
+)
+
+RUN = "20261120T101500Z"
+
+
+def local(tmp_path: Path) -> Folder:
+    folder = Folder(tmp_path / RUN, [host("localhost", local=True)], source="/home/ops/firstlight/inventory/local")
+    folder.planned(["localhost"], CPU_STACK, CHOSEN, REFUSED)
+    folder.staged(["localhost"], CPU_STACK)
+    folder.green("localhost")
+    return folder
+
+
+def fleet(tmp_path: Path, count: int = 3) -> Folder:
+    names = [f"gpu-{number}" for number in range(1, count + 1)]
+    folder = Folder(tmp_path / RUN, [host(name) for name in names])
+    folder.planned(names, GPU_STACK)
+    folder.staged(names, GPU_STACK)
+    for number, name in enumerate(names):
+        rate = {
+            "name": "bf16",
+            "value": 640.0 + number,
+            "unit": "TFLOPS",
+            "floor": 500.0,
+            "ceiling": None,
+            "source": "x",
+        }
+        each = [check("kernel.matmul", device=f"cuda:{card}", figures=[rate]) for card in range(8)]
+        folder.green(name, gpus=8, records=each)
+    folder.run.write("dispatch.json", {"tasks": 3, "wait_p50_ms": 1.24, "wait_p99_ms": 7.9, "tasks_per_s": 71.2})
+    return folder
+
+
+def test_one_cpu_host_green(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    assert local(tmp_path).text() == snapshot
+
+
+def test_three_equal_hosts_stand_once(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    assert fleet(tmp_path).text() == snapshot
+
+
+def test_one_unreachable_among_three(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    folder = fleet(tmp_path)
+    lost = result(
+        "gpu-2",
+        "probe",
+        "unreachable",
+        seconds=10.0,
+        text="`gpu-2.example.net:2222` did not answer within 10 s",
+        hint="try: ssh -p 2222 ops@gpu-2.example.net",
+    )
+    folder.rooms["gpu-2"] = {}
+    folder.results(lost)
+    for room in ("facts", "verify", "serve"):
+        folder.run.path(f"{room}/gpu-2.json").unlink()
+    assert folder.text() == snapshot
+
+
+def test_amber_for_a_warning_and_a_deviation(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    folder = local(tmp_path)
+    newer = CPU_STACK.vllm.model_copy(update={"version": "0.33.0"}) if CPU_STACK.vllm else None
+    folder.planned(["localhost"], CPU_STACK.model_copy(update={"vllm": newer}))
+    refused = Reason(
+        rule="lock", verdict="reject", candidate="vllm-0.33.0-cpu-community", text="uv found no torch 2.14.0+cpu"
+    )
+    folder.staged(["localhost"], CPU_STACK, refused)
+    warned = check("host.clock", "warn", device=None, reason="the clock is 41 s off", remedy="timedatectl set-ntp true")
+    folder.run.write("verify/localhost.json", document([*checks(), warned]))
+    assert folder.text() == snapshot
+
+
+def test_interrupted_in_install(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    folder = local(tmp_path)
+    for room in ("verify", "serve"):
+        folder.run.path(f"{room}/localhost.json").unlink()
+    folder.rooms["localhost"] = {}
+    folder.results(
+        *(result("localhost", room) for room in ("probe", "plan", "stage")),
+        result("localhost", "install", "interrupted", text="interrupted in task `Make the environment`"),
+    )
+    assert folder.text(interrupted=True) == snapshot
+
+
+def test_second_run_unchanged(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    folder = local(tmp_path)
+    verified = document(checks(), started_at="2026-11-20T07:15:00.000Z")
+    folder.run.path("verify/localhost.json").unlink()
+    installed = Installed(prefix="/opt/firstlight", last_verify=verified)
+    folder.run.write("facts/localhost.json", facts("localhost", installed=installed))
+    rest = [
+        result("localhost", room, "skipped", seconds=0.0, text="in the planned state") for room in list(SECONDS)[2:]
+    ]
+    folder.results(*rest)
+    assert folder.text() == snapshot
+
+
+def test_failed_in_install(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    folder = fleet(tmp_path)
+    for name in ("gpu-1", "gpu-2", "gpu-3"):
+        for room in ("verify", "serve"):
+            folder.run.path(f"{room}/{name}.json").unlink()
+        folder.rooms[name] = {}
+        folder.results(
+            *(result(name, room) for room in ("probe", "plan", "stage")),
+            result(
+                name,
+                "install",
+                "failed",
+                seconds=4.0,
+                text=f"{name}: task `Have the OS packages` failed: No package matching `libnuma1` is available",
+                hint="let the host reach its package sources, or name a mirror in them",
+                evidence=("E: Unable to locate package libnuma1",),
+            ),
+        )
+    assert folder.text() == snapshot
+
+
+def test_a_known_cause_stands_above_what_the_room_said(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / RUN, [host("gpu-1")])
+    said = "the service ended: preflight refuses: port 8000 is taken by nginx (process 812, user www-data)"
+    folder.results(result("gpu-1", "probe"), result("gpu-1", "serve", "failed", text=said, changed=False))
+    finding = {"cause": "port-in-use", "confidence": 0.93, "evidence": ["serve:1: port 8000 is taken"]}
+    folder.run.write("findings/gpu-1.json", [finding | {"fix": ["Set another firstlight_port"]}])
+    failed = folder.text().partition("What failed\n")[2].splitlines()
+    assert failed[:4] == [
+        "  gpu-1",
+        "    cause: port-in-use (93% sure)",
+        "    fix: Set another firstlight_port",
+        "    serve: the service ended: preflight refuses: port 8000 is taken by nginx (process 812, user",
+    ]
+
+
+def test_no_stack_fits(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    folder = Folder(tmp_path / RUN, [host("old")])
+    folder.run.write("facts/old.json", facts("old"))
+    folder.planned(["old"], None, REFUSED)
+    refused = result("old", "plan", "failed", text="no Stack fits `old`", hint="nearest: glibc 2.31 or later")
+    folder.results(result("old", "probe"), refused)
+    assert folder.text() == snapshot
+
+
+def test_dry_run_changes_nothing(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    folder = Folder(tmp_path / RUN, [host("gpu-1")])
+    folder.run.write("facts/gpu-1.json", facts("gpu-1", gpus=8))
+    folder.planned(["gpu-1"], GPU_STACK)
+    folder.results(result("gpu-1", "probe"), result("gpu-1", "plan"))
+    assert folder.text() == snapshot
+
+
+def test_markdown(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    from provision.report import summarise
+    from provision.report.markdown import render
+
+    assert render(summarise(local(tmp_path).run)) == snapshot
