@@ -1,0 +1,318 @@
+"""Commands, thin: read options, call the pipeline, print what it returns. No decision is taken here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from provision.pipeline import Request
+
+ROOT = Path(__file__).resolve().parent.parent
+LOGS = Path(os.environ.get("FIRSTLIGHT_LOGS") or ROOT / "logs")
+
+app = typer.Typer(
+    name="firstlight",
+    help="From a bare GPU server to its first verified token.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+InventoryOption = Annotated[
+    Path | None,
+    typer.Option("--inventory", "-i", help="Ansible inventory, a file or a folder. Default: this machine."),
+]
+LimitOption = Annotated[str | None, typer.Option("--limit", "-l", help="Hosts or groups, as Ansible writes them.")]
+BecomeOption = Annotated[
+    bool, typer.Option("--ask-become-pass", "-K", help="Ask once for the password that sudo wants on the hosts.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="`builtin`, a folder, or a hub id.")]
+VllmOption = Annotated[str | None, typer.Option("--vllm", help="latest, none, ==X or >=X.")]
+DriverOption = Annotated[str | None, typer.Option("--driver", help="keep, install or upgrade.")]
+FlashAttnOption = Annotated[str | None, typer.Option("--flash-attn", help="auto, bundled, package, both or none.")]
+RefreshOption = Annotated[
+    bool, typer.Option("--refresh", help="Lock anew what was locked before: newer releases count.")
+]
+AttentionOption = Annotated[str | None, typer.Option("--attention", help="auto, flash, or a back end's name.")]
+
+
+def _request(
+    command: str,
+    *,
+    inventory: Path | None,
+    limit: str | None,
+    ask_become_pass: bool = False,
+    refresh: bool = False,
+    **policy: Any,
+) -> Request:
+    from provision.pipeline import Request  # noqa: PLC0415 - `--help` must not pay for it
+
+    password = None
+    if ask_become_pass:
+        import getpass  # noqa: PLC0415 - rarely needed
+
+        password = getpass.getpass("sudo password on the hosts: ")
+    return Request(
+        command=command,
+        inventory=inventory or ROOT / "inventory" / "local",
+        limit=limit,
+        overrides={name: value for name, value in policy.items() if value is not None},
+        become_password=password,
+        refresh=refresh,
+        logs=LOGS,
+        arguments=tuple(sys.argv[1:]),
+    )
+
+
+@app.command()
+def provision(
+    *,
+    inventory: InventoryOption = None,
+    limit: LimitOption = None,
+    model: ModelOption = None,
+    vllm: VllmOption = None,
+    driver: DriverOption = None,
+    flash_attn: FlashAttnOption = None,
+    attention: AttentionOption = None,
+    ask_become_pass: BecomeOption = False,
+    refresh: RefreshOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Probe and plan; change no host.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Walk through all rooms: from what a host is to a verified first token."""
+    from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
+
+    request = _request(
+        "provision",
+        inventory=inventory,
+        limit=limit,
+        ask_become_pass=ask_become_pass,
+        model=model,
+        vllm=vllm,
+        driver=driver,
+        flash_attn=flash_attn,
+        attention=attention,
+        refresh=refresh,
+    )
+    if dry_run:
+        raise typer.Exit(commands.plan(request, as_json=as_json, explain=False))
+    raise typer.Exit(commands.walk(request, as_json=as_json))
+
+
+@app.command()
+def probe(inventory: InventoryOption = None, limit: LimitOption = None, as_json: JsonOption = False) -> None:
+    """Find out what each host really is."""
+    from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
+
+    raise typer.Exit(commands.probe(_request("probe", inventory=inventory, limit=limit), as_json=as_json))
+
+
+@app.command()
+def plan(
+    *,
+    inventory: InventoryOption = None,
+    limit: LimitOption = None,
+    model: ModelOption = None,
+    vllm: VllmOption = None,
+    driver: DriverOption = None,
+    flash_attn: FlashAttnOption = None,
+    attention: AttentionOption = None,
+    what_if: Annotated[str | None, typer.Option("--what-if", help="A host that is not there: `key=value ...`.")] = None,
+    facts: Annotated[list[Path] | None, typer.Option("--facts", help="Recorded facts of hosts.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Every rule's verdict on every candidate.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Choose the matching set for each host, and say why; no host is changed."""
+    from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
+
+    request = _request(
+        "plan",
+        inventory=inventory,
+        limit=limit,
+        model=model,
+        vllm=vllm,
+        driver=driver,
+        flash_attn=flash_attn,
+        attention=attention,
+    )
+    if what_if is not None or facts:
+        code = commands.plan_recorded(
+            request, what_if=what_if, files=tuple(facts or ()), as_json=as_json, explain=explain
+        )
+        raise typer.Exit(code)
+    raise typer.Exit(commands.plan(request, as_json=as_json, explain=explain))
+
+
+@app.command()
+def stage(
+    inventory: InventoryOption = None,
+    limit: LimitOption = None,
+    model: ModelOption = None,
+    vllm: VllmOption = None,
+    refresh: RefreshOption = False,
+) -> None:
+    """Lock the set and fetch every file of it to this machine; no host is changed."""
+    from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
+
+    request = _request("stage", inventory=inventory, limit=limit, model=model, vllm=vllm, refresh=refresh)
+    raise typer.Exit(commands.walk(request, last="stage"))
+
+
+@app.command()
+def install(
+    inventory: InventoryOption = None,
+    limit: LimitOption = None,
+    model: ModelOption = None,
+    vllm: VllmOption = None,
+    ask_become_pass: BecomeOption = False,
+) -> None:
+    """Make the hosts so, without starting the service."""
+    from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
+
+    request = _request(
+        "install", inventory=inventory, limit=limit, model=model, vllm=vllm, ask_become_pass=ask_become_pass
+    )
+    raise typer.Exit(commands.walk(request, last="install"))
+
+
+@app.command()
+def verify(
+    inventory: InventoryOption = None,
+    limit: LimitOption = None,
+    level: Annotated[
+        Literal["quick", "standard", "full"], typer.Option("--level", help="How deep the checks go.")
+    ] = "standard",
+    prefix: Annotated[
+        str | None, typer.Option("--prefix", help="Where the installation is, when not the default.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove that kernels run and compute right; without an inventory, on this machine."""
+    from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
+
+    request = _request("verify", inventory=inventory, limit=limit, prefix=prefix)
+    raise typer.Exit(service.verify(request, level=level, as_json=as_json))
+
+
+@app.command()
+def serve(
+    inventory: InventoryOption = None,
+    limit: LimitOption = None,
+    attention: AttentionOption = None,
+    model: ModelOption = None,
+    ask_become_pass: BecomeOption = False,
+) -> None:
+    """Start the service again, with another back end or model where asked, and prove that it answers right."""
+    from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
+
+    request = _request(
+        "serve",
+        inventory=inventory,
+        limit=limit,
+        attention=attention,
+        model=model,
+        ask_become_pass=ask_become_pass,
+    )
+    raise typer.Exit(service.serve(request))
+
+
+@app.command()
+def status(inventory: InventoryOption = None, limit: LimitOption = None, as_json: JsonOption = False) -> None:
+    """What is installed and serving, read from the hosts."""
+    from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
+
+    raise typer.Exit(service.status(_request("status", inventory=inventory, limit=limit), as_json=as_json))
+
+
+@app.command()
+def stop(inventory: InventoryOption = None, limit: LimitOption = None, ask_become_pass: BecomeOption = False) -> None:
+    """Stop the service and keep it from starting at boot."""
+    from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
+
+    raise typer.Exit(service.stop(_request("stop", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)))
+
+
+@app.command()
+def rollback(
+    inventory: InventoryOption = None, limit: LimitOption = None, ask_become_pass: BecomeOption = False
+) -> None:
+    """Switch back to the previous environment, restart, and prove it the same way."""
+    from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
+
+    raise typer.Exit(
+        service.rollback(_request("rollback", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass))
+    )
+
+
+@app.command()
+def uninstall(
+    inventory: InventoryOption = None, limit: LimitOption = None, ask_become_pass: BecomeOption = False
+) -> None:
+    """Take everything of this product off the hosts, and list what stays."""
+    from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
+
+    raise typer.Exit(
+        service.uninstall(_request("uninstall", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass))
+    )
+
+
+@app.command()
+def logs(
+    run: Annotated[str | None, typer.Argument(help="A run's name; the newest when left out.")] = None,
+    list_all: Annotated[bool, typer.Option("--list", help="All runs, a line each.")] = False,
+) -> None:
+    """Show the summary of a run."""
+    from provision.report import logs_view  # noqa: PLC0415 - `--help` must not pay for it
+
+    typer.echo(logs_view.list_runs(LOGS) if list_all else logs_view.show(LOGS, run))
+
+
+@app.command()
+def doctor(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Any text; - reads standard input.")],
+    facts: Annotated[str | None, typer.Option("--facts", help="Facts of the host, as `probe --json` prints.")] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="Findings a file.")] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Name the causes of failures from logs, whoever wrote them."""
+    from verify.doctor import cli  # noqa: PLC0415 - `--help` must not pay for it
+
+    raise typer.Exit(cli.run(files, facts=facts, top=top, as_json=as_json))
+
+
+VERIFY_USAGE_EXIT = 64
+"""`verify` answers 2 when a check failed, so its wrong usage has a code of its own."""
+
+
+def main() -> None:
+    """Run a command; expected failures end as text, hint and exit code, never as a traceback."""
+    from provision.errors import Exit, FirstlightError  # noqa: PLC0415 - beside the handler that needs them
+
+    try:
+        app(prog_name="firstlight")
+    except FirstlightError as error:
+        sys.stderr.write(error.render() + "\n")
+        raise SystemExit(_usage(error.exit_code)) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        raise SystemExit(Exit.INTERRUPTED) from None
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; a second complaint at exit is avoided.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(Exit.RED) from None
+    except SystemExit as end:
+        answered = isinstance(end.__context__, typer.Exit) or not isinstance(end.code, int)
+        raise SystemExit(end.code if answered else _usage(end.code)) from None
+
+
+def _usage(code: int | str | None) -> int | str | None:
+    from provision.errors import Exit  # noqa: PLC0415 - beside the handler that needs them
+
+    return VERIFY_USAGE_EXIT if code == Exit.USAGE and sys.argv[1:2] == ["verify"] else code

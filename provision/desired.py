@@ -1,0 +1,200 @@
+"""What a host is to be, from facts, Stack and settings: everything that the playbooks read, and the state they leave behind.
+
+`state` is compared with PREFIX/state.json as a whole: when both are equal and nothing was tampered with, the host is at
+rest and nothing is done to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from provision.catalog.system import os_packages
+from provision.errors import FirstlightError
+from provision.models.base import Record
+from provision.models.facts import HostFacts
+from provision.models.settings import Host, default_prefix
+from provision.models.stack import Interpreter, Stack
+from provision.models.staged import Staged, StagedFile
+from provision.serve.flags import serve_command
+from provision.serve.model import BUILTIN, ServedModel
+from provision.serve.room import readiness_request
+from provision.serve.unit import Service, render_service
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVICE_USER = "firstlight"
+STATE_FORMAT = 1
+
+
+NO_SERVICE = Service(supervisor="none", name="none", environment={}, api_key=False, digest="none")
+
+
+class Place(Record):
+    """Where this product is on a host, and as whom it acts there."""
+
+    prefix: str
+    incoming: str
+    """Where bytes arrive: the login user's own folder, on a file system that outlives a reboot."""
+    owner: str
+    """Account that the service runs as."""
+    root: bool
+    """Whether the installation is system-wide."""
+
+    def ansible_vars(self) -> dict[str, Any]:
+        """What every playbook reads."""
+        return {
+            "firstlight_prefix": self.prefix,
+            "firstlight_incoming": self.incoming,
+            "firstlight_owner": self.owner,
+            "firstlight_root": self.root,
+        }
+
+
+class Desired(Record):
+    """One host as it is to be."""
+
+    place: Place
+    environment: str
+    """Digest of the environment."""
+    lock: str
+    stack: dict[str, Any]
+    interpreter: Interpreter
+    interpreter_archive: str | None
+    uv: str
+    system_packages: tuple[str, ...]
+    debs: tuple[str, ...]
+    model: ServedModel | None
+    """Null where there is no vLLM that could serve one."""
+    model_files: tuple[StagedFile, ...]
+    tools: dict[str, str]
+    """Name under PREFIX/bin and its path on the controller."""
+    service: Service
+    state: dict[str, Any]
+
+    def ansible_vars(self) -> dict[str, Any]:
+        """Host variables of the playbooks (docs/reference/playbooks.md)."""
+        return {
+            **self.place.ansible_vars(),
+            "firstlight_environment": {
+                "digest": self.environment,
+                "lock": self.lock,
+                "stack": self.stack,
+                "interpreter": {**self.interpreter.model_dump(), "archive": self.interpreter_archive},
+                "uv": self.uv,
+            },
+            "firstlight_system_packages": list(self.system_packages),
+            "firstlight_debs": list(self.debs),
+            "firstlight_model": {
+                "kind": self.model.kind if self.model else "none",
+                "name": self.model.name if self.model else "none",
+                "folder": self.model.name if self.model else "none",
+                "files": [{"name": file.name, "sha256": file.sha256, "size": file.size} for file in self.model_files],
+            },
+            "firstlight_tools": self.tools,
+            "firstlight_service": self.service.model_dump(),
+            "firstlight_state": self.state,
+        }
+
+
+def place_of(host: Host, facts: HostFacts) -> Place:
+    """System-wide where the login is root or the inventory lets it become root; else under the user's home."""
+    root = facts.user.uid == 0 or host.connection.become
+    uid = 0 if root or facts.user.uid is None else facts.user.uid
+    prefix = host.settings.prefix or str(default_prefix(uid=uid, home=facts.user.home or "/root"))
+    owner = SERVICE_USER if root else (facts.user.name or SERVICE_USER)
+    incoming = f"/var/tmp/firstlight-{facts.user.uid}"  # noqa: S108 - on the host; 0700, its owner is checked there
+    return Place(prefix=prefix.rstrip("/"), incoming=incoming, owner=owner, root=root)
+
+
+def packages_of(stack: Stack, facts: HostFacts) -> tuple[str, ...]:
+    """Names, in the host's own distribution, of the OS packages that the Stack needs and the host lacks."""
+    if not stack.system_packages:
+        return ()
+    return os_packages(
+        stack.system_packages,
+        manager=facts.os.package_manager or "apt",
+        python=stack.python,
+        os_id=facts.os.id,
+        os_version=facts.os.version_id,
+    )
+
+
+def desire(host: Host, facts: HostFacts, staged: Staged, *, tools: Mapping[str, Path]) -> Desired:
+    """Everything that a host is to be; `tools` are the programs for PREFIX/bin.
+
+    Raises InventoryError when `vllm_args` or `env` contradict a setting, or the cards do not suffice.
+    """
+    settings, stack = host.settings, staged.stack
+    place = place_of(host, facts)
+    files = {
+        kind: [file for file in staged.files if file.kind == kind] for kind in ("interpreter", "tool", "deb", "model")
+    }
+    model = _served_model(staged, files["model"]) if stack.vllm is not None else None
+    service, readiness = NO_SERVICE, None
+    if settings.serve and model is not None:
+        command = serve_command(stack, settings, facts, prefix=place.prefix, model=model)
+        service = render_service(
+            command,
+            settings,
+            prefix=place.prefix,
+            supervisor=stack.supervisor,
+            user=place.owner,
+            home=facts.user.home or "/root",
+        )
+        readiness = readiness_request(
+            prefix=place.prefix,
+            stack=stack,
+            settings=settings,
+            command=command,
+            service=service,
+            model=model,
+            environment=staged.environment,
+        )
+    return Desired(
+        place=place,
+        environment=staged.environment,
+        lock=Path(staged.lock).read_text(encoding="utf-8"),
+        stack=stack.model_dump(mode="json"),
+        interpreter=staged.interpreter or stack.interpreter,
+        interpreter_archive=files["interpreter"][0].name if files["interpreter"] else None,
+        uv=next(file.name for file in files["tool"] if file.name.startswith("uv")),
+        system_packages=packages_of(stack, facts),
+        debs=tuple(file.name for file in files["deb"]),
+        model=model,
+        model_files=tuple(files["model"]) if model else (),
+        tools={name: str(path) for name, path in tools.items()},
+        service=service,
+        state={
+            "format": STATE_FORMAT,
+            "product": _product_digest(tuple(sorted(tools.values()))),
+            "environment": staged.environment,
+            "model": model.name if model else None,
+            "service": service.digest,
+            "driver": stack.driver.version if stack.driver else None,
+            "readiness": readiness,
+        },
+    )
+
+
+def _served_model(staged: Staged, files: list[StagedFile]) -> ServedModel:
+    if staged.model is None:
+        return BUILTIN
+    config = next((file for file in files if file.name == "config.json"), None)
+    if config is None:
+        raise FirstlightError(f"model `{staged.model}` has no config.json")
+    heads = json.loads(Path(config.path).read_text(encoding="utf-8")).get("num_attention_heads")
+    return ServedModel(kind="files", name=staged.model, attention_heads=heads if isinstance(heads, int) else None)
+
+
+@cache
+def _product_digest(tools: tuple[Path, ...]) -> str:
+    """Of everything that acts on a host: roles and tools. A new release of them installs again."""
+    digest = hashlib.sha256()
+    roles = sorted(path for path in (ROOT / "playbooks").rglob("*") if path.is_file() and path.suffix != ".md")
+    for path in (*roles, *tools):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]

@@ -1,0 +1,23 @@
+"""The order of the rooms. Nothing else knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command as the person gave it."""
+
+    command: str
+    inventory: Path
+    limit: str | None
+    overrides: Mapping[str, Any]
+    logs: Path
+    become_password: str | None = field(default=None, repr=False)
+    refresh: bool = False
+    """Whether to lock anew what was locked before."""
+    arguments: tuple[str, ...] = ()

@@ -1,0 +1,63 @@
+"""The room `verify` as a step of a walk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from provision.models.records import CheckRecord, RoomResult
+from provision.models.settings import Host
+from provision.pipeline.context import Walk
+from verify.records import Level
+
+VERIFY_DEADLINE_S = 1200.0
+
+
+def verify(walk: Walk) -> None:
+    """Prove that what was installed computes right, before it goes live; carry the last proof where nothing changed."""
+    for host in walk.hosts():
+        if host.name in walk.at_rest:
+            installed = walk.facts[host.name].installed
+            at = ((installed.last_verify if installed else None) or {}).get("started_at")
+            text = f"nothing changed since it was verified at {at}"
+            walk.record(RoomResult(host=host.name, room="verify", status="skipped", text=text))
+    check(walk, walk.working(), level="standard")
+
+
+def check(walk: Walk, hosts: Sequence[Host], *, level: Level) -> None:
+    """Run the checks on hosts, at once on all of them."""
+    from provision.verification import Verified  # noqa: PLC0415 - only walks that verify pay for it
+    from provision.verification import verify as run_checks  # noqa: PLC0415 - only walks that verify pay for it
+
+    started = time.monotonic()
+
+    def call(host: Host) -> Verified:
+        place, desired = walk.places[host.name], walk.desired.get(host.name)
+        return run_checks(
+            walk.session(host),
+            prefix=place.prefix,
+            environment=desired.environment if desired else None,
+            level=level,
+            expect={"stack": desired.stack} if desired else None,
+            root=place.root,
+        )
+
+    for name, verified in walk.each("verify", hosts, call, deadline_s=VERIFY_DEADLINE_S).items():
+        walk.run.write(f"verify/{name}.json", verified.document)
+        walk.record(judged(name, verified.checks, time.monotonic() - started))
+
+
+def judged(name: str, checks: Sequence[CheckRecord], seconds: float) -> RoomResult:
+    """One result of all checks: the worst one speaks."""
+    order = ("error", "fail", "warn")
+    worst = next((check for status in order for check in checks if check.status == status), None)
+    if worst is None:
+        return RoomResult(host=name, room="verify", status="ok", seconds=round(seconds, 3))
+    return RoomResult(
+        host=name,
+        room="verify",
+        status="warn" if worst.status == "warn" else "failed",
+        seconds=round(seconds, 3),
+        text=f"check `{worst.id}`: {worst.reason}",
+        hint=worst.remedy,
+    )

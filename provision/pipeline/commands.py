@@ -1,0 +1,123 @@
+"""What each command does with a walk, and what it prints: data on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from provision.errors import Exit, UsageError
+from provision.models.facts import HostFacts
+from provision.models.records import RoomName, Summary
+from provision.models.settings import Settings
+from provision.models.stack import Plan
+from provision.pipeline import Request, rooms
+from provision.pipeline.walking import perform, steps_until
+
+
+def say(text: str) -> None:
+    """Print data; where a closed terminal no longer takes it, it stands in the run's folder.
+
+    Raises BrokenPipeError when a reader has seen enough.
+    """
+    try:
+        sys.stdout.write(text if text.endswith("\n") else text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:
+        return
+
+
+def walk(request: Request, *, last: RoomName = "serve", as_json: bool = False) -> int:
+    """Walk through the rooms up to one, and print the summary."""
+    summary, code = perform(request, steps_until(last))
+    print_summary(request, summary, as_json=as_json)
+    return code
+
+
+def print_summary(request: Request, summary: Summary, *, as_json: bool = False) -> None:
+    """The summary as people or scripts read it."""
+    path = request.logs / summary.run / ("summary.json" if as_json else "summary.txt")
+    say(path.read_text(encoding="utf-8"))
+
+
+def probe(request: Request, *, as_json: bool) -> int:
+    """Look at the hosts; print their facts, or the summary."""
+    summary, code = perform(request, (("probe", rooms.probe),))
+    if as_json:
+        paths = sorted((request.logs / summary.run).glob("facts/*.json"))
+        say(json.dumps([json.loads(path.read_bytes()) for path in paths], indent=2))
+    else:
+        print_summary(request, summary)
+    return code
+
+
+def plan(request: Request, *, as_json: bool, explain: bool) -> int:
+    """Probe and plan; print the Stack of each class, why, and what would change. No host is changed."""
+    summary, code = perform(request, (("probe", rooms.probe), ("plan", rooms.plan)))
+    run = request.logs / summary.run
+    if not (run / "plan.json").exists():
+        print_summary(request, summary)
+        return code
+    chosen = Plan.model_validate_json((run / "plan.json").read_bytes())
+    inventory = json.loads((run / "inventory.json").read_bytes())
+    settings = {host["name"]: Settings.model_validate(host["settings"]) for host in inventory["hosts"]}
+    become = {host["name"] for host in inventory["hosts"] if host["connection"]["become"]}
+    facts = {
+        name: HostFacts.model_validate_json((run / f"facts/{name}.json").read_bytes())
+        for resolution in chosen.classes
+        for name in resolution.hosts
+    }
+    print_plan(chosen, facts, settings, become, as_json=as_json, explain=explain)
+    return code
+
+
+def plan_recorded(request: Request, *, what_if: str | None, files: Sequence[Path], as_json: bool, explain: bool) -> int:
+    """Plan hosts that are not there: from recorded facts, or from a description. Needs no network and no host."""
+    from provision.inventory.settings import Problems, settings_of  # noqa: PLC0415 - only for absent hosts
+    from provision.resolve import plan as resolve  # noqa: PLC0415 - only for absent hosts
+    from provision.resolve.recorded import read_facts  # noqa: PLC0415 - only for absent hosts
+    from provision.resolve.whatif import parse_what_if  # noqa: PLC0415 - only for absent hosts
+
+    described = [parse_what_if(what_if)] if what_if is not None else []
+    recorded = [read_facts(_text(path), where=str(path)) for path in files]
+    facts = {entry.host: entry for entry in (*described, *recorded)}
+    problems = Problems()
+    wanted = settings_of(
+        "what-if", variables={}, near=[], overrides=request.overrides, base=Path.cwd(), problems=problems
+    )
+    problems.raise_any(lambda _: [])
+    settings = dict.fromkeys(facts, wanted or Settings())
+    chosen = resolve(facts, settings)
+    print_plan(chosen, facts, settings, set(), as_json=as_json, explain=explain)
+    return Exit.NO_STACK if any(resolution.stack is None for resolution in chosen.classes) else Exit.OK
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"`{path}` cannot be read: {error}", hint="record facts with ./firstlight probe --json > FILE"
+        ) from None
+
+
+def print_plan(
+    plan: Plan,
+    facts: Mapping[str, HostFacts],
+    settings: Mapping[str, Settings],
+    become: set[str],
+    *,
+    as_json: bool,
+    explain: bool,
+) -> None:
+    """The plan as people or scripts read it."""
+    from provision.resolve.document import to_json  # noqa: PLC0415 - only commands that plan pay for it
+    from provision.resolve.explain import render  # noqa: PLC0415 - only commands that plan pay for it
+
+    if as_json:
+        say(json.dumps(to_json(plan), indent=2))
+    else:
+        say(render(plan, facts, settings, become=become, explain=explain))

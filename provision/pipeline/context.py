@@ -1,0 +1,164 @@
+"""What a walk knows so far. Rooms read it and add to it; the pipeline decides who goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from threading import RLock
+from typing import Any, Literal, Protocol, TypeVar
+
+from provision.desired import Desired, Place
+from provision.errors import Exit, FirstlightError, TransportError
+from provision.models.facts import HostFacts
+from provision.models.records import RoomName, RoomResult
+from provision.models.settings import Host, Inventory
+from provision.models.stack import Plan
+from provision.models.staged import Staged
+from provision.remote import Session, Task, fan_out, open_session
+from provision.report.live import Progress
+from provision.run import Run
+
+T = TypeVar("T")
+
+
+class Early(Protocol):
+    """Work on hosts that goes on beside the rooms."""
+
+    def join(self) -> None:
+        """Wait for it, and record what failed."""
+
+
+@dataclass
+class Walk:
+    """One walk: hosts, and what each room found out."""
+
+    run: Run
+    inventory: Inventory
+    progress: Progress
+    cache: Path
+    refresh: bool = False
+    facts: dict[str, HostFacts] = field(default_factory=dict)
+    places: dict[str, Place] = field(default_factory=dict)
+    plan: Plan | None = None
+    sources: dict[str, bool | None] = field(default_factory=dict)
+    """Of hosts that lack OS packages: whether their own package sources answer; null when nobody can tell."""
+    early: Early | None = None
+    staged: dict[str, Staged] = field(default_factory=dict)
+    desired: dict[str, Desired] = field(default_factory=dict)
+    at_rest: set[str] = field(default_factory=set)
+    """Hosts whose probe showed the desired state: nothing is done to them."""
+    results: dict[str, dict[RoomName, RoomResult]] = field(default_factory=dict)
+    held: set[str] = field(default_factory=set)
+    first: set[str] = field(default_factory=set)
+    """Hosts that failed in the run before: they go first, since they decide when this one ends."""
+    failures: set[Exit] = field(default_factory=set)
+    """Exit codes of what failed so far."""
+    stack: ExitStack = field(default_factory=ExitStack)
+    _sessions: dict[str, Session] = field(default_factory=dict)
+    _lock: RLock = field(default_factory=RLock)
+
+    def hosts(self) -> list[Host]:
+        """Hosts that no room has failed for, in inventory order."""
+        return [host for host in self.inventory.hosts if not self.has_failed(host.name)]
+
+    def host(self, name: str) -> Host:
+        """A host of the walk by its name."""
+        return next(host for host in self.inventory.hosts if host.name == name)
+
+    def working(self) -> list[Host]:
+        """Hosts on which there is something to do."""
+        return [host for host in self.hosts() if host.name not in self.at_rest]
+
+    def variables(self, host: Host) -> dict[str, Any]:
+        """What the playbooks that install and serve read of a host."""
+        return self.desired[host.name].ansible_vars()
+
+    def has_failed(self, name: str) -> bool:
+        """Whether a room failed for a host."""
+        return any(
+            result.status in ("failed", "unreachable", "interrupted") for result in self.results.get(name, {}).values()
+        )
+
+    def session(self, host: Host) -> Session:
+        """The host's session, opened when first asked for and closed with the walk."""
+        with self._lock:
+            if host.name not in self._sessions:
+                session = open_session(host)
+                self._sessions[host.name] = session
+                self.stack.callback(session.close)
+            return self._sessions[host.name]
+
+    def record(self, result: RoomResult) -> None:
+        """Keep a room's result for a host, on disk first."""
+        with self._lock:
+            self.results.setdefault(result.host, {})[result.room] = result
+            rooms = {
+                host: {room: entry.model_dump() for room, entry in by_room.items()}
+                for host, by_room in self.results.items()
+            }
+            self.run.write("rooms.json", rooms)
+            self.run.event("result", host=result.host, room=result.room, status=result.status, text=result.text)
+        self.progress.finish(result.host, result)
+
+    def fail(self, host: str, room: RoomName, error: BaseException, seconds: float = 0.0) -> None:
+        """Record a failure; what is no expected error keeps its type in the text."""
+        if isinstance(error, FirstlightError):
+            text, hint = error.text, error.hint
+            self.failures.add(error.exit_code)
+        else:
+            self.failures.add(Exit.RED)
+            text, hint = f"{type(error).__name__}: {error}", "the run's events.jsonl holds the trace"
+            self.run.event("trace", host=host, room=room, trace=_trace(error))
+        status: Literal["unreachable", "failed"] = "unreachable" if isinstance(error, TransportError) else "failed"
+        self.record(RoomResult(host=host, room=room, status=status, seconds=round(seconds, 3), text=text, hint=hint))
+
+    def reject(self, result: RoomResult) -> None:
+        """Record a result that ends a host's way, and that the walk is red for it."""
+        self.failures.add(Exit.RED)
+        self.record(result)
+
+    def each(
+        self, room: RoomName, hosts: Sequence[Host], call: Callable[[Host], T], *, deadline_s: float
+    ) -> dict[str, T]:
+        """Do one thing on all hosts at once; failures are recorded, the others' values returned."""
+        if not hosts:
+            return {}
+        started = time.monotonic()
+        tasks = [
+            Task(
+                host=host.name,
+                call=partial(call, host),
+                deadline_s=deadline_s,
+                priority=int(host.name in self.first),
+                cancel=self.session(host).close,
+            )
+            for host in hosts
+        ]
+        done = fan_out(tasks)
+        for name, outcome in done.outcomes.items():
+            if outcome.error is not None:
+                self.fail(name, room, outcome.error, time.monotonic() - started)
+        if room == "probe":
+            self.run.write("dispatch.json", asdict(done.stats))
+        return done.values
+
+    @contextmanager
+    def timed(self, room: RoomName) -> Iterator[None]:
+        """Measure a room and keep its seconds in the run's events."""
+        started = time.monotonic()
+        for host in self.hosts():
+            self.progress.room(host.name, room)
+        try:
+            yield
+        finally:
+            self.run.event("room", room=room, seconds=round(time.monotonic() - started, 3))
+
+
+def _trace(error: BaseException) -> list[str]:
+    import traceback  # noqa: PLC0415 - only when something unexpected happened
+
+    return traceback.format_exception(error)

@@ -1,0 +1,204 @@
+"""Commands on what is installed already: verify, serve, status, stop, rollback, uninstall."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Callable
+from typing import Any
+
+from provision.artifacts import Store
+from provision.errors import RemoteCommandError, ServeError
+from provision.models.facts import HostFacts
+from provision.models.records import CheckRecord, RoomName, RoomResult
+from provision.models.settings import Host
+from provision.pipeline import Request, changes, checks, rooms
+from provision.pipeline.commands import print_summary, say
+from provision.pipeline.context import Walk
+from provision.pipeline.walking import Step, perform
+from verify.records import EXIT_CODES, Level, worst
+
+READ_DEADLINE_S = 60.0
+
+
+def verify(request: Request, *, level: Level, as_json: bool) -> int:
+    """Check every host's live environment; exit code by the scale of the checks."""
+
+    def step(walk: Walk) -> None:
+        checks.check(walk, walk.hosts(), level=level)
+
+    summary, _ = perform(request, (("probe", rooms.probe), ("verify", step)))
+    documents = [json.loads(path.read_bytes()) for path in sorted((request.logs / summary.run).glob("verify/*.json"))]
+    records = [CheckRecord.model_validate(check) for document in documents for check in document["checks"]]
+    if as_json:
+        say(json.dumps(documents[0] if len(documents) == 1 else {"hosts": documents}, indent=2))
+    else:
+        print_checks(records)
+    unreached = len(documents) < len(summary.hosts)
+    if unreached and not as_json:
+        print_summary(request, summary)
+    return EXIT_CODES["error"] if unreached else EXIT_CODES[worst([record.status for record in records])]
+
+
+def print_checks(records: list[CheckRecord]) -> None:
+    """The checks as a table on standard output."""
+    from rich.console import Console  # noqa: PLC0415 - a JSON run does not pay for it
+
+    from provision.verification import checks_table  # noqa: PLC0415 - a JSON run does not pay for it
+
+    Console(soft_wrap=False).print(checks_table(records))
+
+
+def serve(request: Request) -> int:
+    """Start the service anew in the environment that is installed, with the settings as they are now."""
+
+    def step(walk: Walk) -> None:
+        for host in walk.hosts():
+            desired, installed = walk.desired[host.name], walk.facts[host.name].installed
+            if installed is None or desired.environment not in installed.environments:
+                error = ServeError(
+                    f"host `{host.name}`: the environment `{desired.environment}` that is planned is not installed",
+                    hint=f"install it first: ./firstlight provision --limit {host.name}",
+                )
+                walk.fail(host.name, "serve", error)
+        changes.take_hold(walk, "serve", walk.hosts())
+        changes.serve(walk)
+
+    steps: tuple[Step, ...] = (
+        ("probe", rooms.probe),
+        ("plan", rooms.plan),
+        ("stage", rooms.stage),
+        ("serve", step),
+    )
+    summary, code = perform(request, steps)
+    print_summary(request, summary)
+    return code
+
+
+def status(request: Request, *, as_json: bool) -> int:
+    """What is installed and serving, as the probe saw it."""
+    seen: dict[str, HostFacts] = {}
+
+    def step(walk: Walk) -> None:
+        rooms.probe(walk)
+        seen.update(walk.facts)
+
+    summary, code = perform(request, (("probe", step),))
+    if as_json:
+        installed = {name: facts.installed.model_dump() if facts.installed else None for name, facts in seen.items()}
+        say(json.dumps(installed, indent=2))
+    else:
+        for host in summary.hosts:
+            say(f"{host.name}: {described(seen[host.name]) if host.name in seen else 'not reached'}")
+    return code
+
+
+def described(facts: HostFacts) -> str:
+    """One line of what is on a host."""
+    installed = facts.installed
+    if installed is None or (installed.state is None and not installed.environments):
+        return "nothing installed"
+    verified = installed.last_verify or {}
+    parts = [
+        f"environment {installed.current or 'none live'}",
+        f"service {installed.service or 'none'}",
+        f"verified {verified.get('status', 'never')}"
+        + (f" at {verified['started_at']}" if verified.get("started_at") else ""),
+    ]
+    if installed.tampered:
+        parts.append(f"changed by hand: {', '.join(installed.tampered)}")
+    if installed.held_by:
+        parts.append(f"held by run {installed.held_by.get('run', '?')}")
+    return "; ".join(parts)
+
+
+def stop(request: Request) -> int:
+    """Stop the service on every host."""
+    return _undo(request, "stop", "serve")
+
+
+def uninstall(request: Request) -> int:
+    """Take everything of this product off every host."""
+    return _undo(request, "uninstall", "install")
+
+
+def _undo(request: Request, playbook: str, room: RoomName) -> int:
+    said: dict[str, RoomResult] = {}
+
+    def step(walk: Walk) -> None:
+        there = walk.each(room, walk.hosts(), lambda host: _is_present(walk, host), deadline_s=READ_DEADLINE_S)
+        present = [host for host in walk.hosts() if there[host.name]]
+        for host in walk.hosts():
+            if not there[host.name]:
+                said[host.name] = RoomResult(host=host.name, room=room, status="skipped", text="nothing is installed")
+        changes.take_hold(walk, room, present)
+        held = [host for host in present if host.name in walk.held]
+        ended = changes.play(walk, playbook, room, held, lambda host: walk.places[host.name].ansible_vars())
+        said.update(ended)
+        if playbook == "uninstall":
+            for name in ended:
+                Store(walk.cache).references.forget(name)
+        for result in said.values():
+            walk.record(result.model_copy(update={"room": room}))
+
+    summary, code = perform(request, (("probe", rooms.probe), (room, step)))
+    for host in summary.hosts:
+        failed = next((result for result in host.rooms if result.status in ("failed", "unreachable")), None)
+        result = failed or said.get(host.name)
+        say(f"{host.name}: {_line(result, playbook) if result else host.state}")
+    return code
+
+
+def _is_present(walk: Walk, host: Host) -> bool:
+    """Whether there is anything of this product on a host, half installed or whole."""
+    place = walk.places[host.name]
+    return walk.session(host).run(f"test -e {shlex.quote(place.prefix)}", root=place.root).rc == 0
+
+
+def _line(result: RoomResult, playbook: str) -> str:
+    """How a host's part ended, and what stays on it."""
+    done = {"stop": "stopped", "uninstall": "uninstalled"}[playbook]
+    lines = [done if result.status == "ok" else f"{result.status}: {result.text}"]
+    if result.status == "ok":
+        lines += [f"  left: {left}" for left in result.evidence]
+    return "\n".join([*lines, *([f"  hint: {result.hint}"] if result.hint else [])])
+
+
+def rollback(request: Request) -> int:
+    """Switch to the environment before, with its own unit and settings, restart, and prove it the same way."""
+
+    def step(walk: Walk) -> None:
+        started = time.monotonic()
+        changes.take_hold(walk, "serve", walk.hosts())
+        hosts = walk.hosts()
+        played = changes.play(walk, "rollback", "serve", hosts, lambda host: walk.places[host.name].ansible_vars())
+        back = [host for host in hosts if host.name in played]
+        requests = walk.each("serve", back, _reader(walk), deadline_s=READ_DEADLINE_S)
+        for host in back:
+            if host.name in requests and requests[host.name] is None:
+                walk.record(played[host.name].model_copy(update={"room": "serve"}))
+        known = {name: request for name, request in requests.items() if request is not None}
+        changes.prove(walk, [host for host in back if host.name in known], known, played, started)
+
+    summary, code = perform(request, (("probe", rooms.probe), ("serve", step)))
+    print_summary(request, summary)
+    return code
+
+
+def _reader(walk: Walk) -> Callable[[Host], dict[str, Any] | None]:
+    """Reads what the environment that is live now has to answer; null where it serves nothing."""
+
+    def call(host: Host) -> dict[str, Any] | None:
+        place = walk.places[host.name]
+        try:
+            state = json.loads(walk.session(host).read(f"{place.prefix}/state.json", root=place.root))
+        except (FileNotFoundError, ValueError):
+            raise RemoteCommandError(
+                f"host `{host.name}`: {place.prefix}/state.json cannot be read after the switch",
+                hint=f"install again: ./firstlight provision --limit {host.name}",
+            ) from None
+        readiness = state.get("readiness")
+        return readiness if isinstance(readiness, dict) else None
+
+    return call

@@ -1,0 +1,150 @@
+"""The walk itself: rooms in their order, a summary at the end whatever happened in between."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from provision.errors import Exit, FirstlightError
+from provision.inventory import load
+from provision.models.records import ROOMS, RoomName, RoomResult, Summary
+from provision.models.settings import Inventory
+from provision.pipeline import Request, changes, checks, failures, packages, rooms
+from provision.pipeline.context import Walk
+from provision.pipeline.signals import as_interrupt
+from provision.report import summarise
+from provision.report import write as write_summary
+from provision.report.live import open_progress
+from provision.run import Run
+
+Step = tuple[RoomName, Callable[[Walk], None]]
+
+STEPS: tuple[Step, ...] = (
+    ("probe", rooms.probe),
+    ("plan", rooms.plan),
+    ("install", changes.require_drivers),
+    ("stage", packages.ask_sources),
+    ("install", packages.begin),
+    ("stage", rooms.stage),
+    ("install", changes.settle),
+    ("install", changes.install),
+    ("verify", checks.verify),
+    ("serve", changes.serve),
+)
+
+
+def steps_until(last: RoomName) -> tuple[Step, ...]:
+    """The steps of a walk that ends with one of the rooms."""
+    wanted = ROOMS[: ROOMS.index(last) + 1]
+    return tuple(step for step in STEPS if step[0] in wanted)
+
+
+def cache_folder() -> Path:
+    """The controller's cache: FIRSTLIGHT_CACHE, else where the desktop standard puts it."""
+    named = os.environ.get("FIRSTLIGHT_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(named) if named else Path(base) / "firstlight"
+
+
+def read_inventory(request: Request) -> Inventory:
+    """The hosts of a command, its options applied.
+
+    Raises InventoryError, UsageError.
+    """
+    overrides = dict(request.overrides)
+    if request.become_password is not None:
+        overrides |= {"become": True, "become_password": request.become_password}
+    return load(request.inventory, limit=request.limit, overrides=overrides)
+
+
+@contextmanager
+def walking(request: Request) -> Iterator[Walk]:
+    """A walk with its run folder and its view; sessions, locks and view end with the block."""
+    inventory = read_inventory(request)
+    before = unfinished(request.logs)
+    run = Run.create(request.logs, command=" ".join((request.command, *request.arguments[1:])))
+    run.write("inventory.json", inventory)
+    with open_progress([host.name for host in inventory.hosts]) as progress, contextlib.ExitStack() as stack:
+        walk = Walk(
+            run=run, inventory=inventory, progress=progress, cache=cache_folder(), refresh=request.refresh, stack=stack
+        )
+        if before is not None:
+            walk.first = failed_hosts(request.logs / before)
+            run.event("took-up", text=f"run {before} ended without a summary")
+        yield walk
+
+
+def perform(request: Request, steps: Sequence[Step]) -> tuple[Summary, Exit]:
+    """Walk through rooms; failures and interruptions are in the summary, which is written in any case."""
+    interrupted = False
+    with walking(request) as walk:
+        with as_interrupt():
+            try:
+                for room, step in steps:
+                    with walk.timed(room):
+                        step(walk)
+            except KeyboardInterrupt:
+                interrupted = True
+                interrupt_rest(walk, steps)
+        summary = finish(walk, interrupted=interrupted)
+    return summary, exit_code(summary, walk.failures)
+
+
+def interrupt_rest(walk: Walk, steps: Sequence[Step]) -> None:
+    """Hosts that were still on their way are marked as interrupted, in the room where they were."""
+    for host in walk.hosts():
+        done = walk.results.get(host.name, {})
+        room = next((name for name, _ in steps if name not in done), None)
+        if room is not None:
+            text = "interrupted; the next run takes it up"
+            walk.record(RoomResult(host=host.name, room=room, status="interrupted", text=text))
+
+
+def finish(walk: Walk, *, interrupted: bool) -> Summary:
+    """Write the summary into the run's folder, and onto each host that was worked on."""
+    if walk.failures:
+        failures.diagnose(walk)
+    summary = summarise(walk.run, interrupted=interrupted)
+    write_summary(walk.run, summary)
+    text = walk.run.path("summary.txt").read_bytes()
+    for host in walk.inventory.hosts:
+        if host.name in walk.held:
+            place = walk.places[host.name]
+            # A host that is gone by now has its summary here all the same.
+            with contextlib.suppress(FirstlightError):
+                walk.session(host).write(f"{place.prefix}/logs/summary-{walk.run.name}.txt", text, root=place.root)
+    return summary
+
+
+def exit_code(summary: Summary, reasons: set[Exit]) -> Exit:
+    """130 interrupted; the one reason that all failures share; else 1 for red, 0 for green and amber."""
+    if summary.interrupted:
+        return Exit.INTERRUPTED
+    if summary.verdict != "red":
+        return Exit.OK
+    return next(iter(reasons)) if len(reasons) == 1 else Exit.RED
+
+
+def unfinished(logs: Path) -> str | None:
+    """The newest run's name when its process is gone and it left no summary."""
+    latest = logs / "latest"
+    try:
+        header = json.loads((latest / "run.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    if (latest / "summary.json").exists() or Path(f"/proc/{header.get('pid')}").exists():
+        return None
+    return str(header.get("run"))
+
+
+def failed_hosts(run: Path) -> set[str]:
+    """Hosts of an earlier run that did not come to its end."""
+    try:
+        results = json.loads((run / "rooms.json").read_bytes())
+    except (OSError, ValueError):
+        return set()
+    return {host for host, by_room in results.items() if "serve" not in by_room}

