@@ -1,0 +1,66 @@
+"""The fleet as fixtures. Where hosts cannot be booted, tests say so loudly; with FIRSTLIGHT_REQUIRE_FLEET=1 that is a failure."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from types import FrameType
+
+import pytest
+
+from tests.fleet.hosts import Fleet, FleetHost, remove_leftovers
+
+_PROGRAMS = ("systemd-nspawn", "debootstrap", "ip", "nft", "nsenter", "ssh-keygen", "ssh", "mount")
+
+
+def impossible() -> str | None:
+    """Why this machine cannot boot test hosts; null when it can."""
+    if os.geteuid() != 0:
+        return "test hosts want root"
+    missing = [program for program in _PROGRAMS if shutil.which(program) is None]
+    if missing:
+        return f"test hosts want {', '.join(missing)} (Debian: systemd-container, debootstrap, iproute2, nftables, openssh-client)"
+    probe = ("unshare", "--mount", "--pid", "--net", "--fork", "mount", "-t", "tmpfs", "tmpfs", "/mnt")
+    if subprocess.run(probe, capture_output=True, check=False).returncode != 0:
+        return "this machine may not make namespaces and mounts: a container without those rights"
+    return None
+
+
+def _say(text: str) -> None:
+    print(f"\nfleet: {text}", file=sys.__stderr__, flush=True)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    del frame
+    # Unlike the default, this lets fixtures take the hosts away.
+    pytest.exit(f"signal {number}", returncode=128 + number)
+
+
+@pytest.fixture(scope="session")
+def fleet() -> Iterator[Fleet]:
+    """Boots hosts: `fleet.boot(3)`; all are taken away at the end, whatever happens."""
+    reason = impossible()
+    if reason is not None:
+        if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET") == "1":
+            pytest.fail(f"the fleet is required and cannot be: {reason}")
+        _say(f"SKIPPED: {reason}")
+        pytest.skip(reason)
+    remove_leftovers(_say)
+    before = {number: signal.signal(number, _terminated) for number in (signal.SIGTERM, signal.SIGHUP)}
+    made = Fleet()
+    try:
+        yield made
+    finally:
+        made.remove()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def pair(fleet: Fleet) -> list[FleetHost]:
+    """Two hosts that tests share; a test that harms one mends it or boots its own."""
+    return fleet.boot(2)

@@ -1,0 +1,224 @@
+"""Real hosts to test against: booted, reachable over SSH, known by key, with users of all the kinds that servers have."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.fleet.commands import command
+from tests.fleet.machine import Machine, take_away
+from tests.fleet.network import Network
+from tests.fleet.online import connect_to_registries
+from tests.fleet.root import bare_root, cache_folder
+
+SUDO_WITH_PASSWORD = "admin"
+SUDO_WITHOUT_PASSWORD = "deploy"
+NO_SUDO = "guest"
+
+
+@dataclass(frozen=True, slots=True)
+class FleetHost:
+    """One host. `users` and their key are the same on all."""
+
+    name: str
+    address: str
+    key_file: Path
+    known_hosts: Path
+    admin_password: str
+    machine: Machine
+
+    def inventory_entry(self, user: str = "root") -> dict[str, Any]:
+        """Ansible's variables for this host; the user's own ssh configuration stays out of it."""
+        return {
+            "ansible_host": self.address,
+            "ansible_user": user,
+            "ansible_ssh_private_key_file": str(self.key_file),
+            "ansible_ssh_common_args": f"-F none -o IdentitiesOnly=yes -o UserKnownHostsFile={self.known_hosts} -o GlobalKnownHostsFile=none",
+        }
+
+    def inventory(self, folder: Path, *, user: str = "root", **variables: Any) -> Path:
+        """An inventory file with this host alone."""
+        return write_inventory(folder, [self], user=user, **variables)
+
+    def sh(self, script: str, *, check: bool = True, timeout_s: float = 60) -> str:
+        """Run a script as root, past SSH. Raises RuntimeError when it fails."""
+        return self.machine.sh(script, check=check, timeout_s=timeout_s)
+
+    def reboot(self) -> None:
+        """An orderly restart; returns when it runs again."""
+        self.machine.reboot()
+
+    def kill(self) -> None:
+        """A power cut."""
+        self.machine.kill()
+
+    def boot(self) -> None:
+        """After a power cut."""
+        self.machine.boot()
+
+    def remove(self) -> None:
+        """Free what it uses before the session ends."""
+        self.machine.remove()
+
+    def new_host_keys(self) -> None:
+        """As if it had been installed anew; known_hosts stays as it is."""
+        self.sh("rm /etc/ssh/ssh_host_*; ssh-keygen -A; systemctl restart ssh")
+
+
+def write_inventory(folder: Path, hosts: list[FleetHost], *, user: str = "root", **variables: Any) -> Path:
+    """An inventory file with these hosts in a group `fleet`; variables hold for all of them."""
+    content = {"fleet": {"hosts": {host.name: host.inventory_entry(user) for host in hosts}, "vars": variables}}
+    path = folder / "hosts.yml"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2), encoding="utf-8")  # JSON is YAML
+    return path
+
+
+class Fleet:
+    """All hosts of one test session, and everything that must go when it ends."""
+
+    def __init__(self) -> None:
+        self.name = f"flt{os.getpid() % 0xFFFFF:05x}"
+        self.folder = _running() / self.name
+        self.folder.mkdir(parents=True)
+        (self.folder / "owner").write_text(_identity(os.getpid()))
+        self.key_file = self.folder / "id_ed25519"
+        command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test fleet", "-f", str(self.key_file))
+        self.known_hosts = self.folder / "known_hosts"
+        self.known_hosts.touch()
+        self.admin_password = secrets.token_hex(8)
+        with (cache_folder() / "network.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two sessions would find the same addresses free
+            self.network = Network.make(self.name)
+        self._open = False
+        self._count = 0
+
+    def boot(self, count: int = 1, *, online: bool = False, python: bool = True) -> list[FleetHost]:
+        """Boot bare hosts, side by side. Online ones reach what this machine reaches; without Python there is none at all."""
+        root = bare_root()
+        hosts = [self._host(root, python=python) for _ in range(count)]
+        options: list[str] = []
+        if online:
+            if not self._open:
+                self.network.open()
+                self._open = True
+            options = [option for host in hosts for option in connect_to_registries(host.machine.root)]
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda host: host.machine.boot(self.network.name, *dict.fromkeys(options)), hosts))
+        return hosts
+
+    def _host(self, root: Path, *, python: bool) -> FleetHost:
+        self._count += 1
+        name, address = f"host{self._count}", self.network.address(self._count)
+        machine = Machine(f"{self.name}{self._count}", self.folder / name)
+        machine.mount(root)
+        furnish(
+            machine.root, name, f"{address}/24", self.network.gateway, self.key_file.with_suffix(".pub").read_text()
+        )
+        make_users(machine.root, self.admin_password)
+        if not python:
+            for file in (machine.root / "usr/bin").glob("python3*"):
+                file.unlink()
+        keys = sorted((machine.root / "etc/ssh").glob("ssh_host_*_key.pub"))
+        with self.known_hosts.open("a") as known:
+            known.writelines(f"{address} {' '.join(key.read_text().split()[:2])}\n" for key in keys)
+        return FleetHost(name, address, self.key_file, self.known_hosts, self.admin_password, machine)
+
+    def remove(self) -> None:
+        """Leave nothing behind."""
+        remove_session(self.folder)
+
+
+def furnish(root: Path, name: str, address: str, gateway: str, public_key: str) -> None:
+    """Name, address, host keys of its own, and a login for root."""
+    (root / "etc/hostname").write_text(f"{name}\n")
+    (root / "etc/machine-id").write_text("")
+    (root / "etc/hosts").write_text(f"127.0.0.1 localhost\n127.0.1.1 {name}\n")
+    (root / "etc/resolv.conf").unlink(missing_ok=True)
+    (root / "etc/resolv.conf").write_text("")
+    (root / "etc/systemd/network").mkdir(parents=True, exist_ok=True)
+    (root / "etc/systemd/network/10-host0.network").write_text(
+        f"[Match]\nName=host0\n[Network]\nAddress={address}\nGateway={gateway}\n"
+    )
+    wants = root / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True, exist_ok=True)
+    (wants / "systemd-networkd.service").symlink_to("/lib/systemd/system/systemd-networkd.service")
+    for key in (root / "etc/ssh").glob("ssh_host_*"):
+        key.unlink()
+    command("ssh-keygen", "-A", "-f", str(root))
+    authorize(root / "root", public_key, 0, 0)
+
+
+def make_users(root: Path, password: str) -> None:
+    """Three users: one whose sudo wants a password, one whose sudo wants none, one without sudo."""
+    public_key = (root / "root/.ssh/authorized_keys").read_text()
+    for user in (SUDO_WITH_PASSWORD, SUDO_WITHOUT_PASSWORD, NO_SUDO):
+        command("chroot", str(root), "useradd", "--create-home", "--shell", "/bin/sh", user)
+        account = command("chroot", str(root), "id", "-u", user).strip()
+        authorize(root / "home" / user, public_key, int(account), int(account))
+    command("chroot", str(root), "chpasswd", stdin=f"{SUDO_WITH_PASSWORD}:{password}\n")
+    rules = root / "etc/sudoers.d/fleet"
+    rules.write_text(f"{SUDO_WITH_PASSWORD} ALL=(ALL) ALL\n{SUDO_WITHOUT_PASSWORD} ALL=(ALL) NOPASSWD: ALL\n")
+    rules.chmod(0o440)
+
+
+def authorize(home: Path, public_key: str, uid: int, gid: int) -> None:
+    """Let a key's owner in."""
+    folder = home / ".ssh"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / "authorized_keys").write_text(public_key)
+    for path in (folder, folder / "authorized_keys"):
+        os.chown(path, uid, gid)
+
+
+def remove_session(folder: Path) -> None:
+    """Take a session's hosts and network away, from its folder alone."""
+    for machine in [path for path in folder.glob("host*") if path.is_dir()]:
+        take_away(machine)
+    Network(folder.name, "").remove()
+    sweep(folder.name)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(name: str) -> None:
+    """Empty folders that nspawn leaves: its mount points, and control groups, which others may still be using."""
+    for point in Path("/run/systemd/nspawn/propagate").glob(f"{name}*"):
+        with contextlib.suppress(OSError):
+            point.rmdir()
+    for group in [*Path("/sys/fs/cgroup").glob("*/payload"), *Path("/sys/fs/cgroup").glob("*/supervisor")]:
+        below = sorted((path for path in group.rglob("*") if path.is_dir()), key=lambda path: -len(path.parts))
+        for path in [*below, group]:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def remove_leftovers(say: Callable[[str], None]) -> None:
+    """Take away what sessions left that were killed: those whose process is no more."""
+    for folder in sorted(_running().glob("flt*")):
+        owner = folder / "owner"
+        alive = owner.exists() and owner.read_text() == _identity(int(owner.read_text().split()[0] or 0))
+        if not alive:
+            say(f"removing the hosts of a test session that was killed: {folder.name}")
+            remove_session(folder)
+
+
+def _running() -> Path:
+    return cache_folder() / "running"
+
+
+def _identity(pid: int) -> str:
+    """A process by its PID and its start time, for PIDs are used again; empty when it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return ""
+    return f"{pid} {stat.rpartition(')')[2].split()[19]}"

@@ -1,0 +1,65 @@
+"""A test host on the network reaches package registries the way this machine does: its resolver, sources, certificates, settings."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+_PIP_FILES = (
+    Path("/etc/pip.conf"),
+    Path("/etc/xdg/pip/pip.conf"),
+    Path.home() / ".config/pip/pip.conf",
+    Path.home() / ".pip/pip.conf",
+)
+_ENVIRONMENT = re.compile(r"^(PIP_|UV_|SSL_CERT|REQUESTS_CA|CURL_CA)")
+
+
+def connect_to_registries(root: Path) -> list[str]:
+    """Copy this machine's settings into a root; returns options for nspawn: the folders that those settings name, read-only."""
+    (root / "etc/resolv.conf").unlink(missing_ok=True)
+    shutil.copyfile("/etc/resolv.conf", root / "etc/resolv.conf")
+    (root / "etc/apt/sources.list").unlink(missing_ok=True)
+    for source in ("sources.list", "sources.list.d", "apt.conf.d", "auth.conf.d"):
+        own = Path("/etc/apt", source)
+        if own.is_dir():
+            shutil.copytree(own, root / "etc/apt" / source, dirs_exist_ok=True)
+        elif own.exists():
+            shutil.copyfile(own, root / "etc/apt" / source)
+    for settings in _PIP_FILES:
+        if settings.is_file():
+            shutil.copyfile(settings, root / "etc/pip.conf")
+    variables = {name: value for name, value in os.environ.items() if _ENVIRONMENT.match(name)}
+    with (root / "etc/environment").open("a") as file:
+        file.writelines(f"{name}={value}\n" for name, value in variables.items())
+    named = [
+        "/etc/ssl/certs",
+        "/usr/share/keyrings",
+        "/usr/local/share/ca-certificates",
+        *variables.values(),
+        *_pip_folders(),
+    ]
+    return [f"--bind-ro={path}" for path in dict.fromkeys(named) if path.startswith("/") and Path(path).exists()]
+
+
+def _pip_folders() -> list[str]:
+    """Folders on this machine that its pip settings name."""
+    listed = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    if listed.returncode != 0 and shutil.which("pip"):
+        listed = subprocess.run(
+            ["pip", "config", "list"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
+    return [
+        path.removesuffix("/simple")
+        for path in re.findall(r"(?:file://)?(/[^\s'\\]+)", listed.stdout)
+        if not path.startswith("//")
+    ]

@@ -1,0 +1,87 @@
+"""The bare Debian root that all test hosts share: made once by debootstrap, kept outside the checkout.
+
+The mirror is whatever this machine's own apt sources name; no address stands in the repository.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+SUITE = "bookworm"
+INCLUDE = (
+    "systemd",
+    "systemd-sysv",
+    "dbus",
+    "openssh-server",
+    "python3",
+    "sudo",
+    "iproute2",
+    "ca-certificates",
+    "procps",
+)
+"""As bare as a server can be: no venv, no pip, no compiler."""
+
+
+def cache_folder() -> Path:
+    """Where everything that outlives a test session is kept."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "firstlight-tests"
+
+
+def own_mirror(apt: Path = Path("/etc/apt")) -> str:
+    """The first Debian mirror that this machine itself uses.
+
+    Raises RuntimeError when its apt sources name none.
+    """
+    sources = [
+        apt / "sources.list",
+        *sorted(apt.glob("sources.list.d/*.list")),
+        *sorted(apt.glob("sources.list.d/*.sources")),
+    ]
+    for source in sources:
+        text = source.read_text(encoding="utf-8") if source.is_file() else ""
+        found = re.search(r"^(?:URIs:\s*|deb\s+(?:\[[^\]]*\]\s+)?)(\S+://?\S+)", text, re.MULTILINE)
+        if found:
+            return found.group(1)
+    raise RuntimeError(f"no mirror in the apt sources under {apt}")
+
+
+def bare_root() -> Path:
+    """The root's path; made on the first call (some minutes), under a lock, so that two sessions make it once."""
+    digest = hashlib.sha256("\n".join(INCLUDE).encode()).hexdigest()[:12]
+    cache = cache_folder()
+    cache.mkdir(parents=True, exist_ok=True)
+    root = cache / f"{SUITE}-{digest}"
+    marker = root / ".complete"
+    with (cache / f"{root.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if marker.exists():
+            return root
+        shutil.rmtree(root, ignore_errors=True)
+        log = cache / f"{root.name}.log"
+        command = [
+            "nice",
+            "debootstrap",
+            "--variant=minbase",
+            f"--include={','.join(INCLUDE)}",
+            SUITE,
+            str(root),
+            own_mirror(),
+        ]
+        with log.open("w") as output:
+            made = subprocess.run(
+                command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False
+            )
+        if made.returncode != 0:
+            tail = log.read_text(encoding="utf-8", errors="replace")[-2000:]
+            raise RuntimeError(f"debootstrap ended with {made.returncode}; end of {log}:\n{tail}")
+        shutil.rmtree(root / "var/cache/apt/archives", ignore_errors=True)
+        (root / "var/cache/apt/archives/partial").mkdir(parents=True)
+        marker.touch()
+    return root

@@ -1,0 +1,101 @@
+"""The README's first command as a new user types it: this checkout on a bare host with nothing but Python, and on this machine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fleet.hosts import Fleet, FleetHost
+from tests.fleet.walks import ROOT, Walker
+
+pytestmark = pytest.mark.fleet
+
+CHECKOUT = "/root/a checkout"
+PROVISION_S = 900
+
+
+@pytest.fixture(scope="module")
+def newcomer(fleet: Fleet) -> FleetHost:
+    """A bare host that reaches what this machine reaches, with a copy of the files that git tracks."""
+    [host] = fleet.boot(1, online=True)
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    target = host.machine.root / CHECKOUT.removeprefix("/")
+    target.mkdir(parents=True)
+    packed = subprocess.run(
+        ["tar", "--null", "--files-from=-", "-c"], cwd=ROOT, input=listed, capture_output=True, check=True
+    ).stdout
+    subprocess.run(["tar", "-x", "-C", str(target)], input=packed, check=True)
+    return host
+
+
+def log_in(host: FleetHost, command: str, *, timeout_s: float = PROVISION_S) -> str:
+    """Run a command with what a login gives: the settings that /etc/environment holds."""
+    return host.sh(f"set -a; . /etc/environment; set +a; {command}", timeout_s=timeout_s)
+
+
+def test_one_command_makes_a_bare_host_serve(newcomer: FleetHost) -> None:
+    said = log_in(newcomer, f"cd '{CHECKOUT}' && ./firstlight provision 2>&1")
+    summary = json.loads(newcomer.sh(f"cat '{CHECKOUT}/logs/latest/summary.json'"))
+    assert summary["verdict"] == "green", said
+    [host] = summary["hosts"]
+    assert (host["name"], host["state"], host["stack"]["supervisor"]) == ("localhost", "serving", "systemd")
+    assert host["stack"]["interpreter"]["path"] == "/usr/bin/python3.11"
+    assert newcomer.sh("systemctl is-active firstlight-vllm.service").strip() == "active"
+
+
+def test_the_second_time_nothing_is_touched(newcomer: FleetHost) -> None:
+    log_in(
+        newcomer,
+        f"ln -s '{CHECKOUT}/firstlight' /usr/local/bin/firstlight && cd / && firstlight provision",
+        timeout_s=120,
+    )
+    summary = json.loads(newcomer.sh(f"cat '{CHECKOUT}/logs/latest/summary.json'"))
+    assert (summary["verdict"], summary["changed"]) == ("green", 0)
+
+
+def test_verify_without_an_inventory_is_of_this_machine(newcomer: FleetHost) -> None:
+    document = json.loads(log_in(newcomer, f"cd '{CHECKOUT}' && ./firstlight verify --json 2>/dev/null", timeout_s=180))
+    assert {check["status"] for check in document["checks"]} <= {"ok", "skip"}
+    assert {check["host"] for check in document["checks"]} == {"localhost"}
+
+
+def test_uninstall_takes_it_away(newcomer: FleetHost) -> None:
+    log_in(newcomer, f"cd '{CHECKOUT}' && ./firstlight uninstall", timeout_s=180)
+    assert newcomer.sh("ls -d /opt/firstlight /etc/systemd/system/firstlight* 2>/dev/null; true").strip() == ""
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[tuple[Walker, str]]:
+    """This machine under a prefix of the test's own, taken away again whatever happens."""
+    if Path("/run/systemd/system").exists():
+        pytest.skip("this machine has systemd, and may serve already: the hosts above stand for it")
+    inventory = tmp_path / "hosts.yml"
+    variables = {"ansible_connection": "local", "firstlight_prefix": str(tmp_path / "prefix"), "firstlight_port": 8765}
+    inventory.write_text(json.dumps({"all": {"hosts": {"localhost": variables}}}))
+    tmp_path.chmod(0o755)
+    for folder in (tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)
+    walker = Walker(tmp_path / "logs")
+    yield walker, str(inventory)
+    ended = walker("uninstall", "-i", str(inventory))
+    assert ended.code == 0, ended.told()
+    assert not (tmp_path / "prefix").exists()
+
+
+@pytest.mark.usefixtures("fleet")
+def test_this_machine_without_systemd_serves_under_supervisor(here: tuple[Walker, str]) -> None:
+    firstlight, inventory = here
+    ended = firstlight("provision", "-i", inventory)
+    assert ended.code == 0, ended.told()
+    [host] = ended.summary["hosts"]
+    assert (host["state"], host["stack"]["supervisor"]) == ("serving", "supervisor")
+    assert host["attention"]["used"] == "CPU_ATTN"
+    ended = firstlight("serve", "-i", inventory, "--attention", "CPU_ATTN")
+    assert ended.code == 0, ended.told()
+    ended = firstlight("stop", "-i", inventory)
+    assert ended.code == 0, ended.told()
+    assert "stopped" in ended.out

@@ -1,0 +1,231 @@
+"""From bare hosts to serving ones and back, over SSH, with hosts that have no way to the internet.
+
+The tests of this file are one story, told in order: each goes on where the one before stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fleet.hosts import NO_SUDO, Fleet, FleetHost, write_inventory
+from tests.fleet.walks import ROOT, Walker, event, task_ended
+
+pytestmark = pytest.mark.fleet
+
+PREFIX = "/opt/firstlight"
+ASK = """
+import json, sys, urllib.request
+key = next((line.split("=", 1)[1].strip() for line in open("{prefix}/etc/service.env") if line.startswith("VLLM_API_KEY=")), "")
+def get(path, **headers):
+    try:
+        with urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:{port}" + path, headers=headers), timeout=30) as answer:
+            return [answer.status, json.load(answer)]
+    except urllib.error.HTTPError as error:
+        return [error.code, None]
+print(json.dumps({{"with": get("/v1/models", Authorization="Bearer " + key), "without": get("/v1/models")}}))
+"""
+
+
+def ask(host: FleetHost, *, prefix: str = PREFIX, port: int = 8000) -> dict[str, Any]:
+    """The list of models, with the host's own key and without one."""
+    answer: dict[str, Any] = json.loads(host.sh(f"python3 - <<'END'\n{ASK.format(prefix=prefix, port=port)}\nEND\n"))
+    return answer
+
+
+@pytest.fixture(scope="module")
+def hosts(fleet: Fleet) -> list[FleetHost]:
+    return fleet.boot(3)
+
+
+@pytest.fixture(scope="module")
+def inventory(hosts: list[FleetHost], tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_inventory(tmp_path_factory.mktemp("inventory"), hosts))
+
+
+@pytest.fixture(scope="module")
+def firstlight(tmp_path_factory: pytest.TempPathFactory) -> Walker:
+    return Walker(tmp_path_factory.mktemp("walk") / "logs")
+
+
+def test_a_host_that_dies_in_the_middle_is_named_and_stops_no_other(
+    firstlight: Walker, hosts: list[FleetHost], inventory: str
+) -> None:
+    walk = firstlight.start("provision", "-i", inventory)
+    firstlight.wait_for(walk, task_ended(hosts[2].name, "Install missing operating system packages"))
+    hosts[2].kill()
+    ended = firstlight.end(walk)
+    assert ended.code == 1, ended.told()
+    assert ended.summary["verdict"] == "red"
+    assert ended.host(hosts[2].name)["state"] in ("failed", "unreachable")
+    assert hosts[2].name in ended.out.splitlines()[0]
+    for host in hosts[:2]:
+        assert ended.host(host.name)["state"] == "serving", ended.told()
+
+
+def test_a_serving_host_answers_right_with_the_attention_that_was_asked_for(
+    firstlight: Walker, hosts: list[FleetHost]
+) -> None:
+    summary = json.loads((firstlight.logs / "latest" / "summary.json").read_text())
+    for host in summary["hosts"][:2]:
+        assert host["attention"]["used"] == host["attention"]["asked"] == "CPU_ATTN"
+        assert host["attention"]["evidence"]
+        assert len(host["serve"]["tokens_answered"]) == 32
+        assert len(set(host["serve"]["tokens_answered"])) >= 16
+        assert {check["status"] for check in host["checks"]} <= {"ok", "skip"}
+    for host in hosts[:2]:
+        answer = ask(host)
+        assert answer["with"][0] == 200
+        assert answer["without"][0] == 401
+        assert host.sh(f"stat -c '%a %U' {PREFIX}/etc/service.env").split() == ["600", "root"]
+        assert f"run {summary['run']}" in host.sh(f"cat {PREFIX}/logs/summary-{summary['run']}.txt")
+
+
+def test_the_unit_is_hardened_and_runs_as_its_own_user(hosts: list[FleetHost]) -> None:
+    host = hosts[0]
+    assert host.sh("systemctl is-enabled firstlight-vllm.service").strip() == "enabled"
+    owner = host.sh("ps -o user= -p $(systemctl show -P MainPID firstlight-vllm.service)").strip()
+    assert owner.startswith("firstlig")
+    rating = re.search(
+        r": (\d+\.\d) ", host.sh("systemd-analyze security --no-pager firstlight-vllm.service | tail -n 1")
+    )
+    assert rating
+    assert float(rating.group(1)) < 4.0
+
+
+def test_the_second_run_touches_nothing(firstlight: Walker, hosts: list[FleetHost], inventory: str) -> None:
+    two = f"{hosts[0].name},{hosts[1].name}"
+    ended = firstlight("provision", "-i", inventory, "--limit", two)
+    assert ended.code == 0, ended.told()
+    assert (ended.summary["verdict"], ended.summary["changed"]) == ("green", 0)
+    assert {host["state"] for host in ended.summary["hosts"]} == {"unchanged"}
+    assert all(host["checks"] and host["checks_at"] for host in ended.summary["hosts"])
+    assert not (ended.run / "install").exists()
+
+
+def test_a_second_run_on_a_held_host_is_told_who_holds_it_and_an_interrupted_one_leaves_a_summary(
+    firstlight: Walker, hosts: list[FleetHost], inventory: str
+) -> None:
+    last = hosts[2]
+    last.boot()
+    first = firstlight.start("provision", "-i", inventory, "--limit", last.name)
+    firstlight.wait_for(first, event("held", host=last.name))
+    held_by = (firstlight.logs / "latest").resolve().name
+    second = Walker(firstlight.logs.parent / "other-logs")("provision", "-i", inventory, "--limit", last.name)
+    assert second.code == 3, second.told()
+    assert held_by in second.out
+    ended = firstlight.end(first, send=signal.SIGINT)
+    assert ended.code == 130, ended.told()
+    summary = json.loads((firstlight.logs / held_by / "summary.json").read_text())
+    assert summary["interrupted"]
+    assert summary["hosts"][0]["state"] == "interrupted"
+
+
+def test_a_run_whose_controller_was_killed_is_taken_up_by_the_next(
+    firstlight: Walker, hosts: list[FleetHost], inventory: str
+) -> None:
+    last = hosts[2]
+    killed = firstlight.start("provision", "-i", inventory, "--limit", last.name)
+    firstlight.wait_for(killed, event("sent", host=last.name))
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    ended = firstlight("provision", "-i", inventory)
+    assert ended.code == 0, ended.told()
+    assert ended.summary["changed"] == 1
+    assert [host["state"] for host in ended.summary["hosts"]] == ["unchanged", "unchanged", "serving"]
+    assert ask(last)["with"][0] == 200
+
+
+def test_the_playbook_by_hand_changes_nothing(firstlight: Walker, hosts: list[FleetHost]) -> None:
+    done = subprocess.run(
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            "-i",
+            str(firstlight.logs / "latest" / "install" / "hosts.yml"),
+            "playbooks/site.yml",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{hosts[2].name} " in done.stdout
+    assert "changed=0" in done.stdout
+
+
+def test_a_rebooted_host_serves_again_unaided(firstlight: Walker, hosts: list[FleetHost], inventory: str) -> None:
+    host = hosts[0]
+    host.reboot()
+    host.sh(
+        'for i in $(seq 240); do [ "$(systemctl is-active firstlight-vllm.service)" = active ] && '
+        "python3 -c 'import urllib.request; urllib.request.urlopen(\"http://127.0.0.1:8000/health\")' 2>/dev/null "
+        "&& exit 0; sleep 1; done; exit 1",
+        timeout_s=300,
+    )
+    assert ask(host)["with"][0] == 200
+    ended = firstlight("provision", "-i", inventory, "--limit", host.name)
+    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.told()
+    assert ended.host(host.name)["serve"]["ready"]
+
+
+def test_rollback_brings_the_environment_before_back_and_proves_it(
+    firstlight: Walker, hosts: list[FleetHost], inventory: str
+) -> None:
+    host = hosts[1]
+    serving = host.sh(f"readlink {PREFIX}/current").strip()
+    ended = firstlight("provision", "-i", inventory, "--limit", host.name, "--vllm", "none")
+    assert ended.code == 0, ended.told()
+    assert host.sh(f"readlink {PREFIX}/current").strip() != serving
+    assert host.sh("systemctl is-active firstlight-vllm.service", check=False).strip() != "active"
+    ended = firstlight("rollback", "-i", inventory, "--limit", host.name)
+    assert ended.code == 0, ended.told()
+    assert host.sh(f"readlink {PREFIX}/current").strip() == serving
+    assert ended.host(host.name)["serve"]["ready"]
+    assert ask(host)["with"][0] == 200
+
+
+def test_uninstall_leaves_nothing_but_what_it_lists(firstlight: Walker, hosts: list[FleetHost], inventory: str) -> None:
+    ended = firstlight("uninstall", "-i", inventory)
+    assert ended.code == 0, ended.told()
+    for host in hosts:
+        left = host.sh(
+            f"ls -d {PREFIX} /etc/systemd/system/firstlight* /var/tmp/firstlight* 2>/dev/null; "
+            "getent passwd firstlight; systemctl list-units --all --plain --no-legend 'firstlight*'; true"
+        )
+        assert left.strip() == ""
+        assert f"{host.name}: uninstalled" in ended.out
+    assert "libnuma1" in ended.out
+
+
+def test_a_user_without_root_gets_an_installation_of_their_own(
+    firstlight: Walker, hosts: list[FleetHost], tmp_path: Path
+) -> None:
+    host = hosts[0]
+    inventory = host.inventory(tmp_path, user=NO_SUDO, firstlight_port=8123)
+    ended = firstlight("provision", "-i", str(inventory))
+    assert ended.code == 0, ended.told()
+    assert ended.host(host.name)["stack"]["supervisor"] == "supervisor"
+    assert "survive a reboot" in ended.out
+    assert ask(host, prefix=f"/home/{NO_SUDO}/.local/share/firstlight", port=8123)["with"][0] == 200
+    ended = firstlight("uninstall", "-i", str(inventory))
+    assert ended.code == 0, ended.told()
+    assert host.sh(f"pgrep -u {NO_SUDO} -f vllm || true").strip() == ""
+
+
+def test_a_user_without_root_is_told_what_to_have_installed(firstlight: Walker, fleet: Fleet, tmp_path: Path) -> None:
+    [bare] = fleet.boot(1)
+    ended = firstlight("plan", "-i", str(bare.inventory(tmp_path, user=NO_SUDO)), "--json")
+    assert ended.code == 4, ended.told()
+    document = json.loads(ended.out)
+    assert document["stack"] is None
+    assert "apt-get install -y libnuma1" in json.dumps(document)
+    bare.remove()

@@ -1,0 +1,123 @@
+"""The command line as a person runs it, against test hosts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+WALK_S = 1500.0
+"""Longer than any walk of three hosts on two slow cores; a limit, not an expectation."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+    logs: Path
+
+    @property
+    def run(self) -> Path:
+        """The folder of the newest run."""
+        return (self.logs / "latest").resolve()
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """summary.json of the newest run."""
+        document: dict[str, Any] = json.loads((self.run / "summary.json").read_text())
+        return document
+
+    def host(self, name: str) -> dict[str, Any]:
+        """One host of the summary."""
+        return next(host for host in self.summary["hosts"] if host["name"] == name)
+
+    def told(self) -> str:
+        """Everything a person saw, for messages of failed tests."""
+        return f"exit {self.code}\n{self.out[-6000:]}\n{self.err[-6000:]}"
+
+
+@dataclass(frozen=True)
+class Walker:
+    """Runs commands with a folder of runs of their own."""
+
+    logs: Path
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command in a process group of its own, as a terminal does."""
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(self.logs), "TERM": "dumb"}
+        return subprocess.Popen(
+            [sys.executable, "-m", "provision", *arguments],
+            cwd=self.logs.parent,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def end(self, process: subprocess.Popen[str], *, send: signal.Signals | None = None) -> Ended:
+        """Wait for a command, after a signal where one is given."""
+        if send is not None:
+            process.send_signal(send)
+        try:
+            out, err = process.communicate(timeout=WALK_S)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            raise
+        return Ended(process.returncode, out, err, self.logs)
+
+    def __call__(self, *arguments: str) -> Ended:
+        """Run a command to its end."""
+        return self.end(self.start(*arguments))
+
+    def wait_for(self, process: subprocess.Popen[str], seen: Callable[[Path], bool]) -> None:
+        """Until something shows in the newest run's folder; the command must still run then."""
+        deadline = time.monotonic() + WALK_S
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise AssertionError(f"the command ended first: {self.end(process).told()}")
+            if (self.logs / "latest").exists() and seen((self.logs / "latest").resolve()):
+                return
+            time.sleep(0.05)
+        raise AssertionError("it never showed")
+
+
+def task_ended(host: str, task: str) -> Callable[[Path], bool]:
+    """Whether Ansible has done a task on a host."""
+
+    def seen(run: Path) -> bool:
+        path = run / "install" / "tasks.jsonl"
+        if not path.exists():
+            return False
+        lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+        return any(line["host"] == host and line["task"] == task for line in lines)
+
+    return seen
+
+
+def event(kind: str, **fields: Any) -> Callable[[Path], bool]:
+    """Whether an event stands in the run."""
+
+    def seen(run: Path) -> bool:
+        path = run / "events.jsonl"
+        if not path.exists():
+            return False
+        lines = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+        return any(
+            line["kind"] == kind and all(line.get(key) == value for key, value in fields.items()) for line in lines
+        )
+
+    return seen
