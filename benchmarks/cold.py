@@ -1,0 +1,227 @@
+"""Cold: one bare CPU host to its first correct token, by the product and by hand, in the same run.
+
+    .venv/bin/python -m benchmarks.cold [--pairs 3]
+
+For each pair two identical bare test hosts that reach the package registries are booted, one after the other; which side goes first
+alternates. Both start with nothing kept: the page cache is dropped, and
+
+    product   `./firstlight provision` on this machine, over SSH, with an empty cache of its own and an empty cache of uv
+    by hand   benchmarks/cold_by_hand.sh on the host: apt, uv pip compile and sync, model, vllm serve, transformers' reference
+
+are timed until 32 tokens were compared with the reference and equal. That both install the same distributions and serve with the
+same flags is checked, else there is no result. `verify`, which nobody does by hand, stands apart: `ratio` leaves its seconds
+out, `ratio_with_verify` does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+import shutil
+import statistics
+import sys
+import tempfile
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+from uv import find_uv_bin
+
+from benchmarks.fleet import hosts_to_boot
+from benchmarks.machine import ROOT, header, publish, say
+from benchmarks.peers import index_settings
+from benchmarks.timing import figures, timed
+from tests.fleet.hosts import Fleet, FleetHost
+
+SCRIPT = ROOT / "benchmarks" / "cold_by_hand.sh"
+MODEL_MAKER = ROOT / "provision" / "serve" / "onhost" / "builtin_model.py"
+AIM_RATIO = 1.15
+OWN_DISTRIBUTIONS = {"firstlight-attention", "vllm"}
+"""Wheels of ours in the lock: the proof of the attention in use, and metadata that is made with two lines by hand."""
+TASKS = {
+    "Install missing operating system packages": "install.os_packages",
+    "Build the environment": "install.environment",
+    "Make the built-in model and its reference answer": "install.model_and_reference",
+}
+
+
+def drop_page_cache() -> None:
+    """A host that was just booted has read nothing yet."""
+    timed(["sync"], cwd=ROOT)
+    Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
+
+
+def seconds_after(started: float, at: str) -> float:
+    """From an epoch to a time of the run's events."""
+    return datetime.fromisoformat(at).timestamp() - started
+
+
+def product_phases(
+    events: list[dict[str, Any]],
+    tasks: list[dict[str, Any]],
+    proof: dict[str, float],
+    *,
+    started: float,
+    total: float,
+) -> dict[str, float]:
+    """Seconds of each room, of its parts, and of what is no room's, of one run on one host.
+
+    `proof` is what readiness measured, from the start of the server's process.
+    """
+    rooms: dict[str, float] = {}
+    for event in events:
+        if event["kind"] == "room":
+            rooms[event["room"]] = rooms.get(event["room"], 0.0) + event["seconds"]
+    parts = {"install.send": sum(event["seconds"] for event in events if event["kind"] == "sent")}
+    parts |= {TASKS[task["task"]]: task["seconds"] for task in tasks if task["task"] in TASKS}
+    beside = {"stage.os_packages_beside_it": sum(event["seconds"] for event in events if event["kind"] == "packages")}
+    parts["install.other"] = rooms["install"] - sum(parts.values())
+    parts |= {f"serve.{name}": proof[name] for name in ("health", "first_token", "proven")}
+    answered = next(event for event in events if event["kind"] == "result" and event["room"] == "serve")
+    return {
+        "first_correct_token": seconds_after(started, answered["at"]),
+        **rooms,
+        **parts,
+        **beside,
+        "process_start_and_end": total - sum(rooms.values()),
+        "whole_process": total,
+    }
+
+
+def hand_phases(output: str) -> dict[str, float]:
+    """Seconds of each phase by the script's marks; `reference` runs while the server starts and is a part of `serve`.
+
+    Raises ValueError when a mark is missing.
+    """
+    at = {name: float(when) for name, when in re.findall(r"^@@ (\S+) ([\d.]+)$", output, re.MULTILINE)}
+    order = ["os_packages", "lock", "environment", "model", "serve", "answer", "end"]
+    missing = [name for name in [*order, "reference_done"] if name not in at]
+    if missing:
+        raise ValueError(f"the script ended before {missing[0]}")
+    phases = {name: at[after] - at[name] for name, after in pairwise(order)}
+    return {
+        "first_correct_token": at["end"] - at["os_packages"],
+        **phases,
+        "serve.reference_beside_it": at["reference_done"] - at["serve"],
+    }
+
+
+def serve_flags(text: str) -> list[str]:
+    """The words after the model's folder in the first `vllm serve` of a script or a unit."""
+    joined = text.replace("\\\n", " ")
+    line = next(line for line in joined.splitlines() if re.search(r"\bvllm serve\b", line) and not line.startswith("#"))
+    words = shlex.split(line.partition("vllm serve")[2].partition(">")[0])
+    return words[1:]
+
+
+def locked(text: str) -> set[str]:
+    """name==version of each distribution in a requirements file, ours left out."""
+    found = re.findall(r"^([\w.-]+)==([^\s\\;]+)", text, re.MULTILINE)
+    return {f"{name}=={version}" for name, version in found if name not in OWN_DISTRIBUTIONS}
+
+
+def same_work(product: dict[str, Any], hand_lock: str) -> None:
+    """Both sides did the same. Ends the program with the difference where they did not."""
+    flags, by_hand = serve_flags(product["firstlight_service"]["unit"]), serve_flags(SCRIPT.read_text(encoding="utf-8"))
+    if flags != by_hand:
+        sys.exit(f"error: the product serves with {flags}, the script with {by_hand}")
+    difference = locked(product["firstlight_environment"]["lock"]) ^ locked(hand_lock)
+    if difference:
+        sys.exit(f"error: the two sides installed other distributions: {', '.join(sorted(difference))}")
+    packages = product["firstlight_system_packages"]
+    if f"install {' '.join(packages)}\n" not in SCRIPT.read_text(encoding="utf-8"):
+        sys.exit(f"error: the product installs {packages}, the script something else")
+
+
+def by_product(host: FleetHost, scratch: Path) -> tuple[dict[str, float], dict[str, Any]]:
+    """One run of the product: its phases, and what it had planned for the host."""
+    logs = scratch / "logs"
+    inventory = host.inventory(scratch / "inventory")
+    environment = {
+        "FIRSTLIGHT_LOGS": str(logs),
+        "FIRSTLIGHT_CACHE": str(scratch / "cache"),
+        "UV_CACHE_DIR": str(scratch / "uv"),
+        "TERM": "dumb",
+    }
+    drop_page_cache()
+    done = timed([ROOT / "firstlight", "provision", "-i", inventory], cwd=ROOT, environment=environment)
+    if done.code:
+        sys.exit(f"error: the product failed\n{done.said(6000)}")
+    run = (logs / "latest").resolve()
+    events, tasks = (
+        [json.loads(line) for line in (run / name).read_text(encoding="utf-8").splitlines()]
+        for name in ("events.jsonl", "install/tasks.jsonl")
+    )
+    planned = yaml.safe_load((run / "install" / "hosts.yml").read_text(encoding="utf-8"))["all"]["hosts"][host.name]
+    proof = json.loads((run / "serve" / f"{host.name}.json").read_text(encoding="utf-8"))["phases_s"]
+    return product_phases(events, tasks, proof, started=done.started, total=done.seconds), planned
+
+
+def by_hand(host: FleetHost, settings: dict[str, str]) -> tuple[dict[str, float], str]:
+    """One run of the script: its phases, and the lock that it solved."""
+    (host.machine.root / "opt/vllm").mkdir()
+    for source, folder in ((Path(find_uv_bin()), "usr/local/bin"), (MODEL_MAKER, "opt/vllm")):
+        shutil.copy(source, host.machine.root / folder)
+    exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings.items())
+    options = ["-F", "none", "-o", f"UserKnownHostsFile={host.known_hosts}", "-o", "IdentitiesOnly=yes"]
+    ssh = ["ssh", *options, "-i", str(host.key_file), f"root@{host.address}"]
+    drop_page_cache()
+    done = timed([*ssh, "sh -s"], cwd=ROOT, stdin=exports + SCRIPT.read_text(encoding="utf-8"))
+    if done.code:
+        sys.exit(f"error: the steps by hand failed\n{done.said(6000)}")
+    return hand_phases(done.out), host.sh("cat /opt/vllm/lock.txt")
+
+
+def one_pair(fleet: Fleet, *, product_first: bool) -> tuple[dict[str, float], dict[str, float]]:
+    """Both sides, each on a host of its own, which is taken away before the next is booted."""
+    product: tuple[dict[str, float], dict[str, Any]] | None = None
+    hand: tuple[dict[str, float], str] | None = None
+    for side in ("product", "hand") if product_first else ("hand", "product"):
+        [host] = fleet.boot(1, online=True)
+        with tempfile.TemporaryDirectory(prefix="firstlight-") as scratch:
+            if side == "product":
+                product = by_product(host, Path(scratch))
+                say(f"product: {product[0]['first_correct_token']:.1f} s")
+            else:
+                hand = by_hand(host, index_settings())
+                say(f"by hand: {hand[0]['first_correct_token']:.1f} s")
+        host.remove()
+    assert product
+    assert hand
+    same_work(product[1], hand[1])
+    return product[0], hand[0]
+
+
+def compared(pairs: list[tuple[dict[str, float], dict[str, float]]]) -> dict[str, Any]:
+    """Each phase of both sides, and the ratios pair by pair."""
+    with_verify = [ours["first_correct_token"] / theirs["first_correct_token"] for ours, theirs in pairs]
+    without = [(ours["first_correct_token"] - ours["verify"]) / theirs["first_correct_token"] for ours, theirs in pairs]
+    return {
+        "product": {phase: figures([ours[phase] for ours, _ in pairs]) for phase in pairs[0][0]},
+        "by_hand": {phase: figures([theirs[phase] for _, theirs in pairs]) for phase in pairs[0][1]},
+        "ratio": round(statistics.median(without), 3),
+        "ratio_with_verify": round(statistics.median(with_verify), 3),
+        "ratios": [round(ratio, 3) for ratio in without],
+        "ratios_with_verify": [round(ratio, 3) for ratio in with_verify],
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=3)
+    count = parser.parse_args().pairs
+    result = header("cold", ("uv", "ansible-core", "fabric"))
+    with hosts_to_boot() as fleet:
+        pairs = [one_pair(fleet, product_first=number % 2 == 0) for number in range(count)]
+    result |= {"pairs": count, **compared(pairs)}
+    result["aim"] = {"ratio": AIM_RATIO, "met": result["ratio"] <= AIM_RATIO}
+    publish(result, "cold")
+    return 0 if result["aim"]["met"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""The doctor's truth: how often its first finding is the true cause of a recorded failure.
+
+    python -m benchmarks.doctor --cases DIR [--json OUT] [--verbose]
+
+DIR holds one JSON file a case with `error_text`, `env_text` and the true `cause`. Each is diagnosed twice: its error
+text alone, and with its environment text after it. Sure and wrong: the first finding has a confidence of at least 0.75
+and the true cause is not among the first three.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from verify.doctor.engine import diagnose_texts, doctor
+from verify.doctor.score import SURE_AT, Finding
+
+AIM_TOP_1, AIM_MACRO, AIM_SURE_AND_WRONG = 0.9, 0.85, 0.03
+WITHIN = 3
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One case and what the doctor said of it."""
+
+    case: str
+    truth: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        return tuple(finding.cause.id for finding in self.findings)
+
+    @property
+    def right(self) -> bool:
+        return self.named[:1] == (self.truth,)
+
+    @property
+    def within(self) -> bool:
+        return self.truth in self.named[:WITHIN]
+
+    @property
+    def sure_and_wrong(self) -> bool:
+        return bool(self.findings) and self.findings[0].confidence >= SURE_AT and not self.within
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=Path, required=True)
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    parser.add_argument("--verbose", action="store_true", help="every case that was not named first, with its text")
+    given = parser.parse_args()
+    cases = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(given.cases.glob("*.json"))]
+    if not cases:
+        parser.error(f"no *.json in {given.cases}")
+    outcomes = judge(cases, environment=False)
+    result: dict[str, Any] = {
+        "error_text": figures(outcomes),
+        "with_env_text": figures(judge(cases, environment=True)),
+        "causes": by_cause(outcomes),
+        "confusions": confusions(outcomes),
+        "signatures_of_one_case": single(outcomes),
+        "causes_without_hits": without_hits(outcomes),
+    }
+    show(result)
+    if given.verbose:
+        texts = {case["id"]: case["error_text"] for case in cases}
+        show_wrong(outcomes, texts)
+    if given.json:
+        given.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    told = result["error_text"]
+    met = told["top_1"] >= AIM_TOP_1 and told["macro"] >= AIM_MACRO and told["sure_and_wrong"] <= AIM_SURE_AND_WRONG
+    return 0 if met else 1
+
+
+def judge(cases: Sequence[dict[str, Any]], *, environment: bool) -> list[Outcome]:
+    """What the doctor says of each case."""
+    outcomes = []
+    for case in cases:
+        text = case["error_text"] + (f"\n{case['env_text']}" if environment and case.get("env_text") else "")
+        outcomes.append(Outcome(case["id"], case["cause"], diagnose_texts({case["id"]: text}).findings))
+    return outcomes
+
+
+def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Shares of all cases; `macro` is the mean of the causes' own shares."""
+    count = len(outcomes)
+    shares = [row["right"] / row["cases"] for row in by_cause(outcomes).values()]
+    return {
+        "cases": count,
+        "top_1": round(sum(outcome.right for outcome in outcomes) / count, 4),
+        "top_3": round(sum(outcome.within for outcome in outcomes) / count, 4),
+        "macro": round(sum(shares) / len(shares), 4),
+        "sure_and_wrong": round(sum(outcome.sure_and_wrong for outcome in outcomes) / count, 4),
+        "sure_and_wrong_cases": [outcome.case for outcome in outcomes if outcome.sure_and_wrong],
+        "no_finding": sum(not outcome.findings for outcome in outcomes),
+    }
+
+
+def by_cause(outcomes: Iterable[Outcome]) -> dict[str, dict[str, int]]:
+    """Cases, and how many were named first or within three, for each true cause."""
+    rows: dict[str, dict[str, int]] = defaultdict(lambda: {"cases": 0, "right": 0, "within": 0})
+    for outcome in outcomes:
+        row = rows[outcome.truth]
+        row["cases"] += 1
+        row["right"] += outcome.right
+        row["within"] += outcome.within
+    return dict(sorted(rows.items()))
+
+
+def confusions(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
+    """Cases whose true cause was not named first."""
+    return [
+        {
+            "case": outcome.case,
+            "truth": outcome.truth,
+            "named": [f"{finding.cause.id} {finding.confidence:.2f}" for finding in outcome.findings[:WITHIN]],
+        }
+        for outcome in outcomes
+        if not outcome.right
+    ]
+
+
+def single(outcomes: Iterable[Outcome]) -> list[dict[str, str]]:
+    """Signatures that match one case alone: suspicious when the cause has several, or when the pattern is long."""
+    seen: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for outcome in outcomes:
+        for finding in outcome.findings:
+            for match in finding.evidence.matches:
+                seen[finding.cause.id, match.signature.pattern].add(outcome.case)
+    return [
+        {"cause": cause, "pattern": pattern, "case": next(iter(cases))}
+        for (cause, pattern), cases in sorted(seen.items())
+        if len(cases) == 1
+    ]
+
+
+def without_hits(outcomes: Iterable[Outcome]) -> list[str]:
+    """Causes of the catalogue that no case shows."""
+    hit = Counter(name for outcome in outcomes for name in outcome.named)
+    return [cause.id for cause in doctor().causes if not hit[cause.id]]
+
+
+def show(result: dict[str, Any]) -> None:
+    for name in ("error_text", "with_env_text"):
+        told = result[name]
+        print(
+            f"{name:<14} {told['cases']} cases: top-1 {told['top_1']:.3f}, top-{WITHIN} {told['top_3']:.3f}, macro "
+            f"{told['macro']:.3f}, sure and wrong {told['sure_and_wrong']:.3f} {told['sure_and_wrong_cases']}, "
+            f"no finding {told['no_finding']}"
+        )
+    print("\ncause                          cases  first  within three")
+    for cause, row in result["causes"].items():
+        print(f"{cause:<30} {row['cases']:>5}  {row['right']:>5}  {row['within']:>12}")
+    print("\nnot first:")
+    for row in result["confusions"]:
+        print(f"  {row['case']}  {row['truth']:<28} named: {', '.join(row['named']) or '-'}")
+    print(f"\nsignatures that match one case alone: {len(result['signatures_of_one_case'])} (--json lists them)")
+    print(f"causes that no case shows: {', '.join(result['causes_without_hits']) or '-'}")
+
+
+def show_wrong(outcomes: Iterable[Outcome], texts: dict[str, str]) -> None:
+    for outcome in outcomes:
+        if outcome.right:
+            continue
+        print(f"\n=== {outcome.case}: {outcome.truth}")
+        print(texts[outcome.case])
+        for finding in outcome.findings[:WITHIN]:
+            patterns = "; ".join(match.signature.pattern for match in finding.evidence.matches)
+            print(f"--- {finding.cause.id} {finding.confidence:.2f}: {patterns}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""The test hosts of tests/fleet for a benchmark: booted here, taken away whatever happens."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from benchmarks.machine import say
+from tests.fleet.conftest import impossible
+from tests.fleet.hosts import Fleet, remove_leftovers
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    del frame
+    # Unlike the default, this lets the hosts be taken away.
+    sys.exit(128 + number)
+
+
+@contextmanager
+def hosts_to_boot() -> Iterator[Fleet]:
+    """A fleet to boot hosts with. Ends the program with the reason where this machine cannot."""
+    reason = impossible()
+    if reason is not None:
+        sys.exit(f"error: {reason}")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    remove_leftovers(say)
+    fleet = Fleet()
+    try:
+        yield fleet
+    finally:
+        fleet.remove()

@@ -1,0 +1,78 @@
+"""What a figure was measured on: the machine, its versions, and whether it was quiet; and where results are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+GIB = 2**30
+QUIET_LOAD_PER_CORE = 0.25
+"""Above this load something else computes, and what is measured is the neighbour."""
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory and kernel."""
+    return {
+        "cpu": cpu_model(Path("/proc/cpuinfo").read_text(encoding="utf-8")),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB, 1),
+        "arch": platform.machine(),
+        "kernel": platform.release(),
+        "system": _system(),
+    }
+
+
+def cpu_model(cpuinfo: str) -> str:
+    """The processor's name in the text of /proc/cpuinfo; some architectures give none."""
+    names = [line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")]
+    return names[0] if names else "unknown"
+
+
+def _system() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", platform.system())
+    except OSError:
+        return platform.system()
+
+
+def header(benchmark: str, distributions: Sequence[str] = ()) -> dict[str, Any]:
+    """The first keys of every result, as they are now: call it before anything is measured."""
+    return {
+        "benchmark": benchmark,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "load_at_start": [round(value, 2) for value in os.getloadavg()],
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in distributions}},
+    }
+
+
+def is_quiet(result: dict[str, Any]) -> bool:
+    """Whether nothing else computed when the measurement began."""
+    one_minute, cores = float(result["load_at_start"][0]), int(result["machine"]["cores"] or 1)
+    return one_minute <= QUIET_LOAD_PER_CORE * cores
+
+
+def publish(result: dict[str, Any], name: str) -> None:
+    """Print a result, and keep it as benchmarks/results/NAME.json when the machine was quiet."""
+    text = json.dumps(result, indent=2)
+    print(text)
+    if is_quiet(result):
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    else:
+        load, cores = result["load_at_start"][0], result["machine"]["cores"]
+        say(f"not kept: the load was {load} on {cores} cores at the start; measure on a quiet machine")
+
+
+def say(text: str) -> None:
+    """Progress, for people."""
+    print(text, file=sys.stderr, flush=True)

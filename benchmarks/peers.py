@@ -1,0 +1,101 @@
+"""Programs to compare with, in an environment of their own, made by uv from what requirements-peers.txt locks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from uv import find_uv_bin
+
+from benchmarks.machine import ROOT, say
+
+LOCK = ROOT / "benchmarks" / "requirements-peers.txt"
+
+
+class PeerError(Exception):
+    """A peer cannot be had, or did not prove the state."""
+
+
+def index_settings() -> dict[str, str]:
+    """The user's own package indexes as uv's variables: what the launcher uses."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "requirements" / "pip_settings.py"], capture_output=True, text=True, check=True
+    )
+    return exported(done.stdout)
+
+
+def exported(script: str) -> dict[str, str]:
+    """Variables that lines of `export NAME=VALUE` set."""
+    pairs = [shlex.split(line)[1].partition("=") for line in script.splitlines() if line.startswith("export ")]
+    return {name: value for name, _, value in pairs}
+
+
+def versions(programs: Path) -> dict[str, str]:
+    """What is installed of the three."""
+    ask = (
+        "import importlib.metadata, json;"
+        "print(json.dumps({name: importlib.metadata.version(name) for name in ('ansible-core', 'mitogen', 'pyinfra')}))"
+    )
+    done = subprocess.run([programs / "python", "-I", "-c", ask], capture_output=True, text=True, check=True)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def environment() -> Path:
+    """The folder with the peers' programs; made on the first call.
+
+    Raises PeerError with what uv said when they cannot be had.
+    """
+    lock = LOCK.read_bytes()
+    digest = hashlib.sha256(lock + sys.version.encode()).hexdigest()[:12]
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "firstlight-benchmarks"
+    made, new = base / f"peers-{digest}", base / f"peers-{digest}.new"
+    if made.exists():
+        return made / "bin"
+    say("installing the peers")
+    shutil.rmtree(new, ignore_errors=True)
+    uv, variables = find_uv_bin(), {**os.environ, **index_settings()}
+    for command in (
+        [uv, "venv", "--quiet", "--no-project", "--relocatable", "--python", sys.executable, str(new)],
+        [uv, "pip", "sync", "--quiet", "--require-hashes", "--python", str(new / "bin/python"), str(LOCK)],
+    ):
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise PeerError(f"uv could not install {LOCK.name}: {done.stderr.strip()[-800:]}")
+    new.rename(made)
+    return made / "bin"
+
+
+def mitogen_strategies(programs: Path) -> Path:
+    """The folder with mitogen's strategy plugins."""
+    found = next(programs.parent.glob("lib/python3*/site-packages/ansible_mitogen/plugins/strategy"), None)
+    if found is None:
+        raise PeerError("mitogen was installed without its strategy plugins")
+    return found
+
+
+def ansible_problem(output: str, hosts: int) -> str | None:
+    """What an output of ansible-playbook shows other than that many hosts in the wanted state, unchanged."""
+    recap = re.findall(r"^(\S+)\s+: ok=(\d+)\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", output, re.MULTILINE)
+    if len(recap) != hosts:
+        return f"the recap names {len(recap)} of {hosts} hosts"
+    for name, _, *bad in recap:
+        if any(int(count) for count in bad):
+            return f"{name}: changed={bad[0]} unreachable={bad[1]} failed={bad[2]}"
+    return None
+
+
+def pyinfra_problem(output: str) -> str | None:
+    """What the result table of pyinfra shows other than every operation without a change on every host."""
+    totals = re.search(r"^\s*Grand total\s+(\S+)\s+(\S+)\s+(\S+)\s+(\S+)\s*$", output, re.MULTILINE)
+    if totals is None:
+        return "pyinfra printed no result table"
+    every, changed, failed, unchanged = totals.groups()
+    return None if every == unchanged else f"of {every} operations {changed} changed something, {failed} failed"

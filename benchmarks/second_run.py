@@ -1,0 +1,219 @@
+"""The second run, with nothing to do, on three real hosts, beside other tools that prove the same state.
+
+    .venv/bin/python -m benchmarks.second_run [--rounds 10]
+
+Boots three bare test hosts, provisions them once, then takes turns, one whole process each, round by round:
+
+    firstlight         ./firstlight provision -i INVENTORY
+    ansible-playbook   playbooks/site.yml with the run's own install/hosts.yml: the very same state; pipelining, a fork a host
+    mitogen            the same with the strategy mitogen_linear
+    pyinfra            benchmarks/pyinfra_state.py: the same things by pyinfra's own operations
+
+Each first turn is thrown away: it warms caches and connections. A turn counts only when the tool said that nothing changed. A
+peer that cannot be had, or that finds something to change, is in the result by name with the reason, without figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks import peers
+from benchmarks.fleet import hosts_to_boot
+from benchmarks.machine import ROOT, header, publish, say
+from benchmarks.timing import Timed, figures, timed
+from provision.serve.onhost.builtin_model import FIRST_SEED, WEIGHTS_SHA256
+from tests.fleet.hosts import FleetHost, write_inventory
+
+HOSTS = 3
+AIM_S = 1.2
+
+
+@dataclass
+class Contestant:
+    """One tool: what is run, and what its output shows other than an unchanged state."""
+
+    name: str
+    command: list[str]
+    environment: Mapping[str, str]
+    problem_in: Callable[[Timed], str | None]
+    samples: list[float] = field(default_factory=list)
+    problem: str | None = None
+
+    def turn(self, *, counts: bool) -> None:
+        """Run it once; one that had a problem is out."""
+        if self.problem is not None:
+            return
+        try:
+            done = timed(self.command, cwd=ROOT, environment=self.environment, limit_s=600)
+        except subprocess.TimeoutExpired:
+            self.problem = "took longer than 600 s"
+            return
+        self.problem = self.problem_in(done)
+        if self.problem is not None:
+            say(f"{self.name}: {self.problem}\n{done.said()}")
+        elif counts:
+            self.samples.append(done.seconds)
+            say(f"{self.name}: {done.seconds:.3f} s")
+
+
+def firstlight(inventory: Path, logs: Path) -> Contestant:
+    """The product; a turn counts when every host was left as it was."""
+
+    def problem(done: Timed) -> str | None:
+        if done.code:
+            return f"exit code {done.code}"
+        summary = json.loads((logs / "latest" / "summary.json").read_bytes())
+        states = {host["name"]: host["state"] for host in summary["hosts"]}
+        ok = summary["changed"] == 0 and list(states.values()) == ["unchanged"] * HOSTS
+        return None if ok else f"changed {summary['changed']}: {states}"
+
+    command = [str(ROOT / "firstlight"), "provision", "-i", str(inventory)]
+    return Contestant("firstlight", command, {"FIRSTLIGHT_LOGS": str(logs)}, problem)
+
+
+def ansible(name: str, programs: Path, hosts_file: Path, scratch: Path, more: Mapping[str, str]) -> Contestant:
+    """ansible-playbook as a careful person sets it up."""
+
+    def problem(done: Timed) -> str | None:
+        return peers.ansible_problem(done.out, HOSTS) or (f"exit code {done.code}" if done.code else None)
+
+    environment = {
+        "ANSIBLE_CONFIG": str(scratch / "empty.cfg"),
+        "ANSIBLE_HOME": str(scratch / "ansible"),
+        "ANSIBLE_PIPELINING": "True",
+        "ANSIBLE_FORKS": str(HOSTS),
+        "ANSIBLE_GATHERING": "explicit",
+        "ANSIBLE_NOCOLOR": "1",
+        "LC_ALL": "C.UTF-8",
+        **more,
+    }
+    command = [str(programs / "ansible-playbook"), "-i", str(hosts_file), "playbooks/site.yml"]
+    return Contestant(name, command, environment, problem)
+
+
+def pyinfra(programs: Path, hosts_file: Path, hosts: list[FleetHost], scratch: Path) -> Contestant:
+    """pyinfra over the same hosts, with the same host variables as data."""
+    planned = yaml.safe_load(hosts_file.read_text(encoding="utf-8"))["all"]["hosts"]
+    no_settings = scratch / "ssh_config"
+    no_settings.touch()
+    listed = [
+        (
+            host.name,
+            {
+                "ssh_hostname": host.address,
+                "ssh_user": "root",
+                "ssh_key": str(host.key_file),
+                "ssh_allow_agent": False,
+                "ssh_look_for_keys": False,
+                "ssh_config_file": str(no_settings),
+                "ssh_known_hosts_file": str(host.known_hosts),
+                "ssh_strict_host_key_checking": "yes",
+                "firstlight": planned[host.name],
+                "weights_sha256": WEIGHTS_SHA256[FIRST_SEED],
+            },
+        )
+        for host in hosts
+    ]
+    inventory = scratch / "pyinfra_inventory.py"
+    inventory.write_text(f"hosts = {listed!r}\n", encoding="utf-8")
+
+    def problem(done: Timed) -> str | None:
+        return peers.pyinfra_problem(done.out + done.err) or (f"exit code {done.code}" if done.code else None)
+
+    command = [str(programs / "pyinfra"), "-y", str(inventory), str(ROOT / "benchmarks" / "pyinfra_state.py")]
+    return Contestant("pyinfra", command, {"NO_COLOR": "1"}, problem)
+
+
+def contestants(
+    inventory: Path, hosts: list[FleetHost], logs: Path, scratch: Path
+) -> tuple[list[Contestant], dict[str, str]]:
+    """All four, in the order of their turns, and the versions of the peers."""
+    hosts_file = logs / "first-run-hosts.yml"
+    (scratch / "empty.cfg").touch()
+    ours = firstlight(inventory, logs)
+    try:
+        programs = peers.environment()
+        versions = peers.versions(programs)
+        strategy = {
+            "ANSIBLE_STRATEGY": "mitogen_linear",
+            "ANSIBLE_STRATEGY_PLUGINS": str(peers.mitogen_strategies(programs)),
+        }
+    except peers.PeerError as error:
+        missing = [Contestant(name, [], {}, lambda _: None) for name in ("ansible-playbook", "mitogen", "pyinfra")]
+        for each in missing:
+            each.problem = str(error)
+        return [ours, *missing], {}
+    return [
+        ours,
+        ansible("ansible-playbook", programs, hosts_file, scratch, {}),
+        ansible("mitogen", programs, hosts_file, scratch, strategy),
+        pyinfra(programs, hosts_file, hosts, scratch),
+    ], versions
+
+
+def provision_once(inventory: Path, logs: Path) -> float:
+    """From bare to serving, for real; seconds. Ends the program when that fails."""
+    done = timed(
+        [ROOT / "firstlight", "provision", "-i", inventory],
+        cwd=ROOT,
+        environment={"FIRSTLIGHT_LOGS": str(logs), "TERM": "dumb"},
+    )
+    if done.code:
+        sys.exit(f"error: the first run failed\n{done.said(6000)}")
+    # The run's own file is kept aside: `latest` goes on to the second runs, which install nothing.
+    (logs / "first-run-hosts.yml").write_bytes((logs / "latest" / "install" / "hosts.yml").read_bytes())
+    return done.seconds
+
+
+def compared(all_of_them: list[Contestant]) -> dict[str, Any]:
+    """Figures of each, or its problem, and how many times longer than ours it took."""
+    own = figures(all_of_them[0].samples)["median_s"] if all_of_them[0].samples else None
+    entries: dict[str, Any] = {}
+    for each in all_of_them:
+        if each.problem is not None or not each.samples:
+            entries[each.name] = {"problem": each.problem or "no turn counted"}
+            continue
+        entry = figures(each.samples)
+        if own is not None:
+            entry["times_firstlight"] = round(entry["median_s"] / own, 2)
+        entries[each.name] = entry
+    return entries
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=10)
+    rounds = parser.parse_args().rounds
+    result = header("second run", ("pydantic", "fabric", "ansible-core"))
+    with hosts_to_boot() as fleet, tempfile.TemporaryDirectory(prefix="firstlight-") as name:
+        scratch = Path(name)
+        logs = scratch / "logs"
+        hosts = fleet.boot(HOSTS)
+        inventory = write_inventory(scratch / "inventory", hosts)
+        say("provisioning for the first time: some minutes")
+        first = provision_once(inventory, logs)
+        playing, versions = contestants(inventory, hosts, logs, scratch)
+        for number in range(rounds + 1):
+            for each in playing:
+                each.turn(counts=number > 0)
+    entries = compared(playing)
+    own = entries["firstlight"].get("median_s")
+    result["versions"]["peers"] = versions
+    result |= {"hosts": HOSTS, "rounds": rounds, "first_run_s": round(first, 1), "tools": entries}
+    result["aim"] = {"firstlight_median_s": AIM_S, "met": own is not None and own <= AIM_S}
+    publish(result, "second-run")
+    return 0 if result["aim"]["met"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Whole processes by the clock on the wall, and figures of several such runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import statistics
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One run of a program, from its start until it was gone."""
+
+    started: float
+    """Seconds since the epoch."""
+    seconds: float
+    code: int
+    out: str
+    err: str
+
+    def said(self, length: int = 2000) -> str:
+        """The end of what it printed, for messages."""
+        return (self.out.strip()[-length:] + "\n" + self.err.strip()[-length:]).strip()
+
+
+def timed(
+    command: Sequence[str | Path],
+    *,
+    cwd: Path,
+    environment: Mapping[str, str] | None = None,
+    stdin: str = "",
+    limit_s: float = 3600,
+) -> Timed:
+    """Run a program with these variables added to ours. One that takes longer than the limit is ended, and is an error.
+
+    Raises subprocess.TimeoutExpired.
+    """
+    started, before = time.time(), time.perf_counter()
+    with subprocess.Popen(
+        [str(word) for word in command],
+        cwd=cwd,
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(stdin, timeout=limit_s)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return Timed(started, time.perf_counter() - before, process.returncode, out, err)
+
+
+def figures(samples: Sequence[float]) -> dict[str, Any]:
+    """Median, extremes, and every sample in the order they were taken, in seconds."""
+    return {
+        "median_s": round(statistics.median(samples), 3),
+        "min_s": round(min(samples), 3),
+        "max_s": round(max(samples), 3),
+        "samples_s": [round(sample, 3) for sample in samples],
+    }
