@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from benchmarks.machine import say
-from tests.fleet.conftest import impossible
+from tests.fleet.fixtures import impossible
 from tests.fleet.hosts import Fleet, remove_leftovers
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from tests.fleet.conftest import fleet  # noqa: F401 - a fixture
 from tests.fleet.hosts import SUDO_WITH_PASSWORD, Fleet, FleetHost
 from tests.fleet.root import bare_root
 from tests.install.conftest import newer_wheels
@@ -20,7 +19,7 @@ UNIT = "firstlight-vllm.service"
 
 
 @pytest.fixture(scope="module")
-def hosts(fleet: Fleet) -> list[FleetHost]:  # noqa: F811
+def hosts(fleet: Fleet) -> list[FleetHost]:
     booted = fleet.boot(2)
     for host in booted:
         # Without it sudo and apt wait for a name server that these hosts do not have.
