@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -36,9 +37,22 @@ class Machine:
         command("mount", "-t", "overlay", "overlay", "-o", layers, str(self.root))
 
     def boot(self, bridge: str | None = None, *options: str) -> None:
-        """Start it and wait until systemd says that it runs. Without arguments as it was started before."""
+        """Start it and wait until systemd says that it runs. Without arguments as it was started before.
+
+        A boot that goes wrong is tried once more, and said: what is tested here comes after it. Raises RuntimeError.
+        """
         if bridge is not None:
             self._arguments = [f"--network-bridge={bridge}", *options]
+        self._start()
+        try:
+            self._wait_until_up(other_than=None)
+        except RuntimeError as error:
+            print(f"\nfleet: booting again: {error}", file=sys.__stderr__, flush=True)
+            self.kill()
+            self._start()
+            self._wait_until_up(other_than=None)
+
+    def _start(self) -> None:
         nspawn = [
             "systemd-nspawn",
             "--quiet",
@@ -60,7 +74,6 @@ class Machine:
                 start_new_session=True,
             )
         (self.folder / "pid").write_text(str(self._process.pid))
-        self._wait_until_up(other_than=None)
 
     @property
     def leader(self) -> int | None:
