@@ -79,20 +79,24 @@ class Finding(Record):
     fix: tuple[str, ...] = ()
 
 
+HostState = Literal[
+    "serving",
+    "installed",
+    "unchanged",
+    "stopped",
+    "removed",
+    "failed",
+    "unreachable",
+    "interrupted",
+    "planned",
+    "probed",
+]
+"""How a host came out of a run."""
+
+
 class HostSummary(Record):
     name: str
-    state: Literal[
-        "serving",
-        "installed",
-        "unchanged",
-        "stopped",
-        "removed",
-        "failed",
-        "unreachable",
-        "interrupted",
-        "planned",
-        "probed",
-    ]
+    state: HostState
     changed: bool
     rooms: tuple[RoomResult, ...] = ()
     stack: Stack | None = None

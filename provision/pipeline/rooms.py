@@ -1,4 +1,4 @@
-"""The rooms that only look or fetch, as steps of a walk: probe, plan, stage, verify."""
+"""The rooms that only look or fetch, as steps of a walk: probe, plan, stage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from provision.models.staged import Staged
 from provision.pipeline.context import Walk
 
 PROBE_DEADLINE_S = 40.0
-VERIFY_DEADLINE_S = 1200.0
 MAX_CLOCK_SKEW_S = 300.0
 """Beyond this a certificate that is fresh today may look not yet valid, and times in logs mislead."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from provision.models.facts import HostFacts
-from provision.models.records import ROOMS, AttentionProof, HostSummary, RoomResult, ServeRecord, Summary
+from provision.models.records import ROOMS, AttentionProof, HostState, HostSummary, RoomResult, ServeRecord, Summary
 from provision.models.stack import Reason, Resolution, Stack
 from provision.models.staged import Staged
 from provision.report.advice import call_commands, key_file, next_commands, prefix_of
@@ -14,21 +14,9 @@ from provision.report.devices import describe_devices
 from provision.report.files import RunFiles, Verification, verification
 from provision.report.redact import scrub
 
-State = Literal[
-    "serving",
-    "installed",
-    "unchanged",
-    "stopped",
-    "removed",
-    "failed",
-    "unreachable",
-    "interrupted",
-    "planned",
-    "probed",
-]
-UNDONE: dict[str, State] = {"stop": "stopped", "uninstall": "removed"}
+UNDONE: dict[str, HostState] = {"stop": "stopped", "uninstall": "removed"}
 """Commands that take something away, and how they leave a host."""
-ENDED_BADLY: tuple[State, ...] = ("failed", "unreachable", "interrupted")
+ENDED_BADLY: tuple[HostState, ...] = ("failed", "unreachable", "interrupted")
 
 
 def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
@@ -148,13 +136,13 @@ def _state(
     serve: ServeRecord | None,
     *,
     interrupted: bool,
-) -> State:
+) -> HostState:
     statuses = {result.status for result in rooms}
     done = {result.room: result.status for result in rooms}
     reached = done.keys() & {"install", "verify", "serve"}
     is_cut_short = "interrupted" in statuses or not rooms or (interrupted and not done.keys() & {"verify", "serve"})
     has_changed = any(result.changed for result in rooms)
-    state: State = "planned" if done.keys() - {"probe"} else "probed"
+    state: HostState = "planned" if done.keys() - {"probe"} else "probed"
     if "unreachable" in statuses:
         state = "unreachable"
     elif "failed" in statuses or any(check.status in ("fail", "error") for check in checks.checks):
