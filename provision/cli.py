@@ -36,7 +36,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on s
 ModelOption = Annotated[str | None, typer.Option("--model", help="`builtin`, a folder, or a hub id.")]
 VllmOption = Annotated[str | None, typer.Option("--vllm", help="latest, none, ==X or >=X.")]
 DriverOption = Annotated[str | None, typer.Option("--driver", help="keep, install or upgrade.")]
-FlashAttnOption = Annotated[str | None, typer.Option("--flash-attn", help="auto, bundled, package, both or none.")]
+FlashAttnOption = Annotated[str | None, typer.Option("--flash-attn", help="auto, bundled, package, both, none or ==X.")]
 RefreshOption = Annotated[
     bool, typer.Option("--refresh", help="Lock anew what was locked before: newer releases count.")
 ]

@@ -126,6 +126,10 @@ class Catalog:
         return self._rows("flash_attn", "wheel", rows.FlashWheels)
 
     @cached_property
+    def flash_sources(self) -> tuple[rows.FlashSource, ...]:
+        return self._rows("flash_attn", "sdist", rows.FlashSource)
+
+    @cached_property
     def userspaces(self) -> tuple[rows.Userspace, ...]:
         return self._rows("rocm", "userspace", rows.Userspace)
 

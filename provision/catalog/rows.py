@@ -208,6 +208,19 @@ class FlashWheels(Row):
 
 
 @_row
+class FlashSource(Row):
+    """A flash-attn release that the package index holds as source; the ranges are those that its own texts name."""
+
+    version: str
+    torch: str
+    python: str
+    rocm: str
+    machines: tuple[str, ...]
+    codes: tuple[str, ...]
+    gfx: tuple[str, ...] = ()
+
+
+@_row
 class Userspace(Row):
     """The ROCm that must be on the host for a variant."""
 

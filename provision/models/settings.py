@@ -14,6 +14,9 @@ from provision.models.base import Record
 
 Backend = Annotated[str, Field(pattern=r"^(auto|flash|[A-Z][A-Z0-9_]*)$")]
 VllmPolicy = Annotated[str, Field(pattern=r"^(latest|none|(==|>=)[0-9]+(\.[0-9]+)*(\.?(a|b|rc|post|dev)[0-9]+)*)$")]
+FlashAttnPolicy = Annotated[
+    str, Field(pattern=r"^(auto|bundled|package|both|none|==[0-9]+(\.[0-9]+)*(\.?(a|b|rc|post|dev)[0-9]+)*)$")
+]
 Prefix = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._+@-]+)+/?$")]
 Word = Annotated[str, Field(pattern=r"^\S+$")]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -95,10 +98,16 @@ class Settings(Record):
         "What may happen to a working NVIDIA driver. Where cards have none it is installed.",
         allowed="keep, install or upgrade",
     )
-    flash_attn: Literal["auto", "bundled", "package", "both", "none"] = _setting(
+    flash_attn: FlashAttnPolicy = _setting(
         "auto",
-        "Flash kernels: those in vLLM's wheel, the flash-attn package besides, or none at all.",
-        allowed="auto, bundled, package, both or none",
+        "Flash kernels: those in vLLM's wheel, the flash-attn package besides (==X: at this version), or none at all.",
+        allowed="auto, bundled, package, both, none or ==X",
+    )
+    builder: Word | None = _setting(
+        None,
+        "Who builds the flash-attn package from source where no published wheel has its key: the controller or a host by name. "
+        "Default: nobody.",
+        allowed="controller, or the name of a host",
     )
     torch: Literal["managed", "existing"] = _setting(
         "managed", "Whether this product installs torch or takes the host's.", allowed="managed or existing"

@@ -36,10 +36,38 @@ class DriverPlan(Record):
     module: Literal["open", "proprietary"] | None = None
 
 
+class FlashAttnKey(Record):
+    """What a wheel of the flash-attn package must have been built for to load beside a Stack's torch: all of it, exactly."""
+
+    cuda_major: int | None
+    """Null on AMD cards."""
+    rocm: str | None
+    """Of torch's variant (`6.0`); null on NVIDIA cards."""
+    torch: str
+    """Minor version: `2.7`."""
+    cxx11_abi: bool
+    python: str
+    """Minor version: `3.12`."""
+    machine: str
+    glibc: str
+    """No library in the wheel may ask for a newer one: the host's, else the floor of torch's own wheel."""
+    capabilities: tuple[str, ...]
+    """Of the cards that serve, ascending: compute capabilities (`8.9`) or AMD architectures (`gfx942`). The wheel holds native code for each."""
+
+
 class FlashAttnPackage(Record):
+    """The separately installed package."""
+
     version: str
     source: Literal["wheel", "forge"]
+    """A published wheel, or one that is built from the sdist once for its key."""
     file: str
+    """The wheel's file name; of a built one, the name that its build gives it."""
+    key: FlashAttnKey
+    url: str | None = None
+    """Where the published wheel lies; null for one that is built."""
+    builder: str | None = None
+    """Who builds it: `controller` or a host's name; null for a published one."""
 
 
 class FlashAttnPlan(Record):

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from provision.catalog import catalog
 from provision.models.stack import Nearest, Reason
+from provision.resolve import flash, flash_package
 from provision.resolve.cards import equal_cards
 from provision.resolve.judge import Judged, judge_host, judged
 from provision.resolve.policy import Policy
@@ -79,10 +80,14 @@ def _relaxed(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
     policy = view.policy
     defaults: tuple[tuple[str, str, Policy], ...] = (
         ("attention", "auto", replace(policy, attention="auto")),
-        ("flash_attn", "auto", replace(policy, flash_attn="auto")),
+        ("flash_attn", "auto", replace(policy, flash_attn="auto", flash_version=None)),
         ("torch", "managed", replace(policy, torch="managed")),
         ("dtype", "auto", replace(policy, dtype="auto")),
     )
+    if policy.flash_attn in flash.WANTED and policy.builder is None:
+        builder = flash_package.CONTROLLER
+        built = replace(policy, builder=builder)
+        yield f"with `builder: {builder}`", {"builder": builder}, replace(view, policy=built)
     for name, value, changed in defaults:
         if changed != policy:
             yield f"with `{name}: {value}`", {name: value}, replace(view, policy=changed)

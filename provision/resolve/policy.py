@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from provision.catalog.versions import within
 from provision.errors import UsageError
 from provision.models.settings import Settings
+
+FlashAttn = Literal["auto", "bundled", "package", "both", "none"]
+FLASH_ATTN: tuple[FlashAttn, ...] = get_args(FlashAttn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,10 @@ class Policy:
 
     vllm: str = "latest"
     driver: Literal["keep", "install", "upgrade"] = "keep"
-    flash_attn: Literal["auto", "bundled", "package", "both", "none"] = "auto"
+    flash_attn: FlashAttn = "auto"
+    flash_version: str | None = None
+    """The package's release, where one was asked for."""
+    builder: str | None = None
     torch: Literal["managed", "existing"] = "managed"
     attention: str = "auto"
     dtype: str = "auto"
@@ -36,10 +42,13 @@ _NEEDS_VLLM = {"bundled": "vLLM's own kernels", "both": "vLLM's own kernels besi
 
 def policy_of(settings: Settings) -> Policy:
     """The policy in a host's settings. Raises UsageError when two of them contradict each other, naming both."""
+    flash, version = _flash(settings.flash_attn)
     policy = Policy(
         vllm=settings.vllm,
         driver=settings.driver,
-        flash_attn=settings.flash_attn,
+        flash_attn=flash,
+        flash_version=version,
+        builder=settings.builder,
         torch=settings.torch,
         attention=settings.attention,
         dtype=settings.dtype,
@@ -62,6 +71,19 @@ def policy_of(settings: Settings) -> Policy:
             "dtype: float32", f"attention: {policy.attention}", "flash kernels compute in float16 and bfloat16"
         )
     return policy
+
+
+def _flash(asked: str) -> tuple[FlashAttn, str | None]:
+    """`==X` is the package, of that release."""
+    if asked.startswith("=="):
+        within("0", asked)
+        return "package", asked.removeprefix("==")
+    for known in FLASH_ATTN:
+        if asked == known:
+            return known, None
+    raise UsageError(
+        f"`flash_attn: {asked}` is not understood", hint=f"write {', '.join(FLASH_ATTN)} or =={asked.lstrip('=<>~!')}"
+    )
 
 
 def _check_vllm(asked: str) -> None:

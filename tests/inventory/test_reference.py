@@ -15,11 +15,8 @@ def table() -> str:
     for name, field in Settings.model_fields.items():
         extra = field.json_schema_extra
         assert isinstance(extra, dict)
-        default = (
-            {None: "", True: "true", False: "false"}.get(field.default, field.default)
-            if not isinstance(field.default, dict | tuple)
-            else ""
-        )
+        default = "" if field.default in (None, {}, ()) else field.default
+        default = str(default).lower() if isinstance(default, bool) else default
         shown = f"`{default}`" if default != "" else ""
         rows.append(f"| `firstlight_{name}` | {shown} | {extra['allowed']} | {field.description} |")
     return "\n".join(rows)

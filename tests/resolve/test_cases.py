@@ -36,10 +36,11 @@ def test_case(case: Case) -> None:
     texts = "\n".join(reason.text for reason in resolution.reasons)
     for piece in case.expect.get("says", []):
         assert piece in texts
+    assert set(case.expect.get("rejected", [])) <= {reason.rule for reason in said}
     warned = {reason.rule for reason in resolution.reasons if reason.verdict == "warn"}
     assert set(case.expect.get("warnings", [])) <= warned
     assert set(case.expect.get("assumed", [])) <= set(resolution.assumptions)
 
 
 def test_there_are_enough_cases() -> None:
-    assert len(CASES) >= 60
+    assert len(CASES) >= 100

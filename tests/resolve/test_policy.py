@@ -45,3 +45,15 @@ def test_a_version_without_operator() -> None:
     with pytest.raises(UsageError) as caught:
         policy_of(Settings.model_construct(**{**Settings().model_dump(), "vllm": "0.9.1"}))
     assert caught.value.hint == "write latest, none, ==0.9.1 or >=0.9.1"
+
+
+def test_the_package_at_one_release() -> None:
+    policy = policy_of(Settings(flash_attn="==2.8.0.post2"))
+    assert (policy.flash_attn, policy.flash_version) == ("package", "2.8.0.post2")
+    assert policy_of(Settings(flash_attn="both")).flash_version is None
+
+
+def test_a_flash_attn_policy_that_nobody_knows() -> None:
+    with pytest.raises(UsageError) as caught:
+        policy_of(Settings.model_construct(**{**Settings().model_dump(), "flash_attn": "2.8.3"}))
+    assert caught.value.hint == "write auto, bundled, package, both, none or ==2.8.3"
