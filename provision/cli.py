@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from provision import logs
+from provision.logs import LOGS
+
 if TYPE_CHECKING:
     from provision.pipeline import Request
 
 ROOT = Path(__file__).resolve().parent.parent
-LOGS = Path(os.environ.get("FIRSTLIGHT_LOGS") or ROOT / "logs")
 
 app = typer.Typer(
     name="firstlight",
@@ -23,6 +25,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(logs.app, name="logs")
 
 InventoryOption = Annotated[
     Path | None,
@@ -261,17 +265,6 @@ def uninstall(
     raise typer.Exit(
         service.uninstall(_request("uninstall", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass))
     )
-
-
-@app.command()
-def logs(
-    run: Annotated[str | None, typer.Argument(help="A run's name; the newest when left out.")] = None,
-    list_all: Annotated[bool, typer.Option("--list", help="All runs, a line each.")] = False,
-) -> None:
-    """Show the summary of a run."""
-    from provision.report import logs_view  # noqa: PLC0415 - `--help` must not pay for it
-
-    typer.echo(logs_view.list_runs(LOGS) if list_all else logs_view.show(LOGS, run))
 
 
 @app.command()

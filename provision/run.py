@@ -18,8 +18,10 @@ logs/RUN/
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import os
+import platform
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,6 +31,8 @@ from threading import Lock
 from typing import Any
 
 from pydantic import BaseModel
+
+from provision import __version__
 
 
 def utc_now() -> str:
@@ -53,6 +57,40 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> 
         raise
 
 
+def identity() -> dict[str, Any]:
+    """Who makes a run: the person's account, this machine, the process and the release."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container whose user no file names
+        user = str(os.getuid())
+    return {
+        "user": user,
+        "controller": platform.node(),
+        "pid": os.getpid(),
+        "pid_start": process_start(os.getpid()),
+        "release": __version__,
+    }
+
+
+def process_start(pid: int) -> int | None:
+    """When a process of this machine began, in clock ticks since boot; null where there is none.
+
+    Its number alone may belong to another one by now.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return int(fields[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def is_at_work(header: dict[str, Any]) -> bool:
+    """Whether the process that `run.json` names is still the one that made the run."""
+    process = header.get("pid")
+    start = process_start(process) if isinstance(process, int) else None
+    return start is not None and header.get("pid_start", start) == start
+
+
 class Run:
     """One walk through the rooms, as a folder. Safe to use from several threads."""
 
@@ -72,7 +110,8 @@ class Run:
                 folder.mkdir(parents=True)
                 break
         run = cls(folder)
-        run.write("run.json", {"run": run.name, "command": command, "started_at": utc_now(), "pid": os.getpid()})
+        header = {"run": run.name, "command": command, "started_at": utc_now(), **identity()}
+        run.write("run.json", header)
         link = logs / f".latest.{os.getpid()}"
         link.symlink_to(folder.name)
         link.replace(logs / "latest")

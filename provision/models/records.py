@@ -79,6 +79,36 @@ class Finding(Record):
     fix: tuple[str, ...] = ()
 
 
+DifferencePart = Literal["settings", "stack", "lock", "facts", "checks", "figures", "state"]
+"""Where a difference lies; in the order in which a person looks for what was done."""
+
+
+class Change(Record):
+    """One thing that was otherwise before; null is absent there."""
+
+    part: DifferencePart
+    name: str
+    """Dotted path of a fact, setting or part of the Stack; a distribution; a check."""
+    before: Any = None
+    after: Any = None
+    unit: str | None = None
+    """Of figures."""
+    text: str | None = None
+    """What it means, where values alone do not say it."""
+
+
+class HostDifference(Record):
+    """What changed on one host between two runs."""
+
+    host: str
+    before: str | None
+    """Name of the earlier run; null where there is none to compare with."""
+    after: str
+    changes: tuple[Change, ...] = ()
+    unknown: tuple[str, ...] = ()
+    """Parts that one of the runs did not come to, so that nobody can tell: `lock: not in 20261120T101500Z`."""
+
+
 HostState = Literal[
     "serving",
     "installed",
@@ -119,6 +149,8 @@ class HostSummary(Record):
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     """What is worth knowing and no warning: an assumption of the plan, an index that was left out."""
+    since_green: HostDifference | None = None
+    """Of a host that failed: what changed since the last run in which it was green."""
 
 
 class Summary(Record):

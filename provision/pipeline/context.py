@@ -150,6 +150,7 @@ class Walk:
     def timed(self, room: RoomName) -> Iterator[None]:
         """Measure a room and keep its seconds in the run's events."""
         started = time.monotonic()
+        self.run.event("enter", room=room)
         for host in self.hosts():
             self.progress.room(host.name, room)
         try:

@@ -19,7 +19,7 @@ from provision.pipeline.signals import as_interrupt
 from provision.report import summarise
 from provision.report import write as write_summary
 from provision.report.live import open_progress
-from provision.run import Run
+from provision.run import Run, is_at_work
 
 Step = tuple[RoomName, Callable[[Walk], None]]
 
@@ -136,7 +136,7 @@ def unfinished(logs: Path) -> str | None:
         header = json.loads((latest / "run.json").read_bytes())
     except (OSError, ValueError):
         return None
-    if (latest / "summary.json").exists() or Path(f"/proc/{header.get('pid')}").exists():
+    if (latest / "summary.json").exists() or is_at_work(header):
         return None
     return str(header.get("run"))
 

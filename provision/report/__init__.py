@@ -7,10 +7,21 @@ from provision.run import Run, write_atomically
 
 
 def summarise(run: Run, *, interrupted: bool = False) -> Summary:
-    """The summary of what a run's folder holds so far; a file that is missing is a room that was not reached."""
+    """The summary of what a run's folder holds so far; a file that is missing is a room that was not reached.
+
+    Of hosts that failed it says what changed since they were green, by the runs in the folder beside.
+    """
     from provision.report import build, files  # noqa: PLC0415 - commands that never summarise must not pay for it
 
-    return build.build(files.read(run), interrupted=interrupted)
+    summary = build.build(files.read(run), interrupted=interrupted)
+    failed = [host.name for host in summary.hosts if host.state in ("failed", "unreachable")]
+    if not failed:
+        return summary
+    from provision.report.difference import since_green  # noqa: PLC0415 - only a run that failed pays for it
+
+    changed = since_green(run.folder.parent, run.name, failed)
+    hosts = (host.model_copy(update={"since_green": changed.get(host.name)}) for host in summary.hosts)
+    return summary.model_copy(update={"hosts": tuple(hosts)})
 
 
 def write(run: Run, summary: Summary) -> None:

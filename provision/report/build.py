@@ -9,10 +9,10 @@ from provision.models.facts import HostFacts
 from provision.models.records import ROOMS, AttentionProof, HostState, HostSummary, RoomResult, ServeRecord, Summary
 from provision.models.stack import Reason, Resolution, Stack
 from provision.models.staged import Staged
+from provision.redact import scrub
 from provision.report.advice import call_commands, key_file, next_commands, prefix_of
 from provision.report.devices import describe_devices
 from provision.report.files import RunFiles, Verification, verification
-from provision.report.redact import scrub
 
 UNDONE: dict[str, HostState] = {"stop": "stopped", "uninstall": "removed"}
 """Commands that take something away, and how they leave a host."""

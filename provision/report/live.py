@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Protocol, Self, TextIO
 
 from provision.models.records import RoomName, RoomResult
+from provision.redact import redact
 from provision.report.layout import clean, duration, size
-from provision.report.redact import redact
 
 BYTES_EVERY_S = 10.0
 """Plain lines say at most this often how far a transfer is."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from provision.models.records import ROOMS, Summary
 from provision.report import phrases
 from provision.report.advice import purpose
+from provision.report.difference.text import folded, sentence
 from provision.report.fold import Group, fold, fold_checks
 from provision.report.layout import clean, duration
 
@@ -16,6 +17,9 @@ def render(summary: Summary) -> str:
     groups = fold(summary.hosts)
     parts = [f"# {_plain(phrases.headline(summary))}", _plain(phrases.facts_of_run(summary))]
     parts += _failures(summary)
+    commands = [f"{entry}  # {purpose(entry)}" for entry in summary.next_commands]
+    parts += _section("Next", _code(commands))
+    parts += _changed(summary)
     parts += _section("Hosts", _table(("Hosts", "State", "Changed", "Seconds"), map(_host_row, groups)))
     for title, attribute in (("Deviations from the plan", "deviations"), ("Warnings", "warnings")):
         said = [
@@ -24,18 +28,30 @@ def render(summary: Summary) -> str:
         parts += _section(title, "\n".join(said))
     for group in groups:
         parts += _group(summary, group)
-    commands = [f"{entry}  # {purpose(entry)}" for entry in summary.next_commands]
-    parts += _section("Next", _code(commands))
     return "\n\n".join(parts) + "\n"
 
 
 def _failures(summary: Summary) -> list[str]:
     lines = []
     for group in phrases.wrong_groups(summary):
+        lines.append(f"- **{_plain(group.names)}**")
+        for finding in group.first.findings[:1]:
+            lines.append(f"  - cause: {_plain(finding.cause)} ({finding.confidence:.0%} sure)")
+            lines += [f"  - fix: {_plain(fix)}" for fix in finding.fix[:1]]
         for said, hint, _ in phrases.failures(group):
-            advice = f" *{_plain(hint)}*" if hint else ""
-            lines.append(f"- **{_plain(group.names)}** {_plain(said)}{advice}")
+            lines.append(f"  - {_plain(said)}")
+            lines += [f"  - hint: {_plain(hint)}"] if hint else []
     return _section("What failed", "\n".join(lines))
+
+
+def _changed(summary: Summary) -> list[str]:
+    """Of hosts that failed: what is otherwise than in the run in which they were green last."""
+    parts = []
+    for names, entry in folded(host.since_green for host in summary.hosts if host.since_green):
+        lines = [*(f"{change.part}: {sentence(change)}" for change in entry.changes), *entry.unknown]
+        said = "\n".join(f"- {_plain(line)}" for line in lines) or "Nothing that is known changed."
+        parts += [_plain(f"{names}, since run {entry.before}"), said]
+    return _section("Changed since green", "\n\n".join(parts))
 
 
 def _host_row(group: Group) -> tuple[str, str, str, str]:

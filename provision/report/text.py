@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable
 from provision.models.records import ROOMS, HostSummary, Summary
 from provision.report import phrases
 from provision.report.advice import purpose
+from provision.report.difference.text import changes, folded
 from provision.report.fold import FoldedCheck, Group, fold, fold_checks
 from provision.report.layout import count, duration, fold_names, number, table, width, wrap
 from provision.report.shell import command
 
 MOST_REFUSALS = 6
 MOST_EVIDENCE = 4
+MOST_CHANGES = 8
 INDENT = "  "
 
 
@@ -23,6 +25,7 @@ def render(summary: Summary) -> str:
     for title, section in (
         ("What failed", _failures(summary)),
         ("Next", _next(summary)),
+        ("Changed since green", _changed(summary)),
         ("Hosts", _hosts(groups)),
         ("Deviations from the plan", _remarks(groups, "deviations")),
         ("Warnings", _warnings(groups)),
@@ -63,6 +66,14 @@ def _next(summary: Summary) -> Iterable[str]:
         first, *rest = command(entry, indent=INDENT + " " * (widest + 2))
         yield INDENT + name.ljust(widest + 2) + first.lstrip()
         yield from rest
+
+
+def _changed(summary: Summary) -> Iterable[str]:
+    """Of hosts that failed: what is otherwise than in the run in which they were green last."""
+    for names, entry in folded(host.since_green for host in summary.hosts if host.since_green):
+        said = "" if entry.changes else "; nothing that is known changed"
+        yield from wrap(f"{names}: since run {entry.before}{said}", first=INDENT)
+        yield from changes(entry, indent=INDENT * 2, most=MOST_CHANGES)
 
 
 def _hosts(groups: list[Group]) -> Iterable[str]:

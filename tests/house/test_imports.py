@@ -12,13 +12,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "models"}),
+    frozenset({"errors", "models", "redact"}),
     frozenset({"run", "catalog"}),
     frozenset({"remote"}),
     frozenset({"hold", "sources", "diagnosis"}),
     frozenset({"inventory", "probe", "resolve", "artifacts", "install", "verification", "serve", "report"}),
     frozenset({"desired"}),
-    frozenset({"pipeline"}),
+    frozenset({"pipeline", "logs"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )

@@ -22,9 +22,9 @@ from provision.models.records import (
     ServeRecord,
     Summary,
 )
+from provision.redact import MASK, redact, scrub
 from provision.report import jsonform, markdown, phrases, text
 from provision.report.layout import COLUMNS, clean, duration, fold_names, table, wrap
-from provision.report.redact import MASK, redact, scrub
 from provision.report.shell import command
 from tests.report.sample import CPU_STACK, GPU_STACK, REFUSED
 

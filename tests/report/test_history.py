@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from syrupy.assertion import SnapshotAssertion
 
 from provision.errors import UsageError
 from provision.report import summarise, write
-from provision.report.logs_view import list_runs, show
-from provision.run import Run
+from provision.report.history import listing
+from provision.report.history.runs import find, names, standing
+from provision.report.history.showing import show
+from provision.run import Run, process_start
 from tests.report.sample import CPU_STACK, Folder, host
 
 
@@ -30,7 +33,7 @@ def logs(tmp_path: Path) -> Path:
 
 
 def test_all_runs_the_newest_first(logs: Path, snapshot: SnapshotAssertion) -> None:
-    assert list_runs(logs) == snapshot
+    assert listing.render(logs) == snapshot
 
 
 def test_a_run_by_name(logs: Path) -> None:
@@ -45,8 +48,29 @@ def test_the_newest_killed_before_its_summary(logs: Path, run: str | None) -> No
 
 def test_a_run_at_work_is_no_killed_run(logs: Path) -> None:
     Run(logs / "20261120T101500Z").write("run.json", {"command": "provision", "pid": os.getpid()})
+    assert standing(find(logs)) == "at work"
     with pytest.raises(UsageError, match=f"process {os.getpid()} is still at work"):
         show(logs)
+
+
+def test_another_process_of_the_same_number_is_not_the_run(logs: Path) -> None:
+    began = process_start(os.getpid())
+    assert began
+    header = {"command": "provision", "pid": os.getpid(), "pid_start": began - 1}
+    Run(logs / "20261120T101500Z").write("run.json", header)
+    assert standing(find(logs)) == "killed"
+
+
+def test_list_as_json(logs: Path) -> None:
+    killed, green = json.loads(listing.render_json(logs))
+    assert (killed["standing"], killed["verdict"], killed["hosts"]) == ("killed", None, 1)
+    assert (green["verdict"], green["hosts"], green["seconds"]) == ("green", 1, 94.2)
+
+
+def test_the_tenth_run_of_a_second_follows_the_ninth(tmp_path: Path) -> None:
+    for suffix in ("", "-2", "-9", "-10"):
+        Run(tmp_path / f"20261120T101500Z{suffix}").write("run.json", {})
+    assert [name[16:] for name in names(tmp_path)] == ["-10", "-9", "-2", ""]
 
 
 def test_an_unknown_run_names_the_nearest(logs: Path, snapshot: SnapshotAssertion) -> None:
@@ -56,7 +80,7 @@ def test_an_unknown_run_names_the_nearest(logs: Path, snapshot: SnapshotAssertio
 
 
 def test_no_run_at_all(tmp_path: Path) -> None:
-    assert list_runs(tmp_path).startswith("no run in")
+    assert listing.render(tmp_path).startswith("no run in")
     with pytest.raises(UsageError, match="no run in"):
         show(tmp_path)
 

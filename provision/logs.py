@@ -1,0 +1,73 @@
+"""`./firstlight logs ...`: past runs read, compared, followed, put away. Thin: each command calls one function and prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+ROOT = Path(__file__).resolve().parent.parent
+LOGS = Path(os.environ.get("FIRSTLIGHT_LOGS") or ROOT / "logs")
+
+
+class _ShowByDefault(TyperGroup):
+    """`logs RUN` and `logs` alone are `logs show`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = args and (args[0] in self.commands or args[0] == "--help")
+        return super().parse_args(ctx, args if named else ["show", *args])
+
+
+app = typer.Typer(
+    cls=_ShowByDefault, help="Read past runs: `logs [RUN]` shows one, the newest by default.", rich_markup_mode=None
+)
+
+RunArgument = Annotated[str | None, typer.Argument(help="A run's name; the newest when left out.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+@app.command()
+def show(
+    *,
+    run: RunArgument = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch a run that goes on, until it ends.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the summary of a run."""
+    from provision.report.history import following, runs, showing  # noqa: PLC0415 - `--help` must not pay for it
+
+    if follow:
+        folder = runs.find(LOGS, run)
+        for line in following.follow(folder):
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+        run = folder.name
+    typer.echo(showing.show(LOGS, run, as_json=as_json))
+
+
+@app.command("list")
+def list_runs(*, as_json: JsonOption = False) -> None:
+    """All runs, the newest first."""
+    from provision.report.history import listing  # noqa: PLC0415 - `--help` must not pay for it
+
+    typer.echo(listing.render_json(LOGS) if as_json else listing.render(LOGS))
+
+
+@app.command()
+def diff(
+    before: Annotated[
+        str | None, typer.Argument(metavar="[A]", help="The earlier run; by default each host's last green one.")
+    ] = None,
+    after: Annotated[str | None, typer.Argument(metavar="[B]", help="The later run; the newest by default.")] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """What changed on each host: settings, Stack, lock, facts, checks, figures."""
+    from provision.report.history import comparing  # noqa: PLC0415 - `--help` must not pay for it
+
+    found = comparing.compare(LOGS, before, after)
+    typer.echo(comparing.render_json(found) if as_json else comparing.render_text(found))

@@ -1,0 +1,102 @@
+"""What one run knows of each of its hosts, as far as it can be compared with another run."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+from provision.models.facts import HostFacts
+from provision.models.records import CheckRecord, HostState, HostSummary, ServeRecord
+from provision.models.stack import Stack
+from provision.models.staged import Staged
+from provision.redact import scrub
+from provision.report.build import build, verdict
+from provision.report.files import read
+from provision.run import Run
+
+REACHED = {"kind", "address", "port", "user", "become", "python_interpreter"}
+"""What of a connection a person sets in an inventory."""
+GREEN_STATES: tuple[HostState, ...] = ("serving", "installed", "unchanged")
+
+_PIN = re.compile(r"^([A-Za-z0-9._-]+)\s*(?:==|@)\s*(\S+)")
+_HASH = re.compile(r"--hash=sha256:([0-9a-f]{12})")
+
+
+@dataclass(frozen=True)
+class HostRecords:
+    """One host in one run; null or empty is what the run did not come to."""
+
+    host: str
+    run: str
+    state: HostState = "probed"
+    is_green: bool = False
+    """Whether it came out of that run planned, in place, and without a warning or a deviation."""
+    facts: HostFacts | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings, and under `connection` how the host is reached; no secret."""
+    stack: Stack | None = None
+    lock: Mapping[str, str] = field(default_factory=dict)
+    """Distribution to version, with the beginning of its file's sha256."""
+    checks: tuple[CheckRecord, ...] = ()
+    serve: ServeRecord | None = None
+
+
+@dataclass(frozen=True)
+class RunRecords:
+    """One run."""
+
+    run: str
+    hosts: Mapping[str, HostRecords]
+
+
+def read_records(folder: Path, *, interrupted: bool = False) -> RunRecords:
+    """The records of a run's folder, also of one that was killed; a file that is missing or broken leaves its part out."""
+    files = read(Run(folder))
+    summary = build(files, interrupted=interrupted)
+    connections = {entry.name: entry for entry in files.inventory.hosts} if files.inventory else {}
+    hosts: dict[str, HostRecords] = {}
+    for host in summary.hosts:
+        entry, staged = connections.get(host.name), files.staged.get(host.name)
+        settings: dict[str, Any] = {}
+        if entry is not None:
+            reached = entry.connection.model_dump(mode="json", include=REACHED)
+            settings = {**entry.settings.model_dump(mode="json"), "connection": reached}
+        hosts[host.name] = HostRecords(
+            host=host.name,
+            run=files.run,
+            state=host.state,
+            is_green=_is_green(host),
+            facts=files.facts.get(host.name),
+            settings=scrub(settings),
+            stack=host.stack,
+            lock=_lock(folder, staged) if staged else {},
+            checks=host.checks,
+            serve=host.serve,
+        )
+    return RunRecords(run=files.run, hosts=hosts)
+
+
+def _is_green(host: HostSummary) -> bool:
+    """A run that only looked (`status`, `verify`) says nothing of what was planned: it is no place to come back to."""
+    return host.state in GREEN_STATES and host.stack is not None and verdict((host,)) == "green"
+
+
+def _lock(folder: Path, staged: Staged) -> dict[str, str]:
+    """The lock beside the class's record; the record's own path may be of another machine."""
+    with contextlib.suppress(OSError):
+        return pins((folder / "stage" / PurePath(staged.lock).name).read_text(encoding="utf-8"))
+    return {}
+
+
+def pins(lock: str) -> dict[str, str]:
+    """`{"vllm": "0.32.0 (sha256 0f3a...)"}` of a requirements file with hashes."""
+    found: dict[str, str] = {}
+    for line in lock.replace("\\\n", " ").splitlines():
+        if pin := _PIN.match(line.strip()):
+            digests = sorted(_HASH.findall(line))
+            found[pin[1]] = pin[2] + (f" (sha256 {digests[0]})" if digests else "")
+    return found

@@ -1,0 +1,94 @@
+"""Differences as lines of text: equal hosts together, one change a line. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from provision.models.records import Change, HostDifference
+from provision.report.layout import fold_names, number, size, wrap
+
+INDENT = "  "
+MOST_ITEMS = 6
+"""Of a list that changed: how many of its items are named."""
+
+
+def render(differences: Sequence[HostDifference]) -> str:
+    """All of them, ending in a newline."""
+    lines: list[str] = []
+    for names, entry in folded(differences):
+        lines += ([""] if lines else []) + wrap(f"{names}: {_compared(entry)}")
+        lines += changes(entry)
+    return "\n".join(lines) + "\n"
+
+
+def folded(differences: Iterable[HostDifference]) -> Iterator[tuple[str, HostDifference]]:
+    """Hosts on which the same changed, by their names in short, with the first one's difference."""
+    alike: dict[str, list[HostDifference]] = {}
+    for entry in differences:
+        alike.setdefault(entry.model_dump_json(exclude={"host"}), []).append(entry)
+    for entries in alike.values():
+        yield fold_names([entry.host for entry in entries]), entries[0]
+
+
+def _compared(entry: HostDifference) -> str:
+    if entry.before is None:
+        return f"run {entry.after} has no earlier run to be compared with in which this host was green"
+    said = f"{len(entry.changes)} changed" if entry.changes else "nothing changed"
+    return f"{said} from run {entry.before} to run {entry.after}"
+
+
+def changes(entry: HostDifference, *, indent: str = INDENT, most: int | None = None) -> Iterator[str]:
+    """A line for each change, then what cannot be told; no more than `most` of the first."""
+    for change in entry.changes[:most]:
+        yield from wrap(f"{change.part}: {sentence(change)}", first=indent, rest=indent + INDENT * 2)
+    left_out = len(entry.changes) - most if most is not None else 0
+    if left_out > 0:
+        yield from wrap(
+            f"and {left_out} more: ./firstlight logs diff {entry.before} {entry.after}",
+            first=indent,
+        )
+    for unknown in entry.unknown:
+        yield from wrap(f"cannot be told: {unknown}", first=indent, rest=indent + INDENT * 2)
+
+
+def sentence(change: Change) -> str:
+    """`os.kernel 6.1.0-25-amd64 -> 6.1.0-28-amd64`."""
+    if change.text and change.part == "facts":
+        return change.text
+    after = f" ({change.text})" if change.text else ""
+    if isinstance(change.before, list) or isinstance(change.after, list):
+        said = [
+            f"{word} {_items(items)}" for word, items in (("no more", change.before), ("new", change.after)) if items
+        ]
+        return f"{change.name}: {'; '.join(said)}{after}"
+    if change.before is None:
+        return f"{change.name}: new: {_value(change, change.after)}{after}"
+    if change.after is None:
+        return f"{change.name}: no more, was {_value(change, change.before)}{after}"
+    unit = f" {change.unit}" if change.unit else ""
+    return (
+        f"{change.name}: {_value(change, change.before)} -> {_value(change, change.after)}{unit}{_moved(change)}{after}"
+    )
+
+
+def _moved(change: Change) -> str:
+    """How far a figure went."""
+    if change.part != "figures" or not change.before:
+        return ""
+    return f" ({(change.after / change.before - 1):+.0%})"
+
+
+def _items(items: Any) -> str:
+    values = [str(item) for item in (items if isinstance(items, list) else [items])]
+    more = f" and {len(values) - MOST_ITEMS} more" if len(values) > MOST_ITEMS else ""
+    return ", ".join(values[:MOST_ITEMS]) + more
+
+
+def _value(change: Change, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return number(value)
+    is_bytes = change.part == "facts" and isinstance(value, int) and value >= 2**20
+    return size(value) if is_bytes else str(value)

@@ -1,0 +1,70 @@
+"""All runs, a line each: how it ended, on how many hosts, how long it took, what it was."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from provision.report.history.runs import Standing, document, names, standing
+from provision.report.layout import count, duration, table
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One run as `logs list` tells it; what only a summary knows is null without one."""
+
+    run: str
+    standing: Standing
+    verdict: str | None
+    hosts: int | None
+    changed: int | None
+    seconds: float | None
+    started_at: str | None
+    command: str
+    user: str | None
+
+
+def listed(folder: Path) -> Listed:
+    """A run by what it has written so far."""
+    header, summary = document(folder / "run.json"), document(folder / "summary.json")
+    hosts = summary.get("hosts", document(folder / "inventory.json").get("hosts"))
+    return Listed(
+        run=folder.name,
+        standing=standing(folder),
+        verdict=_text(summary.get("verdict")),
+        hosts=len(hosts) if isinstance(hosts, list) else None,
+        changed=_number(summary.get("changed")),
+        seconds=_number(summary.get("seconds")),
+        started_at=_text(header.get("started_at")),
+        command=str(header.get("command", "")),
+        user=_text(header.get("user")),
+    )
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _number(value: Any) -> Any:
+    return value if isinstance(value, (int, float)) else None
+
+
+def render(logs: Path) -> str:
+    """All runs, the newest first."""
+    runs = [listed(logs / name) for name in names(logs)]
+    if not runs:
+        return f"no run in {logs}"
+    return "\n".join(table([_row(run) for run in runs], indent=""))
+
+
+def render_json(logs: Path) -> str:
+    """The same as a JSON list."""
+    return json.dumps([asdict(listed(logs / name)) for name in names(logs)], indent=2)
+
+
+def _row(run: Listed) -> tuple[tuple[str, ...], str]:
+    hosts = count(run.hosts, "host") if run.hosts is not None else ""
+    took = duration(run.seconds) if run.seconds is not None else ""
+    return (run.run, run.verdict or run.standing, hosts, took), run.command

@@ -1,0 +1,62 @@
+"""The folder of runs: their names in order, which one a person means, and how one stands."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from provision.errors import UsageError
+from provision.run import is_at_work
+
+Standing = Literal["ended", "at work", "killed"]
+"""Killed: without a summary, and its process is gone."""
+
+_SUFFIX = re.compile(r"^(.*Z)-(\d+)$")
+
+
+def order(name: str) -> tuple[str, int]:
+    """Sorts runs by their start: the second one of a second ends in `-2`, the tenth in `-10`."""
+    numbered = _SUFFIX.match(name)
+    return (numbered[1], int(numbered[2])) if numbered else (name, 1)
+
+
+def names(logs: Path) -> list[str]:
+    """Runs that left a folder, the newest first."""
+    found = (path.parent.name for path in logs.glob("*/run.json") if not path.parent.is_symlink())
+    return sorted((name for name in found if not name.startswith(".")), key=order, reverse=True)
+
+
+def find(logs: Path, run: str | None = None) -> Path:
+    """The folder of a run by its name; of the newest without one, or for `latest`.
+
+    Raises UsageError when there is no such run.
+    """
+    found = names(logs)
+    if not found:
+        raise UsageError(f"no run in `{logs}`", hint="make one: ./firstlight provision")
+    if run in (None, "latest"):
+        return logs / found[0]
+    if run not in found:
+        near = difflib.get_close_matches(str(run), found, n=1)
+        known = f"`{near[0]}`" if near else f"the newest is `{found[0]}`"
+        raise UsageError(f"no run `{run}` in `{logs}`; {known}", hint="all runs: ./firstlight logs list")
+    return logs / str(run)
+
+
+def document(path: Path) -> dict[str, Any]:
+    """A JSON object of a run's folder; empty where there is none, or half of one."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def standing(folder: Path) -> Standing:
+    """Whether a run came to its end, goes on, or was killed."""
+    if (folder / "summary.json").exists():
+        return "ended"
+    return "at work" if is_at_work(document(folder / "run.json")) else "killed"

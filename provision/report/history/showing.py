@@ -1,0 +1,29 @@
+"""The summary of one past run, made now where the run was killed before it had one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from provision.errors import UsageError
+from provision.report import jsonform, summarise, text
+from provision.report.history.runs import document, find, standing
+from provision.run import Run
+
+
+def show(logs: Path, run: str | None = None, *, as_json: bool = False) -> str:
+    """The text of a run's summary, or its JSON; of the newest run by default.
+
+    Raises UsageError when there is no such run, or when it still goes on.
+    """
+    folder = find(logs, run)
+    written = folder / ("summary.json" if as_json else "summary.txt")
+    if written.exists():
+        return written.read_text(encoding="utf-8").rstrip("\n")
+    if standing(folder) == "at work":
+        process = document(folder / "run.json").get("pid")
+        raise UsageError(
+            f"run `{folder.name}` has no summary yet: process {process} is still at work",
+            hint=f"watch it: ./firstlight logs show {folder.name} --follow",
+        )
+    summary = summarise(Run(folder), interrupted=True)
+    return (jsonform.render(summary) if as_json else text.render(summary)).rstrip("\n")

@@ -1,0 +1,236 @@
+"""What changed between two runs: what counts, what does not, and which run is the one before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.models.facts import Disk, EngineProcess, HostFacts, Installed, Memory, OperatingSystem, Port
+from provision.models.records import Change, HostDifference
+from provision.report import summarise, write
+from provision.report.difference import HostRecords, differences, last_green, read_records
+from provision.report.difference.records import pins
+from provision.report.difference.text import render, sentence
+from provision.report.history.comparing import compare
+from tests.report.sample import CPU_STACK, Folder, check, checks, document, facts, host, result
+
+GIB = 2**30
+
+
+def differing(one: HostFacts, two: HostFacts) -> dict[str, tuple[Any, Any]]:
+    records = [HostRecords(host="a", run=str(number), facts=entry) for number, entry in enumerate((one, two))]
+    [found] = differences({"a": records[0]}, {"a": records[1]})
+    return {change.name: (change.before, change.after) for change in found.changes if change.part == "facts"}
+
+
+def changed(**values: Any) -> HostFacts:
+    return facts("a", gpus=2).model_copy(update=values)
+
+
+def test_a_host_as_it_was_has_no_difference() -> None:
+    assert differing(changed(), changed()) == {}
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ({"probed_at": "2026-11-20T10:15:00Z", "seconds": 0.4}, {"probed_at": "2026-11-21T10:15:00Z", "seconds": 0.9}),
+        ({"memory": Memory(total=64 * GIB, available=60 * GIB)}, {"memory": Memory(total=64 * GIB, available=9 * GIB)}),
+        ({"memory": Memory(total=64 * GIB)}, {"memory": Memory(total=64 * GIB - 2**26)}),
+        ({"disks": (Disk(path="/", free=90 * GIB),)}, {"disks": (Disk(path="/", free=60 * GIB),)}),
+        (
+            {"ports": (Port(port=22, address="0.0.0.0", pid=811),)},
+            {"ports": (Port(port=22, address="0.0.0.0", pid=902),)},
+        ),
+        ({"ports": ()}, {"ports": (Port(port=41733, address="127.0.0.1", process="python3"),)}),
+        ({"kernel_modules": ("nvidia", "nvidia_uvm")}, {"kernel_modules": ("nvidia_uvm", "nvidia")}),
+        ({"package_source_answers": None}, {"package_source_answers": True}),
+    ],
+    ids=["clock", "memory in use", "kernel's share", "disk in use", "pid", "ephemeral port", "order", "not asked"],
+)
+def test_what_moves_by_itself_is_no_difference(one: dict[str, Any], two: dict[str, Any]) -> None:
+    assert differing(changed(**one), changed(**two)) == {}
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "name", "values"),
+    [
+        (
+            {"os": OperatingSystem(kernel="6.1.0-25-amd64")},
+            {"os": OperatingSystem(kernel="6.1.0-28-amd64")},
+            "os.kernel",
+            ("6.1.0-25-amd64", "6.1.0-28-amd64"),
+        ),
+        ({"memory": Memory(total=64 * GIB)}, {"memory": Memory(total=48 * GIB)}, "memory.total", (64 * GIB, 48 * GIB)),
+        (
+            {"disks": (Disk(path="/", free=90 * GIB), Disk(path="/data", free=9))},
+            {"disks": (Disk(path="/data", free=9), Disk(path="/", free=GIB))},
+            "disks[/].free",
+            (90 * GIB, GIB),
+        ),
+        (
+            {"ports": ()},
+            {"ports": (Port(port=8000, address="0.0.0.0", pid=5, process="nginx"),)},
+            "ports[0.0.0.0:8000]",
+            (None, "nginx"),
+        ),
+        ({"kernel_modules": ("nouveau", "x")}, {"kernel_modules": ("nvidia", "x")}, "kernel_modules", (["nouveau"], ["nvidia"])),
+        ({"libraries": {"libnuma.so.1": "/usr/lib/libnuma.so.1"}}, {"libraries": {"libnuma.so.1": None}}, "libraries.libnuma.so.1", ("/usr/lib/libnuma.so.1", None)),
+        ({"secure_boot": False}, {"secure_boot": True}, "secure_boot", (False, True)),
+        ({"nvidia": None}, {}, "nvidia", (None, "580.65.06")),
+        ({"unknown": {}}, {"unknown": {"nvidia": "nvidia-smi hung"}}, "unknown.nvidia", (None, "nvidia-smi hung")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)  # fmt: skip
+def test_what_somebody_did_is_a_difference(
+    one: dict[str, Any], two: dict[str, Any], name: str, values: tuple[Any, Any]
+) -> None:
+    assert differing(changed(**one), changed(**two)) == {name: values}
+
+
+def test_a_card_that_is_gone_is_one_line_and_not_one_for_each_of_its_fields() -> None:
+    whole = changed()
+    assert whole.nvidia
+    cards = [card.model_copy(update={"pci_address": f"0000:{card.index}b:00.0"}) for card in whole.nvidia.gpus]
+    both = changed(nvidia=whole.nvidia.model_copy(update={"gpus": tuple(cards)}))
+    # the one that is left is now the first
+    one = changed(nvidia=whole.nvidia.model_copy(update={"gpus": (cards[1].model_copy(update={"index": 0}),)}))
+    found = differing(both, one)
+    assert found.pop("nvidia.gpus[0000:0b:00.0]") == ("NVIDIA H100 80GB HBM3", None)
+    assert found == {"nvidia.gpus[0000:1b:00.0].index": (1, 0)}
+
+
+def test_the_service_s_own_processes_are_no_difference() -> None:
+    engines = (EngineProcess(pid=71, parent=70, name="VLLM::EngineCore"),)
+    port = (Port(port=8000, address="127.0.0.1", pid=70, process="vllm"),)
+    running = changed(installed=Installed(prefix="/p", service_pid=70), ports=port, engine_processes=engines)
+    assert differing(changed(installed=Installed(prefix="/p")), running) == {}
+    orphan = running.model_copy(update={"installed": Installed(prefix="/p")})
+    assert "engine_processes[0]" in differing(changed(installed=Installed(prefix="/p")), orphan)
+
+
+def test_a_new_boot_is_told_in_words() -> None:
+    [found] = differences(
+        {"a": HostRecords(host="a", run="1", facts=changed(os=OperatingSystem(boot_id="5c1e")))},
+        {"a": HostRecords(host="a", run="2", facts=changed(os=OperatingSystem(boot_id="90fa")))},
+    )
+    assert [sentence(change) for change in found.changes] == ["the host was started anew"]
+
+
+LOCK = "torch==2.13.0 \\\n    --hash=sha256:{0}\nnumpy==2.3.1 \\\n    --hash=sha256:{1}\n"
+
+
+def run(logs: Path, name: str, lock: str = LOCK.format("a" * 64, "b" * 64), **settings: Any) -> Folder:
+    folder = Folder(logs / name, [host("a", **settings)])
+    folder.planned(["a"], CPU_STACK)
+    folder.staged(["a"], CPU_STACK)
+    folder.run.path("stage/lock.txt").write_text(lock, encoding="utf-8")
+    folder.green("a")
+    return folder
+
+
+def end(folder: Folder) -> None:
+    write(folder.run, summarise(folder.run))
+
+
+def measured(folder: Folder, status: str, value: float) -> None:
+    rate = {"name": "copy", "value": value, "unit": "GB/s", "floor": None, "ceiling": None, "source": None}
+    records = [*checks(), check("memory.speed", status, reason="slow", figures=[rate])]
+    folder.run.write("verify/a.json", document(records))
+
+
+def test_lock_settings_and_checks(tmp_path: Path) -> None:
+    measured(run(tmp_path, "20261119T080000Z"), "ok", 1500.0)
+    newer = LOCK.format("a" * 64, "c" * 64).replace("2.13.0", "2.14.0") + "vllm==0.33.0 --hash=sha256:" + "d" * 64
+    measured(run(tmp_path, "20261120T080000Z", port=8100, lock=newer), "warn", 1100.0)
+    [found] = compare(tmp_path, "20261119T080000Z", "20261120T080000Z")
+    assert [(change.part, change.name, change.before, change.after) for change in found.changes] == [
+        ("settings", "port", 8000, 8100),
+        ("lock", "numpy", "2.3.1 (sha256 bbbbbbbbbbbb)", "2.3.1 (sha256 cccccccccccc)"),
+        ("lock", "torch", "2.13.0", "2.14.0"),
+        ("lock", "vllm", None, "0.33.0"),
+        ("checks", "memory.speed on cpu", "ok", "warn"),
+        ("figures", "memory.speed on cpu: copy", 1500.0, 1100.0),
+    ]
+    assert "1500 -> 1100 GB/s (-27%)" in render([found])
+
+
+def test_a_figure_within_its_noise_is_no_difference(tmp_path: Path) -> None:
+    measured(run(tmp_path, "20261119T080000Z"), "ok", 1500.0)
+    measured(run(tmp_path, "20261120T080000Z"), "ok", 1430.0)
+    assert compare(tmp_path, "20261119T080000Z")[0].changes == ()
+
+
+def test_what_a_run_did_not_come_to_is_unknown_and_no_change(tmp_path: Path) -> None:
+    end(run(tmp_path, "20261119T080000Z"))
+    folder = Folder(tmp_path / "20261120T080000Z", [host("a")])
+    folder.results(result("a", "probe", "unreachable", text="no answer"))
+    [found] = compare(tmp_path)
+    assert [change.part for change in found.changes] == ["state"]
+    assert [said.partition(":")[0] for said in found.unknown] == ["stack", "lock", "facts", "checks"]
+
+
+def test_the_run_before_is_each_host_s_last_green_one(tmp_path: Path) -> None:
+    end(run(tmp_path, "20261118T080000Z"))
+    amber = run(tmp_path, "20261119T080000Z")
+    amber.run.write("verify/a.json", document([check("host.clock", "warn", reason="41 s off")]))
+    end(amber)
+    killed = run(tmp_path, "20261119T090000Z")
+    killed.results(result("a", "serve", "interrupted"))
+    only_looked = Folder(tmp_path / "20261119T100000Z", [host("a")])
+    only_looked.results(result("a", "probe"))
+    end(only_looked)
+    found = last_green(tmp_path, "20261120T080000Z", ["a", "b"])
+    assert {name: records.run for name, records in found.items()} == {"a": "20261118T080000Z"}
+    assert last_green(tmp_path, "20261118T080000Z", ["a"]) == {}
+
+
+def test_a_failed_run_says_by_itself_what_changed(tmp_path: Path) -> None:
+    end(run(tmp_path, "20261119T080000Z"))
+    folder = run(tmp_path, "20261120T080000Z", port=8100)
+    folder.results(result("a", "serve", "failed", text="port 8100 is taken"))
+    said = folder.text()
+    head = said[: said.index("\nHosts")]
+    assert "settings: port: 8000 -> 8100" in head
+    assert "since run 20261119T080000Z" in head
+    [entry] = folder.json()["hosts"]
+    assert {"part": "settings", "name": "port", "before": 8000, "after": 8100, "unit": None, "text": None} in entry[
+        "since_green"
+    ]["changes"]
+
+
+def test_a_green_run_says_nothing_of_changes(tmp_path: Path) -> None:
+    end(run(tmp_path, "20261119T080000Z"))
+    folder = run(tmp_path, "20261120T080000Z", port=8100)
+    assert "Changed since" not in folder.text()
+    assert folder.json()["hosts"][0]["since_green"] is None
+
+
+def test_hosts_on_which_the_same_changed_stand_once() -> None:
+    change = Change(part="facts", name="os.kernel", before="6.1", after="6.6")
+    found = [HostDifference(host=f"gpu-{n}", before="1", after="2", changes=(change,)) for n in range(1, 41)]
+    assert render(found).splitlines() == [
+        "gpu-[1:40]: 1 changed from run 1 to run 2",
+        "  facts: os.kernel: 6.1 -> 6.6",
+    ]
+
+
+def test_no_earlier_run_is_said() -> None:
+    found = differences({}, {"a": HostRecords(host="a", run="2")})
+    assert "no earlier run" in render(found)
+
+
+def test_pins_of_a_lock_with_markers_and_files() -> None:
+    lock = 'a==1.0 ; python_version < "4" --hash=sha256:' + "1" * 64 + "\nb @ file:///b-2.whl\n# c==3\n"
+    assert pins(lock) == {"a": "1.0 (sha256 111111111111)", "b": "file:///b-2.whl"}
+
+
+def test_a_folder_that_is_half_there_can_be_read(tmp_path: Path) -> None:
+    folder = run(tmp_path, "20261119T080000Z")
+    folder.run.path("facts/a.json").write_text("{", encoding="utf-8")
+    folder.run.path("stage/lock.txt").unlink()
+    records = read_records(folder.run.folder).hosts["a"]
+    assert records.facts is None
+    assert records.lock == {}

@@ -1,0 +1,65 @@
+"""`logs show --follow`: lines as they come, from a run of another process, until that ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from provision.report.history.following import follow, sentence
+from provision.run import Run
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A run of this very process: at work until it has a summary."""
+    return Run.create(tmp_path, command="provision")
+
+
+def test_events_come_as_they_are_written_and_a_line_that_is_half_there_waits(run: Run) -> None:
+    run.event("enter", room="probe")
+    steps = iter(("half", "whole", "end"))
+
+    def wait() -> None:
+        step = next(steps)
+        with run.path("events.jsonl").open("a", encoding="utf-8") as file:
+            if step == "half":
+                file.write('{"at": "2026-11-20T10:15:09.120Z", "kind": "held", ')
+            elif step == "whole":
+                file.write('"host": "gpu-1", "room": "install"}\n')
+        if step == "end":
+            run.event("result", host="gpu-1", room="install", status="failed", text="no space left")
+            run.write("summary.json", {})
+
+    said = [line.partition("] ")[2] for line in follow(run.folder, wait=wait)]
+    assert said == ["probe", "  gpu-1: held for this run", "  gpu-1: install failed: no space left"]
+
+
+def test_a_run_that_was_killed_is_read_to_its_end(run: Run) -> None:
+    run.event("enter", room="probe")
+    run.write("run.json", {"pid": 4194304})
+    assert len(list(follow(run.folder, wait=lambda: pytest.fail("waited for a dead process")))) == 1
+
+
+def test_following_changes_nothing(run: Run) -> None:
+    run.event("enter", room="probe")
+    before = {path.name: path.stat().st_mtime_ns for path in run.folder.iterdir()}
+    lines = follow(run.folder, wait=lambda: None)
+    next(lines)
+    lines.close()  # type: ignore[attr-defined]
+    assert {path.name: path.stat().st_mtime_ns for path in run.folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "event",
+    [{"kind": "trace", "trace": ["x"]}, {"kind": "sent", "bytes": "many"}, {"kind": "room"}, {}],
+    ids=["not for people", "foreign value", "foreign keys", "empty"],
+)
+def test_events_that_say_nothing(event: dict[str, object]) -> None:
+    assert sentence(event) is None
+
+
+def test_what_a_host_says_is_no_command_to_the_terminal() -> None:
+    said = sentence({"at": "2026-11-20T10:15:09.120Z", "kind": "result", "room": "serve", "host": "a",
+                     "status": "failed", "text": "\x1b]0;owned\x07\x1b[2Jgone"})  # fmt: skip
+    assert said == "[10:15:09]   a: serve failed: gone"
