@@ -269,15 +269,47 @@ def uninstall(
 
 @app.command()
 def doctor(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Any text; - reads standard input.")],
+    *,
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="FILE...", help="Any text; - reads standard input.")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option("--host", help="Read this host of the inventory instead; nothing is changed there.")
+    ] = None,
+    inventory: InventoryOption = None,
     facts: Annotated[str | None, typer.Option("--facts", help="Facts of the host, as `probe --json` prints.")] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Findings a file.")] = 3,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="With --host: take the first cause away where that is safe, after a yes.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --apply: for scripts; never for a reboot.")] = False,
+    ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Name the causes of failures from logs, whoever wrote them."""
-    from verify.doctor import cli  # noqa: PLC0415 - `--help` must not pay for it
+    """Name the causes of failures: from logs, whoever wrote them, or from what a host says."""
+    from provision.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
 
-    raise typer.Exit(cli.run(files, facts=facts, top=top, as_json=as_json))
+    if bool(files) == (host is not None):
+        raise UsageError("name files or --host, one of them", hint="./firstlight doctor server.log")
+    if files:
+        if apply or yes or inventory:
+            raise UsageError("--apply, --yes and -i are for --host", hint="./firstlight doctor --host NAME --apply")
+        from verify.doctor import cli  # noqa: PLC0415 - `--help` must not pay for it
+
+        raise typer.Exit(cli.run(files, facts=facts, top=top, as_json=as_json))
+    if facts is not None:
+        raise UsageError("--facts is for files: with --host the host is probed", hint="leave --facts out")
+    from provision.pipeline import consult  # noqa: PLC0415 - `--help` must not pay for it
+
+    request = _request("doctor", inventory=inventory, limit=host, ask_become_pass=ask_become_pass)
+    code = consult.consult(
+        request,
+        top=top,
+        as_json=as_json,
+        apply=apply,
+        agree=lambda what: yes or typer.confirm(what, default=False, err=True),
+    )
+    raise typer.Exit(code)
 
 
 VERIFY_USAGE_EXIT = 64

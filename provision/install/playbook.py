@@ -66,13 +66,14 @@ def run_playbook(
     name: str,
     inventories: Sequence[Path],
     *,
+    tags: Sequence[str] = (),
     hosts: int,
     scratch: Path,
     log: Path,
     on_event: Callable[[dict[str, Any]], None],
     cancellation: Cancellation,
 ) -> str:
-    """Run playbooks/NAME.yml; every event goes to `on_event`, all output to the file `log`.
+    """Run playbooks/NAME.yml, or only its tasks with one of the tags; every event goes to `on_event`, all output to the file `log`.
 
     Returns the last lines of the output and the exit code, for the case that an event is missing.
     """
@@ -87,6 +88,7 @@ def run_playbook(
         ident="run",
         playbook=str(PLAYBOOKS / f"{name}.yml"),
         inventory=[str(path) for path in inventories],
+        tags=",".join(tags) or None,
         quiet=True,
         suppress_ansible_output=True,
         suppress_env_files=True,

@@ -32,12 +32,13 @@ def install(
     targets: Sequence[Target],
     *,
     playbook: str = "install",
+    tags: Sequence[str] = (),
     progress: Progress | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> dict[str, RoomResult]:
-    """Run a playbook (install, serve, rollback, stop, uninstall) on all targets at once; a host that fails stops no other.
+    """Run a playbook (install, serve, rollback, stop, uninstall, mend) on all targets at once; a host that fails stops no other.
 
-    Writes install/hosts.yml, install/tasks.jsonl and install/ansible.log into the run's folder. Called in the main
+    With `tags` only the tasks that have one of them. Writes install/hosts.yml, install/tasks.jsonl and install/ansible.log into the run's folder. Called in the main
     thread, Ctrl-C, SIGTERM and SIGHUP end the playbook in order and the results say `interrupted`; `cancelled` does
     the same from anywhere.
 
@@ -55,6 +56,7 @@ def install(
         ended_how = run_playbook(
             playbook,
             inventories,
+            tags=tags,
             hosts=len(targets),
             scratch=Path(folder),
             log=run.path(LOG_FILE),

@@ -154,9 +154,15 @@ def require_room(facts: HostFacts, desired: Desired, *, incoming: int, prefix: i
 
 
 def play(
-    walk: Walk, playbook: str, room: RoomName, hosts: Sequence[Host], variables: Callable[[Host], Mapping[str, Any]]
+    walk: Walk,
+    playbook: str,
+    room: RoomName,
+    hosts: Sequence[Host],
+    variables: Callable[[Host], Mapping[str, Any]],
+    *,
+    tags: Sequence[str] = (),
 ) -> dict[str, RoomResult]:
-    """Run a playbook on hosts; what failed is recorded under the room.
+    """Run a playbook on hosts, or the part of it that has the tags; what failed is recorded under the room.
 
     Raises KeyboardInterrupt when the person ended it.
     """
@@ -164,7 +170,9 @@ def play(
     from provision.install import install as run_playbook  # noqa: PLC0415 - Ansible is needed only where something changes
 
     targets = [Target(host, variables(host)) for host in hosts]
-    results = run_playbook(walk.run, targets, playbook=playbook, progress=walk.progress.note) if targets else {}
+    results = (
+        run_playbook(walk.run, targets, playbook=playbook, tags=tags, progress=walk.progress.note) if targets else {}
+    )
     for name, result in results.items():
         walk.run.event("playbook", host=name, room=room, playbook=playbook, status=result.status)
         if result.status not in ("ok", "warn"):

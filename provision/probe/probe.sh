@@ -1,77 +1,9 @@
-# Reads one host: sent on the standard input of `sh -s`, changes nothing there, needs no Python and no root.
-#
-# The sender puts these assignments in front:
-#   FL_NONCE     marks our own lines in the output
-#   FL_PREFIX    where the product is installed; empty: the default of the user that runs this
+# Reads what a host is: sent behind frame.sh on the standard input of `sh -s`, changes nothing there, needs no Python
+# and no root. Beside the frame's own parameters:
 #   FL_PATHS     one path a line: the disks that matter besides / and the prefix
-#   FL_LIMIT_S   seconds that one external command may take
-#   FL_BUDGET_S  seconds after which sections that are still busy are given up
-#
-# Output: "@@NONCE begin NAME", the section's text, "@@NONCE end NAME STATUS REASON" for each section, then
-# "@@NONCE over ALL|BUDGET". STATUS is an exit status: 124 past its time, 127 not there. A section without its
-# end line was given up. Sections run at the same time, in groups; a command that cannot even be killed (a driver
-# that hangs in the kernel) therefore costs its own group only.
 
 # shellcheck shell=sh
-
-say() { printf '%s=%s\n' "$1" "$2"; }
-
-# say_file KEY FILE: the first line of a small file, without a process.
-say_file() {
-    [ -r "$2" ] || return 0
-    line=''
-    IFS= read -r line 2>/dev/null <"$2" || [ -n "$line" ] || return 0
-    say "$1" "$line"
-}
-
-has() { command -v "$1" >/dev/null 2>&1; }
-
-absent() {
-    printf '%s\n' "$1" >&2
-    return 127
-}
-
-# limit COMMAND...: runs it for at most FL_LIMIT_S; 124 when it had to be ended.
-limit() {
-    if [ -n "$FL_TIMEOUT" ]; then
-        timeout -k 1 "$FL_LIMIT_S" "$@"
-        status=$?
-        [ "$status" -eq 137 ] && status=124
-    else
-        "$@" &
-        command_pid=$!
-        {
-            sleep "$FL_LIMIT_S" &
-            sleep_pid=$!
-            trap 'kill "$sleep_pid"; exit' TERM
-            wait "$sleep_pid"
-            kill -9 "$command_pid"
-        } >/dev/null 2>&1 &
-        guard_pid=$!
-        wait "$command_pid"
-        status=$?
-        kill "$guard_pid" 2>/dev/null
-        [ "$status" -eq 137 ] && status=124
-    fi
-    [ "$status" -eq 124 ] && printf 'no answer from %s within %s s\n' "$1" "$FL_LIMIT_S" >&2
-    return "$status"
-}
-
-# section NAME FUNCTION: its text and how it ended, into a file of its own.
-section() {
-    {
-        printf '@@%s begin %s\n' "$FL_NONCE" "$1"
-        "$2" 2>"$FL_DIR/$1.err"
-        status=$?
-        reason=''
-        # The first line says what went wrong; of a command that was ended, the last one, which is ours.
-        while IFS= read -r line; do
-            reason=$line
-            [ "$status" -eq 124 ] || break
-        done 2>/dev/null <"$FL_DIR/$1.err"
-        printf '\n@@%s end %s %s %s\n' "$FL_NONCE" "$1" "$status" "$reason"
-    } >"$FL_DIR/$1.out"
-}
+# shellcheck disable=SC2154 # `status` is set by `limit` of the frame
 
 # ---- the system -----------------------------------------------------------------------------------------------
 
@@ -546,75 +478,11 @@ group_busy() {
     section engines engines
 }
 
-# Each group tells when it is done; the reader must not wait for one that never will be.
-run_groups() {
-    for group in "$@"; do
-        {
-            case $group in group_*) "$group" ;; *) section "$group" "$group" ;; esac
-            echo finished
-        } &
-    done
-    sleep "$FL_BUDGET_S" >/dev/null &
-    guard=$!
-    echo "guard $guard"
-    wait "$guard" && echo budget
-}
-
-collect() {
-    left=$1 guard='' outcome=ALL
-    while [ "$left" -gt 0 ] || [ -z "$guard" ]; do
-        read -r word value || break
-        case $word in
-        guard) guard=$value ;;
-        finished) left=$((left - 1)) ;;
-        budget) outcome=BUDGET && break ;;
-        esac
-    done
-    [ -n "$guard" ] && kill "$guard" 2>/dev/null
-    cat "$FL_DIR"/*.out
-    printf '@@%s clock %s\n' "$FL_NONCE" "$(date +%s.%N)"
-    printf '@@%s over %s\n' "$FL_NONCE" "$outcome"
-}
-
 main() {
-    # The script itself comes on standard input: no tool may read from it.
-    exec </dev/null
-    # Messages in one language, tools that are not on a plain login's path, no file that others can read.
-    LC_ALL=C
-    PATH=${PATH:-/usr/bin:/bin}:/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin:/opt/rocm/bin:/usr/lib/wsl/lib:/usr/local/cuda/bin
-    export LC_ALL PATH
-    umask 077
-    FL_LIMIT_S=${FL_LIMIT_S:-10}
-    FL_BUDGET_S=${FL_BUDGET_S:-15}
-    printf '@@%s clock %s\n' "$FL_NONCE" "$(date +%s.%N)"
-    FL_UID=$(id -u)
     FL_USER=$(id -un 2>/dev/null)
     FL_MACHINE=$(uname -m)
-    FL_HOME=${HOME:-}
-    [ -n "$FL_HOME" ] || FL_HOME=$(getent passwd "$FL_UID" 2>/dev/null | cut -d: -f6)
-    if [ -z "$FL_PREFIX" ]; then
-        FL_PREFIX=/opt/firstlight
-        [ "$FL_UID" = 0 ] || FL_PREFIX=$FL_HOME/.local/share/firstlight
-    fi
-    FL_TIMEOUT=''
-    timeout -k 1 1 true 2>/dev/null && FL_TIMEOUT=yes
-    for folder in "${TMPDIR:-/tmp}" /dev/shm "/run/user/$FL_UID" /var/tmp "$FL_HOME"; do
-        FL_DIR=$folder/.firstlight-probe-$FL_NONCE
-        # A full disk lets a folder be made and no byte be written.
-        mkdir "$FL_DIR" 2>/dev/null && { echo x >"$FL_DIR/try"; } 2>/dev/null && break
-        rmdir "$FL_DIR" 2>/dev/null
-        FL_DIR=''
-    done
-    if [ -z "$FL_DIR" ]; then
-        printf '@@%s over NOWHERE\n' "$FL_NONCE"
-        return 1
-    fi
-    trap 'rm -rf "$FL_DIR"' EXIT
-    trap 'exit 129' HUP INT TERM
-    set -- nvidia_smi nvidia_compute amd_smi rocminfo_agents fabric_manager disks pythons sudo_rights \
+    read_host nvidia_smi nvidia_compute amd_smi rocminfo_agents fabric_manager disks pythons sudo_rights \
         systemd_state isolation group_software group_busy group_product group_files
-    # By exec: a redirection of one command would leave the old descriptor open in what hangs, and with it the connection.
-    (exec 2>/dev/null && run_groups "$@") | collect $#
 }
 
 # Last of all: a script that was cut on its way runs nothing.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING
 
@@ -43,8 +43,14 @@ def script(
         "FL_LIMIT_S": str(command_limit_s),
         "FL_BUDGET_S": str(budget_s),
     }
-    head = "".join(f"{name}={shlex.quote(value)}\n" for name, value in parameters.items())
-    return head + resources.files("provision.probe").joinpath("probe.sh").read_text(encoding="utf-8")
+    return assembled("probe.sh", parameters)
+
+
+def assembled(name: str, parameters: Mapping[str, str]) -> str:
+    """A script that reads a host: its parameters, the frame, and its own sections, which run last of all."""
+    head = "".join(f"{key}={shlex.quote(value)}\n" for key, value in parameters.items())
+    folder = resources.files("provision.probe")
+    return head + "".join(folder.joinpath(part).read_text(encoding="utf-8") for part in ("frame.sh", name))
 
 
 def probe(host: Host, session: Session, *, prefix: str | None = None, paths: Sequence[str] = ()) -> HostFacts:

@@ -19,7 +19,7 @@ from provision.probe import script
 from tests.probe.here import program, run, with_first
 from tests.probe.test_recorded import RECORDED
 
-SCRIPT = Path(__file__).parents[2] / "provision/probe/probe.sh"
+SCRIPTS = sorted((Path(__file__).parents[2] / "provision/probe").glob("*.sh"))
 SHELLS = {"dash": ("dash", "-s"), "busybox": ("busybox", "sh", "-s"), "bash as sh": ("bash", "--posix", "-s")}
 
 
@@ -29,7 +29,7 @@ def traces() -> list[Path]:
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_shellcheck_has_nothing_to_say() -> None:
-    done = subprocess.run(["shellcheck", "--shell=sh", str(SCRIPT)], capture_output=True, text=True, check=False)
+    done = subprocess.run(["shellcheck", "--shell=sh", *map(str, SCRIPTS)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 

@@ -19,7 +19,7 @@ def text(name: str, diagnosis: Diagnosis, *, top: int) -> str:
     """What people read: the finding first, then its lines, the reason, the fix and how to check it."""
     lines = [f"{name}:"]
     for number, finding in enumerate(diagnosis.findings[:top], 1):
-        lines += ["", *_finding(number, finding)]
+        lines += ["", *_finding(number, finding, name)]
     if not diagnosis.findings:
         lines += ["  no known cause shows in this text"]
         for advice in diagnosis.look_next:
@@ -65,13 +65,16 @@ def evidence(finding: Finding) -> list[tuple[Hit, str]]:
     return [(hit, told[hit][1]) for hit in sorted(told)]
 
 
-def _finding(number: int, finding: Finding) -> Iterator[str]:
+def _finding(number: int, finding: Finding, name: str) -> Iterator[str]:
     cause = finding.cause
     yield f"{number}. {cause.id}  ({finding.word}, {finding.confidence:.2f})"
     yield from _wrapped("   ", cause.definition.strip())
     shown = evidence(finding)
-    said = ""
+    said, file = "", name
     for hit, why in shown[:LINES]:
+        if hit.file != file:
+            yield f"   in {hit.file}:"
+            file = hit.file
         yield from _quoted(f"   {hit.line:>6} | ", hit.text.strip())
         if why != said:
             yield from _wrapped(" " * 9 + "^ ", why)

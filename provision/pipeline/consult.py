@@ -1,0 +1,136 @@
+"""`doctor --host`: what a live host says of its failure, kept in the run's folder and diagnosed. Nothing is changed there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from provision.errors import UsageError
+from provision.models.settings import Host
+from provision.pipeline import Request, mend, rooms
+from provision.pipeline.commands import print_summary, say
+from provision.pipeline.context import Walk
+from provision.pipeline.walking import perform, read_inventory
+from provision.probe import Source, collect
+from provision.redact import redact
+from provision.run import write_atomically
+from verify.doctor import render
+from verify.doctor.cli import FOUND, UNKNOWN
+from verify.doctor.engine import Diagnosis, diagnose_texts
+
+EVIDENCE_DEADLINE_S = 120.0
+LOG_BYTES = 1 << 20
+"""At most so much of an earlier run's output, the newest."""
+
+
+@dataclass(frozen=True)
+class Consultation:
+    """What a host said, and what the doctor says of it."""
+
+    host: Host
+    folder: Path
+    sources: tuple[Source, ...]
+    diagnosis: Diagnosis
+
+    def document(self, *, top: int) -> dict[str, Any]:
+        """As `--json` prints it (docs/reference/doctor.md)."""
+        sources = [{"name": source.name, "absent": source.absent} for source in self.sources]
+        return {
+            **render.document(self.host.name, self.diagnosis, top=top),
+            "sources": sources,
+            "folder": str(self.folder),
+        }
+
+    def text(self, *, top: int) -> str:
+        """As people read it: the findings, then what they rest on."""
+        read = ", ".join(source.name for source in self.sources if source.absent is None) or "nothing"
+        lines = [render.text(self.host.name, self.diagnosis, top=top), f"read: {read}; kept in {self.folder}"]
+        lines += [f"not read: {source.name}: {source.absent}" for source in self.sources if source.absent is not None]
+        return "\n".join(lines)
+
+
+def consult(request: Request, *, top: int, as_json: bool, apply: bool, agree: Callable[[str], bool]) -> int:
+    """Read one host, name its causes, and with `apply` take the first one away where that is safe; the exit code."""
+    only_host(request)
+    seen: list[Consultation] = []
+
+    def step(walk: Walk) -> None:
+        seen.extend(look(walk, request.logs))
+
+    summary, code = perform(request, (("probe", rooms.probe), ("probe", step)))
+    if not seen:
+        print_summary(request, summary)
+        return code
+    [found] = seen
+    if not as_json:
+        say(found.text(top=top))
+    outcome = mend.mend(request, found.host, found.diagnosis.findings, agree) if apply else None
+    if as_json:
+        document = found.document(top=top)
+        say(json.dumps([{**document, "applied": outcome.document()} if outcome else document], indent=2))
+    elif outcome:
+        say(outcome.text())
+    if not found.diagnosis.findings:
+        return UNKNOWN
+    return int(not outcome.gone) if outcome else FOUND
+
+
+def only_host(request: Request) -> Host:
+    """The one host that was asked for. Raises UsageError when there are several."""
+    hosts = read_inventory(request).hosts
+    if len(hosts) != 1:
+        raise UsageError(
+            f"--host {request.limit} names {len(hosts)} hosts: {', '.join(host.name for host in hosts)}",
+            hint="name one of them",
+        )
+    return hosts[0]
+
+
+def look(walk: Walk, logs: Path) -> list[Consultation]:
+    """Read each host's evidence, keep it without secrets, and diagnose it with the facts of the probe just made."""
+
+    def call(host: Host) -> tuple[Source, ...]:
+        place = walk.places[host.name]
+        return collect(walk.session(host), prefix=place.prefix, root=place.root)
+
+    consultations = []
+    for name, answer in walk.each("probe", walk.hosts(), call, deadline_s=EVIDENCE_DEADLINE_S).items():
+        folder = walk.run.path(f"evidence/{name}")
+        sources = tuple(
+            Source(source.name, redact(source.text), source.absent) for source in (earlier(logs, name), *answer)
+        )
+        for source in sources:
+            if source.absent is None:
+                write_atomically(folder / f"{source.name}.txt", source.text)
+        facts = walk.facts[name].model_dump(mode="json")
+        diagnosis = diagnose_texts({source.name: source.text for source in sources if source.text}, facts)
+        walk.run.write(f"evidence/{name}.json", render.document(name, diagnosis, top=len(diagnosis.findings) or 1))
+        consultations.append(Consultation(walk.host(name), folder, sources, diagnosis))
+    return consultations
+
+
+def earlier(logs: Path, host: str) -> Source:
+    """What the newest run that worked on a host said of it, where it failed; what went well is no evidence."""
+    for run in sorted(
+        (path.parent for path in logs.glob("*/rooms.json") if path.parent.name != "latest"), reverse=True
+    ):
+        try:
+            results = json.loads((run / "rooms.json").read_bytes()).get(host, {})
+        except (OSError, ValueError):
+            continue
+        if not {"install", "serve", "stage"} & set(results):
+            continue
+        failed = [result for result in results.values() if result["status"] == "failed"]
+        if not failed:
+            return Source("last_run", "", f"run {run.name} did not fail there")
+        lines = [line for result in failed for line in (result["text"], *result["evidence"]) if line]
+        output = run / "install" / "ansible.log"
+        if "install" in {result["room"] for result in failed} and output.exists():
+            with output.open("rb") as file:
+                file.seek(max(output.stat().st_size - LOG_BYTES, 0))
+                lines.append(file.read().decode(errors="replace").rstrip())
+        return Source("last_run", "\n".join(lines) + "\n")
+    return Source("last_run", "", "no earlier run worked on it")

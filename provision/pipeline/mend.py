@@ -1,0 +1,139 @@
+"""`doctor --apply`: take one cause away by a playbook's tag, with consent, and see whether it is gone."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from provision.catalog.load import catalog
+from provision.catalog.system import os_packages
+from provision.models.facts import HostFacts
+from provision.models.records import RoomResult
+from provision.models.settings import Host
+from provision.pipeline import Request, changes, rooms
+from provision.pipeline.context import Walk
+from provision.pipeline.walking import perform
+from verify.doctor.catalog import Cause, Fix
+from verify.doctor.score import LIKELY_AT, Finding
+
+PLAYBOOK = "mend"
+CHECK_DEADLINE_S = 900.0
+"""A cause may be gone only when the service answers again."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was done about a finding."""
+
+    cause: str
+    tag: str | None
+    """Of the playbook that ran; null when none did."""
+    gone: bool
+    said: str
+
+    def document(self) -> dict[str, Any]:
+        return {"cause": self.cause, "tag": self.tag, "gone": self.gone, "text": self.said}
+
+    def text(self) -> str:
+        return f"{self.cause}: {'gone' if self.gone else 'not gone'}: {self.said}"
+
+
+def mend(request: Request, host: Host, findings: Sequence[Finding], agree: Callable[[str], bool]) -> Outcome | None:
+    """Take the first finding's cause away where its entry says that this is safe, after a yes; null without a finding.
+
+    What is not safe is a person's to do: its steps stand with the finding.
+    """
+    if not findings:
+        return None
+    first = findings[0]
+    cause = first.cause
+    fix = next((fix for fix in cause.fixes if fix.safe), None)
+    if fix is None:
+        return Outcome(cause.id, None, gone=False, said="no step of its fix is safe to do unasked; do them as listed")
+    if first.confidence < LIKELY_AT:
+        said = f"only {first.word} ({first.confidence:.2f}); act on it yourself when you think it right"
+        return Outcome(cause.id, None, gone=False, said=said)
+    if not agree(proposal(host, cause, fix)):
+        return Outcome(cause.id, None, gone=False, said="nothing was changed: no consent")
+    return applied(request, host, cause, fix)
+
+
+def proposal(host: Host, cause: Cause, fix: Fix) -> str:
+    """What would be done, for the person who is asked."""
+    needs = f" (needs {', '.join(fix.needs)})" if fix.needs else ""
+    return (
+        f"on {host.name}: {fix.text}{needs}\n"
+        f"  by playbooks/{PLAYBOOK}.yml --tags {fix.tag}\n"
+        f"  then `{cause.check.command}` tells whether {cause.id} is gone\n"
+        "do it?"
+    )
+
+
+def applied(request: Request, host: Host, cause: Cause, fix: Fix) -> Outcome:
+    """Run the fix and its check as a walk of its own, with its own record."""
+
+    def play(walk: Walk) -> None:
+        changes.take_hold(walk, "install", walk.hosts())
+        for result in changes.play(
+            walk, PLAYBOOK, "install", walk.hosts(), lambda host: variables(walk, host, fix.tag), tags=(fix.tag,)
+        ).values():
+            walk.record(result)
+
+    summary, _ = perform(
+        replace(request, command="doctor --apply"),
+        (("probe", rooms.probe), ("install", play), ("verify", lambda walk: check(walk, cause))),
+    )
+    [told] = [entry for entry in summary.hosts if entry.name == host.name]
+    last = told.rooms[-1]
+    gone = last.room == "verify" and last.status == "ok"
+    return Outcome(cause.id, fix.tag, gone=gone, said=last.text or last.status)
+
+
+def variables(walk: Walk, host: Host, tag: str) -> dict[str, Any]:
+    """What the playbook reads; a tag that is the neutral name of a system package brings that package."""
+    values = walk.places[host.name].ansible_vars()
+    return {**values, "firstlight_system_packages": packages(tag, walk.facts[host.name])}
+
+
+def packages(tag: str, facts: HostFacts) -> list[str]:
+    """The host's own packages for a neutral name; none for other tags."""
+    if tag not in {need.name for need in catalog().system_needs}:
+        return []
+    python = next((found.version for found in facts.pythons if found.version), "3")
+    return list(
+        os_packages(
+            [tag],
+            manager=facts.os.package_manager or "apt",
+            python=python,
+            os_id=facts.os.id,
+            os_version=facts.os.version_id,
+        )
+    )
+
+
+def check(walk: Walk, cause: Cause) -> None:
+    """Run the entry's check where the fix ran: exit code 0 says that the cause is gone."""
+    started = time.monotonic()
+
+    def call(host: Host) -> tuple[int, str]:
+        place = walk.places[host.name]
+        prefix = shlex.quote(place.prefix)
+        command = (
+            f"export FIRSTLIGHT_PREFIX={prefix} FIRSTLIGHT_PORT={host.settings.port} PATH={prefix}/current/bin:$PATH\n"
+            f"{cause.check.command}"
+        )
+        done = walk.session(host).run(command, timeout_s=CHECK_DEADLINE_S, root=place.root)
+        return done.rc, " ".join((done.stdout + done.stderr).split())[-200:]
+
+    for name, (code, said) in walk.each("verify", walk.hosts(), call, deadline_s=CHECK_DEADLINE_S + 60).items():
+        seconds = round(time.monotonic() - started, 3)
+        if code == 0:
+            text = f"`{cause.check.command}` ended with 0: {cause.check.expect}"
+            walk.record(RoomResult(host=name, room="verify", status="ok", seconds=seconds, text=text))
+        else:
+            text = f"`{cause.check.command}` ended with {code}: {said or 'no output'}"
+            hint = "the fix did not help; the other steps of the finding are a person's to do"
+            walk.reject(RoomResult(host=name, room="verify", status="failed", seconds=seconds, text=text, hint=hint))

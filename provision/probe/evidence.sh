@@ -1,0 +1,105 @@
+# Reads what a host says of a failure: sent behind frame.sh on the standard input of `sh -s`, changes nothing there.
+# Beside the frame's own parameters:
+#   FL_BYTES     at most so much of each section, the newest
+
+# shellcheck shell=sh
+
+FL_UNIT=firstlight-vllm.service
+
+# newest COMMAND...: the last FL_BYTES of what it says, and how it ended.
+newest() {
+    raw=$(mktemp "$FL_DIR/raw.XXXXXX") || return
+    limit "$@" >"$raw"
+    ended=$?
+    tail -c "$FL_BYTES" "$raw"
+    rm -f "$raw"
+    return "$ended"
+}
+
+kernel() {
+    if has journalctl && [ -d /run/systemd/system ]; then
+        newest journalctl --no-pager --output=cat --boot --dmesg --lines=20000
+    else
+        has dmesg || absent 'dmesg is not there' || return
+        newest dmesg
+    fi
+}
+
+fabric_manager() {
+    has journalctl || absent 'journalctl is not there' || return
+    limit systemctl cat nvidia-fabricmanager.service >/dev/null 2>&1 || absent 'no nvidia-fabricmanager.service here' || return
+    newest journalctl --no-pager --output=cat --boot --lines=500 --unit=nvidia-fabricmanager.service
+}
+
+# journal SCOPE: of the unit that runs, its own start alone; an earlier one that failed is past. Else all of this boot.
+journal() {
+    [ "$(limit systemctl "$1" show --property=LoadState --value "$FL_UNIT")" = loaded ] || return 1
+    id=$(limit systemctl "$1" show --property=InvocationID --value "$FL_UNIT")
+    if [ "$(limit systemctl "$1" show --property=ActiveState --value "$FL_UNIT")" = active ] && [ -n "$id" ]; then
+        newest journalctl "$1" --no-pager --output=cat --lines=20000 "_SYSTEMD_INVOCATION_ID=$id" + "INVOCATION_ID=$id"
+    elif [ "$1" = --user ]; then
+        newest journalctl --user --no-pager --output=cat --boot --lines=20000 --user-unit="$FL_UNIT"
+    else
+        newest journalctl --no-pager --output=cat --boot --lines=20000 --unit="$FL_UNIT"
+    fi
+}
+
+service_journal() {
+    { has journalctl && [ -d /run/systemd/system ]; } || absent 'systemd does not run here' || return
+    journal --system && return
+    if [ -S "/run/user/$FL_UID/systemd/private" ]; then
+        XDG_RUNTIME_DIR=/run/user/$FL_UID
+        export XDG_RUNTIME_DIR
+        journal --user && return
+    fi
+    absent "there is no $FL_UNIT"
+}
+
+# Of a service under supervisor: from the newest start on.
+service_log() {
+    log=$FL_PREFIX/logs/vllm.log
+    [ -e "$log" ] || absent "there is no $log" || return
+    # shellcheck disable=SC2016 # a script of sed's
+    newest cat "$log" | sed -n -e '/^preflight: start of /{h;d;}' -e 'H' -e '${x;p;}'
+}
+
+supervisor_log() {
+    log=$FL_PREFIX/logs/supervisord.log
+    [ -e "$log" ] || absent "there is no $log" || return
+    newest cat "$log"
+}
+
+failed_units() {
+    [ -d /run/systemd/system ] || absent 'systemd does not run here' || return
+    limit systemctl --no-pager --plain --no-legend --failed || return
+    limit systemctl --no-pager --plain --no-legend --failed | while read -r unit _; do
+        limit systemctl --no-pager --lines=20 status "$unit"
+    done | tail -c "$FL_BYTES"
+}
+
+disks() {
+    set -- /
+    for folder in "$FL_PREFIX" /tmp /var/tmp /var/lib /dev/shm "$FL_HOME"; do
+        [ -d "$folder" ] && set -- "$@" "$folder"
+    done
+    limit df -Pk "$@"
+    limit df -Pi "$@"
+}
+
+nvidia_smi() {
+    has nvidia-smi || absent 'nvidia-smi is not there' || return
+    newest nvidia-smi || return
+    newest nvidia-smi -q
+}
+
+rocm_agents() {
+    has rocminfo || absent 'rocminfo is not there' || return
+    newest rocminfo
+}
+
+main() {
+    read_host kernel fabric_manager service_journal service_log supervisor_log failed_units disks nvidia_smi rocm_agents
+}
+
+# Last of all: a script that was cut on its way runs nothing.
+main

@@ -1,0 +1,156 @@
+"""`doctor --host` and `--apply` on this machine: what is read and kept, what is asked, and who may be changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from provision.models.facts import HostFacts, OperatingSystem, Python
+from provision.models.settings import Connection, Host, Settings
+from provision.pipeline import Request, consult, mend
+from provision.probe import collect
+from provision.remote.local import LocalSession
+from tests.pipeline.test_cli import firstlight
+from verify.doctor.catalog import catalogue
+from verify.doctor.engine import diagnose_texts
+
+PLAYBOOK = Path(__file__).resolve().parents[2] / "playbooks/mend.yml"
+ROLE = PLAYBOOK.parent / "roles/mend/tasks/main.yml"
+BROKEN = "fatal error: Python.h: No such file or directory\n"
+HERE = Host(name="here", connection=Connection(kind="local"), settings=Settings())
+
+
+def test_a_hosts_sources_are_kept_and_absent_ones_are_said(tmp_path: Path) -> None:
+    done = firstlight("doctor", "--host", "localhost", "--json", logs=tmp_path)
+    assert done.returncode in (0, 8), done.stderr
+    [document] = json.loads(done.stdout)
+    absent = {source["name"]: source["absent"] for source in document["sources"]}
+    assert absent["disks"] is None
+    assert absent["last_run"] == "no earlier run worked on it"
+    kept = {path.stem for path in Path(document["folder"]).glob("*.txt")}
+    assert kept == {name for name, reason in absent.items() if reason is None}
+    assert "Available" in (Path(document["folder"]) / "disks.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "name files or --host"),
+        (("x.log", "--host", "localhost"), "name files or --host"),
+        (("x.log", "--apply"), "--apply, --yes and -i are for --host"),
+        (("--host", "localhost", "--facts", "x.json"), "--facts is for files"),
+        (("--host", "nobody"), "nobody"),
+    ],
+)
+def test_wrong_combinations_are_usage(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    done = firstlight("doctor", *arguments, logs=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_log_of_a_service_under_supervisor_begins_with_its_newest_start(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/vllm.log").write_text(
+        f"preflight: start of a pid 7\n{BROKEN}preflight: start of b pid 9\nall well\n"
+    )
+    sources = {
+        source.name: source
+        for source in collect(LocalSession("here", HERE.connection), prefix=str(tmp_path), root=False)
+    }
+    assert sources["service_log"].text == "preflight: start of b pid 9\nall well\n"
+    assert "there is no" in (sources["supervisor_log"].absent or "")
+
+
+def run_folder(logs: Path, name: str, rooms: dict[str, Any], output: str = "") -> None:
+    (logs / name / "install").mkdir(parents=True)
+    (logs / name / "rooms.json").write_text(json.dumps({"here": rooms}))
+    (logs / name / "install" / "ansible.log").write_text(output)
+
+
+def result(room: str, status: str, text: str = "") -> dict[str, Any]:
+    return {"room": room, "status": status, "text": text, "evidence": []}
+
+
+def test_the_newest_run_that_worked_on_a_host_is_evidence_only_where_it_failed(tmp_path: Path) -> None:
+    assert consult.earlier(tmp_path, "here").absent == "no earlier run worked on it"
+    run_folder(tmp_path, "20260101T000000Z", {"install": result("install", "failed", "task x failed")}, BROKEN)
+    run_folder(tmp_path, "20260102T000000Z", {"probe": result("probe", "ok")})
+    told = consult.earlier(tmp_path, "here")
+    assert told.text.splitlines() == ["task x failed", BROKEN.strip()]
+    assert consult.earlier(tmp_path, "elsewhere").absent
+    run_folder(tmp_path, "20260103T000000Z", {"install": result("install", "ok")}, BROKEN)
+    assert consult.earlier(tmp_path, "here").absent == "run 20260103T000000Z did not fail there"
+
+
+def refused(what: str) -> bool:
+    raise AssertionError(f"nobody may be asked: {what}")
+
+
+def request(tmp_path: Path) -> Request:
+    return Request(command="doctor", inventory=tmp_path, limit="here", overrides={}, logs=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("log", "said"),
+    [
+        ("OSError: [Errno 98] Address already in use", "no step of its fix is safe"),
+        ("libtorch_cuda.so: undefined symbol: ncclCommSplit", "no step of its fix is safe"),
+    ],
+)
+def test_what_is_not_safe_is_left_to_a_person(log: str, said: str, tmp_path: Path) -> None:
+    outcome = mend.mend(request(tmp_path), HERE, diagnose_texts({"log": log}).findings, refused)
+    assert outcome
+    assert (outcome.tag, outcome.gone) == (None, False)
+    assert said in outcome.said
+    assert mend.mend(request(tmp_path), HERE, (), refused) is None
+
+
+def test_without_consent_nothing_is_changed_and_the_question_says_what_would_be(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def no(what: str) -> bool:
+        asked.append(what)
+        return False
+
+    outcome = mend.mend(request(tmp_path), HERE, diagnose_texts({"log": BROKEN}).findings, no)
+    assert outcome
+    assert outcome.text() == "python-headers-missing: not gone: nothing was changed: no consent"
+    assert "on here: Install the headers" in asked[0]
+    assert "--tags python-headers" in asked[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tag_that_names_a_system_package_brings_the_hosts_own() -> None:
+    facts = HostFacts(
+        host="here",
+        probed_at="2026-01-01T00:00:00Z",
+        os=OperatingSystem(id="debian", version_id="12", package_manager="apt"),
+        pythons=(Python(path="/usr/bin/python3", version="3.11.2"),),
+    )
+    assert mend.packages("python-headers", facts) == ["python3-dev"]
+    assert mend.packages("cxx-compiler", facts) == ["g++"]
+    assert mend.packages("nvidia-uvm", facts) == []
+
+
+def tags_of(tasks: list[dict[str, Any]]) -> set[str]:
+    return {tag for task in tasks for tag in task.get("tags", [])} - {"always"}
+
+
+def test_every_safe_fix_names_a_tag_of_the_playbook_and_every_tag_is_named() -> None:
+    [play] = yaml.safe_load(PLAYBOOK.read_text())
+    offered = tags_of(play["tasks"]) | tags_of(yaml.safe_load(ROLE.read_text()))
+    safe = [fix for cause in catalogue() for fix in cause.fixes if fix.safe]
+    assert {fix.tag for fix in safe} == offered
+    assert not [fix.text for cause in catalogue() for fix in cause.fixes if fix.tag and not fix.safe]
+    assert not [fix.text for fix in safe if {"reboot", "relogin"} & set(fix.needs)]
+
+
+def test_a_cause_that_may_be_mended_has_a_command_that_tells_whether_it_is_gone() -> None:
+    mended = [cause for cause in catalogue() if any(fix.safe for fix in cause.fixes)]
+    assert mended
+    assert not [cause.id for cause in mended if not cause.check.command]
