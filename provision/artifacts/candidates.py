@@ -112,6 +112,7 @@ def _prepare(candidate: Candidate, stack: Stack, job: Job) -> _Try:
         "settings": job.settings.digest(),
         "own": [source.digest() for source in own],
         "stack": stack.model_dump(mode="json", include={"vllm", "torch", "python", "platform"}),
+        "kernels": [item.model_dump() for item in stack.flashinfer.packages] if stack.flashinfer else [],
         "python": stack.interpreter.version,
         "supervisor": stack.supervisor == "supervisor",
     }

@@ -54,12 +54,14 @@ def target_of(stack: Stack) -> Target:
 
 
 def builds_of(stack: Stack) -> list[Build]:
-    """The fixed ones: vLLM (unless the policy is none) and torch."""
+    """The fixed ones: vLLM (unless the policy is none), torch, and packages of kernels."""
     torch, vllm = stack.torch, stack.vllm
     builds = [Build("torch", _with_variant(torch.version, torch.variant, torch.index), torch.variant, torch.index)]
     if vllm:
         builds.insert(0, Build(vllm.distribution, vllm.version, vllm.variant, vllm.index))
-    return builds
+    variant = vllm.variant if vllm else torch.variant
+    kernels = stack.flashinfer.packages if stack.flashinfer else ()
+    return [*builds, *(Build(item.distribution, item.version, variant, item.index) for item in kernels)]
 
 
 def companions_of(stack: Stack) -> list[str]:

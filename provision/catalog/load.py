@@ -94,6 +94,10 @@ class Catalog:
         return self._rows("cuda", "branch", rows.Branch)
 
     @cached_property
+    def host_compilers(self) -> tuple[rows.HostCompiler, ...]:
+        return self._rows("cuda", "host_compiler", rows.HostCompiler)
+
+    @cached_property
     def driver_offer(self) -> rows.DriverOffer:
         return self._rows("cuda", "offer", rows.DriverOffer)[0]
 
@@ -128,6 +132,14 @@ class Catalog:
     @cached_property
     def flash_sources(self) -> tuple[rows.FlashSource, ...]:
         return self._rows("flash_attn", "sdist", rows.FlashSource)
+
+    @cached_property
+    def flashinfer_kernels(self) -> tuple[rows.FlashInfer, ...]:
+        return self._rows("attention", "flashinfer_kernels", rows.FlashInfer)
+
+    @cached_property
+    def access_groups(self) -> tuple[rows.AccessGroup, ...]:
+        return self._rows("rocm", "access_group", rows.AccessGroup)
 
     @cached_property
     def userspaces(self) -> tuple[rows.Userspace, ...]:

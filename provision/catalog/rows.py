@@ -40,6 +40,10 @@ class Release(Row):
     fa4: bool = False
     flash_commit: str | None = None
     python_locked: tuple[str, ...] = ()
+    torchvision: str | None = None
+    torchaudio: str | None = None
+    flashinfer: str | None = None
+    flashinfer_cubin: bool = False
 
 
 @_row
@@ -129,6 +133,25 @@ class DriverOffer(Row):
 
 
 @_row
+class HostCompiler(Row):
+    """The newest gcc that a toolkit's nvcc compiles with."""
+
+    cuda: str
+    gcc: int
+
+
+@_row
+class FlashInfer(Row):
+    """A distribution that holds prebuilt kernels of FlashInfer, for a range of its releases, and the index that serves it."""
+
+    distribution: str
+    since: str
+    minimum_cuda: str
+    until: str | None = None
+    index: str | None = None
+
+
+@_row
 class NvidiaCard(Row):
     name: str
     ids: tuple[str, ...]
@@ -137,6 +160,8 @@ class NvidiaCard(Row):
     kind: Literal["data-centre", "workstation", "geforce"]
     switched_board: int | None = None
     """Number of cards on the board that has NVSwitches."""
+    subnet_manager: bool = False
+    """Those NVSwitches are run by nvlsm beside the fabric manager, and show on the bus as network cards."""
     module: Literal["open"] | None = None
     """Set where the card needs that module although its architecture does not."""
 
@@ -227,6 +252,13 @@ class Userspace(Row):
     variant: str
     minimum: str
     below: str
+
+
+@_row
+class AccessGroup(Row):
+    """A group of the system whose members may open AMD cards."""
+
+    name: str
 
 
 @_row

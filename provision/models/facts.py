@@ -45,6 +45,8 @@ class User(Record):
     lingering: bool | None = None
     systemd_manager: bool | None = None
     """Whether a systemd of this user runs now (`systemctl --user` answers)."""
+    groups: tuple[str, ...] | None = None
+    """Names of the groups that this login is in; null when they could not be read."""
 
 
 class Cpu(Record):

@@ -77,6 +77,24 @@ class FlashAttnPlan(Record):
     package: FlashAttnPackage | None = None
 
 
+class KernelPackage(Record):
+    """A distribution of prebuilt kernels that goes into the lock beside vLLM."""
+
+    distribution: str
+    version: str
+    index: str | None = None
+    """The vendor's index that serves it; null: the user's default index."""
+
+
+class FlashInferPlan(Record):
+    """Where the kernels of FlashInfer come from, which vLLM on CUDA samples with unless told otherwise."""
+
+    version: str
+    kernels: Literal["compiled", "prebuilt", "off"]
+    """By the host's nvcc at first use; in packages; or none at all: then vLLM samples with its own."""
+    packages: tuple[KernelPackage, ...] = ()
+
+
 class AttentionPlan(Record):
     backend: str
     """Canonical name: FLASH_ATTN, CPU_ATTN ..."""
@@ -102,9 +120,13 @@ class Stack(Record):
     torch: TorchBuild
     driver: DriverPlan | None = None
     fabric_manager: str | None = None
+    subnet_manager: bool = False
+    """Whether nvlsm and the kernel module ib_umad go with the fabric manager."""
     flash_attn: FlashAttnPlan
     attention: AttentionPlan
     """Of backend NO_ATTENTION in a Stack without vLLM."""
+    flashinfer: FlashInferPlan | None = None
+    """Null where the vLLM build brings no FlashInfer."""
     gpus: tuple[int, ...] = ()
     """Indexes of the cards that serve, in PCI order; empty on a host without cards."""
     python: str

@@ -33,6 +33,7 @@ system() {
     say uid "$FL_UID"
     say user "$FL_USER"
     say home "$FL_HOME"
+    say groups "$(id -Gn 2>/dev/null)"
     say prefix "$FL_PREFIX"
     if [ -e "/var/lib/systemd/linger/$FL_USER" ]; then say lingering yes; else say lingering no; fi
     [ -d /run/systemd/system ] && say systemd yes

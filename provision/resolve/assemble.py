@@ -7,7 +7,7 @@ from typing import Literal
 from provision.catalog import catalog
 from provision.catalog.versions import minor, numbers
 from provision.models.stack import AttentionPlan, Stack, TorchBuild, VllmBuild
-from provision.resolve import attention, driver, fabric, flash, interpreter
+from provision.resolve import attention, driver, fabric, flash, flashinfer, interpreter
 from provision.resolve.option import Option
 from provision.resolve.rules.glibc import floor
 from provision.resolve.view import View
@@ -19,6 +19,8 @@ def stack_of(option: Option, view: View) -> Stack:
     assert chosen.interpreter is not None
     machine = view.machine or "x86_64"
     plan = driver.choose(option, view)
+    manager = fabric.version(view, plan)
+    flashinfer_plan = flashinfer.choose(option, view)
     headers = chosen.interpreter.origin == "host" and chosen.lacks_headers
     return Stack(
         vllm=_vllm(option),
@@ -26,9 +28,11 @@ def stack_of(option: Option, view: View) -> Stack:
             version=option.torch.version, variant=option.torch_variant, index=_torch_index(option, machine)
         ),
         driver=plan,
-        fabric_manager=fabric.version(view, plan),
+        fabric_manager=manager,
+        subnet_manager=manager is not None and fabric.subnet_managed(view),
         flash_attn=flash.choose(option, view).plan,
         attention=_attention(option, view),
+        flashinfer=flashinfer_plan.plan if flashinfer_plan else None,
         gpus=tuple(card.index for card in view.used) or tuple(card.index for card in view.amd),
         python=minor(chosen.interpreter.version),
         interpreter=chosen.interpreter,

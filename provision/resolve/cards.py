@@ -16,6 +16,8 @@ from provision.models.facts import HostFacts, NvidiaGpu, PciGpu
 NVIDIA = "10de"
 AMD = "1002"
 GIB = 1024**3
+VGPU = "VGPU"
+"""What nvidia-smi calls the virtualization mode of a guest's share of a card."""
 
 _DECORATION = {"nvidia", "amd", "geforce", "tesla", "quadro", "instinct", "radeon", "generation", "blackwell"}
 _DECORATION |= {"edition", "server", "workstation", "hbm3", "hbm3e", "oam", "accelerator"}
@@ -31,11 +33,16 @@ class Card:
     memory_gib: int | None = None
     row: NvidiaRow | None = field(default=None, compare=False)
     mig: bool = False
+    slices: int = 0
+    """MIG devices on the card."""
+    virtual: bool = False
+    """The card is a vGPU: its driver belongs to the release on the machine below."""
+    persistent: bool | None = None
 
     @property
-    def kind(self) -> tuple[str, str | None, int | None]:
+    def kind(self) -> tuple[str, str | None, int | None, bool]:
         """What makes two cards equal."""
-        return (self.name, self.compute_capability, self.memory_gib)
+        return (self.name, self.compute_capability, self.memory_gib, self.mig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,9 @@ def _from_driver(gpu: NvidiaGpu) -> Card:
         memory_gib=memory,
         row=row,
         mig=gpu.mig_mode == "enabled",
+        slices=gpu.mig_devices,
+        virtual=(gpu.virtualization or "").upper() == VGPU,
+        persistent=gpu.persistence,
     )
 
 
@@ -118,9 +128,9 @@ def _gfx_of(name: str | None) -> str | None:
 
 
 def equal_cards(cards: tuple[Card, ...]) -> tuple[Card, ...]:
-    """The cards of the most numerous kind; of kinds equally numerous the newer, then the larger one."""
+    """The cards of the most numerous kind; of kinds equally numerous the whole before the split, the newer, then the larger one."""
     if not cards:
         return ()
     count = Counter(card.kind for card in cards)
-    best = max(count, key=lambda kind: (count[kind], numbers(kind[1] or "0"), kind[2] or 0, kind[0]))
+    best = max(count, key=lambda kind: (count[kind], not kind[3], numbers(kind[1] or "0"), kind[2] or 0, kind[0]))
     return tuple(card for card in cards if card.kind == best)

@@ -46,7 +46,7 @@ def choose(option: Option, view: View) -> DriverPlan | None:
     if view.platform != "cuda":
         return None
     offer = catalog().driver_offer.version
-    if view.container or not (view.driver_absent or view.policy.driver == "upgrade"):
+    if view.foreign_driver or not (view.driver_absent or view.policy.driver == "upgrade"):
         return _plan("keep", view.driver, view.module)
     if view.driver_absent:
         return _plan("install", offer, module_for(view))

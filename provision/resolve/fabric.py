@@ -6,11 +6,16 @@ from provision.models.stack import DriverPlan
 from provision.resolve.view import View
 
 
+def subnet_managed(view: View) -> bool:
+    """Whether the cards' NVSwitches are of the generation that a subnet manager (nvlsm) runs; the bus shows these as network cards."""
+    return bool(view.cards) and all(card.row is not None and card.row.subnet_manager for card in view.cards)
+
+
 def switched(view: View) -> bool | None:
     """Whether the host has NVSwitches; None when that was not seen and has to be concluded from the cards."""
     if view.platform != "cuda":
         return False
-    return view.nvswitches
+    return None if subnet_managed(view) else view.nvswitches
 
 
 def looks_switched(view: View) -> bool:
@@ -20,8 +25,8 @@ def looks_switched(view: View) -> bool:
 
 
 def version(view: View, plan: DriverPlan | None) -> str | None:
-    """The fabric manager's version: the driver's, to the last digit; None where none is needed or it is the container's host's."""
-    if plan is None or view.container:
+    """The fabric manager's version: the driver's, to the last digit; None where none is needed or it is not this system's."""
+    if plan is None or view.foreign_driver:
         return None
     there = switched(view)
     return plan.version if there or (there is None and looks_switched(view)) else None

@@ -9,7 +9,7 @@ from dataclasses import replace
 from provision.catalog import catalog
 from provision.models.stack import Nearest, Reason
 from provision.resolve import flash, flash_package
-from provision.resolve.cards import equal_cards
+from provision.resolve.cards import Card, equal_cards
 from provision.resolve.judge import Judged, judge_host, judged
 from provision.resolve.policy import Policy
 from provision.resolve.view import View, most_disk
@@ -29,7 +29,7 @@ def upgrade_brings(view: View, best: Judged) -> Reason | None:
     if (
         view.policy.driver != "keep"
         or not view.driver
-        or view.container
+        or view.foreign_driver
         or best.option is None
         or best.option.release is None
     ):
@@ -71,6 +71,8 @@ def _changes(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
     if len({card.kind for card in view.cards}) > 1:
         listed = f"[{', '.join(str(card.index) for card in view.used)}]"
         yield f"with `gpus: {listed}`", {"gpus": listed}, replace(view, cards=view.used)
+    if any(card.mig for card in view.used):
+        yield "with MIG off", {}, replace(view, cards=_whole(view.cards), used=_whole(view.used))
     if view.policy.wants_vllm and view.policy.flash_attn not in {"bundled", "both"}:
         wanted = {"vllm": "none"} if view.policy.attention == "auto" else {"vllm": "none", "attention": "auto"}
         yield "with `vllm: none`", wanted, replace(view, policy=replace(view.policy, vllm="none", attention="auto"))
@@ -100,6 +102,10 @@ def _with_all_cards(view: View) -> View:
     return replace(view, policy=policy, cards=view.present, used=equal_cards(view.present), missing_gpus=())
 
 
+def _whole(cards: tuple[Card, ...]) -> tuple[Card, ...]:
+    return tuple(replace(card, mig=False, slices=0) for card in cards)
+
+
 def _packages(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
     if view.lacking and view.escalates is False:
         if view.sudo:
@@ -108,7 +114,7 @@ def _packages(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
 
 
 def _other_driver(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
-    if view.policy.driver == "keep" and view.driver and not view.container:
+    if view.policy.driver == "keep" and view.driver and not view.foreign_driver:
         yield (
             "with `driver: upgrade`",
             {"driver": "upgrade"},

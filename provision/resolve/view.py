@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Literal
@@ -19,6 +19,7 @@ from provision.models.facts import Disk, HostFacts
 from provision.models.settings import Settings, default_prefix
 from provision.resolve.cards import GIB, AmdCard, Card, amd_cards, equal_cards, nvidia_cards
 from provision.resolve.policy import Policy, policy_of
+from provision.resolve.surroundings import Surroundings, surroundings
 
 Platform = Literal["cpu", "cuda", "rocm"]
 INCOMING = "/var/tmp"  # noqa: S108 - where the controller's bytes arrive on a host
@@ -92,6 +93,15 @@ class View:
     """The version that is installed."""
     container: str | None = None
     container_known: bool = True
+    wsl: bool | None = None
+    around: Surroundings = field(default_factory=Surroundings)
+
+    @property
+    def foreign_driver(self) -> str | None:
+        """Whose the driver is where it cannot be changed from inside: the machine's below a container, or Windows'."""
+        if self.container:
+            return f"container ({self.container})"
+        return "WSL" if self.wsl else None
 
     @cached_property
     def kinds(self) -> tuple[tuple[str, str | None], ...]:
@@ -158,6 +168,8 @@ def view_of(facts: HostFacts, settings: Settings, *, escalates: bool = False) ->
         rocm=facts.amd.rocm_version if facts.amd and platform == "rocm" else None,
         container=facts.container,
         container_known="container" not in facts.unknown,
+        wsl=facts.wsl if platform != "cpu" else None,
+        around=surroundings(facts, settings) if platform != "cpu" else Surroundings(),
     )
     return _with_nvidia(view, facts, cards) if cards else view
 

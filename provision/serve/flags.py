@@ -173,6 +173,8 @@ def _environment(
     }
     if not has("attention", stack.vllm.version):
         values[options()["attention"]["environment_before"]] = stack.attention.flag or stack.attention.backend
+    if stack.flashinfer is not None and stack.flashinfer.kernels == "off":
+        values |= options()["flashinfer"]["off"]
     if devices.platform == "cpu":
         if model.kind == "builtin":
             values["VLLM_CPU_OMP_THREADS_BIND"] = options()["builtin"]["cpu_threads"]

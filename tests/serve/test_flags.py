@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,7 @@ from syrupy.assertion import SnapshotAssertion
 from provision.errors import InventoryError, ServeError
 from provision.models.facts import Memory
 from provision.models.settings import Settings
-from provision.models.stack import Stack
+from provision.models.stack import FlashInferPlan, Stack
 from provision.serve.flags import ServeCommand, serve_command
 from provision.serve.model import BUILTIN, ServedModel
 from tests.serve.conftest import GIB, card, facts, stack
@@ -41,6 +42,19 @@ def test_builtin_on_eight_cards(snapshot: SnapshotAssertion, cuda_stack: Stack) 
 def test_release_before_the_attention_option_is_asked_by_its_variable(snapshot: SnapshotAssertion) -> None:
     old = stack("0.9.1", "cu128", "FLASH_ATTN", "FLASH_ATTN_VLLM_V1")
     assert rendered(serve_command(old, Settings(), facts(card(0)), prefix=PREFIX, model=BUILTIN)) == snapshot
+
+
+def test_flashinfer_without_kernels_samples_nothing(cuda_stack: Stack) -> None:
+    def environment(kernels: Literal["compiled", "off"], **settings: Any) -> dict[str, str]:
+        plan = FlashInferPlan(version="0.7.0.post1", kernels=kernels)
+        chosen = cuda_stack.model_copy(update={"flashinfer": plan})
+        command = serve_command(chosen, Settings(**settings), facts(card(0)), prefix=PREFIX, model=BUILTIN)
+        return command.environment
+
+    name = "VLLM_USE_FLASHINFER_SAMPLER"
+    assert environment("off")[name] == "0"
+    assert name not in environment("compiled")
+    assert environment("off", env={name: "1"})[name] == "1"
 
 
 def test_model_of_the_users_with_every_setting(snapshot: SnapshotAssertion, cuda_stack: Stack) -> None:

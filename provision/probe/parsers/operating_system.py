@@ -84,4 +84,5 @@ def user(output: Output, unknown: dict[str, str]) -> User:
         passwordless_sudo=_YES_NO.get(sudo.value("passwordless") or "") if sudo.ok else None,
         lingering=_YES_NO.get(system.value("lingering") or ""),
         systemd_manager=bool(system.values("systemd_user")) if system.ok else None,
+        groups=tuple((system.value("groups") or "").split()) or None,
     )

@@ -15,17 +15,20 @@ def judge(option: Option, view: View) -> Iterator[Verdict]:
     version = fabric.version(view, plan)
     if plan is None or version is None:
         return
-    if view.nvswitches is None:
+    if fabric.switched(view) is None:
         yield assume(f"{len(view.cards)} cards of {view.cards[0].name} sit on a board with NVSwitches")
     if view.fabric_manager and view.fabric_manager != version:
         text = f"fabric manager {view.fabric_manager} is installed; it must be {version}, the driver's own version"
         yield warn(text, source=SOURCE, installed=view.fabric_manager, needed=version)
-    yield accept(f"fabric manager {version}, equal to the driver", source=SOURCE, driver=plan.version)
+    if fabric.subnet_managed(view) and view.around.umad is False:
+        yield warn("nvlsm talks to these NVSwitches through ib_umad, which is not loaded", source=SOURCE, ib_umad=False)
+    beside = ", with nvlsm and ib_umad" if fabric.subnet_managed(view) else ""
+    yield accept(f"fabric manager {version}, equal to the driver{beside}", source=SOURCE, driver=plan.version)
 
 
 RULE = Rule(
     "fabric-manager",
     "The fabric manager equals the driver to the last digit.",
-    ("nvidia.nvswitches", "nvidia.driver_version"),
+    ("nvidia.nvswitches", "nvidia.driver_version", "nvidia.fabric_manager_version", "kernel_modules"),
     judge,
 )

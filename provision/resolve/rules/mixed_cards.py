@@ -13,9 +13,6 @@ def judge(view: View) -> Iterator[Verdict]:
         others = ", ".join(f"{count}x {name}" for name, count in Counter(card.name for card in left).items())
         text = f"{len(view.used)}x {view.used[0].name} serve; left out: {others} (their limits count all the same)"
         yield warn(text, used=[card.index for card in view.used], left_out=[card.index for card in left])
-    partitioned = [card.index for card in view.cards if card.mig]
-    if partitioned:
-        yield warn(f"MIG is on for card {', '.join(map(str, partitioned))}", mig=partitioned)
     for name in dict.fromkeys(card.name for card in view.cards if card.row is None):
         yield assume(f"{name} is not in the catalog: planned by its compute capability alone")
 

@@ -1,0 +1,30 @@
+"""In a container or under WSL the driver is that of the machine below: it must be visible, and it stays."""
+
+from collections.abc import Iterator
+
+from provision.resolve.rules.base import HostRule, Verdict, accept, assume, reject
+from provision.resolve.view import View
+
+SOURCE = "docs.nvidia.com/cuda/wsl-user-guide: no Linux driver is to be installed within WSL; github.com/NVIDIA/nvidia-container-toolkit"
+
+
+def judge(view: View) -> Iterator[Verdict]:
+    if view.platform != "cuda":
+        return
+    whose = view.foreign_driver
+    facts = {"container": view.container, "wsl": view.wsl}
+    if whose and view.driver_absent:
+        text = f"this is a {whose} without a visible NVIDIA driver, and a driver cannot be installed from inside"
+        yield reject(text, source=SOURCE, **facts, driver=None)
+    elif whose:
+        yield accept(f"in a {whose} the driver is left as it is", source=SOURCE, **facts)
+    elif not view.container_known:
+        yield assume("the host is no container")
+
+
+RULE = HostRule(
+    "foreign-driver",
+    "In a container or under WSL the driver is that of the machine below, and stays.",
+    ("container", "wsl", "nvidia"),
+    judge,
+)

@@ -1,0 +1,37 @@
+"""With Secure Boot on, a kernel module that is built on the host loads only when its key is enrolled at the console."""
+
+from collections.abc import Iterator
+
+from provision.resolve import driver
+from provision.resolve.option import Option
+from provision.resolve.rules.base import Rule, Verdict, accept, assume, warn
+from provision.resolve.view import View
+
+SOURCE = (
+    "docs.nvidia.com/datacenter/tesla/driver-installation-guide, Secure Boot; github.com/lcp/mokutil issues 61 and 69"
+)
+
+
+def judge(option: Option, view: View) -> Iterator[Verdict]:
+    plan = driver.choose(option, view)
+    if plan is None or plan.action == "keep":
+        return
+    on = view.around.secure_boot
+    if on is None:
+        yield assume("Secure Boot is off, or the key that signs the driver's module is enrolled")
+    elif on:
+        text = (
+            f"Secure Boot is on: the module of driver {plan.version} loads only after its key is enrolled "
+            "(`mokutil --import`, then once at the console while the host boots), or with Secure Boot off"
+        )
+        yield warn(text, source=SOURCE, secure_boot=True, action=plan.action)
+    else:
+        yield accept("Secure Boot is off: the driver's module needs no enrolled key", source=SOURCE, secure_boot=False)
+
+
+RULE = Rule(
+    "secure-boot",
+    "A driver that is installed under Secure Boot has a key that the firmware knows.",
+    ("secure_boot", "settings.driver"),
+    judge,
+)

@@ -1,0 +1,30 @@
+"""What uv is asked for: fixed builds by name and place."""
+
+from __future__ import annotations
+
+from packaging.version import Version
+
+from provision.artifacts.listing import Place
+from provision.artifacts.request import Source, builds_of, make_request, target_of
+from provision.models.stack import FlashInferPlan, KernelPackage
+from tests.artifacts.stacks import make_stack
+
+VENDOR = "https://kernels.example/whl/cu130"
+
+
+def test_prebuilt_kernels_are_fixed_builds_each_from_its_own_index() -> None:
+    packages = (
+        KernelPackage(distribution="flashinfer-cubin", version="0.7.0.post1"),
+        KernelPackage(distribution="flashinfer-jit-cache", version="0.7.0.post1", index=VENDOR),
+    )
+    plan = FlashInferPlan(version="0.7.0.post1", kernels="prebuilt", packages=packages)
+    stack = make_stack(None, None).model_copy(update={"flashinfer": plan})
+    builds = {build.name: build for build in builds_of(stack)}
+    assert (builds["flashinfer-cubin"].vendor, builds["flashinfer-jit-cache"].vendor) == (None, VENDOR)
+    place = Place(VENDOR)
+    found = Version("0.7.0.post1+cpu")
+    assert builds["flashinfer-jit-cache"].fits(found, place)
+    request = make_request(stack, target_of(stack), {"flashinfer-jit-cache": Source(place, found)}, {})
+    assert "flashinfer-cubin==0.7.0.post1" in request.requirements
+    assert "flashinfer-jit-cache==0.7.0.post1+cpu" in request.requirements
+    assert request.pins == (("flashinfer-jit-cache", VENDOR),)
