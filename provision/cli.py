@@ -319,11 +319,12 @@ VERIFY_USAGE_EXIT = 64
 def main() -> None:
     """Run a command; expected failures end as text, hint and exit code, never as a traceback."""
     from provision.errors import Exit, FirstlightError  # noqa: PLC0415 - beside the handler that needs them
+    from provision.redact import redact  # noqa: PLC0415 - beside the handler that needs them
 
     try:
         app(prog_name="firstlight")
     except FirstlightError as error:
-        sys.stderr.write(error.render() + "\n")
+        sys.stderr.write(redact(error.render()) + "\n")
         raise SystemExit(_usage(error.exit_code)) from None
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")

@@ -3,6 +3,7 @@
 logs/RUN/
   run.json               who, when, the command, the process
   events.jsonl           one line an event, appended as it happens
+  changes.jsonl          one line for everything that changed a host, appended as it happens
   rooms.json             how each room ended for each host
   inventory.json         hosts and settings as validated
   facts/HOST.json        probe
@@ -33,6 +34,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from provision import __version__
+from provision.redact import redact, scrub
+
+TEXT_AT_MOST = 8000
+"""Characters of a command or of what it printed that a record keeps."""
 
 
 def utc_now() -> str:
@@ -91,6 +96,15 @@ def is_at_work(header: dict[str, Any]) -> bool:
     return start is not None and header.get("pid_start", start) == start
 
 
+def bounded(text: str, limit: int = TEXT_AT_MOST) -> str:
+    """A text of at most about `limit` characters: more of its end than of its beginning, and how much is left out."""
+    redacted = redact(text)  # as a whole: a secret that is cut in two is found by nobody
+    if len(redacted) <= limit:
+        return redacted
+    head, tail = limit // 4, limit - limit // 4
+    return f"{redacted[:head]}\n[{len(redacted) - limit} characters left out]\n{redacted[-tail:]}"
+
+
 class Run:
     """One walk through the rooms, as a folder. Safe to use from several threads."""
 
@@ -98,6 +112,7 @@ class Run:
         self.folder = folder
         self.name = folder.name
         self._lock = Lock()
+        self._who = identity()
         self._started = time.monotonic()
 
     @classmethod
@@ -129,14 +144,28 @@ class Run:
     def write(self, name: str, value: BaseModel | dict[str, Any] | list[Any]) -> Path:
         """Write a record or plain value as JSON, whole or not at all; returns its path."""
         path = self.path(name)
-        text = value.model_dump_json(indent=2) if isinstance(value, BaseModel) else json.dumps(value, indent=2)
-        write_atomically(path, text + "\n")
+        # through pydantic's own JSON: a number that JSON cannot hold is null there
+        plain = json.loads(value.model_dump_json()) if isinstance(value, BaseModel) else value
+        write_atomically(path, json.dumps(scrub(plain), indent=2) + "\n")
         return path
 
     def event(self, kind: str, *, host: str | None = None, room: str | None = None, **data: Any) -> None:
-        """Append one event; the line is written in one call, so that readers and a crash never split it."""
-        line = json.dumps({"at": utc_now(), "kind": kind, "host": host, "room": room, **data}, default=str)
-        with self._lock, self.path("events.jsonl").open("a", encoding="utf-8") as file:
+        """Append one event."""
+        self._append("events.jsonl", {"kind": kind, "host": host, "room": room, **data})
+
+    def change(self, how: str, *, host: str, output: str = "", **data: Any) -> None:
+        """Append what changed a host, or may have: who asked, what was done, how it ended, what it said.
+
+        Of a long text the beginning and the end are kept, `TEXT_AT_MOST` characters in all.
+        """
+        who = {"user": self._who["user"], "controller": self._who["controller"]}
+        kept = {key: bounded(value) if isinstance(value, str) else value for key, value in data.items()}
+        self._append("changes.jsonl", {"host": host, "by": who, "how": how, **kept, "output": bounded(output)})
+
+    def _append(self, name: str, record: dict[str, Any]) -> None:
+        """One line in one call, so that readers and a crash never split it; it is with the system when this returns."""
+        line = json.dumps(scrub(json.loads(json.dumps({"at": utc_now(), **record}, default=str))))
+        with self._lock, self.path(name).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def events(self) -> Iterator[dict[str, Any]]:

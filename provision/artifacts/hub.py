@@ -19,6 +19,7 @@ from provision.artifacts.user_index import ClientSettings
 from provision.artifacts.wheelhouse import Store
 from provision.errors import StageError
 from provision.models.staged import StagedFile
+from provision.redact import remember
 
 if TYPE_CHECKING:
     import httpx
@@ -152,7 +153,7 @@ def _token(token_file: str | None) -> str | None:
     if token_file is None:
         return None
     try:
-        return Path(token_file).expanduser().read_text(encoding="utf-8").strip()
+        return remember(Path(token_file).expanduser().read_text(encoding="utf-8").strip())
     except OSError as error:
         raise StageError(
             f"the hub token's file `{token_file}` cannot be read: {error.strerror}",

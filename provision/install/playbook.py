@@ -14,6 +14,7 @@ from typing import Any
 
 from provision.errors import InstallError
 from provision.install.environment import EMPTY_CONFIG, ansible_settings, kept, runner_additions
+from provision.redact import redact
 
 PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 GRACE_S = 15.0
@@ -106,7 +107,8 @@ def run_playbook(
     runner = Runner(config, event_handler=handle, cancel_callback=cancellation.must_kill)
     runner.run()
     output = Path(config.artifact_dir) / "stdout"
-    text = _ESCAPES.sub("", output.read_text(encoding="utf-8", errors="replace")) if output.exists() else ""
+    said = output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
+    text = redact(_ESCAPES.sub("", said))
     log.write_text(text, encoding="utf-8")
     shutil.rmtree(config.artifact_dir, ignore_errors=True)
     tail = " / ".join(line.strip() for line in text.splitlines()[-3:] if line.strip())

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from provision.install.change import described
 from provision.install.hosts_file import render, render_secrets
 from provision.install.outcome import Outcome
 from provision.install.playbook import Cancellation, run_playbook
@@ -38,7 +39,8 @@ def install(
 ) -> dict[str, RoomResult]:
     """Run a playbook (install, serve, rollback, stop, uninstall, mend) on all targets at once; a host that fails stops no other.
 
-    With `tags` only the tasks that have one of them. Writes install/hosts.yml, install/tasks.jsonl and install/ansible.log into the run's folder. Called in the main
+    With `tags` only the tasks that have one of them. Writes install/hosts.yml, install/tasks.jsonl and install/ansible.log
+    into the run's folder, and into its changes.jsonl each task that changed a host, or failed, as soon as it ended. Called in the main
     thread, Ctrl-C, SIGTERM and SIGHUP end the playbook in order and the results say `interrupted`; `cancelled` does
     the same from anywhere.
 
@@ -49,7 +51,7 @@ def install(
     path = run.path(HOSTS_FILE)
     write_atomically(path, render(targets, path=str(path)))
     outcomes = {target.host.name: Outcome(target.host.name) for target in targets}
-    recorder = _Recorder(run, outcomes, progress or (lambda *_: None))
+    recorder = _Recorder(run, playbook, outcomes, progress or (lambda *_: None))
     with tempfile.TemporaryDirectory(prefix="firstlight-") as folder, remembered_signals() as signalled:
         inventories = [path, *_secrets_file(targets, Path(folder))]
         cancellation = Cancellation(lambda: signalled() or cancelled())
@@ -89,9 +91,11 @@ def _secrets_file(targets: Sequence[Target], folder: Path) -> list[Path]:
 
 
 class _Recorder:
-    """Each event to the outcome of its host, to whoever watches, and to tasks.jsonl."""
+    """Each event to the outcome of its host, to whoever watches, to tasks.jsonl, and what changed a host to changes.jsonl."""
 
-    def __init__(self, run: Run, outcomes: dict[str, Outcome], progress: Progress) -> None:
+    def __init__(self, run: Run, playbook: str, outcomes: dict[str, Outcome], progress: Progress) -> None:
+        self._run = run
+        self._playbook = playbook
         self._path = run.path(TASKS_FILE)
         self._outcomes = outcomes
         self._progress = progress
@@ -113,6 +117,8 @@ class _Recorder:
         elif kind in _ENDINGS:
             outcome.ended(kind, data)
             self._append(kind, data)
+            if (change := described(kind, data)) is not None:
+                self._run.change("ansible", host=outcome.host, playbook=self._playbook, **change)
 
     def _append(self, kind: str, data: dict[str, Any]) -> None:
         result = data.get("res") or {}

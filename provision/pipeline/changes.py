@@ -86,6 +86,7 @@ def take_hold(walk: Walk, room: RoomName, hosts: Sequence[Host]) -> None:
     for name, held in walk.each(room, new, call, deadline_s=HOLD_DEADLINE_S).items():
         walk.held.add(name)
         walk.run.event("held", host=name, room=room)
+        walk.run.change("lock", host=name, path=f"{walk.places[name].prefix}/lock", changed=True)
         walk.stack.enter_context(held)
 
 
@@ -247,6 +248,8 @@ def prove(
 
     for name, record in walk.each("serve", hosts, call, deadline_s=PROVE_DEADLINE_S + 60).items():
         walk.run.write(f"serve/{name}.json", record)
+        if record.ready:
+            walk.run.change("proof", host=name, path=f"{walk.places[name].prefix}/verify/ready.json", changed=True)
         if not record.ready:
             walk.failures.add(Exit.RED)
         walk.record(

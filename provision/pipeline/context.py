@@ -19,6 +19,7 @@ from provision.models.settings import Host, Inventory
 from provision.models.stack import Plan
 from provision.models.staged import Staged
 from provision.remote import Session, Task, fan_out, open_session
+from provision.remote.recorded import RecordedSession
 from provision.report.live import Progress
 from provision.run import Run
 
@@ -87,7 +88,7 @@ class Walk:
         """The host's session, opened when first asked for and closed with the walk."""
         with self._lock:
             if host.name not in self._sessions:
-                session = open_session(host)
+                session = RecordedSession(open_session(host), self.run.change)
                 self._sessions[host.name] = session
                 self.stack.callback(session.close)
             return self._sessions[host.name]

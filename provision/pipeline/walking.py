@@ -16,6 +16,7 @@ from provision.models.settings import Inventory
 from provision.pipeline import Request, changes, checks, failures, packages, rooms
 from provision.pipeline.context import Walk
 from provision.pipeline.signals import as_interrupt
+from provision.redact import remember
 from provision.report import summarise
 from provision.report import write as write_summary
 from provision.report.live import open_progress
@@ -57,8 +58,13 @@ def read_inventory(request: Request) -> Inventory:
     """
     overrides = dict(request.overrides)
     if request.become_password is not None:
-        overrides |= {"become": True, "become_password": request.become_password}
-    return load(request.inventory, limit=request.limit, overrides=overrides)
+        overrides |= {"become": True, "become_password": remember(request.become_password)}
+    inventory = load(request.inventory, limit=request.limit, overrides=overrides)
+    for connection in (host.connection for host in inventory.hosts):
+        for secret in (connection.password, connection.become_password):
+            if secret is not None:
+                remember(secret.get_secret_value())
+    return inventory
 
 
 @contextmanager

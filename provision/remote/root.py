@@ -10,6 +10,7 @@ from pathlib import Path
 
 from provision.errors import RemoteCommandError
 from provision.models.settings import Connection
+from provision.redact import remember
 
 GRACE_S = 5
 """How much longer the host's own limit is than ours: it only ends what nobody waits for any more."""
@@ -55,7 +56,7 @@ def become_password(connection: Connection) -> str | None:
     if connection.become_password_file is None:
         return None
     try:
-        return Path(connection.become_password_file).read_text(encoding="utf-8").partition("\n")[0]
+        return remember(Path(connection.become_password_file).read_text(encoding="utf-8").partition("\n")[0])
     except OSError as error:
         raise RemoteCommandError(
             f"the sudo password file {connection.become_password_file} cannot be read: {error.strerror}",

@@ -22,7 +22,7 @@ from provision.models.records import (
     ServeRecord,
     Summary,
 )
-from provision.redact import MASK, redact, scrub
+from provision.redact import MASK, redact, remember, scrub
 from provision.report import jsonform, markdown, phrases, text
 from provision.report.layout import COLUMNS, clean, duration, fold_names, table, wrap
 from provision.report.shell import command
@@ -193,6 +193,8 @@ SECRET = "Zq7Rk2Lw9Xv4Bn6T"
         f"used hf_{SECRET} to fetch",
         f"password: {SECRET}",
         f"become_password = '{SECRET}'",
+        f"vllm serve --api-key {SECRET} --port 8000",
+        f"git clone https://{SECRET}{SECRET}@code.example.net/x",
         f"-----BEGIN OPENSSH PRIVATE KEY-----\n{SECRET}",
     ],
 )
@@ -211,6 +213,8 @@ def test_what_looks_like_a_secret_is_masked(said: str) -> None:
         "hash sha256:f072f4d804ea359e4eaf198b1af7a8b0943881a87f31bb764f8bf219bb9419e0 does not fit",
         "max_new_tokens=32",
         "token file: /home/ops/.token",
+        "--api-key --port 8000",
+        "git clone https://ops@code.example.net/x",
     ],
 )
 def test_what_is_no_secret_stays(said: str) -> None:
@@ -221,6 +225,20 @@ def test_secrets_are_masked_at_any_depth() -> None:
     value: Any = {"evidence": [{"env": {"HF_TOKEN": SECRET, "PORT": "8000"}}], "api_key": SECRET}
     assert SECRET not in json.dumps(scrub(value))
     assert scrub(value)["evidence"][0]["env"]["PORT"] == "8000"
+
+
+def test_the_value_of_an_option_is_masked_among_arguments() -> None:
+    argv = ["vllm", "serve", "--api-key", SECRET, "--port", "8000"]
+    assert scrub(argv) == ["vllm", "serve", "--api-key", MASK, "--port", "8000"]
+    assert scrub(["--api-key", "--port"]) == ["--api-key", "--port"]
+
+
+def test_a_secret_that_was_read_is_masked_whatever_it_looks_like() -> None:
+    assert redact("sesam open, said correct horse") == "sesam open, said correct horse"
+    remember("correct horse")
+    remember("cat")
+    assert redact("sesam open, said correct horse; a cat") == f"sesam open, said {MASK}; a cat"
+    assert scrub({"correct horse": ["no correct horse"]}) == {MASK: [f"no {MASK}"]}
 
 
 def test_published_schema_is_the_model() -> None:

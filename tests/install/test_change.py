@@ -1,0 +1,129 @@
+"""changes.jsonl: what a task did to a host, as evidence."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.install.change import described
+from provision.install.playbook import PLAYBOOKS
+from provision.run import TEXT_AT_MOST, Run, bounded
+from tests.install.conftest import Site
+
+
+def event(result: dict[str, Any], **data: Any) -> dict[str, Any]:
+    return {
+        "host": "a",
+        "role": "base",
+        "task": "Do it",
+        "task_action": "ansible.builtin.command",
+        "res": result,
+        **data,
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "result"),
+    [("runner_on_ok", {"changed": False, "rc": 0}), ("runner_on_skipped", {"changed": True}), ("runner_on_ok", {})],
+)
+def test_what_changed_nothing_is_no_change(kind: str, result: dict[str, Any]) -> None:
+    assert described(kind, event(result)) is None
+
+
+def test_a_command_with_its_end_and_its_words() -> None:
+    result = {
+        "changed": True,
+        "rc": 0,
+        "cmd": ["sh", "-c", "echo it's done"],
+        "stdout": "it's done\n",
+        "stderr": "warning",
+    }
+    found = described("runner_on_ok", event(result, duration=1.25))
+    assert found is not None
+    assert found["command"] == """sh -c 'echo it'"'"'s done'"""
+    assert (found["changed"], found["exit_code"], found["seconds"]) == (True, 0, 1.25)
+    assert found["output"] == "it's done\nwarning"
+
+
+@pytest.mark.parametrize("kind", ["runner_on_failed", "runner_on_unreachable"])
+def test_what_failed_may_have_changed_something(kind: str) -> None:
+    found = described(kind, event({"msg": "no space left", "rc": 28, "changed": False}))
+    assert found is not None
+    assert (found["changed"], found["exit_code"], found["output"]) == (None, 28, "no space left")
+
+
+def test_a_module_by_its_arguments() -> None:
+    arguments = {"name": "firstlight-vllm.service", "state": "restarted", "enabled": True, "masked": None}
+    found = described("runner_on_ok", event({"changed": True, "invocation": {"module_args": arguments}}))
+    assert found is not None
+    assert found["command"] == "name=firstlight-vllm.service state=restarted enabled=True"
+    assert found["exit_code"] is None
+
+
+def test_a_raw_task_by_its_text_in_the_role() -> None:
+    path = f"{PLAYBOOKS}/roles/undo/tasks/10_remove.yml:3"
+    task = event({"changed": True, "rc": 0}, task="Remove service, environments, account and folders", task_path=path)
+    found = described("runner_on_ok", task)
+    assert found is not None
+    assert "remove.sh" in found["command"]
+    assert found["source"] == "playbooks/roles/undo/tasks/10_remove.yml:3"
+
+
+def test_of_a_long_text_beginning_and_end_are_kept() -> None:
+    text = bounded("begin" + "x" * 3 * TEXT_AT_MOST + "end")
+    assert text.startswith("begin")
+    assert text.endswith("end")
+    assert f"[{2 * TEXT_AT_MOST + 8} characters left out]" in text
+    assert bounded("short") == "short"
+
+
+def test_a_secret_that_the_cut_would_halve_is_masked_first() -> None:
+    secret = "Zq7Rk2Lw9Xv4Bn6T" * 4
+    head = "x" * (TEXT_AT_MOST // 4 - 20)
+    assert "Zq7Rk2Lw" not in bounded(f"{head} token={secret} " + "y" * 2 * TEXT_AT_MOST)
+
+
+def lines(run: Run) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in run.path("changes.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_an_installation_is_on_record_and_one_that_changes_nothing_leaves_none(site: Site) -> None:
+    site.send()
+    assert site.play("install").changed
+    found = lines(site.latest)
+    assert [(line["role"], line["task"], line["exit_code"]) for line in found] == [
+        ("base", "Install missing operating system packages", 0),
+        ("base", "Lay out folders and tools", 0),
+        ("environment", "Build the environment", 0),
+        ("model", "Make the built-in model", 0),
+    ]
+    header = json.loads(site.latest.path("run.json").read_text())
+    for line in found:
+        assert line["by"] == {"user": header["user"], "controller": os.uname().nodename}
+        assert (line["host"], line["playbook"], line["how"], line["changed"]) == (site.name, "install", "ansible", True)
+        assert line["command"]
+        assert line["source"].startswith("playbooks/roles/")
+    assert "alpha==1.0" in found[2]["output"]
+    assert not site.play("install").changed
+    assert not site.latest.path("changes.jsonl").exists()
+
+
+def test_each_is_on_disk_when_its_task_has_ended(site: Site) -> None:
+    """What a run that is killed in its next task leaves behind."""
+    site.send()
+    kept: dict[str, int] = {}
+
+    def watch(_: str, task: str) -> None:
+        path = Path(site.folder / "logs" / "latest" / "changes.jsonl")
+        kept[task] = len(path.read_text().splitlines()) if path.exists() else 0
+
+    from provision.install import Target, install
+
+    install(site.run(), [Target(site.host(), site.variables)], progress=watch)
+    assert kept["Build the environment"] == 2
+    assert kept["Make the built-in model"] == 3
+    assert kept["Verify that the model is whole"] == 4
