@@ -82,3 +82,9 @@ class InstallError(FirstlightError):
 
 class ServeError(FirstlightError):
     """The service did not come up, or did not answer as it must."""
+
+
+class ModelError(FirstlightError):
+    """A model's files are not those of a model that can be served."""
+
+    exit_code = Exit.USAGE

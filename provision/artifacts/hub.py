@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from provision.redact import remember
 if TYPE_CHECKING:
     import httpx
 
+_WEIGHTS = (".safetensors", ".bin")
 _DEFAULT_ENDPOINT = "https://huggingface.co"
 _KEPT = {".json", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".safetensors", ".bin"}
 """What vLLM reads of a model's repository."""
@@ -56,22 +58,14 @@ def hub_files(
 
     Raises StageError when the hub does not answer, does not know the model, wants a token, or serves a wrong file.
     """
-    endpoint = os.environ.get("HF_ENDPOINT", _DEFAULT_ENDPOINT).rstrip("/")
-    key = hashlib.sha256(f"{endpoint}\0{model}".encode()).hexdigest()[:32]
+    key = model_key(model)
     known = None if refresh else store.recall("models", key)
-    token = _token(token_file)
-
-    def client() -> httpx.Client:
-        opened = open_client(settings)
-        if token:
-            opened.headers["Authorization"] = f"Bearer {token}"
-        return opened
-
+    client = _clients(token_file, settings)
     if known:
         files = [HubFile(**row) for row in known["files"]]
     else:
         with client() as opened:
-            files = _Hub(opened, endpoint, model).files(store)
+            files = _Hub(opened, endpoint(), model).files(store)
     paths = fetch_all(store, files, client, what="model", progress=progress)
     if not known:
         store.remember("models", key, {"model": model, "files": [asdict(file) for file in files]})
@@ -81,6 +75,37 @@ def hub_files(
     ]
 
 
+def hub_description(model: str, token_file: str | None, settings: ClientSettings) -> dict[str, Any]:
+    """What the hub says of a model before its weights are fetched: `config`, `parameters` by number format, `bytes` of the weights.
+
+    Raises StageError when the hub does not answer, does not know the model, or wants a token.
+    """
+    with _clients(token_file, settings)() as opened:
+        return _Hub(opened, endpoint(), model).description()
+
+
+def endpoint() -> str:
+    """The hub's address: HF_ENDPOINT, else the public one."""
+    return os.environ.get("HF_ENDPOINT", _DEFAULT_ENDPOINT).rstrip("/")
+
+
+def model_key(model: str) -> str:
+    """Under which the wheelhouse remembers what a hub says of a model."""
+    return hashlib.sha256(f"{endpoint()}\0{model}".encode()).hexdigest()[:32]
+
+
+def _clients(token_file: str | None, settings: ClientSettings) -> Callable[[], httpx.Client]:
+    token = _token(token_file)
+
+    def client() -> httpx.Client:
+        opened = open_client(settings)
+        if token:
+            opened.headers["Authorization"] = f"Bearer {token}"
+        return opened
+
+    return client
+
+
 class _Hub:
     def __init__(self, client: httpx.Client, endpoint: str, model: str) -> None:
         self._client, self._endpoint = client, endpoint
@@ -88,14 +113,32 @@ class _Hub:
         self._revision = revision or "main"
 
     def files(self, store: Store) -> list[HubFile]:
-        listing = self._get(f"/api/models/{self._model}/revision/{quote(self._revision, safe='')}?blobs=true").json()
-        wanted = [
-            row
-            for row in listing["siblings"]
-            if row["rfilename"] in _needed([row["rfilename"] for row in listing["siblings"]])
-        ]
+        listing, wanted = self._listed()
         store.require_space(sum(row.get("size") or 0 for row in wanted), f"model `{self._model}`")
         return [self._file(row, str(listing["sha"]), store) for row in wanted]
+
+    def description(self) -> dict[str, Any]:
+        listing, wanted = self._listed()
+        config = next((row for row in wanted if row["rfilename"] == "config.json"), None)
+        if config is None:
+            raise StageError(
+                f"`{self._model}` has no config.json",
+                hint="name a model in the format of transformers, with safetensors",
+            )
+        address = f"/{self._model}/resolve/{listing['sha']}/config.json"
+        weights = [row for row in wanted if row["rfilename"].endswith(_WEIGHTS)]
+        return {
+            "config": self._get(address).json(),
+            "parameters": (listing.get("safetensors") or {}).get("parameters") or {},
+            "bytes": sum(row.get("size") or (row.get("lfs") or {}).get("size") or 0 for row in weights),
+        }
+
+    def _listed(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """What the hub says of the revision, and of each file that is needed."""
+        address = f"/api/models/{self._model}/revision/{quote(self._revision, safe='')}?blobs=true"
+        listing = self._get(address).json()
+        needed = _needed([row["rfilename"] for row in listing["siblings"]])
+        return listing, [row for row in listing["siblings"] if row["rfilename"] in needed]
 
     def _file(self, row: dict[str, Any], commit: str, store: Store) -> HubFile:
         path = str(row["rfilename"])

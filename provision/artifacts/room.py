@@ -91,6 +91,8 @@ class DiskNeed(Record):
     """Where files arrive: all staged files."""
     prefix: int
     """Where they are installed: the environment, a managed interpreter unpacked, the model."""
+    moved: int = 0
+    """Of both, what is moved from the one to the other: on one disk it needs its room once."""
 
 
 _UNPACKED_INTERPRETER = 4
@@ -105,7 +107,7 @@ def disk_needed(staged: Staged) -> DiskNeed:
     installed = (
         staged.environment_bytes + _UNPACKED_INTERPRETER * by_kind["interpreter"] + by_kind["tool"] + by_kind["model"]
     )
-    return DiskNeed(incoming=sum(file.size for file in staged.files), prefix=installed)
+    return DiskNeed(incoming=sum(file.size for file in staged.files), prefix=installed, moved=by_kind["model"])
 
 
 def _accepted(resolution: Resolution) -> list[tuple[Candidate, Stack]]:

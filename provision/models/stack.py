@@ -115,6 +115,30 @@ class Interpreter(Record):
     """On the host; null for a managed one, which goes under the prefix."""
 
 
+class ModelPlan(Record):
+    """How a model lies on the host. Sizes of a device are those of the one that takes most; null where they are not computed."""
+
+    name: str
+    architecture: str
+    weights_bytes: int
+    """Of the whole model."""
+    tensor_parallel: int
+    pipeline_parallel: int
+    data_parallel: int
+    own_max_model_len: int
+    """The longest context the model was made for, in tokens."""
+    max_model_len: int | None = None
+    """The context it is served with, in tokens."""
+    device_weights_bytes: int
+    device_overhead_bytes: int
+    """Activations, graphs, context: estimated."""
+    device_cache_bytes: int | None = None
+    cache_tokens: int | None = None
+    """Tokens that the key-value cache holds, as vLLM's log counts them."""
+    flags: tuple[str, ...] = ()
+    """What `vllm serve` is told of all this."""
+
+
 class Stack(Record):
     vllm: VllmBuild | None
     torch: TorchBuild
@@ -137,6 +161,8 @@ class Stack(Record):
     system_packages: tuple[str, ...] = ()
     """Neutral names of catalog/system.toml (`libnuma`, `cxx-compiler`) that the host lacks."""
     supervisor: Literal["systemd", "systemd-user", "supervisor"] = "systemd"
+    model: ModelPlan | None = None
+    """Null for the built-in model, which fits wherever a service does."""
 
 
 class Reason(Record):

@@ -96,7 +96,13 @@ def _send(walk: Walk) -> None:
     for host in walk.working():
         try:
             need = disk_needed(walk.staged[host.name])
-            require_room(walk.facts[host.name], walk.desired[host.name], incoming=need.incoming, prefix=need.prefix)
+            require_room(
+                walk.facts[host.name],
+                walk.desired[host.name],
+                incoming=need.incoming,
+                prefix=need.prefix,
+                moved=need.moved,
+            )
         except FirstlightError as error:
             walk.fail(host.name, "install", error)
 
@@ -129,8 +135,8 @@ def missing_files(desired: Desired, facts: HostFacts, files: Sequence[StagedFile
     return [file for file in files if file.kind not in unneeded]
 
 
-def require_room(facts: HostFacts, desired: Desired, *, incoming: int, prefix: int) -> None:
-    """Refuse before anything is sent when the disks cannot hold it; sizes in bytes.
+def require_room(facts: HostFacts, desired: Desired, *, incoming: int, prefix: int, moved: int = 0) -> None:
+    """Refuse before anything is sent when the disks cannot hold it; sizes in bytes. `moved` of both needs room once on one disk.
 
     Raises InstallError with the disk, what is needed there and what is free.
     """
@@ -144,7 +150,7 @@ def require_room(facts: HostFacts, desired: Desired, *, incoming: int, prefix: i
         disk = max(holding, key=lambda entry: len(entry.path), default=None)
         if disk is not None and disk.free is not None:
             name = disk.mount or disk.path
-            needed[name] = needed.get(name, 0) + size
+            needed[name] = needed[name] + size - moved if name in needed else size
             free[name] = disk.free
     for name, size in needed.items():
         if free[name] < size:

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from provision.errors import Exit, UsageError
+from provision.errors import Exit, ModelError, StageError, UsageError
+from provision.fit import Shape
 from provision.models.facts import HostFacts
 from provision.models.records import RoomName, Summary
 from provision.models.settings import Settings
 from provision.models.stack import Plan
 from provision.pipeline import Request, rooms
-from provision.pipeline.walking import perform, steps_until
+from provision.pipeline.walking import cache_folder, perform, steps_until
 
 
 def say(text: str) -> None:
@@ -90,9 +91,24 @@ def plan_recorded(request: Request, *, what_if: str | None, files: Sequence[Path
     )
     problems.raise_any(lambda _: [])
     settings = dict.fromkeys(facts, wanted or Settings())
-    chosen = resolve(facts, settings)
+    chosen = resolve(facts, settings, shapes=_shapes(wanted or Settings()))
     print_plan(chosen, facts, settings, set(), as_json=as_json, explain=explain)
     return Exit.NO_STACK if any(resolution.stack is None for resolution in chosen.classes) else Exit.OK
+
+
+def _shapes(settings: Settings) -> dict[str, Shape]:
+    """What the model takes, by the name the settings give it."""
+    if settings.model == "builtin":
+        return {}
+    from provision.artifacts import Store, describe  # noqa: PLC0415 - the built-in model needs none of it
+
+    try:
+        shape = describe(settings, Store(cache_folder()))
+    except StageError as error:
+        raise ModelError(
+            f"whether model `{settings.model}` fits cannot be judged: {error.text}", hint=error.hint
+        ) from None
+    return {settings.model: shape} if shape else {}
 
 
 def _text(path: Path) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from provision import desired as desired_state
 from provision.errors import FirstlightError, NoStackError
+from provision.fit import Shape
 from provision.models.facts import HostFacts
 from provision.models.records import RoomResult
 from provision.models.settings import Host
@@ -56,10 +57,13 @@ def plan(walk: Walk) -> None:
     if not hosts:
         return
     started = time.monotonic()
+    shapes = _shapes(walk, hosts)
+    hosts = walk.hosts()
     walk.plan = resolve(
         {host.name: walk.facts[host.name] for host in hosts},
         {host.name: host.settings for host in hosts},
         become={host.name for host in hosts if host.connection.become},
+        shapes=shapes,
     )
     walk.run.write("plan.json", walk.plan)
     seconds = round(time.monotonic() - started, 3)
@@ -69,6 +73,27 @@ def plan(walk: Walk) -> None:
             walk.fail(host.name, "plan", _refusal(host.name, resolution), seconds)
         else:
             walk.record(RoomResult(host=host.name, room="plan", status="ok", seconds=seconds))
+
+
+def _shapes(walk: Walk, hosts: Sequence[Host]) -> dict[str, Shape]:
+    """What each model takes, by the name the settings give it; hosts whose model cannot be known fail here."""
+    if all(host.settings.model == "builtin" for host in hosts):
+        return {}
+    from provision.artifacts import Store, describe  # noqa: PLC0415 - the built-in model needs none of it
+
+    shapes: dict[str, Shape] = {}
+    for host in hosts:
+        model = host.settings.model
+        if model == "builtin" or model in shapes or not host.settings.serve or host.settings.vllm == "none":
+            continue
+        try:
+            shape = describe(host.settings, Store(walk.cache), refresh=walk.refresh)
+        except FirstlightError as error:
+            walk.fail(host.name, "plan", error)
+            continue
+        if shape is not None:
+            shapes[model] = shape
+    return shapes
 
 
 def _refusal(name: str, resolution: Resolution) -> NoStackError:

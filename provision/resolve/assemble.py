@@ -6,7 +6,8 @@ from typing import Literal
 
 from provision.catalog import catalog
 from provision.catalog.versions import minor, numbers
-from provision.models.stack import AttentionPlan, Stack, TorchBuild, VllmBuild
+from provision.fit import fit
+from provision.models.stack import AttentionPlan, ModelPlan, Stack, TorchBuild, VllmBuild
 from provision.resolve import attention, driver, fabric, flash, flashinfer, interpreter
 from provision.resolve.option import Option
 from provision.resolve.rules.glibc import floor
@@ -39,6 +40,33 @@ def stack_of(option: Option, view: View) -> Stack:
         platform=platform(machine, view.glibc or floor(option)[0]),
         system_packages=(*view.lacking, *(("python-headers",) if headers else ())),
         supervisor=supervisor(view),
+        model=_model(view),
+    )
+
+
+def _model(view: View) -> ModelPlan | None:
+    load, room = view.load, view.room
+    if load is None or room is None:
+        return None
+    found, asked = fit(load.shape, load.asked, room), load.asked
+    sizes = {"tensor": found.tensor, "pipeline": asked.pipeline, "data": asked.data}
+    flags = [word for name, size in sizes.items() if size > 1 for word in (f"--{name}-parallel-size", str(size))]
+    if found.length and (asked.length or found.length < load.shape.usual_length):
+        flags += ["--max-model-len", str(found.length)]
+    return ModelPlan(
+        name=load.model,
+        architecture=load.shape.architecture,
+        weights_bytes=load.shape.weights.total,
+        tensor_parallel=found.tensor,
+        pipeline_parallel=asked.pipeline,
+        data_parallel=asked.data,
+        own_max_model_len=load.shape.length,
+        max_model_len=found.length,
+        device_weights_bytes=found.weights,
+        device_overhead_bytes=found.overhead,
+        device_cache_bytes=found.cache_bytes,
+        cache_tokens=found.tokens,
+        flags=tuple(flags),
     )
 
 

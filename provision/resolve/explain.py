@@ -7,7 +7,8 @@ from itertools import groupby
 
 from provision.models.facts import HostFacts
 from provision.models.settings import Settings
-from provision.models.stack import Plan, Reason, Resolution, Stack
+from provision.models.stack import ModelPlan, Plan, Reason, Resolution, Stack
+from provision.resolve.cards import GIB
 from provision.resolve.changes import changes
 
 LISTED = 6
@@ -103,8 +104,19 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
         pairs.append(("attention", f"{stack.attention.backend}{generation}"))
     if stack.flash_attn.package:
         pairs.append(("flash-attn", stack.flash_attn.package.file))
+    if stack.model:
+        pairs.append(("model", _model(stack.model)))
     pairs.append(("supervisor", stack.supervisor))
     return pairs
+
+
+def _model(plan: ModelPlan) -> str:
+    cut = f" of {plan.own_max_model_len}" if plan.max_model_len and plan.max_model_len < plan.own_max_model_len else ""
+    length = (
+        f"; context {plan.max_model_len}{cut} tokens, cache {plan.cache_tokens} tokens" if plan.max_model_len else ""
+    )
+    flags = f"; {' '.join(plan.flags)}" if plan.flags else ""
+    return f"{plan.name}, {plan.weights_bytes / GIB:.1f} GiB of weights{length}{flags}"
 
 
 def _driver(stack: Stack) -> str:

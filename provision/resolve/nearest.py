@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+from provision import fit
 from provision.catalog import catalog
 from provision.models.stack import Nearest, Reason
 from provision.resolve import flash, flash_package
@@ -64,6 +65,7 @@ def _changes(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
     """Every single change: text, policy values, and the view with it."""
     yield from _relaxed(view)
     yield from _packages(view)
+    yield from _fitting(view)
     yield from _other_driver(view)
     if view.policy.vllm not in {"latest", "none"}:
         yield "with `vllm: latest`", {"vllm": "latest"}, replace(view, policy=replace(view.policy, vllm="latest"))
@@ -106,6 +108,14 @@ def _whole(cards: tuple[Card, ...]) -> tuple[Card, ...]:
     return tuple(replace(card, mig=False, slices=0) for card in cards)
 
 
+def _fitting(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
+    """What lets the model fit."""
+    if view.load and view.room:
+        for change in fit.changes(view.load.shape, view.load.asked, view.room):
+            load = replace(view.load, shape=change.shape, asked=change.asked, room=change.room)
+            yield change.text, change.policy, replace(view, load=load)
+
+
 def _packages(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
     if view.lacking and view.escalates is False:
         if view.sudo:
@@ -126,7 +136,7 @@ def _other_driver(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
 
 
 def _roomier(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
-    most = math.ceil(most_disk())
+    most = math.ceil(most_disk(view.load))
     need = catalog().needs[view.platform]
     if view.disk_gib is not None or view.incoming_gib is not None:
         yield (

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 from provision.errors import UsageError
+from provision.fit import Shape
 from provision.models.facts import HostFacts
 from provision.models.settings import Settings
 from provision.models.stack import Plan
@@ -12,16 +14,24 @@ from provision.resolve.choose import choose
 from provision.resolve.view import View, view_of
 
 
-def plan(facts: Mapping[str, HostFacts], settings: Mapping[str, Settings], *, become: Collection[str] = ()) -> Plan:
+def plan(
+    facts: Mapping[str, HostFacts],
+    settings: Mapping[str, Settings],
+    *,
+    become: Collection[str] = (),
+    shapes: Mapping[str, Shape] = MappingProxyType({}),
+) -> Plan:
     """The plan for all hosts, in the order given; no network, no clock, no file but the catalog's tables.
 
-    `become` names the hosts on which the inventory lets installing act as root, beside those whose facts say so.
+    `become` names the hosts on which the inventory lets installing act as root, beside those whose facts say so;
+    `shapes` has the models that are to fit, by the name that the settings call them.
     Raises UsageError when settings of a host contradict each other.
     """
     classes: dict[View, list[str]] = {}
     for name, seen in facts.items():
         try:
-            view = view_of(seen, settings[name], escalates=name in become)
+            shape = shapes.get(settings[name].model)
+            view = view_of(seen, settings[name], escalates=name in become, shape=shape)
         except UsageError as error:
             raise UsageError(f"host `{name}`: {error.text}", hint=error.hint) from None
         classes.setdefault(view, []).append(name)

@@ -15,6 +15,8 @@ from typing import Literal
 
 from provision.catalog import catalog
 from provision.catalog.versions import numbers
+from provision.fit import Asked, Room, Shape, asked_of
+from provision.fit.tables import fp8_caches
 from provision.models.facts import Disk, HostFacts
 from provision.models.settings import Settings, default_prefix
 from provision.resolve.cards import GIB, AmdCard, Card, amd_cards, equal_cards, nvidia_cards
@@ -44,6 +46,25 @@ class DecidingAttention:
     asked: str
     dtype: str
     flash_attn: str
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """The model that is to be served, what is asked of it, and the memory it meets beside that of NVIDIA cards (bytes)."""
+
+    model: str
+    shape: Shape
+    asked: Asked
+    memory: int | None = None
+    """Of the whole host."""
+    amd_memory: int | None = None
+    """Of the smallest AMD card."""
+    room: Room | None = None
+    """Set where a change of the room is tried; else it follows from the cards."""
+
+    @property
+    def gib(self) -> float:
+        return self.shape.weights.total / GIB
 
 
 @dataclass(frozen=True)
@@ -95,6 +116,23 @@ class View:
     container_known: bool = True
     wsl: bool | None = None
     around: Surroundings = field(default_factory=Surroundings)
+    load: Load | None = None
+    """None for the built-in model, and where nothing is served."""
+
+    @cached_property
+    def room(self) -> Room | None:
+        """The devices that a model meets; None while their memory is unknown."""
+        if self.load is None or self.load.room is not None:
+            return self.load.room if self.load else None
+        if self.platform == "cpu":
+            return Room("cpu", 1, self.load.memory, self.isa in fp8_caches()["cpu"].on) if self.load.memory else None
+        if self.platform == "rocm":
+            return Room("rocm", len(self.amd), self.load.amd_memory) if self.load.amd_memory else None
+        sizes = [card.memory_gib for card in self.used if not card.mig]
+        if len(sizes) < len(self.used) or not all(sizes):
+            return None
+        reads_fp8 = bool(self.used_capabilities) and set(self.used_capabilities) <= set(fp8_caches()["cuda"].on)
+        return Room("cuda", len(self.used), min(size or 0 for size in sizes) * GIB, reads_fp8)
 
     @property
     def foreign_driver(self) -> str | None:
@@ -126,8 +164,8 @@ class View:
         return tuple(sorted({card.compute_capability for card in self.used if card.compute_capability}, key=numbers))
 
 
-def view_of(facts: HostFacts, settings: Settings, *, escalates: bool = False) -> View:
-    """The view of one host; `escalates` says that the inventory lets installing become root there.
+def view_of(facts: HostFacts, settings: Settings, *, escalates: bool = False, shape: Shape | None = None) -> View:
+    """The view of one host; `escalates` says that the inventory lets installing become root there, `shape` is the model's.
 
     Raises UsageError when the settings contradict each other.
     """
@@ -142,6 +180,7 @@ def view_of(facts: HostFacts, settings: Settings, *, escalates: bool = False) ->
     memory = facts.memory.cgroup_limit or facts.memory.total
     if facts.memory.cgroup_limit and facts.memory.total:
         memory = min(facts.memory.cgroup_limit, facts.memory.total)
+    load = _load(facts, settings, shape, memory) if shape and policy.wants_vllm and settings.serve else None
     view = View(
         policy=policy,
         platform=platform,
@@ -157,8 +196,8 @@ def view_of(facts: HostFacts, settings: Settings, *, escalates: bool = False) ->
         lingering=facts.user.lingering,
         isa=facts.cpu.isa if platform == "cpu" else None,
         ram_gib=_capped(memory, max(need.memory for need in catalog().needs.values())),
-        disk_gib=_free_gib(there, inhabited=inhabited),
-        incoming_gib=_free_gib(arriving, inhabited=inhabited),
+        disk_gib=_free_gib(there, most_disk(load), inhabited=inhabited),
+        incoming_gib=_free_gib(arriving, most_disk(load), inhabited=inhabited),
         one_mount=there is None or arriving is None or there.mount is None or there.mount == arriving.mount,
         pythons=_pythons(facts, escalates=_escalates(facts, escalates)),
         pythons_known="pythons" not in facts.unknown,
@@ -170,6 +209,7 @@ def view_of(facts: HostFacts, settings: Settings, *, escalates: bool = False) ->
         container_known="container" not in facts.unknown,
         wsl=facts.wsl if platform != "cpu" else None,
         around=surroundings(facts, settings) if platform != "cpu" else Surroundings(),
+        load=load,
     )
     return _with_nvidia(view, facts, cards) if cards else view
 
@@ -210,17 +250,24 @@ def _disk(facts: HostFacts, path: str | None) -> Disk | None:
     return max(holding, key=lambda disk: len(disk.path), default=None)
 
 
-def most_disk() -> float:
-    """The most GiB that any family of builds asks for."""
+def most_disk(load: Load | None) -> float:
+    """The most GiB that any family of builds asks for, with the model."""
     need, python = catalog().needs.values(), catalog().python_need
-    return max(row.installed + row.wheels + row.model for row in need) + python.installed + python.archive
+    model = load.gib if load else max(row.model for row in need)
+    return max(row.installed + row.wheels for row in need) + model + python.installed + python.archive
 
 
-def _free_gib(disk: Disk | None, *, inhabited: bool) -> int | None:
+def _load(facts: HostFacts, settings: Settings, shape: Shape, memory: int | None) -> Load:
+    sizes = [gpu.memory_total for gpu in facts.amd.gpus] if facts.amd else []
+    least = min((size for size in sizes if size), default=None) if all(sizes) else None
+    return Load(settings.model, shape, asked_of(settings), memory, least)
+
+
+def _free_gib(disk: Disk | None, most: float, *, inhabited: bool) -> int | None:
     """Free space; where an environment of this product lives, what it took counts as free: it is there already."""
     if inhabited:
-        return math.ceil(most_disk())
-    return _capped(disk.free if disk else None, most_disk())
+        return math.ceil(most)
+    return _capped(disk.free if disk else None, most)
 
 
 def _capped(size: int | None, most: float) -> int | None:

@@ -56,7 +56,8 @@ def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attent
     cards = _cards(platform, facts)
     chosen = _most_numerous(cards) if settings.gpus == "all" else _named(cards, settings.gpus, facts.host)
     others = settings.pipeline_parallel * settings.data_parallel
-    tensor = settings.tensor_parallel or _largest_split(len(chosen) // others, attention_heads)
+    planned = stack.model.tensor_parallel if stack.model else None
+    tensor = settings.tensor_parallel or planned or _largest_split(len(chosen) // others, attention_heads)
     if tensor * others > len(chosen):
         raise InventoryError(
             f"host `{facts.host}`: tensor {tensor} x pipeline {settings.pipeline_parallel} x data {settings.data_parallel}"

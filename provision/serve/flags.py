@@ -10,7 +10,7 @@ from provision.errors import InventoryError, ServeError
 from provision.models.base import Record
 from provision.models.facts import HostFacts
 from provision.models.settings import Settings
-from provision.models.stack import AttentionPlan, Stack
+from provision.models.stack import AttentionPlan, ModelPlan, Stack
 from provision.serve.devices import Devices, capability_key, choose_devices
 from provision.serve.model import ServedModel
 from provision.serve.options import has, options, owned_options, owned_variables
@@ -52,8 +52,8 @@ def serve_command(
         "--dtype",
         _dtype(settings, devices),
         *_split_options(devices),
-        *_length_options(settings, model),
-        *_memory_options(stack.vllm.version, settings, facts, devices, model),
+        *_length_options(settings, model, stack.model),
+        *_memory_options(stack, settings, facts, devices, model),
         *_attention_options(stack.vllm.version, stack.attention),
     ]
     if _is_eager(model, devices):
@@ -93,32 +93,40 @@ def _split_options(devices: Devices) -> list[str]:
     return [word for option, size in sizes.items() if size > 1 for word in (option, str(size))]
 
 
-def _length_options(settings: Settings, model: ServedModel) -> list[str]:
+def _length_options(settings: Settings, model: ServedModel, plan: ModelPlan | None) -> list[str]:
+    """What is asked for; else what the plan cut it to, where the model's own does not fit."""
     length = settings.max_model_len
+    if length is None and plan is not None and "--max-model-len" in plan.flags:
+        length = plan.max_model_len
     if length is None and model.kind == "builtin":
         length = options()["builtin"]["max_model_len"]
     return [] if length is None else ["--max-model-len", str(length)]
 
 
 def _memory_options(
-    version: str, settings: Settings, facts: HostFacts, devices: Devices, model: ServedModel
+    stack: Stack, settings: Settings, facts: HostFacts, devices: Devices, model: ServedModel
 ) -> list[str]:
     share = settings.memory_share
     if share is None and model.kind == "builtin" and devices.platform != "cpu":
         share = options()["builtin"]["memory_share"]
     words = [] if share is None else ["--gpu-memory-utilization", str(share)]
-    cache = _cache_bytes(settings, facts, devices, model)
-    if cache is not None and has("kv_cache_bytes", version):
+    cache = _cache_bytes(stack, settings, facts, devices, model)
+    assert stack.vllm is not None
+    if cache is not None and has("kv_cache_bytes", stack.vllm.version):
         words += [options()["kv_cache_bytes"]["option"], str(cache)]
     return words
 
 
-def _cache_bytes(settings: Settings, facts: HostFacts, devices: Devices, model: ServedModel) -> int | None:
+def _cache_bytes(
+    stack: Stack, settings: Settings, facts: HostFacts, devices: Devices, model: ServedModel
+) -> int | None:
     """The size of the key-value cache where vLLM should not choose it; null where it should."""
     if model.kind == "builtin":
         return int(options()["builtin"]["kv_cache_bytes"])
     if devices.platform != "cpu" or settings.memory_share is not None:
         return None
+    if stack.model and stack.model.device_cache_bytes:
+        return stack.model.device_cache_bytes
     limits = [size for size in (facts.memory.total, facts.memory.cgroup_limit) if size]
     row = options()["cpu"]
     return max(int(min(limits, default=0) * row["kv_cache_share"]), int(row["kv_cache_least_bytes"]))
@@ -180,7 +188,7 @@ def _environment(
             values["VLLM_CPU_OMP_THREADS_BIND"] = options()["builtin"]["cpu_threads"]
         if _is_eager(model, devices):
             values |= options()["builtin"]["eager_environment"]
-        cache_bytes = _cache_bytes(settings, facts, devices, model)
+        cache_bytes = _cache_bytes(stack, settings, facts, devices, model)
         if cache_bytes is not None and not has("kv_cache_bytes", stack.vllm.version):
             values[options()["kv_cache_bytes"]["environment_before"]] = str(max(cache_bytes // 2**30, 1))
     values |= settings.env

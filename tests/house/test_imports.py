@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "models", "redact"}),
     frozenset({"run", "catalog"}),
+    frozenset({"fit"}),
     frozenset({"remote"}),
     frozenset({"hold", "sources", "diagnosis"}),
     frozenset({"inventory", "probe", "resolve", "artifacts", "install", "verification", "serve", "report"}),

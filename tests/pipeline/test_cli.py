@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.fit.models import LLAMA_70B, write_model
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def firstlight(*arguments: str, logs: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(logs), "NO_COLOR": "1"}
+def firstlight(*arguments: str, logs: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(logs), "NO_COLOR": "1", **more}
     return subprocess.run(
         [sys.executable, "-m", "provision", *arguments],
         env=environment,
@@ -65,6 +67,28 @@ def test_a_host_that_is_not_there_is_planned_without_a_network(tmp_path: Path) -
     document = json.loads(done.stdout)
     assert document["stack"]["vllm"]["variant"] == "cpu"
     assert document["stack"]["attention"]["backend"] == "CPU_ATTN"
+
+
+def test_a_model_that_is_too_large_is_refused_before_anything_is_fetched(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "model", LLAMA_70B, {"x": ("BF16", [70_000_000_000], 2)})
+    line = "gpu=H100x1 driver=580.65.06 os=ubuntu-24.04 python=3.12 arch=x86_64 cpu=avx512 glibc=2.39 ram=256 disk=900"
+    done = firstlight("plan", "--what-if", line, "--model", str(folder), "--json", logs=tmp_path)
+    assert done.returncode == 4, done.stderr
+    document = json.loads(done.stdout)
+    assert document["stack"] is None
+    assert document["reasons"][0]["rule"] == "model-fit"
+    assert document["nearest"]["text"].startswith("with 2 such cards")
+
+
+def test_a_hub_id_without_a_network_is_named_with_what_to_do(tmp_path: Path) -> None:
+    done = firstlight(
+        "plan", "--what-if", "gpu=H100x1", "--model", "org/model", logs=tmp_path, HF_ENDPOINT="http://127.0.0.1:9"
+    )
+    assert done.returncode == 2, done.stderr
+    assert (
+        "whether model `org/model` fits cannot be judged: the hub `http://127.0.0.1:9` does not answer" in done.stderr
+    )
+    assert "give a folder with the model (--model FOLDER)" in done.stderr
 
 
 def test_a_host_that_nothing_fits_is_refused_with_the_whole_document(tmp_path: Path) -> None:

@@ -131,6 +131,13 @@ def test_a_disk_that_is_too_small_is_refused_with_both_figures(desired: Desired)
     assert refused.value.hint
 
 
+def test_a_model_that_is_moved_on_one_disk_needs_its_room_once(desired: Desired) -> None:
+    disks = (Disk(path="/", mount="/", total=2**33, free=3 * 2**30),)
+    require_room(host_facts(disks=disks), desired, incoming=2**31, prefix=2 * 2**30, moved=2**30)
+    with pytest.raises(InstallError):
+        require_room(host_facts(disks=disks), desired, incoming=2**31, prefix=2 * 2**30, moved=0)
+
+
 def test_sizes_on_different_disks_are_not_added_up(desired: Desired) -> None:
     disks = (
         Disk(path="/opt", mount="/opt", total=2**31, free=2**30),

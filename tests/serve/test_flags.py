@@ -13,7 +13,7 @@ from syrupy.assertion import SnapshotAssertion
 from provision.errors import InventoryError, ServeError
 from provision.models.facts import Memory
 from provision.models.settings import Settings
-from provision.models.stack import FlashInferPlan, Stack
+from provision.models.stack import FlashInferPlan, ModelPlan, Stack
 from provision.serve.flags import ServeCommand, serve_command
 from provision.serve.model import BUILTIN, ServedModel
 from tests.serve.conftest import GIB, card, facts, stack
@@ -77,6 +77,41 @@ def test_users_model_on_a_cpu_host_gets_a_quarter_of_the_memory_that_its_cgroup_
     command = serve_command(stack(), Settings(), host, prefix=PREFIX, model=QWEN)
     assert value_of(command, "--kv-cache-memory-bytes") == str(8 * GIB)
     assert "--enforce-eager" not in command.argv
+
+
+PLANNED = ModelPlan(
+    name="qwen3-8b",
+    architecture="Qwen3ForCausalLM",
+    weights_bytes=16 * GIB,
+    tensor_parallel=2,
+    pipeline_parallel=1,
+    data_parallel=1,
+    own_max_model_len=40960,
+    max_model_len=20480,
+    device_weights_bytes=8 * GIB,
+    device_overhead_bytes=2 * GIB,
+    device_cache_bytes=3 * GIB,
+    cache_tokens=24576,
+    flags=("--tensor-parallel-size", "2", "--max-model-len", "20480"),
+)
+
+
+def test_what_was_planned_to_fit_is_what_is_started(cuda_stack: Stack) -> None:
+    planned = cuda_stack.model_copy(update={"model": PLANNED})
+    host = facts(*(card(index) for index in range(3)))
+    command = serve_command(planned, Settings(), host, prefix=PREFIX, model=QWEN)
+    assert value_of(command, "--tensor-parallel-size") == "2"
+    assert value_of(command, "--max-model-len") == "20480"
+    assert value_of(command, "--kv-cache-memory-bytes") is None
+    asked = serve_command(planned, Settings(max_model_len=512), host, prefix=PREFIX, model=QWEN)
+    assert value_of(asked, "--max-model-len") == "512"
+
+
+def test_a_length_that_was_not_cut_is_left_to_the_model() -> None:
+    plan = PLANNED.model_copy(update={"max_model_len": 40960, "tensor_parallel": 1, "flags": ()})
+    command = serve_command(stack().model_copy(update={"model": plan}), Settings(), facts(), prefix=PREFIX, model=QWEN)
+    assert value_of(command, "--max-model-len") is None
+    assert value_of(command, "--kv-cache-memory-bytes") == str(3 * GIB)
 
 
 def test_old_cpu_release_is_told_whole_gibibytes() -> None:

@@ -22,6 +22,7 @@ from provision.resolve.rules import (
     memory,
     mig,
     mixed_cards,
+    model_fit,
     nccl,
     persistence,
     provider,
@@ -48,6 +49,7 @@ HOST_RULES: tuple[HostRule, ...] = (
     rocm_access.RULE,
     memory.RULE,
     disk.RULE,
+    model_fit.RULE,
     system_packages.RULE,
 )
 RULES: tuple[Rule, ...] = (

@@ -9,8 +9,10 @@ from provision.resolve.view import INCOMING, View
 
 def judge(view: View) -> Iterator[Verdict]:
     need, python = catalog().needs[view.platform], catalog().python_need
-    kept = need.installed + need.model + python.installed
-    arriving = need.wheels + python.archive
+    # on one file system the model is moved from where it arrives, elsewhere it needs its room twice
+    model = view.load.gib if view.load else 0.0
+    kept = need.installed + max(model, need.model) + python.installed
+    arriving = need.wheels + python.archive + (0.0 if view.one_mount else model)
     asked = kept + arriving if view.one_mount else kept
     if view.disk_gib is None:
         yield assume(f"at least {asked:.1f} GiB free under the prefix")

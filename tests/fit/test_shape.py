@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import pytest
+
+from provision.errors import ModelError
+from tests.fit.models import DEEPSEEK_V3, GEMMA3_1B, GPT_OSS_20B, LLAMA_8B, deepseek_v3, llama_8b, shape
+
+
+def test_heads_of_a_grouped_query_model() -> None:
+    found = llama_8b()
+    assert (found.layers, found.heads, found.kv_heads, found.head_size) == (32, 32, 8, 128)
+    assert found.windows == (None,) * 32
+    assert (found.length, found.usual_length) == (131072, 131072)
+    assert found.known
+    assert found.not_computed is None
+
+
+def test_a_compressed_vector_stands_for_keys_and_values() -> None:
+    found = deepseek_v3()
+    assert found.latent == 512 + 64
+    assert found.quantization == "fp8"
+    assert found.length == 163840
+    without = {key: value for key, value in DEEPSEEK_V3.items() if key != "kv_lora_rank"}
+    assert "kv_lora_rank" in (shape(without, {"BF16": 1}).not_computed or "")
+
+
+def test_windows_by_list_and_by_pattern() -> None:
+    assert shape(GPT_OSS_20B, {"U8": 1}).windows == (128, None) * 12
+    gemma = shape(GEMMA3_1B, {"BF16": 1}).windows
+    assert [place for place, window in enumerate(gemma) if window is None] == [5, 11, 17, 23]
+    assert set(gemma) == {512, None}
+
+
+@pytest.mark.parametrize(
+    ("changed", "window"),
+    [
+        ({"sliding_window": 4096}, 4096),
+        ({"sliding_window": 4096, "use_sliding_window": True}, 4096),
+        ({"sliding_window": 4096, "use_sliding_window": False}, None),
+        ({"sliding_window": None}, None),
+    ],
+)
+def test_a_window_of_all_layers(changed: dict[str, object], window: int | None) -> None:
+    qwen = LLAMA_8B | {"architectures": ["Qwen2ForCausalLM"]}
+    assert shape(qwen, {"BF16": 1}, **changed).windows == (window,) * 32
+
+
+def test_the_language_part_of_a_model_that_sees() -> None:
+    text = {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34, "sliding_window": 1024}
+    found = shape({"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text}, {"BF16": 1})
+    # what config.json leaves to the class stands in the table
+    assert (found.heads, found.kv_heads, found.head_size, found.length) == (8, 4, 256, 131072)
+    assert found.windows.count(None) == 5
+
+
+@pytest.mark.parametrize(
+    ("scaling", "length", "usual"),
+    [
+        ({"type": "linear", "factor": 4.0}, 16384, 16384),
+        ({"rope_type": "dynamic", "factor": 2}, 8192, 8192),
+        ({"rope_type": "llama3", "factor": 8.0}, 4096, 4096),
+        ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}, 4096, 4096),
+        ({"type": "longrope"}, 4096, 2048),
+        (None, 4096, 4096),
+    ],
+)
+def test_lengths_by_kind_of_scaling(scaling: dict[str, object] | None, length: int, usual: int) -> None:
+    found = llama_8b(max_position_embeddings=4096, original_max_position_embeddings=2048, rope_scaling=scaling)
+    assert (found.length, found.usual_length) == (length, usual)
+
+
+def test_falcon_has_one_key_head() -> None:
+    config = {"architectures": ["FalconForCausalLM"], "multi_query": True, "num_hidden_layers": 60}
+    config |= {"num_attention_heads": 128, "hidden_size": 14848, "num_kv_heads": 8}
+    assert shape(config, {"BF16": 1}).kv_heads == 1
+    assert shape(config, {"BF16": 1}, new_decoder_architecture=True).kv_heads == 8
+
+
+@pytest.mark.parametrize("name", ["JambaForCausalLM", "Qwen3NextForCausalLM", "DeepseekV32ForCausalLM"])
+def test_what_keeps_other_state_is_not_computed(name: str) -> None:
+    assert "state of other kinds" in (llama_8b(architectures=[name]).not_computed or "")
+
+
+def test_a_layer_of_another_kind_is_named() -> None:
+    mixed = llama_8b(layer_types=["linear_attention", "full_attention"] * 16)
+    assert "linear_attention" in (mixed.not_computed or "")
+
+
+def test_an_unknown_class_is_taken_as_alike_in_all_layers() -> None:
+    found = llama_8b(architectures=["BrandNewForCausalLM"])
+    assert not found.known
+    assert found.windows == (None,) * 32
+
+
+def test_what_is_no_language_model_is_named() -> None:
+    with pytest.raises(ModelError, match="ResNetForImageClassification model has no `num_attention_heads`") as caught:
+        shape({"architectures": ["ResNetForImageClassification"], "hidden_size": 64}, {"F32": 1})
+    assert "config.json" in (caught.value.hint or "")

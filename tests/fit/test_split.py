@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+
+from provision.fit.split import stages, tensor_sizes, weight_bytes, why_not
+from tests.fit.models import GPT_OSS_20B, LLAMA_8B_NUMBERS, deepseek_v3, llama_8b, llama_70b, shape
+
+
+def test_sizes_that_vllm_takes() -> None:
+    # 8 key heads on 16 devices: each is held twice; MLA has none to divide
+    assert tensor_sizes(llama_8b(), 16) == tensor_sizes(deepseek_v3(), 16) == (1, 2, 4, 8, 16)
+    # 24 heads, 6 key heads, a padded vocabulary of 64 x 501
+    assert tensor_sizes(llama_8b(num_attention_heads=24, num_key_value_heads=6, vocab_size=32001), 8) == (1, 2)
+    assert tensor_sizes(shape(GPT_OSS_20B, {"U8": 1}), 16) == (1, 2, 4, 8, 16)
+
+
+@pytest.mark.parametrize(
+    ("changed", "tensor", "text"),
+    [
+        ({}, 3, "32 attention heads and 8 key-value heads and an inner width of 14336 cannot be divided by 3"),
+        (
+            {"vocab_size": 32001, "num_attention_heads": 30, "num_key_value_heads": 10},
+            5,
+            "a vocabulary of 32064 and an inner width of 14336 cannot be divided by 5",
+        ),
+        ({"num_key_value_heads": 6, "num_attention_heads": 24}, 4, "6 key-value heads cannot be divided by 4"),
+    ],
+)
+def test_what_cannot_be_divided_is_named(changed: dict[str, int], tensor: int, text: str) -> None:
+    assert why_not(llama_8b(**changed), tensor) == text
+
+
+@pytest.mark.parametrize(
+    ("layers", "parts", "expected"),
+    [(32, 4, (8, 8, 8, 8)), (61, 2, (31, 30)), (10, 4, (2, 3, 3, 2)), (11, 4, (3, 3, 3, 2))],
+)
+def test_layers_of_pipeline_stages(layers: int, parts: int, expected: tuple[int, ...]) -> None:
+    assert stages(layers, parts) == expected
+
+
+def test_weights_of_one_part() -> None:
+    whole = 2 * LLAMA_8B_NUMBERS
+    assert weight_bytes(llama_8b(), 1, 1, 2) == pytest.approx(whole, abs=16)
+    assert weight_bytes(llama_8b(), 4, 1, 2) == pytest.approx(whole / 4, abs=16)
+    # 16 parts of 8 key heads: each part holds one whole head where its share is half of one
+    replicated = 32 * 2 * 4096 * 128 * (1 - 8 / 16) * 2
+    assert weight_bytes(llama_8b(), 16, 1, 2) == pytest.approx(whole / 16 + replicated, abs=16)
+
+
+def test_weights_are_held_in_the_format_that_is_computed_in() -> None:
+    config = {"architectures": ["LlamaForCausalLM"], "hidden_size": 64}
+    stored = shape(config | {"num_attention_heads": 4, "num_hidden_layers": 2}, {"F32": 4000})
+    assert weight_bytes(stored, 1, 1, 2) == 2000
+    assert weight_bytes(stored, 1, 1, 4) == 4000
+
+
+def test_weights_of_a_pipeline_stage() -> None:
+    model = llama_70b()
+    table = 128256 * 8192 * 2
+    layers = model.weights.total - 2 * table
+    assert weight_bytes(model, 1, 4, 2) == pytest.approx(layers / 4 + table, abs=16)
+
+
+def test_projections_that_mla_keeps_twice() -> None:
+    model = deepseek_v3()
+    absorbed = 61 * 512 * 128 * (128 + 128) * 2
+    assert weight_bytes(model, 1, 1, 2) == pytest.approx(model.weights.total + absorbed, abs=16)
+    compression = 61 * 7168 * (1536 + 576) * 2 * 7 / 8
+    assert weight_bytes(model, 8, 1, 2) == pytest.approx((model.weights.total + absorbed) / 8 + compression, abs=16)
