@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from provision.artifacts.download import Progress
+from provision.artifacts.download import Arrived, Progress
 from provision.artifacts.hostuv import LOCK, locked_hashes
 from provision.artifacts.lock import Locked
 from provision.artifacts.ownwheels import OwnSource, build, own_sources
@@ -56,6 +57,7 @@ class Job:
     store: Store
     progress: Progress | None
     refresh: bool
+    arrived: Arrived | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,12 @@ def _solve(tries: list[_Try], job: Job) -> Chosen:
 
     if job.progress:
         job.progress("solve", 0, 0)
-    sources = find_sources(job.settings)
+    with ThreadPoolExecutor() as pool:
+        # Our own wheels of the likeliest candidate are built while the user's places are asked.
+        building = [pool.submit(build, source, job.store) for source in tries[0].own]
+        sources = find_sources(job.settings)
+        for wheel in building:
+            wheel.result()
     refused: list[tuple[str, Reason]] = []
     for attempt in tries:
         try:
@@ -135,7 +142,7 @@ def _solve(tries: list[_Try], job: Job) -> Chosen:
             reason = Reason(rule="lock", verdict="reject", candidate=attempt.candidate.id, facts=facts, text=error.text)
             refused.append((attempt.key, reason))
             continue
-        fetch_wheels(wheels, job.settings, sources.indexes, job.store, job.progress)
+        fetch_wheels(wheels, job.settings, sources.indexes, job.store, progress=job.progress, arrived=job.arrived)
         paths = tuple(job.store.folder(wheel.sha256) / wheel.name for wheel in wheels)
         rows = tuple(asdict(wheel) for wheel in wheels)
         locked = LockedStack(wheels=rows, unpacked_bytes=unpacked_size(paths), notes=sources.notes)
@@ -160,5 +167,5 @@ def _ensure(attempt: _Try, wheels: list[Locked], job: Job) -> tuple[Path, ...]:
                 build(source, job.store)
         missing = [wheel for wheel in wheels if wheel.url and not here[wheel.sha256]]
         if missing:
-            fetch_wheels(missing, job.settings, find_sources(job.settings).indexes, job.store, job.progress)
+            fetch_wheels(missing, job.settings, find_sources(job.settings).indexes, job.store, progress=job.progress)
     return tuple(job.store.folder(wheel.sha256) / wheel.name for wheel in wheels)

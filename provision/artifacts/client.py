@@ -7,7 +7,7 @@ import netrc
 import os
 import ssl
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from provision.artifacts.user_index import ClientSettings
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 CONNECT_S = 3.0
 READ_S = 30.0
+ATTEMPTS = 4
+"""Times that a small document is asked for in all while its server is busy or drops the connection."""
+_BUSY = frozenset({429, 500, 502, 503, 504})
 
 
 def open_client(settings: ClientSettings, indexes: Iterable[str] = ()) -> httpx.Client:
@@ -41,6 +44,28 @@ def open_client(settings: ClientSettings, indexes: Iterable[str] = ()) -> httpx.
         timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
         headers={"User-Agent": "firstlight"},
     )
+
+
+def get(client: httpx.Client, address: str, **options: Any) -> httpx.Response:
+    """GET a small document; what may pass by itself (a dropped connection, a busy server) is tried again, a silent server is not.
+
+    Raises httpx.HTTPError, of which HTTPStatusError only for a server that stayed busy.
+    """
+    # A cached stage needs neither; who waits is told by what the rooms report, not by a log.
+    import httpx  # noqa: PLC0415
+    import stamina  # noqa: PLC0415
+
+    stamina.instrumentation.set_on_retry_hooks(())
+
+    def passes(error: Exception) -> bool:
+        return isinstance(error, httpx.HTTPStatusError | httpx.ReadError | httpx.RemoteProtocolError)
+
+    for attempt in stamina.retry_context(on=passes, attempts=ATTEMPTS, wait_initial=0.2, wait_max=2.0):
+        with attempt:
+            answer = client.get(address, **options)
+            if answer.status_code in _BUSY:
+                answer.raise_for_status()
+    return answer
 
 
 def _auth(indexes: Iterable[str]) -> Callable[[httpx.Request], httpx.Request]:

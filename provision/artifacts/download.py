@@ -27,6 +27,10 @@ Progress = Callable[[str, int, int], None]
 """Told what is done (`download`, `model` ...), and of how many bytes how many are done; the total is 0 while it is unknown."""
 
 
+Arrived = Callable[[Path, int], None]
+"""Told of each file as soon as it is in the wheelhouse, with the bytes of all that were asked for, 0 while that is unknown. Called from any thread."""
+
+
 class Wanted(Protocol):
     """A file by its hash, and where it may be had."""
 
@@ -67,6 +71,7 @@ def fetch_all(
     *,
     what: str = "download",
     progress: Progress | None = None,
+    arrived: Arrived | None = None,
     pause_s: float = 0.5,
 ) -> dict[str, Path]:
     """Every file's path in the wheelhouse, by its hash; what is there already is not fetched.
@@ -87,12 +92,22 @@ def fetch_all(
     with open_client() as client, ThreadPoolExecutor(max_workers=STREAMS) as pool:
         sizes = dict(zip(missing, pool.map(lambda file: _size(client, file), missing.values()), strict=True))
         store.require_space(sum(sizes.values()), what)
-        fetch = _Fetch(
-            store, client, Tally(what, sum(sizes.values()) if all(sizes.values()) else 0, progress), stop, pause_s
-        )
+        total = sum(sizes.values()) if all(sizes.values()) else 0
+        fetch = _Fetch(store, client, Tally(what, total, progress), stop, pause_s)
+        everything = total and total + sum(path.stat().st_size for path in found.values())
+
+        def one(file: Wanted) -> Path:
+            path = fetch.one(file)
+            if arrived:
+                arrived(path, everything)
+            return path
+
+        if arrived:
+            for path in found.values():
+                arrived(path, everything)
         # The largest first, so that none of them is left to come alone at the end.
         ordered = sorted(missing.values(), key=lambda file: -sizes[file.sha256])
-        futures = {pool.submit(fetch.one, file): file.sha256 for file in ordered}
+        futures = {pool.submit(one, file): file.sha256 for file in ordered}
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:

@@ -71,7 +71,7 @@ def _fetched(host_platform: str, version: str, hashes: frozenset[str], settings:
                 f"`{wheel.name}` is announced with sha256 `{wheel.sha256}`, which requirements/run.txt does not know",
                 hint="the index serves another file than the one this product was locked with; use another index",
             )
-    paths = fetch_wheels(wheels, settings, sources.indexes, store, None)
+    paths = fetch_wheels(wheels, settings, sources.indexes, store)
     with TemporaryDirectory(prefix="firstlight-") as folder, zipfile.ZipFile(next(iter(paths.values()))) as archive:
         member = next(name for name in archive.namelist() if name.endswith(".data/scripts/uv"))
         return store.add(Path(archive.extract(member, folder)), name="uv")

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from provision.artifacts.client import open_client
+from provision.artifacts.client import get, open_client
 from provision.artifacts.download import Progress, fetch_all
 from provision.artifacts.user_index import ClientSettings
 from provision.artifacts.wheelhouse import Store
@@ -163,7 +163,7 @@ class _Hub:
         import httpx  # noqa: PLC0415 (only where a hub is asked)
 
         try:
-            answer = self._client.get(self._endpoint + address)
+            answer = get(self._client, self._endpoint + address)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise StageError(
                 f"the hub `{self._endpoint}` does not answer: {error}",

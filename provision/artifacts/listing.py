@@ -16,6 +16,7 @@ from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
+from provision.artifacts.client import get
 from provision.artifacts.user_index import redact
 
 if TYPE_CHECKING:
@@ -101,7 +102,9 @@ def _list(client: httpx.Client, place: Place, package: str) -> Listing:
     import httpx  # noqa: PLC0415 (a cached stage never needs it)
 
     try:
-        answer = client.get(page, headers={"Accept": _ACCEPT})
+        answer = get(client, page, headers={"Accept": _ACCEPT})
+    except httpx.HTTPStatusError as error:
+        return Listing(place, problem=f"HTTP {error.response.status_code}")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return Listing(place, problem=redact(str(error)) or type(error).__name__)
     if answer.status_code in {404, 410}:

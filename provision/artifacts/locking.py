@@ -10,7 +10,7 @@ from pathlib import Path
 
 from provision.artifacts.choose import choose_wheels
 from provision.artifacts.client import open_client
-from provision.artifacts.download import Progress, fetch_all
+from provision.artifacts.download import Arrived, Progress, fetch_all
 from provision.artifacts.listing import Directory, Listing, Place
 from provision.artifacts.lock import Locked
 from provision.artifacts.ownwheels import OwnSource, build
@@ -78,14 +78,20 @@ def lock_stack(stack: Stack, own: Iterable[OwnSource], sources: Sources, store: 
 
 
 def fetch_wheels(
-    locked: Iterable[Locked], settings: ClientSettings, indexes: Iterable[str], store: Store, progress: Progress | None
+    locked: Iterable[Locked],
+    settings: ClientSettings,
+    indexes: Iterable[str],
+    store: Store,
+    *,
+    progress: Progress | None = None,
+    arrived: Arrived | None = None,
 ) -> dict[str, Path]:
     """Every wheel's path in the wheelhouse by its hash, fetched where it is missing.
 
     Raises StageError when a file cannot be had or is not the one that was locked.
     """
     foreign = [file for file in locked if file.url]
-    return fetch_all(store, foreign, lambda: open_client(settings, indexes), progress=progress)
+    return fetch_all(store, foreign, lambda: open_client(settings, indexes), progress=progress, arrived=arrived)
 
 
 def unpacked_size(wheels: Iterable[Path]) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from provision.artifacts.candidates import Job, choose
-from provision.artifacts.download import Progress
+from provision.artifacts.download import Arrived, Progress
 from provision.artifacts.hostuv import stage_uv
 from provision.artifacts.lock import lock_digest, lock_text
 from provision.artifacts.user_index import ClientSettings, read_settings
@@ -38,15 +38,19 @@ def stage(
     dpkg_status: str | None = None,
     deb_packages: Iterable[str] = (),
     refresh: bool = False,
+    arrived: Callable[[StagedFile, int], None] | None = None,
 ) -> Staged:
     """Lock the best candidate that can be locked and bring every file of it to this machine.
 
     `deb_packages` are OS packages that the host lacks and cannot fetch itself; with them goes `dpkg_status`, the text of the host's
     /var/lib/dpkg/status. `refresh` solves again what was solved before. `progress` is told (what, bytes done, bytes in all).
+    `arrived` is told of each wheel as soon as it is here while others are still fetched, and the bytes of all of them, 0 while unknown.
     Raises StageError when no candidate can be locked, or a file cannot be had.
     """
     client = read_settings()
-    chosen = choose(_accepted(resolution), Job(client, store, progress, refresh=refresh))
+    chosen = choose(
+        _accepted(resolution), Job(client, store, progress, refresh=refresh, arrived=as_wheels(arrived, store))
+    )
     wheels = chosen.locked.files()
     files = [store.staged(path, "wheel") for path in chosen.paths]
     interpreter, archive = _interpreter(chosen.stack, client, store, refresh=refresh)
@@ -76,6 +80,13 @@ def stage(
     if not chosen.from_cache:
         store.prune()
     return staged
+
+
+def as_wheels(told: Callable[[StagedFile, int], None] | None, store: Store) -> Arrived | None:
+    """For who wants records of the wheels, not their paths."""
+    if told is None:
+        return None
+    return lambda path, total: told(store.staged(path, "wheel"), total)
 
 
 def environment_digest(lock: str, interpreter: Interpreter, archive_sha256: str | None) -> str:

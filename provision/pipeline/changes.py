@@ -11,7 +11,7 @@ from typing import Any
 from provision.desired import Desired
 from provision.errors import Exit, FirstlightError, InstallError
 from provision.hold import hold
-from provision.models.facts import HostFacts
+from provision.models.facts import Disk, HostFacts
 from provision.models.records import RoomName, RoomResult, ServeRecord
 from provision.models.settings import Host
 from provision.models.staged import StagedFile
@@ -66,6 +66,8 @@ def install(walk: Walk) -> None:
             text = "in the desired state already"
             walk.record(RoomResult(host=host.name, room="install", status="skipped", text=text))
     take_hold(walk, "install", walk.working())
+    if walk.ahead is not None:
+        walk.ahead.finish()
     _send(walk)
     if walk.early is not None:
         walk.early.join()
@@ -146,8 +148,7 @@ def require_room(facts: HostFacts, desired: Desired, *, incoming: int, prefix: i
     needed: dict[str, int] = {}
     free: dict[str, int] = {}
     for path, size in ((desired.place.incoming, incoming), (desired.place.prefix, prefix)):
-        holding = [disk for disk in facts.disks if PurePosixPath(path).is_relative_to(disk.path)]
-        disk = max(holding, key=lambda entry: len(entry.path), default=None)
+        disk = disk_of(facts, path)
         if disk is not None and disk.free is not None:
             name = disk.mount or disk.path
             needed[name] = needed[name] + size - moved if name in needed else size
@@ -158,6 +159,12 @@ def require_room(facts: HostFacts, desired: Desired, *, incoming: int, prefix: i
                 f"host `{facts.host}`: {size / GIB:.1f} GiB are needed on `{name}`, {free[name] / GIB:.1f} GiB are free",
                 hint="free space there, or set firstlight_prefix to a folder on a larger disk",
             )
+
+
+def disk_of(facts: HostFacts, path: str) -> Disk | None:
+    """The disk that a folder is on, as far as the probe looked."""
+    holding = [disk for disk in facts.disks if PurePosixPath(path).is_relative_to(disk.path)]
+    return max(holding, key=lambda entry: len(entry.path), default=None)
 
 
 def play(

@@ -17,7 +17,7 @@ from provision.models.facts import HostFacts
 from provision.models.records import RoomName, RoomResult
 from provision.models.settings import Host, Inventory
 from provision.models.stack import Plan
-from provision.models.staged import Staged
+from provision.models.staged import Staged, StagedFile
 from provision.remote import Session, Task, fan_out, open_session
 from provision.remote.recorded import RecordedSession
 from provision.report.live import Progress
@@ -26,11 +26,28 @@ from provision.run import Run
 T = TypeVar("T")
 
 
-class Early(Protocol):
+class Beside(Protocol):
     """Work on hosts that goes on beside the rooms."""
+
+    def stop(self) -> None:
+        """End it in order; harmless when it has ended."""
+
+
+class Early(Beside, Protocol):
+    """OS packages that are being installed."""
 
     def join(self) -> None:
         """Wait for it, and record what failed."""
+
+
+class Ahead(Beside, Protocol):
+    """Files that are being sent while others are fetched."""
+
+    def arrived(self, hosts: Sequence[Host]) -> Callable[[StagedFile, int], None] | None:
+        """What is to be told of each file for these hosts, and of the bytes of all files."""
+
+    def finish(self) -> None:
+        """Wait until what is known so far was sent."""
 
 
 @dataclass
@@ -48,6 +65,7 @@ class Walk:
     sources: dict[str, bool | None] = field(default_factory=dict)
     """Of hosts that lack OS packages: whether their own package sources answer; null when nobody can tell."""
     early: Early | None = None
+    ahead: Ahead | None = None
     staged: dict[str, Staged] = field(default_factory=dict)
     desired: dict[str, Desired] = field(default_factory=dict)
     at_rest: set[str] = field(default_factory=set)
@@ -92,6 +110,12 @@ class Walk:
                 self._sessions[host.name] = session
                 self.stack.callback(session.close)
             return self._sessions[host.name]
+
+    def end_beside(self) -> None:
+        """End what goes on beside the rooms: sessions are free again."""
+        for work in (self.ahead, self.early):
+            if work is not None:
+                work.stop()
 
     def record(self, result: RoomResult) -> None:
         """Keep a room's result for a host, on disk first."""

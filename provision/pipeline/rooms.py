@@ -146,6 +146,7 @@ def _stage_group(walk: Walk, resolution: Resolution, members: Sequence[Host], *,
             run=walk.run,
             progress=told,
             refresh=walk.refresh,
+            arrived=walk.ahead.arrived(members) if walk.ahead else None,
             dpkg_status=_dpkg_status(walk, first) if silent else None,
             deb_packages=desired_state.packages_of(resolution.stack, walk.facts[first.name])
             if silent and resolution.stack

@@ -13,7 +13,7 @@ from provision.errors import Exit, FirstlightError
 from provision.inventory import load
 from provision.models.records import ROOMS, RoomName, RoomResult, Summary
 from provision.models.settings import Inventory
-from provision.pipeline import Request, changes, checks, failures, packages, rooms
+from provision.pipeline import Request, ahead, changes, checks, failures, packages, rooms
 from provision.pipeline.context import Walk
 from provision.pipeline.signals import as_interrupt
 from provision.redact import remember
@@ -30,6 +30,7 @@ STEPS: tuple[Step, ...] = (
     ("install", changes.require_drivers),
     ("stage", packages.ask_sources),
     ("install", packages.begin),
+    ("install", ahead.begin),
     ("stage", rooms.stage),
     ("install", changes.settle),
     ("install", changes.install),
@@ -112,6 +113,7 @@ def interrupt_rest(walk: Walk, steps: Sequence[Step]) -> None:
 
 def finish(walk: Walk, *, interrupted: bool) -> Summary:
     """Write the summary into the run's folder, and onto each host that was worked on."""
+    walk.end_beside()
     if walk.failures:
         failures.diagnose(walk)
     summary = summarise(walk.run, interrupted=interrupted)

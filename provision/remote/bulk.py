@@ -15,6 +15,8 @@ from provision.remote.faults import AuthenticationError, where
 from provision.remote.openssh import ssh_command
 
 _SSH_FAILED = 255
+_FAST_CIPHER = "aes128-gcm@openssh.com"
+"""Where processors have instructions for AES it takes about half the time of OpenSSH's own first choice, ChaCha20."""
 
 
 class Bulk:
@@ -29,7 +31,7 @@ class Bulk:
         """Feed a POSIX sh command on the host. Raises TransportError when the way broke, StageError when the command failed."""
         with tempfile.TemporaryFile() as errors, _environment(self._connection) as environment:
             process = subprocess.Popen(
-                [*ssh_command(self._connection), command],
+                [*ssh_command(self._connection, options=_cipher(self._connection)), command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -80,6 +82,11 @@ class Bulk:
         process = self._running
         if process is not None:
             process.kill()
+
+
+def _cipher(connection: Connection) -> tuple[str, ...]:
+    """The fast cipher asked for first, unless the user's ssh configuration says which it wants."""
+    return () if "ciphers" in connection.algorithms else ("-o", f"Ciphers=^{_FAST_CIPHER}")
 
 
 @contextlib.contextmanager

@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 8.0
+DEFAULT_LIMIT = 32
+"""Hosts that are worked on at once."""
 GRACE_S = 5.0
 """How long tasks that were told to stop are waited for."""
 TICK_S = 0.25
@@ -104,7 +106,7 @@ class FanOutInterrupted(KeyboardInterrupt):
         self.fan_out = fan_out
 
 
-def fan_out(tasks: Sequence[Task[T]], *, limit: int = 32) -> FanOut[T]:
+def fan_out(tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT) -> FanOut[T]:
     """Run all tasks, at most `limit` at a time, and return when each has an outcome. Errors of tasks are outcomes.
 
     Raises FanOutInterrupted on Ctrl-C, after pending tasks were dropped and running ones told to stop, and ValueError when two

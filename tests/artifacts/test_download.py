@@ -52,6 +52,14 @@ def test_files_are_fetched_verified_and_counted(site: Site, store: Store) -> Non
     assert seen[-1] == ("download", 12 << 16, 12 << 16)
 
 
+def test_each_file_is_told_of_once_it_is_here_with_the_size_of_all(site: Site, store: Store) -> None:
+    files = [offer(site, f"{number}.whl", os.urandom(1 << 16)) for number in range(6)]
+    fetch(store, files[0])
+    told: list[tuple[str, bool, int]] = []
+    fetch_all(store, files, client, arrived=lambda path, total: told.append((path.name, path.exists(), total)))
+    assert sorted(told) == [(f"{number}.whl", True, 6 << 16) for number in range(6)]
+
+
 def test_nothing_is_asked_for_what_is_here(site: Site, store: Store) -> None:
     file = offer(site)
     fetch(store, file)

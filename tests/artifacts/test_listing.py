@@ -5,8 +5,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+import stamina
 
-from provision.artifacts.client import open_client
+from provision.artifacts.client import ATTEMPTS, open_client
 from provision.artifacts.listing import Directory, Place
 from provision.artifacts.platforms import Target
 from provision.artifacts.user_index import ClientSettings
@@ -60,12 +61,20 @@ def test_index_in_a_folder(directory: Directory, tmp_path: Path) -> None:
 
 
 def test_unknown_package_is_no_problem_and_a_failing_index_is_one(site: Site, directory: Directory) -> None:
-    site.faults.status["/broken/torch/"] = [503]
-    absent, broken = directory.list_all(
-        [(Place(f"{site.url}/simple"), "torch"), (Place(f"{site.url}/broken"), "torch")]
-    )
+    site.faults.status["/broken/torch/"] = [503] * ATTEMPTS
+    with stamina.set_testing(testing=True, attempts=ATTEMPTS, cap=True):
+        absent, broken = directory.list_all(
+            [(Place(f"{site.url}/simple"), "torch"), (Place(f"{site.url}/broken"), "torch")]
+        )
     assert absent.problem is None
     assert broken.problem == "HTTP 503"
+
+
+def test_a_busy_index_is_asked_again(site: Site, directory: Directory) -> None:
+    site.faults.status["/busy/torch/"] = [503, 429]
+    site.content["/busy/torch/"] = b'<a href="torch-2.7.0-py3-none-any.whl">torch</a>'
+    with stamina.set_testing(testing=True, attempts=ATTEMPTS, cap=True):
+        assert versions(directory, Place(f"{site.url}/busy"), "torch") == {"2.7.0"}
 
 
 def test_a_host_that_did_not_answer_is_not_asked_again() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
+import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,8 @@ from hypothesis import strategies as st
 
 from provision.errors import StageError
 from provision.models.staged import StagedFile
-from provision.remote.arrivals import Survey, check_space, checked_names, part_name, tar_stream
+from provision.remote.arrivals import Sender, Survey, check_space, checked_names, part_name, tar_stream
+from provision.remote.session import Completed
 
 
 def staged(name: str, content: bytes, folder: Path) -> StagedFile:
@@ -79,3 +83,75 @@ def test_space_is_counted_with_what_must_stay_free() -> None:
     check_space("host a", "/in", 10**9, 2 * 10**9)
     with pytest.raises(StageError, match=r"host a has 1\.0 GB free at /in; 1\.0 GB are to come"):
         check_space("host a", "/in", 10**9, 10**9)
+
+
+class Shell:
+    """What a sender needs of a host, done by this machine's own sh."""
+
+    host = "here"
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def run(self, command: str, *, stdin: str | None = None, timeout_s: float = 60.0) -> Completed:
+        done = subprocess.run(
+            ["sh", "-c", command],
+            input=stdin,
+            env={"PATH": self._path},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        return Completed(done.returncode, done.stdout, done.stderr, 0.0)
+
+    def stream(self, command: str, pieces: Iterator[bytes]) -> None:
+        subprocess.run(["sh", "-c", command], input=b"".join(pieces), env={"PATH": self._path}, check=True)
+
+
+@pytest.fixture(params=["with Python", "without Python"])
+def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Shell:
+    if request.param == "with Python":
+        return Shell("/usr/bin:/bin")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in [
+        "awk",
+        "cat",
+        "chmod",
+        "df",
+        "find",
+        "id",
+        "mkdir",
+        "mv",
+        "rm",
+        "sed",
+        "sha256sum",
+        "sh",
+        "stat",
+        "tar",
+    ]:
+        found = shutil.which(tool, path="/usr/bin:/bin")
+        assert found
+        (tools / tool).symlink_to(found)
+    return Shell(str(tools))
+
+
+def test_what_arrives_is_verified_and_named_also_on_a_host_without_python(shell: Shell, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    files = [staged(name, name.encode() * 1000, tmp_path) for name in ("a.whl", "b.whl", "deep/c.json")]
+    first = Sender(shell, shell, files[:1], str(folder), None).send()
+    again = Sender(shell, shell, files, str(folder), None).send()
+    assert (first.sent, again.present, again.sent) == (("a.whl",), ("a.whl",), ("b.whl", "deep/c.json"))
+    assert {file.name: (folder / file.name).read_bytes() for file in files} == {
+        file.name: Path(file.path).read_bytes() for file in files
+    }
+    assert not list(folder.glob(".*.part"))
+
+
+def test_what_arrives_wrong_twice_is_told_with_both_hashes(shell: Shell, tmp_path: Path) -> None:
+    file = staged("a.whl", b"12345", tmp_path)
+    wrong = file.model_copy(update={"sha256": "0" * 64})
+    with pytest.raises(StageError, match=f"is damaged: its SHA-256 is {file.sha256}, recorded is {'0' * 64}"):
+        Sender(shell, shell, [wrong], str(tmp_path / "in"), None).send()
+    assert not (tmp_path / "in" / "a.whl").exists()

@@ -1,0 +1,168 @@
+"""Files on their way while others are fetched: which hosts, in what order, and what a failure there costs."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from provision.desired import Place
+from provision.errors import TransportError
+from provision.models.facts import Disk, HostFacts, Installed, OperatingSystem, User
+from provision.models.settings import Connection, Host, Inventory, Settings
+from provision.models.staged import StagedFile
+from provision.pipeline.ahead import ROOM_FACTOR, SendAhead
+from provision.pipeline.context import Walk
+from provision.remote import SendReport
+from provision.remote.session import Progress
+from provision.report.live import open_progress
+from provision.run import Run
+
+GIB = 1 << 30
+TOTAL = 1 * GIB
+
+
+class Sessions:
+    """A session each host that only notes what it is to send."""
+
+    def __init__(self) -> None:
+        self.sent: dict[str, list[str]] = {}
+        self.closed: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.fails: set[str] = set()
+        self.began = threading.Event()
+
+    def open(self, host: Host) -> Session:
+        return Session(host.name, self)
+
+
+class Session:
+    def __init__(self, host: str, all_of_them: Sessions) -> None:
+        self.host, self._all = host, all_of_them
+
+    def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport:
+        del progress
+        self._all.began.set()
+        assert self._all.gate.wait(20)
+        if self.host in self._all.fails:
+            raise TransportError(f"host {self.host} is gone")
+        assert folder == "/root/incoming"
+        self._all.sent.setdefault(self.host, []).extend(file.name for file in files)
+        return SendReport(tuple(file.name for file in files), (), 1, 0, 0.0)
+
+    def close(self) -> None:
+        self._all.closed.append(self.host)
+        self._all.gate.set()
+
+
+def file(name: str) -> StagedFile:
+    return StagedFile(name=name, path=f"/cache/{name}", sha256="0" * 64, size=1, kind="wheel")
+
+
+def facts(host: str, free: int) -> HostFacts:
+    return HostFacts(
+        host=host,
+        probed_at="2026-11-20T08:00:00.000Z",
+        os=OperatingSystem(id="debian", version_id="12"),
+        user=User(name="root", uid=0, home="/root"),
+        disks=(Disk(path="/", mount="/", free=free),),
+        installed=Installed(prefix="/opt/firstlight"),
+    )
+
+
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> Sessions:
+    made = Sessions()
+    monkeypatch.setattr("provision.pipeline.context.open_session", made.open)
+    return made
+
+
+@pytest.fixture
+def walk(tmp_path: Path, sessions: Sessions) -> Iterator[Walk]:
+    del sessions
+    hosts = tuple(
+        Host(name=name, connection=Connection(kind="ssh"), settings=Settings()) for name in ("a", "b", "full")
+    )
+    place = Place(prefix="/opt/firstlight", incoming="/root/incoming", owner="firstlight", root=True)
+    with open_progress([host.name for host in hosts]) as progress:
+        walk = Walk(
+            run=Run.create(tmp_path / "logs", command="test"),
+            inventory=Inventory(hosts=hosts, source="test"),
+            progress=progress,
+            cache=tmp_path,
+            facts={
+                name: facts(name, ROOM_FACTOR * TOTAL + (-1 if name == "full" else 1)) for name in ("a", "b", "full")
+            },
+            places=dict.fromkeys(("a", "b", "full"), place),
+        )
+        with walk.stack:
+            yield walk
+
+
+def begin(walk: Walk, *names: str) -> tuple[SendAhead, Callable[[StagedFile, int], None]]:
+    hosts = [walk.host(name) for name in names]
+    ahead = SendAhead(walk, hosts)
+    walk.ahead = ahead
+    told = ahead.arrived(walk.inventory.hosts)
+    assert told
+    return ahead, told
+
+
+def events(walk: Walk, kind: str) -> list[str]:
+    lines = map(json.loads, walk.run.path("events.jsonl").read_text(encoding="utf-8").splitlines())
+    return [line["host"] for line in lines if line["kind"] == kind]
+
+
+def test_each_bare_host_gets_every_file_once_and_in_order(walk: Walk, sessions: Sessions) -> None:
+    ahead, told = begin(walk, "a", "b")
+    names = [f"{number}.whl" for number in range(20)]
+    for name in names:
+        told(file(name), TOTAL)
+    ahead.finish()
+    assert sessions.sent == {"a": names, "b": names}
+    assert set(events(walk, "sent-ahead")) == {"a", "b"}
+
+
+def test_a_host_whose_room_is_not_certain_gets_nothing_before_the_exact_figures(walk: Walk, sessions: Sessions) -> None:
+    ahead, told = begin(walk, "a", "full")
+    told(file("a.whl"), TOTAL)
+    ahead.finish()
+    assert sessions.sent == {"a": ["a.whl"]}
+
+
+def test_nothing_goes_ahead_while_the_size_of_all_is_unknown(walk: Walk, sessions: Sessions) -> None:
+    ahead, told = begin(walk, "a")
+    told(file("a.whl"), 0)
+    ahead.finish()
+    assert sessions.sent == {}
+
+
+def test_hosts_that_have_an_environment_are_not_told(walk: Walk) -> None:
+    ahead = SendAhead(walk, [walk.host("a")])
+    assert ahead.arrived([walk.host("b")]) is None
+
+
+def test_a_host_that_goes_away_is_left_to_install_and_the_others_go_on(walk: Walk, sessions: Sessions) -> None:
+    sessions.fails.add("a")
+    ahead, told = begin(walk, "a", "b")
+    for name in ("1.whl", "2.whl"):
+        told(file(name), TOTAL)
+    ahead.finish()
+    assert sessions.sent == {"b": ["1.whl", "2.whl"]}
+    assert events(walk, "ahead-ended") == ["a"]
+    assert not walk.has_failed("a")
+
+
+def test_the_end_of_a_walk_breaks_off_what_is_on_its_way(walk: Walk, sessions: Sessions) -> None:
+    sessions.gate.clear()
+    _, told = begin(walk, "a")
+    told(file("1.whl"), TOTAL)
+    assert sessions.began.wait(20)
+    told(file("2.whl"), TOTAL)
+    walk.end_beside()
+    assert sessions.closed == ["a"]
+    assert "2.whl" not in sessions.sent.get("a", [])
