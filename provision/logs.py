@@ -71,3 +71,18 @@ def diff(
 
     found = comparing.compare(LOGS, before, after)
     typer.echo(comparing.render_json(found) if as_json else comparing.render_text(found))
+
+
+@app.command("open")
+def open_page(
+    *,
+    run: RunArgument = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Whether to open it.")] = True,
+) -> None:
+    """Write a run's page, one HTML file that needs nothing beside it, and open it in a browser."""
+    from provision.report.history import opening  # noqa: PLC0415 - `--help` must not pay for it
+
+    path, said = opening.open_page(LOGS, run, browser=browser)
+    typer.echo(path)
+    if said:
+        typer.echo(said, err=True)

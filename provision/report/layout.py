@@ -16,11 +16,15 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b
 _NUMBERED = re.compile(r"^(.*?)(\d+)(\D*)$", re.DOTALL)
 
 
-def clean(text: str) -> str:
-    """Text as one line that no terminal takes for a command: no escapes, no control or formatting characters."""
+def printable(text: str) -> str:
+    """Text that no terminal takes for a command: no escapes, and a blank for each control or formatting character."""
     plain = _ESCAPES.sub("", text)
-    kept = (char if unicodedata.category(char)[0] not in "CZ" else " " for char in plain)
-    return " ".join("".join(kept).split())
+    return "".join(char if unicodedata.category(char)[0] not in "CZ" else " " for char in plain)
+
+
+def clean(text: str) -> str:
+    """The same as one line, its words parted by one blank each."""
+    return " ".join(printable(text).split())
 
 
 def width(text: str) -> int:

@@ -19,11 +19,19 @@ def show(logs: Path, run: str | None = None, *, as_json: bool = False) -> str:
     written = folder / ("summary.json" if as_json else "summary.txt")
     if written.exists():
         return written.read_text(encoding="utf-8").rstrip("\n")
+    require_end(folder)
+    summary = summarise(Run(folder), interrupted=True)
+    return (jsonform.render(summary) if as_json else text.render(summary)).rstrip("\n")
+
+
+def require_end(folder: Path) -> None:
+    """A run that has ended, or was killed, can be told of as a whole.
+
+    Raises UsageError when it still goes on.
+    """
     if standing(folder) == "at work":
         process = document(folder / "run.json").get("pid")
         raise UsageError(
             f"run `{folder.name}` has no summary yet: process {process} is still at work",
             hint=f"watch it: ./firstlight logs show {folder.name} --follow",
         )
-    summary = summarise(Run(folder), interrupted=True)
-    return (jsonform.render(summary) if as_json else text.render(summary)).rstrip("\n")

@@ -1,0 +1,73 @@
+"""Hosts with the same Stack on the same devices, told once: what was chosen, why, and what the checks found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from provision.models.records import HostSummary, Summary
+from provision.models.stack import Reason
+from provision.report import phrases
+from provision.report.fold import FoldedCheck, fold_checks
+from provision.report.layout import fold_names
+
+
+@dataclass(frozen=True)
+class HostsClass:
+    """One class, numbered from 1 in the order of its first host."""
+
+    number: int
+    hosts: tuple[HostSummary, ...]
+    chosen: tuple[Reason, ...]
+    refused: tuple[Reason, ...]
+    checks: tuple[FoldedCheck, ...]
+
+    @property
+    def first(self) -> HostSummary:
+        return self.hosts[0]
+
+    @property
+    def names(self) -> str:
+        return fold_names([host.name for host in self.hosts])
+
+    @property
+    def stack(self) -> tuple[tuple[str, str], ...]:
+        """Name and build of every part."""
+        return tuple(phrases.stack_facts(self.first))
+
+    @property
+    def attention(self) -> tuple[str, ...]:
+        """What the running engines use, in every way that occurs among the hosts."""
+        return tuple(dict.fromkeys(filter(None, map(phrases.attention_facts, self.hosts))))
+
+    def remarks(self, field: str) -> tuple[tuple[str, str], ...]:
+        """Each text of `deviations`, `warnings` or `notes` with the hosts that it holds for."""
+        hosts_of: dict[str, list[str]] = {}
+        for host in self.hosts:
+            for text in getattr(host, field):
+                hosts_of.setdefault(text, []).append(host.name)
+        return tuple((text, fold_names(names)) for text, names in hosts_of.items())
+
+
+def classes(summary: Summary) -> tuple[HostsClass, ...]:
+    """The classes of a run; a host without a Stack (never reached, none fits) is in a class of its likes."""
+    groups: dict[object, list[HostSummary]] = {}
+    for host in summary.hosts:
+        likeness = (host.devices, host.stack.model_dump_json() if host.stack else None, _words(host.reasons))
+        groups.setdefault(likeness, []).append(host)
+    return tuple(_class(number, tuple(hosts)) for number, hosts in enumerate(groups.values(), 1))
+
+
+def _words(reasons: Iterable[Reason]) -> tuple[tuple[str, str, str], ...]:
+    return tuple((reason.rule, reason.candidate, reason.text) for reason in reasons)
+
+
+def _class(number: int, hosts: tuple[HostSummary, ...]) -> HostsClass:
+    reasons = hosts[0].reasons
+    return HostsClass(
+        number=number,
+        hosts=hosts,
+        chosen=tuple(reason for reason in reasons if reason.verdict != "reject"),
+        refused=tuple(reason for reason in reasons if reason.verdict == "reject"),
+        checks=tuple(fold_checks(hosts)),
+    )

@@ -1,0 +1,127 @@
+"""Every measured figure of every host side by side: lowest, median, highest, and the bound it was judged by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+from provision.models.records import CheckRecord, Figure, HostSummary
+from provision.report.layout import number
+from provision.report.page.strip import Strip, strip
+
+COUNTED = frozenset({"count", "B"})
+"""Units of figures that say how much was looked at: not worth a drawing unless they are judged."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One value and where it was measured."""
+
+    host: str
+    device: str | None
+    value: float
+
+    @property
+    def where(self) -> str:
+        return f"{self.host} {self.device}" if self.device and self.device != "cpu" else self.host
+
+
+@dataclass(frozen=True)
+class FigureRow:
+    """One figure of one check over the hosts of a class."""
+
+    hosts_class: int
+    check: str
+    name: str
+    unit: str
+    bound: str
+    """`at least 500`, `at most 0.01`; empty when it is recorded and not judged."""
+    source: str | None
+    low: Reading
+    high: Reading
+    middle: float
+    beyond: int
+    """How many readings miss the bound."""
+    strip: Strip
+    worst_by_host: Mapping[str, float]
+
+    @property
+    def count(self) -> int:
+        return len(self.worst_by_host)
+
+
+_Key = tuple[int, str, str, str, float | None, float | None]
+
+
+def figure_rows(hosts: Iterable[tuple[int, HostSummary]]) -> tuple[FigureRow, ...]:
+    """Rows of judged figures first, each kind in the order of its first reading; `hosts` with the class of each."""
+    readings: dict[_Key, list[Reading]] = {}
+    sources: dict[_Key, str | None] = {}
+    for class_number, host in hosts:
+        for check, figure, value in _measured(host.checks):
+            key = (class_number, check.id, figure.name, figure.unit, _finite(figure.floor), _finite(figure.ceiling))
+            readings.setdefault(key, []).append(Reading(host.name, check.device, value))
+            sources.setdefault(key, figure.source)
+    rows = [_row(key, each, sources[key]) for key, each in readings.items() if _is_shown(key)]
+    return tuple(sorted(rows, key=lambda row: not row.bound))
+
+
+def _measured(checks: Iterable[CheckRecord]) -> Iterable[tuple[CheckRecord, Figure, float]]:
+    for check in checks:
+        for figure in check.figures:
+            if (value := _finite(figure.value)) is not None:
+                yield check, figure, value
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _is_shown(key: _Key) -> bool:
+    *_, unit, floor, ceiling = key
+    return unit not in COUNTED or floor is not None or ceiling is not None
+
+
+def _row(key: _Key, readings: list[Reading], source: str | None) -> FigureRow:
+    class_number, check, name, unit, floor, ceiling = key
+    values = [reading.value for reading in readings]
+    outside = [reading for reading in readings if _is_beyond(reading.value, floor, ceiling)]
+    choose = min if ceiling is None else max
+    worst: dict[str, float] = {}
+    for reading in readings:
+        worst[reading.host] = choose(worst.get(reading.host, reading.value), reading.value)
+    return FigureRow(
+        hosts_class=class_number,
+        check=check,
+        name=name,
+        unit=unit,
+        bound=_bound(floor, ceiling),
+        source=source,
+        low=min(readings, key=lambda reading: reading.value),
+        high=max(readings, key=lambda reading: reading.value),
+        middle=median(values),
+        beyond=len(outside),
+        strip=strip(
+            values,
+            floor=floor,
+            ceiling=ceiling,
+            outside=[
+                (reading.value, f"{reading.where}: {number(reading.value)} {unit}".rstrip()) for reading in outside
+            ],
+        ),
+        worst_by_host=worst,
+    )
+
+
+def _is_beyond(value: float, floor: float | None, ceiling: float | None) -> bool:
+    return (floor is not None and value < floor) or (ceiling is not None and value > ceiling)
+
+
+def _bound(floor: float | None, ceiling: float | None) -> str:
+    parts = [
+        f"at least {number(floor)}" if floor is not None else "",
+        f"at most {number(ceiling)}" if ceiling is not None else "",
+    ]
+    return ", ".join(part for part in parts if part)

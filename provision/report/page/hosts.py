@@ -1,0 +1,136 @@
+"""A line for each host, what stands behind it, and the states by which lines are filtered."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from provision.models.records import CheckRecord, HostSummary, Summary
+from provision.report import phrases
+from provision.report.build import ENDED_BADLY, describe_build
+from provision.report.layout import count, duration
+from provision.report.page.timeline import Clock, Span, host_spans
+
+Tone = Literal["good", "doubt", "bad", "rest"]
+"""How a state is shown; its word always stands beside the colour."""
+
+DOUBT = "doubt"
+"""The filter for hosts that warned or are off the plan, whatever their state."""
+
+
+@dataclass(frozen=True)
+class StateCount:
+    """One choice of the filter."""
+
+    key: str
+    words: str
+    tone: Tone
+    hosts: int
+
+
+@dataclass(frozen=True)
+class HostLine:
+    """One host: the line that is always seen, and what opens below it."""
+
+    number: int
+    host: HostSummary
+    class_number: int
+    tone: Tone
+    words: str
+    doubts: bool
+    build: str
+    checks: str
+    seconds: str
+    spans: tuple[Span, ...]
+    wrong: tuple[CheckRecord, ...]
+    """Checks that did not end well on this host."""
+    facts: tuple[tuple[str, str], ...]
+    files: tuple[str, ...]
+    """Paths of the host's own files, relative to the run's folder."""
+
+    @property
+    def anchor(self) -> str:
+        """An id for links: made of the host's place, since a name may hold anything."""
+        return f"host-{self.number}"
+
+
+def state_tone(state: str) -> Tone:
+    """Bad for what ended badly, good for what was brought to its end, rest where nothing was to be done."""
+    if state in ENDED_BADLY:
+        return "bad"
+    return "good" if state in ("serving", "installed", "unchanged") else "rest"
+
+
+def tone_of(host: HostSummary) -> Tone:
+    """The tone of a host's state, unless the host warned or is off the plan."""
+    tone = state_tone(host.state)
+    return "doubt" if tone != "bad" and has_doubts(host) else tone
+
+
+def has_doubts(host: HostSummary) -> bool:
+    """Whether a host makes its run amber."""
+    return bool(host.deviations or host.warnings or any(check.status == "warn" for check in host.checks))
+
+
+def host_lines(
+    summary: Summary, class_of: Mapping[str, int], clock: Clock, files: Mapping[str, tuple[str, ...]]
+) -> tuple[HostLine, ...]:
+    """Lines in inventory order; `class_of` and `files` by host name."""
+    return tuple(
+        HostLine(
+            number=number,
+            host=host,
+            class_number=class_of[host.name],
+            tone=tone_of(host),
+            words=phrases.STATE_WORDS[host.state],
+            doubts=has_doubts(host),
+            build=describe_build(host.stack) if host.stack else "",
+            checks=_checks(host.checks),
+            seconds=duration(sum(result.seconds for result in host.rooms)),
+            spans=host_spans(clock, host.rooms),
+            wrong=tuple(check for check in host.checks if check.status in ("warn", "fail", "error")),
+            facts=tuple(_facts(summary, host)),
+            files=files.get(host.name, ()),
+        )
+        for number, host in enumerate(summary.hosts, 1)
+    )
+
+
+def state_counts(lines: tuple[HostLine, ...]) -> tuple[StateCount, ...]:
+    """The states that occur, the worst first, then the doubtful ones across all states."""
+    counted = Counter[str](line.host.state for line in lines)
+    choices = [
+        StateCount(state, words, state_tone(state), counted[state])
+        for state, words in phrases.STATE_WORDS.items()
+        if counted[state]
+    ]
+    if doubtful := sum(line.doubts for line in lines):
+        choices.append(StateCount(DOUBT, "with warnings", "doubt", doubtful))
+    return tuple(choices)
+
+
+def _checks(checks: tuple[CheckRecord, ...]) -> str:
+    counted = Counter[str](check.status for check in checks)
+    words = {"fail": "failed", "error": "unclear", "warn": "warned", "ok": "ok"}
+    return ", ".join(f"{counted[status]} {word}" for status, word in words.items() if counted[status])
+
+
+def _facts(summary: Summary, host: HostSummary) -> Iterable[tuple[str, str]]:
+    if host.devices:
+        yield "devices", "; ".join(host.devices)
+    if host.endpoint:
+        yield "endpoint", host.endpoint
+    if attention := phrases.attention_facts(host):
+        yield "attention", attention
+    if host.serve and host.serve.tokens_expected:
+        pairs = zip(host.serve.tokens_expected, host.serve.tokens_answered, strict=False)
+        right = sum(expected == answered for expected, answered in pairs)
+        yield "tokens", f"{right} of {count(len(host.serve.tokens_expected), 'token')} as the reference has them"
+    if when := phrases.verified_when(summary, host):
+        yield "checks", when
+    if host.prefix:
+        yield "prefix", host.prefix
+    if host.key_file:
+        yield "API key", f"on the host, in {host.key_file}"

@@ -1,0 +1,56 @@
+"""A strip: the readings of one figure as dots on a line, with the bound that they were judged by.
+
+All dots within the bound are one path of points with round ends: eight hundred readings are one element of the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WIDTH = 220
+HEIGHT = 20
+MARGIN = 6
+MOST_MARKED = 64
+"""Readings beyond the bound that get a mark with a title of their own; the rest is drawn without one."""
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Geometry in units of the strip's own box, WIDTH by HEIGHT."""
+
+    inside: str
+    """Path of the dots."""
+    marks: tuple[tuple[float, str], ...]
+    """Place and words of readings beyond the bound."""
+    floor: float | None
+    ceiling: float | None
+    """Places of the bounds."""
+
+
+def strip(
+    values: Sequence[float],
+    *,
+    floor: float | None = None,
+    ceiling: float | None = None,
+    outside: Sequence[tuple[float, str]] = (),
+) -> Strip:
+    """Draw finite readings; the scale begins at zero unless a reading or a bound lies below it."""
+    bounds = [bound for bound in (floor, ceiling) if bound is not None]
+    low = min(0.0, *values, *bounds) if values else 0.0
+    high = max(0.0, *values, *bounds) if values else 1.0
+    span = (high - low) or 1.0
+
+    def place(value: float) -> float:
+        return round(MARGIN + (value - low) / span * (WIDTH - 2 * MARGIN), 1)
+
+    marked = outside[:MOST_MARKED]
+    beyond = {place(value) for value, _ in marked}
+    dots = sorted({place(value) for value in values} - beyond)
+    middle = HEIGHT // 2
+    return Strip(
+        inside="".join(f"M{x:g} {middle}h0" for x in dots),
+        marks=tuple((place(value), words) for value, words in marked),
+        floor=None if floor is None else place(floor),
+        ceiling=None if ceiling is None else place(ceiling),
+    )

@@ -1,0 +1,72 @@
+"""The template's side: everything that is printed is cleaned and escaped, and the one script is known by its digest."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+from provision.report.layout import number, printable
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(**values: Any) -> str:
+    """The whole page.
+
+    Its Content-Security-Policy lets nothing load and only our own script run, so that text of a host that found a way
+    through the escaping would still be text.
+    """
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    own = {"script": Markup(script), "style": Markup(style)}  # noqa: S704 - files of this folder
+    return environment().get_template("page.html").render(**own, script_digest=digest, **values)
+
+
+def environment() -> jinja2.Environment:
+    """Escapes whatever it prints, and refuses names that the page does not have."""
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters["number"] = number
+    made.filters["drawing"] = _drawing
+    made.filters["words"] = _words
+    made.filters["web"] = _web
+    return made
+
+
+def _printable(value: Any) -> Any:
+    """Text of a host without terminal commands and characters that turn the direction of what follows."""
+    if isinstance(value, Markup):
+        return value
+    return "" if value is None else printable(value) if isinstance(value, str) else value
+
+
+def _words(text: str | None) -> Markup:
+    """A sentence in which what stands between backticks is shown as code."""
+    parts = [escape(part) for part in printable(text or "").split("`")]
+    if len(parts) % 2 == 0:
+        return Markup("`").join(parts)
+    code = Markup("<code>{}</code>")
+    return Markup().join(code.format(part) if index % 2 else part for index, part in enumerate(parts))
+
+
+def _drawing(svg: str) -> Markup:
+    """What `plot` made: an XML library wrote it, which escapes words of hosts itself."""
+    return Markup(svg)  # noqa: S704 - see above
+
+
+def _web(text: str | None) -> str | None:
+    """An address that may become a link: of the web, nothing that runs."""
+    return text if text and text.startswith(("https://", "http://")) and not any(map(str.isspace, text)) else None

@@ -1,0 +1,187 @@
+"""Everything that the page shows, as plain values: the summary, what its hosts share, and what is drawn of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from provision.models.records import Finding, HostDifference, Summary
+from provision.report import phrases
+from provision.report.advice import purpose
+from provision.report.difference.text import folded, sentence
+from provision.report.layout import clean, count, duration
+from provision.report.page.classes import HostsClass, classes
+from provision.report.page.figures import FigureRow, figure_rows
+from provision.report.page.hosts import HostLine, StateCount, Tone, host_lines, state_counts
+from provision.report.page.plot import Chart
+from provision.report.page.startup import startup
+from provision.report.page.strip import HEIGHT, WIDTH
+from provision.report.page.timeline import Timeline, read_clock, timeline
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What went wrong on hosts that failed alike."""
+
+    names: str
+    state: str
+    hosts: tuple[str, ...]
+    """Anchors of their lines."""
+    findings: tuple[Finding, ...]
+    said: tuple[tuple[str, str | None, tuple[str, ...]], ...]
+    """Sentence, hint and evidence, room by room."""
+
+
+TONES: dict[str, Tone] = {"green": "good", "amber": "doubt", "red": "bad"}
+MAP_FROM = 12
+"""From more hosts than this on, a map of them stands above their lines."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What changed since the last green run, on hosts on which the same changed."""
+
+    names: str
+    before: str
+    changes: tuple[tuple[str, str], ...]
+    """Part and sentence."""
+    unknown: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page's content in the order in which it is read."""
+
+    summary: Summary
+    headline: str
+    facts: tuple[tuple[str, str], ...]
+    next_commands: tuple[tuple[str, str], ...]
+    problems: tuple[Problem, ...]
+    states: tuple[StateCount, ...]
+    hosts: tuple[HostLine, ...]
+    changes: tuple[Changes, ...]
+    timeline: Timeline
+    classes: tuple[HostsClass, ...]
+    charts: tuple[Chart, ...]
+    figures: tuple[FigureRow, ...]
+    files: tuple[str, ...]
+
+    MAP_FROM = MAP_FROM
+    STRIP_WIDTH = WIDTH
+    STRIP_HEIGHT = HEIGHT
+
+    @property
+    def tone(self) -> Tone:
+        """How the verdict is shown."""
+        return TONES[self.summary.verdict]
+
+    @property
+    def sections(self) -> tuple[tuple[str, str], ...]:
+        """Id and title of the sections that have something to show."""
+        has = {
+            "failed": self.problems,
+            "next": self.next_commands,
+            "hosts": self.hosts,
+            "changes": self.changes,
+            "measured": self.charts or self.figures,
+            "checks": any(each.checks for each in self.classes),
+            "stack": self.classes,
+            "time": self.timeline.lanes,
+            "records": self.files,
+        }
+        return tuple((id_, TITLES[id_]) for id_, content in has.items() if content)
+
+    @property
+    def ordered(self) -> tuple[HostLine, ...]:
+        """Hosts that ended badly first, then those with doubts, else in inventory order."""
+        rank = {"bad": 0, "doubt": 1}
+        return tuple(sorted(self.hosts, key=lambda line: rank.get(line.tone, 2)))
+
+    @property
+    def judged(self) -> tuple[FigureRow, ...]:
+        """Figures with a bound, those first that miss it."""
+        return tuple(sorted((row for row in self.figures if row.bound), key=lambda row: not row.beyond))
+
+    @property
+    def recorded(self) -> tuple[FigureRow, ...]:
+        """Figures without one."""
+        return tuple(row for row in self.figures if not row.bound)
+
+
+TITLES = {
+    "failed": "What failed",
+    "next": "Next",
+    "hosts": "Hosts",
+    "changes": "Since the last green run",
+    "measured": "Measured",
+    "checks": "Checks",
+    "stack": "Stack",
+    "time": "Time",
+    "records": "Records",
+}
+
+
+def view(
+    summary: Summary,
+    events: Iterable[Mapping[str, Any]],
+    *,
+    changed: Mapping[str, HostDifference] | None = None,
+    files: tuple[str, ...] = (),
+    files_of: Mapping[str, tuple[str, ...]] | None = None,
+) -> Page:
+    """The page of a run. `changed` is what changed on each host since it was green last; `files` are those of the whole run and `files_of` those of each host, relative to its folder."""
+    grouped = classes(summary)
+    class_of = {host.name: each.number for each in grouped for host in each.hosts}
+    clock = read_clock(events, started_at=summary.started_at, seconds=summary.seconds)
+    lines = host_lines(summary, class_of, clock, files_of or {})
+    anchors = {line.host.name: line.anchor for line in lines}
+    numbered = [(each.number, host) for each in grouped for host in each.hosts]
+    drawn = [startup(summary.hosts)]
+    return Page(
+        summary=summary,
+        headline=phrases.headline(summary).partition(": ")[2],
+        facts=tuple(_facts(summary)),
+        next_commands=tuple((purpose(command), command) for command in summary.next_commands),
+        problems=tuple(_problems(summary, anchors)),
+        states=state_counts(lines),
+        hosts=lines,
+        changes=tuple(_changes(changed or {})),
+        timeline=timeline(clock),
+        classes=grouped,
+        charts=tuple(chart for chart in drawn if chart is not None),
+        figures=figure_rows(numbered),
+        files=files,
+    )
+
+
+def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
+    yield "run", summary.run
+    yield "command", clean(f"firstlight {summary.command}")
+    if summary.started_at:
+        yield "started", f"{summary.started_at[:10]} {summary.started_at[11:19]} UTC"
+    yield "took", duration(summary.seconds)
+    yield "hosts", f"{len(summary.hosts)}, {count(summary.changed, 'host')} changed"
+
+
+def _problems(summary: Summary, anchors: Mapping[str, str]) -> Iterable[Problem]:
+    for group in phrases.wrong_groups(summary):
+        yield Problem(
+            names=group.names,
+            state=group.first.state,
+            hosts=tuple(anchors[host.name] for host in group.hosts),
+            findings=group.first.findings,
+            said=tuple(phrases.failures(group)),
+        )
+
+
+def _changes(changed: Mapping[str, HostDifference]) -> Iterable[Changes]:
+    """The hosts with most changes first: those that stand alone among their equals are the odd ones."""
+    groups = sorted(folded(changed.values()), key=lambda group: -len(group[1].changes))
+    for names, entry in groups:
+        yield Changes(
+            names=names,
+            before=entry.before or "",
+            changes=tuple((change.part, sentence(change)) for change in entry.changes),
+            unknown=entry.unknown,
+        )

@@ -1,0 +1,284 @@
+"""Fleets made up for the page's tests: records as the rooms write them, values of our own, the same in each run."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from provision.models.records import AttentionProof, RoomName, RoomResult, ServeRecord
+from provision.models.stack import Plan, Reason, Resolution
+from provision.models.staged import Staged
+from provision.report import summarise, write
+from provision.run import Run
+from tests.report.sample import CPU_STACK, GPU_STACK, REFUSED, STARTED, Folder, check, document, facts, host, result
+
+RUN = "20261120T101500Z"
+WHY = (
+    Reason(
+        rule="driver",
+        verdict="accept",
+        candidate="vllm-0.26.0-cu130",
+        text="driver 580.65.06 is there, CUDA 13.0 needs 580",
+        source="https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/",
+    ),
+    Reason(
+        rule="arch",
+        verdict="accept",
+        candidate="vllm-0.26.0-cu130",
+        text="sm 9.0 of all 8 cards is among the wheel's",
+        source="cuobjdump of the wheel",
+    ),
+    Reason(
+        rule="attention",
+        verdict="accept",
+        candidate="vllm-0.26.0-cu130",
+        text="FLASH_ATTN of generation 3: every card is sm 9.0",
+    ),
+)
+AGAINST = (
+    Reason(
+        rule="driver",
+        verdict="reject",
+        candidate="vllm-0.27.0-cu131",
+        text="driver 580.65.06 is there, CUDA 13.1 needs 590",
+        source="https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/",
+    ),
+    REFUSED,
+)
+DONE_AT: dict[RoomName, float] = {
+    "probe": 0.5,
+    "plan": 0.6,
+    "stage": 21.9,
+    "install": 60.2,
+    "verify": 73.1,
+    "serve": 94.2,
+}
+
+
+def noise(index: int, salt: int) -> float:
+    """A value in -1..1 that looks like chance and is the same each time."""
+    return math.modf(math.sin(index * 12.9898 + salt * 78.233) * 43758.5453)[0]
+
+
+def gpu_checks(index: int, *, slow: bool = False) -> list[dict[str, Any]]:
+    """What `verify` says of a host with eight cards; `slow`: its third card is far below the floor."""
+    records = [
+        check("devices.gpus", device=None, reason="PCI, driver, NVML and torch see the same 8 cards"),
+        check("libraries.lock", device=None, reason="all 149 distributions are those of the lock"),
+        check("engine.vllm", device=None, reason="vLLM 0.26.0 imports and computes on cuda"),
+    ]
+    for card in range(8):
+        matrix = 688 + 14 * noise(index * 8 + card, 1)
+        memory = 3010 + 60 * noise(index * 8 + card, 2)
+        is_slow = slow and card == 2
+        if is_slow:
+            matrix = 402.0
+        figure = {"unit": "TFLOPS", "floor": 600.0, "ceiling": None, "source": "H100 SXM data sheet, 61 % of 989"}
+        records.append(
+            check(
+                "speed.gemm",
+                "fail" if is_slow else "ok",
+                device=f"cuda:{card}",
+                reason="402 TFLOPS in bfloat16, the floor is 600" if is_slow else "",
+                remedy="look at the card's clocks and temperature: nvidia-smi -q -d PERFORMANCE" if is_slow else None,
+                figures=[{"name": "bfloat16 GEMM", "value": round(matrix, 1), **figure}],
+            )
+        )
+        bandwidth = {"unit": "GB/s", "floor": 2650.0, "ceiling": None, "source": "H100 SXM data sheet, 79 % of 3350"}
+        records.append(
+            check(
+                "speed.memory",
+                device=f"cuda:{card}",
+                figures=[{"name": "device memory copy", "value": round(memory), **bandwidth}],
+            )
+        )
+        error = {"unit": "share of bound", "floor": None, "ceiling": 1.0, "source": "N. Higham, eq. 3.13"}
+        value = round(0.47 + 0.03 * noise(index * 8 + card, 3), 4)
+        records.append(
+            check("kernels.gemm", device=f"cuda:{card}", figures=[{"name": "error, bfloat16", "value": value, **error}])
+        )
+    return records
+
+
+def served(name: str, index: int) -> ServeRecord:
+    engine = 41 + 6 * noise(index, 4)
+    tokens = tuple(range(100, 132))
+    return ServeRecord(
+        endpoint=f"http://{name}.example.net:8000/v1",
+        ready=True,
+        attention=AttentionProof(
+            asked="FLASH_ATTN", used="FLASH_ATTN", generation=3, evidence=("32 of 32 layers hold FLASH_ATTN",)
+        ),
+        tokens_expected=tokens,
+        tokens_answered=tokens,
+        phases_s={
+            "health": round(engine, 2),
+            "first_answer": 0.4,
+            "first_token": round(engine + 0.6, 2),
+            "proven": round(engine + 3.4, 2),
+        },
+    )
+
+
+def end(run: Run) -> None:
+    """The run comes to its end: it has its summary."""
+    write(run, summarise(run))
+
+
+class Fleet(Folder):
+    """A run's folder with the times at which each room ended for each host."""
+
+    def events(self, results: Iterable[RoomResult], ends: dict[RoomName, float]) -> None:
+        def at(seconds: float) -> str:
+            return (datetime.fromisoformat(STARTED) + timedelta(seconds=seconds)).isoformat()
+
+        lines = [
+            {"at": at(ends[room]), "kind": "room", "room": room, "seconds": round(ends[room] - before, 3)}
+            for room, before in zip(ends, (0.0, *ends.values()), strict=False)
+        ]
+        lines += [
+            {
+                "at": at(ends[each.room] - 0.1),
+                "kind": "result",
+                "host": each.host,
+                "room": each.room,
+                "status": each.status,
+            }
+            for each in results
+        ]
+        self.run.path("events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def large(folder: Path) -> Run:
+    """96 GPU hosts and 4 CPU hosts; one unreachable, one with port 8000 taken, one with a slow card, one warned."""
+    names = [f"gpu-{number:03}" for number in range(1, 97)] + [f"cpu-{number}" for number in range(1, 5)]
+    gpus, cpus = names[:-4], names[-4:]
+    fleet = Fleet(folder / RUN, [host(name) for name in names], source="inventory/mysite")
+    lost, taken, slow, warned = gpus[16], gpus[41], gpus[57], gpus[70]
+    reached = [name for name in gpus if name != lost]
+    fleet.run.write(
+        "plan.json",
+        Plan(
+            classes=(
+                Resolution(hosts=tuple(reached), stack=GPU_STACK, reasons=(*WHY, *AGAINST)),
+                Resolution(hosts=tuple(cpus), stack=CPU_STACK, reasons=(REFUSED,)),
+            )
+        ),
+    )
+    for group, stack in ((reached, GPU_STACK), (cpus, CPU_STACK)):
+        staged = Staged(hosts=tuple(group), stack=stack, lock="stage/lock.txt", lock_digest="ab12", environment="cd34")
+        fleet.run.write(f"stage/{group[0]}.json", staged)
+    results: list[RoomResult] = []
+    for index, name in enumerate(names):
+        if name == lost:
+            results.append(
+                result(
+                    name,
+                    "probe",
+                    "unreachable",
+                    seconds=10.0,
+                    text=f"`{name}.example.net:2222` did not answer within 10 s",
+                    hint=f"try: ssh -p 2222 ops@{name}.example.net",
+                )
+            )
+            continue
+        is_gpu = name in gpus
+        fleet.run.write(f"facts/{name}.json", facts(name, gpus=8 if is_gpu else 0))
+        done = [
+            result(name, room, seconds=DONE_AT[room] / 3 + noise(index, 5))
+            for room in ("probe", "plan", "stage", "install")
+        ]
+        records = gpu_checks(index, slow=name == slow) if is_gpu else [check("kernels.gemm", reason="within its bound")]
+        if name == warned:
+            records.append(
+                check(
+                    "devices.clock",
+                    "warn",
+                    device=None,
+                    reason="the clock is 41 s off",
+                    remedy="timedatectl set-ntp true",
+                )
+            )
+        fleet.run.write(f"verify/{name}.json", document(records))
+        if name == slow:
+            done.append(result(name, "verify", "failed", text="speed.gemm failed on cuda:2"))
+        else:
+            done.append(result(name, "verify", seconds=11 + noise(index, 6)))
+            if name == taken:
+                text = "the service ended: preflight refuses: port 8000 is taken by nginx (process 812, user www-data)"
+                done.append(
+                    result(
+                        name,
+                        "serve",
+                        "failed",
+                        seconds=2.1,
+                        text=text,
+                        evidence=("preflight: bind: Address already in use",),
+                    )
+                )
+                finding = {
+                    "cause": "port-in-use",
+                    "confidence": 0.93,
+                    "evidence": ["serve:1: port 8000 is taken by nginx (process 812, user www-data)"],
+                    "fix": [
+                        "See who listens: ss -ltnp 'sport = :8000'",
+                        "Set another firstlight_port, or stop that service",
+                    ],
+                }
+                fleet.run.write(f"findings/{name}.json", [finding])
+            else:
+                done.append(result(name, "serve", seconds=18 + 2 * noise(index, 7)))
+                record = (
+                    served(name, index)
+                    if is_gpu
+                    else served(name, index).model_copy(
+                        update={"attention": AttentionProof(asked="CPU_ATTN", used="CPU_ATTN")}
+                    )
+                )
+                fleet.run.write(f"serve/{name}.json", record)
+        results += done
+    fleet.results(*results)
+    fleet.events(results, DONE_AT)
+    end(fleet.run)
+    return fleet.run
+
+
+PLANTED = '<script>document.title="planted"</script>'
+"""As a host may write it anywhere; `planted` becomes the title where it runs."""
+HOSTILE = f"{PLANTED}<img src=x onerror='document.title=\"planted\"'>\"'`</style></title></svg><a href='javascript:0'>"
+
+
+def hostile(folder: Path) -> Run:
+    """Two hosts whose every word is markup: names, reasons, evidence, sources, units, findings."""
+    names = [f"a{HOSTILE.replace('/', '')}", "b"]
+    fleet = Fleet(folder / RUN, [host(name) for name in names], source=HOSTILE)
+    chosen = Reason(rule=HOSTILE, verdict="accept", candidate=HOSTILE, text=HOSTILE, source=HOSTILE)
+    running = chosen.model_copy(update={"source": "javascript:document.title='planted'"})
+    reasons = [chosen, running, chosen.model_copy(update={"verdict": "reject", "candidate": f"{HOSTILE}2"})]
+    fleet.planned(names, GPU_STACK.model_copy(update={"fabric_manager": HOSTILE}), *reasons)
+    figures = [
+        {"name": HOSTILE, "value": value, "unit": HOSTILE, "floor": 2.0, "ceiling": None, "source": HOSTILE}
+        for value in (1.0, 3.0)
+    ]
+    record = check(HOSTILE, "fail", device=HOSTILE, reason=HOSTILE, remedy=HOSTILE, figures=figures, evidence=HOSTILE)
+    results = []
+    for index, name in enumerate(names):
+        known = facts(name, gpus=1)
+        assert known.nvidia
+        card = known.nvidia.gpus[0].model_copy(update={"name": HOSTILE})
+        nvidia = known.nvidia.model_copy(update={"gpus": (card,), "driver_version": HOSTILE})
+        fleet.run.write(f"facts/{name}.json", known.model_copy(update={"nvidia": nvidia}))
+        fleet.run.write(f"verify/{name}.json", document([record]))
+        phases = {HOSTILE: 3.0, "health": 2.0}
+        fleet.run.write(f"serve/{name}.json", served(name, index).model_copy(update={"phases_s": phases}))
+        finding = {"cause": HOSTILE, "confidence": 0.9, "evidence": [HOSTILE], "fix": [HOSTILE]}
+        fleet.run.write(f"findings/{name}.json", [finding, finding])
+        wrong = result(name, "verify", "failed", text=HOSTILE, hint=HOSTILE, evidence=(HOSTILE, "\x1b[31m\u202ered"))
+        results += [result(name, "probe"), wrong]
+    fleet.results(*results)
+    fleet.events(results, {"probe": 1.0, "verify": 4.0})
+    return fleet.run

@@ -1,0 +1,114 @@
+"""`./firstlight logs open`: the page of a run, and how to see it where there is no browser."""
+
+from __future__ import annotations
+
+import os
+import webbrowser
+from pathlib import Path
+
+import pytest
+
+from provision.errors import UsageError
+from provision.report import summarise, write
+from provision.report.history.opening import by_hand, has_display, open_page
+from provision.run import Run
+from tests.report.sample import CPU_STACK, Folder, host
+
+OLDER, NEWER = "20261119T080000Z", "20261120T101500Z"
+
+
+@pytest.fixture
+def logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two runs: one with its summary, a newer one that was killed."""
+    for name in (OLDER, NEWER):
+        folder = Folder(tmp_path / name, [host("a", local=True)], source="inventory/local")
+        folder.planned(["a"], CPU_STACK)
+        folder.green("a")
+        if name == OLDER:
+            write(folder.run, summarise(folder.run))
+    (tmp_path / "latest").symlink_to(NEWER)
+    monkeypatch.delenv("SSH_CONNECTION", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Addresses that a browser was asked to open, on a machine with a display."""
+    asked: list[str] = []
+    monkeypatch.setenv("BROWSER", "true")
+
+    def ask(address: str) -> bool:
+        asked.append(address)
+        return True
+
+    monkeypatch.setattr(webbrowser, "open", ask)
+    return asked
+
+
+def test_an_old_run_is_opened_by_name(logs: Path, opened: list[str]) -> None:
+    path, said = open_page(logs, OLDER)
+    assert (path, said) == (logs / OLDER / "summary.html", None)
+    assert opened == [path.as_uri()]
+    assert "<span>GREEN</span>" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("run", [None, "latest"])
+def test_the_newest_also_when_it_was_killed(logs: Path, opened: list[str], run: str | None) -> None:
+    path, _ = open_page(logs, run)
+    assert path == logs / NEWER / "summary.html"
+    assert "<span>RED</span>" in path.read_text(encoding="utf-8")
+
+
+def test_only_written_when_asked_so(logs: Path, opened: list[str]) -> None:
+    path, said = open_page(logs, browser=False)
+    assert path.exists()
+    assert said is None
+    assert opened == []
+
+
+def test_a_run_at_work_has_no_page_yet(logs: Path) -> None:
+    Run(logs / NEWER).write("run.json", {"command": "provision", "pid": os.getpid()})
+    with pytest.raises(UsageError, match="is still at work"):
+        open_page(logs)
+
+
+def test_an_unknown_run_is_said(logs: Path) -> None:
+    with pytest.raises(UsageError, match=f"no run `x` in .*{NEWER}"):
+        open_page(logs, "x")
+
+
+def test_without_a_display_the_way_to_it_is_said(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(webbrowser, "open", lambda address: pytest.fail(f"opened {address}"))
+    path, said = open_page(logs)
+    assert said
+    assert f":{path} ." in said
+
+
+@pytest.mark.parametrize(
+    ("environment", "platform", "expected"),
+    [
+        ({}, "linux", False),
+        ({"DISPLAY": ":0"}, "linux", True),
+        ({"WAYLAND_DISPLAY": "wayland-0"}, "linux", True),
+        ({"BROWSER": "wslview"}, "linux", True),
+        ({}, "darwin", True),
+        ({"SSH_CONNECTION": "10.0.0.1 50022 10.0.0.9 22"}, "darwin", False),
+    ],
+)
+def test_where_a_browser_would_open(environment: dict[str, str], platform: str, expected: bool) -> None:
+    assert has_display(environment, platform) is expected
+
+
+@pytest.mark.parametrize(
+    ("connection", "expected"),
+    [
+        ("192.0.2.7 51002 192.0.2.9 22", "@192.0.2.9:/srv/logs/summary.html ."),
+        ("192.0.2.7 51002 192.0.2.9 2222", "scp -P 2222 "),
+        ("2001:db8::7 51002 2001:db8::9 22", "@[2001:db8::9]:/srv/logs/summary.html"),
+        ("", f"@{os.uname().nodename}:/srv/logs/summary.html ."),
+    ],
+)
+def test_the_copy_goes_the_way_that_the_person_came(connection: str, expected: str) -> None:
+    assert expected in by_hand(Path("/srv/logs/summary.html"), {"SSH_CONNECTION": connection})
