@@ -86,3 +86,44 @@ def open_page(
     typer.echo(path)
     if said:
         typer.echo(said, err=True)
+
+
+@app.command()
+def prune(
+    *,
+    keep: Annotated[int | None, typer.Option("--keep", min=1, help="How many runs. Default: 100.")] = None,
+    max_size: Annotated[
+        int | None, typer.Option("--max-size", min=1, metavar="MIB", help="How much they may hold. Default: 2048 MiB.")
+    ] = None,
+) -> None:
+    """Remove old runs; never one that goes on, nor the last green one of a host."""
+    from provision.report.history import pruning  # noqa: PLC0415 - `--help` must not pay for it
+
+    pruned = pruning.prune(LOGS, keep=keep, max_mib=max_size)
+    typer.echo(pruning.render(pruned))
+    raise typer.Exit(1 if pruned.problems else 0)
+
+
+@app.command()
+def bundle(
+    *,
+    run: RunArgument = None,
+    anonymous: Annotated[
+        bool, typer.Option("--anonymous", help="Hosts, people and addresses under other names.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="The archive to write.")] = None,
+) -> None:
+    """Write a run as an archive for a bug report, without secrets."""
+    from provision.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.report.history import bundle as archive  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.report.history import runs  # noqa: PLC0415 - `--help` must not pay for it
+
+    folder = runs.find(LOGS, run)
+    target = output or archive.default_target(folder.name, anonymous=anonymous)
+    try:
+        made = archive.bundle(folder, target, anonymous=anonymous)
+    except OSError as error:
+        raise UsageError(
+            f"`{target}` cannot be written: {error.strerror}", hint="name another file with --output"
+        ) from None
+    typer.echo(archive.render(made))

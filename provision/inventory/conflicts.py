@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from provision.models.settings import Settings
+from provision.redact import redact
+
+_INSTEAD = "firstlight_api_key: true makes a key in a file of mode 0600; firstlight_hf_token_file names a token's file"
 
 
 class Conflict(NamedTuple):
@@ -68,18 +71,24 @@ def _arguments(settings: Settings) -> Iterator[Conflict]:
             yield Conflict(
                 "vllm_args",
                 f"{flag!r} would put a secret among the arguments, where every user of the host reads it",
-                "firstlight_api_key: true makes a key in a file of mode 0600; firstlight_hf_token_file names a token's file",
+                _INSTEAD,
+            )
+        elif redact(argument) != argument:
+            yield Conflict(
+                "vllm_args",
+                f"{redact(argument)!r} holds what looks like a secret, and every user of the host reads a process's arguments",
+                _INSTEAD,
             )
 
 
 def _secrets(settings: Settings) -> Iterator[Conflict]:
     pattern = re.compile(_table()["secret"]["name"])
-    for name in settings.env:
-        if pattern.search(name):
+    for name, value in settings.env.items():
+        if pattern.search(name) or redact(value) != value:
             yield Conflict(
                 "env",
                 f"{name} looks like a secret, and these variables are written to the run's records",
-                "firstlight_hf_token_file names the file of a hub token; vLLM's own key is made by firstlight_api_key",
+                _INSTEAD,
             )
 
 

@@ -15,6 +15,7 @@ from provision.models.settings import Settings
 from provision.models.stack import Plan
 from provision.pipeline import Request, rooms
 from provision.pipeline.walking import cache_folder, perform, steps_until
+from provision.report.history.pruning import prune_quietly
 
 
 def say(text: str) -> None:
@@ -35,6 +36,7 @@ def walk(request: Request, *, last: RoomName = "serve", as_json: bool = False) -
     """Walk through the rooms up to one, and print the summary."""
     summary, code = perform(request, steps_until(last))
     print_summary(request, summary, as_json=as_json)
+    prune_quietly(request.logs)
     return code
 
 

@@ -1,0 +1,161 @@
+"""A run as one archive for a bug report: text only, every secret masked, on request under other names."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from provision import __version__
+from provision.redact import redact, scrub
+from provision.report.history.pseudonyms import Pseudonyms
+from provision.report.history.runs import document
+from provision.report.layout import count, size
+from provision.run import write_atomically
+
+LARGEST = 8 * 2**20
+"""Bytes of a file; a larger one is left out, and said to be."""
+LIST = "LEFT-OUT.txt"
+_VERSIONS = re.compile(r"""==\s*([0-9][\w.+!-]*)|version"?\s*[:=]\s*"?([0-9][\w.+!-]*)""", re.IGNORECASE)
+
+
+@dataclass
+class Bundle:
+    """An archive that was written, and what a person should know of it."""
+
+    path: Path
+    files: int = 0
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    """File and reason."""
+    masked: list[str] = field(default_factory=list)
+    """Files in which something was masked."""
+    given: dict[str, str] = field(default_factory=dict)
+    """Real names and the ones that stand for them; for the person alone, not in the archive."""
+
+
+def bundle(folder: Path, target: Path, *, anonymous: bool = False) -> Bundle:
+    """Write a run's folder as a compressed archive that only its owner reads.
+
+    Raises OSError when it cannot be written.
+    """
+    made = Bundle(target)
+    texts = _texts(folder, made)
+    names = _pseudonyms(folder, texts) if anonymous else None
+    other: Callable[[str], str] = names.replace if names else lambda text: text
+    root = other(f"firstlight-{folder.name}")
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as archive:
+        for name, text in texts.items():
+            safe = _redacted(name, text)
+            if safe != text and "[hidden]" in safe:
+                made.masked.append(name)
+            _add(archive, f"{root}/{other(name)}", other(safe))
+        made.files = len(texts)
+        made.left_out = [(other(name), reason) for name, reason in made.left_out]
+        _add(archive, f"{root}/{LIST}", _list(made, anonymous=anonymous))
+    made.given = dict(names.given) if names else {}
+    write_atomically(target, content.getvalue(), mode=0o600)
+    return made
+
+
+def _texts(folder: Path, made: Bundle) -> dict[str, str]:
+    """Every file of a run that is text, by its path in there."""
+    texts: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        name = str(path.relative_to(folder))
+        if path.is_dir() and not path.is_symlink():
+            continue
+        if path.is_symlink() or not path.is_file():
+            made.left_out.append((name, "no file of its own: a link or a special file"))
+        elif path.stat().st_size > LARGEST:
+            made.left_out.append((name, f"{size(path.stat().st_size)}; files up to {size(LARGEST)} are taken"))
+        else:
+            try:
+                content = path.read_bytes().decode()
+            except UnicodeDecodeError:
+                made.left_out.append((name, "no text: what it holds cannot be looked through for secrets"))
+            except OSError as error:
+                made.left_out.append((name, f"cannot be read: {error.strerror}"))
+            else:
+                texts[name] = content
+    return texts
+
+
+def _redacted(name: str, text: str) -> str:
+    """The text without secrets; of JSON by its keys too."""
+    if name.endswith(".json"):
+        try:
+            return json.dumps(scrub(json.loads(text)), indent=2) + "\n"
+        except ValueError:
+            return redact(text)
+    if name.endswith(".jsonl"):
+        return "".join(_redacted_line(line) for line in text.splitlines(keepends=True))
+    return redact(text)
+
+
+def _redacted_line(line: str) -> str:
+    try:
+        return json.dumps(scrub(json.loads(line))) + "\n"
+    except ValueError:
+        return redact(line)
+
+
+def _pseudonyms(folder: Path, texts: dict[str, str]) -> Pseudonyms:
+    """What the run's own records call its machines and people."""
+    header, inventory = document(folder / "run.json"), document(folder / "inventory.json")
+    hosts: dict[str, list[str]] = {}
+    jumps: list[str] = []
+    users = [str(header["user"])] if header.get("user") else []
+    for host in inventory.get("hosts") or ():
+        connection = host.get("connection") or {}
+        hops = [connection, *(connection.get("proxy_jump") or ())]
+        facts = document(folder / f"facts/{host['name']}.json")
+        others = [connection.get("address"), connection.get("host_key_alias"), (facts.get("os") or {}).get("hostname")]
+        hosts[host["name"]] = [name for name in others if name]
+        users += [hop["user"] for hop in hops if hop.get("user")]
+        users += [name for name in ((facts.get("user") or {}).get("name"),) if name]
+        jumps += [str(hop["address"]) for hop in hops[1:] if hop.get("address")]
+    for jump in jumps:
+        hosts.setdefault(jump, [])
+    versions = {version for text in texts.values() for pair in _VERSIONS.findall(text) for version in pair if version}
+    return Pseudonyms(hosts, users=users, controller=header.get("controller"), versions=versions)
+
+
+def _add(archive: tarfile.TarFile, name: str, text: str) -> None:
+    """A file as of nobody's account and no time."""
+    content = text.encode()
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = len(content), 0o644
+    archive.addfile(info, io.BytesIO(content))
+
+
+def _list(made: Bundle, *, anonymous: bool) -> str:
+    names = "replaced, the same everywhere" if anonymous else "as they are"
+    lines = [
+        f"Firstlight {__version__}: {count(made.files, 'file')} of a run.",
+        "Secrets are masked: `[hidden]`. Never part of a run: the API key, passwords, wheels, models, the service's own log.",
+        f"Names of hosts and people, and addresses: {names}.",
+        "",
+        "Left out:",
+        *([f"  {name}: {reason}" for name, reason in made.left_out] or ["  nothing"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def render(made: Bundle) -> str:
+    """What a person is told of it."""
+    lines = [f"{made.path}: {count(made.files, 'file')}, {size(made.path.stat().st_size)}"]
+    if made.masked:
+        lines.append(f"masked in: {', '.join(made.masked)}")
+    lines += [f"left out: {name}: {reason}" for name, reason in made.left_out]
+    lines += [f"{pseudonym} is {known}" for known, pseudonym in sorted(made.given.items(), key=lambda pair: pair[1])]
+    return "\n".join(lines)
+
+
+def default_target(run: str, *, anonymous: bool) -> Path:
+    """Where an archive goes when nothing is said: where the person stands."""
+    return Path(f"firstlight-{run}{'-anonymous' if anonymous else ''}.tar.gz")

@@ -1,0 +1,85 @@
+"""Which runs are kept, and why: by number and size, but never without what a later run is compared with. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from provision.report.difference.records import GREEN_STATES
+from provision.report.history.runs import Standing
+from provision.report.layout import fold_names, size
+
+KEEP_RUNS = 100
+"""Runs that are kept when nothing else is said: weeks of daily use."""
+KEEP_MIB = 2048
+"""Their size when nothing else is said; a run holds text alone."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """A run as far as retention has to know it."""
+
+    run: str
+    standing: Standing
+    bytes: int
+    green: frozenset[str] = frozenset()
+    """Hosts that it left green."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of a run, and why."""
+
+    run: str
+    bytes: int
+    keep: bool
+    why: str
+
+
+def decide(runs: Sequence[Past], *, keep: int, most_bytes: int) -> list[Decision]:
+    """A decision for every run; `runs` are the newest first.
+
+    The newest, those at work and the last green one of every host are kept whatever the limits say; the others as long as
+    no more than `keep` runs, and no more than `most_bytes`, are newer or kept.
+    """
+    decisions: list[Decision] = []
+    seen: set[str] = set()
+    total = kept = 0
+    for past in runs:
+        first_green = [host for host in sorted(past.green) if host not in seen]
+        seen |= past.green
+        why = _protected(past, first_green, is_newest=not decisions)
+        fits_number, fits_size = kept < keep, total + past.bytes <= most_bytes
+        if why is None and fits_number and fits_size:
+            why = "within the limits"
+        if why is not None:
+            kept, total = kept + 1, total + past.bytes
+            decisions.append(Decision(past.run, past.bytes, keep=True, why=why))
+        else:
+            beyond = f"{keep} newer runs are kept" if not fits_number else f"newer runs take up {size(most_bytes)}"
+            decisions.append(Decision(past.run, past.bytes, keep=False, why=beyond))
+    return decisions
+
+
+def _protected(past: Past, first_green: list[str], *, is_newest: bool) -> str | None:
+    """Why a run is kept whatever the limits say."""
+    if past.standing == "at work":
+        return "it still goes on"
+    if first_green:
+        return f"the last green run of {fold_names(first_green)}"
+    return "the newest run" if is_newest else None
+
+
+def green_hosts(summary: Mapping[str, Any]) -> frozenset[str]:
+    """Hosts that a summary.json, of whichever release, shows in place and without any doubt."""
+    try:
+        return frozenset(str(host["name"]) for host in summary.get("hosts") or () if _is_green(host))
+    except (KeyError, TypeError, AttributeError):
+        return frozenset()
+
+
+def _is_green(host: Mapping[str, Any]) -> bool:
+    doubts = (*(host.get("warnings") or ()), *(host.get("deviations") or ()))
+    checks = {check["status"] for check in host.get("checks") or ()}
+    return host["state"] in GREEN_STATES and bool(host.get("stack")) and not doubts and checks <= {"ok", "skip"}

@@ -1,0 +1,88 @@
+"""An installation on a real host with secrets planted around it: nothing that anyone reads shows one, not even for a moment."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from tests.fleet.hosts import SUDO_WITH_PASSWORD, FleetHost
+from tests.install.fleet_site import make_fleet_site
+
+pytestmark = pytest.mark.fleet
+
+CALLER = "hf_Vx3Caller8Wd2Rk9Lp5"
+UNIT = "/etc/systemd/system/firstlight-vllm.service"
+WATCH = """
+rm -f /run/argv; touch /run/watching
+while [ -e /run/watching ]; do cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' | sort -u >> /run/argv; sleep 0.05; done
+"""
+
+
+@contextmanager
+def watched(host: FleetHost) -> Iterator[set[str]]:
+    """Arguments of every process, here and on the host, seen while the block runs."""
+    seen: set[str] = set()
+    over = threading.Event()
+
+    def here() -> None:
+        while not over.wait(0.02):
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                try:
+                    seen.update(path.read_bytes().decode(errors="replace").split("\0"))
+                except OSError:
+                    continue
+
+    threads = [
+        threading.Thread(target=here),
+        threading.Thread(target=host.sh, args=(WATCH,), kwargs={"timeout_s": 600}),
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        host.sh("rm -f /run/watching")
+        for thread in threads:
+            thread.join()
+        seen.update(host.sh("cat /run/argv").splitlines())
+
+
+def test_no_secret_in_records_arguments_or_units(
+    pair: list[FleetHost], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = pair[1]
+    monkeypatch.setenv("HF_TOKEN", CALLER)
+    site = make_fleet_site(tmp_path, host, user=SUDO_WITH_PASSWORD, become_password=SecretStr(host.admin_password))
+    site.send()
+    try:
+        with watched(host) as arguments:
+            result = site.play()
+        assert (result.status, result.changed) == ("ok", True), result
+        # on both machines something was seen: the playbook here, the script that builds there
+        assert any("ansible-playbook" in argument for argument in arguments)
+        assert any(argument.startswith("# Builds PREFIX/envs/DIGEST") for argument in arguments)
+        key = host.sh("sed -n s/^VLLM_API_KEY=//p /opt/firstlight/etc/service.env").strip()
+        assert len(key) >= 16
+        secrets = {"sudo password": host.admin_password, "caller's token": CALLER, "API key": key}
+        texts = {str(path): path.read_text() for path in site.latest.folder.rglob("*") if path.is_file()}
+        assert any(name.endswith("changes.jsonl") for name in texts)
+        texts |= {
+            "the arguments of a process": "\n".join(arguments),
+            "the unit": host.sh(f"cat {UNIT}"),
+            "the journal": host.sh("journalctl --no-pager -o cat"),
+            "what watchers were told": "\n".join(site.said),
+        }
+        for where, text in texts.items():
+            for kind, secret in secrets.items():
+                assert secret not in text, f"the {kind} stands in {where}"
+        holding = host.sh(f"grep -rlF -e '{key}' -e '{CALLER}' /opt/firstlight /etc/systemd /run/systemd || true")
+        assert holding.split() == ["/opt/firstlight/etc/service.env"]
+        assert host.sh("stat -c '%a %U' /opt/firstlight/etc/service.env").split() == ["600", "root"]
+    finally:
+        site.play("uninstall")

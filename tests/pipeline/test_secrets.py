@@ -1,0 +1,96 @@
+"""Secrets planted wherever a person may have them, and looked for wherever a person may read."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.redact import MASK
+
+ROOT = Path(__file__).resolve().parents[2]
+PLANTED = {
+    "become": "Vx3-become-9Qm2",
+    "ssh": "Vx3-ssh-4Tz8",
+    "variable": "Vx3-variable-7Lp5",
+    "environment": "hf_Vx3Environment2Rk9Wd",
+    "token file": "Vx3-hub-6Jn1",
+}
+
+
+def inventory(folder: Path, **variables: Any) -> Path:
+    """This machine as its only host, with a secret in every variable that may hold one."""
+    (folder / "token").write_text(PLANTED["token file"] + "\n", encoding="utf-8")
+    host = {
+        "ansible_connection": "local",
+        "ansible_become_password": PLANTED["become"],
+        "ansible_password": PLANTED["ssh"],
+        "deploy_api_token": PLANTED["variable"],
+        "firstlight_hf_token_file": str(folder / "token"),
+        "firstlight_prefix": str(folder / "prefix"),
+        **variables,
+    }
+    path = folder / "hosts.yml"
+    path.write_text(json.dumps({"all": {"hosts": {"here": host}}}), encoding="utf-8")
+    return path
+
+
+def firstlight(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "FIRSTLIGHT_LOGS": str(folder / "logs"),
+        "FIRSTLIGHT_CACHE": str(folder / "cache"),
+        "HF_TOKEN": PLANTED["environment"],
+    }
+    command = [sys.executable, "-m", "provision", *arguments]
+    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def shown(done: subprocess.CompletedProcess[str], folder: Path) -> dict[str, str]:
+    """Everything that came out of a command, and every file that it left but the person's own."""
+    own = {folder / "hosts.yml", folder / "token"}
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink() and path not in own]
+    texts = {str(path): path.read_bytes().decode(errors="replace") for path in files}
+    return {"stdout": done.stdout, "stderr": done.stderr, **texts}
+
+
+def assert_nowhere(texts: dict[str, str]) -> None:
+    for where, text in texts.items():
+        for kind, secret in PLANTED.items():
+            assert secret not in text, f"the {kind} secret stands in {where}"
+
+
+@pytest.mark.parametrize(
+    "command", [("probe", "--json"), ("plan", "--explain"), ("status", "--json")], ids=lambda command: command[0]
+)
+def test_a_command_shows_none(command: tuple[str, ...], tmp_path: Path) -> None:
+    done = firstlight(tmp_path, *command, "-i", str(inventory(tmp_path)))
+    assert done.returncode in (0, 4), done.stderr
+    texts = shown(done, tmp_path)
+    assert any(name.endswith("inventory.json") for name in texts)
+    assert_nowhere(texts)
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"firstlight_env": {"HF_TOKEN": PLANTED["variable"]}}, "HF_TOKEN looks like a secret"),
+        ({"firstlight_env": {"NOTE": f"password={PLANTED['variable']}"}}, "NOTE looks like a secret"),
+        ({"firstlight_vllm_args": ["--api-key", PLANTED["variable"]]}, "'--api-key' would put a secret"),
+        ({"firstlight_vllm_args": [f"--api-key={PLANTED['variable']}"]}, "'--api-key' would put a secret"),
+        ({"firstlight_vllm_args": [f"--hf-overrides=token={PLANTED['environment']}"]}, MASK),
+    ],
+)
+def test_a_setting_that_would_show_one_is_refused_without_showing_it(
+    variables: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    done = firstlight(tmp_path, "plan", "-i", str(inventory(tmp_path, **variables)))
+    assert done.returncode == 2, done.stdout
+    assert said in done.stderr
+    assert_nowhere(shown(done, tmp_path))

@@ -1,0 +1,161 @@
+"""Which runs stay: a pure decision, and what becomes of the folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from provision.logs import app
+from provision.report import summarise, write
+from provision.report.history import pruning
+from provision.report.history.pruning import prune, prune_quietly, render
+from provision.report.history.retention import KEEP_MIB, KEEP_RUNS, Past, decide, green_hosts
+from provision.report.history.runs import document, names
+from provision.run import Run
+from tests.report.sample import CPU_STACK, Folder, check, host
+
+
+def past(run: str, *green: str, standing: str = "ended", bytes_: int = 10) -> Past:
+    return Past(run, standing, bytes_, frozenset(green))  # type: ignore[arg-type]
+
+
+def kept(runs: list[Past], *, keep: int = 100, most_bytes: int = 10**9) -> dict[str, str]:
+    return {entry.run: entry.why for entry in decide(runs, keep=keep, most_bytes=most_bytes) if entry.keep}
+
+
+def test_by_number() -> None:
+    assert list(kept([past(str(number)) for number in range(9, 0, -1)], keep=3)) == ["9", "8", "7"]
+
+
+def test_by_size_the_newest_stay() -> None:
+    assert list(kept([past(str(number)) for number in range(9, 0, -1)], most_bytes=45)) == ["9", "8", "7", "6"]
+
+
+def test_the_last_green_run_of_every_host_stays_whatever_the_limits() -> None:
+    runs = [past("5"), past("4", "a"), past("3", "a", "b"), past("2", "a", "b", "c"), past("1", "c")]
+    assert kept(runs, keep=1, most_bytes=1) == {
+        "5": "the newest run",
+        "4": "the last green run of a",
+        "3": "the last green run of b",
+        "2": "the last green run of c",
+    }
+
+
+def test_a_run_that_goes_on_stays() -> None:
+    assert kept([past("3"), past("2", standing="at work"), past("1")], keep=1) == {
+        "3": "the newest run",
+        "2": "it still goes on",
+    }
+
+
+pasts = st.builds(
+    Past,
+    run=st.just("x"),
+    standing=st.sampled_from(["ended", "at work", "killed"]),
+    bytes=st.integers(min_value=0, max_value=100),
+    green=st.frozensets(st.sampled_from("abc")),
+)
+
+
+@given(st.lists(pasts, min_size=1), st.integers(min_value=1, max_value=5), st.integers(min_value=1, max_value=300))
+def test_whatever_the_limits(runs: list[Past], keep: int, most_bytes: int) -> None:
+    named = [Past(str(number), run.standing, run.bytes, run.green) for number, run in enumerate(runs)]
+    decisions = decide(named, keep=keep, most_bytes=most_bytes)
+    assert [entry.run for entry in decisions] == [run.run for run in named]
+    stay = {entry.run for entry in decisions if entry.keep}
+    assert named[0].run in stay
+    assert {run.run for run in named if run.standing == "at work"} <= stay
+    for name in "abc":
+        green = [run.run for run in named if name in run.green]
+        assert not green or green[0] in stay
+
+
+def run(logs: Path, name: str, *, warned: bool = False) -> Folder:
+    folder = Folder(logs / name, [host("a", local=True)])
+    folder.planned(["a"], CPU_STACK)
+    folder.staged(["a"], CPU_STACK)
+    folder.green("a", records=[check("host.clock", "warn")] if warned else None)
+    write(folder.run, summarise(folder.run))
+    return folder
+
+
+def test_only_a_host_without_a_doubt_is_green(tmp_path: Path) -> None:
+    sure, doubtful = run(tmp_path, "20261118T080000Z"), run(tmp_path, "20261119T080000Z", warned=True)
+    assert green_hosts(document(sure.run.path("summary.json"))) == {"a"}
+    assert green_hosts(document(doubtful.run.path("summary.json"))) == frozenset()
+    assert green_hosts({"hosts": "nonsense"}) == frozenset()
+
+
+def test_folders_are_removed_whole_and_what_stays_is_said(tmp_path: Path) -> None:
+    for number in range(1, 6):
+        run(tmp_path, f"2026111{number}T080000Z", warned=number != 2)
+    (tmp_path / "latest").symlink_to("20261115T080000Z")
+    (tmp_path / "README.md").write_text("about\n", encoding="utf-8")
+    (tmp_path / ".leaving-20261101T080000Z").mkdir()
+    done = prune(tmp_path, keep=2)
+    assert names(tmp_path) == ["20261115T080000Z", "20261114T080000Z", "20261112T080000Z"]
+    assert sorted(path.name for path in tmp_path.iterdir() if "Z" not in path.name) == ["README.md", "latest"]
+    said = render(done)
+    assert said.splitlines()[0].startswith("removed 2 runs, ")
+    assert "the last green run of a" in said
+    assert "2 newer runs are kept" in said
+    assert not done.problems
+
+
+def test_a_run_at_work_survives_the_tightest_limits(tmp_path: Path) -> None:
+    going = Run.create(tmp_path, command="provision")
+    newer = tmp_path / "20990101T000000Z"
+    Run(newer.parent / newer.name).folder.mkdir()
+    Run(newer).write("run.json", {"pid": 4194304})
+    prune(tmp_path, keep=1, max_mib=1)
+    assert names(tmp_path) == [newer.name, going.name]
+
+
+def test_what_cannot_be_removed_is_a_problem_and_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(1, 5):
+        run(tmp_path, f"2026111{number}T080000Z", warned=True)
+    rename = Path.rename
+
+    def refusing(path: Path, target: Path) -> Path:
+        if path.name.startswith("20261112"):
+            raise PermissionError(13, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refusing)
+    done = prune(tmp_path, keep=1)
+    assert done.problems == ("run 20261112T080000Z cannot be removed: Permission denied",)
+    assert names(tmp_path) == ["20261114T080000Z", "20261112T080000Z"]
+
+
+def test_the_quiet_way_waits_until_there_are_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pruning, "KEEP_RUNS", 10)
+    for number in range(11):
+        Run(_made(tmp_path, number)).write("run.json", {})
+    prune_quietly(tmp_path)
+    assert len(names(tmp_path)) == 11
+    Run(_made(tmp_path, 11)).write("run.json", {})
+    prune_quietly(tmp_path)
+    assert len(names(tmp_path)) == 10
+
+
+def _made(logs: Path, number: int) -> Path:
+    folder = logs / f"20261119T0800{number:02}Z"
+    folder.mkdir()
+    return folder
+
+
+def test_the_help_names_the_limits_that_hold() -> None:
+    said = CliRunner().invoke(app, ["prune", "--help"], env={"COLUMNS": "200"}).output
+    assert f"Default: {KEEP_RUNS}." in said
+    assert f"Default: {KEEP_MIB} MiB." in said
+
+
+def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:
+    folder = run(tmp_path, "20261118T080000Z").run.folder
+    os.truncate(folder / "summary.txt", 3 * 2**20)
+    assert "3.0 MiB" in render(prune(tmp_path))
