@@ -37,6 +37,8 @@ def _promises(folder: Path, wanted: Collection[str]) -> bool:
 def since_green(logs: Path, run: str, hosts: Collection[str]) -> dict[str, HostDifference]:
     """What changed on hosts of a run since each of them was green last; hosts that never were are left out."""
     before = last_green(logs, run, hosts)
+    if not before:
+        return {}
     after = read_records(logs / run).hosts
     return {
         entry.host: entry

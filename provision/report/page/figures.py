@@ -42,6 +42,7 @@ class FigureRow:
     low: Reading
     high: Reading
     middle: float
+    readings: int
     beyond: int
     """How many readings miss the bound."""
     strip: Strip
@@ -102,6 +103,7 @@ def _row(key: _Key, readings: list[Reading], source: str | None) -> FigureRow:
         low=min(readings, key=lambda reading: reading.value),
         high=max(readings, key=lambda reading: reading.value),
         middle=median(values),
+        readings=len(readings),
         beyond=len(outside),
         strip=strip(
             values,

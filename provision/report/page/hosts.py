@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from provision.models.records import CheckRecord, HostSummary, Summary
 from provision.report import phrases
@@ -16,6 +17,8 @@ from provision.report.page.timeline import Clock, Span, host_spans
 Tone = Literal["good", "doubt", "bad", "rest"]
 """How a state is shown; its word always stands beside the colour."""
 
+LONGEST_EVIDENCE = 600
+"""Characters of one value."""
 DOUBT = "doubt"
 """The filter for hosts that warned or are off the plan, whatever their state."""
 
@@ -28,6 +31,14 @@ class StateCount:
     words: str
     tone: Tone
     hosts: int
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A check that did not end well, and the lines that it rests on."""
+
+    check: CheckRecord
+    evidence: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -44,8 +55,7 @@ class HostLine:
     checks: str
     seconds: str
     spans: tuple[Span, ...]
-    wrong: tuple[CheckRecord, ...]
-    """Checks that did not end well on this host."""
+    wrong: tuple[Wrong, ...]
     facts: tuple[tuple[str, str], ...]
     files: tuple[str, ...]
     """Paths of the host's own files, relative to the run's folder."""
@@ -90,7 +100,11 @@ def host_lines(
             checks=_checks(host.checks),
             seconds=duration(sum(result.seconds for result in host.rooms)),
             spans=host_spans(clock, host.rooms),
-            wrong=tuple(check for check in host.checks if check.status in ("warn", "fail", "error")),
+            wrong=tuple(
+                Wrong(check, tuple(_evidence(check.evidence)))
+                for check in host.checks
+                if check.status in ("warn", "fail", "error")
+            ),
             facts=tuple(_facts(summary, host)),
             files=files.get(host.name, ()),
         )
@@ -109,6 +123,15 @@ def state_counts(lines: tuple[HostLine, ...]) -> tuple[StateCount, ...]:
     if doubtful := sum(line.doubts for line in lines):
         choices.append(StateCount(DOUBT, "with warnings", "doubt", doubtful))
     return tuple(choices)
+
+
+def _evidence(evidence: Any) -> Iterable[str]:
+    """What a check saw, a line a key; long values end in an ellipsis, since the host's record has all of them."""
+    pairs = evidence.items() if isinstance(evidence, Mapping) else [("", evidence)] if evidence else []
+    for key, value in pairs:
+        text = value if isinstance(value, str) else json.dumps(value)
+        short = text if len(text) <= LONGEST_EVIDENCE else f"{text[:LONGEST_EVIDENCE]} …"
+        yield f"{key}: {short}" if key else short
 
 
 def _checks(checks: tuple[CheckRecord, ...]) -> str:

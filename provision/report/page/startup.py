@@ -15,7 +15,7 @@ MOST_DRAWN = 16
 
 
 def startup(hosts: Iterable[HostSummary]) -> Chart | None:
-    """Bars of all hosts whose service was started by this run, the slowest at the top; null when there is none."""
+    """Bars of all hosts whose service was proven, the slowest start at the top; null when there is none."""
     points = {host.name: _points(host.serve.phases_s) for host in hosts if host.serve}
     points = {name: each for name, each in points.items() if each}
     if not points:
@@ -28,7 +28,7 @@ def startup(hosts: Iterable[HostSummary]) -> Chart | None:
     return Chart(
         id="startup",
         title="Start of the service",
-        note=f"Seconds from the start of the process, phase by phase.{left_out}",
+        note=f"Seconds since its process was started last, phase by phase.{left_out}",
         svg=bars(drawn, {phase: [lengths[name].get(phase, 0.0) for name in drawn] for phase in phases}),
         legend=tuple(map(_words, phases)),
         headers=("host", *(f"{_words(phase)} after" for phase in phases)),

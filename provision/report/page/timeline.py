@@ -10,7 +10,7 @@ from provision.models.records import ROOMS, RoomResult
 from provision.report.files import seconds_between
 from provision.report.layout import duration
 
-TICKS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
+TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
 """Steps of the time axis that a person reads at a glance, in seconds."""
 MOST_TICKS = 8
 NARROWEST = 0.4
@@ -121,10 +121,12 @@ def _ticks(seconds: float) -> tuple[tuple[float, str], ...]:
     return tuple((round(100 * index * step / seconds, 2), _clock(index * step)) for index in range(count + 1))
 
 
-def _clock(seconds: int) -> str:
-    """`45 s`, `2:30`, `1:05:00`."""
-    minutes, rest = divmod(seconds, 60)
+def _clock(seconds: float) -> str:
+    """`0.5 s`, `45 s`, `2:30`, `1:05:00`."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours}:{minutes:02}:{rest:02}"
-    return f"{minutes}:{rest:02}" if minutes else f"{rest} s"
+    return f"{minutes}:{rest:02}"

@@ -86,7 +86,7 @@ class Page:
             "changes": self.changes,
             "measured": self.charts or self.figures,
             "checks": any(each.checks for each in self.classes),
-            "stack": self.classes,
+            "stack": any(each.stack or each.chosen or each.refused for each in self.classes),
             "time": self.timeline.lanes,
             "records": self.files,
         }
@@ -97,6 +97,11 @@ class Page:
         """Hosts that ended badly first, then those with doubts, else in inventory order."""
         rank = {"bad": 0, "doubt": 1}
         return tuple(sorted(self.hosts, key=lambda line: rank.get(line.tone, 2)))
+
+    @property
+    def is_single(self) -> bool:
+        """Whether every figure was read once: lowest, median and highest are the same then."""
+        return all(row.readings == 1 for row in self.figures)
 
     @property
     def judged(self) -> tuple[FigureRow, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -13,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from provision.models.records import ROOMS, HostSummary, ServeRecord
-from provision.report import page, summarise
+from provision.models.records import ROOMS, CheckRecord, HostSummary, ServeRecord, Summary
+from provision.report import page
 from provision.report.page.figures import figure_rows
 from provision.report.page.startup import MOST_DRAWN, startup
 from provision.report.page.strip import MARGIN, WIDTH, strip
-from provision.report.page.template import environment
+from provision.report.page.template import environment, render
 from provision.report.page.timeline import Clock, host_spans, read_clock, timeline
 from provision.report.page.view import Page, view
 from provision.run import Run
 from tests.report.page import fleets
-from tests.report.sample import CPU_STACK, GPU_STACK, STARTED, Folder, check, document, facts, host, result
+from tests.report.sample import CPU_STACK, GPU_STACK, STARTED, Folder, check, facts, host, result
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -34,8 +33,13 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="module")
-def content(large: Run) -> Page:
-    return view(summarise(large), list(large.events()))
+def summary(large: Run) -> Summary:
+    return Summary.model_validate_json(large.path("summary.json").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def content(summary: Summary, large: Run) -> Page:
+    return view(summary, list(large.events()))
 
 
 class Reader(HTMLParser):
@@ -105,6 +109,14 @@ def test_counted_figures_are_not_drawn_and_unjudged_ones_come_last() -> None:
     assert [(row.name, row.bound) for row in figure_rows([(1, one)])] == [("wrong", "at most 0"), ("speed", "")]
 
 
+def test_one_reading_each_is_told_once(tmp_path: Path, large: Run) -> None:
+    folder = Folder(tmp_path / fleets.RUN, [host("a", local=True)])
+    folder.planned(["a"], CPU_STACK)
+    folder.green("a")
+    assert ">reading</th>" in page.render(folder.run)
+    assert ">reading</th>" not in page.render(large)
+
+
 @pytest.mark.parametrize(
     ("values", "floor", "ceiling"),
     [([5.0, 7.0], 6.0, None), ([0.0], None, 0.0), ([-3.0, 4.0], -5.0, 5.0), ([], None, None)],
@@ -130,6 +142,13 @@ def test_rooms_stand_where_they_were_in_time(content: Page) -> None:
     assert install.left == pytest.approx(21.9 / 94.2 * 100, abs=0.1)
     assert install.left + install.width == pytest.approx(60.2 / 94.2 * 100, abs=0.1)
     assert content.timeline.ticks[1][1] == "15 s"
+
+
+def test_a_check_that_failed_shows_what_it_saw(content: Page) -> None:
+    line = next(line for line in content.hosts if line.host.name == "gpu-058")
+    assert [(wrong.check.id, wrong.evidence) for wrong in line.wrong] == [
+        ("speed.gemm", ("call: torch.mm, 8192 x 8192 x 8192", "clocks MHz: [1980, 1980, 1155]"))
+    ]
 
 
 def test_a_room_visited_twice_is_one_lane_and_an_instant_no_span() -> None:
@@ -162,7 +181,9 @@ def test_a_run_without_a_length_still_has_a_page(tmp_path: Path) -> None:
     folder.run.write("run.json", {"run": fleets.RUN, "command": "probe", "started_at": "", "seconds": 0.0})
     folder.results(result("a", "probe", seconds=0.0))
     fleets.end(folder.run)
-    assert "looked at, nothing done" in page.render(folder.run)
+    text = page.render(folder.run)
+    assert "looked at, nothing done" in text
+    assert "none was chosen" not in text
 
 
 def test_phases_are_told_as_points_and_drawn_as_lengths() -> None:
@@ -266,26 +287,26 @@ def test_the_verdict_is_the_one_that_the_run_gave(large: Run, tmp_path: Path) ->
     assert "interrupted" in page.render(folder.run).partition("<header")[2].partition("</header>")[0]
 
 
-def test_a_hundred_hosts_stay_small(large: Run, tmp_path: Path) -> None:
-    run = Run(shutil.copytree(large.folder, tmp_path / fleets.RUN))
-    for name in (f"gpu-{number:03}" for number in range(1, 97)):
-        path = run.path(f"verify/{name}.json")
-        if not path.exists():
-            continue
-        records = json.loads(path.read_bytes())["checks"]
-        bound = {"unit": "TFLOPS", "floor": 1.0, "ceiling": None, "source": "data sheet"}
-        more = [
-            check(
-                f"speed.more{number}",
-                device=f"cuda:{card}",
-                figures=[{"name": f"kernel {number}", "value": 2.0 + fleets.noise(card, number), **bound}],
+def test_a_hundred_hosts_with_all_their_figures_stay_small(summary: Summary, large: Run) -> None:
+    bound = {"unit": "TFLOPS", "floor": 1.0, "ceiling": None, "source": "data sheet"}
+
+    def measured(index: int) -> tuple[CheckRecord, ...]:
+        return tuple(
+            CheckRecord.model_validate(
+                check(
+                    f"speed.kernel{number}",
+                    device=f"cuda:{card}",
+                    figures=[
+                        {"name": f"kernel {number}", "value": 2.0 + fleets.noise(index * 8 + card, number), **bound}
+                    ],
+                )
             )
             for number in range(20)
             for card in range(8)
-        ]
-        run.write(f"verify/{name}.json", document(records + more))
-    run.path("summary.json").unlink()
-    text = page.render(run)
+        )
+
+    hosts = (host.model_copy(update={"checks": measured(index)}) for index, host in enumerate(summary.hosts))
+    text = render(page=view(summary.model_copy(update={"hosts": tuple(hosts)}), list(large.events())))
     assert text.count("kernel 19") > 1
     assert len(text.encode()) < 1_500_000
 
