@@ -28,6 +28,9 @@ app = typer.Typer(
 
 app.add_typer(logs.app, name="logs")
 
+catalog_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(catalog_app, name="catalog", help="What is known of builds: check the tables, add new releases to them.")
+
 InventoryOption = Annotated[
     Path | None,
     typer.Option("--inventory", "-i", help="Ansible inventory, a file or a folder. Default: this machine."),
@@ -310,6 +313,24 @@ def doctor(
         agree=lambda what: yes or typer.confirm(what, default=False, err=True),
     )
     raise typer.Exit(code)
+
+
+@catalog_app.command("check")
+def catalog_check() -> None:
+    """Check every row: its values, what it refers to, its source."""
+    from provision.upstream import commands  # noqa: PLC0415 - `--help` must not pay for it
+
+    text, code = commands.check_tables()
+    typer.echo(text)
+    raise typer.Exit(code)
+
+
+@catalog_app.command("refresh")
+def catalog_refresh() -> None:
+    """Read new releases from your own package index into a dated overlay of the catalog."""
+    from provision.upstream import commands  # noqa: PLC0415 - `--help` must not pay for it
+
+    typer.echo(commands.refresh_tables())
 
 
 VERIFY_USAGE_EXIT = 64

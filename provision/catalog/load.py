@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from provision.catalog import rows
-from provision.errors import FirstlightError
+from provision.catalog import overlay, rows
+from provision.catalog.overlay import CatalogError, Overlay
 
 FOLDER = Path(__file__).parent
 
 R = TypeVar("R", bound=rows.Row)
-
-
-class CatalogError(FirstlightError):
-    """A table is not as the loader needs it."""
 
 
 def build(kind: type[R], values: dict[str, Any], *, where: str) -> R:
@@ -41,10 +38,11 @@ def build(kind: type[R], values: dict[str, Any], *, where: str) -> R:
 
 
 class Catalog:
-    """All tables of a folder."""
+    """All tables of a folder, and what overlays add to them."""
 
-    def __init__(self, folder: Path = FOLDER) -> None:
+    def __init__(self, folder: Path = FOLDER, overlays: Sequence[Overlay] = ()) -> None:
         self.folder = folder
+        self.overlays = tuple(overlays)
         self._files: dict[str, dict[str, Any]] = {}
 
     def _rows(self, file: str, table: str, kind: type[R]) -> tuple[R, ...]:
@@ -57,9 +55,16 @@ class Catalog:
         found = self._files[file].get(table)
         if not found:
             raise CatalogError(f"{file}.toml: no table `{table}`")
-        return tuple(
-            build(kind, values, where=f"{file}.toml, {table} {place}") for place, values in enumerate(found, 1)
-        )
+        own = tuple(build(kind, values, where=f"{file}.toml, {table} {place}") for place, values in enumerate(found, 1))
+        return (*own, *self._added(table, kind, {_subject(row) for row in own})) if self.overlays else own
+
+    def _added(self, table: str, kind: type[R], known: set[tuple[Any, ...]]) -> Iterator[R]:
+        for extra in self.overlays:
+            for place, values in enumerate(extra.tables.get(table, ()), 1):
+                row = build(kind, values, where=f"{extra.path}, {table} {place}")
+                if _subject(row) not in known:
+                    known.add(_subject(row))
+                    yield row
 
     @cached_property
     def releases(self) -> tuple[rows.Release, ...]:
@@ -184,7 +189,12 @@ class Catalog:
         }
 
 
+def _subject(row: rows.Row) -> tuple[Any, ...]:
+    """What a row is about; only tables that overlays may add to have such rows."""
+    return tuple(getattr(row, name, None) for name in ("version", "variant", "provider"))
+
+
 @cache
 def catalog() -> Catalog:
-    """The tables of this product, shared within the process."""
-    return Catalog()
+    """The tables of this product with the user's overlays, shared within the process. Raises CatalogError for a broken overlay."""
+    return Catalog(overlays=overlay.read_all(overlay.folder()))

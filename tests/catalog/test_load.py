@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from provision.catalog import Catalog
-from provision.catalog.load import CatalogError
+from provision.catalog.overlay import CatalogError
 
 GOOD = """
 [[major]]

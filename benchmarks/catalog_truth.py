@@ -1,0 +1,57 @@
+"""Whether the catalog says what the artifacts say: every vLLM and torch row against the wheels that the user's index serves today.
+
+    .venv/bin/python -m benchmarks.catalog_truth
+
+Pins, Python ranges, architectures and CUDA are read from the wheels' metadata and from one small file in each, by parts: no wheel is
+fetched whole. Needs the index; nothing is timed. The outcome is kept as benchmarks/results/catalog-truth.json.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from benchmarks.machine import RESULTS
+from provision.catalog import Catalog
+from provision.upstream.compare import compare
+from provision.upstream.index import Index
+
+FIELDS = {
+    "vllm": [
+        "python",
+        "torch",
+        "cuda",
+        "machines",
+        "torchvision",
+        "torchaudio",
+        "flashinfer",
+        "flashinfer_cubin",
+        "glibc",
+    ],
+    "torch": ["python", "pythons", "default_x86_64", "default_aarch64", "glibc"],
+}
+
+
+def main() -> int:
+    index = Index()
+    try:
+        found = compare(Catalog(), index)
+    finally:
+        index.close()
+    result = {
+        "benchmark": "catalog-truth",
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "compared": {"vllm": found.releases, "torch": found.torches, "fields": FIELDS},
+        "differences": [asdict(item) for item in found.differences],
+        "rows_without_a_wheel_on_the_index": list(found.gone),
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    (RESULTS / "catalog-truth.json").write_text(text + "\n", encoding="utf-8")
+    return 1 if found.differences else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

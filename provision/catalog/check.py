@@ -1,0 +1,190 @@
+"""Whether the tables hold together: every value of its type, every reference with its row, every row with its source."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+
+from provision.catalog.load import Catalog
+from provision.catalog.rows import Row
+from provision.catalog.versions import between, cuda_of, numbers, release, specifier
+from provision.errors import UsageError
+
+LEAST_SOURCE = 6
+"""Characters: what is shorter names nothing that a person could look up."""
+
+
+def check(catalog: Catalog) -> list[str]:
+    """What is wrong, a sentence each; empty when nothing is.
+
+    Raises CatalogError for a file that cannot be read or a field that no row has: then there is nothing to compare.
+    """
+    return [
+        *_schema(catalog),
+        *_unique(catalog),
+        *_releases(catalog),
+        *_torch_variants(catalog),
+        *_cards(catalog),
+        *_attention(catalog),
+        *_drivers(catalog),
+        *_flash_attn(catalog),
+        *_families(catalog),
+    ]
+
+
+def everything(catalog: Catalog) -> Iterator[tuple[str, Row]]:
+    """Every row with its table's name."""
+    for name, table in catalog.everything().items():
+        found = table.values() if isinstance(table, dict) else table if isinstance(table, tuple) else (table,)
+        yield from ((name, row) for row in found)
+
+
+def _schema(catalog: Catalog) -> Iterator[str]:
+    adapters: dict[type[Row], dict[str, TypeAdapter[Any]]] = {}
+    for name, row in everything(catalog):
+        kind = type(row)
+        if kind not in adapters:
+            hints = get_type_hints(kind)
+            adapters[kind] = {field.name: TypeAdapter(hints[field.name]) for field in fields(kind)}
+        for field, adapter in adapters[kind].items():
+            try:
+                adapter.validate_python(getattr(row, field), strict=True)
+            except ValidationError as error:
+                yield f"{_row(name, row)}: `{field}` is {getattr(row, field)!r}: {error.errors()[0]['msg']}"
+        if len(row.source.strip()) < LEAST_SOURCE:
+            yield f"{_row(name, row)}: `{row.source}` is no source that could be looked up"
+
+
+def _unique(catalog: Catalog) -> Iterator[str]:
+    keys: dict[str, Iterable[Any]] = {
+        "vLLM releases": (row.version for row in catalog.releases),
+        "builds": ((row.version, row.variant, row.provider) for row in catalog.builds),
+        "torch releases": (row.version for row in catalog.torches),
+        "toolkits": (row.version for row in catalog.toolkits),
+        "driver branches": (row.branch for row in catalog.branches),
+        "PCI ids of NVIDIA cards": (identity for row in catalog.nvidia_cards for identity in row.ids),
+        "PCI ids of AMD cards": (identity for row in catalog.amd_cards for identity in row.ids),
+        "cards": (row.name for table in (catalog.nvidia_cards, catalog.amd_cards) for row in table),
+        "flash-attn wheels": (row.version for row in catalog.flash_wheels),
+        "flash-attn sources": (row.version for row in catalog.flash_sources),
+    }
+    for what, found in keys.items():
+        for key, count in Counter(found).items():
+            if count > 1:
+                yield f"{what}: {key} stands there {count} times"
+
+
+def _releases(catalog: Catalog) -> Iterator[str]:
+    torches = {row.version: row for row in catalog.torches}
+    toolkits = {row.version for row in catalog.toolkits}
+    for row in catalog.releases:
+        yield from _range(f"vLLM {row.version}", row.python)
+        if row.torch not in torches:
+            yield f"vLLM {row.version}: torch {row.torch}, its pin, has no row"
+        elif not _same_major(row.cuda, torches[row.torch].default_x86_64):
+            yield f"vLLM {row.version}: CUDA {row.cuda}, but torch {row.torch} is {torches[row.torch].default_x86_64} on the default index"
+        if row.cuda not in toolkits:
+            yield f"vLLM {row.version}: CUDA {row.cuda} has no toolkit row"
+    known = {row.version for row in catalog.releases}
+    for build in catalog.builds:
+        if build.version not in known:
+            yield f"build {build.version} {build.variant}: that release has no row"
+        if build.variant.startswith("rocm") and not build.gfx:
+            yield f"build {build.version} {build.variant}: no AMD architecture is named"
+
+
+def _torch_variants(catalog: Catalog) -> Iterator[str]:
+    toolkits = {row.version for row in catalog.toolkits}
+    majors = {row.major for row in catalog.cuda_majors}
+    for torch in catalog.torches:
+        yield from _range(f"torch {torch.version}", torch.python)
+        for variant in dict.fromkeys((*torch.cuda, *torch.cuda_aarch64)):
+            cuda = cuda_of(variant) or ""
+            if cuda not in toolkits or numbers(cuda)[0] not in majors:
+                yield f"torch {torch.version}: {variant} has no toolkit row or no driver floor"
+            ranges = [
+                row
+                for row in catalog.torch_archs
+                if row.variant == variant and between(torch.version, row.since, row.until)
+            ]
+            if len(ranges) > 1 or (not ranges and not torch.lead):
+                yield f"torch {torch.version}: {len(ranges)} rows name the GPU code of {variant}"
+
+
+def _cards(catalog: Catalog) -> Iterator[str]:
+    known = {row.compute_capability for row in catalog.architectures}
+    for row in catalog.nvidia_cards:
+        if row.compute_capability not in known:
+            yield f"{row.name}: compute capability {row.compute_capability} has no architecture row"
+
+
+def _attention(catalog: Catalog) -> Iterator[str]:
+    for row in catalog.releases:
+        for backend in catalog.platform_backends:
+            if (
+                backend.platform != "cuda"
+                or backend.only_asked
+                or not between(row.version, backend.since, backend.until)
+            ):
+                continue
+            spelled = [
+                spelling
+                for spelling in catalog.spellings
+                if spelling.backend == backend.backend and between(row.version, spelling.since, spelling.until)
+            ]
+            if len(spelled) != 1:
+                yield f"vLLM {row.version}: {len(spelled)} spellings of {backend.backend}"
+    for spelling in catalog.spellings:
+        if spelling.until and release(spelling.until) < release(spelling.since):
+            yield f"spelling {spelling.backend}: until {spelling.until} lies before since {spelling.since}"
+
+
+def _drivers(catalog: Catalog) -> Iterator[str]:
+    offered = catalog.driver_offer.version
+    if numbers(offered)[0] not in {row.branch for row in catalog.branches}:
+        yield f"driver {offered} is offered, and its branch has no row"
+    for major in catalog.cuda_majors:
+        if numbers(major.driver) > numbers(offered):
+            yield f"driver {offered} is offered, and CUDA {major.major} needs {major.driver}"
+    toolkits = {row.version for row in catalog.toolkits}
+    for compiler in catalog.host_compilers:
+        if compiler.cuda not in toolkits:
+            yield f"host compiler of CUDA {compiler.cuda}: that toolkit has no row"
+
+
+def _flash_attn(catalog: Catalog) -> Iterator[str]:
+    minors = {".".join(map(str, numbers(row.version)[:2])) for row in catalog.torches}
+    oldest = min(numbers(minor) for minor in minors)
+    for row in catalog.flash_wheels:
+        missing = [torch for torch in row.torch if torch not in minors and numbers(torch) >= oldest]
+        if missing:
+            yield f"flash-attn {row.version}: a wheel for torch {', '.join(missing)}, which has no row"
+    for source in catalog.flash_sources:
+        yield from _range(f"flash-attn {source.version}", source.torch)
+        yield from _range(f"flash-attn {source.version}", source.python)
+
+
+def _families(catalog: Catalog) -> Iterator[str]:
+    for family in sorted({"cpu", "cuda", "rocm"} - set(catalog.needs)):
+        yield f"needs: no row says what a {family} build takes"
+
+
+def _range(what: str, bounds: str) -> Iterator[str]:
+    try:
+        specifier(bounds)
+    except UsageError as error:
+        yield f"{what}: {error.text}"
+
+
+def _same_major(cuda: str, variant: str) -> bool:
+    theirs = cuda_of(variant)
+    return theirs is None or numbers(theirs)[0] == numbers(cuda)[0]
+
+
+def _row(table: str, row: Row) -> str:
+    name = next((str(getattr(row, field.name)) for field in fields(row) if field.name not in {"source", "lead"}), "")
+    return f"{table} {name}"

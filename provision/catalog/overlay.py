@@ -1,0 +1,62 @@
+"""Rows that a refresh read from the user's own index: dated files beside the product's tables, which they add to and never change.
+
+An overlay holds tables as the product's own files do (`release`, `build`, `torch`). A row whose subject the product's tables know by now is
+left out: what came with the product was looked into more closely than metadata goes.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from provision.errors import FirstlightError
+
+TABLES = {"release": "vllm", "build": "vllm_builds", "torch": "torch"}
+"""What an overlay may hold, and the product's file that has the same table."""
+
+
+class CatalogError(FirstlightError):
+    """A table is not as the loader needs it."""
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """One file: its tables by name, each a list of rows as TOML has them."""
+
+    path: Path
+    tables: dict[str, list[dict[str, Any]]]
+
+
+def folder(environ: Mapping[str, str] | None = None) -> Path:
+    """Where a user's overlays lie."""
+    environ = os.environ if environ is None else environ
+    home = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME") or "~").expanduser() / ".config")
+    return Path(home) / "firstlight" / "catalog"
+
+
+def read_all(place: Path) -> tuple[Overlay, ...]:
+    """Every overlay of a folder, oldest first; none where there is no folder. Raises CatalogError as `read` does."""
+    return tuple(read(path) for path in sorted(place.glob("*.toml")))
+
+
+def read(path: Path) -> Overlay:
+    """One overlay. Raises CatalogError, with the file, when it is half-written, empty, or holds what no table of ours has."""
+    hint = "delete it, and have it made anew by ./firstlight catalog refresh"
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise CatalogError(f"catalog overlay `{path}` cannot be read: {error}", hint=hint) from None
+    if not any(tables.values()):
+        raise CatalogError(f"catalog overlay `{path}` holds no row", hint=hint)
+    for name, found in tables.items():
+        if name not in TABLES:
+            raise CatalogError(
+                f"catalog overlay `{path}`: no table is called `{name}`", hint=f"an overlay holds {', '.join(TABLES)}"
+            )
+        if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
+            raise CatalogError(f"catalog overlay `{path}`: `{name}` is no list of rows", hint=hint)
+    return Overlay(path, tables)

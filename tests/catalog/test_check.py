@@ -1,0 +1,71 @@
+"""The check of the tables: it passes the product's own, and every kind of mistake makes it speak."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from provision.catalog import Catalog
+from provision.catalog.check import check
+from provision.catalog.load import FOLDER
+
+
+def test_the_products_own_tables_hold_together() -> None:
+    assert check(Catalog()) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "says"),
+    [
+        ("vllm", 'torch = "2.14.0"', 'torch = "9.9.0"', "vLLM 0.33.0: torch 9.9.0, its pin, has no row"),
+        ("vllm", 'torch = "2.14.0"', 'torch = "2.10.0"', "vLLM 0.33.0: CUDA 13.0, but torch 2.10.0 is cu128"),
+        ("vllm", 'cuda = "12.1"', 'cuda = "12.7"', "CUDA 12.7 has no toolkit row"),
+        ("vllm", 'python = ">=3.8"', 'python = "3.8 or so"', "is not a version range"),
+        ("vllm", 'version = "0.6.1"', 'version = "0.6.0"', "vLLM releases: 0.6.0 stands there 2 times"),
+        ("vllm", "fa4 = true", 'fa4 = "yes"', "`fa4` is 'yes'"),
+        ("vllm_builds", 'version = "0.33.0"', 'version = "0.99.0"', "build 0.99.0 cpu: that release has no row"),
+        ("vllm_builds", "gfx = [", "isa = [", "no AMD architecture is named"),
+        (
+            "torch",
+            'cuda = ["cu118", "cu121"]',
+            'cuda = ["cu118", "cu127"]',
+            "cu127 has no toolkit row or no driver floor",
+        ),
+        ("torch", 'variant = "cu132"', 'variant = "cu131"', "0 rows name the GPU code of cu132"),
+        (
+            "gpus",
+            'compute_capability = "10.3"',
+            'compute_capability = "10.9"',
+            "compute capability 10.9 has no architecture row",
+        ),
+        ("gpus", 'ids = ["3182"]', 'ids = ["2901"]', "PCI ids of NVIDIA cards: 2901 stands there 2 times"),
+        (
+            "attention",
+            'until = "0.12.0"\nflag = "TRITON_ATTN"',
+            'until = "0.13.0"\nflag = "TRITON_ATTN"',
+            "2 spellings of TRITON_ATTN",
+        ),
+        (
+            "cuda",
+            'version = "580.173.02"',
+            'version = "565.57.01"',
+            "driver 565.57.01 is offered, and CUDA 13 needs 580.65.06",
+        ),
+        ("cuda", 'version = "580.173.02"', 'version = "700.1.1"', "its branch has no row"),
+        ("cuda", '[[host_compiler]]\ncuda = "12.1"', '[[host_compiler]]\ncuda = "12.7"', "that toolkit has no row"),
+        ("flash_attn", 'torch = ">=2.2"', 'torch = "new"', "flash-attn 2.8.3.post2: `new` is not a version range"),
+        ("flash_attn", '"2.7", "2.8"]', '"2.7", "2.88"]', "a wheel for torch 2.88, which has no row"),
+        ("needs", 'family = "rocm"', 'family = "cuda"', "no row says what a rocm build takes"),
+        ("rocm", 'source = "vLLM 0.14.0 to 0.18.0', 'source = "x"\n# ', "`x` is no source that could be looked up"),
+    ],
+)
+def test_a_mistake_is_found(tmp_path: Path, file: str, before: str, after: str, says: str) -> None:
+    for path in FOLDER.glob("*.toml"):
+        shutil.copy(path, tmp_path)
+    table = tmp_path / f"{file}.toml"
+    text = table.read_text(encoding="utf-8")
+    assert before in text
+    table.write_text(text.replace(before, after, 1), encoding="utf-8")
+    assert any(says in problem for problem in check(Catalog(tmp_path))), check(Catalog(tmp_path))

