@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from provision.models.records import Finding, HostDifference, Summary
 from provision.report import phrases
 from provision.report.advice import purpose
 from provision.report.difference.text import folded, sentence
-from provision.report.layout import clean, count, duration
+from provision.report.layout import clean, count, duration, fold_names
 from provision.report.page.classes import HostsClass, classes
 from provision.report.page.figures import FigureRow, figure_rows
 from provision.report.page.hosts import HostLine, StateCount, Tone, host_lines, state_counts
@@ -26,8 +26,6 @@ class Problem:
 
     names: str
     state: str
-    hosts: tuple[str, ...]
-    """Anchors of their lines."""
     findings: tuple[Finding, ...]
     said: tuple[tuple[str, str | None, tuple[str, ...]], ...]
     """Sentence, hint and evidence, room by room."""
@@ -36,6 +34,16 @@ class Problem:
 TONES: dict[str, Tone] = {"green": "good", "amber": "doubt", "red": "bad"}
 MAP_FROM = 12
 """From more hosts than this on, a map of them stands above their lines."""
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """One thing that makes a run amber, and the hosts on which it is so."""
+
+    kind: Literal["off the plan", "warned"]
+    text: str
+    remedy: str | None
+    names: str
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,7 @@ class Page:
     facts: tuple[tuple[str, str], ...]
     next_commands: tuple[tuple[str, str], ...]
     problems: tuple[Problem, ...]
+    doubts: tuple[Doubt, ...]
     states: tuple[StateCount, ...]
     hosts: tuple[HostLine, ...]
     changes: tuple[Changes, ...]
@@ -81,6 +90,7 @@ class Page:
         """Id and title of the sections that have something to show."""
         has = {
             "failed": self.problems,
+            "doubts": self.doubts,
             "next": self.next_commands,
             "hosts": self.hosts,
             "changes": self.changes,
@@ -116,6 +126,7 @@ class Page:
 
 TITLES = {
     "failed": "What failed",
+    "doubts": "Warnings",
     "next": "Next",
     "hosts": "Hosts",
     "changes": "Since the last green run",
@@ -140,7 +151,6 @@ def view(
     class_of = {host.name: each.number for each in grouped for host in each.hosts}
     clock = read_clock(events, started_at=summary.started_at, seconds=summary.seconds)
     lines = host_lines(summary, class_of, clock, files_of or {})
-    anchors = {line.host.name: line.anchor for line in lines}
     numbered = [(each.number, host) for each in grouped for host in each.hosts]
     drawn = [startup(summary.hosts)]
     return Page(
@@ -148,7 +158,8 @@ def view(
         headline=phrases.headline(summary).partition(": ")[2],
         facts=tuple(_facts(summary)),
         next_commands=tuple((purpose(command), command) for command in summary.next_commands),
-        problems=tuple(_problems(summary, anchors)),
+        problems=tuple(_problems(summary)),
+        doubts=tuple(_doubts(summary)),
         states=state_counts(lines),
         hosts=lines,
         changes=tuple(_changes(changed or {})),
@@ -169,15 +180,30 @@ def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
     yield "hosts", f"{len(summary.hosts)}, {count(summary.changed, 'host')} changed"
 
 
-def _problems(summary: Summary, anchors: Mapping[str, str]) -> Iterable[Problem]:
+def _problems(summary: Summary) -> Iterable[Problem]:
     for group in phrases.wrong_groups(summary):
         yield Problem(
             names=group.names,
             state=group.first.state,
-            hosts=tuple(anchors[host.name] for host in group.hosts),
             findings=group.first.findings,
             said=tuple(phrases.failures(group)),
         )
+
+
+def _doubts(summary: Summary) -> Iterable[Doubt]:
+    """Deviations from the plan first; what is said alike of several hosts stands once."""
+    names: dict[tuple[Literal["off the plan", "warned"], str, str | None], list[str]] = {}
+    for host in summary.hosts:
+        for text in host.deviations:
+            names.setdefault(("off the plan", text, None), []).append(host.name)
+        for text in host.warnings:
+            names.setdefault(("warned", text, None), []).append(host.name)
+        for check in (check for check in host.checks if check.status == "warn"):
+            where = f" on {check.device}" if check.device else ""
+            said = f"{check.id}{where}: {check.reason or check.status}"
+            names.setdefault(("warned", said, check.remedy), []).append(host.name)
+    for (kind, text, remedy), hosts in sorted(names.items(), key=lambda item: item[0][0]):
+        yield Doubt(kind, text, remedy, fold_names(hosts))
 
 
 def _changes(changed: Mapping[str, HostDifference]) -> Iterable[Changes]:

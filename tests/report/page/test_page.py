@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from provision.models.records import ROOMS, CheckRecord, HostSummary, ServeRecord, Summary
-from provision.report import page
+from provision.report import page, summarise
 from provision.report.page.figures import figure_rows
 from provision.report.page.startup import MOST_DRAWN, startup
 from provision.report.page.strip import MARGIN, WIDTH, strip
@@ -22,7 +22,7 @@ from provision.report.page.timeline import Clock, host_spans, read_clock, timeli
 from provision.report.page.view import Page, view
 from provision.run import Run
 from tests.report.page import fleets
-from tests.report.sample import CPU_STACK, GPU_STACK, STARTED, Folder, check, facts, host, result
+from tests.report.sample import CPU_STACK, GPU_STACK, STARTED, Folder, check, document, facts, host, result
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -68,11 +68,33 @@ class Reader(HTMLParser):
 def test_what_failed_stands_before_everything_else(content: Page) -> None:
     assert content.tone == "bad"
     assert [id_ for id_, _ in content.sections] == [
-        "failed", "next", "hosts", "measured", "checks", "stack", "time",
+        "failed", "doubts", "next", "hosts", "measured", "checks", "stack", "time",
     ]  # fmt: skip
     assert [problem.names for problem in content.problems] == ["gpu-017", "gpu-042", "gpu-058"]
     assert content.problems[1].findings[0].cause == "port-in-use"
     assert [line.host.name for line in content.ordered[:5]] == ["gpu-017", "gpu-042", "gpu-058", "gpu-071", "gpu-001"]
+
+
+def test_what_makes_a_run_amber_stands_at_its_top(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / fleets.RUN, [host(f"gpu-{number}") for number in (1, 2, 3)])
+    names = ["gpu-1", "gpu-2", "gpu-3"]
+    assert GPU_STACK.vllm
+    newer = GPU_STACK.model_copy(update={"vllm": GPU_STACK.vllm.model_copy(update={"version": "0.27.0"})})
+    folder.planned(names, newer)
+    folder.staged(names, GPU_STACK)
+    for name in names:
+        folder.green(name, gpus=8)
+    late = check(
+        "devices.clock", "warn", device=None, reason="the clock is 41 s off", remedy="timedatectl set-ntp true"
+    )
+    folder.run.write("verify/gpu-2.json", document([late]))
+    amber = view(summarise(folder.run), [])
+    assert (amber.tone, amber.sections[0]) == ("doubt", ("doubts", "Warnings"))
+    assert [(doubt.kind, doubt.names, doubt.remedy) for doubt in amber.doubts] == [
+        ("off the plan", "gpu-[1:3]", None),
+        ("warned", "gpu-2", "timedatectl set-ntp true"),
+    ]
+    assert amber.doubts[1].text == "devices.clock: the clock is 41 s off"
 
 
 def test_filters_count_the_hosts_that_they_show(content: Page) -> None:
