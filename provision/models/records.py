@@ -106,7 +106,7 @@ class HostDifference(Record):
     after: str
     changes: tuple[Change, ...] = ()
     unknown: tuple[str, ...] = ()
-    """Parts that one of the runs did not come to, so that nobody can tell: `lock: not in 20261120T101500Z`."""
+    """Parts that one of the runs did not come to, so that nobody can tell: `lock, facts: not in run RUN`."""
 
 
 HostState = Literal[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ class Group:
     """Hosts that ended alike on alike devices with the same Stack; the first stands for all."""
 
     hosts: tuple[HostSummary, ...]
+    run: tuple[str, ...]
+    """Names of all hosts of the run, in their order."""
 
     @property
     def first(self) -> HostSummary:
@@ -23,7 +26,7 @@ class Group:
 
     @property
     def names(self) -> str:
-        return fold_names([host.name for host in self.hosts])
+        return named([host.name for host in self.hosts], self.run)
 
 
 def fold(hosts: tuple[HostSummary, ...]) -> list[Group]:
@@ -31,28 +34,60 @@ def fold(hosts: tuple[HostSummary, ...]) -> list[Group]:
     groups: dict[Any, list[HostSummary]] = {}
     for host in hosts:
         groups.setdefault(_likeness(host), []).append(host)
-    return [Group(tuple(members)) for members in groups.values()]
+    names = tuple(host.name for host in hosts)
+    return [Group(tuple(members), names) for members in groups.values()]
+
+
+def named(names: Sequence[str], run: Sequence[str]) -> str:
+    """Hosts of a run in short: by name, or by those that they are not, whichever is less to read."""
+    direct = fold_names(names)
+    others = [name for name in run if name not in set(names)]
+    but = f"all but {fold_names(others)}"
+    return but if others and len(but) < len(direct) else direct
 
 
 def _likeness(host: HostSummary) -> Any:
+    """What must be the same: how rooms and checks ended, and in words only what is not well.
+
+    What is well is said with numbers of the host's own (`12 tasks`, `at 08:15:04`), which make no other host of it.
+    """
     return (
         host.state,
         host.changed,
         host.devices,
         host.stack.model_dump_json() if host.stack else None,
-        tuple((result.room, result.status, _unnamed(result.text, host.name), result.hint) for result in host.rooms),
-        tuple(sorted({(check.id, check.status, _unnamed(check.reason, host.name)) for check in host.checks})),
+        tuple(
+            (result.room, result.status, *_words(host, result.status, result.text, result.hint))
+            for result in host.rooms
+        ),
+        tuple(sorted({(check.id, check.status, *_words(host, check.status, check.reason)) for check in host.checks})),
+        tuple((finding.cause, finding.fix[:1]) for finding in host.findings[:1]),
         host.attention.used,
         host.attention.generation,
-        host.deviations,
-        host.warnings,
-        _unnamed(host.endpoint, host.name),
+        tuple(_unnamed(text, host.name) for text in (*host.deviations, *host.warnings)),
+        host.endpoint is not None,
     )
+
+
+def _words(host: HostSummary, status: str, *texts: str | None) -> tuple[str, ...]:
+    return () if status in ("ok", "skip", "skipped") else tuple(_unnamed(text, host.name) or "" for text in texts)
+
+
+def merged(
+    run: Sequence[str], groups: Sequence[Group], body: Callable[[Group], Iterable[str]]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """A section's body for every group that has one, under the names of all hosts for which it is the same."""
+    bodies: dict[tuple[str, ...], set[str]] = {}
+    for group in groups:
+        if lines := tuple(body(group)):
+            bodies.setdefault(lines, set()).update(host.name for host in group.hosts)
+    for lines, names in bodies.items():
+        yield named([name for name in run if name in names], run), lines
 
 
 def _unnamed(text: str | None, name: str) -> str | None:
     """A sentence without the host's own name: two hosts that failed alike are alike."""
-    return text.replace(name, "HOST") if text else text
+    return text.replace(name, "HOST") if text and name else text
 
 
 @dataclass(frozen=True)
@@ -87,10 +122,20 @@ def _fold(identity: str, status: str, checks: list[CheckRecord]) -> FoldedCheck:
         status=status,
         count=len(checks),
         where=fold_names(devices),
-        reason=next((check.reason for check in checks if check.reason), ""),
+        reason=_reason(checks),
         remedy=next((check.remedy for check in checks if check.remedy), None),
         figures=tuple(_figures(checks)),
     )
+
+
+def _reason(checks: list[CheckRecord]) -> str:
+    """The first one's, and that it is the first one's where others say something else."""
+    said = [check for check in checks if check.reason]
+    if not said:
+        return ""
+    first, is_same = said[0], len({_unnamed(check.reason, check.host or "") for check in said}) == 1
+    whose = " ".join(filter(None, (first.host, first.device)))
+    return first.reason if is_same else f"{first.reason} ({whose}; others differ)"
 
 
 def _figures(checks: list[CheckRecord]) -> list[str]:

@@ -1,57 +1,64 @@
-"""The summary as Markdown, for an issue or a wiki page."""
+"""The summary as Markdown, for an issue or a wiki page: the sections of the text, in its order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from provision.models.records import ROOMS, Summary
 from provision.report import phrases
 from provision.report.advice import purpose
 from provision.report.difference.text import folded, sentence
-from provision.report.fold import Group, fold, fold_checks
+from provision.report.fold import Group, fold, fold_checks, merged, named
 from provision.report.layout import clean, duration
+
+MOST_EVIDENCE = 4
 
 
 def render(summary: Summary) -> str:
     """The whole document, ending in a newline."""
     groups = fold(summary.hosts)
     parts = [f"# {_plain(phrases.headline(summary))}", _plain(phrases.facts_of_run(summary))]
-    parts += _failures(summary)
-    commands = [f"{entry}  # {purpose(entry)}" for entry in summary.next_commands]
-    parts += _section("Next", _code(commands))
-    parts += _changed(summary)
-    parts += _section("Hosts", _table(("Hosts", "State", "Changed", "Seconds"), map(_host_row, groups)))
-    for title, attribute in (("Deviations from the plan", "deviations"), ("Warnings", "warnings")):
-        said = [
-            f"- {_plain(group.names)}: {_plain(text)}" for group in groups for text in getattr(group.first, attribute)
-        ]
-        parts += _section(title, "\n".join(said))
-    for group in groups:
-        parts += _group(summary, group)
+    for title, body in (
+        ("What failed", _failures(summary)),
+        ("Next", _code(f"{entry}  # {purpose(entry)}" for entry in summary.next_commands)),
+        ("Changed since green", _changed(summary)),
+        ("Hosts", _table(("Hosts", "State", "Changed", "Seconds"), map(_host_row, groups))),
+        ("Deviations from the plan", _remarks(groups, "deviations")),
+        ("Warnings", _warnings(groups)),
+        ("Endpoint", _endpoints(groups)),
+        ("Attention", _each(summary, groups, _attention)),
+        ("Checks", _each(summary, groups, lambda group: _checks(summary, group))),
+        ("Devices", _each(summary, groups, lambda group: [_list(group.first.devices)])),
+        ("Stack", _each(summary, groups, _stack)),
+        ("Notes", _remarks(groups, "notes")),
+        ("Seconds", _list(f"{room} {duration(seconds)}" for room, seconds in summary.room_seconds.items())),
+    ):
+        parts += [f"## {title}", body] if body else []
     return "\n\n".join(parts) + "\n"
 
 
-def _failures(summary: Summary) -> list[str]:
+def _failures(summary: Summary) -> str:
     lines = []
     for group in phrases.wrong_groups(summary):
         lines.append(f"- **{_plain(group.names)}**")
         for finding in group.first.findings[:1]:
             lines.append(f"  - cause: {_plain(finding.cause)} ({finding.confidence:.0%} sure)")
             lines += [f"  - fix: {_plain(fix)}" for fix in finding.fix[:1]]
-        for said, hint, _ in phrases.failures(group):
+        for said, hint, evidence in phrases.failures(group):
             lines.append(f"  - {_plain(said)}")
+            lines += [f"    - `{_tick(line)}`" for line in evidence[:MOST_EVIDENCE] if clean(line)]
             lines += [f"  - hint: {_plain(hint)}"] if hint else []
-    return _section("What failed", "\n".join(lines))
+    return "\n".join(lines)
 
 
-def _changed(summary: Summary) -> list[str]:
+def _changed(summary: Summary) -> str:
     """Of hosts that failed: what is otherwise than in the run in which they were green last."""
     parts = []
     for names, entry in folded(host.since_green for host in summary.hosts if host.since_green):
-        lines = [*(f"{change.part}: {sentence(change)}" for change in entry.changes), *entry.unknown]
-        said = "\n".join(f"- {_plain(line)}" for line in lines) or "Nothing that is known changed."
-        parts += [_plain(f"{names}, since run {entry.before}"), said]
-    return _section("Changed since green", "\n\n".join(parts))
+        lines = [f"{change.part}: {sentence(change)}" for change in entry.changes]
+        lines += [f"cannot be told: {unknown}" for unknown in entry.unknown]
+        parts += [_plain(f"{names}, since run {entry.before}"), _list(lines) or "Nothing that is known changed."]
+    return "\n\n".join(parts)
 
 
 def _host_row(group: Group) -> tuple[str, str, str, str]:
@@ -61,34 +68,66 @@ def _host_row(group: Group) -> tuple[str, str, str, str]:
     return group.names, first.state, "yes" if first.changed else "no", told
 
 
-def _group(summary: Summary, group: Group) -> list[str]:
-    """Devices, Stack, checks, attention and endpoint of hosts that are alike."""
-    host = group.first
-    parts = [f"## {_plain(group.names)}"]
-    parts += ["\n".join(f"- {_plain(device)}" for device in host.devices)] if host.devices else []
-    stack = list(phrases.stack_facts(host))
-    parts += [_table(("Part", "Build"), stack)] if stack else []
-    reasons = [f"- {reason.verdict} `{_tick(reason.candidate)}`: {_plain(reason.text)}" for reason in host.reasons]
-    parts += ["\n".join(reasons)] if reasons else []
+def _remarks(groups: Sequence[Group], attribute: str) -> str:
+    return _list(f"{group.names}: {text}" for group in groups for text in getattr(group.first, attribute))
+
+
+def _warnings(groups: Sequence[Group]) -> str:
+    lines = [_remarks(groups, "warnings")]
+    for group in groups:
+        for said, hint in phrases.check_warnings(group):
+            lines.append(_list([f"{group.names}: {said}"]))
+            lines += [f"  - hint: {_plain(hint)}"] if hint else []
+    return "\n".join(filter(None, lines))
+
+
+def _each(summary: Summary, groups: Sequence[Group], body: Callable[[Group], Iterable[str]]) -> str:
+    """A section's blocks for every group, under the names where there are several groups; equal ones stand once."""
+    parts: list[str] = []
+    for names, blocks in merged([host.name for host in summary.hosts], groups, lambda group: filter(None, body(group))):
+        parts += [f"**{_plain(names)}**"] if len(groups) > 1 else []
+        parts += blocks
+    return "\n\n".join(parts)
+
+
+def _endpoints(groups: Sequence[Group]) -> str:
+    """Every endpoint once, and the commands that ask it on the first host of each group."""
+    parts = []
+    for group in groups:
+        hosts_of: dict[str, list[str]] = {}
+        for host in group.hosts:
+            if host.endpoint:
+                hosts_of.setdefault(host.endpoint, []).append(host.name)
+        parts.append(_list(f"{named(names, group.run)}: {endpoint}" for endpoint, names in hosts_of.items()))
+        parts.append(_code(group.first.call))
+    return "\n\n".join(filter(None, parts))
+
+
+def _attention(group: Group) -> Iterator[str]:
+    if facts := phrases.attention_facts(group.first):
+        yield _plain(facts)
+    yield _list((*group.first.attention.evidence, *phrases.proof(group.first)))
+
+
+def _checks(summary: Summary, group: Group) -> Iterator[str]:
     checks = [
         (check.status, check.id, check.where, "; ".join(filter(None, (check.reason, *check.figures))))
         for check in fold_checks(group.hosts)
     ]
     if checks:
-        age = phrases.verified_when(summary, host)
-        parts += [_plain(age)] if age else []
-        parts.append(_table(("Status", "Check", "Device", "Result"), checks))
-    attention = phrases.attention_facts(host)
-    parts += [f"Attention: {_plain(attention)}"] if attention else []
-    parts += ["\n".join(f"- {_plain(line)}" for line in host.attention.evidence)] if host.attention.evidence else []
-    endpoints = [f"- {_plain(member.name)}: {_plain(member.endpoint)}" for member in group.hosts if member.endpoint]
-    parts += ["\n".join(endpoints)] if endpoints else []
-    parts += [_code(host.call)] if host.call else []
-    return parts
+        yield _plain(phrases.verified_when(summary, group.first))
+        yield _table(("Status", "Check", "Device", "Result"), checks)
 
 
-def _section(title: str, body: str) -> list[str]:
-    return [f"## {title}", body] if body else []
+def _stack(group: Group) -> Iterator[str]:
+    stack = list(phrases.stack_facts(group.first))
+    yield _table(("Part", "Build"), stack) if stack else ""
+    reasons = group.first.reasons
+    yield "\n".join(f"- {reason.verdict} `{_tick(reason.candidate)}`: {_plain(reason.text)}" for reason in reasons)
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {_plain(line)}" for line in lines)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

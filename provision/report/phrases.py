@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from provision.models.records import HostSummary, Summary
 from provision.report.files import seconds_between
 from provision.report.fold import Group, fold, fold_checks
-from provision.report.layout import count, duration, fold_names
+from provision.report.layout import COLUMNS, clean, count, duration, fold_names, width
+
+SHORT_WORDS = {"unreachable": "unreachable", "interrupted": "not finished", "planned": "planned", "probed": "looked at"}
+"""Where the sentence is too long for a line; other states are short words themselves."""
 
 STATE_WORDS = {
     "unreachable": "could not be reached",
@@ -32,16 +35,50 @@ SUPERVISORS = {
 
 
 def headline(summary: Summary) -> str:
-    """The verdict and what it rests on."""
-    parts = []
-    for state, words in STATE_WORDS.items():
-        names = [host.name for host in summary.hosts if host.state == state]
-        if not names:
-            continue
-        named = f" ({fold_names(names[:4])}{', ...' if len(names) > 4 else ''})" if _is_bad(state) else ""
+    """The verdict and what it rests on: as much of it as one line holds, the most telling kept longest."""
+    rest = _rest(summary)
+    forms = (
+        [*_states(summary), *rest],
+        [*_short_states(summary, most_names=4), *rest],
+        [*_short_states(summary, most_names=1), *rest],
+        _short_states(summary, most_names=1),
+        _short_states(summary, most_names=0),
+    )
+    lines = [f"{summary.verdict.upper()}: {'; '.join(parts) or 'no host'}" for parts in forms]
+    return next((line for line in lines if width(clean(line)) <= COLUMNS), lines[-1])
+
+
+def _by_state(summary: Summary) -> Iterable[tuple[str, list[str]]]:
+    for state in STATE_WORDS:
+        if names := [host.name for host in summary.hosts if host.state == state]:
+            yield state, names
+
+
+def _states(summary: Summary) -> Iterable[str]:
+    for state, names in _by_state(summary):
         is_all = len(names) == len(summary.hosts)
         of_all = count(len(names), "host") if is_all else f"{len(names)} of {len(summary.hosts)} hosts"
-        parts.append(f"{of_all} {words}{named}")
+        yield f"{of_all} {STATE_WORDS[state]}{_some(state, names, most=4)}"
+
+
+def _short_states(summary: Summary, *, most_names: int) -> list[str]:
+    said = [
+        f"{len(names)} {SHORT_WORDS.get(state, state)}{_some(state, names, most=most_names)}"
+        for state, names in _by_state(summary)
+    ]
+    return [f"{count(len(summary.hosts), 'host')}: {', '.join(said)}"]
+
+
+def _some(state: str, names: list[str], *, most: int) -> str:
+    """Names of hosts that did not end well, no more than `most`."""
+    if not most or not _is_bad(state):
+        return ""
+    return f" ({fold_names(names[:most])}{', ...' if len(names) > most else ''})"
+
+
+def _rest(summary: Summary) -> list[str]:
+    """Checks, deviations, and whether it was ended."""
+    parts = []
     passed = sum(check.status == "ok" for host in summary.hosts for check in host.checks)
     if passed:
         age = oldest_checks_s(summary)
@@ -54,7 +91,7 @@ def headline(summary: Summary) -> str:
         parts.append(f"{count(deviating, 'host')} off the plan")
     if summary.interrupted:
         parts.append("interrupted")
-    return f"{summary.verdict.upper()}: {'; '.join(parts) or 'no host'}"
+    return parts
 
 
 def _is_bad(state: str) -> bool:
@@ -81,6 +118,23 @@ def failures(group: Group) -> Iterable[tuple[str, str | None, tuple[str, ...]]]:
     if group.first.state == "interrupted" and not any(result.status == "interrupted" for result in group.first.rooms):
         last = group.first.rooms[-1].room if group.first.rooms else None
         yield (f"the run ended after `{last}`" if last else "the run ended before this host's turn"), None, ()
+
+
+def check_warnings(group: Group) -> Iterable[tuple[str, str | None]]:
+    """Checks that warned in a group, with what helps."""
+    for check in fold_checks(group.hosts):
+        if check.status == "warn":
+            yield f"check {check.id}: {check.reason}", check.remedy
+
+
+def proof(host: HostSummary) -> Iterable[str]:
+    """What readiness proved of a host's answers; where nothing served, why."""
+    serve = host.serve
+    if serve and serve.tokens_expected:
+        equal = sum(one == two for one, two in zip(serve.tokens_expected, serve.tokens_answered, strict=False))
+        yield f"{equal} of {len(serve.tokens_expected)} greedy tokens equal the reference"
+    elif serve:
+        yield from filter(None, (serve.text, *(serve.evidence if serve.ready else ())))
 
 
 def wrong_groups(summary: Summary) -> list[Group]:

@@ -8,8 +8,8 @@ from provision.models.records import ROOMS, HostSummary, Summary
 from provision.report import phrases
 from provision.report.advice import purpose
 from provision.report.difference.text import changes, folded
-from provision.report.fold import FoldedCheck, Group, fold, fold_checks
-from provision.report.layout import count, duration, fold_names, number, table, width, wrap
+from provision.report.fold import FoldedCheck, Group, fold, fold_checks, merged, named
+from provision.report.layout import count, duration, number, table, width, wrap
 from provision.report.shell import command
 
 MOST_REFUSALS = 6
@@ -102,15 +102,10 @@ def _room_status(group: Group, room: str) -> str:
 
 
 def _each(summary: Summary, groups: list[Group], body: Callable[[Group], Iterable[str]]) -> Iterable[str]:
-    """A section's body for every group, under the group's names where there are several; equal bodies stand once."""
-    bodies: dict[tuple[str, ...], set[str]] = {}
-    for group in groups:
-        if lines := tuple(body(group)):
-            bodies.setdefault(lines, set()).update(host.name for host in group.hosts)
-    for lines, names in bodies.items():
+    """A section's body for every group, under the names where there are several groups; equal bodies stand once."""
+    for names, lines in merged([host.name for host in summary.hosts], groups, body):
         if len(groups) > 1:
-            named = fold_names([host.name for host in summary.hosts if host.name in names])
-            yield from wrap(f"{named}:", first=INDENT)
+            yield from wrap(f"{names}:", first=INDENT)
         yield from lines
 
 
@@ -123,12 +118,10 @@ def _remarks(groups: list[Group], attribute: str) -> Iterable[str]:
 def _warnings(groups: list[Group]) -> Iterable[str]:
     yield from _remarks(groups, "warnings")
     for group in groups:
-        for check in fold_checks(group.hosts):
-            if check.status == "warn":
-                named = f"{group.names}: " if len(groups) > 1 else ""
-                yield from wrap(f"{named}check {check.id}: {check.reason}", first=INDENT)
-                if check.remedy:
-                    yield from wrap(f"hint: {check.remedy}", first=INDENT * 2)
+        for said, hint in phrases.check_warnings(group):
+            yield from wrap(f"{group.names}: {said}" if len(groups) > 1 else said, first=INDENT)
+            if hint:
+                yield from wrap(f"hint: {hint}", first=INDENT * 2)
 
 
 def _endpoints(summary: Summary, groups: list[Group]) -> Iterable[str]:
@@ -136,8 +129,8 @@ def _endpoints(summary: Summary, groups: list[Group]) -> Iterable[str]:
     for group in groups:
         for endpoint in dict.fromkeys(host.endpoint for host in group.hosts if host.endpoint):
             names = [host.name for host in group.hosts if host.endpoint == endpoint]
-            named = f"{fold_names(names)}: " if len(summary.hosts) > 1 else ""
-            yield from wrap(f"{named}{endpoint}", first=INDENT)
+            said = f"{named(names, group.run)}: " if len(summary.hosts) > 1 else ""
+            yield from wrap(f"{said}{endpoint}", first=INDENT)
         first = group.first
         if first.endpoint and first.key_file:
             yield from wrap(f"API key: in {first.key_file} on the host", first=INDENT)
@@ -151,13 +144,8 @@ def _attention(group: Group) -> Iterable[str]:
         yield from wrap(facts, first=INDENT)
         for line in group.first.attention.evidence[:MOST_EVIDENCE]:
             yield from wrap(line, first=INDENT * 2)
-    serve = group.first.serve
-    if serve and serve.tokens_expected:
-        equal = sum(one == two for one, two in zip(serve.tokens_expected, serve.tokens_answered, strict=False))
-        yield from wrap(f"{equal} of {len(serve.tokens_expected)} greedy tokens equal the reference", first=INDENT)
-    elif serve:
-        for line in filter(None, (serve.text, *(serve.evidence if serve.ready else ()))):
-            yield from wrap(line, first=INDENT)
+    for line in phrases.proof(group.first):
+        yield from wrap(line, first=INDENT)
 
 
 def _checks(summary: Summary, group: Group) -> Iterable[str]:

@@ -169,7 +169,7 @@ def test_what_a_run_did_not_come_to_is_unknown_and_no_change(tmp_path: Path) -> 
     folder.results(result("a", "probe", "unreachable", text="no answer"))
     [found] = compare(tmp_path)
     assert [change.part for change in found.changes] == ["state"]
-    assert [said.partition(":")[0] for said in found.unknown] == ["stack", "lock", "facts", "checks"]
+    assert found.unknown == ("stack, lock, facts, checks: not in run 20261120T080000Z",)
 
 
 def test_the_run_before_is_each_host_s_last_green_one(tmp_path: Path) -> None:

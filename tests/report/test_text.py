@@ -62,6 +62,49 @@ def test_three_equal_hosts_stand_once(tmp_path: Path, snapshot: SnapshotAssertio
     assert fleet(tmp_path).text() == snapshot
 
 
+def mixed(tmp_path: Path) -> Folder:
+    """Forty hosts of one kind: two on which the port is taken, one that is gone; words of the others with numbers of their own."""
+    folder = fleet(tmp_path, 40)
+    for number in range(1, 41):
+        name = f"gpu-{number}"
+        folder.results(result(name, "install", text=f"{number + 3} tasks changed something"))
+        folder.run.write(
+            f"verify/{name}.json", document([check("kernel.matmul", reason=f"worst 0.{number} of the bound")])
+        )
+    for name in ("gpu-7", "gpu-23"):
+        text, hint = "the service ended: port 8000 is held by nginx", "free the port, or set firstlight_port"
+        folder.results(result(name, "serve", "failed", text=text, hint=hint, evidence=("address already in use",)))
+        finding = {"cause": "port-taken", "confidence": 0.97, "evidence": [], "fix": ["see who listens: ss -ltnp"]}
+        folder.run.write(f"findings/{name}.json", [finding])
+    folder.rooms["gpu-31"] = {}
+    folder.results(result("gpu-31", "probe", "unreachable", seconds=10.0, text="no answer within 10 s"))
+    for room in ("facts", "verify", "serve"):
+        folder.run.path(f"{room}/gpu-31.json").unlink()
+    return folder
+
+
+def test_forty_hosts_of_which_three_are_odd(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    assert mixed(tmp_path).text() == snapshot
+
+
+def test_markdown_of_forty_hosts(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    from provision.report import summarise
+    from provision.report.markdown import render
+
+    assert render(summarise(mixed(tmp_path).run)) == snapshot
+
+
+def test_the_verdict_is_one_line_however_many_hosts_failed(tmp_path: Path) -> None:
+    names = [f"rack{number}-inference-node.cluster.example.net" for number in range(30)]
+    folder = Folder(tmp_path / RUN, [host(name) for name in names])
+    for number, name in enumerate(names):
+        folder.results(result(name, "probe", ("unreachable", "failed", "ok")[number % 3], text="no"))
+    verdict, facts_of_run = folder.text().splitlines()[:2]
+    assert verdict.startswith("RED: 30 hosts: 10 unreachable")
+    assert "10 failed" in verdict
+    assert facts_of_run.startswith("  run ")
+
+
 def test_one_unreachable_among_three(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     folder = fleet(tmp_path)
     lost = result(

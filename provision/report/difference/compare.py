@@ -29,7 +29,7 @@ def differences(before: Mapping[str, HostRecords], after: Mapping[str, HostRecor
 def host_difference(before: HostRecords, after: HostRecords) -> HostDifference:
     """What changed on one host between two runs."""
     changes: list[Change] = []
-    unknown: list[str] = []
+    missing: dict[str, list[str]] = {}
     for part, one, two, compared in (
         ("settings", before.settings, after.settings, compare("settings", before.settings, after.settings)),
         ("stack", before.stack, after.stack, compare("stack", _dump(before.stack), _dump(after.stack))),
@@ -41,12 +41,16 @@ def host_difference(before: HostRecords, after: HostRecords) -> HostDifference:
         if one and two:
             changes += compared
         elif (one or two) and part != "figures":
-            unknown.append(f"{part}: not in {before.run if two else after.run}")
+            missing.setdefault(before.run if two else after.run, []).append(part)
     changes += _phases(before, after)
     if before.state != after.state and {before.state, after.state} != {"serving", "unchanged"}:
         changes.append(Change(part="state", name="state", before=before.state, after=after.state))
     return HostDifference(
-        host=after.host, before=before.run, after=after.run, changes=tuple(changes), unknown=tuple(unknown)
+        host=after.host,
+        before=before.run,
+        after=after.run,
+        changes=tuple(changes),
+        unknown=tuple(f"{', '.join(parts)}: not in run {run}" for run, parts in missing.items()),
     )
 
 

@@ -54,6 +54,8 @@ def changes(entry: HostDifference, *, indent: str = INDENT, most: int | None = N
 
 def sentence(change: Change) -> str:
     """`os.kernel 6.1.0-25-amd64 -> 6.1.0-28-amd64`."""
+    if change.part == "state":
+        return f"{change.before} -> {change.after}"
     if change.text and change.part == "facts":
         return change.text
     after = f" ({change.text})" if change.text else ""
