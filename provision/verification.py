@@ -25,7 +25,7 @@ from provision.models.settings import Connection
 from provision.remote import Completed, Session
 from provision.run import utc_now, write_atomically
 from verify.doctor.catalog import bake
-from verify.records import EXIT_CODES, FRAME, RUN_DEADLINE_S, Level, Status, worst
+from verify.records import EXIT_CODES, FRAME, RUN_DEADLINE_S, Level, Status, fold_skips, worst
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -183,12 +183,12 @@ def checks_table(checks: Sequence[CheckRecord]) -> Table:
         table.add_column(heading, no_wrap=True)
     table.add_column("seconds", justify="right")
     table.add_column("reason", overflow="fold")
-    for check in checks:
-        passed = check.status in ("ok", "skip")
-        reason = check.reason if passed or not check.remedy else f"{check.reason}\nremedy: {check.remedy}"
-        cells = (check.host or "", check.id, check.device or "", f"{check.seconds:.2f}", reason)
+    for row in fold_skips([check.model_dump() for check in checks]):
+        passed = row["status"] in ("ok", "skip")
+        reason = row["reason"] if passed or not row["remedy"] else f"{row['reason']}\nremedy: {row['remedy']}"
+        cells = (row["host"] or "", row["id"], row["device"] or "", f"{row['seconds']:.2f}", reason)
         host, *rest = map(Text, cells)  # as text: what a host says is no markup
-        table.add_row(host, Text(check.status, style=colours[check.status]), *rest)
+        table.add_row(host, Text(row["status"], style=colours[row["status"]]), *rest)
     return table
 
 

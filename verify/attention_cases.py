@@ -1,4 +1,4 @@
-"""The attention problems that are checked, torch's flash path for them, and the plain computation that sets the tolerance."""
+"""The attention problems that are checked, and the plain computation that sets the tolerance."""
 
 from __future__ import annotations
 
@@ -6,111 +6,160 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from verify import reference
 from verify.inputs import normal
-from verify.records import Level, Outcome
-from verify.tables import table
+from verify.records import Level
+from verify.reference import bottom_right, packed_attention
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """Query, key and value, packed: (tokens, heads, dim), the sequences one behind the other."""
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+
+    def to(self, device: str) -> Inputs:
+        """The same on another device."""
+        return Inputs(*(part.to(device) for part in self.parts))
+
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The three tensors."""
+        return self.query, self.key, self.value
+
+
+@dataclass(frozen=True)
 class Case:
-    """One problem; `diagonal` is that of verify/reference.py."""
+    """One problem. `sequences` holds (queries, keys) of each; the causal mask is aligned to the bottom right."""
 
     name: str
     heads: int
     key_heads: int
-    queries: int
-    keys: int
+    sequences: tuple[tuple[int, int], ...]
     dim: int
-    diagonal: int | None = None
-    batch: int = 2
+    causal: bool = False
+    window: int | None = None
+    """How many keys before its own place a query sees at most."""
+    softcap: float = 0.0
+    alibi: bool = False
+    page: int | None = None
+    """Keys and values lie in pages of so many tokens, as in a server's cache."""
     level: Level = "standard"
-    cpu_only: bool = False
-    """The mask is one that only the CPU's flash kernel takes."""
 
-    def inputs(self, dtype: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value, on the CPU."""
-        query = normal(self.batch, self.heads, self.queries, self.dim, seed=5, dtype=dtype)
-        key, value = (
-            normal(self.batch, self.key_heads, self.keys, self.dim, seed=seed, dtype=dtype) for seed in (6, 7)
+    @property
+    def dense(self) -> bool:
+        """Whether all sequences are equally long, so that a (batch, heads, length, dim) tensor holds them."""
+        return len(set(self.sequences)) == 1 and self.page is None
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What a kernel must be able to do for it, beyond a square causal mask."""
+        asked = {
+            "corner": self.causal and any(queries != keys for queries, keys in self.sequences),
+            "blind": self.causal and any(queries > keys for queries, keys in self.sequences),
+            "window": self.window is not None,
+            "softcap": self.softcap > 0,
+            "alibi": self.alibi,
+            "packed": not self.dense and self.page is None,
+            "paged": self.page is not None,
+        }
+        return frozenset(name for name, needed in asked.items() if needed)
+
+    def inputs(self, dtype: str) -> Inputs:
+        """On the CPU, the same in every run."""
+        queries, keys = (sum(lengths) for lengths in zip(*self.sequences, strict=True))
+        return Inputs(
+            normal(queries, self.heads, self.dim, seed=5, dtype=dtype),
+            normal(keys, self.key_heads, self.dim, seed=6, dtype=dtype),
+            normal(keys, self.key_heads, self.dim, seed=7, dtype=dtype),
         )
-        return query, key, value
 
-    def mask(self) -> Tensor | None:
-        """True where a query sees a key; null when all see all."""
+    def slopes(self) -> Tensor | None:
+        """A slope a query head, from 1/2 downwards as ALiBi has them; null without ALiBi."""
         import torch
 
-        if self.diagonal is None:
+        return 2.0 ** -(torch.arange(self.heads) + 1) if self.alibi else None
+
+    def exact(self, inputs: Inputs) -> Tensor:
+        """The reference's result, packed, in float64."""
+        slopes = self.slopes()
+        return packed_attention(
+            *inputs.parts,
+            *zip(*self.sequences, strict=True),
+            causal=self.causal,
+            window=self.window,
+            softcap=self.softcap,
+            slopes=None if slopes is None else slopes.to(inputs.query.device),
+        )
+
+    def bias(self, queries: int, keys: int) -> Tensor | None:
+        """What is added to the scores of one sequence, (heads, queries, keys); null where nothing is."""
+        import torch
+
+        if not (self.causal or self.window is not None or self.alibi):
             return None
-        return torch.ones(self.queries, self.keys, dtype=torch.bool).tril(self.diagonal)
+        distance = torch.arange(keys)[None, :] - torch.arange(queries)[:, None] - bottom_right(queries, keys)
+        bias = torch.zeros(self.heads, queries, keys)
+        slopes = self.slopes()
+        if slopes is not None:
+            bias = bias - slopes[:, None, None] * distance.abs()
+        if self.causal:
+            bias = bias.masked_fill(distance > 0, -math.inf)
+        if self.window is not None:
+            bias = bias.masked_fill(distance < -self.window, -math.inf)
+        return bias
 
 
 CASES = (
-    Case("decode one token", 8, 2, 1, 200, 64, level="quick"),
-    Case("causal", 8, 8, 129, 129, 64, diagonal=0, level="quick"),
-    Case("odd lengths", 4, 4, 77, 301, 80),
-    Case("causal, grouped heads", 8, 2, 256, 256, 128, diagonal=0),
-    Case("bottom-right causal", 4, 4, 33, 160, 64, diagonal=reference.bottom_right(33, 160)),
-    Case("rows that see nothing", 4, 4, 96, 64, 64, diagonal=reference.bottom_right(96, 64), cpu_only=True),
-    Case("narrow heads", 4, 4, 100, 100, 32, level="full"),
-    Case("wide heads", 2, 2, 130, 130, 256, diagonal=0, level="full"),
-    Case("long, causal, grouped heads", 4, 1, 1024, 1024, 128, diagonal=0, batch=1, level="full"),
-    Case("one token alone", 1, 1, 1, 1, 64, batch=1, level="full"),
+    Case("decode one token", 8, 2, ((1, 200), (1, 200)), 64, level="quick"),
+    Case("causal", 8, 8, ((129, 129), (129, 129)), 64, causal=True, level="quick"),
+    Case("odd lengths", 4, 4, ((77, 301), (77, 301)), 80),
+    Case("causal, grouped heads", 8, 2, ((256, 256), (256, 256)), 128, causal=True),
+    Case("bottom-right causal", 4, 4, ((33, 160), (33, 160)), 64, causal=True),
+    Case("rows that see nothing", 4, 4, ((96, 64), (96, 64)), 64, causal=True),
+    Case("sliding window", 4, 2, ((150, 150),), 64, causal=True, window=31),
+    Case("capped scores", 4, 4, ((130, 130),), 64, causal=True, softcap=5.0),
+    Case("linear biases", 8, 8, ((65, 140),), 64, causal=True, alibi=True),
+    Case("sequences of many lengths", 8, 2, ((1, 1), (61, 61), (7, 200), (1, 129)), 64, causal=True),
+    Case("paged cache", 8, 2, ((1, 77), (1, 300), (19, 150)), 128, causal=True, page=16),
+    Case("narrow heads", 4, 4, ((100, 100), (100, 100)), 32, level="full"),
+    Case("heads of 96", 4, 4, ((100, 100), (100, 100)), 96, causal=True, level="full"),
+    Case("heads of 192", 2, 2, ((70, 70),), 192, causal=True, level="full"),
+    Case("wide heads", 2, 2, ((130, 130), (130, 130)), 256, causal=True, level="full"),
+    Case("long, causal, grouped heads", 4, 1, ((1024, 1024),), 128, causal=True, level="full"),
+    Case("one token alone", 1, 1, ((1, 1),), 64, level="full"),
+    Case("paged cache, long", 4, 1, ((5, 1000), (1, 2000)), 128, causal=True, page=32, level="full"),
 )
 
 
-def without_kernel(device: str) -> Outcome | None:
-    """The outcome for a GPU that is too old for torch's flash kernels, null for every other device."""
+def plain(case: Case, inputs: Inputs) -> Tensor:
+    """The formula as it is written, every step rounded to the inputs' precision; packed.
+
+    Inputs of 8 bits are computed with in bfloat16, and the weights are rounded to 8 bits once more, as kernels do.
+    """
     import torch
 
-    if device == "cpu" or torch.version.hip is not None:
-        return None
-    needed = tuple(int(part) for part in table("attention")["flash"]["compute_capability"].split("."))
-    has = torch.cuda.get_device_capability(device)
-    if has >= needed:
-        return None
-    return Outcome(
-        "skip", f"no flash kernel for compute capability {has[0]}.{has[1]}, {needed[0]}.{needed[1]} is needed"
-    )
-
-
-def flash(case: Case, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """torch's scaled dot product attention with every path but the flash one shut.
-
-    Raises RuntimeError when that path cannot take the case.
-    """
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.nn.functional import scaled_dot_product_attention
-
-    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-        if case.diagonal == 0 and case.queries == case.keys:
-            return scaled_dot_product_attention(
-                query, key, value, is_causal=True, enable_gqa=case.heads != case.key_heads
-            )
-        return scaled_dot_product_attention(
-            query, key, value, attn_mask=_flash_mask(case, query.device.type), enable_gqa=case.heads != case.key_heads
-        )
-
-
-def plain(case: Case, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The formula as it is written, every step rounded to the inputs' precision."""
+    coarse = inputs.query.dtype if inputs.query.element_size() == 1 else None
+    query, key, value = (part.bfloat16() if coarse else part for part in inputs.parts)
     groups = case.heads // case.key_heads
-    key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
-    scores = (query * (1 / math.sqrt(case.dim))) @ key.transpose(2, 3)
-    mask = case.mask()
-    if mask is not None:
-        scores = scores.masked_fill(~mask.to(scores.device), -math.inf)
-    return scores.softmax(dim=3).nan_to_num(nan=0.0) @ value
-
-
-def _flash_mask(case: Case, device: str) -> Tensor | None:
-    """On GPUs the flash kernels take no mask, but know the bottom-right diagonal by its own type."""
-    if case.diagonal is None or device == "cpu":
-        return case.mask()
-    from torch.nn.attention.bias import causal_lower_right
-
-    bias: Tensor = causal_lower_right(case.queries, case.keys)
-    return bias
+    counts = [list(lengths) for lengths in zip(*case.sequences, strict=True)]
+    parts = []
+    for one, two, three in zip(query.split(counts[0]), key.split(counts[1]), value.split(counts[1]), strict=True):
+        near, far = (part.repeat_interleave(groups, dim=1).transpose(0, 1) for part in (two, three))
+        scores = (one.transpose(0, 1) * (1 / math.sqrt(case.dim))) @ near.transpose(1, 2)
+        if case.softcap:
+            scores = case.softcap * torch.tanh(scores / case.softcap)
+        bias = case.bias(one.shape[0], two.shape[0])
+        if bias is not None:
+            scores = scores + bias.to(scores)
+        weights = scores.softmax(dim=2)
+        if "blind" in case.needs:
+            weights = weights.nan_to_num(nan=0.0)
+        if coarse:
+            weights = weights.to(coarse).to(weights.dtype)
+        parts.append((weights @ far).transpose(0, 1))
+    return torch.cat(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -120,3 +120,20 @@ class Check:
 def worst(statuses: list[Status]) -> Status:
     """The status of a whole run: that of its worst check, `error` when nothing ran at all."""
     return max(statuses, key=SEVERITY.index, default="error")
+
+
+def fold_skips(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The records as they are told: checks of a family that are skipped for one reason stand in one row."""
+    told: dict[Any, dict[str, Any]] = {}
+    for place, record in enumerate(records):
+        alike = (record["family"], record["host"], record["device"], record["reason"])
+        key = alike if record["status"] == "skip" else place
+        if key in told:
+            first = told[key]
+            names = first.setdefault("names", [first["id"].partition(".")[2]])
+            names.append(record["id"].partition(".")[2])
+            first["id"] = f"{record['family']}: {len(names)} checks"
+            first["reason"] = f"{record['reason']} ({', '.join(names)})"
+        else:
+            told[key] = dict(record)
+    return list(told.values())

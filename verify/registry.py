@@ -9,8 +9,14 @@ from functools import cache
 from verify import checks
 from verify.records import Check
 
-FAMILIES = ("devices", "libraries", "kernels", "attention", "engine")
-"""The order in which results are told."""
+FAMILIES = {
+    "devices": "What computes is there, and every layer of the system sees the same of it.",
+    "libraries": "What is loaded is what was locked, from this environment, whole.",
+    "kernels": "Elementary work is right.",
+    "attention": "Each provider of attention is right against float64, and is the one that ran.",
+    "engine": "vLLM and its flash attention are the planned ones, and load.",
+}
+"""What each family is about, in the order in which results are told."""
 
 
 @cache
@@ -21,7 +27,8 @@ def all_checks() -> tuple[Check, ...]:
         for module in pkgutil.walk_packages(checks.__path__, f"{checks.__name__}.")
         if not module.ispkg
     ]
-    return tuple(sorted(found, key=lambda check: (FAMILIES.index(check.family), check.id)))
+    order = list(FAMILIES)
+    return tuple(sorted(found, key=lambda check: (order.index(check.family), check.id)))
 
 
 def select(names: tuple[str, ...]) -> frozenset[str]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from verify.records import SEVERITY
+from verify.records import SEVERITY, fold_skips
 
 WIDTH = 100
 HEAD = f"{'status':<7}{'check':<26}{'device':<9}{'seconds':>7}  "
@@ -16,7 +16,7 @@ HEAD = f"{'status':<7}{'check':<26}{'device':<9}{'seconds':>7}  "
 def render(document: Mapping[str, Any]) -> str:
     """A row a check with its reason; figures and remedy below it where they matter."""
     lines = [f"{HEAD}reason", "-" * WIDTH]
-    for record in document["checks"]:
+    for record in fold_skips(document["checks"]):
         start = f"{record['status']:<7}{record['id']:<26}{record['device'] or '':<9}{record['seconds']:>7.2f}  "
         lines += _wrapped(start, record["reason"] or "-")
         if record["status"] not in ("ok", "skip"):

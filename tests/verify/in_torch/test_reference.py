@@ -7,18 +7,24 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verify.reference import attention, bottom_right
+from verify.providers.layout import cache, page_table
+from verify.reference import attention, bottom_right, gather_pages, packed_attention
 
 
-def formula(query: Any, key: Any, value: Any, visible: Any) -> Any:
+def formula(query: Any, key: Any, value: Any, visible: Any, *, softcap: float = 0.0, slopes: Any = None) -> Any:
     """softmax(q k' s) v in float64, row by row, with the whole matrix of scores in memory; nothing seen gives zeros."""
     groups = query.shape[1] // key.shape[1]
     key = key.double().repeat_interleave(groups, 1)
     value = value.double().repeat_interleave(groups, 1)
     scores = query.double() @ key.transpose(2, 3) * query.shape[3] ** -0.5
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
+    if slopes is not None:
+        place = torch.arange(query.shape[2])[:, None] + key.shape[2] - query.shape[2]
+        scores = scores - slopes[:, None, None] * (place - torch.arange(key.shape[2])).abs()
     scores = scores.masked_fill(~visible, -math.inf)
     return torch.softmax(scores, 3).nan_to_num(nan=0.0) @ value
 
@@ -39,15 +45,24 @@ def problems(draw: st.DrawFn) -> dict[str, Any]:
     visible = torch.ones(queries, keys, dtype=torch.bool)
     if diagonal is not None:
         visible = visible.tril(diagonal)
+    first = draw(st.one_of(st.none(), st.integers(-45, 45)))
+    if first is not None:
+        visible = visible.triu(first)
     visible = visible.expand(batch, 1, queries, keys) & (True if keep is None else keep)
-    return {"qkv": (query, key, value), "diagonal": diagonal, "keep": keep, "visible": visible}
+    slopes = torch.rand(key_heads * groups, generator=generator, dtype=torch.float64) if draw(st.booleans()) else None
+    return {
+        "qkv": (query, key, value),
+        "visible": visible,
+        "masks": {"diagonal": diagonal, "first": first, "keep": keep},
+        "scores": {"softcap": draw(st.sampled_from([0.0, 0.5, 20.0])), "slopes": slopes},
+    }
 
 
 @given(problems(), st.integers(1, 50))
 def test_any_tiling_of_any_shape_equals_the_formula(problem: dict[str, Any], block: int) -> None:
     query, key, value = problem["qkv"]
-    expected = formula(query, key, value, problem["visible"])
-    got = attention(*problem["qkv"], diagonal=problem["diagonal"], keep=problem["keep"], block=block)
+    expected = formula(query, key, value, problem["visible"], **problem["scores"])
+    got = attention(query, key, value, **problem["masks"], **problem["scores"], block=block)
     assert got.dtype == torch.float64
     assert (got - expected).abs().max() <= 1e-10
 
@@ -56,7 +71,7 @@ def test_any_tiling_of_any_shape_equals_the_formula(problem: dict[str, Any], blo
 def test_extreme_scores_stay_averages_of_the_values(problem: dict[str, Any], scale: float, block: int) -> None:
     """Where exp() of any score would overflow, every output still lies between the values that it may see."""
     query, key, value = problem["qkv"]
-    got = attention(query, key, value, diagonal=problem["diagonal"], keep=problem["keep"], scale=scale, block=block)
+    got = attention(query, key, value, **problem["masks"], scale=scale, block=block)
     assert torch.isfinite(got).all()
     groups = query.shape[1] // key.shape[1]
     seen = problem["visible"][..., None]
@@ -80,7 +95,7 @@ def test_a_constant_added_to_all_scores_changes_nothing(problem: dict[str, Any],
     query, key, value = problem["qkv"]
     wide_query = torch.cat([query, torch.ones_like(query[..., :1])], 3)
     wide_key = torch.cat([key, torch.full_like(key[..., :1], shift)], 3)
-    options = {"diagonal": problem["diagonal"], "keep": problem["keep"], "scale": 0.3}
+    options = {**problem["masks"], "slopes": problem["scores"]["slopes"], "scale": 0.3}
     plain = attention(query, key, value, **options, block=9)
     assert (attention(wide_query, wide_key, value, **options, block=9) - plain).abs().max() <= 1e-10
 
@@ -93,3 +108,58 @@ def test_the_reference_takes_low_precision_as_it_is() -> None:
 def test_heads_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ValueError, match="3 query heads cannot share 2 key heads equally"):
         attention(torch.ones(1, 3, 1, 4), torch.ones(1, 2, 1, 4), torch.ones(1, 2, 1, 4))
+
+
+@settings(max_examples=25)
+@given(problems(), st.integers(1, 50))
+def test_gradients_equal_those_of_the_formula_however_it_is_tiled(problem: dict[str, Any], block: int) -> None:
+    visible = problem["visible"] | ~problem["visible"].any(3, keepdim=True)  # elsewhere the formula has no gradient
+    here, there = ([part.clone().requires_grad_() for part in problem["qkv"]] for _ in range(2))
+    tiled = attention(here[0], here[1], here[2], keep=visible, **problem["scores"], block=block)
+    whole = formula(there[0], there[1], there[2], visible, **problem["scores"])
+    weights = torch.cos(torch.arange(tiled.numel(), dtype=torch.float64)).view_as(tiled)
+    pairs = zip(torch.autograd.grad(tiled, here, weights), torch.autograd.grad(whole, there, weights), strict=True)
+    assert max(float((one - other).abs().max()) for one, other in pairs) <= 1e-10
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.tuples(st.integers(1, 30), st.integers(1, 30)), min_size=1, max_size=4),
+    st.booleans(),
+    st.one_of(st.none(), st.integers(0, 30)),
+    st.sampled_from([1, 4, 16]),
+)
+def test_packed_and_paged_sequences_equal_each_alone(
+    lengths: list[tuple[int, int]], causal: bool, window: int | None, page: int
+) -> None:
+    """The cache holds the same keys in scattered pages, and whatever lies between them changes nothing."""
+    queries, keys = ([pair[side] for pair in lengths] for side in (0, 1))
+    generator = torch.Generator().manual_seed(sum(queries) * 31 + sum(keys))
+    query = torch.randn(sum(queries), 4, 8, generator=generator, dtype=torch.float64)
+    key, value = (torch.randn(sum(keys), 2, 8, generator=generator, dtype=torch.float64) for _ in range(2))
+    table = page_table(keys, page, query.device)
+    assert sorted(table.flatten().tolist()) == list(range(table.numel()))
+    far, wide = (gather_pages(cache(part, keys, table, page), table, keys) for part in (key, value))
+    options: dict[str, Any] = {
+        "causal": causal,
+        "window": window,
+        "softcap": 3.0,
+        "slopes": torch.tensor([0.5, 0.25, 0.1, 0.0]),
+    }
+    got = packed_attention(query, far, wide, queries, keys, **options, block=5)
+    begin, start = 0, 0
+    for one, two in lengths:
+        place = torch.arange(one)[:, None] + two - one - torch.arange(two)
+        visible = (place >= 0) if causal else torch.ones(one, two, dtype=torch.bool)
+        if window is not None:
+            visible = visible & (place <= window)
+        rows, columns = slice(begin, begin + one), slice(start, start + two)
+        q, k, v = (part.transpose(0, 1)[None] for part in (query[rows], key[columns], value[columns]))
+        expected = formula(q, k, v, visible, softcap=3.0, slopes=options["slopes"].double())[0].transpose(0, 1)
+        assert (got[begin : begin + one] - expected).abs().max() <= 1e-10
+        begin, start = begin + one, start + two
+
+
+def test_lengths_that_do_not_add_up_are_refused() -> None:
+    with pytest.raises(ValueError, match="lengths of 5 queries and 3 keys for 4 and 3"):
+        packed_attention(torch.ones(4, 1, 2), torch.ones(3, 1, 2), torch.ones(3, 1, 2), [2, 3], [1, 2])

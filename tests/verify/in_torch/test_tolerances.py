@@ -9,11 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verify import reference
-from verify.attention_cases import CASES, Case, flash, plain
-from verify.checks.attention import sdpa_flash, sdpa_kernel
+from verify.attention_cases import CASES, Case, Inputs, plain
 from verify.checks.kernels.gemm import error_share
 from verify.inputs import DTYPES, normal, spoil
+from verify.judged_attention import Measured, excess, measure, observe, witness
+from verify.providers import sdpa
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -37,25 +37,30 @@ def test_a_product_that_is_no_number_is_infinitely_wrong(bad: float) -> None:
     assert error_share(left, right, product) == float("inf")
 
 
-def errors(case: Case, dtype: str, change: Any) -> tuple[sdpa_flash.Errors, sdpa_flash.Errors]:
-    query, key, value = case.inputs(dtype)
-    exact = reference.attention(query, key, value, diagonal=case.diagonal)
-    ours = change(flash(case, query, key, value))
-    return sdpa_flash.distance(ours, exact), sdpa_flash.distance(plain(case, query, key, value), exact)
+FLASH_CASES = [case for case in CASES if sdpa.FLASH.refuses(case, "float32", "cpu") is None]
+
+
+def compared(case: Case, dtype: str, change: Any) -> list[Measured]:
+    def spoiled(problem: Case, inputs: Inputs) -> Any:
+        return change(sdpa.FLASH.compute(problem, inputs))
+
+    return measure(spoiled, case, dtype, "cpu", backward=True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_the_flash_kernel_is_within_the_tolerance(case: Case, dtype: str) -> None:
-    assert sdpa_flash.judge(*errors(case, dtype, lambda result: result)) is None
+@pytest.mark.parametrize("case", FLASH_CASES, ids=lambda case: case.name)
+def test_the_flash_kernel_and_its_gradients_are_within_the_tolerance(case: Case, dtype: str) -> None:
+    found = compared(case, dtype, lambda result: result)
+    assert len(found) == (1 if "blind" in case.needs else 4)
+    assert [excess(one) for one in found if excess(one)] == []
 
 
 MUTATIONS = {
     "scaled by one part in a hundred": lambda result: result * 1.01,
-    "one row stale": lambda result: torch.cat([result[:, :, :1], result[:, :, :1], result[:, :, 2:]], 2),
+    "one row stale": lambda result: torch.cat([result[:1], result[:1], result[2:]]),
     "heads exchanged": lambda result: result.roll(1, 1),
-    "one NaN": lambda result: result.index_fill(3, torch.tensor([0]), float("nan")),
-    "nothing written": torch.zeros_like,
+    "one NaN": lambda result: result.index_fill(2, torch.tensor([0]), float("nan")),
+    "nothing written": lambda result: result * 0,
 }
 
 
@@ -63,23 +68,49 @@ MUTATIONS = {
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_wrong_attention_is_caught_in_every_precision(mutation: str, dtype: str) -> None:
     case = next(case for case in CASES if case.name == "causal")
-    assert sdpa_flash.judge(*errors(case, dtype, MUTATIONS[mutation]))
+    assert excess(compared(case, dtype, MUTATIONS[mutation])[0])
+
+
+class Bent(torch.autograd.Function):  # type: ignore[misc]
+    """Passes a result on, and spoils its gradient by one part in a hundred."""
+
+    @staticmethod
+    def forward(_: Any, value: Any) -> Any:
+        return value.clone()
+
+    @staticmethod
+    def backward(_: Any, gradient: Any) -> Any:
+        return gradient * 1.01
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_gradient_off_by_a_hundredth_is_caught_where_the_result_is_right(dtype: str) -> None:
+    case = next(case for case in CASES if case.name == "causal")
+    result, *gradients = compared(case, dtype, Bent.apply)
+    assert excess(result) is None
+    assert [excess(one) is not None for one in gradients] == [True, True, True]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_plain_formula_means_the_same_as_the_reference(case: Case) -> None:
     """In float64 both agree, so the masks and heads of a case mean one thing in all three computations."""
-    query, key, value = (part.double() for part in case.inputs("float32"))
-    exact = reference.attention(query, key, value, diagonal=case.diagonal)
-    assert (plain(case, query, key, value) - exact).abs().max() <= 1e-10
+    inputs = Inputs(*(part.double() for part in case.inputs("float32").parts))
+    assert (plain(case, inputs) - case.exact(inputs)).abs().max() <= 1e-10
 
 
-def test_the_profiler_tells_flash_from_math() -> None:
-    with torch.autograd.profiler.profile() as ran_flash:
-        flash(CASES[0], *CASES[0].inputs("bfloat16"))
-    with torch.autograd.profiler.profile() as ran_plain:
-        plain(CASES[0], *CASES[0].inputs("bfloat16"))
-    names = [[event.key for event in profile.key_averages()] for profile in (ran_flash, ran_plain)]
-    assert sdpa_kernel.judge(names[0], "cpu").status == "ok"
-    assert sdpa_kernel.judge(names[1], "cpu").status == "fail"
-    assert sdpa_kernel.judge([], "cpu").status == "fail"
+def test_eight_bits_are_judged_against_a_formula_that_rounds_its_weights_to_them() -> None:
+    case = next(case for case in CASES if case.name == "causal")
+    inputs = case.inputs("float8_e4m3fn")
+    exact, coarse = case.exact(inputs), plain(case, inputs)
+    assert coarse.dtype == torch.bfloat16
+    assert 0.01 < (coarse.double() - exact).abs().max() < 0.5
+
+
+def test_the_profiler_tells_flash_from_the_formula() -> None:
+    row, maps = sdpa.FLASH.row, ""
+    seen = {call: observe(call, "bfloat16", "cpu") for call in (sdpa.FLASH.compute, sdpa.MATH.compute, plain)}
+    assert witness(row, "cpu", seen[sdpa.FLASH.compute], maps).status == "ok"
+    other = witness(row, "cpu", seen[sdpa.MATH.compute], maps)
+    assert (other.status, "aten::_scaled_dot_product_attention_math" in other.reason) == ("fail", True)
+    assert witness(row, "cpu", seen[plain], maps).status == "fail"
+    assert witness(row, "cpu", [], maps).status == "fail"

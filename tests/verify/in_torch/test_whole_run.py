@@ -49,7 +49,12 @@ def test_a_healthy_cpu_host_is_green_at_every_level(run_many: Any, files: dict[s
     document = answers[-1][1]
     assert json.loads(written.read_text()) == document
     skipped = {check["id"]: check["reason"] for check in document["checks"] if check["status"] == "skip"}
-    assert skipped == {
+    assert {reason for check, reason in skipped.items() if check.startswith("attention.")} == {
+        "it computes on NVIDIA GPUs",
+        "it computes on NVIDIA GPUs and AMD GPUs",
+        "no `vllm` in this environment",
+    }
+    assert {check: reason for check, reason in skipped.items() if not check.startswith("attention.")} == {
         "engine.flash_attn": "no flash-attn package is installed, and none is planned",
         "engine.vllm": "the Stack has no vLLM",
     }
@@ -58,7 +63,7 @@ def test_a_healthy_cpu_host_is_green_at_every_level(run_many: Any, files: dict[s
 @pytest.fixture(scope="session")
 def injected(files: dict[str, str], run_many: Any) -> dict[tuple[str, str], Any]:
     """The answers of every check to every fault that it must notice."""
-    told = ("--level", "full", "--lock", files["lock"])
+    told = ("--level", "quick", "--lock", files["lock"])  # `--only` reaches every check; the fewest problems will do
     runs = [("--only", check.id, "--inject", f"{fault}@{check.id}", *told) for check, fault in FAULTS]
     answers = run_many(runs, PYTHONPATH=files["vllm"])
     return {(check.id, fault): answer for (check, fault), answer in zip(FAULTS, answers, strict=True)}

@@ -1,0 +1,308 @@
+"""The drop-in for torch.nn.MultiheadAttention gives what torch's own gives: results, gradients, shapes, errors."""
+
+from __future__ import annotations
+
+import copy
+import io
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from verify import attention_kernels
+from verify.attention import FlashMultiheadAttention, restore_attention, upgrade_attention
+from verify.attention_kernels import KERNELS, Problem, attend
+
+CLOSE = {"rtol": 1e-9, "atol": 1e-10}
+"""Of float64, in which a difference of meaning cannot pass for rounding."""
+
+
+@pytest.fixture(autouse=True)
+def in_float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def pair(**options: Any) -> tuple[nn.MultiheadAttention, FlashMultiheadAttention]:
+    """torch's module and its upgrade, with the same weights."""
+    torch.manual_seed(3)
+    own = nn.MultiheadAttention(24, 4, **options)
+    for parameter in own.parameters():  # torch starts biases at zero, which would hide them
+        nn.init.normal_(parameter, std=0.3)
+    flash = copy.deepcopy(own)
+    assert upgrade_attention(flash) == [""]
+    return own, flash
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> dict[str, Any]:
+    """Options of a module, and a call of it."""
+    batch_first, batched, own_keys = draw(st.booleans()), draw(st.booleans()), draw(st.booleans())
+    queries, keys, batch = draw(st.integers(1, 9)), draw(st.integers(1, 9)), draw(st.integers(1, 3))
+    kdim, vdim = (draw(st.sampled_from([24, 10])), draw(st.sampled_from([24, 14]))) if own_keys else (None, None)
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 999)))
+
+    def make(length: int, width: int) -> Any:
+        shape = (length, width) if not batched else (batch, length, width) if batch_first else (length, batch, width)
+        return torch.randn(shape, generator=generator)
+
+    query = make(queries, 24)
+    if own_keys:
+        key, value = make(keys, kdim or 24), make(keys, vdim or 24)
+    else:
+        keys, key, value = queries, query, query
+    masks: dict[str, Any] = {}
+    kind = draw(st.sampled_from(["none", "bool", "float", "for each head", "causal"]))
+    if kind == "causal":
+        masks = {"attn_mask": torch.ones(queries, keys, dtype=torch.bool).triu(1), "is_causal": True}
+    elif kind != "none":
+        lead = (batch * 4 if batched else 4,) if kind == "for each head" else ()
+        hidden = torch.rand(*lead, queries, keys, generator=generator) < 0.4
+        hidden[..., 0] = False  # torch gives no number for a query that sees nothing
+        masks = {"attn_mask": hidden if kind != "float" else torch.randn(queries, keys, generator=generator)}
+    if draw(st.booleans()):
+        padding = torch.rand(*((batch,) if batched else ()), keys, generator=generator) < 0.4
+        padding[..., 0] = False
+        masks["key_padding_mask"] = (
+            padding if kind != "float" else torch.zeros(padding.shape).masked_fill(padding, -2.0)
+        )
+    return {
+        "options": {"batch_first": batch_first, "bias": draw(st.booleans()), "kdim": kdim, "vdim": vdim},
+        "inputs": (query, key, value),
+        "masks": masks,
+    }
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(calls(), st.sampled_from(["sdpa", "reference"]))
+def test_results_and_gradients_equal_those_of_torch(call: dict[str, Any], kernel: str) -> None:
+    own, flash = pair(**call["options"])
+    flash.kernels = (kernel,)
+    answers = []
+    for module in (own, flash):
+        # One tensor that is query, key and value at once stays one: both modules treat that specially.
+        leaves = {id(part): part.clone().requires_grad_() for part in call["inputs"]}
+        result, weights = module(*(leaves[id(part)] for part in call["inputs"]), **call["masks"], need_weights=False)
+        assert weights is None
+        wanted = [*leaves.values(), *module.parameters()]
+        slopes = torch.autograd.grad(torch.cos(result).sum(), wanted)
+        answers.append((result, *slopes))
+    assert flash.used == kernel
+    for one, other in zip(*answers, strict=True):
+        torch.testing.assert_close(other, one, **CLOSE)
+
+
+@pytest.mark.parametrize("options", [{}, {"batch_first": True}, {"add_bias_kv": True}, {"add_zero_attn": True}])
+def test_weights_are_given_where_they_are_asked_for(options: dict[str, Any]) -> None:
+    own, flash = pair(**options)
+    inputs = torch.randn(3, 5, 24)
+    for need, average in ((True, True), (True, False), (False, True)):
+        wanted = own(inputs, inputs, inputs, need_weights=need, average_attn_weights=average)
+        given_ = flash(inputs, inputs, inputs, need_weights=need, average_attn_weights=average)
+        torch.testing.assert_close(given_, wanted, **CLOSE)
+        special = "add_bias_kv" in options or "add_zero_attn" in options
+        assert flash.used == ("torch" if need or special else "sdpa")
+
+
+def test_weights_that_nobody_reads_can_be_left_out() -> None:
+    own, flash = pair(batch_first=True)
+    upgrade_attention(own, discard_weights=True)
+    inputs = torch.randn(2, 5, 24)
+    result, weights = own(inputs, inputs, inputs)
+    assert (own.used, weights) == ("sdpa", None)
+    torch.testing.assert_close(result, flash(inputs, inputs, inputs)[0], **CLOSE)
+
+
+def test_dropout_works_in_training_alone() -> None:
+    own, flash = pair(dropout=0.5, batch_first=True)
+    inputs = torch.randn(1, 6, 24)
+    outputs = []
+    for module in (own, flash):
+        torch.manual_seed(11)
+        outputs.append(module.train()(inputs, inputs, inputs, need_weights=False)[0])
+    torch.testing.assert_close(outputs[1], outputs[0], **CLOSE)  # the same random numbers: one kernel, one generator
+    still = flash.eval()(inputs, inputs, inputs, need_weights=False)[0]
+    assert not torch.allclose(outputs[1], still)
+    flash.train().kernels = ("reference",)
+    with pytest.raises(ValueError, match="no kernel takes this attention: reference: it has no dropout"):
+        flash(inputs, inputs, inputs, need_weights=False)
+
+
+def test_a_causal_hint_without_its_mask_is_refused_as_torch_refuses_it() -> None:
+    own, flash = pair()
+    inputs = torch.randn(3, 1, 24)
+    with pytest.raises(RuntimeError, match="attn_mask"):
+        own(inputs, inputs, inputs, need_weights=False, is_causal=True)
+    with pytest.raises(ValueError, match="attn_mask"):
+        flash(inputs, inputs, inputs, need_weights=False, is_causal=True)
+
+
+class Decoder(nn.Module):  # type: ignore[misc]
+    """A model with torch's own layers in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerDecoderLayer(24, 4, 48, batch_first=True)
+        self.body = nn.TransformerDecoder(layer, 2)
+
+    def forward(self, target: Any, memory: Any) -> Any:
+        mask = nn.Transformer.generate_square_subsequent_mask(target.shape[1])
+        return self.body(target, memory, tgt_mask=mask, tgt_is_causal=True)
+
+
+def encoder(*, nested: bool = False) -> nn.TransformerEncoder:
+    return nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(24, 4, 48, batch_first=True), 2, enable_nested_tensor=nested
+    )
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("padded", [True, False])
+def test_a_transformer_encoder_computes_the_same(training: bool, padded: bool) -> None:
+    torch.manual_seed(5)
+    own = encoder().train(training)
+    for module in own.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    flash = copy.deepcopy(own)
+    assert upgrade_attention(flash) == ["layers.0.self_attn", "layers.1.self_attn"]
+    inputs = torch.randn(3, 7, 24)
+    padding = torch.arange(7)[None, :] >= torch.tensor([7, 4, 1])[:, None] if padded else None
+    for module in (own, flash):
+        for layer in module.layers:
+            layer.self_attn.dropout = 0.0
+    results = [module(inputs, src_key_padding_mask=padding) for module in (own, flash)]
+    shown = torch.ones(3, 7, dtype=torch.bool) if padding is None else ~padding
+    torch.testing.assert_close(results[1][shown], results[0][shown], **CLOSE)
+    assert {layer.self_attn.used for layer in flash.layers} == {"sdpa"}
+
+
+def test_the_fast_path_of_torchs_encoder_layer_does_not_pass_the_upgrade_by() -> None:
+    flash = encoder().eval()
+    upgrade_attention(flash)
+    with torch.inference_mode():
+        flash(torch.randn(2, 5, 24))
+    assert {layer.self_attn.used for layer in flash.layers} == {"sdpa"}
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_an_encoder_that_makes_nested_tensors_still_computes_the_same() -> None:
+    own = encoder(nested=True).eval()
+    flash = copy.deepcopy(own)
+    upgrade_attention(flash)
+    inputs, padding = torch.randn(2, 6, 24), torch.arange(6)[None, :] >= torch.tensor([6, 2])[:, None]
+    with torch.inference_mode():
+        results = [module(inputs, src_key_padding_mask=padding) for module in (own, flash)]
+    torch.testing.assert_close(results[1], results[0], **CLOSE)
+    assert {layer.self_attn.used for layer in flash.layers} == {"torch"}
+
+
+def test_a_decoder_with_a_causal_mask_and_cross_attention_computes_the_same() -> None:
+    own = Decoder().eval()
+    flash = copy.deepcopy(own)
+    assert len(upgrade_attention(flash)) == 4
+    target, memory = torch.randn(2, 5, 24), torch.randn(2, 9, 24)
+    torch.testing.assert_close(flash(target, memory), own(target, memory), **CLOSE)
+    assert {layer.multihead_attn.used for layer in flash.body.layers} == {"sdpa"}
+
+
+def test_an_upgrade_keeps_everything_and_can_be_undone() -> None:
+    model = Decoder()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    attention = model.body.layers[0].self_attn
+    calls_: list[str] = []
+    attention.register_forward_hook(lambda *_: calls_.append("hook"))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    names = upgrade_attention(model)
+    assert isinstance(attention, FlashMultiheadAttention)
+    assert {id(value) for value in model.parameters()} == {id(value) for value in optimizer.param_groups[0]["params"]}
+    model(torch.randn(1, 3, 24), torch.randn(1, 3, 24))
+    assert calls_ == ["hook"]
+    assert upgrade_attention(model) == []
+    assert restore_attention(model) == names
+    assert type(attention) is nn.MultiheadAttention
+    assert not attention._forward_pre_hooks
+    assert set(vars(attention)) == set(vars(nn.MultiheadAttention(24, 4)))
+    torch.testing.assert_close(dict(model.state_dict()), state, rtol=0, atol=0)
+
+
+def test_a_state_of_torchs_module_loads_into_a_new_one_and_a_copy_or_a_pickle_goes_on_working() -> None:
+    own, _ = pair(batch_first=True)
+    new = FlashMultiheadAttention(24, 4, batch_first=True)
+    new.load_state_dict(own.state_dict())
+    stored = io.BytesIO()
+    torch.save(new, stored)
+    stored.seek(0)
+    inputs = torch.randn(2, 4, 24)
+    expected = own(inputs, inputs, inputs, need_weights=False)[0]
+    for module in (new, copy.deepcopy(new), torch.load(stored, weights_only=False)):
+        torch.testing.assert_close(module(inputs, inputs, inputs, need_weights=False)[0], expected, **CLOSE)
+        assert restore_attention(module) == [""]
+
+
+def test_subclasses_and_unknown_kernels_are_left_alone_and_refused() -> None:
+    class Special(nn.MultiheadAttention):  # type: ignore[misc]
+        pass
+
+    assert upgrade_attention(nn.ModuleList([Special(8, 2)])) == []
+    with pytest.raises(ValueError, match="no kernel is named `flash`; there are flash_attn, sdpa, reference"):
+        upgrade_attention(nn.ModuleList(), kernels=("flash",))
+
+
+def half(*, device: str = "cuda", **changes: Any) -> Problem:
+    """A problem as it looks on a GPU; nothing is computed with it."""
+
+    class Looks:
+        shape = (1, 2, 8, 64)
+        dtype = changes.pop("dtype", torch.bfloat16)
+
+        def __init__(self) -> None:
+            self.device = torch.device(device)
+
+    return Problem(Looks(), Looks(), Looks(), **changes)  # type: ignore[arg-type]
+
+
+def test_the_package_comes_first_where_it_takes_the_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = ModuleType("flash_attn")
+    package.flash_attn_func = lambda q, k, v, dropout_p, causal: (q + 1, dropout_p, causal)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flash_attn", package)
+    package.__spec__ = __spec__
+    attention_kernels._package_problem.cache_clear()
+    refuses = KERNELS["flash_attn"].refuses
+    assert refuses(half()) is None
+    assert refuses(half(causal=True)) is None
+    assert refuses(half(device="cpu")) == "no GPU tensor"
+    assert refuses(half(dtype=torch.float32)) == "torch.float32 is not of 16 bits"
+    assert refuses(half(keep=torch.ones(1, 1, 8, 8, dtype=torch.bool))) == "it takes no mask"
+    attention_kernels._package_problem.cache_clear()
+
+
+def test_the_package_is_called_in_its_own_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = ModuleType("flash_attn")
+
+    def flash_attn_func(q: Any, k: Any, v: Any, dropout_p: float, causal: bool) -> Any:
+        assert (q.shape, k.shape) == ((2, 5, 3, 8), (2, 7, 3, 8))  # batch, length, heads, dim
+        own = nn.functional.scaled_dot_product_attention(
+            *(part.transpose(1, 2) for part in (q, k, v)), is_causal=causal
+        )
+        return own.transpose(1, 2)
+
+    package.flash_attn_func = flash_attn_func  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "flash_attn", package)
+    query, key, value = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8), torch.randn(2, 3, 7, 8)
+    problem = Problem(query, key, value)
+    torch.testing.assert_close(KERNELS["flash_attn"].compute(problem), attend(problem, ("sdpa",))[0])
+
+
+def test_without_the_package_the_next_one_computes() -> None:
+    attention_kernels._package_problem.cache_clear()
+    assert attention_kernels._package_problem() == "flash-attn is not installed"
+    query = torch.randn(1, 2, 4, 8)
+    assert attend(Problem(query, query, query), tuple(KERNELS))[1] == "sdpa"

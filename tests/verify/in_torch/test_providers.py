@@ -1,0 +1,223 @@
+"""How kernels that need a GPU are called: stand-ins with the packages' own signatures answer on the CPU by the documented meaning."""
+
+# mypy: disable-error-code="no-untyped-def"
+# ruff: noqa: PLR0917 - the signatures are those of the packages
+
+from __future__ import annotations
+
+import math
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from verify.attention_cases import CASES, Case
+from verify.providers import Provider, flash_attn, vllm_flash
+from verify.tables import table
+
+TOLERANCE = 2e-5
+"""The stand-ins compute in float32."""
+
+
+def banded(q: Any, k: Any, v: Any, *, causal: bool, window: Any, softcap: float, slopes: Any) -> Any:
+    """One sequence of (tokens, heads, dim), by flash-attn's documented meaning of its arguments.
+
+    Query i sees the keys between i + seqlen_k - seqlen_q - window[0] and i + seqlen_k - seqlen_q + window[1] inclusive.
+    """
+    groups, places = q.shape[1] // k.shape[1], torch.arange(k.shape[0])
+    centre = torch.arange(q.shape[0])[:, None] + k.shape[0] - q.shape[0]
+    left, right = (math.inf if side is None or side < 0 else side for side in window)
+    seen = (places >= centre - left) & (places <= centre + (0 if causal else right))
+    scores = torch.einsum("ihd,jhd->hij", q, k.repeat_interleave(groups, 1)) / math.sqrt(q.shape[2])
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
+    if slopes is not None:
+        scores = scores - slopes[:, None, None] * (centre - places).abs()
+    weights = torch.softmax(scores.masked_fill(~seen, -math.inf), 2).nan_to_num(nan=0.0)
+    return torch.einsum("hij,jhd->ihd", weights, v.repeat_interleave(groups, 1))
+
+
+def sequences(q: Any, k: Any, v: Any, cu_q: Any, cu_k: Any, **meaning: Any) -> Any:
+    assert cu_q.dtype == cu_k.dtype == torch.int32
+    queries, keys = (cu.diff().tolist() for cu in (cu_q, cu_k))
+    return torch.cat(
+        [banded(*parts, **meaning) for parts in zip(q.split(queries), k.split(keys), v.split(keys), strict=True)]
+    )
+
+
+def vllm_varlen(  # the signature of vllm 0.33.0, as far as it is not for other features
+    q, k, v, max_seqlen_q, cu_seqlens_q, max_seqlen_k, cu_seqlens_k=None, seqused_k=None, q_v=None, dropout_p=0.0,
+    softmax_scale=None, causal=False, window_size=None, softcap=0.0, alibi_slopes=None, deterministic=False,
+    return_attn_probs=False, block_table=None, return_softmax_lse=False, out=None, scheduler_metadata=None,
+    q_descale=None, k_descale=None, v_descale=None, num_splits=0, output_scale=None, fa_version=2,
+):  # fmt: skip
+    assert (cu_seqlens_k is None) != (seqused_k is None)
+    assert fa_version == 2 or alibi_slopes is None
+    assert max_seqlen_q == int(cu_seqlens_q.diff().max())
+    if block_table is not None:
+        lengths = seqused_k.tolist()
+        k, v = (
+            torch.cat(
+                [torch.cat(list(cache[row.long()]))[:length] for row, length in zip(block_table, lengths, strict=True)]
+            )
+            for cache in (k, v)
+        )
+        cu_seqlens_k = torch.tensor([0, *torch.tensor(lengths).cumsum(0)], dtype=torch.int32)
+    assert max_seqlen_k == int(cu_seqlens_k.diff().max())
+    window = (-1, -1) if window_size is None else tuple(window_size)
+    meaning = {"causal": causal, "window": window, "softcap": softcap, "slopes": alibi_slopes}
+    return sequences(q, k, v, cu_seqlens_q, cu_seqlens_k, **meaning)
+
+
+def dense(q: Any, k: Any, v: Any, **meaning: Any) -> Any:
+    return torch.stack([banded(*parts, **meaning) for parts in zip(q, k, v, strict=True)])
+
+
+def func_2(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False, window_size=(-1, -1), softcap=0.0, alibi_slopes=None,
+           deterministic=False, return_attn_probs=False):  # fmt: skip
+    return dense(q, k, v, causal=causal, window=window_size, softcap=softcap, slopes=alibi_slopes)
+
+
+def varlen_2(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, dropout_p=0.0, softmax_scale=None,
+             causal=False, window_size=(-1, -1), softcap=0.0, alibi_slopes=None, deterministic=False,
+             return_attn_probs=False, block_table=None):  # fmt: skip
+    return sequences(
+        q, k, v, cu_seqlens_q, cu_seqlens_k, causal=causal, window=window_size, softcap=softcap, slopes=alibi_slopes
+    )
+
+
+def func_4(q, k, v, qv=None, gather_kv_indices=None, softmax_scale=None, causal=False, window_size=(None, None),
+           learnable_sink=None, softcap=0.0, num_splits=1, pack_gqa=None, deterministic=False):  # fmt: skip
+    return dense(q, k, v, causal=causal, window=window_size, softcap=softcap, slopes=None), None
+
+
+def varlen_4(q, k, v, qv=None, cu_seqlens_q=None, cu_seqlens_k=None, max_seqlen_q=None, max_seqlen_k=None,
+             min_seqlen_k=None, seqused_q=None, seqused_k=None, gather_kv_indices=None, page_table=None,
+             softmax_scale=None, causal=False, window_size=(None, None), learnable_sink=None, softcap=0.0):  # fmt: skip
+    return sequences(
+        q, k, v, cu_seqlens_q, cu_seqlens_k, causal=causal, window=window_size, softcap=softcap, slopes=None
+    ), None
+
+
+def func_3(q, k, v, softmax_scale=None, causal=False, qv=None, q_descale=None, k_descale=None, v_descale=None,
+           window_size=(-1, -1), attention_chunk=0, softcap=0.0, num_splits=1, pack_gqa=None):  # fmt: skip
+    return dense(q, k, v, causal=causal, window=window_size, softcap=softcap, slopes=None)
+
+
+def varlen_3(q, k, v, cu_seqlens_q, cu_seqlens_k, max_seqlen_q, max_seqlen_k, seqused_q=None, seqused_k=None,
+             softmax_scale=None, causal=False, qv=None, q_descale=None, k_descale=None, v_descale=None,
+             window_size=(-1, -1), attention_chunk=0, softcap=0.0):  # fmt: skip
+    return sequences(
+        q, k, v, cu_seqlens_q, cu_seqlens_k, causal=causal, window=window_size, softcap=softcap, slopes=None
+    )
+
+
+STAND_INS: dict[str, dict[str, Any]] = {
+    "vllm.vllm_flash_attn": {"flash_attn_varlen_func": vllm_varlen},
+    "flash_attn": {"flash_attn_func": func_2, "flash_attn_varlen_func": varlen_2},
+    "flash_attn_interface": {"flash_attn_func": func_3, "flash_attn_varlen_func": varlen_3},
+    "flash_attn.cute": {"flash_attn_func": func_4, "flash_attn_varlen_func": varlen_4},
+}
+PROVIDERS = (vllm_flash.TWO, vllm_flash.THREE, vllm_flash.FOUR, flash_attn.TWO, flash_attn.THREE, flash_attn.FOUR)
+SMALL = [case for case in CASES if case.level != "full"]
+TAKEN = [(one, case) for one in PROVIDERS for case in SMALL if one.refuses(case, "bfloat16", "cuda") is None]
+
+
+@pytest.fixture
+def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, functions in STAND_INS.items():
+        for part in (name.partition(".")[0], name):
+            module = sys.modules.get(part) or ModuleType(part)
+            monkeypatch.setitem(sys.modules, part, module)
+        for function, call in functions.items():
+            monkeypatch.setattr(sys.modules[name], function, call, raising=False)
+
+
+@pytest.mark.parametrize(("provider", "case"), TAKEN, ids=lambda one: one.name)
+def test_kernels_are_asked_for_what_the_case_means(stand_ins: None, provider: Provider, case: Case) -> None:
+    inputs = case.inputs("float32")
+    assert (provider.compute(case, inputs) - case.exact(inputs)).abs().max() < TOLERANCE
+
+
+def test_what_each_kernel_takes_is_taken_by_at_least_one_problem_of_every_level_but_full() -> None:
+    """Every feature that a row names is really asked for by some case."""
+    for provider in PROVIDERS:
+        asked = set().union(*(case.needs for case in SMALL if not provider.refuses(case, "bfloat16", "cuda")))
+        assert asked == set(provider.row["takes"]["cuda"])
+
+
+@pytest.mark.parametrize(
+    ("capability", "fit"),
+    [
+        ((7, 5), set()),
+        ((8, 0), {"vllm_flash_2", "flash_attn_2"}),
+        ((9, 0), {"vllm_flash_2", "vllm_flash_3", "vllm_flash_4", "flash_attn_2", "flash_attn_3", "flash_attn_4"}),
+        ((10, 0), {"vllm_flash_2", "vllm_flash_4", "flash_attn_2", "flash_attn_4"}),
+        ((12, 0), {"vllm_flash_2", "flash_attn_2"}),
+    ],
+)
+def test_a_generation_runs_on_its_own_cards(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], fit: set[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    reasons = {provider.name: provider.missing("cuda:0") or "" for provider in PROVIDERS}
+    assert {name for name, reason in reasons.items() if "needs compute capability" not in reason} == fit
+
+
+def test_what_the_package_says_against_a_generation_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = ModuleType("vllm.vllm_flash_attn")
+    package.fa_version_unsupported_reason = {2: None, 3: "FA3 is unavailable due to: no kernel image"}.get  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
+    sys.modules["vllm"].__spec__ = __spec__
+    monkeypatch.setitem(sys.modules, "vllm.vllm_flash_attn", package)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    assert vllm_flash.TWO.missing("cuda:0") is None
+    assert vllm_flash.THREE.missing("cuda:0") == "FA3 is unavailable due to: no kernel image"
+
+
+def test_no_provider_is_here_that_is_not_installed() -> None:
+    assert {provider.missing("cpu") for provider in PROVIDERS} == {
+        "it computes on NVIDIA GPUs",
+        "it computes on NVIDIA GPUs and AMD GPUs",
+    }
+
+
+SEEN = {
+    "sdpa_flash": "void pytorch_flash::flash_fwd_kernel<pytorch_flash::Flash_fwd_kernel_traits<64, 128, 128, 4, false, false, "
+    "cutlass::bfloat16_t>, false, true, false, false, true, true, false, false>(pytorch_flash::Flash_fwd_params)",
+    "sdpa_efficient": "fmha_cutlassF_bf16_aligned_64x64_rf_sm80(PyTorchMemEffAttention::AttentionKernel<cutlass::bfloat16_t, "
+    "cutlass::arch::Sm80, true, 64, 64, 64, true, true>::Params)",
+    "sdpa_cudnn": "cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_3_64x128x64_4x1x1_kernel0_0",
+    "vllm_flash_2": "void flash::flash_fwd_splitkv_kernel<Flash_fwd_kernel_traits<128, 64, 128, 4, false, false, "
+    "cutlass::bfloat16_t>, false, false, false, false, true, false, true, false>(flash::Flash_fwd_params)",
+    "vllm_flash_3": "void cutlass::device_kernel<flash::enable_sm90_or_later<flash::FlashAttnFwdSm90<"
+    "flash::CollectiveMainloopFwdSm90<2, cute::tuple<cute::C<1>, cute::C<1>, cute::C<1> > > > > >(...)",
+    "vllm_flash_4": "kernel_cutlass_kernel_vllmvllm_flash_attncuteflash_fwd_sm100FlashAttentionForwardSm100_object_at__tensorptrbf16",
+}
+"""Names in the form that the profiler prints, by whose kernel it is."""
+SAME = {"flash_attn_2": "vllm_flash_2", "flash_attn_3": "vllm_flash_3", "flash_attn_4": "vllm_flash_4"}
+MAPS = "7f0000000000-7f0000001000 r-xp 00000000 08:01 42 /srv/env/lib/python3.12/site-packages/vllm/vllm_flash_attn/{}.abi3.so\n"
+
+
+def test_each_generation_is_told_from_every_other_by_its_kernels_name() -> None:
+    from verify.judged_attention import witness
+
+    rows = table("attention")["provider"]
+    for name, row in rows.items():
+        if "cuda" not in row["devices"] or name == "sdpa_math":
+            continue
+        plain_row = {key: value for key, value in row.items() if key != "library"}
+        told = {seen for seen, kernel in SEEN.items() if witness(plain_row, "cuda", [kernel], "").status == "ok"}
+        assert told == {SAME.get(name, name)}
+
+
+def test_a_kernel_without_its_library_is_no_proof() -> None:
+    from verify.judged_attention import witness
+
+    row = table("attention")["provider"]["vllm_flash_3"]
+    kernels = [SEEN["vllm_flash_3"]]
+    assert witness(row, "cuda", kernels, MAPS.format("_vllm_fa3_C")).status == "ok"
+    other = witness(row, "cuda", kernels, MAPS.format("_vllm_fa2_C"))
+    assert (other.status, other.reason) == ("fail", "no library of vLLM's FlashAttention 3 is loaded (`_vllm_fa3_C`)")

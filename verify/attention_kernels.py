@@ -1,0 +1,118 @@
+"""What computes the attention of an upgraded model: the first kernel that takes a problem, from the fastest to the surest."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from verify import reference
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PACKAGE_DIMS = 256
+"""The widest head that flash-attn takes (flash-attn 2.8.3.post2, csrc/flash_attn/flash_api.cpp)."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Tensors are (batch, heads, length, dim); masks broadcast to (batch, heads, queries, keys).
+
+    `keep` is true where a query sees a key, `bias` is added to the scores; at most one of them is given. `causal` aligns
+    to the top left, as torch does, and comes without a mask.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    keep: Tensor | None = None
+    bias: Tensor | None = None
+    causal: bool = False
+    dropout: float = 0.0
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """`refuses` gives the reason why it does not take a problem, null when it does."""
+
+    refuses: Callable[[Problem], str | None]
+    compute: Callable[[Problem], Tensor]
+
+
+def attend(problem: Problem, names: Sequence[str]) -> tuple[Tensor, str]:
+    """The result and the name of the kernel that computed it: the first of `names` that takes the problem.
+
+    Raises ValueError with the reason of each when none does.
+    """
+    reasons = {}
+    for name in names:
+        reasons[name] = KERNELS[name].refuses(problem)
+        if reasons[name] is None:
+            return KERNELS[name].compute(problem), name
+    told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    raise ValueError(f"no kernel takes this attention: {told}")
+
+
+@cache
+def _package_problem() -> str | None:
+    """Why flash-attn cannot be used in this environment, null when it can."""
+    if importlib.util.find_spec("flash_attn") is None:
+        return "flash-attn is not installed"
+    try:
+        importlib.import_module("flash_attn").flash_attn_func  # noqa: B018 - whether it is there is the question
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        return f"flash-attn does not import: {error}"
+    return None
+
+
+def _package_refuses(problem: Problem) -> str | None:
+    import torch
+
+    query, key = problem.query, problem.key
+    if query.device.type != "cuda":
+        return "no GPU tensor"
+    if query.dtype not in (torch.float16, torch.bfloat16):
+        return f"{query.dtype} is not of 16 bits"
+    if problem.keep is not None or problem.bias is not None:
+        return "it takes no mask"
+    if problem.causal and query.shape[2] != key.shape[2]:
+        return "it aligns the causal mask to the bottom right"
+    if query.shape[3] > PACKAGE_DIMS or query.shape[3] % 8:
+        return f"head dimension {query.shape[3]}"
+    return _package_problem()
+
+
+def _package(problem: Problem) -> Tensor:
+    parts = (part.transpose(1, 2) for part in (problem.query, problem.key, problem.value))
+    call = importlib.import_module("flash_attn").flash_attn_func
+    result: Tensor = call(*parts, dropout_p=problem.dropout, causal=problem.causal)
+    return result.transpose(1, 2)
+
+
+def _sdpa(problem: Problem) -> Tensor:
+    from torch.nn.functional import scaled_dot_product_attention
+
+    mask = problem.keep if problem.bias is None else problem.bias
+    return scaled_dot_product_attention(
+        problem.query, problem.key, problem.value, attn_mask=mask, dropout_p=problem.dropout, is_causal=problem.causal
+    )
+
+
+def _tiled(problem: Problem) -> Tensor:
+    diagonal = 0 if problem.causal else None
+    result = reference.attention(
+        problem.query, problem.key, problem.value, diagonal=diagonal, keep=problem.keep, bias=problem.bias
+    )
+    return result.to(problem.query.dtype)
+
+
+KERNELS: Mapping[str, Kernel] = {
+    "flash_attn": Kernel(_package_refuses, _package),
+    "sdpa": Kernel(lambda _: None, _sdpa),
+    "reference": Kernel(lambda problem: "it has no dropout" if problem.dropout else None, _tiled),
+}
+"""In the order of preference. torch's own chooses among its flash, memory efficient and plain paths by itself."""

@@ -1,0 +1,204 @@
+"""A check of one provider of attention: its results, its gradients, and that it was this one that ran."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from verify.attention_cases import CASES, Case, Inputs, plain
+from verify.inputs import DTYPES, finish, spoil
+from verify.providers import Provider, kind_of
+from verify.records import Check, Context, Figure, Level, Outcome
+from verify.tables import table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Compute = Callable[[Case, Inputs], "Tensor"]
+
+GRADIENTS_IN = frozenset({"quick", "standard"})
+"""Cases of these levels are differentiated as well."""
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Largest and mean distance to the reference."""
+
+    largest: float
+    mean: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One comparison: a kernel's errors, and those of the plain formula in the same precision."""
+
+    what: str
+    dtype: str
+    ours: Errors
+    theirs: Errors
+    gradient: bool = False
+
+
+def check(provider: Provider, *, level: Level) -> Check:
+    """The check of a provider."""
+    return Check(
+        id=f"attention.{provider.name}",
+        proves=f"{provider.title} is right, as near to our float64 reference as plain torch is, and it is what ran.",
+        run=lambda context: _run(provider, context),
+        level=level,
+        needs=("torch",),
+        each_device=True,
+        faults=("wrong-result", "wrong-kernel"),
+        deadline_s=180.0,
+    )
+
+
+def _run(provider: Provider, context: Context) -> Outcome:
+    device = context.device or "cpu"
+    kind, missing = kind_of(device), provider.missing(device)
+    if missing and not context.faults:
+        return Outcome("skip", missing)
+    # A fault is injected into what was observed: where there is no such kernel, the plain formula is observed instead.
+    compute: Compute = plain if missing else provider.compute
+    dtypes = DTYPES if missing else provider.dtypes(kind)
+    measured, refused = [], {}
+    for case in (case for case in CASES if context.reaches(case.level)):
+        for dtype in dtypes:
+            reason = None if missing else provider.refuses(case, dtype, kind)
+            if reason:
+                refused[case.name] = reason
+            else:
+                measured += measure(
+                    compute,
+                    case,
+                    dtype,
+                    device,
+                    spoiled="wrong-result" in context.faults,
+                    backward=bool(provider.row["backward"])
+                    and case.level in GRADIENTS_IN
+                    and context.reaches("standard"),
+                )
+    seen = observe(plain if missing or "wrong-kernel" in context.faults else compute, dtypes[-1], device)
+    outcome = judge(measured, witness(provider.row, kind, seen, Path("/proc/self/maps").read_text()))
+    evidence = {**outcome.evidence, "does not take": refused, **finish(device)}
+    return Outcome(outcome.status, outcome.reason, outcome.figures, evidence, outcome.remedy)
+
+
+def measure(
+    compute: Compute, case: Case, dtype: str, device: str, *, spoiled: bool = False, backward: bool = False
+) -> list[Measured]:
+    """A problem's result and, where asked for, its gradients, each against the reference on the CPU."""
+    inputs = case.inputs(dtype)
+    exact, there = case.exact(inputs), inputs.to(device)
+    result = compute(case, there)
+    ours = distance(spoil(result) if spoiled else result, exact)
+    found = [Measured(case.name, dtype, ours, distance(plain(case, there), exact))]
+    # The plain formula has no gradient for a row that sees nothing, and 8 bits have none at all.
+    if backward and "blind" not in case.needs and inputs.query.element_size() > 1:
+        slopes = [
+            gradients(call, case, part) for call, part in ((compute, there), (plain, there), (Case.exact, inputs))
+        ]
+        for name, one, other, right in zip(("query", "key", "value"), *slopes, strict=True):
+            what = f"{case.name}, gradient of the {name}"
+            found.append(Measured(what, dtype, distance(one, right), distance(other, right), gradient=True))
+    return found
+
+
+def gradients(compute: Compute, case: Case, inputs: Inputs) -> tuple[Tensor, ...]:
+    """Of the sum of the result times fixed weights, by query, key and value; in float64 for the reference."""
+    import torch
+
+    exact = compute is Case.exact
+    parts = [(part.double() if exact else part).detach().requires_grad_() for part in inputs.parts]
+    result = compute(case, Inputs(*parts))
+    generator = torch.Generator().manual_seed(8)
+    weights = torch.randn(result.shape, generator=generator).to(inputs.query.dtype).to(result)
+    slopes: tuple[Tensor, ...] = torch.autograd.grad(result, parts, weights)
+    return slopes
+
+
+def distance(result: Tensor, exact: Tensor) -> Errors:
+    """How far a result is from the reference."""
+    error = (result.detach().cpu().double() - exact.detach()).abs()
+    return Errors(float(error.max()), float(error.mean()))
+
+
+def excess(one: Measured) -> str | None:
+    """What is wrong with a comparison, null when it is within the tolerance. NaN is never within it."""
+    rule = table("tolerances")["attention"]
+    largest = rule["gradient_error_ratio" if one.gradient else "largest_error_ratio"]
+    for name, error, allowed in (
+        ("largest", one.ours.largest, largest * one.theirs.largest + rule["floor"]),
+        ("mean", one.ours.mean, rule["mean_error_ratio"] * one.theirs.mean + rule["floor"]),
+    ):
+        if not error <= allowed:
+            return f"{one.dtype} {one.what}: {name} error {error:.2e}, at most {allowed:.2e} allowed"
+    return None
+
+
+def observe(compute: Compute, dtype: str, device: str) -> set[str]:
+    """The operators and kernels that run for one attention, by the profiler's account."""
+    import torch
+
+    case = CASES[0]
+    inputs = case.inputs(dtype).to(device)
+    compute(case, inputs)  # what is compiled or loaded at first use is none of its work
+    # The profiler beneath torch.profiler: that one imports torch's compiler, which takes seconds.
+    with torch.autograd.profiler.profile(use_device=None if device == "cpu" else "cuda") as profile:
+        compute(case, inputs)
+        finish(device)
+    return {str(event.key) for event in profile.key_averages()}
+
+
+def witness(row: Mapping[str, Any], kind: str, seen: Collection[str], maps: str) -> Outcome:
+    """Whether it was this provider that ran: by the names that the profiler saw and the library that is loaded."""
+    kernels = sorted(name for name in seen if re.search(row["kernel"].get(kind, "(?!)"), name))
+    libraries = sorted({line.split()[-1] for line in maps.splitlines() if re.search(row.get("library", "(?!)"), line)})
+    evidence = {"ran": [name[:200] for name in kernels], "loaded": libraries, "profiler saw": sorted(seen)[:60]}
+    if not kernels:
+        others = sorted(name[:80] for name in seen if re.search("(?i)attention|flash|fmha|softmax", name))[:4]
+        text = f"the profiler saw no kernel of {row['title']}" + (f", but {', '.join(others)}" if others else "")
+        return Outcome("fail", text, (), evidence, "see which path torch takes: TORCH_LOGS=+all")
+    if "library" in row and not libraries:
+        return Outcome("fail", f"no library of {row['title']} is loaded (`{row['library']}`)", (), evidence)
+    return Outcome("ok", f"{kernels[0][:60]} ran", (), evidence)
+
+
+def judge(measured: Collection[Measured], ran: Outcome) -> Outcome:
+    """One outcome of all comparisons and of what ran."""
+    figures = tuple(_figures(measured))
+    wrong = [text for one in measured if (text := excess(one))]
+    evidence = {"call": "each problem against float64", "comparisons": len(measured), **(ran.evidence or {})}
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        return Outcome(
+            "fail", f"wrong attention: {'; '.join(wrong[:3])}{more}", figures, evidence, "do not serve with it"
+        )
+    if ran.status != "ok":
+        return Outcome(ran.status, ran.reason, figures, evidence, ran.remedy)
+    if not measured:
+        return Outcome("error", "it takes none of the problems", figures, evidence)
+    dtypes = ", ".join(dict.fromkeys(one.dtype for one in measured))
+    gradients_too = ", gradients too," if any(one.gradient for one in measured) else ""
+    count = len({one.what for one in measured if not one.gradient})
+    text = f"{count} problems in {dtypes}{gradients_too} are as near to float64 as plain torch is; {ran.reason}"
+    return Outcome("ok", text, figures, evidence)
+
+
+def _figures(measured: Collection[Measured]) -> list[Figure]:
+    """The largest error of each precision as a multiple of plain torch's; results and gradients apart."""
+    rule = table("tolerances")["attention"]
+    figures = []
+    for dtype, gradient in dict.fromkeys((one.dtype, one.gradient) for one in measured):
+        ratios = [
+            one.ours.largest / max(one.theirs.largest, rule["floor"])
+            for one in measured
+            if (one.dtype, one.gradient) == (dtype, gradient)
+        ]
+        name = f"largest error, {dtype}" + (", gradients" if gradient else "")
+        ceiling = rule["gradient_error_ratio" if gradient else "largest_error_ratio"]
+        figures.append(Figure(name, max(ratios), "times plain torch's", ceiling=ceiling, source=rule["source"]))
+    return figures

@@ -1,0 +1,45 @@
+"""The page docs/reference/checks.md, from the checks themselves: `python -m verify.page > docs/reference/checks.md`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from verify.faults import ANY_CHECK, FAULTS
+from verify.records import LEVELS
+from verify.registry import FAMILIES, all_checks
+
+HEAD = """# Checks
+
+Every check of `verify`, in the order in which it is told. This page is made from the checks: `python -m verify.page`.
+A check of each device has a record for each one; a check that stands alone runs while no other one does. The faults are
+those that `--inject` spoils its observation with, and that the suite proves it to notice; every check also survives
+`crash` and `hang`.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([HEAD, *_families(), *_faults(), ""])
+
+
+def _families() -> Iterator[str]:
+    for family, about in FAMILIES.items():
+        checks = [check for check in all_checks() if check.family == family]
+        yield f"## {family}\n\n{about}\n\n| check | level | proves | devices | faults |\n|---|---|---|---|---|"
+        for check in checks:
+            devices = "each" if check.each_device else "host"
+            faults = ", ".join(f"`{fault}`" for fault in check.faults)
+            yield f"| `{check.id}` | {check.level} | {check.proves} | {devices} | {faults} |"
+        yield ""
+
+
+def _faults() -> Iterator[str]:
+    yield f"## Faults\n\nLevels, each with all before it: {', '.join(LEVELS)}.\n\n| fault | spoils | noticed by |\n|---|---|---|"
+    for fault, about in FAULTS.items():
+        count = sum(fault in check.faults for check in all_checks())
+        yield f"| `{fault}` | {about} | {'every check' if fault in ANY_CHECK else f'{count} checks'} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,94 @@
+"""Who computes attention on a device: vLLM's kernels, the flash-attn packages, torch's own paths."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from verify.attention_cases import Case, Inputs
+from verify.tables import table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+KINDS = {"cpu": "CPUs", "cuda": "NVIDIA GPUs", "rocm": "AMD GPUs"}
+
+
+@dataclass(frozen=True)
+class Provider:
+    """`name` is its table in data/attention.toml; `compute` gives a problem's result, packed as its inputs are."""
+
+    name: str
+    compute: Callable[[Case, Inputs], Tensor]
+
+    @property
+    def row(self) -> Mapping[str, Any]:
+        """What is known about it."""
+        row: Mapping[str, Any] = table("attention")["provider"][self.name]
+        return row
+
+    @property
+    def title(self) -> str:
+        """Its name in a sentence."""
+        return str(self.row["title"])
+
+    def dtypes(self, kind: str) -> tuple[str, ...]:
+        """The precisions it computes in on a kind of device."""
+        return tuple(self.row["dtypes"].get(kind, ()))
+
+    def missing(self, device: str) -> str | None:
+        """Why it cannot compute on a device here, null when it can."""
+        kind = kind_of(device)
+        if kind not in self.row["devices"]:
+            return f"it computes on {' and '.join(KINDS[name] for name in self.row['devices'])}"
+        return _too_old(self.row, device, kind) or _unusable(self.row)
+
+    def refuses(self, case: Case, dtype: str, kind: str) -> str | None:
+        """Why it does not take a problem, null when it does."""
+        least, greatest, divisor = self.row["dims"]
+        if not least <= case.dim <= greatest or case.dim % divisor:
+            return f"head dimension {case.dim}"
+        lacking = sorted(case.needs - set(self.row["takes"][kind]))
+        if lacking:
+            return ", ".join(lacking)
+        return None if dtype in self.dtypes(kind) else dtype
+
+
+def kind_of(device: str) -> str:
+    """`cpu`, `cuda` or `rocm`: torch calls both of the latter cuda."""
+    import torch
+
+    return "cpu" if device == "cpu" else "rocm" if torch.version.hip is not None else "cuda"
+
+
+def _too_old(row: Mapping[str, Any], device: str, kind: str) -> str | None:
+    if kind != "cuda" or "capability" not in row:
+        return None
+    import torch
+
+    least, greatest = (tuple(int(part) for part in text.split(".")) for text in row["capability"])
+    has = torch.cuda.get_device_capability(device)
+    if least <= has <= greatest:
+        return None
+    wanted = f"{row['capability'][0]} to {row['capability'][1]}" if greatest < (99, 0) else f"{row['capability'][0]}"
+    return f"{row['title']} needs compute capability {wanted}, this GPU has {has[0]}.{has[1]}"
+
+
+def _unusable(row: Mapping[str, Any]) -> str | None:
+    """Why its module cannot be used in this environment."""
+    name = row.get("module")
+    if name is None:
+        return None
+    if importlib.util.find_spec(name.partition(".")[0]) is None:
+        return f"no `{name.partition('.')[0]}` in this environment"
+    try:
+        module = importlib.import_module(name)
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"`{name}` does not import: {error}"
+    reason = getattr(module, "fa_version_unsupported_reason", None)
+    said = reason(row["generation"]) if reason and "generation" in row else None
+    return None if said is None else str(said)

@@ -1,0 +1,57 @@
+"""How packed problems are told to kernels: where each sequence begins, and which pages hold its keys."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+FILLER = 60.0
+"""What lies in the places of a cache that no sequence uses: a kernel that reads there is far off. All precisions hold it."""
+
+
+def starts(lengths: Sequence[int], device: torch.device) -> Tensor:
+    """The first token of each sequence and the end of the last, int32, on a device."""
+    import torch
+
+    return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
+
+
+def page_table(lengths: Sequence[int], page: int, device: torch.device) -> Tensor:
+    """(sequences, pages), int32: which page of a cache holds which tokens, scattered so that none lie in a row."""
+    import torch
+
+    widest = max(-(-length // page) for length in lengths)
+    count = len(lengths) * widest
+    step = next(step for step in range(count // 2 + 1, 2 * count + 2) if math.gcd(step, count) == 1)
+    order = [(place * step) % count for place in range(count)]
+    return torch.tensor(order, dtype=torch.int32, device=device).view(len(lengths), widest)
+
+
+def cache(packed: Tensor, lengths: Sequence[int], table: Tensor, page: int) -> Tensor:
+    """The (pages, page size, heads, dim) cache that holds packed (tokens, heads, dim) keys or values."""
+    import torch
+
+    filled = torch.full((table.numel(), page, *packed.shape[1:]), FILLER, device=packed.device).to(packed.dtype)
+    for row, rows in zip(table.tolist(), packed.split(list(lengths)), strict=True):
+        for number, chunk in zip(
+            row, rows.split(page), strict=False
+        ):  # a short sequence leaves pages of its row unused
+            filled[number, : chunk.shape[0]] = chunk
+    return filled
+
+
+def slots(lengths: Sequence[int], table: Tensor, page: int) -> Tensor:
+    """The place in the cache, counted in tokens, of each packed token."""
+    import torch
+
+    parts = []
+    for row, length in zip(table.long(), lengths, strict=True):
+        place = torch.arange(length, device=table.device)
+        parts.append(row[place // page] * page + place % page)
+    return torch.cat(parts)
