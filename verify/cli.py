@@ -8,29 +8,27 @@ import os
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from verify import VERSION
+from verify.arguments import Parser
 from verify.faults import FAULTS
-from verify.records import EXIT_CODES, LEVELS, USAGE_EXIT, Check, Context
+from verify.records import EXIT_CODES, LEVELS, Check, Context
 from verify.registry import all_checks, select
 from verify.report import render, render_list
 from verify.runner import Injection, run
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """A usage error exits 64: 2 means that a check failed."""
-        self.print_usage(sys.stderr)
-        self.exit(USAGE_EXIT, f"error: {message}\n\nhint: --help explains every option, --list names every check\n")
-
-
 def main(arguments: list[str]) -> int:
-    """Run the checks that the arguments ask for, or the doctor; returns the exit code."""
+    """Run the checks that the arguments ask for, or another command; returns the exit code."""
     if arguments[:1] == ["doctor"]:
         from verify.doctor import cli as doctor
 
         return doctor.main(arguments[1:], program="verify doctor")
+    if arguments[:1] == ["upgrade"]:
+        from verify import upgrade_cli
+
+        return upgrade_cli.main(arguments[1:])
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
@@ -55,13 +53,14 @@ def main(arguments: list[str]) -> int:
     return EXIT_CODES[document["status"]]
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="verify",
         description="Proof that this host computes, and computes right.",
         epilog="exit codes: 0 all ok or skipped, 1 a warning, 2 a failure, 3 a check could not tell, 64 usage; "
-        "`doctor FILE...` instead names causes of failures: doctor --help",
-        allow_abbrev=False,
+        "other commands, each with its --help: `doctor FILE...` names causes of failures, `upgrade MODULE:FACTORY` upgrades "
+        "the attention of a model of yours",
+        hint="--help explains every option, --list names every check",
     )
     parser.add_argument("--version", action="version", version=f"verify {VERSION}")
     parser.add_argument("--level", choices=LEVELS, default="standard", help="how much to check (default: standard)")

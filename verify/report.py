@@ -18,9 +18,9 @@ def render(document: Mapping[str, Any]) -> str:
     lines = [f"{HEAD}reason", "-" * WIDTH]
     for record in fold_skips(document["checks"]):
         start = f"{record['status']:<7}{record['id']:<26}{record['device'] or '':<9}{record['seconds']:>7.2f}  "
-        lines += _wrapped(start, record["reason"] or "-")
+        lines += wrapped(start, record["reason"] or "-")
         if record["status"] not in ("ok", "skip"):
-            lines += _wrapped(" " * len(HEAD) + "remedy: ", record["remedy"]) if record["remedy"] else []
+            lines += wrapped(" " * len(HEAD) + "remedy: ", record["remedy"]) if record["remedy"] else []
             lines += _output(record["evidence"])
     lines += ["-" * WIDTH, _total(document), ""]
     return "\n".join(lines)
@@ -30,7 +30,7 @@ def render_list(rows: Sequence[Mapping[str, Any]]) -> str:
     """A row a check with what it proves."""
     lines = []
     for row in rows:
-        lines += _wrapped(f"{row['id']:<26}{row['level']:<10}", row["proves"])
+        lines += wrapped(f"{row['id']:<26}{row['level']:<10}", row["proves"])
     return "\n".join([*lines, ""])
 
 
@@ -44,7 +44,8 @@ def _total(document: Mapping[str, Any]) -> str:
     )
 
 
-def _wrapped(start: str, text: str) -> list[str]:
+def wrapped(start: str, text: str) -> list[str]:
+    """Lines of a text behind a start, as wide as the table."""
     lines = textwrap.wrap(text, WIDTH - len(start), break_on_hyphens=False) or [""]
     return [start + lines[0], *(" " * len(start) + line for line in lines[1:])]
 

@@ -266,7 +266,7 @@ def half(*, device: str = "cuda", **changes: Any) -> Problem:
         def __init__(self) -> None:
             self.device = torch.device(device)
 
-    return Problem(Looks(), Looks(), Looks(), **changes)  # type: ignore[arg-type]
+    return Problem(Looks(), Looks(), Looks(), **changes)
 
 
 def test_the_package_comes_first_where_it_takes_the_problem(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ def test_a_healthy_cpu_host_is_green_at_every_level(run_many: Any, files: dict[s
     without = ("--skip", "devices.gpus") if pci.gpus("nvidia") or pci.gpus("amd") else ()
     written = tmp_path / "verify" / "last.json"
     told = ("--lock", files["lock"], "--expect", files["expect"], "--write", str(written), *without)
-    answers = run_many([("--level", level, *told) for level in ("quick", "standard", "full")])
+    answers = run_many([("--level", level, *told) for level in ("quick", "full")])
     for code, document in answers:
         bad = [check for check in document["checks"] if check["status"] not in ("ok", "skip")]
         assert (code, bad) == (0, [])
@@ -62,19 +62,29 @@ def test_a_healthy_cpu_host_is_green_at_every_level(run_many: Any, files: dict[s
 
 @pytest.fixture(scope="session")
 def injected(files: dict[str, str], run_many: Any) -> dict[tuple[str, str], Any]:
-    """The answers of every check to every fault that it must notice."""
-    told = ("--level", "quick", "--lock", files["lock"])  # `--only` reaches every check; the fewest problems will do
-    runs = [("--only", check.id, "--inject", f"{fault}@{check.id}", *told) for check, fault in FAULTS]
+    """What every check says of every fault that it must notice: one run a fault, of the checks that know it."""
+    faults = list(dict.fromkeys(fault for _, fault in FAULTS))
+    runs = [
+        # `--only` reaches the checks of every level; on the lowest one the fewest problems are computed
+        ("--level", "quick", "--lock", files["lock"], "--inject", fault, *_only(fault))
+        for fault in faults
+    ]
     answers = run_many(runs, PYTHONPATH=files["vllm"])
-    return {(check.id, fault): answer for (check, fault), answer in zip(FAULTS, answers, strict=True)}
+    return {
+        (record["id"], fault): record
+        for fault, (_, document) in zip(faults, answers, strict=True)
+        for record in document["checks"]
+    }
+
+
+def _only(fault: str) -> list[str]:
+    return [word for check, known in FAULTS if known == fault for word in ("--only", check.id)]
 
 
 @pytest.mark.parametrize(("check", "fault"), FAULTS, ids=lambda part: getattr(part, "id", part))
 def test_each_check_notices_each_of_its_faults(check: Any, fault: str, injected: dict[tuple[str, str], Any]) -> None:
-    code, document = injected[check.id, fault]
-    (record,) = document["checks"]
-    assert record["status"] in ("warn", "fail")
-    assert code == {"warn": 1, "fail": 2}[record["status"]]
+    record = injected[check.id, fault]
+    assert record["status"] in ("warn", "fail"), record["reason"]
     assert record["reason"]
 
 
@@ -91,7 +101,9 @@ def test_a_check_that_dies_or_hangs_ends_itself_and_not_the_run(run_many: Any) -
 
 
 def test_every_check_can_crash_without_taking_another_along(run_many: Any, files: dict[str, str]) -> None:
-    ((code, document),) = run_many([("--inject", "crash", "--lock", files["lock"])], PYTHONPATH=files["vllm"])
+    ((code, document),) = run_many(
+        [("--inject", "crash", "--level", "full", "--lock", files["lock"])], PYTHONPATH=files["vllm"]
+    )
     assert code == 3
     assert {check["status"] for check in document["checks"]} == {"error"}
     assert [check["id"] for check in document["checks"]] == [check.id for check in all_checks()]

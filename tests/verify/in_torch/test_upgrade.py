@@ -1,0 +1,185 @@
+"""`verify upgrade`: a model that stays the same is upgraded, measured and saved; one that differs is not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from verify import attention_kernels
+from verify.attention import FlashMultiheadAttention
+from verify.cli import main
+
+MODELS = '''
+import torch
+from torch import nn
+
+torch.manual_seed(2)
+
+
+def encoder(batch_first=True):
+    layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=batch_first)
+    return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), (torch.randn(2, 9, 32),)
+
+
+class Named(nn.Module):
+    """Wants its mask by name, returns a mapping, embeds whole numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(11, 32)
+        self.attention = nn.MultiheadAttention(32, 4, batch_first=True)
+        self.idle = nn.MultiheadAttention(32, 4)
+
+    def forward(self, tokens, *, hidden):
+        inputs = self.embed(tokens)
+        return {"logits": self.attention(inputs, inputs, inputs, attn_mask=hidden, need_weights=False)[0]}
+
+
+def named():
+    return Named(), {"tokens": torch.arange(12).view(2, 6) % 11, "hidden": torch.ones(6, 6).triu(1).bool()}
+
+
+class Curious(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(32, 4, batch_first=True)
+
+    def forward(self, inputs):
+        return self.attention(inputs, inputs, inputs)
+
+
+def curious():
+    return Curious(), [torch.randn(2, 5, 32)]
+
+
+def linear():
+    return nn.Linear(3, 3), (torch.randn(1, 3),)
+
+
+def nothing():
+    return None
+
+
+def misshapen():
+    return nn.Linear(3, 3), 7
+'''
+
+
+@pytest.fixture(autouse=True)
+def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    (tmp_path / "my_models.py").write_text(MODELS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_models", raising=False)
+
+
+def upgrade(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
+    code = main(["upgrade", "--json", "--device", "cpu", *arguments])
+    return code, json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_encoder_is_the_same_faster_or_not_and_saved(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, dtype: str
+) -> None:
+    code, told = upgrade(capsys, "my_models:encoder", "--dtype", dtype, "--save", "new/encoder.pt")
+    assert (code, told["status"], told["saved"]) == (0, "ok", "new/encoder.pt")
+    assert told["upgraded"] == ["layers.0.self_attn", "layers.1.self_attn"]
+    assert set(told["evidence"]["kernels"].values()) == {"sdpa"}
+    assert len(told["evidence"]["compared"]) == 1 + 24  # the output, and twelve parameters in each of two layers
+    names = [figure["name"] for figure in told["figures"]]
+    assert names[2:] == [
+        f"{what}, {side}" for what in ("forward", "forward and backward") for side in ("original", "upgraded")
+    ]
+    assert all(figure["value"] > 0 for figure in told["figures"])
+    saved = torch.load(tmp_path / "new/encoder.pt", weights_only=False)
+    assert isinstance(saved.layers[0].self_attn, FlashMultiheadAttention)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["encoder.pt"]
+
+
+def mutated(factor: float) -> Any:
+    whole = attention_kernels.KERNELS["sdpa"]
+    return attention_kernels.Kernel(whole.refuses, lambda problem: whole.compute(problem) * factor)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_model_that_is_off_by_a_hundredth_is_refused_and_not_saved(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, dtype: str
+) -> None:
+    monkeypatch.setitem(attention_kernels.KERNELS, "sdpa", mutated(1.03 if dtype == "bfloat16" else 1.01))
+    code, told = upgrade(capsys, "my_models:encoder", "--dtype", dtype, "--save", "encoder.pt")
+    assert (code, told["status"], told["saved"]) == (2, "fail", None)
+    assert "differs from the original" in told["reason"]
+    assert not (tmp_path / "encoder.pt").exists()
+
+
+def test_a_wrong_gradient_alone_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bent(torch.autograd.Function):  # type: ignore[misc]
+        @staticmethod
+        def forward(_: Any, value: Any) -> Any:
+            return value.clone()
+
+        @staticmethod
+        def backward(_: Any, gradient: Any) -> Any:
+            return gradient * 1.01
+
+    whole = attention_kernels.KERNELS["sdpa"]
+    bent = attention_kernels.Kernel(whole.refuses, lambda problem: Bent.apply(whole.compute(problem)))
+    monkeypatch.setitem(attention_kernels.KERNELS, "sdpa", bent)
+    code, told = upgrade(capsys, "my_models:encoder")
+    assert (code, "gradient of layers." in told["reason"]) == (2, True)
+
+
+def test_what_is_called_by_name_is_and_what_is_never_called_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = upgrade(capsys, "my_models:named")
+    assert (code, told["reason"]) == (1, "never called, so not compared: idle")
+    assert told["evidence"]["kernels"] == {"attention": "sdpa", "idle": None}
+
+
+def test_a_model_that_asks_for_weights_gains_nothing_until_it_goes_without(capsys: pytest.CaptureFixture[str]) -> None:
+    code, told = upgrade(capsys, "my_models:curious")
+    assert (code, told["remedy"]) == (1, "if it does not use them, upgrade with --discard-weights")
+    assert upgrade(capsys, "my_models:curious", "--discard-weights")[0] == 0
+
+
+def test_people_read_both_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["upgrade", "--device", "cpu", "my_models:encoder"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-4:][0] == "upgraded 2 modules, computed by sdpa"
+    assert [line.split("  ")[0] for line in lines[-3:-1]] == ["forward", "forward and backward"]
+    assert lines[-1] == "not saved"
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("my_models", "`my_models` is not MODULE:FACTORY"),
+        ("my_models:absent", "`my_models:absent` cannot be imported: module 'my_models' has no attribute 'absent'"),
+        ("no_such_module:make", "`no_such_module:make` cannot be imported: No module named 'no_such_module'"),
+        ("my_models:linear", "the model holds no torch.nn.MultiheadAttention"),
+        ("my_models:nothing", "`my_models:nothing` returned NoneType, not a model and its inputs"),
+        ("my_models:misshapen", "returned inputs of type int: give a tuple or a mapping"),
+    ],
+)
+def test_what_cannot_be_upgraded_is_an_error_with_a_hint(
+    capsys: pytest.CaptureFixture[str], name: str, words: str
+) -> None:
+    assert main(["upgrade", name]) == 3
+    said = capsys.readouterr()
+    assert words in said.err
+    assert "hint: FACTORY takes nothing and returns (model, inputs)" in said.err
+    assert said.out == ""
+
+
+def test_a_wrong_option_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["upgrade", "--dtype", "int8", "my_models:encoder"])
+    assert end.value.code == 64
+    assert "hint: verify upgrade --help" in capsys.readouterr().err
