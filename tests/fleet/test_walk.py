@@ -12,33 +12,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.fleet.hosts import NO_SUDO, Fleet, FleetHost, write_inventory
+from tests.fleet.serving import PREFIX, ask, wait_until_healthy
 from tests.fleet.walks import ROOT, Walker, event, task_ended
 
 pytestmark = pytest.mark.fleet
-
-PREFIX = "/opt/firstlight"
-ASK = """
-import json, sys, urllib.request
-key = next((line.split("=", 1)[1].strip() for line in open("{prefix}/etc/service.env") if line.startswith("VLLM_API_KEY=")), "")
-def get(path, **headers):
-    try:
-        with urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:{port}" + path, headers=headers), timeout=30) as answer:
-            return [answer.status, json.load(answer)]
-    except urllib.error.HTTPError as error:
-        return [error.code, None]
-print(json.dumps({{"with": get("/v1/models", Authorization="Bearer " + key), "without": get("/v1/models")}}))
-"""
-
-
-def ask(host: FleetHost, *, prefix: str = PREFIX, port: int = 8000) -> dict[str, Any]:
-    """The list of models, with the host's own key and without one."""
-    answer: dict[str, Any] = json.loads(host.sh(f"python3 - <<'END'\n{ASK.format(prefix=prefix, port=port)}\nEND\n"))
-    return answer
 
 
 @pytest.fixture(scope="module")
@@ -165,12 +146,7 @@ def test_the_playbook_by_hand_changes_nothing(firstlight: Walker, hosts: list[Fl
 def test_a_rebooted_host_serves_again_unaided(firstlight: Walker, hosts: list[FleetHost], inventory: str) -> None:
     host = hosts[0]
     host.reboot()
-    host.sh(
-        'for i in $(seq 240); do [ "$(systemctl is-active firstlight-vllm.service)" = active ] && '
-        "python3 -c 'import urllib.request; urllib.request.urlopen(\"http://127.0.0.1:8000/health\")' 2>/dev/null "
-        "&& exit 0; sleep 1; done; exit 1",
-        timeout_s=300,
-    )
+    wait_until_healthy(host)
     assert ask(host)["with"][0] == 200
     ended = firstlight("provision", "-i", inventory, "--limit", host.name)
     assert (ended.code, ended.summary["changed"]) == (0, 0), ended.told()

@@ -1,0 +1,36 @@
+"""What a test host's service answers, asked from the host itself."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.fleet.hosts import FleetHost
+
+PREFIX = "/opt/firstlight"
+ASK = """
+import json, sys, urllib.request
+key = next((line.split("=", 1)[1].strip() for line in open("{prefix}/etc/service.env") if line.startswith("VLLM_API_KEY=")), "")
+def get(path, **headers):
+    try:
+        with urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:{port}" + path, headers=headers), timeout=30) as answer:
+            return [answer.status, json.load(answer)]
+    except urllib.error.HTTPError as error:
+        return [error.code, None]
+print(json.dumps({{"with": get("/v1/models", Authorization="Bearer " + key), "without": get("/v1/models")}}))
+"""
+
+
+def ask(host: FleetHost, *, prefix: str = PREFIX, port: int = 8000) -> dict[str, Any]:
+    """The list of models, with the host's own key and without one."""
+    answer: dict[str, Any] = json.loads(host.sh(f"python3 - <<'END'\n{ASK.format(prefix=prefix, port=port)}\nEND\n"))
+    return answer
+
+
+def wait_until_healthy(host: FleetHost, *, port: int = 8000) -> None:
+    """Until the server answers that it is well. Raises RuntimeError when it does not within 240 s."""
+    host.sh(
+        "for i in $(seq 240); do python3 -c 'import urllib.request; "
+        f'urllib.request.urlopen("http://127.0.0.1:{port}/health")\' 2>/dev/null && exit 0; sleep 1; done; exit 1',
+        timeout_s=300,
+    )

@@ -1,0 +1,53 @@
+"""A user without root whose sessions linger: the service is a unit of their own manager, and a reboot brings it back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.fleet.hosts import NO_SUDO, Fleet, FleetHost
+from tests.fleet.serving import ask, wait_until_healthy
+from tests.fleet.walks import Walker
+
+pytestmark = pytest.mark.fleet
+
+PORT = 8124
+HOME = f"/home/{NO_SUDO}/.local/share/firstlight"
+AS_USER = f"runuser -u {NO_SUDO} -- env XDG_RUNTIME_DIR=/run/user/$(id -u {NO_SUDO}) systemctl --user"
+
+
+@pytest.fixture(scope="module")
+def lingering(fleet: Fleet) -> FleetHost:
+    """A host whose administrator installed the OS packages and lets one user's services run on."""
+    [host] = fleet.boot(1, online=True)
+    packages = "libpam-systemd libnuma1 g++ python3-dev"
+    host.sh(
+        "export DEBIAN_FRONTEND=noninteractive; apt-get -q update && "
+        f"apt-get -y -q --no-install-recommends install {packages} && loginctl enable-linger {NO_SUDO}",
+        timeout_s=300,
+    )
+    return host
+
+
+def test_their_service_survives_a_reboot_and_goes_without_a_trace(lingering: FleetHost, tmp_path: Path) -> None:
+    firstlight = Walker(tmp_path / "logs")
+    inventory = str(lingering.inventory(tmp_path, user=NO_SUDO, firstlight_port=PORT))
+    ended = firstlight("provision", "-i", inventory)
+    assert ended.code == 0, ended.told()
+    host = ended.host(lingering.name)
+    assert (host["state"], host["stack"]["supervisor"]) == ("serving", "systemd-user")
+    assert "survive a reboot" not in ended.out
+    assert lingering.sh(f"{AS_USER} is-enabled firstlight-vllm.service").strip() == "enabled"
+    assert firstlight("provision", "-i", inventory).summary["changed"] == 0
+
+    lingering.reboot()
+    wait_until_healthy(lingering, port=PORT)
+    assert ask(lingering, prefix=HOME, port=PORT)["with"][0] == 200
+    ended = firstlight("provision", "-i", inventory)
+    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.told()
+
+    ended = firstlight("uninstall", "-i", inventory)
+    assert ended.code == 0, ended.told()
+    assert lingering.sh(f"ls -d {HOME} /home/{NO_SUDO}/.config/systemd/user/firstlight* 2>/dev/null; true") == ""
+    assert lingering.sh(f"pgrep -u {NO_SUDO} -f vllm || true").strip() == ""
