@@ -70,6 +70,26 @@ def test_a_serving_host_answers_right_with_the_attention_that_was_asked_for(
         assert f"run {summary['run']}" in host.sh(f"cat {PREFIX}/logs/summary-{summary['run']}.txt")
 
 
+def test_the_key_stands_in_its_file_alone_and_what_was_done_is_on_record(
+    firstlight: Walker, hosts: list[FleetHost]
+) -> None:
+    host, run = hosts[0], (firstlight.logs / "latest").resolve()
+    key = host.sh(f"sed -n s/^VLLM_API_KEY=//p {PREFIX}/etc/service.env").strip()
+    argv = host.sh("tr '\\0' '\\n' < /proc/$(systemctl show -P MainPID firstlight-vllm.service)/cmdline")
+    assert "--port" in argv
+    seen = argv + host.sh("systemctl cat firstlight-vllm.service; journalctl --no-pager -o cat")
+    seen += "".join(path.read_text() for path in run.rglob("*") if path.is_file())
+    assert len(key) >= 16
+    assert key not in seen
+    changes = [json.loads(line) for line in (run / "changes.jsonl").read_text().splitlines()]
+    done = [line for line in changes if line["host"] == host.name]
+    assert {line["how"] for line in done} >= {"lock", "send", "ansible", "checks", "proof", "write"}
+    assert all(line["by"]["user"] and line["by"]["controller"] for line in done)
+    switched = next(line for line in done if line.get("task") == "Start the unit")
+    assert "firstlight-vllm.service" in switched["command"]
+    assert (switched["changed"], switched["playbook"]) == (True, "serve")
+
+
 def test_the_unit_is_hardened_and_runs_as_its_own_user(hosts: list[FleetHost]) -> None:
     host = hosts[0]
     assert host.sh("systemctl is-enabled firstlight-vllm.service").strip() == "enabled"

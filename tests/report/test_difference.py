@@ -14,7 +14,7 @@ from provision.report.difference import HostRecords, differences, last_green, re
 from provision.report.difference.records import pins
 from provision.report.difference.text import render, sentence
 from provision.report.history.comparing import compare
-from tests.report.sample import CPU_STACK, Folder, check, checks, document, facts, host, result
+from tests.report.sample import CPU_STACK, Folder, check, checks, document, facts, host, result, served
 
 GIB = 2**30
 
@@ -161,6 +161,42 @@ def test_a_figure_within_its_noise_is_no_difference(tmp_path: Path) -> None:
     measured(run(tmp_path, "20261119T080000Z"), "ok", 1500.0)
     measured(run(tmp_path, "20261120T080000Z"), "ok", 1430.0)
     assert compare(tmp_path, "20261119T080000Z")[0].changes == ()
+
+
+def test_a_host_whose_figures_always_scatter_is_not_told_every_time(tmp_path: Path) -> None:
+    for number, value in enumerate((1000.0, 1500.0, 1040.0, 1460.0), 1):
+        measured(folder := run(tmp_path, f"2026111{number}T080000Z"), "ok", value)
+        end(folder)
+    measured(run(tmp_path, "20261120T080000Z"), "ok", 1100.0)
+    assert compare(tmp_path)[0].changes == ()
+    measured(run(tmp_path, "20261121T080000Z"), "ok", 600.0)
+    assert [(change.before, change.after) for change in compare(tmp_path)[0].changes] == [(1460.0, 600.0)]
+
+
+def test_a_slower_start_is_a_difference_and_a_slightly_slower_one_is_none(tmp_path: Path) -> None:
+    end(run(tmp_path, "20261119T080000Z"))
+    folder = run(tmp_path, "20261120T080000Z")
+    phases = served().phases_s | {"engine": served().phases_s["engine"] * 2.5, "process": 0.9}
+    folder.run.write("serve/a.json", served().model_copy(update={"phases_s": phases}))
+    [found] = compare(tmp_path)
+    assert [change.name for change in found.changes] == ["start: engine"]
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "told"),
+    [
+        ("serving", "unchanged", False),
+        ("planned", "probed", False),
+        ("serving", "failed", True),
+        ("serving", "stopped", True),
+    ],
+)
+def test_how_a_host_came_out(one: str, two: str, *, told: bool) -> None:
+    [found] = differences(
+        {"a": HostRecords(host="a", run="1", state=one)},  # type: ignore[arg-type]
+        {"a": HostRecords(host="a", run="2", state=two)},  # type: ignore[arg-type]
+    )
+    assert [sentence(change) for change in found.changes] == ([f"{one} -> {two}"] if told else [])
 
 
 def test_what_a_run_did_not_come_to_is_unknown_and_no_change(tmp_path: Path) -> None:

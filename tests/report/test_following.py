@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from provision.report.history.following import follow, sentence
+from provision.report.history.runs import standing
 from provision.run import Run
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -48,6 +55,19 @@ def test_following_changes_nothing(run: Run) -> None:
     next(lines)
     lines.close()  # type: ignore[attr-defined]
     assert {path.name: path.stat().st_mtime_ns for path in run.folder.iterdir()} == before
+
+
+def test_ctrl_c_ends_the_following_and_not_the_run(run: Run) -> None:
+    """From another process, as a person does it: this one is the run."""
+    run.event("enter", room="probe")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(run.folder.parent)}
+    command = [sys.executable, "-m", "provision", "logs", run.name, "--follow"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as follower:
+        assert follower.stderr
+        assert follower.stderr.readline().rstrip().endswith("probe")
+        follower.send_signal(signal.SIGINT)
+        assert follower.wait(timeout=60) == 130
+    assert standing(run.folder) == "at work"
 
 
 @pytest.mark.parametrize(

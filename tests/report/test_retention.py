@@ -103,7 +103,7 @@ def test_folders_are_removed_whole_and_what_stays_is_said(tmp_path: Path) -> Non
     said = render(done)
     assert said.splitlines()[0].startswith("removed 2 runs, ")
     assert "the last green run of a" in said
-    assert "2 newer runs are kept" in said
+    assert "beyond the limit of 2 runs" in said
     assert not done.problems
 
 

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from provision.models.records import HostDifference
+from provision.report.difference import rules
 from provision.report.difference.compare import differences
-from provision.report.difference.records import GREEN_STATES, HostRecords, read_records
+from provision.report.difference.records import GREEN_STATES, FigureKey, HostRecords, read_records
+from provision.report.difference.rules import Span
 from provision.report.history.runs import document, names, order
 
 
 def last_green(logs: Path, run: str, hosts: Collection[str]) -> Mapping[str, HostRecords]:
-    """Each host's records of the last run before `run` in which it was green; a host that never was is left out."""
-    found: dict[str, HostRecords] = {}
+    """Each host's records of the last run before `run` in which it was green; a host that never was is left out.
+
+    The figures of the green runs before that one are in `spans`, a few runs back.
+    """
+    found: dict[str, list[HostRecords]] = {}
     for name in names(logs):
-        wanted = set(hosts) - found.keys()
+        wanted = {host for host in hosts if len(found.get(host, ())) < rules.green_runs()}
         if not wanted:
             break
         if order(name) >= order(run) or not _promises(logs / name, wanted):
             continue
-        records = read_records(logs / name).hosts
-        found |= {host: entry for host, entry in records.items() if host in wanted and entry.is_green}
+        for host, entry in read_records(logs / name).hosts.items():
+            if host in wanted and entry.is_green:
+                found.setdefault(host, []).append(entry)
+    return {host: replace(entries[0], spans=spans(entries)) for host, entries in found.items()}
+
+
+def spans(entries: Sequence[HostRecords]) -> dict[FigureKey, Span]:
+    """The least and the greatest value of each figure over several runs."""
+    found: dict[FigureKey, Span] = {}
+    for entry in entries:
+        for key, (value, _) in entry.figures().items():
+            low, high = found.get(key, (value, value))
+            found[key] = (min(low, value), max(high, value))
     return found
 
 

@@ -6,10 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from provision.models.facts import HostFacts
-from provision.models.records import Change, CheckRecord, HostDifference
+from provision.models.records import Change, CheckRecord, HostDifference, HostState
 from provision.report.difference import rules
 from provision.report.difference.records import HostRecords
 from provision.report.difference.values import compare
+
+SAME: frozenset[HostState] = frozenset({"serving", "unchanged"})
+LOOKED: frozenset[HostState] = frozenset({"planned", "probed"})
+"""Of commands that only look: how they leave a host says nothing of it."""
 
 
 def differences(before: Mapping[str, HostRecords], after: Mapping[str, HostRecords]) -> tuple[HostDifference, ...]:
@@ -36,14 +40,13 @@ def host_difference(before: HostRecords, after: HostRecords) -> HostDifference:
         ("lock", before.lock, after.lock, _locked(before.lock, after.lock)),
         ("facts", before.facts, after.facts, compare("facts", _others(before.facts), _others(after.facts))),
         ("checks", before.checks, after.checks, _checks(before.checks, after.checks)),
-        ("figures", before.checks, after.checks, _figures(before.checks, after.checks)),
     ):
         if one and two:
             changes += compared
-        elif (one or two) and part != "figures":
+        elif one or two:
             missing.setdefault(before.run if two else after.run, []).append(part)
-    changes += _phases(before, after)
-    if before.state != after.state and {before.state, after.state} != {"serving", "unchanged"}:
+    changes += _figures(before, after)
+    if before.state != after.state and not {before.state, after.state} <= SAME | LOOKED:
         changes.append(Change(part="state", name="state", before=before.state, after=after.state))
     return HostDifference(
         host=after.host,
@@ -101,24 +104,13 @@ def _checks(before: tuple[CheckRecord, ...], after: tuple[CheckRecord, ...]) -> 
         yield Change(part="checks", name=_named(key), before=one[key].status, after=None)
 
 
-def _figures(before: tuple[CheckRecord, ...], after: tuple[CheckRecord, ...]) -> Iterator[Change]:
-    one, two = _by_place(before), _by_place(after)
-    for key in (key for key in two if key in one):
-        was = {figure.name: figure for figure in one[key].figures}
-        for figure in two[key].figures:
-            earlier = was.get(figure.name)
-            if earlier is None or earlier.value is None or figure.value is None:
-                continue
-            if not rules.is_figure_noise(figure.unit, earlier.value, figure.value):
-                name = f"{_named(key)}: {figure.name}"
-                yield Change(
-                    part="figures", name=name, before=earlier.value, after=figure.value, unit=figure.unit or None
-                )
-
-
-def _phases(before: HostRecords, after: HostRecords) -> Iterator[Change]:
-    """Seconds of the service's start."""
-    one, two = (records.serve.phases_s if records.serve else {} for records in (before, after))
-    for name in (name for name in two if name in one):
-        if not rules.is_figure_noise("s", one[name], two[name]):
-            yield Change(part="figures", name=f"start: {name}", before=one[name], after=two[name], unit="s")
+def _figures(before: HostRecords, after: HostRecords) -> Iterator[Change]:
+    """What both runs measured, and what lies beyond the earlier one's noise."""
+    one = before.figures()
+    for key, (value, unit) in after.figures().items():
+        if key not in one:
+            continue
+        was = one[key][0]
+        if not rules.is_figure_noise(unit, before.spans.get(key, (was, was)), value):
+            name = f"{_named(key[:2])}: {key[2]}"
+            yield Change(part="figures", name=name, before=was, after=value, unit=unit or None)

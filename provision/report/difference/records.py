@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeAlias
 
 from provision.models.facts import HostFacts
 from provision.models.records import CheckRecord, HostState, HostSummary, ServeRecord
@@ -15,8 +15,12 @@ from provision.models.stack import Stack
 from provision.models.staged import Staged
 from provision.redact import scrub
 from provision.report.build import build, verdict
+from provision.report.difference.rules import Span
 from provision.report.files import read
 from provision.run import Run
+
+FigureKey: TypeAlias = tuple[str, str, str]
+"""Check, device, figure."""
 
 REACHED = {"kind", "address", "port", "user", "become", "python_interpreter"}
 """What of a connection a person sets in an inventory."""
@@ -43,6 +47,18 @@ class HostRecords:
     """Distribution to version, with the beginning of its file's sha256."""
     checks: tuple[CheckRecord, ...] = ()
     serve: ServeRecord | None = None
+    spans: Mapping[FigureKey, Span] = field(default_factory=dict)
+    """What this run and green ones before it measured; of a figure that is missing this run's own value holds."""
+
+    def figures(self) -> dict[FigureKey, tuple[float, str]]:
+        """Every figure that was measured, with its unit: of checks, and the phases of the service's start."""
+        found: dict[FigureKey, tuple[float, str]] = {}
+        for check in self.checks:
+            for figure in check.figures:
+                if figure.value is not None:
+                    found[(check.id, check.device or "", figure.name)] = (figure.value, figure.unit)
+        phases = self.serve.phases_s if self.serve else {}
+        return found | {("start", "", name): (seconds, "s") for name, seconds in phases.items()}
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 
 TABLE = Path(__file__).with_name("rules.toml")
 
+Span: TypeAlias = tuple[float, float]
+"""The least and the greatest value that a figure had."""
 Keys: TypeAlias = tuple[str, ...]
 """Where a value stands: `facts`, `settings` or `stack`, names of fields, and `[identity]` for an item of a list."""
 
@@ -39,11 +41,19 @@ def is_noise(keys: Keys, before: Any, after: Any) -> bool:
     return within(before, after, share=share)
 
 
-def is_figure_noise(unit: str, before: float | None, after: float | None) -> bool:
-    """Whether a figure moved by no more than repeated runs of the same thing do."""
+def is_figure_noise(unit: str, earlier: Span, after: float) -> bool:
+    """Whether a figure lies within what green runs measured before, widened by what such a figure moves by itself."""
     figures = _table()["figures"]
     row = next((entry for entry in figures["unit"] if unit in entry["units"]), figures)
-    return within(before, after, share=row["share"], least=row.get("least", 0.0))
+    low, high = earlier
+    nearest = min(max(after, low), high)
+    return within(nearest, after, share=row["share"], least=row.get("least", 0.0))
+
+
+def green_runs() -> int:
+    """Of how many green runs the figures are looked at."""
+    runs: int = _table()["figures"]["runs"]
+    return runs
 
 
 def within(before: Any, after: Any, *, share: float, least: float = 0.0) -> bool:

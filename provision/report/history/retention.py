@@ -8,7 +8,7 @@ from typing import Any
 
 from provision.report.difference.records import GREEN_STATES
 from provision.report.history.runs import Standing
-from provision.report.layout import fold_names, size
+from provision.report.layout import count, fold_names, size
 
 KEEP_RUNS = 100
 """Runs that are kept when nothing else is said: weeks of daily use."""
@@ -57,7 +57,8 @@ def decide(runs: Sequence[Past], *, keep: int, most_bytes: int) -> list[Decision
             kept, total = kept + 1, total + past.bytes
             decisions.append(Decision(past.run, past.bytes, keep=True, why=why))
         else:
-            beyond = f"{keep} newer runs are kept" if not fits_number else f"newer runs take up {size(most_bytes)}"
+            limit = count(keep, "run") if not fits_number else size(most_bytes)
+            beyond = f"beyond the limit of {limit}"
             decisions.append(Decision(past.run, past.bytes, keep=False, why=beyond))
     return decisions
 
