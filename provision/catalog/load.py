@@ -182,6 +182,26 @@ class Catalog:
     def platform_tag(self) -> rows.PlatformTag:
         return self._rows("system", "platform_tag", rows.PlatformTag)[0]
 
+    @cached_property
+    def package_systems(self) -> tuple[rows.PackageSystem, ...]:
+        return self._rows("packages", "system", rows.PackageSystem)
+
+    @cached_property
+    def package_machines(self) -> tuple[rows.PackageMachine, ...]:
+        return self._rows("packages", "machine", rows.PackageMachine)
+
+    @cached_property
+    def package_repositories(self) -> tuple[rows.PackageRepository, ...]:
+        return self._rows("packages", "repository", rows.PackageRepository)
+
+    @cached_property
+    def package_components(self) -> dict[str, rows.PackageComponent]:
+        return {row.name: row for row in self._rows("packages", "component", rows.PackageComponent)}
+
+    @cached_property
+    def package_families(self) -> dict[str, rows.PackageFamily]:
+        return {row.name: row for row in self._rows("packages", "family", rows.PackageFamily)}
+
     def everything(self) -> dict[str, Any]:
         """Every table by name: for checks that must see all rows."""
         return {

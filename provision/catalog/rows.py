@@ -330,3 +330,63 @@ class PlatformTag(Row):
     """glibc versions that uv has a platform name for, ascending."""
 
     glibc: tuple[str, ...]
+
+
+@_row
+class PackageSystem(Row):
+    """A distribution whose driver packages are known; `version_id` is the release, or only its first part."""
+
+    id: str
+    version_id: str
+    manager: Literal["apt", "dnf"]
+    folder: str
+    codename: str = ""
+
+
+@_row
+class PackageMachine(Row):
+    """How vendors' addresses spell a CPU architecture."""
+
+    machine: str
+    cuda: str
+    deb: str
+
+
+@_row
+class PackageRepository(Row):
+    """A vendor's signed repository. `path` and `suite` hold the placeholders of packages.toml's head."""
+
+    name: str
+    manager: Literal["apt", "dnf"]
+    base: str
+    path: str
+    key: str
+    """A file of role `vendor_packages`, or the address where the host fetches it."""
+    fingerprint: str
+    """Of the primary key; a key that differs is refused."""
+    suite: str = ""
+    components: tuple[str, ...] = ()
+    rivals: tuple[str, ...] = ()
+    """Origins whose packages of the same family must not be mixed in."""
+    only: tuple[str, ...] = ()
+    """The distributions that it is for; empty: all."""
+
+
+@_row
+class PackageComponent(Row):
+    name: str
+    repository: str
+    packages: tuple[str, ...]
+    modules: tuple[str, ...] = ()
+    """Kernel modules that it talks to the hardware through."""
+    instead_of: tuple[str, ...] = ()
+    """Globs of packages that go when these come: the other flavour of the kernel modules."""
+
+
+@_row
+class PackageFamily(Row):
+    """Packages whose version is the driver's: `packages` are globs, `version` a regular expression."""
+
+    name: str
+    packages: tuple[str, ...]
+    version: str

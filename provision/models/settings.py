@@ -19,6 +19,8 @@ FlashAttnPolicy = Annotated[
 ]
 Prefix = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._+@-]+)+/?$")]
 Word = Annotated[str, Field(pattern=r"^\S+$")]
+Address = Annotated[str, Field(pattern=r"^(https?://[^\s/]|file:///)\S*$")]
+ToolkitVersion = Annotated[str, Field(coerce_numbers_to_str=True, pattern=r"^[0-9]+\.[0-9]+$")]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Text = Annotated[str, Field(coerce_numbers_to_str=True, pattern=r"^[^\n\x00]*$")]
 GpuIndex = Annotated[int, Field(ge=0)]
@@ -97,6 +99,29 @@ class Settings(Record):
         "keep",
         "What may happen to a working NVIDIA driver. Where cards have none it is installed.",
         allowed="keep, install or upgrade",
+    )
+    driver_repository: Address | None = _setting(
+        None,
+        "A mirror of the vendor's driver packages, laid out as there. Default: the vendor's own.",
+        allowed="an address that begins with https://, http:// or file:///",
+    )
+    driver_key: str | None = _setting(
+        None,
+        "A file on the controller with the public key of a mirror that signs itself. Default: the vendor's signature must hold.",
+        allowed="path of a file on the controller",
+    )
+    reboot: bool = _setting(
+        False,  # the setting's default
+        "Whether a host may be restarted when its driver needs it.",
+        allowed="true or false",
+    )
+    cuda_toolkit: ToolkitVersion | None = _setting(
+        None, "A CUDA toolkit (nvcc) to have on the host, for builds there.", allowed="a version such as 13.0"
+    )
+    container_toolkit: bool = _setting(
+        False,  # the setting's default
+        "Whether the NVIDIA container toolkit is to be on the host.",
+        allowed="true or false",
     )
     flash_attn: FlashAttnPolicy = _setting(
         "auto",

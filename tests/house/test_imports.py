@@ -18,7 +18,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"remote"}),
     frozenset({"hold", "sources", "diagnosis"}),
     frozenset({"inventory", "probe", "resolve", "artifacts", "install", "verification", "serve", "report"}),
-    frozenset({"desired", "upstream"}),
+    frozenset({"desired", "drivers", "upstream"}),
     frozenset({"pipeline", "logs"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),

@@ -1,0 +1,27 @@
+# shellcheck shell=sh
+# Loads the driver's modules where no other driver has the cards; says `firstlight-restart: WHY` where only a restart helps.
+# Input: FIRSTLIGHT_VERSION, FIRSTLIGHT_CHECK.
+set -u
+export LC_ALL=C
+
+# Every card's answer, each once: a host with eight cards has eight lines.
+running() {
+    nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | sort -u | tr '\n' ' '
+}
+
+[ "$(running)" = "$FIRSTLIGHT_VERSION " ] && exit 0
+for module in nouveau nova_core; do
+    if [ -d "/sys/module/$module" ]; then
+        echo "firstlight-restart: $module has the cards"
+        exit 0
+    fi
+done
+if [ -d /sys/module/nvidia ]; then
+    echo "firstlight-restart: driver $(cat /sys/module/nvidia/version 2>/dev/null || echo of another version) is loaded"
+    exit 0
+fi
+echo "firstlight-changed: modules loaded"
+[ "$FIRSTLIGHT_CHECK" = 0 ] || exit 0
+said=$(modprobe nvidia 2>&1 && modprobe nvidia-uvm 2>&1) || true
+[ "$(running)" = "$FIRSTLIGHT_VERSION " ] && exit 0
+echo "firstlight-restart: its modules did not load now: ${said:-nvidia-smi answers $(running)}"

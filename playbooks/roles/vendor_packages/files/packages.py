@@ -1,0 +1,358 @@
+"""Brings packages of one vendor's repository, at one version, in one transaction of apt or dnf. Runs on any Python from 3.8 on.
+
+Standard input: {"packages": ["a|b"], "version": str or null, "family": {"packages": [glob], "version": regex} or null,
+"instead_of": [glob], "headers": bool, "repository": {...}, "lock_timeout_s": int}. The argument `look` says what would be done, `make` does it.
+Output: lines `firstlight-changed:`, `firstlight-note:`, `firstlight-error:`, `firstlight-hint:`.
+"""
+
+import fnmatch
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+HELD = re.compile(
+    "Could not get lock|is another process using it|locked by another process|Failed to obtain the transaction lock"
+)
+HOLDER = re.compile(r"(?:held by process|another process with pid) (\d+(?: \([^)]*\))?)")
+UNANSWERED = "the source that is named must answer, and be signed by the key that is given"
+
+
+def fail(text, hint=None):
+    print(f"firstlight-error: {text}")
+    if hint:
+        print(f"firstlight-hint: {hint}")
+    sys.exit(1)
+
+
+def changed(text):
+    print(f"firstlight-changed: {text}")
+
+
+def run(*words):
+    """Status, standard output and all that was said."""
+    settings = dict(os.environ, LC_ALL="C", DEBIAN_FRONTEND="noninteractive", NEEDRESTART_MODE="l")
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=settings, check=False)
+    return done.returncode, done.stdout, done.stdout + done.stderr
+
+
+def upstream(version):
+    """A package's version without epoch and revision: 580.173.02 of 3:580.173.02-1.el9."""
+    return version.rpartition(":")[2].rpartition("-")[0] or version
+
+
+def address(uri):
+    """An address without its scheme, as apt spells it one way and another: file:///srv is file:/srv."""
+    return re.sub("^[a-z+]+:/*", "", uri).rstrip("/")
+
+
+def kernels():
+    """Installed kernels, the one that runs first; none in a container that shares its host's."""
+    found = []
+    if os.path.isdir("/lib/modules"):
+        found = [name for name in os.listdir("/lib/modules") if os.path.isdir(f"/lib/modules/{name}/kernel")]
+    return sorted(found, key=lambda name: (name != os.uname().release, name))
+
+
+class Manager:
+    """What apt and dnf have in common."""
+
+    def __init__(self, wanted):
+        self.wanted = wanted
+        self.version = wanted["version"]
+        self.family = wanted["family"]
+        self.uri = wanted["repository"]["uri"]
+
+    def patiently(self, *words):
+        """Run a command again while another package manager holds its lock, until the deadline."""
+        deadline = time.monotonic() + self.wanted["lock_timeout_s"]
+        while True:
+            status, out, said = run(*words)
+            if status == 0 or not HELD.search(said):
+                return status, out, said
+            if time.monotonic() >= deadline:
+                holder = HOLDER.search(said)
+                who = f" (process {holder.group(1)})" if holder else ""
+                text = f"another package manager{who} held its lock for {self.wanted['lock_timeout_s']} s"
+                fail(text, "wait for it to finish, then run the command again")
+            time.sleep(2)
+
+    def named_like_family(self, name):
+        return bool(self.family) and any(fnmatch.fnmatchcase(name, glob) for glob in self.family["packages"])
+
+    def in_family(self, name, version):
+        """Whether a package's version is a driver's own."""
+        return self.named_like_family(name) and bool(re.match(self.family["version"], upstream(version)))
+
+    def fits(self, name, version):
+        return self.version is None or not self.named_like_family(name) or upstream(version) == self.version
+
+    def satisfied(self, have):
+        """Whether every wanted package is installed in a version that will do; needs no repository."""
+        return all(
+            any(name in have and self.fits(name, have[name]) for name in package.split("|"))
+            for package in self.wanted["packages"]
+        )
+
+    def choose(self, offers):
+        """Each package with its version, by the first of its names that is on offer; and the packages without any.
+
+        The driver's own come from the vendor's repository in the wanted version; others (dkms) from there or anywhere.
+        """
+        chosen, missing = {}, []
+        for package in self.wanted["packages"]:
+            for name in package.split("|"):
+                own = [version for version, is_own in offers.get(name, ()) if is_own and self.fits(name, version)]
+                if not own and not self.named_like_family(name):
+                    own = [version for version, _ in offers.get(name, ())]
+                if own:
+                    chosen[name] = own[0]
+                    break
+            else:
+                missing.append(package)
+        return chosen, missing
+
+    def wanted_offers(self):
+        return self.offers_of([name for package in self.wanted["packages"] for name in package.split("|")])
+
+    def not_on_offer(self, package, offers):
+        names = package.split("|")
+        there = sorted({version for name in names for version, _ in offers.get(name, ())}, reverse=True)
+        what = f"{' or '.join(names)} {self.version or ''}".rstrip()
+        fail(
+            f"package {what} is not on offer at {self.uri}; on offer: {', '.join(there[:6]) or 'none'}",
+            "check that the host reaches it (firstlight_driver_repository names a mirror), or plan another version",
+        )
+
+    def transaction(self, have, make):
+        """What to install and what to remove: name and version, names."""
+        install, chosen = {}, {}
+        if not self.satisfied(have):
+            offers = self.wanted_offers()
+            chosen, missing = self.choose(offers)
+            if missing and make:
+                self.update()
+                offers = self.wanted_offers()
+                chosen, missing = self.choose(offers)
+                if missing:
+                    self.not_on_offer(missing[0], offers)
+            # Where nothing is made the source may still be unwritten: what it offers is not known then.
+            chosen.update({package.split("|")[0]: self.version or "newest" for package in missing})
+            install = {
+                name: version for name, version in chosen.items() if name not in have or not self.fits(name, have[name])
+            }
+        remove = [name for name in have if any(fnmatch.fnmatchcase(name, glob) for glob in self.wanted["instead_of"])]
+        others = [
+            name
+            for name, version in have.items()
+            if name not in chosen
+            and name not in remove
+            and self.in_family(name, version)
+            and not self.fits(name, version)
+        ]
+        offered = self.offers_of(others)
+        for name in others:
+            fitting = [version for version, is_own in offered.get(name, ()) if is_own and self.fits(name, version)]
+            if fitting:
+                install[name] = fitting[0]
+            else:
+                remove.append(name)
+        if self.wanted["headers"]:
+            install.update(self.headers(have))
+        return install, sorted(remove)
+
+    def no_headers(self, package, kernel):
+        """Without headers of the kernel that runs there is no module for it; other kernels are told."""
+        if kernel == kernels()[0]:
+            fail(
+                f"package {package} is not on offer, so no module can be built for kernel {kernel}, which runs",
+                f"bring the kernel up to date ({self.upgrade}), restart the host, and run the command again",
+            )
+        print(f"firstlight-note: package {package} is not on offer: no module is built for kernel {kernel}")
+
+
+class Apt(Manager):
+    upgrade = "apt-get full-upgrade"
+    options = (
+        "-y", "-q", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages",
+        "-o", "Dpkg::Use-Pty=0", "-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold",
+    )  # fmt: skip
+
+    def packages(self):
+        """Name, version and whether it is held, of every installed package."""
+        form = "${Package}\t${Version}\t${db:Status-Want}\t${db:Status-Status}\n"
+        lines = run("dpkg-query", "-W", "-f", form)[1].splitlines()
+        fields = [line.split("\t") for line in lines]
+        return [(name, version, want == "hold") for name, version, want, status in fields if status == "installed"]
+
+    def installed(self):
+        return {name: version for name, version, _ in self.packages()}
+
+    def offers_of(self, names):
+        """Name: [(version, whether it is the repository's own)], newest first."""
+        found, own = {}, address(self.uri)
+        for line in run("apt-cache", "madison", *names)[1].splitlines() if names else ():
+            name, version, source = [part.strip() for part in line.split("|")]
+            found.setdefault(name, []).append((version, address(source.split(" ")[0]) == own))
+        return found
+
+    def update(self):
+        status, _, said = self.patiently("apt-get", "-q", "update")
+        lines = [line for line in said.splitlines() if line.startswith(("W:", "E:", "Err:"))]
+        own = [line for line in lines if address(self.uri) in line]
+        # Another source that does not answer is no hindrance; our own, or a list that cannot be read, is.
+        if own or (status != 0 and re.search("Conflicting values|Malformed", said)):
+            fail(f"apt-get update: {' '.join((own or lines)[:2])}", UNANSWERED)
+
+    def mend(self, make):
+        """Finish what another run of dpkg left half configured."""
+        broken = [line.split()[0] for line in run("dpkg", "--audit")[1].splitlines() if line.startswith(" ")]
+        if not broken:
+            return
+        changed(f"half-configured packages {' '.join(broken[:6])}")
+        if not make:
+            return
+        status, _, said = self.patiently("dpkg", "--configure", "-a")
+        if status != 0:
+            status, _, said = self.patiently("apt-get", *self.options, "-f", "install")
+        if status != 0:
+            causes = [line for line in said.splitlines() if line.startswith(("dpkg: error", "E:"))]
+            text = f"half-configured packages could not be mended: {' '.join(causes[:3])}"
+            fail(text, "try it on the host: dpkg --configure -a")
+
+    def headers(self, have):
+        """Header packages for installed kernels, and those that follow the distribution's newest one."""
+        exact = {f"linux-headers-{kernel}": kernel for kernel in kernels()}
+        images = [name for name in have if re.match("linux-image-(?!unsigned|[0-9])", name)]
+        missing = [
+            name for name in (*exact, *(name.replace("image", "headers", 1) for name in images)) if name not in have
+        ]
+        offers, found = self.offers_of(missing), {}
+        for name in missing:
+            if name in offers:
+                found[name] = offers[name][0][0]
+            elif name in exact:
+                self.no_headers(name, exact[name])
+        return found
+
+    def perform(self, install, remove):
+        words = [*(f"{name}={version}" for name, version in sorted(install.items())), *(f"{name}-" for name in remove)]
+        status, _, said = self.patiently("apt-get", *self.options, "install", *words)
+        if status != 0:
+            causes = [
+                line.strip()
+                for line in said.splitlines()
+                if re.match("E:|Err|dpkg: error| .*(Depends|Conflicts|Breaks):", line)
+            ]
+            text = f"packages {' '.join(words)} were not installed: {' '.join(causes[:4])}"
+            fail(text, f"try it on the host: apt-get install {' '.join(words)}")
+
+    def hold(self, make):
+        """The driver's packages change only together: no upgrade of the distribution takes one of them along."""
+        loose = sorted(
+            name
+            for name, version, held in self.packages()
+            if not held and self.in_family(name, version) and self.fits(name, version)
+        )
+        if loose:
+            changed(f"held {' '.join(loose)}")
+        if loose and make:
+            status, _, said = self.patiently("apt-mark", "hold", *loose)
+            if status != 0:
+                fail(f"apt-mark hold: {said.strip()[-200:]}")
+
+
+class Dnf(Manager):
+    """The repository is off but for our own calls, so no upgrade of the distribution sees a newer driver: that is the hold."""
+
+    upgrade = "dnf upgrade kernel"
+
+    def __init__(self, wanted):
+        super().__init__(wanted)
+        self.id = f"firstlight-{wanted['repository']['name']}"
+
+    def dnf(self, *words):
+        return self.patiently("dnf", "-y", "-q", "--setopt=install_weak_deps=False", f"--enablerepo={self.id}", *words)
+
+    def installed(self):
+        lines = run("rpm", "-qa", "--qf", "%{NAME}\t%{EVR}\n")[1].splitlines()
+        return dict(line.split("\t") for line in lines)
+
+    def offers_of(self, names):
+        """Name: [(version, whether it is the repository's own)], newest first."""
+        found = {}
+        if not names or not os.path.exists(f"/etc/yum.repos.d/{self.id}.repo"):
+            return found
+        status, out, said = self.dnf("repoquery", "--qf", "%{name}\t%{evr}\t%{repoid}", *names)
+        if status != 0:
+            causes = [line for line in said.splitlines() if line.startswith("Error")]
+            fail(f"dnf repoquery: {' '.join(causes[:2]) or said.strip()[-200:]}", UNANSWERED)
+        for line in out.splitlines():
+            name, version, source = line.split("\t")
+            found.setdefault(name, []).insert(0, (version, source == self.id))
+        return found
+
+    def update(self):
+        self.dnf("--refresh", "makecache")
+
+    def mend(self, make):
+        """rpm leaves nothing half configured."""
+
+    def headers(self, have):
+        """kernel-devel for installed kernels; the newest one's comes with each new kernel by NVIDIA's own requirement."""
+        there = run("rpm", "-q", "--qf", "%{VERSION}-%{RELEASE}.%{ARCH}\n", "kernel-devel")[1].split()
+        found = {}
+        for kernel in kernels():
+            name = f"kernel-devel-{kernel}"
+            if kernel in there:
+                continue
+            if self.dnf("repoquery", name)[1].strip():
+                found[name] = None  # the name says the version: one package for each kernel
+            else:
+                self.no_headers(name, kernel)
+        return found
+
+    def perform(self, install, remove):
+        specs = [f"{name}-{version}" if version else name for name, version in sorted(install.items())]
+        lines = [f"install {' '.join(specs)}"] if specs else []
+        lines += [f"remove {' '.join(remove)}"] if remove else []
+        # One transaction for both: dnf's shell, which takes its lines from a file.
+        script = f"/run/firstlight-{os.getpid()}.dnf"
+        with open(script, "w", encoding="utf-8") as file:
+            file.write("\n".join([*lines, "run"]) + "\n")
+        try:
+            _, _, said = self.dnf("--allowerasing", "shell", script)
+        finally:
+            os.unlink(script)
+        have = self.installed()
+        # dnf's shell ends with 0 whatever became of the transaction.
+        named = {name: version for name, version in install.items() if version}
+        absent = [name for name in named if name not in have or not self.fits(name, have[name])]
+        if absent or set(remove) & have.keys():
+            causes = [line.strip() for line in said.splitlines() if re.match(r"\s*(Error|Problem|- )", line)]
+            text = f"packages {' '.join(specs)} were not installed: {' '.join(causes[:4]) or said.strip()[-300:]}"
+            fail(text, f"try it on the host: dnf --enablerepo={self.id} install {' '.join(specs)}")
+
+    def hold(self, make):
+        """See the class."""
+
+
+def main():
+    make = sys.argv[1] == "make"
+    wanted = json.load(sys.stdin)
+    manager = {"apt": Apt, "dnf": Dnf}[wanted["repository"]["manager"]](wanted)
+    manager.mend(make)
+    install, remove = manager.transaction(manager.installed(), make)
+    if install or remove:
+        changed(
+            f"packages {' '.join([*(f'{name}={version}' for name, version in sorted(install.items())), *(f'{name}-' for name in remove)])}"
+        )
+        if make:
+            manager.perform(install, remove)
+    if wanted["family"]:
+        manager.hold(make)
+
+
+main()

@@ -1,0 +1,94 @@
+"""From a component (`driver-open`, `fabric-manager`) to packages and the signed repository that carries them, for one host's system."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from provision.catalog.load import catalog
+from provision.catalog.rows import PackageRepository, PackageSystem
+from provision.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """One repository as a host is told of it."""
+
+    name: str
+    manager: str
+    uri: str
+    suite: str
+    components: tuple[str, ...]
+    key: str
+    """A file of role `vendor_packages`, an address, or an absolute path on the controller."""
+    fingerprint: str | None
+    rivals: tuple[str, ...]
+
+
+def package_system(os_id: str | None, version_id: str | None) -> PackageSystem:
+    """The row of a distribution's release.
+
+    Raises UsageError when its driver packages are not known.
+    """
+    for row in catalog().package_systems:
+        parts = row.version_id.split(".")
+        if row.id == os_id and (version_id or "").split(".")[: len(parts)] == parts:
+            return row
+    known = ", ".join(f"{row.id} {row.version_id}" for row in catalog().package_systems)
+    raise UsageError(
+        f"no driver packages are known for {os_id or 'an unknown system'} {version_id or ''}".rstrip(),
+        hint=f"install the driver as its vendor says, then run the same command again; known are: {known}",
+    )
+
+
+def packages_of_component(name: str, *, branch: str = "", cuda: str = "") -> tuple[str, ...]:
+    """The packages of a component; each is one name, or several by `|` of which one is on offer."""
+    row = catalog().package_components[name]
+    return tuple(package.format(branch=branch, cuda=cuda.replace(".", "-")) for package in row.packages)
+
+
+def repository_of_component(
+    name: str, *, os_id: str | None, version_id: str | None, machine: str | None, mirror: str | None, key: str | None
+) -> Repository:
+    """The repository of a component for one system; `mirror` takes the place of the vendor's base address.
+
+    `key` is a file on the controller with the public key that a mirror is signed with; without it the vendor's own
+    signature must hold. Raises UsageError when the vendor has none for this system.
+    """
+    system = package_system(os_id, version_id)
+    wanted = catalog().package_components[name].repository
+    row = next(
+        (
+            row
+            for row in catalog().package_repositories
+            if row.name == wanted and row.manager == system.manager and (not row.only or system.id in row.only)
+        ),
+        None,
+    )
+    spelling = next((entry for entry in catalog().package_machines if entry.machine == machine), None)
+    if row is None or spelling is None:
+        raise UsageError(
+            f"no repository with {name} is known for {os_id} {version_id} on {machine}",
+            hint="install it as its vendor says, then run the same command again",
+        )
+    values = {
+        "folder": system.folder,
+        "codename": system.codename,
+        "version_id": version_id or system.version_id,
+        "machine": spelling.machine,
+        "cuda": spelling.cuda,
+        "deb": spelling.deb,
+    }
+    return Repository(
+        name=row.name,
+        manager=row.manager,
+        uri=f"{(mirror or row.base).rstrip('/')}/{row.path}".format(**values),
+        suite=row.suite.format(**values),
+        components=row.components,
+        key=key or _key(row, values),
+        fingerprint=None if key else row.fingerprint,
+        rivals=row.rivals,
+    )
+
+
+def _key(row: PackageRepository, values: dict[str, str]) -> str:
+    return row.key.format(**values)

@@ -1,0 +1,174 @@
+"""What has to be done to a host's drivers, from facts, Stack and settings: the host variables of playbooks/drivers.yml.
+
+Nothing is done to a driver that the plan keeps; a fabric manager that differs from it is mended all the same, for
+without an equal one the cards compute nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from provision.catalog import catalog
+from provision.catalog.packages import packages_of_component, repository_of_component
+from provision.errors import InstallError, UsageError
+from provision.models.base import Record
+from provision.models.facts import HostFacts
+from provision.models.settings import Host
+from provision.models.stack import DriverPlan, Stack
+from provision.resolve.cards import amd_cards, nvidia_cards
+
+FAMILY = "nvidia-driver"
+
+
+class DriverWork(Record):
+    """One host's work; null where nothing is to be done."""
+
+    driver: dict[str, Any] | None = None
+    fabric_manager: dict[str, Any] | None = None
+    cuda_toolkit: dict[str, Any] | None = None
+    container_toolkit: dict[str, Any] | None = None
+    rocm: dict[str, Any] | None = None
+    reboot: bool = False
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is anything to do."""
+        return any((self.driver, self.fabric_manager, self.cuda_toolkit, self.container_toolkit, self.rocm))
+
+    def named(self) -> str:
+        """The work in words: `NVIDIA driver 580.173.02 (open kernel modules), fabric manager 580.173.02`."""
+        words = []
+        if self.driver:
+            words.append(f"NVIDIA driver {self.driver['version']} ({self.driver['module']} kernel modules)")
+        if self.fabric_manager:
+            words.append(f"fabric manager {self.fabric_manager['version']}")
+        if self.cuda_toolkit:
+            words.append(f"CUDA toolkit {self.cuda_toolkit['version']}")
+        if self.container_toolkit:
+            words.append("NVIDIA container toolkit")
+        if self.rocm:
+            words.append(" and ".join(self.rocm["parts"]))
+        return ", ".join(words)
+
+    def ansible_vars(self) -> dict[str, Any]:
+        """Host variables of playbooks/drivers.yml (docs/reference/playbooks.md); a role without its variable does nothing."""
+        parts = {
+            "firstlight_driver": self.driver,
+            "firstlight_fabric_manager": self.fabric_manager,
+            "firstlight_cuda_toolkit": self.cuda_toolkit,
+            "firstlight_container_toolkit": self.container_toolkit,
+            "firstlight_rocm": self.rocm,
+        }
+        return {**{name: part for name, part in parts.items() if part}, "firstlight_reboot": self.reboot}
+
+
+def driver_work(host: Host, facts: HostFacts, stack: Stack) -> DriverWork:
+    """What to do to one host.
+
+    Raises InstallError when the plan wants a driver and no packages are known for the host's system.
+    """
+    if facts.container or facts.wsl:
+        return DriverWork()
+    try:
+        return DriverWork(
+            driver=_driver(host, facts, stack.driver),
+            fabric_manager=_fabric_manager(host, facts, stack),
+            cuda_toolkit=_cuda_toolkit(host, facts),
+            container_toolkit=_container_toolkit(host, facts),
+            rocm=_rocm(host, facts, stack),
+            reboot=host.settings.reboot,
+        )
+    except UsageError as error:
+        raise InstallError(f"host `{host.name}`: {error.text}", hint=error.hint) from None
+
+
+def _driver(host: Host, facts: HostFacts, plan: DriverPlan | None) -> dict[str, Any] | None:
+    if plan is None or plan.action == "keep" or plan.version is None:
+        return None
+    module = plan.module or "open"
+    return {
+        "version": plan.version,
+        "module": module,
+        "packages": list(packages_of_component(f"driver-{module}", branch=_branch(plan.version))),
+        "instead_of": list(catalog().package_components[f"driver-{module}"].instead_of),
+        **_source(host, facts, f"driver-{module}"),
+        **_family(),
+    }
+
+
+def _fabric_manager(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any] | None:
+    version, nvidia = stack.fabric_manager, facts.nvidia
+    if version is None:
+        return None
+    is_kept = stack.driver is not None and stack.driver.action == "keep"
+    if is_kept and nvidia and nvidia.fabric_manager_version == version and nvidia.fabric_manager_state == "active":
+        return None
+    beside = [catalog().package_components["subnet-manager"]] if stack.subnet_manager else []
+    return {
+        "version": version,
+        "packages": list(packages_of_component("fabric-manager", branch=_branch(version))),
+        "extra": [package for row in beside for package in row.packages],
+        "modules": [module for row in beside for module in row.modules],
+        **_source(host, facts, "fabric-manager"),
+        **_family(),
+    }
+
+
+def _cuda_toolkit(host: Host, facts: HostFacts) -> dict[str, Any] | None:
+    version = host.settings.cuda_toolkit
+    if version is None or any((toolkit.version or "").startswith(version) for toolkit in facts.cuda_toolkits):
+        return None
+    return {
+        "version": version,
+        "packages": list(packages_of_component("cuda-toolkit", cuda=version)),
+        **_source(host, facts, "cuda-toolkit"),
+    }
+
+
+def _container_toolkit(host: Host, facts: HostFacts) -> dict[str, Any] | None:
+    if not host.settings.container_toolkit or any(program.name == "nvidia-ctk" for program in facts.programs):
+        return None
+    return {
+        "packages": list(packages_of_component("container-toolkit")),
+        **_source(host, facts, "container-toolkit", mirror=False),
+    }
+
+
+def _rocm(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any] | None:
+    """The kernel driver where none drives the cards, and ROCm itself where the build takes the system's."""
+    if not amd_cards(facts) or nvidia_cards(facts):
+        return None
+    parts = []
+    if "amdgpu" not in facts.kernel_modules:
+        parts.append("amdgpu")
+    takes_systems = stack.vllm is not None and any(row.variant == stack.vllm.variant for row in catalog().userspaces)
+    if takes_systems and facts.amd is not None and facts.amd.rocm_version is None:
+        parts.append("rocm")
+    if not parts:
+        return None
+    return {
+        "parts": parts,
+        "sources": [{"packages": list(packages_of_component(part)), **_source(host, facts, part)} for part in parts],
+    }
+
+
+def _source(host: Host, facts: HostFacts, component: str, *, mirror: bool = True) -> dict[str, Any]:
+    repository = repository_of_component(
+        component,
+        os_id=facts.os.id,
+        version_id=facts.os.version_id,
+        machine=facts.os.machine,
+        mirror=host.settings.driver_repository if mirror else None,
+        key=host.settings.driver_key if mirror else None,
+    )
+    return {"repository": asdict(repository)}
+
+
+def _family() -> dict[str, Any]:
+    row = catalog().package_families[FAMILY]
+    return {"family": {"packages": list(row.packages), "version": row.version}}
+
+
+def _branch(version: str) -> str:
+    return version.partition(".")[0]

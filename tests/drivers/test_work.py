@@ -1,0 +1,175 @@
+"""What has to be done to a host's drivers, for each kind of host; from facts and Stack alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from provision.catalog import catalog
+from provision.catalog.packages import package_system, repository_of_component
+from provision.drivers import DriverWork, driver_work
+from provision.errors import InstallError, UsageError
+from provision.models.facts import Amd, CudaToolkit, HostFacts, Nvidia, OperatingSystem, PciGpu, Program
+from provision.models.settings import Connection, Host, Settings
+from provision.models.stack import AttentionPlan, DriverPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
+
+NEW = "580.173.02"
+INSTALL = DriverPlan(action="install", version=NEW, module="open")
+KEEP = DriverPlan(action="keep", version=NEW, module="open")
+H100 = PciGpu(address="0000:19:00.0", vendor_id="10de", device_id="2330", class_id="030200")
+MI300X = PciGpu(address="0000:05:00.0", vendor_id="1002", device_id="74a1", class_id="120000")
+
+
+def stack(driver: DriverPlan | None = KEEP, *, variant: str = "cu130", **values: Any) -> Stack:
+    known: dict[str, Any] = {
+        "vllm": VllmBuild(version="0.32.0", variant=variant),
+        "torch": TorchBuild(version="2.13.0", variant=variant),
+        "driver": driver,
+        "flash_attn": FlashAttnPlan(provider="bundled"),
+        "attention": AttentionPlan(backend="FLASH_ATTN"),
+        "python": "3.12",
+        "interpreter": Interpreter(version="3.12", origin="managed"),
+        "platform": "x86_64-manylinux_2_35",
+    }
+    return Stack(**{**known, **values})
+
+
+def facts(os_id: str = "ubuntu", version_id: str = "24.04", machine: str = "x86_64", **values: Any) -> HostFacts:
+    known: dict[str, Any] = {
+        "host": "gpu-1",
+        "probed_at": "2026-11-20T08:00:00.000Z",
+        "os": OperatingSystem(id=os_id, version_id=version_id, machine=machine),
+        "pci_gpus": (H100,),
+        "nvidia": Nvidia(),
+    }
+    return HostFacts(**{**known, **values})
+
+
+def work(seen: HostFacts, planned: Stack, **settings: Any) -> DriverWork:
+    host = Host(name="gpu-1", connection=Connection(kind="ssh", address="gpu-1"), settings=Settings(**settings))
+    return driver_work(host, seen, planned)
+
+
+@pytest.mark.parametrize(
+    ("os_id", "version_id", "machine", "uri"),
+    [
+        ("ubuntu", "22.04", "x86_64", "ubuntu2204/x86_64/"),
+        ("ubuntu", "24.04", "aarch64", "ubuntu2404/sbsa/"),
+        ("debian", "12", "x86_64", "debian12/x86_64/"),
+        ("debian", "13", "x86_64", "debian13/x86_64/"),
+        ("rhel", "9.6", "x86_64", "rhel9/x86_64/"),
+        ("rocky", "9.5", "aarch64", "rhel9/sbsa/"),
+        ("almalinux", "9.4", "x86_64", "rhel9/x86_64/"),
+    ],
+)
+def test_a_driver_comes_from_its_vendors_signed_repository(os_id: str, version_id: str, machine: str, uri: str) -> None:
+    driver = work(facts(os_id, version_id, machine), stack(INSTALL)).driver
+    assert driver is not None
+    repository = driver["repository"]
+    assert repository["uri"] == f"https://developer.download.nvidia.com/compute/cuda/repos/{uri}"
+    assert len(repository["fingerprint"]) == 40
+    assert (driver["version"], driver["packages"][0]) == (NEW, "nvidia-open|nvidia-open-580")
+
+
+def test_every_repository_is_signed() -> None:
+    for row in catalog().package_repositories:
+        assert row.base.startswith("https://")
+        assert len(row.fingerprint) == 40
+
+
+def test_the_module_flavour_decides_on_the_packages() -> None:
+    driver = work(facts(), stack(INSTALL.model_copy(update={"module": "proprietary"}))).driver
+    assert driver is not None
+    assert driver["packages"][0] == "cuda-drivers|cuda-drivers-580"
+
+
+def test_a_kept_driver_is_left_alone() -> None:
+    assert not work(facts(), stack()).needed
+    assert work(facts(), stack()).ansible_vars() == {"firstlight_reboot": False}
+
+
+@pytest.mark.parametrize("kind", [{"container": "docker"}, {"wsl": True}])
+def test_nothing_is_done_where_the_driver_is_another_machines(kind: dict[str, Any]) -> None:
+    assert not work(facts(**kind), stack(INSTALL, fabric_manager=NEW)).needed
+
+
+@pytest.mark.parametrize(
+    ("version", "state", "needed"),
+    [(NEW, "active", False), (NEW, "failed", True), ("580.126.09", "active", True), (None, None, True)],
+)
+def test_a_fabric_manager_is_mended_beside_a_kept_driver(version: str | None, state: str | None, needed: bool) -> None:
+    seen = facts(nvidia=Nvidia(driver_version=NEW, fabric_manager_version=version, fabric_manager_state=state))
+    done = work(seen, stack(fabric_manager=NEW))
+    assert (done.driver, bool(done.fabric_manager)) == (None, needed)
+
+
+def test_boards_with_a_subnet_manager_get_it_and_its_module() -> None:
+    manager = work(facts(), stack(INSTALL, fabric_manager=NEW, subnet_manager=True)).fabric_manager
+    assert manager is not None
+    assert (manager["extra"], manager["modules"]) == (["nvlsm"], ["ib_umad"])
+
+
+def test_a_mirror_takes_the_vendors_place_and_its_key_the_vendors() -> None:
+    settings = {"driver_repository": "https://mirror.example.com/cuda/", "driver_key": "/etc/mirror.asc"}
+    driver = work(facts("debian", "12"), stack(INSTALL), **settings).driver
+    assert driver is not None
+    assert driver["repository"]["uri"] == "https://mirror.example.com/cuda/debian12/x86_64/"
+    assert (driver["repository"]["key"], driver["repository"]["fingerprint"]) == ("/etc/mirror.asc", None)
+    # A mirror that only copies carries the vendor's own signature.
+    driver = work(facts("debian", "12"), stack(INSTALL), driver_repository="https://mirror.example.com/cuda").driver
+    assert driver is not None
+    assert driver["repository"]["fingerprint"] == "EB693B3035CD5710E231E123A4B469963BF863CC"
+
+
+def test_a_toolkit_only_where_it_is_asked_for_and_not_there() -> None:
+    assert work(facts(), stack()).cuda_toolkit is None
+    wanted = work(facts(), stack(), cuda_toolkit="13.0").cuda_toolkit
+    assert wanted is not None
+    assert wanted["packages"] == ["cuda-nvcc-13-0", "cuda-cudart-dev-13-0"]
+    there = facts(cuda_toolkits=(CudaToolkit(path="/usr/local/cuda-13.0", version="13.0.2"),))
+    assert not work(there, stack(), cuda_toolkit="13.0").needed
+    assert work(there, stack(), cuda_toolkit="13.1").needed
+
+
+def test_the_container_toolkit_only_where_it_is_asked_for_and_not_there() -> None:
+    wanted = work(facts(), stack(), container_toolkit=True).container_toolkit
+    assert wanted is not None
+    assert wanted["repository"]["name"] == "nvidia-container-toolkit"
+    there = facts(programs=(Program(name="nvidia-ctk", path="/usr/bin/nvidia-ctk"),))
+    assert not work(there, stack(), container_toolkit=True).needed
+
+
+@pytest.mark.parametrize(
+    ("modules", "rocm", "variant", "parts"),
+    [
+        ((), None, "rocm7.0", ["amdgpu", "rocm"]),
+        (("amdgpu",), None, "rocm7.0", ["rocm"]),
+        (("amdgpu",), "7.0.2", "rocm7.0", None),
+        (("amdgpu",), None, "rocm10.0", None),
+    ],
+    ids=["bare", "driver there", "all there", "build brings its own"],
+)
+def test_an_amd_host_gets_what_it_lacks(
+    modules: tuple[str, ...], rocm: str | None, variant: str, parts: list[str] | None
+) -> None:
+    seen = facts(pci_gpus=(MI300X,), nvidia=None, kernel_modules=modules, amd=Amd(rocm_version=rocm))
+    done = work(seen, stack(None, variant=variant)).rocm
+    assert (done["parts"] if done else None) == parts
+
+
+def test_a_system_without_known_packages_is_named() -> None:
+    with pytest.raises(InstallError, match="no driver packages are known for arch") as refused:
+        work(facts("arch", ""), stack(INSTALL))
+    assert "ubuntu 24.04" in (refused.value.hint or "")
+    with pytest.raises(UsageError, match="debian 11"):
+        package_system("debian", "11")
+    with pytest.raises(UsageError, match="no repository with amdgpu is known for debian 12"):
+        repository_of_component("amdgpu", os_id="debian", version_id="12", machine="x86_64", mirror=None, key=None)
+
+
+def test_the_work_in_words() -> None:
+    done = work(facts(), stack(INSTALL, fabric_manager=NEW), cuda_toolkit="13.0", container_toolkit=True)
+    assert done.named() == (
+        f"NVIDIA driver {NEW} (open kernel modules), fabric manager {NEW}, CUDA toolkit 13.0, NVIDIA container toolkit"
+    )

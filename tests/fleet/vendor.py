@@ -1,0 +1,228 @@
+"""A vendor's package repository with real names and versions and next to nothing in the packages, and a host that seems to have its cards.
+
+The mock stands at the edge to the hardware alone: what nvidia-smi, dkms and the fabric manager print was recorded on an
+HGX H100, what the PCI bus shows too. apt, dpkg, systemd, the restart and all that this product does are real. A driver
+"is loaded" only by a restart, as where another one has the cards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from provision.probe.sections import split
+from tests.fleet.commands import command
+from tests.fleet.hosts import FleetHost
+
+RECORDED = Path(__file__).parents[1] / "probe/recorded/h100-sxm8.txt"
+OLD, NEW = "570.211.01", "580.173.02"
+PLACE = "/srv/mirror"
+"""Where a host finds the repository."""
+
+NVIDIA_SMI = """#!/bin/sh
+loaded=$(cat /run/nvidia-loaded 2>/dev/null)
+if [ -z "$loaded" ]; then
+    echo "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. Make sure that the latest NVIDIA driver is installed and running."
+    exit 9
+elif [ "$loaded" != {version} ]; then
+    echo "Failed to initialize NVML: Driver/library version mismatch"
+    echo "NVML library version: {version}" | sed 's/\\.[0-9]*$//'
+    exit 18
+fi
+state="In Progress"
+[ -e /run/fabric-complete ] && state=Completed
+case "$*" in
+    "--query-gpu=driver_version "*) for card in 1 2 3 4 5 6 7 8; do echo {version}; done ;;
+    "--query-gpu=uuid,compute_cap "*) cat /usr/share/nvidia/compute.csv ;;
+    *) sed "s/<state>Completed</<state>$state</" /usr/share/nvidia/smi.xml ;;
+esac
+"""
+FABRIC_MANAGER = """#!/bin/sh
+if [ "$1" = --version ]; then
+    echo "Fabric Manager version is : {version}"
+    exit
+fi
+if [ "$(cat /run/nvidia-loaded 2>/dev/null)" != {version} ]; then
+    echo "fabric manager NVIDIA GPU driver interface version {version} don't match with driver version $(cat /run/nvidia-loaded). Please update with matching NVIDIA driver package."
+    exit 1
+fi
+touch /run/fabric-complete
+exec sleep infinity
+"""
+FABRIC_UNIT = """[Unit]
+Description=NVIDIA fabric manager service
+[Service]
+ExecStart=/usr/bin/nv-fabricmanager -c /usr/share/nvidia/nvswitch/fabricmanager.cfg
+[Install]
+WantedBy=multi-user.target
+"""
+PERSISTENCE_UNIT = """[Unit]
+Description=NVIDIA Persistence Daemon
+[Service]
+ExecStart=/bin/sleep infinity
+[Install]
+WantedBy=multi-user.target
+"""
+DKMS = """#!/bin/sh
+version=$(dpkg-query -W -f '${Version}' nvidia-kernel-open-dkms 2>/dev/null | cut -d- -f1)
+for folder in /lib/modules/*/kernel; do
+    kernel=${folder#/lib/modules/}
+    [ -n "$version" ] && [ -d "$folder" ] && [ -d "/usr/src/linux-headers-${kernel%/kernel}" ] && echo "nvidia/$version, ${kernel%/kernel}, x86_64: installed"
+done
+exit 0
+"""
+
+
+@dataclass(frozen=True)
+class Package:
+    """One package: what its control file says, and its few files."""
+
+    name: str
+    version: str
+    depends: str = ""
+    conflicts: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+
+    def control(self) -> str:
+        """The control file's text."""
+        fields = {
+            "Package": self.name,
+            "Version": self.version,
+            "Architecture": "all",
+            "Maintainer": "Nobody <nobody@example.com>",
+            "Depends": self.depends,
+            "Conflicts": self.conflicts,
+            "Description": f"{self.name} without its contents",
+        }
+        return "".join(f"{name}: {value}\n" for name, value in fields.items() if value)
+
+    def build(self, folder: Path) -> str:
+        """Make the .deb in a folder; returns its entry of the list of packages."""
+        tree = folder / "tree"
+        for name, text in {"DEBIAN/control": self.control(), **self.files}.items():
+            path = tree / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            path.chmod(0o755 if text.startswith("#!") else 0o644)
+        file = folder / f"{self.name}_{self.version}_all.deb"
+        command("dpkg-deb", "--root-owner-group", "-Znone", "--build", str(tree), str(file))
+        shutil.rmtree(tree)
+        content = file.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        return f"{self.control()}Filename: ./{file.name}\nSize: {len(content)}\nSHA256: {digest}\n"
+
+
+def driver(version: str) -> Iterator[Package]:
+    """A driver's packages, called and tied together as NVIDIA's for Debian are."""
+    revision = f"{version}-1"
+    recorded = split(RECORDED.read_text())
+    was = recorded["nvidia_smi"].text.split("<driver_version>")[1].split("<")[0]
+    smi = recorded["nvidia_smi"].text.replace(was, version)
+    yield Package("libcuda1", revision)
+    yield Package(
+        "nvidia-driver-cuda",
+        revision,
+        depends=f"libcuda1 (= {revision})",
+        files={
+            "usr/bin/nvidia-smi": NVIDIA_SMI.format(version=version),
+            "usr/share/nvidia/smi.xml": smi,
+            "usr/share/nvidia/compute.csv": recorded["nvidia_compute"].text,
+        },
+    )
+    loaded = {"usr/lib/tmpfiles.d/nvidia-loaded.conf": f"f /run/nvidia-loaded 0644 root root - {version}\n"}
+    for flavour, other in (("-open", ""), ("", "-open")):
+        kernel = f"nvidia-kernel{flavour}-dkms"
+        yield Package(kernel, revision, depends="dkms", conflicts=f"nvidia-kernel{other}-dkms", files=loaded)
+    for name, kernel in (("nvidia-open", "nvidia-kernel-open-dkms"), ("cuda-drivers", "nvidia-kernel-dkms")):
+        # As in the vendor's: at least this version, so that only a pin keeps a newer one away.
+        needs = f"{kernel} (>= {version}), nvidia-driver-cuda (>= {version}), nvidia-persistenced (>= {version})"
+        yield Package(name, revision, depends=needs)
+    unit = {"usr/lib/systemd/system/nvidia-persistenced.service": PERSISTENCE_UNIT}
+    yield Package("nvidia-persistenced", revision, files=unit)
+    yield Package(
+        "nvidia-fabricmanager",
+        revision,
+        files={
+            "usr/bin/nv-fabricmanager": FABRIC_MANAGER.format(version=version),
+            "usr/lib/systemd/system/nvidia-fabricmanager.service": FABRIC_UNIT,
+        },
+    )
+
+
+def packages() -> Iterator[Package]:
+    """All of the repository."""
+    for version in (OLD, NEW, "595.91.07"):
+        yield from driver(version)
+    # What a branch leaves behind: it is in no newer one.
+    yield Package("libnvidia-compute-570", f"{OLD}-1")
+    yield Package("nvlsm", "2025.10.11-1")
+    yield Package("dkms", "3.0.11-1", files={"usr/sbin/dkms": DKMS})
+    yield Package(
+        f"linux-headers-{os.uname().release}",
+        "6.1.176-1",
+        files={f"usr/src/linux-headers-{os.uname().release}/Makefile": "# nothing\n"},
+    )
+    nvcc = "#!/bin/sh\necho 'Cuda compilation tools, release 13.0, V13.0.88'\n"
+    yield Package("cuda-nvcc-13-0", "13.0.88-1", files={"usr/local/cuda-13.0/bin/nvcc": nvcc})
+    yield Package("cuda-cudart-dev-13-0", "13.0.96-1")
+
+
+@dataclass(frozen=True)
+class Signer:
+    """A key of the tests' own."""
+
+    home: Path
+    key: Path
+
+    def sign(self, text: str, file: Path) -> None:
+        """Write a text with its signature around."""
+        file.unlink(missing_ok=True)
+        command("gpg", "--homedir", str(self.home), "--batch", "--clearsign", "-o", str(file), stdin=text)
+
+
+@contextmanager
+def signer(folder: Path, name: str = "vendor") -> Iterator[Signer]:
+    """Make a key, and end the agent that gpg starts for it."""
+    home = folder / f"gpg-{name}"
+    home.mkdir(mode=0o700)
+    gpg = ("gpg", "--homedir", str(home), "--batch")
+    command(*gpg, "--passphrase", "", "--quick-generate-key", f"{name} of the tests", "ed25519", "sign", "never")
+    key = folder / f"{name}.asc"
+    key.write_text(command(*gpg, "--armor", "--export"))
+    try:
+        yield Signer(home, key)
+    finally:
+        subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False)
+
+
+def build_repository(folder: Path, by: Signer) -> None:
+    """A flat signed repository, as the vendor's: BASE/debian12/x86_64/."""
+    place = folder / "debian12/x86_64"
+    place.mkdir(parents=True)
+    listing = "\n".join(package.build(place) for package in packages())
+    (place / "Packages").write_text(listing)
+    digest = hashlib.sha256(listing.encode()).hexdigest()
+    release = f"Origin: NVIDIA\nLabel: NVIDIA CUDA\nDate: Fri, 20 Nov 2026 08:00:00 UTC\nSHA256:\n {digest} {len(listing)} Packages\n"
+    by.sign(release, place / "InRelease")
+
+
+def give_cards(host: FleetHost) -> None:
+    """The bus of an HGX H100, over restarts too, on a host that takes itself for a machine of its own."""
+    root = host.machine.root
+    for line in split(RECORDED.read_text())["pci"].lines():
+        path, _, value = line.rpartition(":0x")
+        if path.startswith("/sys/bus/pci/devices/"):
+            file = root / "opt/board" / Path(path).relative_to("/sys/bus/pci")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"0x{value}\n")
+    (root / "etc/systemd/system/sys-bus-pci.mount").write_text(
+        "[Mount]\nWhat=/opt/board\nWhere=/sys/bus/pci\nType=none\nOptions=bind\n[Install]\nWantedBy=local-fs.target\n"
+    )
+    (root / "usr/bin/systemd-detect-virt").write_text("#!/bin/sh\necho none\nexit 1\n")
+    host.sh("systemctl daemon-reload; systemctl enable --now --quiet sys-bus-pci.mount")
