@@ -30,6 +30,8 @@ app.add_typer(logs.app, name="logs")
 
 catalog_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(catalog_app, name="catalog", help="What is known of builds: check the tables, add new releases to them.")
+bundle_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(bundle_app, name="bundle", help="Everything that hosts need, in one signed file.")
 
 InventoryOption = Annotated[
     Path | None,
@@ -47,6 +49,13 @@ FlashAttnOption = Annotated[str | None, typer.Option("--flash-attn", help="auto,
 RefreshOption = Annotated[
     bool, typer.Option("--refresh", help="Lock anew what was locked before: newer releases count.")
 ]
+BundleOption = Annotated[
+    Path | None,
+    typer.Option("--bundle", envvar="FIRSTLIGHT_BUNDLE", help="Take everything from this file; no network is asked."),
+]
+TrustOption = Annotated[
+    str | None, typer.Option("--trust", help="The key that signed the bundle: a file, or the key itself.")
+]
 AttentionOption = Annotated[str | None, typer.Option("--attention", help="auto, flash, or a back end's name.")]
 
 
@@ -57,6 +66,8 @@ def _request(
     limit: str | None,
     ask_become_pass: bool = False,
     refresh: bool = False,
+    bundle: Path | None = None,
+    trust: str | None = None,
     **policy: Any,
 ) -> Request:
     from provision.pipeline import Request  # noqa: PLC0415 - `--help` must not pay for it
@@ -73,6 +84,8 @@ def _request(
         overrides={name: value for name, value in policy.items() if value is not None},
         become_password=password,
         refresh=refresh,
+        bundle=bundle,
+        trust=trust,
         logs=LOGS,
         arguments=tuple(sys.argv[1:]),
     )
@@ -90,6 +103,8 @@ def provision(
     attention: AttentionOption = None,
     ask_become_pass: BecomeOption = False,
     refresh: RefreshOption = False,
+    bundle: BundleOption = None,
+    trust: TrustOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Probe and plan; change no host.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -107,6 +122,8 @@ def provision(
         flash_attn=flash_attn,
         attention=attention,
         refresh=refresh,
+        bundle=bundle,
+        trust=trust,
     )
     if dry_run:
         raise typer.Exit(commands.plan(request, as_json=as_json, explain=False))
@@ -331,6 +348,40 @@ def catalog_refresh() -> None:
     from provision.upstream import commands  # noqa: PLC0415 - `--help` must not pay for it
 
     typer.echo(commands.refresh_tables())
+
+
+@bundle_app.command("create")
+def bundle_create(
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to make.")],
+    inventory: InventoryOption = None,
+    limit: LimitOption = None,
+    what_if: Annotated[
+        str | None, typer.Option("--what-if", help="For a host that is not here: `key=value ...`.")
+    ] = None,
+    model: ModelOption = None,
+    vllm: VllmOption = None,
+    flash_attn: FlashAttnOption = None,
+    attention: AttentionOption = None,
+    refresh: RefreshOption = False,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Secret key of minisign. Default: your own, made on first use.")
+    ] = None,
+) -> None:
+    """Fetch everything that hosts need into one signed file, for networks that have no index."""
+    from provision.pipeline import bundles  # noqa: PLC0415 - `--help` must not pay for it
+
+    request = _request(
+        "bundle",
+        inventory=inventory,
+        limit=limit,
+        model=model,
+        vllm=vllm,
+        flash_attn=flash_attn,
+        attention=attention,
+        refresh=refresh,
+    )
+    raise typer.Exit(bundles.create(request, what_if=what_if, output=output, key=key))
 
 
 VERIFY_USAGE_EXIT = 64

@@ -76,6 +76,10 @@ class StageError(FirstlightError):
     """The bytes of a Stack could not be had, or are not the right ones."""
 
 
+class BundleError(FirstlightError):
+    """A bundle cannot be made, is not whole, or is not signed by who is trusted."""
+
+
 class InstallError(FirstlightError):
     """A playbook failed on a host."""
 

@@ -1,6 +1,7 @@
 # shellcheck shell=sh disable=SC2154  # here, venv, lock are the launcher's
 # Sourced by the launcher when .venv is not what the lock says: makes it anew, beside the old one, and switches.
-# Takes $here (the checkout), $venv (its .venv), $lock (run or dev) and is_current; everything printed goes to stderr.
+# Takes $here (the checkout), $venv (its .venv), $lock (run or dev), $bundle (a file, or nothing) and is_current; everything
+# printed goes to stderr.
 
 say() { printf 'firstlight: %s\n' "$*" >&2; }
 
@@ -73,6 +74,14 @@ ensure_python() {
         "put one on the PATH as python3, with its venv and ensurepip modules"
 }
 
+# The wheels in the bundle, beside .venv. The lock holds their hashes: whatever else is in there cannot get in.
+unpack_bundle() {
+    wheels=$venv.wheels.$$
+    mkdir -p "$wheels"
+    tar -xf "$bundle" -C "$wheels" --strip-components=1 controller >&2 \
+        || fail "$bundle holds no wheels of the controller" "make one where there is a network: ./firstlight bundle create -o FILE"
+}
+
 # uv as the lock has it: the one of the present .venv when that is the same, else a fresh one by pip. Sets $uv.
 ensure_uv() {
     wanted=$(sed -n 's/^uv==\([^ ]*\).*/\1/p' "$here/requirements/$lock.txt")
@@ -81,22 +90,29 @@ ensure_uv() {
     say "making .venv with $python"
     "$python" -I -m venv "$venv.boot.$$" >&2
     sed -n '/^uv==/,/^    # via/p' "$here/requirements/$lock.txt" >"$venv.boot.$$/uv.txt"
-    "$venv.boot.$$/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --no-deps \
+    set --
+    [ -z "$bundle" ] || set -- --no-index --find-links "$wheels"
+    "$venv.boot.$$/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --require-hashes --no-deps "$@" \
         -r "$venv.boot.$$/uv.txt" >&2 \
         || fail "pip could not install uv $wanted" "set pip's index-url (pip config set global.index-url URL) or its proxy, then run again"
     uv=$venv.boot.$$/bin/uv
 }
 
 build() {
+    [ -z "$bundle" ] || unpack_bundle
     ensure_uv
     say "installing what requirements/$lock.txt locks"
     new=$venv.new.$$
+    set --
+    [ -z "$bundle" ] || set -- --offline --no-index --find-links "$wheels"
     "$uv" venv --quiet --no-project --relocatable --python "$python" "$new" >&2
     # an index or folder of the user's that does not answer must not stop what the default index has
     if ! (
-        eval "$("$python" "$here/requirements/pip_settings.py")"
-        "$uv" pip sync --quiet --python "$new/bin/python" --require-hashes "$here/requirements/$lock.txt" >&2
+        [ -n "$bundle" ] || eval "$("$python" "$here/requirements/pip_settings.py")"
+        "$uv" pip sync --quiet "$@" --python "$new/bin/python" --require-hashes "$here/requirements/$lock.txt" >&2
     ); then
+        [ -z "$bundle" ] || fail "$bundle does not hold what requirements/$lock.txt locks for $python" \
+            "use the release of Firstlight that is in the bundle: tar -xf BUNDLE product"
         say "that failed with your extra indexes and folders; trying without them"
         (
             eval "$("$python" "$here/requirements/pip_settings.py")"
@@ -124,8 +140,8 @@ except BlockingIOError:
     sys.stderr.write("firstlight: another one is making .venv; waiting for it\n")
     fcntl.flock(9, fcntl.LOCK_EX)'
 if ! is_current; then
-    rm -rf "$venv".boot.* "$venv".new.* "$venv".old.* # of one that was killed
+    rm -rf "$venv".boot.* "$venv".new.* "$venv".old.* "$venv".wheels.* # of one that was killed
     build
-    rm -rf "$venv".boot.* "$venv".old.*
+    rm -rf "$venv".boot.* "$venv".old.* "$venv".wheels.*
 fi
 exec 9>&-

@@ -21,6 +21,7 @@ PACKAGE_OF = {
     "ip": "iproute2",
     "ssh": "openssh-client",
     "git": "git",
+    "minisign": "minisign",
     "shellcheck": "shellcheck",
     "chromium": "chromium",
 }

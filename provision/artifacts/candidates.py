@@ -88,14 +88,21 @@ def choose(candidates: list[tuple[Candidate, Stack]], job: Job) -> Chosen:
     """
     tries = [_prepare(candidate, stack, job) for candidate, stack in candidates]
     refused: list[Reason] = []
-    for attempt in [] if job.refresh else tries:
+    for attempt in [] if job.refresh and not job.settings.bundled else tries:
         known = _recall(attempt.key, job.store)
         if known.locked:
             paths = _ensure(attempt, known.locked.files(), job)
             return Chosen(attempt.stack, tuple(refused), known.locked, paths, from_cache=True)
-        if not known.refused:
+        if known.refused:
+            refused.append(known.refused.model_copy(update={"candidate": attempt.candidate.id}))
+        elif not job.settings.bundled:
             break
-        refused.append(known.refused.model_copy(update={"candidate": attempt.candidate.id}))
+    if job.settings.bundled:
+        raise StageError(
+            f"`{job.settings.bundled.name}` has no environment for this class of host: "
+            f"{job.settings.bundled.difference(tries[0].stack)}",
+            hint="make a bundle for it where there is a network: ./firstlight bundle create -i INVENTORY",
+        )
     return _solve(tries, job)
 
 

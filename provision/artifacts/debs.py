@@ -35,10 +35,11 @@ def fetch_debs(
     store: Store,
     etc_apt: Path = Path("/etc/apt"),
     controller: dict[str, str] | None = None,
+    bundled: bool = False,
 ) -> list[StagedFile]:
     """The packages and all that they need and the host has not, in the order of their file names.
 
-    `dpkg_status` is the text of the host's /var/lib/dpkg/status. Nothing is returned when the host has everything.
+    From a bundle (`bundled`) they are those that were fetched for this host when it was made. `dpkg_status` is the text of the host's /var/lib/dpkg/status. Nothing is returned when the host has everything.
     Raises StageError where this machine has no apt, or is of another release than the host, or where apt refuses.
     """
     names = sorted(set(packages))
@@ -52,6 +53,11 @@ def fetch_debs(
         paths = [store.find(row["sha256"], row["name"]) for row in known["files"]]
         if all(paths):
             return [store.staged(path, "deb") for path in paths if path]
+    if bundled:
+        raise StageError(
+            f"the bundle has no {', '.join(names)} for host `{host.hostname}` as it is now",
+            hint="install these packages on the host by hand, or make the bundle with -i and this host in the inventory",
+        )
     sources = _sources(names, host, read_release() if controller is None else controller, etc_apt)
     with TemporaryDirectory(prefix="firstlight-") as folder:
         archives = _Apt(Path(folder), sources, dpkg_status, architecture).download(names)

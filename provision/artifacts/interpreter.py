@@ -44,6 +44,11 @@ def stage_interpreter(
     known = None if refresh else store.recall("interpreters", key)
     if known and (path := store.find(known["sha256"], known["name"])):
         return str(known["version"]), store.staged(path, "interpreter")
+    if settings.bundled:
+        raise StageError(
+            f"`{settings.bundled.name}` has no `{wanted}`, and this class of host has no Python that fits",
+            hint="make a bundle for it where there is a network: ./firstlight bundle create -i INVENTORY",
+        )
     with TemporaryDirectory(prefix="firstlight-") as name:
         folder = _install(wanted, Path(name) / "python", settings)
         version = folder.name.split("-")[1]

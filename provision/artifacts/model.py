@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from provision.artifacts.download import Progress
@@ -51,7 +51,7 @@ def stage_model(
 def folder_files(folder: Path, store: Store) -> list[StagedFile]:
     """Every file of the folder but hidden ones, links followed; hashes are remembered by size and time of change."""
     root = folder.resolve()
-    key = hashlib.sha256(str(root).encode()).hexdigest()[:32]
+    key = _key(root)
     known = store.recall("manifests", key) or {}
     found: dict[str, dict[str, str]] = {}
     files = []
@@ -62,7 +62,7 @@ def folder_files(folder: Path, store: Store) -> list[StagedFile]:
         if not path.exists():
             raise StageError(f"`{path}` points nowhere", hint="fetch the model again, or remove the broken link")
         stat = path.stat()
-        signature = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
+        signature = _signature(path)
         before = known.get(str(relative), {})
         sha256 = before["sha256"] if before.get("signature") == signature else sha256_of(path)
         found[str(relative)] = {"signature": signature, "sha256": sha256}
@@ -74,6 +74,22 @@ def folder_files(folder: Path, store: Store) -> list[StagedFile]:
     if found != known:
         store.remember("manifests", key, found)
     return files
+
+
+def remember_hashes(folder: Path, hashes: Mapping[str, str], store: Store) -> None:
+    """Note hashes of a folder's files that were just seen right, so that they need not be read again."""
+    root = folder.resolve()
+    found = {name: {"signature": _signature(root / name), "sha256": sha256} for name, sha256 in hashes.items()}
+    store.remember("manifests", _key(root), found)
+
+
+def _key(root: Path) -> str:
+    return hashlib.sha256(str(root).encode()).hexdigest()[:32]
+
+
+def _signature(path: Path) -> str:
+    stat = path.stat()
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
 
 
 def require_whole(model: str, files: dict[str, Path]) -> None:

@@ -33,6 +33,7 @@ def stage(
     facts: HostFacts,
     *,
     store: Store,
+    client: ClientSettings | None = None,
     run: Run | None = None,
     progress: Progress | None = None,
     dpkg_status: str | None = None,
@@ -42,12 +43,12 @@ def stage(
 ) -> Staged:
     """Lock the best candidate that can be locked and bring every file of it to this machine.
 
-    `deb_packages` are OS packages that the host lacks and cannot fetch itself; with them goes `dpkg_status`, the text of the host's
+    `client` says where from, when not the user's own settings do. `deb_packages` are OS packages that the host lacks and cannot fetch itself; with them goes `dpkg_status`, the text of the host's
     /var/lib/dpkg/status. `refresh` solves again what was solved before. `progress` is told (what, bytes done, bytes in all).
     `arrived` is told of each wheel as soon as it is here while others are still fetched, and the bytes of all of them, 0 while unknown.
     Raises StageError when no candidate can be locked, or a file cannot be had.
     """
-    client = read_settings()
+    client = client or read_settings()
     chosen = choose(
         _accepted(resolution), Job(client, store, progress, refresh=refresh, arrived=as_wheels(arrived, store))
     )
@@ -57,7 +58,7 @@ def stage(
     files += archive
     files.append(stage_uv(chosen.stack.platform, client, store))
     if deb_packages:
-        files += _debs(deb_packages, dpkg_status, facts, store)
+        files += _debs(deb_packages, dpkg_status, facts, store, bundled=client.bundled is not None)
     model, model_files = _model(settings, client, store, progress, refresh=refresh)
     files += model_files
     text = lock_text(wheels)
@@ -144,7 +145,9 @@ def _interpreter(
     return Interpreter(version=version, origin="managed"), [file]
 
 
-def _debs(packages: Iterable[str], dpkg_status: str | None, facts: HostFacts, store: Store) -> list[StagedFile]:
+def _debs(
+    packages: Iterable[str], dpkg_status: str | None, facts: HostFacts, store: Store, *, bundled: bool
+) -> list[StagedFile]:
     if dpkg_status is None:
         raise StageError(
             "the host's package status is needed to fetch OS packages for it",
@@ -152,7 +155,7 @@ def _debs(packages: Iterable[str], dpkg_status: str | None, facts: HostFacts, st
         )
     from provision.artifacts.debs import fetch_debs  # noqa: PLC0415 (most hosts have package sources of their own)
 
-    return fetch_debs(packages, dpkg_status, facts.os, store=store)
+    return fetch_debs(packages, dpkg_status, facts.os, store=store, bundled=bundled)
 
 
 def _model(

@@ -25,6 +25,10 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from provision.artifacts.bundle.hold import Bundled
 
 _UV_INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_NO_INDEX")
 _UV_INDEX_KEYS = ("index", "index-url", "extra-index-url", "default-index", "no-index")
@@ -47,9 +51,15 @@ class ClientSettings:
     """The user's own UV_* variables that bear on what is found where."""
     uv_files: tuple[str, ...] = ()
     """Text of the uv.toml files that hold."""
+    sealed: bool = False
+    """Whether this is for a bundle, or from one: its results must be found where other settings hold."""
+    bundled: Bundled | None = None
+    """The bundle that everything comes from; then nothing else can be asked."""
 
     def digest(self) -> str:
-        """Changes when any setting does; no secret can be read from it."""
+        """Changes when any setting does, but for bundles; no secret can be read from it."""
+        if self.sealed:
+            return "sealed"
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 

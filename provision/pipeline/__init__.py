@@ -20,4 +20,8 @@ class Request:
     become_password: str | None = field(default=None, repr=False)
     refresh: bool = False
     """Whether to lock anew what was locked before."""
+    bundle: Path | None = None
+    """Where everything comes from instead of a network."""
+    trust: str | None = None
+    """The key that must have signed the bundle: a file, or the key itself."""
     arguments: tuple[str, ...] = ()

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from provision.errors import Exit, ModelError, StageError, UsageError
 from provision.fit import Shape
@@ -79,7 +80,6 @@ def plan(request: Request, *, as_json: bool, explain: bool) -> int:
 
 def plan_recorded(request: Request, *, what_if: str | None, files: Sequence[Path], as_json: bool, explain: bool) -> int:
     """Plan hosts that are not there: from recorded facts, or from a description. Needs no network and no host."""
-    from provision.inventory.settings import Problems, settings_of  # noqa: PLC0415 - only for absent hosts
     from provision.resolve import plan as resolve  # noqa: PLC0415 - only for absent hosts
     from provision.resolve.recorded import read_facts  # noqa: PLC0415 - only for absent hosts
     from provision.resolve.whatif import parse_what_if  # noqa: PLC0415 - only for absent hosts
@@ -87,18 +87,27 @@ def plan_recorded(request: Request, *, what_if: str | None, files: Sequence[Path
     described = [parse_what_if(what_if)] if what_if is not None else []
     recorded = [read_facts(_text(path), where=str(path)) for path in files]
     facts = {entry.host: entry for entry in (*described, *recorded)}
-    problems = Problems()
-    wanted = settings_of(
-        "what-if", variables={}, near=[], overrides=request.overrides, base=Path.cwd(), problems=problems
-    )
-    problems.raise_any(lambda _: [])
-    settings = dict.fromkeys(facts, wanted or Settings())
-    chosen = resolve(facts, settings, shapes=_shapes(wanted or Settings()))
+    wanted = described_settings(request.overrides)
+    settings = dict.fromkeys(facts, wanted)
+    chosen = resolve(facts, settings, shapes=shapes_of(wanted))
     print_plan(chosen, facts, settings, set(), as_json=as_json, explain=explain)
     return Exit.NO_STACK if any(resolution.stack is None for resolution in chosen.classes) else Exit.OK
 
 
-def _shapes(settings: Settings) -> dict[str, Shape]:
+def described_settings(overrides: Mapping[str, Any]) -> Settings:
+    """The settings of a host that is not in an inventory: options alone.
+
+    Raises InventoryError when one is wrong.
+    """
+    from provision.inventory.settings import Problems, settings_of  # noqa: PLC0415 - only for absent hosts
+
+    problems = Problems()
+    wanted = settings_of("what-if", variables={}, near=[], overrides=overrides, base=Path.cwd(), problems=problems)
+    problems.raise_any(lambda _: [])
+    return wanted or Settings()
+
+
+def shapes_of(settings: Settings) -> dict[str, Shape]:
     """What the model takes, by the name the settings give it."""
     if settings.model == "builtin":
         return {}

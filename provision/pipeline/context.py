@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from provision.desired import Desired, Place
 from provision.errors import Exit, FirstlightError, TransportError
@@ -22,6 +22,11 @@ from provision.remote import Session, Task, fan_out, open_session
 from provision.remote.recorded import RecordedSession
 from provision.report.live import Progress
 from provision.run import Run
+
+if TYPE_CHECKING:
+    from provision.artifacts import Store
+    from provision.artifacts.bundle import NotingStore
+    from provision.artifacts.user_index import ClientSettings
 
 T = TypeVar("T")
 
@@ -59,6 +64,10 @@ class Walk:
     progress: Progress
     cache: Path
     refresh: bool = False
+    client: ClientSettings | None = None
+    """Where stage gets files from, when not from where the user's settings say."""
+    noting: NotingStore | None = None
+    """The wheelhouse of a walk that makes a bundle."""
     facts: dict[str, HostFacts] = field(default_factory=dict)
     places: dict[str, Place] = field(default_factory=dict)
     plan: Plan | None = None
@@ -79,6 +88,12 @@ class Walk:
     stack: ExitStack = field(default_factory=ExitStack)
     _sessions: dict[str, Session] = field(default_factory=dict)
     _lock: RLock = field(default_factory=RLock)
+
+    def wheelhouse(self) -> Store:
+        """Where stage keeps its files on this machine."""
+        from provision.artifacts import Store  # noqa: PLC0415 - only walks that stage pay for it
+
+        return self.noting or Store(self.cache)
 
     def hosts(self) -> list[Host]:
         """Hosts that no room has failed for, in inventory order."""

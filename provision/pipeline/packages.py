@@ -18,7 +18,7 @@ SOURCES_DEADLINE_S = 90.0
 
 def ask_sources(walk: Walk) -> None:
     """Find out which hosts that lack OS packages could not fetch them themselves."""
-    asked = [host for host in walk.hosts() if _stack(walk, host).system_packages and _has_apt(walk, host)]
+    asked = lacking(walk)
     if not asked:
         return
     from provision.sources import package_sources_answer  # noqa: PLC0415 - hosts seldom lack packages
@@ -29,6 +29,11 @@ def ask_sources(walk: Walk) -> None:
     for name, answer in answers.items():
         walk.run.event("package-sources", host=name, room="stage", answer=answer)
         walk.sources[name] = answer
+
+
+def lacking(walk: Walk) -> list[Host]:
+    """Hosts that lack OS packages which this machine could fetch for them."""
+    return [host for host in walk.hosts() if _stack(walk, host).system_packages and _has_apt(walk, host)]
 
 
 def _has_apt(walk: Walk, host: Host) -> bool:

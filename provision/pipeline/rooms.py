@@ -79,7 +79,7 @@ def _shapes(walk: Walk, hosts: Sequence[Host]) -> dict[str, Shape]:
     """What each model takes, by the name the settings give it; hosts whose model cannot be known fail here."""
     if all(host.settings.model == "builtin" for host in hosts):
         return {}
-    from provision.artifacts import Store, describe  # noqa: PLC0415 - the built-in model needs none of it
+    from provision.artifacts import describe  # noqa: PLC0415 - the built-in model needs none of it
 
     shapes: dict[str, Shape] = {}
     for host in hosts:
@@ -87,7 +87,7 @@ def _shapes(walk: Walk, hosts: Sequence[Host]) -> dict[str, Shape]:
         if model == "builtin" or model in shapes or not host.settings.serve or host.settings.vllm == "none":
             continue
         try:
-            shape = describe(host.settings, Store(walk.cache), refresh=walk.refresh)
+            shape = describe(host.settings, walk.wheelhouse(), refresh=walk.refresh and walk.client is None)
         except FirstlightError as error:
             walk.fail(host.name, "plan", error)
             continue
@@ -124,7 +124,6 @@ def stage(walk: Walk) -> None:
 
 
 def _stage_group(walk: Walk, resolution: Resolution, members: Sequence[Host], *, silent: bool) -> None:
-    from provision.artifacts import Store  # noqa: PLC0415 - only commands that stage pay for it
     from provision.artifacts import stage as lock_and_fetch  # noqa: PLC0415 - only commands that stage pay for it
 
     started = time.monotonic()
@@ -142,7 +141,8 @@ def _stage_group(walk: Walk, resolution: Resolution, members: Sequence[Host], *,
             resolution.model_copy(update={"hosts": tuple(member.name for member in members)}),
             first.settings,
             walk.facts[first.name],
-            store=Store(walk.cache),
+            store=walk.wheelhouse(),
+            client=walk.client,
             run=walk.run,
             progress=told,
             refresh=walk.refresh,

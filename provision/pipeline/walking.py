@@ -7,7 +7,9 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provision.errors import Exit, FirstlightError
 from provision.inventory import load
@@ -21,6 +23,9 @@ from provision.report import summarise
 from provision.report import write as write_summary
 from provision.report.live import open_progress
 from provision.run import Run, is_at_work
+
+if TYPE_CHECKING:
+    from provision.artifacts.user_index import ClientSettings
 
 Step = tuple[RoomName, Callable[[Walk], None]]
 
@@ -71,18 +76,38 @@ def read_inventory(request: Request) -> Inventory:
 @contextmanager
 def walking(request: Request) -> Iterator[Walk]:
     """A walk with its run folder and its view; sessions, locks and view end with the block."""
-    inventory = read_inventory(request)
+    client, model = _from_bundle(request) if request.bundle else (None, {})
+    inventory = read_inventory(replace(request, overrides={**request.overrides, **model}))
     before = unfinished(request.logs)
     run = Run.create(request.logs, command=" ".join((request.command, *request.arguments[1:])))
     run.write("inventory.json", inventory)
     with open_progress([host.name for host in inventory.hosts]) as progress, contextlib.ExitStack() as stack:
         walk = Walk(
-            run=run, inventory=inventory, progress=progress, cache=cache_folder(), refresh=request.refresh, stack=stack
+            run=run,
+            inventory=inventory,
+            progress=progress,
+            cache=cache_folder(),
+            refresh=request.refresh,
+            client=client,
+            stack=stack,
         )
         if before is not None:
             walk.first = failed_hosts(request.logs / before)
             run.event("took-up", text=f"run {before} ended without a summary")
         yield walk
+
+
+def _from_bundle(request: Request) -> tuple[ClientSettings, dict[str, str]]:
+    """Check a bundle and take its files in: what stage works with then, and its model where that is a folder.
+
+    Raises BundleError.
+    """
+    from provision.artifacts import Store  # noqa: PLC0415 - only walks from a bundle pay for it
+    from provision.artifacts.bundle import open_bundle  # noqa: PLC0415 - only walks from a bundle pay for it
+
+    assert request.bundle is not None
+    opened = open_bundle(request.bundle, Store(cache_folder()), trust=request.trust)
+    return opened.settings, {"model": opened.model} if opened.model else {}
 
 
 def perform(request: Request, steps: Sequence[Step]) -> tuple[Summary, Exit]:

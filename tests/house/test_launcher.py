@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import zipfile
 from importlib import metadata
@@ -257,6 +258,40 @@ def poor_path(folder: Path, *, uid: int, **programs: str) -> str:
         (folder / name).write_text(f"#!/bin/sh\n{code}\n", encoding="utf-8")
         (folder / name).chmod(0o755)
     return str(folder)
+
+
+@pytest.mark.parametrize("way", ["variable", "option", "option="])
+def test_a_bundle_serves_where_no_index_answers(
+    checkout: Checkout, wheels: tuple[Path, str], tmp_path: Path, way: str
+) -> None:
+    bundle = tmp_path / "a site.bundle"
+    with tarfile.open(bundle, "w") as tar:
+        for wheel in wheels[0].glob("*.whl"):
+            tar.add(wheel, f"controller/{wheel.name}")
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS"):
+        checkout.environment.pop(name)
+    nowhere = "http://127.0.0.1:9/simple"
+    checkout.environment |= {
+        "PIP_INDEX_URL": nowhere,
+        "UV_DEFAULT_INDEX": nowhere,
+        "UV_CACHE_DIR": str(tmp_path / "uv"),
+    }
+    if way == "variable":
+        checkout.environment["FIRSTLIGHT_BUNDLE"] = str(bundle)
+    arguments = {"variable": [], "option": ["--bundle", str(bundle)], "option=": [f"--bundle={bundle}"]}[way]
+    ended = checkout.run("provision", *arguments)
+    assert ended.code == 0, ended.err
+    assert ended.said["arguments"] == ["provision", *arguments]
+    assert checkout.leftovers() == []
+
+
+def test_a_bundle_without_the_controllers_wheels_is_named(checkout: Checkout, tmp_path: Path) -> None:
+    bundle = tmp_path / "site.bundle"
+    with tarfile.open(bundle, "w") as tar:
+        tar.add(__file__, "manifest.json")
+    ended = checkout.run("provision", "--bundle", str(bundle))
+    assert ended.code == 2
+    assert f"error: {bundle} holds no wheels of the controller" in ended.err
 
 
 def test_too_old_a_python_names_the_command_for_root(checkout: Checkout, tmp_path: Path) -> None:

@@ -1,0 +1,128 @@
+"""`bundle create`: what stage fetches for hosts, put into one signed file with the product and its launcher's wheels."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from provision.errors import BundleError, Exit, NoStackError
+from provision.models.staged import Staged
+from provision.pipeline import Request, packages, rooms
+from provision.pipeline.commands import described_settings, print_summary, say, shapes_of
+from provision.pipeline.context import Walk
+from provision.pipeline.walking import Step, cache_folder, perform
+
+if TYPE_CHECKING:
+    from minisign import SecretKey
+
+    from provision.artifacts.bundle import Manifest, NotingStore
+
+GIB = 2**30
+
+
+def create(request: Request, *, what_if: str | None, output: Path, key: Path | None) -> int:
+    """Make a bundle for the hosts of an inventory, or for one that is described.
+
+    Raises BundleError, StageError, NoStackError.
+    """
+    from provision.artifacts.bundle import NotingStore  # noqa: PLC0415 - only bundles pay for it
+    from provision.artifacts.bundle.keys import public_text, signing_key  # noqa: PLC0415 - only bundles pay for it
+
+    secret = signing_key(key)
+    store = NotingStore(cache_folder())
+    if what_if is not None:
+        staged, model = _described(request, what_if, store), str(request.overrides.get("model", "builtin"))
+    else:
+        walked = _walked(request, store)
+        if isinstance(walked, int):
+            return walked
+        staged, model = walked
+    manifest = _write(output, staged, model, store, secret)
+    _tell(output, manifest, public_text(secret))
+    return Exit.OK
+
+
+def _described(request: Request, what_if: str, store: NotingStore) -> list[Staged]:
+    from provision.artifacts import stage  # noqa: PLC0415 - only bundles pay for it
+    from provision.artifacts.bundle import sealed  # noqa: PLC0415 - only bundles pay for it
+    from provision.artifacts.user_index import read_settings  # noqa: PLC0415 - only bundles pay for it
+    from provision.resolve import parse_what_if, plan  # noqa: PLC0415 - only for absent hosts
+
+    facts = parse_what_if(what_if)
+    settings = described_settings(request.overrides)
+    [resolution] = plan({facts.host: facts}, {facts.host: settings}, shapes=shapes_of(settings)).classes
+    if resolution.stack is None:
+        raise NoStackError(
+            f"no Stack fits: {resolution.reasons[0].text}", hint=resolution.nearest.text if resolution.nearest else None
+        )
+    client = sealed(read_settings())
+    return [stage(resolution, settings, facts, store=store, client=client, refresh=request.refresh, progress=_told)]
+
+
+def _walked(request: Request, store: NotingStore) -> tuple[list[Staged], str] | int:
+    """What the hosts of an inventory are to be sent; an exit code when the walk did not come through."""
+    walks: list[Walk] = []
+    steps: Sequence[Step] = (
+        ("probe", rooms.probe),
+        ("plan", rooms.plan),
+        ("stage", lambda walk: _seal(walk, store, walks)),
+        ("stage", rooms.stage),
+    )
+    summary, code = perform(request, steps)
+    if code != Exit.OK:
+        print_summary(request, summary)
+        return code
+    [walk] = walks
+    models = {host.settings.model for host in walk.inventory.hosts}
+    if len(models) > 1 and any(Path(model).is_dir() for model in models):
+        raise BundleError(
+            f"these hosts serve {len(models)} models, {', '.join(sorted(models))}: a model that is a folder has a bundle of its own",
+            hint="make one bundle a model: --limit HOSTS -o FILE",
+        )
+    unique = {staged.model_dump_json(): staged for staged in walk.staged.values()}
+    return list(unique.values()), models.pop()
+
+
+def _seal(walk: Walk, store: NotingStore, walks: list[Walk]) -> None:
+    """Let stage work for a bundle: whoever lacks OS packages gets them from there, whether its own sources answer here or not."""
+    from provision.artifacts.bundle import sealed  # noqa: PLC0415 - only bundles pay for it
+    from provision.artifacts.user_index import read_settings  # noqa: PLC0415 - only bundles pay for it
+
+    walk.client, walk.noting = sealed(read_settings()), store
+    walk.sources = {host.name: False for host in packages.lacking(walk)}
+    walks.append(walk)
+
+
+def _write(output: Path, staged: list[Staged], model: str, store: NotingStore, secret: SecretKey) -> Manifest:
+    from provision.artifacts.bundle import Contents, write_bundle  # noqa: PLC0415 - only bundles pay for it
+    from provision.artifacts.bundle.contents import controller_wheels, product_files  # noqa: PLC0415 - only bundles
+    from provision.artifacts.user_index import read_settings  # noqa: PLC0415 - only bundles pay for it
+
+    contents = Contents(
+        staged=staged,
+        remembered=store.noted(),
+        controller=controller_wheels(store, read_settings()),
+        product=list(product_files()),
+        model=Path(model).resolve().name if Path(model).is_dir() else None,
+    )
+    return write_bundle(output, contents, secret, progress=_told)
+
+
+def _told(what: str, done: int, total: int) -> None:
+    """How far it is, on one line of a terminal."""
+    if sys.stderr.isatty() and total:
+        end = "\n" if done >= total else ""
+        sys.stderr.write(f"\r{what} {done / GIB:.1f} of {total / GIB:.1f} GiB{end}")
+
+
+def _tell(output: Path, manifest: Manifest, public: str) -> None:
+    lines = [f"{output}: {output.stat().st_size / GIB:.2f} GiB, {len(manifest.files)} files, signed"]
+    for held in manifest.classes:
+        vllm = f"vLLM {held.stack.vllm.version} ({held.stack.vllm.variant}), " if held.stack.vllm else ""
+        packages = f", {held.os_packages} OS packages" if held.os_packages else ", no OS packages"
+        torch = f"torch {held.stack.torch.version} ({held.stack.torch.variant})"
+        lines.append(f"  for {', '.join(held.hosts)}: {vllm}{torch}, Python {held.stack.interpreter.version}{packages}")
+    lines.append(f"  use it: ./firstlight provision --bundle {output.name} --trust {public} -i INVENTORY")
+    say("\n".join(lines))
