@@ -14,6 +14,8 @@ from typing import Any
 MASK = "[hidden]"
 SHORTEST_KNOWN = 6
 """A known secret of fewer characters is not looked for: it would be found in ordinary words, and these masked."""
+OFTEN = 120
+"""Characters of a text that is likely to come again (a word of ours, a host's name): its answer is kept."""
 
 _NAMES = r"(?:api[_-]?key|apikey|secret|passw(?:or)?d|passphrase|(?<!max_)(?<!new_)token|credential)"
 _PATTERNS = (
@@ -49,11 +51,16 @@ def remember(secret: str) -> str:
             _known.add(secret)
             longest_first = sorted(_known, key=len, reverse=True)
             _known_pattern = re.compile("|".join(map(re.escape, longest_first)))
+            _redact_again.cache_clear()
     return secret
 
 
 def redact(text: str) -> str:
     """The text with every known secret, and everything that looks like one, masked."""
+    return _redact_again(text) if len(text) <= OFTEN else _redact(text)
+
+
+def _redact(text: str) -> str:
     if _known_pattern is not None:
         text = _known_pattern.sub(MASK, text)
     small = text.lower()
@@ -62,6 +69,9 @@ def redact(text: str) -> str:
     for pattern in _PATTERNS:
         text = pattern.sub(lambda found: found[1] + MASK, text)
     return text
+
+
+_redact_again = lru_cache(maxsize=8192)(_redact)
 
 
 def scrub(value: Any) -> Any:

@@ -11,6 +11,7 @@ import pytest
 
 from provision.install.change import described
 from provision.install.playbook import PLAYBOOKS
+from provision.redact import MASK
 from provision.run import TEXT_AT_MOST, Run, bounded
 from tests.install.conftest import Site
 
@@ -67,10 +68,29 @@ def test_a_module_by_its_arguments() -> None:
 def test_a_raw_task_by_its_text_in_the_role() -> None:
     path = f"{PLAYBOOKS}/roles/undo/tasks/10_remove.yml:3"
     task = event({"changed": True, "rc": 0}, task="Remove service, environments, account and folders", task_path=path)
-    found = described("runner_on_ok", task)
+    found = described("runner_on_ok", task | {"task_action": "ansible.builtin.raw"})
     assert found is not None
     assert "remove.sh" in found["command"]
     assert found["source"] == "playbooks/roles/undo/tasks/10_remove.yml:3"
+
+
+def test_of_a_loop_the_turns_that_did_something() -> None:
+    turns = [
+        {"changed": True, "rc": 0, "cmd": ["apt-mark", "hold", "a"], "stdout": "a set on hold."},
+        {"changed": False, "rc": 0, "cmd": ["apt-mark", "hold", "b"], "stdout": "b was on hold."},
+        {"failed": True, "rc": 100, "cmd": ["apt-mark", "hold", "c"], "stderr": "E: no package c"},
+    ]
+    found = described("runner_on_failed", event({"changed": True, "results": turns, "msg": "One or more items failed"}))
+    assert found is not None
+    assert found["command"] == "apt-mark hold a\napt-mark hold c"
+    assert found["output"] == "a set on hold.\nE: no package c"
+    assert (found["exit_code"], found["changed"]) == (100, None)
+
+
+def test_what_ansible_hides_is_on_record_as_hidden() -> None:
+    found = described("runner_on_ok", event({"censored": "the output has been hidden"}))
+    assert found is not None
+    assert (found["command"], found["output"], found["changed"]) == (MASK, MASK, None)
 
 
 def test_of_a_long_text_beginning_and_end_are_kept() -> None:
