@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def build(site: Site, **changes: str) -> subprocess.CompletedProcess[str]:
         "python": environment["interpreter"]["path"],
         "archive": "",
         "python_version": environment["interpreter"]["version"],
+        "warm": "",
         "checker": (ROLES / "environment/files/check_lock.py").read_text(),
         "lock_timeout_s": "1",
         "check": "0",
@@ -93,6 +95,21 @@ def test_a_missing_wheel_is_named(site: Site) -> None:
     assert done.returncode == 1
     assert "alpha" in done.stderr
     assert not (site.environment / ".complete").exists()
+
+
+def test_byte_code_is_kept_beside_the_sources(site: Site) -> None:
+    site.send()
+    done = build(site, warm="import alpha")
+    assert done.returncode == 0, done.stderr
+    deadline = time.monotonic() + 60
+    while not list(site.environment.glob("lib/python*/site-packages/**/__pycache__/*.pyc")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_what_cannot_be_imported_ahead_is_left_out() -> None:
+    done = run_python("environment/files/warm.py")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 def test_an_interpreter_of_another_version_is_refused(site: Site) -> None:

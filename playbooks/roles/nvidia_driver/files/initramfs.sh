@@ -6,7 +6,7 @@ blacklist=/etc/modprobe.d/firstlight-nvidia.conf
 
 stale() {
     for image in /boot/initrd.img-* /boot/initramfs-*.img; do
-        if [ -e "$image" ] && [ "$blacklist" -nt "$image" ]; then
+        if [ -e "$image" ] && [ -n "$(find "$blacklist" -newer "$image")" ]; then
             return 0
         fi
     done
