@@ -19,11 +19,13 @@ OFTEN = 120
 
 _NAMES = r"(?:api[_-]?key|apikey|secret|passw(?:or)?d|passphrase|(?<!max_)(?<!new_)token|credential)"
 _PATTERNS = (
-    # NAME=value and "name": "value", for names that hold secrets
-    re.compile(rf"""(?ix)(["']?\b[\w.-]*{_NAMES}["']?\s*[=:]\s*["']?)(?!/|\$|\[hidden\])([^\s"',;&)}}\]]{{4,}})"""),
+    # NAME=value and "name": "value", for names that hold secrets; `without a password: do this` is a sentence
+    re.compile(
+        rf"""(?ix)(?<!\ba\ )(?<!\bno\ )({_NAMES}["']?\s*[=:]\s*["']?)(?!/|\$|--|\[hidden\]|(?:true|false|none|null)\b)([^\s"',;&)}}\]]{{4,}})"""
+    ),
     # the same as an option with its value after a blank
-    re.compile(rf"""(?i)(--[\w-]*{_NAMES}\s+["']?)(?![-/$]|\[hidden\])([^\s"',;&)}}\]]{{4,}})"""),
-    re.compile(r"(?i)(\b(?:bearer|basic)\s+)(?!\$|\[hidden\])([A-Za-z0-9+/_.=~-]{8,})"),
+    re.compile(rf"""(?i)(--[\w-]{{0,40}}{_NAMES}\s+["']?)(?![-/$]|\[hidden\])([^\s"',;&)}}\]]{{4,}})"""),
+    re.compile(r"(?i)(\b(?:bearer|basic)\s+)(?!\$|\[hidden\]|(?-i:[a-z]+)\b)([A-Za-z0-9+/_.=~-]{8,})"),
     re.compile(r"(://[^\s/:@]*:)([^\s/@]+)(?=@)"),
     # a token alone in the place of user and password: longer than names of users are
     re.compile(r"(://)([^\s/:@]{24,})(?=@)"),

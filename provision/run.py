@@ -63,9 +63,9 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> 
 
 
 def identity() -> dict[str, Any]:
-    """Who makes a run: the person's account, this machine, the process and the release."""
+    """Who makes a run: the person's account, also behind sudo, this machine, the process and the release."""
     try:
-        user = getpass.getuser()
+        user = os.environ.get("SUDO_USER") or getpass.getuser()
     except (OSError, KeyError):  # a container whose user no file names
         user = str(os.getuid())
     return {

@@ -214,11 +214,25 @@ def test_what_looks_like_a_secret_is_masked(said: str) -> None:
         "max_new_tokens=32",
         "token file: /home/ops/.token",
         "--api-key --port 8000",
+        "sudo asks for a password: --ask-become-pass",
+        "make one without a password: minisign -G",
+        "sudo asks no password: then nothing is to be done",
+        "basic credentials for the index",
+        "set firstlight_api_key: true, or firstlight_api_key=false",
         "git clone https://ops@code.example.net/x",
     ],
 )
 def test_what_is_no_secret_stays(said: str) -> None:
     assert redact(said) == said
+
+
+@pytest.mark.parametrize(
+    "line", ["a.", "-", "token ", "--token-", "://", "hf_", "-----BEGIN ", "password:\t", "key" + " " * 50], ids=repr
+)
+def test_a_line_made_to_keep_a_pattern_busy_is_read_in_one_go(line: str) -> None:
+    """Two million characters: a pattern that tried again from every place would not end within a day."""
+    text = line * (2_000_000 // len(line))
+    assert len(redact(text)) <= len(text)
 
 
 def test_secrets_are_masked_at_any_depth() -> None:
