@@ -151,6 +151,9 @@ def plan(
     what_if: Annotated[str | None, typer.Option("--what-if", help="A host that is not there: `key=value ...`.")] = None,
     facts: Annotated[list[Path] | None, typer.Option("--facts", help="Recorded facts of hosts.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Every rule's verdict on every candidate.")] = False,
+    why_not: Annotated[
+        str | None, typer.Option("--why-not", help="Every rule's word on one release instead: `vllm==0.33.0`.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Choose the matching set for each host, and say why; no host is changed."""
@@ -168,10 +171,10 @@ def plan(
     )
     if what_if is not None or facts:
         code = commands.plan_recorded(
-            request, what_if=what_if, files=tuple(facts or ()), as_json=as_json, explain=explain
+            request, what_if=what_if, files=tuple(facts or ()), as_json=as_json, explain=explain, why_not=why_not
         )
         raise typer.Exit(code)
-    raise typer.Exit(commands.plan(request, as_json=as_json, explain=explain))
+    raise typer.Exit(commands.plan(request, as_json=as_json, explain=explain, why_not=why_not))
 
 
 @app.command()

@@ -58,8 +58,11 @@ def probe(request: Request, *, as_json: bool) -> int:
     return code
 
 
-def plan(request: Request, *, as_json: bool, explain: bool) -> int:
-    """Probe and plan; print the Stack of each class, why, and what would change. No host is changed."""
+def plan(request: Request, *, as_json: bool, explain: bool, why_not: str | None = None) -> int:
+    """Probe and plan; print the Stack of each class, why, and what would change. No host is changed.
+
+    With `why_not` the answer to that question is printed instead.
+    """
     summary, code = perform(request, (("probe", rooms.probe), ("plan", rooms.plan)))
     run = request.logs / summary.run
     if not (run / "plan.json").exists():
@@ -74,11 +77,23 @@ def plan(request: Request, *, as_json: bool, explain: bool) -> int:
         for resolution in chosen.classes
         for name in resolution.hosts
     }
+    if why_not is not None:
+        models = {settings[name].model: settings[name] for name in facts}
+        shapes = {model: shape for one in models.values() for model, shape in shapes_of(one).items()}
+        return print_why_not(why_not, facts, settings, become, shapes, as_json=as_json)
     print_plan(chosen, facts, settings, become, as_json=as_json, explain=explain)
     return code
 
 
-def plan_recorded(request: Request, *, what_if: str | None, files: Sequence[Path], as_json: bool, explain: bool) -> int:
+def plan_recorded(
+    request: Request,
+    *,
+    what_if: str | None,
+    files: Sequence[Path],
+    as_json: bool,
+    explain: bool,
+    why_not: str | None = None,
+) -> int:
     """Plan hosts that are not there: from recorded facts, or from a description. Needs no network and no host."""
     from provision.resolve import plan as resolve  # noqa: PLC0415 - only for absent hosts
     from provision.resolve.recorded import read_facts  # noqa: PLC0415 - only for absent hosts
@@ -89,7 +104,10 @@ def plan_recorded(request: Request, *, what_if: str | None, files: Sequence[Path
     facts = {entry.host: entry for entry in (*described, *recorded)}
     wanted = described_settings(request.overrides)
     settings = dict.fromkeys(facts, wanted)
-    chosen = resolve(facts, settings, shapes=shapes_of(wanted))
+    shapes = shapes_of(wanted)
+    if why_not is not None:
+        return print_why_not(why_not, facts, settings, set(), shapes, as_json=as_json)
+    chosen = resolve(facts, settings, shapes=shapes)
     print_plan(chosen, facts, settings, set(), as_json=as_json, explain=explain)
     return Exit.NO_STACK if any(resolution.stack is None for resolution in chosen.classes) else Exit.OK
 
@@ -129,6 +147,23 @@ def _text(path: Path) -> str:
         raise UsageError(
             f"`{path}` cannot be read: {error}", hint="record facts with ./firstlight probe --json > FILE"
         ) from None
+
+
+def print_why_not(
+    asked: str,
+    facts: Mapping[str, HostFacts],
+    settings: Mapping[str, Settings],
+    become: set[str],
+    shapes: Mapping[str, Shape],
+    *,
+    as_json: bool,
+) -> int:
+    """Every rule's word on one release, and what would make it possible."""
+    from provision.resolve.whynot import render, why_not  # noqa: PLC0415 - only for this question
+
+    answers = why_not(asked, facts, settings, become=become, shapes=shapes)
+    say(json.dumps([answer.model_dump(mode="json") for answer in answers], indent=2) if as_json else render(answers))
+    return Exit.OK
 
 
 def print_plan(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal
 
 from provision.catalog import catalog
@@ -25,9 +26,7 @@ def stack_of(option: Option, view: View) -> Stack:
     headers = chosen.interpreter.origin == "host" and chosen.lacks_headers
     return Stack(
         vllm=_vllm(option),
-        torch=TorchBuild(
-            version=option.torch.version, variant=option.torch_variant, index=_torch_index(option, machine)
-        ),
+        torch=_torch(option, machine),
         driver=plan,
         fabric_manager=manager,
         subnet_manager=manager is not None and fabric.subnet_managed(view),
@@ -70,6 +69,12 @@ def _model(view: View) -> ModelPlan | None:
     )
 
 
+@cache
+def _torch(option: Option, machine: str) -> TorchBuild:
+    return TorchBuild(version=option.torch.version, variant=option.torch_variant, index=_torch_index(option, machine))
+
+
+@cache
 def _vllm(option: Option) -> VllmBuild | None:
     build = option.build
     if build is None:

@@ -11,7 +11,7 @@ from provision.catalog.rows import Generation, PlatformBackend, Spelling
 from provision.catalog.versions import between, numbers
 from provision.models.stack import AttentionPlan
 from provision.resolve.option import Option
-from provision.resolve.view import DecidingAttention, View
+from provision.resolve.view import DecidingAttention, Launch, View
 
 FLASH = "FLASH_ATTN"
 
@@ -30,19 +30,25 @@ class Chosen:
 def choose(option: Option, view: View) -> Chosen:
     """The back end for a candidate on a host. The candidate has a vLLM release."""
     assert option.release is not None
-    return _choose(option.release.version, view.deciding_attention)
+    return _chosen(option.release.version, view.launch)
 
 
-def flash_extensions(option: Option, view: View) -> tuple[tuple[str, tuple[str, ...]], ...]:
+@cache
+def _chosen(version: str, launch: Launch) -> Chosen:
+    return _choose(version, launch.attention)
+
+
+def flash_extensions(option: Option, launch: Launch) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """FlashAttention extensions, each with the compute capabilities that use it where a card is alone.
 
     Judged card by card: beside a card that cannot, another one keeps its demands, so that no card ever widens the choice.
     """
-    return _flash_extensions(option.release.version, view.deciding_attention) if option.release else ()
+    return _flash_extensions(option.release.version, launch) if option.release else ()
 
 
 @cache
-def _flash_extensions(version: str, host: DecidingAttention) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def _flash_extensions(version: str, launch: Launch) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    host = launch.attention
     found: dict[str, list[str]] = {}
     for name, capability in host.kinds:
         if capability:

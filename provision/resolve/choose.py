@@ -47,7 +47,8 @@ def _refusal(view: View, hosts: tuple[str, ...], host: Judged, results: list[Jud
         reasons=tuple(refusals),
         assumptions=_assumptions(host, *results[:1]),
         candidates=_candidates(results, view),
-        nearest=nearest(view) or Nearest(text="no change of policy, driver or disk alone opens a Stack for this host"),
+        nearest=nearest(view)
+        or Nearest(text="no one or two changes of settings, driver, memory or disk open a Stack for this host"),
     )
 
 

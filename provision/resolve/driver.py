@@ -13,7 +13,7 @@ from provision.models.stack import DriverPlan
 from provision.resolve import attention, torch_pair
 from provision.resolve.code import Coverage, coverage
 from provision.resolve.option import Option
-from provision.resolve.view import View
+from provision.resolve.view import Launch, View
 
 Action = Literal["keep", "install", "upgrade"]
 Module = Literal["open", "proprietary"]
@@ -45,9 +45,9 @@ def choose(option: Option, view: View) -> DriverPlan | None:
     """The driver of a candidate; None on a host without NVIDIA cards. Whether it is good enough is for the rules."""
     if view.platform != "cuda":
         return None
-    offer = catalog().driver_offer.version
-    if view.foreign_driver or not (view.driver_absent or view.policy.driver == "upgrade"):
+    if view.driver_stays:
         return _plan("keep", view.driver, view.module)
+    offer = catalog().driver_offer.version
     if view.driver_absent:
         return _plan("install", offer, module_for(view))
     if view.driver and numbers(offer) > numbers(view.driver) and too_old(option, view, view.driver):
@@ -62,17 +62,14 @@ def _plan(action: Action, version: str | None, module: Module | None) -> DriverP
 
 def too_old(option: Option, view: View, driver: str) -> Floor | None:
     """The first floor that a driver does not reach."""
-    return next((floor for floor in floors(option, view) if numbers(driver) < numbers(floor.driver)), None)
-
-
-def floors(option: Option, view: View) -> tuple[Floor, ...]:
-    """Every floor that a candidate sets on the driver of a class: CUDA major, PTX, cards."""
-    return _floors(option.variant, launched(option, view), view.capabilities)
+    return next((floor for floor in floors(option, view.launch) if numbers(driver) < numbers(floor.driver)), None)
 
 
 @cache
-def _floors(variant: str, parts: tuple[Part, ...], capabilities: tuple[str, ...]) -> tuple[Floor, ...]:
-    return (*_major_floors(variant), *_ptx_floors(parts), *_card_floors(capabilities))
+def floors(option: Option, launch: Launch) -> tuple[Floor, ...]:
+    """Every floor that a candidate sets on the driver of a class: CUDA major, PTX, cards."""
+    parts = _launched(option, launch)
+    return (*_major_floors(option.variant), *_ptx_floors(parts), *_card_floors(launch.capabilities))
 
 
 def _major_floors(variant: str) -> list[Floor]:
@@ -109,18 +106,17 @@ def _card_floors(capabilities: tuple[str, ...]) -> list[Floor]:
 
 def launched(option: Option, view: View) -> tuple[Part, ...]:
     """The GPU code that this Stack launches."""
-    return _launched(option, attention.flash_extensions(option, view), view.capabilities)
+    return _launched(option, view.launch)
 
 
 @cache
-def _launched(
-    option: Option, flash: tuple[tuple[str, tuple[str, ...]], ...], capabilities: tuple[str, ...]
-) -> tuple[Part, ...]:
+def _launched(option: Option, launch: Launch) -> tuple[Part, ...]:
     parts = []
+    capabilities = launch.capabilities
     row, build = option.release, option.build
     if row is not None and build is not None:
         parts.append(Part("vLLM's main extension", row.core, build.variant, row.source, capabilities))
-        for extension, using in flash:
+        for extension, using in attention.flash_extensions(option, launch):
             codes = {"fa2": row.fa2, "fa3": row.fa3}.get(extension, ())
             if codes:
                 name = f"vLLM's FlashAttention {extension[-1]} extension"

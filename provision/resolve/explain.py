@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from itertools import groupby
 
 from provision.models.facts import HostFacts
 from provision.models.settings import Settings
 from provision.models.stack import ModelPlan, Plan, Reason, Resolution, Stack
+from provision.resolve.argument import argument
 from provision.resolve.cards import GIB
 from provision.resolve.changes import changes
 
@@ -46,35 +46,7 @@ def _block(resolution: Resolution, facts: HostFacts, settings: Settings, *, expl
     if stack is not None:
         lines += ["", "  would change", *_pairs(changes(stack, facts, settings, root=root), indent=4)]
     if explain:
-        lines += ["", "  the argument", *trace(resolution)]
-    return lines
-
-
-def trace(resolution: Resolution) -> list[str]:
-    """Every verdict that the plan kept, candidate by candidate, with the facts and the source."""
-    order = {candidate.id: candidate.rank for candidate in resolution.candidates}
-    said: dict[str, list[Reason]] = {}
-    for reason in sorted(resolution.reasons, key=lambda reason: order.get(reason.candidate, 0)):
-        said.setdefault(reason.candidate, []).append(reason)
-    lines = []
-    for verdicts, same in groupby(said, key=lambda name: [line for reason in said[name] for line in _verdict(reason)]):
-        names = list(same)
-        lines += [
-            f"    {names[0] if len(names) == 1 else f'{names[0]} to {names[-1]}, {len(names)} candidates'}",
-            *verdicts,
-        ]
-    later = [candidate.id for candidate in resolution.candidates if candidate.accepted][1:]
-    if later:
-        lines.append(f"    also accepted, in this order: {', '.join(later)}")
-    return lines
-
-
-def _verdict(reason: Reason) -> list[str]:
-    lines = [f"      {reason.verdict:<7} {reason.rule}: {reason.text}"]
-    if reason.facts:
-        lines.append("              facts: " + ", ".join(f"{key} = {value}" for key, value in reason.facts.items()))
-    if reason.source:
-        lines.append(f"              source: {reason.source}")
+        lines += argument(resolution)
     return lines
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
-from provision.models.stack import FlashAttnPackage, FlashAttnPlan
+from provision.models.stack import FlashAttnPlan
 from provision.resolve import attention, flash_package
 from provision.resolve.option import Option
 from provision.resolve.view import View
 
 WANTED = ("package", "both")
+NONE = FlashAttnPlan(provider="none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +28,10 @@ def choose(option: Option, view: View) -> Chosen:
     """The flash-attn part of a candidate."""
     policy = view.policy.flash_attn
     if policy == "none":
-        return Chosen(FlashAttnPlan(provider="none"), "flash kernels are switched off")
+        return Chosen(NONE, "flash kernels are switched off")
     if view.platform == "cpu":
         refused = "the flash-attn package is for GPUs, and this host serves from its processor"
-        none = FlashAttnPlan(provider="none")
-        return Chosen(none, "no flash kernels on cpu", refused if policy in WANTED else None)
+        return Chosen(NONE, "no flash kernels on cpu", refused if policy in WANTED else None)
     bundled = _bundled(option, view)
     if policy == "bundled":
         return Chosen(bundled, "the kernels inside vLLM's wheel, by policy")
@@ -38,23 +39,30 @@ def choose(option: Option, view: View) -> Chosen:
     if found.package is None:
         refused = f"the flash-attn package was asked for: {found.why}"
         return Chosen(bundled, f"no package beside: {found.why}", refused if policy in WANTED else None, found.source)
-    decodes = "; vLLM decodes with its own kernels all the same" if bundled.provider == "bundled" else ""
-    return Chosen(_with(bundled, found.package, option), f"{found.why}{decodes}", source=found.source)
+    decodes = "; vLLM decodes with its own kernels all the same" if bundled is not NONE else ""
+    return Chosen(_with(option, found, bundled=bundled is not NONE), f"{found.why}{decodes}", source=found.source)
 
 
-def _with(bundled: FlashAttnPlan, package: FlashAttnPackage, option: Option) -> FlashAttnPlan:
+@cache
+def _with(option: Option, found: flash_package.Found, *, bundled: bool) -> FlashAttnPlan:
     """Without vLLM the package's kernels are the ones that serve."""
-    if option.release is not None:
-        return bundled.model_copy(update={"package": package})
-    return FlashAttnPlan(provider=package.source, version=package.version, source=package.file, package=package)
+    package = found.package
+    assert package is not None
+    if option.release is None:
+        return FlashAttnPlan(provider=package.source, version=package.version, source=package.file, package=package)
+    return (_of_vllm(option) if bundled else NONE).model_copy(update={"package": package})
 
 
 def _bundled(option: Option, view: View) -> FlashAttnPlan:
     if option.release is None or view.platform != "cuda":
-        return FlashAttnPlan(provider="none")
+        return NONE
     plan = attention.choose(option, view).plan
-    if plan is None or plan.backend != attention.FLASH:
-        return FlashAttnPlan(provider="none")
+    return _of_vllm(option) if plan is not None and plan.backend == attention.FLASH else NONE
+
+
+@cache
+def _of_vllm(option: Option) -> FlashAttnPlan:
+    assert option.release is not None
     return FlashAttnPlan(
         provider="bundled", version=option.release.flash_commit, source="vllm_flash_attn in the vLLM wheel"
     )

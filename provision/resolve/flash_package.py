@@ -18,7 +18,7 @@ URL = "https://github.com/Dao-AILab/flash-attention/releases/download/v{version}
 CONTROLLER = "controller"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Found:
     """`package` is None when there is none to be had; `why` then says what is missing."""
 
@@ -29,33 +29,42 @@ class Found:
 
 def find(option: Option, view: View) -> Found:
     """The package for a candidate: a published wheel with its exact key first, else a build where a builder is named."""
-    key = key_of(option, view)
-    row, missing = _published(key, option, view.policy.flash_version)
+    chosen = interpreter.choose(option, view).interpreter
+    cuda = cuda_of(option.torch_variant) is not None
+    known = view.used_capabilities if cuda else tuple(sorted({card.gfx for card in view.amd if card.gfx}))
+    policy = view.policy
+    python, machine = minor(chosen.version) if chosen else "", view.machine or "x86_64"
+    host = (python, machine, view.glibc, known)
+    return _find(option, host, policy.flash_version, policy.builder)
+
+
+@cache
+def _find(
+    option: Option, host: tuple[str, str, str | None, tuple[str, ...]], asked: str | None, builder: str | None
+) -> Found:
+    python, machine, glibc, capabilities = host
+    cuda = cuda_of(option.torch_variant)
+    key = FlashAttnKey(
+        cuda_major=numbers(cuda)[0] if cuda else None,
+        rocm=None if cuda else option.torch_variant.removeprefix("rocm"),
+        torch=minor(option.torch.version),
+        cxx11_abi=option.torch.cxx11_abi,
+        python=python,
+        machine=machine,
+        glibc=glibc or option.torch.glibc,
+        capabilities=capabilities,
+    )
+    row, missing = _published(key, option, asked)
     if row is not None:
         name = _name(row.version, key, option)
         package = FlashAttnPackage(
             version=row.version, source="wheel", file=name, key=key, url=URL.format(version=row.version, file=name)
         )
         return Found(package, f"flash-attn {row.version} has the exact wheel {name}", row.source)
-    if view.policy.builder is None:
-        return Found(None, f"{missing}; with `builder: {CONTROLLER}` it is built from source")
-    return _built(key, option, view, missing)
-
-
-def key_of(option: Option, view: View) -> FlashAttnKey:
-    """What a wheel must have been built for to load beside a candidate's torch on a class's cards."""
-    chosen = interpreter.choose(option, view).interpreter
-    cuda = cuda_of(option.torch_variant)
-    return FlashAttnKey(
-        cuda_major=numbers(cuda)[0] if cuda else None,
-        rocm=None if cuda else option.torch_variant.removeprefix("rocm"),
-        torch=minor(option.torch.version),
-        cxx11_abi=option.torch.cxx11_abi,
-        python=minor(chosen.version) if chosen else "",
-        machine=view.machine or "x86_64",
-        glibc=view.glibc or option.torch.glibc,
-        capabilities=view.used_capabilities if cuda else tuple(sorted({card.gfx for card in view.amd if card.gfx})),
-    )
+    built = _built(key, option, asked, builder, missing)
+    if builder is None and built.package is not None:
+        return Found(None, f"{missing}; with `builder: {CONTROLLER}` it is built from source", built.source)
+    return built
 
 
 def _published(key: FlashAttnKey, option: Option, version: str | None) -> tuple[FlashWheels | None, str]:
@@ -86,27 +95,23 @@ def _has(row: FlashWheels, key: FlashAttnKey) -> bool:
     )
 
 
-def _built(key: FlashAttnKey, option: Option, view: View, missing: str) -> Found:
+def _built(key: FlashAttnKey, option: Option, asked: str | None, builder: str | None, missing: str) -> Found:
     rows = sorted(catalog().flash_sources, key=lambda row: release(row.version), reverse=True)
-    asked = view.policy.flash_version
     row = next((row for row in rows if asked in {None, row.version}), None)
     if row is None:
         return Found(None, f"{missing}; the catalog holds no source of flash-attn {asked} to build from")
-    short = _unbuildable(row, key, view)
+    short = _unbuildable(row, key)
     if short:
         return Found(None, f"{missing}; flash-attn {row.version} cannot be built either: {short}", row.source)
-    builder = view.policy.builder
-    package = FlashAttnPackage(
-        version=row.version, source="forge", file=_name(row.version, key, option), key=key, builder=builder
-    )
+    name = _name(row.version, key, option)
+    package = FlashAttnPackage(version=row.version, source="forge", file=name, key=key, builder=builder)
     return Found(package, f"{missing}; {builder} builds flash-attn {row.version} for this key, once", row.source)
 
 
-def _unbuildable(row: FlashSource, key: FlashAttnKey, view: View) -> str | None:
-    cards: tuple[object, ...] = view.used if key.cuda_major is not None else view.amd
-    if not cards or not key.capabilities:
+def _unbuildable(row: FlashSource, key: FlashAttnKey) -> str | None:
+    if not key.capabilities:
         return "the architecture of the cards is not known"
-    if not within(f"{key.torch}.0", row.torch) or not within(f"{key.python}.0", row.python):
+    if not within(f"{key.torch}.0", row.torch) or not within(f"{key.python or 0}.0", row.python):
         return f"it is for torch {row.torch} and Python {row.python}"
     if key.machine not in row.machines:
         return f"it is for {' and '.join(row.machines)}"

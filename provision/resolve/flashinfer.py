@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 from provision.catalog import catalog
 from provision.catalog.versions import between, cuda_of, numbers
@@ -36,12 +37,13 @@ def choose(option: Option, view: View) -> Chosen | None:
         return Chosen(None, missing, missing, option.release.source) if wanted else None
     kit = compiler(option, view)
     if kit is not None:
-        plan = FlashInferPlan(version=version, kernels="compiled")
-        return Chosen(plan, f"nvcc {kit} of the host compiles FlashInfer {version}'s kernels at first use")
-    if not wanted:
-        plan = FlashInferPlan(version=version, kernels="off")
         return Chosen(
-            plan, f"no nvcc of the build's CUDA major is at hand for FlashInfer {version}: vLLM samples without it"
+            _plan(version, "compiled"), f"nvcc {kit} of the host compiles FlashInfer {version}'s kernels at first use"
+        )
+    if not wanted:
+        return Chosen(
+            _plan(version, "off"),
+            f"no nvcc of the build's CUDA major is at hand for FlashInfer {version}: vLLM samples without it",
         )
     return _prebuilt(version, option)
 
@@ -53,6 +55,11 @@ def compiler(option: Option, view: View) -> str | None:
         if numbers(kit)[0] == major and (view.around.gcc is None or view.around.gcc <= newest_gcc(kit)[0]):
             return kit
     return None
+
+
+@cache
+def _plan(version: str, kernels: Literal["compiled", "off"]) -> FlashInferPlan:
+    return FlashInferPlan(version=version, kernels=kernels)
 
 
 @cache

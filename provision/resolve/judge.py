@@ -42,6 +42,12 @@ def judge(option: Option, view: View) -> Judged:
     return Judged(option, True, tuple(said))
 
 
+def judge_whole(option: Option, view: View) -> Judged:
+    """What every rule says of a candidate, also after a refusal."""
+    said = tuple((rule.id, verdict) for rule in RULES for verdict in rule.judge(option, view))
+    return Judged(option, all(verdict.kind != "reject" for _, verdict in said), said)
+
+
 def judged(view: View) -> Iterator[Judged]:
     """Candidates in their order, judged, until enough are accepted."""
     accepted = 0

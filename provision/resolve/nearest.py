@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from provision import fit
 from provision.catalog import catalog
+from provision.catalog.rows import Release
 from provision.models.stack import Nearest, Reason
 from provision.resolve import flash, flash_package
 from provision.resolve.cards import Card, equal_cards
-from provision.resolve.judge import Judged, judge_host, judged
+from provision.resolve.judge import Judged, judge, judge_host, judged
+from provision.resolve.option import options
 from provision.resolve.policy import Policy
 from provision.resolve.view import View, most_disk
 
 
-def nearest(view: View) -> Nearest | None:
-    """The first change, cheapest for a person first, with which some candidate is accepted; None when no single one helps."""
-    for text, policy, changed in _changes(view):
-        found = _first(changed)
-        if found is not None and found.option is not None:
+def nearest(view: View, *, kept: Collection[str] = ()) -> Nearest | None:
+    """The first change, cheapest for a person first, with which some candidate is accepted: a single one, else two together.
+
+    Settings named in `kept` are not changed. None when no two changes help.
+    """
+    single = [change for change in _changes(view) if not change[1].keys() & set(kept)]
+    for text, policy, changed in single:
+        if found := _first(changed):
             return Nearest(text=f"{text} this host could run {_named(found)}", policy=policy)
+    for text, policy, changed in single:
+        for other, more, both in _changes(changed):
+            if not more.keys() & {*kept, *policy} and (found := _first(both)):
+                return Nearest(text=f"{text} and {other} this host could run {_named(found)}", policy=policy | more)
     return None
 
 
@@ -35,17 +44,25 @@ def upgrade_brings(view: View, best: Judged) -> Reason | None:
         or best.option.release is None
     ):
         return None
-    found = _first(replace(view, policy=replace(view.policy, driver="upgrade")))
-    if (
-        found is None
-        or found.option is None
-        or found.option.release is None
-        or found.option.release is best.option.release
-    ):
+    found = _newer(replace(view, policy=replace(view.policy, driver="upgrade")), best.option.release)
+    if found is None:
         return None
     text = f"the driver stays at {view.driver}; with `driver: upgrade` this host could run {_named(found)}"
     facts = {"driver": view.driver, "offer": catalog().driver_offer.version}
     return Reason(rule="driver-policy", verdict="accept", candidate=best.option.id, facts=facts, text=text)
+
+
+def _newer(view: View, known: Release) -> Judged | None:
+    """The best candidate of a newer release than a known one; candidates come newest first."""
+    if not judge_host(view).accepted:
+        return None
+    for option in options(view):
+        if option.release is known:
+            return None
+        result = judge(option, view)
+        if result.accepted:
+            return result
+    return None
 
 
 def _first(view: View) -> Judged | None:

@@ -47,13 +47,13 @@ def options(view: View) -> Iterator[Option]:
         return
     for row in _releases():
         if view.policy.wants_release(row.version):
-            for build in _builds(row.version):
+            for build in _builds(row.version, view.platform):
                 yield from _with_torch(view, row, build)
 
 
 def _with_torch(view: View, row: Release, build: Build) -> Iterator[Option]:
     torch = _torches().get(row.torch)
-    if torch is None or _platform(build.variant) != view.platform:
+    if torch is None:
         return
     for variant in torch_pair.variants(view, torch, build.variant):
         yield _option(row, build, torch, variant)
@@ -91,8 +91,8 @@ def _torches() -> dict[str, Torch]:
 
 
 @cache
-def _builds(version: str) -> tuple[Build, ...]:
-    """The builds of one release: the default wheel, the vendor's others, then the community's."""
+def _builds(version: str, platform: str) -> tuple[Build, ...]:
+    """The builds of one release for a platform: the default wheel, the vendor's others, then the community's."""
     row = next(row for row in catalog().releases if row.version == version)
     default = Build(
         version=version,
@@ -104,7 +104,8 @@ def _builds(version: str) -> tuple[Build, ...]:
         source=row.source,
     )
     others = [build for build in catalog().builds if build.version == version]
-    return (default, *sorted(others, key=lambda build: (build.provider != "official", build.variant)))
+    ordered = (default, *sorted(others, key=lambda build: (build.provider != "official", build.variant)))
+    return tuple(build for build in ordered if _platform(build.variant) == platform)
 
 
 def _platform(variant: str) -> str:

@@ -27,12 +27,24 @@ def plan(
     `shapes` has the models that are to fit, by the name that the settings call them.
     Raises UsageError when settings of a host contradict each other.
     """
-    classes: dict[View, list[str]] = {}
+    found = classes(facts, settings, become=become, shapes=shapes)
+    return Plan(classes=tuple(choose(view, tuple(hosts)) for view, hosts in found.items()))
+
+
+def classes(
+    facts: Mapping[str, HostFacts],
+    settings: Mapping[str, Settings],
+    *,
+    become: Collection[str] = (),
+    shapes: Mapping[str, Shape] = MappingProxyType({}),
+) -> dict[View, list[str]]:
+    """The names of hosts by what rules see of them, in the order given. Raises UsageError as `plan` does."""
+    found: dict[View, list[str]] = {}
     for name, seen in facts.items():
         try:
             shape = shapes.get(settings[name].model)
             view = view_of(seen, settings[name], escalates=name in become, shape=shape)
         except UsageError as error:
             raise UsageError(f"host `{name}`: {error.text}", hint=error.hint) from None
-        classes.setdefault(view, []).append(name)
-    return Plan(classes=tuple(choose(view, tuple(hosts)) for view, hosts in classes.items()))
+        found.setdefault(view, []).append(name)
+    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -65,6 +65,19 @@ class Load:
     @property
     def gib(self) -> float:
         return self.shape.weights.total / GIB
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Launch:
+    """What of a view decides which GPU code runs. One object for equal ones, so that it is cheap to look things up by."""
+
+    attention: DecidingAttention
+    capabilities: tuple[str, ...]
+
+
+@cache
+def _launch(attention: DecidingAttention, capabilities: tuple[str, ...]) -> Launch:
+    return Launch(attention, capabilities)
 
 
 @dataclass(frozen=True)
@@ -142,6 +155,11 @@ class View:
         return "WSL" if self.wsl else None
 
     @cached_property
+    def driver_stays(self) -> bool:
+        """Whether no candidate can have another driver than the one that is there."""
+        return self.foreign_driver is not None or not (self.driver_absent or self.policy.driver == "upgrade")
+
+    @cached_property
     def kinds(self) -> tuple[tuple[str, str | None], ...]:
         """Name and compute capability of every kind of card that is judged."""
         return tuple(dict.fromkeys((card.name, card.compute_capability) for card in self.cards))
@@ -152,6 +170,10 @@ class View:
         return DecidingAttention(
             self.platform, self.kinds, self.used_capabilities, policy.attention, policy.dtype, policy.flash_attn
         )
+
+    @cached_property
+    def launch(self) -> Launch:
+        return _launch(self.deciding_attention, self.capabilities)
 
     @cached_property
     def capabilities(self) -> tuple[str, ...]:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 from provision.resolve.option import Option
 from provision.resolve.view import View
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """`assume`: a fact is unknown, the candidate is kept and the assumption named."""
 
     kind: Literal["accept", "reject", "warn", "assume"]
     text: str
-    facts: dict[str, Any] = field(default_factory=dict)
-    source: str | None = None
+    facts: dict[str, Any]
+    source: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,4 +55,4 @@ def warn(text: str, *, source: str | None = None, **facts: Any) -> Verdict:
 
 
 def assume(text: str) -> Verdict:
-    return Verdict("assume", text)
+    return Verdict("assume", text, {}, None)
