@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from provision import logs
+from provision import forge_cli, logs
 from provision.logs import LOGS
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ app = typer.Typer(
 )
 
 app.add_typer(logs.app, name="logs")
-
+app.add_typer(forge_cli.app, name="forge")
 catalog_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(catalog_app, name="catalog", help="What is known of builds: check the tables, add new releases to them.")
 bundle_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)

@@ -20,11 +20,12 @@ from provision.artifacts.download import Arrived, Progress
 from provision.artifacts.hostuv import LOCK, locked_hashes
 from provision.artifacts.lock import Locked
 from provision.artifacts.ownwheels import OwnSource, build, own_sources
+from provision.artifacts.package import Packager, without_package
 from provision.artifacts.user_index import ClientSettings
 from provision.artifacts.wheelhouse import Store
-from provision.errors import StageError
+from provision.errors import FirstlightError, StageError
 from provision.models.base import Record
-from provision.models.stack import Candidate, Reason, Stack
+from provision.models.stack import Candidate, FlashAttnPackage, Reason, Stack
 from provision.run import utc_now
 
 FORMAT = 1
@@ -37,6 +38,8 @@ class LockedStack(Record):
     wheels: tuple[dict[str, Any], ...]
     unpacked_bytes: int
     notes: tuple[str, ...] = ()
+    without_package: bool = False
+    """Whether the package that the Stack names is left out; a note says why."""
 
     def files(self) -> list[Locked]:
         return [Locked(**row) for row in self.wheels]
@@ -57,6 +60,9 @@ class Job:
     store: Store
     progress: Progress | None
     refresh: bool
+    packager: Packager
+    package_required: bool
+    """Whether a Stack without its package is refused; else it is locked without."""
     arrived: Arrived | None = None
 
 
@@ -80,6 +86,14 @@ class _Try:
     own: list[OwnSource]
     key: str
 
+    @property
+    def package(self) -> FlashAttnPackage | None:
+        return self.stack.flash_attn.package
+
+    def locked_stack(self, locked: LockedStack) -> Stack:
+        """What is really locked."""
+        return without_package(self.stack) if locked.without_package else self.stack
+
 
 def choose(candidates: list[tuple[Candidate, Stack]], job: Job) -> Chosen:
     """The first candidate that can be locked, every wheel of it verified and here.
@@ -90,9 +104,9 @@ def choose(candidates: list[tuple[Candidate, Stack]], job: Job) -> Chosen:
     refused: list[Reason] = []
     for attempt in [] if job.refresh and not job.settings.bundled else tries:
         known = _recall(attempt.key, job.store)
-        if known.locked:
+        if known.locked and not _package_lost(attempt, known.locked, job.store):
             paths = _ensure(attempt, known.locked.files(), job)
-            return Chosen(attempt.stack, tuple(refused), known.locked, paths, from_cache=True)
+            return Chosen(attempt.locked_stack(known.locked), tuple(refused), known.locked, paths, from_cache=True)
         if known.refused:
             refused.append(known.refused.model_copy(update={"candidate": attempt.candidate.id}))
         elif not job.settings.bundled:
@@ -124,6 +138,7 @@ def _prepare(candidate: Candidate, stack: Stack, job: Job) -> _Try:
         "kernels": [item.model_dump() for item in stack.flashinfer.packages] if stack.flashinfer else [],
         "python": stack.interpreter.version,
         "supervisor": stack.supervisor == "supervisor",
+        "package": package.model_dump(mode="json") if (package := stack.flash_attn.package) else None,
     }
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
     return _Try(candidate, stack, own, key)
@@ -142,25 +157,55 @@ def _solve(tries: list[_Try], job: Job) -> Chosen:
             wheel.result()
     refused: list[tuple[str, Reason]] = []
     for attempt in tries:
+        extra = job.packager.requires(attempt.package) if attempt.package else ()
         try:
-            wheels = lock_stack(attempt.stack, attempt.own, sources, job.store)
+            wheels = lock_stack(attempt.stack, attempt.own, sources, job.store, extra)
         except StageError as error:
-            facts = {"at": utc_now(), "python": attempt.stack.python, "platform": attempt.stack.platform}
-            reason = Reason(rule="lock", verdict="reject", candidate=attempt.candidate.id, facts=facts, text=error.text)
-            refused.append((attempt.key, reason))
+            refused.append((attempt.key, _refusal(attempt, error)))
             continue
         fetch_wheels(wheels, job.settings, sources.indexes, job.store, progress=job.progress, arrived=job.arrived)
+        notes = sources.notes
+        if attempt.package:
+            try:
+                wheels.append(job.packager.provide(attempt.stack, attempt.package, wheels, sources, job.progress))
+            except FirstlightError as error:
+                if job.package_required:
+                    refused.append((attempt.key, _refusal(attempt, error)))
+                    continue
+                notes = (*notes, _left_out(attempt.package, error))
         paths = tuple(job.store.folder(wheel.sha256) / wheel.name for wheel in wheels)
-        rows = tuple(asdict(wheel) for wheel in wheels)
-        locked = LockedStack(wheels=rows, unpacked_bytes=unpacked_size(paths), notes=sources.notes)
+        locked = LockedStack(
+            wheels=tuple(asdict(wheel) for wheel in wheels),
+            unpacked_bytes=unpacked_size(paths),
+            notes=notes,
+            without_package=notes != sources.notes,
+        )
         for key, reason in refused:
             job.store.remember("locks", key, Remembered(refused=reason).model_dump(mode="json"))
         job.store.remember("locks", attempt.key, Remembered(locked=locked).model_dump(mode="json"))
-        return Chosen(attempt.stack, tuple(reason for _, reason in refused), locked, paths, from_cache=False)
+        stack = attempt.locked_stack(locked)
+        return Chosen(stack, tuple(reason for _, reason in refused), locked, paths, from_cache=False)
     raise StageError(
         "no candidate could be locked:\n" + "\n".join(f"  {reason.candidate}: {reason.text}" for _, reason in refused),
         hint="let this machine reach one of the places named, or add one that has the builds to your pip or uv index settings",
     )
+
+
+def _refusal(attempt: _Try, error: FirstlightError) -> Reason:
+    facts = {"at": utc_now(), "python": attempt.stack.python, "platform": attempt.stack.platform}
+    return Reason(rule="lock", verdict="reject", candidate=attempt.candidate.id, facts=facts, text=error.text)
+
+
+def _left_out(package: FlashAttnPackage, error: FirstlightError) -> str:
+    return f"flash-attn {package.version} was left out: {error.text}; --refresh tries again"
+
+
+def _package_lost(attempt: _Try, locked: LockedStack, store: Store) -> bool:
+    """Whether the package's wheel was pruned or damaged since: then it is provided anew, and may be another one."""
+    if attempt.package is None or locked.without_package:
+        return False
+    wheel = locked.files()[-1]
+    return store.find(wheel.sha256, wheel.name) is None
 
 
 def _ensure(attempt: _Try, wheels: list[Locked], job: Job) -> tuple[Path, ...]:

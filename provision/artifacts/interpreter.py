@@ -21,7 +21,6 @@ from provision.artifacts.solve import refusal, uv_program
 from provision.artifacts.user_index import ClientSettings, redact, uv_variables
 from provision.artifacts.wheelhouse import Store
 from provision.errors import StageError
-from provision.models.stack import Stack
 from provision.models.staged import StagedFile
 
 TIMEOUT_S = 900.0
@@ -31,13 +30,12 @@ _WRITTEN_OVER = ("lib/python*/_sysconfigdata*.py", "lib/pkgconfig/*.pc", "lib/py
 
 
 def stage_interpreter(
-    stack: Stack, settings: ClientSettings, store: Store, *, refresh: bool = False
+    target: Target, settings: ClientSettings, store: Store, *, refresh: bool = False
 ) -> tuple[str, StagedFile]:
     """The full version, and the archive: one folder at its top, named like the build (`cpython-3.12.11-linux-x86_64-gnu`).
 
     Raises StageError when the build cannot be fetched, or has the wrong hash.
     """
-    target = Target.of(stack.platform, stack.interpreter.version)
     wanted = f"cpython-{target.python}-linux-{target.machine}-gnu"
     parts = [wanted, locked_hashes(LOCK, "uv")[0], settings.digest()]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

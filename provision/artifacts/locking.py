@@ -61,8 +61,10 @@ def find_sources(settings: ClientSettings) -> Sources:
     )
 
 
-def lock_stack(stack: Stack, own: Iterable[OwnSource], sources: Sources, store: Store) -> list[Locked]:
-    """Every wheel of the Stack's environment; our own are built and stored already.
+def lock_stack(
+    stack: Stack, own: Iterable[OwnSource], sources: Sources, store: Store, extra: Iterable[str] = ()
+) -> list[Locked]:
+    """Every wheel of the Stack's environment; our own are built and stored already. `extra` are further requirements.
 
     Raises StageError when a build is nowhere to be had, when uv refuses, or when no wheel fits.
     """
@@ -71,8 +73,8 @@ def lock_stack(stack: Stack, own: Iterable[OwnSource], sources: Sources, store: 
     companions = _place_companions(stack, found["torch"].place if "torch" in found else None, sources, target)
     with ThreadPoolExecutor() as pool:
         built = list(pool.map(lambda source: build(source, store), own))
-    extra = [f"{wheel.distribution} @ {(store.folder(wheel.sha256) / wheel.name).as_uri()}" for wheel in built]
-    request = make_request(stack, target, found, companions, extra)
+    ours = [f"{wheel.distribution} @ {(store.folder(wheel.sha256) / wheel.name).as_uri()}" for wheel in built]
+    request = make_request(stack, target, found, companions, [*ours, *extra])
     pylock = solve(request, sources.variables)
     return [*choose_wheels(pylock, target, own=[wheel.distribution for wheel in built]), *built]
 

@@ -45,6 +45,9 @@ class Request:
     pins: tuple[tuple[str, str], ...] = ()
     """(distribution, index address) pairs."""
     excluded: tuple[str, ...] = ()
+    constraints: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    """Distributions wanted as their source, whose own requirements nobody reads: that would mean to run it."""
 
 
 def target_of(stack: Stack) -> Target:

@@ -11,6 +11,8 @@ from provision.artifacts.candidates import Job, choose
 from provision.artifacts.download import Arrived, Progress
 from provision.artifacts.hostuv import stage_uv
 from provision.artifacts.lock import lock_digest, lock_text
+from provision.artifacts.package import Nobody, Packager
+from provision.artifacts.platforms import Target
 from provision.artifacts.user_index import ClientSettings, read_settings
 from provision.artifacts.wheelhouse import Store
 from provision.errors import StageError
@@ -34,6 +36,7 @@ def stage(
     *,
     store: Store,
     client: ClientSettings | None = None,
+    packager: Packager | None = None,
     run: Run | None = None,
     progress: Progress | None = None,
     dpkg_status: str | None = None,
@@ -43,15 +46,23 @@ def stage(
 ) -> Staged:
     """Lock the best candidate that can be locked and bring every file of it to this machine.
 
-    `client` says where from, when not the user's own settings do. `deb_packages` are OS packages that the host lacks and cannot fetch itself; with them goes `dpkg_status`, the text of the host's
+    `packager` provides the separately installed package of a Stack that names one. `client` says where from, when not the user's own
+    settings do. `deb_packages` are OS packages that the host lacks and cannot fetch itself; with them goes `dpkg_status`, the text of the host's
     /var/lib/dpkg/status. `refresh` solves again what was solved before. `progress` is told (what, bytes done, bytes in all).
     `arrived` is told of each wheel as soon as it is here while others are still fetched, and the bytes of all of them, 0 while unknown.
     Raises StageError when no candidate can be locked, or a file cannot be had.
     """
     client = client or read_settings()
-    chosen = choose(
-        _accepted(resolution), Job(client, store, progress, refresh=refresh, arrived=as_wheels(arrived, store))
+    job = Job(
+        client,
+        store,
+        progress,
+        refresh=refresh,
+        packager=packager or Nobody(),
+        package_required=settings.flash_attn != "auto",
+        arrived=as_wheels(arrived, store),
     )
+    chosen = choose(_accepted(resolution), job)
     wheels = chosen.locked.files()
     files = [store.staged(path, "wheel") for path in chosen.paths]
     interpreter, archive = _interpreter(chosen.stack, client, store, refresh=refresh)
@@ -141,7 +152,8 @@ def _interpreter(
         return stack.interpreter, []
     from provision.artifacts.interpreter import stage_interpreter  # noqa: PLC0415 (most hosts have a Python that fits)
 
-    version, file = stage_interpreter(stack, client, store, refresh=refresh)
+    target = Target.of(stack.platform, stack.interpreter.version)
+    version, file = stage_interpreter(target, client, store, refresh=refresh)
     return Interpreter(version=version, origin="managed"), [file]
 
 

@@ -58,6 +58,8 @@ def solve(request: Request, variables: Mapping[str, str]) -> str:
         (folder / "pyproject.toml").write_text(_project(request), encoding="utf-8")
         excludes = folder / "excludes.txt"
         excludes.write_text("".join(f"{name}\n" for name in request.excluded), encoding="utf-8")
+        constraints = folder / "constraints.txt"
+        constraints.write_text("".join(f"{text}\n" for text in request.constraints), encoding="utf-8")
         output = folder / "pylock.toml"
         command = [
             "pip",
@@ -71,7 +73,16 @@ def solve(request: Request, variables: Mapping[str, str]) -> str:
         ]
         command += ["--python", sys.executable, "--python-version", request.target.python]
         command += ["--python-platform", request.target.uv_platform]
-        command += ["--excludes", str(excludes), "--output-file", str(output), str(folder / "pyproject.toml")]
+        command += [option for name in request.sources for option in ("--no-binary", name)]
+        command += [
+            "--excludes",
+            str(excludes),
+            "--constraints",
+            str(constraints),
+            "--output-file",
+            str(output),
+            str(folder / "pyproject.toml"),
+        ]
         _uv(command, folder, variables)
         return output.read_text(encoding="utf-8")
 
@@ -101,6 +112,8 @@ def _project(request: Request) -> str:
         lines += [f'{name} = {{ index = "pinned-{urls.index(url)}" }}' for name, url in request.pins]
     for number, url in enumerate(urls):
         lines += ["[[tool.uv.index]]", f'name = "pinned-{number}"', f"url = {json.dumps(url)}", "explicit = true"]
+    for name in request.sources:
+        lines += ["[[tool.uv.dependency-metadata]]", f"name = {json.dumps(name)}", "requires-dist = []"]
     return "\n".join(lines) + "\n"
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from provision.models.base import Record
 from provision.models.stack import Interpreter, Reason, Stack
 
-FileKind = Literal["wheel", "interpreter", "tool", "deb", "model"]
+FileKind = Literal["wheel", "interpreter", "tool", "deb", "model", "source"]
 
 
 class StagedFile(Record):

@@ -48,6 +48,7 @@ def _described(request: Request, what_if: str, store: NotingStore) -> list[Stage
     from provision.artifacts import stage  # noqa: PLC0415 - only bundles pay for it
     from provision.artifacts.bundle import sealed  # noqa: PLC0415 - only bundles pay for it
     from provision.artifacts.user_index import read_settings  # noqa: PLC0415 - only bundles pay for it
+    from provision.pipeline.forging import make_forge  # noqa: PLC0415 - only bundles pay for it
     from provision.resolve import parse_what_if, plan  # noqa: PLC0415 - only for absent hosts
 
     facts = parse_what_if(what_if)
@@ -57,8 +58,19 @@ def _described(request: Request, what_if: str, store: NotingStore) -> list[Stage
         raise NoStackError(
             f"no Stack fits: {resolution.reasons[0].text}", hint=resolution.nearest.text if resolution.nearest else None
         )
-    client = sealed(read_settings())
-    return [stage(resolution, settings, facts, store=store, client=client, refresh=request.refresh, progress=_told)]
+    client, forge = sealed(read_settings()), make_forge(store, request.inventory)
+    return [
+        stage(
+            resolution,
+            settings,
+            facts,
+            store=store,
+            client=client,
+            packager=forge,
+            refresh=request.refresh,
+            progress=_told,
+        )
+    ]
 
 
 def _walked(request: Request, store: NotingStore) -> tuple[list[Staged], str] | int:

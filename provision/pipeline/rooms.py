@@ -125,6 +125,7 @@ def stage(walk: Walk) -> None:
 
 def _stage_group(walk: Walk, resolution: Resolution, members: Sequence[Host], *, silent: bool) -> None:
     from provision.artifacts import stage as lock_and_fetch  # noqa: PLC0415 - only commands that stage pay for it
+    from provision.pipeline.forging import forge_of  # noqa: PLC0415 - only commands that stage pay for it
 
     started = time.monotonic()
     first = members[0]
@@ -143,6 +144,7 @@ def _stage_group(walk: Walk, resolution: Resolution, members: Sequence[Host], *,
             walk.facts[first.name],
             store=walk.wheelhouse(),
             client=walk.client,
+            packager=forge_of(walk),
             run=walk.run,
             progress=told,
             refresh=walk.refresh,

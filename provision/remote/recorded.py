@@ -55,9 +55,9 @@ class RecordedSession:
             raise
         self._record("write", host=self.host, **said, changed=True)
 
-    def read(self, path: str, *, root: bool = False) -> bytes:
+    def read(self, path: str, *, root: bool = False, timeout_s: float = 60.0) -> bytes:
         """See Session.read."""
-        return self._session.read(path, root=root)
+        return self._session.read(path, root=root, timeout_s=timeout_s)
 
     def open_channel(self, command: str, *, root: bool = False) -> Channel:
         """See Session.open_channel."""

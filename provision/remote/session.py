@@ -60,7 +60,7 @@ class Session(Protocol):
         Raises RemoteCommandError when the host refuses, TransportError.
         """
 
-    def read(self, path: str, *, root: bool = False) -> bytes:
+    def read(self, path: str, *, root: bool = False, timeout_s: float = 60.0) -> bytes:
         """The content of a file.
 
         Raises FileNotFoundError, RemoteCommandError when it cannot be read, TransportError.

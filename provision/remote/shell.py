@@ -82,10 +82,10 @@ class ShellSession(ABC):
         if done.rc != 0:
             raise self._refused(f"{path} cannot be written", done)
 
-    def read(self, path: str, *, root: bool = False) -> bytes:
+    def read(self, path: str, *, root: bool = False, timeout_s: float = 60.0) -> bytes:
         """See Session.read."""
         name = shlex.quote(path)
-        done = self.run_bytes(f"[ -e {name} ] || exit {_ABSENT}; exec cat -- {name}", root=root)
+        done = self.run_bytes(f"[ -e {name} ] || exit {_ABSENT}; exec cat -- {name}", root=root, timeout_s=timeout_s)
         if done.rc == _ABSENT:
             raise FileNotFoundError(path)
         if done.rc != 0:

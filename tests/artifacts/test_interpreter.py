@@ -13,6 +13,7 @@ import pytest
 
 from provision.artifacts import stage
 from provision.artifacts.interpreter import pack, stage_interpreter
+from provision.artifacts.platforms import Target
 from provision.artifacts.user_index import read_settings
 from provision.artifacts.wheelhouse import Store
 from provision.errors import StageError
@@ -28,6 +29,8 @@ STACK = make_stack(None, None).model_copy(
         "platform": "x86_64-manylinux_2_28",
     }
 )
+
+TARGET = Target.of(STACK.platform, "3.12")
 
 
 def standalone_build() -> bytes:
@@ -71,7 +74,7 @@ def mirror(site: Site, bare_client: Path, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_build_for_the_host_is_fetched_and_packed(mirror: Site, store: Store) -> None:
-    version, file = stage_interpreter(STACK, read_settings(), store)
+    version, file = stage_interpreter(TARGET, read_settings(), store)
     assert (version, file.name, file.kind) == ("3.12.99", "cpython-3.12.99-linux-x86_64-gnu.tar.gz", "interpreter")
     with tarfile.open(file.path) as tar:
         assert {entry.name.split("/")[0] for entry in tar} == {"cpython-3.12.99-linux-x86_64-gnu"}
@@ -82,12 +85,12 @@ def test_the_build_for_the_host_is_fetched_and_packed(mirror: Site, store: Store
         assert data
         assert tempfile.gettempdir() not in data.read().decode()
     mirror.close()
-    assert stage_interpreter(STACK, read_settings(), store) == (version, file)
+    assert stage_interpreter(TARGET, read_settings(), store) == (version, file)
 
 
 def test_the_archive_is_the_same_each_time(mirror: Site, tmp_path: Path) -> None:
     files = [
-        stage_interpreter(STACK, read_settings(), Store(tmp_path / name, limit_bytes=1))[1] for name in ("one", "two")
+        stage_interpreter(TARGET, read_settings(), Store(tmp_path / name, limit_bytes=1))[1] for name in ("one", "two")
     ]
     assert mirror.requests["/cpython-3.12.99.tar.gz"] == 2
     assert files[0].sha256 == files[1].sha256
@@ -99,7 +102,7 @@ def test_a_build_with_the_wrong_hash_is_refused(
     assert bare_client.parent.is_dir()
     offer(site, tmp_path, monkeypatch, sha256="0" * 64)
     with pytest.raises(StageError, match=r"(?i)hash mismatch") as caught:
-        stage_interpreter(STACK, read_settings(), store)
+        stage_interpreter(TARGET, read_settings(), store)
     assert not list(store.root.rglob("*.tar.gz"))
     assert "UV_PYTHON_INSTALL_MIRROR" in (caught.value.hint or "")
 
@@ -107,7 +110,7 @@ def test_a_build_with_the_wrong_hash_is_refused(
 def test_a_mirror_that_has_no_such_file_is_named(mirror: Site, store: Store) -> None:
     del mirror.content["/cpython-3.12.99.tar.gz"]
     with pytest.raises(StageError, match=r"`cpython-3\.12-linux-x86_64-gnu` could not be fetched from file://.*404"):
-        stage_interpreter(STACK, read_settings(), store)
+        stage_interpreter(TARGET, read_settings(), store)
 
 
 def test_packing_drops_times_owners_and_byte_code(tmp_path: Path) -> None:

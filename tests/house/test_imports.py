@@ -18,14 +18,15 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"remote"}),
     frozenset({"hold", "sources", "diagnosis"}),
     frozenset({"inventory", "probe", "resolve", "artifacts", "install", "verification", "serve", "report"}),
-    frozenset({"desired", "drivers", "upstream"}),
+    frozenset({"desired", "drivers", "forge", "upstream"}),
     frozenset({"pipeline", "logs"}),
+    frozenset({"forge_cli"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )
 """A part of `provision` imports from floors below its own only: two rooms never know of each other."""
 
-ON_HOST = ("provision/serve/onhost", "provision/serve/plugin")
+ON_HOST = ("provision/forge/onbuilder", "provision/serve/onhost", "provision/serve/plugin")
 """Shipped to the host and run there: nothing of the controller exists at that place."""
 
 HOST_LIBRARIES = frozenset({"torch", "transformers", "vllm", "safetensors", "tokenizers", "numpy"})

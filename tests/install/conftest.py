@@ -131,6 +131,7 @@ def make_site(folder: Path) -> Site:
                     "version": f"{sys.version_info.major}.{sys.version_info.minor}",
                 },
                 "uv": "uv",
+                "last": [],
             },
             "firstlight_system_packages": [],
             "firstlight_debs": [],

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.install.conftest import Site
+from tests.install.wheels import build_wheel
 
 ROLES = Path(__file__).parents[2] / "playbooks" / "roles"
 
@@ -49,6 +50,7 @@ def build(site: Site, **changes: str) -> subprocess.CompletedProcess[str]:
         "digest": environment["digest"],
         "stack": "{}",
         "uv": "uv",
+        "last": "",
         "python": environment["interpreter"]["path"],
         "archive": "",
         "python_version": environment["interpreter"]["version"],
@@ -110,6 +112,29 @@ def test_byte_code_is_kept_beside_the_sources(site: Site) -> None:
 def test_what_cannot_be_imported_ahead_is_left_out() -> None:
     done = run_python("environment/files/warm.py")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_what_goes_in_last_brings_nothing_with_it(site: Site) -> None:
+    """A package that wants another alpha leaves the one of the lock alone."""
+    wheels = site.wheels[0].parent
+    site.use_wheels([*site.wheels, build_wheel(wheels, "gamma", "3.0", requires="alpha==9.9")])
+    site.send()
+    build_wheel(site.incoming, "alpha", "9.9")
+    done = build(site, last="gamma")
+    assert done.returncode == 0, done.stderr
+    installed = {path.name for path in site.environment.glob("lib/python*/site-packages/*.dist-info")}
+    assert {"alpha-1.0.dist-info", "gamma-3.0.dist-info"} <= installed
+    assert (site.environment / ".complete").exists()
+
+
+def test_what_goes_in_last_is_named_when_it_is_missing(site: Site) -> None:
+    site.use_wheels([*site.wheels, build_wheel(site.wheels[0].parent, "gamma", "3.0")])
+    site.send()
+    next(site.incoming.glob("gamma-*.whl")).unlink()
+    done = build(site, last="gamma")
+    assert done.returncode == 1
+    assert "firstlight-error: uv could not install gamma into environment" in done.stderr
+    assert not (site.environment / ".complete").exists()
 
 
 def test_an_interpreter_of_another_version_is_refused(site: Site) -> None:

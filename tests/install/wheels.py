@@ -9,13 +9,20 @@ from pathlib import Path
 
 
 def build_wheel(
-    folder: Path, name: str, version: str, files: dict[str, str] | None = None, entry_points: str = ""
+    folder: Path,
+    name: str,
+    version: str,
+    files: dict[str, str] | None = None,
+    entry_points: str = "",
+    *,
+    requires: str = "",
 ) -> Path:
     """A pure wheel with the given files; returns its path."""
     info = f"{name}-{version}.dist-info"
     content = {
         **(files or {f"{name}/__init__.py": f"VERSION = {version!r}\n"}),
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        + (f"Requires-Dist: {requires}\n" if requires else ""),
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
     if entry_points:

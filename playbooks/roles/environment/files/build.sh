@@ -78,6 +78,16 @@ run_uv() {
     env -u PYTHONPATH -u PYTHONHOME -u VIRTUAL_ENV UV_NO_CONFIG=1 UV_OFFLINE=1 UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1 UV_CACHE_DIR="$cache" UV_LINK_MODE=hardlink "$uv" "$@"
 }
 
+# The lines of the lock for the distributions that go in last, or, with -v, all others.
+lines_of_last() {
+    pattern=$(printf '%s' "$FIRSTLIGHT_LAST" | tr ' ' '|')
+    grep -E "$@" "^(${pattern:--})==" "$final/lock.txt" || true
+}
+
+install() {
+    run_uv pip "$@" --no-index --find-links "$FIRSTLIGHT_INCOMING" --require-hashes --python "$final/bin/python" >&2
+}
+
 build() {
     install_uv
     python=$(interpreter) || exit 1
@@ -87,8 +97,15 @@ build() {
     run_uv venv --quiet --no-project --python "$python" "$final"
     cp "$lock" "$final/lock.txt"
     printf '%s\n' "$FIRSTLIGHT_STACK" >"$final/stack.json"
-    run_uv pip sync --no-index --find-links "$FIRSTLIGHT_INCOMING" --require-hashes --python "$final/bin/python" "$final/lock.txt" >&2 ||
+    lines_of_last -v >"$cache/first.txt"
+    install sync "$cache/first.txt" ||
         fail "uv could not install the lock of environment $FIRSTLIGHT_DIGEST" "what uv says stands above; run ./firstlight provision to send missing or damaged files anew"
+    if [ -n "$FIRSTLIGHT_LAST" ]; then
+        # Against what lies there now: without its own requirements it cannot bring another torch, and the check below would see one.
+        lines_of_last >"$cache/last.txt"
+        install install --no-deps --requirements "$cache/last.txt" ||
+            fail "uv could not install $FIRSTLIGHT_LAST into environment $FIRSTLIGHT_DIGEST" "what uv says stands above; run ./firstlight provision to send missing or damaged files anew"
+    fi
     "$final/bin/python" -I -c "$FIRSTLIGHT_CHECKER" "$final/lock.txt" files
     printf '{"digest": "%s", "at": "%s", "interpreter": "%s"}\n' "$FIRSTLIGHT_DIGEST" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$python" >"$final/.complete.new"
     mv "$final/.complete.new" "$final/.complete"

@@ -1,0 +1,79 @@
+"""Which GPU code lies in a library: read from the containers that nvcc and hipcc embed, without a GPU and without loading anything.
+
+Codes are written as in the catalog: `90` native code for 9.0, `90a` for 9.0 alone, `100f` for its family, `p90` PTX; `gfx942` for AMD.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+
+CUDA_SECTION = ".nv_fatbin"
+HIP_SECTION = ".hip_fatbin"
+
+_MAGIC = 0xBA55ED50
+_CONTAINER = struct.Struct("<IHHQ")
+"""Magic, version, size of this header, size of the entries that follow."""
+_ENTRY = struct.Struct("<HHIQIIHHIIIQ")
+"""Kind, version, header size, payload size, three fields of compression and options, compiler version (2), architecture, two more, flags."""
+_PTX, _NATIVE = 1, 2
+_FAMILY, _EXACT = 0x200000, 0x100000
+"""Seen in what ptxas 13.0 writes for sm_90, sm_90a and sm_100f; NVIDIA publishes no description of these flags."""
+_TARGET = re.compile(rb"amdgcn-amd-amdhsa-[\w.]*-(gfx[0-9a-f]+)")
+
+
+def cuda_codes(section: bytes) -> set[str]:
+    """Codes in an `.nv_fatbin` section. Raises ValueError when an entry reaches beyond the section."""
+    found = set()
+    for start, end in _containers(section):
+        at = start
+        while at < end:
+            if at + _ENTRY.size > end:
+                raise ValueError(f"a code entry at byte {at} is cut off")
+            kind, _, header, payload, *_, arch, _, _, flags = _ENTRY.unpack_from(section, at)
+            if header < _ENTRY.size:
+                raise ValueError(f"a code entry at byte {at} has a header of {header} bytes")
+            if kind == _PTX:
+                found.add(f"p{arch}")
+            elif kind == _NATIVE:
+                suffix = "f" if flags & _FAMILY else "a" if flags & _EXACT else ""
+                found.add(f"{arch}{suffix}")
+            at += header + payload
+    return found
+
+
+def hip_codes(section: bytes) -> set[str]:
+    """Architectures in a `.hip_fatbin` section: the targets that its bundles name."""
+    return {match.decode() for match in _TARGET.findall(section)}
+
+
+def native_for(codes: set[str], capability: str) -> bool:
+    """Whether a set of codes holds native code for a card: compute capability (`8.9`) or AMD architecture (`gfx942`).
+
+    Native code runs on a card of the same major number and an equal or higher minor one; code with `a` on its own card alone, with `f`
+    (CUDA 12.9 and later) on cards of the same major number from its own on.
+    """
+    if capability.startswith("gfx"):
+        return capability in codes
+    major, _, minor = capability.partition(".")
+    for code in codes:
+        match = re.fullmatch(r"(\d+)(\d)([af]?)", code)
+        if match and match[1] == major and (match[2] == minor or (match[3] != "a" and int(match[2]) < int(minor))):
+            return True
+    return False
+
+
+def _containers(section: bytes) -> Iterator[tuple[int, int]]:
+    """Where each container's entries start and end; between two there may be padding of whole words."""
+    at = 0
+    while at + _CONTAINER.size <= len(section):
+        magic, _, header, size = _CONTAINER.unpack_from(section, at)
+        if magic != _MAGIC:
+            at += 8
+            continue
+        end = at + header + size
+        if end > len(section):
+            raise ValueError(f"a code container at byte {at} reaches beyond its section")
+        yield at + header, end
+        at = end

@@ -1,0 +1,209 @@
+"""One build in a folder of its own, in steps that a later run takes up: environment, source, compilation, wheel.
+
+FOLDER/order.json  what is built and how, written by the controller
+FOLDER/incoming/   wheels of the build environment, the sdist, uv, an interpreter
+FOLDER/env/        the build environment; complete when its marker names its lock
+FOLDER/source/     the sdist unpacked, with ninja's own state in it
+FOLDER/out/        the wheel
+FOLDER/build.log   all that was run and what it said
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import resource
+import shutil
+import tarfile
+from pathlib import Path
+from typing import IO, Any, Iterator  # noqa: UP035 (for Python 3.8)
+
+from . import limits
+from .process import FailedError, run, still_wanted, tell
+from .survey import release_of
+from .units import Units
+
+_ERROR = re.compile(r"\berror:|\berror [A-Z]?\d+|^\S*Error: |Killed|No space left on device|undefined reference|signal")
+"""What compilers, linkers and Python say when it goes wrong."""
+SHOWN = 6
+"""Lines of them that the controller is told; the log has all."""
+
+
+def build(folder: Path) -> None:
+    """Make the wheel, or find it made; tells the controller how it went.
+
+    Raises FailedError, CancelledError.
+    """
+    order = json.loads((folder / "order.json").read_text(encoding="utf-8"))
+    with _turn(folder), (folder / "build.log").open("ab") as log:
+        result = _result(folder)
+        if result is None:
+            result = _Build(folder, order, log).make()
+            (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+        tell("built", **result)
+
+
+class _Build:
+    def __init__(self, folder: Path, order: dict[str, Any], log: IO[bytes]) -> None:
+        self._folder, self._order, self._log = folder, order, log
+        self._env = folder / "env"
+        self._python = self._env / "bin" / "python"
+
+    def make(self) -> dict[str, Any]:
+        cores, free = limits.cpus(), limits.memory()
+        jobs = limits.jobs(cores, free, self._order["memory_gib"])
+        tell("step", text="{:.1f} GiB free, {} cores: {} at once".format(free / limits.GIB, cores, jobs))  # noqa: UP032
+        self._prepare_environment()
+        source = self._unpack()
+        environ = self._environ(jobs)
+        out = self._folder / "out"
+        shutil.rmtree(str(out), ignore_errors=True)
+        units = Units(source, lambda done, total: tell("units", done=done, total=total))
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        command = [str(self._python), "-m", "build", "--wheel", "--no-isolation", "--skip-dependency-check"]
+        tell("step", text="building")
+        self._compile([*command, "--outdir", str(out), str(source)], environ, units)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        wheels = sorted(out.glob("*.whl"))
+        if len(wheels) != 1:
+            raise FailedError("the build ended well and left {} wheels".format(len(wheels)), "see the log")  # noqa: UP032
+        return {
+            "wheel": str(wheels[0]),
+            "sha256": hashlib.sha256(wheels[0].read_bytes()).hexdigest(),
+            "jobs": jobs,
+            "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+            "largest_process_gib": round(after.ru_maxrss / (1 << 20), 2),
+            "nvcc": release_of(environ["CUDA_HOME"] + "/bin/nvcc") if "CUDA_HOME" in environ else None,
+        }
+
+    def _compile(self, command: list[str], environ: dict[str, str], units: Units) -> None:
+        errors: list[str] = []
+
+        def watch(line: str) -> None:
+            units.see(line)
+            if len(errors) < SHOWN and _ERROR.search(line):
+                errors.append(line)
+
+        try:
+            run(command, self._log, environ, self._folder, watch)
+        except FailedError as failure:
+            said = "\n".join("  " + line.strip()[:300] for line in errors or failure.hint.splitlines()[-SHOWN:])
+            raise FailedError(
+                "the compilation failed:\n" + said,
+                "the whole log is {}; what was compiled is kept for the next try".format(self._folder / "build.log"),
+            ) from None
+
+    def _prepare_environment(self) -> None:
+        lock = self._order["lock"]
+        marker, digest = self._env / ".complete", hashlib.sha256(lock.encode()).hexdigest()
+        if marker.is_file() and marker.read_text(encoding="ascii") == digest:
+            return
+        tell("step", text="making the build environment")
+        shutil.rmtree(str(self._env), ignore_errors=True)
+        (self._folder / "lock.txt").write_text(lock, encoding="utf-8")
+        uv, python = str(self._folder / "incoming" / "uv"), self._interpreter()
+        environ = {key: value for key, value in os.environ.items() if not key.startswith(("UV_", "PYTHON", "VIRTUAL"))}
+        environ.update(
+            UV_NO_CONFIG="1",
+            UV_OFFLINE="1",
+            UV_NO_PROGRESS="1",
+            UV_PYTHON_DOWNLOADS="never",
+            UV_LINK_MODE="hardlink",
+            UV_CACHE_DIR=str(self._folder / "uv-cache"),
+        )
+        sync = [uv, "pip", "sync", "--no-index", "--find-links", str(self._folder / "incoming"), "--require-hashes"]
+        for command in (
+            [uv, "venv", "--quiet", "--no-project", "--python", python, str(self._env)],
+            [*sync, "--python", str(self._python), str(self._folder / "lock.txt")],
+        ):
+            try:
+                run(command, self._log, environ, self._folder)
+            except FailedError as failure:
+                raise FailedError(
+                    "the build environment cannot be made: " + failure.hint.strip(), "run again"
+                ) from None
+        for name, target in self._order["links"]:
+            link = self._toolkit_wheels() / name
+            if not link.exists():
+                link.symlink_to(target)
+        marker.write_text(digest, encoding="ascii")
+
+    def _interpreter(self) -> str:
+        archive = self._order["archive"]
+        if not archive:
+            return str(self._order["python"])
+        home = self._folder / "python"
+        shutil.rmtree(str(home), ignore_errors=True)
+        with tarfile.open(str(self._folder / "incoming" / archive)) as packed:
+            packed.extractall(str(home))  # noqa: S202 (of our own making, its hash verified)
+        return str(next(home.glob("*/bin/python3")))
+
+    def _unpack(self) -> Path:
+        place, marker = self._folder / "source", self._folder / "source" / ".complete"
+        if not marker.is_file():
+            shutil.rmtree(str(place), ignore_errors=True)
+            with tarfile.open(str(self._folder / "incoming" / self._order["sdist"])) as packed:
+                root = place.resolve()
+                for member in packed.getmembers():
+                    if root not in (root / member.name).resolve().parents and member.name != ".":
+                        raise FailedError("the sdist holds `{}`".format(member.name), "do not use this source")  # noqa: UP032
+                packed.extractall(str(place))  # noqa: S202 (checked above)
+            marker.touch()
+        return next(path for path in sorted(place.iterdir()) if path.is_dir())
+
+    def _environ(self, jobs: int) -> dict[str, str]:
+        environ = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL"))}
+        environ.update(self._order["environment"], MAX_JOBS=str(jobs), NO_COLOR="1", PYTHONUNBUFFERED="1")
+        path = [str(self._env / "bin")]
+        if self._order["cuda"]:
+            home = self._order["cuda_home"] or str(self._toolkit_wheels())
+            release = release_of(home + "/bin/nvcc")
+            if release.split(".")[0] != self._order["cuda"].split(".")[0]:
+                raise FailedError(
+                    "nvcc in {} is of CUDA {}, not {}".format(
+                        home, release or "(it does not run)", self._order["cuda"]
+                    ),
+                    "install that toolkit on the builder",
+                )
+            environ["CUDA_HOME"] = home
+            path.append(home + "/bin")
+        environ["PATH"] = os.pathsep.join([*path, environ.get("PATH", os.defpath)])
+        if not run([str(self._env / "bin" / "ninja"), "--version"], self._log, environ, self._folder):
+            raise FailedError("ninja does not run in the build environment", "see the log")
+        return environ
+
+    def _toolkit_wheels(self) -> Path:
+        major: str = self._order["cuda"].split(".")[0]
+        packages = next(self._env.glob("lib/python*/site-packages"))
+        return packages / "nvidia" / ("cu" + str(major))
+
+
+def _result(folder: Path) -> dict[str, Any] | None:
+    """What an earlier run made and nobody fetched."""
+    with contextlib.suppress(OSError, ValueError):
+        result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        if Path(result["wheel"]).is_file():
+            return result
+    return None
+
+
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """One build a folder: another run that builds the same is waited for, and its wheel is then ours too."""
+    with (folder / ".lock").open("w") as lock:
+        while not _taken(lock):
+            tell("step", text="another run builds this; waiting for it")
+            still_wanted(5.0)
+        yield
+
+
+def _taken(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

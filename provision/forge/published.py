@@ -1,0 +1,83 @@
+"""A wheel that its authors publish: from the user's own find-links folders, else from where the plan says it lies.
+
+No hash of it is published. The one of the first time counts: it stands in the lock, and the same file fetched again must have it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from provision.artifacts.client import open_client
+from provision.artifacts.locking import Sources
+from provision.artifacts.user_index import redact
+from provision.artifacts.wheelhouse import Store, sha256_of
+from provision.errors import StageError
+from provision.models.stack import FlashAttnPackage
+
+_KIND = "published"
+
+
+def fetch_published(package: FlashAttnPackage, sources: Sources, store: Store) -> Path:
+    """The wheel's path in the wheelhouse.
+
+    Raises StageError when it is nowhere to be had, or is not the file that it was before.
+    """
+    known = store.recall(_KIND, package.file)
+    if known and (path := store.find(known["sha256"], package.file)):
+        return path
+    expected = known["sha256"] if known else None
+    if near := _near(package.file, sources.find_links):
+        return _keep(near, package.file, expected, store)
+    if package.url is None:
+        raise StageError(
+            f"`{package.file}` is published nowhere", hint="name a builder: firstlight_builder: controller"
+        )
+    with tempfile.TemporaryDirectory(prefix="firstlight-") as folder:
+        part = Path(folder) / package.file
+        _download(package.url, part, sources)
+        return _keep(part, package.file, expected, store)
+
+
+def _keep(source: Path, name: str, expected: str | None, store: Store) -> Path:
+    found = sha256_of(source)
+    if expected and found != expected:
+        raise StageError(
+            f"`{name}` is another file than before: sha256 is `{found}`, it was `{expected}`",
+            hint=f"when that change is meant, remove {store.root / _KIND / f'{name}.json'}",
+        )
+    path = store.add(source, name=name, sha256=found)
+    store.remember(_KIND, name, {"sha256": found})
+    return path
+
+
+def _near(name: str, places: Sequence[str]) -> Path | None:
+    for place in places:
+        if "://" in place and not place.startswith("file://"):
+            continue
+        folder = Path(unquote(urlsplit(place).path) if "://" in place else place).expanduser()
+        if (folder / name).is_file():
+            return folder / name
+    return None
+
+
+def _download(url: str, target: Path, sources: Sources) -> None:
+    import httpx  # noqa: PLC0415 (only where a published wheel is fetched)
+
+    try:
+        with open_client(sources.settings) as client, client.stream("GET", url) as answer, target.open("wb") as file:
+            answer.raise_for_status()
+            for block in answer.iter_raw():
+                file.write(block)
+    except httpx.HTTPStatusError as error:
+        problem = f"HTTP {error.response.status_code}"
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        problem = redact(str(error)) or type(error).__name__
+    else:
+        return
+    raise StageError(
+        f"`{target.name}` could not be fetched from {urlsplit(url).hostname}: {problem}",
+        hint="put that file into a folder that is among your find-links settings, or name a builder: firstlight_builder: controller",
+    )

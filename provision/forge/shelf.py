@@ -1,0 +1,76 @@
+"""Built wheels by their keys: in the wheelhouse, so that one build serves a fleet and every later run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from provision.artifacts.wheelhouse import Store
+from provision.catalog.versions import numbers
+from provision.forge.fatbin import native_for
+from provision.forge.key import Key
+from provision.models.base import Record
+
+_KIND = "forge"
+
+
+class Forged(Record):
+    """A wheel that was built, and how."""
+
+    key: Key
+    """What it was built for; its C library is the one that it really wants."""
+    torch: str
+    """Full version of the torch that it was built against."""
+    name: str
+    sha256: str
+    size: int
+    codes: tuple[str, ...]
+    """GPU code in it."""
+    builder: str
+    built_at: str
+    jobs: int
+    cpu_seconds: float
+    """Of the whole build, all processes."""
+    largest_process_gib: float
+    nvcc: str | None
+    log: str
+    """Path of the build's log on the controller."""
+
+    def serves(self, wanted: Key) -> bool:
+        """Whether it is what a key asks for."""
+        return (
+            self.key.same_build(wanted)
+            and numbers(self.key.built_for.glibc) <= numbers(wanted.built_for.glibc)
+            and (not self.codes or all(native_for(set(self.codes), card) for card in wanted.built_for.capabilities))
+        )
+
+
+class Shelf:
+    """All of them."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def find(self, wanted: Key) -> Forged | None:
+        """One that serves and whose wheel is undamaged."""
+        for forged in self:
+            if forged.serves(wanted) and self._store.find(forged.sha256, forged.name):
+                return forged
+        return None
+
+    def put(self, forged: Forged) -> None:
+        """Remember a wheel under its key; the one built last for a key counts."""
+        self._store.remember(_KIND, forged.key.slug, forged.model_dump(mode="json"))
+
+    def __iter__(self) -> Iterator[Forged]:
+        for path in sorted((self._store.root / _KIND).glob("*.json")):
+            try:
+                yield Forged.model_validate(self._store.recall(_KIND, path.stem) or {})
+            except ValidationError:
+                continue  # of another release of this product
+
+    def log_path(self, key: Key) -> Path:
+        """Where the log of a build is kept."""
+        return self._store.root / _KIND / f"{key.slug}.log"

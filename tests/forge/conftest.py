@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from provision.artifacts.download import Progress
+from provision.artifacts.locking import fetch_wheels, find_sources, lock_stack
+from provision.artifacts.platforms import Target
+from provision.artifacts.user_index import ClientSettings, read_settings
+from provision.artifacts.wheelhouse import Store
+from provision.forge import room
+from provision.forge.bench import Bench, Survey
+from provision.forge.build import Job
+from provision.forge.key import Key
+from provision.forge.room import CONTROLLER, Forge
+from provision.forge.shelf import Forged
+from provision.models.settings import Connection
+from provision.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild
+from provision.models.staged import StagedFile
+from provision.remote.local import LocalSession
+from provision.remote.session import Session
+from tests.forge.keys import make_key
+from tests.verify.torch_environment import VENDOR_INDEX
+
+SAMPLE = Path(__file__).parent / "sample"
+TORCH = "2.13.0"
+CUDA = "13.0"
+PYTHON = "{}.{}".format(*sys.version_info[:2])
+GLIBC = platform.libc_ver()[1]
+
+
+@dataclass
+class Site:
+    """A forge with what it builds from, and what it said on the way."""
+
+    forge: Forge
+    job: Job
+    told: list[str]
+    interrupted: list[str]
+    """What it said before it was cancelled."""
+    left_running: list[str]
+    """Command lines of its processes right after the cancellation."""
+    forged: Forged
+
+
+def sample_key(**changes: object) -> Key:
+    values = {"cuda_major": 13, "torch": "2.13", "python": PYTHON, "machine": platform.machine(), "glibc": GLIBC}
+    return make_key("forge-sample", "1.2.0", **(values | changes))
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The sample, built with nvcc from wheels: cancelled after its first unit, and taken up again."""
+    folder = tmp_path_factory.mktemp("forge")
+    links = folder / "links"
+    links.mkdir()
+    with tarfile.open(links / "forge_sample-1.2.0.tar.gz", "w:gz") as packed:
+        packed.add(SAMPLE, "forge_sample-1.2.0")
+    settings = read_settings()
+    settings = replace(settings, find_links=(*settings.find_links, str(links)))
+    # Files come from the user's own wheelhouse where the suite has one; what is built here stays here.
+    store = Store(folder / "cache", limit_bytes=1 << 40)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "Bench", BenchWithoutToolkit)
+        yield _build(store, settings)
+    shutil.rmtree(folder)
+
+
+class BenchWithoutToolkit(Bench):
+    """A machine without a CUDA toolkit, whatever this one has."""
+
+    def survey(self, python: str, cuda: str) -> Survey:
+        return super().survey(python, cuda).model_copy(update={"cuda_home": None})
+
+
+def _build(store: Store, settings: ClientSettings) -> Site:
+    stack = Stack(
+        vllm=None,
+        torch=TorchBuild(version=TORCH, variant="cpu", index=VENDOR_INDEX),
+        flash_attn=FlashAttnPlan(provider="none"),
+        attention=AttentionPlan(backend="NO_ATTENTION"),
+        python=PYTHON,
+        interpreter=Interpreter(version=PYTHON, origin="host"),
+        platform=f"{platform.machine()}-manylinux_2_28",
+    )
+    sources = find_sources(settings)
+    wheels = lock_stack(stack, (), sources, store)
+    fetch_wheels(wheels, sources.settings, sources.indexes, store)
+    forge = Forge(store, open_local, python=sys.executable, interpreter=no_interpreter)
+    told: list[str] = []
+    job = Job(sample_key(), wheels, Target.of(stack.platform, PYTHON), CUDA, sources, store)
+    with pytest.raises(KeyboardInterrupt):
+        forge.forged(replace(job, progress=until_the_first_unit(told)), CONTROLLER)
+    interrupted, left = list(told), processes_below(store.root)
+    told.clear()
+    forged = forge.forged(replace(job, progress=lambda what, _done, _total: told.append(what)), CONTROLLER)
+    return Site(forge, job, told, interrupted, left, forged)
+
+
+def until_the_first_unit(told: list[str]) -> Progress:
+    def tell(what: str, done: int, total: int) -> None:
+        told.append(what)
+        if "1 of 3 units" in what:
+            raise KeyboardInterrupt
+
+    return tell
+
+
+def open_local(name: str) -> Session:
+    assert name == CONTROLLER
+    return LocalSession(name, Connection(kind="local"))
+
+
+def no_interpreter(target: Target) -> StagedFile:
+    raise AssertionError(f"this machine has a Python {target.python} with its headers")
+
+
+def processes_below(folder: Path) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in line:
+            found.append(line)
+    return found

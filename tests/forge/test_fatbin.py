@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from provision.forge.fatbin import cuda_codes, hip_codes, native_for
+
+NATIVE, PTX = 2, 1
+PLAIN, EXACT, FAMILY = 0x11, 0x100011, 0x1200011
+"""Flags as ptxas 13.0 writes them for sm_90, sm_90a and sm_100f."""
+
+
+def entry(kind: int, arch: int, flags: int = PLAIN, payload: bytes = b"\x7fELF....") -> bytes:
+    head = struct.pack("<HHIQIIHHIIIQ", kind, 0x101, 64, len(payload), 0, 0, 8, 1, arch, 0, 0, flags)
+    return head.ljust(64, b"\0") + payload
+
+
+def container(*entries: bytes) -> bytes:
+    body = b"".join(entries)
+    return struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(body)) + body
+
+
+def test_every_entry_of_every_container_counts() -> None:
+    section = container(entry(NATIVE, 80), entry(PTX, 80)) + container(
+        entry(NATIVE, 90, EXACT), entry(NATIVE, 100, FAMILY)
+    )
+    assert cuda_codes(section) == {"80", "p80", "90a", "100f"}
+
+
+def test_padding_between_containers_is_passed_over() -> None:
+    assert cuda_codes(container(entry(NATIVE, 75)) + bytes(24) + container(entry(NATIVE, 120))) == {"75", "120"}
+
+
+def test_a_section_without_code_has_none() -> None:
+    assert cuda_codes(b"") == set()
+
+
+@pytest.mark.parametrize("cut", [20, 70])
+def test_a_section_that_is_cut_off_is_no_section(cut: int) -> None:
+    with pytest.raises(ValueError, match="reaches beyond"):
+        cuda_codes(container(entry(NATIVE, 90))[:cut])
+
+
+def test_an_entry_of_no_length_is_refused_and_not_read_for_ever() -> None:
+    broken = struct.pack("<IHHQ", 0xBA55ED50, 1, 16, 64) + bytes(64)
+    with pytest.raises(ValueError, match="header of 0 bytes"):
+        cuda_codes(broken)
+
+
+def test_amd_architectures_are_the_targets_of_the_bundles() -> None:
+    section = (
+        b"__CLANG_OFFLOAD_BUNDLE__\x02\0\0\0hipv4-amdgcn-amd-amdhsa--gfx942\0hipv4-amdgcn-amd-amdhsa--gfx90a:xnack-\0"
+    )
+    assert hip_codes(section) == {"gfx942", "gfx90a"}
+
+
+@pytest.mark.parametrize(
+    ("codes", "card", "native"),
+    [
+        ({"80"}, "8.0", True),
+        ({"80"}, "8.9", True),
+        ({"86"}, "8.0", False),
+        ({"80"}, "9.0", False),
+        ({"p80"}, "8.0", False),
+        ({"90a"}, "9.0", True),
+        ({"100a"}, "10.3", False),
+        ({"100f"}, "10.3", True),
+        ({"100"}, "12.0", False),
+        ({"120"}, "12.1", True),
+        ({"gfx942"}, "gfx942", True),
+        ({"gfx90a"}, "gfx942", False),
+        (set(), "8.0", False),
+    ],
+)
+def test_native_code_is_for_its_own_major_number(codes: set[str], card: str, native: bool) -> None:
+    assert native_for(codes, card) is native
