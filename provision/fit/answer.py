@@ -48,7 +48,8 @@ def fit(shape: Shape, asked: Asked, room: Room) -> Fit:
     """Lay a model out on a host; `problem` and `text` say why it does not fit."""
     tensor, wrong = _split(shape, asked, room)
     row = tables.platforms()[room.platform]
-    element = {"float32": 4, "float16": 2, "bfloat16": 2}.get(asked.dtype, 2)
+    # what is stored in 32 bits is served in 16 unless they are asked for
+    element = 4 if asked.dtype == "float32" else 2
     batch = batch_of(asked, room)
     processes = tensor * asked.pipeline * asked.data
     weights = weight_bytes(shape, tensor, asked.pipeline, element)
@@ -69,7 +70,7 @@ def fit(shape: Shape, asked: Asked, room: Room) -> Fit:
         tensor=tensor,
         pipeline=asked.pipeline,
         element=asked.cache_element(element),
-        block=row.block,
+        block=row.latent_block if shape.latent else row.block,
         in_flight=_overlap(asked, room) * batch.tokens,
     )
     wanted = asked.length or shape.usual_length

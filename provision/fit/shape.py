@@ -11,8 +11,6 @@ from provision.fit import tables
 from provision.fit.tables import Architecture, architectures, keys
 from provision.fit.weights import Weights
 
-_DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2, "half": 2, "float": 4}
-
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -36,8 +34,6 @@ class Shape:
     """The longest context the model was made for, in tokens."""
     usual_length: int
     """The context it is served with when nobody says: shorter than `length` for LongRoPE."""
-    element: int = 2
-    """Bytes of a number in the format the model is served in by default."""
     quantization: str | None = None
     latent: int | None = None
     """Width of the compressed vector that is kept instead of keys and values (MLA)."""
@@ -89,7 +85,6 @@ def shape_of(config: Mapping[str, Any], weights: Weights) -> Shape:
         inner=tuple(dict.fromkeys(inner)),
         length=length,
         usual_length=usual,
-        element=_DTYPES.get(str(text.get("dtype") or text.get("torch_dtype") or config.get("torch_dtype")), 2),
         quantization=_quantization(config) or _quantization(text),
         latent=latent + int(text.get("qk_rope_head_dim") or 0) if latent else None,
         query_latent=int(text.get("q_lora_rank") or 0) if latent else 0,

@@ -42,6 +42,8 @@ class Platform(Row):
 
     family: str
     block: int
+    latent_block: int
+    """The block of models that keep a compressed vector (MLA)."""
     memory_share: float
     overlap: int
     context: float

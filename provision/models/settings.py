@@ -149,14 +149,20 @@ class Settings(Record):
         allowed="all, or a list of indexes such as [0, 1]",
     )
     tensor_parallel: int | None = _setting(
-        None, "Cards that share each layer. Default: all cards in use.", allowed="a whole number from 1", ge=1
+        None,
+        "Cards that share each layer. Default: as many of the cards in use as the model can be cut into.",
+        allowed="a whole number from 1",
+        ge=1,
     )
     pipeline_parallel: int = _setting(
         1, "Groups of cards that share the layers in sequence.", allowed="a whole number from 1", ge=1
     )
     data_parallel: int = _setting(1, "Copies of the model.", allowed="a whole number from 1", ge=1)
     max_model_len: int | None = _setting(
-        None, "Longest context in tokens. Default: the model's own.", allowed="a whole number of tokens from 1", ge=1
+        None,
+        "Longest context in tokens. Default: the model's own, or what fits of it.",
+        allowed="a whole number of tokens from 1",
+        ge=1,
     )
     memory_share: float | None = _setting(
         None,

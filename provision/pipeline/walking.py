@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from provision.errors import Exit, FirstlightError
+from provision.errors import Exit, FirstlightError, UsageError
 from provision.inventory import load
 from provision.models.records import ROOMS, RoomName, RoomResult, Summary
 from provision.models.settings import Inventory
@@ -100,8 +100,12 @@ def walking(request: Request) -> Iterator[Walk]:
 def _from_bundle(request: Request) -> tuple[ClientSettings, dict[str, str]]:
     """Check a bundle and take its files in: what stage works with then, and its model where that is a folder.
 
-    Raises BundleError.
+    Raises BundleError, UsageError.
     """
+    if request.refresh:
+        raise UsageError(
+            "`--refresh` asks for newer releases, and `--bundle` asks no network", hint="leave one of the two out"
+        )
     from provision.artifacts import Store  # noqa: PLC0415 - only walks from a bundle pay for it
     from provision.artifacts.bundle import open_bundle  # noqa: PLC0415 - only walks from a bundle pay for it
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from provision.artifacts import stage
+from provision.artifacts import describe, stage
 from provision.artifacts.bundle import Contents, NotingStore, Opened, open_bundle, write_bundle
 from provision.artifacts.bundle import keys as bundle_keys
 from provision.artifacts.user_index import ClientSettings
@@ -27,8 +27,10 @@ from provision.models.stack import Interpreter, Stack
 from provision.models.staged import Staged
 from tests.artifacts.site import Site, make_wheel
 from tests.artifacts.stacks import FACTS, make_stack, resolve_to
-from tests.artifacts.test_model import write_model
+from tests.artifacts.test_model import offer, write_model
 from tests.artifacts.test_room import TAG
+from tests.fit.models import LLAMA_8B
+from tests.fit.models import write_model as write_tensors
 
 TINY = "tiny_dependency-1.0-py3-none-any.whl"
 
@@ -57,7 +59,7 @@ def make(folder: Path, model: str = "builtin") -> Made:
     finally:
         site.close()
     wheel = next(Path(file.path) for file in staged.files if file.name == TINY)
-    name = None if model == "builtin" else Path(model).name
+    name = Path(model).name if Path(model).is_dir() else None
     contents = Contents([staged], store.noted(), [wheel], [("firstlight", Path(__file__))], name)
     key = bundle_keys.signing_key(None)
     write_bundle(folder / "site.bundle", contents, key)
@@ -75,6 +77,16 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
         patch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
         patch.setenv("UV_CACHE_DIR", str(folder / "uv"))
         yield make(folder)
+
+
+@pytest.fixture
+def hub(site: Site, bare_client: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    """A hub with a tiny model whose weights can be read."""
+    assert bare_client.parent.is_dir()
+    monkeypatch.setenv("HF_ENDPOINT", site.url)
+    folder = write_tensors(tmp_path / "tiny", LLAMA_8B, {"lm_head.weight": ("BF16", [64], 2)})
+    offer(site, {path.name: path.read_bytes() for path in folder.iterdir()})
+    return site
 
 
 @pytest.fixture
@@ -109,10 +121,10 @@ def rewrite(path: Path, change: Callable[[str, bytes], bytes | None], *, add: tu
             tar.addfile(member, io.BytesIO(content))
 
 
-def stage_there(made: Made, opened: Opened, store: Store, **changed: Any) -> Staged:
+def stage_there(made: Made, opened: Opened, store: Store, *, model: str = "builtin", **changed: Any) -> Staged:
     return stage(
         resolve_to(made.stack.model_copy(update=changed)),
-        Settings(model=opened.model or "builtin"),
+        Settings(model=opened.model or model),
         FACTS,
         store=store,
         client=opened.settings,
@@ -150,6 +162,23 @@ def test_a_model_that_was_a_folder_comes_along(other: Store, tmp_path: Path) -> 
     places = {file.name for file in staged.files if file.kind == "model"}
     assert {"config.json", "onnx/note.txt"} <= places
     assert Path(opened.model or "", "onnx/note.txt").read_text() == "kept in its place"
+
+
+def test_a_model_of_the_hub_comes_along(other: Store, tmp_path: Path, hub: Site) -> None:
+    made = make(tmp_path, "org/tiny")
+    hub.close()
+    # without a network, and without what this machine knows
+    staged = stage_there(made, made.open(other), other, model="org/tiny")
+    assert staged.model == made.staged.model
+    assert describe(Settings(model="org/tiny"), other)
+
+
+def test_credentials_of_an_index_do_not_travel(tmp_path: Path) -> None:
+    store = NotingStore(tmp_path)
+    store.remember("locks", "a", {"url": "https://user:secret@index.example/a.whl", "size": 3})
+    store.remember("manifests", "b", {"path": "of this machine alone"})
+    [noted] = store.noted()
+    assert (noted.kind, noted.key, noted.value) == ("locks", "a", {"url": "https://***@index.example/a.whl", "size": 3})
 
 
 @pytest.mark.parametrize(

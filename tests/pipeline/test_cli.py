@@ -40,6 +40,10 @@ def firstlight(*arguments: str, logs: Path, **more: str) -> subprocess.Completed
         (("verify", "-i", "nowhere"), 64, "nowhere"),
         (("logs", "20990101T000000Z"), 2, "no run in"),
         (("provsion",), 2, "provsion"),
+        (("provision", "--bundle", "x.bundle", "--refresh"), 2, "`--bundle` asks no network"),
+        (("provision", "--bundle", "nowhere.bundle"), 1, "`nowhere.bundle` cannot be read"),
+        (("bundle", "create"), 2, "--output"),
+        (("bundle", "create", "--what-if", "gpu=H100x1 glibc=none", "-o", "x.bundle"), 4, "no Stack fits"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else None,
 )

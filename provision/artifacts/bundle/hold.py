@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from provision.artifacts.bundle.manifest import BundledClass, Remembered
-from provision.artifacts.user_index import ClientSettings
+from provision.artifacts.user_index import ClientSettings, redact
 from provision.artifacts.wheelhouse import Store
 from provision.models.stack import Stack
 
@@ -39,9 +40,9 @@ class NotingStore(Store):
         return super().remember(kind, key, value)
 
     def noted(self) -> tuple[Remembered, ...]:
-        """Everything that another machine can use, in a fixed order."""
+        """Everything that another machine can use, in a fixed order, without credentials in addresses."""
         return tuple(
-            Remembered(kind=kind, key=key, value=value)
+            Remembered(kind=kind, key=key, value=json.loads(redact(json.dumps(value))))
             for (kind, key), value in sorted(self._noted.items())
             if kind not in _LOCAL
         )

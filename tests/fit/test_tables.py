@@ -1,0 +1,51 @@
+"""The tables of this package hold together: every row has a source, every class one row, every figure a sense."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from provision.fit import tables
+
+
+def test_every_class_stands_in_one_row() -> None:
+    rows = tomllib.loads((tables.FOLDER / "architectures.toml").read_text(encoding="utf-8"))["architecture"]
+    names = [name for row in rows for name in row["names"]]
+    assert len(names) == len(set(names)) == len(tables.architectures())
+    assert all(row.source for row in tables.architectures().values())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "Llama",
+            "Mistral",
+            "Qwen2",
+            "Qwen3",
+            "Qwen3Moe",
+            "Gemma2",
+            "Gemma3",
+            "Phi3",
+            "Mixtral",
+            "DeepseekV2",
+            "DeepseekV3",
+        ),
+        *("GptOss", "Falcon", "GPTNeoX", "OPT"),
+    ],
+)
+def test_families_that_are_known(name: str) -> None:
+    row = tables.architectures()[f"{name}ForCausalLM"]
+    assert row.attention != "layered" or row.full_every > 1
+
+
+def test_batches_are_ordered_and_cover_every_size() -> None:
+    sizes = [row.from_gib for row in tables.batches()]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] == 0
+
+
+def test_estimates_are_marked_as_such() -> None:
+    assert all(row.lead for row in (*tables.platforms().values(), tables.activation()))
+    assert tables.platforms().keys() == {"cuda", "rocm", "cpu"}
