@@ -2,9 +2,12 @@
 
     python -m benchmarks.doctor --cases DIR [--json OUT] [--verbose]
 
-DIR holds one JSON file a case with `error_text`, `env_text` and the true `cause`. Each is diagnosed twice: its error
-text alone, and with its environment text after it. Sure and wrong: the first finding has a confidence of at least 0.75
-and the true cause is not among the first three.
+DIR holds one JSON file a case with `error_text`, `env_text` and the true `cause`. Each is diagnosed three times: its
+error text alone; with its environment text after it; and `unlearned`: its error text without every signature, of any
+cause, that matches this case and no other, since such a one may have been written for it. A cause with one case has
+no other to vouch for its signatures: `unlearned` counts what the catalogue would know had it never seen the case, and is
+told for causes with several cases alone as well. Sure and wrong: the first finding has a confidence of at least 0.75 and
+the true cause is not among the first three.
 """
 
 from __future__ import annotations
@@ -14,11 +17,12 @@ import json
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from verify.doctor.engine import diagnose_texts, doctor
+from verify.doctor.evidence import scan_text
 from verify.doctor.score import SURE_AT, Finding
 
 AIM_TOP_1, AIM_MACRO, AIM_SURE_AND_WRONG = 0.9, 0.85, 0.03
@@ -60,9 +64,15 @@ def main() -> int:
     if not cases:
         parser.error(f"no *.json in {given.cases}")
     outcomes = judge(cases, environment=False)
+    unlearned = judge_unlearned(cases)
     result: dict[str, Any] = {
         "error_text": figures(outcomes),
         "with_env_text": figures(judge(cases, environment=True)),
+        "unlearned": figures(unlearned),
+        "unlearned_of_causes_with_several_cases": figures(
+            [outcome for outcome in unlearned if by_cause(outcomes)[outcome.truth]["cases"] > 1]
+        ),
+        "unlearned_confusions": confusions(unlearned),
         "causes": by_cause(outcomes),
         "confusions": confusions(outcomes),
         "signatures_of_one_case": single(outcomes),
@@ -85,6 +95,19 @@ def judge(cases: Sequence[dict[str, Any]], *, environment: bool) -> list[Outcome
     for case in cases:
         text = case["error_text"] + (f"\n{case['env_text']}" if environment and case.get("env_text") else "")
         outcomes.append(Outcome(case["id"], case["cause"], diagnose_texts({case["id"]: text}).findings))
+    return outcomes
+
+
+def judge_unlearned(cases: Sequence[dict[str, Any]]) -> list[Outcome]:
+    """The same without what only this case vouches for."""
+    scans = {case["id"]: scan_text(case["error_text"], doctor().index, name=case["id"]) for case in cases}
+    vouched = {place: {case for case, found in scans.items() if found.hits[place]} for place in doctor().signatures}
+    outcomes = []
+    for case in cases:
+        found = scans[case["id"]]
+        hits = [[] if vouched.get(place) == {case["id"]} else lines for place, lines in enumerate(found.hits)]
+        findings = doctor().judge([replace(found, hits=hits)]).findings
+        outcomes.append(Outcome(case["id"], case["cause"], findings))
     return outcomes
 
 
@@ -148,10 +171,10 @@ def without_hits(outcomes: Iterable[Outcome]) -> list[str]:
 
 
 def show(result: dict[str, Any]) -> None:
-    for name in ("error_text", "with_env_text"):
+    for name in ("error_text", "with_env_text", "unlearned", "unlearned_of_causes_with_several_cases"):
         told = result[name]
         print(
-            f"{name:<14} {told['cases']} cases: top-1 {told['top_1']:.3f}, top-{WITHIN} {told['top_3']:.3f}, macro "
+            f"{name:<39} {told['cases']} cases: top-1 {told['top_1']:.3f}, top-{WITHIN} {told['top_3']:.3f}, macro "
             f"{told['macro']:.3f}, sure and wrong {told['sure_and_wrong']:.3f} {told['sure_and_wrong_cases']}, "
             f"no finding {told['no_finding']}"
         )

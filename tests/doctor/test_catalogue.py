@@ -107,7 +107,8 @@ def test_patterns_do_not_backtrack(cause: Cause) -> None:
 
 def test_hostile_lines_end() -> None:
     """A sample of the texts that patterns start from, repeated without end in sight; twenty times the usual length."""
-    texts = sorted({text.decode() for part in (doctor().index.each, doctor().index.kinds) for text in part.texts})
+    index = doctor().index
+    texts = sorted({text.decode() for part in (index.everywhere, index.exact, index.kinds) for text in part.texts})
     lines = [line for text in texts[::40] for line in ((text + "a") * (40_000 // len(text)), text + " " * 40_000)]
     assert scan_text("\n".join(lines), doctor().index, name="hostile").lines == len(lines)
 
@@ -115,6 +116,7 @@ def test_hostile_lines_end() -> None:
 def test_few_patterns_must_meet_every_line() -> None:
     slow = [probe.pattern for probe in doctor().index.probes if Index.groups(probe) == EVERYWHERE]
     assert len(slow) <= 2, slow
+    assert not doctor().index.everywhere.texts, "these have digits alone to go by: give their patterns a word"
 
 
 def test_the_baked_catalogue_is_the_same_without_samples() -> None:

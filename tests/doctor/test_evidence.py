@@ -45,15 +45,15 @@ def by_hand(lines: list[str]) -> list[list[int]]:
     """Line by line, as slow as can be; the first line of each kind for patterns that need no more."""
     found: list[list[int]] = []
     for probe in PROBES:
-        numbers, kinds = [], set()
+        numbers, kinds = [], set[str]()
         for number, line in enumerate(lines, 1):
             around = lines[max(0, number - 21) : number + 20]
             if not re.search(probe.pattern, line) or (probe.near and not any(re.search(probe.near, n) for n in around)):
                 continue
-            kind = re.sub(r"\d[0-9a-f]*", "0", line.lower())
-            if kind not in kinds or minds_digits(probe.pattern):
+            kind = {re.sub(r"\d", "", line.lower()), re.sub(r"\d[0-9a-f]*", "0", line.lower())}
+            if not kind & kinds or minds_digits(probe.pattern):
                 numbers.append(number)
-            kinds.add(kind)
+            kinds |= kind
         found.append(numbers[: probe.limit])
     return found
 

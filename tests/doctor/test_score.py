@@ -104,6 +104,17 @@ def test_a_cause_beats_its_consequence_wherever_it_stands() -> None:
     assert diagnosis.findings[0].why == "before flood: the water came from the pipe"
 
 
+@pytest.mark.parametrize(("weight", "first"), [(0.9, "burst"), (0.6, "burst"), (0.5, "flood"), (0.35, "flood")])
+def test_a_guess_explains_nothing_that_is_far_more_likely(weight: float, first: str) -> None:
+    burst = entry(
+        "burst", {"pattern": "pipe broke", "weight": weight}, beats=[{"cause": "flood", "why": "from the pipe"}]
+    )
+    flood = entry("flood", {"pattern": "water seen", "weight": 0.9})
+    found = diagnose([burst, flood], "water seen\npipe broke").findings
+    assert found[0].cause.id == first
+    assert ("from the pipe" in found[0].why) is (first == "burst")
+
+
 def test_of_two_that_explain_each_other_the_likelier_does() -> None:
     one = entry("one", {"pattern": "bang heard", "weight": 0.9}, beats=[{"cause": "two", "why": "louder"}])
     two = entry("two", {"pattern": "hiss heard", "weight": 0.8}, beats=[{"cause": "one", "why": "longer"}])

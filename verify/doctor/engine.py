@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from verify.doctor import environment
-from verify.doctor.catalog import Cause, catalogue, consequences
+from verify.doctor.catalog import Cause, Signature, catalogue, consequences
 from verify.doctor.evidence import Hit, Index, Probe, Scan, scan
 from verify.doctor.facts import merge
 from verify.doctor.reading import Readable
@@ -41,7 +41,10 @@ class Doctor:
         self._environment = environment.probes()
         self._consequences = consequences()
         probes = [*self._environment, *(Probe(pattern, limit=1) for pattern, _ in self._consequences)]
+        self.signatures: dict[int, tuple[Cause, Signature]] = {}
+        """The causes' signatures by their place among the index's probes."""
         for cause in self.causes:
+            self.signatures |= {len(probes) + place: (cause, each) for place, each in enumerate(cause.signatures)}
             probes += [Probe(signature.pattern, signature.near) for signature in cause.signatures]
             probes += [Probe(counter.pattern, counter.near) for counter in cause.counters]
         self.index = Index(probes)

@@ -11,13 +11,15 @@ from __future__ import annotations
 import io
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 
 from verify.doctor.catalog import CatalogError
 from verify.doctor.patterns import bounded, minds_digits, required
 from verify.doctor.reading import BLOCK_BYTES, JSON_BYTES, LINE_BYTES, Readable, cleaned, decoded, plain
+from verify.doctor.vocabulary import Vocabulary, alike, whatever_numbers, without_digits, words_of
 
 NEAR_LINES = 20
 LINE_PIECES = 16
@@ -30,12 +32,6 @@ LONG_BYTES = 4 * BLOCK_BYTES
 """Text without line ends is taken in pieces from this size on."""
 TEXT_LIMIT = 400
 """Characters of a line that evidence shows."""
-
-_NUMBER = re.compile(rb"\d[0-9a-f]*")
-_WORD_BYTES = bytes(
-    ord(chr(code).lower()) if chr(code).isalpha() and code < 128 else code if code == ord("_") else 32
-    for code in range(256)
-)
 
 
 @dataclass(frozen=True, order=True)
@@ -68,53 +64,24 @@ class Probe:
         return re.compile(bounded(self.near)) if self.near else None
 
 
-class Vocabulary:
-    """Patterns by the plain text that leads to them."""
-
-    def __init__(self, groups: Mapping[int, tuple[tuple[bytes, ...], ...]]) -> None:
-        self._others = {number: others for number, (_, *others) in groups.items()}
-        """Of each pattern: beside its leading texts, a line must hold one of each of these groups."""
-        self._leading: dict[bytes, list[int]] = {}
-        for number, (leading, *_) in groups.items():
-            for text in leading:
-                self._leading.setdefault(text, []).append(number)
-        texts = {text for same in groups.values() for group in same for text in group}
-        self._words = {text: tuple(w for w in text.translate(_WORD_BYTES).split() if len(w) > 1) for text in texts}
-        self._every = sorted({word for words in self._words.values() for word in words})
-
-    @property
-    def texts(self) -> tuple[bytes, ...]:
-        """The leading texts of all patterns."""
-        return tuple(self._leading)
-
-    def candidates(self, lowered: bytes) -> Iterator[tuple[bytes, list[int]]]:
-        """The leading texts that may stand in a text, each with the patterns that may match there."""
-        words = b" ".join(set(lowered.translate(_WORD_BYTES).split()))
-        absent = {word for word in self._every if word not in words}
-        possible = {text for text, needed in self._words.items() if absent.isdisjoint(needed)}
-        for text, numbers in self._leading.items():
-            if text in possible:
-                likely = [n for n in numbers if all(not possible.isdisjoint(group) for group in self._others[n])]
-                if likely:
-                    yield text, likely
-
-    def fits(self, number: int, line: bytes) -> bool:
-        """Whether a line holds all that a pattern needs."""
-        return all(any(text in line for text in group) for group in self._others[number])
-
-
 class Index:
     """Patterns made ready, for any number of texts. Raises CatalogError."""
 
     def __init__(self, probes: Iterable[Probe]) -> None:
         self.probes = tuple(probes)
         groups = {number: self.groups(probe) for number, probe in enumerate(self.probes)}
-        self._digits = {number for number, probe in enumerate(self.probes) if minds_digits(probe.pattern)}
+        digits = {number for number, probe in enumerate(self.probes) if minds_digits(probe.pattern)}
         near = {number for number, probe in enumerate(self.probes) if probe.near}
-        self.each = Vocabulary({number: group for number, group in groups.items() if number in self._digits | near})
-        """May have to see each line: for its digits or its neighbours."""
-        self.kinds = Vocabulary({number: group for number, group in groups.items() if number not in self._digits})
+        loose = {number: whatever_numbers(groups[number]) for number in digits | near}
+        self._digits = digits
+        self.kinds = Vocabulary({number: group for number, group in groups.items() if number not in digits})
         """Has seen enough, as a rule, with one line of each kind."""
+        self.loose = Vocabulary({number: group for number, group in loose.items() if group})
+        """May have to see each line, for its digits or its neighbours, of the kinds that hold its words."""
+        self.exact = Vocabulary({number: groups[number] for number, group in loose.items() if group})
+        """What such a line must hold, digits and all."""
+        self.everywhere = Vocabulary({number: groups[number] for number, group in loose.items() if not group})
+        """Has no words: whole blocks are searched for its digits."""
 
     def minds(self, number: int, found: Scan) -> bool:
         """Whether a pattern must see each line by now."""
@@ -158,7 +125,7 @@ def scan(stream: Readable, index: Index, *, name: str, source: int = 0) -> Scan:
     found = Scan([[] for _ in index.probes])
     buffer, begin, number, tail = b"", 0, 1, b""
     blocks = decoded(stream)
-    kinds = _Kinds()
+    kinds: Kinds = {}
     ended = False
     while not ended:
         block = next(blocks, b"")
@@ -171,8 +138,14 @@ def scan(stream: Readable, index: Index, *, name: str, source: int = 0) -> Scan:
             continue
         window = _Window(buffer, number, name, source)
         lowered = buffer.lower()
-        _look(window, kinds.new(lowered[begin:end], begin), index.kinds, index, found)
-        _look(window, _View(lowered[begin:end], [0], [begin]), index.each, index, found)
+        lines = _Lines(lowered[begin:end], begin, kinds)
+        words = words_of(lines.fresh.text)
+        _look(window, lines.fresh, index.kinds, index, found, words=words)
+        lines.learn(index, words)
+        _look_again(window, lines, index, found)
+        if index.everywhere.texts:
+            whole = _View(lowered[begin:end], [0], [begin])
+            _look(window, whole, index.everywhere, index, found, words=words_of(whole.text))
         found.settle(index.probes)
         keep = _back(buffer, end)
         number += buffer.count(b"\n", 0, keep)
@@ -212,43 +185,100 @@ class _View:
     starts: list[int]
     origins: list[int]
 
+    def piece(self, place: int) -> int:
+        return bisect_right(self.starts, place) - 1
+
     def origin(self, place: int) -> int:
-        piece = bisect_right(self.starts, place) - 1
+        piece = self.piece(place)
         return self.origins[piece] + place - self.starts[piece]
 
 
-class _Kinds:
-    """Lets a line pass once: not again when only its numbers differ, as most lines of a long log do."""
+Kinds = dict[int, tuple[int, ...]]
+"""Kinds of lines seen so far, by hash: the patterns that such a line may match for its digits or neighbours."""
+UNSEEN, LEARNING = (-1,), (-2,)
+"""Stand for the patterns of a kind that is new, and of one that is new in this block."""
 
-    def __init__(self) -> None:
-        self._seen: set[int] = set()
 
-    def new(self, lowered: bytes, begin: int) -> _View:
-        lines, pieces, starts, origins = lowered.split(b"\n"), [], [], []
-        place, length = begin, 0
-        for line, kind in zip(lines, _NUMBER.sub(b"0", lowered).split(b"\n"), strict=True):
-            mark = hash(kind)
-            if mark not in self._seen:
-                self._seen.add(mark)
-                pieces.append(line)
+class _Lines:
+    """The lines of a block by kind: a kind is new once, and not again when only numbers differ.
+
+    First numbers are left out, which is fast; a line that is still new then is compared with identifiers made equal.
+    """
+
+    def __init__(self, lowered: bytes, begin: int, kinds: Kinds) -> None:
+        if len(kinds) > KINDS_LIMIT:
+            kinds.clear()
+        self._kinds = kinds
+        self._marks: list[tuple[int, int]] = []
+        """Of the lines of `fresh`: their kinds."""
+        self.again: list[tuple[int, bytes, tuple[int, ...]]] = []
+        """Where a line that patterns ask for begins, the line, the patterns."""
+        self._waiting: list[tuple[int, bytes, int]] = []
+        """The lines of kinds that are new in this block."""
+        self._bare: list[bytes] = []
+        """The lines of `fresh` without digits."""
+        lines, starts, origins, length, place = [], [], [], 0, begin
+        for line, bare in zip(lowered.split(b"\n"), without_digits(lowered).split(b"\n"), strict=True):
+            mark = hash(bare)
+            asked = kinds.get(mark, UNSEEN)
+            if asked is UNSEEN:
+                first, mark = mark, hash(alike(line))
+                asked = kinds.get(mark, UNSEEN)
+            if asked is UNSEEN:
+                kinds[first] = kinds[mark] = LEARNING
+                self._marks.append((first, mark))
+                self._bare.append(bare)
+                lines.append(line)
                 starts.append(length)
                 origins.append(place)
                 length += len(line) + 1
+            if asked in (UNSEEN, LEARNING):
+                self._waiting.append((place, line, mark))
+            elif asked:
+                self.again.append((place, line, asked))
             place += len(line) + 1
-        if len(self._seen) > KINDS_LIMIT:
-            self._seen.clear()
-        return _View(b"\n".join(pieces), starts, origins)
+        self.fresh = _View(b"\n".join(lines), starts, origins)
+
+    def learn(self, index: Index, words: bytes) -> None:
+        """Note for the new kinds, which have these words, the patterns that must see each line of them."""
+        asked: dict[int, set[int]] = {}
+        likely = {number for _, numbers in index.exact.candidates(words) for number in numbers}
+        bare = _View(b"\n".join(self._bare), list(accumulate(map(_with_end, self._bare), initial=0)), [])
+        for leading, numbers in index.loose.of(likely):
+            for low, high in _places(bare.text, leading):
+                line = bare.text[low:high]
+                asked.setdefault(bare.piece(low), set()).update(n for n in numbers if index.loose.fits(n, line))
+        for piece, marks in enumerate(self._marks):
+            self._kinds.update(dict.fromkeys(marks, tuple(sorted(asked.get(piece, ())))))
+        self.again += [(place, line, self._kinds[mark]) for place, line, mark in self._waiting if self._kinds[mark]]
+        self.again.sort()
 
 
-def _look(window: _Window, view: _View, vocabulary: Vocabulary, index: Index, found: Scan) -> None:
+def _look_again(window: _Window, lines: _Lines, index: Index, found: Scan) -> None:
+    """Try the patterns that must see each line on the lines that they ask for."""
+    left: dict[int, int] = {}
+    for origin, line, numbers in lines.again:
+        for number in numbers:
+            if number in found.full or left.get(number) == 0 or not index.minds(number, found):
+                continue
+            leading = index.exact.fitting(number, line)
+            for low, high in _places(line, leading) if leading else ():
+                parts = plain(window.content[origin + low : origin + high])
+                outcome = _match(window, index.probes[number], parts, origin + low, found.hits[number])
+                if outcome is None:
+                    found.alone.add(number)
+                left[number] = left.get(number, index.probes[number].limit) - bool(outcome)
+
+
+def _with_end(line: bytes) -> int:
+    return len(line) + 1
+
+
+def _look(window: _Window, view: _View, vocabulary: Vocabulary, index: Index, found: Scan, *, words: bytes) -> None:
     """Find the lines that hold a leading text, and try the patterns behind it there."""
     done: set[tuple[int, int]] = set()
-    for leading, numbers in vocabulary.candidates(view.text):
-        left = {
-            number: index.probes[number].limit
-            for number in numbers
-            if number not in found.full and (vocabulary is index.kinds or index.minds(number, found))
-        }
+    for leading, numbers in vocabulary.candidates(words):
+        left = {number: index.probes[number].limit for number in numbers if number not in found.full}
         for low, high in _places(view.text, leading) if left else ():
             line = view.text[low:high]
             fitting = [number for number in left if (number, low) not in done and vocabulary.fits(number, line)]

@@ -128,9 +128,13 @@ def _nested(name: str, value: Any) -> list[frozenset[str]]:
     if name == "ASSERT":
         return _groups(value[1])
     if name == "BRANCH":
-        branches = [min(_groups(branch), key=_order, default=frozenset[str]()) for branch in value[1]]
-        merged = frozenset[str]().union(*branches)
-        return [merged] if all(branches) and len(merged) <= MAX_ALTERNATIVES else []
+        # Whichever branch matches holds its own best text, its own second best, and so on.
+        branches = [sorted(_groups(branch), key=_order) for branch in value[1]]
+        if not all(branches):
+            return []
+        ranks = range(max(map(len, branches)))
+        merged = [frozenset[str]().union(*(b[rank] if rank < len(b) else b[0] for b in branches)) for rank in ranks]
+        return [group for group in merged if len(group) <= MAX_ALTERNATIVES]
     return []
 
 

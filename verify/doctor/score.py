@@ -21,6 +21,8 @@ LATER = 0.8
 """Kept of a cause whose first line stands later than that of a strong other one."""
 BEATEN = 0.4
 """Kept of a cause that another one, found as well, explains."""
+BEATS_FROM = 0.6
+"""A cause explains another when it is strong, and at least this share as likely as that one: a guess explains nothing."""
 SYMPTOMS_ALONE = 0.6
 """At most, when none of the lines is the cause itself."""
 CEILING = 0.99
@@ -125,7 +127,7 @@ def rank(candidates: Sequence[Evidence]) -> tuple[Finding, ...]:
         other.cause.id
         for place, other in enumerate(possible)
         for number, one in enumerate(possible)
-        if _explains(one, other) is not None and (number < place or _explains(other, one) is None)
+        if _outweighs(one, other) and (number < place or _explains(other, one) is None)
     }
     final = {}
     for candidate in possible:
@@ -154,6 +156,12 @@ def _explains(one: Evidence, other: Evidence) -> str | None:
     return next((beats.why for beats in one.cause.beats if beats.cause == other.cause.id), None)
 
 
+def _outweighs(one: Evidence, other: Evidence) -> bool:
+    """Whether one explains the other and is likely enough to be believed."""
+    strong = max(STRONG_AT, BEATS_FROM * other.confidence)
+    return one.confidence >= strong and _explains(one, other) is not None
+
+
 def _precedes(one: Evidence, other: Evidence) -> bool:
     """Whether one is strong and its first line comes earlier than the other's."""
     if one is other or one.confidence < STRONG_AT or _explains(other, one) is not None:
@@ -169,7 +177,7 @@ def _why(one: Evidence, other: Evidence | None, final: Mapping[str, float]) -> s
 
 def _reason(one: Evidence, other: Evidence, final: Mapping[str, float]) -> str:
     explained = _explains(one, other)
-    if explained is not None:
+    if explained is not None and _outweighs(one, other):
         return explained
     if _precedes(one, other):
         begin, later = one.first_cause or one.first, other.first_cause or other.first
