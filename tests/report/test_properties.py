@@ -15,8 +15,12 @@ from pydantic import TypeAdapter
 
 from provision.models.records import (
     AttentionProof,
+    Change,
     CheckRecord,
+    DifferencePart,
     Figure,
+    Finding,
+    HostDifference,
     HostSummary,
     RoomResult,
     ServeRecord,
@@ -73,6 +77,26 @@ proofs = st.builds(
     generation=st.one_of(st.none(), st.integers(2, 4)),
     evidence=st.lists(words, max_size=2).map(tuple),
 )
+values = st.one_of(st.none(), words, st.integers(), st.floats(), st.booleans(), st.lists(words, max_size=9))
+differences = st.builds(
+    HostDifference,
+    host=words,
+    before=words,
+    after=words,
+    changes=st.lists(
+        st.builds(
+            Change,
+            part=st.sampled_from(get_args(DifferencePart)),
+            name=words,
+            before=values,
+            after=values,
+            unit=optional,
+            text=optional,
+        ),
+        max_size=10,
+    ).map(tuple),
+    unknown=st.lists(words, max_size=2).map(tuple),
+)
 hosts = st.builds(
     HostSummary,
     name=words,
@@ -90,10 +114,14 @@ hosts = st.builds(
     call=st.lists(words, max_size=2).map(tuple),
     attention=proofs,
     serve=st.one_of(st.none(), st.builds(ServeRecord, text=optional, attention=proofs)),
-    findings=st.just(()),
+    findings=st.lists(
+        st.builds(Finding, cause=words, confidence=st.floats(0, 1), fix=st.lists(words, max_size=2).map(tuple)),
+        max_size=2,
+    ).map(tuple),
     deviations=st.lists(words, max_size=2).map(tuple),
     warnings=st.lists(words, max_size=2).map(tuple),
     notes=st.lists(words, max_size=2).map(tuple),
+    since_green=st.one_of(st.none(), differences),
 )
 summaries = st.builds(
     Summary,

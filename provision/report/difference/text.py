@@ -76,9 +76,10 @@ def sentence(change: Change) -> str:
 
 def _moved(change: Change) -> str:
     """How far a figure went."""
-    if change.part != "figures" or not change.before:
+    before, after = change.before, change.after
+    if change.part != "figures" or not isinstance(before, (int, float)) or not isinstance(after, (int, float)):
         return ""
-    return f" ({(change.after / change.before - 1):+.0%})"
+    return f" ({(after / before - 1):+.0%})" if before else ""
 
 
 def _items(items: Any) -> str:

@@ -1,0 +1,89 @@
+"""`./firstlight logs ...` as it is typed: what each spelling does, and where its output goes."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from provision import cli, logs
+from provision.errors import UsageError
+from provision.report import summarise, write
+from tests.report.sample import CPU_STACK, Folder, host, result
+
+OLD, NEW = "20261119T080000Z", "20261120T101500Z"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two runs: a green one, then one with another port, in which the service failed."""
+    for name, port in ((OLD, 8000), (NEW, 8100)):
+        made = Folder(tmp_path / name, [host("a", local=True, port=port)], source="inventory/local")
+        made.planned(["a"], CPU_STACK)
+        made.green("a")
+        if name == NEW:
+            made.results(result("a", "serve", "failed", text="port 8100 is taken"))
+        write(made.run, summarise(made.run))
+    monkeypatch.setattr(logs, "LOGS", tmp_path)
+    return tmp_path
+
+
+def typed(*words: str) -> Any:
+    done = CliRunner().invoke(cli.app, ["logs", *words])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done
+
+
+@pytest.mark.parametrize("words", [(), (NEW,), ("show",), ("show", NEW), ("latest",)])
+def test_the_newest_run_by_whatever_name(folder: Path, words: tuple[str, ...]) -> None:
+    assert typed(*words).stdout.startswith("RED: 1 host failed (a)")
+
+
+def test_another_run_by_its_name_and_as_json(folder: Path) -> None:
+    assert typed(OLD).stdout.startswith("GREEN: ")
+    assert json.loads(typed(OLD, "--json").stdout)["verdict"] == "green"
+
+
+def test_following_a_run_that_has_ended_tells_it_once_and_then_its_summary(folder: Path) -> None:
+    done = typed(OLD, "--follow")
+    assert done.stdout.startswith("GREEN: ")
+
+
+def test_list(folder: Path) -> None:
+    assert [line.split()[:2] for line in typed("list").stdout.splitlines()] == [[NEW, "red"], [OLD, "green"]]
+    assert [run["run"] for run in json.loads(typed("list", "--json").stdout)] == [NEW, OLD]
+
+
+@pytest.mark.parametrize("words", [(), (OLD,), (OLD, NEW)])
+def test_diff(folder: Path, words: tuple[str, ...]) -> None:
+    assert "settings: port: 8000 -> 8100" in typed("diff", *words).stdout
+    [entry] = json.loads(typed("diff", *words, "--json").stdout)
+    assert (entry["host"], entry["before"], entry["after"]) == ("a", OLD, NEW)
+
+
+def test_prune(folder: Path) -> None:
+    done = typed("prune", "--keep", "1")
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[0].startswith("removed 0 runs")
+    assert "the last green run of a" in done.stdout
+    assert typed("prune", "--keep", "0").exit_code == 2
+
+
+def test_bundle(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "report.tar.gz"
+    assert str(target) in typed("bundle", OLD, "-o", str(target)).stdout
+    with tarfile.open(target) as archive:
+        assert f"firstlight-{OLD}/summary.txt" in archive.getnames()
+    with pytest.raises(UsageError, match="cannot be written"):
+        typed("bundle", "-o", "/proc/report.tar.gz")
+
+
+def test_an_unknown_run_is_refused(folder: Path) -> None:
+    for words in (("20260101T000000Z",), ("diff", "20260101T000000Z"), ("bundle", "nonsense")):
+        with pytest.raises(UsageError, match="no run"):
+            typed(*words)
