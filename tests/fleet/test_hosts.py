@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import socket
 import subprocess
@@ -21,7 +20,7 @@ from provision.errors import HostKeyError, InventoryError, RemoteCommandError, S
 from provision.inventory import load
 from provision.models.settings import Host
 from provision.models.staged import StagedFile
-from provision.remote import AuthenticationError, Session, Task, fan_out, open_session, ssh_command
+from provision.remote import Session, Task, fan_out, open_session, ssh_command
 from provision.remote.knownhosts import fingerprint
 from tests.fleet.hosts import NO_SUDO, SUDO_WITH_PASSWORD, SUDO_WITHOUT_PASSWORD, Fleet, FleetHost, write_inventory
 
@@ -253,43 +252,6 @@ def test_a_changed_host_key_says_what_changed_and_how_to_go_on(fleet: Fleet, tmp
     with pytest.raises(HostKeyError):
         open_session(_hosts(path)[0]).send([staged(tmp_path, "a.whl", b"x")], "/var/tmp/in")
     host.remove()
-
-
-def test_a_refused_login_lists_what_was_tried(pair: list[FleetHost], tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(other)], check=True)
-    entry = pair[0].inventory_entry() | {"ansible_ssh_private_key_file": str(other)}
-    with pytest.raises(AuthenticationError, match=r"host1 \(.*:22\) refused to log in root; tried: .*/other") as caught:
-        open_session(_hosts(_inventory(tmp_path, {"host1": entry}))[0]).run("true")
-    assert "the host takes publickey" in caught.value.text
-
-
-def test_a_locked_key_is_named(pair: list[FleetHost], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    locked = tmp_path / "locked"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "words words", "-f", str(locked)], check=True)
-    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
-    entry = pair[0].inventory_entry() | {"ansible_ssh_private_key_file": str(locked)}
-    with pytest.raises(AuthenticationError, match="locked has a passphrase: add it to your agent with ssh-add"):
-        open_session(_hosts(_inventory(tmp_path, {"host1": entry}))[0]).run("true")
-
-
-def test_keys_of_an_agent_are_used(pair: list[FleetHost], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    agent = subprocess.run(
-        ["ssh-agent", "-s", "-a", str(tmp_path / "agent")], capture_output=True, text=True, check=True
-    )
-    pid = int(agent.stdout.split("SSH_AGENT_PID=")[1].split(";")[0])
-    try:
-        monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
-        subprocess.run(["ssh-add", "-q", str(pair[0].key_file)], check=True)
-        entry = pair[0].inventory_entry()
-        del entry["ansible_ssh_private_key_file"]
-        entry["ansible_ssh_common_args"] = entry["ansible_ssh_common_args"].replace(
-            "-o IdentitiesOnly=yes", "-o IdentityFile=none"
-        )
-        [host] = _hosts(_inventory(tmp_path, {"host1": entry}))
-        assert open_session(host).run("id -un").stdout == "root\n"
-    finally:
-        os.kill(pid, 15)
 
 
 def test_a_jump_host_carries_both_stacks(pair: list[FleetHost], tmp_path: Path) -> None:
