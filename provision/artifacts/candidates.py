@@ -137,6 +137,7 @@ def _prepare(candidate: Candidate, stack: Stack, job: Job) -> _Try:
         "stack": stack.model_dump(mode="json", include={"vllm", "torch", "python", "platform"}),
         "kernels": [item.model_dump() for item in stack.flashinfer.packages] if stack.flashinfer else [],
         "python": stack.interpreter.version,
+        "existing": stack.interpreter.torch,
         "supervisor": stack.supervisor == "supervisor",
         "package": package.model_dump(mode="json") if (package := stack.flash_attn.package) else None,
     }

@@ -57,9 +57,11 @@ def target_of(stack: Stack) -> Target:
 
 
 def builds_of(stack: Stack) -> list[Build]:
-    """The fixed ones: vLLM (unless the policy is none), torch, and packages of kernels."""
+    """The fixed ones: vLLM (unless the policy is none), torch (unless the host's own is taken over), and packages of kernels."""
     torch, vllm = stack.torch, stack.vllm
     builds = [Build("torch", _with_variant(torch.version, torch.variant, torch.index), torch.variant, torch.index)]
+    if stack.interpreter.torch:
+        builds = []
     if vllm:
         builds.insert(0, Build(vllm.distribution, vllm.version, vllm.variant, vllm.index))
     variant = vllm.variant if vllm else torch.variant
@@ -68,8 +70,8 @@ def builds_of(stack: Stack) -> list[Build]:
 
 
 def companions_of(stack: Stack) -> list[str]:
-    """Distributions that must come from where torch does."""
-    return list(_companions(stack.torch.variant)["pinned"])
+    """Distributions that must come from where torch does: from the host, with a torch of its own."""
+    return [] if stack.interpreter.torch else list(_companions(stack.torch.variant)["pinned"])
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ def make_request(
         for build in builds_of(stack)
     ]
     excluded = list(table["excluded"])
+    if stack.interpreter.torch:
+        excluded += ["torch", *table["pinned"]]
     for name, found in companions.items():
         if found and "torch" in pins:
             pins[name] = pins["torch"]

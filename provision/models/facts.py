@@ -80,6 +80,8 @@ class Python(Record):
     version: str
     headers: bool | None = None
     venv: bool | None = None
+    torch: str | None = None
+    """Version of the torch among its packages, as that names itself (`2.7.0+cu126`); null when there is none."""
 
 
 class Program(Record):

@@ -113,6 +113,8 @@ class Interpreter(Record):
     origin: Literal["host", "managed"]
     path: str | None = None
     """On the host; null for a managed one, which goes under the prefix."""
+    torch: str | None = None
+    """Its own torch, which the environment takes over (`2.7.0+cu126`); null where torch is brought along."""
 
 
 class ModelPlan(Record):

@@ -172,7 +172,7 @@ LIST
 
 # ---- software that installing needs ---------------------------------------------------------------------------
 
-# python_facts PATH: version, headers and venv of one interpreter, each interpreter once.
+# python_facts PATH: version, headers, venv and torch of one interpreter, each interpreter once.
 python_facts() {
     interpreter=$(readlink -f "$1") || return 0
     case $seen in *"|$interpreter|"*) return 0 ;; esac
@@ -182,7 +182,7 @@ python_facts() {
     minor=${number#*.*.}
     minor=${number%".$minor"}
     base=${interpreter%/bin/*}
-    headers=no venv=no
+    headers=no venv=no torch=''
     for folder in "$base/include" /usr/include /usr/local/include; do
         [ -e "$folder/python$minor/Python.h" ] && headers=yes && break
     done
@@ -191,7 +191,13 @@ python_facts() {
             venv=yes
         fi
     done
-    printf 'python=%s|%s|%s|%s\n' "$interpreter" "$number" "$headers" "$venv"
+    for folder in "$base/lib/python$minor/site-packages" "$base/lib64/python$minor/site-packages" \
+        "$base/lib/python$minor/dist-packages" "/usr/local/lib/python$minor/dist-packages" /usr/lib/python3/dist-packages; do
+        [ -r "$folder/torch/version.py" ] || continue
+        torch=$(sed -n "s/^__version__ *= *['\"]\([^'\"|]*\)['\"].*/\1/p" "$folder/torch/version.py" | head -n 1)
+        break
+    done
+    printf 'python=%s|%s|%s|%s|%s\n' "$interpreter" "$number" "$headers" "$venv" "$torch"
 }
 
 pythons() {

@@ -71,6 +71,7 @@ def _model(view: View) -> ModelPlan | None:
 
 @cache
 def _torch(option: Option, machine: str) -> TorchBuild:
+    """Where the host's own torch is taken over, nothing is fetched, so that the index says nothing."""
     return TorchBuild(version=option.torch.version, variant=option.torch_variant, index=_torch_index(option, machine))
 
 

@@ -37,7 +37,12 @@ def _refusal(view: View, hosts: tuple[str, ...], host: Judged, results: list[Jud
     refusals = [*_reasons(host, ("reject",)), *(item for result in furthest for item in _reasons(result, ("reject",)))]
     if not refusals:
         text = f"no vLLM build in the catalog is `vllm: {view.policy.vllm}` for {view.platform}"
-        if not view.policy.wants_vllm:
+        if view.policy.torch == "existing":
+            held = " and ".join(python.torch for python in view.pythons if python.torch)
+            text = (
+                f"no vLLM release in the catalog that is `vllm: {view.policy.vllm}` pins torch {held}, the host's own"
+            )
+        elif not view.policy.wants_vllm:
             text = f"no torch variant in the catalog is for ROCm {view.rocm}"
         facts = {"vllm": view.policy.vllm, "platform": view.platform, "rocm": view.rocm}
         refusals = [Reason(rule="vllm-asked", verdict="reject", candidate=HOST, facts=facts, text=text)]

@@ -9,6 +9,7 @@ from provision.catalog import catalog
 from provision.catalog.versions import minor, within
 from provision.models.stack import Interpreter
 from provision.resolve.option import Option
+from provision.resolve.torch_pair import split
 from provision.resolve.view import HostPython, View
 
 
@@ -36,7 +37,30 @@ def fits(option: Option, version: str) -> bool:
 
 def choose(option: Option, view: View) -> Chosen:
     """The interpreter for a candidate on a host."""
+    if view.policy.torch == "existing":
+        return _with_torch(option, view.pythons)
     return _choose(option, view.pythons, view.pythons_known, view.escalates is not False)
+
+
+@cache
+def _with_torch(option: Option, pythons: tuple[HostPython, ...]) -> Chosen:
+    """A Python of the host that holds the candidate's torch: none can be brought along."""
+    holding = [
+        python
+        for python in pythons
+        if python.torch and split(python.torch) == (option.torch.version, option.torch_variant)
+    ]
+    for python in holding:
+        if fits(option, python.version):
+            lacks = None if python.headers is None else not python.headers
+            why = f"the host's Python {python.version} ({python.path}) is in {wanted(option)} and holds torch {python.torch}"
+            return Chosen(
+                Interpreter(version=python.version, origin="host", path=python.path, torch=python.torch), why, lacks
+            )
+    seen = ", ".join(f"{python.version} ({python.path})" for python in holding)
+    return Chosen(
+        None, f"torch {option.torch.version} is the host's own, of Python {seen}, which is not in {wanted(option)}"
+    )
 
 
 @cache

@@ -31,7 +31,7 @@ class Option:
         return self.build.variant if self.build else self.torch_variant
 
     def torch_index(self, machine: str) -> str | None:
-        """Where torch comes from; None for the default package index."""
+        """Where torch comes from when it is brought along; None for the default package index."""
         default = self.torch.default_aarch64 if machine == "aarch64" else self.torch.default_x86_64
         return (
             None
@@ -55,7 +55,8 @@ def _with_torch(view: View, row: Release, build: Build) -> Iterator[Option]:
     torch = _torches().get(row.torch)
     if torch is None:
         return
-    for variant in torch_pair.variants(view, torch, build.variant):
+    offered = torch_pair.variants(view, torch, build.variant)
+    for variant in offered if view.policy.torch == "managed" else torch_pair.existing(view, torch):
         yield _option(row, build, torch, variant)
 
 
@@ -71,7 +72,8 @@ def _option(row: Release, build: Build, torch: Torch, variant: str) -> Option:
 
 def _torch_alone(view: View) -> Iterator[Option]:
     for torch in sorted(catalog().torches, key=lambda row: release(row.version), reverse=True):
-        for variant in torch_pair.alone(view, torch):
+        offered = torch_pair.alone(view, torch)
+        for variant in offered if view.policy.torch == "managed" else torch_pair.existing(view, torch):
             yield _torch_option(torch, variant)
 
 

@@ -49,6 +49,19 @@ def _cuda_variants(
     return tuple(same[:KEPT]) or (build,)
 
 
+def existing(view: View, torch: Torch) -> tuple[str, ...]:
+    """Variants of a release that the host's own Pythons hold."""
+    held = (split(python.torch) for python in view.pythons if python.torch)
+    return tuple(dict.fromkeys(variant for version, variant in held if version == torch.version))
+
+
+@cache
+def split(held: str) -> tuple[str, str]:
+    """Release and variant of a torch by its own name: `2.7.0+cu126`. One that names no variant computes on the CPU."""
+    version, _, variant = held.partition("+")
+    return version, variant if cuda_of(variant) or variant.startswith("rocm") else "cpu"
+
+
 def alone(view: View, torch: Torch) -> tuple[str, ...]:
     """Variants of torch for a Stack without vLLM."""
     if view.platform == "cpu":

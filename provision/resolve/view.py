@@ -34,6 +34,8 @@ class HostPython:
     path: str
     version: str
     headers: bool | None
+    torch: str | None = None
+    """Its own torch; looked at only where the settings want an existing one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +223,7 @@ def view_of(facts: HostFacts, settings: Settings, *, escalates: bool = False, sh
         disk_gib=_free_gib(there, most_disk(load), inhabited=inhabited),
         incoming_gib=_free_gib(arriving, most_disk(load), inhabited=inhabited),
         one_mount=there is None or arriving is None or there.mount is None or there.mount == arriving.mount,
-        pythons=_pythons(facts, escalates=_escalates(facts, escalates)),
+        pythons=_pythons(facts, escalates=_escalates(facts, escalates), torch=policy.torch == "existing"),
         pythons_known="pythons" not in facts.unknown,
         lacking=lacking,
         unsure=unsure,
@@ -296,10 +298,10 @@ def _capped(size: int | None, most: float) -> int | None:
     return None if size is None else min(size // GIB, math.ceil(most))
 
 
-def _pythons(facts: HostFacts, *, escalates: bool | None) -> tuple[HostPython, ...]:
+def _pythons(facts: HostFacts, *, escalates: bool | None, torch: bool) -> tuple[HostPython, ...]:
     """Interpreters that the service's user can read: a whole system's installation leaves those in homes alone."""
     return tuple(
-        HostPython(python.path, version[0], python.headers)
+        HostPython(python.path, version[0], python.headers, python.torch if torch else None)
         for python in facts.pythons
         if (version := re.match(r"\d+(\.\d+)+", python.version))
         and not (escalates and any(PurePosixPath(python.path).is_relative_to(home) for home in HOMES))

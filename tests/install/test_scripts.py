@@ -54,6 +54,7 @@ def build(site: Site, **changes: str) -> subprocess.CompletedProcess[str]:
         "python": environment["interpreter"]["path"],
         "archive": "",
         "python_version": environment["interpreter"]["version"],
+        "torch": "",
         "warm": "",
         "checker": (ROLES / "environment/files/check_lock.py").read_text(),
         "lock_timeout_s": "1",
@@ -97,6 +98,51 @@ def test_a_missing_wheel_is_named(site: Site) -> None:
     assert done.returncode == 1
     assert "alpha" in done.stderr
     assert not (site.environment / ".complete").exists()
+
+
+def python_with_torch(folder: Path, version: str) -> Path:
+    """An interpreter as this one is, with a torch of that name among its own packages."""
+    here = Path(os.path.realpath(sys.executable))
+    minor = "python{}.{}".format(*sys.version_info[:2])
+    library = folder / "lib" / minor
+    (folder / "bin").mkdir(parents=True)
+    library.mkdir(parents=True)
+    for entry in (Path(sys.base_prefix) / "lib" / minor).iterdir():
+        if entry.name not in {"site-packages", "dist-packages"}:
+            (library / entry.name).symlink_to(entry)
+    for shared in (Path(sys.base_prefix) / "lib").glob("libpython*.so*"):
+        (folder / "lib" / shared.name).symlink_to(shared)
+    (library / "site-packages" / "torch").mkdir(parents=True)
+    (library / "site-packages" / "torch" / "__init__.py").write_text("raise RuntimeError('imported')\n")
+    (library / "site-packages" / "torch" / "version.py").write_text(f"__version__ = '{version}'\n")
+    shutil.copy(here, folder / "bin" / minor)
+    (folder / "bin" / "python3").symlink_to(minor)
+    return folder / "bin" / minor
+
+
+def test_the_hosts_own_torch_is_taken_over(site: Site, tmp_path: Path) -> None:
+    python = python_with_torch(tmp_path / "base", "2.7.0+cu126")
+    site.send()
+    done = build(site, python=str(python), torch="2.7.0+cu126")
+    assert done.returncode == 0, done.stderr
+    checked = run_checker(site)
+    assert checked.returncode == 0, checked.stderr
+
+
+def test_another_torch_than_the_planned_one_is_refused(site: Site, tmp_path: Path) -> None:
+    python = python_with_torch(tmp_path / "base", "2.8.0+cu128")
+    site.send()
+    done = build(site, python=str(python), torch="2.7.0+cu126")
+    assert done.returncode == 1
+    assert f"torch of {python} is 2.8.0+cu128, and the plan was made for 2.7.0+cu126" in done.stderr
+    assert not (site.environment / ".complete").exists()
+
+
+def run_checker(site: Site) -> subprocess.CompletedProcess[str]:
+    checker = (ROLES / "environment/files/check_lock.py").read_text()
+    lock = str(site.environment / "lock.txt")
+    command = [str(site.environment / "bin/python"), "-I", "-c", checker, lock, "names"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_byte_code_is_kept_beside_the_sources(site: Site) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from provision.resolve.rules import HOST_RULES, RULES
 from tests.resolve.cases import CASES, Case
 
 
@@ -16,6 +17,10 @@ def at(document: Any, path: str) -> Any:
             return None
         document = document[int(step) if isinstance(document, list) else step]
     return document
+
+
+EXTRA = {"driver-policy", "vllm-asked"}
+"""Reasons that no rule gives: what an upgrade would bring, and that nothing of what was asked exists."""
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -42,5 +47,23 @@ def test_case(case: Case) -> None:
     assert set(case.expect.get("assumed", [])) <= set(resolution.assumptions)
 
 
+ONE_SIDED = {
+    "provider": "it names who made a build and refuses none",
+    "model-fit": "case files hold no model; tests/resolve/test_model_fit.py has both sides",
+}
+"""Rules that the case files show from one side only, and why."""
+
+
+def test_every_rule_is_shown_from_both_sides() -> None:
+    seen: dict[str, set[str]] = {rule.id: set() for rule in (*HOST_RULES, *RULES)}
+    for case in CASES:
+        for reason in case.resolution().reasons:
+            seen.setdefault(reason.rule, set()).add(reason.verdict)
+    short = {
+        name for name in seen if name not in EXTRA and not ("accept" in seen[name] and seen[name] & {"reject", "warn"})
+    }
+    assert short == set(ONE_SIDED)
+
+
 def test_there_are_enough_cases() -> None:
-    assert len(CASES) >= 100
+    assert len(CASES) >= 120

@@ -18,9 +18,12 @@ def pythons(section: Section, unknown: dict[str, str]) -> tuple[Python, ...]:
     found = []
     for line in section.values("python"):
         fields = line.split("|")
-        if len(fields) == 4 and version(fields[1]):
-            path, number, headers, venv = fields
-            found.append(Python(path=path, version=number, headers=_YES_NO.get(headers), venv=_YES_NO.get(venv)))
+        if len(fields) >= 4 and version(fields[1]):
+            path, number, headers, venv, *rest = fields
+            torch = rest[0] if rest and version(rest[0]) else None
+            found.append(
+                Python(path=path, version=number, headers=_YES_NO.get(headers), venv=_YES_NO.get(venv), torch=torch)
+            )
     return tuple(found)
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from provision.catalog.versions import cuda_of
+from provision.catalog.versions import cuda_of, numbers
 from provision.resolve.option import Option
-from provision.resolve.rules.base import Rule, Verdict, accept
+from provision.resolve.rules.base import Rule, Verdict, accept, reject
 from provision.resolve.torch_pair import native_floor, runs_natively
 from provision.resolve.view import View
 
@@ -14,10 +14,16 @@ def judge(option: Option, view: View) -> Iterator[Verdict]:
         return
     ours, theirs = option.build.variant, option.torch_variant
     facts = {"vllm": ours, "torch": theirs, "driver": view.driver}
+    if numbers(cuda_of(ours) or "0")[0] != numbers(cuda_of(theirs) or "0")[0]:
+        text = f"vLLM of {ours} needs a torch of the same CUDA major; the host's own is {option.torch.version}+{theirs}"
+        yield reject(text, source=option.torch.source, **facts)
+        return
     if ours == theirs:
         yield accept(f"vLLM and torch {option.torch.version} are both {ours}", source=option.torch.source, **facts)
         return
     why = "torch has no variant of the same minor that every card can run"
+    if view.policy.torch == "existing":
+        why = "it is the host's own"
     if view.driver and not runs_natively(view.driver, ours) and runs_natively(view.driver, theirs):
         why = f"driver {view.driver} runs {theirs} without compatibility mode, {ours} only from {native_floor(cuda_of(ours) or '')} on"
     yield accept(

@@ -6,7 +6,7 @@ from provision.catalog import catalog
 from provision.catalog.versions import numbers
 from provision.resolve import driver
 from provision.resolve.option import Option
-from provision.resolve.rules.base import Rule, Verdict, warn
+from provision.resolve.rules.base import Rule, Verdict, accept, warn
 from provision.resolve.view import View
 
 
@@ -22,6 +22,10 @@ def judge(option: Option, view: View) -> Iterator[Verdict]:
     elif row.end_of_life and row.end_of_life < catalog().driver_offer.as_of:
         text = f"driver branch {row.branch} gets no more fixes since {row.end_of_life}"
         yield warn(text, source=row.source, driver=plan.version)
+    elif row.end_of_life:
+        yield accept(
+            f"driver branch {row.branch} gets fixes until {row.end_of_life}", source=row.source, driver=plan.version
+        )
 
 
 RULE = Rule("driver-branch", "A driver branch without support is named.", ("nvidia.driver_version",), judge)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from provision.resolve.rules.base import HostRule, Verdict, reject
+from provision.resolve.rules.base import HostRule, Verdict, accept, reject
 from provision.resolve.view import View
 
 
@@ -12,6 +12,8 @@ def judge(view: View) -> Iterator[Verdict]:
     elif view.missing_gpus:
         missing = ", ".join(map(str, view.missing_gpus))
         yield reject(f"no card has index {missing}", missing=list(view.missing_gpus))
+    elif view.policy.gpus is not None and view.cards:
+        yield accept("every card that was asked for is there", asked=list(view.policy.gpus))
 
 
 RULE = HostRule("gpus-asked", "Every card that was asked for is there.", ("nvidia.gpus", "settings.gpus"), judge)

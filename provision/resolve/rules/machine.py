@@ -21,6 +21,8 @@ def judge(option: Option, view: View) -> Iterator[Verdict]:
             source=source,
             machine=view.machine,
         )
+    elif view.policy.torch == "existing":
+        yield accept(f"there is a vLLM wheel for {view.machine}, and torch is there", machine=view.machine)
     elif view.platform == "cuda" and option.torch_variant not in torch_pair.offered(view.machine, option.torch):
         text = f"torch {option.torch.version} has no CUDA variant for {view.machine} that goes with {option.variant}"
         yield reject(text, source=option.torch.source, machine=view.machine)

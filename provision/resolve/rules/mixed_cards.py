@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from provision.resolve.rules.base import HostRule, Verdict, assume, warn
+from provision.resolve.rules.base import HostRule, Verdict, accept, assume, warn
 from provision.resolve.view import View
 
 
@@ -13,6 +13,8 @@ def judge(view: View) -> Iterator[Verdict]:
         others = ", ".join(f"{count}x {name}" for name, count in Counter(card.name for card in left).items())
         text = f"{len(view.used)}x {view.used[0].name} serve; left out: {others} (their limits count all the same)"
         yield warn(text, used=[card.index for card in view.used], left_out=[card.index for card in left])
+    elif len(view.used) > 1:
+        yield accept(f"{len(view.used)}x {view.used[0].name} are equal and serve together", used=len(view.used))
     for name in dict.fromkeys(card.name for card in view.cards if card.row is None):
         yield assume(f"{name} is not in the catalog: planned by its compute capability alone")
 

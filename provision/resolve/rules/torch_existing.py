@@ -1,16 +1,24 @@
-"""A torch that is on the host already is used only when it was seen there."""
+"""A torch that is on the host already is used only where it was seen."""
 
 from collections.abc import Iterator
 
-from provision.resolve.rules.base import HostRule, Verdict, reject
+from provision.resolve.rules.base import HostRule, Verdict, accept, reject
 from provision.resolve.view import View
 
 
 def judge(view: View) -> Iterator[Verdict]:
-    if view.policy.torch == "existing":
-        yield reject(
-            "`torch: existing` was asked for, and no facts of an installed torch were recorded", torch="existing"
-        )
+    if view.policy.torch != "existing":
+        return
+    held = {python.path: python.torch for python in view.pythons if python.torch}
+    if held:
+        listed = " and ".join(f"torch {torch} of {path}" for path, torch in held.items())
+        yield accept(f"the host has {listed}", torch=list(held.values()))
+    else:
+        seen = ", ".join(python.path for python in view.pythons) or "none"
+        text = f"`torch: existing` was asked for, and no Python of the host that the service may use holds a torch (seen: {seen})"
+        yield reject(text, pythons=[python.path for python in view.pythons])
 
 
-RULE = HostRule("torch-existing", "An existing torch can be used when the facts name it.", ("settings.torch",), judge)
+RULE = HostRule(
+    "torch-existing", "An existing torch is there where one is to be used.", ("pythons", "settings.torch"), judge
+)

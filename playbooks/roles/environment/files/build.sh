@@ -73,6 +73,18 @@ check_interpreter() {
     esac
 }
 
+# The host's own torch, by its own name and without importing it: the plan was made for that one.
+check_torch() {
+    [ -n "$FIRSTLIGHT_TORCH" ] || return 0
+    # shellcheck disable=SC2016 # for Python
+    found=$("$final/bin/python" -I -c 'import importlib.util, pathlib, re
+spec = importlib.util.find_spec("torch")
+text = pathlib.Path(spec.origin).with_name("version.py").read_text() if spec and spec.origin else ""
+print(dict(re.findall(r"^(__version__) *= *.([^\x27\x22]+)", text, re.M)).get("__version__", "none"))')
+    [ "$found" = "$FIRSTLIGHT_TORCH" ] ||
+        fail "torch of $python is $found, and the plan was made for $FIRSTLIGHT_TORCH" "run ./firstlight provision: the plan is made anew from what the host has now"
+}
+
 # uv reads no settings of the host's users, and its unpacked files lie on the same file system, to be linked.
 run_uv() {
     env -u PYTHONPATH -u PYTHONHOME -u VIRTUAL_ENV UV_NO_CONFIG=1 UV_OFFLINE=1 UV_PYTHON_DOWNLOADS=never UV_NO_PROGRESS=1 UV_CACHE_DIR="$cache" UV_LINK_MODE=hardlink "$uv" "$@"
@@ -94,7 +106,8 @@ build() {
     check_interpreter "$python"
     rm -rf "$final" "$FIRSTLIGHT_PREFIX"/envs/.cache.*
     cache=$(mktemp -d "$FIRSTLIGHT_PREFIX/envs/.cache.XXXXXX")
-    run_uv venv --quiet --no-project --python "$python" "$final"
+    # With a torch of the host's own, the interpreter's packages stay in reach, behind those of the lock.
+    run_uv venv --quiet --no-project ${FIRSTLIGHT_TORCH:+--system-site-packages} --python "$python" "$final"
     cp "$lock" "$final/lock.txt"
     printf '%s\n' "$FIRSTLIGHT_STACK" >"$final/stack.json"
     lines_of_last -v >"$cache/first.txt"
@@ -107,6 +120,7 @@ build() {
             fail "uv could not install $FIRSTLIGHT_LAST into environment $FIRSTLIGHT_DIGEST" "what uv says stands above; run ./firstlight provision to send missing or damaged files anew"
     fi
     "$final/bin/python" -I -c "$FIRSTLIGHT_CHECKER" "$final/lock.txt" files
+    check_torch
     printf '{"digest": "%s", "at": "%s", "interpreter": "%s"}\n' "$FIRSTLIGHT_DIGEST" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$python" >"$final/.complete.new"
     mv "$final/.complete.new" "$final/.complete"
     keep_byte_code

@@ -37,7 +37,13 @@ def wrong_files(distribution):
 
 def main():
     wanted = locked(sys.argv[1])
-    found = {canonical(item.metadata["Name"]): item for item in importlib.metadata.distributions()}
+    # Packages of the interpreter that the environment was told to see are not its own.
+    own = [os.path.join(sys.prefix, folder) for folder in ("lib", "lib64")]
+    found = {
+        canonical(item.metadata["Name"]): item
+        for item in importlib.metadata.distributions()
+        if str(item.locate_file("")).startswith(tuple(own))
+    }
     faults = [f"{name} {version} is not installed" for name, version in wanted.items() if name not in found]
     faults += [
         f"{name} is {found[name].version}, not {version}"
