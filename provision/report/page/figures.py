@@ -61,7 +61,7 @@ def figure_rows(hosts: Iterable[tuple[int, HostSummary]]) -> tuple[FigureRow, ..
     readings: dict[_Key, list[Reading]] = {}
     sources: dict[_Key, str | None] = {}
     for class_number, host in hosts:
-        for check, figure, value in _measured(host.checks):
+        for check, figure, value in measured(host.checks):
             key = (class_number, check.id, figure.name, figure.unit, _finite(figure.floor), _finite(figure.ceiling))
             readings.setdefault(key, []).append(Reading(host.name, check.device, value))
             sources.setdefault(key, figure.source)
@@ -69,7 +69,8 @@ def figure_rows(hosts: Iterable[tuple[int, HostSummary]]) -> tuple[FigureRow, ..
     return tuple(sorted(rows, key=lambda row: not row.bound))
 
 
-def _measured(checks: Iterable[CheckRecord]) -> Iterable[tuple[CheckRecord, Figure, float]]:
+def measured(checks: Iterable[CheckRecord]) -> Iterable[tuple[CheckRecord, Figure, float]]:
+    """Every figure that has a value, with its check; a value that is no number (NaN, infinity) is none."""
     for check in checks:
         for figure in check.figures:
             if (value := _finite(figure.value)) is not None:

@@ -6,9 +6,10 @@ many charts cannot use is taken out before the text is made, so that a chart is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from provision.report.layout import clean, number
 
@@ -16,8 +17,13 @@ WIDTH = 420
 """Drawn as wide as a phone shows it, so that its words stay as large as drawn; wider screens put charts side by side."""
 LINES_HEIGHT = 250
 BAR_HEIGHT = 15
+DOTS_HEIGHT = 26
+MOST_MARKS = 7
 BARS_MARGIN = 62
 LONGEST_LABEL = 22
+Words: TypeAlias = Callable[[float], str]
+"""How a value is written beside an axis."""
+
 UNUSED = frozenset({"defs", "script", "style", "desc"})
 UNUSED_CLASSES = frozenset({"plot tooltip-overlay", "plot text-overlay", "titles", "background"})
 
@@ -29,32 +35,64 @@ class Chart:
     id: str
     title: str
     note: str
+    form: Literal["lines", "dots", "bars"]
     svg: str
     legend: tuple[str, ...]
-    """Names of the series, in the order of their colours."""
+    """Names of the series, in the order of their colours; of bars, in which they stand, too."""
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
 
-def lines(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], *, logarithmic: bool) -> str:
-    """Lines over the same places on the x axis; null where a series has no value."""
+def lines(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], words: Words) -> str:
+    """Lines over the same places on the x axis, values above zero; null where a series has none."""
     import pygal  # noqa: PLC0415 - only a page pays for it
 
-    # a logarithm has no place for zero, and pygal draws an axis only around values that it can compare
+    places = [_short(label) for label in labels]
     chart = pygal.Line(
-        **_common(LINES_HEIGHT), x_labels=list(labels), logarithmic=logarithmic, dots_size=2.5, allow_interruptions=True
+        **_common(LINES_HEIGHT, words), **_logarithmic(series), x_labels=places, allow_interruptions=True
     )
     return _draw(chart, series)
 
 
-def bars(labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
+def dots(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], words: Words) -> str:
+    """A line a label from the top, on it a dot a series; values above zero, null where a series has none."""
+    import pygal  # noqa: PLC0415 - only a page pays for it
+
+    height = BARS_MARGIN + DOTS_HEIGHT * len(labels)
+    places = [_short(label) for label in labels]
+    chart = pygal.HorizontalLine(
+        **_common(height, words), **_logarithmic(series), x_labels=places, stroke=False, show_x_guides=True
+    )
+    return _draw(chart, series)
+
+
+def stacked(labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
     """Horizontal bars, one a label from the top, made of one part a series."""
     import pygal  # noqa: PLC0415 - only a page pays for it
 
-    chart = pygal.HorizontalStackedBar(
-        **_common(BARS_MARGIN + BAR_HEIGHT * len(labels)), x_labels=[_short(label) for label in reversed(labels)]
-    )
+    height = BARS_MARGIN + BAR_HEIGHT * len(labels)
+    chart = pygal.HorizontalStackedBar(**_common(height, number), x_labels=_upwards(labels))
     return _draw(chart, {name: list(reversed(values)) for name, values in series.items()})
+
+
+def _logarithmic(series: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
+    """An axis from a round number below all values to one above: by 1, 2, 5 where that is not too much, else by powers."""
+    values = [value for each in series.values() for value in each if value is not None]
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    fine = [step * 10.0**power for power in range(low - 1, high + 2) for step in (1, 2, 5)]
+    first = max(mark for mark in fine if mark <= min(values))
+    last = min(mark for mark in fine if mark > max(values))
+    marks = [mark for mark in fine if first <= mark <= last]
+    if len(marks) > MOST_MARKS:
+        stride = math.ceil((high - low) / MOST_MARKS) or 1
+        marks = [10.0**power for power in range(low, high + stride, stride)]
+    # pygal leaves out a mark that stands exactly at the top
+    return {"logarithmic": True, "y_labels": marks, "range": (marks[0], marks[-1] * 1.02), "dots_size": 3}
+
+
+def _upwards(labels: Sequence[str]) -> list[str]:
+    """Labels as pygal puts them, the first at the bottom."""
+    return [_short(label) for label in reversed(labels)]
 
 
 def _short(label: str) -> str:
@@ -63,7 +101,7 @@ def _short(label: str) -> str:
     return plain if len(plain) <= LONGEST_LABEL else f"{plain[: LONGEST_LABEL - 1]}…"
 
 
-def _common(height: int) -> dict[str, Any]:
+def _common(height: int, words: Words) -> dict[str, Any]:
     from pygal.style import Style  # noqa: PLC0415 - only a page pays for it
 
     return {
@@ -78,7 +116,7 @@ def _common(height: int) -> dict[str, Any]:
         "margin": 4,
         "spacing": 4,
         "max_scale": 6,
-        "value_formatter": number,
+        "value_formatter": words,
         "style": Style(label_font_size=11, major_label_font_size=11, value_font_size=11),
     }
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from provision.models.records import HostSummary
 from provision.report.layout import duration
-from provision.report.page.plot import Chart, bars
+from provision.report.page.plot import Chart, stacked
 
 LENGTHS = frozenset({"first_answer"})
 """Phases of a ServeRecord that are a length of their own; all others are points of time since the start of the process."""
@@ -29,7 +29,8 @@ def startup(hosts: Iterable[HostSummary]) -> Chart | None:
         id="startup",
         title="Start of the service",
         note=f"Seconds since its process was started last, phase by phase.{left_out}",
-        svg=bars(drawn, {phase: [lengths[name].get(phase, 0.0) for name in drawn] for phase in phases}),
+        form="bars",
+        svg=stacked(drawn, {phase: [lengths[name].get(phase, 0.0) for name in drawn] for phase in phases}),
         legend=tuple(map(_words, phases)),
         headers=("host", *(f"{_words(phase)} after" for phase in phases)),
         rows=tuple(

@@ -15,6 +15,7 @@ from provision.report.page.classes import HostsClass, classes
 from provision.report.page.figures import FigureRow, figure_rows
 from provision.report.page.hosts import HostLine, StateCount, Tone, host_lines, state_counts
 from provision.report.page.plot import Chart
+from provision.report.page.series import series_charts
 from provision.report.page.startup import startup
 from provision.report.page.strip import HEIGHT, WIDTH
 from provision.report.page.timeline import Timeline, read_clock, timeline
@@ -152,7 +153,7 @@ def view(
     clock = read_clock(events, started_at=summary.started_at, seconds=summary.seconds)
     lines = host_lines(summary, class_of, clock, files_of or {})
     numbered = [(each.number, host) for each in grouped for host in each.hosts]
-    drawn = [startup(summary.hosts)]
+    drawn = [*series_charts(grouped), startup(summary.hosts)]
     return Page(
         summary=summary,
         headline=phrases.headline(summary).partition(": ")[2],

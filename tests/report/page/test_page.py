@@ -112,11 +112,18 @@ def test_alike_hosts_are_one_class(content: Page) -> None:
 
 
 def test_figures_name_the_odd_reading(content: Page) -> None:
-    worst = content.judged[0]
-    assert (worst.name, worst.beyond, worst.low.where, worst.low.value) == ("bfloat16 GEMM", 1, "gpu-058 cuda:2", 402.0)
-    assert worst.worst_by_host["gpu-058"] == 402.0
-    assert len(worst.worst_by_host) == 95
-    assert [words for _, words in worst.strip.marks] == ["gpu-058 cuda:2: 402 TFLOPS"]
+    wrong, slow = content.judged[:2]
+    assert (wrong.name, wrong.beyond, wrong.high.where, wrong.high.value) == (
+        "error, bfloat16",
+        1,
+        "gpu-058 cuda:2",
+        3.27,
+    )
+    assert (slow.name, slow.beyond, slow.low.where, slow.low.value) == ("bfloat16 products", 1, "gpu-071 cuda:2", 402.0)
+    assert (wrong.worst_by_host["gpu-058"], slow.worst_by_host["gpu-071"]) == (3.27, 402.0)
+    assert (len(slow.worst_by_host), slow.readings) == (95, 760)
+    assert [words for _, words in slow.strip.marks] == ["gpu-071 cuda:2: 402 TFLOP/s"]
+    assert not any(row.beyond for row in content.judged[2:])
 
 
 def test_counted_figures_are_not_drawn_and_unjudged_ones_come_last() -> None:
@@ -169,7 +176,7 @@ def test_rooms_stand_where_they_were_in_time(content: Page) -> None:
 def test_a_check_that_failed_shows_what_it_saw(content: Page) -> None:
     line = next(line for line in content.hosts if line.host.name == "gpu-058")
     assert [(wrong.check.id, wrong.evidence) for wrong in line.wrong] == [
-        ("speed.gemm", ("call: torch.mm, 8192 x 8192 x 8192", "clocks MHz: [1980, 1980, 1155]"))
+        ("kernels.gemm", ("call: a @ b against float64 on the CPU", "shapes: [[256, 512, 192], [127, 1000, 65]]"))
     ]
 
 
@@ -224,10 +231,23 @@ def test_phases_are_told_as_points_and_drawn_as_lengths() -> None:
 
 
 def test_only_the_slowest_of_many_are_drawn_and_all_told(content: Page) -> None:
-    chart = content.charts[0]
+    chart = next(chart for chart in content.charts if chart.id == "startup")
     assert len(chart.rows) == 97
     assert f"slowest {MOST_DRAWN} of 97" in chart.note
     assert chart.svg.count("<text") < 2 * MOST_DRAWN
+
+
+def test_attention_is_drawn_from_what_its_checks_saw(content: Page) -> None:
+    speed, memory, _ = content.charts
+    assert speed.headers == ("batch, length, heads, head size", "flash, ms", "standard, ms")
+    assert [row[0] for row in speed.rows] == [
+        "(2, 512, 8, 64)",
+        "(2, 512, 12, 64)",
+        "(2, 2048, 16, 64)",
+        "(32, 512, 12, 64)",
+    ]
+    assert memory.rows[0] == ("128", "70.66 kB", "262.1 kB")
+    assert memory.rows[-1] == ("16384", "8.524 MB", "")
 
 
 def test_every_chart_has_its_numbers(large: Run) -> None:

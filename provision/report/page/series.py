@@ -1,0 +1,126 @@
+"""What checks measured over many places as one drawing: which checks, by the table charts.toml; one for each class of hosts."""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any, Literal
+
+from provision.report.layout import number
+from provision.report.page.classes import HostsClass
+from provision.report.page.plot import Chart, Words, dots, lines
+
+TABLE = Path(__file__).with_name("charts.toml")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One row of charts.toml, which says what the fields are."""
+
+    id: str
+    title: str
+    note: str
+    check: str
+    evidence: str
+    unit: str
+    place: str
+    form: Literal["lines", "dots"]
+    rows_by: str | None = None
+
+
+@cache
+def rules() -> tuple[Rule, ...]:
+    """The rows of charts.toml."""
+    return tuple(Rule(**row) for row in tomllib.loads(TABLE.read_text(encoding="utf-8"))["chart"])
+
+
+def series_charts(classes: Iterable[HostsClass], table: Iterable[Rule] | None = None) -> Iterator[Chart]:
+    """Drawings of the classes that measured what a rule names; medians where several devices did."""
+    groups = tuple(classes)
+    for rule in rules() if table is None else table:
+        found = [(each, readings) for each in groups if (readings := _readings(rule, each))]
+        for each, readings in found:
+            yield _chart(rule, each, readings, is_alone=len(found) == 1)
+
+
+_Readings = Mapping[str, Mapping[str, list[float]]]
+
+
+def _readings(rule: Rule, group: HostsClass) -> _Readings:
+    """Values by series and place."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for host in group.hosts:
+        for check in (check for check in host.checks if check.id == rule.check):
+            told = check.evidence.get(rule.evidence) if isinstance(check.evidence, Mapping) else None
+            for series, place, value in _by_rows(told, rule.rows_by) if rule.rows_by else _by_series(told):
+                # what is drawn on a logarithmic axis is above zero
+                if isinstance(value, (int, float)) and math.isfinite(value) and value > 0:
+                    found.setdefault(series, {}).setdefault(place, []).append(value)
+    return found
+
+
+def _by_series(told: Any) -> Iterator[tuple[str, str, Any]]:
+    for series, by_place in told.items() if isinstance(told, Mapping) else ():
+        for place, value in by_place.items() if isinstance(by_place, Mapping) else ():
+            yield str(series), str(place), value
+
+
+def _by_rows(told: Any, key: str) -> Iterator[tuple[str, str, Any]]:
+    for row in told if isinstance(told, (list, tuple)) else ():
+        place = row.get(key) if isinstance(row, Mapping) else None
+        if place is None:
+            continue
+        words = f"({', '.join(map(str, place))})" if isinstance(place, (list, tuple)) else str(place)
+        yield from ((str(series), words, value) for series, value in row.items() if series != key)
+
+
+def _chart(rule: Rule, group: HostsClass, readings: _Readings, *, is_alone: bool) -> Chart:
+    places = sorted({place for by_place in readings.values() for place in by_place}, key=_order)
+    middle = {
+        name: [median(by_place[place]) if place in by_place else None for place in places]
+        for name, by_place in readings.items()
+    }
+    words: Words = _bytes if rule.unit == "B" else number
+    draw = lines if rule.form == "lines" else dots
+    several = max(len(values) for by_place in readings.values() for values in by_place.values())
+    notes = [rule.note]
+    notes += [] if is_alone else [f"Class {group.number}: {group.names}."]
+    notes += [f"Medians of up to {several} readings."] if several > 1 else []
+    return Chart(
+        id=f"{rule.id}-{group.number}",
+        title=rule.title,
+        note=" ".join(notes),
+        form=rule.form,
+        svg=draw(places, middle, words),
+        legend=tuple(readings),
+        headers=(rule.place, *(name if rule.unit == "B" else f"{name}, {rule.unit}" for name in readings)),
+        rows=tuple(
+            (place, *(_range(by_place.get(place, []), words) for by_place in readings.values())) for place in places
+        ),
+    )
+
+
+def _order(place: str) -> tuple[tuple[int, ...], str]:
+    """Places in the order of their numbers."""
+    return tuple(int(digits) for digits in re.findall(r"\d+", place)), place
+
+
+def _range(values: list[float], words: Words) -> str:
+    if not values:
+        return ""
+    low, high = words(min(values)), words(max(values))
+    return low if low == high else f"{words(median(values))} ({low} to {high})"
+
+
+def _bytes(value: float) -> str:
+    """In powers of ten, since the axis has its marks there: `1.5 GB`."""
+    for factor, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if value >= factor:
+            return f"{number(value / factor)} {unit}"
+    return f"{number(value)} B"

@@ -1,0 +1,31 @@
+"""Draws the README's picture of a run's page: `python -m tests.report.page.picture docs/images/run-page.png`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from provision.report import page
+from tests.report.page import fleets
+
+WIDTH, HEIGHT = 1280, 1240
+
+
+def draw(path: Path) -> None:
+    """A hundred hosts of which three failed, as far down as the first lines of the hosts."""
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        written = page.write(fleets.large(Path(folder)))
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
+        seen = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
+        seen.goto(written.as_uri())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        seen.screenshot(path=path)
+        browser.close()
+
+
+if __name__ == "__main__":
+    draw(Path(sys.argv[1]))

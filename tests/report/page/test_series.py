@@ -1,0 +1,132 @@
+"""What checks measured over many places, drawn: which checks, in which order, and the numbers beside the drawing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from provision.models.records import HostSummary, Summary
+from provision.report.page.classes import classes
+from provision.report.page.plot import Chart
+from provision.report.page.series import Rule, rules, series_charts
+from tests.report.sample import GPU_STACK, STARTED, check
+
+PEAKS = Rule(
+    id="peaks",
+    title="Peaks",
+    note="Less is better.",
+    check="memory.attention",
+    evidence="peaks",
+    unit="B",
+    place="length",
+    form="lines",
+)
+TIMES = replace(PEAKS, id="times", check="speed.attention", evidence="times", rows_by="point", unit="ms", form="dots")
+
+
+def measured(name: str, told: Any, *, rule: Rule = PEAKS) -> HostSummary:
+    record = check(rule.check, device="cuda:0", evidence={rule.evidence: told})
+    return HostSummary.model_validate({"name": name, "state": "serving", "changed": True, "checks": [record]})
+
+
+def drawn(*hosts: HostSummary, rule: Rule = PEAKS) -> list[Chart]:
+    summary = Summary(
+        run="r", command="provision", started_at=STARTED, verdict="green", changed=1, seconds=1.0, hosts=hosts
+    )
+    return list(series_charts(classes(summary), [rule]))
+
+
+def test_places_stand_in_the_order_of_their_numbers() -> None:
+    (chart,) = drawn(measured("a", {"flash": {"16384": 5e9, "512": 2e3, "2048": 4e6}}))
+    assert chart.headers == ("length", "flash")
+    assert chart.rows == (("512", "2 kB"), ("2048", "4 MB"), ("16384", "5 GB"))
+    first, rest = re.findall(r'<path d="M[\d.]+ ([\d.]+) L([^"]*)" class="line', chart.svg)[0]
+    heights = [float(first), *(float(y) for y in re.findall(r"[\d.]+ ([\d.]+)", rest))]
+    assert heights == sorted(heights, reverse=True)
+
+
+def test_series_keep_their_order_and_a_missing_place_is_a_gap() -> None:
+    (chart,) = drawn(measured("a", {"standard": {"512": 9e3}, "flash": {"512": 1e3, "2048": 4e3}}))
+    assert chart.legend == ("standard", "flash")
+    assert chart.rows == (("512", "9 kB", "1 kB"), ("2048", "", "4 kB"))
+
+
+def test_rows_are_told_by_their_point_and_drawn_by_their_value() -> None:
+    rows = [{"point": [2, 2048, 16, 64], "flash": 0.1, "standard": 10.0}, {"point": [2, 512, 12, 64], "flash": 1.0}]
+    (chart,) = drawn(measured("a", rows, rule=TIMES), rule=TIMES)
+    assert chart.headers == ("length", "flash, ms", "standard, ms")
+    assert chart.rows == (("(2, 512, 12, 64)", "1", ""), ("(2, 2048, 16, 64)", "0.1", "10"))
+    (flash, standard) = (chart.svg.rpartition("overlay")[2].split("serie-0")[index] for index in (1, 0))
+    places = [sorted(float(x) for x in re.findall(r'cx="([\d.]+)"', part)) for part in (flash, standard)]
+    # 0.1 stands at the very left, 1 in the middle, 10 at the very right
+    assert places[0] == [pytest.approx(places[1][0] / 2)]
+
+
+def test_of_several_readings_the_median_is_drawn_and_the_range_told() -> None:
+    hosts = [measured(name, {"flash": {"512": value}}) for name, value in (("a", 1e3), ("b", 3e3), ("c", 2.2e3))]
+    (chart,) = drawn(*hosts)
+    assert chart.rows == (("512", "2.2 kB (1 kB to 3 kB)"),)
+    assert chart.note == "Less is better. Medians of up to 3 readings."
+
+
+def test_every_class_has_its_own_drawing() -> None:
+    one = measured("a", {"flash": {"512": 100.0}})
+    other = measured("b", {"flash": {"512": 300.0}}).model_copy(update={"stack": GPU_STACK})
+    silent = measured("c", {}).model_copy(update={"devices": ("8 x L4",)})
+    assert [(chart.id, chart.rows) for chart in drawn(one, other, silent)] == [
+        ("peaks-1", (("512", "100 B"),)),
+        ("peaks-2", (("512", "300 B"),)),
+    ]
+    assert "Class 2: b." in drawn(one, other)[1].note
+    assert "Class" not in drawn(one, silent)[0].note
+
+
+STRANGE: tuple[Any, ...] = (
+    None,
+    "text",
+    7,
+    [],
+    {},
+    {"flash": None},
+    {"flash": {"512": None}},
+    {"flash": {"512": "fast"}},
+    {"flash": {"512": float("nan")}},
+    {"flash": {"512": 0}},
+    [{"flash": 1.0}],
+    [{"point": [1], "flash": None}],
+    ["row"],
+)
+
+
+@pytest.mark.parametrize("told", STRANGE)
+@pytest.mark.parametrize("rule", [PEAKS, TIMES])
+def test_evidence_of_another_form_is_not_drawn(rule: Rule, told: Any) -> None:
+    assert drawn(measured("a", told, rule=rule), rule=rule) == []
+
+
+@pytest.mark.parametrize("evidence", [None, "text", {"other": {"flash": {"512": 1.0}}}])
+def test_other_evidence_is_not_drawn(evidence: Any) -> None:
+    host = measured("a", {})
+    bare = host.model_copy(update={"checks": (host.checks[0].model_copy(update={"evidence": evidence}),)})
+    assert drawn(bare) == []
+
+
+@pytest.mark.parametrize(("value", "words"), [(999.0, "999 B"), (2048.0, "2.048 kB"), (3.5e6, "3.5 MB")])
+def test_bytes_are_told_in_powers_of_ten(value: float, words: str) -> None:
+    assert drawn(measured("a", {"flash": {"1": value}}))[0].rows == (("1", words),)
+
+
+@pytest.mark.parametrize("values", [{"1": 5.0}, {"1": 1.0, "2": 1.0}, {"1": 1e-9, "2": 1e12}, {"1": 0.7, "2": 1.3}])
+def test_any_span_has_an_axis_that_can_be_read(values: Mapping[str, float]) -> None:
+    (chart,) = drawn(measured("a", {"flash": values}))
+    axis = chart.svg.partition('class="axis x')[0]
+    assert 2 <= axis.count("<text") <= 9
+
+
+def test_the_table_of_charts_can_be_read() -> None:
+    assert rules()
+    assert len({rule.id for rule in rules()}) == len(rules())
