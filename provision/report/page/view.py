@@ -4,58 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from provision.models.records import Finding, HostDifference, Summary
+from provision.models.records import HostDifference, Summary
 from provision.report import phrases
 from provision.report.advice import purpose
-from provision.report.difference.text import folded, sentence
-from provision.report.layout import clean, count, duration, fold_names
+from provision.report.layout import clean, count, duration
 from provision.report.page.classes import HostsClass, classes
 from provision.report.page.figures import FigureRow, figure_rows
 from provision.report.page.hosts import HostLine, StateCount, Tone, host_lines, state_counts
+from provision.report.page.news import Changes, Doubt, Problem, changes, doubts, problems
 from provision.report.page.plot import Chart
 from provision.report.page.series import series_charts
 from provision.report.page.startup import startup
 from provision.report.page.strip import HEIGHT, WIDTH
 from provision.report.page.timeline import Timeline, read_clock, timeline
 
-
-@dataclass(frozen=True)
-class Problem:
-    """What went wrong on hosts that failed alike."""
-
-    names: str
-    state: str
-    findings: tuple[Finding, ...]
-    said: tuple[tuple[str, str | None, tuple[str, ...]], ...]
-    """Sentence, hint and evidence, room by room."""
-
-
 TONES: dict[str, Tone] = {"green": "good", "amber": "doubt", "red": "bad"}
 MAP_FROM = 12
 """From more hosts than this on, a map of them stands above their lines."""
-
-
-@dataclass(frozen=True)
-class Doubt:
-    """One thing that makes a run amber, and the hosts on which it is so."""
-
-    kind: Literal["off the plan", "warned"]
-    text: str
-    remedy: str | None
-    names: str
-
-
-@dataclass(frozen=True)
-class Changes:
-    """What changed since the last green run, on hosts on which the same changed."""
-
-    names: str
-    before: str
-    changes: tuple[tuple[str, str], ...]
-    """Part and sentence."""
-    unknown: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -159,11 +126,11 @@ def view(
         headline=phrases.headline(summary).partition(": ")[2],
         facts=tuple(_facts(summary)),
         next_commands=tuple((purpose(command), command) for command in summary.next_commands),
-        problems=tuple(_problems(summary)),
-        doubts=tuple(_doubts(summary)),
+        problems=tuple(problems(summary)),
+        doubts=tuple(doubts(summary)),
         states=state_counts(lines),
         hosts=lines,
-        changes=tuple(_changes(changed or {})),
+        changes=tuple(changes(changed or {})),
         timeline=timeline(clock),
         classes=grouped,
         charts=tuple(chart for chart in drawn if chart is not None),
@@ -179,41 +146,3 @@ def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
         yield "started", f"{summary.started_at[:10]} {summary.started_at[11:19]} UTC"
     yield "took", duration(summary.seconds)
     yield "hosts", f"{len(summary.hosts)}, {count(summary.changed, 'host')} changed"
-
-
-def _problems(summary: Summary) -> Iterable[Problem]:
-    for group in phrases.wrong_groups(summary):
-        yield Problem(
-            names=group.names,
-            state=group.first.state,
-            findings=group.first.findings,
-            said=tuple(phrases.failures(group)),
-        )
-
-
-def _doubts(summary: Summary) -> Iterable[Doubt]:
-    """Deviations from the plan first; what is said alike of several hosts stands once."""
-    names: dict[tuple[Literal["off the plan", "warned"], str, str | None], list[str]] = {}
-    for host in summary.hosts:
-        for text in host.deviations:
-            names.setdefault(("off the plan", text, None), []).append(host.name)
-        for text in host.warnings:
-            names.setdefault(("warned", text, None), []).append(host.name)
-        for check in (check for check in host.checks if check.status == "warn"):
-            where = f" on {check.device}" if check.device else ""
-            said = f"{check.id}{where}: {check.reason or check.status}"
-            names.setdefault(("warned", said, check.remedy), []).append(host.name)
-    for (kind, text, remedy), hosts in sorted(names.items(), key=lambda item: item[0][0]):
-        yield Doubt(kind, text, remedy, fold_names(hosts))
-
-
-def _changes(changed: Mapping[str, HostDifference]) -> Iterable[Changes]:
-    """The hosts with most changes first: those that stand alone among their equals are the odd ones."""
-    groups = sorted(folded(changed.values()), key=lambda group: -len(group[1].changes))
-    for names, entry in groups:
-        yield Changes(
-            names=names,
-            before=entry.before or "",
-            changes=tuple((change.part, sentence(change)) for change in entry.changes),
-            unknown=entry.unknown,
-        )

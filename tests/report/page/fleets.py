@@ -67,6 +67,7 @@ def noise(index: int, salt: int) -> float:
 FLOORS = {"unit": "TFLOP/s", "floor": 675.3, "ceiling": None, "source": "achieved by others, times 0.85"}
 BANDWIDTH = {"unit": "GB/s", "floor": 2512.5, "ceiling": None, "source": "data sheet, times 0.75"}
 ERROR = {"unit": "share of bound", "floor": None, "ceiling": 1.0, "source": "N. Higham, eq. 3.13"}
+SLOW_REMEDY = "look at clocks, power cap and temperature: nvidia-smi -q -d CLOCK,POWER,TEMPERATURE,PERFORMANCE"
 SLOW = "slow: bfloat16 products 402 TFLOP/s, at least 675"
 TIMES_MS = (
     ((2, 512, 12, 64), 0.021, 0.12),
@@ -110,7 +111,7 @@ def card_checks(device: str, salt: int, *, slow: bool, wrong: bool) -> list[dict
         "remedy": "drain the host and replace the card",
         "evidence": {"call": "a @ b against float64 on the CPU", "shapes": [[256, 512, 192], [127, 1000, 65]]},
     }
-    slow_values: dict[str, Any] = {"reason": SLOW, "remedy": "nvidia-smi -q -d CLOCK,POWER,TEMPERATURE,PERFORMANCE"}
+    slow_values: dict[str, Any] = {"reason": SLOW, "remedy": SLOW_REMEDY}
     return [
         check(
             "kernels.gemm",

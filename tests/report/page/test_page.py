@@ -15,6 +15,7 @@ import pytest
 from provision.models.records import ROOMS, CheckRecord, HostSummary, ServeRecord, Summary
 from provision.report import page, summarise
 from provision.report.page.figures import figure_rows
+from provision.report.page.news import doubts
 from provision.report.page.startup import MOST_DRAWN, startup
 from provision.report.page.strip import MARGIN, WIDTH, strip
 from provision.report.page.template import environment, render
@@ -95,6 +96,27 @@ def test_what_makes_a_run_amber_stands_at_its_top(tmp_path: Path) -> None:
         ("warned", "gpu-2", "timedatectl set-ntp true"),
     ]
     assert amber.doubts[1].text == "devices.clock: the clock is 41 s off"
+
+
+def test_the_same_warning_with_other_numbers_stands_once(content: Page) -> None:
+    assert [(doubt.names, doubt.remedy) for doubt in content.doubts] == [("gpu-071", fleets.SLOW_REMEDY)]
+    slow = [
+        HostSummary.model_validate(
+            {
+                "name": f"gpu-{number}",
+                "state": "serving",
+                "changed": True,
+                "checks": [check("speed.gemm", "warn", device=f"cuda:{number}", reason=f"slow: {400.5 + number}")],
+            }
+        )
+        for number in (1, 2, 3)
+    ]
+    other = slow[0].model_copy(update={"name": "gpu-4", "deviations": ("off",), "checks": ()})
+    told = doubts(content.summary.model_copy(update={"hosts": (*slow, other)}))
+    assert [(doubt.names, doubt.text) for doubt in told] == [
+        ("gpu-4", "off"),
+        ("gpu-[1:3]", "speed.gemm on cuda:1: slow: 401.5"),
+    ]
 
 
 def test_filters_count_the_hosts_that_they_show(content: Page) -> None:
