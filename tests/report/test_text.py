@@ -94,6 +94,26 @@ def test_markdown_of_forty_hosts(tmp_path: Path, snapshot: SnapshotAssertion) ->
     assert render(summarise(mixed(tmp_path).run)) == snapshot
 
 
+def test_text_and_markdown_have_the_same_sections_and_name_the_same(tmp_path: Path) -> None:
+    from provision.report import summarise, write
+    from provision.report.markdown import render
+
+    green = fleet(tmp_path, 40)
+    write(green.run, summarise(green.run))
+    green.run.folder.rename(tmp_path / "20261119T101500Z")
+    folder = mixed(tmp_path)
+    warned = check("host.clock", "warn", device=None, reason="the clock is 41 s off", remedy="timedatectl set-ntp true")
+    folder.run.write("verify/gpu-12.json", document([warned]))
+    text, markdown = folder.text(), render(summarise(folder.run))
+    titles = [line for line in text.splitlines()[2:] if line and not line.startswith(" ")]
+    assert "Changed since green" in titles
+    assert "Warnings" in titles
+    assert [line.removeprefix("## ") for line in markdown.splitlines() if line.startswith("## ")] == titles
+    for said in ("port-taken", "the clock is 41 s off", "timedatectl set-ntp true", "gpu-31", "no answer within 10 s"):
+        assert said in text
+        assert said in markdown
+
+
 def test_the_verdict_is_one_line_however_many_hosts_failed(tmp_path: Path) -> None:
     names = [f"rack{number}-inference-node.cluster.example.net" for number in range(30)]
     folder = Folder(tmp_path / RUN, [host(name) for name in names])
