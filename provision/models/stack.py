@@ -189,6 +189,7 @@ class Candidate(Record):
 class Nearest(Record):
     text: str
     policy: dict[str, str] = Field(default_factory=dict)
+    """The settings that open a Stack by themselves; empty where something of the host has to change, too."""
 
 
 class Resolution(Record):

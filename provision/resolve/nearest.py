@@ -30,7 +30,8 @@ def nearest(view: View, *, kept: Collection[str] = ()) -> Nearest | None:
     for text, policy, changed in single:
         for other, more, both in _changes(changed):
             if not more.keys() & {*kept, *policy} and (found := _first(both)):
-                return Nearest(text=f"{text} and {other} this host could run {_named(found)}", policy=policy | more)
+                alone = policy | more if policy and more else {}
+                return Nearest(text=f"{text} and {other} this host could run {_named(found)}", policy=alone)
     return None
 
 
@@ -134,9 +135,9 @@ def _fitting(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
 
 
 def _packages(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
+    if view.escalates is False and view.sudo:
+        yield "with `ansible_become: true`", {}, replace(view, escalates=True)
     if view.lacking and view.escalates is False:
-        if view.sudo:
-            yield "with `ansible_become: true`", {}, replace(view, escalates=True)
         yield f"with {', '.join(view.lacking)} installed", {}, replace(view, lacking=())
 
 

@@ -23,6 +23,8 @@ BUILDS = {(row["version"], row["variant"], row["provider"]): row for row in tabl
 TORCH = {row["version"]: row for row in table("torch")["torch"]}
 ARCHS = table("torch")["arch"]
 CUDA = table("cuda")
+FLASH = {row["version"]: row for row in table("flash_attn")["wheel"]}
+LAST_BRANCH = {row["compute_capability"]: row.get("last_branch") for row in table("gpus")["architecture"]}
 CARDS = {row["name"].lower(): row for row in table("gpus")["nvidia"]}
 
 
@@ -47,6 +49,10 @@ def broken(stack: Stack, facts: HostFacts) -> list[str]:
         problems.append("driver touched in a container")
     if stack.fabric_manager and stack.driver and stack.fabric_manager != stack.driver.version:
         problems.append("fabric manager differs from the driver")
+    if stack.subnet_manager and not stack.fabric_manager:
+        problems.append("a subnet manager without a fabric manager")
+    problems += _package(stack, facts, torch)
+    problems += _flashinfer(stack)
     if facts.nvidia and facts.nvidia.gpus:
         problems += _cards(stack, facts)
     return problems
@@ -75,6 +81,45 @@ def _vllm(stack: Stack, facts: HostFacts, python: str, torch: dict[str, Any]) ->
     return problems
 
 
+def _package(stack: Stack, facts: HostFacts, torch: dict[str, Any]) -> list[str]:
+    package = stack.flash_attn.package
+    if package is None:
+        return []
+    minor = ".".join(torch["version"].split(".")[:2])
+    cuda = f"cu{stack.torch.variant[2:4]}"
+    name = f"flash_attn-{package.version}+{{}}torch{minor}cxx11abi{str(torch['cxx11_abi']).upper()}-cp{stack.python.replace('.', '')}-"
+    problems = []
+    tag = cuda if stack.torch.variant.startswith("cu") else stack.torch.variant.replace(".", "")
+    if not package.file.startswith(name.format(tag)):
+        problems.append(f"{package.file} is not of this torch, Python and ABI")
+    if (package.builder is None) != (package.source == "wheel"):
+        problems.append("a published wheel has a builder, or a built one has none")
+    if package.source == "wheel":
+        row = FLASH[package.version]
+        if minor not in row["torch"] or cuda not in row["cuda"] or stack.python not in row["pythons"]:
+            problems.append(f"no such wheel of flash-attn {package.version} was published")
+        if f"{minor}/{stack.python}" in row["without"] or (facts.os.machine or "x86_64") not in row["machines"]:
+            problems.append(f"no such wheel of flash-attn {package.version} was published")
+        if facts.os.libc_version and tuple_of(facts.os.libc_version) < tuple_of(row["glibc"]):
+            problems.append("glibc below flash-attn's")
+    return problems
+
+
+def _flashinfer(stack: Stack) -> list[str]:
+    plan = stack.flashinfer
+    wants = stack.attention.backend == "FLASHINFER"
+    if plan is None:
+        return ["FlashInfer serves and is not there"] if wants else []
+    problems = []
+    if stack.vllm is None or VLLM[stack.vllm.version].get("flashinfer") != plan.version:
+        problems.append("FlashInfer is not the pinned one")
+    if any(package.version != plan.version for package in plan.packages):
+        problems.append("FlashInfer's kernels are of another version")
+    if wants and plan.kernels == "off":
+        problems.append("FlashInfer serves without kernels")
+    return problems
+
+
 def _cards(stack: Stack, facts: HostFacts) -> list[str]:
     assert facts.nvidia is not None
     problems = []
@@ -88,6 +133,9 @@ def _cards(stack: Stack, facts: HostFacts) -> list[str]:
         if row is None:
             continue
         capability = tuple_of(row["compute_capability"])
+        last = LAST_BRANCH[row["compute_capability"]]
+        if driver and last and driver[0] > last:
+            problems.append(f"branch {driver[0]} does not drive {gpu.name}")
         if stack.attention.backend == "FLASH_ATTN" and capability < (8, 0):
             problems.append(f"flash kernels on {gpu.name}")
         for part, codes, cuda in _launched(stack, capability[0], serves=gpu.index in stack.gpus):

@@ -6,7 +6,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from provision.errors import UsageError
 from provision.models.settings import Settings
+from provision.resolve.policy import policy_of
 
 CARDS = (
     "H100",
@@ -34,6 +36,8 @@ DRIVERS = (
     "575.57.08",
     "580.65.06",
     "580.173.02",
+    "595.71.05",
+    "610.57.04",
 )
 RELEASES = ("latest", "none", "==0.9.1", "==0.11.2", "==0.19.1", "==0.20.2", "==0.31.0", ">=0.26.0", ">=0.10.0")
 
@@ -71,9 +75,22 @@ nvidia_hosts = words(gpu=cards, driver=drivers | st.just("none"), **_common)
 cpu_hosts = words(gpu=st.just("none"), cpu=st.sampled_from(["sse4_2", "avx2", "avx512", "amx"]), **_common)
 amd_hosts = words(gpu=st.sampled_from(["MI300Xx8", "MI250x4", "MI100x1", "RX7900XTXx1"]), **_common)
 hosts = nvidia_hosts | cpu_hosts | amd_hosts
+
+
+def consistent(drawn: Settings) -> bool:
+    """Whether no two of the settings contradict each other."""
+    try:
+        policy_of(drawn)
+    except UsageError:
+        return False
+    return True
+
+
 settings = st.builds(
     Settings,
     vllm=st.sampled_from(RELEASES),
     driver=st.sampled_from(["keep", "install", "upgrade"]),
-    flash_attn=st.sampled_from(["auto", "package"]),
-)
+    flash_attn=st.sampled_from(["auto", "package", "both", "bundled", "none", "==2.8.0.post2"]),
+    builder=st.sampled_from([None, "controller"]),
+    attention=st.sampled_from(["auto", "auto", "auto", "flash", "FLASHINFER", "TRITON_ATTN"]),
+).filter(consistent)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -23,7 +23,7 @@ from provision.resolve.option import options
 from provision.resolve.view import view_of
 from tests.resolve import strategies
 from tests.resolve.cases import CASES
-from tests.resolve.checker import broken
+from tests.resolve.checker import CARDS, LAST_BRANCH, broken
 
 ORDERED = {"generations", "managed_pythons", "platform_backends", "levels", "system_needs"}
 """Tables whose order says something."""
@@ -149,11 +149,24 @@ def builds(facts: HostFacts, settings: Settings) -> set[tuple[str, str]]:
     return {(option.id.split("-")[1], option.variant) for option in options(view) if judge(option, view).accepted}
 
 
+def drives(driver: str, cards: str) -> bool:
+    """Whether a driver's branch still drives every card of a description."""
+    found = [CARDS[part.rpartition("x")[0].lower()]["compute_capability"] for part in cards.split(",")]
+    return all(int(driver.split(".", maxsplit=1)[0]) <= (LAST_BRANCH[capability] or 10_000) for capability in found)
+
+
+def test_a_branch_that_left_the_card_behind_runs_nothing() -> None:
+    described = "gpu=V100x1 driver={} glibc=2.35 arch=x86_64 python=3.10"
+    assert builds(parse_what_if(described.format("580.173.02")), Settings())
+    assert not builds(parse_what_if(described.format("595.71.05")), Settings())
+
+
 @given(cards=strategies.cards, older=strategies.drivers, newer=strategies.drivers)
 @some
 def test_a_newer_driver_never_loses_a_build(cards: str, older: str, newer: str) -> None:
     if release(older) > release(newer):
         older, newer = newer, older
+    assume(drives(newer, cards))
     described = "gpu={} driver={} glibc=2.35 arch=x86_64 python=3.10"
     assert builds(parse_what_if(described.format(cards, older)), Settings()) <= builds(
         parse_what_if(described.format(cards, newer)), Settings()
