@@ -97,7 +97,7 @@ def host_lines(
             words=phrases.STATE_WORDS[host.state],
             doubts=has_doubts(host),
             build=describe_build(host.stack) if host.stack else "",
-            checks=_checks(host.checks),
+            checks=checks_in_words(host.checks),
             seconds=duration(sum(result.seconds for result in host.rooms)),
             spans=host_spans(clock, host.rooms),
             wrong=tuple(
@@ -134,7 +134,8 @@ def _evidence(evidence: Any) -> Iterable[str]:
         yield f"{key}: {short}" if key else short
 
 
-def _checks(checks: tuple[CheckRecord, ...]) -> str:
+def checks_in_words(checks: Iterable[CheckRecord]) -> str:
+    """`1 failed, 42 ok`, the worst first."""
     counted = Counter[str](check.status for check in checks)
     words = {"fail": "failed", "error": "unclear", "warn": "warned", "ok": "ok"}
     return ", ".join(f"{counted[status]} {word}" for status, word in words.items() if counted[status])

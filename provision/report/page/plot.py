@@ -59,11 +59,11 @@ def dots(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], wo
     import pygal  # noqa: PLC0415 - only a page pays for it
 
     height = BARS_MARGIN + DOTS_HEIGHT * len(labels)
-    places = [_short(label) for label in labels]
+    places = ["", *(_short(label) for label in labels), ""]  # an empty place keeps the first and last off the frame
     chart = pygal.HorizontalLine(
         **_common(height, words), **_logarithmic(series), x_labels=places, stroke=False, show_x_guides=True
     )
-    return _draw(chart, series)
+    return _draw(chart, {name: [None, *values, None] for name, values in series.items()})
 
 
 def stacked(labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:

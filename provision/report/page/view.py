@@ -9,10 +9,10 @@ from typing import Any
 from provision.models.records import HostDifference, Summary
 from provision.report import phrases
 from provision.report.advice import purpose
-from provision.report.layout import clean, count, duration
+from provision.report.layout import clean, duration
 from provision.report.page.classes import HostsClass, classes
 from provision.report.page.figures import FigureRow, figure_rows
-from provision.report.page.hosts import HostLine, StateCount, Tone, host_lines, state_counts
+from provision.report.page.hosts import HostLine, StateCount, Tone, checks_in_words, host_lines, state_counts
 from provision.report.page.news import Changes, Doubt, Problem, changes, doubts, problems
 from provision.report.page.plot import Chart
 from provision.report.page.series import series_charts
@@ -145,4 +145,6 @@ def _facts(summary: Summary) -> Iterable[tuple[str, str]]:
     if summary.started_at:
         yield "started", f"{summary.started_at[:10]} {summary.started_at[11:19]} UTC"
     yield "took", duration(summary.seconds)
-    yield "hosts", f"{len(summary.hosts)}, {count(summary.changed, 'host')} changed"
+    yield "hosts", f"{len(summary.hosts)}, {summary.changed} changed"
+    if checks := checks_in_words(check for host in summary.hosts for check in host.checks):
+        yield "checks", checks

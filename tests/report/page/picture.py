@@ -1,4 +1,4 @@
-"""Draws the README's picture of a run's page: `python -m tests.report.page.picture docs/images/run-page.png`."""
+"""Draws the pictures of a run's page in README and guide: `python -m tests.report.page.picture docs/images`."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from playwright.sync_api import sync_playwright
 from provision.report import page
 from tests.report.page import fleets
 
-WIDTH, HEIGHT = 1280, 1240
+WIDTH, HEIGHT = 1280, 1480
 
 
-def draw(path: Path) -> None:
-    """A hundred hosts of which three failed, as far down as the first lines of the hosts."""
+def draw(target: Path) -> None:
+    """A hundred hosts of which three failed: as far down as the first lines of the hosts, and what was measured."""
+    target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         written = page.write(fleets.large(Path(folder)))
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
         seen = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
         seen.goto(written.as_uri())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        seen.screenshot(path=path)
+        seen.screenshot(path=target / "run-page.png")
+        seen.locator("#measured").screenshot(path=target / "run-page-measured.png")
         browser.close()
 
 
