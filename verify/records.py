@@ -110,6 +110,10 @@ class Check:
     faults: tuple[str, ...] = ()
     """The injected faults that this check must notice, beside a crash and a hang."""
     deadline_s: float = 60.0
+    alone: bool = False
+    """Whether it measures what other work would falsify: it then runs when no other check does."""
+    together: Callable[[Mapping[str, Mapping[str, Any]]], Outcome | None] | None = None
+    """Judges the records of all devices together, by device, where there are two or more; null has nothing to say."""
 
     @property
     def family(self) -> str:

@@ -14,6 +14,8 @@ FAMILIES = {
     "libraries": "What is loaded is what was locked, from this environment, whole.",
     "kernels": "Elementary work is right.",
     "attention": "Each provider of attention is right against float64, and is the one that ran.",
+    "memory": "Attention takes as little memory as flash attention does.",
+    "speed": "The device is as fast as its type is, and as the like ones beside it. On CPUs speeds are recorded, not judged.",
     "engine": "vLLM and its flash attention are the planned ones, and load.",
 }
 """What each family is about, in the order in which results are told."""

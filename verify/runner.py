@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
@@ -93,14 +93,28 @@ def _run_here(
                 Task((check, device), _call(check, own), min(check.deadline_s, deadline_s or check.deadline_s))
             )
     tasks.sort(key=lambda task: -task.deadline_s)  # those that may take longest begin first
-    for (check, device), ending in run_all(tasks, limit=max(2, len(os.sched_getaffinity(0)))):
-        records.append(_record(check.id, check.family, device, _outcome(ending), ending.seconds))
+    for alone, limit in ((False, max(2, len(os.sched_getaffinity(0)))), (True, 1)):
+        chosen = [task for task in tasks if task.key[0].alone == alone]
+        for (check, device), ending in run_all(chosen, limit=limit):
+            records.append(_record(check.id, check.family, device, _outcome(ending), ending.seconds))
+    records += [record for check in checks if (record := _together(check, records))]
     for fault in sorted({injection.fault for injection in injections} - met):
         outcome = Outcome("error", f"the injected fault `{fault}` met no check that runs here")
         records.append(_record(FRAME, "frame", None, outcome, 0.0))
     order = {check.id: place for place, check in enumerate(checks)}
     records.sort(key=lambda record: (order.get(record["id"], -1), record["device"] or ""))
     return {"checks": records, "about": about}
+
+
+def _together(check: Check, records: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What a check says of all devices together; null where it says nothing, or where fewer than two were measured."""
+    answers = {
+        record["device"]: record
+        for record in records
+        if record["id"] == check.id and record["device"] and record["status"] in ("ok", "warn")
+    }
+    outcome = check.together(answers) if check.together and len(answers) > 1 else None
+    return _record(check.id, check.family, None, outcome, 0.0) if outcome else None
 
 
 def _import_torch() -> tuple[str | None, str | None]:
@@ -116,7 +130,8 @@ def _import_torch() -> tuple[str | None, str | None]:
 def _call(check: Check, context: Context) -> Any:
     def call() -> dict[str, Any]:
         strike(context.faults)
-        return check.run(context).as_json()
+        busy = devices.busy(context.device) if check.alone and context.device else None
+        return (busy or check.run(context)).as_json()
 
     return call
 

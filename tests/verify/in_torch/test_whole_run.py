@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from verify import devices
+from verify.judged_speed import spread
+from verify.records import Check, Context, Figure, Outcome
 from verify.registry import all_checks
+from verify.runner import run
 from verify.views import pci
 
 CONTRACT = {"id", "family", "status", "host", "device", "reason", "figures", "evidence", "remedy", "seconds"}
@@ -38,7 +43,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def test_a_healthy_cpu_host_is_green_at_every_level(run_many: Any, files: dict[str, str], tmp_path: Path) -> None:
-    without = ("--skip", "devices.gpus") if pci.gpus("nvidia") or pci.gpus("amd") else ()
+    # torch's compiler takes 20 seconds of CPU time: it runs once, when its fault is injected
+    without = ["--skip", "kernels.compile"]
+    if pci.gpus("nvidia") or pci.gpus("amd"):
+        without += ["--skip", "devices.gpus"]
     written = tmp_path / "verify" / "last.json"
     told = ("--lock", files["lock"], "--expect", files["expect"], "--write", str(written), *without)
     answers = run_many([("--level", level, *told) for level in ("quick", "full")])
@@ -55,6 +63,8 @@ def test_a_healthy_cpu_host_is_green_at_every_level(run_many: Any, files: dict[s
         "no `vllm` in this environment",
     }
     assert {check: reason for check, reason in skipped.items() if not check.startswith("attention.")} == {
+        "kernels.graph": "CPUs have no graphs of kernels",
+        "speed.copies": "no GPU to copy to",
         "engine.flash_attn": "no flash-attn package is installed, and none is planned",
         "engine.vllm": "the Stack has no vLLM",
     }
@@ -168,3 +178,55 @@ def test_a_torch_that_aborts_while_it_is_imported_gives_a_document(verify: Any, 
 
 def test_every_check_declares_a_fault() -> None:
     assert [check.id for check in all_checks() if not check.faults] == []
+
+
+def test_what_all_devices_say_together_is_a_record_of_its_own_and_a_busy_one_says_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    speeds = {"cuda:0": 100.0, "cuda:1": 80.0, "cuda:2": 10.0}
+
+    def measure(context: Context) -> Outcome:
+        return Outcome("ok", "recorded", (Figure("memory", speeds[str(context.device)], "GB/s"),), {"name": "one card"})
+
+    def busy(device: str) -> Outcome | None:
+        return Outcome("skip", "others hold 90%") if device == "cuda:2" else None
+
+    check = Check("speed.memory", "Proves nothing.", measure, each_device=True, alone=True, together=spread)
+    monkeypatch.setattr(devices, "survey", lambda _: (tuple(speeds), None))
+    monkeypatch.setattr(devices, "busy", busy)
+    records = run([check], Context())["checks"]
+    assert {record["device"]: (record["status"], record["reason"]) for record in records} == {
+        None: ("warn", "cuda:1 is 20% behind the best in memory"),
+        "cuda:0": ("ok", "recorded"),
+        "cuda:1": ("ok", "recorded"),
+        "cuda:2": ("skip", "others hold 90%"),
+    }
+
+
+def test_checks_that_stand_alone_run_when_no_other_one_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each leaves a mark while it runs; one that stands alone finds none of another's."""
+
+    def watch(context: Context) -> Outcome:
+        mark = tmp_path / str(context.device)
+        mark.touch()
+        time.sleep(0.1)
+        others = [path.name for path in tmp_path.iterdir() if path != mark]
+        mark.unlink()
+        return Outcome("fail" if others else "ok", "saw nobody" if not others else f"saw {others}")
+
+    check = Check("speed.memory", "Proves nothing.", watch, each_device=True, alone=True)
+    monkeypatch.setattr(devices, "survey", lambda _: (("cuda:0", "cuda:1", "cuda:2"), None))
+    monkeypatch.setattr(devices, "busy", lambda _: None)
+    assert [record["reason"] for record in run([check], Context())["checks"]] == ["saw nobody"] * 3
+
+
+@pytest.mark.parametrize(("free", "status"), [(79, None), (73, None), (70, "skip"), (4, "skip")])
+def test_a_device_of_which_others_hold_much_is_busy(
+    monkeypatch: pytest.MonkeyPatch, free: int, status: str | None
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free << 30, 80 << 30))
+    outcome = devices.busy("cuda:0")
+    assert (outcome and outcome.status) == status
+    assert devices.busy("cpu") is None

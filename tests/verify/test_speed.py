@@ -1,0 +1,114 @@
+"""What speeds and peaks of memory mean: floors by card, like devices side by side, exponents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from verify.checks.memory import attention as memory
+from verify.checks.speed import attention as speed
+from verify.judged_speed import floor, judge, spread
+from verify.records import Context, Figure
+from verify.tables import table
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "least"),
+    [
+        ("NVIDIA H100 80GB HBM3", "gemm_bfloat16", 794.5 * 0.85),
+        ("NVIDIA H100 80GB HBM3", "memory", 3350 * 0.75),
+        ("NVIDIA H200", "copy", 48),
+        ("NVIDIA A100-SXM4-80GB", "memory", 2039 * 0.75),
+        ("NVIDIA B200", "copy", None),
+        ("NVIDIA H100 PCIe", "memory", None),
+        ("NVIDIA GeForce RTX 4090", "gemm_bfloat16", None),
+        (None, "memory", None),
+    ],
+)
+def test_a_card_has_the_floors_that_are_known_of_it(name: str | None, kind: str, least: float | None) -> None:
+    found, source = floor(name, kind)
+    assert found == pytest.approx(least)
+    assert (source is None) == (least is None)
+
+
+def test_every_card_is_found_by_one_row_alone() -> None:
+    import re
+
+    names = ("NVIDIA H100 80GB HBM3", "NVIDIA H200", "NVIDIA A100-SXM4-80GB", "NVIDIA B200")
+    assert [sum(bool(re.search(card["match"], name)) for card in table("speed")["card"]) for name in names] == [
+        1,
+        1,
+        1,
+        1,
+    ]
+
+
+def test_a_speed_below_its_floor_is_a_warning_with_both_values() -> None:
+    good, bad = (Figure("bfloat16 products", value, "TFLOP/s", 675.3, source="a book") for value in (700.0, 412.0))
+    assert judge([good], Context(), {}).status == "ok"
+    outcome = judge([good, bad], Context(), {})
+    assert outcome.status == "warn"
+    assert outcome.reason == "slow: bfloat16 products 412 TFLOP/s, at least 675"
+    assert judge([Figure("x", float("nan"), "GB/s", 1.0)], Context(), {}).status == "warn"
+
+
+def test_without_a_floor_a_speed_is_recorded_and_the_injected_fault_is_noticed_all_the_same() -> None:
+    figures = [Figure("memory, read and written", 14.0, "GB/s")]
+    assert judge(figures, Context(), {}).reason == "recorded, not judged"
+    assert judge(figures, Context(faults=frozenset({"slow"})), {}).status == "warn"
+
+
+def answers(*values: float, unit: str = "GB/s", names: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
+    return {
+        f"cuda:{place}": {
+            "figures": [{"name": "memory", "value": value, "unit": unit}],
+            "evidence": {"name": names[place] if names else "NVIDIA H100 80GB HBM3"},
+        }
+        for place, value in enumerate(values)
+    }
+
+
+def test_the_slow_one_of_like_devices_is_named() -> None:
+    even = spread(answers(3000, 2900, 2990))
+    assert even
+    assert even.status == "ok"
+    odd = spread(answers(3000, 2990, 2700))
+    assert odd
+    assert (odd.status, odd.reason) == ("warn", "cuda:2 is 10% behind the best in memory")
+    late = spread(answers(1.0, 1.2, unit="ms"))
+    assert late
+    assert (late.status, late.reason) == ("warn", "cuda:1 is 17% behind the best in memory")
+
+
+def test_unlike_devices_and_lone_ones_are_not_compared() -> None:
+    assert spread(answers(3000)) is None
+    assert spread(answers(3000, 900, names=("NVIDIA H100 80GB HBM3", "NVIDIA L4"))) is None
+
+
+def test_the_exponent_is_that_of_the_growth() -> None:
+    lengths = [512, 1024, 2048, 4096]
+    assert memory.exponent({length: 16 * length**2 for length in lengths}) == pytest.approx(2)
+    assert memory.exponent({length: 16 * length for length in lengths}) == pytest.approx(1)
+    assert memory.exponent({128: 5, 256: 9, 512: 20}) is None
+
+
+def peaks(flash: int, standard: int) -> dict[str, dict[int, int]]:
+    lengths = [512, 1024, 2048]
+    return {"flash": {n: 256 * n**flash for n in lengths}, "standard": {n: 16 * n**standard for n in lengths}}
+
+
+def test_memory_by_the_square_is_no_flash_attention() -> None:
+    good = memory.judge(peaks(1, 2), 64 << 30, {})
+    assert good.status == "ok"
+    values = {figure.name: figure.value for figure in good.figures}
+    assert values["standard over flash at 2048"] == 128
+    assert values["longest sequence, standard, by the fit"] == 65536  # 16 n^2 bytes in 64 GiB
+    bad = memory.judge(peaks(2, 2), 64 << 30, {})
+    assert (bad.status, "power 2.00" in bad.reason) == ("fail", True)
+    assert memory.judge(peaks(1, 1), 64 << 30, {}).status == "error"
+    assert memory.judge({"flash": {512: 1}, "standard": {}}, 1, {}).status == "error"
+
+
+def test_a_point_costs_two_products_of_each_head() -> None:
+    assert speed.operations((2, 512, 12, 64)) == 4 * 2 * 12 * 512 * 512 * 64

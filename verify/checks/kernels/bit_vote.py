@@ -1,0 +1,102 @@
+"""kernels.bit_vote: the same kernels on the same numbers give the same bits, again and on every like device."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from verify.inputs import finish, normal, spoil
+from verify.records import Check, Context, Figure, Outcome
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SIZE = 512
+
+
+def _run(context: Context) -> Outcome:
+    device = context.device or "cpu"
+    ballots = [ballot(device) for _ in range(2)]
+    if "wrong-result" in context.faults:
+        last = next(iter(ballots[1]))
+        ballots[1][last] = digest(spoil(dict(_results(device))[last]))
+    unsteady = [name for name in ballots[0] if ballots[0][name] != ballots[1][name]]
+    figures = (
+        Figure(
+            "kernels that differ from call to call", len(unsteady), "count", ceiling=0, source="deterministic kernels"
+        ),
+    )
+    evidence = {"ballot": ballots[0], **finish(device)}
+    if unsteady:
+        text = f"called twice on the same numbers, other bits: {', '.join(unsteady)}"
+        return Outcome("fail", text, figures, evidence, "run it again; the device is not to be trusted")
+    return Outcome("ok", f"{len(ballots[0])} kernels give the same bits when they are called again", figures, evidence)
+
+
+def ballot(device: str) -> dict[str, str]:
+    """Kernel to the digest of its result."""
+    return {name: digest(result) for name, result in _results(device)}
+
+
+def digest(result: Tensor) -> str:
+    """Of the bits of a result."""
+    import torch
+
+    return hashlib.sha256(bytes(result.contiguous().view(torch.uint8).flatten().tolist())).hexdigest()[:16]
+
+
+def _results(device: str) -> Iterator[tuple[str, Tensor]]:
+    from torch.nn import functional
+
+    values = normal(64, SIZE, seed=51, dtype="bfloat16").to(device)
+    weights = normal(SIZE, SIZE, seed=52, dtype="bfloat16").to(device)
+    yield "product", (values @ weights).cpu()
+    yield "softmax", values.float().softmax(dim=1).cpu()
+    yield "norm", functional.layer_norm(values.float(), (SIZE,)).cpu()
+    yield "exponential", values.float().exp().cpu()
+
+
+def vote(answers: Mapping[str, Mapping[str, Any]]) -> Outcome | None:
+    """Which of several like devices votes otherwise than most; null where there are no two that are alike."""
+    groups: dict[str, dict[str, Mapping[str, str]]] = defaultdict(dict)
+    for device, answer in answers.items():
+        groups[str(answer["evidence"].get("name"))][device] = answer["evidence"]["ballot"]
+    alike = {name: ballots for name, ballots in groups.items() if len(ballots) > 1}
+    if not alike:
+        return None
+    odd = [
+        f"{', '.join(devices)}: {kernel} on {name}"
+        for name, ballots in alike.items()
+        for kernel in next(iter(ballots.values()))
+        if (devices := outvoted({device: ballot_[kernel] for device, ballot_ in ballots.items()}))
+    ]
+    figures = (
+        Figure("dissenting votes", len(odd), "count", ceiling=0, source="like devices, the same kernels and numbers"),
+    )
+    if odd:
+        text = f"other bits than the like devices give: {'; '.join(odd)}"
+        return Outcome("fail", text, figures, dict(alike), "take the odd device out of service, and run it again")
+    count = sum(map(len, alike.values()))
+    return Outcome("ok", f"{count} devices give the same bits as the like ones", figures)
+
+
+def outvoted(votes: Mapping[str, str]) -> list[str]:
+    """Those who do not vote as most do; where no vote has more than half, all of them."""
+    winner, count = Counter(votes.values()).most_common(1)[0]
+    if 2 * count > len(votes):
+        return [voter for voter, vote_ in votes.items() if vote_ != winner]
+    return list(votes)
+
+
+CHECK = Check(
+    id="kernels.bit_vote",
+    proves="The same kernels give the same bits when they are called again, and on every like device of the host.",
+    run=_run,
+    level="standard",
+    needs=("torch",),
+    each_device=True,
+    together=vote,
+    faults=("wrong-result",),
+)

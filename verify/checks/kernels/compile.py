@@ -1,0 +1,74 @@
+"""kernels.compile: torch's compiler makes kernels here, and they are right."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+from verify.inputs import finish, normal, spoil
+from verify.records import Check, Context, Figure, Outcome
+from verify.tables import table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ELEMENTS = 100_000
+TOLERANCE = 16
+"""Units in the last place of float32 that the functions of both may differ by."""
+SAID = 300
+
+
+def _run(context: Context) -> Outcome:
+    import torch
+
+    device = context.device or "cpu"
+    values = normal(ELEMENTS, seed=21, dtype="float32")
+    with tempfile.TemporaryDirectory() as folder:
+        # Nothing of an earlier run may answer, and the compiler may start no pool of processes of its own.
+        os.environ |= {
+            "TORCHINDUCTOR_CACHE_DIR": folder,
+            "TRITON_CACHE_DIR": f"{folder}/triton",
+            "TORCHINDUCTOR_COMPILE_THREADS": "1",
+        }
+        try:
+            result = torch.compile(_work, fullgraph=True)(values.to(device)).cpu()
+        except Exception as error:  # noqa: BLE001 - torch wraps what the compiler's caller said in errors of many kinds
+            return _not_made(str(error))
+        made = sorted({name.rpartition(".")[2] for _, _, names in os.walk(folder) for name in names})
+    if "wrong-result" in context.faults:
+        result = spoil(result)
+    exact = _work(values.double())
+    share = float(((result.double() - exact).abs() / (exact.abs() + 1) / torch.finfo(torch.float32).eps).max())
+    figures = (Figure("error", share, "units in the last place", ceiling=TOLERANCE, source="ours"),)
+    evidence = {"call": "torch.compile(silu(x) cos(x) + 1)", "kinds of file made": made, **finish(device)}
+    if not share <= TOLERANCE:
+        text = f"a compiled kernel is off by {share:.3g} units in the last place, at most {TOLERANCE} allowed"
+        return Outcome("fail", text, figures, evidence, "serve without compiled kernels: --enforce-eager")
+    return Outcome("ok", "a kernel was compiled here, ran, and is right", figures, evidence)
+
+
+def _work(values: Tensor) -> Tensor:
+    return values * values.sigmoid() * values.cos() + 1
+
+
+def _not_made(said: str) -> Outcome:
+    """What is missing, in the compiler's own words."""
+    rows: list[dict[str, Any]] = table("compile")["remedy"]
+    remedy = next(row["do"] for row in rows if row["pattern"] in said)
+    decisive = re.search(r"^.*(?:rror|C\+\+ compiler|C compiler).*$", said, re.MULTILINE)
+    words = (decisive[0] if decisive else said).strip()[:SAID]
+    return Outcome("fail", f"no kernel can be compiled here: {words}", (), {"said": said[-2000:]}, remedy)
+
+
+CHECK = Check(
+    id="kernels.compile",
+    proves="torch's compiler makes a kernel on this host (Triton on GPUs, C++ on CPUs), and it is right.",
+    run=_run,
+    level="full",
+    needs=("torch",),
+    each_device=True,
+    faults=("wrong-result",),
+    deadline_s=240.0,
+)

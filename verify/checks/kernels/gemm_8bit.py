@@ -1,0 +1,95 @@
+"""kernels.gemm_8bit: products of 8 bit numbers are right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from verify.inputs import finish, normal, spoil
+from verify.records import Check, Context, Figure, Outcome
+from verify.tables import table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ROWS, DEPTH, COLUMNS = 64, 512, 128
+FP8 = "float8_e4m3fn"
+
+
+def _run(context: Context) -> Outcome:
+    device = context.device or "cpu"
+    spoiled = "wrong-result" in context.faults
+    figures = [_whole_numbers(device, spoiled=spoiled)]
+    refused = _refuses(device)
+    if refused is None:
+        figures.append(_floats(device, spoiled=spoiled))
+    evidence = {
+        "call": "torch._int_mm and torch._scaled_mm against float64",
+        "fp8": refused or "computed",
+        **finish(device),
+    }
+    wrong = [figure for figure in figures if not (figure.value or 0) <= (figure.ceiling or 0)]
+    if wrong:
+        told = "; ".join(f"{one.name} {one.value:.3g} {one.unit}" for one in wrong)
+        return Outcome("fail", f"wrong products: {told}", tuple(figures), evidence, "serve no model of 8 bit weights")
+    kinds = "int8 and fp8" if refused is None else f"int8 (no fp8: {refused})"
+    return Outcome("ok", f"products in {kinds} are right", tuple(figures), evidence)
+
+
+def _refuses(device: str) -> str | None:
+    """Why there are no fp8 products on a device; null where there are."""
+    if device == "cpu":
+        return None
+    import torch
+
+    if torch.version.hip is not None:
+        return "not judged on AMD cards, whose 8 bit formats differ by generation"
+    needed = tuple(int(part) for part in table("tolerances")["gemm_8bit"]["fp8_compute_capability"].split("."))
+    has = torch.cuda.get_device_capability(device)
+    return None if has >= needed else f"compute capability {has[0]}.{has[1]}, {needed[0]}.{needed[1]} is needed"
+
+
+def _whole_numbers(device: str, *, spoiled: bool) -> Figure:
+    """The sum of whole numbers is exact in 32 bits: nothing may be off."""
+    import torch
+
+    generator = torch.Generator().manual_seed(31)
+    left, right = (
+        torch.randint(-128, 128, shape, generator=generator, dtype=torch.int8)
+        for shape in ((ROWS, DEPTH), (DEPTH, COLUMNS))
+    )
+    result = torch._int_mm(left.to(device), right.to(device)).cpu()  # noqa: SLF001 - torch has no other name for it
+    if spoiled:
+        result = spoil(result.double()).long()
+    wrong = int((result.long() != left.long() @ right.long()).sum())
+    return Figure("int8, wrong elements", wrong, "count", ceiling=0, source="whole numbers: nothing is rounded")
+
+
+def _floats(device: str, *, spoiled: bool) -> Figure:
+    """The largest error as a share of what bfloat16, the result's precision, and the accumulation may cost."""
+    import torch
+
+    rule = table("tolerances")["gemm_8bit"]
+    left = normal(ROWS, DEPTH, seed=32, dtype=FP8)
+    right = normal(COLUMNS, DEPTH, seed=33, dtype=FP8)
+    one = torch.ones((), device=device)
+    result: Tensor = torch._scaled_mm(  # noqa: SLF001 - torch has no other name for it
+        left.to(device), right.to(device).t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16
+    ).cpu()
+    if spoiled:
+        result = spoil(result.double() * 1.01)
+    exact = left.double() @ right.double().t()
+    magnitude = left.double().abs() @ right.double().abs().t()
+    allowed = torch.finfo(torch.bfloat16).eps / 2 * exact.abs() + rule["accumulation"] * magnitude
+    share = float(((result.double() - exact).abs() / allowed).max().nan_to_num(nan=float("inf")))
+    return Figure("fp8, error", share, "share of bound", ceiling=rule["margin"], source=rule["source"])
+
+
+CHECK = Check(
+    id="kernels.gemm_8bit",
+    proves="Matrix products of 8 bit whole and floating numbers are right against float64, where the device has them.",
+    run=_run,
+    level="standard",
+    needs=("torch",),
+    each_device=True,
+    faults=("wrong-result",),
+)

@@ -1,0 +1,71 @@
+"""kernels.graph: work that is recorded once and played again gives what it gives when it is called."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from verify.inputs import finish, normal, spoil
+from verify.records import Check, Context, Figure, Outcome
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SIZE, PLAYS = 512, 3
+
+
+def _run(context: Context) -> Outcome:
+    device = context.device or "cpu"
+    if device == "cpu" and not context.faults:
+        return Outcome("skip", "CPUs have no graphs of kernels")
+    weights = normal(SIZE, SIZE, seed=41, dtype="float32").to(device)
+    inputs = [normal(8, SIZE, seed=42 + turn, dtype="float32").to(device) for turn in range(PLAYS)]
+    called = [_work(one, weights).cpu() for one in inputs]
+    # On a CPU an injected fault is proven on the same work, called once more.
+    played = [_work(one, weights).cpu() for one in inputs] if device == "cpu" else _play(inputs, weights, device)
+    if "wrong-result" in context.faults:
+        played[-1] = spoil(played[-1])
+    wrong = sum(int((one != other).sum()) for one, other in zip(called, played, strict=True))
+    figures = (Figure("wrong elements", wrong, "count", ceiling=0, source="the same kernels on the same numbers"),)
+    evidence = {"call": "torch.cuda.CUDAGraph, captured once", "plays": PLAYS, **finish(device)}
+    if wrong:
+        text = f"{wrong} of {sum(one.numel() for one in called)} elements of a played graph differ from the called work"
+        return Outcome("fail", text, figures, evidence, "serve without graphs: --enforce-eager")
+    return Outcome(
+        "ok", f"a graph was captured, and played {PLAYS} times with other numbers, right to the bit", figures, evidence
+    )
+
+
+def _work(values: Tensor, weights: Tensor) -> Tensor:
+    return (values @ weights).relu() @ weights
+
+
+def _play(inputs: list[Tensor], weights: Tensor, device: str) -> list[Tensor]:
+    import torch
+
+    place = inputs[0].clone()
+    with torch.cuda.device(device):
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            _work(place, weights)  # libraries make their handles outside of a capture
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            result = _work(place, weights)
+        played = []
+        for one in inputs:
+            place.copy_(one)
+            graph.replay()
+            played.append(result.cpu())
+    return played
+
+
+CHECK = Check(
+    id="kernels.graph",
+    proves="A graph of kernels is captured once, played with other numbers, and gives what the calls give, to the bit.",
+    run=_run,
+    level="standard",
+    needs=("torch",),
+    each_device=True,
+    faults=("wrong-result",),
+)

@@ -1,0 +1,94 @@
+"""speed.attention: how fast flash attention is, beside standard attention."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from verify.inputs import finish
+from verify.judged_speed import judge, spread
+from verify.records import Check, Context, Figure, Outcome
+from verify.tables import table
+from verify.timing import clocks, random_sets, rotation, timed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BUDGET_S = 0.2
+SWEEP = tuple((1, sequence, 16, dim) for sequence in (1024, 4096, 8192) for dim in (64, 128))
+"""Further points on `full`, on GPUs alone."""
+
+
+def _run(context: Context) -> Outcome:
+    device = context.device or "cpu"
+    on_cpu = device == "cpu"
+    points = [tuple(point) for point in table("speed")["points"]]
+    if on_cpu and not context.reaches("full"):
+        points = points[:1]
+    if context.reaches("full") and not on_cpu:
+        points += SWEEP
+    figures, rows, before = [], [], clocks(device)
+    for point in points:
+        row = measure(point, device, backward=not on_cpu and context.reaches("full"))
+        rows.append({"point": point, **{name: seconds * 1000 for name, seconds in row.items()}})
+        figures.append(Figure(f"flash {_name(point)}", operations(point) / row["flash"] / 1e12, "TFLOP/s"))
+        # Standard attention is what flash kernels are there to beat; on CPUs that is recorded like all else.
+        least = None if on_cpu else 1.0
+        ratio = row["standard"] / row["flash"]
+        figures.append(
+            Figure(
+                f"standard over flash {_name(point)}", ratio, "times the time", floor=least, source="no gain, no flash"
+            )
+        )
+    evidence = {"milliseconds": rows, "dtype": "float16", "clocks": [before, clocks(device)], **finish(device)}
+    return judge(figures, context, evidence)
+
+
+def measure(point: tuple[int, ...], device: str, *, backward: bool) -> dict[str, float]:
+    """Median seconds of flash and standard attention at a point, in float16; backward means both passes together."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.nn.functional import scaled_dot_product_attention
+
+    batch, sequence, heads, dim = point
+    count = rotation(device, 3 * 2 * batch * sequence * heads * dim)
+    sets = random_sets(count, batch, heads, sequence, dim, dtype="float16", device=device, parts=3)
+    seconds = {}
+
+    def forward(turn: int) -> Tensor:
+        return scaled_dot_product_attention(*sets[turn % count])
+
+    def both(turn: int) -> None:
+        parts = [part.requires_grad_() for part in sets[turn % count]]
+        torch.autograd.grad(scaled_dot_product_attention(*parts).sum(), parts)
+
+    for name, path in (("flash", SDPBackend.FLASH_ATTENTION), ("standard", SDPBackend.MATH)):
+        with sdpa_kernel(path):
+            seconds[name] = timed(forward, device, budget_s=BUDGET_S).median
+            if backward:
+                seconds[f"{name}, both passes"] = timed(partial(both), device, budget_s=BUDGET_S).median
+    return seconds
+
+
+def operations(point: tuple[int, ...]) -> float:
+    """Of the forward pass without a mask: two products of sequence x sequence x dim for each head, an addition each."""
+    batch, sequence, heads, dim = point
+    return 4.0 * batch * heads * sequence * sequence * dim
+
+
+def _name(point: tuple[int, ...]) -> str:
+    return f"({', '.join(map(str, point))})"
+
+
+CHECK = Check(
+    id="speed.attention",
+    proves="Flash attention is faster than standard attention at fixed points: both are timed, side by side.",
+    run=_run,
+    level="standard",
+    needs=("torch",),
+    each_device=True,
+    alone=True,
+    together=spread,
+    faults=("slow",),
+    deadline_s=240.0,
+)

@@ -1,0 +1,53 @@
+"""speed.copies: how fast data goes to the device and back."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from verify.inputs import finish
+from verify.judged_speed import floor, judge, spread
+from verify.records import Check, Context, Figure, Outcome
+from verify.timing import timed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BYTES = 256 << 20
+BUDGET_S = 0.3
+
+
+def _run(context: Context) -> Outcome:
+    import torch
+
+    device = context.device or "cpu"
+    on_cpu = device == "cpu"
+    if on_cpu and not context.faults:
+        return Outcome("skip", "no GPU to copy to")
+    # On a CPU an injected fault is proven on a copy within the host's memory.
+    host = torch.randint(0, 1 << 62, (BYTES // 8,), pin_memory=not on_cpu)
+    there = torch.empty_like(host, device=device)
+    name = None if on_cpu else torch.cuda.get_device_name(device)
+    least, source = floor(name, "copy")
+    figures = []
+    for what, target, origin in (("to the device", there, host), ("to the host", host, there)):
+        done = timed(partial(_copy, target, origin), device, budget_s=BUDGET_S)
+        figures.append(Figure(f"copies {what}", BYTES / done.median / 1e9, "GB/s", least, source=source))
+    return judge(figures, context, {"bytes": BYTES, "memory": "pinned", **finish(device)})
+
+
+def _copy(target: Tensor, origin: Tensor, _turn: int) -> Tensor:
+    return target.copy_(origin, non_blocking=True)
+
+
+CHECK = Check(
+    id="speed.copies",
+    proves="Data goes between host and device as fast as to a card of its type.",
+    run=_run,
+    level="standard",
+    needs=("torch",),
+    each_device=True,
+    alone=True,
+    together=spread,
+    faults=("slow",),
+)

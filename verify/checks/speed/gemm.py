@@ -1,0 +1,53 @@
+"""speed.gemm: how fast the device multiplies matrices."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from verify.inputs import DTYPES, finish
+from verify.judged_speed import floor, judge, spread
+from verify.records import Check, Context, Figure, Outcome
+from verify.timing import clocks, random_sets, rotation, timed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GPU_SIZE, CPU_SIZE = 8192, 512
+BUDGET_S = 0.2
+
+
+def _run(context: Context) -> Outcome:
+    import torch
+
+    device = context.device or "cpu"
+    size = CPU_SIZE if device == "cpu" else GPU_SIZE
+    name = None if device == "cpu" else torch.cuda.get_device_name(device)
+    figures, before = [], clocks(device)
+    for dtype in DTYPES:
+        count = rotation(device, 2 * size * size * 2)
+        sets = random_sets(count, size, size, dtype=dtype, device=device, parts=2)
+        done = timed(partial(_product, sets), device, budget_s=BUDGET_S)
+        least, source = floor(name, f"gemm_{dtype}")
+        figures.append(Figure(f"{dtype} products", 2 * size**3 / done.median / 1e12, "TFLOP/s", least, source=source))
+    evidence = {"size": size, "clocks": [before, clocks(device)], **finish(device)}
+    return judge(figures, context, evidence)
+
+
+def _product(sets: list[tuple[Tensor, ...]], turn: int) -> Tensor:
+    left, right = sets[turn % len(sets)]
+    return left @ right
+
+
+CHECK = Check(
+    id="speed.gemm",
+    proves="The device multiplies matrices as fast as a card of its type does.",
+    run=_run,
+    level="standard",
+    needs=("torch",),
+    each_device=True,
+    alone=True,
+    together=spread,
+    faults=("slow",),
+    deadline_s=120.0,
+)

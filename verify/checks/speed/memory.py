@@ -1,0 +1,41 @@
+"""speed.memory: how fast the device reads and writes its own memory."""
+
+from __future__ import annotations
+
+from verify.inputs import finish
+from verify.judged_speed import floor, judge, spread
+from verify.records import Check, Context, Figure, Outcome
+from verify.timing import clocks, timed
+
+GPU_BYTES, CPU_BYTES = 1 << 30, 128 << 20
+"""Of one buffer: far more than any cache holds."""
+BUDGET_S = 0.2
+
+
+def _run(context: Context) -> Outcome:
+    import torch
+
+    device = context.device or "cpu"
+    size = CPU_BYTES if device == "cpu" else GPU_BYTES
+    name = None if device == "cpu" else torch.cuda.get_device_name(device)
+    source_buffer = torch.randint(0, 1 << 62, (size // 8,), device=device)
+    target = torch.empty_like(source_buffer)
+    before = clocks(device)
+    done = timed(lambda _: target.copy_(source_buffer), device, budget_s=BUDGET_S)
+    least, source = floor(name, "memory")
+    figures = [Figure("memory, read and written", 2 * size / done.median / 1e9, "GB/s", least, source=source)]
+    evidence = {"bytes": size, "runs": done.runs, "clocks": [before, clocks(device)], **finish(device)}
+    return judge(figures, context, evidence)
+
+
+CHECK = Check(
+    id="speed.memory",
+    proves="The device reads and writes its own memory as fast as a card of its type does.",
+    run=_run,
+    level="standard",
+    needs=("torch",),
+    each_device=True,
+    alone=True,
+    together=spread,
+    faults=("slow",),
+)
