@@ -211,6 +211,7 @@ def install(
 
 @app.command()
 def verify(
+    *,
     inventory: InventoryOption = None,
     limit: LimitOption = None,
     level: Annotated[
@@ -219,13 +220,14 @@ def verify(
     prefix: Annotated[
         str | None, typer.Option("--prefix", help="Where the installation is, when not the default.")
     ] = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write the checks here as JUnit XML as well.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Prove that kernels run and compute right; without an inventory, on this machine."""
     from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
 
     request = _request("verify", inventory=inventory, limit=limit, prefix=prefix)
-    raise typer.Exit(service.verify(request, level=level, as_json=as_json))
+    raise typer.Exit(service.verify(request, level=level, as_json=as_json, junit_file=junit))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from typing import Any
 from verify import VERSION
 from verify.arguments import Parser
 from verify.faults import FAULTS
+from verify.junit import junit
 from verify.records import EXIT_CODES, LEVELS, Check, Context
 from verify.registry import all_checks, select
 from verify.report import render, render_list
@@ -49,6 +50,8 @@ def main(arguments: list[str]) -> int:
     text = json.dumps(document, indent=2) + "\n"
     if options.write:
         _write_atomically(options.write, text)
+    if options.junit:
+        _write_atomically(options.junit, junit([document]))
     sys.stdout.write(text if options.json else render(document))
     return EXIT_CODES[document["status"]]
 
@@ -71,6 +74,7 @@ def _parser() -> Parser:
     parser.add_argument(
         "--write", metavar="FILE", type=Path, help="write the document here as well, whole or not at all"
     )
+    parser.add_argument("--junit", metavar="FILE", type=Path, help="write the records here as JUnit XML as well")
     parser.add_argument(
         "--prefix", metavar="DIR", type=Path, help="installation to check (default: this environment's)"
     )

@@ -55,7 +55,8 @@ def spread(answers: Mapping[str, Mapping[str, Any]]) -> Outcome | None:
     allowed = table("speed")["spread"]
     by_name: dict[str, dict[str, Mapping[str, Any]]] = {}
     for device, answer in answers.items():
-        by_name.setdefault(str((answer.get("evidence") or {}).get("name")), {})[device] = answer
+        if name := (answer["evidence"] or {}).get("name"):  # CPUs have none: theirs are recorded, not judged
+            by_name.setdefault(name, {})[device] = answer
     odd, figures = [], []
     for name, devices in by_name.items():
         for figure in next(iter(devices.values()))["figures"]:

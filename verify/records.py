@@ -25,6 +25,8 @@ RUN_DEADLINE_S: Mapping[Level, float] = {"quick": 120.0, "standard": 300.0, "ful
 
 FRAME = "frame.run"
 """The id under which a run that could not be done is reported."""
+FLEET = "fleet.alike"
+"""The id under which it is reported how hosts differ from one another."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,25 @@ class Check:
 def worst(statuses: list[Status]) -> Status:
     """The status of a whole run: that of its worst check, `error` when nothing ran at all."""
     return max(statuses, key=SEVERITY.index, default="error")
+
+
+def as_record(
+    id_: str, host: str | None, device: str | None, answer: Outcome | Mapping[str, Any], seconds: float
+) -> dict[str, Any]:
+    """A check's answer as it stands in a document; a mapping is an outcome's `as_json`."""
+    outcome = answer.as_json() if isinstance(answer, Outcome) else answer
+    return {
+        "id": id_,
+        "family": id_.partition(".")[0],
+        "status": outcome["status"],
+        "host": host,
+        "device": device,
+        "reason": outcome["reason"],
+        "figures": outcome["figures"],
+        "evidence": outcome["evidence"],
+        "remedy": outcome["remedy"],
+        "seconds": round(seconds, 3),
+    }
 
 
 def fold_skips(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from verify import VERSION, devices
 from verify.faults import ANY_CHECK, strike
 from verify.isolate import Ending, Task, run_all, run_one
 from verify.needs import unmet
-from verify.records import FRAME, RUN_DEADLINE_S, Check, Context, Outcome, worst
+from verify.records import FRAME, RUN_DEADLINE_S, Check, Context, Outcome, as_record, worst
 
 
 class Injection(NamedTuple):
@@ -42,7 +42,7 @@ def run(
     limit_s = RUN_DEADLINE_S[context.level]
     ending = run_one(lambda: _run_here(checks, context, injections, deadline_s), deadline_s=limit_s)
     if ending.problem:
-        records = [_record(FRAME, "frame", None, _problem(ending), ending.seconds)]
+        records = [_record(FRAME, None, _problem(ending), ending.seconds)]
         about: dict[str, Any] = {}
     else:
         records, about = ending.value["checks"], ending.value["about"]
@@ -83,7 +83,7 @@ def _run_here(
         if check.each_device and devices_problem and not outcome:
             outcome = Outcome("error", f"cannot tell: {devices_problem}")
         if outcome:
-            records.append(_record(check.id, check.family, None, outcome, 0.0))
+            records.append(_record(check.id, None, outcome, 0.0))
             continue
         for device in context.devices if check.each_device else (None,):
             faults = frozenset(injection.fault for injection in injections if injection.hits(check))
@@ -96,11 +96,11 @@ def _run_here(
     for alone, limit in ((False, max(2, len(os.sched_getaffinity(0)))), (True, 1)):
         chosen = [task for task in tasks if task.key[0].alone == alone]
         for (check, device), ending in run_all(chosen, limit=limit):
-            records.append(_record(check.id, check.family, device, _outcome(ending), ending.seconds))
+            records.append(_record(check.id, device, _outcome(ending), ending.seconds))
     records += [record for check in checks if (record := _together(check, records))]
     for fault in sorted({injection.fault for injection in injections} - met):
         outcome = Outcome("error", f"the injected fault `{fault}` met no check that runs here")
-        records.append(_record(FRAME, "frame", None, outcome, 0.0))
+        records.append(_record(FRAME, None, outcome, 0.0))
     order = {check.id: place for place, check in enumerate(checks)}
     records.sort(key=lambda record: (order.get(record["id"], -1), record["device"] or ""))
     return {"checks": records, "about": about}
@@ -114,7 +114,7 @@ def _together(check: Check, records: Sequence[Mapping[str, Any]]) -> dict[str, A
         if record["id"] == check.id and record["device"] and record["status"] in ("ok", "warn")
     }
     outcome = check.together(answers) if check.together and len(answers) > 1 else None
-    return _record(check.id, check.family, None, outcome, 0.0) if outcome else None
+    return _record(check.id, None, outcome, 0.0) if outcome else None
 
 
 def _import_torch() -> tuple[str | None, str | None]:
@@ -144,22 +144,8 @@ def _problem(ending: Ending) -> Outcome:
     return Outcome("error", f"cannot tell: {ending.problem}", evidence={"output": ending.output})
 
 
-def _record(
-    id_: str, family: str, device: str | None, outcome: Outcome | dict[str, Any], seconds: float
-) -> dict[str, Any]:
-    answer = outcome.as_json() if isinstance(outcome, Outcome) else outcome
-    return {
-        "id": id_,
-        "family": family,
-        "status": answer["status"],
-        "host": platform.node(),
-        "device": device,
-        "reason": answer["reason"],
-        "figures": answer["figures"],
-        "evidence": answer["evidence"],
-        "remedy": answer["remedy"],
-        "seconds": round(seconds, 3),
-    }
+def _record(id_: str, device: str | None, answer: Outcome | Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    return as_record(id_, platform.node(), device, answer, seconds)
 
 
 def _now() -> str:

@@ -6,6 +6,7 @@ import json
 import shlex
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from provision.artifacts import Store
@@ -17,22 +18,30 @@ from provision.pipeline import Request, changes, checks, rooms
 from provision.pipeline.commands import print_summary, say
 from provision.pipeline.context import Walk
 from provision.pipeline.walking import Step, perform
+from provision.run import write_atomically
+from verify.fleet import compare
+from verify.junit import junit
 from verify.records import EXIT_CODES, Level, worst
 
 READ_DEADLINE_S = 60.0
 
 
-def verify(request: Request, *, level: Level, as_json: bool) -> int:
-    """Check every host's live environment; exit code by the scale of the checks."""
+def verify(request: Request, *, level: Level, as_json: bool, junit_file: Path | None = None) -> int:
+    """Check every host's live environment, and compare the hosts; exit code by the scale of the checks."""
 
     def step(walk: Walk) -> None:
         checks.check(walk, walk.hosts(), level=level)
 
     summary, _ = perform(request, (("probe", rooms.probe), ("verify", step)))
     documents = [json.loads(path.read_bytes()) for path in sorted((request.logs / summary.run).glob("verify/*.json"))]
-    records = [CheckRecord.model_validate(check) for document in documents for check in document["checks"]]
+    together = compare(documents)
+    found = [check for document in documents for check in document["checks"]] + together
+    records = [CheckRecord.model_validate(check) for check in found]
+    if junit_file:
+        write_atomically(junit_file, junit(documents))
     if as_json:
-        say(json.dumps(documents[0] if len(documents) == 1 else {"hosts": documents}, indent=2))
+        several = {"hosts": documents, "together": together}
+        say(json.dumps(documents[0] if len(documents) == 1 else several, indent=2))
     else:
         print_checks(records)
     unreached = len(documents) < len(summary.hosts)

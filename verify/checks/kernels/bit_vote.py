@@ -62,7 +62,8 @@ def vote(answers: Mapping[str, Mapping[str, Any]]) -> Outcome | None:
     """Which of several like devices votes otherwise than most; null where there are no two that are alike."""
     groups: dict[str, dict[str, Mapping[str, str]]] = defaultdict(dict)
     for device, answer in answers.items():
-        groups[str(answer["evidence"].get("name"))][device] = answer["evidence"]["ballot"]
+        if name := answer["evidence"].get("name"):  # CPUs have none, and are of many kinds
+            groups[name][device] = answer["evidence"]["ballot"]
     alike = {name: ballots for name, ballots in groups.items() if len(ballots) > 1}
     if not alike:
         return None

@@ -1,0 +1,61 @@
+"""Records as JUnit XML, which every CI server reads."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SECONDS = "{:.3f}"
+
+
+def junit(documents: Sequence[Mapping[str, Any]]) -> str:
+    """A suite a host, a case a check and device. A warning passes, and says so in its output; what could not tell is an error."""
+    root = ET.Element("testsuites", name="firstlight verify")
+    for document in documents:
+        records = document["checks"]
+        counts = {
+            "tests": len(records),
+            "failures": sum(record["status"] == "fail" for record in records),
+            "errors": sum(record["status"] == "error" for record in records),
+            "skipped": sum(record["status"] == "skip" for record in records),
+        }
+        suite = ET.SubElement(
+            root,
+            "testsuite",
+            {
+                "name": str(document["host"]),
+                "hostname": str(document["host"]),
+                "timestamp": str(document["started_at"]).rstrip("Z"),
+                "time": SECONDS.format(document["seconds"]),
+                **{name: str(count) for name, count in counts.items()},
+            },
+        )
+        for record in records:
+            _case(suite, record)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _case(suite: ET.Element, record: Mapping[str, Any]) -> None:
+    name = record["id"] if record["device"] is None else f"{record['id']}[{record['device']}]"
+    case = ET.SubElement(
+        suite, "testcase", classname=f"verify.{record['family']}", name=name, time=SECONDS.format(record["seconds"])
+    )
+    reason = _printable(record["reason"])
+    if record["status"] in ("fail", "error"):
+        kind = "failure" if record["status"] == "fail" else "error"
+        details = {key: record[key] for key in ("remedy", "figures", "evidence") if record[key]}
+        ET.SubElement(case, kind, message=reason, type=record["id"]).text = _printable(json.dumps(details, indent=1))
+    elif record["status"] == "skip":
+        ET.SubElement(case, "skipped", message=reason)
+    else:
+        ET.SubElement(case, "system-out").text = f"{record['status']}: {reason}"
+
+
+def _printable(text: str) -> str:
+    """Without the control characters that XML cannot hold."""
+    return "".join(
+        letter if letter in "\t\n" or (letter >= " " and letter not in "\ufffe\uffff") else "?" for letter in text
+    )
