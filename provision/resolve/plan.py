@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import gc
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 
 from provision.errors import UsageError
@@ -27,8 +29,24 @@ def plan(
     `shapes` has the models that are to fit, by the name that the settings call them.
     Raises UsageError when settings of a host contradict each other.
     """
-    found = classes(facts, settings, become=become, shapes=shapes)
-    return Plan(classes=tuple(choose(view, tuple(hosts)) for view, hosts in found.items()))
+    with _uncollected():
+        found = classes(facts, settings, become=become, shapes=shapes)
+        return Plan(classes=tuple(choose(view, tuple(hosts)) for view, hosts in found.items()))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without the collector of cycles: planning makes none and keeps what it makes, which would be walked again and again.
+
+    For 1,000 hosts that was a quarter of the processor's time.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def classes(

@@ -51,6 +51,21 @@ def test_the_release_itself_is_never_given_up() -> None:
     assert "vLLM 0.33.0" in answer.nearest.text
 
 
+@pytest.mark.parametrize(
+    ("card", "driver", "verdict", "says"),
+    [
+        ("H100", "535.183.01", "accept", "by hand it could: cuda-compat-13-0"),
+        ("RTX4090", "535.183.01", "reject", "on RTX4090 it ends in error 803 or 804"),
+        ("H100", "560.35.03", "reject", "560.35.03 is of neither"),
+    ],
+)
+def test_compatibility_libraries_are_named_where_they_help(card: str, driver: str, verdict: str, says: str) -> None:
+    answer = ask("vllm==0.33.0", f"gpu={card}x1 {R535.replace('535.183.01', driver)}")
+    (said,) = [reason for item in answer.judgements for reason in item.reasons if reason.rule == "cuda-compat"]
+    assert said.verdict == verdict
+    assert says in said.text
+
+
 def test_it_is_what_the_plan_takes() -> None:
     answer = ask("vllm==0.33.0", f"gpu=H100x8 {R535}".replace("535.183.01", "580.95.05"))
     assert answer.nearest is None

@@ -3,6 +3,7 @@
 from provision.resolve.rules import (
     attention,
     cpu_isa,
+    cuda_compat,
     cuda_pair,
     disk,
     driver_branch,
@@ -79,4 +80,5 @@ RULES: tuple[Rule, ...] = (
     secure_boot.RULE,
     persistence.RULE,
     driver_branch.RULE,
+    cuda_compat.RULE,
 )
