@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,14 +11,13 @@ from provision.models.staged import Staged
 from provision.pipeline import Request, packages, rooms
 from provision.pipeline.commands import described_settings, print_summary, say, shapes_of
 from provision.pipeline.context import Walk
+from provision.pipeline.meter import GIB, tell
 from provision.pipeline.walking import Step, cache_folder, perform
 
 if TYPE_CHECKING:
     from minisign import SecretKey
 
     from provision.artifacts.bundle import Manifest, NotingStore
-
-GIB = 2**30
 
 
 def create(request: Request, *, what_if: str | None, output: Path, key: Path | None) -> int:
@@ -68,7 +66,7 @@ def _described(request: Request, what_if: str, store: NotingStore) -> list[Stage
             client=client,
             packager=forge,
             refresh=request.refresh,
-            progress=_told,
+            progress=tell,
         )
     ]
 
@@ -119,14 +117,7 @@ def _write(output: Path, staged: list[Staged], model: str, store: NotingStore, s
         product=list(product_files()),
         model=Path(model).resolve().name if Path(model).is_dir() else None,
     )
-    return write_bundle(output, contents, secret, progress=_told)
-
-
-def _told(what: str, done: int, total: int) -> None:
-    """How far it is, on one line of a terminal."""
-    if sys.stderr.isatty() and total:
-        end = "\n" if done >= total else ""
-        sys.stderr.write(f"\r{what} {done / GIB:.1f} of {total / GIB:.1f} GiB{end}")
+    return write_bundle(output, contents, secret, progress=tell)
 
 
 def _tell(output: Path, manifest: Manifest, public: str) -> None:

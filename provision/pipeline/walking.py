@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from provision.models.records import ROOMS, RoomName, RoomResult, Summary
 from provision.models.settings import Inventory
 from provision.pipeline import Request, ahead, changes, checks, failures, packages, rooms
 from provision.pipeline.context import Walk
+from provision.pipeline.meter import tell
 from provision.pipeline.signals import as_interrupt
 from provision.redact import remember
 from provision.report import summarise
@@ -110,7 +112,8 @@ def _from_bundle(request: Request) -> tuple[ClientSettings, dict[str, str]]:
     from provision.artifacts.bundle import open_bundle  # noqa: PLC0415 - only walks from a bundle pay for it
 
     assert request.bundle is not None
-    opened = open_bundle(request.bundle, Store(cache_folder()), trust=request.trust)
+    told = partial(tell, request.bundle.name)
+    opened = open_bundle(request.bundle, Store(cache_folder()), trust=request.trust, progress=told)
     return opened.settings, {"model": opened.model} if opened.model else {}
 
 

@@ -176,7 +176,8 @@ def test_a_model_of_the_hub_comes_along(other: Store, tmp_path: Path, hub: Site)
 def test_credentials_of_an_index_do_not_travel(tmp_path: Path) -> None:
     store = NotingStore(tmp_path)
     store.remember("locks", "a", {"url": "https://user:secret@index.example/a.whl", "size": 3})
-    store.remember("manifests", "b", {"path": "of this machine alone"})
+    for kind in ("manifests", "forge", "published"):
+        store.remember(kind, "b+cu12", {"path": "of this machine alone"})
     [noted] = store.noted()
     assert (noted.kind, noted.key, noted.value) == ("locks", "a", {"url": "https://***@index.example/a.whl", "size": 3})
 

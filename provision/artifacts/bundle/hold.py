@@ -13,8 +13,8 @@ from provision.artifacts.user_index import ClientSettings, redact
 from provision.artifacts.wheelhouse import Store
 from provision.models.stack import Stack
 
-_LOCAL = frozenset({"manifests"})
-"""What only this machine can use: the hashes of files in its own folders."""
+_LOCAL = frozenset({"manifests", "forge", "published"})
+"""What only this machine can use: hashes of files in its own folders, where its builds and downloads came from. The lock names their wheels."""
 
 
 def sealed(settings: ClientSettings) -> ClientSettings:

@@ -1,0 +1,15 @@
+"""How far a large file is, on one line of a terminal; nothing where nobody looks."""
+
+from __future__ import annotations
+
+import sys
+
+GIB = 2**30
+
+
+def tell(what: str, done: int, total: int) -> None:
+    """Bytes done of all; written over until it is whole."""
+    if sys.stderr.isatty() and total:
+        end = "\n" if done >= total else ""
+        sys.stderr.write(f"\r{what} {done / GIB:.1f} of {total / GIB:.1f} GiB{end}")
+        sys.stderr.flush()
