@@ -195,7 +195,7 @@ def test_credentials_of_an_index_go_to_its_own_host_alone(site: Site, store: Sto
     fetch(store, file, make=lambda: open_client(ClientSettings(), [with_credentials]))
     assert site.tokens == ["Basic dXNlcjpwQHNz"]
     other = offer(site, "b.whl", b"b")
-    elsewhere = File(other.name, other.url.replace("127.0.0.1", "localhost"), other.sha256)
+    elsewhere = File(other.name, other.url.replace("127.0.0.1", "127.1"), other.sha256)
     with pytest.raises(StageError, match="HTTP 401"):
         fetch(store, elsewhere, make=lambda: open_client(ClientSettings(), [with_credentials]))
     assert site.tokens[-1] is None
