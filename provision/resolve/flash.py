@@ -35,6 +35,9 @@ def choose(option: Option, view: View) -> Chosen:
     bundled = _bundled(option, view)
     if policy == "bundled":
         return Chosen(bundled, "the kernels inside vLLM's wheel, by policy")
+    if view.policy.torch == "existing":
+        why = "no wheel of the package can be held against a torch that only the host has"
+        return Chosen(bundled, f"no package beside: {why}", why if policy in WANTED else None)
     found = flash_package.find(option, view)
     if found.package is None:
         refused = f"the flash-attn package was asked for: {found.why}"

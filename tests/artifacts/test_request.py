@@ -5,7 +5,7 @@ from __future__ import annotations
 from packaging.version import Version
 
 from provision.artifacts.listing import Place
-from provision.artifacts.request import Source, builds_of, make_request, target_of
+from provision.artifacts.request import Source, builds_of, companions_of, make_request, target_of
 from provision.models.stack import FlashInferPlan, KernelPackage
 from tests.artifacts.stacks import make_stack
 
@@ -28,3 +28,13 @@ def test_prebuilt_kernels_are_fixed_builds_each_from_its_own_index() -> None:
     assert "flashinfer-cubin==0.7.0.post1" in request.requirements
     assert "flashinfer-jit-cache==0.7.0.post1+cpu" in request.requirements
     assert request.pins == (("flashinfer-jit-cache", VENDOR),)
+
+
+def test_a_torch_of_the_hosts_own_is_neither_asked_for_nor_let_in() -> None:
+    stack = make_stack(None, "https://torch.example/whl/cpu")
+    taken = stack.model_copy(update={"interpreter": stack.interpreter.model_copy(update={"torch": "2.7.0+cpu"})})
+    assert [build.name for build in builds_of(taken)] == ["vllm"]
+    assert companions_of(taken) == []
+    request = make_request(taken, target_of(taken), {}, {})
+    assert request.requirements == ("vllm==0.9.1",)
+    assert {"torch", "torchvision", "torchaudio"} <= set(request.excluded)
