@@ -82,12 +82,8 @@ def fit(shape: Shape, asked: Asked, room: Room) -> Fit:
 def _lengthened(found: Fit, shape: Shape, asked: Asked) -> Fit:
     """Choose the length: the one asked for or the model's own, else the longest that fits."""
     assert found.cache is not None
-    cache, size, longest, wanted = (
-        found.cache,
-        found.cache_bytes or 0,
-        found.longest or 0,
-        asked.length or shape.usual_length,
-    )
+    cache, size, longest = found.cache, found.cache_bytes or 0, found.longest or 0
+    wanted = asked.length or shape.usual_length
     if asked.length and asked.length > shape.length:
         text = f"{asked.length} tokens are asked for; the model was made for {shape.length}"
         return replace(found, problem="beyond", text=text)
@@ -114,7 +110,8 @@ def _cpu_cache(room: Room, cache: Cache, left: int, wanted: int) -> int:
     """A share of the host's memory, more where one request needs it, never more than is left; in whole MiB."""
     row = tables.cpu_cache()
     usual = max(int(room.device_bytes * row.cpu_share), int(row.cpu_least * GIB))
-    return min(max(usual, cache.bytes_for(wanted)), left) // MIB * MIB
+    needed = -(-cache.bytes_for(wanted) // MIB) * MIB
+    return min(max(usual, needed), left) // MIB * MIB
 
 
 def _split(shape: Shape, asked: Asked, room: Room) -> tuple[int, str | None]:

@@ -111,6 +111,13 @@ def test_a_cpu_host_gives_a_quarter_and_more_only_where_it_must() -> None:
     assert fit(llama_8b(), Asked(), Room("cpu", 1, 16 * GIB)).problem == "memory"
 
 
+@given(length=st.integers(20_000, 120_000))
+@many
+def test_a_cpu_host_with_room_serves_what_is_asked(length: int) -> None:
+    found = fit(llama_8b(), Asked(length=length), Room("cpu", 1, 40 * GIB))
+    assert (found.problem, found.length) == (None, length)
+
+
 def test_what_cannot_be_computed_is_judged_by_its_weights_alone() -> None:
     model = llama_8b(architectures=["JambaForCausalLM"])
     found = fit(model, Asked(), cards(1, 79))
