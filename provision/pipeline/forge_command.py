@@ -28,6 +28,7 @@ from provision.forge.shelf import Forged, Shelf
 from provision.models.stack import AttentionPlan, FlashAttnKey, FlashAttnPlan, Interpreter, Stack, TorchBuild
 from provision.pipeline.commands import say
 from provision.pipeline.forging import make_forge
+from provision.pipeline.signals import as_interrupt
 from provision.pipeline.walking import cache_folder
 from provision.report.layout import size
 from provision.resolve.assemble import platform
@@ -82,7 +83,8 @@ def build(
     told = _Told()
     fetch_wheels(wheels, sources.settings, sources.indexes, store, progress=told)
     target = Target.of(stack.platform, minor_python)
-    forged = forge.forged(Job(key, wheels, target, toolkit, sources, store, told), builder)
+    with as_interrupt():
+        forged = forge.forged(Job(key, wheels, target, toolkit, sources, store, told), builder)
     path = store.folder(forged.sha256) / forged.name
     say(forged.model_dump_json(indent=2) if as_json else f"{path}\n{_line(forged)}")
     return Exit.OK

@@ -164,8 +164,7 @@ def _deviations(
     resolution: Resolution | None, staged: Staged | None, stack: Stack | None, serve: ServeRecord | None
 ) -> Iterable[str]:
     if resolution and staged and resolution.stack and staged.stack != resolution.stack:
-        why = "; ".join(reason.text for reason in staged.refused) or "the lock of the planned one could not be solved"
-        yield f"planned {describe_build(resolution.stack)}, installed {describe_build(staged.stack)}: {why}"
+        yield from _other_build(resolution.stack, staged)
     planned = stack.attention if stack else None
     proof = serve.attention if serve else AttentionProof()
     if planned is None:
@@ -174,6 +173,16 @@ def _deviations(
         yield f"attention {proof.used} is in use, the plan said {planned.backend}"
     if proof.generation and planned.generation and proof.generation != planned.generation:
         yield f"flash attention of generation {proof.generation} is in use, the plan said {planned.generation}"
+
+
+def _other_build(planned: Stack, staged: Staged) -> Iterable[str]:
+    """Another candidate than the plan's first, or the first without its flash-attn package."""
+    package = planned.flash_attn.package
+    if package and staged.stack.model_copy(update={"flash_attn": planned.flash_attn}) == planned:
+        yield from (note for note in staged.notes if note.startswith(f"flash-attn {package.version} was left out"))
+        return
+    why = "; ".join(reason.text for reason in staged.refused) or "the lock of the planned one could not be solved"
+    yield f"planned {describe_build(planned)}, installed {describe_build(staged.stack)}: {why}"
 
 
 def describe_build(stack: Stack) -> str:

@@ -170,7 +170,7 @@ class Folder:
         )
         self.run.write("plan.json", Plan(classes=(resolution,)))
 
-    def staged(self, names: Sequence[str], stack: Stack, *refused: Reason) -> None:
+    def staged(self, names: Sequence[str], stack: Stack, *refused: Reason, notes: tuple[str, ...] = ()) -> None:
         record = Staged(
             hosts=tuple(names),
             stack=stack,
@@ -178,6 +178,7 @@ class Folder:
             lock="stage/lock.txt",
             lock_digest="ab12",
             environment="cd34",
+            notes=notes,
         )
         self.run.write("stage/class-1.json", record)
 

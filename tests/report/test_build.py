@@ -8,6 +8,7 @@ import pytest
 
 from provision.models.records import HostSummary, RoomName
 from provision.models.settings import Connection
+from provision.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan
 from provision.report.advice import call_commands
 from provision.report.build import verdict
 from tests.report.sample import CPU_STACK, Folder, check, checks, document, facts, host, result, served
@@ -79,6 +80,26 @@ def test_a_check_that_fails_or_cannot_tell_is_red(folder: Folder, status: str) -
 def test_attention_other_than_planned_is_a_deviation(folder: Folder) -> None:
     folder.run.write("serve/a.json", served("TRITON_ATTN"))
     assert folder.json()["hosts"][0]["deviations"] == ["attention TRITON_ATTN is in use, the plan said CPU_ATTN"]
+    assert folder.json()["verdict"] == "amber"
+
+
+def test_a_package_that_was_left_out_is_a_deviation_with_its_reason(folder: Folder) -> None:
+    key = FlashAttnKey(
+        cuda_major=13,
+        rocm=None,
+        torch="2.13",
+        cxx11_abi=True,
+        python="3.11",
+        machine="x86_64",
+        glibc="2.36",
+        capabilities=("9.0",),
+    )
+    package = FlashAttnPackage(version="2.8.3", source="forge", file="flash_attn.whl", key=key, builder="controller")
+    planned = CPU_STACK.model_copy(update={"flash_attn": FlashAttnPlan(provider="none", package=package)})
+    folder.planned(["a"], planned)
+    note = "flash-attn 2.8.3 was left out: nvcc said no; --refresh tries again"
+    folder.staged(["a"], CPU_STACK, notes=("an index was left out", note))
+    assert folder.json()["hosts"][0]["deviations"] == [note]
     assert folder.json()["verdict"] == "amber"
 
 

@@ -66,9 +66,9 @@ def _python(minor: str) -> str | None:
     """A Python of a minor version with the headers that extensions need."""
     here = os.path.join(sys.base_prefix, "bin", "python" + minor)  # noqa: PTH118 (as a command)
     for command in (here, "python" + minor, sys.executable, "python3"):
-        said = _output([command, "-I", "-c", PYTHON_QUESTION]).strip()
-        if said.startswith("["):
-            version, headers, path = json.loads(said)
+        said = _output([command, "-I", "-c", PYTHON_QUESTION]).splitlines()
+        if said and said[-1].startswith("["):
+            version, headers, path = json.loads(said[-1])
             if headers and version.startswith(minor + "."):
                 return str(path)
     return None

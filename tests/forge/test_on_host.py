@@ -1,0 +1,135 @@
+"""What the forge builds, on real hosts: installed there beside a torch, and built there."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from provision.artifacts.lock import Locked
+from provision.artifacts.locking import find_sources
+from provision.artifacts.platforms import Target
+from provision.artifacts.user_index import read_settings
+from provision.artifacts.wheelhouse import Store
+from provision.errors import StageError
+from provision.forge.build import Job
+from provision.forge.room import Forge
+from provision.inventory import load
+from provision.remote import open_session
+from provision.remote.session import Session
+from tests.artifacts.site import make_wheel
+from tests.fleet.hosts import FleetHost
+from tests.forge.conftest import Site, no_interpreter
+from tests.forge.keys import make_key
+from tests.install.fleet_site import make_fleet_site
+
+pytestmark = pytest.mark.fleet
+
+PREFIX = "/opt/firstlight"
+PYTHON = "3.11"
+"""Of the test hosts."""
+LAUNCH = """
+import ctypes, glob, torch
+runtime, = glob.glob("{prefix}/envs/*/lib/python*/site-packages/nvidia/cu13/lib/libcudart.so.13")
+ctypes.CDLL(runtime, mode=ctypes.RTLD_GLOBAL)
+import forge_sample
+try:
+    forge_sample.launch()
+    print(torch.__version__, "launched")
+except RuntimeError as error:
+    print(torch.__version__, "CUDA says" in str(error))
+"""
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the wheel is for this Python, and test hosts have 3.11")
+def test_the_wheel_goes_into_a_host_s_environment_last_and_runs_beside_its_torch(
+    site: Site, pair: list[FleetHost], tmp_path: Path
+) -> None:
+    host, store = pair[1], site.job.store
+    host.sh(f"printf '127.0.0.1 localhost\\n127.0.1.1 {host.name}\\n' > /etc/hosts")
+    [runtime] = store.root.glob("files/*/*/nvidia_cuda_runtime-*.whl")
+    wheels = [store.folder(wheel.sha256) / wheel.name for wheel in site.job.stack]
+    there = make_fleet_site(tmp_path, host)
+    there.use_wheels([*wheels, runtime, store.folder(site.forged.sha256) / site.forged.name])
+    environment = there.variables["firstlight_environment"]
+    there.plan(firstlight_environment={**environment, "last": ["forge_sample"]})
+    there.send()
+    result = there.play("install")
+    assert (result.status, result.changed) == ("ok", True), result
+    # Without a GPU the runtime itself says no, in the words of torch's own check: the extension is loaded and calls it.
+    assert host.sh(f"{PREFIX}/envs/*/bin/python -c '{LAUNCH.format(prefix=PREFIX)}'").split() == ["2.13.0+cpu", "True"]
+    host.sh(f"rm -rf {PREFIX} /var/tmp/firstlight-0")
+
+
+@pytest.fixture
+def builder(pair: list[FleetHost], tmp_path: Path) -> Iterator[FleetHost]:
+    """A host with what stands for Python's headers."""
+    host, header = pair[0], f"/usr/include/python{PYTHON}/Python.h"
+    host.sh(f"mkdir -p $(dirname {header}) && touch {header}")
+    yield host
+    host.sh(f"rm -rf $(dirname {header}) /root/.cache/firstlight")
+
+
+def job_for(folder: Path, store: Store) -> Job:
+    """A stand-in for flash-attn without a compiled part, as its Triton build on AMD cards is, beside a stand-in for torch."""
+    links = folder / "links"
+    source = folder / "flash_attn-2.8.3"
+    links.mkdir()
+    (source / "flash_attn").mkdir(parents=True)
+    (source / "flash_attn/__init__.py").write_text("")
+    (source / "setup.py").write_text(
+        "import os\nfrom setuptools import setup\n"
+        "version = '2.8.3+' + os.environ['FLASH_ATTN_LOCAL_VERSION']\n"
+        "setup(name='flash_attn', version=version, packages=['flash_attn'])\n"
+    )
+    with tarfile.open(links / "flash_attn-2.8.3.tar.gz", "w:gz") as packed:
+        packed.add(source, source.name)
+    shutil.rmtree(source)
+    name, content = make_wheel("torch", "2.8.0")
+    (folder / name).write_bytes(content)
+    torch = store.add(folder / name)
+    locked = Locked("torch", "2.8.0", name, torch.parent.name, "", len(content))
+    settings = read_settings()
+    sources = find_sources(replace(settings, find_links=(*settings.find_links, str(links))))
+    key = make_key(cuda_major=None, rocm="6.4", capabilities=("gfx1100",), python=PYTHON, machine=platform.machine())
+    return Job(key, [locked], Target(platform.machine(), 28, PYTHON), "", sources, store)
+
+
+def test_a_host_builds_for_the_fleet_over_ssh(builder: FleetHost, tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache", limit_bytes=1 << 40)
+    told: list[str] = []
+    job = replace(job_for(tmp_path, store), progress=lambda what, _done, _total: told.append(what))
+    hosts = load(builder.inventory(tmp_path)).hosts
+
+    def open_host(name: str) -> Session:
+        return open_session(next(host for host in hosts if host.name == name))
+
+    forge = Forge(store, open_host, python=sys.executable, interpreter=no_interpreter)
+    forged = forge.forged(job, builder.name)
+    assert (forged.builder, forged.codes) == (builder.name, ())
+    assert store.find(forged.sha256, forged.name)
+    assert forged.name.startswith("flash_attn-2.8.3+rocm64torch2.8cxx11abi")
+    assert any("making the build environment" in line for line in told)
+    assert "Successfully built flash_attn" in Path(forged.log).read_text()
+    assert builder.sh("ls /root/.cache/firstlight/builds").split() == ["forge.pyz"]
+
+
+def test_a_host_without_a_compiler_is_refused_before_anything_is_sent(builder: FleetHost, tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache", limit_bytes=1 << 40)
+    job = job_for(tmp_path, store)
+    compiled = job.key.model_copy(
+        update={
+            "built_for": job.key.built_for.model_copy(update={"cuda_major": 13, "rocm": None, "capabilities": ("9.0",)})
+        }
+    )
+    hosts = load(builder.inventory(tmp_path)).hosts
+    forge = Forge(store, lambda _: open_session(hosts[0]), python=sys.executable, interpreter=no_interpreter)
+    with pytest.raises(StageError, match=rf"{builder.name} has no C\+\+ compiler"):
+        forge.forged(replace(job, key=compiled, cuda="13.0"), builder.name)
+    assert builder.sh("ls /root/.cache/firstlight/builds").split() == ["forge.pyz"]
