@@ -32,8 +32,10 @@ class Overlay:
 
 
 def folder(environ: Mapping[str, str] | None = None) -> Path:
-    """Where a user's overlays lie."""
+    """Where a user's overlays lie: FIRSTLIGHT_CATALOG, else a folder of the user's configuration."""
     environ = os.environ if environ is None else environ
+    if named := environ.get("FIRSTLIGHT_CATALOG"):
+        return Path(named).expanduser()
     home = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME") or "~").expanduser() / ".config")
     return Path(home) / "firstlight" / "catalog"
 

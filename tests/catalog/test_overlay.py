@@ -79,6 +79,7 @@ def test_a_row_that_is_not_one_is_named_with_its_file(tmp_path: Path) -> None:
     [
         ({"XDG_CONFIG_HOME": "/c", "HOME": "/h"}, "/c/firstlight/catalog"),
         ({"HOME": "/h"}, "/h/.config/firstlight/catalog"),
+        ({"FIRSTLIGHT_CATALOG": "/f", "XDG_CONFIG_HOME": "/c"}, "/f"),
     ],
 )
 def test_where_overlays_lie(environ: dict[str, str], place: str) -> None:

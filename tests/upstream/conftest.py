@@ -59,7 +59,8 @@ def vllm_wheel(version: str, torch: str, *, cuda: str = "13.2", machine: str = "
 
 
 @pytest.fixture
-def index(site: Site, bare_client: Path) -> Iterator[Index]:
+def index(site: Site, bare_client: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+    monkeypatch.delenv("FIRSTLIGHT_CATALOG")
     bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n", encoding="utf-8")
     found = Index()
     yield found
