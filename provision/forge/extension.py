@@ -22,7 +22,9 @@ class Extension:
 
     name: str
     version: str
-    """Full, with its local part."""
+    """Of its file name, with the local part that names what it is for."""
+    own_version: str
+    """As its metadata writes it. flash-attn's authors rename their wheels (publish.yml): the local part stands in the file name alone."""
     pythons: frozenset[str]
     """`cp312`, `py3`."""
     platforms: frozenset[str]
@@ -53,31 +55,37 @@ class Extension:
         return {int(match[1]) for name in names if (match := re.match(r"libcudart\.so\.(\d+)", name))}
 
 
-def read_extension(wheel: Path) -> Extension:
-    """Look into a wheel. Raises StageError when it is none, or holds a library that cannot be read."""
+def read_extension(wheel: Path, *, published_as: str | None = None) -> Extension:
+    """Look into a wheel. `published_as` is the file name that its authors gave it, where it is kept under another.
+
+    Raises StageError when it is none, or holds a library that cannot be read.
+    """
+    file = published_as or wheel.name
     try:
-        name, version, _, tags = parse_wheel_filename(wheel.name)
+        name, version, _, tags = parse_wheel_filename(file)
         with zipfile.ZipFile(wheel) as archive:
             members = archive.namelist()
             metadata = next(member for member in members if re.fullmatch(r"[^/]+\.dist-info/METADATA", member))
             headers = HeaderParser().parsestr(archive.read(metadata).decode())
             libraries = tuple(
-                (member, read_library(io.BytesIO(archive.read(member)), f"{member} in {wheel.name}"))
+                (member, read_library(io.BytesIO(archive.read(member)), f"{member} in {file}"))
                 for member in members
                 if re.search(r"\.so(\.\d+)*$", member)
             )
     except (InvalidWheelFilename, zipfile.BadZipFile, StopIteration, UnicodeDecodeError) as error:
         raise StageError(
-            f"`{wheel.name}` is no whole wheel: {error or 'it has no metadata'}", hint="build or fetch it again"
+            f"`{file}` is no whole wheel: {error or 'it has no metadata'}", hint="build or fetch it again"
         ) from error
-    if canonicalize_name(headers["Name"] or "") != name or Version(headers["Version"] or "0") != version:
+    own = Version(headers["Version"] or "0")
+    if canonicalize_name(headers["Name"] or "") != name or own not in {version, Version(version.public)}:
         raise StageError(
-            f"`{wheel.name}` says of itself that it is {headers['Name']} {headers['Version']}",
+            f"`{file}` says of itself that it is {headers['Name']} {headers['Version']}",
             hint="a renamed wheel is not used; build or fetch it again",
         )
     return Extension(
         name=name,
         version=str(version),
+        own_version=headers["Version"],
         pythons=frozenset(tag.interpreter for tag in tags),
         platforms=frozenset(tag.platform for tag in tags),
         requires=tuple(headers.get_all("Requires-Dist") or ()),

@@ -15,18 +15,19 @@ from provision.artifacts.locking import Sources
 from provision.artifacts.user_index import redact
 from provision.artifacts.wheelhouse import Store, sha256_of
 from provision.errors import StageError
+from provision.forge.extension import Extension, read_extension
 from provision.models.stack import FlashAttnPackage
 
 _KIND = "published"
 
 
 def fetch_published(package: FlashAttnPackage, sources: Sources, store: Store) -> Path:
-    """The wheel's path in the wheelhouse.
+    """The wheel's path in the wheelhouse, under the name that its own metadata gives it: uv installs no other.
 
     Raises StageError when it is nowhere to be had, or is not the file that it was before.
     """
     known = store.recall(_KIND, package.file)
-    if known and (path := store.find(known["sha256"], package.file)):
+    if known and (path := store.find(known["sha256"], known["name"])):
         return path
     expected = known["sha256"] if known else None
     if near := _near(package.file, sources.find_links):
@@ -48,9 +49,14 @@ def _keep(source: Path, name: str, expected: str | None, store: Store) -> Path:
             f"`{name}` is another file than before: sha256 is `{found}`, it was `{expected}`",
             hint=f"when that change is meant, remove {store.root / _KIND / f'{name}.json'}",
         )
-    path = store.add(source, name=name, sha256=found)
-    store.remember(_KIND, name, {"sha256": found})
+    path = store.add(source, name=_own_name(name, read_extension(source, published_as=name)), sha256=found)
+    store.remember(_KIND, name, {"sha256": found, "name": path.name})
     return path
+
+
+def _own_name(name: str, extension: Extension) -> str:
+    distribution, _, tags = name.split("-", 2)
+    return f"{distribution}-{extension.own_version}-{tags}"
 
 
 def _near(name: str, places: Sequence[str]) -> Path | None:

@@ -70,7 +70,7 @@ class Forge:
             job = Job(key, wheels, target_of(stack), cuda, sources, self.store, progress)
             forged = self.forged(job, package.builder or CONTROLLER)
             path = self.store.folder(forged.sha256) / forged.name
-        extension = read_extension(path)
+        extension = read_extension(path, published_as=package.file if package.source == "wheel" else None)
         wrong = faults(extension, key, torch=self.store.folder(torch.sha256) / torch.name, compiled=recipe.compiled)
         wrong += unmet(extension, {canonicalize_name(wheel.distribution): wheel.version for wheel in wheels})
         if wrong:
@@ -78,7 +78,7 @@ class Forge:
                 f"`{path.name}` does not fit this Stack: {'; '.join(wrong)}",
                 hint="name a builder, which builds it for exactly this Stack: firstlight_builder: controller",
             )
-        return Locked(extension.name, extension.version, path.name, path.parent.name, "", path.stat().st_size)
+        return Locked(extension.name, extension.own_version, path.name, path.parent.name, "", path.stat().st_size)
 
     def forged(self, job: Job, builder: str) -> Forged:
         """From the shelf, else built now: for the cards of all keys of the fleet that one build can serve.

@@ -42,6 +42,7 @@ def make_extension(library: Library | None = None, **changes: Any) -> Extension:
     values: dict[str, Any] = {
         "name": "flash-attn",
         "version": "2.8.3+cu12torch2.8cxx11abitrue",
+        "own_version": "2.8.3",
         "pythons": frozenset({"cp312"}),
         "platforms": frozenset({"linux_x86_64"}),
         "requires": ("torch", "einops"),

@@ -75,6 +75,26 @@ def test_a_find_links_folder_is_looked_into_first(store: Store, tmp_path: Path) 
     assert store.find(locked.sha256, locked.name)
 
 
+def test_a_wheel_that_its_authors_renamed_is_locked_by_its_own_version(store: Store, tmp_path: Path) -> None:
+    """They build 2.8.3 and write what it is for into the file name alone."""
+    name, content = make_wheel("flash-attn", "2.8.3", requires=("torch",))
+    renamed = name.replace("2.8.3", "2.8.3+rocm64torch2.8cxx11abiTRUE", 1)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / renamed).write_bytes(content)
+    package = FlashAttnPackage(version="2.8.3", source="wheel", file=renamed, key=KEY)
+    locked = provide(store, package, tmp_path / "links")
+    assert (locked.version, locked.name) == ("2.8.3", name)
+
+
+def test_a_wheel_that_says_of_itself_that_it_is_another_is_refused(store: Store, tmp_path: Path) -> None:
+    name, content = make_wheel("flash-attn", "2.7.0")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / name.replace("2.7.0", VERSION)).write_bytes(content)
+    package = FlashAttnPackage(version="2.8.3", source="wheel", file=name.replace("2.7.0", VERSION), key=KEY)
+    with pytest.raises(StageError, match=r"says of itself that it is flash-attn 2\.7\.0"):
+        provide(store, package, tmp_path / "links")
+
+
 def test_else_it_is_fetched_from_its_address_and_once(store: Store, address: Site, tmp_path: Path) -> None:
     package = published(tmp_path / "author")
     address.content["/w.whl"] = (tmp_path / "author" / package.file).read_bytes()
