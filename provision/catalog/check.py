@@ -32,6 +32,7 @@ def check(catalog: Catalog) -> list[str]:
         *_attention(catalog),
         *_drivers(catalog),
         *_flash_attn(catalog),
+        *_packages(catalog),
         *_families(catalog),
     ]
 
@@ -166,6 +167,20 @@ def _flash_attn(catalog: Catalog) -> Iterator[str]:
     for source in catalog.flash_sources:
         yield from _range(f"flash-attn {source.version}", source.torch)
         yield from _range(f"flash-attn {source.version}", source.python)
+
+
+def _packages(catalog: Catalog) -> Iterator[str]:
+    """Every component comes from a repository that each package manager in use has."""
+    offered = {(row.name, row.manager) for row in catalog.package_repositories}
+    managers = sorted({row.manager for row in catalog.package_systems})
+    for component in catalog.package_components.values():
+        for manager in managers:
+            if (component.repository, manager) not in offered:
+                yield f"component {component.name}: no repository `{component.repository}` for {manager}"
+    systems = {row.id for row in catalog.package_systems}
+    for row in catalog.package_repositories:
+        for name in (name for name in row.only if name not in systems):
+            yield f"repository {row.name}: it is for {name}, which no system row names"
 
 
 def _families(catalog: Catalog) -> Iterator[str]:

@@ -78,10 +78,11 @@ def _serves(option: Option, view: View) -> bool:
 
 def _prebuilt(version: str, option: Option) -> Chosen:
     cuda = cuda_of(option.variant) or "0"
-    rows = [row for row in catalog().flashinfer_kernels if between(version, row.since, row.until)]
+    known = sorted(catalog().flashinfer_kernels, key=lambda row: row.distribution)
+    rows = [row for row in known if between(version, row.since, row.until)]
     short = [row for row in rows if numbers(cuda) < numbers(row.minimum_cuda)]
     if short or len({row.distribution for row in rows}) < len(_distributions()):
-        row = (short or list(catalog().flashinfer_kernels))[0]
+        row = (short or known)[0]
         why = f"FlashInfer {version} compiles its kernels, and the host has no nvcc of CUDA {numbers(cuda)[0]}"
         return Chosen(
             None, why, f"{why}; prebuilt ones are published for CUDA {row.minimum_cuda} and newer", row.source

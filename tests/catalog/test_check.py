@@ -57,6 +57,12 @@ def test_the_products_own_tables_hold_together() -> None:
         ("cuda", '[[host_compiler]]\ncuda = "12.1"', '[[host_compiler]]\ncuda = "12.7"', "that toolkit has no row"),
         ("flash_attn", 'torch = ">=2.2"', 'torch = "new"', "flash-attn 2.8.3.post2: `new` is not a version range"),
         ("flash_attn", '"2.7", "2.8"]', '"2.7", "2.88"]', "a wheel for torch 2.88, which has no row"),
+        (
+            "packages",
+            'repository = "nvidia-cuda"',
+            'repository = "nvidia"',
+            "component driver-open: no repository `nvidia` for apt",
+        ),
         ("needs", 'family = "rocm"', 'family = "cuda"', "no row says what a rocm build takes"),
         ("rocm", 'source = "vLLM 0.14.0 to 0.18.0', 'source = "x"\n# ', "`x` is no source that could be looked up"),
     ],
