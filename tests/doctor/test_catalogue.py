@@ -26,6 +26,7 @@ from verify.doctor.catalog import (
 )
 from verify.doctor.engine import Doctor, diagnose_texts, doctor
 from verify.doctor.evidence import EVERYWHERE, Index, scan_text
+from verify.doctor.page import page
 from verify.doctor.patterns import bounded
 
 FOLDER = Path(__file__).resolve().parents[2] / "verify" / "doctor"
@@ -125,6 +126,13 @@ def test_the_baked_catalogue_is_the_same_without_samples() -> None:
     assert [cause.id for cause in causes] == list(CAUSES)
     assert all(cause.signatures == CAUSES[cause.id].signatures and not cause.samples for cause in causes)
     assert baked == bake(FOLDER)
+
+
+def test_the_page_of_the_causes_is_fresh() -> None:
+    path = FOLDER.parents[1] / "docs" / "reference" / "causes.md"
+    assert path.read_text(encoding="utf-8") == page(), (
+        "write it anew: python -m verify.doctor.page > docs/reference/causes.md"
+    )
 
 
 GOOD: dict[str, Any] = {
