@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from verify.doctor.catalog import Cause, Check, Fix, catalogue
 from verify.doctor.score import SURE_AT
 
+PIPE = "\\|"
 SIGNS = 6
 """The most telling signs of a cause that are told; its file has all."""
 
@@ -23,10 +24,7 @@ def page() -> str:
         "",
         "| cause | what it is | `--apply` |",
         "|---|---|---|",
-        *(
-            f"| [{cause.id}](#{cause.id}) | {_line(cause.definition).replace('|', '\\|')} | {_tags(cause)} |"
-            for cause in causes
-        ),
+        *map(_row, causes),
     ]
     for cause in causes:
         lines += ["", *_section(cause)]
@@ -86,8 +84,13 @@ def _check(check: Check) -> Iterator[str]:
         yield "```"
 
 
-def _tags(cause: Cause) -> str:
-    return ", ".join(f"`{fix.tag}`" for fix in cause.fixes if fix.safe)
+def _row(cause: Cause) -> str:
+    cells = (
+        f"[{cause.id}](#{cause.id})",
+        _line(cause.definition),
+        ", ".join(f"`{fix.tag}`" for fix in cause.fixes if fix.safe),
+    )
+    return f"| {' | '.join(cell.replace('|', PIPE) for cell in cells)} |"
 
 
 def _line(text: str) -> str:
