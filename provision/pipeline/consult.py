@@ -10,18 +10,15 @@ from typing import Any
 
 from provision.errors import UsageError
 from provision.models.settings import Host
-from provision.pipeline import Request, mend, rooms
+from provision.pipeline import Request, evidence, mend, rooms
 from provision.pipeline.commands import print_summary, say
 from provision.pipeline.context import Walk
 from provision.pipeline.walking import perform, read_inventory
-from provision.probe import Source, collect
-from provision.redact import redact
-from provision.run import write_atomically
+from provision.probe import Source
 from verify.doctor import render
 from verify.doctor.cli import FOUND, UNKNOWN
 from verify.doctor.engine import Diagnosis, diagnose_texts
 
-EVIDENCE_DEADLINE_S = 120.0
 LOG_BYTES = 1 << 20
 """At most so much of an earlier run's output, the newest."""
 
@@ -90,25 +87,17 @@ def only_host(request: Request) -> Host:
 
 
 def look(walk: Walk, logs: Path) -> list[Consultation]:
-    """Read each host's evidence, keep it without secrets, and diagnose it with the facts of the probe just made."""
-
-    def call(host: Host) -> tuple[Source, ...]:
-        place = walk.places[host.name]
-        return collect(walk.session(host), prefix=place.prefix, root=place.root)
-
+    """Read each host's evidence and diagnose it with the facts of the probe just made."""
     consultations = []
-    for name, answer in walk.each("probe", walk.hosts(), call, deadline_s=EVIDENCE_DEADLINE_S).items():
-        folder = walk.run.path(f"evidence/{name}")
-        sources = tuple(
-            Source(source.name, redact(source.text), source.absent) for source in (earlier(logs, name), *answer)
-        )
-        for source in sources:
-            if source.absent is None:
-                write_atomically(folder / f"{source.name}.txt", source.text)
+    gathered, failed = evidence.gather(walk, walk.hosts())
+    for name, error in failed.items():
+        walk.fail(name, "probe", error)
+    for name, answer in gathered.items():
+        sources = (evidence.keep(walk, name, earlier(logs, name)), *answer)
         facts = walk.facts[name].model_dump(mode="json")
         diagnosis = diagnose_texts({source.name: source.text for source in sources if source.text}, facts)
         walk.run.write(f"evidence/{name}.json", render.document(name, diagnosis, top=len(diagnosis.findings) or 1))
-        consultations.append(Consultation(walk.host(name), folder, sources, diagnosis))
+        consultations.append(Consultation(walk.host(name), walk.run.path(f"evidence/{name}"), sources, diagnosis))
     return consultations
 
 

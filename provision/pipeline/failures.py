@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
+
+from provision.models.records import RoomResult
 from provision.pipeline.context import Walk
+from provision.probe import Source
+
+ON_HOST = frozenset({"install", "verify", "serve"})
+"""Rooms that work on the host: where one fails, the host itself says more than the room."""
 
 
 def diagnose(walk: Walk) -> None:
     """Read every failed host's own words, with what the probe saw of it, for causes that the doctor knows."""
     from provision.diagnosis import diagnose as causes_of  # noqa: PLC0415 - only a walk that failed pays for it
+    from provision.pipeline import evidence  # noqa: PLC0415 - only a walk that failed pays for it
 
-    for name, results in walk.results.items():
-        failed = [result for result in results.values() if result.status == "failed"]
-        texts: dict[str, str] = {result.room: "\n".join((result.text or "", *result.evidence)) for result in failed}
-        findings = causes_of(texts, walk.facts.get(name)) if texts else ()
+    failed = {name: _failed(results.values()) for name, results in walk.results.items()}
+    asked = [walk.host(name) for name, results in failed.items() if ON_HOST & {result.room for result in results}]
+    told: dict[str, tuple[Source, ...]] = {}
+    with contextlib.suppress(KeyboardInterrupt):  # whoever is in a hurry gets what the rooms said
+        told, _ = evidence.gather(walk, asked) if asked else (told, {})
+    for name, results in failed.items():
+        # What the room says of this run comes first: journals may hold older failures as well.
+        texts: dict[str, str] = {result.room: "\n".join((result.text or "", *result.evidence)) for result in results}
+        sources = {source.name: source.text for source in told.get(name, ()) if source.text}
+        findings = causes_of({**texts, **sources}, walk.facts.get(name)) if texts else ()
         if findings:
             walk.run.write(f"findings/{name}.json", [finding.model_dump() for finding in findings])
+
+
+def _failed(results: Iterable[RoomResult]) -> list[RoomResult]:
+    return [result for result in results if result.status == "failed"]

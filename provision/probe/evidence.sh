@@ -31,16 +31,17 @@ fabric_manager() {
     newest journalctl --no-pager --output=cat --boot --lines=500 --unit=nvidia-fabricmanager.service
 }
 
-# journal SCOPE: of the unit that runs, its own start alone; an earlier one that failed is past. Else all of this boot.
+# journal SCOPE: of our unit's newest start; of the last ones when it is started again and again, since the first says why.
 journal() {
     [ "$(limit systemctl "$1" show --property=LoadState --value "$FL_UNIT")" = loaded ] || return 1
     id=$(limit systemctl "$1" show --property=InvocationID --value "$FL_UNIT")
-    if [ "$(limit systemctl "$1" show --property=ActiveState --value "$FL_UNIT")" = active ] && [ -n "$id" ]; then
-        newest journalctl "$1" --no-pager --output=cat --lines=20000 "_SYSTEMD_INVOCATION_ID=$id" + "INVOCATION_ID=$id"
-    elif [ "$1" = --user ]; then
-        newest journalctl --user --no-pager --output=cat --boot --lines=20000 --user-unit="$FL_UNIT"
+    restarts=$(limit systemctl "$1" show --property=NRestarts --value "$FL_UNIT")
+    if [ "${restarts:-0}" -gt 0 ] || [ -z "$id" ]; then
+        # A user's journal knows its units by another field.
+        [ "$1" = --user ] && field=--user-unit || field=--unit
+        newest journalctl "$1" --no-pager --output=cat --boot --lines="$((400 * (${restarts:-0} + 1)))" "$field=$FL_UNIT"
     else
-        newest journalctl --no-pager --output=cat --boot --lines=20000 --unit="$FL_UNIT"
+        newest journalctl "$1" --no-pager --output=cat --lines=20000 "_SYSTEMD_INVOCATION_ID=$id" + "INVOCATION_ID=$id"
     fi
 }
 
