@@ -77,6 +77,12 @@ def test_an_unknown_run_is_said(logs: Path) -> None:
         open_page(logs, "x")
 
 
+def test_a_folder_that_takes_no_page_is_said(logs: Path) -> None:
+    (logs / NEWER / "summary.html").mkdir()
+    with pytest.raises(UsageError, match=r"summary\.html` cannot be written: Is a directory"):
+        open_page(logs)
+
+
 def test_without_a_display_the_way_to_it_is_said(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)

@@ -10,6 +10,7 @@ import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
 
+from provision.errors import UsageError
 from provision.report import page
 from provision.report.history.runs import find
 from provision.report.history.showing import require_end
@@ -19,11 +20,17 @@ from provision.run import Run
 def open_page(logs: Path, run: str | None = None, *, browser: bool = True) -> tuple[Path, str | None]:
     """Write the page of a run, of the newest by default, and open it; returns its path and what is left to do by hand.
 
-    Raises UsageError when there is no such run, or when it still goes on; OSError when its folder cannot be written.
+    Raises UsageError when there is no such run, when it still goes on, or when its folder cannot be written.
     """
     folder = find(logs, run)
     require_end(folder)
-    path = page.write(Run(folder.resolve()))
+    try:
+        path = page.write(Run(folder.resolve()))
+    except OSError as error:
+        raise UsageError(
+            f"`{folder / page.NAME}` cannot be written: {error.strerror}",
+            hint="copy the runs to a folder of yours and name it: FIRSTLIGHT_LOGS=FOLDER ./firstlight logs open",
+        ) from None
     if not browser:
         return path, None
     if has_display(os.environ, sys.platform) and webbrowser.open(path.as_uri()):
