@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +15,9 @@ from provision.report.page.classes import classes
 from provision.report.page.plot import Chart
 from provision.report.page.series import Rule, rules, series_charts
 from tests.report.sample import GPU_STACK, STARTED, check
+from verify.checks.memory import attention as memory
+from verify.checks.speed import attention as speed
+from verify.records import Context, Outcome
 
 PEAKS = Rule(
     id="peaks",
@@ -130,3 +134,28 @@ def test_any_span_has_an_axis_that_can_be_read(values: Mapping[str, float]) -> N
 def test_the_table_of_charts_can_be_read() -> None:
     assert rules()
     assert len({rule.id for rule in rules()}) == len(rules())
+
+
+def told(outcome: Outcome, id_: str) -> HostSummary:
+    """A host with a check's answer, as it stands in the run's records."""
+    answer = json.loads(json.dumps(outcome.as_json()))
+    record = check(id_, device="cuda:0", **{key: answer[key] for key in ("reason", "evidence", "figures")})
+    return HostSummary.model_validate({"name": "a", "state": "serving", "changed": True, "checks": [record]})
+
+
+def test_the_checks_say_what_the_charts_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    peaks = {"flash": {512: 1000, 1024: 2000, 2048: 4000}, "standard": {512: 9000, 1024: 36000}}
+    monkeypatch.setattr(speed, "measure", lambda *_, **__: {"flash": 0.0001, "standard": 0.001})
+    for name in ("clocks", "finish"):
+        monkeypatch.setattr(speed, name, lambda *_: {})
+    hosts = {
+        "attention-memory": told(memory.judge(peaks, 10**9, {}), memory.CHECK.id),
+        "attention-speed": told(speed.CHECK.run(Context(device="cpu")), speed.CHECK.id),
+    }
+    charts = {rule.id: drawn(hosts[rule.id], rule=rule) for rule in rules()}
+    assert charts["attention-memory"][0].rows == (
+        ("512", "1 kB", "9 kB"),
+        ("1024", "2 kB", "36 kB"),
+        ("2048", "4 kB", ""),
+    )
+    assert charts["attention-speed"][0].rows == (("(2, 512, 12, 64)", "0.1", "1"),)
