@@ -45,6 +45,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on s
 ModelOption = Annotated[str | None, typer.Option("--model", help="`builtin`, a folder, or a hub id.")]
 VllmOption = Annotated[str | None, typer.Option("--vllm", help="latest, none, ==X or >=X.")]
 DriverOption = Annotated[str | None, typer.Option("--driver", help="keep, install or upgrade.")]
+RebootOption = Annotated[
+    bool | None, typer.Option("--reboot", help="Restart a host whose driver needs it, and go on.", show_default=False)
+]
 FlashAttnOption = Annotated[str | None, typer.Option("--flash-attn", help="auto, bundled, package, both, none or ==X.")]
 RefreshOption = Annotated[
     bool, typer.Option("--refresh", help="Lock anew what was locked before: newer releases count.")
@@ -101,6 +104,7 @@ def provision(
     driver: DriverOption = None,
     flash_attn: FlashAttnOption = None,
     attention: AttentionOption = None,
+    reboot: RebootOption = None,
     ask_become_pass: BecomeOption = False,
     refresh: RefreshOption = False,
     bundle: BundleOption = None,
@@ -121,6 +125,7 @@ def provision(
         driver=driver,
         flash_attn=flash_attn,
         attention=attention,
+        reboot=reboot,
         refresh=refresh,
         bundle=bundle,
         trust=trust,
@@ -194,19 +199,53 @@ def stage(
 
 @app.command()
 def install(
+    *,
     inventory: InventoryOption = None,
     limit: LimitOption = None,
     model: ModelOption = None,
     vllm: VllmOption = None,
+    reboot: RebootOption = None,
     ask_become_pass: BecomeOption = False,
 ) -> None:
     """Make the hosts so, without starting the service."""
     from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
 
     request = _request(
-        "install", inventory=inventory, limit=limit, model=model, vllm=vllm, ask_become_pass=ask_become_pass
+        "install",
+        inventory=inventory,
+        limit=limit,
+        model=model,
+        vllm=vllm,
+        reboot=reboot,
+        ask_become_pass=ask_become_pass,
     )
     raise typer.Exit(commands.walk(request, last="install"))
+
+
+@app.command()
+def drivers(
+    *,
+    inventory: InventoryOption = None,
+    limit: LimitOption = None,
+    vllm: VllmOption = None,
+    driver: DriverOption = None,
+    reboot: RebootOption = None,
+    ask_become_pass: BecomeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the drivers that the plan wants, and prove that they run; nothing else is installed."""
+    from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
+
+    request = _request(
+        "drivers",
+        inventory=inventory,
+        limit=limit,
+        vllm=vllm,
+        driver=driver,
+        reboot=reboot,
+        ask_become_pass=ask_become_pass,
+    )
+    raise typer.Exit(commands.bring_drivers(request, as_json=as_json))
 
 
 @app.command()

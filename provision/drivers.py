@@ -102,7 +102,8 @@ def _fabric_manager(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any
     if version is None:
         return None
     is_kept = stack.driver is not None and stack.driver.action == "keep"
-    if is_kept and nvidia and nvidia.fabric_manager_version == version and nvidia.fabric_manager_state == "active":
+    runs = nvidia is not None and nvidia.fabric_manager_state in (None, "active")
+    if is_kept and nvidia and nvidia.fabric_manager_version == version and runs:
         return None
     beside = [catalog().package_components["subnet-manager"]] if stack.subnet_manager else []
     return {

@@ -23,25 +23,11 @@ PROVE_DEADLINE_S = 3600.0
 GIB = 2**30
 
 
-def require_drivers(walk: Walk) -> None:
-    """Refuse, before anything is fetched, what this release plans but does not install: drivers."""
-    for host in walk.hosts():
-        stack = walk.plan.for_host(host.name).stack if walk.plan else None
-        driver = stack.driver if stack else None
-        if driver is not None and driver.action != "keep":
-            error = InstallError(
-                f"host `{host.name}` wants NVIDIA driver {driver.version} ({driver.module} kernel modules): "
-                "drivers are planned here and installed by you",
-                hint="install it from your distribution's or NVIDIA's packages, reboot, and run the same command again",
-            )
-            walk.fail(host.name, "install", error)
-
-
 def settle(walk: Walk) -> None:
     """Find the hosts that are in the desired state already: they are left alone."""
     for host in walk.hosts():
         desired, facts = walk.desired.get(host.name), walk.facts[host.name]
-        if desired is not None and at_rest(desired, facts):
+        if desired is not None and host.name not in walk.brought and at_rest(desired, facts):
             walk.at_rest.add(host.name)
 
 
@@ -72,7 +58,7 @@ def install(walk: Walk) -> None:
     if walk.early is not None:
         walk.early.join()
     for result in play(walk, "install", "install", walk.working(), walk.variables).values():
-        walk.record(result)
+        walk.record(result.model_copy(update={"changed": result.changed or result.host in walk.brought}))
 
 
 def take_hold(walk: Walk, room: RoomName, hosts: Sequence[Host]) -> None:

@@ -14,8 +14,8 @@ from provision.models.facts import HostFacts
 from provision.models.records import RoomName, Summary
 from provision.models.settings import Settings
 from provision.models.stack import Plan
-from provision.pipeline import Request, rooms
-from provision.pipeline.walking import cache_folder, perform, steps_until
+from provision.pipeline import Request, drivers, rooms
+from provision.pipeline.walking import Step, cache_folder, perform, steps_until
 from provision.report.history.pruning import prune_quietly
 
 
@@ -36,6 +36,20 @@ def say(text: str) -> None:
 def walk(request: Request, *, last: RoomName = "serve", as_json: bool = False) -> int:
     """Walk through the rooms up to one, and print the summary."""
     summary, code = perform(request, steps_until(last))
+    print_summary(request, summary, as_json=as_json)
+    prune_quietly(request.logs)
+    return code
+
+
+def bring_drivers(request: Request, *, as_json: bool = False) -> int:
+    """Have the drivers as planned and nothing else; print the summary."""
+    steps: tuple[Step, ...] = (
+        ("probe", rooms.probe),
+        ("plan", rooms.plan),
+        ("install", drivers.bring),
+        ("install", drivers.say_rest),
+    )
+    summary, code = perform(request, steps)
     print_summary(request, summary, as_json=as_json)
     prune_quietly(request.logs)
     return code

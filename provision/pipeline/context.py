@@ -63,6 +63,8 @@ class Walk:
     inventory: Inventory
     progress: Progress
     cache: Path
+    command: str = ""
+    """What the person typed after `./firstlight`."""
     refresh: bool = False
     client: ClientSettings | None = None
     """Where stage gets files from, when not from where the user's settings say."""
@@ -75,6 +77,8 @@ class Walk:
     """Of hosts that lack OS packages: whether their own package sources answer; null when nobody can tell."""
     early: Early | None = None
     ahead: Ahead | None = None
+    brought: set[str] = field(default_factory=set)
+    """Hosts whose drivers changed in this walk."""
     staged: dict[str, Staged] = field(default_factory=dict)
     desired: dict[str, Desired] = field(default_factory=dict)
     at_rest: set[str] = field(default_factory=set)
@@ -131,6 +135,14 @@ class Walk:
         for work in (self.ahead, self.early):
             if work is not None:
                 work.stop()
+
+    def forget(self, host: Host) -> None:
+        """Let go of a host that may have been restarted: its session and its hold went with it."""
+        with self._lock:
+            session = self._sessions.pop(host.name, None)
+            self.held.discard(host.name)
+        if session is not None:
+            session.close()
 
     def record(self, result: RoomResult) -> None:
         """Keep a room's result for a host, on disk first."""

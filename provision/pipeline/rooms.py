@@ -23,12 +23,17 @@ MAX_CLOCK_SKEW_S = 300.0
 
 def probe(walk: Walk) -> None:
     """Find out what each host is."""
-    from provision.probe import probe as look  # noqa: PLC0415 - only commands that probe pay for it
+    look(walk, walk.hosts())
+
+
+def look(walk: Walk, hosts: Sequence[Host]) -> None:
+    """Probe hosts; what was known of them before is replaced."""
+    from provision.probe import probe as look_at  # noqa: PLC0415 - only commands that probe pay for it
 
     def call(host: Host) -> HostFacts:
-        return look(host, walk.session(host), prefix=host.settings.prefix)
+        return look_at(host, walk.session(host), prefix=host.settings.prefix)
 
-    for name, facts in walk.each("probe", walk.hosts(), call, deadline_s=PROBE_DEADLINE_S).items():
+    for name, facts in walk.each("probe", hosts, call, deadline_s=PROBE_DEADLINE_S).items():
         walk.facts[name] = facts
         walk.places[name] = desired_state.place_of(walk.host(name), facts)
         walk.run.write(f"facts/{name}.json", facts)

@@ -16,7 +16,7 @@ from provision.errors import Exit, FirstlightError, UsageError
 from provision.inventory import load
 from provision.models.records import ROOMS, RoomName, RoomResult, Summary
 from provision.models.settings import Inventory
-from provision.pipeline import Request, ahead, changes, checks, failures, packages, rooms
+from provision.pipeline import Request, ahead, changes, checks, drivers, failures, packages, rooms
 from provision.pipeline.context import Walk
 from provision.pipeline.meter import tell
 from provision.pipeline.signals import as_interrupt
@@ -34,7 +34,7 @@ Step = tuple[RoomName, Callable[[Walk], None]]
 STEPS: tuple[Step, ...] = (
     ("probe", rooms.probe),
     ("plan", rooms.plan),
-    ("install", changes.require_drivers),
+    ("install", drivers.bring),
     ("stage", packages.ask_sources),
     ("install", packages.begin),
     ("install", ahead.begin),
@@ -81,7 +81,8 @@ def walking(request: Request) -> Iterator[Walk]:
     client, model = _from_bundle(request) if request.bundle else (None, {})
     inventory = read_inventory(replace(request, overrides={**request.overrides, **model}))
     before = unfinished(request.logs)
-    run = Run.create(request.logs, command=" ".join((request.command, *request.arguments[1:])))
+    command = " ".join((request.command, *request.arguments[1:]))
+    run = Run.create(request.logs, command=command)
     run.write("inventory.json", inventory)
     with open_progress([host.name for host in inventory.hosts]) as progress, contextlib.ExitStack() as stack:
         walk = Walk(
@@ -89,6 +90,7 @@ def walking(request: Request) -> Iterator[Walk]:
             inventory=inventory,
             progress=progress,
             cache=cache_folder(),
+            command=command,
             refresh=request.refresh,
             client=client,
             stack=stack,

@@ -96,7 +96,13 @@ def test_nothing_is_done_where_the_driver_is_another_machines(kind: dict[str, An
 
 @pytest.mark.parametrize(
     ("version", "state", "needed"),
-    [(NEW, "active", False), (NEW, "failed", True), ("580.126.09", "active", True), (None, None, True)],
+    [
+        (NEW, "active", False),
+        (NEW, None, False),
+        (NEW, "failed", True),
+        ("580.126.09", "active", True),
+        (None, None, True),
+    ],
 )
 def test_a_fabric_manager_is_mended_beside_a_kept_driver(version: str | None, state: str | None, needed: bool) -> None:
     seen = facts(nvidia=Nvidia(driver_version=NEW, fabric_manager_version=version, fabric_manager_state=state))

@@ -210,22 +210,32 @@ def test_a_repository_signed_by_another_key_is_refused(root: Root, tmp_path: Pat
     assert root.states() == {}
 
 
-def test_a_key_of_another_fingerprint_is_refused(root: Root) -> None:
-    """As the role writes it for a vendor's own repository: the file may hold any key, apt takes that one alone."""
-    (root.path / SOURCE).write_text((root.path / SOURCE).read_text().rstrip() + f" {'0' * 40}\n")
+def test_of_a_file_of_keys_only_the_one_with_the_fingerprint_is_taken(root: Root, vendor: Signer) -> None:
+    """As the role writes it for a vendor's own repository."""
+    text = (root.path / SOURCE).read_text().rstrip()
+    (root.path / SOURCE).write_text(f"{text} {'0' * 40}\n")
     status, said = root.packages()
     assert status == 1
     assert "firstlight-error: apt-get update:" in said
     assert root.states() == {}
+    (root.path / SOURCE).write_text(f"{text} {vendor.fingerprint()}\n")
+    status, said = root.packages()
+    assert status == 0, said
 
 
 def test_a_kernel_without_headers_is_an_error_only_when_it_runs(root: Root) -> None:
-    for kernel in (os.uname().release, "6.1.0-9-amd64"):
+    runs = os.uname().release
+    for kernel in (runs, "6.1.0-9-amd64"):
         (root.path / "lib/modules" / kernel / "kernel").mkdir(parents=True)
     status, said = root.packages()
     assert status == 0, said
     assert "firstlight-note: package linux-headers-6.1.0-9-amd64 is not on offer" in said
-    assert (root.path / f"usr/src/linux-headers-{os.uname().release}").is_dir()
+    assert (root.path / f"usr/src/linux-headers-{runs}").is_dir()
+    root.run("dpkg", "--purge", f"linux-headers-{runs}")
+    (root.path / SOURCE).unlink()
+    status, said = root.packages()
+    assert status == 1
+    assert f"package linux-headers-{runs} is not on offer, so no module can be built for kernel {runs}" in said
 
 
 def test_other_entries_for_the_repository_are_turned_off_and_kept(root: Root) -> None:

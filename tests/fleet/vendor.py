@@ -180,6 +180,11 @@ class Signer:
     home: Path
     key: Path
 
+    def fingerprint(self) -> str:
+        """Of the primary key."""
+        listed = command("gpg", "--homedir", str(self.home), "--batch", "--with-colons", "--list-keys").splitlines()
+        return next(line.split(":")[9] for line in listed if line.startswith("fpr:"))
+
     def sign(self, text: str, file: Path) -> None:
         """Write a text with its signature around."""
         file.unlink(missing_ok=True)
@@ -224,5 +229,6 @@ def give_cards(host: FleetHost) -> None:
     (root / "etc/systemd/system/sys-bus-pci.mount").write_text(
         "[Mount]\nWhat=/opt/board\nWhere=/sys/bus/pci\nType=none\nOptions=bind\n[Install]\nWantedBy=local-fs.target\n"
     )
+    (root / "etc/modprobe.d").mkdir(exist_ok=True)  # of kmod, which a machine with a kernel of its own has
     (root / "usr/bin/systemd-detect-virt").write_text("#!/bin/sh\necho none\nexit 1\n")
     host.sh("systemctl daemon-reload; systemctl enable --now --quiet sys-bus-pci.mount")

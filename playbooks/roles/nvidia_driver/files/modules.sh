@@ -18,10 +18,16 @@ for folder in /lib/modules/*/kernel; do
     kernel=${folder#/lib/modules/}
     kernel=${kernel%/kernel}
     has_module "$kernel" && continue
-    echo "firstlight-changed: module for kernel $kernel"
-    [ "$FIRSTLIGHT_CHECK" = 0 ] || continue
+    if [ "$FIRSTLIGHT_CHECK" = 1 ]; then
+        # Without headers none can be built.
+        [ ! -e "/lib/modules/$kernel/build" ] || echo "firstlight-changed: module for kernel $kernel"
+        continue
+    fi
     said=$(dkms autoinstall -k "$kernel" 2>&1) || true
-    has_module "$kernel" && continue
+    if has_module "$kernel"; then
+        echo "firstlight-changed: module for kernel $kernel"
+        continue
+    fi
     log=/var/lib/dkms/nvidia/$FIRSTLIGHT_VERSION/build/make.log
     cause=$(grep -E 'error:|Error ' "$log" 2>/dev/null | head -n 2 | tr '\n' ' ')
     text="driver $FIRSTLIGHT_VERSION has no module for kernel $kernel: ${cause:-$(printf '%s\n' "$said" | tail -n 2 | tr '\n' ' ')}"

@@ -20,8 +20,13 @@ if [ -d /sys/module/nvidia ]; then
     echo "firstlight-restart: driver $(cat /sys/module/nvidia/version 2>/dev/null || echo of another version) is loaded"
     exit 0
 fi
-echo "firstlight-changed: modules loaded"
-[ "$FIRSTLIGHT_CHECK" = 0 ] || exit 0
+if [ "$FIRSTLIGHT_CHECK" = 1 ]; then
+    echo "firstlight-changed: modules loaded"
+    exit 0
+fi
 said=$(modprobe nvidia 2>&1 && modprobe nvidia-uvm 2>&1) || true
-[ "$(running)" = "$FIRSTLIGHT_VERSION " ] && exit 0
+if [ "$(running)" = "$FIRSTLIGHT_VERSION " ]; then
+    echo "firstlight-changed: modules loaded"
+    exit 0
+fi
 echo "firstlight-restart: its modules did not load now: ${said:-nvidia-smi answers $(running)}"

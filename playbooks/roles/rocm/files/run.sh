@@ -6,7 +6,13 @@ if [ -d /sys/module/amdgpu ]; then
     echo "firstlight-restart: the loaded amdgpu offers no compute devices"
     exit 0
 fi
-echo "firstlight-changed: module loaded"
-[ "$FIRSTLIGHT_CHECK" = 0 ] || exit 0
+if [ "$FIRSTLIGHT_CHECK" = 1 ]; then
+    echo "firstlight-changed: module loaded"
+    exit 0
+fi
 said=$(modprobe amdgpu 2>&1) || true
-[ -e /dev/kfd ] || echo "firstlight-restart: its module did not load now${said:+: $said}"
+if [ -e /dev/kfd ]; then
+    echo "firstlight-changed: module loaded"
+    exit 0
+fi
+echo "firstlight-restart: its module did not load now${said:+: $said}"

@@ -106,6 +106,13 @@ remove_packages() {
     fi
 }
 
+# Other programs run on the drivers too.
+tell_drivers() {
+    for source in /etc/apt/sources.list.d/firstlight-*.sources /etc/yum.repos.d/firstlight-*.repo; do
+        [ ! -e "$source" ] || left "what came from $source: drivers stay, held at their version"
+    done
+}
+
 remove_folders() {
     users=$(lines "$prefix/created-users.txt")
     find "$prefix" -mindepth 1 -maxdepth 1 ! -name .firstlight ! -name created-users.txt -exec rm -rf {} +
@@ -143,6 +150,7 @@ if [ -e "$prefix" ]; then
     stop_supervisor
     end_processes
     remove_packages
+    tell_drivers
     remove_folders
 fi
 remove_incoming

@@ -64,6 +64,7 @@ class Manager:
         self.version = wanted["version"]
         self.family = wanted["family"]
         self.uri = wanted["repository"]["uri"]
+        self.updated = False
 
     def patiently(self, *words):
         """Run a command again while another package manager holds its lock, until the deadline."""
@@ -159,13 +160,18 @@ class Manager:
                 install[name] = fitting[0]
             else:
                 remove.append(name)
+        install.update(self.dependencies(install))
         if self.wanted["headers"]:
-            install.update(self.headers(have))
+            install.update(self.headers(have, make))
         return install, sorted(remove)
 
-    def no_headers(self, package, kernel):
+    def dependencies(self, install):
+        """What has to be named besides, for the whole family to come in one version; apt's pin sees to that itself."""
+        return {}
+
+    def no_headers(self, package, kernel, make):
         """Without headers of the kernel that runs there is no module for it; other kernels are told."""
-        if kernel == kernels()[0]:
+        if make and kernel == os.uname().release:
             fail(
                 f"package {package} is not on offer, so no module can be built for kernel {kernel}, which runs",
                 f"bring the kernel up to date ({self.upgrade}), restart the host, and run the command again",
@@ -199,6 +205,9 @@ class Apt(Manager):
         return found
 
     def update(self):
+        if self.updated:
+            return
+        self.updated = True
         status, _, said = self.patiently("apt-get", "-q", "update")
         lines = [line for line in said.splitlines() if line.startswith(("W:", "E:", "Err:"))]
         own = [line for line in lines if address(self.uri) in line]
@@ -222,7 +231,7 @@ class Apt(Manager):
             text = f"half-configured packages could not be mended: {' '.join(causes[:3])}"
             fail(text, "try it on the host: dpkg --configure -a")
 
-    def headers(self, have):
+    def headers(self, have, make):
         """Header packages for installed kernels, and those that follow the distribution's newest one."""
         exact = {f"linux-headers-{kernel}": kernel for kernel in kernels()}
         images = [name for name in have if re.match("linux-image-(?!unsigned|[0-9])", name)]
@@ -230,11 +239,14 @@ class Apt(Manager):
             name for name in (*exact, *(name.replace("image", "headers", 1) for name in images)) if name not in have
         ]
         offers, found = self.offers_of(missing), {}
+        if make and offers.keys() != set(missing):
+            self.update()
+            offers = self.offers_of(missing)
         for name in missing:
             if name in offers:
                 found[name] = offers[name][0][0]
             elif name in exact:
-                self.no_headers(name, exact[name])
+                self.no_headers(name, exact[name], make)
         return found
 
     def perform(self, install, remove):
@@ -300,7 +312,20 @@ class Dnf(Manager):
     def mend(self, make):
         """rpm leaves nothing half configured."""
 
-    def headers(self, have):
+    def dependencies(self, install):
+        """The family's packages that these need: dnf would take the newest that a requirement allows."""
+        specs = [f"{name}-{version}" for name, version in install.items()]
+        if self.version is None or not specs:
+            return {}
+        out = self.dnf("repoquery", "--requires", "--resolve", "--recursive", "--qf", "%{name}", *specs)[1]
+        needed = sorted({name for name in out.split() if self.named_like_family(name) and name not in install})
+        fitting = {
+            name: [version for version, is_own in offers if is_own and self.fits(name, version)]
+            for name, offers in self.offers_of(needed).items()
+        }
+        return {name: versions[0] for name, versions in fitting.items() if versions}
+
+    def headers(self, have, make):
         """kernel-devel for installed kernels; the newest one's comes with each new kernel by NVIDIA's own requirement."""
         there = run("rpm", "-q", "--qf", "%{VERSION}-%{RELEASE}.%{ARCH}\n", "kernel-devel")[1].split()
         found = {}
@@ -311,7 +336,7 @@ class Dnf(Manager):
             if self.dnf("repoquery", name)[1].strip():
                 found[name] = None  # the name says the version: one package for each kernel
             else:
-                self.no_headers(name, kernel)
+                self.no_headers(name, kernel, make)
         return found
 
     def perform(self, install, remove):

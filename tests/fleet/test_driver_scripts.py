@@ -1,0 +1,175 @@
+"""The driver role's scripts in a bare root that is not booted, with the programs that they call written for the occasion."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fleet.fixtures import impossible
+from tests.fleet.machine import Machine
+from tests.fleet.root import bare_root
+
+pytestmark = pytest.mark.fleet
+
+FILES = Path(__file__).parents[2] / "playbooks/roles/nvidia_driver/files"
+VERSION = "580.173.02"
+RUNS = os.uname().release
+
+
+class Root:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def file(self, name: str, text: str = "") -> Path:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+        return path
+
+    def program(self, name: str, script: str) -> None:
+        self.file(f"usr/local/bin/{name}", f"#!/bin/sh\n{script}\n")
+
+    def run(self, script: str, *, check: bool = False) -> tuple[int, str]:
+        environment = {
+            "PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "FIRSTLIGHT_VERSION": VERSION,
+            "FIRSTLIGHT_CHECK": "1" if check else "0",
+        }
+        words = ["chroot", str(self.path), "sh", "-c", (FILES / script).read_text()]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        assert done.stderr == ""
+        return done.returncode, done.stdout
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Root]:
+    if reason := impossible():
+        if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    machine = Machine("scripts", tmp_path / "root")
+    machine.mount(bare_root())
+    yield Root(machine.root)
+    machine.remove()
+
+
+MOKUTIL = """case "$1" in
+    --sb-state) echo "SecureBoot {state}" ;;
+    --test-key) echo "$2 is {enrolled}" ;;
+esac"""
+
+
+@pytest.mark.parametrize(
+    ("state", "key", "enrolled", "hint"),
+    [
+        ("disabled", None, "", None),
+        ("enabled", "var/lib/dkms/mok.pub", "already enrolled", None),
+        ("enabled", "var/lib/shim-signed/mok/MOK.der", "already enrolled", None),
+        ("enabled", "var/lib/dkms/mok.pub", "not enrolled", "sudo mokutil --import /var/lib/dkms/mok.pub"),
+        ("enabled", None, "", "sudo dkms generate_mok"),
+    ],
+)
+def test_secure_boot_wants_an_enrolled_key_and_enrols_none(
+    root: Root, state: str, key: str | None, enrolled: str, hint: str | None
+) -> None:
+    root.program("mokutil", MOKUTIL.format(state=state, enrolled=enrolled))
+    if key:
+        root.file(key, "a key")
+    status, said = root.run("secure_boot.sh")
+    if hint is None:
+        assert (status, said) == (0, "")
+    else:
+        assert status == 1
+        assert "firstlight-error: Secure Boot is on" in said
+        assert hint in said
+
+
+def test_a_driver_that_runs_on_every_card_is_left_alone(root: Root) -> None:
+    root.program("nvidia-smi", f"for card in 1 2 3 4; do echo {VERSION}; done")
+    root.program("modprobe", "echo called; exit 1")
+    assert root.run("run.sh") == (0, "")
+
+
+def test_modules_are_loaded_where_nothing_else_has_the_cards(root: Root) -> None:
+    root.program("nvidia-smi", f"[ -e /run/loaded ] && echo {VERSION}")
+    root.program("modprobe", "touch /run/loaded")
+    assert root.run("run.sh", check=True) == (0, "firstlight-changed: modules loaded\n")
+    assert not (root.path / "run/loaded").exists()
+    assert root.run("run.sh") == (0, "firstlight-changed: modules loaded\n")
+    assert root.run("run.sh") == (0, "")
+
+
+def test_where_they_do_not_load_a_restart_is_asked_for_with_the_cause(root: Root) -> None:
+    root.program("nvidia-smi", f"echo 570.211.01; echo {VERSION}")
+    root.program("modprobe", "echo 'modprobe: FATAL: Module nvidia not found' >&2; exit 1")
+    status, said = root.run("run.sh")
+    assert (status, "modprobe: FATAL: Module nvidia not found" in said) == (0, True)
+    assert said.startswith("firstlight-restart: ")
+
+
+def test_initial_file_systems_that_are_older_than_the_blacklist_are_rebuilt_once(root: Root) -> None:
+    image = root.file(f"boot/initrd.img-{RUNS}")
+    os.utime(image, (1, 1))
+    assert root.run("initramfs.sh") == (0, "")
+    root.file("etc/modprobe.d/firstlight-nvidia.conf", "blacklist nouveau\n")
+    root.program("update-initramfs", f'echo "$*" >>/run/calls; touch /boot/initrd.img-{RUNS}')
+    rebuilt = (0, "firstlight-changed: update-initramfs -u -k all\n")
+    assert root.run("initramfs.sh", check=True) == rebuilt
+    assert root.run("initramfs.sh") == rebuilt
+    assert root.run("initramfs.sh") == (0, "")
+    assert (root.path / "run/calls").read_text() == "-u -k all\n"
+
+
+def test_a_full_boot_partition_is_told(root: Root) -> None:
+    os.utime(root.file(f"boot/initrd.img-{RUNS}"), (1, 1))
+    root.file("etc/modprobe.d/firstlight-nvidia.conf")
+    root.program("update-initramfs", "echo 'cpio: write error: No space left on device'; exit 1")
+    status, said = root.run("initramfs.sh")
+    assert status == 1
+    assert "firstlight-error: update-initramfs -u -k all: cpio: write error: No space left on device" in said
+    assert "firstlight-hint: make room in /boot" in said
+
+
+DKMS = """case "$1" in
+    status) cat /run/built 2>/dev/null ;;
+    autoinstall) [ "$3" = {broken} ] && {{ echo "Error! Bad return status for module build on kernel: $3"; exit 10; }}
+        echo "nvidia/{version}, $3, x86_64: installed" >>/run/built ;;
+esac
+exit 0"""
+
+
+def test_every_installed_kernel_gets_its_module(root: Root) -> None:
+    for kernel in (RUNS, "6.1.0-9-amd64"):
+        for folder in ("kernel", "build"):
+            (root.path / "lib/modules" / kernel / folder).mkdir(parents=True)
+    root.program("dkms", DKMS.format(broken="none", version=VERSION))
+    changed = {f"firstlight-changed: module for kernel {kernel}" for kernel in (RUNS, "6.1.0-9-amd64")}
+    for check in (True, False):
+        status, said = root.run("modules.sh", check=check)
+        assert (status, set(said.splitlines())) == (0, changed)
+    assert root.run("modules.sh") == (0, "")
+
+
+@pytest.mark.parametrize("broken", [RUNS, "6.1.0-9-amd64"])
+def test_a_module_that_cannot_be_built_is_an_error_for_the_kernel_that_runs_else_a_note(
+    root: Root, broken: str
+) -> None:
+    for kernel in (RUNS, "6.1.0-9-amd64"):
+        (root.path / "lib/modules" / kernel / "kernel").mkdir(parents=True)
+    root.program("dkms", DKMS.format(broken=broken, version=VERSION))
+    root.file(
+        f"var/lib/dkms/nvidia/{VERSION}/build/make.log",
+        "  CC [M] nv-drm.o\nnv-drm.c:99:5: error: implicit declaration of function 'drm_x'\n",
+    )
+    assert root.run("modules.sh", check=True) == (0, "")
+    status, said = root.run("modules.sh")
+    kind = "error" if broken == RUNS else "note"
+    assert status == (1 if broken == RUNS else 0)
+    assert (
+        f"firstlight-{kind}: driver {VERSION} has no module for kernel {broken}: nv-drm.c:99:5: error: implicit" in said
+    )

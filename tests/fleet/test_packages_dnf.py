@@ -1,0 +1,199 @@
+"""The same program with dnf: Debian's own dnf and rpm, in a root that is not booted, against a repository as the vendor's for RHEL 9."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.catalog import catalog
+from provision.catalog.packages import packages_of_component, repository_of_component
+from tests.fleet.fixtures import impossible
+from tests.fleet.machine import Machine
+from tests.fleet.online import connect_to_registries
+from tests.fleet.root import bare_root
+from tests.fleet.vendor import NEW, OLD, PLACE
+
+pytestmark = pytest.mark.fleet
+
+FILES = Path(__file__).parents[2] / "playbooks/roles/vendor_packages/files"
+NEWEST = "595.91.07"
+REPOSITORY = f"{PLACE}/rhel9/x86_64"
+TOOLS = "dnf rpm createrepo-c gpg gpg-agent"
+SPEC = """
+Name: nvidia-open
+Epoch: 3
+Version: %{v}
+Release: 1.el9
+Summary: nothing
+License: none
+BuildArch: noarch
+Requires: kmod-nvidia-open-dkms >= 3:%{v}, nvidia-driver-cuda >= 3:%{v}, dkms
+%description
+nothing
+"""
+PART = """
+%package -n {name}
+Summary: nothing
+{more}
+%description -n {name}
+nothing
+"""
+PARTS = {
+    "kmod-nvidia-open-dkms": "Conflicts: kmod-nvidia-latest-dkms",
+    "kmod-nvidia-latest-dkms": "",
+    "nvidia-driver-cuda": "",
+    "cuda-drivers": "Requires: kmod-nvidia-latest-dkms >= 3:%{v}, nvidia-driver-cuda >= 3:%{v}, dkms",
+    "nvidia-fabricmanager": "",
+    "dkms": "",
+}
+REPO_FILE = f"""[firstlight-nvidia-cuda]
+name=nvidia-cuda, for Firstlight alone
+baseurl=file://{REPOSITORY}/
+enabled=0
+gpgcheck=1
+module_hotfixes=1
+"""
+
+
+class Root:
+    """A Debian with dnf, whose only rpm packages are the vendor's."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def sh(self, script: str) -> str:
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
+        words = ["chroot", str(self.path), "sh", "-ec", script]
+        done = subprocess.run(
+            words, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def program(self, name: str, mode: str, what: dict[str, Any]) -> tuple[int, str]:
+        words = ["chroot", str(self.path), "python3", "-I", "-c", (FILES / name).read_text(), mode]
+        done = subprocess.run(words, input=json.dumps(what), capture_output=True, text=True, check=False)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.returncode, done.stdout
+
+    def packages(self, mode: str = "make", *, flavour: str = "open", version: str = NEW) -> tuple[int, str]:
+        family = catalog().package_families["nvidia-driver"]
+        component = catalog().package_components[f"driver-{flavour}"]
+        repository = repository_of_component(
+            component.name, os_id="rocky", version_id="9.5", machine="x86_64", mirror=f"file://{PLACE}", key="/key"
+        )
+        wanted = {
+            "packages": list(packages_of_component(component.name, branch=version.partition(".")[0])),
+            "version": version,
+            "family": {"packages": list(family.packages), "version": family.version},
+            "instead_of": list(component.instead_of),
+            "headers": False,
+            "repository": asdict(repository),
+            "lock_timeout_s": 60,
+        }
+        return self.program("packages.py", mode, wanted)
+
+    def versions(self) -> dict[str, str]:
+        lines = self.sh("rpm -qa --qf '%{NAME} %{VERSION}\\n'").splitlines()
+        return {name: version for name, version in (line.split() for line in lines) if name != "gpg-pubkey"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
+    if reason := impossible():
+        if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    machine = Machine("dnf", tmp_path_factory.mktemp("dnf") / "root")
+    machine.mount(bare_root())
+    try:
+        yield equipped(machine.root)
+    finally:
+        machine.remove()
+
+
+def equipped(path: Path) -> Root:
+    """With dnf, and a signed repository of three branches."""
+    connect_to_registries(path)
+    made = Root(path)
+    made.sh(
+        f"export DEBIAN_FRONTEND=noninteractive; apt-get -qq update; apt-get -qq -y --no-install-recommends install {TOOLS}"
+    )
+    parts = "".join(PART.format(name=name, more=more) for name, more in PARTS.items())
+    (path / "root/driver.spec").write_text(SPEC + parts + "%files\n" + "".join(f"%files -n {name}\n" for name in PARTS))
+    (path / "etc/yum.repos.d").mkdir()
+    (path / "etc/yum.repos.d/firstlight-nvidia-cuda.repo").write_text(REPO_FILE)
+    (path / "etc/yum.repos.d/base.repo").write_text("[base]\nname=base\nbaseurl=file:///srv/base\nenabled=1\n")
+    made.sh(
+        f'for version in {OLD} {NEW} {NEWEST}; do rpmbuild -bb --quiet --define "v $version" /root/driver.spec; done; '
+        "gpg -q --batch --passphrase '' --quick-generate-key vendor rsa2048 sign never; gpg --armor --export >/root/key.asc; "
+        "rpmsign --define '_gpg_name vendor' --define '__gpg /usr/bin/gpg' --addsign /root/rpmbuild/RPMS/noarch/*.rpm >/dev/null; "
+        f"gpgconf --kill all; mkdir -p {REPOSITORY}; mv /root/rpmbuild/RPMS/noarch/*.rpm {REPOSITORY}; createrepo_c -q {REPOSITORY}; "
+        "mkdir /srv/base; createrepo_c -q /srv/base"
+    )
+    return made
+
+
+def test_unsigned_or_by_a_stranger_nothing_is_installed(root: Root) -> None:
+    status, said = root.packages()
+    assert status == 1
+    assert "were not installed" in said
+    assert root.versions() == {}
+    root.sh("rpm --import /root/key.asc 2>/dev/null")
+
+
+def test_it_installs_the_planned_version_and_nothing_newer(root: Root) -> None:
+    assert "nvidia-open=3:580.173.02-1.el9" in root.packages("look")[1]
+    assert root.versions() == {}
+    status, said = root.packages()
+    assert status == 0, said
+    assert {"nvidia-open", "kmod-nvidia-open-dkms", "nvidia-driver-cuda"} <= root.versions().keys()
+    assert {version for name, version in root.versions().items() if name != "dkms"} == {NEW}
+    for mode in ("look", "make"):
+        assert root.packages(mode) == (0, "")
+
+
+def test_an_upgrade_of_the_distribution_sees_no_newer_driver(root: Root) -> None:
+    before = root.versions()
+    root.sh("dnf -y -q --releasever=9 upgrade")
+    assert root.versions() == before
+
+
+@pytest.mark.parametrize(("flavour", "version"), [("open", OLD), ("proprietary", NEW), ("open", NEWEST)])
+def test_branch_and_flavour_are_changed_whole(root: Root, flavour: str, version: str) -> None:
+    status, said = root.packages(flavour=flavour, version=version)
+    assert status == 0, said
+    assert {found for name, found in root.versions().items() if name != "dkms"} == {version}
+    assert ("kmod-nvidia-open-dkms" in root.versions()) is (flavour == "open")
+    assert ("kmod-nvidia-latest-dkms" in root.versions()) is (flavour == "proprietary")
+    assert root.packages("look", flavour=flavour, version=version) == (0, "")
+
+
+def test_a_version_that_is_not_on_offer_changes_nothing(root: Root) -> None:
+    before = root.versions()
+    status, said = root.packages(version="580.65.06")
+    assert status == 1
+    assert "nvidia-open or nvidia-open-580 580.65.06 is not on offer" in said
+    assert root.versions() == before
+
+
+def test_other_entries_for_the_repository_are_turned_off_and_kept(root: Root) -> None:
+    file = root.path / "etc/yum.repos.d/cuda-rhel9.repo"
+    text = f"[cuda-rhel9]\nname=cuda\nbaseurl=file://{PLACE}/rhel9/$basearch\nenabled=1\ngpgcheck=1\n\n[other]\nname=other\nbaseurl=file:///srv/other\nenabled=1\n"
+    file.write_text(text)
+    what = {"uri": f"file://{REPOSITORY}/", "ours": "firstlight-nvidia-cuda.repo"}
+    assert root.program("sources_dnf.py", "look", what)[1].count("turned off") == 1
+    assert file.read_text() == text
+    root.program("sources_dnf.py", "make", what)
+    assert root.program("sources_dnf.py", "make", what) == (0, "")
+    first, second = file.read_text().split("[other]")
+    assert ("enabled=0" in first, "enabled=1" in first) == (True, False)
+    assert "enabled=1" in second
+    file.unlink()

@@ -1,0 +1,45 @@
+"""After drivers were brought, what a new look must show; and who is not let near them."""
+
+from __future__ import annotations
+
+import pytest
+
+from provision.drivers import DriverWork
+from provision.models.facts import HostFacts, Nvidia
+from provision.pipeline.drivers import unproven
+
+NEW = "580.173.02"
+WORK = DriverWork(driver={"version": NEW, "module": "open"}, fabric_manager={"version": NEW})
+
+
+def facts(nvidia: Nvidia | None) -> HostFacts:
+    return HostFacts(host="gpu-1", probed_at="2026-11-20T08:00:00.000Z", nvidia=nvidia)
+
+
+def test_what_was_planned_and_runs_is_proven() -> None:
+    seen = facts(Nvidia(driver_version=NEW, fabric_manager_version=NEW))
+    assert unproven(WORK, seen) is None
+    assert unproven(DriverWork(container_toolkit={"packages": []}), facts(None)) is None
+
+
+@pytest.mark.parametrize(
+    ("nvidia", "said"),
+    [
+        (None, f"driver {NEW} was installed, none is what runs"),
+        (
+            Nvidia(
+                driver_version="570.211.01", fabric_manager_version=NEW, smi_error="Driver/library version mismatch"
+            ),
+            f"driver {NEW} was installed, 570.211.01 is what runs (Driver/library version mismatch)",
+        ),
+        (
+            Nvidia(driver_version=NEW, fabric_manager_version="580.126.09"),
+            f"fabric manager {NEW} was installed, 580.126.09 is what runs",
+        ),
+    ],
+)
+def test_another_version_that_runs_is_an_error_with_both(nvidia: Nvidia | None, said: str) -> None:
+    error = unproven(WORK, facts(nvidia))
+    assert error is not None
+    assert said in error.text
+    assert "journalctl" in (error.hint or "")
