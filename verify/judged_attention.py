@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Compute = Callable[[Case, Inputs], "Tensor"]
 
 GRADIENTS_IN = frozenset({"quick", "standard"})
-"""Cases of these levels are differentiated as well."""
+"""Cases of these levels are differentiated as well, on `full`: whoever serves needs no gradients."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,7 @@ def _run(provider: Provider, context: Context) -> Outcome:
                     dtype,
                     device,
                     spoiled="wrong-result" in context.faults,
-                    backward=bool(provider.row["backward"])
-                    and case.level in GRADIENTS_IN
-                    and context.reaches("standard"),
+                    backward=bool(provider.row["backward"]) and case.level in GRADIENTS_IN and context.reaches("full"),
                 )
     seen = observe(plain if missing or "wrong-kernel" in context.faults else compute, dtypes[-1], device)
     outcome = judge(measured, witness(provider.row, kind, seen, Path("/proc/self/maps").read_text()))

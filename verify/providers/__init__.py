@@ -24,6 +24,8 @@ class Provider:
 
     name: str
     compute: Callable[[Case, Inputs], Tensor]
+    prepare: Callable[[], str | None] | None = None
+    """Loads its kernels, and gives the reason when they cannot be; null: its module is imported."""
 
     @property
     def row(self) -> Mapping[str, Any]:
@@ -45,7 +47,7 @@ class Provider:
         kind = kind_of(device)
         if kind not in self.row["devices"]:
             return f"it computes on {' and '.join(KINDS[name] for name in self.row['devices'])}"
-        return _too_old(self.row, device, kind) or _unusable(self.row)
+        return _too_old(self.row, device, kind) or (self.prepare() if self.prepare else _unusable(self.row))
 
     def refuses(self, case: Case, dtype: str, kind: str) -> str | None:
         """Why it does not take a problem, null when it does."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from verify.attention_cases import Case, Inputs
 from verify.providers import Provider
 from verify.providers.layout import page_table, slots, starts
+from verify.vllm_kernels import vllm_extensions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,6 @@ PAGE = 32
 def _compute(case: Case, inputs: Inputs) -> Tensor:
     import torch
 
-    ops = importlib.import_module("vllm._custom_ops")
     query, key, value = inputs.parts
     queries, keys = (list(lengths) for lengths in zip(*case.sequences, strict=True))
     page = max(PAGE, case.page or PAGE)
@@ -28,40 +27,38 @@ def _compute(case: Case, inputs: Inputs) -> Tensor:
     lengths, begins = torch.tensor(keys, dtype=torch.int32), starts(queries, query.device)
     window = -1 if case.window is None else case.window + 1  # which counts the query's own place
     amx = torch.cpu._is_amx_tile_supported() and query.dtype == torch.bfloat16  # noqa: SLF001 - vLLM asks the same
-    plan = ops.cpu_attn_get_scheduler_metadata(
-        num_reqs=len(queries),
-        num_heads=case.heads,
-        num_kv_heads=case.key_heads,
-        head_dim=case.dim,
-        seq_lens=lengths,
-        dtype=query.dtype,
-        query_start_loc=begins,
-        causal=case.causal,
-        sliding_window_size=window,
-        isa="amx" if amx else "vec",
-        enable_kv_split=True,
-    )
+    isa = "amx" if amx else "vec"
+    heads = (len(queries), case.heads, case.key_heads, case.dim)
+    plan = _call("get_scheduler_metadata", *heads, lengths, query.dtype, begins, case.causal, window, isa, True, None)
     shape = (table.numel(), case.key_heads, page, case.dim)
     caches = [torch.zeros(shape, dtype=query.dtype) for _ in range(2)]  # as vLLM makes them
-    ops.cpu_attn_reshape_and_cache(key, value, *caches, slots(keys, table, page), "amx" if amx else "vec")
+    _call("cpu_attn_reshape_and_cache", key, value, *caches, slots(keys, table, page), isa)
     result = torch.empty_like(query)
-    ops.cpu_attention_with_kv_cache(
-        query=query,
-        key_cache=caches[0],
-        value_cache=caches[1],
-        output=result,
-        query_start_loc=begins,
-        seq_lens=lengths,
-        scale=1 / math.sqrt(case.dim),
-        causal=case.causal,
-        alibi_slopes=case.slopes(),
-        sliding_window=window,
-        block_table=table,
-        softcap=case.softcap,
-        scheduler_metadata=plan,
-        s_aux=None,
-    )
+    rules = (1 / math.sqrt(case.dim), case.causal, case.slopes(), window, table, case.softcap, plan, None, None)
+    _call("cpu_attention_with_kv_cache", query, *caches, result, begins, lengths, *rules)
     return result
 
 
-CPU = Provider("vllm_cpu", _compute)
+def _call(name: str, *arguments: Any) -> Any:
+    """An operator of vLLM's extension, by position; what older releases do not know yet stands last, and is left out."""
+    import torch
+
+    operator = getattr(torch.ops._C, name).default  # noqa: SLF001 - so vLLM names its extension
+    return operator(*arguments[: len(operator._schema.arguments)])  # noqa: SLF001 - torch has no other way to ask
+
+
+def _prepare() -> str | None:
+    import torch
+
+    extensions = vllm_extensions()
+    if not extensions:
+        return "no `vllm` in this environment"
+    try:
+        for extension in extensions:
+            torch.ops.load_library(str(extension))
+    except OSError as error:
+        return f"vLLM's kernels do not load: {error}"
+    return None if hasattr(torch.ops._C, "cpu_attention_with_kv_cache") else "vLLM's kernels are not those for CPUs"  # noqa: SLF001
+
+
+CPU = Provider("vllm_cpu", _compute, _prepare)

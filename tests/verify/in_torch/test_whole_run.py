@@ -100,7 +100,7 @@ def test_each_check_notices_each_of_its_faults(check: Any, fault: str, injected:
 
 def test_a_check_that_dies_or_hangs_ends_itself_and_not_the_run(run_many: Any) -> None:
     crash, hang = run_many([
-        ("--only", "kernels", "--inject", "crash@kernels.gemm"),
+        ("--only", "kernels.gemm", "--only", "kernels.vector_add", "--inject", "crash@kernels.gemm"),
         ("--only", "kernels.gemm", "--inject", "hang", "--deadline", "1"),
     ])  # fmt: skip
     statuses = {check["id"]: check["status"] for check in crash[1]["checks"]}

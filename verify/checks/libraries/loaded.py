@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections import defaultdict
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from verify.records import Check, Context, Figure, Outcome
 from verify.tables import table
+from verify.vllm_kernels import vllm_extensions
 
 
 def _run(context: Context) -> Outcome:
@@ -30,21 +30,6 @@ def _run(context: Context) -> Outcome:
     outcome = judge(loaded, home=Path(sys.prefix).resolve(), search_path=shadowing)
     evidence = {**outcome.evidence, "loaded with": ["torch", *(extension.name for extension in extensions)]}
     return Outcome(outcome.status, outcome.reason, outcome.figures, evidence, outcome.remedy)
-
-
-def vllm_extensions() -> list[Path]:
-    """vLLM's own kernels for this CPU or GPU, without importing vLLM (which takes seconds)."""
-    import torch
-
-    package = importlib.util.find_spec("vllm")
-    if package is None or not package.submodule_search_locations:
-        return []
-    folder = Path(package.submodule_search_locations[0])
-    for row in table("libraries")["vllm_kernels"]:
-        supported = row["when"] == "always" or getattr(torch.cpu, row["when"], bool)()
-        if supported and (found := sorted(folder.glob(row["glob"]))):
-            return found
-    return []
 
 
 def mapped_libraries(maps: str) -> list[Path]:

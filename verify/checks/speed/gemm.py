@@ -13,7 +13,7 @@ from verify.timing import clocks, random_sets, rotation, timed
 if TYPE_CHECKING:
     from torch import Tensor
 
-GPU_SIZE, CPU_SIZE = 8192, 512
+GPU_SIZE, CPU_SIZE = 8192, 256
 BUDGET_S = 0.2
 
 

@@ -1,0 +1,23 @@
+"""vLLM's own kernels as files, without importing vLLM, which takes seconds."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from verify.tables import table
+
+
+def vllm_extensions() -> list[Path]:
+    """Those for this CPU or GPU; none where vLLM is not installed."""
+    import torch
+
+    package = importlib.util.find_spec("vllm")
+    if package is None or not package.submodule_search_locations:
+        return []
+    folder = Path(package.submodule_search_locations[0])
+    for row in table("libraries")["vllm_kernels"]:
+        supported = row["when"] == "always" or getattr(torch.cpu, row["when"], bool)()
+        if supported and (found := sorted(folder.glob(row["glob"]))):
+            return found
+    return []
