@@ -16,12 +16,18 @@ from provision.run import write_atomically
 DEADLINE_S = 120.0
 
 
-def gather(walk: Walk, hosts: Sequence[Host]) -> tuple[dict[str, tuple[Source, ...]], dict[str, BaseException]]:
-    """The sources of each host that answered, and why another did not; nothing is changed on them."""
+def gather(
+    walk: Walk, hosts: Sequence[Host], *, this_run: bool = False
+) -> tuple[dict[str, tuple[Source, ...]], dict[str, BaseException]]:
+    """The sources of each host that answered, and why another did not; nothing is changed on them.
+
+    With `this_run` what the service said before this run is left out.
+    """
 
     def call(host: Host) -> tuple[Source, ...]:
         place = walk.places[host.name]
-        return collect(walk.session(host), prefix=place.prefix, root=place.root)
+        since_s = walk.run.seconds if this_run else None
+        return collect(walk.session(host), prefix=place.prefix, root=place.root, since_s=since_s)
 
     started = time.monotonic()
     done = fan_out([Task(host=host.name, call=partial(call, host), deadline_s=DEADLINE_S) for host in hosts])

@@ -22,7 +22,7 @@ def diagnose(walk: Walk) -> None:
     asked = [walk.host(name) for name, results in failed.items() if ON_HOST & {result.room for result in results}]
     told: dict[str, tuple[Source, ...]] = {}
     with contextlib.suppress(KeyboardInterrupt):  # whoever is in a hurry gets what the rooms said
-        told, _ = evidence.gather(walk, asked) if asked else (told, {})
+        told, _ = evidence.gather(walk, asked, this_run=True) if asked else (told, {})
     for name, results in failed.items():
         # What the room says of this run comes first: journals may hold older failures as well.
         texts: dict[str, str] = {result.room: "\n".join((result.text or "", *result.evidence)) for result in results}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from dataclasses import dataclass
 
@@ -33,9 +34,10 @@ class Source:
     absent: str | None = None
 
 
-def collect(session: Session, *, prefix: str, root: bool) -> tuple[Source, ...]:
+def collect(session: Session, *, prefix: str, root: bool, since_s: float | None = None) -> tuple[Source, ...]:
     """Read everything that a host has to say; `root` where the installation is system-wide.
 
+    `since_s`: how long ago, in seconds, what is asked for began; older starts of the service are then left out.
     Raises TransportError when the host cannot be reached, RemoteCommandError when it runs no POSIX shell.
     """
     script = assembled(
@@ -46,6 +48,7 @@ def collect(session: Session, *, prefix: str, root: bool) -> tuple[Source, ...]:
             "FL_LIMIT_S": str(COMMAND_LIMIT_S),
             "FL_BUDGET_S": str(BUDGET_S),
             "FL_BYTES": str(SECTION_BYTES),
+            "FL_SINCE_S": "" if since_s is None else str(math.ceil(since_s)),
         },
     )
     answer = session.run("sh -s", stdin=script, timeout_s=DEADLINE_S, root=root)

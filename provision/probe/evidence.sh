@@ -1,6 +1,7 @@
 # Reads what a host says of a failure: sent behind frame.sh on the standard input of `sh -s`, changes nothing there.
 # Beside the frame's own parameters:
 #   FL_BYTES     at most so much of each section, the newest
+#   FL_SINCE_S   of our unit that is started again and again: only what it said in the last so many seconds; empty: this boot
 
 # shellcheck shell=sh
 
@@ -39,7 +40,8 @@ journal() {
     if [ "${restarts:-0}" -gt 0 ] || [ -z "$id" ]; then
         # A user's journal knows its units by another field.
         [ "$1" = --user ] && field=--user-unit || field=--unit
-        newest journalctl "$1" --no-pager --output=cat --boot --lines="$((400 * (${restarts:-0} + 1)))" "$field=$FL_UNIT"
+        if [ -n "$FL_SINCE_S" ]; then since=--since=-${FL_SINCE_S}s; else since=--boot; fi
+        newest journalctl "$1" --no-pager --output=cat "$since" --lines="$((400 * (${restarts:-0} + 1)))" "$field=$FL_UNIT"
     else
         newest journalctl "$1" --no-pager --output=cat --lines=20000 "_SYSTEMD_INVOCATION_ID=$id" + "INVOCATION_ID=$id"
     fi

@@ -1,0 +1,90 @@
+"""The doctor of a failed run: it hears the room first, then the host itself, and what has not failed not at all."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.desired import Place
+from provision.models.records import RoomResult
+from provision.models.settings import Connection, Host, Inventory, Settings
+from provision.pipeline import evidence, failures
+from provision.pipeline.context import Walk
+from provision.probe import Source
+from provision.report.live import open_progress
+from provision.run import Run
+
+PORT = "preflight refuses: port 8000 is held by process 7 (python3) of root"
+LIBRARY = "OSError: libnuma.so.1: cannot open shared object file: No such file or directory"
+
+
+@pytest.fixture
+def walk(tmp_path: Path) -> Walk:
+    host = Host(name="n1", connection=Connection(kind="local"), settings=Settings())
+    made = Walk(
+        run=Run.create(tmp_path / "logs", command="provision"),
+        inventory=Inventory(source="test", hosts=(host,)),
+        progress=open_progress(["n1"], stream=io.StringIO(), environment={}),
+        cache=tmp_path,
+    )
+    made.places["n1"] = Place(prefix=str(tmp_path), incoming=str(tmp_path), owner="root", root=False)
+    return made
+
+
+def found(walk: Walk) -> list[str]:
+    path = walk.run.path("findings/n1.json")
+    return [finding["cause"] for finding in json.loads(path.read_bytes())] if path.exists() else []
+
+
+def says(monkeypatch: pytest.MonkeyPatch, *sources: Source) -> None:
+    def collect(*_: Any, **__: Any) -> tuple[Source, ...]:
+        return sources
+
+    monkeypatch.setattr(evidence, "collect", collect)
+
+
+def test_a_hosts_journal_says_what_the_room_does_not(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
+    says(monkeypatch, Source("service_journal", f"{LIBRARY}\n"), Source("kernel", "", "dmesg is not there"))
+    walk.record(RoomResult(host="n1", room="serve", status="failed", text="the service ended while it started"))
+    failures.diagnose(walk)
+    assert found(walk) == ["libnuma-missing"]
+    assert walk.run.path("evidence/n1/service_journal.txt").read_text() == f"{LIBRARY}\n"
+    assert not walk.run.path("evidence/n1/kernel.txt").exists()
+
+
+def test_what_the_room_says_comes_first(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
+    says(monkeypatch, Source("service_journal", f"{LIBRARY}\n"))
+    walk.record(RoomResult(host="n1", room="serve", status="failed", text="it did not start", evidence=(PORT,)))
+    failures.diagnose(walk)
+    assert found(walk)[0] == "port-in-use"
+
+
+def test_evidence_is_kept_without_secrets(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
+    says(monkeypatch, Source("service_journal", f"VLLM_API_KEY=abcdefgh12345678 \n{LIBRARY}\n"))
+    walk.record(RoomResult(host="n1", room="serve", status="failed", text="it did not start"))
+    failures.diagnose(walk)
+    assert "abcdefgh12345678" not in walk.run.path("evidence/n1/service_journal.txt").read_text()
+
+
+def test_a_host_is_asked_only_where_it_was_worked_on(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def collect(*_: Any, **__: Any) -> tuple[Source, ...]:
+        raise AssertionError("nothing was done on the host")
+
+    monkeypatch.setattr(evidence, "collect", collect)
+    walk.record(RoomResult(host="n1", room="plan", status="failed", text="no Stack fits host `n1`: glibc 2.17"))
+    failures.diagnose(walk)
+    assert not walk.run.path("evidence").exists()
+
+
+def test_a_host_that_no_longer_answers_is_diagnosed_by_its_room(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def collect(*_: Any, **__: Any) -> tuple[Source, ...]:
+        raise OSError("gone")
+
+    monkeypatch.setattr(evidence, "collect", collect)
+    walk.record(RoomResult(host="n1", room="install", status="failed", text="No space left on device"))
+    failures.diagnose(walk)
+    assert found(walk) == ["disk-full"]
