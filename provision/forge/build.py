@@ -96,7 +96,7 @@ def forge(job: Job, place: Place, interpreter: Callable[[], StagedFile]) -> Forg
         memory_gib=recipe.memory_gib,
     )
     files = [*_files(ingredients, job), *([archive] if archive else [])]
-    name = _folder_name(job.key, order)
+    name = _folder_name(job.key, ingredients.sdist.parent.name, order)
 
     def told(text: str) -> None:
         if job.progress:
@@ -179,9 +179,7 @@ def _files(ingredients: Ingredients, job: Job) -> Iterable[StagedFile]:
     yield stage_uv(f"{job.target.machine}-manylinux_2_{job.target.glibc_minor}", job.sources.settings, job.store)
 
 
-def _folder_name(key: Key, order: Order) -> str:
+def _folder_name(key: Key, sdist: str, order: Order) -> str:
     """The same for what can be taken up, another one for whatever changes what is compiled."""
-    digest = hashlib.sha256(
-        json.dumps([order.sdist, order.lock, order.cuda_home, order.environment]).encode()
-    ).hexdigest()
+    digest = hashlib.sha256(json.dumps([sdist, order.lock, order.cuda_home, order.environment]).encode()).hexdigest()
     return f"{key.name}-{key.version}-{digest[:12]}"

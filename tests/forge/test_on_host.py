@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import platform
-import shutil
 import sys
-import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from provision.artifacts.lock import Locked
-from provision.artifacts.locking import find_sources
-from provision.artifacts.platforms import Target
-from provision.artifacts.user_index import read_settings
 from provision.artifacts.wheelhouse import Store
 from provision.errors import StageError
-from provision.forge.build import Job
 from provision.forge.room import Forge
 from provision.inventory import load
 from provision.remote import open_session
 from provision.remote.session import Session
-from tests.artifacts.site import make_wheel
 from tests.fleet.hosts import FleetHost
 from tests.forge.conftest import Site, no_interpreter
-from tests.forge.keys import make_key
+from tests.forge.standin import standin_job
 from tests.install.fleet_site import make_fleet_site
 
 pytestmark = pytest.mark.fleet
@@ -76,35 +67,10 @@ def builder(pair: list[FleetHost], tmp_path: Path) -> Iterator[FleetHost]:
     host.sh(f"rm -rf $(dirname {header}) /root/.cache/firstlight")
 
 
-def job_for(folder: Path, store: Store) -> Job:
-    """A stand-in for flash-attn without a compiled part, as its Triton build on AMD cards is, beside a stand-in for torch."""
-    links = folder / "links"
-    source = folder / "flash_attn-2.8.3"
-    links.mkdir()
-    (source / "flash_attn").mkdir(parents=True)
-    (source / "flash_attn/__init__.py").write_text("")
-    (source / "setup.py").write_text(
-        "import os\nfrom setuptools import setup\n"
-        "version = '2.8.3+' + os.environ['FLASH_ATTN_LOCAL_VERSION']\n"
-        "setup(name='flash_attn', version=version, packages=['flash_attn'])\n"
-    )
-    with tarfile.open(links / "flash_attn-2.8.3.tar.gz", "w:gz") as packed:
-        packed.add(source, source.name)
-    shutil.rmtree(source)
-    name, content = make_wheel("torch", "2.8.0")
-    (folder / name).write_bytes(content)
-    torch = store.add(folder / name)
-    locked = Locked("torch", "2.8.0", name, torch.parent.name, "", len(content))
-    settings = read_settings()
-    sources = find_sources(replace(settings, find_links=(*settings.find_links, str(links))))
-    key = make_key(cuda_major=None, rocm="6.4", capabilities=("gfx1100",), python=PYTHON, machine=platform.machine())
-    return Job(key, [locked], Target(platform.machine(), 28, PYTHON), "", sources, store)
-
-
 def test_a_host_builds_for_the_fleet_over_ssh(builder: FleetHost, tmp_path: Path) -> None:
     store = Store(tmp_path / "cache", limit_bytes=1 << 40)
     told: list[str] = []
-    job = replace(job_for(tmp_path, store), progress=lambda what, _done, _total: told.append(what))
+    job = replace(standin_job(tmp_path, store, python=PYTHON), progress=lambda what, _done, _total: told.append(what))
     hosts = load(builder.inventory(tmp_path)).hosts
 
     def open_host(name: str) -> Session:
@@ -122,7 +88,7 @@ def test_a_host_builds_for_the_fleet_over_ssh(builder: FleetHost, tmp_path: Path
 
 def test_a_host_without_a_compiler_is_refused_before_anything_is_sent(builder: FleetHost, tmp_path: Path) -> None:
     store = Store(tmp_path / "cache", limit_bytes=1 << 40)
-    job = job_for(tmp_path, store)
+    job = standin_job(tmp_path, store, python=PYTHON)
     compiled = job.key.model_copy(
         update={
             "built_for": job.key.built_for.model_copy(update={"cuda_major": 13, "rocm": None, "capabilities": ("9.0",)})

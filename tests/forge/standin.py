@@ -1,0 +1,46 @@
+"""A stand-in for flash-attn without a compiled part, as its Triton build on AMD cards is, beside a stand-in for torch: built in seconds."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+from provision.artifacts.lock import Locked
+from provision.artifacts.locking import find_sources
+from provision.artifacts.platforms import Target
+from provision.artifacts.user_index import read_settings
+from provision.artifacts.wheelhouse import Store
+from provision.forge.build import Job
+from tests.artifacts.site import make_wheel
+from tests.forge.keys import make_key
+
+SETUP = """
+import os
+from setuptools import setup
+version = "2.8.3+" + os.environ["FLASH_ATTN_LOCAL_VERSION"]
+setup(name="flash_attn", version=version, packages=["flash_attn"])
+"""
+
+
+def standin_job(folder: Path, store: Store, *, python: str, setup: str = SETUP) -> Job:
+    """The build of a source with this setup.py, for a Python minor."""
+    links, source = folder / "links", folder / "flash_attn-2.8.3"
+    links.mkdir(exist_ok=True)
+    (source / "flash_attn").mkdir(parents=True)
+    (source / "flash_attn/__init__.py").touch()
+    (source / "setup.py").write_text(setup)
+    with tarfile.open(links / "flash_attn-2.8.3.tar.gz", "w:gz") as packed:
+        packed.add(source, source.name)
+    shutil.rmtree(source)
+    name, content = make_wheel("torch", "2.8.0")
+    (folder / name).write_bytes(content)
+    torch = store.add(folder / name)
+    locked = Locked("torch", "2.8.0", name, torch.parent.name, "", len(content))
+    settings = read_settings()
+    sources = find_sources(replace(settings, find_links=(*settings.find_links, str(links))))
+    machine = platform.machine()
+    key = make_key(cuda_major=None, rocm="6.4", capabilities=("gfx1100",), python=python, machine=machine)
+    return Job(key, [locked], Target(machine, 28, python), "", sources, store)
