@@ -160,6 +160,15 @@ def test_counted_figures_are_not_drawn_and_unjudged_ones_come_last() -> None:
     assert [(row.name, row.bound) for row in figure_rows([(1, one)])] == [("wrong", "at most 0"), ("speed", "")]
 
 
+def test_skipped_checks_stand_apart_below_the_others(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / fleets.RUN, [host("a", local=True)])
+    folder.green("a")
+    shown, _, apart = page.render(folder.run).partition('<section id="checks"')[2].partition("Skipped <b>1</b>")
+    assert "kernel.matmul" in shown
+    assert "attention.flash" not in shown
+    assert "no CUDA device" in apart.partition("</section>")[0]
+
+
 def test_one_reading_each_is_told_once(tmp_path: Path, large: Run) -> None:
     folder = Folder(tmp_path / fleets.RUN, [host("a", local=True)])
     folder.planned(["a"], CPU_STACK)
