@@ -26,7 +26,7 @@ def stack_of(option: Option, view: View) -> Stack:
     headers = chosen.interpreter.origin == "host" and chosen.lacks_headers
     return Stack(
         vllm=_vllm(option),
-        torch=_torch(option, machine),
+        torch=_torch(option, None if chosen.interpreter.torch else machine),
         driver=plan,
         fabric_manager=manager,
         subnet_manager=manager is not None and fabric.subnet_managed(view),
@@ -70,9 +70,10 @@ def _model(view: View) -> ModelPlan | None:
 
 
 @cache
-def _torch(option: Option, machine: str) -> TorchBuild:
-    """Where the host's own torch is taken over, nothing is fetched, so that the index says nothing."""
-    return TorchBuild(version=option.torch.version, variant=option.torch_variant, index=_torch_index(option, machine))
+def _torch(option: Option, machine: str | None) -> TorchBuild:
+    """`machine` is None where the host's own torch is taken over: then no index serves it."""
+    index = _torch_index(option, machine) if machine else None
+    return TorchBuild(version=option.torch.version, variant=option.torch_variant, index=index)
 
 
 @cache
