@@ -23,7 +23,7 @@ from provision.artifacts.user_index import ClientSettings
 from provision.artifacts.wheelhouse import Store
 from provision.errors import BundleError, StageError
 from provision.models.settings import Settings
-from provision.models.stack import Interpreter, Stack
+from provision.models.stack import FlashAttnPackage, FlashAttnPlan, Interpreter, Stack
 from provision.models.staged import Staged
 from tests.artifacts.site import Site, make_wheel
 from tests.artifacts.stacks import FACTS, make_stack, resolve_to
@@ -31,8 +31,13 @@ from tests.artifacts.test_model import offer, write_model
 from tests.artifacts.test_room import TAG
 from tests.fit.models import LLAMA_8B
 from tests.fit.models import write_model as write_tensors
+from tests.forge.keys import make_key
 
 TINY = "tiny_dependency-1.0-py3-none-any.whl"
+
+PACKAGE = FlashAttnPackage(
+    version="2.8.3", source="forge", file="flash_attn.whl", key=make_key().built_for, builder="controller"
+)
 
 
 @dataclass
@@ -283,6 +288,10 @@ def test_a_key_of_minisigns_own_signs(tmp_path: Path) -> None:
             "Python 3.99.1 is wanted, the bundle has ",
         ),
         ({"platform": "aarch64-manylinux_2_39"}, "platform aarch64-manylinux_2_39 is wanted, the bundle has "),
+        (
+            {"flash_attn": FlashAttnPlan(provider="none", package=PACKAGE)},
+            "flash-attn 2.8.3 for 9.0 is wanted, the bundle has none",
+        ),
         ({"supervisor": "supervisor"}, "supervisor of its own is wanted, the bundle has of the system"),
     ],
 )

@@ -67,6 +67,7 @@ def _differences(wanted: Stack, held: Stack) -> list[str]:
         ("torch", _build(wanted.torch), _build(held.torch)),
         ("Python", wanted.interpreter.version, held.interpreter.version),
         ("platform", wanted.platform, held.platform),
+        ("flash-attn", _package(wanted), _package(held)),
         ("supervisor", wanted.supervisor == "supervisor", held.supervisor == "supervisor"),
     ]
     return [
@@ -76,6 +77,11 @@ def _differences(wanted: Stack, held: Stack) -> list[str]:
 
 def _build(build: Any) -> str:
     return f"{build.version} ({build.variant})" if build else "none"
+
+
+def _package(stack: Stack) -> str:
+    package = stack.flash_attn.package
+    return f"{package.version} for {', '.join(package.key.capabilities)}" if package else "none"
 
 
 def _said(value: Any) -> str:
