@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from packaging.utils import canonicalize_name
 
@@ -88,7 +88,8 @@ class Forge:
         shelf = Shelf(self.store)
         if found := shelf.find(job.key):
             return found
-        wide = Job(job.key.covering(self.fleet), job.stack, job.target, job.cuda, job.sources, job.store, job.progress)
+        mates = [key for key in self.fleet if recipe_for(job.key).holds(key)]
+        wide = replace(job, key=job.key.covering(mates))
         with closing(self.open_builder(builder)) as session:
             return forge(wide, self.place(builder, session), lambda: self.interpreter(job.target))
 

@@ -11,6 +11,7 @@ from provision.artifacts.wheelhouse import Store
 from provision.catalog.versions import numbers
 from provision.forge.fatbin import native_for
 from provision.forge.key import Key
+from provision.forge.recipes import recipe_for
 from provision.models.base import Record
 
 _KIND = "forge"
@@ -39,12 +40,11 @@ class Forged(Record):
     """Path of the build's log on the controller."""
 
     def serves(self, wanted: Key) -> bool:
-        """Whether it is what a key asks for."""
-        return (
-            self.key.same_build(wanted)
-            and numbers(self.key.built_for.glibc) <= numbers(wanted.built_for.glibc)
-            and (not self.codes or all(native_for(set(self.codes), card) for card in wanted.built_for.capabilities))
-        )
+        """Whether it is what a key asks for: code for its cards, or none at all where its kernels are compiled on the host."""
+        codes, cards = set(self.codes), wanted.built_for.capabilities
+        fits = all(native_for(codes, card) for card in cards) if recipe_for(wanted).compiled else not codes
+        older = numbers(self.key.built_for.glibc) <= numbers(wanted.built_for.glibc)
+        return fits and older and self.key.same_build(wanted)
 
 
 class Shelf:
