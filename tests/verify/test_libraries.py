@@ -190,6 +190,18 @@ def test_a_search_path_that_could_shadow_is_a_warning(tmp_path: Path) -> None:
     )
 
 
+def test_a_forward_compatibility_library_that_shadows_the_drivers_is_a_warning() -> None:
+    own = "/usr/lib/x86_64-linux-gnu/libcuda.so.580.82.07"
+    assert judged(mapped(own))[0] == "ok"
+    stand_in = "/usr/local/cuda-13.0/compat/libcuda.so.580.65.06"
+    outcome = loaded.judge(loaded.mapped_libraries(MAPS + mapped(stand_in)), home=HOME, search_path="")
+    assert (outcome.status, outcome.reason) == (
+        "warn",
+        f"a stand-in shadows the driver's own library: libcuda from {stand_in}",
+    )
+    assert "compat folder" in (outcome.remedy or "")
+
+
 def test_nothing_loaded_is_no_proof() -> None:
     assert loaded.judge([], home=HOME, search_path="").status == "error"
 

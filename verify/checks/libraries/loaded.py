@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from verify.records import Check, Context, Figure, Outcome
@@ -23,6 +25,8 @@ def _run(context: Context) -> Outcome:
     except OSError as error:  # the loader's own text names the library or symbol that is missing
         evidence = {"files": [str(extension) for extension in extensions]}
         return Outcome("fail", f"vLLM's kernels do not load: {error}", (), evidence, _remedy(str(error)))
+    with suppress(OSError):
+        ctypes.CDLL("libcuda.so.1")  # torch loads the driver's library at first use: the same search finds it now
     loaded = mapped_libraries(Path("/proc/self/maps").read_text())
     if "stale-library" in context.faults:
         loaded = [*loaded, Path("/usr/local/stale/lib/libtorch_cpu.so")]
@@ -53,12 +57,21 @@ def judge(loaded: Iterable[Path], *, home: Path, search_path: str) -> Outcome:
         if rows[name]["origin"] == "environment" and home not in path.parents
     ]
     twice = [f"{name}: {', '.join(map(str, paths))}" for name, paths in by_name.items() if len(paths) > 1]
+    stand_ins = [
+        (f"{name} from {path}", rows[name]["remedy"])
+        for name, paths in by_name.items()
+        for path in paths
+        if "shadow" in rows[name] and rows[name]["shadow"] in str(path)
+    ]
     shadows = [str(path) for path in _shadows(search_path, rows, home)]
     evidence = {name: [str(path) for path in paths] for name, paths in sorted(by_name.items())}
     figures = (Figure("libraries judged", sum(map(len, by_name.values())), "count"),)
     if foreign:
         text = f"loaded from outside the environment: {'; '.join(foreign)}"
         return Outcome("fail", text, figures, evidence, "unset LD_LIBRARY_PATH and LD_PRELOAD")
+    if stand_ins:
+        text = f"a stand-in shadows the driver's own library: {'; '.join(told for told, _ in stand_ins)}"
+        return Outcome("warn", text, figures, evidence, stand_ins[0][1])
     if not by_name:
         return Outcome("error", "none of the libraries that are judged is loaded", figures, evidence)
     if shadows:
