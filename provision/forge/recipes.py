@@ -11,6 +11,7 @@ from typing import Any
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from provision.catalog.versions import numbers
 from provision.errors import StageError
 from provision.forge.key import Key
 
@@ -90,7 +91,7 @@ def recipe_for(key: Key) -> Recipe:
     for recipe in rows:
         if recipe.holds(key):
             return recipe
-    known = sorted({capability for recipe in rows for capability in recipe.archs or ()})
+    known = sorted({capability for recipe in rows for capability in recipe.archs or ()}, key=numbers)
     asked = ", ".join(key.built_for.capabilities)
     raise StageError(
         f"no recipe builds {key.name} {key.version} for {asked} on {key.platform}",

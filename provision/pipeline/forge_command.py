@@ -23,6 +23,7 @@ from provision.errors import Exit, UsageError
 from provision.forge.bench import Survey
 from provision.forge.build import Job
 from provision.forge.key import FLASH_ATTN, Key
+from provision.forge.recipes import recipe_for
 from provision.forge.room import Forge
 from provision.forge.shelf import Forged, Shelf
 from provision.models.stack import AttentionPlan, FlashAttnKey, FlashAttnPlan, Interpreter, Stack, TorchBuild
@@ -77,6 +78,7 @@ def build(
             capabilities=capabilities,
         ),
     )
+    recipe_for(key)  # what cannot be built is refused before anything is fetched
     stack = _stack(row, variant, minor_python, platform(survey.machine, survey.glibc or row.glibc))
     sources = find_sources(read_settings())
     wheels = lock_stack(stack, (), sources, store)
