@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from provision.catalog.load import catalog
@@ -83,7 +83,7 @@ def applied(request: Request, host: Host, cause: Cause, fix: Fix) -> Outcome:
             walk.record(result)
 
     summary, _ = perform(
-        replace(request, command="doctor --apply"),
+        request,
         (("probe", rooms.probe), ("install", play), ("verify", lambda walk: check(walk, cause))),
     )
     [told] = [entry for entry in summary.hosts if entry.name == host.name]

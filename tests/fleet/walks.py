@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+FIRST_SCREEN = 12
+"""Lines of a summary that everybody reads."""
 WALK_S = 1500.0
 """Longer than any walk of three hosts on two slow cores; a limit, not an expectation."""
 
@@ -41,6 +43,14 @@ class Ended:
     def host(self, name: str) -> dict[str, Any]:
         """One host of the summary."""
         return next(host for host in self.summary["hosts"] if host["name"] == name)
+
+    def cause(self, name: str) -> str:
+        """What the doctor names first of a host that failed; it must stand on the first screen of the summary."""
+        findings = self.host(name)["findings"]
+        assert self.code != 0, self.told()
+        assert findings, self.told()
+        assert f"cause: {findings[0]['cause']}" in "\n".join(self.out.splitlines()[:FIRST_SCREEN]), self.told()
+        return str(findings[0]["cause"])
 
     def told(self) -> str:
         """Everything a person saw, for messages of failed tests."""
