@@ -16,7 +16,7 @@ from provision.inventory.conflicts import conflicts
 from provision.models.settings import Settings
 
 PREFIX = "firstlight_"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 _MOST_SHOWN = 8
 
 

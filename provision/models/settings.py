@@ -83,7 +83,7 @@ class Settings(Record):
     model: Word = _setting(
         "builtin",
         "What is served: the built-in model, a folder on the controller (absolute, or relative to the inventory), or a hub id.",
-        allowed="builtin, a folder, or a hub id such as org/name",
+        allowed="builtin, a folder, or a hub id such as org/name or org/name@revision",
     )
     served_model_name: Word | None = _setting(
         None, "The name that clients ask for. Default: the model's own.", allowed="text without blanks"

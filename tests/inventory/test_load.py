@@ -161,9 +161,9 @@ def test_the_same_mistake_on_many_hosts_is_told_once(make: Make, snapshot: Snaps
 
 
 def test_options_come_first_and_are_checked_alike(make: Make, tmp_path: Path) -> None:
-    path = make(LOCAL, group_vars__all_yml="firstlight_port: 8001\nfirstlight_model: org/a\n")
+    path = make(LOCAL, group_vars__all_yml="firstlight_port: 8001\nfirstlight_model: org/a@v1.2\n")
     hosts = load(path, overrides={"port": "9000", "model": None}).hosts
-    assert {(host.settings.port, host.settings.model) for host in hosts} == {(9000, "org/a")}
+    assert {(host.settings.port, host.settings.model) for host in hosts} == {(9000, "org/a@v1.2")}
     assert "--max-model-len: 0 is not allowed" in told(path, tmp_path, overrides={"max_model_len": 0})
 
 
