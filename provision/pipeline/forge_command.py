@@ -85,8 +85,12 @@ def build(
     told = _Told()
     fetch_wheels(wheels, sources.settings, sources.indexes, store, progress=told)
     target = Target.of(stack.platform, minor_python)
-    with as_interrupt():
-        forged = forge.forged(Job(key, wheels, target, toolkit, sources, store, told), builder)
+    try:
+        with as_interrupt():
+            forged = forge.forged(Job(key, wheels, target, toolkit, sources, store, told), builder)
+    except KeyboardInterrupt:
+        told(f"stopped; nothing of it runs on {builder} any more, and the same command goes on where it was", 0, 0)
+        raise
     path = store.folder(forged.sha256) / forged.name
     say(forged.model_dump_json(indent=2) if as_json else f"{path}\n{_line(forged)}")
     return Exit.OK
