@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.fleet.hosts import Fleet, FleetHost
-from tests.fleet.vendor import NEW, PLACE, build_repository, give_cards, signer
-from tests.fleet.walks import Walker
+from tests.fleet.vendor import NEW, OLD, PLACE, build_repository, give_cards, signer
+from tests.fleet.walks import ROOT, Walker
 
 pytestmark = pytest.mark.fleet
 
@@ -51,14 +52,28 @@ def firstlight(tmp_path_factory: pytest.TempPathFactory) -> Walker:
 def inventory(host: FleetHost, key: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("inventory")
     settings = {"firstlight_driver_repository": f"file://{PLACE}", "firstlight_driver_key": str(key)}
-    return str(host.inventory(folder, **settings))
+    return str(host.inventory(folder, **settings, firstlight_cuda_toolkit="13.0"))
+
+
+@pytest.fixture
+def by_hand(firstlight: Walker, tmp_path: Path) -> Path:
+    """The inventory that the last run with a playbook left, as a person uses it."""
+    runs = sorted(path for path in firstlight.logs.glob("*/install/hosts.yml") if not path.parents[1].is_symlink())
+    copy = tmp_path / "hosts.yml"
+    copy.write_text(runs[-1].read_text())
+    return copy
+
+
+def play(inventory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    words = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(inventory), "playbooks/drivers.yml"]
+    return subprocess.run([*words, *options], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def packages(host: FleetHost) -> dict[str, tuple[str, str]]:
     """Version and state (`hi`: to be held, installed) of every package of the driver's."""
     form = "${Package} ${Version} ${db:Status-Abbrev}\\n"
     lines = host.sh(f"dpkg-query -W -f '{form}'").splitlines()
-    named = [line.split() for line in lines if "nvidia" in line or "cuda" in line]
+    named = [line.split() for line in lines if "nvidia" in line or line.startswith("libcuda1 ")]
     return {row[0]: (row[1].partition("-")[0], row[2]) for row in named if row[-1][1] == "i"}
 
 
@@ -96,3 +111,61 @@ def test_with_consent_it_is_restarted_and_the_probe_sees_the_planned_driver(
     assert ended.summary["changed"] == 1
     assert packages(host)["nvidia-fabricmanager"] == (NEW, "hi")
     assert host.sh("systemctl is-active nvidia-persistenced").strip() == "active"
+    assert "release 13.0" in host.sh("/usr/local/cuda-13.0/bin/nvcc --version")
+
+
+def test_the_playbook_by_hand_finds_nothing_to_do(by_hand: Path) -> None:
+    for options in ((), ("--check",)):
+        done = play(by_hand, *options)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert " changed=0 " in done.stdout
+
+
+def test_the_second_time_no_playbook_is_run(firstlight: Walker, host: FleetHost, inventory: str) -> None:
+    ended = firstlight("drivers", "-i", inventory, "--reboot")
+    assert ended.code == 0, ended.told()
+    assert (ended.host(host.name)["state"], ended.summary["changed"]) == ("unchanged", 0)
+    assert not (ended.run / "install").exists()
+
+
+def test_a_fabric_manager_of_another_version_is_replaced(firstlight: Walker, host: FleetHost, inventory: str) -> None:
+    host.sh(
+        "rm /etc/apt/preferences.d/firstlight-nvidia-cuda /run/fabric-complete; systemctl stop nvidia-fabricmanager; "
+        f"apt-get -qq -y --allow-downgrades --allow-change-held-packages install nvidia-fabricmanager={OLD}-1",
+        timeout_s=180,
+    )
+    assert (
+        host.sh("systemctl start nvidia-fabricmanager; sleep 1; systemctl is-active nvidia-fabricmanager", check=False)
+        != "active\n"
+    )
+    ended = firstlight("drivers", "-i", inventory)
+    assert ended.code == 0, ended.told()
+    assert packages(host)["nvidia-fabricmanager"] == (NEW, "hi")
+    facts = json.loads((ended.run / f"facts/{host.name}.json").read_text())["nvidia"]
+    assert (facts["fabric_manager_version"], facts["fabric_state"]) == (NEW, "Completed (Success)")
+
+
+def test_a_branch_is_changed_whatever_lies_in_the_way(firstlight: Walker, host: FleetHost, inventory: str) -> None:
+    """An older branch, held; the same repository under another key; a package half configured; apt busy."""
+    before = " ".join(f"{name}={OLD}-1" for name in packages(host))
+    host.sh(
+        "rm /etc/apt/preferences.d/firstlight-nvidia-cuda; apt-mark unhold $(apt-mark showhold) >/dev/null; "
+        f"apt-get -qq -y --allow-downgrades install nvlsm libnvidia-compute-570={OLD}-1 libcuda1={OLD}-1 {before} 2>&1; "
+        "apt-mark hold nvidia-open libnvidia-compute-570 nvidia-kernel-open-dkms >/dev/null",
+        timeout_s=180,
+    )
+    source = f"deb [signed-by=/usr/share/keyrings/other.gpg] file://{PLACE}/debian12/x86_64/ /"
+    host.sh(f"echo '{source}' >/etc/apt/sources.list.d/cuda-debian12-x86_64.list")
+    host.sh("sed -i '/^Package: nvlsm$/,/^$/{s/ok installed/ok half-configured/}' /var/lib/dpkg/status")
+    host.reboot()
+    lock = "import fcntl, time; file = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(file, fcntl.LOCK_EX); time.sleep(12)"
+    host.sh(f'nohup python3 -c "{lock}" >/dev/null 2>&1 &')
+    ended = firstlight("drivers", "-i", inventory, "--driver", "upgrade", "--vllm", "==0.32.0", "--reboot")
+    assert ended.code == 0, ended.told()
+    there = packages(host)
+    assert "libnvidia-compute-570" not in there
+    assert set(there.values()) == {(NEW, "hi")}
+    assert host.sh("dpkg --audit") == ""
+    assert host.sh("cat /etc/apt/sources.list.d/cuda-debian12-x86_64.list").startswith("#")
+    assert "Conflicting" not in host.sh("apt-get update 2>&1", check=False)
+    assert json.loads((ended.run / f"facts/{host.name}.json").read_text())["nvidia"]["driver_version"] == NEW
