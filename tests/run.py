@@ -24,6 +24,10 @@ PACKAGE_OF = {
     "minisign": "minisign",
     "shellcheck": "shellcheck",
     "chromium": "chromium",
+    "busybox": "busybox",
+    "gpg": "gpg",
+    "c++": "g++",  # with it comes libatomic, which the driver of the browser tests wants
+    "python3-config": "python3-dev",
 }
 """Programs that tests run, and the package that has each."""
 

@@ -7,12 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 
 import pytest
 
 from tests.fleet.hosts import Fleet, FleetHost, remove_leftovers
+from tests.fleet.root import cache_folder
 
 _PROGRAMS = ("systemd-nspawn", "debootstrap", "ip", "nft", "nsenter", "ssh-keygen", "ssh", "mount")
 
@@ -27,6 +30,14 @@ def impossible() -> str | None:
     probe = ("unshare", "--mount", "--pid", "--net", "--fork", "mount", "-t", "tmpfs", "tmpfs", "/mnt")
     if subprocess.run(probe, capture_output=True, check=False).returncode != 0:
         return "this machine may not make namespaces and mounts: a container without those rights"
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
+        for name in ("lower", "upper", "work", "fs"):
+            Path(folder, name).mkdir()
+        layers = f"lowerdir={folder}/lower,upperdir={folder}/upper,workdir={folder}/work"
+        overlay = ("unshare", "--mount", "mount", "-t", "overlay", "overlay", "-o", layers, f"{folder}/fs")
+        if subprocess.run(overlay, capture_output=True, check=False).returncode != 0:
+            return f"overlays cannot be mounted in {cache_folder()}: it lies on an overlay itself, as in a container"
     return None
 
 
