@@ -1,0 +1,122 @@
+"""What an engine's answers are measured against, and what counts as a wrong one."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from verify import small_llama
+from verify.checks.engine.answers import LENGTH, PROMPTS, SHARED, Answer, judge, prompts, spoiled
+
+CONFIG = {**small_llama.tiny().config, "architectures": ["LlamaForCausalLM"]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The tiny model as safetensors holds it, in bfloat16."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    data = b""
+    for name, weight in small_llama.tiny().weights.items():
+        block = bytes(weight.bfloat16().view(torch.uint8).flatten().tolist())
+        place = [len(data), len(data) + len(block)]
+        header[name] = {"dtype": "BF16", "shape": list(weight.shape), "data_offsets": place}
+        data += block
+    text = json.dumps(header).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    return tmp_path
+
+
+def one_by_one(model: small_llama.Llama, tokens: list[int]) -> Any:
+    """The same model, token by token with a cache and complex rotations: another way to write it down."""
+    weights = model.weights
+    caches: list[tuple[list[Any], list[Any]]] = [([], []) for _ in range(2)]
+    rows = []
+
+    def norm(vector: Any, name: str) -> Any:
+        return vector / torch.sqrt((vector * vector).sum() / 16 + 1e-5) * weights[f"{name}.weight"]
+
+    def turned(vector: Any, place: int) -> Any:
+        out = vector.clone()
+        for pair in range(4):
+            angle = place * 10000.0 ** (-pair / 4)
+            number = complex(vector[pair], vector[pair + 4]) * complex(math.cos(angle), math.sin(angle))
+            out[pair], out[pair + 4] = number.real, number.imag
+        return out
+
+    for place, token in enumerate(tokens):
+        hidden = weights["model.embed_tokens.weight"][token]
+        for layer in range(2):
+            stem = f"model.layers.{layer}"
+            inner = norm(hidden, f"{stem}.input_layernorm")
+            q, k, v = (weights[f"{stem}.self_attn.{name}_proj.weight"] @ inner for name in "qkv")
+            caches[layer][0].append([turned(k, place)])
+            caches[layer][1].append([v])
+            heads = []
+            for head in range(2):
+                query = turned(q[8 * head : 8 * head + 8], place)
+                scores = torch.stack([query @ keys[0] for keys in caches[layer][0]]) / math.sqrt(8)
+                share = torch.softmax(scores, 0)
+                heads.append(sum(share[i] * values[0] for i, values in enumerate(caches[layer][1])))
+            hidden = hidden + weights[f"{stem}.self_attn.o_proj.weight"] @ torch.cat(heads)
+            inner = norm(hidden, f"{stem}.post_attention_layernorm")
+            gate = weights[f"{stem}.mlp.gate_proj.weight"] @ inner
+            up = weights[f"{stem}.mlp.up_proj.weight"] @ inner
+            hidden = hidden + weights[f"{stem}.mlp.down_proj.weight"] @ (gate / (1 + torch.exp(-gate)) * up)
+        rows.append(torch.log_softmax(weights["lm_head.weight"] @ norm(hidden, "model.norm"), 0))
+    return torch.stack(rows)
+
+
+def test_the_model_as_a_whole_equals_the_model_token_by_token(folder: Path) -> None:
+    model = small_llama.load(folder)
+    tokens = [3, 17, 3, 9, 0, 11, 63]
+    assert (model.logprobs(tokens) - one_by_one(model, tokens)).abs().max() < 1e-10
+
+
+@pytest.mark.parametrize("change", [{"architectures": ["MistralForCausalLM"]}, {"rope_scaling": {"factor": 2.0}}])
+def test_another_architecture_is_refused(folder: Path, change: dict[str, Any]) -> None:
+    (folder / "config.json").write_text(json.dumps(CONFIG | change))
+    with pytest.raises(ValueError, match="not a plain Llama"):
+        small_llama.load(folder)
+
+
+def test_the_prompts_differ_in_length_and_half_of_them_begin_alike() -> None:
+    found = prompts(512)
+    assert len({tuple(prompt) for prompt in found}) == len(found) == PROMPTS
+    assert len(found[0]) == 1
+    assert {tuple(prompt[:SHARED]) for prompt in found[PROMPTS // 2 :]} == {tuple(found[-1][:SHARED])}
+    assert max(map(len, found)) + LENGTH < 512
+    assert all(0 <= token < 256 for prompt in found for token in prompt)
+
+
+def row(lead: float) -> list[float]:
+    """Log probabilities in which token 5 leads token 6 by so much."""
+    values = [-9.0] * 8
+    values[5], values[6] = -0.5, -0.5 - lead
+    return values
+
+
+def test_a_right_answer_may_be_off_by_rounding_alone() -> None:
+    exact = [row(1.0)] * LENGTH
+    right = Answer((5,) * LENGTH, (-0.5004,) * LENGTH)
+    text, off = judge(right, exact, 0.001)
+    assert text is None
+    assert off == pytest.approx(0.0004)
+    text, off = judge(Answer((5,) * LENGTH, (-0.52,) * LENGTH), exact, 0.001)
+    assert text == "log probabilities are off by 0.02, at most 0.001 allowed"
+
+
+def test_a_wrong_token_is_named_and_a_tie_is_none() -> None:
+    exact = [row(1.0)] * LENGTH
+    wrong = Answer((5, 6, *(5,) * (LENGTH - 2)), (-0.5, -1.5, *(-0.5,) * (LENGTH - 2)))
+    assert judge(wrong, exact, 0.3)[0] == "token 2 is 6, and 5 leads by 1.000"
+    tie = [row(0.1)] * LENGTH
+    assert judge(Answer((6,) * LENGTH, (-0.6,) * LENGTH), tie, 0.3)[0] is None
+    assert judge(Answer((5,), (-0.5,)), exact[:1], 0.3)[0] == f"1 tokens instead of {LENGTH}"
+    assert judge(spoiled(Answer((5,) * LENGTH, (-0.5,) * LENGTH)), exact, 0.001)[0] is not None
+    assert judge(Answer((5,) * LENGTH, (float("nan"),) * LENGTH), exact, 0.001)[0] is not None

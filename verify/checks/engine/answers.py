@@ -1,0 +1,178 @@
+"""engine.answers: vLLM answers what the model says, however it batches, splits and remembers the prompts."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from verify import small_llama
+from verify.records import Check, Context, Figure, Outcome
+from verify.tables import table
+
+MODEL = "builtin-1"
+"""The small model of this product, under PREFIX/models."""
+PROMPTS, LENGTH = 16, 12
+SHARED = 48
+"""Tokens that half of the prompts begin with: three blocks of a cache of prefixes."""
+CHUNK = 32
+"""Tokens that are computed at once where prompts are split: less than most of them have."""
+MEMORY_SHARE = 0.08
+"""Of a GPU's memory: the engine has to find room beside a service."""
+WAYS: Mapping[str, Mapping[str, Any]] = {
+    "whole prompts, nothing remembered": {"enable_prefix_caching": False, "max_num_batched_tokens": 2048},
+    "split prompts, prefixes remembered": {"enable_prefix_caching": True, "max_num_batched_tokens": CHUNK},
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One prompt's continuation."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+def _run(context: Context) -> Outcome:
+    import torch
+
+    folder = (context.prefix or Path("/nonexistent")) / "models" / MODEL
+    if not folder.is_dir() and not context.faults:
+        return Outcome("skip", f"no model at {folder}", remedy="install one: ./firstlight provision --model builtin")
+    # An injected fault is proven on the reference's own answers where there is no model to serve.
+    stood_in = not folder.is_dir()
+    model = small_llama.tiny() if stood_in else small_llama.load(folder)
+    asked = prompts(model.config["vocab_size"])
+    # GPUs' flash kernels are of 16 bits; the weights are such that both precisions hold the same model.
+    dtype = "bfloat16" if torch.cuda.is_available() else "float32"
+    worst: dict[str, float] = {}
+    problems = []
+    for way, options in WAYS.items():
+        runs = [_own(model, asked)] * 2 if stood_in else _engine_answers(folder, dtype, options, asked)
+        if "wrong-result" in context.faults:
+            runs[0] = [*runs[0][:3], spoiled(runs[0][3]), *runs[0][4:]]
+        problems += [f"{way}: {text}" for text in _compare(model, asked, runs, dtype, worst, way)]
+    bound = table("tolerances")["engine"][dtype]
+    source = table("tolerances")["engine"]["source"]
+    figures = tuple(
+        Figure(f"log probability, {way}", value, "nat off", ceiling=bound, source=source)
+        for way, value in worst.items()
+    )
+    evidence = {"model": str(folder), "dtype": dtype, "prompts": PROMPTS, "tokens each": LENGTH, "ways": dict(WAYS)}
+    if problems:
+        more = f" and {len(problems) - 2} more" if len(problems) > 2 else ""
+        return Outcome(
+            "fail", f"{'; '.join(problems[:2])}{more}", figures, evidence, "do not serve with this environment"
+        )
+    text = f"{PROMPTS} prompts at once, {len(WAYS)} ways, twice each: every token is the float64 reference's"
+    return Outcome("ok", text, figures, evidence)
+
+
+def prompts(vocabulary: int) -> list[list[int]]:
+    """From one token to many; the second half begins alike. No special token of the model is among them."""
+    usable = vocabulary // 2
+    alike = [(17 * place + 5) % usable for place in range(SHARED)]
+    found = []
+    for number in range(PROMPTS):
+        own = [(31 * place + 7 * number * number + 3) % usable for place in range(1 + 5 * number)]
+        found.append(own if number < PROMPTS // 2 else alike + own)
+    return found
+
+
+def _engine_answers(folder: Path, dtype: str, options: Mapping[str, Any], asked: list[list[int]]) -> list[list[Answer]]:
+    """The batch twice over, by one engine in this process."""
+    os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    from vllm import LLM, SamplingParams
+
+    engine = LLM(
+        model=str(folder),
+        dtype=dtype,
+        max_model_len=512,
+        max_num_seqs=PROMPTS,
+        enforce_eager=True,
+        gpu_memory_utilization=MEMORY_SHARE,
+        **options,
+    )
+    wanted = SamplingParams(temperature=0, max_tokens=LENGTH, logprobs=1, ignore_eos=True)
+    batch = [{"prompt_token_ids": tokens} for tokens in asked]
+    return [[_answer(output.outputs[0]) for output in engine.generate(batch, wanted, use_tqdm=False)] for _ in range(2)]
+
+
+def _own(model: small_llama.Llama, asked: list[list[int]]) -> list[Answer]:
+    """What the reference itself would answer."""
+    answers = []
+    for prompt in asked:
+        tokens, logprobs = list(prompt), []
+        for _ in range(LENGTH):
+            row = model.logprobs(tokens)[-1]
+            tokens.append(int(row.argmax()))
+            logprobs.append(float(row.max()))
+        answers.append(Answer(tuple(tokens[len(prompt) :]), tuple(logprobs)))
+    return answers
+
+
+def _answer(output: Any) -> Answer:
+    tokens = tuple(output.token_ids)
+    return Answer(tokens, tuple(entry[token].logprob for token, entry in zip(tokens, output.logprobs, strict=True)))
+
+
+def _compare(  # noqa: PLR0917 - all of one call, and it is ours alone
+    model: small_llama.Llama,
+    asked: Sequence[list[int]],
+    runs: Sequence[Sequence[Answer]],
+    dtype: str,
+    worst: dict[str, float],
+    way: str,
+) -> list[str]:
+    problems = []
+    for number, prompt in enumerate(asked):
+        first, second = (run[number] for run in runs)
+        if first.tokens != second.tokens:
+            problems.append(f"prompt {number + 1} is answered otherwise when it is asked again")
+        for answer in (first, second):
+            exact = model.logprobs([*prompt, *answer.tokens])[len(prompt) - 1 : -1]
+            text, off = judge(answer, exact.tolist(), table("tolerances")["engine"][dtype])
+            worst[way] = max(worst.get(way, 0.0), off)
+            problems += [f"prompt {number + 1}, {text}"] if text else []
+    return problems
+
+
+def judge(answer: Answer, exact: Sequence[Sequence[float]], bound: float) -> tuple[str | None, float]:
+    """What is wrong with an answer, and how far its log probabilities are off at most.
+
+    `exact` holds the reference's log probabilities after each token of this very answer. A token that is not the
+    reference's first choice is right where both are nearer to one another than twice what the precision may move them.
+    """
+    if len(answer.tokens) != LENGTH:
+        return f"{len(answer.tokens)} tokens instead of {LENGTH}", float("inf")
+    off = 0.0
+    wild = [said for said in answer.logprobs if not math.isfinite(said)]
+    if wild:
+        return f"{len(wild)} log probabilities are no numbers", float("inf")
+    for place, (token, said, row) in enumerate(zip(answer.tokens, answer.logprobs, exact, strict=True)):
+        lead = max(row) - row[token]
+        if lead > 2 * bound:
+            return f"token {place + 1} is {token}, and {row.index(max(row))} leads by {lead:.3f}", float("inf")
+        off = max(off, abs(said - row[token]))
+    if not off <= bound:
+        return f"log probabilities are off by {off:.3g}, at most {bound} allowed", off
+    return None, off
+
+
+def spoiled(answer: Answer) -> Answer:
+    """The injected fault: one token is its neighbour."""
+    return Answer((answer.tokens[0] ^ 1, *answer.tokens[1:]), answer.logprobs)
+
+
+CHECK = Check(
+    id="engine.answers",
+    proves="vLLM answers the float64 reference's tokens: a batch of 16, prompts whole and split, prefixes remembered or not.",
+    run=_run,
+    level="full",
+    needs=("torch", "vllm"),
+    faults=("wrong-result",),
+    deadline_s=420.0,
+)
