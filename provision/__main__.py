@@ -1,6 +1,6 @@
 """`python -m provision`: what the launcher runs."""
 
-from provision.cli import main
+from provision.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -19,8 +19,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"hold", "sources", "diagnosis"}),
     frozenset({"inventory", "probe", "resolve", "artifacts", "install", "verification", "serve", "report"}),
     frozenset({"desired", "drivers", "forge", "upstream"}),
-    frozenset({"pipeline", "logs"}),
-    frozenset({"forge_cli"}),
+    frozenset({"pipeline"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )

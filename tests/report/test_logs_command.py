@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from provision import cli, logs
+from provision.cli import logs, main
 from provision.errors import UsageError
 from provision.report import summarise, write
 from tests.report.sample import CPU_STACK, Folder, host, result
@@ -33,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def typed(*words: str) -> Any:
-    done = CliRunner().invoke(cli.app, ["logs", *words])
+    done = CliRunner().invoke(main.app, ["logs", *words])
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return done

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from provision.logs import app
+from provision.cli.logs import app
 from provision.report import summarise, write
 from provision.report.history import pruning
 from provision.report.history.pruning import prune, prune_quietly, render

@@ -402,6 +402,8 @@ def test_backticks_become_code_and_an_odd_one_stays() -> None:
 
 
 def test_nothing_of_it_is_imported_by_other_commands() -> None:
-    code = "import sys, provision.cli, provision.report; print([m for m in ('jinja2', 'pygal') if m in sys.modules])"
+    code = (
+        "import sys, provision.cli.main, provision.report; print([m for m in ('jinja2', 'pygal') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,8 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-ROOT = Path(__file__).resolve().parent.parent
-LOGS = Path(os.environ.get("FIRSTLIGHT_LOGS") or ROOT / "logs")
+from provision.cli.options import LOGS, JsonOption
 
 
 class _ShowByDefault(TyperGroup):
@@ -27,7 +25,6 @@ app = typer.Typer(
 )
 
 RunArgument = Annotated[str | None, typer.Argument(help="A run's name; the newest when left out.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 
 @app.command()

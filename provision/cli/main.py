@@ -5,17 +5,27 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from provision import forge_cli, logs
-from provision.logs import LOGS
-
-if TYPE_CHECKING:
-    from provision.pipeline import Request
-
-ROOT = Path(__file__).resolve().parent.parent
+from provision.cli import bundle, catalog, forge, logs
+from provision.cli.options import (
+    AttentionOption,
+    BecomeOption,
+    BundleOption,
+    DriverOption,
+    FlashAttnOption,
+    InventoryOption,
+    JsonOption,
+    LimitOption,
+    ModelOption,
+    RebootOption,
+    RefreshOption,
+    TrustOption,
+    VllmOption,
+    asked,
+)
 
 app = typer.Typer(
     name="firstlight",
@@ -27,71 +37,9 @@ app = typer.Typer(
 )
 
 app.add_typer(logs.app, name="logs")
-app.add_typer(forge_cli.app, name="forge")
-catalog_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(catalog_app, name="catalog", help="What is known of builds: check the tables, add new releases to them.")
-bundle_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(bundle_app, name="bundle", help="Everything that hosts need, in one signed file.")
-
-InventoryOption = Annotated[
-    Path | None,
-    typer.Option("--inventory", "-i", help="Ansible inventory, a file or a folder. Default: this machine."),
-]
-LimitOption = Annotated[str | None, typer.Option("--limit", "-l", help="Hosts or groups, as Ansible writes them.")]
-BecomeOption = Annotated[
-    bool, typer.Option("--ask-become-pass", "-K", help="Ask once for the password that sudo wants on the hosts.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-ModelOption = Annotated[str | None, typer.Option("--model", help="`builtin`, a folder, or a hub id.")]
-VllmOption = Annotated[str | None, typer.Option("--vllm", help="latest, none, ==X or >=X.")]
-DriverOption = Annotated[str | None, typer.Option("--driver", help="keep, install or upgrade.")]
-RebootOption = Annotated[
-    bool | None, typer.Option("--reboot", help="Restart a host whose driver needs it, and go on.", show_default=False)
-]
-FlashAttnOption = Annotated[str | None, typer.Option("--flash-attn", help="auto, bundled, package, both, none or ==X.")]
-RefreshOption = Annotated[
-    bool, typer.Option("--refresh", help="Lock anew what was locked before: newer releases count.")
-]
-BundleOption = Annotated[
-    Path | None,
-    typer.Option("--bundle", envvar="FIRSTLIGHT_BUNDLE", help="Take everything from this file; no network is asked."),
-]
-TrustOption = Annotated[
-    str | None, typer.Option("--trust", help="The key that signed the bundle: a file, or the key itself.")
-]
-AttentionOption = Annotated[str | None, typer.Option("--attention", help="auto, flash, or a back end's name.")]
-
-
-def _request(
-    command: str,
-    *,
-    inventory: Path | None,
-    limit: str | None,
-    ask_become_pass: bool = False,
-    refresh: bool = False,
-    bundle: Path | None = None,
-    trust: str | None = None,
-    **policy: Any,
-) -> Request:
-    from provision.pipeline import Request  # noqa: PLC0415 - `--help` must not pay for it
-
-    password = None
-    if ask_become_pass:
-        import getpass  # noqa: PLC0415 - rarely needed
-
-        password = getpass.getpass("sudo password on the hosts: ")
-    return Request(
-        command=command,
-        inventory=inventory or ROOT / "inventory" / "local",
-        limit=limit,
-        overrides={name: value for name, value in policy.items() if value is not None},
-        become_password=password,
-        refresh=refresh,
-        bundle=bundle,
-        trust=trust,
-        logs=LOGS,
-        arguments=tuple(sys.argv[1:]),
-    )
+app.add_typer(forge.app, name="forge")
+app.add_typer(catalog.app, name="catalog")
+app.add_typer(bundle.app, name="bundle")
 
 
 @app.command()
@@ -115,7 +63,7 @@ def provision(
     """Walk through all rooms: from what a host is to a verified first token."""
     from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
 
-    request = _request(
+    request = asked(
         "provision",
         inventory=inventory,
         limit=limit,
@@ -140,7 +88,7 @@ def probe(inventory: InventoryOption = None, limit: LimitOption = None, as_json:
     """Find out what each host really is."""
     from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
 
-    raise typer.Exit(commands.probe(_request("probe", inventory=inventory, limit=limit), as_json=as_json))
+    raise typer.Exit(commands.probe(asked("probe", inventory=inventory, limit=limit), as_json=as_json))
 
 
 @app.command()
@@ -164,7 +112,7 @@ def plan(
     """Choose the matching set for each host, and say why; no host is changed."""
     from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
 
-    request = _request(
+    request = asked(
         "plan",
         inventory=inventory,
         limit=limit,
@@ -193,7 +141,7 @@ def stage(
     """Lock the set and fetch every file of it to this machine; no host is changed."""
     from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
 
-    request = _request("stage", inventory=inventory, limit=limit, model=model, vllm=vllm, refresh=refresh)
+    request = asked("stage", inventory=inventory, limit=limit, model=model, vllm=vllm, refresh=refresh)
     raise typer.Exit(commands.walk(request, last="stage"))
 
 
@@ -210,7 +158,7 @@ def install(
     """Make the hosts so, without starting the service."""
     from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
 
-    request = _request(
+    request = asked(
         "install",
         inventory=inventory,
         limit=limit,
@@ -236,7 +184,7 @@ def drivers(
     """Bring the drivers that the plan wants, and prove that they run; nothing else is installed."""
     from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
 
-    request = _request(
+    request = asked(
         "drivers",
         inventory=inventory,
         limit=limit,
@@ -265,7 +213,7 @@ def verify(
     """Prove that kernels run and compute right; without an inventory, on this machine."""
     from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
 
-    request = _request("verify", inventory=inventory, limit=limit, prefix=prefix)
+    request = asked("verify", inventory=inventory, limit=limit, prefix=prefix)
     raise typer.Exit(service.verify(request, level=level, as_json=as_json, junit_file=junit))
 
 
@@ -280,7 +228,7 @@ def serve(
     """Start the service again, with another back end or model where asked, and prove that it answers right."""
     from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
 
-    request = _request(
+    request = asked(
         "serve",
         inventory=inventory,
         limit=limit,
@@ -296,7 +244,7 @@ def status(inventory: InventoryOption = None, limit: LimitOption = None, as_json
     """What is installed and serving, read from the hosts."""
     from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
 
-    raise typer.Exit(service.status(_request("status", inventory=inventory, limit=limit), as_json=as_json))
+    raise typer.Exit(service.status(asked("status", inventory=inventory, limit=limit), as_json=as_json))
 
 
 @app.command()
@@ -304,7 +252,7 @@ def stop(inventory: InventoryOption = None, limit: LimitOption = None, ask_becom
     """Stop the service and keep it from starting at boot."""
     from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
 
-    raise typer.Exit(service.stop(_request("stop", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)))
+    raise typer.Exit(service.stop(asked("stop", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)))
 
 
 @app.command()
@@ -315,7 +263,7 @@ def rollback(
     from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
 
     raise typer.Exit(
-        service.rollback(_request("rollback", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass))
+        service.rollback(asked("rollback", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass))
     )
 
 
@@ -327,7 +275,7 @@ def uninstall(
     from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
 
     raise typer.Exit(
-        service.uninstall(_request("uninstall", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass))
+        service.uninstall(asked("uninstall", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass))
     )
 
 
@@ -365,7 +313,7 @@ def doctor(
         raise UsageError("--facts is for files: with --host the host is probed", hint="leave --facts out")
     from provision.pipeline import consult  # noqa: PLC0415 - `--help` must not pay for it
 
-    request = _request("doctor", inventory=inventory, limit=host, ask_become_pass=ask_become_pass)
+    request = asked("doctor", inventory=inventory, limit=host, ask_become_pass=ask_become_pass)
     code = consult.consult(
         request,
         top=top,
@@ -374,58 +322,6 @@ def doctor(
         agree=lambda what: yes or typer.confirm(what, default=False, err=True),
     )
     raise typer.Exit(code)
-
-
-@catalog_app.command("check")
-def catalog_check() -> None:
-    """Check every row: its values, what it refers to, its source."""
-    from provision.upstream import commands  # noqa: PLC0415 - `--help` must not pay for it
-
-    text, code = commands.check_tables()
-    typer.echo(text)
-    raise typer.Exit(code)
-
-
-@catalog_app.command("refresh")
-def catalog_refresh() -> None:
-    """Read new releases from your own package index into a dated overlay of the catalog."""
-    from provision.upstream import commands  # noqa: PLC0415 - `--help` must not pay for it
-
-    typer.echo(commands.refresh_tables())
-
-
-@bundle_app.command("create")
-def bundle_create(
-    *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to make.")],
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
-    what_if: Annotated[
-        str | None, typer.Option("--what-if", help="For a host that is not here: `key=value ...`.")
-    ] = None,
-    model: ModelOption = None,
-    vllm: VllmOption = None,
-    flash_attn: FlashAttnOption = None,
-    attention: AttentionOption = None,
-    refresh: RefreshOption = False,
-    key: Annotated[
-        Path | None, typer.Option("--key", help="Secret key of minisign. Default: your own, made on first use.")
-    ] = None,
-) -> None:
-    """Fetch everything that hosts need into one signed file, for networks that have no index."""
-    from provision.pipeline import bundles  # noqa: PLC0415 - `--help` must not pay for it
-
-    request = _request(
-        "bundle",
-        inventory=inventory,
-        limit=limit,
-        model=model,
-        vllm=vllm,
-        flash_attn=flash_attn,
-        attention=attention,
-        refresh=refresh,
-    )
-    raise typer.Exit(bundles.create(request, what_if=what_if, output=output, key=key))
 
 
 VERIFY_USAGE_EXIT = 64

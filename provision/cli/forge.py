@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-LOCAL = Path(__file__).resolve().parent.parent / "inventory" / "local"
+from provision.cli.options import LOCAL, JsonOption
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,7 +32,7 @@ def build(
     inventory: Annotated[
         Path | None, typer.Option("--inventory", "-i", help="Where the builder is named. Default: this machine.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Build a wheel into the wheelhouse, or name the one that is there; taken up where it stopped."""
     from provision.pipeline import forge_command  # noqa: PLC0415 - `--help` must not pay for it
@@ -53,7 +53,7 @@ def build(
 
 @app.command("list")
 def show(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Every wheel that was built, by its key."""
     from provision.pipeline import forge_command  # noqa: PLC0415 - `--help` must not pay for it

@@ -1,0 +1,1 @@
+"""The command line: `main` has the commands of the walk, the other modules a group of commands each. No decision is taken here."""

@@ -1,0 +1,55 @@
+"""`./firstlight bundle ...`: everything that hosts need, in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from provision.cli.options import (
+    AttentionOption,
+    FlashAttnOption,
+    InventoryOption,
+    LimitOption,
+    ModelOption,
+    RefreshOption,
+    VllmOption,
+    asked,
+)
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Everything that hosts need, in one signed file.")
+
+
+@app.command("create")
+def create(
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to make.")],
+    inventory: InventoryOption = None,
+    limit: LimitOption = None,
+    what_if: Annotated[
+        str | None, typer.Option("--what-if", help="For a host that is not here: `key=value ...`.")
+    ] = None,
+    model: ModelOption = None,
+    vllm: VllmOption = None,
+    flash_attn: FlashAttnOption = None,
+    attention: AttentionOption = None,
+    refresh: RefreshOption = False,
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Secret key of minisign. Default: your own, made on first use.")
+    ] = None,
+) -> None:
+    """Fetch everything that hosts need into one signed file, for networks that have no index."""
+    from provision.pipeline import bundles  # noqa: PLC0415 - `--help` must not pay for it
+
+    wanted = asked(
+        "bundle",
+        inventory=inventory,
+        limit=limit,
+        model=model,
+        vllm=vllm,
+        flash_attn=flash_attn,
+        attention=attention,
+        refresh=refresh,
+    )
+    raise typer.Exit(bundles.create(wanted, what_if=what_if, output=output, key=key))

@@ -1,0 +1,29 @@
+"""`./firstlight catalog ...`: what is known of builds."""
+
+from __future__ import annotations
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="What is known of builds: check the tables, add new releases to them.",
+)
+
+
+@app.command("check")
+def check() -> None:
+    """Check every row: its values, what it refers to, its source."""
+    from provision.upstream import commands  # noqa: PLC0415 - `--help` must not pay for it
+
+    text, code = commands.check_tables()
+    typer.echo(text)
+    raise typer.Exit(code)
+
+
+@app.command("refresh")
+def refresh() -> None:
+    """Read new releases from your own package index into a dated overlay of the catalog."""
+    from provision.upstream import commands  # noqa: PLC0415 - `--help` must not pay for it
+
+    typer.echo(commands.refresh_tables())

@@ -1,0 +1,79 @@
+"""Options that several commands share, and what the pipeline is told of them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from provision.pipeline import Request
+
+ROOT = Path(__file__).resolve().parents[2]
+LOGS = Path(os.environ.get("FIRSTLIGHT_LOGS") or ROOT / "logs")
+LOCAL = ROOT / "inventory" / "local"
+"""This machine, where no inventory is named."""
+
+InventoryOption = Annotated[
+    Path | None,
+    typer.Option("--inventory", "-i", help="Ansible inventory, a file or a folder. Default: this machine."),
+]
+LimitOption = Annotated[str | None, typer.Option("--limit", "-l", help="Hosts or groups, as Ansible writes them.")]
+BecomeOption = Annotated[
+    bool, typer.Option("--ask-become-pass", "-K", help="Ask once for the password that sudo wants on the hosts.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+ModelOption = Annotated[str | None, typer.Option("--model", help="`builtin`, a folder, or a hub id.")]
+VllmOption = Annotated[str | None, typer.Option("--vllm", help="latest, none, ==X or >=X.")]
+DriverOption = Annotated[str | None, typer.Option("--driver", help="keep, install or upgrade.")]
+RebootOption = Annotated[
+    bool | None, typer.Option("--reboot", help="Restart a host whose driver needs it, and go on.", show_default=False)
+]
+FlashAttnOption = Annotated[str | None, typer.Option("--flash-attn", help="auto, bundled, package, both, none or ==X.")]
+RefreshOption = Annotated[
+    bool, typer.Option("--refresh", help="Lock anew what was locked before: newer releases count.")
+]
+BundleOption = Annotated[
+    Path | None,
+    typer.Option("--bundle", envvar="FIRSTLIGHT_BUNDLE", help="Take everything from this file; no network is asked."),
+]
+TrustOption = Annotated[
+    str | None, typer.Option("--trust", help="The key that signed the bundle: a file, or the key itself.")
+]
+AttentionOption = Annotated[str | None, typer.Option("--attention", help="auto, flash, or a back end's name.")]
+
+
+def asked(
+    command: str,
+    *,
+    inventory: Path | None,
+    limit: str | None,
+    ask_become_pass: bool = False,
+    refresh: bool = False,
+    bundle: Path | None = None,
+    trust: str | None = None,
+    **policy: Any,
+) -> Request:
+    """A command's own words as the pipeline reads them; asks for the sudo password where that is wanted."""
+    from provision.pipeline import Request  # noqa: PLC0415 - `--help` must not pay for it
+
+    password = None
+    if ask_become_pass:
+        import getpass  # noqa: PLC0415 - rarely needed
+
+        password = getpass.getpass("sudo password on the hosts: ")
+    return Request(
+        command=command,
+        inventory=inventory or LOCAL,
+        limit=limit,
+        overrides={name: value for name, value in policy.items() if value is not None},
+        become_password=password,
+        refresh=refresh,
+        bundle=bundle,
+        trust=trust,
+        logs=LOGS,
+        arguments=tuple(sys.argv[1:]),
+    )
