@@ -1,4 +1,7 @@
-"""Runs that fail on a real host name their own cause at the top of their summary."""
+"""Runs that fail before anything is installed, on a real host: each names its own cause at the top of its summary.
+
+Those that fail while the service starts are in `test_walk.py`, which has hosts that serve.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.hosts import FleetHost
-from tests.fleet.walks import Walker
+from tests.fleet.walks import Walker, event
 
 pytestmark = pytest.mark.fleet
 
@@ -30,3 +33,18 @@ def small_disk(pair: list[FleetHost]) -> Iterator[FleetHost]:
 def test_a_full_disk_is_the_cause(small_disk: FleetHost, firstlight: Walker, tmp_path: Path) -> None:
     ended = firstlight("provision", "-i", str(small_disk.inventory(tmp_path)))
     assert ended.cause(small_disk.name) == "disk-full"
+
+
+def test_a_wheel_that_was_damaged_on_the_host_is_the_cause(
+    pair: list[FleetHost], firstlight: Walker, tmp_path: Path
+) -> None:
+    host = pair[1]
+    inventory = str(host.inventory(tmp_path, firstlight_vllm="none"))
+    walk = firstlight.start("install", "-i", inventory)
+    firstlight.wait_for(walk, event("sent", host=host.name))
+    # The environment is built after packages, account and folders: there is time, and no hash is looked at before.
+    host.sh("printf x | dd of=$(ls /var/tmp/firstlight-0/sympy-*.whl) bs=1 seek=100000 conv=notrunc status=none")
+    ended = firstlight.end(walk)
+    assert ended.cause(host.name) == "wheel-corrupted"
+    assert "sympy" in ended.out
+    assert firstlight("uninstall", "-i", inventory).code == 0

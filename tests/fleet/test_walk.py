@@ -191,6 +191,25 @@ def test_rollback_brings_the_environment_before_back_and_proves_it(
     assert ask(host)["with"][0] == 200
 
 
+def test_a_start_that_fails_is_told_by_its_cause(firstlight: Walker, hosts: list[FleetHost], inventory: str) -> None:
+    """Three ways in which a start fails, one after the other on a host that served a moment ago."""
+    host = hosts[1]
+    start = ("serve", "-i", inventory, "--limit", host.name)
+
+    host.sh("systemctl stop firstlight-vllm.service; systemd-run --unit=taken python3 -m http.server 8000; sleep 1")
+    assert firstlight(*start).cause(host.name) == "port-in-use"
+    host.sh("systemctl stop taken firstlight-vllm.service")
+
+    before, started = (firstlight.logs / "latest").resolve(), event("playbook", host=host.name, playbook="serve")
+    walk = firstlight.start(*start)
+    firstlight.wait_for(walk, lambda run: run != before and started(run))
+    host.sh("systemctl kill --signal=SIGKILL firstlight-vllm.service")
+    assert firstlight.end(walk).cause(host.name) == "service-killed"
+
+    host.sh("systemctl stop firstlight-vllm.service; rm /usr/lib/x86_64-linux-gnu/libnuma.so.1*")
+    assert firstlight(*start).cause(host.name) == "libnuma-missing"
+
+
 def test_uninstall_leaves_nothing_but_what_it_lists(firstlight: Walker, hosts: list[FleetHost], inventory: str) -> None:
     ended = firstlight("uninstall", "-i", inventory)
     assert ended.code == 0, ended.told()
