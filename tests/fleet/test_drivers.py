@@ -56,8 +56,9 @@ def inventory(host: FleetHost, key: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture
-def by_hand(firstlight: Walker, tmp_path: Path) -> Path:
+def by_hand(inventory: str, firstlight: Walker, tmp_path: Path) -> Path:
     """The inventory that the last run with a playbook left, as a person uses it."""
+    del inventory  # which skips where no host can be booted
     runs = sorted(path for path in firstlight.logs.glob("*/install/hosts.yml") if not path.parents[1].is_symlink())
     copy = tmp_path / "hosts.yml"
     copy.write_text(runs[-1].read_text())
