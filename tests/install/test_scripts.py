@@ -155,7 +155,7 @@ def test_byte_code_is_kept_beside_the_sources(site: Site) -> None:
         time.sleep(0.05)
 
 
-def test_what_cannot_be_imported_ahead_is_left_out() -> None:
+def test_an_environment_without_these_packages_has_nothing_to_compile() -> None:
     done = run_python("environment/files/warm.py")
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 

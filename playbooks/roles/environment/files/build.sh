@@ -127,13 +127,10 @@ build() {
     drop_cache
 }
 
-# Beside what comes next: an environment is complete without it. Nothing of it reaches a card, a network or anybody's home.
+# Beside what comes next: an environment is complete without it.
 keep_byte_code() {
     command -v setsid >/dev/null 2>&1 || return 0
-    # shellcheck disable=SC2016 # for the shell that goes on in the background
-    setsid -f sh -c 'home=$(mktemp -d) && cd "$home" || exit 0; HOME=$home "$@"; rm -rf "$home"' sh \
-        env CUDA_VISIBLE_DEVICES= HIP_VISIBLE_DEVICES= HF_HUB_OFFLINE=1 DO_NOT_TRACK=1 VLLM_NO_USAGE_STATS=1 VLLM_PLUGINS= \
-        "$final/bin/python" -I -c "$FIRSTLIGHT_WARM" </dev/null >/dev/null 2>&1 9>&-
+    setsid -f "$final/bin/python" -I -c "$FIRSTLIGHT_WARM" </dev/null >/dev/null 2>&1 9>&-
 }
 
 # Unlinking tens of thousands of files can take seconds that nobody needs to wait for.
