@@ -203,7 +203,7 @@ def test_a_start_that_fails_is_told_by_its_cause(firstlight: Walker, hosts: list
     before, started = (firstlight.logs / "latest").resolve(), event("playbook", host=host.name, playbook="serve")
     walk = firstlight.start(*start)
     firstlight.wait_for(walk, lambda run: run != before and started(run))
-    host.sh("systemctl kill --signal=SIGKILL firstlight-vllm.service")
+    host.sh("kill -KILL $(systemctl show --property=MainPID --value firstlight-vllm.service)")
     assert firstlight.end(walk).cause(host.name) == "service-killed"
 
     host.sh("systemctl stop firstlight-vllm.service; rm /usr/lib/x86_64-linux-gnu/libnuma.so.1*")
