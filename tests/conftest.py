@@ -3,9 +3,16 @@
 import os
 from pathlib import Path
 
+from hypothesis import settings
+
 from tests.fleet.fixtures import fleet, pair
 
 # What a user's own refresh added to the catalog is no part of what is tested; set before the first table is read.
 os.environ["FIRSTLIGHT_CATALOG"] = str(Path(__file__).parent / "no-overlays")
+
+# Where the whole suite decides about a change, the same examples are drawn each time; elsewhere new ones, so that more is tried.
+settings.register_profile("same-examples", derandomize=True)
+if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET"):
+    settings.load_profile("same-examples")
 
 __all__ = ["fleet", "pair"]

@@ -18,11 +18,12 @@ BACKEND = "FLASHINFER"
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """`refused` says why a back end that was asked for has no kernels here."""
+    """`refused` says why a back end that was asked for has no kernels here, `assumed` what nothing said about the host."""
 
     plan: FlashInferPlan | None
     why: str
     refused: str | None = None
+    assumed: str | None = None
     source: str | None = None
 
 
@@ -34,7 +35,7 @@ def choose(option: Option, view: View) -> Chosen | None:
     wanted = _serves(option, view)
     if version is None:
         missing = f"vLLM {option.release.version}'s wheel does not bring FlashInfer"
-        return Chosen(None, missing, missing, option.release.source) if wanted else None
+        return Chosen(None, missing, missing, source=option.release.source) if wanted else None
     kit = compiler(option, view)
     if kit is not None:
         return Chosen(
@@ -45,7 +46,7 @@ def choose(option: Option, view: View) -> Chosen | None:
             _plan(version, "off"),
             f"no nvcc of the build's CUDA major is at hand for FlashInfer {version}: vLLM samples without it",
         )
-    return _prebuilt(version, option)
+    return _prebuilt(version, option, view)
 
 
 def compiler(option: Option, view: View) -> str | None:
@@ -76,16 +77,19 @@ def _serves(option: Option, view: View) -> bool:
     return plan is not None and plan.backend == BACKEND
 
 
-def _prebuilt(version: str, option: Option) -> Chosen:
+def _prebuilt(version: str, option: Option, view: View) -> Chosen:
     cuda = cuda_of(option.variant) or "0"
     known = sorted(catalog().flashinfer_kernels, key=lambda row: row.distribution)
     rows = [row for row in known if between(version, row.since, row.until)]
     short = [row for row in rows if numbers(cuda) < numbers(row.minimum_cuda)]
     if short or len({row.distribution for row in rows}) < len(_distributions()):
         row = (short or known)[0]
+        if view.around.toolkits is None:
+            needed = f"nvcc of CUDA {numbers(cuda)[0]} is on the host, for FlashInfer {version}'s kernels"
+            return Chosen(_plan(version, "compiled"), needed, assumed=needed, source=row.source)
         why = f"FlashInfer {version} compiles its kernels, and the host has no nvcc of CUDA {numbers(cuda)[0]}"
         return Chosen(
-            None, why, f"{why}; prebuilt ones are published for CUDA {row.minimum_cuda} and newer", row.source
+            None, why, f"{why}; prebuilt ones are published for CUDA {row.minimum_cuda} and newer", source=row.source
         )
     packages = tuple(
         KernelPackage(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -33,6 +33,7 @@ some = hypothesis_settings(max_examples=15, deadline=None)
 
 
 @given(line=strategies.hosts, settings=strategies.settings)
+@example(line="gpu=H100x1", settings=Settings(vllm="==0.11.2", attention="FLASHINFER"))
 @many
 def test_no_stack_breaks_a_rule(line: str, settings: Settings) -> None:
     facts = parse_what_if(line)

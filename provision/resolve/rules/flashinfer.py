@@ -13,14 +13,8 @@ def judge(option: Option, view: View) -> Iterator[Verdict]:
     if chosen is None:
         return
     facts = {"toolkits": list(view.around.toolkits or ()), "asked": view.policy.attention}
-    if (
-        chosen.refused
-        and view.around.toolkits is None
-        and chosen.plan is None
-        and option.release
-        and option.release.flashinfer
-    ):
-        yield assume(f"nvcc of CUDA {option.variant} is on the host, for FlashInfer's kernels")
+    if chosen.assumed:
+        yield assume(chosen.assumed)
     elif chosen.refused:
         yield reject(chosen.refused, source=chosen.source, **facts)
     else:
