@@ -14,6 +14,7 @@ import tomllib
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -85,8 +86,12 @@ def build_zipapp(target: Path) -> Path:
     return target
 
 
+@cache
 def zipapp() -> bytes:
-    """The checks as one file, its tables as JSON: Python 3.10 reads no TOML."""
+    """The checks as one file, its tables as JSON: Python 3.10 reads no TOML.
+
+    Deflated, which is a third of the size. Releases of zlib may pack differently: a host that two controllers share is then sent the tool anew.
+    """
     entries = {"__main__.py": MAIN}
     for path in sorted(SOURCE.rglob("*")):
         name = f"verify/{path.relative_to(SOURCE).as_posix()}"
@@ -94,16 +99,18 @@ def zipapp() -> bytes:
             entries[name] = path.read_bytes()
         elif path.suffix == ".toml" and path.parent.name == "data":
             table = tomllib.loads(path.read_text(encoding="utf-8"))
-            entries[f"{name.removesuffix('.toml')}.json"] = json.dumps(table, sort_keys=True).encode()
+            entries[f"{name.removesuffix('.toml')}.json"] = json.dumps(
+                table, sort_keys=True, separators=(",", ":")
+            ).encode()
     entries |= {f"verify/doctor/{name}": content for name, content in bake(SOURCE / "doctor").items()}
     archive = io.BytesIO(LAUNCHER)
     archive.seek(0, io.SEEK_END)
-    with zipfile.ZipFile(archive, "a", zipfile.ZIP_STORED) as file:  # releases of zlib compress differently
+    with zipfile.ZipFile(archive, "a") as file:
         for name, content in sorted(entries.items()):
             info = zipfile.ZipInfo(name, EPOCH)
             info.create_system = 3  # Unix, wherever it is built
             info.external_attr = 0o644 << 16
-            file.writestr(info, content)
+            file.writestr(info, content, zipfile.ZIP_DEFLATED, 9)
     return archive.getvalue()
 
 

@@ -49,7 +49,7 @@ def test_the_file_holds_code_and_tables_and_nothing_else(tmp_path: Path) -> None
     assert not [name for name in names if "__pycache__" in name]
     tables = {path.stem for path in (ROOT / "verify" / "data").glob("*.toml")}
     assert {Path(name).stem for name in names if name.endswith(".json")} == tables | {"causes", "consequences"}
-    assert built.stat().st_size < 700_000
+    assert built.stat().st_size < 300_000
     assert os.access(built, os.X_OK)
 
 
