@@ -11,6 +11,7 @@ logs/RUN/
   stage/HOST.json        stage, by the first host of a group (lock beside it)
   install/               install: hosts.yml for Ansible, tasks.jsonl, ansible.log
   verify/HOST.json       verify
+  together.json          verify: what two hosts or more say side by side
   serve/HOST.json        serve
   findings/HOST.json     what the doctor says of a host that failed
   summary.txt .md .json  summary

@@ -162,6 +162,8 @@ class Summary(Record):
     changed: int
     seconds: float
     hosts: tuple[HostSummary, ...]
+    together: tuple[CheckRecord, ...] = ()
+    """What the hosts' checks say side by side, of two hosts or more that were checked in this run."""
     room_seconds: dict[str, float] = Field(default_factory=dict)
     dispatch: dict[str, float] = Field(default_factory=dict)
     """Of the fan-out: tasks, wait_p50_ms, wait_p99_ms, tasks_per_s."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from provision.models.records import CheckRecord, RoomResult
 from provision.models.settings import Host
 from provision.pipeline.context import Walk
+from provision.report.files import TOGETHER
 from verify.records import FRAME, Level
 
 VERIFY_DEADLINE_S = 1200.0
@@ -25,9 +26,10 @@ def verify(walk: Walk) -> None:
 
 
 def check(walk: Walk, hosts: Sequence[Host], *, level: Level) -> None:
-    """Run the checks on hosts, at once on all of them."""
+    """Run the checks on hosts, at once on all of them, and compare what the hosts say."""
     from provision.verification import Verified  # noqa: PLC0415 - only walks that verify pay for it
     from provision.verification import verify as run_checks  # noqa: PLC0415 - only walks that verify pay for it
+    from verify.fleet import compare  # noqa: PLC0415 - only walks that verify pay for it
 
     started = time.monotonic()
 
@@ -42,12 +44,16 @@ def check(walk: Walk, hosts: Sequence[Host], *, level: Level) -> None:
             root=place.root,
         )
 
+    documents = []
     for name, verified in walk.each("verify", hosts, call, deadline_s=VERIFY_DEADLINE_S).items():
         walk.run.write(f"verify/{name}.json", verified.document)
         if not any(check.id == FRAME for check in verified.checks):
             path = f"{walk.places[name].prefix}/verify/last.json"
             walk.run.change("checks", host=name, path=path, changed=True, level=level, exit_code=verified.exit_code)
         walk.record(judged(name, verified.checks, time.monotonic() - started))
+        documents.append(verified.document)
+    if together := compare(documents):
+        walk.run.write(TOGETHER, {"checks": together})
 
 
 def judged(name: str, checks: Sequence[CheckRecord], seconds: float) -> RoomResult:

@@ -85,8 +85,12 @@ class Walk:
     """Hosts whose probe showed the desired state: nothing is done to them."""
     results: dict[str, dict[RoomName, RoomResult]] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
+    removed: set[str] = field(default_factory=set)
+    """Hosts that this walk took the product off."""
     first: set[str] = field(default_factory=set)
     """Hosts that failed in the run before: they go first, since they decide when this one ends."""
+    entered: dict[RoomName, float] = field(default_factory=dict)
+    """Seconds from the run's start to a room's, of the newest visit."""
     failures: set[Exit] = field(default_factory=set)
     """Exit codes of what failed so far."""
     stack: ExitStack = field(default_factory=ExitStack)
@@ -202,6 +206,7 @@ class Walk:
     def timed(self, room: RoomName) -> Iterator[None]:
         """Measure a room and keep its seconds in the run's events."""
         started = time.monotonic()
+        self.entered[room] = self.run.seconds
         self.run.event("enter", room=room)
         for host in self.hosts():
             self.progress.room(host.name, room)

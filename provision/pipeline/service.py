@@ -19,7 +19,6 @@ from provision.pipeline.commands import print_summary, say
 from provision.pipeline.context import Walk
 from provision.pipeline.walking import Step, perform
 from provision.run import write_atomically
-from verify.fleet import compare
 from verify.junit import junit
 from verify.records import EXIT_CODES, Level, worst
 
@@ -34,13 +33,12 @@ def verify(request: Request, *, level: Level, as_json: bool, junit_file: Path | 
 
     summary, _ = perform(request, (("probe", rooms.probe), ("verify", step)))
     documents = [json.loads(path.read_bytes()) for path in sorted((request.logs / summary.run).glob("verify/*.json"))]
-    together = compare(documents)
-    found = [check for document in documents for check in document["checks"]] + together
-    records = [CheckRecord.model_validate(check) for check in found]
+    found = [check for document in documents for check in document["checks"]]
+    records = [*(CheckRecord.model_validate(check) for check in found), *summary.together]
     if junit_file:
         write_atomically(junit_file, junit(documents))
     if as_json:
-        several = {"hosts": documents, "together": together}
+        several = {"hosts": documents, "together": [record.model_dump() for record in summary.together]}
         say(json.dumps(documents[0] if len(documents) == 1 else several, indent=2))
     else:
         print_checks(records)
@@ -146,6 +144,7 @@ def _undo(request: Request, playbook: str, room: RoomName) -> int:
         ended = changes.play(walk, playbook, room, held, lambda host: walk.places[host.name].ansible_vars())
         said.update(ended)
         if playbook == "uninstall":
+            walk.removed |= set(ended)
             for name in ended:
                 Store(walk.cache).references.forget(name)
         for result in said.values():

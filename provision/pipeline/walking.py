@@ -154,7 +154,7 @@ def finish(walk: Walk, *, interrupted: bool) -> Summary:
     write_summary(walk.run, summary)
     text = walk.run.path("summary.txt").read_bytes()
     for host in walk.inventory.hosts:
-        if host.name in walk.held:
+        if host.name in walk.held - walk.removed:
             place = walk.places[host.name]
             # A host that is gone by now has its summary here all the same.
             with contextlib.suppress(FirstlightError):

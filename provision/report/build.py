@@ -6,7 +6,16 @@ from collections.abc import Iterable
 from typing import Literal
 
 from provision.models.facts import HostFacts
-from provision.models.records import ROOMS, AttentionProof, HostState, HostSummary, RoomResult, ServeRecord, Summary
+from provision.models.records import (
+    ROOMS,
+    AttentionProof,
+    CheckRecord,
+    HostState,
+    HostSummary,
+    RoomResult,
+    ServeRecord,
+    Summary,
+)
 from provision.models.stack import Reason, Resolution, Stack
 from provision.models.staged import Staged
 from provision.redact import scrub
@@ -26,10 +35,11 @@ def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
         run=files.run,
         command=files.command,
         started_at=files.started_at,
-        verdict=verdict(hosts, unreadable=bool(files.unreadable), interrupted=interrupted),
+        verdict=verdict(hosts, together=files.together, unreadable=bool(files.unreadable), interrupted=interrupted),
         changed=sum(host.changed for host in hosts),
         seconds=round(files.seconds, 3),
         hosts=hosts,
+        together=files.together,
         room_seconds=files.room_seconds or _slowest(hosts),
         dispatch=files.dispatch,
         interrupted=interrupted,
@@ -39,14 +49,22 @@ def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
 
 
 def verdict(
-    hosts: Iterable[HostSummary], *, unreadable: bool = False, interrupted: bool = False
+    hosts: Iterable[HostSummary],
+    *,
+    together: Iterable[CheckRecord] = (),
+    unreadable: bool = False,
+    interrupted: bool = False,
 ) -> Literal["red", "amber", "green"]:
-    """Red: a host failed, was not reached or not brought to its end. Amber: something warned or deviates. Else green."""
-    hosts = tuple(hosts)
-    if interrupted or any(host.state in ENDED_BADLY for host in hosts):
+    """Red: a host failed, was not reached or not brought to its end, or one differs where none may. Amber: something warned or deviates. Else green."""
+    hosts, compared = tuple(hosts), {check.status for check in together}
+    if interrupted or compared & {"fail", "error"} or any(host.state in ENDED_BADLY for host in hosts):
         return "red"
-    doubtful = unreadable or any(
-        host.deviations or host.warnings or any(check.status == "warn" for check in host.checks) for host in hosts
+    doubtful = (
+        unreadable
+        or "warn" in compared
+        or any(
+            host.deviations or host.warnings or any(check.status == "warn" for check in host.checks) for host in hosts
+        )
     )
     return "amber" if doubtful else "green"
 

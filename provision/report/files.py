@@ -19,6 +19,9 @@ from provision.run import Run
 
 M = TypeVar("M", bound=BaseModel)
 
+TOGETHER = "together.json"
+"""In a run's folder: what the hosts' checks say side by side."""
+
 _FINDINGS: TypeAdapter[tuple[Finding, ...]] = TypeAdapter(tuple[Finding, ...])
 _ROOMS: TypeAdapter[dict[str, dict[str, RoomResult]]] = TypeAdapter(dict[str, dict[str, RoomResult]])
 
@@ -47,6 +50,8 @@ class RunFiles:
     verified: dict[str, Verification] = field(default_factory=dict)
     served: dict[str, ServeRecord] = field(default_factory=dict)
     findings: dict[str, tuple[Finding, ...]] = field(default_factory=dict)
+    together: tuple[CheckRecord, ...] = ()
+    """What the hosts' checks say side by side."""
     room_seconds: dict[str, float] = field(default_factory=dict)
     dispatch: dict[str, float] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
@@ -103,6 +108,8 @@ def _read_hosts(files: RunFiles, run: Run) -> None:
     for path in sorted(run.folder.glob("verify/*.json")):
         if (checks := _verification(files, path)) is not None:
             files.verified[path.stem] = checks
+    side_by_side = _verification(files, run.path(TOGETHER))
+    files.together = side_by_side.checks if side_by_side else ()
 
 
 def _read_times(files: RunFiles, run: Run) -> None:

@@ -23,6 +23,7 @@ def render(summary: Summary) -> str:
         ("Next", _code(f"{entry}  # {purpose(entry)}" for entry in summary.next_commands)),
         ("Changed since green", _changed(summary)),
         ("Hosts", _table(("Hosts", "State", "Changed", "Seconds"), map(_host_row, groups))),
+        ("Hosts side by side", _side_by_side(summary)),
         ("Deviations from the plan", _remarks(groups, "deviations")),
         ("Warnings", _warnings(groups)),
         ("Endpoint", _endpoints(groups)),
@@ -66,6 +67,11 @@ def _host_row(group: Group) -> tuple[str, str, str, str]:
     seconds = {result.room: result.seconds for result in first.rooms}
     told = ", ".join(f"{room} {duration(seconds[room])}" for room in ROOMS if room in seconds)
     return group.names, first.state, "yes" if first.changed else "no", told
+
+
+def _side_by_side(summary: Summary) -> str:
+    rows = list(phrases.side_by_side(summary))
+    return _table(("Status", "Check", "Result"), rows) if rows else ""
 
 
 def _remarks(groups: Sequence[Group], attribute: str) -> str:

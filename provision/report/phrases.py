@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from provision.models.records import HostSummary, Summary
 from provision.report.files import seconds_between
-from provision.report.fold import Group, fold, fold_checks
+from provision.report.fold import SEVERITY, Group, fold, fold_checks
 from provision.report.layout import COLUMNS, clean, count, duration, fold_names, width
 
 SHORT_WORDS = {"unreachable": "unreachable", "interrupted": "not finished", "planned": "planned", "probed": "looked at"}
@@ -86,6 +86,9 @@ def _rest(summary: Summary) -> list[str]:
     warned = sum(check.status == "warn" for host in summary.hosts for check in host.checks)
     if warned:
         parts.append(f"{count(warned, 'check')} warned")
+    odd = sum(check.status not in ("ok", "skip") for check in summary.together)
+    if odd:
+        parts.append(f"hosts differ in {count(odd, 'check')}")
     deviating = sum(bool(host.deviations) for host in summary.hosts)
     if deviating:
         parts.append(f"{count(deviating, 'host')} off the plan")
@@ -125,6 +128,12 @@ def check_warnings(group: Group) -> Iterable[tuple[str, str | None]]:
     for check in fold_checks(group.hosts):
         if check.status == "warn":
             yield f"check {check.id}: {check.reason}", check.remedy
+
+
+def side_by_side(summary: Summary) -> Iterable[tuple[str, str, str]]:
+    """Status, check and sentence of what the hosts' checks say side by side, the worst first."""
+    for check in sorted(summary.together, key=lambda check: SEVERITY[check.status]):
+        yield check.status, check.id, check.reason
 
 
 def proof(host: HostSummary) -> Iterable[str]:

@@ -27,6 +27,7 @@ def render(summary: Summary) -> str:
         ("Next", _next(summary)),
         ("Changed since green", _changed(summary)),
         ("Hosts", _hosts(groups)),
+        ("Hosts side by side", _side_by_side(summary)),
         ("Deviations from the plan", _remarks(groups, "deviations")),
         ("Warnings", _warnings(groups)),
         ("Endpoint", _endpoints(summary, groups)),
@@ -88,6 +89,10 @@ def _hosts(groups: list[Group]) -> Iterable[str]:
             ((group.names, f"{number_of}{words}"), tuple(f"{entry}," for entry in rooms[:-1]) + tuple(rooms[-1:]))
         )
     return table(rows)
+
+
+def _side_by_side(summary: Summary) -> Iterable[str]:
+    return table([((status, check), said) for status, check, said in phrases.side_by_side(summary)])
 
 
 def _room_status(group: Group, room: str) -> str:

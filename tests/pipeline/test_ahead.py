@@ -125,6 +125,9 @@ def test_each_bare_host_gets_every_file_once_and_in_order(walk: Walk, sessions: 
     ahead.finish()
     assert sessions.sent == {"a": names, "b": names}
     assert set(events(walk, "sent-ahead")) == {"a", "b"}
+    changes = [json.loads(line) for line in walk.run.path("changes.jsonl").read_text(encoding="utf-8").splitlines()]
+    noted = {host: [name for line in changes if line["host"] == host for name in line["sha256"]] for host in ("a", "b")}
+    assert noted == sessions.sent, "what is sent ahead is on record as what install sends is"
 
 
 def test_a_host_whose_room_is_not_certain_gets_nothing_before_the_exact_figures(walk: Walk, sessions: Sessions) -> None:

@@ -9,8 +9,10 @@ import pytest
 from provision.models.records import HostSummary, RoomName
 from provision.models.settings import Connection
 from provision.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan
+from provision.report import summarise
 from provision.report.advice import call_commands
 from provision.report.build import verdict
+from provision.report.markdown import render as markdown
 from tests.report.sample import CPU_STACK, Folder, check, checks, document, facts, host, result, served
 
 RUN = "20261120T101500Z"
@@ -47,6 +49,18 @@ def summary(name: str = "a", state: str = "serving", **values: object) -> HostSu
 )
 def test_verdict_of_one_host(host_summary: HostSummary, expected: str) -> None:
     assert verdict([host_summary]) == expected
+
+
+@pytest.mark.parametrize(("status", "expected"), [("ok", "green"), ("warn", "amber"), ("fail", "red")])
+def test_hosts_side_by_side_decide_with_them(folder: Folder, status: str, expected: str) -> None:
+    said = "gpu-7: speed.gemm warn, where 8 of 9 hosts are ok"
+    folder.run.write("together.json", {"checks": [check("fleet.alike", status, host=None, device=None, reason=said)]})
+    whole, text = folder.json(), folder.text()
+    assert (whole["verdict"], [entry["reason"] for entry in whole["together"]]) == (expected, [said])
+    assert ("hosts differ in 1 check" in text.splitlines()[0]) is (status != "ok")
+    assert "Hosts side by side" in text
+    assert said in " ".join(text.split())
+    assert said in markdown(summarise(folder.run))
 
 
 def test_worst_host_decides() -> None:

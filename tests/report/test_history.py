@@ -15,7 +15,7 @@ from provision.report.history import listing
 from provision.report.history.runs import find, names, standing
 from provision.report.history.showing import show
 from provision.run import Run, process_start
-from tests.report.sample import CPU_STACK, Folder, host
+from tests.report.sample import CPU_STACK, Folder, host, result
 
 
 @pytest.fixture
@@ -65,6 +65,16 @@ def test_list_as_json(logs: Path) -> None:
     killed, green = json.loads(listing.render_json(logs))
     assert (killed["standing"], killed["verdict"], killed["hosts"]) == ("killed", None, 1)
     assert (green["verdict"], green["hosts"], green["seconds"]) == ("green", 1, 94.2)
+
+
+def test_a_run_that_only_planned_is_not_called_green(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / "20261120T101500Z", [host("a", local=True)])
+    folder.planned(["a"], CPU_STACK)
+    folder.results(result("a", "probe"), result("a", "plan"))
+    write(folder.run, summarise(folder.run))
+    [only] = json.loads(listing.render_json(tmp_path))
+    assert (only["verdict"], only["outcome"]) == ("green", "planned")
+    assert " planned " in listing.render(tmp_path)
 
 
 def test_the_tenth_run_of_a_second_follows_the_ninth(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ class Listed:
     started_at: str | None
     command: str
     user: str | None
+    outcome: str
+    """The verdict, or how the run stands; `planned` or `probed` where all went well and no more was asked for."""
 
 
 def listed(folder: Path) -> Listed:
@@ -40,7 +42,17 @@ def listed(folder: Path) -> Listed:
         started_at=_text(header.get("started_at")),
         command=str(header.get("command", "")),
         user=_text(header.get("user")),
+        outcome=outcome(folder, summary),
     )
+
+
+def outcome(folder: Path, summary: dict[str, Any]) -> str:
+    """How a run ended in a word: a green one that only looked or planned did no more than its word says."""
+    verdict = _text(summary.get("verdict"))
+    states = {host.get("state") for host in summary.get("hosts", ())}
+    if verdict == "green" and states and states <= {"planned", "probed"}:
+        return "planned" if "planned" in states else "probed"
+    return verdict or standing(folder)
 
 
 def _text(value: Any) -> str | None:
@@ -67,4 +79,4 @@ def render_json(logs: Path) -> str:
 def _row(run: Listed) -> tuple[tuple[str, ...], str]:
     hosts = count(run.hosts, "host") if run.hosts is not None else ""
     took = duration(run.seconds) if run.seconds is not None else ""
-    return (run.run, run.verdict or run.standing, hosts, took), run.command
+    return (run.run, run.outcome, hosts, took), run.command

@@ -30,7 +30,7 @@ class Problem:
 class Doubt:
     """One thing that makes a run amber, and the hosts on which it is so."""
 
-    kind: Literal["off the plan", "warned"]
+    kind: Literal["hosts differ", "off the plan", "warned"]
     text: str
     """Of the first host, where only numbers differ among them."""
     remedy: str | None
@@ -60,7 +60,10 @@ def problems(summary: Summary) -> Iterable[Problem]:
 
 
 def doubts(summary: Summary) -> Iterable[Doubt]:
-    """Deviations from the plan first; what differs by numbers alone from host to host stands once."""
+    """Odd hosts first, then deviations from the plan; what differs by numbers alone from host to host stands once."""
+    for status, check, said in phrases.side_by_side(summary):
+        if status not in ("ok", "skip"):
+            yield Doubt("hosts differ", f"{check}: {said}", None, "all hosts side by side")
     alike: dict[str, Doubt] = {}
     names: dict[str, dict[str, None]] = {}
     for host in summary.hosts:

@@ -1,0 +1,60 @@
+"""The room `verify`: what it keeps of hosts that were checked together."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision import verification
+from provision.desired import Place
+from provision.models.records import CheckRecord
+from provision.models.settings import Connection, Host, Inventory, Settings
+from provision.pipeline import checks
+from provision.pipeline.context import Walk
+from provision.report.live import open_progress
+from provision.run import Run
+from provision.verification import Verified
+from verify.records import FLEET, Outcome, as_record
+
+
+def walk_of(tmp_path: Path, *names: str) -> Walk:
+    hosts = tuple(Host(name=name, connection=Connection(kind="local"), settings=Settings()) for name in names)
+    walk = Walk(
+        run=Run.create(tmp_path / "logs", command="verify"),
+        inventory=Inventory(source="test", hosts=hosts),
+        progress=open_progress(list(names), stream=io.StringIO(), environment={}),
+        cache=tmp_path,
+    )
+    place = Place(prefix=str(tmp_path), incoming=str(tmp_path), owner="root", root=False)
+    walk.places |= dict.fromkeys(names, place)
+    return walk
+
+
+@pytest.fixture(autouse=True)
+def _two_well_and_one_ill(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(session: Any, **_: Any) -> Verified:
+        status: Any = "warn" if session.host == "ill" else "ok"
+        record = as_record("kernels.gemm", session.host, "cuda:0", Outcome(status, "as it is"), 0.1)
+        document = {"host": session.host, "started_at": "2026-11-20T11:00:00.000Z", "checks": [record]}
+        return Verified((CheckRecord.model_validate(record),), document)
+
+    monkeypatch.setattr(verification, "verify", run)
+
+
+def test_the_odd_host_is_kept_in_the_runs_folder(tmp_path: Path) -> None:
+    walk = walk_of(tmp_path, "a", "b", "ill")
+    checks.check(walk, walk.hosts(), level="quick")
+    kept = json.loads(walk.run.path("together.json").read_bytes())["checks"]
+    assert [(record["id"], record["status"]) for record in kept] == [(FLEET, "warn")]
+    assert kept[0]["reason"].startswith("ill: kernels.gemm warn")
+
+
+def test_one_host_is_compared_with_nobody(tmp_path: Path) -> None:
+    walk = walk_of(tmp_path, "a")
+    checks.check(walk, walk.hosts(), level="quick")
+    assert walk.run.path("verify/a.json").exists()
+    assert not walk.run.path("together.json").exists()

@@ -1,0 +1,25 @@
+"""One large fleet for all tests of the page."""
+
+from __future__ import annotations
+
+import pytest
+
+from provision.models.records import Summary
+from provision.report.page.view import Page, view
+from provision.run import Run
+from tests.report.page import fleets
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return fleets.large(tmp_path_factory.mktemp("large"))
+
+
+@pytest.fixture(scope="session")
+def summary(large: Run) -> Summary:
+    return Summary.model_validate_json(large.path("summary.json").read_bytes())
+
+
+@pytest.fixture(scope="session")
+def content(summary: Summary, large: Run) -> Page:
+    return view(summary, list(large.events()))

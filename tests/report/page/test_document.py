@@ -1,0 +1,157 @@
+"""The page as a file: escaping, its one script, secrets, size, links."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+from provision.models.records import CheckRecord, Summary
+from provision.report import page
+from provision.report.page.template import environment, render
+from provision.report.page.view import view
+from provision.run import Run
+from tests.report.page import fleets
+from tests.report.sample import CPU_STACK, GPU_STACK, STARTED, Folder, check, facts, host, result
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Reader(HTMLParser):
+    """Tags that were really made, the text between them, and addresses."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.handlers: list[str] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name in ("href", "src"):
+                self.links.append(value or "")
+            if name.startswith("on"):
+                self.handlers.append(name)
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def test_text_of_hosts_is_never_markup(tmp_path: Path) -> None:
+    run = fleets.hostile(tmp_path)
+    text = page.render(run)
+    read = Reader(text)
+    assert read.tags.count("script") == 1
+    assert not {"img", "iframe", "object", "link"} - {"link"} & set(read.tags)
+    assert not read.handlers
+    assert all(
+        link.startswith(("#", "data:", "facts/", "verify/", "serve/", "findings/")) or "/" not in link
+        for link in read.links
+    )
+    assert not [link for link in read.links if link.lower().startswith(("javascript", "http"))]
+    assert fleets.PLANTED in read.words
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+
+
+def test_one_script_and_only_that_one_may_run(large: Run) -> None:
+    import base64
+    import hashlib
+
+    text = page.render(large)
+    script = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)[0]
+    allowed = re.findall(r"script-src '(.*?)'", text)
+    assert allowed == ["sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()]
+    assert "default-src 'none'" in text
+
+
+def test_no_secret_reaches_the_page(tmp_path: Path) -> None:
+    folder = fleets.Fleet(tmp_path / fleets.RUN, [host("a")])
+    folder.planned(["a"], CPU_STACK)
+    wrong = result(
+        "a",
+        "serve",
+        "failed",
+        text="refused: api_key=sk-0123456789abcdef0123",
+        evidence=("token: hf_abcdefghijklmnopq",),
+    )
+    folder.results(wrong)
+    line = {"at": STARTED, "kind": "result", "host": "a", "room": "serve", "text": "Bearer abcdefgh12345678"}
+    folder.run.path("events.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    text = page.render(folder.run)
+    assert "[hidden]" in text
+    assert not re.search(r"sk-0123|hf_abcdef|abcdefgh12345678", text)
+
+
+def test_what_changed_since_green_is_told(tmp_path: Path) -> None:
+    for name, version in (("20261119T080000Z", "580.65.06"), (fleets.RUN, "570.86.10")):
+        folder = Folder(tmp_path / name, [host("gpu-1"), host("gpu-2")])
+        folder.planned(["gpu-1", "gpu-2"], GPU_STACK)
+        folder.staged(["gpu-1", "gpu-2"], GPU_STACK)
+        for each in ("gpu-1", "gpu-2"):
+            folder.green(each, gpus=8)
+        known = facts("gpu-2", gpus=8)
+        assert known.nvidia
+        nvidia = known.nvidia.model_copy(update={"driver_version": version})
+        folder.run.write("facts/gpu-2.json", known.model_copy(update={"nvidia": nvidia}))
+        fleets.end(folder.run)
+    text = page.render(folder.run)
+    assert "Since the last green run" in text
+    words = Reader(text).words
+    assert "driver_version: 580.65.06 -> 570.86.10" in words
+    assert words.index("driver_version") < words.index("nothing changed")
+
+
+def test_a_hundred_hosts_with_all_their_figures_stay_small(summary: Summary, large: Run) -> None:
+    bound = {"unit": "TFLOPS", "floor": 1.0, "ceiling": None, "source": "data sheet"}
+
+    def measured(index: int) -> tuple[CheckRecord, ...]:
+        return tuple(
+            CheckRecord.model_validate(
+                check(
+                    f"speed.kernel{number}",
+                    device=f"cuda:{card}",
+                    figures=[
+                        {"name": f"kernel {number}", "value": 2.0 + fleets.noise(index * 8 + card, number), **bound}
+                    ],
+                )
+            )
+            for number in range(20)
+            for card in range(8)
+        )
+
+    hosts = (host.model_copy(update={"checks": measured(index)}) for index, host in enumerate(summary.hosts))
+    text = render(page=view(summary.model_copy(update={"hosts": tuple(hosts)}), list(large.events())))
+    assert text.count("kernel 19") > 1
+    assert len(text.encode()) < 1_500_000
+
+
+def test_the_page_is_written_whole_beside_the_records(large: Run) -> None:
+    path = page.write(large)
+    assert path == large.folder / "summary.html"
+    assert path.read_text(encoding="utf-8").endswith("</html>\n")
+    links = [
+        link for link in Reader(path.read_text(encoding="utf-8")).links if not link.startswith(("#", "data:", "http"))
+    ]
+    assert links
+    assert all((large.folder / link).is_file() for link in links)
+
+
+def test_backticks_become_code_and_an_odd_one_stays() -> None:
+    words = environment().filters["words"]
+    assert words("port `8000` of `<a>`") == "port <code>8000</code> of <code>&lt;a&gt;</code>"
+    assert words("a ` b") == "a ` b"
+
+
+def test_nothing_of_it_is_imported_by_other_commands() -> None:
+    code = (
+        "import sys, provision.cli.main, provision.report; print([m for m in ('jinja2', 'pygal') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
