@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from provision.models.settings import Host
@@ -17,16 +17,16 @@ DEADLINE_S = 120.0
 
 
 def gather(
-    walk: Walk, hosts: Sequence[Host], *, this_run: bool = False
+    walk: Walk, hosts: Sequence[Host], *, since: Mapping[str, float] | None = None
 ) -> tuple[dict[str, tuple[Source, ...]], dict[str, BaseException]]:
     """The sources of each host that answered, and why another did not; nothing is changed on them.
 
-    With `this_run` what the service said before this run is left out.
+    `since`: by host the seconds from the run's start before which nothing that its service said counts.
     """
 
     def call(host: Host) -> tuple[Source, ...]:
         place = walk.places[host.name]
-        since_s = walk.run.seconds if this_run else None
+        since_s = walk.run.seconds - since[host.name] if since is not None else None
         return collect(walk.session(host), prefix=place.prefix, root=place.root, since_s=since_s)
 
     started = time.monotonic()

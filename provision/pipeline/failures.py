@@ -19,10 +19,16 @@ def diagnose(walk: Walk) -> None:
     from provision.pipeline import evidence  # noqa: PLC0415 - only a walk that failed pays for it
 
     failed = {name: _failed(results.values()) for name, results in walk.results.items()}
-    asked = [walk.host(name) for name, results in failed.items() if ON_HOST & {result.room for result in results}]
+    # What a service said before the room that failed began is of an earlier start.
+    begun = {
+        name: min(walk.entered.get(result.room, 0.0) for result in results if result.room in ON_HOST)
+        for name, results in failed.items()
+        if ON_HOST & {result.room for result in results}
+    }
+    asked = [walk.host(name) for name in begun]
     told: dict[str, tuple[Source, ...]] = {}
     with contextlib.suppress(KeyboardInterrupt):  # whoever is in a hurry gets what the rooms said
-        told, _ = evidence.gather(walk, asked, this_run=True) if asked else (told, {})
+        told, _ = evidence.gather(walk, asked, since=begun) if asked else (told, {})
     for name, results in failed.items():
         # What the room says of this run comes first: journals may hold older failures as well.
         texts: dict[str, str] = {result.room: "\n".join((result.text or "", *result.evidence)) for result in results}

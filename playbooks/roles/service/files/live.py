@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+import subprocess
 import sys
 
 KEY = "VLLM_API_KEY"
@@ -150,6 +151,15 @@ def describe(prefix, request):
     }
 
 
+def is_failing(service):
+    """Whether a unit that systemd knows failed, or waits to be started again: what it says is of an earlier start."""
+    if service["scope"] == "user":
+        os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{service['uid']}")
+    command = ["systemctl", f"--{service['scope']}", "show", "--property=ActiveState", "--value", service["name"]]
+    said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False).stdout
+    return said.strip() in (b"failed", b"activating", b"deactivating")
+
+
 def go_live(prefix, request, *, make):
     if make and not is_complete(prefix, request["digest"]):
         fail(f"environment {request['digest']} is not complete in {prefix}/envs", "run ./firstlight provision")
@@ -163,10 +173,11 @@ def go_live(prefix, request, *, make):
     if make and names:
         put(prefix, request, changed)
     now = describe(prefix, request)
+    failing = now["supervisor"] in ("systemd", "systemd-user") and is_failing(now)
     former = describe(prefix, before) if before else None
     if former == now or (former and former["supervisor"] == "none"):
         former = None
-    return {**now, "changed": names, "restart": restart, "former": former}
+    return {**now, "changed": names, "restart": restart or failing, "failing": failing, "former": former}
 
 
 def previous_request(prefix):

@@ -37,7 +37,11 @@ stop() {
 
 start() {
     if running_pid >/dev/null; then
-        return 0
+        # A program that failed, or waits to be started again, tells of an earlier start.
+        if "$bin/supervisorctl" -c "$config" status firstlight-vllm | grep -q ' RUNNING '; then
+            return 0
+        fi
+        stop
     fi
     # Its own session, no inherited file and no variable of the caller's: it outlives the connection, and Ansible does not
     # wait for it.
