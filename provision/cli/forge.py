@@ -1,4 +1,4 @@
-"""`./firstlight forge`: build packages from their source ahead of a walk, and see what was built. Thin, as cli.py is."""
+"""`./firstlight forge`: build packages from their source ahead of a walk, and see what was built."""
 
 from __future__ import annotations
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from provision.cli import bundle, catalog, forge, logs
+from provision.cli import bundle, catalog, ending, forge, logs
 from provision.cli.options import (
     AttentionOption,
     BecomeOption,
@@ -324,33 +322,6 @@ def doctor(
     raise typer.Exit(code)
 
 
-VERIFY_USAGE_EXIT = 64
-"""`verify` answers 2 when a check failed, so its wrong usage has a code of its own."""
-
-
 def main() -> None:
-    """Run a command; expected failures end as text, hint and exit code, never as a traceback."""
-    from provision.errors import Exit, FirstlightError  # noqa: PLC0415 - beside the handler that needs them
-    from provision.redact import redact  # noqa: PLC0415 - beside the handler that needs them
-
-    try:
-        app(prog_name="firstlight")
-    except FirstlightError as error:
-        sys.stderr.write(redact(error.render()) + "\n")
-        raise SystemExit(_usage(error.exit_code)) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        raise SystemExit(Exit.INTERRUPTED) from None
-    except BrokenPipeError:
-        # Whoever read the output has seen enough; a second complaint at exit is avoided.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(Exit.RED) from None
-    except SystemExit as end:
-        answered = isinstance(end.__context__, typer.Exit) or not isinstance(end.code, int)
-        raise SystemExit(end.code if answered else _usage(end.code)) from None
-
-
-def _usage(code: int | str | None) -> int | str | None:
-    from provision.errors import Exit  # noqa: PLC0415 - beside the handler that needs them
-
-    return VERIFY_USAGE_EXIT if code == Exit.USAGE and sys.argv[1:2] == ["verify"] else code
+    """Run the command that was typed."""
+    ending.run(lambda: app(prog_name="firstlight"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,15 +23,14 @@ from provision.report.history.pruning import prune_quietly
 def say(text: str) -> None:
     """Print data; where a closed terminal no longer takes it, it stands in the run's folder.
 
-    Raises BrokenPipeError when a reader has seen enough.
+    Raises BrokenPipeError when a reader has seen enough, OSError when it cannot be written otherwise: a full disk.
     """
     try:
         sys.stdout.write(text if text.endswith("\n") else text + "\n")
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError:
-        return
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
 
 
 def walk(request: Request, *, last: RoomName = "serve", as_json: bool = False) -> int:

@@ -127,3 +127,34 @@ def test_reading_stops_in_the_middle(tmp_path: Path) -> None:
     )
     assert "Traceback" not in done.stderr
     assert done.stdout.count("\n") == 1
+
+
+def redirected(line: str, logs: Path) -> subprocess.CompletedProcess[str]:
+    """A command with the redirections that a shell knows."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(logs), "NO_COLOR": "1"}
+    command = f"{sys.executable} -m provision {line}"
+    return subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("command", "code"), [("probe", 1), ("verify", 3)])
+def test_a_folder_of_runs_that_cannot_be_made_is_named(command: str, code: int, tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    done = redirected(command, tmp_path / "runs")
+    assert done.returncode == code, done.stderr
+    assert f"`{tmp_path}/runs/" in done.stderr
+    assert "Not a directory" in done.stderr
+    assert "FIRSTLIGHT_LOGS=FOLDER" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_plan_that_could_not_be_written_is_no_success(tmp_path: Path) -> None:
+    done = redirected("plan --what-if gpu=H100x8 --json > /dev/full", tmp_path)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_closed_streams_end_no_command(tmp_path: Path) -> None:
+    done = redirected("plan --what-if gpu=H100x8 <&- >&-", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""

@@ -1,0 +1,84 @@
+"""How every command ends: with an exit code of the contract, and for expected failures with text and hint, never a traceback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import typer
+
+from provision.cli.options import LOGS
+
+if TYPE_CHECKING:
+    from provision.errors import FirstlightError
+
+VERIFY_EXITS = {1: 3, 2: 64}
+"""`verify` has a scale of its own, on which 1 is a warning and 2 a failed check: that it could not tell is 3, wrong usage 64."""
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def run(command: Callable[[], None]) -> None:
+    """Run a command to its end. Raises SystemExit with the exit code."""
+    from provision.errors import Exit, FirstlightError  # noqa: PLC0415 - beside the handler that needs them
+    from provision.redact import redact  # noqa: PLC0415 - beside the handler that needs them
+
+    _fill_streams()
+    try:
+        command()
+    except FirstlightError as error:
+        sys.stderr.write(redact(error.render()) + "\n")
+        raise SystemExit(_code(error.exit_code)) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        raise SystemExit(Exit.INTERRUPTED) from None
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; a second complaint at exit is avoided.
+        _silence_stdout()
+        raise SystemExit(Exit.RED) from None
+    except OSError as error:
+        known = _refused(error)
+        if known is None:
+            raise
+        _silence_stdout()
+        sys.stderr.write(redact(known.render()) + "\n")
+        raise SystemExit(_code(Exit.RED)) from None
+    except SystemExit as end:
+        if isinstance(end.__context__, typer.Exit) or not isinstance(end.code, int):
+            raise
+        raise SystemExit(_code(end.code)) from None
+
+
+def _fill_streams() -> None:
+    """Streams that the caller has closed go nowhere; left closed, the next file or connection would take their place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", closefd=False))
+
+
+def _silence_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _refused(error: OSError) -> FirstlightError | None:
+    """What the system refused, where it is this machine's files or disk and no fault of ours."""
+    from provision.errors import FirstlightError  # noqa: PLC0415 - only what fails pays for it
+
+    if error.filename is not None:
+        path = os.fsdecode(error.filename)
+        own = path.startswith(str(LOGS))
+        hint = "runs are kept there; FIRSTLIGHT_LOGS=FOLDER names another place" if own else None
+        return FirstlightError(f"`{path}`: {error.strerror}", hint=hint)
+    if error.errno in FULL:
+        return FirstlightError(
+            f"what was to be written was not: {error.strerror}", hint="free some space, and run it again"
+        )
+    return None
+
+
+def _code(code: int) -> int:
+    """An exit code by the scale of the command."""
+    return VERIFY_EXITS.get(code, code) if sys.argv[1:2] == ["verify"] else code
