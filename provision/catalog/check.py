@@ -72,6 +72,7 @@ def _unique(catalog: Catalog) -> Iterator[str]:
         "cards": (row.name for table in (catalog.nvidia_cards, catalog.amd_cards) for row in table),
         "flash-attn wheels": (row.version for row in catalog.flash_wheels),
         "flash-attn sources": (row.version for row in catalog.flash_sources),
+        "community wheels": ((row.version, row.variant, row.machine) for row in catalog.community_wheels),
     }
     for what, found in keys.items():
         for key, count in Counter(found).items():
@@ -160,10 +161,16 @@ def _drivers(catalog: Catalog) -> Iterator[str]:
 def _flash_attn(catalog: Catalog) -> Iterator[str]:
     minors = {".".join(map(str, numbers(row.version)[:2])) for row in catalog.torches}
     oldest = min(numbers(minor) for minor in minors)
-    for row in catalog.flash_wheels:
-        missing = [torch for torch in row.torch if torch not in minors and numbers(torch) >= oldest]
+    toolkits = {row.version for row in catalog.toolkits}
+    wheels = [(row.version, row.torch) for row in catalog.flash_wheels]
+    for theirs in catalog.community_wheels:
+        wheels.append((theirs.version, theirs.torch))
+        if cuda_of(theirs.variant) not in toolkits:
+            yield f"flash-attn {theirs.version}: a community wheel of {theirs.variant}, which has no toolkit row"
+    for version, torches in wheels:
+        missing = [torch for torch in torches if torch not in minors and numbers(torch) >= oldest]
         if missing:
-            yield f"flash-attn {row.version}: a wheel for torch {', '.join(missing)}, which has no row"
+            yield f"flash-attn {version}: a wheel for torch {', '.join(missing)}, which has no row"
     for source in catalog.flash_sources:
         yield from _range(f"flash-attn {source.version}", source.torch)
         yield from _range(f"flash-attn {source.version}", source.python)

@@ -135,6 +135,10 @@ class Catalog:
         return self._rows("flash_attn", "wheel", rows.FlashWheels)
 
     @cached_property
+    def community_wheels(self) -> tuple[rows.CommunityWheels, ...]:
+        return self._rows("flash_attn", "community", rows.CommunityWheels)
+
+    @cached_property
     def flash_sources(self) -> tuple[rows.FlashSource, ...]:
         return self._rows("flash_attn", "sdist", rows.FlashSource)
 

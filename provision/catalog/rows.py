@@ -233,6 +233,24 @@ class FlashWheels(Row):
 
 
 @_row
+class CommunityWheels(Row):
+    """Wheels of a flash-attn release that others than its authors build: for each torch, one for every Python."""
+
+    version: str
+    variant: str
+    """CUDA of the wheel, as torch writes it: `cu130`."""
+    torch: tuple[str, ...]
+    pythons: tuple[str, ...]
+    codes: tuple[str, ...]
+    glibc: str
+    machine: str
+    platform: str
+    """Platform tag in the file's name."""
+    repository: str
+    """Whose they are, at GitHub."""
+
+
+@_row
 class FlashSource(Row):
     """A flash-attn release that the package index holds as source; the ranges are those that its own texts name."""
 

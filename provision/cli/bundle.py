@@ -10,6 +10,7 @@ import typer
 from provision.cli.options import (
     AttentionOption,
     FlashAttnOption,
+    FlashWheelsOption,
     InventoryOption,
     LimitOption,
     ModelOption,
@@ -33,6 +34,7 @@ def create(
     model: ModelOption = None,
     vllm: VllmOption = None,
     flash_attn: FlashAttnOption = None,
+    flash_attn_wheels: FlashWheelsOption = None,
     attention: AttentionOption = None,
     refresh: RefreshOption = False,
     key: Annotated[
@@ -49,6 +51,7 @@ def create(
         model=model,
         vllm=vllm,
         flash_attn=flash_attn,
+        flash_attn_wheels=flash_attn_wheels,
         attention=attention,
         refresh=refresh,
     )

@@ -33,6 +33,9 @@ RebootOption = Annotated[
     bool | None, typer.Option("--reboot", help="Restart a host whose driver needs it, and go on.", show_default=False)
 ]
 FlashAttnOption = Annotated[str | None, typer.Option("--flash-attn", help="auto, bundled, package, both, none or ==X.")]
+FlashWheelsOption = Annotated[
+    str | None, typer.Option("--flash-attn-wheels", help="official, or community: wheels that others build, too.")
+]
 RefreshOption = Annotated[
     bool, typer.Option("--refresh", help="Lock anew what was locked before: newer releases count.")
 ]

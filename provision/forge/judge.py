@@ -16,7 +16,7 @@ from provision.forge.key import Key
 from provision.forge.torchlibs import missing_symbols
 
 _LOCAL = re.compile(r"(?P<runtime>cu\d+|rocm\d+)torch(?P<torch>[\d.]+)(?:cxx11abi(?P<abi>true|false))?", re.IGNORECASE)
-"""The local part of a version as flash-attn's authors write it: cu12torch2.8cxx11abiTRUE."""
+"""The local part of a version as flash-attn's authors write it, cu12torch2.8cxx11abiTRUE, or others: cu128torch2.9."""
 _NEW_STRING, _OLD_STRING = "__cxx11", "Ss"
 """std::string in a mangled symbol (Itanium C++ ABI 5.1.8), with the C++11 ABI and without it."""
 _TOKEN = re.compile(r"S[0-9A-Z]*_|T\d*_|L[a-z]n?\d+E|(\d+)|.", re.DOTALL)
@@ -76,12 +76,18 @@ def _serves(tag: str, python: str) -> bool:
 def _local(said: re.Match[str], key: Key) -> Iterator[str]:
     want = _LOCAL.match(key.local)
     assert want
-    if said["runtime"].lower() != want["runtime"]:
+    runtime = said["runtime"].lower()
+    if runtime != want["runtime"] and not _minor_of(runtime, want["runtime"]):
         yield f"its version says {said['runtime']}, and the Stack has {want['runtime']}"
     if minor(said["torch"]) != key.built_for.torch:
         yield f"its version says torch {said['torch']}, and the Stack has {key.built_for.torch}"
     if said["abi"] and said["abi"].lower() != str(key.built_for.cxx11_abi).lower():
         yield f"its version says cxx11abi{said['abi'].upper()}, and torch has cxx11abi{str(key.built_for.cxx11_abi).upper()}"
+
+
+def _minor_of(said: str, wanted: str) -> bool:
+    """Whether a CUDA release with its minor (`cu128`) is one of a major (`cu12`)."""
+    return wanted.startswith("cu") and len(said) > len(wanted) and said.startswith(wanted)
 
 
 def _libraries(extension: Extension, key: Key) -> Iterator[str]:

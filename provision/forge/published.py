@@ -1,6 +1,6 @@
-"""A wheel that its authors publish: from the user's own find-links folders, else from where the plan says it lies.
+"""A wheel that somebody publishes: from the user's own find-links folders, else from where the plan says it lies.
 
-No hash of it is published. The one of the first time counts: it stands in the lock, and the same file fetched again must have it.
+Its authors publish no hash. The one of the first time counts: it stands in the lock, and the same file fetched again must have it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from provision.artifacts.user_index import redact
 from provision.artifacts.wheelhouse import Store, sha256_of
 from provision.errors import StageError
 from provision.forge.extension import Extension, read_extension
+from provision.forge.released import find_released
 from provision.models.stack import FlashAttnPackage
 
 _KIND = "published"
@@ -32,14 +33,25 @@ def fetch_published(package: FlashAttnPackage, sources: Sources, store: Store) -
     expected = known["sha256"] if known else None
     if near := _near(package.file, sources.find_links):
         return _keep(near, package.file, expected, store)
-    if package.url is None:
-        raise StageError(
-            f"`{package.file}` is published nowhere", hint="name a builder: firstlight_builder: controller"
-        )
+    url, announced = _where(package, sources)
     with tempfile.TemporaryDirectory(prefix="firstlight-") as folder:
         part = Path(folder) / package.file
-        _download(package.url, part, sources)
+        _download(url, part, sources)
+        if announced and (found := sha256_of(part)) != announced:
+            raise StageError(
+                f"`{package.file}` is not the file that {package.community} announces: sha256 is `{found}`, announced is `{announced}`",
+                hint="run again; when it stays so, somebody between changes files, or the file was replaced",
+            )
         return _keep(part, package.file, expected, store)
+
+
+def _where(package: FlashAttnPackage, sources: Sources) -> tuple[str, str | None]:
+    """The wheel's address, and its hash where one is announced."""
+    if package.community:
+        return find_released(package.community, package.file, sources.settings)
+    if package.url:
+        return package.url, None
+    raise StageError(f"`{package.file}` is published nowhere", hint="name a builder: firstlight_builder: controller")
 
 
 def _keep(source: Path, name: str, expected: str | None, store: Store) -> Path:

@@ -134,6 +134,11 @@ class Settings(Record):
         "Default: nobody.",
         allowed="controller, or the name of a host",
     )
+    flash_attn_wheels: Literal["official", "community"] = _setting(
+        "official",
+        "Whose wheels of the flash-attn package are taken: its authors', or also those that others build and publish.",
+        allowed="official or community",
+    )
     torch: Literal["managed", "existing"] = _setting(
         "managed", "Whether this product installs torch or takes the host's.", allowed="managed or existing"
     )

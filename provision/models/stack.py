@@ -65,7 +65,9 @@ class FlashAttnPackage(Record):
     """The wheel's file name; of a built one, the name that its build gives it."""
     key: FlashAttnKey
     url: str | None = None
-    """Where the published wheel lies; null for one that is built."""
+    """Where its authors' wheel lies; null for one that is built, and for the community's."""
+    community: str | None = None
+    """The GitHub repository among whose releases the wheel of others than its authors lies; null for all else."""
     builder: str | None = None
     """Who builds it: `controller` or a host's name; null for a published one."""
 

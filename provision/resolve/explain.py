@@ -75,7 +75,8 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
         generation = f", FlashAttention {stack.attention.generation}" if stack.attention.generation else ""
         pairs.append(("attention", f"{stack.attention.backend}{generation}"))
     if stack.flash_attn.package:
-        pairs.append(("flash-attn", stack.flash_attn.package.file))
+        package = stack.flash_attn.package
+        pairs.append(("flash-attn", f"{package.file}, from {package.community}" if package.community else package.file))
     if stack.model:
         pairs.append(("model", _model(stack.model)))
     pairs.append(("supervisor", stack.supervisor))

@@ -9,7 +9,7 @@ from provision.catalog import catalog
 from provision.catalog.rows import FlashSource, FlashWheels
 from provision.catalog.versions import cuda_of, minor, numbers, release, within
 from provision.models.stack import FlashAttnKey, FlashAttnPackage
-from provision.resolve import code, interpreter
+from provision.resolve import code, community, interpreter
 from provision.resolve.option import Option
 from provision.resolve.view import View
 
@@ -28,19 +28,23 @@ class Found:
 
 
 def find(option: Option, view: View) -> Found:
-    """The package for a candidate: a published wheel with its exact key first, else a build where a builder is named."""
+    """The package for a candidate by its exact key: its authors' wheel, one of others where they are allowed, a build by who is named."""
     chosen = interpreter.choose(option, view).interpreter
     cuda = cuda_of(option.torch_variant) is not None
     known = view.used_capabilities if cuda else tuple(sorted({card.gfx for card in view.amd if card.gfx}))
     policy = view.policy
     python, machine = minor(chosen.version) if chosen else "", view.machine or "x86_64"
     host = (python, machine, view.glibc, known)
-    return _find(option, host, policy.flash_version, policy.builder)
+    return _find(option, host, policy.flash_version, policy.flash_wheels == "community", policy.builder)
 
 
 @cache
 def _find(
-    option: Option, host: tuple[str, str, str | None, tuple[str, ...]], asked: str | None, builder: str | None
+    option: Option,
+    host: tuple[str, str, str | None, tuple[str, ...]],
+    asked: str | None,
+    others: bool,
+    builder: str | None,
 ) -> Found:
     python, machine, glibc, capabilities = host
     cuda = cuda_of(option.torch_variant)
@@ -61,6 +65,12 @@ def _find(
             version=row.version, source="wheel", file=name, key=key, url=URL.format(version=row.version, file=name)
         )
         return Found(package, f"flash-attn {row.version} has the exact wheel {name}", row.source)
+    if theirs := community.find(key, option.torch_variant, asked):
+        package = community.package(theirs, key)
+        if others:
+            why = f"{missing}; {theirs.repository} has the exact wheel {package.file}, which its authors did not build"
+            return Found(package, why, theirs.source)
+        missing += f"; {theirs.repository} has {package.file}, which only `flash_attn_wheels: community` takes"
     built = _built(key, option, asked, builder, missing)
     if builder is None and built.package is not None:
         return Found(None, f"{missing}; with `builder: {CONTROLLER}` it is built from source", built.source)

@@ -110,6 +110,9 @@ def _relaxed(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
         builder = flash_package.CONTROLLER
         built = replace(policy, builder=builder)
         yield f"with `builder: {builder}`", {"builder": builder}, replace(view, policy=built)
+    if policy.flash_attn in flash.WANTED and policy.flash_wheels == "official":
+        others = replace(policy, flash_wheels="community")
+        yield "with `flash_attn_wheels: community`", {"flash_attn_wheels": "community"}, replace(view, policy=others)
     for name, value, changed in defaults:
         if changed != policy:
             yield f"with `{name}: {value}`", {name: value}, replace(view, policy=changed)

@@ -23,6 +23,7 @@ class Policy:
     flash_version: str | None = None
     """The package's release, where one was asked for."""
     builder: str | None = None
+    flash_wheels: Literal["official", "community"] = "official"
     torch: Literal["managed", "existing"] = "managed"
     attention: str = "auto"
     dtype: str = "auto"
@@ -49,6 +50,7 @@ def policy_of(settings: Settings) -> Policy:
         flash_attn=flash,
         flash_version=version,
         builder=settings.builder,
+        flash_wheels=settings.flash_attn_wheels,
         torch=settings.torch,
         attention=settings.attention,
         dtype=settings.dtype,

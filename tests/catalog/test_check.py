@@ -56,6 +56,12 @@ def test_the_products_own_tables_hold_together() -> None:
         ("cuda", 'version = "580.173.02"', 'version = "700.1.1"', "its branch has no row"),
         ("cuda", '[[host_compiler]]\ncuda = "12.1"', '[[host_compiler]]\ncuda = "12.7"', "that toolkit has no row"),
         ("flash_attn", 'torch = ">=2.2"', 'torch = "new"', "flash-attn 2.8.3.post2: `new` is not a version range"),
+        (
+            "flash_attn",
+            'variant = "cu132"',
+            'variant = "cu199"',
+            "a community wheel of cu199, which has no toolkit row",
+        ),
         ("flash_attn", '"2.7", "2.8"]', '"2.7", "2.88"]', "a wheel for torch 2.88, which has no row"),
         (
             "packages",

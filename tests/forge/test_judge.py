@@ -16,6 +16,10 @@ def test_the_wheel_of_a_key_has_no_fault() -> None:
     assert judged() == []
 
 
+def test_a_community_wheel_may_name_the_minor_of_its_cuda() -> None:
+    assert judged(wheel={"version": "2.8.3+cu128torch2.8"}) == []
+
+
 @pytest.mark.parametrize(
     ("wheel", "key", "said"),
     [
@@ -29,6 +33,8 @@ def test_the_wheel_of_a_key_has_no_fault() -> None:
         ({"platforms": frozenset({"linux_aarch64"})}, {}, "it is for linux_aarch64, not x86_64"),
         ({}, {"torch": "2.9"}, "its version says torch 2.8, and the Stack has 2.9"),
         ({}, {"cuda_major": 13}, "its version says cu12, and the Stack has cu13"),
+        ({"version": "2.8.3+cu130torch2.8"}, {}, "its version says cu130, and the Stack has cu12"),
+        ({"version": "2.8.3+cu118torch2.8"}, {}, "its version says cu118, and the Stack has cu12"),
         (
             {"version": "2.8.3+cu12torch2.8cxx11abifalse"},
             {},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from provision.artifacts.locking import Sources
 from provision.artifacts.user_index import ClientSettings
 from provision.artifacts.wheelhouse import Store
 from provision.errors import StageError
+from provision.forge import released as released_module
 from provision.forge.room import Forge
 from provision.models.stack import FlashAttnPackage
 from provision.remote.session import Session
@@ -119,6 +122,60 @@ def test_an_address_that_does_not_answer_is_named_with_what_helps(store: Store, 
     with pytest.raises(StageError, match=r"could not be fetched from 127\.0\.0\.1") as caught:
         provide(store, package)
     assert "find-links" in (caught.value.hint or "")
+
+
+def released(address: Site, *assets: dict[str, str]) -> None:
+    """A repository whose newest release holds other files."""
+    others = [{"name": "other.whl", "browser_download_url": f"{address.url}/other.whl"}]
+    releases = [{"assets": others}, {"assets": list(assets)}]
+    address.content["/api/repos/somebody/wheels/releases"] = json.dumps(releases).encode()
+
+
+@pytest.fixture
+def community(address: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FlashAttnPackage:
+    monkeypatch.setattr(released_module, "API", f"{address.url}/api")
+    package = published(tmp_path / "somebody").model_copy(update={"community": "somebody/wheels"})
+    address.content["/w.whl"] = (tmp_path / "somebody" / package.file).read_bytes()
+    return package
+
+
+def test_a_community_wheel_is_looked_up_among_the_releases(
+    store: Store, address: Site, community: FlashAttnPackage
+) -> None:
+    digest = hashlib.sha256(address.content["/w.whl"]).hexdigest()
+    asset = {"name": community.file, "browser_download_url": f"{address.url}/w.whl", "digest": f"sha256:{digest}"}
+    released(address, asset)
+    assert provide(store, community).sha256 == digest
+
+
+def test_a_community_wheel_of_another_hash_than_announced_is_refused(
+    store: Store, address: Site, community: FlashAttnPackage
+) -> None:
+    asset = {"name": community.file, "browser_download_url": f"{address.url}/w.whl", "digest": f"sha256:{'0' * 64}"}
+    released(address, asset)
+    with pytest.raises(StageError, match=f"not the file that somebody/wheels announces.*announced is `{'0' * 64}`"):
+        provide(store, community)
+
+
+def test_a_community_wheel_that_no_release_has_any_more(
+    store: Store, address: Site, community: FlashAttnPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = iter([[{"assets": [{"name": "other.whl"}]}], []])
+    monkeypatch.setattr(released_module, "_page", lambda _: next(pages))
+    with pytest.raises(StageError, match="no release of somebody/wheels has `flash_attn-") as caught:
+        provide(store, community)
+    assert "find-links" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(("answer", "said"), [(b"{}", "no list of releases"), (None, "HTTP 404")])
+def test_releases_that_cannot_be_read_are_an_error_with_what_helps(
+    store: Store, address: Site, community: FlashAttnPackage, answer: bytes | None, said: str
+) -> None:
+    if answer is not None:
+        address.content["/api/repos/somebody/wheels/releases"] = answer
+    with pytest.raises(StageError, match=said) as caught:
+        provide(store, community)
+    assert "firstlight_builder: controller" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(

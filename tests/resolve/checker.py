@@ -24,6 +24,7 @@ TORCH = {row["version"]: row for row in table("torch")["torch"]}
 ARCHS = table("torch")["arch"]
 CUDA = table("cuda")
 FLASH = {row["version"]: row for row in table("flash_attn")["wheel"]}
+COMMUNITY = table("flash_attn")["community"]
 LAST_BRANCH = {row["compute_capability"]: row.get("last_branch") for row in table("gpus")["architecture"]}
 CARDS = {row["name"].lower(): row for row in table("gpus")["nvidia"]}
 
@@ -88,6 +89,8 @@ def _package(stack: Stack, facts: HostFacts, torch: dict[str, Any]) -> list[str]
     minor = ".".join(torch["version"].split(".")[:2])
     cuda = f"cu{stack.torch.variant[2:4]}"
     name = f"flash_attn-{package.version}+{{}}torch{minor}cxx11abi{str(torch['cxx11_abi']).upper()}-cp{stack.python.replace('.', '')}-"
+    if package.community:
+        return _community(stack, facts, minor)
     problems = []
     tag = cuda if stack.torch.variant.startswith("cu") else stack.torch.variant.replace(".", "")
     if not package.file.startswith(name.format(tag)):
@@ -103,6 +106,21 @@ def _package(stack: Stack, facts: HostFacts, torch: dict[str, Any]) -> list[str]
         if facts.os.libc_version and tuple_of(facts.os.libc_version) < tuple_of(row["glibc"]):
             problems.append("glibc below flash-attn's")
     return problems
+
+
+def _community(stack: Stack, facts: HostFacts, torch: str) -> list[str]:
+    package = stack.flash_attn.package
+    assert package is not None
+    python = f"cp{stack.python.replace('.', '')}"
+    for row in COMMUNITY:
+        name = f"flash_attn-{row['version']}+{row['variant']}torch{torch}-{python}-{python}-{row['platform']}.whl"
+        if name == package.file and row["repository"] == package.community:
+            fits = torch in row["torch"] and stack.python in row["pythons"]
+            fits &= row["variant"][:4] == stack.torch.variant[:4] and row["variant"] <= stack.torch.variant
+            fits &= (facts.os.machine or "x86_64") == row["machine"]
+            fits &= not facts.os.libc_version or tuple_of(facts.os.libc_version) >= tuple_of(row["glibc"])
+            return [] if fits else [f"{package.file} is not for this Stack"]
+    return [f"nobody publishes {package.file}"]
 
 
 def _flashinfer(stack: Stack) -> list[str]:

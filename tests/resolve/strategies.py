@@ -91,6 +91,7 @@ settings = st.builds(
     vllm=st.sampled_from(RELEASES),
     driver=st.sampled_from(["keep", "install", "upgrade"]),
     flash_attn=st.sampled_from(["auto", "package", "both", "bundled", "none", "==2.8.0.post2"]),
+    flash_attn_wheels=st.sampled_from(["official", "community"]),
     builder=st.sampled_from([None, "controller"]),
     attention=st.sampled_from(["auto", "auto", "auto", "flash", "FLASHINFER", "TRITON_ATTN"]),
 ).filter(consistent)
