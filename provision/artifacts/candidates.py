@@ -11,12 +11,15 @@ import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from provision.artifacts.client import open_client
 from provision.artifacts.download import Arrived, Progress
+from provision.artifacts.early import EarlyFetch
 from provision.artifacts.hostuv import LOCK, locked_hashes
 from provision.artifacts.lock import Locked
 from provision.artifacts.ownwheels import OwnSource, build, own_sources
@@ -159,12 +162,13 @@ def _solve(tries: list[_Try], job: Job) -> Chosen:
     refused: list[tuple[str, Reason]] = []
     for attempt in tries:
         extra = job.packager.requires(attempt.package) if attempt.package else ()
-        try:
-            wheels = lock_stack(attempt.stack, attempt.own, sources, job.store, extra)
-        except StageError as error:
-            refused.append((attempt.key, _refusal(attempt, error)))
-            continue
-        fetch_wheels(wheels, job.settings, sources.indexes, job.store, progress=job.progress, arrived=job.arrived)
+        with EarlyFetch(job.store, partial(open_client, job.settings, sources.indexes)) as early:
+            try:
+                wheels = lock_stack(attempt.stack, attempt.own, sources, job.store, extra, early=early)
+            except StageError as error:
+                refused.append((attempt.key, _refusal(attempt, error)))
+                continue
+            fetch_wheels(wheels, job.settings, sources.indexes, job.store, progress=job.progress, arrived=job.arrived)
         notes = sources.notes
         if attempt.package:
             try:

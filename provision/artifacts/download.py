@@ -72,11 +72,13 @@ def fetch_all(
     what: str = "download",
     progress: Progress | None = None,
     arrived: Arrived | None = None,
+    stop: Event | None = None,
+    attempts: int = ATTEMPTS,
     pause_s: float = 0.5,
 ) -> dict[str, Path]:
     """Every file's path in the wheelhouse, by its hash; what is there already is not fetched.
 
-    No client is opened when nothing is missing. Raises StageError for the first file that cannot be had: not found, unreachable after all
+    No client is opened when nothing is missing. `stop` breaks it off from another thread. Raises StageError for the first file that cannot be had: not found, unreachable after all
     attempts, or with another hash than the one wanted. What has come so far is kept for the next time.
     """
     found: dict[str, Path] = {}
@@ -86,25 +88,24 @@ def fetch_all(
             found[file.sha256] = path
         else:
             missing[file.sha256] = file
+    here = sum(path.stat().st_size for path in found.values())
     if not missing:
+        _tell(arrived, found.values(), here)
         return found
-    stop = Event()
+    stop = stop or Event()
     with open_client() as client, ThreadPoolExecutor(max_workers=STREAMS) as pool:
         sizes = dict(zip(missing, pool.map(lambda file: _size(client, file), missing.values()), strict=True))
         store.require_space(sum(sizes.values()), what)
         total = sum(sizes.values()) if all(sizes.values()) else 0
-        fetch = _Fetch(store, client, Tally(what, total, progress), stop, pause_s)
-        everything = total and total + sum(path.stat().st_size for path in found.values())
+        fetch = _Fetch(store, client, Tally(what, total, progress), stop, attempts, pause_s)
+        everything = total and total + here
 
         def one(file: Wanted) -> Path:
             path = fetch.one(file)
-            if arrived:
-                arrived(path, everything)
+            _tell(arrived, [path], everything)
             return path
 
-        if arrived:
-            for path in found.values():
-                arrived(path, everything)
+        _tell(arrived, found.values(), everything)
         # The largest first, so that none of them is left to come alone at the end.
         ordered = sorted(missing.values(), key=lambda file: -sizes[file.sha256])
         futures = {pool.submit(one, file): file.sha256 for file in ordered}
@@ -117,6 +118,12 @@ def fetch_all(
     for future in sorted(broken, key=lambda future: isinstance(future.exception(), _StoppedError)):
         future.result()
     return found | {sha256: future.result() for future, sha256 in futures.items()}
+
+
+def _tell(arrived: Arrived | None, paths: Iterable[Path], total: int) -> None:
+    if arrived:
+        for path in paths:
+            arrived(path, total)
 
 
 def _size(client: httpx.Client, file: Wanted) -> int:
@@ -139,21 +146,28 @@ class _StoppedError(StageError):
     """Another file failed first."""
 
 
+@dataclass(frozen=True)
 class _Fetch:
-    def __init__(self, store: Store, client: httpx.Client, tally: Tally, stop: Event, pause_s: float) -> None:
-        self._store, self._client, self._tally, self._stop, self._pause_s = store, client, tally, stop, pause_s
+    store: Store
+    client: httpx.Client
+    tally: Tally
+    stop: Event
+    attempts: int
+    pause_s: float
 
     def one(self, file: Wanted) -> Path:
         try:
             if file.url.startswith("file://"):
-                path = self._store.add(_local(file.url), name=file.name, sha256=file.sha256)
-                self._tally.at(file.sha256, path.stat().st_size)
+                path = self.store.add(_local(file.url), name=file.name, sha256=file.sha256)
+                self.tally.at(file.sha256, path.stat().st_size)
                 return path
-            with self._store.slot(file.sha256, file.name) as slot:
-                return slot.stored() or self._download(slot, file)
+            with self.store.slot(file.sha256, file.name) as slot:
+                path = slot.stored() or self._download(slot, file)
+                self.tally.at(file.sha256, path.stat().st_size)
+                return path
         except OSError as error:
             raise StageError(
-                f"`{file.name}` could not be written to the wheelhouse `{self._store.root}`: {error.strerror}",
+                f"`{file.name}` could not be written to the wheelhouse `{self.store.root}`: {error.strerror}",
                 hint="free some space, or set FIRSTLIGHT_CACHE to a folder on a larger disk",
             ) from error
 
@@ -161,9 +175,9 @@ class _Fetch:
         import httpx  # noqa: PLC0415 (a cached stage never needs it)
 
         problem, failures = "", 0
-        while failures < ATTEMPTS:
+        while failures < self.attempts:
             if failures:
-                self._stop.wait(self._pause_s * 2 ** (failures - 1))
+                self.stop.wait(self.pause_s * 2 ** (failures - 1))
             before = _length(slot.part)
             try:
                 digest = self._stream(slot.part, file)
@@ -199,19 +213,19 @@ class _Fetch:
                 digest.update(block)
                 have += len(block)
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-        with self._client.stream("GET", file.url, headers=headers) as answer:
+        with self.client.stream("GET", file.url, headers=headers) as answer:
             answer.raise_for_status()
             if have and answer.status_code != 206:
                 digest, have = hashlib.sha256(), 0
-            self._tally.at(file.sha256, have)
+            self.tally.at(file.sha256, have)
             with part.open("ab" if have else "wb") as writing:
                 for block in answer.iter_raw():
-                    if self._stop.is_set():
+                    if self.stop.is_set():
                         raise _StoppedError(f"`{file.name}` was stopped")
                     writing.write(block)
                     digest.update(block)
                     have += len(block)
-                    self._tally.at(file.sha256, have)
+                    self.tally.at(file.sha256, have)
         return digest.hexdigest()
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from html import unescape
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
@@ -43,25 +43,47 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Offer:
+    """A file that a place lists; address and hash where the page gives them."""
+
+    name: str
+    url: str = ""
+    sha256: str = ""
+    size: int | None = None
+
+
+@dataclass(frozen=True)
 class Listing:
-    """File names of one package at a place; `problem` says why nothing could be learned."""
+    """Files of one package at a place; `problem` says why nothing could be learned."""
 
     place: Place
-    files: tuple[str, ...] = ()
+    offers: tuple[Offer, ...] = ()
     problem: str | None = None
 
     def versions(self, package: str, tags: Iterable[Tag]) -> set[Version]:
         """Versions that have a wheel which fits one of the tags."""
-        wanted, fitting = canonicalize_name(package), set(tags)
-        found: set[Version] = set()
-        for file in self.files:
+        fitting = set(tags)
+        return {version for version, found, _ in self._wheels(package) if fitting & found}
+
+    def best(self, package: str, version: Version, tags: Sequence[Tag]) -> Offer | None:
+        """The wheel of a version that fits best by its tags, the best of which is the first."""
+        ranks = {tag: rank for rank, tag in enumerate(tags)}
+        fitting = [
+            (min(ranks[tag] for tag in found if tag in ranks), offer)
+            for at, found, offer in self._wheels(package)
+            if at == version and not ranks.keys().isdisjoint(found)
+        ]
+        return min(fitting, key=lambda pair: pair[0])[1] if fitting else None
+
+    def _wheels(self, package: str) -> Iterator[tuple[Version, frozenset[Tag], Offer]]:
+        wanted = canonicalize_name(package)
+        for offer in self.offers:
             try:
-                name, version, _, file_tags = parse_wheel_filename(file)
+                name, version, _, tags = parse_wheel_filename(offer.name)
             except InvalidWheelFilename:
                 continue
-            if name == wanted and fitting & file_tags:
-                found.add(version)
-        return found
+            if name == wanted:
+                yield version, tags, offer
 
 
 class Directory:
@@ -111,21 +133,28 @@ def _list(client: httpx.Client, place: Place, package: str) -> Listing:
         return Listing(place)
     if answer.is_error:
         return Listing(place, problem=f"HTTP {answer.status_code}")
-    return Listing(place, tuple(_names(answer.text, answer.headers.get("content-type", ""))))
+    return Listing(place, tuple(_offers(answer.text, answer.headers.get("content-type", ""), str(answer.url))))
 
 
 def _list_folder(place: Place, folder: Path) -> Listing:
     if place.flat and folder.is_dir():
-        return Listing(place, tuple(sorted(entry.name for entry in folder.iterdir())))
-    if folder.is_file():
-        return Listing(place, tuple(_names(folder.read_text(encoding="utf-8"), "text/html")))
-    if (folder / "index.html").is_file():
-        return Listing(place, tuple(_names((folder / "index.html").read_text(encoding="utf-8"), "text/html")))
+        return Listing(place, tuple(Offer(name) for name in sorted(entry.name for entry in folder.iterdir())))
+    for page in (folder, folder / "index.html"):
+        if page.is_file():
+            return Listing(place, tuple(_offers(page.read_text(encoding="utf-8"), "text/html", page.as_uri())))
     root = folder if place.flat else folder.parent
     return Listing(place) if root.is_dir() else Listing(place, problem="no such folder")
 
 
-def _names(text: str, content_type: str) -> Iterable[str]:
+def _offers(text: str, content_type: str, page: str) -> Iterator[Offer]:
     if "json" in content_type:
-        return [str(file["filename"]) for file in json.loads(text).get("files", [])]
-    return [unquote(urlsplit(unescape(link)).path).rsplit("/", 1)[-1] for link in _LINK.findall(text)]
+        for file in json.loads(text).get("files", []):
+            sha256 = (file.get("hashes") or {}).get("sha256", "")
+            yield Offer(str(file["filename"]), urljoin(page, str(file.get("url", ""))), sha256, file.get("size"))
+        return
+    for link in _LINK.findall(text):
+        address, fragment = urldefrag(urljoin(page, unescape(link)))
+        algorithm, _, digest = fragment.partition("=")
+        yield Offer(
+            unquote(urlsplit(address).path).rsplit("/", 1)[-1], address, digest if algorithm == "sha256" else ""
+        )

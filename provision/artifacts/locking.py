@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from packaging.version import Version
+
 from provision.artifacts.choose import choose_wheels
 from provision.artifacts.client import open_client
 from provision.artifacts.download import Arrived, Progress, fetch_all
-from provision.artifacts.listing import Directory, Listing, Place
+from provision.artifacts.early import EarlyFetch
+from provision.artifacts.listing import Directory, Listing, Offer, Place
 from provision.artifacts.lock import Locked
 from provision.artifacts.ownwheels import OwnSource, build
 from provision.artifacts.platforms import Target
@@ -62,15 +65,23 @@ def find_sources(settings: ClientSettings) -> Sources:
 
 
 def lock_stack(
-    stack: Stack, own: Iterable[OwnSource], sources: Sources, store: Store, extra: Iterable[str] = ()
+    stack: Stack,
+    own: Iterable[OwnSource],
+    sources: Sources,
+    store: Store,
+    extra: Iterable[str] = (),
+    *,
+    early: EarlyFetch | None = None,
 ) -> list[Locked]:
     """Every wheel of the Stack's environment; our own are built and stored already. `extra` are further requirements.
 
-    Raises StageError when a build is nowhere to be had, when uv refuses, or when no wheel fits.
+    `early` fetches the fixed builds while uv solves the rest. Raises StageError when a build is nowhere to be had, when uv refuses, or when no wheel fits.
     """
     target = target_of(stack)
     found = _place_builds(builds_of(stack), sources, target)
     companions = _place_companions(stack, found["torch"].place if "torch" in found else None, sources, target)
+    if early:
+        early.begin(lambda: _files_of(builds_of(stack), found, sources, target))
     with ThreadPoolExecutor() as pool:
         built = list(pool.map(lambda source: build(source, store), own))
     ours = [f"{wheel.distribution} @ {(store.folder(wheel.sha256) / wheel.name).as_uri()}" for wheel in built]
@@ -116,6 +127,20 @@ def _place_builds(builds: list[Build], sources: Sources, target: Target) -> dict
     for (_, name), listing in zip(wanted, sources.directory.list_all(wanted), strict=True):
         listings[name].append(listing)
     return choose_places(fixed, listings, target)
+
+
+def _files_of(builds: list[Build], found: Mapping[str, Source], sources: Sources, target: Target) -> list[Offer]:
+    """The wheel of each build where just one place can be meant, and that place tells its hash; uv may still choose another."""
+    tags, files = target.tags(), []
+    for fixed in builds:
+        source = found.get(fixed.name)
+        places = [source.place] if source else [Place(url) for url in sources.indexes]
+        version = source.version if source else Version(fixed.version)
+        listings = sources.directory.list_all((place, fixed.name) for place in places)
+        offers = [offer for listing in listings if (offer := listing.best(fixed.name, version, tags))]
+        if len(offers) == 1 and offers[0].sha256:
+            files += offers
+    return files
 
 
 def _holds(listings: list[Listing], build: Build, target: Target) -> bool:

@@ -57,7 +57,7 @@ def test_index_in_a_folder(directory: Directory, tmp_path: Path) -> None:
     (tmp_path / "torch/index.html").write_text('<a href="../files/torch-2.7.0-py3-none-any.whl#sha256=00">torch</a>')
     assert versions(directory, Place(tmp_path.as_uri()), "torch") == {"2.7.0"}
     (listing,) = directory.list_all([(Place(tmp_path.as_uri()), "vllm")])
-    assert (listing.files, listing.problem) == ((), None)
+    assert (listing.offers, listing.problem) == ((), None)
 
 
 def test_unknown_package_is_no_problem_and_a_failing_index_is_one(site: Site, directory: Directory) -> None:
