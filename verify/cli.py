@@ -18,6 +18,7 @@ from verify.records import EXIT_CODES, LEVELS, Check, Context
 from verify.registry import all_checks, select
 from verify.report import render, render_list
 from verify.runner import Injection, run
+from verify.serving import service as own_service
 
 
 def main(arguments: list[str]) -> int:
@@ -132,7 +133,13 @@ def _context(options: argparse.Namespace) -> Context:
     expect = _json_object(options.expect) if options.expect else {}
     if not options.expect and stack.is_file():
         expect = {"stack": _json_object(stack)}
-    return Context(level=options.level, prefix=prefix, lock=lock if lock.is_file() else None, expect=expect)
+    return Context(
+        level=options.level,
+        prefix=prefix,
+        lock=lock if lock.is_file() else None,
+        expect=expect,
+        service=own_service.find(prefix if prefix and (prefix / "current").resolve() == environment else None),
+    )
 
 
 def _json_object(path: str | Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ FAULTS: Mapping[str, str] = {
     "slow": "torch computes with one thread only and without vector instructions",
     "stale-library": "a library is not the one that belongs to this environment",
     "wrong-lock": "the lock names another version than the installed one",
+    "failed-requests": "the endpoint leaves a request without an answer",
     "crash": "the check's process ends by a segmentation fault",
     "hang": "the check never ends",
 }

@@ -157,7 +157,8 @@ def _live(call: Callable[[], Any], answer: int, output: int, parent: int) -> NoR
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # the caller may have put others there
+        # The caller may have put others there. A child of this one replaces these: letting go of them must close nothing.
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
         faulthandler.enable(2)
         try:
             message = {"value": call()}

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from verify.serving.service import Service
+
 Status = Literal["ok", "warn", "fail", "skip", "error"]
 Level = Literal["quick", "standard", "full"]
 
@@ -81,6 +83,8 @@ class Context:
     """The injected faults that hold for this check."""
     torch_problem: str | None = None
     """Why torch could not be imported; null when it was."""
+    service: Service | None = None
+    """What serves from the installation that is checked; null where it serves nothing."""
     devices: tuple[str, ...] = ()
     device: str | None = None
     """`cpu`, `cuda:0` ...: the one that this call shall check, for checks that run on each device."""

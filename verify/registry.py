@@ -17,6 +17,7 @@ FAMILIES = {
     "memory": "Attention takes as little memory as flash attention does.",
     "speed": "The device is as fast as its type is, and as the like ones beside it. On CPUs speeds are recorded, not judged.",
     "engine": "vLLM and its flash attention are the planned ones, and load.",
+    "serving": "What serves on this host answers under load.",
 }
 """What each family is about, in the order in which results are told."""
 

@@ -31,8 +31,8 @@ ON_HOST = ("provision/forge/onbuilder", "provision/serve/onhost", "provision/ser
 HOST_LIBRARIES = frozenset({"torch", "transformers", "vllm", "safetensors", "tokenizers", "numpy"})
 """What vLLM's environment brings with it."""
 
-SUBJECTS = {"verify/checks/engine": "vllm"}
-"""Checks whose very subject is a library: they import it, in a process of their own."""
+SUBJECTS = {"verify/checks/engine": "vllm", "verify/serving": "vllm"}
+"""Code whose very subject is a library: they import it, in a process of their own."""
 
 
 def sources(folder: str) -> list[Path]:

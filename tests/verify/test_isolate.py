@@ -28,6 +28,21 @@ def test_a_value_comes_back_with_the_output_beside_it() -> None:
     assert ending.output == "to stdout\nto stderr\n"
 
 
+def test_a_call_within_a_call_keeps_its_output_too() -> None:
+    def inner() -> None:
+        sys.stdout.write("said below\n")
+        sys.stderr.write("warned below\n")
+
+    def outer() -> list[str | None]:
+        sys.stdout.write("said above\n")
+        ending = run_one(inner, deadline_s=30)
+        return [ending.problem, ending.output]
+
+    ending = run_one(outer, deadline_s=30)
+    assert ending.value == [None, "said below\nwarned below\n"]
+    assert ending.output == "said above\n"
+
+
 def test_an_answer_larger_than_a_pipe_holds_arrives_whole() -> None:
     text = "x" * 3_000_000
     assert run_one(lambda: text, deadline_s=30).value == text

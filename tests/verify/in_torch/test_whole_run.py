@@ -68,6 +68,7 @@ def test_a_healthy_cpu_host_is_green_at_every_level(run_many: Any, files: dict[s
         "engine.flash_attn": "no flash-attn package is installed, and none is planned",
         "engine.answers": "the Stack has no vLLM",
         "engine.vllm": "the Stack has no vLLM",
+        "serving.load": "the Stack has no vLLM",
     }
 
 

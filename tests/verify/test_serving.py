@@ -1,0 +1,194 @@
+"""What serves on a host: how it is found, asked under load, and judged."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from verify.checks.serving.load import CHECK, judge
+from verify.isolate import run_one
+from verify.records import Context
+from verify.serving import bench
+from verify.serving import service as own_service
+from verify.serving.service import Service
+from verify.tables import table
+
+LOAD = table("serving")["load"]
+OPTIONS = (
+    "base-url", "model", "tokenizer", "served-model-name", "dataset-name", "random-input-len", "random-output-len", "seed",
+    "num-prompts", "max-concurrency", "percentile-metrics", "metric-percentiles", "result-dir", "result-filename",
+)  # fmt: skip
+"""Of the tool in 0.32.0, as far as they are used: each takes a value."""
+READINESS = {
+    "host": "0.0.0.0",
+    "port": 8021,
+    "unit": "firstlight-vllm.service",
+    "served_name": "small",
+    "model_folder": "/models/small",
+}
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    """An installation that serves."""
+    home = tmp_path / "home"
+    (home / "envs" / "ab12" / "bin").mkdir(parents=True)
+    (home / "current").symlink_to("envs/ab12")
+    (home / "etc").mkdir()
+    (home / "etc" / "service.env").write_text("HF_HUB_OFFLINE=1\nVLLM_API_KEY=the-key-itself\n")
+    (home / "state.json").write_text(json.dumps({"environment": "ab12", "readiness": READINESS}))
+    return home
+
+
+@pytest.fixture
+def running(prefix: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is called as the server is, with one of its own below it."""
+    program = prefix / "envs" / "ab12" / "bin" / "vllm"
+    program.write_text("import subprocess; subprocess.run(['sleep', '600'])\n")
+    process = subprocess.Popen([sys.executable, str(prefix / "current/bin/vllm"), "serve"], start_new_session=True)
+    yield process
+    os.killpg(process.pid, 9)
+    process.wait()
+
+
+def wait_for_child(service: Service) -> tuple[int, ...]:
+    deadline = time.monotonic() + 30
+    while len(service.pids()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return service.pids()
+
+
+def test_the_service_and_its_processes_are_found(prefix: Path, running: subprocess.Popen[bytes]) -> None:
+    found = own_service.find(prefix)
+    assert found is not None
+    assert found.main_pid == running.pid
+    assert len(wait_for_child(found)) == 2
+    assert os.getpid() not in found.pids()
+    assert (found.url, found.name, found.api_key()) == (
+        "http://127.0.0.1:8021",
+        "firstlight-vllm.service",
+        "the-key-itself",
+    )
+
+
+@pytest.mark.parametrize(
+    "state",
+    ["", "{", json.dumps({"environment": "ab12", "readiness": None}), json.dumps({"environment": "cd34"})],
+    ids=["empty", "broken", "serves nothing", "of another environment"],
+)
+def test_an_installation_that_serves_nothing_has_no_service(prefix: Path, state: str) -> None:
+    (prefix / "state.json").write_text(state)
+    assert own_service.find(prefix) is None
+
+
+def test_a_service_that_does_not_run_has_no_process(prefix: Path) -> None:
+    found = own_service.find(prefix)
+    assert found is not None
+    assert (found.main_pid, found.pids()) == (None, ())
+
+
+def test_an_address_of_the_newer_kind_stands_in_brackets(prefix: Path) -> None:
+    assert Service(prefix, {**READINESS, "host": "::"}, 1).url == "http://[::1]:8021"
+
+
+def tool(calls: list[dict[str, Any]]) -> ModuleType:
+    """Stands for vllm.benchmarks.serve: notes how it is called, writes a result."""
+    module = ModuleType("vllm.benchmarks.serve")
+
+    def add_cli_args(parser: argparse.ArgumentParser) -> None:
+        for name in OPTIONS:
+            parser.add_argument(f"--{name}", required=True)
+        for name in ("ignore-eos", "disable-tqdm", "save-result"):
+            parser.add_argument(f"--{name}", action="store_true", required=True)
+
+    def main(options: argparse.Namespace) -> None:
+        calls.append({**vars(options), "key": os.environ["OPENAI_API_KEY"], "argv": sys.argv})
+        result = {"num_prompts": int(options.num_prompts), "completed": int(options.num_prompts)}
+        Path(options.result_dir, options.result_filename).write_text(json.dumps(result))
+
+    module.__dict__.update(add_cli_args=add_cli_args, main=main)
+    return module
+
+
+def measured(prefix: Path, load: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], list[Any]]:
+    """Results and calls of a measurement in a process of its own, which is where a check makes it."""
+    service = own_service.find(prefix)
+    assert service is not None
+
+    def call() -> Any:
+        calls: list[dict[str, Any]] = []
+        package, module = ModuleType("vllm.benchmarks"), tool(calls)
+        package.__dict__["serve"] = module
+        for name, value in (("vllm", ModuleType("vllm")), ("vllm.benchmarks", package), (module.__name__, module)):
+            monkeypatch.setitem(sys.modules, name, value)
+        return list(bench.measure(service, load)), calls
+
+    ending = run_one(call, deadline_s=60)
+    assert ending.problem is None, ending.output
+    results, calls = ending.value
+    return results, calls
+
+
+def test_the_tool_is_asked_for_each_concurrency_and_has_the_key_from_its_environment(
+    prefix: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, calls = measured(prefix, LOAD, monkeypatch)
+    assert [result["max_concurrency"] for result in results] == [1, 4, 16]
+    assert [call["num_prompts"] for call in calls] == ["8", "16", "32"]
+    assert {call["base_url"] for call in calls} == {"http://127.0.0.1:8021"}
+    assert {call["key"] for call in calls} == {"the-key-itself"}
+    assert not [word for call in calls for word in call["argv"] if "the-key-itself" in word]
+    assert "OPENAI_API_KEY" not in os.environ
+
+
+def test_a_service_that_takes_its_time_is_asked_one_by_one_only(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results, _ = measured(prefix, {**LOAD, "budget_s": 0.0}, monkeypatch)
+    assert [result["max_concurrency"] for result in results] == [1]
+
+
+def result(at_once: int, *, asked: int = 1000, answered: int = 1000, speed: float = 90.0) -> dict[str, Any]:
+    """As the tool writes it, with the keys of 0.32.0; other ones left out."""
+    return {
+        "max_concurrency": at_once,
+        "num_prompts": asked,
+        "completed": answered,
+        "duration": 2.5,
+        "output_throughput": speed,
+        **{f"p{percent}_{metric}_ms": float(percent) for percent in (50, 90, 99) for metric in ("ttft", "itl", "e2el")},
+    }
+
+
+def test_speeds_are_recorded_and_the_fastest_is_told() -> None:
+    outcome = judge([result(1), result(4, speed=240.4)], {})
+    assert outcome.status == "ok"
+    assert (
+        outcome.reason
+        == "2000 requests answered; at most 240 tokens/s, 4 at once; first token after 50 ms (median, alone)"
+    )
+    values = {figure.name: (figure.value, figure.unit) for figure in outcome.figures}
+    assert values["first token p90, 4 at once"] == (90.0, "ms")
+    assert values["between tokens p99, 1 at once"] == (99.0, "ms")
+    assert values["output, 4 at once"] == (240.4, "tokens/s")
+
+
+@pytest.mark.parametrize(("answered", "status"), [(1000, "ok"), (999, "ok"), (998, "fail"), (0, "fail")])
+def test_more_than_one_request_in_a_thousand_without_an_answer_is_a_failure(answered: int, status: str) -> None:
+    outcome = judge([result(1, answered=answered)], {})
+    assert outcome.status == status
+    if status == "fail":
+        assert outcome.reason == f"{1000 - answered} of 1000 requests got no answer"
+
+
+def test_where_nothing_serves_it_is_skipped_and_an_injected_fault_is_noticed_all_the_same() -> None:
+    assert CHECK.run(Context()).status == "skip"
+    assert CHECK.run(Context(faults=frozenset({"failed-requests"}))).status == "fail"

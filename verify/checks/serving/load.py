@@ -1,0 +1,69 @@
+"""serving.load: what the running endpoint answers under load, by vLLM's own tool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from verify.records import Check, Context, Figure, Outcome
+from verify.serving import bench
+from verify.tables import table
+
+NAMES = {"ttft": "first token", "itl": "between tokens"}
+STAND_IN = {"max_concurrency": 1, "num_prompts": 8, "completed": 8, "duration": 1.0, "output_throughput": 256.0}
+"""A result without a complaint, on which an injected fault is proven where nothing serves."""
+
+
+def _run(context: Context) -> Outcome:
+    service = context.service
+    serves = service is not None and service.main_pid is not None
+    if not serves and not context.faults:
+        return Outcome("skip", "nothing serves from this environment", remedy="start it: ./firstlight serve")
+    load = table("serving")["load"]
+    results: list[Mapping[str, Any]] = [STAND_IN]
+    if service is not None and serves:
+        results = list(bench.measure(service, load))
+    if "failed-requests" in context.faults:
+        results = [{**result, "completed": result["completed"] - 1} for result in results]
+    return judge(results, {"tool": "vllm bench serve", "endpoint": service.url if service else None, "load": load})
+
+
+def judge(results: Sequence[Mapping[str, Any]], evidence: Mapping[str, Any]) -> Outcome:
+    """`results` are the tool's own documents, one a concurrency. Requests without an answer are a failure; speeds are recorded."""
+    bound = table("serving")["failed"]
+    figures, failed, asked = [], 0, 0
+    for result in results:
+        at_once = f"{result['max_concurrency']} at once"
+        figures.append(Figure(f"output, {at_once}", result["output_throughput"], "tokens/s"))
+        for metric, name in NAMES.items():
+            for percent in bench.PERCENTILES:
+                value = result.get(f"p{percent}_{metric}_ms")
+                if value is not None:
+                    figures.append(Figure(f"{name} p{percent}, {at_once}", value, "ms"))
+        failed += result["num_prompts"] - result["completed"]
+        asked += result["num_prompts"]
+    share = failed / asked if asked else 1.0
+    figures.append(
+        Figure("requests without an answer", share, "share", ceiling=bound["ceiling"], source=bound["source"])
+    )
+    kept = {**evidence, "requests": asked, "seconds": [result["duration"] for result in results]}
+    if not share <= bound["ceiling"]:
+        text = f"{failed} of {asked} requests got no answer"
+        return Outcome("fail", text, tuple(figures), kept, "its log says why: ./firstlight doctor --host NAME")
+    most = max(results, key=lambda result: result["output_throughput"])
+    text = f"{asked} requests answered; at most {most['output_throughput']:.0f} tokens/s, {most['max_concurrency']} at once"
+    if first := results[0].get("p50_ttft_ms"):
+        text += f"; first token after {first:.0f} ms (median, alone)"
+    return Outcome("ok", text, tuple(figures), kept)
+
+
+CHECK = Check(
+    id="serving.load",
+    proves="The running endpoint answers every request under load; how fast, at several concurrencies, is recorded.",
+    run=_run,
+    level="full",
+    needs=("torch", "vllm"),
+    faults=("failed-requests",),
+    deadline_s=300.0,
+    alone=True,
+)

@@ -1,0 +1,1 @@
+"""What serves on a host: found, stopped and started, asked."""
