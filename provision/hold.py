@@ -8,7 +8,6 @@ says who holds it; it informs people and decides nothing.
 from __future__ import annotations
 
 import contextlib
-import getpass
 import json
 import os
 import platform
@@ -19,7 +18,7 @@ from typing import Any
 
 from provision.errors import HeldError, RemoteCommandError
 from provision.remote import Session
-from provision.run import utc_now
+from provision.run import account, utc_now
 
 _SCRIPT = """
 set -u
@@ -48,7 +47,7 @@ def record(run: str) -> dict[str, Any]:
     return {
         "run": run,
         "controller": platform.node(),
-        "user": getpass.getuser(),
+        "user": account(),
         "pid": os.getpid(),
         "since": utc_now(),
     }

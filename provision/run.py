@@ -20,6 +20,7 @@ logs/RUN/
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
 import json
 import os
@@ -35,6 +36,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from provision import __version__
+from provision.errors import UsageError
 from provision.redact import redact, scrub
 
 TEXT_AT_MOST = 8000
@@ -63,14 +65,29 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644) -> 
         raise
 
 
+def require_writable(path: Path, option: str) -> None:
+    """Raises UsageError where no file could be written to the place that an option names: before the work, not after it."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise UsageError(f"`{path}` cannot be written: {error.strerror}", hint=f"name another file: {option}") from None
+
+
+def account() -> str:
+    """The person's account; its number in a container whose user no file names."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return str(os.getuid())
+
+
 def identity() -> dict[str, Any]:
     """Who makes a run: the person's account, also behind sudo, this machine, the process and the release."""
-    try:
-        user = os.environ.get("SUDO_USER") or getpass.getuser()
-    except (OSError, KeyError):  # a container whose user no file names
-        user = str(os.getuid())
     return {
-        "user": user,
+        "user": os.environ.get("SUDO_USER") or account(),
         "controller": platform.node(),
         "pid": os.getpid(),
         "pid_start": process_start(os.getpid()),

@@ -29,11 +29,15 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
     `overrides` are options of the command line by the name of their setting; one that is null was not given. Besides settings
     there may be `become` (bool) and `become_password` (text, kept in memory only).
 
-    Raises InventoryError for whatever is wrong in it, UsageError when there is no inventory at the path.
+    Raises InventoryError for whatever is wrong in it, UsageError when there is no inventory at the path, or the limit is empty.
     """
     if not path.exists():
         raise UsageError(
             f"there is no inventory {path}", hint="give a file or folder with -i; inventory/example shows one"
+        )
+    if limit is not None and not limit.strip():
+        raise UsageError(
+            "the limit names no host: it is empty", hint="name hosts or groups, or leave --limit out for all of them"
         )
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     raw = _hosts(path, limit)

@@ -107,6 +107,11 @@ def _ask_ssh(wanted: Wanted) -> Resolved:
         raise InventoryError(
             "no ssh program on this machine", hint="install OpenSSH's client (Debian: openssh-client)"
         ) from None
+    except ValueError:
+        raise InventoryError(
+            f"host {wanted.name!r}: a name or an argument of it holds a NUL, as files that are no text do",
+            hint="name an inventory with -i; inventory/example shows one",
+        ) from None
     except subprocess.TimeoutExpired:
         raise InventoryError(
             f"host {wanted.name}: `{shlex.join(command)}` did not end within 30 s",

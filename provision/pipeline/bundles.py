@@ -13,6 +13,7 @@ from provision.pipeline.commands import described_settings, print_summary, say, 
 from provision.pipeline.context import Walk
 from provision.pipeline.meter import GIB, tell
 from provision.pipeline.walking import Step, cache_folder, perform
+from provision.run import require_writable
 
 if TYPE_CHECKING:
     from minisign import SecretKey
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
 def create(request: Request, *, what_if: str | None, output: Path, key: Path | None) -> int:
     """Make a bundle for the hosts of an inventory, or for one that is described.
 
-    Raises BundleError, StageError, NoStackError.
+    Raises UsageError where the file cannot be written, BundleError, StageError, NoStackError.
     """
     from provision.artifacts.bundle import NotingStore  # noqa: PLC0415 - only bundles pay for it
     from provision.artifacts.bundle.keys import public_text, signing_key  # noqa: PLC0415 - only bundles pay for it
 
+    require_writable(output, "-o")
     secret = signing_key(key)
     store = NotingStore(cache_folder())
     if what_if is not None:

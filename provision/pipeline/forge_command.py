@@ -55,6 +55,9 @@ def build(
     Raises UsageError for what is no package, release or architecture, StageError when it cannot be built.
     """
     name, version = _package(package)
+    for option, given, example in (("--cuda", cuda, "13.0"), ("--python", python, "3.12")):
+        if given is not None and not re.fullmatch(r"\d{1,3}\.\d{1,3}", given):
+            raise UsageError(f"`{option} {given}` is no release", hint=f"write two numbers, as {option} {example}")
     row, variant = _torch(torch, cuda)
     toolkit = cuda or cuda_of(variant)
     if toolkit is None:

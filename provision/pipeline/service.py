@@ -18,7 +18,7 @@ from provision.pipeline import Request, changes, checks, rooms
 from provision.pipeline.commands import print_summary, say
 from provision.pipeline.context import Walk
 from provision.pipeline.walking import Step, perform
-from provision.run import write_atomically
+from provision.run import require_writable, write_atomically
 from verify.junit import junit
 from verify.records import EXIT_CODES, Level, worst
 
@@ -31,6 +31,8 @@ def verify(request: Request, *, level: Level, as_json: bool, junit_file: Path | 
     def step(walk: Walk) -> None:
         checks.check(walk, walk.hosts(), level=level)
 
+    if junit_file:
+        require_writable(junit_file, "--junit")
     summary, _ = perform(request, (("probe", rooms.probe), ("verify", step)))
     documents = [json.loads(path.read_bytes()) for path in sorted((request.logs / summary.run).glob("verify/*.json"))]
     found = [check for document in documents for check in document["checks"]]

@@ -25,6 +25,8 @@ from provision.models.facts import (
 from provision.resolve.cards import GIB, amd_by_name, nvidia_by_name
 
 NAME = "what-if"
+MOST_CARDS = 64
+"""Of one kind in one host: none is built with more."""
 _MANAGERS = {
     "debian": "apt",
     "ubuntu": "apt",
@@ -98,9 +100,12 @@ def _gpu(value: str) -> tuple[Nvidia | None, Amd | None]:
     nvidia: list[NvidiaGpu] = []
     amd: list[AmdGpu] = []
     for part in value.split(","):
-        match = re.fullmatch(r"(.+?)x(\d+)", part)
-        if not match or int(match[2]) == 0:
-            raise UsageError(f"`gpu={part}` is not NAMExCOUNT", hint="as in gpu=H100x8 or gpu=RTX4090x1,RTX2080Tix1")
+        match = re.fullmatch(r"(.+?)x(\d{1,4})", part)
+        if not match or not 1 <= int(match[2]) <= MOST_CARDS:
+            raise UsageError(
+                f"`gpu={part}` is not NAMExCOUNT with 1 to {MOST_CARDS} cards",
+                hint="as in gpu=H100x8 or gpu=RTX4090x1,RTX2080Tix1",
+            )
         name, count = match[1], int(match[2])
         if amd_by_name(name):
             amd += [AmdGpu(index=len(amd) + number, name=name) for number in range(count)]
@@ -141,7 +146,7 @@ def _python(value: str) -> str:
 
 
 def _dotted(key: str, value: str) -> str:
-    if not re.fullmatch(r"\d+(\.\d+)+", value):
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,9})+", value):
         raise UsageError(f"`{key}={value}` is not a version", hint="numbers with dots, as in 2.35")
     return value
 
@@ -157,7 +162,7 @@ def _one_of(key: str, *allowed: str) -> Callable[[str], str]:
 
 def _gib(key: str) -> Callable[[str], int]:
     def read(value: str) -> int:
-        if not re.fullmatch(r"\d+(\.\d+)?", value):
+        if not re.fullmatch(r"\d{1,9}(\.\d+)?", value):
             raise UsageError(f"`{key}={value}` is not a number of GiB", hint=f"as in {key}=64")
         return int(float(value) * GIB)
 

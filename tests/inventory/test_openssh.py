@@ -174,3 +174,8 @@ def test_a_password_is_in_memory_only(tmp_path: Path) -> None:
     found = connection(tmp_path, ansible_password="hush-hush")
     assert found.password is not None
     assert "hush-hush" not in found.model_dump_json() + repr(found) + str(ansible_variables(found))
+
+
+def test_a_name_with_a_nul_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InventoryError, match="holds a NUL"):
+        connection(tmp_path, name="on\0e")

@@ -69,3 +69,14 @@ def test_a_prefix_that_cannot_be_made_is_said(tmp_path: Path) -> None:
         pass
     assert "could not take the lock" in refused.value.text
     assert "Not a directory" in refused.value.text
+
+
+def test_an_account_that_no_file_names_holds_by_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    with hold(session(), prefix=str(tmp_path), run="first", root=False):
+        with pytest.raises(HeldError) as refused, hold(session(), prefix=str(tmp_path), run="second", root=False):
+            pass
+        assert f"run first of {os.getuid()}@" in refused.value.text

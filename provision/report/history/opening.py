@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import shlex
 import sys
@@ -14,7 +13,7 @@ from provision.errors import UsageError
 from provision.report import page
 from provision.report.history.runs import find
 from provision.report.history.showing import require_end
-from provision.run import Run
+from provision.run import Run, account
 
 
 def open_page(logs: Path, run: str | None = None, *, browser: bool = True) -> tuple[Path, str | None]:
@@ -56,5 +55,5 @@ def by_hand(path: Path, environment: Mapping[str, str]) -> str:
     words = environment.get("SSH_CONNECTION", "").split()
     address, port = (words[2], words[3]) if len(words) == 4 else (os.uname().nodename, "22")
     host = f"[{address}]" if ":" in address else address
-    copy = ["scp", *(["-P", port] if port != "22" else []), f"{getpass.getuser()}@{host}:{path}", "."]
+    copy = ["scp", *(["-P", port] if port != "22" else []), f"{account()}@{host}:{path}", "."]
     return f"no browser here; on your own machine: {shlex.join(copy)} and open {path.name}"
