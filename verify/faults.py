@@ -12,6 +12,7 @@ FAULTS: Mapping[str, str] = {
     "wrong-result": "one element of a kernel's result is off by one part in a hundred",
     "wrong-kernel": "another kernel runs than the one that was asked for",
     "missing-gpu": "a GPU is on the PCI bus that torch does not see",
+    "sick-gpu": "a GPU says of itself that it is ill: errors, lost links, limits, modes, a kernel log that names it",
     "slow": "torch computes with one thread only and without vector instructions",
     "stale-library": "a library is not the one that belongs to this environment",
     "wrong-lock": "the lock names another version than the installed one",

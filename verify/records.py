@@ -86,6 +86,8 @@ class Context:
     service: Service | None = None
     """What serves from the installation that is checked; null where it serves nothing."""
     devices: tuple[str, ...] = ()
+    started: float = 0.0
+    """Seconds since 1970 when the run began."""
     device: str | None = None
     """`cpu`, `cuda:0` ...: the one that this call shall check, for checks that run on each device."""
 

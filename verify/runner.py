@@ -39,6 +39,7 @@ def run(
     """
     started_at = _now()
     started = time.monotonic()
+    context = replace(context, started=time.time())
     limit_s = RUN_DEADLINE_S[context.level]
     ending = run_one(lambda: _run_here(checks, context, injections, deadline_s), deadline_s=limit_s)
     if ending.problem:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests.verify.nvml_stand_in import UUID, library
 from verify.checks.devices import cpu, gpus
 from verify.views import Gpu, kernel_driver, nvml, pci, pci_address
 
-UUIDS = ("GPU-0b6e1f58-4c0f-4d0c-9b1e-7a43c1d2aa01", "GPU-51d9b7a2-93c4-4f7b-8a55-20f6f0c3bb02")
+UUIDS = (UUID, "GPU-51d9b7a2-93c4-4f7b-8a55-20f6f0c3bb02")
 ADDRESSES = ("0000:1b:00.0", "0000:43:00.0")
 
 
@@ -68,36 +67,6 @@ def test_the_kernel_driver_lists_its_gpus(tmp_path: Path) -> None:
         Gpu(ADDRESSES[0], UUIDS[0], "NVIDIA H100 80GB HBM3"),
         Gpu(ADDRESSES[1], None, "NVIDIA H100 80GB HBM3"),
     )
-
-
-NVML = """
-#include <string.h>
-typedef struct { char legacy[16]; unsigned domain, bus, device, id, subsystem; char address[32]; } pci_t;
-typedef struct { unsigned long long total, free, used; } memory_t;
-const char *nvmlErrorString(int code) { return code == 18 ? "Driver/library version mismatch" : "Unknown"; }
-int nvmlInit_v2(void) { return INIT; }
-int nvmlShutdown(void) { return 0; }
-int nvmlDeviceGetCount_v2(unsigned *count) { *count = 1; return 0; }
-int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) { *handle = (void *)0x7f0000000000; return 0; }
-int nvmlDeviceGetPciInfo_v3(void *h, pci_t *p) { strcpy(p->address, "00000000:1B:00.0"); return h ? 0 : 2; }
-int nvmlDeviceGetMemoryInfo(void *h, memory_t *m) { m->total = 85899345920ULL; return 0; }
-int nvmlDeviceGetName(void *h, char *name, unsigned size) { strcpy(name, "NVIDIA H100 80GB HBM3"); return 0; }
-int nvmlDeviceGetUUID(void *h, char *uuid, unsigned size) { strcpy(uuid, UUID); return 0; }
-int nvmlDeviceGetMigMode(void *h, unsigned *now, unsigned *next) { *now = 1; return MIG; }
-"""
-"""The part of nvml.h that is called, with the library's own structures and a 64-bit handle."""
-
-
-def library(folder: Path, *, init: int = 0, mig: int = 3) -> str:
-    """A library that answers as NVML does."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        pytest.skip("no C compiler: the calls of NVML go UNTESTED")
-    (folder / "nvml.c").write_text(NVML)
-    made = folder / "libnvidia-ml.so.1"
-    defines = [f"-DINIT={init}", f"-DMIG={mig}", f'-DUUID="{UUIDS[0]}"']
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", made, *defines, folder / "nvml.c"], check=True)
-    return str(made)
 
 
 def test_nvml_is_asked_through_its_own_structures(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from verify.views import Gpu, pci_address
@@ -14,6 +15,13 @@ def gpus(folder: Path = FOLDER) -> tuple[Gpu, ...] | None:
     if not (folder / "version").exists():
         return None
     return tuple(_gpu(entry) for entry in sorted((folder / "gpus").glob("*/information")))
+
+
+def release(folder: Path = FOLDER) -> str | None:
+    """`580.82.07` of the loaded module; null where none of NVIDIA is loaded, or where it does not say."""
+    version = folder / "version"
+    found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", version.read_text()) if version.exists() else None
+    return found[1] if found else None
 
 
 def _gpu(information: Path) -> Gpu:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from verify.views import Gpu, pci_address
 
+LIBRARY = "libnvidia-ml.so.1"
 SUCCESS = 0
-NOT_SUPPORTED = 3
+UNKNOWN_TO_IT = frozenset({2, 3, 13, 25})
+"""NVML_ERROR_INVALID_ARGUMENT, _NOT_SUPPORTED, _FUNCTION_NOT_FOUND, _ARGUMENT_VERSION_MISMATCH (nvml.h)."""
 
 
 class NvmlError(Exception):
@@ -35,55 +39,78 @@ class _Memory(ctypes.Structure):
     _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
 
 
-def gpus(library: str = "libnvidia-ml.so.1") -> tuple[tuple[Gpu, ...], bool] | None:
+@contextmanager
+def opened(library: str = LIBRARY) -> Iterator[tuple[Any, list[ctypes.c_void_p]]]:
+    """The library, and a handle of each GPU in its order. Raises OSError where it is not installed, and NvmlError."""
+    nvml = ctypes.CDLL(library)
+    nvml.nvmlErrorString.restype = ctypes.c_char_p
+    ask(nvml, "nvmlInit_v2")
+    try:
+        count = ctypes.c_uint()
+        ask(nvml, "nvmlDeviceGetCount_v2", ctypes.byref(count))
+        yield nvml, [_handle(nvml, index) for index in range(count.value)]
+    finally:
+        nvml.nvmlShutdown()
+
+
+def gpus(library: str = LIBRARY) -> tuple[tuple[Gpu, ...], bool] | None:
     """The GPUs in NVML's order, which is the PCI bus's, and whether one of them is split (MIG).
 
     Null where the library is not installed. Raises NvmlError when it answers with an error.
     """
     try:
-        nvml = ctypes.CDLL(library)
+        with opened(library) as (nvml, handles):
+            return tuple(gpu(nvml, handle) for handle in handles), any(_split(nvml, handle) for handle in handles)
     except OSError:
         return None
-    nvml.nvmlErrorString.restype = ctypes.c_char_p
-    _ask(nvml, "nvmlInit_v2")
-    try:
-        count = ctypes.c_uint()
-        _ask(nvml, "nvmlDeviceGetCount_v2", ctypes.byref(count))
-        handles = [_handle(nvml, index) for index in range(count.value)]
-        return tuple(_gpu(nvml, handle) for handle in handles), any(_split(nvml, handle) for handle in handles)
-    finally:
-        nvml.nvmlShutdown()
 
 
 def _handle(nvml: Any, index: int) -> ctypes.c_void_p:
     handle = ctypes.c_void_p()
-    _ask(nvml, "nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(handle))
+    ask(nvml, "nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(handle))
     return handle
 
 
-def _gpu(nvml: Any, handle: ctypes.c_void_p) -> Gpu:
+def gpu(nvml: Any, handle: ctypes.c_void_p) -> Gpu:
+    """One GPU as NVML sees it. Raises NvmlError."""
     pci, memory = _PciInfo(), _Memory()
     name, uuid = ctypes.create_string_buffer(96), ctypes.create_string_buffer(96)
-    _ask(nvml, "nvmlDeviceGetPciInfo_v3", handle, ctypes.byref(pci))
-    _ask(nvml, "nvmlDeviceGetMemoryInfo", handle, ctypes.byref(memory))
-    _ask(nvml, "nvmlDeviceGetName", handle, name, ctypes.c_uint(96))
-    _ask(nvml, "nvmlDeviceGetUUID", handle, uuid, ctypes.c_uint(96))
+    ask(nvml, "nvmlDeviceGetPciInfo_v3", handle, ctypes.byref(pci))
+    ask(nvml, "nvmlDeviceGetMemoryInfo", handle, ctypes.byref(memory))
+    ask(nvml, "nvmlDeviceGetName", handle, name, ctypes.c_uint(96))
+    ask(nvml, "nvmlDeviceGetUUID", handle, uuid, ctypes.c_uint(96))
     return Gpu(pci_address(pci.busId.decode()), uuid.value.decode(), name.value.decode(), memory.total)
 
 
 def _split(nvml: Any, handle: ctypes.c_void_p) -> bool:
-    current, pending = ctypes.c_uint(), ctypes.c_uint()
-    code = nvml.nvmlDeviceGetMigMode(handle, ctypes.byref(current), ctypes.byref(pending))
-    if code == NOT_SUPPORTED:
-        return False
-    _judge(nvml, "nvmlDeviceGetMigMode", code)
-    return bool(current.value)
+    modes = numbers(nvml, "nvmlDeviceGetMigMode", handle, 2)
+    return bool(modes and modes[0])
 
 
-def _ask(nvml: Any, name: str, *arguments: Any) -> None:
-    _judge(nvml, name, getattr(nvml, name)(*arguments))
+def numbers(
+    nvml: Any, name: str, handle: ctypes.c_void_p, count: int = 1, *, before: tuple[int, ...] = (), wide: bool = False
+) -> tuple[int, ...] | None:
+    """What a call writes into `count` unsigned numbers (64 bits when `wide`), after the numbers it takes `before` them.
+
+    Null where the card or the driver does not know the question. Raises NvmlError.
+    """
+    answers = [ctypes.c_ulonglong() if wide else ctypes.c_uint() for _ in range(count)]
+    call = getattr(nvml, name, None)
+    if call is None:
+        return None
+    code = call(handle, *map(ctypes.c_uint, before), *map(ctypes.byref, answers))
+    if code in UNKNOWN_TO_IT:
+        return None
+    judge(nvml, name, code)
+    return tuple(answer.value for answer in answers)
 
 
-def _judge(nvml: Any, name: str, code: int) -> None:
+def ask(nvml: Any, name: str, *arguments: Any) -> None:
+    """Make a call that must succeed. Raises NvmlError."""
+    judge(nvml, name, getattr(nvml, name)(*arguments))
+
+
+def judge(nvml: Any, name: str, code: int) -> None:
+    """Raise NvmlError, in the library's own words, for any code but success."""
     if code != SUCCESS:
         raise NvmlError(f"{name}: {nvml.nvmlErrorString(code).decode()} ({code})")

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from verify.records import Check, Context, Figure, Outcome
 from verify.tables import table
+from verify.views import numa
+from verify.views.numa import Node
 
 
 def _run(context: Context) -> Outcome:
     import torch
 
-    usable, threads, used = len(os.sched_getaffinity(0)), torch.get_num_threads(), _capability()
+    cpus, threads, used = frozenset(os.sched_getaffinity(0)), torch.get_num_threads(), _capability()
     flags = cpu_flags(Path("/proc/cpuinfo").read_text())
     if "slow" in context.faults:
-        usable, threads, used, flags = 8, 1, "DEFAULT", frozenset({"avx2", "fma"})
-    return judge(usable=usable, threads=threads, used=used, flags=flags)
+        cpus, threads, used, flags = frozenset(range(8)), 1, "DEFAULT", frozenset({"avx2", "fma"})
+    outcome = judge(usable=len(cpus), threads=threads, used=used, flags=flags)
+    return with_nodes(outcome, numa.nodes(), cpus)
 
 
 def cpu_flags(cpuinfo: str) -> frozenset[str]:
@@ -40,6 +44,23 @@ def judge(*, usable: int, threads: int, used: str, flags: Collection[str]) -> Ou
         text = f"torch computes with {threads} threads on {usable} usable CPUs"
         return Outcome("warn", text, figures, evidence, remedy="unset OMP_NUM_THREADS")
     return Outcome("ok", f"torch computes with {used} and {threads} threads on {usable} usable CPUs", figures, evidence)
+
+
+def with_nodes(outcome: Outcome, nodes: Sequence[Node], cpus: Collection[int]) -> Outcome:
+    """The same with what is known of NUMA nodes; `cpus` are those that this process may use."""
+    if not nodes:
+        return outcome
+    used = [node for node in nodes if node.cpus & set(cpus)]
+    figures = (*outcome.figures, Figure("NUMA nodes", len(nodes), "count"), Figure("of them used", len(used), "count"))
+    told = [{"node": node.number, "cpus": len(node.cpus), "memory": node.memory} for node in nodes]
+    evidence = {**outcome.evidence, "NUMA": told}
+    bare = [str(node.number) for node in used if not node.memory]
+    if bare and len(bare) < len(nodes) and outcome.status == "ok":
+        text = f"NUMA node {', '.join(bare)} has CPUs and no memory: all that they read lies elsewhere"
+        return Outcome("warn", text, figures, evidence, remedy="put memory into the channels of that socket")
+    where = f"of {len(used)} of {len(nodes)} NUMA nodes" if len(nodes) > 1 else "of one NUMA node"
+    reason = f"{outcome.reason} {where}" if outcome.status == "ok" else outcome.reason
+    return replace(outcome, reason=reason, figures=figures, evidence=evidence)
 
 
 def _capability() -> str:

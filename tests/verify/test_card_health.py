@@ -1,0 +1,294 @@
+"""What cards say of themselves: how it is asked for, and what it means for a healthy card, an ill one, and one that says nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.verify.nvml_stand_in import library
+from verify import cards
+from verify.checks.devices import amd_ecc, clocks, driver, ecc, fabric, modes, nvlink, pcie
+from verify.records import Context, Outcome
+from verify.views import amd_smi, kernel_driver, numa, pci
+from verify.views.nvml import NvmlError
+from verify.views.nvml_health import Fabric, Health, healths
+from verify.views.pcie import Link, link
+
+ONE = Health(
+    pci="0000:1b:00.0",
+    name="NVIDIA H100 80GB HBM3",
+    ecc=(True, True),
+    ecc_by_default=True,
+    uncorrected=(0, 2),
+    remapped=(1, 2),
+    remap_pending=False,
+    remap_failed=False,
+    clock_reasons=0x1,
+    power_limit_w=700.0,
+    power_default_w=700.0,
+    persistence=True,
+    compute_mode=0,
+    mig=(False, False),
+    links=(True,) * 18,
+    fabric=Fabric(state=3, status=0, health=0b10_10_10),
+)
+TWO = replace(ONE, pci="0000:43:00.0")
+CONSUMER = Health("0000:01:00.0", "NVIDIA GeForce RTX 4090", clock_reasons=0x4, power_limit_w=450, power_default_w=450)
+
+CALLS = """
+int nvmlDeviceGetEccMode(void *h, unsigned *now, unsigned *next) { *now = 1; *next = 0; return 0; }
+int nvmlDeviceGetDefaultEccMode(void *h, unsigned *value) { *value = 1; return 0; }
+int nvmlDeviceGetTotalEccErrors(void *h, unsigned kind, unsigned since, unsigned long long *count) {
+    *count = kind == 1 ? (since == 0 ? 3 : 5000000000ULL) : 77; return 0; }
+int nvmlDeviceGetRemappedRows(void *h, unsigned *c, unsigned *u, unsigned *p, unsigned *f) {
+    *c = 4; *u = 5; *p = 1; *f = 0; return 0; }
+int nvmlDeviceGetCurrentClocksThrottleReasons(void *h, unsigned long long *bits) { *bits = 0x48; return 0; }
+int nvmlDeviceGetPowerManagementLimit(void *h, unsigned *mw) { *mw = 500000; return 0; }
+int nvmlDeviceGetPowerManagementDefaultLimit(void *h, unsigned *mw) { *mw = 700000; return 0; }
+int nvmlDeviceGetPersistenceMode(void *h, unsigned *mode) { *mode = 1; return 0; }
+int nvmlDeviceGetComputeMode(void *h, unsigned *mode) { *mode = 3; return 0; }
+int nvmlDeviceGetNvLinkState(void *h, unsigned link, unsigned *up) { *up = link != 1; return link < 3 ? 0 : 2; }
+typedef struct { unsigned version; unsigned char uuid[16]; unsigned status, clique, state, health; } fabric_t;
+int nvmlDeviceGetGpuFabricInfoV(void *h, fabric_t *f) {
+    if (f->version != 0x02000024) return 25;
+    f->status = 0; f->clique = 9; f->state = 3; f->health = 0x11; return 0; }
+"""
+
+
+def test_every_answer_of_nvml_comes_to_its_place(tmp_path: Path) -> None:
+    (card,) = healths(library(tmp_path, mig=0, more=CALLS))
+    assert card == Health(
+        pci="0000:1b:00.0",
+        name="NVIDIA H100 80GB HBM3",
+        ecc=(True, False),
+        ecc_by_default=True,
+        uncorrected=(3, 5_000_000_000),
+        remapped=(4, 5),
+        remap_pending=True,
+        remap_failed=False,
+        retirement_pending=None,
+        clock_reasons=0x48,
+        power_limit_w=500.0,
+        power_default_w=700.0,
+        persistence=True,
+        compute_mode=3,
+        mig=(True, False),
+        links=(True, False, True),
+        fabric=Fabric(state=3, status=0, health=0x11),
+    )
+
+
+def test_what_a_driver_does_not_know_is_null_and_what_fails_is_an_error(tmp_path: Path) -> None:
+    assert healths(library(tmp_path)) == (Health("0000:1b:00.0", "NVIDIA H100 80GB HBM3"),)
+    lost = "int nvmlDeviceGetEccMode(void *h, unsigned *a, unsigned *b) { return 15; }"
+    (tmp_path / "lost").mkdir()
+    with pytest.raises(NvmlError, match=r"nvmlDeviceGetEccMode: Unknown \(15\)"):
+        healths(library(tmp_path / "lost", more=lost))
+    with pytest.raises(NvmlError, match="cannot be loaded"):
+        healths("libnvidia-ml-that-is-not-here.so.1")
+
+
+Judge = Callable[[Sequence[Health]], Outcome]
+
+JUDGED: list[tuple[str, Judge, Health, str, str]] = [
+    ("errors", ecc.judge, replace(ONE, uncorrected=(1, 3)), "fail", "1 uncorrected errors since the driver was loaded"),
+    ("no spare row", ecc.judge, replace(ONE, remap_failed=True), "fail", "could not be remapped"),
+    ("remap waits", ecc.judge, replace(ONE, remap_pending=True), "warn", "waits to be remapped"),
+    ("page waits", ecc.judge, replace(ONE, retirement_pending=True), "warn", "waits to be retired"),
+    ("ECC off", ecc.judge, replace(ONE, ecc=(False, False)), "warn", "ECC is off, which is on by default"),
+    ("ECC next", ecc.judge, replace(ONE, ecc=(True, False)), "warn", "ECC will be off after its next reset"),
+    (
+        "a link down",
+        nvlink.judge,
+        replace(ONE, links=(True,) * 17 + (False,)),
+        "fail",
+        "17 of 18 NVLinks are up (down: 17)",
+    ),
+    ("all links down", nvlink.judge, replace(ONE, links=()), "fail", "0 of 18 NVLinks are up"),
+    ("hot", clocks.judge, replace(ONE, clock_reasons=0x40), "fail", "too hot (hardware)"),
+    ("power brake", clocks.judge, replace(ONE, clock_reasons=0x80), "fail", "power brake of the system"),
+    ("warm", clocks.judge, replace(ONE, clock_reasons=0x20), "warn", "too hot (software)"),
+    ("capped", clocks.judge, replace(ONE, power_limit_w=500.0), "warn", "may take 500 W, by default 700 W"),
+    ("prohibited", modes.judge, replace(ONE, compute_mode=2), "fail", "compute mode prohibited"),
+    ("exclusive", modes.judge, replace(ONE, compute_mode=3), "warn", "exclusive process"),
+    ("MIG next", modes.judge, replace(ONE, mig=(False, True)), "warn", "MIG will be on after its next reset"),
+    ("fabric late", fabric.judge, replace(ONE, fabric=Fabric(2, 0, 0)), "fail", "its fabric is in progress"),
+    ("fabric broken", fabric.judge, replace(ONE, fabric=Fabric(3, 999, 0)), "fail", "NVML status 999"),
+    ("fabric slow", fabric.judge, replace(ONE, fabric=Fabric(3, 0, 0b01)), "warn", "its bandwidth is degraded"),
+    ("routes", fabric.judge, replace(ONE, fabric=Fabric(3, 0, 0b01_0000)), "fail", "its routes are unhealthy"),
+    ("partition", fabric.judge, replace(ONE, fabric=Fabric(3, 0, 4 << 8)), "fail", "configured wrongly"),
+]
+
+
+@pytest.mark.parametrize(
+    ("judge", "ill", "status", "words"), [row[1:] for row in JUDGED], ids=[row[0] for row in JUDGED]
+)
+def test_an_ill_card_among_healthy_ones_is_named_with_what_to_do(
+    judge: Judge, ill: Health, status: str, words: str
+) -> None:
+    outcome = judge([TWO, ill])
+    assert (outcome.status, words in outcome.reason, ill.pci in outcome.reason) == (status, True, True), outcome
+    assert TWO.pci not in outcome.reason
+    assert outcome.remedy
+
+
+@pytest.mark.parametrize("judge", [ecc.judge, nvlink.judge, clocks.judge, modes.judge, fabric.judge])
+def test_healthy_cards_are_ok_and_those_that_lack_a_part_are_no_fault(judge: Judge) -> None:
+    assert judge([ONE, TWO]).status == "ok"
+    assert judge([CONSUMER]).status in ("ok", "skip")
+
+
+def test_a_driver_that_says_nothing_of_clocks_is_not_called_healthy() -> None:
+    assert clocks.judge([Health("0000:01:00.0", "NVIDIA GeForce RTX 4090")]).status == "error"
+
+
+def test_power_that_caps_under_load_and_lazy_drivers_are_told_and_not_judged() -> None:
+    assert "power cap (software)" in clocks.judge([CONSUMER]).reason
+    lazy = modes.judge([replace(ONE, persistence=False)])
+    assert (lazy.status, "persistence mode is off on 0000:1b:00.0" in lazy.reason) == ("ok", True)
+
+
+def test_bridges_are_compared_between_like_cards() -> None:
+    bridged = replace(CONSUMER, name="NVIDIA RTX A6000", links=(True,) * 4)
+    half = replace(bridged, pci="0000:02:00.0", links=(True, True, False, False))
+    assert nvlink.judge([bridged, replace(bridged, pci="0000:02:00.0")]).status == "ok"
+    outcome = nvlink.judge([bridged, half])
+    assert (outcome.status, outcome.reason) == (
+        "warn",
+        "0000:02:00.0: 2 NVLinks are up, and 4 on a like card (down: 2, 3)",
+    )
+
+
+def test_a_card_alone_needs_no_fabric() -> None:
+    assert fabric.judge([replace(ONE, fabric=Fabric(2, 0, 0))]).status == "ok"
+
+
+def test_a_host_without_cards_or_with_a_cpu_stack_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pci, "gpus", lambda _: ())
+    assert cards.no_cards(Context()) == Outcome("skip", "no NVIDIA GPU on the PCI bus")
+    assert cards.no_cards(Context(), "amd") == Outcome("skip", "no AMD GPU on the PCI bus")
+    monkeypatch.setattr(pci, "gpus", lambda _: (1,))
+    assert cards.no_cards(Context()) is None
+    planned = Context(expect={"stack": {"torch": {"variant": "cpu"}}})
+    assert cards.no_cards(planned) == Outcome("skip", "the Stack computes on the CPU")
+
+
+MODULE = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.07  Release Build  (dvs-builder@U22)\nGCC version: 12\n"
+OLD_MODULE = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\n"
+
+
+def test_the_kernel_module_says_its_release(tmp_path: Path) -> None:
+    assert kernel_driver.release(tmp_path) is None
+    for text, release in ((MODULE, "580.82.07"), (OLD_MODULE, "535.183.01")):
+        (tmp_path / "version").write_text(text)
+        assert kernel_driver.release(tmp_path) == release
+
+
+LIB = "/usr/lib/x86_64-linux-gnu"
+
+
+@pytest.mark.parametrize(
+    ("kernel", "libraries", "missing", "status", "words"),
+    [
+        (
+            "580.82.07",
+            {"libcuda": "so.580.82.07", "libnvidia-ml": "so.580.82.07"},
+            {},
+            "ok",
+            "of the same release: libcuda",
+        ),
+        ("580.82.07", {"libcuda": "so.580.95.05"}, {}, "fail", "is of 580.95.05"),
+        (None, {"libcuda": "so.580.82.07"}, {}, "fail", "no kernel module"),
+        ("580.82.07", {}, {"libcuda": "libcuda.so.1: cannot open"}, "fail", "libcuda: libcuda.so.1: cannot open"),
+        ("580.82.07", {"libcuda": "so.1"}, {}, "ok", "no library that names its release"),
+    ],
+)
+def test_libraries_of_another_release_than_the_module_fail(
+    kernel: str | None, libraries: dict[str, str], missing: dict[str, str], status: str, words: str
+) -> None:
+    outcome = driver.judge(kernel, {name: Path(f"{LIB}/{name}.{end}") for name, end in libraries.items()}, missing)
+    assert (outcome.status, words in outcome.reason) == (status, True), outcome.reason
+
+
+def test_a_forward_compatible_libcuda_is_of_another_release_on_purpose() -> None:
+    found = {"libcuda": Path("/usr/local/cuda-13.0/compat/libcuda.so.580.65.06")}
+    assert driver.judge("535.183.01", found, {}).status == "ok"
+
+
+def sysfs(folder: Path, **values: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in values.items():
+        (folder / name).write_text(f"{text}\n")
+
+
+def test_the_link_is_that_of_card_and_slot(tmp_path: Path) -> None:
+    slot, card = tmp_path / "pci0000:16" / "0000:16:01.0", tmp_path / "pci0000:16" / "0000:16:01.0" / "0000:1b:00.0"
+    sysfs(slot, max_link_speed="16.0 GT/s PCIe", max_link_width="8")
+    sysfs(
+        card,
+        max_link_speed="32.0 GT/s PCIe",
+        max_link_width="16",
+        current_link_speed="2.5 GT/s PCIe",
+        current_link_width="8",
+    )
+    (tmp_path / "devices").mkdir()
+    (tmp_path / "devices" / "0000:1b:00.0").symlink_to(card)
+    assert link("0000:1b:00.0", tmp_path / "devices") == Link(2.5, 16.0, 8, 8)
+    sysfs(card, current_link_speed="Unknown", current_link_width="255")
+    assert link("0000:1b:00.0", tmp_path / "devices") == Link(None, 16.0, None, 8)
+    assert link("0000:43:00.0", tmp_path / "devices") == Link(None, None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("seen", "status", "words"),
+    [
+        (Link(32.0, 32.0, 16, 16), "ok", "has 16 lanes of 32 GT/s"),
+        (Link(32.0, None, 16, None), "ok", "has 16 lanes"),
+        (Link(32.0, 32.0, 4, 16), "warn", "4 lanes of 16"),
+        (Link(8.0, 16.0, 16, 16), "warn", "8 of 16 GT/s under load"),
+        (Link(None, None, None, None), "skip", "does not know the link"),
+    ],
+)
+def test_a_narrow_or_slow_link_is_a_warning(seen: Link, status: str, words: str) -> None:
+    outcome = pcie.judge("0000:1b:00.0", seen)
+    assert (outcome.status, words in outcome.reason) == (status, True), outcome.reason
+
+
+ROCM_6 = """[
+    {"gpu": 0, "ecc": {"total_correctable_count": 7, "total_uncorrectable_count": 0, "total_deferred_count": 0,
+                       "cache_correctable_count": 0, "cache_uncorrectable_count": 0}},
+    {"gpu": 1, "ecc": {"total_correctable_count": "N/A", "total_uncorrectable_count": "N/A", "total_deferred_count": "N/A",
+                       "cache_correctable_count": "N/A", "cache_uncorrectable_count": "N/A"}}
+]"""
+
+
+def test_amd_smi_is_read_in_both_of_its_forms() -> None:
+    found = amd_smi.parse(ROCM_6)
+    assert found == (amd_smi.Errors(0, 7, 0, 0), amd_smi.Errors(1, None, None, None))
+    assert amd_smi.parse(f'{{"gpu_data": {ROCM_6}}}') == found
+    assert amd_smi.parse('[{"gpu": 2, "ecc": "N/A"}]') == (amd_smi.Errors(2, None, None, None),)
+    for broken in ("", "[{}]", '{"gpu_data": [{"gpu": 0, "ecc": {}}]}', "WARNING: user is missing the render group"):
+        with pytest.raises(amd_smi.AmdSmiError):
+            amd_smi.parse(broken)
+
+
+def test_amd_errors_that_could_not_be_corrected_fail() -> None:
+    assert amd_ecc.judge(amd_smi.parse(ROCM_6)).status == "ok"
+    assert amd_ecc.judge([amd_smi.Errors(0, 0, 2, 0)]).reason == "GPU 0: 2 uncorrected errors of its memory"
+    assert amd_ecc.judge([amd_smi.Errors(0, 0, 0, 3)]).status == "warn"
+    assert amd_ecc.judge([amd_smi.Errors(1, None, None, None)]).status == "skip"
+
+
+def test_numa_nodes_are_read_as_the_kernel_lists_them(tmp_path: Path) -> None:
+    assert numa.nodes(tmp_path) == ()
+    for number, cpus, memory in ((0, "0-3,8-11", 16384), (1, "4-7", 0), (2, "", 8192)):
+        sysfs(tmp_path / f"node{number}", cpulist=cpus, meminfo=f"Node {number} MemTotal:       {memory} kB")
+    found = numa.nodes(tmp_path)
+    assert [(node.number, len(node.cpus), node.memory) for node in found] == [
+        (0, 8, 16 << 20),
+        (1, 4, 0),
+        (2, 0, 8 << 20),
+    ]

@@ -1,0 +1,118 @@
+"""The kernel's log: read from the journal or the kernel's own buffer, and what its lines about cards mean."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from verify.checks.devices import xid
+from verify.tables import table
+from verify.views import kernel_log
+from verify.views.kernel_log import Line, booted_at, of_journal, of_kmsg
+
+JOURNAL = """\
+1794990000.000104 gpu-7 kernel: Linux version 6.8.0-45-generic
+1794990400.118230 gpu-7 kernel: NVRM: Xid (PCI:0000:1b:00): 31, pid=8123, name=python3, Ch 00000008, intr 00000000. MMU Fault: ENGINE GRAPHICS
+-- Boot 3f --
+1794990500.300000 gpu-7 kernel: NVRM: Xid (PCI:0000:43:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus.
+1794990500.300400 gpu-7 kernel: nvidia-nvswitch3: SXid (PCI:0000:c1:00.0): 12028, Non-fatal, Link 32 egress non-posted PRIV error (First)
+1794990600.000000 gpu-7 kernel: NVRM: Xid (PCI:0000:43:00): 79, pid=911, name=nvidia-smi, GPU has fallen off the bus.
+"""
+KMSG = [
+    "6,339,5140900,-;NVRM: loading NVIDIA UNIX Open Kernel Module for x86_64  580.82.07",
+    "4,1201,400118230,-;NVRM: Xid (PCI:0000:1B:00): 94, pid=8123, name=python3, Contained: SM (0x1).",
+    " SUBSYSTEM=pci",
+]
+
+
+def events(text: str = JOURNAL) -> list[xid.Event]:
+    return xid.events(of_journal(text.splitlines()))
+
+
+def test_both_sources_give_times_and_texts() -> None:
+    found = list(of_journal(JOURNAL.splitlines()))
+    assert found[0] == Line(1794990000.000104, "Linux version 6.8.0-45-generic")
+    assert len(found) == 5
+    assert booted_at("cpu 1 2\nbtime 1794990000\nprocesses 4\n") == 1794990000.0
+    (event,) = xid.events(of_kmsg(KMSG, 1794990000.0))
+    assert event[:4] == (1794990400.11823, "Xid", "0000:1b:00", 94)
+
+
+def test_events_are_found_by_card_switch_and_number() -> None:
+    assert [event[1:4] for event in events()] == [
+        ("Xid", "0000:1b:00", 31),
+        ("Xid", "0000:43:00", 79),
+        ("SXid", "0000:c1:00.0", 12028),
+        ("Xid", "0000:43:00", 79),
+    ]
+
+
+def test_a_new_fault_of_a_card_fails_with_its_meaning() -> None:
+    outcome = xid.judge(events(), known_until=0.0, source="journal")
+    assert outcome.status == "fail"
+    assert (
+        "Xid 79 on 0000:43:00: the card has fallen off the bus (new, last 2026-11-18 08:30:00Z, 2 times)"
+        in outcome.reason
+    )
+    assert "Xid 31 on 0000:1b:00" in outcome.reason
+    assert [figure.value for figure in outcome.figures] == [4, 4]
+
+
+def test_what_an_earlier_run_told_is_a_warning_at_most_and_what_came_since_is_new() -> None:
+    known = xid.judge(events(), known_until=1794990700.0, source="journal")
+    assert (known.status, "known before this run" in known.reason) == ("warn", True)
+    between = xid.judge(events(), known_until=1794990550.0, source="journal")
+    assert between.status == "fail"
+    assert "(new, last 2026-11-18 08:30:00Z)" in between.reason
+    assert "known before this run, last 2026-11-18 08:28:20Z" in between.reason
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("NVRM: Xid (PCI:0000:1b:00): 13, Graphics SM Warp Exception on (GPC 0, TPC 0): Out Of Range Address", "warn"),
+        ("NVRM: Xid (0000:1b:00): 48, An uncorrectable double bit error (DBE) has been detected", "fail"),
+        ("NVRM: Xid (PCI:0000:1b:00): 63, Row Remapper: New row marked for remapping", "ok"),
+        ("NVRM: Xid (PCI:0000:1b:00): 999, something new", "warn"),
+        ("nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 20034, Fatal, Link 12 LTSSM Fault Up", "fail"),
+        ("nvidia-nvswitch0: SXid (PCI:0000:c1:00.0): 12028, Non-fatal, Link 32 egress non-posted PRIV error", "warn"),
+        ("usb 1-1: new high-speed USB device number 2", "ok"),
+    ],
+)
+def test_each_kind_of_event_has_its_weight(line: str, status: str) -> None:
+    outcome = xid.judge(xid.events([Line(1.0, line)]), known_until=0.0, source="journal")
+    assert outcome.status == status
+    assert outcome.remedy or status == "ok"
+
+
+def test_every_row_of_the_table_has_a_kind_that_is_judged() -> None:
+    assert {row["kind"] for row in table("xid")["xid"].values()} == set(xid.NEW) == set(xid.KNOWN)
+
+
+def test_the_last_run_is_the_one_that_the_installation_keeps(tmp_path: Path) -> None:
+    kept = tmp_path / "verify" / "last.json"
+    assert xid.last_verified(None) == xid.last_verified(tmp_path) == 0.0
+    kept.parent.mkdir()
+    for broken in ("", "[]", '{"started_at": 7}'):
+        kept.write_text(broken)
+        assert xid.last_verified(tmp_path) == 0.0
+    kept.write_text(json.dumps({"started_at": "2026-11-18T10:30:00.000Z"}))
+    assert xid.last_verified(tmp_path) == 1794997800.0
+
+
+def test_a_journal_that_answers_nothing_is_not_taken_for_a_quiet_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a user who is in neither group: no line, exit code 0."""
+    program = tmp_path / "journalctl"
+    program.write_text("#!/bin/sh\nexit 0\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(kernel_log, "KMSG", tmp_path / "absent")
+    with pytest.raises(kernel_log.UnreadableError, match=r"journalctl: no line; .*absent: No such file"):
+        kernel_log.lines()
+    program.write_text(f"#!/bin/sh\n/bin/cat <<'E'\n{JOURNAL}E\n")
+    found, source = kernel_log.lines()
+    assert (len(found), source.split()[0]) == (5, "journalctl")

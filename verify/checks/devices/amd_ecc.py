@@ -1,0 +1,55 @@
+"""devices.amd_ecc: the memory of the AMD GPUs has no errors that it could not mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from verify.cards import Said, no_cards, told
+from verify.records import Check, Context, Figure, Outcome
+from verify.views import amd_smi
+from verify.views.amd_smi import Errors
+
+SOURCE = "rocm.docs.amd.com/projects/amdsmi, amdsmi_get_gpu_total_ecc_count; no uncorrected error is harmless"
+RESET = (
+    "stop what uses the card and reset it: amd-smi reset --gpureset --gpu {gpu}; if they come back, have it replaced"
+)
+
+
+def _run(context: Context) -> Outcome:
+    if "sick-gpu" in context.faults:
+        return judge([Errors(gpu=0, corrected=0, uncorrected=1, deferred=0)])
+    if skipped := no_cards(context, "amd"):
+        return skipped
+    found = amd_smi.errors()
+    if found is None:
+        return Outcome("skip", "amd-smi is not installed", remedy="install ROCm's amd-smi-lib package")
+    return judge(found)
+
+
+def judge(cards: Sequence[Errors]) -> Outcome:
+    """Errors that were corrected are no fault: that is what the memory's code is for."""
+    counting = [card for card in cards if card.uncorrected is not None]
+    if not counting:
+        return Outcome("skip", "these cards count no errors of their memory")
+    total = sum(card.uncorrected or 0 for card in counting)
+    figures = (Figure("uncorrected errors since the driver was loaded", total, "count", ceiling=0, source=SOURCE),)
+    evidence = {"command": " ".join(amd_smi.COMMAND), "cards": [asdict(card) for card in cards]}
+    said = [entry for card in counting for entry in _of_card(card)]
+    return told(said, f"no uncorrected error of {len(counting)} cards' memory", figures, evidence)
+
+
+def _of_card(card: Errors) -> Iterator[Said]:
+    remedy = RESET.format(gpu=card.gpu)
+    if card.uncorrected:
+        yield Said("fail", f"GPU {card.gpu}: {card.uncorrected} uncorrected errors of its memory", remedy)
+    if card.deferred:
+        yield Said("warn", f"GPU {card.gpu}: {card.deferred} errors of its memory wait to be met", remedy)
+
+
+CHECK = Check(
+    id="devices.amd_ecc",
+    proves="No error of the AMD GPUs' memory went uncorrected since the driver was loaded.",
+    run=_run,
+    faults=("sick-gpu",),
+)

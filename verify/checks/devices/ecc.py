@@ -1,0 +1,69 @@
+"""devices.ecc: the memory of the GPUs has no errors that it could not mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+
+from verify.cards import Said, on_cards, told
+from verify.records import Check, Context, Figure, Outcome
+from verify.tables import table
+from verify.views.nvml_health import Health
+
+RESET = "stop what uses the card and reset it: nvidia-smi --gpu-reset -i {pci}; or reboot"
+REPLACE = "the card has no spare rows left for its errors: have it replaced"
+
+
+def _run(context: Context) -> Outcome:
+    return on_cards(context, lambda card: replace(card, ecc=(True, True), uncorrected=(1, 1)), judge)
+
+
+def judge(cards: Sequence[Health]) -> Outcome:
+    """Errors that were corrected are no fault: that is what the memory's code is for."""
+    counted = [card for card in cards if card.uncorrected is not None]
+    if not any(card.ecc is not None or card.remapped is not None for card in cards):
+        return Outcome("skip", "the memory of these cards has no error correction")
+    limit = table("devices")["ecc"]
+    since_load = sum(card.uncorrected[0] for card in counted if card.uncorrected)
+    ever = sum(card.uncorrected[1] for card in counted if card.uncorrected)
+    rows = [sum(card.remapped[kind] for card in cards if card.remapped) for kind in (0, 1)]
+    figures = (
+        Figure(
+            "uncorrected errors since the driver was loaded",
+            since_load,
+            "count",
+            ceiling=limit["uncorrected_since_load"],
+            source=limit["source"],
+        ),
+        Figure("uncorrected errors ever", ever, "count"),
+        Figure("rows remapped after corrected errors", rows[0], "count"),
+        Figure("rows remapped after uncorrected errors", rows[1], "count"),
+    )
+    said = [entry for card in cards for entry in _of_card(card, limit["uncorrected_since_load"])]
+    healthy = f"no uncorrected error of {len(counted)} cards' memory since the driver was loaded, {ever} before"
+    return told(said, healthy, figures, [asdict(card) for card in cards])
+
+
+def _of_card(card: Health, limit: int) -> Iterator[Said]:
+    reset = RESET.format(pci=card.pci)
+    if card.remap_failed:
+        yield Said("fail", f"{card.pci}: a row of its memory could not be remapped", REPLACE)
+    if card.uncorrected and card.uncorrected[0] > limit:
+        yield Said("fail", f"{card.pci}: {card.uncorrected[0]} uncorrected errors since the driver was loaded", reset)
+    if card.remap_pending:
+        yield Said("warn", f"{card.pci}: a row of its memory waits to be remapped", reset)
+    if card.retirement_pending:
+        yield Said("warn", f"{card.pci}: a page of its memory waits to be retired", reset)
+    if card.ecc and card.ecc[0] != card.ecc[1]:
+        yield Said("warn", f"{card.pci}: ECC will be {'on' if card.ecc[1] else 'off'} after its next reset", reset)
+    elif card.ecc == (False, False) and card.ecc_by_default:
+        remedy = f"turn it on: nvidia-smi -i {card.pci} -e 1, then reboot"
+        yield Said("warn", f"{card.pci}: ECC is off, which is on by default", remedy)
+
+
+CHECK = Check(
+    id="devices.ecc",
+    proves="No error of the NVIDIA GPUs' memory went uncorrected since the driver was loaded, and no row waits to be remapped.",
+    run=_run,
+    faults=("sick-gpu",),
+)

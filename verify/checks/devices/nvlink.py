@@ -1,0 +1,73 @@
+"""devices.nvlink: the links between the GPUs are up."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from verify.cards import Said, on_cards, told
+from verify.records import Check, Context, Figure, Outcome
+from verify.tables import table
+from verify.views.nvml_health import Health
+
+REMEDY = (
+    "the kernel log names the reason (devices.xid); reset the card, then reseat it or its bridge: nvidia-smi nvlink -e"
+)
+
+
+def _run(context: Context) -> Outcome:
+    return on_cards(context, lambda card: replace(card, name="NVIDIA H200", links=(True,) * 17 + (False,)), judge)
+
+
+def judge(cards: Sequence[Health]) -> Outcome:
+    """Held against the card's type where all its links are wired, and against like cards of the host."""
+    linked = [card for card in cards if any(card.links)]
+    if not linked and not any(_wired(card) for card in cards):
+        return Outcome("skip", "no NVLink between these cards")
+    up = {card.pci: sum(card.links) for card in cards}
+    figures = tuple(Figure(f"links up: {card.pci}", up[card.pci], "count", floor=_wired(card)) for card in cards)
+    evidence = {card.pci: {"name": card.name, "links": list(card.links)} for card in cards}
+    said = [*_too_few(cards, up), *_odd(cards, up)]
+    return told(said, f"{sum(up.values())} NVLinks of {len(linked)} cards are up", figures, evidence)
+
+
+def _wired(card: Health) -> int | None:
+    """How many links a card of this type has on its board, null where that is a matter of bridges."""
+    rows = table("devices")["nvlink"]
+    return next((row["links"] for row in rows if re.search(row["match"], card.name)), None)
+
+
+def _too_few(cards: Sequence[Health], up: dict[str, int]) -> Iterator[Said]:
+    for card in cards:
+        wired = _wired(card)
+        if wired and up[card.pci] < wired:
+            yield Said("fail", f"{card.pci}: {up[card.pci]} of {wired} NVLinks are up{_down(card)}", REMEDY)
+
+
+def _odd(cards: Sequence[Health], up: dict[str, int]) -> Iterator[Said]:
+    """Cards of a type without a row: fewer links than a like one of the same host."""
+    alike = defaultdict(list)
+    for card in cards:
+        if not _wired(card):
+            alike[card.name].append(card)
+    for group in alike.values():
+        most = max(up[card.pci] for card in group)
+        for card in group:
+            if up[card.pci] < most:
+                text = f"{card.pci}: {up[card.pci]} NVLinks are up, and {most} on a like card"
+                yield Said("warn", f"{text}{_down(card)}", REMEDY)
+
+
+def _down(card: Health) -> str:
+    down = [str(number) for number, is_up in enumerate(card.links) if not is_up]
+    return f" (down: {', '.join(down)})" if down and any(card.links) else ""
+
+
+CHECK = Check(
+    id="devices.nvlink",
+    proves="Every NVLink that a card of its type has on its board is up; cards with bridges have as many up as the like ones.",
+    run=_run,
+    faults=("sick-gpu",),
+)

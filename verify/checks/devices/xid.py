@@ -1,0 +1,122 @@
+"""devices.xid: the kernel's log tells of no fault of the GPUs or their switches."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import NamedTuple
+
+from verify.cards import INJECTED, Said, no_cards, told
+from verify.records import Check, Context, Figure, Outcome, Status
+from verify.tables import table
+from verify.views import kernel_log
+from verify.views.kernel_log import Line
+
+_XID = re.compile(r"NVRM: Xid \((?:PCI:)?(?P<pci>[0-9a-fA-F:.]+)\): (?P<number>\d+)")
+_SXID = re.compile(r"SXid \((?:PCI:)?(?P<pci>[0-9a-fA-F:.]+)\): (?P<number>\d+),\s*(?P<text>.*)")
+
+NEW: Mapping[str, Status] = {"card": "fail", "process": "warn", "note": "ok"}
+KNOWN: Mapping[str, Status] = {"card": "warn", "process": "ok", "note": "ok"}
+"""What an event of a kind means for the run; one that an earlier run told does not keep a mended card red."""
+
+
+class Event(NamedTuple):
+    """One line about a card (`Xid`) or a switch (`SXid`); `at` is seconds since 1970."""
+
+    at: float
+    what: str
+    pci: str
+    number: int
+    text: str
+
+
+def _run(context: Context) -> Outcome:
+    injected = Line(context.started, f"NVRM: Xid (PCI:{INJECTED[:-2]}): 79, GPU has fallen off the bus.")
+    if "sick-gpu" in context.faults:
+        return judge(events([injected]), known_until=0.0, source="injected")
+    if skipped := no_cards(context):
+        return skipped
+    try:
+        found, source = kernel_log.lines()
+    except kernel_log.UnreadableError as error:
+        remedy = "run as root, or as a member of the groups adm and systemd-journal"
+        return Outcome("skip", f"the kernel's log may not be read ({error})", remedy=remedy)
+    return judge(events(found), known_until=last_verified(context.prefix), source=source)
+
+
+def events(lines: Iterable[Line]) -> list[Event]:
+    """What the log says about cards and switches, oldest first."""
+    found = []
+    for line in lines:
+        for what, pattern in (("Xid", _XID), ("SXid", _SXID)):
+            if match := pattern.search(line.text):
+                found.append(Event(line.at, what, match["pci"].lower(), int(match["number"]), line.text.strip()))
+                break
+    return found
+
+
+def last_verified(prefix: Path | None) -> float:
+    """When the checks that the installation keeps were begun, in seconds since 1970; 0 where there are none."""
+    try:
+        document = json.loads((prefix / "verify" / "last.json").read_text()) if prefix else {}
+        return datetime.fromisoformat(document["started_at"].replace("Z", "+00:00")).timestamp()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return 0.0
+
+
+def judge(found: Sequence[Event], *, known_until: float, source: str) -> Outcome:
+    """Events before `known_until` were told by an earlier run: they cannot fail this one, and none is forgotten."""
+    found = sorted(found)
+    new = [event for event in found if event.at > known_until]
+    figures = (Figure("events since boot", len(found), "count"), Figure("new events", len(new), "count"))
+    said: list[Said] = []
+    for is_new, chosen in ((True, new), (False, found[: len(found) - len(new)])):
+        alike: dict[tuple[str, str, int], list[Event]] = defaultdict(list)
+        for event in chosen:
+            alike[event.what, event.pci, event.number].append(event)
+        said += [_said(group, is_new=is_new) for group in alike.values()]
+    evidence = {"source": source, "known until": known_until or None, "lines": [event.text for event in found[-50:]]}
+    return told(said, "the kernel's log tells of no fault of a card since boot", figures, evidence)
+
+
+def _said(alike: Sequence[Event], *, is_new: bool) -> Said:
+    last = alike[-1]
+    kind, means, remedy = _meaning(last)
+    when = datetime.fromtimestamp(last.at, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
+    times = f", {len(alike)} times" if len(alike) > 1 else ""
+    age = "new" if is_new else "known before this run"
+    return Said(
+        (NEW if is_new else KNOWN)[kind],
+        f"{last.what} {last.number} on {last.pci}: {means} ({age}, last {when}{times})",
+        remedy,
+    )
+
+
+def _meaning(event: Event) -> tuple[str, str, str]:
+    """Kind, meaning and what to do."""
+    about = table("xid")["about"]
+    if event.what == "SXid":
+        is_fatal = re.search(r",\s*Fatal\b", event.text) is not None
+        return (
+            "card" if is_fatal else "process",
+            f"a {'fatal' if is_fatal else 'passing'} error of a switch",
+            about["switch"],
+        )
+    row = table("xid")["xid"].get(str(event.number))
+    if row is None:
+        return "process", "a number without a meaning here, see docs.nvidia.com/deploy/xid-errors", about["restart"]
+    return row["kind"], row["means"], about["reset" if row["kind"] == "card" else "restart"]
+
+
+CHECK = Check(
+    id="devices.xid",
+    proves="The kernel's log tells of no new fault of an NVIDIA card (Xid) or switch (SXid) since boot; earlier ones are named.",
+    run=_run,
+    faults=("sick-gpu",),
+    deadline_s=30.0,
+    alone=True,  # with the shortest deadline it runs last: what other checks met is in the log by then
+)

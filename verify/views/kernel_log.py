@@ -1,0 +1,83 @@
+"""Lines of the kernel's log since boot, with their times: from the journal, else from the kernel's own buffer."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+KMSG = Path("/dev/kmsg")
+STAT = Path("/proc/stat")
+JOURNAL = ("journalctl", "--dmesg", "--boot", "--quiet", "--no-pager", "--output=short-unix")
+JOURNAL_LIMIT_S = 20.0
+LONGEST_RECORD = 8192
+"""A record of /dev/kmsg: CONSOLE_EXT_LOG_MAX of the kernel's printk."""
+
+_STAMPED = re.compile(r"(?P<at>\d{9,}\.\d+) \S+ kernel: (?P<text>.*)")
+_RECORD = re.compile(r"\d+,\d+,(?P<usec>\d+),[^;]*;(?P<text>.*)")
+
+
+class Line(NamedTuple):
+    """`at` is seconds since 1970."""
+
+    at: float
+    text: str
+
+
+class UnreadableError(Exception):
+    """Nothing here lets this user read the kernel's log; the text says what was tried."""
+
+
+def lines() -> tuple[list[Line], str]:
+    """The lines since boot, oldest first, and where they are from. Raises UnreadableError."""
+    tried = []
+    if shutil.which(JOURNAL[0]):
+        done = subprocess.run(
+            JOURNAL, capture_output=True, text=True, errors="replace", check=False, timeout=JOURNAL_LIMIT_S
+        )
+        found = list(of_journal(done.stdout.splitlines()))
+        if done.returncode == 0 and found:  # a user who may not read it is answered with nothing
+            return found, " ".join(JOURNAL)
+        tried.append(f"journalctl: {done.stderr.strip() or 'no line'}")
+    try:
+        return list(of_kmsg(_records(), booted_at(STAT.read_text()))), str(KMSG)
+    except OSError as error:
+        tried.append(f"{KMSG}: {error.strerror}")
+    raise UnreadableError("; ".join(tried))
+
+
+def of_journal(answer: Iterable[str]) -> Iterator[Line]:
+    """Of `journalctl --output=short-unix`."""
+    for line in answer:
+        if found := _STAMPED.match(line):
+            yield Line(float(found["at"]), found["text"])
+
+
+def of_kmsg(records: Iterable[str], booted: float) -> Iterator[Line]:
+    """Of records as /dev/kmsg gives them: microseconds since boot; time that the host slept is not in them."""
+    for record in records:
+        if found := _RECORD.match(record):
+            yield Line(booted + int(found["usec"]) / 1e6, found["text"])
+
+
+def booted_at(stat: str) -> float:
+    """Seconds since 1970 of /proc/stat's `btime`; 0 where it has none."""
+    found = re.search(r"^btime (\d+)$", stat, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def _records() -> Iterator[str]:
+    descriptor = os.open(KMSG, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        while True:
+            with suppress(BrokenPipeError):  # the buffer overtook this reader: it goes on with the oldest that is left
+                yield os.read(descriptor, LONGEST_RECORD).decode(errors="replace").partition("\n")[0]
+    except BlockingIOError:
+        return
+    finally:
+        os.close(descriptor)

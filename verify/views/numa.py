@@ -1,0 +1,39 @@
+"""The host's NUMA nodes: which CPUs are near which memory."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+NODES = Path("/sys/devices/system/node")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node: its CPUs by number, its memory in bytes."""
+
+    number: int
+    cpus: frozenset[int]
+    memory: int
+
+
+def nodes(folder: Path = NODES) -> tuple[Node, ...]:
+    """By number; none where the kernel knows no nodes (a container may hide them)."""
+    found = [_node(path) for path in folder.glob("node[0-9]*") if (path / "cpulist").exists()]
+    return tuple(sorted(found, key=lambda node: node.number))
+
+
+def _node(folder: Path) -> Node:
+    memory = re.search(r"MemTotal:\s+(\d+) kB", (folder / "meminfo").read_text())
+    return Node(
+        number=int(folder.name.removeprefix("node")),
+        cpus=cpu_list((folder / "cpulist").read_text()),
+        memory=int(memory[1]) << 10 if memory else 0,
+    )
+
+
+def cpu_list(text: str) -> frozenset[int]:
+    """`0-3,8` as the numbers that it means."""
+    ends = [part.split("-") for part in text.strip().split(",") if part]
+    return frozenset(number for part in ends for number in range(int(part[0]), int(part[-1]) + 1))

@@ -1,0 +1,144 @@
+"""How NVIDIA GPUs are, by their own account: errors, links, limits and modes, as NVML tells them.
+
+Not through nvidia-smi, which asks the same library for seconds and names its answers differently in every release.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+from verify.views.nvml import LIBRARY, UNKNOWN_TO_IT, NvmlError, gpu, judge, numbers, opened
+
+VOLATILE, AGGREGATE = 0, 1
+"""Since the driver was loaded; since the card was made (nvmlEccCounterType_t)."""
+UNCORRECTED = 1
+MOST_LINKS = 36
+"""NVML_NVLINK_MAX_LINKS of the newest nvml.h; cards and drivers refuse the numbers that they do not have."""
+FABRIC_VERSION = 0x02000024
+"""nvmlGpuFabricInfo_v2: the version, and the structure's 36 bytes."""
+
+
+class _FabricInfo(ctypes.Structure):
+    """nvmlGpuFabricInfo_v2_t of nvml.h."""
+
+    _fields_ = (
+        ("version", ctypes.c_uint),
+        ("clusterUuid", ctypes.c_uint8 * 16),
+        ("status", ctypes.c_uint),
+        ("cliqueId", ctypes.c_uint32),
+        ("state", ctypes.c_uint),
+        ("healthMask", ctypes.c_uint32),
+    )
+
+
+@dataclass(frozen=True)
+class Fabric:
+    """A card's place among NVSwitches: nvmlGpuFabricState_t, an NVML return code, bits of NVML_GPU_FABRIC_HEALTH_MASK."""
+
+    state: int
+    status: int
+    health: int
+
+
+@dataclass(frozen=True)
+class Health:
+    """One card; null where it or its driver does not say."""
+
+    pci: str
+    name: str
+    ecc: tuple[bool, bool] | None = None
+    """Now, and after the next reset."""
+    ecc_by_default: bool | None = None
+    uncorrected: tuple[int, int] | None = None
+    """Errors of the memory that could not be corrected: since the driver was loaded, since the card was made."""
+    remapped: tuple[int, int] | None = None
+    """Rows replaced by spare ones after errors that could be corrected, and that could not."""
+    remap_pending: bool | None = None
+    remap_failed: bool | None = None
+    retirement_pending: bool | None = None
+    """Of pages, on cards before Ampere."""
+    clock_reasons: int | None = None
+    """Bits of nvmlClocksEventReasons: why clocks are not higher."""
+    power_limit_w: float | None = None
+    power_default_w: float | None = None
+    persistence: bool | None = None
+    compute_mode: int | None = None
+    """nvmlComputeMode_t."""
+    mig: tuple[bool, bool] | None = None
+    """Now, and after the next reset."""
+    links: tuple[bool, ...] = ()
+    """NVLinks by number: whether each is up."""
+    fabric: Fabric | None = None
+
+
+def healths(library: str = LIBRARY) -> tuple[Health, ...]:
+    """The cards in NVML's order. Raises NvmlError, also where the library is not installed."""
+    try:
+        with opened(library) as (nvml, handles):
+            return tuple(_health(nvml, handle) for handle in handles)
+    except OSError as error:
+        raise NvmlError(f"{library} cannot be loaded: {error}") from None
+
+
+def _health(nvml: Any, handle: ctypes.c_void_p) -> Health:
+    def one(name: str, **how: Any) -> int | None:
+        found = numbers(nvml, name, handle, **how)
+        return found[0] if found else None
+
+    def two(name: str) -> tuple[bool, bool] | None:
+        found = numbers(nvml, name, handle, 2)
+        return (bool(found[0]), bool(found[1])) if found else None
+
+    known = gpu(nvml, handle)
+    errors = [
+        one("nvmlDeviceGetTotalEccErrors", before=(UNCORRECTED, since), wide=True) for since in (VOLATILE, AGGREGATE)
+    ]
+    rows = numbers(nvml, "nvmlDeviceGetRemappedRows", handle, 4)
+    reasons = one("nvmlDeviceGetCurrentClocksEventReasons", wide=True)
+    if reasons is None:  # its name before driver 535
+        reasons = one("nvmlDeviceGetCurrentClocksThrottleReasons", wide=True)
+    return Health(
+        pci=known.pci or "",
+        name=known.name or "",
+        ecc=two("nvmlDeviceGetEccMode"),
+        ecc_by_default=_switch(one("nvmlDeviceGetDefaultEccMode")),
+        uncorrected=(errors[0], errors[1]) if errors[0] is not None and errors[1] is not None else None,
+        remapped=(rows[0], rows[1]) if rows else None,
+        remap_pending=bool(rows[2]) if rows else None,
+        remap_failed=bool(rows[3]) if rows else None,
+        retirement_pending=_switch(one("nvmlDeviceGetRetiredPagesPendingStatus")),
+        clock_reasons=reasons,
+        power_limit_w=_watts(one("nvmlDeviceGetPowerManagementLimit")),
+        power_default_w=_watts(one("nvmlDeviceGetPowerManagementDefaultLimit")),
+        persistence=_switch(one("nvmlDeviceGetPersistenceMode")),
+        compute_mode=one("nvmlDeviceGetComputeMode"),
+        mig=two("nvmlDeviceGetMigMode"),
+        links=_links(nvml, handle),
+        fabric=_fabric(nvml, handle),
+    )
+
+
+def _switch(value: int | None) -> bool | None:
+    return None if value is None else bool(value)
+
+
+def _watts(milliwatts: int | None) -> float | None:
+    return None if milliwatts is None else milliwatts / 1000
+
+
+def _links(nvml: Any, handle: ctypes.c_void_p) -> tuple[bool, ...]:
+    answers = (numbers(nvml, "nvmlDeviceGetNvLinkState", handle, before=(link,)) for link in range(MOST_LINKS))
+    return tuple(bool(answer[0]) for answer in answers if answer)
+
+
+def _fabric(nvml: Any, handle: ctypes.c_void_p) -> Fabric | None:
+    """Null before driver 535 as well, which knows no health of it."""
+    info = _FabricInfo(version=FABRIC_VERSION)
+    call = getattr(nvml, "nvmlDeviceGetGpuFabricInfoV", None)
+    code = call(handle, ctypes.byref(info)) if call else None
+    if code is None or code in UNKNOWN_TO_IT:
+        return None
+    judge(nvml, "nvmlDeviceGetGpuFabricInfoV", code)
+    return Fabric(info.state, info.status, info.healthMask)
