@@ -167,7 +167,7 @@ def read(host: str, done: Completed, *, environment: str) -> Verified:
     try:
         document = json.loads(done.stdout)
         checks = [_record(host, check) for check in document["checks"]]
-    except (ValueError, ValidationError, KeyError, TypeError) as error:
+    except (ValueError, ValidationError, KeyError, TypeError, AttributeError) as error:
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-TAIL_LINES:]
         text = f"the checks ended with exit code {done.rc} and without a document: {said[-1] if said else 'no output'}"
         evidence = {"output": "\n".join(said), "problem": f"{type(error).__name__}: {error}"}

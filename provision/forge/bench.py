@@ -116,7 +116,7 @@ class Bench:
                         f"the build on {self._session.host} ended without a word{_said(channel.error_text())}",
                         hint="run again: it goes on where it stopped",
                     )
-                if (built := self._hear(json.loads(line), told)) is not None:
+                if (built := self._hear(self._event(line), told)) is not None:
                     return built
         finally:
             channel.close()
@@ -135,6 +135,18 @@ class Bench:
     def clear(self, name: str) -> None:
         """Remove what is left of a build whose wheel is in the wheelhouse."""
         self._session.run(f"rm -rf -- {shlex.quote(f'{self._folder}/{name}')}", timeout_s=FETCH_S)
+
+    def _event(self, line: str) -> dict[str, Any]:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = None
+        if not isinstance(event, dict) or "event" not in event:
+            raise StageError(
+                f"builder {self._session.host} says `{line.strip()[:200]}`, which the build program does not",
+                hint="whatever its shell prints at the start of a command must go away: look at ~/.bashrc there",
+            )
+        return event
 
     def _hear(self, event: dict[str, Any], told: Told) -> Built | None:
         kind = event.pop("event")

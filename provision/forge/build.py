@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import tempfile
@@ -15,7 +16,7 @@ from provision.artifacts.lock import Locked, lock_text
 from provision.artifacts.locking import Sources
 from provision.artifacts.platforms import Target
 from provision.artifacts.wheelhouse import Store
-from provision.errors import StageError
+from provision.errors import StageError, TransportError
 from provision.forge.bench import Bench, Built, Order, Survey
 from provision.forge.extension import read_extension
 from provision.forge.ingredients import Ingredients, gather
@@ -106,7 +107,9 @@ def forge(job: Job, place: Place, interpreter: Callable[[], StagedFile]) -> Forg
         built = place.bench.build(name, order, files, told)
         forged = _keep(job, place, recipe, built)
     finally:
-        write_atomically(Shelf(job.store).log_path(job.key), place.bench.log(name))
+        # where the builder is gone, that is what is to be told, not that its log is gone with it
+        with contextlib.suppress(TransportError):
+            write_atomically(Shelf(job.store).log_path(job.key), place.bench.log(name))
     place.bench.clear(name)
     return forged
 

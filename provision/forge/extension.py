@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+import zlib
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path
 
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
 from provision.errors import StageError
@@ -67,16 +68,16 @@ def read_extension(wheel: Path, *, published_as: str | None = None) -> Extension
             members = archive.namelist()
             metadata = next(member for member in members if re.fullmatch(r"[^/]+\.dist-info/METADATA", member))
             headers = HeaderParser().parsestr(archive.read(metadata).decode())
+            own = Version(headers["Version"] or "0")
             libraries = tuple(
                 (member, read_library(io.BytesIO(archive.read(member)), f"{member} in {file}"))
                 for member in members
                 if re.search(r"\.so(\.\d+)*$", member)
             )
-    except (InvalidWheelFilename, zipfile.BadZipFile, StopIteration, UnicodeDecodeError) as error:
+    except (ValueError, zipfile.BadZipFile, zlib.error, StopIteration) as error:
         raise StageError(
             f"`{file}` is no whole wheel: {error or 'it has no metadata'}", hint="build or fetch it again"
         ) from error
-    own = Version(headers["Version"] or "0")
     if canonicalize_name(headers["Name"] or "") != name or own not in {version, Version(version.public)}:
         raise StageError(
             f"`{file}` says of itself that it is {headers['Name']} {headers['Version']}",

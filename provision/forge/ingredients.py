@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tarfile
 import tomllib
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +97,7 @@ def find_sdist(requirement: str, target: Target, sources: Sources) -> Locked:
 def build_requirements(sdist: Path) -> list[str]:
     """What an sdist's pyproject.toml wants for its build, torch left out: that one is fixed.
 
-    Raises StageError when the sdist is no gzipped tar as PEP 625 has it.
+    Raises StageError when the sdist is no gzipped tar as PEP 625 has it, or its pyproject.toml is not one.
     """
     try:
         with tarfile.open(sdist) as packed:
@@ -106,10 +107,10 @@ def build_requirements(sdist: Path) -> list[str]:
             )
             file = packed.extractfile(member) if member else None
             table = tomllib.loads(file.read().decode()) if file else {}
-    except (tarfile.TarError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            needs = [Requirement(text) for text in table.get("build-system", {}).get("requires", [])]
+    except (tarfile.TarError, EOFError, zlib.error, ValueError, TypeError, AttributeError) as error:
         raise StageError(f"`{sdist.name}` is no whole sdist: {error}", hint="use another release or index") from error
-    requires = table.get("build-system", {}).get("requires", [])
-    return [text for text in requires if canonicalize_name(Requirement(text).name) != TORCH]
+    return [str(need) for need in needs if canonicalize_name(need.name) != TORCH]
 
 
 def _fetch(files: Sequence[Locked], sources: Sources, store: Store, progress: Progress | None) -> dict[str, Path]:

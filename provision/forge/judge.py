@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from provision.artifacts.platforms import Target
 from provision.catalog.versions import minor, numbers
 from provision.forge.extension import Extension
 from provision.forge.fatbin import native_for
@@ -38,8 +41,9 @@ def faults(extension: Extension, key: Key, *, torch: Path | None, compiled: bool
     return found
 
 
-def unmet(extension: Extension, locked: dict[str, str]) -> list[str]:
-    """What a wheel's metadata requires and a lock (canonical name to version) does not give."""
+def unmet(extension: Extension, locked: dict[str, str], target: Target) -> list[str]:
+    """What a wheel's metadata requires on a host and a lock (canonical name to version) does not give."""
+    markers = cast("dict[str, str]", target.markers()) | {"extra": ""}
     found = []
     for text in extension.requires:
         try:
@@ -47,9 +51,9 @@ def unmet(extension: Extension, locked: dict[str, str]) -> list[str]:
         except InvalidRequirement:
             found.append(f"it requires `{text}`, which nobody can read")
             continue
-        if need.marker and not need.marker.evaluate({"extra": ""}):
+        if need.marker and not need.marker.evaluate(markers):
             continue
-        have = locked.get(need.name.lower().replace("_", "-"))
+        have = locked.get(canonicalize_name(need.name))
         if have is None or not need.specifier.contains(Version(have), prereleases=True):
             found.append(f"it requires {need}, and the lock has {have or 'none'}")
     return found

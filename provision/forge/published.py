@@ -93,6 +93,8 @@ def _download(url: str, target: Path, sources: Sources) -> None:
         problem = f"HTTP {error.response.status_code}"
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         problem = redact(str(error)) or type(error).__name__
+    except OSError as error:
+        problem = f"`{target.parent}` cannot take it: {error.strerror}"
     else:
         return
     raise StageError(

@@ -72,7 +72,8 @@ class Forge:
             path = self.store.folder(forged.sha256) / forged.name
         extension = read_extension(path, published_as=package.file if package.source == "wheel" else None)
         wrong = faults(extension, key, torch=self.store.folder(torch.sha256) / torch.name, compiled=recipe.compiled)
-        wrong += unmet(extension, {canonicalize_name(wheel.distribution): wheel.version for wheel in wheels})
+        locked: dict[str, str] = {canonicalize_name(wheel.distribution): wheel.version for wheel in wheels}
+        wrong += unmet(extension, locked, target_of(stack))
         if wrong:
             raise StageError(
                 f"`{path.name}` does not fit this Stack: {'; '.join(wrong)}",

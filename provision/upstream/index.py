@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 
 
 class IndexUnreachableError(FirstlightError):
-    """No index of the user's answers."""
+    """No index of the user's answers, or not with what it announces."""
 
 
 @dataclass(frozen=True)
@@ -92,16 +93,27 @@ class Index:
     def read(self, wheel: Wheel, member: str) -> str | None:
         """The text of a file in a wheel, `METADATA` or a path; None when the wheel has no such file.
 
-        Raises RangeError when the server sends no parts of files.
+        Raises RangeError when the server sends no parts of files, IndexUnreachableError when it sends nothing, or no wheel.
         """
-        if member == "METADATA" and wheel.metadata:
-            answer = self._client.get(f"{wheel.url}.metadata")
-            if answer.is_success:
-                return answer.text
-        with closing(self._open(wheel.url)) as file, zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-            name = next((name for name in names if _is(name, member)), None)
-            return archive.read(name).decode("utf-8", "replace") if name else None
+        import httpx  # noqa: PLC0415 - the catalog is read without it
+
+        try:
+            if member == "METADATA" and wheel.metadata:
+                answer = self._client.get(f"{wheel.url}.metadata")
+                if answer.is_success:
+                    return answer.text
+            with closing(self._open(wheel.url)) as file, zipfile.ZipFile(file) as archive:
+                names = archive.namelist()
+                name = next((name for name in names if _is(name, member)), None)
+                return archive.read(name).decode("utf-8", "replace") if name else None
+        except (httpx.HTTPError, OSError) as error:
+            problem = f"`{wheel.name}` does not come: {redact(str(error)) or type(error).__name__}"
+            raise IndexUnreachableError(problem, hint="try again, or look at what serves that index") from None
+        except (zipfile.BadZipFile, zlib.error) as error:
+            problem = f"`{wheel.name}` on your index is no whole wheel: {error}"
+            raise IndexUnreachableError(
+                problem, hint="have it replaced there: nothing can be installed from it"
+            ) from None
 
     def _open(self, url: str) -> Any:
         return _local(url).open("rb") if _is_local(url) else RangeFile(self._client, url)

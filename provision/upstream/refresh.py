@@ -71,6 +71,9 @@ def look(catalog: Catalog, index: Index, *, today: str) -> News:
         if version not in releases:
             left_out.append(f"{COMMUNITY} {version}: there is no vLLM {version} to go with it")
             continue
+        if not any(wheel.machine for wheel in wheels):
+            left_out.append(f"{COMMUNITY} {version}: no wheel for Linux")
+            continue
         found.append(("build", _build_row(version, wheels, known, today)))
         changes.append(f"{COMMUNITY} {version}: the community's CPU build of vLLM {version}")
     return News(tuple(found), tuple(changes), tuple(left_out))

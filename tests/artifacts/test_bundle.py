@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import shutil
 import stat
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -332,6 +334,28 @@ def test_a_disk_that_cannot_hold_it_is_refused_before_a_byte_is_written(made: Ma
     with pytest.raises(BundleError, match=r"takes 1073741824\.0 GiB, and .* GiB are free"):
         write_bundle(made.path, Contents([staged], (), [], []), bundle_keys.signing_key(None))
     assert not list(tmp_path.glob("site.bundle*"))
+
+
+@contextmanager
+def no_file_beyond(size: int) -> Iterator[None]:
+    """The system takes no more bytes into any file, as a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_refuses_is_not_blamed_on_what_was_read(made: Made, other: Store, tmp_path: Path) -> None:
+    with no_file_beyond(4096), pytest.raises(BundleError, match="cannot be put into the wheelhouse") as refused:
+        made.open(other)
+    assert str(other.root) in refused.value.text
+    key, target = bundle_keys.signing_key(None), tmp_path / "again.bundle"
+    contents = Contents([made.staged], (), [], [])
+    with no_file_beyond(4096), pytest.raises(BundleError, match=f"`{target}` cannot be written: File too large"):
+        write_bundle(target, contents, key)
+    assert not list(tmp_path.glob("again.bundle*"))
 
 
 def test_what_is_no_bundle_is_named(other: Store, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from provision.artifacts.platforms import Target
 from provision.forge.judge import faults, unmet
 from tests.forge.keys import CHECK_FAIL, CHECK_FAIL_OLD, make_extension, make_key, make_library
 
@@ -83,9 +84,18 @@ def test_kernels_of_triton_need_no_compiled_extension() -> None:
         (("torch", "einops"), []),
         (("torch==2.7.*",), ["it requires torch==2.7.*, and the lock has 2.8.0+cu128"]),
         (("torch", "numpy>=2"), ["it requires numpy>=2, and the lock has none"]),
+        (("Ein.Ops",), ["it requires Ein.Ops, and the lock has none"]),
+        (("tri_ton",), []),
+        (('einops>9; python_version < "3.12"',), []),
+        (('einops>9; platform_machine == "aarch64"',), []),
+        (
+            ('einops>9; python_version == "3.12"',),
+            ['it requires einops>9; python_version == "3.12", and the lock has 0.8.2'],
+        ),
         (('triton; extra == "test"', 'pywin32; sys_platform == "win32"'), []),
         (("to rch",), ["it requires `to rch`, which nobody can read"]),
     ],
 )
 def test_the_lock_must_give_what_the_package_requires(requires: tuple[str, ...], said: list[str]) -> None:
-    assert unmet(make_extension(requires=requires), {"torch": "2.8.0+cu128", "einops": "0.8.2"}) == said
+    locked = {"torch": "2.8.0+cu128", "einops": "0.8.2", "tri-ton": "3.4"}
+    assert unmet(make_extension(requires=requires), locked, Target("x86_64", 35, "3.12")) == said

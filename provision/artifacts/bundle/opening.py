@@ -63,7 +63,7 @@ def _reading(path: Path) -> Iterator[tarfile.TarFile]:
             f"`{path}` is no bundle, or ends early: {error}", hint="copy it again; its size may tell"
         ) from None
     except OSError as error:
-        raise BundleError(f"`{path}` cannot be read: {error.strerror}", hint="check the path of --bundle") from None
+        raise _unreadable(path, error) from None
 
 
 def _whole(tar: tarfile.TarFile, name: str, path: Path) -> bytes:
@@ -107,18 +107,32 @@ def _take(
 
 
 def _store(reading: IO[bytes], file: BundledFile, path: Path, store: Store) -> None:
-    with store.slot(file.sha256, _name(file)) as slot:
-        if slot.stored():
-            return
-        digest = hashlib.sha256()
-        with slot.part.open("wb") as writing:
-            while block := reading.read(BLOCK):
-                digest.update(block)
-                writing.write(block)
-        try:
+    try:
+        with store.slot(file.sha256, _name(file)) as slot:
+            if slot.stored():
+                return
+            digest = hashlib.sha256()
+            with slot.part.open("wb") as writing:
+                for block in _blocks(reading, path):
+                    digest.update(block)
+                    writing.write(block)
             slot.commit(digest.hexdigest())
-        except StageError:
-            raise _changed(path, file.path) from None
+    except StageError:
+        raise _changed(path, file.path) from None
+    except OSError as error:
+        raise BundleError(
+            f"{file.path} cannot be put into the wheelhouse `{store.root}`: {error.strerror}",
+            hint="free some space there, or set FIRSTLIGHT_CACHE to a folder on a larger disk",
+        ) from None
+
+
+def _blocks(reading: IO[bytes], path: Path) -> Iterator[bytes]:
+    """A member's content; that the bundle cannot be read is no fault of where it goes."""
+    try:
+        while block := reading.read(BLOCK):
+            yield block
+    except OSError as error:
+        raise _unreadable(path, error) from None
 
 
 def _digest(reading: IO[bytes]) -> str:
@@ -126,6 +140,10 @@ def _digest(reading: IO[bytes]) -> str:
     while block := reading.read(BLOCK):
         digest.update(block)
     return digest.hexdigest()
+
+
+def _unreadable(path: Path, error: OSError) -> BundleError:
+    return BundleError(f"`{path}` cannot be read: {error.strerror}", hint="check the path of --bundle")
 
 
 def _changed(path: Path, member: str) -> BundleError:

@@ -84,7 +84,7 @@ class Contents:
 def write_bundle(output: Path, contents: Contents, key: SecretKey, *, progress: Progress | None = None) -> Manifest:
     """Write the bundle beside its place and rename it there.
 
-    Raises BundleError when the disk cannot hold it, or when a file is no longer what was staged.
+    Raises BundleError when it cannot be written, the disk cannot hold it, or a file is no longer what was staged.
     """
     manifest = contents.manifest()
     text = manifest.model_dump_json(indent=1).encode()
@@ -109,32 +109,50 @@ def write_bundle(output: Path, contents: Contents, key: SecretKey, *, progress: 
                 if progress:
                     progress("bundle", done, manifest.size)
         part.replace(output)
+    except OSError as error:
+        raise BundleError(
+            f"`{output}` cannot be written: {error.strerror}", hint="name another place with -o"
+        ) from None
     finally:
         part.unlink(missing_ok=True)
     return manifest
 
 
 def _add_file(tar: tarfile.TarFile, file: BundledFile, source: Path) -> None:
-    with source.open("rb") as reading:
-        hashed = _Hashed(reading)
+    try:
         mode = 0o755 if source.stat().st_mode & 0o100 else 0o644
+        reading = source.open("rb")
+    except OSError as error:
+        raise _unreadable(source, error) from None
+    with reading:
+        hashed = _Hashed(reading, source)
         try:
             _add(tar, file.path, file.size, hashed, mode=mode)
         except OSError as error:
-            raise BundleError(f"`{source}` could not be read whole: {error}", hint="stage again") from error
+            if error.errno is not None:  # of the disk that the bundle goes to
+                raise
+            raise _unreadable(source, error) from None
     if hashed.digest.hexdigest() != file.sha256:
         raise BundleError(f"`{source}` changed while the bundle was made", hint="make it again")
+
+
+def _unreadable(source: Path, error: OSError) -> BundleError:
+    return BundleError(f"`{source}` could not be read whole: {error}", hint="stage again")
 
 
 class _Hashed:
     """A file that is hashed as it is read."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], source: Path) -> None:
         self._file = file
+        self._source = source
         self.digest = hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
-        block = self._file.read(size)
+        try:
+            block = self._file.read(size)
+        except OSError as error:
+            raise _unreadable(self._source, error) from None
         self.digest.update(block)
         return block
 

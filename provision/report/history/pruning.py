@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterable
@@ -51,7 +52,9 @@ def _bytes(folder: Path) -> int:
     """What a folder's files hold; links count as nothing."""
     total = 0
     for path, _, files in os.walk(folder):
-        total += sum(os.lstat(os.path.join(path, file)).st_size for file in files)  # noqa: PTH118 - thousands of them
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):  # of a run at work: a file that was renamed meanwhile
+                total += os.lstat(os.path.join(path, file)).st_size  # noqa: PTH118 - thousands of them
     return total
 
 
