@@ -11,6 +11,9 @@ from provision.fit import tables
 from provision.fit.tables import Architecture, architectures, keys
 from provision.fit.weights import Weights
 
+MOST = 10**9
+"""No size, length or count of a model is greater: beyond it stands no number that was meant."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -54,7 +57,7 @@ class Shape:
 def shape_of(config: Mapping[str, Any], weights: Weights) -> Shape:
     """The shape of a model.
 
-    Raises ModelError when config.json lacks what every model has.
+    Raises ModelError when config.json lacks what every model has, or holds something else where a size belongs.
     """
     names = config.get("architectures")
     architecture = str(names[0]) if isinstance(names, list) and names else "none named"
@@ -63,7 +66,7 @@ def shape_of(config: Mapping[str, Any], weights: Weights) -> Shape:
     heads = _number(text, "heads", architecture)
     hidden = _number(text, "hidden", architecture)
     layers = _number(text, "layers", architecture)
-    latent = text.get("kv_lora_rank") if row and row.attention == "latent" else None
+    latent = _size(text, "kv_lora_rank") if row and row.attention == "latent" else None
     length, usual = _lengths(text)
     inner = [_first(text, "inner") or 4 * hidden]
     expert_inner = _first(text, "expert_inner")
@@ -81,14 +84,14 @@ def shape_of(config: Mapping[str, Any], weights: Weights) -> Shape:
         heads=heads,
         kv_heads=_kv_heads(text, heads),
         head_size=_first(text, "head_size") or hidden // heads,
-        vocabulary=int(text.get("vocab_size") or 0),
+        vocabulary=_size(text, "vocab_size") or 0,
         inner=tuple(dict.fromkeys(inner)),
         length=length,
         usual_length=usual,
         quantization=_quantization(config) or _quantization(text),
-        latent=latent + int(text.get("qk_rope_head_dim") or 0) if latent else None,
-        query_latent=int(text.get("q_lora_rank") or 0) if latent else 0,
-        absorbed=latent * heads * (int(text.get("qk_nope_head_dim") or 0) + int(text.get("v_head_dim") or 0))
+        latent=latent + (_size(text, "qk_rope_head_dim") or 0) if latent else None,
+        query_latent=_size(text, "q_lora_rank") or 0 if latent else 0,
+        absorbed=latent * heads * ((_size(text, "qk_nope_head_dim") or 0) + (_size(text, "v_head_dim") or 0))
         if latent
         else 0,
         experts_a_token=_first(text, "experts_a_token") or 0 if _first(text, "experts") else 0,
@@ -103,10 +106,23 @@ def _text_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, **nested} if isinstance(nested, dict) else dict(config)
 
 
+def _size(text: Mapping[str, Any], key: str) -> int | None:
+    """A size that config.json may leave out; zero, less, and true or false stand for none."""
+    value = text.get(key)
+    if value is None or isinstance(value, bool):
+        return None
+    if not isinstance(value, int) or value > MOST:
+        raise ModelError(
+            f"config.json says `{key}: {str(value)[:40]}`, where a whole number up to {MOST} belongs",
+            hint="check that this is the model's own config.json, and whole",
+        )
+    return value if value > 0 else None
+
+
 def _first(text: Mapping[str, Any], what: str) -> int | None:
     value = next((text[key] for key in keys()[what] if text.get(key) is not None), None)
     value = value[0] if isinstance(value, list) and value else value
-    return value if isinstance(value, int) and value > 0 else None
+    return value if isinstance(value, int) and 0 < value <= MOST else None
 
 
 def _number(text: Mapping[str, Any], what: str, architecture: str) -> int:
@@ -128,17 +144,17 @@ def _kv_heads(text: Mapping[str, Any], heads: int) -> int:
 def _lengths(text: Mapping[str, Any]) -> tuple[int, int]:
     """The longest context and the usual one, as _get_and_verify_max_len does (vllm/config/model.py, 0.32.0)."""
     table = tables.rope()
-    found = [text[key] for key in keys()["length"] if isinstance(text.get(key), int)]
+    found = [size for key in keys()["length"] if (size := _size(text, key))]
     length = min(found, default=int(table["length_if_unsaid"]))
     scaling = text.get("rope_scaling") or text.get("rope_parameters")
     if not isinstance(scaling, dict):
         return length, length
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     factor = scaling.get("factor")
-    if kind not in table["already_scaled"] and isinstance(factor, int | float):
+    if kind not in table["already_scaled"] and isinstance(factor, int | float) and 0 < factor < MOST:
         length = int(length * factor)
-    original = text.get("original_max_position_embeddings")
-    return length, original if kind == table["shorter_unasked"] and isinstance(original, int) else length
+    original = _size(text, "original_max_position_embeddings")
+    return length, original if original and kind == table["shorter_unasked"] else length
 
 
 def _windows(
@@ -149,7 +165,7 @@ def _windows(
     attention = row.attention if row else "uniform"
     if attention == "mixed":
         return whole, "its layers keep state of other kinds than keys and values"
-    window = text.get("sliding_window") if text.get("use_sliding_window") is not False else None
+    window = _size(text, "sliding_window") if text.get("use_sliding_window") is not False else None
     kinds = text.get("layer_types")
     if isinstance(kinds, list) and len(kinds) >= layers:
         odd = sorted({str(kind) for kind in kinds[:layers]} - {"full_attention", "sliding_attention"})
@@ -157,9 +173,9 @@ def _windows(
             return whole, f"it has layers of kind {', '.join(odd)}"
         return tuple(window if kind == "sliding_attention" else None for kind in kinds[:layers]), None
     if attention == "layered" and row:
-        every = text.get("sliding_window_pattern") or text.get("_sliding_window_pattern") or row.full_every
+        every = _size(text, "sliding_window_pattern") or _size(text, "_sliding_window_pattern") or row.full_every
         return tuple(None if (layer + 1) % every == 0 else window for layer in range(layers)), None
-    return (whole if attention == "latent" else (window or None,) * layers), None
+    return (whole if attention == "latent" else (window,) * layers), None
 
 
 def _quantization(config: Mapping[str, Any]) -> str | None:

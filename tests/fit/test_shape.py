@@ -96,3 +96,21 @@ def test_what_is_no_language_model_is_named() -> None:
     with pytest.raises(ModelError, match="ResNetForImageClassification model has no `num_attention_heads`") as caught:
         shape({"architectures": ["ResNetForImageClassification"], "hidden_size": 64}, {"F32": 1})
     assert "config.json" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("key", ["vocab_size", "sliding_window", "max_position_embeddings"])
+@pytest.mark.parametrize("value", ["many", 1.5, {}, 10**30])
+def test_a_size_that_is_none_is_named(key: str, value: object) -> None:
+    with pytest.raises(ModelError, match=f"config.json says `{key}: "):
+        llama_8b(**{key: value})
+
+
+@pytest.mark.parametrize("value", [None, False, 0, -1])
+def test_no_window_is_said_in_many_ways(value: object) -> None:
+    assert llama_8b(sliding_window=value, layer_types=["sliding_attention"] * 32).windows == (None,) * 32
+
+
+@pytest.mark.parametrize("factor", ["4", -1, float("inf"), float("nan")])
+def test_a_factor_that_is_none_stretches_nothing(factor: object) -> None:
+    scaling = {"type": "linear", "factor": factor}
+    assert llama_8b(max_position_embeddings=4096, rope_scaling=scaling).length == 4096
