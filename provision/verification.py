@@ -47,8 +47,10 @@ python={prefix}/{environment}/bin/python; tool={prefix}/bin/verify.pyz
 [ -x "$python" ] || exit {no_environment}
 have=$(sha256sum "$tool" 2>/dev/null || :)
 [ "${{have%% *}}" = {digest} ] || exit {other_tool}
-exec "$python" -I "$tool" --level {level} --json --write {prefix}/verify/last.json{expect}
+exec "$python" -I "$tool" {arguments}
 """
+DRAIN_S = 2100.0
+"""For a service that is stopped for the checks: to end, to start again and to be proven ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,34 +124,56 @@ def verify(
     level: Level = "standard",
     expect: Mapping[str, Any] | None = None,
     root: bool = False,
+    drain: bool = False,
 ) -> Verified:
     """Run the checks on a host in one round trip, and a second one when its tool is not this release's.
 
     `environment` is the digest of one that is not live yet; null is the live one. `expect` holds `stack` and `gpus`;
-    without it the environment's own Stack is compared with. Raises TransportError.
+    without it the environment's own Stack is compared with. With `drain` the service is stopped meanwhile: after an
+    interruption call `resume`. Raises TransportError.
     """
-    tool = zipapp()
+    prefix = prefix.rstrip("/")
     place = f"envs/{environment}" if environment else "current"
+    words = ["--level", level, "--json", "--write", f"{prefix}/verify/last.json"]
+    words += [*(["--expect", "-"] if expect else []), *(["--drain"] if drain else [])]
+    asked = json.dumps(dict(expect)) if expect else None
+    limit_s = RUN_DEADLINE_S[level] + GRACE_S + (DRAIN_S if drain else 0.0)
+    try:
+        done = _run_tool(session, prefix, place, words, stdin=asked, limit_s=limit_s, root=root)
+    except RemoteCommandError as error:
+        return _broken(session.host, error.text, remedy=error.hint)
+    return read(session.host, done, environment=f"{prefix}/{place}")
+
+
+def resume(session: Session, *, prefix: str, root: bool = False) -> tuple[bool, str]:
+    """Have the service back that checks stopped and that an interruption left so: whether it is, and how that went.
+
+    Raises TransportError, RemoteCommandError.
+    """
+    done = _run_tool(session, prefix.rstrip("/"), "current", ["--resume"], stdin=None, limit_s=DRAIN_S, root=root)
+    said = (done.stdout.strip() or done.stderr.strip()).splitlines()
+    return done.rc == 0, said[-1] if said else f"{prefix}/bin/verify.pyz ended with {done.rc}"
+
+
+def _run_tool(
+    session: Session, prefix: str, place: str, words: Sequence[str], *, stdin: str | None, limit_s: float, root: bool
+) -> Completed:
+    """Run the tool by the environment's own Python, this release's put there first where another one is."""
+    tool = zipapp()
     command = _SCRIPT.format(
-        prefix=shlex.quote(prefix.rstrip("/")),
+        prefix=shlex.quote(prefix),
         environment=shlex.quote(place),
         digest=hashlib.sha256(tool).hexdigest(),
-        level=level,
-        expect=" --expect -" if expect else "",
+        arguments=shlex.join(words),
         no_environment=NO_ENVIRONMENT,
         other_tool=OTHER_TOOL,
     )
-    asked = json.dumps(dict(expect)) if expect else None
-    limit_s = RUN_DEADLINE_S[level] + GRACE_S
-    try:
-        done = session.run(command, stdin=asked, timeout_s=limit_s, root=root)
-        if done.rc == OTHER_TOOL:
-            session.run(f"mkdir -p {shlex.quote(f'{prefix}/bin')}", root=root)
-            session.write(f"{prefix}/bin/verify.pyz", tool, mode=0o755, root=root)
-            done = session.run(command, stdin=asked, timeout_s=limit_s, root=root)
-    except RemoteCommandError as error:
-        return _broken(session.host, error.text, remedy=error.hint)
-    return read(session.host, done, environment=f"{prefix.rstrip('/')}/{place}")
+    done = session.run(command, stdin=stdin, timeout_s=limit_s, root=root)
+    if done.rc == OTHER_TOOL:
+        session.run(f"mkdir -p {shlex.quote(f'{prefix}/bin')}", root=root)
+        session.write(f"{prefix}/bin/verify.pyz", tool, mode=0o755, root=root)
+        done = session.run(command, stdin=stdin, timeout_s=limit_s, root=root)
+    return done
 
 
 def verify_here(*, prefix: str, level: Level = "standard", expect: Mapping[str, Any] | None = None) -> Verified:

@@ -7,6 +7,8 @@ import json
 import os
 import sys
 import tempfile
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +16,40 @@ from verify import VERSION
 from verify.arguments import Parser
 from verify.faults import FAULTS
 from verify.junit import junit
-from verify.records import EXIT_CODES, LEVELS, Check, Context
+from verify.records import DRAIN, EXIT_CODES, INTERRUPTED_EXIT, LEVELS, Check, Context, as_record, worst
 from verify.registry import all_checks, select
 from verify.report import render, render_list
 from verify.runner import Injection, run
 from verify.serving import service as own_service
+from verify.serving.control import ControlError
+from verify.serving.drain import drained, resume
 
 
 def main(arguments: list[str]) -> int:
     """Run the checks that the arguments ask for, or another command; returns the exit code."""
-    if arguments[:1] == ["doctor"]:
-        from verify.doctor import cli as doctor
-
-        return doctor.main(arguments[1:], program="verify doctor")
-    if arguments[:1] == ["upgrade"]:
-        from verify import upgrade_cli
-
-        return upgrade_cli.main(arguments[1:])
+    if arguments[:1] in (["doctor"], ["upgrade"]):
+        return _other(*arguments)
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
         checks = _chosen(options)
         injections = [_injection(text) for text in options.inject]
+        if options.list:
+            _print_list(checks, as_json=options.json)
+            return 0
+        context = _context(options)
     except KeyError as error:
         parser.error(f"no check or family is named `{error.args[0]}`")
-    except ValueError as error:
-        parser.error(str(error))
-    if options.list:
-        _print_list(checks, as_json=options.json)
-        return 0
-    try:
-        context = _context(options)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    document = run(checks, context, injections, options.deadline)
+    if options.resume:
+        return _resume(context)
+    try:
+        document = _checked(checks, context, injections, options)
+    except ControlError as error:
+        parser.exit(EXIT_CODES["error"], f"error: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(INTERRUPTED_EXIT, "interrupted\n")
     text = json.dumps(document, indent=2) + "\n"
     if options.write:
         _write_atomically(options.write, text)
@@ -55,6 +57,16 @@ def main(arguments: list[str]) -> int:
         _write_atomically(options.junit, junit([document]))
     sys.stdout.write(text if options.json else render(document))
     return EXIT_CODES[document["status"]]
+
+
+def _other(command: str, *arguments: str) -> int:
+    if command == "doctor":
+        from verify.doctor import cli as doctor
+
+        return doctor.main(list(arguments), program="verify doctor")
+    from verify import upgrade_cli
+
+    return upgrade_cli.main(list(arguments))
 
 
 def _parser() -> Parser:
@@ -83,6 +95,12 @@ def _parser() -> Parser:
     parser.add_argument("--expect", metavar="FILE", help="JSON with `stack` and `gpus` as planned; - reads stdin")
     parser.add_argument("--deadline", metavar="SECONDS", type=float, help="let no check run longer than this")
     parser.add_argument(
+        "--drain", action="store_true", help="stop this installation's service for the checks, then start and prove it"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="check nothing: start what a --drain that was killed left stopped"
+    )
+    parser.add_argument(
         "--inject",
         metavar="FAULT[@NAME]",
         action="append",
@@ -90,6 +108,33 @@ def _parser() -> Parser:
         help=f"spoil what the checks (or one of them) observe, to see that they notice: {', '.join(FAULTS)}",
     )
     return parser
+
+
+def _checked(
+    checks: list[Check], context: Context, injections: list[Injection], options: argparse.Namespace
+) -> dict[str, Any]:
+    """The document of the run; of one that stops the service meanwhile with a record of that.
+
+    Raises ControlError where the service cannot be stopped, KeyboardInterrupt.
+    """
+    service = context.service
+    if not options.drain or service is None or service.main_pid is None:
+        return run(checks, context, injections, options.deadline)
+    began = time.monotonic()
+    with drained(service) as drain:
+        stopped = replace(context, service=replace(service, main_pid=None))
+        document = run(checks, stopped, injections, options.deadline)
+    assert drain.outcome is not None
+    away = time.monotonic() - began
+    document["checks"].insert(0, as_record(DRAIN, document["host"], None, drain.outcome, away))
+    document["status"] = worst([record["status"] for record in document["checks"]])
+    return document
+
+
+def _resume(context: Context) -> int:
+    outcome = resume(context.service) if context.service else None
+    sys.stdout.write(f"{outcome.reason if outcome else 'no service was stopped for checks'}\n")
+    return EXIT_CODES[outcome.status if outcome else "skip"]
 
 
 def _chosen(options: argparse.Namespace) -> list[Check]:
@@ -138,7 +183,7 @@ def _context(options: argparse.Namespace) -> Context:
         prefix=prefix,
         lock=lock if lock.is_file() else None,
         expect=expect,
-        service=own_service.find(prefix if prefix and (prefix / "current").resolve() == environment else None),
+        service=own_service.find(prefix),
     )
 
 

@@ -25,18 +25,35 @@ def survey(context: Context) -> tuple[tuple[str, ...], str | None]:
     return ("cpu",), None
 
 
-def busy(device: str) -> Outcome | None:
-    """The outcome of a check that measures on a device where others are at work; null where nobody is, and on CPUs.
+def busy(context: Context) -> Outcome | None:
+    """The outcome of a check that measures on a device where others are at work; null where nobody is.
 
-    Call it in a process of its own: it touches the device.
+    Of CPUs only this installation's own service is asked for. Call it in a process of its own: it touches the device.
     """
-    if device == "cpu":
+    service, limits = context.service, table("devices")["busy"]
+    serves = service is not None and service.main_pid is not None
+    remedy = "let it be stopped for the checks: --drain"
+    if context.device in (None, "cpu"):
+        cores = service.cores(limits["cpu_window_s"]) if service and serves else 0.0
+        if service is None or cores <= limits["cpu_cores"]:
+            return None
+        text = f"{service.name} serves here and keeps {cores:.1f} cores busy: what is measured beside it means nothing"
+        return Outcome("skip", text, remedy=remedy)
+    free, total = memory(str(context.device))
+    taken = 1 - free / total
+    if taken <= limits["memory_share"]:
         return None
+    held = f"{taken:.0%} of the device's {total / 2**30:.0f} GiB"
+    if service and serves:
+        text = f"{service.name} serves here, and {held} are taken: what is measured beside it means nothing"
+        return Outcome("skip", text, remedy=remedy)
+    text = f"others hold {held}: what is measured beside their work means nothing"
+    return Outcome("skip", text, remedy="end what runs there: nvidia-smi names it")
+
+
+def memory(device: str) -> tuple[int, int]:
+    """Free and total bytes of a GPU. Call it in a process of its own: it touches the device."""
     import torch
 
     free, total = torch.cuda.mem_get_info(device)
-    taken = 1 - free / total
-    if taken <= table("devices")["busy"]["memory_share"]:
-        return None
-    text = f"others hold {taken:.0%} of the device's {total / 2**30:.0f} GiB: what is measured beside their work means nothing"
-    return Outcome("skip", text, remedy="stop the service first: ./firstlight stop")
+    return int(free), int(total)

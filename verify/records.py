@@ -21,12 +21,15 @@ SEVERITY: tuple[Status, ...] = ("skip", "ok", "warn", "fail", "error")
 
 EXIT_CODES: Mapping[Status, int] = {"ok": 0, "skip": 0, "warn": 1, "fail": 2, "error": 3}
 USAGE_EXIT = 64
+INTERRUPTED_EXIT = 130
 
 RUN_DEADLINE_S: Mapping[Level, float] = {"quick": 120.0, "standard": 300.0, "full": 840.0}
 """For a whole run, importing torch included: a bound for what the checks' own deadlines do not cover."""
 
 FRAME = "frame.run"
 """The id under which a run that could not be done is reported."""
+DRAIN = "frame.drain"
+"""The id under which it is reported how the service came back that was stopped for the checks."""
 FLEET = "fleet.alike"
 """The id under which it is reported how hosts differ from one another."""
 

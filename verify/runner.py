@@ -131,7 +131,7 @@ def _import_torch() -> tuple[str | None, str | None]:
 def _call(check: Check, context: Context) -> Any:
     def call() -> dict[str, Any]:
         strike(context.faults)
-        busy = devices.busy(context.device) if check.alone and context.device else None
+        busy = devices.busy(context) if check.alone and context.device else None
         return (busy or check.run(context)).as_json()
 
     return call

@@ -211,13 +211,17 @@ def verify(
         str | None, typer.Option("--prefix", help="Where the installation is, when not the default.")
     ] = None,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write the checks here as JUnit XML as well.")] = None,
+    drain: Annotated[
+        bool, typer.Option("--drain", help="Stop the service for the checks, then start and prove it again.")
+    ] = False,
+    ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Prove that kernels run and compute right; without an inventory, on this machine."""
     from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
 
-    request = asked("verify", inventory=inventory, limit=limit, prefix=prefix)
-    raise typer.Exit(service.verify(request, level=level, as_json=as_json, junit_file=junit))
+    request = asked("verify", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, prefix=prefix)
+    raise typer.Exit(service.verify(request, level=level, as_json=as_json, junit_file=junit, drain=drain))
 
 
 @app.command()

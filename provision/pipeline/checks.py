@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from provision.models.records import CheckRecord, RoomResult
 from provision.models.settings import Host
+from provision.pipeline import changes
 from provision.pipeline.context import Walk
 from provision.report.files import TOGETHER
 from verify.records import FRAME, Level
@@ -25,9 +26,12 @@ def verify(walk: Walk) -> None:
     check(walk, walk.working(), level="standard")
 
 
-def check(walk: Walk, hosts: Sequence[Host], *, level: Level) -> None:
-    """Run the checks on hosts, at once on all of them, and compare what the hosts say."""
-    from provision.verification import Verified  # noqa: PLC0415 - only walks that verify pay for it
+def check(walk: Walk, hosts: Sequence[Host], *, level: Level, drain: bool = False) -> None:
+    """Run the checks on hosts, at once on all of them, and compare what the hosts say.
+
+    With `drain` what serves there is stopped meanwhile.
+    """
+    from provision.verification import DRAIN_S, Verified  # noqa: PLC0415 - only walks that verify pay for it
     from provision.verification import verify as run_checks  # noqa: PLC0415 - only walks that verify pay for it
     from verify.fleet import compare  # noqa: PLC0415 - only walks that verify pay for it
 
@@ -42,10 +46,12 @@ def check(walk: Walk, hosts: Sequence[Host], *, level: Level) -> None:
             level=level,
             expect={"stack": desired.stack} if desired else None,
             root=place.root,
+            drain=drain,
         )
 
     documents = []
-    for name, verified in walk.each("verify", hosts, call, deadline_s=VERIFY_DEADLINE_S).items():
+    deadline_s = VERIFY_DEADLINE_S + (DRAIN_S if drain else 0.0)
+    for name, verified in walk.each("verify", hosts, call, deadline_s=deadline_s).items():
         walk.run.write(f"verify/{name}.json", verified.document)
         if not any(check.id == FRAME for check in verified.checks):
             path = f"{walk.places[name].prefix}/verify/last.json"
@@ -54,6 +60,40 @@ def check(walk: Walk, hosts: Sequence[Host], *, level: Level) -> None:
         documents.append(verified.document)
     if together := compare(documents):
         walk.run.write(TOGETHER, {"checks": together})
+
+
+def check_drained(walk: Walk, *, level: Level) -> None:
+    """Run the checks while nothing serves; whatever ends them, each service is started and proven again.
+
+    Raises KeyboardInterrupt when the person ended it, after the services are back.
+    """
+    changes.take_hold(walk, "verify", walk.hosts())
+    hosts = walk.hosts()
+    try:
+        check(walk, hosts, level=level, drain=True)
+    except KeyboardInterrupt:
+        _bring_back(walk, hosts)
+        raise
+    finally:
+        for host in hosts:
+            walk.run.change(
+                "drain", host=host.name, path=f"{walk.places[host.name].prefix}/run/drained.json", changed=True
+            )
+
+
+def _bring_back(walk: Walk, hosts: Sequence[Host]) -> None:
+    from provision.verification import DRAIN_S, resume  # noqa: PLC0415 - only after an interruption
+
+    def call(host: Host) -> tuple[bool, str]:
+        place = walk.places[host.name]
+        walk.progress.note(host.name, "interrupted: starting the service again")
+        return resume(walk.session(host), prefix=place.prefix, root=place.root)
+
+    for name, (is_back, text) in walk.each("verify", hosts, call, deadline_s=DRAIN_S).items():
+        walk.run.event("resumed", host=name, room="verify", text=text)
+        if not is_back:
+            result = RoomResult(host=name, room="verify", status="failed", text=text, hint="./firstlight serve")
+            walk.reject(result)
 
 
 def judged(name: str, checks: Sequence[CheckRecord], seconds: float) -> RoomResult:

@@ -25,11 +25,19 @@ from verify.records import EXIT_CODES, Level, worst
 READ_DEADLINE_S = 60.0
 
 
-def verify(request: Request, *, level: Level, as_json: bool, junit_file: Path | None = None) -> int:
-    """Check every host's live environment, and compare the hosts; exit code by the scale of the checks."""
+def verify(
+    request: Request, *, level: Level, as_json: bool, junit_file: Path | None = None, drain: bool = False
+) -> int:
+    """Check every host's live environment, and compare the hosts; exit code by the scale of the checks.
+
+    With `drain` what serves there is stopped for the checks, then started and proven again.
+    """
 
     def step(walk: Walk) -> None:
-        checks.check(walk, walk.hosts(), level=level)
+        if drain:
+            checks.check_drained(walk, level=level)
+        else:
+            checks.check(walk, walk.hosts(), level=level)
 
     if junit_file:
         require_writable(junit_file, "--junit")

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from verify import devices
 from verify.checks.serving.load import CHECK, judge
 from verify.isolate import run_one
 from verify.records import Context
@@ -56,6 +57,10 @@ def running(prefix: Path) -> Iterator[subprocess.Popen[bytes]]:
     program = prefix / "envs" / "ab12" / "bin" / "vllm"
     program.write_text("import subprocess; subprocess.run(['sleep', '600'])\n")
     process = subprocess.Popen([sys.executable, str(prefix / "current/bin/vllm"), "serve"], start_new_session=True)
+    deadline = time.monotonic() + 30
+    # The kernel lets the starter go on a moment before it shows the new program's words.
+    while getattr(own_service.find(prefix), "main_pid", None) is None and time.monotonic() < deadline:
+        time.sleep(0.02)
     yield process
     os.killpg(process.pid, 9)
     process.wait()
@@ -187,6 +192,36 @@ def test_more_than_one_request_in_a_thousand_without_an_answer_is_a_failure(answ
     assert outcome.status == status
     if status == "fail":
         assert outcome.reason == f"{1000 - answered} of 1000 requests got no answer"
+
+
+@pytest.mark.parametrize(("cores", "skipped"), [(0.0, False), (0.2, False), (0.3, True), (2.0, True)])
+def test_a_service_at_work_on_the_cpus_falsifies_what_is_measured_beside_it(
+    prefix: Path, monkeypatch: pytest.MonkeyPatch, cores: float, skipped: bool
+) -> None:
+    monkeypatch.setattr(Service, "cores", lambda *_: cores)
+    outcome = devices.busy(Context(device="cpu", service=Service(prefix, READINESS, 1)))
+    assert (outcome is not None) == skipped
+    assert devices.busy(Context(device="cpu", service=Service(prefix, READINESS, None))) is None
+    if outcome:
+        assert (outcome.status, outcome.remedy) == ("skip", "let it be stopped for the checks: --drain")
+        assert f"firstlight-vllm.service serves here and keeps {cores:.1f} cores busy" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("main_pid", "words", "remedy"),
+    [
+        (1, "firstlight-vllm.service serves here, and 95% of the device's 80 GiB are taken", "--drain"),
+        (None, "others hold 95% of the device's 80 GiB", "nvidia-smi"),
+    ],
+)
+def test_a_gpu_that_our_own_service_holds_is_told_from_one_that_others_hold(
+    prefix: Path, monkeypatch: pytest.MonkeyPatch, main_pid: int | None, words: str, remedy: str
+) -> None:
+    monkeypatch.setattr(devices, "memory", lambda _: (4 << 30, 80 << 30))
+    outcome = devices.busy(Context(device="cuda:0", service=Service(prefix, READINESS, main_pid)))
+    assert outcome is not None
+    assert words in outcome.reason
+    assert remedy in (outcome.remedy or "")
 
 
 def test_where_nothing_serves_it_is_skipped_and_an_injected_fault_is_noticed_all_the_same() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +41,13 @@ class Service:
         values = [line.removeprefix(KEY).strip("\"'") for line in lines if line.startswith(KEY)]
         return values[-1] if values else None
 
+    def cores(self, over_s: float) -> float:
+        """How many cores its processes kept busy over some seconds, which this waits for."""
+        before = sum(map(_ticks, self.pids()))
+        time.sleep(over_s)
+        after = sum(map(_ticks, self.pids()))
+        return max(0, after - before) / os.sysconf("SC_CLK_TCK") / over_s
+
     def pids(self) -> tuple[int, ...]:
         """The server's process and all that it started, now."""
         parents = dict(_parents())
@@ -59,6 +68,12 @@ def find(prefix: Path | None) -> Service | None:
     return Service(prefix, readiness, _main_pid(prefix))
 
 
+def start_ticks(pid: int) -> str | None:
+    """When a process began, in the kernel's ticks since boot: with it a number names one process and no later one."""
+    fields = _fields(pid)
+    return fields[19] if fields and fields[0] != "Z" else None
+
+
 def _main_pid(prefix: Path) -> int | None:
     """The oldest process that runs the live environment's `vllm serve`, whoever started it."""
     command = [str(prefix / "current/bin/vllm").encode(), b"serve"]
@@ -76,14 +91,25 @@ def _numbers() -> list[int]:
     return sorted(int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
 
 
+def _ticks(pid: int) -> int:
+    """Time of the CPUs that a process has had, in the kernel's ticks."""
+    fields = _fields(pid)
+    return int(fields[11]) + int(fields[12]) if fields else 0
+
+
 def _parents() -> Iterator[tuple[int, int]]:
     """Each process with the one that it is a child of."""
     for pid in _numbers():
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        except OSError:
-            continue
-        yield pid, int(fields[1])
+        if fields := _fields(pid):
+            yield pid, int(fields[1])
+
+
+def _fields(pid: int) -> list[str]:
+    """Fields 3 and on of /proc/PID/stat; empty when there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def _line(pid: int, parents: Mapping[int, int]) -> list[int]:

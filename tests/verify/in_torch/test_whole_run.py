@@ -236,6 +236,6 @@ def test_a_device_of_which_others_hold_much_is_busy(
     import torch
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free << 30, 80 << 30))
-    outcome = devices.busy("cuda:0")
+    outcome = devices.busy(Context(device="cuda:0"))
     assert (outcome and outcome.status) == status
-    assert devices.busy("cpu") is None
+    assert devices.busy(Context(device="cpu")) is None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from verify import small_llama
+from verify.devices import memory
 from verify.records import Check, Context, Figure, Outcome
 from verify.tables import table
 
@@ -42,6 +43,8 @@ def _run(context: Context) -> Outcome:
     folder = (context.prefix or Path("/nonexistent")) / "models" / MODEL
     if not folder.is_dir() and not context.faults:
         return Outcome("skip", f"no model at {folder}", remedy="install one: ./firstlight provision --model builtin")
+    if folder.is_dir() and (crowded := _crowded(context)):
+        return crowded
     # An injected fault is proven on the reference's own answers where there is no model to serve.
     stood_in = not folder.is_dir()
     model = small_llama.tiny() if stood_in else small_llama.load(folder)
@@ -69,6 +72,21 @@ def _run(context: Context) -> Outcome:
         )
     text = f"{PROMPTS} prompts at once, {len(WAYS)} ways, twice each: every token is the float64 reference's"
     return Outcome("ok", text, figures, evidence)
+
+
+def _crowded(context: Context) -> Outcome | None:
+    """The outcome where the first GPU has no room for an engine beside what is there; null where it has, and on CPUs."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    free, total = memory("cuda:0")
+    if free >= MEMORY_SHARE * total:
+        return None
+    service = context.service
+    holder = f"{service.name} serves here, and" if service and service.main_pid else "others are at work:"
+    text = f"{holder} {free / 2**30:.1f} of {total / 2**30:.0f} GiB are free, an engine wants {MEMORY_SHARE:.0%}"
+    return Outcome("skip", text, remedy="let the service be stopped for the checks: --drain")
 
 
 def prompts(vocabulary: int) -> list[list[int]]:

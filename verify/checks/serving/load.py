@@ -18,7 +18,8 @@ def _run(context: Context) -> Outcome:
     service = context.service
     serves = service is not None and service.main_pid is not None
     if not serves and not context.faults:
-        return Outcome("skip", "nothing serves from this environment", remedy="start it: ./firstlight serve")
+        text = "nothing serves from this environment" if service is None else f"{service.name} is stopped"
+        return Outcome("skip", text, remedy="start it: ./firstlight serve")
     load = table("serving")["load"]
     results: list[Mapping[str, Any]] = [STAND_IN]
     if service is not None and serves:

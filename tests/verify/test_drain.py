@@ -1,0 +1,239 @@
+"""A service that is stopped for the checks comes back, whatever ends them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+import xmlrpc.client
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+from verify.serving import control
+from verify.serving.control import ControlError
+from verify.serving.drain import MARK, drained, resume
+from verify.serving.service import Service
+
+ROOT = Path(__file__).resolve().parents[2]
+
+READY = """
+import json, sys
+request = json.load(sys.stdin)
+times = request.get("times", 0)
+state = "waiting" if times < 2 else {state!r}
+record = {{"text": {text!r}}} if state != "waiting" else None
+print(json.dumps({{"state": state, "progress": "loading", "resume": {{"times": times + 1}}, "record": record}}))
+"""
+"""Stands for ready.pyz: asks for patience twice, then answers."""
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from verify.serving.drain import drained
+from verify.serving.service import Service
+service = Service(Path(sys.argv[1]), {"supervisor": "supervisor", "unit": "firstlight-vllm"}, 1)
+with drained(service):
+    print("stopped", flush=True)
+    time.sleep(600)
+"""
+
+
+class Supervisor(socketserver.ThreadingUnixStreamServer):
+    """Stands for supervisord: notes what it is told."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path), Answering)
+        self.told: list[str] = []
+        self.fault: str | None = None
+
+
+class Answering(BaseHTTPRequestHandler):
+    """Answers as supervisord's XML-RPC does."""
+
+    server: Supervisor
+
+    def do_POST(self) -> None:
+        arguments, method = xmlrpc.client.loads(self.rfile.read(int(self.headers["Content-Length"])).decode())
+        assert method is not None
+        self.server.told.append(f"{method.removeprefix('supervisor.')} {arguments[0]!s}")
+        fault = self.server.fault
+        answer: xmlrpc.client.Fault | tuple[bool] = xmlrpc.client.Fault(60, fault) if fault else (True,)
+        body = xmlrpc.client.dumps(answer, methodresponse=True).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return "a socket"
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    """An installation whose service answers right when it is asked for the third time."""
+    for name in ("run", "bin", "current/bin"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "current/bin/python").symlink_to(sys.executable)
+    (tmp_path / "bin/ready.pyz").write_text(READY.format(state="ready", text=None))
+    return tmp_path
+
+
+@pytest.fixture
+def service(prefix: Path) -> Service:
+    return Service(prefix, {"supervisor": "supervisor", "unit": "firstlight-vllm"}, 1)
+
+
+@pytest.fixture
+def supervisor(prefix: Path) -> Iterator[Supervisor]:
+    with Supervisor(prefix / "run" / "supervisor.sock") as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+STOP, START = "stopProcess firstlight-vllm", "startProcess firstlight-vllm"
+
+
+def test_it_is_stopped_within_the_block_and_proven_after_it(service: Service, supervisor: Supervisor) -> None:
+    with drained(service) as drain:
+        assert supervisor.told == [STOP]
+        assert (service.prefix / MARK).exists()
+    assert supervisor.told == [STOP, START]
+    assert drain.outcome is not None
+    assert drain.outcome.status == "ok"
+    assert not (service.prefix / MARK).exists()
+    assert resume(service) is None
+
+
+def test_one_that_does_not_come_back_is_a_failure_in_the_words_of_its_proof(
+    service: Service, supervisor: Supervisor
+) -> None:
+    program = service.prefix / "bin/ready.pyz"
+    program.write_text(READY.format(state="failed", text="token 3 of 32 is 17, transformers says 4"))
+    with drained(service) as drain:
+        pass
+    assert drain.outcome is not None
+    assert drain.outcome.status == "fail"
+    assert "did not come back: token 3 of 32 is 17" in drain.outcome.reason
+    program.write_text("raise SystemExit('no such file: reference.json')")
+    with drained(service) as drain:
+        pass
+    assert drain.outcome is not None
+    assert "ready.pyz ended with 1: no such file: reference.json" in drain.outcome.reason
+    assert supervisor.told == [STOP, START] * 2
+
+
+def test_checks_that_raise_leave_it_serving(service: Service, supervisor: Supervisor) -> None:
+    with pytest.raises(RuntimeError, match="a defect"), drained(service):
+        raise RuntimeError("a defect")
+    assert supervisor.told == [STOP, START]
+
+
+def holder(prefix: Path) -> subprocess.Popen[str]:
+    """A process that has the service stopped."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(prefix)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "stopped\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_checks_and_not_what_brings_it_back(
+    service: Service, supervisor: Supervisor, number: signal.Signals
+) -> None:
+    with holder(service.prefix) as process:
+        process.send_signal(number)
+        assert process.wait(30) != 0
+    assert supervisor.told == [STOP, START]
+    assert not (service.prefix / MARK).exists()
+
+
+def test_what_a_killed_process_left_stopped_is_started_by_the_next_call(
+    service: Service, supervisor: Supervisor
+) -> None:
+    with holder(service.prefix) as process:
+        process.kill()
+    assert supervisor.told == [STOP]
+    outcome = resume(service)
+    assert outcome is not None
+    assert outcome.status == "ok"
+    assert supervisor.told == [STOP, START]
+    assert resume(service) is None
+
+
+def test_a_living_process_is_ended_and_one_that_comes_second_is_refused(
+    service: Service, supervisor: Supervisor
+) -> None:
+    with holder(service.prefix) as process:
+        with pytest.raises(ControlError, match=f"process {process.pid} has stopped firstlight-vllm"), drained(service):
+            pass
+        assert supervisor.told == [STOP]
+        # Whoever waits for a process that it did not start sees it go; this one is our own child, and has to be reaped.
+        threading.Thread(target=process.wait).start()
+        outcome = resume(service)
+    assert outcome is not None
+    assert outcome.status == "ok"
+    assert supervisor.told[:2] == [STOP, START]
+
+
+def test_a_number_that_another_process_has_by_now_holds_nothing(service: Service, supervisor: Supervisor) -> None:
+    (service.prefix / MARK).write_text(json.dumps({"pid": os.getpid(), "start_ticks": "1"}))
+    outcome = resume(service)
+    assert outcome is not None
+    assert supervisor.told == [START]
+
+
+def test_a_supervisor_that_refuses_or_is_not_there_says_why(service: Service, supervisor: Supervisor) -> None:
+    supervisor.fault = "BAD_NAME: firstlight-vllm"
+    with pytest.raises(ControlError, match="did not stop firstlight-vllm: BAD_NAME"):
+        control.stop(service)
+    supervisor.fault = "ALREADY_STARTED: firstlight-vllm"
+    control.start(service)
+    (service.prefix / "run" / "supervisor.sock").unlink()
+    with pytest.raises(ControlError, match=r"does not answer on .*supervisor\.sock"):
+        control.stop(service)
+
+
+@pytest.mark.parametrize(("supervisor_name", "scope"), [("systemd", ""), ("systemd-user", "--user ")])
+def test_a_unit_is_stopped_and_started_by_its_own_manager(
+    prefix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, supervisor_name: str, scope: str
+) -> None:
+    folder = tmp_path / "path"
+    folder.mkdir()
+    program = folder / "systemctl"
+    program.write_text(
+        '#!/bin/sh\necho "$*" >> "$0.told"\ncase "$*" in *start*) echo "Job failed." >&2; exit 1;; esac\n'
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    unit = Service(prefix, {"supervisor": supervisor_name, "unit": "firstlight-vllm.service"}, 1)
+    control.stop(unit)
+    with pytest.raises(ControlError, match=r"start firstlight-vllm\.service ended with 1: Job failed\."):
+        control.start(unit)
+    told = (folder / "systemctl.told").read_text().splitlines()
+    assert told == [f"{scope}stop firstlight-vllm.service", f"{scope}start firstlight-vllm.service"]
+
+
+def test_how_busy_a_service_is_is_measured(prefix: Path) -> None:
+    def cores(program: str) -> float:
+        process = subprocess.Popen([sys.executable, "-c", program])
+        try:
+            time.sleep(0.5)
+            return Service(prefix, {}, process.pid).cores(1.0)
+        finally:
+            process.kill()
+            process.wait()
+
+    assert cores("while True: pass") > cores("import time; time.sleep(60)")
