@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,42 @@ def test_byte_code_is_kept_beside_the_sources(site: Site) -> None:
     while not list(site.environment.glob("lib/python*/site-packages/**/__pycache__/*.pyc")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_what_a_server_imports_is_compiled_and_no_more(site: Site) -> None:
+    site.send()
+    assert build(site).returncode == 0
+    (packages,) = site.environment.glob("lib/python*/site-packages")
+    sources = {
+        "vllm/__init__.py": "",
+        "vllm/entrypoints/__init__.py": "from vllm import version",
+        "vllm/entrypoints/cli/__init__.py": "",
+        "vllm/entrypoints/cli/main.py": "from typing import TYPE_CHECKING\nimport web.routes as routes\nfrom ... import log\n"
+        "if TYPE_CHECKING:\n    import hints\nelse:\n    import alternative\n"
+        "class Command:\n    pass\ndef bench():\n    import bench_tool\n",
+        "vllm/version.py": "try:\n    from . import build_number\nexcept ImportError:\n    pass",
+        "vllm/build_number.py": "import torch",
+        "vllm/log.py": "import json",
+        "vllm/model_executor/models/other.py": "",
+        "web/__init__.py": "",
+        "web/routes.py": "from .parts import head, nothing",
+        "web/parts/__init__.py": "nothing = None",
+        "web/parts/head.py": "import broken",
+        "broken.py": "print 'an old one'",
+        "hints.py": "",
+        "alternative.py": "",
+        "bench_tool.py": "",
+        "torch.py": "",
+    }
+    for name, text in sources.items():
+        path = packages / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    warm = (ROLES / "environment/files/warm.py").read_text()
+    subprocess.run([str(site.environment / "bin/python"), "-I", "-c", warm], check=True)
+    compiled = {path for path in packages.rglob("*.py") if Path(cache_from_source(str(path))).exists()}
+    left = {"vllm/model_executor/models/other.py", "broken.py", "hints.py", "bench_tool.py"}
+    assert {str(path.relative_to(packages)) for path in compiled} & sources.keys() == sources.keys() - left
 
 
 def test_an_environment_without_these_packages_has_nothing_to_compile() -> None:
