@@ -20,6 +20,7 @@ from verify.doctor.catalog import Cause, Fix
 from verify.doctor.score import LIKELY_AT, Finding
 
 PLAYBOOK = "mend"
+BRING_DEADLINE_S = 900.0
 CHECK_DEADLINE_S = 900.0
 """A cause may be gone only when the service answers again."""
 
@@ -77,9 +78,12 @@ def applied(request: Request, host: Host, cause: Cause, fix: Fix) -> Outcome:
 
     def play(walk: Walk) -> None:
         changes.take_hold(walk, "install", walk.hosts())
-        for result in changes.play(
-            walk, PLAYBOOK, "install", walk.hosts(), lambda host: variables(walk, host, fix.tag), tags=(fix.tag,)
-        ).values():
+        sent = walk.each("install", walk.hosts(), lambda host: bring(walk, host, fix.tag), deadline_s=BRING_DEADLINE_S)
+
+        def read(host: Host) -> dict[str, Any]:
+            return {**variables(walk, host, fix.tag), "firstlight_debs": sent[host.name]}
+
+        for result in changes.play(walk, PLAYBOOK, "install", walk.hosts(), read, tags=(fix.tag,)).values():
             walk.record(result)
 
     summary, _ = perform(
@@ -96,6 +100,24 @@ def variables(walk: Walk, host: Host, tag: str) -> dict[str, Any]:
     """What the playbook reads; a tag that is the neutral name of a system package brings that package."""
     values = walk.places[host.name].ansible_vars()
     return {**values, "firstlight_system_packages": packages(tag, walk.facts[host.name])}
+
+
+def bring(walk: Walk, host: Host, tag: str) -> list[str]:
+    """Send a host without package sources the files of the package that a tag names; their names.
+
+    Raises StageError when this machine cannot fetch them, TransportError.
+    """
+    from provision.artifacts.debs import fetch_debs  # noqa: PLC0415 - hosts seldom lack packages
+    from provision.sources import package_sources_answer  # noqa: PLC0415 - hosts seldom lack packages
+
+    facts, session = walk.facts[host.name], walk.session(host)
+    wanted = packages(tag, facts)
+    if not wanted or facts.os.package_manager != "apt" or package_sources_answer(session) is not False:
+        return []
+    status = session.read("/var/lib/dpkg/status").decode(errors="replace")
+    files = fetch_debs(wanted, status, facts.os, store=walk.wheelhouse())
+    session.send(files, walk.places[host.name].incoming)
+    return [file.name for file in files]
 
 
 def packages(tag: str, facts: HostFacts) -> list[str]:

@@ -1,4 +1,7 @@
-"""The doctor at a real host: it reads what is there, asks, mends one cause, and sees that it is gone."""
+"""The doctor at a real host: it reads what is there, asks, mends one cause, and sees that it is gone.
+
+Causes that need the product installed are mended in `test_walk.py`.
+"""
 
 from __future__ import annotations
 
@@ -55,3 +58,53 @@ def test_a_cause_is_found_on_a_host_and_mended_only_with_consent(host: FleetHost
     assert "fabric-manager-not-needed: gone" in ended.out
     assert host.sh(f"systemctl is-enabled {UNIT}", check=False).strip() == "disabled"
     assert host.sh(f"systemctl show -P ActiveState {UNIT}").strip() == "inactive"
+
+
+UVM = (
+    "RuntimeError: CUDA unknown error - this may be due to an incorrectly set up environment, "
+    "e.g. changing env variable CUDA_VISIBLE_DEVICES after program start. Setting the available devices to be zero."
+)
+NOT_READY = "RuntimeError: Unexpected error from cudaGetDeviceCount(). Error 802: system not yet initialized"
+PROGRAMS = {
+    "modprobe": '[ "$1" != nvidia_uvm ] || mknod /dev/nvidia-uvm c 1 3',
+    "nvidia-smi": "[ -c /dev/nvidia-uvm ] || [ \"$1\" != -L ] || exit 9; echo 'GPU 0: NVIDIA L4 (UUID: GPU-0a1b2c3d)'",
+}
+"""In place of the driver's own: the module makes the device node, and the cards are listed once it is there."""
+SWITCH = {"vendor": "0x10de", "device": "0x22a3", "class": "0x068000"}
+"""An NVSwitch as the bus shows it."""
+
+
+@pytest.mark.parametrize(
+    ("message", "cause", "seen"),
+    [
+        (UVM, "nvidia-uvm", "test -c /dev/nvidia-uvm"),
+        (NOT_READY, "fabric-manager", f"systemctl is-active {UNIT} && systemctl is-enabled {UNIT}"),
+    ],
+)
+def test_what_only_a_host_with_cards_has_is_mended_up_to_the_cards(
+    pair: list[FleetHost], tmp_path: Path, message: str, cause: str, seen: str
+) -> None:
+    host = pair[1]
+    for name, script in PROGRAMS.items():
+        host.sh(f"cat > /usr/local/sbin/{name} <<'END'\n#!/bin/sh\n{script}\nEND\nchmod +x /usr/local/sbin/{name}")
+    board = "/run/board/devices/0000:05:00.0"
+    host.sh(f"mkdir -p {board}; " + "".join(f"echo {value} >{board}/{name}; " for name, value in SWITCH.items()))
+    host.sh("mount --bind /run/board /sys/bus/pci")
+    manager = "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n"
+    service = f"[Service]\nExecStart=/bin/sh -c 'echo \"{message}\"; exit 1'\n"
+    host.sh(
+        f"cat > /etc/systemd/system/{UNIT} <<'END'\n{manager}END\n"
+        f"cat > /etc/systemd/system/firstlight-vllm.service <<'END'\n{service}END\n"
+        f"systemctl daemon-reload; systemctl disable --now {UNIT}; systemctl start firstlight-vllm.service; "
+        "until systemctl is-failed --quiet firstlight-vllm.service; do sleep 0.1; done"
+    )
+    inventory = str(host.inventory(tmp_path))
+    ended = Walker(tmp_path / "logs")("doctor", "--host", host.name, "-i", inventory, "--apply", "--yes")
+    assert ended.code == 0, ended.told()
+    assert f"{cause}: gone" in ended.out
+    host.sh(seen)
+    host.sh(
+        f"systemctl disable --now {UNIT}; systemctl reset-failed firstlight-vllm.service; umount /sys/bus/pci; rm -rf /opt/firstlight /dev/nvidia-uvm "
+        f"/usr/local/sbin/modprobe /usr/local/sbin/nvidia-smi /etc/systemd/system/{UNIT} "
+        "/etc/systemd/system/firstlight-vllm.service; systemctl daemon-reload"
+    )
