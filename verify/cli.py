@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
@@ -51,12 +52,11 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         parser.exit(INTERRUPTED_EXIT, "interrupted\n")
     text = json.dumps(document, indent=2) + "\n"
-    if options.write:
-        _write_atomically(options.write, text)
-    if options.junit:
-        _write_atomically(options.junit, junit([document]))
+    # Said before it is kept: where a file cannot be written, what was found out must not be lost with it.
     sys.stdout.write(text if options.json else render(document))
-    return EXIT_CODES[document["status"]]
+    sys.stdout.flush()
+    kept = [_keep(options.write, text), _keep(options.junit, junit([document]))]
+    return EXIT_CODES[document["status"] if all(kept) else "error"]
 
 
 def _other(command: str, *arguments: str) -> int:
@@ -93,7 +93,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--lock", metavar="FILE", type=Path, help="lock to compare with (default: the installation's)")
     parser.add_argument("--expect", metavar="FILE", help="JSON with `stack` and `gpus` as planned; - reads stdin")
-    parser.add_argument("--deadline", metavar="SECONDS", type=float, help="let no check run longer than this")
+    parser.add_argument("--deadline", metavar="SECONDS", type=_seconds, help="let no check run longer than this")
     parser.add_argument(
         "--drain", action="store_true", help="stop this installation's service for the checks, then start and prove it"
     )
@@ -135,6 +135,16 @@ def _resume(context: Context) -> int:
     outcome = resume(context.service) if context.service else None
     sys.stdout.write(f"{outcome.reason if outcome else 'no service was stopped for checks'}\n")
     return EXIT_CODES[outcome.status if outcome else "skip"]
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above zero")
+    return seconds
 
 
 def _chosen(options: argparse.Namespace) -> list[Check]:
@@ -208,6 +218,17 @@ def _print_list(checks: list[Check], *, as_json: bool) -> None:
         for check in checks
     ]
     sys.stdout.write(json.dumps(rows, indent=2) + "\n" if as_json else render_list(rows))
+
+
+def _keep(path: Path | None, content: str) -> bool:
+    """Write a file where one is asked for; false, and said, where it cannot be."""
+    try:
+        if path:
+            _write_atomically(path, content)
+    except OSError as error:
+        sys.stderr.write(f"error: {path} cannot be written: {error.strerror}\n")
+        return False
+    return True
 
 
 def _write_atomically(path: Path, text: str) -> None:

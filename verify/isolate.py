@@ -28,6 +28,8 @@ TAIL_BYTES = 4000
 POLL_S = 0.05
 ENDED_POLL_S = 0.002
 """While a process that has answered is about to end."""
+KILLED_S = 5.0
+"""A killed process is gone at once unless the kernel holds it; then nobody waits for it longer than this."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -103,8 +105,8 @@ class _Cell(Generic[Key]):
             self._receive()
             return self._end(*self._judge(os.waitstatus_to_exitcode(status)), seconds)
         if seconds > self.task.deadline_s:
-            self._stop()
-            return self._end(None, f"did not end within {self.task.deadline_s:g} s and was stopped", seconds)
+            stopped = "was stopped" if self._stop() else "cannot be killed: the kernel or a driver holds it"
+            return self._end(None, f"did not end within {self.task.deadline_s:g} s and {stopped}", seconds)
         return None
 
     def kill(self) -> None:
@@ -116,11 +118,17 @@ class _Cell(Generic[Key]):
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._pid, signal.SIGKILL)
 
-    def _stop(self) -> None:
+    def _stop(self) -> bool:
+        """End the process; false where it does not even end by SIGKILL, as one that a driver holds in the kernel."""
         self._end_group()
         with suppress(ProcessLookupError):  # before it had made its own group
             os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
+        deadline = time.monotonic() + KILLED_S
+        while not os.waitpid(self._pid, os.WNOHANG)[0]:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(ENDED_POLL_S)
+        return True
 
     def _receive(self) -> None:
         with suppress(BlockingIOError):

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,19 @@ def main(arguments: list[str]) -> int:
         measured = upgrade.compare(own, flash)
     except upgrade.UnusableError as error:
         return _refuse(str(error), "FACTORY takes nothing and returns (model, inputs): verify upgrade --help")
+    except Exception as error:  # noqa: BLE001 - the module, the model and its inputs are somebody's own, and raise anything
+        traceback.print_exc()
+        problem = f"the model could not be compared: {type(error).__name__}: {error}"
+        return _refuse(problem, "it must run forward and backward by itself, on that device and in that precision")
     outcome = upgrade.judge(measured, upgrade.kernels_used(flash), same=upgrade.same_state(own, flash))
     if outcome.status in ("ok", "warn"):
         figures = (*outcome.figures, *upgrade.timed(own, flash, device))
         outcome = Outcome(outcome.status, outcome.reason, figures, outcome.evidence, outcome.remedy)
-        if options.save:
-            _save(flash.model, options.save)
+        try:
+            if options.save:
+                _save(flash.model, options.save)
+        except OSError as error:
+            return _refuse(f"{options.save} cannot be written: {error.strerror}", "name another file with --save")
     document = {"model": options.model, "device": device, "upgraded": names, **outcome.as_json()}
     document["saved"] = str(options.save) if options.save and outcome.status in ("ok", "warn") else None
     sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else render(document))

@@ -34,6 +34,7 @@ def verify(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]
         (["--lock", "/nowhere/lock.txt"], "no lock at /nowhere/lock.txt"),
         (["--expect", "/nowhere.json"], "No such file or directory: '/nowhere.json'"),
         (["--prefix", "/nowhere"], "not to /nowhere/current; run /nowhere/current/bin/python"),
+        (["--deadline", "-1"], "'-1' is no number of seconds above zero"),
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
     ],
 )
@@ -64,6 +65,17 @@ def test_without_torch_nothing_is_ok_that_needs_it(tmp_path: Path) -> None:
     assert all(
         "No module named 'torch'" in check["reason"] for check in document["checks"] if check["status"] == "error"
     )
+
+
+def test_what_was_found_out_is_said_where_it_cannot_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    place = str(tmp_path / "file" / "last.json")
+    done = verify("--only", "libraries.lock", "--json", "--write", place, "--junit", str(tmp_path / "junit.xml"))
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["checks"][0]["id"] == "libraries.lock"
+    assert f"error: {place} cannot be written: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "junit.xml").exists()
 
 
 def test_the_list_names_every_check_with_what_it_proves(snapshot: object) -> None:

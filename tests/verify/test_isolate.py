@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from verify import isolate
 from verify.isolate import Task, run_all, run_one
 
 
@@ -166,3 +167,17 @@ def gone(pid: int) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+def test_a_process_that_the_kernel_holds_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolate, "KILLED_S", 0.05)
+    waitpid, held = os.waitpid, []
+
+    def hold(pid: int, options: int) -> tuple[int, int]:
+        held.append(pid)
+        return 0, 0
+
+    monkeypatch.setattr("os.waitpid", hold)
+    ending = run_one(lambda: time.sleep(60), deadline_s=0.1)
+    assert ending.problem == "did not end within 0.1 s and cannot be killed: the kernel or a driver holds it"
+    waitpid(held[0], 0)

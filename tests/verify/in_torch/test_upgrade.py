@@ -66,6 +66,14 @@ def nothing():
 
 def misshapen():
     return nn.Linear(3, 3), 7
+
+
+def broken():
+    raise FileNotFoundError("weights.pt")
+
+
+def mismatched():
+    return nn.TransformerEncoderLayer(32, 4, 64), (torch.randn(2, 9, 31),)
 '''
 
 
@@ -175,6 +183,27 @@ def test_what_cannot_be_upgraded_is_an_error_with_a_hint(
     said = capsys.readouterr()
     assert words in said.err
     assert "hint: FACTORY takes nothing and returns (model, inputs)" in said.err
+    assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["my_models:broken"], "the model could not be compared: FileNotFoundError: weights.pt"),
+        (["my_models:mismatched"], "the model could not be compared: "),
+        (["half_written:make"], "the model could not be compared: SyntaxError: "),
+        (["--device", "gpu", "my_models:encoder"], "the model could not be compared: RuntimeError: "),
+        (["--save", "my_models.py/x.pt", "my_models:encoder"], "my_models.py/x.pt cannot be written: "),
+    ],
+)
+def test_what_fails_on_the_way_is_no_verdict(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    (tmp_path / "half_written.py").write_text("def make(:")
+    assert main(["upgrade", "--device", "cpu", *arguments]) == 3
+    said = capsys.readouterr()
+    assert f"error: {words}" in said.err
+    assert "hint: " in said.err
     assert said.out == ""
 
 
