@@ -6,7 +6,8 @@ import importlib.metadata
 import re
 import sysconfig
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 PIN = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*==\s*(?P<version>[^\s;\\]+)")
 WHEEL = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*@\s*\S*?/(?P<file>[^/\s]+\.whl)")
@@ -56,3 +57,9 @@ def _canonical(version: str) -> tuple[str, str]:
     number = release.group() if release else ""
     rest = re.sub(r"[-_.]", "", public[len(number) :])
     return re.sub(r"(\.0)+$", "", number.rstrip(".")) + rest, re.sub(r"[-_]", ".", local)
+
+
+def site_files(patterns: Iterable[str]) -> list[Path]:
+    """The files below this environment's site-packages that match any of the patterns, each once, in order."""
+    folders = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
+    return sorted({path for folder in folders for pattern in patterns for path in folder.glob(pattern)})

@@ -14,15 +14,13 @@ from packaging.version import Version
 from provision.artifacts.platforms import Target
 from provision.catalog.versions import minor, numbers
 from provision.forge.extension import Extension
-from provision.forge.fatbin import native_for
 from provision.forge.key import Key
 from provision.forge.torchlibs import missing_symbols
+from verify.cxx_abi import text_symbols
+from verify.gpu_code import native_for
 
 _LOCAL = re.compile(r"(?P<runtime>cu\d+|rocm\d+)torch(?P<torch>[\d.]+)(?:cxx11abi(?P<abi>true|false))?", re.IGNORECASE)
 """The local part of a version as flash-attn's authors write it, cu12torch2.8cxx11abiTRUE, or others: cu128torch2.9."""
-_NEW_STRING, _OLD_STRING = "__cxx11", "Ss"
-"""std::string in a mangled symbol (Itanium C++ ABI 5.1.8), with the C++11 ABI and without it."""
-_TOKEN = re.compile(r"S[0-9A-Z]*_|T\d*_|L[a-z]n?\d+E|(\d+)|.", re.DOTALL)
 
 
 def faults(extension: Extension, key: Key, *, torch: Path | None, compiled: bool = True) -> list[str]:
@@ -111,21 +109,11 @@ def _libraries(extension: Extension, key: Key) -> Iterator[str]:
 
 def _abi(extension: Extension, key: Key) -> Iterator[str]:
     """The ABI shows only in symbols that pass text; a library without any says nothing."""
-    new = sorted(symbol for symbol in extension.torch_symbols if _NEW_STRING in symbol)
-    old = sorted(symbol for symbol in extension.torch_symbols if _OLD_STRING in _without_names(symbol))
+    new, old = text_symbols(extension.torch_symbols)
     if key.built_for.cxx11_abi and old:
         yield f"it is built without the C++11 ABI ({old[0]}), and torch with it"
     if not key.built_for.cxx11_abi and new:
         yield f"it is built with the C++11 ABI ({new[0]}), and torch without it"
-
-
-def _without_names(symbol: str) -> str:
-    """A mangled symbol without the names in it, which may spell anything: each stands after its length."""
-    kept, at = "", len("_Z")
-    while at < len(symbol) and (token := _TOKEN.match(symbol, at)):
-        at = token.end() + int(token[1] or 0)
-        kept += token[0] if len(token[0]) == 1 and not token[1] else " "
-    return kept
 
 
 def _code(extension: Extension, key: Key) -> Iterator[str]:

@@ -14,15 +14,14 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 
 from provision.errors import StageError
-from provision.forge.fatbin import CUDA_SECTION, HIP_SECTION, cuda_codes, hip_codes
+from verify.cxx_abi import is_of_torch
+from verify.gpu_code import CUDA_SECTION, HIP_SECTION, cuda_codes, hip_codes
 
 _SYMBOL = struct.Struct("<IBBHQQ")
 """An entry of .dynsym: name, info, other, section, value, size (ELF-64)."""
 _WEAK, _UNDEFINED = 2, 0
 _MACHINES = {"EM_X86_64": "x86_64", "EM_AARCH64": "aarch64"}
 _GLIBC = re.compile(r"GLIBC_(\d+(?:\.\d+)+)")
-_TORCH = re.compile(r"3c10|2at|5torch|6caffe2")
-"""Namespaces of torch, as the compiler writes them into symbols: each name after its length."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def read_library(file: IO[bytes], name: str) -> Library:
         return Library(
             machine=_MACHINES.get(elf["e_machine"], elf["e_machine"]),
             needed=frozenset(_needed(elf)),
-            torch_symbols=frozenset(symbol for symbol in symbols if _TORCH.search(symbol)),
+            torch_symbols=frozenset(symbol for symbol in symbols if is_of_torch(symbol)),
             glibc=_newest_glibc(elf),
             codes=frozenset(_codes(elf)),
         )

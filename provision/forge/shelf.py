@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from provision.artifacts.wheelhouse import Store
 from provision.catalog.versions import numbers
-from provision.forge.fatbin import native_for
 from provision.forge.key import Key
 from provision.forge.recipes import recipe_for
 from provision.models.base import Record
+from verify.gpu_code import native_for
 
 _KIND = "forge"
 

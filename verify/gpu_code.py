@@ -23,7 +23,7 @@ _FAMILY, _EXACT = 0x200000, 0x100000
 _TARGET = re.compile(rb"amdgcn-amd-amdhsa-[\w.]*-(gfx[0-9a-f]+)")
 
 
-def cuda_codes(section: bytes) -> set[str]:
+def cuda_codes(section: bytes | memoryview) -> set[str]:
     """Codes in an `.nv_fatbin` section. Raises ValueError when an entry reaches beyond the section."""
     found = set()
     for start, end in _containers(section):
@@ -43,7 +43,7 @@ def cuda_codes(section: bytes) -> set[str]:
     return found
 
 
-def hip_codes(section: bytes) -> set[str]:
+def hip_codes(section: bytes | memoryview) -> set[str]:
     """Architectures in a `.hip_fatbin` section: the targets that its bundles name."""
     return {match.decode() for match in _TARGET.findall(section)}
 
@@ -64,7 +64,16 @@ def native_for(codes: set[str], capability: str) -> bool:
     return False
 
 
-def _containers(section: bytes) -> Iterator[tuple[int, int]]:
+def compiled_for(codes: set[str], capability: str) -> bool:
+    """Whether the driver can compile PTX of the set for a card: of its own compute capability (`8.9`) or an earlier one."""
+    if capability.startswith("gfx"):
+        return False
+    major, _, minor = capability.partition(".")
+    versions = [(int(match[1]), int(match[2])) for code in codes if (match := re.fullmatch(r"p(\d+)(\d)", code))]
+    return any(version <= (int(major), int(minor)) for version in versions)
+
+
+def _containers(section: bytes | memoryview) -> Iterator[tuple[int, int]]:
     """Where each container's entries start and end; between two there may be padding of whole words."""
     at = 0
     while at + _CONTAINER.size <= len(section):

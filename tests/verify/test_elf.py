@@ -1,0 +1,110 @@
+"""Libraries read as files: symbols as another reader sees them, GPU code of a section, and what is said of both."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+from elftools.elf.elffile import ELFFile
+from elftools.elf.sections import SymbolTableSection
+
+from tests.verify.test_gpu_code import EXACT, NATIVE, PTX, container, entry
+from verify import elf
+from verify.checks.libraries import abi, gpu_code
+from verify.cxx_abi import is_of_torch, text_symbols
+
+WANTED, OFFERED = "_ZN3c106detail14torchCheckFailEPKcS2_jRKNSt7__cxx1112basic_stringE", "_ZN4lamp5shineEv"
+OLD = "_ZN3c106detail14torchCheckFailEPKcS2_jRKSs"
+
+
+def library(folder: Path, fatbin: bytes = b"") -> Path:
+    """A real library that wants and offers a symbol, with a section as nvcc embeds it."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler: reading of ELF files goes UNTESTED")
+    (folder / "code.bin").write_bytes(fatbin)
+    section = '.section .nv_fatbin,"a"\n.incbin "code.bin"\n' if fatbin else ""
+    (folder / "lamp.s").write_text(
+        f".text\n.globl {OFFERED}\n{OFFERED}:\n.quad {WANTED}\n.weak _ZN2at4weakEv\n.quad _ZN2at4weakEv\n{section}"
+        '.section .note.GNU-stack,"",@progbits\n'
+    )
+    made = folder / "_C.so"
+    subprocess.run([compiler, "-shared", "-nostdlib", "-Wl,-z,notext", "-o", made, "lamp.s"], cwd=folder, check=True)
+    return made
+
+
+def test_symbols_and_sections_are_those_of_the_file(tmp_path: Path) -> None:
+    found = elf.opened(library(tmp_path, container(entry(NATIVE, 90, EXACT), entry(PTX, 90))))
+    wanted, offered = found.symbols()
+    assert WANTED in wanted
+    assert OFFERED in offered
+    assert "_ZN2at4weakEv" not in wanted | offered
+    assert found.section(".bss") is None
+    assert gpu_code._codes(tmp_path / "_C.so") == {"90a", "p90"}
+    assert gpu_code._codes(library(tmp_path)) is None
+
+
+def test_another_reader_sees_the_same_symbols() -> None:
+    paths = sorted(Path(sysconfig.get_path("platlib")).rglob("*.so"))[:6]
+    assert paths
+    for path in paths:
+        with path.open("rb") as file:
+            table = ELFFile(file).get_section_by_name(".dynsym")
+            assert isinstance(table, SymbolTableSection)
+            there = [(symbol.name, symbol["st_shndx"], symbol["st_info"]["bind"]) for symbol in table.iter_symbols()]
+        wanted, offered = elf.opened(path).symbols()
+        assert wanted == {name for name, at, bind in there if at == "SHN_UNDEF" and bind != "STB_WEAK"}, path
+        assert offered == {name for name, at, _ in there if at != "SHN_UNDEF"}, path
+
+
+@pytest.mark.parametrize("keep", [0, 6, 40, 70, 3000])
+def test_a_library_that_is_cut_off_is_an_error_and_no_answer(tmp_path: Path, keep: int) -> None:
+    whole = library(tmp_path).read_bytes()
+    assert keep < len(whole)
+    with pytest.raises(ValueError, match=r"no 64-bit ELF|cut off|reaches beyond"):
+        elf.Elf(memoryview(whole[:keep])).symbols()
+
+
+def test_symbols_of_torch_tell_their_string() -> None:
+    assert is_of_torch(WANTED)
+    assert not is_of_torch(OFFERED)
+    assert text_symbols([WANTED, OLD, "_ZN3c1010ProcessSs9getStreamEv"]) == ([WANTED], [OLD])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cxx11", "status", "words"),
+    [
+        ({"_C.so": {WANTED}}, True, "ok", "1 extensions find all"),
+        ({"_C.so": {OLD}}, True, "fail", f"_C.so is built without the C++11 ABI ({OLD}), and torch with it"),
+        ({"_C.so": {WANTED}}, False, "fail", "_C.so is built with the C++11 ABI"),
+        ({"_C.so": {WANTED}, "fa.so": {"_ZN2at4goneEv"}}, True, "fail", "fa.so wants _ZN2at4goneEv of torch"),
+    ],
+)
+def test_an_extension_of_another_torch_is_named(
+    wanted: dict[str, set[str]], status: str, words: str, *, cxx11: bool
+) -> None:
+    outcome = abi.judge(wanted, {WANTED, OLD}, cxx11=cxx11)
+    assert (outcome.status, words in outcome.reason) == (status, True), outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("codes", "status", "words"),
+    [
+        ({"torch": {"80", "90"}, "vLLM": {"90a", "p90"}}, "ok", "the libraries of torch, vLLM"),
+        ({"torch": {"80", "90"}, "vLLM": {"80", "p80"}}, "warn", "vLLM has no code for 9.0, only PTX"),
+        ({"torch": {"80", "90"}, "vLLM": {"80", "p100"}}, "fail", "vLLM has no code for 9.0 (it has 80, p100)"),
+        ({"torch": {"90"}, "vLLM": set()}, "ok", "targets cannot be read"),
+        ({}, "error", "no library with code"),
+    ],
+)
+def test_code_for_another_gpu_is_named_with_what_there_is(codes: dict[str, set[str]], status: str, words: str) -> None:
+    outcome = gpu_code.judge("9.0", codes, {})
+    assert (outcome.status, words in outcome.reason) == (status, True), outcome.reason
+
+
+def test_code_of_an_amd_gpu_is_by_its_own_name() -> None:
+    assert gpu_code.judge("gfx942", {"torch": {"gfx942", "gfx90a"}}, {}).status == "ok"
+    assert gpu_code.judge("gfx1100", {"torch": {"gfx942", "gfx90a"}}, {}).status == "fail"

@@ -1,0 +1,88 @@
+"""libraries.gpu_code: what shall run on this GPU was compiled for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from verify import elf
+from verify.cards import Said, told
+from verify.distributions import site_files
+from verify.gpu_code import CUDA_SECTION, HIP_SECTION, compiled_for, cuda_codes, hip_codes, native_for
+from verify.records import Check, Context, Figure, Outcome
+from verify.tables import table
+
+AGAIN = "install builds that name this GPU's architecture: ./firstlight plan --explain"
+
+
+def _run(context: Context) -> Outcome:
+    if "stale-library" in context.faults:
+        return judge("12.0", {"torch": {"80", "90a"}}, {})
+    if context.device in (None, "cpu"):
+        return Outcome("skip", "no GPU to have code for")
+    generation = (context.stack.get("attention") or {}).get("generation")
+    codes: dict[str, set[str]] = {}
+    files: dict[str, list[str]] = {}
+    for row in table("libraries")["gpu_code"]:
+        found = site_files(row["globs"]) if row.get("generation") in (None, generation) else []
+        embedded = {path: code for path in found if (code := _codes(path)) is not None}
+        if embedded:
+            codes[row["owner"]] = set().union(*embedded.values())
+            files[row["owner"]] = [str(path) for path in embedded]
+    return judge(_capability(str(context.device)), codes, files)
+
+
+def _codes(path: Path) -> set[str] | None:
+    """The GPU code in a library; null where it has no section for any. Raises OSError and ValueError."""
+    library = elf.opened(path)
+    sections = [(library.section(name), read) for name, read in ((CUDA_SECTION, cuda_codes), (HIP_SECTION, hip_codes))]
+    found = [read(section) for section, read in sections if section is not None]
+    return set().union(*found) if found else None
+
+
+def _capability(device: str) -> str:
+    """`9.0` of an NVIDIA card, `gfx942` of an AMD one."""
+    import torch
+
+    if torch.version.hip:
+        return str(torch.cuda.get_device_properties(device).gcnArchName).partition(":")[0]
+    return ".".join(map(str, torch.cuda.get_device_capability(device)))
+
+
+def judge(capability: str, codes: Mapping[str, set[str]], files: Mapping[str, Any]) -> Outcome:
+    """`codes` are those of each owner's libraries, as in `verify/gpu_code.py`; an owner without any cannot be judged."""
+    said, native = [], []
+    for owner, found in codes.items():
+        listed = ", ".join(sorted(found))
+        if native_for(found, capability):
+            native.append(owner)
+        elif not found:
+            said.append(Said("ok", f"the code of {owner} is packed so that its targets cannot be read"))
+        elif compiled_for(found, capability):
+            text = f"{owner} has no code for {capability}, only PTX that the driver compiles at first use ({listed})"
+            said.append(Said("warn", text, AGAIN))
+        else:
+            said.append(Said("fail", f"{owner} has no code for {capability} (it has {listed})", AGAIN))
+    figures = (Figure("owners with code for this GPU", len(native), "count", floor=len(codes)),)
+    evidence = {
+        "capability": capability,
+        "codes": {owner: sorted(found) for owner, found in codes.items()},
+        "files": files,
+    }
+    if not codes:
+        return Outcome("error", "cannot tell: no library with code for GPUs was found", (), evidence)
+    return told(
+        said, f"code for {capability} lies in the libraries of {', '.join(native) or 'nobody'}", figures, evidence
+    )
+
+
+CHECK = Check(
+    id="libraries.gpu_code",
+    proves="torch, vLLM and the planned flash attention hold native code for this GPU, read from their files.",
+    run=_run,
+    level="standard",
+    needs=("torch",),
+    each_device=True,
+    faults=("stale-library",),
+)
