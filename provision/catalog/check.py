@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
-from typing import Any, get_type_hints
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from provision.catalog.load import Catalog
+from provision.catalog.load import Catalog, mistyped
 from provision.catalog.rows import Row
 from provision.catalog.versions import between, cuda_of, numbers, release, specifier
 from provision.errors import UsageError
@@ -45,17 +43,8 @@ def everything(catalog: Catalog) -> Iterator[tuple[str, Row]]:
 
 
 def _schema(catalog: Catalog) -> Iterator[str]:
-    adapters: dict[type[Row], dict[str, TypeAdapter[Any]]] = {}
     for name, row in everything(catalog):
-        kind = type(row)
-        if kind not in adapters:
-            hints = get_type_hints(kind)
-            adapters[kind] = {field.name: TypeAdapter(hints[field.name]) for field in fields(kind)}
-        for field, adapter in adapters[kind].items():
-            try:
-                adapter.validate_python(getattr(row, field), strict=True)
-            except ValidationError as error:
-                yield f"{_row(name, row)}: `{field}` is {getattr(row, field)!r}: {error.errors()[0]['msg']}"
+        yield from (f"{_row(name, row)}: {wrong}" for wrong in mistyped(row))
         if len(row.source.strip()) < LEAST_SOURCE:
             yield f"{_row(name, row)}: `{row.source}` is no source that could be looked up"
 

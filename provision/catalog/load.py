@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from provision.catalog import overlay, rows
 from provision.catalog.overlay import CatalogError, Overlay
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 FOLDER = Path(__file__).parent
 
@@ -23,18 +26,34 @@ def build(kind: type[R], values: dict[str, Any], *, where: str) -> R:
     unknown = sorted(values.keys() - known)
     if unknown:
         raise CatalogError(f"{where}: unknown field `{unknown[0]}`", hint=f"the fields are: {', '.join(sorted(known))}")
-    try:
-        typed: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-        }
-        row = kind(**typed)
-    except TypeError as error:
-        raise CatalogError(f"{where}: {error}") from None
+    missing = [field.name for field in fields(kind) if field.default is MISSING and field.name not in values]
+    if missing:
+        raise CatalogError(f"{where}: no {', '.join(f'`{name}`' for name in missing)}")
+    typed: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    row = kind(**typed)
     if not row.source:
         raise CatalogError(
             f"{where}: a row without a source", hint="name the artifact or the page that the row was read from"
         )
     return row
+
+
+_adapters: dict[type[rows.Row], dict[str, TypeAdapter[Any]]] = {}
+
+
+def mistyped(row: rows.Row) -> Iterator[str]:
+    """What is wrong with the types of a row's values, a sentence a field."""
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - the product's own tables are right without it
+
+    kind = type(row)
+    if kind not in _adapters:
+        hints = get_type_hints(kind)
+        _adapters[kind] = {field.name: TypeAdapter(hints[field.name]) for field in fields(kind)}
+    for field, adapter in _adapters[kind].items():
+        try:
+            adapter.validate_python(getattr(row, field), strict=True)
+        except ValidationError as error:
+            yield f"`{field}` is {getattr(row, field)!r}: {error.errors()[0]['msg']}"
 
 
 class Catalog:
@@ -61,7 +80,10 @@ class Catalog:
     def _added(self, table: str, kind: type[R], known: set[tuple[Any, ...]]) -> Iterator[R]:
         for extra in self.overlays:
             for place, values in enumerate(extra.tables.get(table, ()), 1):
-                row = build(kind, values, where=f"{extra.path}, {table} {place}")
+                where = f"{extra.path}, {table} {place}"
+                row = build(kind, values, where=where)
+                for wrong in mistyped(row):
+                    raise CatalogError(f"{where}: {wrong}", hint=overlay.AGAIN)
                 if _subject(row) not in known:
                     known.add(_subject(row))
                     yield row

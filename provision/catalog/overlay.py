@@ -17,6 +17,7 @@ from provision.errors import FirstlightError
 
 TABLES = {"release": "vllm", "build": "vllm_builds", "torch": "torch"}
 """What an overlay may hold, and the product's file that has the same table."""
+AGAIN = "delete it, and have it made anew by ./firstlight catalog refresh"
 
 
 class CatalogError(FirstlightError):
@@ -47,18 +48,17 @@ def read_all(place: Path) -> tuple[Overlay, ...]:
 
 def read(path: Path) -> Overlay:
     """One overlay. Raises CatalogError, with the file, when it is half-written, empty, or holds what no table of ours has."""
-    hint = "delete it, and have it made anew by ./firstlight catalog refresh"
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise CatalogError(f"catalog overlay `{path}` cannot be read: {error}", hint=hint) from None
+        raise CatalogError(f"catalog overlay `{path}` cannot be read: {error}", hint=AGAIN) from None
     if not any(tables.values()):
-        raise CatalogError(f"catalog overlay `{path}` holds no row", hint=hint)
+        raise CatalogError(f"catalog overlay `{path}` holds no row", hint=AGAIN)
     for name, found in tables.items():
         if name not in TABLES:
             raise CatalogError(
                 f"catalog overlay `{path}`: no table is called `{name}`", hint=f"an overlay holds {', '.join(TABLES)}"
             )
         if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-            raise CatalogError(f"catalog overlay `{path}`: `{name}` is no list of rows", hint=hint)
+            raise CatalogError(f"catalog overlay `{path}`: `{name}` is no list of rows", hint=AGAIN)
     return Overlay(path, tables)

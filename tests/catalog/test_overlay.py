@@ -75,6 +75,24 @@ def test_a_row_that_is_not_one_is_named_with_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ('version = "0.33.0"', "version = 5", "`version` is 5: "),
+        ('machines = ["x86_64"]', 'machines = "x86_64"', "`machines` is 'x86_64': "),
+        ('provider = "community"', 'provider = "somebody"', "`provider` is 'somebody': "),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named_before_anybody_reads_it(
+    tmp_path: Path, before: str, after: str, says: str
+) -> None:
+    path = written(tmp_path, GOOD.replace(before, after))
+    with pytest.raises(CatalogError) as caught:
+        _ = Catalog(overlays=overlay.read_all(tmp_path)).builds
+    assert caught.value.text.startswith(f"{path}, build 1: {says}")
+    assert "catalog refresh" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
     ("environ", "place"),
     [
         ({"XDG_CONFIG_HOME": "/c", "HOME": "/h"}, "/c/firstlight/catalog"),
