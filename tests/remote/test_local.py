@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 import time
@@ -15,6 +14,7 @@ from provision.errors import RemoteCommandError, StageError
 from provision.models.settings import Connection, Host, Settings
 from provision.models.staged import StagedFile
 from provision.remote import Session, open_session
+from tests.remote.files import staged
 
 
 @pytest.fixture
@@ -22,14 +22,6 @@ def session() -> Iterator[Session]:
     opened = open_session(Host(name="here", connection=Connection(kind="local"), settings=Settings()))
     yield opened
     opened.close()
-
-
-def staged(folder: Path, name: str, content: bytes) -> StagedFile:
-    path = folder / f"of-{name.replace('/', '-')}"
-    path.write_bytes(content)
-    return StagedFile(
-        name=name, path=str(path), sha256=hashlib.sha256(content).hexdigest(), size=len(content), kind="wheel"
-    )
 
 
 def test_a_command_keeps_its_streams_and_its_status_apart(session: Session) -> None:
