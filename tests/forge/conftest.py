@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from provision.artifacts import stage
 from provision.artifacts.download import Progress
 from provision.artifacts.locking import fetch_wheels, find_sources, lock_stack
 from provision.artifacts.platforms import Target
@@ -21,11 +22,12 @@ from provision.forge.build import Job
 from provision.forge.key import Key
 from provision.forge.room import CONTROLLER, Forge
 from provision.forge.shelf import Forged
-from provision.models.settings import Connection
-from provision.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild
-from provision.models.staged import StagedFile
+from provision.models.settings import Connection, Settings
+from provision.models.stack import AttentionPlan, FlashAttnPackage, FlashAttnPlan, Interpreter, Stack, TorchBuild
+from provision.models.staged import Staged, StagedFile
 from provision.remote.local import LocalSession
 from provision.remote.session import Session
+from tests.artifacts.stacks import FACTS, resolve_to
 from tests.forge.keys import make_key
 from tests.verify.torch_environment import VENDOR_INDEX
 
@@ -71,6 +73,67 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         patch.setattr(room, "Bench", BenchWithoutToolkit)
         yield _build(store, settings)
     shutil.rmtree(folder)
+
+
+@dataclass
+class Staging:
+    """A staged Stack whose package was built for it."""
+
+    stack: Stack
+    staged: Staged
+    key: Key
+    forge: Forge
+    store: Store
+    client: ClientSettings
+    told: list[str]
+
+
+@pytest.fixture(scope="session")
+def staging(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Staging:
+    """The sample under flash-attn's name, asked for by a Stack of a torch that the controller has already."""
+    folder = tmp_path_factory.mktemp("stage")
+    _pack_as_flash_attn(folder)
+    settings = read_settings()
+    # A CUDA torch would be gigabytes; its CPU build has the same headers and symbols, and stands for it as the newer local version.
+    client = replace(settings, find_links=(*settings.find_links, str(folder), str(site.job.torch_path().parent)))
+    key = Key(name="flash-attn", version="2.8.3", built_for=site.job.key.built_for)
+    package = FlashAttnPackage(
+        version="2.8.3", source="forge", file="flash_attn-2.8.3.whl", key=key.built_for, builder=CONTROLLER
+    )
+    stack = Stack(
+        vllm=None,
+        torch=TorchBuild(version=TORCH, variant=f"cu{CUDA.replace('.', '')}"),
+        flash_attn=FlashAttnPlan(provider="forge", version="2.8.3", source=package.file, package=package),
+        attention=AttentionPlan(backend="NO_ATTENTION"),
+        python=PYTHON,
+        interpreter=Interpreter(version=PYTHON, origin="host", path="/usr/bin/python3"),
+        platform=f"{platform.machine()}-manylinux_2_28",
+    )
+    told: list[str] = []
+    staged = stage(
+        resolve_to(stack),
+        Settings(flash_attn="package", builder=CONTROLLER),
+        FACTS,
+        store=site.job.store,
+        client=client,
+        packager=site.forge,
+        progress=lambda what, _done, _total: told.append(what),
+    )
+    return Staging(stack, staged, key, site.forge, site.job.store, client, told)
+
+
+def _pack_as_flash_attn(folder: Path) -> None:
+    """Told of its architectures as flash-attn is."""
+    source = folder / "flash_attn-2.8.3"
+    shutil.copytree(SAMPLE, source)
+    project, setup = source / "pyproject.toml", source / "setup.py"
+    named = project.read_text().replace('"forge-sample"', '"flash-attn"').replace('"1.2.0"', '"2.8.3"')
+    project.write_text(named)
+    archs = 'os.environ["TORCH_CUDA_ARCH_LIST"] = f"{int(os.environ[\'FLASH_ATTN_CUDA_ARCHS\']) / 10}"\n'
+    setup.write_text(setup.read_text().replace("\nsetup(", f"\n{archs}\nsetup(", 1))
+    with tarfile.open(folder / "flash_attn-2.8.3.tar.gz", "w:gz") as packed:
+        packed.add(source, source.name)
+    shutil.rmtree(source)
 
 
 class BenchWithoutToolkit(Bench):

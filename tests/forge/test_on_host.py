@@ -16,7 +16,7 @@ from provision.inventory import load
 from provision.remote import open_session
 from provision.remote.session import Session
 from tests.fleet.hosts import FleetHost
-from tests.forge.conftest import Site, no_interpreter
+from tests.forge.conftest import Staging, no_interpreter
 from tests.forge.standin import standin_job
 from tests.install.fleet_site import make_fleet_site
 
@@ -39,17 +39,18 @@ except RuntimeError as error:
 
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the wheel is for this Python, and test hosts have 3.11")
-def test_the_wheel_goes_into_a_host_s_environment_last_and_runs_beside_its_torch(
-    site: Site, pair: list[FleetHost], tmp_path: Path
+def test_what_stage_had_built_goes_into_a_host_s_environment_last_and_runs_beside_its_torch(
+    staging: Staging, pair: list[FleetHost], tmp_path: Path
 ) -> None:
-    host, store = pair[1], site.job.store
+    host, store = pair[1], staging.store
     host.sh(f"printf '127.0.0.1 localhost\\n127.0.1.1 {host.name}\\n' > /etc/hosts")
     [runtime] = store.root.glob("files/*/*/nvidia_cuda_runtime-*.whl")
-    wheels = [store.folder(wheel.sha256) / wheel.name for wheel in site.job.stack]
+    wheels = [Path(file.path) for file in staging.staged.files if file.kind == "wheel"]
     there = make_fleet_site(tmp_path, host)
-    there.use_wheels([*wheels, runtime, store.folder(site.forged.sha256) / site.forged.name])
+    # The runtime that torch's CUDA build would have brought.
+    there.use_wheels([*wheels, runtime])
     environment = there.variables["firstlight_environment"]
-    there.plan(firstlight_environment={**environment, "last": ["forge_sample"]})
+    there.plan(firstlight_environment={**environment, "last": ["flash-attn"]})
     there.send()
     result = there.play("install")
     assert (result.status, result.changed) == ("ok", True), result
