@@ -27,6 +27,7 @@ class DriverWork(Record):
     driver: dict[str, Any] | None = None
     fabric_manager: dict[str, Any] | None = None
     cuda_toolkit: dict[str, Any] | None = None
+    cuda_compat: dict[str, Any] | None = None
     container_toolkit: dict[str, Any] | None = None
     rocm: dict[str, Any] | None = None
     reboot: bool = False
@@ -34,7 +35,15 @@ class DriverWork(Record):
     @property
     def needed(self) -> bool:
         """Whether there is anything to do."""
-        return any((self.driver, self.fabric_manager, self.cuda_toolkit, self.container_toolkit, self.rocm))
+        parts = (
+            self.driver,
+            self.fabric_manager,
+            self.cuda_toolkit,
+            self.cuda_compat,
+            self.container_toolkit,
+            self.rocm,
+        )
+        return any(parts)
 
     def named(self) -> str:
         """The work in words: `NVIDIA driver 580.173.02 (open kernel modules), fabric manager 580.173.02`."""
@@ -45,6 +54,8 @@ class DriverWork(Record):
             words.append(f"fabric manager {self.fabric_manager['version']}")
         if self.cuda_toolkit:
             words.append(f"CUDA toolkit {self.cuda_toolkit['version']}")
+        if self.cuda_compat:
+            words.append(f"compatibility libraries of CUDA {self.cuda_compat['version']}")
         if self.container_toolkit:
             words.append("NVIDIA container toolkit")
         if self.rocm:
@@ -57,6 +68,7 @@ class DriverWork(Record):
             "firstlight_driver": self.driver,
             "firstlight_fabric_manager": self.fabric_manager,
             "firstlight_cuda_toolkit": self.cuda_toolkit,
+            "firstlight_cuda_compat": self.cuda_compat,
             "firstlight_container_toolkit": self.container_toolkit,
             "firstlight_rocm": self.rocm,
         }
@@ -75,6 +87,7 @@ def driver_work(host: Host, facts: HostFacts, stack: Stack) -> DriverWork:
             driver=_driver(host, facts, stack.driver),
             fabric_manager=_fabric_manager(host, facts, stack),
             cuda_toolkit=_cuda_toolkit(host, facts),
+            cuda_compat=_cuda_compat(host, facts, stack),
             container_toolkit=_container_toolkit(host, facts),
             rocm=_rocm(host, facts, stack),
             reboot=host.settings.reboot,
@@ -125,6 +138,23 @@ def _cuda_toolkit(host: Host, facts: HostFacts) -> dict[str, Any] | None:
         "packages": list(packages_of_component("cuda-toolkit", cuda=version)),
         **_source(host, facts, "cuda-toolkit"),
     }
+
+
+def _cuda_compat(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any] | None:
+    plan = stack.cuda_compat
+    if plan is None or has_compat(facts, plan.folder):
+        return None
+    return {
+        "version": plan.cuda,
+        "folder": plan.folder,
+        "packages": [plan.package],
+        **_source(host, facts, "cuda-compat"),
+    }
+
+
+def has_compat(facts: HostFacts, folder: str) -> bool:
+    """Whether the compatibility libraries lie in a folder of the host."""
+    return any(toolkit.compat and f"{toolkit.path}/compat" == folder for toolkit in facts.cuda_toolkits)
 
 
 def _container_toolkit(host: Host, facts: HostFacts) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from verify import VERSION
+from verify import VERSION, compat
 from verify.arguments import Parser
 from verify.faults import FAULTS
 from verify.junit import junit
@@ -32,6 +32,7 @@ def main(arguments: list[str]) -> int:
         return _other(*arguments)
     parser = _parser()
     options = parser.parse_args(arguments)
+    compat.enter()
     try:
         checks = _chosen(options)
         injections = [_injection(text) for text in options.inject]

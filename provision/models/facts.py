@@ -154,6 +154,8 @@ class Amd(Record):
 class CudaToolkit(Record):
     path: str
     version: str | None = None
+    compat: bool = False
+    """Whether the forward compatibility libraries lie in its folder `compat`; without a version there is nothing else of it."""
 
 
 class Port(Record):

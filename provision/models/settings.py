@@ -100,6 +100,11 @@ class Settings(Record):
         "What may happen to a working NVIDIA driver. Where cards have none it is installed.",
         allowed="keep, install or upgrade",
     )
+    cuda_compat: bool = _setting(
+        False,  # the setting's default
+        "Whether NVIDIA's forward compatibility libraries may stand in, for the service alone, where a data-centre card's driver is too old.",
+        allowed="true or false",
+    )
     driver_repository: Address | None = _setting(
         None,
         "A mirror of the vendor's driver packages, laid out as there. Default: the vendor's own.",

@@ -36,6 +36,16 @@ class DriverPlan(Record):
     module: Literal["open", "proprietary"] | None = None
 
 
+class CudaCompat(Record):
+    """NVIDIA's forward compatibility libraries: a newer user-mode driver than the kernel's, for what is told to load it."""
+
+    cuda: str
+    """Release that they bring: `13.0`."""
+    package: str
+    folder: str
+    """On the host, with `libcuda.so.1` in it."""
+
+
 class FlashAttnKey(Record):
     """What a wheel of the flash-attn package must have been built for to load beside a Stack's torch: all of it, exactly."""
 
@@ -147,6 +157,8 @@ class Stack(Record):
     vllm: VllmBuild | None
     torch: TorchBuild
     driver: DriverPlan | None = None
+    cuda_compat: CudaCompat | None = None
+    """Null where the driver itself runs the build."""
     fabric_manager: str | None = None
     subnet_manager: bool = False
     """Whether nvlsm and the kernel module ib_umad go with the fabric manager."""

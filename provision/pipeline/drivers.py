@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from provision.drivers import DriverWork, driver_work
+from provision.drivers import DriverWork, driver_work, has_compat
 from provision.errors import FirstlightError, InstallError
 from provision.models.facts import HostFacts
 from provision.models.records import RoomResult
@@ -93,4 +93,9 @@ def unproven(work: DriverWork, facts: HostFacts) -> InstallError | None:
                 f"host `{facts.host}`: {name} {part['version']} was installed, {version or 'none'} is what runs{said}",
                 hint="see what the host's own log says of it: journalctl -k -b | grep -i -E 'nvidia|nvrm'",
             )
+    if work.cuda_compat and not has_compat(facts, work.cuda_compat["folder"]):
+        return InstallError(
+            f"host `{facts.host}`: {work.named()} were installed, and {work.cuda_compat['folder']}/libcuda.so.1 is not there",
+            hint=f"see what the package holds: dpkg -L or rpm -ql {work.cuda_compat['packages'][0]}",
+        )
     return None

@@ -317,6 +317,7 @@ cuda_toolkits() {
         elif [ -x "$folder/bin/nvcc" ]; then
             limit "$folder/bin/nvcc" --version 2>&1
         fi
+        [ ! -e "$folder/compat/libcuda.so.1" ] || say compat "$folder/compat/libcuda.so.1"
     done
     return 0
 }

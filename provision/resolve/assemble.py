@@ -9,7 +9,7 @@ from provision.catalog import catalog
 from provision.catalog.versions import minor, numbers
 from provision.fit import fit
 from provision.models.stack import AttentionPlan, ModelPlan, Stack, TorchBuild, VllmBuild
-from provision.resolve import attention, driver, fabric, flash, flashinfer, interpreter
+from provision.resolve import attention, compat, driver, fabric, flash, flashinfer, interpreter
 from provision.resolve.option import Option
 from provision.resolve.rules.glibc import floor
 from provision.resolve.view import View
@@ -28,6 +28,7 @@ def stack_of(option: Option, view: View) -> Stack:
         vllm=_vllm(option),
         torch=_torch(option, None if chosen.interpreter.torch else machine),
         driver=plan,
+        cuda_compat=compat.choose(option, view),
         fabric_manager=manager,
         subnet_manager=manager is not None and fabric.subnet_managed(view),
         flash_attn=flash.choose(option, view).plan,

@@ -20,6 +20,7 @@ def changes(stack: Stack, facts: HostFacts, settings: Settings, *, root: bool) -
     found = [
         ("packages", _packages(stack, facts)),
         ("driver", _driver(stack)),
+        ("cuda-compat", f"{stack.cuda_compat.package}, for the service alone" if stack.cuda_compat else None),
         (
             "python",
             f"{stack.interpreter.version} under {prefix}/python" if stack.interpreter.origin == "managed" else None,

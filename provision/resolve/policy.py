@@ -19,6 +19,7 @@ class Policy:
 
     vllm: str = "latest"
     driver: Literal["keep", "install", "upgrade"] = "keep"
+    cuda_compat: bool = False
     flash_attn: FlashAttn = "auto"
     flash_version: str | None = None
     """The package's release, where one was asked for."""
@@ -47,6 +48,7 @@ def policy_of(settings: Settings) -> Policy:
     policy = Policy(
         vllm=settings.vllm,
         driver=settings.driver,
+        cuda_compat=settings.cuda_compat,
         flash_attn=flash,
         flash_version=version,
         builder=settings.builder,

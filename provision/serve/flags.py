@@ -192,6 +192,10 @@ def _environment(
         if cache_bytes is not None and not has("kv_cache_bytes", stack.vllm.version):
             values[options()["kv_cache_bytes"]["environment_before"]] = str(max(cache_bytes // 2**30, 1))
     values |= settings.env
+    if stack.cuda_compat is not None:
+        # For the service alone: a host whose every program finds these libraries has lost its own driver's (error 803).
+        others = [folder for folder in (values.get("LD_LIBRARY_PATH"),) if folder]
+        values["LD_LIBRARY_PATH"] = ":".join([stack.cuda_compat.folder, *others])
     if "VLLM_PLUGINS" in values:
         names = [name for name in values["VLLM_PLUGINS"].split(",") if name and name != PLUGIN]
         values["VLLM_PLUGINS"] = ",".join([*names, PLUGIN])

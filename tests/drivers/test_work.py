@@ -12,7 +12,17 @@ from provision.drivers import DriverWork, driver_work
 from provision.errors import InstallError, UsageError
 from provision.models.facts import Amd, CudaToolkit, HostFacts, Nvidia, OperatingSystem, PciGpu, Program
 from provision.models.settings import Connection, Host, Settings
-from provision.models.stack import AttentionPlan, DriverPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
+from provision.models.stack import (
+    AttentionPlan,
+    CudaCompat,
+    DriverPlan,
+    FlashAttnPlan,
+    Interpreter,
+    Stack,
+    TorchBuild,
+    VllmBuild,
+)
+from provision.pipeline.drivers import unproven
 
 NEW = "580.173.02"
 INSTALL = DriverPlan(action="install", version=NEW, module="open")
@@ -136,6 +146,26 @@ def test_a_toolkit_only_where_it_is_asked_for_and_not_there() -> None:
     there = facts(cuda_toolkits=(CudaToolkit(path="/usr/local/cuda-13.0", version="13.0.2"),))
     assert not work(there, stack(), cuda_toolkit="13.0").needed
     assert work(there, stack(), cuda_toolkit="13.1").needed
+
+
+def test_compatibility_libraries_only_where_they_are_planned_and_not_there() -> None:
+    compat = CudaCompat(cuda="13.0", package="cuda-compat-13-0", folder="/usr/local/cuda-13.0/compat")
+    assert work(facts(), stack()).cuda_compat is None
+    wanted = work(facts(), stack(cuda_compat=compat))
+    assert wanted.cuda_compat is not None
+    assert wanted.named() == "compatibility libraries of CUDA 13.0"
+    assert wanted.cuda_compat["packages"] == ["cuda-compat-13-0"]
+    assert wanted.cuda_compat["repository"]["uri"].endswith("/ubuntu2404/x86_64/")
+    seen = unproven(wanted, facts())
+    assert seen is not None
+    assert "/usr/local/cuda-13.0/compat/libcuda.so.1 is not there" in seen.text
+    there = facts(cuda_toolkits=(CudaToolkit(path="/usr/local/cuda-13.0", compat=True),))
+    assert not work(there, stack(cuda_compat=compat)).needed
+    assert unproven(wanted, there) is None
+    # A toolkit without them is none of it, nor do they stand for a toolkit.
+    toolkit = facts(cuda_toolkits=(CudaToolkit(path="/usr/local/cuda-13.0", version="13.0.2"),))
+    assert work(toolkit, stack(cuda_compat=compat)).needed
+    assert work(there, stack(), cuda_toolkit="13.0").needed
 
 
 def test_the_container_toolkit_only_where_it_is_asked_for_and_not_there() -> None:

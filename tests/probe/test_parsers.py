@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.probe import parse
-from provision.probe.parsers import cpu, isolation, memory, network, operating_system, product, rocm
+from provision.probe.parsers import cpu, isolation, memory, network, operating_system, product, rocm, software
 from provision.probe.parsers.values import integer, pci_address, size, version
 from provision.probe.sections import Section, split
 
@@ -200,6 +200,18 @@ def test_a_tool_that_complains_on_its_standard_output_is_quoted() -> None:
     assert facts.amd is not None
     assert facts.amd.gpus == ()
     assert facts.unknown["amd.rocminfo"] == "Unable to open /dev/kfd read-write: Permission denied"
+
+
+def test_compatibility_libraries_are_seen_with_a_toolkit_and_alone() -> None:
+    text = (
+        'toolkit=/usr/local/cuda-12.9\n   "cuda" : {\n      "version" : "12.9.1"\n'
+        "toolkit=/usr/local/cuda-13.0\ncompat=/usr/local/cuda-13.0/compat/libcuda.so.1\n"
+    )
+    found = software.cuda_toolkits(section(text), (), {})
+    assert [(kit.path, kit.version, kit.compat) for kit in found] == [
+        ("/usr/local/cuda-12.9", "12.9.1", False),
+        ("/usr/local/cuda-13.0", None, True),
+    ]
 
 
 def test_processes_of_amd_cards_are_summed_by_nobody() -> None:

@@ -54,7 +54,7 @@ def test_the_release_itself_is_never_given_up() -> None:
 @pytest.mark.parametrize(
     ("card", "driver", "verdict", "says"),
     [
-        ("H100", "535.183.01", "accept", "by hand it could: cuda-compat-13-0"),
+        ("H100", "535.183.01", "accept", "with `cuda_compat: true` it could: cuda-compat-13-0"),
         ("RTX4090", "535.183.01", "reject", "on RTX4090 it ends in error 803 or 804"),
         ("H100", "560.35.03", "reject", "560.35.03 is of neither"),
     ],

@@ -13,7 +13,7 @@ from syrupy.assertion import SnapshotAssertion
 from provision.errors import InventoryError, ServeError
 from provision.models.facts import Memory
 from provision.models.settings import Settings
-from provision.models.stack import FlashInferPlan, ModelPlan, Stack
+from provision.models.stack import CudaCompat, FlashInferPlan, ModelPlan, Stack
 from provision.serve.flags import ServeCommand, serve_command
 from provision.serve.model import BUILTIN, ServedModel
 from tests.serve.conftest import GIB, card, facts, stack
@@ -42,6 +42,19 @@ def test_builtin_on_eight_cards(snapshot: SnapshotAssertion, cuda_stack: Stack) 
 def test_release_before_the_attention_option_is_asked_by_its_variable(snapshot: SnapshotAssertion) -> None:
     old = stack("0.9.1", "cu128", "FLASH_ATTN", "FLASH_ATTN_VLLM_V1")
     assert rendered(serve_command(old, Settings(), facts(card(0)), prefix=PREFIX, model=BUILTIN)) == snapshot
+
+
+def test_compatibility_libraries_come_first_in_the_service_s_own_search_path(cuda_stack: Stack) -> None:
+    compat = CudaCompat(cuda="13.0", package="cuda-compat-13-0", folder="/usr/local/cuda-13.0/compat")
+
+    def search(stack: Stack, **env: str) -> str | None:
+        command = serve_command(stack, Settings(env=env), facts(card(0)), prefix=PREFIX, model=BUILTIN)
+        return command.environment.get("LD_LIBRARY_PATH")
+
+    assert search(cuda_stack) is None
+    asked = cuda_stack.model_copy(update={"cuda_compat": compat})
+    assert search(asked) == "/usr/local/cuda-13.0/compat"
+    assert search(asked, LD_LIBRARY_PATH="/opt/lib") == "/usr/local/cuda-13.0/compat:/opt/lib"
 
 
 def test_flashinfer_without_kernels_samples_nothing(cuda_stack: Stack) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,36 @@ def test_a_wrong_option_exits_64_and_says_what_is_wrong(arguments: list[str], wo
     assert "hint: " in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("before", [None, "/usr/local/lib"])
+def test_the_stack_s_compatibility_libraries_are_loaded_as_the_service_loads_them(
+    tmp_path: Path, before: str | None
+) -> None:
+    """The loader reads its search path when a program starts, so the checks start anew with it, once."""
+    python = tmp_path / "bin/python"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    (tmp_path / "pyvenv.cfg").write_text(f"home = {Path(sys.executable).resolve().parent}\n")
+    stack = {"cuda_compat": {"cuda": "13.0", "package": "cuda-compat-13-0", "folder": "/usr/local/cuda-13.0/compat"}}
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"import os, sys\nsys.path.insert(0, {str(ROOT)!r})\nprint('started', flush=True)\n"
+        "from verify import compat\ncompat.enter()\nprint(os.environ.get('LD_LIBRARY_PATH'), sys.argv[1:], sys.stdin.read())\n"
+    )
+    environment = {"PATH": os.environ["PATH"]} | ({"LD_LIBRARY_PATH": before} if before else {})
+
+    def started() -> list[str]:
+        command = [str(python), "-I", str(program), "a b"]
+        done = subprocess.run(command, env=environment, input="asked", capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    assert started() == ["started", f"{before} ['a b'] asked"]
+    (tmp_path / "stack.json").write_text(json.dumps(stack))
+    path = ":".join(["/usr/local/cuda-13.0/compat", *([before] if before else [])])
+    assert started() == ["started", "started", f"{path} ['a b'] asked"]
+    (tmp_path / "stack.json").write_text("{")
+    assert started() == ["started", f"{before} ['a b'] asked"]
 
 
 def test_expectations_that_are_no_object_are_refused() -> None:

@@ -202,6 +202,21 @@ def test_a_forward_compatibility_library_that_shadows_the_drivers_is_a_warning()
     assert "compat folder" in (outcome.remedy or "")
 
 
+def test_a_planned_compatibility_library_is_what_must_be_loaded() -> None:
+    folder = "/usr/local/cuda-13.0/compat"
+
+    def judge(path: str) -> tuple[str, str]:
+        outcome = loaded.judge(
+            loaded.mapped_libraries(MAPS + mapped(path)), home=HOME, search_path=folder, compat=folder
+        )
+        return outcome.status, outcome.reason
+
+    assert judge(f"{folder}/libcuda.so.580.65.06")[0] == "ok"
+    own = "/usr/lib/x86_64-linux-gnu/libcuda.so.535.183.01"
+    assert judge(own) == ("fail", f"libcuda from {own}, and the plan wants the compatibility libraries of {folder}")
+    assert judge("/usr/local/cuda-12.9/compat/libcuda.so.575.51.03")[0] == "warn"
+
+
 def test_nothing_loaded_is_no_proof() -> None:
     assert loaded.judge([], home=HOME, search_path="").status == "error"
 

@@ -59,8 +59,10 @@ def cuda_toolkits(section: Section, compilers: tuple[Program, ...], unknown: dic
     for block in re.split(r"^toolkit=", section.text, flags=re.MULTILINE)[1:]:
         path, _, said = block.partition("\n")
         if path.startswith("/"):
+            said, compat, _ = said.partition("compat=")
             release = _CUDA_RELEASE.search(said)
-            found.setdefault(path, CudaToolkit(path=path, version=release[1] if release else version(said)))
+            known = release[1] if release else version(said)
+            found.setdefault(path, CudaToolkit(path=path, version=known, compat=bool(compat)))
     for nvcc in compilers:
         folder = nvcc.path.removesuffix("/bin/nvcc")
         if nvcc.name == "nvcc" and not found and folder != nvcc.path:

@@ -9,7 +9,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
+from verify.compat import folder_of
 from verify.records import Check, Context, Figure, Outcome
 from verify.tables import table
 from verify.vllm_kernels import vllm_extensions
@@ -31,7 +33,8 @@ def _run(context: Context) -> Outcome:
     if "stale-library" in context.faults:
         loaded = [*loaded, Path("/usr/local/stale/lib/libtorch_cpu.so")]
     shadowing = os.environ.get("LD_LIBRARY_PATH", "")
-    outcome = judge(loaded, home=Path(sys.prefix).resolve(), search_path=shadowing)
+    planned = folder_of(context.expect.get("stack"))
+    outcome = judge(loaded, home=Path(sys.prefix).resolve(), search_path=shadowing, compat=planned)
     evidence = {**outcome.evidence, "loaded with": ["torch", *(extension.name for extension in extensions)]}
     return Outcome(outcome.status, outcome.reason, outcome.figures, evidence, outcome.remedy)
 
@@ -42,8 +45,8 @@ def mapped_libraries(maps: str) -> list[Path]:
     return sorted(Path(path) for path in paths if path.startswith("/") and ".so" in Path(path).name)
 
 
-def judge(loaded: Iterable[Path], *, home: Path, search_path: str) -> Outcome:
-    """`home` is the environment's folder without symlinks, `search_path` what LD_LIBRARY_PATH holds."""
+def judge(loaded: Iterable[Path], *, home: Path, search_path: str, compat: str | None = None) -> Outcome:
+    """`home` is the environment's folder without symlinks, `search_path` what LD_LIBRARY_PATH holds, `compat` where libcuda is to come from."""
     rows: Mapping[str, dict[str, str]] = table("libraries")["library"]
     by_name: dict[str, list[Path]] = defaultdict(list)
     for path in loaded:
@@ -57,21 +60,15 @@ def judge(loaded: Iterable[Path], *, home: Path, search_path: str) -> Outcome:
         if rows[name]["origin"] == "environment" and home not in path.parents
     ]
     twice = [f"{name}: {', '.join(map(str, paths))}" for name, paths in by_name.items() if len(paths) > 1]
-    stand_ins = [
-        (f"{name} from {path}", rows[name]["remedy"])
-        for name, paths in by_name.items()
-        for path in paths
-        if "shadow" in rows[name] and rows[name]["shadow"] in str(path)
-    ]
     shadows = [str(path) for path in _shadows(search_path, rows, home)]
     evidence = {name: [str(path) for path in paths] for name, paths in sorted(by_name.items())}
     figures = (Figure("libraries judged", sum(map(len, by_name.values())), "count"),)
     if foreign:
         text = f"loaded from outside the environment: {'; '.join(foreign)}"
         return Outcome("fail", text, figures, evidence, "unset LD_LIBRARY_PATH and LD_PRELOAD")
-    if stand_ins:
-        text = f"a stand-in shadows the driver's own library: {'; '.join(told for told, _ in stand_ins)}"
-        return Outcome("warn", text, figures, evidence, stand_ins[0][1])
+    if other := _other_driver_library(by_name, rows, compat):
+        status, text, remedy = other
+        return Outcome(status, text, figures, evidence, remedy)
     if not by_name:
         return Outcome("error", "none of the libraries that are judged is loaded", figures, evidence)
     if shadows:
@@ -80,6 +77,24 @@ def judge(loaded: Iterable[Path], *, home: Path, search_path: str) -> Outcome:
     if twice:
         return Outcome("warn", f"loaded more than once: {'; '.join(twice)}", figures, evidence)
     return Outcome("ok", f"{len(by_name)} libraries come from where they should, each once", figures, evidence)
+
+
+def _other_driver_library(
+    by_name: Mapping[str, list[Path]], rows: Mapping[str, dict[str, str]], compat: str | None
+) -> tuple[Literal["warn", "fail"], str, str] | None:
+    """Status, text and remedy where a library of the driver is not the host's own, or not the one that the plan wants instead."""
+    found = [(name, path) for name, paths in by_name.items() for path in paths if "shadow" in rows[name]]
+    stand_ins = [
+        (name, path) for name, path in found if rows[name]["shadow"] in str(path) and str(path.parent) != compat
+    ]
+    if stand_ins:
+        told = "; ".join(f"{name} from {path}" for name, path in stand_ins)
+        return "warn", f"a stand-in shadows the driver's own library: {told}", rows[stand_ins[0][0]]["remedy"]
+    own = [f"{name} from {path}" for name, path in found if compat and str(path.parent) != compat]
+    if own:
+        text = f"{'; '.join(own)}, and the plan wants the compatibility libraries of {compat}"
+        return "fail", text, "bring them back: ./firstlight drivers"
+    return None
 
 
 def _remedy(text: str) -> str:
