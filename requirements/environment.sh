@@ -129,8 +129,10 @@ build() {
 }
 
 ensure_python
-mkdir -p "$here/.cache"
-exec 9>"$here/.cache/launcher.lock" || fail "$here cannot be written" "run once as the owner of that folder, or clone it to one of yours"
+# tried in a shell of its own: this one would end at a redirection that fails
+( mkdir -p "$here/.cache" && : >>"$here/.cache/launcher.lock" ) 2>/dev/null ||
+    fail "$here cannot be written" "run once as the owner of that folder, or clone it to one of yours"
+exec 9>"$here/.cache/launcher.lock"
 # the lock belongs to descriptor 9, which this shell keeps; the kernel lets go of it however the shell ends
 "$python" -c '
 import fcntl, sys

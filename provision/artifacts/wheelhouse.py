@@ -33,14 +33,6 @@ _STAMP = "verified"
 _DEFAULT_LIMIT_GIB = 200.0
 
 
-def default_root(environ: Mapping[str, str] | None = None) -> Path:
-    """FIRSTLIGHT_CACHE, else XDG_CACHE_HOME/firstlight, else ~/.cache/firstlight."""
-    environ = os.environ if environ is None else environ
-    if named := environ.get("FIRSTLIGHT_CACHE"):
-        return Path(named).expanduser()
-    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "firstlight"
-
-
 def default_limit(environ: Mapping[str, str] | None = None) -> int:
     """Bytes that the wheelhouse may take: FIRSTLIGHT_CACHE_GIB, else 200 GiB.
 
@@ -107,11 +99,6 @@ class Store:
         self.root = root
         self.limit_bytes = default_limit() if limit_bytes is None else limit_bytes
         self.references = References(root / "references")
-
-    @classmethod
-    def default(cls) -> Store:
-        """The user's own, under the cache folder."""
-        return cls(default_root())
 
     def folder(self, sha256: str) -> Path:
         return self.root / "files" / sha256[:2] / sha256

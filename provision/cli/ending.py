@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 VERIFY_EXITS = {1: 3, 2: 64}
 """`verify` has a scale of its own, on which 1 is a warning and 2 a failed check: that it could not tell is 3, wrong usage 64."""
+HOMELESS = "Could not determine home directory."
+"""What pathlib raises where neither HOME nor a file of the system names one."""
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def run(command: Callable[[], None]) -> None:
     """Run a command to its end. Raises SystemExit with the exit code."""
-    from provision.errors import Exit, FirstlightError  # noqa: PLC0415 - beside the handler that needs them
+    from provision.errors import Exit, FirstlightError, UsageError  # noqa: PLC0415 - beside the handler that needs them
     from provision.redact import redact  # noqa: PLC0415 - beside the handler that needs them
 
     _fill_streams()
@@ -45,6 +47,14 @@ def run(command: Callable[[], None]) -> None:
         _silence_stdout()
         sys.stderr.write(redact(known.render()) + "\n")
         raise SystemExit(_code(Exit.RED)) from None
+    except RuntimeError as error:
+        if str(error) != HOMELESS:
+            raise
+        from provision.run import account  # noqa: PLC0415 - only what fails pays for it
+
+        told = UsageError(f"this account ({account()}) has no home folder", hint="set HOME to a folder of yours")
+        sys.stderr.write(told.render() + "\n")
+        raise SystemExit(_code(told.exit_code)) from None
     except SystemExit as end:
         if isinstance(end.__context__, typer.Exit) or not isinstance(end.code, int):
             raise

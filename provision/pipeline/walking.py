@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -52,11 +52,11 @@ def steps_until(last: RoomName) -> tuple[Step, ...]:
     return tuple(step for step in STEPS if step[0] in wanted)
 
 
-def cache_folder() -> Path:
-    """The controller's cache: FIRSTLIGHT_CACHE, else where the desktop standard puts it."""
-    named = os.environ.get("FIRSTLIGHT_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(named) if named else Path(base) / "firstlight"
+def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """The controller's cache: FIRSTLIGHT_CACHE, else XDG_CACHE_HOME/firstlight, else ~/.cache/firstlight."""
+    if named := environ.get("FIRSTLIGHT_CACHE"):
+        return Path(named).expanduser()
+    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "firstlight"
 
 
 def read_inventory(request: Request) -> Inventory:

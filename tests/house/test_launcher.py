@@ -215,6 +215,14 @@ def test_two_at_once_make_it_once(checkout: Checkout) -> None:
     assert checkout.leftovers() == []
 
 
+def test_a_folder_that_cannot_be_written_is_named(checkout: Checkout) -> None:
+    (checkout.folder / ".cache" / "launcher.lock").mkdir(parents=True)
+    ended = checkout.run()
+    assert ended.code != 0
+    assert f"{checkout.folder} cannot be written" in ended.err
+    assert "clone it to one of yours" in ended.err
+
+
 @pytest.mark.parametrize("stage", [".venv.boot.*", ".venv.new.*"])
 def test_killed_while_making_leaves_nothing_broken(checkout: Checkout, stage: str) -> None:
     process = checkout.start()
