@@ -114,8 +114,15 @@ def plan_recorded(
     from provision.resolve.whatif import parse_what_if  # noqa: PLC0415 - only for absent hosts
 
     described = [parse_what_if(what_if)] if what_if is not None else []
-    recorded = [read_facts(_text(path), where=str(path)) for path in files]
-    facts = {entry.host: entry for entry in (*described, *recorded)}
+    facts = {entry.host: entry for entry in described}
+    for path in files:
+        for entry in read_facts(_text(path), where=str(path)):
+            if entry.host in facts:
+                raise UsageError(
+                    f"{path}: facts of host `{entry.host}` were given before",
+                    hint="plan one recording of a host at a time",
+                )
+            facts[entry.host] = entry
     wanted = described_settings(request.overrides)
     settings = dict.fromkeys(facts, wanted)
     shapes = shapes_of(wanted)

@@ -60,12 +60,18 @@ def test_wrong_input(arguments: tuple[str, ...], code: int, said: str, tmp_path:
     assert done.stdout == ""
 
 
-def test_probe_prints_facts_as_one_document(tmp_path: Path) -> None:
+def test_probe_prints_facts_as_one_document_that_can_be_planned(tmp_path: Path) -> None:
     done = firstlight("probe", "--json", logs=tmp_path)
     assert done.returncode == 0, done.stderr
     [facts] = json.loads(done.stdout)
     assert facts["host"] == "localhost"
     assert facts["cpu"]["logical"] == os.cpu_count()
+    (tmp_path / "facts.json").write_text(done.stdout)
+    planned = firstlight("plan", "--facts", "facts.json", logs=tmp_path)
+    assert planned.returncode == 0, planned.stderr
+    assert planned.stdout.startswith("localhost\n")
+    twice = firstlight("plan", "--facts", "facts.json", "--facts", "facts.json", logs=tmp_path)
+    assert (twice.returncode, "facts of host `localhost` were given before" in twice.stderr) == (2, True)
 
 
 def test_a_host_that_is_not_there_is_planned_without_a_network(tmp_path: Path) -> None:

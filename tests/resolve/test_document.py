@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,16 @@ def test_several_hosts_stand_in_classes() -> None:
 
 @pytest.mark.parametrize("case", CASES[::7], ids=lambda case: case.name)
 def test_recorded_facts_plan_as_they_did(case) -> None:  # type: ignore[no-untyped-def]
-    again = read_facts(case.facts.model_dump_json(), where="facts.json")
+    (again,) = read_facts(case.facts.model_dump_json(), where="facts.json")
     assert plan({"h": again}, {"h": case.settings}) == plan({"h": case.facts}, {"h": case.settings})
+
+
+def test_what_probe_prints_is_read_as_well() -> None:
+    cases = [case.facts.model_copy(update={"host": name}) for case, name in zip(CASES, "ab", strict=False)]
+    text = json.dumps([facts.model_dump(mode="json") for facts in cases])
+    assert [facts.host for facts in read_facts(text, where="facts.json")] == ["a", "b"]
+    with pytest.raises(UsageError, match=r"facts\.json: no host facts: 1\.probed_at: Field required"):
+        read_facts(text[: text.index('{"schema', 2)] + '{"schema_version": 1, "host": "b"}]', where="facts.json")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"host": 3}', '{"host": "a", "probed_at": "x", "surprise": 1}'])
