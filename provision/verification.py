@@ -22,7 +22,6 @@ from pydantic import ValidationError
 
 from provision.errors import RemoteCommandError
 from provision.models.records import CheckRecord, Figure
-from provision.models.settings import Connection
 from provision.remote import Completed, Session
 from provision.run import utc_now, write_atomically
 from verify.doctor.catalog import bake
@@ -174,13 +173,6 @@ def _run_tool(
         session.write(f"{prefix}/bin/verify.pyz", tool, mode=0o755, root=root)
         done = session.run(command, stdin=stdin, timeout_s=limit_s, root=root)
     return done
-
-
-def verify_here(*, prefix: str, level: Level = "standard", expect: Mapping[str, Any] | None = None) -> Verified:
-    """Check this machine's own installation, as whoever calls."""
-    from provision.remote.local import LocalSession  # noqa: PLC0415 - only this command needs it without an inventory
-
-    return verify(LocalSession("localhost", Connection(kind="local")), prefix=prefix, level=level, expect=expect)
 
 
 def read(host: str, done: Completed, *, environment: str) -> Verified:

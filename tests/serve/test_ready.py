@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
+from provision.models.records import ServeRecord
 from provision.models.settings import Connection, Settings
 from provision.remote.local import LocalSession
 from provision.serve.flags import serve_command
@@ -279,63 +280,48 @@ def test_probabilities_that_are_not_finite_are_refused(proven: Prove, user_model
     assert answer["record"]["text"].startswith("1 of ")
 
 
-@pytest.mark.parametrize("kind", ["builtin", "files"])
-def test_room_waits_slice_by_slice(
-    prefix: Path, serving: Callable[..., int], monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
-    monkeypatch.setattr("provision.serve.room.SLICE_S", 0.3)
+RoomProves = Callable[..., ServeRecord]
+
+
+@pytest.fixture
+def room_proves(prefix: Path, serving: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> RoomProves:
+    """The room's own proof of a service that answers after so many seconds."""
     monkeypatch.setenv("PATH", f"{prefix / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("STATE", str(prefix / "state"))
+
+    def call(*, healthy_after_s: float, model: ServedModel = BUILTIN, **options: Any) -> ServeRecord:
+        settings, place = Settings(port=serving(healthy_after_s=healthy_after_s)), str(prefix)
+        wanted = stack("0.26.0", "cu130", "FLASH_ATTN")
+        command = serve_command(wanted, settings, facts(card(0)), prefix=place, model=model)
+        request = readiness_request(
+            prefix=place,
+            stack=wanted,
+            settings=settings,
+            command=command,
+            service=render_service(command, settings, prefix=place, supervisor="systemd", user="root", home="/root"),
+            model=model,
+            environment="abc",
+        )
+        session = LocalSession("here", Connection(kind="local"))
+        return prove(session, prefix=place, root=False, request=request, **options)
+
+    return call
+
+
+@pytest.mark.parametrize("model", [BUILTIN, ServedModel(kind="files", name="qwen3")], ids=lambda model: model.kind)
+def test_room_waits_slice_by_slice(
+    room_proves: RoomProves, monkeypatch: pytest.MonkeyPatch, model: ServedModel
+) -> None:
+    monkeypatch.setattr("provision.serve.room.SLICE_S", 0.3)
     seen: list[str] = []
-    settings = Settings(port=serving(healthy_after_s=1.0))
-    model = BUILTIN if kind == "builtin" else ServedModel(kind="files", name="qwen3")
-    wanted = stack("0.26.0", "cu130", "FLASH_ATTN")
-    command = serve_command(wanted, settings, facts(card(0)), prefix=str(prefix), model=model)
-    request = readiness_request(
-        prefix=str(prefix),
-        stack=wanted,
-        settings=settings,
-        command=command,
-        service=render_service(command, settings, prefix=str(prefix), supervisor="systemd", user="root", home="/root"),
-        model=model,
-        environment="abc",
-    )
-    record = prove(
-        LocalSession("here", Connection(kind="local")),
-        prefix=str(prefix),
-        root=False,
-        request=request,
-        progress=seen.append,
-    )
+    record = room_proves(healthy_after_s=1.0, model=model, progress=seen.append)
     assert record.ready, record.text
     assert record.phases_s["health"] >= 0.9
     assert seen
 
 
-def test_room_gives_up_at_its_deadline(
-    prefix: Path, serving: Callable[..., int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", f"{prefix / 'bin'}:{os.environ['PATH']}")
-    monkeypatch.setenv("STATE", str(prefix / "state"))
-    settings = Settings(port=serving(healthy_after_s=1000))
-    wanted = stack("0.26.0", "cu130", "FLASH_ATTN")
-    command = serve_command(wanted, settings, facts(card(0)), prefix=str(prefix), model=BUILTIN)
-    request = readiness_request(
-        prefix=str(prefix),
-        stack=wanted,
-        settings=settings,
-        command=command,
-        service=render_service(command, settings, prefix=str(prefix), supervisor="systemd", user="root", home="/root"),
-        model=BUILTIN,
-        environment="abc",
-    )
-    record = prove(
-        LocalSession("here", Connection(kind="local")),
-        prefix=str(prefix),
-        root=False,
-        request=request,
-        deadline_s=0.5,
-    )
+def test_room_gives_up_at_its_deadline(room_proves: RoomProves) -> None:
+    record = room_proves(healthy_after_s=1000, deadline_s=0.5)
     assert (record.ready, record.text) == (False, "the service runs, but has not answered 0.5 s after it was asked to")
 
 

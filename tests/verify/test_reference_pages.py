@@ -9,7 +9,8 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from provision.verification import verify_here
+from provision.verification import verify
+from tests.verify.localhost import LOCALHOST
 from verify.cli import _parser
 from verify.faults import FAULTS
 from verify.page import page
@@ -28,7 +29,7 @@ def test_a_real_run_keeps_to_the_schema() -> None:
 
 
 def test_a_host_that_cannot_be_checked_keeps_to_the_schema(tmp_path: Path) -> None:
-    answer = verify_here(prefix=str(tmp_path))
+    answer = verify(LOCALHOST, prefix=str(tmp_path))
     jsonschema.validate(json.loads(json.dumps(answer.document)), SCHEMA)
 
 

@@ -21,7 +21,8 @@ from provision.models.records import CheckRecord
 from provision.models.settings import Connection
 from provision.remote import Completed
 from provision.remote.local import LocalSession
-from provision.verification import build_zipapp, checks_table, read, verify, verify_here, zipapp
+from provision.verification import build_zipapp, checks_table, read, verify, zipapp
+from tests.verify.localhost import LOCALHOST
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -101,7 +102,7 @@ def prefix(tmp_path: Path) -> Path:
 
 
 def test_a_host_is_checked_and_keeps_the_document(prefix: Path) -> None:
-    answer = verify_here(prefix=str(prefix), level="quick")
+    answer = verify(LOCALHOST, prefix=str(prefix), level="quick")
     records = {check.id: check for check in answer.checks}
     assert answer.exit_code == 3
     assert records["libraries.lock"].status == "fail"
@@ -117,10 +118,10 @@ def test_the_tool_on_the_host_is_always_this_releases(prefix: Path) -> None:
     tool = prefix / "bin" / "verify.pyz"
     tool.parent.mkdir()
     tool.write_text("print('an older release')")
-    assert len(verify_here(prefix=str(prefix), level="quick").checks) > 1
+    assert len(verify(LOCALHOST, prefix=str(prefix), level="quick").checks) > 1
     assert tool.read_bytes() == zipapp()
     written = tool.stat().st_mtime_ns
-    verify_here(prefix=str(prefix), level="quick")
+    verify(LOCALHOST, prefix=str(prefix), level="quick")
     assert tool.stat().st_mtime_ns == written
 
 
@@ -137,7 +138,7 @@ def test_an_environment_that_is_not_live_yet_is_checked_by_its_digest(prefix: Pa
 
 
 def test_expectations_go_along(prefix: Path) -> None:
-    answer = verify_here(prefix=str(prefix), level="standard", expect={"stack": {"vllm": None}})
+    answer = verify(LOCALHOST, prefix=str(prefix), level="standard", expect={"stack": {"vllm": None}})
     reasons = {check.id: check.reason for check in answer.checks}
     assert "torch does not import" in reasons["engine.vllm"]  # torch is needed first; then the Stack is asked
 
@@ -150,7 +151,7 @@ def only(answer: object) -> CheckRecord:
 
 
 def test_a_host_without_an_environment_is_told_what_to_do(tmp_path: Path) -> None:
-    check = only(verify_here(prefix=str(tmp_path)))
+    check = only(verify(LOCALHOST, prefix=str(tmp_path)))
     assert check.reason == f"no environment at {tmp_path}/current"
     assert check.remedy == "install it first: ./firstlight provision"
 
@@ -160,7 +161,7 @@ def test_an_interpreter_that_dies_is_an_error_in_its_own_words(prefix: Path) -> 
     python.unlink()
     python.write_text("#!/bin/sh\necho 'libpython3.12.so.1.0: cannot open shared object file' >&2\nkill -SEGV $$\n")
     python.chmod(0o755)
-    check = only(verify_here(prefix=str(prefix)))
+    check = only(verify(LOCALHOST, prefix=str(prefix)))
     assert "libpython3.12.so.1.0: cannot open shared object file" in check.reason
 
 
@@ -202,7 +203,7 @@ def test_a_run_that_outlives_its_time_limit_is_an_error(prefix: Path, monkeypatc
     python.write_text("#!/bin/sh\nexec sleep 600\n")
     python.chmod(0o755)
     monkeypatch.setattr("provision.verification.GRACE_S", -119.0)
-    assert "did not end within 1 s" in only(verify_here(prefix=str(prefix), level="quick")).reason
+    assert "did not end within 1 s" in only(verify(LOCALHOST, prefix=str(prefix), level="quick")).reason
 
 
 def test_a_host_that_cannot_be_reached_is_not_an_answer() -> None:

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.verify.in_torch.bent import Bent
 from verify.attention_cases import CASES, Case, Inputs, plain
 from verify.checks.kernels.gemm import error_share
 from verify.inputs import DTYPES, normal, spoil
@@ -69,18 +70,6 @@ MUTATIONS = {
 def test_a_wrong_attention_is_caught_in_every_precision(mutation: str, dtype: str) -> None:
     case = next(case for case in CASES if case.name == "causal")
     assert excess(compared(case, dtype, MUTATIONS[mutation])[0])
-
-
-class Bent(torch.autograd.Function):  # type: ignore[misc]
-    """Passes a result on, and spoils its gradient by one part in a hundred."""
-
-    @staticmethod
-    def forward(_: Any, value: Any) -> Any:
-        return value.clone()
-
-    @staticmethod
-    def backward(_: Any, gradient: Any) -> Any:
-        return gradient * 1.01
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

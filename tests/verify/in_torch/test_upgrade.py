@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.verify.in_torch.bent import Bent
 from verify import attention_kernels
 from verify.attention import FlashMultiheadAttention
 from verify.cli import main
@@ -128,15 +129,6 @@ def test_a_model_that_is_off_by_a_hundredth_is_refused_and_not_saved(
 
 
 def test_a_wrong_gradient_alone_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    class Bent(torch.autograd.Function):  # type: ignore[misc]
-        @staticmethod
-        def forward(_: Any, value: Any) -> Any:
-            return value.clone()
-
-        @staticmethod
-        def backward(_: Any, gradient: Any) -> Any:
-            return gradient * 1.01
-
     whole = attention_kernels.KERNELS["sdpa"]
     bent = attention_kernels.Kernel(whole.refuses, lambda problem: Bent.apply(whole.compute(problem)))
     monkeypatch.setitem(attention_kernels.KERNELS, "sdpa", bent)
