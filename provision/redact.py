@@ -51,10 +51,23 @@ def remember(secret: str) -> str:
     if len(secret) >= SHORTEST_KNOWN and secret not in _known:
         with _lock:
             _known.add(secret)
-            longest_first = sorted(_known, key=len, reverse=True)
-            _known_pattern = re.compile("|".join(map(re.escape, longest_first)))
+            _known_pattern = None
             _redact_again.cache_clear()
     return secret
+
+
+def _mask_known(text: str) -> str:
+    """The text without the secrets that were read."""
+    return (_known_pattern or _compiled()).sub(MASK, text) if _known else text
+
+
+def _compiled() -> re.Pattern[str]:
+    """The pattern of all known secrets, made when it is first used: a fleet has many, each remembered by itself."""
+    global _known_pattern  # noqa: PLW0603 - what is secret is so for every writer of the process
+    with _lock:
+        pattern = re.compile("|".join(map(re.escape, sorted(_known, key=len, reverse=True))))
+        _known_pattern = pattern
+    return pattern
 
 
 def redact(text: str) -> str:
@@ -63,8 +76,7 @@ def redact(text: str) -> str:
 
 
 def _redact(text: str) -> str:
-    if _known_pattern is not None:
-        text = _known_pattern.sub(MASK, text)
+    text = _mask_known(text)
     small = text.lower()
     if not any(trace in small for trace in _TRACES):
         return text
@@ -91,7 +103,7 @@ def scrub(value: Any) -> Any:
 
 
 def _without_known(key: Any) -> Any:
-    return _known_pattern.sub(MASK, key) if _known_pattern is not None and isinstance(key, str) else key
+    return _mask_known(key) if isinstance(key, str) else key
 
 
 def _names_secret(key: object, value: Any) -> bool:

@@ -18,6 +18,7 @@ from provision.models.records import RoomName, RoomResult
 from provision.models.settings import Host, Inventory
 from provision.models.stack import Plan
 from provision.models.staged import Staged, StagedFile
+from provision.pipeline.rooms_file import RoomsFile
 from provision.remote import Session, Task, fan_out, open_session
 from provision.remote.recorded import RecordedSession
 from provision.report.live import Progress
@@ -96,6 +97,10 @@ class Walk:
     stack: ExitStack = field(default_factory=ExitStack)
     _sessions: dict[str, Session] = field(default_factory=dict)
     _lock: RLock = field(default_factory=RLock)
+    _rooms_file: RoomsFile = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._rooms_file = RoomsFile(self.run)
 
     def wheelhouse(self) -> Store:
         """Where stage keeps its files on this machine."""
@@ -152,11 +157,7 @@ class Walk:
         """Keep a room's result for a host, on disk first."""
         with self._lock:
             self.results.setdefault(result.host, {})[result.room] = result
-            rooms = {
-                host: {room: entry.model_dump() for room, entry in by_room.items()}
-                for host, by_room in self.results.items()
-            }
-            self.run.write("rooms.json", rooms)
+            self._rooms_file.put(result)
             self.run.event("result", host=result.host, room=result.room, status=result.status, text=result.text)
         self.progress.finish(result.host, result)
 
