@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,6 +87,7 @@ class Package:
     version: str
     depends: str = ""
     conflicts: str = ""
+    provides: str = ""
     files: Mapping[str, str] = field(default_factory=dict)
 
     def control(self) -> str:
@@ -98,6 +99,7 @@ class Package:
             "Maintainer": "Nobody <nobody@example.com>",
             "Depends": self.depends,
             "Conflicts": self.conflicts,
+            "Provides": self.provides,
             "Description": f"{self.name} without its contents",
         }
         return "".join(f"{name}: {value}\n" for name, value in fields.items() if value)
@@ -206,15 +208,31 @@ def signer(folder: Path, name: str = "vendor") -> Iterator[Signer]:
         subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False)
 
 
-def build_repository(folder: Path, by: Signer) -> None:
-    """A flat signed repository, as the vendor's: BASE/debian12/x86_64/."""
-    place = folder / "debian12/x86_64"
+def build_repository(
+    folder: Path, by: Signer, *, path: str = "debian12/x86_64", content: Iterable[Package] | None = None
+) -> None:
+    """A flat signed repository, as the vendor's for Debian: BASE/debian12/x86_64/."""
+    place = folder / path
     place.mkdir(parents=True)
-    listing = "\n".join(package.build(place) for package in packages())
+    listing = "\n".join(package.build(place) for package in (packages() if content is None else content))
     (place / "Packages").write_text(listing)
+    _release(listing, "Packages", place, by)
+
+
+def build_suite(folder: Path, by: Signer, *, path: str, suite: str, content: Iterable[Package]) -> None:
+    """A signed repository with a suite and component `main`, as AMD's: BASE/PATH/dists/SUITE."""
+    pool, lists = folder / path, folder / path / "dists" / suite
+    (lists / "main/binary-amd64").mkdir(parents=True)
+    listing = "\n".join(package.build(pool) for package in content)
+    (lists / "main/binary-amd64/Packages").write_text(listing)
+    _release(listing, "main/binary-amd64/Packages", lists, by)
+
+
+def _release(listing: str, name: str, folder: Path, by: Signer) -> None:
     digest = hashlib.sha256(listing.encode()).hexdigest()
-    release = f"Origin: NVIDIA\nLabel: NVIDIA CUDA\nDate: Fri, 20 Nov 2026 08:00:00 UTC\nSHA256:\n {digest} {len(listing)} Packages\n"
-    by.sign(release, place / "InRelease")
+    head = "Origin: NVIDIA\nLabel: NVIDIA CUDA\nSuite: main\nComponents: main\nArchitectures: amd64\n"
+    release = f"{head}Date: Fri, 20 Nov 2026 08:00:00 UTC\nSHA256:\n {digest} {len(listing)} {name}\n"
+    by.sign(release, folder / "InRelease")
 
 
 def give_cards(host: FleetHost) -> None:

@@ -1,0 +1,115 @@
+"""Driver packages as NVIDIA's repository for Ubuntu names them, the branch a part of the names: the role's program on a Debian root with Ubuntu's os-release."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from provision.catalog import catalog
+from provision.catalog.packages import packages_of_component, repository_of_component
+from tests.fleet.fixtures import impossible
+from tests.fleet.machine import Machine
+from tests.fleet.root import bare_root
+from tests.fleet.test_packages import KEY, SOURCE, Root, wanted
+from tests.fleet.vendor import NEW, OLD, PLACE, build_repository, signer
+from tests.fleet.vendor_others import ubuntu_packages
+
+pytestmark = pytest.mark.fleet
+
+OS_RELEASE = 'NAME="Ubuntu"\nID=ubuntu\nID_LIKE=debian\nVERSION_ID="24.04"\nVERSION_CODENAME=noble\n'
+OPEN = {
+    "nvidia-open",
+    "nvidia-open-580",
+    "nvidia-driver-580-open",
+    "nvidia-dkms-580-open",
+    "nvidia-kernel-source-580-open",
+    "libnvidia-compute-580",
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
+    """The tests of this file are one story, told in order on this root."""
+    if reason := impossible():
+        if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("ubuntu")
+    machine = Machine("ubuntu", folder / "root")
+    machine.mount(bare_root())
+    try:
+        with signer(folder) as by:
+            build_repository(folder / "mirror", by, path="ubuntu2404/x86_64", content=ubuntu_packages())
+            made = Root(machine)
+            shutil.copytree(folder / "mirror", made.path / PLACE.lstrip("/"))
+            shutil.copy(by.key, made.path / KEY.lstrip("/"))
+        (made.path / "etc/os-release").unlink()
+        (made.path / "etc/os-release").write_text(OS_RELEASE)
+        (made.path / "etc/apt/sources.list").write_text("")
+        (made.path / SOURCE).write_text(f"Types: deb\nURIs: {repository()['uri']}\nSuites: /\nSigned-By: {KEY}\n")
+        yield made
+    finally:
+        machine.remove()
+
+
+def repository() -> dict[str, Any]:
+    found = repository_of_component(
+        "driver-open", os_id="ubuntu", version_id="24.04", machine="x86_64", mirror=f"file://{PLACE}", key="/key.asc"
+    )
+    return asdict(found)
+
+
+def bring(root: Root, mode: str = "make", *, flavour: str = "open", version: str = NEW) -> tuple[int, str]:
+    root.pin(version)
+    what = wanted(flavour, version, headers=False, repository=repository())
+    return root.program("packages.py", mode, what)
+
+
+def test_a_branch_is_installed_and_held(root: Root) -> None:
+    status, said = bring(root, version=OLD)
+    assert status == 0, said
+    assert set(root.states().values()) == {(OLD, "hi")}
+    assert {"nvidia-driver-570-open", "nvidia-dkms-570-open"} <= root.states().keys()
+    assert bring(root, "look", version=OLD) == (0, "")
+    assert "Inst" not in root.run("apt-get", "-s", "dist-upgrade").stdout
+
+
+def test_another_branch_has_other_names_and_takes_the_place_of_the_old_ones(root: Root) -> None:
+    status, said = bring(root)
+    assert status == 0, said
+    assert root.states() == dict.fromkeys(OPEN, (NEW, "hi"))
+    assert bring(root, "look") == (0, "")
+
+
+def test_the_other_flavour_of_the_modules_goes(root: Root) -> None:
+    status, said = bring(root, flavour="proprietary")
+    assert status == 0, said
+    there = root.states()
+    assert {"cuda-drivers", "cuda-drivers-580", "nvidia-driver-580", "nvidia-dkms-580"} <= there.keys()
+    assert [name for name in there if "open" in name] == []
+    assert set(there.values()) == {(NEW, "hi")}
+    status, said = bring(root)
+    assert status == 0, said
+    assert root.states() == dict.fromkeys(OPEN, (NEW, "hi"))
+
+
+def test_the_fabric_manager_is_found_under_its_older_name(root: Root) -> None:
+    family = catalog().package_families["nvidia-driver"]
+    packages = list(packages_of_component("fabric-manager", branch="580"))
+    what = wanted(
+        "open",
+        NEW,
+        packages=packages,
+        headers=False,
+        repository=repository(),
+        instead_of=[],
+        family={"packages": list(family.packages), "version": family.version},
+    )
+    status, said = root.program("packages.py", "make", what)
+    assert status == 0, said
+    assert root.states()["nvidia-fabricmanager-580"] == (NEW, "hi")

@@ -1,0 +1,69 @@
+"""More of the vendors' packages: NVIDIA's for Ubuntu, where a branch is part of most names, AMD's, and the container toolkit's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.fleet.vendor import NEW, OLD, Package
+
+MODPROBE = """#!/bin/sh
+getent group render >/dev/null || groupadd --system render
+touch /dev/kfd && chgrp render /dev/kfd
+"""
+"""Stands for the kernel, which has no such card: what the driver does when it is loaded."""
+NVIDIA_CTK = """#!/bin/sh
+if [ "$1" = --version ]; then
+    echo "NVIDIA Container Toolkit CLI version 1.18.0"
+else
+    mkdir -p /etc/docker
+    echo '{"runtimes": {"nvidia": {"args": [], "path": "nvidia-container-runtime"}}}' >/etc/docker/daemon.json
+fi
+"""
+
+
+def ubuntu_packages() -> Iterator[Package]:
+    """NVIDIA's repository for Ubuntu: two branches, both flavours of the modules."""
+    for version in (OLD, NEW):
+        yield from _ubuntu_driver(version)
+    yield Package("dkms", "3.0.11-1ubuntu13")
+    libraries = {"usr/local/cuda-13.0/compat/libcuda.so.1": "nothing\n"}
+    yield Package("cuda-compat-13-0", "580.173.02-0ubuntu1", files=libraries)
+
+
+def _ubuntu_driver(version: str) -> Iterator[Package]:
+    branch, revision = version.partition(".")[0], f"{version}-0ubuntu1"
+    yield Package(f"libnvidia-compute-{branch}", revision, conflicts="libnvidia-compute", provides="libnvidia-compute")
+    for flavour in ("-open", ""):
+        source = f"nvidia-kernel-source-{branch}{flavour}"
+        kernel, whole = f"nvidia-dkms-{branch}{flavour}", f"nvidia-driver-{branch}{flavour}"
+        yield Package(source, revision, conflicts="nvidia-kernel-source", provides="nvidia-kernel-source")
+        yield Package(
+            kernel, revision, f"dkms, {source}", conflicts="nvidia-dkms-kernel", provides="nvidia-dkms-kernel"
+        )
+        needs = f"{kernel} (= {revision}), libnvidia-compute-{branch} (= {revision})"
+        yield Package(whole, revision, needs, conflicts="nvidia-driver-binary", provides="nvidia-driver-binary")
+    yield Package(f"nvidia-open-{branch}", revision, f"nvidia-driver-{branch}-open (>= {version})")
+    yield Package(f"cuda-drivers-{branch}", revision, f"nvidia-driver-{branch} (>= {version})")
+    yield Package("nvidia-open", revision, f"nvidia-open-{branch} (>= {version})")
+    yield Package("cuda-drivers", revision, f"cuda-drivers-{branch} (>= {version})")
+    yield Package(f"nvidia-fabricmanager-{branch}", revision)
+
+
+def container_packages() -> Iterator[Package]:
+    """The container toolkit's repository."""
+    yield Package("nvidia-container-toolkit-base", "1.18.0-1", files={"usr/bin/nvidia-ctk": NVIDIA_CTK})
+    yield Package("nvidia-container-toolkit", "1.18.0-1", "nvidia-container-toolkit-base (= 1.18.0-1)")
+
+
+def amdgpu_packages() -> Iterator[Package]:
+    """AMD's kernel driver. modprobe is the system's own elsewhere."""
+    yield Package("amdgpu-dkms-firmware", "1:6.16.13.30300300-2278356.24.04")
+    needs = "dkms, amdgpu-dkms-firmware"
+    yield Package("amdgpu-dkms", "1:6.16.13.30300300-2278356.24.04", needs, files={"usr/local/sbin/modprobe": MODPROBE})
+    yield Package("dkms", "3.0.11-1ubuntu13")
+
+
+def rocm_packages() -> Iterator[Package]:
+    """ROCm itself."""
+    yield Package("rocm-hip-runtime", "7.2.2.70202-86~24.04")
+    yield Package("rocm", "7.2.2.70202-86~24.04", "rocm-hip-runtime (= 7.2.2.70202-86~24.04)")
