@@ -3,6 +3,8 @@
     ./firstlight forge build flash-attn==2.8.3.post2 --torch 2.11.0 --arch 90        # stopped once its first units are compiled
     .venv/bin/python -m benchmarks.forge ~/.cache/firstlight/builds/flash-attn-2.8.3.post2-...
 
+    .venv/bin/python -m benchmarks.forge --cache ~/.cache/firstlight                # the figures of a build that was finished there
+
 Each unit is compiled twice by the command that the forge's own build runs, once as it stands and once with the default list. CPU seconds of all of
 nvcc's processes are counted, so that other work on the machine bears on them little; a run that was stopped is taken up where it stopped.
 """
@@ -22,6 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import RESULTS, header, say
+from provision.artifacts.wheelhouse import Store
+from provision.forge.key import FLASH_ATTN
+from provision.forge.shelf import Shelf
 
 UNITS = (
     "flash_fwd_hdim32_fp16_causal_sm80",
@@ -33,6 +38,8 @@ UNITS = (
 )
 DEFAULT = ("80", "90", "100", "120")
 """FLASH_ATTN_CUDA_ARCHS when nobody sets it: setup.py of 2.7.3 to 2.8.3.post2."""
+_UNIT = re.compile(r"^\[\d+/(\d+)\] ", re.MULTILINE)
+"""ninja's own count of what it compiles."""
 _GENCODE = re.compile(r" -gencode arch=compute_(\d+),code=sm_(\d+)")
 
 
@@ -84,14 +91,43 @@ def measure(folder: Path, result: dict[str, Any], path: Path) -> None:
         path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
+def built(cache: Path) -> dict[str, Any]:
+    """The figures of the flash-attn wheel that was built last into a wheelhouse. Raises SystemExit where there is none."""
+    store = Store(cache)
+    found = [
+        forged for forged in Shelf(store) if forged.key.name == FLASH_ATTN and store.find(forged.sha256, forged.name)
+    ]
+    if not found:
+        sys.exit(f"no flash-attn was built into {cache}")
+    forged = max(found, key=lambda forged: forged.built_at)
+    log = Path(forged.log).read_text(encoding="utf-8", errors="replace") if Path(forged.log).is_file() else ""
+    units = [int(total) for total in _UNIT.findall(log)]
+    kept = ("torch", "name", "size", "codes", "built_at", "jobs", "cpu_seconds", "largest_process_gib", "nvcc")
+    return {
+        "key": forged.key.slug,
+        **forged.model_dump(mode="json", include=set(kept)),
+        "units": max(units, default=None),
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="a build of the forge, stopped")
-    folder = parser.parse_args().folder.resolve()
+    parser.add_argument("folder", type=Path, nargs="?", help="a build of the forge, stopped")
+    parser.add_argument(
+        "--cache", type=Path, help="a wheelhouse with a wheel that was built: its figures are kept beside"
+    )
+    options = parser.parse_args()
+    if not options.folder and not options.cache:
+        parser.error("name a stopped build, or --cache with a finished one")
     path = RESULTS / "forge.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    result = known if 0 < len(known.get("units", ())) < len(UNITS) else {**header("forge"), "units": {}}
-    measure(folder, result, path)
+    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if options.folder and len(result.get("units", ())) in {0, len(UNITS)}:
+        result = {**header("forge"), "units": {}, **({"build": result["build"]} if "build" in result else {})}
+    if options.cache:
+        result["build"] = built(options.cache.resolve())
+        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if options.folder:
+        measure(options.folder.resolve(), result, path)
     print(json.dumps(result, indent=2))
     return 0
 

@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
-from benchmarks.forge import DEFAULT, template, with_archs
+import pytest
+
+from benchmarks.forge import DEFAULT, built, template, with_archs
+from provision.artifacts.wheelhouse import Store
+from provision.forge.shelf import Forged, Shelf
+from tests.forge.keys import make_key
 
 PLAN = """nvcc = /usr/local/cuda/bin/nvcc
 cuda_cflags = -I/env/include -I/source/csrc
@@ -22,3 +28,33 @@ def test_the_build_s_own_command_is_taken_and_only_its_architectures_change(tmp_
     four = with_archs(one, DEFAULT)
     assert [four.count(f"code=sm_{arch} ") for arch in DEFAULT] == [1, 1, 1, 1]
     assert set(one.split()) - set(four.split()) == set()
+
+
+def test_a_finished_build_s_own_figures_are_read_from_the_shelf(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="no flash-attn was built into"):
+        built(tmp_path / "cache")
+    store, log = Store(tmp_path / "cache"), tmp_path / "build.log"
+    log.write_text("[1/73] nvcc one.cu\n[73/73] c++ -shared\n")
+    for day, seconds in (("19", 7000.0), ("20", 6809.5)):
+        content = f"wheel of day {day}".encode()
+        (tmp_path / "flash_attn-2.8.3-cp312-cp312-linux_x86_64.whl").write_bytes(content)
+        path = store.add(tmp_path / "flash_attn-2.8.3-cp312-cp312-linux_x86_64.whl")
+        forged = Forged(
+            key=make_key(capabilities=("9.0",) if day == "20" else ("8.0",)),
+            torch="2.8.0",
+            name=path.name,
+            sha256=hashlib.sha256(content).hexdigest(),
+            size=len(content),
+            codes=("90",),
+            builder="controller",
+            built_at=f"2026-11-{day}T08:00:00Z",
+            jobs=2,
+            cpu_seconds=seconds,
+            largest_process_gib=6.9,
+            nvcc="12.8",
+            log=str(log),
+        )
+        Shelf(store).put(forged)
+    figures = built(tmp_path / "cache")
+    assert (figures["cpu_seconds"], figures["units"], figures["codes"]) == (6809.5, 73, ["90"])
+    assert "log" not in figures
