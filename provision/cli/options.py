@@ -61,13 +61,19 @@ def asked(
     **policy: Any,
 ) -> Request:
     """A command's own words as the pipeline reads them; asks for the sudo password where that is wanted."""
+    from provision.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
     from provision.pipeline import Request  # noqa: PLC0415 - `--help` must not pay for it
 
     password = None
     if ask_become_pass:
         import getpass  # noqa: PLC0415 - rarely needed
 
-        password = getpass.getpass("sudo password on the hosts: ")
+        try:
+            password = getpass.getpass("sudo password on the hosts: ")
+        except EOFError:
+            raise UsageError(
+                "no password could be read: standard input has ended", hint="run it where you can type, without a pipe"
+            ) from None
     return Request(
         command=command,
         inventory=inventory or LOCAL,

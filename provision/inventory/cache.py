@@ -74,17 +74,20 @@ def put(name: str, value: Any) -> None:
 
 def _add(digest: Any, file: Path) -> bytes:
     try:
-        content = file.read_bytes()
+        content, there = file.read_bytes(), True
     except OSError:
-        content = b""
-    digest.update(f"{file} {len(content)} {file.exists()}\n".encode())
+        content, there = b"", False
+    digest.update(f"{file} {len(content)} {there}\n".encode())
     digest.update(content)
     return content
 
 
 def _ssh_files(named: Iterable[str]) -> list[Path]:
     """The ssh configuration: the user's, the system's, those the inventory names, and all that they include."""
-    home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    try:
+        home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:  # OpenSSH runs for no account that the system does not know; this machine needs none of it
+        home = Path.home()
     pending = [
         home / ".ssh/config",
         Path("/etc/ssh/ssh_config"),

@@ -75,7 +75,7 @@ class SendAhead:
     def stop(self) -> None:
         """Break off what still goes on; harmless when nothing does."""
         self._stopped.set()
-        for name in self._threads:
+        for name in tuple(self._threads):  # a file that has just come may begin another one
             self._walk.session(self._walk.host(name)).close()
         self.finish()
 

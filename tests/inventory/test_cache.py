@@ -107,3 +107,14 @@ def test_errors_are_not_kept(make: Make, tmp_path: Path) -> None:
         with pytest.raises(InventoryError, match="docker"):
             load(path)
     assert not list((tmp_path / "cache").glob("*"))
+
+
+def test_an_account_that_the_system_does_not_know_reads_it_too(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    path = make(HOSTS)
+    first = load(path)
+    forbid(monkeypatch)
+    assert load(path) == first

@@ -165,6 +165,13 @@ def test_a_plan_that_could_not_be_written_is_no_success(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_password_that_nobody_types_is_told(tmp_path: Path) -> None:
+    done = redirected("stop --ask-become-pass < /dev/null", tmp_path)
+    assert done.returncode == 2
+    assert "no password could be read" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_closed_streams_end_no_command(tmp_path: Path) -> None:
     done = redirected("plan --what-if gpu=H100x8 <&- >&-", tmp_path)
     assert done.returncode == 0, done.stderr
