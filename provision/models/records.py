@@ -67,7 +67,7 @@ class ServeRecord(Record):
     tokens_expected: tuple[int, ...] = ()
     tokens_answered: tuple[int, ...] = ()
     phases_s: dict[str, float] = Field(default_factory=dict)
-    """Seconds from the start of the service: process, engine, health, first_token ..."""
+    """Seconds from the start of the service to the end of each phase: imports, weights, graphs, health, first_token ..."""
     text: str | None = None
     evidence: tuple[str, ...] = ()
 

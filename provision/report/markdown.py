@@ -10,6 +10,7 @@ from provision.report.advice import purpose
 from provision.report.difference.text import folded, sentence
 from provision.report.fold import Group, fold, fold_checks, merged, named
 from provision.report.layout import clean, duration
+from provision.report.phases import slowest_start
 
 MOST_EVIDENCE = 4
 
@@ -32,7 +33,7 @@ def render(summary: Summary) -> str:
         ("Devices", _each(summary, groups, lambda group: [_list(group.first.devices)])),
         ("Stack", _each(summary, groups, _stack)),
         ("Notes", _remarks(groups, "notes")),
-        ("Seconds", _list(f"{room} {duration(seconds)}" for room, seconds in summary.room_seconds.items())),
+        ("Seconds", _list([*_rooms(summary), *filter(None, [slowest_start(summary)])])),
     ):
         parts += [f"## {title}", body] if body else []
     return "\n\n".join(parts) + "\n"
@@ -130,6 +131,10 @@ def _stack(group: Group) -> Iterator[str]:
     yield _table(("Part", "Build"), stack) if stack else ""
     reasons = group.first.reasons
     yield "\n".join(f"- {reason.verdict} `{_tick(reason.candidate)}`: {_plain(reason.text)}" for reason in reasons)
+
+
+def _rooms(summary: Summary) -> Iterable[str]:
+    return (f"{room} {duration(seconds)}" for room, seconds in summary.room_seconds.items())
 
 
 def _list(lines: Iterable[str]) -> str:

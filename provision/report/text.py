@@ -10,6 +10,7 @@ from provision.report.advice import purpose
 from provision.report.difference.text import changes, folded
 from provision.report.fold import FoldedCheck, Group, fold, fold_checks, merged, named
 from provision.report.layout import count, duration, number, table, width, wrap
+from provision.report.phases import slowest_start
 from provision.report.shell import command
 
 MOST_REFUSALS = 6
@@ -204,6 +205,8 @@ def _seconds(summary: Summary) -> Iterable[str]:
     rooms = [f"{room} {duration(seconds)}" for room, seconds in summary.room_seconds.items()]
     if rooms:
         yield from wrap(", ".join(rooms) + f"; in all {duration(summary.seconds)}", first=INDENT)
+    if started := slowest_start(summary):
+        yield from wrap(started, first=INDENT)
     spread = summary.dispatch
     if "wait_p50_ms" in spread and "wait_p99_ms" in spread:
         tasks = f"{count(round(spread['tasks']), 'task')}: " if "tasks" in spread else ""

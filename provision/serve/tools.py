@@ -29,7 +29,7 @@ def ready_zipapp() -> bytes:
     """ready.pyz as bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted((_ONHOST / "ready").glob("*.py")):
+        for path in sorted(path for path in (_ONHOST / "ready").iterdir() if path.suffix in (".py", ".toml")):
             archive.writestr(zipfile.ZipInfo(f"ready/{path.name}", _EPOCH), path.read_bytes())
         archive.writestr(zipfile.ZipInfo("__main__.py", _EPOCH), _ENTRY)
     return buffer.getvalue()

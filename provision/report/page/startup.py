@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from provision.models.records import HostSummary
+from provision.report import phases as phases_of
 from provision.report.layout import duration
 from provision.report.page.plot import Chart, stacked
 
-LENGTHS = frozenset({"first_answer"})
-"""Phases of a ServeRecord that are a length of their own; all others are points of time since the start of the process."""
 MOST_DRAWN = 16
 """Hosts drawn, the slowest ones; the table has all."""
 
 
 def startup(hosts: Iterable[HostSummary]) -> Chart | None:
     """Bars of all hosts whose service was proven, the slowest start at the top; null when there is none."""
-    points = {host.name: _points(host.serve.phases_s) for host in hosts if host.serve}
+    points = {host.name: phases_of.points(host.serve.phases_s) for host in hosts if host.serve}
     points = {name: each for name, each in points.items() if each}
     if not points:
         return None
     order = sorted(points, key=lambda name: -max(points[name].values()))
     phases = tuple(dict.fromkeys(phase for name in order for phase in points[name]))
-    lengths = {name: _lengths(points[name]) for name in order}
+    lengths = {name: phases_of.lengths(points[name]) for name in order}
     drawn = order[:MOST_DRAWN]
     left_out = f" Drawn are the slowest {len(drawn)} of {len(order)} hosts." if len(drawn) < len(order) else ""
     return Chart(
@@ -31,28 +30,10 @@ def startup(hosts: Iterable[HostSummary]) -> Chart | None:
         note=f"Seconds since its process was started last, phase by phase.{left_out}",
         form="bars",
         svg=stacked(drawn, {phase: [lengths[name].get(phase, 0.0) for name in drawn] for phase in phases}),
-        legend=tuple(map(_words, phases)),
-        headers=("host", *(f"{_words(phase)} after" for phase in phases)),
+        legend=tuple(map(phases_of.words, phases)),
+        headers=("host", *(f"{phases_of.words(phase)} after" for phase in phases)),
         rows=tuple(
             (name, *(duration(points[name][phase]) if phase in points[name] else "" for phase in phases))
             for name in order
         ),
     )
-
-
-def _points(phases: Mapping[str, float]) -> dict[str, float]:
-    known = {phase: seconds for phase, seconds in phases.items() if phase not in LENGTHS and seconds >= 0}
-    return dict(sorted(known.items(), key=lambda item: item[1]))
-
-
-def _lengths(points: Mapping[str, float]) -> dict[str, float]:
-    before = 0.0
-    lengths = {}
-    for phase, seconds in points.items():
-        lengths[phase] = seconds - before
-        before = seconds
-    return lengths
-
-
-def _words(phase: str) -> str:
-    return phase.replace("_", " ")

@@ -20,6 +20,7 @@ from typing import Any
 
 from .answer import NotProvenError, Server, judge_builtin, judge_files
 from .attention import canonical, prove_attention, read_proofs
+from .phases import phases
 from .reference import begin, wait_for
 from .service import Request, ServiceState, age_of, causes, last_lines, service_log, service_state
 
@@ -45,10 +46,15 @@ def prove(request: Request, server: Server, state: ServiceState, *, started_here
     """The service answers /health: everything else that makes it ready."""
     proof = Proof(endpoint=f"http://{request.host}:{request.port}/v1")
     age, asked_at = age_of(state.main_pid), time.monotonic()
+    log = service_log(request, state)
     if started_here and age is not None:
-        proof.phases_s["health"] = round(age, 2)
+        told = phases(log, time.time() - age)
+        # The log's whole seconds may be one more than what was measured.
+        proof.phases_s = {name: round(min(seconds, age), 2) for name, seconds in told.items()} | {
+            "health": round(age, 2)
+        }
     proofs = read_proofs(request, state.main_pid)
-    proof.attention, problem = prove_attention(request, proofs, service_log(request, state))
+    proof.attention, problem = prove_attention(request, proofs, log)
     dtype = next((str(layer["dtype"]) for each in proofs for layer in each["layers"]), "float32")
     try:
         if request.reference:

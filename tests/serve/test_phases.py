@@ -1,0 +1,71 @@
+"""The phases of a start, read from logs in vLLM's own format; values of our own."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from provision.serve.onhost.ready.phases import phases
+
+GPU = """\
+preflight: start of /opt/firstlight/current/bin/vllm with pid 812
+(APIServer pid=812) INFO 03-02 09:15:21 [api_utils.py:286] non-default args: {'port': 8000}
+(APIServer pid=812) INFO 03-02 09:15:24 [model.py:733] Resolved architecture: LlamaForCausalLM
+(EngineCore pid=900) INFO 03-02 09:15:37 [core.py:133] Initializing a V1 LLM engine (v0.32.0) with config: model='/m'
+(Worker_TP0 pid=951) INFO 03-02 09:16:02 [default_loader.py:501] Loading weights took 9.41 seconds
+(Worker_TP1 pid=952) INFO 03-02 09:16:05 [default_loader.py:501] Loading weights took 12.03 seconds
+(Worker_TP0 pid=951) INFO 03-02 09:16:03 [gpu_model_runner.py:5150] Model loading took 7.51 GiB memory and 10.662150 seconds
+(Worker_TP0 pid=951) INFO 03-02 09:16:31 [monitor.py:53] torch.compile took 24.10 s in total
+Capturing CUDA graphs (mixed prefill-decode, PIECEWISE): 100%|##########| 51/51 [00:03<00:00, 15.21it/s]
+(Worker_TP0 pid=951) INFO 03-02 09:16:41 [gpu_model_runner.py:6582] Graph capturing finished in 8 secs, took 0.62 GiB
+(EngineCore pid=900) INFO 03-02 09:16:42 [core.py:402] init engine (profile, create kv cache, warmup model) took 36.95 s
+INFO:     Application startup complete.
+""".splitlines()
+
+OLDER = """\
+INFO 03-02 09:15:40 [monitor.py:34] torch.compile takes 20.50 s in total
+INFO 03-02 09:15:50 [core.py:133] Initializing a V1 LLM engine (v0.9.1) with config: model='/m'
+""".splitlines()
+
+
+def moment(text: str) -> float:
+    return time.mktime(time.strptime(text, "%Y-%m-%d %H:%M:%S"))
+
+
+def test_each_phase_ends_with_the_last_line_that_says_so() -> None:
+    assert phases(GPU, moment("2026-03-02 09:15:10")) == {
+        "imports": 14.0,
+        "engine": 27.0,
+        "weights": 55.0,
+        "compile": 81.0,
+        "graphs": 91.0,
+        "warm": 92.0,
+    }
+
+
+def test_older_releases_word_it_otherwise_and_what_is_not_told_is_left_out() -> None:
+    assert phases(OLDER, moment("2026-03-02 09:15:30")) == {"compile": 10.0, "engine": 20.0}
+    assert phases(["INFO:     Application startup complete.", ""], moment("2026-03-02 09:15:30")) == {}
+
+
+@pytest.mark.parametrize(
+    ("began", "line", "seconds"),
+    [
+        ("2026-12-31 23:59:50", "01-01 00:00:20", 30.0),
+        ("2027-01-01 00:00:05", "01-01 00:00:04", 0.0),
+        ("2028-02-28 23:59:50", "02-29 00:00:20", 30.0),
+    ],
+)
+def test_the_year_that_the_log_leaves_out_is_the_starts(began: str, line: str, seconds: float) -> None:
+    told = f"(EngineCore pid=9) INFO {line} [core.py:133] Initializing a V1 LLM engine (v0.32.0)"
+    assert phases([told], moment(began)) == {"engine": seconds}
+
+
+def test_lines_of_an_earlier_start_are_none_of_this_one() -> None:
+    assert phases(GPU, moment("2026-03-02 12:00:00")) == {}
+
+
+def test_what_others_write_into_the_log_is_no_phase() -> None:
+    said = "user asked: INFO 03-02 09:15:37 [core.py:133] Initializing a V1 LLM engine"
+    assert phases([said], moment("2026-03-02 09:15:10")) == {}
