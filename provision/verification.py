@@ -51,6 +51,9 @@ exec "$python" -I "$tool" {arguments}
 DRAIN_S = 2100.0
 """For a service that is stopped for the checks: to end, to start again and to be proven ready."""
 
+COMPARE_S = 3 * DRAIN_S
+"""For two servers to start and to be measured, and for the service to come back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verified:
@@ -152,6 +155,22 @@ def resume(session: Session, *, prefix: str, root: bool = False) -> tuple[bool, 
     done = _run_tool(session, prefix.rstrip("/"), "current", ["--resume"], stdin=None, limit_s=DRAIN_S, root=root)
     said = (done.stdout.strip() or done.stderr.strip()).splitlines()
     return done.rc == 0, said[-1] if said else f"{prefix}/bin/verify.pyz ended with {done.rc}"
+
+
+def compare(session: Session, *, prefix: str, words: Sequence[str], root: bool = False) -> dict[str, Any]:
+    """Measure a host's service with one choice and with another: the document of `verify.pyz compare`.
+
+    After an interruption call `resume`. Raises TransportError, and RemoteCommandError when it cannot be measured.
+    """
+    asked = ["compare", *words, "--json"]
+    done = _run_tool(session, prefix.rstrip("/"), "current", asked, stdin=None, limit_s=COMPARE_S, root=root)
+    try:
+        document: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        said = done.stderr.strip().removeprefix("error: ") or f"verify.pyz ended with {done.rc}"
+        text, _, hint = said.partition("\n\nhint: ")
+        raise RemoteCommandError(f"host `{session.host}`: {text}", hint=hint or "./firstlight status") from None
+    return document
 
 
 def _run_tool(

@@ -28,7 +28,7 @@ from verify.serving.drain import drained, resume
 
 def main(arguments: list[str]) -> int:
     """Run the checks that the arguments ask for, or another command; returns the exit code."""
-    if arguments[:1] in (["doctor"], ["upgrade"]):
+    if arguments[:1] in (["doctor"], ["upgrade"], ["compare"]):
         return _other(*arguments)
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -65,6 +65,10 @@ def _other(command: str, *arguments: str) -> int:
         from verify.doctor import cli as doctor
 
         return doctor.main(list(arguments), program="verify doctor")
+    if command == "compare":
+        from verify import compare_cli
+
+        return compare_cli.main(list(arguments))
     from verify import upgrade_cli
 
     return upgrade_cli.main(list(arguments))
@@ -76,7 +80,7 @@ def _parser() -> Parser:
         description="Proof that this host computes, and computes right.",
         epilog="exit codes: 0 all ok or skipped, 1 a warning, 2 a failure, 3 a check could not tell, 64 usage; "
         "other commands, each with its --help: `doctor FILE...` names causes of failures, `upgrade MODULE:FACTORY` upgrades "
-        "the attention of a model of yours",
+        "the attention of a model of yours, `compare` measures the service with one choice and with another",
         hint="--help explains every option, --list names every check",
     )
     parser.add_argument("--version", action="version", version=f"verify {VERSION}")

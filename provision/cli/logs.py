@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
+from provision.cli.groups import with_default
 from provision.cli.options import LOGS, JsonOption
 
-
-class _ShowByDefault(TyperGroup):
-    """`logs RUN` and `logs` alone are `logs show`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        named = args and (args[0] in self.commands or args[0] == "--help")
-        return super().parse_args(ctx, args if named else ["show", *args])
-
-
 app = typer.Typer(
-    cls=_ShowByDefault, help="Read past runs: `logs [RUN]` shows one, the newest by default.", rich_markup_mode=None
+    cls=with_default("show"),
+    help="Read past runs: `logs [RUN]` shows one, the newest by default.",
+    rich_markup_mode=None,
 )
 
 RunArgument = Annotated[str | None, typer.Argument(help="A run's name; the newest when left out.")]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from provision.cli import bundle, catalog, ending, forge, logs
+from provision.cli import bundle, catalog, ending, forge, logs, verify
 from provision.cli.options import (
     AttentionOption,
     BecomeOption,
@@ -35,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+app.add_typer(verify.app, name="verify")
 app.add_typer(logs.app, name="logs")
 app.add_typer(forge.app, name="forge")
 app.add_typer(catalog.app, name="catalog")
@@ -197,31 +198,6 @@ def drivers(
         ask_become_pass=ask_become_pass,
     )
     raise typer.Exit(commands.bring_drivers(request, as_json=as_json))
-
-
-@app.command()
-def verify(
-    *,
-    inventory: InventoryOption = None,
-    limit: LimitOption = None,
-    level: Annotated[
-        Literal["quick", "standard", "full"], typer.Option("--level", help="How deep the checks go.")
-    ] = "standard",
-    prefix: Annotated[
-        str | None, typer.Option("--prefix", help="Where the installation is, when not the default.")
-    ] = None,
-    junit: Annotated[Path | None, typer.Option("--junit", help="Write the checks here as JUnit XML as well.")] = None,
-    drain: Annotated[
-        bool, typer.Option("--drain", help="Stop the service for the checks, then start and prove it again.")
-    ] = False,
-    ask_become_pass: BecomeOption = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Prove that kernels run and compute right; without an inventory, on this machine."""
-    from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
-
-    request = asked("verify", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, prefix=prefix)
-    raise typer.Exit(service.verify(request, level=level, as_json=as_json, junit_file=junit, drain=drain))
 
 
 @app.command()

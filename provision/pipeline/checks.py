@@ -72,7 +72,7 @@ def check_drained(walk: Walk, *, level: Level) -> None:
     try:
         check(walk, hosts, level=level, drain=True)
     except KeyboardInterrupt:
-        _bring_back(walk, hosts)
+        bring_back(walk, hosts)
         raise
     finally:
         for host in hosts:
@@ -81,7 +81,8 @@ def check_drained(walk: Walk, *, level: Level) -> None:
             )
 
 
-def _bring_back(walk: Walk, hosts: Sequence[Host]) -> None:
+def bring_back(walk: Walk, hosts: Sequence[Host]) -> None:
+    """Have each service started and proven that an interruption left stopped."""
     from provision.verification import DRAIN_S, resume  # noqa: PLC0415 - only after an interruption
 
     def call(host: Host) -> tuple[bool, str]:

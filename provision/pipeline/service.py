@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.artifacts import Store
-from provision.errors import RemoteCommandError, ServeError
+from provision.errors import Exit, RemoteCommandError, ServeError
 from provision.models.facts import HostFacts
 from provision.models.records import CheckRecord, RoomName, RoomResult
 from provision.models.settings import Host
@@ -41,7 +41,10 @@ def verify(
 
     if junit_file:
         require_writable(junit_file, "--junit")
-    summary, _ = perform(request, (("probe", rooms.probe), ("verify", step)))
+    summary, code = perform(request, (("probe", rooms.probe), ("verify", step)))
+    if code == Exit.INTERRUPTED:
+        print_summary(request, summary)
+        return code
     documents = [json.loads(path.read_bytes()) for path in sorted((request.logs / summary.run).glob("verify/*.json"))]
     found = [check for document in documents for check in document["checks"]]
     records = [*(CheckRecord.model_validate(check) for check in found), *summary.together]

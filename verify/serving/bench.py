@@ -30,7 +30,7 @@ def arguments(service: Service, *, concurrency: int, requests: int, load: Mappin
         "--base-url", service.url, "--model", model, "--tokenizer", model,
         "--served-model-name", str(service.readiness["served_name"]),
         "--dataset-name", "random", "--random-input-len", str(load["input_tokens"]),
-        "--random-output-len", str(load["output_tokens"]), "--ignore-eos", "--seed", "1",
+        "--random-output-len", str(load["output_tokens"]), "--ignore-eos", "--seed", str(concurrency),
         "--num-prompts", str(requests), "--max-concurrency", str(concurrency),
         "--percentile-metrics", ",".join(METRICS), "--metric-percentiles", ",".join(map(str, PERCENTILES)),
         "--disable-tqdm",

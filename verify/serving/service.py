@@ -43,10 +43,13 @@ class Service:
 
     def cores(self, over_s: float) -> float:
         """How many cores its processes kept busy over some seconds, which this waits for."""
-        before = sum(map(_ticks, self.pids()))
+        before = self.cpu_seconds()
         time.sleep(over_s)
-        after = sum(map(_ticks, self.pids()))
-        return max(0, after - before) / os.sysconf("SC_CLK_TCK") / over_s
+        return max(0.0, self.cpu_seconds() - before) / over_s
+
+    def cpu_seconds(self) -> float:
+        """What its living processes have had of the CPUs since they began."""
+        return sum(map(_ticks, self.pids())) / os.sysconf("SC_CLK_TCK")
 
     def pids(self) -> tuple[int, ...]:
         """The server's process and all that it started, now."""

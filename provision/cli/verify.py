@@ -1,0 +1,81 @@
+"""`./firstlight verify ...`: checks of hosts, and of what a choice gains. Thin: each command calls one function."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from provision.cli.groups import with_default
+from provision.cli.options import BecomeOption, InventoryOption, JsonOption, LimitOption, asked
+
+app = typer.Typer(
+    cls=with_default("check"),
+    help="Prove that kernels run and compute right: `verify [OPTIONS]` is `verify check`.",
+    rich_markup_mode=None,
+)
+
+PrefixOption = Annotated[str | None, typer.Option("--prefix", help="Where the installation is, when not the default.")]
+
+
+class Mode(StrEnum):
+    """With and without a compiler."""
+
+    EAGER = "eager"
+    COMPILED = "compiled"
+
+
+@app.command()
+def check(
+    *,
+    inventory: InventoryOption = None,
+    limit: LimitOption = None,
+    level: Annotated[
+        Literal["quick", "standard", "full"], typer.Option("--level", help="How deep the checks go.")
+    ] = "standard",
+    prefix: PrefixOption = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write the checks here as JUnit XML as well.")] = None,
+    drain: Annotated[
+        bool, typer.Option("--drain", help="Stop the service for the checks, then start and prove it again.")
+    ] = False,
+    ask_become_pass: BecomeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove that kernels run and compute right; without an inventory, on this machine."""
+    from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
+
+    request = asked("verify", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, prefix=prefix)
+    raise typer.Exit(service.verify(request, level=level, as_json=as_json, junit_file=junit, drain=drain))
+
+
+@app.command()
+def compare(
+    *,
+    backend: Annotated[list[str] | None, typer.Option("--backend", help="A back end of attention; name two.")] = None,
+    mode: Annotated[list[Mode] | None, typer.Option("--mode", help="Instead: both, eager and compiled.")] = None,
+    target: Annotated[
+        list[str] | None, typer.Option("--target", help="Change wanted of a measure, in per cent: first_token=-40.")
+    ] = None,
+    inventory: InventoryOption = None,
+    limit: LimitOption = None,
+    prefix: PrefixOption = None,
+    ask_become_pass: BecomeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure the service with one choice and with another; then it is started as it was."""
+    from provision.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import comparing  # noqa: PLC0415 - `--help` must not pay for it
+
+    named = tuple(dict.fromkeys(backend or mode or ()))
+    if len(named) != 2 or (backend and mode):
+        raise UsageError(
+            f"two different choices are compared, {len(named)} given",
+            hint="./firstlight verify compare --backend FLASH_ATTN --backend TRITON_ATTN",
+        )
+    option = "--backend" if backend else "--mode"
+    words = [word for name in named for word in (option, name)]
+    words += [word for text in target or () for word in ("--target", text)]
+    request = asked("verify", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, prefix=prefix)
+    raise typer.Exit(comparing.compare(request, words=words, as_json=as_json))

@@ -1,0 +1,230 @@
+"""What a choice of the service gains: its command, what it takes, the table, the verdicts."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from verify import compare_cli
+from verify.compare_cli import table_of
+from verify.serving.compare import backends, figures, side_by_side
+from verify.serving.service import Service, start_ticks
+from verify.serving.usage import gpu_bytes, peak, usage
+from verify.serving.variant import Command, VariantError, running, served, with_backend, with_mode
+from verify.tables import table
+
+SERVE = Command(
+    ("/opt/firstlight/current/bin/vllm", "serve", "/m", "--attention-backend", "FLASH_ATTN", "--enforce-eager"),
+    {"HOME": "/opt/firstlight/cache", "TORCHDYNAMO_DISABLE": "1"},
+    997,
+    997,
+)
+BEFORE = {
+    "at_once": 16,
+    "first_token": 80.0,
+    "p99": 1000.0,
+    "output": 100.0,
+    "memory": 2.0,
+    "cpu": 40.0,
+    "failed": 0.0,
+}
+
+
+def test_a_back_end_is_told_in_the_way_that_the_release_reads_it() -> None:
+    assert with_backend(SERVE, "TRITON_ATTN").argv[3:5] == ("--attention-backend", "TRITON_ATTN")
+    older = Command(("vllm", "serve", "/m"), {"VLLM_ATTENTION_BACKEND": "FLASH_ATTN_VLLM_V1"}, 0, 0)
+    assert with_backend(older, "TRITON_ATTN_VLLM_V1").environment["VLLM_ATTENTION_BACKEND"] == "TRITON_ATTN_VLLM_V1"
+    with pytest.raises(VariantError, match="names no back end"):
+        with_backend(Command(("vllm", "serve", "/m"), {}, 0, 0), "TRITON_ATTN")
+
+
+def test_compiled_and_eager_differ_in_what_stops_the_compiler_alone() -> None:
+    eager, compiled = with_mode(SERVE, "eager"), with_mode(SERVE, "compiled")
+    assert eager == SERVE
+    assert compiled.argv == SERVE.argv[:-1]
+    assert compiled.environment == {"HOME": "/opt/firstlight/cache"}
+    assert with_mode(compiled, "eager").argv == SERVE.argv
+
+
+def test_the_command_of_a_living_process_is_read_whole(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", "print('ready', flush=True); import time; time.sleep(600)"],
+        env={"A": "1=2", "EMPTY": "", "TWO": "a b"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    found = running(Service(tmp_path, {}, process.pid))
+    process.kill()
+    process.communicate()
+    assert found.argv[:2] == (sys.executable, "-c")
+    assert {name: found.environment[name] for name in ("A", "EMPTY", "TWO")} == {"A": "1=2", "EMPTY": "", "TWO": "a b"}
+    assert (found.uid, found.gid) == (os.geteuid(), os.getegid())
+
+
+SERVER = """
+import http.server, sys
+class Answering(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_): ...
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answering).serve_forever()
+"""
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def here(*argv: str) -> Command:
+    return Command((sys.executable, *argv), dict(os.environ), os.geteuid(), os.getegid(), tuple(os.getgroups()))
+
+
+def test_a_server_is_healthy_within_the_block_and_gone_after_it(tmp_path: Path, free_port: int) -> None:
+    service = Service(tmp_path, {"host": "127.0.0.1", "port": free_port}, None)
+    with served(service, here("-c", SERVER, str(free_port))) as server:
+        assert server.main_pid is not None
+        with peak(server) as most:
+            assert usage(server).host > 0
+        assert most[0].total >= most[0].host > 0
+    assert start_ticks(server.main_pid) is None
+
+
+def test_a_server_that_does_not_start_says_why(tmp_path: Path, free_port: int) -> None:
+    service = Service(tmp_path, {"host": "127.0.0.1", "port": free_port}, None)
+    program = "raise ValueError('No valid attention backend found for cuda')"
+    words = r"ended with 1 before it answered: ValueError: No valid attention backend found for cuda"
+    with pytest.raises(VariantError, match=words), served(service, here("-c", program)):
+        pass
+
+
+def test_the_back_ends_of_a_servers_own_processes_are_told_and_no_others(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    for pid, name in ((os.getpid(), "TRITON_ATTN"), (1, "FLASH_ATTN")):
+        notes = {"pid": pid, "layers": [{"backend": name}, {"backend": name}]}
+        (tmp_path / "run" / f"attention-{pid}.json").write_text(json.dumps(notes))
+    (tmp_path / "run" / "attention-7.json").write_text("{")
+    assert backends(Service(tmp_path, {}, os.getpid())) == ["TRITON_ATTN"]
+
+
+APPS = "4711, 61234\n4712, 1024\n99, 512\n4713, [N/A]\n"
+"""As `nvidia-smi --query-compute-apps=pid,used_memory --format=csv,noheader,nounits` prints it, values of our own."""
+
+
+def test_the_memory_of_gpus_is_that_of_our_own_processes() -> None:
+    assert gpu_bytes(APPS, {4711, 4712, 4713}) == (61234 + 1024) << 20
+    assert gpu_bytes("", {4711}) == 0
+    assert gpu_bytes(None, {4711}) is None
+
+
+def result(**other: Any) -> dict[str, Any]:
+    """As the tool writes it, as far as it is read here."""
+    return {
+        "max_concurrency": 4,
+        "num_prompts": 16,
+        "completed": 16,
+        "total_output_tokens": 256,
+        "output_throughput": 200.0,
+        "p50_ttft_ms": 30.0,
+        "p99_e2el_ms": 900.0,
+        **other,
+    }
+
+
+def test_speeds_are_those_of_the_largest_concurrency_and_work_is_that_of_all() -> None:
+    found = figures([result(max_concurrency=1, output_throughput=50.0), result(completed=12)], 25.6, 3 << 30)
+    assert found == {
+        "at_once": 4,
+        "first_token": 30.0,
+        "p99": 900.0,
+        "output": 200.0,
+        "memory": 3.0,
+        "cpu": 50.0,
+        "failed": 0.125,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "after", "met"),
+    [
+        ("first_token", 48.0, True),
+        ("first_token", 49.0, False),
+        ("p99", 600.0, True),
+        ("p99", 601.0, False),
+        ("output", 140.0, True),
+        ("output", 139.0, False),
+        ("memory", 2.2, True),
+        ("memory", 2.25, False),
+        ("cpu", 40.0, True),
+        ("cpu", 40.1, False),
+        ("failed", 0.001, True),
+        ("failed", 0.002, False),
+    ],
+)
+def test_each_measure_is_judged_by_its_own_target(name: str, after: float, met: bool) -> None:
+    rows = {row.name: row for row in side_by_side(BEFORE, {**BEFORE, name: after})}
+    assert rows[name].met is met
+    assert list(rows) == [measure["name"] for measure in table("compare")["measure"]]
+
+
+def test_a_target_of_the_users_takes_the_place_of_ours() -> None:
+    after = {**BEFORE, "first_token": 72.0}
+    met = {row.name: row.met for row in side_by_side(BEFORE, after, {"first_token": -0.05})}
+    assert met["first_token"] is True
+    assert met["p99"] is False
+
+
+def test_where_nothing_was_before_there_is_no_change_to_judge() -> None:
+    rows = {row.name: row for row in side_by_side({**BEFORE, "cpu": 0.0}, BEFORE)}
+    assert (rows["cpu"].change, rows["cpu"].met) == (None, None)
+
+
+def test_the_table_says_what_was_measured_and_every_verdict(snapshot: object) -> None:
+    after = {**BEFORE, "first_token": 40.0, "output": 130.0, "memory": 2.1}
+    lines = table_of(
+        {
+            "kind": "backend",
+            "before": {"choice": "TRITON_ATTN", "used": ["TRITON_ATTN"]},
+            "after": {"choice": "FLASH_ATTN", "used": ["FLASH_ATTN"], "at_once": 16},
+            "rows": [row.as_json() for row in side_by_side(BEFORE, after)],
+            "service": {"reason": "firstlight-vllm.service was stopped, and answers right again after 90 s"},
+        }
+    )
+    assert "\n".join(lines) == snapshot
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "name --backend or --mode"),
+        (["--backend", "A"], "two different choices are compared, 1 given"),
+        (["--backend", "A", "--backend", "A"], "two different choices are compared"),
+        (["--mode", "eager", "--mode", "compiled", "--backend", "A"], "name --backend or --mode"),
+        (["--mode", "eager", "--mode", "compiled", "--target", "speed=3"], "no measure is named `speed`; there are"),
+        (["--mode", "eager", "--mode", "compiled", "--target", "p99=fast"], "`p99=fast` is no target"),
+    ],
+)
+def test_a_wrong_question_exits_64_and_says_what_is_wrong(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        compare_cli.main(arguments)
+    assert ended.value.code == 64
+    assert words in capsys.readouterr().err
+
+
+def test_where_nothing_serves_there_is_nothing_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = compare_cli.main(["--mode", "eager", "--mode", "compiled", "--prefix", str(tmp_path)])
+    assert (code, "nothing serves" in capsys.readouterr().err) == (3, True)

@@ -1,0 +1,132 @@
+"""`verify compare --backend A --backend B`: the service with one choice and with another, side by side."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from verify.arguments import Parser
+from verify.records import EXIT_CODES, INTERRUPTED_EXIT
+from verify.serving.compare import Choice, measure, side_by_side
+from verify.serving.control import ControlError
+from verify.serving.drain import drained
+from verify.serving.service import Service, find
+from verify.serving.variant import VariantError, running
+from verify.tables import table
+
+MODES = ("eager", "compiled")
+HEAD = f"{'measure':<28}{'before':>12}{'after':>12}  {'unit':<9}{'change':>8}  {'target':<15}verdict"
+
+
+def main(arguments: list[str]) -> int:
+    """0: every target is met; 1: one is missed; 2: the service did not come back; 3: a choice cannot be measured."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if bool(options.backend) == bool(options.mode):
+        parser.error("name --backend or --mode, one of them, twice")
+    choices = [Choice("backend", name) for name in options.backend] or [Choice("mode", name) for name in options.mode]
+    if len(choices) != 2 or choices[0] == choices[1]:
+        parser.error(f"two different choices are compared, {len(choices)} given: {', '.join(c.value for c in choices)}")
+    try:
+        targets = dict(_target(text) for text in options.target)
+    except ValueError as error:
+        parser.error(str(error))
+    service = find(options.prefix.resolve() if options.prefix else Path(sys.prefix).resolve().parent.parent)
+    if service is None or service.main_pid is None:
+        sys.stderr.write("error: nothing serves from this environment\n\nhint: start it: ./firstlight serve\n")
+        return EXIT_CODES["error"]
+    try:
+        document = _compare(service, choices, targets)
+    except KeyboardInterrupt:
+        parser.exit(INTERRUPTED_EXIT, "interrupted\n")
+    except (ControlError, VariantError, OSError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_CODES["error"]
+    sys.stdout.write(json.dumps(document, indent=2) + "\n" if options.json else "\n".join([*document["table"], ""]))
+    return int(document["exit_code"])
+
+
+def _compare(service: Service, choices: list[Choice], targets: dict[str, float]) -> dict[str, Any]:
+    """Raises ControlError, VariantError and OSError, each after the service is back."""
+    command = running(service)
+    commands = {choice.value: choice.apply(command) for choice in choices}  # what is wrong with one is told first
+    problem: VariantError | None = None
+    with drained(service) as drain:
+        try:
+            measured = [measure(service, asked, label=label) for label, asked in commands.items()]
+        except VariantError as error:
+            problem = error
+    assert drain.outcome is not None
+    if problem is not None:
+        raise VariantError(f"{problem}; {drain.outcome.reason}")
+    rows = side_by_side(measured[0], measured[1], targets)
+    missed = [row.name for row in rows if row.met is False]
+    code = EXIT_CODES["fail" if drain.outcome.status != "ok" else "warn" if missed else "ok"]
+    document = {
+        "schema_version": 1,
+        "kind": choices[0].kind,
+        "before": {"choice": choices[0].value, **measured[0]},
+        "after": {"choice": choices[1].value, **measured[1]},
+        "rows": [row.as_json() for row in rows],
+        "missed": missed,
+        "service": drain.outcome.as_json(),
+        "exit_code": code,
+    }
+    return {**document, "table": table_of(document)}
+
+
+def table_of(document: Mapping[str, Any]) -> list[str]:
+    """The lines of the table for people."""
+    sides = [document[side] for side in ("before", "after")]
+    told = " and ".join(f"{side['choice']} (layers hold {', '.join(side['used']) or 'unknown'})" for side in sides)
+    lines = [f"{document['kind']}: {told}; speeds with {sides[1]['at_once']} at once", HEAD, "-" * len(HEAD)]
+    for row in document["rows"]:
+        change = "-" if row["change"] is None else f"{row['change']:+.1%}"
+        verdict = {True: "met", False: "missed", None: "no change to tell"}[row["met"]]
+        lines.append(
+            f"{row['title']:<28}{row['before']:>12.4g}{row['after']:>12.4g}  {row['unit']:<9}{change:>8}  "
+            f"{row['target']:<15}{verdict}"
+        )
+    return [*lines, document["service"]["reason"]]
+
+
+def _target(text: str) -> tuple[str, float]:
+    """`first_token=-40`, in per cent; of a share without an answer the share in per cent."""
+    name, _, value = text.partition("=")
+    known = [measure["name"] for measure in table("compare")["measure"]]
+    if name not in known:
+        raise ValueError(f"no measure is named `{name}`; there are {', '.join(known)}")
+    try:
+        return name, float(value.rstrip("%")) / 100
+    except ValueError:
+        raise ValueError(f"`{text}` is no target: write {name}=-40 for 40 % less") from None
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="verify compare",
+        description="Measure this host's service with one choice and with another; then it is started as it was.",
+        epilog="exit codes: 0 every target is met, 1 one is missed, 2 the service did not come back, 3 a choice cannot "
+        "be measured, 64 usage",
+        hint="verify compare --backend FLASH_ATTN --backend TRITON_ATTN",
+    )
+    parser.add_argument(
+        "--backend", metavar="NAME", action="append", default=[], help="a back end of attention; two are compared"
+    )
+    parser.add_argument(
+        "--mode", choices=MODES, action="append", default=[], help="instead: with and without compiling"
+    )
+    parser.add_argument(
+        "--target",
+        metavar="NAME=CHANGE",
+        action="append",
+        default=[],
+        help="the change wanted of a measure, in per cent: first_token=-40; repeatable "
+        f"({', '.join(measure['name'] for measure in table('compare')['measure'])})",
+    )
+    parser.add_argument("--prefix", metavar="DIR", type=Path, help="installation (default: this environment's)")
+    parser.add_argument("--json", action="store_true", help="the whole document on stdout")
+    return parser

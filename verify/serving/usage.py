@@ -1,0 +1,89 @@
+"""What a service's processes take of host and GPUs, now."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from verify.serving.service import Service
+
+KIB, MIB = 1 << 10, 1 << 20
+QUERY = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+EVERY_S = 0.5
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Bytes; `gpu` is null where nvidia-smi does not tell."""
+
+    host: int
+    gpu: int | None
+
+    @property
+    def total(self) -> int:
+        return self.host + (self.gpu or 0)
+
+
+def usage(service: Service) -> Usage:
+    """Of all processes of a service. Pages that several of them share count once."""
+    pids = service.pids()
+    return Usage(sum(map(_host_bytes, pids)), gpu_bytes(_nvidia_smi(), pids))
+
+
+def gpu_bytes(listed: str | None, pids: Collection[int]) -> int | None:
+    """What these processes hold, by the lines `pid, MiB` of nvidia-smi; null where there is no list."""
+    if listed is None:
+        return None
+    total = 0
+    for line in listed.splitlines():
+        pid, _, size = line.partition(",")
+        if pid.strip().isdigit() and int(pid) in pids and size.strip().isdigit():
+            total += int(size) * MIB
+    return total
+
+
+def _host_bytes(pid: int) -> int:
+    """The process's proportional share, where this user may read it; what is resident else."""
+    for name, field in (("smaps_rollup", "Pss:"), ("status", "VmRSS:")):
+        try:
+            lines = Path(f"/proc/{pid}/{name}").read_text().splitlines()
+        except OSError:
+            continue
+        if found := next((line.split()[1] for line in lines if line.startswith(field)), None):
+            return int(found) * KIB
+    return 0
+
+
+def _nvidia_smi() -> str | None:
+    try:
+        done = subprocess.run(QUERY, capture_output=True, text=True, timeout=15, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+@contextmanager
+def peak(service: Service) -> Iterator[list[Usage]]:
+    """The largest usage that was seen within the block, in the list when the block has ended."""
+    found: list[Usage] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while True:
+            now = usage(service)
+            if not found or now.total > found[0].total:
+                found[:] = [now]
+            if over.wait(EVERY_S):
+                return
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        thread.join()
