@@ -9,6 +9,7 @@ from provision.report import phrases
 from provision.report.advice import purpose
 from provision.report.difference.text import changes, folded
 from provision.report.fold import FoldedCheck, Group, fold, fold_checks, merged, named
+from provision.report.headlines import families
 from provision.report.layout import count, duration, number, table, width, wrap
 from provision.report.phases import slowest_start
 from provision.report.shell import command
@@ -155,6 +156,7 @@ def _attention(group: Group) -> Iterable[str]:
 
 
 def _checks(summary: Summary, group: Group) -> Iterable[str]:
+    """A line a family, then each check that did not pass; figures of the other ones stand in summary.md."""
     checks = fold_checks(group.hosts)
     if not checks:
         return
@@ -164,15 +166,25 @@ def _checks(summary: Summary, group: Group) -> Iterable[str]:
     said = ", ".join(f"{total} {status}" for status, total in totals.items())
     age = phrases.verified_when(summary, group.first)
     yield from wrap(f"{said}; {age}" if age else said, first=INDENT)
-    yield from table([_check_row(check) for check in checks], indent=INDENT * 2)
+    yield from table([((family, ended), told) for family, ended, told in families(group.hosts)], indent=INDENT * 2)
+    yield from table([_check_row(check) for check in checks if check.status not in ("ok", "skip")], indent=INDENT * 2)
+    yield from table(_skipped(checks), indent=INDENT * 2)
 
 
 def _check_row(check: FoldedCheck) -> tuple[tuple[str, str], str]:
-    """Figures say more than a sentence where all is well."""
-    is_plain = check.status != "ok" or not check.figures
-    told = "; ".join(filter(None, (check.reason if is_plain else "", *check.figures)))
+    told = "; ".join(filter(None, (check.reason, *check.figures)))
     times = f", {check.count} times" if check.count > 1 else ""
     return (check.status, check.id), f"{check.where}: {told}{times}" if check.where else f"{told}{times}"
+
+
+def _skipped(checks: Iterable[FoldedCheck]) -> list[tuple[tuple[str, str], str]]:
+    """Checks of a family that were skipped for one reason stand in one row."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for check in checks:
+        if check.status == "skip":
+            family, _, name = check.id.partition(".")
+            alike.setdefault((family, check.reason), []).append(name)
+    return [(("skip", family), f"{reason} ({', '.join(names)})") for (family, reason), names in alike.items()]
 
 
 def _devices(group: Group) -> Iterable[str]:

@@ -1,0 +1,73 @@
+"""What each family of checks found, in one line: how many checks ended how, and its headline figures."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from provision.models.base import Record
+from provision.models.records import CheckRecord, HostSummary
+from provision.report.fold import SEVERITY, FoldedCheck, fold_checks
+from provision.report.layout import number
+
+TABLE = Path(__file__).with_name("headlines.toml")
+
+
+class Headline(Record):
+    """One row of headlines.toml, which says what each part means."""
+
+    check: str
+    figure: str
+    says: str
+    take: Literal["range", "max", "min"] = "range"
+
+
+@cache
+def rules() -> tuple[Headline, ...]:
+    """The rows in the order in which they are told."""
+    return tuple(Headline(**row) for row in tomllib.loads(TABLE.read_text(encoding="utf-8"))["headline"])
+
+
+def families(hosts: Sequence[HostSummary]) -> Iterator[tuple[str, str, str]]:
+    """Family, counts (`3 ok, 8 skip`) and headline figures over hosts and devices, in the order of the checks' first records."""
+    by_family: dict[str, list[CheckRecord]] = {}
+    for check in (check for host in hosts for check in host.checks):
+        by_family.setdefault(check.id.partition(".")[0], []).append(check)
+    folded = fold_checks(tuple(hosts))
+    for family, checks in by_family.items():
+        counts = Counter[str](check.status for check in checks)
+        ended = ", ".join(f"{counts[status]} {status}" for status in SEVERITY if counts[status])
+        yield family, ended, "; ".join(_figures(checks)) or _first(family, folded)
+
+
+def _figures(checks: Iterable[CheckRecord]) -> Iterator[str]:
+    measured = [(check.id, figure) for check in checks if check.status != "skip" for figure in check.figures]
+    for rule in rules():
+        values = [
+            figure.value
+            for identity, figure in measured
+            if figure.value is not None
+            and re.fullmatch(rule.check, identity)
+            and re.fullmatch(rule.figure, figure.name)
+        ]
+        if values:
+            yield rule.says.format(_taken(values, rule.take))
+
+
+def _taken(values: Sequence[float], take: str) -> str:
+    low, high = number(min(values)), number(max(values))
+    if take == "range":
+        return low if low == high else f"{low} to {high}"
+    return high if take == "max" else low
+
+
+def _first(family: str, folded: Iterable[FoldedCheck]) -> str:
+    """What the first check says that passed; empty where none did: all others are told one by one."""
+    passed = (check for check in folded if check.status == "ok" and check.id.partition(".")[0] == family)
+    first = next(passed, None)
+    return (first.reason or "; ".join(first.figures)) if first else ""
