@@ -144,17 +144,6 @@ def packed_attention(
     return torch.cat(parts)
 
 
-def gather_pages(cache: Tensor, table: Tensor, lengths: Sequence[int]) -> Tensor:
-    """The packed (tokens, heads, dim) keys or values of a paged cache.
-
-    `cache` is (pages, page size, heads, dim), `table` (sequences, pages) names each sequence's pages in their order.
-    """
-    import torch
-
-    whole = [cache[row].flatten(0, 1) for row in table.long()]
-    return torch.cat([rows[:length] for rows, length in zip(whole, lengths, strict=True)])
-
-
 def _rows(query: Tensor, key: Tensor, value: Tensor, *, rows: slice, rule: Rule, block: int) -> Tensor:
     """The result for one tile of queries, over all tiles of keys that it sees any part of."""
     import torch

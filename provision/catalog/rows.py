@@ -121,7 +121,6 @@ class Branch(Row):
     kind: str | None = None
     end_of_life: str | None = None
     newest: str | None = None
-    last_for: tuple[str, ...] = ()
 
 
 @_row
@@ -319,7 +318,6 @@ class SystemNeed(Row):
     zypper: str
     library: str | None = None
     programs: tuple[str, ...] = ()
-    unless_managed: bool = False
 
 
 @_row

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-TIMED_OUT = 124
 ABSENT = 127
 _LONGEST_REASON = 200
 

@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verify.providers.layout import cache, page_table
-from verify.reference import attention, bottom_right, gather_pages, packed_attention
+from verify.reference import attention, bottom_right, packed_attention
+
+
+def gather_pages(kept: Any, table: Any, lengths: list[int]) -> Any:
+    """The packed (tokens, heads, dim) keys or values of a paged cache.
+
+    `kept` is (pages, page size, heads, dim), `table` (sequences, pages) names each sequence's pages in their order.
+    """
+    whole = [kept[row].flatten(0, 1) for row in table.long()]
+    return torch.cat([rows[:length] for rows, length in zip(whole, lengths, strict=True)])
 
 
 def formula(query: Any, key: Any, value: Any, visible: Any, *, softcap: float = 0.0, slopes: Any = None) -> Any:
