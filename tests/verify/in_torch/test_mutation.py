@@ -1,0 +1,106 @@
+"""A mutation run: the kernels themselves are broken by one part in a hundred, below the checks, and each check must notice.
+
+Nothing here asks a check to spoil its own observation (that is what `--inject` does): torch's operators answer wrongly while it runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from verify import small_llama
+from verify.checks.engine import answers
+from verify.inputs import DTYPES
+from verify.records import Check, Context, Outcome
+from verify.registry import all_checks
+from verify.tables import table
+
+CHECKS = {check.id: check for check in all_checks()}
+KERNELS = [
+    ("kernels.vector_add", "aten::add"),
+    ("kernels.gemm", "aten::mm"),
+    ("kernels.gemm_8bit", "aten::_int_mm"),
+    ("kernels.gemm_8bit", "aten::_scaled_mm"),
+    ("attention.sdpa_flash", "aten::_scaled_dot_product_flash_attention_for_cpu"),
+]
+"""The operator that each check is about; float64, which references are computed in, stays right."""
+
+
+def off(result: torch.Tensor) -> torch.Tensor:
+    """The same, each element off by one part in a hundred: whole numbers to the next one."""
+    wrong = result.double() * 1.01
+    return (wrong.ceil() if not result.dtype.is_floating_point else wrong).to(result.dtype)
+
+
+class Broken(TorchDispatchMode):  # type: ignore[misc]
+    """While it holds, an operator's results are off; `every` second one where like calls are compared with one another."""
+
+    def __init__(self, operator: str, *, every: int = 1) -> None:
+        super().__init__()
+        self.operator, self.every, self.hits, self.calls = operator, every, 0, count(1)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        first = result[0] if isinstance(result, tuple) else result
+        if func.name().partition(".")[0] != self.operator or first.dtype in (torch.float64, torch.int64):
+            return result
+        if next(self.calls) % self.every:
+            return result
+        self.hits += 1
+        return (off(first), *result[1:]) if isinstance(result, tuple) else off(first)
+
+
+def asked(check: Check) -> Outcome:
+    return check.run(Context(level="quick", device="cpu"))
+
+
+@pytest.mark.parametrize(("check", "operator"), KERNELS)
+def test_a_kernel_that_is_off_by_a_hundredth_is_noticed(check: str, operator: str) -> None:
+    assert asked(CHECKS[check]).status == "ok"
+    with Broken(operator) as broken:
+        outcome = asked(CHECKS[check])
+    assert broken.hits
+    assert outcome.status == "fail", outcome.reason
+    assert asked(CHECKS[check]).status == "ok"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_product_of_one_precision_alone_is_noticed_and_named(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("verify.checks.kernels.gemm.DTYPES", (dtype,))
+    with Broken("aten::mm") as broken:
+        outcome = asked(CHECKS["kernels.gemm"])
+    assert broken.hits
+    assert outcome.status == "fail"
+    assert dtype in outcome.reason
+
+
+def test_a_kernel_that_is_off_now_and_then_is_outvoted() -> None:
+    with Broken("aten::mm", every=2) as broken:
+        outcome = asked(CHECKS["kernels.bit_vote"])
+    assert broken.hits
+    assert outcome.status in ("warn", "fail")
+
+
+def test_log_probabilities_that_are_off_by_a_hundredth_are_noticed() -> None:
+    """As vLLM computes on CPUs, in float32: every token is right, and its probability is not."""
+    model = small_llama.tiny()
+    prompts = answers.prompts(model.config["vocab_size"])[:3]
+    bound = table("tolerances")["engine"]["float32"]
+    for prompt, answer in zip(prompts, answers._own(model, prompts), strict=True):
+        exact = model.logprobs([*prompt, *answer.tokens])[len(prompt) - 1 : -1].tolist()
+        assert answers.judge(answer, exact, bound)[0] is None
+        wrong = replace(answer, logprobs=tuple(said * 1.01 for said in answer.logprobs))
+        assert answers.judge(wrong, exact, bound)[0]
+
+
+def test_every_check_of_results_is_broken_here_or_by_injection() -> None:
+    numeric = {
+        check.id for check in all_checks() if check.family in ("kernels", "attention") or check.id == "engine.answers"
+    }
+    assert {check.id for check in all_checks() if "wrong-result" in check.faults} == numeric
+    assert {check for check, _ in KERNELS} < numeric
