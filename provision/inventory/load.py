@@ -47,6 +47,7 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
             f"the inventory {path} has no hosts{of}",
             hint="hosts stand below `hosts:` of a group; see inventory/example",
         )
+    _check_names([entry["name"] for entry in raw])
     base = path if path.is_dir() else path.parent
     problems = Problems()
     hosts = []
@@ -67,6 +68,16 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
             )
     problems.raise_any(lambda variable: yaml_source.places(path, variable))
     return Inventory(source=str(path), hosts=tuple(hosts))
+
+
+def _check_names(names: list[str]) -> None:
+    """A host's name is also that of its files in a run's folder. Raises InventoryError for one that would lead elsewhere."""
+    for name in names:
+        if "/" in name or name in {".", ".."} or not name.isprintable():
+            raise InventoryError(
+                f"host {name!r}: a name with `/` or characters that cannot be seen names no file of a run",
+                hint="name it otherwise, and say with ansible_host how it is reached",
+            )
 
 
 def _with_options(connection: Connection, given: Mapping[str, Any]) -> Connection:

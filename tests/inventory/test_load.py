@@ -215,3 +215,9 @@ def test_what_ansible_cannot_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "hosts").write_text("[gpu\nbroken\n")
     with pytest.raises(InventoryError, match=r"with 'yaml' plugin.*with 'ini' plugin"):
         load(tmp_path / "hosts")
+
+
+@pytest.mark.parametrize("name", ["../evil", "bell\\x07"])
+def test_a_name_that_leads_out_of_a_runs_folder_is_refused(make: Make, name: str) -> None:
+    with pytest.raises(InventoryError, match="names no file of a run"):
+        load(make(f'all: {{hosts: {{"{name}": {{ansible_connection: local}}}}}}\n'))
