@@ -12,6 +12,8 @@ from verify.tables import table
 
 SLOWED = 0.5
 """What the injected fault leaves of a speed."""
+TOLD = 3
+"""Figures that stand in the reason itself: plain tables show no other ones."""
 
 
 def floor(name: str | None, kind: str) -> tuple[float | None, str | None]:

@@ -55,7 +55,7 @@ def test_a_speed_below_its_floor_is_a_warning_with_both_values() -> None:
 
 def test_without_a_floor_a_speed_is_recorded_and_the_injected_fault_is_noticed_all_the_same() -> None:
     figures = [Figure("memory, read and written", 14.0, "GB/s")]
-    assert judge(figures, Context(), {}).reason == "recorded, not judged"
+    assert judge(figures, Context(), {}).reason == "memory, read and written 14 GB/s: recorded, not judged"
     assert judge(figures, Context(faults=frozenset({"slow"})), {}).status == "warn"
 
 
