@@ -84,5 +84,5 @@ def _reason(error: Exception) -> str:
 
 
 def _refuse(problem: str, hint: str) -> int:
-    sys.stderr.write(f"error: {problem}\nhint: {hint}\n")
+    sys.stderr.write(f"error: {problem}\n\nhint: {hint}\n")
     return USAGE
