@@ -45,7 +45,9 @@ def judge(figures: Sequence[Figure], context: Context, evidence: Mapping[str, An
         remedy = "look at clocks, power cap and temperature: nvidia-smi -q -d CLOCK,POWER,TEMPERATURE,PERFORMANCE"
         return Outcome("warn", f"slow: {told}", tuple(figures), dict(evidence), remedy)
     judged = sum(figure.floor is not None for figure in figures)
-    text = f"{judged} of {len(figures)} speeds have a floor, and reach it" if judged else "recorded, not judged"
+    found = ", ".join(f"{one.name} {one.value or 0:.3g} {one.unit}" for one in figures[:TOLD])
+    verdict = f"{judged} of {len(figures)} speeds have a floor, and reach it" if judged else "recorded, not judged"
+    text = f"{found}: {verdict}"
     return Outcome("ok", text, tuple(figures), dict(evidence))
 
 
