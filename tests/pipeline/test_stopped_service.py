@@ -1,0 +1,118 @@
+"""Commands that stop a service for a while, as a person runs them; a script stands for the environment's Python on the host."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PYTHON = """#!/bin/sh
+# called as: python -I PREFIX/bin/verify.pyz ARGUMENTS
+shift 2
+home=$(dirname "$(dirname "$(dirname "$0")")")
+echo "$*" >> "$home/told"
+case "$*" in
+  *--resume*) echo "firstlight-vllm.service was stopped, and answers right again after 3 s" ;;
+  *) cat "$home/answer"; cat "$home/problem" >&2; [ ! -e "$home/slow" ] || sleep 600 ;;
+esac
+"""
+
+TABLE = {
+    "exit_code": 1,
+    "missed": ["p99"],
+    "table": ["mode: eager and compiled; speeds with 16 at once", "whole answer, p99   1000   900"],
+}
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    home = tmp_path / "home"
+    (home / "current" / "bin").mkdir(parents=True)
+    program = home / "current" / "bin" / "python"
+    program.write_text(PYTHON)
+    program.chmod(0o755)
+    (home / "answer").write_text(json.dumps(TABLE))
+    (home / "problem").touch()
+    return home
+
+
+def begin(tmp_path: Path, prefix: Path, *arguments: str) -> subprocess.Popen[str]:
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text(f"all: {{hosts: {{localhost: {{ansible_connection: local, firstlight_prefix: {prefix}}}}}}}\n")
+    return subprocess.Popen(
+        [sys.executable, "-m", "provision", "verify", *arguments, "-i", str(inventory)],
+        cwd=ROOT,
+        env={**os.environ, "FIRSTLIGHT_LOGS": str(tmp_path / "logs"), "TERM": "dumb"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+COMPARE = ("compare", "--mode", "eager", "--mode", "compiled", "--target", "p99=-20")
+
+
+def told(prefix: Path) -> list[str]:
+    path = prefix / "told"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_both_choices_are_measured_on_the_host_and_the_table_is_printed(tmp_path: Path, prefix: Path) -> None:
+    process = begin(tmp_path, prefix, *COMPARE)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err
+    assert out.splitlines() == ["host localhost", *TABLE["table"]]  # type: ignore[misc]
+    assert told(prefix) == ["compare --mode eager --mode compiled --target p99=-20 --json"]
+    run = tmp_path / "logs" / "latest"
+    assert json.loads((run / "compare" / "localhost.json").read_text()) == TABLE
+    done = {json.loads(line)["how"] for line in (run / "changes.jsonl").read_text().splitlines()}
+    assert {"lock", "compare"} <= done
+
+
+def test_a_host_that_cannot_be_measured_says_why(tmp_path: Path, prefix: Path) -> None:
+    (prefix / "answer").write_text("")
+    (prefix / "problem").write_text("error: compiled: the server ended with 1\n\nhint: ./firstlight doctor\n")
+    process = begin(tmp_path, prefix, *COMPARE, "--json")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 3
+    assert json.loads(out) == []
+    assert "host `localhost`: compiled: the server ended with 1" in err
+
+
+@pytest.mark.parametrize("arguments", [COMPARE, ("--drain",)], ids=["compare", "drain"])
+def test_an_interrupted_command_has_the_service_started_again(
+    tmp_path: Path, prefix: Path, arguments: tuple[str, ...]
+) -> None:
+    (prefix / "slow").touch()
+    process = begin(tmp_path, prefix, *arguments)
+    deadline = time.monotonic() + 60
+    while not told(prefix) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, out + err
+    assert told(prefix)[-1] == "--resume"
+    events = [json.loads(line) for line in (tmp_path / "logs" / "latest" / "events.jsonl").read_text().splitlines()]
+    assert [event["text"] for event in events if event["kind"] == "resumed"] == [
+        "firstlight-vllm.service was stopped, and answers right again after 3 s"
+    ]
+
+
+@pytest.mark.parametrize("words", [("--backend", "A"), ("--mode", "eager", "--mode", "eager"), ()])
+def test_less_than_two_choices_are_refused_before_any_host_is_asked(
+    tmp_path: Path, prefix: Path, words: tuple[str, ...]
+) -> None:
+    process = begin(tmp_path, prefix, "compare", *words)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 64
+    assert "two different choices are compared" in err
+    assert told(prefix) == []
