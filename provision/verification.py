@@ -127,19 +127,24 @@ def verify(
     expect: Mapping[str, Any] | None = None,
     root: bool = False,
     drain: bool = False,
+    soak_minutes: float | None = None,
 ) -> Verified:
     """Run the checks on a host in one round trip, and a second one when its tool is not this release's.
 
     `environment` is the digest of one that is not live yet; null is the live one. `expect` holds `stack` and `gpus`;
     without it the environment's own Stack is compared with. With `drain` the service is stopped meanwhile: after an
-    interruption call `resume`. Raises TransportError.
+    interruption call `resume`. With `soak_minutes` the service and the kernels are asked again and again for so long,
+    in place of the checks. Raises TransportError.
     """
     prefix = prefix.rstrip("/")
     place = f"envs/{environment}" if environment else "current"
-    words = ["--level", level, "--json", "--write", f"{prefix}/verify/last.json"]
-    words += [*(["--expect", "-"] if expect else []), *(["--drain"] if drain else [])]
+    if soak_minutes is not None:
+        words = ["soak", "--minutes", f"{soak_minutes:g}", "--json"]
+    else:
+        words = ["--level", level, "--json", "--write", f"{prefix}/verify/last.json"]
+        words += [*(["--expect", "-"] if expect else []), *(["--drain"] if drain else [])]
     asked = json.dumps(dict(expect)) if expect else None
-    limit_s = RUN_DEADLINE_S[level] + GRACE_S + (DRAIN_S if drain else 0.0)
+    limit_s = RUN_DEADLINE_S[level] + GRACE_S + (DRAIN_S if drain else 0.0) + 60 * (soak_minutes or 0.0)
     try:
         done = _run_tool(session, prefix, place, words, stdin=asked, limit_s=limit_s, root=root)
     except RemoteCommandError as error:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
-import tempfile
 import time
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from verify import VERSION, compat
 from verify.arguments import Parser
 from verify.faults import FAULTS
+from verify.files import write_atomically
 from verify.junit import junit
 from verify.records import DRAIN, EXIT_CODES, INTERRUPTED_EXIT, LEVELS, Check, Context, as_record, worst
 from verify.registry import all_checks, select
@@ -25,10 +25,13 @@ from verify.serving import service as own_service
 from verify.serving.control import ControlError
 from verify.serving.drain import drained, resume
 
+OTHERS = ("doctor", "upgrade", "compare", "soak")
+"""Commands beside the checks."""
+
 
 def main(arguments: list[str]) -> int:
     """Run the checks that the arguments ask for, or another command; returns the exit code."""
-    if arguments[:1] in (["doctor"], ["upgrade"], ["compare"]):
+    if arguments[:1] in ([name] for name in OTHERS):
         return _other(*arguments)
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -65,13 +68,9 @@ def _other(command: str, *arguments: str) -> int:
         from verify.doctor import cli as doctor
 
         return doctor.main(list(arguments), program="verify doctor")
-    if command == "compare":
-        from verify import compare_cli
-
-        return compare_cli.main(list(arguments))
-    from verify import upgrade_cli
-
-    return upgrade_cli.main(list(arguments))
+    module = import_module(f"verify.{command}_cli")
+    code: int = module.main(list(arguments))
+    return code
 
 
 def _parser() -> Parser:
@@ -80,7 +79,7 @@ def _parser() -> Parser:
         description="Proof that this host computes, and computes right.",
         epilog="exit codes: 0 all ok or skipped, 1 a warning, 2 a failure, 3 a check could not tell, 64 usage; "
         "other commands, each with its --help: `doctor FILE...` names causes of failures, `upgrade MODULE:FACTORY` upgrades "
-        "the attention of a model of yours, `compare` measures the service with one choice and with another",
+        "the attention of a model of yours, `compare` measures the service with one choice and with another, `soak` asks it for minutes",
         hint="--help explains every option, --list names every check",
     )
     parser.add_argument("--version", action="version", version=f"verify {VERSION}")
@@ -229,23 +228,8 @@ def _keep(path: Path | None, content: str) -> bool:
     """Write a file where one is asked for; false, and said, where it cannot be."""
     try:
         if path:
-            _write_atomically(path, content)
+            write_atomically(path, content)
     except OSError as error:
         sys.stderr.write(f"error: {path} cannot be written: {error.strerror}\n")
         return False
     return True
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

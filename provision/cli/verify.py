@@ -79,3 +79,21 @@ def compare(
     words += [word for text in target or () for word in ("--target", text)]
     request = asked("verify", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, prefix=prefix)
     raise typer.Exit(comparing.compare(request, words=words, as_json=as_json))
+
+
+@app.command()
+def soak(
+    *,
+    minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="How long.")],
+    inventory: InventoryOption = None,
+    limit: LimitOption = None,
+    prefix: PrefixOption = None,
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write the checks here as JUnit XML as well.")] = None,
+    ask_become_pass: BecomeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the service and run kernels again and again; errors and memory that grows are failures."""
+    from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
+
+    request = asked("verify", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, prefix=prefix)
+    raise typer.Exit(service.verify(request, level="quick", as_json=as_json, junit_file=junit, soak_minutes=minutes))

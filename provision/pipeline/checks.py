@@ -26,10 +26,12 @@ def verify(walk: Walk) -> None:
     check(walk, walk.working(), level="standard")
 
 
-def check(walk: Walk, hosts: Sequence[Host], *, level: Level, drain: bool = False) -> None:
+def check(
+    walk: Walk, hosts: Sequence[Host], *, level: Level, drain: bool = False, soak_minutes: float | None = None
+) -> None:
     """Run the checks on hosts, at once on all of them, and compare what the hosts say.
 
-    With `drain` what serves there is stopped meanwhile.
+    With `drain` what serves there is stopped meanwhile; with `soak_minutes` a soak of that length takes their place.
     """
     from provision.verification import DRAIN_S, Verified  # noqa: PLC0415 - only walks that verify pay for it
     from provision.verification import verify as run_checks  # noqa: PLC0415 - only walks that verify pay for it
@@ -47,13 +49,14 @@ def check(walk: Walk, hosts: Sequence[Host], *, level: Level, drain: bool = Fals
             expect={"stack": desired.stack} if desired else None,
             root=place.root,
             drain=drain,
+            soak_minutes=soak_minutes,
         )
 
     documents = []
-    deadline_s = VERIFY_DEADLINE_S + (DRAIN_S if drain else 0.0)
+    deadline_s = VERIFY_DEADLINE_S + (DRAIN_S if drain else 0.0) + 60 * (soak_minutes or 0.0)
     for name, verified in walk.each("verify", hosts, call, deadline_s=deadline_s).items():
         walk.run.write(f"verify/{name}.json", verified.document)
-        if not any(check.id == FRAME for check in verified.checks):
+        if soak_minutes is None and not any(check.id == FRAME for check in verified.checks):
             path = f"{walk.places[name].prefix}/verify/last.json"
             walk.run.change("checks", host=name, path=path, changed=True, level=level, exit_code=verified.exit_code)
         walk.record(judged(name, verified.checks, time.monotonic() - started))

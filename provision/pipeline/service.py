@@ -26,18 +26,25 @@ READ_DEADLINE_S = 60.0
 
 
 def verify(
-    request: Request, *, level: Level, as_json: bool, junit_file: Path | None = None, drain: bool = False
+    request: Request,
+    *,
+    level: Level,
+    as_json: bool,
+    junit_file: Path | None = None,
+    drain: bool = False,
+    soak_minutes: float | None = None,
 ) -> int:
     """Check every host's live environment, and compare the hosts; exit code by the scale of the checks.
 
-    With `drain` what serves there is stopped for the checks, then started and proven again.
+    With `drain` what serves there is stopped for the checks, then started and proven again; with `soak_minutes` each
+    host's service and kernels are asked again and again for so long instead.
     """
 
     def step(walk: Walk) -> None:
         if drain:
             checks.check_drained(walk, level=level)
         else:
-            checks.check(walk, walk.hosts(), level=level)
+            checks.check(walk, walk.hosts(), level=level, soak_minutes=soak_minutes)
 
     if junit_file:
         require_writable(junit_file, "--junit")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from verify.registry import all_checks
 from verify.runner import run
 from verify.views import pci
 
+ROOT = Path(__file__).resolve().parents[3]
 CONTRACT = {"id", "family", "status", "host", "device", "reason", "figures", "evidence", "remedy", "seconds"}
 FAULTS = [(check, fault) for check in all_checks() for fault in check.faults]
 
@@ -128,6 +131,13 @@ def test_every_check_can_crash_without_taking_another_along(run_many: Any, files
     assert code == 3
     assert {check["status"] for check in document["checks"]} == {"error"}
     assert [check["id"] for check in document["checks"]] == [check.id for check in all_checks()]
+
+
+def test_a_soak_notices_kernels_that_are_wrong(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "verify", "soak", "--minutes", "0.01", "--json", "--prefix", str(tmp_path)]
+    done = subprocess.run([*command, "--inject", "wrong-result"], cwd=ROOT, capture_output=True, text=True, check=False)
+    statuses = {record["id"]: record["status"] for record in json.loads(done.stdout)["checks"]}
+    assert (done.returncode, statuses["kernels.gemm"], statuses["kernels.vector_add"]) == (2, "fail", "fail")
 
 
 def test_an_injected_fault_that_meets_no_check_is_an_error(run_many: Any) -> None:

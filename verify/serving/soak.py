@@ -1,0 +1,105 @@
+"""Light load on the service for minutes: whether it answers all of it, and whether its memory grows."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from verify.records import Figure, Outcome
+from verify.serving.growth import growth
+from verify.serving.service import Service
+from verify.serving.usage import Usage, usage
+from verify.tables import table
+
+ANSWER_S = 120.0
+LEAST_TOKEN = 3
+"""Below it stand special tokens in most vocabularies."""
+
+
+@dataclass
+class Seen:
+    """What a soak saw of a service."""
+
+    asked: int = 0
+    failed: list[str] = field(default_factory=list)
+    samples: list[tuple[float, Usage]] = field(default_factory=list)
+    """Seconds since the beginning, and what it took then."""
+
+
+def soak(service: Service, *, minutes: float, between: Callable[[int], None], pause_s: float) -> Seen:
+    """Ask in rounds until the time is over; `between` is called with the number of each round that has ended.
+
+    Raises OSError where the key to the endpoint may not be read.
+    """
+    seen, key, began = Seen(), service.api_key(), time.monotonic()
+    load = table("serving")["load"] | table("soak")["load"]
+    number = 0
+    while time.monotonic() - began < 60 * minutes:
+        seen.failed += _round(service, key, number, load)
+        seen.asked += load["at_once"]
+        seen.samples.append((time.monotonic() - began, usage(service)))
+        between(number)
+        number += 1
+        time.sleep(pause_s)
+    return seen
+
+
+def _round(service: Service, key: str | None, number: int, load: dict[str, Any]) -> list[str]:
+    """What went wrong with requests at once. No thread is left when it returns: kernels run in forks of this process."""
+    with ThreadPoolExecutor(load["at_once"]) as pool:
+        answers = pool.map(lambda place: _ask(service, key, number, place, load), range(load["at_once"]))
+    return [problem for problem in answers if problem]
+
+
+def judge(seen: Seen, service: Service) -> Outcome:
+    """Requests without an answer and memory that grows beyond noise are failures."""
+    rules = table("soak")["memory"]
+    problems = []
+    if seen.failed:
+        problems.append(f"{len(seen.failed)} of {seen.asked} requests got no answer: {seen.failed[0]}")
+    figures = [Figure("requests without an answer", len(seen.failed), "count", ceiling=0)]
+    for name, sizes in _memories(seen).items():
+        line = growth(sizes, rules)
+        if line is None:
+            text = f"{len(sizes)} samples of memory are too few to tell growth from noise: soak longer"
+            return Outcome("error", text, tuple(figures), remedy="verify soak --minutes 10")
+        bound = max(rules["standard_errors"] * line.error, 0.0) * 3600 / (1 << 20)
+        figures.append(Figure(name, line.mib_per_hour, "MiB/h", ceiling=round(bound, 3), source=rules["source"]))
+        if line.is_real(rules):
+            grown = f"{line.added / (1 << 20):.0f} MiB in {sizes[-1][0] - sizes[-line.samples][0]:.0f} s"
+            problems.append(f"{name} grows by {line.mib_per_hour:.0f} MiB an hour ({grown})")
+    evidence = {"samples": [[round(at, 1), one.host, one.gpu] for at, one in seen.samples], "unit": service.name}
+    if problems:
+        remedy = "compare with another release: ./firstlight plan --explain; restart it before memory runs out"
+        return Outcome("fail", "; ".join(problems), tuple(figures), evidence, remedy)
+    return Outcome("ok", f"{seen.asked} requests answered, and memory does not grow", tuple(figures), evidence)
+
+
+def _memories(seen: Seen) -> dict[str, list[tuple[float, float]]]:
+    found = {"memory of the host": [(at, float(one.host)) for at, one in seen.samples]}
+    on_gpus = [(at, float(one.gpu)) for at, one in seen.samples if one.gpu]
+    return found | ({"memory of GPUs": on_gpus} if on_gpus else {})
+
+
+def _ask(service: Service, key: str | None, turn: int, place: int, load: dict[str, Any]) -> str | None:
+    """One completion of a prompt that no other one begins like; what went wrong, if anything."""
+    prompt = [LEAST_TOKEN + (turn * 7 + place * 31 + step * 13) % 200 for step in range(load["input_tokens"])]
+    body = {"model": service.readiness["served_name"], "prompt": prompt, "max_tokens": load["output_tokens"]}
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+    address = urlsplit(service.url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=ANSWER_S)
+    try:
+        connection.request("POST", "/v1/completions", json.dumps(body | {"ignore_eos": True}), headers)
+        answer = connection.getresponse()
+        content = answer.read()
+    except (OSError, http.client.HTTPException) as problem:
+        return f"{problem!r}"
+    finally:
+        connection.close()
+    return None if answer.status == 200 else f"{answer.status} {content[:200].decode(errors='replace')}"
