@@ -225,12 +225,14 @@ def build_suite(folder: Path, by: Signer, *, path: str, suite: str, content: Ite
     (lists / "main/binary-amd64").mkdir(parents=True)
     listing = "\n".join(package.build(pool) for package in content)
     (lists / "main/binary-amd64/Packages").write_text(listing)
-    _release(listing, "main/binary-amd64/Packages", lists, by)
+    _release(
+        listing, "main/binary-amd64/Packages", lists, by, f"Suite: {suite}\nComponents: main\nArchitectures: amd64\n"
+    )
 
 
-def _release(listing: str, name: str, folder: Path, by: Signer) -> None:
+def _release(listing: str, name: str, folder: Path, by: Signer, more: str = "") -> None:
     digest = hashlib.sha256(listing.encode()).hexdigest()
-    head = "Origin: NVIDIA\nLabel: NVIDIA CUDA\nSuite: main\nComponents: main\nArchitectures: amd64\n"
+    head = f"Origin: NVIDIA\nLabel: NVIDIA CUDA\n{more}"
     release = f"{head}Date: Fri, 20 Nov 2026 08:00:00 UTC\nSHA256:\n {digest} {len(listing)} {name}\n"
     by.sign(release, folder / "InRelease")
 

@@ -1,0 +1,97 @@
+"""Roles for what goes beside a driver, on a real host against signed local repositories as their vendors lay them out for Ubuntu 24.04."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.drivers import driver_work
+from provision.models.facts import Amd, HostFacts
+from provision.models.settings import Connection, Host, Settings
+from provision.models.stack import CudaCompat, Stack
+from tests.drivers.test_work import MI300X, facts, stack
+from tests.fleet.hosts import FleetHost
+from tests.fleet.vendor import PLACE, build_repository, build_suite, signer
+from tests.fleet.vendor_others import amdgpu_packages, container_packages, rocm_packages, ubuntu_packages
+from tests.install.fleet_site import FleetSite, make_fleet_site
+
+pytestmark = pytest.mark.fleet
+
+COMPAT = CudaCompat(cuda="13.0", package="cuda-compat-13-0", folder="/usr/local/cuda-13.0/compat")
+DOCKER = """[Unit]
+Description=Stands for Docker
+[Service]
+ExecStart=/bin/sleep infinity
+ExecReload=/bin/touch /run/docker-reloaded
+"""
+OURS = "firstlight-amdgpu firstlight-rocm firstlight-nvidia-cuda firstlight-nvidia-container-toolkit"
+PACKAGES = "rocm rocm-hip-runtime amdgpu-dkms amdgpu-dkms-firmware dkms cuda-compat-13-0 nvidia-container-toolkit nvidia-container-toolkit-base"
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("vendors")
+    with signer(folder) as by:
+        mirror = folder / "mirror"
+        build_repository(mirror, by, path="ubuntu2404/x86_64", content=ubuntu_packages())
+        build_repository(mirror, by, path="container", content=container_packages())
+        build_suite(mirror, by, path="amdgpu/30.30.3/ubuntu", suite="noble", content=amdgpu_packages())
+        build_suite(mirror, by, path="rocm/apt/7.2.2", suite="noble", content=rocm_packages())
+        yield by.key
+
+
+@pytest.fixture
+def host(pair: list[FleetHost], key: Path) -> Iterator[FleetHost]:
+    """With the mirror and Docker's outer shape; left as it was found."""
+    there = pair[1]
+    mirror = there.machine.root / PLACE.lstrip("/")
+    subprocess.run(["cp", "-r", str(key.parent / "mirror"), str(mirror)], check=True)
+    (there.machine.root / "etc/systemd/system/docker.service").write_text(DOCKER)
+    there.sh("touch /usr/bin/dockerd; systemctl daemon-reload; systemctl start docker")
+    yield there
+    lists = " ".join(f"/etc/apt/sources.list.d/{name}.sources /usr/share/keyrings/{name}.asc" for name in OURS.split())
+    there.sh(
+        f"systemctl stop docker; dpkg --purge --force-all {PACKAGES} >/dev/null 2>&1; "
+        f"rm -rf {PLACE} {lists} /etc/systemd/system/docker.service /etc/docker /usr/bin/dockerd /dev/kfd /run/docker-reloaded; "
+        "systemctl daemon-reload; apt-get -qq update || true",
+        timeout_s=180,
+    )
+
+
+@pytest.fixture
+def site(host: FleetHost, key: Path, tmp_path: Path) -> FleetSite:
+    amd = facts(pci_gpus=(MI300X,), nvidia=None, amd=Amd())
+    variables = work(amd, stack(None, variant="rocm7.0"), key) | work(facts(), stack(cuda_compat=COMPAT), key)
+    # The container toolkit is never a part of a mirror of drivers.
+    toolkit = variables["firstlight_container_toolkit"]["repository"]
+    toolkit |= {"uri": f"file://{PLACE}/container/", "key": str(key), "fingerprint": None}
+    made = make_fleet_site(tmp_path, host)
+    made.plan(**variables)
+    return made
+
+
+def work(seen: HostFacts, planned: Stack, key: Path) -> dict[str, Any]:
+    settings = Settings(container_toolkit=True, driver_repository=f"file://{PLACE}", driver_key=str(key))
+    planner = Host(name="gpu-1", connection=Connection(kind="local"), settings=settings)
+    return driver_work(planner, seen, planned).ansible_vars()
+
+
+def test_rocm_the_container_toolkit_and_compatibility_libraries_come_once(host: FleetHost, site: FleetSite) -> None:
+    first = site.play("drivers")
+    assert (first.status, first.changed) == ("ok", True), first
+    installed = host.sh("dpkg-query -W -f '${Package} ${db:Status-Abbrev}\\n'").splitlines()
+    assert {f"{name} ii " for name in PACKAGES.split()} <= set(installed)
+    assert host.sh("stat -c %G /dev/kfd") == "render\n"
+    runtimes = json.loads(host.sh("cat /etc/docker/daemon.json"))["runtimes"]
+    assert runtimes["nvidia"]["path"] == "nvidia-container-runtime"
+    assert host.sh("ls /run/docker-reloaded")
+    assert host.sh(f"ls {COMPAT.folder}") == "libcuda.so.1\n"
+    source = host.sh("cat /etc/apt/sources.list.d/firstlight-rocm.sources")
+    assert f"URIs: file://{PLACE}/rocm/apt/7.2.2\nSuites: noble\nComponents: main\n" in source
+    second = site.play("drivers")
+    assert (second.status, second.changed) == ("ok", False), second
