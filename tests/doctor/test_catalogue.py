@@ -117,7 +117,8 @@ def test_hostile_lines_end() -> None:
 def test_few_patterns_must_meet_every_line() -> None:
     slow = [probe.pattern for probe in doctor().index.probes if Index.groups(probe) == EVERYWHERE]
     assert len(slow) <= 2, slow
-    assert not doctor().index.everywhere.texts, "these have digits alone to go by: give their patterns a word"
+    short = [text for text in doctor().index.everywhere.texts if len(text) < 3 or text.isdigit()]
+    assert not short, "whole blocks are searched for these: give their patterns a word"
 
 
 def test_the_baked_catalogue_is_the_same_without_samples() -> None:

@@ -24,7 +24,7 @@ MAX_RUN = 12
 """Spellings of one piece of text: `sm_1[02]0` has two."""
 EVERYDAY = frozenset(
     (
-        *("cache", "core", "cuda", "device", "engine", "error", "failed", "gpu", "host", "http", "info", "memory"),
+        *("bug", "cache", "core", "cuda", "device", "engine", "error", "failed", "gpu", "host", "http", "info", "lock", "memory"),
         *("model", "nccl", "node", "not", "p2p", "python", "request", "running", "torch", "version", "vllm", "worker"),
     )
 )

@@ -11,6 +11,8 @@ _NUMBER = re.compile(rb"\d[0-9a-f]*")
 _DIGITS = b"0123456789"
 LEAST_LOOSE = 2
 """Characters that are left to look for."""
+_OF_IDENTIFIERS = re.compile(rb"[a-f]{1,2}")
+"""What identifiers are full of, once their digits are left out."""
 _WORD_BYTES = bytes(
     ord(chr(code).lower()) if chr(code).isalpha() and code < 128 else code if code == ord("_") else 32
     for code in range(256)
@@ -82,4 +84,8 @@ def without_digits(text: bytes) -> bytes:
 def whatever_numbers(groups: Groups) -> Groups:
     """What `without_digits` leaves of the plain text that a line needs; empty when next to nothing is left."""
     loose = [tuple(dict.fromkeys(map(without_digits, group))) for group in groups]
-    return tuple(group for group in loose if all(len(text) >= LEAST_LOOSE for text in group))
+    return tuple(
+        group
+        for group in loose
+        if all(len(text) >= LEAST_LOOSE and not _OF_IDENTIFIERS.fullmatch(text) for text in group)
+    )
