@@ -112,8 +112,9 @@ install_packages() {
             if [ -n "$FIRSTLIGHT_DEBS" ]; then
                 files=$(wanted_debs) || { echo "$files" && exit 1; }
                 [ -n "$files" ] || return 0
+                # Of a file whose package a source lists as well, apt asks the source first, and gives its unprivileged user the rest to read.
                 # shellcheck disable=SC2086 # a list of file names without blanks
-                apt_install $files
+                apt_install -o Dir::Etc::SourceList=/dev/null -o Dir::Etc::SourceParts=/dev/null $files
             else
                 apt_install "$@" || { patiently apt-get -q update && apt_install "$@"; }
             fi
