@@ -6,7 +6,9 @@ DIR holds one JSON file a case with `error_text`, `env_text` and the true `cause
 error text alone; with its environment text after it; and `unlearned`: its error text without every signature, of any
 cause, that matches this case and no other, since such a one may have been written for it. A cause with one case has
 no other to vouch for its signatures: `unlearned` counts what the catalogue would know had it never seen the case, and is
-told for causes with several cases alone as well. Sure and wrong: the first finding has a confidence of at least 0.75 and
+told for causes with several cases alone as well. `unlearned_but_printed` keeps of these signatures those that match a
+message of tests/doctor/messages.toml of the same cause, too: what programs print, written from their own texts and not
+from the cases. Sure and wrong: the first finding has a confidence of at least 0.75 and
 the true cause is not among the first three.
 """
 
@@ -15,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +30,7 @@ from verify.doctor.score import SURE_AT, Finding
 
 AIM_TOP_1, AIM_MACRO, AIM_SURE_AND_WRONG = 0.9, 0.85, 0.03
 WITHIN = 3
+MESSAGES = Path(__file__).resolve().parents[1] / "tests" / "doctor" / "messages.toml"
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ def main() -> int:
         "unlearned_of_causes_with_several_cases": figures(
             [outcome for outcome in unlearned if by_cause(outcomes)[outcome.truth]["cases"] > 1]
         ),
+        "unlearned_but_printed": figures(judge_unlearned(cases, printed=printed())),
         "unlearned_confusions": confusions(unlearned),
         "causes": by_cause(outcomes),
         "confusions": confusions(outcomes),
@@ -98,14 +103,26 @@ def judge(cases: Sequence[dict[str, Any]], *, environment: bool) -> list[Outcome
     return outcomes
 
 
-def judge_unlearned(cases: Sequence[dict[str, Any]]) -> list[Outcome]:
-    """The same without what only this case vouches for."""
+def printed() -> frozenset[int]:
+    """The places of the signatures that match a message of their own cause."""
+    messages: dict[str, list[str]] = tomllib.loads(MESSAGES.read_text(encoding="utf-8"))
+    found: set[int] = set()
+    for cause, texts in messages.items():
+        for text in texts:
+            scan = scan_text(text, doctor().index, name=cause)
+            found |= {place for place, (own, _) in doctor().signatures.items() if own.id == cause and scan.hits[place]}
+    return frozenset(found)
+
+
+def judge_unlearned(cases: Sequence[dict[str, Any]], *, printed: frozenset[int] = frozenset()) -> list[Outcome]:
+    """The same without what only this case vouches for; what is `printed` is vouched for."""
     scans = {case["id"]: scan_text(case["error_text"], doctor().index, name=case["id"]) for case in cases}
     vouched = {place: {case for case, found in scans.items() if found.hits[place]} for place in doctor().signatures}
     outcomes = []
     for case in cases:
         found = scans[case["id"]]
-        hits = [[] if vouched.get(place) == {case["id"]} else lines for place, lines in enumerate(found.hits)]
+        own = {place for place, seen in vouched.items() if seen == {case["id"]}} - printed
+        hits = [[] if place in own else lines for place, lines in enumerate(found.hits)]
         findings = doctor().judge([replace(found, hits=hits)]).findings
         outcomes.append(Outcome(case["id"], case["cause"], findings))
     return outcomes
@@ -171,7 +188,13 @@ def without_hits(outcomes: Iterable[Outcome]) -> list[str]:
 
 
 def show(result: dict[str, Any]) -> None:
-    for name in ("error_text", "with_env_text", "unlearned", "unlearned_of_causes_with_several_cases"):
+    for name in (
+        "error_text",
+        "with_env_text",
+        "unlearned",
+        "unlearned_of_causes_with_several_cases",
+        "unlearned_but_printed",
+    ):
         told = result[name]
         print(
             f"{name:<39} {told['cases']} cases: top-1 {told['top_1']:.3f}, top-{WITHIN} {told['top_3']:.3f}, macro "
