@@ -69,6 +69,13 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
     pairs.append(("Python", f"{stack.interpreter.version}, {where}"))
     if stack.driver:
         pairs.append(("driver", _driver(stack)))
+    if stack.cuda_compat:
+        pairs.append(
+            (
+                "cuda-compat",
+                f"{stack.cuda_compat.package} stands in for the driver, for the service and its checks alone",
+            )
+        )
     if stack.gpus:
         pairs.append(("cards", ", ".join(map(str, stack.gpus))))
     if stack.vllm:

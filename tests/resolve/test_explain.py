@@ -45,3 +45,10 @@ def test_many_equal_hosts_are_counted() -> None:
     facts = {f"gpu-{number:03}": parse_what_if("gpu=L4x1 driver=580.65.06") for number in range(20)}
     lines = render(plan(facts, dict.fromkeys(facts, Settings())), facts, {}).splitlines()
     assert lines[0] == "20 equal hosts: gpu-000, gpu-001, gpu-002, gpu-003, gpu-004, gpu-005 and 14 more"
+
+
+def test_what_stands_in_and_who_made_a_wheel_are_named() -> None:
+    said = text("h100-cuda-compat")
+    assert "cuda-compat-13-0 stands in for the driver, for the service and its checks alone" in said
+    assert "cuda-compat-13-0, for the service alone" in said
+    assert "manylinux_2_28_x86_64.whl, from mjun0812/flash-attention-prebuild-wheels" in text("h100-community-wheel")
