@@ -148,4 +148,4 @@ def size(count_of_bytes: int) -> str:
 
 def number(value: float) -> str:
     """A measured value with four significant digits, plain where that is short; counts below ten millions to the unit."""
-    return f"{value:.0f}" if value == round(value) and abs(value) < 1e7 else f"{value:.4g}"
+    return f"{value:.0f}" if abs(value) < 1e7 and value == round(value) else f"{value:.4g}"
