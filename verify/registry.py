@@ -16,6 +16,7 @@ FAMILIES = {
     "attention": "Each provider of attention is right against float64, and is the one that ran.",
     "memory": "Attention takes as little memory as flash attention does.",
     "speed": "The device is as fast as its type is, and as the like ones beside it. On CPUs speeds are recorded, not judged.",
+    "collectives": "What processes exchange arrives as it was sent.",
     "engine": "vLLM and its flash attention are the planned ones, and load.",
     "serving": "What serves on this host answers under load.",
 }
