@@ -210,78 +210,16 @@ def test_a_start_that_fails_is_told_by_its_cause(firstlight: Walker, hosts: list
     assert firstlight(*start).cause(host.name) == "libnuma-missing"
 
 
-COMPILES = f"""
-[Service]
-Restart=no
-EnvironmentFile=
-Environment=HOME=/tmp
-ExecStartPre=
-ExecStart=
-ExecStart={PREFIX}/current/bin/python -c "import torch; torch.compile(lambda x: x + 1)(torch.ones(3))"
-"""
-"""In place of the server: what compiles when it starts. The message is torch's own."""
-REFUSES_STALE = f"""
-[Service]
-Restart=no
-ExecStartPre=/bin/sh -c 'test ! -e {PREFIX}/cache/triton/stale || {{ echo "RuntimeError: vLLM failed to compile the model. \
-The most likely reason for this is that a previous compilation failed, leading to a corrupted compilation artifact."; exit 1; }}'
-"""
-"""The server, which does not start while its cache holds a certain file."""
-
-
 def test_what_the_doctor_may_mend_is_gone_afterwards(
     firstlight: Walker, hosts: list[FleetHost], inventory: str
 ) -> None:
-    """Five faults on the host whose start failed last, each made, named, mended by its tag, and seen to be gone."""
+    """The library that the last start failed for, on a host that reaches no package source: its package is sent."""
     host = hosts[1]
-    dropin = "/run/systemd/system/firstlight-vllm.service.d"
-
-    def starts_with(settings: str) -> None:
-        host.sh(f"mkdir -p {dropin}; cat > {dropin}/fault.conf <<'END'\n{settings}END\nsystemctl daemon-reload")
-        host.sh("systemctl reset-failed firstlight-vllm; systemctl restart firstlight-vllm", check=False)
-        host.sh("until systemctl is-failed --quiet firstlight-vllm; do sleep 0.2; done", timeout_s=240)
-
-    def mended() -> tuple[str, bool]:
-        ended = firstlight("doctor", "--host", host.name, "-i", inventory, "--apply", "--yes", "--json")
-        [document] = json.loads(ended.out)
-        assert document["applied"]["gone"] == (ended.code == 0), ended.told()
-        return document["applied"]["cause"], document["applied"]["gone"]
-
-    assert mended() == ("libnuma-missing", True)
-    assert host.sh("dpkg-query -W -f '${Status}' libnuma1").strip() == "install ok installed"
-
-    host.sh("dpkg -P --force-depends g++ python3-dev libpython3-dev libpython3.11-dev; systemctl stop firstlight-vllm")
-    starts_with(COMPILES)
-    assert mended() == ("triton-gcc-missing", True)
-    starts_with(COMPILES)
-    assert mended() == ("python-headers-missing", True)
-
-    host.sh(f"mkdir -p {PREFIX}/cache/triton; touch {PREFIX}/cache/triton/stale")
-    starts_with(REFUSES_STALE)
-    assert mended() == ("compile-cache-stale", True)
-    assert ask(host)["with"][0] == 200
-
-    host.sh("kill -KILL $(systemctl show --property=MainPID --value firstlight-vllm.service)")
-    host.sh("until systemctl is-failed --quiet firstlight-vllm; do sleep 0.2; done")
-    assert mended() == ("service-killed", True)
-    assert ask(host)["with"][0] == 200
-    host.sh(f"rm -r {dropin}; systemctl daemon-reload")
-
-
-def test_a_service_that_failed_too_often_starts_when_its_cause_is_gone(
-    firstlight: Walker, hosts: list[FleetHost], inventory: str
-) -> None:
-    """systemd itself refuses more starts by then; and what the service said before is of no interest any more."""
-    host = hosts[1]
-    host.sh(
-        "systemctl stop firstlight-vllm.service; systemd-run --unit=taken python3 -m http.server 8000; sleep 1; "
-        "for start in 1 2 3 4 5 6; do systemctl start firstlight-vllm.service; done; systemctl stop taken.service",
-        check=False,
-    )
-    assert host.sh("systemctl show -P ActiveState firstlight-vllm.service").strip() in ("failed", "activating")
-    ended = firstlight("serve", "-i", inventory, "--limit", host.name)
+    ended = firstlight("doctor", "--host", host.name, "-i", inventory, "--apply", "--yes", "--json")
     assert ended.code == 0, ended.told()
-    assert ask(host)["with"][0] == 200
+    [document] = json.loads(ended.out)
+    assert (document["applied"]["cause"], document["applied"]["gone"]) == ("libnuma-missing", True)
+    assert host.sh("dpkg-query -W -f '${Status}' libnuma1").strip() == "install ok installed"
 
 
 def test_uninstall_leaves_nothing_but_what_it_lists(firstlight: Walker, hosts: list[FleetHost], inventory: str) -> None:
