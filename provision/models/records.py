@@ -122,6 +122,7 @@ HostState = Literal[
     "probed",
 ]
 """How a host came out of a run."""
+GREEN_STATES: tuple[HostState, ...] = ("serving", "installed", "unchanged")
 
 
 class HostSummary(Record):

@@ -7,10 +7,9 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from provision.errors import Exit, ModelError, StageError, UsageError
-from provision.fit import Shape
 from provision.models.facts import HostFacts
 from provision.models.records import RoomName, Summary
 from provision.models.settings import Settings
@@ -18,6 +17,9 @@ from provision.models.stack import Plan
 from provision.pipeline import Request, drivers, rooms
 from provision.pipeline.walking import Step, cache_folder, perform, steps_until
 from provision.report.history.pruning import prune_quietly
+
+if TYPE_CHECKING:
+    from provision.fit import Shape
 
 
 def say(text: str) -> None:

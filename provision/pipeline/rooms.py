@@ -5,16 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from provision import desired as desired_state
 from provision.errors import FirstlightError, NoStackError
-from provision.fit import Shape
 from provision.models.facts import HostFacts
 from provision.models.records import RoomResult
 from provision.models.settings import Host
 from provision.models.stack import Resolution
 from provision.models.staged import Staged
 from provision.pipeline.context import Walk
+
+if TYPE_CHECKING:
+    from provision.fit import Shape
 
 PROBE_DEADLINE_S = 40.0
 MAX_CLOCK_SKEW_S = 300.0

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from provision.models.records import ROOMS, Summary
 from provision.report import phrases
 from provision.report.advice import purpose
-from provision.report.difference.text import folded, sentence
 from provision.report.fold import Group, fold, fold_checks, merged, named
 from provision.report.layout import clean, duration
 from provision.report.phases import slowest_start
@@ -55,8 +54,13 @@ def _failures(summary: Summary) -> str:
 
 def _changed(summary: Summary) -> str:
     """Of hosts that failed: what is otherwise than in the run in which they were green last."""
+    differences = [host.since_green for host in summary.hosts if host.since_green]
+    if not differences:
+        return ""
+    from provision.report.difference.text import folded, sentence  # noqa: PLC0415 - only a run that failed pays for it
+
     parts = []
-    for names, entry in folded(host.since_green for host in summary.hosts if host.since_green):
+    for names, entry in folded(differences):
         lines = [f"{change.part}: {sentence(change)}" for change in entry.changes]
         lines += [f"cannot be told: {unknown}" for unknown in entry.unknown]
         parts += [_plain(f"{names}, since run {entry.before}"), _list(lines) or "Nothing that is known changed."]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from provision.models.records import ROOMS, HostSummary, Summary
 from provision.report import phrases
 from provision.report.advice import purpose
-from provision.report.difference.text import changes, folded
 from provision.report.fold import FoldedCheck, Group, fold, fold_checks, merged, named
 from provision.report.headlines import families
 from provision.report.layout import count, duration, number, table, width, wrap
@@ -73,7 +72,12 @@ def _next(summary: Summary) -> Iterable[str]:
 
 def _changed(summary: Summary) -> Iterable[str]:
     """Of hosts that failed: what is otherwise than in the run in which they were green last."""
-    for names, entry in folded(host.since_green for host in summary.hosts if host.since_green):
+    differences = [host.since_green for host in summary.hosts if host.since_green]
+    if not differences:
+        return
+    from provision.report.difference.text import changes, folded  # noqa: PLC0415 - only a run that failed pays for it
+
+    for names, entry in folded(differences):
         said = "" if entry.changes else "; nothing that is known changed"
         yield from wrap(f"{names}: since run {entry.before}{said}", first=INDENT)
         yield from changes(entry, indent=INDENT * 2, most=MOST_CHANGES)

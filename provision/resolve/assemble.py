@@ -7,7 +7,6 @@ from typing import Literal
 
 from provision.catalog import catalog
 from provision.catalog.versions import minor, numbers
-from provision.fit import fit
 from provision.models.stack import AttentionPlan, ModelPlan, Stack, TorchBuild, VllmBuild
 from provision.resolve import attention, compat, driver, fabric, flash, flashinfer, interpreter
 from provision.resolve.option import Option
@@ -48,6 +47,8 @@ def _model(view: View) -> ModelPlan | None:
     load, room = view.load, view.room
     if load is None or room is None:
         return None
+    from provision.fit import fit  # noqa: PLC0415 - only where a model of the user's is planned
+
     found, asked = fit(load.shape, load.asked, room), load.asked
     sizes = {"tensor": found.tensor, "pipeline": asked.pipeline, "data": asked.data}
     flags = [word for name, size in sizes.items() if size > 1 for word in (f"--{name}-parallel-size", str(size))]

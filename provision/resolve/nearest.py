@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import lru_cache
 
-from provision import fit
 from provision.catalog import catalog
 from provision.catalog.rows import Release
 from provision.models.stack import Nearest, Reason
@@ -135,7 +134,9 @@ def _whole(cards: tuple[Card, ...]) -> tuple[Card, ...]:
 def _fitting(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
     """What lets the model fit."""
     if view.load and view.room:
-        for change in fit.changes(view.load.shape, view.load.asked, view.room):
+        from provision.fit import changes  # noqa: PLC0415 - only where a model of the user's is planned
+
+        for change in changes(view.load.shape, view.load.asked, view.room):
             load = replace(view.load, shape=change.shape, asked=change.asked, room=change.room)
             yield change.text, change.policy, replace(view, load=load)
 

@@ -6,14 +6,17 @@ import gc
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from provision.errors import UsageError
-from provision.fit import Shape
 from provision.models.facts import HostFacts
 from provision.models.settings import Settings
 from provision.models.stack import Plan
 from provision.resolve.choose import choose
 from provision.resolve.view import View, view_of
+
+if TYPE_CHECKING:
+    from provision.fit import Shape
 
 
 def plan(

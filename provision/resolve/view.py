@@ -11,17 +11,18 @@ import re
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from provision.catalog import catalog
 from provision.catalog.versions import numbers
-from provision.fit import Asked, Room, Shape, asked_of
-from provision.fit.tables import fp8_caches
 from provision.models.facts import Disk, HostFacts
 from provision.models.settings import Settings, default_prefix
 from provision.resolve.cards import GIB, AmdCard, Card, amd_cards, equal_cards, nvidia_cards
 from provision.resolve.policy import Policy, policy_of
 from provision.resolve.surroundings import Surroundings, surroundings
+
+if TYPE_CHECKING:
+    from provision.fit import Asked, Room, Shape
 
 Platform = Literal["cpu", "cuda", "rocm"]
 INCOMING = "/var/tmp"  # noqa: S108 - where the controller's bytes arrive on a host
@@ -139,6 +140,9 @@ class View:
         """The devices that a model meets; None while their memory is unknown."""
         if self.load is None or self.load.room is not None:
             return self.load.room if self.load else None
+        from provision.fit import Room  # noqa: PLC0415 - only where a model of the user's is planned
+        from provision.fit.tables import fp8_caches  # noqa: PLC0415 - only where a model of the user's is planned
+
         if self.platform == "cpu":
             return Room("cpu", 1, self.load.memory, self.isa in fp8_caches()["cpu"].on) if self.load.memory else None
         if self.platform == "rocm":
@@ -282,6 +286,8 @@ def most_disk(load: Load | None) -> float:
 
 
 def _load(facts: HostFacts, settings: Settings, shape: Shape, memory: int | None) -> Load:
+    from provision.fit import asked_of  # noqa: PLC0415 - only where a model of the user's is planned
+
     sizes = [gpu.memory_total for gpu in facts.amd.gpus] if facts.amd else []
     least = min((size for size in sizes if size), default=None) if all(sizes) else None
     return Load(settings.model, shape, asked_of(settings), memory, least)

@@ -6,11 +6,11 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from provision.catalog import catalog
 from provision.catalog.versions import release
 from provision.errors import UsageError
-from provision.fit import Shape
 from provision.models.base import Record
 from provision.models.facts import HostFacts
 from provision.models.settings import Settings
@@ -22,6 +22,9 @@ from provision.resolve.nearest import nearest
 from provision.resolve.option import options
 from provision.resolve.plan import classes
 from provision.resolve.view import View
+
+if TYPE_CHECKING:
+    from provision.fit import Shape
 
 _GRAMMAR = re.compile(r"vllm==(\S+)")
 

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from provision.models.records import HostDifference
+from provision.models.records import GREEN_STATES, HostDifference
 from provision.report.difference import rules
 from provision.report.difference.compare import differences
-from provision.report.difference.records import GREEN_STATES, FigureKey, HostRecords, read_records
+from provision.report.difference.records import FigureKey, HostRecords, read_records
 from provision.report.difference.rules import Span
 from provision.report.history.runs import document, names, order
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
 from provision.models.facts import HostFacts
-from provision.models.records import CheckRecord, HostState, HostSummary, ServeRecord
+from provision.models.records import GREEN_STATES, CheckRecord, HostState, HostSummary, ServeRecord
 from provision.models.stack import Stack
 from provision.models.staged import Staged
 from provision.redact import scrub
@@ -24,7 +24,6 @@ FigureKey: TypeAlias = tuple[str, str, str]
 
 REACHED = {"kind", "address", "port", "user", "become", "python_interpreter"}
 """What of a connection a person sets in an inventory."""
-GREEN_STATES: tuple[HostState, ...] = ("serving", "installed", "unchanged")
 
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)\s*(?:==|@)\s*(\S+)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{12})")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from provision.report.difference.records import GREEN_STATES
+from provision.models.records import GREEN_STATES
 from provision.report.history.runs import Standing
 from provision.report.layout import count, fold_names, size
 

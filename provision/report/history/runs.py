@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from pathlib import Path
@@ -40,6 +39,8 @@ def find(logs: Path, run: str | None = None) -> Path:
     if run in (None, "latest"):
         return logs / found[0]
     if run not in found:
+        import difflib  # noqa: PLC0415 - only a name that is not there needs its neighbours
+
         near = difflib.get_close_matches(str(run), found, n=1)
         known = f"`{near[0]}`" if near else f"the newest is `{found[0]}`"
         raise UsageError(f"no run `{run}` in `{logs}`; {known}", hint="all runs: ./firstlight logs list")

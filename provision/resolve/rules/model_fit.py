@@ -1,11 +1,16 @@
 """The model that is to be served fits: its weights, its cache, and what the engine takes beside them."""
 
-from collections.abc import Iterator
+from __future__ import annotations
 
-from provision.fit import Fit, fit
-from provision.fit.tables import GIB
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from provision.resolve.cards import GIB
 from provision.resolve.rules.base import HostRule, Verdict, accept, assume, reject
 from provision.resolve.view import Load, View
+
+if TYPE_CHECKING:
+    from provision.fit import Fit
 
 SOURCE = "provision/fit: vLLM's own arithmetic; what the engine takes beside weights and cache is estimated"
 
@@ -19,6 +24,8 @@ def judge(view: View) -> Iterator[Verdict]:
             f"the devices hold model `{load.model}` ({load.gib:.1f} GiB of weights): their memory is not known"
         )
         return
+    from provision.fit import fit  # noqa: PLC0415 - only where a model of the user's is planned
+
     found = fit(load.shape, load.asked, room)
     facts = {"model": load.model, "architecture": load.shape.architecture, "weights_gib": round(load.gib, 1)}
     facts |= {"devices": room.devices, "device_gib": round(room.device_bytes / GIB, 1), "tensor": found.tensor}
