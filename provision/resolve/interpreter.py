@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 
@@ -11,6 +12,10 @@ from provision.models.stack import Interpreter
 from provision.resolve.option import Option
 from provision.resolve.torch_pair import split
 from provision.resolve.view import HostPython, View
+
+OWN_FLOOR = ">=3.10"
+"""What checks an environment and proves its answers runs in it too: verify.pyz and ready.pyz (their ruff.toml)."""
+_OLDER_FLOOR = re.compile(r">=3\.\d(?!\d)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +28,16 @@ class Chosen:
 
 
 def wanted(option: Option) -> str:
-    """The range of Pythons that a candidate takes, in words of Python's own notation."""
+    """The range of Pythons that a candidate and our own programs beside it take, in words of Python's own notation."""
     build, row = option.build, option.release
     if build is not None and build.python_only:
         return f"=={build.python_only}.*"
-    return f"{row.python if row else option.torch.python}"
+    return _with_ours(row.python if row else option.torch.python)
+
+
+@cache
+def _with_ours(upstream: str) -> str:
+    return _OLDER_FLOOR.sub(OWN_FLOOR, upstream)
 
 
 def fits(option: Option, version: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -26,10 +28,16 @@ def serve_tools(folder: Path) -> dict[str, Path]:
 
 
 def ready_zipapp() -> bytes:
-    """ready.pyz as bytes."""
+    """ready.pyz as bytes; its tables are JSON there, since Python reads TOML from 3.11 on alone."""
+    folder = _ONHOST / "ready"
+    files = {f"ready/{path.name}": path.read_text(encoding="utf-8") for path in folder.glob("*.py")}
+    files |= {
+        f"ready/{path.stem}.json": json.dumps(tomllib.loads(path.read_text(encoding="utf-8")))
+        for path in folder.glob("*.toml")
+    }
+    files["__main__.py"] = _ENTRY
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(path for path in (_ONHOST / "ready").iterdir() if path.suffix in (".py", ".toml")):
-            archive.writestr(zipfile.ZipInfo(f"ready/{path.name}", _EPOCH), path.read_bytes())
-        archive.writestr(zipfile.ZipInfo("__main__.py", _EPOCH), _ENTRY)
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in sorted(files.items()):
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), text, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from provision.serve.onhost.ready.phases import phases
+from provision.serve.tools import ready_zipapp
 
 GPU = """\
 preflight: start of /opt/firstlight/current/bin/vllm with pid 812
@@ -69,3 +74,20 @@ def test_lines_of_an_earlier_start_are_none_of_this_one() -> None:
 def test_what_others_write_into_the_log_is_no_phase() -> None:
     said = "user asked: INFO 03-02 09:15:37 [core.py:133] Initializing a V1 LLM engine"
     assert phases([said], moment("2026-03-02 09:15:10")) == {}
+
+
+def test_on_a_host_the_table_needs_no_toml(tmp_path: Path) -> None:
+    """Python reads TOML from 3.11 on, and environments may have an older one."""
+    (tmp_path / "ready.pyz").write_bytes(ready_zipapp())
+    program = (
+        "import sys; sys.modules['tomllib'] = None; sys.path.insert(0, 'ready.pyz')\n"
+        "from ready.phases import phases; import json\n"
+        "print(json.dumps(phases(json.load(sys.stdin), float(sys.argv[1]))))"
+    )
+    began = moment("2026-03-02 09:15:10")
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program, str(began)],
+        cwd=tmp_path, input=json.dumps(GPU), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == phases(GPU, began)

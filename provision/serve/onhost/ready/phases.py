@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pkgutil
 import re
 import time
-import tomllib
 from typing import Any
 
 RESOLUTION_S = 1.0
@@ -43,6 +43,15 @@ def _leap(year: int) -> bool:
 
 
 def _table() -> dict[str, Any]:
-    content = pkgutil.get_data(__package__ or "ready", "phases.toml")
-    assert content is not None
-    return tomllib.loads(content.decode())
+    if (baked := _read("phases.json")) is not None:
+        return json.loads(baked)  # type: ignore[no-any-return]
+    import tomllib  # noqa: PLC0415 - Python 3.11: only the repository's own interpreter comes here
+
+    return tomllib.loads((_read("phases.toml") or b"").decode())
+
+
+def _read(name: str) -> bytes | None:
+    try:
+        return pkgutil.get_data(__package__ or "ready", name)
+    except OSError:  # zipimport raises no narrower one for a file that the archive does not hold
+        return None

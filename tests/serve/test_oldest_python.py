@@ -1,0 +1,50 @@
+"""What runs in an environment or beside it, under the oldest Python that an environment may have."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from provision.resolve.interpreter import OWN_FLOOR
+from provision.serve.tools import serve_tools
+from provision.verification import build_zipapp
+
+OLDEST = OWN_FLOOR.removeprefix(">=")
+
+
+@pytest.fixture(scope="module")
+def oldest() -> str:
+    """A Python of that minor release, in PATH or among pyenv's."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    named = [shutil.which(f"python{OLDEST}"), *map(str, pyenv.glob(f"versions/{OLDEST}.*/bin/python"))]
+    for python in filter(None, named):
+        # pyenv puts a program of that name into PATH also where it will not run it.
+        if subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return python
+    pytest.skip(f"no Python {OLDEST} on this machine")
+
+
+def run(python: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([python, "-I", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+
+
+def test_what_proves_a_service_can_be_imported(oldest: str, tmp_path: Path) -> None:
+    tools = serve_tools(tmp_path)
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import ready.prove, ready.phases; ready.phases.phases([], 0.0)"
+    )
+    done = run(oldest, "-c", program, str(tools.pop("ready.pyz")), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for path in tools.values():
+        done = run(oldest, "-c", "import runpy, sys; runpy.run_path(sys.argv[1])", str(path), cwd=tmp_path)
+        assert done.returncode == 0, f"{path.name}: {done.stderr}"
+
+
+def test_what_checks_an_environment_names_its_checks(oldest: str, tmp_path: Path) -> None:
+    done = run(oldest, str(build_zipapp(tmp_path / "verify.pyz")), "--list", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "kernels.gemm" in done.stdout
