@@ -1,6 +1,7 @@
 """Fixtures of the whole suite: one fleet of test hosts, whichever tests ask for it."""
 
 import os
+import signal
 from pathlib import Path
 
 from hypothesis import settings
@@ -14,5 +15,9 @@ os.environ["FIRSTLIGHT_CATALOG"] = str(Path(__file__).parent / "no-overlays")
 settings.register_profile("same-examples", derandomize=True)
 if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET"):
     settings.load_profile("same-examples")
+
+# Who starts the suite in the background of a script has Ctrl-C ignored, and so would be every program under test.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 __all__ = ["fleet", "pair"]
