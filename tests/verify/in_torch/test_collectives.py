@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from verify.checks.collectives import gloo
 from verify.records import Context
 
 
-def test_two_processes_exchange_every_number() -> None:
-    outcome = gloo.CHECK.run(Context())
-    assert (outcome.status, outcome.reason) == (
+def test_two_processes_exchange_every_number(verify: Callable[..., tuple[int, dict[str, Any]]]) -> None:
+    """In a fresh process, as always: one that is forked from another whose threads have computed may hang."""
+    _, document = verify("--only", "collectives.gloo")
+    (record,) = [check for check in document["checks"] if check["id"] == "collectives.gloo"]
+    assert (record["status"], record["reason"]) == (
         "ok",
         "all-reduce, all-gather, reduce-scatter of 2 processes are exact to the last of 100003 numbers",
     )

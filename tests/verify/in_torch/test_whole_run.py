@@ -209,8 +209,8 @@ def test_what_all_devices_say_together_is_a_record_of_its_own_and_a_busy_one_say
     def measure(context: Context) -> Outcome:
         return Outcome("ok", "recorded", (Figure("memory", speeds[str(context.device)], "GB/s"),), {"name": "one card"})
 
-    def busy(device: str) -> Outcome | None:
-        return Outcome("skip", "others hold 90%") if device == "cuda:2" else None
+    def busy(context: Context) -> Outcome | None:
+        return Outcome("skip", "others hold 90%") if context.device == "cuda:2" else None
 
     check = Check("speed.memory", "Proves nothing.", measure, each_device=True, alone=True, together=spread)
     monkeypatch.setattr(devices, "survey", lambda _: (tuple(speeds), None))
