@@ -13,8 +13,9 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
     sleep 1
 done
 
-# What a program printed may still be on its way into the journal when systemd has told of its end; only root may wait for it.
-journalctl --sync 2>/dev/null || sleep 1
+# What a program printed may still be on its way into the journal when systemd has told of its end. Only root may ask for the rest of it.
+sleep 1
+journalctl --sync 2>/dev/null
 
 id=$(systemctl "$scope" show --property=InvocationID --value "$unit")
 since=$(journalctl "$scope" --no-pager --output=short-unix "INVOCATION_ID=$id" + "USER_INVOCATION_ID=$id" |
