@@ -41,6 +41,16 @@ def impossible() -> str | None:
     return None
 
 
+def require_hosts() -> None:
+    """Skip the test with the reason where this machine cannot boot hosts; with FIRSTLIGHT_REQUIRE_FLEET=1 fail it."""
+    reason = impossible()
+    if reason is not None:
+        if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET") == "1":
+            pytest.fail(f"the fleet is required and cannot be: {reason}")
+        _say(f"SKIPPED: {reason}")
+        pytest.skip(reason)
+
+
 def _say(text: str) -> None:
     print(f"\nfleet: {text}", file=sys.__stderr__, flush=True)
 
@@ -54,12 +64,7 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 @pytest.fixture(scope="session")
 def fleet() -> Iterator[Fleet]:
     """Boots hosts: `fleet.boot(3)`; all are taken away at the end, whatever happens."""
-    reason = impossible()
-    if reason is not None:
-        if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET") == "1":
-            pytest.fail(f"the fleet is required and cannot be: {reason}")
-        _say(f"SKIPPED: {reason}")
-        pytest.skip(reason)
+    require_hosts()
     remove_leftovers(_say)
     before = {number: signal.signal(number, _terminated) for number in (signal.SIGTERM, signal.SIGHUP)}
     made = Fleet()

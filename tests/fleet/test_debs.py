@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import pytest
 from provision.artifacts import Store
 from provision.artifacts.debs import fetch_debs
 from provision.models.facts import OperatingSystem
-from tests.fleet.fixtures import impossible
+from tests.fleet.fixtures import require_hosts
 from tests.fleet.machine import Machine
 from tests.fleet.root import bare_root
 
@@ -25,10 +24,7 @@ INCOMING = "/var/tmp/firstlight-0"
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Path]:
-    if reason := impossible():
-        if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    require_hosts()
     machine = Machine("debs", tmp_path / "root")
     machine.mount(bare_root())
     yield machine.root

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleet.fixtures import impossible
+from tests.fleet.fixtures import require_hosts
 from tests.fleet.machine import Machine
 from tests.fleet.root import bare_root
 
@@ -48,10 +48,7 @@ class Root:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[Root]:
-    if reason := impossible():
-        if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    require_hosts()
     machine = Machine("scripts", tmp_path / "root")
     machine.mount(bare_root())
     yield Root(machine.root)

@@ -15,7 +15,7 @@ import pytest
 
 from provision.catalog import catalog
 from provision.catalog.packages import packages_of_component, repository_of_component
-from tests.fleet.fixtures import impossible
+from tests.fleet.fixtures import require_hosts
 from tests.fleet.machine import Machine
 from tests.fleet.root import bare_root
 from tests.fleet.vendor import NEW, OLD, PLACE, Signer, build_repository, signer
@@ -84,10 +84,7 @@ class Root:
 
 @pytest.fixture(scope="module")
 def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signer]:
-    if reason := impossible():
-        if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    require_hosts()
     folder = tmp_path_factory.mktemp("vendor")
     with signer(folder) as by:
         build_repository(folder / "mirror", by)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -14,7 +13,7 @@ import pytest
 
 from provision.catalog import catalog
 from provision.catalog.packages import packages_of_component, repository_of_component
-from tests.fleet.fixtures import impossible
+from tests.fleet.fixtures import require_hosts
 from tests.fleet.machine import Machine
 from tests.fleet.online import connect_to_registries
 from tests.fleet.root import bare_root
@@ -107,10 +106,7 @@ class Root:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
-    if reason := impossible():
-        if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    require_hosts()
     machine = Machine("dnf", tmp_path_factory.mktemp("dnf") / "root")
     machine.mount(bare_root())
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,7 +11,7 @@ import pytest
 
 from provision.catalog import catalog
 from provision.catalog.packages import packages_of_component, repository_of_component
-from tests.fleet.fixtures import impossible
+from tests.fleet.fixtures import require_hosts
 from tests.fleet.machine import Machine
 from tests.fleet.root import bare_root
 from tests.fleet.test_packages import KEY, SOURCE, Root, wanted
@@ -35,10 +34,7 @@ OPEN = {
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
     """The tests of this file are one story, told in order on this root."""
-    if reason := impossible():
-        if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    require_hosts()
     folder = tmp_path_factory.mktemp("ubuntu")
     machine = Machine("ubuntu", folder / "root")
     machine.mount(bare_root())

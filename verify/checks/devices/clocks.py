@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 from verify.cards import Said, on_cards, told
 from verify.records import Check, Context, Figure, Outcome
@@ -32,16 +33,14 @@ def judge(cards: Sequence[Health]) -> Outcome:
     return told(said, healthy, figures, evidence)
 
 
-def _rows(card: Health) -> list[dict[str, str]]:
+def _rows(card: Health) -> list[dict[str, Any]]:
     return [row for row in table("devices")["clock_reason"] if (card.clock_reasons or 0) & row["bit"]]
 
 
 def _of_card(card: Health) -> Iterator[Said]:
     for row in _rows(card):
-        if row["status"] == "fail":
-            yield Said("fail", f"{card.pci} is slowed down: {row['name']}", row["remedy"])
-        elif row["status"] == "warn":
-            yield Said("warn", f"{card.pci} is slowed down: {row['name']}", row["remedy"])
+        if row["status"] in ("fail", "warn"):
+            yield Said(row["status"], f"{card.pci} is slowed down: {row['name']}", row["remedy"])
     limit, usual = card.power_limit_w, card.power_default_w
     if limit is not None and usual is not None and limit < usual:
         text = f"{card.pci} may take {limit:.0f} W, by default {usual:.0f} W"
