@@ -17,41 +17,20 @@ from provision.catalog.system import os_packages
 from provision.errors import FirstlightError
 from provision.models.base import Record
 from provision.models.facts import HostFacts
-from provision.models.settings import Host, default_prefix
+from provision.models.settings import Host
 from provision.models.stack import Interpreter, Stack
 from provision.models.staged import Staged, StagedFile
+from provision.place import Place, place_of
 from provision.serve.flags import serve_command
 from provision.serve.model import BUILTIN, ServedModel
 from provision.serve.room import readiness_request
 from provision.serve.unit import Service, render_service
 
 ROOT = Path(__file__).resolve().parent.parent
-SERVICE_USER = "firstlight"
 STATE_FORMAT = 1
 
 
 NO_SERVICE = Service(supervisor="none", name="none", environment={}, api_key=False, digest="none")
-
-
-class Place(Record):
-    """Where this product is on a host, and as whom it acts there."""
-
-    prefix: str
-    incoming: str
-    """Where bytes arrive: the login user's own folder, on a file system that outlives a reboot."""
-    owner: str
-    """Account that the service runs as."""
-    root: bool
-    """Whether the installation is system-wide."""
-
-    def ansible_vars(self) -> dict[str, Any]:
-        """What every playbook reads."""
-        return {
-            "firstlight_prefix": self.prefix,
-            "firstlight_incoming": self.incoming,
-            "firstlight_owner": self.owner,
-            "firstlight_root": self.root,
-        }
 
 
 class Desired(Record):
@@ -99,16 +78,6 @@ class Desired(Record):
             "firstlight_service": self.service.model_dump(),
             "firstlight_state": self.state,
         }
-
-
-def place_of(host: Host, facts: HostFacts) -> Place:
-    """System-wide where the login is root or the inventory lets it become root; else under the user's home."""
-    root = facts.user.uid == 0 or host.connection.become
-    uid = 0 if root or facts.user.uid is None else facts.user.uid
-    prefix = host.settings.prefix or str(default_prefix(uid=uid, home=facts.user.home or "/root"))
-    owner = SERVICE_USER if root else (facts.user.name or SERVICE_USER)
-    incoming = f"/var/tmp/firstlight-{facts.user.uid}"  # noqa: S108 - on the host; 0700, its owner is checked there
-    return Place(prefix=prefix.rstrip("/"), incoming=incoming, owner=owner, root=root)
 
 
 def packages_of(stack: Stack, facts: HostFacts) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from provision.inventory.yaml_source import files_of
+from provision.inventory.source_files import files_of
 from provision.run import write_atomically
 
 FOLDER = Path(__file__).parents[2] / ".cache" / "inventory"

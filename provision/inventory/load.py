@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from provision.errors import InventoryError, UsageError
-from provision.inventory import cache, yaml_source
+from provision.inventory import cache
 from provision.inventory.settings import PREFIX, Problems, settings_of
 from provision.models.settings import Connection, Host, Inventory
 
@@ -66,8 +66,14 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
             hosts.append(
                 Host(name=entry["name"], groups=tuple(entry["groups"]), connection=connection, settings=settings)
             )
-    problems.raise_any(lambda variable: yaml_source.places(path, variable))
+    problems.raise_any(lambda variable: _places(path, variable))
     return Inventory(source=str(path), hosts=tuple(hosts))
+
+
+def _places(path: Path, variable: str) -> list[str]:
+    from provision.inventory.yaml_source import places  # noqa: PLC0415 - only what is wrong is looked up
+
+    return places(path, variable)
 
 
 def _check_names(names: list[str]) -> None:
@@ -96,7 +102,9 @@ def _hosts(path: Path, limit: str | None) -> list[dict[str, Any]]:
     kept = _revive(cache.get(name)) if name is not None else None
     if kept is not None:
         return kept
-    yaml_source.check(path)
+    from provision.inventory.yaml_source import check  # noqa: PLC0415 - only what is not kept is read
+
+    check(path)
     hosts = _resolved(_read(path, limit), path if path.is_dir() else path.parent)
     secret = any(entry["connection"].password or entry["connection"].become_password for entry in hosts)
     if name is not None and not secret:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from provision.errors import BundleError, Exit, NoStackError
 from provision.models.staged import Staged
-from provision.pipeline import Request, packages, rooms
+from provision.pipeline import Request, packages, staging
 from provision.pipeline.commands import described_settings, print_summary, say, shapes_of
 from provision.pipeline.context import Walk
 from provision.pipeline.meter import GIB, tell
-from provision.pipeline.walking import Step, cache_folder, perform
+from provision.pipeline.steps import PLAN, PROBE, Step
+from provision.pipeline.walking import cache_folder, perform
 from provision.run import require_writable
 
 if TYPE_CHECKING:
@@ -49,7 +50,8 @@ def _described(request: Request, what_if: str, store: NotingStore) -> list[Stage
     from provision.artifacts.bundle import sealed  # noqa: PLC0415 - only bundles pay for it
     from provision.artifacts.user_index import read_settings  # noqa: PLC0415 - only bundles pay for it
     from provision.pipeline.forging import make_forge  # noqa: PLC0415 - only bundles pay for it
-    from provision.resolve import parse_what_if, plan  # noqa: PLC0415 - only for absent hosts
+    from provision.resolve import plan  # noqa: PLC0415 - only for absent hosts
+    from provision.resolve.whatif import parse_what_if  # noqa: PLC0415 - only for absent hosts
 
     facts = parse_what_if(what_if)
     settings = described_settings(request.overrides)
@@ -77,10 +79,10 @@ def _walked(request: Request, store: NotingStore) -> tuple[list[Staged], str] | 
     """What the hosts of an inventory are to be sent; an exit code when the walk did not come through."""
     walks: list[Walk] = []
     steps: Sequence[Step] = (
-        ("probe", rooms.probe),
-        ("plan", rooms.plan),
+        PROBE,
+        PLAN,
         ("stage", lambda walk: _seal(walk, store, walks)),
-        ("stage", rooms.stage),
+        ("stage", staging.stage),
     )
     summary, code = perform(request, steps)
     if code != Exit.OK:

@@ -14,8 +14,9 @@ from provision.models.facts import HostFacts
 from provision.models.records import RoomName, Summary
 from provision.models.settings import Settings
 from provision.models.stack import Plan
-from provision.pipeline import Request, drivers, rooms
-from provision.pipeline.walking import Step, cache_folder, perform, steps_until
+from provision.pipeline import Request
+from provision.pipeline.steps import DRIVERS, PLAN, PROBE, Late, Step, steps_until
+from provision.pipeline.walking import cache_folder, perform
 from provision.report.history.pruning import prune_quietly
 
 if TYPE_CHECKING:
@@ -45,12 +46,7 @@ def walk(request: Request, *, last: RoomName = "serve", as_json: bool = False) -
 
 def bring_drivers(request: Request, *, as_json: bool = False) -> int:
     """Have the drivers as planned and nothing else; print the summary."""
-    steps: tuple[Step, ...] = (
-        ("probe", rooms.probe),
-        ("plan", rooms.plan),
-        ("install", drivers.bring),
-        ("install", drivers.say_rest),
-    )
+    steps: tuple[Step, ...] = (PROBE, PLAN, DRIVERS, ("install", Late("drivers:say_rest")))
     summary, code = perform(request, steps)
     print_summary(request, summary, as_json=as_json)
     prune_quietly(request.logs)
@@ -65,7 +61,7 @@ def print_summary(request: Request, summary: Summary, *, as_json: bool = False) 
 
 def probe(request: Request, *, as_json: bool) -> int:
     """Look at the hosts; print their facts, or the summary."""
-    summary, code = perform(request, (("probe", rooms.probe),))
+    summary, code = perform(request, steps_until("probe"))
     if as_json:
         paths = sorted((request.logs / summary.run).glob("facts/*.json"))
         say(json.dumps([json.loads(path.read_bytes()) for path in paths], indent=2))
@@ -79,7 +75,7 @@ def plan(request: Request, *, as_json: bool, explain: bool, why_not: str | None 
 
     With `why_not` the answer to that question is printed instead.
     """
-    summary, code = perform(request, (("probe", rooms.probe), ("plan", rooms.plan)))
+    summary, code = perform(request, steps_until("plan"))
     run = request.logs / summary.run
     if not (run / "plan.json").exists():
         print_summary(request, summary)

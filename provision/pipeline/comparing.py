@@ -9,9 +9,10 @@ from typing import Any
 from provision.errors import Exit
 from provision.models.records import RoomResult
 from provision.models.settings import Host
-from provision.pipeline import Request, changes, checks, rooms
+from provision.pipeline import Request, changes, checks
 from provision.pipeline.commands import print_summary, say
 from provision.pipeline.context import Walk
+from provision.pipeline.steps import PROBE
 from provision.pipeline.walking import perform
 from verify.records import EXIT_CODES
 
@@ -31,7 +32,7 @@ def compare(request: Request, *, words: Sequence[str], as_json: bool) -> int:
             checks.bring_back(walk, hosts)
             raise
 
-    summary, code = perform(request, (("probe", rooms.probe), ("verify", step)))
+    summary, code = perform(request, (PROBE, ("verify", step)))
     if code == Exit.INTERRUPTED:
         print_summary(request, summary)
         return code

@@ -10,9 +10,10 @@ from typing import Any
 
 from provision.errors import UsageError
 from provision.models.settings import Host
-from provision.pipeline import Request, evidence, mend, rooms
+from provision.pipeline import Request, evidence, mend
 from provision.pipeline.commands import print_summary, say
 from provision.pipeline.context import Walk
+from provision.pipeline.steps import PROBE
 from provision.pipeline.walking import perform, read_inventory
 from provision.probe import Source
 from verify.doctor import render
@@ -57,7 +58,7 @@ def consult(request: Request, *, top: int, as_json: bool, apply: bool, agree: Ca
     def step(walk: Walk) -> None:
         seen.extend(look(walk, request.logs))
 
-    summary, code = perform(request, (("probe", rooms.probe), ("probe", step)))
+    summary, code = perform(request, (PROBE, ("probe", step)))
     if not seen:
         print_summary(request, summary)
         return code

@@ -11,7 +11,6 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from provision.desired import Desired, Place
 from provision.errors import Exit, FirstlightError, TransportError
 from provision.models.facts import HostFacts
 from provision.models.records import RoomName, RoomResult
@@ -19,6 +18,7 @@ from provision.models.settings import Host, Inventory
 from provision.models.stack import Plan
 from provision.models.staged import Staged, StagedFile
 from provision.pipeline.rooms_file import RoomsFile
+from provision.place import Place
 from provision.remote import Session, Task, fan_out, open_session
 from provision.remote.recorded import RecordedSession
 from provision.report.live import Progress
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from provision.artifacts import Store
     from provision.artifacts.bundle import NotingStore
     from provision.artifacts.user_index import ClientSettings
+    from provision.desired import Desired
 
 T = TypeVar("T")
 
@@ -66,6 +67,8 @@ class Walk:
     cache: Path
     command: str = ""
     """What the person typed after `./firstlight`."""
+    meanwhile: Callable[[], None] | None = None
+    """What this machine does while it waits for hosts to answer the probe."""
     refresh: bool = False
     client: ClientSettings | None = None
     """Where stage gets files from, when not from where the user's settings say."""
@@ -154,7 +157,7 @@ class Walk:
             session.close()
 
     def record(self, result: RoomResult) -> None:
-        """Keep a room's result for a host, on disk first."""
+        """Keep a room's result for a host, in its file first."""
         with self._lock:
             self.results.setdefault(result.host, {})[result.room] = result
             self._rooms_file.put(result)
@@ -179,9 +182,18 @@ class Walk:
         self.record(result)
 
     def each(
-        self, room: RoomName, hosts: Sequence[Host], call: Callable[[Host], T], *, deadline_s: float
+        self,
+        room: RoomName,
+        hosts: Sequence[Host],
+        call: Callable[[Host], T],
+        *,
+        deadline_s: float,
+        meanwhile: Callable[[], None] | None = None,
     ) -> dict[str, T]:
-        """Do one thing on all hosts at once; failures are recorded, the others' values returned."""
+        """Do one thing on all hosts at once; failures are recorded, the others' values returned.
+
+        `meanwhile` is called once, while the hosts are at work.
+        """
         if not hosts:
             return {}
         started = time.monotonic()
@@ -195,7 +207,7 @@ class Walk:
             )
             for host in hosts
         ]
-        done = fan_out(tasks)
+        done = fan_out(tasks, meanwhile=meanwhile)
         for name, outcome in done.outcomes.items():
             if outcome.error is not None:
                 self.fail(name, room, outcome.error, time.monotonic() - started)

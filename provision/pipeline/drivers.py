@@ -9,7 +9,7 @@ from provision.drivers import DriverWork, driver_work, has_compat
 from provision.errors import FirstlightError, InstallError
 from provision.models.facts import HostFacts
 from provision.models.records import RoomResult
-from provision.pipeline import changes, rooms
+from provision.pipeline import changes, planning, probing
 from provision.pipeline.context import Walk
 
 
@@ -33,7 +33,7 @@ def bring(walk: Walk) -> None:
         if work[host.name].reboot:
             walk.forget(host)
     changed = [host for host in hosts if host.name in played]
-    rooms.look(walk, changed)
+    probing.look(walk, changed)
     changed = [host for host in changed if not walk.has_failed(host.name)]
     changes.take_hold(walk, "install", [host for host in changed if host.name not in walk.held])
     for host in changed:
@@ -46,7 +46,7 @@ def bring(walk: Walk) -> None:
         if result.changed:
             walk.brought.add(host.name)
     # What was planned for a driver that was to come now holds for the one that runs.
-    rooms.plan(walk)
+    planning.plan(walk)
 
 
 def say_rest(walk: Walk) -> None:

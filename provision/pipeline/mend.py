@@ -13,8 +13,9 @@ from provision.catalog.system import os_packages
 from provision.models.facts import HostFacts
 from provision.models.records import RoomResult
 from provision.models.settings import Host
-from provision.pipeline import Request, changes, rooms
+from provision.pipeline import Request, changes
 from provision.pipeline.context import Walk
+from provision.pipeline.steps import PROBE
 from provision.pipeline.walking import perform
 from verify.doctor.catalog import Cause, Fix
 from verify.doctor.score import LIKELY_AT, Finding
@@ -88,7 +89,7 @@ def applied(request: Request, host: Host, cause: Cause, fix: Fix) -> Outcome:
 
     summary, _ = perform(
         request,
-        (("probe", rooms.probe), ("install", play), ("verify", lambda walk: check(walk, cause))),
+        (PROBE, ("install", play), ("verify", lambda walk: check(walk, cause))),
     )
     [told] = [entry for entry in summary.hosts if entry.name == host.name]
     last = told.rooms[-1]

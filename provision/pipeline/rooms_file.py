@@ -18,11 +18,11 @@ class RoomsFile:
         """Lines of JSON without secrets, by host and room."""
 
     def put(self, result: RoomResult) -> None:
-        """Take a result in, in place of an earlier one of the same host and room; it is on disk when this returns."""
+        """Take a result in, in place of an earlier one of the same host and room; it is with the system when this returns."""
         line = f"    {json.dumps(result.room)}: {json.dumps(scrub(result.model_dump()))}"
         self._results.setdefault(result.host, {})[result.room] = line
         hosts = (
             f"  {json.dumps(redact(host))}: {{\n" + ",\n".join(rooms.values()) + "\n  }"
             for host, rooms in self._results.items()
         )
-        write_atomically(self._path, "{\n" + ",\n".join(hosts) + "\n}\n")
+        write_atomically(self._path, "{\n" + ",\n".join(hosts) + "\n}\n", durable=False)

@@ -14,10 +14,11 @@ from provision.errors import Exit, RemoteCommandError, ServeError
 from provision.models.facts import HostFacts
 from provision.models.records import CheckRecord, RoomName, RoomResult
 from provision.models.settings import Host
-from provision.pipeline import Request, changes, checks, rooms
+from provision.pipeline import Request, changes, checks, probing, staging
 from provision.pipeline.commands import print_summary, say
 from provision.pipeline.context import Walk
-from provision.pipeline.walking import Step, perform
+from provision.pipeline.steps import PLAN, PROBE, Step
+from provision.pipeline.walking import perform
 from provision.run import require_writable, write_atomically
 from verify.junit import junit
 from verify.records import EXIT_CODES, Level, worst
@@ -48,7 +49,7 @@ def verify(
 
     if junit_file:
         require_writable(junit_file, "--junit")
-    summary, code = perform(request, (("probe", rooms.probe), ("verify", step)))
+    summary, code = perform(request, (PROBE, ("verify", step)))
     if code == Exit.INTERRUPTED:
         print_summary(request, summary)
         return code
@@ -92,12 +93,7 @@ def serve(request: Request) -> int:
         changes.take_hold(walk, "serve", walk.hosts())
         changes.serve(walk)
 
-    steps: tuple[Step, ...] = (
-        ("probe", rooms.probe),
-        ("plan", rooms.plan),
-        ("stage", rooms.stage),
-        ("serve", step),
-    )
+    steps: tuple[Step, ...] = (PROBE, PLAN, ("stage", staging.stage), ("serve", step))
     summary, code = perform(request, steps)
     print_summary(request, summary)
     return code
@@ -108,7 +104,7 @@ def status(request: Request, *, as_json: bool) -> int:
     seen: dict[str, HostFacts] = {}
 
     def step(walk: Walk) -> None:
-        rooms.probe(walk)
+        probing.probe(walk)
         seen.update(walk.facts)
 
     summary, code = perform(request, (("probe", step),))
@@ -170,7 +166,7 @@ def _undo(request: Request, playbook: str, room: RoomName) -> int:
         for result in said.values():
             walk.record(result.model_copy(update={"room": room}))
 
-    summary, code = perform(request, (("probe", rooms.probe), (room, step)))
+    summary, code = perform(request, (PROBE, (room, step)))
     for host in summary.hosts:
         failed = next((result for result in host.rooms if result.status in ("failed", "unreachable")), None)
         result = failed or said.get(host.name)
@@ -209,7 +205,7 @@ def rollback(request: Request) -> int:
         known = {name: request for name, request in requests.items() if request is not None}
         changes.prove(walk, [host for host in back if host.name in known], known, played, started)
 
-    summary, code = perform(request, (("probe", rooms.probe), ("serve", step)))
+    summary, code = perform(request, (PROBE, ("serve", step)))
     print_summary(request, summary)
     return code
 

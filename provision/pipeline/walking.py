@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 from provision.errors import Exit, FirstlightError, UsageError
 from provision.inventory import load
-from provision.models.records import ROOMS, RoomName, RoomResult, Summary
+from provision.models.records import RoomResult, Summary
 from provision.models.settings import Inventory
-from provision.pipeline import Request, ahead, changes, checks, drivers, failures, packages, rooms
+from provision.pipeline import Request
 from provision.pipeline.context import Walk
 from provision.pipeline.meter import tell
 from provision.pipeline.signals import as_interrupt
+from provision.pipeline.steps import Step
+from provision.pipeline.steps import load as load_steps
 from provision.redact import remember
 from provision.report import summarise
 from provision.report import write as write_summary
@@ -28,28 +30,6 @@ from provision.run import Run, is_at_work
 
 if TYPE_CHECKING:
     from provision.artifacts.user_index import ClientSettings
-
-Step = tuple[RoomName, Callable[[Walk], None]]
-
-STEPS: tuple[Step, ...] = (
-    ("probe", rooms.probe),
-    ("plan", rooms.plan),
-    ("install", drivers.bring),
-    ("stage", packages.ask_sources),
-    ("install", packages.begin),
-    ("install", ahead.begin),
-    ("stage", rooms.stage),
-    ("install", changes.settle),
-    ("install", changes.install),
-    ("verify", checks.verify),
-    ("serve", changes.serve),
-)
-
-
-def steps_until(last: RoomName) -> tuple[Step, ...]:
-    """The steps of a walk that ends with one of the rooms."""
-    wanted = ROOMS[: ROOMS.index(last) + 1]
-    return tuple(step for step in STEPS if step[0] in wanted)
 
 
 def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
@@ -123,6 +103,7 @@ def perform(request: Request, steps: Sequence[Step]) -> tuple[Summary, Exit]:
     """Walk through rooms; failures and interruptions are in the summary, which is written in any case."""
     interrupted = False
     with walking(request) as walk:
+        walk.meanwhile = partial(load_steps, steps)
         with as_interrupt():
             try:
                 for room, step in steps:
@@ -149,7 +130,9 @@ def finish(walk: Walk, *, interrupted: bool) -> Summary:
     """Write the summary into the run's folder, and onto each host that was worked on."""
     walk.end_beside()
     if walk.failures:
-        failures.diagnose(walk)
+        from provision.pipeline.failures import diagnose  # noqa: PLC0415 - only walks that fail pay for it
+
+        diagnose(walk)
     summary = summarise(walk.run, interrupted=interrupted)
     write_summary(walk.run, summary)
     text = walk.run.path("summary.txt").read_bytes()

@@ -106,8 +106,12 @@ class FanOutInterrupted(KeyboardInterrupt):
         self.fan_out = fan_out
 
 
-def fan_out(tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT) -> FanOut[T]:
+def fan_out(
+    tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT, meanwhile: Callable[[], None] | None = None
+) -> FanOut[T]:
     """Run all tasks, at most `limit` at a time, and return when each has an outcome. Errors of tasks are outcomes.
+
+    `meanwhile` is called once the tasks are on their way, and deadlines are looked at after it: it has to be short.
 
     Raises FanOutInterrupted on Ctrl-C, after pending tasks were dropped and running ones told to stop, and ValueError when two
     tasks name the same host.
@@ -116,7 +120,7 @@ def fan_out(tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT) -> FanOut[T
         raise ValueError("two tasks name the same host")
     pool = _Pool(tasks, limit)
     try:
-        pool.work()
+        pool.work(meanwhile)
     except KeyboardInterrupt:
         pool.interrupt()
         raise FanOutInterrupted(pool.result()) from None
@@ -166,10 +170,12 @@ class _Pool(Generic[T]):
     def _queue(self, attempt: _Try[T]) -> None:
         heapq.heappush(self._ready, (attempt.rank, attempt))
 
-    def work(self) -> None:
+    def work(self, meanwhile: Callable[[], None] | None) -> None:
         """Start the workers and watch the deadlines until every task has its outcome."""
         for _ in range(self._limit if self._tasks else 0):
             self._hire()
+        if meanwhile is not None:
+            meanwhile()
         with self._changed:
             while len(self._outcomes) < len(self._tasks):
                 self._changed.wait(self._until_next())

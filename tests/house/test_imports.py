@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "models", "redact"}),
-    frozenset({"run", "catalog"}),
+    frozenset({"run", "catalog", "place"}),
     frozenset({"fit"}),
     frozenset({"remote"}),
     frozenset({"hold", "sources", "diagnosis"}),

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from provision.desired import Place
 from provision.errors import TransportError
 from provision.models.facts import Disk, HostFacts, Installed, OperatingSystem, User
 from provision.models.settings import Connection, Host, Inventory, Settings
 from provision.models.staged import StagedFile
 from provision.pipeline.ahead import ROOM_FACTOR, SendAhead
 from provision.pipeline.context import Walk
+from provision.place import Place
 from provision.remote import SendReport
 from provision.remote.session import Progress
 from provision.report.live import open_progress

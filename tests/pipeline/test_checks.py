@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from provision import verification
-from provision.desired import Place
 from provision.models.records import CheckRecord
 from provision.models.settings import Connection, Host, Inventory, Settings
 from provision.pipeline import checks
 from provision.pipeline.context import Walk
+from provision.place import Place
 from provision.report.live import open_progress
 from provision.run import Run
 from provision.verification import Verified

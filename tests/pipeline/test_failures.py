@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from provision.desired import Place
 from provision.models.records import RoomResult
 from provision.models.settings import Connection, Host, Inventory, Settings
 from provision.pipeline import evidence, failures
 from provision.pipeline.context import Walk
+from provision.place import Place
 from provision.probe import Source
 from provision.report.live import open_progress
 from provision.run import Run

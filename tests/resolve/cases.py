@@ -18,7 +18,8 @@ from typing import Any
 from provision.models.facts import HostFacts
 from provision.models.settings import Settings
 from provision.models.stack import Plan, Resolution
-from provision.resolve import parse_what_if, plan
+from provision.resolve import plan
+from provision.resolve.whatif import parse_what_if
 
 FOLDER = Path(__file__).resolve().parents[1] / "cases" / "hosts"
 

@@ -9,8 +9,10 @@ import pytest
 
 from provision.errors import UsageError
 from provision.models.settings import Settings
-from provision.resolve import parse_what_if, plan, read_facts, to_json
-from provision.resolve.document import rules_table
+from provision.resolve import plan
+from provision.resolve.document import rules_table, to_json
+from provision.resolve.recorded import read_facts
+from provision.resolve.whatif import parse_what_if
 from tests.resolve.cases import CASES
 
 KEYS = {"schema_version", "hosts", "stack", "reasons", "assumptions", "candidates", "nearest"}

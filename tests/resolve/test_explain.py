@@ -6,7 +6,9 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from provision.models.settings import Settings
-from provision.resolve import parse_what_if, plan, render
+from provision.resolve import plan
+from provision.resolve.explain import render
+from provision.resolve.whatif import parse_what_if
 from tests.resolve.cases import CASES
 
 BY_NAME = {case.name: case for case in CASES}

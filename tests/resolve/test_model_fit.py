@@ -10,8 +10,9 @@ import pytest
 from provision.fit import Shape
 from provision.models.settings import Settings
 from provision.models.stack import Resolution
-from provision.resolve import parse_what_if, plan
+from provision.resolve import plan
 from provision.resolve.explain import render
+from provision.resolve.whatif import parse_what_if
 from tests.fit.models import deepseek_v3, llama_8b, llama_70b
 
 HOST = "gpu={} driver=580.65.06 os=ubuntu-24.04 python=3.12 arch=x86_64 cpu=avx512 glibc=2.39 ram=256 disk=900 container=no"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from provision.models.facts import HostFacts, Nvidia, NvidiaGpu, Python
 from provision.models.settings import Settings
-from provision.resolve import parse_what_if, plan
+from provision.resolve import plan
 from provision.resolve.rules import HOST_RULES, RULES
+from provision.resolve.whatif import parse_what_if
 
 
 def planned(facts: HostFacts):  # type: ignore[no-untyped-def]

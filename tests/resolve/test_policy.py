@@ -8,8 +8,9 @@ import pytest
 
 from provision.errors import UsageError
 from provision.models.settings import Settings
-from provision.resolve import parse_what_if, plan
+from provision.resolve import plan
 from provision.resolve.policy import policy_of
+from provision.resolve.whatif import parse_what_if
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,11 @@ from provision.catalog import catalog
 from provision.catalog.versions import release
 from provision.models.facts import HostFacts
 from provision.models.settings import Settings
-from provision.resolve import parse_what_if, plan
+from provision.resolve import plan
 from provision.resolve.judge import judge
 from provision.resolve.option import options
 from provision.resolve.view import view_of
+from provision.resolve.whatif import parse_what_if
 from tests.resolve import strategies
 from tests.resolve.cases import CASES
 from tests.resolve.checker import CARDS, LAST_BRANCH, broken

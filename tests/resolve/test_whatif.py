@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from provision.errors import UsageError
-from provision.resolve import parse_what_if
+from provision.resolve.whatif import parse_what_if
 
 GIB = 1024**3
 

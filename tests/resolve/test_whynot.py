@@ -6,7 +6,7 @@ import pytest
 
 from provision.errors import UsageError
 from provision.models.settings import Settings
-from provision.resolve import parse_what_if
+from provision.resolve.whatif import parse_what_if
 from provision.resolve.whynot import WhyNot, render, why_not
 
 R535 = "driver=535.183.01 os=ubuntu-22.04 python=3.10 arch=x86_64 glibc=2.35 ram=1024 disk=500 container=no"

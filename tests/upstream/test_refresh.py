@@ -10,7 +10,8 @@ from provision.catalog import Catalog, overlay
 from provision.catalog.check import check
 from provision.errors import FirstlightError
 from provision.models.settings import Settings
-from provision.resolve import parse_what_if, plan
+from provision.resolve import plan
+from provision.resolve.whatif import parse_what_if
 from provision.upstream import commands
 from provision.upstream.index import Index
 from provision.upstream.refresh import look, write
