@@ -9,7 +9,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
-from provision.catalog import overlay, rows
+from provision.catalog import attention_rows, overlay, rows
 from provision.catalog.overlay import CatalogError, Overlay
 
 if TYPE_CHECKING:
@@ -141,32 +141,32 @@ class Catalog:
         return self._rows("gpus", "amd", rows.AmdCard)
 
     @cached_property
-    def spellings(self) -> tuple[rows.Spelling, ...]:
-        return self._rows("attention", "spelling", rows.Spelling)
+    def spellings(self) -> tuple[attention_rows.Spelling, ...]:
+        return self._rows("attention", "spelling", attention_rows.Spelling)
 
     @cached_property
-    def platform_backends(self) -> tuple[rows.PlatformBackend, ...]:
-        return self._rows("attention", "platform", rows.PlatformBackend)
+    def platform_backends(self) -> tuple[attention_rows.PlatformBackend, ...]:
+        return self._rows("attention", "platform", attention_rows.PlatformBackend)
 
     @cached_property
-    def generations(self) -> tuple[rows.Generation, ...]:
-        return self._rows("attention", "generation", rows.Generation)
+    def generations(self) -> tuple[attention_rows.Generation, ...]:
+        return self._rows("attention", "generation", attention_rows.Generation)
 
     @cached_property
-    def flash_wheels(self) -> tuple[rows.FlashWheels, ...]:
-        return self._rows("flash_attn", "wheel", rows.FlashWheels)
+    def flash_wheels(self) -> tuple[attention_rows.FlashWheels, ...]:
+        return self._rows("flash_attn", "wheel", attention_rows.FlashWheels)
 
     @cached_property
-    def community_wheels(self) -> tuple[rows.CommunityWheels, ...]:
-        return self._rows("flash_attn", "community", rows.CommunityWheels)
+    def community_wheels(self) -> tuple[attention_rows.CommunityWheels, ...]:
+        return self._rows("flash_attn", "community", attention_rows.CommunityWheels)
 
     @cached_property
-    def flash_sources(self) -> tuple[rows.FlashSource, ...]:
-        return self._rows("flash_attn", "sdist", rows.FlashSource)
+    def flash_sources(self) -> tuple[attention_rows.FlashSource, ...]:
+        return self._rows("flash_attn", "sdist", attention_rows.FlashSource)
 
     @cached_property
-    def flashinfer_kernels(self) -> tuple[rows.FlashInfer, ...]:
-        return self._rows("attention", "flashinfer_kernels", rows.FlashInfer)
+    def flashinfer_kernels(self) -> tuple[attention_rows.FlashInfer, ...]:
+        return self._rows("attention", "flashinfer_kernels", attention_rows.FlashInfer)
 
     @cached_property
     def access_groups(self) -> tuple[rows.AccessGroup, ...]:

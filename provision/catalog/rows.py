@@ -13,18 +13,18 @@ T = TypeVar("T")
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, eq_default=False)
-def _row(kind: type[T]) -> type[T]:
+def table_row(kind: type[T]) -> type[T]:
     """A frozen row. Rows are compared as the things they are, not field by field: that keeps them cheap to make and to look up."""
     return dataclass(frozen=True, kw_only=True, eq=False, repr=False)(kind)
 
 
-@_row
+@table_row
 class Row:
     source: str
     lead: bool = False
 
 
-@_row
+@table_row
 class Release(Row):
     """A vLLM release and its wheel on the default package index."""
 
@@ -46,7 +46,7 @@ class Release(Row):
     flashinfer_cubin: bool = False
 
 
-@_row
+@table_row
 class Build(Row):
     """A vLLM build from elsewhere than the default wheel, or under another name."""
 
@@ -62,7 +62,7 @@ class Build(Row):
     gfx: tuple[str, ...] = ()
 
 
-@_row
+@table_row
 class Torch(Row):
     """A torch release with its variants."""
 
@@ -78,7 +78,7 @@ class Torch(Row):
     cxx11_abi: bool
 
 
-@_row
+@table_row
 class TorchArch(Row):
     """GPU code in a CUDA variant of torch, for a range of releases."""
 
@@ -88,7 +88,7 @@ class TorchArch(Row):
     codes: tuple[str, ...]
 
 
-@_row
+@table_row
 class RocmArch(Row):
     """AMD architectures in a ROCm variant of torch."""
 
@@ -96,7 +96,7 @@ class RocmArch(Row):
     gfx: tuple[str, ...]
 
 
-@_row
+@table_row
 class CudaMajor(Row):
     """Lowest driver that runs native code of a CUDA major."""
 
@@ -104,7 +104,7 @@ class CudaMajor(Row):
     driver: str
 
 
-@_row
+@table_row
 class Toolkit(Row):
     """Lowest driver that runs all of a toolkit's output, PTX included."""
 
@@ -112,7 +112,7 @@ class Toolkit(Row):
     driver: str
 
 
-@_row
+@table_row
 class Branch(Row):
     """A driver branch. `end_of_life` is a month (2026-06), or `ended` when its day was not published."""
 
@@ -123,7 +123,7 @@ class Branch(Row):
     newest: str | None = None
 
 
-@_row
+@table_row
 class DriverOffer(Row):
     """The driver that is installed when one is needed; `as_of` is the month in which the branches were read."""
 
@@ -131,7 +131,7 @@ class DriverOffer(Row):
     as_of: str
 
 
-@_row
+@table_row
 class HostCompiler(Row):
     """The newest gcc that a toolkit's nvcc compiles with."""
 
@@ -139,18 +139,7 @@ class HostCompiler(Row):
     gcc: int
 
 
-@_row
-class FlashInfer(Row):
-    """A distribution that holds prebuilt kernels of FlashInfer, for a range of its releases, and the index that serves it."""
-
-    distribution: str
-    since: str
-    minimum_cuda: str
-    until: str | None = None
-    index: str | None = None
-
-
-@_row
+@table_row
 class NvidiaCard(Row):
     name: str
     ids: tuple[str, ...]
@@ -165,7 +154,7 @@ class NvidiaCard(Row):
     """Set where the card needs that module although its architecture does not."""
 
 
-@_row
+@table_row
 class Architecture(Row):
     compute_capability: str
     name: str
@@ -175,94 +164,14 @@ class Architecture(Row):
     first_driver: str | None = None
 
 
-@_row
+@table_row
 class AmdCard(Row):
     name: str
     ids: tuple[str, ...]
     gfx: str
 
 
-@_row
-class Spelling(Row):
-    """How a release wants a back end to be asked for."""
-
-    backend: str
-    since: str
-    flag: str
-    ask: Literal["option", "environment"]
-    until: str | None = None
-
-
-@_row
-class PlatformBackend(Row):
-    """A back end that a platform can run; `only_asked` is never chosen unasked."""
-
-    platform: Literal["cuda", "rocm", "cpu"]
-    backend: str
-    since: str
-    until: str | None = None
-    minimum: str | None = None
-    dtypes: tuple[str, ...] = ()
-    only_asked: bool = False
-
-
-@_row
-class Generation(Row):
-    """The FlashAttention generation that FLASH_ATTN uses, and the extension that holds it."""
-
-    since: str
-    generation: Literal[2, 3, 4]
-    extension: Literal["fa2", "fa3", "fa4"]
-    until: str | None = None
-    major: int | None = None
-
-
-@_row
-class FlashWheels(Row):
-    """The wheels of one flash-attn release."""
-
-    version: str
-    torch: tuple[str, ...]
-    cuda: tuple[str, ...]
-    pythons: tuple[str, ...]
-    codes: tuple[str, ...]
-    glibc: str
-    machines: tuple[str, ...]
-    without: tuple[str, ...] = ()
-
-
-@_row
-class CommunityWheels(Row):
-    """Wheels of a flash-attn release that others than its authors build: for each torch, one for every Python."""
-
-    version: str
-    variant: str
-    """CUDA of the wheel, as torch writes it: `cu130`."""
-    torch: tuple[str, ...]
-    pythons: tuple[str, ...]
-    codes: tuple[str, ...]
-    glibc: str
-    machine: str
-    platform: str
-    """Platform tag in the file's name."""
-    repository: str
-    """Whose they are, at GitHub."""
-
-
-@_row
-class FlashSource(Row):
-    """A flash-attn release that the package index holds as source; the ranges are those that its own texts name."""
-
-    version: str
-    torch: str
-    python: str
-    rocm: str
-    machines: tuple[str, ...]
-    codes: tuple[str, ...]
-    gfx: tuple[str, ...] = ()
-
-
-@_row
+@table_row
 class Userspace(Row):
     """The ROCm that must be on the host for a variant."""
 
@@ -271,14 +180,14 @@ class Userspace(Row):
     below: str
 
 
-@_row
+@table_row
 class AccessGroup(Row):
     """A group of the system whose members may open AMD cards."""
 
     name: str
 
 
-@_row
+@table_row
 class Level(Row):
     """A CPU level."""
 
@@ -287,7 +196,7 @@ class Level(Row):
     rank: int
 
 
-@_row
+@table_row
 class Need(Row):
     """Space and memory that a family of builds needs, GiB."""
 
@@ -298,7 +207,7 @@ class Need(Row):
     model: float
 
 
-@_row
+@table_row
 class PythonNeed(Row):
     """Space of a managed interpreter, GiB."""
 
@@ -306,7 +215,7 @@ class PythonNeed(Row):
     archive: float
 
 
-@_row
+@table_row
 class SystemNeed(Row):
     """Something the host's own distribution must provide."""
 
@@ -320,13 +229,13 @@ class SystemNeed(Row):
     programs: tuple[str, ...] = ()
 
 
-@_row
+@table_row
 class InstallCommand(Row):
     manager: str
     install: str
 
 
-@_row
+@table_row
 class PythonPackage(Row):
     """The headers' package of a distribution's own default interpreter."""
 
@@ -336,19 +245,19 @@ class PythonPackage(Row):
     headers: str
 
 
-@_row
+@table_row
 class ManagedPython(Row):
     version: str
 
 
-@_row
+@table_row
 class PlatformTag(Row):
     """glibc versions that uv has a platform name for, ascending."""
 
     glibc: tuple[str, ...]
 
 
-@_row
+@table_row
 class PackageSystem(Row):
     """A distribution whose driver packages are known; `version_id` is the release, or only its first part."""
 
@@ -359,7 +268,7 @@ class PackageSystem(Row):
     codename: str = ""
 
 
-@_row
+@table_row
 class PackageMachine(Row):
     """How vendors' addresses spell a CPU architecture."""
 
@@ -368,7 +277,7 @@ class PackageMachine(Row):
     deb: str
 
 
-@_row
+@table_row
 class PackageRepository(Row):
     """A vendor's signed repository. `path` and `suite` hold the placeholders of packages.toml's head."""
 
@@ -388,7 +297,7 @@ class PackageRepository(Row):
     """The distributions that it is for; empty: all."""
 
 
-@_row
+@table_row
 class PackageComponent(Row):
     name: str
     repository: str
@@ -399,7 +308,7 @@ class PackageComponent(Row):
     """Globs of packages that go when these come: the other flavour of the kernel modules."""
 
 
-@_row
+@table_row
 class PackageFamily(Row):
     """Packages whose version is the driver's: `packages` are globs, `version` a regular expression."""
 

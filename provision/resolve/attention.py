@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from provision.catalog import catalog
-from provision.catalog.rows import Generation, PlatformBackend, Spelling
+from provision.catalog.attention_rows import Generation, PlatformBackend, Spelling
 from provision.catalog.versions import between, numbers
 from provision.models.stack import AttentionPlan
 from provision.resolve.option import Option

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from provision.catalog import catalog
-from provision.catalog.rows import CommunityWheels
+from provision.catalog.attention_rows import CommunityWheels
 from provision.catalog.versions import cuda_of, numbers, release
 from provision.models.stack import FlashAttnKey, FlashAttnPackage
 from provision.resolve import code
