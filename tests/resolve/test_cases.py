@@ -49,7 +49,7 @@ def test_case(case: Case) -> None:
 
 ONE_SIDED = {
     "provider": "it names who made a build and refuses none",
-    "cuda-compat": "it speaks of refused candidates alone, where --why-not asks; tests/resolve/test_whynot.py has both sides",
+    "cuda-compat": "it refuses only what another rule refused before, where --why-not asks; tests/resolve/test_whynot.py has both sides",
     "model-fit": "case files hold no model; tests/resolve/test_model_fit.py has both sides",
 }
 """Rules that the case files show from one side only, and why."""

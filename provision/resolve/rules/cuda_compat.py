@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from provision.resolve import compat
+from provision.resolve import compat, driver
 from provision.resolve.option import Option
 from provision.resolve.rules.base import Rule, Verdict, accept, reject
 from provision.resolve.view import View
@@ -12,6 +12,7 @@ SOURCE = "docs.nvidia.com/deploy/cuda-compatibility/forward-compatibility.html; 
 
 def judge(option: Option, view: View) -> Iterator[Verdict]:
     if not compat.lacks(option, view):
+        yield from _unused(option, view)
         return
     facts = {"driver": view.driver, "cards": sorted({card.name for card in view.cards})}
     package = compat.package(option)
@@ -25,9 +26,21 @@ def judge(option: Option, view: View) -> Iterator[Verdict]:
         yield accept(text, source=SOURCE, **facts)
 
 
+def _unused(option: Option, view: View) -> Iterator[Verdict]:
+    """Says why libraries that were allowed do not come: the Stack's driver, kept or brought, runs the candidate itself."""
+    plan = driver.choose(option, view) if view.policy.cuda_compat else None
+    if plan is None or plan.version is None:
+        return
+    which = {"keep": "which stays", "install": "which is brought", "upgrade": "which `driver: upgrade` brings"}[
+        plan.action
+    ]
+    text = f"`cuda_compat: true` stays unused: driver {plan.version}, {which}, runs {option.variant} builds itself"
+    yield accept(text, source=SOURCE, driver=plan.version, action=plan.action)
+
+
 RULE = Rule(
     "cuda-compat",
     "Under a driver that is too old, NVIDIA's compatibility libraries stand in where they are asked for, on data-centre cards alone.",
-    ("nvidia.driver_version", "nvidia.gpus", "settings.cuda_compat"),
+    ("nvidia.driver_version", "nvidia.gpus", "settings.cuda_compat", "settings.driver"),
     judge,
 )
