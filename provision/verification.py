@@ -24,7 +24,6 @@ from provision.errors import RemoteCommandError
 from provision.models.records import CheckRecord, Figure
 from provision.remote import Completed, Session
 from provision.run import utc_now, write_atomically
-from verify.doctor.catalog import bake
 from verify.records import EXIT_CODES, FRAME, RUN_DEADLINE_S, Level, Status, fold_skips, worst
 
 if TYPE_CHECKING:
@@ -96,6 +95,8 @@ def zipapp() -> bytes:
 
     Deflated, which is a third of the size. Releases of zlib may pack differently: a host that two controllers share is then sent the tool anew.
     """
+    from verify.doctor.catalog import bake  # noqa: PLC0415 - a file that is current is not built again
+
     entries = {"__main__.py": MAIN}
     for path in sorted(SOURCE.rglob("*")):
         name = f"verify/{path.relative_to(SOURCE).as_posix()}"

@@ -1,7 +1,6 @@
 """Stage: the exact bytes of a Stack, on the controller, ready to be sent."""
 
-from provision.artifacts.describe import describe
 from provision.artifacts.room import disk_needed, stage
 from provision.artifacts.wheelhouse import Store
 
-__all__ = ["Store", "describe", "disk_needed", "stage"]
+__all__ = ["Store", "disk_needed", "stage"]

@@ -148,7 +148,8 @@ def shapes_of(settings: Settings) -> dict[str, Shape]:
     """What the model takes, by the name the settings give it."""
     if settings.model == "builtin":
         return {}
-    from provision.artifacts import Store, describe  # noqa: PLC0415 - the built-in model needs none of it
+    from provision.artifacts import Store  # noqa: PLC0415 - the built-in model needs none of it
+    from provision.artifacts.describe import describe  # noqa: PLC0415 - the built-in model needs none of it
 
     try:
         shape = describe(settings, Store(cache_folder()))

@@ -45,7 +45,7 @@ def _shapes(walk: Walk, hosts: Sequence[Host]) -> dict[str, Shape]:
     """What each model takes, by the name the settings give it; hosts whose model cannot be known fail here."""
     if all(host.settings.model == "builtin" for host in hosts):
         return {}
-    from provision.artifacts import describe  # noqa: PLC0415 - the built-in model needs none of it
+    from provision.artifacts.describe import describe  # noqa: PLC0415 - the built-in model needs none of it
 
     shapes: dict[str, Shape] = {}
     for host in hosts:

@@ -25,7 +25,7 @@ def summarise(run: Run, *, interrupted: bool = False) -> Summary:
 
 
 def write(run: Run, summary: Summary) -> None:
-    """Write summary.json, summary.md and summary.txt into the run's folder, each whole or not at all.
+    """Write summary.json, summary.md and summary.txt into the run's folder, each whole or not at all; the first outlives a power cut.
 
     Raises OSError when the folder cannot be written.
     """
@@ -36,4 +36,5 @@ def write(run: Run, summary: Summary) -> None:
         ("summary.md", markdown.render),
         ("summary.txt", text.render),
     ):
-        write_atomically(run.path(name), render(summary))
+        # A disk under load takes its time: it is waited for once.
+        write_atomically(run.path(name), render(summary), durable=name == "summary.json")

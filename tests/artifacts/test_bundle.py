@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 
-from provision.artifacts import describe, stage
+from provision.artifacts import stage
 from provision.artifacts.bundle import Contents, NotingStore, Opened, open_bundle, write_bundle
 from provision.artifacts.bundle import keys as bundle_keys
+from provision.artifacts.describe import describe
 from provision.artifacts.user_index import ClientSettings
 from provision.artifacts.wheelhouse import Store
 from provision.errors import BundleError, StageError

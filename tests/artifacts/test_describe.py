@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.artifacts import describe
+from provision.artifacts.describe import describe
 from provision.artifacts.wheelhouse import Store
 from provision.errors import ModelError, StageError
 from provision.models.settings import Settings
