@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from provision import __version__
 from provision.cli import bundle, catalog, ending, forge, logs, verify
 from provision.cli.options import (
     AttentionOption,
@@ -28,12 +29,27 @@ from provision.cli.options import (
 
 app = typer.Typer(
     name="firstlight",
-    help="From a bare GPU server to its first verified token.",
     rich_markup_mode=None,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"firstlight {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def firstlight(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the release and end.")
+    ] = False,
+) -> None:
+    """From a bare GPU server to its first verified token."""
+
 
 app.add_typer(verify.app, name="verify")
 app.add_typer(logs.app, name="logs")

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,9 @@ def test_closed_streams_end_no_command(tmp_path: Path) -> None:
     done = redirected("plan --what-if gpu=H100x8 <&- >&-", tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+def test_the_release_is_the_one_that_the_project_declares(tmp_path: Path) -> None:
+    done = firstlight("--version", logs=tmp_path)
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert (done.returncode, done.stdout) == (0, f"firstlight {declared}\n")
