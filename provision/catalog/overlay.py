@@ -42,7 +42,12 @@ def folder(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def read_all(place: Path) -> tuple[Overlay, ...]:
-    """Every overlay of a folder, oldest first; none where there is no folder. Raises CatalogError as `read` does."""
+    """Every overlay of a folder, oldest first; none where there is no folder. Raises CatalogError when it is a file, and as `read` does."""
+    if place.exists() and not place.is_dir():
+        raise CatalogError(
+            f"catalog overlays are looked for in `{place}`, which is a file",
+            hint="FIRSTLIGHT_CATALOG names the folder that your overlays lie in; without it that is ~/.config/firstlight/catalog",
+        )
     return tuple(read(path) for path in sorted(place.glob("*.toml")))
 
 

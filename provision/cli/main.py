@@ -9,6 +9,7 @@ import typer
 
 from provision import __version__
 from provision.cli import bundle, catalog, ending, forge, logs, verify
+from provision.cli.consent import consent
 from provision.cli.options import (
     AttentionOption,
     BecomeOption,
@@ -318,7 +319,7 @@ def doctor(
         top=top,
         as_json=as_json,
         apply=apply,
-        agree=lambda what: yes or typer.confirm(what, default=False, err=True),
+        agree=lambda what: yes or consent(what),
     )
     raise typer.Exit(code)
 

@@ -28,6 +28,7 @@ def create(request: Request, *, what_if: str | None, output: Path, key: Path | N
     Raises UsageError where the file cannot be written, BundleError, StageError, NoStackError.
     """
     from provision.artifacts.bundle import NotingStore  # noqa: PLC0415 - only bundles pay for it
+    from provision.artifacts.bundle.contents import left_out  # noqa: PLC0415 - only bundles pay for it
     from provision.artifacts.bundle.keys import public_text, signing_key  # noqa: PLC0415 - only bundles pay for it
 
     require_writable(output, "-o")
@@ -41,7 +42,7 @@ def create(request: Request, *, what_if: str | None, output: Path, key: Path | N
             return walked
         staged, model = walked
     manifest = _write(output, staged, model, store, secret)
-    _tell(output, manifest, public_text(secret))
+    _tell(output, manifest, public_text(secret), left_out())
     return Exit.OK
 
 
@@ -124,12 +125,14 @@ def _write(output: Path, staged: list[Staged], model: str, store: NotingStore, s
     return write_bundle(output, contents, secret, progress=tell)
 
 
-def _tell(output: Path, manifest: Manifest, public: str) -> None:
+def _tell(output: Path, manifest: Manifest, public: str, own: Sequence[str]) -> None:
     lines = [f"{output}: {output.stat().st_size / GIB:.2f} GiB, {len(manifest.files)} files, signed"]
     for held in manifest.classes:
         vllm = f"vLLM {held.stack.vllm.version} ({held.stack.vllm.variant}), " if held.stack.vllm else ""
         packages = f", {held.os_packages} OS packages" if held.os_packages else ", no OS packages"
         torch = f"torch {held.stack.torch.version} ({held.stack.torch.variant})"
         lines.append(f"  for {', '.join(held.hosts)}: {vllm}{torch}, Python {held.stack.interpreter.version}{packages}")
+    if own:
+        lines.append(f"  not in it, for it may hold secrets of yours: {', '.join(own)}")
     lines.append(f"  use it: ./firstlight provision --bundle {output.name} --trust {public} -i INVENTORY")
     say("\n".join(lines))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provision.errors import UsageError
+from provision.errors import Exit, UsageError
 from provision.models.settings import Host
 from provision.pipeline import Request, evidence, mend
 from provision.pipeline.commands import print_summary, say
@@ -59,7 +59,7 @@ def consult(request: Request, *, top: int, as_json: bool, apply: bool, agree: Ca
         seen.extend(look(walk, request.logs))
 
     summary, code = perform(request, (PROBE, ("probe", step)))
-    if not seen:
+    if not seen or code == Exit.INTERRUPTED:
         print_summary(request, summary)
         return code
     [found] = seen
@@ -73,7 +73,9 @@ def consult(request: Request, *, top: int, as_json: bool, apply: bool, agree: Ca
         say(outcome.text())
     if not found.diagnosis.findings:
         return UNKNOWN
-    return int(not outcome.gone) if outcome else FOUND
+    if outcome is None or outcome.gone:
+        return FOUND
+    return Exit.INTERRUPTED if outcome.interrupted else Exit.RED
 
 
 def only_host(request: Request) -> Host:

@@ -35,12 +35,20 @@ class Outcome:
     """Of the playbook that ran; null when none did."""
     gone: bool
     said: str
+    interrupted: bool = False
 
     def document(self) -> dict[str, Any]:
-        return {"cause": self.cause, "tag": self.tag, "gone": self.gone, "text": self.said}
+        return {
+            "cause": self.cause,
+            "tag": self.tag,
+            "gone": self.gone,
+            "interrupted": self.interrupted,
+            "text": self.said,
+        }
 
     def text(self) -> str:
-        return f"{self.cause}: {'gone' if self.gone else 'not gone'}: {self.said}"
+        how = "gone" if self.gone else "interrupted" if self.interrupted else "not gone"
+        return f"{self.cause}: {how}: {self.said}"
 
 
 def mend(request: Request, host: Host, findings: Sequence[Finding], agree: Callable[[str], bool]) -> Outcome | None:
@@ -58,7 +66,11 @@ def mend(request: Request, host: Host, findings: Sequence[Finding], agree: Calla
     if first.confidence < LIKELY_AT:
         said = f"only {first.word} ({first.confidence:.2f}); act on it yourself when you think it right"
         return Outcome(cause.id, None, gone=False, said=said)
-    if not agree(proposal(host, cause, fix)):
+    try:
+        agreed = agree(proposal(host, cause, fix))
+    except KeyboardInterrupt:
+        return Outcome(cause.id, None, gone=False, said=f"nothing was changed on {host.name}", interrupted=True)
+    if not agreed:
         return Outcome(cause.id, None, gone=False, said="nothing was changed: no consent")
     return applied(request, host, cause, fix)
 
@@ -92,9 +104,20 @@ def applied(request: Request, host: Host, cause: Cause, fix: Fix) -> Outcome:
         (PROBE, ("install", play), ("verify", lambda walk: check(walk, cause))),
     )
     [told] = [entry for entry in summary.hosts if entry.name == host.name]
-    last = told.rooms[-1]
+    return judged(told.rooms[-1], cause, fix, interrupted=summary.interrupted)
+
+
+def judged(last: RoomResult, cause: Cause, fix: Fix, *, interrupted: bool) -> Outcome:
+    """What the last room of the walk says of the cause, and after an interruption of the host."""
     gone = last.room == "verify" and last.status == "ok"
-    return Outcome(cause.id, fix.tag, gone=gone, said=last.text or last.status)
+    if gone or not interrupted:
+        return Outcome(cause.id, fix.tag, gone=gone, said=last.text or last.status)
+    told = {
+        "probe": "nothing was changed yet",
+        "install": f"{last.text}; the host is as that task left it, and the same command goes on from there",
+        "verify": f"the fix was applied; whether it helped was not seen: {cause.check.command}",
+    }
+    return Outcome(cause.id, fix.tag, gone=False, said=told[last.room], interrupted=True)
 
 
 def variables(walk: Walk, host: Host, tag: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import shutil
 import stat
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,8 +54,8 @@ class Made:
         return open_bundle(self.path, store, trust=trust or self.trust)
 
 
-def make(folder: Path, model: str = "builtin") -> Made:
-    """A bundle made on a machine with an index, which is gone afterwards."""
+def make(folder: Path, model: str = "builtin", product: Sequence[tuple[str, Path]] = ()) -> Made:
+    """A bundle made on a machine with an index, which is gone afterwards; `product` lies in it besides."""
     site = Site()
     try:
         settings = ClientSettings(index=f"{site.url}/simple", sealed=True)
@@ -68,7 +68,7 @@ def make(folder: Path, model: str = "builtin") -> Made:
         site.close()
     wheel = next(Path(file.path) for file in staged.files if file.name == TINY)
     name = Path(model).name if Path(model).is_dir() else None
-    contents = Contents([staged], store.noted(), [wheel], [("firstlight", Path(__file__))], name)
+    contents = Contents([staged], store.noted(), [wheel], [("firstlight", Path(__file__)), *product], name)
     key = bundle_keys.signing_key(None)
     write_bundle(folder / "site.bundle", contents, key)
     return Made(folder / "site.bundle", staged, stack, bundle_keys.public_text(key))

@@ -47,6 +47,14 @@ def test_no_folder_is_no_overlay(tmp_path: Path) -> None:
     assert overlay.read_all(tmp_path / "none") == ()
 
 
+def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, GOOD)
+    with pytest.raises(CatalogError) as caught:
+        overlay.read_all(path)
+    assert caught.value.text == f"catalog overlays are looked for in `{path}`, which is a file"
+    assert "FIRSTLIGHT_CATALOG names the folder" in (caught.value.hint or "")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from provision.artifacts.bundle import contents
 from provision.pipeline import Request
 from provision.pipeline.walking import walking
 from tests.artifacts.test_bundle import make
 from tests.artifacts.test_model import write_model
+from tests.house.test_tracked_files import tracked
 
 
 @pytest.fixture
@@ -33,3 +37,58 @@ def test_the_models_folder_is_the_bundles(request_from_bundle: Request, tmp_path
         assert walk.client
         assert walk.client.bundled
         assert walk.client.bundled.name == "site.bundle"
+
+
+ROOT = Path(__file__).resolve().parents[2]
+SECRET = "hf_Qm4Planted7Tz1Ws6Bn9"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A product whose user wrote into the inventories that came with it, and beside the playbooks."""
+    root = tmp_path / "checkout"
+    for place, path in contents.product_files(ROOT):
+        if place.startswith(("inventory/", "requirements/")):
+            (root / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, root / place)
+    for name in ("README.md", "LICENSE", "firstlight", "pyproject.toml"):
+        shutil.copy(ROOT / name, root / name)
+    for place in ("inventory/local/hosts.yml", "inventory/example/group_vars/h100.yml"):
+        with (root / place).open("a") as file:
+            file.write(f"# {SECRET}\n")
+    for place in ("inventory/local/host_vars/localhost.yml", "playbooks/group_vars/all/vault.yml"):
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        (root / place).write_text(f"token: {SECRET}\n")
+    return root
+
+
+def test_what_a_user_wrote_into_inventories_stays_at_home(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    own = {
+        "inventory/local/hosts.yml",
+        "inventory/local/host_vars/localhost.yml",
+        "inventory/example/group_vars/h100.yml",
+        "playbooks/group_vars/all/vault.yml",
+    }
+    assert {path.relative_to(checkout).as_posix() for path in checkout.rglob("*") if holds(path, SECRET)} == own
+    assert set(contents.left_out(checkout)) == own
+    made = make(tmp_path / "maker", product=list(contents.product_files(checkout)))
+    assert SECRET.encode() not in made.path.read_bytes()
+    with tarfile.open(made.path) as tar:
+        packed = set(tar.getnames())
+    assert "product/inventory/example/hosts.yml" in packed
+    assert not {f"product/{place}" for place in own} & packed
+
+
+def holds(path: Path, text: str) -> bool:
+    return path.is_file() and text in path.read_text()
+
+
+def test_inventories_travel_as_the_release_brings_them() -> None:
+    """`inventories.toml` names each of them as it stands now: a change of one is a change of both."""
+    shipped = {path.relative_to(ROOT).as_posix() for path in tracked() if path.is_relative_to(ROOT / "inventory")}
+    assert shipped
+    packed = {place for place, _ in contents.product_files(ROOT)}
+    assert packed >= shipped

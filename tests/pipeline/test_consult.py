@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
+from provision.cli.consent import consent
 from provision.models.facts import HostFacts, OperatingSystem, Python
+from provision.models.records import RoomName, RoomResult
 from provision.models.settings import Connection, Host, Settings
 from provision.pipeline import Request, consult, mend
 from provision.probe import collect
@@ -66,9 +69,9 @@ def test_a_log_of_a_service_under_supervisor_begins_with_its_newest_start(tmp_pa
     assert "there is no" in (sources["supervisor_log"].absent or "")
 
 
-def run_folder(logs: Path, name: str, rooms: dict[str, Any], output: str = "") -> None:
+def run_folder(logs: Path, name: str, host: str, rooms: dict[str, Any], output: str = "") -> None:
     (logs / name / "install").mkdir(parents=True)
-    (logs / name / "rooms.json").write_text(json.dumps({"here": rooms}))
+    (logs / name / "rooms.json").write_text(json.dumps({host: rooms}))
     (logs / name / "install" / "ansible.log").write_text(output)
 
 
@@ -78,12 +81,12 @@ def result(room: str, status: str, text: str = "") -> dict[str, Any]:
 
 def test_the_newest_run_that_worked_on_a_host_is_evidence_only_where_it_failed(tmp_path: Path) -> None:
     assert consult.earlier(tmp_path, "here").absent == "no earlier run worked on it"
-    run_folder(tmp_path, "20260101T000000Z", {"install": result("install", "failed", "task x failed")}, BROKEN)
-    run_folder(tmp_path, "20260102T000000Z", {"probe": result("probe", "ok")})
+    run_folder(tmp_path, "20260101T000000Z", "here", {"install": result("install", "failed", "task x failed")}, BROKEN)
+    run_folder(tmp_path, "20260102T000000Z", "here", {"probe": result("probe", "ok")})
     told = consult.earlier(tmp_path, "here")
     assert told.text.splitlines() == ["task x failed", BROKEN.strip()]
     assert consult.earlier(tmp_path, "elsewhere").absent
-    run_folder(tmp_path, "20260103T000000Z", {"install": result("install", "ok")}, BROKEN)
+    run_folder(tmp_path, "20260103T000000Z", "here", {"install": result("install", "ok")}, BROKEN)
     assert consult.earlier(tmp_path, "here").absent == "run 20260103T000000Z did not fail there"
 
 
@@ -123,6 +126,46 @@ def test_without_consent_nothing_is_changed_and_the_question_says_what_would_be(
     assert "on here: Install the headers" in asked[0]
     assert "--tags python-headers" in asked[0]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("room", "said"),
+    [
+        ("probe", "nothing was changed yet"),
+        (
+            "install",
+            "interrupted in task `x`; the host is as that task left it, and the same command goes on from there",
+        ),
+        ("verify", "the fix was applied; whether it helped was not seen: test -f "),
+    ],
+)
+def test_an_interrupted_walk_says_how_far_it_came(room: RoomName, said: str) -> None:
+    [cause] = [cause for cause in catalogue() if cause.id == "python-headers-missing"]
+    last = RoomResult(host="here", room=room, status="interrupted", text="interrupted in task `x`")
+    outcome = mend.judged(last, cause, cause.fixes[0], interrupted=True)
+    assert outcome.text().startswith(f"python-headers-missing: interrupted: {said}")
+    assert (outcome.gone, outcome.document()["interrupted"]) == (False, True)
+
+
+def test_a_cause_seen_to_be_gone_is_gone_whatever_came_after() -> None:
+    [cause] = [cause for cause in catalogue() if cause.id == "python-headers-missing"]
+    last = RoomResult(host="here", room="verify", status="ok", text="seen")
+    outcome = mend.judged(last, cause, cause.fixes[0], interrupted=True)
+    assert (outcome.gone, outcome.interrupted) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("typed", "agreed"),
+    [("y\n", True), (" Yes\n", True), ("y", True), ("\n", False), ("", False), ("yesterday\n", False)],
+)
+def test_only_a_yes_is_one(
+    typed: str, agreed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(typed))
+    assert consent("do it?") is agreed
+    asked = capsys.readouterr()
+    assert asked.err.startswith("do it? [y/N]: ")
+    assert asked.out == ""
 
 
 def test_a_tag_that_names_a_system_package_brings_the_hosts_own() -> None:

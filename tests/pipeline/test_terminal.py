@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.pipeline.test_consult import BROKEN, result, run_folder
+
 ROOT = Path(__file__).resolve().parents[2]
 LONG_S = 60.0
 
@@ -75,3 +77,25 @@ def test_a_closed_terminal_leaves_a_summary(waiting: tuple[subprocess.Popen[byte
     process.wait(LONG_S)
     until((logs / "latest" / "summary.json").exists)
     assert json.loads((logs / "latest" / "summary.json").read_text())["interrupted"]
+
+
+def test_ctrl_c_at_the_question_changes_nothing(tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    run_folder(logs, "20260101T000000Z", "localhost", {"install": result("install", "failed")}, BROKEN)
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "provision", "doctor", "--host", "localhost", "--apply"],
+        stdin=theirs,
+        stderr=theirs,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(logs), "TERM": "xterm"},
+        text=True,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    read_until(ours, b"do it? [y/N]: ")
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=LONG_S)
+    assert process.returncode == 130
+    assert out.splitlines()[-1] == "python-headers-missing: interrupted: nothing was changed on localhost"
+    os.close(ours)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import platform
 import re
+import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from provision.artifacts.hostuv import LOCK
 from provision.artifacts.user_index import ClientSettings
-from provision.artifacts.wheelhouse import Store
+from provision.artifacts.wheelhouse import Store, sha256_of
 from provision.errors import StageError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -30,12 +32,24 @@ _PRODUCT = (
     "requirements",
     "verify",
 )
+_INVENTORIES = Path(__file__).with_name("inventories.toml")
+_VARIABLES = ("inventory", "playbooks/group_vars", "playbooks/host_vars")
+"""Where Ansible reads variables from: tokens and passwords stand there, and a bundle travels."""
 _HASH = re.compile(r"sha256:([0-9a-f]{64})")
 _PINNED = re.compile(r"^([A-Za-z0-9._-]+==\S+)( ;[^\\\n]*)?", re.MULTILINE)
 
 
 def product_files(root: Path = ROOT) -> Iterator[tuple[str, Path]]:
-    """Place in the product and path of every file that a controller runs from, in a fixed order."""
+    """Place in the product and path of every file that a controller runs from, in a fixed order; none of the user's own variables."""
+    return ((place, path) for place, path in _files(root) if not _is_own(place, path))
+
+
+def left_out(root: Path = ROOT) -> list[str]:
+    """Files that lie among the product's and are the user's own: inventories that were changed, variables beside the playbooks."""
+    return [place for place, path in _files(root) if _is_own(place, path)]
+
+
+def _files(root: Path) -> Iterator[tuple[str, Path]]:
     for name in _PRODUCT:
         start = root / name
         paths = sorted(start.rglob("*")) if start.is_dir() else [start]
@@ -43,6 +57,18 @@ def product_files(root: Path = ROOT) -> Iterator[tuple[str, Path]]:
             relative = path.relative_to(root)
             if path.is_file() and "__pycache__" not in relative.parts:
                 yield relative.as_posix(), path
+
+
+def _is_own(place: str, path: Path) -> bool:
+    if not any(Path(place).is_relative_to(folder) for folder in _VARIABLES):
+        return False
+    return sha256_of(path) != _shipped().get(place)
+
+
+@cache
+def _shipped() -> dict[str, str]:
+    hashes: dict[str, str] = tomllib.loads(_INVENTORIES.read_text(encoding="utf-8"))["sha256"]
+    return hashes
 
 
 def controller_wheels(store: Store, settings: ClientSettings, *, lock: Path = LOCK) -> list[Path]:
