@@ -183,21 +183,28 @@ def _run_tool(
     session: Session, prefix: str, place: str, words: Sequence[str], *, stdin: str | None, limit_s: float, root: bool
 ) -> Completed:
     """Run the tool by the environment's own Python, this release's put there first where another one is."""
-    tool = zipapp()
-    command = _SCRIPT.format(
+    command = tool_command(prefix, place, words)
+    done = session.run(command, stdin=stdin, timeout_s=limit_s, root=root)
+    if done.rc == OTHER_TOOL:
+        session.run(f"mkdir -p {shlex.quote(f'{prefix}/bin')}", root=root)
+        session.write(f"{prefix}/bin/verify.pyz", zipapp(), mode=0o755, root=root)
+        done = session.run(command, stdin=stdin, timeout_s=limit_s, root=root)
+    return done
+
+
+def tool_command(prefix: str, place: str, words: Sequence[str]) -> str:
+    """The command that runs this release's tool by an environment's own Python; `place` is the environment below the prefix.
+
+    It ends with NO_ENVIRONMENT or OTHER_TOOL where one of the two is not there.
+    """
+    return _SCRIPT.format(
         prefix=shlex.quote(prefix),
         environment=shlex.quote(place),
-        digest=hashlib.sha256(tool).hexdigest(),
+        digest=hashlib.sha256(zipapp()).hexdigest(),
         arguments=shlex.join(words),
         no_environment=NO_ENVIRONMENT,
         other_tool=OTHER_TOOL,
     )
-    done = session.run(command, stdin=stdin, timeout_s=limit_s, root=root)
-    if done.rc == OTHER_TOOL:
-        session.run(f"mkdir -p {shlex.quote(f'{prefix}/bin')}", root=root)
-        session.write(f"{prefix}/bin/verify.pyz", tool, mode=0o755, root=root)
-        done = session.run(command, stdin=stdin, timeout_s=limit_s, root=root)
-    return done
 
 
 def read(host: str, done: Completed, *, environment: str) -> Verified:

@@ -25,7 +25,7 @@ from verify.serving import service as own_service
 from verify.serving.control import ControlError
 from verify.serving.drain import drained, resume
 
-OTHERS = ("doctor", "upgrade", "compare", "soak")
+OTHERS = ("doctor", "upgrade", "compare", "soak", "between")
 """Commands beside the checks."""
 
 

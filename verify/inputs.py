@@ -18,6 +18,18 @@ def normal(*shape: int, seed: int, dtype: str) -> Tensor:
     return torch.randn(*shape, generator=generator).to(getattr(torch, dtype))
 
 
+def whole(length: int, rank: int) -> Tensor:
+    """Whole numbers that differ between processes; float32 holds their sums without rounding."""
+    import torch
+
+    return (torch.arange(length) * (rank + 3) % 4099 + rank).float()
+
+
+def wrong(one: Tensor, two: Tensor) -> int:
+    """How many elements differ."""
+    return int((one != two).sum())
+
+
 def spoil(result: Tensor) -> Tensor:
     """A copy in which the largest element is off by one part in a hundred."""
     spoiled = result.clone().flatten()

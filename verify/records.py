@@ -32,6 +32,8 @@ DRAIN = "frame.drain"
 """The id under which it is reported how the service came back that was stopped for the checks."""
 FLEET = "fleet.alike"
 """The id under which it is reported how hosts differ from one another."""
+NETWORK = "fleet.network"
+"""The id under which it is reported through which interface hosts exchange numbers."""
 
 
 @dataclass(frozen=True)

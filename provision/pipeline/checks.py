@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 from provision.models.records import CheckRecord, RoomResult
 from provision.models.settings import Host
 from provision.pipeline import changes
 from provision.pipeline.context import Walk
+from provision.remote.channel import Channel
 from provision.report.files import TOGETHER
 from verify.records import FRAME, Level
 
@@ -27,11 +30,18 @@ def verify(walk: Walk) -> None:
 
 
 def check(
-    walk: Walk, hosts: Sequence[Host], *, level: Level, drain: bool = False, soak_minutes: float | None = None
+    walk: Walk,
+    hosts: Sequence[Host],
+    *,
+    level: Level,
+    drain: bool = False,
+    soak_minutes: float | None = None,
+    meet: bool = False,
 ) -> None:
     """Run the checks on hosts, at once on all of them, and compare what the hosts say.
 
     With `drain` what serves there is stopped meanwhile; with `soak_minutes` a soak of that length takes their place.
+    With `meet` the hosts are tried together as well.
     """
     from provision.verification import DRAIN_S, Verified  # noqa: PLC0415 - only walks that verify pay for it
     from provision.verification import verify as run_checks  # noqa: PLC0415 - only walks that verify pay for it
@@ -52,7 +62,7 @@ def check(
             soak_minutes=soak_minutes,
         )
 
-    documents = []
+    documents, torches = [], []
     deadline_s = VERIFY_DEADLINE_S + (DRAIN_S if drain else 0.0) + 60 * (soak_minutes or 0.0)
     for name, verified in walk.each("verify", hosts, call, deadline_s=deadline_s).items():
         walk.run.write(f"verify/{name}.json", verified.document)
@@ -61,11 +71,34 @@ def check(
             walk.run.change("checks", host=name, path=path, changed=True, level=level, exit_code=verified.exit_code)
         walk.record(judged(name, verified.checks, time.monotonic() - started))
         documents.append(verified.document)
-    if together := compare(documents):
+        torches += [walk.host(name)] if verified.document.get("torch") else []
+    together = compare(documents)
+    if meet and len(torches) > 1:
+        together.append(tried_together(walk, torches))
+    if together:
         walk.run.write(TOGETHER, {"checks": together})
 
 
-def check_drained(walk: Walk, *, level: Level) -> None:
+def tried_together(walk: Walk, hosts: Sequence[Host]) -> dict[str, Any]:
+    """Let hosts find and reach one another, and exchange numbers: the record of it. Nothing is set on them."""
+    from provision.between import meet  # noqa: PLC0415 - only walks that try hosts together pay for it
+
+    for host in hosts:
+        walk.progress.note(host.name, "meets the other hosts")
+    return meet({host.name: partial(_part, walk, host) for host in hosts})
+
+
+def _part(walk: Walk, host: Host) -> Channel:
+    """Start a host's part, in the environment that was checked."""
+    from provision.verification import tool_command  # noqa: PLC0415 - only walks that verify pay for it
+
+    place, desired = walk.places[host.name], walk.desired.get(host.name)
+    environment = f"envs/{desired.environment}" if desired else "current"
+    command = tool_command(place.prefix.rstrip("/"), environment, ["between"])
+    return walk.session(host).open_channel(command, root=place.root)
+
+
+def check_drained(walk: Walk, *, level: Level, meet: bool = False) -> None:
     """Run the checks while nothing serves; whatever ends them, each service is started and proven again.
 
     Raises KeyboardInterrupt when the person ended it, after the services are back.
@@ -73,7 +106,7 @@ def check_drained(walk: Walk, *, level: Level) -> None:
     changes.take_hold(walk, "verify", walk.hosts())
     hosts = walk.hosts()
     try:
-        check(walk, hosts, level=level, drain=True)
+        check(walk, hosts, level=level, drain=True, meet=meet)
     except KeyboardInterrupt:
         bring_back(walk, hosts)
         raise

@@ -37,15 +37,17 @@ def verify(
 ) -> int:
     """Check every host's live environment, and compare the hosts; exit code by the scale of the checks.
 
-    With `drain` what serves there is stopped for the checks, then started and proven again; with `soak_minutes` each
-    host's service and kernels are asked again and again for so long instead.
+    From level `standard` on several hosts are also tried together. With `drain` what serves there is stopped for the
+    checks, then started and proven again; with `soak_minutes` each host's service and kernels are asked again and again
+    for so long instead.
     """
+    meet = level != "quick" and soak_minutes is None
 
     def step(walk: Walk) -> None:
         if drain:
-            checks.check_drained(walk, level=level)
+            checks.check_drained(walk, level=level, meet=meet)
         else:
-            checks.check(walk, walk.hosts(), level=level, soak_minutes=soak_minutes)
+            checks.check(walk, walk.hosts(), level=level, soak_minutes=soak_minutes, meet=meet)
 
     if junit_file:
         require_writable(junit_file, "--junit")

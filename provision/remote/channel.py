@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 LONGEST_S = 7 * 24 * 3600.0
 """A walk that takes longer is not one."""
 _END_S = 5.0
+_WRITE_S = 20.0
 _PIECE = 4096
 
 
@@ -28,6 +29,12 @@ class Channel(Protocol):
 
     def readline(self, *, timeout_s: float) -> str:
         """The next line without its end; what there is when the command ended or the time is up."""
+
+    def writeline(self, line: str) -> None:
+        """Give the command one more line of input.
+
+        Raises OSError when it has ended, or its host is gone.
+        """
 
     def error_text(self) -> str:
         """What the command has written to its standard error so far."""
@@ -84,6 +91,10 @@ class LocalChannel(_LineReader):
         self._input, self._output, self._errors = self._process.stdin, self._process.stdout, self._process.stderr
         self._input.write(first)
 
+    def writeline(self, line: str) -> None:
+        """See Channel.writeline."""
+        self._input.write(f"{line}\n".encode())
+
     def _read(self, timeout_s: float) -> bytes:
         ready, _, _ = select.select([self._output], [], [], timeout_s)
         return os.read(self._output.fileno(), _PIECE) if ready else b""
@@ -114,6 +125,11 @@ class SshChannel(_LineReader):
         self._channel = channel
         channel.exec_command(shlex.join(argv))
         channel.sendall(first)
+
+    def writeline(self, line: str) -> None:
+        """See Channel.writeline."""
+        self._channel.settimeout(_WRITE_S)
+        self._channel.sendall(f"{line}\n".encode())
 
     def _read(self, timeout_s: float) -> bytes:
         self._channel.settimeout(timeout_s)

@@ -8,6 +8,7 @@ from provision.models.records import HostSummary, Summary
 from provision.report.files import seconds_between
 from provision.report.fold import SEVERITY, Group, fold, fold_checks
 from provision.report.layout import COLUMNS, clean, count, duration, fold_names, width
+from verify.records import NETWORK
 
 SHORT_WORDS = {"unreachable": "unreachable", "interrupted": "not finished", "planned": "planned", "probed": "looked at"}
 """Where the sentence is too long for a line; other states are short words themselves."""
@@ -86,9 +87,11 @@ def _rest(summary: Summary) -> list[str]:
     warned = sum(check.status == "warn" for host in summary.hosts for check in host.checks)
     if warned:
         parts.append(f"{count(warned, 'check')} warned")
-    odd = sum(check.status not in ("ok", "skip") for check in summary.together)
-    if odd:
-        parts.append(f"hosts differ in {count(odd, 'check')}")
+    odd = [check.id for check in summary.together if check.status not in ("ok", "skip")]
+    if differing := [id_ for id_ in odd if id_ != NETWORK]:
+        parts.append(f"hosts differ in {count(len(differing), 'check')}")
+    if NETWORK in odd:
+        parts.append("hosts do not meet")
     deviating = sum(bool(host.deviations) for host in summary.hosts)
     if deviating:
         parts.append(f"{count(deviating, 'host')} off the plan")

@@ -18,7 +18,7 @@ from provision.place import Place
 from provision.report.live import open_progress
 from provision.run import Run
 from provision.verification import Verified
-from verify.records import FLEET, Outcome, as_record
+from verify.records import FLEET, NETWORK, Outcome, as_record
 
 
 def walk_of(tmp_path: Path, *names: str) -> Walk:
@@ -40,6 +40,7 @@ def _two_well_and_one_ill(monkeypatch: pytest.MonkeyPatch) -> None:
         status: Any = "warn" if session.host == "ill" else "ok"
         record = as_record("kernels.gemm", session.host, "cuda:0", Outcome(status, "as it is"), 0.1)
         document = {"host": session.host, "started_at": "2026-11-20T11:00:00.000Z", "checks": [record]}
+        document["torch"] = None if session.host == "broken" else "2.13.0"
         return Verified((CheckRecord.model_validate(record),), document)
 
     monkeypatch.setattr(verification, "verify", run)
@@ -58,3 +59,20 @@ def test_one_host_is_compared_with_nobody(tmp_path: Path) -> None:
     checks.check(walk, walk.hosts(), level="quick")
     assert walk.run.path("verify/a.json").exists()
     assert not walk.run.path("together.json").exists()
+
+
+def test_hosts_are_tried_together_only_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[list[str]] = []
+
+    def meet(openers: Any) -> dict[str, Any]:
+        tried.append(list(openers))
+        return as_record(NETWORK, None, None, Outcome("warn", "no interface joins the 2 hosts"), 0.1)
+
+    monkeypatch.setattr("provision.between.meet", meet)
+    walk = walk_of(tmp_path, "a", "b", "broken")
+    checks.check(walk, walk.hosts(), level="standard", meet=True)
+    assert tried == [["a", "b"]], "torch is not there on the third one"
+    kept = json.loads(walk.run.path("together.json").read_bytes())["checks"]
+    assert [record["id"] for record in kept] == [FLEET, NETWORK]
+    checks.check(walk, walk.hosts(), level="standard")
+    assert len(tried) == 1

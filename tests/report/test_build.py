@@ -63,6 +63,14 @@ def test_hosts_side_by_side_decide_with_them(folder: Folder, status: str, expect
     assert said in markdown(summarise(folder.run))
 
 
+def test_hosts_that_do_not_meet_are_told_on_the_first_line(folder: Folder) -> None:
+    said = "no interface joins the 2 hosts"
+    folder.run.write("together.json", {"checks": [check("fleet.network", "warn", host=None, device=None, reason=said)]})
+    first = folder.text().splitlines()[0]
+    assert "hosts do not meet" in first
+    assert "hosts differ" not in first
+
+
 def test_worst_host_decides() -> None:
     assert verdict([summary(), summary("b", deviations=("x",))]) == "amber"
     assert verdict([summary(deviations=("x",)), summary("b", "failed")]) == "red"

@@ -8,14 +8,11 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from verify.inputs import spoil
+from verify.inputs import spoil, whole, wrong
 from verify.isolate import Task, run_all
 from verify.records import Check, Context, Figure, Outcome
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 WORLD = 2
 LENGTH = 100_003
@@ -71,7 +68,7 @@ def _exchange(rank: int, meeting: Path, faults: frozenset[str]) -> dict[str, Any
         world_size=WORLD,
         timeout=timedelta(seconds=MEETING_S),
     )
-    given = [_numbers(number) for number in range(WORLD)]
+    given = [whole(LENGTH, number) for number in range(WORLD)]
     total = torch.stack(given).sum(dim=0)
 
     reduced = given[rank].clone()
@@ -89,21 +86,8 @@ def _exchange(rank: int, meeting: Path, faults: frozenset[str]) -> dict[str, Any
         "reduce-scatter": (piece, total * (rank + 1)),
     }
     return {
-        "wrong": {
-            name: _wrong(spoil(one) if "wrong-result" in faults else one, two) for name, (one, two) in got.items()
-        }
+        "wrong": {name: wrong(spoil(one) if "wrong-result" in faults else one, two) for name, (one, two) in got.items()}
     }
-
-
-def _numbers(rank: int) -> Tensor:
-    """Whole numbers that differ between processes; float32 holds their sums without rounding."""
-    import torch
-
-    return (torch.arange(LENGTH) * (rank + 3) % 4099 + rank).float()
-
-
-def _wrong(one: Tensor, two: Tensor) -> int:
-    return int((one != two).sum())
 
 
 CHECK = Check(

@@ -1,0 +1,50 @@
+"""A host among others: its interfaces, and calling on one another."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from verify.network.interfaces import ephemeral_ports, interfaces
+from verify.network.reach import Doors, free_port, reach
+
+PORTS = range(29610, 29650)
+
+
+@pytest.fixture
+def doors() -> Iterator[Doors]:
+    opened = Doors(["127.0.0.1", "127.0.0.2"], PORTS, "theirs")
+    yield opened
+    opened.close()
+
+
+def test_each_address_says_whose_it_is(doors: Doors) -> None:
+    at = [{"address": f"127.0.0.{number}", "port": doors.port, "token": "theirs"} for number in (1, 2, 3)]
+    assert reach(at, "mine", timeout_s=5.0) == ["reached", "reached", "connection refused"]
+    assert reach(at[:1], "theirs", timeout_s=5.0) == ["reached"]
+    astray = [{**at[0], "token": "another's"}]
+    assert reach(astray, "mine", timeout_s=5.0) == ["leads to another host"]
+    assert reach(astray, "theirs", timeout_s=5.0) == ["leads back to itself"]
+    assert reach([], "mine", timeout_s=5.0) == []
+
+
+def test_a_port_that_is_taken_is_passed_over_and_no_port_at_all_is_told(doors: Doors) -> None:
+    assert free_port(["127.0.0.1"], PORTS) != doors.port
+    with pytest.raises(OSError, match="in use"):
+        free_port(["127.0.0.1"], range(doors.port, doors.port + 1))
+
+
+def test_a_listener_that_says_nothing_is_no_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        target = {"address": "127.0.0.1", "port": mute.getsockname()[1], "token": "t"}
+        assert reach([target], "mine", timeout_s=0.05) == ["no answer within 0.05 s"]
+
+
+def test_the_interfaces_of_this_machine_are_those_that_lead_out_of_it() -> None:
+    found = interfaces()
+    assert not [one for one in found if one["name"] == "lo"]
+    for one in found:
+        assert free_port([one["address"]], PORTS) in PORTS
+    assert ephemeral_ports()[0] < ephemeral_ports()[1]

@@ -1,0 +1,103 @@
+"""`verify between`: this host's part when several are tried together. Who leads them speaks JSON, a line each way.
+
+It says what it is at first, then answers `reach` (call on other hosts) and `meet` (one of two processes that exchange
+numbers), and ends with its input.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from verify import compat
+from verify.arguments import Parser
+from verify.isolate import run_one
+from verify.network.interfaces import ephemeral_ports, interfaces, own_name_leads_to
+from verify.network.meeting import meet
+from verify.network.reach import Doors, free_port, reach
+from verify.tables import table
+from verify.views import torch_view
+
+
+def main(arguments: list[str]) -> int:
+    """Answer until the input ends; the exit code is 0."""
+    Parser(
+        prog="verify between",
+        description="This host's part when hosts are tried together: requests on stdin, answers on stdout, JSON lines.",
+        epilog="exit codes: 0 when the input has ended, 64 usage",
+        hint="./firstlight verify -i INVENTORY leads the hosts of an inventory",
+    ).parse_args(arguments)
+    compat.enter()
+    place = Place()
+    _say(place.hello)
+    for line in sys.stdin:
+        _say(place.answer(json.loads(line)))
+    return 0
+
+
+class Place:
+    """What this host is among the others."""
+
+    def __init__(self) -> None:
+        rules = table("network")["meeting"]
+        first, last = rules["ports"]
+        self._rules, self._ports = rules, range(first, last + 1)
+        self._token = secrets.token_hex(16)
+        self._doors: Doors | None = None
+        found = interfaces()
+        self.hello: dict[str, Any] = {
+            "interfaces": found,
+            "own_name": own_name_leads_to(),
+            "ports": rules["ports"],
+            "ephemeral": ephemeral_ports(),
+            "gpus": self._gpus(),
+            "token": self._token,
+        }
+        addresses = [interface["address"] for interface in found]
+        # After whatever forks: a process that is forked must find no thread here.
+        try:
+            self._doors = Doors(addresses, self._ports, self._token) if addresses else None
+        except OSError as error:
+            self.hello["problem"] = f"it cannot listen on any port from {first} to {last}: {error.strerror}"
+        self.hello["port"] = self._doors.port if self._doors else None
+
+    def answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to one request; `problem` where there is none."""
+        if asked["do"] == "reach":
+            return {"how": reach(asked["targets"], self._token, timeout_s=self._rules["connect_s"])}
+        if self._doors:  # all hosts have been called on, and processes are to be forked
+            self._doors.close()
+            self._doors = None
+        if asked["do"] == "seat":
+            try:
+                return {"port": free_port([asked["address"]], self._ports)}
+            except OSError as error:
+                return {"problem": f"no port to meet at is free: {error.strerror}"}
+        call = partial(
+            meet,
+            asked["rank"],
+            asked["interface"],
+            asked["address"],
+            asked["port"],
+            backend=asked["backend"],
+            faults=frozenset(asked["faults"]),
+        )
+        ending = run_one(call, deadline_s=self._rules["deadline_s"])
+        return ending.value if ending.problem is None else {"problem": ending.problem, "output": ending.output}
+
+    @staticmethod
+    def _gpus() -> int:
+        """How many GPUs torch sees through CUDA; imports torch, and touches none in this process."""
+        if not torch_view.built_for_gpus():
+            return 0
+        ending = run_one(torch_view.gpu_count, deadline_s=60.0)
+        return ending.value or 0
+
+
+def _say(answer: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()

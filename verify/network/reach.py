@@ -1,0 +1,95 @@
+"""Whether a host's addresses are reached by others: it listens on each and says who it is, and asks others who they are."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+AT_ONCE = 64
+
+
+class Doors:
+    """Listens on every address of this host, on one port, and answers each caller with a token."""
+
+    def __init__(self, addresses: Sequence[str], ports: range, token: str) -> None:
+        """Raises OSError when no port is free on all addresses."""
+        self.port, self._sockets = _listen(addresses, ports)
+        self._token = token
+        self._stop, self._stopped = socket.socketpair()
+        self._thread = threading.Thread(target=self._answer, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Listen no longer; harmless when called again."""
+        self._stop.close()
+        self._thread.join()
+        for one in self._sockets:
+            one.close()
+
+    def _answer(self) -> None:
+        while True:
+            ready, _, _ = select.select([*self._sockets, self._stopped], [], [])
+            if self._stopped in ready:
+                return
+            for one in ready:
+                with suppress(OSError):  # a caller that is gone already
+                    caller, _ = one.accept()
+                    with caller:
+                        caller.sendall(self._token.encode())
+
+
+def free_port(addresses: Sequence[str], ports: range) -> int:
+    """A port that nobody listens on. Raises OSError when there is none."""
+    port, sockets = _listen(addresses, ports)
+    for one in sockets:
+        one.close()
+    return port
+
+
+def reach(targets: Sequence[Mapping[str, Any]], own: str, *, timeout_s: float) -> list[str]:
+    """How it goes to call on each target (`address`, `port`, `token`): `reached`, or why not.
+
+    Where an address leads back to this host (its own bridge of the same address), `own`, its token, answers.
+    """
+    if not targets:
+        return []
+    with ThreadPoolExecutor(min(AT_ONCE, len(targets))) as pool:
+        return list(pool.map(lambda target: _call_on(target, own, timeout_s), targets))
+
+
+def _call_on(target: Mapping[str, Any], own: str, timeout_s: float) -> str:
+    try:
+        with socket.create_connection((target["address"], target["port"]), timeout=timeout_s) as call:
+            said = b""
+            while piece := call.recv(64):
+                said += piece
+    except TimeoutError:
+        return f"no answer within {timeout_s:g} s"
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    token = said.decode(errors="replace")
+    if token == target["token"]:
+        return "reached"
+    return "leads back to itself" if token == own else "leads to another host"
+
+
+def _listen(addresses: Sequence[str], ports: range) -> tuple[int, list[socket.socket]]:
+    problem = OSError("no address to listen on")
+    for port in ports if addresses else ():
+        sockets: list[socket.socket] = []
+        try:
+            for address in addresses:
+                family = socket.AF_INET6 if ":" in address else socket.AF_INET
+                sockets.append(socket.create_server((address, port), family=family, backlog=AT_ONCE))
+        except OSError as error:
+            for one in sockets:
+                one.close()
+            problem = error
+        else:
+            return port, sockets
+    raise problem
