@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from provision.artifacts.bundle.hold import Bundled
+    from provision.artifacts.bundle.bundled import Bundled
 
 _UV_INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_NO_INDEX")
 _UV_INDEX_KEYS = ("index", "index-url", "extra-index-url", "default-index", "no-index")

@@ -5,8 +5,9 @@ A session looks at a host and sends bytes to it; what changes a host is Ansible'
 
 from provision.remote.fanout import FanOut, FanOutInterrupted, FanOutStats, Outcome, Task, fan_out
 from provision.remote.faults import AuthenticationError
+from provision.remote.opening import open_session
 from provision.remote.openssh import ansible_variables, ssh_command
-from provision.remote.session import Completed, SendReport, Session, open_session
+from provision.remote.session import Completed, SendReport, Session
 
 __all__ = [
     "AuthenticationError",

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from provision.models.settings import Host
 from provision.models.staged import StagedFile
 from provision.remote.channel import Channel
 
@@ -74,15 +73,3 @@ class Session(Protocol):
 
     def close(self) -> None:
         """End the session; harmless when it was never opened. Ends a command that still runs on another thread."""
-
-
-def open_session(host: Host) -> Session:
-    """A session for a host of the inventory; nothing is connected yet."""
-    # One of the two is needed, and the one over SSH costs its libraries.
-    if host.connection.kind == "local":
-        from provision.remote.local import LocalSession  # noqa: PLC0415
-
-        return LocalSession(host.name, host.connection)
-    from provision.remote.ssh import SshSession  # noqa: PLC0415
-
-    return SshSession(host.name, host.connection)

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Protocol, Self, TextIO
 
 from provision.models.records import RoomName, RoomResult
-from provision.redact import redact
 from provision.report.layout import clean, duration, size
+from provision.report.live_words import ending, said
 
 BYTES_EVERY_S = 10.0
 """Plain lines say at most this often how far a transfer is."""
@@ -56,17 +56,6 @@ def open_progress(
 def is_live(stream: TextIO, environment: Mapping[str, str]) -> bool:
     """Whether a redrawn table would be seen as one: a terminal, not a dumb one, and nobody's log."""
     return stream.isatty() and environment.get("TERM", "dumb") not in ("", "dumb") and not environment.get("CI")
-
-
-def ending(result: RoomResult) -> str:
-    """How a room ended, in words: `ok, changed` or `failed: no space left`."""
-    word = f"{result.status}, changed" if result.changed else result.status
-    return f"{word}: {said(result.text)}" if result.text and result.status != "ok" else word
-
-
-def said(text: str) -> str:
-    """A text of anybody's, safe to show."""
-    return redact(clean(text))
 
 
 class PlainProgress:

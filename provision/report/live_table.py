@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 
 from provision.models.records import ROOMS, RoomName, RoomResult
 from provision.report.layout import clean, count, duration, size
-from provision.report.live import ending, said
+from provision.report.live_words import ending, said
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

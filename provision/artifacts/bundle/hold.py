@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from provision.artifacts.bundle.manifest import BundledClass, Remembered
+from provision.artifacts.bundle.manifest import Remembered
 from provision.artifacts.user_index import ClientSettings, redact
 from provision.artifacts.wheelhouse import Store
-from provision.models.stack import Stack
 
 _LOCAL = frozenset({"manifests", "forge", "published"})
 """What only this machine can use: hashes of files in its own folders, where its builds and downloads came from. The lock names their wheels."""
@@ -46,45 +45,3 @@ class NotingStore(Store):
             for (kind, key), value in sorted(self._noted.items())
             if kind not in _LOCAL
         )
-
-
-@dataclass(frozen=True)
-class Bundled:
-    """What a bundle is for. Stage asks it when a class of hosts is not in it."""
-
-    name: str
-    classes: tuple[BundledClass, ...]
-
-    def difference(self, stack: Stack) -> str:
-        """In what a Stack differs from the nearest one of the bundle."""
-        differences = sorted((_differences(stack, held.stack) for held in self.classes), key=len)
-        return "; ".join(differences[0]) or "another release of the product made it"
-
-
-def _differences(wanted: Stack, held: Stack) -> list[str]:
-    pairs = [
-        ("vLLM", _build(wanted.vllm), _build(held.vllm)),
-        ("torch", _build(wanted.torch), _build(held.torch)),
-        ("Python", wanted.interpreter.version, held.interpreter.version),
-        ("platform", wanted.platform, held.platform),
-        ("flash-attn", _package(wanted), _package(held)),
-        ("supervisor", wanted.supervisor == "supervisor", held.supervisor == "supervisor"),
-    ]
-    return [
-        f"{what} {_said(here)} is wanted, the bundle has {_said(there)}" for what, here, there in pairs if here != there
-    ]
-
-
-def _build(build: Any) -> str:
-    return f"{build.version} ({build.variant})" if build else "none"
-
-
-def _package(stack: Stack) -> str:
-    package = stack.flash_attn.package
-    return f"{package.version} for {', '.join(package.key.capabilities)}" if package else "none"
-
-
-def _said(value: Any) -> str:
-    return (
-        {True: "of its own", False: "of the system"}.get(value, str(value)) if isinstance(value, bool) else str(value)
-    )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from provision.artifacts.bundle.hold import Bundled
+from provision.artifacts.bundle.bundled import Bundled
 from provision.artifacts.bundle.keys import verify
 from provision.artifacts.bundle.manifest import FILES, MANIFEST, SIGNATURE, BundledFile, Manifest, read_manifest
 from provision.artifacts.model import remember_hashes

@@ -1,0 +1,18 @@
+"""What both live views say of a host."""
+
+from __future__ import annotations
+
+from provision.models.records import RoomResult
+from provision.redact import redact
+from provision.report.layout import clean
+
+
+def ending(result: RoomResult) -> str:
+    """How a room ended, in words: `ok, changed` or `failed: no space left`."""
+    word = f"{result.status}, changed" if result.changed else result.status
+    return f"{word}: {said(result.text)}" if result.text and result.status != "ok" else word
+
+
+def said(text: str) -> str:
+    """A text of anybody's, safe to show."""
+    return redact(clean(text))
