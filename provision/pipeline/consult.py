@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from provision.errors import Exit, UsageError
+from provision.models.facts import HostFacts
 from provision.models.settings import Host
 from provision.pipeline import Request, evidence, mend
 from provision.pipeline.commands import print_summary, say
@@ -16,9 +18,10 @@ from provision.pipeline.context import Walk
 from provision.pipeline.steps import PROBE
 from provision.pipeline.walking import perform, read_inventory
 from provision.probe import Source
+from provision.report.advice import inventory_option
 from verify.doctor import render
 from verify.doctor.cli import FOUND, UNKNOWN
-from verify.doctor.engine import Diagnosis, diagnose_texts
+from verify.doctor.engine import NOWHERE, Diagnosis, diagnose_texts
 
 LOG_BYTES = 1 << 20
 """At most so much of an earlier run's output, the newest."""
@@ -32,6 +35,8 @@ class Consultation:
     folder: Path
     sources: tuple[Source, ...]
     diagnosis: Diagnosis
+    again: str
+    """The command that has the host as the inventory wants it, once the cause is gone."""
 
     def document(self, *, top: int) -> dict[str, Any]:
         """As `--json` prints it (docs/reference/doctor.md)."""
@@ -70,7 +75,7 @@ def consult(request: Request, *, top: int, as_json: bool, apply: bool, agree: Ca
         document = found.document(top=top)
         say(json.dumps([{**document, "applied": outcome.document()} if outcome else document], indent=2))
     elif outcome:
-        say(outcome.text())
+        say(outcome.text() + (f"\nnow go on: {found.again}" if outcome.gone else ""))
     if not found.diagnosis.findings:
         return UNKNOWN
     if outcome is None or outcome.gone:
@@ -99,9 +104,20 @@ def look(walk: Walk, logs: Path) -> list[Consultation]:
         sources = (evidence.keep(walk, name, earlier(logs, name)), *answer)
         facts = walk.facts[name].model_dump(mode="json")
         diagnosis = diagnose_texts({source.name: source.text for source in sources if source.text}, facts)
+        again = f"./firstlight provision{inventory_option(walk.inventory)} --limit {shlex.quote(name)}"
+        diagnosis = with_service(diagnosis, walk.facts[name], again)
         walk.run.write(f"evidence/{name}.json", render.document(name, diagnosis, top=len(diagnosis.findings) or 1))
-        consultations.append(Consultation(walk.host(name), walk.run.path(f"evidence/{name}"), sources, diagnosis))
+        folder = walk.run.path(f"evidence/{name}")
+        consultations.append(Consultation(walk.host(name), folder, sources, diagnosis, again))
     return consultations
+
+
+def with_service(diagnosis: Diagnosis, facts: HostFacts, again: str) -> Diagnosis:
+    """A service that was stopped in order leaves no sign of a failure: without a finding, that is where to look."""
+    if diagnosis.findings or facts.installed is None or facts.installed.service != "inactive":
+        return diagnosis
+    told = f"The service is stopped, and nothing says that it failed: somebody stopped it. To serve again: {again}"
+    return replace(diagnosis, look_next=(told, *(advice for advice in diagnosis.look_next if advice != NOWHERE)))
 
 
 def earlier(logs: Path, host: str) -> Source:

@@ -81,7 +81,8 @@ def proposal(host: Host, cause: Cause, fix: Fix) -> str:
     return (
         f"on {host.name}: {fix.text}{needs}\n"
         f"  by playbooks/{PLAYBOOK}.yml --tags {fix.tag}\n"
-        f"  then `{cause.check.command}` tells whether {cause.id} is gone\n"
+        f"  then this tells whether {cause.id} is gone: {cause.check.expect}\n"
+        f"    $ {cause.check.command}\n"
         "do it?"
     )
 
@@ -176,10 +177,15 @@ def check(walk: Walk, cause: Cause) -> None:
 
     for name, (code, said) in walk.each("verify", walk.hosts(), call, deadline_s=CHECK_DEADLINE_S + 60).items():
         seconds = round(time.monotonic() - started, 3)
+        ran = (f"$ {cause.check.command}", f"exit code {code}")
         if code == 0:
-            text = f"`{cause.check.command}` ended with 0: {cause.check.expect}"
-            walk.record(RoomResult(host=name, room="verify", status="ok", seconds=seconds, text=text))
+            text = cause.check.expect
+            walk.record(RoomResult(host=name, room="verify", status="ok", seconds=seconds, text=text, evidence=ran))
         else:
-            text = f"`{cause.check.command}` ended with {code}: {said or 'no output'}"
+            text = f"its check ended with {code}: {said or 'no output'}; wanted is: {cause.check.expect}"
             hint = "the fix did not help; the other steps of the finding are a person's to do"
-            walk.reject(RoomResult(host=name, room="verify", status="failed", seconds=seconds, text=text, hint=hint))
+            walk.reject(
+                RoomResult(
+                    host=name, room="verify", status="failed", seconds=seconds, text=text, hint=hint, evidence=ran
+                )
+            )

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from provision.cli.consent import consent
-from provision.models.facts import HostFacts, OperatingSystem, Python
+from provision.models.facts import HostFacts, Installed, OperatingSystem, Python
 from provision.models.records import RoomName, RoomResult
 from provision.models.settings import Connection, Host, Settings
 from provision.pipeline import Request, consult, mend
@@ -88,6 +88,22 @@ def test_the_newest_run_that_worked_on_a_host_is_evidence_only_where_it_failed(t
     assert consult.earlier(tmp_path, "elsewhere").absent
     run_folder(tmp_path, "20260103T000000Z", "here", {"install": result("install", "ok")}, BROKEN)
     assert consult.earlier(tmp_path, "here").absent == "run 20260103T000000Z did not fail there"
+
+
+@pytest.mark.parametrize(("service", "said"), [("inactive", True), ("active", False), ("failed", False), (None, False)])
+def test_a_service_that_was_stopped_in_order_is_said_where_nothing_failed(service: str | None, said: bool) -> None:
+    facts = HostFacts(
+        host="here",
+        probed_at="2026-01-01T00:00:00Z",
+        os=OperatingSystem(id="debian"),
+        installed=Installed(prefix="/opt/firstlight", service=service),
+    )
+    again = "./firstlight provision --limit here"
+    nothing = diagnose_texts({"log": "all well\n"})
+    told = "\n".join(consult.with_service(nothing, facts, again).look_next)
+    assert ("The service is stopped" in told and again in told) is said
+    found = diagnose_texts({"log": BROKEN})
+    assert consult.with_service(found, facts, again) is found
 
 
 def refused(what: str) -> bool:
