@@ -104,6 +104,7 @@ def _attention(option: Option, view: View) -> AttentionPlan:
     return plan or AttentionPlan(backend="NO_ATTENTION")
 
 
+@cache
 def platform(machine: str, glibc: str) -> str:
     """uv's name of a platform, for the largest glibc it has a name for that is not above the given one."""
     names = [name for name in catalog().platform_tag.glibc if numbers(name) <= numbers(glibc)]

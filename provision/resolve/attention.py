@@ -30,11 +30,12 @@ class Chosen:
 def choose(option: Option, view: View) -> Chosen:
     """The back end for a candidate on a host. The candidate has a vLLM release."""
     assert option.release is not None
-    return _chosen(option.release.version, view.launch)
+    return chosen(option.release.version, view.launch)
 
 
 @cache
-def _chosen(version: str, launch: Launch) -> Chosen:
+def chosen(version: str, launch: Launch) -> Chosen:
+    """The back end of a vLLM release for what a class launches."""
     return _choose(version, launch.attention)
 
 

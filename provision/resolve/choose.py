@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from provision.models.stack import Candidate, Nearest, Reason, Resolution
 from provision.resolve.assemble import stack_of
 from provision.resolve.judge import HOST, Judged, judge_host, judged, reason
@@ -23,12 +25,13 @@ def choose(view: View, hosts: tuple[str, ...]) -> Resolution:
     brings = upgrade_brings(view, best)
     if brings:
         reasons.append(brings)
+    candidates = _candidates(told, view)
     return Resolution(
         hosts=hosts,
-        stack=stack_of(best.option, view) if best.option else None,
+        stack=candidates[0].stack,
         reasons=tuple(reasons),
         assumptions=_assumptions(host, best),
-        candidates=_candidates(told, view),
+        candidates=candidates,
     )
 
 
@@ -70,12 +73,14 @@ def _assumptions(*results: Judged) -> tuple[str, ...]:
 def _candidates(results: list[Judged], view: View) -> tuple[Candidate, ...]:
     ranked = sorted(results, key=lambda result: not result.accepted)
     return tuple(
-        Candidate(
-            id=result.option.id,
-            rank=rank,
-            accepted=result.accepted,
-            stack=stack_of(result.option, view) if result.accepted else None,
-        )
+        Candidate(id=result.option.id, rank=rank, accepted=True, stack=stack_of(result.option, view))
+        if result.accepted
+        else _refused(result.option.id, rank)
         for rank, result in enumerate(ranked, 1)
         if result.option is not None
     )
+
+
+@cache
+def _refused(name: str, rank: int) -> Candidate:
+    return Candidate(id=name, rank=rank, accepted=False)

@@ -46,13 +46,13 @@ def choose(option: Option, view: View) -> DriverPlan | None:
     if view.platform != "cuda":
         return None
     if view.driver_stays:
-        return _plan("keep", view.driver, view.module)
+        return view.kept_driver
     offer = catalog().driver_offer.version
     if view.driver_absent:
         return _plan("install", offer, module_for(view))
     if view.driver and numbers(offer) > numbers(view.driver) and too_old(option, view, view.driver):
         return _plan("upgrade", offer, module_for(view))
-    return _plan("keep", view.driver, view.module)
+    return view.kept_driver
 
 
 @cache
@@ -68,7 +68,7 @@ def too_old(option: Option, view: View, driver: str) -> Floor | None:
 @cache
 def floors(option: Option, launch: Launch) -> tuple[Floor, ...]:
     """Every floor that a candidate sets on the driver of a class: CUDA major, PTX, cards."""
-    parts = _launched(option, launch)
+    parts = launched(option, launch)
     return (*_major_floors(option.variant), *_ptx_floors(parts), *_card_floors(launch.capabilities))
 
 
@@ -104,13 +104,9 @@ def _card_floors(capabilities: tuple[str, ...]) -> list[Floor]:
     return found
 
 
-def launched(option: Option, view: View) -> tuple[Part, ...]:
-    """The GPU code that this Stack launches."""
-    return _launched(option, view.launch)
-
-
 @cache
-def _launched(option: Option, launch: Launch) -> tuple[Part, ...]:
+def launched(option: Option, launch: Launch) -> tuple[Part, ...]:
+    """The GPU code that this Stack launches."""
     parts = []
     capabilities = launch.capabilities
     row, build = option.release, option.build
@@ -141,9 +137,13 @@ def _architectures(capabilities: tuple[str, ...]) -> tuple[Architecture, ...]:
 
 def module_for(view: View) -> Module | None:
     """The kernel module flavour for the cards: what one of them needs, else the open one."""
-    if any(card.row and card.row.module for card in view.cards):
-        return "open"
-    needed = {row.module for row in architectures(view) if row.module_only}
+    return "open" if view.needs_open_module else _module(view.capabilities)
+
+
+@cache
+def _module(capabilities: tuple[str, ...]) -> Module | None:
+    rows = _architectures(capabilities)
+    needed = {row.module for row in rows if row.module_only}
     if len(needed) == 1:
         return next(iter(needed))
-    return "open" if architectures(view) else None
+    return "open" if rows else None

@@ -83,8 +83,7 @@ def _published(key: FlashAttnKey, option: Option, version: str | None) -> tuple[
         return None, f"no wheel of the flash-attn package is published for {option.torch_variant}"
     if key.torch not in _torches():
         return None, f"published wheels end at torch {max(_torches(), key=numbers)}, this Stack has {key.torch}"
-    rows = sorted(catalog().flash_wheels, key=lambda row: release(row.version), reverse=True)
-    for row in rows:
+    for row in _wheels():
         if version in {None, row.version} and _has(row, key):
             return row, ""
     which = f"published wheel of flash-attn {version}" if version else "published wheel"
@@ -106,8 +105,7 @@ def _has(row: FlashWheels, key: FlashAttnKey) -> bool:
 
 
 def _built(key: FlashAttnKey, option: Option, asked: str | None, builder: str | None, missing: str) -> Found:
-    rows = sorted(catalog().flash_sources, key=lambda row: release(row.version), reverse=True)
-    row = next((row for row in rows if asked in {None, row.version}), None)
+    row = next((row for row in _sources() if asked in {None, row.version}), None)
     if row is None:
         return Found(None, f"{missing}; the catalog holds no source of flash-attn {asked} to build from")
     short = _unbuildable(row, key)
@@ -134,6 +132,18 @@ def _unbuildable(row: FlashSource, key: FlashAttnKey) -> str | None:
 
 def _native(codes: tuple[str, ...], capabilities: tuple[str, ...]) -> bool:
     return all(code.coverage(codes, capability) is code.Coverage.NATIVE for capability in capabilities)
+
+
+@cache
+def _wheels() -> tuple[FlashWheels, ...]:
+    """Newest first."""
+    return tuple(sorted(catalog().flash_wheels, key=lambda row: release(row.version), reverse=True))
+
+
+@cache
+def _sources() -> tuple[FlashSource, ...]:
+    """Newest first."""
+    return tuple(sorted(catalog().flash_sources, key=lambda row: release(row.version), reverse=True))
 
 
 @cache

@@ -11,7 +11,7 @@ from provision.catalog.versions import minor, within
 from provision.models.stack import Interpreter
 from provision.resolve.option import Option
 from provision.resolve.torch_pair import split
-from provision.resolve.view import HostPython, View
+from provision.resolve.view import HostPython, Interpreters, View
 
 OWN_FLOOR = ">=3.10"
 """What checks an environment and proves its answers runs in it too: verify.pyz and ready.pyz (their ruff.toml)."""
@@ -47,12 +47,17 @@ def fits(option: Option, version: str) -> bool:
 
 def choose(option: Option, view: View) -> Chosen:
     """The interpreter for a candidate on a host."""
-    if view.policy.torch == "existing":
-        return _with_torch(option, view.pythons)
-    return _choose(option, view.pythons, view.pythons_known, view.escalates is not False)
+    return chosen(option, view.interpreters)
 
 
 @cache
+def chosen(option: Option, there: Interpreters) -> Chosen:
+    """The interpreter for a candidate among those of a class, or one that is brought along."""
+    if there.with_torch:
+        return _with_torch(option, there.pythons)
+    return _choose(option, there.pythons, known=there.known, installs=there.installs)
+
+
 def _with_torch(option: Option, pythons: tuple[HostPython, ...]) -> Chosen:
     """A Python of the host that holds the candidate's torch: none can be brought along."""
     holding = [
@@ -73,8 +78,7 @@ def _with_torch(option: Option, pythons: tuple[HostPython, ...]) -> Chosen:
     )
 
 
-@cache
-def _choose(option: Option, pythons: tuple[HostPython, ...], known: bool, installs: bool) -> Chosen:
+def _choose(option: Option, pythons: tuple[HostPython, ...], *, known: bool, installs: bool) -> Chosen:
     fitting = [python for python in pythons if fits(option, python.version)]
     ready = [python for python in fitting if python.headers is not False or installs]
     if ready:

@@ -16,6 +16,9 @@ ENOUGH = 6
 """Accepted candidates that are kept for `stage`: it takes the next one when uv refuses the first."""
 
 
+_ASKED = tuple((rule.id, rule.judge) for rule in RULES)
+
+
 @dataclass(frozen=True, slots=True)
 class Judged:
     """One candidate, or the host itself (`option` None), with what each rule said."""
@@ -34,9 +37,9 @@ def judge_host(view: View) -> Judged:
 def judge(option: Option, view: View) -> Judged:
     """What the rules say of a candidate, up to the first refusal."""
     said: list[tuple[str, Verdict]] = []
-    for rule in RULES:
-        for verdict in rule.judge(option, view):
-            said.append((rule.id, verdict))
+    for name, ask in _ASKED:
+        for verdict in ask(option, view):
+            said.append((name, verdict))
             if verdict.kind == "reject":
                 return Judged(option, False, tuple(said))
     return Judged(option, True, tuple(said))

@@ -23,10 +23,13 @@ def nearest(view: View, *, kept: Collection[str] = ()) -> Nearest | None:
 
     Settings named in `kept` are not changed. None when no two changes help.
     """
-    single = [change for change in _changes(view) if not change[1].keys() & set(kept)]
-    for text, policy, changed in single:
+    single = []
+    for text, policy, changed in _changes(view):
+        if policy.keys() & set(kept):
+            continue
         if found := _first(changed):
             return Nearest(text=f"{text} this host could run {_named(found)}", policy=policy)
+        single.append((text, policy, changed))
     for text, policy, changed in single:
         for other, more, both in _changes(changed):
             if not more.keys() & {*kept, *policy} and (found := _first(both)):

@@ -17,6 +17,7 @@ from provision.catalog import catalog
 from provision.catalog.versions import numbers
 from provision.models.facts import Disk, HostFacts
 from provision.models.settings import Settings, default_prefix
+from provision.models.stack import DriverPlan
 from provision.resolve.cards import GIB, AmdCard, Card, amd_cards, equal_cards, nvidia_cards
 from provision.resolve.policy import Policy, policy_of
 from provision.resolve.surroundings import Surroundings, surroundings
@@ -37,6 +38,23 @@ class HostPython:
     headers: bool | None
     torch: str | None = None
     """Its own torch; looked at only where the settings want an existing one."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Interpreters:
+    """What of a view decides which Python an environment gets. One object for equal ones, as `Launch`."""
+
+    pythons: tuple[HostPython, ...]
+    known: bool
+    installs: bool
+    """Whether headers that lack may be installed."""
+    with_torch: bool
+    """Whether only one that holds the candidate's torch will do."""
+
+
+@cache
+def _interpreters(pythons: tuple[HostPython, ...], known: bool, installs: bool, with_torch: bool) -> Interpreters:
+    return Interpreters(pythons, known, installs, with_torch)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +184,16 @@ class View:
         return self.foreign_driver is not None or not (self.driver_absent or self.policy.driver == "upgrade")
 
     @cached_property
+    def kept_driver(self) -> DriverPlan:
+        """The driver as it is."""
+        return DriverPlan(action="keep", version=self.driver, module=self.module)
+
+    @cached_property
+    def needs_open_module(self) -> bool:
+        """Whether a card needs the open kernel module although its architecture does not."""
+        return any(card.row is not None and card.row.module == "open" for card in self.cards)
+
+    @cached_property
     def kinds(self) -> tuple[tuple[str, str | None], ...]:
         """Name and compute capability of every kind of card that is judged."""
         return tuple(dict.fromkeys((card.name, card.compute_capability) for card in self.cards))
@@ -176,6 +204,11 @@ class View:
         return DecidingAttention(
             self.platform, self.kinds, self.used_capabilities, policy.attention, policy.dtype, policy.flash_attn
         )
+
+    @cached_property
+    def interpreters(self) -> Interpreters:
+        existing = self.policy.torch == "existing"
+        return _interpreters(self.pythons, self.pythons_known, self.escalates is not False, existing)
 
     @cached_property
     def launch(self) -> Launch:

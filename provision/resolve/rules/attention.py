@@ -1,21 +1,24 @@
 """An attention back end that was asked for, or the best one, runs on every card with this release."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from provision.resolve import attention
 from provision.resolve.option import Option
-from provision.resolve.rules.base import Rule, Verdict, accept, reject
-from provision.resolve.view import View
+from provision.resolve.rules.base import Rule, Verdict, accept, reject, remembered
+from provision.resolve.view import Launch, View
 
 
-def judge(option: Option, view: View) -> Iterator[Verdict]:
-    if option.release is None:
-        return
-    chosen = attention.choose(option, view)
+def judge(option: Option, view: View) -> Iterable[Verdict]:
+    return _judge(option.release.version, view.launch) if option.release else ()
+
+
+@remembered
+def _judge(version: str, launch: Launch) -> Iterator[Verdict]:
+    chosen = attention.chosen(version, launch)
     facts: dict[str, Any] = {
-        "asked": view.policy.attention,
-        "compute_capability": sorted({card.compute_capability or "unknown" for card in view.cards}),
+        "asked": launch.attention.asked,
+        "compute_capability": sorted({capability or "unknown" for _, capability in launch.attention.kinds}),
     }
     if chosen.plan is None:
         yield reject(chosen.why, **facts)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from functools import cache, wraps
+from typing import Any, Literal, NamedTuple, ParamSpec, cast
 
 from provision.resolve.option import Option
 from provision.resolve.view import View
+
+P = ParamSpec("P")
 
 
 class Verdict(NamedTuple):
@@ -30,9 +33,9 @@ class Stated:
 
 @dataclass(frozen=True, slots=True)
 class Rule(Stated):
-    """A rule on one candidate for one class of hosts. It yields nothing where it does not apply."""
+    """A rule on one candidate for one class of hosts. It says nothing where it does not apply."""
 
-    judge: Callable[[Option, View], Iterator[Verdict]]
+    judge: Callable[[Option, View], Iterable[Verdict]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,17 @@ class HostRule(Stated):
     """A rule on the host itself, whatever the candidate."""
 
     judge: Callable[[View], Iterator[Verdict]]
+
+
+def remembered(judge: Callable[P, Iterator[Verdict]]) -> Callable[P, tuple[Verdict, ...]]:
+    """Judges once for equal arguments: most classes of a large fleet share the little that the first rules read."""
+
+    @cache
+    @wraps(judge)
+    def kept(*arguments: P.args, **named: P.kwargs) -> tuple[Verdict, ...]:
+        return tuple(judge(*arguments, **named))
+
+    return cast("Callable[P, tuple[Verdict, ...]]", kept)
 
 
 def accept(text: str, *, source: str | None = None, **facts: Any) -> Verdict:

@@ -15,17 +15,17 @@ def reached(rule: str, option: Option, view: View, plan: DriverPlan) -> tuple[Ve
     if not plan.version:
         return ()
     beside = compat.choose(option, view) if rule in compat.CURED else None
-    return _reached(rule, option, view.launch, plan.version, beside.package if beside else None)
+    return _reached(option, view.launch, plan.version, beside.package if beside else None).get(rule, ())
 
 
 @cache
-def _reached(rule: str, option: Option, launch: Launch, version: str, beside: str | None) -> tuple[Verdict, ...]:
-    """`beside` are libraries that stand in for a driver that does not reach."""
-    found = []
+def _reached(option: Option, launch: Launch, version: str, beside: str | None) -> dict[str, tuple[Verdict, ...]]:
+    """The verdicts by rule. `beside` are libraries that stand in for a driver that does not reach."""
+    found: dict[str, tuple[Verdict, ...]] = {}
     for floor in driver.floors(option, launch):
-        if floor.rule == rule:
-            short = numbers(version) < numbers(floor.driver)
-            say = reject if short and beside is None else accept
-            text = f"{floor.why}; the driver is {version}{f', and {beside} stands in' if short and beside else ''}"
-            found.append(say(text, source=floor.source, driver=version, floor=floor.driver))
-    return tuple(found)
+        short = numbers(version) < numbers(floor.driver)
+        say = reject if short and beside is None else accept
+        text = f"{floor.why}; the driver is {version}{f', and {beside} stands in' if short and beside else ''}"
+        verdict = say(text, source=floor.source, driver=version, floor=floor.driver)
+        found[floor.rule] = (*found.get(floor.rule, ()), verdict)
+    return found

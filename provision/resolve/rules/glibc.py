@@ -1,10 +1,10 @@
 """The host's glibc is as new as the wheels need."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from provision.catalog.versions import numbers
 from provision.resolve.option import Option
-from provision.resolve.rules.base import Rule, Verdict, accept, assume, reject
+from provision.resolve.rules.base import Rule, Verdict, accept, assume, reject, remembered
 from provision.resolve.view import View
 
 
@@ -17,18 +17,19 @@ def floor(option: Option) -> tuple[str, str, str]:
     return max(needs, key=lambda need: numbers(need[0]))
 
 
-def judge(option: Option, view: View) -> Iterator[Verdict]:
+def judge(option: Option, view: View) -> Iterable[Verdict]:
+    return _judge(option, view.glibc)
+
+
+@remembered
+def _judge(option: Option, glibc: str | None) -> Iterator[Verdict]:
     needed, part, source = floor(option)
-    if view.glibc is None:
+    if glibc is None:
         yield assume(f"glibc is {needed} or newer")
-    elif numbers(view.glibc) < numbers(needed):
-        yield reject(
-            f"{part} needs glibc {needed}, the host has {view.glibc}", source=source, glibc=view.glibc, needed=needed
-        )
+    elif numbers(glibc) < numbers(needed):
+        yield reject(f"{part} needs glibc {needed}, the host has {glibc}", source=source, glibc=glibc, needed=needed)
     else:
-        yield accept(
-            f"glibc {view.glibc} is there, {part} needs {needed}", source=source, glibc=view.glibc, needed=needed
-        )
+        yield accept(f"glibc {glibc} is there, {part} needs {needed}", source=source, glibc=glibc, needed=needed)
 
 
 RULE = Rule("glibc", "The host's glibc is as new as the wheels need.", ("os.libc_version",), judge)

@@ -1,25 +1,28 @@
 """Everything that this Stack launches has code for every card."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from provision.catalog.versions import numbers
 from provision.resolve import driver, torch_pair
 from provision.resolve.code import Coverage, coverage, written
 from provision.resolve.option import Option
-from provision.resolve.rules.base import Rule, Verdict, accept, assume, reject
-from provision.resolve.view import View
+from provision.resolve.rules.base import Rule, Verdict, accept, assume, reject, remembered
+from provision.resolve.view import Launch, View
 
 
-def judge(option: Option, view: View) -> Iterator[Verdict]:
-    if view.platform != "cuda":
-        return
+def judge(option: Option, view: View) -> Iterable[Verdict]:
+    return _judge(option, view.launch) if view.platform == "cuda" else ()
+
+
+@remembered
+def _judge(option: Option, launch: Launch) -> Iterator[Verdict]:
     if torch_pair.torch_codes(option.torch.version, option.torch_variant) is None:
         yield assume(f"torch {option.torch.version}+{option.torch_variant} holds code for the cards")
-    for name, capability in view.kinds:
+    for name, capability in launch.attention.kinds:
         if capability is None:
             yield assume(f"{name} can run what the build holds: its compute capability is not known")
             continue
-        for part in driver.launched(option, view):
+        for part in driver.launched(option, launch):
             if capability in part.capabilities:
                 yield from _part(part, name, capability)
 

@@ -1,13 +1,18 @@
 """Who made the build is said."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from provision.resolve.option import Option
-from provision.resolve.rules.base import Rule, Verdict, accept
+from provision.resolve.rules.base import Rule, Verdict, accept, remembered
 from provision.resolve.view import View
 
 
-def judge(option: Option, view: View) -> Iterator[Verdict]:  # noqa: ARG001 - every rule is called alike
+def judge(option: Option, view: View) -> Iterable[Verdict]:  # noqa: ARG001 - every rule is called alike
+    return _judge(option)
+
+
+@remembered
+def _judge(option: Option) -> Iterator[Verdict]:
     build = option.build
     if build is None:
         return

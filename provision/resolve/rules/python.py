@@ -1,17 +1,22 @@
 """There is a Python that both the build and torch have wheels for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from provision.resolve import interpreter
 from provision.resolve.option import Option
-from provision.resolve.rules.base import Rule, Verdict, accept, assume, reject
-from provision.resolve.view import View
+from provision.resolve.rules.base import Rule, Verdict, accept, assume, reject, remembered
+from provision.resolve.view import Interpreters, View
 
 
-def judge(option: Option, view: View) -> Iterator[Verdict]:
-    chosen = interpreter.choose(option, view)
+def judge(option: Option, view: View) -> Iterable[Verdict]:
+    return _judge(option, view.interpreters)
+
+
+@remembered
+def _judge(option: Option, there: Interpreters) -> Iterator[Verdict]:
+    chosen = interpreter.chosen(option, there)
     source = option.release.source if option.release else option.torch.source
-    seen = [python.version for python in view.pythons]
+    seen = [python.version for python in there.pythons]
     if chosen.interpreter is None:
         yield reject(chosen.why, source=source, pythons=seen)
         return
