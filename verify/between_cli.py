@@ -62,7 +62,7 @@ class Place:
         try:
             self._doors = Doors(addresses, self._ports, self._token) if addresses else None
         except OSError as error:
-            self.hello["problem"] = f"it cannot listen on any port from {first} to {last}: {error.strerror}"
+            self.hello["problem"] = f"it cannot listen on any port from {first} to {last}: {error.strerror or error}"
         self.hello["port"] = self._doors.port if self._doors else None
 
     def answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class Place:
             try:
                 return {"port": free_port([asked["address"]], self._ports)}
             except OSError as error:
-                return {"problem": f"no port to meet at is free: {error.strerror}"}
+                return {"problem": f"no port to meet at is free: {error.strerror or error}"}
         call = partial(
             meet,
             asked["rank"],

@@ -36,6 +36,15 @@ def test_a_port_that_is_taken_is_passed_over_and_no_port_at_all_is_told(doors: D
         free_port(["127.0.0.1"], range(doors.port, doors.port + 1))
 
 
+def test_an_address_that_cannot_be_listened_on_leaves_the_others_open() -> None:
+    doors = Doors(["198.51.100.77", "127.0.0.1"], PORTS, "theirs")
+    try:
+        at = {"address": "127.0.0.1", "port": doors.port, "token": "theirs"}
+        assert reach([at], "mine", timeout_s=5.0) == ["reached"]
+    finally:
+        doors.close()
+
+
 def test_a_listener_that_says_nothing_is_no_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
         target = {"address": "127.0.0.1", "port": mute.getsockname()[1], "token": "t"}

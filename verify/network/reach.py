@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import socket
 import threading
@@ -79,17 +80,28 @@ def _call_on(target: Mapping[str, Any], own: str, timeout_s: float) -> str:
 
 
 def _listen(addresses: Sequence[str], ports: range) -> tuple[int, list[socket.socket]]:
-    problem = OSError("no address to listen on")
-    for port in ports if addresses else ():
+    problem = OSError("no address can be listened on")
+    for port in ports:
         sockets: list[socket.socket] = []
         try:
             for address in addresses:
-                family = socket.AF_INET6 if ":" in address else socket.AF_INET
-                sockets.append(socket.create_server((address, port), family=family, backlog=AT_ONCE))
+                sockets += _open(address, port)
         except OSError as error:
             for one in sockets:
                 one.close()
             problem = error
         else:
-            return port, sockets
+            if sockets:
+                return port, sockets
     raise problem
+
+
+def _open(address: str, port: int) -> list[socket.socket]:
+    """Nothing where an interface has the address and it cannot be used yet: one of IPv6 that is looked for on others."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        return [socket.create_server((address, port), family=family, backlog=AT_ONCE)]
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            return []
+        raise

@@ -1,42 +1,80 @@
-"""Two processes that meet through an interface: every number right, or told."""
+"""Two hosts' parts, spoken to as the controller does: every number right, or told."""
 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
+
+import pytest
 
 from tests.verify.in_torch.conftest import ROOT
 
-PAIRS = """
-import json, sys
-from functools import partial
-import torch
-from verify.isolate import Task, run_all
-from verify.network.meeting import meet
-from verify.network.reach import free_port
-
-def pair(interface, faults):
-    port = free_port(["127.0.0.1"], range(29610, 29650))
-    calls = [partial(meet, rank, interface, "127.0.0.1", port, backend="gloo", faults=faults) for rank in range(2)]
-    endings = dict(run_all([Task(rank, call, 60.0) for rank, call in enumerate(calls)], limit=2))
-    return [endings[rank].value or {"problem": endings[rank].problem} for rank in range(2)]
-
-print(json.dumps([pair("lo", frozenset()), pair("lo", frozenset({"wrong-result"})), pair("nowhere0", frozenset())]))
-"""
+HERE = "127.0.0.1"
 
 
-def test_numbers_arrive_as_they_were_sent_and_a_spoiled_one_or_a_wrong_interface_shows() -> None:
-    """In a fresh process: one that is forked from another whose threads have computed may hang."""
-    done = subprocess.run(
-        [sys.executable, "-c", PAIRS], cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    exact, spoiled, nowhere = json.loads(done.stdout)
-    assert [answer["wrong"] for answer in exact] == [0, 0]
-    assert all(answer["latency"] > 0 and answer["bandwidth"] > 0 for answer in exact)
-    assert [answer["wrong"] for answer in spoiled] == [1, 1]
-    problems: list[dict[str, Any]] = nowhere
-    assert all("nowhere0" in answer["problem"] for answer in problems)
+class Part:
+    """One process of `verify between`; closing its input ends it."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "verify", "between"]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def tell(self, **asked: Any) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps(asked) + "\n")
+        self.process.stdin.flush()
+
+    def hear(self) -> dict[str, Any]:
+        assert self.process.stdout
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
+
+
+@pytest.fixture(scope="module")
+def parts() -> Iterator[list[Part]]:
+    both = [Part(), Part()]
+    with ExitStack() as stack:
+        for part in both:
+            stack.enter_context(part.process)
+        yield both
+    assert [part.process.returncode for part in both] == [0, 0]
+
+
+@pytest.fixture(scope="module")
+def hellos(parts: list[Part]) -> list[dict[str, Any]]:
+    return [part.hear() for part in parts]
+
+
+def met(parts: list[Part], interface: str, *faults: str) -> list[dict[str, Any]]:
+    parts[0].tell(do="seat", address=HERE)
+    seat = {"address": HERE, "port": parts[0].hear()["port"], "backend": "gloo"}
+    for rank, part in enumerate(parts):
+        part.tell(do="meet", rank=rank, interface=interface, faults=faults, **seat)
+    return [part.hear() for part in parts]
+
+
+def test_each_says_what_it_is_and_calls_on_the_other(parts: list[Part], hellos: list[dict[str, Any]]) -> None:
+    assert [hello["gpus"] for hello in hellos] == [0, 0]
+    assert hellos[0]["token"] != hellos[1]["token"]
+    for caller, hello in zip(parts, reversed(hellos), strict=True):
+        doors = [{**door, "port": hello["port"], "token": hello["token"]} for door in hello["interfaces"]]
+        caller.tell(do="reach", targets=doors)
+        assert caller.hear() == {"how": ["reached" for _ in doors]}
+
+
+def test_numbers_arrive_as_they_were_sent(parts: list[Part], hellos: list[dict[str, Any]]) -> None:
+    answers = met(parts, "lo")
+    assert [answer["wrong"] for answer in answers] == [0, 0]
+    assert all(answer["latency"] > 0 and answer["bandwidth"] > 0 for answer in answers)
+
+
+def test_one_spoiled_number_is_counted(parts: list[Part], hellos: list[dict[str, Any]]) -> None:
+    assert [answer["wrong"] for answer in met(parts, "lo", "wrong-result")] == [1, 1]
+
+
+def test_an_interface_that_is_not_there_is_told(parts: list[Part], hellos: list[dict[str, Any]]) -> None:
+    assert all("nowhere0" in answer["problem"] for answer in met(parts, "nowhere0"))

@@ -59,6 +59,9 @@ def test_a_healthy_cpu_host_is_green_at_every_level(run_many: Any, files: dict[s
         assert all(set(check) == CONTRACT for check in document["checks"])
     document = answers[-1][1]
     assert json.loads(written.read_text()) == document
+    assert next(check["reason"] for check in document["checks"] if check["id"] == "collectives.gloo") == (
+        "all-reduce, all-gather, reduce-scatter of 2 processes are exact to the last of 100003 numbers"
+    )
     skipped = {check["id"]: check["reason"] for check in document["checks"] if check["status"] == "skip"}
     assert {reason for check, reason in skipped.items() if check.startswith("attention.")} == {
         "it computes on NVIDIA GPUs",
