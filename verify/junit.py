@@ -8,34 +8,40 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 SECONDS = "{:.3f}"
+TOGETHER = "hosts side by side"
 
 
-def junit(documents: Sequence[Mapping[str, Any]]) -> str:
-    """A suite a host, a case a check and device. A warning passes, and says so in its output; what could not tell is an error."""
+def junit(documents: Sequence[Mapping[str, Any]], together: Sequence[Mapping[str, Any]] = ()) -> str:
+    """A suite a host, a case a check and device. A warning passes, and says so in its output; what could not tell is an error.
+
+    `together` are the records that several hosts gave side by side: a suite of their own.
+    """
     root = ET.Element("testsuites", name="firstlight verify")
     for document in documents:
-        records = document["checks"]
-        counts = {
-            "tests": len(records),
-            "failures": sum(record["status"] == "fail" for record in records),
-            "errors": sum(record["status"] == "error" for record in records),
-            "skipped": sum(record["status"] == "skip" for record in records),
-        }
-        suite = ET.SubElement(
-            root,
-            "testsuite",
-            {
-                "name": str(document["host"]),
-                "hostname": str(document["host"]),
-                "timestamp": str(document["started_at"]).rstrip("Z"),
-                "time": SECONDS.format(document["seconds"]),
-                **{name: str(count) for name, count in counts.items()},
-            },
-        )
-        for record in records:
-            _case(suite, record)
+        host = str(document["host"])
+        _suite(root, document["checks"], document["seconds"], name=host, hostname=host, timestamp=_time(document))
+    if together:
+        seconds = sum(record["seconds"] for record in together)
+        _suite(root, together, seconds, name=TOGETHER, timestamp=max(map(_time, documents)))
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _suite(root: ET.Element, records: Sequence[Mapping[str, Any]], seconds: float, **about: str) -> None:
+    counts = {
+        "tests": len(records),
+        "failures": sum(record["status"] == "fail" for record in records),
+        "errors": sum(record["status"] == "error" for record in records),
+        "skipped": sum(record["status"] == "skip" for record in records),
+    }
+    told = {name: str(count) for name, count in counts.items()}
+    suite = ET.SubElement(root, "testsuite", {**about, "time": SECONDS.format(seconds), **told})
+    for record in records:
+        _case(suite, record)
+
+
+def _time(document: Mapping[str, Any]) -> str:
+    return str(document["started_at"]).rstrip("Z")
 
 
 def _case(suite: ET.Element, record: Mapping[str, Any]) -> None:

@@ -58,10 +58,11 @@ def verify(
     documents = [json.loads(path.read_bytes()) for path in sorted((request.logs / summary.run).glob("verify/*.json"))]
     found = [check for document in documents for check in document["checks"]]
     records = [*(CheckRecord.model_validate(check) for check in found), *summary.together]
+    together = [record.model_dump() for record in summary.together]
     if junit_file:
-        write_atomically(junit_file, junit(documents))
+        write_atomically(junit_file, junit(documents, together))
     if as_json:
-        several = {"hosts": documents, "together": [record.model_dump() for record in summary.together]}
+        several = {"hosts": documents, "together": together}
         say(json.dumps(documents[0] if len(documents) == 1 else several, indent=2))
     else:
         print_checks(records)

@@ -98,6 +98,18 @@ def test_ci_servers_read_every_record_once() -> None:
     assert second.get("failures") == "0"
 
 
+def test_ci_servers_read_what_hosts_gave_side_by_side_as_a_suite_of_its_own() -> None:
+    hosts = [document("gpu-1"), document("gpu-2", product="bb")]
+    *_, together = ET.fromstring(junit(hosts, compare(hosts))).findall("testsuite")
+    assert (together.get("name"), together.get("hostname"), together.get("failures")) == (
+        "hosts side by side",
+        None,
+        "1",
+    )
+    assert together.get("timestamp") == "2026-11-20T11:00:00.000"
+    assert [case.get("name") for case in together if case.find("failure") is not None] == ["kernels.bit_vote"]
+
+
 def test_the_command_writes_both_kinds_of_file(tmp_path: Path) -> None:
     done = verify("--level", "quick", "--json", "--junit", str(tmp_path / "ci" / "verify.xml"))
     suite = ET.parse(tmp_path / "ci" / "verify.xml").getroot().find("testsuite")
