@@ -134,9 +134,9 @@ def check_warnings(group: Group) -> Iterable[tuple[str, str | None]]:
 
 
 def side_by_side(summary: Summary) -> Iterable[tuple[str, str, str]]:
-    """Status, check and sentence of what the hosts' checks say side by side, the worst first."""
+    """Status, check and sentence, with what helps, of what the hosts' checks say side by side, the worst first."""
     for check in sorted(summary.together, key=lambda check: SEVERITY[check.status]):
-        yield check.status, check.id, check.reason
+        yield check.status, check.id, f"{check.reason}; hint: {check.remedy}" if check.remedy else check.reason
 
 
 def proof(host: HostSummary) -> Iterable[str]:

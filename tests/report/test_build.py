@@ -64,11 +64,13 @@ def test_hosts_side_by_side_decide_with_them(folder: Folder, status: str, expect
 
 
 def test_hosts_that_do_not_meet_are_told_on_the_first_line(folder: Folder) -> None:
-    said = "no interface joins the 2 hosts"
-    folder.run.write("together.json", {"checks": [check("fleet.network", "warn", host=None, device=None, reason=said)]})
-    first = folder.text().splitlines()[0]
+    said, remedy = "no interface joins the 2 hosts", "let them reach one another"
+    told = check("fleet.network", "warn", host=None, device=None, reason=said, remedy=remedy)
+    folder.run.write("together.json", {"checks": [told]})
+    first, *rest = folder.text().splitlines()
     assert "hosts do not meet" in first
     assert "hosts differ" not in first
+    assert f"{said}; hint: {remedy}" in " ".join(" ".join(rest).split())
 
 
 def test_worst_host_decides() -> None:
