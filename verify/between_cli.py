@@ -7,6 +7,7 @@ numbers), and ends with its input.
 from __future__ import annotations
 
 import json
+import random
 import secrets
 import sys
 from collections.abc import Mapping
@@ -21,6 +22,9 @@ from verify.network.meeting import meet
 from verify.network.reach import Doors, free_port, reach
 from verify.tables import table
 from verify.views import torch_view
+
+TRIED = 20
+"""Of the ports that the kernel hands out: so many may be taken."""
 
 
 def main(arguments: list[str]) -> int:
@@ -60,10 +64,11 @@ class Place:
         addresses = [interface["address"] for interface in found]
         # After whatever forks: a process that is forked must find no thread here.
         try:
-            self._doors = Doors(addresses, self._ports, self._token) if addresses else None
+            kinds = (self._ports, _handed_out(*self.hello["ephemeral"]))
+            self._doors = Doors(addresses, kinds, self._token) if addresses else None
         except OSError as error:
             self.hello["problem"] = f"it cannot listen on any port from {first} to {last}: {error.strerror or error}"
-        self.hello["port"] = self._doors.port if self._doors else None
+        self.hello["listens"] = self._doors.ports if self._doors else []
 
     def answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to one request; `problem` where there is none."""
@@ -96,6 +101,12 @@ class Place:
             return 0
         ending = run_one(torch_view.gpu_count, deadline_s=60.0)
         return ending.value or 0
+
+
+def _handed_out(first: int, last: int) -> list[int]:
+    """Some of the ports that the kernel hands out: a firewall may let the fixed ones pass and not these."""
+    ports = range(first, last + 1)
+    return random.sample(ports, min(TRIED, len(ports)))
 
 
 def _say(answer: Mapping[str, Any]) -> None:

@@ -132,11 +132,16 @@ def _open(hellos: Hellos, way: Way, gloo: Sequence[Meeting], nccl: Sequence[Meet
     elif skipped:
         parts.append(f"NCCL not tried: {skipped[0]}")
     astray = [host for host, hello in hellos.items() if (hello["own_name"] or "").startswith(LOOPBACK)]
-    names = dict.fromkeys(way.values())
-    wanted = " ".join(f"{name}={','.join(names)}" for name in settings("")) if len(names) == 1 else ""
-    text = ", ".join(parts) + (f"; {wanted}" if wanted else "")
+    names = set(way.values())
+    if len(names) == 1:
+        wanted = " ".join(f"{variable}={name}" for variable, name in settings(names.pop()).items())
+    else:
+        wanted = f"{' and '.join(settings(''))} are these names"
+    text = f"{', '.join(parts)}; {wanted}"
     if astray:
-        text += f" is needed: unset, gloo announces {hellos[astray[0]]['own_name']} on {_few(astray)}, since the name resolves to it"
+        text += (
+            f"; unset, gloo announces {hellos[astray[0]]['own_name']} on {_few(astray)}, since the name resolves to it"
+        )
     return text
 
 

@@ -104,7 +104,7 @@ def _reached(table: Table) -> dict[str, dict[str, dict[str, str]]]:
     """How it went when each host called on every address of all others."""
     doors = {
         host: [
-            {"interface": one["name"], "address": one["address"], "port": hello["port"], "token": hello["token"]}
+            {"interface": one["name"], "address": one["address"], "ports": hello["listens"], "token": hello["token"]}
             for one in hello["interfaces"]
         ]
         for host, hello in table.hellos.items()

@@ -10,19 +10,19 @@ import pytest
 from verify.network.interfaces import ephemeral_ports, interfaces
 from verify.network.reach import Doors, free_port, reach
 
-PORTS = range(29610, 29650)
+PORTS, HANDED_OUT = range(29610, 29650), range(40000, 40040)
 
 
 @pytest.fixture
 def doors() -> Iterator[Doors]:
-    opened = Doors(["127.0.0.1", "127.0.0.2"], PORTS, "theirs")
+    opened = Doors(["127.0.0.1", "127.0.0.2"], (PORTS, HANDED_OUT), "theirs")
     yield opened
     opened.close()
 
 
 def test_each_address_says_whose_it_is(doors: Doors) -> None:
-    at = [{"address": f"127.0.0.{number}", "port": doors.port, "token": "theirs"} for number in (1, 2, 3)]
-    assert reach(at, "mine", timeout_s=5.0) == ["reached", "reached", "connection refused"]
+    at = [{"address": f"127.0.0.{number}", "ports": doors.ports, "token": "theirs"} for number in (1, 2, 3)]
+    assert reach(at, "mine", timeout_s=5.0) == ["reached", "reached", f"connection refused on port {doors.ports[0]}"]
     assert reach(at[:1], "theirs", timeout_s=5.0) == ["reached"]
     astray = [{**at[0], "token": "another's"}]
     assert reach(astray, "mine", timeout_s=5.0) == ["leads to another host"]
@@ -30,16 +30,22 @@ def test_each_address_says_whose_it_is(doors: Doors) -> None:
     assert reach([], "mine", timeout_s=5.0) == []
 
 
+def test_one_of_two_ports_that_is_shut_is_named(doors: Doors) -> None:
+    shut = free_port(["127.0.0.1"], HANDED_OUT)
+    at = {"address": "127.0.0.1", "ports": [doors.ports[0], shut], "token": "theirs"}
+    assert reach([at], "mine", timeout_s=5.0) == [f"connection refused on port {shut}"]
+
+
 def test_a_port_that_is_taken_is_passed_over_and_no_port_at_all_is_told(doors: Doors) -> None:
-    assert free_port(["127.0.0.1"], PORTS) != doors.port
+    assert free_port(["127.0.0.1"], PORTS) != doors.ports[0]
     with pytest.raises(OSError, match="in use"):
-        free_port(["127.0.0.1"], range(doors.port, doors.port + 1))
+        free_port(["127.0.0.1"], range(doors.ports[0], doors.ports[0] + 1))
 
 
 def test_an_address_that_cannot_be_listened_on_leaves_the_others_open() -> None:
-    doors = Doors(["198.51.100.77", "127.0.0.1"], PORTS, "theirs")
+    doors = Doors(["198.51.100.77", "127.0.0.1"], (PORTS, HANDED_OUT), "theirs")
     try:
-        at = {"address": "127.0.0.1", "port": doors.port, "token": "theirs"}
+        at = {"address": "127.0.0.1", "ports": doors.ports, "token": "theirs"}
         assert reach([at], "mine", timeout_s=5.0) == ["reached"]
     finally:
         doors.close()
@@ -47,8 +53,9 @@ def test_an_address_that_cannot_be_listened_on_leaves_the_others_open() -> None:
 
 def test_a_listener_that_says_nothing_is_no_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as mute:
-        target = {"address": "127.0.0.1", "port": mute.getsockname()[1], "token": "t"}
-        assert reach([target], "mine", timeout_s=0.05) == ["no answer within 0.05 s"]
+        port = mute.getsockname()[1]
+        target = {"address": "127.0.0.1", "ports": [port], "token": "t"}
+        assert reach([target], "mine", timeout_s=0.05) == [f"no answer within 0.05 s on port {port}"]
 
 
 def test_the_interfaces_of_this_machine_are_those_that_lead_out_of_it() -> None:

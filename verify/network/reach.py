@@ -15,11 +15,16 @@ AT_ONCE = 64
 
 
 class Doors:
-    """Listens on every address of this host, on one port, and answers each caller with a token."""
+    """Listens on every address of this host, on one port of each kind, and answers each caller with a token."""
 
-    def __init__(self, addresses: Sequence[str], ports: range, token: str) -> None:
-        """Raises OSError when no port is free on all addresses."""
-        self.port, self._sockets = _listen(addresses, ports)
+    def __init__(self, addresses: Sequence[str], kinds: Sequence[Sequence[int]], token: str) -> None:
+        """Raises OSError when of a kind no port is free on all addresses."""
+        self.ports: list[int] = []
+        self._sockets: list[socket.socket] = []
+        for ports in kinds:
+            port, sockets = _listen(addresses, ports)
+            self.ports.append(port)
+            self._sockets += sockets
         self._token = token
         self._stop, self._stopped = socket.socketpair()
         self._thread = threading.Thread(target=self._answer, daemon=True)
@@ -44,7 +49,7 @@ class Doors:
                         caller.sendall(self._token.encode())
 
 
-def free_port(addresses: Sequence[str], ports: range) -> int:
+def free_port(addresses: Sequence[str], ports: Sequence[int]) -> int:
     """A port that nobody listens on. Raises OSError when there is none."""
     port, sockets = _listen(addresses, ports)
     for one in sockets:
@@ -53,7 +58,7 @@ def free_port(addresses: Sequence[str], ports: range) -> int:
 
 
 def reach(targets: Sequence[Mapping[str, Any]], own: str, *, timeout_s: float) -> list[str]:
-    """How it goes to call on each target (`address`, `port`, `token`): `reached`, or why not.
+    """How it goes to call on each target (`address`, `ports`, `token`): `reached`, or why not.
 
     Where an address leads back to this host (its own bridge of the same address), `own`, its token, answers.
     """
@@ -64,22 +69,27 @@ def reach(targets: Sequence[Mapping[str, Any]], own: str, *, timeout_s: float) -
 
 
 def _call_on(target: Mapping[str, Any], own: str, timeout_s: float) -> str:
-    try:
-        with socket.create_connection((target["address"], target["port"]), timeout=timeout_s) as call:
-            said = b""
-            while piece := call.recv(64):
-                said += piece
-    except TimeoutError:
-        return f"no answer within {timeout_s:g} s"
-    except OSError as error:
-        return (error.strerror or str(error)).lower()
-    token = said.decode(errors="replace")
-    if token == target["token"]:
-        return "reached"
-    return "leads back to itself" if token == own else "leads to another host"
+    for port in target["ports"]:
+        try:
+            token = _token_at(target["address"], port, timeout_s)
+        except TimeoutError:
+            return f"no answer within {timeout_s:g} s on port {port}"
+        except OSError as error:
+            return f"{(error.strerror or str(error)).lower()} on port {port}"
+        if token != target["token"]:
+            return "leads back to itself" if token == own else "leads to another host"
+    return "reached"
 
 
-def _listen(addresses: Sequence[str], ports: range) -> tuple[int, list[socket.socket]]:
+def _token_at(address: str, port: int, timeout_s: float) -> str:
+    with socket.create_connection((address, port), timeout=timeout_s) as call:
+        said = b""
+        while piece := call.recv(64):
+            said += piece
+    return said.decode(errors="replace")
+
+
+def _listen(addresses: Sequence[str], ports: Sequence[int]) -> tuple[int, list[socket.socket]]:
     problem = OSError("no address can be listened on")
     for port in ports:
         sockets: list[socket.socket] = []

@@ -61,7 +61,7 @@ def test_each_says_what_it_is_and_calls_on_the_other(parts: list[Part], hellos: 
     assert [hello["gpus"] for hello in hellos] == [0, 0]
     assert hellos[0]["token"] != hellos[1]["token"]
     for caller, hello in zip(parts, reversed(hellos), strict=True):
-        doors = [{**door, "port": hello["port"], "token": hello["token"]} for door in hello["interfaces"]]
+        doors = [{**door, "ports": hello["listens"], "token": hello["token"]} for door in hello["interfaces"]]
         caller.tell(do="reach", targets=doors)
         assert caller.hear() == {"how": ["reached" for _ in doors]}
 
