@@ -63,6 +63,11 @@ class Probe:
     def near_expression(self) -> re.Pattern[str] | None:
         return re.compile(bounded(self.near)) if self.near else None
 
+    @cached_property
+    def near_groups(self) -> tuple[tuple[bytes, ...], ...]:
+        """The plain text that a neighbour needs."""
+        return tuple(tuple(text.encode() for text in group) for group in required(self.near or ""))
+
 
 class Index:
     """Patterns made ready, for any number of texts. Raises CatalogError."""
@@ -168,13 +173,21 @@ class _Window:
     name: str
     source: int
 
-    def around(self, position: int) -> Iterator[str]:
+    def has_near(self, position: int, probe: Probe) -> bool:
+        """Whether a line around a place matches what a pattern wants beside it."""
+        near = probe.near_expression
+        if near is None:
+            return True
         low = high = position
         for _ in range(NEAR_LINES + 1):
             low = max(self.content.rfind(b"\n", 0, low), 0)
             high = self.content.find(b"\n", high) + 1 or len(self.content)
-        for line in self.content[low:high].split(b"\n"):
-            yield from plain(line[:LINE_BYTES])
+        block = self.content[low:high]
+        lowered = block.lower()
+        # A JSON record is put into other words before it is searched: how it stands here says nothing.
+        if b"{" not in block and not all(any(text in lowered for text in group) for group in probe.near_groups):
+            return False
+        return any(near.search(text) for line in block.split(b"\n") for text in plain(line[:LINE_BYTES]))
 
 
 @dataclass(frozen=True)
@@ -319,8 +332,7 @@ def _match(window: _Window, probe: Probe, parts: list[str], position: int, hits:
         match = probe.expression.search(text)
         if match is None:
             continue
-        near = probe.near_expression
-        if near and not any(near.search(line) for line in window.around(position)):
+        if not window.has_near(position, probe):
             return None
         line = window.first_line + window.content.count(b"\n", 0, position)
         hit = Hit(window.source, line, part, window.name, _shown(text, match.start()))
