@@ -1,11 +1,18 @@
-"""What a test host's service answers, asked from the host itself."""
+"""What a test host's service answers, asked from the host itself, and what its environment finds out with another host's."""
 
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+from provision.between import meet
+from provision.remote import open_session
+from provision.verification import tool_command
 from tests.fleet.hosts import FleetHost
+from tests.fleet.inventories import hosts_of
 
 PREFIX = "/opt/firstlight"
 ASK = """
@@ -34,3 +41,13 @@ def wait_until_healthy(host: FleetHost, *, port: int = 8000) -> None:
         f'urllib.request.urlopen("http://127.0.0.1:{port}/health")\' 2>/dev/null && exit 0; sleep 1; done; exit 1',
         timeout_s=300,
     )
+
+
+def try_together(inventory: Path, names: set[str]) -> dict[str, Any]:
+    """What `fleet.network` says of provisioned hosts of an inventory, whose own checks it does not wait for."""
+    command = tool_command(PREFIX, "current", ["between"])
+    with ExitStack() as stack:
+        sessions = {host.name: open_session(host) for host in hosts_of(inventory) if host.name in names}
+        for session in sessions.values():
+            stack.callback(session.close)
+        return meet({name: partial(session.open_channel, command, root=True) for name, session in sessions.items()})

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.hosts import NO_SUDO, Fleet, FleetHost, write_inventory
-from tests.fleet.serving import PREFIX, ask, wait_until_healthy
+from tests.fleet.serving import PREFIX, ask, try_together, wait_until_healthy
 from tests.fleet.walks import ROOT, Walker, event, task_ended
 
 pytestmark = pytest.mark.fleet
@@ -110,6 +110,24 @@ def test_the_second_run_touches_nothing(firstlight: Walker, hosts: list[FleetHos
     assert {host["state"] for host in ended.summary["hosts"]} == {"unchanged"}
     assert all(host["checks"] and host["checks_at"] for host in ended.summary["hosts"])
     assert not (ended.run / "install").exists()
+
+
+def test_hosts_meet_on_the_interface_that_joins_them(hosts: list[FleetHost], inventory: str) -> None:
+    """Beside a bridge of the same address on both, as containers bring, and with names that lead to the loopback."""
+    two = hosts[:2]
+    for host in two:
+        host.sh("ip link add docker0 type bridge && ip addr add 172.17.0.1/16 dev docker0 && ip link set docker0 up")
+    try:
+        record = try_together(Path(inventory), {host.name for host in two})
+    finally:
+        for host in two:
+            host.sh("ip link delete docker0")
+    assert record["status"] == "ok", record
+    assert "NCCL_SOCKET_IFNAME=host0 GLOO_SOCKET_IFNAME=host0; unset, gloo announces 127." in record["reason"]
+    seen = record["evidence"]["not_reached"]
+    assert seen[two[0].name] == {two[1].name: {"docker0": "leads back to itself"}}
+    [meeting] = record["evidence"]["meetings"]
+    assert {answer["wrong"] for answer in meeting["hosts"].values()} == {0}
 
 
 def test_a_second_run_on_a_held_host_is_told_who_holds_it_and_an_interrupted_one_leaves_a_summary(
