@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from provision.models.facts import HostFacts
 from provision.models.records import Finding
 from verify.doctor import render
+from verify.doctor.catalog import catalogue
 from verify.doctor.engine import diagnose_texts
+from verify.doctor.score import LIKELY_AT
 from verify.doctor.score import Finding as Diagnosed
 
 
@@ -18,6 +20,12 @@ def diagnose(texts: Mapping[str, str], facts: HostFacts | None = None) -> tuple[
     """
     known = facts.model_dump(mode="json") if facts else None
     return tuple(_finding(found) for found in diagnose_texts(texts, known).findings)
+
+
+def may_be_mended(found: Finding) -> bool:
+    """Whether `doctor --apply` may take this cause away: it is likely enough, and a step of its fix is safe."""
+    cause = next((cause for cause in catalogue() if cause.id == found.cause), None)
+    return cause is not None and found.confidence >= LIKELY_AT and any(fix.safe for fix in cause.fixes)
 
 
 def _finding(found: Diagnosed) -> Finding:

@@ -12,6 +12,8 @@ from provision.models.settings import Connection, Host, Inventory, default_prefi
 
 DEFAULT_INVENTORY = ("inventory", "local")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+MOST_MENDED = 3
+"""So many hosts that can be mended are named one by one."""
 MOST_NAMED = 8
 """More wrong hosts than this are not listed in a --limit: the whole walk passes over what is well."""
 
@@ -32,13 +34,25 @@ def next_commands(inventory: Inventory | None, hosts: tuple[HostSummary, ...]) -
     if wrong:
         some = wrong if len(wrong) < len(hosts) and len(wrong) <= MOST_NAMED else []
         limit = f" --limit {shlex.quote(','.join(some))}" if some else ""
-        return (f"./firstlight provision{option}{limit}",)
+        mended = [host.name for host in hosts if host.name in wrong and _may_be_mended(host)][:MOST_MENDED]
+        mends = (f"./firstlight doctor --host {shlex.quote(name)}{option} --apply" for name in mended)
+        return (*mends, f"./firstlight provision{option}{limit}")
     if all(host.state in ("planned", "probed", "stopped", "removed") for host in hosts):
         return (f"./firstlight provision{option}",)
     return tuple(f"./firstlight {name}{option}" for name in ("verify", "status", "rollback", "uninstall"))
 
 
+def _may_be_mended(host: HostSummary) -> bool:
+    """Whether the doctor may take the first cause away by itself, after a yes."""
+    if not host.findings:
+        return False
+    from provision.diagnosis import may_be_mended  # noqa: PLC0415 - only runs that failed pay for it
+
+    return may_be_mended(host.findings[0])
+
+
 PURPOSES = {
+    "doctor": "mend",
     "provision": "provision",
     "verify": "check again",
     "status": "what serves now",

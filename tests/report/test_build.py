@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from provision.models.records import HostSummary, RoomName
+from provision.models.records import Finding, HostSummary, RoomName
 from provision.models.settings import Connection
 from provision.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan
 from provision.report import summarise
-from provision.report.advice import call_commands
+from provision.report.advice import call_commands, next_commands
 from provision.report.build import verdict
 from provision.report.markdown import render as markdown
 from tests.report.sample import CPU_STACK, Folder, check, checks, document, facts, host, result, served
@@ -214,3 +214,24 @@ def test_the_probe_alone_knows_the_prefix(folder: Folder) -> None:
     assert folder.json()["hosts"][0]["prefix"] == "/opt/firstlight"
     folder.run.write("facts/a.json", facts("a").model_copy(update={"installed": None}))
     assert folder.json()["hosts"][0]["key_file"] == "/opt/firstlight/etc/service.env"
+
+
+@pytest.mark.parametrize(
+    ("cause", "confidence", "mends"),
+    [
+        ("libnuma-missing", 0.95, True),
+        ("libnuma-missing", 0.4, False),
+        ("port-in-use", 0.93, False),
+        ("no-such-cause", 0.93, False),
+    ],
+)
+def test_a_cause_that_may_be_mended_is_mended_before_the_run_is_made_again(
+    cause: str, confidence: float, mends: bool
+) -> None:
+    failed = HostSummary(
+        name="a", state="failed", changed=False, findings=(Finding(cause=cause, confidence=confidence),)
+    )
+    well = HostSummary(name="b", state="serving", changed=False)
+    again = "./firstlight provision --limit a"
+    commands = next_commands(None, (failed, well))
+    assert commands == (("./firstlight doctor --host a --apply", again) if mends else (again,))
