@@ -234,7 +234,8 @@ def checks_table(checks: Sequence[CheckRecord]) -> Table:
 
     colours = {"ok": "green", "skip": "dim", "warn": "yellow", "fail": "red", "error": "red"}
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("host", "status", "check", "device"):
+    table.add_column("host", overflow="fold", max_width=30)
+    for heading in ("status", "check", "device"):
         table.add_column(heading, no_wrap=True)
     table.add_column("seconds", justify="right")
     table.add_column("reason", overflow="fold")

@@ -90,6 +90,30 @@ def _unnamed(text: str | None, name: str) -> str | None:
     return text.replace(name, "HOST") if text and name else text
 
 
+def fold_hosts(checks: Sequence[CheckRecord]) -> list[CheckRecord]:
+    """One record for all hosts of which the same is to be told, under their names, with the longest one's seconds.
+
+    What is well may be said with each host's own numbers; then the first one's are told, and that they are.
+    """
+    run = list(dict.fromkeys(check.host for check in checks if check.host))
+    alike: dict[Any, list[CheckRecord]] = {}
+    for check in checks:
+        said = () if check.status == "ok" else (_unnamed(check.reason, check.host or ""), check.remedy)
+        alike.setdefault((check.id, check.device, check.status, *said), []).append(check)
+    return [
+        group[0]
+        if len(group) == 1
+        else group[0].model_copy(
+            update={
+                "host": named([check.host for check in group if check.host], run),
+                "reason": _reason(group),
+                "seconds": max(check.seconds for check in group),
+            }
+        )
+        for group in alike.values()
+    ]
+
+
 @dataclass(frozen=True)
 class FoldedCheck:
     """One check over several devices and hosts."""
