@@ -75,8 +75,19 @@ def test_a_step_while_it_warms_up_does_not_count_and_little_growth_does_not_matt
 
 def test_few_samples_cannot_tell() -> None:
     assert growth(noise(9, slope=MIB), RULES) is None
-    seen = Seen(4, [], [(float(at), Usage(MIB, None)) for at in range(9)])
-    assert judge(seen, Service(Path(), {"unit": "x"}, 1)).status == "error"
+    samples = [(float(at), Usage(MIB, None)) for at in range(9)]
+    outcome = judge(Seen(36, [], samples), Service(Path(), {"unit": "x"}, 1))
+    assert (outcome.status, outcome.reason) == (
+        "error",
+        "9 samples of memory are too few to tell growth from noise: after a warm-up of 33% of them 8 must be left",
+    )
+    assert outcome.evidence["samples"]
+
+
+def test_requests_without_an_answer_fail_a_soak_that_was_too_short_for_memory() -> None:
+    samples = [(float(at), Usage(MIB, None)) for at in range(9)]
+    outcome = judge(Seen(36, ["503 overloaded"], samples), Service(Path(), {"unit": "x"}, 1))
+    assert (outcome.status, outcome.reason) == ("fail", "1 of 36 requests got no answer: 503 overloaded")
 
 
 def test_memory_of_gpus_is_judged_beside_the_hosts() -> None:

@@ -60,15 +60,18 @@ def _round(service: Service, key: str | None, number: int, load: dict[str, Any])
 def judge(seen: Seen, service: Service) -> Outcome:
     """Requests without an answer and memory that grows beyond noise are failures."""
     rules = table("soak")["memory"]
-    problems = []
+    problems, short = [], None
     if seen.failed:
         problems.append(f"{len(seen.failed)} of {seen.asked} requests got no answer: {seen.failed[0]}")
     figures = [Figure("requests without an answer", len(seen.failed), "count", ceiling=0)]
     for name, sizes in _memories(seen).items():
         line = growth(sizes, rules)
         if line is None:
-            text = f"{len(sizes)} samples of memory are too few to tell growth from noise: soak longer"
-            return Outcome("error", text, tuple(figures), remedy="verify soak --minutes 10")
+            short = (
+                f"{len(sizes)} samples of memory are too few to tell growth from noise: after a warm-up of "
+                f"{rules['warm_up_share']:.0%} of them {rules['least_samples']} must be left"
+            )
+            continue
         bound = max(rules["standard_errors"] * line.error, 0.0) * 3600 / (1 << 20)
         figures.append(Figure(name, line.mib_per_hour, "MiB/h", ceiling=round(bound, 3), source=rules["source"]))
         if line.is_real(rules):
@@ -78,6 +81,8 @@ def judge(seen: Seen, service: Service) -> Outcome:
     if problems:
         remedy = "compare with another release: ./firstlight plan --explain; restart it before memory runs out"
         return Outcome("fail", "; ".join(problems), tuple(figures), evidence, remedy)
+    if short:
+        return Outcome("error", short, tuple(figures), evidence, "soak longer: ./firstlight verify soak --minutes 10")
     return Outcome("ok", f"{seen.asked} requests answered, and memory does not grow", tuple(figures), evidence)
 
 
