@@ -28,6 +28,8 @@ from provision.serve.unit import Service, render_service
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE_FORMAT = 1
+PEERS = "collectives.peers"
+"""The check whose warning says that cards' writes into one another's memory do not arrive."""
 
 
 NO_SERVICE = Service(supervisor="none", name="none", environment={}, api_key=False, digest="none")
@@ -93,8 +95,17 @@ def packages_of(stack: Stack, facts: HostFacts) -> tuple[str, ...]:
     )
 
 
-def desire(host: Host, facts: HostFacts, staged: Staged, *, tools: Mapping[str, Path]) -> Desired:
+def desire(
+    host: Host,
+    facts: HostFacts,
+    staged: Staged,
+    *,
+    tools: Mapping[str, Path],
+    verified: Mapping[str, Any] | None = None,
+) -> Desired:
     """Everything that a host is to be; `tools` are the programs for PREFIX/bin.
+
+    `verified` is the document of checks that are newer than the last ones of the facts.
 
     Raises InventoryError when `vllm_args` or `env` contradict a setting, or the cards do not suffice.
     """
@@ -106,7 +117,10 @@ def desire(host: Host, facts: HostFacts, staged: Staged, *, tools: Mapping[str, 
     model = _served_model(staged, files["model"]) if stack.vllm is not None else None
     service, readiness = NO_SERVICE, None
     if settings.serve and model is not None:
-        command = serve_command(stack, settings, facts, prefix=place.prefix, model=model)
+        known = verified or (facts.installed.last_verify if facts.installed else None)
+        command = serve_command(
+            stack, settings, facts, prefix=place.prefix, model=model, peer_writes=peer_writes_arrive(known)
+        )
         service = render_service(
             command,
             settings,
@@ -147,6 +161,15 @@ def desire(host: Host, facts: HostFacts, staged: Staged, *, tools: Mapping[str, 
             "driver": stack.driver.version if stack.driver else None,
             "readiness": readiness,
         },
+    )
+
+
+def peer_writes_arrive(verified: Mapping[str, Any] | None) -> bool:
+    """Whether cards may write into one another's memory: unless the checks said that such writes do not arrive."""
+    checks = (verified or {}).get("checks")
+    return not any(
+        isinstance(check, dict) and check.get("id") == PEERS and check.get("status") == "warn"
+        for check in (checks if isinstance(checks, list) else ())
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from verify.isolate import run_one
 from verify.records import Context, Outcome
 from verify.tables import table
@@ -49,6 +51,22 @@ def busy(context: Context) -> Outcome | None:
         return Outcome("skip", text, remedy=remedy)
     text = f"others hold {held}: what is measured beside their work means nothing"
     return Outcome("skip", text, remedy="end what runs there: nvidia-smi names it")
+
+
+def any_busy(context: Context) -> Outcome | None:
+    """The same of every device, for a check that works on all of them.
+
+    They are touched in a process apart: such a check makes processes of its own, which could use no device after that.
+    """
+
+    def ask() -> list[str | None] | None:
+        found = (busy(replace(context, device=device)) for device in context.devices)
+        return next(([outcome.reason, outcome.remedy] for outcome in found if outcome), None)
+
+    ending = run_one(ask, deadline_s=SURVEY_DEADLINE_S)
+    if ending.problem:
+        return Outcome("error", f"cannot tell: {ending.problem}")
+    return Outcome("skip", ending.value[0], remedy=ending.value[1]) if ending.value else None
 
 
 def memory(device: str) -> tuple[int, int]:

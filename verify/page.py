@@ -28,7 +28,7 @@ def _families() -> Iterator[str]:
         checks = [check for check in all_checks() if check.family == family]
         yield f"## {family}\n\n{about}\n\n| check | level | proves | devices | faults |\n|---|---|---|---|---|"
         for check in checks:
-            devices = "each" if check.each_device else "host"
+            devices = "each" if check.each_device else "all together" if check.all_devices else "host"
             faults = ", ".join(f"`{fault}`" for fault in check.faults)
             yield f"| `{check.id}` | {check.level} | {check.proves} | {devices} | {faults} |"
         yield ""

@@ -120,6 +120,8 @@ class Check:
     needs: tuple[str, ...] = ()
     """Names of verify/needs.py."""
     each_device: bool = False
+    all_devices: bool = False
+    """Whether one call works on all devices: it finds them in `Context.devices`."""
     faults: tuple[str, ...] = ()
     """The injected faults that this check must notice, beside a crash and a hang."""
     deadline_s: float = 60.0

@@ -72,7 +72,7 @@ def _run_here(
     about = {"torch": version, "torch_import_s": round(time.monotonic() - started, 3)}
     context = replace(context, torch_problem=problem)
     devices_problem = None
-    if problem is None and any(check.each_device for check in checks):
+    if problem is None and any(check.each_device or check.all_devices for check in checks):
         found, devices_problem = devices.survey(context)
         context = replace(context, devices=found)
 
@@ -81,7 +81,7 @@ def _run_here(
     tasks: list[Task[tuple[Check, str | None]]] = []
     for check in checks:
         outcome = unmet(check.needs, context)
-        if check.each_device and devices_problem and not outcome:
+        if (check.each_device or check.all_devices) and devices_problem and not outcome:
             outcome = Outcome("error", f"cannot tell: {devices_problem}")
         if outcome:
             records.append(_record(check.id, None, outcome, 0.0))
@@ -131,10 +131,16 @@ def _import_torch() -> tuple[str | None, str | None]:
 def _call(check: Check, context: Context) -> Any:
     def call() -> dict[str, Any]:
         strike(context.faults)
-        busy = devices.busy(context) if check.alone and context.device else None
-        return (busy or check.run(context)).as_json()
+        return (_busy(check, context) or check.run(context)).as_json()
 
     return call
+
+
+def _busy(check: Check, context: Context) -> Outcome | None:
+    """Why a check that measures cannot measure now."""
+    if check.alone and context.device:
+        return devices.busy(context)
+    return devices.any_busy(context) if check.alone and check.all_devices and len(context.devices) > 1 else None
 
 
 def _outcome(ending: Ending) -> dict[str, Any]:

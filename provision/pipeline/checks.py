@@ -11,6 +11,7 @@ from provision.models.records import CheckRecord, RoomResult
 from provision.models.settings import Host
 from provision.pipeline import changes
 from provision.pipeline.context import Walk
+from provision.pipeline.staging import desire_again
 from provision.remote.channel import Channel
 from provision.report.files import TOGETHER
 from verify.records import FRAME, Level
@@ -69,6 +70,8 @@ def check(
         if soak_minutes is None and not any(check.id == FRAME for check in verified.checks):
             path = f"{walk.places[name].prefix}/verify/last.json"
             walk.run.change("checks", host=name, path=path, changed=True, level=level, exit_code=verified.exit_code)
+        if name in walk.staged:
+            desire_again(walk, name, verified.document)
         walk.record(judged(name, verified.checks, time.monotonic() - started))
         documents.append(verified.document)
         torches += [walk.host(name)] if verified.document.get("torch") else []

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from provision import desired as desired_state
 from provision.artifacts import stage as lock_and_fetch
@@ -102,3 +102,13 @@ def host_tools(folder: Path) -> dict[str, Path]:
 def _dpkg_status(walk: Walk, host: Host) -> str:
     """What the host's package manager has, by which the packages that it lacks are found."""
     return walk.session(host).read("/var/lib/dpkg/status").decode(errors="replace")
+
+
+def desire_again(walk: Walk, name: str, verified: Mapping[str, Any]) -> None:
+    """What a host is to be once its checks have said more of it than was known when it was planned.
+
+    Raises InventoryError as the first time.
+    """
+    walk.desired[name] = desired_state.desire(
+        walk.host(name), walk.facts[name], walk.staged[name], tools=host_tools(walk.cache / "tools"), verified=verified
+    )

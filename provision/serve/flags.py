@@ -28,9 +28,9 @@ class ServeCommand(Record):
 
 
 def serve_command(
-    stack: Stack, settings: Settings, facts: HostFacts, *, prefix: str, model: ServedModel
+    stack: Stack, settings: Settings, facts: HostFacts, *, prefix: str, model: ServedModel, peer_writes: bool = True
 ) -> ServeCommand:
-    """Render `vllm serve` for one host.
+    """Render `vllm serve` for one host; `peer_writes` is whether cards may write into one another's memory.
 
     Raises InventoryError when `vllm_args` or `env` set what a setting owns, or the cards do not suffice;
     ServeError when the Stack has no vLLM.
@@ -59,9 +59,13 @@ def serve_command(
     if _is_eager(model, devices):
         argv.append("--enforce-eager")
     _refuse_owned(settings)
+    environment = _environment(stack, settings, facts, prefix=prefix, model=model, devices=devices)
+    if devices.processes > 1 and devices.platform != "cpu" and not peer_writes:
+        argv.append(options()["no_peer_writes"]["option"])
+        environment = options()["no_peer_writes"]["environment"] | environment
     return ServeCommand(
         argv=(*argv, *settings.vllm_args),
-        environment=_environment(stack, settings, facts, prefix=prefix, model=model, devices=devices),
+        environment=dict(sorted(environment.items())),
         devices=devices,
         served_name=served_name,
     )
@@ -199,7 +203,7 @@ def _environment(
     if "VLLM_PLUGINS" in values:
         names = [name for name in values["VLLM_PLUGINS"].split(",") if name and name != PLUGIN]
         values["VLLM_PLUGINS"] = ",".join([*names, PLUGIN])
-    return dict(sorted(values.items()))
+    return values
 
 
 def _device_environment(devices: Devices, cache: str) -> dict[str, str]:

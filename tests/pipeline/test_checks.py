@@ -12,6 +12,7 @@ import pytest
 from provision import verification
 from provision.models.records import CheckRecord
 from provision.models.settings import Connection, Host, Inventory, Settings
+from provision.models.staged import Staged
 from provision.pipeline import checks
 from provision.pipeline.context import Walk
 from provision.place import Place
@@ -76,3 +77,14 @@ def test_hosts_are_tried_together_only_where_that_is_asked_for(tmp_path: Path, m
     assert [record["id"] for record in kept] == [FLEET, NETWORK]
     checks.check(walk, walk.hosts(), level="standard")
     assert len(tried) == 1
+
+
+def test_what_a_walk_has_staged_is_desired_again_by_what_the_checks_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(checks, "desire_again", lambda _walk, name, verified: seen.update({name: verified}))
+    walk = walk_of(tmp_path, "a", "b")
+    walk.staged["a"] = Staged.model_construct()
+    checks.check(walk, walk.hosts(), level="quick")
+    assert {name: document["host"] for name, document in seen.items()} == {"a": "a"}

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from provision.desired import Desired, desire
+from provision.desired import Desired, desire, peer_writes_arrive
 from provision.errors import InstallError
-from provision.models.facts import Disk, HostFacts, Installed, Memory, OperatingSystem, User
+from provision.models.facts import Disk, HostFacts, Installed, Memory, Nvidia, NvidiaGpu, OperatingSystem, User
 from provision.models.settings import Connection, Host, Settings
 from provision.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
 from provision.models.staged import FileKind, Staged, StagedFile
@@ -167,3 +167,49 @@ def test_the_playbooks_get_exactly_what_is_desired(desired: Desired) -> None:
     assert variables["firstlight_model"] == {"kind": "builtin", "name": "builtin-1", "folder": "builtin-1", "files": []}
     assert variables["firstlight_state"]["readiness"]["asked"] == "CPU_ATTN"
     assert "key" not in str(variables["firstlight_service"]["environment"]).lower()
+
+
+def peers_record(status: str) -> dict[str, Any]:
+    return {"checks": [{"id": "kernels.gemm", "status": "warn"}, {"id": "collectives.peers", "status": status}]}
+
+
+@pytest.mark.parametrize(
+    ("verified", "arrive"),
+    [
+        (None, True),
+        ({"status": "ok"}, True),
+        ({"checks": "of another release"}, True),
+        (peers_record("ok"), True),
+        (peers_record("skip"), True),
+        (peers_record("warn"), False),
+    ],
+)
+def test_writes_between_cards_are_used_unless_the_checks_warned_of_them(verified: Any, arrive: bool) -> None:
+    assert peer_writes_arrive(verified) is arrive
+
+
+def test_newer_checks_outrank_those_that_the_host_keeps(tmp_path: Path) -> None:
+    cards = tuple(
+        NvidiaGpu(index=index, name="NVIDIA H100 80GB HBM3", compute_capability="9.0", memory_total=80 * 2**30)
+        for index in range(2)
+    )
+    (tmp_path / "lock.txt").write_text("torch==2.13.0 --hash=sha256:00\n")
+    stack = STACK.model_copy(
+        update={
+            "vllm": VllmBuild(version="0.26.0", variant="cu130"),
+            "torch": TorchBuild(version="2.13.0", variant="cu130"),
+            "attention": AttentionPlan(backend="FLASH_ATTN", flag="FLASH_ATTN"),
+        }
+    )
+    staged = Staged(
+        hosts=("node",), stack=stack, lock=str(tmp_path / "lock.txt"), lock_digest="l1", environment="e1", files=FILES
+    )
+    kept = Installed(prefix="/opt/firstlight", last_verify=peers_record("warn"))
+    facts = host_facts(kept, nvidia=Nvidia(driver_version="580.95.05", gpus=cards))
+
+    def serves_with(verified: Any) -> bool:
+        service = desire(node(), facts, staged, tools={}, verified=verified).service
+        return "NCCL_P2P_DISABLE" not in service.environment
+
+    assert not serves_with(None)
+    assert serves_with(peers_record("ok"))

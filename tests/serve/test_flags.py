@@ -57,6 +57,26 @@ def test_compatibility_libraries_come_first_in_the_service_s_own_search_path(cud
     assert search(asked, LD_LIBRARY_PATH="/opt/lib") == "/usr/local/cuda-13.0/compat:/opt/lib"
 
 
+SWITCHES = {"NCCL_P2P_DISABLE": "1", "VLLM_ALLREDUCE_USE_SYMM_MEM": "0"}
+
+
+@pytest.mark.parametrize(("cards", "arrive", "off"), [(2, False, True), (2, True, False), (1, False, False)])
+def test_cards_whose_writes_do_not_arrive_use_none_of_the_three_ways(
+    cuda_stack: Stack, cards: int, arrive: bool, off: bool
+) -> None:
+    host = facts(*(card(index) for index in range(cards)))
+    command = serve_command(cuda_stack, Settings(), host, prefix=PREFIX, model=BUILTIN, peer_writes=arrive)
+    assert ("--disable-custom-all-reduce" in command.argv) is off
+    assert (command.environment.items() >= SWITCHES.items()) is off
+    assert not off or list(command.environment) == sorted(command.environment)
+
+
+def test_a_users_own_word_on_such_writes_holds(cuda_stack: Stack) -> None:
+    host, settings = facts(card(0), card(1)), Settings(env={"NCCL_P2P_DISABLE": "0"})
+    command = serve_command(cuda_stack, settings, host, prefix=PREFIX, model=BUILTIN, peer_writes=False)
+    assert command.environment["NCCL_P2P_DISABLE"] == "0"
+
+
 def test_flashinfer_without_kernels_samples_nothing(cuda_stack: Stack) -> None:
     def environment(kernels: Literal["compiled", "off"], **settings: Any) -> dict[str, str]:
         plan = FlashInferPlan(version="0.7.0.post1", kernels=kernels)

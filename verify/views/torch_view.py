@@ -21,6 +21,11 @@ def gpu_count() -> int:
     return int(torch.cuda.device_count())
 
 
+def names() -> tuple[str, ...]:
+    """What torch calls its GPUs, in its order."""
+    return tuple(gpu.name or "" for gpu in gpus())
+
+
 def gpus() -> tuple[Gpu, ...]:
     """The GPUs in torch's order, which CUDA_DEVICE_ORDER and CUDA_VISIBLE_DEVICES decide."""
     import torch

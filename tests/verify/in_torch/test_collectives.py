@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from verify.checks.collectives import gloo
+from verify.exchange import judge
 from verify.records import Context
 
 
 def test_one_wrong_number_is_a_failure_that_names_the_collective() -> None:
     answers: dict[int, dict[str, Any]] = {rank: {"wrong": {"all-reduce": 0, "all-gather": rank}} for rank in range(2)}
-    outcome = gloo.judge(answers)
+    outcome = judge(answers, {}, "")
     assert (outcome.status, outcome.reason) == ("fail", "all-gather gave 1 wrong numbers")
 
 

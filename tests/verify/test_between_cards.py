@@ -1,0 +1,89 @@
+"""What GPUs of one host exchange: writes that arrive or do not, and how fast a bus must be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from verify.checks.collectives import nccl, peers
+from verify.records import Context
+
+H100 = "NVIDIA H100 80GB HBM3"
+
+
+def pair(wrong: int = 0, *, direct: bool = True, speed: float = 3e11, latency: float = 4e-6) -> dict[str, Any]:
+    return {"wrong": wrong, "direct": direct, "bytes_per_s": speed, "latency_s": latency}
+
+
+def test_writes_that_arrive_are_told_with_the_slowest_pair() -> None:
+    outcome = peers.judge({"cuda:0 -> cuda:1": pair(), "cuda:1 -> cuda:0": pair(speed=2.5e11, latency=9e-6)})
+    assert (outcome.status, outcome.reason) == (
+        "ok",
+        "writes of 2 pairs of GPUs arrive, all of them directly; the slowest, cuda:1 -> cuda:0, copies 250 GB/s",
+    )
+    assert [(one.name, one.value) for one in outcome.figures] == [
+        ("pairs whose writes do not arrive", 0),
+        ("slowest copy between two", 250.0),
+        ("latest small copy", pytest.approx(9.0)),
+    ]
+
+
+def test_pairs_that_go_by_way_of_the_host_are_counted() -> None:
+    outcome = peers.judge({"cuda:0 -> cuda:1": pair(direct=False), "cuda:1 -> cuda:0": pair()})
+    assert "1 of 2 pairs by way of the host" in outcome.reason
+
+
+def test_a_mirror_that_shows_writers_their_own_data_is_a_warning_with_all_three_switches() -> None:
+    outcome = peers.judge({"cuda:0 -> cuda:1": pair(wrong=2_111_488), "cuda:1 -> cuda:0": pair()})
+    assert (outcome.status, outcome.reason) == (
+        "warn",
+        "writes do not arrive in the other card's memory: cuda:0 -> cuda:1 (2111488 of 2111488 numbers)",
+    )
+    for switch in ("NCCL_P2P_DISABLE=1", "VLLM_ALLREDUCE_USE_SYMM_MEM=0", "--disable-custom-all-reduce"):
+        assert switch in (outcome.remedy or "")
+
+
+def processes(count: int, seconds: float) -> dict[int, dict[str, Any]]:
+    return {rank: {"wrong": {"all-reduce": 0}, "seconds": seconds} for rank in range(count)}
+
+
+@pytest.mark.parametrize(
+    ("cards", "floor"),
+    [
+        ((H100,) * 8, 414.0),
+        (("NVIDIA H200",) * 8, pytest.approx(387.9)),
+        ((H100,) * 4, None),
+        ((H100,) * 7 + ("NVIDIA H200",), None),
+        (("NVIDIA RTX 6000 Ada Generation",) * 8, None),
+    ],
+)
+def test_a_floor_holds_for_a_whole_board_of_like_cards(cards: tuple[str, ...], floor: Any) -> None:
+    assert nccl.bus_floor(cards)[0] == floor
+
+
+@pytest.mark.parametrize(("bus", "status"), [(430e9, "ok"), (300e9, "warn")])
+def test_a_bus_below_its_floor_is_a_warning(bus: float, status: str) -> None:
+    seconds = 2 * 7 / 8 * nccl.LARGE_BYTES / bus
+    outcome = nccl.judged(processes(8, seconds), (H100,) * 8, nccl.LARGE_BYTES, frozenset())
+    assert outcome.status == status
+    assert f"{bus / 1e9:.3g} GB/s" in outcome.reason
+
+
+def test_cards_without_a_floor_are_recorded() -> None:
+    outcome = nccl.judged(processes(2, 0.5), ("NVIDIA L4", "NVIDIA L4"), 1 << 30, frozenset())
+    assert (outcome.status, outcome.figures[-1].floor) == ("ok", None)
+
+
+def test_a_process_that_did_not_come_is_named() -> None:
+    answers: dict[int, dict[str, Any]] = {
+        0: {"wrong": {"all-reduce": 0}, "seconds": 0.1},
+        1: {"problem": "killed after 45 s", "output": ""},
+    }
+    outcome = nccl.judged(answers, (H100, H100), 1 << 30, frozenset())
+    assert (outcome.status, outcome.reason) == ("fail", "they could not exchange: process 1: killed after 45 s")
+
+
+@pytest.mark.parametrize("module", [nccl, peers])
+def test_one_card_has_nobody_to_exchange_with(module: Any) -> None:
+    assert module.CHECK.run(Context(devices=("cuda:0",))).status == "skip"

@@ -1,0 +1,79 @@
+"""collectives.nccl: the GPUs of this host exchange numbers by NCCL (RCCL on AMD cards), right and as fast as their links are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from verify.exchange import exchange, judge
+from verify.judged_speed import SLOWED
+from verify.records import Check, Context, Figure, Outcome
+from verify.tables import table
+from verify.views.torch_view import names
+
+LARGE_BYTES = 1 << 30
+"""Of the array that is timed: large enough that links count, not the start of kernels."""
+
+
+def _run(context: Context) -> Outcome:
+    devices = [device for device in context.devices if device != "cpu"]
+    if len(devices) < 2:
+        if not context.faults:
+            return Outcome("skip", "there are no two GPUs that could exchange")
+        # Where there are none an injected fault is proven on two processes of the CPU.
+        answers = exchange(["cpu", "cpu"], backend="gloo", faults=context.faults, large_bytes=1 << 20)
+        return judged(answers, ("cpu", "cpu"), 1 << 20, context.faults)
+    answers = exchange(devices, backend="nccl", faults=context.faults, large_bytes=LARGE_BYTES)
+    return judged(answers, names(), LARGE_BYTES, context.faults)
+
+
+def judged(
+    answers: Mapping[int, Mapping[str, Any]], cards: tuple[str, ...], large_bytes: int, faults: frozenset[str]
+) -> Outcome:
+    """What the processes found; `cards` are the names of their devices. A bus below its floor is a warning."""
+    remedy = "see what NCCL says of it: NCCL_DEBUG=INFO, then ./firstlight doctor on that output"
+    outcome = judge(answers, {"backend": "nccl", "devices": list(cards)}, remedy)
+    if outcome.status != "ok":
+        return outcome
+    count, seconds = len(answers), max(answer["seconds"] for answer in answers.values())
+    # Of a ring each process sends and receives 2 (n - 1) / n times the array (nccl-tests, doc/PERFORMANCE.md).
+    speed = 2 * (count - 1) / count * large_bytes / seconds / 1e9
+    least, source = bus_floor(cards)
+    if "slow" in faults:
+        least = least or speed
+        speed *= SLOWED
+    bus = Figure("bus of an all-reduce", speed, "GB/s", floor=least, source=source)
+    outcome = replace(outcome, figures=(*outcome.figures, bus))
+    if least is not None and not speed >= least:
+        text = f"an all-reduce reaches {speed:.3g} GB/s of each card's bus, at least {least:.3g} is wanted"
+        links = "look at the links between the cards: nvidia-smi nvlink --status, nvidia-smi topo -m"
+        return replace(outcome, status="warn", reason=text, remedy=links)
+    return replace(outcome, reason=f"{outcome.reason}; an all-reduce reaches {speed:.3g} GB/s")
+
+
+def bus_floor(cards: tuple[str, ...]) -> tuple[float | None, str | None]:
+    """The least that an all-reduce of these cards must reach, GB/s, and where that stands; null where nothing is known.
+
+    A floor holds for a whole board of like cards on one switch: of fewer ones, or on other links, nobody published any.
+    """
+    import re
+
+    rows = table("speed")
+    for row in rows["all_reduce"]:
+        if len(cards) == row["cards"] and all(re.search(row["match"], name) for name in cards):
+            return row["bus"] * rows["share"]["all_reduce"], row["source"]
+    return None, None
+
+
+CHECK = Check(
+    id="collectives.nccl",
+    proves="The GPUs of this host reduce, gather and scatter numbers by NCCL, exact to the last one, and over fast links.",
+    run=_run,
+    level="standard",
+    needs=("torch",),
+    all_devices=True,
+    alone=True,
+    faults=("wrong-result", "slow"),
+    deadline_s=120.0,
+)

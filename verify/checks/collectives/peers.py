@@ -1,0 +1,90 @@
+"""collectives.peers: what one GPU's kernels write into another's memory is there when its owner reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import permutations
+from typing import Any
+
+from verify.inputs import finish, spoil, whole, wrong
+from verify.records import Check, Context, Figure, Outcome
+from verify.tables import table
+from verify.timing import timed
+
+ROWS, COLUMNS = 2048, 1031
+"""Of the numbers that are written: 8 MiB, in rows of odd length."""
+COPIED_BYTES = 256 << 20
+BUDGET_S = 0.05
+
+
+def _run(context: Context) -> Outcome:
+    devices = [device for device in context.devices if device != "cpu"]
+    if len(devices) < 2:
+        if not context.faults:
+            return Outcome("skip", "there are no two GPUs that could write to one another")
+        # Where there are none an injected fault is proven on the host's own memory.
+        return judge({"cpu -> cpu": _pair("cpu", "cpu", context.faults, COPIED_BYTES >> 6)})
+    return judge(
+        {f"{one} -> {two}": _pair(one, two, context.faults, COPIED_BYTES) for one, two in permutations(devices, 2)}
+    )
+
+
+def _pair(writer: str, owner: str, faults: frozenset[str], copied_bytes: int) -> dict[str, Any]:
+    """How many numbers are `wrong`, whether it went `direct`, a large copy's `bytes_per_s` and a small one's `latency_s`."""
+    import torch
+
+    direct = writer == "cpu" or torch.cuda.can_device_access_peer(writer, owner)
+    numbers = whole(ROWS * COLUMNS, 0).reshape(ROWS, COLUMNS)
+    sent, arrived = numbers.to(writer, copy=True), torch.zeros(COLUMNS, ROWS, device=owner)
+    # The transposed target is what no copy engine can do: a kernel of the writer stores each number in the owner's memory.
+    arrived.t().copy_(sent)
+    finish(writer)
+    finish(owner)
+    # The comparison is a kernel of the owner: a mirror that shows writers their own data deceives writers alone.
+    there = spoil(arrived) if "wrong-result" in faults else arrived
+    count = wrong(there, numbers.t().to(owner))
+    source = torch.ones(copied_bytes // 4, device=writer)
+    target = torch.empty_like(source, device=owner)
+    large = timed(lambda _: target.copy_(source), writer, budget_s=BUDGET_S).median
+    small = timed(lambda _: target[:1].copy_(source[:1]), writer, budget_s=BUDGET_S / 5).median
+    return {"wrong": count, "direct": direct, "bytes_per_s": copied_bytes / large, "latency_s": small}
+
+
+def judge(pairs: Mapping[str, Mapping[str, Any]]) -> Outcome:
+    """`pairs` hold what `_pair` gives, by `writer -> owner`. Numbers that do not arrive are a warning: one can serve without."""
+    bad = {name: pair["wrong"] for name, pair in pairs.items() if pair["wrong"]}
+    slowest = min(pairs, key=lambda name: pairs[name]["bytes_per_s"])
+    latest = max(pairs, key=lambda name: pairs[name]["latency_s"])
+    figures = (
+        Figure(
+            "pairs whose writes do not arrive",
+            len(bad),
+            "count",
+            ceiling=0,
+            source="whole numbers, read by their owner",
+        ),
+        Figure("slowest copy between two", pairs[slowest]["bytes_per_s"] / 1e9, "GB/s"),
+        Figure("latest small copy", pairs[latest]["latency_s"] * 1e6, "us"),
+    )
+    evidence = {"call": "a strided copy by the writer, compared by the owner", "pairs": dict(pairs)}
+    if bad:
+        told = ", ".join(f"{name} ({count} of {ROWS * COLUMNS} numbers)" for name, count in list(bad.items())[:4])
+        text = f"writes do not arrive in the other card's memory: {told}"
+        return Outcome("warn", text, figures, evidence, table("peers")["remedy"]["text"])
+    staged = sum(not pair["direct"] for pair in pairs.values())
+    way = f"{staged} of {len(pairs)} pairs by way of the host" if staged else "all of them directly"
+    text = f"writes of {len(pairs)} pairs of GPUs arrive, {way}; the slowest, {slowest}, copies {figures[1].value:.3g} GB/s"
+    return Outcome("ok", text, figures, evidence)
+
+
+CHECK = Check(
+    id="collectives.peers",
+    proves="For each ordered pair of GPUs: what a kernel of the one writes into the memory of the other, that one reads.",
+    run=_run,
+    level="standard",
+    needs=("torch",),
+    all_devices=True,
+    alone=True,
+    faults=("wrong-result",),
+    deadline_s=120.0,
+)
