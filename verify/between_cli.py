@@ -1,7 +1,7 @@
 """`verify between`: this host's part when several are tried together. Who leads them speaks JSON, a line each way.
 
 It says what it is at first, then answers `reach` (call on other hosts) and `meet` (one of two processes that exchange
-numbers), and ends with its input.
+numbers), and ends when it is told to `leave`, or with its input.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TRIED = 20
 
 
 def main(arguments: list[str]) -> int:
-    """Answer until the input ends; the exit code is 0."""
+    """Answer until told to leave, or the input ends; the exit code is 0."""
     Parser(
         prog="verify between",
         description="This host's part when hosts are tried together: requests on stdin, answers on stdout, JSON lines.",
@@ -39,7 +39,10 @@ def main(arguments: list[str]) -> int:
     place = Place()
     _say(place.hello)
     for line in sys.stdin:
-        _say(place.answer(json.loads(line)))
+        asked = json.loads(line)
+        if asked["do"] == "leave":
+            break
+        _say(place.answer(asked))
     return 0
 
 

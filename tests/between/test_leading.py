@@ -44,7 +44,8 @@ class Part:
 
 
 def well(asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    answers: dict[str, dict[str, Any]] = {
+    answers: dict[str, dict[str, Any] | None] = {
+        "leave": None,
         "reach": {"how": ["reached" for _ in asked.get("targets", ())]},
         "seat": {"port": 29617},
         "meet": {"wrong": 0, "latency": 1e-4, "bandwidth": 2e9},
@@ -96,6 +97,7 @@ def test_each_calls_on_all_others_and_meets_two_of_them() -> None:
         ("c", 1, "10.0.0.2", 29617),
     ]
     assert {asked["backend"] for _, asked in hosts.asked("meet")} == {"gloo"}
+    assert [host for host, _ in hosts.asked("leave")] == ["a", "b", "c"]
     assert all(part.is_closed for part in hosts.parts.values())
 
 
