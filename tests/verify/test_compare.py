@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def test_the_command_of_a_living_process_is_read_whole(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", "print('ready', flush=True); import time; time.sleep(600)"],
         env={"A": "1=2", "EMPTY": "", "TWO": "a b"},
+        cwd=tmp_path,
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -68,6 +70,7 @@ def test_the_command_of_a_living_process_is_read_whole(tmp_path: Path) -> None:
     assert found.argv[:2] == (sys.executable, "-c")
     assert {name: found.environment[name] for name in ("A", "EMPTY", "TWO")} == {"A": "1=2", "EMPTY": "", "TWO": "a b"}
     assert (found.uid, found.gid) == (os.geteuid(), os.getegid())
+    assert found.folder == str(tmp_path)
 
 
 SERVER = """
@@ -107,6 +110,18 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path, free_port: int) -
     program = "raise ValueError('No valid attention backend found for cuda')"
     words = r"ended with 1 before it answered: ValueError: No valid attention backend found for cuda"
     with pytest.raises(VariantError, match=words), served(service, here("-c", program)):
+        pass
+
+
+def test_it_runs_where_the_service_does_and_an_engines_own_error_is_told(tmp_path: Path, free_port: int) -> None:
+    service = Service(tmp_path, {"host": "127.0.0.1", "port": free_port}, None)
+    program = (
+        "import os, sys; print('PermissionError: ' + os.getcwd()); print('trace ' * 2000); "
+        "sys.exit('RuntimeError: Engine core initialization failed. See root cause above.')"
+    )
+    command = replace(here("-c", program), folder=str(tmp_path))
+    words = f"ended with 1 before it answered: PermissionError: {tmp_path}$"
+    with pytest.raises(VariantError, match=words), served(service, command):
         pass
 
 

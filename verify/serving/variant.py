@@ -23,7 +23,10 @@ EAGER = "--enforce-eager"
 UNCOMPILED = "TORCHDYNAMO_DISABLE"
 START_S, STOP_S = 900.0, 90.0
 POLL_S = 0.2
-TAIL_BYTES = 4000
+TAIL_BYTES = 64_000
+"""Of its log: an engine's own error stands above the traces of the processes that waited for it."""
+POINTS_UP = "See root cause above"
+"""In vLLM's last error, which tells that an engine failed and not why (vllm/v1/engine/utils.py)."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -40,6 +43,8 @@ class Command:
     uid: int
     gid: int
     groups: tuple[int, ...] = ()
+    folder: str | None = None
+    """Where it runs; null for where this process does. A process that spawns others must be let into it."""
 
 
 def running(service: Service) -> Command:
@@ -51,7 +56,8 @@ def running(service: Service) -> Command:
     status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
     uid, gid = (int(status[name].split()[1]) for name in ("Uid", "Gid"))
     groups = tuple(map(int, status["Groups"].split()))
-    return Command(tuple(map(os.fsdecode, words)), environment, uid, gid, groups)
+    where = str((folder / "cwd").readlink())
+    return Command(tuple(map(os.fsdecode, words)), environment, uid, gid, groups, where)
 
 
 def with_backend(command: Command, backend: str) -> Command:
@@ -85,6 +91,7 @@ def served(service: Service, command: Command) -> Iterator[Service]:
         process = subprocess.Popen(
             command.argv,
             env=dict(command.environment),
+            cwd=command.folder,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -142,6 +149,6 @@ def _end_with_parent() -> None:
 
 
 def _reason(said: list[str]) -> str:
-    """The last line that names an error, else the last one."""
-    named = [line for line in said if "Error" in line]
+    """The last line that names an error and does not point at another one, else the last one."""
+    named = [line for line in said if "Error" in line and POINTS_UP not in line]
     return (named or said or ["it left no word"])[-1].strip()[:400]
