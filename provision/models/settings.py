@@ -147,6 +147,11 @@ class Settings(Record):
     torch: Literal["managed", "existing"] = _setting(
         "managed", "Whether this product installs torch or takes the host's.", allowed="managed or existing"
     )
+    python: Prefix | None = _setting(
+        None,
+        "The one interpreter of the host that may be used, also a virtual environment's. Default: any that PATH and the usual places hold.",
+        allowed="an absolute path without blanks",
+    )
     attention: Backend = _setting(
         "auto",
         "Attention back end: flash kernels wherever possible (auto), flash or refuse (flash), or one by name.",

@@ -1,6 +1,7 @@
 # Reads what a host is: sent behind frame.sh on the standard input of `sh -s`, changes nothing there, needs no Python
 # and no root. Beside the frame's own parameters:
 #   FL_PATHS     one path a line: the disks that matter besides / and the prefix
+#   FL_PYTHON    an interpreter that is looked at beside those that are found; may be empty
 
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # `status` is set by `limit` of the frame
@@ -172,17 +173,30 @@ LIST
 
 # ---- software that installing needs ---------------------------------------------------------------------------
 
-# python_facts PATH: version, headers, venv and torch of one interpreter, each interpreter once.
+# python_facts PATH [NAME]: version, headers, venv and torch of one interpreter, each interpreter once; NAME is what it is
+# called instead of its own path.
 python_facts() {
+    called=${2:-}
     interpreter=$(readlink -f "$1") || return 0
     case $seen in *"|$interpreter|"*) return 0 ;; esac
-    seen="$seen|$interpreter|"
+    # A virtual environment's is the same program as the one that it was made with, which may still come.
+    environment=${1%/bin/*}
+    if [ -n "$called" ] && [ -f "$environment/pyvenv.cfg" ]; then
+        grep -Eiq '^include-system-site-packages *= *true' "$environment/pyvenv.cfg" && shared=yes || shared=no
+    else
+        environment='' shared=yes
+        seen="$seen|$interpreter|"
+    fi
     version=$(limit "$interpreter" -V 2>&1) || return 0
     number=${version#Python }
     minor=${number#*.*.}
     minor=${number%".$minor"}
     base=${interpreter%/bin/*}
     headers=no venv=no torch=''
+    set --
+    [ -z "$environment" ] || set -- "$environment/lib/python$minor/site-packages" "$environment/lib64/python$minor/site-packages"
+    [ "$shared" = no ] || set -- "$@" "$base/lib/python$minor/site-packages" "$base/lib64/python$minor/site-packages" \
+        "$base/lib/python$minor/dist-packages" "/usr/local/lib/python$minor/dist-packages" /usr/lib/python3/dist-packages
     for folder in "$base/include" /usr/include /usr/local/include; do
         [ -e "$folder/python$minor/Python.h" ] && headers=yes && break
     done
@@ -191,17 +205,17 @@ python_facts() {
             venv=yes
         fi
     done
-    for folder in "$base/lib/python$minor/site-packages" "$base/lib64/python$minor/site-packages" \
-        "$base/lib/python$minor/dist-packages" "/usr/local/lib/python$minor/dist-packages" /usr/lib/python3/dist-packages; do
+    for folder in "$@"; do
         [ -r "$folder/torch/version.py" ] || continue
         torch=$(sed -n "s/^__version__ *= *['\"]\([^'\"|]*\)['\"].*/\1/p" "$folder/torch/version.py" | head -n 1)
         break
     done
-    printf 'python=%s|%s|%s|%s|%s\n' "$interpreter" "$number" "$headers" "$venv" "$torch"
+    printf 'python=%s|%s|%s|%s|%s\n' "${called:-$interpreter}" "$number" "$headers" "$venv" "$torch"
 }
 
 pythons() {
     seen='' shims=''
+    [ -n "$FL_PYTHON" ] && [ -x "$FL_PYTHON" ] && python_facts "$FL_PYTHON" "$FL_PYTHON"
     for name in python3 python3.10 python3.11 python3.12 python3.13 python3.14 python3.15; do
         found=$(command -v "$name" 2>/dev/null)
         for path in "$found" "/usr/bin/$name" "/usr/local/bin/$name"; do

@@ -28,18 +28,21 @@ def script(
     *,
     prefix: str | None,
     paths: Sequence[str] = (),
+    python: str | None = None,
     nonce: str | None = None,
     command_limit_s: int = COMMAND_LIMIT_S,
     budget_s: int = BUDGET_S,
 ) -> str:
     """The script for the standard input of `sh -s`, with its parameters in front.
 
-    `paths` are those whose disks matter besides `/`, the prefix, the home and /var/tmp.
+    `paths` are those whose disks matter besides `/`, the prefix, the home and /var/tmp;
+    `python` is an interpreter that is looked at beside those that are found.
     """
     parameters = {
         "FL_NONCE": nonce or secrets.token_hex(8),
         "FL_PREFIX": prefix or "",
         "FL_PATHS": "\n".join(paths),
+        "FL_PYTHON": python or "",
         "FL_LIMIT_S": str(command_limit_s),
         "FL_BUDGET_S": str(budget_s),
     }
@@ -63,7 +66,8 @@ def probe(host: Host, session: Session, *, prefix: str | None = None, paths: Seq
     if wanted is None and host.connection.become:
         wanted = str(default_prefix(uid=0, home=""))
     sent = time.time()
-    answer = session.run("sh -s", stdin=script(prefix=wanted, paths=paths), timeout_s=DEADLINE_S)
+    text = script(prefix=wanted, paths=paths, python=host.settings.python)
+    answer = session.run("sh -s", stdin=text, timeout_s=DEADLINE_S)
     received = time.time()
     facts = parse(host.name, answer.stdout, sent_unix_s=sent, received_unix_s=received)
     if "host" in facts.unknown:

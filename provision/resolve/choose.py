@@ -41,7 +41,7 @@ def _refusal(view: View, hosts: tuple[str, ...], host: Judged, results: list[Jud
     if not refusals:
         text = f"no vLLM build in the catalog is `vllm: {view.policy.vllm}` for {view.platform}"
         if view.policy.torch == "existing":
-            held = " and ".join(python.torch for python in view.pythons if python.torch)
+            held = " and ".join(python.torch for python in view.interpreters.pythons if python.torch)
             text = (
                 f"no vLLM release in the catalog that is `vllm: {view.policy.vllm}` pins torch {held}, the host's own"
             )

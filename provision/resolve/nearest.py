@@ -121,6 +121,8 @@ def _relaxed(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
     for name, value, changed in defaults:
         if changed != policy:
             yield f"with `{name}: {value}`", {name: value}, replace(view, policy=changed)
+    if policy.python is not None:
+        yield f"without `python: {policy.python}`", {}, replace(view, policy=replace(policy, python=None))
     if policy.gpus is not None:
         yield "with `gpus: all`", {"gpus": "all"}, _with_all_cards(view)
 

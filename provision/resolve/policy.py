@@ -26,6 +26,8 @@ class Policy:
     builder: str | None = None
     flash_wheels: Literal["official", "community"] = "official"
     torch: Literal["managed", "existing"] = "managed"
+    python: str | None = None
+    """The one interpreter of the host that may be used."""
     attention: str = "auto"
     dtype: str = "auto"
     gpus: tuple[int, ...] | None = None
@@ -54,6 +56,7 @@ def policy_of(settings: Settings) -> Policy:
         builder=settings.builder,
         flash_wheels=settings.flash_attn_wheels,
         torch=settings.torch,
+        python=settings.python,
         attention=settings.attention,
         dtype=settings.dtype,
         gpus=None if settings.gpus == "all" else tuple(settings.gpus),

@@ -51,7 +51,7 @@ def _cuda_variants(
 
 def existing(view: View, torch: Torch) -> tuple[str, ...]:
     """Variants of a release that the host's own Pythons hold."""
-    held = (split(python.torch) for python in view.pythons if python.torch)
+    held = (split(python.torch) for python in view.interpreters.pythons if python.torch)
     return tuple(dict.fromkeys(variant for version, variant in held if version == torch.version))
 
 

@@ -207,8 +207,9 @@ class View:
 
     @cached_property
     def interpreters(self) -> Interpreters:
-        existing = self.policy.torch == "existing"
-        return _interpreters(self.pythons, self.pythons_known, self.escalates is not False, existing)
+        existing, asked = self.policy.torch == "existing", self.policy.python
+        usable = tuple(python for python in self.pythons if asked in {None, python.path})
+        return _interpreters(usable, self.pythons_known, self.escalates is not False, existing)
 
     @cached_property
     def launch(self) -> Launch:

@@ -130,6 +130,29 @@ def test_the_hosts_own_torch_is_taken_over(site: Site, tmp_path: Path) -> None:
     assert checked.returncode == 0, checked.stderr
 
 
+@pytest.mark.parametrize("shared", ["false", "true"])
+def test_a_torch_of_a_virtual_environment_is_taken_over(site: Site, tmp_path: Path, shared: str) -> None:
+    below = python_with_torch(tmp_path / "base", "2.8.0+cu128")
+    home = tmp_path / "pytorch"
+    packages = home / "lib" / "python{}.{}".format(*sys.version_info[:2]) / "site-packages"
+    (packages / "torch").mkdir(parents=True)
+    (packages / "torch" / "__init__.py").touch()
+    (packages / "torch" / "version.py").write_text("__version__ = '2.7.0+cu126'\n")
+    (below.parent.parent / "lib" / packages.parent.name / "site-packages" / "below.py").touch()
+    (home / "bin").mkdir()
+    (home / "bin" / "python").symlink_to(below)
+    (home / "pyvenv.cfg").write_text(f"home = {below.parent}\ninclude-system-site-packages = {shared}\n")
+    site.send()
+    done = build(site, python=str(home / "bin" / "python"), torch="2.7.0+cu126")
+    assert done.returncode == 0, done.stderr
+    find = "import importlib.util, torch; print(torch.__file__, importlib.util.find_spec('below') is not None)"
+    python = str(site.environment / "bin" / "python")
+    seen = subprocess.run([python, "-I", "-c", find], capture_output=True, text=True, check=True).stdout
+    assert seen.split() == [str(packages / "torch" / "__init__.py"), str(shared == "true")]
+    checked = run_checker(site)
+    assert checked.returncode == 0, checked.stderr
+
+
 def test_another_torch_than_the_planned_one_is_refused(site: Site, tmp_path: Path) -> None:
     python = python_with_torch(tmp_path / "base", "2.8.0+cu128")
     site.send()

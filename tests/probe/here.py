@@ -25,6 +25,7 @@ class Ran:
 def run(
     *shell: str,
     prefix: str | None = None,
+    python: str | None = None,
     environment: dict[str, str] | None = None,
     limit_s: int = 10,
     budget_s: int = 14,
@@ -32,7 +33,7 @@ def run(
     edit: tuple[str, str] = ("", ""),
 ) -> Ran:
     """Send the script to a shell's standard input; `edit` replaces one text in it."""
-    text = script(prefix=prefix, command_limit_s=limit_s, budget_s=budget_s)
+    text = script(prefix=prefix, python=python, command_limit_s=limit_s, budget_s=budget_s)
     assert edit[0] in text
     done = subprocess.run(
         shell or ("sh", "-s"),

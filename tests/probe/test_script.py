@@ -170,6 +170,31 @@ def test_python_without_headers_and_venv(tmp_path: Path) -> None:
     assert any(item.version == sys.version.split()[0] for item in facts.pythons) or "pyenv" not in sys.base_prefix
 
 
+@pytest.mark.parametrize(("shared", "torch"), [("false", None), ("true", "2.8.0+cu128")])
+def test_a_virtual_environment_that_is_named_is_looked_at_beside_its_own_python(
+    tmp_path: Path, shared: str, torch: str | None
+) -> None:
+    base, home = tmp_path / "base", tmp_path / "pytorch"
+    for folder, held in ((base, "2.8.0+cu128"), (home, "2.7.0+cu126")):
+        packages = folder / "lib/python3.14/site-packages/torch"
+        packages.mkdir(parents=True)
+        (packages / "version.py").write_text(f"__version__ = '{held}'\n")
+        (folder / "bin").mkdir()
+    program(base / "bin", "python3.14", "echo Python 3.14.2")
+    (home / "bin/python").symlink_to(base / "bin/python3.14")
+    (home / "pyvenv.cfg").write_text(f"home = {base}/bin\ninclude-system-site-packages = {shared}\n")
+    environment, named = with_first(base / "bin"), str(home / "bin/python")
+
+    def seen() -> dict[str, str | None]:
+        return {item.path: item.torch for item in run(python=named, environment=environment).facts.pythons}
+
+    there = seen()
+    assert there[named] == "2.7.0+cu126"
+    assert there[str(base / "bin/python3.14")] == "2.8.0+cu128"
+    (home / "lib/python3.14/site-packages/torch/version.py").unlink()
+    assert seen()[named] == torch
+
+
 def test_shims_of_a_version_manager_are_not_run(tmp_path: Path) -> None:
     shims, real = tmp_path / "shims", tmp_path / "versions/3.14.2/bin"
     shims.mkdir()

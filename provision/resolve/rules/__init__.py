@@ -30,6 +30,7 @@ from provision.resolve.rules import (
     provider,
     ptx,
     python,
+    python_asked,
     rival_module,
     rocm_access,
     rocm_gfx,
@@ -44,6 +45,7 @@ from provision.resolve.rules.base import HostRule, Rule
 HOST_RULES: tuple[HostRule, ...] = (
     libc.RULE,
     gpus_asked.RULE,
+    python_asked.RULE,
     torch_existing.RULE,
     foreign_driver.RULE,
     mixed_cards.RULE,

@@ -9,16 +9,20 @@ from provision.resolve.view import View
 def judge(view: View) -> Iterator[Verdict]:
     if view.policy.torch != "existing":
         return
-    held = {python.path: python.torch for python in view.pythons if python.torch}
+    usable = view.interpreters.pythons
+    held = {python.path: python.torch for python in usable if python.torch}
     if held:
         listed = " and ".join(f"torch {torch} of {path}" for path, torch in held.items())
         yield accept(f"the host has {listed}", torch=list(held.values()))
     else:
-        seen = ", ".join(python.path for python in view.pythons) or "none"
+        seen = ", ".join(python.path for python in usable) or "none"
         text = f"`torch: existing` was asked for, and no Python of the host that the service may use holds a torch (seen: {seen})"
-        yield reject(text, pythons=[python.path for python in view.pythons])
+        yield reject(text, pythons=[python.path for python in usable])
 
 
 RULE = HostRule(
-    "torch-existing", "An existing torch is there where one is to be used.", ("pythons", "settings.torch"), judge
+    "torch-existing",
+    "An existing torch is there where one is to be used.",
+    ("pythons", "settings.torch", "settings.python"),
+    judge,
 )

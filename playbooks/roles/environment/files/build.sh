@@ -100,14 +100,33 @@ install() {
     run_uv pip "$@" --no-index --find-links "$FIRSTLIGHT_INCOMING" --require-hashes --python "$final/bin/python" >&2
 }
 
+# With a torch of the host's own, the interpreter's packages stay in reach, behind those of the lock: by this option, which
+# a virtual environment answers for the Python below it,
+inherits() {
+    [ -z "$FIRSTLIGHT_TORCH" ] && return
+    if [ ! -f "$home/pyvenv.cfg" ] || grep -Eiq '^include-system-site-packages *= *true' "$home/pyvenv.cfg"; then
+        echo --system-site-packages
+    fi
+}
+
+# and by a file that Python reads at its start, which names a virtual environment's own.
+reach_packages() {
+    [ -n "$FIRSTLIGHT_TORCH" ] && [ -f "$home/pyvenv.cfg" ] || return 0
+    paths='import sysconfig; print(*dict.fromkeys(map(sysconfig.get_path, ("purelib", "platlib"))), sep="\n")'
+    "$python" -I -c "$paths" >"$cache/packages"
+    cp "$cache/packages" "$("$final/bin/python" -I -c "$paths" | head -n 1)/_firstlight_torch.pth"
+}
+
 build() {
     install_uv
     python=$(interpreter) || exit 1
     check_interpreter "$python"
     rm -rf "$final" "$FIRSTLIGHT_PREFIX"/envs/.cache.*
     cache=$(mktemp -d "$FIRSTLIGHT_PREFIX/envs/.cache.XXXXXX")
-    # With a torch of the host's own, the interpreter's packages stay in reach, behind those of the lock.
-    run_uv venv --quiet --no-project ${FIRSTLIGHT_TORCH:+--system-site-packages} --python "$python" "$final"
+    home=${python%/bin/*}
+    # shellcheck disable=SC2046 # an option or nothing
+    run_uv venv --quiet --no-project $(inherits) --python "$python" "$final"
+    reach_packages
     cp "$lock" "$final/lock.txt"
     printf '%s\n' "$FIRSTLIGHT_STACK" >"$final/stack.json"
     lines_of_last -v >"$cache/first.txt"
