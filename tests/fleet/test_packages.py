@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -16,16 +15,11 @@ import pytest
 from provision.catalog import catalog
 from provision.catalog.packages import packages_of_component, repository_of_component
 from tests.fleet.fixtures import require_hosts
-from tests.fleet.machine import Machine
-from tests.fleet.root import bare_root
+from tests.fleet.package_roots import KEY, SOURCE, AptRoot, apt_root
 from tests.fleet.vendor import NEW, OLD, PLACE, Signer, build_repository, signer
 
 pytestmark = pytest.mark.fleet
 
-FILES = Path(__file__).parents[2] / "playbooks/roles/vendor_packages/files"
-KEY = "/usr/share/keyrings/firstlight-nvidia-cuda.asc"
-SOURCE = "etc/apt/sources.list.d/firstlight-nvidia-cuda.sources"
-PIN = "etc/apt/preferences.d/firstlight-nvidia-cuda"
 HOLDS_LOCK = "import fcntl, time; file = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print('held', flush=True); time.sleep({seconds})"
 
 
@@ -48,40 +42,6 @@ def wanted(flavour: str = "open", version: str | None = NEW, **values: Any) -> d
     return {**known, **values}
 
 
-class Root:
-    """A bare Debian with the vendor's repository named, as the role names it."""
-
-    def __init__(self, machine: Machine) -> None:
-        self.path = machine.root
-
-    def run(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
-        words = ("chroot", str(self.path), *words)
-        return subprocess.run(words, input=stdin, env=environment, capture_output=True, text=True, check=False)
-
-    def program(self, name: str, mode: str, what: dict[str, Any]) -> tuple[int, str]:
-        done = self.run("python3", "-I", "-c", (FILES / name).read_text(), mode, stdin=json.dumps(what))
-        assert "Traceback" not in done.stderr, done.stderr
-        return done.returncode, done.stdout
-
-    def packages(self, mode: str = "make", **values: Any) -> tuple[int, str]:
-        return self.program("packages.py", mode, wanted(**values))
-
-    def pin(self, version: str) -> None:
-        globs = " ".join(catalog().package_families["nvidia-driver"].packages)
-        (self.path / PIN).write_text(f"Package: {globs}\nPin: version {version}-*\nPin-Priority: 1001\n")
-
-    def states(self) -> dict[str, tuple[str, str]]:
-        """Version and state of the driver's installed packages."""
-        lines = self.run("dpkg-query", "-W", "-f", "${Package} ${Version} ${db:Status-Abbrev}\n").stdout.splitlines()
-        rows = [line.split() for line in lines]
-        return {
-            name: (version.partition("-")[0], state)
-            for name, version, state in rows
-            if ("nvidia" in name or "cuda" in name) and state[1] == "i"
-        }
-
-
 @pytest.fixture(scope="module")
 def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signer]:
     require_hosts()
@@ -92,72 +52,69 @@ def vendor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signer]:
 
 
 @pytest.fixture
-def root(vendor: Signer, tmp_path: Path) -> Iterator[Root]:
-    machine = Machine("packages", tmp_path / "root")
-    machine.mount(bare_root())
-    made = Root(machine)
-    shutil.copytree(vendor.key.parent / "mirror", made.path / PLACE.lstrip("/"))
-    shutil.copy(vendor.key, made.path / KEY.lstrip("/"))
-    (made.path / "etc/apt/sources.list").write_text("")
-    (made.path / SOURCE).write_text(f"Types: deb\nURIs: file://{PLACE}/debian12/x86_64/\nSuites: /\nSigned-By: {KEY}\n")
-    made.pin(NEW)
-    yield made
-    machine.remove()
+def root(vendor: Signer, tmp_path: Path) -> Iterator[AptRoot]:
+    with apt_root(tmp_path, vendor, path="debian12/x86_64") as made:
+        made.pin(NEW)
+        yield made
+
+
+def packages(root: AptRoot, mode: str = "make", **values: Any) -> tuple[int, str]:
+    return root.program("packages.py", mode, wanted(**values))
 
 
 @pytest.fixture
-def old(root: Root) -> Root:
+def old(root: AptRoot) -> AptRoot:
     """With the branch before, held, and a package that is in no newer one."""
     root.pin(OLD)
-    status, said = root.packages(version=OLD)
+    status, said = packages(root, version=OLD)
     assert status == 0, said
     assert root.run("apt-get", "-qq", "-y", "install", f"libnvidia-compute-570={OLD}-1").returncode == 0
     root.pin(NEW)
     return root
 
 
-def test_it_installs_the_planned_version_and_holds_it(root: Root) -> None:
-    status, said = root.packages("look")
+def test_it_installs_the_planned_version_and_holds_it(root: AptRoot) -> None:
+    status, said = packages(root, "look")
     assert (status, "nvidia-open=" in said, root.states()) == (0, True, {})
-    status, said = root.packages()
+    status, said = packages(root)
     assert status == 0, said
     assert set(root.states().values()) == {(NEW, "hi")}
     assert {"nvidia-open", "nvidia-kernel-open-dkms", "nvidia-driver-cuda", "libcuda1"} <= root.states().keys()
     for mode in ("look", "make"):
-        assert root.packages(mode) == (0, "")
+        assert packages(root, mode) == (0, "")
 
 
-def test_a_branch_is_changed_whole_in_one_transaction(old: Root) -> None:
-    status, said = old.packages()
+def test_a_branch_is_changed_whole_in_one_transaction(old: AptRoot) -> None:
+    status, said = packages(old)
     assert status == 0, said
     assert "libnvidia-compute-570-" in said
     assert set(old.states().values()) == {(NEW, "hi")}
     assert "libnvidia-compute-570" not in old.states()
 
 
-def test_the_other_flavour_of_the_modules_goes(old: Root) -> None:
-    status, said = old.packages(flavour="proprietary")
+def test_the_other_flavour_of_the_modules_goes(old: AptRoot) -> None:
+    status, said = packages(old, flavour="proprietary")
     assert status == 0, said
     assert set(old.states().values()) == {(NEW, "hi")}
     assert {"cuda-drivers", "nvidia-kernel-dkms"} <= old.states().keys()
     assert not {"nvidia-open", "nvidia-kernel-open-dkms"} & old.states().keys()
 
 
-def test_what_dpkg_left_half_configured_is_finished_first(root: Root) -> None:
-    root.packages(packages=["nvlsm"], family=None, version=None)
+def test_what_dpkg_left_half_configured_is_finished_first(root: AptRoot) -> None:
+    packages(root, packages=["nvlsm"], family=None, version=None)
     database = root.path / "var/lib/dpkg/status"
     before, found, after = database.read_text().partition("Package: nvlsm\nStatus: install ok ")
     assert found
     database.write_text(before + found + after.replace("installed", "half-configured", 1))
     assert "nvlsm" in root.run("dpkg", "--audit").stdout
-    status, said = root.packages()
+    status, said = packages(root)
     assert status == 0, said
     assert "firstlight-changed: half-configured packages nvlsm" in said
     assert root.run("dpkg", "--audit").stdout == ""
 
 
 @pytest.fixture
-def held_lock(root: Root) -> Iterator[Callable[[float], None]]:
+def held_lock(root: AptRoot) -> Iterator[Callable[[float], None]]:
     started: list[subprocess.Popen[str]] = []
 
     def hold(seconds: float) -> None:
@@ -173,69 +130,69 @@ def held_lock(root: Root) -> Iterator[Callable[[float], None]]:
         process.communicate()
 
 
-def test_another_package_managers_lock_is_waited_for(root: Root, held_lock: Callable[[float], None]) -> None:
+def test_another_package_managers_lock_is_waited_for(root: AptRoot, held_lock: Callable[[float], None]) -> None:
     held_lock(4)
-    status, said = root.packages()
+    status, said = packages(root)
     assert status == 0, said
     assert set(root.states().values()) == {(NEW, "hi")}
 
 
-def test_the_wait_for_a_lock_ends_and_names_its_holder(root: Root, held_lock: Callable[[float], None]) -> None:
+def test_the_wait_for_a_lock_ends_and_names_its_holder(root: AptRoot, held_lock: Callable[[float], None]) -> None:
     held_lock(600)
-    status, said = root.packages(lock_timeout_s=1)
+    status, said = packages(root, lock_timeout_s=1)
     assert status == 1
     assert "held its lock for 1 s" in said
     assert root.states() == {}
 
 
-def test_a_version_that_is_not_on_offer_changes_nothing(old: Root) -> None:
+def test_a_version_that_is_not_on_offer_changes_nothing(old: AptRoot) -> None:
     before = old.states()
-    status, said = old.packages(version="580.65.06")
+    status, said = packages(old, version="580.65.06")
     assert status == 1
     assert "nvidia-open or nvidia-open-580 580.65.06 is not on offer" in said
     assert f"{NEW}-1" in said
     assert old.states() == before
 
 
-def test_a_repository_signed_by_another_key_is_refused(root: Root, tmp_path: Path) -> None:
+def test_a_repository_signed_by_another_key_is_refused(root: AptRoot, tmp_path: Path) -> None:
     with signer(tmp_path, "stranger") as stranger:
         shutil.copy(stranger.key, root.path / KEY.lstrip("/"))
-    status, said = root.packages()
+    status, said = packages(root)
     assert status == 1
     assert "firstlight-error: apt-get update:" in said
     assert "NO_PUBKEY" in said
     assert root.states() == {}
 
 
-def test_of_a_file_of_keys_only_the_one_with_the_fingerprint_is_taken(root: Root, vendor: Signer) -> None:
+def test_of_a_file_of_keys_only_the_one_with_the_fingerprint_is_taken(root: AptRoot, vendor: Signer) -> None:
     """As the role writes it for a vendor's own repository."""
     text = (root.path / SOURCE).read_text().rstrip()
     (root.path / SOURCE).write_text(f"{text} {'0' * 40}\n")
-    status, said = root.packages()
+    status, said = packages(root)
     assert status == 1
     assert "firstlight-error: apt-get update:" in said
     assert root.states() == {}
     (root.path / SOURCE).write_text(f"{text} {vendor.fingerprint()}\n")
-    status, said = root.packages()
+    status, said = packages(root)
     assert status == 0, said
 
 
-def test_a_kernel_without_headers_is_an_error_only_when_it_runs(root: Root) -> None:
+def test_a_kernel_without_headers_is_an_error_only_when_it_runs(root: AptRoot) -> None:
     runs = os.uname().release
     for kernel in (runs, "6.1.0-9-amd64"):
         (root.path / "lib/modules" / kernel / "kernel").mkdir(parents=True)
-    status, said = root.packages()
+    status, said = packages(root)
     assert status == 0, said
     assert "firstlight-note: package linux-headers-6.1.0-9-amd64 is not on offer" in said
     assert (root.path / f"usr/src/linux-headers-{runs}").is_dir()
     root.run("dpkg", "--purge", f"linux-headers-{runs}")
     (root.path / SOURCE).unlink()
-    status, said = root.packages()
+    status, said = packages(root)
     assert status == 1
     assert f"package linux-headers-{runs} is not on offer, so no module can be built for kernel {runs}" in said
 
 
-def test_other_entries_for_the_repository_are_turned_off_and_kept(root: Root) -> None:
+def test_other_entries_for_the_repository_are_turned_off_and_kept(root: AptRoot) -> None:
     folder = root.path / "etc/apt/sources.list.d"
     line = f"deb [signed-by=/usr/share/keyrings/other.gpg] file:{PLACE}/debian12/x86_64 /"
     (folder / "cuda.list").write_text(f"# CUDA\n{line}\ndeb http://elsewhere.example.com/debian stable main\n")
@@ -256,4 +213,4 @@ def test_other_entries_for_the_repository_are_turned_off_and_kept(root: Root) ->
     first, second = (folder / "cuda.sources").read_text().split("\n\n")
     assert ("Enabled: no" in first, "Enabled" in second) == (True, False)
     assert "Conflicting values" not in root.run("apt-get", "update").stderr
-    assert root.packages()[0] == 0
+    assert packages(root)[0] == 0

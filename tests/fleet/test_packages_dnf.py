@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from provision.catalog import catalog
 from provision.catalog.packages import packages_of_component, repository_of_component
-from tests.fleet.fixtures import require_hosts
-from tests.fleet.machine import Machine
 from tests.fleet.online import connect_to_registries
-from tests.fleet.root import bare_root
+from tests.fleet.package_roots import Root, bare
 from tests.fleet.vendor import NEW, OLD, PLACE
 
 pytestmark = pytest.mark.fleet
 
-FILES = Path(__file__).parents[2] / "playbooks/roles/vendor_packages/files"
 NEWEST = "595.91.07"
 REPOSITORY = f"{PLACE}/rhel9/x86_64"
 TOOLS = "dnf rpm createrepo-c gpg gpg-agent"
@@ -61,26 +55,8 @@ module_hotfixes=1
 """
 
 
-class Root:
+class DnfRoot(Root):
     """A Debian with dnf, whose only rpm packages are the vendor's."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def sh(self, script: str) -> str:
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
-        words = ["chroot", str(self.path), "sh", "-ec", script]
-        done = subprocess.run(
-            words, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def program(self, name: str, mode: str, what: dict[str, Any]) -> tuple[int, str]:
-        words = ["chroot", str(self.path), "python3", "-I", "-c", (FILES / name).read_text(), mode]
-        done = subprocess.run(words, input=json.dumps(what), capture_output=True, text=True, check=False)
-        assert "Traceback" not in done.stderr, done.stderr
-        return done.returncode, done.stdout
 
     def packages(self, mode: str = "make", *, flavour: str = "open", version: str = NEW) -> tuple[int, str]:
         family = catalog().package_families["nvidia-driver"]
@@ -105,20 +81,15 @@ class Root:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
-    require_hosts()
-    machine = Machine("dnf", tmp_path_factory.mktemp("dnf") / "root")
-    machine.mount(bare_root())
-    try:
-        yield equipped(machine.root)
-    finally:
-        machine.remove()
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DnfRoot]:
+    with bare(tmp_path_factory.mktemp("dnf")) as path:
+        yield equipped(path)
 
 
-def equipped(path: Path) -> Root:
+def equipped(path: Path) -> DnfRoot:
     """With dnf, and a signed repository of three branches."""
     connect_to_registries(path)
-    made = Root(path)
+    made = DnfRoot(path)
     made.sh(
         f"export DEBIAN_FRONTEND=noninteractive; apt-get -qq update; apt-get -qq -y --no-install-recommends install {TOOLS}"
     )
@@ -137,7 +108,7 @@ def equipped(path: Path) -> Root:
     return made
 
 
-def test_unsigned_or_by_a_stranger_nothing_is_installed(root: Root) -> None:
+def test_unsigned_or_by_a_stranger_nothing_is_installed(root: DnfRoot) -> None:
     status, said = root.packages()
     assert status == 1
     assert "were not installed" in said
@@ -145,7 +116,7 @@ def test_unsigned_or_by_a_stranger_nothing_is_installed(root: Root) -> None:
     root.sh("rpm --import /root/key.asc 2>/dev/null")
 
 
-def test_it_installs_the_planned_version_and_nothing_newer(root: Root) -> None:
+def test_it_installs_the_planned_version_and_nothing_newer(root: DnfRoot) -> None:
     assert "nvidia-open=3:580.173.02-1.el9" in root.packages("look")[1]
     assert root.versions() == {}
     status, said = root.packages()
@@ -156,14 +127,14 @@ def test_it_installs_the_planned_version_and_nothing_newer(root: Root) -> None:
         assert root.packages(mode) == (0, "")
 
 
-def test_an_upgrade_of_the_distribution_sees_no_newer_driver(root: Root) -> None:
+def test_an_upgrade_of_the_distribution_sees_no_newer_driver(root: DnfRoot) -> None:
     before = root.versions()
     root.sh("dnf -y -q --releasever=9 upgrade")
     assert root.versions() == before
 
 
 @pytest.mark.parametrize(("flavour", "version"), [("open", OLD), ("proprietary", NEW), ("open", NEWEST)])
-def test_branch_and_flavour_are_changed_whole(root: Root, flavour: str, version: str) -> None:
+def test_branch_and_flavour_are_changed_whole(root: DnfRoot, flavour: str, version: str) -> None:
     status, said = root.packages(flavour=flavour, version=version)
     assert status == 0, said
     assert {found for name, found in root.versions().items() if name != "dkms"} == {version}
@@ -172,7 +143,7 @@ def test_branch_and_flavour_are_changed_whole(root: Root, flavour: str, version:
     assert root.packages("look", flavour=flavour, version=version) == (0, "")
 
 
-def test_a_version_that_is_not_on_offer_changes_nothing(root: Root) -> None:
+def test_a_version_that_is_not_on_offer_changes_nothing(root: DnfRoot) -> None:
     before = root.versions()
     status, said = root.packages(version="580.65.06")
     assert status == 1
@@ -180,7 +151,7 @@ def test_a_version_that_is_not_on_offer_changes_nothing(root: Root) -> None:
     assert root.versions() == before
 
 
-def test_other_entries_for_the_repository_are_turned_off_and_kept(root: Root) -> None:
+def test_other_entries_for_the_repository_are_turned_off_and_kept(root: DnfRoot) -> None:
     file = root.path / "etc/yum.repos.d/cuda-rhel9.repo"
     text = f"[cuda-rhel9]\nname=cuda\nbaseurl=file://{PLACE}/rhel9/$basearch\nenabled=1\ngpgcheck=1\n\n[other]\nname=other\nbaseurl=file:///srv/other\nenabled=1\n"
     file.write_text(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -11,10 +10,8 @@ import pytest
 
 from provision.catalog import catalog
 from provision.catalog.packages import packages_of_component, repository_of_component
-from tests.fleet.fixtures import require_hosts
-from tests.fleet.machine import Machine
-from tests.fleet.root import bare_root
-from tests.fleet.test_packages import KEY, SOURCE, Root, wanted
+from tests.fleet.package_roots import AptRoot, apt_root
+from tests.fleet.test_packages import wanted
 from tests.fleet.vendor import NEW, OLD, PLACE, build_repository, signer
 from tests.fleet.vendor_others import ubuntu_packages
 
@@ -32,25 +29,13 @@ OPEN = {
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Root]:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AptRoot]:
     """The tests of this file are one story, told in order on this root."""
-    require_hosts()
     folder = tmp_path_factory.mktemp("ubuntu")
-    machine = Machine("ubuntu", folder / "root")
-    machine.mount(bare_root())
-    try:
-        with signer(folder) as by:
-            build_repository(folder / "mirror", by, path="ubuntu2404/x86_64", content=ubuntu_packages())
-            made = Root(machine)
-            shutil.copytree(folder / "mirror", made.path / PLACE.lstrip("/"))
-            shutil.copy(by.key, made.path / KEY.lstrip("/"))
-        (made.path / "etc/os-release").unlink()
-        (made.path / "etc/os-release").write_text(OS_RELEASE)
-        (made.path / "etc/apt/sources.list").write_text("")
-        (made.path / SOURCE).write_text(f"Types: deb\nURIs: {repository()['uri']}\nSuites: /\nSigned-By: {KEY}\n")
-        yield made
-    finally:
-        machine.remove()
+    with signer(folder) as by:
+        build_repository(folder / "mirror", by, path="ubuntu2404/x86_64", content=ubuntu_packages())
+        with apt_root(folder, by, path="ubuntu2404/x86_64", os_release=OS_RELEASE) as made:
+            yield made
 
 
 def repository() -> dict[str, Any]:
@@ -60,13 +45,13 @@ def repository() -> dict[str, Any]:
     return asdict(found)
 
 
-def bring(root: Root, mode: str = "make", *, flavour: str = "open", version: str = NEW) -> tuple[int, str]:
+def bring(root: AptRoot, mode: str = "make", *, flavour: str = "open", version: str = NEW) -> tuple[int, str]:
     root.pin(version)
     what = wanted(flavour, version, headers=False, repository=repository())
     return root.program("packages.py", mode, what)
 
 
-def test_a_branch_is_installed_and_held(root: Root) -> None:
+def test_a_branch_is_installed_and_held(root: AptRoot) -> None:
     status, said = bring(root, version=OLD)
     assert status == 0, said
     assert set(root.states().values()) == {(OLD, "hi")}
@@ -75,14 +60,14 @@ def test_a_branch_is_installed_and_held(root: Root) -> None:
     assert "Inst" not in root.run("apt-get", "-s", "dist-upgrade").stdout
 
 
-def test_another_branch_has_other_names_and_takes_the_place_of_the_old_ones(root: Root) -> None:
+def test_another_branch_has_other_names_and_takes_the_place_of_the_old_ones(root: AptRoot) -> None:
     status, said = bring(root)
     assert status == 0, said
     assert root.states() == dict.fromkeys(OPEN, (NEW, "hi"))
     assert bring(root, "look") == (0, "")
 
 
-def test_the_other_flavour_of_the_modules_goes(root: Root) -> None:
+def test_the_other_flavour_of_the_modules_goes(root: AptRoot) -> None:
     status, said = bring(root, flavour="proprietary")
     assert status == 0, said
     there = root.states()
@@ -94,7 +79,7 @@ def test_the_other_flavour_of_the_modules_goes(root: Root) -> None:
     assert root.states() == dict.fromkeys(OPEN, (NEW, "hi"))
 
 
-def test_the_fabric_manager_is_found_under_its_older_name(root: Root) -> None:
+def test_the_fabric_manager_is_found_under_its_older_name(root: AptRoot) -> None:
     family = catalog().package_families["nvidia-driver"]
     packages = list(packages_of_component("fabric-manager", branch="580"))
     what = wanted(

@@ -1,0 +1,91 @@
+"""Bare roots that are not booted, with a vendor's repository named to their package manager, and the role's programs run in them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from provision.catalog import catalog
+from tests.fleet.fixtures import require_hosts
+from tests.fleet.machine import Machine
+from tests.fleet.root import bare_root
+from tests.fleet.vendor import PLACE, Signer
+
+FILES = Path(__file__).parents[2] / "playbooks/roles/vendor_packages/files"
+KEY = "/usr/share/keyrings/firstlight-nvidia-cuda.asc"
+SOURCE = "etc/apt/sources.list.d/firstlight-nvidia-cuda.sources"
+PIN = "etc/apt/preferences.d/firstlight-nvidia-cuda"
+
+
+class Root:
+    """A root, and commands in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def run(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8"}
+        environment["DEBIAN_FRONTEND"] = "noninteractive"
+        words = ("chroot", str(self.path), *words)
+        return subprocess.run(words, input=stdin, env=environment, capture_output=True, text=True, check=False)
+
+    def sh(self, script: str) -> str:
+        """What a script prints that must end well."""
+        done = self.run("sh", "-ec", script)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def program(self, name: str, mode: str, what: dict[str, Any]) -> tuple[int, str]:
+        """Status and output of one of the role's programs."""
+        done = self.run("python3", "-I", "-c", (FILES / name).read_text(), mode, stdin=json.dumps(what))
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.returncode, done.stdout
+
+
+class AptRoot(Root):
+    """A Debian whose only source is the vendor's, as the role names it."""
+
+    def pin(self, version: str) -> None:
+        globs = " ".join(catalog().package_families["nvidia-driver"].packages)
+        (self.path / PIN).write_text(f"Package: {globs}\nPin: version {version}-*\nPin-Priority: 1001\n")
+
+    def states(self) -> dict[str, tuple[str, str]]:
+        """Version and state of the driver's installed packages."""
+        lines = self.run("dpkg-query", "-W", "-f", "${Package} ${Version} ${db:Status-Abbrev}\n").stdout.splitlines()
+        rows = [line.split() for line in lines]
+        return {
+            name: (version.partition("-")[0], state)
+            for name, version, state in rows
+            if ("nvidia" in name or "cuda" in name) and state[1] == "i"
+        }
+
+
+@contextmanager
+def bare(folder: Path) -> Iterator[Path]:
+    """A bare root of its own in a folder, taken away at the end."""
+    require_hosts()
+    machine = Machine("packages", folder / "root")
+    machine.mount(bare_root())
+    try:
+        yield machine.root
+    finally:
+        machine.remove()
+
+
+@contextmanager
+def apt_root(folder: Path, by: Signer, *, path: str, os_release: str | None = None) -> Iterator[AptRoot]:
+    """With the repository that lies in `mirror` beside the vendor's key, at PLACE/`path`; for another Debian by `os_release`."""
+    with bare(folder) as root:
+        shutil.copytree(by.key.parent / "mirror", root / PLACE.lstrip("/"))
+        shutil.copy(by.key, root / KEY.lstrip("/"))
+        if os_release is not None:
+            (root / "etc/os-release").unlink()
+            (root / "etc/os-release").write_text(os_release)
+        (root / "etc/apt/sources.list").write_text("")
+        (root / SOURCE).write_text(f"Types: deb\nURIs: file://{PLACE}/{path}/\nSuites: /\nSigned-By: {KEY}\n")
+        yield AptRoot(root)
