@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
+import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -10,9 +14,15 @@ import pytest
 
 from provision.catalog import catalog
 from provision.catalog.packages import packages_of_component, repository_of_component
+from provision.models.settings import Host
+from tests.fleet.commands import command
+from tests.fleet.hosts import FleetHost, authorize
+from tests.fleet.machine import Machine
 from tests.fleet.online import connect_to_registries
 from tests.fleet.package_roots import Root, bare
 from tests.fleet.vendor import NEW, OLD, PLACE
+from tests.install.fleet_site import FleetSite, make_fleet_site
+from tests.install.test_install import by_hand, write_hosts_file
 
 pytestmark = pytest.mark.fleet
 
@@ -30,6 +40,9 @@ BuildArch: noarch
 Requires: kmod-nvidia-open-dkms >= 3:%{v}, nvidia-driver-cuda >= 3:%{v}, dkms
 %description
 nothing
+%install
+mkdir -p %{buildroot}/usr/local/cuda-13.0/compat
+echo nothing >%{buildroot}/usr/local/cuda-13.0/compat/libcuda.so.1
 """
 PART = """
 %package -n {name}
@@ -44,8 +57,10 @@ PARTS = {
     "nvidia-driver-cuda": "",
     "cuda-drivers": "Requires: kmod-nvidia-latest-dkms >= 3:%{v}, nvidia-driver-cuda >= 3:%{v}, dkms",
     "nvidia-fabricmanager": "",
+    "cuda-compat-13-0": "",
     "dkms": "",
 }
+FILES_OF = {"cuda-compat-13-0": "/usr/local/cuda-13.0/compat/libcuda.so.1\n"}
 REPO_FILE = f"""[firstlight-nvidia-cuda]
 name=nvidia-cuda, for Firstlight alone
 baseurl=file://{REPOSITORY}/
@@ -94,8 +109,11 @@ def equipped(path: Path) -> DnfRoot:
         f"export DEBIAN_FRONTEND=noninteractive; apt-get -qq update; apt-get -qq -y --no-install-recommends install {TOOLS}"
     )
     parts = "".join(PART.format(name=name, more=more) for name, more in PARTS.items())
-    (path / "root/driver.spec").write_text(SPEC + parts + "%files\n" + "".join(f"%files -n {name}\n" for name in PARTS))
+    (path / "root/driver.spec").write_text(
+        SPEC + parts + "%files\n" + "".join(f"%files -n {name}\n{FILES_OF.get(name, '')}" for name in PARTS)
+    )
     (path / "etc/yum.repos.d").mkdir()
+    (path / "etc/pki/rpm-gpg").mkdir(parents=True)
     (path / "etc/yum.repos.d/firstlight-nvidia-cuda.repo").write_text(REPO_FILE)
     (path / "etc/yum.repos.d/base.repo").write_text("[base]\nname=base\nbaseurl=file:///srv/base\nenabled=1\n")
     made.sh(
@@ -164,3 +182,70 @@ def test_other_entries_for_the_repository_are_turned_off_and_kept(root: DnfRoot)
     assert ("enabled=0" in first, "enabled=1" in first) == (True, False)
     assert "enabled=1" in second
     file.unlink()
+
+
+class RootSite(FleetSite):
+    """The root as a host: behind an SSH server of its own, which runs in it."""
+
+    port: int
+
+    def host(self) -> Host:
+        known = super().host()
+        return known.model_copy(update={"connection": known.connection.model_copy(update={"port": self.port})})
+
+
+@pytest.fixture
+def site(root: DnfRoot, tmp_path: Path) -> Iterator[RootSite]:
+    """Without the vendor's key and repository."""
+    root.sh("rpm -e gpg-pubkey; rm /etc/yum.repos.d/firstlight-nvidia-cuda.repo; mkdir -p /run/sshd; ssh-keygen -A")
+    key, known, path = tmp_path / "id_ed25519", tmp_path / "known_hosts", root.path
+    command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
+    authorize(path / "root", key.with_suffix(".pub").read_text(), 0, 0)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = (path / "etc/ssh/ssh_host_ed25519_key.pub").read_text().split()[:2]
+    known.write_text(f"[127.0.0.1]:{port} {' '.join(words)}\n")
+    # What it mounts goes with it.
+    mounts = f"mount -t devpts devpts {path}/dev/pts && mount -t proc proc {path}/proc"
+    serve = f"exec chroot {path} /usr/sbin/sshd -D -p {port} -o ListenAddress=127.0.0.1"
+    server = subprocess.Popen(["unshare", "--mount", "sh", "-ec", f"{mounts}; {serve}"], stderr=subprocess.DEVNULL)
+    try:
+        _wait_until_answered(port)
+        made = make_fleet_site(tmp_path / "site", FleetHost("rhel", "127.0.0.1", key, known, "", Machine("", path)))
+        site = RootSite(folder=made.folder, variables=made.variables, wheels=made.wheels, name=made.name)
+        site.fleet_host, site.become, site.port = made.fleet_host, {}, port
+        yield site
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _wait_until_answered(port: int) -> None:
+    for _ in range(100):
+        with socket.socket() as tried:
+            if tried.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    pytest.fail("the SSH server in the root does not answer")
+
+
+def test_the_role_trusts_the_key_and_names_the_repository_once(root: DnfRoot, site: RootSite, tmp_path: Path) -> None:
+    key = tmp_path / "vendor.asc"
+    shutil.copy(root.path / "root/key.asc", key)
+    repository = repository_of_component(
+        "cuda-compat", os_id="rocky", version_id="9.5", machine="x86_64", mirror=f"file://{PLACE}", key=str(key)
+    )
+    compat = {"version": "13.0", "folder": "/usr/local/cuda-13.0/compat", "packages": ["cuda-compat-13-0"]}
+    site.plan(firstlight_cuda_compat={**compat, "repository": asdict(repository)})
+    site.latest = site.run()
+    write_hosts_file(site)
+    assert "changed=0" not in by_hand(site, "--check", playbook="drivers")
+    assert root.sh("ls /etc/pki/rpm-gpg") == ""
+    done = site.play("drivers")
+    assert (done.status, done.changed) == ("ok", True), done
+    assert root.sh("rpm -q gpg-pubkey")
+    assert (
+        root.path / "etc/yum.repos.d/firstlight-nvidia-cuda.repo"
+    ).read_text() == f"# Written by Firstlight.\n{REPO_FILE}"
+    assert root.versions()["cuda-compat-13-0"] == NEWEST
+    assert "changed=0" in by_hand(site, "--check", playbook="drivers")
