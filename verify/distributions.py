@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import re
 import sysconfig
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 PIN = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:\[[^\]]*\])?\s*==\s*(?P<version>[^\s;\\]+)")
 WHEEL = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*@\s*\S*?/(?P<file>[^/\s]+\.whl)")
@@ -59,7 +61,18 @@ def _canonical(version: str) -> tuple[str, str]:
     return re.sub(r"(\.0)+$", "", number.rstrip(".")) + rest, re.sub(r"[-_]", ".", local)
 
 
-def site_files(patterns: Iterable[str]) -> list[Path]:
-    """The files below this environment's site-packages that match any of the patterns, each once, in order."""
+def site_files(patterns: Iterable[str], *, beside: Path | None = None) -> list[Path]:
+    """The files below this environment's site-packages that match any of the patterns, each once, in order.
+
+    Where there is none, those below `beside`.
+    """
     folders = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
-    return sorted({path for folder in folders for pattern in patterns for path in folder.glob(pattern)})
+    wanted = list(patterns)
+    own = sorted({path for folder in folders for pattern in wanted for path in folder.glob(pattern)})
+    return own or (sorted({path for pattern in wanted for path in beside.glob(pattern)}) if beside else [])
+
+
+def host_packages(stack: Mapping[str, Any]) -> Path | None:
+    """The packages among which the host's own torch lies, where the Stack takes that over; null where it brings one."""
+    spec = importlib.util.find_spec("torch") if (stack.get("interpreter") or {}).get("torch") else None
+    return Path(spec.origin).resolve().parents[1] if spec and spec.origin else None

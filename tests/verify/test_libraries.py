@@ -152,7 +152,7 @@ MAPS = f"""\
 
 
 def judged(extra: str = "", search_path: str = "") -> tuple[str, str]:
-    outcome = loaded.judge(loaded.mapped_libraries(MAPS + extra), home=HOME, search_path=search_path)
+    outcome = loaded.judge(loaded.mapped_libraries(MAPS + extra), homes=[HOME], search_path=search_path)
     return outcome.status, outcome.reason
 
 
@@ -194,7 +194,7 @@ def test_a_forward_compatibility_library_that_shadows_the_drivers_is_a_warning()
     own = "/usr/lib/x86_64-linux-gnu/libcuda.so.580.82.07"
     assert judged(mapped(own))[0] == "ok"
     stand_in = "/usr/local/cuda-13.0/compat/libcuda.so.580.65.06"
-    outcome = loaded.judge(loaded.mapped_libraries(MAPS + mapped(stand_in)), home=HOME, search_path="")
+    outcome = loaded.judge(loaded.mapped_libraries(MAPS + mapped(stand_in)), homes=[HOME], search_path="")
     assert (outcome.status, outcome.reason) == (
         "warn",
         f"a stand-in shadows the driver's own library: libcuda from {stand_in}",
@@ -207,7 +207,7 @@ def test_a_planned_compatibility_library_is_what_must_be_loaded() -> None:
 
     def judge(path: str) -> tuple[str, str]:
         outcome = loaded.judge(
-            loaded.mapped_libraries(MAPS + mapped(path)), home=HOME, search_path=folder, compat=folder
+            loaded.mapped_libraries(MAPS + mapped(path)), homes=[HOME], search_path=folder, compat=folder
         )
         return outcome.status, outcome.reason
 
@@ -218,7 +218,7 @@ def test_a_planned_compatibility_library_is_what_must_be_loaded() -> None:
 
 
 def test_nothing_loaded_is_no_proof() -> None:
-    assert loaded.judge([], home=HOME, search_path="").status == "error"
+    assert loaded.judge([], homes=[HOME], search_path="").status == "error"
 
 
 BUILT = {"cuda": "13.0", "hip": None}
@@ -243,6 +243,20 @@ def test_torch_is_the_planned_build(
     outcome = torch_build.judge(version, planned, variant, Path(sys.prefix) / "torch/__init__.py", built)
     assert outcome.status == status
     assert words in outcome.reason
+
+
+@pytest.mark.parametrize(("planned", "status"), [("2.11.0+cu130", "ok"), ("2.11.0+cu128", "fail")])
+def test_the_hosts_own_torch_is_the_one_that_was_planned(planned: str, status: str) -> None:
+    file = Path("/opt/pytorch/lib/python3.12/site-packages/torch/__init__.py")
+    outcome = torch_build.judge("2.11.0+cu130", "2.11.0", "cu130", file, BUILT, taken_over=planned)
+    assert outcome.status == status
+
+
+def test_libraries_of_the_hosts_own_torch_come_from_beside_it() -> None:
+    packages = Path("/opt/pytorch/lib/python3.12/site-packages")
+    maps = mapped(f"{packages}/torch/lib/libtorch_cpu.so")
+    assert loaded.judge(loaded.mapped_libraries(maps), homes=[HOME], search_path="").status == "fail"
+    assert loaded.judge(loaded.mapped_libraries(maps), homes=[HOME, packages], search_path="").status == "ok"
 
 
 def test_a_torch_from_outside_the_environment_fails() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 
 from verify import elf
 from verify.cxx_abi import is_of_torch, text_symbols
-from verify.distributions import site_files
+from verify.distributions import host_packages, site_files
 from verify.records import Check, Context, Figure, Outcome
 from verify.tables import table
 
@@ -29,7 +29,7 @@ def _run(context: Context) -> Outcome:
         wanted["injected.so"] = {"_ZN3c106detail14torchCheckFailEPKcS2_jRKSs"}
     if not any(wanted.values()):
         return Outcome("skip", "no extension here wants anything of torch's C++")
-    for path in site_files([TORCH]):
+    for path in site_files([TORCH], beside=host_packages(context.stack)):
         offered |= elf.opened(path).symbols()[1]
     return judge(wanted, offered, cxx11=bool(torch.compiled_with_cxx11_abi()))
 

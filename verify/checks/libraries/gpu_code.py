@@ -8,7 +8,7 @@ from typing import Any
 
 from verify import elf
 from verify.cards import Said, told
-from verify.distributions import site_files
+from verify.distributions import host_packages, site_files
 from verify.gpu_code import CUDA_SECTION, HIP_SECTION, compiled_for, cuda_codes, hip_codes, native_for
 from verify.records import Check, Context, Figure, Outcome
 from verify.tables import table
@@ -22,10 +22,11 @@ def _run(context: Context) -> Outcome:
     if context.device in (None, "cpu"):
         return Outcome("skip", "no GPU to have code for")
     generation = (context.stack.get("attention") or {}).get("generation")
+    beside = host_packages(context.stack)
     codes: dict[str, set[str]] = {}
     files: dict[str, list[str]] = {}
     for row in table("libraries")["gpu_code"]:
-        found = site_files(row["globs"]) if row.get("generation") in (None, generation) else []
+        found = site_files(row["globs"], beside=beside) if row.get("generation") in (None, generation) else []
         embedded = {path: code for path in found if (code := _codes(path)) is not None}
         if embedded:
             codes[row["owner"]] = set().union(*embedded.values())

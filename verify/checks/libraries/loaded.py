@@ -6,12 +6,13 @@ import ctypes
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from verify.compat import folder_of
+from verify.distributions import host_packages
 from verify.records import Check, Context, Figure, Outcome
 from verify.tables import table
 from verify.vllm_kernels import vllm_extensions
@@ -34,7 +35,8 @@ def _run(context: Context) -> Outcome:
         loaded = [*loaded, Path("/usr/local/stale/lib/libtorch_cpu.so")]
     shadowing = os.environ.get("LD_LIBRARY_PATH", "")
     planned = folder_of(context.expect.get("stack"))
-    outcome = judge(loaded, home=Path(sys.prefix).resolve(), search_path=shadowing, compat=planned)
+    homes = [Path(sys.prefix).resolve(), *filter(None, [host_packages(context.stack)])]
+    outcome = judge(loaded, homes=homes, search_path=shadowing, compat=planned)
     evidence = {**outcome.evidence, "loaded with": ["torch", *(extension.name for extension in extensions)]}
     return Outcome(outcome.status, outcome.reason, outcome.figures, evidence, outcome.remedy)
 
@@ -45,8 +47,8 @@ def mapped_libraries(maps: str) -> list[Path]:
     return sorted(Path(path) for path in paths if path.startswith("/") and ".so" in Path(path).name)
 
 
-def judge(loaded: Iterable[Path], *, home: Path, search_path: str, compat: str | None = None) -> Outcome:
-    """`home` is the environment's folder without symlinks, `search_path` what LD_LIBRARY_PATH holds, `compat` where libcuda is to come from."""
+def judge(loaded: Iterable[Path], *, homes: Sequence[Path], search_path: str, compat: str | None = None) -> Outcome:
+    """`homes` are the environment's folder without symlinks and that of a planned torch of the host's own, `search_path` what LD_LIBRARY_PATH holds, `compat` where libcuda is to come from."""
     rows: Mapping[str, dict[str, str]] = table("libraries")["library"]
     by_name: dict[str, list[Path]] = defaultdict(list)
     for path in loaded:
@@ -57,10 +59,10 @@ def judge(loaded: Iterable[Path], *, home: Path, search_path: str, compat: str |
         f"{name} from {path}"
         for name, paths in by_name.items()
         for path in paths
-        if rows[name]["origin"] == "environment" and home not in path.parents
+        if rows[name]["origin"] == "environment" and not set(homes) & set(path.parents)
     ]
     twice = [f"{name}: {', '.join(map(str, paths))}" for name, paths in by_name.items() if len(paths) > 1]
-    shadows = [str(path) for path in _shadows(search_path, rows, home)]
+    shadows = [str(path) for path in _shadows(search_path, rows, homes)]
     evidence = {name: [str(path) for path in paths] for name, paths in sorted(by_name.items())}
     figures = (Figure("libraries judged", sum(map(len, by_name.values())), "count"),)
     if foreign:
@@ -102,9 +104,9 @@ def _remedy(text: str) -> str:
     return next((row["do"] for row in rows if row["pattern"] in text), rows[-1]["do"])
 
 
-def _shadows(search_path: str, rows: Mapping[str, dict[str, str]], home: Path) -> Iterable[Path]:
+def _shadows(search_path: str, rows: Mapping[str, dict[str, str]], homes: Sequence[Path]) -> Iterable[Path]:
     for folder in filter(None, search_path.split(":")):
-        if home in Path(folder).resolve().parents:
+        if set(homes) & set(Path(folder).resolve().parents):
             continue
         for name, row in rows.items():
             if row["origin"] == "environment":

@@ -17,15 +17,28 @@ def _run(context: Context) -> Outcome:
     version = "0.0.0+stale" if "stale-library" in context.faults else str(torch.__version__)
     planned = context.stack.get("torch") or ({"version": "1.0.0"} if "stale-library" in context.faults else {})
     built_for = {"cuda": torch.version.cuda, "hip": torch.version.hip}
-    return judge(version, planned.get("version"), planned.get("variant"), Path(torch.__file__), built_for)
+    file, taken_over = Path(torch.__file__), (context.stack.get("interpreter") or {}).get("torch")
+    return judge(version, planned.get("version"), planned.get("variant"), file, built_for, taken_over=taken_over)
 
 
 def judge(
-    version: str, planned: str | None, variant: str | None, file: Path, built_for: dict[str, str | None]
+    version: str,
+    planned: str | None,
+    variant: str | None,
+    file: Path,
+    built_for: dict[str, str | None],
+    *,
+    taken_over: str | None = None,
 ) -> Outcome:
-    """`planned` is a release without local part, `variant` `cpu`, `cu130`, `rocm7.0`; null when there is no plan."""
+    """`planned` is a release without local part, `variant` `cpu`, `cu130`, `rocm7.0`; null when there is no plan.
+
+    `taken_over` is the host's own torch by its own name, where the Stack has no other.
+    """
     evidence = {"version": version, "file": str(file), **built_for}
-    if Path(sys.prefix).resolve() not in file.resolve().parents:
+    if taken_over is not None and version != taken_over:
+        text = f"torch of the host is {version}, and the Stack was planned for {taken_over}"
+        return Outcome("fail", text, evidence=evidence, remedy="plan anew: ./firstlight provision")
+    if taken_over is None and Path(sys.prefix).resolve() not in file.resolve().parents:
         text = f"torch comes from {file.parent}, outside the environment {sys.prefix}"
         return Outcome("fail", text, evidence=evidence, remedy="unset PYTHONPATH")
     if planned and version.partition("+")[0] != planned:
@@ -46,7 +59,7 @@ def _variant(built_for: dict[str, str | None]) -> str:
 
 CHECK = Check(
     id="libraries.torch_build",
-    proves="torch imports, is the release and the build that the Stack says, and comes from this environment.",
+    proves="torch imports, is the release and the build that the Stack says, and comes from this environment, or is the host's own that the Stack takes over.",
     run=_run,
     faults=("stale-library",),
 )
