@@ -171,7 +171,7 @@ def _state(
         state = "unchanged"
     elif reached and (undone := UNDONE.get(command.partition(" ")[0])):
         state = undone
-    elif done.get("serve") in ("ok", "warn") and (serve is None or serve.ready):
+    elif done.get("serve") in ("ok", "warn") and serve is not None and serve.ready:
         state = "serving"
     elif reached:
         state = "installed"
