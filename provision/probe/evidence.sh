@@ -32,6 +32,14 @@ fabric_manager() {
     newest journalctl --no-pager --output=cat --boot --lines=500 --unit=nvidia-fabricmanager.service
 }
 
+# starts COUNT: of a journal the last so many starts; what came before somebody started the unit himself is over.
+starts() {
+    awk -v wanted="$1" '
+        /^Starting (firstlight-vllm\.service|vLLM, provisioned)/ { start++ }
+        { line[NR] = $0; of[NR] = start }
+        END { for (i = 1; i <= NR; i++) if (of[i] > start - wanted) print line[i] }'
+}
+
 # journal SCOPE: of our unit's newest start; of the last ones when it is started again and again, since the first says why.
 journal() {
     [ "$(limit systemctl "$1" show --property=LoadState --value "$FL_UNIT")" = loaded ] || return 1
@@ -41,7 +49,8 @@ journal() {
         # A user's journal knows its units by another field.
         [ "$1" = --user ] && field=--user-unit || field=--unit
         if [ -n "$FL_SINCE_S" ]; then since=--since=-${FL_SINCE_S}s; else since=--boot; fi
-        newest journalctl "$1" --no-pager --output=cat "$since" --lines="$((400 * (${restarts:-0} + 1)))" "$field=$FL_UNIT"
+        newest journalctl "$1" --no-pager --output=cat "$since" --lines="$((400 * (${restarts:-0} + 1)))" "$field=$FL_UNIT" |
+            starts "$((${restarts:-0} + 1))"
     else
         newest journalctl "$1" --no-pager --output=cat --lines=20000 "_SYSTEMD_INVOCATION_ID=$id" + "INVOCATION_ID=$id"
     fi
