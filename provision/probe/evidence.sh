@@ -48,8 +48,13 @@ journal() {
     if [ "${restarts:-0}" -gt 0 ] || [ -z "$id" ]; then
         # A user's journal knows its units by another field.
         [ "$1" = --user ] && field=--user-unit || field=--unit
-        if [ -n "$FL_SINCE_S" ]; then since=--since=-${FL_SINCE_S}s; else since=--boot; fi
-        newest journalctl "$1" --no-pager --output=cat "$since" --lines="$((400 * (${restarts:-0} + 1)))" "$field=$FL_UNIT" |
+        # With --since some releases count --lines from the beginning (252), others from the end.
+        if [ -n "$FL_SINCE_S" ]; then
+            set -- "$1" "--since=-${FL_SINCE_S}s"
+        else
+            set -- "$1" --boot "--lines=$((400 * (${restarts:-0} + 1)))"
+        fi
+        newest journalctl "$@" --no-pager --output=cat "$field=$FL_UNIT" |
             starts "$((${restarts:-0} + 1))"
     else
         newest journalctl "$1" --no-pager --output=cat --lines=20000 "_SYSTEMD_INVOCATION_ID=$id" + "INVOCATION_ID=$id"

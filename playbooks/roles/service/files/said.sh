@@ -1,7 +1,7 @@
 #!/bin/sh
 # What the newest start of a unit said, at most 25 lines: said.sh --system|--user UNIT
-# Lines are found by the unit's name from the time on when systemd announced that start: of a program that ends at once the journal
-# knows the unit, and often no longer which start of it that was.
+# Lines are found by the unit's name from a second before systemd announced that start: of a program that ends at once the journal
+# knows the unit, and often no longer which start of it that was; and what it printed may stand before the announcement (by 3 ms).
 set -u
 
 scope=$1 unit=$2 of=--unit
@@ -14,10 +14,10 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
 done
 
 # What a program printed may still be on its way into the journal when systemd has told of its end. Only root may ask for the rest of it.
-sleep 1
-journalctl --sync 2>/dev/null
+journalctl --sync 2>/dev/null || sleep 1
 
 id=$(systemctl "$scope" show --property=InvocationID --value "$unit")
 since=$(journalctl "$scope" --no-pager --output=short-unix "INVOCATION_ID=$id" + "USER_INVOCATION_ID=$id" |
-    sed -n 's/^\([0-9][0-9.]*\) .*/@\1/p' | head -n 1)
-exec journalctl "$scope" --no-pager --output=cat --lines=25 ${since:+--since="$since"} "$of=$unit"
+    awk '/^[0-9]/ { printf "@%.6f", $1 - 1; exit }')
+# With --since some releases count --lines from the beginning (252), others from the end.
+journalctl "$scope" --no-pager --output=cat ${since:+--since="$since"} "$of=$unit" | tail -n 25
