@@ -26,6 +26,7 @@ PACKAGE_OF = {
     "chromium": "chromium",
     "busybox": "busybox",
     "gpg": "gpg",
+    "gpg-agent": "gpg-agent",  # gpg makes no key without it, and only recommends it
     "c++": "g++",  # with it comes libatomic, which the driver of the browser tests wants
     "python3-config": "python3-dev",
 }
