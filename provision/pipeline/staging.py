@@ -105,10 +105,14 @@ def _dpkg_status(walk: Walk, host: Host) -> str:
 
 
 def desire_again(walk: Walk, name: str, verified: Mapping[str, Any]) -> None:
-    """What a host is to be once its checks have said more of it than was known when it was planned.
+    """What a host is to be where its checks have said other of it than was known when it was staged.
 
     Raises InventoryError as the first time.
     """
+    installed = walk.facts[name].installed
+    known = installed.last_verify if installed else None
+    if desired_state.peer_writes_arrive(verified) == desired_state.peer_writes_arrive(known):
+        return
     walk.desired[name] = desired_state.desire(
         walk.host(name), walk.facts[name], walk.staged[name], tools=host_tools(walk.cache / "tools"), verified=verified
     )
