@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import statistics
-import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
@@ -15,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from verify.inputs import spoil, whole, wrong
 from verify.isolate import Task, run_all
 from verify.records import Figure, Outcome
+from verify.timing import median_s, reduce_largest
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 LENGTH = 100_003
 """Numbers of each process: no power of two, so that pieces are of unequal size."""
@@ -111,21 +110,6 @@ def _part(
     seconds = None
     if large_bytes:
         large = torch.ones(large_bytes // 4, device=device)
-        seconds = _all_reduce_s(large)
+        seconds = median_s(lambda: reduce_largest(large), RUNS, WARM_UP)
     dist.destroy_process_group()
     return {"wrong": counted, "seconds": seconds}
-
-
-def _all_reduce_s(numbers: Tensor) -> float:
-    """Median seconds of reducing an array that every process has."""
-    import torch
-    import torch.distributed as dist
-
-    taken = []
-    for _ in range(WARM_UP + RUNS):
-        started = time.perf_counter()
-        dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
-        if numbers.is_cuda:
-            torch.cuda.synchronize()
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken[WARM_UP:])

@@ -60,6 +60,26 @@ def timed(work: Callable[[int], object], device: str, *, budget_s: float) -> Tim
     return Timed(statistics.median(seconds), min(seconds), max(seconds), len(seconds))
 
 
+def median_s(call: Callable[[], None], times: int, warm_up: int) -> float:
+    """Median seconds of a call that waits for its own end, made a fixed number of times: others take part as often."""
+    taken = []
+    for _ in range(warm_up + times):
+        started = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken[warm_up:])
+
+
+def reduce_largest(numbers: Tensor) -> None:
+    """Have all processes hold the largest of their numbers, and wait for it: they stay in range however often it is done."""
+    import torch
+    import torch.distributed as dist
+
+    dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
+    if numbers.is_cuda:
+        torch.cuda.synchronize()
+
+
 def _once(work: Callable[[int], object], turn: int, device: str) -> float:
     import torch
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import statistics
-import time
-from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from verify import devices
 from verify.inputs import spoil, whole, wrong
 from verify.tables import table
+from verify.timing import median_s, reduce_largest
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from torch.distributed import TCPStore
 
 WORLD = 2
@@ -49,8 +46,8 @@ def meet(rank: int, interface: str, address: str, port: int, *, backend: str, fa
     dist.all_reduce(reduced)
     got = spoil(reduced.cpu()) if "wrong-result" in faults else reduced.cpu()
     one, many = (torch.ones(length, device=device) for length in (1, load["large_numbers"]))
-    latency = _median_s(lambda: _reduce(one), load["small_times"], load["warm_up"])
-    large = _median_s(lambda: _reduce(many), load["large_times"], load["warm_up"])
+    latency = median_s(lambda: reduce_largest(one), load["small_times"], load["warm_up"])
+    large = median_s(lambda: reduce_largest(many), load["large_times"], load["warm_up"])
     dist.barrier()
     dist.destroy_process_group()
     # Of two processes each sends its numbers once: what goes over the wire each way are the bytes of the array.
@@ -66,21 +63,3 @@ def _least_free(store: TCPStore, rank: int, device: str) -> int:
     store.set(f"read {rank}", "")
     store.wait([f"read {number}" for number in range(WORLD)])  # the store ends with the process of rank 0
     return least
-
-
-def _reduce(numbers: Tensor) -> None:
-    import torch
-    import torch.distributed as dist
-
-    dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
-    if numbers.is_cuda:
-        torch.cuda.synchronize()
-
-
-def _median_s(call: Callable[[], None], times: int, warm_up: int) -> float:
-    taken = []
-    for _ in range(warm_up + times):
-        started = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken[warm_up:])
