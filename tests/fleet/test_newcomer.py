@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,21 +70,26 @@ def test_uninstall_takes_it_away(newcomer: FleetHost) -> None:
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Iterator[tuple[Walker, str]]:
+def here() -> Iterator[tuple[Walker, str]]:
     """This machine under a prefix of the test's own, taken away again whatever happens."""
     if Path("/run/systemd/system").exists():
         pytest.skip("this machine has systemd, and may serve already: the hosts above stand for it")
-    inventory = tmp_path / "hosts.yml"
-    variables = {"ansible_connection": "local", "firstlight_prefix": str(tmp_path / "prefix"), "firstlight_port": 8765}
-    inventory.write_text(json.dumps({"all": {"hosts": {"localhost": variables}}}))
-    tmp_path.chmod(0o755)
-    for folder in (tmp_path.parent, tmp_path.parent.parent):
+    # Not below pytest's own folder: each pytest that starts closes that to the account which serves.
+    with tempfile.TemporaryDirectory(prefix="firstlight-", dir="/var/tmp") as name:
+        folder = Path(name)
         folder.chmod(0o755)
-    walker = Walker(tmp_path / "logs")
-    yield walker, str(inventory)
-    ended = walker("uninstall", "-i", str(inventory))
-    assert ended.code == 0, ended.told()
-    assert not (tmp_path / "prefix").exists()
+        inventory = folder / "hosts.yml"
+        variables = {
+            "ansible_connection": "local",
+            "firstlight_prefix": str(folder / "prefix"),
+            "firstlight_port": 8765,
+        }
+        inventory.write_text(json.dumps({"all": {"hosts": {"localhost": variables}}}))
+        walker = Walker(folder / "logs")
+        yield walker, str(inventory)
+        ended = walker("uninstall", "-i", str(inventory))
+        assert ended.code == 0, ended.told()
+        assert not (folder / "prefix").exists()
 
 
 @pytest.mark.usefixtures("fleet")
