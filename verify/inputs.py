@@ -38,6 +38,19 @@ def spoil(result: Tensor) -> Tensor:
     return spoiled.reshape(result.shape)
 
 
+def whole_float32() -> None:
+    """Have float32 products computed in float32, and parts of a split depth added in it, in this process.
+
+    TF32 is what NVIDIA's own containers ask of torch by a variable (TORCH_ALLOW_TF32_CUBLAS_OVERRIDE), and adding parts in
+    16 bits is torch's default: either errs by more than float32 may, and a device that computes right would be called wrong.
+    """
+    import torch
+
+    products = torch.backends.cuda.matmul
+    products.allow_tf32 = False
+    products.allow_bf16_reduced_precision_reduction = products.allow_fp16_reduced_precision_reduction = False
+
+
 def finish(device: str) -> dict[str, Any]:
     """Wait for all work on a device by an event of its own, and say so; nothing to wait for on the CPU."""
     import torch

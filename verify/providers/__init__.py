@@ -54,6 +54,8 @@ class Provider:
         least, greatest, divisor = self.row["dims"]
         if not least <= case.dim <= greatest or case.dim % divisor:
             return f"head dimension {case.dim}"
+        if min(keys for _, keys in case.sequences) < self.row.get("least_keys", 1):
+            return "a single key"
         lacking = sorted(case.needs - set(self.row["takes"][kind]))
         if lacking:
             return ", ".join(lacking)

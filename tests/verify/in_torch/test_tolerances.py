@@ -97,7 +97,10 @@ def test_eight_bits_are_judged_against_a_formula_that_rounds_its_weights_to_them
 
 def test_the_profiler_tells_flash_from_the_formula() -> None:
     row, maps = sdpa.FLASH.row, ""
-    seen = {call: observe(call, "bfloat16", "cpu") for call in (sdpa.FLASH.compute, sdpa.MATH.compute, plain)}
+    seen = {
+        call: observe(call, CASES[0], "bfloat16", "cpu") or set()
+        for call in (sdpa.FLASH.compute, sdpa.MATH.compute, plain)
+    }
     assert witness(row, "cpu", seen[sdpa.FLASH.compute], maps).status == "ok"
     other = witness(row, "cpu", seen[sdpa.MATH.compute], maps)
     assert (other.status, "aten::_scaled_dot_product_attention_math" in other.reason) == ("fail", True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from verify.inputs import DTYPES, finish, normal, spoil
+from verify.inputs import DTYPES, finish, normal, spoil, whole_float32
 from verify.records import Check, Context, Figure, Outcome
 from verify.tables import table
 
@@ -18,7 +18,7 @@ SHAPES = {"quick": ((256, 512, 192),), "standard": ((256, 512, 192), (127, 1000,
 def _run(context: Context) -> Outcome:
     shapes = SHAPES["standard" if context.reaches("standard") else "quick"]
     device = context.device or "cpu"
-    _add_parts_in_float32()
+    whole_float32()
     figures, wrong = [], []
     for dtype in DTYPES:
         shares = []
@@ -49,17 +49,6 @@ def _run(context: Context) -> Outcome:
     worst = max(figure.value or 0 for figure in figures)
     text = f"{', '.join(DTYPES)} are within the error bound (worst {worst:.2f} of it)"
     return Outcome("ok", text, tuple(figures), evidence)
-
-
-def _add_parts_in_float32() -> None:
-    """Of kernels that split the depth: torch lets them add the parts in the result's precision, which errs by more than the bound.
-
-    A device that computes right could be told to be wrong then. The process of this check alone is set so.
-    """
-    import torch
-
-    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
 
 
 def error_share(left: Tensor, right: Tensor, result: Tensor) -> float:

@@ -1,0 +1,150 @@
+"""The checks on a card that is not there: what they call is known to torch, on one device, and in the order that torch wants."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.verify.in_torch.pretend_card import Profile, pretend
+from verify import timing
+from verify.checks.kernels import memory_pattern
+from verify.checks.memory import attention as memory_attention
+from verify.checks.speed import copies, gemm, memory
+from verify.judged_speed import floor
+from verify.records import Context, Outcome
+from verify.registry import all_checks
+from verify.tables import table
+
+ROOT = Path(__file__).resolve().parents[3]
+CHECKS = {check.id: check for check in all_checks()}
+ON_CARD = Context(level="standard", device="cuda:0", devices=("cuda:0",))
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is large on a card is small here."""
+    for module, name, size in (
+        (gemm, "GPU_SIZE", 64),
+        (memory, "GPU_BYTES", 1 << 16),
+        (copies, "BYTES", 1 << 16),
+        (memory_pattern, "WORDS", 1 << 10),
+        (memory_attention, "LENGTHS", (128, 256)),
+    ):
+        monkeypatch.setattr(module, name, size)
+    monkeypatch.setitem(table("speed"), "points", [[1, 64, 2, 64]])
+
+
+def on_card(check: str, monkeypatch: pytest.MonkeyPatch, *, memory: int = 24 << 30, level: str = "standard") -> Outcome:
+    with pretend(monkeypatch, memory=memory):
+        return CHECKS[check].run(Context(level=level, device="cuda:0", devices=("cuda:0",)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "check",
+    ["vector_add", "gemm", "gemm_8bit", "bit_vote", "memory_pattern", "graph"],
+    ids=lambda name: f"kernels.{name}",
+)
+def test_kernels_are_called_right_on_a_card(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = on_card(f"kernels.{check}", monkeypatch, memory=1 << 17 if check == "memory_pattern" else 24 << 30)
+    assert outcome.status == "ok", outcome.reason
+    assert outcome.evidence["name"] == "NVIDIA H200"
+
+
+@pytest.mark.parametrize(
+    ("path", "kernel"),
+    [
+        ("flash", "pytorch_flash::flash_fwd_kernel"),
+        ("cudnn", "cudnn_generated_fort_native_sdpa"),
+        ("efficient", "fmha_cutlassF_bf16"),
+        ("math", "aten::_scaled_dot_product_attention_math"),
+    ],
+)
+def test_each_path_of_torchs_attention_is_called_right_on_a_card_and_proven(
+    path: str, kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = on_card(f"attention.sdpa_{path}", monkeypatch)
+    assert (outcome.status, kernel in str(outcome.evidence["ran"])) == ("ok", True), outcome.reason
+
+
+def test_cudnn_is_not_asked_for_a_single_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    from verify.attention_cases import CASES
+    from verify.providers.sdpa import CUDNN
+
+    alone = next(case for case in CASES if case.name == "one token alone")
+    assert CUDNN.refuses(alone, "bfloat16", "cuda") == "a single key"
+
+
+def test_a_path_that_takes_nothing_on_this_card_is_no_wrong_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pretend(monkeypatch) as card:
+        card.refused.add("flash")
+        outcome = CHECKS["attention.sdpa_flash"].run(ON_CARD)
+    assert (outcome.status, outcome.reason) == ("error", "it takes none of the problems")
+    assert outcome.evidence["does not take"]["causal"] == "torch has no kernel for it on this device, in float16"
+
+
+def test_a_profiler_that_sees_no_kernel_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Profile, "blind", True)
+    outcome = on_card("attention.sdpa_flash", monkeypatch)
+    assert (outcome.status, "saw none of this device" in outcome.reason) == ("error", True)
+
+
+@pytest.mark.parametrize("check", ["gemm", "memory", "copies"], ids=lambda name: f"speed.{name}")
+def test_speeds_of_a_card_are_held_against_its_floor(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The events of the pretended card are a millisecond apart, which is slow for so little."""
+    outcome = on_card(f"speed.{check}", monkeypatch)
+    assert outcome.status == "warn"
+    least = {figure.floor for figure in outcome.figures if figure.floor is not None}
+    kind = "gemm_bfloat16" if check == "gemm" else "copy" if check == "copies" else check
+    assert least == {floor("NVIDIA H200", kind)[0]}
+
+
+def test_flash_and_standard_attention_are_timed_on_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = on_card("speed.attention", monkeypatch)
+    assert outcome.status == "ok"
+    assert {figure.name: figure.value for figure in outcome.figures}["standard over flash (1, 64, 2, 64)"] == 1
+
+
+def test_standard_attention_that_does_not_fit_leaves_the_speed_of_flash(monkeypatch: pytest.MonkeyPatch) -> None:
+    from verify.checks.speed import attention
+
+    def full(work: Any, device: str, *, budget_s: float) -> timing.Timed:
+        if torch.backends.cuda.math_sdp_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return timing.timed(work, device, budget_s=budget_s)
+
+    monkeypatch.setattr(attention, "timed", full)
+    outcome = on_card("speed.attention", monkeypatch)
+    assert [figure.name for figure in outcome.figures] == ["flash (1, 64, 2, 64)"]
+    assert outcome.status == "ok"
+
+
+def test_memory_of_attention_is_asked_of_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = on_card("memory.attention", monkeypatch)
+    found = {128: 1 << 20, 256: 1 << 20}
+    assert outcome.evidence["peak bytes by length"] == {"flash": found, "standard": found}
+
+
+def test_a_tensor_left_on_the_host_is_noticed_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That the card of these tests can fail at all."""
+    with pretend(monkeypatch), pytest.raises(RuntimeError, match="Expected all tensors to be on the same device"):
+        torch.ones(3).to("cuda:0") + torch.ones(3)
+
+
+def test_float32_is_meant_where_a_container_asks_for_less() -> None:
+    """In a process of its own: torch reads the variable once."""
+    told = (
+        "import torch; from verify.inputs import whole_float32\n"
+        "before = torch.backends.cuda.matmul.allow_tf32; whole_float32()\n"
+        "print(before, torch.backends.cuda.matmul.allow_tf32, torch.get_float32_matmul_precision())"
+    )
+    environment = {**os.environ, "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", told], env=environment, capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout.split() == ["True", "False", "highest"]
