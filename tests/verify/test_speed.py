@@ -110,5 +110,16 @@ def test_memory_by_the_square_is_no_flash_attention() -> None:
     assert memory.judge({"flash": {512: 1}, "standard": {}}, 1, {}).status == "error"
 
 
+def test_buffers_of_short_sequences_are_left_out_of_a_cards_flash_exponent() -> None:
+    flash = {512: 2 << 20, 1024: 5 << 20, 2048: 5 << 20, 4096: 2 << 20, 8192: 4 << 20, 16384: 8 << 20}
+    standard = {length: 16 * length**2 for length in flash}
+    measured = {"flash": flash, "standard": standard}
+    outcome = memory.judge(measured, 64 << 30, {}, flash_from=memory.GPU_FLASH_FIT_FROM)
+    assert {figure.name: figure.value for figure in outcome.figures}["exponent, flash"] == pytest.approx(1)
+    # a path that keeps the scores is noticed where no more than short ones fit
+    short = {"flash": {length: 16 * length**2 for length in (512, 1024, 2048)}, "standard": standard}
+    assert memory.judge(short, 64 << 30, {}, flash_from=memory.GPU_FLASH_FIT_FROM).status == "fail"
+
+
 def test_a_point_costs_two_products_of_each_head() -> None:
     assert speed.operations((2, 512, 12, 64)) == 4 * 2 * 12 * 512 * 512 * 64

@@ -17,6 +17,8 @@ LENGTHS = tuple(128 << step for step in range(8))
 """128 to 16,384."""
 FIT_FROM = 512
 """Shorter sequences are ruled by constant buffers."""
+GPU_FLASH_FIT_FROM = 4096
+"""GPUs' flash kernels split shorter ones among idle multiprocessors, and keep a result of each part meanwhile."""
 HEADS, DIM = 4, 64
 CPU_LONGEST = {"standard": 2048, "full": 4096}
 """On CPUs the standard attention of longer ones takes minutes."""
@@ -47,7 +49,8 @@ def _run(context: Context) -> Outcome:
             inputs = case.inputs(dtype).to(device)
             with torch.inference_mode():
                 found[length] = peak(partial(provider.compute, case, inputs), device)
-    return judge(peaks, free, {"lengths": longest, "dtype": dtype, **finish(device)})
+    flash_from = FIT_FROM if device == "cpu" else GPU_FLASH_FIT_FROM
+    return judge(peaks, free, {"lengths": longest, "dtype": dtype, **finish(device)}, flash_from=flash_from)
 
 
 def peak(work: Callable[[], object], device: str) -> int:
@@ -83,10 +86,16 @@ def free_bytes(device: str) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def judge(peaks: Mapping[str, Mapping[int, int]], free: int, evidence: Mapping[str, object]) -> Outcome:
-    """`peaks` holds bytes by length, of `flash` and `standard`; `free` bytes decide what can be run at all."""
+def judge(
+    peaks: Mapping[str, Mapping[int, int]], free: int, evidence: Mapping[str, object], *, flash_from: int = FIT_FROM
+) -> Outcome:
+    """`peaks` holds bytes by length, of `flash` and `standard`; `free` bytes decide what can be run at all.
+
+    The flash exponent is fitted over lengths from `flash_from` on.
+    """
     rule = table("memory")["attention"]
-    exponents = {name: exponent(found) for name, found in peaks.items()}
+    starts = {"flash": flash_from, "standard": FIT_FROM}
+    exponents = {name: exponent(found, starts[name]) or exponent(found) for name, found in peaks.items()}
     common = sorted(set(peaks["flash"]) & set(peaks["standard"]))
     told = {**evidence, "peak bytes by length": {name: dict(found) for name, found in peaks.items()}}
     if not common or None in exponents.values():
@@ -118,10 +127,10 @@ def judge(peaks: Mapping[str, Mapping[int, int]], free: int, evidence: Mapping[s
     return Outcome("ok", text, tuple(figures), told)
 
 
-def exponent(found: Mapping[int, int]) -> float | None:
-    """The slope of log bytes over log length, by least squares; null for fewer than two lengths."""
+def exponent(found: Mapping[int, int], fit_from: int = FIT_FROM) -> float | None:
+    """The slope of log bytes over log length from a length on, by least squares; null for fewer than two lengths."""
     points: Sequence[tuple[float, float]] = [
-        (math.log(length), math.log(size)) for length, size in found.items() if length >= FIT_FROM and size > 0
+        (math.log(length), math.log(size)) for length, size in found.items() if length >= fit_from and size > 0
     ]
     if len(points) < 2:
         return None
