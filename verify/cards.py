@@ -29,14 +29,14 @@ def on_cards(
     `sick` makes an ill card of a bare one: with the fault `sick-gpu` it stands beside those that are there.
     """
     if "sick-gpu" in context.faults:
-        here = healths() if pci.gpus("nvidia") else ()
+        here = healths() if pci.present("nvidia") else ()
         return judge([*here, sick(Health(INJECTED, "a card that is not there"))])
     return no_cards(context) or judge(healths())
 
 
 def no_cards(context: Context, vendor: str = "nvidia") -> Outcome | None:
     """Why cards of a vendor (`nvidia`, `amd`) are not looked at; null where they are."""
-    if not pci.gpus(vendor):
+    if not pci.present(vendor):
         return Outcome("skip", f"no {'NVIDIA' if vendor == 'nvidia' else 'AMD'} GPU on the PCI bus")
     if (context.stack.get("torch") or {}).get("variant") == "cpu":
         return Outcome("skip", "the Stack computes on the CPU")

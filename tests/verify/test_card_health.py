@@ -12,7 +12,7 @@ from tests.verify.nvml_stand_in import library
 from verify import cards
 from verify.checks.devices import amd_ecc, clocks, driver, ecc, fabric, modes, nvlink, pcie
 from verify.records import Context, Outcome
-from verify.views import amd_smi, kernel_driver, numa, pci
+from verify.views import amd_smi, kernel_driver, numa, nvml, pci
 from verify.views.nvml import NvmlError
 from verify.views.nvml_health import Fabric, Health, healths
 from verify.views.pcie import Link, link
@@ -83,6 +83,9 @@ def test_every_answer_of_nvml_comes_to_its_place(tmp_path: Path) -> None:
 
 def test_what_a_driver_does_not_know_is_null_and_what_fails_is_an_error(tmp_path: Path) -> None:
     assert healths(library(tmp_path)) == (Health("0000:1b:00.0", "NVIDIA H100 80GB HBM3"),)
+    (tmp_path / "forbidden").mkdir()
+    forbidden = "int nvmlDeviceGetEccMode(void *h, unsigned *a, unsigned *b) { return 4; }"
+    assert healths(library(tmp_path / "forbidden", more=forbidden))[0].ecc is None
     lost = "int nvmlDeviceGetEccMode(void *h, unsigned *a, unsigned *b) { return 15; }"
     (tmp_path / "lost").mkdir()
     with pytest.raises(NvmlError, match=r"nvmlDeviceGetEccMode: Unknown \(15\)"):
@@ -164,6 +167,29 @@ def test_bridges_are_compared_between_like_cards() -> None:
 
 def test_a_card_alone_needs_no_fabric() -> None:
     assert fabric.judge([replace(ONE, fabric=Fabric(2, 0, 0))]).status == "ok"
+
+
+def test_a_card_alone_needs_no_links_and_some_that_are_down_are_a_fault_all_the_same() -> None:
+    assert nvlink.judge([replace(ONE, links=(False,) * 18)]).status == "skip"
+    assert nvlink.judge([replace(ONE, links=(True,) * 17 + (False,))]).status == "fail"
+
+
+def test_cards_of_a_sandbox_that_hides_the_bus_are_known_by_their_device_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(pci, "gpus", lambda _: ())
+    (tmp_path / "nvidiactl").touch()
+    assert not pci.present("nvidia", tmp_path)
+    (tmp_path / "nvidia0").touch()
+    assert pci.present("nvidia", tmp_path)
+    assert not pci.present("amd", tmp_path)
+
+
+def test_nvml_knows_the_release_where_the_module_does_not_show_itself(tmp_path: Path) -> None:
+    says = 'int nvmlSystemGetDriverVersion(char *text, unsigned size) { strcpy(text, "580.82.07"); return 0; }'
+    assert nvml.release(library(tmp_path, more=says)) == "580.82.07"
+    (tmp_path / "without").mkdir()
+    assert nvml.release(library(tmp_path / "without", init=9, more=says)) is None
 
 
 def test_a_host_without_cards_or_with_a_cpu_stack_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,6 +121,18 @@ def test_a_gpu_that_fell_off_the_driver_is_named() -> None:
     assert f"not seen by kernel driver: {ADDRESSES[1]}" in reason
 
 
+def test_a_sandbox_that_hides_the_bus_is_judged_by_the_libraries() -> None:
+    assert judged(PCI=(), kernel_driver=None) == (
+        "ok",
+        "every layer sees the same GPUs (PCI 0, kernel driver absent, NVML 2, torch 2)",
+    )
+    status, reason = judged(PCI=(), kernel_driver=None, NVML=FULL[:1])
+    assert (status, reason) == (
+        "fail",
+        f"the layers count differently: PCI 0, kernel driver absent, NVML 1, torch 2; not seen by NVML: {ADDRESSES[1]}",
+    )
+
+
 def test_no_driver_with_gpus_on_the_bus_fails() -> None:
     status, reason = judged(kernel_driver=None, NVML=None, torch=())
     assert status == "fail"

@@ -11,6 +11,7 @@ import sys
 import zipfile
 from importlib.metadata import PathDistribution
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -215,6 +216,15 @@ def test_a_planned_compatibility_library_is_what_must_be_loaded() -> None:
     own = "/usr/lib/x86_64-linux-gnu/libcuda.so.535.183.01"
     assert judge(own) == ("fail", f"libcuda from {own}, and the plan wants the compatibility libraries of {folder}")
     assert judge("/usr/local/cuda-12.9/compat/libcuda.so.575.51.03")[0] == "warn"
+
+
+def test_a_library_that_the_environment_does_not_have_is_the_systems_and_shadows_nothing() -> None:
+    """As where torch was built against the CUDA of its container."""
+    system = mapped("/usr/local/cuda-13.0/targets/x86_64-linux/lib/libcublas.so.13.1.0.3")
+    libraries = loaded.mapped_libraries(MAPS + system)
+    options: dict[str, Any] = {"homes": [HOME], "search_path": ""}
+    assert loaded.judge(libraries, **options, brought={"libtorch_cpu"}).status == "ok"
+    assert loaded.judge(libraries, **options, brought={"libtorch_cpu", "libcublas"}).status == "fail"
 
 
 def test_nothing_loaded_is_no_proof() -> None:

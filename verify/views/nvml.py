@@ -11,8 +11,8 @@ from verify.views import Gpu, pci_address
 
 LIBRARY = "libnvidia-ml.so.1"
 SUCCESS = 0
-UNKNOWN_TO_IT = frozenset({2, 3, 13, 25})
-"""NVML_ERROR_INVALID_ARGUMENT, _NOT_SUPPORTED, _FUNCTION_NOT_FOUND, _ARGUMENT_VERSION_MISMATCH (nvml.h)."""
+UNKNOWN_TO_IT = frozenset({2, 3, 4, 13, 25})
+"""NVML_ERROR_INVALID_ARGUMENT, _NOT_SUPPORTED, _NO_PERMISSION, _FUNCTION_NOT_FOUND, _ARGUMENT_VERSION_MISMATCH (nvml.h)."""
 
 
 class NvmlError(Exception):
@@ -63,6 +63,17 @@ def gpus(library: str = LIBRARY) -> tuple[tuple[Gpu, ...], bool] | None:
             return tuple(gpu(nvml, handle) for handle in handles), any(_split(nvml, handle) for handle in handles)
     except OSError:
         return None
+
+
+def release(library: str = LIBRARY) -> str | None:
+    """`580.82.07` of the loaded driver, as NVML has it from the kernel; null where NVML does not start."""
+    version = ctypes.create_string_buffer(96)
+    try:
+        with opened(library) as (nvml, _):
+            ask(nvml, "nvmlSystemGetDriverVersion", version, ctypes.c_uint(96))
+    except (OSError, NvmlError):
+        return None
+    return version.value.decode()
 
 
 def _handle(nvml: Any, index: int) -> ctypes.c_void_p:

@@ -11,6 +11,7 @@ from verify.cards import no_cards
 from verify.checks.libraries.loaded import mapped_libraries
 from verify.records import Check, Context, Outcome
 from verify.tables import table
+from verify.views import nvml
 from verify.views.kernel_driver import FOLDER, release
 
 LIBRARIES = ("libcuda", "libnvidia-ml")
@@ -24,7 +25,8 @@ def _run(context: Context) -> Outcome:
     missing = {name: why for name in LIBRARIES if (why := _refusal(name))}
     mapped = mapped_libraries(Path("/proc/self/maps").read_text())
     found = {name: path for path in mapped for name in LIBRARIES if path.name.startswith(f"{name}.so")}
-    return judge(release(FOLDER), found, missing)
+    # Sandboxes hide the module's own files; NVML would not start without one.
+    return judge(release(FOLDER) or nvml.release(), found, missing)
 
 
 def _refusal(name: str) -> str | None:

@@ -22,7 +22,7 @@ def judge(cards: Sequence[Health]) -> Outcome:
     """Errors that were corrected are no fault: that is what the memory's code is for."""
     counted = [card for card in cards if card.uncorrected is not None]
     if not any(card.ecc is not None or card.remapped is not None for card in cards):
-        return Outcome("skip", "the memory of these cards has no error correction")
+        return Outcome("skip", "these cards have no error correction, or do not tell of it")
     limit = table("devices")["ecc"]
     since_load = sum(card.uncorrected[0] for card in counted if card.uncorrected)
     ever = sum(card.uncorrected[1] for card in counted if card.uncorrected)

@@ -22,10 +22,13 @@ def _run(context: Context) -> Outcome:
 
 
 def judge(cards: Sequence[Health]) -> Outcome:
-    """Held against the card's type where all its links are wired, and against like cards of the host."""
+    """Held against the card's type where all its links are wired, and against like cards of the host.
+
+    A card alone needs none: those of a virtual machine with one card of an NVSwitch system are off.
+    """
     linked = [card for card in cards if any(card.links)]
-    if not linked and not any(_wired(card) for card in cards):
-        return Outcome("skip", "no NVLink between these cards")
+    if not linked and (len(cards) == 1 or not any(_wired(card) for card in cards)):
+        return Outcome("skip", f"no NVLink between {'these' if len(cards) > 1 else 'this and other'} cards")
     up = {card.pci: sum(card.links) for card in cards}
     figures = tuple(Figure(f"links up: {card.pci}", up[card.pci], "count", floor=_wired(card)) for card in cards)
     evidence = {card.pci: {"name": card.name, "links": list(card.links)} for card in cards}

@@ -92,5 +92,5 @@ CHECK = Check(
     run=_run,
     level="standard",
     faults=("stale-library",),
-    deadline_s=240.0,
+    deadline_s=420.0,
 )

@@ -6,13 +6,13 @@ import ctypes
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from verify.compat import folder_of
-from verify.distributions import host_packages
+from verify.distributions import host_packages, site_files
 from verify.records import Check, Context, Figure, Outcome
 from verify.tables import table
 from verify.vllm_kernels import vllm_extensions
@@ -36,7 +36,7 @@ def _run(context: Context) -> Outcome:
     shadowing = os.environ.get("LD_LIBRARY_PATH", "")
     planned = folder_of(context.expect.get("stack"))
     homes = [Path(sys.prefix).resolve(), *filter(None, [host_packages(context.stack)])]
-    outcome = judge(loaded, homes=homes, search_path=shadowing, compat=planned)
+    outcome = judge(loaded, homes=homes, search_path=shadowing, compat=planned, brought=_brought(context))
     evidence = {**outcome.evidence, "loaded with": ["torch", *(extension.name for extension in extensions)]}
     return Outcome(outcome.status, outcome.reason, outcome.figures, evidence, outcome.remedy)
 
@@ -47,22 +47,49 @@ def mapped_libraries(maps: str) -> list[Path]:
     return sorted(Path(path) for path in paths if path.startswith("/") and ".so" in Path(path).name)
 
 
-def judge(loaded: Iterable[Path], *, homes: Sequence[Path], search_path: str, compat: str | None = None) -> Outcome:
-    """`homes` are the environment's folder without symlinks and that of a planned torch of the host's own, `search_path` what LD_LIBRARY_PATH holds, `compat` where libcuda is to come from."""
+def _brought(context: Context) -> frozenset[str]:
+    """The names of the libraries that lie in this environment's packages, or beside a torch of the host's own."""
+    folders = ["torch/lib/*.so*", "nvidia/*/lib/*.so*", "*.libs/*.so*"]
+    beside = host_packages(context.stack)
+    of_the_host = [path for folder in folders for path in beside.glob(folder)] if beside else []
+    return frozenset(map(_name, [*site_files(folders), *of_the_host]))
+
+
+def _name(library: Path) -> str:
+    return library.name.partition(".so")[0].partition("-")[0]  # auditwheel puts a hash behind a dash
+
+
+def judge(
+    loaded: Iterable[Path],
+    *,
+    homes: Sequence[Path],
+    search_path: str,
+    compat: str | None = None,
+    brought: Collection[str] | None = None,
+) -> Outcome:
+    """Which of the loaded libraries come from elsewhere than they should.
+
+    `homes` are the environment's folder without symlinks and that of a planned torch of the host's own, `search_path` what
+    LD_LIBRARY_PATH holds, `compat` where libcuda is to come from. `brought` are the libraries that the environment has
+    itself, null for all: of another one, as where torch was built against the system's CUDA, nothing is shadowed.
+    """
     rows: Mapping[str, dict[str, str]] = table("libraries")["library"]
     by_name: dict[str, list[Path]] = defaultdict(list)
     for path in loaded:
-        name = path.name.partition(".so")[0].partition("-")[0]  # auditwheel puts a hash behind a dash
+        name = _name(path)
         if name in rows:
             by_name[name].append(path)
+    own = {
+        name for name, row in rows.items() if row["origin"] == "environment" and (brought is None or name in brought)
+    }
     foreign = [
         f"{name} from {path}"
         for name, paths in by_name.items()
         for path in paths
-        if rows[name]["origin"] == "environment" and not set(homes) & set(path.parents)
+        if name in own and not set(homes) & set(path.parents)
     ]
     twice = [f"{name}: {', '.join(map(str, paths))}" for name, paths in by_name.items() if len(paths) > 1]
-    shadows = [str(path) for path in _shadows(search_path, rows, homes)]
+    shadows = [str(path) for path in _shadows(search_path, own, homes)]
     evidence = {name: [str(path) for path in paths] for name, paths in sorted(by_name.items())}
     figures = (Figure("libraries judged", sum(map(len, by_name.values())), "count"),)
     if foreign:
@@ -104,13 +131,12 @@ def _remedy(text: str) -> str:
     return next((row["do"] for row in rows if row["pattern"] in text), rows[-1]["do"])
 
 
-def _shadows(search_path: str, rows: Mapping[str, dict[str, str]], homes: Sequence[Path]) -> Iterable[Path]:
+def _shadows(search_path: str, own: Iterable[str], homes: Sequence[Path]) -> Iterable[Path]:
     for folder in filter(None, search_path.split(":")):
         if set(homes) & set(Path(folder).resolve().parents):
             continue
-        for name, row in rows.items():
-            if row["origin"] == "environment":
-                yield from sorted(Path(folder).glob(f"{name}.so*"))
+        for name in sorted(own):
+            yield from sorted(Path(folder).glob(f"{name}.so*"))
 
 
 CHECK = Check(
