@@ -144,13 +144,13 @@ def scan(stream: Readable, index: Index, *, name: str, source: int = 0) -> Scan:
         window = _Window(buffer, number, name, source)
         lowered = buffer.lower()
         lines = _Lines(lowered[begin:end], begin, kinds)
-        words = words_of(lines.fresh.text)
+        words = words_of(lines.bare.text)
         _look(window, lines.fresh, index.kinds, index, found, words=words)
         lines.learn(index, words)
         _look_again(window, lines, index, found)
         if index.everywhere.texts:
             whole = _View(lowered[begin:end], [0], [begin])
-            _look(window, whole, index.everywhere, index, found, words=words_of(whole.text))
+            _look(window, whole, index.everywhere, index, found, words=whole.text)
         found.settle(index.probes)
         keep = _back(buffer, end)
         number += buffer.count(b"\n", 0, keep)
@@ -228,9 +228,8 @@ class _Lines:
         """Where a line that patterns ask for begins, the line, the patterns."""
         self._waiting: list[tuple[int, bytes, int]] = []
         """The lines of kinds that are new in this block."""
-        self._bare: list[bytes] = []
-        """The lines of `fresh` without digits."""
         lines, starts, origins, length, place = [], [], [], 0, begin
+        without: list[bytes] = []
         for line, bare in zip(lowered.split(b"\n"), without_digits(lowered).split(b"\n"), strict=True):
             mark = hash(bare)
             asked = kinds.get(mark, UNSEEN)
@@ -240,7 +239,7 @@ class _Lines:
             if asked is UNSEEN:
                 kinds[first] = kinds[mark] = LEARNING
                 self._marks.append((first, mark))
-                self._bare.append(bare)
+                without.append(bare)
                 lines.append(line)
                 starts.append(length)
                 origins.append(place)
@@ -251,16 +250,17 @@ class _Lines:
                 self.again.append((place, line, asked))
             place += len(line) + 1
         self.fresh = _View(b"\n".join(lines), starts, origins)
+        self.bare = _View(b"\n".join(without), list(accumulate(map(_with_end, without), initial=0)), [])
+        """The same without digits: its words hold those of `fresh`, which digits part."""
 
     def learn(self, index: Index, words: bytes) -> None:
         """Note for the new kinds, which have these words, the patterns that must see each line of them."""
         asked: dict[int, set[int]] = {}
         likely = {number for _, numbers in index.exact.candidates(words) for number in numbers}
-        bare = _View(b"\n".join(self._bare), list(accumulate(map(_with_end, self._bare), initial=0)), [])
-        for leading, numbers in index.loose.of(likely):
-            for low, high in _places(bare.text, leading):
-                line = bare.text[low:high]
-                asked.setdefault(bare.piece(low), set()).update(n for n in numbers if index.loose.fits(n, line))
+        for leading, numbers in index.loose.candidates(words, among=likely) if likely else ():
+            for low, high in _places(self.bare.text, leading):
+                line = self.bare.text[low:high]
+                asked.setdefault(self.bare.piece(low), set()).update(n for n in numbers if index.loose.fits(n, line))
         for piece, marks in enumerate(self._marks):
             self._kinds.update(dict.fromkeys(marks, tuple(sorted(asked.get(piece, ())))))
         self.again += [(place, line, self._kinds[mark]) for place, line, mark in self._waiting if self._kinds[mark]]
@@ -270,9 +270,16 @@ class _Lines:
 def _look_again(window: _Window, lines: _Lines, index: Index, found: Scan) -> None:
     """Try the patterns that must see each line on the lines that they ask for."""
     left: dict[int, int] = {}
+    wanted: dict[tuple[int, ...], list[int]] = {}
+    alone = len(found.alone)
     for origin, line, numbers in lines.again:
-        for number in numbers:
-            if number in found.full or left.get(number) == 0 or not index.minds(number, found):
+        if len(found.alone) != alone:
+            alone = len(found.alone)
+            wanted.clear()
+        if numbers not in wanted:
+            wanted[numbers] = [n for n in numbers if n not in found.full and index.minds(n, found)]
+        for number in wanted[numbers]:
+            if left.get(number) == 0:
                 continue
             leading = index.exact.fitting(number, line)
             for low, high in _places(line, leading) if leading else ():

@@ -27,6 +27,8 @@ EVERYDAY = frozenset(
         *("bug", "cache", "core", "cuda", "device", "engine", "error", "failed", "gpu", "host", "http", "info"),
         *("lock", "memory", "model", "nccl", "node", "not", "p2p", "python", "request", "running", "torch"),
         *("version", "vllm", "worker"),
+        *("cc", "cu", "in", "install", "is", "no", "not work", "on", "py", "rank", "request", "run", "sm", "stall"),
+        *("support", "t work", "to", "work"),
     )
 )
 """Words of healthy logs: they lead to a pattern only where nothing else does."""
@@ -150,6 +152,8 @@ def _order(group: frozenset[str]) -> tuple[int, int, list[str]]:
 
 def _worth(text: str) -> int:
     bare = text.strip(" -_/")
-    if bare in EVERYDAY or len(bare) < 3:
+    if bare in EVERYDAY or len(bare) < 2:
+        return len(bare) - 20
+    if len(bare) < 3:
         return len(bare) - 10
     return len(text) + max(map(len, _WORD.findall(text)), default=0)

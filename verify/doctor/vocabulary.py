@@ -9,6 +9,7 @@ Groups = tuple[tuple[bytes, ...], ...]
 """The plain text that a line needs for a pattern: one text of each group (`patterns.required`)."""
 _NUMBER = re.compile(rb"\d[0-9a-f]*")
 _DIGITS = b"0123456789"
+_HEX = b"abcdef"
 LEAST_LOOSE = 2
 """Characters that are left to look for."""
 _OF_IDENTIFIERS = re.compile(rb"[a-f]{1,2}")
@@ -32,29 +33,32 @@ class Vocabulary:
                 self._leading.setdefault(text, []).append(number)
         texts = {text for same in groups.values() for group in same for text in group}
         self._words = {text: tuple(w for w in text.translate(_WORD_BYTES).split() if len(w) > 1) for text in texts}
-        self._every = sorted({word for words in self._words.values() for word in words})
+        self._telling = sorted({word for words in self._words.values() for word in words if word.strip(_HEX)})
+        """Words that are not made of hexadecimal letters alone, as identifiers are: those may always be there."""
 
     @property
     def texts(self) -> tuple[bytes, ...]:
         """The leading texts of all patterns."""
         return tuple(self._leading)
 
-    def candidates(self, words: bytes) -> Iterator[tuple[bytes, list[int]]]:
-        """The leading texts that may stand in a text of these words, each with the patterns that may match there."""
-        absent = {word for word in self._every if word not in words}
+    def candidates(self, words: bytes, among: Container[int] | None = None) -> Iterator[tuple[bytes, list[int]]]:
+        """The leading texts that may stand in a text of these words, each with the patterns that may match there.
+
+        `among`: the only patterns that are asked for.
+        """
+        absent = {word for word in self._telling if word not in words}
         possible = {text for text, needed in self._words.items() if absent.isdisjoint(needed)}
         for text, numbers in self._leading.items():
-            if text in possible:
-                likely = [n for n in numbers if all(not possible.isdisjoint(group) for group in self._others[n])]
-                if likely:
-                    yield text, likely
-
-    def of(self, numbers: Container[int]) -> Iterator[tuple[bytes, list[int]]]:
-        """The leading texts of some patterns, each with those of them that it leads to."""
-        for text, those in self._leading.items():
-            wanted = [number for number in those if number in numbers]
-            if wanted:
-                yield text, wanted
+            if text not in possible:
+                continue
+            likely = [
+                number
+                for number in numbers
+                if (among is None or number in among)
+                and all(not possible.isdisjoint(group) for group in self._others[number])
+            ]
+            if likely:
+                yield text, likely
 
     def fits(self, number: int, line: bytes) -> bool:
         """Whether a line holds all that a pattern needs."""
@@ -67,8 +71,8 @@ class Vocabulary:
 
 
 def words_of(lowered: bytes) -> bytes:
-    """The distinct words of a text, by which most patterns are out."""
-    return b" ".join(set(lowered.translate(_WORD_BYTES).split()))
+    """The distinct words of a text, by which most patterns are out, without what may be a piece of an identifier."""
+    return b" ".join(word for word in set(lowered.translate(_WORD_BYTES).split()) if word.strip(_HEX))
 
 
 def alike(line: bytes) -> bytes:
