@@ -11,7 +11,9 @@ from provision.models.records import Finding, HostDifference, HostSummary, Summa
 from provision.report import phrases
 from provision.report.difference.text import folded, sentence
 from provision.report.layout import fold_names
+from verify.records import NETWORK
 
+DoubtKind = Literal["hosts differ", "hosts do not meet", "off the plan", "warned"]
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -30,7 +32,7 @@ class Problem:
 class Doubt:
     """One thing that makes a run amber, and the hosts on which it is so."""
 
-    kind: Literal["hosts differ", "off the plan", "warned"]
+    kind: DoubtKind
     text: str
     """Of the first host, where only numbers differ among them."""
     remedy: str | None
@@ -63,7 +65,8 @@ def doubts(summary: Summary) -> Iterable[Doubt]:
     """Odd hosts first, then deviations from the plan; what differs by numbers alone from host to host stands once."""
     for status, check, said in phrases.side_by_side(summary):
         if status not in ("ok", "skip"):
-            yield Doubt("hosts differ", f"{check}: {said}", None, "all hosts side by side")
+            kind: DoubtKind = "hosts do not meet" if check == NETWORK else "hosts differ"
+            yield Doubt(kind, f"{check}: {said}", None, "all hosts side by side")
     alike: dict[str, Doubt] = {}
     names: dict[str, dict[str, None]] = {}
     for host in summary.hosts:

@@ -58,6 +58,13 @@ def test_the_odd_host_stands_at_the_top(content: Page) -> None:
     assert said in render(page=view(summary, []))
 
 
+def test_hosts_that_do_not_meet_do_not_differ(content: Page) -> None:
+    told = check("fleet.network", "warn", host=None, device=None, reason="no interface joins the 2 hosts")
+    summary = content.summary.model_copy(update={"together": (CheckRecord.model_validate(told),)})
+    first = next(iter(doubts(summary)))
+    assert (first.kind, first.text) == ("hosts do not meet", "fleet.network: no interface joins the 2 hosts")
+
+
 def test_the_same_warning_with_other_numbers_stands_once(content: Page) -> None:
     assert [(doubt.names, doubt.remedy) for doubt in content.doubts] == [("gpu-071", fleets.SLOW_REMEDY)]
     slow = [
