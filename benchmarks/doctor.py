@@ -7,7 +7,7 @@ error text alone; with its environment text after it; and `unlearned`: its error
 cause, that matches this case and no other, since such a one may have been written for it. A cause with one case has
 no other to vouch for its signatures: `unlearned` counts what the catalogue would know had it never seen the case, and is
 told for causes with several cases alone as well. `unlearned_but_printed` keeps of these signatures those that match a
-message of tests/doctor/messages.toml of the same cause, too: what programs print, written from their own texts and not
+message of verify/doctor/messages.toml of the same cause, too: what programs print, written from their own texts and not
 from the cases. Sure and wrong: the first finding has a confidence of at least 0.75 and
 the true cause is not among the first three.
 """
@@ -30,7 +30,7 @@ from verify.doctor.score import SURE_AT, Finding
 
 AIM_TOP_1, AIM_MACRO, AIM_SURE_AND_WRONG = 0.9, 0.85, 0.03
 WITHIN = 3
-MESSAGES = Path(__file__).resolve().parents[1] / "tests" / "doctor" / "messages.toml"
+MESSAGES = Path(__file__).resolve().parents[1] / "verify" / "doctor" / "messages.toml"
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def main() -> int:
 def write_log(path: Path, size: int) -> None:
     """A server's log of that many bytes: two thirds its own lines, the rest of other programs."""
     chance = random.Random(7)
-    healthy = tomllib.loads((ROOT / "tests/doctor/healthy.toml").read_text(encoding="utf-8"))
+    healthy = tomllib.loads((ROOT / "verify/doctor/healthy.toml").read_text(encoding="utf-8"))
     other = [line for text in healthy.values() for line in text.splitlines() if line]
     with path.open("w", encoding="utf-8") as file:
         written = 0

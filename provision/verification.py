@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 SOURCE = Path(__file__).resolve().parent.parent / "verify"
 LAUNCHER = b"#!/usr/bin/env python3\n"
 MAIN = b"import sys\n\nfrom verify.cli import main\n\nsys.exit(main(sys.argv[1:]))\n"
-STAYS_HERE = frozenset({"verify/page.py", "verify/doctor/page.py", "verify/fleet.py"})
-"""What makes pages of the documentation, and what compares hosts: no host runs it."""
+STAYS_HERE = frozenset({"verify/page.py", "verify/doctor/page.py", "verify/doctor/words.py", "verify/fleet.py"})
+"""What makes pages of the documentation, compares hosts or guesses by words: no host runs it."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip file can hold: the file's bytes depend on the sources alone."""
 

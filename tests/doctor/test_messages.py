@@ -11,7 +11,7 @@ from verify.doctor.catalog import catalogue
 from verify.doctor.engine import diagnose_texts
 from verify.doctor.score import SURE_AT
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parents[2] / "verify" / "doctor"
 MESSAGES: dict[str, list[str]] = tomllib.loads((HERE / "messages.toml").read_text(encoding="utf-8"))
 HEALTHY: dict[str, str] = tomllib.loads((HERE / "healthy.toml").read_text(encoding="utf-8"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -186,3 +187,8 @@ def test_colours_and_line_ends_do_not_change_anything(sample: Any) -> None:
     dressed_too = diagnose_texts({"log": dressed}, log.facts)
     told = [[(found.cause.id, found.confidence) for found in one.findings] for one in (plain, dressed_too)]
     assert told[0] == told[1]
+
+
+def test_prose_that_names_things_is_no_failure() -> None:
+    readme = Path(__file__).resolve().parents[2] / "README.md"
+    assert named(readme.read_text(encoding="utf-8")) == []

@@ -8,7 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+if TYPE_CHECKING:
+    from verify.doctor.words import Words
 
 Role = Literal["cause", "symptom"]
 ROLES: tuple[Role, ...] = ("cause", "symptom")
@@ -18,6 +21,7 @@ TESTS = ("below", "at_least", "equals", "contains", "matches", "is_null", "not_n
 NEEDS = ("sudo", "reboot", "relogin", "network", "downtime")
 BAKED = "causes.json"
 CONSEQUENCES = "consequences"
+MESSAGES, HEALTHY = "messages", "healthy"
 FOLDER = "causes"
 
 
@@ -114,7 +118,7 @@ class Cause:
 def catalogue() -> tuple[Cause, ...]:
     """All causes, by id. Raises CatalogError."""
     baked = _baked(BAKED)
-    return read(baked if baked is not None else _tables(Path(__file__).parent / FOLDER))
+    return read(restored(baked) if baked is not None else _tables(Path(__file__).parent / FOLDER))
 
 
 def read(tables: Mapping[str, Mapping[str, Any]]) -> tuple[Cause, ...]:
@@ -123,13 +127,36 @@ def read(tables: Mapping[str, Mapping[str, Any]]) -> tuple[Cause, ...]:
 
 
 def bake(folder: Path) -> dict[str, bytes]:
-    """The tables of the doctor's folder as the zipapp holds them, by file name: without the entries' own tests."""
+    """The tables of the doctor's folder as the zipapp holds them, by file name: without the entries' own tests.
+
+    The values of each key of all signatures stand together, which a zip file makes smaller. Words stay here.
+    """
     causes = {
         name: {key: value for key, value in table.items() if key != "sample"}
         for name, table in _tables(folder / FOLDER).items()
     }
-    consequences = _parsed(folder / f"{CONSEQUENCES}.toml")
-    return {BAKED: _compact(causes), f"{CONSEQUENCES}.json": _compact(consequences)}
+    signatures = [table.pop("signature") for _, table in sorted(causes.items())]
+    columns = {key: [[entry.get(key) for entry in each] for each in signatures] for key in sorted(_KEYS["signature"])}
+    consequences = [
+        {key: value for key, value in entry.items() if key != "sample"}
+        for entry in _parsed(folder / f"{CONSEQUENCES}.toml")["consequence"]
+    ]
+    return {
+        BAKED: _compact({"causes": causes, "signatures": columns}),
+        f"{CONSEQUENCES}.json": _compact({"consequence": consequences}),
+    }
+
+
+def restored(baked: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The causes' tables of what `bake` made."""
+    columns: Mapping[str, list[list[Any]]] = baked["signatures"]
+    causes: dict[str, dict[str, Any]] = baked["causes"]
+    for place, (_, table) in enumerate(sorted(causes.items())):
+        rows = zip(*(column[place] for column in columns.values()), strict=True)
+        table["signature"] = [
+            {key: value for key, value in zip(columns, row, strict=True) if value is not None} for row in rows
+        ]
+    return causes
 
 
 def consequences() -> tuple[tuple[str, str], ...]:
@@ -138,6 +165,31 @@ def consequences() -> tuple[tuple[str, str], ...]:
     path = Path(__file__).parent / f"{CONSEQUENCES}.toml"
     table = baked if baked is not None else _parsed(path)
     return tuple((entry["pattern"], entry["next"]) for entry in table["consequence"])
+
+
+@cache
+def words() -> Words | None:
+    """The words of all causes; null in the zipapp, where there is no room for them. Raises CatalogError."""
+    return None if _baked(BAKED) is not None else _learned(Path(__file__).parent)
+
+
+def _learned(folder: Path) -> Words:
+    """From the entries' definitions and samples, and from what is known to be said of each cause and of none."""
+    from verify.doctor.words import HEALTHY as NO_CAUSE  # the zipapp does without
+    from verify.doctor.words import Words
+
+    said: dict[str, list[str]] = {NO_CAUSE: []}
+    for name, table in _tables(folder / FOLDER).items():
+        samples = table.get("sample", ())
+        said[name] = [f"{name.replace('-', ' ')}: {table['definition']} {table['explanation']}"]
+        said[name] += [sample["text"] for sample in samples if sample["is"]]
+        said[NO_CAUSE] += [sample["text"] for sample in samples if not sample["is"] and not sample.get("expect")]
+    for name, messages in _parsed(folder / f"{MESSAGES}.toml").items():
+        said[name] += messages
+    healthy = _parsed(folder / f"{HEALTHY}.toml").values()
+    said[NO_CAUSE] += [line for text in healthy for line in text.splitlines() if line.strip()]
+    said[NO_CAUSE] += [entry["sample"] for entry in _parsed(folder / f"{CONSEQUENCES}.toml")["consequence"]]
+    return Words.learn(said)
 
 
 def _tables(folder: Path) -> dict[str, dict[str, Any]]:

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from verify.doctor import environment
-from verify.doctor.catalog import Cause, Signature, catalogue, consequences
-from verify.doctor.evidence import Hit, Index, Probe, Scan, scan
+from verify.doctor.catalog import Cause, Signature, catalogue, consequences, words
+from verify.doctor.evidence import TEXT_LIMIT, Hit, Index, Probe, Scan, scan
 from verify.doctor.facts import merge
-from verify.doctor.reading import Readable
-from verify.doctor.score import Finding, collect, rank
+from verify.doctor.reading import Readable, plain
+from verify.doctor.score import Evidence, Finding, Match, collect, rank
+
+if TYPE_CHECKING:
+    from verify.doctor.words import Words
 
 NOWHERE = (
     "Nothing in it is a known sign of a failure. Give the whole log from the first line of the failed start; "
     "dmesg -T, nvidia-smi and `python -m torch.utils.collect_env` tell about driver and environment."
 )
 EMPTY = "There is no text in it."
+GUESSED = "no line tells more than the words of the text, which are those of this cause"
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,10 @@ class Diagnosis:
 class Doctor:
     """A catalogue made ready; good for any number of texts."""
 
-    def __init__(self, causes: Sequence[Cause]) -> None:
+    def __init__(self, causes: Sequence[Cause], words: Words | None = None) -> None:
         self.causes = tuple(causes)
+        self._words = words
+        """Without them nothing is guessed."""
         self._environment = environment.probes()
         self._consequences = consequences()
         probes = [*self._environment, *(Probe(pattern, limit=1) for pattern, _ in self._consequences)]
@@ -70,9 +76,30 @@ class Doctor:
             evidence = collect(cause, hits[begin:end], known)
             candidates += [evidence] if evidence else []
             begin = end
-        findings = rank(candidates)
+        findings = self._with_guess(rank(candidates), scans)
         size = sum(found.size for found in scans)
         return Diagnosis(findings, () if findings else self._advice(following, size), known)
+
+    def _with_guess(self, findings: tuple[Finding, ...], scans: Sequence[Scan]) -> tuple[Finding, ...]:
+        """What the words of a short text suggest stands first where its lines make nothing as likely."""
+        if self._words is None or len(scans) != 1 or scans[0].size > self._words.text_bytes:
+            return findings
+        if findings and findings[0].confidence >= self._words.highest:
+            return findings
+        lines = [
+            Hit(0, number, part, scans[0].name, text)
+            for number, line in enumerate(scans[0].start.split(b"\n"), 1)
+            for part, text in enumerate(plain(line))
+        ]
+        guess = self._words.guess("\n".join(line.text for line in lines))
+        if guess is None or (findings and findings[0].confidence >= guess.confidence):
+            return findings
+        hits = tuple(replace(lines[place], text=lines[place].text[:TEXT_LIMIT]) for place in guess.lines)
+        said = Match(Signature("", guess.confidence, "symptom", f"its words: {', '.join(guess.words)}"), hits)
+        cause = next(cause for cause in self.causes if cause.id == guess.cause)
+        known = next((finding.evidence.matches for finding in findings if finding.cause is cause), ())
+        first = Finding(Evidence(cause, (*known, said), (), ()), guess.confidence, GUESSED)
+        return (first, *(finding for finding in findings if finding.cause is not cause))
 
     def _advice(self, following: Sequence[Sequence[Hit]], size: int) -> tuple[str, ...]:
         if not size:
@@ -88,7 +115,7 @@ class Doctor:
 @cache
 def doctor() -> Doctor:
     """The doctor with the whole catalogue. Raises CatalogError."""
-    return Doctor(catalogue())
+    return Doctor(catalogue(), words())
 
 
 def diagnose_texts(texts: Mapping[str, str], facts: Mapping[str, Any] | None = None) -> Diagnosis:

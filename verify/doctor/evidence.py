@@ -30,6 +30,8 @@ KINDS_LIMIT = 200_000
 """Kinds of lines that are remembered."""
 LONG_BYTES = 4 * BLOCK_BYTES
 """Text without line ends is taken in pieces from this size on."""
+START_BYTES = 1 << 13
+"""Of a text that are kept as they are."""
 TEXT_LIMIT = 400
 """Characters of a line that evidence shows."""
 
@@ -114,6 +116,9 @@ class Scan:
     """Patterns that have hits enough: all that stand first, since blocks come in order."""
     lines: int = 0
     size: int = 0
+    name: str = ""
+    start: bytes = b""
+    """The text itself, as far as it is short."""
 
     def settle(self, probes: Sequence[Probe]) -> None:
         """Keep the first hits, when a block has been looked at as a whole."""
@@ -127,7 +132,7 @@ class Scan:
 
 def scan(stream: Readable, index: Index, *, name: str, source: int = 0) -> Scan:
     """Look for all patterns of an index in one pass. Raises OSError when the stream cannot be read."""
-    found = Scan([[] for _ in index.probes])
+    found = Scan([[] for _ in index.probes], name=name)
     buffer, begin, number, tail = b"", 0, 1, b""
     blocks = decoded(stream)
     kinds: Kinds = {}
@@ -137,7 +142,9 @@ def scan(stream: Readable, index: Index, *, name: str, source: int = 0) -> Scan:
         ended = not block
         found.size += len(block)
         fresh, tail = (tail, b"") if ended else _whole(tail + block)
-        buffer += cleaned(fresh)
+        fresh = cleaned(fresh)
+        found.start += fresh[: START_BYTES - len(found.start)]
+        buffer += fresh
         end = len(buffer) if ended else _back(buffer, len(buffer))
         if end <= begin:
             continue
