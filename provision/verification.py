@@ -42,12 +42,16 @@ GRACE_S = 30.0
 TAIL_LINES = 8
 
 NO_ENVIRONMENT, OTHER_TOOL = 66, 67
+BROUGHT = "verify/verify.pyz"
+"""Where a release puts its tool under the prefix while another one is installed: what is installed stays as that one sealed it."""
 _SCRIPT = """
-python={prefix}/{environment}/bin/python; tool={prefix}/bin/verify.pyz
+python={prefix}/{environment}/bin/python
 [ -x "$python" ] || exit {no_environment}
-have=$(sha256sum "$tool" 2>/dev/null || :)
-[ "${{have%% *}}" = {digest} ] || exit {other_tool}
-exec "$python" -I "$tool" {arguments}
+for tool in {prefix}/bin/verify.pyz {prefix}/{brought}; do
+    have=$(sha256sum "$tool" 2>/dev/null || :)
+    [ "${{have%% *}}" != {digest} ] || exec "$python" -I "$tool" {arguments}
+done
+exit {other_tool}
 """
 DRAIN_S = 2100.0
 """For a service that is stopped for the checks: to end, to start again and to be proven ready."""
@@ -164,7 +168,7 @@ def resume(session: Session, *, prefix: str, root: bool = False) -> tuple[bool, 
     """
     done = _run_tool(session, prefix.rstrip("/"), "current", ["--resume"], stdin=None, limit_s=DRAIN_S, root=root)
     said = (done.stdout.strip() or done.stderr.strip()).splitlines()
-    return done.rc == 0, said[-1] if said else f"{prefix}/bin/verify.pyz ended with {done.rc}"
+    return done.rc == 0, said[-1] if said else f"verify.pyz ended with {done.rc}"
 
 
 def compare(session: Session, *, prefix: str, words: Sequence[str], root: bool = False) -> dict[str, Any]:
@@ -186,12 +190,12 @@ def compare(session: Session, *, prefix: str, words: Sequence[str], root: bool =
 def _run_tool(
     session: Session, prefix: str, place: str, words: Sequence[str], *, stdin: str | None, limit_s: float, root: bool
 ) -> Completed:
-    """Run the tool by the environment's own Python, this release's put there first where another one is."""
+    """Run the tool by the environment's own Python, this release's brought first where only another one is."""
     command = tool_command(prefix, place, words)
     done = session.run(command, stdin=stdin, timeout_s=limit_s, root=root)
     if done.rc == OTHER_TOOL:
-        session.run(f"mkdir -p {shlex.quote(f'{prefix}/bin')}", root=root)
-        session.write(f"{prefix}/bin/verify.pyz", zipapp(), mode=0o755, root=root)
+        session.run(f"mkdir -p {shlex.quote(f'{prefix}/verify')}", root=root)
+        session.write(f"{prefix}/{BROUGHT}", zipapp(), mode=0o755, root=root)
         done = session.run(command, stdin=stdin, timeout_s=limit_s, root=root)
     return done
 
@@ -204,6 +208,7 @@ def tool_command(prefix: str, place: str, words: Sequence[str]) -> str:
     return _SCRIPT.format(
         prefix=shlex.quote(prefix),
         environment=shlex.quote(place),
+        brought=BROUGHT,
         digest=hashlib.sha256(zipapp()).hexdigest(),
         arguments=shlex.join(words),
         no_environment=NO_ENVIRONMENT,

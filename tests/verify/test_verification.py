@@ -118,15 +118,24 @@ def test_a_host_is_checked_and_keeps_the_document(prefix: Path) -> None:
     assert [check["status"] for check in kept["checks"]] == [check.status for check in answer.checks]
 
 
-def test_the_tool_on_the_host_is_always_this_releases(prefix: Path) -> None:
-    tool = prefix / "bin" / "verify.pyz"
-    tool.parent.mkdir()
-    tool.write_text("print('an older release')")
+def test_the_tool_that_runs_is_this_releases_and_the_installed_one_stays_as_it_was_sealed(prefix: Path) -> None:
+    """Else `status` would call it changed by hand, and the next run of the release that is installed would repair it."""
+    installed, brought = prefix / "bin" / "verify.pyz", prefix / "verify" / "verify.pyz"
+    installed.parent.mkdir()
+    installed.write_text("print('an older release')")
+    sums = f"{hashlib.sha256(installed.read_bytes()).hexdigest()}  {installed}\n"
     assert len(verify(LOCALHOST, prefix=str(prefix), level="quick").checks) > 1
-    assert tool.read_bytes() == zipapp()
-    written = tool.stat().st_mtime_ns
+    assert subprocess.run(["sha256sum", "--quiet", "-c"], input=sums.encode(), check=False).returncode == 0
+    assert brought.read_bytes() == zipapp()
+    written = brought.stat().st_mtime_ns
     verify(LOCALHOST, prefix=str(prefix), level="quick")
-    assert tool.stat().st_mtime_ns == written
+    assert brought.stat().st_mtime_ns == written
+
+
+def test_an_installation_of_this_release_is_checked_by_its_own_tool(prefix: Path) -> None:
+    build_zipapp(prefix / "bin" / "verify.pyz")
+    assert len(verify(LOCALHOST, prefix=str(prefix), level="quick").checks) > 1
+    assert not (prefix / "verify" / "verify.pyz").exists()
 
 
 def test_an_environment_that_is_not_live_yet_is_checked_by_its_digest(prefix: Path) -> None:
