@@ -17,13 +17,14 @@ from provision.artifacts.locking import Sources
 from provision.artifacts.platforms import Target
 from provision.artifacts.wheelhouse import Store
 from provision.errors import StageError, TransportError
-from provision.forge.bench import Bench, Built, Order, Survey
+from provision.forge.bench import Bench, Built, Order
 from provision.forge.extension import read_extension
 from provision.forge.ingredients import Ingredients, gather
 from provision.forge.judge import faults
 from provision.forge.key import Key
 from provision.forge.recipes import Recipe, recipe_for, toolkit
 from provision.forge.shelf import Forged, Shelf
+from provision.forge.suited import has_wheels, require
 from provision.models.staged import StagedFile
 from provision.run import utc_now, write_atomically
 
@@ -68,10 +69,10 @@ def forge(job: Job, place: Place, interpreter: Callable[[], StagedFile]) -> Forg
     """
     recipe = recipe_for(job.key)
     survey = place.bench.survey(job.key.built_for.python, job.cuda)
-    _require(job, place, survey, recipe)
+    require(job.key, job.cuda, place.name, survey)
     home = survey.cuda_home if recipe.compiled else None
     by_wheels = (
-        bool(job.cuda) and recipe.compiled and (home is None or home["release"] != job.cuda) and _has_wheels(job.cuda)
+        bool(job.cuda) and recipe.compiled and (home is None or home["release"] != job.cuda) and has_wheels(job.cuda)
     )
     extra = toolkit().requirements(job.cuda) if by_wheels else []
     ingredients = gather(
@@ -145,34 +146,6 @@ def _keep(job: Job, place: Place, recipe: Recipe, built: Built) -> Forged:
     )
     Shelf(job.store).put(forged)
     return forged
-
-
-def _require(job: Job, place: Place, survey: Survey, recipe: Recipe) -> None:
-    wants = job.key.built_for.machine
-    if survey.machine != wants:
-        raise StageError(
-            f"{place.name} is {survey.machine}, and the wheel is for {wants}",
-            hint=f"name a builder with that processor: firstlight_builder: HOST ({wants})",
-        )
-    if survey.glibc is None:
-        raise StageError(
-            f"{place.name} has no glibc: what is built there runs on no host of this fleet", hint="name another builder"
-        )
-    if recipe.compiled and survey.compiler is None:
-        raise StageError(f"{place.name} has no C++ compiler", hint="install g++ there (Debian: build-essential)")
-    if not recipe.compiled:
-        return
-    if job.key.platform == "rocm" and survey.hipcc is None:
-        raise StageError(f"{place.name} has no hipcc", hint="install ROCm's compiler there, or name another builder")
-    if job.cuda and survey.cuda_home is None and not _has_wheels(job.cuda):
-        raise StageError(
-            f"{place.name} has no nvcc of CUDA {job.cuda}, and pip's wheels hold one from CUDA {toolkit().since} on only",
-            hint=f"install the CUDA {job.cuda} toolkit there, or name a builder that has it",
-        )
-
-
-def _has_wheels(cuda: str) -> bool:
-    return int(cuda.partition(".")[0]) >= toolkit().since
 
 
 def _files(ingredients: Ingredients, job: Job) -> Iterable[StagedFile]:

@@ -23,9 +23,9 @@ from provision.errors import Exit, UsageError
 from provision.forge.bench import Survey
 from provision.forge.build import Job
 from provision.forge.key import FLASH_ATTN, Key
-from provision.forge.recipes import recipe_for
 from provision.forge.room import Forge
 from provision.forge.shelf import Forged, Shelf
+from provision.forge.suited import require
 from provision.models.stack import AttentionPlan, FlashAttnKey, FlashAttnPlan, Interpreter, Stack, TorchBuild
 from provision.pipeline.commands import say
 from provision.pipeline.forging import make_forge
@@ -35,8 +35,8 @@ from provision.report.layout import size
 from provision.resolve.assemble import platform
 from provision.resolve.option import TORCH_INDEX
 
-_STEP = 100_000_000
-"""Bytes between two lines about a download."""
+_STEPS, _STEP = 10, 100_000_000
+"""Lines about a download at most, and bytes between two of them at least."""
 
 
 def build(
@@ -81,11 +81,14 @@ def build(
             capabilities=capabilities,
         ),
     )
-    recipe_for(key)  # what cannot be built is refused before anything is fetched
+    if found := Shelf(store).find(key):
+        _tell(found, store, as_json=as_json)
+        return Exit.OK
+    require(key, toolkit, builder, survey)
     stack = _stack(row, variant, minor_python, platform(survey.machine, survey.glibc or row.glibc))
     sources = find_sources(read_settings())
     wheels = lock_stack(stack, (), sources, store)
-    told = _Told()
+    told = Told()
     fetch_wheels(wheels, sources.settings, sources.indexes, store, progress=told)
     target = Target.of(stack.platform, minor_python)
     try:
@@ -94,8 +97,7 @@ def build(
     except KeyboardInterrupt:
         told(f"stopped; nothing of it runs on {builder} any more, and the same command goes on where it was", 0, 0)
         raise
-    path = store.folder(forged.sha256) / forged.name
-    say(forged.model_dump_json(indent=2) if as_json else f"{path}\n{_line(forged)}")
+    _tell(forged, store, as_json=as_json)
     return Exit.OK
 
 
@@ -108,6 +110,11 @@ def show(*, as_json: bool) -> int:
     else:
         say("\n".join(_line(forged) for forged in found) or "nothing was built yet")
     return Exit.OK
+
+
+def _tell(forged: Forged, store: Store, *, as_json: bool) -> None:
+    path = store.folder(forged.sha256) / forged.name
+    say(forged.model_dump_json(indent=2) if as_json else f"{path}\n{_line(forged)}")
 
 
 def _line(forged: Forged) -> str:
@@ -157,7 +164,15 @@ def _torch(text: str, cuda: str | None) -> tuple[Torch, str]:
         raise UsageError(
             f"the catalog knows no torch {version}", hint="./firstlight catalog refresh reads new releases"
         )
-    return row, variant or (f"cu{cuda.replace('.', '')}" if cuda else row.default_x86_64)
+    variant = variant or (f"cu{cuda.replace('.', '')}" if cuda else row.default_x86_64)
+    if variant.startswith("rocm"):
+        raise UsageError(
+            "this command builds for CUDA", hint="for ROCm name who builds in the inventory: firstlight_builder: HOST"
+        )
+    offered = tuple(dict.fromkeys((*row.cuda, *row.cuda_aarch64, "cpu")))
+    if variant not in offered:
+        raise UsageError(f"there is no torch {version}+{variant}", hint=f"there are {', '.join(offered)}")
+    return row, variant
 
 
 def _capability(arch: str) -> str:
@@ -168,14 +183,18 @@ def _capability(arch: str) -> str:
     return f"{found[1]}.{found[2]}"
 
 
-class _Told:
-    """Progress as plain lines: each step once, downloads by the hundred megabytes."""
+class Told:
+    """Progress as plain lines: each step once, a download in few."""
 
     def __init__(self) -> None:
         self._last = ""
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        line = f"{what}: {done // _STEP * _STEP / 1e9:.1f} of {total / 1e9:.1f} GB" if total else what
+        """A step, with the bytes done of all where it is a download."""
+        line = what
+        if total:
+            step = max(_STEP, total // _STEPS)
+            line = f"{what}: {size(done if done >= total else done // step * step)} of {size(total)}"
         if line != self._last:
             self._last = line
             sys.stderr.write(f"{line}\n")

@@ -36,6 +36,14 @@ def jobs(cores: int, free: int, gib_each: float) -> int:
     return max(1, min(cores, int(free / (gib_each * GIB))))
 
 
+def told(cores: int, free: int, at_once: int, gib_each: float) -> str:
+    """How many there are and why, in words; where one compiler alone may need more than there is, that too."""
+    text = "{:.1f} GiB free, {} cores: {} at once".format(free / GIB, cores, at_once)  # noqa: UP032 (for Python 3.8)
+    if free < gib_each * GIB:
+        text += "; one may take {:.0f} GiB, and is killed where there is no more".format(gib_each)  # noqa: UP032 (as above)
+    return text
+
+
 def _groups(root: Path, controller: str) -> list[Path]:
     """The folders of this process's cgroup and of all above it. Inside a container the path may be the host's: then its mount alone."""
     found = []

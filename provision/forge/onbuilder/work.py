@@ -56,7 +56,7 @@ class _Build:
     def make(self) -> dict[str, Any]:
         cores, free = limits.cpus(), limits.memory()
         jobs = limits.jobs(cores, free, self._order["memory_gib"])
-        tell("step", text="{:.1f} GiB free, {} cores: {} at once".format(free / limits.GIB, cores, jobs))  # noqa: UP032
+        tell("step", text=limits.told(cores, free, jobs, self._order["memory_gib"]))
         self._prepare_environment()
         source = self._unpack()
         environ = self._environ(jobs)
@@ -195,9 +195,10 @@ def _result(folder: Path) -> dict[str, Any] | None:
 def _turn(folder: Path) -> Iterator[None]:
     """One build a folder: another run that builds the same is waited for, and its wheel is then ours too."""
     with (folder / ".lock").open("w") as lock:
-        while not _taken(lock):
+        if not _taken(lock):
             tell("step", text="another run builds this; waiting for it")
-            still_wanted(5.0)
+            while not _taken(lock):
+                still_wanted(5.0)
         yield
 
 
