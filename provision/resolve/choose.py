@@ -44,6 +44,8 @@ def _refusal(view: View, hosts: tuple[str, ...], host: Judged, results: list[Jud
             held = " and ".join(python.torch for python in view.interpreters.pythons if python.torch)
             text = (
                 f"no vLLM release in the catalog that is `vllm: {view.policy.vllm}` pins torch {held}, the host's own"
+                if view.policy.wants_vllm
+                else f"the catalog knows no torch {held}, the host's own"
             )
         elif not view.policy.wants_vllm:
             text = f"no torch variant in the catalog is for ROCm {view.rocm}"

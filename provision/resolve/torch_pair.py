@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 
 from provision.catalog import catalog
 from provision.catalog.rows import Torch
 from provision.catalog.versions import cuda_of, numbers, release
 from provision.resolve import code
-from provision.resolve.view import View
+from provision.resolve.view import Platform, View
 
 KEPT = 2
 """Variants kept for each build: a second one in case the first turns out not to be served."""
@@ -51,15 +52,38 @@ def _cuda_variants(
 
 def existing(view: View, torch: Torch) -> tuple[str, ...]:
     """Variants of a release that the host's own Pythons hold."""
-    held = (split(python.torch) for python in view.interpreters.pythons if python.torch)
+    held = (
+        split(python.torch)
+        for python in view.interpreters.pythons
+        if python.torch and unfit(python.torch, view.platform) is None
+    )
     return tuple(dict.fromkeys(variant for version, variant in held if version == torch.version))
+
+
+@cache
+def unfit(held: str, platform: Platform) -> str | None:
+    """Why a torch on a host is none to build a Stack on, by its own name and the host's devices; None where it is one."""
+    version, _, local = held.partition("+")
+    released = re.fullmatch(r"[\d.]+(\.post\d+)?", version) and (not local or _is_variant(local))
+    if not released:
+        return "is a build of somebody else's and no release of torch, for which vLLM's wheels are made"
+    variant = split(held)[1]
+    if platform == "cuda" and not cuda_of(variant):
+        return "is of no CUDA variant, and the host has NVIDIA cards"
+    if platform == "rocm" and not variant.startswith("rocm"):
+        return "is of no ROCm variant, and the host has AMD cards"
+    return None
 
 
 @cache
 def split(held: str) -> tuple[str, str]:
     """Release and variant of a torch by its own name: `2.7.0+cu126`. One that names no variant computes on the CPU."""
     version, _, variant = held.partition("+")
-    return version, variant if cuda_of(variant) or variant.startswith("rocm") else "cpu"
+    return version, variant if _is_variant(variant) else "cpu"
+
+
+def _is_variant(local: str) -> bool:
+    return local == "cpu" or bool(cuda_of(local)) or local.startswith("rocm")
 
 
 def alone(view: View, torch: Torch) -> tuple[str, ...]:

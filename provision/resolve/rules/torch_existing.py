@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from provision.resolve import torch_pair
 from provision.resolve.rules.base import HostRule, Verdict, accept, reject
 from provision.resolve.view import View
 
@@ -11,9 +12,14 @@ def judge(view: View) -> Iterator[Verdict]:
         return
     usable = view.interpreters.pythons
     held = {python.path: python.torch for python in usable if python.torch}
-    if held:
-        listed = " and ".join(f"torch {torch} of {path}" for path, torch in held.items())
-        yield accept(f"the host has {listed}", torch=list(held.values()))
+    unfit = {path: why for path, torch in held.items() if (why := torch_pair.unfit(torch, view.platform))}
+    fitting = {path: torch for path, torch in held.items() if path not in unfit}
+    if fitting:
+        listed = " and ".join(f"torch {torch} of {path}" for path, torch in fitting.items())
+        yield accept(f"the host has {listed}", torch=list(fitting.values()))
+    elif held:
+        text = "; ".join(f"torch {held[path]} of {path} {why}" for path, why in unfit.items())
+        yield reject(text, torch=list(held.values()))
     else:
         seen = ", ".join(python.path for python in usable) or "none"
         text = f"`torch: existing` was asked for, and no Python of the host that the service may use holds a torch (seen: {seen})"
@@ -22,7 +28,7 @@ def judge(view: View) -> Iterator[Verdict]:
 
 RULE = HostRule(
     "torch-existing",
-    "An existing torch is there where one is to be used.",
+    "An existing torch is there where one is to be used, and is a release for the host's devices.",
     ("pythons", "settings.torch", "settings.python"),
     judge,
 )
