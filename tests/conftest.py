@@ -2,11 +2,14 @@
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
-from tests.fleet.fixtures import fleet, pair
+from tests.fleet import ahead
+from tests.fleet.fixtures import fleet, impossible, pair
 
 # What a user's own refresh added to the catalog is no part of what is tested; set before the first table is read.
 os.environ["FIRSTLIGHT_CATALOG"] = str(Path(__file__).parent / "no-overlays")
@@ -21,3 +24,27 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 __all__ = ["fleet", "pair"]
+
+_AHEAD = pytest.StashKey[subprocess.Popen[bytes]]()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need hosts come last: what hosts are made of is made beside the others."""
+    items.sort(key=_needs_hosts)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Where both kinds run, and hosts can be had."""
+    kinds = {_needs_hosts(item) for item in session.items}
+    if len(kinds) == 2 and not session.config.getoption("collectonly") and impossible() is None:
+        session.stash[_AHEAD] = ahead.start()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Nothing goes on after the last test."""
+    if (started := session.stash.get(_AHEAD, None)) is not None:
+        ahead.end(started)
+
+
+def _needs_hosts(item: pytest.Item) -> bool:
+    return item.get_closest_marker("fleet") is not None

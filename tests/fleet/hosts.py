@@ -8,17 +8,18 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.fleet.commands import command
+from tests.fleet.layers import root_with
 from tests.fleet.machine import Machine, take_away
 from tests.fleet.network import Network
 from tests.fleet.online import connect_to_registries
-from tests.fleet.root import bare_root, cache_folder
+from tests.fleet.root import cache_folder
 
 SUDO_WITH_PASSWORD = "admin"
 SUDO_WITHOUT_PASSWORD = "deploy"
@@ -102,10 +103,20 @@ class Fleet:
         self._open = False
         self._count = 0
 
-    def boot(self, count: int = 1, *, online: bool = False, python: bool = True) -> list[FleetHost]:
-        """Boot bare hosts, side by side. Online ones reach what this machine reaches; without Python there is none at all."""
-        root = bare_root()
-        hosts = [self._host(root, python=python) for _ in range(count)]
+    def boot(
+        self,
+        count: int = 1,
+        *,
+        online: bool = False,
+        python: bool = True,
+        packages: Sequence[str] = (),
+    ) -> list[FleetHost]:
+        """Boot bare hosts, side by side, or ones with more packages.
+
+        Online ones reach what this machine reaches; without Python there is none at all.
+        """
+        layers = root_with(packages)
+        hosts = [self._host(layers, python=python) for _ in range(count)]
         options: list[str] = []
         if online:
             if not self._open:
@@ -116,11 +127,11 @@ class Fleet:
             list(pool.map(lambda host: host.machine.boot(self.network.name, *dict.fromkeys(options)), hosts))
         return hosts
 
-    def _host(self, root: Path, *, python: bool) -> FleetHost:
+    def _host(self, layers: Sequence[Path], *, python: bool) -> FleetHost:
         self._count += 1
         name, address = f"host{self._count}", self.network.address(self._count)
         machine = Machine(f"{self.name}{self._count}", self.folder / name)
-        machine.mount(root)
+        machine.mount(*layers)
         furnish(
             machine.root, name, f"{address}/24", self.network.gateway, self.key_file.with_suffix(".pub").read_text()
         )

@@ -29,11 +29,11 @@ class Machine:
         self._process: subprocess.Popen[bytes] | None = None
         self._arguments: list[str] = []
 
-    def mount(self, lower: Path) -> None:
-        """Lay an empty layer over the bare root."""
+    def mount(self, *below: Path) -> None:
+        """Lay an empty layer over the layers of a root, of which the uppermost comes first."""
         for part in ("fs", "upper", "work"):
             (self.folder / part).mkdir(parents=True)
-        layers = f"lowerdir={lower},upperdir={self.folder / 'upper'},workdir={self.folder / 'work'}"
+        layers = f"lowerdir={':'.join(map(str, below))},upperdir={self.folder / 'upper'},workdir={self.folder / 'work'}"
         command("mount", "-t", "overlay", "overlay", "-o", layers, str(self.root))
 
     def boot(self, bridge: str | None = None, *options: str) -> None:

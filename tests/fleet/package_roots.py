@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from provision.catalog import catalog
 from tests.fleet.fixtures import require_hosts
+from tests.fleet.layers import root_with
 from tests.fleet.machine import Machine
-from tests.fleet.root import bare_root
 from tests.fleet.vendor import PLACE, Signer
 
 FILES = Path(__file__).parents[2] / "playbooks/roles/vendor_packages/files"
@@ -66,11 +66,11 @@ class AptRoot(Root):
 
 
 @contextmanager
-def bare(folder: Path) -> Iterator[Path]:
-    """A bare root of its own in a folder, taken away at the end."""
+def bare(folder: Path, packages: Sequence[str] = ()) -> Iterator[Path]:
+    """A bare root of its own in a folder, or one with more packages, taken away at the end."""
     require_hosts()
     machine = Machine("packages", folder / "root")
-    machine.mount(bare_root())
+    machine.mount(*root_with(packages))
     try:
         yield machine.root
     finally:

@@ -17,8 +17,8 @@ from provision.catalog.packages import packages_of_component, repository_of_comp
 from provision.models.settings import Host
 from tests.fleet.commands import command
 from tests.fleet.hosts import FleetHost, authorize
+from tests.fleet.layers import RPM_TOOLS
 from tests.fleet.machine import Machine
-from tests.fleet.online import connect_to_registries
 from tests.fleet.package_roots import Root, bare
 from tests.fleet.vendor import NEW, OLD, PLACE
 from tests.install.fleet_site import FleetSite, make_fleet_site
@@ -27,7 +27,6 @@ pytestmark = pytest.mark.fleet
 
 NEWEST = "595.91.07"
 REPOSITORY = f"{PLACE}/rhel9/x86_64"
-TOOLS = "dnf rpm createrepo-c gpg gpg-agent"
 SPEC = """
 Name: nvidia-open
 Epoch: 3
@@ -96,17 +95,13 @@ class DnfRoot(Root):
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DnfRoot]:
-    with bare(tmp_path_factory.mktemp("dnf")) as path:
+    with bare(tmp_path_factory.mktemp("dnf"), RPM_TOOLS) as path:
         yield equipped(path)
 
 
 def equipped(path: Path) -> DnfRoot:
-    """With dnf, and a signed repository of three branches."""
-    connect_to_registries(path)
+    """With a signed repository of three branches."""
     made = DnfRoot(path)
-    made.sh(
-        f"export DEBIAN_FRONTEND=noninteractive; apt-get -qq update; apt-get -qq -y --no-install-recommends install {TOOLS}"
-    )
     parts = "".join(PART.format(name=name, more=more) for name, more in PARTS.items())
     (path / "root/driver.spec").write_text(
         SPEC + parts + "%files\n" + "".join(f"%files -n {name}\n{FILES_OF.get(name, '')}" for name in PARTS)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.hosts import NO_SUDO, Fleet, FleetHost
+from tests.fleet.layers import FOR_A_USER
 from tests.fleet.serving import ask, wait_until_healthy
 from tests.fleet.walks import Walker
 
@@ -20,13 +21,8 @@ AS_USER = f"runuser -u {NO_SUDO} -- env XDG_RUNTIME_DIR=/run/user/$(id -u {NO_SU
 @pytest.fixture(scope="module")
 def lingering(fleet: Fleet) -> FleetHost:
     """A host whose administrator installed the OS packages and lets one user's services run on."""
-    [host] = fleet.boot(1, online=True)
-    packages = "libpam-systemd libnuma1 g++ python3-dev"
-    host.sh(
-        "export DEBIAN_FRONTEND=noninteractive; apt-get -q update && "
-        f"apt-get -y -q --no-install-recommends install {packages} && loginctl enable-linger {NO_SUDO}",
-        timeout_s=300,
-    )
+    [host] = fleet.boot(1, packages=FOR_A_USER)
+    host.sh(f"loginctl enable-linger {NO_SUDO}")
     return host
 
 

@@ -1,0 +1,61 @@
+"""Debian packages over the bare root: installed once, kept beside it as a layer of an overlay under a key of what it holds."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.fleet.online import connect_to_registries
+from tests.fleet.root import bare_root
+
+RPM_TOOLS = ("dnf", "rpm", "createrepo-c", "gpg", "gpg-agent")
+"""With them Debian takes packages as the RHEL family does."""
+FOR_A_USER = ("libpam-systemd", "libnuma1", "g++", "python3-dev")
+"""What an administrator installs for a user without root, whose service is to outlive the session."""
+
+_INSTALL = """
+mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/fs"
+cd / && root=$2/fs && shift 2
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
+chroot "$root" apt-get -qq update
+exec chroot "$root" apt-get -qq -y --no-install-recommends install "$@"
+"""
+_OURS = ("etc/apt", "etc/pip.conf", "etc/environment", "etc/resolv.conf", "var/lib/apt/lists", "var/cache/apt")
+"""What only the installing needed: the way to this machine's registries, and what came from there."""
+
+
+def root_with(packages: Sequence[str]) -> tuple[Path, ...]:
+    """The layers of a root that holds these packages, the uppermost first; made on the first call, under a lock."""
+    bare = bare_root()
+    if not packages:
+        return (bare,)
+    digest = hashlib.sha256("\n".join(packages).encode()).hexdigest()[:12]
+    folder = bare.with_name(f"{bare.name}-{digest}")
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / ".complete").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            _make(folder, bare, packages)
+            (folder / ".complete").touch()
+    return (folder / "upper", bare)
+
+
+def _make(folder: Path, bare: Path, packages: Sequence[str]) -> None:
+    for part in ("fs", "work", "upper/etc/apt"):
+        (folder / part).mkdir(parents=True)
+    connect_to_registries(folder / "upper")
+    # In a mount space of its own: what is killed leaves nothing mounted.
+    command = ["unshare", "--mount", "sh", "-ec", _INSTALL, "sh", str(bare), str(folder), *packages]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{', '.join(packages)} cannot be installed into a root:\n{done.stderr[-2000:]}")
+    for name in _OURS:
+        path = folder / "upper" / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
