@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.fleet import disk
 from tests.fleet.commands import command
 from tests.fleet.layers import root_with
 from tests.fleet.machine import Machine, take_away
@@ -92,6 +93,8 @@ class Fleet:
         self.folder = _running() / self.name
         self.folder.mkdir(parents=True)
         (self.folder / "owner").write_text(_identity(os.getpid()))
+        self.disk = self.folder / "disk"
+        disk.attach(self.disk)
         self.key_file = self.folder / "id_ed25519"
         command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test fleet", "-f", str(self.key_file))
         self.known_hosts = self.folder / "known_hosts"
@@ -130,7 +133,7 @@ class Fleet:
     def _host(self, layers: Sequence[Path], *, python: bool) -> FleetHost:
         self._count += 1
         name, address = f"host{self._count}", self.network.address(self._count)
-        machine = Machine(f"{self.name}{self._count}", self.folder / name)
+        machine = Machine(f"{self.name}{self._count}", self.disk / name)
         machine.mount(*layers)
         furnish(
             machine.root, name, f"{address}/24", self.network.gateway, self.key_file.with_suffix(".pub").read_text()
@@ -193,8 +196,9 @@ def authorize(home: Path, public_key: str, uid: int, gid: int) -> None:
 
 def remove_session(folder: Path) -> None:
     """Take a session's hosts and network away, from its folder alone."""
-    for machine in [path for path in folder.glob("host*") if path.is_dir()]:
+    for machine in [path for path in folder.glob("disk/host*") if path.is_dir()]:
         take_away(machine)
+    disk.detach(folder / "disk")
     Network(folder.name, "").remove()
     sweep(folder.name)
     shutil.rmtree(folder, ignore_errors=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fleet import disk
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.walks import ROOT, Walker
 
@@ -78,18 +79,18 @@ def here() -> Iterator[tuple[Walker, str]]:
     with tempfile.TemporaryDirectory(prefix="firstlight-", dir="/var/tmp") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        inventory = folder / "hosts.yml"
-        variables = {
-            "ansible_connection": "local",
-            "firstlight_prefix": str(folder / "prefix"),
-            "firstlight_port": 8765,
-        }
+        inventory, prefix = folder / "hosts.yml", folder / "disk/prefix"
+        disk.attach(prefix.parent)
+        variables = {"ansible_connection": "local", "firstlight_prefix": str(prefix), "firstlight_port": 8765}
         inventory.write_text(json.dumps({"all": {"hosts": {"localhost": variables}}}))
         walker = Walker(folder / "logs")
-        yield walker, str(inventory)
-        ended = walker("uninstall", "-i", str(inventory))
-        assert ended.code == 0, ended.told()
-        assert not (folder / "prefix").exists()
+        try:
+            yield walker, str(inventory)
+            ended = walker("uninstall", "-i", str(inventory))
+            assert ended.code == 0, ended.told()
+            assert not prefix.exists()
+        finally:
+            disk.detach(prefix.parent)
 
 
 @pytest.mark.usefixtures("fleet")
