@@ -1,15 +1,22 @@
-"""AMD GPUs' counts of memory errors, as amd-smi tells them."""
+"""What amd-smi says of AMD GPUs: errors of their memory, what slows them down, how they are joined."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import subprocess
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-COMMAND = ("amd-smi", "metric", "--ecc", "--json")
+ERRORS = ("amd-smi", "metric", "--ecc", "--json")
+METRICS = ("amd-smi", "metric", "--json")
+"""Releases differ in the option for what slows a card down; without one all of them tell it."""
+TOPOLOGY = ("amd-smi", "topology", "--json")
 LIMIT_S = 30.0
+VIOLATION = "_violation_status"
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -23,42 +30,109 @@ class Errors:
     """Wrong, and not read yet: who reads it meets an uncorrected error."""
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What slows one GPU down: whether each reason holds now, by amd-smi's names; none where this card does not say."""
+
+    gpu: int
+    active: Mapping[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Joint:
+    """How a GPU is joined to another one: `XGMI`, `PCIE`, or what else amd-smi calls it."""
+
+    gpu: int
+    other: int
+    kind: str
+
+
 class AmdSmiError(Exception):
     """amd-smi did not answer as it does; the text says how."""
 
 
 def errors() -> tuple[Errors, ...] | None:
     """By amd-smi's numbers; null where it is not installed. Raises AmdSmiError."""
-    if not shutil.which(COMMAND[0]):
+    return _ask(ERRORS, parse_errors)
+
+
+def limits() -> tuple[Limits, ...] | None:
+    """By amd-smi's numbers; null where it is not installed. Raises AmdSmiError."""
+    return _ask(METRICS, parse_limits)
+
+
+def joints() -> tuple[Joint, ...] | None:
+    """Of each ordered pair of GPUs; null where amd-smi is not installed. Raises AmdSmiError."""
+    return _ask(TOPOLOGY, parse_joints)
+
+
+def parse_errors(answer: str) -> tuple[Errors, ...]:
+    """Raises AmdSmiError."""
+    return _each(
+        answer,
+        lambda row: Errors(
+            gpu=int(row["gpu"]),
+            corrected=_count(row["ecc"], "correctable"),
+            uncorrected=_count(row["ecc"], "uncorrectable"),
+            deferred=_count(row["ecc"], "deferred"),
+        ),
+    )
+
+
+def parse_limits(answer: str) -> tuple[Limits, ...]:
+    """Raises AmdSmiError. Cards before the MI300 have one word for all reasons, among their power."""
+    return _each(answer, lambda row: Limits(int(row["gpu"]), _violations(row) or _throttled(row)))
+
+
+def parse_joints(answer: str) -> tuple[Joint, ...]:
+    """Raises AmdSmiError."""
+    rows = _each(
+        answer,
+        lambda row: [Joint(int(row["gpu"]), int(link["gpu"]), str(link["link_type"])) for link in row["links"]],
+    )
+    return tuple(joint for row in rows for joint in row if joint.gpu != joint.other)
+
+
+def _ask(command: tuple[str, ...], parse: Callable[[str], tuple[Answer, ...]]) -> tuple[Answer, ...] | None:
+    if not shutil.which(command[0]):
         return None
+    told = " ".join(command)
     try:
-        done = subprocess.run(COMMAND, capture_output=True, text=True, errors="replace", check=False, timeout=LIMIT_S)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=LIMIT_S)
     except subprocess.TimeoutExpired:
-        raise AmdSmiError(f"`{' '.join(COMMAND)}` did not end within {LIMIT_S:g} s") from None
+        raise AmdSmiError(f"`{told}` did not end within {LIMIT_S:g} s") from None
     if done.returncode != 0:
-        raise AmdSmiError(f"`{' '.join(COMMAND)}` ended with {done.returncode}: {done.stderr.strip()[-400:]}")
+        raise AmdSmiError(f"`{told}` ended with {done.returncode}: {done.stderr.strip()[-400:]}")
     return parse(done.stdout)
 
 
-def parse(answer: str) -> tuple[Errors, ...]:
-    """The JSON of ROCm 6 (a list) or 7 (`gpu_data`). Raises AmdSmiError."""
+def _each(answer: str, read: Callable[[Any], Answer]) -> tuple[Answer, ...]:
+    """Of the JSON of ROCm 6 (a list of GPUs) or 7 (the list under one key). Raises AmdSmiError."""
     try:
         document = json.loads(answer)
-        rows = document["gpu_data"] if isinstance(document, dict) else document
-        return tuple(
-            Errors(
-                gpu=int(row["gpu"]),
-                corrected=_count(row["ecc"], "correctable"),
-                uncorrected=_count(row["ecc"], "uncorrectable"),
-                deferred=_count(row["ecc"], "deferred"),
-            )
-            for row in rows
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise AmdSmiError(f"its answer has no counts of errors: {type(error).__name__}: {error}") from None
+        rows = next(iter(document.values())) if isinstance(document, dict) else document
+        return tuple(read(row) for row in rows)
+    except (ValueError, KeyError, TypeError, StopIteration) as error:
+        raise AmdSmiError(f"its answer is not in a known form: {type(error).__name__}: {error}") from None
 
 
 def _count(row: Any, kind: str) -> int | None:
     """`N/A` stands where a card does not count, for one number or for all."""
     value = None if row == "N/A" else row[f"total_{kind}_count"]
     return value if isinstance(value, int) else None
+
+
+def _violations(row: Any) -> dict[str, bool]:
+    told = row.get("throttle")
+    known = told.items() if isinstance(told, dict) else ()
+    return {
+        key.removesuffix(VIOLATION): value == "ACTIVE"
+        for key, value in known
+        if key.endswith(VIOLATION) and value in ("ACTIVE", "NOT ACTIVE")  # others are of parts of the card
+    }
+
+
+def _throttled(row: Any) -> dict[str, bool]:
+    power = row.get("power")
+    word = power.get("throttle_status") if isinstance(power, dict) else None
+    return {"throttled": word == "THROTTLED"} if word in ("THROTTLED", "UNTHROTTLED") else {}

@@ -34,7 +34,7 @@ def judge(cards: Sequence[Errors]) -> Outcome:
         return Outcome("skip", "these cards count no errors of their memory")
     total = sum(card.uncorrected or 0 for card in counting)
     figures = (Figure("uncorrected errors since the driver was loaded", total, "count", ceiling=0, source=SOURCE),)
-    evidence = {"command": " ".join(amd_smi.COMMAND), "cards": [asdict(card) for card in cards]}
+    evidence = {"command": " ".join(amd_smi.ERRORS), "cards": [asdict(card) for card in cards]}
     said = [entry for card in counting for entry in _of_card(card)]
     return told(said, f"no uncorrected error of {len(counting)} cards' memory", figures, evidence)
 

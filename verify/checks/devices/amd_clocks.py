@@ -1,0 +1,52 @@
+"""devices.amd_clocks: nothing slows the AMD GPUs down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from verify.cards import Said, no_cards, told
+from verify.records import Check, Context, Outcome
+from verify.tables import table
+from verify.views import amd_smi
+from verify.views.amd_smi import Limits
+
+
+def _run(context: Context) -> Outcome:
+    if "sick-gpu" in context.faults:
+        return judge([Limits(0, {"prochot": True, "hbm_thermal": False})])
+    if skipped := no_cards(context, "amd"):
+        return skipped
+    found = amd_smi.limits()
+    if found is None:
+        return Outcome("skip", "amd-smi is not installed", remedy="install ROCm's amd-smi-lib package")
+    return judge(found)
+
+
+def judge(cards: Sequence[Limits]) -> Outcome:
+    """By the reasons of this moment. Reasons without a row (clocks below a limit that the host set, little work) are told in the evidence."""
+    telling = [card for card in cards if card.active]
+    if not telling:
+        return Outcome("skip", "these cards do not tell what slows them down")
+    rule = table("devices")["amd_limits"]
+    evidence = {
+        "command": " ".join(amd_smi.METRICS),
+        "cards": [asdict(card) for card in cards],
+        "source": rule["source"],
+    }
+    said = [entry for card in telling for entry in _of_card(card)]
+    return told(said, f"nothing slows {len(telling)} AMD cards down", (), evidence)
+
+
+def _of_card(card: Limits) -> Iterator[Said]:
+    for row in table("devices")["amd_limit"]:
+        if card.active.get(row["reason"]):
+            yield Said(row["status"], f"GPU {card.gpu} is slowed down: {row['name']}", row.get("remedy"))
+
+
+CHECK = Check(
+    id="devices.amd_clocks",
+    proves="Neither heat nor the system's power slows an AMD GPU down.",
+    run=_run,
+    faults=("sick-gpu",),
+)
