@@ -10,7 +10,7 @@ from typing import Any
 
 from verify.arguments import Parser
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT
-from verify.serving.compare import Choice, measure, side_by_side
+from verify.serving.compare import Choice, at_once, figures, measure, side_by_side
 from verify.serving.control import ControlError
 from verify.serving.drain import drained
 from verify.serving.service import Service, find
@@ -62,14 +62,16 @@ def _compare(service: Service, choices: list[Choice], targets: dict[str, float])
     assert drain.outcome is not None
     if problem is not None:
         raise VariantError(f"{problem}; {drain.outcome.reason}")
-    rows = side_by_side(measured[0], measured[1], targets)
+    most = at_once(*measured)
+    before, after = (figures(one, most) for one in measured)
+    rows = side_by_side(before, after, targets)
     missed = [row.name for row in rows if row.met is False]
     code = EXIT_CODES["fail" if drain.outcome.status != "ok" else "warn" if missed else "ok"]
     document = {
         "schema_version": 1,
         "kind": choices[0].kind,
-        "before": {"choice": choices[0].value, **measured[0]},
-        "after": {"choice": choices[1].value, **measured[1]},
+        "before": {"choice": choices[0].value, **before},
+        "after": {"choice": choices[1].value, **after},
         "rows": [row.as_json() for row in rows],
         "missed": missed,
         "service": drain.outcome.as_json(),

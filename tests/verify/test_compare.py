@@ -15,7 +15,7 @@ import pytest
 
 from verify import compare_cli
 from verify.compare_cli import table_of
-from verify.serving.compare import backends, figures, side_by_side
+from verify.serving.compare import at_once, backends, figures, side_by_side
 from verify.serving.service import Service, start_ticks
 from verify.serving.usage import gpu_bytes, peak, usage
 from verify.serving.variant import Command, VariantError, running, served, with_backend, with_mode
@@ -158,9 +158,15 @@ def result(**other: Any) -> dict[str, Any]:
     }
 
 
-def test_speeds_are_those_of_the_largest_concurrency_and_work_is_that_of_all() -> None:
-    found = figures([result(max_concurrency=1, output_throughput=50.0), result(completed=12)], 25.6, 3 << 30)
-    assert found == {
+def test_speeds_are_those_of_the_largest_concurrency_that_both_reached_and_work_is_that_of_all_up_to_it() -> None:
+    one, four = result(max_concurrency=1, output_throughput=50.0, cpu_s=5.6), result(completed=12, cpu_s=20.0)
+    slow = {"used": ["CPU_ATTN"], "results": [one, four], "memory": 3 << 30}
+    fast = {**slow, "results": [one, four, result(max_concurrency=16, output_throughput=900.0, cpu_s=99.0)]}
+    assert at_once(slow, fast) == at_once(fast, slow) == 4
+    assert at_once(fast, fast) == 16
+    assert figures(fast, 4) == figures(slow, 4)
+    assert figures(slow, 4) == {
+        "used": ["CPU_ATTN"],
         "at_once": 4,
         "first_token": 30.0,
         "p99": 900.0,

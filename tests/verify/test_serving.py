@@ -112,20 +112,24 @@ def tool(calls: list[dict[str, Any]]) -> ModuleType:
 
     def add_cli_args(parser: argparse.ArgumentParser) -> None:
         for name in OPTIONS:
-            parser.add_argument(f"--{name}", required=True)
-        for name in ("ignore-eos", "disable-tqdm", "save-result"):
+            parser.add_argument(f"--{name}", required=not name.startswith("result-"))
+        for name in ("ignore-eos", "disable-tqdm"):
             parser.add_argument(f"--{name}", action="store_true", required=True)
+        parser.add_argument("--save-result", action="store_true")
 
     def main(options: argparse.Namespace) -> None:
         calls.append({**vars(options), "key": os.environ["OPENAI_API_KEY"], "argv": sys.argv})
         result = {"num_prompts": int(options.num_prompts), "completed": int(options.num_prompts)}
-        Path(options.result_dir, options.result_filename).write_text(json.dumps(result))
+        if options.save_result:
+            Path(options.result_dir, options.result_filename).write_text(json.dumps(result))
 
     module.__dict__.update(add_cli_args=add_cli_args, main=main)
     return module
 
 
-def measured(prefix: Path, load: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> tuple[list[Any], list[Any]]:
+def measured(
+    prefix: Path, load: dict[str, Any], monkeypatch: pytest.MonkeyPatch, *, warmed: bool = False
+) -> tuple[list[Any], list[Any]]:
     """Results and calls of a measurement in a process of its own, which is where a check makes it."""
     service = own_service.find(prefix)
     assert service is not None
@@ -136,7 +140,7 @@ def measured(prefix: Path, load: dict[str, Any], monkeypatch: pytest.MonkeyPatch
         package.__dict__["serve"] = module
         for name, value in (("vllm", ModuleType("vllm")), ("vllm.benchmarks", package), (module.__name__, module)):
             monkeypatch.setitem(sys.modules, name, value)
-        return list(bench.measure(service, load)), calls
+        return list(bench.measure(service, load, warmed=warmed)), calls
 
     ending = run_one(call, deadline_s=60)
     assert ending.problem is None, ending.output
@@ -154,6 +158,15 @@ def test_the_tool_is_asked_for_each_concurrency_and_has_the_key_from_its_environ
     assert {call["key"] for call in calls} == {"the-key-itself"}
     assert not [word for call in calls for word in call["argv"] if "the-key-itself" in word]
     assert "OPENAI_API_KEY" not in os.environ
+
+
+def test_a_server_that_is_compared_is_asked_at_each_concurrency_before_it_is_measured(
+    prefix: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, calls = measured(prefix, {**LOAD, "budget_s": 0.0}, monkeypatch, warmed=True)
+    asked = [(call["max_concurrency"], call["num_prompts"], call["save_result"]) for call in calls]
+    assert asked == [("1", "1", False), ("4", "4", False), ("16", "16", False), ("1", "8", True)]
+    assert [result["max_concurrency"] for result in results] == [1]
 
 
 def test_a_service_that_takes_its_time_is_asked_one_by_one_only(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,10 +37,11 @@ def arguments(service: Service, *, concurrency: int, requests: int, load: Mappin
     ]  # fmt: skip
 
 
-def measure(service: Service, load: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def measure(service: Service, load: Mapping[str, Any], *, warmed: bool = False) -> Iterator[dict[str, Any]]:
     """The tool's own result for each concurrency of the load, until its budget of seconds is spent.
 
-    Changes this process's environment: call it in one of its own. Raises ImportError where vLLM has no such tool.
+    `cpu_s` in each are the seconds of the service's processes meanwhile. With `warmed` every concurrency is asked once
+    before: what a server compiles or loads at its first requests is none of what is measured. Changes this process's environment: call it in one of its own. Raises ImportError where vLLM has no such tool.
     """
     from vllm.benchmarks import serve as tool
 
@@ -49,12 +50,17 @@ def measure(service: Service, load: Mapping[str, Any]) -> Iterator[dict[str, Any
     os.environ |= {"NO_PROXY": urlsplit(service.url).hostname or "", "HF_HUB_OFFLINE": "1"}
     parser = argparse.ArgumentParser(allow_abbrev=False)
     tool.add_cli_args(parser)
-    begun = time.monotonic()
     with TemporaryDirectory() as folder:
+        for concurrency in load["concurrencies"] if warmed else ():
+            tool.main(parser.parse_args(arguments(service, concurrency=concurrency, requests=concurrency, load=load)))
+        begun = time.monotonic()
         for concurrency, requests in zip(load["concurrencies"], load["requests"], strict=True):
             if concurrency != load["concurrencies"][0] and time.monotonic() - begun > load["budget_s"]:
                 return
             asked = arguments(service, concurrency=concurrency, requests=requests, load=load)
             kept = ["--save-result", "--result-dir", folder, "--result-filename", f"{concurrency}.json"]
+            before = service.cpu_seconds()
             tool.main(parser.parse_args([*asked, *kept]))
-            yield {**json.loads(Path(folder, f"{concurrency}.json").read_bytes()), "max_concurrency": concurrency}
+            cpu_s = service.cpu_seconds() - before
+            found = json.loads(Path(folder, f"{concurrency}.json").read_bytes())
+            yield {**found, "max_concurrency": concurrency, "cpu_s": cpu_s}

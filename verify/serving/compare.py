@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class Row:
 
 
 def measure(service: Service, command: Command, *, label: str) -> dict[str, Any]:
-    """The measures of one choice's command, by name, with `used`: the back ends that its layers hold.
+    """What the load gave with one choice's command: `results` by concurrency, bytes of `memory`, and `used`: the back ends that its layers hold.
 
     Raises VariantError, which begins with the label, where it does not start or cannot be asked.
     """
@@ -63,25 +63,32 @@ def _measure(service: Service, command: Command) -> dict[str, Any]:
     load = table("serving")["load"]
     with served(service, command) as server:
         used = backends(server)
-        before = server.cpu_seconds()
         with peak(server) as most:
-            ending = run_one(lambda: list(bench.measure(server, load)), deadline_s=LOAD_S)
+            ending = run_one(lambda: list(bench.measure(server, load, warmed=True)), deadline_s=LOAD_S)
         if ending.problem:
             raise VariantError(f"its load could not be measured: {ending.problem}")
-        return {"used": used, **figures(ending.value, server.cpu_seconds() - before, most[0].total)}
+        return {"used": used, "results": ending.value, "memory": most[0].total}
 
 
-def figures(results: Sequence[Mapping[str, Any]], cpu_s: float, memory: int) -> dict[str, float]:
-    """The measures from the tool's results; speeds are those of the largest concurrency that was reached."""
+def at_once(*measured: Mapping[str, Any]) -> int:
+    """The largest concurrency that all of them reached: a slow one has no time for more, and unlike loads are no comparison."""
+    return int(max(set.intersection(*({result["max_concurrency"] for result in one["results"]} for one in measured))))
+
+
+def figures(measured: Mapping[str, Any], most: int) -> dict[str, Any]:
+    """The measures by name, of what `measure` gives: speeds with `most` requests at once, work of all loads up to that one."""
+    results = [result for result in measured["results"] if result["max_concurrency"] <= most]
     last = results[-1]
     asked = sum(result["num_prompts"] for result in results)
     tokens = sum(result["total_output_tokens"] for result in results)
+    cpu_s = sum(result["cpu_s"] for result in results)
     return {
+        "used": measured["used"],
         "at_once": last["max_concurrency"],
         "first_token": last["p50_ttft_ms"],
         "p99": last["p99_e2el_ms"],
         "output": last["output_throughput"],
-        "memory": memory / GIB,
+        "memory": measured["memory"] / GIB,
         "cpu": 1000 * cpu_s / tokens if tokens else float("inf"),
         "failed": (asked - sum(result["completed"] for result in results)) / asked,
     }
