@@ -135,28 +135,49 @@ def bake(folder: Path) -> dict[str, bytes]:
         name: {key: value for key, value in table.items() if key != "sample"}
         for name, table in _tables(folder / FOLDER).items()
     }
-    signatures = [table.pop("signature") for _, table in sorted(causes.items())]
-    columns = {key: [[entry.get(key) for entry in each] for each in signatures] for key in sorted(_KEYS["signature"])}
     consequences = [
         {key: value for key, value in entry.items() if key != "sample"}
         for entry in _parsed(folder / f"{CONSEQUENCES}.toml")["consequence"]
     ]
     return {
-        BAKED: _compact({"causes": causes, "signatures": columns}),
+        BAKED: _compact(_columns(causes)),
         f"{CONSEQUENCES}.json": _compact({"consequence": consequences}),
     }
 
 
 def restored(baked: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The causes' tables of what `bake` made."""
-    columns: Mapping[str, list[list[Any]]] = baked["signatures"]
-    causes: dict[str, dict[str, Any]] = baked["causes"]
-    for place, (_, table) in enumerate(sorted(causes.items())):
-        rows = zip(*(column[place] for column in columns.values()), strict=True)
-        table["signature"] = [
-            {key: value for key, value in zip(columns, row, strict=True) if value is not None} for row in rows
-        ]
-    return causes
+    found: dict[str, dict[str, Any]] = {name: {} for name in baked["names"]}
+    for kind, (counts, columns) in baked["kinds"].items():
+        rows = zip(*columns.values(), strict=True)
+        entries = [{key: v for key, v in zip(columns, row, strict=True) if v is not None} for row in rows]
+        for table, count in zip(found.values(), counts, strict=True):
+            if count:
+                table.update({kind: entries[:count]} if kind else entries[0])
+            del entries[:count]
+    return found
+
+
+def _columns(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The tables turned: what stands under one key in all of them lies together, which packs far smaller.
+
+    Of each kind of entry: how many each table has, and each key's values; null is none. What is no entry is of a kind without name.
+    """
+    split = [_split(table) for _, table in sorted(tables.items())]
+    turned = {}
+    for kind in sorted(set().union(*split)):
+        entries = [entry for table in split for entry in table.get(kind, ())]
+        keys = sorted(set().union(*entries))
+        columns = {key: [entry.get(key) for entry in entries] for key in keys}
+        turned[kind] = [[len(table.get(kind, ())) for table in split], columns]
+    return {"names": sorted(tables), "kinds": turned}
+
+
+def _split(table: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    entries = {
+        key: value for key, value in table.items() if isinstance(value, list) and value and isinstance(value[0], dict)
+    }
+    return {"": [{key: value for key, value in table.items() if key not in entries}], **entries}
 
 
 def consequences() -> tuple[tuple[str, str], ...]:
