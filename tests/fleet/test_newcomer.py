@@ -6,12 +6,14 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from tests.fleet import disk
 from tests.fleet.hosts import Fleet, FleetHost
+from tests.fleet.serving import ask
 from tests.fleet.walks import ROOT, Walker
 
 pytestmark = pytest.mark.fleet
@@ -59,10 +61,22 @@ def test_the_second_time_nothing_is_touched(newcomer: FleetHost) -> None:
     assert (summary["verdict"], summary["changed"]) == ("green", 0)
 
 
-def test_verify_without_an_inventory_is_of_this_machine(newcomer: FleetHost) -> None:
-    document = json.loads(log_in(newcomer, f"cd '{CHECKOUT}' && ./firstlight verify --json 2>/dev/null", timeout_s=180))
+def test_verify_is_of_this_machine_whose_service_it_may_stop_meanwhile(newcomer: FleetHost) -> None:
+    unit = "systemctl show --value --property=InvocationID firstlight-vllm.service"
+    before = newcomer.sh(unit).strip()
+    command = f"cd '{CHECKOUT}' && ./firstlight verify --level quick --drain --json 2>/dev/null"
+    document = json.loads(log_in(newcomer, command, timeout_s=400))
     assert {check["status"] for check in document["checks"]} <= {"ok", "skip"}
     assert {check["host"] for check in document["checks"]} == {"localhost"}
+    drained = document["checks"][0]
+    assert drained["id"] == "frame.drain"
+    assert "firstlight-vllm.service was stopped, and answers right again after" in drained["reason"]
+    assert newcomer.sh(unit).strip() not in ("", before)
+    assert ask(newcomer)["with"][0] == 200
+    # Started again when the last check had ended, not before.
+    started = newcomer.sh('date +%s -d "$(systemctl show --value --property=ExecMainStartTimestamp firstlight-vllm)"')
+    checked = datetime.fromisoformat(document["started_at"]).timestamp() + document["seconds"]
+    assert int(started) >= int(checked)
 
 
 def test_uninstall_takes_it_away(newcomer: FleetHost) -> None:
