@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from verify.records import SEVERITY, Context, Figure, Outcome, Status
 from verify.views import pci
 from verify.views.nvml_health import Health, healths
+
+Seen = TypeVar("Seen")
 
 INJECTED = "0000:ff:00.0"
 """The address of a card that is not there: an injected fault is its own."""
@@ -32,6 +34,26 @@ def on_cards(
         here = healths() if pci.present("nvidia") else ()
         return judge([*here, sick(Health(INJECTED, "a card that is not there"))])
     return no_cards(context) or judge(healths())
+
+
+def on_amd_cards(
+    context: Context,
+    look: Callable[[], tuple[Seen, ...] | None],
+    judge: Callable[[Sequence[Seen]], Outcome],
+    sick: Sequence[Seen],
+) -> Outcome:
+    """What `judge` says of what amd-smi tells of this host's AMD cards; a skip without cards or amd-smi.
+
+    `look` asks amd-smi, and gives null where it is not installed. With the fault `sick-gpu` it is `sick` that was told.
+    """
+    if "sick-gpu" in context.faults:
+        return judge(sick)
+    if skipped := no_cards(context, "amd"):
+        return skipped
+    found = look()
+    if found is None:
+        return Outcome("skip", "amd-smi is not installed", remedy="install ROCm's amd-smi-lib package")
+    return judge(found)
 
 
 def no_cards(context: Context, vendor: str = "nvidia") -> Outcome | None:

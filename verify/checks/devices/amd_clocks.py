@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from verify.cards import Said, no_cards, told
+from verify.cards import Said, on_amd_cards, told
 from verify.records import Check, Context, Outcome
 from verify.tables import table
 from verify.views import amd_smi
@@ -13,14 +13,7 @@ from verify.views.amd_smi import Limits
 
 
 def _run(context: Context) -> Outcome:
-    if "sick-gpu" in context.faults:
-        return judge([Limits(0, {"prochot": True, "hbm_thermal": False})])
-    if skipped := no_cards(context, "amd"):
-        return skipped
-    found = amd_smi.limits()
-    if found is None:
-        return Outcome("skip", "amd-smi is not installed", remedy="install ROCm's amd-smi-lib package")
-    return judge(found)
+    return on_amd_cards(context, amd_smi.limits, judge, [Limits(0, {"prochot": True, "hbm_thermal": False})])
 
 
 def judge(cards: Sequence[Limits]) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from verify.cards import Said, no_cards, told
+from verify.cards import Said, on_amd_cards, told
 from verify.records import Check, Context, Figure, Outcome
 from verify.views import amd_smi
 from verify.views.amd_smi import Errors
@@ -17,14 +17,7 @@ RESET = (
 
 
 def _run(context: Context) -> Outcome:
-    if "sick-gpu" in context.faults:
-        return judge([Errors(gpu=0, corrected=0, uncorrected=1, deferred=0)])
-    if skipped := no_cards(context, "amd"):
-        return skipped
-    found = amd_smi.errors()
-    if found is None:
-        return Outcome("skip", "amd-smi is not installed", remedy="install ROCm's amd-smi-lib package")
-    return judge(found)
+    return on_amd_cards(context, amd_smi.errors, judge, [Errors(gpu=0, corrected=0, uncorrected=1, deferred=0)])
 
 
 def judge(cards: Sequence[Errors]) -> Outcome:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from verify.cards import Said, no_cards, told
+from verify.cards import Said, on_amd_cards, told
 from verify.records import Check, Context, Figure, Outcome
 from verify.views import amd_smi
 from verify.views.amd_smi import Joint
@@ -13,17 +13,11 @@ XGMI = "XGMI"
 SOURCE = "AMD Instinct boards join each card with each other one: rocm.docs.amd.com, MI300X and MI250 architecture"
 REMEDY = "the kernel's log names the link (dmesg | grep -i xgmi); reset all cards of the board at once, then reseat it"
 TOLD = 4
+SICK = (Joint(0, 1, XGMI), Joint(1, 0, XGMI), Joint(0, 2, "PCIE"), Joint(2, 0, "PCIE"))
 
 
 def _run(context: Context) -> Outcome:
-    if "sick-gpu" in context.faults:
-        return judge([Joint(0, 1, XGMI), Joint(1, 0, XGMI), Joint(0, 2, "PCIE"), Joint(2, 0, "PCIE")])
-    if skipped := no_cards(context, "amd"):
-        return skipped
-    found = amd_smi.joints()
-    if found is None:
-        return Outcome("skip", "amd-smi is not installed", remedy="install ROCm's amd-smi-lib package")
-    return judge(found)
+    return on_amd_cards(context, amd_smi.joints, judge, SICK)
 
 
 def judge(joints: Sequence[Joint]) -> Outcome:
