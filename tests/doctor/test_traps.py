@@ -192,3 +192,15 @@ def test_colours_and_line_ends_do_not_change_anything(sample: Any) -> None:
 def test_prose_that_names_things_is_no_failure() -> None:
     readme = Path(__file__).resolve().parents[2] / "README.md"
     assert named(readme.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "there are no two GPUs that could exchange (nccl)",
+        "NCCL unchanged, the same machine exchanged only its linux-headers",
+        "custom all reduce: interchangeable with NCCL's",
+    ],
+)
+def test_words_that_contain_hang_do_not_hang(line: str) -> None:
+    assert named(line) == []
