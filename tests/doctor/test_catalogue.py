@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
@@ -24,7 +23,7 @@ from verify.doctor.catalog import (
     bake,
     catalogue,
     read,
-    restored,
+    unpacked,
 )
 from verify.doctor.engine import Doctor, diagnose_texts, doctor
 from verify.doctor.evidence import EVERYWHERE, Index, scan_text
@@ -125,7 +124,7 @@ def test_few_patterns_must_meet_every_line() -> None:
 
 def test_the_baked_catalogue_is_the_same_without_samples() -> None:
     baked = bake(FOLDER)
-    causes = read(restored(json.loads(baked[BAKED])))
+    causes = read(unpacked(baked[BAKED]))
     assert [cause.id for cause in causes] == list(CAUSES)
     assert causes == tuple(replace(cause, samples=()) for cause in CAUSES.values())
     assert baked == bake(FOLDER)

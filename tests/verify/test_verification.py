@@ -46,14 +46,17 @@ def test_the_same_sources_give_the_same_bytes(tmp_path: Path) -> None:
 def test_the_file_holds_code_and_tables_and_nothing_else(tmp_path: Path) -> None:
     built = build_zipapp(tmp_path / "verify.pyz")
     names = zipfile.ZipFile(built).namelist()
-    assert {Path(name).suffix for name in names} == {".py", ".json"}
+    assert {Path(name).suffix for name in names} == {".py", ".json", ".bz2"}
     assert not [name for name in names if "__pycache__" in name]
     assert {f"verify/{path}" for path in ("page.py", "doctor/page.py", "doctor/words.py", "fleet.py")} - set(
         names
     ) == STAYS_HERE
     assert all((ROOT / path).is_file() for path in STAYS_HERE)
     tables = {path.stem for path in (ROOT / "verify" / "data").glob("*.toml")}
-    assert {Path(name).stem for name in names if name.endswith(".json")} == tables | {"causes", "consequences"}
+    tables |= {"consequences"}
+    assert {Path(name).name for name in names if not name.endswith(".py")} == {f"{name}.json" for name in tables} | {
+        "causes.json.bz2"
+    }
     assert built.stat().st_size < 300_000
     assert os.access(built, os.X_OK)
 
@@ -84,6 +87,21 @@ def test_every_python_runs_it(python: str, tmp_path: Path) -> None:
         f"import sys; sys.path.insert(0, {str(built)!r}); from verify.tables import table; [table(n) for n in {names}]"
     )
     assert subprocess.run([python, "-I", "-c", program], check=False).returncode == 0
+
+
+def test_a_python_without_bz2_has_the_checks_and_says_why_it_has_no_doctor(tmp_path: Path) -> None:
+    built = build_zipapp(tmp_path / "verify.pyz")
+    log = tmp_path / "vllm.log"
+    log.write_text("Failed to initialize NVML: Driver/library version mismatch\n")
+    without = "import runpy, sys; sys.modules['bz2'] = None; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    start = [sys.executable, "-I", "-c", without, str(built)]
+    asked = subprocess.run([*start, "doctor", str(log)], capture_output=True, text=True, check=False)
+    assert (asked.returncode, asked.stdout) == (2, "")
+    assert "this Python has no module `bz2`" in asked.stderr
+    checked = subprocess.run([*start, "--json", "--only", "libraries"], capture_output=True, text=True, check=False)
+    assert json.loads(checked.stdout)["status"] == "error"
+    with_it = subprocess.run([sys.executable, "-I", built, "doctor", log], capture_output=True, text=True, check=False)
+    assert (with_it.returncode, "driver-library-mismatch" in with_it.stdout) == (0, True)
 
 
 def test_the_checks_import_nothing_but_the_standard_library_and_torch() -> None:

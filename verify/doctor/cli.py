@@ -11,11 +11,12 @@ from typing import Any
 
 from verify.doctor import render
 from verify.doctor.catalog import CatalogError
-from verify.doctor.engine import doctor
+from verify.doctor.engine import Diagnosis, doctor
 from verify.doctor.reading import opened
 
 FOUND, UNKNOWN, USAGE = 0, 8, 2
 TOP = 3
+OTHER_PYTHON = "another Python from 3.10 on, as distributions build them: python3 verify.pyz doctor FILE"
 
 
 def main(arguments: Sequence[str], *, program: str = "doctor") -> int:
@@ -48,12 +49,11 @@ def run(files: Sequence[str], *, facts: str | None, top: int, as_json: bool) -> 
     every = True
     for name in files:
         try:
-            stream = opened(name)
-            try:
-                diagnosis = doctor().diagnose({name: stream}, known)
-            finally:
-                if name != "-":
-                    stream.close()
+            diagnosis = _diagnosed(name, known)
+        except ModuleNotFoundError as error:
+            return _refuse(
+                f"this Python has no module `{error.name}`, which the catalogue is packed with", OTHER_PYTHON
+            )
         except CatalogError as error:
             return _refuse(f"the catalogue is damaged: {error}", "take the files of a release as they are")
         except OSError as error:
@@ -67,6 +67,16 @@ def run(files: Sequence[str], *, facts: str | None, top: int, as_json: bool) -> 
     if as_json:
         sys.stdout.write(json.dumps(documents, indent=2) + "\n")
     return FOUND if every else UNKNOWN
+
+
+def _diagnosed(name: str, known: Mapping[str, Any]) -> Diagnosis:
+    """What the doctor says of one file. Raises OSError, and what `catalogue` raises."""
+    stream = opened(name)
+    try:
+        return doctor().diagnose({name: stream}, known)
+    finally:
+        if name != "-":
+            stream.close()
 
 
 def read_facts(path: str) -> dict[str, Any]:
