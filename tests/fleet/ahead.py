@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from tests.fleet.layers import FOR_A_USER, RPM_TOOLS, root_with
+from tests.fleet.root import TRIXIE, bare_root
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,3 +40,4 @@ def end(process: subprocess.Popen[bytes]) -> None:
 if __name__ == "__main__":
     for packages in ((), FOR_A_USER, RPM_TOOLS):
         root_with(packages)
+    bare_root(TRIXIE)

@@ -20,7 +20,7 @@ from tests.fleet.layers import root_with
 from tests.fleet.machine import Machine, take_away
 from tests.fleet.network import Network
 from tests.fleet.online import connect_to_registries
-from tests.fleet.root import cache_folder
+from tests.fleet.root import BOOKWORM, cache_folder
 
 SUDO_WITH_PASSWORD = "admin"
 SUDO_WITHOUT_PASSWORD = "deploy"
@@ -113,12 +113,13 @@ class Fleet:
         online: bool = False,
         python: bool = True,
         packages: Sequence[str] = (),
+        suite: str = BOOKWORM,
     ) -> list[FleetHost]:
-        """Boot bare hosts, side by side, or ones with more packages.
+        """Boot bare hosts of a Debian, side by side, or ones with more packages.
 
         Online ones reach what this machine reaches; without Python there is none at all.
         """
-        layers = root_with(packages)
+        layers = root_with(packages, suite)
         hosts = [self._host(layers, python=python) for _ in range(count)]
         options: list[str] = []
         if online:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.fleet.online import connect_to_registries
-from tests.fleet.root import bare_root
+from tests.fleet.root import BOOKWORM, bare_root
 
 RPM_TOOLS = ("dnf", "rpm", "createrepo-c", "gpg", "gpg-agent")
 """With them Debian takes packages as the RHEL family does."""
@@ -28,9 +28,9 @@ _OURS = ("etc/apt", "etc/pip.conf", "etc/environment", "etc/resolv.conf", "var/l
 """What only the installing needed: the way to this machine's registries, and what came from there."""
 
 
-def root_with(packages: Sequence[str]) -> tuple[Path, ...]:
+def root_with(packages: Sequence[str], suite: str = BOOKWORM) -> tuple[Path, ...]:
     """The layers of a root that holds these packages, the uppermost first; made on the first call, under a lock."""
-    bare = bare_root()
+    bare = bare_root(suite)
     if not packages:
         return (bare,)
     digest = hashlib.sha256("\n".join(packages).encode()).hexdigest()[:12]

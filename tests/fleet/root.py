@@ -13,7 +13,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-SUITE = "bookworm"
+BOOKWORM, TRIXIE = "bookworm", "trixie"
+"""Debian 12 and 13."""
 INCLUDE = (
     "systemd",
     "systemd-sysv",
@@ -52,12 +53,12 @@ def own_mirror(apt: Path = Path("/etc/apt")) -> str:
     raise RuntimeError(f"no mirror in the apt sources under {apt}")
 
 
-def bare_root() -> Path:
+def bare_root(suite: str = BOOKWORM) -> Path:
     """The root's path; made on the first call (some minutes), under a lock, so that two sessions make it once."""
     digest = hashlib.sha256("\n".join(INCLUDE).encode()).hexdigest()[:12]
     cache = cache_folder()
     cache.mkdir(parents=True, exist_ok=True)
-    root = cache / f"{SUITE}-{digest}"
+    root = cache / f"{suite}-{digest}"
     marker = root / ".complete"
     with (cache / f"{root.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -70,7 +71,7 @@ def bare_root() -> Path:
             "debootstrap",
             "--variant=minbase",
             f"--include={','.join(INCLUDE)}",
-            SUITE,
+            suite,
             str(root),
             own_mirror(),
         ]

@@ -1,6 +1,6 @@
-"""Drivers on a real host: a bare one with eight cards, its packages, a real restart, and what goes wrong on the way.
+"""Drivers on real hosts, a Debian 12 and a Debian 13: a bare one with eight cards, its packages, a real restart, and what goes wrong.
 
-The tests of this file are one story, told in order: each goes on where the one before stopped.
+The tests of this file are one story for each, told in order: each goes on where the one before stopped.
 """
 
 from __future__ import annotations
@@ -15,26 +15,33 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.hosts import Fleet, FleetHost
+from tests.fleet.root import BOOKWORM, TRIXIE
 from tests.fleet.vendor import NEW, OLD, PLACE, build_repository, give_cards, signer
 from tests.fleet.walks import ROOT, Walker
 
 pytestmark = pytest.mark.fleet
 
 KERNEL = os.uname().release
-OURS = "/etc/apt/sources.list.d/firstlight-nvidia-cuda.sources"
+
+
+@pytest.fixture(scope="module", params=[(BOOKWORM, "debian12"), (TRIXIE, "debian13")], ids=["debian12", "debian13"])
+def debian(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """A suite of Debian's, and what the vendor calls it."""
+    named: tuple[str, str] = request.param
+    return named
 
 
 @pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def key(debian: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("vendor")
     with signer(folder) as by:
-        build_repository(folder / "mirror", by)
+        build_repository(folder / "mirror", by, path=f"{debian[1]}/x86_64")
         yield by.key
 
 
 @pytest.fixture(scope="module")
-def host(fleet: Fleet, key: Path) -> Iterator[FleetHost]:
-    [booted] = fleet.boot(1)
+def host(fleet: Fleet, debian: tuple[str, str], key: Path) -> Iterator[FleetHost]:
+    [booted] = fleet.boot(1, suite=debian[0])
     give_cards(booted)
     command = ["cp", "-r", str(key.parent / "mirror"), str(booted.machine.root / PLACE.lstrip("/"))]
     subprocess.run(command, check=True)
@@ -44,7 +51,8 @@ def host(fleet: Fleet, key: Path) -> Iterator[FleetHost]:
 
 
 @pytest.fixture(scope="module")
-def firstlight(tmp_path_factory: pytest.TempPathFactory) -> Walker:
+def firstlight(debian: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Walker:
+    del debian  # each has logs of its own
     return Walker(tmp_path_factory.mktemp("drivers") / "logs")
 
 
@@ -91,7 +99,8 @@ def test_without_consent_a_bare_host_gets_its_driver_and_is_told_what_comes_next
     assert {"nvidia-open", "nvidia-kernel-open-dkms", "nvidia-driver-cuda", "nvidia-persistenced"} <= there.keys()
     # A newer branch is on offer and would satisfy every dependency: pin and hold keep it away.
     assert set(there.values()) == {(NEW, "hi")}
-    assert "Inst" not in host.sh("apt-get -s dist-upgrade")
+    upgrade = [line.split()[1] for line in host.sh("apt-get -s dist-upgrade").splitlines() if line.startswith("Inst ")]
+    assert not [name for name in upgrade if "nvidia" in name or "cuda" in name]
     assert host.sh(f"ls -d /usr/src/linux-headers-{KERNEL}")
     assert "blacklist nouveau" in host.sh("cat /etc/modprobe.d/firstlight-nvidia.conf")
 
@@ -146,7 +155,9 @@ def test_a_fabric_manager_of_another_version_is_replaced(firstlight: Walker, hos
     assert (facts["fabric_manager_version"], facts["fabric_state"]) == (NEW, "Completed (Success)")
 
 
-def test_a_branch_is_changed_whatever_lies_in_the_way(firstlight: Walker, host: FleetHost, inventory: str) -> None:
+def test_a_branch_is_changed_whatever_lies_in_the_way(
+    firstlight: Walker, host: FleetHost, inventory: str, debian: tuple[str, str]
+) -> None:
     """An older branch, held; the same repository under another key; a package half configured; apt busy."""
     before = " ".join(f"{name}={OLD}-1" for name in packages(host))
     host.sh(
@@ -155,8 +166,9 @@ def test_a_branch_is_changed_whatever_lies_in_the_way(firstlight: Walker, host: 
         "apt-mark hold nvidia-open libnvidia-compute-570 nvidia-kernel-open-dkms >/dev/null",
         timeout_s=180,
     )
-    source = f"deb [signed-by=/usr/share/keyrings/other.gpg] file://{PLACE}/debian12/x86_64/ /"
-    host.sh(f"echo '{source}' >/etc/apt/sources.list.d/cuda-debian12-x86_64.list")
+    other = f"/etc/apt/sources.list.d/cuda-{debian[1]}-x86_64.list"
+    source = f"deb [signed-by=/usr/share/keyrings/other.gpg] file://{PLACE}/{debian[1]}/x86_64/ /"
+    host.sh(f"echo '{source}' >{other}")
     host.sh("sed -i '/^Package: nvlsm$/,/^$/{s/ok installed/ok half-configured/}' /var/lib/dpkg/status")
     host.reboot()
     lock = "import fcntl, time; file = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(file, fcntl.LOCK_EX); time.sleep(12)"
@@ -167,6 +179,6 @@ def test_a_branch_is_changed_whatever_lies_in_the_way(firstlight: Walker, host: 
     assert "libnvidia-compute-570" not in there
     assert set(there.values()) == {(NEW, "hi")}
     assert host.sh("dpkg --audit") == ""
-    assert host.sh("cat /etc/apt/sources.list.d/cuda-debian12-x86_64.list").startswith("#")
+    assert host.sh(f"cat {other}").startswith("#")
     assert "Conflicting" not in host.sh("apt-get update 2>&1", check=False)
     assert json.loads((ended.run / f"facts/{host.name}.json").read_text())["nvidia"]["driver_version"] == NEW

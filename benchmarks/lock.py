@@ -1,0 +1,122 @@
+"""How long the lock of a class of hosts takes, solved for the first time and remembered.
+
+    .venv/bin/python -m benchmarks.lock [--turns 5]
+
+Cold: the user's places are asked, uv solves with an empty cache, each distribution's wheel is chosen; candidates that cannot be locked there
+are tried before the one that can, as `stage` does; nothing is downloaded but metadata. For a CPU host and for eight H100. Cached: what `stage`
+does with a lock that it remembers, every wheel's presence included; for the CPU host, whose wheels (600 MB) are fetched once into the user's own
+wheelhouse. Each figure is from a fresh process that has planned already, as `stage` comes after `plan`. Aims: 10 s cold, 0.5 s cached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import ROOT, header, publish, say
+from benchmarks.timing import figures, timed
+from provision.artifacts.candidates import Job, choose
+from provision.artifacts.hostuv import LOCK, locked_hashes
+from provision.artifacts.package import Nobody
+from provision.artifacts.user_index import read_settings
+from provision.artifacts.wheelhouse import Store
+from provision.errors import StageError
+from provision.models.settings import Settings
+from provision.models.stack import Candidate, Stack
+from provision.pipeline.walking import cache_folder
+from provision.resolve import plan
+from provision.resolve.whatif import parse_what_if
+
+CPU, CARDS = "cpu", "h100x8"
+CLASSES = {
+    CPU: "os=debian-12 glibc=2.36 arch=x86_64 cpu=avx512 python=3.11",
+    CARDS: "gpu=H100x8 driver=580.65.06 os=ubuntu-24.04 glibc=2.39 arch=x86_64 python=3.12",
+}
+COLD_AIM_S, CACHED_AIM_S = 10.0, 0.5
+
+
+def candidates(name: str) -> list[tuple[Candidate, Stack]]:
+    """What `plan` would lock for a class, the best first."""
+    facts = parse_what_if(CLASSES[name])
+    [resolution] = plan({facts.host: facts}, {facts.host: Settings()}).classes
+    ranked = sorted(resolution.candidates, key=lambda candidate: candidate.rank)
+    return [(candidate, candidate.stack) for candidate in ranked if candidate.accepted and candidate.stack]
+
+
+def cold(name: str) -> dict[str, Any]:
+    """Which candidate was locked, after how many refusals, of how many distributions, and in how many seconds."""
+    planned = candidates(name)
+    started = time.perf_counter()
+    from provision.artifacts.locking import find_sources, lock_stack  # noqa: PLC0415 - as `stage` imports them: only here
+    from provision.artifacts.ownwheels import own_sources  # noqa: PLC0415
+
+    sources = find_sources(read_settings())
+    with tempfile.TemporaryDirectory(prefix="firstlight-") as folder:
+        for refused, (candidate, stack) in enumerate(planned):
+            try:
+                locked = lock_stack(stack, own_sources(stack), sources, Store(Path(folder)))
+            except StageError:
+                continue
+            seconds = time.perf_counter() - started
+            return {"s": seconds, "candidate": candidate.id, "refused_before": refused, "distributions": len(locked)}
+    sys.exit(f"error: no candidate of {name} can be locked here")
+
+
+def cached() -> dict[str, Any]:
+    """The remembered lock of the CPU class, or with `from_cache` false the one that was solved just now; with its seconds."""
+    planned = candidates(CPU)
+    started = time.perf_counter()
+    job = Job(
+        read_settings(), Store(cache_folder(os.environ)), None, refresh=False, packager=Nobody(), package_required=False
+    )
+    chosen = choose(planned, job)
+    return {"s": time.perf_counter() - started, "from_cache": chosen.from_cache}
+
+
+def process(what: str, uv_cache: str | None = None) -> dict[str, Any]:
+    """What a fresh process measured."""
+    environment = {"UV_CACHE_DIR": uv_cache} if uv_cache else {}
+    done = timed([sys.executable, "-m", "benchmarks.lock", "--once", what], cwd=ROOT, environment=environment)
+    if done.code:
+        sys.exit(f"error: {what} ended with {done.code}\n{done.said()}")
+    told: dict[str, Any] = json.loads(done.out)
+    return told
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--once", choices=("cached", *CLASSES), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.once:
+        json.dump(cached() if options.once == "cached" else cold(options.once), sys.stdout)
+        return 0
+    result = header("lock", ("pydantic",))
+    result["versions"]["uv"] = locked_hashes(LOCK, "uv")[0]
+    for name, described in CLASSES.items():
+        runs = []
+        for _ in range(options.turns):
+            with tempfile.TemporaryDirectory(prefix="firstlight-") as folder:
+                runs.append(process(name, folder))
+            say(f"{name}, cold: {runs[-1]['s']:.2f} s")
+        solved = {key: value for key, value in runs[-1].items() if key != "s"}
+        result[name] = {"host": described, **solved, "cold": figures([run["s"] for run in runs])}
+    process("cached")  # fetches what is missing, and remembers
+    runs = [process("cached") for _ in range(options.turns)]
+    assert all(run["from_cache"] for run in runs)
+    result[CPU]["cached"] = figures([run["s"] for run in runs])
+    slowest, remembered = max(result[name]["cold"]["median_s"] for name in CLASSES), result[CPU]["cached"]["median_s"]
+    met = slowest <= COLD_AIM_S and remembered <= CACHED_AIM_S
+    result["aim"] = {"cold_median_s": COLD_AIM_S, "cached_median_s": CACHED_AIM_S, "met": met}
+    publish(result, "lock")
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
