@@ -22,12 +22,17 @@ from provision.run import account, utc_now
 
 _SCRIPT = """
 set -u
-prefix={prefix}
+prefix={prefix} held=no
 umask 022
-mkdir -p "$prefix" || exit 73
 command -v flock >/dev/null 2>&1 || {{ echo "no-flock"; exit 69; }}
-exec 9>>"$prefix/lock" || exit 73
-if flock -n 9; then
+# Its last holder takes the file away: a lock on what is no longer there would keep nobody out.
+while :; do
+  mkdir -p "$prefix" || exit 73
+  exec 9>>"$prefix/lock" || exit 73
+  flock -n 9 || break
+  [ ! "$prefix/lock" -ef /proc/self/fd/9 ] || {{ held=yes; break; }}
+done
+if [ "$held" = yes ]; then
   printf '%s\\n' {record} > "$prefix/lock.json"
   echo held
   while read -r _; do :; done

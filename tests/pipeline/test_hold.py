@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,6 +59,27 @@ def test_the_lock_of_a_killed_controller_is_free(tmp_path: Path) -> None:
         except HeldError:
             continue
     pytest.fail("the lock outlived its holder")
+
+
+def test_a_lock_file_that_goes_while_it_is_taken_is_taken_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix, tools = tmp_path / "prefix", tmp_path / "tools"
+    tools.mkdir()
+    slow = tools / "flock"
+    slow.write_text(
+        f"""#!/bin/sh
+[ -e {tmp_path}/went ] || {{ : >{tmp_path}/went; rm {prefix}/lock; }}
+exec {shutil.which("flock")} "$@"
+"""
+    )
+    slow.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools), prepend=os.pathsep)
+    with (
+        hold(session(), prefix=str(prefix), run="first", root=False),
+        pytest.raises(HeldError, match="run first"),
+        hold(session(), prefix=str(prefix), run="second", root=False),
+    ):
+        pass
+    assert (tmp_path / "went").exists()
 
 
 def test_a_prefix_that_cannot_be_made_is_said(tmp_path: Path) -> None:
