@@ -21,7 +21,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from provision.artifacts.references import References
 from provision.errors import StageError
@@ -30,6 +30,7 @@ from provision.run import write_atomically
 
 BLOCK = 1 << 20
 _STAMP = "verified"
+_LOCK = ".lock"
 _DEFAULT_LIMIT_GIB = 200.0
 
 
@@ -128,10 +129,7 @@ class Store:
     def slot(self, sha256: str, name: str) -> Iterator[Slot]:
         """The place for a file that is to be stored; no other process is in it meanwhile."""
         slot = Slot(self, sha256, name)
-        slot.folder.mkdir(parents=True, exist_ok=True)
-        with (slot.folder / ".lock").open("w") as lock:
-            # The kernel lets go of it when the process ends, however it ends.
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with _lock(slot.folder):
             yield slot
 
     def add(self, source: Path, *, name: str | None = None, sha256: str | None = None) -> Path:
@@ -203,12 +201,33 @@ class Store:
         return removed
 
 
+def _lock(folder: Path) -> IO[str]:
+    """The open lock of a file's folder, ours until it is closed; the kernel lets go of it when the process ends, however it ends."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            lock = (folder / _LOCK).open("w")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if _is_current(lock, folder):
+                return lock
+            lock.close()
+
+
+def _is_current(lock: IO[str], folder: Path) -> bool:
+    """Whether a lock is still the folder's: while it was waited for, the folder may have been removed and made anew."""
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), (folder / _LOCK).stat())
+    except FileNotFoundError:
+        return False
+
+
 def _remove(folder: Path) -> bool:
     """Remove a file's folder, unless another process is storing it right now."""
-    with contextlib.suppress(OSError), (folder / ".lock").open("w") as lock:
+    with contextlib.suppress(OSError), (folder / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder)
-        return True
+        if _is_current(lock, folder):
+            shutil.rmtree(folder)
+            return True
     return False
 
 

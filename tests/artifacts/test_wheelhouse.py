@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -95,6 +98,40 @@ def test_pruning_removes_least_recently_used_first_and_spares_what_a_host_needs(
         False,
         True,
     ]
+
+
+def test_whoever_waits_for_a_file_that_is_pruned_meanwhile_stores_it_anew(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "a-1-py3-none-any.whl"
+    source.write_bytes(b"wheel")
+    flock = fcntl.flock
+
+    def pruned_first(lock: IO[str], how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        shutil.rmtree(Path(lock.name).parent)
+        flock(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", pruned_first)
+    assert store.add(source).read_bytes() == b"wheel"
+
+
+def test_a_pruner_that_comes_late_leaves_what_was_stored_anew(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, path = put(store, tmp_path, b"wheel")
+    flock = fcntl.flock
+
+    def made_anew_first(lock: IO[str], how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        shutil.rmtree(Path(lock.name).parent)
+        store.add(tmp_path / path.name)
+        flock(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", made_anew_first)
+    store.limit_bytes = 1
+    assert store.prune() == 0
+    assert path.exists()
 
 
 def test_pruning_leaves_a_file_that_is_being_stored(store: Store, tmp_path: Path) -> None:
