@@ -74,7 +74,7 @@ def run_playbook(
     on_event: Callable[[dict[str, Any]], None],
     cancellation: Cancellation,
 ) -> str:
-    """Run playbooks/NAME.yml, or only its tasks with one of the tags; every event goes to `on_event`, all output to the file `log`.
+    """Run playbooks/NAME.yml, or only its tasks with one of the tags; every event goes to `on_event`, all output to the end of the file `log`.
 
     Returns the last lines of the output and the exit code, for the case that an event is missing.
     """
@@ -109,7 +109,10 @@ def run_playbook(
     output = Path(config.artifact_dir) / "stdout"
     said = output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
     text = redact(_ESCAPES.sub("", said))
-    log.write_text(text, encoding="utf-8")
+    with log.open(
+        "a", encoding="utf-8"
+    ) as file:  # a run has several: what the last one says must not hide where another failed
+        file.write(f"# playbooks/{name}.yml\n{text}\n")
     shutil.rmtree(config.artifact_dir, ignore_errors=True)
     tail = " / ".join(line.strip() for line in text.splitlines()[-3:] if line.strip())
     return f"ansible-playbook ended with code {runner.rc}: {tail}"

@@ -118,3 +118,17 @@ def test_every_task_is_on_record(site: Site) -> None:
         ("this", "undo", "ok"),
     ]
     assert all(line["seconds"] >= 0 for line in lines)
+
+
+def test_a_playbook_leaves_what_an_earlier_one_of_the_run_said(site: Site) -> None:
+    run, targets = site.run(), [Target(site.host(), site.variables)]
+    for playbook in ("stop", "uninstall"):
+        install(run, targets, playbook=playbook)
+    log = run.path("install/ansible.log").read_text()
+    said = (
+        "# playbooks/stop.yml",
+        "PLAY [Stop serving]",
+        "# playbooks/uninstall.yml",
+        "PLAY [Remove the installation]",
+    )
+    assert [line.rstrip(" *") for line in log.splitlines() if line.startswith(("#", "PLAY ["))] == list(said)
