@@ -21,6 +21,8 @@ from provision.errors import StageError
 from provision.models.stack import Stack
 
 PLUGIN = Path(__file__).parents[1] / "serve" / "plugin"
+TIMEOUT_S = 300.0
+"""For a wheel of a few small files, seconds: it takes one."""
 _EPOCH = "1735689600"
 """2025-01-01: the time stamp of every file in our wheels, so that only their content decides the hash."""
 
@@ -102,7 +104,14 @@ bypass-selection = true
 def _build(root: Path, out: Path) -> Path:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)]
     environ = {**os.environ, "SOURCE_DATE_EPOCH": _EPOCH, "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"}
-    done = subprocess.run(command, cwd=root, env=environ, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            command, cwd=root, env=environ, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise StageError(
+            f"our own wheel was not built within {TIMEOUT_S:g} s", hint="see what this machine is busy with; run it again"
+        ) from None
     wheels = list(out.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         said = (done.stderr or done.stdout).strip().splitlines()

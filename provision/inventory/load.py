@@ -19,7 +19,8 @@ from provision.inventory.settings import PREFIX, Problems, settings_of
 from provision.models.settings import Connection, Host, Inventory
 
 _READER = Path(__file__).with_name("ansible_reader.py")
-_READER_S = 120
+READER_DEADLINE_S = 120.0
+"""For whatever a dynamic inventory asks, seconds."""
 _CONNECTION_OPTIONS = ("become", "become_password")
 
 
@@ -138,30 +139,32 @@ def _read(path: Path, limit: str | None) -> dict[str, Any]:
         "LC_ALL": "C.UTF-8",
     }
     command = [sys.executable, "-P", str(_READER), str(path.absolute()), *([limit] if limit else [])]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        timeout=_READER_S,
-        check=False,
-    )
+    by_hand = f"try it by hand: ansible-inventory -i {path} --list"
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            timeout=READER_DEADLINE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise InventoryError(f"Ansible did not read the inventory {path} within {READER_DEADLINE_S:g} s", hint=by_hand) from None
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
         said = [line for line in done.stderr.splitlines() if line.strip()]
         raise InventoryError(
             f"Ansible cannot read the inventory {path}: {said[-1] if said else 'it gave no reason'}",
-            hint=f"try it by hand: ansible-inventory -i {path} --list",
+            hint=by_hand,
         ) from None
     if "error" in answer:
         # Why a source was not parsed, Ansible only warns of.
         why = [line for line in done.stderr.splitlines() if "Failed to parse inventory with" in line]
         answer["error"] += ": " + "; ".join(line.partition("]: ")[2].strip() for line in why) if why else ""
-        raise InventoryError(
-            answer["error"], hint=answer["hint"] or f"try it by hand: ansible-inventory -i {path} --list"
-        )
+        raise InventoryError(answer["error"], hint=answer["hint"] or by_hand)
     return answer
 
 

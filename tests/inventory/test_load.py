@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,15 @@ def test_ini_inventories_work_as_ansible_reads_them(tmp_path: Path) -> None:
         ("gpu-1", 8005),
         ("gpu-2", 8005),
     ]
+
+
+def test_a_source_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "hosts.sh"
+    source.write_text("#!/bin/sh\nexec sleep 600\n")
+    source.chmod(0o755)
+    monkeypatch.setattr(sys.modules[load.__module__], "READER_DEADLINE_S", 2.0)
+    with pytest.raises(InventoryError, match=r"did not read the inventory .*hosts\.sh within 2 s"):
+        load(source)
 
 
 def test_what_ansible_cannot_read_is_refused(tmp_path: Path) -> None:

@@ -1,12 +1,12 @@
 # shellcheck shell=sh
 # Loads the driver's modules where no other driver has the cards; says `firstlight-restart: WHY` where only a restart helps.
 # Input: FIRSTLIGHT_VERSION, FIRSTLIGHT_CHECK.
-set -u
+set -eu
 export LC_ALL=C
 
-# Every card's answer, each once: a host with eight cards has eight lines.
+# Every card's answer, each once: a host with eight cards has eight lines. A driver that hangs lets nvidia-smi wait for ever.
 running() {
-    nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | sort -u | tr '\n' ' '
+    timeout -k 5 60 nvidia-smi --query-gpu=driver_version --format=csv,noheader 2>/dev/null | sort -u | tr '\n' ' '
 }
 
 [ "$(running)" = "$FIRSTLIGHT_VERSION " ] && exit 0

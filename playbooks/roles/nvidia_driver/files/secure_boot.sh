@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # Ends with an error where Secure Boot is on and no key that the host signs its own modules with is enrolled.
-set -u
+set -eu
 variable=/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c
 state=unknown
 if command -v mokutil >/dev/null 2>&1; then

@@ -1,6 +1,6 @@
 # shellcheck shell=sh
 # Loads amdgpu where it is not; says `firstlight-restart: WHY` where only a restart helps. Input: FIRSTLIGHT_CHECK.
-set -u
+set -eu
 [ -e /dev/kfd ] && exit 0
 if [ -d /sys/module/amdgpu ]; then
     echo "firstlight-restart: the loaded amdgpu offers no compute devices"

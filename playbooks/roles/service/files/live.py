@@ -16,6 +16,8 @@ import subprocess
 import sys
 
 KEY = "VLLM_API_KEY"
+SYSTEMD_S = 60
+"""It answers in milliseconds, or not at all."""
 PLAIN = re.compile(r"^[A-Za-z0-9_@%+=:,./-]*$")
 
 
@@ -156,7 +158,12 @@ def is_failing(service):
     if service["scope"] == "user":
         os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{service['uid']}")
     command = ["systemctl", f"--{service['scope']}", "show", "--property=ActiveState", "--value", service["name"]]
-    said = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False).stdout
+    try:
+        said = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=SYSTEMD_S, check=False
+        ).stdout
+    except subprocess.TimeoutExpired:
+        fail(f"systemd did not say within {SYSTEMD_S} s how {service['name']} stands", "look at it there: systemctl status")
     return said.strip() in (b"failed", b"activating", b"deactivating")
 
 
