@@ -107,7 +107,7 @@ def desire(
 
     `verified` is the document of checks that are newer than the last ones of the facts.
 
-    Raises InventoryError when `vllm_args` or `env` contradict a setting, or the cards do not suffice.
+    Raises InventoryError when the cards do not suffice.
     """
     settings, stack = host.settings, staged.stack
     place = place_of(host, facts)

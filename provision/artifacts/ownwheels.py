@@ -110,7 +110,8 @@ def _build(root: Path, out: Path) -> Path:
         )
     except subprocess.TimeoutExpired:
         raise StageError(
-            f"our own wheel was not built within {TIMEOUT_S:g} s", hint="see what this machine is busy with; run it again"
+            f"our own wheel was not built within {TIMEOUT_S:g} s",
+            hint="see what this machine is busy with; run it again",
         ) from None
     wheels = list(out.glob("*.whl"))
     if done.returncode or len(wheels) != 1:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from provision.models.settings import Settings
+from provision.models.settings import Settings, option_of
 
 _FP8 = "fp8"
 
@@ -48,9 +48,9 @@ def asked_of(settings: Settings) -> Asked:
         cache_dtype=_value(words, "--kv-cache-dtype") or "auto",
         batch=_whole(words, "--max-num-batched-tokens"),
         sequences=_whole(words, "--max-num-seqs"),
-        eager="--enforce-eager" in words,
+        eager=any(option_of(word) == "--enforce-eager" for word in words),
         arguments=words,
-        drafts=any(word.startswith(("--speculative-config", "--speculative_config")) for word in words),
+        drafts=any(option_of(word).startswith("--speculative-config") for word in words),
     )
 
 
@@ -58,8 +58,8 @@ def _value(words: Sequence[str], option: str) -> str | None:
     """The last value of an option, given as `--option value` or `--option=value`, with dashes or underscores."""
     found = None
     for place, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if name.replace("_", "-") == option:
+        if option_of(word) == option:
+            _, equals, value = word.partition("=")
             found = value if equals else next(iter(words[place + 1 : place + 2]), None)
     return found
 

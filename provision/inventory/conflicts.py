@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from provision.models.settings import Settings
+from provision.models.settings import Settings, option_of
 from provision.redact import redact
 
 _INSTEAD = "firstlight_api_key: true makes a key in a file of mode 0600; firstlight_hf_token_file names a token's file"
@@ -31,7 +31,7 @@ def _table() -> dict[str, Any]:
 
 def conflicts(settings: Settings) -> list[Conflict]:
     """All of them, in a fixed order."""
-    return [*_exposure(settings), *_arguments(settings), *_secrets(settings), *_parallel(settings)]
+    return [*_exposure(settings), *_arguments(settings), *_environment(settings), *_parallel(settings)]
 
 
 def _exposure(settings: Settings) -> Iterator[Conflict]:
@@ -59,8 +59,7 @@ def _arguments(settings: Settings) -> Iterator[Conflict]:
     owned = _table()["owned"]
     secret = _table()["secret"]["arguments"]
     for argument in settings.vllm_args:
-        flag = argument.partition("=")[0]
-        flag = "--" + flag[2:].replace("_", "-") if flag.startswith("--") else flag
+        flag = option_of(argument)
         if flag in owned:
             yield Conflict(
                 "vllm_args",
@@ -81,7 +80,8 @@ def _arguments(settings: Settings) -> Iterator[Conflict]:
             )
 
 
-def _secrets(settings: Settings) -> Iterator[Conflict]:
+def _environment(settings: Settings) -> Iterator[Conflict]:
+    owned = _table()["owned_environment"]
     pattern = re.compile(_table()["secret"]["name"])
     for name, value in settings.env.items():
         if pattern.search(name) or redact(value) != value:
@@ -89,6 +89,10 @@ def _secrets(settings: Settings) -> Iterator[Conflict]:
                 "env",
                 f"{name} looks like a secret, and these variables are written to the run's records",
                 _INSTEAD,
+            )
+        elif name in owned:
+            yield Conflict(
+                "env", f"{name} is decided by firstlight_{owned[name]}", f"set firstlight_{owned[name]} instead"
             )
 
 

@@ -151,7 +151,9 @@ def _read(path: Path, limit: str | None) -> dict[str, Any]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise InventoryError(f"Ansible did not read the inventory {path} within {READER_DEADLINE_S:g} s", hint=by_hand) from None
+        raise InventoryError(
+            f"Ansible did not read the inventory {path} within {READER_DEADLINE_S:g} s", hint=by_hand
+        ) from None
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:

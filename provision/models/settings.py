@@ -209,6 +209,12 @@ class Settings(Record):
     serve: bool = _setting(True, "False: install and verify only.", allowed="true or false")
 
 
+def option_of(word: str) -> str:
+    """The option that a word of `vllm_args` names, as vLLM reads it: `--max_model_len=512` is `--max-model-len`."""
+    name = word.partition("=")[0]
+    return name.replace("_", "-") if name.startswith("--") else name
+
+
 class Host(Record):
     """A host of the inventory."""
 

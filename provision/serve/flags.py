@@ -6,14 +6,14 @@ No secret goes in: the API key reaches the server by the 0600 file of its servic
 
 from __future__ import annotations
 
-from provision.errors import InventoryError, ServeError
+from provision.errors import ServeError
 from provision.models.base import Record
 from provision.models.facts import HostFacts
 from provision.models.settings import Settings
 from provision.models.stack import AttentionPlan, ModelPlan, Stack
 from provision.serve.devices import Devices, capability_key, choose_devices
 from provision.serve.model import ServedModel
-from provision.serve.options import has, options, owned_options, owned_variables
+from provision.serve.options import has, options
 
 PLUGIN = "firstlight_attention"
 
@@ -32,8 +32,7 @@ def serve_command(
 ) -> ServeCommand:
     """Render `vllm serve` for one host; `peer_writes` is whether cards may write into one another's memory.
 
-    Raises InventoryError when `vllm_args` or `env` set what a setting owns, or the cards do not suffice;
-    ServeError when the Stack has no vLLM.
+    Raises InventoryError when the cards do not suffice, ServeError when the Stack has no vLLM.
     """
     if stack.vllm is None or stack.attention is None:
         raise ServeError("this Stack has no vLLM to serve with", hint="set firstlight_vllm to `latest` or a version")
@@ -58,7 +57,6 @@ def serve_command(
     ]
     if _is_eager(model, devices):
         argv.append("--enforce-eager")
-    _refuse_owned(settings)
     environment = _environment(stack, settings, facts, prefix=prefix, model=model, devices=devices)
     if devices.processes > 1 and devices.platform != "cpu" and not peer_writes:
         argv.append(options()["no_peer_writes"]["option"])
@@ -139,24 +137,6 @@ def _cache_bytes(
 def _attention_options(version: str, attention: AttentionPlan) -> list[str]:
     """The backend by its option; releases before it are asked by a variable."""
     return [options()["attention"]["option"], attention.flag or attention.backend] if has("attention", version) else []
-
-
-def _refuse_owned(settings: Settings) -> None:
-    owned = owned_options()
-    for word in settings.vllm_args:
-        option = word.partition("=")[0].replace("_", "-") if word.startswith("--") else word
-        if option in owned:
-            raise InventoryError(
-                f"firstlight_vllm_args sets `{option}`, which {owned[option]} sets already",
-                hint=f"take `{option}` out of firstlight_vllm_args and set {owned[option]}",
-            )
-    variables = owned_variables()
-    for name in settings.env:
-        if name in variables:
-            raise InventoryError(
-                f"firstlight_env sets `{name}`, which {variables[name]} sets already",
-                hint=f"take `{name}` out of firstlight_env and set {variables[name]}",
-            )
 
 
 def _environment(

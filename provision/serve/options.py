@@ -14,16 +14,6 @@ def options() -> dict[str, Any]:
     return tomllib.loads((Path(__file__).parent / "options.toml").read_text(encoding="utf-8"))
 
 
-def owned_options() -> dict[str, str]:
-    """Option of `vllm serve` to the setting that owns it."""
-    return {option: row["setting"] for row in options()["owned"] for option in row["options"]}
-
-
-def owned_variables() -> dict[str, str]:
-    """Environment variable to the setting that owns it."""
-    return {name: row["setting"] for row in options()["owned_environment"] for name in row["variables"]}
-
-
 def has(feature: str, vllm_version: str) -> bool:
     """Whether this release of vLLM has the option of a table row."""
     from packaging.version import Version  # noqa: PLC0415  # only where a command is rendered

@@ -126,7 +126,7 @@ def test_what_cannot_be_computed_is_judged_by_its_weights_alone() -> None:
 
 
 def test_settings_and_arguments_that_bear_on_memory() -> None:
-    arguments = ["--kv_cache_dtype=fp8_e4m3", "--max-num-seqs", "64", "--enforce-eager", "--speculative-config", "{}"]
+    arguments = ["--kv_cache_dtype=fp8_e4m3", "--max-num-seqs", "64", "--enforce_eager", "--speculative-config", "{}"]
     settings = Settings.model_validate({"tensor_parallel": 2, "max_model_len": 4096, "vllm_args": arguments})
     asked = asked_of(settings)
     assert (asked.tensor, asked.length, asked.sequences, asked.eager, asked.drafts) == (2, 4096, 64, True, True)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
-from provision.errors import InventoryError, ServeError
+from provision.errors import ServeError
 from provision.models.facts import Memory
 from provision.models.settings import Settings
 from provision.models.stack import CudaCompat, FlashInferPlan, ModelPlan, Stack
@@ -158,25 +158,6 @@ def test_cards_without_bfloat16_get_float16(capability: str, dtype: str) -> None
     triton = stack("0.26.0", "cu130", "TRITON_ATTN")
     command = serve_command(triton, Settings(), facts(card(0, capability=capability)), prefix=PREFIX, model=BUILTIN)
     assert value_of(command, "--dtype") == dtype
-
-
-@pytest.mark.parametrize(
-    "words",
-    [("--port", "1"), ("--port=1",), ("-tp", "2"), ("--api_key=x",), ("--attention-config.backend=TRITON_ATTN",)],
-)
-def test_option_that_a_setting_owns_is_refused_by_both_names(
-    words: tuple[str, ...], snapshot: SnapshotAssertion
-) -> None:
-    with pytest.raises(InventoryError) as refused:
-        serve_command(stack(), Settings(vllm_args=words), facts(), prefix=PREFIX, model=BUILTIN)
-    assert refused.value.render() == snapshot
-
-
-@pytest.mark.parametrize("name", ["VLLM_API_KEY", "CUDA_VISIBLE_DEVICES", "FIRSTLIGHT_PROOF_DIR"])
-def test_variable_that_a_setting_owns_is_refused_by_both_names(name: str, snapshot: SnapshotAssertion) -> None:
-    with pytest.raises(InventoryError) as refused:
-        serve_command(stack(), Settings(env={name: "x"}), facts(), prefix=PREFIX, model=BUILTIN)
-    assert refused.value.render() == snapshot
 
 
 @given(st.lists(st.sampled_from(["lora_resolver", "firstlight_attention", "other"]), unique=True))
