@@ -163,7 +163,10 @@ def is_failing(service):
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=SYSTEMD_S, check=False
         ).stdout
     except subprocess.TimeoutExpired:
-        fail(f"systemd did not say within {SYSTEMD_S} s how {service['name']} stands", "look at it there: systemctl status")
+        fail(
+            f"systemd did not say within {SYSTEMD_S} s how {service['name']} stands",
+            "look at it there: systemctl status",
+        )
     return said.strip() in (b"failed", b"activating", b"deactivating")
 
 
