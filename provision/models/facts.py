@@ -6,6 +6,7 @@ Sizes are bytes. Lists are in the order the host gave.
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from pydantic import Field
@@ -65,6 +66,11 @@ class Memory(Record):
     available: int | None = None
     cgroup_limit: int | None = None
     shm: int | None = None
+
+    @property
+    def usable(self) -> int | None:
+        """What all processes together may take: the machine's memory, or less where the control group sets a limit."""
+        return min((size for size in (self.total, self.cgroup_limit) if size), default=None)
 
 
 class Disk(Record):
@@ -244,3 +250,8 @@ class HostFacts(Record):
     """Whether the host's own package sources answered when asked; null when not asked."""
     installed: Installed | None = None
     unknown: dict[str, str] = Field(default_factory=dict)
+
+    def disk_of(self, path: str) -> Disk | None:
+        """The disk that a folder is on, as far as the probe looked: the longest path asked for that contains it."""
+        holding = [disk for disk in self.disks if PurePosixPath(path).is_relative_to(disk.path)]
+        return max(holding, key=lambda disk: len(disk.path), default=None)

@@ -130,5 +130,5 @@ def _has_ample_room(walk: Walk, host: Host, total: int) -> bool:
     """Whether the exact figures, known later, cannot refuse this host; a total of 0 bytes is an unknown one."""
     place = walk.places[host.name]
     needed = ROOM_FACTOR * total
-    disks = (changes.disk_of(walk.facts[host.name], path) for path in (place.incoming, place.prefix))
+    disks = (walk.facts[host.name].disk_of(path) for path in (place.incoming, place.prefix))
     return total > 0 and all(disk is not None and disk.free is not None and disk.free > needed for disk in disks)

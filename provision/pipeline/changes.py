@@ -5,13 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import PurePosixPath
 from typing import Any
 
 from provision.desired import Desired
 from provision.errors import Exit, FirstlightError, InstallError
 from provision.hold import hold
-from provision.models.facts import Disk, HostFacts
+from provision.models.facts import HostFacts
 from provision.models.records import RoomName, RoomResult, ServeRecord
 from provision.models.settings import Host
 from provision.models.staged import StagedFile
@@ -134,7 +133,7 @@ def require_room(facts: HostFacts, desired: Desired, *, incoming: int, prefix: i
     needed: dict[str, int] = {}
     free: dict[str, int] = {}
     for path, size in ((desired.place.incoming, incoming), (desired.place.prefix, prefix)):
-        disk = disk_of(facts, path)
+        disk = facts.disk_of(path)
         if disk is not None and disk.free is not None:
             name = disk.mount or disk.path
             needed[name] = needed[name] + size - moved if name in needed else size
@@ -145,12 +144,6 @@ def require_room(facts: HostFacts, desired: Desired, *, incoming: int, prefix: i
                 f"host `{facts.host}`: {size / GIB:.1f} GiB are needed on `{name}`, {free[name] / GIB:.1f} GiB are free",
                 hint="free space there, or set firstlight_prefix to a folder on a larger disk",
             )
-
-
-def disk_of(facts: HostFacts, path: str) -> Disk | None:
-    """The disk that a folder is on, as far as the probe looked."""
-    holding = [disk for disk in facts.disks if PurePosixPath(path).is_relative_to(disk.path)]
-    return max(holding, key=lambda entry: len(entry.path), default=None)
 
 
 def play(

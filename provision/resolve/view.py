@@ -234,14 +234,15 @@ def view_of(facts: HostFacts, settings: Settings, *, escalates: bool = False, sh
     policy = policy_of(settings)
     cards, amd = nvidia_cards(facts), amd_cards(facts)
     platform: Platform = "cuda" if cards else "rocm" if amd else "cpu"
-    prefix = settings.prefix or _default_prefix(facts)
-    there, arriving = _disk(facts, prefix), _disk(facts, INCOMING)
+    root = _escalates(facts, escalates)
+    prefix = settings.prefix or _default_prefix(facts, root=root)
+    # of a login that nobody knows the first disk that was looked at stands for all
+    there = facts.disk_of(prefix) if prefix else next(iter(facts.disks), None)
+    arriving = facts.disk_of(INCOMING)
     inhabited = facts.installed is not None and facts.installed.current is not None
     lacking, unsure = _system(facts, platform)
     glibc = facts.os.libc_version if facts.os.libc != "musl" else None
-    memory = facts.memory.cgroup_limit or facts.memory.total
-    if facts.memory.cgroup_limit and facts.memory.total:
-        memory = min(facts.memory.cgroup_limit, facts.memory.total)
+    memory = facts.memory.usable
     load = _load(facts, settings, shape, memory) if shape and policy.wants_vllm and settings.serve else None
     view = View(
         policy=policy,
@@ -253,7 +254,7 @@ def view_of(facts: HostFacts, settings: Settings, *, escalates: bool = False, sh
         os_version=facts.os.version_id,
         manager=facts.os.package_manager,
         systemd=None if facts.os.init is None else facts.os.init == "systemd",
-        escalates=_escalates(facts, escalates),
+        escalates=root,
         sudo=facts.user.passwordless_sudo,
         lingering=facts.user.lingering,
         isa=facts.cpu.isa if platform == "cpu" else None,
@@ -261,7 +262,7 @@ def view_of(facts: HostFacts, settings: Settings, *, escalates: bool = False, sh
         disk_gib=_free_gib(there, most_disk(load), inhabited=inhabited),
         incoming_gib=_free_gib(arriving, most_disk(load), inhabited=inhabited),
         one_mount=there is None or arriving is None or there.mount is None or there.mount == arriving.mount,
-        pythons=_pythons(facts, escalates=_escalates(facts, escalates), torch=policy.torch == "existing"),
+        pythons=_pythons(facts, escalates=root, torch=policy.torch == "existing"),
         pythons_known="pythons" not in facts.unknown,
         lacking=lacking,
         unsure=unsure,
@@ -298,18 +299,13 @@ def _with_nvidia(view: View, facts: HostFacts, cards: tuple[Card, ...]) -> View:
     )
 
 
-def _default_prefix(facts: HostFacts) -> str | None:
-    if facts.user.uid is None or (facts.user.uid != 0 and facts.user.home is None):
+def _default_prefix(facts: HostFacts, *, root: bool | None) -> str | None:
+    """Where an installation goes that no setting places, as `provision.place` puts it; null for a login that nobody knows."""
+    if root:
+        return str(default_prefix(uid=0, home=""))
+    if facts.user.uid is None or facts.user.home is None:
         return None
-    return str(default_prefix(uid=facts.user.uid, home=facts.user.home or "/root"))
-
-
-def _disk(facts: HostFacts, path: str | None) -> Disk | None:
-    """The disk that a path lies on: the longest asked path that contains it."""
-    if path is None:
-        return facts.disks[0] if facts.disks else None
-    holding = [disk for disk in facts.disks if PurePosixPath(path).is_relative_to(disk.path)]
-    return max(holding, key=lambda disk: len(disk.path), default=None)
+    return str(default_prefix(uid=facts.user.uid, home=facts.user.home))
 
 
 def most_disk(load: Load | None) -> float:

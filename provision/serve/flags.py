@@ -129,9 +129,8 @@ def _cache_bytes(
         return None
     if stack.model and stack.model.device_cache_bytes:
         return stack.model.device_cache_bytes
-    limits = [size for size in (facts.memory.total, facts.memory.cgroup_limit) if size]
     row = options()["cpu"]
-    return max(int(min(limits, default=0) * row["kv_cache_share"]), int(row["kv_cache_least_bytes"]))
+    return max(int((facts.memory.usable or 0) * row["kv_cache_share"]), int(row["kv_cache_least_bytes"]))
 
 
 def _attention_options(version: str, attention: AttentionPlan) -> list[str]:
