@@ -92,8 +92,29 @@ def alone(view: View, torch: Torch) -> tuple[str, ...]:
         return ("cpu",)
     if view.platform == "rocm":
         return tuple(variant for variant in reversed(torch.rocm) if _rocm_fits(view.rocm, variant))[:1]
-    offers = sorted(offered(view.machine, torch), key=lambda variant: numbers(cuda_of(variant) or "0"), reverse=True)
-    offers.sort(key=lambda variant: not runs_natively(view.driver, variant))
+    driver = view.driver
+    if view.driver_absent or (
+        driver and not view.driver_stays and numbers(driver) < numbers(catalog().driver_offer.version)
+    ):
+        driver = catalog().driver_offer.version
+    return _cuda_alone(torch, view.machine, driver, view.capabilities)
+
+
+@cache
+def _cuda_alone(
+    torch: Torch, machine: str | None, driver: str | None, capabilities: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Those first that the driver runs at all and that hold code for every card: the others would only crowd them out."""
+    offers = sorted(
+        offered(machine, torch),
+        key=lambda variant: (
+            covers(capabilities, torch, variant),
+            runs(driver, variant),
+            runs_natively(driver, variant),
+            numbers(cuda_of(variant) or "0"),
+        ),
+        reverse=True,
+    )
     return tuple(offers[:KEPT])
 
 
@@ -117,6 +138,14 @@ def torch_codes(version: str, variant: str) -> tuple[str, ...] | None:
         if row.variant == variant and release(row.since) <= release(version) <= release(row.until):
             return row.codes
     return None
+
+
+@cache
+def runs(driver: str | None, variant: str) -> bool:
+    """Whether a driver runs builds of the variant's CUDA major; true when the driver is not known."""
+    major = numbers(cuda_of(variant) or "0")[0]
+    floor = next((row.driver for row in catalog().cuda_majors if row.major == major), None)
+    return driver is None or floor is None or numbers(driver) >= numbers(floor)
 
 
 @cache
