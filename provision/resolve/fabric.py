@@ -19,9 +19,10 @@ def switched(view: View) -> bool | None:
 
 
 def looks_switched(view: View) -> bool:
-    """Whether the cards are as many, and of the kind, as on a board with NVSwitches."""
-    boards = {card.row.switched_board for card in view.cards if card.row}
-    return len(boards) == 1 and len(view.cards) in boards
+    """Whether the cards are as many, and all of the one kind, as on a board with NVSwitches."""
+    first = view.cards[0] if view.cards else None
+    alike = first is not None and all(card.name == first.name for card in view.cards)
+    return alike and first is not None and first.row is not None and first.row.switched_board == len(view.cards)
 
 
 def version(view: View, plan: DriverPlan | None) -> str | None:

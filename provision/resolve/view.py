@@ -139,6 +139,7 @@ class View:
     missing_gpus: tuple[int, ...] = ()
     """Indexes that were asked for and are not there."""
     amd: tuple[AmdCard, ...] = ()
+    """The AMD cards; beside NVIDIA cards they do not serve."""
     rocm: str | None = None
     driver: str | None = None
     driver_absent: bool = False
@@ -266,7 +267,7 @@ def view_of(facts: HostFacts, settings: Settings, *, escalates: bool = False, sh
         pythons_known="pythons" not in facts.unknown,
         lacking=lacking,
         unsure=unsure,
-        amd=amd if platform == "rocm" else (),
+        amd=amd,
         rocm=facts.amd.rocm_version if facts.amd and platform == "rocm" else None,
         container=facts.container,
         container_known="container" not in facts.unknown,
