@@ -9,8 +9,9 @@ from functools import lru_cache
 
 from provision.catalog import catalog
 from provision.catalog.rows import Release
+from provision.catalog.versions import numbers
 from provision.models.stack import Nearest, Reason
-from provision.resolve import flash, flash_package
+from provision.resolve import driver, flash, flash_package
 from provision.resolve.cards import Card, equal_cards
 from provision.resolve.judge import Judged, judge, judge_host, judged
 from provision.resolve.option import options
@@ -161,8 +162,20 @@ def _other_driver(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
             replace(view, policy=replace(view.policy, driver="upgrade")),
         )
     if view.driver or view.driver_absent:
-        offer = catalog().driver_offer.version
-        yield f"with driver {offer} or newer", {}, replace(view, driver=offer, driver_absent=False)
+        enough = _enough_driver(view)
+        last = min((row.last_branch for row in driver.architectures(view) if row.last_branch), default=None)
+        until = f", up to branch {last}," if last else ""
+        yield f"with driver {enough} or newer{until}", {}, replace(view, driver=enough, driver_absent=False)
+
+
+def _enough_driver(view: View) -> str:
+    """The oldest driver with which the candidate fits that the offered one lets in; the offered one where none is let in."""
+    offer = catalog().driver_offer.version
+    best = _first(replace(view, driver=offer, driver_absent=False))
+    if best is None or best.option is None:
+        return offer
+    floors = [floor.driver for floor in driver.floors(best.option, view.launch)]
+    return max(floors, key=numbers, default=offer)
 
 
 def _roomier(view: View) -> Iterator[tuple[str, dict[str, str], View]]:

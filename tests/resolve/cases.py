@@ -5,6 +5,7 @@ what_if   the host in --what-if's words; [facts] is laid over it (a library at "
 become    true where the inventory lets installing act as root
 settings  the settings that differ from the defaults
 expect    stack: dotted paths and values ("" is null); or refused: the rule of the first refusal, and nearest: policy values;
+          opens: a piece of the nearest change's text;
           rejected: rules that refuse better candidates; warnings: rules that warn; assumed: assumptions; says: pieces of reasons' texts
 """
 

@@ -33,6 +33,7 @@ def test_case(case: Case) -> None:
         assert resolution.nearest is not None
         if "nearest" in case.expect:
             assert resolution.nearest.policy == case.expect["nearest"], resolution.nearest.text
+        assert case.expect.get("opens", "") in resolution.nearest.text
     else:
         assert resolution.stack is not None, [f"{reason.candidate}: {reason.text}" for reason in said]
         stack = resolution.stack.model_dump(mode="json")
