@@ -145,9 +145,12 @@ def _python(value: str) -> str:
     return _dotted("python", value)
 
 
+_VERSIONS = {"driver": "580.95.05", "python": "3.12", "glibc": "2.35"}
+
+
 def _dotted(key: str, value: str) -> str:
     if not re.fullmatch(r"\d{1,9}(\.\d{1,9})+", value):
-        raise UsageError(f"`{key}={value}` is not a version", hint="numbers with dots, as in 2.35")
+        raise UsageError(f"`{key}={value}` is not a version", hint=f"numbers with dots, as in {key}={_VERSIONS[key]}")
     return value
 
 

@@ -75,7 +75,7 @@ def test_amd_cards() -> None:
         ("gpu=H100x99999", "`gpu=H100x99999` is not NAMExCOUNT with 1 to 64 cards", "gpu=H100x8"),
         (f"driver={'9' * 5000}.1 gpu=L4x1", "is not a version", "numbers with dots"),
         (f"ram={'9' * 400}", "is not a number of GiB", "ram=64"),
-        ("driver=new gpu=L4x1", "`driver=new` is not a version", "numbers with dots"),
+        ("driver=new gpu=L4x1", "`driver=new` is not a version", "numbers with dots, as in driver=580.95.05"),
         ("gpu=none driver=535.183.01", "`driver=` describes a host with NVIDIA cards", "gpu=H100x8"),
         ("os=ubuntu", "`os=ubuntu` is not ID-VERSION_ID", "os=ubuntu-22.04"),
         ("arch=arm64", "`arch=arm64` is not known", "x86_64, aarch64"),
