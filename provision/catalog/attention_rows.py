@@ -43,6 +43,16 @@ class Generation(Row):
 
 
 @table_row
+class FlashCompiler(Row):
+    """What compiles an extension's kernels on the host, and the oldest driver it takes beside builds of a CUDA major."""
+
+    extension: Literal["fa2", "fa3", "fa4"]
+    name: str
+    major: int
+    driver: str
+
+
+@table_row
 class FlashWheels(Row):
     """The wheels of one flash-attn release."""
 

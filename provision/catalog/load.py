@@ -153,6 +153,10 @@ class Catalog:
         return self._rows("attention", "generation", attention_rows.Generation)
 
     @cached_property
+    def flash_compilers(self) -> tuple[attention_rows.FlashCompiler, ...]:
+        return self._rows("attention", "flash_compiler", attention_rows.FlashCompiler)
+
+    @cached_property
     def flash_wheels(self) -> tuple[attention_rows.FlashWheels, ...]:
         return self._rows("flash_attn", "wheel", attention_rows.FlashWheels)
 

@@ -67,9 +67,9 @@ def too_old(option: Option, view: View, driver: str) -> Floor | None:
 
 @cache
 def floors(option: Option, launch: Launch) -> tuple[Floor, ...]:
-    """Every floor that a candidate sets on the driver of a class: CUDA major, PTX, cards."""
-    parts = launched(option, launch)
-    return (*_major_floors(option.variant), *_ptx_floors(parts), *_card_floors(launch.capabilities))
+    """Every floor that a candidate sets on the driver of a class: CUDA major, PTX, compilers on the host, cards."""
+    compiled = (*_ptx_floors(launched(option, launch)), *_compiler_floors(option, launch))
+    return (*_major_floors(option.variant), *compiled, *_card_floors(launch.capabilities))
 
 
 def _major_floors(variant: str) -> list[Floor]:
@@ -92,6 +92,18 @@ def _ptx_floors(parts: tuple[Part, ...]) -> list[Floor]:
             if floor and coverage(part.codes, capability) is Coverage.PTX:
                 only = f"{part.name} has only PTX of CUDA {cuda} for compute capability {capability}"
                 found.append(Floor(floor, "ptx", f"{only}, which a driver of {floor} or newer compiles", part.source))
+    return found
+
+
+def _compiler_floors(option: Option, launch: Launch) -> list[Floor]:
+    """Of FlashAttention extensions that hold no GPU code at all: their compiler on the host is of one toolkit, as PTX is."""
+    major = numbers(cuda_of(option.variant) or "0")[0]
+    found = []
+    for extension, using in attention.flash_extensions(option, launch):
+        for row in catalog().flash_compilers:
+            if (row.extension, row.major) == (extension, major):
+                why = f"{row.name} compiles FlashAttention {extension[-1]} for compute capability {', '.join(using)}"
+                found.append(Floor(row.driver, "ptx", f"{why}, which takes driver {row.driver} or newer", row.source))
     return found
 
 

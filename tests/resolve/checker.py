@@ -25,6 +25,7 @@ ARCHS = table("torch")["arch"]
 CUDA = table("cuda")
 FLASH = {row["version"]: row for row in table("flash_attn")["wheel"]}
 COMMUNITY = table("flash_attn")["community"]
+FLASH_COMPILERS = table("attention")["flash_compiler"]
 LAST_BRANCH = {row["compute_capability"]: row.get("last_branch") for row in table("gpus")["architecture"]}
 CARDS = {row["name"].lower(): row for row in table("gpus")["nvidia"]}
 
@@ -160,6 +161,9 @@ def _cards(stack: Stack, facts: HostFacts) -> list[str]:
             problems.append(f"branch {driver[0]} does not drive {gpu.name}")
         if stack.attention.backend == "FLASH_ATTN" and capability < (8, 0):
             problems.append(f"flash kernels on {gpu.name}")
+        if stack.attention.generation == 4 and gpu.index in stack.gpus and driver:
+            compilers = [row for row in FLASH_COMPILERS if row["extension"] == "fa4" and row["major"] == major]
+            problems += [f"{row['name']} takes no such driver" for row in compilers if driver < tuple_of(row["driver"])]
         for part, codes, cuda in _launched(stack, capability[0], serves=gpu.index in stack.gpus):
             problems += _code(part, codes, cuda, capability, driver)
     return problems

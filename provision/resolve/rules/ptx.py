@@ -1,4 +1,4 @@
-"""Code that is there as PTX only needs a driver of the toolkit's own branch or newer."""
+"""Code that is there as PTX only, or is compiled on the host, needs a driver of the toolkit's own branch or newer."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ def judge(option: Option, view: View) -> Iterator[Verdict]:
 
 RULE = Rule(
     "ptx",
-    "Where an extension that this Stack launches has only PTX for a card, the driver is as new as the toolkit that wrote it.",
+    "Where an extension that this Stack launches has only PTX for a card, or is compiled on the host, the driver is as new as the toolkit.",
     ("nvidia.driver_version", "nvidia.gpus"),
     judge,
 )
