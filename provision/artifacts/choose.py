@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 from provision.artifacts.lock import Locked
 from provision.artifacts.platforms import Target
-from provision.artifacts.user_index import redact
+from provision.artifacts.user_index import without_credentials
 from provision.errors import StageError
 
 
@@ -29,7 +29,7 @@ def choose_wheels(pylock: str, target: Target, *, own: Collection[str] = ()) -> 
         ]
     except (PylockSelectError, PylockValidationError, tomllib.TOMLDecodeError) as error:
         raise StageError(
-            f"uv's lock does not fit Python {target.python} on {target.machine}: {redact(str(error))}"
+            f"uv's lock does not fit Python {target.python} on {target.machine}: {without_credentials(str(error))}"
         ) from error
     locked = []
     for package, choice in chosen:

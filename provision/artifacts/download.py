@@ -11,7 +11,7 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote, urlsplit
 
-from provision.artifacts.user_index import redact
+from provision.artifacts.user_index import without_credentials
 from provision.artifacts.wheelhouse import BLOCK, Slot, Store
 from provision.errors import StageError
 
@@ -191,7 +191,7 @@ class _Fetch:
                 failures += 1
                 continue
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                problem = redact(str(error)) or type(error).__name__
+                problem = without_credentials(str(error)) or type(error).__name__
                 failures = 1 if _length(slot.part) > before else failures + 1
                 continue
             if digest == file.sha256 or not before:

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from provision.artifacts.hostuv import LOCK, locked_hashes
 from provision.artifacts.platforms import Target
 from provision.artifacts.solve import refusal, uv_program
-from provision.artifacts.user_index import ClientSettings, redact, uv_variables
+from provision.artifacts.user_index import ClientSettings, uv_variables, without_credentials
 from provision.artifacts.wheelhouse import Store
 from provision.errors import StageError
 from provision.models.staged import StagedFile
@@ -99,10 +99,12 @@ def _install(wanted: str, into: Path, settings: ClientSettings) -> Path:
         )
     except subprocess.TimeoutExpired as error:
         raise StageError(
-            f"`{wanted}` did not come from {redact(mirror)} within {TIMEOUT_S:.0f} s", hint=hint
+            f"`{wanted}` did not come from {without_credentials(mirror)} within {TIMEOUT_S:.0f} s", hint=hint
         ) from error
     if done.returncode:
-        raise StageError(f"`{wanted}` could not be fetched from {redact(mirror)}: {refusal(done.stderr)}", hint=hint)
+        raise StageError(
+            f"`{wanted}` could not be fetched from {without_credentials(mirror)}: {refusal(done.stderr)}", hint=hint
+        )
     for path in sorted(into.iterdir()):
         if path.is_dir() and not path.is_symlink() and re.match(r"cpython-\d+\.\d+\.\d+", path.name):
             return path

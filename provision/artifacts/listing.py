@@ -17,7 +17,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import Version
 
 from provision.artifacts.client import get
-from provision.artifacts.user_index import redact
+from provision.artifacts.user_index import without_credentials
 
 if TYPE_CHECKING:
     import httpx
@@ -36,7 +36,7 @@ class Place:
     @property
     def label(self) -> str:
         """How a message names it, without credentials."""
-        return redact(self.url)
+        return without_credentials(self.url)
 
     def page(self, package: str) -> str:
         return self.url if self.flat else f"{self.url.rstrip('/')}/{canonicalize_name(package)}/"
@@ -128,7 +128,7 @@ def _list(client: httpx.Client, place: Place, package: str) -> Listing:
     except httpx.HTTPStatusError as error:
         return Listing(place, problem=f"HTTP {error.response.status_code}")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return Listing(place, problem=redact(str(error)) or type(error).__name__)
+        return Listing(place, problem=without_credentials(str(error)) or type(error).__name__)
     if answer.status_code in {404, 410}:
         return Listing(place)
     if answer.is_error:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from provision.artifacts.request import Request
-from provision.artifacts.user_index import redact
+from provision.artifacts.user_index import without_credentials
 from provision.errors import StageError
 
 TIMEOUT_S = 600.0
@@ -89,13 +89,17 @@ def solve(request: Request, variables: Mapping[str, str]) -> str:
 
 def refusal(stderr: str) -> str:
     """What uv says is wrong, as one line: its conclusion where it gives one, else the error with its last cause."""
-    blocks = re.split(r"^\s*(error|cause|hint|warning):", redact(stderr), flags=re.MULTILINE)
+    blocks = re.split(r"^\s*(error|cause|hint|warning):", without_credentials(stderr), flags=re.MULTILINE)
     said = [(kind, " ".join(text.split())) for kind, text in zip(blocks[1::2], blocks[2::2], strict=True)]
     errors = [text for kind, text in said if kind == "error"]
     causes = [text for kind, text in said if kind == "cause"]
     if causes and causes[0].startswith("Because"):
         return causes[0]
-    return ": ".join([*errors[:1], *causes[-1:]]) or " ".join(redact(stderr).split()) or "uv ended without a message"
+    return (
+        ": ".join([*errors[:1], *causes[-1:]])
+        or " ".join(without_credentials(stderr).split())
+        or "uv ended without a message"
+    )
 
 
 def _project(request: Request) -> str:

@@ -63,7 +63,7 @@ class ClientSettings:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
-def redact(text: str) -> str:
+def without_credentials(text: str) -> str:
     """The text without user names and passwords in addresses."""
     return _CREDENTIALS.sub("***@", text)
 

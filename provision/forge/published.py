@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from provision.artifacts.client import open_client
 from provision.artifacts.locking import Sources
-from provision.artifacts.user_index import redact
+from provision.artifacts.user_index import without_credentials
 from provision.artifacts.wheelhouse import Store, sha256_of
 from provision.errors import StageError
 from provision.forge.extension import Extension, read_extension
@@ -92,7 +92,7 @@ def _download(url: str, target: Path, sources: Sources) -> None:
     except httpx.HTTPStatusError as error:
         problem = f"HTTP {error.response.status_code}"
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        problem = redact(str(error)) or type(error).__name__
+        problem = without_credentials(str(error)) or type(error).__name__
     except OSError as error:
         problem = f"`{target.parent}` cannot take it: {error.strerror}"
     else:

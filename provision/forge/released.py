@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from provision.artifacts.client import get, open_client
-from provision.artifacts.user_index import ClientSettings, redact
+from provision.artifacts.user_index import ClientSettings, without_credentials
 from provision.errors import StageError
 
 API = "https://api.github.com"
@@ -37,7 +37,7 @@ def find_released(repository: str, file: str, settings: ClientSettings) -> tuple
     except httpx.HTTPStatusError as error:
         problem = f"HTTP {error.response.status_code}"
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        problem = redact(str(error)) or type(error).__name__
+        problem = without_credentials(str(error)) or type(error).__name__
     except (ValueError, KeyError, TypeError):
         problem = "what it answers is no list of releases"
     else:

@@ -21,7 +21,7 @@ from packaging.version import Version
 
 from provision.artifacts.client import open_client
 from provision.artifacts.locking import find_sources
-from provision.artifacts.user_index import ClientSettings, read_settings, redact
+from provision.artifacts.user_index import ClientSettings, read_settings, without_credentials
 from provision.errors import FirstlightError
 from provision.upstream.ranges import RangeFile
 
@@ -79,7 +79,9 @@ class Index:
             try:
                 found = self._page(page)
             except (OSError, ValueError, FirstlightError) as error:
-                problems.append(f"{redact(index)}: {redact(str(error)) or type(error).__name__}")
+                problems.append(
+                    f"{without_credentials(index)}: {without_credentials(str(error)) or type(error).__name__}"
+                )
                 continue
             if found is not None:
                 return sorted(_wheels(package, found), key=lambda wheel: wheel.version)
@@ -107,7 +109,7 @@ class Index:
                 name = next((name for name in names if _is(name, member)), None)
                 return archive.read(name).decode("utf-8", "replace") if name else None
         except (httpx.HTTPError, OSError) as error:
-            problem = f"`{wheel.name}` does not come: {redact(str(error)) or type(error).__name__}"
+            problem = f"`{wheel.name}` does not come: {without_credentials(str(error)) or type(error).__name__}"
             raise IndexUnreachableError(problem, hint="try again, or look at what serves that index") from None
         except (zipfile.BadZipFile, zlib.error) as error:
             problem = f"`{wheel.name}` on your index is no whole wheel: {error}"

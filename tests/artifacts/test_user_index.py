@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.artifacts.user_index import ClientSettings, read_settings, redact, uv_variables
+from provision.artifacts.user_index import ClientSettings, read_settings, uv_variables, without_credentials
 
 MAIN, FIRST, SECOND = "https://main.example/simple", "https://first.example/simple", "https://second.example/simple"
 
@@ -97,5 +97,5 @@ word = st.text("abcdefgXYZ0123456789._~-%", min_size=3, max_size=20)
 
 @given(user=word, password=word, host=st.from_regex(r"[a-z]{3,10}\.example", fullmatch=True))
 def test_no_credential_survives_redaction(user: str, password: str, host: str) -> None:
-    shown = redact(f"error: Failed to fetch: `https://{user}:{password}@{host}/simple/torch/`")
+    shown = without_credentials(f"error: Failed to fetch: `https://{user}:{password}@{host}/simple/torch/`")
     assert shown == f"error: Failed to fetch: `https://***@{host}/simple/torch/`"

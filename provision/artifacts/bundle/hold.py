@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.artifacts.bundle.manifest import Remembered
-from provision.artifacts.user_index import ClientSettings, redact
+from provision.artifacts.user_index import ClientSettings, without_credentials
 from provision.artifacts.wheelhouse import Store
 
 _LOCAL = frozenset({"manifests", "forge", "published"})
@@ -41,7 +41,7 @@ class NotingStore(Store):
     def noted(self) -> tuple[Remembered, ...]:
         """Everything that another machine can use, in a fixed order, without credentials in addresses."""
         return tuple(
-            Remembered(kind=kind, key=key, value=json.loads(redact(json.dumps(value))))
+            Remembered(kind=kind, key=key, value=json.loads(without_credentials(json.dumps(value))))
             for (kind, key), value in sorted(self._noted.items())
             if kind not in _LOCAL
         )
