@@ -5,10 +5,8 @@ It ends too when this process or the connection dies. What it made so far stays 
 
 from __future__ import annotations
 
-import io
 import json
 import shlex
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from pydantic import ValidationError
 from provision.errors import StageError
 from provision.models.base import Record
 from provision.models.staged import StagedFile
+from provision.pyz import pyz
 from provision.remote.session import Session
 
 PROGRAM = "forge.pyz"
@@ -28,8 +27,6 @@ FETCH_S = 900.0
 """For a wheel of some hundred megabytes over a slow line, seconds."""
 
 _SOURCE = Path(__file__).parent / "onbuilder"
-_ENTRY = "import sys\n\nfrom onbuilder.main import main\n\nsys.exit(main())\n"
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 Told = Callable[[str], None]
 
@@ -168,13 +165,10 @@ class Bench:
 
 
 def program() -> bytes:
-    """The building program as one file; the same sources give the same bytes."""
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
-        for path in sorted(_SOURCE.glob("*.py")):
-            file.writestr(zipfile.ZipInfo(f"onbuilder/{path.name}", _EPOCH), path.read_bytes())
-        file.writestr(zipfile.ZipInfo("__main__.py", _EPOCH), _ENTRY)
-    return archive.getvalue()
+    """The building program as one file."""
+    return pyz(
+        {f"onbuilder/{path.name}": path.read_bytes() for path in _SOURCE.glob("*.py")}, main="onbuilder.main:main()"
+    )
 
 
 def _said(text: str) -> str:

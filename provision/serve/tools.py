@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tomllib
-import zipfile
 from pathlib import Path
 
+from provision.pyz import pyz
 from provision.run import write_atomically
 
 READY = "ready.pyz"
 
 _ONHOST = Path(__file__).parent / "onhost"
-_ENTRY = "import sys\n\nfrom ready.prove import main\n\nsys.exit(main())\n"
-_EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The earliest time that a zip file can hold: the same sources make the same bytes, so that a host sees no change."""
 
 
 def serve_tools(folder: Path) -> dict[str, Path]:
@@ -30,14 +26,9 @@ def serve_tools(folder: Path) -> dict[str, Path]:
 def ready_zipapp() -> bytes:
     """ready.pyz as bytes; its tables are JSON there, since Python reads TOML from 3.11 on alone."""
     folder = _ONHOST / "ready"
-    files = {f"ready/{path.name}": path.read_text(encoding="utf-8") for path in folder.glob("*.py")}
+    files = {f"ready/{path.name}": path.read_bytes() for path in folder.glob("*.py")}
     files |= {
-        f"ready/{path.stem}.json": json.dumps(tomllib.loads(path.read_text(encoding="utf-8")))
+        f"ready/{path.stem}.json": json.dumps(tomllib.loads(path.read_text(encoding="utf-8"))).encode()
         for path in folder.glob("*.toml")
     }
-    files["__main__.py"] = _ENTRY
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, text in sorted(files.items()):
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), text, zipfile.ZIP_DEFLATED)
-    return buffer.getvalue()
+    return pyz(files, main="ready.prove:main()")
