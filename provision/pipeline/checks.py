@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from provision.models.records import CheckRecord, RoomResult
 from provision.models.settings import Host
@@ -15,6 +15,9 @@ from provision.pipeline.staging import desire_again
 from provision.remote.channel import Channel
 from provision.report.files import TOGETHER
 from verify.records import FRAME, Level
+
+if TYPE_CHECKING:
+    from provision.verification.answer import Verified
 
 VERIFY_DEADLINE_S = 1200.0
 
@@ -44,8 +47,8 @@ def check(
     With `drain` what serves there is stopped meanwhile; with `soak_minutes` a soak of that length takes their place.
     With `meet` the hosts are tried together as well.
     """
-    from provision.verification import DRAIN_S, Verified  # noqa: PLC0415 - only walks that verify pay for it
-    from provision.verification import verify as run_checks  # noqa: PLC0415 - only walks that verify pay for it
+    from provision.verification.running import DRAIN_S  # noqa: PLC0415 - only walks that verify pay for it
+    from provision.verification.running import verify as run_checks  # noqa: PLC0415 - only walks that verify pay for it
     from verify.fleet import compare  # noqa: PLC0415 - only walks that verify pay for it
 
     started = time.monotonic()
@@ -93,7 +96,7 @@ def tried_together(walk: Walk, hosts: Sequence[Host]) -> dict[str, Any]:
 
 def _part(walk: Walk, host: Host) -> Channel:
     """Start a host's part, in the environment that was checked."""
-    from provision.verification import tool_command  # noqa: PLC0415 - only walks that verify pay for it
+    from provision.verification.running import tool_command  # noqa: PLC0415 - only walks that verify pay for it
 
     place, desired = walk.places[host.name], walk.desired.get(host.name)
     environment = f"envs/{desired.environment}" if desired else "current"
@@ -122,7 +125,7 @@ def check_drained(walk: Walk, *, level: Level, meet: bool = False) -> None:
 
 def bring_back(walk: Walk, hosts: Sequence[Host]) -> None:
     """Have each service started and proven that an interruption left stopped."""
-    from provision.verification import DRAIN_S, resume  # noqa: PLC0415 - only after an interruption
+    from provision.verification.running import DRAIN_S, resume  # noqa: PLC0415 - only after an interruption
 
     def call(host: Host) -> tuple[bool, str]:
         place = walk.places[host.name]

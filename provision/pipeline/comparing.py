@@ -49,8 +49,8 @@ def compare(request: Request, *, words: Sequence[str], as_json: bool) -> int:
 
 
 def _measure(walk: Walk, hosts: Sequence[Host], words: Sequence[str]) -> dict[str, dict[str, Any]]:
-    from provision.verification import COMPARE_S  # noqa: PLC0415 - only this command pays for it
-    from provision.verification import compare as run_both  # noqa: PLC0415 - only this command pays for it
+    from provision.verification.running import COMPARE_S  # noqa: PLC0415 - only this command pays for it
+    from provision.verification.running import compare as run_both  # noqa: PLC0415 - only this command pays for it
 
     def call(host: Host) -> dict[str, Any]:
         place = walk.places[host.name]

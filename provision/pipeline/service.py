@@ -78,8 +78,8 @@ def print_checks(records: list[CheckRecord]) -> None:
     """The checks as a table on standard output, hosts of which the same is told together; a row a line where nobody watches."""
     from rich.console import Console  # noqa: PLC0415 - a JSON run does not pay for it
 
+    from provision.report.checks_table import checks_table  # noqa: PLC0415 - a JSON run does not pay for it
     from provision.report.fold import fold_hosts  # noqa: PLC0415 - a JSON run does not pay for it
-    from provision.verification import checks_table  # noqa: PLC0415 - a JSON run does not pay for it
 
     console = Console(soft_wrap=False)
     if not console.is_terminal:

@@ -16,7 +16,7 @@ from provision.models.stack import Resolution
 from provision.models.staged import Staged
 from provision.pipeline.context import Walk
 from provision.serve.tools import serve_tools
-from provision.verification import build_zipapp
+from provision.verification.tool import build_zipapp
 
 if TYPE_CHECKING:
     from provision.artifacts.package import Packager

@@ -14,7 +14,7 @@ import pytest
 from benchmarks import doctor as benchmark
 from provision.diagnosis import diagnose
 from provision.models.facts import HostFacts, Nvidia
-from provision.verification import build_zipapp
+from provision.verification.tool import build_zipapp
 from verify.doctor.catalog import catalogue
 from verify.doctor.cli import main
 from verify.doctor.engine import diagnose_texts

@@ -10,7 +10,7 @@ from typing import Any
 
 from provision.between import meet
 from provision.remote import open_session
-from provision.verification import tool_command
+from provision.verification.running import tool_command
 from tests.fleet.hosts import FleetHost
 from tests.fleet.inventories import hosts_of
 

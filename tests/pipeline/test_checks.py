@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from provision import verification
 from provision.models.records import CheckRecord
 from provision.models.settings import Connection, Host, Inventory, Settings
 from provision.models.staged import Staged
@@ -18,7 +17,8 @@ from provision.pipeline.context import Walk
 from provision.place import Place
 from provision.report.live import open_progress
 from provision.run import Run
-from provision.verification import Verified
+from provision.verification import running
+from provision.verification.answer import Verified
 from verify.records import FLEET, NETWORK, Outcome, as_record
 
 
@@ -44,7 +44,7 @@ def _two_well_and_one_ill(monkeypatch: pytest.MonkeyPatch) -> None:
         document["torch"] = None if session.host == "broken" else "2.13.0"
         return Verified((CheckRecord.model_validate(record),), document)
 
-    monkeypatch.setattr(verification, "verify", run)
+    monkeypatch.setattr(running, "verify", run)
 
 
 def test_the_odd_host_is_kept_in_the_runs_folder(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from provision.resolve.interpreter import OWN_FLOOR
 from provision.serve.tools import serve_tools
-from provision.verification import build_zipapp
+from provision.verification.tool import build_zipapp
 
 OLDEST = OWN_FLOOR.removeprefix(">=")
 

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from provision.verification import verify
+from provision.verification.running import verify
 from tests.verify.localhost import LOCALHOST
 from verify.cli import _parser
 from verify.faults import FAULTS

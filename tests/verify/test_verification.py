@@ -21,7 +21,10 @@ from provision.models.records import CheckRecord
 from provision.models.settings import Connection
 from provision.remote import Completed
 from provision.remote.local import LocalSession
-from provision.verification import STAYS_HERE, build_zipapp, checks_table, read, verify, zipapp
+from provision.report.checks_table import checks_table
+from provision.verification.answer import read
+from provision.verification.running import verify
+from provision.verification.tool import STAYS_HERE, build_zipapp, zipapp
 from tests.verify.localhost import LOCALHOST
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_same_sources_give_the_same_bytes(tmp_path: Path) -> None:
     built = build_zipapp(tmp_path / "verify.pyz")
-    program = "from provision.verification import zipapp; import sys; sys.stdout.buffer.write(zipapp())"
+    program = "from provision.verification.tool import zipapp; import sys; sys.stdout.buffer.write(zipapp())"
     other = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
@@ -233,7 +236,7 @@ def test_a_run_that_outlives_its_time_limit_is_an_error(prefix: Path, monkeypatc
     python.unlink()
     python.write_text("#!/bin/sh\nexec sleep 600\n")
     python.chmod(0o755)
-    monkeypatch.setattr("provision.verification.GRACE_S", -119.0)
+    monkeypatch.setattr("provision.verification.running.GRACE_S", -119.0)
     assert "did not end within 1 s" in only(verify(LOCALHOST, prefix=str(prefix), level="quick")).reason
 
 

@@ -1,0 +1,55 @@
+"""The checks as the one file that hosts are sent, verify.pyz."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from functools import cache
+from pathlib import Path
+
+from provision.pyz import pyz
+from provision.run import write_atomically
+
+SOURCE = Path(__file__).resolve().parents[2] / "verify"
+STAYS_HERE = frozenset({"verify/page.py", "verify/doctor/page.py", "verify/doctor/words.py", "verify/fleet.py"})
+"""What makes pages of the documentation, compares hosts or guesses by words: no host runs it."""
+
+
+def build_zipapp(target: Path) -> Path:
+    """Write the checks as one file that any Python from 3.10 on runs; the same sources give the same bytes.
+
+    Beside it lies what its sources looked like: a second run looks at them and does not build again.
+    """
+    noted = target.with_name(f"{target.name}.sources")
+    sources = sorted(path for path in SOURCE.rglob("*") if path.suffix in (".py", ".toml"))
+    look = repr([(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in sources])
+    if not target.is_file() or not noted.is_file() or noted.read_text(encoding="utf-8") != look:
+        content = zipapp()
+        if not target.is_file() or target.read_bytes() != content:
+            write_atomically(target, content, mode=0o755)
+        write_atomically(noted, look)
+    return target
+
+
+@cache
+def zipapp() -> bytes:
+    """The checks as one file, its tables as JSON: Python 3.10 reads no TOML.
+
+    Releases of zlib may pack differently: a host that two controllers share is then sent the tool anew.
+    """
+    from verify.doctor.catalog import bake  # noqa: PLC0415 - a file that is current is not built again
+
+    entries: dict[str, bytes] = {}
+    for path in sorted(SOURCE.rglob("*")):
+        name = f"verify/{path.relative_to(SOURCE).as_posix()}"
+        if name in STAYS_HERE:
+            continue
+        if path.suffix == ".py":
+            entries[name] = path.read_bytes()
+        elif path.suffix == ".toml" and path.parent.name == "data":
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+            entries[f"{name.removesuffix('.toml')}.json"] = json.dumps(
+                table, sort_keys=True, separators=(",", ":")
+            ).encode()
+    entries |= {f"verify/doctor/{name}": content for name, content in bake(SOURCE / "doctor").items()}
+    return pyz(entries, main="verify.cli:main(sys.argv[1:])")
