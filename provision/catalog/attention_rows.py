@@ -20,7 +20,7 @@ class Spelling(Row):
 
 @table_row
 class PlatformBackend(Row):
-    """A back end that a platform can run; `only_asked` is never chosen unasked."""
+    """A back end that a platform can run for one kind of model; `only_asked` is never chosen unasked."""
 
     platform: Literal["cuda", "rocm", "cpu"]
     backend: str
@@ -29,6 +29,15 @@ class PlatformBackend(Row):
     minimum: str | None = None
     dtypes: tuple[str, ...] = ()
     only_asked: bool = False
+    model: Literal["usual", "latent", "sparse"] = "usual"
+    majors: tuple[int, ...] = ()
+    """Compute capability majors of the cards that it runs on; empty: all."""
+    sinks: tuple[int, ...] = ()
+    """The same for models with attention sinks."""
+    head_step: int = 1
+    most_head_size: int | None = None
+    flash: bool = False
+    """Whether its kernels are those of FlashAttention."""
 
 
 @table_row

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from provision.errors import ModelError
 from provision.fit import tables
@@ -45,6 +45,10 @@ class Shape:
     """Elements a layer of the projections that MLA keeps a second time, ready for decoding."""
     experts_a_token: int = 0
     tied: bool = False
+    kind: Literal["usual", "latent", "sparse"] = "usual"
+    """What its layers attend to: keys and values, a compressed vector (MLA), or those of its tokens that an index picks."""
+    sinks: bool = False
+    """Whether its layers have attention sinks, which not every attention back end takes."""
     not_computed: str | None = None
     """Why the cache of this model cannot be computed here."""
 
@@ -96,8 +100,16 @@ def shape_of(config: Mapping[str, Any], weights: Weights) -> Shape:
         else 0,
         experts_a_token=_first(text, "experts_a_token") or 0 if _first(text, "experts") else 0,
         tied=bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
+        kind=_kind(text, row),
+        sinks=bool(row and row.sinks),
         not_computed=odd,
     )
+
+
+def _kind(text: Mapping[str, Any], row: Architecture | None) -> Literal["usual", "latent", "sparse"]:
+    if row is None or row.attention not in {"latent", "mixed"} or _size(text, "kv_lora_rank") is None:
+        return "usual"
+    return "sparse" if _size(text, "index_topk") else "latent"
 
 
 def _text_of(config: Mapping[str, Any]) -> dict[str, Any]:

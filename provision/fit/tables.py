@@ -24,6 +24,7 @@ class Architecture(Row):
     names: tuple[str, ...]
     attention: Literal["uniform", "layered", "latent", "mixed"]
     full_every: int = 0
+    sinks: bool = False
     defaults: dict[str, Any] | None = None
 
 

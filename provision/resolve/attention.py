@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,7 +14,10 @@ from provision.models.stack import AttentionPlan
 from provision.resolve.option import Option
 from provision.resolve.view import DecidingAttention, Launch, View
 
-FLASH = "FLASH_ATTN"
+MODELS = {
+    "latent": "keep one compressed vector instead of keys and values (MLA)",
+    "sparse": "attend to tokens that an index picks",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,79 +66,110 @@ def _flash_extensions(version: str, launch: Launch) -> tuple[tuple[str, tuple[st
 @cache
 def _choose(version: str, host: DecidingAttention) -> Chosen:
     can, refusals = _possible(version, host)
-    names = [row.backend for row in can]
     if host.asked not in {"auto", "flash"}:
-        return _asked(version, host, names, refusals)
-    if host.asked == "flash" and FLASH not in names:
-        return Chosen(None, refusals.get(FLASH) or f"vLLM {version} has no flash kernels for {host.platform}")
-    unasked = [row.backend for row in can if not row.only_asked]
-    reason = refusals.get(FLASH)
-    if host.flash_attn == "none" and FLASH in unasked:
-        unasked.remove(FLASH)
+        return _asked(version, host, can, refusals)
+    flash = next((row for row in _of(host.platform, host.model, version) if row.flash), None)
+    served = next((row for row in can if row.flash), None)
+    if host.asked == "flash":
+        if served is None:
+            why = refusals.get(flash.backend) if flash else None
+            return Chosen(None, why or f"vLLM {version} has no flash kernels for {_whom(host)}")
+        return _plan(version, served, host, f"flash kernels, which every card and vLLM {version} can")
+    unasked = [row for row in can if not row.only_asked]
+    reason = refusals.get(flash.backend) if flash else None
+    if host.flash_attn == "none" and any(row.flash for row in unasked):
+        unasked = [row for row in unasked if not row.flash]
         reason = "flash kernels are switched off (flash_attn: none)"
     if not unasked:
         why = "; ".join(refusals.values()) or "none is known"
-        return Chosen(None, f"vLLM {version} has no attention back end for this host: {why}")
+        return Chosen(None, f"vLLM {version} has no attention back end for {_whom(host)}: {why}")
     best = unasked[0]
-    because = f"{reason}: {best} serves" if reason and best != FLASH else f"every card and vLLM {version} can"
+    because = f"{reason}: {best.backend} serves" if reason and not best.flash else f"every card and vLLM {version} can"
     return _plan(version, best, host, because)
 
 
-def _asked(version: str, host: DecidingAttention, names: list[str], refusals: dict[str, str]) -> Chosen:
-    if host.asked in names:
-        return _plan(version, host.asked, host, f"asked for, and vLLM {version} can on every card")
-    has = f"vLLM {version} has no back end `{host.asked}` for {host.platform} (it has {', '.join(names)})"
-    return Chosen(None, refusals.get(host.asked) or has)
+def _whom(host: DecidingAttention) -> str:
+    """What a back end is looked for, in words."""
+    return f"models that {MODELS[host.model]}, on {host.platform}" if host.model in MODELS else host.platform
+
+
+def _asked(version: str, host: DecidingAttention, can: list[PlatformBackend], refusals: dict[str, str]) -> Chosen:
+    for row in can:
+        if row.backend == host.asked:
+            return _plan(version, row, host, f"asked for, and vLLM {version} can on every card")
+    names = [row.backend for row in can]
+    near = difflib.get_close_matches(host.asked, names, n=1)
+    meant = f"; did you mean `{near[0]}`?" if near else ""
+    other = (
+        f"no back end `{host.asked}` is known of vLLM {version} for {_whom(host)} ({', '.join(names) or 'none'}){meant}"
+    )
+    return Chosen(None, refusals.get(host.asked) or other)
 
 
 def _possible(version: str, host: DecidingAttention) -> tuple[list[PlatformBackend], dict[str, str]]:
-    """Back ends that every card can, best first, and why others cannot."""
+    """Back ends that every card and the model can, best first, and why others cannot."""
     can, refusals = [], {}
-    for row in _of(host.platform, version):
-        short = _short_of(row, host)
-        if short:
+    for row in _of(host.platform, host.model, version):
+        if short := _short_of(row, host) or _odd_model(row, host):
             refusals[row.backend] = short
-        elif host.dtype != "auto" and row.dtypes and host.dtype not in row.dtypes:
-            refusals[row.backend] = f"{row.backend} does not compute in {host.dtype}"
         else:
             can.append(row)
-    return can, refusals
+    return can, {name: why for name, why in refusals.items() if name not in {row.backend for row in can}}
 
 
 def _short_of(row: PlatformBackend, host: DecidingAttention) -> str | None:
-    if row.minimum is None:
-        return None
+    """What a card lacks."""
     for name, capability in host.kinds:
-        if capability and numbers(capability) < numbers(row.minimum):
+        if capability is None:
+            continue
+        if row.minimum and numbers(capability) < numbers(row.minimum):
             return f"{row.backend} needs compute capability {row.minimum}, {name} has {capability}"
+        if row.majors and numbers(capability)[0] not in row.majors:
+            majors = " and ".join(f"{major}.x" for major in row.majors)
+            return f"{row.backend} runs on compute capability {majors}, {name} has {capability}"
+        if host.sinks and row.sinks and numbers(capability)[0] not in row.sinks:
+            return f"{row.backend} takes no attention sinks, which the model has, on {name} ({capability})"
+    return None
+
+
+def _odd_model(row: PlatformBackend, host: DecidingAttention) -> str | None:
+    """What of the model or its numbers it does not take."""
+    if host.dtype != "auto" and row.dtypes and host.dtype not in row.dtypes:
+        return f"{row.backend} does not compute in {host.dtype}"
+    size = host.head_size
+    if size is not None and (size % row.head_step or (row.most_head_size and size > row.most_head_size)):
+        return f"{row.backend} takes no heads of size {size}"
     return None
 
 
 @cache
-def _of(platform: str, version: str) -> tuple[PlatformBackend, ...]:
+def _of(platform: str, model: str, version: str) -> tuple[PlatformBackend, ...]:
     return tuple(
         row
         for row in catalog().platform_backends
-        if row.platform == platform and between(version, row.since, row.until)
+        if (row.platform, row.model) == (platform, model) and between(version, row.since, row.until)
     )
 
 
-def _plan(version: str, backend: str, host: DecidingAttention, why: str) -> Chosen:
-    spelled = spelling(version, backend)
-    rows = (
-        {generation(version, capability) for capability in host.used}
-        if backend == FLASH and host.platform == "cuda"
-        else set()
-    )
+def _plan(version: str, chosen: PlatformBackend, host: DecidingAttention, why: str) -> Chosen:
+    spelled = spelling(version, chosen.backend)
+    # Compressed models run FlashAttention over their prompts, whatever decodes.
+    runs_flash = host.platform == "cuda" and (chosen.flash or host.model == "latent")
+    rows = {generation(version, capability) for capability in host.used} if runs_flash else set()
     row = next(iter(rows)) if len(rows) == 1 else None
     plan = AttentionPlan(
-        backend=backend,
+        backend=chosen.backend,
         flag=spelled.flag if spelled else None,
         ask=spelled.ask if spelled else "option",
-        generation=row.generation if row else None,
+        generation=row.generation if row and chosen.flash else None,
     )
     sources = [found.source for found in (row, spelled) if found]
     return Chosen(plan, why, extension=row.extension if row else None, source=sources[0] if sources else None)
+
+
+def is_flash(backend: str) -> bool:
+    """Whether a back end's kernels are those of FlashAttention."""
+    return any(row.flash for row in catalog().platform_backends if row.backend == backend)
 
 
 @cache

@@ -60,7 +60,7 @@ def _bundled(option: Option, view: View) -> FlashAttnPlan:
     if option.release is None or view.platform != "cuda":
         return NONE
     plan = attention.choose(option, view).plan
-    return _of_vllm(option) if plan is not None and plan.backend == attention.FLASH else NONE
+    return _of_vllm(option) if plan is not None and attention.is_flash(plan.backend) else NONE
 
 
 @cache

@@ -62,7 +62,7 @@ def policy_of(settings: Settings) -> Policy:
         gpus=None if settings.gpus == "all" else tuple(settings.gpus),
     )
     _check_vllm(policy.vllm)
-    flash_asked = policy.attention in {"flash", "FLASH_ATTN"}
+    flash_asked = policy.attention in {"flash", "FLASH_ATTN", "FLASH_ATTN_MLA"}
     if policy.flash_attn == "none" and flash_asked:
         raise _contradiction(
             "flash_attn: none", f"attention: {policy.attention}", "one forbids flash kernels, the other asks for them"

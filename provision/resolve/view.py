@@ -67,6 +67,10 @@ class DecidingAttention:
     asked: str
     dtype: str
     flash_attn: str
+    model: Literal["usual", "latent", "sparse"] = "usual"
+    sinks: bool = False
+    head_size: int | None = None
+    """Of the model; None where it is not known or does not matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,9 +206,11 @@ class View:
     @cached_property
     def deciding_attention(self) -> DecidingAttention:
         policy = self.policy
-        return DecidingAttention(
-            self.platform, self.kinds, self.used_capabilities, policy.attention, policy.dtype, policy.flash_attn
-        )
+        common = self.platform, self.kinds, self.used_capabilities, policy.attention, policy.dtype, policy.flash_attn
+        if self.load is None:
+            return DecidingAttention(*common)
+        shape = self.load.shape
+        return DecidingAttention(*common, shape.kind, shape.sinks, shape.head_size if shape.kind == "usual" else None)
 
     @cached_property
     def interpreters(self) -> Interpreters:
