@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from verify.doctor import environment
 from verify.doctor.catalog import Cause, Signature, catalogue, consequences, words
-from verify.doctor.evidence import TEXT_LIMIT, Hit, Index, Probe, Scan, scan
+from verify.doctor.evidence import LINE_BYTES, TEXT_LIMIT, Hit, Index, Probe, Scan, scan
 from verify.doctor.facts import merge
 from verify.doctor.reading import Readable, plain
 from verify.doctor.score import Evidence, Finding, Match, collect, rank
@@ -91,7 +91,7 @@ class Doctor:
             for number, line in enumerate(scans[0].start.split(b"\n"), 1)
             for part, text in enumerate(plain(line))
         ]
-        guess = self._words.guess("\n".join(line.text for line in lines))
+        guess = self._words.guess("\n".join("" if self._follows(line.text) else line.text for line in lines))
         if guess is None or (findings and findings[0].confidence >= guess.confidence):
             return findings
         hits = tuple(replace(lines[place], text=lines[place].text[:TEXT_LIMIT]) for place in guess.lines)
@@ -100,6 +100,12 @@ class Doctor:
         known = next((finding.evidence.matches for finding in findings if finding.cause is cause), ())
         first = Finding(Evidence(cause, (*known, said), (), ()), guess.confidence, GUESSED)
         return (first, *(finding for finding in findings if finding.cause is not cause))
+
+    def _follows(self, line: str) -> bool:
+        """Whether a line follows from any cause, so that its words tell of none."""
+        begin = len(self._environment)
+        following = self.index.probes[begin : begin + len(self._consequences)]
+        return any(probe.expression.search(line[:LINE_BYTES]) for probe in following)
 
     def _advice(self, following: Sequence[Sequence[Hit]], size: int) -> tuple[str, ...]:
         if not size:

@@ -22,10 +22,12 @@ HEALTHY = ""
 """Stands among the causes for what tells of none. A word that is said there once is said whenever all is well."""
 LEAST_SCORE = 6.0
 """About two rare words."""
-LEAST_LEAD = 1.5
+LEAST_LEAD = 1.0
 """Before the next cause."""
 LEAST_SHARE = 0.25
 """Of what all words of the text could tell."""
+WELL = 0.75
+"""What a word of healthy programs weighs beside a word of a cause: who complains mostly has a reason."""
 LOWEST, HIGHEST = 0.3, 0.45
 """Confidence of a guess with the least lead, and of one whose lead is `CLEAR_LEAD` or more."""
 CLEAR_LEAD = 8.0
@@ -45,7 +47,7 @@ _COMPLAINT = re.compile(
     r"(?i)error|exception|n't\b|\?|\b(?:fail|fatal|cannot|can ?not|unable|without|missing|lack|invalid|unsupported"
     r"|incompatib|mismatch|conflict|wrong|corrupt|br[eo]ak|hang|hung|stuck|freez|deadlock|crash|kill|slow|denied|refus"
     r"|reject|issue|bug|problem|trouble|time[sd]? ?-?out|timeout|fall|instead|ignor|disabled|unavailable|exceed|expired"
-    r"|abort|regress|warn|support)|\b(?:not|no|none|bad|old|too|only|less|full|lost|dead|died|when|why|how)\b"
+    r"|abort|regress|warn|support|undefined|segfault|sigsegv|sigill|signal \d|stop|still|does )|\b(?:not|no|none|bad|old|too|only|less|full|lost|dead|died|when|why|how)\b"
 )
 
 
@@ -105,7 +107,7 @@ class Words:
         scores = [0.0] * len(self.causes)
         for word in found:
             for place in self.shares.get(word, ()):
-                scores[place] += self._score(word, place)
+                scores[place] += self._score(word, place) * (1 if self.causes[place] else WELL)
         return scores
 
     def _score(self, word: str, place: int) -> float:
