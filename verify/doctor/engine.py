@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from verify.doctor import environment
 from verify.doctor.catalog import Cause, Signature, catalogue, consequences, words
-from verify.doctor.evidence import LINE_BYTES, TEXT_LIMIT, Hit, Index, Probe, Scan, scan
+from verify.doctor.evidence import TEXT_LIMIT, Hit, Index, Probe, Scan, scan
 from verify.doctor.facts import merge
-from verify.doctor.reading import Readable, plain
+from verify.doctor.reading import LINE_BYTES, Readable, plain
 from verify.doctor.score import Evidence, Finding, Match, collect, rank
 
 if TYPE_CHECKING:

@@ -1,0 +1,123 @@
+"""What tells of no failure: this project's own pages, a summary of a run that is well, and words that hold shorter ones."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from verify.doctor.catalog import catalogue
+from verify.doctor.engine import Doctor, diagnose_texts
+from verify.doctor.score import SURE_AT
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BY_LINES = Doctor(catalogue())
+"""Without guesses by words."""
+PAGES_OF_FAILURES = {
+    "causes.md",
+    "doctor.md",
+    "trouble.md",
+    "model-fit.md",
+    "drivers.md",
+    "serving.md",
+    "inventory.md",
+    "plan.md",
+}
+"""They quote what programs print, or name the failure that a setting is for."""
+PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md") if path.name not in PAGES_OF_FAILURES)
+SUMMARIES = [block for block in re.findall(r"```text\n(.*?)```", README, re.DOTALL) if "GREEN" in block]
+LONGER = (
+    *(
+        "allowed",
+        "architecture",
+        "array",
+        "barrier",
+        "biosphere",
+        "calibration",
+        "cardinal",
+        "chip",
+        "closest",
+        "diagram",
+    ),
+    *(
+        "discard",
+        "display",
+        "exchange",
+        "exported",
+        "field",
+        "follow",
+        "forgotten",
+        "framework",
+        "gray",
+        "hidden",
+        "hold",
+    ),
+    *("household", "imported", "install", "library", "migration", "muslin", "network", "nicely", "offload", "output"),
+    *(
+        "planet",
+        "relationship",
+        "research",
+        "room",
+        "router",
+        "ship",
+        "shmoo",
+        "skilled",
+        "spring",
+        "string",
+        "threshold",
+    ),
+    *("throughput", "transport", "tripod", "unique", "upload", "useful", "whip", "workload", "zoom"),
+)
+"""Words in which `low`, `arch`, `bar`, `bios`, `chip`, `hip`, `hang`, `port`, `musl`, `oom`, `stall` and others stand."""
+USUAL = (
+    "the",
+    "of",
+    "with",
+    "and",
+    "model",
+    "server",
+    "request",
+    "tokens",
+    "after",
+    "seconds",
+    "worker",
+    "nccl",
+    "gpu",
+    "failed",
+    "not",
+)
+
+
+def named(text: str) -> list[tuple[str, float]]:
+    found = BY_LINES.diagnose({"prose": io.BytesIO(text.encode())}).findings
+    return [(finding.cause.id, finding.confidence) for finding in found]
+
+
+def test_there_are_pages_and_a_summary() -> None:
+    assert len(PAGES) > len(PAGES_OF_FAILURES)
+    assert SUMMARIES
+
+
+def test_the_front_page_tells_of_no_failure() -> None:
+    assert not diagnose_texts({"README.md": README}).findings
+
+
+@pytest.mark.parametrize("summary", SUMMARIES)
+def test_a_summary_of_a_run_that_is_well_is_well(summary: str) -> None:
+    assert not diagnose_texts({"summary.txt": summary}).findings
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_nothing_is_sure_where_pages_explain_what_is(page: Path) -> None:
+    assert [each for each in named(page.read_text(encoding="utf-8")) if each[1] >= SURE_AT] == []
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.sampled_from((*LONGER, *USUAL)), min_size=4, max_size=14))
+def test_a_word_that_holds_a_sign_is_none(words: list[str]) -> None:
+    assert not named(f"INFO 11-20 08:02:31 [worker.py:80] {' '.join(words)}")
