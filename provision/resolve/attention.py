@@ -84,7 +84,8 @@ def _choose(version: str, host: DecidingAttention) -> Chosen:
         why = "; ".join(refusals.values()) or "none is known"
         return Chosen(None, f"vLLM {version} has no attention back end for {_whom(host)}: {why}")
     best = unasked[0]
-    because = f"{reason}: {best.backend} serves" if reason and not best.flash else f"every card and vLLM {version} can"
+    able = f"every card and vLLM {version} can" if host.kinds else f"what vLLM {version} serves with on {host.platform}"
+    because = f"{reason}: {best.backend} serves" if reason and not best.flash else able
     return _plan(version, best, host, because)
 
 
@@ -96,7 +97,8 @@ def _whom(host: DecidingAttention) -> str:
 def _asked(version: str, host: DecidingAttention, can: list[PlatformBackend], refusals: dict[str, str]) -> Chosen:
     for row in can:
         if row.backend == host.asked:
-            return _plan(version, row, host, f"asked for, and vLLM {version} can on every card")
+            where = " on every card" if host.kinds else ""
+            return _plan(version, row, host, f"asked for, and vLLM {version} can{where}")
     names = [row.backend for row in can]
     near = difflib.get_close_matches(host.asked, names, n=1)
     meant = f"; did you mean `{near[0]}`?" if near else ""
