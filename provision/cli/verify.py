@@ -40,14 +40,36 @@ def check(
     drain: Annotated[
         bool, typer.Option("--drain", help="Stop the service for the checks, then start and prove it again.")
     ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="A check or family, of any level; repeatable.")
+    ] = None,
+    skip: Annotated[list[str] | None, typer.Option("--skip", help="A check or family; repeatable.")] = None,
+    listed: Annotated[bool, typer.Option("--list", help="Name the checks of this level; run none.")] = False,
+    inject: Annotated[
+        list[str] | None,
+        typer.Option("--inject", help="FAULT or FAULT@NAME: spoil what checks observe, to see that they notice."),
+    ] = None,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Prove that kernels run and compute right; without an inventory, on this machine."""
     from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.verification.picked import Picked  # noqa: PLC0415 - `--help` must not pay for it
 
+    picked = Picked(tuple(only or ()), tuple(skip or ()), tuple(inject or ()))
+    if listed:
+        raise typer.Exit(service.list_checks(picked, level=level, as_json=as_json))
     request = asked("verify", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, prefix=prefix)
-    raise typer.Exit(service.verify(request, level=level, as_json=as_json, junit_file=junit, drain=drain))
+    raise typer.Exit(
+        service.verify(
+            request,
+            level=level,
+            as_json=as_json,
+            junit_file=junit,
+            drain=drain,
+            picked=picked if picked.words else None,
+        )
+    )
 
 
 @app.command()

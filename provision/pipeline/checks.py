@@ -18,6 +18,7 @@ from verify.records import FRAME, Level
 
 if TYPE_CHECKING:
     from provision.verification.answer import Verified
+    from provision.verification.picked import Picked
 
 VERIFY_DEADLINE_S = 1200.0
 
@@ -41,11 +42,12 @@ def check(
     drain: bool = False,
     soak_minutes: float | None = None,
     meet: bool = False,
+    picked: Picked | None = None,
 ) -> None:
     """Run the checks on hosts, at once on all of them, and compare what the hosts say.
 
     With `drain` what serves there is stopped meanwhile; with `soak_minutes` a soak of that length takes their place.
-    With `meet` the hosts are tried together as well.
+    With `meet` the hosts are tried together as well. `picked` says which checks run where not all of the level do.
     """
     from provision.verification.running import DRAIN_S  # noqa: PLC0415 - only walks that verify pay for it
     from provision.verification.running import verify as run_checks  # noqa: PLC0415 - only walks that verify pay for it
@@ -64,13 +66,14 @@ def check(
             root=place.root,
             drain=drain,
             soak_minutes=soak_minutes,
+            picked=picked,
         )
 
     documents, torches = [], []
     deadline_s = VERIFY_DEADLINE_S + (DRAIN_S if drain else 0.0) + 60 * (soak_minutes or 0.0)
     for name, verified in walk.each("verify", hosts, call, deadline_s=deadline_s).items():
         walk.run.write(f"verify/{name}.json", verified.document)
-        if soak_minutes is None and not any(check.id == FRAME for check in verified.checks):
+        if soak_minutes is None and not picked and not any(check.id == FRAME for check in verified.checks):
             path = f"{walk.places[name].prefix}/verify/last.json"
             walk.run.change("checks", host=name, path=path, changed=True, level=level, exit_code=verified.exit_code)
         if name in walk.staged:
@@ -104,7 +107,7 @@ def _part(walk: Walk, host: Host) -> Channel:
     return walk.session(host).open_channel(command, root=place.root)
 
 
-def check_drained(walk: Walk, *, level: Level, meet: bool = False) -> None:
+def check_drained(walk: Walk, *, level: Level, meet: bool = False, picked: Picked | None = None) -> None:
     """Run the checks while nothing serves; whatever ends them, each service is started and proven again.
 
     Raises KeyboardInterrupt when the person ended it, after the services are back.
@@ -112,7 +115,7 @@ def check_drained(walk: Walk, *, level: Level, meet: bool = False) -> None:
     changes.take_hold(walk, "verify", walk.hosts())
     hosts = walk.hosts()
     try:
-        check(walk, hosts, level=level, drain=True, meet=meet)
+        check(walk, hosts, level=level, drain=True, meet=meet, picked=picked)
     except KeyboardInterrupt:
         bring_back(walk, hosts)
         raise

@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from provision.artifacts import Store
 from provision.errors import Exit, RemoteCommandError, ServeError
@@ -23,6 +23,9 @@ from provision.run import require_writable, write_atomically
 from verify.junit import junit
 from verify.records import EXIT_CODES, Level, worst
 
+if TYPE_CHECKING:
+    from provision.verification.picked import Picked
+
 READ_DEADLINE_S = 60.0
 UNFOLDED = 10_000
 """Columns of a table that a program or a file takes: no row needs more."""
@@ -36,20 +39,23 @@ def verify(
     junit_file: Path | None = None,
     drain: bool = False,
     soak_minutes: float | None = None,
+    picked: Picked | None = None,
 ) -> int:
     """Check every host's live environment, and compare the hosts; exit code by the scale of the checks.
 
     From level `standard` on several hosts are also tried together. With `drain` what serves there is stopped for the
     checks, then started and proven again; with `soak_minutes` each host's service and kernels are asked again and again
-    for so long instead.
+    for so long instead. `picked` says which checks run where not all of the level do: then hosts are not tried together.
     """
-    meet = level != "quick" and soak_minutes is None
+    meet = level != "quick" and soak_minutes is None and picked is None
+    if picked:
+        picked.listed(level)
 
     def step(walk: Walk) -> None:
         if drain:
-            checks.check_drained(walk, level=level, meet=meet)
+            checks.check_drained(walk, level=level, meet=meet, picked=picked)
         else:
-            checks.check(walk, walk.hosts(), level=level, soak_minutes=soak_minutes, meet=meet)
+            checks.check(walk, walk.hosts(), level=level, soak_minutes=soak_minutes, meet=meet, picked=picked)
 
     if junit_file:
         require_writable(junit_file, "--junit")
@@ -72,6 +78,12 @@ def verify(
     if unreached and not as_json:
         print_summary(request, summary)
     return EXIT_CODES["error"] if unreached else EXIT_CODES[worst([record.status for record in records])]
+
+
+def list_checks(picked: Picked, *, level: Level, as_json: bool) -> int:
+    """Print the checks of a level with what each proves; no host is asked. Raises UsageError for an unknown name."""
+    say(picked.listed(level, as_json=as_json))
+    return Exit.OK
 
 
 def print_checks(records: list[CheckRecord]) -> None:

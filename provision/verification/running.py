@@ -11,6 +11,7 @@ from typing import Any
 from provision.errors import RemoteCommandError
 from provision.remote import Completed, Session
 from provision.verification.answer import NO_ENVIRONMENT, Verified, broken, read
+from provision.verification.picked import Picked
 from provision.verification.tool import zipapp
 from verify.records import RUN_DEADLINE_S, Level
 
@@ -47,20 +48,22 @@ def verify(
     root: bool = False,
     drain: bool = False,
     soak_minutes: float | None = None,
+    picked: Picked | None = None,
 ) -> Verified:
     """Run the checks on a host in one round trip, and a second one when its tool is not this release's.
 
     `environment` is the digest of one that is not live yet; null is the live one. `expect` holds `stack` and `gpus`;
     without it the environment's own Stack is compared with. With `drain` the service is stopped meanwhile: after an
     interruption call `resume`. With `soak_minutes` the service and the kernels are asked again and again for so long,
-    in place of the checks. Raises TransportError.
+    in place of the checks. Where checks were picked, the host keeps the results of its last whole run. Raises TransportError.
     """
     prefix = prefix.rstrip("/")
     place = f"envs/{environment}" if environment else "current"
     if soak_minutes is not None:
         words = ["soak", "--minutes", f"{soak_minutes:g}", "--json"]
     else:
-        words = ["--level", level, "--json", "--write", f"{prefix}/verify/last.json"]
+        words = ["--level", level, "--json"]
+        words += picked.words if picked else ["--write", f"{prefix}/verify/last.json"]
         words += [*(["--expect", "-"] if expect else []), *(["--drain"] if drain else [])]
     asked = json.dumps(dict(expect)) if expect else None
     limit_s = RUN_DEADLINE_S[level] + GRACE_S + (DRAIN_S if drain else 0.0) + 60 * (soak_minutes or 0.0)

@@ -43,6 +43,9 @@ def firstlight(*arguments: str, logs: Path, **more: str) -> subprocess.Completed
         (("bundle", "create", "-o", "."), 2, "`.` cannot be written: it is a folder"),
         (("verify", "--junit", "/proc/self/x/y.xml"), 64, "`/proc/self/x/y.xml` cannot be written"),
         (("verify", "--level", "deep"), 64, "deep"),
+        (("verify", "--only", "kernel"), 64, "no check or family is named `kernel`"),
+        (("verify", "--list", "--skip", "gem"), 64, "no check or family is named `gem`"),
+        (("verify", "--inject", "slw@kernels"), 64, "no fault is named `slw`"),
         (("verify", "-i", "nowhere"), 64, "nowhere"),
         (("logs", "20990101T000000Z"), 2, "no run in"),
         (("provsion",), 2, "provsion"),
@@ -59,6 +62,13 @@ def test_wrong_input(arguments: tuple[str, ...], code: int, said: str, tmp_path:
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_the_checks_are_listed_without_a_host(tmp_path: Path) -> None:
+    done = firstlight("verify", "--list", "--only", "kernels", "--json", logs=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {check["family"] for check in json.loads(done.stdout)} == {"kernels"}
+    assert not any(tmp_path.iterdir()), "no run was made"
 
 
 def test_probe_prints_facts_as_one_document_that_can_be_planned(tmp_path: Path) -> None:

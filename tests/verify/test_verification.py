@@ -23,6 +23,7 @@ from provision.remote import Completed
 from provision.remote.local import LocalSession
 from provision.report.checks_table import checks_table
 from provision.verification.answer import read
+from provision.verification.picked import Picked
 from provision.verification.running import verify
 from provision.verification.tool import STAYS_HERE, build_zipapp, zipapp
 from tests.verify.localhost import LOCALHOST
@@ -137,6 +138,16 @@ def test_a_host_is_checked_and_keeps_the_document(prefix: Path) -> None:
     kept = json.loads((prefix / "verify" / "last.json").read_text())
     assert kept["started_at"] == answer.document["started_at"]
     assert [check["status"] for check in kept["checks"]] == [check.status for check in answer.checks]
+
+
+def test_where_checks_were_picked_only_these_run_and_the_last_whole_run_is_kept(prefix: Path) -> None:
+    (prefix / "verify").mkdir()
+    (prefix / "verify" / "last.json").write_text("whole")
+    picked = Picked(only=("libraries.lock", "devices.cpu"), skip=("devices",), inject=("wrong-lock@libraries.lock",))
+    answer = verify(LOCALHOST, prefix=str(prefix), level="quick", picked=picked)
+    assert {check.id for check in answer.checks} == {"libraries.lock"}
+    assert answer.document["injected"] == ["wrong-lock"]
+    assert (prefix / "verify" / "last.json").read_text() == "whole"
 
 
 def test_the_tool_that_runs_is_this_releases_and_the_installed_one_stays_as_it_was_sealed(prefix: Path) -> None:
