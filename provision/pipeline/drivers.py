@@ -9,7 +9,7 @@ from provision.drivers import DriverWork, driver_work, has_compat
 from provision.errors import FirstlightError, InstallError
 from provision.models.facts import HostFacts
 from provision.models.records import RoomResult
-from provision.pipeline import changes, planning, probing
+from provision.pipeline import acting, planning, probing
 from provision.pipeline.context import Walk
 
 
@@ -19,10 +19,10 @@ def bring(walk: Walk) -> None:
     if not work:
         return
     started = time.monotonic()
-    changes.take_hold(walk, "install", [host for host in walk.hosts() if host.name in work])
+    acting.take_hold(walk, "install", [host for host in walk.hosts() if host.name in work])
     hosts = [host for host in walk.hosts() if host.name in work]
     again = {"firstlight_again": f"./firstlight {walk.command}"}
-    played = changes.play(
+    played = acting.play(
         walk,
         "drivers",
         "install",
@@ -35,7 +35,7 @@ def bring(walk: Walk) -> None:
     changed = [host for host in hosts if host.name in played]
     probing.look(walk, changed)
     changed = [host for host in changed if not walk.has_failed(host.name)]
-    changes.take_hold(walk, "install", [host for host in changed if host.name not in walk.held])
+    acting.take_hold(walk, "install", [host for host in changed if host.name not in walk.held])
     for host in changed:
         wrong = unproven(work[host.name], walk.facts[host.name])
         if wrong is not None:

@@ -13,7 +13,7 @@ from provision.catalog.system import os_packages
 from provision.models.facts import HostFacts
 from provision.models.records import RoomResult
 from provision.models.settings import Host
-from provision.pipeline import Request, changes
+from provision.pipeline import Request, acting
 from provision.pipeline.context import Walk
 from provision.pipeline.steps import PROBE
 from provision.pipeline.walking import perform
@@ -91,13 +91,13 @@ def applied(request: Request, host: Host, cause: Cause, fix: Fix) -> Outcome:
     """Run the fix and its check as a walk of its own, with its own record."""
 
     def play(walk: Walk) -> None:
-        changes.take_hold(walk, "install", walk.hosts())
+        acting.take_hold(walk, "install", walk.hosts())
         sent = walk.each("install", walk.hosts(), lambda host: bring(walk, host, fix.tag), deadline_s=BRING_DEADLINE_S)
 
         def read(host: Host) -> dict[str, Any]:
             return {**variables(walk, host, fix.tag), "firstlight_debs": sent[host.name]}
 
-        for result in changes.play(walk, PLAYBOOK, "install", walk.hosts(), read, tags=(fix.tag,)).values():
+        for result in acting.play(walk, PLAYBOOK, "install", walk.hosts(), read, tags=(fix.tag,)).values():
             walk.record(result)
 
     summary, _ = perform(

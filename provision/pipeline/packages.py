@@ -10,7 +10,7 @@ from provision import desired as desired_state
 from provision.models.records import RoomResult
 from provision.models.settings import Host
 from provision.models.stack import Stack
-from provision.pipeline import changes
+from provision.pipeline import acting
 from provision.pipeline.context import Walk
 
 SOURCES_DEADLINE_S = 90.0
@@ -50,7 +50,7 @@ def _stack(walk: Walk, host: Host) -> Stack:
 def begin(walk: Walk) -> None:
     """Let hosts whose own sources answer install what they lack, beside what comes next; `join` waits for it."""
     hosts = [host for host in walk.hosts() if walk.sources.get(host.name) and walk.places[host.name].root]
-    changes.take_hold(walk, "install", hosts)
+    acting.take_hold(walk, "install", hosts)
     hosts = [host for host in hosts if host.name in walk.held]
     if hosts:
         walk.early = EarlyPackages(walk, hosts)

@@ -14,7 +14,7 @@ from provision.errors import Exit, RemoteCommandError, ServeError
 from provision.models.facts import HostFacts
 from provision.models.records import CheckRecord, RoomName, RoomResult
 from provision.models.settings import Host
-from provision.pipeline import Request, changes, checks, probing, staging
+from provision.pipeline import Request, acting, checks, probing, serving, staging
 from provision.pipeline.commands import print_summary, say
 from provision.pipeline.context import Walk
 from provision.pipeline.steps import PLAN, PROBE, Step
@@ -113,8 +113,8 @@ def serve(request: Request) -> int:
                     hint=f"install it first: ./firstlight provision --limit {host.name}",
                 )
                 walk.fail(host.name, "serve", error)
-        changes.take_hold(walk, "serve", walk.hosts())
-        changes.serve(walk)
+        acting.take_hold(walk, "serve", walk.hosts())
+        serving.serve(walk)
 
     steps: tuple[Step, ...] = (PROBE, PLAN, ("stage", staging.stage), ("serve", step))
     summary, code = perform(request, steps)
@@ -178,9 +178,9 @@ def _undo(request: Request, playbook: str, room: RoomName) -> int:
         for host in walk.hosts():
             if not there[host.name]:
                 said[host.name] = RoomResult(host=host.name, room=room, status="skipped", text="nothing is installed")
-        changes.take_hold(walk, room, present)
+        acting.take_hold(walk, room, present)
         held = [host for host in present if host.name in walk.held]
-        ended = changes.play(walk, playbook, room, held, lambda host: walk.places[host.name].ansible_vars())
+        ended = acting.play(walk, playbook, room, held, lambda host: walk.places[host.name].ansible_vars())
         said.update(ended)
         if playbook == "uninstall":
             walk.removed |= set(ended)
@@ -217,16 +217,16 @@ def rollback(request: Request) -> int:
 
     def step(walk: Walk) -> None:
         started = time.monotonic()
-        changes.take_hold(walk, "serve", walk.hosts())
+        acting.take_hold(walk, "serve", walk.hosts())
         hosts = walk.hosts()
-        played = changes.play(walk, "rollback", "serve", hosts, lambda host: walk.places[host.name].ansible_vars())
+        played = acting.play(walk, "rollback", "serve", hosts, lambda host: walk.places[host.name].ansible_vars())
         back = [host for host in hosts if host.name in played]
         requests = walk.each("serve", back, _reader(walk), deadline_s=READ_DEADLINE_S)
         for host in back:
             if host.name in requests and requests[host.name] is None:
                 walk.record(played[host.name].model_copy(update={"room": "serve"}))
         known = {name: request for name, request in requests.items() if request is not None}
-        changes.prove(walk, [host for host in back if host.name in known], known, played, started)
+        serving.prove(walk, [host for host in back if host.name in known], known, played, started)
 
     summary, code = perform(request, (PROBE, ("serve", step)))
     print_summary(request, summary)

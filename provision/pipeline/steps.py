@@ -40,10 +40,10 @@ STEPS: tuple[Step, ...] = (
     ("install", Late("packages:begin")),
     ("install", Late("ahead:begin")),
     ("stage", Late("staging:stage")),
-    ("install", Late("changes:settle")),
-    ("install", Late("changes:install")),
+    ("install", Late("installing:settle")),
+    ("install", Late("installing:install")),
     ("verify", Late("checks:verify")),
-    ("serve", Late("changes:serve")),
+    ("serve", Late("serving:serve")),
 )
 
 

@@ -13,7 +13,8 @@ from provision.models.facts import Disk, HostFacts, Installed, Memory, Nvidia, N
 from provision.models.settings import Connection, Host, Settings
 from provision.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
 from provision.models.staged import FileKind, Staged, StagedFile
-from provision.pipeline.changes import at_rest, missing_files, proven, require_room
+from provision.pipeline.installing import at_rest, missing_files, require_room
+from provision.pipeline.serving import proven
 from provision.place import place_of
 
 STACK = Stack(
