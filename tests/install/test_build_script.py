@@ -1,8 +1,7 @@
-"""What the roles run on a host, tried alone: the same files, the same input that the tasks give them."""
+"""How an environment is built on a host: the script of the role, tried alone."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -11,34 +10,12 @@ import sys
 import time
 from importlib.util import cache_from_source
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.install.conftest import Site
+from tests.install.scripts import ROLES, run_python, run_sh
 from tests.install.wheels import build_wheel
-
-ROLES = Path(__file__).parents[2] / "playbooks" / "roles"
-
-
-def script_text(script: str) -> str:
-    """A script as its task sends it: what comes before a Python is there brings its own way to find one."""
-    finder = (ROLES / "base/files/find_python.sh").read_text() if script.startswith("base/files/prepare") else ""
-    return finder + (ROLES / script).read_text()
-
-
-def run_sh(script: str, *, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(Path.home())}
-    environment |= {f"FIRSTLIGHT_{key.upper()}": value for key, value in variables.items()}
-    text = script_text(script)
-    return subprocess.run(["sh", "-c", text], input=stdin, capture_output=True, text=True, check=False, env=environment)
-
-
-def run_python(script: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    text = (ROLES / script).read_text()
-    return subprocess.run(
-        [sys.executable, "-I", "-c", text, *arguments], input=stdin, capture_output=True, text=True, check=False
-    )
 
 
 def build(site: Site, **changes: str) -> subprocess.CompletedProcess[str]:
@@ -62,34 +39,6 @@ def build(site: Site, **changes: str) -> subprocess.CompletedProcess[str]:
         "check": "0",
     }
     return run_sh("environment/files/build.sh", stdin=environment["lock"], **(variables | changes))
-
-
-def prepare(prefix: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    variables = {
-        "prefix": prefix,
-        "root": "0",
-        "owner": "nobody",
-        "incoming": "",
-        "packages": "",
-        "debs": "",
-        "lock_timeout_s": "1",
-        "check": "0",
-    }
-    return run_sh("base/files/prepare.sh", **(variables | changes))
-
-
-def remove(prefix: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    variables = {"prefix": prefix, "incoming": "", "remove_packages": "0", "check": "0"}
-    return run_sh("undo/files/remove.sh", **(variables | changes))
-
-
-def test_every_shell_script_is_sound() -> None:
-    checker = shutil.which("shellcheck")
-    if checker is None:
-        pytest.skip("shellcheck is not installed on this machine")
-    scripts = [str(path) for path in ROLES.rglob("*.sh")]
-    done = subprocess.run([checker, "-s", "sh", *scripts], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
 
 
 def test_a_missing_wheel_is_named(site: Site) -> None:
@@ -304,118 +253,3 @@ def test_a_damaged_file_of_a_distribution_is_seen(site: Site) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "alpha/__init__.py has 0 bytes, not" in done.stderr
-
-
-def test_a_prefix_with_other_files_is_not_taken(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("years of work")
-    done = prepare(str(tmp_path))
-    assert done.returncode == 1
-    assert f"prefix {tmp_path} holds files that are not of this product: thesis.tex" in done.stdout
-    assert "firstlight_prefix" in done.stdout
-
-
-def test_a_prefix_that_a_run_holds_is_taken(tmp_path: Path) -> None:
-    """The pipeline notes who holds a host before anything is installed there."""
-    (tmp_path / "lock.json").write_text("{}")
-    assert prepare(str(tmp_path)).returncode == 0
-    assert (tmp_path / ".firstlight").read_text() == "firstlight 1\n"
-
-
-def test_a_prepared_host_needs_nothing(tmp_path: Path) -> None:
-    assert "firstlight-changed:" in prepare(str(tmp_path)).stdout
-    again = prepare(str(tmp_path))
-    assert "firstlight-changed:" not in again.stdout
-    assert "firstlight-python: /" in again.stdout
-
-
-def test_a_missing_package_is_refused_where_nobody_can_install_it(tmp_path: Path) -> None:
-    """A package manager that knows nothing, and a user who is not root."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name, text in (("id", "echo 1000"), ("dpkg-query", "exit 1"), ("apt-get", "exit 1")):
-        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
-        (programs / name).chmod(0o755)
-    done = subprocess.run(
-        ["sh", "-c", script_text("base/files/prepare.sh")],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={
-            "PATH": f"{programs}:{os.environ['PATH']}",
-            "FIRSTLIGHT_PREFIX": str(tmp_path / "prefix"),
-            "FIRSTLIGHT_ROOT": "0",
-            "FIRSTLIGHT_OWNER": "somebody",
-            "FIRSTLIGHT_INCOMING": "",
-            "FIRSTLIGHT_PACKAGES": "libnuma1 g++",
-            "FIRSTLIGHT_DEBS": "",
-            "FIRSTLIGHT_LOCK_TIMEOUT_S": "1",
-            "FIRSTLIGHT_CHECK": "0",
-        },
-    )
-    assert done.returncode == 1
-    assert "libnuma1 g++" in done.stdout
-    assert "firstlight-hint: have them installed: sudo apt-get install -y libnuma1 g++" in done.stdout
-
-
-@pytest.mark.parametrize("prefix", ["/", "/etc/", "relative", "/opt/../etc", str(Path.home())])
-def test_what_can_never_be_an_installation_is_not_removed(prefix: str) -> None:
-    done = remove(prefix)
-    assert done.returncode == 1
-    assert prefix in done.stdout
-    assert Path("/etc/os-release").exists()
-
-
-def test_a_folder_that_is_not_ours_is_not_removed(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_text("years of work")
-    done = remove(str(tmp_path))
-    assert done.returncode == 1
-    assert "no marker" in done.stdout
-    assert (tmp_path / "thesis.tex").exists()
-
-
-def test_what_a_cut_off_installation_left_is_removed(tmp_path: Path) -> None:
-    prefix = tmp_path / "prefix"
-    (prefix / "envs" / "half").mkdir(parents=True)
-    (prefix / ".firstlight").write_text("firstlight 1\n")
-    assert remove(str(prefix)).returncode == 0
-    assert not prefix.exists()
-
-
-def test_incoming_is_removed_only_where_this_product_makes_it(tmp_path: Path) -> None:
-    remove(str(tmp_path / "absent"), incoming=str(tmp_path))
-    assert tmp_path.exists()
-
-
-def take(site: Site, files: list[dict[str, Any]], mode: str = "take") -> subprocess.CompletedProcess[str]:
-    folder = str(site.prefix / "models" / "mine")
-    return run_python("model/files/take_files.py", mode, str(site.incoming), folder, stdin=json.dumps(files))
-
-
-def test_model_files_are_moved_once_with_their_hashes_checked(site: Site) -> None:
-    content = b'{"model_type": "llama"}'
-    files = [{"name": "config.json", "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}]
-    site.incoming.mkdir(parents=True)
-    (site.incoming / "config.json").write_bytes(content)
-    assert json.loads(take(site, files, "look").stdout)["changed"] == ["config.json"]
-    assert json.loads(take(site, files).stdout)["changed"] == ["config.json"]
-    assert (site.prefix / "models" / "mine" / "config.json").read_bytes() == content
-    assert not (site.incoming / "config.json").exists()
-    assert json.loads(take(site, files).stdout)["changed"] == []
-
-
-def test_a_model_file_with_another_hash_is_refused(site: Site) -> None:
-    site.incoming.mkdir(parents=True)
-    (site.incoming / "config.json").write_bytes(b"{}")
-    done = take(site, [{"name": "config.json", "sha256": "0" * 64, "size": 2}])
-    assert done.returncode == 1
-    assert f"config.json has SHA-256 {hashlib.sha256(b'{}').hexdigest()}, not {'0' * 64}" in done.stderr
-    assert not (site.prefix / "models" / "mine" / "config.json").exists()
-
-
-def test_a_file_whose_move_was_cut_off_is_taken_up(site: Site) -> None:
-    folder = site.prefix / "models" / "mine"
-    folder.mkdir(parents=True)
-    (folder / "config.json.part").write_bytes(b"{}")
-    done = take(site, [{"name": "config.json", "sha256": hashlib.sha256(b"{}").hexdigest(), "size": 2}])
-    assert done.returncode == 0, done.stderr
-    assert (folder / "config.json").read_bytes() == b"{}"
