@@ -13,6 +13,7 @@ absent. Any number of processes may work on one wheelhouse.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -31,6 +32,8 @@ from provision.run import write_atomically
 BLOCK = 1 << 20
 _STAMP = "verified"
 _LOCK = ".lock"
+_TRIES = 20
+"""Times that a folder may be pruned in a row while its lock is taken."""
 _DEFAULT_LIMIT_GIB = 200.0
 
 
@@ -202,8 +205,11 @@ class Store:
 
 
 def _lock(folder: Path) -> IO[str]:
-    """The open lock of a file's folder, ours until it is closed; the kernel lets go of it when the process ends, however it ends."""
-    while True:
+    """The open lock of a file's folder, ours until it is closed; the kernel lets go of it when the process ends, however it ends.
+
+    Raises OSError where the folder cannot be written to.
+    """
+    for _ in range(_TRIES):
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             lock = (folder / _LOCK).open("w")
@@ -211,6 +217,7 @@ def _lock(folder: Path) -> IO[str]:
             if _is_current(lock, folder):
                 return lock
             lock.close()
+    raise FileNotFoundError(errno.ENOENT, "it does not stay", str(folder))
 
 
 def _is_current(lock: IO[str], folder: Path) -> bool:
