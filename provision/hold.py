@@ -30,7 +30,7 @@ while :; do
   mkdir -p "$prefix" || exit 73
   exec 9>>"$prefix/lock" || exit 73
   flock -n 9 || break
-  [ ! "$prefix/lock" -ef /proc/self/fd/9 ] || {{ held=yes; break; }}
+  if [ ! -e /proc/self/fd/9 ] || [ "$prefix/lock" -ef /proc/self/fd/9 ]; then held=yes; break; fi
 done
 if [ "$held" = yes ]; then
   printf '%s\\n' {record} > "$prefix/lock.json"
