@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
+from provision.artifacts.local import local_path
 from provision.artifacts.user_index import without_credentials
 from provision.artifacts.wheelhouse import BLOCK, Slot, Store
 from provision.errors import StageError
@@ -132,8 +133,7 @@ def _size(client: httpx.Client, file: Wanted) -> int:
 
     if file.size:
         return file.size
-    if file.url.startswith("file://"):
-        path = _local(file.url)
+    if path := local_path(file.url):
         return path.stat().st_size if path.is_file() else 0
     try:
         answer = client.head(file.url, headers={"Accept-Encoding": "identity"})
@@ -157,8 +157,8 @@ class _Fetch:
 
     def one(self, file: Wanted) -> Path:
         try:
-            if file.url.startswith("file://"):
-                path = self.store.add(_local(file.url), name=file.name, sha256=file.sha256)
+            if source := local_path(file.url):
+                path = self.store.add(source, name=file.name, sha256=file.sha256)
                 self.tally.at(file.sha256, path.stat().st_size)
                 return path
             with self.store.slot(file.sha256, file.name) as slot:
@@ -237,10 +237,6 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 def _length(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
-
-
-def _local(url: str) -> Path:
-    return Path(unquote(urlsplit(url).path))
 
 
 def _host(url: str) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from html import unescape
+from html.parser import HTMLParser
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 from packaging.tags import Tag
@@ -17,12 +15,12 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import Version
 
 from provision.artifacts.client import get
+from provision.artifacts.local import local_path
 from provision.artifacts.user_index import without_credentials
 
 if TYPE_CHECKING:
     import httpx
 
-_LINK = re.compile(r"""<a\s[^>]*?href\s*=\s*["']([^"']+)["']""", re.IGNORECASE)
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 
 
@@ -50,6 +48,10 @@ class Offer:
     url: str = ""
     sha256: str = ""
     size: int | None = None
+    metadata: bool = False
+    """Whether the place serves the wheel's metadata by itself (PEP 658)."""
+    yanked: bool = False
+    """Whether it was taken back (PEP 592)."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Directory:
         new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
         if new:
             with self._open_client() as client, ThreadPoolExecutor(max_workers=min(8, len(new))) as pool:
-                answers = pool.map(lambda pair: _list(client, *pair), new)
+                answers = pool.map(lambda pair: ask(client, *pair), new)
                 self._known.update(zip(new, answers, strict=True))
         self._silent |= {
             _host(place): said
@@ -117,10 +119,11 @@ def _host(place: Place) -> str:
     return urlsplit(place.url).netloc
 
 
-def _list(client: httpx.Client, place: Place, package: str) -> Listing:
+def ask(client: httpx.Client, place: Place, package: str) -> Listing:
+    """What a place lists of a package; that it does not know the package is no problem."""
     page = place.page(package)
-    if "://" not in page or page.startswith("file://"):
-        return _list_folder(place, Path(unquote(urlsplit(page).path) if "://" in page else page).expanduser())
+    if folder := local_path(page):
+        return _list_folder(place, folder)
     import httpx  # noqa: PLC0415 (a cached stage never needs it)
 
     try:
@@ -133,7 +136,17 @@ def _list(client: httpx.Client, place: Place, package: str) -> Listing:
         return Listing(place)
     if answer.is_error:
         return Listing(place, problem=f"HTTP {answer.status_code}")
-    return Listing(place, tuple(_offers(answer.text, answer.headers.get("content-type", ""), str(answer.url))))
+    return _read(place, answer)
+
+
+def _read(place: Place, answer: httpx.Response) -> Listing:
+    """A page, in the form that the place chose."""
+    if "json" not in answer.headers.get("content-type", ""):
+        return Listing(place, tuple(_linked(answer.text, str(answer.url))))
+    try:
+        return Listing(place, tuple(_announced(answer.json(), str(answer.url))))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return Listing(place, problem=f"what it answers is no list of files ({type(error).__name__})")
 
 
 def _list_folder(place: Place, folder: Path) -> Listing:
@@ -141,20 +154,47 @@ def _list_folder(place: Place, folder: Path) -> Listing:
         return Listing(place, tuple(Offer(name) for name in sorted(entry.name for entry in folder.iterdir())))
     for page in (folder, folder / "index.html"):
         if page.is_file():
-            return Listing(place, tuple(_offers(page.read_text(encoding="utf-8"), "text/html", page.as_uri())))
+            return Listing(place, tuple(_linked(page.read_text(encoding="utf-8"), page.as_uri())))
     root = folder if place.flat else folder.parent
     return Listing(place) if root.is_dir() else Listing(place, problem="no such folder")
 
 
-def _offers(text: str, content_type: str, page: str) -> Iterator[Offer]:
-    if "json" in content_type:
-        for file in json.loads(text).get("files", []):
-            sha256 = (file.get("hashes") or {}).get("sha256", "")
-            yield Offer(str(file["filename"]), urljoin(page, str(file.get("url", ""))), sha256, file.get("size"))
-        return
-    for link in _LINK.findall(text):
-        address, fragment = urldefrag(urljoin(page, unescape(link)))
+def _announced(page: dict[str, Any], address: str) -> Iterator[Offer]:
+    """The files of a page in JSON (PEP 691)."""
+    for file in page.get("files", []):
+        yield Offer(
+            name=str(file["filename"]),
+            url=urljoin(address, str(file.get("url", ""))),
+            sha256=(file.get("hashes") or {}).get("sha256", ""),
+            size=file.get("size"),
+            metadata=bool(file.get("core-metadata") or file.get("dist-info-metadata")),
+            yanked=bool(file.get("yanked")),
+        )
+
+
+def _linked(text: str, address: str) -> Iterator[Offer]:
+    """The files that a page in HTML links to (PEP 503)."""
+    anchors = _Anchors()
+    anchors.feed(text)
+    for attributes in anchors.found:
+        url, fragment = urldefrag(urljoin(address, attributes["href"] or ""))
         algorithm, _, digest = fragment.partition("=")
         yield Offer(
-            unquote(urlsplit(address).path).rsplit("/", 1)[-1], address, digest if algorithm == "sha256" else ""
+            name=unquote(urlsplit(url).path).rpartition("/")[2],
+            url=url,
+            sha256=digest if algorithm == "sha256" else "",
+            metadata=bool({"data-core-metadata", "data-dist-info-metadata"} & attributes.keys()),
+            yanked="data-yanked" in attributes,
         )
+
+
+class _Anchors(HTMLParser):
+    """The links of a page with their attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[dict[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "a" and any(name == "href" for name, _ in attrs):
+            self.found.append(dict(attrs))

@@ -15,6 +15,7 @@ from provision.artifacts.client import open_client
 from provision.artifacts.download import Arrived, Progress, fetch_all
 from provision.artifacts.early import EarlyFetch
 from provision.artifacts.listing import Directory, Listing, Offer, Place
+from provision.artifacts.local import local_path
 from provision.artifacts.lock import Locked
 from provision.artifacts.ownwheels import OwnSource, build
 from provision.artifacts.platforms import Target
@@ -119,7 +120,7 @@ def unpacked_size(wheels: Iterable[Path]) -> int:
 def _place_builds(builds: list[Build], sources: Sources, target: Target) -> dict[str, Source]:
     fixed = [build for build in builds if build.vendor]
     flat = [Place(url, flat=True) for url in sources.find_links]
-    near = [place for place in flat if "://" not in place.url or place.url.startswith("file://")]
+    near = [place for place in flat if local_path(place.url)]
     far = [place for place in flat if place not in near] + [Place(url) for url in sources.indexes]
     listings = {build.name: sources.directory.list_all((place, build.name) for place in near) for build in fixed}
     unseen = [build for build in fixed if not _holds(listings[build.name], build, target)]

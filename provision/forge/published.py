@@ -8,9 +8,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from provision.artifacts.client import open_client
+from provision.artifacts.local import local_path
 from provision.artifacts.locking import Sources
 from provision.artifacts.user_index import without_credentials
 from provision.artifacts.wheelhouse import Store, sha256_of
@@ -73,10 +74,8 @@ def _own_name(name: str, extension: Extension) -> str:
 
 def _near(name: str, places: Sequence[str]) -> Path | None:
     for place in places:
-        if "://" in place and not place.startswith("file://"):
-            continue
-        folder = Path(unquote(urlsplit(place).path) if "://" in place else place).expanduser()
-        if (folder / name).is_file():
+        folder = local_path(place)
+        if folder and (folder / name).is_file():
             return folder / name
     return None
 

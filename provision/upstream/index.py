@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from html import unescape
-from html.parser import HTMLParser
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urljoin, urlsplit
+from typing import Any
 
 from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
 from provision.artifacts.client import open_client
+from provision.artifacts.listing import Offer, Place, ask
+from provision.artifacts.local import local_path
 from provision.artifacts.locking import find_sources
 from provision.artifacts.user_index import ClientSettings, read_settings, without_credentials
 from provision.errors import FirstlightError
 from provision.upstream.ranges import RangeFile
-
-if TYPE_CHECKING:
-    import httpx
-
-_ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 
 
 class IndexUnreachableError(FirstlightError):
@@ -75,16 +67,11 @@ class Index:
         """
         problems = []
         for index in self._indexes:
-            page = f"{index.rstrip('/')}/{canonicalize_name(package)}/"
-            try:
-                found = self._page(page)
-            except (OSError, ValueError, FirstlightError) as error:
-                problems.append(
-                    f"{without_credentials(index)}: {without_credentials(str(error)) or type(error).__name__}"
-                )
-                continue
-            if found is not None:
-                return sorted(_wheels(package, found), key=lambda wheel: wheel.version)
+            listing = ask(self._client, Place(index), package)
+            if listing.offers:
+                return sorted(_wheels(package, listing.offers), key=lambda wheel: wheel.version)
+            if listing.problem:
+                problems.append(f"{listing.place.label}: {listing.problem}")
         if problems or not self._indexes:
             raise IndexUnreachableError(
                 f"no package index answers for `{package}`: {'; '.join(problems) or 'none is configured'}",
@@ -118,87 +105,19 @@ class Index:
             ) from None
 
     def _open(self, url: str) -> Any:
-        return _local(url).open("rb") if _is_local(url) else RangeFile(self._client, url)
-
-    def _page(self, url: str) -> list[dict[str, Any]] | None:
-        """The entries of a package's page; None when the index does not know the package."""
-        import httpx  # noqa: PLC0415 - the catalog is read without it
-
-        if _is_local(url):
-            path = _local(url) / "index.html"
-            return _entries(path.read_text(encoding="utf-8"), url) if path.is_file() else None
-        try:
-            answer = self._client.get(url, headers={"Accept": _ACCEPT})
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise FirstlightError(str(error) or type(error).__name__) from None
-        if answer.status_code in {404, 410}:
-            return None
-        if answer.is_error:
-            raise FirstlightError(f"HTTP {answer.status_code}")
-        if "json" in answer.headers.get("content-type", ""):
-            return _json_entries(answer)
-        return _entries(answer.text, str(answer.url))
+        path = local_path(url)
+        return path.open("rb") if path else RangeFile(self._client, url)
 
 
 def _is(name: str, member: str) -> bool:
     return bool(re.fullmatch(r"[^/]+\.dist-info/METADATA", name)) if member == "METADATA" else name == member
 
 
-def _is_local(url: str) -> bool:
-    return "://" not in url or url.startswith("file://")
-
-
-def _local(url: str) -> Path:
-    return Path(unquote(urlsplit(url).path) if "://" in url else url)
-
-
-def _json_entries(answer: httpx.Response) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": str(file["filename"]),
-            "url": urljoin(str(answer.url), file["url"]),
-            "metadata": bool(file.get("core-metadata") or file.get("dist-info-metadata")),
-            "yanked": bool(file.get("yanked")),
-        }
-        for file in json.loads(answer.text).get("files", [])
-    ]
-
-
-class _Anchors(HTMLParser):
-    """The links of a page with their attributes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[dict[str, str | None]] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "a":
-            self.found.append(dict(attrs))
-
-
-def _entries(text: str, url: str) -> list[dict[str, Any]]:
-    anchors = _Anchors()
-    anchors.feed(text)
-    found = []
-    for attributes in anchors.found:
-        link = urljoin(url, unescape(attributes.get("href") or "")).partition("#")[0]
-        said = attributes.keys()
-        found.append(
-            {
-                "name": unquote(urlsplit(link).path).rpartition("/")[2],
-                "url": link,
-                "metadata": bool({"data-core-metadata", "data-dist-info-metadata"} & said),
-                "yanked": "data-yanked" in said,
-            }
-        )
-    return found
-
-
-def _wheels(package: str, entries: list[dict[str, Any]]) -> Iterator[Wheel]:
-    for entry in entries:
+def _wheels(package: str, offers: Iterable[Offer]) -> Iterator[Wheel]:
+    for offer in offers:
         try:
-            name, version, _, tags = parse_wheel_filename(entry["name"])
+            name, version, _, tags = parse_wheel_filename(offer.name)
         except InvalidWheelFilename:
             continue
         if name == canonicalize_name(package):
-            yield Wheel(version=version, tags=tags, **entry)
+            yield Wheel(offer.name, offer.url, version, tags, offer.metadata, offer.yanked)

@@ -45,6 +45,14 @@ def test_json_page_of_an_index(site: Site, directory: Directory) -> None:
     assert versions(directory, Place(f"{site.url}/api/simple"), "torch") == {"2.7.0+cpu"}
 
 
+@pytest.mark.parametrize("said", [b"<html>", b'["torch"]', b'{"files": [{"url": "x"}]}'])
+def test_an_index_that_announces_json_and_sends_none_is_a_problem(said: bytes) -> None:
+    answer = httpx.Response(200, content=said, headers={"Content-Type": "application/vnd.pypi.simple.v1+json"})
+    directory = Directory(lambda: httpx.Client(transport=httpx.MockTransport(lambda _: answer)))
+    (listing,) = directory.list_all([(Place("https://odd.example/simple"), "torch")])
+    assert (listing.problem or "").startswith("what it answers is no list of files")
+
+
 def test_folder_of_wheels_with_and_without_scheme(directory: Directory, tmp_path: Path) -> None:
     for name in ("torch-2.7.0+cpu-py3-none-any.whl", "torchvision-1.0-py3-none-any.whl", "notes.txt"):
         (tmp_path / name).touch()
