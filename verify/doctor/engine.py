@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -76,12 +76,26 @@ class Doctor:
             evidence = collect(cause, hits[begin:end], known)
             candidates += [evidence] if evidence else []
             begin = end
-        findings = self._with_guess(rank(candidates), scans)
+        findings = self._with_guess(rank(candidates), scans, self._spoken_against(hits))
         size = sum(found.size for found in scans)
         return Diagnosis(findings, () if findings else self._advice(following, size), known)
 
-    def _with_guess(self, findings: tuple[Finding, ...], scans: Sequence[Scan]) -> tuple[Finding, ...]:
-        """What the words of a short text suggest stands first where its lines make nothing as likely."""
+    def _spoken_against(self, hits: Sequence[Sequence[Hit]]) -> frozenset[str]:
+        """The causes against which a line speaks."""
+        begin, against = len(self._environment) + len(self._consequences), set()
+        for cause in self.causes:
+            counters = begin + len(cause.signatures)
+            begin = counters + len(cause.counters)
+            against |= {cause.id} if any(hits[counters:begin]) else set()
+        return frozenset(against)
+
+    def _with_guess(
+        self, findings: tuple[Finding, ...], scans: Sequence[Scan], against: Container[str]
+    ) -> tuple[Finding, ...]:
+        """What the words of a short text suggest stands first where its lines make nothing as likely.
+
+        Not so a cause in `against`: a line tells more than words.
+        """
         if self._words is None or len(scans) != 1 or scans[0].size > self._words.text_bytes:
             return findings
         if findings and findings[0].confidence >= self._words.highest:
@@ -92,7 +106,7 @@ class Doctor:
             for part, text in enumerate(plain(line))
         ]
         guess = self._words.guess("\n".join("" if self._follows(line.text) else line.text for line in lines))
-        if guess is None or (findings and findings[0].confidence >= guess.confidence):
+        if guess is None or guess.cause in against or (findings and findings[0].confidence >= guess.confidence):
             return findings
         hits = tuple(replace(lines[place], text=lines[place].text[:TEXT_LIMIT]) for place in guess.lines)
         said = Match(Signature("", guess.confidence, "symptom", f"its words: {', '.join(guess.words)}"), hits)

@@ -20,13 +20,13 @@ TEXT_BYTES = 6000
 """Longer texts are logs: their own lines tell, and their words are those of everything that went well."""
 HEALTHY = ""
 """Stands among the causes for what tells of none. A word that is said there once is said whenever all is well."""
-LEAST_SCORE = 6.0
+LEAST_SCORE = 5.0
 """About two rare words."""
-LEAST_LEAD = 1.0
+LEAST_LEAD = 0.6
 """Before the next cause."""
 LEAST_SHARE = 0.25
 """Of what all words of the text could tell."""
-WELL = 0.75
+WELL = 0.6
 """What a word of healthy programs weighs beside a word of a cause: who complains mostly has a reason."""
 LOWEST, HIGHEST = 0.3, 0.45
 """Confidence of a guess with the least lead, and of one whose lead is `CLEAR_LEAD` or more."""
@@ -47,7 +47,9 @@ _COMPLAINT = re.compile(
     r"(?i)error|exception|n't\b|\?|\b(?:fail|fatal|cannot|can ?not|unable|without|missing|lack|invalid|unsupported"
     r"|incompatib|mismatch|conflict|wrong|corrupt|br[eo]ak|hang|hung|stuck|freez|deadlock|crash|kill|slow|denied|refus"
     r"|reject|issue|bug|problem|trouble|time[sd]? ?-?out|timeout|fall|instead|ignor|disabled|unavailable|exceed|expired"
-    r"|abort|regress|warn|support|undefined|segfault|sigsegv|sigill|signal \d|stop|still|does )|\b(?:not|no|none|bad|old|too|only|less|full|lost|dead|died|when|why|how)\b"
+    r"|abort|regress|warn|support|undefined|segfault|sigsegv|sigill|signal \d|stop|still|does |vanish"
+    r"|disappear|replac|remov|zombie|uninit)|\b(?:not|no|none|bad|old|too|only|less|full|lost|dead|dies|died|when|why"
+    r"|how|which|wants?|must|another|newer|older|yet)\b"
 )
 
 
