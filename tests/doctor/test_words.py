@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from verify.doctor.catalog import catalogue, words
 from verify.doctor.engine import Doctor, diagnose_texts
-from verify.doctor.words import HEALTHY, HIGHEST, LOWEST, TEXT_BYTES, Words, stems
+from verify.doctor.score import GUESS_BYTES
+from verify.doctor.words import HEALTHY, HIGHEST, LOWEST, Words, stems
 
 SAID = {
     "fire": ["smoke and flames in the kitchen", "the oven burns", "flames from the oven"],
@@ -70,7 +71,7 @@ def test_without_words_nothing_is_guessed() -> None:
 
 def test_a_long_text_is_a_log_and_not_guessed_at() -> None:
     assert KNOWN.guess(ASKED) is not None
-    assert KNOWN.guess(ASKED + " x" * TEXT_BYTES) is None
+    assert KNOWN.guess(ASKED + " x" * GUESS_BYTES) is None
 
 
 def test_a_line_that_tells_stands_before_a_guess() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from verify.doctor.catalog import Cause, Signature, catalogue, consequences, wor
 from verify.doctor.evidence import TEXT_LIMIT, Hit, Index, Probe, Scan, scan
 from verify.doctor.facts import merge
 from verify.doctor.reading import LINE_BYTES, Readable, plain
-from verify.doctor.score import Evidence, Finding, Match, collect, rank
+from verify.doctor.score import GUESS_BYTES, LIKELY_AT, Evidence, Finding, Match, collect, rank
 
 if TYPE_CHECKING:
     from verify.doctor.words import Words
@@ -40,10 +40,10 @@ class Diagnosis:
 class Doctor:
     """A catalogue made ready; good for any number of texts."""
 
-    def __init__(self, causes: Sequence[Cause], words: Words | None = None) -> None:
+    def __init__(self, causes: Sequence[Cause], words: Callable[[], Words | None] = lambda: None) -> None:
         self.causes = tuple(causes)
         self._words = words
-        """Without them nothing is guessed."""
+        """Learned when they are first asked for; without them nothing is guessed."""
         self._environment = environment.probes()
         self._consequences = consequences()
         probes = [*self._environment, *(Probe(pattern, limit=1) for pattern, _ in self._consequences)]
@@ -96,16 +96,17 @@ class Doctor:
 
         Not so a cause in `against`: a line tells more than words.
         """
-        if self._words is None or len(scans) != 1 or scans[0].size > self._words.text_bytes:
+        if len(scans) != 1 or scans[0].size > GUESS_BYTES or (findings and findings[0].confidence >= LIKELY_AT):
             return findings
-        if findings and findings[0].confidence >= self._words.highest:
+        words = self._words()
+        if words is None or (findings and findings[0].confidence >= words.highest):
             return findings
         lines = [
             Hit(0, number, part, scans[0].name, text)
             for number, line in enumerate(scans[0].start.split(b"\n"), 1)
             for part, text in enumerate(plain(line))
         ]
-        guess = self._words.guess("\n".join("" if self._follows(line.text) else line.text for line in lines))
+        guess = words.guess("\n".join("" if self._follows(line.text) else line.text for line in lines))
         if guess is None or guess.cause in against or (findings and findings[0].confidence >= guess.confidence):
             return findings
         hits = tuple(replace(lines[place], text=lines[place].text[:TEXT_LIMIT]) for place in guess.lines)
@@ -135,7 +136,7 @@ class Doctor:
 @cache
 def doctor() -> Doctor:
     """The doctor with the whole catalogue. Raises CatalogError."""
-    return Doctor(catalogue(), words())
+    return Doctor(catalogue(), words)
 
 
 def diagnose_texts(texts: Mapping[str, str], facts: Mapping[str, Any] | None = None) -> Diagnosis:

@@ -25,6 +25,8 @@ BEATS_FROM = 0.6
 """A cause explains another when it is strong, and at least this share as likely as that one: a guess explains nothing."""
 SYMPTOMS_ALONE = 0.6
 """At most, when none of the lines is the cause itself."""
+GUESS_BYTES = 6000
+"""Longer texts are logs: their own lines tell, and their words are those of everything that went well."""
 CEILING = 0.99
 EQUAL = 0.005
 """Confidences that differ by less are called equal."""

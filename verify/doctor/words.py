@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-TEXT_BYTES = 6000
-"""Longer texts are logs: their own lines tell, and their words are those of everything that went well."""
+from verify.doctor.score import GUESS_BYTES
+
 HEALTHY = ""
 """Stands among the causes for what tells of none. A word that is said there once is said whenever all is well."""
 LEAST_SCORE = 5.0
@@ -71,7 +71,6 @@ class Words:
 
     causes: tuple[str, ...]
     shares: Mapping[str, Mapping[int, int]]
-    text_bytes: ClassVar[int] = TEXT_BYTES
     highest: ClassVar[float] = HIGHEST
 
     @classmethod
@@ -91,7 +90,7 @@ class Words:
 
     def guess(self, text: str) -> Guess | None:
         """The cause that a text is about; null where its words leave it open."""
-        if len(text) > TEXT_BYTES or not _COMPLAINT.search(text):
+        if len(text) > GUESS_BYTES or not _COMPLAINT.search(text):
             return None
         found = stems(text)
         scores = self._scores(found)
