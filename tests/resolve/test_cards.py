@@ -29,6 +29,12 @@ from provision.resolve.code import Coverage, coverage, written
         ("NVIDIA RTX 6000 Ada Generation", "RTX6000Ada"),
         ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTXPRO6000"),
         ("NVIDIA RTX A6000", "RTXA6000"),
+        ("NVIDIA RTX A2000 12GB", "RTXA2000"),
+        ("NVIDIA GeForce RTX 4060", "RTX4060"),
+        ("NVIDIA GeForce GTX 1060 6GB", "GTX1060"),
+        ("Quadro RTX 5000", "RTX5000"),
+        ("NVIDIA RTX 4000 Ada Generation", "RTX4000Ada"),
+        ("NVIDIA TITAN RTX", "TITANRTX"),
     ],
 )
 def test_names_of_drivers(driver_name: str, name: str) -> None:
@@ -38,9 +44,14 @@ def test_names_of_drivers(driver_name: str, name: str) -> None:
 
 
 def test_names_of_amd_cards() -> None:
-    row = amd_by_name("AMD Instinct MI300X OAM")
-    assert row is not None
-    assert row.gfx == "gfx942"
+    for name, gfx in (
+        ("AMD Instinct MI300X OAM", "gfx942"),
+        ("AMD Radeon PRO W7900", "gfx1100"),
+        ("AMD Radeon RX 7900 XT", "gfx1100"),
+    ):
+        row = amd_by_name(name)
+        assert row is not None
+        assert row.gfx == gfx
 
 
 def test_a_name_that_is_not_known() -> None:
