@@ -142,6 +142,8 @@ class View:
     """All cards of the host, also those that the settings leave out."""
     missing_gpus: tuple[int, ...] = ()
     """Indexes that were asked for and are not there."""
+    bus_known: bool = True
+    """Whether somebody looked which cards there are."""
     amd: tuple[AmdCard, ...] = ()
     """The AMD cards; beside NVIDIA cards they do not serve."""
     rocm: str | None = None
@@ -273,6 +275,7 @@ def view_of(facts: HostFacts, settings: Settings, *, escalates: bool = False, sh
         pythons_known="pythons" not in facts.unknown,
         lacking=lacking,
         unsure=unsure,
+        bus_known=platform != "cpu" or "pci_gpus" not in facts.unknown,
         amd=amd,
         rocm=facts.amd.rocm_version if facts.amd and platform == "rocm" else None,
         container=facts.container,

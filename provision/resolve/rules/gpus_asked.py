@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 
-from provision.resolve.rules.base import HostRule, Verdict, accept, reject
+from provision.resolve.rules.base import HostRule, Verdict, accept, assume, reject
 from provision.resolve.view import View
 
 
 def judge(view: View) -> Iterator[Verdict]:
+    if not view.bus_known:
+        yield assume("the host has no GPU")
     if view.policy.gpus is not None and view.platform == "cpu":
         yield reject("cards were asked for by index, and the host has none", asked=list(view.policy.gpus))
     elif view.missing_gpus:
@@ -16,4 +18,6 @@ def judge(view: View) -> Iterator[Verdict]:
         yield accept("every card that was asked for is there", asked=list(view.policy.gpus))
 
 
-RULE = HostRule("gpus-asked", "Every card that was asked for is there.", ("nvidia.gpus", "settings.gpus"), judge)
+RULE = HostRule(
+    "gpus-asked", "Every card that was asked for is there.", ("pci_gpus", "nvidia.gpus", "settings.gpus"), judge
+)
