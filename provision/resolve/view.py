@@ -149,6 +149,8 @@ class View:
     rocm: str | None = None
     driver: str | None = None
     driver_absent: bool = False
+    driver_odd: str | None = None
+    """What the driver says its version is, where that is no version."""
     module: Literal["open", "proprietary"] | None = None
     nvswitches: bool | None = None
     fabric_manager: str | None = None
@@ -291,8 +293,8 @@ def _with_nvidia(view: View, facts: HostFacts, cards: tuple[Card, ...]) -> View:
     asked = view.policy.gpus
     judged = cards if asked is None else tuple(card for card in cards if card.index in asked)
     nvidia = facts.nvidia
-    version = (nvidia.driver_version or nvidia.module_version) if nvidia else None
-    version = version if version and numbers(version) else None
+    said = (nvidia.driver_version or nvidia.module_version) if nvidia else None
+    version = said if said and re.match(r"\d+(\.\d+)+", said) else None
     loaded = "nvidia" in facts.kernel_modules
     said_unknown = bool({"nvidia", "nvidia.driver_version"} & facts.unknown.keys())
     return replace(
@@ -302,6 +304,7 @@ def _with_nvidia(view: View, facts: HostFacts, cards: tuple[Card, ...]) -> View:
         used=judged if asked is not None else equal_cards(cards),
         missing_gpus=tuple(index for index in asked or () if index not in {card.index for card in cards}),
         driver=version,
+        driver_odd=said if version is None else None,
         driver_absent=version is None and not loaded and (bool(facts.pci_gpus) or not said_unknown),
         module=nvidia.module_flavour if nvidia else None,
         fabric_manager=nvidia.fabric_manager_version if nvidia else None,

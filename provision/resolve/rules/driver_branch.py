@@ -1,4 +1,4 @@
-"""A driver branch without support is named."""
+"""A driver branch without support, and a driver that names none, is named."""
 
 from collections.abc import Iterator
 
@@ -11,6 +11,8 @@ from provision.resolve.view import View
 
 
 def judge(option: Option, view: View) -> Iterator[Verdict]:
+    if view.driver_odd:
+        yield warn(f"the driver calls itself `{view.driver_odd}`, which is no version", driver=view.driver_odd)
     plan = driver.choose(option, view)
     if plan is None or plan.version is None:
         return
