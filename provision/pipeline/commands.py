@@ -77,10 +77,11 @@ def plan(request: Request, *, as_json: bool, explain: bool, why_not: str | None 
     """
     summary, code = perform(request, steps_until("plan"))
     run = request.logs / summary.run
-    if not (run / "plan.json").exists():
+    planned = run / "plan.json"
+    chosen = Plan.model_validate_json(planned.read_bytes()) if planned.exists() else Plan(classes=())
+    if not chosen.classes and not as_json:
         print_summary(request, summary)
         return code
-    chosen = Plan.model_validate_json((run / "plan.json").read_bytes())
     inventory = json.loads((run / "inventory.json").read_bytes())
     settings = {host["name"]: Settings.model_validate(host["settings"]) for host in inventory["hosts"]}
     become = {host["name"] for host in inventory["hosts"] if host["connection"]["become"]}
@@ -92,7 +93,8 @@ def plan(request: Request, *, as_json: bool, explain: bool, why_not: str | None 
     if why_not is not None:
         models = {settings[name].model: settings[name] for name in facts}
         shapes = {model: shape for one in models.values() for model, shape in shapes_of(one).items()}
-        return print_why_not(why_not, facts, settings, become, shapes, as_json=as_json)
+        print_why_not(why_not, facts, settings, become, shapes, as_json=as_json)
+        return Exit.OK if code == Exit.NO_STACK else code
     print_plan(chosen, facts, settings, become, as_json=as_json, explain=explain)
     return code
 
@@ -125,7 +127,8 @@ def plan_recorded(
     settings = dict.fromkeys(facts, wanted)
     shapes = shapes_of(wanted)
     if why_not is not None:
-        return print_why_not(why_not, facts, settings, set(), shapes, as_json=as_json)
+        print_why_not(why_not, facts, settings, set(), shapes, as_json=as_json)
+        return Exit.OK
     chosen = resolve(facts, settings, shapes=shapes)
     print_plan(chosen, facts, settings, set(), as_json=as_json, explain=explain)
     return Exit.NO_STACK if any(resolution.stack is None for resolution in chosen.classes) else Exit.OK
@@ -177,13 +180,12 @@ def print_why_not(
     shapes: Mapping[str, Shape],
     *,
     as_json: bool,
-) -> int:
+) -> None:
     """Every rule's word on one release, and what would make it possible."""
     from provision.resolve.whynot import render, why_not  # noqa: PLC0415 - only for this question
 
     answers = why_not(asked, facts, settings, become=become, shapes=shapes)
     say(json.dumps([answer.model_dump(mode="json") for answer in answers], indent=2) if as_json else render(answers))
-    return Exit.OK
 
 
 def print_plan(

@@ -64,6 +64,24 @@ def test_wrong_input(arguments: tuple[str, ...], code: int, said: str, tmp_path:
     assert done.stdout == ""
 
 
+def test_a_plan_of_no_host_that_answers_is_a_document_all_the_same(tmp_path: Path) -> None:
+    far = {"ansible_host": "127.0.0.1", "ansible_port": 1}
+    (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"far": far}}}))
+    done = firstlight("plan", "-i", "hosts.yml", "--json", logs=tmp_path)
+    assert (done.returncode, json.loads(done.stdout)) == (1, {"schema_version": 1, "classes": []})
+    assert "far" in done.stderr
+    why_not = firstlight("plan", "-i", "hosts.yml", "--json", "--why-not", "vllm==0.33.0", logs=tmp_path)
+    assert (why_not.returncode, json.loads(why_not.stdout)) == (1, [])
+    told = firstlight("plan", "-i", "hosts.yml", logs=tmp_path)
+    assert told.stdout.startswith("RED: 1 host could not be reached (far)")
+
+
+def test_a_plan_without_the_models_shape_says_why(tmp_path: Path) -> None:
+    done = firstlight("plan", "--model", "org/model", logs=tmp_path, HF_ENDPOINT="http://127.0.0.1:1")
+    assert done.returncode == 1
+    assert done.stdout.startswith("RED: 1 host failed (localhost)")
+
+
 def test_the_checks_are_listed_without_a_host(tmp_path: Path) -> None:
     done = firstlight("verify", "--list", "--only", "kernels", "--json", logs=tmp_path)
     assert done.returncode == 0, done.stderr
