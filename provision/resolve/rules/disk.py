@@ -25,7 +25,8 @@ def judge(view: View) -> Iterator[Verdict]:
         yield reject(text, source=need.source, free_gib=view.incoming_gib, needed_gib=round(arriving, 1))
         return
     if view.disk_gib is not None:
-        yield accept(f"{asked:.1f} GiB are free under the prefix", source=need.source, needed_gib=round(asked, 1))
+        text = f"the environment and what it is made from take {asked:.1f} GiB, and that much is free under the prefix"
+        yield accept(text, source=need.source, needed_gib=round(asked, 1))
 
 
 RULE = HostRule("disk", "The disks hold the environment, its files and the model.", ("disks", "settings.prefix"), judge)

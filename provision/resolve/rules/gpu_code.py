@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 
+from provision.catalog import catalog
 from provision.catalog.versions import numbers
-from provision.resolve import driver, torch_pair
+from provision.resolve import attention, driver, torch_pair
 from provision.resolve.code import Coverage, coverage, written
 from provision.resolve.option import Option
 from provision.resolve.rules.base import Rule, Verdict, accept, assume, reject, remembered
@@ -25,6 +26,17 @@ def _judge(option: Option, launch: Launch) -> Iterator[Verdict]:
         for part in driver.launched(option, launch):
             if capability in part.capabilities:
                 yield from _part(part, name, capability)
+        yield from _compiled(option, launch, name, capability)
+
+
+def _compiled(option: Option, launch: Launch, name: str, capability: str) -> Iterator[Verdict]:
+    """An extension that is in the wheel as a program has its code made on the host."""
+    makers = {row.extension: row for row in catalog().flash_compilers}
+    for extension, using in attention.flash_extensions(option, launch):
+        if extension in makers and capability in using:
+            row = makers[extension]
+            text = f"{row.name} compiles FlashAttention {extension[-1]} for {name} ({capability}) on the host when it first runs"
+            yield accept(text, source=row.source, compute_capability=capability)
 
 
 def _part(part: driver.Part, name: str, capability: str) -> Iterator[Verdict]:

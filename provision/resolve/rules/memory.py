@@ -15,7 +15,11 @@ def judge(view: View) -> Iterator[Verdict]:
         text = f"the host has {view.ram_gib} GiB of memory (a cgroup limit counted); serving takes {need.memory:g} GiB"
         yield reject(text, source=need.source, ram_gib=view.ram_gib, needed_gib=need.memory)
     else:
-        yield accept(f"{need.memory:g} GiB of memory are there", source=need.source, needed_gib=need.memory)
+        yield accept(
+            f"serving takes {need.memory:g} GiB of memory, and the host has that much",
+            source=need.source,
+            needed_gib=need.memory,
+        )
 
 
 RULE = HostRule("memory", "The host's memory, or its cgroup's limit, holds the service.", ("memory",), judge)
