@@ -28,6 +28,7 @@ from provision.artifacts.references import References
 from provision.errors import StageError
 from provision.models.staged import FileKind, StagedFile
 from provision.run import write_atomically
+from provision.units import GIB, size
 
 BLOCK = 1 << 20
 _STAMP = "verified"
@@ -51,7 +52,7 @@ def default_limit(environ: Mapping[str, str] | None = None) -> int:
         raise StageError(
             f"FIRSTLIGHT_CACHE_GIB is `{text}`", hint="set it to a size in GiB, such as 100, or leave it unset"
         )
-    return int(limit * (1 << 30))
+    return int(limit * GIB)
 
 
 def sha256_of(path: Path, *, feed: Callable[[int], None] | None = None) -> str:
@@ -172,13 +173,13 @@ class Store:
         write_atomically(path, json.dumps(value))
         return path
 
-    def require_space(self, size: int, what: str) -> None:
-        """Raises StageError when the disk of the wheelhouse cannot take `size` more bytes."""
+    def require_space(self, wanted: int, what: str) -> None:
+        """Raises StageError when the disk of the wheelhouse cannot take so many bytes more."""
         self.root.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.root).free
-        if size > free:
+        if wanted > free:
             raise StageError(
-                f"{what} needs {size / 1e9:.1f} GB in `{self.root}`, and {free / 1e9:.1f} GB are free there",
+                f"{what} needs {size(wanted)} in `{self.root}`, and {size(free)} are free there",
                 hint="free some space, or set FIRSTLIGHT_CACHE to a folder on a larger disk",
             )
 
@@ -194,13 +195,13 @@ class Store:
                 sizes = [entry.stat().st_size for entry in folder.iterdir()]
                 stamp = folder / _STAMP
                 entries.append(((stamp if stamp.exists() else folder).stat().st_mtime, sum(sizes), folder))
-        excess = sum(size for _, size, _ in entries) - self.limit_bytes
+        excess = sum(taken for _, taken, _ in entries) - self.limit_bytes
         removed = 0
-        for _, size, folder in sorted(entries):
+        for _, taken, folder in sorted(entries):
             if removed >= excess:
                 break
             if folder.name not in needed and _remove(folder):
-                removed += size
+                removed += taken
         return removed
 
 

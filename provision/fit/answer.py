@@ -11,7 +11,7 @@ from provision.fit.cache import Cache, cache_of
 from provision.fit.overhead import activation_bytes, batch_of, fixed_bytes
 from provision.fit.shape import Shape
 from provision.fit.split import tensor_sizes, weight_bytes, why_not
-from provision.fit.tables import GIB
+from provision.units import GIB
 
 MIB = 2**20
 Problem = Literal["split", "memory", "length", "beyond"]

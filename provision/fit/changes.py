@@ -10,8 +10,8 @@ from provision.fit.answer import fit
 from provision.fit.asked import Asked, Room
 from provision.fit.shape import Shape
 from provision.fit.split import tensor_sizes
-from provision.fit.tables import GIB
 from provision.fit.weights import FLOATS, Weights
+from provision.units import GIB
 
 MOST_DEVICES = 64
 """Cards of one host that are tried."""

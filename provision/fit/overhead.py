@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from provision.fit.asked import Asked, Room
 from provision.fit.shape import Shape
-from provision.fit.tables import GIB, activation, batches, platforms
+from provision.fit.tables import activation, batches, platforms
+from provision.units import GIB
 
 _FLOAT32 = 4
 

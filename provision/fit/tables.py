@@ -12,7 +12,6 @@ from provision.catalog.load import build
 from provision.catalog.rows import Row
 
 FOLDER = Path(__file__).parent
-GIB = 2**30
 
 R = TypeVar("R", bound=Row)
 

@@ -11,10 +11,11 @@ from provision.models.staged import Staged
 from provision.pipeline import Request, packages, staging
 from provision.pipeline.commands import described_settings, print_summary, say, shapes_of
 from provision.pipeline.context import Walk
-from provision.pipeline.meter import GIB, tell
+from provision.pipeline.meter import tell
 from provision.pipeline.steps import PLAN, PROBE, Step
 from provision.pipeline.walking import cache_folder, perform
 from provision.run import require_writable
+from provision.units import GIB
 
 if TYPE_CHECKING:
     from minisign import SecretKey

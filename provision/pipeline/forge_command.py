@@ -31,9 +31,9 @@ from provision.pipeline.commands import say
 from provision.pipeline.forging import make_forge
 from provision.pipeline.signals import as_interrupt
 from provision.pipeline.walking import cache_folder
-from provision.report.layout import size
 from provision.resolve.assemble import platform
 from provision.resolve.option import TORCH_INDEX
+from provision.units import size
 
 _STEPS, _STEP = 10, 100_000_000
 """Lines about a download at most, and bytes between two of them at least."""

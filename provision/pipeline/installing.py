@@ -12,9 +12,9 @@ from provision.models.settings import Host
 from provision.models.staged import StagedFile
 from provision.pipeline import acting
 from provision.pipeline.context import Walk
+from provision.units import size
 
 SEND_DEADLINE_S = 4 * 3600.0
-GIB = 2**30
 
 
 def settle(walk: Walk) -> None:
@@ -110,15 +110,15 @@ def require_room(facts: HostFacts, desired: Desired, *, incoming: int, prefix: i
         return
     needed: dict[str, int] = {}
     free: dict[str, int] = {}
-    for path, size in ((desired.place.incoming, incoming), (desired.place.prefix, prefix)):
+    for path, wanted in ((desired.place.incoming, incoming), (desired.place.prefix, prefix)):
         disk = facts.disk_of(path)
         if disk is not None and disk.free is not None:
             name = disk.mount or disk.path
-            needed[name] = needed[name] + size - moved if name in needed else size
+            needed[name] = needed[name] + wanted - moved if name in needed else wanted
             free[name] = disk.free
-    for name, size in needed.items():
-        if free[name] < size:
+    for name, total in needed.items():
+        if free[name] < total:
             raise InstallError(
-                f"host `{facts.host}`: {size / GIB:.1f} GiB are needed on `{name}`, {free[name] / GIB:.1f} GiB are free",
+                f"host `{facts.host}`: {size(total)} are needed on `{name}`, {size(free[name])} are free",
                 hint="free space there, or set firstlight_prefix to a folder on a larger disk",
             )

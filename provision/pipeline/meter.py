@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-GIB = 2**30
+from provision.units import GIB
 
 
 def tell(what: str, done: int, total: int) -> None:

@@ -21,6 +21,7 @@ from typing import Protocol
 from provision.errors import StageError
 from provision.models.staged import StagedFile
 from provision.remote.session import Completed, Progress, SendReport
+from provision.units import size
 
 LEDGER = ".arrived"
 TOGETHER_BELOW = 32 * 1024 * 1024
@@ -261,7 +262,7 @@ def check_space(at: str, folder: str, need: int, free: int) -> None:
     """Raise StageError when a folder's disk has not the room, before anything is sent."""
     if need and need + SPARE > free:
         raise StageError(
-            f"{at} has {free / 1e9:.1f} GB free at {folder}; {need / 1e9:.1f} GB are to come, and {SPARE / 1e9:.1f} GB must stay free",
+            f"{at} has {size(free)} free at {folder}; {size(need)} are to come, and {size(SPARE)} must stay free",
             hint="free some space there, or use another disk",
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from provision.models.facts import HostFacts
-from provision.report.layout import size
+from provision.units import size
 
 _VENDORS = {"10de": "NVIDIA", "1002": "AMD", "8086": "Intel"}
 

@@ -136,16 +136,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86400:.0f} days"
 
 
-def size(count_of_bytes: int) -> str:
-    """Bytes in binary units: `80.0 GiB`."""
-    value = float(count_of_bytes)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
-
-
 def number(value: float) -> str:
     """A measured value with four significant digits, plain where that is short; counts below ten millions to the unit."""
     return f"{value:.0f}" if abs(value) < 1e7 and value == round(value) else f"{value:.4g}"

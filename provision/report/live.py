@@ -12,8 +12,9 @@ from types import TracebackType
 from typing import Protocol, Self, TextIO
 
 from provision.models.records import RoomName, RoomResult
-from provision.report.layout import clean, duration, size
+from provision.report.layout import clean, duration
 from provision.report.live_words import ending, said
+from provision.units import size
 
 BYTES_EVERY_S = 10.0
 """Plain lines say at most this often how far a transfer is."""

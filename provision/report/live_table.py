@@ -14,8 +14,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
 from provision.models.records import ROOMS, RoomName, RoomResult
-from provision.report.layout import clean, count, duration, size
+from provision.report.layout import clean, count, duration
 from provision.report.live_words import ending, said
+from provision.units import size
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

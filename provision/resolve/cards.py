@@ -12,10 +12,10 @@ from provision.catalog.rows import AmdCard as AmdRow
 from provision.catalog.rows import NvidiaCard as NvidiaRow
 from provision.catalog.versions import numbers
 from provision.models.facts import HostFacts, NvidiaGpu, PciGpu
+from provision.units import GIB
 
 NVIDIA = "10de"
 AMD = "1002"
-GIB = 1024**3
 VGPU = "VGPU"
 """What nvidia-smi calls the virtualization mode of a guest's share of a card."""
 

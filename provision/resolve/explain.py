@@ -8,8 +8,8 @@ from provision.models.facts import HostFacts
 from provision.models.settings import Settings
 from provision.models.stack import ModelPlan, Plan, Reason, Resolution, Stack
 from provision.resolve.argument import argument
-from provision.resolve.cards import GIB
 from provision.resolve.changes import changes
+from provision.units import GIB
 
 LISTED = 6
 """Host names that are written out before they are counted."""

@@ -18,9 +18,10 @@ from provision.catalog.versions import numbers
 from provision.models.facts import Disk, HostFacts
 from provision.models.settings import Settings, default_prefix
 from provision.models.stack import DriverPlan
-from provision.resolve.cards import GIB, AmdCard, Card, amd_cards, equal_cards, nvidia_cards
+from provision.resolve.cards import AmdCard, Card, amd_cards, equal_cards, nvidia_cards
 from provision.resolve.policy import Policy, policy_of
 from provision.resolve.surroundings import Surroundings, surroundings
+from provision.units import GIB
 
 if TYPE_CHECKING:
     from provision.fit import Asked, Room, Shape

@@ -22,7 +22,8 @@ from provision.models.facts import (
     Python,
     User,
 )
-from provision.resolve.cards import GIB, amd_by_name, nvidia_by_name
+from provision.resolve.cards import amd_by_name, nvidia_by_name
+from provision.units import GIB
 
 NAME = "what-if"
 MOST_CARDS = 64

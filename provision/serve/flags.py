@@ -14,6 +14,7 @@ from provision.models.stack import AttentionPlan, ModelPlan, Stack
 from provision.serve.devices import Devices, capability_key, choose_devices
 from provision.serve.model import ServedModel
 from provision.serve.options import has, options
+from provision.units import GIB
 
 PLUGIN = "firstlight_attention"
 
@@ -173,7 +174,7 @@ def _environment(
             values |= options()["builtin"]["eager_environment"]
         cache_bytes = _cache_bytes(stack, settings, facts, devices, model)
         if cache_bytes is not None and not has("kv_cache_bytes", stack.vllm.version):
-            values[options()["kv_cache_bytes"]["environment_before"]] = str(max(cache_bytes // 2**30, 1))
+            values[options()["kv_cache_bytes"]["environment_before"]] = str(max(cache_bytes // GIB, 1))
     values |= settings.env
     if stack.cuda_compat is not None:
         # For the service alone: a host whose every program finds these libraries has lost its own driver's (error 803).

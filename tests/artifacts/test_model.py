@@ -237,6 +237,6 @@ def test_a_model_larger_than_the_disk_is_refused_before_it_is_fetched(hub: Site,
     for row in listing["siblings"]:
         row["size"] = 1 << 50
     hub.content["/api/models/org/tiny/revision/main"] = json.dumps(listing).encode()
-    with pytest.raises(StageError, match=r"model `org/tiny` needs .* GB in"):
+    with pytest.raises(StageError, match=r"model `org/tiny` needs .* TiB in"):
         take(store, "org/tiny")
     assert not [path for path in hub.requests if "/resolve/" in path]

@@ -183,7 +183,7 @@ def test_a_damaged_note_does_not_stop_pruning(store: Store) -> None:
 
 
 def test_too_small_a_disk_is_told_before_anything_is_fetched(store: Store) -> None:
-    with pytest.raises(StageError, match="GB are free there") as caught:
+    with pytest.raises(StageError, match=r"needs 1048576\.0 TiB in .* are free there") as caught:
         store.require_space(1 << 60, "download")
     assert "FIRSTLIGHT_CACHE" in (caught.value.hint or "")
 

@@ -166,7 +166,7 @@ def test_too_little_space_is_found_before_anything_is_sent(
     pair[0].sh("mkdir -p /srv/small; mount -t tmpfs -o size=80m tmpfs /srv/small")
     moved: list[int] = []
     try:
-        with pytest.raises(StageError, match=r"host\d+ has 0\.1 GB free at /srv/small/in; 0\.0 GB are to come"):
+        with pytest.raises(StageError, match=r"host\d+ has \d+\.\d MiB free at /srv/small/in; 38\.1 MiB are to come"):
             session.send([staged(tmp_path, "a.whl", bytes_of(40_000_000, 4))], "/srv/small/in", progress=moved.append)
     finally:
         pair[0].sh("umount /srv/small")

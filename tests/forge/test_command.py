@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from provision.pipeline.forge_command import Told
-from provision.report.layout import size
+from provision.units import size
 
 ROOT = Path(__file__).resolve().parents[2]
 

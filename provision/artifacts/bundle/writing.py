@@ -30,6 +30,7 @@ from provision.artifacts.wheelhouse import sha256_of
 from provision.errors import BundleError
 from provision.models.staged import Staged, StagedFile
 from provision.run import utc_now
+from provision.units import size
 
 if TYPE_CHECKING:
     from minisign import SecretKey
@@ -95,7 +96,7 @@ def write_bundle(output: Path, contents: Contents, key: SecretKey, *, progress: 
     free = shutil.disk_usage(output.parent).free
     if free < total:
         raise BundleError(
-            f"the bundle takes {total / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free at `{output.parent}`",
+            f"the bundle takes {size(total)}, and {size(free)} are free at `{output.parent}`",
             hint="name a place on a larger disk with -o",
         )
     try:

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from provision.models.records import Change, HostDifference
-from provision.report.layout import fold_names, number, size, wrap
+from provision.report.layout import fold_names, number, wrap
+from provision.units import size
 
 INDENT = "  "
 MOST_ITEMS = 6

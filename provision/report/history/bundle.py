@@ -14,8 +14,9 @@ from provision import __version__
 from provision.redact import redact, scrub
 from provision.report.history.pseudonyms import Pseudonyms
 from provision.report.history.runs import document
-from provision.report.layout import count, size
+from provision.report.layout import count
 from provision.run import write_atomically
+from provision.units import size
 
 LARGEST = 8 * 2**20
 """Bytes of a file; a larger one is left out, and said to be."""

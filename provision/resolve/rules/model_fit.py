@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from provision.resolve.cards import GIB
 from provision.resolve.rules.base import HostRule, Verdict, accept, assume, reject
 from provision.resolve.view import Load, View
+from provision.units import GIB
 
 if TYPE_CHECKING:
     from provision.fit import Fit

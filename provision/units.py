@@ -1,0 +1,15 @@
+"""Bytes as people read them."""
+
+from __future__ import annotations
+
+GIB = 1 << 30
+
+
+def size(count_of_bytes: int) -> str:
+    """Bytes in binary units: `80.0 GiB`."""
+    value = float(count_of_bytes)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
