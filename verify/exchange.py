@@ -8,15 +8,12 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from verify.inputs import spoil, whole, wrong
 from verify.isolate import Task, run_all
 from verify.records import Figure, Outcome
 from verify.timing import median_s, reduce_largest
-
-if TYPE_CHECKING:
-    pass
 
 LENGTH = 100_003
 """Numbers of each process: no power of two, so that pieces are of unequal size."""

@@ -37,9 +37,10 @@ def fetch_debs(
     controller: dict[str, str] | None = None,
     bundled: bool = False,
 ) -> list[StagedFile]:
-    """The packages and all that they need and the host has not, in the order of their file names.
+    """The packages and all that they need and the host has not, in the order of their file names; none when it has everything.
 
-    From a bundle (`bundled`) they are those that were fetched for this host when it was made. `dpkg_status` is the text of the host's /var/lib/dpkg/status. Nothing is returned when the host has everything.
+    From a bundle (`bundled`) they are those that were fetched for this host when it was made. `dpkg_status` is the text of
+    the host's /var/lib/dpkg/status.
     Raises StageError where this machine has no apt, or is of another release than the host, or where apt refuses.
     """
     names = sorted(set(packages))
@@ -99,10 +100,9 @@ class _Apt:
         for path in (folder / "state/lists/partial", self._archives / "partial"):
             path.mkdir(parents=True)
         (folder / "status").write_text(status, encoding="utf-8")
-        (folder / "host.sources").write_text(sources, encoding="utf-8")
         parts = folder / "sources"
         parts.mkdir()
-        (folder / "host.sources").rename(parts / "host.sources")
+        (parts / "host.sources").write_text(sources, encoding="utf-8")
         settings = {
             "Dir::State": folder / "state",
             "Dir::State::status": folder / "status",

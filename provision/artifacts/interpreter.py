@@ -1,6 +1,6 @@
 """A managed Python for hosts that have none that fits: a standalone build, fetched through uv with uv's own hash check, packed for sending.
 
-uv's settings hold: UV_PYTHON_INSTALL_MIRROR, UV_PYTHON_DOWNLOADS_JSON_URL and UV_PYTHON_INSTALL_MIRROR's kin in the user's uv.toml.
+uv's settings hold: UV_PYTHON_INSTALL_MIRROR, UV_PYTHON_DOWNLOADS_JSON_URL, and their like in the user's uv.toml.
 """
 
 from __future__ import annotations

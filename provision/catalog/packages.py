@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from provision.catalog.load import catalog
-from provision.catalog.rows import PackageRepository, PackageSystem
+from provision.catalog.rows import PackageSystem
+from provision.catalog.versions import is_of
 from provision.errors import UsageError
 
 
@@ -30,8 +31,7 @@ def package_system(os_id: str | None, version_id: str | None) -> PackageSystem:
     Raises UsageError when its driver packages are not known.
     """
     for row in catalog().package_systems:
-        parts = row.version_id.split(".")
-        if row.id == os_id and (version_id or "").split(".")[: len(parts)] == parts:
+        if row.id == os_id and is_of(version_id or "", row.version_id):
             return row
     known = ", ".join(f"{row.id} {row.version_id}" for row in catalog().package_systems)
     raise UsageError(
@@ -84,11 +84,7 @@ def repository_of_component(
         uri=f"{(mirror or row.base).rstrip('/')}/{row.path}".format(**values),
         suite=row.suite.format(**values),
         components=row.components,
-        key=key or _key(row, values),
+        key=key or row.key.format(**values),
         fingerprint=None if key else row.fingerprint,
         rivals=row.rivals,
     )
-
-
-def _key(row: PackageRepository, values: dict[str, str]) -> str:
-    return row.key.format(**values)

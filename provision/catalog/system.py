@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from provision.catalog.load import catalog
-from provision.catalog.versions import minor
+from provision.catalog.versions import is_of, minor
 from provision.errors import UsageError
 
 
@@ -36,10 +36,6 @@ def install_command(packages: Iterable[str], *, manager: str) -> str:
 
 def _own_headers(python: str, os_id: str | None, os_version: str | None) -> str | None:
     for row in catalog().python_packages:
-        if (
-            row.id == os_id
-            and row.python == python
-            and (os_version or "").split(".")[: row.version_id.count(".") + 1] == row.version_id.split(".")
-        ):
+        if row.id == os_id and row.python == python and is_of(os_version or "", row.version_id):
             return row.headers
     return None

@@ -47,6 +47,11 @@ def between(version: str, since: str, until: str | None) -> bool:
     return release(since) <= release(version) and (until is None or release(version) <= release(until))
 
 
+def is_of(version: str, whole: str) -> bool:
+    """Whether a release of a distribution is a table's one or lies within it: `9.4` is of `9`, and `22.04` is of `22.04`."""
+    return version == whole or version.startswith(f"{whole}.")
+
+
 @cache
 def minor(text: str) -> str:
     """The first two numbers: `3.11.2` gives `3.11`."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
+from provision.catalog.versions import numbers
 from provision.errors import StageError
 from provision.forge.library import Library, read_library
 
@@ -48,7 +49,7 @@ class Extension:
     def glibc(self) -> str | None:
         """The newest version of the C library that any of its libraries wants."""
         found = [library.glibc for _, library in self.libraries if library.glibc]
-        return max(found, key=lambda text: [int(part) for part in text.split(".")], default=None)
+        return max(found, key=numbers, default=None)
 
     def cuda_majors(self) -> set[int]:
         """Majors of the CUDA runtime that its libraries are linked with."""

@@ -13,6 +13,7 @@ from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 
+from provision.catalog.versions import numbers
 from provision.errors import StageError
 from verify.cxx_abi import is_of_torch
 from verify.gpu_code import CUDA_SECTION, HIP_SECTION, cuda_codes, hip_codes
@@ -88,7 +89,7 @@ def _newest_glibc(elf: ELFFile) -> str | None:
         for version in versions
         if (match := _GLIBC.fullmatch(version.name))
     ]
-    return max(found, key=lambda text: [int(part) for part in text.split(".")], default=None)
+    return max(found, key=numbers, default=None)
 
 
 def _codes(elf: ELFFile) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
+from provision.catalog.versions import numbers
 from provision.errors import InventoryError
 from provision.models.base import Record
 from provision.models.facts import AmdGpu, HostFacts, NvidiaGpu
@@ -69,16 +70,11 @@ def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attent
     return Devices(
         platform=platform,
         indexes=tuple(card.index for card in used),
-        compute_capability=min(capabilities, key=capability_key, default=None),
+        compute_capability=min(capabilities, key=numbers, default=None),
         tensor_parallel=tensor,
         pipeline_parallel=settings.pipeline_parallel,
         data_parallel=settings.data_parallel,
     )
-
-
-def capability_key(capability: str) -> tuple[int, ...]:
-    """`10.0` sorts after `9.0`."""
-    return tuple(int(part) for part in capability.split("."))
 
 
 def _cards(platform: Platform, facts: HostFacts) -> tuple[NvidiaGpu | AmdGpu, ...]:

@@ -6,12 +6,13 @@ No secret goes in: the API key reaches the server by the 0600 file of its servic
 
 from __future__ import annotations
 
+from provision.catalog.versions import numbers
 from provision.errors import ServeError
 from provision.models.base import Record
 from provision.models.facts import HostFacts
 from provision.models.settings import Settings
 from provision.models.stack import AttentionPlan, ModelPlan, Stack
-from provision.serve.devices import Devices, capability_key, choose_devices
+from provision.serve.devices import Devices, choose_devices
 from provision.serve.model import ServedModel
 from provision.serve.options import has, options
 from provision.units import GIB
@@ -78,11 +79,7 @@ def _dtype(settings: Settings, devices: Devices) -> str:
     """`auto` follows the model, but for cards that cannot compute in bfloat16."""
     row = options()["dtype"]
     capability = devices.compute_capability
-    if (
-        settings.dtype == "auto"
-        and capability
-        and capability_key(capability) < capability_key(row["bfloat16_capability"])
-    ):
+    if settings.dtype == "auto" and capability and numbers(capability) < numbers(row["bfloat16_capability"]):
         return str(row["below"])
     return settings.dtype
 
