@@ -136,8 +136,11 @@ def _attention(catalog: Catalog) -> Iterator[str]:
 
 def _drivers(catalog: Catalog) -> Iterator[str]:
     offered = catalog.driver_offer.version
-    if numbers(offered)[0] not in {row.branch for row in catalog.branches}:
+    branch = next((row for row in catalog.branches if row.branch == numbers(offered)[0]), None)
+    if branch is None:
         yield f"driver {offered} is offered, and its branch has no row"
+    elif branch.newest not in {None, offered}:
+        yield f"driver {offered} is offered, and {branch.newest} is the newest of its branch"
     for major in catalog.cuda_majors:
         if numbers(major.driver) > numbers(offered):
             yield f"driver {offered} is offered, and CUDA {major.major} needs {major.driver}"
