@@ -12,6 +12,8 @@ from provision.catalog.rows import Row
 from provision.catalog.versions import between, cuda_of, numbers, release, specifier
 from provision.errors import UsageError
 
+SHORT_LIVED = "new-feature"
+"""NVIDIA's word for branches between two long-lived ones: no driver of theirs is installed unasked."""
 LEAST_SOURCE = 6
 """Characters: what is shorter names nothing that a person could look up."""
 
@@ -141,6 +143,8 @@ def _drivers(catalog: Catalog) -> Iterator[str]:
         yield f"driver {offered} is offered, and its branch has no row"
     elif branch.newest not in {None, offered}:
         yield f"driver {offered} is offered, and {branch.newest} is the newest of its branch"
+    elif branch.kind == SHORT_LIVED:
+        yield f"driver {offered} is offered, and its branch gets fixes for some months only"
     for major in catalog.cuda_majors:
         if numbers(major.driver) > numbers(offered):
             yield f"driver {offered} is offered, and CUDA {major.major} needs {major.driver}"

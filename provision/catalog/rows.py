@@ -114,7 +114,7 @@ class Toolkit(Row):
 
 @table_row
 class Branch(Row):
-    """A driver branch. `end_of_life` is a month (2026-06), or `ended` when its day was not published."""
+    """A driver branch. `kind` is lts, production or new-feature; `end_of_life` a month (2026-06), or `ended` when its day was not published."""
 
     branch: int
     cuda: str

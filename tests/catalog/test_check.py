@@ -54,6 +54,7 @@ def test_the_products_own_tables_hold_together() -> None:
             "driver 565.57.01 is offered, and CUDA 13 needs 580.65.06",
         ),
         ("cuda", 'version = "580.173.02"', 'version = "700.1.1"', "its branch has no row"),
+        ("cuda", 'kind = "lts"\nend_of_life = "2028-06"', 'kind = "new-feature"', "gets fixes for some months only"),
         ("cuda", 'newest = "580.173.02"', 'newest = "580.180.01"', "580.180.01 is the newest of its branch"),
         ("cuda", '[[host_compiler]]\ncuda = "12.1"', '[[host_compiler]]\ncuda = "12.7"', "that toolkit has no row"),
         ("flash_attn", 'torch = ">=2.2"', 'torch = "new"', "flash-attn 2.8.3.post2: `new` is not a version range"),
