@@ -178,7 +178,7 @@ def _solve(tries: list[_Try], job: Job) -> Chosen:
                     refused.append((attempt.key, _refusal(attempt, error)))
                     continue
                 notes = (*notes, _left_out(attempt.package, error))
-        paths = tuple(job.store.folder(wheel.sha256) / wheel.name for wheel in wheels)
+        paths = tuple(job.store.path(wheel.sha256, wheel.name) for wheel in wheels)
         locked = LockedStack(
             wheels=tuple(asdict(wheel) for wheel in wheels),
             unpacked_bytes=unpacked_size(paths),
@@ -225,4 +225,4 @@ def _ensure(attempt: _Try, wheels: list[Locked], job: Job) -> tuple[Path, ...]:
         missing = [wheel for wheel in wheels if wheel.url and not here[wheel.sha256]]
         if missing:
             fetch_wheels(missing, job.settings, find_sources(job.settings).indexes, job.store, progress=job.progress)
-    return tuple(job.store.folder(wheel.sha256) / wheel.name for wheel in wheels)
+    return tuple(job.store.path(wheel.sha256, wheel.name) for wheel in wheels)

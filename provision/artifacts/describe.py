@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.artifacts.user_index import read_settings
-from provision.artifacts.wheelhouse import Store
+from provision.artifacts.wheelhouse import Store, plain_name
 from provision.errors import ModelError
 from provision.fit import Shape, shape_of
 from provision.fit.weights import BYTES_OF, Weights, counted, in_folder, of_headers, read_header
@@ -33,7 +33,7 @@ def describe(settings: Settings, store: Store, *, refresh: bool = False) -> Shap
 
 def _of_staged(staged: Mapping[str, Any], store: Store) -> Shape | None:
     """The shape of a model that was fetched before; null when files of it are gone."""
-    paths = {row["path"]: store.find(row["sha256"], row["path"].replace("/", "--")) for row in staged["files"]}
+    paths = {row["path"]: store.find(row["sha256"], plain_name(row["path"])) for row in staged["files"]}
     config = paths.get("config.json")
     weights = {name: path for name, path in paths.items() if name.endswith(".safetensors")}
     if config is None or not weights or not all(weights.values()):

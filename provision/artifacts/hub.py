@@ -17,7 +17,7 @@ from urllib.parse import quote
 from provision.artifacts.client import get, open_client
 from provision.artifacts.download import Progress, fetch_all
 from provision.artifacts.user_index import ClientSettings
-from provision.artifacts.wheelhouse import Store
+from provision.artifacts.wheelhouse import Store, plain_name
 from provision.errors import StageError
 from provision.models.staged import StagedFile
 from provision.redact import remember
@@ -42,7 +42,7 @@ class HubFile:
 
     @property
     def name(self) -> str:
-        return self.path.replace("/", "--")
+        return plain_name(self.path)
 
 
 def hub_files(

@@ -85,7 +85,7 @@ def lock_stack(
         early.begin(lambda: _files_of(builds_of(stack), found, sources, target))
     with ThreadPoolExecutor() as pool:
         built = list(pool.map(lambda source: build(source, store), own))
-    ours = [f"{wheel.distribution} @ {(store.folder(wheel.sha256) / wheel.name).as_uri()}" for wheel in built]
+    ours = [f"{wheel.distribution} @ {store.path(wheel.sha256, wheel.name).as_uri()}" for wheel in built]
     request = make_request(stack, target, found, companions, [*ours, *extra])
     pylock = solve(request, sources.variables)
     return [*choose_wheels(pylock, target, own=[wheel.distribution for wheel in built]), *built]

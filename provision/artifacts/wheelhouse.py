@@ -66,6 +66,11 @@ def sha256_of(path: Path, *, feed: Callable[[int], None] | None = None) -> str:
     return digest.hexdigest()
 
 
+def plain_name(path: str) -> str:
+    """What a file of a model is called here, where names have no folders."""
+    return path.replace("/", "--")
+
+
 class Slot:
     """The place of one file while its lock is held."""
 
@@ -108,9 +113,13 @@ class Store:
     def folder(self, sha256: str) -> Path:
         return self.root / "files" / sha256[:2] / sha256
 
+    def path(self, sha256: str, name: str) -> Path:
+        """Where a file lies, whether it is here or not."""
+        return self.folder(sha256) / name
+
     def find(self, sha256: str, name: str) -> Path | None:
         """The file, if it is here and undamaged; its time of use becomes now."""
-        path = self.folder(sha256) / name
+        path = self.path(sha256, name)
         stamp = path.with_name(_STAMP)
         try:
             if stamp.read_text(encoding="ascii") == _signature(path):

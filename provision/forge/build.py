@@ -50,7 +50,7 @@ class Job:
 
     def torch_path(self) -> Path:
         """Its wheel in the wheelhouse."""
-        return self.store.folder(self.torch.sha256) / self.torch.name
+        return self.store.path(self.torch.sha256, self.torch.name)
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def _keep(job: Job, place: Place, recipe: Recipe, built: Built) -> Forged:
 def _files(ingredients: Ingredients, job: Job) -> Iterable[StagedFile]:
     yield job.store.staged(ingredients.sdist, "source")
     for wheel in ingredients.wheels:
-        yield job.store.staged(job.store.folder(wheel.sha256) / wheel.name, "wheel")
+        yield job.store.staged(job.store.path(wheel.sha256, wheel.name), "wheel")
     yield stage_uv(f"{job.target.machine}-manylinux_2_{job.target.glibc_minor}", job.sources.settings, job.store)
 
 

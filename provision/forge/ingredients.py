@@ -58,7 +58,7 @@ def gather(
     sdist = find_sdist(requirement, target, sources)
     path = _fetch([sdist], sources, store, progress)[sdist.sha256]
     torch = next(wheel for wheel in stack if canonicalize_name(wheel.distribution) == TORCH)
-    file = store.folder(torch.sha256) / torch.name
+    file = store.path(torch.sha256, torch.name)
     wanted = {*tools(), *build_requirements(path), *extra}
     request = Request(
         target,

@@ -69,9 +69,9 @@ class Forge:
             cuda = cuda_of(stack.torch.variant) or ""
             job = Job(key, wheels, target_of(stack), cuda, sources, self.store, progress)
             forged = self.forged(job, package.builder or CONTROLLER)
-            path = self.store.folder(forged.sha256) / forged.name
+            path = self.store.path(forged.sha256, forged.name)
         extension = read_extension(path, published_as=package.file if package.source == "wheel" else None)
-        wrong = faults(extension, key, torch=self.store.folder(torch.sha256) / torch.name, compiled=recipe.compiled)
+        wrong = faults(extension, key, torch=self.store.path(torch.sha256, torch.name), compiled=recipe.compiled)
         locked: dict[str, str] = {canonicalize_name(wheel.distribution): wheel.version for wheel in wheels}
         wrong += unmet(extension, locked, target_of(stack))
         if wrong:

@@ -113,7 +113,7 @@ def show(*, as_json: bool) -> int:
 
 
 def _tell(forged: Forged, store: Store, *, as_json: bool) -> None:
-    path = store.folder(forged.sha256) / forged.name
+    path = store.path(forged.sha256, forged.name)
     say(forged.model_dump_json(indent=2) if as_json else f"{path}\n{_line(forged)}")
 
 

@@ -16,7 +16,7 @@ from provision.artifacts.bundle.keys import verify
 from provision.artifacts.bundle.manifest import FILES, MANIFEST, SIGNATURE, BundledFile, Manifest, read_manifest
 from provision.artifacts.model import remember_hashes
 from provision.artifacts.user_index import ClientSettings
-from provision.artifacts.wheelhouse import BLOCK, Store
+from provision.artifacts.wheelhouse import BLOCK, Store, plain_name
 from provision.errors import BundleError, StageError
 
 _MOST_MANIFEST = 1 << 28
@@ -172,7 +172,7 @@ def _lay_out(manifest: Manifest, store: Store) -> str | None:
         target = folder / place
         target.parent.mkdir(parents=True, exist_ok=True)
         link = target.with_name(f".{target.name}.{os.getpid()}")
-        link.symlink_to(store.folder(sha256) / place.replace("/", "--"))
+        link.symlink_to(store.path(sha256, plain_name(place)))
         link.replace(target)
     remember_hashes(folder, model.files, store)
     return str(folder)

@@ -26,7 +26,7 @@ from provision.artifacts.bundle.manifest import (
     Remembered,
 )
 from provision.artifacts.download import Progress
-from provision.artifacts.wheelhouse import sha256_of
+from provision.artifacts.wheelhouse import plain_name, sha256_of
 from provision.errors import BundleError
 from provision.models.staged import Staged, StagedFile
 from provision.run import utc_now
@@ -169,8 +169,8 @@ def _prefixed(files: Iterable[tuple[str, Path]]) -> Iterable[tuple[str, Path]]:
 
 
 def _plain(file: StagedFile) -> str:
-    """A file's name in the wheelhouse has no folders."""
-    return Path(file.path).name if file.kind != "model" else file.name.replace("/", "--")
+    """A file's name in the wheelhouse."""
+    return Path(file.path).name if file.kind != "model" else plain_name(file.name)
 
 
 def _class_of(staged: Staged) -> BundledClass:
