@@ -1,11 +1,12 @@
 """How long the lock of a class of hosts takes, solved for the first time and remembered.
 
-    .venv/bin/python -m benchmarks.lock [--turns 5]
+    .venv/bin/python -m benchmarks.lock [--turns 3]
 
 Cold: the user's places are asked, uv solves with an empty cache, each distribution's wheel is chosen; candidates that cannot be locked there
 are tried before the one that can, as `stage` does; nothing is downloaded but metadata. For a CPU host and for eight H100. Cached: what `stage`
 does with a lock that it remembers, every wheel's presence included; for the CPU host, whose wheels (600 MB) are fetched once into the user's own
-wheelhouse. Each figure is from a fresh process that has planned already, as `stage` comes after `plan`. Aims: 10 s cold, 0.5 s cached.
+wheelhouse. Each figure is from a fresh process that has planned already, as `stage` comes
+after `plan`. Aims: 10 s cold, 0.5 s cached.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ CLASSES = {
     CARDS: "gpu=H100x8 driver=580.65.06 os=ubuntu-24.04 glibc=2.39 arch=x86_64 python=3.12",
 }
 COLD_AIM_S, CACHED_AIM_S = 10.0, 0.5
+PAUSE_S = 60
+"""Before each cold turn: uv unpacks wheels of a local folder (torch: 0.7 GB), and a disk that may write fast only for a while slows down the next turn."""
 
 
 def candidates(name: str) -> list[tuple[Candidate, Stack]]:
@@ -91,7 +94,7 @@ def process(what: str, uv_cache: str | None = None) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--once", choices=("cached", *CLASSES), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.once:
@@ -102,6 +105,7 @@ def main() -> int:
     for name, described in CLASSES.items():
         runs = []
         for _ in range(options.turns):
+            time.sleep(PAUSE_S)
             with tempfile.TemporaryDirectory(prefix="firstlight-") as folder:
                 runs.append(process(name, folder))
             say(f"{name}, cold: {runs[-1]['s']:.2f} s")
