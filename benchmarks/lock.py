@@ -3,10 +3,10 @@
     .venv/bin/python -m benchmarks.lock [--turns 3]
 
 Cold: the user's places are asked, uv solves with an empty cache, each distribution's wheel is chosen; candidates that cannot be locked there
-are tried before the one that can, as `stage` does; nothing is downloaded but metadata. For a CPU host and for eight H100. Cached: what `stage`
-does with a lock that it remembers, every wheel's presence included; for the CPU host, whose wheels (600 MB) are fetched once into the user's own
-wheelhouse. Each figure is from a fresh process that has planned already, as `stage` comes
-after `plan`. Aims: 10 s cold, 0.5 s cached.
+are tried before the one that can, as `stage` does. Metadata alone is fetched, but uv unpacks wheels that lie in a local folder. For a CPU host and
+for eight H100. Cached: what `stage` does with a lock that it remembers, every wheel's presence included; for the CPU host, whose wheels (600 MB)
+are fetched once into the user's own wheelhouse. Each figure is from a fresh process that has planned already, as `stage` comes after `plan`.
+Aims: 10 s cold, 0.5 s cached.
 """
 
 from __future__ import annotations
