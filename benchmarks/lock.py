@@ -25,6 +25,7 @@ from benchmarks.timing import figures, timed
 from provision.artifacts.candidates import Job, choose
 from provision.artifacts.hostuv import LOCK, locked_hashes
 from provision.artifacts.package import Nobody
+from provision.artifacts.room import accepted
 from provision.artifacts.user_index import read_settings
 from provision.artifacts.wheelhouse import Store
 from provision.errors import StageError
@@ -48,8 +49,7 @@ def candidates(name: str) -> list[tuple[Candidate, Stack]]:
     """What `plan` would lock for a class, the best first."""
     facts = parse_what_if(CLASSES[name])
     [resolution] = plan({facts.host: facts}, {facts.host: Settings()}).classes
-    ranked = sorted(resolution.candidates, key=lambda candidate: candidate.rank)
-    return [(candidate, candidate.stack) for candidate in ranked if candidate.accepted and candidate.stack]
+    return accepted(resolution)
 
 
 def cold(name: str) -> dict[str, Any]:

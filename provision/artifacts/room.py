@@ -62,7 +62,7 @@ def stage(
         package_required=settings.flash_attn != "auto",
         arrived=as_wheels(arrived, store),
     )
-    chosen = choose(_accepted(resolution), job)
+    chosen = choose(accepted(resolution), job)
     wheels = chosen.locked.files()
     files = [store.staged(path, "wheel") for path in chosen.paths]
     interpreter, archive = _interpreter(chosen.stack, client, store, refresh=refresh)
@@ -133,7 +133,8 @@ def disk_needed(staged: Staged) -> DiskNeed:
     return DiskNeed(incoming=sum(file.size for file in staged.files), prefix=installed, moved=by_kind["model"])
 
 
-def _accepted(resolution: Resolution) -> list[tuple[Candidate, Stack]]:
+def accepted(resolution: Resolution) -> list[tuple[Candidate, Stack]]:
+    """What may be locked, the best first. Raises StageError when there is nothing."""
     ranked = sorted(resolution.candidates, key=lambda candidate: candidate.rank)
     found = [(candidate, candidate.stack) for candidate in ranked if candidate.accepted and candidate.stack]
     if not found and resolution.stack:

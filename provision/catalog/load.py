@@ -148,6 +148,11 @@ class Catalog:
     def platform_backends(self) -> tuple[attention_rows.PlatformBackend, ...]:
         return self._rows("attention", "platform", attention_rows.PlatformBackend)
 
+    @property
+    def flash_backends(self) -> frozenset[str]:
+        """Attention back ends whose kernels are those of FlashAttention, by any release's name."""
+        return frozenset(row.backend for row in self.platform_backends if row.flash)
+
     @cached_property
     def generations(self) -> tuple[attention_rows.Generation, ...]:
         return self._rows("attention", "generation", attention_rows.Generation)

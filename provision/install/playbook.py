@@ -109,9 +109,8 @@ def run_playbook(
     output = Path(config.artifact_dir) / "stdout"
     said = output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
     text = redact(_ESCAPES.sub("", said))
-    with log.open(
-        "a", encoding="utf-8"
-    ) as file:  # a run has several: what the last one says must not hide where another failed
+    # A run has several playbooks: what the last one says must not hide where another failed.
+    with log.open("a", encoding="utf-8") as file:
         file.write(f"# playbooks/{name}.yml\n{text}\n")
     shutil.rmtree(config.artifact_dir, ignore_errors=True)
     tail = " / ".join(line.strip() for line in text.splitlines()[-3:] if line.strip())

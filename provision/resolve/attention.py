@@ -169,11 +169,6 @@ def _plan(version: str, chosen: PlatformBackend, host: DecidingAttention, why: s
     return Chosen(plan, why, extension=row.extension if row else None, source=sources[0] if sources else None)
 
 
-def is_flash(backend: str) -> bool:
-    """Whether a back end's kernels are those of FlashAttention."""
-    return any(row.flash for row in catalog().platform_backends if row.backend == backend)
-
-
 @cache
 def spelling(version: str, backend: str) -> Spelling | None:
     """How a vLLM release wants a back end to be named and asked for."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+from provision.catalog import catalog
 from provision.models.stack import FlashAttnPlan
 from provision.resolve import attention, flash_package
 from provision.resolve.option import Option
@@ -60,7 +61,7 @@ def _bundled(option: Option, view: View) -> FlashAttnPlan:
     if option.release is None or view.platform != "cuda":
         return NONE
     plan = attention.choose(option, view).plan
-    return _of_vllm(option) if plan is not None and attention.is_flash(plan.backend) else NONE
+    return _of_vllm(option) if plan is not None and plan.backend in catalog().flash_backends else NONE
 
 
 @cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from provision.catalog import catalog
 from provision.catalog.versions import within
 from provision.errors import UsageError
 from provision.models.settings import Settings
@@ -62,7 +63,7 @@ def policy_of(settings: Settings) -> Policy:
         gpus=None if settings.gpus == "all" else tuple(settings.gpus),
     )
     _check_vllm(policy.vllm)
-    flash_asked = policy.attention in {"flash", "FLASH_ATTN", "FLASH_ATTN_MLA"}
+    flash_asked = policy.attention in {"flash", *catalog().flash_backends}
     if policy.flash_attn == "none" and flash_asked:
         raise _contradiction(
             "flash_attn: none", f"attention: {policy.attention}", "one forbids flash kernels, the other asks for them"
