@@ -117,10 +117,9 @@ def desire(
     model = _served_model(staged, files["model"]) if stack.vllm is not None else None
     service, readiness = NO_SERVICE, None
     if settings.serve and model is not None:
-        known = verified or (facts.installed.last_verify if facts.installed else None)
-        command = serve_command(
-            stack, settings, facts, prefix=place.prefix, model=model, peer_writes=peer_writes_arrive(known)
-        )
+        kept = facts.installed.last_verify if facts.installed else None
+        peer_writes = peer_writes_arrive(verified, kept)
+        command = serve_command(stack, settings, facts, prefix=place.prefix, model=model, peer_writes=peer_writes)
         service = render_service(
             command,
             settings,
@@ -164,13 +163,18 @@ def desire(
     )
 
 
-def peer_writes_arrive(verified: Mapping[str, Any] | None) -> bool:
-    """Whether cards may write into one another's memory: unless the checks said that such writes do not arrive."""
-    checks = (verified or {}).get("checks")
-    return not any(
-        isinstance(check, dict) and check.get("id") == PEERS and check.get("status") == "warn"
-        for check in (checks if isinstance(checks, list) else ())
-    )
+def peer_writes_arrive(*documents: Mapping[str, Any] | None) -> bool:
+    """Whether cards may write into one another's memory, by documents of checks, the newest first.
+
+    The first one that measured it decides: a check that was skipped takes no warning back. Where none did, they may.
+    """
+    for document in documents:
+        for key in ("checks", "carried"):
+            records = (document or {}).get(key)
+            for record in records if isinstance(records, list) else ():
+                if isinstance(record, dict) and record.get("id") == PEERS and record.get("status") in ("ok", "warn"):
+                    return bool(record["status"] == "ok")
+    return True
 
 
 def _served_model(staged: Staged, files: list[StagedFile]) -> ServedModel:

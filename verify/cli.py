@@ -17,6 +17,7 @@ from verify.arguments import Parser
 from verify.faults import FAULTS
 from verify.files import write_atomically
 from verify.junit import junit
+from verify.kept import carried, last
 from verify.records import DRAIN, EXIT_CODES, INTERRUPTED_EXIT, LEVELS, Check, Context, as_record, worst
 from verify.registry import all_checks, select
 from verify.report import render, render_list
@@ -51,6 +52,7 @@ def main(arguments: list[str]) -> int:
         return _resume(context)
     try:
         document = _checked(checks, context, injections, options)
+        document["carried"] = carried(document, last(context.prefix))
     except ControlError as error:
         parser.exit(EXIT_CODES["error"], f"error: {error}\n")
     except KeyboardInterrupt:

@@ -127,6 +127,8 @@ class Check:
     deadline_s: float = 60.0
     alone: bool = False
     """Whether it measures what other work would falsify: it then runs when no other check does."""
+    lasting: bool = False
+    """Whether its warning holds on, where a later run cannot measure, until it is `ok` again."""
     together: Callable[[Mapping[str, Mapping[str, Any]]], Outcome | None] | None = None
     """Judges the records of all devices together, by device, where there are two or more; null has nothing to say."""
 

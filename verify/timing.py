@@ -72,12 +72,16 @@ def median_s(call: Callable[[], None], times: int, warm_up: int) -> float:
     return statistics.median(taken[warm_up:])
 
 
-def reduce_largest(numbers: Tensor) -> None:
-    """Have all processes hold the largest of their numbers, and wait for it: they stay in range however often it is done."""
+def reduce_sum(numbers: Tensor) -> None:
+    """Have all processes hold the sum of their numbers, and wait for it.
+
+    It is what nccl-tests time, and what a switch adds by itself: NCCL gives NVLS no maximum of 32 bit floats
+    (ncclNvlsSupported, src/include/device.h). Ones grow by the number of processes each time, which 8 of them may do 40 times.
+    """
     import torch
     import torch.distributed as dist
 
-    dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
+    dist.all_reduce(numbers)
     if numbers.is_cuda:
         torch.cuda.synchronize()
 

@@ -111,7 +111,7 @@ def desire_again(walk: Walk, name: str, verified: Mapping[str, Any]) -> None:
     """
     installed = walk.facts[name].installed
     known = installed.last_verify if installed else None
-    if desired_state.peer_writes_arrive(verified) == desired_state.peer_writes_arrive(known):
+    if desired_state.peer_writes_arrive(verified, known) == desired_state.peer_writes_arrive(known):
         return
     walk.desired[name] = desired_state.desire(
         walk.host(name), walk.facts[name], walk.staged[name], tools=host_tools(walk.cache / "tools"), verified=verified

@@ -12,6 +12,7 @@ from provision.models.base import Record
 from provision.models.facts import HostFacts
 from provision.models.settings import Settings
 from provision.models.stack import AttentionPlan, ModelPlan, Stack
+from provision.serve import peers
 from provision.serve.devices import Devices, choose_devices
 from provision.serve.model import ServedModel
 from provision.serve.options import has, options
@@ -60,11 +61,12 @@ def serve_command(
     if _is_eager(model, devices):
         argv.append("--enforce-eager")
     environment = _environment(stack, settings, facts, prefix=prefix, model=model, devices=devices)
+    given = settings.vllm_args
     if devices.processes > 1 and devices.platform != "cpu" and not peer_writes:
-        argv.append(options()["no_peer_writes"]["option"])
-        environment = options()["no_peer_writes"]["environment"] | environment
+        given = peers.words(stack.vllm.version, given)
+        environment = peers.switches(stack.vllm.version) | environment
     return ServeCommand(
-        argv=(*argv, *settings.vllm_args),
+        argv=(*argv, *given),
         environment=dict(sorted(environment.items())),
         devices=devices,
         served_name=served_name,

@@ -189,6 +189,22 @@ def test_writes_between_cards_are_used_unless_the_checks_warned_of_them(verified
     assert peer_writes_arrive(verified) is arrive
 
 
+@pytest.mark.parametrize(
+    ("newer", "kept", "arrive"),
+    [
+        (peers_record("skip"), peers_record("warn"), False),
+        (peers_record("error"), peers_record("warn"), False),
+        ({"checks": []}, peers_record("warn"), False),
+        (None, {**peers_record("skip"), "carried": peers_record("warn")["checks"]}, False),
+        (peers_record("skip"), {**peers_record("skip"), "carried": peers_record("warn")["checks"]}, False),
+        (peers_record("ok"), peers_record("warn"), True),
+        (peers_record("skip"), peers_record("ok"), True),
+    ],
+)
+def test_only_ok_takes_a_warning_of_writes_between_cards_back(newer: Any, kept: Any, arrive: bool) -> None:
+    assert peer_writes_arrive(newer, kept) is arrive
+
+
 def test_newer_checks_outrank_those_that_the_host_keeps(tmp_path: Path) -> None:
     cards = tuple(
         NvidiaGpu(index=index, name="NVIDIA H100 80GB HBM3", compute_capability="9.0", memory_total=80 * 2**30)
@@ -213,4 +229,5 @@ def test_newer_checks_outrank_those_that_the_host_keeps(tmp_path: Path) -> None:
         return "NCCL_P2P_DISABLE" not in service.environment
 
     assert not serves_with(None)
+    assert not serves_with(peers_record("skip"))
     assert serves_with(peers_record("ok"))

@@ -14,6 +14,7 @@ from provision.errors import ServeError
 from provision.models.facts import Memory
 from provision.models.settings import Settings
 from provision.models.stack import CudaCompat, FlashInferPlan, ModelPlan, Stack
+from provision.serve import peers
 from provision.serve.flags import ServeCommand, serve_command
 from provision.serve.model import BUILTIN, ServedModel
 from tests.serve.conftest import GIB, card, facts, stack
@@ -57,18 +58,59 @@ def test_compatibility_libraries_come_first_in_the_service_s_own_search_path(cud
     assert search(asked, LD_LIBRARY_PATH="/opt/lib") == "/usr/local/cuda-13.0/compat:/opt/lib"
 
 
-SWITCHES = {"NCCL_P2P_DISABLE": "1", "VLLM_ALLREDUCE_USE_SYMM_MEM": "0"}
+SWITCHES = {"NCCL_P2P_DISABLE": "1", "VLLM_ALLREDUCE_USE_SYMM_MEM": "0", "VLLM_ALLREDUCE_USE_FLASHINFER": "0"}
+FUSED = "--compilation-config.pass_config.fuse_allreduce_rms=false"
 
 
 @pytest.mark.parametrize(("cards", "arrive", "off"), [(2, False, True), (2, True, False), (1, False, False)])
-def test_cards_whose_writes_do_not_arrive_use_none_of_the_three_ways(
+def test_cards_whose_writes_do_not_arrive_use_none_of_the_ways(
     cuda_stack: Stack, cards: int, arrive: bool, off: bool
 ) -> None:
     host = facts(*(card(index) for index in range(cards)))
     command = serve_command(cuda_stack, Settings(), host, prefix=PREFIX, model=BUILTIN, peer_writes=arrive)
     assert ("--disable-custom-all-reduce" in command.argv) is off
     assert (command.environment.items() >= SWITCHES.items()) is off
+    assert (FUSED in command.argv) is off
     assert not off or list(command.environment) == sorted(command.environment)
+
+
+@pytest.mark.parametrize(
+    ("version", "variables", "fused"),
+    [("0.9.1", 1, False), ("0.10.2", 2, False), ("0.16.0", 2, False), ("0.17.0", 3, True), ("0.32.0", 3, True)],
+)
+def test_a_release_is_told_only_what_it_knows_of_such_writes(version: str, variables: int, fused: bool) -> None:
+    assert list(peers.switches(version)) == list(SWITCHES)[:variables]
+    assert (FUSED in peers.words(version, ())) is fused
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (("--compilation-config", '{"mode": 3}'), ('{"mode": 3, "pass_config": {"fuse_allreduce_rms": false}}',)),
+        (('--compilation_config={"pass_config": {"fuse_gemm_comms": true}}',),
+         ('{"pass_config": {"fuse_gemm_comms": true, "fuse_allreduce_rms": false}}',)),
+        (("-cc.mode=3",), ("-cc.mode=3", "-cc.pass_config.fuse_allreduce_rms=false")),
+        (("--max-num-seqs", "8"), (FUSED,)),
+    ],
+)  # fmt: skip
+def test_what_switches_the_fusion_off_leaves_the_users_compilation_settings_as_they_are(
+    given: tuple[str, ...], expected: tuple[str, ...]
+) -> None:
+    words = peers.words("0.32.0", given)
+    assert words[-len(expected) :] == expected
+    assert sum("fuse_allreduce_rms" in word for word in words) == 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--compilation-config.pass_config.fuse_allreduce_rms=true",),
+        ("-cc", '{"pass_config": {"fuse_allreduce_rms": true}}'),
+        ("-cc", "3"),
+    ],
+)
+def test_a_users_own_word_on_the_fusion_holds(given: tuple[str, ...]) -> None:
+    assert peers.words("0.32.0", given) == ("--disable-custom-all-reduce", *given)
 
 
 def test_a_users_own_word_on_such_writes_holds(cuda_stack: Stack) -> None:

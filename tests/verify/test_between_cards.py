@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from provision.serve.options import options
 from verify.checks.collectives import nccl, peers
+from verify.kept import carried
 from verify.records import Context
 
 H100 = "NVIDIA H100 80GB HBM3"
@@ -34,14 +36,30 @@ def test_pairs_that_go_by_way_of_the_host_are_counted() -> None:
     assert "1 of 2 pairs by way of the host" in outcome.reason
 
 
-def test_a_mirror_that_shows_writers_their_own_data_is_a_warning_with_all_three_switches() -> None:
+def test_a_mirror_that_shows_writers_their_own_data_is_a_warning_with_every_switch() -> None:
     outcome = peers.judge({"cuda:0 -> cuda:1": pair(wrong=2_111_488), "cuda:1 -> cuda:0": pair()})
     assert (outcome.status, outcome.reason) == (
         "warn",
         "writes do not arrive in the other card's memory: cuda:0 -> cuda:1 (2111488 of 2111488 numbers)",
     )
-    for switch in ("NCCL_P2P_DISABLE=1", "VLLM_ALLREDUCE_USE_SYMM_MEM=0", "--disable-custom-all-reduce"):
+    row = options()["no_peer_writes"]
+    variables = (f"{name}={told['value']}" for name, told in row["environment"].items())
+    for switch in (*variables, row["option"], row["fusion"]["field"]):
         assert switch in (outcome.remedy or "")
+
+
+@pytest.mark.parametrize(
+    ("status", "held"), [("skip", True), ("error", True), (None, True), ("ok", False), ("warn", False)]
+)
+def test_a_warning_holds_until_writes_were_measured_again(status: str | None, held: bool) -> None:
+    warned = {"id": "collectives.peers", "status": "warn", "reason": "writes do not arrive"}
+    now = [{"id": "collectives.peers", "status": status, "reason": "others hold 90%"}] if status else []
+    for before in ({"checks": [warned]}, {"checks": [], "carried": [warned]}, {}):
+        document = {"checks": [dict(record) for record in now]}
+        expected = [warned] if held and before else []
+        assert carried(document, before) == expected
+        if expected and status:
+            assert "holds on: writes do not arrive" in document["checks"][0]["reason"]
 
 
 def processes(count: int, seconds: float) -> dict[int, dict[str, Any]]:

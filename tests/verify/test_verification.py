@@ -140,6 +140,16 @@ def test_a_host_is_checked_and_keeps_the_document(prefix: Path) -> None:
     assert [check["status"] for check in kept["checks"]] == [check.status for check in answer.checks]
 
 
+def test_a_warning_that_lasts_is_carried_through_runs_that_do_not_measure(prefix: Path) -> None:
+    warned = {"id": "collectives.peers", "status": "warn", "reason": "writes do not arrive"}
+    (prefix / "verify").mkdir()
+    kept = prefix / "verify" / "last.json"
+    kept.write_text(json.dumps({"checks": [warned, {"id": "kernels.gemm", "status": "warn", "reason": "x"}]}))
+    for _ in range(2):
+        answer = verify(LOCALHOST, prefix=str(prefix), level="quick")
+        assert answer.document["carried"] == json.loads(kept.read_text())["carried"] == [warned]
+
+
 def test_where_checks_were_picked_only_these_run_and_the_last_whole_run_is_kept(prefix: Path) -> None:
     (prefix / "verify").mkdir()
     (prefix / "verify" / "last.json").write_text("whole")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from verify import devices
 from verify.inputs import spoil, whole, wrong
 from verify.tables import table
-from verify.timing import median_s, reduce_largest
+from verify.timing import median_s, reduce_sum
 
 if TYPE_CHECKING:
     from torch.distributed import TCPStore
@@ -46,8 +46,8 @@ def meet(rank: int, interface: str, address: str, port: int, *, backend: str, fa
     dist.all_reduce(reduced)
     got = spoil(reduced.cpu()) if "wrong-result" in faults else reduced.cpu()
     one, many = (torch.ones(length, device=device) for length in (1, load["large_numbers"]))
-    latency = median_s(lambda: reduce_largest(one), load["small_times"], load["warm_up"])
-    large = median_s(lambda: reduce_largest(many), load["large_times"], load["warm_up"])
+    latency = median_s(lambda: reduce_sum(one), load["small_times"], load["warm_up"])
+    large = median_s(lambda: reduce_sum(many), load["large_times"], load["warm_up"])
     dist.barrier()
     dist.destroy_process_group()
     # Of two processes each sends its numbers once: what goes over the wire each way are the bytes of the array.

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
+import torch.distributed as dist
 
+from verify import timing
 from verify.checks.collectives import gloo
 from verify.exchange import judge
 from verify.records import Context
@@ -15,6 +18,23 @@ def test_one_wrong_number_is_a_failure_that_names_the_collective() -> None:
     answers: dict[int, dict[str, Any]] = {rank: {"wrong": {"all-reduce": 0, "all-gather": rank}} for rank in range(2)}
     outcome = judge(answers, {}, "")
     assert (outcome.status, outcome.reason) == ("fail", "all-gather gave 1 wrong numbers")
+
+
+def test_what_is_timed_is_a_sum_which_switches_add_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL's NVLS takes sums of 32 bit floats and no maxima: floors of boards with switches are those of a sum."""
+    store = dist.HashStore()
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    asked: list[Any] = []
+
+    def reduce(_: torch.Tensor, op: Any = dist.ReduceOp.SUM) -> None:
+        asked.append(op)
+
+    monkeypatch.setattr(dist, "all_reduce", reduce)
+    try:
+        timing.reduce_sum(torch.ones(4))
+    finally:
+        dist.destroy_process_group()
+    assert asked == [dist.ReduceOp.SUM]
 
 
 def test_an_interface_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,7 @@ CHECK = Check(
     needs=("torch",),
     all_devices=True,
     alone=True,
+    lasting=True,
     faults=("wrong-result",),
     deadline_s=120.0,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from verify.cards import INJECTED, Said, no_cards, told
+from verify.kept import last
 from verify.records import Check, Context, Figure, Outcome, Status
 from verify.tables import table
 from verify.views import kernel_log
@@ -62,9 +62,8 @@ def events(lines: Iterable[Line]) -> list[Event]:
 def last_verified(prefix: Path | None) -> float:
     """When the checks that the installation keeps were begun, in seconds since 1970; 0 where there are none."""
     try:
-        document = json.loads((prefix / "verify" / "last.json").read_text()) if prefix else {}
-        return datetime.fromisoformat(document["started_at"].replace("Z", "+00:00")).timestamp()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return datetime.fromisoformat(last(prefix)["started_at"].replace("Z", "+00:00")).timestamp()
+    except (ValueError, KeyError, TypeError, AttributeError):
         return 0.0
 
 
