@@ -10,7 +10,13 @@ from dataclasses import asdict
 from typing import Any
 
 from provision.catalog import catalog
-from provision.catalog.packages import packages_of_component, repository_of_component
+from provision.catalog.packages import (
+    distribution_driver,
+    packages_of_component,
+    packages_of_distribution,
+    repository_of_component,
+)
+from provision.catalog.rows import DistributionDriver
 from provision.errors import InstallError, UsageError
 from provision.models.base import Record
 from provision.models.facts import HostFacts
@@ -49,7 +55,8 @@ class DriverWork(Record):
         """The work in words: `NVIDIA driver 580.173.02 (open kernel modules), fabric manager 580.173.02`."""
         words = []
         if self.driver:
-            words.append(f"NVIDIA driver {self.driver['version']} ({self.driver['module']} kernel modules)")
+            whose = ", the distribution's own" if self.driver["source"] == "distribution" else ""
+            words.append(f"NVIDIA driver {self.driver['version']} ({self.driver['module']} kernel modules{whose})")
         if self.fabric_manager:
             words.append(f"fabric manager {self.fabric_manager['version']}")
         if self.cuda_toolkit:
@@ -102,12 +109,28 @@ def _driver(host: Host, facts: HostFacts, plan: DriverPlan | None) -> dict[str, 
     module = plan.module or "open"
     return {
         "version": plan.version,
+        "branch": plan.branch,
+        "at_least": plan.at_least,
+        "below": plan.below,
         "module": module,
-        "packages": list(packages_of_component(f"driver-{module}", branch=_branch(plan.version))),
+        "source": plan.source,
         "instead_of": list(catalog().package_components[f"driver-{module}"].instead_of),
-        **_source(host, facts, f"driver-{module}"),
+        **_driver_packages(host, facts, plan, module),
         **_family(),
     }
+
+
+def _driver_packages(host: Host, facts: HostFacts, plan: DriverPlan, module: str) -> dict[str, Any]:
+    """The packages and where they lie; `repository` is null for the distribution's own, which `components` of its archive hold."""
+    version = plan.version or ""
+    if plan.source == "distribution":
+        row = _own(facts, version)
+        if row is None:
+            raise UsageError(f"no driver of {facts.os.id} {facts.os.version_id}'s own is known")
+        names = packages_of_distribution(row.open if module == "open" else row.proprietary, row, facts.os.kernel)
+        return {"packages": list(names), "components": list(row.components), "signed": row.signed, "repository": None}
+    names = packages_of_component(f"driver-{module}", branch=_branch(version))
+    return {"packages": list(names), **_source(host, facts, f"driver-{module}")}
 
 
 def _fabric_manager(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any] | None:
@@ -119,14 +142,31 @@ def _fabric_manager(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any
     if is_kept and nvidia and nvidia.fabric_manager_version == version and runs:
         return None
     beside = [catalog().package_components["subnet-manager"]] if stack.subnet_manager else []
+    plan = stack.driver or DriverPlan(action="keep")
     return {
         "version": version,
-        "packages": list(packages_of_component("fabric-manager", branch=_branch(version))),
+        "at_least": plan.at_least,
+        "below": plan.below,
         "extra": [package for row in beside for package in row.packages],
         "modules": [module for row in beside for module in row.modules],
-        **_source(host, facts, "fabric-manager"),
+        **_fabric_packages(host, facts, version, plan),
         **_family(),
     }
+
+
+def _fabric_packages(host: Host, facts: HostFacts, version: str, plan: DriverPlan) -> dict[str, Any]:
+    """Of the driver's own source, for both must be of one version."""
+    row = _own(facts, version) if plan.source == "distribution" else None
+    if row is not None and row.fabric_manager:
+        names = packages_of_distribution(row.fabric_manager, row, facts.os.kernel)
+        return {"packages": list(names), "components": list(row.components), "repository": None}
+    names = packages_of_component("fabric-manager", branch=_branch(version))
+    return {"packages": list(names), **_source(host, facts, "fabric-manager")}
+
+
+def _own(facts: HostFacts, version: str) -> DistributionDriver | None:
+    """The distribution's own driver of a version's branch."""
+    return distribution_driver(facts.os.id, facts.os.version_id, facts.os.machine, branch=_branch(version))
 
 
 def _cuda_toolkit(host: Host, facts: HostFacts) -> dict[str, Any] | None:

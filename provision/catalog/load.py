@@ -234,6 +234,10 @@ class Catalog:
         return {row.name: row for row in self._rows("packages", "component", rows.PackageComponent)}
 
     @cached_property
+    def distribution_drivers(self) -> tuple[rows.DistributionDriver, ...]:
+        return self._rows("packages", "distribution_driver", rows.DistributionDriver)
+
+    @cached_property
     def package_families(self) -> dict[str, rows.PackageFamily]:
         return {row.name: row for row in self._rows("packages", "family", rows.PackageFamily)}
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from provision.catalog.load import catalog
-from provision.catalog.rows import PackageSystem
-from provision.catalog.versions import is_of
+from provision.catalog.rows import DistributionDriver, PackageSystem
+from provision.catalog.versions import is_of, minor, numbers
 from provision.errors import UsageError
+
+GENERIC = "generic"
+"""The flavour of Ubuntu's kernels whose later series (hwe) have meta packages of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,38 @@ def packages_of_component(name: str, *, branch: str = "", cuda: str = "") -> tup
     """The packages of a component; each is one name, or several by `|` of which one is on offer."""
     row = catalog().package_components[name]
     return tuple(package.format(branch=branch, cuda=cuda.replace(".", "-")) for package in row.packages)
+
+
+def distribution_driver(
+    os_id: str | None, version_id: str | None, machine: str | None, *, branch: str | None = None
+) -> DistributionDriver | None:
+    """The newest driver that a distribution carries itself, of one branch where one is named; None where none is known."""
+    found = [
+        row
+        for row in catalog().distribution_drivers
+        if row.id == os_id
+        and is_of(version_id or "", row.version_id)
+        and machine in {None, *row.machines}
+        and branch in {None, row.version.partition(".")[0]}
+    ]
+    return max(found, key=lambda row: numbers(row.version), default=None)
+
+
+def packages_of_distribution(names: tuple[str, ...], row: DistributionDriver, kernel: str | None) -> tuple[str, ...]:
+    """Packages of a distribution's own driver for the kernel that runs (`uname -r`).
+
+    Raises UsageError where they are named after the kernel and that is not known.
+    """
+    if kernel is None and any("{kernel}" in name or "{flavour}" in name for name in names):
+        raise UsageError(
+            f"the packages of {row.id}'s driver are named after the kernel, and which one runs is not known"
+        )
+    flavour = (kernel or "").rpartition("-")[2]
+    later = row.first_kernel is not None and minor(kernel or "") != row.first_kernel
+    if flavour == GENERIC and later:
+        flavour = f"{GENERIC}-hwe-{row.version_id}"
+    branch = row.version.partition(".")[0]
+    return tuple(name.format(branch=branch, kernel=kernel, flavour=flavour) for name in names)
 
 
 def repository_of_component(

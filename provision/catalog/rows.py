@@ -309,6 +309,28 @@ class PackageComponent(Row):
 
 
 @table_row
+class DistributionDriver(Row):
+    """A driver that a distribution carries itself: the newest of one branch.
+
+    Packages hold {branch}, {kernel} (`uname -r`) and {flavour} (the meta package that follows the host's kernels).
+    """
+
+    id: str
+    version_id: str
+    version: str
+    machines: tuple[str, ...]
+    components: tuple[str, ...]
+    """Parts of the archive that hold the packages."""
+    open: tuple[str, ...]
+    proprietary: tuple[str, ...]
+    fabric_manager: tuple[str, ...] = ()
+    signed: bool = False
+    """Whether the modules are signed with a key that the firmware knows."""
+    first_kernel: str | None = None
+    """Series of the kernel that the release came with; later ones of the same flavour have meta packages of their own."""
+
+
+@table_row
 class PackageFamily(Row):
     """Packages whose version is the driver's: `packages` are globs, `version` a regular expression."""
 

@@ -17,6 +17,13 @@ VllmPolicy = Annotated[str, Field(pattern=r"^(latest|none|(==|>=)[0-9]+(\.[0-9]+
 FlashAttnPolicy = Annotated[
     str, Field(pattern=r"^(auto|bundled|package|both|none|==[0-9]+(\.[0-9]+)*(\.?(a|b|rc|post|dev)[0-9]+)*)$")
 ]
+DriverPolicy = Annotated[
+    str,
+    Field(
+        coerce_numbers_to_str=True,
+        pattern=r"^(keep|install|upgrade|==[0-9]{3}(\.[0-9]+){1,2}|(==)?[0-9]{3}(\.\*)?)$",
+    ),
+]
 Prefix = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._+@-]+)+/?$")]
 Word = Annotated[str, Field(pattern=r"^\S+$")]
 Address = Annotated[str, Field(pattern=r"^(https?://[^\s/]|file:///)\S*$")]
@@ -95,10 +102,15 @@ class Settings(Record):
     )
 
     vllm: VllmPolicy = _setting("latest", "Which vLLM release.", allowed="latest, none, ==X or >=X")
-    driver: Literal["keep", "install", "upgrade"] = _setting(
+    driver: DriverPolicy = _setting(
         "keep",
-        "What may happen to a working NVIDIA driver. Where cards have none it is installed.",
-        allowed="keep, install or upgrade",
+        "What may happen to a working NVIDIA driver, or the version or branch that is wanted. Where cards have none it is installed.",
+        allowed="keep, install, upgrade, ==X such as ==580.95.05, or a branch such as 580 or ==580.*",
+    )
+    driver_source: Literal["auto", "vendor", "distribution"] = _setting(
+        "auto",
+        "Whose packages bring the NVIDIA driver. Default: the vendor's; the distribution's where they alone load under Secure Boot.",
+        allowed="auto, vendor or distribution",
     )
     cuda_compat: bool = _setting(
         False,  # the setting's default

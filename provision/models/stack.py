@@ -32,8 +32,17 @@ class TorchBuild(Record):
 
 class DriverPlan(Record):
     action: Literal["keep", "install", "upgrade"]
+    """`upgrade`: another version than the one that is there takes its place, which a policy may also want older."""
     version: str | None = None
     module: Literal["open", "proprietary"] | None = None
+    source: Literal["vendor", "distribution"] | None = None
+    """Whose packages bring it; null where the driver stays."""
+    branch: str | None = None
+    """Of `version`: `580`. Null where the driver stays, as the bounds are."""
+    at_least: str | None = None
+    """The lowest version that will do where the source has another than `version`: the Stack's floor, or the exact one asked for."""
+    below: str | None = None
+    """The first version that will not do: the next branch, or the next release."""
 
 
 class CudaCompat(Record):

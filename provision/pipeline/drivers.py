@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
+from provision.catalog.versions import numbers
 from provision.drivers import DriverWork, driver_work, has_compat
 from provision.errors import FirstlightError, InstallError
 from provision.models.facts import HostFacts
@@ -79,6 +81,14 @@ def _needed(walk: Walk) -> Mapping[str, DriverWork]:
     return found
 
 
+def _is_planned(version: str | None, part: Mapping[str, Any]) -> bool:
+    """Whether a version is the planned one, or lies within the plan's bounds where the source had another."""
+    if version is None or version == part["version"]:
+        return version is not None
+    least, below = part.get("at_least"), part.get("below")
+    return bool(least and below) and numbers(least) <= numbers(version) < numbers(below)
+
+
 def unproven(work: DriverWork, facts: HostFacts) -> InstallError | None:
     """What a new look at the host does not show of the work; None when all is there."""
     nvidia = facts.nvidia
@@ -87,12 +97,18 @@ def unproven(work: DriverWork, facts: HostFacts) -> InstallError | None:
         "fabric manager": (work.fabric_manager, nvidia.fabric_manager_version if nvidia else None),
     }
     for name, (part, version) in seen.items():
-        if part is not None and version != part["version"]:
+        if part is not None and not _is_planned(version, part):
             said = f" ({nvidia.smi_error})" if nvidia and nvidia.smi_error else ""
             return InstallError(
                 f"host `{facts.host}`: {name} {part['version']} was installed, {version or 'none'} is what runs{said}",
                 hint="see what the host's own log says of it: journalctl -k -b | grep -i -E 'nvidia|nvrm'",
             )
+    pair = (nvidia.driver_version, nvidia.fabric_manager_version) if nvidia else (None, None)
+    if work.fabric_manager is not None and pair[0] != pair[1]:
+        return InstallError(
+            f"host `{facts.host}`: driver {pair[0]} runs beside fabric manager {pair[1]}, and both must be of one version",
+            hint="name a version that the package source has of both, as in `firstlight_driver: ==580.95.05`",
+        )
     if work.cuda_compat and not has_compat(facts, work.cuda_compat["folder"]):
         return InstallError(
             f"host `{facts.host}`: {work.named()} were installed, and {work.cuda_compat['folder']}/libcuda.so.1 is not there",

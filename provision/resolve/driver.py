@@ -10,8 +10,9 @@ from provision.catalog import catalog
 from provision.catalog.rows import Architecture
 from provision.catalog.versions import cuda_of, numbers
 from provision.models.stack import DriverPlan
-from provision.resolve import attention, torch_pair
+from provision.resolve import attention, driver_supply, torch_pair
 from provision.resolve.code import Coverage, coverage
+from provision.resolve.driver_supply import Source, Supply
 from provision.resolve.option import Option
 from provision.resolve.view import Launch, View
 
@@ -47,17 +48,62 @@ def choose(option: Option, view: View) -> DriverPlan | None:
         return None
     if view.driver_stays:
         return view.kept_driver
-    offer = catalog().driver_offer.version
     if view.driver_absent:
-        return _plan("install", offer, module_for(view))
-    if view.driver and numbers(offer) > numbers(view.driver) and too_old(option, view, view.driver):
-        return _plan("upgrade", offer, module_for(view))
+        return _brought("install", option, view)
+    short = view.driver is None or too_old(option, view, view.driver) is not None
+    if view.policy.driver == "pinned":
+        return _brought("upgrade", option, view) if short or not is_pinned(view) else view.kept_driver
+    if view.driver and short:
+        plan = _brought("upgrade", option, view)
+        if numbers(plan.version or "") > numbers(view.driver):
+            return plan
     return view.kept_driver
 
 
+def is_pinned(view: View) -> bool:
+    """Whether the driver that is there is the one, or of the branch, that was asked for."""
+    policy, there = view.policy, numbers(view.driver or "")
+    if policy.driver_version:
+        return there == numbers(policy.driver_version)
+    return there[:1] == numbers(policy.driver_branch or "")
+
+
+def supply_of(option: Option, view: View) -> Supply:
+    """Where a driver that a candidate gets comes from."""
+    return driver_supply.choose(view, _least(option, view.launch))
+
+
+def _brought(action: Action, option: Option, view: View) -> DriverPlan:
+    found = supply_of(option, view)
+    branch, exact = found.version.partition(".")[0], view.policy.driver_version
+    least = exact or max(_least(option, view.launch), branch, key=numbers)
+    return _plan(action, found.version, module_for(view), found.source, (least, _after(exact or branch)))
+
+
 @cache
-def _plan(action: Action, version: str | None, module: Module | None) -> DriverPlan:
-    return DriverPlan(action=action, version=version, module=module)
+def _plan(action: Action, version: str, module: Module | None, source: Source, bounds: tuple[str, str]) -> DriverPlan:
+    """One object for equal plans. `bounds` are the lowest version that will do and the first that will not."""
+    return DriverPlan(
+        action=action,
+        version=version,
+        module=module,
+        source=source,
+        branch=version.partition(".")[0],
+        at_least=bounds[0],
+        below=bounds[1],
+    )
+
+
+def _after(version: str) -> str:
+    """The version that follows: its last number is one more. `580.95.05` gives `580.95.06`, and `580` gives `581`."""
+    head, dot, last = version.rpartition(".")
+    return f"{head}{dot}{int(last) + 1:0{len(last)}}"
+
+
+@cache
+def _least(option: Option, launch: Launch) -> str:
+    """The highest of a candidate's floors."""
+    return max((floor.driver for floor in floors(option, launch)), key=numbers, default="0")
 
 
 def too_old(option: Option, view: View, driver: str) -> Floor | None:

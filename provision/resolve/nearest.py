@@ -42,14 +42,14 @@ def nearest(view: View, *, kept: Collection[str] = ()) -> Nearest | None:
 def upgrade_brings(view: View, best: Judged) -> Reason | None:
     """What a driver upgrade would bring to a host whose driver stays; None where it brings no newer release."""
     if (
-        view.policy.driver != "keep"
+        view.policy.driver not in {"keep", "install"}
         or not view.driver
         or view.foreign_driver
         or best.option is None
         or best.option.release is None
     ):
         return None
-    found = _newer(replace(view, policy=replace(view.policy, driver="upgrade")), best.option.release)
+    found = _newer(replace(view, policy=_upgrading(view.policy)), best.option.release)
     if found is None:
         return None
     text = f"the driver stays at {view.driver}; with `driver: upgrade` this host could run {_named(found)}"
@@ -155,17 +155,25 @@ def _packages(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
 
 
 def _other_driver(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
-    if view.policy.driver == "keep" and view.driver and not view.foreign_driver:
+    pinned = view.policy.driver == "pinned"
+    if (pinned or (view.policy.driver != "upgrade" and view.driver)) and not view.foreign_driver:
         yield (
             "with `driver: upgrade`",
             {"driver": "upgrade"},
-            replace(view, policy=replace(view.policy, driver="upgrade")),
+            replace(view, policy=_upgrading(view.policy)),
         )
+    if view.policy.driver_source != "auto" and not view.foreign_driver:
+        packages = replace(view.policy, driver_source="auto")
+        yield "with `driver_source: auto`", {"driver_source": "auto"}, replace(view, policy=packages)
     if view.driver or view.driver_absent:
         enough = _enough_driver(view)
         last = min((row.last_branch for row in driver.architectures(view) if row.last_branch), default=None)
         until = f", up to branch {last}," if last else ""
         yield f"with driver {enough} or newer{until}", {}, replace(view, driver=enough, driver_absent=False)
+
+
+def _upgrading(policy: Policy) -> Policy:
+    return replace(policy, driver="upgrade", driver_version=None, driver_branch=None)
 
 
 def _enough_driver(view: View) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -12,6 +13,8 @@ from provision.models.settings import Settings
 
 FlashAttn = Literal["auto", "bundled", "package", "both", "none"]
 FLASH_ATTN: tuple[FlashAttn, ...] = get_args(FlashAttn)
+DriverAction = Literal["keep", "install", "upgrade"]
+DRIVER_ACTIONS: tuple[DriverAction, ...] = get_args(DriverAction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,14 @@ class Policy:
     """The settings that rules read. `gpus` is None for all cards."""
 
     vllm: str = "latest"
-    driver: Literal["keep", "install", "upgrade"] = "keep"
+    driver: DriverAction | Literal["pinned"] = "keep"
+    driver_version: str | None = None
+    """Of a pinned driver: the version that was asked for."""
+    driver_branch: str | None = None
+    """Of a pinned driver: the branch that was asked for."""
+    driver_source: Literal["auto", "vendor", "distribution"] = "auto"
+    driver_mirror: bool = False
+    """Whether a mirror of the vendor's packages was named."""
     cuda_compat: bool = False
     flash_attn: FlashAttn = "auto"
     flash_version: str | None = None
@@ -48,9 +58,14 @@ _NEEDS_VLLM = {"bundled": "vLLM's own kernels", "both": "vLLM's own kernels besi
 def policy_of(settings: Settings) -> Policy:
     """The policy in a host's settings. Raises UsageError when two of them contradict each other, naming both."""
     flash, version = _flash(settings.flash_attn)
+    action, driver_version, driver_branch = _driver(settings.driver)
     policy = Policy(
         vllm=settings.vllm,
-        driver=settings.driver,
+        driver=action,
+        driver_version=driver_version,
+        driver_branch=driver_branch,
+        driver_source=settings.driver_source,
+        driver_mirror=settings.driver_repository is not None,
         cuda_compat=settings.cuda_compat,
         flash_attn=flash,
         flash_version=version,
@@ -63,6 +78,12 @@ def policy_of(settings: Settings) -> Policy:
         gpus=None if settings.gpus == "all" else tuple(settings.gpus),
     )
     _check_vllm(policy.vllm)
+    if policy.driver_source == "distribution" and policy.driver_mirror:
+        raise _contradiction(
+            "driver_source: distribution",
+            f"driver_repository: {settings.driver_repository}",
+            "one wants the distribution's packages, the other names a mirror of the vendor's",
+        )
     flash_asked = policy.attention in {"flash", *catalog().flash_backends}
     if policy.flash_attn == "none" and flash_asked:
         raise _contradiction(
@@ -92,6 +113,28 @@ def _flash(asked: str) -> tuple[FlashAttn, str | None]:
     raise UsageError(
         f"`flash_attn: {asked}` is not understood", hint=f"write {', '.join(FLASH_ATTN)} or =={asked.lstrip('=<>~!')}"
     )
+
+
+def _driver(asked: str) -> tuple[DriverAction | Literal["pinned"], str | None, str | None]:
+    """What may happen to the driver, the version that is wanted, and the branch."""
+    for action in DRIVER_ACTIONS:
+        if asked == action:
+            return action, None, None
+    wanted = asked.removeprefix("==").removesuffix(".*")
+    if re.fullmatch(r"\d{3}(\.\d+){1,2}", wanted) and asked == f"=={wanted}":
+        return "pinned", wanted, None
+    if not re.fullmatch(r"\d{3}", wanted):
+        raise UsageError(
+            f"`driver: {asked}` is not understood",
+            hint="write keep, install, upgrade, a version such as ==580.95.05, or a branch such as 580",
+        )
+    known = [str(row.branch) for row in catalog().branches if row.newest]
+    if wanted not in known:
+        raise UsageError(
+            f"`driver: {asked}`: the catalog knows no release of driver branch {wanted}",
+            hint=f"name a version of it, as in ==580.95.05, or one of the branches {', '.join(known)}",
+        )
+    return "pinned", None, wanted
 
 
 def _check_vllm(asked: str) -> None:

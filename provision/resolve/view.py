@@ -191,7 +191,9 @@ class View:
     @cached_property
     def driver_stays(self) -> bool:
         """Whether no candidate can have another driver than the one that is there."""
-        return self.foreign_driver is not None or not (self.driver_absent or self.policy.driver == "upgrade")
+        return self.foreign_driver is not None or not (
+            self.driver_absent or self.policy.driver in {"upgrade", "pinned"}
+        )
 
     @cached_property
     def kept_driver(self) -> DriverPlan:

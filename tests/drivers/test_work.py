@@ -94,6 +94,52 @@ def test_the_module_flavour_decides_on_the_packages() -> None:
     assert driver["packages"][0] == "cuda-drivers|cuda-drivers-580"
 
 
+OWN = DriverPlan(
+    action="install", version=NEW, module="open", source="distribution", branch="580", at_least="580.65.06", below="581"
+)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "meta"),
+    [
+        ("6.8.0-87-generic", "linux-modules-nvidia-580-server-open-generic"),
+        ("6.14.0-35-generic", "linux-modules-nvidia-580-server-open-generic-hwe-24.04"),
+        ("6.14.0-1017-aws", "linux-modules-nvidia-580-server-open-aws"),
+    ],
+)
+def test_the_distributions_own_driver_comes_for_the_kernel_that_runs(kernel: str, meta: str) -> None:
+    system = OperatingSystem(id="ubuntu", version_id="24.04", machine="x86_64", kernel=kernel)
+    found = work(facts(os=system), stack(OWN, fabric_manager=NEW))
+    assert found.driver is not None
+    assert found.driver["repository"] is None
+    assert found.driver["packages"][:2] == [f"linux-modules-nvidia-580-server-open-{kernel}", meta]
+    assert (found.driver["source"], found.driver["at_least"], found.driver["below"]) == (
+        "distribution",
+        "580.65.06",
+        "581",
+    )
+    assert found.fabric_manager is not None
+    assert (found.fabric_manager["packages"], found.fabric_manager["repository"]) == (
+        ["nvidia-fabricmanager-580"],
+        None,
+    )
+    assert "the distribution's own" in found.named()
+
+
+def test_the_distributions_own_driver_needs_a_known_kernel() -> None:
+    with pytest.raises(InstallError, match="which one runs is not known"):
+        work(facts(), stack(OWN))
+
+
+def test_debians_own_driver_is_built_on_the_host() -> None:
+    own = OWN.model_copy(update={"version": "550.163.01", "branch": "550"})
+    found = work(facts("debian", "13"), stack(own))
+    assert found.driver is not None
+    assert "nvidia-open-kernel-dkms" in found.driver["packages"]
+    assert found.driver["signed"] is False
+    assert "non-free" in found.driver["components"]
+
+
 def test_a_kept_driver_is_left_alone() -> None:
     assert not work(facts(), stack()).needed
     assert work(facts(), stack()).ansible_vars() == {"firstlight_reboot": False}

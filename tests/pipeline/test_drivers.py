@@ -43,3 +43,22 @@ def test_another_version_that_runs_is_an_error_with_both(nvidia: Nvidia | None, 
     assert error is not None
     assert said in error.text
     assert "journalctl" in (error.hint or "")
+
+
+BOUNDED = {"version": NEW, "at_least": "580.65.06", "below": "581"}
+
+
+@pytest.mark.parametrize(
+    ("version", "is_proven"), [("580.95.05", True), ("580.65.06", True), ("581.1", False), ("580.1", False)]
+)
+def test_a_source_without_the_planned_version_may_have_another_within_the_bounds(version: str, is_proven: bool) -> None:
+    error = unproven(DriverWork(driver=BOUNDED), facts(Nvidia(driver_version=version)))
+    assert (error is None) is is_proven
+
+
+def test_driver_and_fabric_manager_are_of_one_version_also_within_the_bounds() -> None:
+    work = DriverWork(driver=BOUNDED, fabric_manager=BOUNDED)
+    assert unproven(work, facts(Nvidia(driver_version="580.95.05", fabric_manager_version="580.95.05"))) is None
+    error = unproven(work, facts(Nvidia(driver_version="580.95.05", fabric_manager_version="580.126.20")))
+    assert error is not None
+    assert "driver 580.95.05 runs beside fabric manager 580.126.20" in error.text

@@ -58,3 +58,39 @@ def test_a_flash_attn_policy_that_nobody_knows() -> None:
     with pytest.raises(UsageError) as caught:
         policy_of(Settings.model_construct(**{**Settings().model_dump(), "flash_attn": "2.8.3"}))
     assert caught.value.hint == "write auto, bundled, package, both, none or ==2.8.3"
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("upgrade", ("upgrade", None, None)),
+        ("==580.95.05", ("pinned", "580.95.05", None)),
+        ("580", ("pinned", None, "580")),
+        (580, ("pinned", None, "580")),
+        ("==580.*", ("pinned", None, "580")),
+        ("580.*", ("pinned", None, "580")),
+    ],
+)
+def test_a_driver_by_version_or_branch(asked: Any, expected: tuple[str, str | None, str | None]) -> None:
+    policy = policy_of(Settings(driver=asked))
+    assert (policy.driver, policy.driver_version, policy.driver_branch) == expected
+
+
+@pytest.mark.parametrize("asked", ["580.95.05", ">=580", "newest", "58", "==580.95.05.1.2", "580.95"])
+def test_a_driver_that_is_neither(asked: str) -> None:
+    with pytest.raises(ValueError, match="driver"):
+        Settings(driver=asked)
+    with pytest.raises(UsageError):
+        policy_of(Settings.model_construct(**{**Settings().model_dump(), "driver": asked}))
+
+
+def test_a_branch_that_the_catalog_knows_no_release_of() -> None:
+    with pytest.raises(UsageError) as caught:
+        policy_of(Settings(driver="999"))
+    assert "no release of driver branch 999" in caught.value.text
+    assert "580" in (caught.value.hint or "")
+
+
+def test_the_distributions_driver_contradicts_a_mirror_of_the_vendors() -> None:
+    with pytest.raises(UsageError, match="driver_source: distribution"):
+        policy_of(Settings(driver_source="distribution", driver_repository="https://mirror.example.com/cuda"))

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from provision.resolve.rules.base import HostRule, Verdict, accept, assume, reject
+from provision.resolve import driver
+from provision.resolve.rules.base import HostRule, Verdict, accept, assume, reject, warn
 from provision.resolve.view import View
 
 SOURCE = "docs.nvidia.com/cuda/wsl-user-guide: no Linux driver is to be installed within WSL; github.com/NVIDIA/nvidia-container-toolkit"
@@ -16,6 +17,10 @@ def judge(view: View) -> Iterator[Verdict]:
     if whose and view.driver_absent:
         text = f"this is a {whose} without a visible NVIDIA driver, and a driver cannot be installed from inside"
         yield reject(text, source=SOURCE, **facts, driver=None)
+    elif whose and view.policy.driver == "pinned" and not driver.is_pinned(view):
+        wanted = view.policy.driver_version or f"branch {view.policy.driver_branch}"
+        text = f"driver {wanted} is asked for; in a {whose} the driver is left as it is, at {view.driver or 'an unknown version'}"
+        yield warn(text, source=SOURCE, **facts, driver=view.driver, asked=wanted)
     elif whose:
         yield accept(f"in a {whose} the driver is left as it is", source=SOURCE, **facts)
     elif not view.container_known:
@@ -25,6 +30,6 @@ def judge(view: View) -> Iterator[Verdict]:
 RULE = HostRule(
     "foreign-driver",
     "In a container or under WSL the driver is that of the machine below, and stays.",
-    ("container", "wsl", "nvidia"),
+    ("container", "wsl", "nvidia", "settings.driver"),
     judge,
 )

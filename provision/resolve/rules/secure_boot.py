@@ -19,6 +19,9 @@ def judge(option: Option, view: View) -> Iterator[Verdict]:
     on = view.around.secure_boot
     if on is None:
         yield assume("Secure Boot is off, or the key that signs the driver's module is enrolled")
+    elif on and (row := driver.supply_of(option, view).row) is not None and row.signed:
+        text = f"Secure Boot is on, and the modules of driver {plan.version} are signed by {row.id}: no key has to be enrolled"
+        yield accept(text, source=row.source, secure_boot=True, action=plan.action)
     elif on:
         text = (
             f"Secure Boot is on: the module of driver {plan.version} loads only after its key is enrolled "
