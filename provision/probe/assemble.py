@@ -29,12 +29,16 @@ def parse(
     *,
     sent_unix_s: float | None = None,
     received_unix_s: float | None = None,
+    as_root: str | bytes | None = None,
 ) -> HostFacts:
     """Facts of what the probe script printed. Never raises: what could not be read is null, with its reason in `unknown`.
 
+    `as_root` is what the script printed when root ran it for sections that the login user may not read, under the same nonce.
     `sent_unix_s` and `received_unix_s` are the controller's clock around the round trip; without them there is no skew.
     """
     read = sections.split(output)
+    if as_root is not None:
+        read = read.overlaid(sections.split(as_root))
     unknown: dict[str, str] = {}
     if not read.nonce:
         unknown["host"] = _first_words(output) or "the probe printed nothing"

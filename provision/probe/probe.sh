@@ -2,6 +2,7 @@
 # and no root. Beside the frame's own parameters:
 #   FL_PATHS     one path a line: the disks that matter besides / and the prefix
 #   FL_PYTHON    an interpreter that is looked at beside those that are found; may be empty
+#   FL_GROUPS    the groups of sections that are read; empty: all of them
 
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # `status` is set by `limit` of the frame
@@ -416,8 +417,9 @@ installed() {
     [ -d "$FL_PREFIX" ] || return 0
     [ -L "$FL_PREFIX/current" ] && say current "$(readlink "$FL_PREFIX/current")"
     [ -L "$FL_PREFIX/previous" ] && say previous "$(readlink "$FL_PREFIX/previous")"
-    for marker in "$FL_PREFIX"/envs/*/.complete; do
-        [ -e "$marker" ] && say environment "$marker"
+    for folder in "$FL_PREFIX/envs" "$FL_PREFIX"/envs/*; do
+        [ ! -d "$folder" ] || [ -x "$folder" ] || say unreadable "${folder#"$FL_PREFIX/"}"
+        [ -e "$folder/.complete" ] && say environment "$folder/.complete"
     done
     # Whether a run holds the host is what the kernel says; lock.json only says who. Reading disturbs no lock.
     if [ -e "$FL_PREFIX/lock" ] && [ -r /proc/locks ]; then
@@ -433,6 +435,10 @@ installed() {
 
 tampered() {
     list=$FL_PREFIX/state.sha256
+    if [ -e "$list" ] && [ ! -r "$list" ]; then
+        printf 'no permission to read %s\n' "$list" >&2
+        return 1
+    fi
     [ -r "$list" ] || absent "$list is not there" || return
     # sha256sum ends with 1 when a file differs: its lines are the answer. Unreadable ones are named on stderr.
     limit sha256sum -c "$list" 2>&1
@@ -503,8 +509,10 @@ group_busy() {
 main() {
     FL_USER=$(id -un 2>/dev/null)
     FL_MACHINE=$(uname -m)
-    read_host nvidia_smi nvidia_compute amd_smi rocminfo_agents fabric_manager disks pythons sudo_rights \
-        systemd_state isolation group_software group_busy group_product group_files
+    # Names without blanks, one word each.
+    # shellcheck disable=SC2086
+    read_host ${FL_GROUPS:-nvidia_smi nvidia_compute amd_smi rocminfo_agents fabric_manager disks pythons sudo_rights \
+        systemd_state isolation group_software group_busy group_product group_files}
 }
 
 # Last of all: a script that was cut on its way runs nothing.

@@ -81,6 +81,11 @@ class Output:
             return found
         return Section(name=name, text=found.text if found else "", reason=self._why_missing)
 
+    def overlaid(self, other: Output) -> Output:
+        """With the whole sections of another output of the same nonce in place of this one's."""
+        whole = {name: section for name, section in other.sections.items() if section.status is not None}
+        return replace(self, sections={**self.sections, **whole}) if other.nonce == self.nonce else self
+
     @property
     def _why_missing(self) -> str:
         match self.outcome:

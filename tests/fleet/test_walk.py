@@ -12,10 +12,12 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.fleet.hosts import NO_SUDO, Fleet, FleetHost, write_inventory
+from tests.fleet.hosts import NO_SUDO, SUDO_WITH_PASSWORD, SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
+from tests.fleet.inventories import inventory_of
 from tests.fleet.serving import PREFIX, ask, try_together, wait_until_healthy
 from tests.fleet.walks import ROOT, Walker, event, task_ended
 
@@ -29,7 +31,17 @@ def hosts(fleet: Fleet) -> list[FleetHost]:
 
 @pytest.fixture(scope="module")
 def inventory(hosts: list[FleetHost], tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(write_inventory(tmp_path_factory.mktemp("inventory"), hosts))
+    """All ways to be root: by a sudo that wants a password, by one that wants none, by logging in."""
+    with_password, without_password, root = hosts
+    become: dict[str, Any] = {"ansible_become": True}
+    entries = {
+        with_password.name: with_password.inventory_entry(SUDO_WITH_PASSWORD)
+        | become
+        | {"ansible_become_password": with_password.admin_password},
+        without_password.name: without_password.inventory_entry(SUDO_WITHOUT_PASSWORD) | become,
+        root.name: root.inventory_entry(),
+    }
+    return str(inventory_of(tmp_path_factory.mktemp("inventory"), entries))
 
 
 @pytest.fixture(scope="module")
@@ -110,6 +122,8 @@ def test_the_second_run_touches_nothing(firstlight: Walker, hosts: list[FleetHos
     assert {host["state"] for host in ended.summary["hosts"]} == {"unchanged"}
     assert all(host["checks"] and host["checks_at"] for host in ended.summary["hosts"])
     assert not (ended.run / "install").exists()
+    # One round trip a host was enough: whoever logs in may read what a probe compares.
+    hosts[0].sh(f"runuser -u {NO_SUDO} -- sha256sum --quiet -c {PREFIX}/state.sha256")
 
 
 def test_hosts_meet_on_the_interface_that_joins_them(hosts: list[FleetHost], inventory: str) -> None:
@@ -267,6 +281,9 @@ def test_a_user_without_root_gets_an_installation_of_their_own(
     assert ended.host(host.name)["stack"]["supervisor"] == "supervisor"
     assert "survive a reboot" in ended.out
     assert ask(host, prefix=f"/home/{NO_SUDO}/.local/share/firstlight", port=8123)["with"][0] == 200
+    ended = firstlight("provision", "-i", str(inventory))
+    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.told()
+    assert ended.host(host.name)["state"] == "unchanged"
     ended = firstlight("uninstall", "-i", str(inventory))
     assert ended.code == 0, ended.told()
     assert host.sh(f"pgrep -u {NO_SUDO} -f vllm || true").strip() == ""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +33,22 @@ class Here:
             ["sh", "-c", self.shell], input=stdin, capture_output=True, text=True, check=False, timeout=timeout_s
         )
         return Completed(rc=done.returncode, stdout=done.stdout, stderr=done.stderr, seconds=time.monotonic() - started)
+
+
+class Another(Here):
+    """A session of this machine that logs in as nobody; root runs what wants root, unless sudo refuses."""
+
+    def __init__(self, *, refused: bool = False) -> None:
+        super().__init__("su -s /bin/sh nobody -c 'sh -s'")
+        self.refused = refused
+
+    def run(self, command: str, *, stdin: str | None = None, timeout_s: float = 60.0, root: bool = False) -> Completed:
+        if not root:
+            return super().run(command, stdin=stdin, timeout_s=timeout_s)
+        if self.refused:
+            raise RemoteCommandError("sudo on host gpu-1 wants a password or is not there; it said: no")
+        self.shell = "sh -s"
+        return super().run(f"root: {command}", stdin=stdin, timeout_s=timeout_s)
 
 
 def host(*, become: bool = False) -> Host:
@@ -68,3 +88,53 @@ def test_a_login_without_a_shell_is_an_error_with_its_words(shell: str, said: st
     assert "host `gpu-1`" in caught.value.text
     assert caught.value.text.endswith(f"said: {said}")
     assert caught.value.hint is not None
+
+
+@pytest.fixture
+def private() -> Iterator[Path]:
+    """An installation of root's below a folder that all may enter; only root may read it."""
+    with tempfile.TemporaryDirectory() as name:
+        prefix = Path(name)
+        prefix.chmod(0o755)
+        (prefix / "envs/e1").mkdir(parents=True)
+        (prefix / "envs/e1/.complete").touch()
+        (prefix / "state.json").write_text('{"format": 1}', encoding="ascii")
+        (prefix / "state.sha256").write_text(f"{'0' * 64}  {prefix}/state.json\n", encoding="ascii")
+        for path in ("envs", "state.json", "state.sha256"):
+            (prefix / path).chmod(0o700)
+        yield prefix
+
+
+HIDDEN = {"installed.state", "installed.environments", "installed.tampered"}
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+
+@AS_ROOT
+def test_what_the_login_may_not_read_is_read_with_the_rights_that_the_run_has(private: Path) -> None:
+    there = Another()
+    facts = probe(host(become=True), there, prefix=str(private))  # type: ignore[arg-type]
+    assert [command for command, _ in there.calls] == ["sh -s", "root: sh -s"]
+    assert facts.installed is not None
+    assert (facts.installed.state, facts.installed.environments) == ({"format": 1}, ("e1",))
+    assert facts.installed.tampered == (f"{private}/state.json",)
+    assert not facts.unknown.keys() & HIDDEN
+    # All else is still of the login.
+    assert facts.user.name == "nobody"
+
+
+@AS_ROOT
+def test_without_rights_a_probe_says_what_it_could_not_read_and_why(private: Path) -> None:
+    alone = probe(host(), Another(), prefix=str(private))  # type: ignore[arg-type]
+    refused = probe(host(become=True), Another(refused=True), prefix=str(private))  # type: ignore[arg-type]
+    assert alone.unknown["installed.state"] == f"no permission to read {private}/state.json"
+    for name in HIDDEN:
+        assert refused.unknown[name].startswith(f"{alone.unknown[name]}; sudo on host gpu-1 wants a password")
+
+
+@AS_ROOT
+def test_what_everybody_may_read_costs_no_second_round_trip(private: Path) -> None:
+    for path in ("envs", "state.json", "state.sha256"):
+        (private / path).chmod(0o755)
+    there = Another()
+    assert "installed.state" not in probe(host(become=True), there, prefix=str(private)).unknown  # type: ignore[arg-type]
+    assert len(there.calls) == 1

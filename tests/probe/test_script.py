@@ -330,11 +330,19 @@ def test_files_of_another_user_are_unknown_one_by_one(open_folder: Path) -> None
     assert (facts.installed.current, facts.installed.state, facts.installed.tampered) == ("bbbb", None, ())
     refused = {path: reason for path, reason in facts.unknown.items() if path.startswith("installed.")}
     assert refused == {
-        "installed.state": "no permission to read it",
-        "installed.last_verify": "no permission to read it",
-        "installed.last_ready": "no permission to read it",
+        "installed.state": f"no permission to read {open_folder}/state.json",
+        "installed.last_verify": f"no permission to read {open_folder}/verify/last.json",
+        "installed.last_ready": f"no permission to read {open_folder}/verify/ready.json",
         "installed.tampered": f"no permission to read {open_folder}/a unit.service",
     }
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_environments_that_may_not_be_listed_are_unknown_not_missing(open_folder: Path) -> None:
+    installation(open_folder)
+    (open_folder / "envs").chmod(0o700)
+    facts = run("su", "-s", "/bin/sh", "nobody", "-c", "sh -s", prefix=str(open_folder)).facts
+    assert facts.unknown["installed.environments"] == f"no permission to read {open_folder}/envs"
 
 
 def test_a_host_without_a_place_to_write_says_so() -> None:

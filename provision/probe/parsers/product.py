@@ -26,8 +26,7 @@ def installed(output: Output, unknown: dict[str, str]) -> Installed | None:
     if not section.ok:
         unknown["installed.state"] = section.failure
     for name in section.values("unreadable"):
-        if name in _FIELDS:
-            unknown[f"installed.{_FIELDS[name]}"] = "no permission to read it"
+        unknown[f"installed.{_FIELDS.get(name, 'environments')}"] = f"no permission to read {prefix}/{name}"
     files = _files(section, output.nonce)
     changed, unread = tampered(output["tampered"])
     if output["tampered"].absent and "state.json" in files:

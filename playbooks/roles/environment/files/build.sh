@@ -127,7 +127,8 @@ build() {
     # shellcheck disable=SC2046 # an option or nothing
     run_uv venv --quiet --no-project $(inherits) --python "$python" "$final"
     reach_packages
-    cp "$lock" "$final/lock.txt"
+    # Not by cp, which keeps the mode of a private file: the probe of a login without root compares this one.
+    cat "$lock" >"$final/lock.txt"
     printf '%s\n' "$FIRSTLIGHT_STACK" >"$final/stack.json"
     lines_of_last -v >"$cache/first.txt"
     install sync "$cache/first.txt" ||
