@@ -6,7 +6,9 @@ which values; the hint names the next command or the setting to change.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
+from urllib.parse import urlsplit
 
 
 class Exit(IntEnum):
@@ -74,6 +76,33 @@ class RemoteCommandError(FirstlightError):
 
 class StageError(FirstlightError):
     """The bytes of a Stack could not be had, or are not the right ones."""
+
+
+class UnreachableError(StageError):
+    """Indexes that may hold a build told nothing of it."""
+
+    def __init__(self, places: Mapping[str, str], builds: Iterable[str]) -> None:
+        """`places` has by the index's address, without credentials, what was met there; `builds` names what was looked for."""
+        self.places = dict(places)
+        self.builds = tuple(builds)
+        said: dict[str, list[str]] = {}
+        for address, problem in places.items():
+            said.setdefault(problem, []).append(urlsplit(address).netloc or address)
+        told = (
+            f"{' and '.join(dict.fromkeys(hosts))} cannot be reached ({problem})" for problem, hosts in said.items()
+        )
+        super().__init__("; ".join(told), hint=opening(self.places))
+
+
+def opening(indexes: Iterable[str]) -> str:
+    """What gives a controller the files of indexes, told by address, that it cannot reach."""
+    hosts: dict[str, str] = {}
+    for address in indexes:
+        hosts.setdefault(urlsplit(address).netloc or address, address)
+    return (
+        f"let the controller reach {' and '.join(hosts)}; or name a mirror of {' and of '.join(hosts.values())} as an extra index "
+        "in your pip or uv settings (PIP_EXTRA_INDEX_URL, UV_INDEX); or bring a bundle (--bundle)"
+    )
 
 
 class BundleError(FirstlightError):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -26,7 +28,7 @@ from provision.artifacts.ownwheels import OwnSource, build, own_sources
 from provision.artifacts.package import Packager, without_package
 from provision.artifacts.user_index import ClientSettings
 from provision.artifacts.wheelhouse import Store
-from provision.errors import FirstlightError, StageError
+from provision.errors import FirstlightError, StageError, UnreachableError, opening
 from provision.models.base import Record
 from provision.models.stack import Candidate, FlashAttnPackage, Reason, Stack
 from provision.run import utc_now
@@ -190,15 +192,32 @@ def _solve(tries: list[_Try], job: Job) -> Chosen:
         job.store.remember("locks", attempt.key, Remembered(locked=locked).model_dump(mode="json"))
         stack = attempt.locked_stack(locked)
         return Chosen(stack, tuple(reason for _, reason in refused), locked, paths, from_cache=False)
-    raise StageError(
-        "no candidate could be locked:\n" + "\n".join(f"  {reason.candidate}: {reason.text}" for _, reason in refused),
-        hint="let this machine reach one of the places named, or add one that has the builds to your pip or uv index settings",
-    )
+    raise nothing_locked([reason for _, reason in refused])
+
+
+def nothing_locked(refused: Sequence[Reason]) -> StageError:
+    """What is said where every candidate was refused: a line a cause, with what takes the causes away.
+
+    Refusals that differ in numbers alone, such as those of two releases, are one cause.
+    """
+    alike: dict[str, list[Reason]] = {}
+    for reason in refused:
+        alike.setdefault(re.sub(r"\d[\w.+]*", "", reason.text), []).append(reason)
+    lines = [
+        f"  {same[0].candidate}{f' and {len(same) - 1} more' if len(same) > 1 else ''}: {same[0].text}"
+        for same in alike.values()
+    ]
+    closed = [str(index) for reason in refused for index in reason.facts.get("indexes", ())]
+    hint = "add an index or find-links place that has one of these builds to your pip or uv settings"
+    return StageError("\n".join(["no candidate could be locked:", *lines]), hint=opening(closed) if closed else hint)
 
 
 def _refusal(attempt: _Try, error: FirstlightError) -> Reason:
-    facts = {"at": utc_now(), "python": attempt.stack.python, "platform": attempt.stack.platform}
-    return Reason(rule="lock", verdict="reject", candidate=attempt.candidate.id, facts=facts, text=error.text)
+    facts: dict[str, Any] = {"at": utc_now(), "python": attempt.stack.python, "platform": attempt.stack.platform}
+    rule = "lock"
+    if isinstance(error, UnreachableError):
+        rule, facts = "index", facts | {"indexes": list(error.places), "builds": list(error.builds)}
+    return Reason(rule=rule, verdict="reject", candidate=attempt.candidate.id, facts=facts, text=error.text)
 
 
 def _left_out(package: FlashAttnPackage, error: FirstlightError) -> str:

@@ -61,6 +61,8 @@ class Listing:
     place: Place
     offers: tuple[Offer, ...] = ()
     problem: str | None = None
+    answered: bool = True
+    """Whether a server answered at all; one that refuses a page may serve another."""
 
     def versions(self, package: str, tags: Iterable[Tag]) -> set[Version]:
         """Versions that have a wheel which fits one of the tags."""
@@ -101,7 +103,7 @@ class Directory:
         pairs = list(wanted)
         for place, package in pairs:
             if problem := self._silent.get(_host(place)):
-                self._known.setdefault((place, package), Listing(place, problem=problem))
+                self._known.setdefault((place, package), Listing(place, problem=problem, answered=False))
         new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
         if new:
             with self._open_client() as client, ThreadPoolExecutor(max_workers=min(8, len(new))) as pool:
@@ -110,7 +112,7 @@ class Directory:
         self._silent |= {
             _host(place): said
             for (place, _), listing in self._known.items()
-            if (said := listing.problem) and _host(place)
+            if (said := listing.problem) and not listing.answered and _host(place)
         }
         return [self._known[pair] for pair in pairs]
 
@@ -129,9 +131,9 @@ def ask(client: httpx.Client, place: Place, package: str) -> Listing:
     try:
         answer = get(client, page, headers={"Accept": _ACCEPT})
     except httpx.HTTPStatusError as error:
-        return Listing(place, problem=f"HTTP {error.response.status_code}")
+        return Listing(place, problem=f"HTTP {error.response.status_code}", answered=False)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return Listing(place, problem=without_credentials(str(error)) or type(error).__name__)
+        return Listing(place, problem=without_credentials(str(error)) or type(error).__name__, answered=False)
     if answer.status_code in {404, 410}:
         return Listing(place)
     if answer.is_error:

@@ -23,6 +23,7 @@ from provision.artifacts.request import Build, Source, builds_of, choose_places,
 from provision.artifacts.solve import known_places, solve
 from provision.artifacts.user_index import ClientSettings, uv_variables
 from provision.artifacts.wheelhouse import Store
+from provision.errors import UnreachableError
 from provision.models.stack import Stack
 
 
@@ -121,13 +122,21 @@ def _place_builds(builds: list[Build], sources: Sources, target: Target) -> dict
     fixed = [build for build in builds if build.vendor]
     flat = [Place(url, flat=True) for url in sources.find_links]
     near = [place for place in flat if local_path(place.url)]
-    far = [place for place in flat if place not in near] + [Place(url) for url in sources.indexes]
+    indexes = [Place(url) for url in sources.indexes]
+    far = [place for place in flat if place not in near] + indexes
     listings = {build.name: sources.directory.list_all((place, build.name) for place in near) for build in fixed}
     unseen = [build for build in fixed if not _holds(listings[build.name], build, target)]
+    # uv asks the indexes for the others: one that does not answer is found out here, once and with a short limit.
+    others = [(place, build.name) for build in builds if not build.vendor for place in indexes]
     wanted = [(place, build.name) for build in unseen for place in (*far, Place(build.vendor or ""))]
-    for (_, name), listing in zip(wanted, sources.directory.list_all(wanted), strict=True):
+    answers = sources.directory.list_all([*others, *wanted])
+    for (_, name), listing in zip(wanted, answers[len(others) :], strict=True):
         listings[name].append(listing)
-    return choose_places(fixed, listings, target)
+    found = choose_places(fixed, listings, target)
+    silent = {listing.place.label: listing.problem for listing in answers[: len(others)] if listing.problem}
+    if others and not flat and len(silent) == len(indexes):
+        raise UnreachableError(silent, [f"{build.name} {build.version}" for build in builds if not build.vendor])
+    return found
 
 
 def _files_of(builds: list[Build], found: Mapping[str, Source], sources: Sources, target: Target) -> list[Offer]:

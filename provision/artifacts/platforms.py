@@ -48,6 +48,11 @@ class Target:
         return int(major), int(minor)
 
     @property
+    def wheel_tag(self) -> str:
+        """The best tag that fits, as it stands in the names of files: `cp313-manylinux_2_41_x86_64`."""
+        return "cp{}{}-manylinux_2_{}_{}".format(*self.minor, self.glibc_minor, self.machine)
+
+    @property
     def uv_platform(self) -> str:
         """The nearest platform that uv can solve for: never newer than the host's."""
         known = [minor for minor in UV_GLIBC_MINORS if minor <= self.glibc_minor]

@@ -12,7 +12,7 @@ from packaging.version import Version
 
 from provision.artifacts.listing import Listing, Place
 from provision.artifacts.platforms import Target
-from provision.errors import StageError
+from provision.errors import StageError, UnreachableError
 from provision.models.stack import Stack
 
 
@@ -87,10 +87,12 @@ def choose_places(
 ) -> dict[str, Source]:
     """For each build with a vendor's index, the first place that has it with a wheel that fits, in the order of the listings.
 
-    Raises StageError that names each place and what it said, when none has it.
+    Raises StageError that names each place when none has it, UnreachableError when a place that may have it told nothing.
     """
     tags = target.tags()
     chosen: dict[str, Source] = {}
+    silent: dict[str, str] = {}
+    unknown: list[str] = []
     for build in builds:
         if build.vendor is None:
             continue
@@ -100,14 +102,17 @@ def choose_places(
                 chosen[build.name] = Source(listing.place, max(found))
                 break
         else:
-            said = "; ".join(
-                f"{listing.place.label}: {listing.problem or 'has no such wheel'}" for listing in listings[build.name]
-            )
-            raise StageError(
-                f"no wheel of {build.name} {build.version} for Python {target.python} on {target.machine} with glibc "
-                f"2.{target.glibc_minor} ({said})",
-                hint="let the controller reach one of these, or add an index or find-links place that has it to your pip or uv settings",
-            )
+            problems = {listing.place.label: listing.problem for listing in listings[build.name] if listing.problem}
+            if not problems:
+                places = ", ".join(listing.place.label for listing in listings[build.name])
+                raise StageError(
+                    f"none of {places} has {build.name} {build.version} as a wheel for {target.wheel_tag}",
+                    hint="add an index or find-links place that has it to your pip or uv settings",
+                )
+            silent |= problems
+            unknown.append(f"{build.name} {build.version}")
+    if unknown:
+        raise UnreachableError(silent, unknown)
     return chosen
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+from provision.errors import opening
 from provision.models.facts import HostFacts
 from provision.models.records import (
     ROOMS,
@@ -182,7 +183,7 @@ def _deviations(
     resolution: Resolution | None, staged: Staged | None, stack: Stack | None, serve: ServeRecord | None
 ) -> Iterable[str]:
     if resolution and staged and resolution.stack and staged.stack != resolution.stack:
-        yield from _other_build(resolution.stack, staged)
+        yield from _other_build(resolution, resolution.stack, staged)
     planned = stack.attention if stack else None
     proof = serve.attention if serve else AttentionProof()
     if planned is None:
@@ -193,14 +194,18 @@ def _deviations(
         yield f"flash attention of generation {proof.generation} is in use, the plan said {planned.generation}"
 
 
-def _other_build(planned: Stack, staged: Staged) -> Iterable[str]:
-    """Another candidate than the plan's first, or the first without its flash-attn package."""
+def _other_build(resolution: Resolution, planned: Stack, staged: Staged) -> Iterable[str]:
+    """Another candidate than the plan's first, with what would have opened it, or the first without its flash-attn package."""
     package = planned.flash_attn.package
     if package and staged.stack.model_copy(update={"flash_attn": planned.flash_attn}) == planned:
         yield from (note for note in staged.notes if note.startswith(f"flash-attn {package.version} was left out"))
         return
-    why = "; ".join(reason.text for reason in staged.refused) or "the lock of the planned one could not be solved"
+    said = dict.fromkeys(reason.text for reason in staged.refused)
+    why = "; ".join(said) or "the lock of the planned one could not be solved"
     yield f"planned {describe_build(planned)}, installed {describe_build(staged.stack)}: {why}"
+    if closed := [str(index) for reason in staged.refused for index in reason.facts.get("indexes", ())]:
+        yield f"to have it: {opening(closed)}; then run with --refresh"
+        yield from (reason.text for reason in resolution.reasons if reason.rule == "driver-policy")
 
 
 def describe_build(stack: Stack) -> str:

@@ -20,11 +20,11 @@ def render(summary: Summary) -> str:
     parts = [f"# {_plain(phrases.headline(summary))}", _plain(phrases.facts_of_run(summary))]
     for title, body in (
         ("What failed", _failures(summary)),
+        ("Deviations from the plan", _remarks(groups, "deviations")),
         ("Next", _code(f"{entry}  # {purpose(entry)}" for entry in summary.next_commands)),
         ("Changed since green", _changed(summary)),
         ("Hosts", _table(("Hosts", "State", "Changed", "Seconds"), map(_host_row, groups))),
         ("Hosts side by side", _side_by_side(summary)),
-        ("Deviations from the plan", _remarks(groups, "deviations")),
         ("Warnings", _warnings(groups)),
         ("Endpoint", _endpoints(groups)),
         ("Attention", _each(summary, groups, _attention)),

@@ -25,11 +25,11 @@ def render(summary: Summary) -> str:
     lines = [*wrap(phrases.headline(summary)), *wrap(phrases.facts_of_run(summary), first=INDENT)]
     for title, section in (
         ("What failed", _failures(summary)),
+        ("Deviations from the plan", _remarks(groups, "deviations")),
         ("Next", _next(summary)),
         ("Changed since green", _changed(summary)),
         ("Hosts", _hosts(groups)),
         ("Hosts side by side", _side_by_side(summary)),
-        ("Deviations from the plan", _remarks(groups, "deviations")),
         ("Warnings", _warnings(groups)),
         ("Endpoint", _endpoints(summary, groups)),
         ("Attention", _each(summary, groups, _attention)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from provision.resolve.view import View
 HOST = "host"
 ENOUGH = 6
 """Accepted candidates that are kept for `stage`: it takes the next one when uv refuses the first."""
+FALLBACKS = 3
+"""Accepted candidates that are kept besides for each smaller set of vendors' indexes, the default index alone included:
+`stage` takes one of them where an index cannot be reached."""
 
 
 _ASKED = tuple((rule.id, rule.judge) for rule in RULES)
@@ -52,14 +56,19 @@ def judge_whole(option: Option, view: View) -> Judged:
 
 
 def judged(view: View) -> Iterator[Judged]:
-    """Candidates in their order, judged, until enough are accepted."""
-    accepted = 0
+    """Candidates in their order, judged, until enough are accepted; then those alone that need fewer of the vendors' indexes."""
+    kept: Counter[frozenset[str]] = Counter()
     for option in options(view):
+        needed = option.index_hosts(view.machine)
+        if kept.total() >= ENOUGH:
+            if kept[frozenset()] >= FALLBACKS:
+                return
+            if sum(count for hosts, count in kept.items() if hosts <= needed) >= FALLBACKS:
+                continue
         result = judge(option, view)
-        yield result
-        accepted += result.accepted
-        if accepted == ENOUGH:
-            return
+        if result.accepted or kept.total() < ENOUGH:
+            yield result
+        kept[needed] += result.accepted
 
 
 def reason(rule: str, verdict: Verdict, candidate: str) -> Reason:

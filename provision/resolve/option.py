@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from urllib.parse import urlsplit
 
 from provision.catalog import catalog
 from provision.catalog.rows import Build, Release, Torch
@@ -38,6 +39,15 @@ class Option:
             if self.torch_variant == default and default != "cpu"
             else TORCH_INDEX.format(variant=self.torch_variant)
         )
+
+    def index_hosts(self, machine: str | None) -> frozenset[str]:
+        """Hosts of the vendors' indexes that vLLM and torch come from; empty where the default package index has both."""
+        return _hosts(self.build.index if self.build else None, self.torch_index(machine or "x86_64"))
+
+
+@cache
+def _hosts(*indexes: str | None) -> frozenset[str]:
+    return frozenset(urlsplit(index).netloc for index in indexes if index)
 
 
 def options(view: View) -> Iterator[Option]:

