@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,6 +51,27 @@ def whole_float32() -> None:
     products = torch.backends.cuda.matmul
     products.allow_tf32 = False
     products.allow_bf16_reduced_precision_reduction = products.allow_fp16_reduced_precision_reduction = False
+
+
+@contextmanager
+def own_precision() -> Iterator[None]:
+    """Let torch's standard attention compute in the precision of its inputs meanwhile.
+
+    From 2.5 on it turns 16 bits into 32 first unless it is told otherwise (aten/native/transformers/attention.cpp): beside
+    that flash attention looks faster and smaller than it is. Releases before compute in 16 bits and cannot be asked.
+    """
+    import torch
+
+    switch = getattr(torch.backends.cuda, "allow_fp16_bf16_reduction_math_sdp", None)
+    if switch is None:
+        yield
+        return
+    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+    switch(True)
+    try:
+        yield
+    finally:
+        switch(before)
 
 
 def finish(device: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from verify.records import Context, Figure, Outcome
 from verify.tables import table
+from verify.views.pcie import Link
 
 SLOWED = 0.5
 """What the injected fault leaves of a speed."""
@@ -17,15 +18,24 @@ TOLD = 3
 
 
 def floor(name: str | None, kind: str) -> tuple[float | None, str | None]:
-    """The least that a card of that name must reach in `gemm_bfloat16`, `memory` or `copy`, and where that stands.
+    """The least that a card of exactly that name must reach in `gemm_bfloat16`, `memory` or `copy`, and where that stands.
 
     Null where nothing is known of it, as of every CPU.
     """
     rows = table("speed")
     for card in rows["card"]:
-        if name and kind in card and re.search(card["match"], name):
-            return card[kind] * rows["share"][kind], card["source"]
+        if name and kind in card and re.fullmatch(card["match"], name):
+            return card[kind] * card.get(f"{kind}_share", rows["share"][kind]), card["source"]
     return None, None
+
+
+def link_floor(seen: Link) -> tuple[float | None, str | None]:
+    """The least that copies must reach over a link as it is, GB/s, and where that stands; null where nothing is known."""
+    row = table("speed")["link"]
+    coding = next((share for speed, share in row["coding"] if seen.speed and seen.speed <= speed), None)
+    if coding is None or seen.speed is None or seen.width is None:
+        return None, None
+    return row["share"] * coding * seen.speed * seen.width / 8, row["source"]
 
 
 def judge(figures: Sequence[Figure], context: Context, evidence: Mapping[str, Any]) -> Outcome:

@@ -25,6 +25,8 @@ class Headline(Record):
     figure: str
     says: str
     take: Literal["range", "max", "min"] = "range"
+    judged: bool = False
+    """Whether the figure of a card is meant to be held against a floor."""
 
 
 @cache
@@ -42,7 +44,8 @@ def families(hosts: Sequence[HostSummary]) -> Iterator[tuple[str, str, str]]:
     for family, checks in by_family.items():
         counts = Counter[str](check.status for check in checks)
         ended = ", ".join(f"{counts[status]} {status}" for status in SEVERITY if counts[status])
-        yield family, ended, "; ".join(_figures(checks)) or _first(family, folded)
+        told = [*_figures(checks), *_unjudged(checks)]
+        yield family, ended, "; ".join(told) or _first(family, folded)
 
 
 def _figures(checks: Iterable[CheckRecord]) -> Iterator[str]:
@@ -57,6 +60,22 @@ def _figures(checks: Iterable[CheckRecord]) -> Iterator[str]:
         ]
         if values:
             yield rule.says.format(_taken(values, rule.take))
+
+
+def _unjudged(checks: Iterable[CheckRecord]) -> Iterator[str]:
+    """The cards whose speeds had nothing to be held against, and which speeds these are: their `ok` says less than another's."""
+    cards: dict[str, dict[str, None]] = {}
+    for check in (check for check in checks if check.status == "ok" and isinstance(check.evidence, dict)):
+        name = check.evidence.get("name") or next(iter(check.evidence.get("devices") or ()), None)
+        for figure in check.figures:
+            meant = any(
+                rule.judged and re.fullmatch(rule.check, check.id) and re.fullmatch(rule.figure, figure.name)
+                for rule in rules()
+            )
+            if name and meant and figure.floor is None:
+                cards.setdefault(str(name), {})[figure.name] = None
+    for name, figures in cards.items():
+        yield f"recorded, not judged, for no floor is known of {name}: {', '.join(figures)}"
 
 
 def _taken(values: Sequence[float], take: str) -> str:

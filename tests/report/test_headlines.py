@@ -37,6 +37,20 @@ def test_figures_of_all_devices_are_told_as_their_range_or_their_worst() -> None
     ]
 
 
+def test_a_card_whose_speeds_no_floor_is_known_of_is_named() -> None:
+    def measured(card: str, floor: float | None, device: str) -> CheckRecord:
+        plain = record("speed.memory", device=device, figures={"memory, read and written": 250.0})
+        figures = (plain.figures[0].model_copy(update={"floor": floor}),)
+        return plain.model_copy(update={"evidence": {"name": card}, "figures": figures})
+
+    (line,) = lines(measured("NVIDIA H200", 3600.0, "cuda:0"), measured("NVIDIA RTX A2000", None, "cuda:1"))
+    unjudged = "recorded, not judged, for no floor is known of NVIDIA RTX A2000: memory, read and written"
+    assert line == ("speed", "2 ok", f"memory 250 GB/s; {unjudged}")
+    assert (
+        "not judged" not in lines(record("speed.memory", device="cpu", figures={"memory, read and written": 9.0}))[0][2]
+    )
+
+
 def test_a_family_without_figures_is_told_by_its_first_check_that_passed() -> None:
     told = lines(
         record("engine.flash_attn", "skip", "none is planned"), record("engine.vllm", reason="vLLM 0.32.0 imports")

@@ -72,6 +72,8 @@ def processes(count: int, seconds: float) -> dict[int, dict[str, Any]]:
         ((H100,) * 8, 414.0),
         (("NVIDIA H200",) * 8, pytest.approx(387.9)),
         ((H100,) * 4, None),
+        (("NVIDIA H200 NVL",) * 8, None),
+        (("NVIDIA GH200 480GB",) * 8, None),
         ((H100,) * 7 + ("NVIDIA H200",), None),
         (("NVIDIA RTX 6000 Ada Generation",) * 8, None),
     ],

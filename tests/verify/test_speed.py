@@ -8,9 +8,10 @@ import pytest
 
 from verify.checks.memory import attention as memory
 from verify.checks.speed import attention as speed
-from verify.judged_speed import floor, judge, spread
+from verify.judged_speed import floor, judge, link_floor, spread
 from verify.records import Context, Figure
 from verify.tables import table
+from verify.views.pcie import Link
 
 
 @pytest.mark.parametrize(
@@ -21,8 +22,18 @@ from verify.tables import table
         ("NVIDIA H200", "copy", 48),
         ("NVIDIA A100-SXM4-80GB", "memory", 2039 * 0.75),
         ("NVIDIA B200", "copy", None),
-        ("NVIDIA H100 PCIe", "memory", None),
+        ("NVIDIA H100 PCIe", "memory", 2000 * 0.75),
         ("NVIDIA GeForce RTX 4090", "gemm_bfloat16", None),
+        ("NVIDIA L4", "memory", 300 * 0.65),
+        # What only looks like a card that is known: another board, another chip, a slice.
+        ("NVIDIA H200 NVL", "gemm_bfloat16", None),
+        ("NVIDIA H200 NVL", "copy", None),
+        ("NVIDIA GH200 480GB", "gemm_bfloat16", 821 * 0.85),
+        ("NVIDIA GH200 480GB", "copy", None),
+        ("NVIDIA A100 80GB PCIe", "memory", 1935 * 0.75),
+        ("NVIDIA A100 80GB PCIe", "copy", None),
+        ("NVIDIA H200 MIG 1g.18gb", "memory", None),
+        ("NVIDIA GB200", "gemm_bfloat16", 1822 * 0.85),
         (None, "memory", None),
     ],
 )
@@ -35,13 +46,26 @@ def test_a_card_has_the_floors_that_are_known_of_it(name: str | None, kind: str,
 def test_every_card_is_found_by_one_row_alone() -> None:
     import re
 
-    names = ("NVIDIA H100 80GB HBM3", "NVIDIA H200", "NVIDIA A100-SXM4-80GB", "NVIDIA B200")
-    assert [sum(bool(re.search(card["match"], name)) for card in table("speed")["card"]) for name in names] == [
-        1,
-        1,
-        1,
-        1,
-    ]
+    names = ("NVIDIA H100 80GB HBM3", "NVIDIA H200", "NVIDIA A100-SXM4-80GB", "NVIDIA B200", "NVIDIA GH200 480GB")
+    for name in names:
+        assert sum(bool(re.fullmatch(card["match"], name)) for card in table("speed")["card"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("seen", "least"),
+    [
+        (Link(16.0, 16.0, 16, 16), 22.1),
+        (Link(32.0, 32.0, 16, 16), 44.1),
+        (Link(16.0, 16.0, 8, 16), 11.0),
+        (Link(5.0, 8.0, 16, 16), 5.6),
+        (Link(64.0, 64.0, 16, 16), None),
+        (Link(None, 16.0, None, 16), None),
+    ],
+)
+def test_copies_of_a_card_without_a_row_are_held_against_its_link(seen: Link, least: float | None) -> None:
+    found, source = link_floor(seen)
+    assert (found and round(found, 1)) == least
+    assert (source is None) == (least is None)
 
 
 def test_a_speed_below_its_floor_is_a_warning_with_both_values() -> None:

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from verify.views.pci import DEVICES
+
 NODES = Path("/sys/devices/system/node")
 
 
@@ -22,6 +24,15 @@ def nodes(folder: Path = NODES) -> tuple[Node, ...]:
     """By number; none where the kernel knows no nodes (a container may hide them)."""
     found = [_node(path) for path in folder.glob("node[0-9]*") if (path / "cpulist").exists()]
     return tuple(sorted(found, key=lambda node: node.number))
+
+
+def near(address: str, devices: Path = DEVICES) -> int | None:
+    """The node that the card at a PCI address hangs on; null where the kernel names none (-1: a host with a single one)."""
+    try:
+        number = int((devices / address / "numa_node").read_text())
+    except (OSError, ValueError):
+        return None
+    return number if number >= 0 else None
 
 
 def _node(folder: Path) -> Node:

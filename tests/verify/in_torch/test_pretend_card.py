@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tests.verify.in_torch.pretend_card import Profile, pretend
-from verify import timing
+from verify import near, timing
 from verify.checks.kernels import memory_pattern
 from verify.checks.memory import attention as memory_attention
 from verify.checks.speed import copies, gemm, memory
@@ -20,6 +23,7 @@ from verify.judged_speed import floor
 from verify.records import Context, Outcome
 from verify.registry import all_checks
 from verify.tables import table
+from verify.views import numa
 
 ROOT = Path(__file__).resolve().parents[3]
 CHECKS = {check.id: check for check in all_checks()}
@@ -102,6 +106,72 @@ def test_speeds_of_a_card_are_held_against_its_floor(check: str, monkeypatch: py
     least = {figure.floor for figure in outcome.figures if figure.floor is not None}
     kind = "gemm_bfloat16" if check == "gemm" else "copy" if check == "copies" else check
     assert least == {floor("NVIDIA H200", kind)[0]}
+
+
+def test_copies_are_made_near_the_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The pretended card sits at 0000:1b:00.0, on the host's second node, whose CPUs this process may use one of."""
+    (card := tmp_path / "devices" / "0000:1b:00.0").mkdir(parents=True)
+    (card / "numa_node").write_text("1\n")
+    for number, cpus in enumerate(("0-3", "4-7")):
+        (folder := tmp_path / "nodes" / f"node{number}").mkdir(parents=True)
+        (folder / "cpulist").write_text(cpus)
+        (folder / "meminfo").write_text(f"Node {number} MemTotal:       1024 kB\n")
+    bound: list[Any] = []
+    monkeypatch.setattr(near, "near", partial(numa.near, devices=tmp_path / "devices"))
+    monkeypatch.setattr(near, "nodes", partial(numa.nodes, tmp_path / "nodes"))
+
+    def prefer(number: int) -> bool:
+        bound.append(number)
+        return True
+
+    monkeypatch.setattr(near, "_prefer", prefer)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 6})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cpus: bound.append(cpus))
+    pinned = torch.randint
+
+    def pin(*arguments: Any, **options: Any) -> torch.Tensor:
+        assert bound == [{6}, 1]
+        return pinned(*arguments, **options)
+
+    monkeypatch.setattr(torch, "randint", pin)
+    outcome = on_card("speed.copies", monkeypatch)
+    assert (outcome.evidence["NUMA node"], outcome.evidence["bound"]) == (1, "1 CPUs and memory")
+
+
+def test_a_process_that_was_bound_takes_memory_of_that_node_first() -> None:
+    """Asked of the kernel itself (get_mempolicy), where it lets a process choose."""
+    told = (
+        "import ctypes, platform; from verify import near\n"
+        "print(near._prefer(0))\n"
+        "mode = ctypes.c_int(); call = {'x86_64': 239, 'aarch64': 236}[platform.machine()]\n"
+        "print(ctypes.CDLL(None).syscall(call, ctypes.byref(mode), None, 0, None, 0), mode.value)"
+    )
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True, cwd=ROOT)
+    said, asked = done.stdout.splitlines()
+    assert asked == ("0 1" if said == "True" else asked)
+
+
+def test_standard_attention_is_timed_in_the_precision_of_its_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By torch's own standard path on the CPU, which turns 16 bits into 32 unless told otherwise, as on a card."""
+    from verify.checks.speed import attention
+
+    class Seen(TorchDispatchMode):  # type: ignore[misc]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = func(*args, **(kwargs or {}))
+            seen.update(one.dtype for one in tree_leaves(result) if isinstance(one, torch.Tensor))
+            return result
+
+    def once(work: Any, device: str, *, budget_s: float) -> timing.Timed:
+        if torch.backends.cuda.math_sdp_enabled():
+            with Seen():
+                work(0)
+        return timing.Timed(1.0, 1.0, 1.0, 1)
+
+    seen: set[torch.dtype] = set()
+    monkeypatch.setattr(attention, "timed", once)
+    attention.measure((1, 64, 2, 64), "cpu", backward=False)
+    assert seen == {torch.float16}
+    assert not torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
 
 
 def test_flash_and_standard_attention_are_timed_on_a_card(monkeypatch: pytest.MonkeyPatch) -> None:

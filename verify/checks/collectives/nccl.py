@@ -61,7 +61,7 @@ def bus_floor(cards: tuple[str, ...]) -> tuple[float | None, str | None]:
 
     rows = table("speed")
     for row in rows["all_reduce"]:
-        if len(cards) == row["cards"] and all(re.search(row["match"], name) for name in cards):
+        if len(cards) == row["cards"] and all(re.fullmatch(row["match"], name) for name in cards):
             return row["bus"] * rows["share"]["all_reduce"], row["source"]
     return None, None
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from verify.attention_cases import Case
-from verify.inputs import finish
+from verify.inputs import finish, own_precision
 from verify.providers import sdpa
 from verify.records import Check, Context, Figure, Outcome
 from verify.tables import table
@@ -47,7 +47,7 @@ def _run(context: Context) -> Outcome:
                 break
             case = Case(f"length {length}", HEADS, HEADS, ((length, length),), DIM)
             inputs = case.inputs(dtype).to(device)
-            with torch.inference_mode():
+            with torch.inference_mode(), own_precision():
                 found[length] = peak(partial(provider.compute, case, inputs), device)
     flash_from = FIT_FROM if device == "cpu" else GPU_FLASH_FIT_FROM
     return judge(peaks, free, {"lengths": longest, "dtype": dtype, **finish(device)}, flash_from=flash_from)

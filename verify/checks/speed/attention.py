@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from verify.inputs import finish
+from verify.inputs import finish, own_precision
 from verify.judged_speed import judge, spread
 from verify.records import Check, Context, Figure, Outcome
 from verify.tables import table
@@ -69,7 +69,7 @@ def measure(point: tuple[int, ...], device: str, *, backward: bool) -> dict[str,
         torch.autograd.grad(scaled_dot_product_attention(*parts).sum(), parts)
 
     for name, path in (("flash", SDPBackend.FLASH_ATTENTION), ("standard", SDPBackend.MATH)):
-        with sdpa_kernel(path):
+        with sdpa_kernel(path), own_precision():
             try:
                 seconds[name] = timed(forward, device, budget_s=BUDGET_S).median
                 if backward:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from verify.inputs import finish
-from verify.judged_speed import floor, judge, spread
+from verify.judged_speed import floor, judge, link_floor, spread
+from verify.near import bind
 from verify.records import Check, Context, Figure, Outcome
 from verify.timing import timed
+from verify.views import torch_view
+from verify.views.pcie import link
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,16 +28,21 @@ def _run(context: Context) -> Outcome:
     on_cpu = device == "cpu"
     if on_cpu and not context.faults:
         return Outcome("skip", "no GPU to copy to")
+    address = None if on_cpu else torch_view.gpus()[int(device.partition(":")[2])].pci
+    seat = bind(address)
     # On a CPU an injected fault is proven on a copy within the host's memory.
     host = torch.randint(0, 1 << 62, (BYTES // 8,), pin_memory=not on_cpu)
     there = torch.empty_like(host, device=device)
     name = None if on_cpu else torch.cuda.get_device_name(device)
-    least, source = floor(name, "copy")
     figures = []
     for what, target, origin in (("to the device", there, host), ("to the host", host, there)):
         done = timed(partial(_copy, target, origin), device, budget_s=BUDGET_S)
-        figures.append(Figure(f"copies {what}", BYTES / done.median / 1e9, "GB/s", least, source=source))
-    return judge(figures, context, {"bytes": BYTES, "memory": "pinned", **finish(device)})
+        figures.append(Figure(f"copies {what}", BYTES / done.median / 1e9, "GB/s"))
+    least, source = floor(name, "copy")
+    if least is None and address:
+        least, source = link_floor(link(address))
+    figures = [replace(figure, floor=least, source=source) for figure in figures]
+    return judge(figures, context, {"bytes": BYTES, "memory": "pinned", **seat, **finish(device)})
 
 
 def _copy(target: Tensor, origin: Tensor, _turn: int) -> Tensor:
