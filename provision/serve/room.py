@@ -85,6 +85,7 @@ def readiness_request(
         "processes": command.devices.processes,
         "model_folder": model.folder(prefix),
         "reference": reference_path(prefix, environment) if model.kind == "builtin" else None,
+        "release": f"{environment}-{service.digest}",
     }
 
 

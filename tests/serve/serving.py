@@ -56,6 +56,8 @@ class Handler(BaseHTTPRequestHandler):
             self.reply(
                 CONFIGURATION["status"], {"error": {"message": "Out of range float values are not JSON compliant"}}
             )
+        elif self.path == "/tokenize":
+            self.reply(200, {"tokens": list(body["prompt"].encode())})
         elif "prompt_logprobs" in body:
             self.forced(body["prompt"])
         else:

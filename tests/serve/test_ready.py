@@ -247,23 +247,67 @@ def test_service_started_anew_between_two_slices_has_died(proven: Prove) -> None
     assert "its supervisor is starting it again" in answer["record"]["text"]
 
 
-FILES = {"reference": None, "served_name": "qwen3"}
+FILES = {"reference": None, "served_name": "qwen3", "release": "e1-s1"}
 
 
 @pytest.fixture
 def user_model(prefix: Path) -> dict[str, Any]:
+    (prefix / "models/qwen3/config.json").write_text('{"vocab_size": 32000}')
     return {**FILES, "model_folder": str(prefix / "models/qwen3")}
 
 
 def test_model_of_the_users_is_compared_with_its_last_green_run(proven: Prove, user_model: dict[str, Any]) -> None:
     first = proven(request=user_model)
     assert (first["state"], len(first["record"]["evidence"])) == ("ready", 1)
-    assert "differ from the last green run" in proven(request=user_model)["record"]["evidence"][1]
-    drifted = proven(request=user_model, forced=[-9.0] * 32)
+    told = proven(request=user_model)["record"]["evidence"]
+    assert "differ from the last green run" in told[1]
+    assert told[2] == "32 greedy tokens equal those of the last green run"
+    drifted = proven(request=user_model, forced=[-5.0] * 32)
     assert drifted["state"] == "failed"
-    assert "on average, allowed 0.1" in drifted["record"]["text"]
+    assert "by up to 3.5000 (token" in drifted["record"]["text"]
+    assert "-1.500 then, -5.000 now); allowed 0.02 on average" in drifted["record"]["text"]
     # A run that is not green leaves the known values as they were.
     assert proven(request=user_model)["state"] == "ready"
+
+
+def test_the_same_release_computes_the_same_and_another_build_may_round(
+    proven: Prove, user_model: dict[str, Any]
+) -> None:
+    proven(request=user_model)
+    assert proven(request=user_model, forced=[-3.05] * 186 + LOGPROBS)["state"] == "failed"
+    answer = proven(request=user_model | {"release": "e2-s1"}, forced=[-3.05] * 186 + LOGPROBS)
+    assert answer["state"] == "ready", answer
+    assert "another build or other settings" in answer["record"]["evidence"][1]
+
+
+@pytest.mark.parametrize(("logprob", "state"), [(-0.1, "failed"), (-1.4, "ready")])
+def test_a_text_that_goes_on_otherwise_is_named_and_only_a_near_tie_passes(
+    proven: Prove, user_model: dict[str, Any], logprob: float, state: str
+) -> None:
+    proven(request=user_model)
+    other = [*TOKENS[:4], 7, *TOKENS[5:]]
+    answer = proven(request=user_model, tokens=other, logprobs=[logprob] * 32)
+    assert answer["state"] == state
+    said = " ".join([answer["record"]["text"] or "", *answer["record"]["evidence"]])
+    assert "greedy token 5 of 32 is 7, 104 in the last green run" in said
+    assert ("which is now 1.40 nats less likely" in said) == (state == "failed")
+
+
+@pytest.mark.parametrize("logprob", [-60.0, -10.4, -9.5])
+def test_a_model_that_says_no_more_than_guessing_is_refused(
+    proven: Prove, user_model: dict[str, Any], logprob: float
+) -> None:
+    text = proven(request=user_model, forced=[logprob] * 218)["record"]["text"]
+    assert f"mean log probability {logprob:.3f}, guessing among 32000 tokens -10.373" in text
+
+
+def test_a_model_that_names_no_vocabulary_is_not_compared_with_guessing(
+    proven: Prove, prefix: Path, user_model: dict[str, Any]
+) -> None:
+    (prefix / "models/qwen3/config.json").write_text("{}")
+    answer = proven(request=user_model, forced=[-60.0] * 218)
+    assert answer["state"] == "ready"
+    assert "names no vocabulary" in answer["record"]["evidence"][0]
 
 
 def test_other_files_under_the_same_name_are_compared_with_nothing(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +16,6 @@ ANSWER_TIMEOUT_S = 300.0
 ROUNDING = {"float32": 0.001, "float16": 0.05, "bfloat16": 0.3}
 """How far a number type may move the distance of two logits of the built-in model, whose logits reach 9: twice what was
 seen for eager and fused kernels on CPUs. Below it two tokens are a near tie, and log probabilities decide."""
-DRIFT = 0.1
-"""Largest mean difference, in nats, of a model's log probabilities to those of its last green run."""
-FIXED_TEXT = (
-    "The telescope saw its first light on a clear night in March. Light from the star had travelled for 8,611 years, at"
-    " 299,792,458 metres a second, before it fell on a mirror of 3.6 metres and was counted, photon by photon."
-)
-CLAMPED_LOGPROB = -9999.0
-"""What vLLM writes for minus infinity, which JSON cannot hold."""
 
 
 class NotProvenError(Exception):
@@ -55,23 +46,29 @@ class Server:
 
     def complete(self, body: dict[str, Any]) -> http.client.HTTPResponse:
         """Ask for a completion; raises NotProvenError when the answer is no success."""
+        return self.ask("/v1/completions", body)
+
+    def tokens_of(self, text: str) -> list[int]:
+        """The ids that a prompt becomes, with what the model's tokenizer puts before it."""
+        return [int(token) for token in json.loads(self.ask("/tokenize", {"prompt": text}).read())["tokens"]]
+
+    def ask(self, path: str, body: dict[str, Any]) -> http.client.HTTPResponse:
+        """Post a question about the served model; raises NotProvenError when the answer is no success."""
         headers = {"Content-Type": "application/json"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
         connection = self.connection(ANSWER_TIMEOUT_S)
         try:
-            connection.request(
-                "POST", "/v1/completions", json.dumps({"model": self.request.served_name, **body}), headers
-            )
+            connection.request("POST", path, json.dumps({"model": self.request.served_name, **body}), headers)
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as problem:
-            raise NotProvenError(f"the server did not answer /v1/completions: {problem!r}") from problem
+            raise NotProvenError(f"the server did not answer {path}: {problem!r}") from problem
         if response.status != 200:
             said = response.read(600).decode(errors="replace").strip()
-            raise NotProvenError(f"the server answered {response.status} to /v1/completions: {said}")
+            raise NotProvenError(f"the server answered {response.status} to {path}: {said}")
         return response
 
-    def greedy(self, prompt: list[int], length: int) -> tuple[list[int], list[float], float]:
+    def greedy(self, prompt: list[int] | str, length: int) -> tuple[list[int], list[float], float]:
         """Greedy token ids, their log probabilities, and the time on the monotonic clock at which the first came.
 
         Token ids by way of `logprobs`: the spelling that every release since 0.6 understands.
@@ -157,39 +154,3 @@ def judge_builtin(
             f"{said}, and log probabilities differ by up to {worst:.2f}; {dtype} rounds by at most {rounding}"
         )
     return [f"{said}: a near tie (gap {gap:.3f}); teacher-forced log probabilities differ by at most {worst:.3f}"]
-
-
-def judge_files(request: Request, dtype: str, server: Server) -> list[str]:
-    """Evidence that a model of the user's computes, and as it did when it was last green."""
-    forced = server.forced(FIXED_TEXT)
-    values = [value for _, value in forced]
-    wrong = [value for value in values if not math.isfinite(value) or value <= CLAMPED_LOGPROB]
-    if wrong or not values:
-        raise NotProvenError(f"{len(wrong)} of {len(values)} log probabilities of a fixed text are not finite")
-    key = {"model": fingerprint(Path(request.model_folder)), "dtype": dtype, "tokens": [token for token, _ in forced]}
-    path = Path(request.prefix) / "verify" / f"logprobs-{Path(request.model_folder).name}.json"
-    evidence = [
-        f"log probabilities of {len(values)} tokens of a fixed text are finite, mean {sum(values) / len(values):.3f}"
-    ]
-    try:
-        last = json.loads(path.read_text())
-    except (OSError, ValueError):
-        last = {}
-    if all(last.get(name) == value for name, value in key.items()):
-        drift = sum(abs(here - there) for here, there in zip(values, last["logprobs"], strict=True)) / len(values)
-        if drift > DRIFT:
-            raise NotProvenError(
-                f"log probabilities of a fixed text differ from the last green run by {drift:.3f} on average, allowed {DRIFT}"
-            )
-        evidence.append(f"they differ from the last green run ({last['at']}) by {drift:.4f} on average")
-    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps({**key, "at": at, "logprobs": values}) + "\n")
-    temporary.replace(path)
-    return evidence
-
-
-def fingerprint(folder: Path) -> list[list[Any]]:
-    """Names and sizes of a model's files: another model under the same name is compared with nothing."""
-    return sorted([path.name, path.stat().st_size] for path in folder.iterdir() if path.is_file())

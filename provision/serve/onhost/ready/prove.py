@@ -18,11 +18,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .answer import NotProvenError, Server, judge_builtin, judge_files
+from .answer import NotProvenError, Server, judge_builtin
 from .attention import canonical, prove_attention, read_proofs
 from .phases import phases
 from .reference import begin, wait_for
 from .service import Request, ServiceState, age_of, causes, last_lines, service_log, service_state
+from .user_model import judge_files
 
 POLL_S = 0.1
 STATE_POLL_S = 1.0

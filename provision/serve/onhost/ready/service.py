@@ -41,6 +41,8 @@ class Request:
     """File of the built-in model's reference answer; null for a model of the user's."""
     environment: str = ""
     """Digest of the environment that computes it."""
+    release: str = ""
+    """Names environment and settings together: what computes the same."""
     started_here: bool = False
     """Whether an earlier slice of the same proof saw the service not yet answering."""
     main_pid: int = 0

@@ -1,0 +1,128 @@
+"""Whether a model of the user's computes: better than guessing, and as it did when it was green last. A part of ready.pyz."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from .answer import ROUNDING, NotProvenError, Server
+from .service import Request
+
+FIXED_TEXT = (
+    "The telescope saw its first light on a clear night in March. Light from the star had travelled for 8,611 years, at"
+    " 299,792,458 metres a second, before it fell on a mirror of 3.6 metres and was counted, photon by photon."
+)
+CLAMPED_LOGPROB = -9999.0
+"""What vLLM writes for minus infinity, which JSON cannot hold."""
+BETTER_THAN_GUESSING = 1.0
+"""Nats a token by which the fixed text must be likelier than by uniform guessing. Whatever weights that mean nothing say, their mean stays
+below that of guessing (Jensen's inequality); a trained model is some 6 nats above it."""
+LENGTH = 32
+"""Greedy tokens that are compared with the last green run's."""
+SAME, OTHER = "this release", "another build or other settings"
+ALLOWED = {SAME: 0.02, OTHER: 0.1}
+"""Largest mean difference, in nats, of log probabilities to those of the last green run, by what that run served with. The same release
+computes the same; another build rounds in another order."""
+
+
+def judge_files(request: Request, dtype: str, server: Server) -> list[str]:
+    """Evidence that a user's model computes, and as it did when it was last green; the values are then kept.
+
+    Raises NotProvenError when it does not.
+    """
+    forced = server.forced(FIXED_TEXT)
+    values = [value for _, value in forced]
+    evidence = [judge_alone(values, vocabulary(Path(request.model_folder)))]
+    tokens, logprobs, _ = server.greedy(FIXED_TEXT, LENGTH)
+    key = {"model": fingerprint(Path(request.model_folder)), "dtype": dtype, "text": [token for token, _ in forced]}
+    path = Path(request.prefix) / "verify" / f"logprobs-{Path(request.model_folder).name}.json"
+    try:
+        last = json.loads(path.read_text())
+    except (OSError, ValueError):
+        last = {}
+    if last and all(last.get(name) == value for name, value in key.items()):
+        whose = SAME if last["release"] == request.release else OTHER
+        try:
+            evidence.append(judge_values(values, last, whose))
+            evidence.append(judge_tokens((tokens, logprobs), last, dtype, whose, server))
+        except NotProvenError as deviation:
+            raise NotProvenError(f"{deviation}; if that is meant, remove {path}") from None
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    kept = {**key, "release": request.release, "at": at, "logprobs": values, "tokens": tokens}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps(kept) + "\n")
+    temporary.replace(path)
+    return evidence
+
+
+def judge_alone(values: list[float], entries: int | None) -> str:
+    """Whether log probabilities are those of a model at all; `entries` of its vocabulary are null where it names none."""
+    wrong = [value for value in values if not math.isfinite(value) or value <= CLAMPED_LOGPROB]
+    if wrong or not values:
+        raise NotProvenError(f"{len(wrong)} of {len(values)} log probabilities of a fixed text are not finite")
+    mean = sum(values) / len(values)
+    said = f"log probabilities of {len(values)} tokens of a fixed text are finite, mean {mean:.3f}"
+    if entries is None:
+        return f"{said}; config.json names no vocabulary to compare with guessing"
+    guessing = -math.log(entries)
+    if mean < guessing + BETTER_THAN_GUESSING:
+        raise NotProvenError(
+            f"the model says no more of a fixed text than guessing: mean log probability {mean:.3f}, guessing among {entries} tokens"
+            f" {guessing:.3f}; its weights are not what they should be, or they are read wrongly"
+        )
+    return f"{said}; guessing among {entries} tokens: {guessing:.3f}"
+
+
+def judge_values(values: list[float], last: dict[str, Any], whose: str) -> str:
+    """Whether the fixed text is as likely as in the last green run."""
+    off = [abs(here - there) for here, there in zip(values, last["logprobs"], strict=True)]
+    drift, worst = sum(off) / len(off), max(range(len(off)), key=off.__getitem__)
+    said = (
+        f"log probabilities of a fixed text differ from the last green run ({last['at']}, {whose}) by {drift:.4f} on average,"
+        f" by up to {off[worst]:.4f} (token {worst + 2}: {last['logprobs'][worst]:.3f} then, {values[worst]:.3f} now)"
+    )
+    if drift > ALLOWED[whose]:
+        raise NotProvenError(f"{said}; allowed {ALLOWED[whose]} on average")
+    return said
+
+
+def judge_tokens(
+    answered: tuple[list[int], list[float]],
+    last: dict[str, Any],
+    dtype: str,
+    whose: str,
+    server: Server,
+) -> str:
+    """Whether the text goes on as in the last green run; two builds may break a near tie differently."""
+    (tokens, logprobs), before = answered, last["tokens"]
+    if tokens == before:
+        return f"{len(tokens)} greedy tokens equal those of the last green run"
+    if len(tokens) != len(before):
+        raise NotProvenError(f"the server answered {len(tokens)} tokens, {len(before)} in the last green run")
+    place = next(number for number, pair in enumerate(zip(tokens, before, strict=True)) if pair[0] != pair[1])
+    said = f"greedy token {place + 1} of {len(before)} is {tokens[place]}, {before[place]} in the last green run ({last['at']}, {whose})"
+    forced = server.forced(server.tokens_of(FIXED_TEXT) + before[: place + 1])
+    lead = logprobs[place] - forced[-1][1]
+    rounding = ROUNDING.get(dtype, ROUNDING["float32"])
+    if lead > rounding:
+        raise NotProvenError(f"{said}, which is now {lead:.2f} nats less likely; {dtype} rounds by at most {rounding}")
+    return f"{said}: a near tie, {lead:.3f} nats apart"
+
+
+def vocabulary(folder: Path) -> int | None:
+    """Entries of a model's vocabulary as its config.json, or the part of it for text, names them."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return None
+    found = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    return found if isinstance(found, int) and found > 1 else None
+
+
+def fingerprint(folder: Path) -> list[list[Any]]:
+    """Names and sizes of a model's files: another model under the same name is compared with nothing."""
+    return sorted([path.name, path.stat().st_size] for path in folder.iterdir() if path.is_file())
