@@ -141,6 +141,10 @@ class Catalog:
         return self._rows("gpus", "amd", rows.AmdCard)
 
     @cached_property
+    def integrated_graphics(self) -> frozenset[str]:
+        return frozenset(gfx for row in self._rows("gpus", "integrated", rows.IntegratedGraphics) for gfx in row.gfx)
+
+    @cached_property
     def spellings(self) -> tuple[attention_rows.Spelling, ...]:
         return self._rows("attention", "spelling", attention_rows.Spelling)
 

@@ -172,6 +172,13 @@ class AmdCard(Row):
 
 
 @table_row
+class IntegratedGraphics(Row):
+    """AMD architectures that are a processor's own graphics."""
+
+    gfx: tuple[str, ...]
+
+
+@table_row
 class Userspace(Row):
     """The ROCm that must be on the host for a variant."""
 

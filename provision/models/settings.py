@@ -172,7 +172,7 @@ class Settings(Record):
 
     gpus: tuple[GpuIndex, ...] | Literal["all"] = _setting(
         "all",
-        "Cards to use, by index in PCI order; all: those equal to the most numerous kind.",
+        "Cards to use, by index in PCI order; all: of one kind, the one with the most memory in all.",
         allowed="all, or a list of indexes such as [0, 1]",
     )
     tensor_parallel: int | None = _setting(

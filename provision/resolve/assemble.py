@@ -33,7 +33,7 @@ def stack_of(option: Option, view: View) -> Stack:
         flash_attn=flash.choose(option, view).plan,
         attention=_attention(option, view),
         flashinfer=flashinfer_plan.plan if flashinfer_plan else None,
-        gpus=tuple(card.index for card in view.used) or tuple(card.index for card in view.amd),
+        gpus=tuple(card.index for card in view.serving),
         python=minor(chosen.interpreter.version),
         interpreter=chosen.interpreter,
         platform=platform(machine, view.glibc or floor(option)[0]),

@@ -57,7 +57,7 @@ def _flash_extensions(version: str, launch: Launch) -> tuple[tuple[str, tuple[st
     found: dict[str, list[str]] = {}
     for name, capability in host.kinds:
         if capability:
-            extension = _choose(version, replace(host, kinds=((name, capability),), used=(capability,))).extension
+            extension = _choose(version, replace(host, kinds=((name, capability),))).extension
             if extension:
                 found.setdefault(extension, []).append(capability)
     return tuple((extension, tuple(capabilities)) for extension, capabilities in found.items())
@@ -157,7 +157,7 @@ def _plan(version: str, chosen: PlatformBackend, host: DecidingAttention, why: s
     spelled = spelling(version, chosen.backend)
     # Compressed models run FlashAttention over their prompts, whatever decodes.
     runs_flash = host.platform == "cuda" and (chosen.flash or host.model == "latent")
-    rows = {generation(version, capability) for capability in host.used} if runs_flash else set()
+    rows = {generation(version, capability) for _, capability in host.kinds if capability} if runs_flash else set()
     row = next(iter(rows)) if len(rows) == 1 else None
     plan = AttentionPlan(
         backend=chosen.backend,

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any, TypeVar
 
 from provision.catalog import catalog
 from provision.catalog.rows import AmdCard as AmdRow
 from provision.catalog.rows import NvidiaCard as NvidiaRow
-from provision.catalog.versions import numbers
+from provision.catalog.versions import numbers, release
 from provision.models.facts import HostFacts, NvidiaGpu, PciGpu
+from provision.resolve.code import Coverage, coverage
 from provision.units import GIB
 
 NVIDIA = "10de"
 AMD = "1002"
+SEVERAL = 2
 VGPU = "VGPU"
 """What nvidia-smi calls the virtualization mode of a guest's share of a card."""
 
@@ -47,9 +51,25 @@ class Card:
 
 @dataclass(frozen=True, slots=True)
 class AmdCard:
+    """An AMD card, as `Card`."""
+
     index: int
     name: str
     gfx: str | None
+    memory_gib: int | None = None
+
+    @property
+    def kind(self) -> tuple[str, str | None, int | None]:
+        """What makes two cards equal."""
+        return (self.name, self.gfx, self.memory_gib)
+
+    @property
+    def integrated(self) -> bool:
+        """Whether it is a processor's own graphics."""
+        return self.gfx in catalog().integrated_graphics
+
+
+AnyCard = TypeVar("AnyCard", Card, AmdCard)
 
 
 def plain_name(text: str) -> str:
@@ -116,7 +136,13 @@ def amd_cards(facts: HostFacts) -> tuple[AmdCard, ...]:
     """The AMD cards: as ROCm names them, else those PCI ids that the catalog knows (a processor's own graphics is none)."""
     if facts.amd is not None and facts.amd.gpus:
         return tuple(
-            AmdCard(gpu.index, gpu.name or "unnamed AMD card", gpu.gfx or _gfx_of(gpu.name)) for gpu in facts.amd.gpus
+            AmdCard(
+                gpu.index,
+                gpu.name or "unnamed AMD card",
+                gpu.gfx or _gfx_of(gpu.name),
+                gpu.memory_total // GIB if gpu.memory_total is not None else None,
+            )
+            for gpu in facts.amd.gpus
         )
     rows = [amd_by_id(gpu.device_id) for gpu in facts.pci_gpus if gpu.vendor_id.lower() == AMD]
     return tuple(AmdCard(index, row.name, row.gfx) for index, row in enumerate(row for row in rows if row))
@@ -127,10 +153,47 @@ def _gfx_of(name: str | None) -> str | None:
     return row.gfx if row else None
 
 
-def equal_cards(cards: tuple[Card, ...]) -> tuple[Card, ...]:
-    """The cards of the most numerous kind; of kinds equally numerous the whole before the split, the newer, then the larger one."""
-    if not cards:
-        return ()
+def serving(cards: tuple[Card, ...]) -> tuple[Card, ...]:
+    """The equal cards that serve where none are named.
+
+    Of several kinds: those that the newest release has code for before others; then the kind with the most memory in all; of such
+    kinds the whole before the split, the more numerous, the newer, the larger one.
+    """
+    return _of_best_kind(cards, _worth)
+
+
+def serving_amd(cards: tuple[AmdCard, ...]) -> tuple[AmdCard, ...]:
+    """The same for AMD cards; a processor's own graphics serve only where they are alone."""
+    return _of_best_kind(cards, _worth_amd)
+
+
+def _of_best_kind(cards: tuple[AnyCard, ...], worth: Callable[[AnyCard, int], tuple[Any, ...]]) -> tuple[AnyCard, ...]:
     count = Counter(card.kind for card in cards)
-    best = max(count, key=lambda kind: (count[kind], not kind[3], numbers(kind[1] or "0"), kind[2] or 0, kind[0]))
-    return tuple(card for card in cards if card.kind == best)
+    if len(count) < SEVERAL:
+        return cards
+    best = max(cards, key=lambda card: worth(card, count[card.kind]))
+    return tuple(card for card in cards if card.kind == best.kind)
+
+
+def _worth(card: Card, count: int) -> tuple[Any, ...]:
+    capability = card.compute_capability
+    runs = capability is None or coverage(_newest_codes(), capability) is not Coverage.NONE
+    memory = card.memory_gib or 0
+    return (runs, count * memory, not card.mig, count, numbers(capability or "0"), memory, card.name)
+
+
+def _worth_amd(card: AmdCard, count: int) -> tuple[Any, ...]:
+    memory = card.memory_gib or 0
+    return (not card.integrated, card.gfx in _newest_gfx(), count * memory, count, memory, card.name)
+
+
+@cache
+def _newest_codes() -> tuple[str, ...]:
+    """The GPU code of the newest release's main extension."""
+    return max(catalog().releases, key=lambda row: release(row.version)).core
+
+
+@cache
+def _newest_gfx() -> tuple[str, ...]:
+    """The AMD architectures of the newest build for ROCm."""
+    return max((row for row in catalog().builds if row.gfx), key=lambda row: release(row.version)).gfx

@@ -40,7 +40,7 @@ def lacks(option: Option, view: View) -> bool:
 def obstacle(option: Option, view: View) -> str | None:
     """Why the libraries cannot be brought to a class, or would not run there."""
     package = _libraries(_cuda(option)).package
-    other = next((card.name for card in view.cards if card.row is None or card.row.kind != "data-centre"), None)
+    other = next((card.name for card in view.present if card.row is None or card.row.kind != "data-centre"), None)
     if other is not None:
         return f"{package} is for data-centre cards; on {other} it ends in error 803 or 804"
     branch = next((row for row in catalog().branches if row.branch == numbers(view.driver or "0")[0]), None)

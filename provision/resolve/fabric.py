@@ -19,10 +19,11 @@ def switched(view: View) -> bool | None:
 
 
 def looks_switched(view: View) -> bool:
-    """Whether the cards are as many, and all of the one kind, as on a board with NVSwitches."""
+    """Whether there are as many cards of the kind that serves as on a board with NVSwitches."""
     first = view.cards[0] if view.cards else None
-    alike = first is not None and all(card.name == first.name for card in view.cards)
-    return alike and first is not None and first.row is not None and first.row.switched_board == len(view.cards)
+    if first is None or first.row is None:
+        return False
+    return first.row.switched_board == sum(card.name == first.name for card in view.present)
 
 
 def version(view: View, plan: DriverPlan | None) -> str | None:

@@ -31,7 +31,7 @@ def find(option: Option, view: View) -> Found:
     """The package for a candidate by its exact key: its authors' wheel, one of others where they are allowed, a build by who is named."""
     chosen = interpreter.choose(option, view).interpreter
     cuda = cuda_of(option.torch_variant) is not None
-    known = view.used_capabilities if cuda else tuple(sorted({card.gfx for card in view.amd if card.gfx}))
+    known = view.capabilities if cuda else tuple(sorted({card.gfx for card in view.amd if card.gfx}))
     policy = view.policy
     python, machine = minor(chosen.version) if chosen else "", view.machine or "x86_64"
     host = (python, machine, view.glibc, known)

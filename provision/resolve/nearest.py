@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -12,7 +12,7 @@ from provision.catalog.rows import Release
 from provision.catalog.versions import numbers
 from provision.models.stack import Nearest, Reason
 from provision.resolve import driver, flash, flash_package
-from provision.resolve.cards import Card, equal_cards
+from provision.resolve.cards import AmdCard, AnyCard, Card, serving, serving_amd
 from provision.resolve.judge import Judged, judge, judge_host, judged
 from provision.resolve.option import options
 from provision.resolve.policy import Policy
@@ -94,11 +94,9 @@ def _changes(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
     if view.policy.vllm not in {"latest", "none"}:
         yield "with `vllm: latest`", {"vllm": "latest"}, replace(view, policy=replace(view.policy, vllm="latest"))
     yield from _roomier(view)
-    if len({card.kind for card in view.cards}) > 1:
-        listed = f"[{', '.join(str(card.index) for card in view.used)}]"
-        yield f"with `gpus: {listed}`", {"gpus": listed}, replace(view, cards=view.used)
-    if any(card.mig for card in view.used):
-        yield "with MIG off", {}, replace(view, cards=_whole(view.cards), used=_whole(view.used))
+    yield from _other_cards(view)
+    if any(card.mig for card in view.cards):
+        yield "with MIG off", {}, replace(view, cards=_whole(view.cards))
     if view.policy.wants_vllm and view.policy.flash_attn not in {"bundled", "both"}:
         wanted = {"vllm": "none"} if view.policy.attention == "auto" else {"vllm": "none", "attention": "auto"}
         yield "with `vllm: none`", wanted, replace(view, policy=replace(view.policy, vllm="none", attention="auto"))
@@ -130,7 +128,29 @@ def _relaxed(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
 
 def _with_all_cards(view: View) -> View:
     policy = replace(view.policy, gpus=None)
-    return replace(view, policy=policy, cards=view.present, used=equal_cards(view.present), missing_gpus=())
+    amd = serving_amd(view.present_amd) if view.platform == "rocm" else ()
+    return replace(view, policy=policy, cards=serving(view.present), amd=amd, missing_gpus=())
+
+
+def _other_cards(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
+    """Each kind of card alone that serves not at all, or not alone."""
+    for cards in _kinds(view.present):
+        if cards != view.cards:
+            yield *_by_index(cards), replace(view, cards=cards, missing_gpus=())
+    for amd in _kinds(view.present_amd if view.platform == "rocm" else ()):
+        if amd != view.amd:
+            yield *_by_index(amd), replace(view, amd=amd, missing_gpus=())
+
+
+def _kinds(cards: tuple[AnyCard, ...]) -> list[tuple[AnyCard, ...]]:
+    """Cards by kind."""
+    return [tuple(card for card in cards if card.kind == kind) for kind in dict.fromkeys(card.kind for card in cards)]
+
+
+def _by_index(cards: Sequence[Card | AmdCard]) -> tuple[str, dict[str, str]]:
+    """Cards as a setting: its text, and the policy value."""
+    listed = f"[{', '.join(str(card.index) for card in cards)}]"
+    return f"with `gpus: {listed}`", {"gpus": listed}
 
 
 def _whole(cards: tuple[Card, ...]) -> tuple[Card, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from pathlib import PurePosixPath
@@ -18,7 +19,7 @@ from provision.catalog.versions import numbers
 from provision.models.facts import Disk, HostFacts
 from provision.models.settings import Settings, default_prefix
 from provision.models.stack import DriverPlan
-from provision.resolve.cards import AmdCard, Card, amd_cards, equal_cards, nvidia_cards
+from provision.resolve.cards import AmdCard, AnyCard, Card, amd_cards, nvidia_cards, serving, serving_amd
 from provision.resolve.policy import Policy, policy_of
 from provision.resolve.surroundings import Surroundings, surroundings
 from provision.units import GIB
@@ -64,7 +65,7 @@ class DecidingAttention:
 
     platform: Platform
     kinds: tuple[tuple[str, str | None], ...]
-    used: tuple[str, ...]
+    """Of the cards that serve: name and compute capability."""
     asked: str
     dtype: str
     flash_attn: str
@@ -76,15 +77,13 @@ class DecidingAttention:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The model that is to be served, what is asked of it, and the memory it meets beside that of NVIDIA cards (bytes)."""
+    """The model that is to be served, what is asked of it, and the host's memory that a CPU serves it from (bytes)."""
 
     model: str
     shape: Shape
     asked: Asked
     memory: int | None = None
     """Of the whole host."""
-    amd_memory: int | None = None
-    """Of the smallest AMD card."""
     room: Room | None = None
     """Set where a change of the room is tried; else it follows from the cards."""
 
@@ -137,16 +136,17 @@ class View:
     unsure: tuple[str, ...] = ()
     """Neutral names of system packages that may or may not be there."""
     cards: tuple[Card, ...] = ()
-    used: tuple[Card, ...] = ()
-    """The cards that serve: those asked for, else the most numerous kind."""
+    """The NVIDIA cards that serve: those asked for, else of one kind."""
     present: tuple[Card, ...] = ()
-    """All cards of the host, also those that the settings leave out."""
+    """All NVIDIA cards of the host."""
     missing_gpus: tuple[int, ...] = ()
     """Indexes that were asked for and are not there."""
     bus_known: bool = True
     """Whether somebody looked which cards there are."""
     amd: tuple[AmdCard, ...] = ()
-    """The AMD cards; beside NVIDIA cards they do not serve."""
+    """The AMD cards that serve; none beside NVIDIA cards."""
+    present_amd: tuple[AmdCard, ...] = ()
+    """All AMD cards of the host."""
     rocm: str | None = None
     driver: str | None = None
     driver_absent: bool = False
@@ -173,13 +173,11 @@ class View:
 
         if self.platform == "cpu":
             return Room("cpu", 1, self.load.memory, self.isa in fp8_caches()["cpu"].on) if self.load.memory else None
-        if self.platform == "rocm":
-            return Room("rocm", len(self.amd), self.load.amd_memory) if self.load.amd_memory else None
-        sizes = [card.memory_gib for card in self.used if not card.mig]
-        if len(sizes) < len(self.used) or not all(sizes):
+        sizes = [card.memory_gib for card in self.serving]
+        if not all(sizes) or any(card.mig for card in self.cards):
             return None
-        reads_fp8 = bool(self.used_capabilities) and set(self.used_capabilities) <= set(fp8_caches()["cuda"].on)
-        return Room("cuda", len(self.used), min(size or 0 for size in sizes) * GIB, reads_fp8)
+        reads_fp8 = bool(self.capabilities) and set(self.capabilities) <= set(fp8_caches()["cuda"].on)
+        return Room(self.platform, len(sizes), min(size or 0 for size in sizes) * GIB, reads_fp8)
 
     @property
     def foreign_driver(self) -> str | None:
@@ -207,13 +205,13 @@ class View:
 
     @cached_property
     def kinds(self) -> tuple[tuple[str, str | None], ...]:
-        """Name and compute capability of every kind of card that is judged."""
+        """Name and compute capability of every kind of card that serves."""
         return tuple(dict.fromkeys((card.name, card.compute_capability) for card in self.cards))
 
     @cached_property
     def deciding_attention(self) -> DecidingAttention:
         policy = self.policy
-        common = self.platform, self.kinds, self.used_capabilities, policy.attention, policy.dtype, policy.flash_attn
+        common = self.platform, self.kinds, policy.attention, policy.dtype, policy.flash_attn
         if self.load is None:
             return DecidingAttention(*common)
         shape = self.load.shape
@@ -229,15 +227,15 @@ class View:
     def launch(self) -> Launch:
         return _launch(self.deciding_attention, self.capabilities)
 
-    @cached_property
-    def capabilities(self) -> tuple[str, ...]:
-        """The known compute capabilities of the cards that are judged, ascending."""
-        return tuple(sorted({capability for _, capability in self.kinds if capability}, key=numbers))
+    @property
+    def serving(self) -> tuple[Card | AmdCard, ...]:
+        """The cards that serve, of whichever vendor."""
+        return self.cards or self.amd
 
     @cached_property
-    def used_capabilities(self) -> tuple[str, ...]:
+    def capabilities(self) -> tuple[str, ...]:
         """The known compute capabilities of the cards that serve, ascending."""
-        return tuple(sorted({card.compute_capability for card in self.used if card.compute_capability}, key=numbers))
+        return tuple(sorted({capability for _, capability in self.kinds if capability}, key=numbers))
 
 
 def view_of(facts: HostFacts, settings: Settings, *, escalates: bool = False, shape: Shape | None = None) -> View:
@@ -257,7 +255,7 @@ def view_of(facts: HostFacts, settings: Settings, *, escalates: bool = False, sh
     lacking, unsure = _system(facts, platform)
     glibc = facts.os.libc_version if facts.os.libc != "musl" else None
     memory = facts.memory.usable
-    load = _load(facts, settings, shape, memory) if shape and policy.wants_vllm and settings.serve else None
+    load = _load(settings, shape, memory) if shape and policy.wants_vllm and settings.serve else None
     view = View(
         policy=policy,
         platform=platform,
@@ -281,7 +279,9 @@ def view_of(facts: HostFacts, settings: Settings, *, escalates: bool = False, sh
         lacking=lacking,
         unsure=unsure,
         bus_known=platform != "cpu" or "pci_gpus" not in facts.unknown,
-        amd=amd,
+        amd=_chosen(amd, policy.gpus, serving_amd) if platform == "rocm" else (),
+        present_amd=amd,
+        missing_gpus=_missing(cards or amd, policy.gpus),
         rocm=facts.amd.rocm_version if facts.amd and platform == "rocm" else None,
         container=facts.container,
         container_known="container" not in facts.unknown,
@@ -293,8 +293,6 @@ def view_of(facts: HostFacts, settings: Settings, *, escalates: bool = False, sh
 
 
 def _with_nvidia(view: View, facts: HostFacts, cards: tuple[Card, ...]) -> View:
-    asked = view.policy.gpus
-    judged = cards if asked is None else tuple(card for card in cards if card.index in asked)
     nvidia = facts.nvidia
     said = (nvidia.driver_version or nvidia.module_version) if nvidia else None
     version = said if said and re.match(r"\d+(\.\d+)+", said) else None
@@ -302,10 +300,8 @@ def _with_nvidia(view: View, facts: HostFacts, cards: tuple[Card, ...]) -> View:
     said_unknown = bool({"nvidia", "nvidia.driver_version"} & facts.unknown.keys())
     return replace(
         view,
-        cards=judged,
+        cards=_chosen(cards, view.policy.gpus, serving),
         present=cards,
-        used=judged if asked is not None else equal_cards(cards),
-        missing_gpus=tuple(index for index in asked or () if index not in {card.index for card in cards}),
         driver=version,
         driver_odd=said if version is None else None,
         driver_absent=version is None and not loaded and (bool(facts.pci_gpus) or not said_unknown),
@@ -313,6 +309,19 @@ def _with_nvidia(view: View, facts: HostFacts, cards: tuple[Card, ...]) -> View:
         fabric_manager=nvidia.fabric_manager_version if nvidia else None,
         nvswitches=None if nvidia is None or nvidia.nvswitches is None else nvidia.nvswitches > 0,
     )
+
+
+def _chosen(
+    cards: tuple[AnyCard, ...],
+    asked: tuple[int, ...] | None,
+    best: Callable[[tuple[AnyCard, ...]], tuple[AnyCard, ...]],
+) -> tuple[AnyCard, ...]:
+    """The cards that serve: those asked for by index, else the best kind."""
+    return best(cards) if asked is None else tuple(card for card in cards if card.index in asked)
+
+
+def _missing(cards: tuple[Card, ...] | tuple[AmdCard, ...], asked: tuple[int, ...] | None) -> tuple[int, ...]:
+    return tuple(index for index in asked or () if index not in {card.index for card in cards})
 
 
 def _default_prefix(facts: HostFacts, *, root: bool | None) -> str | None:
@@ -331,12 +340,10 @@ def most_disk(load: Load | None) -> float:
     return max(row.installed + row.wheels for row in need) + model + python.installed + python.archive
 
 
-def _load(facts: HostFacts, settings: Settings, shape: Shape, memory: int | None) -> Load:
+def _load(settings: Settings, shape: Shape, memory: int | None) -> Load:
     from provision.fit import asked_of  # noqa: PLC0415 - only where a model of the user's is planned
 
-    sizes = [gpu.memory_total for gpu in facts.amd.gpus] if facts.amd else []
-    least = min((size for size in sizes if size), default=None) if all(sizes) else None
-    return Load(settings.model, shape, asked_of(settings), memory, least)
+    return Load(settings.model, shape, asked_of(settings), memory)
 
 
 def _free_gib(disk: Disk | None, most: float, *, inhabited: bool) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -42,7 +41,7 @@ def platform_of(stack: Stack) -> Platform:
 
 
 def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attention_heads: int | None) -> Devices:
-    """The cards that settings ask for, and a split that uses as many of them as the model allows.
+    """The cards that the plan chose (all where it names none), and a split that uses as many of them as the model allows.
 
     Raises InventoryError when a card is not there, or the wanted split needs more cards than are chosen.
     """
@@ -55,7 +54,7 @@ def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attent
             data_parallel=settings.data_parallel,
         )
     cards = _cards(platform, facts)
-    chosen = _most_numerous(cards) if settings.gpus == "all" else _named(cards, settings.gpus, facts.host)
+    chosen = _named(cards, stack.gpus, facts.host) if stack.gpus else list(cards)
     others = settings.pipeline_parallel * settings.data_parallel
     planned = stack.model.tensor_parallel if stack.model else None
     tensor = settings.tensor_parallel or planned or _largest_split(len(chosen) // others, attention_heads)
@@ -87,19 +86,13 @@ def _cards(platform: Platform, facts: HostFacts) -> tuple[NvidiaGpu | AmdGpu, ..
     return tuple(vendor.gpus)
 
 
-def _most_numerous(cards: Sequence[NvidiaGpu | AmdGpu]) -> list[NvidiaGpu | AmdGpu]:
-    """All cards of the kind that is there most often; of two equally frequent kinds, the one with the lowest index."""
-    kind, _ = Counter((card.name, card.memory_total) for card in cards).most_common(1)[0]
-    return [card for card in cards if (card.name, card.memory_total) == kind]
-
-
 def _named(cards: Sequence[NvidiaGpu | AmdGpu], indexes: Sequence[int], host: str) -> list[NvidiaGpu | AmdGpu]:
     by_index = {card.index: card for card in cards}
     missing = [index for index in indexes if index not in by_index]
     if missing:
         raise InventoryError(
-            f"host `{host}`: firstlight_gpus names {', '.join(map(str, missing))}, the host has {', '.join(map(str, by_index))}",
-            hint="name cards by their index in PCI order, or leave `all`",
+            f"host `{host}`: card {', '.join(map(str, missing))} is to serve, the host has {', '.join(map(str, by_index))}",
+            hint="name cards by their index in PCI order in firstlight_gpus, or leave `all`; a card that is gone shows in ./firstlight probe",
         )
     return [by_index[index] for index in indexes]
 

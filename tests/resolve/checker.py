@@ -151,7 +151,7 @@ def _cards(stack: Stack, facts: HostFacts) -> list[str]:
     floor = next(tuple_of(row["driver"]) for row in CUDA["major"] if row["major"] == major)
     if driver and driver < floor:
         problems.append(f"driver below the floor of CUDA {major}")
-    for gpu in facts.nvidia.gpus:
+    for gpu in (card for card in facts.nvidia.gpus if card.index in stack.gpus):
         row = CARDS.get((gpu.name or "").lower())
         if row is None:
             continue
@@ -161,15 +161,15 @@ def _cards(stack: Stack, facts: HostFacts) -> list[str]:
             problems.append(f"branch {driver[0]} does not drive {gpu.name}")
         if stack.attention.backend == "FLASH_ATTN" and capability < (8, 0):
             problems.append(f"flash kernels on {gpu.name}")
-        if stack.attention.generation == 4 and gpu.index in stack.gpus and driver:
+        if stack.attention.generation == 4 and driver:
             compilers = [row for row in FLASH_COMPILERS if row["extension"] == "fa4" and row["major"] == major]
             problems += [f"{row['name']} takes no such driver" for row in compilers if driver < tuple_of(row["driver"])]
-        for part, codes, cuda in _launched(stack, capability[0], serves=gpu.index in stack.gpus):
+        for part, codes, cuda in _launched(stack, capability[0]):
             problems += _code(part, codes, cuda, capability, driver)
     return problems
 
 
-def _launched(stack: Stack, major: int, *, serves: bool) -> list[tuple[str, list[str], str]]:
+def _launched(stack: Stack, major: int) -> list[tuple[str, list[str], str]]:
     torch_cuda = f"{stack.torch.variant[2:4]}.{stack.torch.variant[4:]}"
     codes = next(
         row["codes"]
@@ -183,7 +183,7 @@ def _launched(stack: Stack, major: int, *, serves: bool) -> list[tuple[str, list
         cuda = f"{stack.vllm.variant[2:4]}.{stack.vllm.variant[4:]}"
         parts.append(("core", row["core"], cuda))
         generation = stack.attention.generation
-        if serves and generation in {2, 3} and row.get(f"fa{generation}"):
+        if generation in {2, 3} and row.get(f"fa{generation}"):
             parts.append((f"fa{generation} on {major}.x", row[f"fa{generation}"], cuda))
     return parts
 

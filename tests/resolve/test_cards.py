@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from provision.models.facts import HostFacts, PciGpu
-from provision.resolve.cards import amd_by_name, equal_cards, nvidia_by_name, nvidia_cards
+from provision.resolve.cards import amd_by_name, nvidia_by_name, nvidia_cards, serving
 from provision.resolve.code import Coverage, coverage, written
 
 
@@ -66,7 +66,7 @@ def test_cards_seen_on_the_bus() -> None:
     ]
     cards = nvidia_cards(HostFacts(host="h", probed_at="", pci_gpus=tuple(pci)))
     assert [(card.name, card.compute_capability) for card in cards] == [("H100", "9.0"), ("NVIDIA card ffff", None)]
-    assert len(equal_cards(cards)) == 1
+    assert len(serving(cards)) == 1
 
 
 @pytest.mark.parametrize(

@@ -177,8 +177,18 @@ def test_a_newer_driver_never_loses_a_build(cards: str, older: str, newer: str) 
 
 @given(first=st.sampled_from(strategies.CARDS), second=st.sampled_from(strategies.CARDS), driver=strategies.drivers)
 @some
-def test_another_card_never_gains_a_build(first: str, second: str, driver: str) -> None:
+def test_another_card_that_serves_never_gains_a_build(first: str, second: str, driver: str) -> None:
     described = "gpu={} driver={} glibc=2.35 arch=x86_64 python=3.10"
     alone = builds(parse_what_if(described.format(f"{first}x1", driver)), Settings())
-    both = builds(parse_what_if(described.format(f"{first}x1,{second}x1", driver)), Settings())
+    both = builds(parse_what_if(described.format(f"{first}x1,{second}x1", driver)), Settings(gpus=(0, 1)))
     assert both <= alone
+
+
+@given(first=st.sampled_from(strategies.CARDS), second=st.sampled_from(strategies.CARDS), driver=strategies.drivers)
+@some
+def test_a_card_that_does_not_serve_changes_nothing(first: str, second: str, driver: str) -> None:
+    described = "gpu={} driver={} glibc=2.35 arch=x86_64 python=3.10"
+    mixed = parse_what_if(described.format(f"{first}x1,{second}x1", driver))
+    kinds = {card.index: card.name for card in view_of(mixed, Settings()).cards}
+    alone = parse_what_if(described.format(f"{first if 0 in kinds else second}x{len(kinds)}", driver))
+    assert builds(mixed, Settings()) == builds(alone, Settings())

@@ -15,11 +15,16 @@ T4 = ("Tesla T4", "7.5", 16 * GIB)
 
 
 def chosen(settings: Settings, *cards: NvidiaGpu, heads: int | None = 32) -> Devices:
-    return choose_devices(stack("0.26.0", "cu130", "FLASH_ATTN"), settings, facts(*cards), attention_heads=heads)
+    planned = stack("0.26.0", "cu130", "FLASH_ATTN").model_copy(
+        update={"gpus": () if settings.gpus == "all" else settings.gpus}
+    )
+    return choose_devices(planned, settings, facts(*cards), attention_heads=heads)
 
 
-def test_all_means_the_most_numerous_kind() -> None:
-    devices = chosen(Settings(), card(0, *T4), card(1), card(2))
+def test_the_cards_that_the_plan_chose_serve() -> None:
+    planned = stack("0.26.0", "cu130", "FLASH_ATTN").model_copy(update={"gpus": (1, 2)})
+    seen = facts(card(0, *T4), card(1), card(2))
+    devices = choose_devices(planned, Settings(), seen, attention_heads=32)
     assert (devices.indexes, devices.tensor_parallel, devices.compute_capability) == ((1, 2), 2, "9.0")
 
 

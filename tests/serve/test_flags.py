@@ -144,7 +144,8 @@ def test_model_of_the_users_with_every_setting(snapshot: SnapshotAssertion, cuda
         vllm_args=("--enable-prefix-caching", "--max-num-seqs", "64"),
     )
     host = facts(*(card(index) for index in range(4)))
-    assert rendered(serve_command(cuda_stack, settings, host, prefix=PREFIX, model=QWEN)) == snapshot
+    planned = cuda_stack.model_copy(update={"gpus": (1, 2)})
+    assert rendered(serve_command(planned, settings, host, prefix=PREFIX, model=QWEN)) == snapshot
 
 
 def test_users_model_on_a_cpu_host_gets_a_quarter_of_the_memory_that_its_cgroup_allows() -> None:

@@ -14,7 +14,7 @@ def judge(option: Option, view: View) -> Iterator[Verdict]:
     if not compat.lacks(option, view):
         yield from _unused(option, view)
         return
-    facts = {"driver": view.driver, "cards": sorted({card.name for card in view.cards})}
+    facts = {"driver": view.driver, "cards": sorted({card.name for card in view.present})}
     package = compat.package(option)
     if why := compat.obstacle(option, view):
         yield reject(why, source=SOURCE, **facts)

@@ -14,7 +14,7 @@ def judge(view: View) -> Iterator[Verdict]:
     elif view.missing_gpus:
         missing = ", ".join(map(str, view.missing_gpus))
         yield reject(f"no card has index {missing}", missing=list(view.missing_gpus))
-    elif view.policy.gpus is not None and view.cards:
+    elif view.policy.gpus is not None:
         yield accept("every card that was asked for is there", asked=list(view.policy.gpus))
 
 

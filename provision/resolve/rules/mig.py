@@ -9,7 +9,7 @@ SOURCE = "docs.nvidia.com/datacenter/tesla/mig-user-guide: CUDA sees one slice a
 
 
 def judge(view: View) -> Iterator[Verdict]:
-    split = [card for card in view.used if card.mig]
+    split = [card for card in view.cards if card.mig]
     empty = [card.index for card in split if not card.slices]
     if empty:
         text = f"MIG is on for card {', '.join(map(str, empty))} and no slice is made: CUDA finds no device there"
@@ -18,7 +18,7 @@ def judge(view: View) -> Iterator[Verdict]:
         listed = ", ".join(f"{card.index} ({card.slices} slices)" for card in split)
         text = f"MIG is on for card {listed}: CUDA takes the first slice of each, with that slice's memory, and no card reaches another"
         yield warn(text, source=SOURCE, mig=[card.index for card in split])
-    elif any(card.mig for card in view.cards):
+    elif any(card.mig for card in view.present):
         yield accept("the cards that serve are not split by MIG", source=SOURCE)
 
 

@@ -12,7 +12,7 @@ SOURCE = "docs.nvidia.com/deploy/driver-persistence"
 
 def judge(option: Option, view: View) -> Iterator[Verdict]:
     plan = driver.choose(option, view)
-    known = [card for card in view.used if card.persistent is not None]
+    known = [card for card in view.cards if card.persistent is not None]
     if plan is None or plan.action != "keep" or view.foreign_driver or not known:
         return
     off = [card.index for card in known if not card.persistent]
