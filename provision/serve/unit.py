@@ -143,7 +143,7 @@ def preflight_argv(command: ServeCommand, settings: Settings, *, prefix: str, us
     argv = [f"{prefix}/current/bin/python", "-I", "-S", f"{prefix}/bin/preflight.py"]
     argv += ["--prefix", prefix, "--user", user, "--bind", settings.bind, "--port", str(settings.port)]
     devices = command.devices
-    if devices.platform == "cuda":
+    if devices.platform != "cpu":
         share = settings.memory_share
         if "--gpu-memory-utilization" in command.argv:
             share = float(command.argv[command.argv.index("--gpu-memory-utilization") + 1])

@@ -199,6 +199,51 @@ def test_holders_of_a_cards_memory_are_named(prefix: Path, free_port: int, case:
         assert "pid 4000000 (outside this container) with 12 MiB" in done.stderr
 
 
+def amdgpu(folder: Path, used: int) -> Path:
+    """What amdgpu shows below /sys: a processor's node and two cards', with this process on the first of them."""
+    for node, (number, place) in enumerate([(0, 0), (51205, 0x1B00), (2749, 0x4300)]):
+        path = folder / f"class/kfd/kfd/topology/nodes/{node}"
+        path.mkdir(parents=True)
+        (path / "gpu_id").write_text(f"{number}\n")
+        (path / "properties").write_text(f"cpu_cores_count 0\nsimd_count 1216\nlocation_id {place}\ndomain 0\n")
+    for address, held in (("0000:1b:00.0", used), ("0000:43:00.0", 283)):
+        path = folder / f"bus/pci/devices/{address}"
+        path.mkdir(parents=True)
+        (path / "mem_info_vram_total").write_text(f"{196592 << 20}\n")
+        (path / "mem_info_vram_used").write_text(f"{held << 20}\n")
+    for pid, size in ((os.getpid(), used), (4000000, 0)):
+        path = folder / f"class/kfd/kfd/proc/{pid}"
+        path.mkdir(parents=True)
+        (path / "vram_51205").write_text(f"{size << 20}\n")
+    return folder
+
+
+def test_holders_of_an_amd_cards_memory_are_named_without_a_tool(tmp_path: Path) -> None:
+    cards = preflight.amd_memory(amdgpu(tmp_path, 150000))
+    report = preflight.Report()
+    preflight.gpu_memory(cards, [0, 1], 0.9, report)
+    [problem] = report.problems
+    assert problem.startswith("GPU 0 has 46592 of 196592 MiB free, the server takes 90%; held by ")
+    assert f"(pid {os.getpid()}, user {ME}) with 150000 MiB" in problem
+    assert preflight.amd_memory(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize(
+    ("free", "cards", "said"),
+    [(64, 2, "notes"), (64, 8, "problems"), (2048, 8, ""), (1, 1, "")],
+)
+def test_shared_memory_that_cards_talk_by_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, cards: int, said: str
+) -> None:
+    found = os.statvfs_result((4096, 4096, free << 8, free << 8, free << 8, 0, 0, 0, 0, 255))
+    monkeypatch.setattr(preflight.os, "statvfs", lambda _: found)
+    report = preflight.Report()
+    preflight.shared_memory(cards, report, tmp_path)
+    lines = {"problems": report.problems, "notes": report.notes}
+    assert [name for name in lines if lines[name]] == [said] * bool(said)
+    assert all("--shm-size=1g" in line for line in (*report.problems, *report.notes))
+
+
 def test_cache_that_is_not_there_is_named(prefix: Path, free_port: int) -> None:
     (prefix / "cache").rmdir()
     assert f"cannot use {prefix}/cache: No such file or directory" in preflight_run(prefix, free_port).stderr

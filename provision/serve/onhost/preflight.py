@@ -5,7 +5,8 @@
                  [--environment-file FILE -- COMMAND ...]        # then become the server (under supervisor)
 
 Ends orphaned engine processes of this installation: those that an earlier start of ours noted (or whose account serves
-nothing else) and whose server is gone. Then looks at the port, at the memory of the cards and at the disk of the caches.
+nothing else) and whose server is gone. Then looks at the port, at the memory of the cards, at
+the memory that processes share, and at the disk of the caches.
 Exit 0 when the server may start, 1 with the reasons on stderr, which is the journal. Standard library only.
 """
 
@@ -29,6 +30,10 @@ from typing import Any
 
 LEAST_FREE_CACHE_BYTES = 1 << 30
 """A compiled model of a few dozen layers takes some hundred MB in the caches."""
+NCCL_BUFFER_BYTES = 9_637_888
+"""Of each of NCCL's shared memory segments, as its own error says when one cannot be had."""
+WANTED_SHARED_BYTES = 1 << 30
+"""What NVIDIA's NCCL user guide gives a container (troubleshooting, shared memory): Docker gives 64 MB unless told otherwise."""
 ORPHAN_GRACE_S = 2.0
 """An engine without its server ignores SIGTERM (vLLM 0.32.0); whoever waits for it waits for nothing."""
 NVIDIA_SMI_TIMEOUT_S = 15
@@ -247,25 +252,99 @@ def query_nvidia_smi(query: str) -> list[list[str]]:
     )
 
 
-def gpu_memory(indexes: list[int], share: float, report: Report) -> None:
-    """Refuse when a chosen card has less free memory than the server will ask for; name who holds it either way."""
-    holders: dict[str, list[str]] = {}
+@dataclass(frozen=True)
+class CardMemory:
+    """One card's memory in MiB, and (pid, MiB) of each process that the driver says holds some of it."""
+
+    index: int
+    total: int
+    used: int
+    holders: tuple[tuple[int, int], ...] = ()
+
+
+def nvidia_memory() -> list[CardMemory]:
+    """By nvidia-smi; none where it does not answer."""
+    holders: dict[str, list[tuple[int, int]]] = {}
     for row in query_nvidia_smi("--query-compute-apps=gpu_uuid,pid,used_memory"):
         if len(row) == 3 and row[1].isdigit():
-            process = read_process(int(row[1]))
-            name = describe(process) if process else f"pid {row[1]} (outside this container)"
-            holders.setdefault(row[0], []).append(f"{name} with {row[2]} MiB")
-    for row in query_nvidia_smi("--query-gpu=index,uuid,memory.total,memory.used"):
-        if len(row) != 4 or not all(row[cell].isdigit() for cell in (0, 2, 3)) or int(row[0]) not in indexes:
+            holders.setdefault(row[0], []).append((int(row[1]), int(row[2]) if row[2].isdigit() else 0))
+    return [
+        CardMemory(int(row[0]), int(row[2]), int(row[3]), tuple(holders.get(row[1], ())))
+        for row in query_nvidia_smi("--query-gpu=index,uuid,memory.total,memory.used")
+        if len(row) == 4 and all(row[cell].isdigit() for cell in (0, 2, 3))
+    ]
+
+
+def amd_memory(sys: Path = Path("/sys")) -> list[CardMemory]:
+    """By the amdgpu driver's own files, in the order in which HIP counts; none where there are none. No tool is needed."""
+    nodes = (sys / "class/kfd/kfd/topology/nodes").glob("*/gpu_id")
+    found: list[CardMemory] = []
+    for path in sorted(nodes, key=lambda path: int(path.parent.name)):
+        number = read_number(path)
+        if not number:  # a processor
             continue
-        total, used = int(row[2]), int(row[3])
-        held = ", ".join(holders.get(row[1], ()))
-        if used > total * (1 - share):
+        properties = dict(line.split()[:2] for line in read_lines(path.parent / "properties") if " " in line)
+        place, domain = int(properties.get("location_id", 0)), int(properties.get("domain", 0))
+        address = f"{domain:04x}:{place >> 8 & 0xFF:02x}:{place >> 3 & 0x1F:02x}.{place & 7}"
+        total, used = (
+            read_number(sys / f"bus/pci/devices/{address}/mem_info_vram_{kind}") or 0 for kind in ("total", "used")
+        )
+        held = (
+            (int(file.parent.name), (read_number(file) or 0) >> 20)
+            for file in (sys / "class/kfd/kfd/proc").glob(f"*/vram_{number}")
+        )
+        holders = tuple((pid, size) for pid, size in held if size)
+        found.append(CardMemory(len(found), total >> 20, used >> 20, holders))
+    return [card for card in found if card.total]
+
+
+def read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def read_number(path: Path) -> int | None:
+    text = next(iter(read_lines(path)), "").strip()
+    return int(text) if text.isdigit() else None
+
+
+def gpu_memory(cards: list[CardMemory], indexes: list[int], share: float, report: Report) -> None:
+    """Refuse when a chosen card has less free memory than the server will ask for; name who holds it either way."""
+    for card in cards:
+        if card.index not in indexes:
+            continue
+        held = ", ".join(f"{holder(pid)} with {size} MiB" for pid, size in card.holders)
+        if card.used > card.total * (1 - share):
             report.problems.append(
-                f"GPU {row[0]} has {total - used} of {total} MiB free, the server takes {share:.0%}; held by {held or 'no process that the driver names'}"
+                f"GPU {card.index} has {card.total - card.used} of {card.total} MiB free, the server takes {share:.0%}; held by {held or 'no process that the driver names'}"
             )
         elif held:
-            report.notes.append(f"GPU {row[0]} is also used by {held}")
+            report.notes.append(f"GPU {card.index} is also used by {held}")
+
+
+def holder(pid: int) -> str:
+    process = read_process(pid)
+    return describe(process) if process else f"pid {pid} (outside this container)"
+
+
+def shared_memory(cards: int, report: Report, folder: Path = Path("/dev/shm")) -> None:  # noqa: S108 - looked at, not used
+    """Refuse where not even each card's first buffer fits that processes of one server exchange by; name a small one."""
+    if cards < 2:
+        return
+    try:
+        status = os.statvfs(folder)
+    except OSError as problem:
+        report.problems.append(f"cannot use {folder}, by which the processes of {cards} cards talk: {problem.strerror}")
+        return
+    free, least = status.f_bavail * status.f_frsize, cards * NCCL_BUFFER_BYTES
+    said = f"{free >> 20} MiB free, by which the processes of {cards} cards talk"
+    hint = "give the container --ipc=host or --shm-size=1g, or remove what ended processes left there"
+    if free < least:
+        report.problems.append(f"{folder} is too small: {said}, and {least >> 20} MiB are the least; {hint}")
+    elif free < WANTED_SHARED_BYTES:
+        report.notes.append(f"{folder} has {said}, and NCCL asks for 1 GiB; {hint}")
 
 
 def cache_problem(prefix: Path) -> str | None:
@@ -332,7 +411,9 @@ def look(options: argparse.Namespace) -> Report:
     full = cache_problem(options.prefix)
     report.problems += [problem for problem in (held, full) if problem]
     if options.gpus:
-        gpu_memory([int(index) for index in options.gpus.split(",")], options.memory_share, report)
+        indexes = [int(index) for index in options.gpus.split(",")]
+        gpu_memory(nvidia_memory() or amd_memory(), indexes, options.memory_share, report)
+        shared_memory(len(indexes), report)
     return report
 
 
