@@ -121,6 +121,10 @@ class Catalog:
         return self._rows("cuda", "branch", rows.Branch)
 
     @cached_property
+    def driver_faults(self) -> tuple[rows.DriverFault, ...]:
+        return self._rows("cuda", "driver_fault", rows.DriverFault)
+
+    @cached_property
     def host_compilers(self) -> tuple[rows.HostCompiler, ...]:
         return self._rows("cuda", "host_compiler", rows.HostCompiler)
 
@@ -141,8 +145,8 @@ class Catalog:
         return self._rows("gpus", "amd", rows.AmdCard)
 
     @cached_property
-    def integrated_graphics(self) -> frozenset[str]:
-        return frozenset(gfx for row in self._rows("gpus", "integrated", rows.IntegratedGraphics) for gfx in row.gfx)
+    def integrated_graphics(self) -> tuple[rows.IntegratedGraphics, ...]:
+        return self._rows("gpus", "integrated", rows.IntegratedGraphics)
 
     @cached_property
     def spellings(self) -> tuple[attention_rows.Spelling, ...]:

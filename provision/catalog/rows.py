@@ -124,6 +124,16 @@ class Branch(Row):
 
 
 @table_row
+class DriverFault(Row):
+    """How a driver that is loaded and does not answer is told: `says` is a regular expression on what nvidia-smi said instead."""
+
+    name: str
+    says: str
+    text: str
+    remedy: str
+
+
+@table_row
 class DriverOffer(Row):
     """The driver that is installed when one is needed; `as_of` is the month in which the branches were read."""
 

@@ -66,7 +66,7 @@ class AmdCard:
     @property
     def integrated(self) -> bool:
         """Whether it is a processor's own graphics."""
-        return self.gfx in catalog().integrated_graphics
+        return any(self.gfx in row.gfx for row in catalog().integrated_graphics)
 
 
 AnyCard = TypeVar("AnyCard", Card, AmdCard)

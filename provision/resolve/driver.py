@@ -48,7 +48,7 @@ def choose(option: Option, view: View) -> DriverPlan | None:
         return None
     if view.driver_stays:
         return view.kept_driver
-    if view.driver_absent:
+    if view.driver_absent or view.driver_mended:
         return _brought("install", option, view)
     short = view.driver is None or too_old(option, view, view.driver) is not None
     if view.policy.driver == "pinned":

@@ -35,6 +35,8 @@ def choose(view: View, least: str) -> Supply:
     """Where a driver for a class comes from, and which; `least` is the lowest version that the candidate runs on."""
     policy = view.policy
     asked = policy.driver_version or wanted_version(policy.driver_branch)
+    if view.driver_mended and policy.driver != "pinned":
+        asked = max(asked, wanted_version((view.driver or "").partition(".")[0]), key=numbers)
     if policy.driver_source == "vendor" or policy.driver_mirror:
         why = "a mirror of its packages is named" if policy.driver_mirror else "asked for"
         return Supply("vendor", asked, why)

@@ -175,6 +175,11 @@ def _packages(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
 
 
 def _other_driver(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
+    if view.driver_fault and not view.foreign_driver and view.policy.driver == "keep":
+        anew = replace(view.policy, driver="install")
+        yield "with `driver: install`", {"driver": "install"}, replace(view, policy=anew)
+    if view.driver_fault:
+        yield "with a driver that answers", {}, replace(view, driver_fault=None)
     pinned = view.policy.driver == "pinned"
     if (pinned or (view.policy.driver != "upgrade" and view.driver)) and not view.foreign_driver:
         yield (

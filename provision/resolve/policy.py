@@ -44,6 +44,12 @@ class Policy:
     gpus: tuple[int, ...] | None = None
 
     @property
+    def driver_asked(self) -> str:
+        """The driver's policy as it was written."""
+        exact = f"=={self.driver_version}" if self.driver_version else self.driver_branch
+        return exact or self.driver
+
+    @property
     def wants_vllm(self) -> bool:
         return self.vllm != "none"
 

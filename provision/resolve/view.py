@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 Platform = Literal["cpu", "cuda", "rocm"]
 INCOMING = "/var/tmp"  # noqa: S108 - where the controller's bytes arrive on a host
 
+SILENT = "no answer from"
+"""How the probe begins to tell of a program that ran out of time; whatever else it tells, nvidia-smi is not there."""
 HOMES = ("/root", "/home")
 
 
@@ -152,6 +154,8 @@ class View:
     driver_absent: bool = False
     driver_odd: str | None = None
     """What the driver says its version is, where that is no version."""
+    driver_fault: str | None = None
+    """Name of the catalog's fault, where the driver is loaded and does not answer."""
     module: Literal["open", "proprietary"] | None = None
     nvswitches: bool | None = None
     fabric_manager: str | None = None
@@ -189,9 +193,14 @@ class View:
     @cached_property
     def driver_stays(self) -> bool:
         """Whether no candidate can have another driver than the one that is there."""
-        return self.foreign_driver is not None or not (
-            self.driver_absent or self.policy.driver in {"upgrade", "pinned"}
-        )
+        if self.foreign_driver is not None:
+            return True
+        return not (self.driver_absent or self.driver_mended or self.policy.driver in {"upgrade", "pinned"})
+
+    @cached_property
+    def driver_mended(self) -> bool:
+        """Whether a driver that does not answer is installed anew."""
+        return self.driver_fault is not None and self.foreign_driver is None and self.policy.driver != "keep"
 
     @cached_property
     def kept_driver(self) -> DriverPlan:
@@ -305,10 +314,21 @@ def _with_nvidia(view: View, facts: HostFacts, cards: tuple[Card, ...]) -> View:
         driver=version,
         driver_odd=said if version is None else None,
         driver_absent=version is None and not loaded and (bool(facts.pci_gpus) or not said_unknown),
+        driver_fault=_fault(facts) if loaded else None,
         module=nvidia.module_flavour if nvidia else None,
         fabric_manager=nvidia.fabric_manager_version if nvidia else None,
         nvswitches=None if nvidia is None or nvidia.nvswitches is None else nvidia.nvswitches > 0,
     )
+
+
+def _fault(facts: HostFacts) -> str | None:
+    """The fault that nvidia-smi told of, where it is there and named no card."""
+    nvidia = facts.nvidia
+    if nvidia is None or nvidia.gpus:
+        return None
+    said = nvidia.smi_error or facts.unknown.get("nvidia.gpus", "")
+    rows = catalog().driver_faults if nvidia.smi_error or said.startswith(SILENT) else ()
+    return next((row.name for row in rows if re.search(row.says, said)), None)
 
 
 def _chosen(

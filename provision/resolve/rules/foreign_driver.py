@@ -18,8 +18,8 @@ def judge(view: View) -> Iterator[Verdict]:
         text = f"this is a {whose} without a visible NVIDIA driver, and a driver cannot be installed from inside"
         yield reject(text, source=SOURCE, **facts, driver=None)
     elif whose and view.policy.driver == "pinned" and not driver.is_pinned(view):
-        wanted = view.policy.driver_version or f"branch {view.policy.driver_branch}"
-        text = f"driver {wanted} is asked for; in a {whose} the driver is left as it is, at {view.driver or 'an unknown version'}"
+        wanted = view.policy.driver_asked
+        text = f"`driver: {wanted}` is asked for; in a {whose} the driver is left as it is, at {view.driver or 'an unknown version'}"
         yield warn(text, source=SOURCE, **facts, driver=view.driver, asked=wanted)
     elif whose:
         yield accept(f"in a {whose} the driver is left as it is", source=SOURCE, **facts)
