@@ -18,6 +18,7 @@ from verify.faults import FAULTS
 from verify.files import write_atomically
 from verify.junit import junit
 from verify.kept import carried, last
+from verify.premises import with_premises
 from verify.records import DRAIN, EXIT_CODES, INTERRUPTED_EXIT, LEVELS, Check, Context, as_record, worst
 from verify.registry import all_checks, select
 from verify.report import render, render_list
@@ -86,7 +87,13 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"verify {VERSION}")
     parser.add_argument("--level", choices=LEVELS, default="standard", help="how much to check (default: standard)")
-    parser.add_argument("--only", metavar="NAME", action="append", default=[], help="a check or family; repeatable")
+    parser.add_argument(
+        "--only",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a check or family, with what it rests on; repeatable",
+    )
     parser.add_argument("--skip", metavar="NAME", action="append", default=[], help="a check or family; repeatable")
     parser.add_argument("--list", action="store_true", help="name the checks of this level, run none")
     parser.add_argument("--json", action="store_true", help="the whole document on stdout")
@@ -164,7 +171,7 @@ def _chosen(options: argparse.Namespace) -> list[Check]:
     ]
     if not chosen:
         raise ValueError("nothing is left to check after --only and --skip")
-    return chosen
+    return with_premises(chosen, all_checks())
 
 
 def _injection(text: str) -> Injection:
@@ -217,7 +224,7 @@ def _print_list(checks: list[Check], *, as_json: bool) -> None:
             "family": check.family,
             "level": check.level,
             "proves": check.proves,
-            "needs": list(check.needs),
+            "requires": list(check.requires),
             "each_device": check.each_device,
             "faults": list(check.faults),
         }

@@ -16,9 +16,10 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import IO, Any, Generic, NoReturn, TypeVar
 
 Key = TypeVar("Key")
@@ -33,13 +34,20 @@ KILLED_S = 5.0
 PR_SET_PDEATHSIG = 1
 
 
+Tell = Callable[[Any], None]
+"""Hands a value that JSON can hold to the parent at once: it stays told whatever becomes of the process."""
+
+
 @dataclass(frozen=True)
 class Task(Generic[Key]):
     """`call` returns a value that JSON can hold."""
 
     key: Key
-    call: Callable[[], Any]
+    call: Callable[..., Any]
     deadline_s: float
+    """Seconds it may take; of a call that tells, seconds since it told something last."""
+    tells: bool = False
+    """Whether the call is given a `Tell`."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +59,35 @@ class Ending:
     output: str
     """The end of what it wrote to stdout and stderr."""
     seconds: float
+    told: tuple[Any, ...] = ()
+    """What it told before it ended."""
 
 
-def run_all(tasks: Sequence[Task[Key]], *, limit: int) -> Iterator[tuple[Key, Ending]]:
-    """Run the tasks in their order, at most `limit` at once; yields each as it ends. Leaves no process behind."""
+def run_all(
+    tasks: Iterable[Task[Key]],
+    *,
+    limit: int,
+    after: Callable[[Key, Ending], Iterable[Task[Key]]] = lambda *_: (),
+    begun: Callable[[Key], None] = lambda _: None,
+) -> Iterator[tuple[Key, Ending]]:
+    """Run the tasks in their order, at most `limit` at once; yields each as it ends. Leaves no process behind.
+
+    `after` gives the tasks that may begin because one ended: they go before those that wait. `begun` hears of each start.
+    """
     waiting = list(tasks)
     running: list[_Cell[Key]] = []
     try:
         while waiting or running:
             while waiting and len(running) < limit:
                 running.append(_Cell(waiting.pop(0)))
+                begun(running[-1].task.key)
             ended = any(cell.closed for cell in running)
             select.select([cell.pipe for cell in running if not cell.closed], [], [], ENDED_POLL_S if ended else POLL_S)
             for cell in list(running):
                 ending = cell.poll()
                 if ending is not None:
                     running.remove(cell)
+                    waiting[:0] = after(cell.task.key, ending)
                     yield cell.task.key, ending
     finally:
         for cell in running:
@@ -79,20 +100,27 @@ def run_one(call: Callable[[], Any], *, deadline_s: float) -> Ending:
     return ending
 
 
+def run_telling(call: Callable[[Tell], Any], *, silence_s: float) -> Ending:
+    """Run one call that tells as it goes on; it is stopped where it tells nothing for so many seconds."""
+    ((_, ending),) = run_all([Task("one", call, silence_s, tells=True)], limit=1)
+    return ending
+
+
 class _Cell(Generic[Key]):
     def __init__(self, task: Task[Key]) -> None:
         self.task = task
         self.closed = False
         self._received = bytearray()
+        self._told: list[Any] = []
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
-        self._started = time.monotonic()
+        self._started = self._heard = time.monotonic()
         self.pipe, write_end = os.pipe()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()  # or the child would write the parent's buffer a second time
         parent = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
-            _live(task.call, write_end, self._output.fileno(), parent)
+            _live(task, write_end, self._output.fileno(), parent)
         os.close(write_end)
         os.set_blocking(self.pipe, False)
 
@@ -104,7 +132,7 @@ class _Cell(Generic[Key]):
             self._end_group()
             self._receive()
             return self._end(*self._judge(os.waitstatus_to_exitcode(status)), seconds)
-        if seconds > self.task.deadline_s:
+        if time.monotonic() - self._heard > self.task.deadline_s:
             stopped = "was stopped" if self._stop() else "cannot be killed: the kernel or a driver holds it"
             return self._end(None, f"did not end within {self.task.deadline_s:g} s and {stopped}", seconds)
         return None
@@ -136,6 +164,10 @@ class _Cell(Generic[Key]):
                 chunk = os.read(self.pipe, 65536)
                 self._received += chunk
                 self.closed = not chunk
+        *lines, rest = self._received.split(b"\n")
+        if lines:
+            self._told += map(json.loads, lines)
+            self._received, self._heard = rest, time.monotonic()
 
     def _judge(self, code: int) -> tuple[Any, str | None]:
         if code < 0:
@@ -152,10 +184,10 @@ class _Cell(Generic[Key]):
         output = self._output.read().decode(errors="replace")
         self._output.close()
         os.close(self.pipe)
-        return Ending(value, problem, output, seconds)
+        return Ending(value, problem, output, seconds, tuple(self._told))
 
 
-def _live(call: Callable[[], Any], answer: int, output: int, parent: int) -> NoReturn:
+def _live(task: Task[Any], answer: int, output: int, parent: int) -> NoReturn:
     """The life of a child: never returns, and runs none of the parent's exit handlers."""
     code = 70
     try:
@@ -169,18 +201,23 @@ def _live(call: Callable[[], Any], answer: int, output: int, parent: int) -> NoR
         sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
         faulthandler.enable(2)
         try:
-            message = {"value": call()}
+            message = {"value": task.call(partial(_send, answer)) if task.tells else task.call()}
         except BaseException as error:  # noqa: BLE001 - whatever it was, the parent reports it
             traceback.print_exc()
             message = {"problem": f"{type(error).__name__}: {error}"}
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
-        content = json.dumps(message, default=str).encode()
-        while content:
-            content = content[os.write(answer, content) :]
+        _send(answer, message, end="")
         code = 0
     finally:
         os._exit(code)
+
+
+def _send(pipe: int, message: Any, end: str = "\n") -> None:
+    """What is told is a line; the answer has none behind it."""
+    content = (json.dumps(message, default=str) + end).encode()
+    while content:
+        content = content[os.write(pipe, content) :]
 
 
 def _die_with(parent: int) -> None:

@@ -59,7 +59,7 @@ def check(provider: Provider, *, level: Level) -> Check:
         proves=f"{provider.title} is right, as near to our float64 reference as plain torch is, and it is what ran.",
         run=lambda context: _run(provider, context),
         level=level,
-        needs=("torch",),
+        requires=("kernels.vector_add",),
         each_device=True,
         faults=("wrong-result", "wrong-kernel"),
         deadline_s=provider.row.get("deadline_s", DEADLINE_S),

@@ -15,6 +15,10 @@ Every check of `verify`, in the order in which it is told. This page is made fro
 A check of each device has a record for each one; a check that stands alone runs while no other one does. The faults are
 those that `--inject` spoils its observation with, and that the suite proves it to notice; every check also survives
 `crash` and `hang`.
+
+Checks form a tree. A check begins when those that it needs have ended; where one of them failed or could not tell, it is not
+run and says `skip: needs ID`, by the name of the first cause. Needed checks run also where `--only` and `--skip` do not name
+them. A check that a fault was injected into runs in any case.
 """
 
 
@@ -26,11 +30,12 @@ def page() -> str:
 def _families() -> Iterator[str]:
     for family, about in FAMILIES.items():
         checks = [check for check in all_checks() if check.family == family]
-        yield f"## {family}\n\n{about}\n\n| check | level | proves | devices | faults |\n|---|---|---|---|---|"
+        yield f"## {family}\n\n{about}\n\n| check | level | proves | devices | needs | faults |\n|---|---|---|---|---|---|"
         for check in checks:
             devices = "each" if check.each_device else "all together" if check.all_devices else "host"
             faults = ", ".join(f"`{fault}`" for fault in check.faults)
-            yield f"| `{check.id}` | {check.level} | {check.proves} | {devices} | {faults} |"
+            premises = ", ".join(f"`{name}`" for name in check.requires)
+            yield f"| `{check.id}` | {check.level} | {check.proves} | {devices} | {premises} | {faults} |"
         yield ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +24,8 @@ EXIT_CODES: Mapping[Status, int] = {"ok": 0, "skip": 0, "warn": 1, "fail": 2, "e
 USAGE_EXIT = 64
 INTERRUPTED_EXIT = 130
 
-RUN_DEADLINE_S: Mapping[Level, float] = {"quick": 120.0, "standard": 300.0, "full": 840.0}
-"""For a whole run, importing torch included: a bound for what the checks' own deadlines do not cover."""
+NEEDS = "needs "
+"""What the reason of a check begins with that was not run, because a check that it needs failed."""
 
 FRAME = "frame.run"
 """The id under which a run that could not be done is reported."""
@@ -88,6 +89,8 @@ class Context:
     """The injected faults that hold for this check."""
     torch_problem: str | None = None
     """Why torch could not be imported; null when it was."""
+    devices_problem: str | None = None
+    """Why the devices are not known; null when they are, in `devices`."""
     service: Service | None = None
     """What serves from the installation that is checked; null where it serves nothing."""
     devices: tuple[str, ...] = ()
@@ -117,8 +120,10 @@ class Check:
     """One sentence."""
     run: Callable[[Context], Outcome]
     level: Level = "quick"
-    needs: tuple[str, ...] = ()
-    """Names of verify/needs.py."""
+    requires: tuple[str, ...] = ()
+    """Ids of other checks, its premises: where one fails, this one is skipped as `needs ID`. None of them stands alone."""
+    needs: tuple[Callable[[Context], Outcome | None], ...] = ()
+    """What it needs to be about anything, as in verify/needs.py; the first outcome that is one is the check's."""
     each_device: bool = False
     all_devices: bool = False
     """Whether one call works on all devices: it finds them in `Context.devices`."""
@@ -163,17 +168,23 @@ def as_record(
 
 
 def fold_skips(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The records as they are told: checks of a family that are skipped for one reason stand in one row."""
-    told: dict[Any, dict[str, Any]] = {}
+    """The records as they are told: checks that are skipped for one reason stand in one row.
+
+    It is a row a family, and one for all that need the same other check (`needs ID`).
+    """
+    alike: dict[Any, list[Mapping[str, Any]]] = {}
     for place, record in enumerate(records):
-        alike = (record["family"], record["host"], record["device"], record["reason"])
-        key = alike if record["status"] == "skip" else place
-        if key in told:
-            first = told[key]
-            names = first.setdefault("names", [first["id"].partition(".")[2]])
-            names.append(record["id"].partition(".")[2])
-            first["id"] = f"{record['family']}: {len(names)} checks"
-            first["reason"] = f"{record['reason']} ({', '.join(names)})"
-        else:
-            told[key] = dict(record)
-    return list(told.values())
+        reason = record["reason"]
+        where = (None, None) if reason.startswith(NEEDS) else (record["family"], record["device"])
+        alike.setdefault((record["host"], reason, *where) if record["status"] == "skip" else place, []).append(record)
+    return [dict(group[0]) if len(group) == 1 else _folded(group) for group in alike.values()]
+
+
+def _folded(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    first, ids = group[0], list(dict.fromkeys(record["id"] for record in group))
+    if first["reason"].startswith(NEEDS):
+        counts = Counter(id_.partition(".")[0] for id_ in ids)
+        told = ", ".join(f"{family} {count}" for family, count in counts.items())
+        return {**first, "id": f"{len(ids)} checks", "device": None, "reason": f"{first['reason']} ({told})"}
+    names = ", ".join(id_.partition(".")[2] for id_ in ids)
+    return {**first, "id": f"{first['family']}: {len(ids)} checks", "reason": f"{first['reason']} ({names})"}

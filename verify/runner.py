@@ -9,13 +9,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any, NamedTuple
 
 from verify import VERSION, devices
 from verify.faults import ANY_CHECK, strike
-from verify.isolate import Ending, Task, run_all, run_one
-from verify.needs import unmet
-from verify.records import FRAME, RUN_DEADLINE_S, Check, Context, Outcome, as_record, worst
+from verify.isolate import Ending, Task, Tell, run_all, run_telling
+from verify.premises import Key, Tree, unmet
+from verify.records import FRAME, Check, Context, Outcome, as_record, worst
+
+BESIDE_S = 120.0
+"""For what a run does beside its checks: torch is imported, devices are listed, a process that the kernel holds is given up."""
+DEVICES = "devices.torch"
+"""The check that says whether the devices are known."""
 
 
 class Injection(NamedTuple):
@@ -35,18 +41,15 @@ def run(
 ) -> dict[str, Any]:
     """The document of a run; `deadline_s` shortens every check's own deadline.
 
-    All of it happens in a process of its own, so that even a torch that aborts while it is imported gives a document.
+    All of it happens in a process of its own, which tells each record as soon as it is there: what was found out stays,
+    also where a torch aborts while it is imported, or where the run ends before its time.
     """
     started_at = _now()
     started = time.monotonic()
     context = replace(context, started=time.time())
-    limit_s = RUN_DEADLINE_S[context.level]
-    ending = run_one(lambda: _run_here(checks, context, injections, deadline_s), deadline_s=limit_s)
-    if ending.problem:
-        records = [_record(FRAME, None, _problem(ending), ending.seconds)]
-        about: dict[str, Any] = {}
-    else:
-        records, about = ending.value["checks"], ending.value["about"]
+    call = partial(_run_here, checks, context, injections, deadline_s)
+    ending = run_telling(call, silence_s=BESIDE_S + max((_limit_s(check, deadline_s) for check in checks), default=0.0))
+    about, records = _told(checks, ending)
     return {
         "schema_version": 1,
         "verify": VERSION,
@@ -64,58 +67,126 @@ def run(
     }
 
 
+def _told(checks: Sequence[Check], ending: Ending) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What a run said of itself, and its records in the order of the checks, those included that it did not come to."""
+    about: dict[str, Any] = {}
+    begun: list[list[Any]] = []
+    records: list[dict[str, Any]] = []
+    for said in ending.told:
+        about |= said.get("about", {})
+        begun += [said["begun"]] if "begun" in said else []
+        records += [said["record"]] if "record" in said else []
+    if ending.problem:
+        ended = {(record["id"], record["device"]) for record in records}
+        cut = Outcome("error", f"did not end: {ending.problem}")
+        records += [_record(id_, device, cut, 0.0) for id_, device in begun if (id_, device) not in ended]
+        known = {record["id"] for record in records}
+        records += [_record(check.id, None, unmet(FRAME), 0.0) for check in checks if check.id not in known]
+        records.append(_record(FRAME, None, _problem(ending), ending.seconds))
+    order = {check.id: place for place, check in enumerate(checks)}
+    return about, sorted(records, key=lambda record: (order.get(record["id"], -1), record["device"] or ""))
+
+
 def _run_here(
-    checks: Sequence[Check], context: Context, injections: Sequence[Injection], deadline_s: float | None
-) -> dict[str, Any]:
+    checks: Sequence[Check],
+    context: Context,
+    injections: Sequence[Injection],
+    deadline_s: float | None,
+    tell: Tell,
+) -> None:
     started = time.monotonic()
     version, problem = _import_torch()
-    about = {"torch": version, "torch_import_s": round(time.monotonic() - started, 3)}
+    tell({"about": {"torch": version, "torch_import_s": round(time.monotonic() - started, 3)}})
     context = replace(context, torch_problem=problem)
-    devices_problem = None
-    if problem is None and any(check.each_device or check.all_devices for check in checks):
-        found, devices_problem = devices.survey(context)
-        context = replace(context, devices=found)
-
-    records: list[dict[str, Any]] = []
-    met: frozenset[str] = frozenset()
-    tasks: list[Task[tuple[Check, str | None]]] = []
-    for check in checks:
-        outcome = unmet(check.needs, context)
-        if (check.each_device or check.all_devices) and devices_problem and not outcome:
-            outcome = Outcome("error", f"cannot tell: {devices_problem}")
-        if outcome:
-            records.append(_record(check.id, None, outcome, 0.0))
-            continue
-        for device in context.devices if check.each_device else (None,):
-            faults = frozenset(injection.fault for injection in injections if injection.hits(check))
-            own = replace(context, device=device, faults=faults)
-            met |= faults
-            tasks.append(
-                Task((check, device), _call(check, own), min(check.deadline_s, deadline_s or check.deadline_s))
-            )
-    tasks.sort(key=lambda task: -task.deadline_s)  # those that may take longest begin first
-    for alone, limit in ((False, max(2, len(os.sched_getaffinity(0)))), (True, 1)):
-        chosen = [task for task in tasks if task.key[0].alone == alone]
-        for (check, device), ending in run_all(chosen, limit=limit):
-            records.append(_record(check.id, device, _outcome(ending), ending.seconds))
-    records += [record for check in checks if (record := _together(check, records))]
+    if problem is None and any(check.each_device or check.all_devices or check.id == DEVICES for check in checks):
+        found, problem = devices.survey(context)
+        context = replace(context, devices=found, devices_problem=problem)
+    met = _Run(context, injections, deadline_s, tell).go(checks)
     for fault in sorted({injection.fault for injection in injections} - met):
         outcome = Outcome("error", f"the injected fault `{fault}` met no check that runs here")
-        records.append(_record(FRAME, None, outcome, 0.0))
-    order = {check.id: place for place, check in enumerate(checks)}
-    records.sort(key=lambda record: (order.get(record["id"], -1), record["device"] or ""))
-    return {"checks": records, "about": about}
+        tell({"record": _record(FRAME, None, outcome, 0.0)})
 
 
-def _together(check: Check, records: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+class _Run:
+    """The checks of a run, each begun when those have ended that it requires."""
+
+    def __init__(self, context: Context, injections: Sequence[Injection], deadline_s: float | None, tell: Tell) -> None:
+        self._context, self._injections, self._deadline_s, self._tell = context, injections, deadline_s, tell
+        self._records: list[dict[str, Any]] = []
+        self._late: list[Task[Key]] = []
+        """Those that stand alone: they begin when all other ones have ended."""
+
+    def go(self, checks: Sequence[Check]) -> set[str]:
+        """Run them and tell their records; the faults that met one of them."""
+        self._faults = {
+            check.id: frozenset(injection.fault for injection in self._injections if injection.hits(check))
+            for check in checks
+        }
+        concerned = [check for check in checks if self._concerns(check)]
+        self._tree = Tree(key for check in concerned for key in self._keys(check))
+        at_once = max(2, len(os.sched_getaffinity(0)))
+        for tasks, limit in ((self._next(), at_once), (self._late, 1)):
+            tasks.sort(key=lambda one: -one.deadline_s)
+            for _ in run_all(tasks, limit=limit, after=self._ended, begun=self._begun):
+                pass
+        for check in checks:
+            if (outcome := _together(check, self._records)) is not None:
+                self._keep(check, None, outcome)
+        return {fault for check in concerned for fault in self._faults[check.id]}
+
+    def _concerns(self, check: Check) -> bool:
+        """Whether a check has something to look at; else that is its record."""
+        own = replace(self._context, faults=self._faults[check.id])
+        outcome = next((outcome for need in check.needs if (outcome := need(own))), None)
+        if outcome:
+            self._keep(check, None, outcome)
+        return outcome is None
+
+    def _keys(self, check: Check) -> list[Key]:
+        # What a fault is proven on needs no healthy host.
+        own = replace(check, requires=()) if self._faults[check.id] else check
+        return [Key(own, device) for device in (check.each_device and self._context.devices) or (None,)]
+
+    def _next(self, after: Key | None = None) -> list[Task[Key]]:
+        """Those that may begin now; those that may take longest begin first."""
+        begin, never = self._tree.ready(after)
+        for key, cause in never:
+            self._keep(key.check, key.device, unmet(cause))
+        self._late += [self._task(key) for key in begin if key.check.alone]
+        return sorted((self._task(key) for key in begin if not key.check.alone), key=lambda one: -one.deadline_s)
+
+    def _task(self, key: Key) -> Task[Key]:
+        own = replace(self._context, device=key.device, faults=self._faults[key.check.id])
+        return Task(key, _call(key.check, own), _limit_s(key.check, self._deadline_s))
+
+    def _begun(self, key: Key) -> None:
+        self._tell({"begun": [key.check.id, key.device]})
+
+    def _ended(self, key: Key, ending: Ending) -> list[Task[Key]]:
+        answer = _outcome(ending)
+        self._keep(key.check, key.device, answer, ending.seconds)
+        self._tree.end(key, answer["status"])
+        return self._next(key)
+
+    def _keep(
+        self, check: Check, device: str | None, answer: Outcome | Mapping[str, Any], seconds: float = 0.0
+    ) -> None:
+        self._records.append(_record(check.id, device, answer, seconds))
+        self._tell({"record": self._records[-1]})
+
+
+def _limit_s(check: Check, deadline_s: float | None) -> float:
+    return min(check.deadline_s, deadline_s or check.deadline_s)
+
+
+def _together(check: Check, records: Sequence[Mapping[str, Any]]) -> Outcome | None:
     """What a check says of all devices together; null where it says nothing, or where fewer than two were measured."""
     answers = {
         record["device"]: record
         for record in records
         if record["id"] == check.id and record["device"] and record["status"] in ("ok", "warn")
     }
-    outcome = check.together(answers) if check.together and len(answers) > 1 else None
-    return _record(check.id, None, outcome, 0.0) if outcome else None
+    return check.together(answers) if check.together and len(answers) > 1 else None
 
 
 def _import_torch() -> tuple[str | None, str | None]:

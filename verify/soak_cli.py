@@ -10,6 +10,7 @@ from typing import Any
 
 from verify.arguments import Parser
 from verify.files import write_atomically
+from verify.premises import with_premises
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT, Context, Outcome, as_record, worst
 from verify.registry import all_checks, select
 from verify.report import render
@@ -45,7 +46,7 @@ def main(arguments: list[str]) -> int:
 def _soaked(prefix: Path, minutes: float, injections: Sequence[Injection]) -> dict[str, Any]:
     """The document: that of the last run of kernels, each record the worst of all runs, and one of the service."""
     context = Context(level="quick", service=find(prefix))
-    checks = [check for check in all_checks() if check.id in select(KERNELS)]
+    checks = with_premises((check for check in all_checks() if check.id in select(KERNELS)), all_checks())
     documents = [run(checks, context, injections)]
     service, every = context.service, table("soak")["load"]["kernels_every"]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from provision.models.facts import HostFacts
 from provision.models.records import CheckRecord, RoomResult
 from provision.models.settings import Host
 from provision.pipeline import acting
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from provision.verification.answer import Verified
     from provision.verification.picked import Picked
 
-VERIFY_DEADLINE_S = 1200.0
+LATE_S = 60.0
+"""Beyond the time that a host is given: for its answer to come back."""
 
 
 def verify(walk: Walk) -> None:
@@ -49,7 +51,7 @@ def check(
     With `drain` what serves there is stopped meanwhile; with `soak_minutes` a soak of that length takes their place.
     With `meet` the hosts are tried together as well. `picked` says which checks run where not all of the level do.
     """
-    from provision.verification.running import DRAIN_S  # noqa: PLC0415 - only walks that verify pay for it
+    from provision.verification.running import time_limit_s  # noqa: PLC0415 - only walks that verify pay for it
     from provision.verification.running import verify as run_checks  # noqa: PLC0415 - only walks that verify pay for it
     from verify.fleet import compare  # noqa: PLC0415 - only walks that verify pay for it
 
@@ -62,6 +64,7 @@ def check(
             prefix=place.prefix,
             environment=desired.environment if desired else None,
             level=level,
+            devices=device_count(walk.facts.get(host.name)),
             expect={"stack": desired.stack} if desired else None,
             root=place.root,
             drain=drain,
@@ -70,8 +73,9 @@ def check(
         )
 
     documents, torches = [], []
-    deadline_s = VERIFY_DEADLINE_S + (DRAIN_S if drain else 0.0) + 60 * (soak_minutes or 0.0)
-    for name, verified in walk.each("verify", hosts, call, deadline_s=deadline_s).items():
+    devices = max((device_count(walk.facts.get(host.name)) for host in hosts), default=1)
+    limit_s = time_limit_s(level, devices, drain=drain, soak_minutes=soak_minutes, picked=picked)
+    for name, verified in walk.each("verify", hosts, call, deadline_s=limit_s + LATE_S).items():
         walk.run.write(f"verify/{name}.json", verified.document)
         if soak_minutes is None and not picked and not any(check.id == FRAME for check in verified.checks):
             path = f"{walk.places[name].prefix}/verify/last.json"
@@ -86,6 +90,14 @@ def check(
         together.append(tried_together(walk, torches))
     if together:
         walk.run.write(TOGETHER, {"checks": together})
+
+
+def device_count(facts: HostFacts | None) -> int:
+    """How many devices the checks will find on a host at most: its GPUs, else its CPUs as one."""
+    if facts is None:
+        return 1
+    drivers = [vendor.gpus for vendor in (facts.nvidia, facts.amd) if vendor]
+    return max(1, len(facts.pci_gpus), sum(map(len, drivers)))
 
 
 def tried_together(walk: Walk, hosts: Sequence[Host]) -> dict[str, Any]:

@@ -13,10 +13,11 @@ from provision.remote import Completed, Session
 from provision.verification.answer import NO_ENVIRONMENT, Verified, broken, read
 from provision.verification.picked import Picked
 from provision.verification.tool import zipapp
-from verify.records import RUN_DEADLINE_S, Level
+from verify.limits import run_limit_s
+from verify.records import Level
 
 GRACE_S = 30.0
-"""Beyond the run's own deadline, for a host that is slow to begin."""
+"""Beyond the time that the checks may take, for a host that is slow to begin."""
 
 OTHER_TOOL = 67
 """Exit code of our own command where the host has not this release's tool."""
@@ -44,6 +45,7 @@ def verify(
     prefix: str,
     environment: str | None = None,
     level: Level = "standard",
+    devices: int = 1,
     expect: Mapping[str, Any] | None = None,
     root: bool = False,
     drain: bool = False,
@@ -52,7 +54,8 @@ def verify(
 ) -> Verified:
     """Run the checks on a host in one round trip, and a second one when its tool is not this release's.
 
-    `environment` is the digest of one that is not live yet; null is the live one. `expect` holds `stack` and `gpus`;
+    `environment` is the digest of one that is not live yet; null is the live one. `devices` is how many the host has: the
+    time that it is given grows with them. `expect` holds `stack` and `gpus`;
     without it the environment's own Stack is compared with. With `drain` the service is stopped meanwhile: after an
     interruption call `resume`. With `soak_minutes` the service and the kernels are asked again and again for so long,
     in place of the checks. Where checks were picked, the host keeps the results of its last whole run. Raises TransportError.
@@ -66,12 +69,20 @@ def verify(
         words += picked.words if picked else ["--write", f"{prefix}/verify/last.json"]
         words += [*(["--expect", "-"] if expect else []), *(["--drain"] if drain else [])]
     asked = json.dumps(dict(expect)) if expect else None
-    limit_s = RUN_DEADLINE_S[level] + GRACE_S + (DRAIN_S if drain else 0.0) + 60 * (soak_minutes or 0.0)
+    limit_s = time_limit_s(level, devices, drain=drain, soak_minutes=soak_minutes, picked=picked)
     try:
         done = _run_tool(session, prefix, place, words, stdin=asked, limit_s=limit_s, root=root)
     except RemoteCommandError as error:
         return broken(session.host, error.text, remedy=error.hint)
     return read(session.host, done, environment=f"{prefix}/{place}")
+
+
+def time_limit_s(
+    level: Level, devices: int, *, drain: bool = False, soak_minutes: float | None = None, picked: Picked | None = None
+) -> float:
+    """Seconds after which a host is given up that still checks; it ends its own checks before that."""
+    deepest: Level = "full" if picked and picked.only else level  # a name reaches checks of every level
+    return run_limit_s(deepest, devices) + GRACE_S + (DRAIN_S if drain else 0.0) + 60 * (soak_minutes or 0.0)
 
 
 def resume(session: Session, *, prefix: str, root: bool = False) -> tuple[bool, str]:

@@ -83,19 +83,26 @@ def test_expectations_that_are_no_object_are_refused() -> None:
     assert (done.returncode, "- holds no JSON object" in done.stderr) == (64, True)
 
 
-def test_without_torch_nothing_is_ok_that_needs_it(tmp_path: Path) -> None:
+def test_without_torch_one_check_fails_and_those_that_rest_on_it_are_skipped(tmp_path: Path) -> None:
     done = verify("--level", "quick", "--json", "--write", str(tmp_path / "new" / "last.json"))
-    assert done.returncode == 3
+    assert done.returncode == 2
     document = json.loads(done.stdout)
     assert json.loads((tmp_path / "new" / "last.json").read_text()) == document
-    statuses = {check["id"]: check["status"] for check in document["checks"]}
-    assert statuses["libraries.torch_build"] == "fail"
-    assert {statuses[check.id] for check in all_checks() if "torch" in check.needs and check.id in statuses} == {
-        "error"
+    told = {check["id"]: (check["status"], check["reason"]) for check in document["checks"]}
+    failed = {name: reason for name, (status, reason) in told.items() if status not in ("ok", "skip")}
+    assert failed.keys() == {"libraries.torch_build"}
+    assert "No module named 'torch'" in failed["libraries.torch_build"]
+    assert told["kernels.gemm"] == told["attention.sdpa_flash"] == ("skip", "needs libraries.torch_build")
+
+
+def test_a_check_runs_with_what_it_rests_on_whatever_else_is_picked() -> None:
+    done = verify("--only", "kernels.vector_add", "--skip", "devices", "--list", "--json")
+    assert {row["id"]: row["requires"] for row in json.loads(done.stdout)} == {
+        "devices.driver": [],
+        "devices.torch": ["libraries.torch_build", "devices.driver"],
+        "libraries.torch_build": [],
+        "kernels.vector_add": ["devices.torch"],
     }
-    assert all(
-        "No module named 'torch'" in check["reason"] for check in document["checks"] if check["status"] == "error"
-    )
 
 
 def test_what_was_found_out_is_said_where_it_cannot_be_kept(tmp_path: Path) -> None:

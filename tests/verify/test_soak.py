@@ -147,7 +147,7 @@ def test_a_service_that_leaves_requests_unanswered_fails(server: Service) -> Non
     assert f"{len(seen.failed)} of {seen.asked} requests got no answer: 503" in outcome.reason
 
 
-def test_without_torch_a_soak_cannot_tell_and_a_length_of_nothing_is_refused(tmp_path: Path) -> None:
+def test_without_torch_a_soak_fails_and_a_length_of_nothing_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "verify", "soak", "--prefix", str(tmp_path), "--json", "--minutes"]
     written = tmp_path / "soak.json"
     done = subprocess.run(
@@ -156,6 +156,6 @@ def test_without_torch_a_soak_cannot_tell_and_a_length_of_nothing_is_refused(tmp
     document = json.loads(done.stdout)
     assert json.loads(written.read_text()) == document
     statuses = {record["id"]: record["status"] for record in document["checks"]}
-    assert (done.returncode, statuses["serving.soak"], statuses["kernels.gemm"]) == (3, "skip", "error")
+    assert (done.returncode, statuses["serving.soak"], statuses["kernels.gemm"]) == (2, "skip", "skip")
     refused = subprocess.run([*command, "0"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (refused.returncode, "it must be more than nothing" in refused.stderr) == (64, True)

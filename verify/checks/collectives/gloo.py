@@ -24,6 +24,6 @@ CHECK = Check(
     proves="Two processes of this host reduce, gather and scatter numbers by gloo, exact to the last one.",
     run=_run,
     level="standard",
-    needs=("torch",),
+    requires=("libraries.torch_build",),
     faults=("wrong-result",),
 )

@@ -51,5 +51,6 @@ CHECK = Check(
     id="devices.clocks",
     proves="Neither heat, power nor a cap below the default slows an NVIDIA GPU down.",
     run=_run,
+    requires=("devices.driver",),
     faults=("sick-gpu",),
 )

@@ -73,6 +73,6 @@ CHECK = Check(
     id="devices.cpu",
     proves="torch uses the widest vector instructions that the CPU has, and as many threads as it may.",
     run=_run,
-    needs=("torch",),
+    requires=("libraries.torch_build",),
     faults=("slow",),
 )

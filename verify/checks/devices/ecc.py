@@ -65,5 +65,6 @@ CHECK = Check(
     id="devices.ecc",
     proves="No error of the NVIDIA GPUs' memory went uncorrected since the driver was loaded, and no row waits to be remapped.",
     run=_run,
+    requires=("devices.driver",),
     faults=("sick-gpu",),
 )

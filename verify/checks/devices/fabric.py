@@ -53,5 +53,6 @@ CHECK = Check(
     id="devices.fabric",
     proves="Cards of an NVSwitch system are all in its fabric, which is complete and healthy.",
     run=_run,
+    requires=("devices.driver",),
     faults=("sick-gpu",),
 )

@@ -105,6 +105,6 @@ CHECK = Check(
     id="devices.gpus",
     proves="The PCI bus, the kernel driver, NVML and torch see the same GPUs: count, UUID, address, order, memory.",
     run=_run,
-    needs=("torch",),
+    requires=("devices.torch",),
     faults=("missing-gpu",),
 )

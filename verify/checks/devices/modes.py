@@ -53,5 +53,6 @@ CHECK = Check(
     id="devices.modes",
     proves="Every NVIDIA GPU takes processes (compute mode), and is split as it will be after a reset (MIG).",
     run=_run,
+    requires=("devices.driver",),
     faults=("sick-gpu",),
 )

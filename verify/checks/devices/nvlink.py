@@ -72,5 +72,6 @@ CHECK = Check(
     id="devices.nvlink",
     proves="Every NVLink that a card of its type has on its board is up; cards with bridges have as many up as the like ones.",
     run=_run,
+    requires=("devices.driver",),
     faults=("sick-gpu",),
 )

@@ -68,7 +68,7 @@ CHECK = Check(
     proves="Under load, the card's link has the lanes and the speed that card and slot can both do.",
     run=_run,
     level="standard",
-    needs=("torch",),
+    requires=("kernels.vector_add",),
     each_device=True,
     faults=("sick-gpu",),
 )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verify import small_llama
+from verify import needs, small_llama
 from verify.devices import memory
 from verify.records import Check, Context, Figure, Outcome
 from verify.tables import table
@@ -190,7 +190,8 @@ CHECK = Check(
     proves="vLLM answers the float64 reference's tokens: a batch of 16, prompts whole and split, prefixes remembered or not.",
     run=_run,
     level="full",
-    needs=("torch", "vllm"),
+    requires=("engine.vllm", "kernels.vector_add"),
+    needs=(needs.vllm,),
     faults=("wrong-result",),
     deadline_s=420.0,
 )

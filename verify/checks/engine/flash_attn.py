@@ -63,7 +63,7 @@ CHECK = Check(
     proves="The flash attention that the Stack says (vLLM's own or the package) is installed, right in version, and loads.",
     run=_run,
     level="standard",
-    needs=("torch",),
+    requires=("engine.vllm",),
     faults=("stale-library",),
     deadline_s=120.0,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from verify import needs
 from verify.records import Check, Context, Outcome
 
 PLATFORMS = ("cpu", "cuda", "rocm")
@@ -39,7 +40,8 @@ CHECK = Check(
     proves="vLLM imports, is the release that the Stack says, and finds the platform that the Stack says.",
     run=_run,
     level="standard",
-    needs=("torch", "vllm"),
+    requires=("devices.torch",),
+    needs=(needs.vllm,),
     faults=("stale-library",),
     deadline_s=180.0,
 )

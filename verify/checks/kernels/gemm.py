@@ -72,7 +72,7 @@ CHECK = Check(
     id="kernels.gemm",
     proves="Matrix products in float32, bfloat16 and float16 are right, element by element, against float64.",
     run=_run,
-    needs=("torch",),
+    requires=("kernels.vector_add",),
     each_device=True,
     faults=("wrong-result",),
 )

@@ -89,7 +89,7 @@ CHECK = Check(
     proves="Matrix products of 8 bit whole and floating numbers are right against float64, where the device has them.",
     run=_run,
     level="standard",
-    needs=("torch",),
+    requires=("kernels.vector_add",),
     each_device=True,
     faults=("wrong-result",),
 )

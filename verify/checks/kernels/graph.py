@@ -65,7 +65,7 @@ CHECK = Check(
     proves="A graph of kernels is captured once, played with other numbers, and gives what the calls give, to the bit.",
     run=_run,
     level="standard",
-    needs=("torch",),
+    requires=("kernels.vector_add",),
     each_device=True,
     faults=("wrong-result",),
 )

@@ -37,7 +37,7 @@ CHECK = Check(
     id="kernels.vector_add",
     proves="A kernel runs on the device, ends, and adds a million numbers right to the bit.",
     run=_run,
-    needs=("torch",),
+    requires=("devices.torch",),
     each_device=True,
     faults=("wrong-result",),
 )

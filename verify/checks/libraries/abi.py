@@ -64,6 +64,6 @@ CHECK = Check(
     proves="Every symbol of torch that an extension wants is there, of the C++ ABI that torch was built with.",
     run=_run,
     level="standard",
-    needs=("torch",),
+    requires=("libraries.torch_build",),
     faults=("stale-library",),
 )

@@ -83,7 +83,7 @@ CHECK = Check(
     proves="torch, vLLM and the planned flash attention hold native code for this GPU, read from their files.",
     run=_run,
     level="standard",
-    needs=("torch",),
+    requires=("devices.torch",),
     each_device=True,
     faults=("stale-library",),
 )

@@ -144,6 +144,6 @@ CHECK = Check(
     proves="The libraries that torch and vLLM's kernels really load come from this environment, each once, unshadowed.",
     run=_run,
     level="standard",
-    needs=("torch",),
+    requires=("libraries.torch_build",),
     faults=("stale-library",),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from verify import needs
 from verify.distributions import installed, parse_lock, same_version
 from verify.records import Check, Context, Figure, Outcome
 
@@ -51,6 +52,6 @@ CHECK = Check(
     id="libraries.lock",
     proves="The installed distributions are those of the lock: every name and version, none more, none missing.",
     run=_run,
-    needs=("lock",),
+    needs=(needs.lock,),
     faults=("wrong-lock",),
 )

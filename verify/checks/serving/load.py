@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from verify import needs
 from verify.records import Check, Context, Figure, Outcome
 from verify.serving import bench
 from verify.tables import table
@@ -63,7 +64,8 @@ CHECK = Check(
     proves="The running endpoint answers every request under load; how fast, at several concurrencies, is recorded.",
     run=_run,
     level="full",
-    needs=("torch", "vllm"),
+    requires=("engine.vllm",),
+    needs=(needs.vllm,),
     faults=("failed-requests",),
     deadline_s=300.0,
     alone=True,

@@ -1,0 +1,21 @@
+"""devices.torch: torch sees the devices that it shall compute on."""
+
+from __future__ import annotations
+
+from verify.records import Check, Context, Outcome
+
+
+def _run(context: Context) -> Outcome:
+    problem = "torch sees no GPU" if "missing-gpu" in context.faults else context.devices_problem
+    if problem:
+        return Outcome("fail", problem, remedy="see whether the driver works: nvidia-smi, on AMD cards rocminfo")
+    return Outcome("ok", f"torch computes on {', '.join(context.devices)}")
+
+
+CHECK = Check(
+    id="devices.torch",
+    proves="torch sees the devices that it shall compute on: GPUs where the Stack says GPUs.",
+    run=_run,
+    requires=("libraries.torch_build", "devices.driver"),
+    faults=("missing-gpu",),
+)
