@@ -22,7 +22,7 @@ from provision.models.base import Record
 from provision.models.facts import HostFacts
 from provision.models.settings import Host
 from provision.models.stack import DriverPlan, Stack
-from provision.resolve.cards import amd_cards, nvidia_cards
+from provision.resolve import fabric, rocm
 
 FAMILY = "nvidia-driver"
 
@@ -134,12 +134,8 @@ def _driver_packages(host: Host, facts: HostFacts, plan: DriverPlan, module: str
 
 
 def _fabric_manager(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any] | None:
-    version, nvidia = stack.fabric_manager, facts.nvidia
-    if version is None:
-        return None
-    is_kept = stack.driver is not None and stack.driver.action == "keep"
-    runs = nvidia is not None and nvidia.fabric_manager_state in (None, "active")
-    if is_kept and nvidia and nvidia.fabric_manager_version == version and runs:
+    version = stack.fabric_manager
+    if version is None or not fabric.is_mended(stack, facts):
         return None
     beside = [catalog().package_components["subnet-manager"]] if stack.subnet_manager else []
     plan = stack.driver or DriverPlan(action="keep")
@@ -207,19 +203,11 @@ def _container_toolkit(host: Host, facts: HostFacts) -> dict[str, Any] | None:
 
 
 def _rocm(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any] | None:
-    """The kernel driver where none drives the cards, and ROCm itself where the build takes the system's."""
-    if not amd_cards(facts) or nvidia_cards(facts):
-        return None
-    parts = []
-    if "amdgpu" not in facts.kernel_modules:
-        parts.append("amdgpu")
-    takes_systems = stack.vllm is not None and any(row.variant == stack.vllm.variant for row in catalog().userspaces)
-    if takes_systems and facts.amd is not None and facts.amd.rocm_version is None:
-        parts.append("rocm")
+    parts = rocm.lacking(stack, facts)
     if not parts:
         return None
     return {
-        "parts": parts,
+        "parts": list(parts),
         "sources": [{"packages": list(packages_of_component(part)), **_source(host, facts, part)} for part in parts],
     }
 

@@ -19,7 +19,16 @@ from provision.artifacts.local import local_path
 from provision.artifacts.lock import Locked
 from provision.artifacts.ownwheels import OwnSource, build
 from provision.artifacts.platforms import Target
-from provision.artifacts.request import Build, Source, builds_of, choose_places, companions_of, make_request, target_of
+from provision.artifacts.request import (
+    Build,
+    Source,
+    brings_torch,
+    builds_of,
+    choose_places,
+    companions_of,
+    make_request,
+    target_of,
+)
 from provision.artifacts.solve import known_places, solve
 from provision.artifacts.user_index import ClientSettings, uv_variables
 from provision.artifacts.wheelhouse import Store
@@ -172,6 +181,8 @@ def _place_companions(stack: Stack, torch: Place | None, sources: Sources, targe
     listings = sources.directory.list_all((torch, name) for name in names)
     tags = target.tags()
     return {
-        name: any(version.local == stack.torch.variant for version in listing.versions(name, tags))
+        name: any(
+            version.local == stack.torch.variant or brings_torch(stack) for version in listing.versions(name, tags)
+        )
         for name, listing in zip(names, listings, strict=True)
     }

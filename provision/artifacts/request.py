@@ -59,7 +59,8 @@ def target_of(stack: Stack) -> Target:
 def builds_of(stack: Stack) -> list[Build]:
     """The fixed ones: vLLM (unless the policy is none), torch (unless the host's own is taken over), and packages of kernels."""
     torch, vllm = stack.torch, stack.vllm
-    builds = [Build("torch", _with_variant(torch.version, torch.variant, torch.index), torch.variant, torch.index)]
+    wanted = torch.version if brings_torch(stack) else _with_variant(torch.version, torch.variant, torch.index)
+    builds = [Build("torch", wanted, torch.variant, torch.index)]
     if stack.interpreter.torch:
         builds = []
     if vllm:
@@ -67,6 +68,11 @@ def builds_of(stack: Stack) -> list[Build]:
     variant = vllm.variant if vllm else torch.variant
     kernels = stack.flashinfer.packages if stack.flashinfer else ()
     return [*builds, *(Build(item.distribution, item.version, variant, item.index) for item in kernels)]
+
+
+def brings_torch(stack: Stack) -> bool:
+    """Whether torch comes from vLLM's own index, where its local part names a commit (`2.10.0+git8514f05`), not a variant."""
+    return stack.vllm is not None and stack.vllm.index is not None and stack.torch.index == stack.vllm.index
 
 
 def companions_of(stack: Stack) -> list[str]:

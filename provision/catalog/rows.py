@@ -59,6 +59,8 @@ class Build(Row):
     index: str | None = None
     isa: tuple[str, ...] = ()
     python_only: str | None = None
+    torch: str | None = None
+    """The torch that it was built with, where that is not the release's own pin."""
     gfx: tuple[str, ...] = ()
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from provision.catalog import catalog
+from provision.catalog.packages import packages_of_component
 from provision.catalog.system import os_packages
 from provision.catalog.versions import cuda_of
 from provision.models.facts import HostFacts
 from provision.models.settings import Settings, default_prefix
 from provision.models.stack import Stack
+from provision.resolve import fabric, rocm
 
 UNIT = "firstlight-vllm.service"
 USER = "firstlight"
@@ -20,6 +22,8 @@ def changes(stack: Stack, facts: HostFacts, settings: Settings, *, root: bool) -
     found = [
         ("packages", _packages(stack, facts)),
         ("driver", _driver(stack)),
+        ("fabric", _fabric(stack, facts)),
+        ("rocm", _rocm(stack, facts)),
         ("cuda-compat", f"{stack.cuda_compat.package}, for the service alone" if stack.cuda_compat else None),
         (
             "python",
@@ -58,8 +62,22 @@ def _driver(stack: Stack) -> str | None:
     plan = stack.driver
     if plan is None or plan.action == "keep":
         return None
-    manager = f"; fabric manager {stack.fabric_manager}" if stack.fabric_manager else ""
-    return f"{plan.action} {plan.version}, {plan.module} kernel module{manager}; needs a reboot"
+    whose = "the distribution's own packages" if plan.source == "distribution" else "the vendor's packages"
+    return f"{plan.action} {plan.version}, {plan.module} kernel module, from {whose}; needs a reboot"
+
+
+def _fabric(stack: Stack, facts: HostFacts) -> str | None:
+    if not fabric.is_mended(stack, facts):
+        return None
+    there = facts.nvidia.fabric_manager_version if facts.nvidia else None
+    beside = " with nvlsm and ib_umad" if stack.subnet_manager else ""
+    instead = f" instead of {there}" if there and there != stack.fabric_manager else ""
+    return f"fabric manager {stack.fabric_manager}{instead}{beside}"
+
+
+def _rocm(stack: Stack, facts: HostFacts) -> str | None:
+    names = [" ".join(packages_of_component(part)) for part in rocm.lacking(stack, facts)]
+    return f"{', '.join(names)}, from AMD's packages; needs a reboot" if names else None
 
 
 def _unknown_user(facts: HostFacts) -> bool:

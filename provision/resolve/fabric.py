@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from provision.models.stack import DriverPlan
+from provision.models.facts import HostFacts
+from provision.models.stack import DriverPlan, Stack
 from provision.resolve.view import View
 
 
@@ -32,3 +33,13 @@ def version(view: View, plan: DriverPlan | None) -> str | None:
         return None
     there = switched(view)
     return plan.version if there or (there is None and looks_switched(view)) else None
+
+
+def is_mended(stack: Stack, facts: HostFacts) -> bool:
+    """Whether the fabric manager is to be brought: it comes with a new driver, and where it differs from a kept one or does not run."""
+    nvidia = facts.nvidia
+    if stack.fabric_manager is None or facts.container or facts.wsl:
+        return False
+    is_kept = stack.driver is not None and stack.driver.action == "keep"
+    runs = nvidia is not None and nvidia.fabric_manager_state in {None, "active"}
+    return not (is_kept and runs and nvidia is not None and nvidia.fabric_manager_version == stack.fabric_manager)

@@ -91,6 +91,7 @@ def _changes(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
     yield from _packages(view)
     yield from _fitting(view)
     yield from _other_driver(view)
+    yield from _other_rocm(view)
     if view.policy.vllm not in {"latest", "none"}:
         yield "with `vllm: latest`", {"vllm": "latest"}, replace(view, policy=replace(view.policy, vllm="latest"))
     yield from _roomier(view)
@@ -195,6 +196,15 @@ def _other_driver(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
         last = min((row.last_branch for row in driver.architectures(view) if row.last_branch), default=None)
         until = f", up to branch {last}," if last else ""
         yield f"with driver {enough} or newer{until}", {}, replace(view, driver=enough, driver_absent=False)
+
+
+def _other_rocm(view: View) -> Iterator[tuple[str, dict[str, str], View]]:
+    """Each ROCm that builds run on and the host has not, the newest builds' first."""
+    if view.platform != "rocm" or view.rocm is None:
+        return
+    for row in sorted(catalog().userspaces, key=lambda row: numbers(row.minimum), reverse=True):
+        if not numbers(row.minimum) <= numbers(view.rocm)[:2] < numbers(row.below):
+            yield f"with ROCm {row.minimum} or newer, below {row.below},", {}, replace(view, rocm=row.minimum)
 
 
 def _upgrading(policy: Policy) -> Policy:

@@ -62,7 +62,7 @@ def options(view: View) -> Iterator[Option]:
 
 
 def _with_torch(view: View, row: Release, build: Build) -> Iterator[Option]:
-    torch = _torches().get(row.torch)
+    torch = _torches().get(build.torch or row.torch)
     if torch is None:
         return
     offered = torch_pair.variants(view, torch, build.variant)

@@ -38,3 +38,11 @@ def test_a_torch_of_the_hosts_own_is_neither_asked_for_nor_let_in() -> None:
     request = make_request(taken, target_of(taken), {}, {})
     assert request.requirements == ("vllm==0.9.1",)
     assert {"torch", "torchvision", "torchaudio"} <= set(request.excluded)
+
+
+def test_a_rocm_builds_torch_is_asked_for_without_its_variant() -> None:
+    stack = make_stack("https://wheels.example/rocm/0.20.1/rocm721", "https://wheels.example/rocm/0.20.1/rocm721")
+    torch = next(build for build in builds_of(stack) if build.name == "torch")
+    assert "+" not in torch.version
+    place = Place("https://wheels.example/rocm/0.20.1/rocm721")
+    assert torch.fits(Version(f"{torch.version}+git8514f05"), place)

@@ -72,7 +72,7 @@ def _vllm(stack: Stack, facts: HostFacts, python: str, torch: dict[str, Any]) ->
         problems.append(f"Python {python} outside {row['python']}")
     if build.get("python_only") and stack.python != build["python_only"]:
         problems.append(f"built for {build['python_only']} only")
-    if row["torch"] != torch["version"]:
+    if build.get("torch", row["torch"]) != torch["version"]:
         problems.append("torch is not the pinned one")
     if facts.os.libc_version and tuple_of(facts.os.libc_version) < tuple_of(build["glibc"]):
         problems.append("glibc below the build's")
