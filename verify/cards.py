@@ -60,7 +60,7 @@ def no_cards(context: Context, vendor: str = "nvidia") -> Outcome | None:
     """Why cards of a vendor (`nvidia`, `amd`) are not looked at; null where they are."""
     if not pci.present(vendor):
         return Outcome("skip", f"no {'NVIDIA' if vendor == 'nvidia' else 'AMD'} GPU on the PCI bus")
-    if (context.stack.get("torch") or {}).get("variant") == "cpu":
+    if context.variant == "cpu":
         return Outcome("skip", "the Stack computes on the CPU")
     return None
 

@@ -14,7 +14,6 @@ SURVEY_DEADLINE_S = 60.0
 
 def survey(context: Context) -> tuple[tuple[str, ...], str | None]:
     """`cuda:0`, `cuda:1` ... or `cpu`, as torch names them (ROCm builds say cuda as well), or why they are not known."""
-    planned = (context.stack.get("torch") or {}).get("variant")
     if not torch_view.built_for_gpus():
         return ("cpu",), None
     ending = run_one(torch_view.gpu_count, deadline_s=SURVEY_DEADLINE_S)
@@ -22,8 +21,8 @@ def survey(context: Context) -> tuple[tuple[str, ...], str | None]:
         return (), f"torch could not list its devices: {ending.problem}"
     if ending.value:
         return tuple(f"cuda:{index}" for index in range(ending.value)), None
-    if planned not in (None, "cpu"):
-        return (), f"torch sees no GPU, and the Stack computes on GPUs ({planned})"
+    if context.variant not in (None, "cpu"):
+        return (), f"torch sees no GPU, and the Stack computes on GPUs ({context.variant})"
     return ("cpu",), None
 
 

@@ -105,6 +105,13 @@ class Context:
         stack: Mapping[str, Any] = self.expect.get("stack") or {}
         return stack
 
+    @property
+    def variant(self) -> str | None:
+        """What the Stack computes with: the variant of vLLM's build, else torch's; null when no Stack was given."""
+        build = self.stack.get("vllm") or self.stack.get("torch") or {}
+        variant: str | None = build.get("variant")
+        return variant
+
     def reaches(self, level: Level) -> bool:
         """Whether this run includes a level."""
         return LEVELS.index(level) <= LEVELS.index(self.level)

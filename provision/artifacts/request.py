@@ -46,6 +46,8 @@ class Request:
     """(distribution, index address) pairs."""
     excluded: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    """Requirements that hold whatever the distributions say of them."""
     sources: tuple[str, ...] = ()
     """Distributions wanted as their source, whose own requirements nobody reads: that would mean to run it."""
 
@@ -65,9 +67,8 @@ def builds_of(stack: Stack) -> list[Build]:
         builds = []
     if vllm:
         builds.insert(0, Build(vllm.distribution, vllm.version, vllm.variant, vllm.index))
-    variant = vllm.variant if vllm else torch.variant
     kernels = stack.flashinfer.packages if stack.flashinfer else ()
-    return [*builds, *(Build(item.distribution, item.version, variant, item.index) for item in kernels)]
+    return [*builds, *(Build(item.distribution, item.version, stack.variant, item.index) for item in kernels)]
 
 
 def brings_torch(stack: Stack) -> bool:
@@ -77,7 +78,7 @@ def brings_torch(stack: Stack) -> bool:
 
 def companions_of(stack: Stack) -> list[str]:
     """Distributions that must come from where torch does: from the host, with a torch of its own."""
-    return [] if stack.interpreter.torch else list(_companions(stack.torch.variant)["pinned"])
+    return [] if stack.interpreter.torch else list(_companions(stack.variant)["pinned"])
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def make_request(
 ) -> Request:
     """Put it together; `companions` says of each whether the place of torch has a build that fits."""
     pins = {name: source.place.url for name, source in sources.items() if not source.place.flat}
-    table = _companions(stack.torch.variant)
+    table = _companions(stack.variant)
     requirements = [
         f"{build.name}=={sources[build.name].version if build.name in sources else build.version}"
         for build in builds_of(stack)
@@ -147,7 +148,9 @@ def make_request(
             excluded.append(name)
     if stack.supervisor == "supervisor":
         requirements.append("supervisor")
-    return Request(target, (*requirements, *extra), tuple(sorted(pins.items())), tuple(excluded))
+    # A CPU build of vLLM pins torch's CPU build by its local version.
+    overrides = (f"torch=={stack.torch.version}",) if stack.torch_stands_in else ()
+    return Request(target, (*requirements, *extra), tuple(sorted(pins.items())), tuple(excluded), overrides=overrides)
 
 
 def _with_variant(version: str, variant: str, index: str | None) -> str:

@@ -60,6 +60,8 @@ def solve(request: Request, variables: Mapping[str, str]) -> str:
         excludes.write_text("".join(f"{name}\n" for name in request.excluded), encoding="utf-8")
         constraints = folder / "constraints.txt"
         constraints.write_text("".join(f"{text}\n" for text in request.constraints), encoding="utf-8")
+        overrides = folder / "overrides.txt"
+        overrides.write_text("".join(f"{text}\n" for text in request.overrides), encoding="utf-8")
         output = folder / "pylock.toml"
         command = [
             "pip",
@@ -79,6 +81,8 @@ def solve(request: Request, variables: Mapping[str, str]) -> str:
             str(excludes),
             "--constraints",
             str(constraints),
+            "--overrides",
+            str(overrides),
             "--output-file",
             str(output),
             str(folder / "pyproject.toml"),

@@ -27,6 +27,7 @@ def check(catalog: Catalog) -> list[str]:
         *_schema(catalog),
         *_unique(catalog),
         *_releases(catalog),
+        *_stand_ins(catalog),
         *_torch_variants(catalog),
         *_cards(catalog),
         *_attention(catalog),
@@ -88,6 +89,21 @@ def _releases(catalog: Catalog) -> Iterator[str]:
             yield f"build {build.version} {build.variant}: that release has no row"
         if build.variant.startswith("rocm") and not build.gfx:
             yield f"build {build.version} {build.variant}: no AMD architecture is named"
+
+
+def _stand_ins(catalog: Catalog) -> Iterator[str]:
+    torches = {row.version: row for row in catalog.torches}
+    releases = {row.version: row for row in catalog.releases}
+    for stand_in in catalog.torch_stand_ins:
+        same = (
+            build.provider == stand_in.provider and build.variant == "cpu"
+            for build in catalog.builds
+            if build.version == stand_in.version
+        )
+        if not any(same) or releases[stand_in.version].torch != stand_in.torch:
+            yield f"torch {stand_in.torch} for vLLM {stand_in.version} on CPUs: no such build pins it"
+        elif torches[stand_in.torch].default_x86_64 != stand_in.variant:
+            yield f"torch {stand_in.torch} {stand_in.variant}: the default index has another variant"
 
 
 def _torch_variants(catalog: Catalog) -> Iterator[str]:

@@ -97,6 +97,10 @@ class Catalog:
         return self._rows("vllm_builds", "build", rows.Build)
 
     @cached_property
+    def torch_stand_ins(self) -> tuple[rows.TorchStandIn, ...]:
+        return self._rows("vllm_builds", "torch_stand_in", rows.TorchStandIn)
+
+    @cached_property
     def torches(self) -> tuple[rows.Torch, ...]:
         return self._rows("torch", "torch", rows.Torch)
 

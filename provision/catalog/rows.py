@@ -65,6 +65,17 @@ class Build(Row):
 
 
 @table_row
+class TorchStandIn(Row):
+    """A CUDA build of torch on the default index that a CPU build of vLLM was proven to compute with, where torch's CPU build cannot be had."""
+
+    version: str
+    provider: Literal["official", "community"]
+    machine: str
+    torch: str
+    variant: str
+
+
+@table_row
 class Torch(Row):
     """A torch release with its variants."""
 

@@ -189,6 +189,16 @@ class Stack(Record):
     model: ModelPlan | None = None
     """Null for the built-in model, which fits wherever a service does."""
 
+    @property
+    def variant(self) -> str:
+        """What the whole Stack computes with: the variant of vLLM's build, else torch's."""
+        return self.vllm.variant if self.vllm else self.torch.variant
+
+    @property
+    def torch_stands_in(self) -> bool:
+        """Whether torch is a CUDA build that computes on the CPU."""
+        return self.variant == "cpu" and self.torch.variant != "cpu"
+
 
 class Reason(Record):
     rule: str

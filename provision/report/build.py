@@ -201,7 +201,10 @@ def _other_build(resolution: Resolution, planned: Stack, staged: Staged) -> Iter
         yield from (note for note in staged.notes if note.startswith(f"flash-attn {package.version} was left out"))
         return
     said = dict.fromkeys(reason.text for reason in staged.refused)
-    why = "; ".join(said) or "the lock of the planned one could not be solved"
+    why = (
+        "; ".join(text for text in said if not any(text != more and text in more for more in said))
+        or "the lock of the planned one could not be solved"
+    )
     yield f"planned {describe_build(planned)}, installed {describe_build(staged.stack)}: {why}"
     if closed := [str(index) for reason in staged.refused for index in reason.facts.get("indexes", ())]:
         yield f"to have it: {opening(closed)}; then run with --refresh"

@@ -181,7 +181,8 @@ def stack_facts(host: HostSummary) -> Iterable[tuple[str, str]]:
             f" `{stack.vllm.distribution}`" if stack.vllm.distribution != "vllm" else ""
         )
         yield "vLLM", f"{stack.vllm.version} for {stack.vllm.variant}{by}"
-    yield "torch", f"{stack.torch.version} for {stack.torch.variant}"
+    beside = " of the default index: a CUDA build, computing on the CPU" if stack.torch_stands_in else ""
+    yield "torch", f"{stack.torch.version} for {stack.torch.variant}{beside}"
     yield "Python", f"{stack.interpreter.version}, {_interpreter(stack.interpreter.origin)}"
     if stack.driver:
         module = f", {stack.driver.module} modules" if stack.driver.module else ""

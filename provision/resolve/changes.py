@@ -38,7 +38,7 @@ def changes(stack: Stack, facts: HostFacts, settings: Settings, *, root: bool) -
 
 
 def _family(stack: Stack) -> str:
-    variant = stack.vllm.variant if stack.vllm else stack.torch.variant
+    variant = stack.variant
     return "cuda" if cuda_of(variant) else "rocm" if variant.startswith("rocm") else "cpu"
 
 

@@ -64,7 +64,8 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
         pairs.append(("vLLM", f"{build.version} ({build.variant}), {who}"))
     else:
         pairs.append(("vLLM", "none, by policy"))
-    pairs.append(("torch", f"{stack.torch.version} ({stack.torch.variant})"))
+    beside = " of the default index: a CUDA build, computing on the CPU" if stack.torch_stands_in else ""
+    pairs.append(("torch", f"{stack.torch.version} ({stack.torch.variant}){beside}"))
     where = f"the host's {stack.interpreter.path}" if stack.interpreter.origin == "host" else "brought along"
     pairs.append(("Python", f"{stack.interpreter.version}, {where}"))
     if stack.driver:

@@ -59,6 +59,8 @@ def options(view: View) -> Iterator[Option]:
         if view.policy.wants_release(row.version):
             for build in _builds(row.version, view.platform):
                 yield from _with_torch(view, row, build)
+    if view.platform == "cpu" and view.policy.torch == "managed":
+        yield from _with_stand_in(view)
 
 
 def _with_torch(view: View, row: Release, build: Build) -> Iterator[Option]:
@@ -68,6 +70,16 @@ def _with_torch(view: View, row: Release, build: Build) -> Iterator[Option]:
     offered = torch_pair.variants(view, torch, build.variant)
     for variant in offered if view.policy.torch == "managed" else torch_pair.existing(view, torch):
         yield _option(row, build, torch, variant)
+
+
+def _with_stand_in(view: View) -> Iterator[Option]:
+    """CPU builds beside the default index's torch, a CUDA build: behind all that have torch's CPU build."""
+    for stand_in in catalog().torch_stand_ins:
+        if stand_in.machine == (view.machine or "x86_64") and view.policy.wants_release(stand_in.version):
+            row = next(row for row in _releases() if row.version == stand_in.version)
+            for build in _builds(row.version, "cpu"):
+                if build.provider == stand_in.provider:
+                    yield _option(row, build, _torches()[stand_in.torch], stand_in.variant)
 
 
 @cache

@@ -34,7 +34,7 @@ class Devices(Record):
 
 def platform_of(stack: Stack) -> Platform:
     """By the variant of the build: `cpu`, `rocm...`, else CUDA."""
-    variant = stack.vllm.variant if stack.vllm else stack.torch.variant
+    variant = stack.variant
     if variant.startswith("cpu"):
         return "cpu"
     return "rocm" if variant.startswith("rocm") else "cuda"

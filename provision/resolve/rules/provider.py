@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from provision.catalog import catalog
 from provision.resolve.option import Option
 from provision.resolve.rules.base import Rule, Verdict, accept, remembered
 from provision.resolve.view import View
@@ -21,6 +22,12 @@ def _judge(option: Option) -> Iterator[Verdict]:
             f"{build.distribution} {build.version} is a community build, not the vLLM project's own",
             source=build.source,
         )
+        if option.torch_variant != build.variant == "cpu":
+            row = next(row for row in catalog().torch_stand_ins if row.version == build.version)
+            text = (
+                f"torch {option.torch.version} of the default index: a CUDA build ({row.variant}), computing on the CPU"
+            )
+            yield accept(text, source=row.source)
     else:
         where = f" from {build.index}" if build.index else ", the wheel on the default package index"
         yield accept(f"the vLLM project's own build{where}", source=build.source)

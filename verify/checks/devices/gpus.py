@@ -31,7 +31,7 @@ def _run(context: Context) -> Outcome:
         views["NVML"], split = answer or (None, False)
     views["torch"] = torch_view.gpus() if torch_view.built_for_gpus() else None
     masks = {name: os.environ[name] for name in MASKS if name in os.environ}
-    outcome = judge(views, variant=(context.stack.get("torch") or {}).get("variant"), masks=masks, split=split)
+    outcome = judge(views, variant=context.variant, masks=masks, split=split)
     if outcome.status == "ok" and context.expect.get("gpus") not in (None, len(views["torch"] or ())):
         text = f"torch sees {len(views['torch'] or ())} GPUs, and {context.expect['gpus']} are expected"
         outcome = replace(outcome, status="fail", reason=text)
