@@ -63,7 +63,7 @@ def cold(name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="firstlight-") as folder:
         for refused, (candidate, stack) in enumerate(planned):
             try:
-                locked = lock_stack(stack, own_sources(stack), sources, Store(Path(folder)))
+                locked = lock_stack(stack, own_sources(stack), sources, Store(Path(folder))).wheels
             except StageError:
                 continue
             seconds = time.perf_counter() - started

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -33,7 +33,11 @@ from provision.models.base import Record
 from provision.models.stack import Candidate, FlashAttnPackage, Reason, Stack
 from provision.run import utc_now
 
-FORMAT = 1
+if TYPE_CHECKING:
+    from provision.artifacts.locking import Solved, Sources
+    from provision.artifacts.variants import Foreign
+
+FORMAT = 2
 """Of what is remembered; a new number solves everything anew."""
 
 
@@ -151,7 +155,7 @@ def _prepare(candidate: Candidate, stack: Stack, job: Job) -> _Try:
 
 
 def _solve(tries: list[_Try], job: Job) -> Chosen:
-    from provision.artifacts.locking import fetch_wheels, find_sources, lock_stack, unpacked_size  # noqa: PLC0415 (once)
+    from provision.artifacts.locking import find_sources, unpacked_size  # noqa: PLC0415 (once)
 
     if job.progress:
         job.progress("solve", 0, 0)
@@ -163,15 +167,11 @@ def _solve(tries: list[_Try], job: Job) -> Chosen:
             wheel.result()
     refused: list[tuple[str, Reason]] = []
     for attempt in tries:
-        extra = job.packager.requires(attempt.package) if attempt.package else ()
-        with EarlyFetch(job.store, partial(open_client, job.settings, sources.indexes)) as early:
-            try:
-                wheels = lock_stack(attempt.stack, attempt.own, sources, job.store, extra, early=early)
-            except StageError as error:
-                refused.append((attempt.key, _refusal(attempt, error)))
-                continue
-            fetch_wheels(wheels, job.settings, sources.indexes, job.store, progress=job.progress, arrived=job.arrived)
-        notes = sources.notes
+        solved = _lock(attempt, sources, job)
+        if isinstance(solved, StageError):
+            refused.append((attempt.key, _refusal(attempt, solved)))
+            continue
+        wheels, left_out = solved.wheels, None
         if attempt.package:
             try:
                 wheels.append(job.packager.provide(attempt.stack, attempt.package, wheels, sources, job.progress))
@@ -179,13 +179,13 @@ def _solve(tries: list[_Try], job: Job) -> Chosen:
                 if job.package_required:
                     refused.append((attempt.key, _refusal(attempt, error)))
                     continue
-                notes = (*notes, _left_out(attempt.package, error))
+                left_out = _left_out(attempt.package, error)
         paths = tuple(job.store.path(wheel.sha256, wheel.name) for wheel in wheels)
         locked = LockedStack(
             wheels=tuple(asdict(wheel) for wheel in wheels),
             unpacked_bytes=unpacked_size(paths),
-            notes=notes,
-            without_package=notes != sources.notes,
+            notes=(*sources.notes, *_refused_files(solved), *([left_out] if left_out else [])),
+            without_package=left_out is not None,
         )
         for key, reason in refused:
             job.store.remember("locks", key, Remembered(refused=reason).model_dump(mode="json"))
@@ -210,6 +210,36 @@ def nothing_locked(refused: Sequence[Reason]) -> StageError:
     closed = [str(index) for reason in refused for index in reason.facts.get("indexes", ())]
     hint = "add an index or find-links place that has one of these builds to your pip or uv settings"
     return StageError("\n".join(["no candidate could be locked:", *lines]), hint=opening(closed) if closed else hint)
+
+
+def _lock(attempt: _Try, sources: Sources, job: Job) -> Solved | StageError:
+    """Its wheels, fetched and none of them for another platform than planned; or why it cannot be locked.
+
+    Raises StageError when a wheel cannot be had.
+    """
+    from provision.artifacts.locking import fetch_wheels, lock_stack  # noqa: PLC0415 (once)
+    from provision.artifacts.variants import foreign_inside  # noqa: PLC0415 (once)
+
+    extra = job.packager.requires(attempt.package) if attempt.package else ()
+    refused: tuple[Foreign, ...] = ()
+    with EarlyFetch(job.store, partial(open_client, job.settings, sources.indexes)) as early:
+        while True:
+            ahead = None if refused else early
+            try:
+                solved = lock_stack(attempt.stack, attempt.own, sources, job.store, extra, early=ahead, refused=refused)
+            except StageError as error:
+                return error
+            paths = fetch_wheels(
+                solved.wheels, job.settings, sources.indexes, job.store, progress=job.progress, arrived=job.arrived
+            )
+            foreign = foreign_inside(attempt.stack, solved.wheels, paths)
+            if not foreign:
+                return solved
+            refused = (*solved.refused, *foreign)
+
+
+def _refused_files(solved: Solved) -> list[str]:
+    return [f"{foreign.text}: another was taken" for foreign in solved.refused]
 
 
 def _refusal(attempt: _Try, error: FirstlightError) -> Reason:

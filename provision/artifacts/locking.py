@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from provision.artifacts.choose import choose_wheels
@@ -21,6 +22,7 @@ from provision.artifacts.ownwheels import OwnSource, build
 from provision.artifacts.platforms import Target
 from provision.artifacts.request import (
     Build,
+    Request,
     Source,
     brings_torch,
     builds_of,
@@ -31,9 +33,18 @@ from provision.artifacts.request import (
 )
 from provision.artifacts.solve import known_places, solve
 from provision.artifacts.user_index import ClientSettings, uv_variables
+from provision.artifacts.variants import Foreign, foreign_by_version
 from provision.artifacts.wheelhouse import Store
-from provision.errors import UnreachableError
+from provision.errors import StageError, UnreachableError
 from provision.models.stack import Stack
+
+
+@dataclass(frozen=True)
+class Solved:
+    """The wheels of an environment, and those that were refused on the way."""
+
+    wheels: list[Locked]
+    refused: tuple[Foreign, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,10 +94,12 @@ def lock_stack(
     extra: Iterable[str] = (),
     *,
     early: EarlyFetch | None = None,
-) -> list[Locked]:
+    refused: Sequence[Foreign] = (),
+) -> Solved:
     """Every wheel of the Stack's environment; our own are built and stored already. `extra` are further requirements.
 
-    `early` fetches the fixed builds while uv solves the rest. Raises StageError when a build is nowhere to be had, when uv refuses, or when no wheel fits.
+    `early` fetches the fixed builds while uv solves the rest. A wheel whose version names another platform than planned is refused, as those
+    of `refused` are, and the rest is solved without it. Raises StageError when a build is nowhere to be had, when uv refuses, or when no wheel fits.
     """
     target = target_of(stack)
     found = _place_builds(builds_of(stack), sources, target)
@@ -97,8 +110,23 @@ def lock_stack(
         built = list(pool.map(lambda source: build(source, store), own))
     ours = [f"{wheel.distribution} @ {store.path(wheel.sha256, wheel.name).as_uri()}" for wheel in built]
     request = make_request(stack, target, found, companions, [*ours, *extra])
-    pylock = solve(request, sources.variables)
-    return [*choose_wheels(pylock, target, own=[wheel.distribution for wheel in built]), *built]
+    left_out = tuple(refused)
+    while True:
+        try:
+            pylock = solve(_without(request, left_out, builds_of(stack), sources), sources.variables)
+        except StageError as error:
+            if left_out:
+                raise StageError(
+                    f"{'; '.join(item.text for item in left_out)}; without: {error.text}", hint=error.hint
+                ) from error
+            raise
+        wheels = choose_wheels(pylock, target, own=[wheel.distribution for wheel in built])
+        foreign = foreign_by_version(stack, wheels)
+        if not foreign:
+            return Solved([*wheels, *built], left_out)
+        if again := next((item for item in foreign if item in left_out), None):
+            raise StageError(f"{again.text}, and uv takes no other")
+        left_out += tuple(foreign)
 
 
 def fetch_wheels(
@@ -146,6 +174,34 @@ def _place_builds(builds: list[Build], sources: Sources, target: Target) -> dict
     if others and not flat and len(silent) == len(indexes):
         raise UnreachableError(silent, [f"{build.name} {build.version}" for build in builds if not build.vendor])
     return found
+
+
+def _without(request: Request, refused: Sequence[Foreign], builds: Sequence[Build], sources: Sources) -> Request:
+    """The request that cannot bring these wheels again.
+
+    Where the version tells them apart, it is excluded. Else the package is bound to the next index that has another wheel of that version:
+    uv then takes it from no find-links place either.
+    """
+    constraints = [f"{item.wheel.distribution}!={item.wheel.version}" for item in refused if item.by_version]
+    pins = dict(request.pins)
+    for item in refused:
+        if item.by_version:
+            continue
+        name, version = item.wheel.distribution, Version(item.wheel.version)
+        vendors = [build.vendor for build in builds if build.vendor and canonicalize_name(build.name) == name]
+        places = [Place(url) for url in dict.fromkeys([*sources.indexes, *vendors])]
+        known = {one.wheel.sha256 for one in refused}
+        for listing in sources.directory.list_all((place, name) for place in places):
+            offer = listing.best(name, version, request.target.tags())
+            if offer and offer.sha256 not in known:
+                pins[name] = listing.place.url
+                break
+        else:
+            raise StageError(
+                f"{item.text}, and no other index has a wheel of {name} {version} that fits",
+                hint="add an index that has it to your pip or uv settings, or take that file out of its place",
+            )
+    return replace(request, pins=tuple(sorted(pins.items())), constraints=(*request.constraints, *constraints))
 
 
 def _files_of(builds: list[Build], found: Mapping[str, Source], sources: Sources, target: Target) -> list[Offer]:

@@ -87,7 +87,7 @@ def build(
     require(key, toolkit, builder, survey)
     stack = _stack(row, variant, minor_python, platform(survey.machine, survey.glibc or row.glibc))
     sources = find_sources(read_settings())
-    wheels = lock_stack(stack, (), sources, store)
+    wheels = lock_stack(stack, (), sources, store).wheels
     told = Told()
     fetch_wheels(wheels, sources.settings, sources.indexes, store, progress=told)
     target = Target.of(stack.platform, minor_python)

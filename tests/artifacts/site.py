@@ -60,9 +60,15 @@ class Site:
 
 
 def make_wheel(
-    name: str, version: str = "1.0", *, requires: tuple[str, ...] = (), tag: str = "py3-none-any", padding: int = 0
+    name: str,
+    version: str = "1.0",
+    *,
+    requires: tuple[str, ...] = (),
+    tag: str = "py3-none-any",
+    padding: int = 0,
+    more: dict[str, str] | None = None,
 ) -> tuple[str, bytes]:
-    """A small real wheel: its file name and content."""
+    """A small real wheel, with `more` files by their paths: its file name and content."""
     module = name.replace("-", "_")
     info = f"{module}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n" + "".join(
@@ -71,6 +77,7 @@ def make_wheel(
     files = {
         f"{module}/__init__.py": f"__version__ = {version!r}\n".encode(),
         f"{module}/data.bin": hashlib.sha256(name.encode()).digest() * (padding // 32),
+        **{path: text.encode() for path, text in (more or {}).items()},
         f"{info}/METADATA": metadata.encode(),
         f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n".encode(),
     }

@@ -7,11 +7,13 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from provision.artifacts import stage
 from provision.artifacts.download import Progress
+from provision.artifacts.lock import Locked
 from provision.artifacts.locking import fetch_wheels, find_sources, lock_stack
 from provision.artifacts.platforms import Target
 from provision.artifacts.user_index import ClientSettings, read_settings
@@ -88,13 +90,20 @@ class Staging:
     told: list[str]
 
 
+class ForgeForCuda(Forge):
+    """A CUDA torch would be gigabytes; its CPU build has the same headers and symbols, and is locked in its place."""
+
+    def provide(self, stack: Stack, *arguments: Any) -> Locked:
+        torch = stack.torch.model_copy(update={"variant": f"cu{CUDA.replace('.', '')}"})
+        return super().provide(stack.model_copy(update={"torch": torch}), *arguments)
+
+
 @pytest.fixture(scope="session")
 def staging(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Staging:
     """The sample under flash-attn's name, asked for by a Stack of a torch that the controller has already."""
     folder = tmp_path_factory.mktemp("stage")
     _pack_as_flash_attn(folder)
     settings = read_settings()
-    # A CUDA torch would be gigabytes; its CPU build has the same headers and symbols, and stands for it as the newer local version.
     client = replace(settings, find_links=(*settings.find_links, str(folder), str(site.job.torch_path().parent)))
     key = Key(name="flash-attn", version="2.8.3", built_for=site.job.key.built_for)
     package = FlashAttnPackage(
@@ -102,7 +111,7 @@ def staging(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Staging:
     )
     stack = Stack(
         vllm=None,
-        torch=TorchBuild(version=TORCH, variant=f"cu{CUDA.replace('.', '')}"),
+        torch=TorchBuild(version=TORCH, variant="cpu"),
         flash_attn=FlashAttnPlan(provider="forge", version="2.8.3", source=package.file, package=package),
         attention=AttentionPlan(backend="NO_ATTENTION"),
         python=PYTHON,
@@ -116,7 +125,7 @@ def staging(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Staging:
         FACTS,
         store=site.job.store,
         client=client,
-        packager=site.forge,
+        packager=ForgeForCuda(**vars(site.forge)),
         progress=lambda what, _done, _total: told.append(what),
     )
     return Staging(stack, staged, key, site.forge, site.job.store, client, told)
@@ -154,7 +163,7 @@ def _build(store: Store, settings: ClientSettings) -> Site:
         platform=f"{platform.machine()}-manylinux_2_28",
     )
     sources = find_sources(settings)
-    wheels = lock_stack(stack, (), sources, store)
+    wheels = lock_stack(stack, (), sources, store).wheels
     fetch_wheels(wheels, sources.settings, sources.indexes, store)
     forge = Forge(store, open_local, python=sys.executable, interpreter=no_interpreter)
     told: list[str] = []
