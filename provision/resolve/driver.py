@@ -12,7 +12,7 @@ from provision.catalog.versions import cuda_of, numbers
 from provision.models.stack import DriverPlan
 from provision.resolve import attention, driver_supply, torch_pair
 from provision.resolve.code import Coverage, coverage
-from provision.resolve.driver_supply import Source, Supply
+from provision.resolve.driver_supply import DriverRequest, Supply
 from provision.resolve.option import Option
 from provision.resolve.view import Launch, View
 
@@ -70,27 +70,26 @@ def is_pinned(view: View) -> bool:
 
 def supply_of(option: Option, view: View) -> Supply:
     """Where a driver that a candidate gets comes from."""
-    return driver_supply.choose(view, _least(option, view.launch))
+    return driver_supply.choose(view.driver_request, _least(option, view.launch))
 
 
 def _brought(action: Action, option: Option, view: View) -> DriverPlan:
-    found = supply_of(option, view)
-    branch, exact = found.version.partition(".")[0], view.policy.driver_version
-    least = exact or max(_least(option, view.launch), branch, key=numbers)
-    return _plan(action, found.version, module_for(view), found.source, (least, _after(exact or branch)))
+    return _plan(action, view.driver_request, _least(option, view.launch), module_for(view))
 
 
 @cache
-def _plan(action: Action, version: str, module: Module | None, source: Source, bounds: tuple[str, str]) -> DriverPlan:
-    """One object for equal plans. `bounds` are the lowest version that will do and the first that will not."""
+def _plan(action: Action, asked: DriverRequest, least: str, module: Module | None) -> DriverPlan:
+    """`least` is the lowest version of any branch that will do; the plan stays in one branch, or at the version asked for."""
+    found = driver_supply.choose(asked, least)
+    branch = found.version.partition(".")[0]
     return DriverPlan(
         action=action,
-        version=version,
+        version=found.version,
         module=module,
-        source=source,
-        branch=version.partition(".")[0],
-        at_least=bounds[0],
-        below=bounds[1],
+        source=found.source,
+        branch=branch,
+        at_least=asked.version or max(least, branch, key=numbers),
+        below=_after(asked.version or branch),
     )
 
 

@@ -16,7 +16,6 @@ from provision.catalog.packages import distribution_driver, package_system
 from provision.catalog.rows import DistributionDriver
 from provision.catalog.versions import numbers
 from provision.errors import UsageError
-from provision.resolve.view import View
 
 Source = Literal["vendor", "distribution"]
 
@@ -31,28 +30,48 @@ class Supply:
     row: DistributionDriver | None = None
 
 
-def choose(view: View, least: str) -> Supply:
-    """Where a driver for a class comes from, and which; `least` is the lowest version that the candidate runs on."""
-    policy = view.policy
-    asked = policy.driver_version or wanted_version(policy.driver_branch)
-    if view.driver_mended and policy.driver != "pinned":
-        asked = max(asked, wanted_version((view.driver or "").partition(".")[0]), key=numbers)
-    if policy.driver_source == "vendor" or policy.driver_mirror:
-        why = "a mirror of its packages is named" if policy.driver_mirror else "asked for"
-        return Supply("vendor", asked, why)
-    pinned = policy.driver_version or policy.driver_branch
-    row = _row(view.os_id, view.os_version, view.machine, branch=pinned.partition(".")[0] if pinned else None)
-    if policy.driver_source == "distribution":
-        version = policy.driver_version or (row.version if row else asked)
-        return Supply("distribution", version, "asked for", row)
-    if row is not None and policy.driver_version in {None, row.version} and numbers(row.version) >= numbers(least):
-        if row.signed and view.around.secure_boot:
-            why = f"Secure Boot is on, and {view.os_id} signs these modules itself: no key has to be enrolled"
+@dataclass(frozen=True, slots=True, eq=False)
+class DriverRequest:
+    """What of a class decides where a driver comes from that is brought, and which. One object for equal ones: see `request`."""
+
+    version: str | None
+    """The one that was asked for, to the last digit."""
+    branch: str | None
+    source: Literal["auto", "vendor", "distribution"]
+    mirror: bool
+    broken: str | None
+    """The version that does not answer and is installed anew, where no other was asked for."""
+    os_id: str | None
+    os_version: str | None
+    machine: str | None
+    secure_boot: bool | None
+
+
+request = cache(DriverRequest)
+"""One object for equal fields, so that it is cheap to look things up by."""
+
+
+@cache
+def choose(asked: DriverRequest, least: str) -> Supply:
+    """Where a driver comes from, and which; `least` is the lowest version that the candidate runs on."""
+    wanted = asked.version or wanted_version(asked.branch)
+    if asked.broken:
+        wanted = max(wanted, wanted_version(asked.broken.partition(".")[0]), key=numbers)
+    if asked.source == "vendor" or asked.mirror:
+        return Supply("vendor", wanted, "a mirror of its packages is named" if asked.mirror else "asked for")
+    pinned = asked.version or asked.branch
+    branch = pinned.partition(".")[0] if pinned else None
+    row = distribution_driver(asked.os_id, asked.os_version, asked.machine, branch=branch)
+    if asked.source == "distribution":
+        return Supply("distribution", asked.version or (row.version if row else wanted), "asked for", row)
+    if row is not None and asked.version in {None, row.version} and numbers(row.version) >= numbers(least):
+        if row.signed and asked.secure_boot:
+            why = f"Secure Boot is on, and {asked.os_id} signs these modules itself: no key has to be enrolled"
             return Supply("distribution", row.version, why, row)
-        if not _has_vendor_packages(view.os_id, view.os_version):
-            why = f"the vendor publishes none for {view.os_id} {view.os_version}"
+        if not _has_vendor_packages(asked.os_id, asked.os_version):
+            why = f"the vendor publishes none for {asked.os_id} {asked.os_version}"
             return Supply("distribution", row.version, why, row)
-    return Supply("vendor", asked, "the usual choice")
+    return Supply("vendor", wanted, "the usual choice")
 
 
 @cache
@@ -62,10 +81,6 @@ def wanted_version(branch: str | None) -> str:
     return newest or catalog().driver_offer.version
 
 
-_row = cache(distribution_driver)
-
-
-@cache
 def _has_vendor_packages(os_id: str | None, version_id: str | None) -> bool:
     try:
         package_system(os_id, version_id)

@@ -19,6 +19,7 @@ from provision.catalog.versions import numbers
 from provision.models.facts import Disk, HostFacts
 from provision.models.settings import Settings, default_prefix
 from provision.models.stack import DriverPlan
+from provision.resolve import driver_supply
 from provision.resolve.cards import AmdCard, AnyCard, Card, amd_cards, nvidia_cards, serving, serving_amd
 from provision.resolve.policy import Policy, policy_of
 from provision.resolve.surroundings import Surroundings, surroundings
@@ -201,6 +202,22 @@ class View:
     def driver_mended(self) -> bool:
         """Whether a driver that does not answer is installed anew."""
         return self.driver_fault is not None and self.foreign_driver is None and self.policy.driver != "keep"
+
+    @cached_property
+    def driver_request(self) -> driver_supply.DriverRequest:
+        """What decides where a driver comes from that is brought, and which."""
+        policy = self.policy
+        return driver_supply.request(
+            version=policy.driver_version,
+            branch=policy.driver_branch,
+            source=policy.driver_source,
+            mirror=policy.driver_mirror,
+            broken=self.driver if self.driver_mended and policy.driver != "pinned" else None,
+            os_id=self.os_id,
+            os_version=self.os_version,
+            machine=self.machine,
+            secure_boot=self.around.secure_boot,
+        )
 
     @cached_property
     def kept_driver(self) -> DriverPlan:
