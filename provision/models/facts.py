@@ -125,6 +125,40 @@ class NvidiaGpu(Record):
     virtualization: str | None = None
 
 
+class BusDevice(Record):
+    """A card or a network card, and where it hangs."""
+
+    address: str
+    kind: Literal["card", "network"]
+    name: str | None = None
+    """Of a network card: `mlx5_0`, `eth0`."""
+    bridges: tuple[str, ...] = ()
+    """Addresses of the bridges above it, the root port first: two that share more than that are behind one switch."""
+    numa_node: int | None = None
+    iommu_group: int | None = None
+
+
+class Topology(Record):
+    """How cards, network cards and processors are joined."""
+
+    devices: tuple[BusDevice, ...] = ()
+    iommu: Literal["off", "passthrough", "translating"] | None = None
+    """What it does to the cards' addresses; null where the kernel does not say."""
+    nvlinks: dict[str, int] = Field(default_factory=dict)
+    """Links between two cards by nvidia-smi's numbers, `0-1`."""
+
+    @property
+    def parted(self) -> tuple[tuple[str, str], ...]:
+        """Pairs of cards behind one switch whose IOMMU groups differ: ACS is on there, and sends what they exchange up to the root."""
+        cards = [device for device in self.devices if device.kind == "card" and device.iommu_group is not None]
+        return tuple(
+            (one.address, other.address)
+            for place, one in enumerate(cards)
+            for other in cards[place + 1 :]
+            if one.iommu_group != other.iommu_group and len(one.bridges) > 1 and one.bridges[:2] == other.bridges[:2]
+        )
+
+
 class Nvidia(Record):
     driver_version: str | None = None
     """As nvidia-smi or the loaded kernel module prints it."""
@@ -233,6 +267,7 @@ class HostFacts(Record):
     libraries: dict[str, str | None] = Field(default_factory=dict)
     """Shared library (`libnuma.so.1`) to its path, null when it is absent."""
     pci_gpus: tuple[PciGpu, ...] = ()
+    topology: Topology | None = None
     kernel_modules: tuple[str, ...] = ()
     """Loaded ones among nvidia*, nouveau, nova*, amdgpu, ib_umad."""
     secure_boot: bool | None = None

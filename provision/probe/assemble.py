@@ -20,6 +20,7 @@ from provision.probe.parsers import (
     product,
     rocm,
     software,
+    topology,
 )
 
 
@@ -60,6 +61,7 @@ def parse(
         programs=programs,
         libraries=software.libraries(read["libraries"], unknown),
         pci_gpus=bus.gpus,
+        topology=topology.topology(read, unknown),
         kernel_modules=pci.kernel_modules(read["modules"], unknown),
         secure_boot=isolation.secure_boot(read, unknown),
         nvidia=nvidia.nvidia(read, bus, smi, unknown),

@@ -287,6 +287,24 @@ pci() {
     return 0
 }
 
+# How cards and network cards hang on the bus, and what the IOMMU does there. A folder's own path is that of its bridges.
+topology() {
+    [ -d /sys/bus/pci/devices ] || absent '/sys/bus/pci is not there' || return
+    found=$(grep -Els '^0x(03|12|0200|0207)' /sys/bus/pci/devices/*/class)
+    # Addresses hold no blanks.
+    for file in $found; do
+        folder=${file%/class} numa='' kind='' class='' group='' name=''
+        IFS= read -r class <"$file"
+        [ -r "$folder/numa_node" ] && IFS= read -r numa <"$folder/numa_node"
+        [ -r "$folder/iommu_group/type" ] && IFS= read -r kind <"$folder/iommu_group/type"
+        [ -d "$folder/iommu_group" ] && group=$(cd -P "$folder/iommu_group" && pwd -P)
+        for entry in "$folder"/infiniband/* "$folder"/net/*; do [ -e "$entry" ] && name=${entry##*/} && break; done
+        printf 'device=%s|%s|%s|%s|%s|%s\n' "$(cd -P "$folder" && pwd -P)" "$class" "$numa" "${group##*/}" "$kind" "$name"
+    done
+    for unit in /sys/class/iommu/*; do [ -e "$unit" ] && say iommu "${unit##*/}"; done
+    return 0
+}
+
 modules() {
     [ -d /sys/module ] || absent '/sys/module is not there' || return
     for folder in /sys/module/nvidia* /sys/module/nouveau /sys/module/nova* /sys/module/amdgpu /sys/module/ib_umad; do
@@ -309,6 +327,11 @@ nvidia_smi() {
 nvidia_compute() {
     has nvidia-smi || absent 'nvidia-smi is not installed' || return
     limit nvidia-smi --query-gpu=uuid,compute_cap --format=csv,noheader
+}
+
+nvidia_topology() {
+    has nvidia-smi || absent 'nvidia-smi is not installed' || return
+    limit nvidia-smi topo -m
 }
 
 fabric_manager() {
@@ -477,6 +500,7 @@ service() {
 
 group_files() {
     section pci pci
+    section topology topology
     section modules modules
     section kfd kfd
     section rocm rocm
@@ -511,7 +535,7 @@ main() {
     FL_MACHINE=$(uname -m)
     # Names without blanks, one word each.
     # shellcheck disable=SC2086
-    read_host ${FL_GROUPS:-nvidia_smi nvidia_compute amd_smi rocminfo_agents fabric_manager disks pythons sudo_rights \
+    read_host ${FL_GROUPS:-nvidia_smi nvidia_compute nvidia_topology amd_smi rocminfo_agents fabric_manager disks pythons sudo_rights \
         systemd_state isolation group_software group_busy group_product group_files}
 }
 

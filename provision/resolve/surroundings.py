@@ -31,8 +31,26 @@ class Surroundings:
     """Which of LIBRARY_VARIABLES the settings give the service."""
     groups: tuple[str, ...] | None = None
     """Which of the groups that open AMD cards the login is in."""
+    peer_paths: tuple[str, ...] | None = None
+    """What sends writes between cards a long way round, in words; none where NVLinks join all cards, null in a virtual machine."""
     umad: bool | None = None
     """Whether the kernel module is loaded through which the subnet manager of NVLink talks."""
+
+
+def peer_paths(facts: HostFacts) -> tuple[str, ...] | None:
+    """What stands between cards that exchange over the bus: an IOMMU that translates, ACS on the switch above them."""
+    topology = facts.topology
+    if topology is None or facts.virtualization:
+        return None
+    cards = sum(device.kind == "card" for device in topology.devices)
+    if cards < 2 or len(topology.nvlinks) >= cards * (cards - 1) // 2:
+        return ()
+    said = ["the IOMMU translates what cards write to one another"] if topology.iommu == "translating" else []
+    if parted := topology.parted:
+        first, second = parted[0]
+        more = f" and {len(parted) - 1} more pairs" if len(parted) > 1 else ""
+        said.append(f"ACS parts {first} and {second}{more}, which are behind one switch")
+    return tuple(said)
 
 
 def surroundings(facts: HostFacts, settings: Settings) -> Surroundings:
@@ -48,6 +66,7 @@ def surroundings(facts: HostFacts, settings: Settings) -> Surroundings:
         gcc=numbers(gcc)[0] if gcc else None,
         nccl=facts.libraries.get("libnccl.so.2"),
         library_variables=tuple(name for name in LIBRARY_VARIABLES if name in settings.env),
+        peer_paths=peer_paths(facts),
         groups=None if facts.user.groups is None else tuple(sorted(needed & set(facts.user.groups))),
         umad="ib_umad" in facts.kernel_modules if facts.kernel_modules else None,
     )

@@ -236,7 +236,7 @@ def test_shared_memory_that_cards_talk_by_is_looked_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, cards: int, said: str
 ) -> None:
     found = os.statvfs_result((4096, 4096, free << 8, free << 8, free << 8, 0, 0, 0, 0, 255))
-    monkeypatch.setattr(preflight.os, "statvfs", lambda _: found)
+    monkeypatch.setattr("os.statvfs", lambda _: found)
     report = preflight.Report()
     preflight.shared_memory(cards, report, tmp_path)
     lines = {"problems": report.problems, "notes": report.notes}

@@ -12,11 +12,13 @@ import pytest
 from tests.verify.nvml_stand_in import library
 from verify import cards
 from verify.checks.devices import amd_clocks, amd_ecc, amd_links, clocks, driver, ecc, fabric, modes, nvlink, pcie
+from verify.checks.devices import peer_paths as peer_path_check
 from verify.records import Context, Outcome
-from verify.views import amd_smi, kernel_driver, numa, nvml, pci
+from verify.views import amd_smi, kernel_driver, numa, nvml, pci, peer_paths
 from verify.views.nvml import NvmlError
 from verify.views.nvml_health import Fabric, Health, healths
 from verify.views.pcie import Link, link
+from verify.views.peer_paths import PeerPath
 
 ONE = Health(
     pci="0000:1b:00.0",
@@ -56,6 +58,9 @@ typedef struct { unsigned version; unsigned char uuid[16]; unsigned status, cliq
 int nvmlDeviceGetGpuFabricInfoV(void *h, fabric_t *f) {
     if (f->version != 0x02000024) return 25;
     f->status = 0; f->clique = 9; f->state = 3; f->health = 0x11; return 0; }
+int nvmlDeviceGetNvLinkErrorCounter(void *h, unsigned link, unsigned kind, unsigned long long *n) {
+    if (link > 2 || kind > 1) return 2;
+    *n = kind ? link : 6000000000ULL; return 0; }
 """
 
 
@@ -78,6 +83,7 @@ def test_every_answer_of_nvml_comes_to_its_place(tmp_path: Path) -> None:
         compute_mode=3,
         mig=(True, False),
         links=(True, False, True),
+        link_errors={"replay": 18_000_000_000, "recovery": 3},
         fabric=Fabric(state=3, status=0, health=0x11),
     )
 
@@ -153,6 +159,71 @@ def test_power_that_caps_under_load_and_lazy_drivers_are_told_and_not_judged() -
     assert "power cap (software)" in clocks.judge([CONSUMER]).reason
     lazy = modes.judge([replace(ONE, persistence=False)])
     assert (lazy.status, "persistence mode is off on 0000:1b:00.0" in lazy.reason) == ("ok", True)
+
+
+def test_nvlinks_that_had_to_recover_are_named_and_checksums_alone_are_evidence() -> None:
+    noisy = replace(ONE, link_errors={"replay": 0, "recovery": 0, "CRC of flits": 41})
+    assert nvlink.judge([noisy, TWO]).status == "ok"
+    outcome = nvlink.judge([replace(noisy, link_errors={"replay": 3, "recovery": 1}), TWO])
+    assert outcome.status == "warn"
+    assert "0000:1b:00.0: NVLink errors since the driver was loaded: 1 recovery, 3 replay" in outcome.reason
+
+
+def config(*capabilities: tuple[int, int]) -> bytes:
+    """The configuration of a bridge whose extended capabilities have these numbers and control words."""
+    places = [0x100 + 16 * number for number in range(len(capabilities))]
+    written = bytearray(4096)
+    for place, (number, control), following in zip(places, capabilities, [*places[1:], 0], strict=True):
+        written[place : place + 4] = (following << 20 | 1 << 16 | number).to_bytes(4, "little")
+        written[place + 6 : place + 8] = control.to_bytes(2, "little")
+    return bytes(written)
+
+
+AER, ACS = 0x0001, 0x000D
+
+
+@pytest.mark.parametrize(
+    ("written", "redirected"),
+    [
+        (config((AER, 0xFFFF), (ACS, 0x001D)), True),
+        (config((AER, 0), (ACS, 0x0001)), False),
+        (config((AER, 0)), False),
+        (b"\0" * 256, False),
+        (b"\0" * 64, None),
+        (b"", None),
+    ],
+)
+def test_acs_of_a_bridge_is_read_as_far_as_one_may(written: bytes, redirected: bool | None) -> None:
+    assert peer_paths.redirects(written) is redirected
+
+
+def test_the_way_of_a_card_is_that_of_all_bridges_above_it(tmp_path: Path) -> None:
+    card = tmp_path / "devices/pci0000:15/0000:15:01.0/0000:16:00.0/0000:1b:00.0"
+    (card / "iommu_group").mkdir(parents=True)
+    (card / "iommu_group/type").write_text("DMA-FQ\n")
+    for bridge, control in ((card.parents[1], 0x1C), (card.parent, 0)):
+        (bridge / "config").write_bytes(config((ACS, control)))
+    bus = tmp_path / "bus"
+    bus.mkdir()
+    for folder in (card, card.parent, card.parents[1]):
+        (bus / folder.name).symlink_to(folder)
+    assert peer_paths.peer_path("0000:1b:00.0", bus) == PeerPath("0000:1b:00.0", "DMA-FQ", ("0000:15:01.0",))
+
+
+@pytest.mark.parametrize(
+    ("path", "joined", "status", "words"),
+    [
+        (PeerPath("0000:1b:00.0", "identity", ()), False, "ok", "neither IOMMU nor ACS"),
+        (PeerPath("0000:1b:00.0", "DMA-FQ", ()), False, "warn", "the IOMMU translates what 1 of 2 cards write"),
+        (PeerPath("0000:1b:00.0", "identity", ("0000:15:01.0",)), False, "warn", "up to the root: 0000:15:01.0"),
+        (PeerPath("0000:1b:00.0", "DMA", ("0000:15:01.0",)), True, "ok", "links of their own join all cards"),
+        (PeerPath("0000:1b:00.0", None, None), False, "skip", "only root"),
+    ],
+)
+def test_what_stands_between_cards_is_named(path: PeerPath, joined: bool, status: str, words: str) -> None:
+    outcome = peer_path_check.judge([path, PeerPath("0000:43:00.0", "identity", ())], joined=joined)
+    assert (outcome.status, words in outcome.reason) == (status, True), outcome
+    assert (outcome.remedy is not None) == (status in ("warn", "skip"))
 
 
 def test_bridges_are_compared_between_like_cards() -> None:

@@ -12,7 +12,7 @@ from verify import devices as survey
 from verify.checks.devices import cpu, gpus
 from verify.isolate import Ending
 from verify.records import Context
-from verify.views import Gpu, kernel_driver, nvml, pci, pci_address, torch_view
+from verify.views import Gpu, amd_smi, kernel_driver, kfd, nvml, pci, pci_address, torch_view
 
 UUIDS = (UUID, "GPU-51d9b7a2-93c4-4f7b-8a55-20f6f0c3bb02")
 ADDRESSES = ("0000:1b:00.0", "0000:43:00.0")
@@ -224,3 +224,36 @@ def test_what_vllm_computes_on_says_whether_a_cuda_build_of_torch_needs_a_gpu(
     monkeypatch.setattr(survey, "run_one", lambda *_, **__: Ending(value=0, problem=None, output="", seconds=0.1))
     stack = {"vllm": {"variant": vllm}, "torch": {"variant": "cu130"}}
     assert survey.survey(Context(expect={"stack": stack})) == found
+
+
+def node(nodes: Path, number: int, properties: str) -> None:
+    """One node of amdgpu's topology."""
+    (nodes / str(number)).mkdir(parents=True)
+    (nodes / str(number) / "properties").write_text(properties)
+
+
+def test_amdgpu_lists_its_gpus_and_not_the_processors(tmp_path: Path) -> None:
+    assert kfd.gpus(tmp_path / "absent") is None
+    node(tmp_path, 0, "cpu_cores_count 96\nsimd_count 0\nlocation_id 0\ndomain 0\n")
+    node(tmp_path, 10, "simd_count 1216\nlocation_id 17152\ndomain 0\n")
+    node(tmp_path, 2, "simd_count 1216\nlocation_id 6912\ndomain 0\n")
+    assert [gpu.pci for gpu in kfd.gpus(tmp_path) or ()] == list(ADDRESSES)
+
+
+AMD_SMI_LIST = """[
+    {"gpu": 0, "bdf": "0000:1b:00.0", "uuid": "b1ff74a1-0000-1000-8031-7e5d2b9c0a44", "kfd_id": 51205, "node_id": 2, "partition_id": 0},
+    {"gpu": 1, "bdf": "0000:43:00.0", "uuid": "6eff74a1-0000-1000-80d5-2f4c81aa7b02", "kfd_id": 2749, "node_id": 3, "partition_id": 0}
+]"""
+
+
+def test_four_views_of_amd_gpus_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = amd_smi.parse_gpus(AMD_SMI_LIST)
+    assert [gpu.pci for gpu in cards] == list(ADDRESSES)
+    monkeypatch.setattr(amd_smi, "gpus", lambda: cards)
+    for driver, seen, split in ((cards, "ok", False), (cards[:1], "fail", False), ((*cards, cards[1]), "warn", True)):
+        monkeypatch.setattr(kfd, "gpus", lambda found=driver: found)
+        views, parts = gpus.amd_views()
+        outcome = gpus.judge({"PCI": cards, **views, "torch": cards}, variant="rocm7.0", masks={}, split=parts)
+        assert (outcome.status, parts) == (seen, split), outcome
+    monkeypatch.setattr(amd_smi, "gpus", lambda: None)
+    assert "amd-smi" not in gpus.amd_views()[0]

@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from verify.views import Gpu, pci_address
+
+LIST = ("amd-smi", "list", "--json")
 ERRORS = ("amd-smi", "metric", "--ecc", "--json")
 METRICS = ("amd-smi", "metric", "--json")
 """Releases differ in the option for what slows a card down; without one all of them tell it."""
@@ -51,6 +54,11 @@ class AmdSmiError(Exception):
     """amd-smi did not answer as it does; the text says how."""
 
 
+def gpus() -> tuple[Gpu, ...] | None:
+    """By amd-smi's numbers; null where it is not installed. Raises AmdSmiError."""
+    return _ask(LIST, parse_gpus)
+
+
 def errors() -> tuple[Errors, ...] | None:
     """By amd-smi's numbers; null where it is not installed. Raises AmdSmiError."""
     return _ask(ERRORS, parse_errors)
@@ -64,6 +72,11 @@ def limits() -> tuple[Limits, ...] | None:
 def joints() -> tuple[Joint, ...] | None:
     """Of each ordered pair of GPUs; null where amd-smi is not installed. Raises AmdSmiError."""
     return _ask(TOPOLOGY, parse_joints)
+
+
+def parse_gpus(answer: str) -> tuple[Gpu, ...]:
+    """Raises AmdSmiError. Its UUID is none that torch knows."""
+    return _each(answer, lambda row: Gpu(pci=pci_address(row["bdf"])))
 
 
 def parse_errors(answer: str) -> tuple[Errors, ...]:

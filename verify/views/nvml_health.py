@@ -6,7 +6,8 @@ Not through nvidia-smi, which asks the same library for seconds and names its an
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from verify.views.nvml import LIBRARY, UNKNOWN_TO_IT, NvmlError, gpu, judge, numbers, opened
@@ -16,6 +17,8 @@ VOLATILE, AGGREGATE = 0, 1
 UNCORRECTED = 1
 MOST_LINKS = 36
 """NVML_NVLINK_MAX_LINKS of the newest nvml.h; cards and drivers refuse the numbers that they do not have."""
+LINK_ERRORS = {0: "replay", 1: "recovery", 2: "CRC of flits", 3: "CRC of data"}
+"""nvmlNvLinkErrorCounter_t."""
 FABRIC_VERSION = 0x02000024
 """nvmlGpuFabricInfo_v2: the version, and the structure's 36 bytes."""
 
@@ -70,6 +73,8 @@ class Health:
     """Now, and after the next reset."""
     links: tuple[bool, ...] = ()
     """NVLinks by number: whether each is up."""
+    link_errors: Mapping[str, int] = field(default_factory=dict)
+    """Of all links together since the driver was loaded, by kind; kinds that the card does not count are not there."""
     fabric: Fabric | None = None
 
 
@@ -116,6 +121,7 @@ def _health(nvml: Any, handle: ctypes.c_void_p) -> Health:
         compute_mode=one("nvmlDeviceGetComputeMode"),
         mig=two("nvmlDeviceGetMigMode"),
         links=_links(nvml, handle),
+        link_errors=_link_errors(nvml, handle),
         fabric=_fabric(nvml, handle),
     )
 
@@ -131,6 +137,16 @@ def _watts(milliwatts: int | None) -> float | None:
 def _links(nvml: Any, handle: ctypes.c_void_p) -> tuple[bool, ...]:
     answers = (numbers(nvml, "nvmlDeviceGetNvLinkState", handle, before=(link,)) for link in range(MOST_LINKS))
     return tuple(bool(answer[0]) for answer in answers if answer)
+
+
+def _link_errors(nvml: Any, handle: ctypes.c_void_p) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for counter, kind in LINK_ERRORS.items():
+        for link in range(MOST_LINKS):
+            count = numbers(nvml, "nvmlDeviceGetNvLinkErrorCounter", handle, before=(link, counter), wide=True)
+            if count:
+                found[kind] = found.get(kind, 0) + count[0]
+    return found
 
 
 def _fabric(nvml: Any, handle: ctypes.c_void_p) -> Fabric | None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 from verify.records import Check, Context, Figure, Outcome
 from verify.tables import table
-from verify.views import Gpu, kernel_driver, nvml, pci, torch_view
+from verify.views import Gpu, amd_smi, kernel_driver, kfd, nvml, pci, torch_view
 
 MASKS = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 
@@ -24,11 +24,15 @@ def _run(context: Context) -> Outcome:
     if "missing-gpu" in context.faults:
         on_bus += (Gpu(pci="0000:ff:00.0"),)
     views: dict[str, tuple[Gpu, ...] | None] = {"PCI": on_bus}
-    split = False
-    if not amd:
-        views["kernel driver"] = kernel_driver.gpus()
+    if amd:
+        between, split = amd_views()
+    else:
         answer = nvml.gpus()
-        views["NVML"], split = answer or (None, False)
+        between, split = (
+            {"kernel driver": kernel_driver.gpus(), "NVML": answer and answer[0]},
+            bool(answer and answer[1]),
+        )
+    views |= between
     views["torch"] = torch_view.gpus() if torch_view.built_for_gpus() else None
     masks = {name: os.environ[name] for name in MASKS if name in os.environ}
     outcome = judge(views, variant=context.variant, masks=masks, split=split)
@@ -39,6 +43,16 @@ def _run(context: Context) -> Outcome:
     return replace(outcome, evidence={"seen": seen, "masks": masks})
 
 
+def amd_views() -> tuple[dict[str, tuple[Gpu, ...] | None], bool]:
+    """What amdgpu and amd-smi see, and whether a card is in parts. Nothing of amd-smi where it is not installed: torch needs none.
+
+    Raises AmdSmiError.
+    """
+    driver, tool = kfd.gpus(), amd_smi.gpus()
+    views = {"kernel driver": driver} | ({} if tool is None else {"amd-smi": tool})
+    return views, len({gpu.pci for gpu in driver or ()}) < len(driver or ())
+
+
 def judge(views: Views, *, variant: str | None, masks: Mapping[str, str], split: bool) -> Outcome:
     """Whether the layers agree. `variant` is the planned torch build, null when there is no plan."""
     figures = tuple(Figure(f"GPUs: {layer}", len(view), "count") for layer, view in views.items() if view is not None)
@@ -47,7 +61,9 @@ def judge(views: Views, *, variant: str | None, masks: Mapping[str, str], split:
     if seen is None:
         return _without_gpu_build(on_bus, variant, counts, figures)
     if split:
-        return Outcome("warn", f"MIG is on: slices cannot be compared one by one ({counts})", figures)
+        return Outcome(
+            "warn", f"a card is split (MIG, partitions): its parts cannot be compared one by one ({counts})", figures
+        )
     absent = [layer for layer, view in views.items() if view is None]
     if absent and on_bus:
         text = f"{' and '.join(absent)}: no answer, with {len(on_bus)} GPUs on the bus ({counts})"
@@ -103,7 +119,7 @@ def _compare_each(views: Views, counts: str, figures: tuple[Figure, ...]) -> Out
 
 CHECK = Check(
     id="devices.gpus",
-    proves="The PCI bus, the kernel driver, NVML and torch see the same GPUs: count, UUID, address, order, memory.",
+    proves="The PCI bus, the kernel driver, NVML or amd-smi, and torch see the same GPUs: count, UUID, address, order, memory.",
     run=_run,
     requires=("devices.torch",),
     faults=("missing-gpu",),

@@ -17,6 +17,10 @@ REMEDY = (
 )
 
 
+SEVERE = ("recovery", "replay")
+"""What DCGM's health watch of NVLinks counts from the first one on."""
+
+
 def _run(context: Context) -> Outcome:
     return on_cards(context, lambda card: replace(card, name="NVIDIA H200", links=(True,) * 17 + (False,)), judge)
 
@@ -31,8 +35,10 @@ def judge(cards: Sequence[Health]) -> Outcome:
         return Outcome("skip", f"no NVLink between {'these' if len(cards) > 1 else 'this and other'} cards")
     up = {card.pci: sum(card.links) for card in cards}
     figures = tuple(Figure(f"links up: {card.pci}", up[card.pci], "count", floor=_wired(card)) for card in cards)
-    evidence = {card.pci: {"name": card.name, "links": list(card.links)} for card in cards}
-    said = [*_too_few(cards, up), *_odd(cards, up)]
+    evidence = {
+        card.pci: {"name": card.name, "links": list(card.links), "errors": dict(card.link_errors)} for card in cards
+    }
+    said = [*_too_few(cards, up), *_odd(cards, up), *_errors(cards)]
     return told(said, f"{sum(up.values())} NVLinks of {len(linked)} cards are up", figures, evidence)
 
 
@@ -63,6 +69,14 @@ def _odd(cards: Sequence[Health], up: dict[str, int]) -> Iterator[Said]:
                 yield Said("warn", f"{text}{_down(card)}", REMEDY)
 
 
+def _errors(cards: Sequence[Health]) -> Iterator[Said]:
+    """Packets sent again and links trained again. Errors that the checksum alone saw come with every long link: they are evidence."""
+    for card in cards:
+        told_of = [f"{card.link_errors[kind]} {kind}" for kind in SEVERE if card.link_errors.get(kind)]
+        if told_of:
+            yield Said("warn", f"{card.pci}: NVLink errors since the driver was loaded: {', '.join(told_of)}", REMEDY)
+
+
 def _down(card: Health) -> str:
     down = [str(number) for number, is_up in enumerate(card.links) if not is_up]
     return f" (down: {', '.join(down)})" if down and any(card.links) else ""
@@ -70,7 +84,7 @@ def _down(card: Health) -> str:
 
 CHECK = Check(
     id="devices.nvlink",
-    proves="Every NVLink that a card of its type has on its board is up; cards with bridges have as many up as the like ones.",
+    proves="Every NVLink that a card of its type has on its board is up, and none had to recover; cards with bridges have as many up as the like ones.",
     run=_run,
     requires=("devices.driver",),
     faults=("sick-gpu",),
