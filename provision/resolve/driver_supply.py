@@ -45,6 +45,8 @@ class DriverRequest:
     os_version: str | None
     machine: str | None
     secure_boot: bool | None
+    subnet_manager: bool
+    """Whether nvlsm goes with it, which the vendor alone has."""
 
 
 request = cache(DriverRequest)
@@ -64,6 +66,8 @@ def choose(asked: DriverRequest, least: str) -> Supply:
     row = distribution_driver(asked.os_id, asked.os_version, asked.machine, branch=branch)
     if asked.source == "distribution":
         return Supply("distribution", asked.version or (row.version if row else wanted), "asked for", row)
+    if asked.subnet_manager:
+        return Supply("vendor", wanted, "it alone has nvlsm, which these boards need")
     if row is not None and asked.version in {None, row.version} and numbers(row.version) >= numbers(least):
         if row.signed and asked.secure_boot:
             why = f"Secure Boot is on, and {asked.os_id} signs these modules itself: no key has to be enrolled"

@@ -29,7 +29,7 @@ def looks_switched(view: View) -> bool:
 
 def version(view: View, plan: DriverPlan | None) -> str | None:
     """The fabric manager's version: the driver's, to the last digit; None where none is needed or it is not this system's."""
-    if plan is None or view.foreign_driver:
+    if plan is None or view.foreign_driver or view.fabric_below:
         return None
     there = switched(view)
     return plan.version if there or (there is None and looks_switched(view)) else None

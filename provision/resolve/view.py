@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 Platform = Literal["cpu", "cuda", "rocm"]
 INCOMING = "/var/tmp"  # noqa: S108 - where the controller's bytes arrive on a host
 
+JOINED = "Completed (Success)"
+"""The fabric's state where every card has joined."""
 SILENT = "no answer from"
 """How the probe begins to tell of a program that ran out of time; whatever else it tells, nvidia-smi is not there."""
 HOMES = ("/root", "/home")
@@ -159,6 +161,8 @@ class View:
     """Name of the catalog's fault, where the driver is loaded and does not answer."""
     module: Literal["open", "proprietary"] | None = None
     nvswitches: bool | None = None
+    fabric_below: bool = False
+    """Whether this is a VM whose cards have joined a fabric that the machine below manages."""
     fabric_manager: str | None = None
     """The version that is installed."""
     container: str | None = None
@@ -217,6 +221,7 @@ class View:
             os_version=self.os_version,
             machine=self.machine,
             secure_boot=self.around.secure_boot,
+            subnet_manager=any(card.row is not None and card.row.subnet_manager for card in self.cards),
         )
 
     @cached_property
@@ -334,8 +339,17 @@ def _with_nvidia(view: View, facts: HostFacts, cards: tuple[Card, ...]) -> View:
         driver_fault=_fault(facts) if loaded else None,
         module=nvidia.module_flavour if nvidia else None,
         fabric_manager=nvidia.fabric_manager_version if nvidia else None,
+        fabric_below=_has_fabric_below(facts),
         nvswitches=None if nvidia is None or nvidia.nvswitches is None else nvidia.nvswitches > 0,
     )
+
+
+def _has_fabric_below(facts: HostFacts) -> bool:
+    """A VM's cards that have joined without a fabric manager of its own were joined by the machine below."""
+    nvidia = facts.nvidia
+    if nvidia is None or facts.virtualization in {None, "none"} or nvidia.fabric_manager_version is not None:
+        return False
+    return nvidia.fabric_state == JOINED
 
 
 def _fault(facts: HostFacts) -> str | None:

@@ -169,7 +169,7 @@ def test_a_fabric_manager_is_mended_beside_a_kept_driver(version: str | None, st
 def test_boards_with_a_subnet_manager_get_it_and_its_module() -> None:
     manager = work(facts(), stack(INSTALL, fabric_manager=NEW, subnet_manager=True)).fabric_manager
     assert manager is not None
-    assert (manager["extra"], manager["modules"]) == (["nvlsm"], ["ib_umad"])
+    assert (manager["extra"], manager["modules"]) == (["nvlsm", "infiniband-diags"], ["ib_umad"])
 
 
 def test_a_mirror_takes_the_vendors_place_and_its_key_the_vendors() -> None:
@@ -255,3 +255,10 @@ def test_the_work_in_words() -> None:
     assert done.named() == (
         f"NVIDIA driver {NEW} (open kernel modules), fabric manager {NEW}, CUDA toolkit 13.0, NVIDIA container toolkit"
     )
+
+
+def test_the_fabric_managers_older_rpm_is_known_by_its_name() -> None:
+    old = DriverPlan(action="keep", version="570.195.03", module="open")
+    found = work(facts("rocky", "9.5"), stack(old, fabric_manager="570.195.03")).fabric_manager
+    assert found is not None
+    assert "nvidia-fabric-manager" in found["packages"][0].split("|")

@@ -13,6 +13,9 @@ SOURCE = "docs.nvidia.com/datacenter/tesla/fabric-manager-user-guide"
 def judge(option: Option, view: View) -> Iterator[Verdict]:
     plan = driver.choose(option, view)
     version = fabric.version(view, plan)
+    if view.fabric_below:
+        text = "the cards have joined a fabric that the machine below manages: this VM needs no fabric manager"
+        yield accept(text, source=SOURCE, fabric="Completed (Success)")
     if plan is None or version is None:
         return
     if fabric.switched(view) is None:
@@ -29,6 +32,13 @@ def judge(option: Option, view: View) -> Iterator[Verdict]:
 RULE = Rule(
     "fabric-manager",
     "The fabric manager equals the driver to the last digit.",
-    ("nvidia.nvswitches", "nvidia.driver_version", "nvidia.fabric_manager_version", "kernel_modules"),
+    (
+        "nvidia.nvswitches",
+        "nvidia.driver_version",
+        "nvidia.fabric_manager_version",
+        "nvidia.fabric_state",
+        "virtualization",
+        "kernel_modules",
+    ),
     judge,
 )
