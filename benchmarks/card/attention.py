@@ -1,0 +1,68 @@
+"""Each path of torch's attention on the shapes that its checks use and on those whose speed they tell: how far off, how soon.
+
+python3 -m benchmarks.card.attention DEVICE, from the checkout: one JSON list on stdout.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import torch
+
+from verify.attention_cases import CASES, Case, plain
+from verify.inputs import own_precision
+from verify.providers import Provider, sdpa
+from verify.tables import table
+from verify.timing import timed
+
+PATHS = (sdpa.FLASH, sdpa.CUDNN, sdpa.EFFICIENT, sdpa.MATH)
+DTYPES = ("bfloat16", "float16")
+BUDGET_S = 0.02
+
+
+def main(device: str) -> int:
+    points = [tuple(point) for point in table("speed")["points"]] if device != "cpu" else []
+    cases = [case for case in CASES if case.dense and (device != "cpu" or case.level == "quick")]
+    cases += [
+        Case(f"speed {point}", point[2], point[2], ((point[1], point[1]),) * point[0], point[3]) for point in points
+    ]
+    rows = [row(case, dtype, device) for case in cases for dtype in DTYPES]
+    print(json.dumps(rows))
+    return 0
+
+
+def row(case: Case, dtype: str, device: str) -> dict[str, Any]:
+    """Errors against float64, of plain torch and of each path, and microseconds; a path that does not take the case says why."""
+    inputs = case.inputs(dtype)
+    small = sum(queries * keys for queries, keys in case.sequences) * case.heads <= 1 << 24
+    exact = case.exact(inputs) if small else None
+    there = inputs.to(device)
+    told: dict[str, Any] = {"case": case.name, "dtype": dtype}
+    if exact is not None:
+        told["plain torch, largest error"] = _error(plain(case, inputs), exact)
+    for path in PATHS:
+
+        def work(_: int, path: Provider = path) -> torch.Tensor:
+            return path.compute(case, there)
+
+        try:
+            with torch.inference_mode(), own_precision():
+                result = work(0)
+                seconds = timed(work, device, budget_s=BUDGET_S).median
+        except RuntimeError as error:
+            told[path.name] = {"refuses": str(error).splitlines()[0][:200]}
+            continue
+        told[path.name] = {"us": round(seconds * 1e6, 1)}
+        if exact is not None:
+            told[path.name]["largest error"] = _error(result.cpu(), exact)
+    return told
+
+
+def _error(result: torch.Tensor, exact: torch.Tensor) -> float:
+    return float((result.double() - exact).abs().max())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

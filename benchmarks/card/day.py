@@ -1,0 +1,262 @@
+"""A card's day: what can be proven and measured on one GPU, in under 9 minutes, without a network and without anything installed.
+
+    benchmarks/card/run [--beside FOLDER] [--out FILE] [--level full] [--only STEP]
+
+Needs a python3 that has torch. FOLDER holds what travels beside the checkout: a flash-attn wheel of the wheel builder, where one fits. Each step
+is a process of its own with a limit of its own; what one found is written before the next one begins, so that none loses another's. Without a
+GPU the steps run on the CPU, and the result says so. Exits with 1 where a step failed or was cut.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import RESULTS, ROOT, header, say
+
+WHOLE_S = 530.0
+"""Of all steps together: nine minutes less what a machine takes to begin and to end."""
+CPU_PATIENCE = 6.0
+"""How many times the limits hold without a card: nobody lends that machine by the minute, and it may be at other work."""
+TAIL = 2000
+FRAME = "frame.run"
+"""Where the checks say of an injected fault that it met no check."""
+NOT_HERE = ("failed-requests", "crash", "hang")
+"""Faults that need a service that answers, or that end a check's process; the latter have a step of their own."""
+ABOUT = """
+import json, torch
+card = torch.cuda.is_available()
+one = torch.cuda.get_device_properties(0) if card else None
+try:
+    import triton
+    compiler = triton.__version__
+except ImportError:
+    compiler = None
+print(json.dumps({
+    "device": "cuda:0" if card else "cpu", "card": one.name if one else None, "memory_gib": round(one.total_memory / 2**30, 1) if one else None,
+    "multiprocessors": one.multi_processor_count if one else None, "torch": torch.__version__, "cuda": torch.version.cuda,
+    "hip": torch.version.hip, "triton": compiler, "capability": list(torch.cuda.get_device_capability(0)) if card else None,
+    "cxx11": torch.compiled_with_cxx11_abi(),
+}))
+"""
+
+
+class StepError(Exception):
+    """A step that did not come to its end; the text says why."""
+
+
+@dataclass
+class Day:
+    """What the steps share."""
+
+    folder: Path
+    beside: Path
+    level: str
+    ends_at: float
+    about: dict[str, Any]
+
+    @property
+    def tool(self) -> Path:
+        """The checks as one file."""
+        return self.folder / "verify.pyz"
+
+    def call(self, limit_s: float, *words: str | Path, good: Sequence[int] = (0,), site: Path | None = None) -> Any:
+        """The JSON that a Python program prints; the process and its children end with its limit. Raises StepError."""
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, (site, ROOT))))}
+        limit_s = min(limit_s, self.ends_at - time.monotonic())
+        if limit_s <= 1:
+            raise StepError("no time was left for it")
+        with subprocess.Popen(
+            [sys.executable, *map(str, words)], cwd=self.folder, env=environment, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        ) as process:  # fmt: skip
+            try:
+                out, errors = process.communicate(timeout=limit_s)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                out, errors = process.communicate()
+                raise StepError(f"cut after {limit_s:.0f} s: {(errors or out)[-TAIL:]}") from None
+        if process.returncode not in good:
+            raise StepError(f"ended with {process.returncode}: {(errors or out)[-TAIL:]}")
+        try:
+            return json.loads(out)
+        except ValueError:
+            raise StepError(f"printed no JSON: {(out or errors)[-TAIL:]}") from None
+
+
+def checks(day: Day, limit_s: float) -> dict[str, Any]:
+    """The checks as a host runs them."""
+    return _told(day.call(limit_s, day.tool, "--level", day.level, "--json", good=(0, 1, 2, 3)))
+
+
+def injections(day: Day, limit_s: float) -> dict[str, Any]:
+    """Every fault into every check of the level that is to notice it: each must warn or fail. Raises StepError where one does not."""
+    listed = day.call(limit_s, day.tool, "--list", "--level", day.level, "--json")
+    knowing = [check for check in listed if set(check["faults"]) - set(NOT_HERE)]
+    faults = sorted({fault for check in knowing for fault in check["faults"]} - set(NOT_HERE))
+    only = [word for check in knowing for word in ("--only", check["id"])]
+    inject = [word for fault in faults for word in ("--inject", fault)]
+    lock = day.folder / "lock.txt"
+    names = {dist.name: dist.version for dist in distributions()}
+    lock.write_text("".join(f"{name}=={version}\n" for name, version in sorted(names.items())))
+    words = ("--level", "quick", "--lock", lock, "--json")
+    found = day.call(limit_s, day.tool, *only, *inject, *words, good=(0, 1, 2, 3))
+    ended = day.call(
+        limit_s, day.tool, "--only", "kernels.vector_add", "--only", "kernels.gemm", "--inject", "crash@kernels.vector_add",
+        "--inject", "hang@kernels.gemm", "--deadline", "5", "--json", good=(3,),
+    )  # fmt: skip
+    statuses, reasons = ({one["id"]: one[key] for one in found["checks"]} for key in ("status", "reason"))
+    at_ends = {one["id"]: one for one in ended["checks"] if one["id"].startswith("kernels.")}
+    asked = {check["id"] for check in knowing} | {FRAME}
+    silent = {name: reasons[name] for name in asked & set(statuses) if statuses[name] in ("ok", "error")}
+    silent |= {name: one["reason"] for name, one in at_ends.items() if one["status"] != "error"}
+    told = {"faults": faults, "statuses": statuses, "ended": {name: one["reason"] for name, one in at_ends.items()}}
+    if silent:
+        raise StepError(f"not noticed: {json.dumps(silent)}")
+    return told
+
+
+def attention(day: Day, limit_s: float) -> Any:
+    """Torch's paths of attention, case by case."""
+    return day.call(limit_s, "-m", "benchmarks.card.attention", day.about["device"])
+
+
+def wheel(day: Day, limit_s: float) -> dict[str, Any]:
+    """A flash-attn wheel that lies beside: unpacked, its symbols and GPU code compared, its attention held against float64."""
+    wheels = sorted(day.beside.glob("flash_attn-*.whl")) if day.beside.is_dir() else []
+    refused = {path.name: why for path in wheels if (why := unfit(path.name, day.about))}
+    chosen = next((path for path in wheels if path.name not in refused), None)
+    if chosen is None:
+        return {
+            "skipped": "no flash-attn wheel beside the checkout fits" if wheels else "none is beside it",
+            "refused": refused,
+        }
+    site = day.folder / "site"
+    with zipfile.ZipFile(chosen) as archive:
+        archive.extractall(site)
+    names = ("libraries.abi", "libraries.gpu_code", "engine.flash_attn", "attention.flash_attn_2")
+    only = [word for name in names for word in ("--only", name)]
+    found = day.call(limit_s, day.tool, "--level", day.level, *only, "--json", good=(0, 1, 2, 3), site=site)
+    return {"wheel": chosen.name, "bytes": chosen.stat().st_size, "refused": refused, **_told(found)}
+
+
+def unfit(name: str, about: dict[str, Any]) -> str | None:
+    """Why a flash-attn wheel is not for this Python and torch, by its name; null where it is.
+
+    Its authors' names say CUDA's major, torch's minor and the C++ ABI: `flash_attn-2.8.3+cu12torch2.6cxx11abiTRUE-cp312-cp312-linux_x86_64.whl`.
+    """
+    _, version, *_, interpreter, abi, machine = name.removesuffix(".whl").split("-")
+    own = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    said = re.search(r"\+cu(\d+)torch(\d+\.\d+)(?:\.\d+)?cxx11abi(TRUE|FALSE)", version)
+    cuda, torch = (about["cuda"] or "none").partition(".")[0], ".".join(about["torch"].split(".")[:2])
+    wanted = {
+        "Python": (interpreter, own if abi != "abi3" else interpreter),
+        "machine": (machine.endswith(platform.machine()), True),
+        "CUDA": (said[1][:2] if said else cuda, cuda),
+        "torch": (said[2] if said else torch, torch),
+        "C++11 ABI": (said[3] == "TRUE" if said else about["cxx11"], about["cxx11"]),
+    }
+    return next((f"{what}: {has}, {needs} is needed" for what, (has, needs) in wanted.items() if has != needs), None)
+
+
+def upgrade(day: Day, limit_s: float) -> Any:
+    """A model before and after its attention was upgraded."""
+    dtype = () if day.about["device"] == "cpu" else ("--dtype", "bfloat16")
+    words = ("upgrade", "benchmarks.card.model:encoder", "--discard-weights", *dtype, "--json")
+    return day.call(limit_s, day.tool, *words, good=(0, 1, 2), site=ROOT)
+
+
+STEPS: dict[str, tuple[Callable[[Day, float], Any], float]] = {
+    "checks": (checks, 250.0),
+    "injections": (injections, 130.0),
+    "attention": (attention, 45.0),
+    "wheel": (wheel, 45.0),
+    "upgrade": (upgrade, 45.0),
+}
+"""Each with its limit in seconds; together they stay below WHOLE_S."""
+
+
+def _told(document: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a document of checks: no evidence but of what did not pass."""
+    records = document["checks"]
+    for record in records:
+        if record["status"] in ("ok", "skip"):
+            record["evidence"] = None
+    return {"status": document["status"], "seconds": document["seconds"], "level": document["level"], "checks": records}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--beside", type=Path, default=ROOT / "benchmarks" / "card" / "beside")
+    parser.add_argument("--out", type=Path, default=RESULTS / "card.json")
+    parser.add_argument("--level", choices=("quick", "standard", "full"), default="full")
+    parser.add_argument("--only", action="append", choices=tuple(STEPS), default=[])
+    options = parser.parse_args()
+    result, started = header("card"), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="firstlight-card-") as name:
+        day = Day(Path(name), options.beside.resolve(), options.level, started + WHOLE_S, {})
+        try:
+            day.about |= day.call(60.0, "-c", ABOUT)
+            day.about["driver"] = _driver()
+            patience = 1.0 if day.about["card"] else CPU_PATIENCE
+            day.ends_at = started + patience * WHOLE_S
+            _pack(day.tool)
+        except (StepError, OSError, ImportError) as error:
+            say(
+                f"error: {error}\n\nhint: run it by a Python that has torch: PYTHON=/opt/torch/bin/python3 benchmarks/card/run"
+            )
+            return 2
+        result |= {"on": day.about["card"] or "the CPU: no card is here", **day.about, "steps": {}}
+        out: Path = options.out.resolve()
+        for step, (work, limit_s) in STEPS.items():
+            if step in (options.only or STEPS):
+                result["steps"][step] = _step(work, day, patience * limit_s)
+                say(f"{step}: {result['steps'][step]['status']}, {result['steps'][step]['seconds']} s")
+                out.parent.mkdir(parents=True, exist_ok=True)
+                out.with_suffix(".part").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+                out.with_suffix(".part").replace(out)
+    print(json.dumps({name: {**step, "found": "..."} for name, step in result["steps"].items()}, indent=1))
+    say(f"kept: {out}")
+    return int(any(step["status"] == "failed" for step in result["steps"].values()))
+
+
+def _step(work: Callable[[Day, float], Any], day: Day, limit_s: float) -> dict[str, Any]:
+    """One step's part of the result, whatever became of it."""
+    started = time.monotonic()
+    try:
+        told: dict[str, Any] = {"status": "done", "found": work(day, limit_s)}
+    except Exception as error:  # noqa: BLE001 - whatever a step met, the others have their turn
+        told = {"status": "failed", "problem": f"{type(error).__name__}: {error}"}
+    if isinstance(told.get("found"), dict) and "skipped" in told["found"]:
+        told["status"] = "skipped"
+    return {**told, "seconds": round(time.monotonic() - started, 1), "limit_s": limit_s}
+
+
+def _pack(target: Path) -> None:
+    from provision.verification.tool import zipapp  # noqa: PLC0415 - it is said above where this Python lacks something
+
+    target.write_bytes(zipapp())
+
+
+def _driver() -> str | None:
+    from verify.views import nvml  # noqa: PLC0415 - as above
+
+    return nvml.release()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""A card's day where there is no card: every step runs on the CPU, is told so, and loses nothing of another's. A card's own figures are for a card."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.card import day
+from tests.verify.in_torch.conftest import ROOT
+
+ABOUT = {"device": "cpu", "cuda": "13.0", "torch": "2.11.0+cu130", "cxx11": True}
+OWN = f"cp{sys.version_info.major}{sys.version_info.minor}"
+TAGS = f"{OWN}-{OWN}-linux_{platform.machine()}.whl"
+
+
+def test_each_step_is_done_and_a_broken_wheel_loses_none_of_the_others(tmp_path: Path) -> None:
+    """At the level `quick`, from elsewhere, by a Python that has torch; the wheel fits by its name and is no archive."""
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / f"flash_attn-2.8.3-{TAGS}").write_bytes(b"no wheel")
+    out = tmp_path / "kept" / "card.json"
+    words = ["--level", "quick", "--beside", str(tmp_path / "beside"), "--out", str(out)]
+    command = [str(ROOT / "benchmarks/card/run"), *words]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    result: dict[str, Any] = json.loads(out.read_text())
+    ended = {name: step["status"] for name, step in result["steps"].items()}
+    assert ended == {**dict.fromkeys(day.STEPS, "done"), "wheel": "failed"}, done.stderr
+    assert done.returncode == 1
+    assert "BadZipFile" in result["steps"]["wheel"]["problem"]
+    assert (result["on"], result["device"], result["card"]) == ("the CPU: no card is here", "cpu", None)
+    assert result["torch"]
+    found = {name: step.get("found") for name, step in result["steps"].items()}
+    assert found["checks"]["level"] == "quick"
+    assert set(found["injections"]["faults"]) >= {"wrong-result", "stale-library", "sick-gpu"}
+    assert "SIGSEGV" in found["injections"]["ended"]["kernels.vector_add"]
+    assert {row["case"] for row in found["attention"]} == {"decode one token", "causal"}
+    assert all("us" in row["sdpa_math"] for row in found["attention"])
+    assert any("original" in figure["name"] for figure in found["upgrade"]["figures"])
+
+
+def test_a_python_without_torch_is_refused_with_the_next_command(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHON": f"{sys.base_prefix}/bin/python3"}
+    command = [str(ROOT / "benchmarks/card/run"), "--out", str(tmp_path / "card.json")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "torch" in done.stderr
+    assert "hint: run it by a Python that has torch" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        (f"flash_attn-2.8.3.post2-{TAGS}", None),
+        (f"flash_attn-2.8.3.post2+cu13torch2.11cxx11abiTRUE-{TAGS}", None),
+        (f"flash_attn-2.8.3.post2+cu12torch2.11cxx11abiTRUE-{TAGS}", "CUDA: 12, 13 is needed"),
+        (f"flash_attn-2.8.3.post2+cu13torch2.8cxx11abiTRUE-{TAGS}", "torch: 2.8, 2.11 is needed"),
+        (f"flash_attn-2.8.3.post2+cu13torch2.11cxx11abiFALSE-{TAGS}", "C++11 ABI: False, True is needed"),
+        (f"flash_attn-2.8.3.post2-cp39-cp39-linux_{platform.machine()}.whl", f"Python: cp39, {OWN} is needed"),
+        (f"flash_attn-2.8.3.post2-{OWN}-{OWN}-linux_riscv64.whl", "machine: False, True is needed"),
+    ],
+)
+def test_a_wheel_that_is_not_for_this_torch_is_refused_by_its_name(name: str, why: str | None) -> None:
+    assert day.unfit(name, ABOUT) == why
+
+
+def test_a_step_that_takes_too_long_is_cut_with_what_it_started(tmp_path: Path) -> None:
+    one = day.Day(tmp_path, tmp_path, "quick", time.monotonic() + 60, dict(ABOUT))
+    starts = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
+    cut = day._step(lambda day_, limit_s: day_.call(limit_s, "-c", starts), one, 2.0)
+    assert (cut["status"], "cut after 2 s" in cut["problem"]) == ("failed", True)
+    late = day.Day(tmp_path, tmp_path, "quick", time.monotonic(), dict(ABOUT))
+    assert "no time was left" in day._step(day.attention, late, 50.0)["problem"]
+
+
+def test_the_limits_of_all_steps_leave_room_in_nine_minutes() -> None:
+    assert sum(limit_s for _, limit_s in day.STEPS.values()) <= day.WHOLE_S <= 540
