@@ -60,10 +60,24 @@ def check(provider: Provider, *, level: Level) -> Check:
         run=lambda context: _run(provider, context),
         level=level,
         requires=("kernels.vector_add",),
+        needs=(lambda context: not_planned(provider.row, context),) if level == "standard" else (),
         each_device=True,
         faults=("wrong-result", "wrong-kernel"),
         deadline_s=provider.row.get("deadline_s", DEADLINE_S),
     )
+
+
+def not_planned(row: Mapping[str, Any], context: Context) -> Outcome | None:
+    """The outcome of attention that nothing of the Stack computes with; null where something does, on `full`, and without a plan."""
+    plan: Mapping[str, Any] | None = context.stack.get("attention")
+    if not plan or context.faults or context.reaches("full"):
+        return None
+    package = (context.stack.get("flash_attn") or {}).get("package") or {}
+    serves = plan["backend"] in row.get("serves", ()) and plan.get("generation") in (None, row.get("generation"))
+    if serves or str(package.get("version")).startswith(row.get("package", "none")):
+        return None
+    generation = f" of generation {plan['generation']}" if plan.get("generation") else ""
+    return Outcome("skip", f"the Stack serves with {plan['backend']}{generation}; other attention: --level full")
 
 
 def _run(provider: Provider, context: Context) -> Outcome:

@@ -1,0 +1,50 @@
+"""Which attention is checked: below `full` the one that the Stack computes with, and torch's own beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from verify.records import LEVELS, Context, Level
+from verify.registry import all_checks
+
+ALL = {"cudnn", "efficient", "flash", "flash_attn_2", "flash_attn_3", "flash_attn_4"}
+HOPPER = {"backend": "FLASH_ATTN", "flag": "FLASH_ATTN", "generation": 3}
+PACKAGE = {"package": {"version": "2.8.3.post2", "source": "wheel"}}
+
+
+def checked(stack: dict[str, Any], level: Level = "standard") -> set[str]:
+    """Names of the attention that would be checked."""
+    context = Context(level=level, expect={"stack": stack})
+    return {
+        check.id.partition(".")[2].removeprefix("sdpa_")
+        for check in all_checks()
+        if check.family == "attention" and LEVELS.index(check.level) <= LEVELS.index(level)
+        if not any(need(context) for need in check.needs)
+    }
+
+
+@pytest.mark.parametrize(
+    ("stack", "names"),
+    [
+        ({"attention": HOPPER}, {"flash", "vllm_flash_3"}),
+        ({"attention": HOPPER, "flash_attn": PACKAGE}, {"flash", "vllm_flash_3", "flash_attn_2"}),
+        ({"attention": {**HOPPER, "generation": None}}, {"flash", "vllm_flash_2", "vllm_flash_3", "vllm_flash_4"}),
+        ({"attention": {"backend": "CPU_ATTN", "generation": None}}, {"flash", "vllm_cpu"}),
+        ({"attention": {"backend": "TRITON_ATTN", "generation": None}}, {"flash"}),
+        ({"attention": None}, {*ALL, "vllm_cpu", "vllm_flash_2", "vllm_flash_3", "vllm_flash_4"}),
+    ],
+)
+def test_standard_checks_the_planned_generation_alone(stack: dict[str, Any], names: set[str]) -> None:
+    assert checked(stack) == names
+    assert checked(stack, "full") == {*ALL, "math", "vllm_cpu", "vllm_flash_2", "vllm_flash_3", "vllm_flash_4"}
+
+
+def test_one_that_is_not_planned_says_where_it_is_checked() -> None:
+    check = next(check for check in all_checks() if check.id == "attention.vllm_flash_2")
+    (need,) = check.needs
+    outcome = need(Context(expect={"stack": {"attention": HOPPER}}))
+    assert outcome
+    assert outcome.status == "skip"
+    assert outcome.reason == "the Stack serves with FLASH_ATTN of generation 3; other attention: --level full"
