@@ -105,7 +105,11 @@ def _parser() -> Parser:
         "--prefix", metavar="DIR", type=Path, help="installation to check (default: this environment's)"
     )
     parser.add_argument("--lock", metavar="FILE", type=Path, help="lock to compare with (default: the installation's)")
-    parser.add_argument("--expect", metavar="FILE", help="JSON with `stack` and `gpus` as planned; - reads stdin")
+    parser.add_argument(
+        "--expect",
+        metavar="FILE",
+        help="JSON with `stack` as planned and `gpus`, how many there should be; - reads stdin",
+    )
     parser.add_argument("--deadline", metavar="SECONDS", type=_seconds, help="let no check run longer than this")
     parser.add_argument(
         "--drain", action="store_true", help="stop this installation's service for the checks, then start and prove it"
@@ -199,8 +203,8 @@ def _context(options: argparse.Namespace) -> Context:
         raise ValueError(f"no lock at {options.lock}")
     lock, stack = options.lock or environment / "lock.txt", environment / "stack.json"
     expect = _json_object(options.expect) if options.expect else {}
-    if not options.expect and stack.is_file():
-        expect = {"stack": _json_object(stack)}
+    if "stack" not in expect and stack.is_file():
+        expect = {**expect, "stack": _json_object(stack)}
     return Context(
         level=options.level,
         prefix=prefix,

@@ -13,14 +13,18 @@ SURVEY_DEADLINE_S = 60.0
 
 
 def survey(context: Context) -> tuple[tuple[str, ...], str | None]:
-    """`cuda:0`, `cuda:1` ... or `cpu`, as torch names them (ROCm builds say cuda as well), or why they are not known."""
+    """`cuda:0`, `cuda:1` ... or `cpu`, as torch names them (ROCm builds say cuda as well), or why they are not known.
+
+    Of GPUs those that the Stack serves on, where it says which: what is not planned for the others proves nothing.
+    """
     if not torch_view.built_for_gpus():
         return ("cpu",), None
     ending = run_one(torch_view.gpu_count, deadline_s=SURVEY_DEADLINE_S)
     if ending.problem:
         return (), f"torch could not list its devices: {ending.problem}"
     if ending.value:
-        return tuple(f"cuda:{index}" for index in range(ending.value)), None
+        serving = set(context.stack.get("gpus") or ()) & set(range(ending.value))
+        return tuple(f"cuda:{index}" for index in sorted(serving) or range(ending.value)), None
     if context.variant not in (None, "cpu"):
         return (), f"torch sees no GPU, and the Stack computes on GPUs ({context.variant})"
     return ("cpu",), None

@@ -192,6 +192,7 @@ def _together(check: Check, records: Sequence[Mapping[str, Any]]) -> Outcome | N
 def _import_torch() -> tuple[str | None, str | None]:
     # Checks run beside one another: a thread that waits must sleep, not spin on the CPU that the other one needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as it is served, and as the Stack counts its cards
     try:
         import torch
     except BaseException as error:  # noqa: BLE001 - a broken torch raises anything, and it is what we are here to tell

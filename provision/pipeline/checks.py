@@ -56,6 +56,7 @@ def check(
     from verify.fleet import compare  # noqa: PLC0415 - only walks that verify pay for it
 
     started = time.monotonic()
+    expectations = expected(walk, hosts)
 
     def call(host: Host) -> Verified:
         place, desired = walk.places[host.name], walk.desired.get(host.name)
@@ -65,7 +66,7 @@ def check(
             environment=desired.environment if desired else None,
             level=level,
             devices=device_count(walk.facts.get(host.name)),
-            expect={"stack": desired.stack} if desired else None,
+            expect=expectations.get(host.name),
             root=place.root,
             drain=drain,
             soak_minutes=soak_minutes,
@@ -90,6 +91,32 @@ def check(
         together.append(tried_together(walk, torches))
     if together:
         walk.run.write(TOGETHER, {"checks": together})
+
+
+def expected(walk: Walk, hosts: Sequence[Host]) -> dict[str, dict[str, Any]]:
+    """What each host's checks compare with: the Stack of this walk where there is one, and the GPUs that should be there."""
+    from provision.report.difference import last_green  # noqa: PLC0415 - only walks that verify pay for it
+    from provision.verification.expected import expected_gpus  # noqa: PLC0415 - only walks that verify pay for it
+
+    found: dict[str, dict[str, Any]] = {
+        host.name: {"stack": walk.desired[host.name].stack} for host in hosts if host.name in walk.desired
+    }
+    with_cards = {host.name for host in hosts if (facts := walk.facts.get(host.name)) and facts.pci_gpus}
+    with_cards |= {name for name, expect in found.items() if expect["stack"]["torch"]["variant"] != "cpu"}
+    before = last_green(walk.run.folder.parent, walk.run.name, with_cards) if with_cards else {}
+    for name in with_cards & walk.facts.keys():
+        then, expect = before.get(name), found.setdefault(name, {})
+        torch = expect["stack"]["torch"]["variant"] if "stack" in expect else None
+        torch = torch or (then.stack.torch.variant if then and then.stack else "cpu")
+        gpus = expected_gpus(
+            walk.facts[name],
+            walk.host(name).settings,
+            torch,
+            then.facts if then else None,
+            then.run if then else None,
+        )
+        expect |= {"gpus": gpus} if gpus else {}
+    return found
 
 
 def device_count(facts: HostFacts | None) -> int:

@@ -56,7 +56,7 @@ def verify(
 
     `environment` is the digest of one that is not live yet; null is the live one. `devices` is how many the host has: the
     time that it is given grows with them. `expect` holds `stack` and `gpus`;
-    without it the environment's own Stack is compared with. With `drain` the service is stopped meanwhile: after an
+    a Stack that is not in it is the environment's own. With `drain` the service is stopped meanwhile: after an
     interruption call `resume`. With `soak_minutes` the service and the kernels are asked again and again for so long,
     in place of the checks. Where checks were picked, the host keeps the results of its last whole run. Raises TransportError.
     """

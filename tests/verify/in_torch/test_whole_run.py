@@ -16,7 +16,7 @@ from verify.judged_speed import spread
 from verify.records import Check, Context, Figure, Outcome
 from verify.registry import all_checks
 from verify.runner import run
-from verify.views import pci
+from verify.views import pci, torch_view
 
 ROOT = Path(__file__).resolve().parents[3]
 CONTRACT = {"id", "family", "status", "host", "device", "reason", "figures", "evidence", "remedy", "seconds"}
@@ -251,6 +251,17 @@ def test_checks_that_stand_alone_run_when_no_other_one_does(monkeypatch: pytest.
     monkeypatch.setattr(devices, "survey", lambda _: (("cuda:0", "cuda:1", "cuda:2"), None))
     monkeypatch.setattr(devices, "busy", lambda _: None)
     assert [record["reason"] for record in run([check], Context())["checks"]] == ["saw nobody"] * 3
+
+
+@pytest.mark.parametrize(("serving", "found"), [((), (0, 1, 2, 3, 4)), ((1, 3), (1, 3)), ((7,), (0, 1, 2, 3, 4))])
+def test_cards_that_do_not_serve_are_not_held_against_the_stack(
+    monkeypatch: pytest.MonkeyPatch, serving: tuple[int, ...], found: tuple[int, ...]
+) -> None:
+    """Four H100 and a T4: nothing is planned for the T4, so that its missing kernels are no fault."""
+    monkeypatch.setattr(torch_view, "built_for_gpus", lambda: True)
+    monkeypatch.setattr(torch_view, "gpu_count", lambda: 5)
+    context = Context(expect={"stack": {"gpus": serving, "torch": {"variant": "cu130"}}})
+    assert devices.survey(context) == (tuple(f"cuda:{index}" for index in found), None)
 
 
 @pytest.mark.parametrize(("free", "status"), [(79, None), (73, None), (70, "skip"), (4, "skip")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 from verify.records import Check, Context, Figure, Outcome
 from verify.tables import table
@@ -36,9 +37,8 @@ def _run(context: Context) -> Outcome:
     views["torch"] = torch_view.gpus() if torch_view.built_for_gpus() else None
     masks = {name: os.environ[name] for name in MASKS if name in os.environ}
     outcome = judge(views, variant=context.variant, masks=masks, split=split)
-    if outcome.status == "ok" and context.expect.get("gpus") not in (None, len(views["torch"] or ())):
-        text = f"torch sees {len(views['torch'] or ())} GPUs, and {context.expect['gpus']} are expected"
-        outcome = replace(outcome, status="fail", reason=text)
+    if outcome.status == "ok":
+        outcome = fewer(on_bus or views["torch"] or (), context.expect.get("gpus")) or outcome
     seen = {layer: None if view is None else [asdict(gpu) for gpu in view] for layer, view in views.items()}
     return replace(outcome, evidence={"seen": seen, "masks": masks})
 
@@ -77,6 +77,22 @@ def judge(views: Views, *, variant: str | None, masks: Mapping[str, str], split:
         if view is not None and len(view) != len(expected):
             return Outcome("fail", _difference(expected, layer, view, counts), figures, remedy="dmesg names the reason")
     return _compare_each(views, counts, figures)
+
+
+def fewer(here: Sequence[Gpu], expected: Mapping[str, Any] | int | None) -> Outcome | None:
+    """The outcome where fewer cards are here than should be; null where none is missing, or nothing is expected.
+
+    `expected` is their number, or that as `count` with the addresses that are known (`pci`) and where it stands (`source`).
+    """
+    wanted: Mapping[str, Any] = expected if isinstance(expected, Mapping) else {"count": expected or 0}
+    if len(here) >= wanted["count"]:
+        return None
+    gone = sorted({*wanted.get("pci", ())} - {gpu.pci for gpu in here})
+    named = f": missing PCI {', '.join(gone)}" if gone else ""
+    source = f" ({wanted['source']})" if "source" in wanted else ""
+    figure = Figure("GPUs", len(here), "count", floor=wanted["count"], source=wanted.get("source"))
+    remedy = "dmesg and lspci say whether the card fell off the bus: restart the host, reseat the card; was it taken out, set firstlight_gpus to the indexes that are left"
+    return Outcome("fail", f"{len(here)} of {wanted['count']} GPUs{named}{source}", (figure,), remedy=remedy)
 
 
 def _without_gpu_build(on_bus: Sequence[Gpu], variant: str | None, counts: str, figures: tuple[Figure, ...]) -> Outcome:
@@ -119,7 +135,7 @@ def _compare_each(views: Views, counts: str, figures: tuple[Figure, ...]) -> Out
 
 CHECK = Check(
     id="devices.gpus",
-    proves="The PCI bus, the kernel driver, NVML or amd-smi, and torch see the same GPUs: count, UUID, address, order, memory.",
+    proves="The PCI bus, the kernel driver, NVML or amd-smi, and torch see the same GPUs: count, UUID, address, order, memory; as many as the host should have.",
     run=_run,
     requires=("devices.torch",),
     faults=("missing-gpu",),

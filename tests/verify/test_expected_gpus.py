@@ -1,0 +1,114 @@
+"""A host with fewer cards than it should have is not green: seven of eight are told by the one that is gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.models.facts import HostFacts
+from provision.models.settings import Settings
+from provision.pipeline import checks
+from provision.probe import parse
+from provision.report import summarise, write
+from provision.verification import running
+from provision.verification.answer import Verified
+from provision.verification.expected import expected_gpus
+from tests.pipeline.test_checks import walk_of
+from tests.report.sample import GPU_STACK, Folder, host
+from verify.checks.devices.gpus import fewer
+from verify.views import Gpu
+
+RECORDED = Path(__file__).parents[1] / "probe/recorded"
+NOW, BEFORE = "20991120T101500Z", "20201119T101500Z"
+
+
+def recorded(name: str) -> HostFacts:
+    return parse(name, (RECORDED / f"{name}.txt").read_text())
+
+
+def addresses(facts: HostFacts) -> list[str]:
+    """Of the NVIDIA cards; the processor's own graphics are on the bus as well."""
+    return [gpu.address for gpu in facts.pci_gpus if gpu.vendor_id == "10de"]
+
+
+def without_last(facts: HostFacts) -> HostFacts:
+    """The host after a card fell off its bus."""
+    gone = addresses(facts)[-1]
+    return facts.model_copy(update={"pci_gpus": tuple(gpu for gpu in facts.pci_gpus if gpu.address != gone)})
+
+
+def test_a_board_with_nvswitches_holds_eight_cards_and_its_last_green_run_names_them() -> None:
+    whole = recorded("h100-sxm8")
+    board = expected_gpus(without_last(whole), Settings(), "cu130", None, None)
+    assert board == {"count": 8, "pci": [], "source": "a board of H100 with NVSwitches holds 8"}
+    known = expected_gpus(without_last(whole), Settings(), "cu130", whole, BEFORE)
+    assert known
+    assert known["count"] == len(known["pci"]) == 8
+    assert known["source"] == f"run {BEFORE}, in which the host was green last"
+
+
+def test_the_last_green_run_counts_where_there_is_no_board() -> None:
+    two = recorded("rtx4070tis-2")
+    assert expected_gpus(two, Settings(), "cu130", None, None) is None
+    assert (expected_gpus(without_last(two), Settings(), "cu130", two, BEFORE) or {})["count"] == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "variant", "values"),
+    [
+        (Settings(gpus=(0, 1)), "cu130", {}),
+        (Settings(), "cpu", {}),
+        (Settings(), "cu130", {"virtualization": "kvm"}),
+        (Settings(), "rocm7.0", {}),
+    ],
+    ids=[
+        "cards are left out",
+        "computes on the CPU",
+        "a virtual machine with some of a board's cards",
+        "others' cards",
+    ],
+)
+def test_nothing_is_expected_of(settings: Settings, variant: str, values: dict[str, Any]) -> None:
+    facts = recorded("h100-sxm8").model_copy(update=values)
+    assert expected_gpus(facts, settings, variant, None, None) is None
+
+
+def test_seven_of_eight_fail_by_the_missing_ones_address() -> None:
+    here = [Gpu(pci=f"0000:{bus:02x}:00.0") for bus in range(8)]
+    expected = {"count": 8, "pci": [gpu.pci for gpu in here], "source": "run A"}
+    assert fewer(here, expected) is None
+    assert fewer([*here, Gpu(pci="0000:99:00.0")], expected) is None
+    outcome = fewer(here[:-1], expected)
+    assert outcome
+    assert (outcome.status, outcome.reason) == ("fail", "7 of 8 GPUs: missing PCI 0000:07:00.0 (run A)")
+    board = fewer(here[:-1], {"count": 8, "pci": [], "source": "the board"})
+    assert board
+    assert board.reason == "7 of 8 GPUs (the board)"
+    by_hand = fewer(here[:-1], 8)
+    assert by_hand
+    assert by_hand.reason == "7 of 8 GPUs"
+    assert fewer(here, None) is None
+
+
+def test_the_checks_of_a_host_are_told_what_its_last_green_run_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = recorded("rtx4070tis-2")
+    green = Folder(tmp_path / "logs" / BEFORE, [host("a")])
+    green.green("a", gpus=2)
+    green.planned(["a"], GPU_STACK)
+    green.run.write("facts/a.json", whole.model_copy(update={"host": "a"}))
+    write(green.run, summarise(green.run))
+    asked: list[Any] = []
+
+    def run(session: Any, **options: Any) -> Verified:
+        asked.append(options["expect"])
+        return Verified((), {"host": session.host, "checks": [], "status": "ok"})
+
+    monkeypatch.setattr(running, "verify", run)
+    walk = walk_of(tmp_path, "a")
+    walk.facts["a"] = without_last(whole)
+    checks.check(walk, walk.hosts(), level="quick")
+    assert asked[0]["gpus"]["pci"] == addresses(whole)
