@@ -20,6 +20,7 @@ from provision.upstream.index import Index
 
 FIELDS = {
     "vllm": [
+        "date",
         "python",
         "torch",
         "cuda",

@@ -148,6 +148,7 @@ def _prepare(candidate: Candidate, stack: Stack, job: Job) -> _Try:
         "python": stack.interpreter.version,
         "existing": stack.interpreter.torch,
         "supervisor": stack.supervisor == "supervisor",
+        "dependencies": stack.dependencies.model_dump() if stack.dependencies else None,
         "package": package.model_dump(mode="json") if (package := stack.flash_attn.package) else None,
     }
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
@@ -184,7 +185,7 @@ def _solve(tries: list[_Try], job: Job) -> Chosen:
         locked = LockedStack(
             wheels=tuple(asdict(wheel) for wheel in wheels),
             unpacked_bytes=unpacked_size(paths),
-            notes=(*sources.notes, *_refused_files(solved), *([left_out] if left_out else [])),
+            notes=(*sources.notes, *solved.notes, *_refused_files(solved), *([left_out] if left_out else [])),
             without_package=left_out is not None,
         )
         for key, reason in refused:

@@ -52,6 +52,8 @@ class Offer:
     """Whether the place serves the wheel's metadata by itself (PEP 658)."""
     yanked: bool = False
     """Whether it was taken back (PEP 592)."""
+    uploaded: str = ""
+    """When, where the place tells it (PEP 700)."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ def _announced(page: dict[str, Any], address: str) -> Iterator[Offer]:
             size=file.get("size"),
             metadata=bool(file.get("core-metadata") or file.get("dist-info-metadata")),
             yanked=bool(file.get("yanked")),
+            uploaded=str(file.get("upload-time") or ""),
         )
 
 
@@ -187,6 +190,7 @@ def _linked(text: str, address: str) -> Iterator[Offer]:
             sha256=digest if algorithm == "sha256" else "",
             metadata=bool({"data-core-metadata", "data-dist-info-metadata"} & attributes.keys()),
             yanked="data-yanked" in attributes,
+            uploaded=attributes.get("data-upload-time") or "",
         )
 
 

@@ -18,6 +18,7 @@ from provision.artifacts.early import EarlyFetch
 from provision.artifacts.listing import Directory, Listing, Offer, Place
 from provision.artifacts.local import local_path
 from provision.artifacts.lock import Locked
+from provision.artifacts.owntime import held_back, solve_dated, tells_times
 from provision.artifacts.ownwheels import OwnSource, build
 from provision.artifacts.platforms import Target
 from provision.artifacts.request import (
@@ -31,7 +32,7 @@ from provision.artifacts.request import (
     make_request,
     target_of,
 )
-from provision.artifacts.solve import known_places, solve
+from provision.artifacts.solve import known_places
 from provision.artifacts.user_index import ClientSettings, uv_variables
 from provision.artifacts.variants import Foreign, foreign_by_version
 from provision.artifacts.wheelhouse import Store
@@ -45,6 +46,8 @@ class Solved:
 
     wheels: list[Locked]
     refused: tuple[Foreign, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What is to be said of how they were found."""
 
 
 @dataclass(frozen=True)
@@ -110,10 +113,12 @@ def lock_stack(
         built = list(pool.map(lambda source: build(source, store), own))
     ours = [f"{wheel.distribution} @ {store.path(wheel.sha256, wheel.name).as_uri()}" for wheel in built]
     request = make_request(stack, target, found, companions, [*ours, *extra])
+    if request.until and not tells_times(stack, sources.indexes, sources.directory):
+        request = replace(request, until=None)
     left_out = tuple(refused)
     while True:
         try:
-            pylock = solve(_without(request, left_out, builds_of(stack), sources), sources.variables)
+            pylock, dated = solve_dated(_without(request, left_out, builds_of(stack), sources), sources.variables)
         except StageError as error:
             if left_out:
                 raise StageError(
@@ -123,7 +128,7 @@ def lock_stack(
         wheels = choose_wheels(pylock, target, own=[wheel.distribution for wheel in built])
         foreign = foreign_by_version(stack, wheels)
         if not foreign:
-            return Solved([*wheels, *built], left_out)
+            return Solved([*wheels, *built], left_out, tuple(held_back(stack, dated, wheels)))
         if again := next((item for item in foreign if item in left_out), None):
             raise StageError(f"{again.text}, and uv takes no other")
         left_out += tuple(foreign)

@@ -13,7 +13,7 @@ from packaging.version import Version
 from provision.artifacts.listing import Listing, Place
 from provision.artifacts.platforms import Target
 from provision.errors import StageError, UnreachableError
-from provision.models.stack import Stack
+from provision.models.stack import DependencyPlan, Stack
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,9 @@ class Request:
     constraints: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
     """Requirements that hold whatever the distributions say of them."""
+    until: str | None = None
+    """A day: no file that was uploaded later, but of the distributions that are `undated` or pinned to an index."""
+    undated: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     """Distributions wanted as their source, whose own requirements nobody reads: that would mean to run it."""
 
@@ -150,7 +153,17 @@ def make_request(
         requirements.append("supervisor")
     # A CPU build of vLLM pins torch's CPU build by its local version.
     overrides = (f"torch=={stack.torch.version}",) if stack.torch_stands_in else ()
-    return Request(target, (*requirements, *extra), tuple(sorted(pins.items())), tuple(excluded), overrides=overrides)
+    held = stack.dependencies or DependencyPlan()
+    return Request(
+        target,
+        (*requirements, *extra),
+        tuple(sorted(pins.items())),
+        tuple(excluded),
+        constraints=held.bounds,
+        overrides=overrides,
+        until=held.until,
+        undated=tuple(build.name for build in builds_of(stack)),
+    )
 
 
 def _with_variant(version: str, variant: str, index: str | None) -> str:

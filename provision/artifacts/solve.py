@@ -76,6 +76,10 @@ def solve(request: Request, variables: Mapping[str, str]) -> str:
         command += ["--python", sys.executable, "--python-version", request.target.python]
         command += ["--python-platform", request.target.uv_platform]
         command += [option for name in request.sources for option in ("--no-binary", name)]
+        if request.until:
+            command += ["--exclude-newer", f"{request.until}T23:59:59Z"]
+            undated = sorted({*request.undated, *(name for name, _ in request.pins)})
+            command += [option for name in undated for option in ("--exclude-newer-package", f"{name}=false")]
         command += [
             "--excludes",
             str(excludes),

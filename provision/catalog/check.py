@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
+from datetime import date
 from typing import Any
 
 from provision.catalog.load import Catalog, mistyped
@@ -28,6 +29,7 @@ def check(catalog: Catalog) -> list[str]:
         *_unique(catalog),
         *_releases(catalog),
         *_stand_ins(catalog),
+        *_bounds(catalog),
         *_torch_variants(catalog),
         *_cards(catalog),
         *_attention(catalog),
@@ -62,6 +64,7 @@ def _unique(catalog: Catalog) -> Iterator[str]:
         "PCI ids of NVIDIA cards": (identity for row in catalog.nvidia_cards for identity in row.ids),
         "PCI ids of AMD cards": (identity for row in catalog.amd_cards for identity in row.ids),
         "cards": (row.name for table in (catalog.nvidia_cards, catalog.amd_cards) for row in table),
+        "timelines": (row.distribution for row in catalog.timelines),
         "flash-attn wheels": (row.version for row in catalog.flash_wheels),
         "flash-attn sources": (row.version for row in catalog.flash_sources),
         "community wheels": ((row.version, row.variant, row.machine) for row in catalog.community_wheels),
@@ -77,6 +80,8 @@ def _releases(catalog: Catalog) -> Iterator[str]:
     toolkits = {row.version for row in catalog.toolkits}
     for row in catalog.releases:
         yield from _range(f"vLLM {row.version}", row.python)
+        if row.date is not None and not _is_day(row.date):
+            yield f"vLLM {row.version}: `{row.date}` is no day"
         if row.torch not in torches:
             yield f"vLLM {row.version}: torch {row.torch}, its pin, has no row"
         elif not _same_major(row.cuda, torches[row.torch].default_x86_64):
@@ -104,6 +109,19 @@ def _stand_ins(catalog: Catalog) -> Iterator[str]:
             yield f"torch {stand_in.torch} for vLLM {stand_in.version} on CPUs: no such build pins it"
         elif torches[stand_in.torch].default_x86_64 != stand_in.variant:
             yield f"torch {stand_in.torch} {stand_in.variant}: the default index has another variant"
+
+
+def _bounds(catalog: Catalog) -> Iterator[str]:
+    for row in catalog.bounds:
+        yield from _range(f"bound of {row.distribution}", row.specifier)
+    for line in catalog.timelines:
+        pairs = [entry.partition(" ") for entry in line.releases]
+        if not all(_is_day(day) for day, _, _ in pairs):
+            yield f"timeline of {line.distribution}: an entry does not begin with a day"
+            continue
+        versions = [release(version) for _, _, version in pairs]
+        if versions != sorted(versions) or [day for day, _, _ in pairs] != sorted(day for day, _, _ in pairs):
+            yield f"timeline of {line.distribution}: days and versions do not both ascend"
 
 
 def _torch_variants(catalog: Catalog) -> Iterator[str]:
@@ -212,6 +230,14 @@ def _range(what: str, bounds: str) -> Iterator[str]:
         specifier(bounds)
     except UsageError as error:
         yield f"{what}: {error.text}"
+
+
+def _is_day(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _same_major(cuda: str, variant: str) -> bool:

@@ -101,6 +101,18 @@ class Catalog:
         return self._rows("vllm_builds", "torch_stand_in", rows.TorchStandIn)
 
     @cached_property
+    def horizon(self) -> rows.Horizon:
+        return self._rows("bounds", "horizon", rows.Horizon)[0]
+
+    @cached_property
+    def bounds(self) -> tuple[rows.Bound, ...]:
+        return self._rows("bounds", "bound", rows.Bound)
+
+    @cached_property
+    def timelines(self) -> tuple[rows.Timeline, ...]:
+        return self._rows("bounds", "timeline", rows.Timeline)
+
+    @cached_property
     def torches(self) -> tuple[rows.Torch, ...]:
         return self._rows("torch", "torch", rows.Torch)
 

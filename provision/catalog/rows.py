@@ -29,6 +29,8 @@ class Release(Row):
     """A vLLM release and its wheel on the default package index."""
 
     version: str
+    date: str | None = None
+    """The day its first file was uploaded (2025-06-10)."""
     python: str
     torch: str
     cuda: str
@@ -73,6 +75,34 @@ class TorchStandIn(Row):
     machine: str
     torch: str
     variant: str
+
+
+@table_row
+class Horizon(Row):
+    """How long after a release's own day its dependencies may have been uploaded, and how old a release is that keeps up with them."""
+
+    margin_days: int
+    current_days: int
+    """Behind the newest release of the catalog."""
+
+
+@table_row
+class Bound(Row):
+    """A range of a dependency that holds whatever the day, for vLLM releases since and until, both included."""
+
+    distribution: str
+    specifier: str
+    why: str
+    since: str | None = None
+    until: str | None = None
+
+
+@table_row
+class Timeline(Row):
+    """When minor releases of a dependency were uploaded, at most one a month: `2025-07-25 4.54`, the oldest first."""
+
+    distribution: str
+    releases: tuple[str, ...]
 
 
 @table_row

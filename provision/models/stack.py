@@ -162,9 +162,20 @@ class ModelPlan(Record):
     """What `vllm serve` is told of all this."""
 
 
+class DependencyPlan(Record):
+    """What holds the dependencies of a release at versions that it works with."""
+
+    until: str | None = None
+    """No file that was uploaded after this day, where the index tells upload times; null for a release that keeps up with them."""
+    bounds: tuple[str, ...] = ()
+    """Requirements that hold wherever the files come from: `transformers<4.53`."""
+
+
 class Stack(Record):
     vllm: VllmBuild | None
     torch: TorchBuild
+    dependencies: DependencyPlan | None = None
+    """Null without vLLM."""
     driver: DriverPlan | None = None
     cuda_compat: CudaCompat | None = None
     """Null where the driver itself runs the build."""

@@ -8,7 +8,7 @@ from typing import Literal
 from provision.catalog import catalog
 from provision.catalog.versions import minor, numbers
 from provision.models.stack import AttentionPlan, ModelPlan, Stack, TorchBuild, VllmBuild
-from provision.resolve import attention, compat, driver, fabric, flash, flashinfer, interpreter
+from provision.resolve import attention, compat, dependencies, driver, fabric, flash, flashinfer, interpreter
 from provision.resolve.option import Option
 from provision.resolve.rules.glibc import floor
 from provision.resolve.view import View
@@ -22,10 +22,12 @@ def stack_of(option: Option, view: View) -> Stack:
     plan = driver.choose(option, view)
     manager = fabric.version(view, plan)
     flashinfer_plan = flashinfer.choose(option, view)
+    held = dependencies.choose(option)
     headers = chosen.interpreter.origin == "host" and chosen.lacks_headers
     return Stack(
         vllm=_vllm(option),
         torch=_torch(option, None if chosen.interpreter.torch else machine),
+        dependencies=held.plan if held else None,
         driver=plan,
         cuda_compat=compat.choose(option, view),
         fabric_manager=manager,

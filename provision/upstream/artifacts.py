@@ -21,6 +21,8 @@ class VllmSays:
     """`cuda` as vllm/envs.py names it; None where it does not."""
 
     version: str
+    date: str | None
+    """The day its first wheel was uploaded; None where the index does not tell it."""
     python: str
     torch: str | None
     cuda: str | None
@@ -59,6 +61,7 @@ def vllm(index: Index, wheels: Iterable[Wheel], version: str) -> VllmSays | None
     named = re.search(r"""VLLM_MAIN_CUDA_VERSION: str = ["'](\d+\.\d+)["']""", index.read(wheel, "vllm/envs.py") or "")
     return VllmSays(
         version=version,
+        date=min((item.uploaded[:10] for item in linux if item.uploaded), default=None),
         python=metadata.get("requires_python", ""),
         torch=pins.get("torch"),
         cuda=named[1] if named else None,

@@ -71,6 +71,7 @@ def _read(
 
 def _vllm(row: Release, says: VllmSays, variants: dict[str, str]) -> list[Difference]:
     pairs: list[tuple[str, Any, Any]] = [
+        ("date", row.date, says.date or row.date),
         ("python", SpecifierSet(row.python), SpecifierSet(says.python)),
         ("torch", row.torch, says.torch),
         ("machines", row.machines, says.machines),

@@ -38,6 +38,8 @@ class Wheel:
     metadata: bool
     """The index says that it serves the metadata by itself."""
     yanked: bool
+    uploaded: str = ""
+    """When, where the index tells it."""
 
     @property
     def machine(self) -> str | None:
@@ -120,4 +122,4 @@ def _wheels(package: str, offers: Iterable[Offer]) -> Iterator[Wheel]:
         except InvalidWheelFilename:
             continue
         if name == canonicalize_name(package):
-            yield Wheel(offer.name, offer.url, version, tags, offer.metadata, offer.yanked)
+            yield Wheel(offer.name, offer.url, version, tags, offer.metadata, offer.yanked, offer.uploaded)

@@ -122,6 +122,7 @@ def _unknown(index: Index, package: str, rows: Iterable[Any]) -> list[tuple[str,
 def _release_row(says: VllmSays, torch: Torch, newest: Release, today: str) -> Release:
     return Release(
         version=says.version,
+        date=says.date,
         python=says.python,
         torch=torch.version,
         cuda=says.cuda or cuda_of(torch.default_x86_64) or newest.cuda,

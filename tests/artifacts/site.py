@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 import threading
 import zipfile
@@ -42,11 +43,33 @@ class Site:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._open = True
 
-    def add_wheel(self, name: str, content: bytes, *, index: str = "simple", sha256: str | None = None) -> str:
-        """Put a wheel on the index; `sha256` announces another hash than its own. Returns the file's path."""
+    def add_wheel(
+        self,
+        name: str,
+        content: bytes,
+        *,
+        index: str = "simple",
+        sha256: str | None = None,
+        uploaded: str | None = None,
+    ) -> str:
+        """Put a wheel on the index; `sha256` announces another hash than its own. Returns the file's path.
+
+        With `uploaded` the package's page is in JSON and tells that time (PEP 700), else it is in HTML and tells none.
+        """
         package = name.partition("-")[0].replace("_", "-").lower()
         path, page = f"/files/{index}/{name}", f"/{index}/{package}/"
         self.content[path] = content
+        if uploaded:
+            known = json.loads(self.content[page]) if page in self.content else {"files": []}
+            hashes = {"sha256": sha256 or hashlib.sha256(content).hexdigest()}
+            files = [
+                *known["files"],
+                {"filename": name, "url": path, "hashes": hashes, "size": len(content), "upload-time": uploaded},
+            ]
+            versions = sorted({file["filename"].split("-")[1] for file in files})
+            answer = {"meta": {"api-version": "1.1"}, "name": package, "versions": versions, "files": files}
+            self.content[page] = json.dumps(answer).encode()
+            return path
         link = f'<a href="{path}#sha256={sha256 or hashlib.sha256(content).hexdigest()}">{name}</a><br>\n'
         self.content[page] = self.content.get(page, b"") + link.encode()
         return path
@@ -142,7 +165,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, content: bytes, extra: dict[str, str] | None = None, cut: int | None = None) -> None:
         self.send_response(status)
-        kind = "text/html" if self.path.endswith("/") else "application/octet-stream"
+        page = "application/vnd.pypi.simple.v1+json" if content.startswith(b"{") else "text/html"
+        kind = page if self.path.endswith("/") else "application/octet-stream"
         kind = "application/json" if "/api/" in self.path else kind
         for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **(extra or {})}.items():
             self.send_header(name, value)

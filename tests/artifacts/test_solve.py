@@ -164,3 +164,13 @@ def test_a_small_set_is_solved_and_fetched_through_the_users_own_settings(store:
     assert {path.name.split("-")[0] for path in found.values()} == {"markupsafe", "iniconfig"}
     assert any("aarch64" in path.name for path in found.values())
     shutil.rmtree(store.root)
+
+
+@pytest.mark.usefixtures("bare_client")
+def test_what_was_uploaded_after_the_day_is_left_out_but_for_the_fixed_builds(site: Site) -> None:
+    site.add_wheel(*make_wheel("server", requires=("dependency",)), uploaded="2025-07-01T00:00:00Z")
+    site.add_wheel(*make_wheel("dependency", "1.0"), uploaded="2025-06-17T23:00:00Z")
+    site.add_wheel(*make_wheel("dependency", "2.0"), uploaded="2025-06-18T00:00:00Z")
+    request = Request(ARM, ("server",), until="2025-06-17", undated=("server",))
+    chosen = choose_wheels(solve(request, {"UV_DEFAULT_INDEX": f"{site.url}/simple"}), ARM)
+    assert [(file.distribution, file.version) for file in chosen] == [("dependency", "1.0"), ("server", "1.0")]
