@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from provision.serve.options import options
-from verify.checks.collectives import nccl, peers
+from verify.checks.collectives import nccl, pairs, peers
 from verify.kept import carried
 from verify.records import Context
 
@@ -18,17 +18,43 @@ def pair(wrong: int = 0, *, direct: bool = True, speed: float = 3e11, latency: f
     return {"wrong": wrong, "direct": direct, "bytes_per_s": speed, "latency_s": latency}
 
 
-def test_writes_that_arrive_are_told_with_the_slowest_pair() -> None:
-    outcome = peers.judge({"cuda:0 -> cuda:1": pair(), "cuda:1 -> cuda:0": pair(speed=2.5e11, latency=9e-6)})
+def test_writes_that_arrive_are_told() -> None:
+    outcome = peers.judge({"cuda:0 -> cuda:1": pair(), "cuda:1 -> cuda:0": pair()})
+    assert (outcome.status, outcome.reason) == ("ok", "writes of 2 pairs of GPUs arrive, all of them directly")
+    assert [(one.name, one.value) for one in outcome.figures] == [("pairs whose writes do not arrive", 0)]
+
+
+def test_pairs_that_are_about_as_fast_as_one_another_are_told_with_the_slowest() -> None:
+    outcome = pairs.judge({"cuda:0 -> cuda:1": pair(), "cuda:1 -> cuda:0": pair(speed=2.5e11, latency=9e-6)})
     assert (outcome.status, outcome.reason) == (
         "ok",
-        "writes of 2 pairs of GPUs arrive, all of them directly; the slowest, cuda:1 -> cuda:0, copies 250 GB/s",
+        "2 pairs of GPUs copy, all directly; the slowest, cuda:1 -> cuda:0, 250 GB/s",
     )
     assert [(one.name, one.value) for one in outcome.figures] == [
-        ("pairs whose writes do not arrive", 0),
         ("slowest copy between two", 250.0),
+        ("slowest pair", pytest.approx(250 / 275)),
         ("latest small copy", pytest.approx(9.0)),
     ]
+
+
+def test_a_pair_far_behind_the_median_is_a_warning_that_names_it() -> None:
+    """It is no reason to serve without writes between cards: these arrive."""
+    alike = {f"cuda:{one} -> cuda:{two}": pair() for one in range(4) for two in range(4) if one != two}
+    outcome = pairs.judge({**alike, "cuda:1 -> cuda:3": pair(speed=1e11)})
+    assert (outcome.status, outcome.reason) == (
+        "warn",
+        "1 of 12 pairs of GPUs copy slower than 60% of the median: cuda:1 -> cuda:3 100 GB/s",
+    )
+    assert peers.judge({**alike, "cuda:1 -> cuda:3": pair(speed=1e11)}).status == "ok"
+
+
+def test_pairs_by_way_of_the_host_are_held_against_such_pairs() -> None:
+    """A DGX-1: one or two NVLinks directly, all other pairs by way of the host."""
+    board = {"a": pair(speed=4.8e10), "b": pair(speed=2.4e10), "c": pair(speed=4.8e10), "d": pair(speed=2.4e10)}
+    assert pairs.judge({**board, "e": pair(direct=False, speed=9e9), "f": pair(direct=False, speed=8e9)}).status == "ok"
+    assert (
+        pairs.judge({**board, "e": pair(direct=False, speed=9e9), "f": pair(direct=False, speed=1e9)}).status == "warn"
+    )
 
 
 def test_pairs_that_go_by_way_of_the_host_are_counted() -> None:
@@ -104,6 +130,6 @@ def test_a_process_that_did_not_come_is_named() -> None:
     assert (outcome.status, outcome.reason) == ("fail", "they could not exchange: process 1: killed after 45 s")
 
 
-@pytest.mark.parametrize("module", [nccl, peers])
+@pytest.mark.parametrize("module", [nccl, pairs, peers])
 def test_one_card_has_nobody_to_exchange_with(module: Any) -> None:
     assert module.CHECK.run(Context(devices=("cuda:0",))).status == "skip"

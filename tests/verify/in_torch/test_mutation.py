@@ -80,7 +80,7 @@ def test_a_product_of_one_precision_alone_is_noticed_and_named(dtype: str, monke
 
 
 def test_a_kernel_that_is_off_now_and_then_is_outvoted() -> None:
-    with Broken("aten::mm", every=2) as broken:
+    with Broken("aten::mm", every=3) as broken:  # two products a vote: the first one of the second vote
         outcome = asked(CHECKS["kernels.bit_vote"])
     assert broken.hits
     assert outcome.status in ("warn", "fail")
@@ -99,10 +99,11 @@ def test_log_probabilities_that_are_off_by_a_hundredth_are_noticed() -> None:
 
 
 def test_every_check_of_results_is_broken_here_or_by_injection() -> None:
+    timed = {"collectives.pairs"}
     numeric = {
         check.id
         for check in all_checks()
         if check.family in ("kernels", "attention", "collectives") or check.id == "engine.answers"
-    }
+    } - timed
     assert {check.id for check in all_checks() if "wrong-result" in check.faults} == numeric
     assert {check for check, _ in KERNELS} < numeric

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from torch.utils._pytree import tree_leaves
 
 from tests.verify.in_torch.pretend_card import Profile, pretend
 from verify import near, timing
-from verify.checks.kernels import memory_pattern
+from verify.checks.kernels import bit_vote, memory_pattern
+from verify.checks.kernels import gemm as gemm_right
 from verify.checks.memory import attention as memory_attention
 from verify.checks.speed import copies, gemm, memory
 from verify.judged_speed import floor
@@ -38,6 +40,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         (memory, "GPU_BYTES", 1 << 16),
         (copies, "BYTES", 1 << 16),
         (memory_pattern, "WORDS", 1 << 10),
+        (memory_pattern, "RETENTION_S", 0.0),
+        (gemm_right, "GPU_LARGE", 256),
+        (bit_vote, "GPU_LARGE", 256),
         (memory_attention, "LENGTHS", (128, 256)),
     ):
         monkeypatch.setattr(module, name, size)
@@ -58,6 +63,52 @@ def test_kernels_are_called_right_on_a_card(check: str, monkeypatch: pytest.Monk
     outcome = on_card(f"kernels.{check}", monkeypatch, memory=1 << 17 if check == "memory_pattern" else 24 << 30)
     assert outcome.status == "ok", outcome.reason
     assert outcome.evidence["name"] == "NVIDIA H200"
+
+
+class Tile(TorchDispatchMode):  # type: ignore[misc]
+    """Products of all but small matrices are off in one place, as those of a card with one bad multiprocessor."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func._schema.name == "aten::mm" and min(result.shape) >= 256:
+            result[200, 200] += 8
+        return result
+
+
+@pytest.mark.parametrize("check", ["gemm", "bit_vote"])
+def test_a_multiprocessor_that_small_products_never_reach_is_noticed(
+    check: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its error in one place of a large product, and by bits that no like card gives; on the CPU."""
+    right = CHECKS[f"kernels.{check}"].run(Context(level="standard", device="cpu"))
+    with Tile():
+        outcome = CHECKS[f"kernels.{check}"].run(Context(level="standard", device="cpu"))
+    if check == "gemm":
+        assert (right.status, outcome.status) == ("ok", "fail")
+        assert "bfloat16, large: " in outcome.reason
+    else:
+        both = (right.evidence["ballot"], outcome.evidence["ballot"])
+        assert [kernel for kernel in both[0] if both[0][kernel] != both[1][kernel]] == ["large product"]
+
+
+def test_memory_is_read_again_after_it_was_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell that loses its bit meanwhile: what is written and read at once would be right."""
+    chunks: list[torch.Tensor] = []
+    empty = torch.empty
+
+    def made(*arguments: Any, **options: Any) -> torch.Tensor:
+        chunks.append(empty(*arguments, **options))
+        return chunks[-1]
+
+    def decay(seconds: float) -> None:
+        assert seconds == 7.0
+        chunks[0].numbers[99] ^= 4
+
+    monkeypatch.setattr(memory_pattern, "RETENTION_S", 7.0)
+    monkeypatch.setattr(torch, "empty", made)
+    monkeypatch.setattr(time, "sleep", decay)
+    outcome = on_card("kernels.memory_pattern", monkeypatch, memory=1 << 17, level="full")
+    assert (outcome.status, outcome.figures[1].value) == ("fail", 2)
 
 
 @pytest.mark.parametrize(

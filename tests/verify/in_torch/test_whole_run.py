@@ -81,6 +81,7 @@ def test_a_healthy_cpu_host_is_green_at_every_level(run_many: Any, files: dict[s
         "kernels.graph": "CPUs have no graphs of kernels",
         "speed.copies": "no GPU to copy to",
         "collectives.nccl": "there are no two GPUs that could exchange",
+        "collectives.pairs": "there are no two GPUs that could copy to one another",
         "collectives.peers": "there are no two GPUs that could write to one another",
         "engine.flash_attn": "no flash-attn package is installed, and none is planned",
         "engine.answers": "the Stack has no vLLM",

@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from verify.checks.kernels.gemm import CPU_LARGE, GPU_LARGE
+from verify.checks.kernels.memory_pattern import MULTIPLIER
 from verify.inputs import finish, normal, spoil
 from verify.records import Check, Context, Figure, Outcome
 
@@ -55,7 +57,18 @@ def _results(device: str) -> Iterator[tuple[str, Tensor]]:
     yield "product", (values @ weights).cpu()
     yield "softmax", values.float().softmax(dim=1).cpu()
     yield "norm", functional.layer_norm(values.float(), (SIZE,)).cpu()
+    size = CPU_LARGE if device == "cpu" else GPU_LARGE
+    left, right = (normal(size, size, seed=seed, dtype="bfloat16").to(device) for seed in (53, 54))
+    yield "large product", _checksum(left @ right)
     yield "exponential", values.float().exp().cpu()
+
+
+def _checksum(result: Tensor) -> Tensor:
+    """Of the bits of a large result and their places, in whole numbers, on its own device: any order adds up to the same."""
+    import torch
+
+    words = result.flatten().view(torch.int16).long()
+    return (words * (torch.arange(words.numel(), device=result.device) * MULTIPLIER + 1)).sum().reshape(1).cpu()
 
 
 def vote(answers: Mapping[str, Mapping[str, Any]]) -> Outcome | None:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 SHAPES = {"quick": ((256, 512, 192),), "standard": ((256, 512, 192), (127, 1000, 65), (1, 768, 640))}
 """Rows, depth, columns: one smooth, one odd, one as in decoding a single token."""
+CPU_LARGE, GPU_LARGE = 512, 4096
+"""Of a square product whose tiles keep all multiprocessors at work: 1024 of 128 x 128, several for each."""
+SPREAD = 10.0
+"""Standard deviations that a sum's rounding may be off by (Higham and Mary, SIAM J. Sci. Comput. 41, 2019)."""
 
 
 def _run(context: Context) -> Outcome:
@@ -33,6 +37,10 @@ def _run(context: Context) -> Outcome:
             shares.append(share)
             if not share <= 1:
                 wrong.append(f"{dtype} {rows}x{depth}x{columns}: {share:.3g} times the error bound")
+        if context.reaches("standard") and (large := _large(dtype, device)) is not None:
+            shares.append(large)
+            if not large <= 1:
+                wrong.append(f"{dtype}, large: {large:.3g} times the error bound")
         figures.append(
             Figure(
                 f"error, {dtype}",
@@ -49,6 +57,29 @@ def _run(context: Context) -> Outcome:
     worst = max(figure.value or 0 for figure in figures)
     text = f"{', '.join(DTYPES)} are within the error bound (worst {worst:.2f} of it)"
     return Outcome("ok", text, tuple(figures), evidence)
+
+
+def _large(dtype: str, device: str) -> float | None:
+    """The largest error of a large product as a share of what rounding may cost it; null where there is no memory for it.
+
+    It is held against the same product in float32, added up in two halves: other tiles on other multiprocessors.
+    """
+    import torch
+
+    size = CPU_LARGE if device == "cpu" else GPU_LARGE
+    row = table("tolerances")["gemm"]
+    try:
+        left, right = (normal(size, size, seed=seed, dtype=dtype).to(device) for seed in (8, 9))
+        result = (left @ right).float()
+        near, far, half = left.float(), right.float(), size // 2
+        reference = near[:, :half] @ far[:half] + near[:, half:] @ far[half:]
+        allowed = near.norm(dim=1)[:, None] * far.norm(dim=0)[None, :]
+        allowed *= SPREAD * size**0.5 * torch.finfo(torch.float32).eps
+        allowed += torch.finfo(left.dtype).eps / 2 * reference.abs()
+        share = ((result - reference).abs() / (row["margin"] * allowed)).max().cpu()
+    except torch.OutOfMemoryError:
+        return None
+    return float(share.nan_to_num(nan=float("inf"), posinf=float("inf")))
 
 
 def error_share(left: Tensor, right: Tensor, result: Tensor) -> float:
@@ -70,7 +101,7 @@ def error_share(left: Tensor, right: Tensor, result: Tensor) -> float:
 
 CHECK = Check(
     id="kernels.gemm",
-    proves="Matrix products in float32, bfloat16 and float16 are right, element by element, against float64.",
+    proves="Matrix products in float32, bfloat16 and float16 are right, element by element, against float64; a large one on all multiprocessors against itself in halves.",
     run=_run,
     requires=("kernels.vector_add",),
     each_device=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from verify.inputs import finish
@@ -18,6 +19,8 @@ GPU_SHARE = 0.9
 """Of the free memory."""
 ASIDE = 4
 """Chunks that the test itself needs: the places, the pattern, and what becomes of them on the way."""
+RETENTION_S = 5.0
+"""Between writing and reading: some hundred of the refreshes of a GPU's memory (32 ms, JEDEC JESD238). A sample of a CPU's does not wait."""
 MULTIPLIER = 6364136223846793005
 """Knuth's, for MMIX: every word's pattern is its place times this one, so a wrong address shows as well."""
 
@@ -36,6 +39,9 @@ def _run(context: Context) -> Outcome:
     for inverted in (False, True):
         for number, chunk in enumerate(chunks):
             chunk.copy_(pattern(place, number, inverted=inverted))
+        if device != "cpu":
+            finish(device)
+            time.sleep(RETENTION_S)
         if "wrong-result" in context.faults:
             chunks[0][12345] ^= 1 << 17
         for number, chunk in enumerate(chunks):
@@ -45,13 +51,15 @@ def _run(context: Context) -> Outcome:
         Figure("bytes tested", tested, "B"),
         Figure("wrong words", wrong, "count", ceiling=0, source="what is written is read again"),
     )
-    evidence = {"pattern": "place times a constant, and its inverse", **finish(device)}
+    waited = 0.0 if device == "cpu" else RETENTION_S
+    evidence = {"pattern": "place times a constant, and its inverse", "kept for s": waited, **finish(device)}
     if wrong:
         text = f"{wrong} words of {tested >> 20} MiB were not read as they were written"
         return Outcome(
             "fail", text, figures, evidence, "take the device out of service; nvidia-smi -q -d ECC,ROW_REMAPPER"
         )
-    return Outcome("ok", f"{tested >> 20} MiB keep what is written to them", figures, evidence)
+    text = f"{tested >> 20} MiB keep what is written to them{f' for {waited:g} s' if waited else ''}"
+    return Outcome("ok", text, figures, evidence)
 
 
 def pattern(place: Tensor, chunk: int, *, inverted: bool) -> Tensor:
@@ -62,7 +70,7 @@ def pattern(place: Tensor, chunk: int, *, inverted: bool) -> Tensor:
 
 CHECK = Check(
     id="kernels.memory_pattern",
-    proves="What is written to the device's free memory is read again, every bit both ways.",
+    proves="What is written to the device's free memory is read again, every bit both ways; a GPU's after some seconds.",
     run=_run,
     level="full",
     requires=("kernels.vector_add",),

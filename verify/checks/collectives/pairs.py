@@ -1,0 +1,85 @@
+"""collectives.pairs: between any two GPUs copies are about as fast as between the others."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from itertools import permutations
+from typing import Any
+
+from verify.records import Check, Context, Figure, Outcome
+from verify.tables import table
+from verify.timing import timed
+
+COPIED_BYTES = 256 << 20
+BUDGET_S = 0.05
+INJECTED_SHARE = 0.25
+"""What the injected fault leaves of the first pair's speed."""
+
+
+def _run(context: Context) -> Outcome:
+    devices = [device for device in context.devices if device != "cpu"]
+    if len(devices) < 2:
+        if not context.faults:
+            return Outcome("skip", "there are no two GPUs that could copy to one another")
+        # Where there are none an injected fault is proven on the host's own memory.
+        pairs = {f"cpu -> cpu, {turn}": _pair("cpu", "cpu", COPIED_BYTES >> 6) for turn in range(2)}
+    else:
+        pairs = {f"{one} -> {two}": _pair(one, two, COPIED_BYTES) for one, two in permutations(devices, 2)}
+    if "slow" in context.faults:
+        least = min(pair["bytes_per_s"] for pair in pairs.values())
+        next(iter(pairs.values()))["bytes_per_s"] = least * INJECTED_SHARE
+    return judge(pairs)
+
+
+def _pair(writer: str, owner: str, copied_bytes: int) -> dict[str, Any]:
+    """Whether copies go `direct`, a large one's `bytes_per_s` and a small one's `latency_s`."""
+    import torch
+
+    direct = writer == "cpu" or torch.cuda.can_device_access_peer(writer, owner)
+    source = torch.ones(copied_bytes // 4, device=writer)
+    target = torch.empty_like(source, device=owner)
+    large = timed(lambda _: target.copy_(source), writer, budget_s=BUDGET_S).median
+    small = timed(lambda _: target[:1].copy_(source[:1]), writer, budget_s=BUDGET_S / 5).median
+    return {"direct": direct, "bytes_per_s": copied_bytes / large, "latency_s": small}
+
+
+def judge(pairs: Mapping[str, Mapping[str, Any]]) -> Outcome:
+    """`pairs` hold what `_pair` gives, by `writer -> owner`; each is held against the median of those that go its way."""
+    rule = table("peers")["pairs"]
+    shares: dict[str, float] = {}
+    for direct in (True, False):
+        speeds = {name: pair["bytes_per_s"] for name, pair in pairs.items() if pair["direct"] is direct}
+        shares |= {name: speed / statistics.median(speeds.values()) for name, speed in speeds.items()}
+    slowest, behind = (min(found, key=lambda name: found[name]) for found in (_speeds(pairs), shares))
+    figures = (
+        Figure("slowest copy between two", pairs[slowest]["bytes_per_s"] / 1e9, "GB/s"),
+        Figure("slowest pair", shares[behind], "of the median", floor=rule["share"], source=rule["source"]),
+        Figure("latest small copy", max(pair["latency_s"] for pair in pairs.values()) * 1e6, "us"),
+    )
+    slow = [name for name, share in shares.items() if not share >= rule["share"]]
+    if slow:
+        told = ", ".join(f"{name} {pairs[name]['bytes_per_s'] / 1e9:.3g} GB/s" for name in slow[:4])
+        text = f"{len(slow)} of {len(pairs)} pairs of GPUs copy slower than {rule['share']:.0%} of the median: {told}"
+        return Outcome("warn", text, figures, {"pairs": dict(pairs)}, rule["remedy"])
+    staged = sum(not pair["direct"] for pair in pairs.values())
+    way = f"{staged} of {len(pairs)} by way of the host" if staged else "all directly"
+    text = f"{len(pairs)} pairs of GPUs copy, {way}; the slowest, {slowest}, {figures[0].value:.3g} GB/s"
+    return Outcome("ok", text, figures, {"pairs": dict(pairs)})
+
+
+def _speeds(pairs: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    return {name: pair["bytes_per_s"] for name, pair in pairs.items()}
+
+
+CHECK = Check(
+    id="collectives.pairs",
+    proves="Copies between any two GPUs are about as fast as between the other ones.",
+    run=_run,
+    level="standard",
+    requires=("kernels.vector_add",),
+    all_devices=True,
+    alone=True,
+    faults=("slow",),
+    deadline_s=120.0,
+)
