@@ -11,9 +11,9 @@ from typing import Any
 @cache
 def table(name: str) -> dict[str, Any]:
     """The table `data/NAME`. Raises FileNotFoundError when it is in neither form."""
-    baked = _read(f"data/{name}.json")
-    if baked is not None:
-        content: dict[str, Any] = json.loads(baked)
+    baked = _baked()
+    if name in baked:
+        content: dict[str, Any] = baked[name]
         return content
     source = _read(f"data/{name}.toml")
     if source is None:
@@ -21,6 +21,13 @@ def table(name: str) -> dict[str, Any]:
     import tomllib  # Python 3.11: only the repository's own interpreter comes here
 
     return tomllib.loads(source.decode())
+
+
+@cache
+def _baked() -> dict[str, Any]:
+    """All tables by their names, which the zipapp holds in one file: together they pack better. Empty in the repository."""
+    content: dict[str, Any] = json.loads(_read("data.json") or b"{}")
+    return content
 
 
 def _read(path: str) -> bytes | None:

@@ -6,6 +6,7 @@ import json
 import tomllib
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from provision.pyz import pyz
 
@@ -49,6 +50,7 @@ def zipapp() -> bytes:
     from verify.doctor.catalog import bake  # noqa: PLC0415 - a file that is current is not built again
 
     entries: dict[str, bytes] = {}
+    tables: dict[str, Any] = {}
     for path in sorted(SOURCE.rglob("*")):
         name = f"verify/{path.relative_to(SOURCE).as_posix()}"
         if name in STAYS_HERE:
@@ -56,9 +58,7 @@ def zipapp() -> bytes:
         if path.suffix == ".py":
             entries[name] = path.read_bytes()
         elif path.suffix == ".toml" and path.parent.name == "data":
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-            entries[f"{name.removesuffix('.toml')}.json"] = json.dumps(
-                table, sort_keys=True, separators=(",", ":")
-            ).encode()
+            tables[path.stem] = tomllib.loads(path.read_text(encoding="utf-8"))
+    entries["verify/data.json"] = json.dumps(tables, sort_keys=True, separators=(",", ":")).encode()
     entries |= {f"verify/doctor/{name}": content for name, content in bake(SOURCE / "doctor").items()}
     return pyz(entries, main="verify.cli:main(sys.argv[1:])")
