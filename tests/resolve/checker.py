@@ -9,7 +9,7 @@ from typing import Any
 from packaging.specifiers import SpecifierSet
 
 from provision.models.facts import HostFacts
-from provision.models.stack import Stack
+from provision.models.stack import DriverPlan, Stack
 
 TABLES = Path(__file__).resolve().parents[2] / "provision" / "catalog"
 
@@ -49,6 +49,8 @@ def broken(stack: Stack, facts: HostFacts) -> list[str]:
         problems.append("glibc below torch's")
     if facts.container and stack.driver and stack.driver.action != "keep":
         problems.append("driver touched in a container")
+    if stack.driver and stack.driver.action != "keep" and not _within_bounds(stack.driver):
+        problems.append(f"driver {stack.driver.version} is outside its own bounds")
     if stack.fabric_manager and stack.driver and stack.fabric_manager != stack.driver.version:
         problems.append("fabric manager differs from the driver")
     if stack.subnet_manager and not stack.fabric_manager:
@@ -137,6 +139,13 @@ def _flashinfer(stack: Stack) -> list[str]:
     if wants and plan.kernels == "off":
         problems.append("FlashInfer serves without kernels")
     return problems
+
+
+def _within_bounds(plan: DriverPlan) -> bool:
+    least, version, below = plan.at_least, plan.version, plan.below
+    return bool(least and version and below) and tuple_of(least or "") <= tuple_of(version or "") < tuple_of(
+        below or ""
+    )
 
 
 def _cards(stack: Stack, facts: HostFacts) -> list[str]:

@@ -89,7 +89,8 @@ def consistent(drawn: Settings) -> bool:
 settings = st.builds(
     Settings,
     vllm=st.sampled_from(RELEASES),
-    driver=st.sampled_from(["keep", "install", "upgrade"]),
+    driver=st.sampled_from(["keep", "install", "upgrade", "==570.195.03", "==580.95.05", "535", "595"]),
+    driver_source=st.sampled_from(["auto", "vendor", "distribution"]),
     flash_attn=st.sampled_from(["auto", "package", "both", "bundled", "none", "==2.8.0.post2"]),
     flash_attn_wheels=st.sampled_from(["official", "community"]),
     builder=st.sampled_from([None, "controller"]),
