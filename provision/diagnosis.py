@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from provision.models.facts import HostFacts
 from provision.models.records import Finding
 from verify.doctor import render
-from verify.doctor.catalog import catalogue
+from verify.doctor.catalog import Cause, catalogue
 from verify.doctor.engine import diagnose_texts
 from verify.doctor.score import LIKELY_AT
 from verify.doctor.score import Finding as Diagnosed
@@ -22,6 +22,12 @@ def diagnose(texts: Mapping[str, str], facts: HostFacts | None = None) -> tuple[
     return tuple(_finding(found) for found in diagnose_texts(texts, known).findings)
 
 
+def named(cause: str, text: str) -> Finding:
+    """A cause that is known and need not be read out of a text; `text` is what was said of it."""
+    known = next(each for each in catalogue() if each.id == cause)
+    return Finding(cause=cause, confidence=1.0, evidence=(text.splitlines()[0],), fix=_fixes(known))
+
+
 def may_be_mended(found: Finding) -> bool:
     """Whether `doctor --apply` may take this cause away: it is likely enough, and a step of its fix is safe."""
     cause = next((cause for cause in catalogue() if cause.id == found.cause), None)
@@ -33,5 +39,9 @@ def _finding(found: Diagnosed) -> Finding:
         cause=found.cause.id,
         confidence=found.confidence,
         evidence=tuple(f"{hit.file}:{hit.line}: {hit.text.strip()}" for hit, _ in render.evidence(found)),
-        fix=tuple(f"{fix.text}: {fix.command}" if fix.command else fix.text for fix in found.cause.fixes),
+        fix=_fixes(found.cause),
     )
+
+
+def _fixes(cause: Cause) -> tuple[str, ...]:
+    return tuple(f"{fix.text}: {fix.command}" if fix.command else fix.text for fix in cause.fixes)

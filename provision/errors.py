@@ -26,11 +26,15 @@ class FirstlightError(Exception):
     """Base of every expected failure: shown as text and hint, never as a traceback."""
 
     exit_code: Exit = Exit.RED
+    cause: str | None = None
+    """The doctor's name of what is wrong, where the error itself knows it (docs/reference/causes.md)."""
 
-    def __init__(self, text: str, *, hint: str | None = None) -> None:
+    def __init__(self, text: str, *, hint: str | None = None, cause: str | None = None) -> None:
         super().__init__(text)
         self.text = text
         self.hint = hint
+        if cause:
+            self.cause = cause
 
     def render(self) -> str:
         """The message as a person reads it."""
@@ -80,6 +84,8 @@ class StageError(FirstlightError):
 
 class UnreachableError(StageError):
     """Indexes that may hold a build told nothing of it."""
+
+    cause = "index-unreachable"
 
     def __init__(self, places: Mapping[str, str], builds: Iterable[str]) -> None:
         """`places` has by the index's address, without credentials, what was met there; `builds` names what was looked for."""

@@ -210,7 +210,11 @@ def nothing_locked(refused: Sequence[Reason]) -> StageError:
     ]
     closed = [str(index) for reason in refused for index in reason.facts.get("indexes", ())]
     hint = "add an index or find-links place that has one of these builds to your pip or uv settings"
-    return StageError("\n".join(["no candidate could be locked:", *lines]), hint=opening(closed) if closed else hint)
+    causes = {reason.facts.get("cause") for reason in refused}
+    # One index that is opened may be enough: it is the cause before all others.
+    cause = UnreachableError.cause if closed else causes.pop() if len(causes) == 1 else None
+    text = "\n".join(["no candidate could be locked:", *lines])
+    return StageError(text, hint=opening(closed) if closed else hint, cause=cause)
 
 
 def _lock(attempt: _Try, sources: Sources, job: Job) -> Solved | StageError:
@@ -245,7 +249,7 @@ def _refused_files(solved: Solved) -> list[str]:
 
 def _refusal(attempt: _Try, error: FirstlightError) -> Reason:
     facts: dict[str, Any] = {"at": utc_now(), "python": attempt.stack.python, "platform": attempt.stack.platform}
-    rule = "lock"
+    rule, facts = "lock", facts | ({"cause": error.cause} if error.cause else {})
     if isinstance(error, UnreachableError):
         rule, facts = "index", facts | {"indexes": list(error.places), "builds": list(error.builds)}
     return Reason(rule=rule, verdict="reject", candidate=attempt.candidate.id, facts=facts, text=error.text)

@@ -35,7 +35,7 @@ def choose_wheels(pylock: str, target: Target, *, own: Collection[str] = ()) -> 
     for package, choice in chosen:
         if not isinstance(choice, PackageWheel):
             raise StageError(
-                f"{package.name} {package.version} has no wheel for Python {target.python} on {target.machine}"
+                f"no wheel of {package.name} {package.version} fits {target.wheel_tag}", cause="platform-no-wheel"
             )
         sha256 = choice.hashes.get("sha256")
         if not sha256 or not choice.url:

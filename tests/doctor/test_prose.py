@@ -20,15 +20,17 @@ BY_LINES = Doctor(catalogue())
 """Without guesses by words."""
 PAGES_OF_FAILURES = {
     "causes.md",
+    "checks.md",
     "doctor.md",
     "trouble.md",
     "model-fit.md",
     "drivers.md",
+    "matching.md",
     "serving.md",
     "inventory.md",
     "plan.md",
 }
-"""They quote what programs print, or name the failure that a setting is for."""
+"""They quote what programs print, or name the failure that a setting is for or a check finds."""
 PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md") if path.name not in PAGES_OF_FAILURES)
 SUMMARIES = [block for block in re.findall(r"```text\n(.*?)```", README, re.DOTALL) if "GREEN" in block]
 LONGER = (

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import io
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from provision.errors import NoStackError, UnreachableError
 from provision.models.records import RoomResult
 from provision.models.settings import Connection, Host, Inventory, Settings
-from provision.pipeline import evidence, failures
+from provision.pipeline import evidence, failures, planning
 from provision.pipeline.context import Walk
 from provision.place import Place
 from provision.probe import Source
 from provision.report.live import open_progress
+from provision.resolve.rules import HOST_RULES, RULES
 from provision.run import Run
+from verify.doctor.catalog import catalogue
 
 PORT = "preflight refuses: port 8000 is held by process 7 (python3) of root"
 LIBRARY = "OSError: libnuma.so.1: cannot open shared object file: No such file or directory"
@@ -88,3 +92,27 @@ def test_a_host_that_no_longer_answers_is_diagnosed_by_its_room(walk: Walk, monk
     walk.record(RoomResult(host="n1", room="install", status="failed", text="No space left on device"))
     failures.diagnose(walk)
     assert found(walk) == ["disk-full"]
+
+
+def test_what_a_room_knows_of_its_failure_is_not_read_out_of_its_words(walk: Walk) -> None:
+    places = {"https://wheels.vllm.ai/0.31.0/cu129": "HTTP 403", "https://download.pytorch.org/whl/cu129": "HTTP 403"}
+    walk.fail("n1", "stage", UnreachableError(places, ["vllm 0.31.0 for Python 3.13"]))
+    failures.diagnose(walk)
+    [finding] = json.loads(walk.run.path("findings/n1.json").read_bytes())
+    assert (finding["cause"], finding["confidence"]) == ("index-unreachable", 1.0)
+    assert finding["fix"]
+    assert finding["evidence"] == ["stage: wheels.vllm.ai and download.pytorch.org cannot be reached (HTTP 403)"]
+
+
+def test_planning_quotes_no_program_and_is_not_guessed_at(walk: Walk) -> None:
+    walk.fail("n1", "plan", NoStackError("no Stack fits host `n1`: torch 2.13.0 has no wheel for Python 3.13"))
+    failures.diagnose(walk)
+    assert found(walk) == []
+
+
+def test_rules_whose_refusal_has_a_cause_name_one_that_the_doctor_knows() -> None:
+    table = tomllib.loads((Path(planning.__file__).parents[1] / "resolve/causes.toml").read_text(encoding="utf-8"))
+    assert set(table) <= {cause.id for cause in catalogue()}
+    assert {rule for rules in table.values() for rule in rules} <= {rule.id for rule in (*HOST_RULES, *RULES)}
+    assert planning.cause_of("driver-floor") == "driver-too-old"
+    assert planning.cause_of("provider") is None

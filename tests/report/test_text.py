@@ -74,7 +74,7 @@ def mixed(tmp_path: Path) -> Folder:
     for name in ("gpu-7", "gpu-23"):
         text, hint = "the service ended: port 8000 is held by nginx", "free the port, or set firstlight_port"
         folder.results(result(name, "serve", "failed", text=text, hint=hint, evidence=("address already in use",)))
-        finding = {"cause": "port-taken", "confidence": 0.97, "evidence": [], "fix": ["see who listens: ss -ltnp"]}
+        finding = {"cause": "port-in-use", "confidence": 0.97, "evidence": [], "fix": ["see who listens: ss -ltnp"]}
         folder.run.write(f"findings/{name}.json", [finding])
     folder.rooms["gpu-31"] = {}
     folder.results(result("gpu-31", "probe", "unreachable", seconds=10.0, text="no answer within 10 s"))
@@ -109,7 +109,7 @@ def test_text_and_markdown_have_the_same_sections_and_name_the_same(tmp_path: Pa
     assert "Changed since green" in titles
     assert "Warnings" in titles
     assert [line.removeprefix("## ") for line in markdown.splitlines() if line.startswith("## ")] == titles
-    for said in ("port-taken", "the clock is 41 s off", "timedatectl set-ntp true", "gpu-31", "no answer within 10 s"):
+    for said in ("port-in-use", "the clock is 41 s off", "timedatectl set-ntp true", "gpu-31", "no answer within 10 s"):
         assert said in text
         assert said in markdown
 

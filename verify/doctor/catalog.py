@@ -128,14 +128,14 @@ def read(tables: Mapping[str, Mapping[str, Any]]) -> tuple[Cause, ...]:
 
 
 def bake(folder: Path) -> dict[str, bytes]:
-    """The tables of the doctor's folder as the zipapp holds them, by file name: without the entries' own tests.
+    """The tables of the doctor's folder as the zipapp holds them, by file name: without the entries' own tests and references.
 
     The values of each key of all signatures stand together, which packs smaller. Words stay here.
     """
     import bz2  # not every Python has it, and only the causes need it
 
     causes = {
-        name: {key: value for key, value in table.items() if key != "sample"}
+        name: {key: value for key, value in table.items() if key not in ("sample", "references")}
         for name, table in _tables(folder / FOLDER).items()
     }
     consequences = [
@@ -264,7 +264,7 @@ def _cause(name: str, table: Mapping[str, Any]) -> Cause:
             id=table["id"],
             definition=table["definition"],
             explanation=table["explanation"],
-            references=tuple(table["references"]),
+            references=tuple(table.get("references", ())),
             signatures=tuple(_signature(entry) for entry in table["signature"]),
             counters=tuple(_counter(entry) for entry in table.get("counter", ())),
             facts=tuple(_fact(entry) for entry in table.get("fact", ())),

@@ -12,6 +12,7 @@ from verify.doctor import environment
 from verify.doctor.catalog import Cause, Signature, catalogue, consequences, words
 from verify.doctor.evidence import TEXT_LIMIT, Hit, Index, Probe, Scan, scan
 from verify.doctor.facts import merge
+from verify.doctor.own import foreign
 from verify.doctor.reading import LINE_BYTES, Readable, plain
 from verify.doctor.score import GUESS_BYTES, LIKELY_AT, Evidence, Finding, Match, collect, rank
 
@@ -57,13 +58,17 @@ class Doctor:
 
     def diagnose(self, streams: Mapping[str, Readable], facts: Mapping[str, Any] | None = None) -> Diagnosis:
         """Name the causes that the texts show together, by name in their order in time. Raises OSError."""
+        others = {name: foreign(stream) for name, stream in streams.items()}
         scans = [
-            scan(stream, self.index, name=name, source=number) for number, (name, stream) in enumerate(streams.items())
+            scan(stream, self.index, name=name, source=number)
+            for number, (name, (stream, _)) in enumerate(others.items())
         ]
-        return self.judge(scans, facts)
+        return self.judge(scans, facts, described=all(described for _, described in others.values()))
 
-    def judge(self, scans: Sequence[Scan], facts: Mapping[str, Any] | None = None) -> Diagnosis:
-        """The same for texts that were read already."""
+    def judge(
+        self, scans: Sequence[Scan], facts: Mapping[str, Any] | None = None, *, described: bool = True
+    ) -> Diagnosis:
+        """The same for texts that were read already; `described`: whether a person may have written them."""
         hits = [[hit for lines in same for hit in lines] for same in zip(*(found.hits for found in scans), strict=True)]
         hits = hits or [[] for _ in self.index.probes]
         begin = len(self._environment)
@@ -76,7 +81,9 @@ class Doctor:
             evidence = collect(cause, hits[begin:end], known)
             candidates += [evidence] if evidence else []
             begin = end
-        findings = self._with_guess(rank(candidates), scans, self._spoken_against(hits))
+        findings = rank(candidates)
+        if described:
+            findings = self._with_guess(findings, scans, self._spoken_against(hits))
         size = sum(found.size for found in scans)
         return Diagnosis(findings, () if findings else self._advice(following, size), known)
 

@@ -1,0 +1,119 @@
+"""Firstlight's own words tell its doctor of no cause but the one they name: errors, plans, summaries."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from provision.artifacts.candidates import nothing_locked
+from provision.errors import UnreachableError
+from provision.models.stack import Reason
+from provision.resolve.explain import render
+from tests.resolve.cases import CASES, Case
+from verify.doctor.engine import diagnose_texts
+
+ROOT = Path(__file__).resolve().parents[2]
+VALUES = {
+    "python": "3.13",
+    "driver": "570.172.08",
+    "glibc": "2.36",
+    "machine": "x86_64",
+    "variant": "cu129",
+    "card": "NVIDIA H100",
+    "gpu": "NVIDIA H100",
+    "host": "gpu-07",
+    "path": "/opt/firstlight/envs/1f",
+    "folder": "/opt/firstlight",
+    "version": "2.13.0",
+    "name": "torch",
+}
+"""What stands for a value of an error's text, by a word of the expression that gives it."""
+NAMED = {
+    "glibc-too-old": "is older than any that packages are solved for",
+    "platform-no-wheel": "no wheels can be chosen for platform",
+    "triton-gcc-missing": "has no C++ compiler",
+}
+"""The causes that errors of ours name in their own words, by a piece of the text."""
+
+
+def rendered(node: ast.expr | None) -> str | None:
+    """The text of a literal, with values of ours in its fields."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else None
+    if not isinstance(node, ast.JoinedStr):
+        return None
+    parts = []
+    for part in node.values:
+        source = ast.unparse(part.value).lower() if isinstance(part, ast.FormattedValue) else ""
+        parts.append(
+            next((value for word, value in VALUES.items() if word in source), "7") if source else rendered(part)
+        )
+    return "".join(part or "" for part in parts)
+
+
+def errors() -> Iterator[tuple[str, str]]:
+    """Where each error is raised, and its text with its hint as a person reads it."""
+    for path in sorted(path for folder in ("provision", "verify") for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args):
+                continue
+            text = rendered(node.exc.args[0])
+            hint = next((rendered(word.value) for word in node.exc.keywords if word.arg == "hint"), None)
+            if text:
+                where = f"{path.relative_to(ROOT)}:{node.lineno}"
+                yield where, f"error: {text}" + (f"\n\nhint: {hint}" if hint else "")
+
+
+def causes(text: str) -> list[str]:
+    return [finding.cause.id for finding in diagnose_texts({"text": text}).findings]
+
+
+def test_errors_are_misread_nowhere() -> None:
+    found = [(where, text, causes(text)) for where, text in errors()]
+    assert len(found) >= 250
+    wrong = [
+        (where, text, named)
+        for where, text, named in found
+        if named and not (named[0] in NAMED and NAMED[named[0]] in text)
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("explain", [False, True], ids=["short", "explained"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_plan_is_no_failure(case: Case, explain: bool) -> None:
+    text = render(case.plan(), {case.name: case.facts}, {case.name: case.settings}, explain=explain)
+    text = text.replace(case.name, "gpu-07")  # the cases are named after what they show
+    assert causes(text) == []
+
+
+def summaries() -> Iterator[str]:
+    text = (ROOT / "tests/report/__snapshots__/test_text.ambr").read_text(encoding="utf-8")
+    for block in re.findall(r"'''\n(.*?)\n  '''", text, re.DOTALL):
+        summary = re.sub(r"^  ", "", block, flags=re.MULTILINE)
+        if re.match(r"(?:RED|AMBER|GREEN): ", summary):
+            yield summary
+
+
+@pytest.mark.parametrize("summary", [*summaries()], ids=lambda summary: summary.splitlines()[0])
+def test_a_summary_tells_of_no_cause_but_the_one_that_it_names(summary: str) -> None:
+    assert set(causes(summary)) <= set(re.findall(r"cause: ([\w-]+)", summary))
+
+
+def test_what_a_summary_quotes_of_a_program_is_read() -> None:
+    summary = "RED: 1 host failed\n  run 20261121T031500Z, 40 s, 0 hosts changed\n\nWhat failed\n  gpu-07\n    serve: it ended\n"
+    quoted = "    | OSError: libnuma.so.1: cannot open shared object file: No such file or directory\n"
+    assert causes(summary) == []
+    assert causes(f"{summary}{quoted}\nHosts\n  gpu-07  failed\n")[:1] == ["libnuma-missing"]
+
+
+def test_where_indexes_were_not_reached_no_python_is_blamed() -> None:
+    error = UnreachableError({"https://wheels.vllm.ai/0.31.0/cu129": "Connection refused"}, ["vllm 0.31.0"])
+    reasons = [
+        Reason(rule="index", verdict="reject", candidate=f"vllm-0.3{n}.0-cu129", text=error.text) for n in range(3)
+    ]
+    assert causes(nothing_locked(reasons).render()) == ["index-unreachable"]
