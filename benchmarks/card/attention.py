@@ -13,7 +13,7 @@ import torch
 
 from verify.attention_cases import CASES, Case, plain
 from verify.inputs import own_precision
-from verify.providers import Provider, sdpa
+from verify.providers import Provider, kind_of, sdpa
 from verify.tables import table
 from verify.timing import timed
 
@@ -43,6 +43,9 @@ def row(case: Case, dtype: str, device: str) -> dict[str, Any]:
     if exact is not None:
         told["plain torch, largest error"] = _error(plain(case, inputs), exact)
     for path in PATHS:
+        if refused := path.missing(device) or path.refuses(case, dtype, kind_of(device)):
+            told[path.name] = {"refuses": refused}
+            continue
 
         def work(_: int, path: Provider = path) -> torch.Tensor:
             return path.compute(case, there)

@@ -117,7 +117,7 @@ def injections(day: Day, limit_s: float) -> dict[str, Any]:
     found = day.call(limit_s, day.tool, *only, *inject, *words, good=(0, 1, 2, 3))
     ended = day.call(
         limit_s, day.tool, "--only", "kernels.vector_add", "--only", "kernels.gemm", "--inject", "crash@kernels.vector_add",
-        "--inject", "hang@kernels.gemm", "--deadline", "5", "--json", good=(3,),
+        "--inject", "hang@kernels.gemm", "--deadline", "15", "--json", good=(3,),
     )  # fmt: skip
     statuses, reasons = ({one["id"]: one[key] for one in found["checks"]} for key in ("status", "reason"))
     at_ends = {one["id"]: one for one in ended["checks"] if one["id"].startswith("kernels.")}

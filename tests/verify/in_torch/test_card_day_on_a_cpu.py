@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.card import day
+from benchmarks.card import attention, day
 from tests.verify.in_torch.conftest import ROOT
+from verify.attention_cases import CASES
+from verify.providers import sdpa
 
 ABOUT = {"device": "cpu", "cuda": "13.0", "torch": "2.11.0+cu130", "cxx11": True}
 OWN = f"cp{sys.version_info.major}{sys.version_info.minor}"
@@ -53,6 +55,13 @@ def test_a_python_without_torch_is_refused_with_the_next_command(tmp_path: Path)
     assert done.returncode == 2
     assert "torch" in done.stderr
     assert "hint: run it by a Python that has torch" in done.stderr
+
+
+def test_a_path_is_not_asked_for_what_it_cannot_compute() -> None:
+    """Torch would compute it all the same, without the cap."""
+    capped = next(case for case in CASES if case.softcap)
+    told = attention.row(capped, "bfloat16", "cpu")
+    assert {told[path.name]["refuses"] for path in (sdpa.FLASH, sdpa.MATH)} == {"softcap"}
 
 
 @pytest.mark.parametrize(
