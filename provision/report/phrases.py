@@ -112,15 +112,16 @@ def facts_of_run(summary: Summary) -> str:
 
 
 def failures(group: Group) -> Iterable[tuple[str, str | None, tuple[str, ...]]]:
-    """What went wrong in a group: sentence, hint and evidence, the room named."""
+    """What went wrong in a group: sentence, hint and evidence, the room named. A check that failed is told once."""
+    checks = [check for check in fold_checks(group.hosts) if check.status in ("fail", "error")]
     for result in group.first.rooms:
-        if result.status in ("failed", "unreachable", "interrupted"):
+        is_told_below = any((result.text or "").startswith(f"check `{check.id}`: ") for check in checks)
+        if result.status in ("failed", "unreachable", "interrupted") and not is_told_below:
             said = (result.text or STATE_WORDS.get(result.status, result.status)).removeprefix(f"{result.host}: ")
             yield f"{result.room}: {said}", result.hint, result.evidence
-    for check in fold_checks(group.hosts):
-        if check.status in ("fail", "error"):
-            where = f" on {check.where}" if check.where else ""
-            yield f"check {check.id}{where}: {check.reason or check.status}", check.remedy, ()
+    for check in checks:
+        where = f" on {check.where}" if check.where else ""
+        yield f"check {check.id}{where}: {check.reason or check.status}", check.remedy, ()
     if group.first.state == "interrupted" and not any(result.status == "interrupted" for result in group.first.rooms):
         last = group.first.rooms[-1].room if group.first.rooms else None
         yield (f"the run ended after `{last}`" if last else "the run ended before this host's turn"), None, ()

@@ -9,12 +9,15 @@ from provision.report import phrases
 from provision.report.advice import purpose
 from provision.report.fold import FoldedCheck, Group, fold, fold_checks, merged, named
 from provision.report.headlines import families
-from provision.report.layout import count, duration, number, table, width, wrap
+from provision.report.layout import COLUMNS, count, duration, number, split_at, table, width, wrap
 from provision.report.phases import slowest_start
 from provision.report.shell import command
+from verify.records import NEEDS
 
 MOST_REFUSALS = 6
-MOST_EVIDENCE = 4
+MOST_SAID, MOST_EVIDENCE, MOST_HINT = 4, 4, 3
+"""Lines of what failed: with the host's name and the doctor's finding they make 15."""
+MOST_FAILURES = 4
 MOST_CHANGES = 8
 INDENT = "  "
 
@@ -46,19 +49,33 @@ def render(summary: Summary) -> str:
 
 
 def _failures(summary: Summary) -> Iterable[str]:
+    """The doctor's finding first, then what the room or the check said: at most 15 lines for one cause."""
     for group in phrases.wrong_groups(summary):
-        yield from wrap(group.names, first=INDENT)
+        yield from _short(group.names, 1, first=INDENT)
         for finding in group.first.findings[:1]:
             sure = f"{finding.confidence:.0%} sure"
-            yield from wrap(f"cause: {finding.cause} ({sure})", first=INDENT * 2)
+            yield from _short(f"cause: {finding.cause} ({sure})", 1, first=INDENT * 2)
             for fix in finding.fix[:1]:
-                yield from wrap(f"fix: {fix}", first=INDENT * 2)
-        for said, hint, evidence in phrases.failures(group):
-            yield from wrap(said, first=INDENT * 2)
+                yield from _short(f"fix: {fix}", 2, first=INDENT * 2)
+        failures = list(phrases.failures(group))
+        for said, hint, evidence in failures[:MOST_FAILURES]:
+            yield from _short(said, MOST_SAID, first=INDENT * 2)
             for line in evidence[:MOST_EVIDENCE]:
-                yield from wrap(line, first=INDENT * 2 + "| ", rest=INDENT * 2 + "| ")
+                yield from _short(line, 1, first=INDENT * 2 + "| ")
             if hint:
-                yield from wrap(f"hint: {hint}", first=INDENT * 2)
+                yield from _short(f"hint: {hint}", MOST_HINT, first=INDENT * 2)
+        if len(failures) > MOST_FAILURES:
+            yield f"{INDENT * 2}and {len(failures) - MOST_FAILURES} more: summary.md in the run's folder"
+
+
+def _short(text: str, most: int, *, first: str) -> list[str]:
+    """A text as lines, no more than `most`; dots where there was more, which summary.md has."""
+    lines = wrap(text, first=first)
+    if len(lines) > most:
+        kept = lines[most - 1]
+        head = kept[len(first) :] if most == 1 else kept.lstrip()
+        lines[most - 1] = kept[: len(kept) - len(head)] + split_at(head, COLUMNS - len(first) - 4)[0].rstrip() + " ..."
+    return lines[:most]
 
 
 def _next(summary: Summary) -> Iterable[str]:
@@ -182,13 +199,19 @@ def _check_row(check: FoldedCheck) -> tuple[tuple[str, str], str]:
 
 
 def _skipped(checks: Iterable[FoldedCheck]) -> list[tuple[tuple[str, str], str]]:
-    """Checks of a family that were skipped for one reason stand in one row."""
+    """Checks of a family that were skipped for one reason stand in one row, and all that need the same check."""
     alike: dict[tuple[str, str], list[str]] = {}
     for check in checks:
         if check.status == "skip":
             family, _, name = check.id.partition(".")
-            alike.setdefault((family, check.reason), []).append(name)
-    return [(("skip", family), f"{reason} ({', '.join(names)})") for (family, reason), names in alike.items()]
+            key, told = (("checks", check.id)) if check.reason.startswith(NEEDS) else ((family, name))
+            alike.setdefault((key, check.reason), []).append(told)
+    return [
+        (("skip", f"{len(names)} checks"), reason)
+        if key == "checks"
+        else (("skip", key), f"{reason} ({', '.join(names)})")
+        for (key, reason), names in alike.items()
+    ]
 
 
 def _devices(group: Group) -> Iterable[str]:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from verify.records import Check, Context, Outcome
 
+AGAIN = "install the environment anew from its lock: ./firstlight provision"
+
 
 def _run(context: Context) -> Outcome:
     if context.torch_problem:
-        remedy = "its text names the missing library or symbol; install the environment anew"
+        remedy = f"its text names the missing library or symbol; {AGAIN}"
         return Outcome("fail", f"torch does not import: {context.torch_problem}", remedy=remedy)
     import torch
 
@@ -45,7 +47,8 @@ def judge(
         return Outcome("fail", f"torch is {version}, and the Stack says {planned}", evidence=evidence)
     actual = _variant(built_for)
     if variant and variant != actual:
-        return Outcome("fail", f"torch is built for {actual}, and the Stack says {variant}", evidence=evidence)
+        text = f"torch is built for {actual}, and the Stack says {variant}"
+        return Outcome("fail", text, evidence=evidence, remedy=AGAIN)
     return Outcome("ok", f"torch {version}, built for {actual}", evidence=evidence)
 
 

@@ -1,0 +1,117 @@
+"""One root cause is told once: in at most 15 lines, the doctor's finding on top, whatever it takes along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from provision.diagnosis import diagnose
+from provision.models.records import CheckRecord, Finding
+from provision.pipeline.checks import judged
+from provision.probe import parse
+from provision.report.build import build
+from provision.report.files import read
+from provision.report.text import render
+from tests.report.sample import GPU_STACK, Folder, check, host, result
+from verify.premises import with_premises
+from verify.registry import all_checks
+
+MOST = 15
+CAUSES: dict[str, dict[str, Any]] = {
+    "driver not loaded": {
+        "id_": "devices.driver",
+        "reason": "no kernel module of NVIDIA is loaded",
+        "remedy": "modprobe nvidia; dmesg says why not",
+    },
+    "torch of another platform": {
+        "id_": "libraries.torch_build",
+        "reason": "torch is built for cpu, and the Stack says cu130",
+        "remedy": "install the environment anew from its lock: ./firstlight provision",
+    },
+    "one of eight cards gone": {
+        "id_": "devices.gpus",
+        "reason": "7 of 8 GPUs: missing PCI 0000:dd:00.0 (run 20261119T101500Z, in which the host was green last)",
+        "remedy": "dmesg and lspci say whether the card fell off the bus: restart the host, reseat the card",
+    },
+}
+
+
+RECORDED = Path(__file__).parents[1] / "probe/recorded"
+FACTS = {"driver not loaded": "driver-broken"}
+"""What the probe saw of such a host."""
+SOURCES = {
+    "driver not loaded": {
+        "nvidia-smi": "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. "
+        "Make sure that the latest NVIDIA driver is installed and running.\n"
+    }
+}
+"""What the host itself says beside the check."""
+
+
+def records(id_: str, **values: Any) -> list[dict[str, Any]]:
+    """What a run of standard says where one check fails and all else is well."""
+    found = []
+    for one in (one for one in all_checks() if one.level != "full"):
+        rests_on = {premise.id for premise in with_premises([one], all_checks())}
+        if one.id == id_:
+            found.append(check(id_, "fail", device=None, **values))
+        elif id_ in rests_on:
+            found.append(check(one.id, "skip", device=None, reason=f"needs {id_}"))
+        else:
+            found.append(check(one.id, device="cuda:0" if one.each_device else None, reason="as it should be"))
+    return found
+
+
+def failed(text: str) -> list[str]:
+    """The lines of `What failed`."""
+    lines = text.partition("What failed\n")[2].partition("\n\n")[0].splitlines()
+    assert lines
+    return lines
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_a_cause_is_told_once_with_what_it_took_along(tmp_path: Path, snapshot: object, name: str) -> None:
+    folder = Folder(tmp_path / "20261120T101500Z", [host("gpu-1")])
+    found = records(**CAUSES[name])
+    folder.green("gpu-1", gpus=8, records=found)
+    folder.planned(["gpu-1"], GPU_STACK)
+    verified = judged("gpu-1", [CheckRecord.model_validate({**one, "host": "gpu-1"}) for one in found], 9.0)
+    folder.results(verified)
+    folder.run.path("serve/gpu-1.json").unlink()
+    seen = parse("gpu-1", (RECORDED / f"{FACTS[name]}.txt").read_text()) if name in FACTS else None
+    findings = diagnose({"verify": verified.text or "", **SOURCES.get(name, {})}, seen)
+    folder.run.write("findings/gpu-1.json", [one.model_dump() for one in findings])
+    text = folder.text()
+    lines = failed(text)
+    assert len(lines) <= MOST
+    assert sum(CAUSES[name]["reason"][:30] in line for line in lines) == 1
+    taken_along = [one for one in found if one["reason"].startswith("needs ")]
+    told = [line for line in text.splitlines() if "needs " in line]
+    assert [line.split() for line in told] == (
+        [["skip", str(len(taken_along)), "checks", "needs", CAUSES[name]["id_"]]] if taken_along else []
+    )
+    assert "\n".join(lines) == snapshot
+
+
+@settings(deadline=None)
+@given(
+    said=st.text(st.characters(codec="utf-8"), max_size=3000),
+    hint=st.text(st.characters(codec="utf-8"), max_size=900),
+    evidence=st.lists(st.text(st.characters(codec="utf-8"), max_size=400), max_size=60),
+    room=st.sampled_from(["plan", "stage", "install"]),
+)
+def test_whatever_a_room_says_of_its_failure_takes_no_more_than_15_lines(
+    tmp_path_factory: pytest.TempPathFactory, said: str, hint: str, evidence: list[str], room: Any
+) -> None:
+    folder = Folder(tmp_path_factory.mktemp("run") / "20261120T101500Z", [host("gpu-1")])
+    folder.results(result("gpu-1", room, "failed", text=said, hint=hint, evidence=tuple(evidence)))
+    finding = Finding(cause="index-unreachable", confidence=0.97, evidence=(), fix=("fetch it by hand " * 40,))
+    folder.run.write("findings/gpu-1.json", [finding.model_dump()])
+    lines = failed(render(build(read(folder.run))))
+    assert len(lines) <= MOST
+    assert max(map(len, lines)) <= 100
+    assert "cause: index-unreachable" in lines[1]
