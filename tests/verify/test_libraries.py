@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from verify.checks.libraries import files, loaded, lock, torch_build
 from verify.distributions import normalised, parse_lock, same_version
+from verify.records import Context
 
 LOCK = """\
 # made for linux
@@ -122,18 +123,72 @@ def encoded(text: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
 
 
-def test_files_are_as_installed_until_one_changes(distribution: PathDistribution) -> None:
-    entries = list(files.record_entries(distribution))
-    assert {"__init__.py", "data.bin", "METADATA", "lamp"} <= {Path(entry.path).name for entry in entries}
-    assert files.check_files(entries, by_content=True) == []
+def test_files_are_as_recorded_until_one_changes(distribution: PathDistribution) -> None:
+    contents = files.record_contents([distribution])
+    assert {"__init__.py", "data.bin", "METADATA", "lamp"} <= {Path(path).name for path in contents}
+    assert files.check_files(contents, by_content=True) == {}
     changed = Path(str(distribution.locate_file("lamp/data.bin")))
     changed.write_text("y" * 5000)
-    assert files.check_files(entries, by_content=False) == []
-    assert files.check_files(entries, by_content=True) == [f"{changed}: its content is not the recorded one"]
+    assert files.check_files(contents, by_content=False) == {}
+    assert list(files.check_files(contents, by_content=True).values()) == [
+        f"{changed}: its content is not the recorded one"
+    ]
     changed.write_text("y")
-    assert files.check_files(entries, by_content=False) == [f"{changed}: 1 bytes, recorded 5000"]
+    assert list(files.check_files(contents, by_content=False).values()) == [f"{changed}: 1 bytes, recorded 5000"]
     changed.unlink()
-    assert files.check_files(entries, by_content=False) == [f"{changed}: No such file or directory"]
+    assert list(files.check_files(contents, by_content=False).values()) == [f"{changed}: No such file or directory"]
+
+
+def environment_of(distribution: PathDistribution, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The check sees this distribution alone, in an environment at `home`; a file of it that has content."""
+    monkeypatch.setattr(files, "installed", lambda: {"lamp": [distribution]})
+    monkeypatch.setattr(sys, "prefix", str(home))
+    return Path(str(distribution.locate_file("lamp/data.bin")))
+
+
+def test_without_a_manifest_a_wrong_size_is_a_doubt_and_an_absent_file_is_damage(
+    distribution: PathDistribution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As pynvvideocodec 2.0.4, whose RECORD has the sizes from before its libraries were changed."""
+    changed = environment_of(distribution, tmp_path, monkeypatch)
+    assert files.CHECK.run(Context()).status == "ok"
+    changed.write_text("z" * 6000)
+    outcome = files.CHECK.run(Context())
+    assert (outcome.status, "this environment has no manifest" in outcome.reason) == ("warn", True)
+    changed.unlink()
+    assert files.CHECK.run(Context()).status == "fail"
+
+
+def test_without_a_manifest_a_file_of_two_distributions_may_be_either_ones(
+    distribution: PathDistribution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = environment_of(distribution, tmp_path, monkeypatch)
+    other = distribution.locate_file("other-1.0.dist-info")
+    Path(str(other)).mkdir()
+    text = "other"
+    Path(f"{other}/RECORD").write_text(f"lamp/data.bin,sha256={encoded(text)},{len(text)}\n")
+    contents = files.record_contents([distribution, PathDistribution(Path(str(other)))])
+    assert len(contents[str(shared)]) == 2
+    for content in ("x" * 5000, text):
+        shared.write_text(content)
+        assert files.check_files(contents, by_content=True) == {}
+    shared.write_text("OTHER")
+    assert list(files.check_files(contents, by_content=True)) == [str(shared)]
+
+
+def test_a_manifest_is_the_measure_whatever_record_says(
+    distribution: PathDistribution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = environment_of(distribution, tmp_path, monkeypatch)
+    there.write_bytes(b"123456789")
+    manifest = tmp_path / "manifest.txt"
+    manifest.write_text(f"cbf43926 9 {there.relative_to(tmp_path)}\n")  # the check value of CRC-32
+    assert files.CHECK.run(Context(level="full")).status == "ok"
+    assert files.CHECK.run(Context(faults=frozenset({"stale-library"}))).status == "fail"
+    there.write_bytes(b"123456788")
+    assert [files.CHECK.run(Context(level=level)).status for level in ("standard", "full")] == ["ok", "fail"]
+    there.write_bytes(b"1")
+    assert files.CHECK.run(Context()).reason == f"{there}: 1 bytes, recorded 9"
 
 
 HOME = Path("/opt/firstlight/envs/ab12")

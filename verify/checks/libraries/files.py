@@ -1,4 +1,9 @@
-"""libraries.files: the installed files are those that were installed."""
+"""libraries.files: the installed files are those that were installed.
+
+What is held against is the manifest that was written when the environment was built, from what its wheels contain. An environment without one
+is held against the wheels' RECORDs, which say less: some have sizes from before their libraries were changed, and files that several wheels
+bring have a line in each.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,9 @@ import base64
 import csv
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+import sys
+import zlib
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import Distribution
 from pathlib import Path
@@ -16,79 +23,112 @@ from verify.distributions import installed
 from verify.records import Check, Context, Figure, Outcome
 
 SHOWN = 5
+MANIFEST = "manifest.txt"
+REMEDY = "install the environment anew from its lock: ./firstlight provision"
 
 
-class Entry(NamedTuple):
-    """A line of a RECORD: hash as it stands there (`sha256=...`, urlsafe base64 without padding), size in bytes."""
+class Content(NamedTuple):
+    """What a file may hold: a digest as a RECORD writes it (`sha256=...`, urlsafe base64 without padding) or `crc32=` and 8 hex digits; bytes."""
 
-    path: str
     digest: str
     size: int
 
 
+Contents = Mapping[str, tuple[Content, ...]]
+"""By path. Several where several wheels bring a file: any of them is right."""
+
+
 def _run(context: Context) -> Outcome:
     by_content = context.reaches("full")
-    entries, unrecorded = [], []
-    for found in installed().values():
-        for distribution in found:
-            recorded = list(record_entries(distribution))
-            entries += recorded
-            if not recorded:
-                unrecorded.append(distribution.metadata["Name"])
-    if "stale-library" in context.faults and entries:
-        entries[0] = entries[0]._replace(size=entries[0].size + 1)
-    wrong = check_files(entries, by_content=by_content)
+    contents, unrecorded = manifest_contents(Path(sys.prefix)), list[str]()
+    from_manifest = contents is not None
+    if contents is None:
+        found = [distribution for same in installed().values() for distribution in same]
+        contents = record_contents(found)
+        unrecorded = [item.metadata["Name"] for item in found if not item.read_text("RECORD")]
+    if "stale-library" in context.faults and contents:
+        path, (first, *_) = next(iter(contents.items()))
+        contents = {**contents, path: (first._replace(size=first.size + 1),)}
+    wrong = check_files(contents, by_content=by_content)
     how = "content" if by_content else "size"
-    figures = (Figure("files", len(entries), "count"), Figure("bytes", sum(entry.size for entry in entries), "B"))
-    evidence = {"compared by": how, "wrong": wrong[:100], "without RECORD": unrecorded}
+    size = sum(any_of[0].size for any_of in contents.values())
+    figures = (Figure("files", len(contents), "count"), Figure("bytes", size, "B"))
+    held = MANIFEST if from_manifest else "RECORD"
+    evidence = {"compared by": how, "with": held, "wrong": list(wrong.values())[:100], "without RECORD": unrecorded}
     if wrong:
+        # Without a manifest only what is absent is surely damaged.
+        damaged = from_manifest or not all(map(os.path.exists, wrong))
         more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        remedy = "install the environment anew from its lock: ./firstlight provision"
-        return Outcome("fail", f"{'; '.join(wrong[:SHOWN])}{more}", figures, evidence, remedy)
-    if unrecorded or not entries:
+        doubt = "" if damaged else " (by RECORD, which some wheels carry wrong; this environment has no manifest)"
+        text = f"{'; '.join(list(wrong.values())[:SHOWN])}{more}{doubt}"
+        return Outcome("fail" if damaged else "warn", text, figures, evidence, REMEDY)
+    if unrecorded or not contents:
         text = f"no RECORD to compare with: {', '.join(unrecorded) or 'nothing is installed'}"
         return Outcome("warn", text, figures, evidence)
-    return Outcome("ok", f"{len(entries)} files are as installed, by {how}", figures, evidence)
+    return Outcome("ok", f"{len(contents)} files are as installed, by {how}", figures, evidence)
 
 
-def record_entries(distribution: Distribution) -> Iterator[Entry]:
-    """The files of a distribution whose RECORD line has a hash; compiled bytecode and the RECORD itself have none."""
-    text = distribution.read_text("RECORD") or ""
-    home = distribution.locate_file("")
-    for row in csv.reader(text.splitlines()):
-        if len(row) == 3 and row[1] and row[2]:
-            yield Entry(f"{home}/{row[0]}", row[1], int(row[2]))
-
-
-def check_files(entries: Iterable[Entry], *, by_content: bool) -> list[str]:
-    """What is wrong, one text a file. Hashing releases the interpreter's lock, so threads share that work."""
-    if not by_content:
-        return [text for entry in entries if (text := _wrong(entry, by_content=False))]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        return [text for text in pool.map(lambda entry: _wrong(entry, by_content=True), entries) if text]
-
-
-def _wrong(entry: Entry, *, by_content: bool) -> str | None:
+def manifest_contents(home: Path) -> Contents | None:
+    """The files of an environment as they were when it was built; null where it has no manifest."""
     try:
-        size = os.stat(entry.path).st_size  # noqa: PTH116 - tens of thousands of files: a Path each costs as much again
-    except OSError as error:
-        return f"{entry.path}: {error.strerror}"
-    if size != entry.size:
-        return f"{entry.path}: {size} bytes, recorded {entry.size}"
-    if not by_content:
+        text = (home / MANIFEST).read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
         return None
-    algorithm, _, expected = entry.digest.partition("=")
-    with Path(entry.path).open("rb") as file:
-        digest = hashlib.new(algorithm)
+    lines = (line.split(" ", 2) for line in text.splitlines())
+    return {f"{home}/{path}": (Content(f"crc32={crc}", int(size)),) for crc, size, path in lines}
+
+
+def record_contents(distributions: Iterable[Distribution]) -> Contents:
+    """The files whose RECORD line has a hash; compiled bytecode and the RECORD itself have none."""
+    found: dict[str, tuple[Content, ...]] = {}
+    for distribution in distributions:
+        home = distribution.locate_file("")
+        for row in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
+            if len(row) == 3 and row[1] and row[2]:
+                path = f"{home}/{row[0]}"
+                found[path] = (*found.get(path, ()), Content(row[1], int(row[2])))
+    return found
+
+
+def check_files(contents: Contents, *, by_content: bool) -> dict[str, str]:
+    """What is wrong by path. Hashing releases the interpreter's lock, so threads share that work."""
+    if by_content:
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            texts = pool.map(lambda item: _wrong(*item, by_content=True), contents.items())
+            return {path: text for path, text in zip(contents, texts, strict=True) if text}
+    return {path: text for path, any_of in contents.items() if (text := _wrong(path, any_of, by_content=False))}
+
+
+def _wrong(path: str, any_of: tuple[Content, ...], *, by_content: bool) -> str | None:
+    try:
+        size = os.stat(path).st_size  # noqa: PTH116 - tens of thousands of files: a Path each costs as much again
+    except OSError as error:
+        return f"{path}: {error.strerror}"
+    alike = [content for content in any_of if content.size == size]
+    if not alike:
+        return f"{path}: {size} bytes, recorded {any_of[0].size}"
+    if not by_content or any(_digest(path, content.digest.partition("=")[0]) == content.digest for content in alike):
+        return None
+    return f"{path}: its content is not the recorded one"
+
+
+def _digest(path: str, algorithm: str) -> str:
+    """A file's digest, in the spelling of Content."""
+    crc, digest = 0, None if algorithm == "crc32" else hashlib.new(algorithm)
+    with Path(path).open("rb") as file:
         while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    actual = base64.urlsafe_b64encode(digest.digest()).rstrip(b"=").decode()
-    return None if actual == expected else f"{entry.path}: its content is not the recorded one"
+            if digest:
+                digest.update(chunk)
+            else:
+                crc = zlib.crc32(chunk, crc)
+    if digest is None:
+        return f"crc32={crc:08x}"
+    return f"{algorithm}={base64.urlsafe_b64encode(digest.digest()).rstrip(b'=').decode()}"
 
 
 CHECK = Check(
     id="libraries.files",
-    proves="Every installed file is there with the size that was recorded; on full with the recorded hash.",
+    proves="Every installed file is there with the size that it had when the environment was built from its wheels; on full with the same content.",
     run=_run,
     level="standard",
     faults=("stale-library",),

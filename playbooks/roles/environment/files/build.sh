@@ -139,7 +139,8 @@ build() {
         install install --no-deps --requirements "$cache/last.txt" ||
             fail "uv could not install $FIRSTLIGHT_LAST into environment $FIRSTLIGHT_DIGEST" "what uv says stands above; run ./firstlight provision to send missing or damaged files anew"
     fi
-    "$final/bin/python" -I -c "$FIRSTLIGHT_CHECKER" "$final/lock.txt" files
+    "$final/bin/python" -I -c "$FIRSTLIGHT_CHECKER" "$final/lock.txt"
+    "$final/bin/python" -I -c "$FIRSTLIGHT_MANIFEST" "$final/lock.txt" "$FIRSTLIGHT_INCOMING"
     check_torch
     printf '{"digest": "%s", "at": "%s", "interpreter": "%s"}\n' "$FIRSTLIGHT_DIGEST" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$python" >"$final/.complete.new"
     mv "$final/.complete.new" "$final/.complete"

@@ -1,0 +1,117 @@
+"""What an environment holds is what its wheels contain, whatever their RECORDs say, and it is written down."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+
+from tests.install.conftest import Site
+from tests.install.scripts import ROLES
+from tests.install.test_build_script import build
+from tests.install.wheels import build_wheel
+
+
+def with_wrong_record(wheel: Path) -> Path:
+    """The wheel with a RECORD whose sizes and hashes hold for none of its files, as pynvvideocodec 2.0.4 has them for two."""
+    with zipfile.ZipFile(wheel) as archive:
+        content = {name: archive.read(name).decode() for name in archive.namelist()}
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in content.items():
+            wrong = re.sub(r",sha256=[^,]+,\d+", ",sha256=" + "A" * 43 + ",7", text)
+            archive.writestr(zipfile.ZipInfo(name), wrong if name.endswith("/RECORD") else text)
+    return wheel
+
+
+def manifest(site: Site) -> dict[str, tuple[str, int]]:
+    lines = (site.environment / "manifest.txt").read_text().splitlines()
+    return {path: (crc, int(size)) for crc, size, path in (line.split(" ", 2) for line in lines)}
+
+
+def hold(site: Site) -> subprocess.CompletedProcess[str]:
+    """Hold the environment against its wheels again."""
+    script, lock = (ROLES / "environment/files/manifest.py").read_text(), str(site.environment / "lock.txt")
+    command = [str(site.environment / "bin/python"), "-I", "-c", script, lock, str(site.incoming)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_files_of_several_wheels_and_wrong_records_are_no_damage(site: Site) -> None:
+    """As build_backend.py of flashinfer-python 0.7.0.post1 and torch-c-dlpack-ext 0.1.5."""
+    folder = site.wheels[0].parent
+    shared = [
+        build_wheel(folder, name, "1.0", {"build_backend.py": f"# of {name}\n", f"{name}/__init__.py": ""})
+        for name in ("delta", "epsilon_longer")
+    ]
+    site.use_wheels([*site.wheels, *shared, with_wrong_record(build_wheel(folder, "gamma", "1.0"))])
+    site.send()
+    done = build(site)
+    assert done.returncode == 0, done.stderr
+    entries = manifest(site)
+    (packages,) = (path.relative_to(site.environment) for path in site.environment.glob("lib/python*/site-packages"))
+    assert {f"{packages}/{name}" for name in ("build_backend.py", "gamma/__init__.py", "alpha/__init__.py")} <= set(
+        entries
+    )
+    for path, (crc, size) in entries.items():
+        content = (site.environment / path).read_bytes()
+        assert (f"{zlib.crc32(content):08x}", len(content)) == (crc, size), path
+
+
+def test_every_file_but_byte_code_stands_in_it_wherever_a_wheel_puts_it(site: Site) -> None:
+    folder = site.wheels[0].parent
+    files = {
+        "gamma/__init__.py": "def main(): pass\n",
+        "gamma/__pycache__/old.cpython-311.pyc": "stale",
+        "gamma-1.0.data/purelib/gamma_pure.py": "",
+        "gamma-1.0.data/platlib/gamma_plat.py": "",
+        "gamma-1.0.data/data/share/gamma/text": "words",
+        "gamma-1.0.data/scripts/plain": "#!/bin/sh\n",
+        "gamma-1.0.data/scripts/rewritten": "#!python\nprint()\n",
+        "gamma-1.0.data/headers/gamma.h": "int gamma;",
+    }
+    wheel = build_wheel(folder, "gamma", "1.0", files, "[console_scripts]\ngenerated = gamma:main\n")
+    site.use_wheels([*site.wheels, wheel])
+    site.send()
+    done = build(site)
+    assert done.returncode == 0, done.stderr
+    entries = manifest(site)
+    assert {"bin/plain", "bin/rewritten", "bin/generated", "share/gamma/text"} <= set(entries)
+    told = {Path(path).name for path in entries}
+    assert {"gamma_pure.py", "gamma_plat.py", "gamma.h", "RECORD", "INSTALLER"} <= told
+    assert "old.cpython-311.pyc" not in told
+    there = {path for part in ("site-packages", "share") for path in site.environment.rglob(f"{part}/**/*")}
+    ours = {"_virtualenv.py", "_virtualenv.pth"}
+    files_there = {path for path in there if path.is_file() and path.suffix != ".pyc" and path.name not in ours}
+    assert {str(path.relative_to(site.environment)) for path in files_there} <= set(entries)
+
+
+@pytest.mark.parametrize("content", ["", "VERSION = '1.1'\n"])
+def test_a_file_that_no_wheel_contains_is_refused(site: Site, content: str) -> None:
+    folder = site.wheels[0].parent
+    shared = {"alpha/__init__.py": "VERSION = '9.0'\n"}
+    site.use_wheels([*site.wheels, build_wheel(folder, "gamma", "1.0", shared)])
+    site.send()
+    wheels = {wheel.name: wheel.read_bytes() for wheel in site.incoming.glob("*.whl")}
+    assert build(site).returncode == 0
+    for name, packed in wheels.items():
+        (site.incoming / name).write_bytes(packed)
+    assert hold(site).returncode == 0
+    module = next(site.environment.glob("lib/python*/site-packages/alpha/__init__.py"))
+    module.unlink()
+    module.write_text(content)
+    done = hold(site)
+    assert done.returncode == 1
+    assert f"{module} has {len(content)} bytes, and no wheel's content" in done.stderr
+    module.unlink()
+    assert f"{module}: No such file or directory" in hold(site).stderr
+
+
+def test_of_two_wheels_of_a_distribution_the_locked_one_counts(site: Site) -> None:
+    site.send()
+    build_wheel(site.incoming, "alpha", "0.9")
+    done = build(site)
+    assert done.returncode == 0, done.stderr
+    assert any(path.endswith("alpha-1.0.dist-info/METADATA") for path in manifest(site))
