@@ -12,6 +12,7 @@ from typing import Any
 from provision.catalog import catalog
 from provision.catalog.packages import (
     distribution_driver,
+    packages_before,
     packages_of_component,
     packages_of_distribution,
     repository_of_component,
@@ -221,7 +222,8 @@ def _source(host: Host, facts: HostFacts, component: str, *, mirror: bool = True
         mirror=host.settings.driver_repository if mirror else None,
         key=host.settings.driver_key if mirror else None,
     )
-    return {"repository": asdict(repository)}
+    before = packages_before(component, facts.os.id, facts.os.version_id)
+    return {"repository": asdict(repository), "before": list(before)}
 
 
 def _family() -> dict[str, Any]:

@@ -26,6 +26,8 @@ class Repository:
     """A file of role `vendor_packages`, an address, or an absolute path on the controller."""
     fingerprint: str | None
     rivals: tuple[str, ...]
+    origin: str
+    priority: int
 
 
 def package_system(os_id: str | None, version_id: str | None) -> PackageSystem:
@@ -81,6 +83,11 @@ def packages_of_distribution(names: tuple[str, ...], row: DistributionDriver, ke
     return tuple(name.format(branch=branch, kernel=kernel, flavour=flavour) for name in names)
 
 
+def packages_before(name: str, os_id: str | None, version_id: str | None) -> tuple[str, ...]:
+    """What has to be there before a component's packages are asked for: it names the repositories of their dependencies."""
+    return package_system(os_id, version_id).also if catalog().package_components[name].builds else ()
+
+
 def repository_of_component(
     name: str, *, os_id: str | None, version_id: str | None, machine: str | None, mirror: str | None, key: str | None
 ) -> Repository:
@@ -105,6 +112,11 @@ def repository_of_component(
             f"no repository with {name} is known for {os_id} {version_id} on {machine}",
             hint="install it as its vendor says, then run the same command again",
         )
+    if row.releases and version_id not in row.releases:
+        raise UsageError(
+            f"{row.name} has no folder for {os_id} {version_id}, only for {', '.join(row.releases)}",
+            hint="bring the host to one of these releases, or install it as its vendor says, then run the same command again",
+        )
     values = {
         "folder": system.folder,
         "codename": system.codename,
@@ -122,4 +134,6 @@ def repository_of_component(
         key=key or row.key.format(**values),
         fingerprint=None if key else row.fingerprint,
         rivals=row.rivals,
+        origin=row.origin,
+        priority=row.priority,
     )

@@ -326,6 +326,8 @@ class PackageSystem(Row):
     manager: Literal["apt", "dnf"]
     folder: str
     codename: str = ""
+    also: tuple[str, ...] = ()
+    """Packages that name further repositories, which a driver's dependencies come from."""
 
 
 @table_row
@@ -355,6 +357,12 @@ class PackageRepository(Row):
     """Origins whose packages of the same family must not be mixed in."""
     only: tuple[str, ...] = ()
     """The distributions that it is for; empty: all."""
+    releases: tuple[str, ...] = ()
+    """The distributions' releases that it has a folder for (`9.6`); empty: all."""
+    origin: str = ""
+    """What its Release file names itself; with `priority`, apt takes its packages before the distribution's of the same name."""
+    priority: int = 0
+    """apt's, of everything from `origin`; 0: the default."""
 
 
 @table_row
@@ -366,6 +374,8 @@ class PackageComponent(Row):
     """Kernel modules that it talks to the hardware through."""
     instead_of: tuple[str, ...] = ()
     """Globs of packages that go when these come: the other flavour of the kernel modules."""
+    builds: bool = False
+    """Whether a kernel module is built on the host, with dkms."""
 
 
 @table_row

@@ -240,6 +240,32 @@ def test_an_amd_host_gets_what_it_lacks(
     assert (done["parts"] if done else None) == parts
 
 
+@pytest.mark.parametrize(("os_id", "before"), [("rocky", ["epel-release"]), ("rhel", []), ("ubuntu", [])])
+def test_what_dkms_comes_from_is_named_before_a_driver(os_id: str, before: list[str]) -> None:
+    version = "24.04" if os_id == "ubuntu" else "9.6"
+    driver = work(facts(os_id, version), stack(INSTALL)).driver
+    assert driver is not None
+    assert driver["before"] == before
+    toolkit = work(facts(os_id, version), stack(), cuda_toolkit="13.0").cuda_toolkit
+    assert toolkit is not None
+    assert toolkit["before"] == []
+
+
+def test_amdgpu_has_folders_for_some_releases_of_enterprise_linux_alone() -> None:
+    """ROCm/amdgpu-docs names them; a folder that is not there was asked for, and dnf said 404."""
+
+    def driver(version_id: str) -> str:
+        seen = facts("rhel", version_id, pci_gpus=(MI300X,), nvidia=None, amd=Amd(rocm_version="7.2.2"))
+        rocm = work(seen, stack(None, variant="rocm7.0")).rocm
+        assert rocm is not None
+        uri: str = rocm["sources"][0]["repository"]["uri"]
+        return uri
+
+    assert driver("9.6") == "https://repo.radeon.com/amdgpu/30.30.3/el/9.6/main/x86_64/"
+    with pytest.raises(InstallError, match=r"amdgpu has no folder for rhel 9.5, only for 9.4, 9.6, 9.7"):
+        driver("9.5")
+
+
 def test_a_system_without_known_packages_is_named() -> None:
     with pytest.raises(InstallError, match="no driver packages are known for arch") as refused:
         work(facts("arch", ""), stack(INSTALL))

@@ -121,6 +121,9 @@ def test_with_consent_it_is_restarted_and_the_probe_sees_the_planned_driver(
     assert ended.summary["changed"] == 1
     assert packages(host)["nvidia-fabricmanager"] == (NEW, "hi")
     assert host.sh("systemctl is-active nvidia-persistenced").strip() == "active"
+    started = host.sh("systemctl show --property=ExecStart nvidia-persistenced")
+    assert "--user nvidia-persistenced --verbose" in started
+    assert "--no-persistence-mode" not in started
     assert "release 13.0" in host.sh("/usr/local/cuda-13.0/bin/nvcc --version")
 
 

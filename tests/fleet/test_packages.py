@@ -36,6 +36,7 @@ def wanted(flavour: str = "open", version: str | None = NEW, **values: Any) -> d
         "family": {"packages": list(family.packages), "version": family.version},
         "instead_of": list(component.instead_of),
         "headers": True,
+        "before": [],
         "repository": asdict(repository),
         "lock_timeout_s": 60,
     }

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,8 +40,9 @@ Requires: kmod-nvidia-open-dkms >= 3:%{v}, nvidia-driver-cuda >= 3:%{v}, dkms
 %description
 nothing
 %install
-mkdir -p %{buildroot}/usr/local/cuda-13.0/compat
+mkdir -p %{buildroot}/usr/local/cuda-13.0/compat %{buildroot}/etc/yum.repos.d
 echo nothing >%{buildroot}/usr/local/cuda-13.0/compat/libcuda.so.1
+printf '[epel]\nname=epel\nbaseurl=file:///srv/epel\nenabled=1\ngpgcheck=1\n' >%{buildroot}/etc/yum.repos.d/epel.repo
 """
 PART = """
 %package -n {name}
@@ -52,13 +54,20 @@ nothing
 PARTS = {
     "kmod-nvidia-open-dkms": "Conflicts: kmod-nvidia-latest-dkms",
     "kmod-nvidia-latest-dkms": "",
-    "nvidia-driver-cuda": "",
+    "nvidia-driver-cuda": "Requires: ocl-icd",
     "cuda-drivers": "Requires: kmod-nvidia-latest-dkms >= 3:%{v}, nvidia-driver-cuda >= 3:%{v}, dkms",
     "nvidia-fabricmanager": "",
     "cuda-compat-13-0": "",
+    "nvidia-fabric-manager": "",
+    "epel-release": "",
     "dkms": "",
+    "ocl-icd": "",
 }
-FILES_OF = {"cuda-compat-13-0": "/usr/local/cuda-13.0/compat/libcuda.so.1\n"}
+FILES_OF = {
+    "cuda-compat-13-0": "/usr/local/cuda-13.0/compat/libcuda.so.1\n",
+    "epel-release": "/etc/yum.repos.d/epel.repo\n",
+}
+NOT_THE_VENDORS = {"epel-release", "dkms", "ocl-icd"}
 REPO_FILE = f"""[firstlight-nvidia-cuda]
 name=nvidia-cuda, for Firstlight alone
 baseurl=file://{REPOSITORY}/
@@ -69,9 +78,9 @@ module_hotfixes=1
 
 
 class DnfRoot(Root):
-    """A Debian with dnf, whose only rpm packages are the vendor's."""
+    """A Debian with dnf, whose rpm packages are the vendor's; dkms and ocl-icd are EPEL's, which a package of the distribution names."""
 
-    def packages(self, mode: str = "make", *, flavour: str = "open", version: str = NEW) -> tuple[int, str]:
+    def packages(self, mode: str = "make", *, flavour: str = "open", version: str = NEW, **values: Any) -> tuple[int, str]:
         family = catalog().package_families["nvidia-driver"]
         component = catalog().package_components[f"driver-{flavour}"]
         repository = repository_of_component(
@@ -83,14 +92,16 @@ class DnfRoot(Root):
             "family": {"packages": list(family.packages), "version": family.version},
             "instead_of": list(component.instead_of),
             "headers": False,
+            "before": ["epel-release"],
             "repository": asdict(repository),
             "lock_timeout_s": 60,
         }
-        return self.program("packages.py", mode, wanted)
+        return self.program("packages.py", mode, {**wanted, **values})
 
     def versions(self) -> dict[str, str]:
-        lines = self.sh("rpm -qa --qf '%{NAME} %{VERSION}\\n'").splitlines()
-        return {name: version for name, version in (line.split() for line in lines) if name != "gpg-pubkey"}
+        """Of the vendor's packages."""
+        rows = [line.split() for line in self.sh("rpm -qa --qf '%{NAME} %{VERSION}\\n'").splitlines()]
+        return {name: version for name, version in rows if name not in NOT_THE_VENDORS | {"gpg-pubkey"}}
 
 
 @pytest.fixture(scope="module")
@@ -109,13 +120,15 @@ def equipped(path: Path) -> DnfRoot:
     (path / "etc/yum.repos.d").mkdir()
     (path / "etc/pki/rpm-gpg").mkdir(parents=True)
     (path / "etc/yum.repos.d/firstlight-nvidia-cuda.repo").write_text(REPO_FILE)
-    (path / "etc/yum.repos.d/base.repo").write_text("[base]\nname=base\nbaseurl=file:///srv/base\nenabled=1\n")
+    (path / "etc/yum.repos.d/base.repo").write_text("[base]\nname=base\nbaseurl=file:///srv/base\nenabled=1\ngpgcheck=1\n")
     made.sh(
         f'for version in {OLD} {NEW} {NEWEST}; do rpmbuild -bb --quiet --define "v $version" /root/driver.spec; done; '
         "gpg -q --batch --passphrase '' --quick-generate-key vendor rsa2048 sign never; gpg --armor --export >/root/key.asc; "
         "rpmsign --define '_gpg_name vendor' --define '__gpg /usr/bin/gpg' --addsign /root/rpmbuild/RPMS/noarch/*.rpm >/dev/null; "
-        f"gpgconf --kill all; mkdir -p {REPOSITORY}; mv /root/rpmbuild/RPMS/noarch/*.rpm {REPOSITORY}; createrepo_c -q {REPOSITORY}; "
-        "mkdir /srv/base; createrepo_c -q /srv/base"
+        f"gpgconf --kill all; mkdir -p {REPOSITORY}; mv /root/rpmbuild/RPMS/noarch/*.rpm {REPOSITORY}; "
+        f"mkdir /srv/base /srv/epel; mv {REPOSITORY}/epel-release-* /srv/base; mv {REPOSITORY}/dkms-* {REPOSITORY}/ocl-icd-* /srv/epel; "
+        f"rm {REPOSITORY}/nvidia-fabricmanager-{OLD}-* {REPOSITORY}/nvidia-fabric-manager-5[89]*; "
+        f"for folder in {REPOSITORY} /srv/base /srv/epel; do createrepo_c -q $folder; done"
     )
     return made
 
@@ -134,7 +147,7 @@ def test_it_installs_the_planned_version_and_nothing_newer(root: DnfRoot) -> Non
     status, said = root.packages()
     assert status == 0, said
     assert {"nvidia-open", "kmod-nvidia-open-dkms", "nvidia-driver-cuda"} <= root.versions().keys()
-    assert {version for name, version in root.versions().items() if name != "dkms"} == {NEW}
+    assert set(root.versions().values()) == {NEW}
     for mode in ("look", "make"):
         assert root.packages(mode) == (0, "")
 
@@ -149,10 +162,34 @@ def test_an_upgrade_of_the_distribution_sees_no_newer_driver(root: DnfRoot) -> N
 def test_branch_and_flavour_are_changed_whole(root: DnfRoot, flavour: str, version: str) -> None:
     status, said = root.packages(flavour=flavour, version=version)
     assert status == 0, said
-    assert {found for name, found in root.versions().items() if name != "dkms"} == {version}
+    assert set(root.versions().values()) == {version}
     assert ("kmod-nvidia-open-dkms" in root.versions()) is (flavour == "open")
     assert ("kmod-nvidia-latest-dkms" in root.versions()) is (flavour == "proprietary")
     assert root.packages("look", flavour=flavour, version=version) == (0, "")
+
+
+def test_dkms_and_ocl_icd_come_from_epel_which_is_named_first(root: DnfRoot) -> None:
+    """On Enterprise Linux 9 neither the vendor nor the distribution has them."""
+    assert root.sh("rpm -q epel-release dkms ocl-icd")
+    there = " ".join(root.versions())
+    root.sh(f"rpm -e {there} dkms ocl-icd epel-release")
+    status, said = root.packages(before=[])
+    assert status == 1
+    assert "package dkms" in said
+    assert "come from EPEL: enable it on the host" in said
+    assert root.versions() == {}
+    status, said = root.packages()
+    assert (status, "firstlight-changed: packages epel-release\n" in said) == (0, True), said
+    assert root.packages("look") == (0, "")
+
+
+@pytest.mark.parametrize(("version", "name"), [(OLD, "nvidia-fabric-manager"), (NEW, "nvidia-fabricmanager")])
+def test_the_fabric_manager_has_another_name_below_branch_580(root: DnfRoot, version: str, name: str) -> None:
+    packages = list(packages_of_component("fabric-manager", branch=version.partition(".")[0]))
+    status, said = root.packages(version=version, packages=packages, instead_of=[])
+    assert status == 0, said
+    assert root.versions()[name] == version
+    root.sh(f"rpm -e {name}")
 
 
 def test_a_version_that_is_not_on_offer_changes_nothing(root: DnfRoot) -> None:

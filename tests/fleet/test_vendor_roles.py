@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from provision.models.stack import CudaCompat, Stack
 from tests.drivers.test_work import MI300X, facts, stack
 from tests.fleet.hosts import FleetHost
 from tests.fleet.vendor import PLACE, build_repository, build_suite, signer
-from tests.fleet.vendor_others import amdgpu_packages, container_packages, rocm_packages, ubuntu_packages
+from tests.fleet.vendor_others import amdgpu_packages, container_packages, distribution_packages, rocm_packages, ubuntu_packages
 from tests.install.fleet_site import FleetSite, make_fleet_site
 
 pytestmark = pytest.mark.fleet
@@ -30,7 +31,7 @@ ExecStart=/bin/sleep infinity
 ExecReload=/bin/touch /run/docker-reloaded
 """
 OURS = "firstlight-amdgpu firstlight-rocm firstlight-nvidia-cuda firstlight-nvidia-container-toolkit"
-PACKAGES = "rocm rocm-hip-runtime amdgpu-dkms amdgpu-dkms-firmware dkms cuda-compat-13-0 nvidia-container-toolkit nvidia-container-toolkit-base"
+PACKAGES = "rocm rocm-hip-runtime rocminfo hipcc amdgpu-dkms amdgpu-dkms-firmware dkms cuda-compat-13-0 nvidia-container-toolkit nvidia-container-toolkit-base"
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         build_repository(mirror, by, path="container", content=container_packages())
         build_suite(mirror, by, path="amdgpu/30.30.3/ubuntu", suite="noble", content=amdgpu_packages())
         build_suite(mirror, by, path="rocm/apt/7.2.2", suite="noble", content=rocm_packages())
+        build_suite(mirror, by, path="ubuntu", suite="noble", content=distribution_packages(), origin="Ubuntu")
         yield by.key
 
 
@@ -52,12 +54,15 @@ def host(pair: list[FleetHost], key: Path) -> Iterator[FleetHost]:
     mirror = there.machine.root / PLACE.lstrip("/")
     subprocess.run(["cp", "-r", str(key.parent / "mirror"), str(mirror)], check=True)
     (there.machine.root / "etc/systemd/system/docker.service").write_text(DOCKER)
+    distribution = f"deb [signed-by=/usr/share/keyrings/distribution.asc] file://{PLACE}/ubuntu noble main\n"
+    shutil.copy(key, there.machine.root / "usr/share/keyrings/distribution.asc")
+    (there.machine.root / "etc/apt/sources.list.d/distribution.list").write_text(distribution)
     there.sh("touch /usr/bin/dockerd; systemctl daemon-reload; systemctl start docker")
     yield there
     lists = " ".join(f"/etc/apt/sources.list.d/{name}.sources /usr/share/keyrings/{name}.asc" for name in OURS.split())
     there.sh(
         f"systemctl stop docker; dpkg --purge --force-all {PACKAGES} >/dev/null 2>&1; "
-        f"rm -rf {PLACE} {lists} /etc/systemd/system/docker.service /etc/docker /usr/bin/dockerd /dev/kfd /run/docker-reloaded; "
+        f"rm -rf {PLACE} {lists} /etc/apt/preferences.d/firstlight-* /etc/apt/sources.list.d/distribution.list /etc/systemd/system/docker.service /etc/docker /usr/bin/dockerd /dev/kfd /run/docker-reloaded; "
         "systemctl daemon-reload; apt-get -qq update || true",
         timeout_s=180,
     )
@@ -87,6 +92,8 @@ def test_rocm_the_container_toolkit_and_compatibility_libraries_come_once(host: 
     installed = host.sh("dpkg-query -W -f '${Package} ${db:Status-Abbrev}\\n'").splitlines()
     assert {f"{name} ii " for name in PACKAGES.split()} <= set(installed)
     assert host.sh("stat -c %G /dev/kfd") == "render\n"
+    # The distribution's own are newer, and would make the installation unsolvable.
+    assert "70202" in host.sh("dpkg-query -W -f '${Version}' rocminfo")
     runtimes = json.loads(host.sh("cat /etc/docker/daemon.json"))["runtimes"]
     assert runtimes["nvidia"]["path"] == "nvidia-container-runtime"
     assert host.sh("ls /run/docker-reloaded")

@@ -65,10 +65,12 @@ WantedBy=multi-user.target
 PERSISTENCE_UNIT = """[Unit]
 Description=NVIDIA Persistence Daemon
 [Service]
-ExecStart=/bin/sleep infinity
+ExecStart=/usr/bin/nvidia-persistenced --user nvidia-persistenced --no-persistence-mode --verbose
 [Install]
 WantedBy=multi-user.target
 """
+"""As Ubuntu's: it starts the daemon and tells it to do nothing."""
+PERSISTENCED = "#!/bin/sh\nexec sleep infinity\n"
 DKMS = """#!/bin/sh
 version=$(dpkg-query -W -f '${Version}' nvidia-kernel-open-dkms 2>/dev/null | cut -d- -f1)
 for folder in /lib/modules/*/kernel; do
@@ -145,7 +147,10 @@ def driver(version: str) -> Iterator[Package]:
         # As in the vendor's: at least this version, so that only a pin keeps a newer one away.
         needs = f"{kernel} (>= {version}), nvidia-driver-cuda (>= {version}), nvidia-persistenced (>= {version})"
         yield Package(name, revision, depends=needs)
-    unit = {"usr/lib/systemd/system/nvidia-persistenced.service": PERSISTENCE_UNIT}
+    unit = {
+        "usr/lib/systemd/system/nvidia-persistenced.service": PERSISTENCE_UNIT,
+        "usr/bin/nvidia-persistenced": PERSISTENCED,
+    }
     yield Package("nvidia-persistenced", revision, files=unit)
     yield Package(
         "nvidia-fabricmanager",
@@ -216,23 +221,23 @@ def build_repository(
     place.mkdir(parents=True)
     listing = "\n".join(package.build(place) for package in (packages() if content is None else content))
     (place / "Packages").write_text(listing)
-    _release(listing, "Packages", place, by)
+    _release(listing, "Packages", place, by, "Origin: NVIDIA\nLabel: NVIDIA CUDA\n")
 
 
-def build_suite(folder: Path, by: Signer, *, path: str, suite: str, content: Iterable[Package]) -> None:
+def build_suite(
+    folder: Path, by: Signer, *, path: str, suite: str, content: Iterable[Package], origin: str = "repo.radeon.com"
+) -> None:
     """A signed repository with a suite and component `main`, as AMD's: BASE/PATH/dists/SUITE."""
     pool, lists = folder / path, folder / path / "dists" / suite
     (lists / "main/binary-amd64").mkdir(parents=True)
     listing = "\n".join(package.build(pool) for package in content)
     (lists / "main/binary-amd64/Packages").write_text(listing)
-    _release(
-        listing, "main/binary-amd64/Packages", lists, by, f"Suite: {suite}\nComponents: main\nArchitectures: amd64\n"
-    )
+    head = f"Origin: {origin}\nSuite: {suite}\nComponents: main\nArchitectures: amd64\n"
+    _release(listing, "main/binary-amd64/Packages", lists, by, head)
 
 
-def _release(listing: str, name: str, folder: Path, by: Signer, more: str = "") -> None:
+def _release(listing: str, name: str, folder: Path, by: Signer, head: str) -> None:
     digest = hashlib.sha256(listing.encode()).hexdigest()
-    head = f"Origin: NVIDIA\nLabel: NVIDIA CUDA\n{more}"
     release = f"{head}Date: Fri, 20 Nov 2026 08:00:00 UTC\nSHA256:\n {digest} {len(listing)} {name}\n"
     by.sign(release, folder / "InRelease")
 

@@ -64,6 +64,15 @@ def amdgpu_packages() -> Iterator[Package]:
 
 
 def rocm_packages() -> Iterator[Package]:
-    """ROCm itself."""
-    yield Package("rocm-hip-runtime", "7.2.2.70202-86~24.04")
+    """ROCm itself. Its parts want one another in their exact version."""
+    yield Package("rocminfo", "1.0.0.70202-86~24.04")
+    yield Package("hipcc", "1.1.1.70202-86~24.04")
+    needs = "rocminfo (= 1.0.0.70202-86~24.04), hipcc (= 1.1.1.70202-86~24.04)"
+    yield Package("rocm-hip-runtime", "7.2.2.70202-86~24.04", needs)
     yield Package("rocm", "7.2.2.70202-86~24.04", "rocm-hip-runtime (= 7.2.2.70202-86~24.04)")
+
+
+def distribution_packages() -> Iterator[Package]:
+    """What Ubuntu 24.04 itself has under names of AMD's, with higher versions."""
+    yield Package("rocminfo", "5.7.1-3build1")
+    yield Package("hipcc", "5.7.1-3")

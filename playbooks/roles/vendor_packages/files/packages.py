@@ -1,6 +1,6 @@
 """Brings packages of one vendor's repository, at one version, in one transaction of apt or dnf. Runs on any Python from 3.8 on.
 
-Standard input: {"packages": ["a|b"], "version": str or null, "family": {"packages": [glob], "version": regex} or null,
+Standard input: {"packages": ["a|b"], "before": [name], "version": str or null, "family": {"packages": [glob], "version": regex} or null,
 "instead_of": [glob], "headers": bool, "repository": {...}, "lock_timeout_s": int}. The argument `look` says what would be done, `make` does it.
 Output: lines `firstlight-changed:`, `firstlight-note:`, `firstlight-error:`, `firstlight-hint:`.
 """
@@ -115,6 +115,17 @@ class Manager:
                 missing.append(package)
         return chosen, missing
 
+    def bring_before(self, make):
+        """Packages that name further repositories. Where none of them is on offer, a later package that is missing says so."""
+        missing = [name for name in self.wanted["before"] if name not in self.installed()]
+        offers = self.offers_of(missing)
+        install = {name: offers[name][0][0] for name in missing if name in offers}
+        if install:
+            changed(f"packages {' '.join(install)}")
+            if make:
+                self.perform(install, [])
+                self.updated = False
+
     def wanted_offers(self):
         return self.offers_of([name for package in self.wanted["packages"] for name in package.split("|")])
 
@@ -124,7 +135,7 @@ class Manager:
         what = f"{' or '.join(names)} {self.version or ''}".rstrip()
         fail(
             f"package {what} is not on offer at {self.uri}; on offer: {', '.join(there[:6]) or 'none'}",
-            "check that the host reaches it (firstlight_driver_repository names a mirror), or plan another version",
+            f"check that the host reaches it (firstlight_driver_repository names a mirror), or plan another version{self.elsewhere}",
         )
 
     def transaction(self, have, make):
@@ -181,6 +192,7 @@ class Manager:
 
 class Apt(Manager):
     upgrade = "apt-get full-upgrade"
+    elsewhere = ""
     options = (
         "-y", "-q", "--no-install-recommends", "--allow-downgrades", "--allow-change-held-packages",
         "-o", "Dpkg::Use-Pty=0", "-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold",
@@ -280,6 +292,7 @@ class Dnf(Manager):
     """The repository is off but for our own calls, so no upgrade of the distribution sees a newer driver: that is the hold."""
 
     upgrade = "dnf upgrade kernel"
+    elsewhere = "; dkms and ocl-icd come from EPEL: enable it on the host"
 
     def __init__(self, wanted):
         super().__init__(wanted)
@@ -369,6 +382,7 @@ def main():
     wanted = json.load(sys.stdin)
     manager = {"apt": Apt, "dnf": Dnf}[wanted["repository"]["manager"]](wanted)
     manager.mend(make)
+    manager.bring_before(make)
     install, remove = manager.transaction(manager.installed(), make)
     if install or remove:
         changed(
