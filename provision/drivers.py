@@ -16,6 +16,7 @@ from provision.catalog.packages import (
     packages_of_component,
     packages_of_distribution,
     repository_of_component,
+    repository_of_distribution,
 )
 from provision.catalog.rows import DistributionDriver
 from provision.errors import InstallError, UsageError
@@ -117,21 +118,20 @@ def _driver(host: Host, facts: HostFacts, plan: DriverPlan | None) -> dict[str, 
         "source": plan.source,
         "instead_of": list(catalog().package_components[f"driver-{module}"].instead_of),
         **_driver_packages(host, facts, plan, module),
-        **_family(),
     }
 
 
 def _driver_packages(host: Host, facts: HostFacts, plan: DriverPlan, module: str) -> dict[str, Any]:
-    """The packages and where they lie; `repository` is null for the distribution's own, which `components` of its archive hold."""
+    """The packages, where they lie, and which of them share the driver's version; `signed`: their modules need no key of the host's."""
     version = plan.version or ""
     if plan.source == "distribution":
         row = _own(facts, version)
         if row is None:
             raise UsageError(f"no driver of {facts.os.id} {facts.os.version_id}'s own is known")
         names = packages_of_distribution(row.open if module == "open" else row.proprietary, row, facts.os.kernel)
-        return {"packages": list(names), "components": list(row.components), "signed": row.signed, "repository": None}
+        return {"packages": list(names), "signed": row.signed, **_of_distribution(row)}
     names = packages_of_component(f"driver-{module}", branch=_branch(version))
-    return {"packages": list(names), **_source(host, facts, f"driver-{module}")}
+    return {"packages": list(names), "signed": False, **_source(host, facts, f"driver-{module}"), **_family()}
 
 
 def _fabric_manager(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any] | None:
@@ -147,7 +147,6 @@ def _fabric_manager(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any
         "extra": [package for row in beside for package in row.packages],
         "modules": [module for row in beside for module in row.modules],
         **_fabric_packages(host, facts, version, plan),
-        **_family(),
     }
 
 
@@ -156,9 +155,13 @@ def _fabric_packages(host: Host, facts: HostFacts, version: str, plan: DriverPla
     row = _own(facts, version) if plan.source == "distribution" else None
     if row is not None and row.fabric_manager:
         names = packages_of_distribution(row.fabric_manager, row, facts.os.kernel)
-        return {"packages": list(names), "components": list(row.components), "repository": None}
+        return {"packages": list(names), **_of_distribution(row)}
     names = packages_of_component("fabric-manager", branch=_branch(version))
-    return {"packages": list(names), **_source(host, facts, "fabric-manager")}
+    return {"packages": list(names), **_source(host, facts, "fabric-manager"), **_family()}
+
+
+def _of_distribution(row: DistributionDriver) -> dict[str, Any]:
+    return {"repository": asdict(repository_of_distribution(row)), "before": [], **_family(row.apart)}
 
 
 def _own(facts: HostFacts, version: str) -> DistributionDriver | None:
@@ -226,9 +229,9 @@ def _source(host: Host, facts: HostFacts, component: str, *, mirror: bool = True
     return {"repository": asdict(repository), "before": list(before)}
 
 
-def _family() -> dict[str, Any]:
+def _family(apart: tuple[str, ...] = ()) -> dict[str, Any]:
     row = catalog().package_families[FAMILY]
-    return {"family": {"packages": list(row.packages), "version": row.version}}
+    return {"family": {"packages": list(row.packages), "version": row.version, "apart": list(apart)}}
 
 
 def _branch(version: str) -> str:

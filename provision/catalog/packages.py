@@ -20,6 +20,7 @@ class Repository:
     name: str
     manager: str
     uri: str
+    """Empty for the distribution's own sources, which the host has already."""
     suite: str
     components: tuple[str, ...]
     key: str
@@ -86,6 +87,22 @@ def packages_of_distribution(names: tuple[str, ...], row: DistributionDriver, ke
 def packages_before(name: str, os_id: str | None, version_id: str | None) -> tuple[str, ...]:
     """What has to be there before a component's packages are asked for: it names the repositories of their dependencies."""
     return package_system(os_id, version_id).also if catalog().package_components[name].builds else ()
+
+
+def repository_of_distribution(row: DistributionDriver) -> Repository:
+    """The sources that a host of the distribution has already, with these components opened: no address, no key of ours."""
+    return Repository(
+        name=row.id,
+        manager="apt",
+        uri="",
+        suite="",
+        components=row.components,
+        key="",
+        fingerprint=None,
+        rivals=("NVIDIA",),
+        origin=row.origin,
+        priority=0,
+    )
 
 
 def repository_of_component(

@@ -389,6 +389,8 @@ class DistributionDriver(Row):
     version_id: str
     version: str
     machines: tuple[str, ...]
+    origin: str
+    """What the Release files of the distribution's archive name themselves."""
     components: tuple[str, ...]
     """Parts of the archive that hold the packages."""
     open: tuple[str, ...]
@@ -396,6 +398,8 @@ class DistributionDriver(Row):
     fabric_manager: tuple[str, ...] = ()
     signed: bool = False
     """Whether the modules are signed with a key that the firmware knows."""
+    apart: tuple[str, ...] = ()
+    """Packages of the family's names that the distribution versions apart from the driver: they go their own way."""
     first_kernel: str | None = None
     """Series of the kernel that the release came with; later ones of the same flavour have meta packages of their own."""
 

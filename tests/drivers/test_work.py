@@ -111,7 +111,9 @@ def test_the_distributions_own_driver_comes_for_the_kernel_that_runs(kernel: str
     system = OperatingSystem(id="ubuntu", version_id="24.04", machine="x86_64", kernel=kernel)
     found = work(facts(os=system), stack(OWN, fabric_manager=NEW))
     assert found.driver is not None
-    assert found.driver["repository"] is None
+    repository = found.driver["repository"]
+    assert (repository["name"], repository["uri"], repository["origin"]) == ("ubuntu", "", "Ubuntu")
+    assert "restricted" in repository["components"]
     assert found.driver["packages"][:2] == [f"linux-modules-nvidia-580-server-open-{kernel}", meta]
     assert (found.driver["source"], found.driver["at_least"], found.driver["below"]) == (
         "distribution",
@@ -121,7 +123,7 @@ def test_the_distributions_own_driver_comes_for_the_kernel_that_runs(kernel: str
     assert found.fabric_manager is not None
     assert (found.fabric_manager["packages"], found.fabric_manager["repository"]) == (
         ["nvidia-fabricmanager-580"],
-        None,
+        repository,
     )
     assert "the distribution's own" in found.named()
 
@@ -137,7 +139,8 @@ def test_debians_own_driver_is_built_on_the_host() -> None:
     assert found.driver is not None
     assert "nvidia-open-kernel-dkms" in found.driver["packages"]
     assert found.driver["signed"] is False
-    assert "non-free" in found.driver["components"]
+    assert "non-free" in found.driver["repository"]["components"]
+    assert "nvidia-modprobe" in found.driver["family"]["apart"]
 
 
 def test_a_kept_driver_is_left_alone() -> None:

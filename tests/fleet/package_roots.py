@@ -40,9 +40,9 @@ class Root:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def program(self, name: str, mode: str, what: dict[str, Any]) -> tuple[int, str]:
+    def program(self, name: str, mode: str, what: dict[str, Any], *more: str) -> tuple[int, str]:
         """Status and output of one of the role's programs."""
-        done = self.run("python3", "-I", "-c", (FILES / name).read_text(), mode, stdin=json.dumps(what))
+        done = self.run("python3", "-I", "-c", (FILES / name).read_text(), mode, *more, stdin=json.dumps(what))
         assert "Traceback" not in done.stderr, done.stderr
         return done.returncode, done.stdout
 

@@ -93,6 +93,7 @@ def test_a_driver_that_runs_on_every_card_is_left_alone(root: Root) -> None:
 
 
 def test_modules_are_loaded_where_nothing_else_has_the_cards(root: Root) -> None:
+    (root.path / "lib/modules" / RUNS).mkdir(parents=True)
     root.program("nvidia-smi", f"[ -e /run/loaded ] && echo {VERSION}")
     root.program("modprobe", "touch /run/loaded")
     assert root.run("run.sh", check=True) == (0, "firstlight-changed: modules loaded\n")
@@ -102,6 +103,7 @@ def test_modules_are_loaded_where_nothing_else_has_the_cards(root: Root) -> None
 
 
 def test_where_they_do_not_load_a_restart_is_asked_for_with_the_cause(root: Root) -> None:
+    (root.path / "lib/modules" / RUNS).mkdir(parents=True)
     root.program("nvidia-smi", f"echo 570.211.01; echo {VERSION}")
     root.program("modprobe", "echo 'modprobe: FATAL: Module nvidia not found' >&2; exit 1")
     status, said = root.run("run.sh")
@@ -150,6 +152,26 @@ def test_every_installed_kernel_gets_its_module(root: Root) -> None:
         status, said = root.run("modules.sh", check=check)
         assert (status, set(said.splitlines())) == (0, changed)
     assert root.run("modules.sh") == (0, "")
+
+
+def test_a_kernel_that_runs_and_is_not_installed_is_told_and_the_installed_ones_are_built_for(root: Root) -> None:
+    (root.path / "lib/modules/6.1.0-9-amd64/kernel").mkdir(parents=True)
+    root.program("dkms", DKMS.format(broken="none", version=VERSION))
+    status, said = root.run("modules.sh")
+    assert status == 0
+    assert f"firstlight-note: kernel {RUNS} runs and is not installed on this host" in said
+    assert "firstlight-changed: module for kernel 6.1.0-9-amd64" in said
+    root.program("nvidia-smi", "exit 9")
+    assert root.run("run.sh")[1].startswith(
+        f"firstlight-restart: kernel {RUNS} runs, which is not installed on this host"
+    )
+
+
+def test_without_any_kernel_no_module_can_be_built(root: Root) -> None:
+    status, said = root.run("modules.sh")
+    assert status == 1
+    assert f"firstlight-error: kernel {RUNS} runs, and no kernel is installed on this host" in said
+    assert "firstlight-hint: its kernel is given from outside, as to a container" in said
 
 
 @pytest.mark.parametrize("broken", [RUNS, "6.1.0-9-amd64"])

@@ -16,7 +16,7 @@ from provision.catalog import catalog
 from provision.catalog.packages import packages_of_component, repository_of_component
 from tests.fleet.fixtures import require_hosts
 from tests.fleet.package_roots import KEY, SOURCE, AptRoot, apt_root
-from tests.fleet.vendor import NEW, OLD, PLACE, Signer, build_repository, signer
+from tests.fleet.vendor import NEW, OLD, PLACE, Package, Signer, build_repository, signer
 
 pytestmark = pytest.mark.fleet
 
@@ -33,10 +33,13 @@ def wanted(flavour: str = "open", version: str | None = NEW, **values: Any) -> d
     known = {
         "packages": list(packages_of_component(component.name, branch=(version or "").partition(".")[0])),
         "version": version,
-        "family": {"packages": list(family.packages), "version": family.version},
+        "family": {"packages": list(family.packages), "version": family.version, "apart": []},
         "instead_of": list(component.instead_of),
         "headers": True,
         "before": [],
+        "along": [],
+        "at_least": None,
+        "below": None,
         "repository": asdict(repository),
         "lock_timeout_s": 60,
     }
@@ -131,6 +134,25 @@ def held_lock(root: AptRoot) -> Iterator[Callable[[float], None]]:
         process.communicate()
 
 
+def test_a_module_that_dkms_cannot_build_is_told_by_its_compiler(root: AptRoot) -> None:
+    """As Debian's 550.163.01 on its own kernel 6.12.117: dpkg says that a script failed, and nothing else."""
+    folder = root.path / "broken"
+    log = "/var/lib/dkms/nvidia-current-open/550.163.01/build"
+    said_by = "/build/nvidia/nv-pci.c:237:9: error: too few arguments to function 'pci_resize_resource'"
+    script = f'#!/bin/sh\nmkdir -p {log}\necho "{said_by}" >{log}/make.log\nexit 10\n'
+    with signer(root.path / "root") as by:
+        broken = [Package("broken-dkms", "1-1", files={"DEBIAN/postinst": script})]
+        build_repository(folder, by, path="x", content=broken)
+        shutil.copy(by.key, root.path / "usr/share/keyrings/x.asc")
+    (root.path / "etc/apt/sources.list").write_text("deb [signed-by=/usr/share/keyrings/x.asc] file:///broken/x /\n")
+    status, said = packages(root, packages=["broken-dkms"], family=None, version=None)
+    assert status == 1
+    assert f"{log}/make.log: nv-pci.c:237:9: error: too few arguments" in said
+    status, said = packages(root, packages=["broken-dkms"], family=None, version=None)
+    assert "firstlight-error: half-configured packages could not be mended" in said
+    assert "error: too few arguments" in said
+
+
 def test_another_package_managers_lock_is_waited_for(root: AptRoot, held_lock: Callable[[float], None]) -> None:
     held_lock(4)
     status, said = packages(root)
@@ -153,6 +175,27 @@ def test_a_version_that_is_not_on_offer_changes_nothing(old: AptRoot) -> None:
     assert "nvidia-open or nvidia-open-580 580.65.06 is not on offer" in said
     assert f"{NEW}-1" in said
     assert old.states() == before
+
+
+@pytest.mark.parametrize(
+    ("planned", "bounds", "along", "settled"),
+    [
+        (NEW, ("580.65.06", "581"), ["nvidia-fabricmanager"], NEW),
+        ("580.211.04", ("580.65.06", "581"), ["nvidia-fabricmanager"], NEW),
+        ("580.211.04", ("535.54.03", "581"), ["libnvidia-compute-570"], OLD),
+        ("580.211.04", (None, None), [], "580.211.04"),
+        ("550.163.01", ("550.54.14", "551"), [], "550.163.01"),
+    ],
+    ids=["planned", "newest within bounds", "newest of all packages", "exact", "none within bounds"],
+)
+def test_a_mirror_that_lacks_the_planned_version_gives_one_within_the_plans_bounds(
+    root: AptRoot, planned: str, bounds: tuple[str | None, str | None], along: list[str], settled: str
+) -> None:
+    what = wanted(version=planned, along=along, at_least=bounds[0], below=bounds[1])
+    status, said = root.program("packages.py", "make", what, "version")
+    assert (status, said.splitlines()[-1]) == (0, f"firstlight-version: {settled}")
+    assert ("firstlight-note:" in said) is (settled != planned)
+    assert root.states() == {}
 
 
 def test_a_repository_signed_by_another_key_is_refused(root: AptRoot, tmp_path: Path) -> None:

@@ -80,7 +80,9 @@ module_hotfixes=1
 class DnfRoot(Root):
     """A Debian with dnf, whose rpm packages are the vendor's; dkms and ocl-icd are EPEL's, which a package of the distribution names."""
 
-    def packages(self, mode: str = "make", *, flavour: str = "open", version: str = NEW, **values: Any) -> tuple[int, str]:
+    def packages(
+        self, mode: str = "make", *, flavour: str = "open", version: str = NEW, **values: Any
+    ) -> tuple[int, str]:
         family = catalog().package_families["nvidia-driver"]
         component = catalog().package_components[f"driver-{flavour}"]
         repository = repository_of_component(
@@ -89,10 +91,13 @@ class DnfRoot(Root):
         wanted = {
             "packages": list(packages_of_component(component.name, branch=version.partition(".")[0])),
             "version": version,
-            "family": {"packages": list(family.packages), "version": family.version},
+            "family": {"packages": list(family.packages), "version": family.version, "apart": []},
             "instead_of": list(component.instead_of),
             "headers": False,
             "before": ["epel-release"],
+            "along": [],
+            "at_least": None,
+            "below": None,
             "repository": asdict(repository),
             "lock_timeout_s": 60,
         }
@@ -120,7 +125,9 @@ def equipped(path: Path) -> DnfRoot:
     (path / "etc/yum.repos.d").mkdir()
     (path / "etc/pki/rpm-gpg").mkdir(parents=True)
     (path / "etc/yum.repos.d/firstlight-nvidia-cuda.repo").write_text(REPO_FILE)
-    (path / "etc/yum.repos.d/base.repo").write_text("[base]\nname=base\nbaseurl=file:///srv/base\nenabled=1\ngpgcheck=1\n")
+    (path / "etc/yum.repos.d/base.repo").write_text(
+        "[base]\nname=base\nbaseurl=file:///srv/base\nenabled=1\ngpgcheck=1\n"
+    )
     made.sh(
         f'for version in {OLD} {NEW} {NEWEST}; do rpmbuild -bb --quiet --define "v $version" /root/driver.spec; done; '
         "gpg -q --batch --passphrase '' --quick-generate-key vendor rsa2048 sign never; gpg --armor --export >/root/key.asc; "

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from provision.catalog import catalog
 from provision.catalog.packages import packages_of_component, repository_of_component
 from tests.fleet.package_roots import AptRoot, apt_root
 from tests.fleet.test_packages import wanted
@@ -80,7 +79,6 @@ def test_the_other_flavour_of_the_modules_goes(root: AptRoot) -> None:
 
 
 def test_the_fabric_manager_is_found_under_its_older_name(root: AptRoot) -> None:
-    family = catalog().package_families["nvidia-driver"]
     packages = list(packages_of_component("fabric-manager", branch="580"))
     what = wanted(
         "open",
@@ -89,7 +87,6 @@ def test_the_fabric_manager_is_found_under_its_older_name(root: AptRoot) -> None
         headers=False,
         repository=repository(),
         instead_of=[],
-        family={"packages": list(family.packages), "version": family.version},
     )
     status, said = root.program("packages.py", "make", what)
     assert status == 0, said

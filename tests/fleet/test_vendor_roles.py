@@ -18,7 +18,13 @@ from provision.models.stack import CudaCompat, Stack
 from tests.drivers.test_work import MI300X, facts, stack
 from tests.fleet.hosts import FleetHost
 from tests.fleet.vendor import PLACE, build_repository, build_suite, signer
-from tests.fleet.vendor_others import amdgpu_packages, container_packages, distribution_packages, rocm_packages, ubuntu_packages
+from tests.fleet.vendor_others import (
+    amdgpu_packages,
+    container_packages,
+    distribution_packages,
+    rocm_packages,
+    ubuntu_packages,
+)
 from tests.install.fleet_site import FleetSite, make_fleet_site
 
 pytestmark = pytest.mark.fleet
@@ -41,9 +47,11 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         mirror = folder / "mirror"
         build_repository(mirror, by, path="ubuntu2404/x86_64", content=ubuntu_packages())
         build_repository(mirror, by, path="container", content=container_packages())
-        build_suite(mirror, by, path="amdgpu/30.30.3/ubuntu", suite="noble", content=amdgpu_packages())
-        build_suite(mirror, by, path="rocm/apt/7.2.2", suite="noble", content=rocm_packages())
-        build_suite(mirror, by, path="ubuntu", suite="noble", content=distribution_packages(), origin="Ubuntu")
+        build_suite(mirror, by, path="amdgpu/30.30.3/ubuntu", suite="noble", content={"main": amdgpu_packages()})
+        build_suite(mirror, by, path="rocm/apt/7.2.2", suite="noble", content={"main": rocm_packages()})
+        build_suite(
+            mirror, by, path="ubuntu", suite="noble", content={"main": distribution_packages()}, origin="Ubuntu"
+        )
         yield by.key
 
 

@@ -221,24 +221,33 @@ def build_repository(
     place.mkdir(parents=True)
     listing = "\n".join(package.build(place) for package in (packages() if content is None else content))
     (place / "Packages").write_text(listing)
-    _release(listing, "Packages", place, by, "Origin: NVIDIA\nLabel: NVIDIA CUDA\n")
+    _release({"Packages": listing}, place, by, "Origin: NVIDIA\nLabel: NVIDIA CUDA\n")
 
 
 def build_suite(
-    folder: Path, by: Signer, *, path: str, suite: str, content: Iterable[Package], origin: str = "repo.radeon.com"
+    folder: Path,
+    by: Signer,
+    *,
+    path: str,
+    suite: str,
+    content: Mapping[str, Iterable[Package]],
+    origin: str = "repo.radeon.com",
 ) -> None:
-    """A signed repository with a suite and component `main`, as AMD's: BASE/PATH/dists/SUITE."""
+    """A signed repository with a suite and the packages of each component, as AMD's: BASE/PATH/dists/SUITE."""
     pool, lists = folder / path, folder / path / "dists" / suite
-    (lists / "main/binary-amd64").mkdir(parents=True)
-    listing = "\n".join(package.build(pool) for package in content)
-    (lists / "main/binary-amd64/Packages").write_text(listing)
-    head = f"Origin: {origin}\nSuite: {suite}\nComponents: main\nArchitectures: amd64\n"
-    _release(listing, "main/binary-amd64/Packages", lists, by, head)
+    listings = {}
+    for component, of_it in content.items():
+        name = f"{component}/binary-amd64/Packages"
+        (lists / name).parent.mkdir(parents=True)
+        listings[name] = "\n".join(package.build(pool) for package in of_it)
+        (lists / name).write_text(listings[name])
+    head = f"Origin: {origin}\nSuite: {suite}\nComponents: {' '.join(content)}\nArchitectures: amd64\n"
+    _release(listings, lists, by, head)
 
 
-def _release(listing: str, name: str, folder: Path, by: Signer, head: str) -> None:
-    digest = hashlib.sha256(listing.encode()).hexdigest()
-    release = f"{head}Date: Fri, 20 Nov 2026 08:00:00 UTC\nSHA256:\n {digest} {len(listing)} {name}\n"
+def _release(listings: Mapping[str, str], folder: Path, by: Signer, head: str) -> None:
+    lines = [f" {hashlib.sha256(text.encode()).hexdigest()} {len(text)} {name}\n" for name, text in listings.items()]
+    release = f"{head}Date: Fri, 20 Nov 2026 08:00:00 UTC\nSHA256:\n{''.join(lines)}"
     by.sign(release, folder / "InRelease")
 
 

@@ -76,3 +76,22 @@ def distribution_packages() -> Iterator[Package]:
     """What Ubuntu 24.04 itself has under names of AMD's, with higher versions."""
     yield Package("rocminfo", "5.7.1-3build1")
     yield Package("hipcc", "5.7.1-3")
+
+
+UBUNTUS_KERNEL = "6.8.0-87-generic"
+
+
+def signed_packages() -> Iterator[Package]:
+    """Ubuntu's own driver, of two releases: modules for its kernels that it has built and signed itself. The fabric manager lags behind."""
+    versions = ("580.159.03", NEW)
+    for version in versions:
+        revision = f"{version}-0ubuntu0.24.04.1"
+        for name in ("nvidia-kernel-common-580-server", "libnvidia-compute-580-server", "nvidia-utils-580-server"):
+            yield Package(name, revision)
+        needs = f"nvidia-kernel-common-580-server (= {revision}), libnvidia-compute-580-server (= {revision})"
+        yield Package("nvidia-headless-no-dkms-580-server-open", revision, needs)
+    yield Package("nvidia-fabricmanager-580", "580.159.03-0ubuntu0.24.04.1")
+    module = "linux-modules-nvidia-580-server-open"
+    needs = f"nvidia-kernel-common-580-server (>= {versions[0]})"
+    yield Package(f"{module}-{UBUNTUS_KERNEL}", "6.8.0-87.88", needs)
+    yield Package(f"{module}-generic", "6.8.0-87.88", f"{module}-{UBUNTUS_KERNEL} (= 6.8.0-87.88), {needs}")

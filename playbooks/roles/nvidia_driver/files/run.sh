@@ -10,6 +10,10 @@ running() {
 }
 
 [ "$(running)" = "$FIRSTLIGHT_VERSION " ] && exit 0
+if [ ! -d "/lib/modules/$(uname -r)" ]; then
+    echo "firstlight-restart: kernel $(uname -r) runs, which is not installed on this host and has no module"
+    exit 0
+fi
 for module in nouveau nova_core; do
     if [ -d "/sys/module/$module" ]; then
         echo "firstlight-restart: $module has the cards"

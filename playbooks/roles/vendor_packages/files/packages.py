@@ -1,11 +1,13 @@
-"""Brings packages of one vendor's repository, at one version, in one transaction of apt or dnf. Runs on any Python from 3.8 on.
+"""Brings packages of one repository, at one version, in one transaction of apt or dnf. Runs on any Python from 3.8 on.
 
-Standard input: {"packages": ["a|b"], "before": [name], "version": str or null, "family": {"packages": [glob], "version": regex} or null,
-"instead_of": [glob], "headers": bool, "repository": {...}, "lock_timeout_s": int}. The argument `look` says what would be done, `make` does it.
-Output: lines `firstlight-changed:`, `firstlight-note:`, `firstlight-error:`, `firstlight-hint:`.
+Standard input: {"packages": ["a|b"], "before": [name], "along": ["a|b"], "version": str or null, "at_least": str or null, "below": str or null,
+"family": {"packages": [glob], "version": regex, "apart": [glob]} or null, "instead_of": [glob], "headers": bool, "repository": {...},
+"lock_timeout_s": int}. A repository without an address is the distribution's own. The argument `look` says what would be done, `make` does it;
+with `version` behind it only the version is settled that the repository has of all packages: `firstlight-version:`. Output: lines `firstlight-changed:`, `firstlight-note:`, `firstlight-error:`, `firstlight-hint:`.
 """
 
 import fnmatch
+import glob
 import json
 import os
 import re
@@ -43,9 +45,29 @@ def upstream(version):
     return version.rpartition(":")[2].rpartition("-")[0] or version
 
 
+def numbers(version):
+    return [int(part) for part in re.findall("[0-9]+", version)]
+
+
+def build_error():
+    """What the compiler said first of a module that dkms could not build just now."""
+    logs = glob.glob("/var/lib/dkms/nvidia*/*/build/make.log")
+    logs = [path for path in logs if time.time() - os.path.getmtime(path) < 3600]
+    for path in sorted(logs, key=os.path.getmtime, reverse=True):
+        with open(path, errors="replace") as file:
+            said = [line.strip() for line in file if re.search(r"\berror: ", line)]
+        if said:
+            return f"; {path}: {re.sub(r'^.*/', '', said[0])}"
+    return ""
+
+
 def address(uri):
     """An address without its scheme, as apt spells it one way and another: file:///srv is file:/srv."""
     return re.sub("^[a-z+]+:/*", "", uri).rstrip("/")
+
+
+def like(name, globs):
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in globs)
 
 
 def kernels():
@@ -63,7 +85,7 @@ class Manager:
         self.wanted = wanted
         self.version = wanted["version"]
         self.family = wanted["family"]
-        self.uri = wanted["repository"]["uri"]
+        self.uri = wanted["repository"]["uri"] or f"the sources of {wanted['repository']['name']}"
         self.updated = False
 
     def patiently(self, *words):
@@ -81,7 +103,7 @@ class Manager:
             time.sleep(2)
 
     def named_like_family(self, name):
-        return bool(self.family) and any(fnmatch.fnmatchcase(name, glob) for glob in self.family["packages"])
+        return bool(self.family) and like(name, self.family["packages"]) and not like(name, self.family["apart"])
 
     def in_family(self, name, version):
         """Whether a package's version is a driver's own."""
@@ -114,6 +136,34 @@ class Manager:
             else:
                 missing.append(package)
         return chosen, missing
+
+    def settle(self, make):
+        """The version to bring: the planned one, or the newest within the plan's bounds that is on offer of all packages.
+
+        What goes along, the fabric manager, must be had in the same version.
+        """
+        wanted = [package.split("|") for package in (*self.wanted["packages"], *self.wanted["along"])]
+        family = [names for names in wanted if any(self.named_like_family(name) for name in names)]
+        if self.version is None or not family or self.satisfied(self.installed()):
+            return self.version
+        found = self.common_versions(family)
+        if self.version not in found and make:
+            self.update()
+            found = self.common_versions(family)
+        least, below = self.wanted["at_least"], self.wanted["below"]
+        if self.version in found or not (least and below):
+            return self.version
+        fitting = [version for version in found if numbers(least) <= numbers(version) < numbers(below)]
+        return max(fitting, key=numbers, default=self.version)
+
+    def common_versions(self, family):
+        """Versions that the repository has of each of these packages, whatever it is called."""
+        offers = self.offers_of([name for names in family for name in names])
+        each = [
+            {upstream(version) for name in names for version, is_own in offers.get(name, ()) if is_own}
+            for names in family
+        ]
+        return set.intersection(*each)
 
     def bring_before(self, make):
         """Packages that name further repositories. Where none of them is on offer, a later package that is missing says so."""
@@ -155,7 +205,7 @@ class Manager:
             install = {
                 name: version for name, version in chosen.items() if name not in have or not self.fits(name, have[name])
             }
-        remove = [name for name in have if any(fnmatch.fnmatchcase(name, glob) for glob in self.wanted["instead_of"])]
+        remove = [name for name in have if like(name, self.wanted["instead_of"])]
         others = [
             name
             for name, version in have.items()
@@ -198,6 +248,18 @@ class Apt(Manager):
         "-o", "Dpkg::Use-Pty=0", "-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold",
     )  # fmt: skip
 
+    def addresses(self):
+        """Of the repository; the distribution's own are those whose Release file says so."""
+        repository = self.wanted["repository"]
+        if repository["uri"]:
+            return {address(repository["uri"])}
+        form = "$(ORIGIN)\t$(REPO_URI)"
+        rows = [
+            line.split("\t")
+            for line in run("apt-get", "indextargets", "--format", form, "Created-By: Packages")[1].splitlines()
+        ]
+        return {address(uri) for origin, uri in rows if origin == repository["origin"]}
+
     def packages(self):
         """Name, version and whether it is held, of every installed package."""
         form = "${Package}\t${Version}\t${db:Status-Want}\t${db:Status-Status}\n"
@@ -210,10 +272,10 @@ class Apt(Manager):
 
     def offers_of(self, names):
         """Name: [(version, whether it is the repository's own)], newest first."""
-        found, own = {}, address(self.uri)
+        found, own = {}, self.addresses()
         for line in run("apt-cache", "madison", *names)[1].splitlines() if names else ():
             name, version, source = [part.strip() for part in line.split("|")]
-            found.setdefault(name, []).append((version, address(source.split(" ")[0]) == own))
+            found.setdefault(name, []).append((version, address(source.split(" ")[0]) in own))
         return found
 
     def update(self):
@@ -222,7 +284,7 @@ class Apt(Manager):
         self.updated = True
         status, _, said = self.patiently("apt-get", "-q", "update")
         lines = [line for line in said.splitlines() if line.startswith(("W:", "E:", "Err:"))]
-        own = [line for line in lines if address(self.uri) in line]
+        own = [line for line in lines if any(name in line for name in self.addresses())]
         # Another source that does not answer is no hindrance; our own, or a list that cannot be read, is.
         if own or (status != 0 and re.search("Conflicting values|Malformed", said)):
             fail(f"apt-get update: {' '.join((own or lines)[:2])}", UNANSWERED)
@@ -239,8 +301,8 @@ class Apt(Manager):
         if status != 0:
             status, _, said = self.patiently("apt-get", *self.options, "-f", "install")
         if status != 0:
-            causes = [line for line in said.splitlines() if line.startswith(("dpkg: error", "E:"))]
-            text = f"half-configured packages could not be mended: {' '.join(causes[:3])}"
+            causes = [line for line in said.splitlines() if line.startswith(("dpkg: error", "E:", "Error! Bad"))]
+            text = f"half-configured packages could not be mended: {' '.join(causes[:3])}{build_error()}"
             fail(text, "try it on the host: dpkg --configure -a")
 
     def headers(self, have, make):
@@ -268,9 +330,9 @@ class Apt(Manager):
             causes = [
                 line.strip()
                 for line in said.splitlines()
-                if re.match("E:|Err|dpkg: error| .*(Depends|Conflicts|Breaks):", line)
+                if re.match("E:|Err|Error! Bad|dpkg: error| .*(Depends|Conflicts|Breaks):", line)
             ]
-            text = f"packages {' '.join(words)} were not installed: {' '.join(causes[:4])}"
+            text = f"packages {' '.join(words)} were not installed: {' '.join(causes[:4])}{build_error()}"
             fail(text, f"try it on the host: apt-get install {' '.join(words)}")
 
     def hold(self, make):
@@ -381,6 +443,14 @@ def main():
     make = sys.argv[1] == "make"
     wanted = json.load(sys.stdin)
     manager = {"apt": Apt, "dnf": Dnf}[wanted["repository"]["manager"]](wanted)
+    if "version" in sys.argv[2:]:
+        version = manager.settle(make)
+        if version != manager.version:
+            print(
+                f"firstlight-note: {manager.uri} has no {manager.version} of all packages; of what it has {version} is the newest within the plan's bounds"
+            )
+        print(f"firstlight-version: {version or ''}")
+        return
     manager.mend(make)
     manager.bring_before(make)
     install, remove = manager.transaction(manager.installed(), make)

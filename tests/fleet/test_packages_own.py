@@ -1,0 +1,99 @@
+"""A distribution's own driver, as Ubuntu names it: the role's programs on a Debian root whose archive calls itself Ubuntu."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from provision.drivers import driver_work
+from provision.models.facts import OperatingSystem
+from provision.models.settings import Connection, Host, Settings
+from tests.drivers.test_work import OWN, facts, stack
+from tests.fleet.package_roots import AptRoot, bare
+from tests.fleet.vendor import NEW, OLD, PLACE, build_repository, build_suite, signer
+from tests.fleet.vendor_others import UBUNTUS_KERNEL, distribution_packages, signed_packages, ubuntu_packages
+
+pytestmark = pytest.mark.fleet
+
+OURS = "etc/apt/sources.list.d/firstlight-ubuntu.sources"
+KEY = "/usr/share/keyrings/archive.asc"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AptRoot]:
+    """With `main` of the distribution's archive alone, and the vendor's repository beside. One story, told in order."""
+    folder = tmp_path_factory.mktemp("own")
+    with signer(folder) as by, bare(folder) as path:
+        mirror = path / PLACE.lstrip("/")
+        content = {"main": distribution_packages(), "restricted": signed_packages(), "multiverse": ()}
+        build_suite(mirror, by, path="ubuntu", suite="noble", content=content, origin="Ubuntu")
+        build_repository(mirror, by, path="ubuntu2404/x86_64", content=ubuntu_packages())
+        shutil.copy(by.key, path / KEY.lstrip("/"))
+        vendors = f"deb [signed-by={KEY}] file://{PLACE}/ubuntu2404/x86_64 /\n"
+        (path / "etc/apt/sources.list").write_text(f"deb [signed-by={KEY}] file://{PLACE}/ubuntu noble main\n{vendors}")
+        made = AptRoot(path)
+        yield made
+
+
+def part(*, fabric: bool = False, **changes: Any) -> dict[str, Any]:
+    """What the role hands to its program for the planned driver, or for its fabric manager."""
+    system = OperatingSystem(id="ubuntu", version_id="24.04", machine="x86_64", kernel=UBUNTUS_KERNEL)
+    host = Host(name="gpu-1", connection=Connection(kind="local"), settings=Settings())
+    work = driver_work(host, facts(os=system), stack(OWN, fabric_manager=NEW))
+    planned = work.fabric_manager if fabric else work.driver
+    assert planned is not None
+    return {"instead_of": [], "along": [], **planned, "headers": False, "lock_timeout_s": 60, **changes}
+
+
+def test_parts_of_the_archive_are_opened_once_with_its_own_address_and_key(root: AptRoot) -> None:
+    repository = part()["repository"]
+    what = {"origin": repository["origin"], "components": repository["components"], "ours": f"/{OURS}"}
+    assert root.program("sources_own.py", "look", what) == (0, "")
+    status, said = root.program("sources_own.py", "make", what)
+    assert (status, "components restricted multiverse opened" in said) == (0, True)
+    text = (root.path / OURS).read_text()
+    assert f"URIs: file:{PLACE}/ubuntu/\nSuites: noble\nComponents: restricted multiverse\nSigned-By: {KEY}\n" in text
+    assert PLACE + "/ubuntu2404" not in text
+    root.run("apt-get", "-qq", "update")
+    for mode in ("look", "make"):
+        assert root.program("sources_own.py", mode, what) == (0, "")
+
+
+def test_the_driver_is_as_new_as_its_fabric_manager(root: AptRoot) -> None:
+    along = part(fabric=True)["packages"]
+    said = root.program("packages.py", "make", part(along=along), "version")[1]
+    assert said.splitlines()[-1] == "firstlight-version: 580.159.03"
+    assert "firstlight-note: the sources of ubuntu has no 580.173.02 of all packages" in said
+    said = root.program("packages.py", "make", part(), "version")[1]
+    assert said == f"firstlight-version: {NEW}\n"
+
+
+def test_modules_that_the_distribution_signed_come_without_dkms(root: AptRoot) -> None:
+    """The vendor's packages of the same version and of another one are on offer, too."""
+    root.pin(NEW)
+    status, said = root.program("packages.py", "make", part())
+    assert status == 0, said
+    there = root.run("dpkg-query", "-W", "-f", "${Package} ${Version}\n").stdout
+    assert f"linux-modules-nvidia-580-server-open-{UBUNTUS_KERNEL} 6.8.0-87.88\n" in there
+    assert "linux-modules-nvidia-580-server-open-generic 6.8.0-87.88\n" in there
+    assert "dkms" not in [line.split()[0] for line in there.splitlines()]
+    revision = f"{NEW}-0ubuntu0.24.04.1"
+    assert f"nvidia-headless-no-dkms-580-server-open {revision}\n" in there
+    assert root.states()["nvidia-utils-580-server"] == (NEW, "hi")
+    for mode in ("look", "make"):
+        assert root.program("packages.py", mode, part()) == (0, "")
+
+
+def test_packages_that_are_versioned_apart_are_no_strangers(root: AptRoot) -> None:
+    """Debian's nvidia-modprobe is of another branch than its driver: with the family's rule it would be removed."""
+    assert OLD != NEW
+    root.sh(
+        "apt-get -qq -y install nvidia-utils-580-server=580.159.03-0ubuntu0.24.04.1 --allow-downgrades --allow-change-held-packages"
+    )
+    family = {**part()["family"], "apart": ["nvidia-utils-*"]}
+    kept = [name for name in part()["packages"] if "utils" not in name]
+    assert root.program("packages.py", "look", part(family=family, packages=kept)) == (0, "")
+    assert "nvidia-utils-580-server=580.173.02" in root.program("packages.py", "look", part(packages=kept))[1]
