@@ -1,0 +1,176 @@
+"""How long a host takes to build the environment of the newest CUDA set, its wheels at hand, beside `uv pip sync` of the same lock.
+
+    .venv/bin/python -m benchmarks.install [--pairs 3] [--folder DIR]
+
+Both begin with the wheels in a folder on the disk of the environment (4 GB, kept in the user's own wheelhouse), an empty cache of uv, and this
+Python. The product: the script of the role `environment`, whole: uv put into place, the environment made, synced, held against its lock and against what the
+wheels contain, the manifest written, the wheels taken away. By hand: `uv venv` and `uv pip sync --offline --require-hashes`. Who goes first
+alternates; each pair gives a ratio, and the median of the ratios counts, so that a busy neighbour, who slows both, matters less. What the
+product compiles in the background once the environment is complete is left out: the host does that while it is verified.
+About 12 GB are written for each turn, and removed again. Aim: at most 1.1 times by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import RESULTS, ROOT, header, say
+from benchmarks.timing import figures, timed
+from provision.artifacts.candidates import Chosen, Job, choose
+from provision.artifacts.hostuv import LOCK, locked_hashes
+from provision.artifacts.lock import lock_text
+from provision.artifacts.package import Nobody
+from provision.artifacts.room import accepted
+from provision.artifacts.solve import uv_program
+from provision.artifacts.user_index import read_settings
+from provision.artifacts.wheelhouse import Store
+from provision.models.settings import Settings
+from provision.pipeline.walking import cache_folder
+from provision.resolve import plan
+from provision.resolve.whatif import parse_what_if
+
+HOST = "gpu=H100x8 driver=580.95.05 os=debian-12 glibc={glibc} arch=x86_64 python={python}"
+PYTHON = "{}.{}".format(*sys.version_info[:2])
+INTERPRETER = Path(getattr(sys, "_base_executable", sys.executable))
+ROLE = ROOT / "playbooks/roles/environment/files"
+DIGEST = "benchmark"
+AIM = 1.1
+
+
+def newest_set() -> Chosen:
+    """The lock of the newest CUDA set for this Python, every wheel in the user's wheelhouse."""
+    facts = parse_what_if(HOST.format(glibc=platform.libc_ver()[1], python=PYTHON))
+    [resolution] = plan({facts.host: facts}, {facts.host: Settings()}).classes
+    job = Job(read_settings(), Store(cache_folder()), None, refresh=False, packager=Nobody(), package_required=False)
+    return choose(accepted(resolution), job)
+
+
+def lay_out(folder: Path, wheels: Sequence[Path]) -> Path:
+    """The wheels and uv as a host has them before `install`: in a folder on the environment's disk."""
+    incoming = folder / "incoming"
+    incoming.mkdir(parents=True)
+    for wheel in wheels:
+        try:
+            os.link(wheel, incoming / wheel.name)
+        except OSError:
+            shutil.copy(wheel, incoming)
+    shutil.copy(uv_program(), incoming / "uv")
+    return incoming
+
+
+def product(folder: Path, wheels: Sequence[Path], lock: str) -> tuple[float, float]:
+    """Wall and CPU seconds of the role's script."""
+    prefix, incoming = folder / "prefix", lay_out(folder, wheels)
+    for name in ("envs", "bin"):
+        (prefix / name).mkdir(parents=True)
+    variables = {
+        "PREFIX": str(prefix),
+        "INCOMING": str(incoming),
+        "DIGEST": DIGEST,
+        "STACK": "{}",
+        "UV": "uv",
+        "PYTHON": str(INTERPRETER),
+        "ARCHIVE": "",
+        "TORCH": "",
+        "PYTHON_VERSION": PYTHON,
+        "LAST": "",
+        "CHECKER": (ROLE / "check_lock.py").read_text(encoding="utf-8"),
+        "MANIFEST": (ROLE / "manifest.py").read_text(encoding="utf-8"),
+        "WARM": "",
+        "LOCK_TIMEOUT_S": "1",
+        "CHECK": "0",
+    }
+    script = (ROLE / "build.sh").read_text(encoding="utf-8")
+    environment = {f"FIRSTLIGHT_{name}": value for name, value in variables.items()}
+    spent = measured(["sh", "-c", script], folder, environment, lock)
+    assert (prefix / "envs" / DIGEST / ".complete").exists()
+    while list((prefix / "envs").glob(".cache.*")):
+        time.sleep(0.2)
+    return spent
+
+
+def by_hand(folder: Path, wheels: Sequence[Path], lock: str) -> tuple[float, float]:
+    """Wall and CPU seconds of `uv venv` and `uv pip sync`."""
+    incoming = lay_out(folder, wheels)
+    (folder / "lock.txt").write_text(lock, encoding="utf-8")
+    sync = (
+        "pip sync --quiet --offline --no-index --require-hashes --find-links incoming --python env/bin/python lock.txt"
+    )
+    command = f'"$0" venv --quiet --offline --no-project --python "$1" env && "$0" {sync}'
+    environment = {"UV_CACHE_DIR": str(folder / "cache"), "UV_NO_CONFIG": "1", "UV_LINK_MODE": "hardlink"}
+    return measured(["sh", "-c", command, str(incoming / "uv"), str(INTERPRETER)], folder, environment)
+
+
+def measured(command: list[str], folder: Path, environment: dict[str, str], stdin: str = "") -> tuple[float, float]:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = timed(command, cwd=folder, environment=environment, stdin=stdin)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.code:
+        sys.exit(f"error: ended with {done.code}\n{done.said()}")
+    return done.seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+SIDES = {"product": product, "by_hand": by_hand}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument(
+        "--folder", type=Path, help="where to build; default: beside the wheelhouse, so that wheels are linked"
+    )
+    options = parser.parse_args()
+    chosen = newest_set()
+    wheels, lock = chosen.paths, lock_text(chosen.locked.files())
+    result: dict[str, Any] = header("install", ())
+    result["versions"] |= {"uv": locked_hashes(LOCK, "uv")[0], "vllm": chosen.stack.vllm and chosen.stack.vllm.version}
+    result["set"] = {
+        "torch": f"{chosen.stack.torch.version} ({chosen.stack.torch.variant})",
+        "distributions": len(wheels),
+        "wheel_bytes": sum(wheel.stat().st_size for wheel in wheels),
+        "unpacked_bytes": chosen.locked.unpacked_bytes,
+    }
+    spent: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
+    loads = []
+    for pair in range(options.pairs):
+        loads.append(round(os.getloadavg()[0], 2))
+        for side in sorted(SIDES, reverse=pair % 2 == 1):
+            with tempfile.TemporaryDirectory(prefix="install-", dir=options.folder or cache_folder()) as name:
+                spent[side].append(SIDES[side](Path(name), wheels, lock))
+            os.sync()
+            wall, cpu = spent[side][-1]
+            say(f"pair {pair + 1}, {side}: {wall:.1f} s, {cpu:.1f} s of CPU")
+    for side, samples in spent.items():
+        used = [round(cpu_s, 2) for _, cpu_s in samples]
+        result[side] = {**figures([wall for wall, _ in samples]), "cpu_s": used}
+    pairs = list(zip(spent["product"], spent["by_hand"], strict=True))
+    ratios = [mine[0] / other[0] for mine, other in pairs]
+    ratio = round(statistics.median(ratios), 3)
+    result["load_before_each_pair"] = loads
+    result["ratio"] = {
+        "median": ratio,
+        "samples": [round(one, 3) for one in ratios],
+        "cpu_median": round(statistics.median(mine[1] / other[1] for mine, other in pairs), 3),
+    }
+    result["aim"] = {"ratio": AIM, "met": ratio <= AIM}
+    text = json.dumps(result, indent=2)
+    print(text)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "install.json").write_text(text + "\n", encoding="utf-8")
+    return 0 if ratio <= AIM else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
