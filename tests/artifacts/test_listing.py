@@ -35,6 +35,14 @@ def test_html_page_of_an_index(site: Site, directory: Directory) -> None:
     assert versions(directory, Place(f"{site.url}/simple"), "Torch") == {"2.7.0+cpu"}
 
 
+def test_upload_times_are_read_from_a_page_in_html_too(site: Site, directory: Directory) -> None:
+    site.add_wheel(*make_wheel("dated"))
+    page = site.content["/simple/dated/"]
+    site.content["/simple/dated/"] = page.replace(b"<a ", b'<a data-upload-time="2025-06-10T01:02:03Z" ')
+    [listing] = directory.list_all([(Place(f"{site.url}/simple"), "dated")])
+    assert [offer.uploaded for offer in listing.offers] == ["2025-06-10T01:02:03Z"]
+
+
 def test_json_page_of_an_index(site: Site, directory: Directory) -> None:
     page = {
         "meta": {"api-version": "1.1"},

@@ -25,6 +25,10 @@ def test_the_products_own_tables_hold_together() -> None:
         ("vllm", 'python = ">=3.8"', 'python = "3.8 or so"', "is not a version range"),
         ("vllm", 'version = "0.6.1"', 'version = "0.6.0"', "vLLM releases: 0.6.0 stands there 2 times"),
         ("vllm", "fa4 = true", 'fa4 = "yes"', "`fa4` is 'yes'"),
+        ("vllm", 'date = "2024-09-05"', 'date = "in autumn"', "vLLM 0.6.0: `in autumn` is no day"),
+        ("bounds", 'specifier = ">=12.8"', 'specifier = "new"', "bound of cuda-python: `new` is not a version range"),
+        ("bounds", '"2025-07-25 4.54"', '"4.54"', "timeline of transformers: an entry does not begin with a day"),
+        ("bounds", '"2025-07-25 4.54"', '"2025-07-25 4.5"', "timeline of transformers: days and versions do not both"),
         ("vllm_builds", 'version = "0.33.0"', 'version = "0.99.0"', "build 0.99.0 cpu: that release has no row"),
         ("vllm_builds", "gfx = [", "isa = [", "no AMD architecture is named"),
         (

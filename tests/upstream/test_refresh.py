@@ -8,6 +8,7 @@ import pytest
 
 from provision.catalog import Catalog, overlay
 from provision.catalog.check import check
+from provision.catalog.rows import Release
 from provision.errors import FirstlightError
 from provision.models.settings import Settings
 from provision.resolve import plan
@@ -91,3 +92,11 @@ def test_an_index_that_answers_nothing_changes_nothing(site: Site, index: Index)
     with pytest.raises(FirstlightError, match="no package index answers"):
         commands.refresh_tables()
     assert not overlay.folder().exists()
+
+
+@pytest.mark.parametrize("uploaded", [None, "2027-01-20T10:00:00Z"])
+def test_a_new_release_has_the_day_that_the_index_tells(site: Site, index: Index, uploaded: str | None) -> None:
+    site.add_wheel(*torch_wheel("2.16.0", "cu132"))
+    site.add_wheel(*vllm_wheel("0.40.0", "2.16.0"), uploaded=uploaded)
+    [row] = [row for _, row in look(Catalog(), index, today=TODAY).rows if isinstance(row, Release)]
+    assert row.date == (uploaded and uploaded[:10])

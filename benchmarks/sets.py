@@ -1,0 +1,297 @@
+"""Which vLLM releases make a set that holds together: each is locked, installed, loaded and asked for its options, with the real wheels.
+
+    .venv/bin/python -m benchmarks.sets --python /usr/bin/python3.12 --libraries DIR [--work DIR] [--only RELEASE ...] [--again]
+
+For every catalogued release from 0.8.5 and each CUDA build of it that the plan would take for one H100: the product's own lock and wheels, an
+environment made of them by uv with every hash required, every extension module loaded beside the NVIDIA driver's user libraries
+(`--libraries`: a folder with libcuda.so.1 and libnvidia-ml.so.1; no card is needed), `vllm serve --help`, and the engine's configuration.
+A build whose index does not answer stands there as not reached. What is finished is not done again unless it is asked for (`--again`) or its
+bounds changed. One environment at a time lies on the disk; wheels stay as long as the next release needs them. Each row is kept at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from packaging.version import Version
+
+from benchmarks.machine import RESULTS, ROOT, machine, say
+from benchmarks.timing import Timed, timed
+from provision.artifacts.hostuv import LOCK, locked_hashes
+from provision.artifacts.lock import Locked, lock_text
+from provision.artifacts.locking import Sources, fetch_wheels, find_sources, lock_stack, unpacked_size
+from provision.artifacts.ownwheels import own_sources
+from provision.artifacts.room import accepted
+from provision.artifacts.solve import uv_program
+from provision.artifacts.user_index import read_settings
+from provision.artifacts.wheelhouse import Store
+from provision.catalog import catalog
+from provision.errors import FirstlightError, UnreachableError
+from provision.models.settings import Settings
+from provision.models.stack import Candidate, Stack
+from provision.resolve import plan
+from provision.resolve.whatif import parse_what_if
+
+OLDEST = Version("0.8.5")
+HOST = "gpu=H100x1 driver=580.65.06 os=ubuntu-24.04 glibc=2.39 arch=x86_64 cpu=avx512 ram=256 disk=500"
+RESULT = RESULTS / "sets.json"
+SHOWN = ("transformers", "tokenizers", "numpy")
+LONGEST = 400
+"""Characters of an error that a row keeps."""
+
+
+class SetError(Exception):
+    """A set that does not hold together: at which step, and what was said."""
+
+
+@dataclass
+class Row:
+    """One set. Times are seconds, sizes bytes; null for what was not come to."""
+
+    set: str
+    vllm: str
+    variant: str
+    torch: str
+    python: str
+    ok: bool | None = None
+    """Null where the build's index does not answer."""
+    error: str | None = None
+    until: str | None = None
+    """Dependencies are of this day at the latest."""
+    bounds: list[str] = field(default_factory=list)
+    """What holds besides, wherever the files come from."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of the dependencies that break releases most."""
+    distributions: int | None = None
+    wheels: int | None = None
+    unpacked: int | None = None
+    lock_s: float | None = None
+    fetch_s: float | None = None
+    install_s: float | None = None
+    load_s: float | None = None
+    extensions: int | None = None
+    """Modules that were loaded."""
+    at: str = ""
+
+
+def sets(python: str) -> Iterator[tuple[Candidate, Stack]]:
+    """Every build of every release that the plan takes, those first that share torch's wheels, the newest first."""
+    facts = parse_what_if(f"{HOST} python={python}")
+    found = []
+    for release in catalog().releases:
+        if Version(release.version) >= OLDEST:
+            settings = Settings(vllm=f"=={release.version}", flash_attn="bundled")
+            [resolution] = plan({facts.host: facts}, {facts.host: settings}).classes
+            found += accepted(resolution) if resolution.stack else []
+    yield from sorted(
+        found, key=lambda pair: (Version(pair[1].torch.version), Version(pair[0].id.split("-")[1])), reverse=True
+    )
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where sets are made: the interpreter, the driver's libraries, and a folder of our own for wheels and the environment."""
+
+    python: Path
+    libraries: Path
+    work: Path
+    sources: Sources
+    store: Store
+
+    @property
+    def environment(self) -> Path:
+        return self.work / "environment"
+
+    def variables(self) -> dict[str, str]:
+        return {
+            "HOME": str(self.work / "home"),
+            "UV_CACHE_DIR": str(self.work / "uv"),
+            "UV_PYTHON_DOWNLOADS": "never",
+            "LD_LIBRARY_PATH": str(self.libraries),
+            "HF_HUB_OFFLINE": "1",
+            "VLLM_NO_USAGE_STATS": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+
+    def run(self, what: str, command: Sequence[str | Path], *, limit_s: float = 900) -> Timed:
+        """Raises SetError with the end of what it said."""
+        try:
+            done = timed(command, cwd=self.work, environment=self.variables(), limit_s=limit_s)
+        except subprocess.TimeoutExpired:
+            raise SetError(f"{what}: not done within {limit_s:.0f} s") from None
+        if done.code:
+            raise SetError(f"{what}: {conclusion(done)}")
+        return done
+
+
+def conclusion(done: Timed) -> str:
+    """Of a program that failed: the step it was at, where it named one, and the last line that tells why."""
+    steps = [line for line in done.out.splitlines() if line.startswith(("import ", "load ", "run vllm"))]
+    said = [line.strip() for line in done.err.splitlines() if line.strip()]
+    errors = [line for line in said if "Error" in line.split(":")[0].split(" ")[0]]
+    last = (errors or said or [f"ended with {done.code}"])[-1]
+    return f"{steps[-1]}: {last}" if steps else last
+
+
+def try_set(row: Row, stack: Stack, bench: Bench) -> None:
+    """Fill the row. Raises SetError, or StageError where there is no lock."""
+    started = time.perf_counter()
+    solved = lock_stack(stack, own_sources(stack), bench.sources, bench.store)
+    row.lock_s = since(started)
+    wheels = solved.wheels
+    row.versions = {wheel.distribution: wheel.version for wheel in wheels if wheel.distribution in SHOWN}
+    row.distributions = len(wheels)
+    prune(bench.store, wheels)
+    started = time.perf_counter()
+    fetch_wheels(wheels, bench.sources.settings, bench.sources.indexes, bench.store)
+    row.fetch_s = since(started)
+    paths = [bench.store.path(wheel.sha256, wheel.name) for wheel in wheels]
+    row.wheels = sum(path.stat().st_size for path in paths)
+    row.unpacked = unpacked_size(paths)
+    started = time.perf_counter()
+    install(wheels, paths, bench)
+    row.install_s = since(started)
+    started = time.perf_counter()
+    python = bench.environment / "bin/python"
+    loaded = bench.run("load", [python, ROOT / "benchmarks/sets_load.py"])
+    told = json.loads(loaded.out.splitlines()[-1])
+    row.extensions = sum(map(len, told["loaded"].values()))
+    row.load_s = since(started)
+
+
+def install(wheels: Sequence[Locked], paths: Sequence[Path], bench: Bench) -> None:
+    """The environment, from the wheelhouse alone."""
+    shutil.rmtree(bench.environment, ignore_errors=True)
+    folder, lock = bench.work / "incoming", bench.work / "lock.txt"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for path in paths:
+        (folder / path.name).symlink_to(path)
+    lock.write_text(lock_text(wheels), encoding="utf-8")
+    uv = uv_program()
+    bench.run("venv", [uv, "venv", "--quiet", "--offline", "--python", bench.python, bench.environment])
+    command: list[str | Path] = [
+        uv,
+        "pip",
+        "sync",
+        "--quiet",
+        "--offline",
+        "--no-index",
+        "--find-links",
+        folder,
+        "--require-hashes",
+    ]
+    bench.run("install", [*command, "--python", bench.environment / "bin/python", lock])
+
+
+def prune(store: Store, wanted: Sequence[Locked]) -> None:
+    """Only wheels of the set at hand stay: the next one shares most of them."""
+    names = {wheel.name for wheel in wanted}
+    for path in store.root.rglob("*.whl"):
+        if path.name not in names:
+            path.unlink()
+
+
+def since(started: float) -> float:
+    return round(time.perf_counter() - started, 1)
+
+
+def keep(rows: dict[str, Row]) -> None:
+    """All rows in the order of releases, the newest first."""
+    ordered = sorted(rows.values(), key=lambda row: (Version(row.vllm), row.set), reverse=True)
+    result = {
+        "benchmark": "sets",
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "versions": {"uv": locked_hashes(LOCK, "uv")[0]},
+        "host": HOST,
+        "sets": [asdict(row) for row in ordered],
+    }
+    whole = RESULT.with_suffix(".new")
+    whole.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    whole.replace(RESULT)
+
+
+def known() -> dict[str, Row]:
+    """Rows of earlier runs by their set."""
+    if not RESULT.exists():
+        return {}
+    return {row["set"]: Row(**row) for row in json.loads(RESULT.read_text(encoding="utf-8"))["sets"]}
+
+
+def one(candidate: Candidate, stack: Stack, bench: Bench, python: str) -> Row:
+    """What became of a set."""
+    assert stack.vllm is not None
+    row = Row(candidate.id, stack.vllm.version, stack.vllm.variant, stack.torch.version, python)
+    held = stack.dependencies
+    row.until, row.bounds = (held.until, list(held.bounds)) if held else (None, [])
+    try:
+        try_set(row, stack, bench)
+    except UnreachableError as error:
+        vendors = [index for index in (stack.vllm.index, stack.torch.index) if index in error.places]
+        row.error = f"index not reached: {', '.join(dict.fromkeys(vendors)) or 'the main one'}"
+    except (SetError, FirstlightError) as error:
+        row.ok, row.error = False, plain(str(error))
+    else:
+        row.ok = True
+    row.at = datetime.now(UTC).isoformat(timespec="seconds")
+    return row
+
+
+def plain(text: str) -> str:
+    """An error without the addresses of the user's own indexes and the folders of this machine, and not longer than a row keeps."""
+    without = re.sub(r"\b(?:https?|file)://\S+", "(address)", text)
+    return re.sub(r"(?<![\w.])/(?:[\w.+-]+/)+", "", without)[:LONGEST]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--python", type=Path, required=True, help="the interpreter of the environments")
+    parser.add_argument("--libraries", type=Path, required=True, help="the driver's user libraries")
+    parser.add_argument("--work", type=Path, default=Path.home() / ".cache/firstlight-sets")
+    parser.add_argument("--only", nargs="+", default=[], metavar="RELEASE")
+    parser.add_argument("--again", action="store_true", help="do finished sets again, too")
+    options = parser.parse_args()
+    command = [options.python, "-c", "import platform; print(platform.python_version())"]
+    python = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    (options.work / "home").mkdir(parents=True, exist_ok=True)
+    bench = Bench(
+        options.python.absolute(),
+        options.libraries.absolute(),
+        options.work.absolute(),
+        find_sources(read_settings()),
+        Store(options.work.absolute() / "wheels", limit_bytes=1 << 40),
+    )
+    torch = None
+    for candidate, stack in sets(python):
+        assert stack.vllm is not None
+        rows = known()
+        before = rows.get(candidate.id)
+        if options.only and stack.vllm.version not in options.only:
+            continue
+        held = stack.dependencies
+        same = before and held and (before.until, before.bounds) == (held.until, list(held.bounds))
+        if same and not options.again:
+            continue
+        if torch not in {None, stack.torch.version}:
+            shutil.rmtree(bench.work / "uv", ignore_errors=True)
+        torch = stack.torch.version
+        row = one(candidate, stack, bench, python)
+        keep({**known(), row.set: row})
+        say(f"{row.set}: {'ok' if row.ok else row.error} ({row.lock_s} {row.fetch_s} {row.install_s} {row.load_s} s)")
+    shutil.rmtree(bench.environment, ignore_errors=True)
+    return 0 if all(row.ok is not False for row in known().values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

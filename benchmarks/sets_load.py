@@ -1,0 +1,102 @@
+"""What a set's own Python is asked: load torch, every extension module of the packages that compute, and the engine's configuration.
+
+Run by `benchmarks.sets` inside the environment, with nothing but the standard library of that Python. Each step is named on a line before it
+is tried, so that a crash has a name too; the last line is what was loaded, as JSON.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import json
+import mmap
+import re
+import sys
+from importlib.metadata import PackageNotFoundError, files
+from pathlib import Path
+
+PACKAGES = (
+    "vllm",
+    "triton",
+    "xformers",
+    "flashinfer-python",
+    "flashinfer-cubin",
+    "flashinfer-jit-cache",
+    "tokenizers",
+    "safetensors",
+    "xgrammar",
+    "llguidance",
+    "outlines-core",
+    "numpy",
+)
+"""Whose extensions are loaded, beside torch with its own: all that lies between a request and a kernel."""
+IMPORTED = ("torchvision", "torchaudio", "flashinfer", "xformers.ops")
+"""What loads its own extensions as it needs them."""
+SUFFIX = re.compile(r"(\.abi3|\.cpython-\d+[\w-]*)?\.so$")
+
+
+def steps() -> list[tuple[str, Path]]:
+    """(distribution, extension file) pairs, as the installed files name them."""
+    found = []
+    for package in PACKAGES:
+        try:
+            listed = files(package) or []
+        except PackageNotFoundError:
+            continue
+        found += [(package, Path(str(file.locate()))) for file in sorted(listed, key=str) if str(file).endswith(".so")]
+    return found
+
+
+def module_of(path: Path) -> str | None:
+    """The dotted name of a Python extension; None for a library that is opened, not imported."""
+    stem = SUFFIX.sub("", path.name)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        if content.find(f"PyInit_{stem}".encode()) < 0:
+            return None
+    root = next((folder for folder in path.parents if folder.name in {"site-packages", "dist-packages"}), path.parent)
+    return ".".join((*path.parent.relative_to(root).parts, stem))
+
+
+def serve_help() -> None:
+    """`vllm serve --help` as its program runs it, in this process: the imports are the long part."""
+    cli = importlib.import_module("vllm.entrypoints.cli.main")
+    sys.argv = ["vllm", "serve", "--help"]
+    try:
+        cli.main()
+    except SystemExit as end:
+        if end.code:
+            raise
+
+
+def main() -> None:
+    loaded: dict[str, list[str]] = {}
+    print("import torch", flush=True)
+    import torch  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415
+
+    for package, path in steps():
+        name = module_of(path)
+        if name is None and (path.name.startswith("lib") or package in {"triton", "numpy"}):
+            continue  # a library that an extension beside it links to
+        print(f"load {package}: {name or path.name}", flush=True)
+        if name:
+            importlib.import_module(name)
+        else:
+            ctypes.CDLL(str(path))
+        loaded.setdefault(package, []).append(name or path.name)
+    for package in IMPORTED:
+        if importlib.util.find_spec(package.partition(".")[0]):
+            print(f"import {package}", flush=True)
+            importlib.import_module(package)
+    print("import vllm.platforms.cuda", flush=True)
+    # Without a card vLLM finds no platform and refuses its own options; with one it takes this.
+    platforms, cuda = importlib.import_module("vllm.platforms"), importlib.import_module("vllm.platforms.cuda")
+    vars(platforms)["_current_platform"] = cuda.CudaPlatform()
+    print("import vllm.engine.arg_utils", flush=True)
+    importlib.import_module("vllm.engine.arg_utils")
+    print("run vllm serve --help", flush=True)
+    serve_help()
+    print(json.dumps({"torch": torch.__version__, "cuda": torch.version.cuda, "loaded": loaded}))
+
+
+if __name__ == "__main__":
+    main()

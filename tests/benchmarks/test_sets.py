@@ -1,0 +1,50 @@
+"""The table of sets: what the pages show is what was found, and no row tells where the user's indexes are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.sets import conclusion, plain
+from benchmarks.sets_page import PAGES, page, replaced, rows, short
+from benchmarks.timing import Timed
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_page_shows_what_was_found(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == page(path, rows()), "write it again: python -m benchmarks.sets_page"
+
+
+def test_the_first_users_set_holds_together_with_dependencies_of_its_time() -> None:
+    [found] = [row for row in rows() if row["set"] == "vllm-0.9.1-cu128-torch-cu126"]
+    assert found["ok"], found["error"]
+    assert found["until"] == "2025-06-17"
+    assert found["versions"]["transformers"] == "4.52.4"
+
+
+def test_a_set_that_fails_is_not_among_the_known_good() -> None:
+    row = rows()[0] | {"vllm": "9.9.9"}
+    assert "9.9.9" in short([row | {"ok": True}])
+    assert "9.9.9" not in short([row | {"ok": False}])
+
+
+def test_a_page_without_its_place_is_an_error() -> None:
+    with pytest.raises(ValueError, match="0 places for `sets`"):
+        replaced("text", "sets", "")
+
+
+def test_an_error_names_the_step_and_the_last_cause() -> None:
+    out = "import torch\nload vllm: vllm._C\n"
+    err = (
+        "Traceback (most recent call last):\n  File ...\nImportError: libcudart.so.13: cannot open shared object file\n"
+    )
+    assert conclusion(Timed(0, 1, 1, out, err)) == (
+        "load vllm: vllm._C: ImportError: libcudart.so.13: cannot open shared object file"
+    )
+    assert conclusion(Timed(0, 1, -11, out, "")) == "load vllm: vllm._C: ended with -11"
+
+
+def test_an_error_is_kept_without_addresses_and_folders() -> None:
+    assert plain("ImportError: /home/me/env/lib/_C.so: undefined symbol") == "ImportError: _C.so: undefined symbol"
+    assert plain("no wheel (https://user:key@mirror.example/simple: HTTP 403)") == "no wheel ((address) HTTP 403)"
