@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 
-from verify import timing
+from verify import exchange, timing
 from verify.checks.collectives import gloo
 from verify.exchange import judge
 from verify.records import Context
@@ -35,6 +36,25 @@ def test_what_is_timed_is_a_sum_which_switches_add_by_themselves(monkeypatch: py
     finally:
         dist.destroy_process_group()
     assert asked == [dist.ReduceOp.SUM]
+
+
+def test_a_torch_whose_gloo_scatters_nothing_is_no_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """That of torch 2.7 and before."""
+
+    def refuse(*_: Any) -> None:
+        raise RuntimeError("ProcessGroupGloo does not support reduce_scatter")
+
+    monkeypatch.setattr(dist, "reduce_scatter", refuse)
+    answer = exchange._part(
+        0,
+        devices=["cpu"],
+        meeting=tmp_path / "meeting",
+        backend="gloo",
+        interface="lo",
+        large_bytes=0,
+        spoiled=False,
+    )
+    assert answer["wrong"] == {"all-reduce": 0, "all-gather": 0}
 
 
 def test_an_interface_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
