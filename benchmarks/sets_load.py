@@ -57,6 +57,15 @@ def module_of(path: Path) -> str | None:
     return ".".join((*path.parent.relative_to(root).parts, stem))
 
 
+def take_a_card_for_granted() -> None:
+    """Without a card vLLM finds no platform and refuses its own options: it gets the one that an H100 gives it."""
+    platforms, cuda = importlib.import_module("vllm.platforms"), importlib.import_module("vllm.platforms.cuda")
+    capability = importlib.import_module("vllm.platforms.interface").DeviceCapability(9, 0)
+    said = {"get_device_capability": capability, "get_device_name": "NVIDIA H100", "get_device_total_memory": 80 << 30}
+    answers = {name: classmethod(lambda *_, value=value, **__: value) for name, value in said.items()}
+    vars(platforms)["_current_platform"] = type("Card", (cuda.CudaPlatform,), answers)()
+
+
 def serve_help() -> None:
     """`vllm serve --help` as its program runs it, in this process: the imports are the long part."""
     cli = importlib.import_module("vllm.entrypoints.cli.main")
@@ -88,9 +97,7 @@ def main() -> None:
             print(f"import {package}", flush=True)
             importlib.import_module(package)
     print("import vllm.platforms.cuda", flush=True)
-    # Without a card vLLM finds no platform and refuses its own options; with one it takes this.
-    platforms, cuda = importlib.import_module("vllm.platforms"), importlib.import_module("vllm.platforms.cuda")
-    vars(platforms)["_current_platform"] = cuda.CudaPlatform()
+    take_a_card_for_granted()
     print("import vllm.engine.arg_utils", flush=True)
     importlib.import_module("vllm.engine.arg_utils")
     print("run vllm serve --help", flush=True)
