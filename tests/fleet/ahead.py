@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.fleet.layers import FOR_A_USER, RPM_TOOLS, root_with
+from tests.fleet.layers import DRIVER_LIBRARIES, FOR_A_USER, RPM_TOOLS, root_with
 from tests.fleet.root import TRIXIE, bare_root
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +38,6 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    for packages in ((), FOR_A_USER, RPM_TOOLS):
+    for packages in ((), FOR_A_USER, RPM_TOOLS, DRIVER_LIBRARIES):
         root_with(packages)
     bare_root(TRIXIE)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.fleet.online import connect_to_registries
-from tests.fleet.root import BOOKWORM, bare_root
+from tests.fleet.root import BOOKWORM, TRIXIE, bare_root
 
 RPM_TOOLS = ("dnf", "rpm", "createrepo-c", "gpg", "gpg-agent")
 """With them Debian takes packages as the RHEL family does."""
 FOR_A_USER = ("libpam-systemd", "libnuma1", "g++", "python3-dev")
 """What an administrator installs for a user without root, whose service is to outlive the session."""
+DRIVER_LIBRARIES = ("libcuda1", "libnvidia-ml1")
+"""The user space of NVIDIA's driver, of Debian's section non-free."""
 
 _INSTALL = """
 mount -t overlay overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$2/fs"
@@ -48,6 +51,7 @@ def _make(folder: Path, bare: Path, packages: Sequence[str]) -> None:
     for part in ("fs", "work", "upper/etc/apt"):
         (folder / part).mkdir(parents=True)
     connect_to_registries(folder / "upper")
+    _offer_all_sections(folder / "upper/etc/apt")
     # In a mount space of its own: what is killed leaves nothing mounted.
     command = ["unshare", "--mount", "sh", "-ec", _INSTALL, "sh", str(bare), str(folder), *packages]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
@@ -59,3 +63,11 @@ def _make(folder: Path, bare: Path, packages: Sequence[str]) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def _offer_all_sections(apt: Path) -> None:
+    """Debian's sections beside `main`: the user libraries of NVIDIA's driver are in one of them."""
+    for source in (*apt.glob("sources.list*"), *apt.glob("sources.list.d/*")):
+        text = source.read_text(encoding="utf-8") if source.is_file() else ""
+        if re.search(rf" ({BOOKWORM}|{TRIXIE})\b", text):
+            source.write_text(re.sub(r"(?m)^(Components:|deb .*) main$", r"\1 main contrib non-free", text))

@@ -1,0 +1,79 @@
+"""A host that shows the cards of a probe recording and has the driver's real user libraries, but no card and no kernel module.
+
+What needs no computing is real there: plan, stage and install of CUDA builds, loading their extensions, and what is told of cards that
+do not answer.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+from provision.probe.sections import Output, split
+from tests.fleet.hosts import Fleet, FleetHost
+from tests.fleet.layers import DRIVER_LIBRARIES
+
+RECORDED = Path(__file__).parents[1] / "probe/recorded"
+SHOWN = "opt/shown"
+"""Where the host keeps what it shows, below its root."""
+
+_SMI = """#!/bin/sh
+case "$*" in
+*-x*) cat /{shown}/nvidia-smi.xml ;;
+*compute_cap*) cat /{shown}/compute ;;
+*) echo "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver." && exit 9 ;;
+esac
+"""
+# The kernel's own tables are seen by all that runs in a container: they are covered, not changed.
+_COVER = """
+mount -o remount,rw /sys
+for folder in sys/bus/pci sys/module; do
+    mkdir -p /$folder
+    mount -t tmpfs shown /$folder
+    cp -r /{shown}/$folder/. /$folder/
+done
+install -m 755 /{shown}/nvidia-smi /usr/bin/nvidia-smi
+for name in {nodes}; do mknod -m 666 /dev/$name c 1 3; done
+"""
+
+
+def boot_with_cards(fleet: Fleet, recording: str, *, driver: str | None = None) -> FleetHost:
+    """A host with the cards of a recording by its name; `driver` is another version that they are shown with."""
+    [host] = fleet.boot(1, packages=DRIVER_LIBRARIES)
+    show(host, split((RECORDED / f"{recording}.txt").read_bytes()), driver=driver)
+    return host
+
+
+def show(host: FleetHost, recorded: Output, *, driver: str | None = None) -> None:
+    """PCI devices, kernel modules, device nodes and nvidia-smi as they were recorded.
+
+    Raises ValueError where no driver answered in the recording.
+    """
+    xml = recorded["nvidia_smi"].text.strip()
+    version = re.search(r"<driver_version>([\d.]+)<", xml)
+    if version is None:
+        raise ValueError("the recording has no answer of nvidia-smi")
+    folder = host.machine.root / SHOWN
+    for path, content in {
+        **_tables(recorded),
+        "sys/module/nvidia/version": f"{version[1]}\n",
+        "nvidia-smi.xml": f"{xml}\n",
+        "compute": f"{recorded['nvidia_compute'].text.strip()}\n",
+        "nvidia-smi": _SMI.format(shown=SHOWN),
+    }.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(content.replace(version[1], driver or version[1]), encoding="utf-8")
+    cards = xml.count("<product_name>")
+    nodes = [*(f"nvidia{index}" for index in range(cards)), "nvidiactl", "nvidia-uvm"]
+    host.sh(f"set -e\n{_COVER.format(shown=SHOWN, nodes=shlex.join(nodes))}")
+
+
+def _tables(recorded: Output) -> dict[str, str]:
+    """Files below /sys by path: of the bus, and of the modules that were loaded."""
+    files = {
+        path.removeprefix("/"): f"{value}\n" for path, value in recorded["pci"].by_file() if path.startswith("/sys/")
+    }
+    # A directory in place of the link to the device: it is its name that is read.
+    files |= {f"{link.removeprefix('/')}/shown": "" for link in recorded["pci"].values("driver")}
+    return files | {f"sys/module/{name}/initstate": "live\n" for name in recorded["modules"].values("module")}

@@ -1,0 +1,101 @@
+"""Real CUDA builds on a host that shows recorded cards: chosen, locked, fetched, installed, loaded, left alone, taken away again.
+
+No card is there to compute on: verify cannot be green, and has to say why in one cause.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.fleet.cards import boot_with_cards
+from tests.fleet.hosts import Fleet, FleetHost
+from tests.fleet.serving import PREFIX
+from tests.fleet.walks import ROOT, Walker
+
+pytestmark = pytest.mark.fleet
+
+LOADER = (ROOT / "tests/fleet/extensions.py").read_text(encoding="utf-8")
+LOADING_S = 900
+FIRST_CAUSE = "devices.driver"
+FIRST_LINES = 15
+"""Of a summary: one cause is told in so many."""
+
+
+class CardSet(NamedTuple):
+    """What is asked for on which cards, and what has to be there then."""
+
+    recording: str
+    vllm: str
+    cuda: str
+    loaded: tuple[str, ...]
+    """How names begin: `_C` became `_C_stable_libtorch`."""
+
+
+FLASH = ("vllm/_C", "vllm/_moe_C", "vllm/vllm_flash_attn/_vllm_fa2_C", "vllm/vllm_flash_attn/_vllm_fa3_C")
+SETS = {
+    "newest": CardSet("b200-8", "latest", "13.", (*FLASH, "flashinfer")),
+    "first-users": CardSet("rtx4070tis-2", "==0.9.1", "12.", (*FLASH, "xformers/", "xformers.ops")),
+}
+
+
+@pytest.fixture
+def wheels_for_once(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache on the disk that is thrown away: gigabytes of wheels that no other test wants."""
+    folder = fleet.disk / "wheels"
+    folder.mkdir()
+    monkeypatch.setenv("FIRSTLIGHT_CACHE", str(folder))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def card_host(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[FleetHost]:
+    host = boot_with_cards(fleet, request.param)
+    yield host
+    host.remove()
+
+
+@pytest.mark.usefixtures("wheels_for_once")
+@pytest.mark.parametrize(
+    ("wanted", "card_host"), [(wanted, wanted.recording) for wanted in SETS.values()], ids=SETS, indirect=["card_host"]
+)
+def test_a_real_set_is_installed_and_loads_and_what_no_card_answers_has_one_cause(
+    card_host: FleetHost, wanted: CardSet, tmp_path: Path
+) -> None:
+    host, firstlight = card_host, Walker(tmp_path / "logs")
+    inventory = str(host.inventory(tmp_path))
+    asked = ("-i", inventory, "--vllm", wanted.vllm)
+
+    ended = firstlight("provision", *asked)
+    phases = {phase["room"]: phase["status"] for phase in ended.host(host.name)["rooms"]}
+    assert [phases.get(name) for name in ("probe", "plan", "stage", "install")] == ["ok"] * 4, ended.told()
+    assert (ended.code, phases["verify"]) == (1, "failed"), ended.told()
+    assert [check["id"] for check in ended.host(host.name)["checks"] if check["status"] == "fail"] == [FIRST_CAUSE]
+    assert f"check {FIRST_CAUSE}: no kernel module of NVIDIA is loaded" in "\n".join(
+        ended.out.splitlines()[:FIRST_LINES]
+    )
+
+    environment = host.sh(f"ls -d {PREFIX}/envs/[0-9a-f]*").strip()
+    (host.machine.root / "root/extensions.py").write_text(LOADER, encoding="utf-8")
+    answer = json.loads(
+        host.sh(f"{environment}/bin/python -I /root/extensions.py 2>/dev/null", timeout_s=LOADING_S).splitlines()[-1]
+    )
+    assert answer["cuda"].startswith(wanted.cuda)
+    assert {name: said for name, said in answer["outcome"].items() if said} == {}
+    for name in wanted.loaded:
+        assert any(found.startswith(name) for found in answer["outcome"]), f"no {name} in {sorted(answer['outcome'])}"
+
+    # Still red by the checks of the run before, and there is nothing to do.
+    ended = firstlight("install", *asked)
+    assert ended.summary["changed"] == 0, ended.told()
+    assert [phase["status"] for phase in ended.host(host.name)["rooms"]] == ["ok"] * 4, ended.told()
+
+    ended = firstlight("uninstall", "-i", inventory)
+    assert f"{host.name}: uninstalled" in ended.out, ended.told()
+    assert host.sh(f"ls -d {PREFIX} /var/tmp/firstlight* 2>/dev/null; true").strip() == ""
