@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from provision.models.facts import Installed
 from provision.models.records import Finding, HostSummary, RoomName
 from provision.models.settings import Connection
 from provision.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, Reason
@@ -170,6 +171,21 @@ def test_state_follows_from_command_and_rooms(
     folder.run.write("run.json", {"command": command, "started_at": "2026-11-20T10:15:00.000Z"})
     folder.results(*(result("a", room) for room in rooms))
     assert folder.json()["hosts"][0]["state"] == state
+
+
+@pytest.mark.parametrize(
+    ("command", "rooms", "verdict"),
+    [("install", ("probe", "plan", "stage", "install"), "red"), ("uninstall", ("probe", "install"), "green")],
+)
+def test_checks_that_failed_before_do_not_make_a_removal_red(
+    tmp_path: Path, command: str, rooms: tuple[RoomName, ...], verdict: str
+) -> None:
+    folder = Folder(tmp_path / RUN, [host("a", local=True)])
+    folder.run.write("run.json", {"command": command, "started_at": "2026-11-20T10:15:00.000Z"})
+    verified = document([check("devices.driver", "fail")], started_at="2026-11-20T07:15:00.000Z")
+    folder.run.write("facts/a.json", facts("a", installed=Installed(prefix="/opt/firstlight", last_verify=verified)))
+    folder.results(*(result("a", room) for room in rooms))
+    assert folder.json()["verdict"] == verdict
 
 
 def test_no_endpoint_of_a_host_that_failed(folder: Folder) -> None:

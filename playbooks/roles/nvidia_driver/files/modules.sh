@@ -39,7 +39,10 @@ for folder in "$@"; do
     [ -d "$folder" ] || continue
     kernel=${folder#/lib/modules/}
     kernel=${kernel%/kernel}
-    has_module "$kernel" && continue
+    if has_module "$kernel"; then
+        echo "firstlight-note: module for kernel $kernel$(signer "$kernel")"
+        continue
+    fi
     if [ "$FIRSTLIGHT_CHECK" = 1 ]; then
         # Without headers none can be built.
         [ ! -e "/lib/modules/$kernel/build" ] || echo "firstlight-changed: module for kernel $kernel"
