@@ -4,7 +4,8 @@
 
 Boots three bare test hosts, provisions them once, then takes turns, one whole process each, round by round:
 
-    firstlight         ./firstlight provision -i INVENTORY
+    firstlight         ./firstlight provision -i INVENTORY, by a login as root
+    firstlight-sudo    the same by an account whose sudo asks for a password
     ansible-playbook   playbooks/site.yml with the run's own install/hosts.yml: the very same state; pipelining, a fork a host
     mitogen            the same with the strategy mitogen_linear
     pyinfra            benchmarks/pyinfra_state.py: the same things by pyinfra's own operations
@@ -32,7 +33,7 @@ from benchmarks.fleet import hosts_to_boot
 from benchmarks.machine import ROOT, header, publish, say
 from benchmarks.timing import Timed, figures, timed
 from provision.serve.onhost.builtin_model import FIRST_SEED, WEIGHTS_SHA256
-from tests.fleet.hosts import FleetHost, write_inventory
+from tests.fleet.hosts import SUDO_WITH_PASSWORD, FleetHost, write_inventory
 
 HOSTS = 3
 AIM_S = 1.2
@@ -66,7 +67,7 @@ class Contestant:
             say(f"{self.name}: {done.seconds:.3f} s")
 
 
-def firstlight(inventory: Path, logs: Path) -> Contestant:
+def firstlight(inventory: Path, logs: Path, name: str = "firstlight") -> Contestant:
     """The product; a turn counts when every host was left as it was."""
 
     def problem(done: Timed) -> str | None:
@@ -78,7 +79,16 @@ def firstlight(inventory: Path, logs: Path) -> Contestant:
         return None if ok else f"changed {summary['changed']}: {states}"
 
     command = [str(ROOT / "firstlight"), "provision", "-i", str(inventory)]
-    return Contestant("firstlight", command, {"FIRSTLIGHT_LOGS": str(logs)}, problem)
+    return Contestant(name, command, {"FIRSTLIGHT_LOGS": str(logs)}, problem)
+
+
+def firstlight_by_sudo(hosts: list[FleetHost], scratch: Path) -> Contestant:
+    """The product on the same hosts, by a login that becomes root with a password."""
+    secret = hosts[0].admin_password
+    inventory = write_inventory(
+        scratch / "sudo", hosts, user=SUDO_WITH_PASSWORD, ansible_become=True, ansible_become_password=secret
+    )
+    return firstlight(inventory, scratch / "sudo-logs", "firstlight-sudo")
 
 
 def ansible(name: str, programs: Path, hosts_file: Path, scratch: Path, more: Mapping[str, str]) -> Contestant:
@@ -137,10 +147,10 @@ def pyinfra(programs: Path, hosts_file: Path, hosts: list[FleetHost], scratch: P
 def contestants(
     inventory: Path, hosts: list[FleetHost], logs: Path, scratch: Path
 ) -> tuple[list[Contestant], dict[str, str]]:
-    """All four, in the order of their turns, and the versions of the peers."""
+    """All five, in the order of their turns, and the versions of the peers."""
     hosts_file = logs / "first-run-hosts.yml"
     (scratch / "empty.cfg").touch()
-    ours = firstlight(inventory, logs)
+    ours = [firstlight(inventory, logs), firstlight_by_sudo(hosts, scratch)]
     try:
         programs = peers.environment()
         versions = peers.versions(programs)
@@ -152,9 +162,9 @@ def contestants(
         missing = [Contestant(name, [], {}, lambda _: None) for name in ("ansible-playbook", "mitogen", "pyinfra")]
         for each in missing:
             each.problem = str(error)
-        return [ours, *missing], {}
+        return [*ours, *missing], {}
     return [
-        ours,
+        *ours,
         ansible("ansible-playbook", programs, hosts_file, scratch, {}),
         ansible("mitogen", programs, hosts_file, scratch, strategy),
         pyinfra(programs, hosts_file, hosts, scratch),
@@ -207,10 +217,10 @@ def main() -> int:
             for each in playing:
                 each.turn(counts=number > 0)
     entries = compared(playing)
-    own = entries["firstlight"].get("median_s")
+    own = [entries[name].get("median_s") for name in ("firstlight", "firstlight-sudo")]
     result["versions"]["peers"] = versions
     result |= {"hosts": HOSTS, "rounds": rounds, "first_run_s": round(first, 1), "tools": entries}
-    result["aim"] = {"firstlight_median_s": AIM_S, "met": own is not None and own <= AIM_S}
+    result["aim"] = {"firstlight_median_s": AIM_S, "met": all(median is not None and median <= AIM_S for median in own)}
     publish(result, "second-run")
     return 0 if result["aim"]["met"] else 1
 
