@@ -1,0 +1,122 @@
+"""Debian's own driver on a booted Debian 12: real packages, a module that dkms really builds for a kernel of Debian's, and for the next one.
+
+No card is there, and the kernel that runs is this machine's: the module is built and signed, never loaded. One story, told in order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fleet.hosts import Fleet, FleetHost
+from tests.fleet.test_drivers import play
+from tests.fleet.vendor import give_cards
+from tests.fleet.walks import Walker
+
+pytestmark = pytest.mark.fleet
+
+VERSION = "535.261.03"
+"""The newest that Debian 12 has of all packages: its security archive has newer libraries, and no open modules to go with them."""
+MODULE = "nvidia-current-open"
+BUILD_S = 3600
+IMAGE = r"^ *linux-image-(6[\d.]+-\d+-(?:cloud-)?amd64) .* bookworm/main "
+
+
+@pytest.fixture(scope="module")
+def host(fleet: Fleet) -> Iterator[FleetHost]:
+    [booted] = fleet.boot(1, online=True)
+    give_cards(booted)
+    booted.sh("apt-get -qq update", timeout_s=600)
+    yield booted
+    booted.remove()
+
+
+@pytest.fixture(scope="module")
+def kernels(host: FleetHost) -> tuple[str, str]:
+    """Two kernels of the release itself, an older one and the next; the smaller flavour where there are two of it."""
+    names = "apt-cache search --names-only '^linux-image-6.*-amd64$' | cut -d' ' -f1"
+    offered = re.findall(IMAGE, host.sh(f"apt-cache madison $({names})"), re.MULTILINE)
+    found = sorted(
+        set(offered), key=lambda name: ("cloud" not in name, [int(part) for part in re.findall(r"\d+", name)])
+    )
+    return found[0], found[1]
+
+
+@pytest.fixture(scope="module")
+def firstlight(tmp_path_factory: pytest.TempPathFactory) -> Walker:
+    return Walker(tmp_path_factory.mktemp("drivers") / "logs")
+
+
+@pytest.fixture(scope="module")
+def inventory(host: FleetHost, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(host.inventory(tmp_path_factory.mktemp("inventory"), firstlight_driver_source="distribution"))
+
+
+def install(host: FleetHost, *packages: str) -> None:
+    words = " ".join(packages)
+    host.sh(f"DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install {words}", timeout_s=BUILD_S)
+
+
+def module(host: FleetHost, kernel: str, field: str) -> str:
+    """What a built module says of itself."""
+    return host.sh(f"modinfo -k {kernel} -F {field} {MODULE}", check=False).strip()
+
+
+def hosts_file(firstlight: Walker) -> Path:
+    [path] = [path for path in firstlight.logs.glob("*/install/hosts.yml") if not path.parents[1].is_symlink()]
+    return path
+
+
+def test_debians_own_driver_is_built_for_the_installed_kernel(
+    firstlight: Walker, host: FleetHost, inventory: str, kernels: tuple[str, str]
+) -> None:
+    kernel = kernels[0]
+    install(host, f"linux-image-{kernel}")
+    ended = firstlight("drivers", "-i", inventory)
+    assert ended.code == 1, ended.told()
+    [result] = [room for room in ended.host(host.name)["rooms"] if room["room"] == "install"]
+    assert f"driver {VERSION} is installed and runs after a restart of the host (kernel" in result["text"], result
+    assert "which is not installed on this host and has no module" in result["text"]
+    assert f"{MODULE}/{VERSION}, {kernel}, x86_64: installed" in host.sh("dkms status")
+    assert (module(host, kernel, "version"), module(host, kernel, "vermagic").split()[0]) == (VERSION, kernel)
+    assert module(host, kernel, "signer") == "DKMS module signing key"
+    assert host.sh("ls /etc/apt/sources.list.d/firstlight-debian.sources")
+    # Debian's security archive has a newer release of the libraries alone, which the pin keeps away.
+    upgrade = [
+        line for line in host.sh("apt-get -s dist-upgrade", timeout_s=600).splitlines() if line.startswith("Inst ")
+    ]
+    assert [line for line in upgrade if "535.309" in line or "libcuda" in line] == []
+    assert host.sh("dpkg-query -W -f '${Version}' libcuda1").startswith(VERSION)
+
+
+def test_a_second_time_the_playbook_changes_nothing_and_tells_who_signed(
+    firstlight: Walker, host: FleetHost, kernels: tuple[str, str]
+) -> None:
+    checked = play(hosts_file(firstlight), "--check")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    done = play(hosts_file(firstlight), "-v")
+    assert f"module for kernel {kernels[0]}, signed by DKMS module signing key" in done.stdout
+    assert " changed=0 " in done.stdout, host.name + done.stdout
+    assert "runs after a restart of the host" in done.stdout
+
+
+def test_after_a_change_of_the_kernel_it_is_built_anew(
+    firstlight: Walker, host: FleetHost, kernels: tuple[str, str]
+) -> None:
+    """The new kernel came without its headers, as an upgrade of the image alone brings it."""
+    install(host, f"linux-image-{kernels[1]}")
+    assert module(host, kernels[1], "version") == ""
+    done = play(hosts_file(firstlight))
+    assert "runs after a restart of the host" in done.stdout, done.stdout
+    for kernel in kernels:
+        assert (module(host, kernel, "version"), module(host, kernel, "vermagic").split()[0]) == (VERSION, kernel)
+        assert module(host, kernel, "signer") == "DKMS module signing key"
+
+
+def test_its_removal_takes_the_modules_along(host: FleetHost, kernels: tuple[str, str]) -> None:
+    host.sh("apt-get -qq -y --allow-change-held-packages purge nvidia-open-kernel-dkms", timeout_s=BUILD_S)
+    assert host.sh("dkms status") == ""
+    assert [module(host, kernel, "version") for kernel in kernels] == ["", ""]
