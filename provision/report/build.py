@@ -82,7 +82,7 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
     facts = files.facts.get(name)
     resolution = _resolution(files, name)
     staged = files.staged.get(name)
-    checks = files.verified.get(name) or (Verification() if _takes_away(files.command) else _carried(facts))
+    checks = files.verified.get(name) or (Verification() if _undone(files.command) else _carried(facts))
     serve = files.served.get(name)
     stack = staged.stack if staged else (resolution.stack if resolution else None)
     state = _state(files.command, rooms, checks, serve, interrupted=interrupted)
@@ -137,9 +137,9 @@ def _resolution(files: RunFiles, name: str) -> Resolution | None:
     return next((entry for entry in files.plan.classes if name in entry.hosts), None)
 
 
-def _takes_away(command: str) -> bool:
-    """Whether a run only took something away: what earlier checks found says nothing of whether that went well."""
-    return command.partition(" ")[0] in UNDONE
+def _undone(command: str) -> HostState | None:
+    """How a run that only takes something away leaves a host: what earlier checks found says nothing of whether that went well."""
+    return UNDONE.get(command.partition(" ")[0])
 
 
 def _carried(facts: HostFacts | None) -> Verification:
@@ -175,8 +175,8 @@ def _state(
         state = "interrupted"
     elif reached and not has_changed:
         state = "unchanged"
-    elif reached and _takes_away(command):
-        state = UNDONE[command.partition(" ")[0]]
+    elif reached and (undone := _undone(command)):
+        state = undone
     elif done.get("serve") in ("ok", "warn") and serve is not None and serve.ready:
         state = "serving"
     elif reached:

@@ -51,7 +51,8 @@ def judge(pairs: Mapping[str, Mapping[str, Any]]) -> Outcome:
     for direct in (True, False):
         speeds = {name: pair["bytes_per_s"] for name, pair in pairs.items() if pair["direct"] is direct}
         shares |= {name: speed / statistics.median(speeds.values()) for name, speed in speeds.items()}
-    slowest, behind = (min(found, key=lambda name: found[name]) for found in (_speeds(pairs), shares))
+    slowest = min(pairs, key=lambda name: pairs[name]["bytes_per_s"])
+    behind = min(shares, key=lambda name: shares[name])
     figures = (
         Figure("slowest copy between two", pairs[slowest]["bytes_per_s"] / 1e9, "GB/s"),
         Figure("slowest pair", shares[behind], "of the median", floor=rule["share"], source=rule["source"]),
@@ -66,10 +67,6 @@ def judge(pairs: Mapping[str, Mapping[str, Any]]) -> Outcome:
     way = f"{staged} of {len(pairs)} by way of the host" if staged else "all directly"
     text = f"{len(pairs)} pairs of GPUs copy, {way}; the slowest, {slowest}, {figures[0].value:.3g} GB/s"
     return Outcome("ok", text, figures, {"pairs": dict(pairs)})
-
-
-def _speeds(pairs: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    return {name: pair["bytes_per_s"] for name, pair in pairs.items()}
 
 
 CHECK = Check(
