@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import io
+import tokenize
 import zipfile
 from collections.abc import Mapping
 
@@ -23,5 +25,42 @@ def pyz(entries: Mapping[str, bytes], *, main: str) -> bytes:
             info = zipfile.ZipInfo(name, EPOCH)
             info.create_system = 3  # Unix, wherever it is built
             info.external_attr = 0o644 << 16
-            file.writestr(info, content, zipfile.ZIP_DEFLATED, 9)
+            file.writestr(info, without_prose(content) if name.endswith(".py") else content, zipfile.ZIP_DEFLATED, 9)
     return archive.getvalue()
+
+
+def without_prose(source: bytes) -> bytes:
+    """A Python source (UTF-8) without its comments and docstrings, every statement on the line where it was.
+
+    A traceback on a host names the lines of the repository, and there are fewer bytes to send: verify.pyz has 259 kB, not 298.
+    """
+    lines = source.decode().splitlines(keepends=True)
+    cuts = [(token.start, token.end, "") for token in _tokens(source) if token.type == tokenize.COMMENT]
+    cuts += [
+        (
+            (node.lineno, _column(lines, node.lineno, node.col_offset)),
+            (node.end_lineno, _column(lines, node.end_lineno, node.end_col_offset)),
+            '""',
+        )
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+        and node.end_lineno is not None
+        and node.end_col_offset is not None
+    ]
+    for (first, begin), (last, end), instead in sorted(cuts, reverse=True):
+        rest = lines[last - 1][end:]
+        lines[first - 1] = (lines[first - 1][:begin] + instead).rstrip(" ") + ("\n" if last > first else rest)
+        if last > first:
+            lines[first:last] = ["\n"] * (last - first - 1) + [rest]
+    return "".join(lines).encode()
+
+
+def _tokens(source: bytes) -> list[tokenize.TokenInfo]:
+    return list(tokenize.tokenize(io.BytesIO(source).readline))
+
+
+def _column(lines: list[str], line: int, offset: int) -> int:
+    """Columns of ast count bytes of UTF-8, those of text characters."""
+    return len(lines[line - 1].encode()[:offset].decode())
