@@ -54,16 +54,17 @@ def whole_float32() -> None:
 
 
 @contextmanager
-def own_precision() -> Iterator[None]:
-    """Let torch's standard attention compute in the precision of its inputs meanwhile.
+def own_precision(device: str) -> Iterator[None]:
+    """Let torch's standard attention compute in the precision of its inputs on a GPU meanwhile.
 
-    From 2.5 on it turns 16 bits into 32 first unless it is told otherwise (aten/native/transformers/attention.cpp): beside
-    that flash attention looks faster and smaller than it is. Releases before compute in 16 bits and cannot be asked.
+    From 2.5 on torch converts 16 bits to 32 first by default (aten/native/transformers/attention.cpp): compared with that,
+    flash attention looks faster and smaller than it is. Releases before compute in 16 bits and have no switch. A CPU keeps
+    the default: most have no 16-bit products, and standard attention takes some ten times as long in them.
     """
     import torch
 
     switch = getattr(torch.backends.cuda, "allow_fp16_bf16_reduction_math_sdp", None)
-    if switch is None:
+    if switch is None or device == "cpu":
         yield
         return
     before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()

@@ -51,7 +51,7 @@ def row(case: Case, dtype: str, device: str) -> dict[str, Any]:
             return path.compute(case, there)
 
         try:
-            with torch.inference_mode(), own_precision():
+            with torch.inference_mode(), own_precision(device):
                 result = work(0)
                 seconds = timed(work, device, budget_s=BUDGET_S).median
         except RuntimeError as error:

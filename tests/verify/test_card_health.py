@@ -211,6 +211,14 @@ def test_the_way_of_a_card_is_that_of_all_bridges_above_it(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
+    ("links", "expected", "answer"),
+    [([True, True], 2, True), ([True, False], 2, False), ([], 2, False), ([True], 2, False), ([True] * 6, 6, True)],
+)
+def test_cards_are_joined_where_each_of_them_says_so(links: list[bool], expected: int, answer: bool) -> None:
+    assert peer_path_check.joined(links, expected) is answer
+
+
+@pytest.mark.parametrize(
     ("path", "joined", "status", "words"),
     [
         (PeerPath("0000:1b:00.0", "identity", ()), False, "ok", "neither IOMMU nor ACS"),

@@ -202,8 +202,11 @@ def test_a_process_that_was_bound_takes_memory_of_that_node_first() -> None:
     assert asked == ("0 1" if said == "True" else asked)
 
 
-def test_standard_attention_is_timed_in_the_precision_of_its_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By torch's own standard path on the CPU, which turns 16 bits into 32 unless told otherwise, as on a card."""
+@pytest.mark.parametrize(("device", "dtypes"), [("cuda:0", {torch.float16}), ("cpu", {torch.float16, torch.float32})])
+def test_standard_attention_is_timed_as_a_device_computes_it(
+    device: str, dtypes: set[torch.dtype], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By torch's own standard path on the CPU, which converts 16 bits to 32 by default, as on a card."""
     from verify.checks.speed import attention
 
     class Seen(TorchDispatchMode):  # type: ignore[misc]
@@ -220,8 +223,14 @@ def test_standard_attention_is_timed_in_the_precision_of_its_inputs(monkeypatch:
 
     seen: set[torch.dtype] = set()
     monkeypatch.setattr(attention, "timed", once)
-    attention.measure((1, 64, 2, 64), "cpu", backward=False)
-    assert seen == {torch.float16}
+    monkeypatch.setattr(attention, "rotation", lambda device, size: 1)
+    monkeypatch.setattr(
+        attention,
+        "random_sets",
+        lambda count, *shape, device, **how: timing.random_sets(count, *shape, device="cpu", **how),
+    )
+    attention.measure((1, 64, 2, 64), device, backward=False)
+    assert seen == dtypes
     assert not torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
 
 

@@ -28,17 +28,22 @@ def _run(context: Context) -> Outcome:
         return Outcome("skip", "there are no two GPUs that could exchange")
     if peer_paths.virtual():
         return Outcome("skip", "a virtual machine: the machine below decides")
-    return judge([peer_paths.peer_path(card.pci or "") for card in cards], joined=_joined(vendor))
+    return judge([peer_paths.peer_path(card.pci or "") for card in cards], joined=_joined(vendor, len(cards)))
 
 
-def _joined(vendor: str) -> bool:
-    """Whether links of their own join all cards: the bus is not their way then."""
+def _joined(vendor: str, count: int) -> bool:
+    """Whether links of their own join all `count` cards: the bus is not their way then. False where no tool answers."""
     try:
         if vendor == "nvidia":
-            return all(any(card.links) for card in healths())
-        return all(joint.kind == "XGMI" for joint in amd_smi.joints() or ())
+            return joined([any(card.links) for card in healths()], count)
+        return joined([joint.kind == "XGMI" for joint in amd_smi.joints() or ()], count * (count - 1))
     except (NvmlError, amd_smi.AmdSmiError):
         return False
+
+
+def joined(links: Sequence[bool], expected: int) -> bool:
+    """Whether each of the cards, or of their ordered pairs, has a link; `expected` is how many of them there are."""
+    return len(links) >= expected and all(links)
 
 
 def judge(paths: Sequence[PeerPath], *, joined: bool) -> Outcome:

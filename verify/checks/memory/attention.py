@@ -47,7 +47,7 @@ def _run(context: Context) -> Outcome:
                 break
             case = Case(f"length {length}", HEADS, HEADS, ((length, length),), DIM)
             inputs = case.inputs(dtype).to(device)
-            with torch.inference_mode(), own_precision():
+            with torch.inference_mode(), own_precision(device):
                 found[length] = peak(partial(provider.compute, case, inputs), device)
     flash_from = FIT_FROM if device == "cpu" else GPU_FLASH_FIT_FROM
     return judge(peaks, free, {"lengths": longest, "dtype": dtype, **finish(device)}, flash_from=flash_from)

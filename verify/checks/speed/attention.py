@@ -69,7 +69,7 @@ def measure(point: tuple[int, ...], device: str, *, backward: bool) -> dict[str,
         torch.autograd.grad(scaled_dot_product_attention(*parts).sum(), parts)
 
     for name, path in (("flash", SDPBackend.FLASH_ATTENTION), ("standard", SDPBackend.MATH)):
-        with sdpa_kernel(path), own_precision():
+        with sdpa_kernel(path), own_precision(device):
             try:
                 seconds[name] = timed(forward, device, budget_s=BUDGET_S).median
                 if backward:
