@@ -1,0 +1,157 @@
+"""What operators give, by Python's own arithmetic, and how far rounding may take a result from it.
+
+Nothing of torch computes here but the comparison: a fault in one of torch's operators, in whatever precision, does not reach
+its reference. Python is slow, so a reference is of a few thousand values; the operator is given them many times over, in
+different places, and `share` compares each copy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from verify.tables import table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+UNIT = 2.0**-24
+"""Half the distance from 1 to the next float32: what one operation in float32 may lose, relative to its result."""
+
+
+def each(function: Callable[[float], float], values: Tensor) -> Tensor:
+    """A function of Python's of every element, in float64, in the shape of the values."""
+    import torch
+
+    found = [function(value) for value in values.flatten().tolist()]
+    return torch.tensor(found, dtype=torch.float64).reshape(values.shape)
+
+
+def sigmoid(value: float) -> float:
+    """1 / (1 + exp(-value)) without overflow."""
+    return 1 / (1 + math.exp(-value)) if value > 0 else math.exp(value) / (1 + math.exp(value))
+
+
+def silu(value: float) -> float:
+    """value sigmoid(value)."""
+    return value * sigmoid(value)
+
+
+def gelu(value: float) -> float:
+    """Half of value (1 + erf(value / sqrt 2)), the exact form."""
+    return 0.5 * value * math.erfc(-value / math.sqrt(2))
+
+
+def gelu_tanh(value: float) -> float:
+    """The same with tanh(sqrt(2 / pi) (value + 0.044715 value cubed)) in place of erf (Hendrycks and Gimpel, arXiv 1606.08415)."""
+    return 0.5 * value * (1 + math.tanh(math.sqrt(2 / math.pi) * (value + 0.044715 * value**3)))
+
+
+def softmax(rows: Tensor) -> Tensor:
+    """Of each row of (rows, columns), in float64. A row needs one finite value."""
+    return _of_rows(_softmax, rows)
+
+
+def log_softmax(rows: Tensor) -> Tensor:
+    """The logarithm of the same."""
+    return _of_rows(_log_softmax, rows)
+
+
+def rms_norm(rows: Tensor, weight: Tensor | None = None, *, epsilon: float) -> Tensor:
+    """Each row of (rows, columns) over the root of its mean square plus epsilon, times the weight of its column."""
+    weights = [1.0] * rows.shape[1] if weight is None else weight.tolist()
+
+    def norm(row: Sequence[float]) -> list[float]:
+        root = math.sqrt(math.fsum(value * value for value in row) / len(row) + epsilon)
+        return [value / root * factor for value, factor in zip(row, weights, strict=True)]
+
+    return _of_rows(norm, rows)
+
+
+def layer_norm(rows: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *, epsilon: float) -> Tensor:
+    """The same of each row less its mean; the bias of its column is added."""
+    import torch
+
+    means = torch.tensor([[math.fsum(row) / len(row)] for row in rows.tolist()], dtype=torch.float64)
+    found = rms_norm(rows.double() - means, weight, epsilon=epsilon)
+    return found if bias is None else found + bias.double()
+
+
+def turned(heads: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False) -> Tensor:
+    """Rotary embedding of (tokens, heads, dim) by (tokens, dim / 2) cosines and sines, in float64.
+
+    Pairs are element i and i + dim / 2 (GPT-NeoX, Llama), or neighbours where `interleaved` (GPT-J).
+    """
+    import torch
+
+    half = heads.shape[2] // 2
+    found = []
+    for token, real, imaginary in zip(heads.tolist(), cos.tolist(), sin.tolist(), strict=True):
+        for head in token:
+            turn = [0.0] * len(head)
+            for i in range(half):
+                one, other = (2 * i, 2 * i + 1) if interleaved else (i, i + half)
+                turn[one] = head[one] * real[i] - head[other] * imaginary[i]
+                turn[other] = head[other] * real[i] + head[one] * imaginary[i]
+            found.append(turn)
+    return torch.tensor(found, dtype=torch.float64).reshape(heads.shape)
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """left @ right of (..., rows, depth) and (..., depth, columns) by multiplications and sums alone.
+
+    In int64 for whole numbers, which is exact, else in float64.
+    """
+    import torch
+
+    wide = torch.float64 if left.dtype.is_floating_point else torch.int64
+    near, far = left.to(wide), right.to(wide).transpose(-1, -2).contiguous()
+    rows = [(near[..., row : row + 1, :] * far).sum(-1) for row in range(near.shape[-2])]
+    return torch.stack(rows, dim=-2)
+
+
+def share(result: Tensor, exact: Tensor, lost: Tensor | float = 0.0) -> float:
+    """The largest error of an element as a share of what rounding may cost it; what is no number gives infinity.
+
+    `exact` (float64) may be of fewer elements than the result: the result then repeats it along its first dimension.
+    `lost`, a number or in the shape of `exact`, is what the work before the last rounding may be off by, absolute: see
+    `steps` and `summed`. The last rounding costs half a unit in the last place of the result's own type; where a type's
+    numbers end in zero, float32's smallest normal number may become zero.
+    """
+    import torch
+
+    kind = torch.finfo(result.dtype)
+    least = max(kind.smallest_normal * kind.eps, torch.finfo(torch.float32).smallest_normal)
+    allowed = kind.eps / 2 * exact.abs() + lost + least
+    errors = (result.detach().cpu().double().reshape(-1, *exact.shape) - exact).abs() / allowed
+    return float(errors.max().nan_to_num(nan=math.inf, posinf=math.inf))
+
+
+def steps(magnitude: Tensor, functions: int = 1) -> Tensor:
+    """What a few operations in float32 may lose of a magnitude, among them so many functions such as exp and tanh."""
+    return magnitude.double().abs() * (table("tolerances")["operators"]["units"] * functions * UNIT)
+
+
+def summed(magnitude: Tensor, terms: int) -> Tensor:
+    """What adding up so many terms in float32 may lose of a magnitude."""
+    return magnitude.double().abs() * (table("tolerances")["operators"]["spread"] * math.sqrt(terms) * UNIT)
+
+
+def _of_rows(function: Callable[[list[float]], list[float]], rows: Tensor) -> Tensor:
+    import torch
+
+    return torch.tensor([function(row) for row in rows.tolist()], dtype=torch.float64)
+
+
+def _softmax(row: Sequence[float]) -> list[float]:
+    highest = max(row)
+    weights = [math.exp(value - highest) for value in row]
+    total = math.fsum(weights)
+    return [weight / total for weight in weights]
+
+
+def _log_softmax(row: Sequence[float]) -> list[float]:
+    highest = max(row)
+    total = math.log(math.fsum(math.exp(value - highest) for value in row))
+    return [value - highest - total for value in row]
