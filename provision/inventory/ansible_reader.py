@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 from ansible import constants
@@ -50,6 +52,11 @@ CONNECTION = (
     "ansible_become_pass",
     "ansible_become_password",
 )
+
+
+_SEPARATORS = re.compile(r"[\s:,]")
+"""What stands between the patterns of a limit."""
+_FILE_HINT = "name a file with one host or group a line"
 
 
 class Refused(Exception):  # noqa: N818  # becomes the caller's error
@@ -126,26 +133,73 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def checked_limit(inventory: InventoryManager, limit: str) -> str:
-    """The limit as Ansible understands it; `gpu-[1:4]` may also be the hosts so written in the inventory.
+def checked_limit(inventory: InventoryManager, limit: str) -> list[str]:
+    """The patterns of a limit as Ansible understands them; `gpu-[1:4]` may also be the hosts so written in the inventory.
 
-    Raises Refused when a part names nothing.
+    Raises Refused when one of them is empty, broken, or names nothing: Ansible drops such a pattern, and where none is
+    left it takes every host.
     """
-    parts = []
-    for part in split_host_pattern(limit):
-        sign = part[0] if part[:1] in "!&" else ""
-        pattern = part[len(sign) :]
-        if pattern.startswith("@"):
-            parts.append(part)
+    parts = split_host_pattern(limit)
+    if not parts or any(not part.strip() for part in limit.split(",")):
+        raise _broken(limit, "one of its patterns is empty")
+    if _SEPARATORS.sub("", "".join(parts)) != _SEPARATORS.sub("", limit):
+        raise _broken(limit, "a bracket has no partner")
+    return [
+        pattern
+        for part in parts
+        for pattern in (_of_file(inventory, part[1:]) if part.startswith("@") else _selected(inventory, part, limit))
+    ]
+
+
+def _of_file(inventory: InventoryManager, file: str) -> list[str]:
+    """The patterns of a limit file, one a line. Its text stays out of errors: the file may be another than was meant."""
+    try:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise Refused(f"--limit: the file {file!r} cannot be read: {why}", _FILE_HINT) from None
+    found: list[str] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
             continue
-        expanded = _hosts_of_range(inventory, pattern)
-        if expanded is not None:
-            parts += [sign + name for name in expanded]
-            continue
-        if not _matches(inventory, pattern):
-            raise _unknown(inventory, pattern)
-        parts.append(part)
-    return ",".join(parts)
+        try:
+            found += _selected(inventory, line.strip(), line)
+        except Refused:
+            raise Refused(
+                f"--limit: line {number} of {file!r} is no host, group or pattern that matches one in this inventory",
+                _FILE_HINT,
+            ) from None
+    if not found:
+        raise Refused(f"--limit: the file {file!r} names no host", _FILE_HINT)
+    return found
+
+
+def _selected(inventory: InventoryManager, part: str, limit: str) -> list[str]:
+    """One pattern, or the hosts of its range."""
+    sign = part[0] if part[:1] in "!&" else ""
+    pattern = part[len(sign) :]
+    _check_pattern(pattern, limit)
+    expanded = _hosts_of_range(inventory, pattern)
+    if expanded is not None:
+        return [sign + name for name in expanded]
+    if not _matches(inventory, pattern):
+        raise _unknown(inventory, pattern)
+    return [part]
+
+
+def _check_pattern(pattern: str, limit: str) -> None:
+    """Raises Refused for a pattern that says nothing, or whose regular expression is none."""
+    if not pattern.removeprefix("~"):
+        raise _broken(limit, "one of its patterns is empty")
+    if pattern.startswith("~"):
+        try:
+            re.compile(pattern[1:])
+        except re.error as error:
+            raise _broken(limit, f"{pattern!r} is no regular expression: {error}") from None
+
+
+def _broken(limit: str, why: str) -> Refused:
+    return Refused(f"--limit: {limit!r} cannot be used: {why}", "name hosts or groups: --limit gpu-1,gpu-2")
 
 
 def _matches(inventory: InventoryManager, pattern: str) -> bool:

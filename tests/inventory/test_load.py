@@ -90,6 +90,32 @@ def test_a_limit_that_names_nothing(make: Make, snapshot: SnapshotAssertion, tmp
     assert told(make(LOCAL), tmp_path, limit=limit) == snapshot
 
 
+@pytest.mark.parametrize(
+    "limit",
+    [",", ", ", "gpu-1,", ",gpu-1", "gpu-1,,gpu-2", ":", "!", "&", "~", "~[", "all,~[", "!~(", "gpu-[", "[", "lone]"],
+)
+def test_an_empty_or_broken_pattern_never_widens_a_limit(make: Make, tmp_path: Path, limit: str) -> None:
+    message = told(make(LOCAL), tmp_path, limit=limit)
+    assert f"--limit: {limit!r}" in message
+    assert "hint:" in message
+
+
+def test_a_limit_file_without_hosts_does_not_mean_all(make: Make, tmp_path: Path) -> None:
+    file = tmp_path / "hosts.retry"
+    file.write_text("\n\n")
+    assert "names no host" in told(make(LOCAL), tmp_path, limit=f"@{file}")
+    file.write_text("lone\n\ngpu-[1:2]\n")
+    assert names(make(LOCAL), f"@{file}") == ["gpu-1", "gpu-2", "lone"]
+
+
+def test_the_text_of_a_limit_file_stays_out_of_errors(make: Make, tmp_path: Path) -> None:
+    file = tmp_path / "shadow"
+    file.write_text("lone\nroot:$y$salt$hash:1::\n")
+    message = told(make(LOCAL), tmp_path, limit=f"@{file}")
+    assert "line 2 of" in message
+    assert "salt" not in message
+
+
 def test_a_limit_that_leaves_nothing(make: Make, tmp_path: Path) -> None:
     assert "has no hosts within --limit 'gpu:!gpu'" in told(make(LOCAL), tmp_path, limit="gpu:!gpu")
 
