@@ -17,7 +17,7 @@ from urllib.parse import quote
 from provision.artifacts.client import get, open_client
 from provision.artifacts.download import Progress, fetch_all
 from provision.artifacts.user_index import ClientSettings
-from provision.artifacts.wheelhouse import Store, plain_name
+from provision.artifacts.wheelhouse import Store, is_plain, plain_name
 from provision.errors import StageError
 from provision.models.staged import StagedFile
 from provision.redact import remember
@@ -142,6 +142,11 @@ class _Hub:
 
     def _file(self, row: dict[str, Any], commit: str, store: Store) -> HubFile:
         path = str(row["rfilename"])
+        if not is_plain(path):
+            raise StageError(
+                f"the hub `{self._endpoint}` lists `{path[:80]}` as a file of {self._model}: no plain relative name",
+                hint="nothing was written; use another hub (HF_ENDPOINT)",
+            )
         address = f"/{self._model}/resolve/{commit}/{quote(path)}"
         if lfs := row.get("lfs"):
             return HubFile(path, self._endpoint + address, str(lfs["sha256"]), int(lfs["size"]))

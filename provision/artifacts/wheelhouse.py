@@ -18,6 +18,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ _LOCK = ".lock"
 _TRIES = 20
 """Times that a folder may be pruned in a row while its lock is taken."""
 _DEFAULT_LIMIT_GIB = 200.0
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_HOSTILE = "who serves this list is broken or hostile: name another index or hub"
 
 
 def default_limit(environ: Mapping[str, str] | None = None) -> int:
@@ -71,13 +74,20 @@ def plain_name(path: str) -> str:
     return path.replace("/", "--")
 
 
+def is_plain(path: str) -> bool:
+    """Whether a path that somebody else named stays below the folder that it is for: relative, no `..`, printable."""
+    parts = path.split("/")
+    return path.isprintable() and "\\" not in path and not any(part in {"", ".", ".."} for part in parts)
+
+
 class Slot:
     """The place of one file while its lock is held."""
 
     def __init__(self, store: Store, sha256: str, name: str) -> None:
         self._store, self.sha256, self.name = store, sha256, name
-        self.folder = store.folder(sha256)
-        self.part = self.folder / f"{name}.part"
+        self._path = store.path(sha256, name)
+        self.folder = self._path.parent
+        self.part = self._path.with_name(f"{name}.part")
 
     def stored(self) -> Path | None:
         """The file, when another run has put it there meanwhile."""
@@ -96,10 +106,9 @@ class Slot:
             )
         with self.part.open("rb") as file:
             os.fsync(file.fileno())
-        path = self.folder / self.name
-        self.part.replace(path)
-        self._store.stamp(path)
-        return path
+        self.part.replace(self._path)
+        self._store.stamp(self._path)
+        return self._path
 
 
 class Store:
@@ -111,10 +120,15 @@ class Store:
         self.references = References(root / "references")
 
     def folder(self, sha256: str) -> Path:
+        """The folder of a file. Raises StageError for a hash that is none: indexes and hubs name it, and it becomes a path."""
+        if not _SHA256.fullmatch(sha256):
+            raise StageError(f"`{sha256[:80]}` is no sha256: 64 digits, 0 to 9 and a to f", hint=_HOSTILE)
         return self.root / "files" / sha256[:2] / sha256
 
     def path(self, sha256: str, name: str) -> Path:
-        """Where a file lies, whether it is here or not."""
+        """Where a file lies, whether it is here or not. Raises StageError for a name that is no file's in that folder."""
+        if not is_plain(name) or "/" in name or name in {_STAMP, _LOCK}:
+            raise StageError(f"`{name[:80]}` is no plain file name", hint=_HOSTILE)
         return self.folder(sha256) / name
 
     def find(self, sha256: str, name: str) -> Path | None:

@@ -240,3 +240,29 @@ def test_a_model_larger_than_the_disk_is_refused_before_it_is_fetched(hub: Site,
     with pytest.raises(StageError, match=r"model `org/tiny` needs .* TiB in"):
         take(store, "org/tiny")
     assert not [path for path in hub.requests if "/resolve/" in path]
+
+
+@pytest.mark.parametrize("place", ["absolute", "above", "no digest"])
+def test_a_hostile_hub_names_no_path_of_this_machine_by_a_digest(
+    hub: Site, store: Store, tmp_path: Path, place: str
+) -> None:
+    victim = tmp_path / "precious" / "victim.json"
+    victim.parent.mkdir()
+    victim.write_text("mine")
+    digest = {"absolute": str(victim.parent), "above": f"../../../{victim.parent.name}", "no digest": "A" * 64}[place]
+    listing = json.loads(hub.content["/api/models/org/tiny/revision/main"])
+    listing["siblings"].append({"rfilename": "victim.json", "lfs": {"sha256": digest, "size": 4}})
+    hub.content["/api/models/org/tiny/revision/main"] = json.dumps(listing).encode()
+    with pytest.raises(StageError, match="is no sha256"):
+        take(store, "org/tiny")
+    assert victim.read_text() == "mine"
+    assert [path.name for path in victim.parent.iterdir()] == ["victim.json"]
+
+
+@pytest.mark.parametrize("name", ["/etc/x.json", "../x.json", "a/../../x.json", "a//x.json", "x\n.json", "..\\x.json"])
+def test_a_hostile_hub_names_no_file_outside_the_models_folder(hub: Site, store: Store, name: str) -> None:
+    listing = json.loads(hub.content["/api/models/org/tiny/revision/main"])
+    listing["siblings"].append({"rfilename": name, "lfs": {"sha256": "0" * 64, "size": 4}})
+    hub.content["/api/models/org/tiny/revision/main"] = json.dumps(listing).encode()
+    with pytest.raises(StageError, match="no plain relative name"):
+        take(store, "org/tiny")

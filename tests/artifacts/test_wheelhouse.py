@@ -196,3 +196,22 @@ def test_the_limit_follows_the_environment() -> None:
 def test_a_wrong_limit_is_an_error_with_the_value(text: str) -> None:
     with pytest.raises(StageError, match=f"FIRSTLIGHT_CACHE_GIB is `{text}`"):
         default_limit({"FIRSTLIGHT_CACHE_GIB": text})
+
+
+@given(sha256=st.text(max_size=70), name=st.text(max_size=20))
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_hash_and_no_name_leads_out_of_the_wheelhouse(store: Store, sha256: str, name: str) -> None:
+    for digest in (sha256, hashlib.sha256(sha256.encode("utf-8", "replace")).hexdigest()):
+        try:
+            path = store.path(digest, name)
+        except StageError:
+            continue
+        assert path.resolve().is_relative_to((store.root / "files").resolve())
+        assert path.parent.name == digest
+        assert path.name not in {"verified", ".lock"}
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "../x", "a/b", "verified", ".lock", "a\0b"])
+def test_a_name_that_is_no_files_is_refused(store: Store, name: str) -> None:
+    with pytest.raises(StageError, match="no plain file name"):
+        store.find("0" * 64, name)
