@@ -9,7 +9,7 @@ import pytest
 from hypothesis import settings
 
 from tests.fleet import ahead
-from tests.fleet.fixtures import fleet, impossible, pair
+from tests.fleet.fixtures import fleet, impossible, pair, wheels_for_once
 
 # What a user's own refresh added to the catalog is no part of what is tested; set before the first table is read.
 os.environ["FIRSTLIGHT_CATALOG"] = str(Path(__file__).parent / "no-overlays")
@@ -23,7 +23,7 @@ if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET"):
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-__all__ = ["fleet", "pair"]
+__all__ = ["fleet", "pair", "wheels_for_once"]
 
 _AHEAD = pytest.StashKey[subprocess.Popen[bytes]]()
 

@@ -89,6 +89,12 @@ def _releases(catalog: Catalog) -> Iterator[str]:
         if row.cuda not in toolkits:
             yield f"vLLM {row.version}: CUDA {row.cuda} has no toolkit row"
     known = {row.version for row in catalog.releases}
+    for failure in catalog.import_failures:
+        yield from (
+            f"vLLM {version}, which does not import or cures that: no such release"
+            for version in (failure.version, failure.cured)
+            if version not in known
+        )
     for build in catalog.builds:
         if build.version not in known:
             yield f"build {build.version} {build.variant}: that release has no row"

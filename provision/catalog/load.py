@@ -101,6 +101,10 @@ class Catalog:
         return self._rows("vllm_builds", "torch_stand_in", rows.TorchStandIn)
 
     @cached_property
+    def import_failures(self) -> tuple[rows.ImportFailure, ...]:
+        return self._rows("vllm", "import_failure", rows.ImportFailure)
+
+    @cached_property
     def horizon(self) -> rows.Horizon:
         return self._rows("bounds", "horizon", rows.Horizon)[0]
 

@@ -78,6 +78,15 @@ class TorchStandIn(Row):
 
 
 @table_row
+class ImportFailure(Row):
+    """A vLLM release that does not import on a host as it is installed, and the release that cures it."""
+
+    version: str
+    why: str
+    cured: str
+
+
+@table_row
 class Horizon(Row):
     """How long after a release's own day its dependencies may have been uploaded, and how old a release is that keeps up with them."""
 

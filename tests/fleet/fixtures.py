@@ -80,3 +80,13 @@ def fleet() -> Iterator[Fleet]:
 def pair(fleet: Fleet) -> list[FleetHost]:
     """Two hosts that tests share; a test that harms one mends it or boots its own."""
     return fleet.boot(2)
+
+
+@pytest.fixture
+def wheels_for_once(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache on the disk that is thrown away: gigabytes of wheels that no other test wants."""
+    folder = fleet.disk / "wheels"
+    folder.mkdir()
+    monkeypatch.setenv("FIRSTLIGHT_CACHE", str(folder))
+    yield folder
+    shutil.rmtree(folder)

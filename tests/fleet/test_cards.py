@@ -6,7 +6,6 @@ No card is there to compute on: verify cannot be green, and has to say why in on
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -42,16 +41,6 @@ SETS = {
     "newest": CardSet("b200-8", "latest", "13.", (*FLASH, "flashinfer")),
     "first-users": CardSet("rtx4070tis-2", "==0.9.1", "12.", (*FLASH, "xformers/", "xformers.ops")),
 }
-
-
-@pytest.fixture
-def wheels_for_once(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cache on the disk that is thrown away: gigabytes of wheels that no other test wants."""
-    folder = fleet.disk / "wheels"
-    folder.mkdir()
-    monkeypatch.setenv("FIRSTLIGHT_CACHE", str(folder))
-    yield folder
-    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ def test_case(case: Case) -> None:
 
 ONE_SIDED = {
     "dependencies": "it holds dependencies back and refuses none",
+    "imports": "it refuses releases by name and has nothing to say of the others",
     "provider": "it names who made a build and refuses none",
     "cuda-compat": "it refuses only what another rule refused before, where --why-not asks; tests/resolve/test_whynot.py has both sides",
     "model-fit": "case files hold no model; tests/resolve/test_model_fit.py has both sides",

@@ -21,6 +21,7 @@ from provision.resolve.rules import (
     gpu_code,
     gpus_asked,
     host_compiler,
+    imports,
     libc,
     machine,
     memory,
@@ -89,4 +90,5 @@ RULES: tuple[Rule, ...] = (
     persistence.RULE,
     driver_branch.RULE,
     cuda_compat.RULE,
+    imports.RULE,
 )

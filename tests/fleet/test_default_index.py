@@ -1,0 +1,41 @@
+"""A CPU host whose controller reaches the main index alone: torch's CPU build is not there, and the CUDA one computes in its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.fleet.hosts import Fleet
+from tests.fleet.root import TRIXIE
+from tests.fleet.walks import Walker
+
+pytestmark = pytest.mark.fleet
+
+PACKAGES = ("g++", "libnuma1", "python3-dev")
+"""What vLLM needs of the system: this machine's own package sources may be of another release."""
+
+
+@pytest.mark.usefixtures("wheels_for_once")
+def test_the_newest_debian_serves_by_the_torch_of_the_main_index(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python 3.13, for which CPU builds of torch would have to come from find-links or from torch's own index."""
+    nothing = tmp_path / "no wheels"
+    nothing.mkdir()
+    monkeypatch.setenv("UV_FIND_LINKS", str(nothing))
+    [host] = fleet.boot(1, suite=TRIXIE, packages=PACKAGES)
+    firstlight, inventory = Walker(tmp_path / "logs"), str(host.inventory(tmp_path))
+
+    ended = firstlight("provision", "-i", inventory)
+    found = ended.host(host.name)
+    assert (ended.code, found["state"]) == (0, "serving"), ended.told()
+    assert (found["stack"]["vllm"]["variant"], found["stack"]["torch"]["variant"]) == ("cpu", "cu130")
+    assert "torch 2.13.0 of the default index: a CUDA build" in ended.out
+    assert found["attention"]["used"] == "CPU_ATTN"
+    assert "32 of 32 greedy tokens equal the reference" in ended.out
+    assert not [check for check in found["checks"] if check["status"] in ("fail", "error")]
+
+    ended = firstlight("provision", "-i", inventory)
+    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.told()
+    host.remove()
