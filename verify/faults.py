@@ -16,6 +16,7 @@ FAULTS: Mapping[str, str] = {
     "slow": "torch computes with one thread only and without vector instructions",
     "stale-library": "a library is not the one that belongs to this environment",
     "wrong-lock": "the lock names another version than the installed one",
+    "changed-service": "what serves is not what was planned: its unit, its process, its address, its model",
     "failed-requests": "the endpoint leaves a request without an answer",
     "crash": "the check's process ends by a segmentation fault",
     "hang": "the check never ends",

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
+from pathlib import Path
 
 from verify.records import Context, Outcome
+from verify.serving import plan
 
 
 def vllm(context: Context) -> Outcome | None:
@@ -21,3 +24,22 @@ def lock(context: Context) -> Outcome | None:
     if context.lock is not None:
         return None
     return Outcome("skip", "no lock to compare with", remedy="name it: --lock FILE")
+
+
+def service(context: Context) -> Outcome | None:
+    """A service that is live, whose plan this user may read; an injected fault is proven without one."""
+    if context.faults:
+        return None
+    if context.service is None:
+        return Outcome("skip", "nothing serves from this environment", remedy="start it: ./firstlight serve")
+    other = (context.service.prefix / "current").resolve() != Path(sys.prefix).resolve()
+    if other or context.expect.get("serve_follows"):
+        text = "another environment serves" if other else "the service is started anew after these checks"
+        return Outcome("skip", text)
+    try:
+        plan.read(context.service)
+    except PermissionError as error:
+        return Outcome("skip", f"only its owner may read {error.filename}", remedy="run the checks as root")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Outcome("error", f"the plan of the service cannot be read: {error}", remedy="./firstlight provision")
+    return None

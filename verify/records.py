@@ -84,7 +84,8 @@ class Context:
     prefix: Path | None = None
     lock: Path | None = None
     expect: Mapping[str, Any] = field(default_factory=dict)
-    """`stack`: the planned Stack; `gpus`: how many the host should have, or that as `count` with `pci` and `source`."""
+    """`stack`: the planned Stack; `gpus`: how many the host should have, or that as `count` with `pci` and `source`;
+    `serve_follows`: whether the service is started anew after the checks."""
     faults: frozenset[str] = frozenset()
     """The injected faults that hold for this check."""
     torch_problem: str | None = None

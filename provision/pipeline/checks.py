@@ -33,7 +33,7 @@ def verify(walk: Walk) -> None:
             at = ((installed.last_verify if installed else None) or {}).get("started_at")
             text = f"nothing changed since it was verified at {at}"
             walk.record(RoomResult(host=host.name, room="verify", status="skipped", text=text))
-    check(walk, walk.working(), level="standard")
+    check(walk, walk.working(), level="standard", serve_follows=True)
 
 
 def check(
@@ -45,11 +45,13 @@ def check(
     soak_minutes: float | None = None,
     meet: bool = False,
     picked: Picked | None = None,
+    serve_follows: bool = False,
 ) -> None:
     """Run the checks on hosts, at once on all of them, and compare what the hosts say.
 
     With `drain` what serves there is stopped meanwhile; with `soak_minutes` a soak of that length takes their place.
     With `meet` the hosts are tried together as well. `picked` says which checks run where not all of the level do.
+    With `serve_follows` what serves now is not checked: it is replaced, or started anew, after the checks.
     """
     from provision.verification.running import time_limit_s  # noqa: PLC0415 - only walks that verify pay for it
     from provision.verification.running import verify as run_checks  # noqa: PLC0415 - only walks that verify pay for it
@@ -57,6 +59,8 @@ def check(
 
     started = time.monotonic()
     expectations = expected(walk, hosts)
+    if serve_follows:
+        expectations = {host.name: {**expectations.get(host.name, {}), "serve_follows": True} for host in hosts}
 
     def call(host: Host) -> Verified:
         place, desired = walk.places[host.name], walk.desired.get(host.name)

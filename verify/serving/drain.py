@@ -40,8 +40,8 @@ def drained(service: Service) -> Iterator[Drain]:
     Raises ControlError, before anything was done, where another process has it stopped, and where it does not stop.
     """
     mark = service.prefix / MARK
-    if (holder := _holder(mark)) is not None:
-        raise ControlError(f"process {holder} has stopped {service.name} to check this host")
+    if (pid := holder(mark)) is not None:
+        raise ControlError(f"process {pid} has stopped {service.name} to check this host")
     before = {number: signal.signal(number, _interrupt) for number in ENDINGS}
     drain = Drain()
     try:
@@ -66,13 +66,13 @@ def resume(service: Service) -> Outcome | None:
     if not mark.exists():
         return None
     began = time.monotonic()
-    holder = _holder(mark)
-    while holder is not None:
+    pid = holder(mark)
+    while pid is not None:
         # It starts and proves the service itself, and takes its mark away; until then it may be asked again.
         with suppress(ProcessLookupError):
-            os.kill(holder, signal.SIGTERM)
+            os.kill(pid, signal.SIGTERM)
         time.sleep(POLL_S)
-        holder = _holder(mark)
+        pid = holder(mark)
     return _bring_back(service, began)
 
 
@@ -90,7 +90,7 @@ def _bring_back(service: Service, began: float) -> Outcome:
     return Outcome("fail", f"{service.name} was stopped and did not come back: {problem}", remedy=remedy)
 
 
-def _holder(mark: Path) -> int | None:
+def holder(mark: Path) -> int | None:
     """The living process that has the service stopped."""
     try:
         noted = json.loads(mark.read_text())

@@ -1,0 +1,223 @@
+"""The unit that serves, compared with the planned one: by what systemd 252 showed of real units, and by the files laid over them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from verify.checks.serving.unit import CHECK, Seen, judge
+from verify.records import Context
+from verify.serving.effective import differences
+from verify.serving.plan import Plan, directives
+from verify.serving.service import Service
+from verify.serving.state import State, stopped_by
+
+SHOWN = {
+    **dict.fromkeys(("Environment", "PassEnvironment", "AmbientCapabilities", "CapabilityBoundingSet"), ""),
+    "Description": "vLLM, provisioned by Firstlight",
+    "After": "-.mount network-online.target sysinit.target",
+    "StartLimitIntervalUSec": "30min",
+    "Type": "exec",
+    "User": "firstlight",
+    "EnvironmentFiles": "/opt/firstlight/etc/service.env (ignore_errors=no)",
+    "ExecStartPre": "{ path=/opt/p ; argv[]=/opt/p -I --port 8000 ; ignore_errors=no ; start_time=[n/a] ; pid=0 }",
+    "ExecStart": "{ path=/opt/v ; argv[]=/opt/v serve /m/a b --port 8000 ; ignore_errors=no ; start_time=[n/a] ; pid=0 }",
+    "TimeoutStartUSec": "2min",
+    "RestartUSec": "10s",
+    "LimitNOFILE": "1048576",
+    "LimitMEMLOCK": "18446744073709551615",
+    "MemoryMax": "infinity",
+    "Nice": "0",
+    "UMask": "0077",
+    "ProtectHome": "read-only",
+    "PrivateTmp": "yes",
+    "DeviceAllow": "char-rtc r char-nvidia* rwm",
+    "RestrictAddressFamilies": "AF_INET AF_INET6 AF_NETLINK AF_UNIX",
+    "SystemCallFilter": "accept bind close pidfd_open read write",
+    "FragmentPath": "/etc/systemd/system/firstlight-vllm.service",
+    "NeedDaemonReload": "no",
+    "UnitFileState": "enabled",
+    "NRestarts": "0",
+}
+"""Lines of `systemctl show` of systemd 252 and, for infinity, of 219."""
+UNIT = """# Made by Firstlight
+[Unit]
+Description=vLLM, provisioned by Firstlight
+After=network-online.target
+StartLimitIntervalSec=1800
+
+[Service]
+Type=exec
+User=firstlight
+EnvironmentFile=/opt/firstlight/etc/service.env
+ExecStartPre=+/opt/p -I --port 8000
+ExecStart=/opt/v serve "/m/a b" --port 8000
+TimeoutStartSec=120
+RestartSec=10
+LimitNOFILE=1048576
+LimitMEMLOCK=infinity
+UMask=0077
+ProtectHome=read-only
+PrivateTmp=true
+CapabilityBoundingSet=
+DeviceAllow=char-nvidia* rwm
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+SystemCallFilter=@system-service pidfd_open
+"""
+PLAN = Plan(
+    "systemd",
+    "firstlight-vllm.service",
+    UNIT,
+    "/etc/systemd/system/firstlight-vllm.service",
+    environment={"HF_HUB_OFFLINE": "1", "OMP": 'a "b"'},
+)
+ENVIRONMENT = 'HF_HUB_OFFLINE=1\nOMP="a \\"b\\""\nVLLM_API_KEY=the-key-itself\n'
+SOUND = Seen(State("active (running)", runs=True, main_pid=7, shown=SHOWN), fragment=UNIT, environment=ENVIRONMENT)
+
+
+def shown(**values: str) -> Seen:
+    return replace(SOUND, state=replace(SOUND.state, shown={**SHOWN, **values}))
+
+
+def test_a_unit_as_planned_is_found_so_in_every_field_that_the_plan_has() -> None:
+    assert differences(directives(UNIT), SHOWN) == {}
+    assert judge(PLAN, SOUND).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("directive", "values"),
+    [
+        ("Environment", {"Environment": "PYTHONPATH=/tmp/x"}),
+        ("ExecStart", {"ExecStart": SHOWN["ExecStart"].replace("8000", "8001")}),
+        ("ExecStartPre", {"ExecStartPre": f"{SHOWN['ExecStartPre']} {SHOWN['ExecStartPre'].replace('/opt/p', '/x')}"}),
+        ("EnvironmentFile", {"EnvironmentFiles": f"{SHOWN['EnvironmentFiles']} /x (ignore_errors=yes)"}),
+        ("User", {"User": ""}),
+        ("StartLimitIntervalSec", {"StartLimitIntervalUSec": "10s"}),
+        ("LimitNOFILE", {"LimitNOFILE": "1024"}),
+        ("LimitMEMLOCK", {"LimitMEMLOCK": "65536"}),
+        ("MemoryMax", {"MemoryMax": "1073741824"}),
+        ("UMask", {"UMask": "0022"}),
+        ("ProtectHome", {"ProtectHome": "no"}),
+        ("PrivateTmp", {"PrivateTmp": "no"}),
+        ("CapabilityBoundingSet", {"CapabilityBoundingSet": "cap_sys_admin"}),
+        ("DeviceAllow", {"DeviceAllow": "char-rtc r"}),
+        ("RestrictAddressFamilies", {"RestrictAddressFamilies": "AF_INET"}),
+        ("SystemCallFilter", {"SystemCallFilter": ""}),
+        ("SystemCallFilter", {"SystemCallFilter": f"{SHOWN['SystemCallFilter']} ptrace"}),
+        ("SystemCallFilter", {"SystemCallFilter": "accept bind"}),
+    ],
+    ids=lambda part: part if isinstance(part, str) else "",
+)
+def test_every_kind_of_field_that_differs_is_named(directive: str, values: dict[str, str]) -> None:
+    assert set(differences(directives(UNIT), {**SHOWN, **values})) == {directive}
+    outcome = judge(PLAN, shown(**values))
+    assert (outcome.status, outcome.reason) == ("fail", f"systemd holds other values than planned: {directive}")
+
+
+def test_a_field_that_an_older_systemd_does_not_know_is_compared_with_nothing() -> None:
+    older = {name: value for name, value in SHOWN.items() if name not in ("ProtectHome", "RestrictAddressFamilies")}
+    assert differences(directives(UNIT), older) == {}
+
+
+def test_a_drop_in_is_named_with_its_fields_whether_systemd_has_read_it_or_not() -> None:
+    path = "/etc/systemd/system/firstlight-vllm.service.d/override.conf"
+    text = "[Service]\n# a comment\nEnvironment=PYTHONPATH=/tmp/x\nNoNewPrivileges=no\n"
+    outcome = judge(PLAN, replace(SOUND, drop_ins={path: text}))
+    assert (outcome.status, outcome.reason) == ("fail", f"drop-in {path} changes Environment, NoNewPrivileges")
+
+
+def test_a_drop_in_of_all_services_counts_where_it_changes_our_unit() -> None:
+    path = "/usr/lib/systemd/system/service.d/10-timeout-abort.conf"
+    assert judge(PLAN, replace(SOUND, drop_ins={path: ""})).status == "ok"
+    outcome = judge(PLAN, replace(shown(ProtectHome="no"), drop_ins={path: ""}))
+    assert (outcome.status, outcome.reason) == ("fail", f"drop-ins of all services ({path}) change ProtectHome")
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (
+            replace(SOUND, fragment=UNIT.replace("0077", "0022")),
+            "the unit's file is not the planned one: UMask differs",
+        ),
+        (shown(FragmentPath="/run/systemd/system/x"), "systemd reads /run/systemd/system/x instead of /etc/systemd"),
+        (shown(NeedDaemonReload="yes"), "has not read the unit's files since they changed"),
+        (shown(UnitFileState="masked"), "the unit is masked"),
+        (replace(SOUND, environment=None), "etc/service.env is not there"),
+        (replace(SOUND, environment=ENVIRONMENT.replace("VLLM_API_KEY", "X")), "no API key, and one is planned"),
+        (replace(SOUND, environment=f"{ENVIRONMENT}LD_PRELOAD=/x.so\n"), "differs from the plan in LD_PRELOAD"),
+        (replace(SOUND, environment=ENVIRONMENT.replace("=1", "=0")), "differs from the plan in HF_HUB_OFFLINE"),
+    ],
+    ids=lambda part: part if isinstance(part, str) else "",
+)
+def test_files_that_are_not_the_planned_ones_are_failures_without_a_secret(seen: Seen, words: str) -> None:
+    outcome = judge(PLAN, seen)
+    assert outcome.status == "fail"
+    assert words in outcome.reason
+    assert "the-key-itself" not in str(outcome)
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_service_that_should_serve_and_does_not_is_a_failure(failed: bool) -> None:
+    state = State("failed (failed)" if failed else "inactive (dead)", runs=False, failed=failed, shown=SHOWN)
+    outcome = judge(PLAN, replace(SOUND, state=state))
+    assert outcome.status == "fail"
+    assert f"should serve and is {state.text}" in outcome.reason
+    assert outcome.remedy == "start it: ./firstlight serve"
+
+
+def test_a_stop_on_purpose_is_taken_for_one() -> None:
+    state = State("inactive (dead)", runs=False, shown=SHOWN)
+    outcome = judge(PLAN, replace(SOUND, state=state, stopped_by="it was stopped by ./firstlight stop at T"))
+    assert (outcome.status, outcome.reason) == (
+        "skip",
+        "firstlight-vllm.service: it was stopped by ./firstlight stop at T",
+    )
+
+
+BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+@pytest.mark.parametrize(
+    ("record", "state", "holds"),
+    [
+        (f'{{"at": "T", "boot_id": "{BOOT}", "monotonic": 60.0}}', State("inactive", runs=False, ended=59.0), True),
+        (f'{{"at": "T", "boot_id": "{BOOT}", "monotonic": 60.0}}', State("inactive", runs=False, ended=61.0), False),
+        (
+            f'{{"at": "T", "boot_id": "{BOOT}", "monotonic": 60.0}}',
+            State("failed", runs=False, ended=59.0, failed=True),
+            False,
+        ),
+        ('{"at": "T", "boot_id": "another", "monotonic": 60.0}', State("inactive", runs=False, ended=59.0), False),
+        ("{", State("inactive", runs=False, ended=59.0), False),
+    ],
+    ids=["of this end", "of an earlier end", "it failed", "of an earlier boot", "broken"],
+)
+def test_a_record_of_a_stop_holds_for_the_end_that_it_is_of(
+    tmp_path: Path, record: str, state: State, holds: bool
+) -> None:
+    service = Service(tmp_path, {"unit": "firstlight-vllm.service", "supervisor": "systemd"}, None)
+    assert stopped_by(service, state) is None
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "stopped.json").write_text(record)
+    assert (stopped_by(service, state) == "it was stopped by ./firstlight stop at T") == holds
+
+
+def test_under_supervisord_its_configuration_is_the_unit() -> None:
+    planned = Plan("supervisor", "firstlight-vllm", config="[program:x]\ncommand=/p --user u -- /v serve 50%%\n")
+    state = State("RUNNING", runs=True, main_pid=7)
+    assert (planned.argv, planned.user) == (("/v", "serve", "50%"), "u")
+    sound = Seen(state, fragment=planned.config, environment="VLLM_API_KEY=k\n")
+    assert judge(planned, sound).status == "ok"
+    assert judge(planned, replace(sound, fragment="[program:x]\n")).status == "fail"
+
+
+def test_the_command_is_read_as_systemd_reads_it() -> None:
+    planned = Plan("systemd", "x", '[Service]\nExecStart=/v serve "/m/a b" --x "50%%" "$$y \\"z\\""\n')
+    assert planned.argv == ("/v", "serve", "/m/a b", "--x", "50%", '$y "z"')
+
+
+def test_the_injected_fault_is_noticed_where_nothing_serves() -> None:
+    assert CHECK.run(Context(faults=frozenset({"changed-service"}))).status == "fail"
