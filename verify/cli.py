@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 import time
 from dataclasses import replace
@@ -17,7 +18,7 @@ from verify.arguments import Parser
 from verify.faults import FAULTS
 from verify.files import write_atomically
 from verify.junit import junit
-from verify.kept import carried, last
+from verify.kept import carried, failed_deeper, last, runs, unrefuted
 from verify.premises import with_premises
 from verify.records import DRAIN, EXIT_CODES, INTERRUPTED_EXIT, LEVELS, Check, Context, as_record, worst
 from verify.registry import all_checks, select
@@ -33,6 +34,9 @@ OTHERS = ("doctor", "upgrade", "compare", "soak", "between")
 
 def main(arguments: list[str]) -> int:
     """Run the checks that the arguments ask for, or another command; returns the exit code."""
+    # The byte code of an environment is listed when it is built: nothing adds to it later, nor any process that this one starts.
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     if arguments[:1] in ([name] for name in OTHERS):
         return _other(*arguments)
     parser = _parser()
@@ -45,6 +49,11 @@ def main(arguments: list[str]) -> int:
             _print_list(checks, as_json=options.json)
             return 0
         context = _context(options)
+        before = last(context.prefix)
+        if options.again:
+            context = replace(context, deeper=failed_deeper(before, context.level))
+            wanted = [check for check in all_checks() if check in checks or check.id in context.deeper]
+            checks = with_premises(wanted, all_checks())
     except KeyError as error:
         parser.error(f"no check or family is named `{error.args[0]}`")
     except (OSError, ValueError) as error:
@@ -53,7 +62,11 @@ def main(arguments: list[str]) -> int:
         return _resume(context)
     try:
         document = _checked(checks, context, injections, options)
-        document["carried"] = carried(document, last(context.prefix))
+        document["carried"] = carried(document, before)
+        document["runs"] = runs(document, before)
+        if not (options.only or options.skip or options.inject):
+            document["checks"] = unrefuted(document, before)
+            document["status"] = worst([record["status"] for record in document["checks"]])
     except ControlError as error:
         parser.exit(EXIT_CODES["error"], f"error: {error}\n")
     except KeyboardInterrupt:
@@ -95,6 +108,11 @@ def _parser() -> Parser:
         help="a check or family, with what it rests on; repeatable",
     )
     parser.add_argument("--skip", metavar="NAME", action="append", default=[], help="a check or family; repeatable")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="also run the checks that failed at a deeper level, at that level: what failed there stays failed until it passes there",
+    )
     parser.add_argument("--list", action="store_true", help="name the checks of this level, run none")
     parser.add_argument("--json", action="store_true", help="the whole document on stdout")
     parser.add_argument(
@@ -128,7 +146,10 @@ def _parser() -> Parser:
 
 
 def _checked(
-    checks: list[Check], context: Context, injections: list[Injection], options: argparse.Namespace
+    checks: list[Check],
+    context: Context,
+    injections: list[Injection],
+    options: argparse.Namespace,
 ) -> dict[str, Any]:
     """The document of the run; of one that stops the service meanwhile with a record of that.
 

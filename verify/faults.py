@@ -15,6 +15,7 @@ FAULTS: Mapping[str, str] = {
     "sick-gpu": "a GPU says of itself that it is ill: errors, lost links, limits, modes, a kernel log that names it",
     "slow": "torch computes with one thread only and without vector instructions",
     "stale-library": "a library is not the one that belongs to this environment",
+    "injected-code": "a file lies in the environment that no wheel contains",
     "wrong-lock": "the lock names another version than the installed one",
     "changed-service": "what serves is not what was planned: its unit, its process, its address, its model",
     "failed-requests": "the endpoint leaves a request without an answer",

@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from verify.premises import FAILED
+from verify.records import LEVELS, NEEDS, Level
 from verify.registry import all_checks
+
+OF_FILES = "libraries"
+"""The family whose checks are about the environment's own files."""
 
 
 def last(prefix: Path | None) -> dict[str, Any]:
@@ -34,3 +39,70 @@ def carried(document: Mapping[str, Any], before: Mapping[str, Any]) -> list[dict
         if record["id"] in held:
             record["reason"] += f"; what an earlier run found holds on: {held[record['id']]['reason']}"
     return list(held.values())
+
+
+def failed_deeper(before: Mapping[str, Any], level: Level) -> dict[str, Level]:
+    """The checks that stand as failed in the last document, each with the level at which they did, where that is deeper than `level`."""
+    found: dict[str, Level] = {}
+    for record in _failures(before):
+        if LEVELS.index(record["level"]) > LEVELS.index(found.get(record["id"], level)):
+            found[record["id"]] = record["level"]
+    return found
+
+
+def unrefuted(document: Mapping[str, Any], before: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The records of a document, where failures of `before` stand in place of what refutes them not.
+
+    A failure is refuted when the same check looks as deeply and does not fail. One that an environment's own files had ends with that
+    environment, and so does one of a check that has nothing to look at in another one.
+    """
+    records = list(document["checks"])
+    is_other = before.get("environment") != document["environment"]
+    for failure in _failures(before):
+        same = [record for record in document["checks"] if record["id"] == failure["id"]]
+        answers = [record for record in same if record["status"] != "skip"]
+        has_no_subject = any(not record["reason"].startswith(NEEDS) for record in same if record["status"] == "skip")
+        is_gone = is_other and (failure["family"] == OF_FILES or has_no_subject)
+        if is_gone or any(_depth(record, document) >= _depth(failure, before) for record in answers):
+            continue
+        places = [place for place, record in enumerate(records) if _key(record) == _key(failure)]
+        passed = [place for place in places if records[place]["status"] not in FAILED]
+        start = next(iter(passed), len(records))
+        records[start : start + len(passed)] = [_found_before(failure, before)]
+    return records
+
+
+def runs(document: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """By level, how the last whole run at it went in this environment, and when it began."""
+    is_same = before.get("environment") == document["environment"]
+    earlier = before.get("runs") if is_same else None
+    now = {"status": document["status"], "started_at": document["started_at"]}
+    return {**(earlier if isinstance(earlier, dict) else {}), document["level"]: now}
+
+
+def _failures(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The failed records of a document that checks of this release can refute."""
+    known = {check.id for check in all_checks()}
+    found = []
+    for record in document.get("checks") or ():
+        level = record.get("level") or document.get("level")
+        if record.get("id") in known and record.get("status") in FAILED and level in LEVELS:
+            found.append({**record, "level": level})
+    return found
+
+
+def _depth(record: Mapping[str, Any], document: Mapping[str, Any]) -> int:
+    return LEVELS.index(record.get("level") or document["level"])
+
+
+def _key(record: Mapping[str, Any]) -> tuple[Any, Any]:
+    return record["id"], record.get("device")
+
+
+def _found_before(failure: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of an earlier run as it stands in a later one's document."""
+    if failure.get("found"):
+        return failure
+    at, level = before.get("started_at"), failure["level"]
+    reason = f"{failure['reason']} (found at {level} at {at}; not passed at {level} since)"
+    return {**failure, "reason": reason, "seconds": 0.0, "found": {"at": at, "environment": before.get("environment")}}

@@ -83,6 +83,8 @@ class Context:
     level: Level = "standard"
     prefix: Path | None = None
     lock: Path | None = None
+    deeper: Mapping[str, Level] = field(default_factory=dict)
+    """Checks by id that look more deeply than this run does."""
     expect: Mapping[str, Any] = field(default_factory=dict)
     """`stack`: the planned Stack; `gpus`: how many the host should have, or that as `count` with `pci` and `source`;
     `serve_follows`: whether the service is started anew after the checks."""
@@ -157,9 +159,19 @@ def worst(statuses: list[Status]) -> Status:
 
 
 def as_record(
-    id_: str, host: str | None, device: str | None, answer: Outcome | Mapping[str, Any], seconds: float
+    id_: str,
+    host: str | None,
+    device: str | None,
+    answer: Outcome | Mapping[str, Any],
+    seconds: float,
+    *,
+    level: Level | None = None,
 ) -> dict[str, Any]:
-    """A check's answer as it stands in a document; a mapping is an outcome's `as_json`."""
+    """A check's answer as it stands in a document; a mapping is an outcome's `as_json`.
+
+    `level` is how deeply it looked, null where that means nothing. `found` is null: a record of an earlier run says there when that
+    was, as verify/kept.py writes it.
+    """
     outcome = answer.as_json() if isinstance(answer, Outcome) else answer
     return {
         "id": id_,
@@ -172,6 +184,8 @@ def as_record(
         "evidence": outcome["evidence"],
         "remedy": outcome["remedy"],
         "seconds": round(seconds, 3),
+        "level": level,
+        "found": None,
     }
 
 

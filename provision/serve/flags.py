@@ -152,6 +152,8 @@ def _environment(
         "TORCHINDUCTOR_CACHE_DIR": f"{cache}/torchinductor",
         "TRITON_CACHE_DIR": f"{cache}/triton",
         "HF_HOME": f"{cache}/huggingface",
+        # Byte code is listed when the environment is built: a service that may write there adds none.
+        "PYTHONDONTWRITEBYTECODE": "1",
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",

@@ -8,14 +8,16 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
 
 from tests.install.conftest import Site
-from tests.install.scripts import ROLES, run_python, run_sh
+from tests.install.scripts import ROLES, run_sh
 from tests.install.wheels import build_wheel
+from verify import byte_code, manifest
 
 
 def build(site: Site, **changes: str) -> subprocess.CompletedProcess[str]:
@@ -123,10 +125,7 @@ def test_byte_code_is_kept_beside_the_sources(site: Site) -> None:
     site.send()
     done = build(site, warm="import alpha")
     assert done.returncode == 0, done.stderr
-    deadline = time.monotonic() + 60
-    while not list(site.environment.glob("lib/python*/site-packages/**/__pycache__/*.pyc")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: bool(list(site.environment.glob("lib/python*/site-packages/**/__pycache__/*.pyc"))))
 
 
 def test_what_a_server_imports_is_compiled_and_no_more(site: Site) -> None:
@@ -163,11 +162,41 @@ def test_what_a_server_imports_is_compiled_and_no_more(site: Site) -> None:
     compiled = {path for path in packages.rglob("*.py") if Path(cache_from_source(str(path))).exists()}
     left = {"vllm/model_executor/models/other.py", "broken.py", "hints.py", "bench_tool.py"}
     assert {str(path.relative_to(packages)) for path in compiled} & sources.keys() == sources.keys() - left
+    listed = manifest.listed(site.environment / "bytecode.txt", site.environment) or {}
+    assert {cache_from_source(str(path)) for path in compiled} == listed.keys()
+    assert manifest.wrong_contents(listed) == {}
 
 
-def test_an_environment_without_these_packages_has_nothing_to_compile() -> None:
-    done = run_python("environment/files/warm.py")
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+def test_byte_code_that_was_there_before_is_not_listed_but_removed(site: Site) -> None:
+    site.send()
+    assert build(site).returncode == 0
+    (packages,) = site.environment.glob("lib/python*/site-packages")
+    planted = Path(cache_from_source(str(packages / "alpha/__init__.py")))
+    planted.parent.mkdir()
+    planted.write_bytes(b"poisoned")
+    warm = (ROLES / "environment/files/warm.py").read_text()
+    subprocess.run([str(site.environment / "bin/python"), "-I", "-c", warm], check=True)
+    assert not planted.exists()
+    assert (site.environment / "bytecode.txt").read_text() == ""
+
+
+def test_the_list_of_byte_code_is_made_again_where_compiling_was_cut_off(site: Site) -> None:
+    site.send()
+    assert build(site, warm="import os; os.kill(os.getpid(), 9)").returncode == 0
+    kept = site.environment / "bytecode.txt"
+    wait_until(lambda: byte_code.listing(site.environment) == "absent")
+    warm = (ROLES / "environment/files/warm.py").read_text()
+    assert build(site, warm=f"import time; time.sleep(1)\n{warm}").returncode == 0
+    assert byte_code.listing(site.environment) == "under way"
+    wait_until(kept.exists)
+    assert byte_code.listing(site.environment) == "there"
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_what_goes_in_last_brings_nothing_with_it(site: Site) -> None:

@@ -10,19 +10,23 @@ from typing import Any
 import pytest
 
 from provision.serve.onhost import builtin_model
+from verify import manifest
 
 Made = tuple[Path, Path]
 ANSWER: dict[str, Any] = {"tokens": list(range(32)), "gaps": [0.3] * 32, "logprobs": [-1.0] * 32}
 
 
+WEIGHTS = b"weights"
+
+
 @pytest.fixture
-def made(tmp_path: Path) -> Made:
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     """A finished model and its reference, with other bytes for weights."""
+    digest = hashlib.sha256(WEIGHTS).hexdigest()
+    monkeypatch.setitem(builtin_model.WEIGHTS_SHA256, builtin_model.FIRST_SEED, digest)
+    monkeypatch.setattr(builtin_model, "safetensors_bytes", lambda _seed: WEIGHTS)
     folder = tmp_path / "builtin-1"
-    folder.mkdir()
-    (folder / "model.safetensors").write_bytes(b"weights")
-    digest = hashlib.sha256(b"weights").hexdigest()
-    (folder / "builtin.json").write_text(json.dumps({"version": builtin_model.VERSION, "seed": 1, "sha256": digest}))
+    builtin_model.make(folder, None, "")
     reference = folder / "reference-abc.json"
     reference.write_text(json.dumps({"sha256": digest, "environment": "abc", **ANSWER}))
     return folder, reference
@@ -38,17 +42,42 @@ def test_second_run_changes_nothing_and_needs_no_torch(made: Made, capsys: pytes
     assert (answer["changed"], answer["distinct"]) == (False, 32)
 
 
-def test_weights_that_changed_on_disk_are_noticed(made: Made) -> None:
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors", b"Weights"),
+        ("config.json", None),
+        ("tokenizer.json", b"{}\n"),
+        ("builtin.json", b'{"version"'),
+    ],
+)
+def test_a_file_that_changed_on_disk_is_made_again(made: Made, name: str, content: bytes | None) -> None:
     folder, _ = made
-    assert builtin_model.is_made(folder)
-    (folder / "model.safetensors").write_bytes(b"Weights")
-    assert not builtin_model.is_made(folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (folder / name).write_bytes(content) if content is not None else (folder / name).unlink()
+    assert builtin_model.make(folder, None, "") == {"changed": True, "seed": 1, "made": [name]}
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert builtin_model.make(folder, None, "") == {"changed": False, "seed": 1, "made": []}
 
 
-def test_half_written_marker_is_as_none(made: Made) -> None:
+def test_a_reference_is_computed_of_no_damaged_model(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, reference = made
+    (folder / "model.safetensors").write_bytes(b"zeroed!")
+
+    def computed(of: Path) -> dict[str, Any]:
+        assert (of / "model.safetensors").read_bytes() == WEIGHTS
+        return ANSWER
+
+    monkeypatch.setattr(builtin_model, "reference_of", computed)
+    assert builtin_model.main(arguments(folder, reference.with_name("reference-def.json"), "def")) == 0
+
+
+def test_the_files_are_listed_next_to_their_folder(made: Made) -> None:
     folder, _ = made
-    (folder / "builtin.json").write_text('{"version"')
-    assert not builtin_model.is_made(folder)
+    listed = manifest.listed(folder.with_name("builtin-1.manifest.txt"), folder) or {}
+    names = {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "builtin.json"}
+    assert {Path(path).name for path in listed} == names
+    assert manifest.wrong_contents(listed) == {}
 
 
 def test_other_environment_needs_its_own_reference(

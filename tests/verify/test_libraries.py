@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from verify import manifest
 from verify.checks.libraries import files, loaded, lock, torch_build
 from verify.distributions import normalised, parse_lock, same_version
 from verify.records import Context
@@ -124,19 +125,17 @@ def encoded(text: str) -> str:
 
 
 def test_files_are_as_recorded_until_one_changes(distribution: PathDistribution) -> None:
-    contents = files.record_contents([distribution])
+    contents = manifest.record_contents([distribution])
     assert {"__init__.py", "data.bin", "METADATA", "lamp"} <= {Path(path).name for path in contents}
-    assert files.check_files(contents, by_content=True) == {}
+    assert manifest.wrong_contents(contents) == {}
     changed = Path(str(distribution.locate_file("lamp/data.bin")))
     changed.write_text("y" * 5000)
-    assert files.check_files(contents, by_content=False) == {}
-    assert list(files.check_files(contents, by_content=True).values()) == [
-        f"{changed}: its content is not the recorded one"
-    ]
+    assert manifest.wrong_sizes(contents) == {}
+    assert list(manifest.wrong_contents(contents).values()) == [f"{changed}: its content is not the recorded one"]
     changed.write_text("y")
-    assert list(files.check_files(contents, by_content=False).values()) == [f"{changed}: 1 bytes, recorded 5000"]
+    assert list(manifest.wrong_sizes(contents).values()) == [f"{changed}: 1 bytes, recorded 5000"]
     changed.unlink()
-    assert list(files.check_files(contents, by_content=False).values()) == [f"{changed}: No such file or directory"]
+    assert list(manifest.wrong_sizes(contents).values()) == [f"{changed}: No such file or directory"]
 
 
 def environment_of(distribution: PathDistribution, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -167,28 +166,13 @@ def test_without_a_manifest_a_file_of_two_distributions_may_be_either_ones(
     Path(str(other)).mkdir()
     text = "other"
     Path(f"{other}/RECORD").write_text(f"lamp/data.bin,sha256={encoded(text)},{len(text)}\n")
-    contents = files.record_contents([distribution, PathDistribution(Path(str(other)))])
+    contents = manifest.record_contents([distribution, PathDistribution(Path(str(other)))])
     assert len(contents[str(shared)]) == 2
     for content in ("x" * 5000, text):
         shared.write_text(content)
-        assert files.check_files(contents, by_content=True) == {}
+        assert manifest.wrong_contents(contents) == {}
     shared.write_text("OTHER")
-    assert list(files.check_files(contents, by_content=True)) == [str(shared)]
-
-
-def test_a_manifest_is_the_measure_whatever_record_says(
-    distribution: PathDistribution, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    there = environment_of(distribution, tmp_path, monkeypatch)
-    there.write_bytes(b"123456789")
-    manifest = tmp_path / "manifest.txt"
-    manifest.write_text(f"cbf43926 9 {there.relative_to(tmp_path)}\n")  # the check value of CRC-32
-    assert files.CHECK.run(Context(level="full")).status == "ok"
-    assert files.CHECK.run(Context(faults=frozenset({"stale-library"}))).status == "fail"
-    there.write_bytes(b"123456788")
-    assert [files.CHECK.run(Context(level=level)).status for level in ("standard", "full")] == ["ok", "fail"]
-    there.write_bytes(b"1")
-    assert files.CHECK.run(Context()).reason == f"{there}: 1 bytes, recorded 9"
+    assert list(manifest.wrong_contents(contents)) == [str(shared)]
 
 
 HOME = Path("/opt/firstlight/envs/ab12")

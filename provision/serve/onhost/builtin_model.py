@@ -6,15 +6,15 @@ Runs by the environment's own Python as one file:
     builtin_model.py --folder MODELS/builtin-1 --reference FILE --environment DIGEST    and its answer, by transformers
 
 The model is Llama-shaped and small. Every weight is a small integer over a power of two, drawn from SHAKE-128 of the
-weight's name: float32, bfloat16 and float16 hold exactly the same model, and each machine makes the same bytes (their
-sha256 stands below). Head counts are multiples of 8, so that it can be split over 2, 4 or 8 devices; the head size is one that
+weight's name: float32, bfloat16 and float16 hold exactly the same model, and each machine makes the same bytes of every file
+(the weights' sha256 stands below), whatever releases its environment holds. A file that differs is made again. Head counts are multiples of 8, so that it can be split over 2, 4 or 8 devices; the head size is one that
 every attention backend of vLLM takes; there are fewer key heads than query heads, as in today's models.
 
 The reference is what transformers computes eagerly in float32: 32 greedy tokens, their log probabilities and the distance
 of the two largest logits at each. The seed was chosen for an answer that proves much (many distinct tokens, no near ties);
 an environment that computes one which does not is refused.
 
-Prints one JSON line: {"changed": bool, "seed": int, "seconds": float, ...}. Exit 1 with a sentence on stderr when it cannot.
+Prints one JSON line: {"changed": bool, "seed": int, "seconds": float, ...}; `made` names the files that were wrong. Exit 1 with a sentence on stderr when it cannot.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import json
 import os
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,10 @@ HEAD_SIZE = 64
 MAX_LENGTH = 1024
 BOS, EOS, PAD = 509, 510, 511
 
+WEIGHTS, MARKER = "model.safetensors", "builtin.json"
 FIRST_SEED = 1
 WEIGHTS_SHA256 = {1: "18fd17b70c2d44712dd24ec8ddffec3796c36728713d7a1de32de65ebc76ebe9"}
-"""Of model.safetensors by seed, so that a machine on which arithmetic or disk is broken is noticed at once."""
+"""Of the weights by seed, so that a machine on which arithmetic or disk is broken is noticed at once."""
 
 ANSWER_LENGTH = 32
 MINIMUM_DISTINCT = 16
@@ -163,31 +165,61 @@ def write(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-def write_json(path: Path, value: Any) -> None:
-    write(path, (json.dumps(value, indent=2) + "\n").encode())
+def tokenizer() -> dict[str, Any]:
+    """tokenizer.json: byte-level, and all 512 ids have a text, so that any answer can be shown.
 
-
-def write_tokenizer(folder: Path) -> None:
-    """A byte-level tokenizer whose 512 ids all have a text, so that any answer can be shown."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers  # noqa: PLC0415  # see above
-
+    Merges are written as every release of tokenizers reads them; from 0.20 on they are written as pairs as well.
+    """
     entries, merges = vocabulary()
-    tokenizer = Tokenizer(models.BPE(vocab=entries, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(text, special=True) for text in ("<s>", "</s>", "<pad>")])
-    write(folder / "tokenizer.json", tokenizer.to_str(pretty=True).encode())
-    write_json(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "model_max_length": MAX_LENGTH,
-            "bos_token": "<s>",
-            "eos_token": "</s>",
-            "pad_token": "<pad>",
-            "chat_template": "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}",
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": id_, "content": text, **plain} for id_, text in ((BOS, "<s>"), (EOS, "</s>"), (PAD, "<pad>"))
+        ],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "vocab": entries,
+            "merges": [f"{first} {second}" for first, second in merges],
         },
-    )
+    }
+
+
+TOKENIZER_CONFIGURATION = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "model_max_length": MAX_LENGTH,
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "pad_token": "<pad>",
+    "chat_template": "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}",
+}
+
+
+def json_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def small_files(seed: int) -> dict[str, bytes]:
+    """Every file of the model but its weights, by name."""
+    marker = {"version": VERSION, "seed": seed, "sha256": WEIGHTS_SHA256[seed]}
+    return {
+        "config.json": json_bytes(configuration()),
+        "tokenizer.json": json_bytes(tokenizer()),
+        "tokenizer_config.json": json_bytes(TOKENIZER_CONFIGURATION),
+        MARKER: json_bytes(marker),
+    }
 
 
 def reference_of(folder: Path) -> dict[str, Any]:
@@ -226,11 +258,6 @@ def proves_enough(reference: dict[str, Any]) -> bool:
     return len(set(reference["tokens"])) >= MINIMUM_DISTINCT and min(reference["gaps"]) >= MINIMUM_GAP
 
 
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a file, or an empty one when it is absent or cut short."""
     try:
@@ -240,39 +267,66 @@ def read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def is_made(folder: Path) -> bool:
-    """Whether the model lies there whole; its marker is written last and holds the hash of the weights."""
-    marker = read_json(folder / "builtin.json")
-    weights = folder / "model.safetensors"
-    return marker.get("version") == VERSION and weights.is_file() and sha256_of(weights) == marker.get("sha256")
+def wrong_files(folder: Path, seed: int) -> list[str]:
+    """The model's files that are not there with their content. Nothing on the disk is taken for the measure."""
+    wanted = small_files(seed)
+    wrong = [name for name, content in wanted.items() if read_bytes(folder / name) != content]
+    weights = read_bytes(folder / WEIGHTS)
+    if weights is None or hashlib.sha256(weights).hexdigest() != WEIGHTS_SHA256[seed]:
+        wrong.insert(0, WEIGHTS)
+    return wrong
 
 
-def make_model(folder: Path, seed: int) -> None:
-    """Write the model, its marker last.
+def read_bytes(path: Path) -> bytes | None:
+    """Null where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def make_model(folder: Path, seed: int, names: list[str]) -> None:
+    """Write these files of the model, its marker last.
 
     Raises ValueError when the bytes are not the known ones.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    content = safetensors_bytes(seed)
-    known, found = WEIGHTS_SHA256[seed], hashlib.sha256(content).hexdigest()
-    if known != found:
-        raise ValueError(
-            f"the built-in model's weights have sha256 {found}, known is {known}: this machine computes wrongly"
-        )
-    write(folder / "model.safetensors", content)
-    write_json(folder / "config.json", configuration())
-    write_tokenizer(folder)
-    write_json(folder / "builtin.json", {"version": VERSION, "seed": seed, "sha256": found})
+    files = small_files(seed)
+    if WEIGHTS in names:
+        files = {WEIGHTS: safetensors_bytes(seed), **files}
+        known, found = WEIGHTS_SHA256[seed], hashlib.sha256(files[WEIGHTS]).hexdigest()
+        if known != found:
+            raise ValueError(
+                f"the built-in model's weights have sha256 {found}, known is {known}: this machine computes wrongly"
+            )
+    for name, content in files.items():
+        if name in names:
+            write(folder / name, content)
+
+
+def keep_manifest(folder: Path, seed: int) -> bool:
+    """List the model's files next to their folder, each with CRC-32, size and name: whether that was to be written.
+
+    The weights' line is of the bytes on the disk: they have just been compared with their known hash.
+    """
+    files = {WEIGHTS: (folder / WEIGHTS).read_bytes(), **small_files(seed)}
+    lines = [f"{zlib.crc32(content):08x} {len(content)} {name}\n" for name, content in sorted(files.items())]
+    text, path = "".join(lines).encode(), folder.with_name(f"{folder.name}.manifest.txt")
+    if read_bytes(path) == text:
+        return False
+    write(path, text)
+    return True
 
 
 def make(folder: Path, reference: Path | None, environment: str) -> dict[str, Any]:
     """Bring the model, and the reference where one is asked for, to the wanted state and say what was done."""
-    changed = not is_made(folder)
-    if changed:
-        make_model(folder, FIRST_SEED)
-    marker = read_json(folder / "builtin.json")
+    wrong = wrong_files(folder, FIRST_SEED)
+    if wrong:
+        make_model(folder, FIRST_SEED, wrong)
+    changed = keep_manifest(folder, FIRST_SEED) or bool(wrong)
+    marker = read_json(folder / MARKER)
     if reference is None:
-        return {"changed": changed, "seed": marker["seed"]}
+        return {"changed": changed, "seed": marker["seed"], "made": wrong}
     known = read_json(reference)
     if known.get("sha256") != marker["sha256"] or known.get("environment") != environment:
         known = {**marker, "environment": environment, **reference_of(folder)}
@@ -282,7 +336,7 @@ def make(folder: Path, reference: Path | None, environment: str) -> dict[str, An
                 f" the model gives {MINIMUM_DISTINCT} and {MINIMUM_GAP} at least: this environment computes something else"
             )
         reference.parent.mkdir(parents=True, exist_ok=True)
-        write_json(reference, known)
+        write(reference, json_bytes(known))
         changed = True
     return {"changed": changed, "seed": marker["seed"], "distinct": len(set(known["tokens"]))}
 

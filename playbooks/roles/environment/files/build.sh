@@ -143,15 +143,23 @@ build() {
     "$final/bin/python" -I -c "$FIRSTLIGHT_MANIFEST" "$final/lock.txt" "$FIRSTLIGHT_INCOMING"
     check_torch
     printf '{"digest": "%s", "at": "%s", "interpreter": "%s"}\n' "$FIRSTLIGHT_DIGEST" "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$python" >"$final/.complete.new"
-    mv "$final/.complete.new" "$final/.complete"
     keep_byte_code
+    mv "$final/.complete.new" "$final/.complete"
     drop_cache
 }
 
-# Beside what comes next: an environment is complete without it.
+# Compile while the rest goes on: an environment is complete without it. Whoever compiles holds .compiling, by which it is seen that the
+# list of the byte code is under way; where that was cut off, it begins anew.
 keep_byte_code() {
-    command -v setsid >/dev/null 2>&1 || return 0
-    setsid -f "$final/bin/python" -I -c "$FIRSTLIGHT_WARM" </dev/null >/dev/null 2>&1 9>&-
+    [ ! -e "$final/bytecode.txt" ] || return 0
+    if command -v setsid >/dev/null 2>&1 && command -v flock >/dev/null 2>&1; then
+        exec 8>"$final/.compiling"
+        flock -n 8 || return 0
+        setsid -f "$final/bin/python" -I -c "$FIRSTLIGHT_WARM" </dev/null >/dev/null 2>&1 9>&-
+        exec 8>&-
+    else
+        "$final/bin/python" -I -c "$FIRSTLIGHT_WARM" >/dev/null || echo "byte code of environment $FIRSTLIGHT_DIGEST was not compiled" >&2
+    fi
 }
 
 # Unlinking tens of thousands of files can take seconds that nobody needs to wait for.
@@ -167,7 +175,9 @@ if [ "$FIRSTLIGHT_CHECK" = 1 ]; then
     exit 0
 fi
 take_turn
-if ! is_complete; then
+if is_complete; then
+    keep_byte_code
+else
     build
     echo "firstlight-changed: environment $FIRSTLIGHT_DIGEST"
 fi

@@ -1,14 +1,13 @@
-"""Holds the files of this environment against the wheels that they come from, and keeps what is there as sys.prefix/manifest.txt.
+"""Compares the files of this environment with the wheels that they come from, and keeps what is there as sys.prefix/manifest.txt.
 
 Run by the environment's own Python before the wheels are removed: manifest.py LOCK FOLDER_OF_WHEELS. The measure is what the wheels contain,
 by their zip directories: their RECORDs may be wrong (pynvvideocodec 2.0.4 has the sizes from before its libraries were changed), and files may
 belong to several wheels with different content (build_backend.py of flashinfer-python and torch-c-dlpack-ext). Then any owner's will do, and
-the one that is there is written down. A line is the CRC-32, the size in bytes, and the path below sys.prefix.
+the one that is there is written down. A line is the CRC-32, the size in bytes, and the path below sys.prefix; byte code has a list of its
+own, made when all is compiled.
 """
 
-import csv
 import hashlib
-import importlib.metadata
 import os
 import re
 import sys
@@ -75,12 +74,19 @@ def members(wheel, folders):
             yield os.path.join(folders[scheme] if scheme else root, path), entry.CRC, entry.file_size
 
 
-def recorded(folder):
-    """The files that each distribution lists as its own, but for byte code."""
-    for distribution in importlib.metadata.distributions(path=[folder]):
-        for row in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
-            if row and not row[0].endswith(".pyc"):
-                yield os.path.normpath(os.path.join(folder, row[0]))
+def present(home):
+    """Every file and link below a folder, but for byte code."""
+    for folder, folders, names in os.walk(home):
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        yield from (os.path.join(folder, name) for name in [*names, *links] if not name.endswith(".pyc"))
+
+
+def entry_of(path):
+    """CRC-32 and size of a file's content; of a link those of the path that it holds."""
+    if os.path.islink(path):
+        target = os.fsencode(os.readlink(path))
+        return zlib.crc32(target), len(target)
+    return crc_of(path), os.stat(path).st_size
 
 
 def installed(owners):
@@ -114,11 +120,9 @@ def main():
     if faults:
         more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
         sys.exit("firstlight-error: the environment differs from its wheels: " + "; ".join(faults[:5]) + more)
-    for folder in sorted({folders["purelib"], folders["platlib"]}):
-        for path in recorded(folder):
-            if path not in found:
-                found[path] = crc_of(path), os.stat(path).st_size
     home = os.path.realpath(sys.prefix)
+    # The folder was empty before: what installers wrote themselves belongs to it as well.
+    found.update((path, entry_of(path)) for path in present(home) if path not in found)
     beside = os.path.join(home, "manifest.txt.new")
     with open(beside, "w", encoding="utf-8", errors="surrogateescape") as file:
         file.writelines(f"{crc:08x} {size} {path[len(home) + 1 :]}\n" for path, (crc, size) in sorted(found.items()))

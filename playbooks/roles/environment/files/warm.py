@@ -3,11 +3,16 @@
 The service cannot write there: its server, engine and worker would each compile some 3,500 modules at every start. Nothing is imported here:
 the imports are read off the compiled modules, from those that vLLM itself looks up by name. Other models, tools and what is imported within
 functions cost a start nothing, or little, and are left out.
+
+Byte code that is there already was not compiled here, and is removed. At the end sys.prefix/bytecode.txt lists what there is: the CRC-32,
+the size in bytes and the path below sys.prefix of each file. Nothing else writes byte code into an environment from then on.
 """
 
 import dis
 import os
+import sys
 import sysconfig
+import zlib
 from importlib.machinery import SourceFileLoader
 from importlib.util import resolve_name
 
@@ -24,8 +29,8 @@ ROOTS = (
     "vllm.platforms.rocm",
     "vllm.model_executor.models.llama",
 )
-LAST = ("torch", "transformers")
-"""Who checks the environment imports these meanwhile: what they leave is compiled at the end."""
+FIRST = ("torch", "transformers")
+"""Who checks the environment imports these as soon as it is there."""
 
 
 class Modules:
@@ -34,7 +39,7 @@ class Modules:
     def __init__(self, folders):
         self._folders = folders
         self._met = set()
-        self._next, self._last = [], []
+        self._first, self._next = [], []
 
     def meet(self, name):
         """Note a module and the packages around it; a name that is no module here is none of ours."""
@@ -48,13 +53,13 @@ class Modules:
             base = os.path.join(folder, *name.split("."))
             for path, package in ((os.path.join(base, "__init__.py"), name), (base + ".py", parent)):
                 if os.path.isfile(path):
-                    (self._last if name.startswith(LAST) else self._next).append((name, path, package))
+                    (self._first if name.startswith(FIRST) else self._next).append((name, path, package))
                     return
 
     def compile_all(self):
         """Compile each module that has no byte code yet, and meet what it imports."""
-        while self._next or self._last:
-            name, path, package = (self._next or self._last).pop()
+        while self._first or self._next:
+            name, path, package = (self._first or self._next).pop()
             try:
                 code = SourceFileLoader(name, path).get_code(name)
             except (OSError, SyntaxError, ValueError):
@@ -80,9 +85,32 @@ def imports(code, package):
             hidden_until, typing = step.argval, False
 
 
+def byte_code(home):
+    """The files of byte code below a folder."""
+    for folder, _, names in os.walk(home):
+        yield from (os.path.join(folder, name) for name in names if name.endswith(".pyc"))
+
+
+def keep_list(home):
+    """Write down what byte code there is, whole or not at all."""
+    lines = []
+    for path in sorted(byte_code(home)):
+        with open(path, "rb") as file:
+            content = file.read()
+        lines.append(f"{zlib.crc32(content):08x} {len(content)} {path[len(home) + 1 :]}\n")
+    beside = os.path.join(home, "bytecode.txt.new")
+    with open(beside, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.writelines(lines)
+    os.replace(beside, os.path.join(home, "bytecode.txt"))
+
+
 if __name__ == "__main__":
+    home = os.path.realpath(sys.prefix)
+    for stale in list(byte_code(home)):
+        os.unlink(stale)
     paths = sysconfig.get_paths()
     modules = Modules(sorted({paths["purelib"], paths["platlib"]}))
-    for root in ROOTS:
+    for root in (*FIRST, *ROOTS):
         modules.meet(root)
     modules.compile_all()
+    keep_list(home)

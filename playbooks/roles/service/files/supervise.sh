@@ -1,5 +1,6 @@
 # Starts, restarts or stops supervisord, detached from whoever called. FIRSTLIGHT_ACTION: start, restart, stop.
 set -eu
+export PYTHONDONTWRITEBYTECODE=1
 
 bin=$FIRSTLIGHT_PREFIX/current/bin
 # The environment that is live by now may be one that does without supervisor.
@@ -46,7 +47,7 @@ start() {
     # Its own session, no inherited file and no variable of the caller's: it outlives the connection, and Ansible does not
     # wait for it.
     said=$FIRSTLIGHT_PREFIX/logs/supervisord.start.log
-    env -i PATH="$PATH" HOME="$FIRSTLIGHT_PREFIX/home" LC_ALL=C.UTF-8 setsid -f "$bin/supervisord" -c "$config" </dev/null >"$said" 2>&1
+    env -i PATH="$PATH" HOME="$FIRSTLIGHT_PREFIX/home" LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1 setsid -f "$bin/supervisord" -c "$config" </dev/null >"$said" 2>&1
     wait_until_running yes || fail "supervisord did not start within $FIRSTLIGHT_TIMEOUT_S s: $(tail -n 2 "$said")" "try it on the host: $bin/supervisord -n -c $config"
     echo "firstlight-changed: supervisord started"
 }

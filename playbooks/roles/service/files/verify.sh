@@ -1,5 +1,6 @@
 # The live environment's Python runs, and what was started is there. Whether it answers right is proven afterwards.
 set -eu
+export PYTHONDONTWRITEBYTECODE=1
 
 fail() {
     echo "firstlight-error: $1" >&2

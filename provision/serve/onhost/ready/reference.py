@@ -24,7 +24,14 @@ def begin(request: Request) -> None:
         return
     prefix = Path(request.prefix)
     lock(request).parent.mkdir(exist_ok=True)
-    maker = [str(prefix / "current/bin/python"), str(prefix / "bin/builtin_model.py"), "--folder", request.model_folder]
+    maker = [
+        str(prefix / "current/bin/python"),
+        "-I",
+        "-B",
+        str(prefix / "bin/builtin_model.py"),
+        "--folder",
+        request.model_folder,
+    ]
     with lock(request).open("a") as held, log(request).open("a") as output:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

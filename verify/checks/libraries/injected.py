@@ -1,0 +1,200 @@
+"""libraries.injected: nothing is loaded into the interpreter that nobody installed.
+
+What is looked at: files of the environment that its manifest does not list, what Python imports at each start, modules in the folders that
+are searched before the environment, and the variables of the processes that serve.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from verify import byte_code
+from verify.manifest import MANIFEST, listed
+from verify.records import Check, Context, Figure, Outcome, worst
+from verify.tables import table
+
+SHOWN = 5
+MODULES = (".py", ".pyc", ".so")
+REBUILD = "build the environment anew from its wheels: ./firstlight provision"
+RESTART = "have the service started as planned: ./firstlight provision"
+REMOVE = "find out who put it there (dpkg -S FILE, rpm -qf FILE), remove it, and check again: ./firstlight verify"
+
+
+class Finding(NamedTuple):
+    """Something that could run code: where it is, what it is, and what to do about it."""
+
+    place: str
+    what: str
+    remedy: str
+    is_own: bool = False
+    """Whether it lies in the environment's folder, so that a new environment is free of it."""
+    is_doubtful: bool = False
+    """Whether the host's administrator may have meant it."""
+
+    @property
+    def text(self) -> str:
+        return f"{self.place}: {self.what}"
+
+
+def _run(context: Context) -> Outcome:
+    home = Path(sys.prefix).resolve()
+    known = _known(home)
+    found = [*at_start(search_path(home)), *preloaded(Path(table("injected")["start"]["preload"]))]
+    if known:
+        found += unlisted(home, known)
+    if context.prefix:
+        found += shadowing(context.prefix)
+        found += in_processes(context, home, known or ())
+    if "injected-code" in context.faults:
+        found.append(Finding(f"{home}/stray.pth", "no wheel contains it", REBUILD, is_own=True))
+    figures = (Figure("findings", len(found), "count"),)
+    evidence = {
+        "in the environment": [finding.text for finding in found if finding.is_own][:100],
+        "elsewhere": [finding.text for finding in found if not finding.is_own][:100],
+        "manifest": known is not None,
+    }
+    if found:
+        found.sort(key=lambda finding: finding.is_doubtful)
+        more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        text = "; ".join(finding.text for finding in found[:SHOWN]) + more
+        status = worst(["warn" if finding.is_doubtful else "fail" for finding in found])
+        return Outcome(status, text, figures, evidence, found[0].remedy)
+    if known is None:
+        text = "nothing injects code from outside; which files nobody installed cannot be said without a manifest"
+        return Outcome("ok", text, figures, evidence)
+    return Outcome("ok", "nothing is loaded that was not installed", figures, evidence)
+
+
+def _known(home: Path) -> frozenset[str] | None:
+    """All files that belong to the environment; null where it has no manifest."""
+    contents = listed(home / MANIFEST, home)
+    return None if contents is None else frozenset({**contents, **(listed(home / byte_code.LIST, home) or {})})
+
+
+def unlisted(home: Path, known: Collection[str]) -> Iterator[Finding]:
+    """Files and links below the environment's folders that its manifest does not list; byte code of a listed source may come and go."""
+    is_compiling = byte_code.listing(home) != "there"
+    for folder, folders, names in os.walk(home):
+        if folder == str(home):
+            continue  # the product's own files
+        links = [name for name in folders if os.path.islink(f"{folder}/{name}")]  # noqa: PTH114 - tens of thousands
+        for name in [*names, *links]:
+            path = f"{folder}/{name}"
+            if path in known:
+                continue
+            if name.endswith(".pyc") and folder.endswith("/__pycache__"):
+                # Until its list is there, libraries.files says what is known of byte code.
+                if not is_compiling and not byte_code.stands_for_source(path):
+                    yield Finding(path, "this byte code is not what its source compiles to", REBUILD, is_own=True)
+            else:
+                yield Finding(path, "no wheel of the environment contains it", REBUILD, is_own=True)
+
+
+def search_path(home: Path) -> list[Path]:
+    """The folders outside the environment that its Python searches when the service starts, the base interpreter's among them."""
+    outside = [Path(entry).resolve() for entry in sys.path if entry and not entry.startswith(f"{home}/")]
+    found = [folder for folder in outside if folder.is_dir() and home not in folder.parents]
+    try:
+        settings = (home / "pyvenv.cfg").read_text()
+    except OSError:
+        settings = ""
+    if re.search(r"^include-system-site-packages *= *true", settings, re.MULTILINE | re.IGNORECASE):
+        import site
+
+        found.append(Path(site.getusersitepackages()))
+    return list(dict.fromkeys(found))
+
+
+def at_start(folders: Iterable[Path]) -> Iterator[Finding]:
+    """Modules in these folders that Python imports at each start, but for those that the distribution brings and nobody changed."""
+    rows = table("injected")["start"]
+    for folder in folders:
+        for name in rows["modules"]:
+            for path in (*folder.glob(f"{name}.*"), folder / name):
+                if path.is_dir() or (path.suffix in MODULES and not of_distribution(path, Path(rows["conffiles"]))):
+                    yield Finding(str(path), "Python imports it at each start", REMOVE)
+
+
+def of_distribution(path: Path, status: Path) -> bool:
+    """Whether dpkg's status lists a file, which may be a link, as one of its packages' with the content that it has."""
+    try:
+        target = path.resolve()
+        md5 = hashlib.md5(target.read_bytes(), usedforsecurity=False).hexdigest()
+        return f"\n {target} {md5}" in status.read_text(errors="surrogateescape")
+    except OSError:
+        return False
+
+
+def preloaded(path: Path) -> Iterator[Finding]:
+    """Libraries that the loader puts ahead of all others in every process of this host."""
+    try:
+        lines = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
+    except OSError:
+        lines = []
+    if names := ", ".join(filter(None, lines)):
+        yield Finding(str(path), f"every process loads {names}", REMOVE, is_doubtful=True)
+
+
+def shadowing(folder: Path) -> Iterator[Finding]:
+    """Modules in a folder that is searched first by what is started there: the service's own working folder."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix in MODULES or (path.is_dir() and (path / "__init__.py").exists()):
+            yield Finding(str(path), "it shadows a module of that name in the service", REMOVE)
+
+
+def in_processes(context: Context, home: Path, known: Collection[str]) -> Iterator[Finding]:
+    """Variables of this run's own process and of those that serve, by which code is injected, but for planned ones."""
+    planned = planned_variables(home)
+    seen = set()
+    for pid in (os.getpid(), *(context.service.pids() if context.service and context.service.main_pid else ())):
+        try:
+            pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        variables = dict(os.fsdecode(pair).partition("=")[::2] for pair in pairs)
+        is_isolated = pid == os.getpid()
+        for name, value in injecting(variables, planned, known, is_isolated=is_isolated):
+            if (name, value) not in seen:
+                seen.add((name, value))
+                where = "this shell" if is_isolated else f"process {pid} of the service"
+                yield Finding(f"{name}={value}", f"set in {where}", REMOVE if is_isolated else RESTART)
+
+
+def planned_variables(home: Path) -> Mapping[str, str]:
+    """The variables that the service of this environment is planned to have, as far as this user may read them."""
+    try:
+        service = json.loads((home / "service.json").read_text())["service"]
+        return dict(service.get("environment") or {})
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def injecting(
+    variables: Mapping[str, str], planned: Mapping[str, str], known: Collection[str], *, is_isolated: bool
+) -> Iterator[tuple[str, str]]:
+    """The variables among these that inject code. vLLM itself may preload libraries of the environment; `-I` reads none of Python's."""
+    rows = table("injected")["variables"]
+    for name, value in variables.items():
+        if not value or planned.get(name) == value:
+            continue
+        if name in rows["loader"]:
+            if not all(path in known for path in re.split("[: ]+", value) if path):
+                yield name, value
+        elif name.startswith(rows["prefix"]) and name not in rows["harmless"] and not is_isolated:
+            yield name, value
+
+
+CHECK = Check(
+    id="libraries.injected",
+    proves="The interpreter loads nothing that nobody installed: no stray file, .pth or sitecustomize, no variable that brings code along.",
+    run=_run,
+    level="standard",
+    faults=("injected-code",),
+)
