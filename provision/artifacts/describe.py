@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from provision.artifacts.hub_answers import Description, description
 from provision.artifacts.user_index import read_settings
 from provision.artifacts.wheelhouse import Store, plain_name
 from provision.errors import ModelError
 from provision.fit import Shape, shape_of
 from provision.fit.weights import BYTES_OF, Weights, counted, in_folder, of_headers, read_header
+from provision.jsontext import parse_object
 from provision.models.settings import Settings
 
 _STORED_AS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -50,24 +53,29 @@ def _of_hub(settings: Settings, store: Store, *, refresh: bool) -> Shape:
     staged = None if refresh else store.recall("models", key)
     if staged and (found := _of_staged(staged, store)):
         return found
-    known = None if refresh else store.recall("described", key)
-    if known is None:
-        known = hub_description(settings.model, settings.hf_token_file, read_settings())
-        store.remember("described", key, known)
-    config = known["config"]
-    return shape_of(config, _weights(known, config))
+    if not refresh and (kept := store.recall("described", key)):
+        with contextlib.suppress(ValueError, ModelError):  # what was kept by another release is asked for again
+            return _shape(description(kept))
+    known = hub_description(settings.model, settings.hf_token_file, read_settings())
+    shape = _shape(known)
+    store.remember("described", key, asdict(known))
+    return shape
 
 
-def _weights(known: Mapping[str, Any], config: Mapping[str, Any]) -> Weights:
+def _shape(known: Description) -> Shape:
+    return shape_of(known.config, _weights(known))
+
+
+def _weights(known: Description) -> Weights:
     """By the numbers of each format that the hub counted, else by the size of the files in the format of config.json."""
-    numbers: dict[str, int] = known["parameters"]
-    if numbers and numbers.keys() <= BYTES_OF.keys():
-        sizes = {dtype: int(count * BYTES_OF[dtype]) for dtype, count in numbers.items()}
+    if known.parameters and known.parameters.keys() <= BYTES_OF.keys():
+        sizes = {dtype: int(count * BYTES_OF[dtype]) for dtype, count in known.parameters.items()}
         return counted(sizes, "the hub's count of parameters")
-    nested = config.get("text_config")
-    said = config.get("dtype") or config.get("torch_dtype") or (nested or {}).get("torch_dtype")
+    config, nested = known.config, known.config.get("text_config")
+    said = config.get("dtype") or config.get("torch_dtype")
+    said = said or (nested.get("torch_dtype") if isinstance(nested, dict) else None)
     stored = _STORED_AS.get(str(said), "BF16") if not config.get("quantization_config") else "U8"
-    return counted({stored: int(known["bytes"])}, "the size of the files")
+    return counted({stored: known.bytes}, "the size of the files")
 
 
 def _layers(config: Mapping[str, Any]) -> int | None:
@@ -78,9 +86,6 @@ def _layers(config: Mapping[str, Any]) -> int | None:
 
 def _config(path: Path) -> dict[str, Any]:
     try:
-        read = json.loads(path.read_text(encoding="utf-8"))
+        return parse_object(path.read_bytes())
     except (OSError, ValueError) as error:
         raise ModelError(f"`{path}` cannot be read: {error}", hint="fetch the model again") from None
-    if not isinstance(read, dict):
-        raise ModelError(f"`{path}` is no model's configuration: it holds no mapping", hint="fetch the model again")
-    return read

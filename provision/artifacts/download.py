@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -15,12 +16,18 @@ from provision.artifacts.local import local_path
 from provision.artifacts.user_index import without_credentials
 from provision.artifacts.wheelhouse import BLOCK, Slot, Store
 from provision.errors import StageError
+from provision.units import size
 
 if TYPE_CHECKING:
     import httpx
 
 STREAMS = 8
 """Files fetched at once."""
+MOST_BYTES = 1 << 40
+"""Of a file whose size no index tells."""
+SLOW_S = 60.0
+SLOW_BYTES = 1 << 16
+"""A connection on which fewer bytes than these come within SLOW_S is given up: one that sends a byte now and then never ends."""
 ATTEMPTS = 5
 """Times in a row that one file may fail without a byte more being here before it is given up."""
 
@@ -57,10 +64,10 @@ class Tally:
         self._lock = Lock()
         self._done: dict[str, int] = {}
 
-    def at(self, sha256: str, size: int) -> None:
+    def at(self, sha256: str, done: int) -> None:
         """So many bytes of one file are here."""
         with self._lock:
-            self._done[sha256] = size
+            self._done[sha256] = done
             if self.progress:
                 self.progress(self.what, sum(self._done.values()), self.total)
 
@@ -146,6 +153,24 @@ class _StoppedError(StageError):
     """Another file failed first."""
 
 
+class _SlowError(Exception):
+    """Hardly anything comes."""
+
+
+class _Pace:
+    """Raises _SlowError when too little has come for too long. Bytes are counted from the start of the file."""
+
+    def __init__(self, have: int) -> None:
+        self._have, self._since = have, time.monotonic()
+
+    def at(self, have: int) -> None:
+        now = time.monotonic()
+        if have - self._have >= SLOW_BYTES:
+            self._have, self._since = have, now
+        elif now - self._since > SLOW_S:
+            raise _SlowError(f"{have - self._have} bytes came in {now - self._since:.0f} s")
+
+
 @dataclass(frozen=True)
 class _Fetch:
     store: Store
@@ -190,6 +215,10 @@ class _Fetch:
                     slot.part.unlink(missing_ok=True)
                 failures += 1
                 continue
+            except _SlowError as error:
+                problem = str(error)
+                failures += 1
+                continue
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 problem = without_credentials(str(error)) or type(error).__name__
                 failures = 1 if _length(slot.part) > before else failures + 1
@@ -218,14 +247,22 @@ class _Fetch:
             if have and answer.status_code != 206:
                 digest, have = hashlib.sha256(), 0
             self.tally.at(file.sha256, have)
+            pace, most = _Pace(have), file.size or MOST_BYTES
             with part.open("ab" if have else "wb") as writing:
                 for block in answer.iter_raw():
                     if self.stop.is_set():
                         raise _StoppedError(f"`{file.name}` was stopped")
+                    have += len(block)
+                    if have > most:
+                        part.unlink()
+                        raise StageError(
+                            f"`{file.name}` is longer than it may be: {_host(file.url)} sends more than {size(most)}",
+                            hint="it serves another file than the one it announced; try again, or take another index or mirror",
+                        )
                     writing.write(block)
                     digest.update(block)
-                    have += len(block)
                     self.tally.at(file.sha256, have)
+                    pace.at(have)
         return digest.hexdigest()
 
 

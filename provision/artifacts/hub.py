@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,9 +17,11 @@ from urllib.parse import quote
 
 from provision.artifacts.client import get, open_client
 from provision.artifacts.download import Progress, fetch_all
+from provision.artifacts.hub_answers import Description, ListedFile, Revision, revision
 from provision.artifacts.user_index import ClientSettings
 from provision.artifacts.wheelhouse import Store, is_plain, plain_name
 from provision.errors import StageError
+from provision.jsontext import parse_object
 from provision.models.staged import StagedFile
 from provision.redact import remember
 
@@ -75,10 +78,10 @@ def hub_files(
     ]
 
 
-def hub_description(model: str, token_file: str | None, settings: ClientSettings) -> dict[str, Any]:
-    """What the hub says of a model before its weights are fetched: `config`, `parameters` by number format, `bytes` of the weights.
+def hub_description(model: str, token_file: str | None, settings: ClientSettings) -> Description:
+    """What the hub says of a model before its weights are fetched.
 
-    Raises StageError when the hub does not answer, does not know the model, or wants a token.
+    Raises StageError when the hub does not answer, does not know the model, wants a token, or answers something else.
     """
     with _clients(token_file, settings)() as opened:
         return _Hub(opened, endpoint(), model).description()
@@ -113,48 +116,51 @@ class _Hub:
         self._revision = revision or "main"
 
     def files(self, store: Store) -> list[HubFile]:
-        listing, wanted = self._listed()
-        store.require_space(sum(row.get("size") or 0 for row in wanted), f"model `{self._model}`")
-        return [self._file(row, str(listing["sha"]), store) for row in wanted]
+        listed, wanted = self._listed()
+        store.require_space(sum(file.size for file in wanted), f"model `{self._model}`")
+        return [self._file(file, listed.commit, store) for file in wanted]
 
-    def description(self) -> dict[str, Any]:
-        listing, wanted = self._listed()
-        config = next((row for row in wanted if row["rfilename"] == "config.json"), None)
-        if config is None:
+    def description(self) -> Description:
+        listed, wanted = self._listed()
+        if not any(file.path == "config.json" for file in wanted):
             raise StageError(
                 f"`{self._model}` has no config.json",
                 hint="name a model in the format of transformers, with safetensors",
             )
-        address = f"/{self._model}/resolve/{listing['sha']}/config.json"
-        weights = [row for row in wanted if row["rfilename"].endswith(_WEIGHTS)]
-        return {
-            "config": self._get(address).json(),
-            "parameters": (listing.get("safetensors") or {}).get("parameters") or {},
-            "bytes": sum(row.get("size") or (row.get("lfs") or {}).get("size") or 0 for row in weights),
-        }
+        config = self._object(f"/{self._model}/resolve/{quote(listed.commit)}/config.json")
+        weights = sum(file.size for file in wanted if file.path.endswith(_WEIGHTS))
+        return Description(config, listed.parameters, weights)
 
-    def _listed(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def _listed(self) -> tuple[Revision, list[ListedFile]]:
         """What the hub says of the revision, and of each file that is needed."""
         address = f"/api/models/{self._model}/revision/{quote(self._revision, safe='')}?blobs=true"
-        listing = self._get(address).json()
-        needed = _needed([row["rfilename"] for row in listing["siblings"]])
-        return listing, [row for row in listing["siblings"] if row["rfilename"] in needed]
+        try:
+            found = revision(self._object(address))
+        except ValueError as error:
+            raise self._wrong(address, str(error)) from None
+        needed = _needed([file.path for file in found.files])
+        return found, [file for file in found.files if file.path in needed]
 
-    def _file(self, row: dict[str, Any], commit: str, store: Store) -> HubFile:
-        path = str(row["rfilename"])
+    def _file(self, listed: ListedFile, commit: str, store: Store) -> HubFile:
+        path = listed.path
         if not is_plain(path):
             raise StageError(
                 f"the hub `{self._endpoint}` lists `{path[:80]}` as a file of {self._model}: no plain relative name",
                 hint="nothing was written; use another hub (HF_ENDPOINT)",
             )
-        address = f"/{self._model}/resolve/{commit}/{quote(path)}"
-        if lfs := row.get("lfs"):
-            return HubFile(path, self._endpoint + address, str(lfs["sha256"]), int(lfs["size"]))
+        address = f"/{self._model}/resolve/{quote(commit)}/{quote(path)}"
+        if listed.sha256:
+            return HubFile(path, self._endpoint + address, listed.sha256, listed.size)
+        if not listed.blob:
+            raise StageError(
+                f"the hub `{self._endpoint}` lists `{path}` of {self._model} without a hash",
+                hint="use another hub (HF_ENDPOINT), or give a folder with the model (--model FOLDER)",
+            )
         content = self._get(address).content
         found = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-        if found != row["blobId"]:
+        if found != listed.blob:
             raise StageError(
-                f"`{path}` of {self._model} has the wrong hash: git blob `{found}`, listed is `{row['blobId']}`",
+                f"`{path}` of {self._model} has the wrong hash: git blob `{found}`, listed is `{listed.blob}`",
                 hint="try again, or use another hub (HF_ENDPOINT)",
             )
         file = HubFile(path, self._endpoint + address, hashlib.sha256(content).hexdigest(), len(content))
@@ -163,6 +169,21 @@ class _Hub:
             temporary.write_bytes(content)
             store.add(temporary, sha256=file.sha256)
         return file
+
+    def _object(self, address: str) -> dict[str, Any]:
+        """A JSON object that the hub serves."""
+        try:
+            return parse_object(self._get(address).content)
+        except ValueError as error:
+            raise self._wrong(address, str(error)) from None
+
+    def _wrong(self, address: str, problem: str) -> StageError:
+        what = "model's listing" if address.startswith("/api/") else f"`{address.rpartition('/')[2]}`"
+        return StageError(
+            f"what the hub `{self._endpoint}` serves as the {what} of `{self._model}` is not that: {problem}",
+            hint=f"see what is there: curl -L {shlex.quote(self._endpoint + address)}; a login page or a mirror's error is a matter of "
+            "HF_ENDPOINT and of the proxy, a damaged file one of the model's",
+        )
 
     def _get(self, address: str) -> httpx.Response:
         import httpx  # noqa: PLC0415 (only where a hub is asked)

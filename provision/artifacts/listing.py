@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,10 +18,13 @@ from packaging.version import Version
 from provision.artifacts.client import get
 from provision.artifacts.local import local_path
 from provision.artifacts.user_index import without_credentials
+from provision.jsontext import parse_object
 
 if TYPE_CHECKING:
     import httpx
 
+_FORM = re.compile(r"<\s*(form|input|script)\b", re.IGNORECASE)
+"""What lists of files have none of, unlike pages that ask for a password before anything else."""
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 
 
@@ -146,9 +150,12 @@ def ask(client: httpx.Client, place: Place, package: str) -> Listing:
 def _read(place: Place, answer: httpx.Response) -> Listing:
     """A page, in the form that the place chose."""
     if "json" not in answer.headers.get("content-type", ""):
-        return Listing(place, tuple(_linked(answer.text, str(answer.url))))
+        offers = tuple(_linked(answer.text, str(answer.url)))
+        if not offers and _FORM.search(answer.text):
+            return Listing(place, problem="what it answers is a page to log in or to search, no list of files")
+        return Listing(place, offers)
     try:
-        return Listing(place, tuple(_announced(answer.json(), str(answer.url))))
+        return Listing(place, tuple(_announced(parse_object(answer.content), str(answer.url))))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return Listing(place, problem=f"what it answers is no list of files ({type(error).__name__})")
 
@@ -165,12 +172,16 @@ def _list_folder(place: Place, folder: Path) -> Listing:
 
 def _announced(page: dict[str, Any], address: str) -> Iterator[Offer]:
     """The files of a page in JSON (PEP 691)."""
-    for file in page.get("files", []):
+    for file in page["files"]:
+        url = _joined(address, str(file.get("url", "")))
+        if url is None:
+            continue
+        size = file.get("size")
         yield Offer(
             name=str(file["filename"]),
-            url=urljoin(address, str(file.get("url", ""))),
+            url=url,
             sha256=(file.get("hashes") or {}).get("sha256", ""),
-            size=file.get("size"),
+            size=size if isinstance(size, int) and size > 0 else None,
             metadata=bool(file.get("core-metadata") or file.get("dist-info-metadata")),
             yanked=bool(file.get("yanked")),
             uploaded=str(file.get("upload-time") or ""),
@@ -182,7 +193,10 @@ def _linked(text: str, address: str) -> Iterator[Offer]:
     anchors = _Anchors()
     anchors.feed(text)
     for attributes in anchors.found:
-        url, fragment = urldefrag(urljoin(address, attributes["href"] or ""))
+        target = _joined(address, attributes["href"] or "")
+        if target is None:
+            continue
+        url, fragment = urldefrag(target)
         algorithm, _, digest = fragment.partition("=")
         yield Offer(
             name=unquote(urlsplit(url).path).rpartition("/")[2],
@@ -192,6 +206,14 @@ def _linked(text: str, address: str) -> Iterator[Offer]:
             yanked="data-yanked" in attributes,
             uploaded=attributes.get("data-upload-time") or "",
         )
+
+
+def _joined(address: str, link: str) -> str | None:
+    """Where a link of a page leads; null for one that is malformed."""
+    try:
+        return urljoin(address, link)
+    except ValueError:
+        return None
 
 
 class _Anchors(HTMLParser):

@@ -26,12 +26,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from provision.errors import StageError
 
 if TYPE_CHECKING:
     from provision.artifacts.bundle.bundled import Bundled
 
 _UV_INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_NO_INDEX")
 _UV_INDEX_KEYS = ("index", "index-url", "extra-index-url", "default-index", "no-index")
+_ADDRESSES = ("index-url", "extra-index-url", "find-links", "proxy")
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s`'\"]+@")
 
 
@@ -74,13 +78,16 @@ def read_settings(
     pip_files: Iterable[Path] | None = None,
     uv_files: Iterable[Path] | None = None,
 ) -> ClientSettings:
-    """The settings that hold for this user. Unreadable or malformed files of pip are left out, as pip's own message names them."""
+    """The settings that hold for this user. Unreadable or malformed files of pip are left out, as pip's own message names them.
+
+    Raises StageError for an address that is none, and for a uv.toml that cannot be read.
+    """
     environ = os.environ if environ is None else environ
     pip = _pip_values(environ, _pip_files(environ) if pip_files is None else pip_files)
+    for key in _ADDRESSES:
+        _require_addresses(key, pip.get(key, ""))
     uv_texts = tuple(
-        path.read_text(encoding="utf-8")
-        for path in (_uv_files(environ) if uv_files is None else uv_files)
-        if path.is_file()
+        _uv_text(path) for path in (_uv_files(environ) if uv_files is None else uv_files) if path.is_file()
     )
     uv_keys = {key for text in uv_texts for key in _toml_keys(text)}
     uv_owns_indexes = any(environ.get(name) for name in _UV_INDEX_VARIABLES) or bool(uv_keys & set(_UV_INDEX_KEYS))
@@ -92,7 +99,7 @@ def read_settings(
         find_links=() if uv_owns_links else tuple(_absolute(place) for place in pip.get("find-links", "").split()),
         no_index=not uv_owns_indexes and pip.get("no-index", "").lower() in {"1", "true", "yes", "on"},
         certificate=environ.get("SSL_CERT_FILE") or pip.get("cert"),
-        proxy=None if has_proxy else pip.get("proxy"),
+        proxy=None if has_proxy else _with_scheme(pip.get("proxy")),
         insecure_hosts=() if environ.get("UV_INSECURE_HOST") else tuple(pip.get("trusted-host", "").split()),
         uv=tuple(sorted((name, value) for name, value in environ.items() if _bears_on_result(name))),
         uv_files=uv_texts,
@@ -119,6 +126,35 @@ def uv_variables(settings: ClientSettings, *, default_index: str) -> dict[str, s
     if settings.insecure_hosts:
         variables["UV_INSECURE_HOST"] = " ".join(settings.insecure_hosts)
     return variables
+
+
+def _require_addresses(key: str, text: str) -> None:
+    for address in text.split():
+        try:
+            parts = urlsplit(address)
+            problem = None if parts.port is None or parts.hostname else "it has no host"
+        except ValueError as error:
+            problem = str(error)
+        if problem or ("://" in address and not (parts.hostname or parts.scheme == "file")):
+            raise StageError(
+                f"pip's setting `{key}` holds `{without_credentials(address)}`, which is no address: {problem or 'it has no host'}",
+                hint=f"correct it: `pip config list` shows where it is set, or PIP_{key.upper().replace('-', '_')}",
+            )
+
+
+def _with_scheme(proxy: str | None) -> str | None:
+    """pip takes `host:port` for a proxy that speaks HTTP."""
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
+
+
+def _uv_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise StageError(
+            f"uv's configuration `{path}` cannot be read: {reason}", hint="correct it, or unset UV_CONFIG_FILE"
+        ) from None
 
 
 def _absolute(place: str) -> str:

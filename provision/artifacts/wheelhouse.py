@@ -17,6 +17,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
@@ -48,14 +49,14 @@ def default_limit(environ: Mapping[str, str] | None = None) -> int:
     """
     text = (os.environ if environ is None else environ).get("FIRSTLIGHT_CACHE_GIB", "")
     try:
-        limit = float(text) if text else _DEFAULT_LIMIT_GIB
+        limit = (float(text) if text else _DEFAULT_LIMIT_GIB) * GIB
     except ValueError:
         limit = 0.0
-    if not limit > 0:
+    if not 0 < limit < math.inf:
         raise StageError(
             f"FIRSTLIGHT_CACHE_GIB is `{text}`", hint="set it to a size in GiB, such as 100, or leave it unset"
         )
-    return int(limit * GIB)
+    return int(limit)
 
 
 def sha256_of(path: Path, *, feed: Callable[[int], None] | None = None) -> str:

@@ -13,6 +13,8 @@ from provision.fit.weights import Weights
 
 MOST = 10**9
 """No size, length or count of a model is greater: beyond it stands no number that was meant."""
+MOST_LAYERS = 10**4
+"""The deepest models that are served have some hundred."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,11 @@ def shape_of(config: Mapping[str, Any], weights: Weights) -> Shape:
     heads = _number(text, "heads", architecture)
     hidden = _number(text, "hidden", architecture)
     layers = _number(text, "layers", architecture)
+    if layers > MOST_LAYERS:
+        raise ModelError(
+            f"config.json of a {architecture} model says that it has {layers} layers; up to {MOST_LAYERS} are taken",
+            hint="check that this is the model's own config.json, and whole",
+        )
     latent = _size(text, "kv_lora_rank") if row and row.attention == "latent" else None
     length, usual = _lengths(text)
     inner = [_first(text, "inner") or 4 * hidden]

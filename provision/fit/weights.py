@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 from collections import Counter
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.errors import ModelError
+from provision.jsontext import parse_object
 
 BYTES_OF = {
     "F64": 8.0, "I64": 8.0, "U64": 8.0, "F32": 4.0, "I32": 4.0, "U32": 4.0, "F16": 2.0, "BF16": 2.0, "I16": 2.0, "U16": 2.0,
@@ -64,19 +64,25 @@ def of_headers(headers: Iterable[Mapping[str, Any]], *, layers: int | None = Non
 def read_header(path: Path) -> dict[str, Any]:
     """The header of a safetensors file: name to `dtype`, `shape`, `data_offsets`.
 
-    Raises ModelError when the file is none.
+    Raises ModelError when the file is none, or ends before the last tensor that its header names.
     """
     try:
         with path.open("rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(size, _MOST_HEADER)))
+            header = parse_object(file.read(min(size, _MOST_HEADER)))
         of_headers([header])
+        ends = [int(tensor["data_offsets"][1]) for name, tensor in header.items() if name != "__metadata__"]
+        wanted, there = 8 + size + max(ends, default=0), path.stat().st_size
     except (OSError, ValueError, TypeError, KeyError, AttributeError, struct.error) as error:
         raise ModelError(
             f"`{path}` is no safetensors file: {error}", hint="fetch the model again: this file was cut or is another"
         ) from None
-    found: dict[str, Any] = header
-    return found
+    if there < wanted:
+        raise ModelError(
+            f"`{path}` was cut: it has {there} bytes, its header names tensors up to byte {wanted}",
+            hint="fetch the model again",
+        )
+    return header
 
 
 def in_folder(folder: Path, *, layers: int | None = None) -> Weights:

@@ -8,11 +8,14 @@ from urllib.parse import urlsplit
 from provision.artifacts.client import get, open_client
 from provision.artifacts.user_index import ClientSettings, without_credentials
 from provision.errors import StageError
+from provision.jsontext import parse
 
 API = "https://api.github.com"
 """docs.github.com/rest/releases/releases: without a login it answers 60 requests an hour."""
 PAGE = 30
 """Releases a request, newest first: each lists all of its files."""
+MOST_PAGES = 100
+"""A repository with more releases than these pages hold is none that publishes wheels."""
 
 _HINT = "put that file into a folder that is among your find-links settings, or name a builder: firstlight_builder: controller"
 
@@ -27,13 +30,14 @@ def find_released(repository: str, file: str, settings: ClientSettings) -> tuple
     address = f"{API}/repos/{repository}/releases"
     try:
         with open_client(settings) as client:
-            page = 1
-            while releases := _page(get(client, address, params={"per_page": PAGE, "page": page})):
+            for page in range(1, MOST_PAGES + 1):
+                releases = _page(get(client, address, params={"per_page": PAGE, "page": page}))
+                if not releases:
+                    break
                 for asset in (asset for release in releases for asset in release["assets"]):
                     if asset["name"] == file:
                         kind, _, digest = str(asset.get("digest") or "").partition(":")
                         return asset["browser_download_url"], digest if kind == "sha256" else None
-                page += 1
     except httpx.HTTPStatusError as error:
         problem = f"HTTP {error.response.status_code}"
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -47,7 +51,7 @@ def find_released(repository: str, file: str, settings: ClientSettings) -> tuple
 
 def _page(answer: Any) -> list[dict[str, Any]]:
     answer.raise_for_status()
-    found = answer.json()
+    found = parse(answer.content)
     if not isinstance(found, list):
         raise TypeError(found)
     return found

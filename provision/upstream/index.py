@@ -14,13 +14,17 @@ from packaging.tags import Tag
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
-from provision.artifacts.client import open_client
+from provision.artifacts.client import get_once, open_client
 from provision.artifacts.listing import Offer, Place, ask
 from provision.artifacts.local import local_path
 from provision.artifacts.locking import find_sources
 from provision.artifacts.user_index import ClientSettings, read_settings, without_credentials
 from provision.errors import FirstlightError
+from provision.units import size
 from provision.upstream.ranges import RangeFile
+
+MOST_BYTES = 16 << 20
+"""Of a file in a wheel that is read: the longest metadata has some hundred thousand."""
 
 
 class IndexUnreachableError(FirstlightError):
@@ -90,17 +94,21 @@ class Index:
 
         try:
             if member == "METADATA" and wheel.metadata:
-                answer = self._client.get(f"{wheel.url}.metadata")
+                answer = get_once(self._client, f"{wheel.url}.metadata")
                 if answer.is_success:
                     return answer.text
             with closing(self._open(wheel.url)) as file, zipfile.ZipFile(file) as archive:
                 names = archive.namelist()
                 name = next((name for name in names if _is(name, member)), None)
-                return archive.read(name).decode("utf-8", "replace") if name else None
-        except (httpx.HTTPError, OSError) as error:
+                return _text(archive, name) if name else None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             problem = f"`{wheel.name}` does not come: {without_credentials(str(error)) or type(error).__name__}"
             raise IndexUnreachableError(problem, hint="try again, or look at what serves that index") from None
-        except (zipfile.BadZipFile, zlib.error) as error:
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            RuntimeError,
+        ) as error:  # RuntimeError: it is encrypted, or of a new kind
             problem = f"`{wheel.name}` on your index is no whole wheel: {error}"
             raise IndexUnreachableError(
                 problem, hint="have it replaced there: nothing can be installed from it"
@@ -109,6 +117,14 @@ class Index:
     def _open(self, url: str) -> Any:
         path = local_path(url)
         return path.open("rb") if path else RangeFile(self._client, url)
+
+
+def _text(archive: zipfile.ZipFile, name: str) -> str:
+    with archive.open(name) as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise zipfile.BadZipFile(f"`{name}` in it has more than {size(MOST_BYTES)}")
+    return content.decode("utf-8", "replace")
 
 
 def _is(name: str, member: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
+from provision.artifacts.client import get_once
 from provision.errors import FirstlightError
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class RangeFile(io.RawIOBase):
         return self._blocks[number]
 
     def _get(self, part: str) -> httpx.Response:
-        answer = self._client.get(self._url, headers={"Range": f"bytes={part}", "Accept-Encoding": "identity"})
+        answer = get_once(self._client, self._url, headers={"Range": f"bytes={part}", "Accept-Encoding": "identity"})
         if answer.status_code != 206:
             raise RangeError(
                 f"`{self._name()}`: the server sends no parts of it (HTTP {answer.status_code})",

@@ -6,6 +6,7 @@ import hashlib
 import json
 import sys
 import threading
+import time
 import zipfile
 from collections import Counter
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ class Faults:
     """Status codes to answer with first, one a request."""
     cut_after: dict[str, list[int]] = field(default_factory=dict)
     """Bytes after which the connection is dropped, one a request."""
+    endless: dict[str, float] = field(default_factory=dict)
+    """Paths whose content is sent again and again for as long as somebody reads, with so many seconds between."""
     no_range: bool = False
     wants: str | None = None
     """The Authorization header without which 401 is the answer."""
@@ -141,6 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(401, b"")
         elif codes := site.faults.status.get(path):
             self._answer(codes.pop(0), b"not now")
+        elif path in site.faults.endless and self.command == "GET":
+            self._repeat(site.content[path], site.faults.endless[path])
         elif path in site.content:
             self._serve(path, site.content[path])
         else:
@@ -162,6 +167,14 @@ class _Handler(BaseHTTPRequestHandler):
             status, content = 206, content[first : last + 1]
         cuts = site.faults.cut_after.get(path)
         self._answer(status, content, extra, cut=cuts.pop(0) if cuts and self.command == "GET" else None)
+
+    def _repeat(self, content: bytes, pause_s: float) -> None:
+        self.close_connection = True
+        self.send_response(200)
+        self.end_headers()
+        while True:
+            self.wfile.write(content)
+            time.sleep(pause_s)
 
     def _answer(self, status: int, content: bytes, extra: dict[str, str] | None = None, cut: int | None = None) -> None:
         self.send_response(status)

@@ -46,6 +46,15 @@ def test_a_cut_file_is_named(tmp_path: Path, content: bytes) -> None:
         in_folder(tmp_path)
 
 
+def test_weights_that_were_cut_after_the_header_are_named_with_both_sizes(tmp_path: Path) -> None:
+    path = write_model(tmp_path, {}, {"a": ("BF16", [1000], 2)}) / "model.safetensors"
+    whole = path.stat().st_size
+    with path.open("r+b") as file:
+        file.truncate(whole - 1)
+    with pytest.raises(ModelError, match=rf"was cut: it has {whole - 1} bytes, its header names .* byte {whole}"):
+        in_folder(tmp_path)
+
+
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds no weights"):
         in_folder(tmp_path)

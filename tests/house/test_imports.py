@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "models", "pyz", "redact", "units"}),
+    frozenset({"errors", "jsontext", "models", "pyz", "redact", "units"}),
     frozenset({"run", "catalog", "place"}),
     frozenset({"fit"}),
     frozenset({"remote"}),
