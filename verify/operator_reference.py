@@ -1,7 +1,7 @@
 """What operators give, by Python's own arithmetic, and how far rounding may take a result from it.
 
-Nothing of torch computes here but the comparison: a fault in one of torch's operators, in whatever precision, does not reach
-its reference. Python is slow, so a reference is of a few thousand values; the operator is given them many times over, in
+torch holds the numbers and compares them; `product`, of larger matrices, multiplies and adds by it, but has no product of its.
+So a fault in one of torch's operators, in whatever precision, does not reach its reference. Python is slow, so a reference is of a few thousand values; the operator is given them many times over, in
 different places, and `share` compares each copy.
 """
 
@@ -71,11 +71,16 @@ def rms_norm(rows: Tensor, weight: Tensor | None = None, *, epsilon: float) -> T
 
 def layer_norm(rows: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *, epsilon: float) -> Tensor:
     """The same of each row less its mean; the bias of its column is added."""
-    import torch
+    shifts = [0.0] * rows.shape[1] if bias is None else bias.tolist()
 
-    means = torch.tensor([[math.fsum(row) / len(row)] for row in rows.tolist()], dtype=torch.float64)
-    found = rms_norm(rows.double() - means, weight, epsilon=epsilon)
-    return found if bias is None else found + bias.double()
+    def centred(row: Sequence[float]) -> list[float]:
+        mean = math.fsum(row) / len(row)
+        return [value - mean for value in row]
+
+    def shifted(row: Sequence[float]) -> list[float]:
+        return [value + shift for value, shift in zip(row, shifts, strict=True)]
+
+    return _of_rows(shifted, rms_norm(_of_rows(centred, rows), weight, epsilon=epsilon))
 
 
 def turned(heads: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False) -> Tensor:

@@ -14,6 +14,7 @@ FAMILIES = {
     "libraries": "What is loaded is what was locked, from this environment, whole.",
     "kernels": "Elementary work is right.",
     "attention": "Each provider of attention is right against float64, and is the one that ran.",
+    "operators": "What models compute between their products is right, compared with Python's own arithmetic.",
     "memory": "Attention takes as little memory as flash attention does.",
     "speed": "The device is as fast as its type is, and as the like ones beside it. On CPUs speeds are recorded, not judged.",
     "collectives": "What processes exchange arrives as it was sent.",

@@ -1,10 +1,16 @@
-"""A result that is right with a gradient that is not."""
+"""Operators that answer wrongly while they are held, below whatever calls them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+Change = Callable[[torch.Tensor, tuple[Any, ...]], torch.Tensor]
+"""What becomes of an operator's result, given its arguments."""
 
 
 class Bent(torch.autograd.Function):  # type: ignore[misc]
@@ -17,3 +23,43 @@ class Bent(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def backward(_: Any, gradient: Any) -> Any:
         return gradient * 1.01
+
+
+def off(result: torch.Tensor, _: tuple[Any, ...] = ()) -> torch.Tensor:
+    """The same, each element off by one part in a hundred: whole numbers to the next one."""
+    wrong = result.double() * 1.01
+    return (wrong.ceil() if not result.dtype.is_floating_point else wrong).to(result.dtype)
+
+
+class Broken(TorchDispatchMode):  # type: ignore[misc]
+    """While it holds, an operator's results are changed; `every` second one where like calls are compared with one another.
+
+    What is computed in the spared types stays right, where a reference is computed by the operator itself.
+    """
+
+    def __init__(
+        self,
+        operator: str,
+        change: Change = off,
+        *,
+        every: int = 1,
+        spared: tuple[torch.dtype, ...] = (torch.float64, torch.int64),
+    ) -> None:
+        super().__init__()
+        self.operator, self.change, self.every, self.spared = operator, change, every, spared
+        self.hits, self.calls = 0, count(1)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        first = result[0] if isinstance(result, tuple) else result
+        if (
+            func.name().partition(".")[0] != self.operator
+            or first.dtype in self.spared
+            or next(self.calls) % self.every
+        ):
+            return result
+        wrong = self.change(first, args)
+        self.hits += 1
+        if func.name().endswith("_"):
+            return first.copy_(wrong)
+        return (wrong, *result[1:]) if isinstance(result, tuple) else wrong

@@ -6,13 +6,10 @@ Nothing here asks a check to spoil its own observation (that is what `--inject` 
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import count
-from typing import Any
 
 import pytest
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.verify.in_torch.bent import Broken
 from verify import small_llama
 from verify.checks.engine import answers
 from verify.inputs import DTYPES
@@ -29,30 +26,6 @@ KERNELS = [
     ("attention.sdpa_flash", "aten::_scaled_dot_product_flash_attention_for_cpu"),
 ]
 """The operator that each check is about; float64, which references are computed in, stays right."""
-
-
-def off(result: torch.Tensor) -> torch.Tensor:
-    """The same, each element off by one part in a hundred: whole numbers to the next one."""
-    wrong = result.double() * 1.01
-    return (wrong.ceil() if not result.dtype.is_floating_point else wrong).to(result.dtype)
-
-
-class Broken(TorchDispatchMode):  # type: ignore[misc]
-    """While it holds, an operator's results are off; `every` second one where like calls are compared with one another."""
-
-    def __init__(self, operator: str, *, every: int = 1) -> None:
-        super().__init__()
-        self.operator, self.every, self.hits, self.calls = operator, every, 0, count(1)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        first = result[0] if isinstance(result, tuple) else result
-        if func.name().partition(".")[0] != self.operator or first.dtype in (torch.float64, torch.int64):
-            return result
-        if next(self.calls) % self.every:
-            return result
-        self.hits += 1
-        return (off(first), *result[1:]) if isinstance(result, tuple) else off(first)
 
 
 def asked(check: Check) -> Outcome:
@@ -103,7 +76,7 @@ def test_every_check_of_results_is_broken_here_or_by_injection() -> None:
     numeric = {
         check.id
         for check in all_checks()
-        if check.family in ("kernels", "attention", "collectives") or check.id == "engine.answers"
+        if check.family in ("kernels", "attention", "operators", "collectives") or check.id == "engine.answers"
     } - timed
     assert {check.id for check in all_checks() if "wrong-result" in check.faults} == numeric
     assert {check for check, _ in KERNELS} < numeric

@@ -1,0 +1,40 @@
+"""operators.activation: SiLU, gated SiLU and GELU, the functions between a model's products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from verify.inputs import normal
+from verify.operator_check import Comparison, check, copies
+from verify.operator_reference import each, gelu, gelu_tanh, sigmoid, silu, steps
+
+VALUES = 2053
+"""A prime, so that each value comes to stand at every place of a vector."""
+
+
+def _compare(device: str, dtype: str) -> Iterator[Comparison]:
+    import torch
+    from torch.nn import functional
+
+    values = normal(VALUES, seed=76, dtype=dtype) * 3
+    many = values.to(device).repeat(copies(device, VALUES))
+    swish = each(silu, values)
+    yield Comparison("functional.silu", functional.silu(many), swish, steps(swish))
+    yield Comparison("silu in place", functional.silu(many.clone(), inplace=True), swish, steps(swish))
+    exact = each(sigmoid, values)
+    yield Comparison("torch.sigmoid", torch.sigmoid(many), exact, steps(exact))
+    for name, function, approximate in (("gelu", gelu, "none"), ("gelu by tanh", gelu_tanh, "tanh")):
+        # 1 + erf and 1 + tanh cancel where values are far below zero.
+        result = functional.gelu(many, approximate=approximate)
+        yield Comparison(name, result, each(function, values), steps(values))
+    gates = torch.stack([many.view(-1, VALUES), many.view(-1, VALUES).flip(1)], dim=1).flatten(1)
+    result = functional.silu(gates[:, :VALUES]) * gates[:, VALUES:]
+    numbers = values.tolist()
+    pairs = zip(numbers, reversed(numbers), strict=True)
+    exact = torch.tensor([silu(value) * gate for value, gate in pairs], dtype=torch.float64)
+    # Two operators: what the first one gives is rounded to the type before the second one takes it.
+    lost = torch.finfo(values.dtype).eps / 2 * exact.abs() + steps(exact)
+    yield Comparison("gated silu", result, exact, lost)
+
+
+CHECK = check("activation", "SiLU, gated SiLU, sigmoid and both forms of GELU are right, on every core.", _compare)

@@ -1,0 +1,33 @@
+"""operators.exp: the exponential function, which every softmax and every SiLU is made of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from verify.inputs import normal
+from verify.operator_check import Comparison, check, copies
+from verify.operator_reference import each, steps
+
+VALUES = 4099
+"""A prime, so that each value comes to stand at every place of a vector."""
+EDGES = (0.0, -0.0, 1.0, -1.0, 10.5, -16.0, -80.0, -math.inf)
+"""Besides normal numbers. Nothing above 11: exp of it is no float16."""
+
+
+def _compare(device: str, dtype: str) -> Iterator[Comparison]:
+    import torch
+
+    values = (normal(VALUES, seed=71, dtype=dtype) * 4).clamp(max=10.5)
+    values[-len(EDGES) :] = torch.tensor(EDGES)
+    exact = each(math.exp, values)
+    lost = steps(exact)
+    many = values.to(device).repeat(copies(device, VALUES))
+    yield Comparison("torch.exp", torch.exp(many), exact, lost)
+    yield Comparison("Tensor.exp", many.exp(), exact, lost)
+    apart = torch.stack([many, many], dim=1)[:, 0]
+    yield Comparison("exp of elements that lie apart", torch.exp(apart), exact, lost)
+    yield Comparison("exp in place", many.exp_(), exact, lost)
+
+
+CHECK = check("exp", "The exponential of numbers of every size is right to the last places, on every core.", _compare)

@@ -1,0 +1,68 @@
+"""operators.norm: layer norm and RMS norm, also of values so small that their epsilon decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from verify.inputs import normal
+from verify.operator_check import Comparison, check, copies
+from verify.operator_reference import layer_norm, rms_norm, steps, summed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ROWS = 3
+WIDTHS = (515, 1024)
+"""Odd, and a multiple of every vector's width: GPUs have a kernel for each."""
+SIZES = ((1.0, 1e-5), (2e-3, 1e-5), (1e-3, 1e-6))
+"""Standard deviation of the values, and epsilon: the mean square is above it, and about as large."""
+
+
+def _compare(device: str, dtype: str) -> Iterator[Comparison]:
+    import torch
+    from torch.nn import LayerNorm, functional
+
+    for width in WIDTHS:
+        weight, bias = (normal(width, seed=seed, dtype=dtype) + 1 for seed in (73, 74))
+        there, shift = weight.to(device), bias.to(device)
+        for size, epsilon in SIZES:
+            values = normal(ROWS, width, seed=75, dtype=dtype) * size
+            many = values.to(device).repeat(copies(device, values.numel()), 1)
+            where = f"of {width} values about {size:g}"
+            exact = layer_norm(values, weight, bias, epsilon=epsilon)
+            lost = steps(exact - bias) + steps(bias) + summed(_largest(exact - bias), width)
+            result = functional.layer_norm(many, (width,), there, shift, epsilon)
+            yield Comparison(f"layer norm {where}", result, exact, lost)
+            plain = LayerNorm(width, epsilon, elementwise_affine=False)(many)
+            exact = layer_norm(values, epsilon=epsilon)
+            yield Comparison(
+                f"layer norm without weights {where}", plain, exact, steps(exact) + summed(_largest(exact), width)
+            )
+            exact = rms_norm(values, weight, epsilon=epsilon)
+            lost = steps(exact) + summed(exact, width)
+            yield Comparison(f"RMS norm by its formula {where}", _formula(many, there, epsilon), exact, lost)
+            # Releases of torch differ in whether the norm is rounded to its type before it meets the weights.
+            twice = lost + torch.finfo(values.dtype).eps / 2 * exact.abs()
+            yield Comparison(f"RMS norm {where}", functional.rms_norm(many, (width,), there, epsilon), exact, twice)
+
+
+def _largest(exact: Tensor) -> Tensor:
+    """The mean that is taken off is rounded: what it may be off by is that of the row's largest value."""
+    return exact.abs().amax(dim=1, keepdim=True)
+
+
+def _formula(values: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """As engines write it where they have no kernel: in float32, rounded at its end."""
+    import torch
+
+    wide = values.float()
+    result: Tensor = wide * torch.rsqrt(wide.pow(2).mean(dim=-1, keepdim=True) + epsilon) * weight.float()
+    return result.to(values.dtype)
+
+
+CHECK = check(
+    "norm",
+    "Layer norm and RMS norm are right in every row, also where the values are so small that epsilon decides.",
+    _compare,
+)

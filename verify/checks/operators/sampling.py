@@ -1,0 +1,120 @@
+"""operators.sampling: tokens come as often as their probabilities say, and none that top-k and top-p leave out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from verify.inputs import normal
+from verify.operator_check import Comparison, check
+from verify.operator_reference import softmax, steps, summed
+from verify.tables import table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TOKENS = 8
+DRAWS = 1_000_000
+"""So many that chances which are off by 2 % show."""
+RACES = 100_000
+"""Draws by the way that engines take on GPUs: each one needs a random number a token."""
+ROWS, VOCABULARY = 5, 2003
+TOP_K, TOP_P = 50, 0.8
+
+
+def _compare(device: str, _dtype: str) -> Iterator[Comparison]:
+    yield from _drawn(device)
+    yield from _left_out(device)
+
+
+def _drawn(device: str) -> Iterator[Comparison]:
+    """The numbers of a fixed seed are the same in every run: what is right once on a device is no false alarm later."""
+    import torch
+
+    weights = [1 / (place + 1) for place in range(TOKENS - 1)]
+    shares = [weight / math.fsum(weights) for weight in weights] + [0.0]
+    torch.manual_seed(79)
+    chances = torch.tensor(shares, device=device)
+    once = torch.multinomial(chances, DRAWS, replacement=True)
+    yield _as_often("multinomial", once, shares)
+    apart = chances.repeat(3, 1)
+    rows = torch.multinomial(apart, DRAWS // 10, replacement=True)
+    yield _as_often("multinomial, last row", rows[-1], shares)
+    race = torch.empty(RACES, TOKENS, device=device).exponential_()
+    yield _as_often("race of exponentials", (chances / race).argmax(dim=-1), shares)
+
+
+def _as_often(what: str, drawn: Tensor, shares: Sequence[float]) -> Comparison:
+    """Pearson's chi square of how often each token came, against what it exceeds once in a thousand million times.
+
+    The bound is k + 2 sqrt(k t) + 2 t for k degrees of freedom, exceeded with a probability of at most exp(-t).
+    """
+    import torch
+
+    rule = table("tolerances")["sampling"]
+    counts = (drawn.cpu().clamp(min=-1) + 1).bincount(minlength=len(shares) + 1)[1:].tolist()
+    expected = [share * drawn.numel() for share in shares]
+    known = [(count, mean) for count, mean in zip(counts, expected, strict=False) if mean]
+    square = math.fsum((count - mean) ** 2 / mean for count, mean in known)
+    if sum(count for count, _ in known) != drawn.numel():
+        square = math.inf  # a token that cannot come has come, or a number that is no token's
+    freedom, rare = len(known) - 1, -math.log(rule["false_alarm"])
+    bound = freedom + 2 * math.sqrt(freedom * rare) + 2 * rare
+    return Comparison(f"how often tokens come: {what}", torch.tensor(square), torch.zeros(()), bound)
+
+
+def _left_out(device: str) -> Iterator[Comparison]:
+    """The probabilities after top-k and top-p, by a sorted row and its running sum, as engines filter them."""
+    import torch
+
+    logits = normal(ROWS, VOCABULARY, seed=80, dtype="float32") * 3
+    there = logits.to(device)
+    for name, k, p in (("top-k", TOP_K, 1.0), ("top-p", VOCABULARY, TOP_P), ("top-k and top-p", TOP_K, TOP_P)):
+        kept = [_kept(row, k, p) for row in logits.tolist()]
+        masked = logits.clone()
+        for row, tokens in enumerate(kept):
+            masked[row, [token for token in range(VOCABULARY) if token not in tokens]] = -math.inf
+        exact = softmax(masked)
+        below = (logits.double().amax(dim=1, keepdim=True) - logits.double()) * exact
+        result = _filtered(there, k, p)
+        yield Comparison(name, result, exact, steps(exact) + steps(below) + summed(exact, VOCABULARY))
+        drawn = torch.multinomial(result, 200, replacement=True)
+        allowed = torch.zeros(ROWS, VOCABULARY)
+        for row, tokens in enumerate(kept):
+            allowed[row, list(tokens)] = 1
+        yield Comparison(f"tokens drawn after {name}", allowed.gather(1, drawn.cpu()), torch.ones(ROWS, 200))
+
+
+def _filtered(logits: Tensor, k: int, p: float) -> Tensor:
+    import torch
+
+    values, places = logits.sort(dim=-1, descending=False)
+    values = values.masked_fill(values < values[:, -k:][:, :1], -math.inf)
+    running = values.softmax(dim=-1).cumsum(dim=-1)
+    mask = running <= 1 - p
+    mask[:, -1] = False
+    values = values.masked_fill(mask, -math.inf)
+    found: Tensor = torch.empty_like(values).scatter_(dim=-1, index=places, src=values).softmax(dim=-1)
+    return found
+
+
+def _kept(row: Sequence[float], k: int, p: float) -> set[int]:
+    """The tokens that stay: of the k most probable, the fewest whose probabilities add up to p or more."""
+    best = sorted(range(len(row)), key=lambda token: -row[token])[:k]
+    weights = [math.exp(row[token] - row[best[0]]) for token in best]
+    total, running, kept = math.fsum(weights), 0.0, set()
+    for token, weight in zip(best, weights, strict=True):
+        if running >= p * total:
+            break
+        kept.add(token)
+        running += weight
+    return kept
+
+
+CHECK = check(
+    "sampling",
+    "Tokens are drawn as often as their probabilities say, and never one that top-k and top-p leave out.",
+    _compare,
+    dtypes=("float32",),
+)

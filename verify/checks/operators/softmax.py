@@ -1,0 +1,55 @@
+"""operators.softmax: the softmax of rows, short and as long as a vocabulary, with masked places."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from verify.inputs import normal
+from verify.operator_check import Comparison, check, copies
+from verify.operator_reference import UNIT, log_softmax, softmax, steps, summed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SHAPES = ((7, 129), (3, 1500), (2, 32003))
+"""Rows and columns. Kernels differ by length: short rows, longer ones, and the logits of two tokens."""
+
+
+def _compare(device: str, dtype: str) -> Iterator[Comparison]:
+    import torch
+    from torch.nn import functional
+
+    for rows, columns in SHAPES:
+        values = _values(rows, columns, dtype)
+        exact = softmax(values)
+        below = values.double().amax(dim=1, keepdim=True) - values.double()
+        # A score less the highest one is rounded before its exponential is taken.
+        lost = steps(exact) + summed(exact, columns) + exact * below.clamp(max=1e4) * UNIT
+        many = values.to(device).repeat(copies(device, values.numel()), 1)
+        where = f"of {columns}"
+        yield Comparison(f"functional.softmax {where}", functional.softmax(many, dim=-1), exact, lost)
+        yield Comparison(f"torch.softmax {where}", torch.softmax(many, 1), exact, lost)
+        whole = many.softmax(dim=-1, dtype=torch.float32)
+        yield Comparison(f"Tensor.softmax in float32 {where}", whole, exact, lost)
+        seen, one = values[:1], torch.ones(1)
+        exact = log_softmax(seen)
+        many = seen.to(device).repeat(copies(device, seen.numel()), 1)
+        result = many.log_softmax(dim=-1, dtype=torch.float32)
+        yield Comparison(f"Tensor.log_softmax {where}", result, exact, steps(exact) + summed(one, columns))
+
+
+def _values(rows: int, columns: int, dtype: str) -> Tensor:
+    """Scores, of which every seventh of the second row is masked; those of the last row are far from zero."""
+    values = normal(rows, columns, seed=72, dtype=dtype) * 3
+    values[1, ::7] = -math.inf
+    values[-1] += 60
+    return values
+
+
+CHECK = check(
+    "softmax",
+    "The softmax of every row is right, short ones, masked ones and one as long as a vocabulary; its logarithm too.",
+    _compare,
+)

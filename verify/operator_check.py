@@ -1,0 +1,93 @@
+"""A check of operators: each in every precision that engines compute in, compared with Python's own arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from verify.inputs import DTYPES, finish, spoil, whole_float32
+from verify.operator_reference import share
+from verify.records import Check, Context, Figure, Outcome
+from verify.tables import table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What an operator gave and what it should have given: see `share` for the shapes, and for what may be lost."""
+
+    what: str
+    result: Tensor
+    exact: Tensor
+    lost: Tensor | float | None = None
+    """Null: nothing is rounded, every element must be equal."""
+
+    def share(self, *, spoiled: bool) -> float:
+        """The largest error as a share of what rounding may cost; infinity where nothing is rounded and one is wrong."""
+        result = spoil(self.result) if spoiled else self.result
+        if self.lost is not None:
+            return share(result, self.exact, self.lost)
+        expected = self.exact.to(result.dtype)
+        return 0.0 if bool((result.cpu().reshape(-1, *expected.shape) == expected).all()) else math.inf
+
+
+Compare = Callable[[str, str], Iterable[Comparison]]
+"""The comparisons on a device in a precision."""
+
+
+def check(name: str, proves: str, compare: Compare, dtypes: tuple[str, ...] = DTYPES) -> Check:
+    """The check `operators.NAME`."""
+    return Check(
+        id=f"operators.{name}",
+        proves=proves,
+        run=lambda context: _run(compare, dtypes, context),
+        level="standard",
+        requires=("kernels.vector_add",),
+        each_device=True,
+        faults=("wrong-result",),
+    )
+
+
+def copies(device: str, elements: int) -> int:
+    """How many copies of a block of so many elements reach every core of a device: odd, so that copies end in odd places."""
+    import torch
+
+    reach = table("operators")["reach"]
+    if device == "cpu":
+        wanted = torch.get_num_threads() * reach["cpu_core"]
+    else:
+        wanted = torch.cuda.get_device_properties(device).multi_processor_count * reach["gpu_multiprocessor"]
+    count: int = math.ceil(reach["times"] * wanted / elements)
+    return count | 1
+
+
+def _run(compare: Compare, dtypes: tuple[str, ...], context: Context) -> Outcome:
+    device, spoiled = context.device or "cpu", "wrong-result" in context.faults
+    whole_float32()
+    figures, wrong, taken = [], [], []
+    for dtype in dtypes:
+        shares = dict(_shares(compare(device, dtype), spoiled=spoiled))
+        taken += [what for what in shares if what not in taken]
+        wrong += [f"{what}, {dtype}: {_excess(value)}" for what, value in shares.items() if not value <= 1]
+        source = table("tolerances")["operators"]["source"]
+        figures.append(Figure(f"error, {dtype}", max(shares.values()), "share of bound", ceiling=1, source=source))
+    evidence = {"compared": taken, **finish(device)}
+    if wrong:
+        text = f"wrong results: {'; '.join(wrong)}"
+        return Outcome("fail", text, tuple(figures), evidence, "run it again; the device is not to be trusted")
+    worst = max(figure.value or 0 for figure in figures)
+    text = f"{len(taken)} ways in {', '.join(dtypes)} are within the error bound (worst {worst:.2f} of it)"
+    return Outcome("ok", text, tuple(figures), evidence)
+
+
+def _shares(compared: Iterable[Comparison], *, spoiled: bool) -> Iterator[tuple[str, float]]:
+    for one in compared:
+        yield one.what, one.share(spoiled=spoiled)
+
+
+def _excess(value: float) -> str:
+    return f"{value:.3g} times the error bound" if value < math.inf else "an element is another one, or no number"
