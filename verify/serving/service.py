@@ -73,7 +73,7 @@ def find(prefix: Path | None) -> Service | None:
 
 def start_ticks(pid: int) -> str | None:
     """When a process began, in the kernel's ticks since boot: with it a number names one process and no later one."""
-    fields = _fields(pid)
+    fields = stat_fields(pid)
     return fields[19] if fields and fields[0] != "Z" else None
 
 
@@ -96,18 +96,18 @@ def _numbers() -> list[int]:
 
 def _ticks(pid: int) -> int:
     """Time of the CPUs that a process has had, in the kernel's ticks."""
-    fields = _fields(pid)
+    fields = stat_fields(pid)
     return int(fields[11]) + int(fields[12]) if fields else 0
 
 
 def _parents() -> Iterator[tuple[int, int]]:
     """Each process with the one that it is a child of."""
     for pid in _numbers():
-        if fields := _fields(pid):
+        if fields := stat_fields(pid):
             yield pid, int(fields[1])
 
 
-def _fields(pid: int) -> list[str]:
+def stat_fields(pid: int) -> list[str]:
     """Fields 3 and on of /proc/PID/stat; empty when there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()

@@ -22,7 +22,7 @@ from .answer import NotProvenError, Server, judge_builtin
 from .attention import canonical, prove_attention, read_proofs
 from .phases import phases
 from .reference import begin, wait_for
-from .service import Request, ServiceState, age_of, causes, last_lines, service_log, service_state
+from .service import Request, ServiceState, age_of, causes, last_lines, service_log, service_state, stat_fields
 from .user_model import judge_files
 
 POLL_S = 0.1
@@ -126,10 +126,13 @@ def answer(
 
 def keep(path: Path, outcome: dict[str, Any]) -> None:
     """Remember the proof and the process that it is of, so that the next run need not ask again while that one lives."""
+    main_pid = outcome["resume"]["main_pid"]
+    process = stat_fields(main_pid)
     proven = {
         "ready": True,
         "at": datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
-        "main_pid": outcome["resume"]["main_pid"],
+        "main_pid": main_pid,
+        "start_ticks": int(process[19]) if process else None,
         "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
         "record": outcome["record"],
     }

@@ -1,0 +1,232 @@
+"""The processes that serve, compared with the plan: what /proc said of a real service, and one thing changed at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from verify.checks.serving.process import CHECK, Seen, judge
+from verify.records import Context
+from verify.serving import proofs
+from verify.serving.plan import Plan
+from verify.serving.processes import Listener, Process, listeners, listening, mapped_code, read
+from verify.serving.service import Service
+
+UNIT = """[Service]
+User=firstlight
+ExecStart=/p/current/bin/vllm serve /p/models/m --port 8000 --dtype auto --enforce-eager
+LimitNOFILE=1048576
+LimitMEMLOCK=infinity
+UMask=0077
+NoNewPrivileges=yes
+CapabilityBoundingSet=
+SystemCallFilter=@system-service
+"""
+PLAN = Plan("systemd", "firstlight-vllm.service", UNIT, environment={"HF_HUB_OFFLINE": "1", "VLLM_X": "2"})
+STATUS = {
+    "Uid": "999\t999\t999\t999",
+    "Umask": "0077",
+    "NoNewPrivs": "1",
+    "Seccomp": "2",
+    "CapEff": "0000000000000000",
+    "CapBnd": "0000000000000000",
+}
+SERVER = Process(
+    7,
+    1,
+    argv=("/p/envs/ab/bin/python", *PLAN.argv),
+    executable="/usr/bin/python3.11",
+    environment={
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_X": "2",
+        "VLLM_API_KEY": "the-key-itself",
+        "PATH": "/usr/bin",
+        "HOME": "/p",
+    },
+    status=STATUS,
+    limits={"Max open files": "20000", "Max locked memory": "8388608"},
+    mapped=frozenset(
+        {"/usr/lib/libc.so.6", "/p/envs/ab/lib/torch/libtorch.so", "/memfd:ffi (deleted)", "/p/cache/x.so"}
+    ),
+    sockets=frozenset({"9"}),
+)
+ENGINE = replace(
+    SERVER,
+    pid=8,
+    parent=7,
+    argv=("VLLM::EngineCore", ""),
+    environment={"LD_PRELOAD": "/p/envs/ab/lib/libgomp.so.1", "LD_LIBRARY_PATH": "/p/envs/ab/lib/cv2/../lib64:"},
+    sockets=frozenset(),
+)
+SOUND = Seen(
+    7,
+    (SERVER, ENGINE),
+    (Listener("127.0.0.1", "9", (SERVER,)),),
+    age_s=90.0,
+    interpreter="/usr/bin/python3.11",
+    homes=("/p/envs/ab/", "/p/cache/", "/usr/"),
+    uid=999,
+    key="the-key-itself",
+    highest={"Max open files": "20000", "Max locked memory": "8388608"},
+    readiness={"processes": 1, "asked": "CPU_ATTN"},
+    notes=({"layers": []}, {"layers": [{"backend": "CPU_ATTN"}] * 4}),
+    proven=True,
+)
+STRANGER = Process(66, 1, argv=("/usr/bin/python3", "-m", "http.server"))
+
+
+def server(**changes: Any) -> Seen:
+    return replace(SOUND, processes=(replace(SERVER, **changes), ENGINE))
+
+
+def engine(**changes: Any) -> Seen:
+    return replace(SOUND, processes=(SERVER, replace(ENGINE, **changes)))
+
+
+def variables(**values: str) -> Seen:
+    return server(environment={**SERVER.environment, **values})
+
+
+def test_a_service_as_planned_is_found_so() -> None:
+    outcome = judge(PLAN, SOUND)
+    assert (outcome.status, outcome.reason) == (
+        "ok",
+        "python vllm serve (PID 7) and 1 below it run as planned, from this environment's files",
+    )
+    assert "started anew since it was proven last" in judge(PLAN, replace(SOUND, proven=False)).reason
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (
+            replace(SOUND, listeners=(Listener("0.0.0.0", "5", (STRANGER,)),)),
+            "port 8000 is held by python3 -m http.server (PID 66), which firstlight-vllm.service did not start",
+        ),
+        (replace(SOUND, listeners=(Listener("127.0.0.1", "5"),)), "held by a process that is not"),
+        (replace(SOUND, listeners=(), age_s=7200.0), "nothing listens on port 8000, 7200 s after"),
+        (server(executable="/tmp/python3"), "runs /tmp/python3, not the environment's /usr/bin/python3.11"),
+        (server(argv=(*SERVER.argv, "--max-model-len", "9")), "not the planned one: --max-model-len differs"),
+        (server(argv=SERVER.argv[:-3]), "not the planned one: --dtype, --enforce-eager differs"),
+        (server(argv=("/tmp/p", "/tmp/serve.py")), "not the planned one: --dtype"),
+        (variables(PYTHONPATH="/tmp/x"), "python vllm serve (PID 7) loads what nobody planned, by PYTHONPATH"),
+        (variables(LD_PRELOAD="/p/envs/ab/lib/x.so"), "loads what nobody planned, by LD_PRELOAD"),
+        (engine(environment={"LD_PRELOAD": "/tmp/x.so"}), "VLLM::EngineCore (PID 8) loads what nobody planned"),
+        (variables(VLLM_X="3"), "variables of python vllm serve (PID 7) differ from the plan: VLLM_X"),
+        (variables(VLLM_API_KEY=""), "has not the API key of etc/service.env"),
+        (
+            engine(mapped=frozenset({"/tmp/x.so"})),
+            "VLLM::EngineCore (PID 8) runs code from outside the environment: /tmp/x.so",
+        ),
+        (
+            engine(mapped=frozenset({"/p/envs/ab/lib/a.so (deleted)"})),
+            "runs files that were replaced since it started: /p/envs/ab/lib/a.so",
+        ),
+        (engine(state="T"), "VLLM::EngineCore (PID 8) is stopped by a signal (state T)"),
+        (engine(status={**STATUS, "NoNewPrivs": "0"}), "VLLM::EngineCore (PID 8) runs with NoNewPrivs 0"),
+        (server(status={**STATUS, "Seccomp": "0"}), "runs with Seccomp 0"),
+        (server(status={**STATUS, "CapBnd": "00000000a80425fb"}), "runs with CapBnd 00000000a80425fb"),
+        (server(status={**STATUS, "Uid": "0\t0\t0\t0"}), "user 0 instead of 999"),
+        (server(status={**STATUS, "Umask": "0022"}), "runs with Umask 0022"),
+        (
+            server(limits={"Max open files": "1024"}),
+            "max open files of python vllm serve (PID 7): 1024, planned 1048576",
+        ),
+        (replace(SOUND, notes=()), "0 of 1 engine processes say which attention"),
+        (
+            replace(SOUND, notes=({"layers": [{"backend": "TORCH_SDPA"}] * 4},)),
+            "of 4 attention layers 4 hold TORCH_SDPA, planned CPU_ATTN",
+        ),
+    ],
+    ids=lambda part: part if isinstance(part, str) else "",
+)
+def test_what_is_not_as_planned_is_a_failure_that_names_the_process(seen: Seen, words: str) -> None:
+    outcome = judge(PLAN, seen)
+    assert outcome.status == "fail"
+    assert words in outcome.reason
+    assert "the-key-itself" not in str(outcome)
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (variables(OMP_NUM_THREADS="1"), "has variables that nobody planned: OMP_NUM_THREADS"),
+        (engine(mapped=frozenset({"/usr/lib/libssl.so.3 (deleted)"})), "files of the system that were replaced"),
+        (
+            replace(SOUND, listeners=(), notes=(), age_s=12.0),
+            "was started 12 s ago and does not listen on port 8000 yet",
+        ),
+    ],
+    ids=lambda part: part if isinstance(part, str) else "",
+)
+def test_what_may_be_right_is_a_warning(seen: Seen, words: str) -> None:
+    outcome = judge(PLAN, seen)
+    assert outcome.status == "warn"
+    assert words in outcome.reason
+
+
+def test_processes_that_may_not_be_read_are_no_failure() -> None:
+    hidden = replace(SERVER, environment={}, status={}, limits={}, mapped=frozenset())
+    assert judge(PLAN, replace(SOUND, processes=(hidden,))).status == "ok"
+
+
+def test_the_stopped_process_is_let_go_on_and_the_stranger_ended() -> None:
+    assert judge(PLAN, engine(state="T")).remedy == "let it go on: kill -CONT 8"
+    stranger = replace(SOUND, listeners=(Listener("0.0.0.0", "5", (STRANGER,)),))
+    assert judge(PLAN, stranger).remedy == "end what holds the port: kill 66; then ./firstlight serve"
+
+
+def test_the_kernels_tables_are_read() -> None:
+    four = "head\n   0: 0100007F:1F40 00000000:0000 0A 0:0 00:0 0 999 0 101535 1\n   1: 0100007F:1F40 0100007F:0016 01 0:0 00:0 0 999 0 5 1"
+    six = "head\n   0: 00000000000000000000000001000000:1F40 0:0 0A 0:0 00:0 0 999 0 7 1"
+    assert listening(four, 8000) == [("127.0.0.1", "101535")]
+    assert listening(six, 8000) == [("::1", "7")]
+    assert listening(four, 22) == []
+    maps = "7f r-xp 0 fd:01 5   /usr/lib/a b.so (deleted)\n7f r--p 0 fd:01 5 /usr/lib/data\n7f r-xp 0 0:0 0 [vdso]\n7f rwxp 0 0:0 0\n"
+    assert mapped_code(maps) == {"/usr/lib/a b.so (deleted)"}
+
+
+def test_a_real_process_that_listens_is_found_with_all_that_the_kernel_says_of_it() -> None:
+    code = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env={"MARK": "x=y"}) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        found = read(process.pid)
+        (one,) = listeners(port, ())
+        process.kill()
+    assert found is not None
+    assert (found.argv[1:2], found.parent, found.executable) == (("-c",), os.getpid(), os.path.realpath(sys.executable))
+    assert found.environment["MARK"] == "x=y"
+    assert found.status["Uid"].split()[0] == str(os.getuid())
+    assert int(found.limits["Max open files"]) <= int(found.hard_limits["Max open files"])
+    assert any("libc" in path for path in found.mapped)
+    assert (one.address, [holder.pid for holder in one.holders]) == ("127.0.0.1", [process.pid])
+    assert read(process.pid) is None
+
+
+def test_a_proof_is_of_one_start_and_notes_are_of_living_processes(tmp_path: Path) -> None:
+    service, boot_id = Service(tmp_path, {}, None), Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    main = replace(SERVER, start_ticks=5)
+    assert proofs.is_of(service, main) is None
+    (tmp_path / "verify").mkdir()
+    (tmp_path / "run").mkdir()
+    kept = tmp_path / "verify" / "ready.json"
+    for start, expected in (({"start_ticks": 5}, True), ({"start_ticks": 4}, False), ({}, True)):
+        kept.write_text(json.dumps({"main_pid": 7, "boot_id": boot_id, **start}))
+        assert proofs.is_of(service, main) is expected
+    for pid, ticks in ((7, 5), (7, 4), (9, 5)):
+        (tmp_path / "run" / f"attention-{pid}-{ticks}.json").write_text(json.dumps({"pid": pid, "start_ticks": ticks}))
+    assert proofs.notes(service, (main,)) == ({"pid": 7, "start_ticks": 5},)
+
+
+def test_the_injected_fault_is_noticed_where_nothing_serves() -> None:
+    outcome = CHECK.run(Context(faults=frozenset({"changed-service"})))
+    assert outcome.status == "fail"
+    assert "held by python3 -m http.server" in outcome.reason

@@ -1,0 +1,150 @@
+"""What the kernel says of the processes of a service: /proc, read once."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from verify.serving.service import stat_fields
+
+LISTENS = "0A"
+"""State of a listening socket in /proc/net/tcp (include/net/tcp_states.h)."""
+STOPPED = "Tt"
+"""States of a process that a signal or a tracer has stopped (proc(5))."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process. What may not be read is empty."""
+
+    pid: int
+    parent: int
+    state: str = "S"
+    start_ticks: int = 0
+    argv: tuple[str, ...] = ()
+    executable: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    status: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, str] = field(default_factory=dict)
+    """Soft limits by the kernel's names."""
+    hard_limits: Mapping[str, str] = field(default_factory=dict)
+    mapped: frozenset[str] = frozenset()
+    """Files of which code is mapped, as /proc/PID/maps writes them."""
+    sockets: frozenset[str] = frozenset()
+    """Inodes."""
+
+    @property
+    def title(self) -> str:
+        """As a person knows it: its first words without their folders."""
+        words = " ".join(word.strip().rpartition("/")[2] for word in self.argv[:3]).strip()
+        return f"{words[:60] or self.executable or 'a process'} (PID {self.pid})"
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A listening socket: its address without the port, and who holds it."""
+
+    address: str
+    inode: str
+    holders: tuple[Process, ...] = ()
+
+
+def read(pid: int) -> Process | None:
+    """A process; null where it is gone or a zombie."""
+    fields, folder = stat_fields(pid), Path(f"/proc/{pid}")
+    if not fields or fields[0] == "Z":
+        return None
+    return Process(
+        pid=pid,
+        parent=int(fields[1]),
+        state=fields[0],
+        start_ticks=int(fields[19]),
+        argv=tuple(_text(folder / "cmdline").rstrip("\0").split("\0")),
+        executable=_link(folder / "exe"),
+        environment={
+            name: value
+            for name, equals, value in (word.partition("=") for word in _text(folder / "environ").split("\0"))
+            if equals
+        },
+        status=_status(_text(folder / "status")),
+        limits=_limits(_text(folder / "limits"), 0),
+        hard_limits=_limits(_text(folder / "limits"), 1),
+        mapped=mapped_code(_text(folder / "maps")),
+        sockets=_sockets(folder),
+    )
+
+
+def read_all(pids: Iterable[int]) -> tuple[Process, ...]:
+    """Those of them that live."""
+    return tuple(process for process in map(read, pids) if process)
+
+
+def listeners(port: int, known: Iterable[Process]) -> tuple[Listener, ...]:
+    """Who listens on a port; `known` are looked at first, all other processes only where that does not say it."""
+    found = [pair for name in ("tcp", "tcp6") for pair in listening(_text(Path("/proc/net") / name), port)]
+    held = {inode: tuple(process for process in known if inode in process.sockets) for _, inode in found}
+    if not all(held.values()):
+        wanted = {inode for inode, holders in held.items() if not holders}
+        others = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
+        strangers = read_all(pid for pid in others if wanted & _sockets(Path(f"/proc/{pid}")))
+        held |= {inode: tuple(one for one in strangers if inode in one.sockets) for inode in wanted}
+    return tuple(Listener(address, inode, held[inode]) for address, inode in found)
+
+
+def listening(table: str, port: int) -> list[tuple[str, str]]:
+    """Address and inode of each socket of a /proc/net/tcp or tcp6 that listens on a port."""
+    found = []
+    for line in table.splitlines()[1:]:
+        fields = line.split()
+        address, _, number = fields[1].partition(":")
+        if fields[3] == LISTENS and int(number, 16) == port:
+            found.append((_address(address), fields[9]))
+    return found
+
+
+def mapped_code(maps: str) -> frozenset[str]:
+    """The files of which a /proc/PID/maps has code; `(deleted)` behind those that are on the disk no more."""
+    rows = (line.split(maxsplit=5) for line in maps.splitlines())
+    return frozenset(row[5] for row in rows if len(row) == 6 and "x" in row[1] and row[5].startswith("/"))
+
+
+def _address(digits: str) -> str:
+    """Words of 32 bits in the order of the machine's bytes, as the kernel writes addresses."""
+    words = (bytes.fromhex(digits[place : place + 8])[::-1] for place in range(0, len(digits), 8))
+    return str(ipaddress.ip_address(b"".join(words)))
+
+
+def _status(text: str) -> dict[str, str]:
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
+
+
+def _limits(text: str, column: int) -> dict[str, str]:
+    """By the names, which fill the first 26 characters of a line; the soft ones are the first column."""
+    return {line[:26].strip(): line[26:].split()[column] for line in text.splitlines()[1:] if line[26:].split()}
+
+
+def _sockets(folder: Path) -> frozenset[str]:
+    found = set()
+    with suppress(OSError):
+        for descriptor in (folder / "fd").iterdir():
+            target = _link(descriptor)
+            if target.startswith("socket:["):
+                found.add(target[8:-1])
+    return frozenset(found)
+
+
+def _link(path: Path) -> str:
+    try:
+        return str(path.readlink())
+    except OSError:
+        return ""
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
