@@ -6,7 +6,8 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from verify import byte_code
 from verify.checks.libraries import injected
 from verify.manifest import listed
 from verify.records import Context, Outcome
+from verify.serving.service import Service
 
 
 @pytest.fixture
@@ -148,6 +150,31 @@ def test_variables_that_inject_code_are_found(
     value = value.format(library=environment.library)
     found = injected.injecting({name: value}, {"LD_PRELOAD": "/planned.so"}, known, is_isolated=False)
     assert bool(list(found)) is is_found
+
+
+@pytest.fixture
+def served(environment: Environment) -> Iterator[Context]:
+    """A living process with a folder of modules in its variables, as that of the environment's service."""
+    (environment.home / "service.json").write_text('{"service": {"name": "a.service", "supervisor": "systemd"}}')
+    (environment.prefix / "current").symlink_to("envs/ab12")
+    command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env={"PYTHONPATH": "/srv/modules"}) as process:
+        yield Context(prefix=environment.prefix, service=Service(environment.prefix, {}, process.pid))
+
+
+def test_what_the_service_was_started_with_is_a_finding(served: Context) -> None:
+    outcome = injected.CHECK.run(served)
+    assert outcome.status == "fail"
+    assert "PYTHONPATH=/srv/modules: set in process" in outcome.reason
+
+
+def test_processes_of_a_service_that_is_replaced_are_none_of_a_new_environment_s(served: Context) -> None:
+    anew = replace(served, expect={"serve_follows": True})
+    assert injected.CHECK.run(anew).status == "ok"
+    assert served.prefix
+    (served.prefix / "current").unlink()
+    (served.prefix / "current").symlink_to("envs/former")
+    assert injected.CHECK.run(served).status == "ok"
 
 
 def test_an_isolated_python_reads_none_of_its_variables() -> None:

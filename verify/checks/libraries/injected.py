@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from verify import byte_code
+from verify import byte_code, needs
 from verify.manifest import MANIFEST, listed
 from verify.records import Check, Context, Figure, Outcome, worst
 from verify.tables import table
@@ -150,10 +150,12 @@ def shadowing(folder: Path) -> Iterator[Finding]:
 
 
 def in_processes(context: Context, home: Path, known: Collection[str]) -> Iterator[Finding]:
-    """Variables of this run's own process and of those that serve, by which code is injected, but for planned ones."""
+    """Variables of this run's own process and of those that serve from here, by which code is injected, but for planned ones."""
     planned = planned_variables(home)
+    # Another environment's processes, and those that are started anew after these checks, are none of this one's.
+    serving = context.service if needs.service(context) is None else None
     seen = set()
-    for pid in (os.getpid(), *(context.service.pids() if context.service and context.service.main_pid else ())):
+    for pid in (os.getpid(), *(serving.pids() if serving and serving.main_pid else ())):
         try:
             pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
