@@ -1,7 +1,7 @@
 """What a host is to be, from facts, Stack and settings: everything that the playbooks read, and the state they leave behind.
 
-`state` is compared with PREFIX/state.json as a whole: when both are equal and nothing was tampered with, the host is at
-rest and nothing is done to it.
+`state` is compared with PREFIX/state.json as a whole: when both are equal and nothing drifted, the host is at rest
+and nothing is done to it.
 """
 
 from __future__ import annotations

@@ -220,6 +220,25 @@ class EngineProcess(Record):
     uid: int | None = None
     user: str | None = None
     name: str | None = None
+    state: str | None = None
+    """The kernel's letter: R, S, D; T stopped by a signal, Z ended and not collected."""
+
+
+class Drift(Record):
+    """Something of an installation that is no longer as its last run left it."""
+
+    kind: Literal["file", "permissions", "drop_in", "unit", "process"]
+    path: str
+    """A file of the host, or of a process its folder below /proc."""
+    text: str
+    """What differs, as the end of a sentence that begins with the path."""
+    by: str | None = None
+    """Who changed it and when, as far as the host knows."""
+
+    @property
+    def sentence(self) -> str:
+        """What differs, and who changed it."""
+        return f"{self.path} {self.text}" + (f"; {self.by}" if self.by else "")
 
 
 class Installed(Record):
@@ -233,11 +252,13 @@ class Installed(Record):
     previous: str | None = None
     environments: tuple[str, ...] = ()
     """Digests of all complete environments."""
-    tampered: tuple[str, ...] = ()
-    """Files of ours that are not as the last install left them (unit, environment marker)."""
+    drift: tuple[Drift, ...] = ()
+    """What is no longer as the last run sealed it: small files, the unit as systemd would start it, secrets, model, processes."""
     service: str | None = None
     """active, inactive, failed ... as systemd or supervisor says it."""
     service_pid: int | None = None
+    service_start: str | None = None
+    """systemd's invocation ID of the service's present start."""
     supervisor: str | None = None
     """Who knows the service: systemd, systemd-user, supervisor; null when nobody does."""
     held_by: dict[str, Any] | None = None
@@ -245,7 +266,7 @@ class Installed(Record):
     last_verify: dict[str, Any] | None = None
     """PREFIX/verify/last.json: status and time of the last verification."""
     last_ready: dict[str, Any] | None = None
-    """PREFIX/verify/ready.json: the last proof of the service, with the main process and the boot that it was of."""
+    """PREFIX/verify/ready.json: the last proof of the service, with the main process, its start and the boot that it was of."""
 
 
 class HostFacts(Record):

@@ -26,11 +26,11 @@ def settle(walk: Walk) -> None:
 
 
 def at_rest(desired: Desired, facts: HostFacts) -> bool:
-    """Whether a probe showed just what is desired: state, files of ours, a passed verification, a running service."""
+    """Whether a probe showed just what is desired: state, no drift, a passed verification, a running service."""
     installed = facts.installed
-    if installed is None or installed.state != desired.state or installed.tampered:
+    if installed is None or installed.state != desired.state or installed.drift:
         return False
-    if "installed.tampered" in facts.unknown:
+    if "installed.drift" in facts.unknown:
         return False
     if installed.current != desired.environment or desired.environment not in installed.environments:
         return False

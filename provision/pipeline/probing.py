@@ -25,7 +25,13 @@ def look(walk: Walk, hosts: Sequence[Host]) -> None:
     """Probe hosts; what was known of them before is replaced."""
 
     def call(host: Host) -> HostFacts:
-        return look_at(host, walk.session(host), prefix=host.settings.prefix)
+        facts = look_at(host, walk.session(host), prefix=host.settings.prefix)
+        if facts.installed is None or not facts.installed.drift:
+            return facts
+        from provision.probe.changes import with_authors  # noqa: PLC0415 - only walks that find drift pay for it
+
+        drift = with_authors(facts.installed.drift, walk.session(host), root=place_of(host, facts).root)
+        return facts.model_copy(update={"installed": facts.installed.model_copy(update={"drift": drift})})
 
     looked_at = walk.each("probe", hosts, call, deadline_s=PROBE_DEADLINE_S, meanwhile=walk.meanwhile)
     for name, facts in looked_at.items():

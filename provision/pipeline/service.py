@@ -152,8 +152,7 @@ def described(facts: HostFacts) -> str:
         f"verified {verified.get('status', 'never')}"
         + (f" at {verified['started_at']}" if verified.get("started_at") else ""),
     ]
-    if installed.tampered:
-        parts.append(f"changed by hand: {', '.join(installed.tampered)}")
+    parts += [f"drift: {drift.sentence}" for drift in installed.drift]
     if installed.held_by:
         parts.append(f"held by run {installed.held_by.get('run', '?')}")
     return "; ".join(parts)

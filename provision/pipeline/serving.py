@@ -55,8 +55,10 @@ def proven(desired: Desired, facts: HostFacts) -> bool:
         return True
     installed = facts.installed
     ready = (installed.last_ready if installed else None) or {}
-    process = (installed.service_pid if installed else None, facts.os.boot_id)
-    return bool(ready) and (ready.get("main_pid"), ready.get("boot_id")) == process
+    if installed is None or not ready:
+        return False
+    process = (installed.service_pid, installed.service_start, facts.os.boot_id)
+    return (ready.get("main_pid"), ready.get("start_id"), ready.get("boot_id")) == process
 
 
 def prove(

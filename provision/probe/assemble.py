@@ -46,6 +46,7 @@ def parse(
     mounts = memory.disks(read["disks"], unknown)
     programs = software.programs(read["programs"], unknown)
     bus = pci.bus(read["pci"], unknown)
+    engines = processes.engine_processes(read["engines"], unknown)
     smi = nvidia_smi.answer(read["nvidia_smi"], read["nvidia_compute"])
     return HostFacts(
         host=host_name,
@@ -72,8 +73,8 @@ def parse(
         wsl=isolation.wsl(read["isolation"]),
         ports=network.ports(read["ports"], unknown),
         gpu_processes=smi.processes + rocm.compute_processes(read["kfd"]),
-        engine_processes=processes.engine_processes(read["engines"], unknown),
-        installed=product.installed(read, unknown),
+        engine_processes=engines,
+        installed=product.installed(read, engines, unknown),
         unknown=unknown,
     )
 

@@ -411,7 +411,7 @@ engines() {
         set -- "$@" "$folder/status"
         say "command_${folder#/proc/}" "$(tr '\0' ' ' <"$file" 2>/dev/null)"
     done
-    [ $# -eq 0 ] || grep -EHs '^(Name|PPid|Uid):' "$@"
+    [ $# -eq 0 ] || grep -EHs '^(Name|State|PPid|Uid):' "$@"
     [ $# -eq 0 ] || cut -d: -f1,3 /etc/passwd
     return 0
 }
@@ -456,7 +456,9 @@ installed() {
     return 0
 }
 
-tampered() {
+# The installation as its last run sealed it, and as it is: sums of small files, modes and times of those that are large or secret,
+# and what Python would import unasked. How the unit was sealed is compared with what section `service` reads.
+drift() {
     list=$FL_PREFIX/state.sha256
     if [ -e "$list" ] && [ ! -r "$list" ]; then
         printf 'no permission to read %s\n' "$list" >&2
@@ -466,18 +468,48 @@ tampered() {
     # sha256sum ends with 1 when a file differs: its lines are the answer. Unreadable ones are named on stderr.
     limit sha256sum -c "$list" 2>&1
     [ "$status" -eq 124 ] && return 124
+    if [ -r "$FL_PREFIX/state.unit" ]; then
+        printf '@@%s sealed unit\n' "$FL_NONCE"
+        cat "$FL_PREFIX/state.unit"
+    fi
+    list=$FL_PREFIX/state.files
+    [ -r "$list" ] || return 0
+    printf '@@%s sealed files\n' "$FL_NONCE"
+    cat "$list"
+    printf '@@%s now\n' "$FL_NONCE"
+    cut -d ' ' -f 7- "$list" | tr '\n' '\0' >"$FL_DIR/sealed"
+    # It ends with 123 when a file is gone: its lines are the answer.
+    limit xargs -0 -a "$FL_DIR/sealed" stat -c '%a %u %g %s %Y %Z %n' 2>&1
+    [ "$status" -eq 124 ] && return 124
+    live=$(readlink "$FL_PREFIX/current")
+    for folder in "$FL_PREFIX/${live:-.}"/lib/python3*/site-packages; do
+        for file in "$folder"/*.pth "$folder"/sitecustomize* "$folder"/usercustomize*; do
+            [ ! -e "$file" ] || say imported "$file"
+        done
+    done
     return 0
 }
 
+# unit_state [--user]: how a manager has our unit: its state, and of what was sealed the same properties.
+unit_state() {
+    names=LoadState,ActiveState,MainPID,InvocationID
+    [ ! -r "$FL_PREFIX/state.unit" ] || names=$names,$(sed 's/=.*//' "$FL_PREFIX/state.unit" | uniq | tr '\n' ',')
+    limit systemctl "$@" show "--property=$names" firstlight-vllm.service >"$FL_DIR/unit"
+    cat "$FL_DIR/unit"
+    pid=$(sed -n 's/^MainPID=//p' "$FL_DIR/unit")
+    sed -n 's/^State:[[:blank:]]*/MainState=/p' "/proc/${pid:-0}/status" 2>/dev/null
+    return "$status"
+}
+
 service() {
-    unit=firstlight-vllm.service
     if [ -d /run/systemd/system ]; then
         say manager systemd
-        limit systemctl show --property=LoadState,ActiveState,MainPID,UnitFileState "$unit"
+        unit_state
         if [ -S "/run/user/$FL_UID/systemd/private" ]; then
             say manager systemd-user
-            XDG_RUNTIME_DIR=/run/user/$FL_UID limit systemctl --user show \
-                --property=LoadState,ActiveState,MainPID,UnitFileState "$unit"
+            XDG_RUNTIME_DIR=/run/user/$FL_UID
+            export XDG_RUNTIME_DIR
+            unit_state --user
         fi
     fi
     config=$FL_PREFIX/etc/supervisord.conf
@@ -492,6 +524,8 @@ service() {
     if grep -qs supervisord "/proc/$pid/cmdline"; then
         say supervisord_pid "$pid"
         say_file supervised "/proc/$pid/task/$pid/children"
+        read -r child _ <"/proc/$pid/task/$pid/children" &&
+            sed -n 's/^State:[[:blank:]]*/MainState=/p' "/proc/$child/status" 2>/dev/null
     fi
     return 0
 }
@@ -516,7 +550,7 @@ group_files() {
 
 group_product() {
     section installed installed
-    section tampered tampered
+    section drift drift
     section service service
 }
 

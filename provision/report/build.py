@@ -109,8 +109,18 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
         findings=files.findings.get(name, ()),
         deviations=tuple(_deviations(resolution, staged, stack, serve)),
         warnings=tuple(_warnings(rooms)) + tuple(note for note in files.unreadable if _concerns(note, name)),
-        notes=(*(resolution.assumptions if resolution else ()), *(staged.notes if staged else ())),
+        notes=(
+            *_drift(facts, mended=state == "serving"),
+            *(resolution.assumptions if resolution else ()),
+            *(staged.notes if staged else ()),
+        ),
     )
+
+
+def _drift(facts: HostFacts | None, *, mended: bool) -> Iterable[str]:
+    """What of the host was no longer as the run before left it, and who changed it."""
+    for drift in facts.installed.drift if facts and facts.installed else ():
+        yield f"drift{', put right' if mended else ''}: {drift.sentence}"
 
 
 def _reasons(resolution: Resolution | None, staged: Staged | None) -> tuple[Reason, ...]:

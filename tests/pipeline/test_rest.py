@@ -9,7 +9,7 @@ import pytest
 
 from provision.desired import Desired, desire, peer_writes_arrive
 from provision.errors import InstallError
-from provision.models.facts import Disk, HostFacts, Installed, Memory, Nvidia, NvidiaGpu, OperatingSystem, User
+from provision.models.facts import Disk, Drift, HostFacts, Installed, Memory, Nvidia, NvidiaGpu, OperatingSystem, User
 from provision.models.settings import Connection, Host, Settings
 from provision.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
 from provision.models.staged import FileKind, Staged, StagedFile
@@ -75,8 +75,9 @@ def installed(desired: Desired, **changes: Any) -> Installed:
         "environments": ("e1",),
         "service": "active",
         "service_pid": 71,
+        "service_start": "a8",
         "last_verify": {"status": "ok"},
-        "last_ready": {"ready": True, "main_pid": 71, "boot_id": BOOT},
+        "last_ready": {"ready": True, "main_pid": 71, "start_id": "a8", "boot_id": BOOT},
     }
     return Installed(**{**values, **changes})
 
@@ -91,7 +92,7 @@ def test_a_host_in_the_desired_state_is_left_alone(desired: Desired) -> None:
     "change",
     [
         {"state": None},
-        {"tampered": ("/etc/systemd/system/firstlight-vllm.service",)},
+        {"drift": (Drift(kind="unit", path="/etc/systemd/system/firstlight-vllm.service", text="is gone"),)},
         {"current": "e0"},
         {"environments": ()},
         {"service": "failed"},
@@ -110,11 +111,19 @@ def test_another_service_is_another_state(desired: Desired) -> None:
 
 
 def test_files_that_could_not_be_read_are_not_taken_for_untouched(desired: Desired) -> None:
-    facts = host_facts(installed(desired), unknown={"installed.tampered": "permission denied"})
+    facts = host_facts(installed(desired), unknown={"installed.drift": "permission denied"})
     assert not at_rest(desired, facts)
 
 
-@pytest.mark.parametrize("ready", [None, {"main_pid": 70, "boot_id": BOOT}, {"main_pid": 71, "boot_id": "other"}])
+@pytest.mark.parametrize(
+    "ready",
+    [
+        None,
+        {"main_pid": 70, "start_id": "a8", "boot_id": BOOT},
+        {"main_pid": 71, "start_id": "a7", "boot_id": BOOT},
+        {"main_pid": 71, "start_id": "a8", "boot_id": "other"},
+    ],
+)
 def test_a_service_that_started_again_is_proven_again(desired: Desired, ready: dict[str, Any] | None) -> None:
     assert not proven(desired, host_facts(installed(desired, last_ready=ready)))
 

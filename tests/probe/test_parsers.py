@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.probe import parse
-from provision.probe.parsers import cpu, isolation, memory, network, operating_system, product, rocm, software
+from provision.probe.parsers import cpu, drift, isolation, memory, network, operating_system, rocm, software
 from provision.probe.parsers.values import integer, pci_address, size, version
 from provision.probe.sections import Section, split
 
@@ -187,9 +187,11 @@ def test_secure_boot(text: str, expected: bool | None) -> None:
     assert ("secure_boot" in unknown) == (expected is None)
 
 
-def test_tampering_as_busybox_spells_it() -> None:
+def test_changed_files_as_busybox_spells_them() -> None:
     text = "sha256sum: can't open '/p/a': No such file or directory\n/p/a: FAILED\n/p/b: OK\n/p/c: FAILED\nsha256sum: can't open '/p/d': Permission denied\n/p/d: FAILED"
-    assert product.tampered(section(text)) == (("/p/a", "/p/c"), "no permission to read /p/d")
+    found, forbidden = drift.sums(text.split("\n"))
+    assert [each.sentence for each in found] == ["/p/a is gone", "/p/c has another content"]
+    assert forbidden == ["/p/d"]
 
 
 def test_a_tool_that_complains_on_its_standard_output_is_quoted() -> None:

@@ -105,7 +105,7 @@ def private() -> Iterator[Path]:
         yield prefix
 
 
-HIDDEN = {"installed.state", "installed.environments", "installed.tampered"}
+HIDDEN = {"installed.state", "installed.environments", "installed.drift"}
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
@@ -116,7 +116,7 @@ def test_what_the_login_may_not_read_is_read_with_the_rights_that_the_run_has(pr
     assert [command for command, _ in there.calls] == ["sh -s", "root: sh -s"]
     assert facts.installed is not None
     assert (facts.installed.state, facts.installed.environments) == ({"format": 1}, ("e1",))
-    assert facts.installed.tampered == (f"{private}/state.json",)
+    assert [each.path for each in facts.installed.drift] == [f"{private}/state.json"]
     assert not facts.unknown.keys() & HIDDEN
     # All else is still of the login.
     assert facts.user.name == "nobody"

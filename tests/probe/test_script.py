@@ -250,17 +250,18 @@ def test_what_is_installed(tmp_path: Path, shell: tuple[str, ...]) -> None:
     assert before.state == {"environment": "bbbb"}
     assert before.last_verify == {"status": "ok"}
     assert before.held_by is None
-    assert before.tampered == ()
+    assert before.drift == ()
     unit.write_text("[Unit]\nDescription=mine\n", encoding="utf-8")
     (prefix / "envs/bbbb/.complete").unlink()
     after = run(*shell, prefix=str(prefix)).facts.installed
     assert after is not None
-    assert after.tampered == (str(unit), str(prefix / "envs/bbbb/.complete"))
+    marker = prefix / "envs/bbbb/.complete"
+    assert [each.sentence for each in after.drift] == [f"{unit} has another content", f"{marker} is gone"]
     assert after.environments == ("aaaa",)
     (prefix / "state.sha256").unlink()
     without_list = run(*shell, prefix=str(prefix)).facts.installed
     assert without_list is not None
-    assert without_list.tampered == (str(prefix / "state.sha256"),)
+    assert [each.sentence for each in without_list.drift] == [f"{prefix}/state.sha256 is gone"]
 
 
 def test_a_held_host_names_its_holder_and_a_stale_file_does_not(tmp_path: Path) -> None:
@@ -327,13 +328,13 @@ def test_files_of_another_user_are_unknown_one_by_one(open_folder: Path) -> None
     (open_folder / "a unit.service").chmod(0o600)
     facts = run("su", "-s", "/bin/sh", "nobody", "-c", "sh -s", prefix=str(open_folder)).facts
     assert facts.installed is not None
-    assert (facts.installed.current, facts.installed.state, facts.installed.tampered) == ("bbbb", None, ())
+    assert (facts.installed.current, facts.installed.state, facts.installed.drift) == ("bbbb", None, ())
     refused = {path: reason for path, reason in facts.unknown.items() if path.startswith("installed.")}
     assert refused == {
         "installed.state": f"no permission to read {open_folder}/state.json",
         "installed.last_verify": f"no permission to read {open_folder}/verify/last.json",
         "installed.last_ready": f"no permission to read {open_folder}/verify/ready.json",
-        "installed.tampered": f"no permission to read {open_folder}/a unit.service",
+        "installed.drift": f"no permission to read {open_folder}/a unit.service",
     }
 
 

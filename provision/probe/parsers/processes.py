@@ -14,7 +14,7 @@ def engine_processes(section: Section, unknown: dict[str, str]) -> tuple[EngineP
         unknown["engine_processes"] = section.failure
     status: dict[int, dict[str, str]] = {}
     for line in section.lines():
-        match = re.fullmatch(r"/proc/([0-9]{1,10})/status:(Name|PPid|Uid):\s*(.*?)\s*", line)
+        match = re.fullmatch(r"/proc/([0-9]{1,10})/status:(Name|State|PPid|Uid):\s*(.*?)\s*", line)
         if match:
             status.setdefault(int(match[1]), {})[match[2]] = match[3]
     names = {int(uid): name for name, uid in re.findall(r"^([a-z_][^:\s]*):([0-9]{1,10})$", section.text, re.MULTILINE)}
@@ -28,6 +28,7 @@ def engine_processes(section: Section, unknown: dict[str, str]) -> tuple[EngineP
                 uid=uid,
                 user=names.get(uid) if uid is not None else None,
                 name=section.value(f"command_{pid}") or fields.get("Name"),
+                state=fields.get("State", "")[:1] or None,
             )
         )
     return tuple(found)

@@ -1,10 +1,13 @@
-"""What of this product is on the host: state, environments, service, lock, files that somebody changed."""
+"""What of this product is on the host: state, environments, service, lock, and what is not as it was installed."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from provision.models.facts import Installed
+from provision.models.facts import Drift, EngineProcess, Installed
+from provision.probe.parsers import drift
 from provision.probe.parsers.values import integer, json_object
 from provision.probe.sections import Output, Section
 
@@ -16,8 +19,8 @@ _FIELDS = {
 }
 
 
-def installed(output: Output, unknown: dict[str, str]) -> Installed | None:
-    """Null only where the prefix itself is unknown."""
+def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[str, str]) -> Installed | None:
+    """Null only where the prefix itself is unknown. `engines` are all vLLM processes of the host."""
     section = output["installed"]
     prefix = output["system"].value("prefix")
     if prefix is None:
@@ -28,15 +31,15 @@ def installed(output: Output, unknown: dict[str, str]) -> Installed | None:
     for name in section.values("unreadable"):
         unknown[f"installed.{_FIELDS.get(name, 'environments')}"] = f"no permission to read {prefix}/{name}"
     files = _files(section, output.nonce)
-    changed, unread = tampered(output["tampered"])
-    if output["tampered"].absent and "state.json" in files:
-        # Both are written by one task: somebody took the list away.
-        changed = (f"{prefix}/state.sha256",)
-    if unread:
-        unknown["installed.tampered"] = unread
-    service, pid, supervisor = _service(output["service"])
+    service = _service(output["service"])
     if not output["service"].ok:
         unknown["installed.service"] = output["service"].failure
+    drifted, unread = _drifted(output["drift"], output.nonce, service)
+    if output["drift"].absent and "state.json" in files:
+        # Both are written by one task: somebody took the list away.
+        drifted = [Drift(kind="file", path=f"{prefix}/state.sha256", text="is gone")]
+    if unread:
+        unknown["installed.drift"] = unread
     return Installed(
         prefix=prefix,
         state=json_object(files.get("state.json", "")),
@@ -45,34 +48,40 @@ def installed(output: Output, unknown: dict[str, str]) -> Installed | None:
         environments=tuple(
             filter(None, (_digest(path.removesuffix("/.complete")) for path in section.values("environment")))
         ),
-        tampered=changed,
-        service=service,
-        service_pid=pid,
-        supervisor=supervisor,
+        drift=tuple(drifted + drift.processes(service.pid, service.main_state, engines)),
+        service=service.state,
+        service_pid=service.pid,
+        service_start=service.start,
+        supervisor=service.supervisor,
         held_by=json_object(files.get("lock.json", "")),
         last_verify=json_object(files.get("verify/last.json", "")),
         last_ready=json_object(files.get("verify/ready.json", "")),
     )
 
 
-def tampered(section: Section) -> tuple[tuple[str, ...], str | None]:
-    """Files that are not as they were written, and why some could not be compared.
+@dataclass(frozen=True)
+class _Service:
+    """How its supervisor has the service; all null where no supervisor knows it."""
 
-    Reads sha256sum's and busybox's spellings. A file that may not be read is unknown, not changed.
-    """
+    state: str | None = None
+    pid: int | None = None
+    supervisor: str | None = None
+    start: str | None = None
+    main_state: str | None = None
+    unit: drift.Values = field(default_factory=dict)
+
+
+def _drifted(section: Section, nonce: str, service: _Service) -> tuple[list[Drift], str | None]:
+    """What differs from what was sealed, and why some of it could not be compared."""
     if section.absent:
-        return (), None
-    forbidden: set[str] = set()
-    changed: dict[str, None] = {}
-    for line in section.lines():
-        if denied := re.fullmatch(r"sha256sum: (?:can't open )?'?(/.*?)'?: Permission denied", line):
-            forbidden.add(denied[1])
-        elif failed := re.fullmatch(r"(/.*): FAILED(?: open or read)?", line):
-            changed[failed[1]] = None
-    unread = f"no permission to read {', '.join(sorted(forbidden))}" if forbidden else None
-    if not section.ok:
-        unread = section.failure
-    return tuple(path for path in changed if path not in forbidden), unread
+        return [], None
+    parts = drift.parts(section, nonce)
+    sums, forbidden = drift.sums(parts.sums)
+    files, hidden = drift.files(parts.files, parts.now)
+    hooks = drift.imported(section.values("imported"), parts.sums)
+    found = sums + files + hooks + drift.unit(parts.unit, service.unit)
+    unread = f"no permission to read {', '.join(sorted({*forbidden, *hidden}))}" if forbidden or hidden else None
+    return found, unread if section.ok else section.failure
 
 
 def _files(section: Section, nonce: str) -> dict[str, str]:
@@ -84,14 +93,26 @@ def _digest(path: str | None) -> str | None:
     return (path or "").rstrip("/").rpartition("/")[2] or None
 
 
-def _service(section: Section) -> tuple[str | None, int | None, str | None]:
-    """State, main process and who supervises it; nothing where no supervisor knows the service."""
+def _service(section: Section) -> _Service:
     for block in re.split(r"^manager=", section.text, flags=re.MULTILINE)[1:]:
         manager, _, rest = block.partition("\n")
-        values = dict(re.findall(r"^(\w+)=(.*)$", rest, re.MULTILINE))
-        if values.get("LoadState") not in {None, "not-found"}:
-            return values.get("ActiveState"), integer(values.get("MainPID")) or None, manager.strip()
+        unit = drift.properties(rest.split("\n"))
+        first = {name: next(iter(values), None) for name, values in unit.items()}
+        if first.get("LoadState") not in {None, "not-found"}:
+            return _Service(
+                state=first.get("ActiveState"),
+                pid=integer(first.get("MainPID")) or None,
+                supervisor=manager.strip(),
+                start=first.get("InvocationID"),
+                main_state=first.get("MainState"),
+                unit=unit,
+            )
     if section.value("supervisord_config") is None:
-        return None, None, None
+        return _Service()
     supervised = integer(next(iter((section.value("supervised") or "").split()), None))
-    return ("active" if supervised else "inactive"), supervised, "supervisor"
+    return _Service(
+        state="active" if supervised else "inactive",
+        pid=supervised,
+        supervisor="supervisor",
+        main_state=section.value("MainState"),
+    )

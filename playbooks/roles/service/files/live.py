@@ -6,18 +6,19 @@
 
 The request is kept beside its environment (envs/DIGEST/service.json, 0600), so that a rollback brings back the unit
 and the settings that belong to it. The API key is made here, kept in service.env (0600), and shown nowhere.
+What overrides the unit from elsewhere, and what Python would run unasked, is moved to PREFIX/etc/set-aside, below the path that it had. Runs behind effective.py.
 """
 
+import glob
+import hashlib
 import json
 import os
 import re
 import secrets
-import subprocess
+import shutil
 import sys
 
 KEY = "VLLM_API_KEY"
-SYSTEMD_S = 60
-"""It answers in milliseconds, or not at all."""
 PLAIN = re.compile(r"^[A-Za-z0-9_@%+=:,./-]*$")
 
 
@@ -95,6 +96,49 @@ def environment_text(service, before):
     return "".join(lines)
 
 
+def foreign(prefix, request):
+    """Paths of what nobody installed and that decides what starts."""
+    environment = os.path.join(prefix, "envs", request["digest"])
+    return overrides(request["service"]) + hooks(environment)[1]  # noqa: F821 - of effective.py
+
+
+def overrides(service):
+    """Paths of drop-ins for this unit alone, and of unit files that come before ours."""
+    home = os.path.expanduser("~")
+    if service["supervisor"] == "systemd":
+        first = ["/etc/systemd/system.control", "/run/systemd/system.control", "/run/systemd/transient"]
+        folders = [
+            *first,
+            "/etc/systemd/system",
+            "/run/systemd/system",
+            "/usr/local/lib/systemd/system",
+            "/usr/lib/systemd/system",
+        ]
+    elif service["supervisor"] == "systemd-user":
+        run = f"/run/user/{os.geteuid()}/systemd"
+        first = [f"{home}/.config/systemd/user.control", f"{run}/user.control", f"{run}/transient"]
+        folders = [*first, f"{home}/.config/systemd/user", f"{run}/user", f"{home}/.local/share/systemd/user"]
+    else:
+        return []
+    found = [path for folder in folders for path in sorted(glob.glob(f"{folder}/{service['name']}.d/*.conf"))]
+    return found + [path for folder in first for path in [f"{folder}/{service['name']}"] if os.path.lexists(path)]
+
+
+def set_aside(prefix, path):
+    """Move a file out of systemd's sight; what was set aside before of the same path stays as well."""
+    kept = os.path.join(prefix, "etc", "set-aside")
+    os.makedirs(kept, mode=0o700, exist_ok=True)
+    target, number = kept + path, 1
+    while os.path.lexists(target):
+        number += 1
+        target = f"{kept}{path}.{number}"
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    shutil.move(path, target)
+    folder = os.path.dirname(path)
+    if folder.endswith(".d") and not os.listdir(folder):
+        os.rmdir(folder)
+
+
 def identity(path):
     try:
         found = os.stat(path)
@@ -134,6 +178,8 @@ def put(prefix, request, changed):
             os.unlink(path)
     if request["service"].get("unit"):
         remember_unit(prefix, request["service"]["unit_path"])
+    for path in foreign(prefix, request):
+        set_aside(prefix, path)
     for path, text, mode in changed:
         write(path, text, mode)
     live = linked(prefix, "current")
@@ -153,41 +199,67 @@ def describe(prefix, request):
     }
 
 
-def is_failing(service):
-    """Whether a unit that systemd knows failed, or waits to be started again: what it says is of an earlier start."""
-    if service["scope"] == "user":
-        os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{service['uid']}")
-    command = ["systemctl", f"--{service['scope']}", "show", "--property=ActiveState", "--value", service["name"]]
-    try:
-        said = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=SYSTEMD_S, check=False
-        ).stdout
-    except subprocess.TimeoutExpired:
+def stands(prefix, service):
+    """Of a unit that systemd knows: whether it must be started anew, and whether what it said is of an earlier start.
+
+    It must where systemd would start something else than was sealed, or where a signal stopped one of its processes.
+    """
+    names = "--property=ActiveState,MainPID"
+    said = systemctl(service, "show", names, service["name"])  # noqa: F821 - of effective.py
+    if said is None:
         fail(
-            f"systemd did not say within {SYSTEMD_S} s how {service['name']} stands",
+            f"systemd did not say in time how {service['name']} stands",
             "look at it there: systemctl status",
         )
-    return said.strip() in (b"failed", b"activating", b"deactivating")
+    values = dict(line.split("=", 1) for line in said.splitlines())
+    failing = values.get("ActiveState") in ("failed", "activating", "deactivating")
+    sealed = read(os.path.join(prefix, "state.unit"))
+    now = effective(service)  # noqa: F821 - of effective.py
+    other = bool(sealed) and comparable(sealed.splitlines()) != comparable(now)  # noqa: F821 - of effective.py
+    return other or has_stopped(int(values.get("MainPID") or 0)), failing
+
+
+def has_stopped(main_pid):
+    """Whether the process or one below it is stopped by a signal."""
+    found = {}
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        fields = (read(path) or "").rpartition(")")[2].split()
+        if len(fields) > 1:
+            found[int(path.split("/")[2])] = fields[0], int(fields[1])
+    ours = {main_pid} if main_pid in found else set()
+    while below := {pid for pid, (_, parent) in found.items() if parent in ours} - ours:
+        ours |= below
+    return any(found[pid][0] in "Tt" for pid in ours)
+
+
+def start_of(request, environment):
+    """What a running service was started from: settings, environment, and variables with the key, which the sum does not tell."""
+    return f"{request['service']['digest']} {request['digest']} {hashlib.sha256(environment.encode()).hexdigest()}\n"
 
 
 def go_live(prefix, request, *, make):
     if make and not is_complete(prefix, request["digest"]):
         fail(f"environment {request['digest']} is not complete in {prefix}/envs", "run ./firstlight provision")
     before = request_of(prefix, linked(prefix, "current"))
-    changed = [file for file in wanted_files(prefix, request) if differs(*file)]
-    names = [path for path, *_ in changed]
+    wanted = list(wanted_files(prefix, request))
+    changed = [file for file in wanted if differs(*file)]
+    names = [path for path, *_ in changed] + foreign(prefix, request)
     if linked(prefix, "current") != request["digest"]:
         names.append(os.path.join(prefix, "current"))
-    started = f"{request['service']['digest']} {request['digest']}\n"
-    restart = bool(names) or read(os.path.join(prefix, "etc", "started")) != started
+    restart = bool(names) or read(os.path.join(prefix, "etc", "started")) != start_of(request, wanted[0][1])
+    now, other, failing = describe(prefix, request), False, False
+    if now["supervisor"] in ("systemd", "systemd-user"):
+        other, failing = stands(prefix, now)
+    elif now["supervisor"] == "supervisor":
+        other = has_stopped(int(read(os.path.join(prefix, "run", "supervisord.pid")) or 0))
+    names += ["the running service"] if other and not names else []
+    restart = restart or other or failing
     if make and names:
         put(prefix, request, changed)
-    now = describe(prefix, request)
-    failing = now["supervisor"] in ("systemd", "systemd-user") and is_failing(now)
     former = describe(prefix, before) if before else None
     if former == now or (former and former["supervisor"] == "none"):
         former = None
-    return {**now, "changed": names, "restart": restart or failing, "failing": failing, "former": former}
+    return {**now, "changed": names, "restart": restart, "failing": failing, "former": former}
 
 
 def previous_request(prefix):
