@@ -17,6 +17,8 @@ Values = Mapping[str, Sequence[str]]
 
 _RUNTIME = re.compile(r" ; start_time=.*")
 """What `systemctl show` adds to a command of its last run."""
+_SUM_UNREAD = re.compile(r"""sha256sum: (?:can't open )?['"]?(/.*?)['"]?: (Permission denied|No such file .*)""")
+_STAT_DENIED = re.compile(r"""stat: (?:cannot \w+ |can't stat )['"]?(/.*?)['"]?: Permission denied""")
 _EXPANDED = frozenset({"SystemCallFilter"})
 """Lists that a release of systemd fills in: only whether there is one is compared."""
 _IDENTITY = ("mode", "uid", "gid", "size", "mtime", "ctime")
@@ -60,7 +62,7 @@ def sums(lines: Iterable[str]) -> tuple[list[Drift], list[str]]:
     said: dict[str, str] = {}
     changed: dict[str, None] = {}
     for line in lines:
-        if unread := re.fullmatch(r"sha256sum: (?:can't open )?'?(/.*?)'?: (Permission denied|No such file .*)", line):
+        if unread := _SUM_UNREAD.fullmatch(line):
             said[unread[1]] = unread[2]
         elif failed := re.fullmatch(r"(/.*): FAILED(?: open or read)?", line):
             changed[failed[1]] = None
@@ -79,7 +81,7 @@ def files(sealed: Iterable[str], now: Iterable[str]) -> tuple[list[Drift], list[
     """
     lines = tuple(now)
     there = {fields[6]: fields for line in lines if len(fields := line.split(" ", 6)) == 7 and fields[0].isdigit()}
-    forbidden = {match[1] for line in lines if (match := re.fullmatch(r"stat: .*?'?(/.*?)'?: Permission denied", line))}
+    forbidden = {match[1] for line in lines if (match := _STAT_DENIED.fullmatch(line))}
     found: list[Drift] = []
     for fields in (line.split(" ", 6) for line in sealed):
         if len(fields) != 7 or fields[6] in forbidden:
