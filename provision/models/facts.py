@@ -257,8 +257,8 @@ class Installed(Record):
     service: str | None = None
     """active, inactive, failed ... as systemd or supervisor says it."""
     service_pid: int | None = None
-    service_start: str | None = None
-    """systemd's invocation ID of the service's present start."""
+    service_start_ticks: int | None = None
+    """When its main process was started, in clock ticks since the boot."""
     supervisor: str | None = None
     """Who knows the service: systemd, systemd-user, supervisor; null when nobody does."""
     held_by: dict[str, Any] | None = None

@@ -57,8 +57,8 @@ def proven(desired: Desired, facts: HostFacts) -> bool:
     ready = (installed.last_ready if installed else None) or {}
     if installed is None or not ready:
         return False
-    process = (installed.service_pid, installed.service_start, facts.os.boot_id)
-    return (ready.get("main_pid"), ready.get("start_id"), ready.get("boot_id")) == process
+    process = (installed.service_pid, installed.service_start_ticks, facts.os.boot_id)
+    return (ready.get("main_pid"), ready.get("start_ticks"), ready.get("boot_id")) == process
 
 
 def prove(

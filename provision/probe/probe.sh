@@ -492,12 +492,12 @@ drift() {
 
 # unit_state [--user]: how a manager has our unit: its state, and of what was sealed the same properties.
 unit_state() {
-    names=LoadState,ActiveState,MainPID,InvocationID
+    names=LoadState,ActiveState,MainPID
     [ ! -r "$FL_PREFIX/state.unit" ] || names=$names,$(sed 's/=.*//' "$FL_PREFIX/state.unit" | uniq | tr '\n' ',')
     limit systemctl "$@" show "--property=$names" firstlight-vllm.service >"$FL_DIR/unit"
     cat "$FL_DIR/unit"
     pid=$(sed -n 's/^MainPID=//p' "$FL_DIR/unit")
-    sed -n 's/^State:[[:blank:]]*/MainState=/p' "/proc/${pid:-0}/status" 2>/dev/null
+    sed 's/.*) /MainStat=/' "/proc/${pid:-0}/stat" 2>/dev/null
     return "$status"
 }
 
@@ -525,7 +525,7 @@ service() {
         say supervisord_pid "$pid"
         say_file supervised "/proc/$pid/task/$pid/children"
         read -r child _ <"/proc/$pid/task/$pid/children" &&
-            sed -n 's/^State:[[:blank:]]*/MainState=/p' "/proc/$child/status" 2>/dev/null
+            sed 's/.*) /MainStat=/' "/proc/$child/stat" 2>/dev/null
     fi
     return 0
 }

@@ -75,9 +75,9 @@ def installed(desired: Desired, **changes: Any) -> Installed:
         "environments": ("e1",),
         "service": "active",
         "service_pid": 71,
-        "service_start": "a8",
+        "service_start_ticks": 8,
         "last_verify": {"status": "ok"},
-        "last_ready": {"ready": True, "main_pid": 71, "start_id": "a8", "boot_id": BOOT},
+        "last_ready": {"ready": True, "main_pid": 71, "start_ticks": 8, "boot_id": BOOT},
     }
     return Installed(**{**values, **changes})
 
@@ -119,9 +119,9 @@ def test_files_that_could_not_be_read_are_not_taken_for_untouched(desired: Desir
     "ready",
     [
         None,
-        {"main_pid": 70, "start_id": "a8", "boot_id": BOOT},
-        {"main_pid": 71, "start_id": "a7", "boot_id": BOOT},
-        {"main_pid": 71, "start_id": "a8", "boot_id": "other"},
+        {"main_pid": 70, "start_ticks": 8, "boot_id": BOOT},
+        {"main_pid": 71, "start_ticks": 7, "boot_id": BOOT},
+        {"main_pid": 71, "start_ticks": 8, "boot_id": "other"},
     ],
 )
 def test_a_service_that_started_again_is_proven_again(desired: Desired, ready: dict[str, Any] | None) -> None:

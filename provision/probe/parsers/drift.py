@@ -151,7 +151,7 @@ def _commands(values: Sequence[str]) -> str:
     return " and ".join(said)[:400]
 
 
-def processes(main_pid: int | None, main_state: str | None, engines: Sequence[EngineProcess]) -> list[Drift]:
+def processes(main_pid: int | None, main_state: str, engines: Sequence[EngineProcess]) -> list[Drift]:
     """Processes of the service that a signal stopped (state T): they run and answer nothing."""
     if main_pid is None:
         return []
@@ -165,7 +165,7 @@ def processes(main_pid: int | None, main_state: str | None, engines: Sequence[En
         return pid == main_pid
 
     stopped = {each.pid: each.name for each in engines if each.state in ("T", "t") and is_ours(each.pid)}
-    if (main_state or "").startswith(("T", "t")):
+    if main_state in ("T", "t"):
         stopped[main_pid] = "the server itself"
     return [
         Drift(kind="process", path=f"/proc/{pid}", text=f"is stopped by a signal, state T ({(name or '?')[:80]})")

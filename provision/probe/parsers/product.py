@@ -48,10 +48,10 @@ def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[st
         environments=tuple(
             filter(None, (_digest(path.removesuffix("/.complete")) for path in section.values("environment")))
         ),
-        drift=tuple(drifted + drift.processes(service.pid, service.main_state, engines)),
+        drift=tuple(drifted + drift.processes(service.pid, "".join(service.main_stat[:1]), engines)),
         service=service.state,
         service_pid=service.pid,
-        service_start=service.start,
+        service_start_ticks=integer(service.main_stat[19]) if len(service.main_stat) > 19 else None,
         supervisor=service.supervisor,
         held_by=json_object(files.get("lock.json", "")),
         last_verify=json_object(files.get("verify/last.json", "")),
@@ -66,8 +66,8 @@ class _Service:
     state: str | None = None
     pid: int | None = None
     supervisor: str | None = None
-    start: str | None = None
-    main_state: str | None = None
+    main_stat: tuple[str, ...] = ()
+    """Fields 3 and on of the main process's /proc/PID/stat."""
     unit: drift.Values = field(default_factory=dict)
 
 
@@ -103,8 +103,7 @@ def _service(section: Section) -> _Service:
                 state=first.get("ActiveState"),
                 pid=integer(first.get("MainPID")) or None,
                 supervisor=manager.strip(),
-                start=first.get("InvocationID"),
-                main_state=first.get("MainState"),
+                main_stat=tuple((first.get("MainStat") or "").split()),
                 unit=unit,
             )
     if section.value("supervisord_config") is None:
@@ -114,5 +113,5 @@ def _service(section: Section) -> _Service:
         state="active" if supervised else "inactive",
         pid=supervised,
         supervisor="supervisor",
-        main_state=section.value("MainState"),
+        main_stat=tuple((section.value("MainStat") or "").split()),
     )
