@@ -1,0 +1,173 @@
+"""Who reaches a service and its secrets: against a real server of HTTP that guards its routes as vLLM does, or does not."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from verify.checks.serving.access import CHECK, file_problems, guarded, judge, listed, look, numbers
+from verify.records import Context
+from verify.serving.asking import AskError, Client
+from verify.serving.plan import Plan
+from verify.serving.service import Service
+
+PLAN = Plan("systemd", "firstlight-vllm.service")
+ROUTES = {
+    "/v1/models": "get",
+    "/v1/completions": "post",
+    "/v1/responses/{id}": "get",
+    "/tokenize": "post",
+    "/health": "get",
+}
+KEY = "the-key-itself"
+
+
+class Server(ThreadingHTTPServer):
+    """Stands for vLLM's front: refuses requests below its guarded prefixes, wherever the route leads."""
+
+    guarded: tuple[str, ...] = ("/v1",)
+    documented = True
+    key = KEY
+
+
+class Front(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_GET(self) -> None:
+        code, body = 200, b"{}"
+        if (
+            self.path.startswith(self.server.guarded)
+            and self.headers.get("Authorization") != f"Bearer {self.server.key}"
+        ):
+            code = 401
+        elif self.path == "/openapi.json":
+            code = 200 if self.server.documented else 404
+            body = json.dumps({"paths": {path: {method: {}} for path, method in ROUTES.items()}}).encode()
+        elif self.path != "/v1/models":
+            code = 400
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    front = Server(("127.0.0.1", 0), Front)
+    threading.Thread(target=front.serve_forever, daemon=True).start()
+    yield front
+    front.shutdown()
+    front.server_close()
+
+
+@pytest.fixture
+def service(tmp_path: Path, server: Server) -> Service:
+    for folder in ("etc", "envs/ab", "bin"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "current").symlink_to("envs/ab")
+    for name, text in (("etc/service.env", f"VLLM_API_KEY={KEY}\n"), ("envs/ab/service.json", "{}")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)
+    return Service(tmp_path, {"host": "127.0.0.1", "port": server.server_port, "served_name": "m"}, 1)
+
+
+def test_a_guarded_service_is_found_so_by_asking_every_route_that_it_lists(service: Service) -> None:
+    seen = look(service, PLAN, ("127.0.0.1",), "0.32.0")
+    assert set(seen.answers) == {"GET /v1/models", "POST /v1/completions", "GET /v1/responses/none"}
+    assert seen.open == ("GET /health", "POST /tokenize")
+    outcome = judge(PLAN, seen)
+    assert outcome.status == "ok", outcome
+    assert "3 routes refuse a request without the key" in outcome.reason
+    assert KEY not in str(outcome)
+
+
+def test_one_route_that_answers_without_a_key_is_a_failure(service: Service, server: Server) -> None:
+    server.guarded = ("/v1/models", "/v1/completions")
+    outcome = judge(PLAN, look(service, PLAN, ("127.0.0.1",), None))
+    assert outcome.status == "fail"
+    assert (
+        "1 of 3 guarded routes do not refuse a request without the key: GET /v1/responses/none answers 400"
+        in outcome.reason
+    )
+
+
+def test_a_server_that_has_another_key_than_the_file_is_a_failure(service: Service, server: Server) -> None:
+    server.key = "another"
+    outcome = judge(PLAN, look(service, PLAN, ("127.0.0.1",), None))
+    assert (outcome.status, outcome.reason) == ("fail", "/v1/models answers 401 with the key of etc/service.env")
+
+
+def test_a_server_that_lists_no_routes_is_asked_those_that_every_release_has(service: Service, server: Server) -> None:
+    server.documented = False
+    assert "POST /v1/chat/completions" in listed(Client(service, 5.0))
+    assert judge(PLAN, look(service, PLAN, ("127.0.0.1",), None)).status == "ok"
+
+
+def test_no_key_is_asked_for_where_none_is_planned(service: Service, server: Server) -> None:
+    server.guarded = ("/nothing",)
+    (service.prefix / "etc" / "service.env").write_text("")
+    planned = Plan("systemd", "firstlight-vllm.service", api_key=False)
+    outcome = judge(planned, look(service, planned, ("127.0.0.1",), None))
+    assert outcome.status == "ok"
+    assert "no key is planned" in outcome.reason
+
+
+def test_a_server_that_does_not_answer_is_no_answer(service: Service, server: Server) -> None:
+    server.shutdown()  # its socket goes on listening
+    with pytest.raises(AskError, match=r"nothing came for 0\.2 s"):
+        Client(service, 0.2).get("/openapi.json", None)
+
+
+@pytest.mark.parametrize(
+    ("listens", "planned", "status"),
+    [
+        (("127.0.0.1",), "127.0.0.1", "ok"),
+        (("0.0.0.0",), "127.0.0.1", "fail"),
+        (("127.0.0.1", "10.1.2.3"), "127.0.0.1", "fail"),
+        (("::ffff:10.1.2.3",), "10.1.2.3", "ok"),
+        (("::",), "::", "ok"),
+        (("::1",), "localhost", "ok"),
+        (("10.1.2.3",), "a.name.that.nobody.has.invalid", "ok"),
+    ],
+)
+def test_the_address_is_the_planned_one(listens: tuple[str, ...], planned: str, status: str) -> None:
+    from verify.checks.serving.access import Seen
+
+    known = numbers(planned) | ({"::1"} if planned == "localhost" else set())
+    assert judge(PLAN, Seen(listens, known, {"GET /v1/models": (401, 401)})).status == status
+
+
+def test_secrets_are_their_owners_alone_and_nobody_else_writes_a_file(service: Service) -> None:
+    prefix = service.prefix
+    assert list(file_problems(prefix)) == []
+    (prefix / "etc" / "service.env").chmod(0o644)
+    (prefix / "bin").chmod(0o777)
+    (prefix / "envs" / "ab" / "service.json").unlink()
+    assert list(file_problems(prefix)) == [
+        f"{prefix}/bin may be written by everybody (mode 0777)",
+        f"{prefix}/current/service.json: No such file or directory",
+        f"{prefix}/etc/service.env holds secrets, and others may read or write it (mode 0644, planned 0600)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("version", "prefixes"), [("0.9.1", ("/v1",)), ("0.32.0", ("/v1", "/v2", "/inference", "/cohere"))]
+)
+def test_what_is_guarded_depends_on_the_release(version: str, prefixes: tuple[str, ...]) -> None:
+    assert guarded(version) == prefixes
+    assert set(guarded(None)) >= set(prefixes)
+
+
+def test_the_injected_fault_is_noticed_where_nothing_serves() -> None:
+    assert CHECK.run(Context(faults=frozenset({"changed-service"}))).status == "fail"

@@ -1,0 +1,197 @@
+"""serving.access: who reaches the service, and who its secrets: its address, its routes without a key, its files."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from verify import needs
+from verify.records import Check, Context, Figure, Outcome
+from verify.serving import plan
+from verify.serving.asking import ANOTHER_KEY, AskError, Client
+from verify.serving.plan import Plan
+from verify.serving.processes import listeners
+from verify.serving.service import Service
+from verify.tables import table
+
+PARAMETER = re.compile(r"\{[^}]*\}")
+METHODS = ("get", "post", "put", "patch", "delete")
+REFUSED = 401
+REMEDY = "./firstlight provision puts address, key and files back as planned"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found on the host."""
+
+    addresses: tuple[str, ...]
+    """On which it listens."""
+    planned: frozenset[str]
+    """The planned address, as numbers."""
+    answers: Mapping[str, tuple[int, int]]
+    """By guarded route: the status without a key, and with a wrong one."""
+    with_key: int | None = 200
+    """Status of a route with the right key, or without one where none is planned."""
+    open: tuple[str, ...] = ()
+    """Routes that this release of vLLM asks no key for."""
+    files: tuple[str, ...] = ()
+    """What is wrong with files of the installation."""
+
+
+STAND_IN = (
+    Plan("systemd", "firstlight-vllm.service"),
+    Seen(("127.0.0.1",), frozenset({"127.0.0.1"}), {"POST /v1/completions": (401, 401)}),
+)
+"""A sound service, on which an injected fault is proven."""
+
+
+def _run(context: Context) -> Outcome:
+    planned, seen = STAND_IN
+    if context.service is not None and not context.faults:
+        planned = plan.read(context.service)
+        addresses = tuple(one.address for one in listeners(int(context.service.readiness["port"]), ()))
+        if not addresses:
+            return Outcome("skip", "nothing listens: serving.unit and serving.process say why")
+        try:
+            seen = look(context.service, planned, addresses, (context.stack.get("vllm") or {}).get("version"))
+        except AskError as problem:
+            text = f"cannot tell which routes want the key: {problem}"
+            return Outcome("error", text, remedy="serving.answer says whether it computes")
+    if "changed-service" in context.faults:
+        seen = replace(seen, answers={"POST /v1/completions": (200, 200)})
+    return judge(planned, seen)
+
+
+def look(service: Service, planned: Plan, addresses: tuple[str, ...], version: str | None) -> Seen:
+    """Ask every guarded route that the server itself lists. Raises AskError."""
+    client = Client(service, table("serving")["access"]["silence_s"])
+    prefixes = guarded(version)
+    routes = listed(client)
+    asked = [route for route in routes if route.partition(" ")[2].startswith(prefixes)]
+    answers: dict[str, tuple[int, int]] = {}
+    if planned.api_key:
+        for route in asked:
+            method, _, path = route.partition(" ")
+            answers[route] = (client.status(method, path, None), client.status(method, path, ANOTHER_KEY))
+    return Seen(
+        addresses,
+        numbers(str(service.readiness["host"])),
+        answers,
+        client.status("GET", "/v1/models", service.api_key()),
+        tuple(route for route in routes if route not in asked),
+        tuple(file_problems(service.prefix)),
+    )
+
+
+def guarded(version: str | None) -> tuple[str, ...]:
+    """Beginnings of the paths that a release of vLLM asks a key for; of an unknown one those of the newest."""
+    rows = table("serving")["access"]["guarded"]
+    return tuple(row["prefix"] for row in rows if version is None or _release(row["since"]) <= _release(version))
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))
+
+
+def listed(client: Client) -> list[str]:
+    """The server's own list of routes as `METHOD /path`; those that every release has where it gives none. Raises AskError."""
+    try:
+        paths = client.get("/openapi.json", None)["paths"]
+    except AskError as problem:
+        if "status 404" not in str(problem):
+            raise
+        paths = {"/v1/models": {"get": {}}, "/v1/completions": {"post": {}}, "/v1/chat/completions": {"post": {}}}
+    return [
+        f"{method.upper()} {PARAMETER.sub('none', path)}"
+        for path, methods in sorted(paths.items())
+        for method in methods
+        if method in METHODS
+    ]
+
+
+def numbers(host: str) -> frozenset[str]:
+    """An address, or those of a name; empty where the name is unknown."""
+    try:
+        return frozenset({_plain(host)})
+    except ValueError:
+        pass
+    try:
+        return frozenset(_plain(str(found[4][0])) for found in socket.getaddrinfo(host, None))
+    except OSError:
+        return frozenset()
+
+
+def _plain(address: str) -> str:
+    found = ipaddress.ip_address(address)
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return str(mapped or found)
+
+
+def file_problems(prefix: Path) -> Iterable[str]:
+    """Secrets that others may read, files that others may write, files that somebody else owns."""
+    rows = table("serving")["access"]
+    owners = {0, prefix.stat().st_uid}
+    secrets = {prefix / name for name in rows["secret"]}
+    for path in sorted({prefix, *secrets, *(path for pattern in rows["own"] for path in prefix.glob(pattern))}):
+        try:
+            found = path.stat()
+        except OSError as error:
+            yield f"{path}: {error.strerror}"
+            continue
+        mode = stat.S_IMODE(found.st_mode)
+        if found.st_uid not in owners:
+            yield f"{path} belongs to user {found.st_uid}"
+        if path in secrets and mode & 0o077:
+            yield f"{path} holds secrets, and others may read or write it (mode {mode:04o}, planned 0600)"
+        elif mode & stat.S_IWOTH:
+            yield f"{path} may be written by everybody (mode {mode:04o})"
+
+
+def judge(planned: Plan, seen: Seen) -> Outcome:
+    """Every way in that is not planned is a failure."""
+    problems = []
+    strange = [address for address in map(_plain, seen.addresses) if seen.planned and address not in seen.planned]
+    if strange:
+        problems.append(f"it listens on {', '.join(strange)}, planned {', '.join(sorted(seen.planned))}")
+    unguarded = {route: codes for route, codes in seen.answers.items() if set(codes) != {REFUSED}}
+    if unguarded:
+        route, codes = next(iter(unguarded.items()))
+        text = f"{len(unguarded)} of {len(seen.answers)} guarded routes do not refuse a request without the key"
+        problems.append(f"{text}: {route} answers {codes[0]} without one, {codes[1]} with a wrong one")
+    if seen.with_key != 200:
+        problems.append(
+            f"/v1/models answers {seen.with_key} {'with the key of' if planned.api_key else 'without a key; none is in'} etc/service.env"
+        )
+    problems += seen.files
+    evidence: dict[str, Any] = {
+        "listens on": seen.addresses,
+        "guarded routes": sorted(seen.answers),
+        "routes that vLLM leaves open": seen.open,
+        "problems": problems,
+    }
+    figures = (
+        Figure("routes that want the key", len(seen.answers), "count"),
+        Figure("open routes", len(seen.open), "count"),
+    )
+    if problems:
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        return Outcome("fail", "; ".join(problems[:3]) + more, figures, evidence, REMEDY)
+    key = f"{len(seen.answers)} routes refuse a request without the key" if planned.api_key else "no key is planned"
+    text = f"it listens on {', '.join(seen.addresses)} as planned; {key}; its secrets are its owner's alone"
+    return Outcome("ok", text, figures, evidence)
+
+
+CHECK = Check(
+    id="serving.access",
+    proves="It listens where planned, every guarded route refuses a missing and a wrong key, and nobody else reads its secrets.",
+    run=_run,
+    level="standard",
+    needs=(needs.service,),
+    faults=("changed-service",),
+)
