@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.catalog.system import os_packages
+from provision.environments import folder_for
 from provision.errors import FirstlightError
 from provision.models.base import Record
 from provision.models.facts import HostFacts
@@ -40,7 +41,7 @@ class Desired(Record):
 
     place: Place
     environment: str
-    """Digest of the environment."""
+    """Folder of the environment below PREFIX/envs: its digest, and a number where a damaged one was built anew."""
     lock: str
     stack: dict[str, Any]
     interpreter: Interpreter
@@ -111,6 +112,7 @@ def desire(
     """
     settings, stack = host.settings, staged.stack
     place = place_of(host, facts)
+    environment = folder_for(staged.environment, facts.installed)
     files = {
         kind: [file for file in staged.files if file.kind == kind] for kind in ("interpreter", "tool", "deb", "model")
     }
@@ -139,7 +141,7 @@ def desire(
         )
     return Desired(
         place=place,
-        environment=staged.environment,
+        environment=environment,
         lock=Path(staged.lock).read_text(encoding="utf-8"),
         stack=stack.model_dump(mode="json", exclude={"model"}),
         interpreter=staged.interpreter or stack.interpreter,
@@ -154,7 +156,7 @@ def desire(
         state={
             "format": STATE_FORMAT,
             "product": _product_digest(tuple(sorted(tools.values()))),
-            "environment": staged.environment,
+            "environment": environment,
             "model": model.name if model else None,
             "service": service.digest,
             "driver": stack.driver.version if stack.driver else None,

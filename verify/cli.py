@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -18,9 +19,9 @@ from verify.arguments import Parser
 from verify.faults import FAULTS
 from verify.files import write_atomically
 from verify.junit import junit
-from verify.kept import carried, failed_deeper, last, runs, unrefuted
+from verify.kept import carried, failed, last, refuted, runs, unrefuted
 from verify.premises import with_premises
-from verify.records import DRAIN, EXIT_CODES, INTERRUPTED_EXIT, LEVELS, Check, Context, as_record, worst
+from verify.records import DRAIN, EXIT_CODES, INTERRUPTED_EXIT, LEVELS, SERVING, Check, Context, Level, as_record, worst
 from verify.registry import all_checks, select
 from verify.report import render, render_list
 from verify.runner import Injection, run
@@ -50,10 +51,7 @@ def main(arguments: list[str]) -> int:
             return 0
         context = _context(options)
         before = last(context.prefix)
-        if options.again:
-            context = replace(context, deeper=failed_deeper(before, context.level))
-            wanted = [check for check in all_checks() if check in checks or check.id in context.deeper]
-            checks = with_premises(wanted, all_checks())
+        checks, context = _with_failed(checks, context, failed(before), refute=options.refute)
     except KeyError as error:
         parser.error(f"no check or family is named `{error.args[0]}`")
     except (OSError, ValueError) as error:
@@ -62,11 +60,7 @@ def main(arguments: list[str]) -> int:
         return _resume(context)
     try:
         document = _checked(checks, context, injections, options)
-        document["carried"] = carried(document, before)
-        document["runs"] = runs(document, before)
-        if not (options.only or options.skip or options.inject):
-            document["checks"] = unrefuted(document, before)
-            document["status"] = worst([record["status"] for record in document["checks"]])
+        document = _with_earlier(document, before, options)
     except ControlError as error:
         parser.exit(EXIT_CODES["error"], f"error: {error}\n")
     except KeyboardInterrupt:
@@ -109,9 +103,7 @@ def _parser() -> Parser:
     )
     parser.add_argument("--skip", metavar="NAME", action="append", default=[], help="a check or family; repeatable")
     parser.add_argument(
-        "--again",
-        action="store_true",
-        help="also run the checks that failed at a deeper level, at that level: what failed there stays failed until it passes there",
+        "--refute", action="store_true", help="run what stands as failed alone, and keep the rest of the last document"
     )
     parser.add_argument("--list", action="store_true", help="name the checks of this level, run none")
     parser.add_argument("--json", action="store_true", help="the whole document on stdout")
@@ -166,6 +158,33 @@ def _checked(
     away = time.monotonic() - began
     document["checks"].insert(0, as_record(DRAIN, document["host"], None, drain.outcome, away))
     document["status"] = worst([record["status"] for record in document["checks"]])
+    return document
+
+
+def _with_failed(
+    checks: list[Check], context: Context, failures: Mapping[str, Level], *, refute: bool
+) -> tuple[list[Check], Context]:
+    """The checks, and those that failed before, as deeply as they did then: these alone to refute them.
+
+    A run that installs must be able to refute what failed too. What serves is not yet what is checked there: that comes afterwards.
+    """
+    deeper = dict(failures) if refute else {}
+    if context.expect.get("serve_follows"):
+        for id_, level in failures.items():
+            if LEVELS.index(level) > LEVELS.index(context.level) and not id_.startswith(f"{SERVING}."):
+                deeper[id_] = level
+    wanted = [check for check in all_checks() if check.id in deeper or (check in checks and not refute)]
+    return with_premises(wanted, all_checks()), replace(context, deeper=deeper)
+
+
+def _with_earlier(document: dict[str, Any], before: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """The document of a run, with what holds on of the last one; checks that were picked say nothing of the others."""
+    if options.refute:
+        return refuted(document, before)
+    document |= {"carried": carried(document, before), "runs": runs(document, before)}
+    if not (options.only or options.skip or options.inject):
+        document["checks"] = unrefuted(document, before)
+        document["status"] = worst([record["status"] for record in document["checks"]])
     return document
 
 

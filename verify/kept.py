@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from verify.premises import FAILED
-from verify.records import LEVELS, NEEDS, Level
+from verify.records import LEVELS, NEEDS, Level, worst
 from verify.registry import all_checks
 
 OF_FILES = "libraries"
@@ -41,12 +41,11 @@ def carried(document: Mapping[str, Any], before: Mapping[str, Any]) -> list[dict
     return list(held.values())
 
 
-def failed_deeper(before: Mapping[str, Any], level: Level) -> dict[str, Level]:
-    """The checks that stand as failed in the last document, each with the level at which they did, where that is deeper than `level`."""
+def failed(before: Mapping[str, Any]) -> dict[str, Level]:
+    """The checks that stand as failed in the last document, each with the deepest level at which they did."""
     found: dict[str, Level] = {}
     for record in _failures(before):
-        if LEVELS.index(record["level"]) > LEVELS.index(found.get(record["id"], level)):
-            found[record["id"]] = record["level"]
+        found[record["id"]] = max(record["level"], found.get(record["id"], LEVELS[0]), key=LEVELS.index)
     return found
 
 
@@ -70,6 +69,15 @@ def unrefuted(document: Mapping[str, Any], before: Mapping[str, Any]) -> list[di
         start = next(iter(passed), len(records))
         records[start : start + len(passed)] = [_found_before(failure, before)]
     return records
+
+
+def refuted(document: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """The last document, with what `document` says of checks that were run once more."""
+    again = {record["id"] for record in document["checks"]}
+    records = [record for record in before["checks"] if record["id"] not in again]
+    merged = {**before, "environment": document["environment"], "checks": [*records, *document["checks"]]}
+    records = unrefuted(merged, before)
+    return {**merged, "checks": records, "status": worst([record["status"] for record in records])}
 
 
 def runs(document: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ INTERRUPTED_EXIT = 130
 NEEDS = "needs "
 """What the reason of a check begins with that was not run, because a check that it needs failed."""
 
+SERVING = "serving"
+"""The family of the checks of what serves."""
 FRAME = "frame.run"
 """The id under which a run that could not be done is reported."""
 DRAIN = "frame.drain"

@@ -15,6 +15,7 @@ from provision.artifacts.package import Nobody, Packager
 from provision.artifacts.platforms import Target
 from provision.artifacts.user_index import ClientSettings, read_settings
 from provision.artifacts.wheelhouse import Store
+from provision.environments import digest_of
 from provision.errors import StageError
 from provision.models.base import Record
 from provision.models.facts import HostFacts
@@ -197,5 +198,5 @@ def _note_references(staged: Staged, facts: HostFacts, store: Store) -> None:
     for host in staged.hosts:
         store.references.add(host, staged.environment, (file.sha256 for file in staged.files))
     if facts.installed:
-        live = {staged.environment, facts.installed.current, facts.installed.previous}
-        store.references.keep_only(facts.host, [digest for digest in live if digest])
+        live = filter(None, (staged.environment, facts.installed.current, facts.installed.previous))
+        store.references.keep_only(facts.host, set(map(digest_of, live)))

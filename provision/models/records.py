@@ -51,6 +51,10 @@ class CheckRecord(Record):
     evidence: Any = None
     remedy: str | None = None
     seconds: float = 0.0
+    level: Literal["quick", "standard", "full"] | None = None
+    """How deeply it looked."""
+    found: dict[str, str | None] | None = None
+    """Of a failure that an earlier run found and none as deep has refuted: `at` and `environment` of that run."""
 
 
 class AttentionProof(Record):

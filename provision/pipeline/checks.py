@@ -15,7 +15,9 @@ from provision.pipeline.context import Walk
 from provision.pipeline.staging import desire_again
 from provision.remote.channel import Channel
 from provision.report.files import TOGETHER
-from verify.records import FRAME, Level
+from provision.report.verified import verified_line
+from verify.kept import failed
+from verify.records import FRAME, SERVING, Level
 
 if TYPE_CHECKING:
     from provision.verification.answer import Verified
@@ -30,8 +32,8 @@ def verify(walk: Walk) -> None:
     for host in walk.hosts():
         if host.name in walk.at_rest:
             installed = walk.facts[host.name].installed
-            at = ((installed.last_verify if installed else None) or {}).get("started_at")
-            text = f"nothing changed since it was verified at {at}"
+            last = installed.last_verify if installed else None
+            text = f"nothing changed since it was {verified_line(last, walk.facts[host.name].probed_at)}"
             walk.record(RoomResult(host=host.name, room="verify", status="skipped", text=text))
     check(walk, walk.working(), level="standard", serve_follows=True)
 
@@ -61,6 +63,8 @@ def check(
     expectations = expected(walk, hosts)
     if serve_follows:
         expectations = {host.name: {**expectations.get(host.name, {}), "serve_follows": True} for host in hosts}
+    # What failed more deeply runs as deeply again.
+    deeper = serve_follows and any(standing(walk, host.name) for host in hosts)
 
     def call(host: Host) -> Verified:
         place, desired = walk.places[host.name], walk.desired.get(host.name)
@@ -79,15 +83,17 @@ def check(
 
     documents, torches = [], []
     devices = max((device_count(walk.facts.get(host.name)) for host in hosts), default=1)
-    limit_s = time_limit_s(level, devices, drain=drain, soak_minutes=soak_minutes, picked=picked)
+    limit_s = time_limit_s("full" if deeper else level, devices, drain=drain, soak_minutes=soak_minutes, picked=picked)
     for name, verified in walk.each("verify", hosts, call, deadline_s=limit_s + LATE_S).items():
+        walk.verified[name] = verified.document
         walk.run.write(f"verify/{name}.json", verified.document)
         if soak_minutes is None and not picked and not any(check.id == FRAME for check in verified.checks):
             path = f"{walk.places[name].prefix}/verify/last.json"
             walk.run.change("checks", host=name, path=path, changed=True, level=level, exit_code=verified.exit_code)
         if name in walk.staged:
             desire_again(walk, name, verified.document)
-        walk.record(judged(name, verified.checks, time.monotonic() - started))
+        decisive = [check for check in verified.checks if not (serve_follows and check.family == SERVING)]
+        walk.record(judged(name, decisive, time.monotonic() - started))
         documents.append(verified.document)
         torches += [walk.host(name)] if verified.document.get("torch") else []
     together = compare(documents)
@@ -95,6 +101,42 @@ def check(
         together.append(tried_together(walk, torches))
     if together:
         walk.run.write(TOGETHER, {"checks": together})
+
+
+def standing(walk: Walk, name: str) -> dict[str, Level]:
+    """The checks that stand as failed on a host, each with the deepest level at which they did: by this run, else as it was found."""
+    facts = walk.facts.get(name)
+    installed = facts.installed if facts else None
+    return failed(walk.verified.get(name) or (installed.last_verify if installed else None) or {})
+
+
+def refute(walk: Walk, names: Sequence[str]) -> None:
+    """Run the checks of what serves once more that failed before, where it has been started anew and proven."""
+    from provision.verification.running import time_limit_s  # noqa: PLC0415 - only hosts that failed pay for it
+    from provision.verification.running import verify as run_checks  # noqa: PLC0415 - only hosts that failed pay for it
+
+    started = time.monotonic()
+    hosts = [walk.host(name) for name in names if any(id_.startswith(f"{SERVING}.") for id_ in standing(walk, name))]
+    devices = max((device_count(walk.facts.get(host.name)) for host in hosts), default=1)
+    limit_s = time_limit_s("full", devices)
+
+    def call(host: Host) -> Verified:
+        place = walk.places[host.name]
+        walk.progress.note(host.name, "checks again what failed")
+        return run_checks(
+            walk.session(host),
+            prefix=place.prefix,
+            level="full",
+            devices=devices,
+            expect=expected(walk, [host]).get(host.name),
+            root=place.root,
+            refute=True,
+        )
+
+    for name, verified in walk.each("verify", hosts, call, deadline_s=limit_s + LATE_S).items():
+        walk.verified[name] = verified.document
+        walk.run.write(f"verify/{name}.json", verified.document)
+        walk.record(judged(name, verified.checks, time.monotonic() - started))
 
 
 def expected(walk: Walk, hosts: Sequence[Host]) -> dict[str, dict[str, Any]]:

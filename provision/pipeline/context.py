@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -83,6 +83,8 @@ class Walk:
     ahead: Ahead | None = None
     brought: set[str] = field(default_factory=set)
     """Hosts whose drivers changed in this walk."""
+    verified: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Documents of the checks that ran in this walk."""
     staged: dict[str, Staged] = field(default_factory=dict)
     desired: dict[str, Desired] = field(default_factory=dict)
     at_rest: set[str] = field(default_factory=set)

@@ -13,8 +13,11 @@ from provision.models.staged import StagedFile
 from provision.pipeline import acting
 from provision.pipeline.context import Walk
 from provision.units import size
+from verify.kept import failed
 
 SEND_DEADLINE_S = 4 * 3600.0
+MODEL = "serving.model"
+"""The check whose failure says that files of the model are not as they were taken."""
 
 
 def settle(walk: Walk) -> None:
@@ -89,11 +92,12 @@ def _send(walk: Walk) -> None:
 
 
 def missing_files(desired: Desired, facts: HostFacts, files: Sequence[StagedFile]) -> list[StagedFile]:
-    """What has to travel: an environment or a model that is on the host already needs none of its files."""
+    """What has to travel: an environment or a whole model that is on the host already needs none of its files."""
     installed = facts.installed
     there = installed is not None and desired.environment in installed.environments
     state = (installed.state if installed else None) or {}
-    has_model = desired.model is None or state.get("model") == desired.model.name
+    is_whole = MODEL not in failed((installed.last_verify if installed else None) or {})
+    has_model = desired.model is None or (state.get("model") == desired.model.name and is_whole)
     unneeded = {"wheel", "interpreter", "tool"} if there else set()
     if has_model:
         unneeded.add("model")

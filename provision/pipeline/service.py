@@ -19,6 +19,7 @@ from provision.pipeline.commands import print_summary, say
 from provision.pipeline.context import Walk
 from provision.pipeline.steps import PLAN, PROBE, Step
 from provision.pipeline.walking import perform
+from provision.report.verified import verified_line
 from provision.run import require_writable, write_atomically
 from verify.junit import junit
 from verify.records import EXIT_CODES, Level, worst
@@ -145,12 +146,10 @@ def described(facts: HostFacts) -> str:
     installed = facts.installed
     if installed is None or (installed.state is None and not installed.environments):
         return "nothing installed"
-    verified = installed.last_verify or {}
     parts = [
         f"environment {installed.current or 'none live'}",
         f"service {installed.service or 'none'}",
-        f"verified {verified.get('status', 'never')}"
-        + (f" at {verified['started_at']}" if verified.get("started_at") else ""),
+        verified_line(installed.last_verify, facts.probed_at, installed.current),
     ]
     parts += [f"drift: {drift.sentence}" for drift in installed.drift]
     if installed.held_by:

@@ -12,6 +12,7 @@ from provision.models.facts import HostFacts
 from provision.models.records import RoomResult, ServeRecord
 from provision.models.settings import Host
 from provision.pipeline import acting
+from provision.pipeline.checks import refute
 from provision.pipeline.context import Walk
 
 PROVE_DEADLINE_S = 3600.0
@@ -34,6 +35,7 @@ def serve(walk: Walk) -> None:
     asked = [host for host in walk.hosts() if serves(walk, host) and (host.name in played or host.name in unproven)]
     requests = {host.name: walk.desired[host.name].state["readiness"] for host in asked}
     prove(walk, asked, requests, played, started)
+    refute(walk, [host.name for host in walk.hosts() if host.name in played])
 
 
 def _carry(walk: Walk, name: str) -> None:

@@ -424,7 +424,7 @@ product_file() {
     folder=${folder%/*}
     if [ -r "$FL_PREFIX/$1" ]; then
         printf '@@%s file %s\n' "$FL_NONCE" "$1"
-        head -c 262144 "$FL_PREFIX/$1"
+        head -c 4194304 "$FL_PREFIX/$1"
         printf '\n@@%s file\n' "$FL_NONCE"
     elif [ -e "$FL_PREFIX/$1" ] || { [ -d "$folder" ] && [ ! -x "$folder" ]; }; then
         say unreadable "$1"

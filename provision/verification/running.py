@@ -51,6 +51,7 @@ def verify(
     drain: bool = False,
     soak_minutes: float | None = None,
     picked: Picked | None = None,
+    refute: bool = False,
 ) -> Verified:
     """Run the checks on a host in one round trip, and a second one when its tool is not this release's.
 
@@ -58,7 +59,8 @@ def verify(
     time that it is given grows with them. `expect` holds `stack` and `gpus`;
     a Stack that is not in it is the environment's own. With `drain` the service is stopped meanwhile: after an
     interruption call `resume`. With `soak_minutes` the service and the kernels are asked again and again for so long,
-    in place of the checks. Where checks were picked, the host keeps the results of its last whole run. Raises TransportError.
+    in place of the checks. Where checks were picked, the host keeps the results of its last whole run; with `refute` those alone run
+    that stand as failed there, and the host keeps what they say. Raises TransportError.
     """
     prefix = prefix.rstrip("/")
     place = f"envs/{environment}" if environment else "current"
@@ -66,6 +68,7 @@ def verify(
         words = ["soak", "--minutes", f"{soak_minutes:g}", "--json"]
     else:
         words = ["--level", level, "--json"]
+        words += ["--refute"] if refute else []
         words += picked.words if picked else ["--write", f"{prefix}/verify/last.json"]
         words += [*(["--expect", "-"] if expect else []), *(["--drain"] if drain else [])]
     asked = json.dumps(dict(expect)) if expect else None

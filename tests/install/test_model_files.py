@@ -44,3 +44,44 @@ def test_a_file_whose_move_was_cut_off_is_taken_up(site: Site) -> None:
     done = take(site, [{"name": "config.json", "sha256": hashlib.sha256(b"{}").hexdigest(), "size": 2}])
     assert done.returncode == 0, done.stderr
     assert (folder / "config.json").read_bytes() == b"{}"
+
+
+def held(site: Site, content: bytes) -> list[dict[str, Any]]:
+    """A model of one file that was taken, with the state that the host reached."""
+    site.incoming.mkdir(parents=True, exist_ok=True)
+    (site.incoming / "weights").write_bytes(content)
+    files = [{"name": "weights", "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}]
+    assert take(site, files).returncode == 0
+    (site.prefix / "state.json").write_text("{}")
+    return files
+
+
+def test_the_files_are_listed_next_to_their_folder(site: Site) -> None:
+    held(site, b"123456789")
+    assert (site.prefix / "models" / "mine.manifest.txt").read_text() == "cbf43926 9 weights\n"
+
+
+def test_a_damaged_file_of_the_same_size_is_named_and_the_next_run_sends_it(site: Site) -> None:
+    files = held(site, b"123456789")
+    weights = site.prefix / "models" / "mine" / "weights"
+    weights.write_bytes(b"123456780")
+    done = take(site, files)
+    assert "model file weights is damaged: it has SHA-256" in done.stderr
+    assert not (site.prefix / "state.json").exists()
+    (site.incoming / "weights").write_bytes(b"123456789")
+    assert json.loads(take(site, files).stdout)["changed"] == ["weights"]
+    assert weights.read_bytes() == b"123456789"
+
+
+def test_a_file_that_was_only_touched_is_no_change(site: Site) -> None:
+    files = held(site, b"123456789")
+    (site.prefix / "models" / "mine" / "weights").touch()
+    assert json.loads(take(site, files).stdout)["changed"] == []
+    assert (site.prefix / "state.json").exists()
+
+
+def test_a_file_that_was_sent_again_is_taken_though_the_old_one_looks_right(site: Site) -> None:
+    """As where its content went bad on the disk, and nobody wrote it."""
+    files = held(site, b"123456789")
+    (site.incoming / "weights").write_bytes(b"123456789")
+    assert json.loads(take(site, files).stdout)["changed"] == ["weights"]

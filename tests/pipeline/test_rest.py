@@ -179,6 +179,24 @@ def test_the_playbooks_get_exactly_what_is_desired(desired: Desired) -> None:
     assert "key" not in str(variables["firstlight_service"]["environment"]).lower()
 
 
+DAMAGED = {"status": "fail", "environment": "e1", "checks": [{"id": "libraries.files", "status": "fail"}]}
+
+
+def test_a_damaged_environment_is_planned_anew_next_to_it_and_computes_the_same(
+    desired: Desired, tmp_path: Path
+) -> None:
+    staged = Staged(
+        hosts=("node",), stack=STACK, lock=str(tmp_path / "lock.txt"), lock_digest="l1", environment="e1", files=FILES
+    )
+    facts = host_facts(installed(desired, last_verify=DAMAGED))
+    again = desire(node(), facts, staged, tools={"ready.pyz": tmp_path / "ready.pyz"})
+    assert again.environment == again.ansible_vars()["firstlight_environment"]["digest"] == "e1-2"
+    assert again.state["environment"] == "e1-2"
+    assert again.state["readiness"] == desired.state["readiness"]
+    assert not at_rest(again, facts)
+    assert missing_files(again, facts, FILES) == list(FILES)
+
+
 def peers_record(status: str) -> dict[str, Any]:
     return {"checks": [{"id": "kernels.gemm", "status": "warn"}, {"id": "collectives.peers", "status": status}]}
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from verify.kept import failed_deeper, runs, unrefuted
+from verify.kept import failed, refuted, runs, unrefuted
 
 FILES = "libraries.files"
 
@@ -93,15 +93,23 @@ def test_what_the_host_had_outlives_an_environment_unless_nothing_is_left_to_loo
 
 def test_a_document_of_an_earlier_release_says_its_level_for_all() -> None:
     before = {"level": "full", "checks": [{"id": FILES, "family": "libraries", "status": "fail", "reason": "x"}]}
-    assert failed_deeper(before, "standard") == {FILES: "full"}
-    assert failed_deeper({"checks": [{"id": "gone.check", "status": "fail", "level": "full"}]}, "quick") == {}
+    assert failed(before) == {FILES: "full"}
+    assert failed({"checks": [{"id": "gone.check", "status": "fail", "level": "full"}]}) == {}
 
 
-def test_the_checks_that_run_again_are_those_that_failed_more_deeply() -> None:
-    before = document(record(status="fail", level="full"), record("kernels.gemm", "error", "standard"))
-    assert failed_deeper(before, "quick") == {FILES: "full", "kernels.gemm": "standard"}
-    assert failed_deeper(before, "standard") == {FILES: "full"}
-    assert failed_deeper(before, "full") == {}
+def test_the_checks_that_stand_as_failed_are_known_with_the_deepest_level() -> None:
+    both = document(record(status="fail"), record(status="fail", level="full"), record("kernels.gemm", "error"))
+    assert failed(both) == {FILES: "full", "kernels.gemm": "standard"}
+    assert failed(document(record())) == {}
+
+
+def test_checks_that_ran_once_more_take_their_place_in_the_last_document() -> None:
+    before = document(record("devices.cpu"), record(status="fail", level="full"), level="full")
+    again = refuted(document(record(level="full")), before)
+    assert [(each["id"], each["status"]) for each in again["checks"]] == [("devices.cpu", "ok"), (FILES, "ok")]
+    assert (again["status"], again["started_at"]) == ("ok", "09:00")
+    skipped = refuted(document(record(status="skip", level="full")), before)
+    assert (skipped["status"], failed(skipped)) == ("fail", {FILES: "full"})
 
 
 def test_the_last_run_of_each_level_is_remembered_for_one_environment() -> None:

@@ -184,7 +184,9 @@ def put(prefix, request, changed):
         write(path, text, mode)
     live = linked(prefix, "current")
     if live != request["digest"]:
-        if is_complete(prefix, live):
+        # One that was built anew, in a folder DIGEST-2, takes the place of a damaged one: nobody goes back to that.
+        is_damaged = live is not None and live.partition("-")[0] == request["digest"].partition("-")[0]
+        if is_complete(prefix, live) and not is_damaged:
             link(os.path.join(prefix, "previous"), os.path.join("envs", live))
         link(os.path.join(prefix, "current"), os.path.join("envs", request["digest"]))
 

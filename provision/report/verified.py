@@ -1,0 +1,56 @@
+"""When a host was checked how deeply, and what stands as failed there, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from verify.records import LEVELS
+
+UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
+
+
+def verified_line(last: Mapping[str, Any] | None, now: str, current: str | None = None) -> str:
+    """`verified ok at full, 3 h ago; standard, 5 min ago`, and the checks that failed.
+
+    `last` is the document of the last whole run of checks, `now` the time (ISO 8601) that its age is counted to, `current` the folder of the
+    environment that is live.
+    """
+    if not last:
+        return "verified never"
+    runs = last.get("runs") or {last.get("level"): last}
+    told = [
+        f"{level}, {age(runs[level].get('started_at'), now)}"
+        for level in reversed(LEVELS)
+        if isinstance(runs.get(level), dict)
+    ]
+    text = f"verified {last.get('status', 'unknown')}" + (f" at {'; '.join(told)}" if told else "")
+    environment = last.get("environment")
+    if current and environment and environment != current:
+        text += f"; that was environment {environment}"
+    records = [record for record in last.get("checks") or () if record.get("status") in ("fail", "error")]
+    return text + "".join(f"; {_failure(record, now)}" for record in records)
+
+
+def age(since: Any, now: str) -> str:
+    """`5 min ago`; with the time itself where it cannot be counted."""
+    try:
+        seconds = (_time(now) - _time(since)).total_seconds()
+    except (TypeError, ValueError, AttributeError):
+        return f"at {since}"
+    size, unit = next(((size, unit) for size, unit in UNITS if seconds >= size), (1.0, "s"))
+    return f"{max(seconds, 0.0) / size:.0f} {unit} ago"
+
+
+def _time(text: str) -> datetime:
+    found = datetime.fromisoformat(text)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _failure(record: Mapping[str, Any], now: str) -> str:
+    where = f" on {record['device']}" if record.get("device") else ""
+    level = f" at {record['level']}" if record.get("level") else ""
+    found = record.get("found")
+    when = f", found {age(found.get('at'), now)}" if isinstance(found, dict) else ""
+    return f"{record.get('id')}{where}: {record['status']}{level}{when}"

@@ -1,0 +1,112 @@
+"""Damage that checks found is repaired by one provision: a real environment and the built-in model, rebuilt next to what serves.
+
+The tests of this file are one story, told in order: each goes on where the one before stopped.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.fleet.hosts import Fleet, FleetHost
+from tests.fleet.serving import PREFIX, ask
+from tests.fleet.walks import Ended, Walker
+
+pytestmark = pytest.mark.fleet
+
+FLIP = "import sys; f = open(sys.argv[1], 'r+b'); f.seek({at}); b = f.read(1); f.seek({at}); f.write(bytes([b[0] ^ 1]))"
+
+
+@pytest.fixture(scope="module")
+def host(fleet: Fleet) -> FleetHost:
+    return fleet.boot(1)[0]
+
+
+@pytest.fixture(scope="module")
+def inventory(host: FleetHost, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(host.inventory(tmp_path_factory.mktemp("inventory")))
+
+
+@pytest.fixture(scope="module")
+def firstlight(tmp_path_factory: pytest.TempPathFactory) -> Walker:
+    return Walker(tmp_path_factory.mktemp("walk") / "logs")
+
+
+def flip(host: FleetHost, path: str, at: int = 4096) -> None:
+    """Change one bit of a file in place, and set its time back."""
+    quoted = f'"$(ls {PREFIX}/{path})"'
+    host.sh(f'touch -r {quoted} /tmp/time; python3 -c "{FLIP.format(at=at)}" {quoted}; touch -r /tmp/time {quoted}')
+
+
+def current(host: FleetHost) -> str:
+    return host.sh(f"readlink {PREFIX}/current").strip().removeprefix("envs/")
+
+
+def failing(ended: Ended) -> dict[str, str]:
+    """The reasons of the checks that failed in a `verify --json`."""
+    document: dict[str, Any] = json.loads(ended.out)
+    return {check["id"]: check["reason"] for check in document["checks"] if check["status"] in ("fail", "error")}
+
+
+def test_an_untouched_host_is_sound_at_full(firstlight: Walker, host: FleetHost, inventory: str) -> None:
+    made = firstlight("provision", "-i", inventory)
+    assert made.code == 0, made.told()
+    for level in ("standard", "full"):
+        ended = firstlight("verify", "-i", inventory, "--level", level, "--json")
+        assert failing(ended) == {}, ended.told()
+    assert "verified ok at full, " in firstlight("status", "-i", inventory).out
+
+
+def test_a_bit_of_a_library_is_found_at_standard_and_a_shallower_run_hides_it_not(
+    firstlight: Walker, host: FleetHost, inventory: str
+) -> None:
+    flip(host, "current/lib/python*/site-packages/torch/lib/libtorch_cpu.so", 200_000_000)
+    ended = firstlight("verify", "-i", inventory, "--json")
+    assert (ended.code, list(failing(ended))) == (2, ["libraries.files"]), ended.told()
+    quick = firstlight("verify", "-i", inventory, "--level", "quick", "--json")
+    assert (quick.code, list(failing(quick))) == (2, ["libraries.files"]), quick.told()
+    said = firstlight("status", "-i", inventory)
+    assert (said.code, "libraries.files: fail at standard, found" in said.out) == (0, True), said.told()
+
+
+def test_one_provision_builds_it_anew_next_to_it_and_the_service_goes_on(
+    firstlight: Walker, host: FleetHost, inventory: str
+) -> None:
+    before = current(host)
+    ended = firstlight("provision", "-i", inventory)
+    assert ended.code == 0, ended.told()
+    assert current(host) == f"{before}-2"
+    assert host.sh(f"ls {PREFIX}/envs").split() == [f"{before}-2"], "nobody goes back to a damaged one"
+    assert ask(host)["with"][0] == 200
+    assert failing(firstlight("verify", "-i", inventory, "--json")) == {}
+    again = firstlight("provision", "-i", inventory)
+    assert (again.code, again.host(host.name)["state"]) == (0, "unchanged"), again.told()
+
+
+def test_code_that_nobody_installed_is_found_and_gone_after_one_provision(
+    firstlight: Walker, host: FleetHost, inventory: str
+) -> None:
+    packages = host.sh(f"ls -d {PREFIX}/current/lib/python*/site-packages").strip()
+    host.sh(f"echo 'import torch; torch.set_num_threads(1)' > {packages}/sitecustomize.py")
+    host.sh(f"echo 'import os' > {packages}/stray.pth")
+    ended = firstlight("verify", "-i", inventory, "--json")
+    found = failing(ended)
+    assert ended.code == 2, ended.told()
+    assert "sitecustomize.py" in found["libraries.injected"]
+    assert "stray.pth" in found["libraries.injected"]
+    assert firstlight("provision", "-i", inventory).code == 0
+    assert current(host).endswith("-3")
+    assert failing(firstlight("verify", "-i", inventory, "--json")) == {}
+
+
+def test_a_damaged_model_is_made_again_and_served(firstlight: Walker, host: FleetHost, inventory: str) -> None:
+    started = host.sh("systemctl show --property=MainPID --value firstlight-vllm")
+    flip(host, "models/builtin-1/model.safetensors")
+    flip(host, "models/builtin-1/tokenizer.json")
+    ended = firstlight("verify", "-i", inventory, "--json")
+    assert "serving.model" in failing(ended), ended.told()
+    assert firstlight("provision", "-i", inventory).code == 0
+    assert failing(firstlight("verify", "-i", inventory, "--json")) == {}
+    assert host.sh("systemctl show --property=MainPID --value firstlight-vllm") != started

@@ -1,0 +1,53 @@
+"""Into which folder an environment goes: the one that is there, or a new one where that is damaged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from provision.environments import digest_of, folder_for
+from provision.models.facts import Installed
+
+
+def host(*environments: str, current: str = "e1", environment: str | None = "e1", **record: Any) -> Installed:
+    """A host with these complete environments, whose last checks of one of them gave a record."""
+    last = {"checks": [record], **({"environment": environment} if environment else {})}
+    return Installed(prefix="/opt/firstlight", current=current, environments=environments, last_verify=last)
+
+
+FILES: dict[str, Any] = {"id": "libraries.files", "status": "fail", "evidence": {}}
+INSIDE: dict[str, Any] = {
+    "id": "libraries.injected",
+    "status": "fail",
+    "evidence": {"in the environment": ["stray.pth"]},
+}
+ELSEWHERE: dict[str, Any] = {"id": "libraries.injected", "status": "fail", "evidence": {"in the environment": []}}
+
+
+def test_a_bare_host_gets_the_digest() -> None:
+    assert folder_for("e1", None) == "e1"
+    assert folder_for("e1", host("e0", current="e0", environment="e0", **FILES)) == "e1"
+
+
+@pytest.mark.parametrize("record", [{**FILES, "status": "ok"}, {**FILES, "status": "error"}, ELSEWHERE, {}])
+def test_an_environment_without_damage_stays_where_it_is(record: dict[str, Any]) -> None:
+    assert folder_for("e1", host("e1", **record)) == "e1"
+    assert folder_for("e1", host("e1-3", current="e1-3", environment="e1-3", **record)) == "e1-3"
+
+
+@pytest.mark.parametrize("record", [FILES, INSIDE])
+def test_a_damaged_one_is_built_anew_in_the_next_folder(record: dict[str, Any]) -> None:
+    assert folder_for("e1", host("e1", **record)) == "e1-2"
+    assert folder_for("e1", host("e1", environment=None, **record)) == "e1-2", "a document of an earlier release"
+    assert folder_for("e1", host("e1-9", "e0", current="e1-9", environment="e1-9", **record)) == "e1-10"
+
+
+def test_one_that_was_built_anew_and_has_not_gone_live_is_gone_on_with() -> None:
+    """As where a run was cut off after the checks of the new one."""
+    assert folder_for("e1", host("e1", "e1-2", environment="e1-2", **{**FILES, "status": "ok"})) == "e1-2"
+    assert folder_for("e1", host("e1", "e1-2", environment="e1", **FILES)) == "e1-2"
+
+
+def test_what_computes_the_same_has_the_same_digest() -> None:
+    assert [digest_of(folder) for folder in ("ab12", "ab12-2", "ab12-10")] == ["ab12"] * 3
