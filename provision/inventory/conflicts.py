@@ -35,8 +35,10 @@ def conflicts(settings: Settings) -> list[Conflict]:
 
 
 def _exposure(settings: Settings) -> Iterator[Conflict]:
+    bracketed = re.fullmatch(r"\[(.*:.*)\]", settings.bind)
     try:
-        loopback = settings.bind == "localhost" or ipaddress.ip_address(settings.bind.strip("[]")).is_loopback
+        address = bracketed[1] if bracketed else settings.bind
+        loopback = settings.bind == "localhost" or ipaddress.ip_address(address).is_loopback
     except ValueError:
         yield Conflict("bind", f"{settings.bind!r} is no IP address", "allowed: an IP address or localhost")
         return

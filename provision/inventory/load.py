@@ -15,12 +15,15 @@ from pydantic import SecretStr, ValidationError
 
 from provision.errors import InventoryError, UsageError
 from provision.inventory import cache
+from provision.inventory.ranges import MOST_HOSTS, hosts_of_ranges
 from provision.inventory.settings import PREFIX, Problems, settings_of
 from provision.models.settings import Connection, Host, Inventory
 
 _READER = Path(__file__).with_name("ansible_reader.py")
 READER_DEADLINE_S = 120.0
 """For whatever a dynamic inventory asks, seconds."""
+MOST_NAME = 200
+"""Bytes of a host's name: file systems take 255 for a name, and some of ours add a suffix."""
 _CONNECTION_OPTIONS = ("become", "become_password")
 
 
@@ -36,10 +39,14 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
         raise UsageError(
             f"there is no inventory {path}", hint="give a file or folder with -i; inventory/example shows one"
         )
+    if not (path.is_file() or path.is_dir()):
+        raise UsageError(f"{path} is neither a file nor a folder", hint="write the inventory to a file and name that")
     if limit is not None and not limit.strip():
         raise UsageError(
             "the limit names no host: it is empty", hint="name hosts or groups, or leave --limit out for all of them"
         )
+    if limit is not None and (count := hosts_of_ranges(limit)) > MOST_HOSTS:
+        raise UsageError(f"--limit: {limit[:80]!r} names {count} hosts", hint=f"name up to {MOST_HOSTS}, or a group")
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
     raw = _hosts(path, limit)
     if not raw:
@@ -84,6 +91,11 @@ def _check_names(names: list[str]) -> None:
             raise InventoryError(
                 f"host {name!r}: a name with `/` or characters that cannot be seen names no file of a run",
                 hint="name it otherwise, and say with ansible_host how it is reached",
+            )
+        if len(name.encode()) > MOST_NAME:
+            raise InventoryError(
+                f"host {name[:60]!r}...: a name of {len(name.encode())} bytes; files of a run take up to {MOST_NAME}",
+                hint="name it shorter, and say with ansible_host how it is reached",
             )
 
 

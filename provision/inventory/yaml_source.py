@@ -5,15 +5,21 @@ Ansible itself only warns of most of these, and a misspelt `host:` then is a fle
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import yaml
 
 from provision.errors import InventoryError
+from provision.inventory.ranges import MOST_HOSTS, hosts_of_ranges
 from provision.inventory.source_files import files_of, is_variables
 
 GROUP_KEYS = ("hosts", "vars", "children")
+MOST_DEPTH = 64
+"""Of collections in collections: YAML's own loader ends the process at some ten thousand, Ansible's fails before."""
+MOST_ALIASED = 1_000_000
+"""Values that a file may stand for beyond those that are written in it: aliases of aliases grow to any number."""
 _YAML = (".yml", ".yaml", ".json")
 
 
@@ -21,6 +27,8 @@ def check(source: Path) -> None:
     """Raise InventoryError, with file, line and column, for the first thing that is wrong."""
     for file in files_of(source):
         in_variables = is_variables(file, source)
+        if not in_variables:
+            _check_ranges(file)
         if file.suffix not in _YAML and not in_variables:
             continue
         document = _compose(file)
@@ -68,8 +76,10 @@ def _compose(file: Path) -> yaml.Node | None:
         ) from None
     if text.startswith("$ANSIBLE_VAULT"):
         return None
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return yaml.compose(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        _check_depth(yaml.parse(text, Loader=loader), file)
+        document = yaml.compose(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{file}, line {mark.line + 1}, column {mark.column + 1}" if mark else str(file)
@@ -81,6 +91,71 @@ def _compose(file: Path) -> yaml.Node | None:
         raise InventoryError(
             f"{file}: this is not valid YAML: {error}", hint="an inventory is UTF-8 text without control characters"
         ) from None
+    if document is not None:
+        _check_aliases(document, file)
+    return document
+
+
+def _check_ranges(file: Path) -> None:
+    """Hosts written as a range, in whichever format: Ansible makes all of them before anything else."""
+    if os.access(file, os.X_OK):
+        return  # a program that prints an inventory
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        if (count := hosts_of_ranges(line)) > MOST_HOSTS:
+            raise InventoryError(
+                f"{file}, line {number}: a range of {count} hosts; an inventory has up to {MOST_HOSTS}",
+                hint="correct the range: gpu-[1:64] names 64 hosts",
+            )
+
+
+def _check_depth(events: Iterable[yaml.Event], file: Path) -> None:
+    depth = 0
+    for event in events:
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MOST_DEPTH:
+            raise InventoryError(
+                f"{file}{_line(event)}: more than {MOST_DEPTH} lists and mappings in one another",
+                hint="an inventory needs a few levels: correct the brackets or the indentation",
+            )
+
+
+def _line(event: yaml.Event) -> str:
+    return f", line {event.start_mark.line + 1}" if event.start_mark else ""
+
+
+def _check_aliases(document: yaml.Node, file: Path) -> None:
+    """Refuse a node that an alias makes part of itself, and aliases that stand for more values than any inventory has."""
+    sizes: dict[int, int] = {}
+    open_nodes: set[int] = set()
+    pending = [(document, False)]
+    while pending:
+        node, closing = pending.pop()
+        inner = _inner(node)
+        if closing:
+            open_nodes.remove(id(node))
+            sizes[id(node)] = 1 + sum(sizes[id(child)] for child in inner)
+        elif id(node) in open_nodes:
+            raise InventoryError(
+                f"{_at(file, node)}: an alias makes this part of itself", hint="take the alias (`*name`) out of it"
+            )
+        elif id(node) not in sizes:
+            open_nodes.add(id(node))
+            pending.append((node, True))
+            pending += [(child, False) for child in inner]
+    if sizes[id(document)] - len(sizes) > MOST_ALIASED:
+        raise InventoryError(
+            f"{file}: its aliases stand for more than {MOST_ALIASED} values",
+            hint="write out what they are to stand for",
+        )
+
+
+def _inner(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
 def _mapping(node: yaml.Node, file: Path, what: str) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
@@ -126,14 +201,17 @@ def _is_null(node: yaml.Node) -> bool:
 
 
 def _mappings(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
-    pending = [node]
+    """Every mapping once, also where aliases name it again."""
+    pending = [node] if node is not None else []
+    seen: set[int] = set()
     while pending:
         current = pending.pop()
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
         if isinstance(current, yaml.MappingNode):
             yield current
-            pending += [value for _, value in current.value]
-        elif isinstance(current, yaml.SequenceNode):
-            pending += current.value
+        pending += _inner(current)
 
 
 def _no_names(document: yaml.Node) -> Iterator[yaml.Node]:

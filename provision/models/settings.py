@@ -8,9 +8,17 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 
 from provision.models.base import Record
+
+
+def _number(value: Any) -> Any:
+    """True and false are numbers for Python alone. Raises ValueError for one of them."""
+    if isinstance(value, bool):
+        raise ValueError("true and false are no numbers")  # noqa: TRY004 - what pydantic takes for a wrong value
+    return value
+
 
 Backend = Annotated[str, Field(pattern=r"^(auto|flash|[A-Z][A-Z0-9_]*)$")]
 VllmPolicy = Annotated[str, Field(pattern=r"^(latest|none|(==|>=)[0-9]+(\.[0-9]+)*(\.?(a|b|rc|post|dev)[0-9]+)*)$")]
@@ -30,7 +38,9 @@ Address = Annotated[str, Field(pattern=r"^(https?://[^\s/]|file:///)\S*$")]
 ToolkitVersion = Annotated[str, Field(coerce_numbers_to_str=True, pattern=r"^[0-9]+\.[0-9]+$")]
 EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Text = Annotated[str, Field(coerce_numbers_to_str=True, pattern=r"^[^\n\x00]*$")]
-GpuIndex = Annotated[int, Field(ge=0)]
+GpuIndex = Annotated[int, BeforeValidator(_number), Field(ge=0)]
+Whole = Annotated[int, BeforeValidator(_number)]
+Share = Annotated[float, BeforeValidator(_number)]
 
 
 class Connection(Record):
@@ -175,23 +185,23 @@ class Settings(Record):
         "Cards to use, by index in PCI order; all: of one kind, the one with the most memory in all.",
         allowed="all, or a list of indexes such as [0, 1]",
     )
-    tensor_parallel: int | None = _setting(
+    tensor_parallel: Whole | None = _setting(
         None,
         "Cards that share each layer. Default: as many of the cards in use as the model can be cut into.",
         allowed="a whole number from 1",
         ge=1,
     )
-    pipeline_parallel: int = _setting(
+    pipeline_parallel: Whole = _setting(
         1, "Groups of cards that share the layers in sequence.", allowed="a whole number from 1", ge=1
     )
-    data_parallel: int = _setting(1, "Copies of the model.", allowed="a whole number from 1", ge=1)
-    max_model_len: int | None = _setting(
+    data_parallel: Whole = _setting(1, "Copies of the model.", allowed="a whole number from 1", ge=1)
+    max_model_len: Whole | None = _setting(
         None,
         "Longest context in tokens. Default: the model's own, or what fits of it.",
         allowed="a whole number of tokens from 1",
         ge=1,
     )
-    memory_share: float | None = _setting(
+    memory_share: Share | None = _setting(
         None,
         "Share of each device's memory that vLLM may take. Default: vLLM's own.",
         allowed="a number above 0, at most 1",
@@ -211,7 +221,9 @@ class Settings(Record):
     )
 
     bind: Word = _setting("127.0.0.1", "Address the server listens on.", allowed="an IP address or localhost")
-    port: int = _setting(8000, "Port the server listens on.", allowed="a whole number from 1 to 65535", ge=1, le=65535)
+    port: Whole = _setting(
+        8000, "Port the server listens on.", allowed="a whole number from 1 to 65535", ge=1, le=65535
+    )
     expose: bool = _setting(
         False,  # the setting's default
         "Must be true before `firstlight_bind` may be anything but a loopback address.",

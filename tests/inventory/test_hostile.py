@@ -1,0 +1,172 @@
+"""Inventories that would hang or end a run: each is refused before Ansible sees it, in one error with its place."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provision.errors import FirstlightError, InventoryError, UsageError
+from provision.inventory import load, yaml_source
+from provision.inventory.conflicts import conflicts
+from provision.inventory.load import MOST_NAME
+from provision.inventory.ranges import MOST_HOSTS, hosts_of_ranges
+from provision.inventory.settings import Problems, settings_of
+from provision.models.settings import Settings
+from tests.inventory.conftest import Make
+from tests.strange import JSON, TEXT
+
+ONE = "all: {vars: {ansible_connection: local}, hosts: {a: {}}}\n"
+BOMB = "a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ("firstlight_env: &e {A: *e}\n", "line 1, column 17: an alias makes this part of itself"),
+        ("x: &x [1, [*x]]\n", "line 1, column 4: an alias makes this part of itself"),
+        ("x: &x\n  y: &y\n    <<: [*x]\n", "line 1, column 4: an alias makes this part of itself"),
+        (BOMB, "its aliases stand for more than 1000000 values"),
+        ("x: " + "[" * 65 + "]" * 65, "line 1: more than 64 lists and mappings in one another"),
+        ("x: " + "[" * 200_000, "more than 64 lists and mappings"),
+        ("x: " + "{a: " * 200_000, "more than 64 lists and mappings"),
+    ],
+    ids=["itself", "deeper", "merged", "bomb", "deep", "endless lists", "endless mappings"],
+)
+def test_yaml_that_would_never_end_is_refused(make: Make, variables: str, told: str) -> None:
+    path = make(ONE, group_vars__all_yml=variables)
+    with pytest.raises(InventoryError) as caught:
+        load(path)
+    assert str(path / "group_vars/all.yml") in caught.value.text
+    assert told in caught.value.text
+    assert caught.value.hint
+
+
+def test_an_alias_that_is_used_by_many_hosts_is_no_bomb(make: Make) -> None:
+    path = make(
+        "all:\n  vars: {ansible_connection: local}\n  hosts:\n    a: &common {firstlight_port: 8001, firstlight_env: {X: y}}\n"
+        + "".join(f"    b{number}: *common\n" for number in range(50))
+    )
+    assert {host.settings.port for host in load(path).hosts} == {8001}
+
+
+def test_where_a_variable_is_set_is_found_in_files_whose_aliases_are_refused(make: Make) -> None:
+    path = make(ONE, group_vars__all_yml="x: &x [*x]\n")
+    assert yaml_source.places(path, "x") == []
+
+
+@pytest.mark.parametrize("limit", ["gpu-[1:999999999]", "gpu-[1:9999][1:9999]", "a,gpu-[0:1" + "0" * 5000 + "]"])
+def test_a_limit_with_more_hosts_than_there_are_is_refused(make: Make, limit: str) -> None:
+    with pytest.raises(UsageError, match=r"--limit: 'a?,?gpu-.* names \d+ hosts"):
+        load(make(ONE), limit=limit)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("hosts.yml", "all:\n  hosts:\n    gpu-[1:999999999]: {}\n"), ("hosts.ini", "[gpu]\nx\ngpu-[1:999999999]\n")],
+)
+def test_an_inventory_with_a_range_without_end_is_refused_with_its_line(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(
+        InventoryError, match=rf"{name}, line 3: a range of 999999999 hosts; an inventory has up to 100000"
+    ):
+        load(tmp_path / name)
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+def test_what_is_no_file_is_not_read(device: str) -> None:
+    with pytest.raises(UsageError, match=f"{device} is neither a file nor a folder"):
+        load(Path(device))
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("gpu-1", 1),
+        ("gpu-[1:4]", 4),
+        ("g-[01:10:2]", 5),
+        ("g[a:f]", 1),
+        ("g[1:3]-[0:1]", 6),
+        ("g[5:1]", 1),
+        ("[1:2", 1),
+    ],
+)
+def test_hosts_of_a_range_are_counted_as_ansible_expands_them(text: str, count: int) -> None:
+    assert hosts_of_ranges(text) == count
+
+
+def test_a_long_name_is_refused_with_what_to_do(make: Make) -> None:
+    long = "h" * 300
+    with pytest.raises(
+        InventoryError, match=rf"host 'h{{60}}'...: a name of 300 bytes; files of a run take up to {MOST_NAME}"
+    ) as caught:
+        load(make(ONE.replace("a:", f"{long}:")))
+    assert "ansible_host" in (caught.value.hint or "")
+    assert load(make(ONE.replace("a:", f"{'h' * MOST_NAME}:"))).hosts
+
+
+@pytest.mark.parametrize("value", [True, False])
+@pytest.mark.parametrize(
+    "name", ["port", "tensor_parallel", "pipeline_parallel", "data_parallel", "max_model_len", "memory_share", "gpus"]
+)
+def test_true_and_false_are_no_numbers(name: str, value: bool) -> None:
+    problems = Problems()
+    given_value: Any = [value] if name == "gpus" else value
+    assert (
+        settings_of(
+            "h", variables={f"firstlight_{name}": given_value}, near=[], overrides={}, base=Path(), problems=problems
+        )
+        is None
+    )
+    [(variable, text, _)] = problems.by_text
+    assert (variable, text) == (f"firstlight_{name}", f"{given_value!r} is not allowed")
+
+
+@pytest.mark.parametrize("bind", ["[::1]]", "[[::1]", "[127.0.0.1]", "::1]", "[]", "localhost]"])
+def test_an_address_with_a_bracket_too_many_is_none(bind: str) -> None:
+    [conflict] = conflicts(Settings(bind=bind))
+    assert conflict.text == f"{bind!r} is no IP address"
+
+
+@pytest.mark.parametrize("bind", ["::1", "[::1]", "127.0.0.1", "localhost"])
+def test_loopback_is_no_conflict(bind: str) -> None:
+    assert conflicts(Settings(bind=bind)) == []
+
+
+@given(variables=st.dictionaries(st.sampled_from([f"firstlight_{name}" for name in Settings.model_fields]), JSON))
+def test_whatever_a_variable_holds_it_is_a_setting_or_a_named_problem(variables: dict[str, Any]) -> None:
+    problems = Problems()
+    found = settings_of("h", variables=variables, near=[], overrides={}, base=Path("/nowhere"), problems=problems)
+    assert (found is None) == bool(problems.by_text)
+
+
+@given(text=st.one_of(TEXT, JSON.map(json.dumps), st.binary(max_size=40)))
+def test_whatever_a_file_holds_it_passes_or_is_named(text: str | bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "hosts.yml"
+        file.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
+        told = named(lambda: yaml_source.check(Path(folder)))
+        assert told is None or str(file) in told
+
+
+def named(act: Callable[[], None]) -> str | None:
+    """What a person reads of an expected error; null where there is none."""
+    try:
+        act()
+    except FirstlightError as error:
+        return error.text
+    return None
+
+
+@given(text=TEXT)
+def test_ranges_of_any_text_are_counted(text: str) -> None:
+    assert hosts_of_ranges(f"a[{text}]") >= 1
+    assert hosts_of_ranges("[1:9]" * 40) > MOST_HOSTS
