@@ -27,10 +27,10 @@ def mark_of(path: str) -> Mark | None:
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
-def load(prefix: Path | None, home: Path) -> dict[str, Mark | None]:
-    """The marks that were kept of the environment `home`; empty where there are none of it."""
+def load(prefix: Path | None, home: Path, file: str = FILE) -> dict[str, Mark | None]:
+    """The marks that were kept of the environment, or other folder, `home`; empty where there are none of it."""
     try:
-        document = json.loads((prefix / FILE).read_text()) if prefix else {}
+        document = json.loads((prefix / file).read_text()) if prefix else {}
         if document.get("environment") != home.name:
             return {}
         return {f"{home}/{path}": tuple(mark) if mark else None for path, mark in document["files"].items()}
@@ -38,11 +38,11 @@ def load(prefix: Path | None, home: Path) -> dict[str, Mark | None]:
         return {}
 
 
-def save(prefix: Path, home: Path, marks: Marks) -> None:
-    """Keep marks of the environment `home`. Raises OSError, as where this user may not write there."""
+def save(prefix: Path, home: Path, marks: Marks, file: str = FILE) -> None:
+    """Keep marks of the environment, or other folder, `home`. Raises OSError, as where this user may not write there."""
     start = len(f"{home}/")
     document = {"environment": home.name, "files": {path[start:]: mark for path, mark in marks.items()}}
-    write_atomically(prefix / FILE, json.dumps(document, separators=(",", ":")))
+    write_atomically(prefix / file, json.dumps(document, separators=(",", ":")))
 
 
 def mapped_below(home: Path, processes: Iterable[Path] | None = None) -> frozenset[str]:

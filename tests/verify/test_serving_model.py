@@ -1,0 +1,120 @@
+"""The model's files against their manifest, on real files of a folder."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from verify import seen
+from verify.checks.serving.model import CHECK, MARKS, STAND_IN, chosen, judge, look
+from verify.manifest import Contents, listed
+from verify.records import Context
+from verify.serving import asking
+from verify.serving.service import Service
+
+FILES = {"config.json": b'{"rope_theta": 10000.0}', "model.safetensors": bytes(range(256)), "sub/tokenizer.json": b"[]"}
+
+
+@pytest.fixture
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Service:
+    folder = tmp_path / "models" / "m"
+    lines = []
+    for name, content in FILES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+        lines.append(f"{zlib.crc32(content):08x} {len(content)} {name}\n")
+    (tmp_path / "models" / "m.manifest.txt").write_text("".join(lines))
+    (folder / "reference-ab12.json").write_text("{}")
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "service.env").write_text("VLLM_API_KEY=k\n")
+    answer = {"data": [{"id": "m", "root": str(folder)}]}
+    monkeypatch.setattr(asking.Client, "get", lambda *_: answer)
+    return Service(tmp_path, {"model_folder": str(folder), "served_name": "m", "host": "127.0.0.1", "port": 1}, None)
+
+
+def contents_of(service: Service) -> tuple[Path, Contents]:
+    folder = Path(service.readiness["model_folder"])
+    contents = listed(folder.with_name("m.manifest.txt"), folder)
+    assert contents is not None
+    return folder, contents
+
+
+def judged(service: Service, *, whole: bool = False) -> Any:
+    folder, contents = contents_of(service)
+    return judge(look(service, folder, contents, whole=whole))
+
+
+def test_a_model_as_installed_is_found_so(service: Service) -> None:
+    outcome = judged(service)
+    assert outcome.status == "ok"
+    assert "3 files of" in outcome.reason
+    assert "3 of them by content; the endpoint serves them as m" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("model.safetensors", bytes([1, *range(1, 256)]), "its content is not the recorded one"),
+        ("config.json", b'{"rope_theta": 20000.0}', "its content is not the recorded one"),
+        ("sub/tokenizer.json", b"[0]", "3 bytes, recorded 2"),
+        ("generation_config.json", b"{}", "nobody installed it"),
+    ],
+)
+def test_a_bit_a_setting_a_size_and_an_added_file_are_each_found_and_named(
+    service: Service, name: str, content: bytes, words: str
+) -> None:
+    path = Path(service.readiness["model_folder"]) / name
+    path.write_bytes(content)
+    outcome = judged(service)
+    assert (outcome.status, outcome.reason) == ("fail", f"{path}: {words}")
+    assert judged(service).status == "fail", "what was wrong is read again, and stays wrong"
+
+
+def test_a_large_file_is_read_when_it_looks_other_than_it_did_and_always_on_full(service: Service) -> None:
+    folder, contents = contents_of(service)
+    large = {path: (any_of[0]._replace(size=1 << 40),) for path, any_of in contents.items()}
+    marks = {path: seen.mark_of(path) for path in contents}
+    assert chosen(large, marks, {}, whole=False) == []
+    assert chosen(large, marks, {}, whole=True) == list(large)
+    changed = {**marks, str(folder / "config.json"): None}
+    assert chosen(large, marks, changed, whole=False) == [str(folder / "config.json")]
+
+
+def test_what_was_never_read_is_read_first(service: Service) -> None:
+    folder, contents = contents_of(service)
+    marks = {path: seen.mark_of(path) for path in contents}
+    known = {path: mark for path, mark in marks.items() if not path.endswith("tokenizer.json")}
+    assert chosen(contents, marks, known, whole=True)[0] == str(folder / "sub/tokenizer.json")
+
+
+def test_the_marks_of_the_model_are_kept_apart_from_those_of_the_environment(service: Service) -> None:
+    judged(service)
+    assert (service.prefix / MARKS).is_file()
+    assert not (service.prefix / seen.FILE).exists()
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "words"),
+    [
+        ({"data": [{"id": "m", "root": "/tmp/x"}]}, "the endpoint serves /tmp/x as m, planned /p/models/m"),
+        ({"data": [{"id": "n", "root": "/p/models/m"}]}, "the endpoint serves n, planned m"),
+        ({"data": []}, "the endpoint serves no model, planned m"),
+    ],
+)
+def test_another_model_behind_the_endpoint_is_found(endpoint: Any, words: str) -> None:
+    outcome = judge(replace(STAND_IN, endpoint=endpoint))
+    assert (outcome.status, outcome.reason) == ("fail", words)
+
+
+def test_an_endpoint_that_does_not_answer_is_left_to_the_check_of_its_answers() -> None:
+    outcome = judge(replace(STAND_IN, endpoint=None))
+    assert outcome.status == "ok"
+    assert "did not say what it serves" in outcome.reason
+
+
+def test_the_injected_fault_is_noticed_where_nothing_serves() -> None:
+    assert CHECK.run(Context(faults=frozenset({"changed-service"}))).status == "fail"

@@ -1,0 +1,140 @@
+"""serving.model: the model that answers is the planned one, and its files are those that were installed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from verify import needs, seen
+from verify.manifest import Contents, listed, wrong_contents, wrong_sizes
+from verify.records import Check, Context, Figure, Outcome
+from verify.serving.asking import AskError, Client
+from verify.serving.service import Service
+from verify.tables import table
+
+MARKS = "verify/model-files.json"
+REMEDY = "./firstlight provision makes or sends the model's files anew"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found on the host."""
+
+    folder: str
+    served_name: str
+    files: int
+    read: int
+    """How many files were compared by content."""
+    unread: int = 0
+    """How many never were."""
+    wrong: Mapping[str, str] = field(default_factory=dict)
+    unlisted: tuple[str, ...] = ()
+    endpoint: Any = None
+    """What /v1/models says; null where it did not answer."""
+
+
+STAND_IN = Seen("/p/models/m", "m", 3, 3, endpoint={"data": [{"id": "m", "root": "/p/models/m"}]})
+"""A sound service, on which an injected fault is proven."""
+
+
+def _run(context: Context) -> Outcome:
+    found = STAND_IN
+    if context.service is not None and not context.faults:
+        folder = Path(context.service.readiness["model_folder"])
+        contents = listed(folder.with_name(f"{folder.name}.manifest.txt"), folder)
+        if contents is None:
+            text = f"{folder} has no manifest to compare with: it was installed by an earlier release"
+            return Outcome("skip", text, remedy="./firstlight provision writes one where it installs the model")
+        found = look(context.service, folder, contents, whole=context.reaches("full"))
+    if "changed-service" in context.faults:
+        found = replace(found, endpoint={"data": [{"id": "m", "root": "/tmp/other"}]})  # noqa: S108 - of no real file
+    return judge(found)
+
+
+def look(service: Service, folder: Path, contents: Contents, *, whole: bool) -> Seen:
+    """Compare the files with their manifest, and ask the endpoint which model it serves."""
+    known = seen.load(service.prefix, folder, MARKS)
+    marks = {path: seen.mark_of(path) for path in contents}
+    wrong = dict(wrong_sizes(contents))
+    wanted = [path for path in chosen(contents, marks, known, whole=whole) if path not in wrong]
+    read, until = list[str](), time.monotonic() + table("serving")["model"]["read_s"]
+    for path in wanted:
+        if time.monotonic() < until:
+            wrong |= wrong_contents({path: contents[path]})
+            read.append(path)
+    kept = {path: mark for path, mark in known.items() if path in contents}
+    kept |= {path: None if path in wrong else marks[path] for path in read}
+    with suppress(OSError):  # the next run reads them again
+        seen.save(service.prefix, folder, kept, MARKS)
+    try:
+        endpoint = Client(service, table("serving")["access"]["silence_s"]).get("/v1/models", service.api_key())
+    except AskError:
+        endpoint = None
+    unread = len(contents.keys() - kept.keys())
+    there = tuple(unlisted(folder, contents))
+    return Seen(str(folder), service.readiness["served_name"], len(contents), len(read), unread, wrong, there, endpoint)
+
+
+def chosen(contents: Contents, marks: seen.Marks, known: seen.Marks, *, whole: bool) -> list[str]:
+    """The files to read, those that were never read first: small and changed ones, some of the others; on full all."""
+    limits = table("serving")["model"]
+    never = [path for path in contents if path not in known]
+    left, found = limits["unread_bytes"], list[str]()
+    for path in (*never, *(path for path in contents if path in known)):
+        size = contents[path][0].size
+        is_due = whole or size <= limits["small_bytes"] or (path in known and known[path] != marks[path])
+        if is_due or (path in never and size <= left):
+            found.append(path)
+            left -= 0 if is_due else size
+    return found
+
+
+def unlisted(folder: Path, contents: Contents) -> Iterable[str]:
+    """Files in the model's folder that nobody installed: an engine reads some of them where they are there."""
+    later = table("serving")["model"]["later"]
+    for path in sorted(folder.rglob("*")):
+        if not path.is_dir() and str(path) not in contents and not any(fnmatch(path.name, name) for name in later):
+            yield str(path)
+
+
+def judge(found: Seen) -> Outcome:
+    """Files that differ, files that were added, and another model behind the name."""
+    problems = [*found.wrong.values(), *(f"{path}: nobody installed it" for path in found.unlisted)]
+    models = {str(model.get("id")): model.get("root") for model in (found.endpoint or {}).get("data", ())}
+    if found.endpoint is not None:
+        if found.served_name not in models:
+            problems.append(f"the endpoint serves {', '.join(models) or 'no model'}, planned {found.served_name}")
+        elif models[found.served_name] not in (None, found.folder):
+            problems.append(
+                f"the endpoint serves {models[found.served_name]} as {found.served_name}, planned {found.folder}"
+            )
+    figures = (
+        Figure("files", found.files, "count"),
+        Figure("read", found.read, "count"),
+        Figure("never read", found.unread, "count"),
+    )
+    evidence = {"folder": found.folder, "endpoint": models or None, "problems": problems[:100]}
+    if problems:
+        more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
+        return Outcome("fail", "; ".join(problems[:3]) + more, figures, evidence, REMEDY)
+    text = f"{found.files} files of {found.folder} are as installed, {found.read} of them by content"
+    asked = (
+        f"; the endpoint serves them as {found.served_name}" if models else "; the endpoint did not say what it serves"
+    )
+    return Outcome("ok", text + asked, figures, evidence)
+
+
+CHECK = Check(
+    id="serving.model",
+    proves="The model's files are those that were installed, none was added, and the endpoint serves this model by its name.",
+    run=_run,
+    level="standard",
+    needs=(needs.service,),
+    faults=("changed-service",),
+    deadline_s=420.0,
+)
