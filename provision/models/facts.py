@@ -227,7 +227,9 @@ class EngineProcess(Record):
 class Drift(Record):
     """Something of an installation that is no longer as its last run left it."""
 
-    kind: Literal["file", "permissions", "drop_in", "unit", "process"]
+    kind: Literal["file", "permissions", "hook", "drop_in", "unit", "process"]
+    """A file's content, who may read or write it, a file that Python runs at each start and that nobody installed, a drop-in of our
+    unit, the unit as systemd would start it, a process that a signal stopped."""
     path: str
     """A file of the host, or of a process its folder below /proc."""
     text: str

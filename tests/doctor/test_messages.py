@@ -29,7 +29,7 @@ def test_a_programs_own_message_names_its_cause(cause: str) -> None:
 def test_every_cause_has_messages() -> None:
     samples = {cause.id for cause in catalogue() if len([s for s in cause.samples if s.is_cause]) > 0}
     assert set(MESSAGES) <= samples
-    assert samples - set(MESSAGES) == {"libnuma-missing", "service-killed", "wheel-corrupted"}
+    assert samples - set(MESSAGES) == {"libnuma-missing", "service-killed", "service-stopped", "wheel-corrupted"}
 
 
 @pytest.mark.parametrize("name", HEALTHY)

@@ -104,7 +104,7 @@ def imported(paths: Iterable[str], sums: Iterable[str]) -> list[Drift]:
     """Files that Python runs at each start of the environment, and whose sum was not sealed; `sums` is what sha256sum says."""
     sealed = {line.rpartition(": ")[0] for line in sums}
     text = "runs at each start of Python, and was not there"
-    return [Drift(kind="file", path=path, text=text) for path in paths if path not in sealed]
+    return [Drift(kind="hook", path=path, text=text) for path in paths if path not in sealed]
 
 
 def unit(sealed: Values, now: Values) -> list[Drift]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +32,16 @@ class Server:
         # A server that listens on every address is asked on the loopback.
         self.host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(request.host, request.host)  # noqa: S104
         self.key = api_key(Path(request.prefix) / "etc/service.env")
+        self.broken: str | None = None
+        """Why the question that is open was broken off."""
+        self._socket: socket.socket | None = None
+
+    def break_off(self, reason: str) -> None:
+        """End the wait for an answer, from another thread."""
+        self.broken = reason
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def connection(self, timeout_s: float) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(self.host, self.request.port, timeout=timeout_s)
@@ -60,9 +72,10 @@ class Server:
         connection = self.connection(ANSWER_TIMEOUT_S)
         try:
             connection.request("POST", path, json.dumps({"model": self.request.served_name, **body}), headers)
+            self._socket = connection.sock
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as problem:
-            raise NotProvenError(f"the server did not answer {path}: {problem!r}") from problem
+            raise NotProvenError(self.broken or f"the server did not answer {path}: {problem!r}") from problem
         if response.status != 200:
             said = response.read(600).decode(errors="replace").strip()
             raise NotProvenError(f"the server answered {response.status} to {path}: {said}")
@@ -87,13 +100,28 @@ class Server:
         tokens: list[int] = []
         logprobs: list[float] = []
         first = 0.0
-        for event in stream_events(response):
+        for event in self.stream_events(response):
             for choice in event.get("choices", ()):
                 found = choice.get("logprobs") or {}
                 tokens += [int(token.removeprefix("token_id:")) for token in found.get("tokens", ())]
                 logprobs += found.get("token_logprobs", ())
                 first = first or time.monotonic()
         return tokens, logprobs, first
+
+    def stream_events(self, response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
+        """The parts of an answer as they come; raises NotProvenError when it is broken off."""
+        try:
+            for raw in response:
+                line = raw.decode(errors="replace").strip()
+                if line.startswith("data:") and line != "data: [DONE]":
+                    event = json.loads(line[5:])
+                    if "error" in event:
+                        raise NotProvenError(f"the server broke off its answer: {event['error']}")
+                    yield event
+        except (OSError, http.client.HTTPException, ValueError) as problem:
+            raise NotProvenError(self.broken or f"the server broke off its answer: {problem!r}") from problem
+        if self.broken:
+            raise NotProvenError(self.broken)
 
     def forced(self, prompt: list[int] | str) -> list[tuple[int, float]]:
         """Each token of a prompt but the first, with the log probability that the model gives it there."""
@@ -104,19 +132,6 @@ class Server:
         return [
             (int(token), float(value["logprob"])) for token, value in (next(iter(entry.items())) for entry in entries)
         ]
-
-
-def stream_events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-    try:
-        for raw in response:
-            line = raw.decode(errors="replace").strip()
-            if line.startswith("data:") and line != "data: [DONE]":
-                event = json.loads(line[5:])
-                if "error" in event:
-                    raise NotProvenError(f"the server broke off its answer: {event['error']}")
-                yield event
-    except (OSError, http.client.HTTPException, ValueError) as problem:
-        raise NotProvenError(f"the server broke off its answer: {problem!r}") from problem
 
 
 def api_key(path: Path) -> str | None:

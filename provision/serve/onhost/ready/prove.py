@@ -24,6 +24,7 @@ from .phases import phases
 from .reference import begin, wait_for
 from .service import Request, ServiceState, age_of, causes, last_lines, service_log, service_state, stat_fields
 from .user_model import judge_files
+from .watch import Watch, stopped
 
 POLL_S = 0.1
 STATE_POLL_S = 1.0
@@ -61,14 +62,16 @@ def prove(request: Request, server: Server, state: ServiceState, *, started_here
         if request.reference:
             reference = wait_for(request)
             proof.tokens_expected = reference["tokens"]
-            tokens, logprobs, first = server.greedy(reference["prompt"], len(reference["tokens"]))
+            with Watch(state.main_pid, server.break_off):
+                tokens, logprobs, first = server.greedy(reference["prompt"], len(reference["tokens"]))
             proof.tokens_answered = tokens
             proof.phases_s["first_answer"] = round(first - asked_at, 2)
             if started_here and age is not None:
                 proof.phases_s["first_token"] = round(age + first - asked_at, 2)
             proof.evidence = judge_builtin(reference, tokens, logprobs, dtype, server)
         else:
-            proof.evidence = judge_files(request, dtype, server)
+            with Watch(state.main_pid, server.break_off):
+                proof.evidence = judge_files(request, dtype, server)
     except (NotProvenError, OSError, ValueError, KeyError, TypeError) as wrong:
         text = str(wrong) if isinstance(wrong, NotProvenError) else f"cannot judge the answer: {wrong!r}"
         problem = f"{problem}; {text}" if problem else text
@@ -91,6 +94,9 @@ def wait_and_prove(request: Request) -> dict[str, Any]:
             state, next_look = service_state(request, state), time.monotonic() + STATE_POLL_S
             if state.died:
                 return answer("failed", state, started_here, died(request, state))
+            if state.main_pid and (frozen := stopped(state.main_pid)):
+                died_of = ServiceState(state.main_pid, state.start_id, f"{request.unit} answers nothing: {frozen}")
+                return answer("failed", state, started_here, died(request, died_of))
         if state.main_pid and server.healthy():
             proof = prove(request, server, state, started_here=started_here)
             return answer("ready" if proof.ready else "failed", state, started_here, proof)
