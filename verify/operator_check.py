@@ -39,10 +39,12 @@ Compare = Callable[[str, str], Iterable[Comparison]]
 """The comparisons on a device in a precision."""
 
 
-def check(name: str, proves: str, compare: Compare, dtypes: tuple[str, ...] = DTYPES) -> Check:
-    """The check `operators.NAME`."""
+def check(
+    name: str, proves: str, compare: Compare, dtypes: tuple[str, ...] = DTYPES, family: str = "operators"
+) -> Check:
+    """The check `FAMILY.NAME`."""
     return Check(
-        id=f"operators.{name}",
+        id=f"{family}.{name}",
         proves=proves,
         run=lambda context: _run(compare, dtypes, context),
         level="standard",

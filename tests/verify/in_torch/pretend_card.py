@@ -60,11 +60,14 @@ class OnCard(torch.Tensor):
             return args[0]
         if func is torch.Tensor.to and isinstance(args[1], OnCard):
             return args[0].to(args[1].dtype).to(DEVICE)
-        if func.__name__ in ("__int__", "__invert__"):
+        if func.__name__ in ("__int__", "__invert__", "contiguous", "ones_like", "zeros_like", "empty_like"):
             result = func(args[0].numbers)
             return OnCard(result) if isinstance(result, torch.Tensor) else result
         if func is torch.Tensor.__getitem__:
-            return OnCard(args[0].numbers[args[1]])
+            return OnCard(_numbers(args[0])[tree_map(_numbers, args[1])])
+        if func is torch.Tensor.__setitem__:
+            _numbers(args[0])[tree_map(_numbers, args[1])] = _numbers(args[2])
+            return None
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **(kwargs or {}))
 
@@ -99,6 +102,8 @@ class Card(TorchDispatchMode):
         if kwargs.get("pin_memory"):
             kwargs["pin_memory"] = False
         plain_args, plain_kwargs = tree_map(_numbers, (args, kwargs))
+        if name in ("_softmax", "_log_softmax") and plain_args[2]:  # a card takes 16 bits and gives 32 in one operator
+            plain_args = (plain_args[0].float(), plain_args[1], False)
         result = func(*plain_args, **plain_kwargs)
         if self.captured is not None:
             self.captured.append((func, plain_args, plain_kwargs, result))
@@ -237,6 +242,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *, memory: int = 24 << 30) -> Itera
         name="NVIDIA H200",
         total_memory=memory,
         L2_cache_size=60 << 20,
+        multi_processor_count=2,
         uuid="0b6e1f58-4c0f-4d0c-9b1e-7a43c1d2aa01",
         pci_domain_id=0,
         pci_bus_id=0x1B,

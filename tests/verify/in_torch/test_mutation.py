@@ -6,10 +6,12 @@ Nothing here asks a check to spoil its own observation (that is what `--inject` 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
+import torch
 
-from tests.verify.in_torch.bent import Broken
+from tests.verify.in_torch.bent import Broken, Change, off
 from verify import small_llama
 from verify.checks.engine import answers
 from verify.inputs import DTYPES
@@ -40,6 +42,96 @@ def test_a_kernel_that_is_off_by_a_hundredth_is_noticed(check: str, operator: st
     assert broken.hits
     assert outcome.status == "fail", outcome.reason
     assert asked(CHECKS[check]).status == "ok"
+
+
+def side_above(limit: int, place: int) -> Change:
+    """Products are off by one part in a hundred where rows, depth or columns (by their place) are above a limit."""
+
+    def change(result: torch.Tensor, args: Any) -> torch.Tensor:
+        left, right = [part for part in args if isinstance(part, torch.Tensor)][-2:]
+        sides = (left.shape[-2], left.shape[-1], right.shape[-1])
+        return off(result) if sides[place] > limit else result
+
+    return change
+
+
+def whole_above(limit: int) -> Change:
+    """The same where all three sides are."""
+    return lambda result, args: off(result) if min(*args[0].shape, args[1].shape[1]) > limit else result
+
+
+def one_row(result: torch.Tensor, _: Any) -> torch.Tensor:
+    """One row in the middle of large products is off, as of one bad core."""
+    wrong = result.clone()
+    if len(result) > 1000:
+        wrong[777] = off(wrong[777])
+    return wrong
+
+
+def last_batch(result: torch.Tensor, _: Any) -> torch.Tensor:
+    """The last product of a batch is off by one part in a hundred."""
+    return torch.cat([result[:-1], off(result[-1:])])
+
+
+def saturated(result: torch.Tensor, _: Any) -> torch.Tensor:
+    """Sums stay within 16 bits."""
+    return result.clamp(-(1 << 15), (1 << 15) - 1)
+
+
+def pairwise_saturated(result: torch.Tensor, args: Any) -> torch.Tensor:
+    """Sums of two neighbours stay within 16 bits, as where a CPU multiplies bytes without sign by bytes with one."""
+    left, right = args[0].long() + 128, args[1].long()
+    if left.shape[1] % 2:
+        return result
+    pairs = (left[:, :, None] * right).unflatten(1, (-1, 2)).sum(dim=2).clamp(-(1 << 15), (1 << 15) - 1)
+    return (pairs.sum(dim=1) - 128 * right.sum(dim=0)).to(result.dtype)
+
+
+def tail_lost(lanes: int) -> Change:
+    """What is left of the depth after whole vectors is not added."""
+
+    def change(result: torch.Tensor, args: Any) -> torch.Tensor:
+        whole = args[0].shape[1] // lanes * lanes
+        return (args[0][:, :whole].long()[:, :, None] * args[1][:whole].long()).sum(dim=1).to(result.dtype)
+
+    return change
+
+
+PRODUCTS = [
+    *[("gemm", f"aten::{name}", side_above(1024, place), DTYPES) for name in ("mm", "addmm") for place in range(3)],
+    ("gemm", "aten::mm", whole_above(1024), ("float32",)),
+    ("gemm", "aten::mm", one_row, DTYPES),
+    ("gemm_batched", "aten::bmm", off, DTYPES),
+    ("gemm_batched", "aten::bmm", last_batch, DTYPES),
+    ("gemm_batched", "aten::baddbmm", last_batch, DTYPES),
+    ("gemm_batched", "aten::bmm", side_above(1024, 1), DTYPES),
+    ("gemm_8bit", "aten::_int_mm", saturated, ()),
+    ("gemm_8bit", "aten::_int_mm", pairwise_saturated, ()),
+    *[("gemm_8bit", "aten::_int_mm", tail_lost(lanes), ()) for lanes in (4, 16, 64)],
+]
+"""Checks of products, the operator, what is wrong with it, and the types in which that is noticed. float64 is wrong as well."""
+
+
+@pytest.mark.parametrize(("name", "operator", "change", "kinds"), PRODUCTS)
+def test_a_product_that_is_wrong_in_some_place_is_noticed(
+    name: str, operator: str, change: Change, kinds: tuple[str, ...]
+) -> None:
+    check = CHECKS[f"kernels.{name}"]
+    with Broken(operator, change, spared=()) as broken:
+        outcome = check.run(Context(device="cpu"))
+    assert broken.hits
+    assert outcome.status == "fail", outcome.reason
+    assert all(kind in outcome.reason for kind in kinds)
+    sound = check.run(Context(device="cpu"))
+    assert sound.status == "ok", sound.reason
+
+
+def test_products_of_whole_numbers_stand_by_themselves_where_float_products_are_wrong() -> None:
+    with Broken("aten::mm", spared=()) as floats, Broken("aten::bmm", spared=()):
+        outcome = CHECKS["kernels.gemm_8bit"].run(Context(device="cpu"))
+        assert CHECKS["kernels.gemm"].run(Context(device="cpu")).status == "fail"
+    assert floats.hits
+    assert outcome.status == "ok", outcome.reason
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

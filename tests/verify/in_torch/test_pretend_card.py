@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -56,11 +57,18 @@ def on_card(check: str, monkeypatch: pytest.MonkeyPatch, *, memory: int = 24 << 
 
 @pytest.mark.parametrize(
     "check",
-    ["vector_add", "gemm", "gemm_8bit", "bit_vote", "memory_pattern", "graph"],
+    ["vector_add", "gemm", "gemm_batched", "gemm_8bit", "bit_vote", "memory_pattern", "graph"],
     ids=lambda name: f"kernels.{name}",
 )
 def test_kernels_are_called_right_on_a_card(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
     outcome = on_card(f"kernels.{check}", monkeypatch, memory=1 << 17 if check == "memory_pattern" else 24 << 30)
+    assert outcome.status == "ok", outcome.reason
+    assert outcome.evidence["name"] == "NVIDIA H200"
+
+
+@pytest.mark.parametrize("check", [check for check in CHECKS if re.fullmatch(r"operators\.(?!vllm)\w+", check)])
+def test_operators_are_called_right_on_a_card(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = on_card(check, monkeypatch)
     assert outcome.status == "ok", outcome.reason
     assert outcome.evidence["name"] == "NVIDIA H200"
 
@@ -85,7 +93,7 @@ def test_a_multiprocessor_that_small_products_never_reach_is_noticed(
         outcome = CHECKS[f"kernels.{check}"].run(Context(level="standard", device="cpu"))
     if check == "gemm":
         assert (right.status, outcome.status) == ("ok", "fail")
-        assert "bfloat16, large: " in outcome.reason
+        assert "bfloat16 1031x65x1049: 1 rows of whole numbers" in outcome.reason
     else:
         both = (right.evidence["ballot"], outcome.evidence["ballot"])
         assert [kernel for kernel in both[0] if both[0][kernel] != both[1][kernel]] == ["large product"]

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from tests.verify.in_torch.bent import Bent
 from verify.attention_cases import CASES, Case, Inputs, plain
-from verify.checks.kernels.gemm import error_share
 from verify.inputs import DTYPES, normal, spoil
 from verify.judged_attention import Measured, excess, measure, observe, witness
+from verify.products import error_share
 from verify.providers import sdpa
 
 

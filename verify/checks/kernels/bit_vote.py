@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from verify.checks.kernels.gemm import CPU_LARGE, GPU_LARGE
+from verify.checks.kernels.gemm import GPU_LARGE
 from verify.checks.kernels.memory_pattern import MULTIPLIER
 from verify.inputs import finish, normal, spoil
 from verify.records import Check, Context, Figure, Outcome
@@ -15,7 +15,7 @@ from verify.records import Check, Context, Figure, Outcome
 if TYPE_CHECKING:
     from torch import Tensor
 
-SIZE = 512
+SIZE = CPU_LARGE = 512
 
 
 def _run(context: Context) -> Outcome:

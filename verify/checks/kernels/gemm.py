@@ -2,55 +2,64 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from verify.inputs import DTYPES, finish, normal, spoil, whole_float32
+from verify.products import error_share, whole_numbers, wrong_rows
 from verify.records import Check, Context, Figure, Outcome
 from verify.tables import table
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-SHAPES = {"quick": ((256, 512, 192),), "standard": ((256, 512, 192), (127, 1000, 65), (1, 768, 640))}
-"""Rows, depth, columns: one smooth, one odd, one as in decoding a single token."""
-CPU_LARGE, GPU_LARGE = 512, 4096
+Shape = tuple[int, int, int]
+"""Rows, depth, columns."""
+SHAPES: Mapping[str, tuple[Shape, ...]] = {
+    "quick": ((64, 512, 192),),
+    "standard": ((64, 512, 192), (127, 1000, 65), (1, 768, 640)),
+}
+"""One smooth, one odd, one as in decoding a single token."""
+THIN: tuple[Shape, ...] = ((1031, 65, 33), (33, 1037, 65), (65, 33, 1049))
+"""One side is above 1,024 and a prime or odd, each in turn: multiplied in every way that engines write a product."""
+WIDE: Shape = (1031, 65, 1049)
+WHOLE: Shape = (1031, 1037, 1049)
+"""All sides are: types that a CPU has no instructions for take seconds for it."""
+GPU_LARGE = 4096
 """Of a square product whose tiles keep all multiprocessors at work: 1024 of 128 x 128, several for each."""
-SPREAD = 10.0
-"""Standard deviations that a sum's rounding may be off by (Higham and Mary, SIAM J. Sci. Comput. 41, 2019)."""
+SAMPLE = (0, 515, -1)
+"""Rows of a large product that are compared element by element, and as many columns."""
 
 
 def _run(context: Context) -> Outcome:
-    shapes = SHAPES["standard" if context.reaches("standard") else "quick"]
-    device = context.device or "cpu"
+    standard, device = context.reaches("standard"), context.device or "cpu"
+    spoiled = "wrong-result" in context.faults
     whole_float32()
-    figures, wrong = [], []
+    figures, wrong, left_out = [], [], []
     for dtype in DTYPES:
-        shares = []
-        for rows, depth, columns in shapes:
-            left, right = normal(rows, depth, seed=3, dtype=dtype), normal(depth, columns, seed=4, dtype=dtype)
-            result = left.to(device) @ right.to(device)
-            done = finish(device)
-            result = result.cpu()
-            if "wrong-result" in context.faults:
-                result = spoil(result)
-            share = error_share(left, right, result)
-            shares.append(share)
-            if not share <= 1:
-                wrong.append(f"{dtype} {rows}x{depth}x{columns}: {share:.3g} times the error bound")
-        if context.reaches("standard") and (large := _large(dtype, device)) is not None:
-            shares.append(large)
-            if not large <= 1:
-                wrong.append(f"{dtype}, large: {large:.3g} times the error bound")
-        figures.append(
-            Figure(
-                f"error, {dtype}",
-                max(shares),
-                "share of bound",
-                ceiling=1,
-                source=table("tolerances")["gemm"]["source"],
-            )
-        )
-    evidence = {"call": "a @ b against float64 on the CPU", "shapes": shapes, **done}
+        shares = dict(_measured(dtype, device, SHAPES["standard" if standard else "quick"], spoiled=spoiled))
+        rows: dict[str, int] = {}
+        if standard:
+            rows = dict(_thin(dtype, device, spoiled=spoiled))
+            largest = _largest(dtype, device, whatever=context.reaches("full"))
+            left_out += [] if WHOLE in largest else [f"{dtype} {_text(WHOLE)}"]
+            for shape in largest:
+                rows[_text(shape)] = _whole(dtype, device, shape, spoiled=spoiled)
+                shares[_text(shape)] = _sampled(dtype, device, shape, spoiled=spoiled)
+            if (halves := _halves(dtype, device)) is not None:
+                shares["large, in halves"] = halves
+        wrong += [
+            f"{dtype} {what}: {share:.3g} times the error bound" for what, share in shares.items() if not share <= 1
+        ]
+        wrong += [f"{dtype} {what}: {count} rows of whole numbers" for what, count in rows.items() if count]
+        source = table("tolerances")["gemm"]["source"]
+        figures.append(Figure(f"error, {dtype}", max(shares.values()), "share of bound", ceiling=1, source=source))
+        if rows:
+            name = f"wrong rows of whole numbers, {dtype}"
+            figures.append(Figure(name, sum(rows.values()), "count", ceiling=0, source="nothing is rounded"))
+    call = "a @ b, torch.mm, functional.linear against multiplications and sums"
+    evidence = {"call": call, "too slow at this level": left_out, **finish(device)}
     if wrong:
         remedy = "run it again; the device is not to be trusted"
         return Outcome("fail", f"wrong products: {'; '.join(wrong)}", tuple(figures), evidence, remedy)
@@ -59,49 +68,114 @@ def _run(context: Context) -> Outcome:
     return Outcome("ok", text, tuple(figures), evidence)
 
 
-def _large(dtype: str, device: str) -> float | None:
-    """The largest error of a large product as a share of what rounding may cost it; null where there is no memory for it.
+def _measured(dtype: str, device: str, shapes: tuple[Shape, ...], *, spoiled: bool) -> Iterator[tuple[str, float]]:
+    """Every element of products of normally distributed numbers."""
+    for rows, depth, columns in shapes:
+        left, right = normal(rows, depth, seed=3, dtype=dtype), normal(depth, columns, seed=4, dtype=dtype)
+        result = (left.to(device) @ right.to(device)).cpu()
+        yield _text((rows, depth, columns)), error_share(left, right, spoil(result) if spoiled else result)
 
-    It is held against the same product in float32, added up in two halves: other tiles on other multiprocessors.
+
+def _ways() -> Mapping[str, Callable[[Tensor, Tensor], Tensor]]:
+    import torch
+    from torch.nn.functional import linear
+
+    return {
+        "a @ b": lambda left, right: left @ right,
+        "torch.mm": torch.mm,
+        "functional.linear": lambda left, right: linear(left, right.t().contiguous()),
+        "functional.linear, bias": lambda left, right: linear(left, right.t(), torch.ones_like(right[0])) - 1,
+        "a @ b of a batch": lambda left, right: (left[None] @ right)[0],
+    }
+
+
+def _thin(dtype: str, device: str, *, spoiled: bool) -> Iterator[tuple[str, int]]:
+    for shape in THIN:
+        left, right = _pair(dtype, device, shape)
+        for name, way in _ways().items():
+            result = way(left, right)
+            yield f"{_text(shape)}, {name}", wrong_rows(left, right, spoil(result) if spoiled else result)
+
+
+def _largest(dtype: str, device: str, *, whatever: bool) -> tuple[Shape, ...]:
+    """The largest shapes that a device is fast enough for in a precision, by the time that a smaller one takes."""
+    if device != "cpu":
+        return WHOLE, (GPU_LARGE, GPU_LARGE, GPU_LARGE)
+    left, right = _pair(dtype, device, WIDE)
+    seconds = []
+    for _ in range(2):
+        began = time.monotonic()
+        left @ right
+        seconds.append(time.monotonic() - began)
+    expected = min(seconds) * WHOLE[1] / WIDE[1]
+    return (WIDE, WHOLE) if whatever or expected <= table("tolerances")["gemm"]["budget_s"] else (WIDE,)
+
+
+def _pair(dtype: str, device: str, shape: Shape) -> tuple[Tensor, Tensor]:
+    rows, depth, columns = shape
+    left, right = whole_numbers(rows, depth, seed=8, dtype=dtype), whole_numbers(depth, columns, seed=9, dtype=dtype)
+    return left.to(device), right.to(device)
+
+
+def _whole(dtype: str, device: str, shape: Shape, *, spoiled: bool) -> int:
+    """How many rows of a product are wrong, all of them looked at; none where there is no memory for it."""
+    import torch
+
+    try:
+        left, right = _pair(dtype, device, shape)
+        result = left @ right
+        return wrong_rows(left, right, spoil(result) if spoiled else result)
+    except torch.OutOfMemoryError:
+        return 0
+
+
+def _sampled(dtype: str, device: str, shape: Shape, *, spoiled: bool) -> float:
+    """The largest share of the error bound in a few rows and columns of normally distributed numbers' product."""
+    import torch
+
+    rows, depth, columns = shape
+    left, right = normal(rows, depth, seed=8, dtype=dtype), normal(depth, columns, seed=9, dtype=dtype)
+    try:
+        result = (left.to(device) @ right.to(device)).cpu()
+    except torch.OutOfMemoryError:
+        return 0.0
+    some, other = [row % rows for row in SAMPLE], [column % columns for column in SAMPLE]
+    if spoiled:
+        result[some] = spoil(result[some])
+    return max(error_share(left[some], right, result[some]), error_share(left, right[:, other], result[:, other]))
+
+
+def _halves(dtype: str, device: str) -> float | None:
+    """The largest error of a large product on a GPU as a share of what rounding may cost it; null without memory for it.
+
+    It is compared with the same product in float32, added up in two halves: other tiles on other multiprocessors.
     """
     import torch
 
-    size = CPU_LARGE if device == "cpu" else GPU_LARGE
-    row = table("tolerances")["gemm"]
+    if device == "cpu":
+        return None
+    rule, size = table("tolerances")["gemm"], GPU_LARGE
     try:
         left, right = (normal(size, size, seed=seed, dtype=dtype).to(device) for seed in (8, 9))
         result = (left @ right).float()
         near, far, half = left.float(), right.float(), size // 2
         reference = near[:, :half] @ far[:half] + near[:, half:] @ far[half:]
         allowed = near.norm(dim=1)[:, None] * far.norm(dim=0)[None, :]
-        allowed *= SPREAD * size**0.5 * torch.finfo(torch.float32).eps
+        allowed *= rule["spread"] * size**0.5 * torch.finfo(torch.float32).eps
         allowed += torch.finfo(left.dtype).eps / 2 * reference.abs()
-        share = ((result - reference).abs() / (row["margin"] * allowed)).max().cpu()
+        share = ((result - reference).abs() / (rule["margin"] * allowed)).max().cpu()
     except torch.OutOfMemoryError:
         return None
     return float(share.nan_to_num(nan=float("inf"), posinf=float("inf")))
 
 
-def error_share(left: Tensor, right: Tensor, result: Tensor) -> float:
-    """The largest error of an element as a share of what rounding may cost it; NaN and infinity give infinity.
-
-    What may be lost: once the rounding to the result's own precision, and in each of the depth's additions that of
-    float32, which every kernel accumulates in.
-    """
-    import torch
-
-    row = table("tolerances")["gemm"]
-    exact = left.double() @ right.double()
-    magnitude = left.double().abs() @ right.double().abs()
-    rounding = torch.finfo(result.dtype).eps / 2 * exact.abs()
-    accumulation = left.shape[1] * torch.finfo(torch.float32).eps / 2 * magnitude
-    share = ((result.double() - exact).abs() / (row["margin"] * (rounding + accumulation))).max()
-    return float(share.nan_to_num(nan=float("inf"), posinf=float("inf")))
+def _text(shape: Shape) -> str:
+    return "x".join(map(str, shape))
 
 
 CHECK = Check(
     id="kernels.gemm",
-    proves="Matrix products in float32, bfloat16 and float16 are right, element by element, against float64; a large one on all multiprocessors against itself in halves.",
+    proves="Matrix products in float32, bfloat16 and float16 are right: small ones element by element, those with sides above 1,024 in every row, in all ways that engines write them.",
     run=_run,
     requires=("kernels.vector_add",),
     each_device=True,

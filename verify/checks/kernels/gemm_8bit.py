@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from verify.inputs import finish, normal, spoil
+from verify.operator_reference import product
 from verify.records import Check, Context, Figure, Outcome
 from verify.tables import table
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-ROWS, DEPTH, COLUMNS = 64, 512, 128
+ROWS, DEPTH, COLUMNS = 65, 528, 144
+"""Of fp8 products: a depth that is 16 more than a multiple of every vector's width, which is as odd as GPUs take it."""
+WHOLE = {
+    "cpu": ((64, 512, 128), (17, 515, 131), (3, 4099, 5), (1, 33, 7)),
+    "gpu": ((64, 512, 128), (17, 520, 136), (33, 4104, 8)),
+}
+"""Of int8 products: smooth, and with tails in each side. GPUs take depths and columns of multiples of 8 and more than 16 rows."""
 FP8 = "float8_e4m3fn"
 
 
 def _run(context: Context) -> Outcome:
     device = context.device or "cpu"
     spoiled = "wrong-result" in context.faults
-    figures = [_whole_numbers(device, spoiled=spoiled)]
+    figures = list(_whole_numbers(device, spoiled=spoiled))
     refused = _refuses(device)
     if refused is None:
         figures.append(_floats(device, spoiled=spoiled))
     evidence = {
-        "call": "torch._int_mm and torch._scaled_mm against float64",
+        "call": "torch._int_mm and torch._scaled_mm against multiplications and sums",
         "fp8": refused or "computed",
         **finish(device),
     }
@@ -48,20 +56,34 @@ def _refuses(device: str) -> str | None:
     return None if has >= needed else f"compute capability {has[0]}.{has[1]}, {needed[0]}.{needed[1]} is needed"
 
 
-def _whole_numbers(device: str, *, spoiled: bool) -> Figure:
+def _whole_numbers(device: str, *, spoiled: bool) -> Iterator[Figure]:
     """The sum of whole numbers is exact in 32 bits: nothing may be off."""
     import torch
 
+    wrong = dict.fromkeys(_inputs((1, 1, 1)), 0)
+    for shape in WHOLE["cpu" if device == "cpu" else "gpu"]:
+        for name, (left, right) in _inputs(shape).items():
+            result = torch._int_mm(left.to(device), right.to(device)).cpu()  # noqa: SLF001 - torch has no other name for it
+            if spoiled:
+                result = spoil(result.double()).long()
+            wrong[name] += int((result.long() != product(left, right)).sum())
+    for name, count in wrong.items():
+        yield Figure(f"int8, {name}", count, "wrong elements", ceiling=0, source="whole numbers: nothing is rounded")
+
+
+def _inputs(shape: tuple[int, int, int]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Two matrices of all numbers; of the greatest ones, whose sums no 16 bits hold, of one sign and of both."""
+    import torch
+
+    rows, depth, columns = shape
     generator = torch.Generator().manual_seed(31)
-    left, right = (
-        torch.randint(-128, 128, shape, generator=generator, dtype=torch.int8)
-        for shape in ((ROWS, DEPTH), (DEPTH, COLUMNS))
+    any_, other = (
+        torch.randint(-128, 128, sides, generator=generator, dtype=torch.int8)
+        for sides in ((rows, depth), (depth, columns))
     )
-    result = torch._int_mm(left.to(device), right.to(device)).cpu()  # noqa: SLF001 - torch has no other name for it
-    if spoiled:
-        result = spoil(result.double()).long()
-    wrong = int((result.long() != left.long() @ right.long()).sum())
-    return Figure("int8, wrong elements", wrong, "count", ceiling=0, source="whole numbers: nothing is rounded")
+    greatest = torch.where(any_ < 0, -128, 127).to(torch.int8), torch.where(other < 0, -128, 127).to(torch.int8)
+    least = torch.full_like(any_, -128), torch.full_like(other, -128)
+    return {"all numbers": (any_, other), "greatest numbers": greatest, "least number": least}
 
 
 def _floats(device: str, *, spoiled: bool) -> Figure:
@@ -77,8 +99,8 @@ def _floats(device: str, *, spoiled: bool) -> Figure:
     ).cpu()
     if spoiled:
         result = spoil(result.double() * 1.01)
-    exact = left.double() @ right.double().t()
-    magnitude = left.double().abs() @ right.double().abs().t()
+    exact = product(left, right.t())
+    magnitude = product(left.double().abs(), right.double().abs().t())
     allowed = torch.finfo(torch.bfloat16).eps / 2 * exact.abs() + rule["accumulation"] * magnitude
     share = float(((result.double() - exact).abs() / allowed).max().nan_to_num(nan=float("inf")))
     return Figure("fp8, error", share, "share of bound", ceiling=rule["margin"], source=rule["source"])
@@ -86,7 +108,7 @@ def _floats(device: str, *, spoiled: bool) -> Figure:
 
 CHECK = Check(
     id="kernels.gemm_8bit",
-    proves="Matrix products of 8 bit whole and floating numbers are right against float64, where the device has them.",
+    proves="Matrix products of 8 bit whole and floating numbers are right, also of the greatest numbers and of odd depths, where the device has them.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),

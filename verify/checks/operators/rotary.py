@@ -37,7 +37,7 @@ def _angles(device: str) -> Iterator[Comparison]:
     many = places.repeat(copies(device, len(places) * DIM // 2)).to(device)
     angles = torch.outer(many, speeds)
     # Each step is compared with what follows from the step before: a large angle's own rounding would hide its error.
-    rows = [[place * speed for speed in speeds.tolist()] for place in places.tolist()]
+    rows = [[place * speed for speed in speeds.cpu().tolist()] for place in places.tolist()]
     yield Comparison("angles", angles, torch.tensor(rows, dtype=torch.float64), 0.0)
     given = angles[: len(places)].cpu()
     cos, sin = (each(function, given) for function in (math.cos, math.sin))
@@ -52,7 +52,7 @@ def _turns(device: str, dtype: str) -> Iterator[Comparison]:
     import torch
 
     heads = normal(len(POSITIONS), HEADS, DIM, seed=77, dtype=dtype)
-    angles = torch.tensor(POSITIONS, device=device).float()[:, None] * _speeds(device)
+    angles = torch.tensor(POSITIONS).float().to(device)[:, None] * _speeds(device)
     cos, sin = angles.cos().to(heads.dtype).cpu(), angles.sin().to(heads.dtype).cpu()
     count = copies(device, heads.numel())
     many, real, imaginary = (part.to(device).repeat(count, 1, 1) for part in (heads, cos[:, None], sin[:, None]))

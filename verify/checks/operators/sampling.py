@@ -35,7 +35,7 @@ def _drawn(device: str) -> Iterator[Comparison]:
     weights = [1 / (place + 1) for place in range(TOKENS - 1)]
     shares = [weight / math.fsum(weights) for weight in weights] + [0.0]
     torch.manual_seed(79)
-    chances = torch.tensor(shares, device=device)
+    chances = torch.tensor(shares).to(device)
     once = torch.multinomial(chances, DRAWS, replacement=True)
     yield _as_often("multinomial", once, shares)
     apart = chances.repeat(3, 1)

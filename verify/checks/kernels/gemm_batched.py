@@ -1,0 +1,52 @@
+"""kernels.gemm_batched: batches of small products, as attention by single operators is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from verify.inputs import normal
+from verify.operator_check import Comparison, check
+from verify.operator_reference import product, summed
+from verify.products import whole_numbers
+
+SHAPES = ((33, 17, 65, 31), (257, 1, 64, 9), (1031, 3, 5, 7), (5, 2, 1037, 9))
+"""Batch, rows, depth, columns: odd ones, one as in decoding, more than 1,024 products, and a depth above that."""
+HEADS = 11
+"""The first batch is of three sequences with so many heads."""
+
+
+def _compare(device: str, dtype: str) -> Iterator[Comparison]:
+    import torch
+
+    for batch, rows, depth, columns in SHAPES:
+        where = f"{batch} of {rows}x{depth}x{columns}"
+        left, right = (
+            whole_numbers(batch, *sides, seed=seed, dtype=dtype)
+            for seed, sides in ((10, (rows, depth)), (11, (depth, columns)))
+        )
+        exact = product(left.long(), right.long())
+        near, far = left.to(device), right.to(device)
+        yield Comparison(f"torch.bmm, {where}", torch.bmm(near, far), exact)
+        turned = far.transpose(1, 2).contiguous().transpose(1, 2)
+        yield Comparison(f"a @ b transposed, {where}", near @ turned, exact)
+        added = torch.baddbmm(torch.ones_like(near[:1, :1, :1]), near, far, alpha=2) - 1
+        yield Comparison(f"torch.baddbmm, {where}", added, 2 * exact)
+        if batch % HEADS == 0:
+            split = (part.unflatten(0, (-1, HEADS)) for part in (near, turned))
+            yield Comparison(f"a @ b of heads, {where}", torch.matmul(*split).flatten(0, 1), exact)
+        left, right = (
+            normal(batch, rows, depth, seed=12, dtype=dtype),
+            normal(batch, depth, columns, seed=13, dtype=dtype),
+        )
+        exact = product(left, right)
+        lengths = left.double().norm(dim=-1)[..., None] * right.double().norm(dim=-2)[..., None, :]
+        result = left.to(device) @ right.to(device)
+        yield Comparison(f"a @ b of any numbers, {where}", result, exact, summed(lengths, depth))
+
+
+CHECK = check(
+    "gemm_batched",
+    "Batches of products are right in every element of every batch, in all ways that engines write them.",
+    _compare,
+    family="kernels",
+)
