@@ -19,9 +19,10 @@ OFTEN = 120
 
 _NAMES = r"(?:api[_-]?key|apikey|secret|passw(?:or)?d|passphrase|(?<!max_)(?<!new_)token|credential)"
 _PATTERNS = (
-    # NAME=value and "name": "value", for names that hold secrets; `without a password: do this` is a sentence
+    # NAME=value and "name": "value", for names that hold secrets; `without a password: do this` is a sentence, and so is
+    # `decode one token: largest error`: what follows there is a word of small letters
     re.compile(
-        rf"""(?ix)(?<!\ba\ )(?<!\bno\ )({_NAMES}["']?\s*[=:]\s*["']?)(?!/|\$|--|\[hidden\]|(?:true|false|none|null)\b)([^\s"',;&)}}\]]{{4,}})"""
+        rf"""(?ix)(?<!\ba\ )(?<!\bno\ )({_NAMES}["']?\s*[=:]\s*["']?)(?!(?<=token:\s)(?-i:[a-z]{{1,12}})(?:[\s,;.]|$))(?!/|\$|--|\[hidden\]|(?:true|false|none|null)\b)([^\s"',;&)}}\]]{{4,}})"""
     ),
     # the same as an option with its value after a blank
     re.compile(rf"""(?i)(--[\w-]{{0,40}}{_NAMES}\s+["']?)(?![-/$]|\[hidden\])([^\s"',;&)}}\]]{{4,}})"""),

@@ -55,8 +55,9 @@ class OnCard(torch.Tensor):
         """What torch decides by the device before it comes to an operator."""
         if func is torch.nn.functional.scaled_dot_product_attention:
             return _dot_product(*args, **(kwargs or {}))
-        if func is torch.Tensor.copy_:
-            _numbers(args[0]).copy_(_numbers(args[1]))
+        if func in (torch.Tensor.copy_, torch.Tensor.__setitem__):
+            place = tree_map(_numbers, args[1]) if func is torch.Tensor.__setitem__ else ...
+            _numbers(args[0])[place] = _numbers(args[-1])
             return args[0]
         if func is torch.Tensor.to and isinstance(args[1], OnCard):
             return args[0].to(args[1].dtype).to(DEVICE)
@@ -65,9 +66,6 @@ class OnCard(torch.Tensor):
             return OnCard(result) if isinstance(result, torch.Tensor) else result
         if func is torch.Tensor.__getitem__:
             return OnCard(_numbers(args[0])[tree_map(_numbers, args[1])])
-        if func is torch.Tensor.__setitem__:
-            _numbers(args[0])[tree_map(_numbers, args[1])] = _numbers(args[2])
-            return None
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **(kwargs or {}))
 
