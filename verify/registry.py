@@ -19,7 +19,7 @@ FAMILIES = {
     "speed": "The device is as fast as its type is, and as the like ones beside it. On CPUs speeds are recorded, not judged.",
     "collectives": "What processes exchange arrives as it was sent.",
     "engine": "vLLM and its flash attention are the planned ones, and load.",
-    "serving": "What serves on this host answers under load.",
+    "serving": "What serves on this host is what was planned, by unit, process, access, model and answer, and answers under load.",
 }
 """What each family is about, in the order in which results are told."""
 

@@ -17,6 +17,10 @@ class AskError(Exception):
     """An answer that is none: refused, broken off, or not there in time."""
 
 
+class SilenceError(AskError):
+    """Nothing came for as long as was waited."""
+
+
 @dataclass
 class Client:
     """Asks one service; `silence_s` is how long it may say nothing, whatever the whole answer takes."""
@@ -35,7 +39,7 @@ class Client:
             response.read()
         except (OSError, http.client.HTTPException) as problem:
             self._connection = None
-            raise AskError(f"{method} {path}: {self._told(problem)}") from None
+            raise self._failed(f"{method} {path}", problem) from None
         return response.status
 
     def get(self, path: str, key: str | None) -> Any:
@@ -54,7 +58,7 @@ class Client:
         try:
             return json.loads(self._answer("POST", path, body, key).read())
         except (OSError, http.client.HTTPException, ValueError) as problem:
-            raise AskError(f"{path}: {self._told(problem)}") from None
+            raise self._failed(path, problem) from None
 
     def stream(self, path: str, body: Mapping[str, Any], key: str | None) -> Iterator[dict[str, Any]]:
         """The events of a streamed answer as they come. Raises AskError."""
@@ -68,7 +72,7 @@ class Client:
                         raise AskError(f"{path}: the server broke off: {event['error']}")
                     yield event
         except (OSError, http.client.HTTPException, ValueError) as problem:
-            raise AskError(f"{path}: {self._told(problem)}") from None
+            raise self._failed(path, problem) from None
 
     def _answer(
         self, method: str, path: str, body: Mapping[str, Any] | None, key: str | None
@@ -79,7 +83,7 @@ class Client:
             connection.request(method, path, text, {"Content-Type": "application/json", **_headers(key)})
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as problem:
-            raise AskError(f"{path}: {self._told(problem)}") from None
+            raise self._failed(path, problem) from None
         if response.status != 200:
             said = response.read(300).decode(errors="replace").strip()
             raise AskError(f"{path}: status {response.status}: {said}")
@@ -91,10 +95,10 @@ class Client:
             EVERY_ADDRESS.get(host, host), self.service.readiness["port"], timeout=self.silence_s
         )
 
-    def _told(self, problem: Exception) -> str:
+    def _failed(self, what: str, problem: Exception) -> AskError:
         if isinstance(problem, TimeoutError):
-            return f"nothing came for {self.silence_s:g} s"
-        return str(problem) or type(problem).__name__
+            return SilenceError(f"{what}: nothing came for {self.silence_s:g} s")
+        return AskError(f"{what}: {problem or type(problem).__name__}")
 
 
 def _headers(key: str | None) -> dict[str, str]:

@@ -51,7 +51,7 @@ def judge_files(request: Request, dtype: str, server: Server) -> list[str]:
         except NotProvenError as deviation:
             raise NotProvenError(f"{deviation}; if that is meant, remove {path}") from None
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    kept = {**key, "release": request.release, "at": at, "logprobs": values, "tokens": tokens}
+    kept = {**key, "release": request.release, "at": at, "prompt": FIXED_TEXT, "logprobs": values, "tokens": tokens}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".new")
     temporary.write_text(json.dumps(kept) + "\n")

@@ -1,0 +1,233 @@
+"""Answers of a service: compared with references, and asked of a real HTTP server that answers in its own way or not at all."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from verify import small_llama
+from verify.checks.serving.answer import CHECK, Seen, judge, look
+from verify.checks.serving.load import CHECK as LOAD
+from verify.records import Context
+from verify.serving.answers import (
+    Answer,
+    against_last,
+    against_model,
+    against_reference,
+    tokens_against_last,
+    tokens_done,
+)
+from verify.serving.processes import Process
+from verify.serving.service import Service
+from verify.tables import table
+
+REFERENCE: dict[str, Any] = {
+    "prompt": [1, 2],
+    "tokens": [5, 6, 7, 8],
+    "logprobs": [-0.1, -0.2, -0.3, -0.4],
+    "gaps": [2.0, 0.2, 2.0, 2.0],
+    "runners_up": [9, 9, 9, 9],
+}
+LAST: dict[str, Any] = {"logprobs": [-1.0, -2.0], "tokens": [5, 6], "release": "this", "at": "T", "prompt": "a text"}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "logprobs", "dtype", "words"),
+    [
+        ((5, 6, 7), (-0.1, -0.2, -0.3), "float32", None),
+        ((5, 6, 7), (-0.1, -0.2, -0.5), "bfloat16", None),
+        ((5, 6, 7), (-0.1, -0.2, -0.5), "float32", "log probabilities differ from the reference's by 0.2"),
+        ((5, 6, 1), (-0.1, -0.2, -0.3), "float32", "token 3 of 3 is 1, the reference's is 7 and leads by 2.00"),
+        ((5, 9, 1), (-0.1, -0.2, -0.3), "bfloat16", None),
+        ((5, 9, 1), (-0.1, -0.2, -0.3), "float32", "token 2 of 3 is 9"),
+        ((5, 1, 1), (-0.1, -0.2, -0.3), "bfloat16", "token 2 of 3 is 1"),
+        ((), (), "float32", "no token came"),
+    ],
+)
+def test_the_reference_decides_but_for_a_tie_within_the_rounding(
+    tokens: tuple[int, ...], logprobs: tuple[float, ...], dtype: str, words: str | None
+) -> None:
+    found = against_reference(Answer(tokens, logprobs), REFERENCE, dtype)
+    assert (found is None) == (words is None)
+    assert (words or "") in (found or "")
+
+
+@pytest.mark.parametrize(
+    ("token", "logprob", "words"),
+    [
+        (0, -0.1, None),
+        (0, -0.6, "token 1 has log probability -0.600, the model says -0.100"),
+        (2, -5.0, "token 1 of 1 is 2, and 0 leads by 4.90"),
+        (0, math.nan, "token 1 has log probability nan"),
+    ],
+)
+def test_the_model_itself_decides_about_a_prompt_that_is_new(token: int, logprob: float, words: str | None) -> None:
+    found = against_model(Answer((token,), (logprob,)), [[-0.1, -3.0, -5.0]], "bfloat16")
+    assert (found is None) == (words is None)
+    assert (words or "") in (found or "")
+
+
+@pytest.mark.parametrize(
+    ("values", "release", "words"),
+    [
+        ([-1.01, -2.01], "this", None),
+        ([-1.05, -2.05], "this", "by 0.0500 on average; allowed 0.02"),
+        ([-1.05, -2.05], "another", None),
+        ([-1.0], "this", "2 tokens, 3 in the last green run"),
+        ([math.nan, -2.0], "this", "by nan on average"),
+    ],
+)
+def test_a_users_model_says_what_it_said_when_it_was_green_last(
+    values: list[float], release: str, words: str | None
+) -> None:
+    found = against_last(values, LAST, release)
+    assert (found is None) == (words is None)
+    assert (words or "") in (found or "")
+
+
+def test_another_token_than_in_the_last_green_run_is_wrong_where_the_former_is_far_less_likely() -> None:
+    other = Answer((5, 1), (-0.1, -0.2))
+    assert tokens_against_last(Answer((5, 6), (0.0, 0.0)), LAST, "float32", lambda _: math.inf) is None
+    assert tokens_against_last(other, LAST, "float32", lambda tokens: {2: -0.2004}[len(tokens)]) is None
+    wrong = tokens_against_last(other, LAST, "float32", lambda _: -3.2)
+    assert wrong == "token 2 after a fixed text is 1, 6 in the last green run (T), which is 3.00 nats less likely now"
+
+
+def test_counters_of_tokens_are_added_and_other_counters_left() -> None:
+    text = (
+        "# HELP vllm:prompt_tokens_total x\n"
+        'vllm:prompt_tokens_total{engine="0"} 10.0\nvllm:prompt_tokens_total{engine="1"} 5.0\n'
+        'vllm:generation_tokens_total{engine="0"} 2.0\nvllm:iteration_tokens_total_sum{engine="0"} 99.0\n'
+    )
+    assert tokens_done(text) == 17.0
+
+
+class Front(ThreadingHTTPServer):
+    """Stands for the server before an engine: streams tokens, stops after some, and counts."""
+
+    daemon_threads = True
+    tokens: tuple[int, ...] = (5, 6, 7, 8)
+    stops_after = 99
+    counts = False
+    count = 0
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Front
+
+    def do_GET(self) -> None:
+        self.server.count += self.server.counts
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(f"vllm:generation_tokens_total {self.server.count}\n".encode())
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+        for place, token in enumerate(self.server.tokens):
+            if place >= self.server.stops_after:
+                time.sleep(30)
+            logprobs = {"tokens": [f"token_id:{token}"], "token_logprobs": [REFERENCE["logprobs"][place]]}
+            event = {"choices": [{"logprobs": logprobs}]}
+            self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+            self.wfile.flush()
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def front() -> Iterator[Front]:
+    server = Front(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def service(tmp_path: Path, front: Front, monkeypatch: pytest.MonkeyPatch) -> Service:
+    limits = table("serving")["answer"]
+    monkeypatch.setitem(limits, "silence_s", 0.5)
+    monkeypatch.setitem(limits, "watch_s", 0.2)
+    monkeypatch.setitem(limits, "tokens", 4)
+    for folder in ("etc", "run", "verify"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "etc" / "service.env").write_text("VLLM_API_KEY=k\n")
+    readiness = {"host": "127.0.0.1", "port": front.server_port, "served_name": "m", "model_folder": "/models/m"}
+    return Service(tmp_path, readiness, None)
+
+
+def test_an_engine_that_says_nothing_is_frozen_and_found_within_the_silence(service: Service, front: Front) -> None:
+    front.stops_after = 2
+    outcome = judge(look(service))
+    assert outcome.status == "fail"
+    assert outcome.reason == "its engine is frozen: /v1/completions: nothing came for 0.5 s"
+
+
+def test_an_engine_that_works_for_others_is_no_failure(service: Service, front: Front) -> None:
+    front.stops_after, front.counts = 0, True
+    outcome = judge(look(service))
+    assert outcome.status == "warn"
+    assert "answers others and left this request waiting" in outcome.reason
+
+
+def test_a_users_model_without_a_green_run_answers_at_least(service: Service) -> None:
+    outcome = judge(look(service))
+    assert outcome.status == "ok"
+    assert "no green run kept answers to compare with" in outcome.reason
+
+
+def test_canned_answers_are_caught_by_a_prompt_that_is_new(
+    service: Service, front: Front, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reference's own tokens whatever is asked; what stands for the model says that another token follows."""
+    path = tmp_path / "reference.json"
+    path.write_text(json.dumps(REFERENCE))
+
+    class Rows(list[Any]):
+        def tolist(self) -> list[Any]:
+            return list(self)
+
+        def __getitem__(self, place: Any) -> Any:
+            return Rows(super().__getitem__(place)) if isinstance(place, slice) else super().__getitem__(place)
+
+    class Model:
+        def __init__(self) -> None:
+            self.config = {"vocab_size": 16}
+
+        def logprobs(self, tokens: list[int]) -> Rows:
+            return Rows([-0.001 if token == 11 else -9.0 for token in range(16)] for _ in tokens)
+
+    monkeypatch.setattr(small_llama, "load", lambda _: Model())
+    asked = Service(service.prefix, {**service.readiness, "reference": str(path)}, None)
+    outcome = judge(look(asked))
+    assert outcome.status == "fail"
+    assert outcome.reason.startswith("its answer is not that of the model in float64: token 1 of 4 is 5, and 11 leads")
+
+
+def test_a_stopped_process_is_named_and_nothing_is_asked() -> None:
+    engine = Process(8, 7, state="T", argv=("VLLM::EngineCore",))
+    outcome = judge(Seen(stopped=(engine,)))
+    assert (outcome.status, outcome.reason) == (
+        "fail",
+        "no request is answered: a signal has stopped VLLM::EngineCore (PID 8) (state T)",
+    )
+    assert (outcome.remedy or "").startswith("let it go on: kill -CONT 8")
+
+
+def test_a_frozen_engine_is_not_put_under_load() -> None:
+    assert "serving.answer" in LOAD.requires
+
+
+def test_the_injected_fault_is_noticed_where_nothing_serves() -> None:
+    assert CHECK.run(Context(faults=frozenset({"wrong-result"}))).status == "fail"

@@ -1,0 +1,179 @@
+"""serving.answer: what serves answers in time, and answers what its model says."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from verify import needs, small_llama
+from verify.records import Check, Context, Figure, Outcome
+from verify.serving import proofs
+from verify.serving.answers import (
+    Answer,
+    against_last,
+    against_model,
+    against_reference,
+    dtype_of,
+    forced,
+    greedy,
+    tokens_against_last,
+    tokens_done,
+)
+from verify.serving.asking import AskError, Client, SilenceError
+from verify.serving.processes import STOPPED, Process, listeners, read_all
+from verify.serving.service import Service
+from verify.tables import table
+
+ANEW = "start it anew: ./firstlight serve; its log says more: ./firstlight doctor --host NAME"
+WRONG = "do not serve with it: ./firstlight provision, then ./firstlight verify --level full"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found on the host."""
+
+    stopped: tuple[Process, ...] = ()
+    """Processes that a signal has stopped; nothing was asked then."""
+    problem: str | None = None
+    """Why there is no answer."""
+    is_silent: bool = False
+    """Whether it said nothing for as long as it may."""
+    works_for_others: bool = False
+    """Whether its own counters moved meanwhile."""
+    compared: Mapping[str, str | None] = field(default_factory=dict)
+    """With what the answers were compared, and what is wrong with each."""
+    seconds: float = 0.0
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+
+STAND_IN = (
+    {"tokens": [5, 6], "gaps": [1.0, 1.0], "runners_up": [1, 1], "logprobs": [-0.1, -0.1]},
+    Answer((5, 6), (-0.1, -0.1)),
+)
+"""A reference and the same answer, on which an injected fault is proven."""
+
+
+def _run(context: Context) -> Outcome:
+    if context.service is not None and not context.faults:
+        service = context.service
+        if not listeners(int(service.readiness["port"]), ()):
+            return Outcome("skip", "nothing listens: serving.unit and serving.process say why")
+        return judge(look(service))
+    reference, answer = STAND_IN
+    if "wrong-result" in context.faults:
+        answer = replace(answer, tokens=(5, 7))
+    return judge(Seen(compared={"the reference": against_reference(answer, reference, "float32")}))
+
+
+def look(service: Service) -> Seen:
+    """Ask, unless a process of the service is stopped."""
+    processes = read_all(service.pids()) if service.main_pid else ()
+    stopped = tuple(process for process in processes if process.state in STOPPED)
+    if stopped:
+        return Seen(stopped=stopped)
+    client, key = Client(service, table("serving")["answer"]["silence_s"]), service.api_key()
+    dtype = dtype_of(proofs.notes(service, processes))
+    began, evidence = time.monotonic(), {"number type": dtype}
+    try:
+        compare = _builtin if service.readiness.get("reference") else _users
+        compared = compare(service, client, key, dtype, evidence)
+    except SilenceError as silence:
+        seconds = time.monotonic() - began
+        return Seen(problem=str(silence), is_silent=True, works_for_others=_works(client), seconds=seconds)
+    except AskError as problem:
+        return Seen(problem=str(problem))
+    return Seen(compared=compared, seconds=time.monotonic() - began, evidence=evidence)
+
+
+def _builtin(
+    service: Service, client: Client, key: str | None, dtype: str, evidence: dict[str, Any]
+) -> dict[str, str | None]:
+    """With the stored reference, and with the model itself on a prompt that nobody has asked before."""
+    limits = table("serving")["answer"]
+    reference = json.loads(Path(service.readiness["reference"]).read_text())
+    answer = greedy(client, reference["prompt"], limits["tokens"], key)
+    compared = {"the reference": against_reference(answer, reference, dtype)}
+    model = small_llama.load(Path(service.readiness["model_folder"]))
+    usable = model.config["vocab_size"] // 2  # no special token is among the first half
+    prompt = [random.randrange(usable) for _ in range(limits["new_prompt"])]  # noqa: S311 - no secret
+    fresh = greedy(client, prompt, limits["tokens"], key)
+    evidence |= {"prompt": prompt, "tokens": fresh.tokens}
+    exact = model.logprobs([*prompt, *fresh.tokens])[len(prompt) - 1 : -1].tolist()
+    return {**compared, "the model in float64": against_model(fresh, exact, dtype)}
+
+
+def _users(
+    service: Service, client: Client, key: str | None, dtype: str, evidence: dict[str, Any]
+) -> dict[str, str | None]:
+    """With the last green run; with nothing where that kept no answers."""
+    path = service.prefix / "verify" / f"logprobs-{Path(service.readiness['model_folder']).name}.json"
+    try:
+        last = json.loads(path.read_text())
+        text = last["prompt"]
+    except (OSError, ValueError, KeyError):
+        last, text = None, "The telescope saw its first light."
+    answer = greedy(client, text, table("serving")["answer"]["tokens"], key)
+    evidence["tokens"] = answer.tokens
+    if last is None:
+        return {}
+
+    def rival(tokens: Any) -> float:
+        return forced(client, [*client.post("/tokenize", {"prompt": text}, key)["tokens"], *tokens], key)[-1]
+
+    wrong = against_last(forced(client, text, key), last, str(service.readiness.get("release")))
+    return {"the last green run": wrong or tokens_against_last(answer, last, dtype, rival)}
+
+
+def _works(client: Client) -> bool:
+    """Whether the engine reads or writes tokens for anybody."""
+    watch_s = table("serving")["answer"]["watch_s"]
+    watching = replace(client, silence_s=watch_s)
+    try:
+        before = tokens_done(watching.text("/metrics"))
+        time.sleep(watch_s)
+        return tokens_done(watching.text("/metrics")) > before
+    except AskError:
+        return False
+
+
+def judge(seen: Seen) -> Outcome:
+    """A stopped process and a silent engine are told by what they are; a wrong answer by what it was compared with."""
+    figures = (Figure("answers", seen.seconds, "s"),)
+    evidence = {**seen.evidence, "compared with": list(seen.compared), "problem": seen.problem}
+    if seen.stopped:
+        titles = " and ".join(f"{one.title} (state {one.state})" for one in seen.stopped)
+        pids = " ".join(str(one.pid) for one in seen.stopped)
+        text = f"no request is answered: a signal has stopped {titles}"
+        return Outcome("fail", text, figures, evidence, f"let it go on: kill -CONT {pids}; or ./firstlight provision")
+    if seen.is_silent and seen.works_for_others:
+        text = f"its engine answers others and left this request waiting: {seen.problem}"
+        return Outcome("warn", text, figures, evidence, "ask again when fewer requests wait: /metrics counts them")
+    if seen.problem:
+        text = f"its engine is frozen: {seen.problem}" if seen.is_silent else f"it gives no answer: {seen.problem}"
+        return Outcome("fail", text, figures, evidence, ANEW)
+    wrong = {what: text for what, text in seen.compared.items() if text}
+    if wrong:
+        text = "; ".join(f"its answer is not that of {what}: {text}" for what, text in wrong.items())
+        return Outcome("fail", text, figures, evidence, WRONG)
+    if not seen.compared:
+        return Outcome(
+            "ok", f"it answers after {seen.seconds:.1f} s; no green run kept answers to compare with", figures, evidence
+        )
+    text = f"its greedy answers are those of {' and of '.join(seen.compared)}, after {seen.seconds:.1f} s"
+    return Outcome("ok", text, figures, evidence)
+
+
+CHECK = Check(
+    id="serving.answer",
+    proves="The service answers in time, and what its model says: by the reference and a new prompt, or by the last green run.",
+    run=_run,
+    level="standard",
+    needs=(needs.service,),
+    faults=("wrong-result",),
+    deadline_s=120.0,
+)

@@ -1,0 +1,127 @@
+"""Answers of a service compared with what its model says: with a reference, with the last green run, with the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from verify.serving.asking import Client
+from verify.tables import table
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A prompt's greedy continuation."""
+
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+
+
+def greedy(client: Client, prompt: Sequence[int] | str, length: int, key: str | None) -> Answer:
+    """Ask for it, token by token, so that a silence is noticed. Raises AskError.
+
+    Token ids by way of `logprobs`: the spelling that every release since 0.6 understands.
+    """
+    body = {
+        "prompt": prompt,
+        "max_tokens": length,
+        "temperature": 0,
+        "ignore_eos": True,
+        "logprobs": 1,
+        "return_tokens_as_token_ids": True,
+    }
+    tokens: list[int] = []
+    logprobs: list[float] = []
+    for event in client.stream("/v1/completions", body, key):
+        for choice in event.get("choices", ()):
+            found = choice.get("logprobs") or {}
+            tokens += [int(token.removeprefix("token_id:")) for token in found.get("tokens", ())]
+            logprobs += found.get("token_logprobs", ())
+    return Answer(tuple(tokens), tuple(logprobs))
+
+
+def forced(client: Client, prompt: Sequence[int] | str, key: str | None) -> list[float]:
+    """The log probability of each token of a prompt but the first. Raises AskError."""
+    body = {"prompt": prompt, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
+    entries = client.post("/v1/completions", body, key)["choices"][0]["prompt_logprobs"][1:]
+    # The prompt's own token stands first; a release that adds the most likely one puts it behind.
+    return [float(next(iter(entry.values()))["logprob"]) for entry in entries]
+
+
+def dtype_of(notes: Sequence[Mapping[str, Any]]) -> str:
+    """The number type of the attention layers, by the notes of the engine's processes."""
+    return next((str(layer.get("dtype")) for note in notes for layer in note.get("layers", ())), "float32")
+
+
+def rounding(dtype: str) -> float:
+    """By how much a number type may move a log probability, in nats."""
+    table_of: Mapping[str, float] = table("serving")["answer"]["rounding"]
+    return table_of.get(dtype, table_of["float32"])
+
+
+def against_reference(answer: Answer, reference: Mapping[str, Any], dtype: str) -> str | None:
+    """What is wrong with the answer to the reference's prompt. Two tokens that are nearer than the rounding are a tie."""
+    length, bound = len(answer.tokens), rounding(dtype)
+    if not length:
+        return "no token came"
+    for place, (token, expected) in enumerate(zip(answer.tokens, reference["tokens"][:length], strict=True)):
+        if token != expected:
+            is_tie = reference["gaps"][place] < bound and token == reference["runners_up"][place]
+            text = f"token {place + 1} of {length} is {token}, the reference's is {expected} and leads by {reference['gaps'][place]:.2f}"
+            return None if is_tie else f"{text}; {dtype} rounds by at most {bound}"
+    off = max(abs(here - there) for here, there in zip(answer.logprobs, reference["logprobs"][:length], strict=True))
+    return (
+        None
+        if off <= bound
+        else f"log probabilities differ from the reference's by {off:.3g}; {dtype} rounds by at most {bound}"
+    )
+
+
+def against_model(answer: Answer, exact: Sequence[Sequence[float]], dtype: str) -> str | None:
+    """What is wrong with an answer to a prompt; `exact` are the model's log probabilities after each of its tokens, in float64."""
+    bound = rounding(dtype)
+    if not answer.tokens:
+        return "no token came"
+    for place, (token, said, row) in enumerate(zip(answer.tokens, answer.logprobs, exact, strict=True)):
+        lead = max(row) - row[token]
+        if lead > 2 * bound:
+            return f"token {place + 1} of {len(exact)} is {token}, and {row.index(max(row))} leads by {lead:.2f}; {dtype} rounds by at most {bound}"
+        if not abs(said - row[token]) <= bound:
+            return f"token {place + 1} has log probability {said:.3f}, the model says {row[token]:.3f}; {dtype} rounds by at most {bound}"
+    return None
+
+
+def against_last(values: Sequence[float], last: Mapping[str, Any], release: str) -> str | None:
+    """What is wrong with log probabilities of a fixed text, by those of the last green run."""
+    if len(values) != len(last["logprobs"]):
+        return f"a fixed text has {len(values) + 1} tokens, {len(last['logprobs']) + 1} in the last green run ({last['at']})"
+    bounds = table("serving")["answer"]["text"]
+    allowed = bounds["same" if last["release"] == release else "other"]
+    drift = sum(abs(here - there) for here, there in zip(values, last["logprobs"], strict=True)) / len(values)
+    if drift <= allowed:
+        return None
+    return f"log probabilities of a fixed text differ from the last green run ({last['at']}) by {drift:.4f} on average; allowed {allowed}"
+
+
+def tokens_against_last(
+    answer: Answer, last: Mapping[str, Any], dtype: str, rival: Callable[[Sequence[int]], float]
+) -> str | None:
+    """What is wrong with the tokens after the fixed text, by the last green run's.
+
+    `rival` gives the log probability that the model gives the last of some tokens after the text: two that are nearer to one another than
+    the rounding are a tie.
+    """
+    for place, (token, before) in enumerate(zip(answer.tokens, last["tokens"], strict=False)):
+        if token != before:
+            lead = answer.logprobs[place] - rival(last["tokens"][: place + 1])
+            text = f"token {place + 1} after a fixed text is {token}, {before} in the last green run ({last['at']})"
+            return None if lead <= rounding(dtype) else f"{text}, which is {lead:.2f} nats less likely now"
+    return None
+
+
+def tokens_done(metrics: str) -> float:
+    """How many tokens an engine has read and written for anybody, by the text of /metrics."""
+    names = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
+    lines = (line.rpartition(" ") for line in metrics.splitlines() if line.startswith(names))
+    return sum(float(value) for _, _, value in lines)
