@@ -62,6 +62,22 @@ def test_rollback_to_an_environment_that_is_not_whole_is_refused(twice: tuple[Si
     assert (site.prefix / "current").readlink() == Path(f"envs/{second}")
 
 
+def test_one_that_was_built_anew_takes_the_place_of_a_damaged_one_and_rollback_goes_back_beyond_it(
+    twice: tuple[Site, str, str],
+) -> None:
+    site, first, damaged = twice
+    anew = f"{damaged}-2"
+    site.plan(firstlight_environment={**site.variables["firstlight_environment"], "digest": anew})
+    site.send()
+    assert site.play().status == "ok"
+    assert (site.prefix / "current").readlink() == Path(f"envs/{anew}")
+    assert (site.prefix / "previous").readlink() == Path(f"envs/{first}")
+    assert {path.name for path in (site.prefix / "envs").iterdir() if path.is_dir()} == {first, anew}
+    assert site.play("rollback").status == "ok"
+    assert (site.prefix / "current").readlink() == Path(f"envs/{first}")
+    assert (site.prefix / "previous").readlink() == Path(f"envs/{anew}")
+
+
 def test_uninstall_leaves_nothing_but_what_it_lists(site: Site) -> None:
     site.send()
     assert site.play().status == "ok"
