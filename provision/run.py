@@ -37,6 +37,7 @@ from pydantic import BaseModel
 
 from provision import __version__
 from provision.errors import UsageError
+from provision.models.invocation import Invocation
 from provision.redact import redact, scrub
 
 TEXT_AT_MOST = 8000
@@ -138,7 +139,7 @@ class Run:
         self._started = time.monotonic()
 
     @classmethod
-    def create(cls, logs: Path, *, command: str) -> Run:
+    def create(cls, logs: Path, *, command: str, invocation: Invocation | None = None) -> Run:
         """Make a new run's folder, named by its start in UTC, and point `latest` at it."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         for suffix in ("", *(f"-{number}" for number in range(2, 100))):
@@ -148,6 +149,8 @@ class Run:
                 break
         run = cls(folder)
         header = {"run": run.name, "command": command, "started_at": utc_now(), **identity()}
+        if invocation is not None:
+            header["invocation"] = invocation.model_dump(mode="json")
         run.write("run.json", header)
         link = logs / f".latest.{os.getpid()}"
         link.symlink_to(folder.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -64,6 +65,7 @@ def asked(
 ) -> Request:
     """A command's own words as the pipeline reads them; asks for the sudo password where that is wanted."""
     from provision.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.models.invocation import Invocation  # noqa: PLC0415 - `--help` must not pay for it
     from provision.pipeline import Request  # noqa: PLC0415 - `--help` must not pay for it
 
     password = None
@@ -76,6 +78,9 @@ def asked(
             raise UsageError(
                 "no password could be read: standard input has ended", hint="run it where you can type, without a pipe"
             ) from None
+    flags = {"-K": ask_become_pass, "--refresh": refresh}
+    named = {"--bundle": str(bundle) if bundle else None, "--trust": trust}
+    options = {f"--{name.replace('_', '-')}": value for name, value in policy.items()} | named
     return Request(
         command=command,
         inventory=inventory or LOCAL,
@@ -87,4 +92,18 @@ def asked(
         trust=trust,
         logs=LOGS,
         arguments=tuple(sys.argv[1:]),
+        invocation=Invocation(
+            inventory=None if inventory is None else str(inventory),
+            limit=limit,
+            options=dict(_typed(options)) | {name: None for name, is_on in flags.items() if is_on},
+        ),
     )
+
+
+def _typed(options: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
+    """Options that were given, by the name that says their value where they are switches."""
+    for name, value in options.items():
+        if isinstance(value, bool):
+            yield (name if value else f"--no-{name.removeprefix('--')}"), None
+        elif value is not None:
+            yield name, str(value)

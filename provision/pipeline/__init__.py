@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from provision.models.invocation import Invocation
+
 
 @dataclass(frozen=True)
 class Request:
@@ -25,3 +27,5 @@ class Request:
     trust: str | None = None
     """The key that must have signed the bundle: a file, or the key itself."""
     arguments: tuple[str, ...] = ()
+    invocation: Invocation = field(default_factory=Invocation)
+    """What a suggested command has to repeat."""

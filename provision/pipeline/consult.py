@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from provision.pipeline.context import Walk
 from provision.pipeline.steps import PROBE
 from provision.pipeline.walking import perform, read_inventory
 from provision.probe import Source
-from provision.report.advice import inventory_option
 from verify.doctor import render
 from verify.doctor.cli import FOUND, UNKNOWN
 from verify.doctor.engine import NOWHERE, Diagnosis, diagnose_texts
@@ -61,7 +59,7 @@ def consult(request: Request, *, top: int, as_json: bool, apply: bool, agree: Ca
     seen: list[Consultation] = []
 
     def step(walk: Walk) -> None:
-        seen.extend(look(walk, request.logs))
+        seen.extend(look(walk, request))
 
     summary, code = perform(request, (PROBE, ("probe", step)))
     if not seen or code == Exit.INTERRUPTED:
@@ -69,7 +67,7 @@ def consult(request: Request, *, top: int, as_json: bool, apply: bool, agree: Ca
         return code
     [found] = seen
     if not as_json:
-        say(found.text(top=top))
+        say(request.invocation.complete(found.text(top=top)))
     outcome = mend.mend(request, found.host, found.diagnosis.findings, agree) if apply else None
     if as_json:
         document = found.document(top=top)
@@ -94,17 +92,17 @@ def only_host(request: Request) -> Host:
     return hosts[0]
 
 
-def look(walk: Walk, logs: Path) -> list[Consultation]:
+def look(walk: Walk, request: Request) -> list[Consultation]:
     """Read each host's evidence and diagnose it with the facts of the probe just made."""
     consultations = []
     gathered, failed = evidence.gather(walk, walk.hosts())
     for name, error in failed.items():
         walk.fail(name, "probe", error)
     for name, answer in gathered.items():
-        sources = (evidence.keep(walk, name, earlier(logs, name)), *answer)
+        sources = (evidence.keep(walk, name, earlier(request.logs, name)), *answer)
         facts = walk.facts[name].model_dump(mode="json")
         diagnosis = diagnose_texts({source.name: source.text for source in sources if source.text}, facts)
-        again = f"./firstlight provision{inventory_option(walk.inventory)} --limit {shlex.quote(name)}"
+        again = request.invocation.suggest("provision", hosts=name)
         diagnosis = with_service(diagnosis, walk.facts[name], again)
         walk.run.write(f"evidence/{name}.json", render.document(name, diagnosis, top=len(diagnosis.findings) or 1))
         folder = walk.run.path(f"evidence/{name}")

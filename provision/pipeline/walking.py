@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -61,8 +62,8 @@ def walking(request: Request) -> Iterator[Walk]:
     client, model = _from_bundle(request) if request.bundle else (None, {})
     inventory = read_inventory(replace(request, overrides={**request.overrides, **model}))
     before = unfinished(request.logs)
-    command = " ".join((request.command, *request.arguments[1:]))
-    run = Run.create(request.logs, command=command)
+    command = shlex.join((request.command, *request.arguments[1:]))
+    run = Run.create(request.logs, command=command, invocation=request.invocation)
     run.write("inventory.json", inventory)
     with open_progress([host.name for host in inventory.hosts]) as progress, contextlib.ExitStack() as stack:
         walk = Walk(

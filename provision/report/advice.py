@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import PurePath
 from urllib.parse import urlsplit
 
 from provision.models.facts import HostFacts
+from provision.models.invocation import Invocation
 from provision.models.records import HostSummary
-from provision.models.settings import Connection, Host, Inventory, default_prefix
+from provision.models.settings import Connection, Host, default_prefix
 
-DEFAULT_INVENTORY = ("inventory", "local")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MOST_MENDED = 3
 """So many hosts that can be mended are named one by one."""
@@ -18,28 +17,18 @@ MOST_NAMED = 8
 """More wrong hosts than this are not listed in a --limit: the whole walk passes over what is well."""
 
 
-def inventory_option(inventory: Inventory | None) -> str:
-    """` -i PATH` for every inventory but the default one."""
-    if inventory is None:
-        return ""
-    parts = PurePath(inventory.source).parts
-    is_default = DEFAULT_INVENTORY in (parts[-2:], parts[-3:-1])
-    return "" if is_default else f" -i {shlex.quote(inventory.source)}"
-
-
-def next_commands(inventory: Inventory | None, hosts: tuple[HostSummary, ...]) -> tuple[str, ...]:
-    """Commands in the order in which they are of use; the first one is the thing to do now."""
-    option = inventory_option(inventory)
+def next_commands(invocation: Invocation, hosts: tuple[HostSummary, ...]) -> tuple[str, ...]:
+    """Commands for the hosts of the run, in the order in which they are of use; the first one is the thing to do now."""
     wrong = [host.name for host in hosts if host.state in ("failed", "unreachable", "interrupted")]
     if wrong:
-        some = wrong if len(wrong) < len(hosts) and len(wrong) <= MOST_NAMED else []
-        limit = f" --limit {shlex.quote(','.join(some))}" if some else ""
+        some = ",".join(wrong) if len(wrong) < len(hosts) and len(wrong) <= MOST_NAMED else None
         mended = [host.name for host in hosts if host.name in wrong and _may_be_mended(host)][:MOST_MENDED]
-        mends = (f"./firstlight doctor --host {shlex.quote(name)}{option} --apply" for name in mended)
-        return (*mends, f"./firstlight provision{option}{limit}")
+        mends = tuple(f"{invocation.suggest('doctor', hosts=name)} --apply" for name in mended)
+        again = "provision" if invocation.knows("provision") else "verify"
+        return (*mends, invocation.suggest(again, hosts=some))
     if all(host.state in ("planned", "probed", "stopped", "removed") for host in hosts):
-        return (f"./firstlight provision{option}",)
-    return tuple(f"./firstlight {name}{option}" for name in ("verify", "status", "rollback", "uninstall"))
+        return (invocation.suggest("provision"),)
+    return tuple(map(invocation.suggest, filter(invocation.knows, ("verify", "status", "rollback", "uninstall"))))
 
 
 def _may_be_mended(host: HostSummary) -> bool:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from provision.errors import opening
 from provision.models.facts import HostFacts
+from provision.models.invocation import Invocation
 from provision.models.records import (
     ROOMS,
     AttentionProof,
@@ -31,7 +32,8 @@ ENDED_BADLY: tuple[HostState, ...] = ("failed", "unreachable", "interrupted")
 
 def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
     """The summary of a run; the verdict as docs/reference/summary.md defines it. Holds no secret."""
-    hosts = tuple(_host(files, name, interrupted=interrupted) for name in _names(files))
+    invocation = _invocation(files)
+    hosts = tuple(_with_commands(_host(files, name, interrupted=interrupted), invocation) for name in _names(files))
     summary = Summary(
         run=files.run,
         command=files.command,
@@ -44,9 +46,31 @@ def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
         room_seconds=files.room_seconds or _slowest(hosts),
         dispatch=files.dispatch,
         interrupted=interrupted,
-        next_commands=next_commands(files.inventory, hosts),
+        next_commands=next_commands(invocation, hosts),
     )
     return Summary.model_validate(scrub(summary.model_dump()))
+
+
+def _invocation(files: RunFiles) -> Invocation:
+    """What was typed; where that cannot be read, what names the same hosts."""
+    if files.invocation is not None or files.inventory is None:
+        return files.invocation or Invocation()
+    names = ",".join(host.name for host in files.inventory.hosts)
+    return Invocation(inventory=files.inventory.source, limit=names)
+
+
+def _with_commands(host: HostSummary, invocation: Invocation) -> HostSummary:
+    """The host with every command that its hints and remedies mention made one for the hosts of the run."""
+
+    def complete(text: str | None) -> str | None:
+        return invocation.complete(text) if text else text
+
+    return host.model_copy(
+        update={
+            "rooms": tuple(room.model_copy(update={"hint": complete(room.hint)}) for room in host.rooms),
+            "checks": tuple(check.model_copy(update={"remedy": complete(check.remedy)}) for check in host.checks),
+        }
+    )
 
 
 def verdict(

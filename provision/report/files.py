@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from provision.models.facts import HostFacts
+from provision.models.invocation import Invocation
 from provision.models.records import CheckRecord, Figure, Finding, RoomResult, ServeRecord
 from provision.models.settings import Inventory
 from provision.models.stack import Plan
@@ -42,6 +44,8 @@ class RunFiles:
     command: str = ""
     started_at: str = ""
     seconds: float = 0.0
+    invocation: Invocation | None = None
+    """What was typed; null where the run does not say."""
     inventory: Inventory | None = None
     plan: Plan | None = None
     rooms: dict[str, dict[str, RoomResult]] = field(default_factory=dict)
@@ -84,6 +88,8 @@ def read(run: Run) -> RunFiles:
         files.command = str(header.get("command", ""))
         files.started_at = str(header.get("started_at", ""))
         files.seconds = _number(header.get("seconds"), files.seconds)
+        with contextlib.suppress(ValidationError):
+            files.invocation = Invocation.model_validate(header.get("invocation"))
     files.inventory = _record(files, run.path("inventory.json"), Inventory)
     files.plan = _record(files, run.path("plan.json"), Plan)
     files.rooms = _rooms(files, run.path("rooms.json"))

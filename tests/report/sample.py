@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.models.facts import Cpu, HostFacts, Installed, Memory, Nvidia, NvidiaGpu, OperatingSystem, User
+from provision.models.invocation import Invocation
 from provision.models.records import AttentionProof, RoomName, RoomResult, ServeRecord
 from provision.models.settings import Connection, Host, Inventory, Settings
 from provision.models.stack import (
@@ -154,7 +155,8 @@ class Folder:
         self.run = Run(folder)
         self.rooms: dict[str, dict[str, Any]] = {}
         header = {"run": folder.name, "command": "provision", "started_at": STARTED, "pid": 4194304, "seconds": 94.2}
-        self.run.write("run.json", header)
+        typed = Invocation(inventory=None if source.endswith("inventory/local") else source)
+        self.run.write("run.json", {**header, "invocation": typed.model_dump()})
         self.run.write("inventory.json", Inventory(source=source, hosts=tuple(hosts)))
 
     def results(self, *results: RoomResult) -> None:

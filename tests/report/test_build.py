@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from provision.models.facts import Installed
+from provision.models.invocation import Invocation
 from provision.models.records import Finding, HostSummary, RoomName
 from provision.models.settings import Connection
 from provision.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, Reason
@@ -273,5 +274,5 @@ def test_a_cause_that_may_be_mended_is_mended_before_the_run_is_made_again(
     )
     well = HostSummary(name="b", state="serving", changed=False)
     again = "./firstlight provision --limit a"
-    commands = next_commands(None, (failed, well))
+    commands = next_commands(Invocation(), (failed, well))
     assert commands == (("./firstlight doctor --host a --apply", again) if mends else (again,))

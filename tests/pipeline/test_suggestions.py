@@ -1,0 +1,111 @@
+"""A command that is suggested acts on the hosts of the run that suggests it, with its options."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+
+from provision.cli.main import app
+from provision.cli.options import asked
+from provision.models.invocation import TAKES, Invocation
+from provision.models.records import HostState, HostSummary
+from provision.report.advice import next_commands
+from tests.pipeline.test_cli import firstlight
+
+HOSTS = "all:\n  hosts:\n    o1: {ansible_connection: local}\n    o2: {ansible_connection: local}\n"
+TYPED = Invocation(inventory="my site", limit="o1,o2", options={"--vllm": "==0.30.0", "--reboot": None, "-K": None})
+
+
+def host(name: str, state: HostState) -> HostSummary:
+    return HostSummary(name=name, state=state, changed=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("probe",), "./firstlight provision -i {site} --limit o1"),
+        (("plan", "--vllm", "none"), "./firstlight provision -i {site} --limit o1 --vllm none"),
+    ],
+    ids=["probe", "plan"],
+)
+def test_a_run_over_one_host_suggests_no_run_over_all(
+    arguments: tuple[str, ...], expected: str, tmp_path: Path
+) -> None:
+    site = tmp_path / "inventory" / "local"
+    site.mkdir(parents=True)
+    (site / "hosts.yml").write_text(HOSTS)
+    done = firstlight(*arguments, "-i", str(site), "--limit", "o1", logs=tmp_path)
+    summary = json.loads((tmp_path / "latest" / "summary.json").read_text())
+    assert done.returncode == 0, done.stderr
+    assert summary["next_commands"] == [expected.format(site=site)]
+
+
+def test_after_success_each_command_is_for_the_same_hosts() -> None:
+    commands = next_commands(TYPED, (host("o1", "serving"), host("o2", "serving")))
+    assert [shlex.split(command)[:6] for command in commands] == [
+        ["./firstlight", name, "-i", "my site", "--limit", "o1,o2"]
+        for name in ("verify", "status", "rollback", "uninstall")
+    ]
+    assert commands[2].endswith("-K")
+    assert "--vllm" not in commands[2]
+
+
+def test_where_some_fail_only_these_are_named_and_where_all_fail_the_limit_stays() -> None:
+    [some] = next_commands(TYPED, (host("o1", "failed"), host("o2", "serving")))
+    [both] = next_commands(TYPED, (host("o1", "failed"), host("o2", "unreachable")))
+    many = tuple(host(f"x{number}", "failed") for number in range(20))
+    [most] = next_commands(TYPED, (*many, host("o1", "serving")))
+    assert some == "./firstlight provision -i 'my site' --limit o1 --vllm ==0.30.0 --reboot -K"
+    assert both == most == "./firstlight provision -i 'my site' --limit o1,o2 --vllm ==0.30.0 --reboot -K"
+
+
+def test_another_installation_is_never_swapped_for_the_default_one() -> None:
+    typed = Invocation(inventory="site", options={"--prefix": "/srv/other"})
+    assert next_commands(typed, (host("o1", "failed"),)) == ("./firstlight verify -i site --prefix /srv/other",)
+    assert next_commands(typed, (host("o1", "serving"),)) == ("./firstlight verify -i site --prefix /srv/other",)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("run ./firstlight provision: it goes on", "run ./firstlight provision{all}: it goes on"),
+        ("from one lock (./firstlight provision)", "from one lock (./firstlight provision{all})"),
+        ("./firstlight rollback", "./firstlight rollback -i site --limit o1,o2"),
+        ("./firstlight provision --limit o1", "./firstlight provision -i site --vllm none --limit o1"),
+        ("./firstlight verify soak --minutes 10", "./firstlight verify soak -i site --limit o1,o2 --minutes 10"),
+        ("./firstlight doctor --host NAME", "./firstlight doctor -i site --host NAME"),
+        ("./firstlight doctor server.log", "./firstlight doctor server.log"),
+        ("./firstlight logs list", "./firstlight logs list"),
+        ("./firstlight provision -i other", "./firstlight provision -i other"),
+    ],
+)
+def test_a_command_in_a_hint_is_for_the_hosts_of_the_run(said: str, expected: str) -> None:
+    typed = Invocation(inventory="site", limit="o1,o2", options={"--vllm": "none"})
+    assert typed.complete(said) == expected.format(all=" -i site --limit o1,o2 --vllm none")
+    assert Invocation().complete(said) == said
+
+
+def test_every_command_is_listed_with_the_options_that_it_really_has() -> None:
+    repeated = {option for options in TAKES.values() for option in options} - {"--no-reboot"}
+    for name, options in TAKES.items():
+        command: Any = typer.main.get_command(app)
+        for word in name.split():
+            command = command.commands[word]
+        command = getattr(command, "commands", {}).get("check", command)
+        real = {option for parameter in command.params for option in parameter.opts}
+        assert real & repeated == set(options) - {"--no-reboot"}, name
+        assert {"-i"} | ({"--host"} if name == "doctor" else {"--limit"}) <= real
+
+
+def test_what_was_typed_is_what_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["firstlight", "provision"])
+    request = asked("provision", inventory=None, limit="a b", vllm="none", reboot=False, driver=None, refresh=True)
+    assert request.invocation.suggest("provision") == (
+        "./firstlight provision --limit 'a b' --vllm none --no-reboot --refresh"
+    )
