@@ -84,7 +84,7 @@ def render(targets: Sequence[Target], *, path: str) -> str:
 
 
 def render_secrets(secrets: Mapping[str, Mapping[str, str]]) -> str:
-    """A second inventory with the passwords that are known in memory only; it is written where it is removed again."""
+    """A second inventory with the passwords that are known in memory only, for `memory_file`."""
     hosts = {name: {key: Verbatim(value) for key, value in values.items()} for name, values in secrets.items()}
     text: str = yaml.dump({"all": {"hosts": hosts}}, Dumper=_Dumper)
     return text

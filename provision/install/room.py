@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from provision.install.change import described
 from provision.install.hosts_file import render, render_secrets
+from provision.install.memory_file import memory_file, remove_left_passwords
 from provision.install.outcome import Outcome
 from provision.install.playbook import Cancellation, run_playbook
 from provision.install.signals import remembered_signals
@@ -52,8 +54,13 @@ def install(
     write_atomically(path, render(targets, path=str(path)))
     outcomes = {target.host.name: Outcome(target.host.name) for target in targets}
     recorder = _Recorder(run, playbook, outcomes, progress or (lambda *_: None))
-    with tempfile.TemporaryDirectory(prefix="firstlight-") as folder, remembered_signals() as signalled:
-        inventories = [path, *_secrets_file(targets, Path(folder))]
+    remove_left_passwords()
+    with (
+        tempfile.TemporaryDirectory(prefix="firstlight-") as folder,
+        _passwords(targets) as passwords,
+        remembered_signals() as signalled,
+    ):
+        inventories = [path, *passwords]
         cancellation = Cancellation(lambda: signalled() or cancelled())
         ended_how = run_playbook(
             playbook,
@@ -81,13 +88,15 @@ def _secrets_of(connection: Connection) -> dict[str, str]:
     return secrets
 
 
-def _secrets_file(targets: Sequence[Target], folder: Path) -> list[Path]:
+@contextmanager
+def _passwords(targets: Sequence[Target]) -> Iterator[list[Path]]:
+    """The inventory of the passwords, where there are any; on no disk."""
     secrets = {target.host.name: values for target in targets if (values := _secrets_of(target.host.connection))}
     if not secrets:
-        return []
-    path = folder / "secrets.yml"
-    write_atomically(path, render_secrets(secrets), mode=0o600)
-    return [path]
+        yield []
+        return
+    with memory_file(render_secrets(secrets)) as path:
+        yield [path]
 
 
 class _Recorder:
