@@ -3,6 +3,8 @@
 import sys
 
 from verify.cli import main
+from verify.printable import guard_streams
 
 if __name__ == "__main__":
+    guard_streams()
     sys.exit(main(sys.argv[1:]))

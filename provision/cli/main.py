@@ -27,6 +27,7 @@ from provision.cli.options import (
     VllmOption,
     asked,
 )
+from verify.printable import guard_streams
 
 app = typer.Typer(
     name="firstlight",
@@ -326,4 +327,5 @@ def doctor(
 
 def main() -> None:
     """Run the command that was typed."""
+    guard_streams()
     ending.run(lambda: app(prog_name="firstlight"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import sys
@@ -15,14 +14,13 @@ from typing import Any
 from provision.errors import InstallError
 from provision.install.environment import EMPTY_CONFIG, ansible_settings, kept, runner_additions
 from provision.redact import redact
+from verify.printable import printable
 
 PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 GRACE_S = 15.0
 """How long Ansible may take to end its tasks in order before it is killed."""
 POLL_S = 0.5
 """How often a silent playbook is looked after."""
-
-_ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|\r")
 
 
 class Cancellation:
@@ -108,7 +106,7 @@ def run_playbook(
     runner.run()
     output = Path(config.artifact_dir) / "stdout"
     said = output.read_text(encoding="utf-8", errors="replace") if output.exists() else ""
-    text = redact(_ESCAPES.sub("", said))
+    text = redact(printable(said))
     # A run has several playbooks: what the last one says must not hide where another failed.
     with log.open("a", encoding="utf-8") as file:
         file.write(f"# playbooks/{name}.yml\n{text}\n")

@@ -18,19 +18,21 @@ from provision.pipeline import Request
 from provision.pipeline.steps import DRIVERS, PLAN, PROBE, Late, Step, steps_until
 from provision.pipeline.walking import cache_folder, perform
 from provision.report.history.pruning import prune_quietly
+from verify.printable import unguarded
 
 if TYPE_CHECKING:
     from provision.fit import Shape
 
 
-def say(text: str) -> None:
-    """Print data; where a closed terminal no longer takes it, it stands in the run's folder.
+def say(text: str, *, drawn: bool = False) -> None:
+    """Print data; where a closed terminal no longer takes it, it stands in the run's folder. `drawn` text has colours of ours.
 
     Raises BrokenPipeError when a reader has seen enough, OSError when it cannot be written otherwise: a full disk.
     """
+    stream = unguarded(sys.stdout) if drawn else sys.stdout
     try:
-        sys.stdout.write(text if text.endswith("\n") else text + "\n")
-        sys.stdout.flush()
+        stream.write(text if text.endswith("\n") else text + "\n")
+        stream.flush()
     except OSError as error:
         if error.errno != errno.EIO:
             raise

@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 
 from provision.units import GIB
+from verify.printable import printable, unguarded
 
 
 def tell(what: str, done: int, total: int) -> None:
     """Bytes done of all; written over until it is whole."""
     if sys.stderr.isatty() and total:
         end = "\n" if done >= total else ""
-        sys.stderr.write(f"\r{what} {done / GIB:.1f} of {total / GIB:.1f} GiB{end}")
-        sys.stderr.flush()
+        stream = unguarded(sys.stderr)
+        stream.write(f"\r{printable(what)} {done / GIB:.1f} of {total / GIB:.1f} GiB{end}")
+        stream.flush()

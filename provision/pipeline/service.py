@@ -99,7 +99,7 @@ def print_checks(records: list[CheckRecord]) -> None:
         console.width = UNFOLDED
     with console.capture() as taken:
         console.print(checks_table(fold_hosts(records)))
-    say("\n".join(line.rstrip() for line in taken.get().splitlines()))
+    say("\n".join(line.rstrip() for line in taken.get().splitlines()), drawn=True)
 
 
 def serve(request: Request) -> int:

@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from provision.models.records import CheckRecord
+from verify.printable import printable
 from verify.records import fold_skips
 
 
@@ -24,6 +25,6 @@ def checks_table(checks: Sequence[CheckRecord]) -> Table:
         passed = row["status"] in ("ok", "skip")
         reason = row["reason"] if passed or not row["remedy"] else f"{row['reason']}\nremedy: {row['remedy']}"
         cells = (row["host"] or "", row["id"], row["device"] or "", f"{row['seconds']:.2f}", reason)
-        host, *rest = map(Text, cells)  # as text: what a host says is no markup
+        host, *rest = map(Text, map(printable, cells))  # what a host says is no markup and no command
         table.add_row(host, Text(row["status"], style=colours[row["status"]]), *rest)
     return table

@@ -7,23 +7,18 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
+from verify.printable import printable
+
 COLUMNS = 100
 
 Text: TypeAlias = str | tuple[str, ...]
 """A sentence, or the pieces of one between which alone a line may end."""
 
-_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b.")
 _NUMBERED = re.compile(r"^(.*?)(\d+)(\D*)$", re.DOTALL)
 
 
-def printable(text: str) -> str:
-    """Text that no terminal takes for a command: no escapes, and a blank for each control or formatting character."""
-    plain = _ESCAPES.sub("", text)
-    return "".join(char if unicodedata.category(char)[0] not in "CZ" else " " for char in plain)
-
-
 def clean(text: str) -> str:
-    """The same as one line, its words parted by one blank each."""
+    """Text that no terminal takes for a command, as one line, its words separated by one blank each."""
     return " ".join(printable(text).split())
 
 

@@ -15,6 +15,7 @@ from provision.models.records import RoomName, RoomResult
 from provision.report.layout import clean, duration
 from provision.report.live_words import ending, said
 from provision.units import size
+from verify.printable import unguarded
 
 BYTES_EVERY_S = 10.0
 """Plain lines say at most this often how far a transfer is."""
@@ -46,7 +47,7 @@ def open_progress(
     hosts: Sequence[str], *, stream: TextIO | None = None, environment: Mapping[str, str] | None = None
 ) -> Progress:
     """The view that fits: live on a terminal that can redraw, else plain lines."""
-    out = stream or sys.stderr
+    out = stream or unguarded(sys.stderr)
     if is_live(out, environment if environment is not None else os.environ):
         from provision.report.live_table import LiveProgress  # noqa: PLC0415 - plain lines need no rich
 

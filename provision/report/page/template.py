@@ -10,7 +10,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from provision.report.layout import number, printable
+from provision.report.layout import number
+from verify.printable import printable
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -1,0 +1,165 @@
+"""No byte that commands a terminal reaches it, wherever the text comes from: seen on a pseudo-terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.report.sample import CPU_STACK, Folder, facts, host
+from verify.printable import GuardedStream, printable
+
+ROOT = Path(__file__).resolve().parents[2]
+CLIPBOARD = "\x1b]52;c;ZXZpbA==\x07"
+NESTED = "\x1b\x1b[0m]52;c;ZXZpbA==\x1b[0m\x07 \x1b[\x1b[0m2J \x1b]\x1b]0;x\x070;title\x07"
+OTHERS = "\x1bc \x9b2J \x9d0;title\x9c \x0e \x08\x08 \x07 \x7f \r \x85 \u202e\u2066 \u2028 \ufeff \x1bP1$q\x1b\\ \x1b"
+HOSTILE = f"a{CLIPBOARD}b{NESTED}c{OTHERS}d"
+RUN = "20261120T101500Z"
+
+
+def on_terminal(*arguments: str, folder: Path, typed: bytes = b"") -> str:
+    """What a terminal is sent by a command, decoded as it would be."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(folder / "logs"), "TERM": "dumb"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "provision", *arguments],
+        stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=folder, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    os.write(ours, typed)
+    shown = b""
+    try:
+        while block := os.read(ours, 1 << 16):
+            shown += block
+    except OSError:
+        pass  # the terminal of a process that has ended
+    os.close(ours)
+    process.wait(60)
+    return shown.decode("utf-8", "surrogateescape").replace("\r\n", "\n")
+
+
+def commanding(text: str) -> list[str]:
+    """Characters that a terminal may take for a command, or that show what is not there."""
+    return sorted({hex(ord(char)) for char in text if char not in "\n\t" and unicodedata.category(char)[0] == "C"})
+
+
+def run_folder(folder: Path) -> None:
+    """A run whose every text is hostile, also the files that are shown as they lie."""
+    made = Folder(folder / "logs" / RUN, [host("a", local=True)], source=HOSTILE)
+    made.run.write("facts/a.json", facts("a").model_copy(update={"unknown": {"driver": HOSTILE}}))
+    made.planned(["a"], CPU_STACK)
+    for name in ("summary.txt", "summary.md"):
+        made.run.path(name).write_text(HOSTILE)
+    made.run.path("summary.json").write_text(json.dumps({"verdict": "green", "command": HOSTILE, "hosts": []}))
+    header = json.loads(made.run.path("run.json").read_text())
+    made.run.path("run.json").write_text(json.dumps({**header, "command": HOSTILE, "user": HOSTILE}))
+    made.run.path("events.jsonl").write_text(json.dumps({"kind": "result", "host": HOSTILE, "text": HOSTILE}) + "\n")
+    (folder / "logs" / "latest").symlink_to(RUN)
+
+
+def _log(folder: Path) -> tuple[str, ...]:
+    (folder / "x.log").write_text(f"RuntimeError: CUDA error: no kernel image is available {HOSTILE} on the device\n")
+    return ("doctor", "x.log")
+
+
+def _json_log(folder: Path) -> tuple[str, ...]:
+    line = {"msg": f"RuntimeError: CUDA error: no kernel image is available for execution {HOSTILE} on the device"}
+    (folder / "x.log").write_text(json.dumps(line) + "\n")
+    return ("doctor", "x.log")
+
+
+def _raw_log(folder: Path) -> tuple[str, ...]:
+    (folder / "x.log").write_bytes(
+        b"CUDA error: no kernel image is available \x9b2J \x90 \x1b\x1b[m]0;t\x07 on the device\n"
+    )
+    return ("doctor", "x.log")
+
+
+def _inventory(folder: Path) -> tuple[str, ...]:
+    (folder / "hosts.yml").write_text(json.dumps({"all": {"hosts": {HOSTILE.replace("\r", ""): None}}}))
+    return ("probe", "-i", "hosts.yml")
+
+
+def _settings(folder: Path) -> tuple[str, ...]:
+    hosts = {"a": {"ansible_connection": "local", "firstlight_driver": HOSTILE, f"firstlight_{HOSTILE}": 1}}
+    (folder / "hosts.yml").write_text(json.dumps({"all": {"hosts": hosts}}))
+    return ("plan", "-i", "hosts.yml")
+
+
+def _facts(folder: Path) -> tuple[str, ...]:
+    known = facts("a").model_dump(mode="json") | {"host": HOSTILE}
+    known["os"] |= {"name": HOSTILE, "kernel": HOSTILE}
+    known["cpu"] |= {"model": HOSTILE}
+    (folder / "facts.json").write_text(json.dumps(known))
+    return ("plan", "--facts", "facts.json", "--explain")
+
+
+def _runs(*arguments: str) -> Callable[[Path], tuple[str, ...]]:
+    def made(folder: Path) -> tuple[str, ...]:
+        run_folder(folder)
+        return arguments
+
+    return made
+
+
+SOURCES: dict[str, Callable[[Path], tuple[str, ...]]] = {
+    "log": _log,
+    "log of JSON records": _json_log,
+    "log of raw bytes": _raw_log,
+    "host name": _inventory,
+    "setting": _settings,
+    "facts": _facts,
+    "run shown": _runs("logs", "show"),
+    "run followed": _runs("logs", "show", "--follow"),
+    "runs listed": _runs("logs", "list"),
+    "runs compared": _runs("logs", "diff", RUN, RUN),
+    "bundle": _runs("logs", "bundle"),
+    "unknown run": lambda _: ("logs", "show", HOSTILE),
+    "unknown command": lambda _: (HOSTILE,),
+    "unknown option": lambda _: ("plan", f"--{HOSTILE}"),
+    "limit": lambda _: ("probe", "--limit", HOSTILE),
+    "what-if": lambda _: ("plan", "--what-if", f"gpu=H100x1 os={HOSTILE}"),
+    "no such file": lambda _: ("doctor", HOSTILE),
+    "no such check": lambda _: ("verify", "--only", HOSTILE),
+    "model": lambda _: ("plan", "--what-if", "gpu=H100x1", "--model", HOSTILE),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_no_control_character_reaches_the_terminal(source: str, tmp_path: Path) -> None:
+    shown = on_terminal(*SOURCES[source](tmp_path), folder=tmp_path)
+    assert shown.strip()
+    assert commanding(shown) == []
+
+
+@given(st.text() | st.from_regex(r"(\x1b(\x1b\[0m|\[|\]|c|)|[\x00-\x9f\u2066]|52;c;|m|\x07){1,40}"))
+def test_what_is_printable_commands_no_terminal(text: str) -> None:
+    shown = printable(text)
+    assert commanding(shown) == []
+    assert printable(shown) == shown
+
+
+@given(st.text(st.characters(categories=("L", "N", "P", "S", "M"))))
+def test_what_can_be_seen_stays(text: str) -> None:
+    assert printable(f"{text}\n\t {text}") == f"{text}\n\t {text}"
+
+
+@pytest.mark.parametrize(("encoding", "written"), [("utf-8", "ä  ü\n".encode()), ("ascii", b"\\xe4  \\xfc\n")])
+def test_a_guarded_stream_writes_in_its_encoding(encoding: str, written: bytes) -> None:
+    under = io.BytesIO()
+    stream = GuardedStream(io.TextIOWrapper(under, encoding=encoding))
+    stream.writelines(["ä \x1b", "ü\n"])
+    stream.flush()
+    assert under.getvalue() == written
+    stream.unguarded.detach()
+    stream.detach()
