@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import tempfile
 from collections.abc import Callable
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     import httpx
 
 _WEIGHTS = (".safetensors", ".bin")
+_LONGEST_TOKEN = 1024
+_TOKEN = re.compile(rb"[!-~]{1,1024}")
 _DEFAULT_ENDPOINT = "https://huggingface.co"
 _KEPT = {".json", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".safetensors", ".bin"}
 """What vLLM reads of a model's repository."""
@@ -219,12 +222,22 @@ def _needed(paths: list[str]) -> set[str]:
 
 
 def _token(token_file: str | None) -> str | None:
+    """The token in a file, known to be one: what goes into a header may come back in an error of whoever refuses it."""
     if token_file is None:
         return None
     try:
-        return remember(Path(token_file).expanduser().read_text(encoding="utf-8").strip())
+        with Path(token_file).expanduser().open("rb") as file:
+            content = file.read(_LONGEST_TOKEN + 1).strip()
     except OSError as error:
         raise StageError(
             f"the hub token's file `{token_file}` cannot be read: {error.strerror}",
             hint="correct firstlight_hf_token_file",
         ) from error
+    if not _TOKEN.fullmatch(content):
+        lines = len(content.splitlines())
+        why = f"it has {lines} lines" if lines > 1 else "it is empty, longer than a token, or no plain word"
+        raise StageError(
+            f"the file `{token_file}` holds no hub token: {why}",
+            hint="name a file with the token alone, on one line, in firstlight_hf_token_file",
+        )
+    return remember(content.decode("ascii"))

@@ -95,8 +95,13 @@ def solve(request: Request, variables: Mapping[str, str]) -> str:
         return output.read_text(encoding="utf-8")
 
 
+_EXCERPT = re.compile(r"^ *\d* \|.*\n?", re.MULTILINE)
+"""Lines of a settings file that uv could not read: the place is named without them, and they may hold a secret."""
+
+
 def refusal(stderr: str) -> str:
     """What uv says is wrong, as one line: its conclusion where it gives one, else the error with its last cause."""
+    stderr = _EXCERPT.sub("", stderr)
     blocks = re.split(r"^\s*(error|cause|hint|warning):", without_credentials(stderr), flags=re.MULTILINE)
     said = [(kind, " ".join(text.split())) for kind, text in zip(blocks[1::2], blocks[2::2], strict=True)]
     errors = [text for kind, text in said if kind == "error"]

@@ -75,7 +75,7 @@ class Login(AuthStrategy):
                 self.notes.append(
                     f"{path} has a passphrase: add it to your agent with ssh-add"
                     if passphrase
-                    else f"{path} cannot be read: {error}"
+                    else f"{path} cannot be read: {_reason(error)}"
                 )
                 continue
             for certificate in self.connection.certificate_files:
@@ -93,7 +93,7 @@ class Login(AuthStrategy):
                 try:
                     halves.add(PublicBlob.from_file(str(public)).key_blob)
                 except (ValueError, OSError) as error:
-                    self.notes.append(f"{public} cannot be read: {error}")
+                    self.notes.append(f"{public} cannot be read: {_reason(error)}")
         return halves
 
     def _agent_keys(self) -> list[Any]:
@@ -106,3 +106,8 @@ class Login(AuthStrategy):
             if self.connection.identity_agent:
                 self.notes.append(f"the agent at {path} does not answer: {error}")
             return []
+
+
+def _reason(error: Exception) -> str:
+    """Why a file was no key, without its content: libraries quote what they could not parse."""
+    return str(error.strerror) if isinstance(error, OSError) else "it holds no key that OpenSSH would read"

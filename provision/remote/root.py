@@ -15,6 +15,7 @@ from provision.redact import remember
 GRACE_S = 5
 """How much longer the host's own limit is than ours: it only ends what nobody waits for any more."""
 
+_LONGEST_PASSWORD = 4096
 _ENTERED = "\x1efirstlight-root\x1e"
 """Written to stderr by the root shell before the command: without it sudo has refused, whatever its language."""
 
@@ -56,10 +57,12 @@ def become_password(connection: Connection) -> str | None:
     if connection.become_password_file is None:
         return None
     try:
-        return remember(Path(connection.become_password_file).read_text(encoding="utf-8").partition("\n")[0])
-    except OSError as error:
+        with Path(connection.become_password_file).open(encoding="utf-8") as file:
+            return remember(file.readline(_LONGEST_PASSWORD).rstrip("\n"))
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise RemoteCommandError(
-            f"the sudo password file {connection.become_password_file} cannot be read: {error.strerror}",
+            f"the sudo password file {connection.become_password_file} cannot be read: {why}",
             hint="name a readable file, or give the password with --ask-become-pass",
         ) from None
 

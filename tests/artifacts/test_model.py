@@ -212,6 +212,30 @@ def test_a_token_file_that_cannot_be_read_is_named(hub: Site, store: Store, tmp_
         take(store, "org/tiny", token_file=str(tmp_path / "absent"))
 
 
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("hf_canary\nSECOND=canary\n", "it has 2 lines"),
+        ("root:$y$canary:19000::\nbin:*:canary\n", "it has 2 lines"),
+        ("two canary", "no plain word"),
+        ("hf_canary\x00", "no plain word"),
+        ("canaryä", "no plain word"),
+        ("", "it is empty"),
+        ("canary" * 1000, "longer than a token"),
+    ],
+)
+def test_what_is_no_token_is_neither_sent_nor_shown(
+    hub: Site, store: Store, tmp_path: Path, content: str, why: str
+) -> None:
+    token = tmp_path / "token"
+    token.write_text(content)
+    with pytest.raises(StageError, match="holds no hub token") as caught:
+        take(store, "org/tiny", token_file=str(token))
+    assert why in caught.value.text
+    assert "canary" not in caught.value.render()
+    assert not hub.requests
+
+
 def test_an_unknown_model_is_told_from_a_hub_that_is_silent(
     hub: Site, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -174,3 +174,12 @@ def test_what_was_uploaded_after_the_day_is_left_out_but_for_the_fixed_builds(si
     request = Request(ARM, ("server",), until="2025-06-17", undated=("server",))
     chosen = choose_wheels(solve(request, {"UV_DEFAULT_INDEX": f"{site.url}/simple"}), ARM)
     assert [(file.distribution, file.version) for file in chosen] == [("dependency", "1.0"), ("server", "1.0")]
+
+
+@pytest.mark.usefixtures("bare_client")
+def test_the_lines_of_a_settings_file_stay_out_of_an_error(tmp_path: Path, site: Site) -> None:
+    file = tmp_path / "shadow"
+    file.write_text("root:$y$canary:19000::\n")
+    with pytest.raises(StageError, match="TOML parse error at line 1") as caught:
+        solve(Request(ARM, ("server",)), {"UV_DEFAULT_INDEX": f"{site.url}/simple", "UV_CONFIG_FILE": str(file)})
+    assert "canary" not in caught.value.render()

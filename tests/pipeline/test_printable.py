@@ -157,9 +157,10 @@ def test_what_can_be_seen_stays(text: str) -> None:
 @pytest.mark.parametrize(("encoding", "written"), [("utf-8", "ä  ü\n".encode()), ("ascii", b"\\xe4  \\xfc\n")])
 def test_a_guarded_stream_writes_in_its_encoding(encoding: str, written: bytes) -> None:
     under = io.BytesIO()
-    stream = GuardedStream(io.TextIOWrapper(under, encoding=encoding))
+    plain = io.TextIOWrapper(under, encoding=encoding)
+    stream = GuardedStream(plain)
     stream.writelines(["ä \x1b", "ü\n"])
     stream.flush()
     assert under.getvalue() == written
-    stream.unguarded.detach()
+    plain.detach()
     stream.detach()
