@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from provision.damaged import model_is_damaged
 from provision.desired import Desired
 from provision.errors import FirstlightError, InstallError
 from provision.models.facts import HostFacts
@@ -13,11 +14,8 @@ from provision.models.staged import StagedFile
 from provision.pipeline import acting
 from provision.pipeline.context import Walk
 from provision.units import size
-from verify.kept import failed
 
 SEND_DEADLINE_S = 4 * 3600.0
-MODEL = "serving.model"
-"""The check whose failure says that files of the model are not as they were taken."""
 
 
 def settle(walk: Walk) -> None:
@@ -96,8 +94,8 @@ def missing_files(desired: Desired, facts: HostFacts, files: Sequence[StagedFile
     installed = facts.installed
     there = installed is not None and desired.environment in installed.environments
     state = (installed.state if installed else None) or {}
-    is_whole = MODEL not in failed((installed.last_verify if installed else None) or {})
-    has_model = desired.model is None or (state.get("model") == desired.model.name and is_whole)
+    is_damaged = installed is not None and model_is_damaged(installed)
+    has_model = desired.model is None or (state.get("model") == desired.model.name and not is_damaged)
     unneeded = {"wheel", "interpreter", "tool"} if there else set()
     if has_model:
         unneeded.add("model")

@@ -73,6 +73,15 @@ def test_a_damaged_file_of_the_same_size_is_named_and_the_next_run_sends_it(site
     assert weights.read_bytes() == b"123456789"
 
 
+def test_a_file_that_nobody_sent_is_removed(site: Site) -> None:
+    files = held(site, b"123456789")
+    added = site.prefix / "models" / "mine" / "generation_config.json"
+    added.write_text("{}")
+    assert json.loads(take(site, files).stdout)["changed"] == ["generation_config.json"]
+    assert not added.exists()
+    assert json.loads(take(site, files).stdout)["changed"] == []
+
+
 def test_a_file_that_was_only_touched_is_no_change(site: Site) -> None:
     files = held(site, b"123456789")
     (site.prefix / "models" / "mine" / "weights").touch()

@@ -197,6 +197,23 @@ def test_a_damaged_environment_is_planned_anew_next_to_it_and_computes_the_same(
     assert missing_files(again, facts, FILES) == list(FILES)
 
 
+@pytest.mark.parametrize(
+    ("problem", "is_sent"),
+    [
+        ("/opt/firstlight/models/m/w.safetensors: its content is not the recorded one", True),
+        ("/opt/firstlight/models/m/w.safetensors: No such file or directory", True),
+        ("/opt/firstlight/models/m/added.json: nobody installed it", False),
+        ("the endpoint serves /tmp/other as m, planned /opt/firstlight/models/m", False),
+    ],
+)
+def test_a_damaged_model_is_sent_again(desired: Desired, problem: str, *, is_sent: bool) -> None:
+    files = [*FILES, staged_file("w.safetensors", "model")]
+    evidence = {"folder": "/opt/firstlight/models/m", "problems": [problem]}
+    checks = [{"id": "serving.model", "status": "fail", "evidence": evidence}]
+    facts = host_facts(installed(desired, last_verify={"status": "fail", "checks": checks}))
+    assert ("model" in {file.kind for file in missing_files(desired, facts, files)}) is is_sent
+
+
 def peers_record(status: str) -> dict[str, Any]:
     return {"checks": [{"id": "kernels.gemm", "status": "warn"}, {"id": "collectives.peers", "status": status}]}
 

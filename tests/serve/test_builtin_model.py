@@ -60,6 +60,14 @@ def test_a_file_that_changed_on_disk_is_made_again(made: Made, name: str, conten
     assert builtin_model.make(folder, None, "") == {"changed": False, "seed": 1, "made": []}
 
 
+def test_a_file_that_nobody_made_is_removed_and_reference_answers_stay(made: Made) -> None:
+    folder, reference = made
+    (folder / "generation_config.json").write_text('{"temperature": 2}')
+    assert builtin_model.make(folder, None, "")["made"] == ["generation_config.json"]
+    assert reference.exists()
+    assert not (folder / "generation_config.json").exists()
+
+
 def test_a_reference_is_computed_of_no_damaged_model(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, reference = made
     (folder / "model.safetensors").write_bytes(b"zeroed!")

@@ -14,7 +14,7 @@ The reference is what transformers computes eagerly in float32: 32 greedy tokens
 of the two largest logits at each. The seed was chosen for an answer that proves much (many distinct tokens, no near ties);
 an environment that computes one which does not is refused.
 
-Prints one JSON line: {"changed": bool, "seed": int, "seconds": float, ...}; `made` names the files that were wrong. Exit 1 with a sentence on stderr when it cannot.
+Prints one JSON line: {"changed": bool, "seed": int, "seconds": float, ...}; `made` names the files that were wrong or nobody's. Exit 1 with a sentence on stderr when it cannot.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import sys
 import time
 import zlib
@@ -304,6 +305,17 @@ def make_model(folder: Path, seed: int, names: list[str]) -> None:
             write(folder / name, content)
 
 
+def remove_others(folder: Path, seed: int) -> list[str]:
+    """Remove what lies in the folder and is neither the model's nor a reference answer: an engine reads some files where they are there."""
+    kept = {WEIGHTS, *small_files(seed)}
+    others = [
+        path for path in sorted(folder.iterdir()) if path.name not in kept and not path.name.startswith("reference-")
+    ]
+    for path in others:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    return [path.name for path in others]
+
+
 def keep_manifest(folder: Path, seed: int) -> bool:
     """List the model's files next to their folder, each with CRC-32, size and name: whether that was to be written.
 
@@ -323,6 +335,7 @@ def make(folder: Path, reference: Path | None, environment: str) -> dict[str, An
     wrong = wrong_files(folder, FIRST_SEED)
     if wrong:
         make_model(folder, FIRST_SEED, wrong)
+    wrong += remove_others(folder, FIRST_SEED)
     changed = keep_manifest(folder, FIRST_SEED) or bool(wrong)
     marker = read_json(folder / MARKER)
     if reference is None:

@@ -83,6 +83,18 @@ def take(file, incoming, folder):
     return {"sha256": found, "crc32": crc, "mark": mark_of(target)}, True
 
 
+def remove_others(folder, files):
+    """Remove what lies in the folder and belongs to no file of the model: an engine reads some files where they are there."""
+    kept = {MARKER, *(file["name"] for file in files), *(f"{file['name']}.part" for file in files)}
+    removed = []
+    for parent, _, names in os.walk(folder):
+        for path in (os.path.join(parent, name) for name in names):
+            if os.path.relpath(path, folder) not in kept:
+                os.unlink(path)
+                removed.append(os.path.relpath(path, folder))
+    return removed
+
+
 def forget_state(folder):
     """The host is no longer in the state that it reached: by that the next run knows that it has to send the model."""
     state = os.path.join(os.path.dirname(os.path.dirname(folder)), "state.json")
@@ -108,6 +120,7 @@ def main():
             checked[file["name"]], is_new = take(file, incoming, folder)
             changed += [file["name"]] if is_new else []
             write(os.path.join(folder, MARKER), json.dumps(checked))
+        changed += remove_others(folder, files)
         names = sorted(file["name"] for file in files)
         write(
             f"{folder}.manifest.txt",

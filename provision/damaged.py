@@ -1,0 +1,42 @@
+"""What the last checks of a host found damaged that a run brings anew: the files of an environment, those of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from provision.models.facts import Installed
+
+FILES, INJECTED, MODEL = "libraries.files", "libraries.injected", "serving.model"
+INSIDE = "in the environment"
+"""Key of the evidence of `libraries.injected`: what lies in the environment's own folder."""
+NOT_OURS = "nobody installed it"
+"""How `serving.model` speaks of a file that was added: it is removed, and nothing has to be sent."""
+
+
+def environment_is_damaged(folder: str, installed: Installed) -> bool:
+    """Whether files of the environment in a folder are not as they were installed, or lie there though nobody installed them."""
+    if (installed.last_verify or {}).get("environment", installed.current) != folder:
+        return False
+    return any(id_ == FILES or (id_ == INJECTED and evidence.get(INSIDE)) for id_, evidence in _failures(installed))
+
+
+def model_is_damaged(installed: Installed) -> bool:
+    """Whether files of the model are not as they were installed; a wrong model behind the endpoint is another matter."""
+    problems = [
+        str(problem)
+        for id_, evidence in _failures(installed)
+        if id_ == MODEL and evidence.get("folder")
+        for problem in evidence.get("problems") or ()
+        if str(problem).startswith(f"{evidence['folder']}/")
+    ]
+    return any(not problem.endswith(NOT_OURS) for problem in problems)
+
+
+def _failures(installed: Installed) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Failed checks with their evidence."""
+    records = (installed.last_verify or {}).get("checks")
+    for record in records if isinstance(records, list) else ():
+        if isinstance(record, dict) and record.get("status") == "fail":
+            evidence = record.get("evidence")
+            yield str(record.get("id")), evidence if isinstance(evidence, dict) else {}
