@@ -130,10 +130,10 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(f"vllm:generation_tokens_total {self.server.count}\n".encode())
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.send_response(200)
         self.end_headers()
-        for place, token in enumerate(self.server.tokens):
+        for place, token in enumerate(self.server.tokens[: asked["max_tokens"]]):
             if place >= self.server.stops_after:
                 time.sleep(30)
             logprobs = {"tokens": [f"token_id:{token}"], "token_logprobs": [REFERENCE["logprobs"][place]]}

@@ -178,7 +178,7 @@ def test_processes_that_may_not_be_read_are_no_failure() -> None:
 
 
 def test_the_stopped_process_is_let_go_on_and_the_stranger_ended() -> None:
-    assert judge(PLAN, engine(state="T")).remedy == "let it go on: kill -CONT 8"
+    assert judge(PLAN, engine(state="T")).remedy == "let it go on: kill -CONT 8; or ./firstlight provision"
     stranger = replace(SOUND, listeners=(Listener("0.0.0.0", "5", (STRANGER,)),))
     assert judge(PLAN, stranger).remedy == "end what holds the port: kill 66; then ./firstlight serve"
 

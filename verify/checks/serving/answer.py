@@ -101,7 +101,7 @@ def _builtin(
     model = small_llama.load(Path(service.readiness["model_folder"]))
     usable = model.config["vocab_size"] // 2  # no special token is among the first half
     prompt = [random.randrange(usable) for _ in range(limits["new_prompt"])]  # noqa: S311 - no secret
-    fresh = greedy(client, prompt, limits["tokens"], key)
+    fresh = greedy(client, prompt, limits["new_tokens"], key)
     evidence |= {"prompt": prompt, "tokens": fresh.tokens}
     exact = model.logprobs([*prompt, *fresh.tokens])[len(prompt) - 1 : -1].tolist()
     return {**compared, "the model in float64": against_model(fresh, exact, dtype)}

@@ -29,7 +29,8 @@ from verify.serving.service import Service
 from verify.serving.state import State, observe, stopped_by
 from verify.tables import table
 
-RESTART = "start it anew as planned: ./firstlight serve; what came from outside the plan has to go first (serving.unit)"
+ANEW = "./firstlight stop, then ./firstlight serve start it anew"
+RESTART = f"./firstlight provision puts it right; where that finds nothing to do: {ANEW}"
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def judge(planned: Plan, seen: Seen) -> Outcome:
     if failures:
         return Outcome("fail", _short(failures), figures, evidence, _remedy(seen))
     if warnings:
-        return Outcome("warn", _short(warnings), figures, evidence, RESTART if listens else "ask again when it answers")
+        return Outcome("warn", _short(warnings), figures, evidence, ANEW if listens else "ask again when it answers")
     since = "" if seen.proven else "; started anew since it was proven last"
     text = f"{main.title} and {len(seen.processes) - 1} below it run as planned, from this environment's files{since}"
     return Outcome("ok", text, figures, evidence)
@@ -186,7 +187,7 @@ def _remedy(seen: Seen) -> str:
     strangers = {str(one.pid) for socket in seen.listeners for one in socket.holders if one.pid not in own}
     if strangers:
         return f"end what holds the port: kill {' '.join(sorted(strangers))}; then ./firstlight serve"
-    return f"let it go on: kill -CONT {' '.join(stopped)}" if stopped else RESTART
+    return f"let it go on: kill -CONT {' '.join(stopped)}; or ./firstlight provision" if stopped else RESTART
 
 
 def _listener_problems(planned: Plan, seen: Seen) -> list[str]:
