@@ -49,6 +49,13 @@ class Case:
     page: int | None = None
     """Keys and values lie in pages of so many tokens, as in a server's cache."""
     level: Level = "standard"
+    early: bool = False
+    """Whether it is computed at `standard` already where it is expected to take little time."""
+
+    @property
+    def work(self) -> int:
+        """Multiplications of queries by keys: what its time grows with."""
+        return self.heads * self.dim * sum(queries * keys for queries, keys in self.sequences)
 
     @property
     def dense(self) -> bool:
@@ -126,6 +133,19 @@ CASES = (
     Case("linear biases", 8, 8, ((65, 140),), 64, causal=True, alibi=True),
     Case("sequences of many lengths", 8, 2, ((1, 1), (61, 61), (7, 200), (1, 129)), 64, causal=True),
     Case("paged cache", 8, 2, ((1, 77), (1, 300), (19, 150)), 128, causal=True, page=16),
+    Case("batch of 16", 4, 2, ((3, 67),) * 16, 64),
+    Case("4,096 keys and more", 2, 1, ((33, 4160),), 64),
+    Case(
+        "paged cache, batch of 16",
+        4,
+        1,
+        (*((1, 19 + 7 * place) for place in range(15)), (1, 4160)),
+        128,
+        causal=True,
+        page=16,
+    ),
+    Case("decode a batch of 16 beyond 4,096 keys", 4, 1, ((1, 4160),) * 16, 64, level="full", early=True),
+    Case("causal, 4,096 tokens", 1, 1, ((4096, 4096),), 64, causal=True, level="full", early=True),
     Case("narrow heads", 4, 4, ((100, 100), (100, 100)), 32, level="full"),
     Case("heads of 96", 4, 4, ((100, 100), (100, 100)), 96, causal=True, level="full"),
     Case("heads of 192", 2, 2, ((70, 70),), 192, causal=True, level="full"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,12 +89,18 @@ def _run(provider: Provider, context: Context) -> Outcome:
     # A fault is injected into what was observed: where there is no such kernel, the plain formula is observed instead.
     compute: Compute = plain if missing else provider.compute
     dtypes = DTYPES if missing else provider.dtypes(kind)
-    measured, refused, taken = [], {}, []
+    measured: list[Measured] = []
+    refused: dict[str, str] = {}
+    taken: list[tuple[Case, str]] = []
     whole_float32()
-    for case in (case for case in CASES if context.reaches(case.level)):
+    began = time.monotonic()
+    for case in (case for case in CASES if context.reaches(case.level) or (case.early and context.reaches("standard"))):
         for dtype in dtypes:
             if reason := None if missing else provider.refuses(case, dtype, kind):
                 refused[case.name] = reason
+                continue
+            if not _fits(case, context, [one for one, _ in taken], time.monotonic() - began):
+                refused[case.name] = "it would take too long: --level full"
                 continue
             backward = bool(provider.row["backward"]) and case.level in GRADIENTS_IN and context.reaches("full")
             spoiled = "wrong-result" in context.faults
@@ -113,6 +120,13 @@ def _run(provider: Provider, context: Context) -> Outcome:
     outcome = judge(measured, ran)
     evidence = {**outcome.evidence, "does not take": refused, **finish(device)}
     return Outcome(outcome.status, outcome.reason, outcome.figures, evidence, outcome.remedy)
+
+
+def _fits(case: Case, context: Context, taken: Collection[Case], seconds: float) -> bool:
+    """Whether a problem belongs to this level, or is expected to take little time, by what those before it took."""
+    work = sum(one.work for one in taken)
+    early = case.early and work and seconds / work * case.work <= table("tolerances")["attention"]["budget_s"]
+    return context.reaches(case.level) or bool(early)
 
 
 def measure(

@@ -13,6 +13,7 @@ import torch
 
 from tests.verify.in_torch.bent import Broken, Change, off
 from verify import small_llama
+from verify.attention_cases import CASES
 from verify.checks.engine import answers
 from verify.inputs import DTYPES
 from verify.records import Check, Context, Outcome
@@ -124,6 +125,32 @@ def test_a_product_that_is_wrong_in_some_place_is_noticed(
     assert all(kind in outcome.reason for kind in kinds)
     sound = check.run(Context(device="cpu"))
     assert sound.status == "ok", sound.reason
+
+
+WRONG_ATTENTION: dict[str, Change] = {
+    "beyond 1,024 keys": lambda result, args: off(result) if args[1].shape[2] > 1024 else result,
+    "of batches above 4": lambda result, args: off(result) if args[0].shape[0] > 4 else result,
+    "of the last of a batch above 4": lambda result, args: last_batch(result, args) if len(result) > 4 else result,
+}
+
+
+@pytest.mark.parametrize("change", WRONG_ATTENTION.values(), ids=WRONG_ATTENTION)
+def test_attention_that_is_wrong_at_larger_sizes_only_is_noticed(change: Change) -> None:
+    with Broken("aten::_scaled_dot_product_flash_attention_for_cpu", change) as broken:
+        outcome = CHECKS["attention.sdpa_flash"].run(Context(device="cpu"))
+    assert broken.hits
+    assert outcome.status == "fail", outcome.reason
+
+
+@pytest.mark.parametrize("budget", [0.0, 60.0])
+def test_long_attention_is_computed_at_standard_where_it_is_expected_to_fit(
+    budget: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(table("tolerances")["attention"], "budget_s", budget)
+    outcome = CHECKS["attention.sdpa_flash"].run(Context(device="cpu"))
+    left_out = {name for name, why in outcome.evidence["does not take"].items() if "--level full" in why}
+    assert outcome.status == "ok", outcome.reason
+    assert left_out == (set() if budget else {case.name for case in CASES if case.early})
 
 
 def test_products_of_whole_numbers_stand_by_themselves_where_float_products_are_wrong() -> None:
