@@ -15,7 +15,12 @@ NOT_OURS = "nobody installed it"
 
 
 def environment_is_damaged(folder: str, installed: Installed) -> bool:
-    """Whether files of the environment in a folder are not as they were installed, or lie there though nobody installed them."""
+    """Whether files of the environment in a folder are not as they were installed, or lie there though nobody installed them.
+
+    The probe sees some of them as drift; the last checks looked at all.
+    """
+    if any(each.path.startswith(f"{installed.prefix.rstrip('/')}/envs/{folder}/") for each in installed.drift):
+        return True
     if (installed.last_verify or {}).get("environment", installed.current) != folder:
         return False
     return any(id_ == FILES or (id_ == INJECTED and evidence.get(INSIDE)) for id_, evidence in _failures(installed))

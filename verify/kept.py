@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from verify.premises import FAILED
-from verify.records import LEVELS, NEEDS, Level, worst
+from verify.records import LEVELS, NEEDS, SERVING, Level, worst
 from verify.registry import all_checks
 
 OF_FILES = "libraries"
@@ -49,11 +49,14 @@ def failed(before: Mapping[str, Any]) -> dict[str, Level]:
     return found
 
 
-def unrefuted(document: Mapping[str, Any], before: Mapping[str, Any]) -> list[dict[str, Any]]:
+def unrefuted(
+    document: Mapping[str, Any], before: Mapping[str, Any], *, has_served: bool = False
+) -> list[dict[str, Any]]:
     """The records of a document, where failures of `before` stand in place of what refutes them not.
 
     A failure is refuted when the same check looks as deeply and does not fail. One that an environment's own files had ends with that
-    environment, and so does one of a check that has nothing to look at in another one.
+    environment, and so does one of a check that has nothing to look at in another one. With `has_served` the service has been started anew and
+    proven: where its checks have nothing to look at, nothing is left of their failures.
     """
     records = list(document["checks"])
     is_other = before.get("environment") != document["environment"]
@@ -62,6 +65,7 @@ def unrefuted(document: Mapping[str, Any], before: Mapping[str, Any]) -> list[di
         answers = [record for record in same if record["status"] != "skip"]
         has_no_subject = any(not record["reason"].startswith(NEEDS) for record in same if record["status"] == "skip")
         is_gone = is_other and (failure["family"] == OF_FILES or has_no_subject)
+        is_gone = is_gone or (has_served and failure["family"] == SERVING and has_no_subject)
         if is_gone or any(_depth(record, document) >= _depth(failure, before) for record in answers):
             continue
         places = [place for place, record in enumerate(records) if _key(record) == _key(failure)]
@@ -76,7 +80,7 @@ def refuted(document: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str,
     again = {record["id"] for record in document["checks"]}
     records = [record for record in before["checks"] if record["id"] not in again]
     merged = {**before, "environment": document["environment"], "checks": [*records, *document["checks"]]}
-    records = unrefuted(merged, before)
+    records = unrefuted(merged, before, has_served=True)
     return {**merged, "checks": records, "status": worst([record["status"] for record in records])}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from provision.environments import digest_of, folder_for
-from provision.models.facts import Installed
+from provision.models.facts import Drift, Installed
 
 
 def host(*environments: str, current: str = "e1", environment: str | None = "e1", **record: Any) -> Installed:
@@ -41,6 +41,19 @@ def test_a_damaged_one_is_built_anew_in_the_next_folder(record: dict[str, Any]) 
     assert folder_for("e1", host("e1", **record)) == "e1-2"
     assert folder_for("e1", host("e1", environment=None, **record)) == "e1-2", "a document of an earlier release"
     assert folder_for("e1", host("e1-9", "e0", current="e1-9", environment="e1-9", **record)) == "e1-10"
+
+
+@pytest.mark.parametrize(
+    ("path", "folder"),
+    [
+        ("/opt/firstlight/envs/e1/lib/python3.12/site-packages/stray.pth", "e1-2"),
+        ("/opt/firstlight/envs/e1-2/pyvenv.cfg", "e1"),
+        ("/etc/systemd/system/firstlight-vllm.service", "e1"),
+    ],
+)
+def test_drift_that_the_probe_saw_in_its_folder_is_damage(path: str, folder: str) -> None:
+    drift = (Drift(kind="hook", path=path, text="was not installed"),)
+    assert folder_for("e1", host("e1").model_copy(update={"drift": drift})) == folder
 
 
 def test_one_that_was_built_anew_and_has_not_gone_live_is_gone_on_with() -> None:

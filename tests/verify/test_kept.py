@@ -112,6 +112,13 @@ def test_checks_that_ran_once_more_take_their_place_in_the_last_document() -> No
     assert (skipped["status"], failed(skipped)) == ("fail", {FILES: "full"})
 
 
+def test_where_nothing_serves_any_more_nothing_is_left_of_what_failed_there() -> None:
+    before = document(record("serving.unit", "fail"))
+    skipped = document(record("serving.unit", "skip", reason="nothing serves from this environment"))
+    assert told(skipped, before) == [("serving.unit", "fail")]
+    assert failed(refuted(skipped, before)) == {}
+
+
 def test_the_last_run_of_each_level_is_remembered_for_one_environment() -> None:
     full = runs(document(level="full"), {})
     both = runs(document(), {"environment": "e1", "runs": full})
