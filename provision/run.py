@@ -37,6 +37,7 @@ from pydantic import BaseModel
 
 from provision import __version__
 from provision.errors import UsageError
+from provision.jsontext import parse_object
 from provision.models.invocation import Invocation
 from provision.redact import redact, scrub
 
@@ -194,11 +195,11 @@ class Run:
             file.write(line + "\n")
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """All events so far; a last line cut by a crash is left out."""
+        """All events so far; a line that is none, as the last one after a crash, is left out."""
         path = self.path("events.jsonl")
-        if not path.exists():
+        if not path.is_file():
             return
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             for line in file:
-                with contextlib.suppress(json.JSONDecodeError):
-                    yield json.loads(line)
+                with contextlib.suppress(ValueError):
+                    yield parse_object(line)

@@ -17,6 +17,8 @@ from provision.pipeline.context import Walk
 from provision.pipeline.steps import PROBE
 from provision.pipeline.walking import perform, read_inventory
 from provision.probe import Source
+from provision.report.files import results_of
+from provision.run import Run
 from verify.doctor import render
 from verify.doctor.cli import FOUND, UNKNOWN
 from verify.doctor.engine import NOWHERE, Diagnosis, diagnose_texts
@@ -123,18 +125,15 @@ def earlier(logs: Path, host: str) -> Source:
     for run in sorted(
         (path.parent for path in logs.glob("*/rooms.json") if path.parent.name != "latest"), reverse=True
     ):
-        try:
-            results = json.loads((run / "rooms.json").read_bytes()).get(host, {})
-        except (OSError, ValueError):
-            continue
+        results = results_of(Run(run)).get(host, {})
         if not {"install", "serve", "stage"} & set(results):
             continue
-        failed = [result for result in results.values() if result["status"] == "failed"]
+        failed = [result for result in results.values() if result.status == "failed"]
         if not failed:
             return Source("last_run", "", f"run {run.name} did not fail there")
-        lines = [line for result in failed for line in (result["text"], *result["evidence"]) if line]
+        lines = [line for result in failed for line in (result.text, *result.evidence) if line]
         output = run / "install" / "ansible.log"
-        if "install" in {result["room"] for result in failed} and output.exists():
+        if "install" in {result.room for result in failed} and output.exists():
             with output.open("rb") as file:
                 file.seek(max(output.stat().st_size - LOG_BYTES, 0))
                 lines.append(file.read().decode(errors="replace").rstrip())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from provision.pipeline.steps import load as load_steps
 from provision.redact import remember
 from provision.report import summarise
 from provision.report import write as write_summary
+from provision.report.history.runs import document
 from provision.report.live import open_progress
 from provision.run import Run, is_at_work
 
@@ -158,19 +158,16 @@ def exit_code(summary: Summary, reasons: set[Exit]) -> Exit:
 def unfinished(logs: Path) -> str | None:
     """The newest run's name when its process is gone and it left no summary."""
     latest = logs / "latest"
-    try:
-        header = json.loads((latest / "run.json").read_bytes())
-    except (OSError, ValueError):
-        return None
-    if (latest / "summary.json").exists() or is_at_work(header):
+    header = document(latest / "run.json")
+    if not header or (latest / "summary.json").exists() or is_at_work(header):
         return None
     return str(header.get("run"))
 
 
 def failed_hosts(run: Path) -> set[str]:
     """Hosts of an earlier run that did not come to its end."""
-    try:
-        results = json.loads((run / "rooms.json").read_bytes())
-    except (OSError, ValueError):
-        return set()
-    return {host for host, by_room in results.items() if "serve" not in by_room}
+    return {
+        host
+        for host, by_room in document(run / "rooms.json").items()
+        if isinstance(by_room, dict) and "serve" not in by_room
+    }

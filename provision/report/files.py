@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import math
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from provision.jsontext import parse
 from provision.models.facts import HostFacts
 from provision.models.invocation import Invocation
 from provision.models.records import CheckRecord, Figure, Finding, RoomResult, ServeRecord
@@ -98,6 +99,11 @@ def read(run: Run) -> RunFiles:
     return files
 
 
+def results_of(run: Run) -> dict[str, dict[str, RoomResult]]:
+    """How each phase ended for each host; empty where that cannot be read."""
+    return _rooms(RunFiles(run=run.name), run.path("rooms.json"))
+
+
 def _read_hosts(files: RunFiles, run: Run) -> None:
     """The rooms' own files, one a host or class."""
     for path in sorted(run.folder.glob("facts/*.json")):
@@ -142,14 +148,14 @@ def seconds_between(start: str, end: str) -> float | None:
 
 
 def _number(value: Any, default: float) -> float:
-    return float(value) if isinstance(value, (int, float)) else default
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else default
 
 
 def _json(files: RunFiles, path: Path) -> Any:
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_bytes())
+        return parse(path.read_bytes())
     except (OSError, ValueError) as error:
         _note(files, path, str(error))
         return None

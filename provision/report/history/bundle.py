@@ -8,12 +8,14 @@ import re
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 from provision import __version__
+from provision.jsontext import parse
 from provision.redact import redact, scrub
 from provision.report.history.pseudonyms import Pseudonyms
-from provision.report.history.runs import document
+from provision.report.history.runs import document, objects
 from provision.report.layout import count
 from provision.run import write_atomically
 from provision.units import size
@@ -90,7 +92,7 @@ def _redacted(name: str, text: str) -> str:
     """The text without secrets; of JSON by its keys too."""
     if name.endswith(".json"):
         try:
-            return json.dumps(scrub(json.loads(text)), indent=2) + "\n"
+            return json.dumps(scrub(parse(text)), indent=2) + "\n"
         except ValueError:
             return redact(text)
     if name.endswith(".jsonl"):
@@ -100,7 +102,7 @@ def _redacted(name: str, text: str) -> str:
 
 def _redacted_line(line: str) -> str:
     try:
-        return json.dumps(scrub(json.loads(line))) + "\n"
+        return json.dumps(scrub(parse(line))) + "\n"
     except ValueError:
         return redact(line)
 
@@ -110,20 +112,33 @@ def _pseudonyms(folder: Path, texts: dict[str, str]) -> Pseudonyms:
     header, inventory = document(folder / "run.json"), document(folder / "inventory.json")
     hosts: dict[str, list[str]] = {}
     jumps: list[str] = []
-    users = [str(header["user"])] if header.get("user") else []
-    for host in inventory.get("hosts") or ():
-        connection = host.get("connection") or {}
-        hops = [connection, *(connection.get("proxy_jump") or ())]
-        facts = document(folder / f"facts/{host['name']}.json")
-        others = [connection.get("address"), connection.get("host_key_alias"), (facts.get("os") or {}).get("hostname")]
-        hosts[host["name"]] = [name for name in others if name]
-        users += [hop["user"] for hop in hops if hop.get("user")]
-        users += [name for name in ((facts.get("user") or {}).get("name"),) if name]
-        jumps += [str(hop["address"]) for hop in hops[1:] if hop.get("address")]
+    users = _texts_of(header, "user")
+    for host in objects(inventory.get("hosts")):
+        connection = _object(host, "connection")
+        hops = [connection, *objects(connection.get("proxy_jump"))]
+        for name in _texts_of(host, "name"):
+            facts = document(folder / "facts" / f"{PurePath(name).name}.json")
+            known = [*_texts_of(connection, "address", "host_key_alias"), *_texts_of(_object(facts, "os"), "hostname")]
+            hosts[name] = known
+            users += _texts_of(_object(facts, "user"), "name")
+        users += [user for hop in hops for user in _texts_of(hop, "user")]
+        jumps += [address for hop in hops[1:] for address in _texts_of(hop, "address")]
     for jump in jumps:
         hosts.setdefault(jump, [])
     versions = {version for text in texts.values() for pair in _VERSIONS.findall(text) for version in pair if version}
-    return Pseudonyms(hosts, users=users, controller=header.get("controller"), versions=versions)
+    return Pseudonyms(
+        hosts, users=users, controller=next(iter(_texts_of(header, "controller")), None), versions=versions
+    )
+
+
+def _object(entry: dict[str, Any], key: str) -> dict[str, Any]:
+    found = entry.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _texts_of(entry: dict[str, Any], *keys: str) -> list[str]:
+    """The values of these keys that are texts, without empty ones."""
+    return [value for key in keys if isinstance(value := entry.get(key), str) and value]
 
 
 def _add(archive: tarfile.TarFile, name: str, text: str) -> None:

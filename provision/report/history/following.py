@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from provision.jsontext import parse_object
 from provision.report.history.runs import standing
 from provision.report.layout import clean, duration
 
@@ -37,16 +37,15 @@ def _from(path: Path, start: int) -> bytes:
         with path.open("rb") as file:
             file.seek(start)
             return file.read()
-    except FileNotFoundError:
+    except OSError:
         return b""
 
 
 def _said(line: bytes) -> str | None:
     try:
-        event = json.loads(line)
+        return sentence(parse_object(line))
     except ValueError:
         return None
-    return sentence(event) if isinstance(event, dict) else None
 
 
 def sentence(event: dict[str, Any]) -> str | None:

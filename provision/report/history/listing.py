@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from provision.report.history.runs import Standing, document, names, standing
+from provision.report.history.runs import Standing, document, names, objects, standing
 from provision.report.layout import count, duration, table
 
 
@@ -49,7 +50,7 @@ def listed(folder: Path) -> Listed:
 def outcome(folder: Path, summary: dict[str, Any]) -> str:
     """How a run ended in a word: a green one that only looked or planned did no more than its word says."""
     verdict = _text(summary.get("verdict"))
-    states = {host.get("state") for host in summary.get("hosts", ())}
+    states = {str(host.get("state")) for host in objects(summary.get("hosts"))}
     if verdict == "green" and states and states <= {"planned", "probed"}:
         return "planned" if "planned" in states else "probed"
     return verdict or standing(folder)
@@ -60,7 +61,7 @@ def _text(value: Any) -> str | None:
 
 
 def _number(value: Any) -> Any:
-    return value if isinstance(value, (int, float)) else None
+    return value if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def render(logs: Path) -> str:

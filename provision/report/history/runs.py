@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any, Literal
 
 from provision.errors import UsageError
+from provision.jsontext import parse_object
 from provision.run import is_at_work
 
 Standing = Literal["ended", "at work", "killed"]
@@ -50,10 +50,14 @@ def find(logs: Path, run: str | None = None) -> Path:
 def document(path: Path) -> dict[str, Any]:
     """A JSON object of a run's folder; empty where there is none, or half of one."""
     try:
-        found = json.loads(path.read_bytes())
+        return parse_object(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+
+
+def objects(found: Any) -> list[dict[str, Any]]:
+    """The objects of a JSON list; none where it is no list."""
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
 
 
 def standing(folder: Path) -> Standing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from provision.errors import UsageError
+from provision.jsontext import parse_object
 from provision.report import jsonform, summarise, text
 from provision.report.history.runs import document, find, standing
 from provision.run import Run
@@ -16,12 +17,30 @@ def show(logs: Path, run: str | None = None, *, as_json: bool = False) -> str:
     Raises UsageError when there is no such run, or when it still goes on.
     """
     folder = find(logs, run)
-    written = folder / ("summary.json" if as_json else "summary.txt")
-    if written.exists():
-        return written.read_text(encoding="utf-8").rstrip("\n")
+    written = _written_json(folder) if as_json else _written_text(folder)
+    if written is not None:
+        return written.rstrip("\n")
     require_end(folder)
-    summary = summarise(Run(folder), interrupted=True)
+    summary = summarise(Run(folder), interrupted=standing(folder) == "killed")
     return (jsonform.render(summary) if as_json else text.render(summary)).rstrip("\n")
+
+
+def _written_text(folder: Path) -> str | None:
+    """What the run said at its end; null where it did not, or where that file is damaged."""
+    try:
+        return (folder / "summary.txt").read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _written_json(folder: Path) -> str | None:
+    """The same for scripts, to whom half a document is worse than none."""
+    try:
+        content = (folder / "summary.json").read_bytes()
+        parse_object(content)
+        return content.decode()
+    except (OSError, ValueError):
+        return None
 
 
 def require_end(folder: Path) -> None:

@@ -1,0 +1,156 @@
+"""Run folders with files that are damaged or of another program: every command on runs ends in order, and other runs still count."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from provision.errors import Exit, FirstlightError
+from provision.models.records import Finding
+from provision.pipeline import consult, walking
+from provision.report import jsonform, summarise, write
+from provision.report.history import bundle, comparing, following, listing, opening, pruning, showing
+from provision.report.history.runs import names
+from provision.run import Run
+from tests.report.sample import CPU_STACK, Folder, host, result
+from tests.strange import JSON
+
+DAMAGED = "20261119T080000Z"
+NEWER = "20261120T101500Z"
+
+
+def make(logs: Path) -> Path:
+    """Two runs that ended; of the earlier one every kind of file is there."""
+    for name in (DAMAGED, NEWER):
+        folder = Folder(logs / name, [host("a", local=True)], source="inventory/local")
+        folder.planned(["a"], CPU_STACK)
+        folder.green("a")
+        folder.run.write(
+            "run.json", {"run": name, "command": "provision", "started_at": "2026-11-19T08:00:00.000Z", "pid": 1}
+        )
+        folder.run.event("room", room="probe", seconds=0.5)
+        finding = Finding(cause="disk-full", confidence=0.9, evidence=("e",), fix=("r",))
+        folder.run.write("findings/a.json", [finding.model_dump()])
+        folder.run.write("together.json", {"checks": []})
+        folder.run.write(
+            "rooms.json", {"a": {"install": result("a", "install", "failed", text="no").model_dump(mode="json")}}
+        )
+        write(folder.run, summarise(folder.run))
+    (logs / "latest").symlink_to(NEWER)
+    return logs
+
+
+COMMANDS: dict[str, Callable[[Path], Any]] = {
+    "list": listing.render,
+    "list --json": lambda logs: json.loads(listing.render_json(logs)),
+    "show": lambda logs: showing.show(logs, DAMAGED),
+    "show --json": lambda logs: json.loads(showing.show(logs, DAMAGED, as_json=True)),
+    "show --follow": lambda logs: list(following.follow(logs / DAMAGED)),
+    "diff": lambda logs: comparing.render_text(comparing.compare(logs)),
+    "diff A B": lambda logs: comparing.render_text(comparing.compare(logs, DAMAGED, NEWER)),
+    "open": lambda logs: opening.open_page(logs, DAMAGED, browser=False),
+    "bundle": lambda logs: bundle.bundle(logs / DAMAGED, logs / "a.tar.gz", anonymous=True),
+    "the next run": lambda logs: (walking.unfinished(logs), walking.failed_hosts(logs / DAMAGED)),
+    "the end of a failing run": lambda logs: jsonform.render(summarise(Run(logs / DAMAGED))),
+    "doctor --host": lambda logs: consult.earlier(logs, "a"),
+    "prune": lambda logs: pruning.render(pruning.prune(logs, keep=1)),
+}
+
+
+def use(logs: Path) -> None:
+    """Every command, as a person would see it end."""
+    for name, command in COMMANDS.items():
+        if DAMAGED not in names(logs):
+            return  # without run.json it is no run
+        error = refusal(command, logs)
+        assert error is None or (error.hint and error.exit_code in set(Exit)), name
+
+
+def refusal(command: Callable[[Path], Any], logs: Path) -> FirstlightError | None:
+    """The expected error that a command ends with; null where there is none."""
+    try:
+        command(logs)
+    except FirstlightError as error:
+        return error
+    return None
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("sound") / "logs")
+
+
+@contextlib.contextmanager
+def copied(sound: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield shutil.copytree(sound, Path(folder) / "logs", symlinks=True)
+
+
+FILES = (
+    "run.json", "events.jsonl", "rooms.json", "inventory.json", "plan.json", "facts/a.json", "stage/a.json", "verify/a.json",
+    "serve/a.json", "findings/a.json", "together.json", "dispatch.json", "summary.json", "summary.txt",
+)  # fmt: skip
+CONTENTS = {
+    "no UTF-8": b'{"kind": "\xff\xfe"}\n',
+    "nested": b"[" * 100_000 + b"\n",
+    "a number": b"5\n",
+    "a list": b'[5, null, [1], "x"]\n',
+    "hosts that are numbers": b'{"hosts": [5, {"name": 5, "state": []}]}\n',
+    "hosts of other kinds": b'{"a": 5, "b": {"install": {"status": "failed"}}}\n',
+    "NaN": b'{"hosts": NaN, "seconds": Infinity, "pid": 1e400}\n',
+    "half a pair": b'{"hosts": "\\ud800", "verdict": "\\ud800", "command": "\\ud800"}\n',
+}
+
+
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
+@pytest.mark.parametrize("file", FILES)
+def test_a_damaged_file_ends_no_command(sound: Path, file: str, content: bytes) -> None:
+    with copied(sound) as logs:
+        (logs / DAMAGED / file).parent.mkdir(exist_ok=True)
+        (logs / DAMAGED / file).write_bytes(content)
+        use(logs)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_folder_in_the_place_of_a_file_ends_no_command(sound: Path, file: str) -> None:
+    with copied(sound) as logs:
+        (logs / DAMAGED / file).unlink(missing_ok=True)
+        (logs / DAMAGED / file).mkdir(parents=True)
+        use(logs)
+
+
+def paths(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where every value of a document stands."""
+    yield here
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in inner:
+        yield from paths(child, (*here, key))
+
+
+def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
+    if not path:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[path[0]] = changed(value[path[0]], path[1:], new)
+    return copy
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), file=st.sampled_from([name for name in FILES if name.endswith(".json")]), new=JSON)
+def test_any_value_in_the_place_of_another_ends_no_command(sound: Path, data: Any, file: str, new: Any) -> None:
+    with copied(sound) as logs:
+        path = logs / DAMAGED / file
+        if not path.exists():
+            return
+        document = json.loads(path.read_bytes())
+        path.write_text(json.dumps(changed(document, data.draw(st.sampled_from(list(paths(document)))), new)))
+        use(logs)
