@@ -250,10 +250,10 @@ class Installed(Record):
     state: dict[str, Any] | None = None
     """PREFIX/state.json as it stands, or null."""
     current: str | None = None
-    """Digest of the environment that `current` points at."""
+    """Folder of the environment that `current` points at: its digest, `DIGEST-2` where it was built anew."""
     previous: str | None = None
     environments: tuple[str, ...] = ()
-    """Digests of all complete environments."""
+    """Folders of all complete environments."""
     drift: tuple[Drift, ...] = ()
     """What is no longer as the last run sealed it: small files, the unit as systemd would start it, secrets, model, processes."""
     service: str | None = None
