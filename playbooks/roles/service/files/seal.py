@@ -41,7 +41,8 @@ def write_if_other(path, text, changed, mode=0o644):
 def sums(prefix, request):
     environment = os.path.join(prefix, "envs", request["digest"])
     paths = [
-        os.path.join(environment, name) for name in (".complete", "lock.txt", "stack.json", "pyvenv.cfg", "bin/vllm")
+        os.path.join(environment, name)
+        for name in (".complete", "lock.txt", "stack.json", "manifest.txt", "pyvenv.cfg", "bin/vllm")
     ]
     paths += hooks(environment)[0]  # noqa: F821 - of effective.py
     paths += [
