@@ -1,4 +1,4 @@
-"""What the last checks of a host found damaged that a run brings anew: the files of an environment, those of a model."""
+"""What the probe or the last checks of a host found damaged that a run brings anew: the files of an environment, those of a model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ def environment_is_damaged(folder: str, installed: Installed) -> bool:
 
     The probe sees some of them as drift; the last checks looked at all.
     """
-    if any(each.path.startswith(f"{installed.prefix.rstrip('/')}/envs/{folder}/") for each in installed.drift):
+    inside = f"{installed.prefix.rstrip('/')}/envs/{folder}/"
+    # The service's own file is written again in place, modes are set right, and hooks are taken away.
+    own = f"{inside}service.json"
+    if any(each.kind == "file" and each.path.startswith(inside) and each.path != own for each in installed.drift):
         return True
     if (installed.last_verify or {}).get("environment", installed.current) != folder:
         return False

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
 
+from provision.probe import probe
+from provision.remote import open_session
 from tests.fleet.hosts import SUDO_WITH_PASSWORD, Fleet, FleetHost
 from tests.fleet.root import bare_root
 from tests.install.conftest import newer_wheels
@@ -99,6 +102,78 @@ def test_a_host_is_installed_mended_rolled_back_and_emptied(hosts: list[FleetHos
     assert played(site, "uninstall")
     assert host.sh("ls -A /opt; ls -d /var/tmp/firstlight-* 2>/dev/null; getent passwd firstlight", check=False) == ""
     assert "No files found" in host.sh(f"systemctl cat {UNIT} 2>&1", check=False)
+
+
+def drift_of(site: FleetSite) -> list[tuple[str, str]]:
+    """Kind and path of what the probe finds drifted."""
+    with contextlib.closing(open_session(site.host())) as session:
+        installed = probe(site.host(), session, prefix="/opt/firstlight").installed
+    assert installed is not None
+    return [(each.kind, each.path) for each in installed.drift]
+
+
+FOLDER = f"/etc/systemd/system/{UNIT}.d"
+HOOK = "/lib/python3.11/site-packages/sitecustomize.py"
+DRIFT = f"""
+mkdir {FOLDER} && printf '[Service]\\nEnvironment=PYTHONPATH=/tmp\\n' >{FOLDER}/a.conf
+systemctl set-property --runtime {UNIT} MemoryMax=4G
+systemctl daemon-reload && systemctl restart {UNIT}
+systemctl disable -q {UNIT}
+chmod 644 /opt/firstlight/etc/service.env
+touch /opt/firstlight/current{HOOK}
+"""
+
+
+def test_what_drifted_is_seen_by_the_probe_and_put_right(hosts: list[FleetHost], tmp_path: Path) -> None:
+    host = hosts[0]
+    site = make_fleet_site(tmp_path, host)
+    site.send()
+    assert played(site)
+    key = host.sh("cat /opt/firstlight/etc/service.env")
+    assert drift_of(site) == []
+    host.sh(DRIFT)
+    runtime = f"/run/systemd/system.control/{UNIT}.d/50-MemoryMax.conf"
+    environment = f"/opt/firstlight/envs/{site.variables['firstlight_environment']['digest']}"
+    assert sorted(drift_of(site)) == [
+        ("drop_in", f"{FOLDER}/a.conf"),
+        ("drop_in", runtime),
+        ("hook", f"{environment}{HOOK}"),
+        ("permissions", "/opt/firstlight/etc/service.env"),
+    ]
+    assert played(site)
+    assert drift_of(site) == []
+    assert host.sh(
+        f"systemctl show --property=DropInPaths,MemoryMax,UnitFileState,ActiveState {UNIT} | sort"
+    ).split() == [
+        "ActiveState=active",
+        "DropInPaths=",
+        "MemoryMax=infinity",
+        "UnitFileState=enabled",
+    ]
+    assert "PYTHONPATH" not in host.sh(f"tr '\\0' '\\n' </proc/$(systemctl show -P MainPID {UNIT})/environ")
+    assert host.sh("cat /opt/firstlight/etc/service.env") == key
+    kept = host.sh("cd /opt/firstlight/etc/set-aside && find . -type f | cut -c2-").split()
+    assert sorted(kept) == sorted([f"{FOLDER}/a.conf", runtime, f"{environment}{HOOK}"])
+
+    # Nothing on the disk differs here: systemd alone has been told otherwise, and then a process was stopped.
+    host.sh(f"systemctl disable -q {UNIT}")
+    assert [kind for kind, _ in drift_of(site)] == ["unit"]
+    assert played(site)
+    pid = host.sh(f"systemctl show -P MainPID {UNIT}").strip()
+    host.sh(f"kill -STOP {pid}")
+    assert drift_of(site) == [("process", f"/proc/{pid}")]
+    assert played(site)
+    assert drift_of(site) == []
+
+    # What holds for more than our unit is another's: it is named and stays.
+    shared = "/etc/systemd/system/service.d/all.conf"
+    host.sh(
+        f"mkdir {Path(shared).parent} && printf '[Service]\\nOOMScoreAdjust=300\\n' >{shared} && systemctl daemon-reload"
+    )
+    assert drift_of(site) == [("unit", shared)]
+    assert played(site)
+    host.sh(f"test -e {shared} && rm -r {Path(shared).parent} && systemctl daemon-reload")
+    assert played(site, "uninstall")
 
 
 def test_the_reason_why_a_unit_does_not_start_is_told(hosts: list[FleetHost], tmp_path: Path) -> None:

@@ -25,6 +25,21 @@ check_prefix() {
     fi
 }
 
+# Of a unit that is no more they would change the next one of its name.
+remove_drop_ins() {
+    case $2 in
+        /etc/*) set -- "$1" "$2" "$2.control" /run/systemd/system /run/systemd/system.control ;;
+        *) set -- "$1" "$2" "$2.control" "$XDG_RUNTIME_DIR/systemd/user" "$XDG_RUNTIME_DIR/systemd/user.control" ;;
+    esac
+    name=$1
+    shift
+    for folder in "$@"; do
+        [ -d "$folder/$name.d" ] || continue
+        rm -rf "$folder/$name.d"
+        removed "drop-ins $folder/$name.d"
+    done
+}
+
 remove_unit() {
     unit=$(basename "$1")
     scope=--system
@@ -40,6 +55,7 @@ remove_unit() {
         systemctl "$scope" disable --now "$unit" 2>/dev/null || true
     fi
     rm -f "$1"
+    remove_drop_ins "$unit" "$(dirname "$1")"
     if command -v systemctl >/dev/null 2>&1; then
         systemctl "$scope" daemon-reload 2>/dev/null || true
         systemctl "$scope" reset-failed "$unit" 2>/dev/null || true
@@ -115,6 +131,9 @@ tell_drivers() {
 
 remove_folders() {
     users=$(lines "$prefix/created-users.txt")
+    if [ -d "$prefix/etc/set-aside" ]; then
+        find "$prefix/etc/set-aside" ! -type d | while IFS= read -r file; do removed "$file, which had been set aside"; done
+    fi
     find "$prefix" -mindepth 1 -maxdepth 1 ! -name .firstlight ! -name created-users.txt -exec rm -rf {} +
     for user in $users; do
         if id "$user" >/dev/null 2>&1; then
