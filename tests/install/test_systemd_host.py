@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from provision.probe import probe
 from provision.remote import open_session
 from tests.fleet.hosts import SUDO_WITH_PASSWORD, Fleet, FleetHost
+from tests.fleet.inventories import hosts_of
 from tests.fleet.root import bare_root
 from tests.install.conftest import newer_wheels
 from tests.install.fleet_site import FleetSite, make_fleet_site
@@ -104,10 +105,11 @@ def test_a_host_is_installed_mended_rolled_back_and_emptied(hosts: list[FleetHos
     assert "No files found" in host.sh(f"systemctl cat {UNIT} 2>&1", check=False)
 
 
-def drift_of(site: FleetSite) -> list[tuple[str, str]]:
+def drift_of(host: FleetHost, folder: Path) -> list[tuple[str, str]]:
     """Kind and path of what the probe finds drifted."""
-    with contextlib.closing(open_session(site.host())) as session:
-        installed = probe(site.host(), session, prefix="/opt/firstlight").installed
+    [node] = hosts_of(host.inventory(folder))
+    with contextlib.closing(open_session(node)) as session:
+        installed = probe(node, session, prefix="/opt/firstlight").installed
     assert installed is not None
     return [(each.kind, each.path) for each in installed.drift]
 
@@ -130,18 +132,18 @@ def test_what_drifted_is_seen_by_the_probe_and_put_right(hosts: list[FleetHost],
     site.send()
     assert played(site)
     key = host.sh("cat /opt/firstlight/etc/service.env")
-    assert drift_of(site) == []
+    assert drift_of(host, tmp_path) == []
     host.sh(DRIFT)
     runtime = f"/run/systemd/system.control/{UNIT}.d/50-MemoryMax.conf"
     environment = f"/opt/firstlight/envs/{site.variables['firstlight_environment']['digest']}"
-    assert sorted(drift_of(site)) == [
+    assert sorted(drift_of(host, tmp_path)) == [
         ("drop_in", f"{FOLDER}/a.conf"),
         ("drop_in", runtime),
         ("hook", f"{environment}{HOOK}"),
         ("permissions", "/opt/firstlight/etc/service.env"),
     ]
     assert played(site)
-    assert drift_of(site) == []
+    assert drift_of(host, tmp_path) == []
     assert host.sh(
         f"systemctl show --property=DropInPaths,MemoryMax,UnitFileState,ActiveState {UNIT} | sort"
     ).split() == [
@@ -157,20 +159,20 @@ def test_what_drifted_is_seen_by_the_probe_and_put_right(hosts: list[FleetHost],
 
     # Nothing on the disk differs here: systemd alone has been told otherwise, and then a process was stopped.
     host.sh(f"systemctl disable -q {UNIT}")
-    assert [kind for kind, _ in drift_of(site)] == ["unit"]
+    assert [kind for kind, _ in drift_of(host, tmp_path)] == ["unit"]
     assert played(site)
     pid = host.sh(f"systemctl show -P MainPID {UNIT}").strip()
     host.sh(f"kill -STOP {pid}")
-    assert drift_of(site) == [("process", f"/proc/{pid}")]
+    assert drift_of(host, tmp_path) == [("process", f"/proc/{pid}")]
     assert played(site)
-    assert drift_of(site) == []
+    assert drift_of(host, tmp_path) == []
 
     # What holds for more than our unit is another's: it is named and stays.
     shared = "/etc/systemd/system/service.d/all.conf"
     host.sh(
         f"mkdir {Path(shared).parent} && printf '[Service]\\nOOMScoreAdjust=300\\n' >{shared} && systemctl daemon-reload"
     )
-    assert drift_of(site) == [("unit", shared)]
+    assert drift_of(host, tmp_path) == [("unit", shared)]
     assert played(site)
     host.sh(f"test -e {shared} && rm -r {Path(shared).parent} && systemctl daemon-reload")
     assert played(site, "uninstall")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -61,6 +62,10 @@ class Handler(BaseHTTPRequestHandler):
         elif "prompt_logprobs" in body:
             self.forced(body["prompt"])
         else:
+            if CONFIGURATION.get("stopped_at") == "question":
+                os.kill(os.getpid(), signal.SIGSTOP)
+                # This thread may run on for a moment.
+                time.sleep(60)
             self.stream()
 
     def forced(self, prompt: list[int] | str) -> None:
@@ -95,6 +100,8 @@ def main() -> None:
     if "dies_after_s" in CONFIGURATION:
         time.sleep(CONFIGURATION["dies_after_s"])
         sys.exit(1)
+    if CONFIGURATION.get("stopped_at") == "start":
+        os.kill(os.getpid(), signal.SIGSTOP)
     ThreadingHTTPServer(("127.0.0.1", CONFIGURATION["port"]), Handler).serve_forever()
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
+from provision.diagnosis import diagnose
 from provision.models.records import ServeRecord
 from provision.models.settings import Connection, Settings
 from provision.remote.local import LocalSession
@@ -232,6 +233,16 @@ def test_death_without_a_cause_in_the_log_shows_its_end(proven: Prove) -> None:
     record = proven(dies_after_s=0.1, request={"slice_s": 60})["record"]
     assert record["text"] == "firstlight-vllm.service is activating (auto-restart), result exit-code, exit status 1"
     assert record["evidence"] == ["starting"]
+
+
+@pytest.mark.parametrize("moment", ["start", "question"])
+def test_a_process_that_a_signal_stopped_is_named_and_not_waited_for(proven: Prove, prefix: Path, moment: str) -> None:
+    answer = proven(stopped_at=moment)
+    text = answer["record"]["text"]
+    assert answer["state"] == "failed", answer
+    assert f"process {(prefix / 'state/pid').read_text()} (" in text
+    assert text.endswith("of the service is stopped by a signal (state T)")
+    assert [finding.cause for finding in diagnose({"serve": text})] == ["service-stopped"]
 
 
 def test_a_start_that_takes_long_is_waiting_with_the_newest_line(proven: Prove) -> None:

@@ -1,0 +1,136 @@
+"""What of an installation is no longer as its last run sealed it: from the probe's answer to facts."""
+
+from __future__ import annotations
+
+import pytest
+
+from provision.models.facts import EngineProcess
+from provision.probe.changes import changes
+from provision.probe.parsers import drift
+from provision.probe.sections import Section, split
+
+FOLDER = "/etc/systemd/system/firstlight-vllm.service.d"
+START = "ExecStart={ path=/p/vllm ; argv[]=/p/vllm serve --dtype float32 ; ignore_errors=no"
+SEALED = f"""FragmentPath=/etc/systemd/system/firstlight-vllm.service
+DropInPaths=
+NeedDaemonReload=no
+UnitFileState=enabled
+{START}
+Environment=
+ProtectSystem=strict
+DeviceAllow=char-nvidia rwm
+DeviceAllow=char-drm rw
+SystemCallFilter=read write
+ExecStartPost="""
+
+
+def unit(*changes_: tuple[str, str], last_run: str = "") -> list[str]:
+    """What is found after texts of `systemctl show` were replaced, as sentences."""
+    text = SEALED
+    for before, after in changes_:
+        assert before in text
+        text = text.replace(before, after)
+    now = drift.properties(text.replace(" ignore_errors=no", f" ignore_errors=no{last_run}").split("\n"))
+    return [f"{each.kind} {each.sentence}" for each in drift.unit(drift.properties(SEALED.split("\n")), now)]
+
+
+def test_a_unit_as_it_was_sealed_did_not_drift() -> None:
+    assert unit() == []
+    assert unit(last_run=" ; start_time=[Sat 2026-11-21 11:06:05 UTC] ; stop_time=[n/a] ; pid=71 ; status=0/0 }") == []
+    assert unit(("=read write", "=read write landlock_restrict_self")) == []
+    assert drift.unit({}, drift.properties(SEALED.split("\n"))) == []
+    assert drift.unit(drift.properties(SEALED.split("\n")), {}) == []
+
+
+def test_a_drop_in_of_our_unit_is_drift_with_what_it_changes() -> None:
+    path = f"{FOLDER}/a.conf"
+    drop_in = ("DropInPaths=", f"DropInPaths={path}")
+    assert unit(drop_in) == [f"drop_in {path} is a drop-in for the unit"]
+    changed = (("Environment=\n", "Environment=PYTHONPATH=/tmp/x\n"), ("--dtype float32", "--dtype bfloat16"))
+    said = "ExecStart=/p/vllm serve --dtype bfloat16; Environment=PYTHONPATH=/tmp/x, sealed with nothing"
+    assert unit(drop_in, *changed) == [f"drop_in {path} is a drop-in for the unit ({said})"]
+
+
+def test_a_drop_in_for_all_services_is_drift_only_where_it_changes_something() -> None:
+    path = "/etc/systemd/system/service.d/all.conf"
+    drop_in = ("DropInPaths=", f"DropInPaths={path}")
+    assert unit(drop_in) == []
+    assert unit(drop_in, ("ProtectSystem=strict", "ProtectSystem=no")) == [
+        f"unit {path} is a drop-in for more than this unit (ProtectSystem=no, sealed with strict)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ("NeedDaemonReload=no", "NeedDaemonReload=yes", "systemd has not read its files since they changed"),
+        ("UnitFileState=enabled", "UnitFileState=disabled", "UnitFileState=disabled, sealed with enabled"),
+        ("DeviceAllow=char-drm rw\n", "", "DeviceAllow=char-nvidia rwm, sealed with char-nvidia rwm char-drm rw"),
+        ("SystemCallFilter=read write", "SystemCallFilter=", "SystemCallFilter=, sealed with read write"),
+        ("ExecStartPost=", "ExecStartPost={ path=/x ; argv[]=/x --now ; ignore_errors=no", "ExecStartPost=/x --now"),
+    ],
+)
+def test_what_systemd_alone_holds_is_drift_of_the_unit(before: str, after: str, said: str) -> None:
+    assert unit((before, after)) == [f"unit /etc/systemd/system/firstlight-vllm.service would be started with {said}"]
+
+
+@pytest.mark.parametrize(
+    ("now", "kinds"),
+    [
+        ("600 0 0 483 100 200 /p/etc/a b", []),
+        ("644 0 0 483 100 300 /p/etc/a b", ["permissions"]),
+        ("600 5 0 483 100 300 /p/etc/a b", ["permissions"]),
+        ("600 0 0 480 300 300 /p/etc/a b", ["file"]),
+        ("600 0 0 483 100 300 /p/etc/a b", ["file"]),
+        ("644 0 0 480 300 300 /p/etc/a b", ["permissions", "file"]),
+        ("stat: cannot statx '/p/etc/a b': No such file or directory", ["file"]),
+        ("stat: can't stat '/p/etc/a b': No such file or directory", ["file"]),
+    ],
+)
+def test_a_secret_is_sealed_with_mode_owner_size_and_times(now: str, kinds: list[str]) -> None:
+    found, forbidden = drift.files(["600 0 0 483 100 200 /p/etc/a b"], [now])
+    assert ([each.kind for each in found], forbidden) == (kinds, [])
+    assert all(each.path == "/p/etc/a b" for each in found)
+
+
+def test_of_a_folder_only_who_may_write_is_compared() -> None:
+    sealed = ["755 0 0 - - - /p/etc"]
+    assert drift.files(sealed, ["755 0 0 4096 7 8 /p/etc"]) == ([], [])
+    [found] = drift.files(sealed, ["777 0 0 4096 7 8 /p/etc"])[0]
+    assert found.sentence == "/p/etc has mode 0777 of 0:0, sealed with 0755 of 0:0"
+
+
+@pytest.mark.parametrize(
+    "said", ["stat: cannot statx '/p/x': Permission denied", "stat: can't stat '/p/x': Permission denied"]
+)
+def test_what_may_not_be_looked_at_is_unknown_and_no_drift(said: str) -> None:
+    assert drift.files(["600 0 0 1 2 3 /p/x"], [said]) == ([], ["/p/x"])
+
+
+def engine(pid: int, parent: int, state: str) -> EngineProcess:
+    return EngineProcess(pid=pid, parent=parent, state=state, name="VLLM::EngineCore")
+
+
+def test_a_stopped_process_of_the_service_is_drift_and_one_of_others_is_not() -> None:
+    engines = [engine(72, 71, "T"), engine(73, 72, "T"), engine(90, 1, "T"), engine(91, 90, "t")]
+    assert [each.path for each in drift.processes(71, "S", engines)] == ["/proc/72", "/proc/73"]
+    assert [each.path for each in drift.processes(71, "T", [engine(72, 71, "S")])] == ["/proc/71"]
+    assert drift.processes(None, "", engines) == []
+
+
+def test_who_changed_a_file_is_told_as_far_as_the_host_knows() -> None:
+    output = split(
+        "@@0 clock 1\n@@0 begin owners\nroot 1795259161 1795259164 /a/drop in.conf\nops 1795250000 1795250000 /b\n\n@@0 end owners 0 \n"
+        "@@0 begin packages\nnosuch: no path found\nacme-tools: /b\n\n@@0 end packages 0 \n@@0 begin sudo_calls\n"
+        "/a/drop in.conf|1795259160.118340 host1 sudo[812]:    deploy : PWD=/home/deploy ; USER=root ; COMMAND=/usr/bin/tee /a/drop in.conf\n"
+        "\n@@0 end sudo_calls 0 \n@@0 over ALL\n"
+    )
+    assert {path: change.text for path, change in changes(output).items()} == {
+        "/a/drop in.conf": "last changed 2026-11-21T11:06:04Z, owner root, 4 s after deploy ran /usr/bin/tee by sudo",
+        "/b": "last changed 2026-11-21T08:33:20Z, owner ops, of package acme-tools",
+    }
+
+
+def test_a_section_that_lists_no_files_is_read_as_before() -> None:
+    parts = drift.parts(Section(name="drift", text="/p/a: OK\n/p/b: FAILED"), "0")
+    assert (parts.sums, parts.files, parts.unit) == (("/p/a: OK", "/p/b: FAILED"), (), {})
