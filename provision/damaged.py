@@ -20,9 +20,9 @@ def environment_is_damaged(folder: str, installed: Installed) -> bool:
     The probe sees some of them as drift; the last checks looked at all.
     """
     inside = f"{installed.prefix.rstrip('/')}/envs/{folder}/"
-    # The service's own file is written again in place, modes are set right, and hooks are taken away.
-    own = f"{inside}service.json"
-    if any(each.kind == "file" and each.path.startswith(inside) and each.path != own for each in installed.drift):
+    # Modes are set right and the service's own file is written again in place.
+    drifted = {each.path for each in installed.drift if each.kind in ("file", "hook")} - {f"{inside}service.json"}
+    if any(path.startswith(inside) for path in drifted):
         return True
     if (installed.last_verify or {}).get("environment", installed.current) != folder:
         return False

@@ -25,21 +25,6 @@ INSIDE: dict[str, Any] = {
 ELSEWHERE: dict[str, Any] = {"id": "libraries.injected", "status": "fail", "evidence": {"in the environment": []}}
 
 
-@pytest.mark.parametrize(
-    ("path", "kind", "folder"),
-    [
-        ("envs/e1/bin/vllm", "file", "e1-2"),
-        ("envs/e1/service.json", "file", "e1"),
-        ("envs/e1/lib/python3.11/site-packages/x.pth", "hook", "e1"),
-        ("envs/e0/bin/vllm", "file", "e1"),
-        ("models/m/config.json", "file", "e1"),
-    ],
-)
-def test_what_drifted_in_an_environment_damages_it(path: str, kind: Any, folder: str) -> None:
-    drift = (Drift(kind=kind, path=f"/opt/firstlight/{path}", text="has another content"),)
-    assert folder_for("e1", host("e1").model_copy(update={"drift": drift})) == folder
-
-
 def test_a_bare_host_gets_the_digest() -> None:
     assert folder_for("e1", None) == "e1"
     assert folder_for("e1", host("e0", current="e0", environment="e0", **FILES)) == "e1"
@@ -59,15 +44,18 @@ def test_a_damaged_one_is_built_anew_in_the_next_folder(record: dict[str, Any]) 
 
 
 @pytest.mark.parametrize(
-    ("path", "folder"),
+    ("path", "kind", "folder"),
     [
-        ("/opt/firstlight/envs/e1/lib/python3.12/site-packages/stray.pth", "e1-2"),
-        ("/opt/firstlight/envs/e1-2/pyvenv.cfg", "e1"),
-        ("/etc/systemd/system/firstlight-vllm.service", "e1"),
+        ("envs/e1/lib/python3.12/site-packages/stray.pth", "hook", "e1-2"),
+        ("envs/e1/bin/vllm", "file", "e1-2"),
+        ("envs/e1/service.json", "file", "e1"),
+        ("envs/e1/service.json", "permissions", "e1"),
+        ("envs/e1-2/pyvenv.cfg", "file", "e1"),
+        ("models/m/config.json", "file", "e1"),
     ],
 )
-def test_drift_that_the_probe_saw_in_its_folder_is_damage(path: str, folder: str) -> None:
-    drift = (Drift(kind="hook", path=path, text="was not installed"),)
+def test_drift_that_the_probe_saw_in_its_folder_is_damage(path: str, kind: Any, folder: str) -> None:
+    drift = (Drift(kind=kind, path=f"/opt/firstlight/{path}", text="is another"),)
     assert folder_for("e1", host("e1").model_copy(update={"drift": drift})) == folder
 
 
