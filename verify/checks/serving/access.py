@@ -16,7 +16,7 @@ from verify.records import Check, Context, Figure, Outcome
 from verify.serving import plan
 from verify.serving.asking import ANOTHER_KEY, AskError, Client
 from verify.serving.plan import Plan
-from verify.serving.processes import listeners
+from verify.serving.processes import STOPPED, listeners, read_all
 from verify.serving.service import Service
 from verify.tables import table
 
@@ -56,8 +56,14 @@ def _run(context: Context) -> Outcome:
     if context.service is not None and not context.faults:
         planned = plan.read(context.service)
         addresses = tuple(one.address for one in listeners(int(context.service.readiness["port"]), ()))
-        if not addresses:
-            return Outcome("skip", "nothing listens: serving.unit and serving.process say why")
+        stopped = any(one.state in STOPPED for one in read_all(context.service.pids()))
+        if not addresses or stopped:
+            text = (
+                "a signal has stopped it: serving.process names what"
+                if stopped
+                else "nothing listens: serving.unit says why"
+            )
+            return Outcome("skip", text)
         try:
             seen = look(context.service, planned, addresses, (context.stack.get("vllm") or {}).get("version"))
         except AskError as problem:

@@ -72,7 +72,7 @@ def look(service: Service, folder: Path, contents: Contents, *, whole: bool) -> 
     with suppress(OSError):  # the next run reads them again
         seen.save(service.prefix, folder, kept, MARKS)
     try:
-        endpoint = Client(service, table("serving")["access"]["silence_s"]).get("/v1/models", service.api_key())
+        endpoint = Client(service, table("serving")["model"]["silence_s"]).get("/v1/models", service.api_key())
     except AskError:
         endpoint = None
     unread = len(contents.keys() - kept.keys())
