@@ -134,7 +134,7 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
         deviations=tuple(_deviations(resolution, staged, stack, serve)),
         warnings=tuple(_warnings(rooms)) + tuple(note for note in files.unreadable if _concerns(note, name)),
         notes=(
-            *_drift(facts, mended=state == "serving"),
+            *_drift(facts, mended="serve" in results and results["serve"].status == "ok"),
             *(resolution.assumptions if resolution else ()),
             *(staged.notes if staged else ()),
         ),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.models.facts import Installed
+from provision.models.facts import Drift, HostFacts, Installed
 from provision.models.invocation import Invocation
 from provision.models.records import Finding, HostSummary, RoomName
 from provision.models.settings import Connection
@@ -150,6 +150,17 @@ def test_a_package_that_was_left_out_is_a_deviation_with_its_reason(folder: Fold
     folder.staged(["a"], CPU_STACK, notes=("an index was left out", note))
     assert folder.json()["hosts"][0]["deviations"] == [note]
     assert folder.json()["verdict"] == "amber"
+
+
+@pytest.mark.parametrize(("rooms", "word"), [(("probe", "serve"), "drift, put right"), (("probe",), "drift")])
+def test_drift_is_noted_with_who_changed_it(tmp_path: Path, rooms: tuple[RoomName, ...], word: str) -> None:
+    folder = Folder(tmp_path / RUN, [host("a", local=True)])
+    drift = Drift(kind="file", path="/a", text="is gone", by="last changed 2026-11-21T10:00:00Z, owner root")
+    installed = Installed(prefix="/opt/firstlight", drift=(drift,))
+    folder.run.write("facts/a.json", HostFacts(host="a", probed_at="2026-11-21T10:05:00.000Z", installed=installed))
+    folder.results(*(result("a", room) for room in rooms))
+    [node] = folder.json()["hosts"]
+    assert node["notes"] == [f"{word}: /a is gone; last changed 2026-11-21T10:00:00Z, owner root"]
 
 
 @pytest.mark.parametrize(
