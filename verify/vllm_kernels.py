@@ -12,12 +12,24 @@ def vllm_extensions() -> list[Path]:
     """Those for this CPU or GPU; none where vLLM is not installed."""
     import torch
 
-    package = importlib.util.find_spec("vllm")
-    if package is None or not package.submodule_search_locations:
+    folder = _folder()
+    if folder is None:
         return []
-    folder = Path(package.submodule_search_locations[0])
     for row in table("libraries")["vllm_kernels"]:
         supported = row["when"] == "always" or getattr(torch.cpu, row["when"], bool)()
         if supported and (found := sorted(folder.glob(row["glob"]))):
             return found
     return []
+
+
+def further_extensions() -> list[Path]:
+    """Those for GPUs that stand next to the others, and need the driver's library."""
+    folder = _folder()
+    return sorted(folder.glob(table("libraries")["vllm_kernels_next_to_it"]["glob"])) if folder else []
+
+
+def _folder() -> Path | None:
+    package = importlib.util.find_spec("vllm")
+    if package is None or not package.submodule_search_locations:
+        return None
+    return Path(package.submodule_search_locations[0])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from verify.attention_cases import Case, Inputs
 from verify.providers import Provider
 from verify.providers.layout import page_table, slots, starts
-from verify.vllm_kernels import vllm_extensions
+from verify.vllm_operators import load
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,14 +50,8 @@ def _call(name: str, *arguments: Any) -> Any:
 def _prepare() -> str | None:
     import torch
 
-    extensions = vllm_extensions()
-    if not extensions:
-        return "no `vllm` in this environment"
-    try:
-        for extension in extensions:
-            torch.ops.load_library(str(extension))
-    except OSError as error:
-        return f"vLLM's kernels do not load: {error}"
+    if reason := load():
+        return reason
     return None if hasattr(torch.ops._C, "cpu_attention_with_kv_cache") else "vLLM's kernels are not those for CPUs"  # noqa: SLF001
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,22 @@ from typing import Any
 
 from verify import needs, small_llama
 from verify.devices import memory
+from verify.draws import excess, kept
 from verify.records import Check, Context, Figure, Outcome
 from verify.tables import table
 
 MODEL = "builtin-1"
 """The small model of this product, under PREFIX/models."""
 PROMPTS, LENGTH = 16, 12
+"""The longest prompts have more than 200 tokens: positions that short ones do not reach."""
 SHARED = 48
 """Tokens that half of the prompts begin with: three blocks of a cache of prefixes."""
+DRAWS = 384
+"""Tokens that are drawn within each of the limits."""
+TEMPERATURE = 2.0
+"""High, so that many tokens are likely."""
+LIMITS = ((0, 1.0), (5, 1.0), (0, 0.6), (20, 0.7))
+"""top-k, 0 for none, and top-p."""
 CHUNK = 32
 """Tokens that are computed at once where prompts are split: less than most of them have."""
 MEMORY_SHARE = 0.08
@@ -53,24 +62,32 @@ def _run(context: Context) -> Outcome:
     dtype = "bfloat16" if torch.cuda.is_available() else "float32"
     worst: dict[str, float] = {}
     problems = []
+    drawn = 0.0
     for way, options in WAYS.items():
-        runs = [_own(model, asked)] * 2 if stood_in else _engine_answers(folder, dtype, options, asked)
+        engine = None if stood_in else _engine(folder, dtype, options)
+        runs = [_own(model, asked)] * 2 if engine is None else [_answers(engine, asked) for _ in range(2)]
         if "wrong-result" in context.faults:
             runs[0] = [*runs[0][:3], spoiled(runs[0][3]), *runs[0][4:]]
         problems += [f"{way}: {text}" for text in _compare(model, asked, runs, dtype, worst, way)]
+        if engine is not None:
+            drawn = max(drawn, _drawn(engine, model, asked[-1]))
+    if not drawn <= 1:
+        problems.append(f"tokens are not drawn as top-k and top-p say: {drawn:.3g} times the bound")
     bound = table("tolerances")["engine"][dtype]
     source = table("tolerances")["engine"]["source"]
     figures = tuple(
         Figure(f"log probability, {way}", value, "nat off", ceiling=bound, source=source)
         for way, value in worst.items()
     )
+    chance = table("tolerances")["sampling"]["source"]
+    figures += (Figure("draws, chi square", drawn, "share of bound", ceiling=1, source=chance),)
     evidence = {"model": str(folder), "dtype": dtype, "prompts": PROMPTS, "tokens each": LENGTH, "ways": dict(WAYS)}
     if problems:
         more = f" and {len(problems) - 2} more" if len(problems) > 2 else ""
         return Outcome(
             "fail", f"{'; '.join(problems[:2])}{more}", figures, evidence, "do not serve with this environment"
         )
-    text = f"{PROMPTS} prompts at once, {len(WAYS)} ways, twice each: every token is the float64 reference's"
+    text = f"{PROMPTS} prompts at once, {len(WAYS)} ways, twice each: every token is the float64 reference's, drawn ones keep to top-k and top-p"
     return Outcome("ok", text, figures, evidence)
 
 
@@ -95,17 +112,17 @@ def prompts(vocabulary: int) -> list[list[int]]:
     alike = [(17 * place + 5) % usable for place in range(SHARED)]
     found = []
     for number in range(PROMPTS):
-        own = [(31 * place + 7 * number * number + 3) % usable for place in range(1 + 5 * number)]
+        own = [(31 * place + 7 * number * number + 3) % usable for place in range(1 + number * number)]
         found.append(own if number < PROMPTS // 2 else alike + own)
     return found
 
 
-def _engine_answers(folder: Path, dtype: str, options: Mapping[str, Any], asked: list[list[int]]) -> list[list[Answer]]:
-    """The batch twice over, by one engine in this process."""
+def _engine(folder: Path, dtype: str, options: Mapping[str, Any]) -> Any:
+    """An engine in this process."""
     os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    from vllm import LLM, SamplingParams
+    from vllm import LLM
 
-    engine = LLM(
+    return LLM(
         model=str(folder),
         dtype=dtype,
         max_model_len=512,
@@ -114,9 +131,29 @@ def _engine_answers(folder: Path, dtype: str, options: Mapping[str, Any], asked:
         gpu_memory_utilization=MEMORY_SHARE,
         **options,
     )
+
+
+def _answers(engine: Any, asked: list[list[int]]) -> list[Answer]:
+    """The batch's greedy answers."""
+    from vllm import SamplingParams
+
     wanted = SamplingParams(temperature=0, max_tokens=LENGTH, logprobs=1, ignore_eos=True)
     batch = [{"prompt_token_ids": tokens} for tokens in asked]
-    return [[_answer(output.outputs[0]) for output in engine.generate(batch, wanted, use_tqdm=False)] for _ in range(2)]
+    return [_answer(output.outputs[0]) for output in engine.generate(batch, wanted, use_tqdm=False)]
+
+
+def _drawn(engine: Any, model: small_llama.Llama, prompt: list[int]) -> float:
+    """How far the tokens that an engine draws after a prompt are from what each of the limits lets expect: see draws.excess."""
+    from vllm import SamplingParams
+
+    logits = (model.logprobs(prompt)[-1] / TEMPERATURE).tolist()
+    batch = [{"prompt_token_ids": prompt}] * DRAWS
+    shares = []
+    for k, p in LIMITS:
+        wanted = SamplingParams(temperature=TEMPERATURE, top_k=k, top_p=p, max_tokens=1, ignore_eos=True)
+        found = [output.outputs[0].token_ids[0] for output in engine.generate(batch, wanted, use_tqdm=False)]
+        shares.append(excess(Counter(found), kept(logits, k or len(logits), p)))
+    return max(shares)
 
 
 def _own(model: small_llama.Llama, asked: list[list[int]]) -> list[Answer]:
@@ -150,9 +187,11 @@ def _compare(  # noqa: PLR0917 - all of one call, and it is ours alone
         first, second = (run[number] for run in runs)
         if first.tokens != second.tokens:
             problems.append(f"prompt {number + 1} is answered otherwise when it is asked again")
+        rows = {
+            tokens: model.logprobs([*prompt, *tokens])[len(prompt) - 1 : -1] for tokens in {first.tokens, second.tokens}
+        }
         for answer in (first, second):
-            exact = model.logprobs([*prompt, *answer.tokens])[len(prompt) - 1 : -1]
-            text, off = judge(answer, exact.tolist(), table("tolerances")["engine"][dtype])
+            text, off = judge(answer, rows[answer.tokens].tolist(), table("tolerances")["engine"][dtype])
             worst[way] = max(worst.get(way, 0.0), off)
             problems += [f"prompt {number + 1}, {text}"] if text else []
     return problems
@@ -187,7 +226,7 @@ def spoiled(answer: Answer) -> Answer:
 
 CHECK = Check(
     id="engine.answers",
-    proves="vLLM answers the float64 reference's tokens: a batch of 16, prompts whole and split, prefixes remembered or not.",
+    proves="vLLM answers the float64 reference's tokens: a batch of 16 of up to 286 positions, prompts whole and split, prefixes remembered or not; drawn ones keep to top-k and top-p.",
     run=_run,
     level="full",
     requires=("engine.vllm", "kernels.vector_add"),

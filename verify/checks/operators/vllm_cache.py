@@ -1,0 +1,125 @@
+"""operators.vllm_cache: keys and values are written to their places in the cache, and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from verify.inputs import normal
+from verify.vllm_problems import Call, Problem, Subject, check
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PAGES, PAGE, HEADS, SIZE = 41, 32, 3, 64
+TOKENS = 400
+STEP = 577
+"""The places are STEP apart, around the end of the cache: it and the cache's length have no common factor, so none recurs."""
+NOWHERE = -1
+"""The place of a token that only fills a batch up: it is written nowhere."""
+FILLER = 60.0
+"""What lies in places that nothing is written to."""
+LATENT, ROTARY = 128, 64
+"""Of the joint vector of a token in latent attention: its two parts."""
+
+
+def _slots() -> Tensor:
+    import torch
+
+    slots = torch.arange(TOKENS) * STEP % (PAGES * PAGE)
+    slots[::50] = NOWHERE
+    return slots
+
+
+def _written(tokens: Tensor) -> Tensor:
+    """(PAGES, PAGE, ...): a cache into which (TOKENS, ...) vectors were written, by plain indexing."""
+    import torch
+
+    cache = torch.full((PAGES * PAGE, *tokens.shape[1:]), FILLER, dtype=tokens.dtype)
+    for token, slot in zip(tokens, _slots().tolist(), strict=True):
+        if slot != NOWHERE:
+            cache[slot] = token
+    return cache.unflatten(0, (PAGES, PAGE))
+
+
+def _pair(
+    dtype: str,
+    *,
+    key: Callable[[Tensor], Tensor],
+    value: Callable[[Tensor], Tensor],
+    rest: Callable[[str], tuple[object, ...]],
+) -> Problem:
+    """Of an operator that writes keys and values; `key` and `value` bring a (pages, page, heads, dim) cache into its layout."""
+    import torch
+
+    parts = [normal(TOKENS, HEADS, SIZE, seed=seed, dtype=dtype) for seed in (80, 81)]
+    expected = [layout(_written(part)).contiguous() for part, layout in zip(parts, (key, value), strict=True)]
+
+    def compute(call: Call, device: str) -> Tensor:
+        caches = [torch.full_like(one, FILLER, device=device) for one in expected]
+        call(*(part.to(device) for part in parts), *caches, _slots().to(device), *rest(device))
+        return torch.cat([one.flatten() for one in caches])
+
+    return Problem(f"{TOKENS} tokens", compute, torch.cat([one.flatten() for one in expected]), dtype)
+
+
+def _scales(device: str) -> tuple[object, ...]:
+    import torch
+
+    one = torch.ones((), device=device)
+    return "auto", one, one
+
+
+def _by_token(cache: Tensor) -> Tensor:
+    return cache
+
+
+def _by_head(cache: Tensor) -> Tensor:
+    """(pages, heads, page, dim), as CPU kernels hold values."""
+    return cache.transpose(1, 2)
+
+
+def _by_element(cache: Tensor) -> Tensor:
+    """(pages, heads, dim, page)."""
+    return cache.permute(0, 2, 3, 1)
+
+
+def _flat(cache: Tensor) -> Tensor:
+    """The same, in a tensor whose shape is that of values: so CPU kernels without tiles hold keys."""
+    return _by_element(cache).reshape(PAGES, HEADS, PAGE, SIZE)
+
+
+def _by_chunk(cache: Tensor) -> Tensor:
+    """(pages, heads, dim / x, page, x), x elements of 16 bytes: so the first paged kernels hold keys."""
+    x = 16 // cache.element_size()
+    return _by_element(cache).unflatten(2, (-1, x)).transpose(3, 4)
+
+
+def _joint(dtype: str, *, rest: Callable[[str], tuple[object, ...]]) -> Problem:
+    """Of an operator that writes the two parts of a latent vector one behind the other."""
+    import torch
+
+    latent, rotary = normal(TOKENS, LATENT, seed=82, dtype=dtype), normal(TOKENS, ROTARY, seed=83, dtype=dtype)
+    expected = _written(torch.cat([latent, rotary], dim=1))
+
+    def compute(call: Call, device: str) -> Tensor:
+        cache = torch.full_like(expected, FILLER, device=device)
+        call(latent.to(device), rotary.to(device), cache, _slots().to(device), *rest(device))
+        return cache
+
+    return Problem(f"{TOKENS} tokens", compute, expected, dtype)
+
+
+CHECK = check(
+    "vllm_cache",
+    "What vLLM writes to its cache of keys and values is read again in its place, and every other place stays as it was.",
+    [
+        # Tiles of AMX hold another layout: what is written there is checked with the attention that reads it.
+        Subject("cpu_attn_reshape_and_cache", partial(_pair, key=_flat, value=_by_head, rest=lambda _: ("vec",))),
+        Subject("reshape_and_cache_flash", partial(_pair, key=_by_token, value=_by_token, rest=_scales)),
+        Subject("reshape_and_cache", partial(_pair, key=_by_chunk, value=_by_element, rest=_scales)),
+        Subject("concat_and_cache_mla", partial(_joint, rest=lambda device: _scales(device)[:2])),
+        Subject("concat_and_cache_mla_cpu", partial(_joint, rest=lambda _: ()), dtypes=("bfloat16",)),
+    ],
+)

@@ -1,0 +1,56 @@
+"""operators.vllm_products: the products that vLLM computes itself on CPUs are right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from verify.inputs import normal
+from verify.operator_reference import product, summed
+from verify.vllm_operators import operator
+from verify.vllm_problems import Call, Problem, Subject, check
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ROWS, DEPTH, COLUMNS = 3, 1101, 1307
+COPIES = 345
+
+
+def _find(name: str, device: str) -> Call:
+    """The operator with a handler around it, which holds the weights."""
+    import torch
+
+    make, multiply, release = (
+        operator(one, device) for one in ("create_onednn_mm_handler", name, "release_dnnl_matmul_handler")
+    )
+
+    def call(result: Tensor, left: Tensor, right: Tensor) -> None:
+        handler = make(right, 1)
+        multiply(result, left, None, torch.tensor(handler))
+        release(handler)
+
+    return call
+
+
+def _problem(dtype: str) -> Problem:
+    import torch
+
+    left, right = (normal(rows, DEPTH, seed=seed, dtype=dtype) for rows, seed in ((ROWS, 84), (COLUMNS, 85)))
+    exact = product(left, right.t())
+    magnitude = product(left.abs(), right.abs().t())
+
+    def compute(call: Call, _: str) -> Tensor:
+        found = []
+        for copies in (1, COPIES):  # few rows, as when tokens are decoded, go another way than many
+            found.append(torch.empty(ROWS * copies, COLUMNS, dtype=left.dtype))
+            call(found[-1], left.repeat(copies, 1), right.t())
+        return torch.cat(found)
+
+    return Problem(f"{ROWS * COPIES}x{DEPTH}x{COLUMNS}", compute, exact, dtype, summed(magnitude, DEPTH))
+
+
+CHECK = check(
+    "vllm_products",
+    "The matrix products that vLLM computes with its own kernels on CPUs are right against float64, few rows and many.",
+    [Subject("onednn_mm", _problem, dtypes=("float32", "bfloat16"), find=_find)],
+)

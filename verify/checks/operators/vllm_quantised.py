@@ -1,0 +1,176 @@
+"""operators.vllm_quantised: vLLM rounds to 8 bits as it should, and multiplies what it rounded."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from verify.inputs import normal
+from verify.operator_reference import product, steps
+from verify.tables import table
+from verify.vllm_operators import MissingError, operator
+from verify.vllm_problems import Call, Problem, Subject, check
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FP8 = "float8_e4m3fn"
+LARGEST = {"int8": 127.0, FP8: 448.0}
+TOKENS, WIDTH = 384, 1040
+ROWS, DEPTH, COLUMNS = 3, 1104, 1312
+"""Sides that are multiples of 16, as CUTLASS's kernels take them."""
+COPIES = 345
+SCALE = 0.25
+"""A power of two, and the extremes of what is rounded with a scale of its own are such that it is this one: then nothing but
+the rounding to 8 bits itself is rounded, and the result is right to the bit or wrong."""
+
+
+def _values(kind: str, *, beyond: bool) -> Tensor:
+    """(TOKENS, WIDTH): every half of the 8 bit numbers' steps, so that ties are among them; `beyond` their range as well."""
+    import torch
+
+    places = torch.arange(TOKENS * WIDTH).view(TOKENS, WIDTH) * 40503 % 65536
+    if kind == "int8":
+        values = (places % 511 - 255.0) / 2
+    else:
+        values = (places % 31 - 15.0) * 2.0 ** (places // 31 % 16 - 12)  # 4 bits: one more than a number of 8 bits has
+        values = values.clamp(-LARGEST[kind], LARGEST[kind])
+    if beyond:
+        values[:, ::7] *= 4
+    values[:, 3] = LARGEST[kind]
+    return (values if beyond else values.clamp(-LARGEST[kind], LARGEST[kind])) * SCALE
+
+
+def rounded(values: Tensor, kind: str) -> Tensor:
+    """The nearest numbers of 8 bits, ties to the even one, in float64; beyond the range the last one."""
+    if kind == "int8":
+        return values.round().clamp(-128, 127)
+    exponent = values.abs().clamp_min(2.0**-6).log2().floor()  # 2**-6 is the smallest normal number
+    step = 2.0 ** (exponent - 3)
+    return ((values / step).round() * step).clamp(-LARGEST[kind], LARGEST[kind])
+
+
+def _rounding(dtype: str, *, kind: str, shape: tuple[int, ...] | None, rest: int) -> Problem:
+    """Of an operator that rounds; `shape` is that of the scale which it finds itself, null where it is given one. `rest`:
+    how many further arguments it takes, all null.
+    """
+    import torch
+
+    values = _values(kind, beyond=shape is None).to(getattr(torch, dtype))
+    expected = rounded(values.double() / SCALE, kind)
+
+    def compute(call: Call, device: str) -> Tensor:
+        result = torch.empty(TOKENS, WIDTH, dtype=getattr(torch, kind), device=device)
+        scale = torch.full(shape or (1,), SCALE if shape is None else math.nan, device=device)
+        call(result, values.to(device), scale, *[None] * rest)
+        found = result.cpu().double()
+        return found if bool((scale == SCALE).all()) else torch.full_like(found, math.nan)
+
+    return Problem(f"{TOKENS}x{WIDTH}", compute, expected, "float64")
+
+
+def _product(dtype: str, *, kind: str) -> Problem:
+    import torch
+
+    scales = (
+        normal(ROWS, 1, seed=86, dtype="float32").abs() * 0.02 + 0.01,
+        normal(1, COLUMNS, seed=87, dtype="float32").abs() * 0.02 + 0.01,
+    )
+    if kind == "int8":
+        generator = torch.Generator().manual_seed(88)
+        left, right = (
+            torch.randint(-128, 128, (rows, DEPTH), generator=generator, dtype=torch.int8) for rows in (ROWS, COLUMNS)
+        )
+        left[0], right[0], right[1] = -128, -128, 127  # the largest sums there are
+    else:
+        left, right = (normal(rows, DEPTH, seed=seed, dtype=kind) for rows, seed in ((ROWS, 88), (COLUMNS, 89)))
+    factor = scales[0].double() * scales[1].double()
+    exact = product(left.double(), right.double().t()) * factor
+    lost = steps(exact)
+    if kind == FP8:
+        rule = table("tolerances")["gemm_8bit"]
+        lost = (
+            lost
+            + rule["margin"] * rule["accumulation"] * product(left.double().abs(), right.double().abs().t()) * factor
+        )
+
+    def compute(call: Call, device: str) -> Tensor:
+        found = []
+        for copies in (1, COPIES):
+            found.append(torch.empty(ROWS * copies, COLUMNS, dtype=getattr(torch, dtype), device=device))
+            near, far = left.repeat(copies, 1).to(device), right.to(device).t()
+            call(found[-1], near, far, scales[0].repeat(copies, 1).to(device), scales[1].to(device), None)
+        return torch.cat(found)
+
+    return Problem(f"{ROWS * COPIES}x{DEPTH}x{COLUMNS}", compute, exact, dtype, lost)
+
+
+def _for_nvidia(name: str, device: str) -> Call:
+    """AMD's 8 bit formats differ by generation, and are not checked."""
+    import torch
+
+    if torch.version.hip is not None:
+        raise MissingError("not checked on AMD cards, whose 8 bit formats differ by generation")
+    return operator(name, device)
+
+
+def _cutlass(kind: str, name: str, device: str) -> Call:
+    """CUTLASS's products, where this card has those of a kind."""
+    import torch
+
+    call = _for_nvidia("cutlass_scaled_mm", device)
+    has = torch.cuda.get_device_capability(device)
+    if kind == "int8":
+        least, most = (tuple(map(int, text.split("."))) for text in table("tolerances")["gemm_8bit"]["cutlass_int8"])
+        computes = least <= has <= most
+    else:
+        computes = operator("cutlass_scaled_mm_supports_fp8", device)(10 * has[0] + has[1])
+    if not computes:
+        raise MissingError(f"{name}: this vLLM has no such products for compute capability {has[0]}.{has[1]}")
+    return call
+
+
+def _onednn(name: str, device: str) -> Call:
+    """oneDNN's products, with the handler that holds the weights."""
+    import torch
+
+    make, multiply, release = (
+        operator(one, device) for one in ("create_onednn_scaled_mm_handler", name, "release_dnnl_matmul_handler")
+    )
+
+    def call(result: Tensor, left: Tensor, right: Tensor, *scales: Any) -> None:
+        one, other, bias = scales
+        handler = make(right, other.flatten(), result.dtype, True, False, 1)
+        multiply(result, left, one.flatten(), None, None, bias, torch.tensor(handler))
+        release(handler)
+
+    return call
+
+
+_int8, _fp8 = partial(_rounding, kind="int8"), partial(_rounding, kind=FP8)
+
+CHECK = check(
+    "vllm_quantised",
+    "vLLM's own rounding to int8 and fp8 is right to the bit, and its products of them are right against float64.",
+    [
+        Subject("static_scaled_int8_quant", partial(_int8, shape=None, rest=1)),
+        Subject("dynamic_scaled_int8_quant", partial(_int8, shape=(TOKENS, 1), rest=1)),
+        Subject("static_scaled_fp8_quant", partial(_fp8, shape=None, rest=0), find=_for_nvidia),
+        Subject("dynamic_scaled_fp8_quant", partial(_fp8, shape=(1,), rest=0), find=_for_nvidia),
+        Subject("dynamic_per_token_scaled_fp8_quant", partial(_fp8, shape=(TOKENS, 1), rest=1), find=_for_nvidia),
+        Subject("onednn_scaled_mm", partial(_product, kind="int8"), find=_onednn),
+        Subject(
+            "cutlass_scaled_mm, int8",
+            partial(_product, kind="int8"),
+            dtypes=("bfloat16", "float16"),
+            find=partial(_cutlass, "int8"),
+        ),
+        Subject(
+            "cutlass_scaled_mm, fp8",
+            partial(_product, kind=FP8),
+            dtypes=("bfloat16", "float16"),
+            find=partial(_cutlass, FP8),
+        ),
+    ],
+)

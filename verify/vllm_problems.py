@@ -1,0 +1,98 @@
+"""A check of some of vLLM's operators: each is given problems, and its results are compared with what is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from verify import needs
+from verify.inputs import DTYPES, finish
+from verify.operator_check import Comparison
+from verify.records import Check, Context, Figure, Outcome
+from verify.tables import table
+from verify.vllm_operators import MissingError, operator
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Call = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What an operator is asked, and what it should answer: see `Comparison` for `exact` and `lost`."""
+
+    what: str
+    compute: Callable[[Call, str], Tensor]
+    """Calls the operator with tensors on a device; gives the result."""
+    exact: Tensor
+    dtype: str
+    """Of a right result: such a one stands in where a fault is injected and the operator is not here."""
+    lost: Tensor | float | None = None
+
+    def share(self, call: Call | None, device: str, *, spoiled: bool) -> float:
+        """How far the result is off, as a share of what is allowed."""
+        import torch
+
+        result = self.compute(call, device) if call else self.exact.to(getattr(torch, self.dtype))
+        return Comparison(self.what, result, self.exact, self.lost).share(spoiled=spoiled)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An operator, and the problem of it in each precision that it is asked in."""
+
+    name: str
+    problem: Callable[[str], Problem]
+    dtypes: tuple[str, ...] = DTYPES
+    find: Callable[[str, str], Call] = operator
+    """Gives what is called by its name, for tensors on a device; raises MissingError."""
+
+
+def check(name: str, proves: str, subjects: Sequence[Subject]) -> Check:
+    """The check `operators.NAME` of some operators."""
+    return Check(
+        id=f"operators.{name}",
+        proves=proves,
+        run=lambda context: _run(subjects, context),
+        level="standard",
+        requires=("kernels.vector_add",),
+        needs=(needs.vllm,),
+        each_device=True,
+        faults=("wrong-result",),
+    )
+
+
+def _run(subjects: Sequence[Subject], context: Context) -> Outcome:
+    """Ask every operator that is here; those that are not are named in the evidence, and skip the check when none is."""
+    device, spoiled = context.device or "cpu", "wrong-result" in context.faults
+    shares: dict[str, float] = {}
+    missing: dict[str, str] = {}
+    wrong = []
+    for subject in subjects:
+        call = None
+        try:
+            call = subject.find(subject.name, device)
+        except MissingError as error:
+            missing[subject.name] = str(error)
+            if not context.faults:
+                continue
+        for dtype in subject.dtypes:
+            problem = subject.problem(dtype)
+            found = problem.share(call, device, spoiled=spoiled)
+            shares[subject.name] = max(shares.get(subject.name, 0.0), found)
+            if not found <= 1:
+                wrong.append(f"{subject.name}, {dtype}, {problem.what}: {found:.3g} times the error bound")
+    if not shares:
+        return Outcome("skip", next(iter(missing.values())), evidence={"missing": missing})
+    source = table("tolerances")["operators"]["source"]
+    figures = tuple(
+        Figure(f"error, {name}", value, "share of bound", ceiling=1, source=source) for name, value in shares.items()
+    )
+    evidence = {"call": "torch.ops, by position", "missing": missing, **finish(device)}
+    if wrong:
+        text = f"vLLM's operators are wrong: {'; '.join(wrong[:3])}"
+        return Outcome("fail", text, figures, evidence, "do not serve with this environment")
+    text = f"{', '.join(shares)} are within the error bound (worst {max(shares.values()):.2f} of it)"
+    return Outcome("ok", text, figures, evidence)
