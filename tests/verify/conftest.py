@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.verify.torch_environment import IN_TORCH, TorchMissingError
 from tests.verify.torch_environment import torch_python as make_torch_python
+from tests.verify.torch_environment import vllm_python as make_vllm_python
 
 HERE = Path(__file__).parent
 
 # Run by test_in_torch.py in an environment that has torch; this one has none.
-collect_ignore = [] if importlib.util.find_spec("torch") else ["in_torch"]
+collect_ignore = [] if importlib.util.find_spec("torch") else ["in_torch", "in_vllm"]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -26,8 +28,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def torch_python() -> Path:
     """The Python of an environment with torch; without it the test fails in CI and skips elsewhere, with uv's words."""
+    return _made(make_torch_python)
+
+
+@pytest.fixture(scope="session")
+def vllm_python() -> Path:
+    """The same of an environment with vLLM for CPUs."""
+    return _made(make_vllm_python)
+
+
+def _made(make: Callable[[], Path]) -> Path:
     try:
-        return make_torch_python()
+        return make()
     except TorchMissingError as error:
         if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET"):
             pytest.fail(f"torch could not be had: {error}")

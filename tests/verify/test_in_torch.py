@@ -1,4 +1,4 @@
-"""The tests that need torch, run where torch is."""
+"""The tests that need torch or vLLM, run where those are."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import pytest
 from tests.verify.torch_environment import IN_TORCH
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = Path(__file__).parent / "in_torch"
+HERE = Path(__file__).parent
 
 
-def test_everything_that_needs_torch(torch_python: Path, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+def run_there(python: Path, folder: Path, tmp_path: Path) -> str:
+    """Run the tests of a folder by another Python; gives their counts. All must pass, and none be skipped."""
     report = tmp_path / "report.xml"
     done = subprocess.run(
         [
-            torch_python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--confcutdir={FOLDER}",
-            f"--junitxml={report}", f"--basetemp={tmp_path / 'inner'}", FOLDER,
+            python, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--confcutdir={folder}",
+            f"--junitxml={report}", f"--basetemp={tmp_path / 'inner'}", folder,
         ],
         cwd=ROOT,
         capture_output=True,
@@ -30,7 +31,15 @@ def test_everything_that_needs_torch(torch_python: Path, tmp_path: Path, pytestc
     assert report.exists(), done.stdout + done.stderr
     suite = next(ET.parse(report).iter("testsuite"))
     counts = {name: int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")}
-    pytestconfig.stash[IN_TORCH] = ", ".join(f"{number} {name}" for name, number in counts.items())
     assert counts["failures"] == counts["errors"] == counts["skipped"] == 0, done.stdout + done.stderr
-    assert counts["tests"] >= len(list(FOLDER.glob("test_*.py")))
+    assert counts["tests"] >= len(list(folder.glob("test_*.py")))
     assert done.returncode == 0
+    return ", ".join(f"{number} {name}" for name, number in counts.items())
+
+
+def test_everything_that_needs_torch(torch_python: Path, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    pytestconfig.stash[IN_TORCH] = run_there(torch_python, HERE / "in_torch", tmp_path)
+
+
+def test_everything_that_needs_vllm(vllm_python: Path, tmp_path: Path) -> None:
+    run_there(vllm_python, HERE / "in_vllm", tmp_path)

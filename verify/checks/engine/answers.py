@@ -70,7 +70,7 @@ def _run(context: Context) -> Outcome:
             runs[0] = [*runs[0][:3], spoiled(runs[0][3]), *runs[0][4:]]
         problems += [f"{way}: {text}" for text in _compare(model, asked, runs, dtype, worst, way)]
         if engine is not None:
-            drawn = max(drawn, _drawn(engine, model, asked[-1]))
+            drawn = max(drawn, _drawn(engine, model, asked[3]))
     if not drawn <= 1:
         problems.append(f"tokens are not drawn as top-k and top-p say: {drawn:.3g} times the bound")
     bound = table("tolerances")["engine"][dtype]
