@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from provision import desired as desired_state
 from provision.artifacts import stage as lock_and_fetch
+from provision.environments import rebuilt
 from provision.errors import FirstlightError
 from provision.models.records import RoomResult
 from provision.models.settings import Host
@@ -81,7 +82,8 @@ def _stage_group(walk: Walk, resolution: Resolution, members: Sequence[Host], *,
         except FirstlightError as error:
             walk.fail(member.name, "stage", error, seconds)
         else:
-            walk.record(RoomResult(host=member.name, room="stage", status="ok", seconds=seconds))
+            text = rebuilt(walk.desired[member.name].environment, walk.facts[member.name].installed)
+            walk.record(RoomResult(host=member.name, room="stage", status="ok", seconds=seconds, text=text))
 
 
 def _packager(walk: Walk, resolution: Resolution) -> Packager | None:

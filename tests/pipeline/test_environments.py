@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from provision.environments import digest_of, folder_for
+from provision.environments import digest_of, folder_for, rebuilt
 from provision.models.facts import Drift, Installed
 
 
@@ -63,6 +63,13 @@ def test_one_that_was_built_anew_and_has_not_gone_live_is_gone_on_with() -> None
     """As where a run was cut off after the checks of the new one."""
     assert folder_for("e1", host("e1", "e1-2", environment="e1-2", **{**FILES, "status": "ok"})) == "e1-2"
     assert folder_for("e1", host("e1", "e1-2", environment="e1", **FILES)) == "e1-2"
+
+
+def test_a_run_says_why_it_builds_one_that_is_there() -> None:
+    assert rebuilt("e1-3", host("e1", "e1-2")) == "environment e1-2 is damaged, and is built anew as e1-3"
+    assert rebuilt("e1-2", host("e1", "e1-2")) is None
+    assert rebuilt("e2", host("e1")) is None
+    assert rebuilt("e1", None) is None
 
 
 def test_what_computes_the_same_has_the_same_digest() -> None:
