@@ -77,6 +77,14 @@ def test_a_file_that_no_wheel_contains_is_named_and_a_new_environment_is_free_of
     assert len(outcome.evidence["in the environment"]) == 1
 
 
+def test_a_file_that_is_no_code_is_a_doubt_and_no_damage(environment: Environment) -> None:
+    written(environment.home / "lib/cache.json", "{}")
+    outcome = check(environment)
+    assert (outcome.status, outcome.evidence["in the environment"]) == ("warn", [])
+    shadow(environment.home)
+    assert check(environment).status == "fail"
+
+
 def test_byte_code_of_an_installed_source_is_none(environment: Environment) -> None:
     """As a command that an administrator runs by the environment's Python leaves it."""
     environment.compiled.unlink()

@@ -22,6 +22,7 @@ from verify.tables import table
 
 SHOWN = 5
 MODULES = (".py", ".pyc", ".so")
+CODE = (*MODULES, ".pth", ".zip", ".egg")
 REBUILD = "build the environment anew from its wheels: ./firstlight provision"
 RESTART = "have the service started as planned: ./firstlight provision"
 REMOVE = "find out who put it there (dpkg -S FILE, rpm -qf FILE), remove it, and check again: ./firstlight verify"
@@ -93,8 +94,18 @@ def unlisted(home: Path, known: Collection[str]) -> Iterator[Finding]:
                 # Until its list is there, libraries.files says what is known of byte code.
                 if not is_compiling and not byte_code.stands_for_source(path):
                     yield Finding(path, "this byte code is not what its source compiles to", REBUILD, is_own=True)
-            else:
+            elif is_code(path, is_link=name in links):
                 yield Finding(path, "no wheel of the environment contains it", REBUILD, is_own=True)
+            else:
+                yield Finding(
+                    path, "no wheel of the environment contains it; it holds no code", REMOVE, is_doubtful=True
+                )
+
+
+def is_code(path: str, *, is_link: bool) -> bool:
+    """Whether a file could be loaded or run: what a library keeps for itself next to its modules is something else."""
+    name = path.rpartition("/")[2]
+    return is_link or os.path.islink(path) or name.endswith(CODE) or ".so." in name or os.access(path, os.X_OK)  # noqa: PTH114
 
 
 def search_path(home: Path) -> list[Path]:
