@@ -13,8 +13,10 @@ from provision.remote import open_session
 from provision.verification.running import tool_command
 from tests.fleet.hosts import FleetHost
 from tests.fleet.inventories import hosts_of
+from tests.fleet.walks import Walker
 
 PREFIX = "/opt/firstlight"
+SERVING_CHECKS = ("unit", "process", "access", "model", "answer")
 ASK = """
 import json, sys, urllib.request
 key = next((line.split("=", 1)[1].strip() for line in open("{prefix}/etc/service.env") if line.startswith("VLLM_API_KEY=")), "")
@@ -32,6 +34,15 @@ def ask(host: FleetHost, *, prefix: str = PREFIX, port: int = 8000) -> dict[str,
     """The list of models, with the host's own key and without one."""
     answer: dict[str, Any] = json.loads(host.sh(f"python3 - <<'END'\n{ASK.format(prefix=prefix, port=port)}\nEND\n"))
     return answer
+
+
+def checks_of_what_serves(firstlight: Walker, *where: str) -> dict[str, dict[str, Any]]:
+    """What the checks of what serves say of the first host, by id; `where` are options of the command line."""
+    words = [word for name in SERVING_CHECKS for word in ("--only", f"serving.{name}")]
+    ended = firstlight("verify", *where, *words)
+    found = {check["id"]: check for check in ended.summary["hosts"][0]["checks"]}
+    assert {f"serving.{name}" for name in SERVING_CHECKS} <= set(found), ended.told()
+    return found
 
 
 def wait_until_healthy(host: FleetHost, *, port: int = 8000) -> None:

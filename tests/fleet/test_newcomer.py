@@ -13,7 +13,7 @@ import pytest
 
 from tests.fleet import disk
 from tests.fleet.hosts import Fleet, FleetHost
-from tests.fleet.serving import ask
+from tests.fleet.serving import ask, checks_of_what_serves
 from tests.fleet.walks import ROOT, Walker
 
 pytestmark = pytest.mark.fleet
@@ -117,6 +117,10 @@ def test_this_machine_without_systemd_serves_under_supervisor(here: tuple[Walker
     assert host["attention"]["used"] == "CPU_ATTN"
     ended = firstlight("serve", "-i", inventory, "--attention", "CPU_ATTN")
     assert ended.code == 0, ended.told()
+    found = checks_of_what_serves(firstlight, "-i", inventory)
+    assert {check["status"] for check in found.values()} == {"ok"}, found
     ended = firstlight("stop", "-i", inventory)
     assert ended.code == 0, ended.told()
     assert "stopped" in ended.out
+    unit = checks_of_what_serves(firstlight, "-i", inventory)["serving.unit"]
+    assert (unit["status"], "stopped by ./firstlight stop" in unit["reason"]) == ("skip", True), unit

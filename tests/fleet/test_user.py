@@ -8,7 +8,7 @@ import pytest
 
 from tests.fleet.hosts import NO_SUDO, Fleet, FleetHost
 from tests.fleet.layers import FOR_A_USER
-from tests.fleet.serving import ask, wait_until_healthy
+from tests.fleet.serving import ask, checks_of_what_serves, wait_until_healthy
 from tests.fleet.walks import Walker
 
 pytestmark = pytest.mark.fleet
@@ -36,6 +36,8 @@ def test_their_service_survives_a_reboot_and_goes_without_a_trace(lingering: Fle
     assert "survive a reboot" not in ended.out
     assert lingering.sh(f"{AS_USER} is-enabled firstlight-vllm.service").strip() == "enabled"
     assert firstlight("provision", "-i", inventory).summary["changed"] == 0
+    found = checks_of_what_serves(firstlight, "-i", inventory)
+    assert {check["status"] for check in found.values()} == {"ok"}, found
 
     lingering.reboot()
     wait_until_healthy(lingering, port=PORT)

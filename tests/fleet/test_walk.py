@@ -18,7 +18,7 @@ import pytest
 
 from tests.fleet.hosts import NO_SUDO, SUDO_WITH_PASSWORD, SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.inventories import inventory_of
-from tests.fleet.serving import PREFIX, ask, try_together, wait_until_healthy
+from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, try_together, wait_until_healthy
 from tests.fleet.walks import ROOT, Walker, event, task_ended
 
 pytestmark = pytest.mark.fleet
@@ -124,6 +124,20 @@ def test_the_second_run_touches_nothing(firstlight: Walker, hosts: list[FleetHos
     assert not (ended.run / "install").exists()
     # One round trip a host was enough: whoever logs in may read what a probe compares.
     hosts[0].sh(f"runuser -u {NO_SUDO} -- sha256sum --quiet -c {PREFIX}/state.sha256")
+
+
+def test_what_serves_is_what_was_planned(firstlight: Walker, hosts: list[FleetHost], inventory: str) -> None:
+    """By a login whose sudo wants a password, as by root: nothing that a sound host has is a finding."""
+    found = checks_of_what_serves(firstlight, "-i", inventory, "--limit", hosts[0].name)
+    assert {check["status"] for check in found.values()} == {"ok"}, found
+    hosts[0].sh("systemctl stop firstlight-vllm.service")
+    try:
+        unit = checks_of_what_serves(firstlight, "-i", inventory, "--limit", hosts[0].name)["serving.unit"]
+    finally:
+        hosts[0].sh("systemctl start firstlight-vllm.service")
+        wait_until_healthy(hosts[0])
+    assert unit["status"] == "fail"
+    assert "no record says that ./firstlight stop ended it" in unit["reason"]
 
 
 def test_hosts_meet_on_the_interface_that_joins_them(hosts: list[FleetHost], inventory: str) -> None:
