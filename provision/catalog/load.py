@@ -234,6 +234,10 @@ class Catalog:
         return {row.manager: row for row in self._rows("system", "command", rows.InstallCommand)}
 
     @cached_property
+    def linux_releases(self) -> tuple[rows.LinuxRelease, ...]:
+        return self._rows("system", "linux_release", rows.LinuxRelease)
+
+    @cached_property
     def python_packages(self) -> tuple[rows.PythonPackage, ...]:
         return self._rows("system", "python_package", rows.PythonPackage)
 

@@ -214,6 +214,8 @@ class NvidiaCard(Row):
     """Those NVSwitches are run by nvlsm beside the fabric manager, and show on the bus as network cards."""
     module: Literal["open"] | None = None
     """Set where the card needs that module although its architecture does not."""
+    machine: Literal["aarch64"] | None = None
+    """Set where the card shares its board with a processor of that architecture (Grace)."""
 
 
 @table_row
@@ -302,6 +304,17 @@ class SystemNeed(Row):
 class InstallCommand(Row):
     manager: str
     install: str
+
+
+@table_row
+class LinuxRelease(Row):
+    """What a release of a distribution comes with. `python` is its python3; null where the installation has none."""
+
+    id: str
+    version_id: str
+    libc: Literal["glibc", "musl"]
+    libc_version: str
+    python: str | None = None
 
 
 @table_row

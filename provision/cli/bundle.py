@@ -17,6 +17,7 @@ from provision.cli.options import (
     RefreshOption,
     VllmOption,
     asked,
+    refuse_beside,
 )
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Everything that hosts need, in one signed file.")
@@ -44,6 +45,8 @@ def create(
     """Fetch everything that hosts need into one signed file, for networks that have no index."""
     from provision.pipeline import bundles  # noqa: PLC0415 - `--help` must not pay for it
 
+    if what_if is not None:
+        refuse_beside("--what-if", limit=limit)
     wanted = asked(
         "bundle",
         inventory=inventory,

@@ -26,6 +26,7 @@ from provision.cli.options import (
     TrustOption,
     VllmOption,
     asked,
+    refuse_beside,
 )
 from verify.printable import guard_streams
 
@@ -145,6 +146,7 @@ def plan(
         attention=attention,
     )
     if what_if is not None or facts:
+        refuse_beside("--what-if" if what_if is not None else "--facts", inventory=inventory, limit=limit)
         code = commands.plan_recorded(
             request, what_if=what_if, files=tuple(facts or ()), as_json=as_json, explain=explain, why_not=why_not
         )

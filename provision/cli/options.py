@@ -18,9 +18,23 @@ LOGS = Path(os.environ.get("FIRSTLIGHT_LOGS") or ROOT / "logs")
 LOCAL = ROOT / "inventory" / "local"
 """This machine, where no inventory is named."""
 
+
+def _inventory(text: str) -> Path:
+    """The path of an inventory. Raises BadParameter for an empty one, which would be the working folder."""
+    if not text:
+        raise typer.BadParameter("it is empty: name a file or a folder, or leave it out for this machine")
+    return Path(text)
+
+
 InventoryOption = Annotated[
     Path | None,
-    typer.Option("--inventory", "-i", help="Ansible inventory, a file or a folder. Default: this machine."),
+    typer.Option(
+        "--inventory",
+        "-i",
+        parser=_inventory,
+        metavar="PATH",
+        help="Ansible inventory, a file or a folder. Default: this machine.",
+    ),
 ]
 LimitOption = Annotated[str | None, typer.Option("--limit", "-l", help="Hosts or groups, as Ansible writes them.")]
 BecomeOption = Annotated[
@@ -68,6 +82,10 @@ def asked(
     from provision.models.invocation import Invocation  # noqa: PLC0415 - `--help` must not pay for it
     from provision.pipeline import Request  # noqa: PLC0415 - `--help` must not pay for it
 
+    if trust is not None and bundle is None:
+        raise UsageError(
+            "--trust names the key of a bundle, and none is given", hint="add --bundle FILE, or leave --trust out"
+        )
     password = None
     if ask_become_pass:
         import getpass  # noqa: PLC0415 - rarely needed
@@ -98,6 +116,18 @@ def asked(
             options=dict(_typed(options)) | {name: None for name, is_on in flags.items() if is_on},
         ),
     )
+
+
+def refuse_beside(option: str, **others: Any) -> None:
+    """Raises UsageError for options that mean nothing beside another one: what is not read must not be typed in vain."""
+    from provision.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
+
+    given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value is not None]
+    if given:
+        raise UsageError(
+            f"{' and '.join(given)} select hosts of an inventory, and with {option} none is read",
+            hint=f"leave out {' and '.join(given)}, or {option}",
+        )
 
 
 def _typed(options: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:

@@ -7,11 +7,13 @@ Sizes are bytes. Lists are in the order the host gave.
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from provision.models.base import Record
+
+ComputeCapability = Annotated[str, Field(pattern=r"^[0-9]{1,2}\.[0-9]$")]
 
 
 class OperatingSystem(Record):
@@ -116,7 +118,7 @@ class NvidiaGpu(Record):
     pci_address: str | None = None
     memory_total: int | None = None
     memory_used: int | None = None
-    compute_capability: str | None = None
+    compute_capability: ComputeCapability | None = None
     mig_mode: Literal["enabled", "disabled"] | None = None
     mig_devices: int = 0
     ecc_mode: Literal["enabled", "disabled"] | None = None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 from pydantic import TypeAdapter, ValidationError
 
 from provision.errors import UsageError
+from provision.jsontext import parse
 from provision.models.facts import HostFacts
 
 _LIST: TypeAdapter[tuple[HostFacts, ...]] = TypeAdapter(tuple[HostFacts, ...])
@@ -19,7 +18,7 @@ def read_facts(text: str, *, where: str) -> tuple[HostFacts, ...]:
     """
     hint = "facts are what `./firstlight probe --json` prints, and what each run keeps under logs/RUN/facts/"
     try:
-        document = json.loads(text)
+        document = parse(text)
         found = _LIST.validate_python(document if isinstance(document, list) else [document])
     except ValidationError as error:
         first = error.errors()[0]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from provision.catalog import catalog
+from provision.catalog.versions import is_of
 from provision.errors import UsageError
 from provision.models.facts import (
     Amd,
@@ -38,6 +39,7 @@ _MANAGERS = {
     "centos": "dnf",
     "sles": "zypper",
     "alpine": "apk",
+    "amzn": "dnf",
 }
 
 
@@ -50,11 +52,19 @@ def parse_what_if(text: str) -> HostFacts:
     values: dict[str, Any] = {key: _READERS[key](value) for key, value in given.items()}
     unknown = {path: "not given" for key, path in _PATHS.items() if key not in given}
     unknown["programs"] = "not part of a described host"
-    system: dict[str, Any] = values.get("os", {})
+    system, python = _released(values.get("os", {}))
+    if python is not None and "python" not in given:
+        values["python"] = python
+        unknown.pop(_PATHS["python"], None)
+    if system.get("libc"):
+        unknown.pop(_PATHS["glibc"], None)
     if "glibc" in values:
         version = values["glibc"]
         system |= {"libc": "glibc" if version else "musl", "libc_version": version}
     nvidia, amd = values.get("gpu", (None, None))
+    machine = _machine(nvidia, values.get("arch"))
+    if machine is not None:
+        unknown.pop(_PATHS["arch"], None)
     if nvidia is not None:
         driver = values.get("driver")
         nvidia = nvidia.model_copy(update={"driver_version": driver})
@@ -65,7 +75,7 @@ def parse_what_if(text: str) -> HostFacts:
     return HostFacts(
         host=NAME,
         probed_at="1970-01-01T00:00:00.000Z",
-        os=OperatingSystem(**system, machine=values.get("arch")),
+        os=OperatingSystem(**system, machine=machine),
         user=User(),
         cpu=Cpu(isa=values.get("cpu")),
         memory=Memory(total=values.get("ram")),
@@ -78,6 +88,25 @@ def parse_what_if(text: str) -> HostFacts:
     )
 
 
+def _released(named: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """What os= names, with the C library that this release has; and its Python. A release that is in no table tells neither."""
+    for row in catalog().linux_releases:
+        if named.get("id") == row.id and is_of(named["version_id"], row.version_id):
+            return named | {"libc": row.libc, "libc_version": row.libc_version}, row.python
+    return dict(named), None
+
+
+def _machine(nvidia: Nvidia | None, asked: str | None) -> str | None:
+    """The processor's architecture: what arch= says, else what a card's board has. Raises UsageError where they differ."""
+    rows = [row for gpu in (nvidia.gpus if nvidia else ()) if (row := nvidia_by_name(gpu.name)) and row.machine]
+    if asked is not None and rows and rows[0].machine != asked:
+        raise UsageError(
+            f"`arch={asked}` and a {rows[0].name}: its board has a processor of {rows[0].machine}",
+            hint=f"leave arch out, or say arch={rows[0].machine}",
+        )
+    return asked or (rows[0].machine if rows else None)
+
+
 def _pairs(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for word in text.split():
@@ -85,12 +114,12 @@ def _pairs(text: str) -> dict[str, str]:
         if not equals or not value:
             raise UsageError(f"`{word}` is not key=value", hint="as in: gpu=H100x8 driver=580.65.06 os=ubuntu-24.04")
         if key not in _READERS:
-            near = difflib.get_close_matches(key, _READERS, n=1, cutoff=0.0)
+            near = difflib.get_close_matches(key.lower(), _READERS, n=1, cutoff=0.0)
             raise UsageError(
                 f"`{key}` is no key of --what-if", hint=f"did you mean `{near[0]}`? The keys are: {', '.join(_READERS)}"
             )
         if key in found:
-            raise UsageError(f"`{key}` is given twice: {found[key]} and {value}")
+            raise UsageError(f"`{key}` is given twice: {found[key]} and {value}", hint="keep one of the two")
         found[key] = value
     return found
 
@@ -135,7 +164,14 @@ def _os(value: str) -> dict[str, Any]:
         raise UsageError(
             f"`os={value}` is not ID-VERSION_ID", hint="as in os-release: os=ubuntu-22.04, os=debian-12, os=rhel-9.4"
         )
-    return {"id": identity, "version_id": version, "package_manager": _MANAGERS.get(identity)}
+    if identity not in _MANAGERS:
+        near = difflib.get_close_matches(identity.lower(), _MANAGERS, n=1)
+        hint = f"did you mean `{near[0]}`? " if near else ""
+        raise UsageError(
+            f"`os={value}`: `{identity}` is no Linux distribution that is known",
+            hint=f"{hint}Known are: {', '.join(_MANAGERS)}; of another one say what decides: glibc=2.39 python=3.12",
+        )
+    return {"id": identity, "version_id": version, "package_manager": _MANAGERS[identity]}
 
 
 def _glibc(value: str) -> str | None:

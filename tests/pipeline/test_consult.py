@@ -76,7 +76,7 @@ def run_folder(logs: Path, name: str, host: str, rooms: dict[str, Any], output: 
 
 
 def result(room: str, status: str, text: str = "") -> dict[str, Any]:
-    return {"room": room, "status": status, "text": text, "evidence": []}
+    return {"host": "here", "room": room, "status": status, "text": text, "evidence": []}
 
 
 def test_the_newest_run_that_worked_on_a_host_is_evidence_only_where_it_failed(tmp_path: Path) -> None:
