@@ -78,8 +78,8 @@ def unrefuted(
 def refuted(document: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     """The last document, with what `document` says of checks that were run once more."""
     again = {record["id"] for record in document["checks"]}
-    records = [record for record in before["checks"] if record["id"] not in again]
-    merged = {**before, "environment": document["environment"], "checks": [*records, *document["checks"]]}
+    records = [record for record in before.get("checks") or () if record["id"] not in again]
+    merged = {**document, **before, "environment": document["environment"], "checks": [*records, *document["checks"]]}
     records = unrefuted(merged, before, has_served=True)
     return {**merged, "checks": records, "status": worst([record["status"] for record in records])}
 

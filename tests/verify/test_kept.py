@@ -108,6 +108,7 @@ def test_checks_that_ran_once_more_take_their_place_in_the_last_document() -> No
     again = refuted(document(record(level="full")), before)
     assert [(each["id"], each["status"]) for each in again["checks"]] == [("devices.cpu", "ok"), (FILES, "ok")]
     assert (again["status"], again["started_at"]) == ("ok", "09:00")
+    assert refuted(document(), {})["status"] == "error", "nothing was checked"
     skipped = refuted(document(record(status="skip", level="full")), before)
     assert (skipped["status"], failed(skipped)) == ("fail", {FILES: "full"})
 
