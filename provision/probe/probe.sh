@@ -524,8 +524,10 @@ service() {
     if grep -qs supervisord "/proc/$pid/cmdline"; then
         say supervisord_pid "$pid"
         say_file supervised "/proc/$pid/task/$pid/children"
-        read -r child _ <"/proc/$pid/task/$pid/children" &&
-            sed 's/.*) /MainStat=/' "/proc/$child/stat" 2>/dev/null
+        # The kernel ends the line with a blank, for which read fails.
+        child=''
+        read -r child _ <"/proc/$pid/task/$pid/children"
+        sed 's/.*) /MainStat=/' "/proc/${child:-0}/stat" 2>/dev/null
     fi
     return 0
 }

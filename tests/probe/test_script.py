@@ -300,7 +300,10 @@ def test_service_under_supervisor(tmp_path: Path) -> None:
     supervisor.stdout.readline()
     (tmp_path / "run/supervisord.pid").write_text(f"{supervisor.pid}\n", encoding="ascii")
     child = int(Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children").read_text(encoding="ascii"))
+    ticks = int(Path(f"/proc/{child}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[19])
     running = run(prefix=str(tmp_path)).facts.installed
+    os.kill(child, signal.SIGSTOP)
+    frozen = run(prefix=str(tmp_path)).facts.installed
     os.kill(child, 9)
     supervisor.communicate()
     dead = run(prefix=str(tmp_path)).facts.installed
@@ -309,6 +312,9 @@ def test_service_under_supervisor(tmp_path: Path) -> None:
     assert dead is not None
     assert (stopped.supervisor, stopped.service) == ("supervisor", "inactive")
     assert (running.supervisor, running.service, running.service_pid) == ("supervisor", "active", child)
+    assert (running.service_start_ticks, running.drift) == (ticks, ())
+    assert frozen is not None
+    assert [(each.kind, each.path) for each in frozen.drift] == [("process", f"/proc/{child}")]
     assert (dead.service, dead.service_pid) == ("inactive", None)
 
 
