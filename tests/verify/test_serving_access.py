@@ -83,7 +83,7 @@ def service(tmp_path: Path, server: Server) -> Service:
 
 
 def test_a_guarded_service_is_found_so_by_asking_every_route_that_it_lists(service: Service) -> None:
-    seen = look(service, PLAN, ("127.0.0.1",), "0.32.0")
+    seen = look(service, PLAN, ("127.0.0.1",), "0.32.0", whole=True)
     assert set(seen.answers) == {"GET /v1/models", "POST /v1/completions", "GET /v1/responses/none"}
     assert seen.open == ("GET /health", "POST /tokenize")
     outcome = judge(PLAN, seen)
@@ -94,7 +94,7 @@ def test_a_guarded_service_is_found_so_by_asking_every_route_that_it_lists(servi
 
 def test_one_route_that_answers_without_a_key_is_a_failure(service: Service, server: Server) -> None:
     server.guarded = ("/v1/models", "/v1/completions")
-    outcome = judge(PLAN, look(service, PLAN, ("127.0.0.1",), None))
+    outcome = judge(PLAN, look(service, PLAN, ("127.0.0.1",), None, whole=True))
     assert outcome.status == "fail"
     assert (
         "1 of 3 guarded routes do not refuse a request without the key: GET /v1/responses/none answers 400"
@@ -104,21 +104,35 @@ def test_one_route_that_answers_without_a_key_is_a_failure(service: Service, ser
 
 def test_a_server_that_has_another_key_than_the_file_is_a_failure(service: Service, server: Server) -> None:
     server.key = "another"
-    outcome = judge(PLAN, look(service, PLAN, ("127.0.0.1",), None))
+    outcome = judge(PLAN, look(service, PLAN, ("127.0.0.1",), None, whole=True))
     assert (outcome.status, outcome.reason) == ("fail", "/v1/models answers 401 with the key of etc/service.env")
 
 
 def test_a_server_that_lists_no_routes_is_asked_those_that_every_release_has(service: Service, server: Server) -> None:
     server.documented = False
+    server.guarded = ("/v1", "/v2", "/inference")
     assert "POST /v1/chat/completions" in listed(Client(service, 5.0))
-    assert judge(PLAN, look(service, PLAN, ("127.0.0.1",), None)).status == "ok"
+    assert judge(PLAN, look(service, PLAN, ("127.0.0.1",), None, whole=True)).status == "ok"
+
+
+def test_a_standard_run_asks_the_known_routes_and_no_list_that_holds_up_the_server(
+    service: Service, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Client, "get", lambda *_: pytest.fail("asked for the list"))
+    server.guarded = ("/v1", "/v2")
+    outcome = judge(PLAN, look(service, PLAN, ("127.0.0.1",), "0.32.0", whole=False))
+    assert outcome.status == "fail"
+    assert (
+        "1 of 16 guarded routes do not refuse a request without the key: POST /inference/v1/generate" in outcome.reason
+    )
+    assert judge(PLAN, look(service, PLAN, ("127.0.0.1",), "0.9.1", whole=False)).status == "ok"
 
 
 def test_no_key_is_asked_for_where_none_is_planned(service: Service, server: Server) -> None:
     server.guarded = ("/nothing",)
     (service.prefix / "etc" / "service.env").write_text("")
     planned = Plan("systemd", "firstlight-vllm.service", api_key=False)
-    outcome = judge(planned, look(service, planned, ("127.0.0.1",), None))
+    outcome = judge(planned, look(service, planned, ("127.0.0.1",), None, whole=True))
     assert outcome.status == "ok"
     assert "no key is planned" in outcome.reason
 

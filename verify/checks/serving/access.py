@@ -65,7 +65,8 @@ def _run(context: Context) -> Outcome:
             )
             return Outcome("skip", text)
         try:
-            seen = look(context.service, planned, addresses, (context.stack.get("vllm") or {}).get("version"))
+            version = (context.stack.get("vllm") or {}).get("version")
+            seen = look(context.service, planned, addresses, version, whole=context.reaches("full"))
         except AskError as problem:
             text = f"cannot tell which routes want the key: {problem}"
             return Outcome("error", text, remedy="serving.answer says whether it computes")
@@ -74,11 +75,11 @@ def _run(context: Context) -> Outcome:
     return judge(planned, seen)
 
 
-def look(service: Service, planned: Plan, addresses: tuple[str, ...], version: str | None) -> Seen:
-    """Ask every guarded route that the server itself lists. Raises AskError."""
+def look(service: Service, planned: Plan, addresses: tuple[str, ...], version: str | None, *, whole: bool) -> Seen:
+    """Ask every guarded route that is known, on full those that the server itself lists. Raises AskError."""
     client = Client(service, table("serving")["access"]["silence_s"])
     prefixes = guarded(version)
-    routes = listed(client)
+    routes = listed(client) if whole else table("serving")["access"]["routes"]
     asked = [route for route in routes if route.partition(" ")[2].startswith(prefixes)]
     answers: dict[str, tuple[int, int]] = {}
     if planned.api_key:
@@ -90,7 +91,7 @@ def look(service: Service, planned: Plan, addresses: tuple[str, ...], version: s
         numbers(str(service.readiness["host"])),
         answers,
         client.status("GET", "/v1/models", service.api_key()),
-        tuple(route for route in routes if route not in asked),
+        tuple(route for route in routes if whole and route not in asked),
         tuple(file_problems(service.prefix)),
     )
 
@@ -106,13 +107,13 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def listed(client: Client) -> list[str]:
-    """The server's own list of routes as `METHOD /path`; those that every release has where it gives none. Raises AskError."""
+    """The server's own list of routes as `METHOD /path`, the known ones where it gives none. Raises AskError."""
     try:
         paths = client.get("/openapi.json", None)["paths"]
     except AskError as problem:
         if "status 404" not in str(problem):
             raise
-        paths = {"/v1/models": {"get": {}}, "/v1/completions": {"post": {}}, "/v1/chat/completions": {"post": {}}}
+        return list(table("serving")["access"]["routes"])
     return [
         f"{method.upper()} {PARAMETER.sub('none', path)}"
         for path, methods in sorted(paths.items())
@@ -198,6 +199,7 @@ CHECK = Check(
     proves="It listens where planned, every guarded route refuses a missing and a wrong key, and nobody else reads its secrets.",
     run=_run,
     level="standard",
+    requires=("serving.answer",),
     needs=(needs.service,),
     faults=("changed-service",),
 )
