@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -29,6 +30,7 @@ def run(command: Callable[[], None]) -> None:
 
     _fill_streams()
     try:
+        _require_working_folder()
         command()
     except FirstlightError as error:
         sys.stderr.write(redact(error.render()) + "\n")
@@ -67,6 +69,20 @@ def _fill_streams() -> None:
         if getattr(sys, name) is None:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
             setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", closefd=False))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What the output's encoding has no character for is written as its number, as Python does on standard error.
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _require_working_folder() -> None:
+    from provision.errors import UsageError  # noqa: PLC0415 - only what fails pays for it
+
+    try:
+        os.getcwd()  # noqa: PTH109 - the same call as pathlib's, which every path that is typed goes through
+    except OSError as error:
+        raise UsageError(
+            f"the working folder cannot be used: {error.strerror}", hint="go to a folder that is there: cd"
+        ) from None
 
 
 def _silence_stdout() -> None:

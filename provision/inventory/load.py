@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -144,28 +145,9 @@ def _revive(kept: Any) -> list[dict[str, Any]] | None:
 
 def _read(path: Path, limit: str | None) -> dict[str, Any]:
     """What Ansible makes of the inventory."""
-    environment = os.environ | {
-        "ANSIBLE_NOCOLOR": "1",
-        "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
-        "ANSIBLE_DEPRECATION_WARNINGS": "0",
-        "LC_ALL": "C.UTF-8",
-    }
-    command = [sys.executable, "-P", str(_READER), str(path.absolute()), *([limit] if limit else [])]
+    with tempfile.TemporaryDirectory(prefix="firstlight-") as scratch:
+        done = _run_reader(path, limit, scratch)
     by_hand = f"try it by hand: ansible-inventory -i {path} --list"
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            timeout=READER_DEADLINE_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise InventoryError(
-            f"Ansible did not read the inventory {path} within {READER_DEADLINE_S:g} s", hint=by_hand
-        ) from None
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
@@ -180,6 +162,34 @@ def _read(path: Path, limit: str | None) -> dict[str, Any]:
         answer["error"] += ": " + "; ".join(line.partition("]: ")[2].strip() for line in why) if why else ""
         raise InventoryError(answer["error"], hint=answer["hint"] or by_hand)
     return answer
+
+
+def _run_reader(path: Path, limit: str | None, scratch: str) -> subprocess.CompletedProcess[str]:
+    """Ansible's reader, ended. `scratch` is a folder for Ansible's own files: it would make one below a home that may not be ours."""
+    environment = os.environ | {
+        "ANSIBLE_LOCAL_TEMP": scratch,
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
+        "ANSIBLE_DEPRECATION_WARNINGS": "0",
+        "LC_ALL": "C.UTF-8",
+    }
+    command = [sys.executable, "-P", str(_READER), str(path.absolute()), *([limit] if limit else [])]
+    try:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            timeout=READER_DEADLINE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise InventoryError(
+            f"Ansible did not read the inventory {path} within {READER_DEADLINE_S:g} s",
+            hint=f"try it by hand: ansible-inventory -i {path} --list",
+        ) from None
 
 
 def _resolved(answer: Mapping[str, Any], base: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +12,8 @@ import pytest
 
 from provision.cli import ending
 from provision.pipeline.walking import cache_folder
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -46,3 +51,46 @@ def test_what_is_a_fault_of_ours_keeps_its_trace() -> None:
 
     with pytest.raises(RuntimeError, match="dictionary changed size"):
         ending.run(broken)
+
+
+def start(*words: str, cwd: Path | None = None, **more: str) -> subprocess.CompletedProcess[bytes]:
+    """A command of its own process, as a person starts it."""
+    return subprocess.run(
+        [ROOT / "firstlight", *words],
+        cwd=cwd,
+        env={**os.environ, "NO_COLOR": "1", **more},
+        capture_output=True,
+        check=False,
+    )
+
+
+def test_a_working_folder_that_is_gone_is_named(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = f"cd {gone} && rmdir {gone} && exec {ROOT}/firstlight logs list"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "error: the working folder cannot be used: No such file or directory" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "locale", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}]
+)
+def test_what_an_encoding_lacks_ends_nothing(tmp_path: Path, locale: dict[str, str]) -> None:
+    folder = tmp_path / "20261119T080000Z"
+    folder.mkdir()
+    header = {"run": folder.name, "command": "provision -i sité/übung", "pid": 1}
+    (folder / "run.json").write_text(json.dumps(header, ensure_ascii=False), encoding="utf-8")
+    done = start("logs", "list", FIRSTLIGHT_LOGS=str(tmp_path), **locale)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode().rstrip().endswith(("sit\\xe9/\\xfcbung", "sité/übung"))
+
+
+def test_a_home_that_cannot_be_written_is_no_hindrance_to_an_inventory(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text("all: {hosts: {a: {ansible_connection: ssh}}}\n")
+    done = start(
+        "probe", "-i", "hosts.yml", "--limit", "b", cwd=tmp_path, HOME="/proc/self/fd", FIRSTLIGHT_LOGS=str(tmp_path)
+    )
+    assert done.returncode == 2
+    assert b"--limit: 'b' is no host" in done.stderr
