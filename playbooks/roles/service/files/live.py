@@ -215,9 +215,11 @@ def stands(prefix, service):
         )
     values = dict(line.split("=", 1) for line in said.splitlines())
     failing = values.get("ActiveState") in ("failed", "activating", "deactivating")
-    sealed = read(os.path.join(prefix, "state.unit"))
-    now = effective(service)  # noqa: F821 - of effective.py
-    other = bool(sealed) and comparable(sealed.splitlines()) != comparable(now)  # noqa: F821 - of effective.py
+    sealed = (read(os.path.join(prefix, "state.unit")) or "").splitlines()
+    # An earlier release may have sealed fewer properties.
+    names = {line.partition("=")[0] for line in sealed}
+    now = [line for line in effective(service) if line.partition("=")[0] in names]  # noqa: F821 - of effective.py
+    other = comparable(sealed) != comparable(now)  # noqa: F821 - of effective.py
     return other or has_stopped(int(values.get("MainPID") or 0)), failing
 
 
@@ -225,13 +227,16 @@ def has_stopped(main_pid):
     """Whether the process or one below it is stopped by a signal."""
     found = {}
     for path in glob.glob("/proc/[0-9]*/stat"):
-        fields = (read(path) or "").rpartition(")")[2].split()
-        if len(fields) > 1:
-            found[int(path.split("/")[2])] = fields[0], int(fields[1])
+        try:
+            with open(path, "rb") as file:
+                state, parent = file.read().rpartition(b")")[2].split()[:2]
+        except OSError:  # it has ended
+            continue
+        found[int(path.split("/")[2])] = state, int(parent)
     ours = {main_pid} if main_pid in found else set()
     while below := {pid for pid, (_, parent) in found.items() if parent in ours} - ours:
         ours |= below
-    return any(found[pid][0] in "Tt" for pid in ours)
+    return any(found[pid][0] in (b"T", b"t") for pid in ours)
 
 
 def start_of(request, environment):
