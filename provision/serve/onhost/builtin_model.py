@@ -51,9 +51,13 @@ ANSWER_LENGTH = 32
 MINIMUM_DISTINCT = 16
 MINIMUM_GAP = 0.05
 
-PROMPT_TEXT = "Night 07831: first light."
-"""Of twelve thousand nights the one whose answer has the largest smallest gap: 0.26, where
-bfloat16 moves logits by 0.1."""
+PROMPT_TEXT = (
+    "The dome was opened at dusk. The mirror had cooled, the clock was set by the meridian, and the guide star stood low in "
+    "the east. At first the air was restless; after midnight it lay still. Every plate was numbered before it was exposed, "
+    "and the numbers were read aloud twice, so that none was lost. Night 04769: first light."
+)
+"""So long that the answer stands beyond 200 positions, where wrong angles of far positions tell. Of six thousand nights the one
+whose answer has the largest smallest gap: 0.15, where bfloat16 moves logits by 0.2."""
 
 
 def weight_shapes() -> Iterator[tuple[str, tuple[int, ...], int]]:
@@ -235,10 +239,13 @@ def reference_of(folder: Path) -> dict[str, Any]:
     model = model.to(device="cpu", dtype=torch.float32).eval()
     prompt = prompt_tokens()
     tokens: list[int] = []
+    given, cache = prompt, None
     with torch.inference_mode():
         for _ in range(ANSWER_LENGTH):
-            logits = model(torch.tensor([prompt + tokens]), use_cache=False).logits[0, -1]
-            tokens.append(int(logits.argmax()))
+            step = model(torch.tensor([given]), past_key_values=cache, use_cache=True)
+            tokens.append(int(step.logits[0, -1].argmax()))
+            given, cache = tokens[-1:], step.past_key_values
+        # What is kept of the answer comes from one pass over all of it, without a cache.
         rows = model(torch.tensor([prompt + tokens]), use_cache=False).logits[0, len(prompt) - 1 : -1]
         chosen = rows.log_softmax(-1).gather(1, torch.tensor(tokens)[:, None])[:, 0]
         top = rows.topk(2, dim=-1)
