@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"errors", "jsontext", "models", "pyz", "redact", "units"}),
-    frozenset({"run", "catalog", "place"}),
-    frozenset({"fit"}),
+    frozenset({"run", "catalog", "place", "damaged"}),
+    frozenset({"fit", "environments"}),
     frozenset({"remote"}),
     frozenset({"hold", "sources", "diagnosis"}),
     frozenset({"inventory", "probe", "resolve", "artifacts", "install", "verification", "serve", "report"}),
@@ -99,6 +99,7 @@ SHARED_WITH_HOSTS = frozenset(
         "verify.fleet",
         "verify.limits",
         "verify.junit",
+        "verify.kept",
         "verify.gpu_code",
         "verify.cxx_abi",
         "verify.printable",
