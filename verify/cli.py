@@ -23,7 +23,7 @@ from verify.kept import carried, failed, last, refuted, runs, unrefuted
 from verify.premises import with_premises
 from verify.records import DRAIN, EXIT_CODES, INTERRUPTED_EXIT, LEVELS, SERVING, Check, Context, Level, as_record, worst
 from verify.registry import all_checks, select
-from verify.report import render, render_list
+from verify.report import render, render_list, render_times
 from verify.runner import Injection, run
 from verify.serving import service as own_service
 from verify.serving.control import ControlError
@@ -67,7 +67,8 @@ def main(arguments: list[str]) -> int:
         parser.exit(INTERRUPTED_EXIT, "interrupted\n")
     text = json.dumps(document, indent=2) + "\n"
     # Said before it is kept: where a file cannot be written, what was found out must not be lost with it.
-    sys.stdout.write(text if options.json else render(document))
+    times = render_times(document["checks"], {check.id: check.level for check in checks}) if options.times else ""
+    sys.stdout.write(text if options.json else render(document) + times)
     sys.stdout.flush()
     kept = [_keep(options.write, text), _keep(options.junit, junit([document]))]
     return EXIT_CODES[document["status"] if all(kept) else "error"]
@@ -107,6 +108,11 @@ def _parser() -> Parser:
     )
     parser.add_argument("--list", action="store_true", help="name the checks of this level, run none")
     parser.add_argument("--json", action="store_true", help="the whole document on stdout")
+    parser.add_argument(
+        "--times",
+        action="store_true",
+        help="the seconds of each check after the results, the slowest first (--json has them)",
+    )
     parser.add_argument(
         "--write", metavar="FILE", type=Path, help="write the document here as well, whole or not at all"
     )

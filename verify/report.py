@@ -26,6 +26,25 @@ def render(document: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def render_times(records: Sequence[Mapping[str, Any]], levels: Mapping[str, str]) -> str:
+    """A row a check and device with its seconds and level, and its host where there are several; the slowest first.
+
+    `levels` by check id: what is no check of the registry has none.
+    """
+    several = len({record["host"] for record in records}) > 1
+    lines = [
+        "",
+        f"{'check':<26}{'device':<9}{'seconds':>7}  {'level':<10}{'host' if several else ''}".rstrip(),
+        "-" * WIDTH,
+    ]
+    for record in sorted(records, key=lambda record: -record["seconds"]):
+        start = f"{record['id']:<26}{record['device'] or '':<9}{record['seconds']:>7.2f}"
+        host = record["host"] or "" if several else ""
+        lines.append(f"{start}  {levels.get(record['id'], ''):<10}{host}".rstrip())
+    total = sum(record["seconds"] for record in records)
+    return "\n".join([*lines, "-" * WIDTH, f"{total:.1f} s in all checks, several of which run at once", ""])
+
+
 def render_list(rows: Sequence[Mapping[str, Any]]) -> str:
     """A row a check with what it proves."""
     lines = []

@@ -45,14 +45,14 @@ def compared(case: Case, dtype: str, change: Any) -> list[Measured]:
     def spoiled(problem: Case, inputs: Inputs) -> Any:
         return change(sdpa.FLASH.compute(problem, inputs))
 
-    return measure(spoiled, case, dtype, "cpu", backward=True)
+    return measure(spoiled, case, dtype, "cpu", backward=not case.early)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", FLASH_CASES, ids=lambda case: case.name)
 def test_the_flash_kernel_and_its_gradients_are_within_the_tolerance(case: Case, dtype: str) -> None:
     found = compared(case, dtype, lambda result: result)
-    assert len(found) == (1 if "blind" in case.needs else 4)
+    assert len(found) == (1 if "blind" in case.needs or case.early else 4)  # no check differentiates the long ones
     assert [excess(one) for one in found if excess(one)] == []
 
 
