@@ -12,12 +12,12 @@ from provision.serve.onhost.ready.answer import NotProvenError
 from provision.serve.onhost.ready.service import Request
 
 MAKER = """#!/bin/sh
-# As `python builtin_model.py --folder F --reference R --environment D`, but quick to say what it does.
+# As `python -I -B builtin_model.py --folder F --reference R --environment D`, but quick to say what it does.
 echo run >> "$(dirname "$0")/../../runs"
 sleep 0.5
 {ending}
 """
-ANSWERS = 'printf \'{"environment": "%s"}\' "$7" > "$5.new" && mv "$5.new" "$5"'
+ANSWERS = 'printf \'{"environment": "%s"}\' "$9" > "$7.new" && mv "$7.new" "$7"'
 
 
 def request(prefix: Path, *, ending: str = ANSWERS) -> Request:
