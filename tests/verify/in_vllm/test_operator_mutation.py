@@ -14,6 +14,7 @@ import torch
 from verify.checks.operators import vllm_norm, vllm_rotary
 from verify.records import Context, Outcome
 from verify.registry import all_checks
+from verify.vllm_operators import load
 
 CHECKS = {check.id.partition(".")[2]: check for check in all_checks() if check.id.startswith("operators.vllm_")}
 RESULTS: dict[str, tuple[str, int]] = {
@@ -47,6 +48,7 @@ class Broken:
         self.operator, self.change, self.before, self.hits = operator, change, before, 0
 
     def __enter__(self) -> Self:
+        assert load() is None
         self.sound = getattr(torch.ops._C, self.operator)
         wrong = _Overload(self._call, self.sound.default._schema)
         setattr(torch.ops._C, self.operator, SimpleNamespace(default=wrong))
@@ -105,8 +107,14 @@ def test_sound_operators_pass(name: str) -> None:
     assert outcome.status == "ok", outcome.reason
 
 
-@pytest.mark.parametrize("operator", RESULTS)
-@pytest.mark.parametrize("factor", [1.01, 1.001], ids=["a-hundredth", "a-thousandth"])
+@pytest.mark.parametrize(
+    ("operator", "factor"),
+    [
+        *((operator, 1.01) for operator in RESULTS),
+        # bfloat16, which this one alone is kept to, rounds a thousandth away.
+        *((operator, 1.001) for operator in RESULTS if operator != "concat_and_cache_mla_cpu"),
+    ],
+)
 def test_an_operator_that_is_off_is_noticed_and_named(operator: str, factor: float) -> None:
     name, place = RESULTS[operator]
     outcome = noticed(name, Broken(operator, scaled(place, factor)))
