@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -20,21 +22,20 @@ VERIFY_EXITS = {1: 3, 2: 64}
 """`verify` has a scale of its own, on which 1 is a warning and 2 a failed check: that it could not tell is 3, wrong usage 64."""
 HOMELESS = "Could not determine home directory."
 """What pathlib raises where neither HOME nor a file of the system names one."""
+JSON = "--json"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def run(command: Callable[[], None]) -> None:
     """Run a command to its end. Raises SystemExit with the exit code."""
-    from provision.errors import Exit, FirstlightError, UsageError  # noqa: PLC0415 - beside the handler that needs them
-    from provision.redact import redact  # noqa: PLC0415 - beside the handler that needs them
+    from provision.errors import Exit, FirstlightError  # noqa: PLC0415 - beside the handler that needs them
 
     _fill_streams()
     try:
         _require_working_folder()
         command()
     except FirstlightError as error:
-        sys.stderr.write(redact(error.render()) + "\n")
-        raise SystemExit(_code(error.exit_code)) from None
+        raise _end(error, _code(error.exit_code)) from None
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         raise SystemExit(Exit.INTERRUPTED) from None
@@ -42,25 +43,55 @@ def run(command: Callable[[], None]) -> None:
         # Whoever read the output has seen enough; a second complaint at exit is avoided.
         _silence_stdout()
         raise SystemExit(Exit.RED) from None
-    except OSError as error:
-        known = _refused(error)
+    except (OSError, RuntimeError) as error:
+        known = _homeless(error) if isinstance(error, RuntimeError) else _refused(error)
         if known is None:
             raise
-        _silence_stdout()
-        sys.stderr.write(redact(known.render()) + "\n")
-        raise SystemExit(_code(Exit.RED)) from None
-    except RuntimeError as error:
-        if str(error) != HOMELESS:
-            raise
-        from provision.run import account  # noqa: PLC0415 - only what fails pays for it
-
-        told = UsageError(f"this account ({account()}) has no home folder", hint="set HOME to a folder of yours")
-        sys.stderr.write(told.render() + "\n")
-        raise SystemExit(_code(told.exit_code)) from None
+        if getattr(error, "filename", True) is None:
+            _silence_stdout()
+        raise _end(known, _code(known.exit_code)) from None
     except SystemExit as end:
         if isinstance(end.__context__, typer.Exit) or not isinstance(end.code, int):
             raise
-        raise SystemExit(_code(end.code)) from None
+        raise _end_of_usage(end, _code(end.code)) from None
+
+
+def _end_of_usage(end: SystemExit, code: int) -> SystemExit:
+    """The end of a command that typer itself has refused, and told."""
+    from provision.errors import UsageError  # noqa: PLC0415 - only what fails pays for it
+
+    if describe := getattr(end.__context__, "format_message", None):
+        _print_json(UsageError(describe()), code)
+    return SystemExit(code)
+
+
+def _homeless(error: RuntimeError) -> FirstlightError | None:
+    from provision.errors import UsageError  # noqa: PLC0415 - only what fails pays for it
+    from provision.run import account  # noqa: PLC0415 - only what fails pays for it
+
+    if str(error) != HOMELESS:
+        return None
+    return UsageError(f"this account ({account()}) has no home folder", hint="set HOME to a folder of yours")
+
+
+def _end(error: FirstlightError, code: int) -> SystemExit:
+    """Tell an expected error on standard error, with `--json` as a document on standard output too; what ends the command."""
+    from provision.redact import redact  # noqa: PLC0415 - only what fails pays for it
+
+    sys.stderr.write(redact(error.render()) + "\n")
+    _print_json(error, code)
+    return SystemExit(code)
+
+
+def _print_json(error: FirstlightError, code: int) -> None:
+    """The document of an error, where JSON was asked for."""
+    from provision.redact import scrub  # noqa: PLC0415 - only what fails pays for it
+
+    if JSON in sys.argv[1:]:
+        told = {"text": error.text, "hint": error.hint, "cause": error.cause}
+        with contextlib.suppress(OSError):
+            sys.stdout.write(json.dumps(scrub({"error": told, "exit_code": code}), indent=2) + "\n")
+            sys.stdout.flush()
 
 
 def _fill_streams() -> None:

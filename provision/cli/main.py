@@ -156,17 +156,19 @@ def plan(
 
 @app.command()
 def stage(
+    *,
     inventory: InventoryOption = None,
     limit: LimitOption = None,
     model: ModelOption = None,
     vllm: VllmOption = None,
     refresh: RefreshOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Lock the set and fetch every file of it to this machine; no host is changed."""
     from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
 
     request = asked("stage", inventory=inventory, limit=limit, model=model, vllm=vllm, refresh=refresh)
-    raise typer.Exit(commands.walk(request, last="stage"))
+    raise typer.Exit(commands.walk(request, last="stage", as_json=as_json))
 
 
 @app.command()
@@ -178,6 +180,7 @@ def install(
     vllm: VllmOption = None,
     reboot: RebootOption = None,
     ask_become_pass: BecomeOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Make the hosts so, without starting the service."""
     from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
@@ -191,7 +194,7 @@ def install(
         reboot=reboot,
         ask_become_pass=ask_become_pass,
     )
-    raise typer.Exit(commands.walk(request, last="install"))
+    raise typer.Exit(commands.walk(request, last="install", as_json=as_json))
 
 
 @app.command()

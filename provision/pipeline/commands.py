@@ -97,7 +97,12 @@ def plan(request: Request, *, as_json: bool, explain: bool, why_not: str | None 
         shapes = {model: shape for one in models.values() for model, shape in shapes_of(one).items()}
         print_why_not(why_not, facts, settings, become, shapes, as_json=as_json)
         return Exit.OK if code == Exit.NO_STACK else code
-    print_plan(chosen, facts, settings, become, as_json=as_json, explain=explain)
+    missing = [
+        {"host": host.name, "state": host.state, "text": last.text, "hint": last.hint}
+        for host in summary.hosts
+        if host.name not in facts and (last := next(reversed(host.rooms), None))
+    ]
+    print_plan(chosen, facts, settings, become, as_json=as_json, explain=explain, missing=missing)
     return code
 
 
@@ -198,12 +203,13 @@ def print_plan(
     *,
     as_json: bool,
     explain: bool,
+    missing: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """The plan as people or scripts read it."""
+    """The plan as people or scripts read it; `missing` are hosts that could not be planned, each with why."""
     from provision.resolve.document import to_json  # noqa: PLC0415 - only commands that plan pay for it
     from provision.resolve.explain import render  # noqa: PLC0415 - only commands that plan pay for it
 
     if as_json:
-        say(json.dumps(to_json(plan), indent=2))
+        say(json.dumps(to_json(plan) | ({"missing": list(missing)} if missing else {}), indent=2))
     else:
         say(render(plan, facts, settings, become=become, explain=explain))

@@ -65,7 +65,7 @@ def consult(request: Request, *, top: int, as_json: bool, apply: bool, agree: Ca
 
     summary, code = perform(request, (PROBE, ("probe", step)))
     if not seen or code == Exit.INTERRUPTED:
-        print_summary(request, summary)
+        print_summary(request, summary, as_json=as_json)
         return code
     [found] = seen
     if not as_json:

@@ -82,7 +82,7 @@ def test_what_an_encoding_lacks_ends_nothing(tmp_path: Path, locale: dict[str, s
     folder.mkdir()
     header = {"run": folder.name, "command": "provision -i sité/übung", "pid": 1}
     (folder / "run.json").write_text(json.dumps(header, ensure_ascii=False), encoding="utf-8")
-    done = start("logs", "list", FIRSTLIGHT_LOGS=str(tmp_path), **locale)
+    done = start("logs", "list", cwd=None, FIRSTLIGHT_LOGS=str(tmp_path), **locale)
     assert done.returncode == 0, done.stderr
     assert done.stdout.decode().rstrip().endswith(("sit\\xe9/\\xfcbung", "sité/übung"))
 
@@ -94,3 +94,42 @@ def test_a_home_that_cannot_be_written_is_no_hindrance_to_an_inventory(tmp_path:
     )
     assert done.returncode == 2
     assert b"--limit: 'b' is no host" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("plan", "--what-if", "gpu=H99x1", "--json"), 2, "`H99` is no card in the catalog"),
+        (("probe", "-i", "nowhere", "--json"), 2, "there is no inventory nowhere"),
+        (("verify", "--only", "kernel", "--json"), 64, "no check or family is named `kernel`"),
+        (("logs", "20990101T000000Z", "--json"), 2, "no run in"),
+        (("logs", "diff", "--json"), 2, "no run in"),
+        (("stage", "-i", "nowhere", "--json"), 2, "there is no inventory"),
+        (("install", "-i", "nowhere", "--json"), 2, "there is no inventory"),
+        (("doctor", "--host", "a", "-i", "nowhere", "--json"), 2, "there is no inventory"),
+        (("doctor", "nowhere.log", "--json"), 2, "nowhere.log"),
+        (("plan", "--nonsense", "--json"), 2, "--nonsense"),
+        (("verify", "--level", "deep", "--json"), 64, "deep"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else None,
+)
+def test_with_json_an_error_is_a_document_as_well(words: tuple[str, ...], code: int, said: str, tmp_path: Path) -> None:
+    done = start(*words, cwd=tmp_path, FIRSTLIGHT_LOGS=str(tmp_path / "logs"))
+    assert done.returncode == code, done.stderr
+    document = json.loads(done.stdout)
+    assert said in document["error"]["text"]
+    assert document["exit_code"] == code
+    assert said.encode() in done.stderr
+
+
+def test_a_host_that_cannot_be_reached_is_named_in_json(tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text("all: {hosts: {far: {ansible_host: 127.0.0.1, ansible_port: 1}}}\n")
+    logs = str(tmp_path / "logs")
+    planned = start("plan", "-i", "hosts.yml", "--json", cwd=tmp_path, FIRSTLIGHT_LOGS=logs)
+    assert planned.returncode == 1
+    [missing] = json.loads(planned.stdout)["missing"]
+    assert (missing["host"], missing["state"]) == ("far", "unreachable")
+    assert "127.0.0.1" in missing["text"]
+    asked = start("doctor", "--host", "far", "-i", "hosts.yml", "--json", cwd=tmp_path, FIRSTLIGHT_LOGS=logs)
+    assert asked.returncode == 1
+    assert [host["state"] for host in json.loads(asked.stdout)["hosts"]] == ["unreachable"]

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol
 
+from verify.doctor import compressed
+
 BLOCK_BYTES = 1 << 20
 LINE_BYTES = 2048
 """An expression sees at most this much of a line, around the plain text that led to it."""
@@ -23,9 +25,10 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-def opened(path: str) -> BinaryIO:
-    """A file for reading; `-` is standard input. Raises OSError."""
-    return sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: PTH123 - the caller closes it
+def opened(path: str) -> compressed.Readable:
+    """A file's text for reading, decompressed where it is not plain; `-` is standard input. Raises OSError."""
+    file: BinaryIO = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: PTH123, SIM115 - the caller closes it
+    return compressed.decompressed(file, path)
 
 
 def decoded(stream: Readable) -> Iterator[bytes]:
