@@ -64,7 +64,8 @@ def test_the_reference_decides_but_for_a_tie_within_the_rounding(
     ("token", "logprob", "words"),
     [
         (0, -0.1, None),
-        (0, -0.6, "token 1 has log probability -0.600, the model says -0.100"),
+        (0, -0.6, None),
+        (0, -0.8, "token 1 has log probability -0.800, the model says -0.100"),
         (2, -5.0, "token 1 of 1 is 2, and 0 leads by 4.90"),
         (0, math.nan, "token 1 has log probability nan"),
     ],
