@@ -72,11 +72,18 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644, dur
 
 
 def require_writable(path: Path, option: str) -> None:
-    """Raises UsageError where no file could be written to the place that an option names: before the work, not after it."""
+    """Raises UsageError where no file could be written to the place that an option names: before the work, not after it.
+
+    A file is written by replacing what is there: never a device, a pipe or a folder. The folder must be there, since one
+    that is made from a typing error hides it.
+    """
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            raise FileExistsError(errno.EEXIST, "it is a device, a pipe or a socket")
+        if not path.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"there is no folder `{path.parent}`")
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise UsageError(f"`{path}` cannot be written: {error.strerror}", hint=f"name another file: {option}") from None

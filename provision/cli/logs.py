@@ -107,9 +107,11 @@ def bundle(
     from provision.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
     from provision.report.history import bundle as archive  # noqa: PLC0415 - `--help` must not pay for it
     from provision.report.history import runs  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.run import require_writable  # noqa: PLC0415 - `--help` must not pay for it
 
     folder = runs.find(LOGS, run)
     target = output or archive.default_target(folder.name, anonymous=anonymous)
+    require_writable(target, "--output")
     try:
         made = archive.bundle(folder, target, anonymous=anonymous)
     except OSError as error:

@@ -41,6 +41,8 @@ def firstlight(*arguments: str, logs: Path, **more: str) -> subprocess.Completed
         (("forge", "build", "--torch", "2.11.0", "--arch", "9.0", "--cuda", "abc"), 2, "`--cuda abc`"),
         (("forge", "build", "--torch", "2.11.0", "--arch", "9.0", "--python", "3"), 2, "`--python 3`"),
         (("bundle", "create", "-o", "."), 2, "`.` cannot be written: it is a folder"),
+        (("bundle", "create", "-o", "/dev/null"), 2, "`/dev/null` cannot be written: it is a device"),
+        (("bundle", "create", "-o", "new/x.bundle"), 2, "there is no folder `new`"),
         (("verify", "--junit", "/proc/self/x/y.xml"), 64, "`/proc/self/x/y.xml` cannot be written"),
         (("verify", "--level", "deep"), 64, "deep"),
         (("verify", "--only", "kernel"), 64, "no check or family is named `kernel`"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -87,3 +88,20 @@ def test_an_unknown_run_is_refused(folder: Path) -> None:
     for words in (("20260101T000000Z",), ("diff", "20260101T000000Z"), ("bundle", "nonsense")):
         with pytest.raises(UsageError, match="no run"):
             typed(*words)
+
+
+@pytest.mark.parametrize("place", ["fifo", "device", "new/folder/x.tar.gz", "."])
+def test_a_bundle_replaces_no_device_and_makes_no_folder(folder: Path, tmp_path: Path, place: str) -> None:
+    target = tmp_path / place
+    if place == "fifo":
+        os.mkfifo(target)
+    if place == "device":
+        target.symlink_to("/dev/null")
+    with pytest.raises(UsageError, match="cannot be written") as caught:
+        typed("bundle", OLD, "-o", str(target))
+    assert "hint: name another file: --output" in caught.value.render()
+    assert folder.exists()
+    if place == "fifo":
+        assert target.is_fifo()
+    assert Path("/dev/null").is_char_device()
+    assert not (tmp_path / "new").exists()
