@@ -23,6 +23,9 @@ from provision.probe.parsers import (
     topology,
 )
 
+CUT = "the end of the probe's output is missing"
+"""As `unknown["host"]`: what is missing may be a card, so that nothing may be decided from the rest."""
+
 
 def parse(
     host_name: str,
@@ -43,6 +46,8 @@ def parse(
     unknown: dict[str, str] = {}
     if not read.nonce:
         unknown["host"] = _first_words(output) or "the probe printed nothing"
+    elif read.outcome is None:
+        unknown["host"] = CUT
     mounts = memory.disks(read["disks"], unknown)
     programs = software.programs(read["programs"], unknown)
     bus = pci.bus(read["pci"], unknown)

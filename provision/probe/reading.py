@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from provision.errors import RemoteCommandError
 from provision.models.facts import HostFacts
 from provision.models.settings import default_prefix
-from provision.probe.assemble import parse
+from provision.probe.assemble import CUT, parse
 
 if TYPE_CHECKING:
     from provision.models.settings import Host
@@ -75,6 +75,11 @@ def probe(host: Host, session: Session, *, prefix: str | None = None, paths: Seq
     answer = session.run("sh -s", stdin=text, timeout_s=DEADLINE_S)
     received = time.time()
     facts = parse(host.name, answer.stdout, sent_unix_s=sent, received_unix_s=received)
+    if facts.unknown.get("host") == CUT:
+        raise RemoteCommandError(
+            f"host `{host.name}`: the probe's answer was cut after {len(answer.stdout)} characters; `sh -s` ended with {answer.rc}",
+            hint="run it again; if it comes back, look for what ends commands on the host: limits, a full disk, a login script",
+        )
     if "host" in facts.unknown:
         said = " ".join((answer.stderr or answer.stdout).split())[:200] or "nothing"
         raise RemoteCommandError(

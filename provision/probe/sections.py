@@ -8,6 +8,12 @@ from dataclasses import dataclass, field, replace
 
 ABSENT = 127
 _LONGEST_REASON = 200
+SECTION_CHARS = 4 << 20
+"""The largest real section, the state of an installation with its last checks, has 0.3 MB."""
+LINE_CHARS = 8 << 10
+"""Of a line outside that section: the longest real one, a CPU's flags, has 3,000 characters."""
+LONG_LINES = "installed"
+"""Holds whole JSON documents, each on one line."""
 
 _TERMINAL_CODES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _OPENING = re.compile(r"^@@([0-9a-z]+) clock ", re.MULTILINE)
@@ -122,7 +128,7 @@ def split(output: str | bytes) -> Output:
     for word, rest, body in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
         match word:
             case "begin":
-                sections[rest.strip()] = Section(name=rest.strip(), text=body.strip("\n"))
+                sections[rest.strip()] = Section(name=rest.strip(), text=_bounded(rest.strip(), body.strip("\n")))
             case "end":
                 _end(sections, rest)
             case "clock":
@@ -130,6 +136,13 @@ def split(output: str | bytes) -> Output:
             case _:
                 outcome = rest.strip()
     return Output(nonce=nonce, sections=sections, clocks=tuple(clocks), outcome=outcome)
+
+
+def _bounded(name: str, text: str) -> str:
+    """A section's text up to what a real one may have: a host can say anything, and all of it would be kept and shown."""
+    if len(text) > LINE_CHARS and name != LONG_LINES:
+        text = "\n".join(line[:LINE_CHARS] for line in text[:SECTION_CHARS].split("\n"))
+    return text[:SECTION_CHARS]
 
 
 def _end(sections: dict[str, Section], line: str) -> None:

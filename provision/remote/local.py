@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import selectors
 import signal
 import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from provision.models.settings import Connection
 from provision.models.staged import StagedFile
 from provision.remote.arrivals import bring_locally
 from provision.remote.channel import Channel, LocalChannel, wrapped
 from provision.remote.session import Progress, SendReport
-from provision.remote.shell import Raw, ShellSession
+from provision.remote.shell import OutputLimitError, Raw, ShellSession
+
+_PIECE = 1 << 16
 
 
 class LocalSession(ShellSession):
@@ -25,17 +29,15 @@ class LocalSession(ShellSession):
         super().__init__(host, connection)
         self._running: subprocess.Popen[bytes] | None = None
 
-    def _execute(self, argv: Sequence[str], stdin: bytes, timeout_s: float) -> Raw:
+    def _execute(self, argv: Sequence[str], stdin: bytes, timeout_s: float, limit_bytes: int) -> Raw:
         process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
         self._running = process
         try:
-            stdout, stderr = process.communicate(stdin, timeout=timeout_s)
-        except BaseException as error:
+            stdout, stderr = _converse(process, stdin, time.monotonic() + timeout_s, limit_bytes)
+        except BaseException:
             _end(process)
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise TimeoutError from None
             raise
         finally:
             self._running = None
@@ -56,6 +58,55 @@ class LocalSession(ShellSession):
         process = self._running
         if process is not None:
             _kill_group(process)
+
+
+def _converse(process: subprocess.Popen[bytes], stdin: bytes, deadline: float, limit_bytes: int) -> tuple[bytes, bytes]:
+    """Feed a process and read all it says, until it has ended. Raises TimeoutError, OutputLimitError."""
+    assert process.stdin
+    assert process.stdout
+    assert process.stderr
+    taken = {process.stdout.fileno(): bytearray(), process.stderr.fileno(): bytearray()}
+    left = memoryview(stdin)
+    os.set_blocking(process.stdin.fileno(), False)
+    with selectors.DefaultSelector() as ready:
+        for descriptor in taken:
+            ready.register(descriptor, selectors.EVENT_READ)
+        ready.register(process.stdin, selectors.EVENT_WRITE)
+        while ready.get_map():
+            events = ready.select(max(0.0, deadline - time.monotonic()))
+            if not events and time.monotonic() >= deadline:
+                raise TimeoutError
+            for key, _ in events:
+                if key.fileobj is process.stdin:
+                    left = _fed(process.stdin, left)
+                    if not left:
+                        ready.unregister(process.stdin)
+                        process.stdin.close()
+                    continue
+                block = os.read(key.fd, _PIECE)
+                taken[key.fd] += block
+                if not block:
+                    ready.unregister(key.fd)
+                if len(taken[key.fd]) > limit_bytes:
+                    raise OutputLimitError
+    try:
+        process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        raise TimeoutError from None
+    stdout, stderr = taken.values()
+    process.stdout.close()
+    process.stderr.close()
+    return bytes(stdout), bytes(stderr)
+
+
+def _fed(pipe: IO[bytes], left: memoryview) -> memoryview:
+    """What is left of the input; nothing where the process takes no more, which is its right."""
+    try:
+        return left[os.write(pipe.fileno(), left[:_PIECE]) :] if left else left
+    except BlockingIOError:
+        return left
+    except BrokenPipeError:
+        return left[:0]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -19,6 +19,17 @@ _ABSENT = 44
 """Exit status of our own reading command for a file that is not there."""
 
 
+MIB = 1 << 20
+RUN_BYTES = 32 * MIB
+"""What a command may print: the largest answer, a survey of many files, takes a tenth."""
+READ_BYTES = 4096 * MIB
+"""What a file that is read may hold: a wheel that a host has built is the largest."""
+
+
+class OutputLimitError(Exception):
+    """A host sends more than any answer takes."""
+
+
 class Raw(NamedTuple):
     """A command's end, in bytes."""
 
@@ -35,8 +46,8 @@ class ShellSession(ABC):
         self.connection = connection
 
     @abstractmethod
-    def _execute(self, argv: Sequence[str], stdin: bytes, timeout_s: float) -> Raw:
-        """Run a program on the host. Raises TimeoutError, TransportError."""
+    def _execute(self, argv: Sequence[str], stdin: bytes, timeout_s: float, limit_bytes: int) -> Raw:
+        """Run a program on the host. Raises TimeoutError, OutputLimitError, TransportError."""
 
     @abstractmethod
     def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport: ...
@@ -44,16 +55,29 @@ class ShellSession(ABC):
     @abstractmethod
     def close(self) -> None: ...
 
-    def run_bytes(self, command: str, *, stdin: bytes = b"", timeout_s: float = 60.0, root: bool = False) -> Raw:
+    def run_bytes(
+        self,
+        command: str,
+        *,
+        stdin: bytes = b"",
+        timeout_s: float = 60.0,
+        root: bool = False,
+        limit_bytes: int = RUN_BYTES,
+    ) -> Raw:
         """As `run`, for content that is not text."""
         password = become_password(self.connection) if root else None
         argv, first = wrap(command, timeout_s=timeout_s, root=root, password=password)
         try:
-            raw = self._execute(argv, first.encode() + stdin, timeout_s)
+            raw = self._execute(argv, first.encode() + stdin, timeout_s, limit_bytes)
         except TimeoutError:
             raise RemoteCommandError(
                 f"a command on host {self.host} did not end within {timeout_s:g} s: {_short(command)}",
                 hint="see on the host what it waits for; it is ended there",
+            ) from None
+        except OutputLimitError:
+            raise RemoteCommandError(
+                f"a command on host {self.host} printed more than {limit_bytes // MIB} MiB and was broken off: {_short(command)}",
+                hint="no answer is that long: look at the host's shell, its login scripts, and who else is on it",
             ) from None
         if not root:
             return raw
@@ -85,7 +109,12 @@ class ShellSession(ABC):
     def read(self, path: str, *, root: bool = False, timeout_s: float = 60.0) -> bytes:
         """See Session.read."""
         name = shlex.quote(path)
-        done = self.run_bytes(f"[ -e {name} ] || exit {_ABSENT}; exec cat -- {name}", root=root, timeout_s=timeout_s)
+        done = self.run_bytes(
+            f"[ -e {name} ] || exit {_ABSENT}; exec cat -- {name}",
+            root=root,
+            timeout_s=timeout_s,
+            limit_bytes=READ_BYTES,
+        )
         if done.rc == _ABSENT:
             raise FileNotFoundError(path)
         if done.rc != 0:

@@ -20,7 +20,7 @@ from provision.remote.channel import Channel, SshChannel, wrapped
 from provision.remote.client import Opened, alive, connect
 from provision.remote.faults import broken
 from provision.remote.session import Progress, SendReport
-from provision.remote.shell import Raw, ShellSession
+from provision.remote.shell import OutputLimitError, Raw, ShellSession
 
 _PIECE = 32_768
 _AT_ONCE = 32_768
@@ -36,14 +36,14 @@ class SshSession(ShellSession):
         self._opened: Opened | None = None
         self._bulk = Bulk(host, connection)
 
-    def _execute(self, argv: Sequence[str], stdin: bytes, timeout_s: float) -> Raw:
+    def _execute(self, argv: Sequence[str], stdin: bytes, timeout_s: float, limit_bytes: int) -> Raw:
         deadline = time.monotonic() + timeout_s
         opened = self._connected()
         try:
             channel = opened.transport.open_session(timeout=min(timeout_s, _CHANNEL_S))
             with contextlib.closing(channel):
                 channel.exec_command(shlex.join(argv))
-                return _converse(channel, stdin, deadline)
+                return _converse(channel, stdin, deadline, limit_bytes)
         except TimeoutError:
             if alive(opened):
                 raise
@@ -81,8 +81,11 @@ class SshSession(ShellSession):
             opened.close()
 
 
-def _converse(channel: paramiko.Channel, stdin: bytes, deadline: float) -> Raw:
-    """Feed a command and read all it says. Raises TimeoutError, and EOFError when the connection went away below it."""
+def _converse(channel: paramiko.Channel, stdin: bytes, deadline: float, limit_bytes: int) -> Raw:
+    """Feed a command and read all it says.
+
+    Raises TimeoutError, OutputLimitError, and EOFError when the connection went away below it.
+    """
     _feed(channel, stdin)
     out, err = bytearray(), bytearray()
     ready = select.poll()
@@ -91,8 +94,10 @@ def _converse(channel: paramiko.Channel, stdin: bytes, deadline: float) -> Raw:
         ended = channel.eof_received or channel.closed
         while channel.recv_ready():
             out += channel.recv(_PIECE)
+            _check(out, limit_bytes)
         while channel.recv_stderr_ready():
             err += channel.recv_stderr(_PIECE)
+            _check(err, limit_bytes)
         if ended:
             break
         left = deadline - time.monotonic()
@@ -107,6 +112,11 @@ def _converse(channel: paramiko.Channel, stdin: bytes, deadline: float) -> Raw:
     if rc == -1 and not transport.is_active():
         raise transport.get_exception() or EOFError
     return Raw(rc, bytes(out), bytes(err))
+
+
+def _check(taken: bytearray, limit_bytes: int) -> None:
+    if len(taken) > limit_bytes:
+        raise OutputLimitError
 
 
 def _feed(channel: paramiko.Channel, stdin: bytes) -> None:

@@ -113,3 +113,11 @@ def test_damaged_recordings(text: str, data: st.DataObject) -> None:
 @given(st.sampled_from(TEXTS), st.integers(0, 70000))
 def test_output_cut_anywhere(text: str, length: int) -> None:
     check(text.encode()[:length])
+
+
+def test_a_host_that_says_too_much_is_cut_section_by_section() -> None:
+    name = "X" * 20_000_000
+    text = f"@@0 clock 1.0\n@@0 begin cpu\nmodel name\t: {name}\nModel name: {name}\n@@0 end cpu 0\n@@0 over ALL\n"
+    facts = parse("host", text)
+    assert len(facts.model_dump_json()) < 100_000
+    assert len(facts.cpu.model or "") < 10_000
