@@ -6,7 +6,7 @@ import functools
 import ipaddress
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,42 +44,56 @@ def _exposure(settings: Settings) -> Iterator[Conflict]:
         return
     if loopback or settings.expose:
         return
-    table = _table()["open"]
-    guarded = ", ".join(table["guarded"])
     if settings.api_key:
-        what = f"its API key guards only paths that begin with {guarded}; open to everybody stay {', '.join(table['paths'])}"
+        what = f"its API key crosses the network unencrypted; open to everybody stays {', '.join(_table()['open']['paths'])}"
     else:
         what = "without an API key everything it serves is open to everybody"
     yield Conflict(
         "bind",
         f"{settings.bind} is reachable from other machines, and {what}",
-        "keep 127.0.0.1 behind a proxy of yours, or set firstlight_expose: true if that network may see these paths",
+        "keep 127.0.0.1 behind a proxy of yours that speaks TLS, or set firstlight_expose: true if that network is trusted",
     )
 
 
 def _arguments(settings: Settings) -> Iterator[Conflict]:
-    owned = _table()["owned"]
-    secret = _table()["secret"]["arguments"]
-    for argument in settings.vllm_args:
-        flag = option_of(argument)
-        if flag in owned:
-            yield Conflict(
-                "vllm_args",
-                f"{argument!r} is decided by firstlight_{owned[flag]}",
-                f"set firstlight_{owned[flag]} instead",
-            )
-        elif flag in secret:
-            yield Conflict(
-                "vllm_args",
-                f"{flag!r} would put a secret among the arguments, where every user of the host reads it",
-                _INSTEAD,
-            )
-        elif redact(argument) != argument:
+    table = _table()
+    owned, refused, secret = table["owned"], table["refused"], table["secret"]["arguments"]
+    for argument, following in zip(settings.vllm_args, (*settings.vllm_args[1:], ""), strict=False):
+        option = _named(argument, following, (*owned, *refused, *secret))
+        shown = argument if option in (None, option_of(argument)) else f"{argument} (short for {option})"
+        if redact(argument) != argument:
             yield Conflict(
                 "vllm_args",
                 f"{redact(argument)!r} holds what looks like a secret, and every user of the host reads a process's arguments",
                 _INSTEAD,
             )
+        elif option in owned:
+            yield Conflict(
+                "vllm_args",
+                f"{shown!r} is decided by firstlight_{owned[option]}",
+                f"set firstlight_{owned[option]} instead",
+            )
+        elif option in secret:
+            yield Conflict(
+                "vllm_args",
+                f"{option!r} would put a secret among the arguments, where every user of the host reads it",
+                _INSTEAD,
+            )
+        elif option in refused:
+            yield Conflict("vllm_args", f"{shown!r}: {refused[option]['why']}", refused[option]["do"])
+
+
+def _named(argument: str, following: str, options: Iterable[str]) -> str | None:
+    """Which of the options an argument means: its full name, a beginning of it, as argparse takes it, or its key in JSON."""
+    name, _, key = option_of(argument).partition(".")
+    value = argument.partition("=")[2] if "=" in argument else following
+    if not name.startswith("-") or not name.strip("-"):
+        return None
+    for option in sorted(options, key=lambda option: option.partition(".")[0] != name):
+        full, _, part = option.partition(".")
+        if full.startswith(name) and (key == part or (part and not key and f'"{part}"' in value)):
+            return option
+    return None
 
 
 def _environment(settings: Settings) -> Iterator[Conflict]:
