@@ -19,6 +19,8 @@ from provision.serve.options import has, options
 from provision.units import GIB
 
 PLUGIN = "firstlight_attention"
+KEY_GUARD = f"{PLUGIN}.access.RequireKey"
+"""Asks for the API key on every route: vLLM's own check leaves inference open beside `/v1`."""
 
 
 class ServeCommand(Record):
@@ -57,6 +59,7 @@ def serve_command(
         *_length_options(settings, model, stack.model),
         *_memory_options(stack, settings, facts, devices, model),
         *_attention_options(stack.vllm.version, stack.attention),
+        *(("--middleware", KEY_GUARD) if settings.api_key else ()),
     ]
     if _is_eager(model, devices):
         argv.append("--enforce-eager")

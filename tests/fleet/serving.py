@@ -26,12 +26,20 @@ def get(path, **headers):
             return [answer.status, json.load(answer)]
     except urllib.error.HTTPError as error:
         return [error.code, None]
-print(json.dumps({{"with": get("/v1/models", Authorization="Bearer " + key), "without": get("/v1/models")}}))
+def code(method, path):
+    try:
+        return urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:{port}" + path, method=method), timeout=30).status
+    except urllib.error.HTTPError as error:
+        return error.code
+listed = get("/openapi.json", Authorization="Bearer " + key)[1]["paths"]
+routes = {{method.upper() + " " + path: code(method.upper(), path) for path, methods in listed.items() for method in methods}}
+routes |= {{"GET " + path: code("GET", path) for path in ("/metrics", "/docs", "/openapi.json")}}
+print(json.dumps({{"with": get("/v1/models", Authorization="Bearer " + key), "without": get("/v1/models"), "routes": routes}}))
 """
 
 
 def ask(host: FleetHost, *, prefix: str = PREFIX, port: int = 8000) -> dict[str, Any]:
-    """The list of models, with the host's own key and without one."""
+    """The list of models, with the host's own key and without one, and what each route of the server answers without one."""
     answer: dict[str, Any] = json.loads(host.sh(f"python3 - <<'END'\n{ASK.format(prefix=prefix, port=port)}\nEND\n"))
     return answer
 

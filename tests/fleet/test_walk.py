@@ -78,6 +78,9 @@ def test_a_serving_host_answers_right_with_the_attention_that_was_asked_for(
         answer = ask(host)
         assert answer["with"][0] == 200
         assert answer["without"][0] == 401
+        open_routes = {route for route, status in answer["routes"].items() if status != 401}
+        assert open_routes == {"GET /health"}
+        assert {"POST /invocations", "POST /tokenize", "GET /metrics"} <= answer["routes"].keys()
         assert host.sh(f"stat -c '%a %U' {PREFIX}/etc/service.env").split() == ["600", "root"]
         assert f"run {summary['run']}" in host.sh(f"cat {PREFIX}/logs/summary-{summary['run']}.txt")
 

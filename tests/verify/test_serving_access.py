@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -90,6 +91,20 @@ def test_a_guarded_service_is_found_so_by_asking_every_route_that_it_lists(servi
     assert outcome.status == "ok", outcome
     assert "3 routes refuse a request without the key" in outcome.reason
     assert KEY not in str(outcome)
+
+
+def test_behind_the_middleware_every_route_but_health_is_asked(service: Service, server: Server) -> None:
+    planned = replace(PLAN, unit="ExecStart=vllm serve m --middleware firstlight_attention.access.RequireKey")
+    server.guarded = ("/v1", "/invocations", "/tokenize", "/docs", "/metrics", "/openapi.json", "/no-such-route")
+    seen = look(service, planned, ("127.0.0.1",), "0.32.0", whole=True)
+    assert seen.open == ("GET /health",)
+    assert {"POST /tokenize", "GET /metrics", "GET /docs"} <= set(seen.answers)
+    assert judge(planned, seen).status == "ok"
+    server.guarded = ("/v1", "/invocations", "/docs", "/metrics", "/openapi.json", "/no-such-route")
+    assert (
+        "POST /tokenize answers 400 without one"
+        in judge(planned, look(service, planned, ("127.0.0.1",), None, whole=True)).reason
+    )
 
 
 def test_one_route_that_answers_without_a_key_is_a_failure(service: Service, server: Server) -> None:

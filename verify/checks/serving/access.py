@@ -23,6 +23,18 @@ from verify.tables import table
 PARAMETER = re.compile(r"\{[^}]*\}")
 METHODS = ("get", "post", "put", "patch", "delete")
 REFUSED = 401
+MIDDLEWARE = "firstlight_attention.access.RequireKey"
+"""Where the planned command names it, every route asks for the key but those of `FREE`."""
+FREE = ("GET /health", "HEAD /health")
+UNLISTED = (
+    "POST /invocations",
+    "POST /tokenize",
+    "GET /docs",
+    "GET /metrics",
+    "GET /openapi.json",
+    "GET /no-such-route",
+)
+"""Routes that the list of routes leaves out, or that compute for strangers without this middleware."""
 REMEDY = "./firstlight provision puts address, key and files back as planned"
 
 
@@ -78,9 +90,11 @@ def _run(context: Context) -> Outcome:
 def look(service: Service, planned: Plan, addresses: tuple[str, ...], version: str | None, *, whole: bool) -> Seen:
     """Ask every guarded route that is known, on full those that the server itself lists. Raises AskError."""
     client = Client(service, table("serving")["access"]["silence_s"])
-    prefixes = guarded(version)
-    routes = listed(client) if whole else table("serving")["access"]["routes"]
-    asked = [route for route in routes if route.partition(" ")[2].startswith(prefixes)]
+    everywhere = MIDDLEWARE in (planned.unit or planned.config or "")
+    prefixes, free = (("/",), FREE) if everywhere else (guarded(version), ())
+    routes = [*(listed(client, service.api_key()) if whole else table("serving")["access"]["routes"])]
+    routes += UNLISTED if everywhere else ()
+    asked = [route for route in routes if route.partition(" ")[2].startswith(prefixes) and route not in free]
     answers: dict[str, tuple[int, int]] = {}
     if planned.api_key:
         for route in asked:
@@ -106,10 +120,10 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", version)[:2]))
 
 
-def listed(client: Client) -> list[str]:
+def listed(client: Client, key: str | None = None) -> list[str]:
     """The server's own list of routes as `METHOD /path`, the known ones where it gives none. Raises AskError."""
     try:
-        paths = client.get("/openapi.json", None)["paths"]
+        paths = client.get("/openapi.json", key)["paths"]
     except AskError as problem:
         if "status 404" not in str(problem):
             raise

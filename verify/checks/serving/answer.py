@@ -132,11 +132,11 @@ def _users(
 def _works(client: Client) -> bool:
     """Whether the engine reads or writes tokens for anybody."""
     watch_s = table("serving")["answer"]["watch_s"]
-    watching = replace(client, silence_s=watch_s)
+    watching, key = replace(client, silence_s=watch_s), client.service.api_key()
     try:
-        before = tokens_done(watching.text("/metrics"))
+        before = tokens_done(watching.text("/metrics", key))
         time.sleep(watch_s)
-        return tokens_done(watching.text("/metrics")) > before
+        return tokens_done(watching.text("/metrics", key)) > before
     except AskError:
         return False
 
