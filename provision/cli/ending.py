@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import json
 import os
 import sys
@@ -100,9 +99,6 @@ def _fill_streams() -> None:
         if getattr(sys, name) is None:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
             setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", closefd=False))
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # What the output's encoding has no character for is written as its number, as Python does on standard error.
-        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _require_working_folder() -> None:

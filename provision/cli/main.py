@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from provision import __version__
 from provision.cli import bundle, catalog, ending, forge, logs, verify
 from provision.cli.consent import consent
+from provision.cli.groups import HELP
 from provision.cli.options import (
     AttentionOption,
     BecomeOption,
@@ -30,12 +32,16 @@ from provision.cli.options import (
 )
 from verify.printable import guard_streams
 
+COMPLETE = "_FIRSTLIGHT_COMPLETE"
+"""The variable in which a shell asks for completions; typer names it after the program."""
+
 app = typer.Typer(
     name="firstlight",
     rich_markup_mode=None,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": HELP},
 )
 
 
@@ -52,6 +58,16 @@ def firstlight(
     ] = False,
 ) -> None:
     """From a bare GPU server to its first verified token."""
+
+
+@app.command()
+def completion(
+    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell that is to complete.")],
+) -> None:
+    """Print what makes a shell complete commands and options: eval "$(./firstlight completion bash)"."""
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]  # noqa: PLC0415 - `--help` must not pay
+
+    typer.echo(get_completion_script(prog_name="firstlight", complete_var=COMPLETE, shell=shell))
 
 
 app.add_typer(verify.app, name="verify")
@@ -332,5 +348,9 @@ def doctor(
 
 def main() -> None:
     """Run the command that was typed."""
+    if COMPLETE in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]  # noqa: PLC0415 - only shells pay
+
+        completion_init()
     guard_streams()
     ending.run(lambda: app(prog_name="firstlight"))

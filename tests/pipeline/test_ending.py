@@ -133,3 +133,34 @@ def test_a_host_that_cannot_be_reached_is_named_in_json(tmp_path: Path) -> None:
     asked = start("doctor", "--host", "far", "-i", "hosts.yml", "--json", cwd=tmp_path, FIRSTLIGHT_LOGS=logs)
     assert asked.returncode == 1
     assert [host["state"] for host in json.loads(asked.stdout)["hosts"]] == ["unreachable"]
+
+
+@pytest.mark.parametrize("words", [(), ("plan",), ("logs",), ("logs", "diff"), ("verify",), ("bundle", "create")])
+def test_h_is_help(words: tuple[str, ...]) -> None:
+    short, long = start(*words, "-h"), start(*words, "--help")
+    assert short.returncode == 0
+    assert short.stdout == long.stdout
+    assert b"--help" in short.stdout
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("./firstlight pro", "provision"), ("./firstlight plan --what", "--what-if"), ("./firstlight logs di", "diff")],
+)
+def test_bash_completes_commands_and_options(line: str, expected: str) -> None:
+    """Asked as bash asks after the script has been read: with the line in COMP_WORDS."""
+    script = (
+        'eval "$(./firstlight completion bash)"; complete -p firstlight >/dev/null || exit 9; '
+        f"COMP_WORDS=({line}); COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 )); COMP_LINE='{line}'; COMP_POINT=${{#COMP_LINE}}; "
+        '_firstlight_completion ./firstlight; printf "%s\\n" "${COMPREPLY[@]}"'
+    )
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert expected in done.stdout.split()
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells_have_a_script(shell: str) -> None:
+    done = start("completion", shell)
+    assert done.returncode == 0
+    assert b"_FIRSTLIGHT_COMPLETE=complete_" + shell.encode() in done.stdout
