@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 
+from verify.fault_families import FAMILIES as FAULT_FAMILIES
 from verify.faults import ANY_CHECK, FAULTS
 from verify.records import LEVELS
 from verify.registry import FAMILIES, all_checks
@@ -21,10 +22,18 @@ run and says `skip: needs ID`, by the name of the first cause. Needed checks run
 them. A check that a fault was injected into runs in any case.
 """
 
+FOUND = """## Real faults, and what finds them
+
+Each was made on a real host by the suite, one at a time, several of every kind. `standard` is what a run of `provision` and `verify` does;
+`full` names the checks that find more of them there. What no check finds stands in the last column.
+
+| fault | what it is | standard | full | not found |
+|---|---|---|---|---|"""
+
 
 def page() -> str:
     """The whole page."""
-    return "\n".join([HEAD, *_families(), *_faults(), ""])
+    return "\n".join([HEAD, *_families(), FOUND, *_found(), *_faults(), ""])
 
 
 def _families() -> Iterator[str]:
@@ -39,8 +48,15 @@ def _families() -> Iterator[str]:
         yield ""
 
 
+def _found() -> Iterator[str]:
+    for name, family in FAULT_FAMILIES.items():
+        standard, full = (", ".join(f"`{id_}`" for id_ in ids) for ids in (family.standard, family.full))
+        yield f"| {name} | {family.about} | {standard} | {full} | {family.missed} |"
+    yield ""
+
+
 def _faults() -> Iterator[str]:
-    yield f"## Faults\n\nLevels, each with all before it: {', '.join(LEVELS)}.\n\n| fault | spoils | noticed by |\n|---|---|---|"
+    yield f"## Injected faults\n\nLevels, each with all before it: {', '.join(LEVELS)}.\n\n| fault | spoils | noticed by |\n|---|---|---|"
     for fault, about in FAULTS.items():
         count = sum(fault in check.faults for check in all_checks())
         yield f"| `{fault}` | {about} | {'every check' if fault in ANY_CHECK else f'{count} checks'} |"

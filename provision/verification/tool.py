@@ -14,6 +14,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "verify"
 STAYS_HERE = frozenset(
     {
         "verify/page.py",
+        "verify/fault_families.py",
         "verify/doctor/page.py",
         "verify/doctor/words.py",
         "verify/fleet.py",

@@ -10,11 +10,13 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from provision.verification.running import verify
+from tests.fleet import faults, wrong_numbers
 from tests.verify.localhost import LOCALHOST
 from verify.cli import _parser
+from verify.fault_families import FAMILIES
 from verify.faults import FAULTS
 from verify.page import page
-from verify.records import Context
+from verify.records import LEVELS, Context
 from verify.registry import all_checks
 from verify.runner import run
 
@@ -50,3 +52,18 @@ def test_every_option_and_fault_stands_on_the_page() -> None:
     options = {option for action in _parser()._actions for option in action.option_strings if option.startswith("--")}
     assert [option for option in sorted(options - {"--help", "--version"}) if f"`{option}" not in PAGE] == []
     assert [fault for fault in FAULTS if f"`{fault}`" not in PAGE] == []
+
+
+def test_the_page_says_of_every_real_fault_what_finds_it() -> None:
+    """The same faults are made on a real host in tests/fleet/test_faults.py."""
+    made = (*faults.ALL, *wrong_numbers.ALL)
+    levels = {check.id: LEVELS.index(check.level) for check in all_checks()}
+    for fault in made:
+        row = FAMILIES[fault.family]
+        assert set(fault.checks) <= set(row.full if fault.level == "full" else row.standard), fault.name
+        assert max(levels[check] for check in fault.checks) <= LEVELS.index(fault.level), fault.name
+    assert {fault.family for fault in made} == FAMILIES.keys()
+    for name, row in FAMILIES.items():
+        tried = {check for fault in made if fault.family == name for check in fault.checks}
+        assert {*row.standard, *row.full} <= tried, name
+    assert len({fault.name for fault in made}) == len(made) >= 40

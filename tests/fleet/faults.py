@@ -1,0 +1,324 @@
+"""Real faults of a host that serves: how each is made and undone there, and which check must find it.
+
+A fault is made by shell commands that root runs on the host; `PREAMBLE` stands before them. Faults of what computes are in
+`wrong_numbers.py`. The families are the rows of "What is found when" in docs/reference/checks.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.fleet.serving import PREFIX
+from verify.records import Level
+
+PREAMBLE = f"""
+set -eu
+prefix={PREFIX} environment=$(readlink -f {PREFIX}/current) model={PREFIX}/models/builtin-1
+site=$(echo $environment/lib/python3*/site-packages) kept=/root/kept
+unit=firstlight-vllm.service dropins=/etc/systemd/system/firstlight-vllm.service.d
+mkdir -p $kept
+keep() {{ cp -p "$1" $kept/; }}
+restore() {{ mv $kept/"$(basename "$1")" "$1"; }}
+# Flips the lowest bit of a byte where it stands: what maps the file goes on with it.
+flip() {{ python3 - "$1" "$2" <<'END'
+import sys
+with open(sys.argv[1], "r+b") as file:
+    file.seek(int(sys.argv[2]))
+    byte = file.read(1)[0]
+    file.seek(-1, 1)
+    file.write(bytes([byte ^ 1]))
+END
+}}
+# Where the code of the first function whose name fits begins in a library.
+code_of() {{
+    at=$(nm -D --defined-only "$1" | awk -v name="$2" '$2 == "T" && $3 ~ name {{ print $1; exit }}')
+    text=$(readelf -SW "$1" | sed -n 's/.* \\.text *PROGBITS *\\([0-9a-f]*\\) \\([0-9a-f]*\\) .*/0x\\1 + 0x\\2/p')
+    echo $((0x$at - $text))
+}}
+# The extension module of vLLM that the engine has mapped.
+extension() {{ cat /proc/[0-9]*/maps 2>/dev/null | grep -om 1 "/.*/vllm/_C[^/]*\\.so"; }}
+"""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault. `checks` must all fail at `level` while it is there, and `names` stand in what one of them says."""
+
+    name: str
+    family: str
+    checks: tuple[str, ...]
+    make: str
+    undo: str
+    level: Level = "standard"
+    names: str = ""
+
+
+def _dropped_in(name: str, check: str, *lines: str, names: str) -> Fault:
+    """A drop-in for the unit, effective for its next start."""
+    content = "\n".join(("[Service]", *lines))
+    make = f"mkdir -p $dropins\ncat > $dropins/50-fault.conf <<END\n{content}\nEND\nsystemctl daemon-reload"
+    return Fault(name, "unit", (check,), make, "rm -r $dropins\nsystemctl daemon-reload", names=names)
+
+
+def _command(edit: str) -> tuple[str, str]:
+    """The unit's command, changed by an expression of sed."""
+    return "ExecStart=", f"ExecStart=$(systemctl cat $unit | sed -n '/^ExecStart=./{{s/^ExecStart=//;{edit};p}}')"
+
+
+def _file(name: str, path: str, edit: str, check: str, *, family: str = "files") -> Fault:
+    """A file that is changed by a command which finds its path in `$file`."""
+    file, begins = f"file={path}", path.rpartition("/")[2].partition("-")[0]
+    return Fault(name, family, (check,), f"{file}\nkeep $file\n{edit}", f"{file}\nrestore $file", names=begins)
+
+
+def _flipped(name: str, path: str, function: str, names: str) -> Fault:
+    """A bit of a function's code that nobody calls, so that nothing but the file shows it."""
+    flip = f"file={path}\nflip $file $(code_of $file {function})"
+    return Fault(name, "files", ("libraries.files",), flip, flip, names=names)
+
+
+def _added(name: str, file: str, content: str) -> Fault:
+    """A file in the environment that no distribution brought."""
+    path = f"$site/{file}"
+    make = f"cat > {path} <<'END'\n{content}\nEND"
+    undo = f"rm -f {path} $site/__pycache__/{file.removesuffix('.py')}.*"
+    return Fault(name, "injected code", ("libraries.injected",), make, undo, names=file)
+
+
+# The source stays as it is, and so do its time and size, which stand in the byte code's head: Python takes what it finds.
+_POISON = """$environment/bin/python -I - $file <<'END'
+import marshal, sys
+from importlib.util import source_from_cache
+path = sys.argv[1]
+with open(path, "r+b") as file:
+    head = file.read(16)
+    source = open(source_from_cache(path)).read()
+    changed = source.replace("1.0", "1.1")
+    assert changed != source
+    file.write(marshal.dumps(compile(changed, source_from_cache(path), "exec")))
+    file.truncate()
+END"""
+
+# In place of zeros a tensor could be anything: safetensors has no sum of its own.
+_ZERO_LAYER = """python3 - $file <<'END'
+import json, struct, sys
+with open(sys.argv[1], "r+b") as file:
+    size = struct.unpack("<Q", file.read(8))[0]
+    tensors = json.loads(file.read(size))
+    for name, tensor in tensors.items():
+        if ".layers.1." in name:
+            begin, end = tensor["data_offsets"]
+            file.seek(8 + size + begin)
+            file.write(bytes(end - begin))
+END"""
+
+_ROTATE_TOKENS = """python3 - $file <<'END'
+import json, sys
+content = json.load(open(sys.argv[1]))
+vocabulary = content["model"]["vocab"]
+content["model"]["vocab"] = {word: (place + 1) % len(vocabulary) for word, place in vocabulary.items()}
+json.dump(content, open(sys.argv[1], "w"))
+END"""
+
+# A file whose size and times stay is one that a disk or a controller spoiled: the note of how the file looked is made to fit.
+_ROT = """file=$site/vllm/_C_AVX2.abi3.so
+flip $file 5000000
+python3 - $prefix/verify/files.json $environment $file <<'END'
+import json, os, sys
+note, environment, path = sys.argv[1:]
+document, look = json.load(open(note)), os.stat(path)
+mark = [look.st_size, look.st_mtime_ns, look.st_ctime_ns, look.st_ino]
+document["files"][os.path.relpath(path, environment)] = mark
+json.dump(document, open(note, "w"))
+END"""
+
+UNIT = (
+    _dropped_in(
+        "PYTHONPATH to a module that takes over",
+        "serving.unit",
+        "Environment=PYTHONPATH=/var/tmp/hijack",
+        names="PYTHONPATH",
+    ),
+    _dropped_in(
+        "a library loaded before all others",
+        "serving.unit",
+        "Environment=LD_PRELOAD=/lib/x86_64-linux-gnu/libdl.so.2",
+        names="LD_PRELOAD",
+    ),
+    _dropped_in("another number type", "serving.unit", *_command("s/--dtype auto/--dtype float32/"), names="float32"),
+    _dropped_in(
+        "a shorter context", "serving.unit", *_command("s/--max-model-len [0-9]*/--max-model-len 512/"), names="512"
+    ),
+    _dropped_in(
+        "a server that listens to everybody",
+        "serving.unit",
+        *_command("s/--host 127.0.0.1/--host 0.0.0.0/"),
+        names="0.0.0.0",
+    ),
+    _dropped_in(
+        "hardening taken away",
+        "serving.unit",
+        "ProtectSystem=no",
+        "NoNewPrivileges=no",
+        "CapabilityBoundingSet=~",
+        names="ProtectSystem",
+    ),
+    _dropped_in("fewer open files", "serving.unit", "LimitNOFILE=1024", names="1024"),
+)
+"""Drop-ins for the unit."""
+
+SECRETS = (
+    Fault(
+        "the file of the API key readable by everybody",
+        "access",
+        ("serving.access",),
+        "chmod 644 $prefix/etc/service.env",
+        "chmod 600 $prefix/etc/service.env",
+        names="service.env",
+    ),
+)
+
+MODEL = (
+    _file("one bit of a weight", "$model/model.safetensors", "flip $file 4000000", "serving.model", family="model"),
+    _file("a layer of zeros", "$model/model.safetensors", _ZERO_LAYER, "serving.model", family="model"),
+    _file("the tokenizer's ids rotated", "$model/tokenizer.json", _ROTATE_TOKENS, "serving.model", family="model"),
+    _file("another rope_theta", "$model/config.json", "sed -i s/10000/20000/ $file", "serving.model", family="model"),
+)
+"""Files of the model."""
+
+FILES = (
+    _file("a file of another size", "$site/sympy/core/add.py", "echo >> $file", "libraries.files"),
+    _file("a file that is gone", "$site/torch/nn/modules/rnn.py", "rm $file", "libraries.files"),
+    _file(
+        "an edit of a Python file that keeps its size",
+        "$site/vllm/model_executor/layers/layernorm.py",
+        "sed -i 's/1e-6/1e-5/' $file\ntouch -r $kept/layernorm.py $file",
+        "libraries.files",
+    ),
+    _file(
+        "byte code that is not its source's",
+        "$site/transformers/__pycache__/activations.cpython-3*.pyc",
+        _POISON,
+        "libraries.files",
+    ),
+    _flipped(
+        "a bit in the code of libtorch_cpu",
+        "$site/torch/lib/libtorch_cpu.so",
+        "_ops10fft_ihfft24call",
+        "libtorch_cpu.so",
+    ),
+    _flipped("a bit in the code of vLLM's extension", "$(extension)", "shm_allreduce", "_C"),
+    Fault(
+        "a bit that a disk lost in a library which nothing has mapped",
+        "files",
+        ("libraries.files",),
+        _ROT,
+        _ROT,
+        "full",
+        "_C_AVX2.abi3.so",
+    ),
+)
+"""Files of the environment."""
+
+INJECTED = (
+    _added("a stray .pth", "zz-fault.pth", "import os"),
+    _added(
+        "a sitecustomize that patches torch",
+        "sitecustomize.py",
+        "import torch\ntorch.rsqrt = lambda x: 1 / torch.sqrt(x)",
+    ),
+    _added("a sitecustomize that limits threads", "sitecustomize.py", "import os\nos.environ['OMP_NUM_THREADS'] = '1'"),
+    _added("a usercustomize", "usercustomize.py", "import os"),
+    _added("a module that no distribution owns", "torch_speedups.py", "import torch"),
+)
+"""What can inject code into the interpreter."""
+
+_RUN_OTHER = "\n".join(
+    (
+        "mkdir -p $dropins",
+        "cat > $dropins/20-model.conf <<END",
+        "[Service]",
+        *_command("s,[^ ]*/models/[^ ]*,/srv/other,"),
+        "END",
+    )
+)
+_OTHER_MODEL = f"""cp -r $model /srv/other
+file=/srv/other/model.safetensors
+{_ZERO_LAYER}
+{_RUN_OTHER}"""
+
+RUNNING = (
+    Fault(
+        "a module on PYTHONPATH in the server",
+        "unit",
+        ("libraries.injected",),
+        "mkdir -p $dropins /srv/hijack\necho 'import os' > /srv/hijack/sitecustomize.py\n"
+        "printf '[Service]\\nEnvironment=PYTHONPATH=/srv/hijack\\n' > $dropins/10-path.conf",
+        "rm -r /srv/hijack",
+        names="PYTHONPATH",
+    ),
+    Fault(
+        "a server that asks for no API key",
+        "access",
+        ("serving.access",),
+        "sed -i /VLLM_API_KEY/d $prefix/etc/service.env",
+        "true",
+        names="/v1",
+    ),
+    Fault("another model under the right name", "model", ("serving.answer",), _OTHER_MODEL, "rm -r /srv/other"),
+)
+"""What holds once the service starts again; `undo` removes what lies outside the installation."""
+
+STOPPED = Fault(
+    "a service that somebody stopped",
+    "service",
+    ("serving.unit",),
+    "systemctl stop $unit",
+    "systemctl start $unit",
+    names="should serve",
+)
+
+FROZEN = Fault(
+    "an engine that does nothing any more",
+    "service",
+    ("serving.answer",),
+    "pkill -STOP -u firstlight",
+    "pkill -CONT -u firstlight",
+)
+
+_CANNED = """
+import http.server, json, sys
+class Answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.reply({"object": "list", "data": [{"id": "builtin-1", "object": "model"}]})
+    def do_POST(self):
+        self.reply({"choices": [{"text": "yes", "index": 0, "finish_reason": "stop", "token_ids": [1]}]})
+    def reply(self, content):
+        known = self.headers.get("Authorization") or self.path == "/health"
+        self.send_response(200 if known else 401)
+        self.end_headers()
+        self.wfile.write(json.dumps(content).encode())
+http.server.HTTPServer(("127.0.0.1", 8000), Answers).serve_forever()
+"""
+
+INSTEAD = (
+    Fault(
+        "another process on the port",
+        "service",
+        ("serving.process",),
+        "systemd-run --quiet --unit=intruder python3 -m http.server --bind 127.0.0.1 8000",
+        "systemctl stop intruder",
+        names="http.server",
+    ),
+    Fault(
+        "canned answers instead of an engine",
+        "service",
+        ("serving.process",),
+        f"cat > /srv/canned.py <<'END'{_CANNED}END\nsystemd-run --quiet --unit=intruder python3 /srv/canned.py",
+        "systemctl stop intruder\nrm /srv/canned.py",
+        names="canned.py",
+    ),
+)
+"""What answers in place of the service, which is stopped meanwhile."""
+
+ALL = (*UNIT, *SECRETS, *MODEL, *FILES, *INJECTED, *RUNNING, FROZEN, STOPPED, *INSTEAD)
