@@ -73,6 +73,8 @@ class FlashWheels(Row):
     glibc: str
     machines: tuple[str, ...]
     without: tuple[str, ...] = ()
+    driver: str | None = None
+    """The oldest driver that reads their GPU code; null where the floor of their CUDA major holds."""
 
 
 @table_row

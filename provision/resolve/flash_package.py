@@ -34,19 +34,19 @@ def find(option: Option, view: View) -> Found:
     known = view.capabilities if cuda else tuple(sorted({card.gfx for card in view.amd if card.gfx}))
     policy = view.policy
     python, machine = minor(chosen.version) if chosen else "", view.machine or "x86_64"
-    host = (python, machine, view.glibc, known)
+    host = (python, machine, view.glibc, known, view.driver)
     return _find(option, host, policy.flash_version, policy.flash_wheels == "community", policy.builder)
 
 
 @cache
 def _find(
     option: Option,
-    host: tuple[str, str, str | None, tuple[str, ...]],
+    host: tuple[str, str, str | None, tuple[str, ...], str | None],
     asked: str | None,
     others: bool,
     builder: str | None,
 ) -> Found:
-    python, machine, glibc, capabilities = host
+    python, machine, glibc, capabilities, driver = host
     cuda = cuda_of(option.torch_variant)
     key = FlashAttnKey(
         cuda_major=numbers(cuda)[0] if cuda else None,
@@ -58,7 +58,7 @@ def _find(
         glibc=glibc or option.torch.glibc,
         capabilities=capabilities,
     )
-    row, missing = _published(key, option, asked)
+    row, missing = _published(key, option, asked, driver)
     if row is not None:
         name = _name(row.version, key, option)
         package = FlashAttnPackage(
@@ -77,15 +77,21 @@ def _find(
     return built
 
 
-def _published(key: FlashAttnKey, option: Option, version: str | None) -> tuple[FlashWheels | None, str]:
-    """The newest published wheel with a key, or why there is none."""
+def _published(
+    key: FlashAttnKey, option: Option, version: str | None, driver: str | None
+) -> tuple[FlashWheels | None, str]:
+    """The newest published wheel with a key whose GPU code the driver reads, or why there is none."""
     if key.cuda_major is None:
         return None, f"no wheel of the flash-attn package is published for {option.torch_variant}"
     if key.torch not in _torches():
         return None, f"published wheels end at torch {max(_torches(), key=numbers)}, this Stack has {key.torch}"
     for row in _wheels():
-        if version in {None, row.version} and _has(row, key):
+        if version not in {None, row.version} or not _has(row, key):
+            continue
+        if not (row.driver and driver) or numbers(driver) >= numbers(row.driver):
             return row, ""
+        if version:
+            return None, f"the wheels of flash-attn {version} need driver {row.driver} or newer, the driver is {driver}"
     which = f"published wheel of flash-attn {version}" if version else "published wheel"
     return None, (
         f"no {which} is for torch {key.torch}, cu{key.cuda_major}, Python {key.python}, {key.machine}, glibc {key.glibc} and these cards"

@@ -172,3 +172,23 @@ def test_a_card_on_a_grace_board_says_the_processors_architecture(card: str) -> 
     error = refused(lambda: parse_what_if(f"gpu={card}x1 arch=x86_64"))
     assert error
     assert error.hint == "leave arch out, or say arch=aarch64"
+
+
+@pytest.mark.parametrize(
+    ("driver", "asked", "given"),
+    [
+        ("535.183.01", "==2.8.1", None),
+        ("550.54.14", "==2.8.1", "2.8.1"),
+        ("535.183.01", "==2.8.2", "2.8.2"),
+        ("535.183.01", "package", "2.8.3.post1"),
+    ],
+)
+def test_wheels_whose_code_a_driver_cannot_read_are_not_given_to_it(driver: str, asked: str, given: str | None) -> None:
+    facts = parse_what_if(f"gpu=H100x1 driver={driver} os=ubuntu-22.04 arch=x86_64")
+    [resolution] = plan({facts.host: facts}, {facts.host: Settings(flash_attn=asked)}).classes
+    package = resolution.stack.flash_attn.package if resolution.stack else None
+    assert (package.version if package else None) == given
+    if given is None:
+        assert any(
+            "need driver 550.54.14 or newer, the driver is 535.183.01" in reason.text for reason in resolution.reasons
+        )
