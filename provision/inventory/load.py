@@ -7,8 +7,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from provision.models.settings import Connection, Host, Inventory
 _READER = Path(__file__).with_name("ansible_reader.py")
 READER_DEADLINE_S = 120.0
 """For whatever a dynamic inventory asks, seconds."""
+SILENT_S = 3.0
+"""Seconds that a person waits without a word."""
 MOST_NAME = 200
 """Bytes of a host's name: file systems take 255 for a name, and some of ours add a suffix."""
 _CONNECTION_OPTIONS = ("become", "become_password")
@@ -119,7 +123,8 @@ def _hosts(path: Path, limit: str | None) -> list[dict[str, Any]]:
     from provision.inventory.yaml_source import check  # noqa: PLC0415 - only what is not kept is read
 
     check(path)
-    hosts = _resolved(_read(path, limit), path if path.is_dir() else path.parent)
+    with _saying(f"reading the inventory {path} ..."):
+        hosts = _resolved(_read(path, limit), path if path.is_dir() else path.parent)
     secret = any(entry["connection"].password or entry["connection"].become_password for entry in hosts)
     if name is not None and not secret:
         cache.put(name, [entry | {"connection": entry["connection"].model_dump(mode="json")} for entry in hosts])
@@ -141,6 +146,18 @@ def _revive(kept: Any) -> list[dict[str, Any]] | None:
         ]
     except (TypeError, KeyError, ValueError, ValidationError):
         return None
+
+
+@contextmanager
+def _saying(text: str) -> Iterator[None]:
+    """Say on standard error what is waited for, where it takes longer than SILENT_S: thousands of hosts, or a script that hangs."""
+    timer = threading.Timer(SILENT_S, lambda: sys.stderr.write(f"{text}\n"))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _read(path: Path, limit: str | None) -> dict[str, Any]:

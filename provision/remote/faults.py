@@ -7,6 +7,7 @@ import socket
 
 from provision.errors import TransportError
 from provision.models.settings import Connection
+from provision.remote.openssh import by_hand
 
 
 class AuthenticationError(TransportError):
@@ -42,8 +43,7 @@ def unreachable(host: str, connection: Connection, error: BaseException) -> Tran
     """The host could not be reached at all."""
     return TransportError(
         f"host {host} ({where(connection)}) cannot be reached: {reason(error)}",
-        hint=f"try it by hand: ssh {'-p ' + str(connection.port) + ' ' if connection.port != 22 else ''}"
-        f"{connection.user + '@' if connection.user else ''}{connection.address} true",
+        hint=f"try it by hand: {by_hand(connection)}",
     )
 
 

@@ -14,6 +14,11 @@ def ssh_command(connection: Connection, *, options: tuple[str, ...] = ()) -> lis
     return ["ssh", "-T", *interaction, *options, *connection.openssh_options, "--", str(connection.address)]
 
 
+def by_hand(connection: Connection) -> str:
+    """The line that a person types to reach the host as the product does."""
+    return shlex.join([*ssh_command(connection), "true"])
+
+
 def ansible_variables(connection: Connection) -> dict[str, Any]:
     """The host variables that make Ansible reach a host as the sessions do.
 

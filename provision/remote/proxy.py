@@ -12,6 +12,7 @@ from typing import IO
 
 from provision.errors import HostKeyError, TransportError
 from provision.models.settings import Connection
+from provision.remote.openssh import by_hand
 
 _FAMILIES = {"any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF_INET6}
 _DEAD_AFTER_MS = 30_000
@@ -101,4 +102,4 @@ def proxy_fault(host: str, connection: Connection, said: str) -> TransportError:
     text = f"host {host} ({connection.address}:{connection.port}) cannot be reached through {way}: {said}"
     if "Host key verification failed" in said or "REMOTE HOST IDENTIFICATION HAS CHANGED" in said:
         return HostKeyError(text, hint="connect to the jump host by hand once and check its key")
-    return TransportError(text, hint="try the jump host by hand, then the host behind it from there")
+    return TransportError(text, hint=f"try it by hand, the jump host first: {by_hand(connection)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +140,19 @@ def test_an_address_with_a_bracket_too_many_is_none(bind: str) -> None:
 @pytest.mark.parametrize("bind", ["::1", "[::1]", "127.0.0.1", "localhost"])
 def test_loopback_is_no_conflict(bind: str) -> None:
     assert conflicts(Settings(bind=bind)) == []
+
+
+def test_a_script_that_takes_long_is_said_to_be_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "inventory.sh"
+    script.write_text(
+        '#!/bin/sh\necho \'{"all": {"hosts": ["a"]}, "_meta": {"hostvars": {"a": {"ansible_connection": "local"}}}}\'\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setattr(sys.modules["provision.inventory.load"], "SILENT_S", 0.0)
+    assert [host.name for host in load(script).hosts] == ["a"]
+    assert f"reading the inventory {script} ..." in capsys.readouterr().err
 
 
 @given(variables=st.dictionaries(st.sampled_from([f"firstlight_{name}" for name in Settings.model_fields]), JSON))

@@ -164,3 +164,19 @@ def test_other_shells_have_a_script(shell: str) -> None:
     done = start("completion", shell)
     assert done.returncode == 0
     assert b"_FIRSTLIGHT_COMPLETE=complete_" + shell.encode() in done.stdout
+
+
+def test_the_hint_of_an_unreachable_host_is_the_very_command(tmp_path: Path) -> None:
+    proxy = "nc -X connect -x proxy.example:3128 %h %p"
+    host = {
+        "ansible_host": "127.0.0.1",
+        "ansible_port": 1,
+        "ansible_user": "me",
+        "ansible_ssh_common_args": f"-o ProxyCommand='{proxy}'",
+    }
+    (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"far": host}}}))
+    done = start("plan", "-i", "hosts.yml", "--json", cwd=tmp_path, FIRSTLIGHT_LOGS=str(tmp_path / "logs"))
+    [missing] = json.loads(done.stdout)["missing"]
+    assert "ProxyCommand=nc -X connect" in missing["hint"]
+    assert "Port=1" in missing["hint"]
+    assert "User=me" in missing["hint"]
