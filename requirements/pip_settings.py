@@ -1,7 +1,7 @@
 """The user's pip settings as uv's environment variables, printed as shell assignments for the launcher.
 
 The reading is the product's own (provision/artifacts/user_index.py), loaded by its path: this runs before anything is
-installed, with the standard library alone. Beyond it: a local folder that is not there is left out (pip passes over it,
+installed, and the reader needs the standard library and provision/errors.py alone. Beyond it: a local folder that is not there is left out (pip passes over it,
 uv would stop), and a version may come from any index (the lock holds the hashes, so none can slip in another file).
 """
 
@@ -16,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-READER = Path(__file__).resolve().parent.parent / "provision/artifacts/user_index.py"
+ROOT = Path(__file__).resolve().parent.parent
+READER = ROOT / "provision/artifacts/user_index.py"
 
 
 def present(locations: Iterable[str]) -> tuple[str, ...]:
@@ -39,9 +40,14 @@ def variables() -> dict[str, str]:
     if spec is None or spec.loader is None:
         return {}
     reader = importlib.util.module_from_spec(spec)
+    sys.path.append(str(ROOT))
     sys.modules[spec.name] = reader
     spec.loader.exec_module(reader)
-    settings = reader.read_settings()
+    try:
+        settings = reader.read_settings()
+    except reader.StageError as error:
+        sys.stderr.write(f"{error}; going on without your package client's settings\n")
+        return {}
     extra = present(settings.extra_indexes)
     settings = replace(settings, extra_indexes=(), find_links=present(settings.find_links))
     found: dict[str, str] = reader.uv_variables(settings, default_index="")

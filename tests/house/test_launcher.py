@@ -76,12 +76,15 @@ class Checkout:
     def __init__(self, folder: Path, wheels: tuple[Path, str]) -> None:
         self.folder = folder
         self.venv = folder / ".venv"
-        for name in ("firstlight", "requirements/environment.sh", "requirements/pip_settings.py"):
+        for name in (
+            "firstlight",
+            "requirements/environment.sh",
+            "requirements/pip_settings.py",
+            "provision/artifacts/user_index.py",
+            "provision/errors.py",
+        ):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-        reader = Path("provision/artifacts/user_index.py")
-        (folder / reader).parent.mkdir(parents=True)
-        shutil.copy2(ROOT / reader, folder / reader)
         (folder / "provision/__init__.py").touch()
         (folder / "provision/__main__.py").write_text(PRODUCT, encoding="utf-8")
         (folder / "tests").mkdir()
