@@ -86,7 +86,9 @@ def test_a_plan_of_no_host_that_answers_is_a_document_all_the_same(tmp_path: Pat
     far = {"ansible_host": "127.0.0.1", "ansible_port": 1}
     (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"far": far}}}))
     done = firstlight("plan", "-i", "hosts.yml", "--json", logs=tmp_path)
-    assert (done.returncode, json.loads(done.stdout)) == (1, {"schema_version": 1, "classes": []})
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["classes"]) == (1, [])
+    assert [(missing["host"], missing["state"]) for missing in document["missing"]] == [("far", "unreachable")]
     assert "far" in done.stderr
     why_not = firstlight("plan", "-i", "hosts.yml", "--json", "--why-not", "vllm==0.33.0", logs=tmp_path)
     assert (why_not.returncode, json.loads(why_not.stdout)) == (1, [])
