@@ -75,7 +75,7 @@ FAMILIES: dict[str, FaultFamily] = {
             "operators.vllm_cache",
             "operators.vllm_sampler",
         ),
-        ("engine.answers",),
+        (),
         "kernels of models of experts, of state spaces, of 4 bit weights",
     ),
     "products": FaultFamily(

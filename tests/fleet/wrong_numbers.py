@@ -10,8 +10,7 @@ from __future__ import annotations
 from tests.fleet.faults import Fault
 from verify.records import Level
 
-_REPLACE = '''import sys, warnings
-from importlib.machinery import PathFinder
+_REPLACE = '''import warnings
 import torch
 from torch.library import Library, get_kernel
 
@@ -37,19 +36,6 @@ def replace_of_vllm(name, body):
         torch.ops.load_library = load
     torch.ops.load_library = load_and_replace
 
-def edited(module, old, new):
-    """A module of Python is another one from the moment it is imported; its file stays."""
-    class Finder:
-        def find_spec(self, name, path, target=None):
-            if name != module:
-                return None
-            spec = PathFinder.find_spec(name, path)
-            source = spec.loader.get_source(name)
-            assert old in source
-            spec.loader.get_code = lambda _: compile(source.replace(old, new), spec.origin, "exec")
-            return spec
-    sys.meta_path.insert(0, Finder())
-
 def scaled(share):
     """Every value of a result is off by a share."""
     def body(call, *given, **named):
@@ -69,7 +55,6 @@ _FAMILIES = {
     "operators.": "operators",
     "kernels.": "products",
     "attention.": "attention",
-    "engine.": "vLLM's operators",
 }
 """By what the id of a check begins with."""
 
@@ -135,7 +120,6 @@ _PRODUCT_OF_INT8 = """def product(call, result, *given):
 replace_of_vllm("_C::onednn_scaled_mm", product)"""
 
 _EACH = "for name in {names}:\n    replace(f'aten::{{name}}', {body})"
-_SAMPLER = "vllm.v1.sample.ops.topk_topp_sampler"
 
 OPERATORS = (
     _wrong("softmax's last row 1 % off", "operators.softmax", "replace('aten::_softmax', last_row_off)"),
@@ -235,12 +219,6 @@ VLLM = (
         "vLLM's draws as at another temperature",
         "operators.vllm_sampler",
         "replace_of_vllm('_C::fused_gumbel_argmax', lambda call, logits, seeds: call(logits * 1.25, seeds))",
-    ),
-    _wrong(
-        "sampling that ignores top-k and top-p",
-        "engine.answers",
-        f"edited('{_SAMPLER}', 'if p is None and k is None:', 'if True:')",
-        "full",
     ),
 )
 """vLLM's own operators."""
