@@ -103,6 +103,7 @@ SHARED_WITH_HOSTS = frozenset(
         "verify.gpu_code",
         "verify.cxx_abi",
         "verify.printable",
+        "verify.masking",
     }
 )
 """Records of checks and what is made of them, how long they may take, and what the bytes of a library mean: plain values in, plain values out."""

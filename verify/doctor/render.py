@@ -9,6 +9,7 @@ from typing import Any
 from verify.doctor.engine import Diagnosis
 from verify.doctor.evidence import Hit
 from verify.doctor.score import Finding
+from verify.masking import masked
 
 WIDTH = 100
 LINES = 6
@@ -42,7 +43,8 @@ def record(finding: Finding) -> dict[str, Any]:
         "definition": cause.definition.strip(),
         "explanation": cause.explanation.strip(),
         "evidence": [
-            {"file": hit.file, "line": hit.line, "text": hit.text.strip(), "why": why} for hit, why in evidence(finding)
+            {"file": hit.file, "line": hit.line, "text": masked(hit.text.strip()), "why": why}
+            for hit, why in evidence(finding)
         ],
         "facts": [{"path": rule.path, "effect": rule.effect, "why": rule.why} for rule in finding.evidence.facts],
         "why": finding.why,
@@ -75,7 +77,7 @@ def _finding(number: int, finding: Finding, name: str) -> Iterator[str]:
         if hit.file != file:
             yield f"   in {hit.file}:"
             file = hit.file
-        yield from _quoted(f"   {hit.line:>6} | ", hit.text.strip())
+        yield from _quoted(f"   {hit.line:>6} | ", masked(hit.text.strip()))
         if why != said:
             yield from _wrapped(" " * 9 + "^ ", why)
             said = why

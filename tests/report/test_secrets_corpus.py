@@ -1,0 +1,178 @@
+"""More than a hundred kinds of secrets, none of which survives in an archive, a record or what the doctor prints."""
+
+from __future__ import annotations
+
+import ast
+import json
+import random
+import re
+import string
+import tarfile
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provision.redact import MASK, redact, scrub
+from provision.report.history.bundle import bundle
+from tests.report.sample import Folder, host
+from verify.doctor import render
+from verify.doctor.engine import diagnose_texts
+from verify.masking import masked
+
+ROOT = Path(__file__).resolve().parents[2]
+LETTERS = {
+    "A": "ABCDEF0123456789",
+    "a": string.ascii_lowercase + string.digits,
+    "x": "0123456789abcdef",
+    "w": string.ascii_letters + string.digits,
+    "b": string.ascii_letters + string.digits + "+/",
+    "d": string.digits,
+}
+_PLACE = re.compile(r"<(?:([^<>:]+):)?([AaxwbdP]|p)(\d+)>")
+
+
+def corpus() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each line with secrets made up for it, and these."""
+    made = random.Random(7)
+    for line in tomllib.loads((Path(__file__).parent / "secrets.toml").read_text())["lines"].strip().splitlines():
+        secrets: list[str] = []
+
+        def value(found: re.Match[str], secrets: list[str] = secrets) -> str:
+            prefix, kind, length = found[1] or "", found[2], int(found[3])
+            if kind == "p":
+                text = (
+                    "".join(made.choices(LETTERS["w"], k=length // 2))
+                    + " "
+                    + "".join(made.choices(LETTERS["w"], k=length // 2))
+                )
+            else:
+                # a digit and a letter in each: what is all letters might be a word
+                text = "".join(made.choices(LETTERS[kind], k=length - 2)) + ("7d" if kind not in "dA" else "77")
+            secrets.append(text)
+            return prefix + text
+
+        yield _PLACE.sub(value, line), tuple(secrets)
+
+
+CORPUS = list(corpus())
+
+
+def test_the_corpus_has_a_hundred_kinds() -> None:
+    assert len({re.sub(r"<[^>]*>", "", line) for line, _ in CORPUS}) >= 100
+
+
+def left(text: str, secrets: tuple[str, ...]) -> list[str]:
+    """Secrets of which more than a short piece still stands in the text; user and host names of a line are none."""
+    return [secret for secret in secrets if len(secret) >= 8 and secret in text]
+
+
+@pytest.mark.parametrize(("line", "secrets"), CORPUS, ids=[re.sub(r"\W+", "-", line)[:24] for line, _ in CORPUS])
+def test_a_secret_is_masked_as_text_as_json_and_as_a_key(line: str, secrets: tuple[str, ...]) -> None:
+    assert secrets
+    for text in (
+        redact(line),
+        redact(f"2026-11-20T10:15:00Z INFO [x] said: {line}\nand more"),
+        json.dumps(scrub({"text": line})),
+        json.dumps(scrub([line, {"deep": [line]}])),
+        json.dumps(scrub({line: 1})),
+        redact(json.dumps({"text": line})),
+    ):
+        assert left(text, secrets) == []
+        assert MASK in text
+        assert redact(text) == text
+
+
+@pytest.mark.parametrize("anonymous", [False, True])
+def test_no_secret_survives_in_an_archive(tmp_path: Path, anonymous: bool) -> None:
+    made = Folder(tmp_path / "20261120T101500Z", [host("a")])
+    lines = "\n".join(line for line, _ in CORPUS)
+    made.run.path("install").mkdir()
+    made.run.path("install/ansible.log").write_text(lines)
+    made.run.path("other.json").write_text(
+        json.dumps({"lines": [line for line, _ in CORPUS], "keys": {line: [] for line, _ in CORPUS}})
+    )
+    made.run.path("events.jsonl").write_text(
+        "".join(json.dumps({"kind": "x", "text": line}) + "\n" for line, _ in CORPUS)
+    )
+    target = tmp_path / "x.tar.gz"
+    bundle(made.run.folder, target, anonymous=anonymous)
+    with tarfile.open(target) as archive:
+        texts = [archive.extractfile(name).read().decode() for name in archive.getnames()]  # type: ignore[union-attr]
+    assert len(texts) >= 4
+    for _, secrets in CORPUS:
+        assert not [secret for text in texts for secret in left(text, secrets)]
+
+
+@pytest.mark.parametrize(
+    "value", [12345678, 3.25, ["a-secret", "b"], {"user": "a-secret"}, "a b c", "/looks/like/a/path but is none"]
+)
+def test_what_stands_below_a_secrets_key_is_masked_whatever_it_is(value: object) -> None:
+    assert scrub({"db": {"password": value}}) == {"db": {"password": MASK}}
+
+
+def test_what_only_says_that_there_is_a_secret_stays() -> None:
+    told = {
+        "first_token": 19.9,
+        "api_key": True,
+        "password": None,
+        "token": "",
+        "key_file": "/opt/x/service.env",
+        "tokens_expected": [1, 2],
+    }
+    assert scrub(told) == told
+
+
+def test_the_doctor_prints_no_secret() -> None:
+    for line, secrets in CORPUS:
+        log = f"RuntimeError: CUDA error: no kernel image is available for execution on the device {line}\n"
+        diagnosis = diagnose_texts({"x.log": log}, None)
+        for text in (render.text("x.log", diagnosis, top=3), json.dumps(render.document("x.log", diagnosis, top=3))):
+            assert left(text, secrets) == []
+
+
+def hints() -> Iterator[str]:
+    """Every text of ours that tells a person what to do."""
+    for path in sorted((ROOT / "provision").rglob("*.py")) + sorted((ROOT / "verify").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            for word in getattr(node, "keywords", ()):
+                if (
+                    word.arg in ("hint", "remedy")
+                    and isinstance(word.value, ast.Constant)
+                    and isinstance(word.value.value, str)
+                ):
+                    yield word.value.value
+
+
+def test_our_own_hints_stay_whole() -> None:
+    texts = list(hints())
+    assert len(texts) > 100
+    assert [text for text in texts if redact(text) != text] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'curl -sS -H "Authorization: Bearer $(sudo sed -n s/^VLLM_API_KEY=//p /opt/firstlight/etc/service.env)" http://h:8000/v1/models',
+        "see /opt/firstlight/envs/3ff3143a1ead21c5/lib/python3.11/site-packages",
+        "max_tokens=400 token_id:1012 tokens: 32",
+        "git+ssh://git@github.com/org/x",
+        "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        "vllm-0.32.0+cu130-cp38-abi3-manylinux_2_28_x86_64.whl",
+        "a password: do this",
+        "time to first token: 0.35 s, first_token: 19.9, per output token = 12",
+        "the key file has mode 0600",
+        "GPU-5d3c1a52-96a7-4f2c-8c1e-3f0a9a0d5b11 0000:3b:00.0",
+        "firstlight_api_key: true makes a key in a file of mode 0600",
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert redact(text) == text
+
+
+@given(st.text())
+def test_any_text_is_masked_once(text: str) -> None:
+    assert masked(masked(text)) == masked(text)

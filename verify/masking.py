@@ -1,0 +1,261 @@
+"""What looks like a secret is masked, by its name or by its form, before it is printed, kept or passed on.
+
+Python 3.9 and the standard library: the controller's records and what the doctor prints on a host share it. Forms of tokens are
+those that their issuers document; the corpus of tests/secrets has one of each kind.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+MASK = "[hidden]"
+
+_NAMES = (
+    r"(?:api[_-]?key|secret|passw(?:or)?d|passwort|passphrase|(?<=[_-])pass(?![a-z])|(?<![a-z])pass(?=[\\\"']*\s*=)|pwd(?![a-z])|(?<!max_)(?<!new_)token(?![a-z])(?![\\\"']*\s*[=:]\s*-?[\d.]+(?![\w-]))|credential"
+    r"|(?:private|access|account|master|signing|encryption|shared|storage|license|deploy|ssh|auth|session)[_-]?key(?![a-z])"
+    r"|access[_-]?key[_-]?id|client-key-data|connection[_-]?string|identitytoken|(?<![a-z])auth(?=[\\\"']*\s*:\s*[\\]*[\"'])|sas[_-]?url)"
+)
+_SUFFIX = r"(?:[_-](?:b64|base64|value|data|prod|test|old|new|\d+))?"
+_PROSE = (
+    r"(?!(?:the|an?|it|is|this|that|give|set|name|check|must|not|no|by|in|of|from|use|see|run|make|put|without|with|what|which|whoever"
+    r"|refused|wrong|cannot|needs?|wanted|required|missing|invalid|incorrect|accepted|expired|absent|unset|none|null|true|false|yes|do|for)\b(?!\.\S))"
+)
+_BARE = r"""(?!/|\$|--|\*\*\*|<|\[hidden\]|%[({])(?:[^\s"'\\,;&)}\]]{3,})"""
+_QUOTED = (
+    r"""(?:"(?:[^"\\\n]|\\.){1,1000}"|'(?:[^'\\\n]|\\.){1,1000}'|\\+"[^"\n]{1,1000}?\\+"|\\+'[^'\n]{1,1000}?\\+')"""
+)
+
+# Tokens that name themselves. Each is anchored at a boundary and long enough for no word to be one.
+_TOKENS = (
+    *(
+        r"(?:AKIA|ASIA|ABIA|ACCA|AGPA|AIDA|AROA|AIPA|ANPA|ANVA)[0-9A-Z]{16}",
+        r"AIza[0-9A-Za-z_-]{30,}",
+        r"ya29\.[0-9A-Za-z_-]{20,}",
+    ),
+    *(
+        r"GOCSPX-[0-9A-Za-z_-]{20,}",
+        r"1//0[0-9A-Za-z_-]{20,}",
+        r"(?:hf|api_org)_[A-Za-z0-9]{12,}",
+        r"hf-[A-Za-z0-9_-]{12,}",
+    ),
+    *(r"sk[_-][A-Za-z0-9_-]{12,}", r"(?:rk|pk|whsec)_(?:live_|test_)?[A-Za-z0-9]{16,}", r"gh[oprsu]_[A-Za-z0-9]{12,}"),
+    *(
+        r"github_pat_[A-Za-z0-9_]{12,}",
+        r"gl(?:pat|dt|rt|cbt|ptt|ft|imt|agent|soat|oas)-[A-Za-z0-9_.-]{12,}",
+        r"GR1348941[A-Za-z0-9_-]{16,}",
+    ),
+    *(
+        r"xox[abeoprs]-[A-Za-z0-9-]{10,}",
+        r"xapp-[A-Za-z0-9-]{10,}",
+        r"xoxe\.[A-Za-z0-9.-]{10,}",
+        r"nvapi-[A-Za-z0-9_-]{12,}",
+    ),
+    *(
+        r"npm_[A-Za-z0-9]{30,}",
+        r"pypi-[A-Za-z0-9_-]{16,}",
+        r"rubygems_[a-f0-9]{32,}",
+        r"dckr_(?:pat|oat)_[A-Za-z0-9_-]{16,}",
+    ),
+    *(
+        r"cio[A-Za-z0-9]{32,}",
+        r"crates_[A-Za-z0-9]{24,}",
+        r"oy2[a-z0-9]{40,}",
+        r"SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}",
+        r"key-[a-f0-9]{32}",
+    ),
+    *(
+        r"[a-f0-9]{32}-us[0-9]{1,2}",
+        r"(?:AC|SK)[a-f0-9]{32}",
+        r"dop_v1_[a-f0-9]{40,}",
+        r"do[or]_v1_[a-f0-9]{40,}",
+        r"shp(?:at|ca|pa|ss)_[a-fA-F0-9]{24,}",
+    ),
+    *(
+        r"sq0[a-z]{3}-[A-Za-z0-9_-]{20,}",
+        r"EAAA[A-Za-z0-9_-]{40,}",
+        r"EAA[A-Za-z0-9]{60,}",
+        r"lin_(?:api|oauth)_[A-Za-z0-9]{24,}",
+    ),
+    *(
+        r"ntn_[A-Za-z0-9]{30,}",
+        r"secret_[A-Za-z0-9]{30,}",
+        r"figd_[A-Za-z0-9_-]{24,}",
+        r"PMAK-[a-f0-9]{20,}-[a-f0-9]{20,}",
+        r"dp\.(?:pt|st|sa|ct|scim|audit)\.[A-Za-z0-9.]{30,}",
+    ),
+    *(
+        r"hv[bsr]\.[A-Za-z0-9_-]{20,}",
+        r"s\.[A-Za-z0-9]{24}(?![A-Za-z0-9])",
+        r"[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_-]{40,}",
+        r"glc_[A-Za-z0-9+/=]{24,}",
+    ),
+    *(
+        r"glsa_[A-Za-z0-9]{24,}_[a-f0-9]{8}",
+        r"NRAK-[A-Z0-9]{20,}",
+        r"NR(?:II|JS|AL)-[A-Za-z0-9_-]{16,}",
+        r"sntrys_[A-Za-z0-9+/=_-]{24,}",
+        r"phc_[A-Za-z0-9]{30,}",
+    ),
+    *(
+        r"pul-[a-f0-9]{40}",
+        r"tskey-[a-z]+-[A-Za-z0-9-]{12,}",
+        r"r8_[A-Za-z0-9]{30,}",
+        r"pplx-[A-Za-z0-9]{30,}",
+        r"gsk_[A-Za-z0-9]{30,}",
+        r"xai-[A-Za-z0-9]{40,}",
+    ),
+    *(
+        r"tgp_v1_[A-Za-z0-9_-]{24,}",
+        r"fw_[A-Za-z0-9]{20,}",
+        r"wandb_v1_[A-Za-z0-9_]{24,}",
+        r"dapi[a-f0-9]{32}(?:-\d)?",
+        r"ATATT[A-Za-z0-9_=-]{24,}",
+        r"ATBB[A-Za-z0-9]{24,}",
+    ),
+    *(
+        r"AQ\.[A-Za-z0-9_-]{30,}",
+        r"LTAI[A-Za-z0-9]{12,}",
+        r"AKID[A-Za-z0-9]{28,}",
+        r"t1\.[A-Za-z0-9_-]{20,}\.[A-Za-z0-9_-]{20,}",
+        r"AGE-SECRET-KEY-1[0-9A-Z]{40,}",
+    ),
+    *(
+        r"[MNO][A-Za-z0-9_-]{22,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,}",
+        r"[0-9]{8,10}:AA[A-Za-z0-9_-]{30,}",
+        r"AKCp[A-Za-z0-9]{40,}",
+        r"cmVmdGtu[A-Za-z0-9+/=]{20,}",
+    ),
+    *(
+        r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.?[A-Za-z0-9_.-]*",
+        r"ops_eyJ[A-Za-z0-9_-]{20,}",
+        r"A3-[A-Z0-9]{6}-[A-Z0-9-]{20,}",
+        r"ddp_[A-Za-z0-9]{30,}",
+    ),
+)
+# Password hashes as /etc/shadow, htpasswd, LDAP and frameworks write them.
+_HASHES = (
+    r"\$(?:1|2[abxy]?|5|6|7|y|gy|apr1|argon2(?:id|i|d)|scrypt|pbkdf2[a-z0-9_-]*|P|H|S)\$[^\s:\"'\\]{8,}",
+    r"\{(?:S?SHA(?:256|512)?|S?MD5|CRYPT|PBKDF2[A-Z0-9-]*)\}[A-Za-z0-9+/=.$*]{8,}",
+    r"(?:pbkdf2_sha(?:1|256|512)|bcrypt_sha256|scrypt|argon2)\$[^\s\"']{16,}",
+    r"(?<![\w*])\*[0-9A-F]{40}\b",
+    r"SCRAM-SHA-(?:1|256)\$[^\s\"']{16,}",
+    r"(?<=:)[0-9A-Fa-f]{32}:[0-9A-Fa-f]{32}(?=:::)",
+)
+
+
+_BLOCKS = (
+    re.compile(
+        r"()(-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----.*?(?:-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|\Z))",
+        re.DOTALL,
+    ),
+    re.compile(r"(Private-Lines: \d+\s+)((?:[A-Za-z0-9+/=]+\s*)+?)(?=Private-MAC|\Z)"),
+)
+_TRACES = (
+    *(
+        "key",
+        "secret",
+        "pass",
+        "pwd",
+        "token",
+        "credential",
+        "auth",
+        "bearer",
+        "basic",
+        "digest",
+        "negotiate",
+        "cookie",
+    ),
+    *(
+        "://",
+        "connection",
+        "sas",
+        "hook",
+        "sig=",
+        "signature",
+        "curl",
+        "wget",
+        "http",
+        "mysql",
+        "mariadb",
+        "docker",
+        "podman",
+    ),
+    *("helm", "redis-cli", "login", "identified", "ldap"),
+)
+"""Without one of these in it, in small letters, no pattern by name can match a line: most need no more than this look."""
+_WORD = re.compile(r"(?<![A-Za-z0-9_])[A-Za-z0-9][\w.=/+:~-]{11,}")
+
+
+@lru_cache(maxsize=1)
+def _by_name() -> tuple[re.Pattern[str], ...]:
+    """Patterns that know a secret by what stands before it; compiled when a text first needs them. What stays is the first group."""
+    return (
+        re.compile(r"(?im)((?:^|[\"'\s])(?:set-)?cookie[\"']?\s*:\s*[\"']?)(?!\[hidden\]|\s)([^\r\n\"']{4,})"),
+        re.compile(
+            r"(?i)(\b(?:bearer|basic|apikey|digest|negotiate|token)\s+)(?!\$|\[hidden\]|(?-i:[a-z']+)\b(?![-_.\d]))([A-Za-z0-9+/_.=~:-]{8,})"
+        ),
+        re.compile(r"(://[^\s/:@\"']{0,200}:)(?!\[hidden\])([^\s/@\"']+)(?=@)"),
+        re.compile(r"(://)([^\s/:@]{24,})(?=@)"),
+        re.compile(r"(?i)(https?://)(?!\[hidden\])([^\s/:@\"']{8,})(?=@)"),
+        re.compile(
+            r"(?i)(hooks\.slack\.com/(?:services|workflows)/|(?:discord|discordapp)\.com/api/webhooks/\d+/|api\.telegram\.org/bot|[\w.-]{1,60}\.webhook\.office\.com/webhookb2/|open\.feishu\.cn/open-apis/bot/v2/hook/)([^\s\"'<>]{8,})"
+        ),
+        re.compile(
+            r"(?i)([?&](?:sig|signature|x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|x-oss-signature|token|[a-z_]*token|key|api_?key|secret|password|auth|code)=)(?!\[hidden\])([^\s&\"'#<>]{4,})"
+        ),
+        re.compile(r"(?i)(\bsshpass\s+-p\s*)(?!\[hidden\]|\$)(" + _QUOTED + r"|\S+)"),
+        re.compile(
+            r"(?i)(\b(?:curl|wget|http)\b[^\n|;]{0,200}?\s(?:-u|--user|--proxy-user|-U)[\s=]*[\"']?[^\s:\"']*:)(?!\[hidden\]|\$)([^\s\"']+)"
+        ),
+        re.compile(r"(?i)(\b(?:mysql|mysqldump|mysqladmin|mariadb)\b[^\n|;]{0,200}?\s-p)(?!\[hidden\]|\$|\s)([^\s\"']+)"),
+        re.compile(
+            r"(?i)(\b(?:docker|podman|helm|skopeo|oc|az|redis-cli|ldapsearch|smbclient|7z|zip|unzip)\b[^\n|;]{0,200}?\s(?:-p|-a|-w|-P)\s+)(?!\[hidden\]|\$|-|/|\d+:)([^\s\"']{4,})"
+        ),
+        re.compile(r"(?i)(\b-pass(?:in|out)?\s+pass:|\bpass:)(?!\[hidden\])([^\s\"']{3,})"),
+        re.compile(r"(?i)(\blogin\s+\S+\s+password\s+)(?!\[hidden\])(\S+)"),
+        re.compile(r"(?i)(\bIDENTIFIED\s+(?:WITH\s+\w+\s+)?BY\s+)(?!\[hidden\])(" + _QUOTED + ")"),
+        re.compile(rf"(?i)(--[\w-]{{0,40}}{_NAMES}{_SUFFIX}(?:\s+|=))(?!-|\$|/|\[hidden\])({_QUOTED}|{_BARE})"),
+        re.compile(
+            rf"(?i)(?<!\ba )(?<!\bno )({_NAMES}{_SUFFIX}(?:\[\w*\])?[\\\"']*\s*(?:=>|:=|[=:])\s*(?:!\w+\s+)?)(?![\\\"']*(?:\[hidden\]|\$|/|--))(?:{_PROSE})({_QUOTED}|{_BARE})"
+        ),
+    )
+
+
+@lru_cache(maxsize=1)
+def _tokens() -> re.Pattern[str]:
+    return re.compile(r"(?<![A-Za-z0-9_])(?:" + "|".join(_TOKENS) + ")")
+
+
+@lru_cache(maxsize=1)
+def _hashes() -> re.Pattern[str]:
+    return re.compile("|".join(_HASHES))
+
+
+def _hidden(found: re.Match[str]) -> str:
+    """What stays, and the mask; quotes around a value stay as well, so that JSON and YAML still read."""
+    quote = re.match(r"\\*[\"']", found[2])
+    return f"{found[1]}{quote[0]}{MASK}{quote[0]}" if quote and found[2].endswith(quote[0]) else f"{found[1]}{MASK}"
+
+
+@lru_cache(maxsize=4096)
+def _word(word: str) -> str:
+    return _tokens().sub(MASK, word)
+
+
+def masked(text: str) -> str:
+    """The text with everything that looks like a secret replaced by `[hidden]`."""
+    if "PRIVATE KEY" in text or "Private-Lines" in text:
+        for pattern in _BLOCKS:
+            text = pattern.sub(_hidden, text)
+    return "".join(map(_line, text.splitlines(keepends=True))) if "\n" in text else _line(text)
+
+
+def _line(line: str) -> str:
+    small = line.lower()
+    if any(trace in small for trace in _TRACES):
+        for pattern in _by_name():
+            line = pattern.sub(_hidden, line)
+    if "$" in line or "}" in line or "*" in line or ":::" in line:
+        line = _hashes().sub(MASK, line)
+    return _WORD.sub(lambda found: _word(found[0]), line)
