@@ -208,7 +208,9 @@ def _by_name() -> tuple[re.Pattern[str], ...]:
         re.compile(
             r"(?i)(\b(?:curl|wget|http)\b[^\n|;]{0,200}?\s(?:-u|--user|--proxy-user|-U)[\s=]*[\"']?[^\s:\"']*:)(?!\[hidden\]|\$)([^\s\"']+)"
         ),
-        re.compile(r"(?i)(\b(?:mysql|mysqldump|mysqladmin|mariadb)\b[^\n|;]{0,200}?\s-p)(?!\[hidden\]|\$|\s)([^\s\"']+)"),
+        re.compile(
+            r"(?i)(\b(?:mysql|mysqldump|mysqladmin|mariadb)\b[^\n|;]{0,200}?\s-p)(?!\[hidden\]|\$|\s)([^\s\"']+)"
+        ),
         re.compile(
             r"(?i)(\b(?:docker|podman|helm|skopeo|oc|az|redis-cli|ldapsearch|smbclient|7z|zip|unzip)\b[^\n|;]{0,200}?\s(?:-p|-a|-w|-P)\s+)(?!\[hidden\]|\$|-|/|\d+:)([^\s\"']{4,})"
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 from collections import Counter
@@ -62,15 +63,17 @@ def _run(context: Context) -> Outcome:
     dtype = "bfloat16" if torch.cuda.is_available() else "float32"
     worst: dict[str, float] = {}
     problems = []
-    drawn = 0.0
+    drawn: float | None = None
     for way, options in WAYS.items():
-        engine = None if stood_in else _engine(folder, dtype, options)
-        runs = [_own(model, asked)] * 2 if engine is None else [_answers(engine, asked) for _ in range(2)]
+        if stood_in:
+            runs = [_own(model, asked)] * 2
+        else:
+            runs, share = _ask_engine(folder, dtype, options, asked, model if drawn is None else None)
+            drawn = share if drawn is None else drawn
         if "wrong-result" in context.faults:
             runs[0] = [*runs[0][:3], spoiled(runs[0][3]), *runs[0][4:]]
         problems += [f"{way}: {text}" for text in _compare(model, asked, runs, dtype, worst, way)]
-        if engine is not None and not drawn:
-            drawn = _drawn(engine, model, asked[3])
+    drawn = drawn or 0.0
     if not drawn <= 1:
         problems.append(f"tokens are not drawn as top-k and top-p say: {drawn:.3g} times the bound")
     bound = table("tolerances")["engine"][dtype]
@@ -115,6 +118,22 @@ def prompts(vocabulary: int) -> list[list[int]]:
         own = [(31 * place + 7 * number * number + 3) % usable for place in range(1 + number * number)]
         found.append(own if number < PROMPTS // 2 else alike + own)
     return found
+
+
+def _ask_engine(
+    folder: Path, dtype: str, options: Mapping[str, Any], asked: list[list[int]], model: small_llama.Llama | None
+) -> tuple[list[list[Answer]], float | None]:
+    """The greedy answers, twice, of one engine; where a model is given, also how far its draws are off, as `_drawn` says.
+
+    The engine ends with this call: an engine that ends later takes the process groups of the next one with it.
+    """
+    engine = _engine(folder, dtype, options)
+    try:
+        runs = [_answers(engine, asked) for _ in range(2)]
+        return runs, None if model is None else _drawn(engine, model, asked[3])
+    finally:
+        del engine
+        gc.collect()
 
 
 def _engine(folder: Path, dtype: str, options: Mapping[str, Any]) -> Any:
