@@ -88,6 +88,8 @@ def _places() -> dict[str, str]:
         "UV_DEFAULT_INDEX": settings.index or "",
         "UV_INDEX": " ".join(settings.extra_indexes),
         "UV_FIND_LINKS": ",".join(settings.find_links),
+        # As pip does: an extra index may hold some releases of a package alone.
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
     }
     return {name: value for name, value in told.items() if value}
 
