@@ -61,7 +61,13 @@ def _arguments(settings: Settings) -> Iterator[Conflict]:
     for argument, following in zip(settings.vllm_args, (*settings.vllm_args[1:], ""), strict=False):
         option = _named(argument, following, (*owned, *refused, *secret))
         shown = argument if option in (None, option_of(argument)) else f"{argument} (short for {option})"
-        if redact(argument) != argument:
+        if option in secret:
+            yield Conflict(
+                "vllm_args",
+                f"{option!r} would put a secret among the arguments, where every user of the host reads it",
+                _INSTEAD,
+            )
+        elif redact(argument) != argument:
             yield Conflict(
                 "vllm_args",
                 f"{redact(argument)!r} holds what looks like a secret, and every user of the host reads a process's arguments",
@@ -72,12 +78,6 @@ def _arguments(settings: Settings) -> Iterator[Conflict]:
                 "vllm_args",
                 f"{shown!r} is decided by firstlight_{owned[option]}",
                 f"set firstlight_{owned[option]} instead",
-            )
-        elif option in secret:
-            yield Conflict(
-                "vllm_args",
-                f"{option!r} would put a secret among the arguments, where every user of the host reads it",
-                _INSTEAD,
             )
         elif option in refused:
             yield Conflict("vllm_args", f"{shown!r}: {refused[option]['why']}", refused[option]["do"])
