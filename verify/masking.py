@@ -21,6 +21,8 @@ _PROSE = (
     r"(?!(?:the|an?|it|is|this|that|give|set|name|check|must|not|no|by|in|of|from|use|see|run|make|put|without|with|what|which|whoever"
     r"|refused|wrong|cannot|needs?|wanted|required|missing|invalid|incorrect|accepted|expired|absent|unset|none|null|true|false|yes|do|for)\b(?!\.\S))"
 )
+_SENTENCE = r"(?!(?<=token:\s)(?-i:[a-z]{1,12})(?:[\s,;.]|$))"
+"""`decode one token: largest error`: a word of small letters."""
 _BARE = r"""(?!/|\$|--|\*\*\*|<|\[hidden\]|%[({])(?:[^\s"'\\,;&)}\]]{3,})"""
 _QUOTED = (
     r"""(?:"(?:[^"\\\n]|\\.){1,1000}"|'(?:[^'\\\n]|\\.){1,1000}'|\\+"[^"\n]{1,1000}?\\+"|\\+'[^'\n]{1,1000}?\\+')"""
@@ -219,7 +221,7 @@ def _by_name() -> tuple[re.Pattern[str], ...]:
         re.compile(r"(?i)(\bIDENTIFIED\s+(?:WITH\s+\w+\s+)?BY\s+)(?!\[hidden\])(" + _QUOTED + ")"),
         re.compile(rf"(?i)(--[\w-]{{0,40}}{_NAMES}{_SUFFIX}(?:\s+|=))(?!-|\$|/|\[hidden\])({_QUOTED}|{_BARE})"),
         re.compile(
-            rf"(?i)(?<!\ba )(?<!\bno )({_NAMES}{_SUFFIX}(?:\[\w*\])?[\\\"']*\s*(?:=>|:=|[=:])\s*(?:!\w+\s+)?)(?![\\\"']*(?:\[hidden\]|\$|/|--))(?:{_PROSE})({_QUOTED}|{_BARE})"
+            rf"(?i)(?<!\ba )(?<!\bno )({_NAMES}{_SUFFIX}(?:\[\w*\])?[\\\"']*\s*(?:=>|:=|[=:])\s*(?:!\w+\s+)?)(?![\\\"']*(?:\[hidden\]|\$|/|--))(?:{_PROSE})(?:{_SENTENCE})({_QUOTED}|{_BARE})"
         ),
     )
 
