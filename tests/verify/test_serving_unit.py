@@ -29,7 +29,6 @@ SHOWN = {
     "LimitNOFILE": "1048576",
     "LimitMEMLOCK": "18446744073709551615",
     "MemoryMax": "infinity",
-    "Nice": "0",
     "UMask": "0077",
     "ProtectHome": "read-only",
     "PrivateTmp": "yes",
