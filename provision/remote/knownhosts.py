@@ -55,9 +55,10 @@ def _in_file(file: str, name: str) -> Iterator[KnownKey]:
             marker = "@revoked"
         elif fields[0].startswith("@"):
             continue
-        names, *key = fields[1:] if marker else fields
-        if len(key) < 2 or not _names(names, name):
+        entry = fields[1:] if marker else fields
+        if len(entry) < 3 or not _names(entry[0], name):
             continue
+        key = entry[1:]
         try:
             blob = base64.b64decode(key[1], validate=True)
         except binascii.Error:

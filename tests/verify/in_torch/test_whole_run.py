@@ -20,6 +20,7 @@ from verify.views import pci, torch_view
 
 ROOT = Path(__file__).resolve().parents[3]
 CONTRACT = {"id", "family", "status", "host", "device", "reason", "figures", "evidence", "remedy", "seconds"}
+CONTRACT |= {"level", "found"}
 FAULTS = [(check, fault) for check in all_checks() for fault in check.faults]
 
 SERVING = ("serving.access", "serving.answer", "serving.model", "serving.process", "serving.unit")
