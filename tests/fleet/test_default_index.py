@@ -36,7 +36,4 @@ def test_the_newest_debian_serves_by_the_torch_of_the_main_index(
     assert found["attention"]["used"] == "CPU_ATTN"
     assert "32 of 32 greedy tokens equal the reference" in said
     assert not [check for check in found["checks"] if check["status"] in ("fail", "error")]
-
-    ended = firstlight("provision", "-i", inventory)
-    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.told()
     host.remove()
