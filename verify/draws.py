@@ -28,8 +28,7 @@ def kept(logits: Sequence[float], k: int, p: float) -> list[float]:
 def excess(counts: Mapping[int, int], probabilities: Sequence[float]) -> float:
     """Pearson's chi square of how often tokens were drawn, as a share of what a right device exceeds hardly ever.
 
-    Infinite where a token was drawn that is none, or that has no probability. The bound is k + 2 sqrt(k t) + 2 t for k
-    degrees of freedom, exceeded with a probability of at most exp(-t).
+    Infinite where a token was drawn that is none, or that has no probability.
     """
     draws = sum(counts.values())
     possible = {token: draws * share for token, share in enumerate(probabilities) if share > 0}
@@ -40,5 +39,13 @@ def excess(counts: Mapping[int, int], probabilities: Sequence[float]) -> float:
     if rare:
         cells.append((sum(counts.get(token, 0) for token in rare), math.fsum(possible[token] for token in rare)))
     square = math.fsum((count - expected) ** 2 / expected for count, expected in cells)
-    freedom, t = len(cells) - 1, -math.log(table("tolerances")["sampling"]["false_alarm"])
-    return square / (freedom + 2 * math.sqrt(freedom * t) + 2 * t)
+    return square / bound(len(cells) - 1)
+
+
+def bound(freedom: int) -> float:
+    """What Pearson's chi square of a right device exceeds hardly ever, by its degrees of freedom.
+
+    It is k + 2 sqrt(k t) + 2 t for k degrees, exceeded with a probability of at most exp(-t).
+    """
+    t = -math.log(table("tolerances")["sampling"]["false_alarm"])
+    return freedom + 2 * math.sqrt(freedom * t) + 2 * t

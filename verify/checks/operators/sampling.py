@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from verify import draws
 from verify.inputs import normal
 from verify.operator_check import Comparison, check
 from verify.operator_reference import softmax, steps, summed
-from verify.tables import table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,22 +46,18 @@ def _drawn(device: str) -> Iterator[Comparison]:
 
 
 def _as_often(what: str, drawn: Tensor, shares: Sequence[float]) -> Comparison:
-    """Pearson's chi square of how often each token came, against what it exceeds once in a thousand million times.
-
-    The bound is k + 2 sqrt(k t) + 2 t for k degrees of freedom, exceeded with a probability of at most exp(-t).
-    """
+    """Pearson's chi square of how often each token came, against what it exceeds once in a thousand million times."""
     import torch
 
-    rule = table("tolerances")["sampling"]
     counts = (drawn.cpu().clamp(min=-1) + 1).bincount(minlength=len(shares) + 1)[1:].tolist()
     expected = [share * drawn.numel() for share in shares]
     known = [(count, mean) for count, mean in zip(counts, expected, strict=False) if mean]
     square = math.fsum((count - mean) ** 2 / mean for count, mean in known)
     if sum(count for count, _ in known) != drawn.numel():
         square = math.inf  # a token that cannot come has come, or a number that is no token's
-    freedom, rare = len(known) - 1, -math.log(rule["false_alarm"])
-    bound = freedom + 2 * math.sqrt(freedom * rare) + 2 * rare
-    return Comparison(f"how often tokens come: {what}", torch.tensor(square), torch.zeros(()), bound)
+    return Comparison(
+        f"how often tokens come: {what}", torch.tensor(square), torch.zeros(()), draws.bound(len(known) - 1)
+    )
 
 
 def _left_out(device: str) -> Iterator[Comparison]:
@@ -71,7 +67,7 @@ def _left_out(device: str) -> Iterator[Comparison]:
     logits = normal(ROWS, VOCABULARY, seed=80, dtype="float32") * 3
     there = logits.to(device)
     for name, k, p in (("top-k", TOP_K, 1.0), ("top-p", VOCABULARY, TOP_P), ("top-k and top-p", TOP_K, TOP_P)):
-        kept = [_kept(row, k, p) for row in logits.tolist()]
+        kept = [{token for token, share in enumerate(draws.kept(row, k, p)) if share} for row in logits.tolist()]
         masked = logits.clone()
         for row, tokens in enumerate(kept):
             masked[row, [token for token in range(VOCABULARY) if token not in tokens]] = -math.inf
@@ -97,19 +93,6 @@ def _filtered(logits: Tensor, k: int, p: float) -> Tensor:
     values = values.masked_fill(mask, -math.inf)
     found: Tensor = torch.empty_like(values).scatter_(dim=-1, index=places, src=values).softmax(dim=-1)
     return found
-
-
-def _kept(row: Sequence[float], k: int, p: float) -> set[int]:
-    """The tokens that stay: of the k most probable, the fewest whose probabilities add up to p or more."""
-    best = sorted(range(len(row)), key=lambda token: -row[token])[:k]
-    weights = [math.exp(row[token] - row[best[0]]) for token in best]
-    total, running, kept = math.fsum(weights), 0.0, set()
-    for token, weight in zip(best, weights, strict=True):
-        if running >= p * total:
-            break
-        kept.add(token)
-        running += weight
-    return kept
 
 
 CHECK = check(
