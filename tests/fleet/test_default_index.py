@@ -32,7 +32,7 @@ def test_the_newest_debian_serves_by_the_torch_of_the_main_index(
     assert (ended.code, found["state"]) == (0, "serving"), ended.told()
     assert (found["stack"]["vllm"]["variant"], found["stack"]["torch"]["variant"]) == ("cpu", "cu130")
     said = " ".join(ended.out.split())
-    assert "torch 2.13.0 of the default index: a CUDA build" in said
+    assert "torch 2.13.0 for cu130 of the default index: a CUDA build, computing on the CPU" in said
     assert found["attention"]["used"] == "CPU_ATTN"
     assert "32 of 32 greedy tokens equal the reference" in said
     assert not [check for check in found["checks"] if check["status"] in ("fail", "error")]
