@@ -61,8 +61,9 @@ def _dropped_in(name: str, check: str, *lines: str, names: str) -> Fault:
 
 
 def _command(edit: str) -> tuple[str, str]:
-    """The unit's command, changed by an expression of sed."""
-    return "ExecStart=", f"ExecStart=$(systemctl cat $unit | sed -n '/^ExecStart=./{{s/^ExecStart=//;{edit};p}}')"
+    """The command of the unit and of the drop-ins before this one, changed by an expression of sed."""
+    last = f"systemctl cat $unit | sed -n '/^ExecStart=./{{s/^ExecStart=//;{edit};p}}' | tail -n 1"
+    return "ExecStart=", f"ExecStart=$({last})"
 
 
 def _file(name: str, path: str, edit: str, check: str, *, family: str = "files") -> Fault:
@@ -247,6 +248,18 @@ file=/srv/other/model.safetensors
 {_ZERO_LAYER}
 {_RUN_OTHER}"""
 
+# The guard of all routes refuses to start without a key, so it goes together with the key.
+_NO_KEY = "\n".join(
+    (
+        "mkdir -p $dropins",
+        "cat > $dropins/30-key.conf <<END",
+        "[Service]",
+        "UnsetEnvironment=VLLM_API_KEY",
+        *_command("s/--middleware [^ ]*//"),
+        "END",
+    )
+)
+
 RUNNING = (
     Fault(
         "a module on PYTHONPATH in the server",
@@ -257,15 +270,8 @@ RUNNING = (
         "rm -r /srv/hijack",
         names="PYTHONPATH",
     ),
-    Fault(
-        "a server that asks for no API key",
-        "access",
-        ("serving.access",),
-        "sed -i /VLLM_API_KEY/d $prefix/etc/service.env",
-        "true",
-        names="/v1",
-    ),
     Fault("another model under the right name", "model", ("serving.answer",), _OTHER_MODEL, "rm -r /srv/other"),
+    Fault("a server that asks for no API key", "access", ("serving.access",), _NO_KEY, "true", names="/v1"),
 )
 """What holds once the service starts again; `undo` removes what lies outside the installation."""
 

@@ -1,7 +1,9 @@
-"""Real faults of a host that serves, each made on it and found by the check that the reference page names.
+"""Real faults of a host that serves, each made on it, found by the check that the reference page names, and repaired.
 
-Faults are made one at a time on one host, and taken away again. The checks that must find a fault run alone (`--only`), by the host's own
-tool, with what they rest on. Repair is for test_repair.py.
+The tests of this file are one story, told in order, on one host. Faults are made one at a time, and taken away again, in the first half:
+the checks that must find a fault run alone there (`--only`), by the host's own tool, with what they rest on. In the second half faults are
+made together, to be repaired by one `provision`; each restart of the service and each repair costs half a minute or more. Faults share
+a restart only where each is shown by a record of its own (`RUNNING`), or where each was found before (`test_one_run_repairs_...`).
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from typing import Any
 import pytest
 
 from provision.verification.running import tool_command
-from tests.fleet.faults import FILES, FROZEN, INJECTED, MODEL, PREAMBLE, SECRETS, UNIT, Fault
+from tests.fleet.faults import FILES, FROZEN, INJECTED, INSTEAD, MODEL, PREAMBLE, RUNNING, SECRETS, STOPPED, UNIT, Fault
 from tests.fleet.hosts import Fleet, FleetHost
-from tests.fleet.serving import PREFIX
+from tests.fleet.listing import differences, listing
+from tests.fleet.serving import PREFIX, ask, wait_until_healthy
 from tests.fleet.walks import Walker
 from tests.fleet.wrong_numbers import ATTENTION, OPERATORS, PRODUCTS, VLLM
 from verify.records import Level
@@ -46,10 +49,17 @@ def inventory(host: FleetHost, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def sound(host: FleetHost, inventory: str, firstlight: Walker) -> FleetHost:
-    """The host, once it serves."""
+def untouched(host: FleetHost, inventory: str, firstlight: Walker) -> dict[str, str]:
+    """The files of the host as one run left it, that has had no fault yet."""
     ended = firstlight("provision", "-i", inventory)
     assert ended.code == 0, ended.told()
+    return listing(host)
+
+
+@pytest.fixture(scope="module")
+def sound(host: FleetHost, untouched: dict[str, str]) -> FleetHost:
+    """The host, once it serves."""
+    assert untouched
     return host
 
 
@@ -89,3 +99,50 @@ def test_a_change_of_what_serves_is_found(sound: FleetHost, fault: Fault) -> Non
     with made(sound, fault):
         records = verify(sound, fault.level, fault.checks)
     assert_found(fault, records)
+
+
+def test_one_run_repairs_a_service_that_was_started_by_other_settings(
+    sound: FleetHost, inventory: str, firstlight: Walker
+) -> None:
+    for fault in RUNNING:
+        sound.sh(PREAMBLE + fault.make)
+    sound.sh("systemctl daemon-reload; systemctl restart firstlight-vllm.service")
+    wait_until_healthy(sound)
+    records = verify(sound, "standard", tuple(check for fault in RUNNING for check in fault.checks))
+    for fault in RUNNING:
+        assert_found(fault, records)
+    ended = firstlight("provision", "-i", inventory)
+    for fault in RUNNING:
+        sound.sh(PREAMBLE + fault.undo)
+    assert ended.code == 0, ended.told()
+    assert ended.host(sound.name)["state"] == "serving"
+    answer = ask(sound)
+    assert (answer["with"][0], answer["without"][0]) == (200, 401)
+
+
+def test_one_run_repairs_what_was_damaged_while_another_process_had_the_port(
+    sound: FleetHost, inventory: str, firstlight: Walker
+) -> None:
+    damages = (*FILES, *INJECTED, *MODEL, *SECRETS, *UNIT)
+    for fault in damages:
+        sound.sh(PREAMBLE + fault.make)
+    sound.sh(PREAMBLE + STOPPED.make)
+    assert_found(STOPPED, verify(sound, STOPPED.level, STOPPED.checks))
+    for fault in INSTEAD:
+        with made(sound, fault):
+            assert_found(fault, verify(sound, fault.level, fault.checks))
+    ended = firstlight("verify", "-i", inventory)
+    assert ended.code == 2, ended.told()
+    ended = firstlight("provision", "-i", inventory)
+    assert ended.code == 0, ended.told()
+    assert ended.host(sound.name)["state"] == "serving"
+
+
+def test_at_the_end_the_host_is_as_it_was_before_the_first_fault(
+    sound: FleetHost, inventory: str, firstlight: Walker, untouched: dict[str, str]
+) -> None:
+    ended = firstlight("verify", "--level", "full", "-i", inventory)
+    assert ended.code == 0, ended.told()
+    ended = firstlight("provision", "-i", inventory)
+    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.told()
+    assert differences(untouched, listing(sound)) == {}

@@ -1,0 +1,76 @@
+"""Everything that an installation consists of, file by file, so that two moments of a host can be compared."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from tests.fleet.hosts import FleetHost
+from tests.fleet.serving import PREFIX
+
+MAY_DIFFER = {
+    r"cache/.*": "what the engine compiled and keeps between starts",
+    r"envs/[^/]+/\.complete": "when the environment was built",
+    r"envs/.*\.dist-info/(RECORD|uv_cache\.json)": "when the installer unpacked a wheel",
+    r"envs/[^/]+/manifest\.txt": "the checksums of those",
+    r"envs/.*/__pycache__(/.*)?": "byte code, which holds the path of its source and the time; verify compares it with its source",
+    r"envs/[^/]+/bytecode\.txt": "its checksums",
+    r"etc/set-aside(/.*)?": "drop-ins that a repair took away",
+    r"etc/started": "what the service was started from, which names the environment's folder",
+    r"logs/.*": "a summary of each run",
+    r"run/.*": "notes of living processes",
+    r"state\.sha256": "checksums of files that name the environment's folder",
+    r"state\.files": "sizes and times of files whose content this list compares",
+    r"verify/.*": "results of checks, with their times",
+}
+"""What may be another one after a repair, by its path below the prefix, and why."""
+
+_LIST = """
+import hashlib, json, os, pwd, re, stat, sys
+prefix, live = sys.argv[1], os.readlink(sys.argv[1] + "/current").rpartition("/")[2]
+plain = re.sub(r"-[0-9]+$", "", live)
+found = {}
+def note(path):
+    status = os.lstat(path)
+    if stat.S_ISLNK(status.st_mode):
+        content = os.readlink(path)
+    elif stat.S_ISREG(status.st_mode):
+        with open(path, "rb") as file:
+            content = file.read()
+        if not b"\\0" in content[:4096]:
+            content = content.replace(live.encode(), plain.encode())
+        content = f"{len(content)} bytes {hashlib.sha256(content).hexdigest()}"
+    else:
+        content = ""
+    owner = pwd.getpwuid(status.st_uid).pw_name
+    name = os.path.relpath(path, prefix).replace(live, plain)
+    found[name] = f"{stat.filemode(status.st_mode)} {owner} {content}".replace(live, plain)
+for folder, folders, names in os.walk(prefix):
+    for name in folders + names:
+        note(os.path.join(folder, name))
+for folder, folders, names in os.walk("/etc/systemd/system"):
+    for name in folders + names:
+        if "firstlight" in name or "firstlight" in folder:
+            note(os.path.join(folder, name))
+print(json.dumps(found))
+"""
+
+
+def listing(host: FleetHost) -> dict[str, str]:
+    """Mode, owner, size and digest of every file of an installation by its path below the prefix, its units' files included.
+
+    The number that a rebuilt environment's folder ends with is left out, in names and in texts.
+    """
+    said = host.sh(f"python3 - {PREFIX} <<'END'\n{_LIST}\nEND\n", timeout_s=180)
+    found: dict[str, str] = json.loads(said)
+    return found
+
+
+def differences(before: dict[str, str], after: dict[str, str]) -> dict[str, tuple[str | None, str | None]]:
+    """What differs by path; nothing that `MAY_DIFFER` names."""
+    ignored = re.compile("|".join(MAY_DIFFER))
+    return {
+        path: (before.get(path), after.get(path))
+        for path in before.keys() | after.keys()
+        if before.get(path) != after.get(path) and not ignored.fullmatch(path)
+    }
