@@ -25,18 +25,28 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 __all__ = ["fleet", "pair", "wheels_for_once"]
 
+HERE = Path(__file__).parent
 _AHEAD = pytest.StashKey[subprocess.Popen[bytes]]()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need hosts come last: what hosts are made of is made beside the others."""
+    """Tests that need hosts come last in one process: what hosts are made of is made beside the others.
+
+    With several processes, all of them run in one, since they share a network and the machine's memory; the tests of any other
+    folder stay together for their fixtures' sake.
+    """
     items.sort(key=_needs_hosts)
+    for item in items:
+        group = "hosts" if _needs_hosts(item) else item.path.relative_to(HERE).parts[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Where both kinds run, and hosts can be had."""
+    """Where both kinds run, and hosts can be had; in the first process alone."""
     kinds = {_needs_hosts(item) for item in session.items}
-    if len(kinds) == 2 and not session.config.getoption("collectonly") and impossible() is None:
+    first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
+    if first and len(kinds) == 2 and not session.config.getoption("collectonly") and impossible() is None:
         session.stash[_AHEAD] = ahead.start()
 
 

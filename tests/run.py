@@ -1,5 +1,6 @@
 """`./firstlight test`: what the suite needs of this machine, then pytest over everything; arguments go to pytest.
 
+Tests run in up to four processes, those on test hosts in one of them (tests/conftest.py); `-n 0` runs all in one.
 As root on Debian or Ubuntu, missing OS packages are installed; elsewhere the tests that need them say so as they skip.
 Linters and type checker are tests like all others (tests/house/test_static.py), so pytest's last line counts them too.
 """
@@ -31,6 +32,8 @@ PACKAGE_OF = {
     "python3-config": "python3-dev",
 }
 """Programs that tests run, and the package that has each."""
+
+PROCESSES = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadgroup")
 
 
 def say(text: str) -> None:
@@ -87,7 +90,7 @@ def main() -> None:
     environment = {**os.environ, "PATH": f"{binaries}:{os.environ.get('PATH', os.defpath)}", "PYTHONPATH": str(ROOT)}
     os.chdir(ROOT)
     sys.stdout.flush()
-    os.execve(sys.executable, [sys.executable, "-m", "pytest", *sys.argv[1:]], environment)
+    os.execve(sys.executable, [sys.executable, "-m", "pytest", *PROCESSES, *sys.argv[1:]], environment)
 
 
 if __name__ == "__main__":

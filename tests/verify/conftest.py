@@ -21,8 +21,9 @@ collect_ignore = [] if importlib.util.find_spec("torch") else ["in_torch", "in_v
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say how many tests the one test of test_in_torch.py stands for."""
-    if told := terminalreporter.config.stash.get(IN_TORCH, None):
-        terminalreporter.write_line(f"tests/verify/in_torch: {told}")
+    for report in terminalreporter.getreports("passed"):
+        if counts := dict(report.user_properties).get(IN_TORCH):
+            terminalreporter.write_line(f"{IN_TORCH}: {counts}")
 
 
 @pytest.fixture(scope="session")

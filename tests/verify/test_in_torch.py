@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from tests.verify.torch_environment import IN_TORCH
 
@@ -37,8 +36,10 @@ def run_there(python: Path, folder: Path, tmp_path: Path) -> str:
     return ", ".join(f"{number} {name}" for name, number in counts.items())
 
 
-def test_everything_that_needs_torch(torch_python: Path, tmp_path: Path, pytestconfig: pytest.Config) -> None:
-    pytestconfig.stash[IN_TORCH] = run_there(torch_python, HERE / "in_torch", tmp_path)
+def test_everything_that_needs_torch(
+    torch_python: Path, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    record_property(IN_TORCH, run_there(torch_python, HERE / "in_torch", tmp_path))
 
 
 def test_everything_that_needs_vllm(vllm_python: Path, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from filelock import FileLock
 
 from provision.artifacts.user_index import read_settings
@@ -26,7 +25,7 @@ METADATA = "Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n"
 VENDOR_INDEX = "https://download.pytorch.org/whl/cpu"
 
 
-IN_TORCH = pytest.StashKey[str]()
+IN_TORCH = "tests/verify/in_torch"
 """Where the test that stands for many leaves their counts, for the last lines of a run."""
 
 
