@@ -30,13 +30,15 @@ _AHEAD = pytest.StashKey[subprocess.Popen[bytes]]()
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that need hosts come last in one process: what hosts are made of is made beside the others.
 
     With several processes, all of them run in one, since they share a network and the machine's memory; the tests of any other
     folder stay together for their fixtures' sake.
     """
     items.sort(key=_needs_hosts)
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
     for item in items:
         group = "hosts" if _needs_hosts(item) else item.path.relative_to(HERE).parts[0]
         item.add_marker(pytest.mark.xdist_group(group))
