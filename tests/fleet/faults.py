@@ -251,6 +251,8 @@ file=/srv/other/model.safetensors
 # The guard of all routes refuses to start without a key, so it goes together with the key.
 _NO_KEY = "\n".join(
     (
+        # systemd shows the drop-ins before this one once it has read them.
+        "systemctl daemon-reload",
         "mkdir -p $dropins",
         "cat > $dropins/30-key.conf <<END",
         "[Service]",

@@ -15,6 +15,7 @@ MAY_DIFFER = {
     r"envs/[^/]+/manifest\.txt": "the checksums of those",
     r"envs/.*/__pycache__(/.*)?": "byte code, which holds the path of its source and the time; verify compares it with its source",
     r"envs/[^/]+/bytecode\.txt": "its checksums",
+    r"envs/[^/]+/stack\.json": "the plan that it was built by, which says what packages the host lacked then",
     r"etc/set-aside(/.*)?": "drop-ins that a repair took away",
     r"etc/started": "what the service was started from, which names the environment's folder",
     r"logs/.*": "a summary of each run",
