@@ -6,7 +6,8 @@ import ast
 import io
 import tokenize
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 LAUNCHER = b"#!/usr/bin/env python3\n"
 MAIN = "import sys\n\nfrom {module} import {function}\n\nsys.exit({call})\n"
@@ -27,6 +28,20 @@ def pyz(entries: Mapping[str, bytes], *, main: str) -> bytes:
             info.external_attr = 0o644 << 16
             file.writestr(info, without_prose(content) if name.endswith(".py") else content, zipfile.ZIP_DEFLATED, 9)
     return archive.getvalue()
+
+
+def kept(target: Path, sources: Iterable[Path], build: Callable[[], bytes]) -> Path:
+    """A program that is built from `sources` once: what they looked like is noted next to it, and built again when they look otherwise."""
+    from provision.run import write_atomically  # noqa: PLC0415 - a card's day packs a tool where nothing is installed
+
+    noted = target.with_name(f"{target.name}.sources")
+    look = repr([(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(sources)])
+    if not target.is_file() or not noted.is_file() or noted.read_text(encoding="utf-8") != look:
+        content = build()
+        if not target.is_file() or target.read_bytes() != content:
+            write_atomically(target, content, mode=0o755)
+        write_atomically(noted, look)
+    return target
 
 
 def without_prose(source: bytes) -> bytes:

@@ -1,7 +1,8 @@
 """What an inventory came to the last time: reading it with Ansible takes most of a second, and it rarely changes.
 
 The key is the content of everything that had a say: the inventory's files, the ssh configuration with its includes, ansible.cfg,
-and this package. What cannot be pinned down that way (look-ups, dynamic sources, vaults, `Match exec`, passwords) is not kept.
+and this package. What cannot be pinned down that way (look-ups, dynamic sources, vaults, `Match exec`) is not kept. Passwords are
+not kept either: an entry names the place in the inventory's files where one stands.
 """
 
 from __future__ import annotations
@@ -70,6 +71,27 @@ def put(name: str, value: Any) -> None:
             old.unlink(missing_ok=True)
     except OSError:
         return
+
+
+def place_of(secret: str, source: Path) -> list[Any] | None:
+    """Where a secret stands in an inventory's files: file, offset and length in bytes; null when it is not written there as it is.
+
+    It is still there when the entry is found, since the files are part of the entry's key.
+    """
+    content = secret.encode()
+    for file in files_of(source) if content else ():
+        at = file.read_bytes().find(content)
+        if at >= 0:
+            return [str(file), at, len(content)]
+    return None
+
+
+def secret_at(place: Any) -> str:
+    """The secret that stands at a place. Raises OSError or ValueError when the file is gone or holds no text there."""
+    name, at, length = place
+    with Path(name).open("rb") as file:
+        file.seek(at)
+        return file.read(length).decode()
 
 
 def _add(digest: Any, file: Path) -> bytes:

@@ -30,6 +30,8 @@ SILENT_S = 3.0
 MOST_NAME = 200
 """Bytes of a host's name: file systems take 255 for a name, and some of ours add a suffix."""
 _CONNECTION_OPTIONS = ("become", "become_password")
+_SECRETS = ("password", "become_password")
+"""Fields of a connection."""
 
 
 def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] | None = None) -> Inventory:
@@ -125,10 +127,34 @@ def _hosts(path: Path, limit: str | None) -> list[dict[str, Any]]:
     check(path)
     with _saying(f"reading the inventory {path} ..."):
         hosts = _resolved(_read(path, limit), path if path.is_dir() else path.parent)
-    secret = any(entry["connection"].password or entry["connection"].become_password for entry in hosts)
-    if name is not None and not secret:
-        cache.put(name, [entry | {"connection": entry["connection"].model_dump(mode="json")} for entry in hosts])
+    if name is not None and (entry := _without_secrets(hosts, path)) is not None:
+        cache.put(name, entry)
     return hosts
+
+
+def _without_secrets(hosts: list[dict[str, Any]], source: Path) -> list[dict[str, Any]] | None:
+    """Hosts for the cache, with the place of each password instead of it; null when one has no place in the inventory's files."""
+    places: dict[str, list[Any]] = {}
+    kept = []
+    for host in hosts:
+        connection = host["connection"].model_dump(mode="json")
+        for name in _SECRETS:
+            secret = getattr(host["connection"], name)
+            if secret is None:
+                continue
+            text = secret.get_secret_value()
+            place = places.get(text) or cache.place_of(text, source)
+            if place is None:
+                return None
+            connection[name] = places[text] = place
+        kept.append(host | {"connection": connection})
+    return kept
+
+
+def _with_secrets(connection: dict[str, Any]) -> dict[str, Any]:
+    """A connection of the cache with the passwords that stand at its places. Raises OSError, ValueError."""
+    places = {name: connection[name] for name in _SECRETS if name in connection}
+    return connection | {name: cache.secret_at(place) for name, place in places.items()}
 
 
 def _revive(kept: Any) -> list[dict[str, Any]] | None:
@@ -140,11 +166,11 @@ def _revive(kept: Any) -> list[dict[str, Any]] | None:
                 "groups": list(entry["groups"]),
                 "settings": dict(entry["settings"]),
                 "near": list(entry["near"]),
-                "connection": Connection.model_validate(entry["connection"]),
+                "connection": Connection.model_validate(_with_secrets(entry["connection"])),
             }
             for entry in kept
         ]
-    except (TypeError, KeyError, ValueError, ValidationError):
+    except (OSError, TypeError, KeyError, ValueError, ValidationError):
         return None
 
 

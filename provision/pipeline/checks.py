@@ -55,6 +55,8 @@ def check(
     With `meet` the hosts are tried together as well. `picked` says which checks run where not all of the level do.
     With `serve_follows` what serves now is not checked: it is replaced, or started anew, after the checks.
     """
+    if not hosts:
+        return
     from provision.verification.running import time_limit_s  # noqa: PLC0415 - only walks that verify pay for it
     from provision.verification.running import verify as run_checks  # noqa: PLC0415 - only walks that verify pay for it
     from verify.fleet import compare  # noqa: PLC0415 - only walks that verify pay for it
@@ -112,11 +114,13 @@ def standing(walk: Walk, name: str) -> dict[str, Level]:
 
 def refute(walk: Walk, names: Sequence[str]) -> None:
     """Run the checks of what serves once more that failed before, where it has been started anew and proven."""
+    hosts = [walk.host(name) for name in names if any(id_.startswith(f"{SERVING}.") for id_ in standing(walk, name))]
+    if not hosts:
+        return
     from provision.verification.running import time_limit_s  # noqa: PLC0415 - only hosts that failed pay for it
     from provision.verification.running import verify as run_checks  # noqa: PLC0415 - only hosts that failed pay for it
 
     started = time.monotonic()
-    hosts = [walk.host(name) for name in names if any(id_.startswith(f"{SERVING}.") for id_ in standing(walk, name))]
     devices = max((device_count(walk.facts.get(host.name)) for host in hosts), default=1)
     limit_s = time_limit_s("full", devices)
 

@@ -24,13 +24,13 @@ _LIMITED = 'if command -v timeout >/dev/null 2>&1; then exec timeout -s KILL "$2
 _AS_ROOT = f"printf '{_ENTERED}' >&2; {_LIMITED}"
 _ROOT_SHELL = 'sh -c "$3" sh "$1" "$2"'
 _ROOT = f'if [ "$(id -u)" = 0 ]; then exec {_ROOT_SHELL}; fi; exec sudo -n -- {_ROOT_SHELL}'
-# The shell takes the password off stdin, so that where sudo asks for nothing it never reaches the command. Elsewhere it is tried
-# alone first: sudo would take the command's input for further tries, and lock accounts. -k: without it the second sudo might
-# remember the first, ask for nothing, and leave the password to the command.
+# The shell takes the password off stdin, so that it never reaches the command. It is tried alone: sudo would take the command's input
+# for further tries, and lock accounts. Hashing it is most of what sudo costs, and sudo remembers it for the shell that it runs below;
+# where it may not, the password is given once more, by -k surely asked for. No exec there: sudo would no longer run below this shell.
 _ROOT_WITH_PASSWORD = (
     f'IFS= read -r p; if [ "$(id -u)" = 0 ]; then exec {_ROOT_SHELL}; fi; '
-    f"if sudo -n -- sh -c : 2>/dev/null </dev/null; then exec sudo -n -- {_ROOT_SHELL}; fi; "
-    """printf '%s\\n' "$p" | sudo -k -S -p '' -- sh -c : || exit 1; """
+    """printf '%s\\n' "$p" | sudo -S -p '' -- sh -c : || exit 1; """
+    f"if sudo -n -- sh -c : 2>/dev/null </dev/null; then sudo -n -- {_ROOT_SHELL}; exit; fi; "
     f"""{{ printf '%s\\n' "$p"; exec cat; }} | sudo -k -S -p '' -- {_ROOT_SHELL}"""
 )
 

@@ -6,8 +6,7 @@ import json
 import tomllib
 from pathlib import Path
 
-from provision.pyz import pyz
-from provision.run import write_atomically
+from provision.pyz import kept, pyz
 
 READY = "ready.pyz"
 
@@ -16,11 +15,9 @@ _ONHOST = Path(__file__).parent / "onhost"
 
 def serve_tools(folder: Path) -> dict[str, Path]:
     """File name on the host to its path on the controller; ready.pyz is built into `folder` first."""
-    content = ready_zipapp()
-    if not (folder / READY).is_file() or (folder / READY).read_bytes() != content:
-        write_atomically(folder / READY, content, mode=0o755)
+    ready = kept(folder / READY, (path for path in (_ONHOST / "ready").iterdir() if path.is_file()), ready_zipapp)
     scripts = {path.name: path for path in sorted(_ONHOST.glob("*.py")) if path.name != "__init__.py"}
-    return {**scripts, READY: folder / READY}
+    return {**scripts, READY: ready}
 
 
 def ready_zipapp() -> bytes:

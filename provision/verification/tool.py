@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from provision.pyz import pyz
+from provision.pyz import kept, pyz
 
 SOURCE = Path(__file__).resolve().parents[2] / "verify"
 STAYS_HERE = frozenset(
@@ -25,21 +25,8 @@ STAYS_HERE = frozenset(
 
 
 def build_zipapp(target: Path) -> Path:
-    """Write the checks as one file that any Python from 3.10 on runs; the same sources give the same bytes.
-
-    Beside it lies what its sources looked like: a second run looks at them and does not build again.
-    """
-    noted = target.with_name(f"{target.name}.sources")
-    sources = sorted(path for path in SOURCE.rglob("*") if path.suffix in (".py", ".toml"))
-    look = repr([(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in sources])
-    from provision.run import write_atomically  # noqa: PLC0415 - a card's day packs the tool where nothing is installed
-
-    if not target.is_file() or not noted.is_file() or noted.read_text(encoding="utf-8") != look:
-        content = zipapp()
-        if not target.is_file() or target.read_bytes() != content:
-            write_atomically(target, content, mode=0o755)
-        write_atomically(noted, look)
-    return target
+    """Write the checks as one file that any Python from 3.10 on runs, unless it is there; the same sources give the same bytes."""
+    return kept(target, (path for path in SOURCE.rglob("*") if path.suffix in (".py", ".toml")), zipapp)
 
 
 @cache
