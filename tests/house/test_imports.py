@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 FLOORS: tuple[frozenset[str], ...] = (
-    frozenset({"errors", "jsontext", "models", "pyz", "redact", "units"}),
+    frozenset({"errors", "jsontext", "models", "redact", "units"}),
     frozenset({"run", "catalog", "place", "damaged"}),
-    frozenset({"fit", "environments"}),
+    frozenset({"fit", "environments", "pyz"}),
     frozenset({"remote"}),
     frozenset({"hold", "sources", "diagnosis"}),
     frozenset({"inventory", "probe", "resolve", "artifacts", "install", "verification", "serve", "report"}),
