@@ -6,13 +6,15 @@ The tests of this file are one story, told in order: each goes on where the one 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.fleet.bigrams import write_model
 from tests.fleet.hosts import Fleet, FleetHost
-from tests.fleet.serving import PREFIX, ask
-from tests.fleet.walks import Ended, Walker
+from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, wait_until_healthy
+from tests.fleet.walks import ROOT, Ended, Walker
 
 pytestmark = pytest.mark.fleet
 
@@ -125,3 +127,30 @@ def test_a_damaged_model_is_made_again_and_served(firstlight: Walker, host: Flee
     assert repaired.code == 0, repaired.told()
     assert failing(firstlight("verify", "-i", inventory, "--json")) == {}
     assert host.sh("systemctl show --property=MainPID --value firstlight-vllm") != started
+
+
+def test_a_users_model_is_served_and_held_to_what_it_said(
+    firstlight: Walker, host: FleetHost, inventory: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bigrams"
+    write_model(folder, (ROOT / "README.md").read_text(encoding="utf-8"))
+    asked = ("-i", inventory, "--model", str(folder))
+    served = firstlight("provision", *asked)
+    assert (served.code, served.host(host.name)["state"]) == (0, "serving"), served.told()
+    again = firstlight("provision", *asked)
+    assert (again.code, again.host(host.name)["state"]) == (0, "unchanged"), again.told()
+    assert {check["status"] for check in checks_of_what_serves(firstlight, "-i", inventory).values()} == {"ok"}
+
+    # Weights of the same size that say something else, taken up by a start that nobody asked us for.
+    write_model(tmp_path / "other", (ROOT / "LICENSE").read_text(encoding="utf-8"))
+    there = host.sh(f"ls -d {PREFIX}/models/bigrams*/").strip()
+    weights = f"{there}model.safetensors"
+    (host.machine.root / weights.removeprefix("/")).write_bytes((tmp_path / "other/model.safetensors").read_bytes())
+    host.sh("systemctl restart firstlight-vllm")
+    wait_until_healthy(host)
+    found = checks_of_what_serves(firstlight, "-i", inventory)
+    assert {name for name, check in found.items() if check["status"] == "fail"} == {"serving.model", "serving.answer"}
+    assert "last green run" in found["serving.answer"]["reason"]
+    repaired = firstlight("provision", *asked)
+    assert repaired.code == 0, repaired.told()
+    assert {check["status"] for check in checks_of_what_serves(firstlight, "-i", inventory).values()} == {"ok"}

@@ -1,0 +1,78 @@
+"""A model of a user's: small, but one that has learned something, so that a text is likelier by it than by guessing.
+
+It is Llama-shaped and says which byte follows which: embeddings are unit vectors, the layers add nothing, and the last product looks
+the counted pairs up. Attention runs, its output is multiplied by zero.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from array import array
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+
+from provision.serve.onhost import builtin_model
+
+SIZE = builtin_model.VOCABULARY
+"""Of the vocabulary, and of a hidden state, which has a place for each token."""
+LAYERS, HEADS, HEAD_SIZE, INNER = 2, 8, 64, 512
+SMOOTHING = 0.05
+
+
+def write_model(folder: Path, text: str) -> None:
+    """Write the model that counts the pairs of bytes in a text."""
+    folder.mkdir()
+    config = builtin_model.configuration() | {
+        "hidden_size": SIZE,
+        "intermediate_size": INNER,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": HEADS,
+        "torch_dtype": "float32",
+    }
+    tokenizer = builtin_model.tokenizer()
+    tokenizer["model"]["merges"] = []
+    files = {
+        "config.json": builtin_model.json_bytes(config),
+        "tokenizer.json": builtin_model.json_bytes(tokenizer),
+        "tokenizer_config.json": builtin_model.json_bytes(builtin_model.TOKENIZER_CONFIGURATION),
+        "model.safetensors": _weights(text.encode()),
+    }
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def _weights(text: bytes) -> bytes:
+    unit = array("f", (float(row == column) for row in range(SIZE) for column in range(SIZE)))
+    ones, zeros = array("f", [1.0]) * SIZE, array("f", [0.0]) * (SIZE * SIZE)
+    tensors = {"model.embed_tokens.weight": unit, "model.norm.weight": ones, "lm_head.weight": _logits(text)}
+    for layer in range(LAYERS):
+        stem = f"model.layers.{layer}"
+        tensors |= {f"{stem}.{name}_layernorm.weight": ones for name in ("input", "post_attention")}
+        tensors |= {f"{stem}.self_attn.{name}_proj.weight": unit for name in "qkv"}
+        tensors |= {f"{stem}.{name}_proj.weight": unit for name in ("mlp.gate", "mlp.up")}
+        tensors |= {f"{stem}.{name}_proj.weight": zeros for name in ("self_attn.o", "mlp.down")}
+    header, blocks, at = {}, [], 0
+    for name, values in tensors.items():
+        block = values.tobytes()
+        shape = [SIZE] if len(values) == SIZE else [SIZE, SIZE]
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + len(block)]}
+        blocks.append(block)
+        at += len(block)
+    head = json.dumps(header).encode()
+    return len(head).to_bytes(8, "little") + head + b"".join(blocks)
+
+
+def _logits(text: bytes) -> array[float]:
+    """Row by row what makes each token likely: the logarithm of how often it follows, by the length that a norm gives a unit vector."""
+    pairs, firsts = Counter(pairwise(text)), Counter(text[:-1])
+    return array(
+        "f",
+        (
+            math.log((pairs[first, second] + SMOOTHING) / (firsts[first] + SMOOTHING * SIZE)) / math.sqrt(SIZE)
+            for second in range(SIZE)
+            for first in range(SIZE)
+        ),
+    )
