@@ -213,7 +213,6 @@ CHECK = Check(
     proves="It listens where planned, every guarded route refuses a missing and a wrong key, and nobody else reads its secrets.",
     run=_run,
     level="standard",
-    requires=("serving.answer",),
     needs=(needs.service,),
     faults=("changed-service",),
 )
