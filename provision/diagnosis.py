@@ -16,10 +16,10 @@ from verify.doctor.score import Finding as Diagnosed
 def diagnose(texts: Mapping[str, str], facts: HostFacts | None = None) -> tuple[Finding, ...]:
     """The causes that the texts show together, most likely first; empty when none is known well enough.
 
-    `texts` by name (a file, a room), in their order in time.
+    `texts` by name (a file, a room), in their order in time. Nothing is guessed by words: a summary says what lines show.
     """
     known = facts.model_dump(mode="json") if facts else None
-    return tuple(_finding(found) for found in diagnose_texts(texts, known).findings)
+    return tuple(_finding(found) for found in diagnose_texts(texts, known, guess=False).findings)
 
 
 def named(cause: str, text: str) -> Finding:

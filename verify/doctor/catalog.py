@@ -113,6 +113,8 @@ class Cause:
     samples: tuple[Sample, ...]
     harmless: bool = False
     """A complaint that breaks nothing: whatever else is found is the reason."""
+    any_program: bool = False
+    """Whatever program says it, it is this cause; others are found only in texts about what runs on accelerators."""
 
 
 @cache
@@ -245,7 +247,7 @@ def _compact(table: Mapping[str, Any]) -> bytes:
 
 
 _KEYS = {
-    "cause": {"id", "definition", "explanation", "references", "check", "harmless"}
+    "cause": {"id", "definition", "explanation", "references", "check", "harmless", "any_program"}
     | {"signature", "counter", "fact", "beats", "fix", "sample"},
     "signature": {"pattern", "weight", "role", "why", "near"},
     "counter": {"pattern", "weight", "why", "near"},
@@ -273,6 +275,7 @@ def _cause(name: str, table: Mapping[str, Any]) -> Cause:
             check=Check(**_known(table["check"], "check")),
             samples=tuple(_sample(entry) for entry in table.get("sample", ())),
             harmless=bool(table.get("harmless", False)),
+            any_program=bool(table.get("any_program", False)),
         )
         _require(cause.id == name, f"id is `{cause.id}`, the file's name says `{name}`")
         _require(bool(cause.signatures), "no [[signature]]")

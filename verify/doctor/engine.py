@@ -9,12 +9,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from verify.doctor import environment
-from verify.doctor.catalog import Cause, Signature, catalogue, consequences, words
+from verify.doctor.catalog import Cause, Role, Signature, catalogue, consequences, words
 from verify.doctor.evidence import TEXT_LIMIT, Hit, Index, Probe, Scan, scan
 from verify.doctor.facts import merge
-from verify.doctor.own import foreign
+from verify.doctor.failure import Verdict, is_foreign, verdict
+from verify.doctor.own import foreign as without_ours
 from verify.doctor.reading import LINE_BYTES, Readable, plain
-from verify.doctor.score import GUESS_BYTES, LIKELY_AT, Evidence, Finding, Match, collect, rank
+from verify.doctor.score import GUESS_BYTES, LIKELY_AT, SURE_AT, Evidence, Finding, Match, collect, rank
 
 if TYPE_CHECKING:
     from verify.doctor.words import Words
@@ -24,6 +25,7 @@ NOWHERE = (
     "dmesg -T, nvidia-smi and `python -m torch.utils.collect_env` tell about driver and environment."
 )
 EMPTY = "There is no text in it."
+WELL = "Nothing in it says that anything failed: no error, no exit status, and no end in the middle of something."
 GUESSED = "no line tells more than the words of the text, which are those of this cause"
 
 
@@ -56,14 +58,16 @@ class Doctor:
             probes += [Probe(counter.pattern, counter.near) for counter in cause.counters]
         self.index = Index(probes)
 
-    def diagnose(self, streams: Mapping[str, Readable], facts: Mapping[str, Any] | None = None) -> Diagnosis:
-        """Name the causes that the texts show together, by name in their order in time. Raises OSError."""
-        others = {name: foreign(stream) for name, stream in streams.items()}
+    def diagnose(
+        self, streams: Mapping[str, Readable], facts: Mapping[str, Any] | None = None, *, guess: bool = True
+    ) -> Diagnosis:
+        """Name the causes that the texts show together, by name in their order in time; `guess`: also by words. Raises OSError."""
+        others = {name: without_ours(stream) for name, stream in streams.items()}
         scans = [
             scan(stream, self.index, name=name, source=number)
             for number, (name, (stream, _)) in enumerate(others.items())
         ]
-        return self.judge(scans, facts, described=all(described for _, described in others.values()))
+        return self.judge(scans, facts, described=guess and all(described for _, described in others.values()))
 
     def judge(
         self, scans: Sequence[Scan], facts: Mapping[str, Any] | None = None, *, described: bool = True
@@ -75,17 +79,28 @@ class Doctor:
         known = merge(facts or {}, environment.facts(hits[:begin]))
         following = hits[begin : begin + len(self._consequences)]
         begin += len(self._consequences)
+        size = sum(found.size for found in scans)
+        told = [_told(found, self.signatures) for found in scans]
+        verdicts = [verdict(lines, self._signs(found)) for found, lines in zip(scans, told, strict=True)]
+        if not any(each.failed for each in verdicts):
+            return Diagnosis((), self._advice((), size) if not size else (WELL, NOWHERE), known)
+        foreign = all(is_foreign(lines) for lines in told)
+        reports = _reports(verdicts)
         candidates = []
         for cause in self.causes:
             end = begin + len(cause.signatures) + len(cause.counters)
-            evidence = collect(cause, hits[begin:end], known)
-            candidates += [evidence] if evidence else []
+            evidence = collect(cause, hits[begin:end], known, reports=reports)
+            candidates += [evidence] if evidence and (not foreign or evidence.is_telling) else []
             begin = end
         findings = rank(candidates)
-        if described:
+        if described and not foreign and not any(each.is_log for each in verdicts):
             findings = self._with_guess(findings, scans, self._spoken_against(hits))
-        size = sum(found.size for found in scans)
         return Diagnosis(findings, () if findings else self._advice(following, size), known)
+
+    def _signs(self, found: Scan) -> list[str]:
+        """The lines that make a cause sure by themselves."""
+        sure = [place for place, (_, each) in self.signatures.items() if each.weight >= SURE_AT]
+        return [hit.text for place in sure for hit in found.hits[place]]
 
     def _spoken_against(self, hits: Sequence[Sequence[Hit]]) -> frozenset[str]:
         """The causes against which a line speaks."""
@@ -120,7 +135,7 @@ class Doctor:
         said = Match(Signature("", guess.confidence, "symptom", f"its words: {', '.join(guess.words)}"), hits)
         cause = next(cause for cause in self.causes if cause.id == guess.cause)
         known = next((finding.evidence.matches for finding in findings if finding.cause is cause), ())
-        first = Finding(Evidence(cause, (*known, said), (), ()), guess.confidence, GUESSED)
+        first = Finding(Evidence(cause, (*known, said), (), ()), guess.confidence, GUESSED, guessed=True)
         return (first, *(finding for finding in findings if finding.cause is not cause))
 
     def _follows(self, line: str) -> bool:
@@ -140,13 +155,29 @@ class Doctor:
         return tuple(seen) or (NOWHERE,)
 
 
+def _reports(verdicts: Sequence[Verdict]) -> Role | None:
+    """What lines are worth that only report, in texts of these verdicts."""
+    if all(each.is_quoted for each in verdicts):
+        return "cause"
+    return "symptom" if any(each.is_unfinished for each in verdicts) else None
+
+
+def _told(found: Scan, signatures: Container[int]) -> list[str]:
+    """The lines by which it is decided whether a text failed: all of a short one; of a long one the first, the last, the signs."""
+    ends = found.start + b"\n" + found.end if found.end else found.start
+    signs = [hit.text for place, hits in enumerate(found.hits) if place in signatures for hit in hits]
+    return [*(signs if found.end else ()), *ends.decode("utf-8", "replace").splitlines()]
+
+
 @cache
 def doctor() -> Doctor:
     """The doctor with the whole catalogue. Raises CatalogError."""
     return Doctor(catalogue(), words)
 
 
-def diagnose_texts(texts: Mapping[str, str], facts: Mapping[str, Any] | None = None) -> Diagnosis:
-    """Name the causes that texts at hand show."""
+def diagnose_texts(
+    texts: Mapping[str, str], facts: Mapping[str, Any] | None = None, *, guess: bool = True
+) -> Diagnosis:
+    """Name the causes that texts at hand show; `guess`: also by the words of a short one."""
     streams = {name: io.BytesIO(text.encode("utf-8", "replace")) for name, text in texts.items()}
-    return doctor().diagnose(streams, facts)
+    return doctor().diagnose(streams, facts, guess=guess)

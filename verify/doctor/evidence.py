@@ -30,8 +30,8 @@ KINDS_LIMIT = 200_000
 """Kinds of lines that are remembered."""
 LONG_BYTES = 4 * BLOCK_BYTES
 """Text without line ends is taken in pieces from this size on."""
-START_BYTES = 1 << 13
-"""Of a text that are kept as they are."""
+START_BYTES = 1 << 15
+"""Of a text's beginning, and of its end, that are kept as they are."""
 TEXT_LIMIT = 400
 """Characters of a line that evidence shows."""
 
@@ -119,6 +119,14 @@ class Scan:
     name: str = ""
     start: bytes = b""
     """The text itself, as far as it is short."""
+    end: bytes = b""
+    """Its last part, where `start` does not hold all of it."""
+
+    def keep(self, fresh: bytes) -> None:
+        """Keep a block's part in the beginning and the end of the text."""
+        room = START_BYTES - len(self.start)
+        self.start += fresh[:room]
+        self.end = (self.end + fresh[room:])[-START_BYTES:]
 
     def settle(self, probes: Sequence[Probe]) -> None:
         """Keep the first hits, when a block has been looked at as a whole."""
@@ -143,7 +151,7 @@ def scan(stream: Readable, index: Index, *, name: str, source: int = 0) -> Scan:
         found.size += len(block)
         fresh, tail = (tail, b"") if ended else _whole(tail + block)
         fresh = cleaned(fresh)
-        found.start += fresh[: START_BYTES - len(found.start)]
+        found.keep(fresh)
         buffer += fresh
         end = len(buffer) if ended else _back(buffer, len(buffer))
         if end <= begin:

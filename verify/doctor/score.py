@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from verify.doctor.catalog import Cause, Counter, FactRule, Signature
+from verify.doctor.catalog import SYMPTOM_WEIGHT, Cause, Counter, FactRule, Role, Signature
 from verify.doctor.evidence import Hit
 from verify.doctor.facts import holds
+from verify.doctor.failure import Tone, tone
 
 FINDING_AT = 0.3
 """Below this confidence nothing is said: it would be a guess."""
@@ -73,6 +74,12 @@ class Evidence:
         return min(confidence, CEILING)
 
     @property
+    def is_telling(self) -> bool:
+        """Whether it holds whatever program it is about: a line makes it sure by itself."""
+        own = (match.signature for match in self.matches)
+        return self.cause.any_program or any(each.role == "cause" and each.weight >= SURE_AT for each in own)
+
+    @property
     def first(self) -> Hit:
         """The earliest line."""
         return min(hit for match in self.matches for hit in match.hits)
@@ -92,6 +99,8 @@ class Finding:
     evidence: Evidence
     confidence: float
     why: str
+    guessed: bool = False
+    """Whether the words of the text alone suggest it."""
 
     @property
     def cause(self) -> Cause:
@@ -103,18 +112,36 @@ class Finding:
         return "sure" if self.confidence >= SURE_AT else "likely" if self.confidence >= LIKELY_AT else "possible"
 
 
-def collect(cause: Cause, hits: Sequence[Sequence[Hit]], facts: Mapping[str, Any]) -> Evidence | None:
-    """The evidence of one cause; null without a signature. `hits`: of its signatures, then of its counters."""
+def collect(
+    cause: Cause, hits: Sequence[Sequence[Hit]], facts: Mapping[str, Any], *, reports: Role | None = "cause"
+) -> Evidence | None:
+    """The evidence of one cause; null without a signature. `hits`: of its signatures, then of its counters.
+
+    `reports`: what lines are by which programs only report what they do or were told to do; null when these alone are no evidence.
+    """
     split = len(cause.signatures)
     matches = tuple(
-        Match(signature, tuple(lines)) for signature, lines in zip(cause.signatures, hits[:split], strict=True) if lines
+        Match(_weighed(signature, lines, reports), tuple(lines))
+        for signature, lines in zip(cause.signatures, hits[:split], strict=True)
+        if lines
     )
-    if not matches:
+    if not matches or (reports is None and all(_is_report(hit) for match in matches for hit in match.hits)):
         return None
     against = tuple(
         Against(counter, tuple(lines)) for counter, lines in zip(cause.counters, hits[split:], strict=True) if lines
     )
     return Evidence(cause, matches, against, tuple(rule for rule in cause.facts if holds(rule, facts)))
+
+
+def _weighed(signature: Signature, lines: Sequence[Hit], reports: Role | None) -> Signature:
+    """What a signature tells by these lines: where all of them are reports, it is a symptom at most."""
+    if reports != "cause" and all(_is_report(hit) for hit in lines):
+        return replace(signature, weight=min(signature.weight, SYMPTOM_WEIGHT), role="symptom")
+    return signature
+
+
+def _is_report(hit: Hit) -> bool:
+    return tone(hit.text) is Tone.REPORTS
 
 
 def rank(candidates: Sequence[Evidence]) -> tuple[Finding, ...]:

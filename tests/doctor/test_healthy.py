@@ -1,0 +1,168 @@
+"""Where nothing failed, nothing is found: logs of programs that are well, a file each in `healthy/`, and lines that only look like a cause."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from provision.diagnosis import diagnose
+from verify.doctor.catalog import catalogue
+from verify.doctor.cli import FOUND, UNKNOWN, main
+from verify.doctor.engine import diagnose_texts
+from verify.doctor.failure import Tone, tone, verdict
+
+FOLDER = Path(__file__).parent / "healthy"
+LOGS = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.log"))}
+BROKEN = "ImportError: libtorch_cuda.so: undefined symbol: ncclCommWindowRegister"
+
+
+def found(text: str) -> list[tuple[str, float]]:
+    return [(finding.cause.id, finding.confidence) for finding in diagnose_texts({"log": text}).findings]
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(LOGS) >= 60
+    assert len({name for name in LOGS if name.startswith("vllm-")}) >= 10
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_a_log_without_a_failure_has_no_finding(name: str) -> None:
+    assert found(LOGS[name]) == []
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_a_failure_at_its_end_is_found_all_the_same(name: str) -> None:
+    assert found(f"{LOGS[name]}{BROKEN}\n")[0][0] == "nccl-duplicate"
+
+
+def test_it_says_that_nothing_failed() -> None:
+    diagnosis = diagnose_texts({"log": LOGS["vllm-0.17.1"]})
+    assert diagnosis.look_next[0].startswith("Nothing in it says that anything failed")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("error 802: row not found in table users", id="a number of another program"),
+        pytest.param(
+            "2026/03/02 10:04:40 [error] 31#31: *999 connect() failed (111: Connection refused) while connecting to upstream",
+            id="nginx",
+        ),
+        pytest.param(
+            'Exception in thread "writer-2" java.lang.OutOfMemoryError: Java heap space\n\tat com.example.Writer.flush(Writer.java:88)',
+            id="a Java heap",
+        ),
+        pytest.param("fatal: not a git repository (or any of the parent directories): .git", id="git"),
+        pytest.param("ORA-00804: table or view does not exist\nERROR 804 (HY000): Can't open file", id="a database"),
+        pytest.param("curl: (22) The requested URL returned error: 999", id="curl"),
+    ],
+)
+def test_another_programs_failure_is_no_cause(text: str) -> None:
+    assert found(text) == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_bytes_are_no_text(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "noise"
+    noise = random.Random(seed)
+    path.write_bytes(noise.randbytes(20_000) + b" MOK Error 802 " + noise.randbytes(20_000))
+    assert main(["--json", str(path)]) == UNKNOWN
+    assert json.loads(capsys.readouterr().out)[0]["findings"] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "NCCL_SOCKET_IFNAME=docker0",
+        "(Worker pid=9) INFO 11-20 08:02:01 [envs.py:12] CUDA_VISIBLE_DEVICES=1,0 CUDA_DEVICE_ORDER=PCI_BUS_ID",
+        "node7:91:150 [0] NCCL INFO NET/Socket : Using [0]docker0:172.17.0.1<0>",
+        "node7:91:150 [0] NCCL INFO NCCL_SOCKET_IFNAME set by environment to lo",
+    ],
+)
+def test_a_line_of_configuration_is_no_complaint(line: str) -> None:
+    assert found(f"{LOGS['vllm-0.11.2-rocm']}{line}\n") == []
+
+
+HUNG_PROBE = "the host did not end `sh` within 30 s\nit was stopped, and what it did is lost"
+
+
+def test_words_alone_do_not_stand_in_a_summary() -> None:
+    asked = (
+        "why do the ranks of both cards wait for data that never comes, does the hypervisor send these writes astray?"
+    )
+    assert diagnose_texts({"note": asked}).findings[0].guessed
+    assert diagnose({"verify": asked}) == ()
+    assert diagnose({"probe": HUNG_PROBE}) == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("(EngineCore pid=7) ValueError: bad value", Tone.FAILS),
+        ("job.service: Main process exited, code=exited, status=1/FAILURE", Tone.FAILS),
+        ("ERROR 11-20 08:02:31 [core.py:80] worker died", Tone.FAILS),
+        ("node7:91:150 [0] NCCL WARN Call to ibv_reg_mr failed", Tone.FAILS),
+        ("the cards do not see each other", Tone.COMPLAINS),
+        ("WARNING 11-20 08:02:31 [core.py:80] falling back", Tone.WARNS),
+        ("(Worker pid=9) INFO 11-20 08:02:31 [core.py:80] no error in 0 retries", Tone.REPORTS),
+        ("node7:91:150 [0] NCCL INFO NET/IB : No device found.", Tone.REPORTS),
+        ('time=2026-03-02 level=info msg="failed=0"', Tone.REPORTS),
+        ("gpu-01 : ok=41 changed=0 unreachable=0 failed=0", Tone.PLAIN),
+        ("    Remapping Failure Occurred        : No", Tone.PLAIN),
+        ("", Tone.PLAIN),
+    ],
+)  # fmt: skip
+def test_the_tone_of_a_line(line: str, said: Tone) -> None:
+    assert tone(line) is said
+
+
+RUN = [f"INFO 11-20 08:02:{second:02d} [loader.py:40] loaded shard {second}" for second in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "failed"),
+    [
+        pytest.param(RUN, False, id="reports alone"),
+        pytest.param([*RUN, "WARNING 11-20 08:02:31 [core.py:80] no kernel, falling back"], True, id="a warning at the end"),
+        pytest.param(
+            [*RUN, "WARNING 11-20 08:02:31 [core.py:80] falling back", "INFO:     Application startup complete."],
+            False,
+            id="a warning before a good end",
+        ),
+        pytest.param(
+            ["Traceback (most recent call last):", *RUN, "INFO:     Application startup complete."],
+            True,
+            id="a traceback before a good end",
+        ),
+        pytest.param(["ncclShmOpen"], True, id="a quotation"),
+        pytest.param([], False, id="nothing"),
+    ],
+)  # fmt: skip
+def test_whether_anything_failed(lines: list[str], failed: bool) -> None:
+    assert verdict(lines).failed is failed
+
+
+SAMPLES = [sample.text for cause in catalogue() for sample in cause.samples]
+PIECES = st.one_of(
+    st.text(max_size=80),
+    st.sampled_from([line for text in (*LOGS.values(), *SAMPLES) for line in text.splitlines()]),
+    st.binary(max_size=60).map(lambda piece: piece.decode("latin-1")),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(PIECES, max_size=40), st.sampled_from(["\n", "\r\n", "\r", ""]))
+@example(["x" * 400_000], "\n")
+def test_any_log_ends_with_a_documented_code(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], end: str
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "log"
+    path.write_text(end.join(lines), encoding="utf-8", errors="replace", newline="")
+    findings = diagnose_texts({"log": path.read_text(encoding="utf-8", errors="replace")}).findings
+    assert all(0.3 <= finding.confidence < 1 for finding in findings)
+    assert main([str(path)]) in (FOUND, UNKNOWN)
