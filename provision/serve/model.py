@@ -6,6 +6,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from provision.models.base import Record
+from provision.serve.onhost.builtin_model import question
 
 BUILTIN_NAME = "builtin-1"
 """Name and version of the built-in model: another version has other weights."""
@@ -29,5 +30,8 @@ BUILTIN = ServedModel(kind="builtin", name=BUILTIN_NAME, attention_heads=8)
 
 
 def reference_path(prefix: str, environment: str) -> str:
-    """The reference answer of the built-in model, computed in the environment of that digest."""
-    return f"{BUILTIN.folder(prefix)}/reference-{environment}.json"
+    """The reference answer of the built-in model to this release's question, computed in the environment of that digest.
+
+    The question is part of the name, so that the answer to another release's is never taken for it.
+    """
+    return f"{BUILTIN.folder(prefix)}/reference-{environment}-{question()}.json"

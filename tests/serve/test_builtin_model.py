@@ -13,7 +13,12 @@ from provision.serve.onhost import builtin_model
 from verify import manifest
 
 Made = tuple[Path, Path]
-ANSWER: dict[str, Any] = {"tokens": list(range(32)), "gaps": [0.3] * 32, "logprobs": [-1.0] * 32}
+ANSWER: dict[str, Any] = {
+    "prompt": builtin_model.prompt_tokens(),
+    "tokens": list(range(32)),
+    "gaps": [0.3] * 32,
+    "logprobs": [-1.0] * 32,
+}
 
 
 WEIGHTS = b"weights"
@@ -96,6 +101,14 @@ def test_other_environment_needs_its_own_reference(
     assert builtin_model.main(arguments(folder, reference.with_name("reference-def.json"), "def")) == 0
     assert json.loads(capsys.readouterr().out)["changed"] is True
     assert json.loads(reference.with_name("reference-def.json").read_text())["environment"] == "def"
+
+
+def test_an_answer_to_an_older_prompt_is_made_anew(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, reference = made
+    reference.write_text(json.dumps(json.loads(reference.read_text()) | {"prompt": [builtin_model.BOS, 65]}))
+    monkeypatch.setattr(builtin_model, "reference_of", lambda _folder: ANSWER)
+    assert builtin_model.make(folder, reference, "abc")["changed"] is True
+    assert json.loads(reference.read_text())["prompt"] == builtin_model.prompt_tokens()
 
 
 def test_weights_other_than_the_known_ones_are_refused(

@@ -25,7 +25,7 @@ from provision.models.records import ServeRecord
 from provision.models.settings import Connection, Settings
 from provision.remote.local import LocalSession
 from provision.serve.flags import serve_command
-from provision.serve.model import BUILTIN, ServedModel
+from provision.serve.model import BUILTIN, ServedModel, reference_path
 from provision.serve.onhost.ready.service import causes, lines_of_start
 from provision.serve.room import prove, readiness_request
 from provision.serve.tools import READY, ready_zipapp
@@ -63,7 +63,7 @@ def prefix(tmp_path: Path) -> Path:
     gaps = [0.9] * 32
     gaps[NEAR_TIE] = 0.1
     reference = {"prompt": [1, 2, 3], "tokens": TOKENS, "logprobs": LOGPROBS, "gaps": gaps, "runners_up": [7] * 32}
-    (tmp_path / "models/builtin-1/reference-abc.json").write_text(json.dumps(reference))
+    Path(reference_path(str(tmp_path), "abc")).write_text(json.dumps(reference))
     (tmp_path / "bin" / READY).write_bytes(ready_zipapp())
     (tmp_path / "state/journal").write_text("INFO 11-20 08:00:00 [api_server.py:1] starting\n")
     for name, text in (("systemctl", SYSTEMCTL), ("journalctl", JOURNALCTL)):
@@ -110,7 +110,7 @@ def proven(prefix: Path, serving: Callable[..., int]) -> Prove:
             "asked": "FLASH_ATTN",
             "processes": 1,
             "model_folder": str(prefix / "models/builtin-1"),
-            "reference": str(prefix / "models/builtin-1/reference-abc.json"),
+            "reference": reference_path(str(prefix), "abc"),
             "slice_s": 20,
             **(request or {}),
         }

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from provision.serve.model import reference_path
+from provision.serve.onhost import builtin_model
 from provision.serve.onhost.ready import reference
 from provision.serve.onhost.ready.answer import NotProvenError
 from provision.serve.onhost.ready.service import Request
@@ -23,6 +25,7 @@ ANSWERS = 'printf \'{"environment": "%s"}\' "$9" > "$7.new" && mv "$7.new" "$7"'
 def request(prefix: Path, *, ending: str = ANSWERS) -> Request:
     python = prefix / "current" / "bin" / "python"
     python.parent.mkdir(parents=True)
+    (prefix / "models/builtin-1").mkdir(parents=True)
     python.write_text(MAKER.replace("{ending}", ending))
     python.chmod(0o755)
     return Request(
@@ -34,9 +37,9 @@ def request(prefix: Path, *, ending: str = ANSWERS) -> Request:
         served_name="m",
         asked="CPU_ATTN",
         processes=1,
-        model_folder=str(prefix / "models"),
+        model_folder=str(prefix / "models/builtin-1"),
         slice_s=1.0,
-        reference=str(prefix / "reference-abc.json"),
+        reference=reference_path(str(prefix), "abc"),
         environment="abc",
     )
 
@@ -63,3 +66,13 @@ def test_one_that_is_there_is_taken(tmp_path: Path) -> None:
     reference.begin(asked)
     assert reference.wait_for(asked) == {"tokens": [1]}
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_answer_to_an_older_release_s_prompt_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(builtin_model, "PROMPT_TEXT", "Night 1.")
+        path = reference_path(str(tmp_path), "abc")
+    asked = request(tmp_path)
+    Path(path).write_text(json.dumps({"tokens": [1]}))
+    reference.begin(asked)
+    assert reference.wait_for(asked) == {"environment": "abc"}

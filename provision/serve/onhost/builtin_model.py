@@ -162,6 +162,11 @@ def prompt_tokens() -> list[int]:
     return [BOS, *PROMPT_TEXT.encode()]
 
 
+def question() -> str:
+    """A short digest of what the reference answers: the prompt, and how many tokens are asked for."""
+    return hashlib.sha256(json.dumps([prompt_tokens(), ANSWER_LENGTH]).encode()).hexdigest()[:12]
+
+
 def write(path: Path, content: bytes) -> None:
     """Write whole or not at all, readable by the service's user."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -348,7 +353,8 @@ def make(folder: Path, reference: Path | None, environment: str) -> dict[str, An
     if reference is None:
         return {"changed": changed, "seed": marker["seed"], "made": wrong}
     known = read_json(reference)
-    if known.get("sha256") != marker["sha256"] or known.get("environment") != environment:
+    wanted = {"sha256": marker["sha256"], "environment": environment, "prompt": prompt_tokens()}
+    if any(known.get(name) != value for name, value in wanted.items()):
         known = {**marker, "environment": environment, **reference_of(folder)}
         if not proves_enough(known):
             raise ValueError(
