@@ -7,6 +7,7 @@ The configuration says what it answers, so that right and wrong answers can be t
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -17,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 CONFIGURATION: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
-STARTED = time.monotonic()
+QUESTIONS = itertools.count()
+"""After the health: the first `unhealthy` ones find a server that starts, however slow this machine is."""
 
 
 def write_proof() -> None:
@@ -44,7 +46,7 @@ class Handler(BaseHTTPRequestHandler):
         """Silent."""
 
     def do_GET(self) -> None:
-        healthy = time.monotonic() - STARTED >= CONFIGURATION.get("healthy_after_s", 0)
+        healthy = next(QUESTIONS) >= CONFIGURATION.get("unhealthy", 0)
         self.send_response(200 if healthy else 503)
         self.send_header("Content-Length", "0")
         self.end_headers()
