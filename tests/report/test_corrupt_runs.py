@@ -22,7 +22,7 @@ from provision.report.history import bundle, comparing, following, listing, open
 from provision.report.history.runs import names
 from provision.run import Run
 from tests.report.sample import CPU_STACK, Folder, host, result
-from tests.strange import JSON
+from tests.strange import JSON, changed, paths
 
 DAMAGED = "20261119T080000Z"
 NEWER = "20261120T101500Z"
@@ -126,22 +126,6 @@ def test_a_folder_in_the_place_of_a_file_ends_no_command(sound: Path, file: str)
         (logs / DAMAGED / file).unlink(missing_ok=True)
         (logs / DAMAGED / file).mkdir(parents=True)
         use(logs)
-
-
-def paths(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where every value of a document stands."""
-    yield here
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, child in inner:
-        yield from paths(child, (*here, key))
-
-
-def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
-    if not path:
-        return new
-    copy = dict(value) if isinstance(value, dict) else list(value)
-    copy[path[0]] = changed(value[path[0]], path[1:], new)
-    return copy
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from provision.models.settings import Settings
 from provision.resolve import plan
 from provision.resolve.recorded import read_facts
 from provision.resolve.whatif import parse_what_if
-from tests.strange import JSON, TEXT
+from tests.strange import JSON, TEXT, changed, paths
 
 H100 = "gpu=H100x2 driver=580.65.06 os=ubuntu-24.04 arch=x86_64 ram=512 disk=900 python=3.12 glibc=2.39 cpu=avx512"
 MI300X = "gpu=MI300Xx8 os=ubuntu-22.04 arch=x86_64 ram=512 disk=900 python=3.12 glibc=2.35 cpu=avx512"
@@ -41,21 +40,6 @@ def refused(act: Any) -> UsageError | None:
     except UsageError as error:
         return error
     return None
-
-
-def paths(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    yield here
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, child in inner:
-        yield from paths(child, (*here, key))
-
-
-def changed(value: Any, path: tuple[Any, ...], new: Any) -> Any:
-    if not path:
-        return new
-    copy = dict(value) if isinstance(value, dict) else list(value)
-    copy[path[0]] = changed(value[path[0]], path[1:], new)
-    return copy
 
 
 @pytest.mark.parametrize("capability", ["abc", "9", "", "9.0.0", "-1.0", "9.0\n", "99999999999999999999.0"])
