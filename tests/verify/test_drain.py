@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.verify.served import served
 from verify.serving import control
 from verify.serving.control import ControlError
 from verify.serving.drain import MARK, drained, resume
@@ -95,12 +96,8 @@ def service(prefix: Path) -> Service:
 
 @pytest.fixture
 def supervisor(prefix: Path) -> Iterator[Supervisor]:
-    with Supervisor(prefix / "run" / "supervisor.sock") as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with served(Supervisor(prefix / "run" / "supervisor.sock")) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 STOP, START = "stopProcess firstlight-vllm", "startProcess firstlight-vllm"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.verify.served import served
 from verify.checks.serving.access import CHECK, file_problems, guarded, judge, listed, look, numbers
 from verify.records import Context
 from verify.serving.asking import AskError, Client
@@ -65,11 +65,8 @@ class Front(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    front = Server(("127.0.0.1", 0), Front)
-    threading.Thread(target=front.serve_forever, daemon=True).start()
-    yield front
-    front.shutdown()
-    front.server_close()
+    with served(Server(("127.0.0.1", 0), Front)) as front:
+        yield front
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.verify.served import served
 from verify import small_llama
 from verify.checks.serving.answer import CHECK, Seen, judge, look
 from verify.checks.serving.load import CHECK as LOAD
@@ -148,11 +148,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def front() -> Iterator[Front]:
-    server = Front(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with served(Front(("127.0.0.1", 0), Handler)) as server:
+        yield server
 
 
 @pytest.fixture
