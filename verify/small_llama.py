@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,47 +67,90 @@ class Llama:
         return torch.cat([real * cos - imaginary * sin, imaginary * cos + real * sin], dim=3)
 
 
+def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shape of each weight that a model of this configuration has."""
+    hidden, inner, size = (config[name] for name in ("hidden_size", "intermediate_size", "head_dim"))
+    queries, keys = (config[f"num_{name}_heads"] * size for name in ("attention", "key_value"))
+    vocabulary = (config["vocab_size"], hidden)
+    found: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens": vocabulary,
+        "model.norm": (hidden,),
+        "lm_head": vocabulary,
+    }
+    for layer in range(config["num_hidden_layers"]):
+        stem = f"model.layers.{layer}"
+        found |= {f"{stem}.{name}_layernorm": (hidden,) for name in ("input", "post_attention")}
+        found |= {
+            f"{stem}.self_attn.{name}_proj": (width, hidden)
+            for name, width in {"q": queries, "k": keys, "v": keys}.items()
+        }
+        found |= {f"{stem}.self_attn.o_proj": (hidden, queries), f"{stem}.mlp.down_proj": (hidden, inner)}
+        found |= {f"{stem}.mlp.{name}_proj": (inner, hidden) for name in ("gate", "up")}
+    return {f"{name}.weight": shape for name, shape in found.items()}
+
+
 def tiny() -> Llama:
     """A model of random weights, the same everywhere: two layers, sixteen wide, 64 tokens."""
     import torch
 
     config = {
         "vocab_size": 64,
+        "hidden_size": 16,
+        "intermediate_size": 24,
         "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
         "head_dim": 8,
         "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0,
     }
-    shapes = {"model.embed_tokens": (64, 16), "model.norm": (16,), "lm_head": (64, 16)}
-    for layer in range(2):
-        stem = f"model.layers.{layer}"
-        shapes |= {f"{stem}.{name}_layernorm": (16,) for name in ("input", "post_attention")}
-        shapes |= {f"{stem}.self_attn.{name}_proj": (width, 16) for name, width in (("q", 16), ("k", 8), ("v", 8))}
-        shapes |= {f"{stem}.self_attn.o_proj": (16, 16), f"{stem}.mlp.down_proj": (16, 24)}
-        shapes |= {f"{stem}.mlp.{name}_proj": (24, 16) for name in ("gate", "up")}
     generator = torch.Generator().manual_seed(61)
     weights = {
-        f"{name}.weight": torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes.items()
+        name: torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in shapes(config).items()
     }
     return Llama(config, weights)
 
 
 def load(folder: Path) -> Llama:
-    """From config.json and model.safetensors. Raises OSError and ValueError, the latter for another architecture."""
-    import torch
-
+    """From config.json and model.safetensors. Raises OSError and ValueError, the latter for another architecture and damaged weights."""
     config = json.loads((folder / "config.json").read_text())
     if config.get("architectures") != ["LlamaForCausalLM"] or config.get("rope_scaling"):
         raise ValueError(f"{folder} holds {config.get('architectures')}, not a plain Llama")
-    if "head_dim" not in config:
-        config["head_dim"] = config["hidden_size"] // config["num_attention_heads"]
-    content = bytearray((folder / "model.safetensors").read_bytes())
+    try:
+        config.setdefault("head_dim", config["hidden_size"] // config["num_attention_heads"])
+        wanted = shapes(config)
+    except KeyError as missing:
+        raise ValueError(f"{folder}/config.json has no {missing}") from None
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
     start = 8 + int.from_bytes(content[:8], "little")
+    if start > len(content):
+        raise ValueError(f"the header of {path} ends at byte {start}, the file at {len(content)}")
+    try:
+        header = dict(json.loads(content[8:start]))
+    except (ValueError, TypeError) as problem:
+        raise ValueError(f"the header of {path} is no JSON object: {problem}") from None
     weights = {}
-    for name, entry in json.loads(content[8:start]).items():
-        if name != "__metadata__":
-            dtype = getattr(torch, DTYPES[entry["dtype"]])
-            begin, count = start + entry["data_offsets"][0], math.prod(entry["shape"])
-            flat = torch.frombuffer(content, dtype=dtype, count=count, offset=begin)
-            weights[name] = flat.view(entry["shape"]).double()
+    for name, shape in wanted.items():
+        if name not in header:
+            raise ValueError(f"the header of {path} names no tensor `{name}`")
+        values = _tensor(content, start, header[name], shape)
+        if values is None:
+            text = json.dumps(header[name])[:200]
+            raise ValueError(f"the header of {path} has no tensor of shape {list(shape)} as `{name}`: {text}")
+        weights[name] = values
     return Llama(config, weights)
+
+
+def _tensor(content: bytearray, start: int, entry: Any, shape: Sequence[int]) -> Tensor | None:
+    """A tensor of that shape in float64, where an entry of a header places it in the file; null where it places none."""
+    import torch
+
+    match entry:
+        case {"dtype": str(name), "shape": list(sizes), "data_offsets": [int(begin), int(end)]} if name in DTYPES:
+            dtype, count = getattr(torch, DTYPES[name]), math.prod(shape)
+            is_whole = end - begin == count * dtype.itemsize and begin >= 0 and start + end <= len(content)
+            if sizes == list(shape) and is_whole:
+                flat: Tensor = torch.frombuffer(content, dtype=dtype, count=count, offset=start + begin)
+                return flat.view(sizes).double()
+    return None

@@ -213,6 +213,22 @@ def test_canned_answers_are_caught_by_a_prompt_that_is_new(
     assert outcome.reason.startswith("its answer is not that of the model in float64: token 1 of 4 is 5, and 11 leads")
 
 
+def test_a_model_whose_files_cannot_be_read_is_a_failure(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "reference.json"
+    path.write_text(json.dumps(REFERENCE))
+
+    def load(_: Path) -> None:
+        raise ValueError("the header of /m/model.safetensors names no tensor `lm_head.weight`")
+
+    monkeypatch.setattr(small_llama, "load", load)
+    outcome = judge(look(Service(service.prefix, {**service.readiness, "reference": str(path)}, None)))
+    assert outcome.status == "fail"
+    assert outcome.reason == "the header of /m/model.safetensors names no tensor `lm_head.weight`"
+    assert "model's files" in (outcome.remedy or "")
+
+
 def test_a_stopped_process_is_named_and_nothing_is_asked() -> None:
     engine = Process(8, 7, state="T", argv=("VLLM::EngineCore",))
     outcome = judge(Seen(stopped=(engine,)))

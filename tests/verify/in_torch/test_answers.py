@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,45 @@ def test_the_model_as_a_whole_equals_the_model_token_by_token(folder: Path) -> N
 def test_another_architecture_is_refused(folder: Path, change: dict[str, Any]) -> None:
     (folder / "config.json").write_text(json.dumps(CONFIG | change))
     with pytest.raises(ValueError, match="not a plain Llama"):
+        small_llama.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("written", "damaged", "text"),
+    [
+        (b"lm_head.weight", b"lm_heae.weight", "names no tensor `lm_head.weight`"),
+        (b"BF16", b"BF17", "has no tensor of shape [64, 16] as `model.embed_tokens.weight`"),
+        (b"[64, 16]", b"[65, 16]", "has no tensor of shape [64, 16] as `model.embed_tokens.weight`"),
+        (b"[0, 2048]", b"[8, 2048]", "has no tensor of shape [64, 16] as `model.embed_tokens.weight`"),
+        (b'"data_offsets"', b'"data_offsetr"', "has no tensor of shape [64, 16] as `model.embed_tokens.weight`"),
+        (b'{"__metadata__"', b'["__metadata__"', "is no JSON object: "),
+        (b'{"__metadata__"', b'\xff"__metadata__"', "is no JSON object: "),
+    ],
+)
+def test_damage_in_the_header_of_the_weights_is_named_with_the_file(
+    folder: Path, written: bytes, damaged: bytes, text: str
+) -> None:
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    assert written in content
+    path.write_bytes(content.replace(written, damaged, 1))
+    with pytest.raises(ValueError, match=re.escape(f"the header of {path} {text}")):
+        small_llama.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", "ends at byte 8, the file at 0"),
+        (b"\xff" * 8, "ends at byte 18446744073709551623, the file at 8"),
+        (b"\2" + bytes(7) + b"[]", "names no tensor `model.embed_tokens.weight`"),
+        (b"\1" + bytes(7) + b"5", "is no JSON object: "),
+    ],
+)
+def test_weights_without_a_header_are_named(folder: Path, content: bytes, text: str) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(f"the header of {path} {text}")):
         small_llama.load(folder)
 
 

@@ -30,7 +30,12 @@ from verify.serving.service import Service
 from verify.tables import table
 
 ANEW = "start it anew: ./firstlight serve; its log says more: ./firstlight doctor --host NAME"
+FILES = "./firstlight provision makes or sends the model's files anew"
 WRONG = "do not serve with it: ./firstlight provision, then ./firstlight verify --level full"
+
+
+Compared = tuple[dict[str, str | None], str | None]
+"""With what the answers were compared and what is wrong with each; why the model itself cannot be computed."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Seen:
     """Whether its own counters moved meanwhile."""
     compared: Mapping[str, str | None] = field(default_factory=dict)
     """With what the answers were compared, and what is wrong with each."""
+    unread: str | None = None
+    """Why the model itself cannot be computed: its files."""
     seconds: float = 0.0
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
@@ -81,35 +88,34 @@ def look(service: Service) -> Seen:
     began, evidence = time.monotonic(), {"number type": dtype}
     try:
         compare = _builtin if service.readiness.get("reference") else _users
-        compared = compare(service, client, key, dtype, evidence)
+        compared, unread = compare(service, client, key, dtype, evidence)
     except SilenceError as silence:
         seconds = time.monotonic() - began
         return Seen(problem=str(silence), is_silent=True, works_for_others=_works(client), seconds=seconds)
     except AskError as problem:
         return Seen(problem=str(problem))
-    return Seen(compared=compared, seconds=time.monotonic() - began, evidence=evidence)
+    return Seen(compared=compared, unread=unread, seconds=time.monotonic() - began, evidence=evidence)
 
 
-def _builtin(
-    service: Service, client: Client, key: str | None, dtype: str, evidence: dict[str, Any]
-) -> dict[str, str | None]:
+def _builtin(service: Service, client: Client, key: str | None, dtype: str, evidence: dict[str, Any]) -> Compared:
     """With the stored reference, and with the model itself on a prompt that nobody has asked before."""
     limits = table("serving")["answer"]
     reference = json.loads(Path(service.readiness["reference"]).read_text())
     answer = greedy(client, reference["prompt"], limits["tokens"], key)
     compared = {"the reference": against_reference(answer, reference, dtype)}
-    model = small_llama.load(Path(service.readiness["model_folder"]))
+    try:
+        model = small_llama.load(Path(service.readiness["model_folder"]))
+    except (OSError, ValueError) as damage:
+        return compared, str(damage)
     usable = model.config["vocab_size"] // 2  # no special token is among the first half
     prompt = [random.randrange(usable) for _ in range(limits["new_prompt"])]  # noqa: S311 - no secret
     fresh = greedy(client, prompt, limits["new_tokens"], key)
     evidence |= {"prompt": prompt, "tokens": fresh.tokens}
     exact = model.logprobs([*prompt, *fresh.tokens])[len(prompt) - 1 : -1].tolist()
-    return {**compared, "the model in float64": against_model(fresh, exact, dtype)}
+    return {**compared, "the model in float64": against_model(fresh, exact, dtype)}, None
 
 
-def _users(
-    service: Service, client: Client, key: str | None, dtype: str, evidence: dict[str, Any]
-) -> dict[str, str | None]:
+def _users(service: Service, client: Client, key: str | None, dtype: str, evidence: dict[str, Any]) -> Compared:
     """With the last green run; with nothing where that kept no answers."""
     path = service.prefix / "verify" / f"logprobs-{Path(service.readiness['model_folder']).name}.json"
     try:
@@ -120,13 +126,13 @@ def _users(
     answer = greedy(client, text, table("serving")["answer"]["tokens"], key)
     evidence["tokens"] = answer.tokens
     if last is None:
-        return {}
+        return {}, None
 
     def rival(tokens: Any) -> float:
         return forced(client, [*client.post("/tokenize", {"prompt": text}, key)["tokens"], *tokens], key)[-1]
 
     wrong = against_last(forced(client, text, key), last, str(service.readiness.get("release")))
-    return {"the last green run": wrong or tokens_against_last(answer, last, dtype, rival)}
+    return {"the last green run": wrong or tokens_against_last(answer, last, dtype, rival)}, None
 
 
 def _works(client: Client) -> bool:
@@ -156,10 +162,10 @@ def judge(seen: Seen) -> Outcome:
     if seen.problem:
         text = f"its engine is frozen: {seen.problem}" if seen.is_silent else f"it gives no answer: {seen.problem}"
         return Outcome("fail", text, figures, evidence, ANEW)
-    wrong = {what: text for what, text in seen.compared.items() if text}
-    if wrong:
-        text = "; ".join(f"its answer is not that of {what}: {text}" for what, text in wrong.items())
-        return Outcome("fail", text, figures, evidence, WRONG)
+    wrong = [f"its answer is not that of {what}: {text}" for what, text in seen.compared.items() if text]
+    if wrong or seen.unread:
+        text = "; ".join([*wrong, *filter(None, [seen.unread])])
+        return Outcome("fail", text, figures, evidence, WRONG if wrong else FILES)
     if not seen.compared:
         return Outcome(
             "ok", f"it answers after {seen.seconds:.1f} s; no green run kept answers to compare with", figures, evidence
