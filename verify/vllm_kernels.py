@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import importlib.util
 from pathlib import Path
 
@@ -26,6 +27,21 @@ def further_extensions() -> list[Path]:
     """Those for GPUs that stand next to the others, and need the driver's library."""
     folder = _folder()
     return sorted(folder.glob(table("libraries")["vllm_kernels_next_to_it"]["glob"])) if folder else []
+
+
+def all_extensions() -> list[Path]:
+    """Every extension module of the package that this Python and this CPU could load, by name."""
+    folder = _folder()
+    if folder is None:
+        return []
+    variants = {path for row in table("libraries")["vllm_kernels"] for path in folder.glob(row["glob"])}
+    for_others = variants.difference(vllm_extensions())
+    return [path for path in sorted(folder.rglob("*.so")) if path not in for_others and _of_this_python(path)]
+
+
+def _of_this_python(path: Path) -> bool:
+    """Whether a module's name has an ending of this Python's: a wheel may hold one module for several of them."""
+    return f".{path.name.partition('.')[2]}" in importlib.machinery.EXTENSION_SUFFIXES
 
 
 def _folder() -> Path | None:

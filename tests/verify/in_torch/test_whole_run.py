@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import sysconfig
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from verify import devices
+from verify import devices, vllm_kernels
 from verify.judged_speed import spread
 from verify.records import Check, Context, Figure, Outcome
 from verify.registry import all_checks
@@ -174,15 +175,50 @@ def test_a_vllm_that_does_not_import_is_a_failure_with_its_own_words(verify: Any
     assert "_C.abi3.so: undefined symbol: _ZN5torch3jit1xE" in said_of(document, "engine.vllm")
 
 
-def test_an_extension_that_does_not_load_is_a_failure_that_names_it(verify: Any, tmp_path: Path) -> None:
-    (tmp_path / "vllm").mkdir()
-    (tmp_path / "vllm" / "__init__.py").write_text("raise AssertionError('not to be imported')")
-    for name in ("_C.abi3.so", "_C_AVX512.abi3.so", "_C_AVX2.abi3.so"):
-        (tmp_path / "vllm" / name).write_bytes(b"no library")
+def vllm_package(folder: Path, *extensions: str) -> Path:
+    """A package without a code of its own, whose extensions are no libraries."""
+    package = folder / "vllm"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise AssertionError('not to be imported')")
+    for name in extensions:
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_bytes(b"no library")
+    return package
+
+
+@pytest.mark.parametrize(
+    "extensions",
+    [
+        ("_C.abi3.so", "_C_AVX512.abi3.so", "_C_AVX2.abi3.so"),
+        ("_C_stable_libtorch.abi3.so",),
+        ("_moe_C.abi3.so",),
+        ("vllm_flash_attn/_vllm_fa2_C.abi3.so",),
+    ],
+    ids=lambda names: names[0],
+)
+def test_an_extension_that_does_not_load_is_a_failure_that_names_it(
+    verify: Any, tmp_path: Path, extensions: tuple[str, ...]
+) -> None:
+    vllm_package(tmp_path, *extensions)
     code, document = verify("--only", "libraries.loaded", PYTHONPATH=str(tmp_path))
     assert code == 2
     assert "vLLM's kernels do not load" in said_of(document, "libraries.loaded")
     assert str(tmp_path / "vllm") in said_of(document, "libraries.loaded")
+
+
+def test_extensions_of_other_cpus_and_pythons_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names as the wheels of 0.26.0 (CUDA) and 0.32.0 (CPUs) hold them."""
+    import torch
+
+    monkeypatch.syspath_prepend(tmp_path)
+    other, own = "cpython-310-x86_64-linux-gnu.so", sysconfig.get_config_var("EXT_SUFFIX")
+    cpu = ("_C.abi3.so", "_C_AVX512.abi3.so", "_C_AVX2.abi3.so")
+    named = ("_C_stable_libtorch.abi3.so", "cumem_allocator.abi3.so", f"third_party/deep_gemm/_C{own}")
+    package = vllm_package(tmp_path, *cpu, *named, f"third_party/deep_gemm/_C.{other}")
+    for name in ("_is_avx512_bf16_supported", "_is_avx512_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx2_supported", lambda: True)
+    assert vllm_kernels.all_extensions() == sorted(package / name for name in ("_C_AVX2.abi3.so", *named))
 
 
 def test_a_library_of_the_search_path_that_wins_over_the_environments_is_named(verify: Any, tmp_path: Path) -> None:
