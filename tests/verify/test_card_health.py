@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from verify import cards
 from verify.checks.devices import amd_clocks, amd_ecc, amd_links, clocks, driver, ecc, fabric, modes, nvlink, pcie
 from verify.checks.devices import peer_paths as peer_path_check
 from verify.records import Context, Outcome
-from verify.views import amd_smi, kernel_driver, numa, nvml, pci, peer_paths
+from verify.views import Gpu, amd_smi, kernel_driver, numa, nvml, pci, peer_paths
 from verify.views.nvml import NvmlError
 from verify.views.nvml_health import Fabric, Health, healths
 from verify.views.pcie import Link, link
@@ -211,11 +212,34 @@ def test_the_way_of_a_card_is_that_of_all_bridges_above_it(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("links", "expected", "answer"),
-    [([True, True], 2, True), ([True, False], 2, False), ([], 2, False), ([True], 2, False), ([True] * 6, 6, True)],
+    ("links", "count", "answer"),
+    [([True, True], 2, True), ([True, False], 2, False), ([], 2, False), ([True], 2, False), ([True] * 6, 3, True)],
 )
-def test_cards_are_joined_where_each_of_them_says_so(links: list[bool], expected: int, answer: bool) -> None:
-    assert peer_path_check.joined(links, expected) is answer
+def test_cards_are_joined_where_each_pair_says_so(links: list[bool], count: int, answer: bool) -> None:
+    assert peer_path_check.joined(links, count) is answer
+
+
+TWO_BRIDGES = """
+int nvmlDeviceGetNvLinkState(void *h, unsigned link, unsigned *up) { if (link > 3) return 2; *up = 1; return 0; }
+int nvmlDeviceGetP2PStatus(char *one, char *other, unsigned by, unsigned *status) {
+    long apart = one - other;
+    if (by != 2) return 2;
+    *status = apart == 2 || apart == -2 ? 0 : 5; return 0; }
+"""
+"""Four cards, 0 bridged with 2 and 1 with 3: NV4 in the matrix of `nvidia-smi topo -m`; 5 is NVML_P2P_STATUS_NOT_SUPPORTED."""
+
+
+def test_cards_that_are_bridged_two_by_two_are_not_all_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = library(tmp_path, cards=4, more=TWO_BRIDGES)
+    assert [card.links for card in healths(made)] == [(True,) * 4] * 4
+    assert nvml.nvlinked(made) == tuple(abs(one - other) == 2 for one in range(4) for other in range(4) if one != other)
+    monkeypatch.setattr(nvml, "nvlinked", partial(nvml.nvlinked, made))
+    monkeypatch.setattr(pci, "gpus", lambda _: [Gpu(pci=f"0000:0{place}:00.0") for place in range(4)])
+    monkeypatch.setattr(peer_paths, "virtual", lambda: False)
+    monkeypatch.setattr(peer_paths, "peer_path", lambda address: PeerPath(address, "DMA-FQ", ()))
+    outcome = peer_path_check.CHECK.run(Context())
+    assert outcome.status == "warn"
+    assert outcome.reason == "the IOMMU translates what 4 of 4 cards write (DMA-FQ)"
 
 
 @pytest.mark.parametrize(

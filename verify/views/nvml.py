@@ -5,12 +5,15 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import permutations
 from typing import Any
 
 from verify.views import Gpu, pci_address
 
 LIBRARY = "libnvidia-ml.so.1"
 SUCCESS = 0
+P2P_BY_NVLINK, P2P_OK = 2, 0
+"""NVML_P2P_CAPS_INDEX_NVLINK of nvmlGpuP2PCapsIndex_t, NVML_P2P_STATUS_OK of nvmlGpuP2PStatus_t."""
 UNKNOWN_TO_IT = frozenset({2, 3, 4, 13, 25})
 """NVML_ERROR_INVALID_ARGUMENT, _NOT_SUPPORTED, _NO_PERMISSION, _FUNCTION_NOT_FOUND, _ARGUMENT_VERSION_MISMATCH (nvml.h)."""
 
@@ -65,6 +68,15 @@ def gpus(library: str = LIBRARY) -> tuple[tuple[Gpu, ...], bool] | None:
         return None
 
 
+def nvlinked(library: str = LIBRARY) -> tuple[bool, ...]:
+    """Of each ordered pair of GPUs whether NVLinks join the two. Raises NvmlError, also where the library is not installed."""
+    try:
+        with opened(library) as (nvml, handles):
+            return tuple(_nvlinked(nvml, one, other) for one, other in permutations(handles, 2))
+    except OSError as error:
+        raise NvmlError(f"{library} cannot be loaded: {error}") from None
+
+
 def release(library: str = LIBRARY) -> str | None:
     """`580.82.07` of the loaded driver, as NVML has it from the kernel; null where NVML does not start."""
     version = ctypes.create_string_buffer(96)
@@ -91,6 +103,16 @@ def gpu(nvml: Any, handle: ctypes.c_void_p) -> Gpu:
     ask(nvml, "nvmlDeviceGetName", handle, name, ctypes.c_uint(96))
     ask(nvml, "nvmlDeviceGetUUID", handle, uuid, ctypes.c_uint(96))
     return Gpu(pci_address(pci.busId.decode()), uuid.value.decode(), name.value.decode(), memory.total)
+
+
+def _nvlinked(nvml: Any, one: ctypes.c_void_p, other: ctypes.c_void_p) -> bool:
+    name, status = "nvmlDeviceGetP2PStatus", ctypes.c_uint()
+    call = getattr(nvml, name, None)
+    code = call(one, other, ctypes.c_uint(P2P_BY_NVLINK), ctypes.byref(status)) if call else None
+    if code is None or code in UNKNOWN_TO_IT:
+        return False
+    judge(nvml, name, code)
+    return status.value == P2P_OK
 
 
 def _split(nvml: Any, handle: ctypes.c_void_p) -> bool:

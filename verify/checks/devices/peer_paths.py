@@ -7,9 +7,7 @@ from dataclasses import asdict
 
 from verify.cards import INJECTED, Said, told
 from verify.records import Check, Context, Outcome
-from verify.views import amd_smi, pci, peer_paths
-from verify.views.nvml import NvmlError
-from verify.views.nvml_health import healths
+from verify.views import amd_smi, nvml, pci, peer_paths
 from verify.views.peer_paths import PeerPath
 
 TRANSLATING = ("DMA", "DMA-FQ")
@@ -35,15 +33,15 @@ def _joined(vendor: str, count: int) -> bool:
     """Whether links of their own join all `count` cards: the bus is not their way then. False where no tool answers."""
     try:
         if vendor == "nvidia":
-            return joined([any(card.links) for card in healths()], count)
-        return joined([joint.kind == "XGMI" for joint in amd_smi.joints() or ()], count * (count - 1))
-    except (NvmlError, amd_smi.AmdSmiError):
+            return joined(nvml.nvlinked(), count)
+        return joined([joint.kind == "XGMI" for joint in amd_smi.joints() or ()], count)
+    except (nvml.NvmlError, amd_smi.AmdSmiError):
         return False
 
 
-def joined(links: Sequence[bool], expected: int) -> bool:
-    """Whether each of the cards, or of their ordered pairs, has a link; `expected` is how many of them there are."""
-    return len(links) >= expected and all(links)
+def joined(links: Sequence[bool], count: int) -> bool:
+    """Whether each ordered pair of the `count` cards has links of its own: cards that are bridged two by two are not all joined."""
+    return len(links) >= count * (count - 1) and all(links)
 
 
 def judge(paths: Sequence[PeerPath], *, joined: bool) -> Outcome:
