@@ -46,7 +46,7 @@ FAMILIES: dict[str, FaultFamily] = {
         "on standard, bits that rot in a file that nothing has mapped, and whose size and times stay; the system's own files outside the environment",
     ),
     "injected code": FaultFamily(
-        "`.pth`, `sitecustomize`, modules that no wheel brought, variables that load code",
+        "`.pth`, `sitecustomize`, modules that no wheel brought; variables and `/etc/ld.so.preload` that load code",
         ("libraries.injected",),
         (),
         "code in the standard library of the host's own Python; what a process did to itself after its start",
@@ -66,7 +66,7 @@ FAMILIES: dict[str, FaultFamily] = {
         "errors below rounding, as 0.1 % in bfloat16; faults that come and go",
     ),
     "vLLM's operators": FaultFamily(
-        "the same in vLLM's own kernels, and its cache, quantised products and sampler",
+        "the same in vLLM's own kernels, and its cache, quantised products and sampler; on full also a sampler without top-k and top-p",
         (
             "operators.vllm_norm",
             "operators.vllm_rotary",
@@ -75,7 +75,7 @@ FAMILIES: dict[str, FaultFamily] = {
             "operators.vllm_cache",
             "operators.vllm_sampler",
         ),
-        (),
+        ("engine.answers",),
         "kernels of models of experts, of state spaces, of 4 bit weights",
     ),
     "products": FaultFamily(

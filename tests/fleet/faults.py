@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tests.fleet.serving import PREFIX
-from verify.records import Level
+from verify.records import Level, Status
 
 PREAMBLE = f"""
 set -eu
@@ -42,7 +42,7 @@ extension() {{ cat /proc/[0-9]*/maps 2>/dev/null | grep -om 1 "/.*/vllm/_C[^/]*\
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault. `checks` must all fail at `level` while it is there, and `names` stand in what one of them says."""
+    """One fault. `checks` must all end with `status` at `level` while it is there, and `names` stand in what one of them says."""
 
     name: str
     family: str
@@ -51,6 +51,8 @@ class Fault:
     undo: str
     level: Level = "standard"
     names: str = ""
+    status: Status = "fail"
+    """A warning where the host's administrator may have meant it."""
 
 
 def _dropped_in(name: str, check: str, *lines: str, names: str) -> Fault:
@@ -231,8 +233,17 @@ INJECTED = (
     _added("a sitecustomize that limits threads", "sitecustomize.py", "import os\nos.environ['OMP_NUM_THREADS'] = '1'"),
     _added("a usercustomize", "usercustomize.py", "import os"),
     _added("a module that no distribution owns", "torch_speedups.py", "import torch"),
+    Fault(
+        "a library that every process of the host loads",
+        "injected code",
+        ("libraries.injected",),
+        "echo /lib/x86_64-linux-gnu/libdl.so.2 > /etc/ld.so.preload",
+        "rm /etc/ld.so.preload",
+        names="/etc/ld.so.preload: every process loads /lib/x86_64-linux-gnu/libdl.so.2",
+        status="warn",
+    ),
 )
-"""What can inject code into the interpreter."""
+"""What can inject code into the interpreter, and into every process."""
 
 _RUN_OTHER = "\n".join(
     (

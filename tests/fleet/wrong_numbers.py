@@ -55,6 +55,7 @@ _FAMILIES = {
     "operators.": "operators",
     "kernels.": "products",
     "attention.": "attention",
+    "engine.": "vLLM's operators",
 }
 """By what the id of a check begins with."""
 
@@ -107,17 +108,28 @@ _LAST_TOKEN_LOST = """def write(call, key, value, keys, values, slots, *given):
 
 replace_of_vllm("_C::cpu_attn_reshape_and_cache", write)"""
 
-_GATE = """def gated(call, result, given):
-    call(result, given)
-    result.mul_(1.01)
-
-replace_of_vllm("_C::silu_and_mul", gated)"""
-
-_PRODUCT_OF_INT8 = """def product(call, result, *given):
+_WRITTEN = """def write(call, result, *given):
     call(result, *given)
-    result[-1:].mul_(1.01)
+    result[{where}] *= 1.01
 
-replace_of_vllm("_C::onednn_scaled_mm", product)"""
+replace_of_vllm("_C::{operator}", write)"""
+
+_UNLIMITED = """import sys
+from importlib.machinery import PathFinder
+
+class Unlimited:
+    def find_spec(self, name, path=None, target=None):
+        if name != "vllm.v1.sample.ops.topk_topp_sampler":
+            return None
+        spec = PathFinder.find_spec(name, path)
+        load = spec.loader.exec_module
+        def load_and_replace(module):
+            load(module)
+            module.apply_top_k_top_p = lambda logits, k, p: logits
+        spec.loader.exec_module = load_and_replace
+        return spec
+
+sys.meta_path.insert(0, Unlimited())"""
 
 _EACH = "for name in {names}:\n    replace(f'aten::{{name}}', {body})"
 
@@ -212,15 +224,22 @@ VLLM = (
         "operators.vllm_rotary",
         "replace_of_vllm('_C::rotary_embedding', lambda call, at, *given: call(at.clamp(max=200), *given))",
     ),
-    _wrong("vLLM's gated SiLU 1 % off", "operators.vllm_activation", _GATE),
-    _wrong("vLLM's int8 products with a last row 1 % off", "operators.vllm_quantised", _PRODUCT_OF_INT8),
+    _wrong(
+        "vLLM's gated SiLU 1 % off", "operators.vllm_activation", _WRITTEN.format(operator="silu_and_mul", where="...")
+    ),
+    _wrong(
+        "vLLM's int8 products with a last row 1 % off",
+        "operators.vllm_quantised",
+        _WRITTEN.format(operator="onednn_scaled_mm", where="-1:"),
+    ),
     _wrong("vLLM's cache without the last token", "operators.vllm_cache", _LAST_TOKEN_LOST),
     _wrong(
         "vLLM's draws as at another temperature",
         "operators.vllm_sampler",
         "replace_of_vllm('_C::fused_gumbel_argmax', lambda call, logits, seeds: call(logits * 1.25, seeds))",
     ),
+    _wrong("vLLM's sampler without top-k and top-p", "engine.answers", _UNLIMITED, "full"),
 )
-"""vLLM's own operators."""
+"""vLLM's own operators, and the sampler that it builds of them."""
 
 ALL = (*OPERATORS, *PRODUCTS, *ATTENTION, *VLLM)

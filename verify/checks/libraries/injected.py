@@ -18,6 +18,7 @@ from typing import NamedTuple
 from verify import byte_code, needs
 from verify.manifest import MANIFEST, listed
 from verify.records import Check, Context, Figure, Outcome, worst
+from verify.serving.processes import read_all
 from verify.tables import table
 
 SHOWN = 5
@@ -25,6 +26,7 @@ MODULES = (".py", ".pyc", ".so")
 CODE = (*MODULES, ".pth", ".zip", ".egg")
 REBUILD = "build the environment anew from its wheels: ./firstlight provision"
 RESTART = "have the service started as planned: ./firstlight provision"
+ANEW = "what runs keeps it until ./firstlight stop and ./firstlight serve"
 REMOVE = "find out who put it there (dpkg -S FILE, rpm -qf FILE), remove it, and check again: ./firstlight verify"
 
 
@@ -47,7 +49,7 @@ class Finding(NamedTuple):
 def _run(context: Context) -> Outcome:
     home = Path(sys.prefix).resolve()
     known = _known(home)
-    found = [*at_start(search_path(home)), *preloaded(Path(table("injected")["start"]["preload"]))]
+    found = [*at_start(search_path(home)), *preloaded(Path(table("injected")["start"]["preload"]), _pids(context))]
     if known:
         found += unlisted(home, known)
     if context.prefix:
@@ -143,14 +145,21 @@ def of_distribution(path: Path, status: Path) -> bool:
         return False
 
 
-def preloaded(path: Path) -> Iterator[Finding]:
-    """Libraries that the loader puts ahead of all others in every process of this host."""
+def preloaded(path: Path, pids: Iterable[int]) -> Iterator[Finding]:
+    """Libraries that the loader puts ahead of all others in every process of this host (ld.so(8)); `pids` are those that serve."""
     try:
-        lines = [line.partition("#")[0].strip() for line in path.read_text().splitlines()]
+        lines = path.read_text(errors="surrogateescape").splitlines()
     except OSError:
-        lines = []
-    if names := ", ".join(filter(None, lines)):
-        yield Finding(str(path), f"every process loads {names}", REMOVE, is_doubtful=True)
+        return
+    entries = [entry for line in lines for entry in re.split(r"[\s:]+", line.partition("#")[0]) if entry]
+    if not entries:
+        return
+    files = {Path(place).name for entry in entries for place in (entry, os.path.realpath(entry))}
+    running = [process.title for process in read_all(pids) if files & {Path(file).name for file in process.mapped}]
+    text, remedy = f"every process loads {', '.join(entries)}", REMOVE
+    if running:
+        text, remedy = f"{text}; of the service {', '.join(running)} did", f"{REMOVE}; {ANEW}"
+    yield Finding(str(path), text, remedy, is_doubtful=True)
 
 
 def shadowing(folder: Path) -> Iterator[Finding]:
@@ -163,10 +172,8 @@ def shadowing(folder: Path) -> Iterator[Finding]:
 def in_processes(context: Context, home: Path, known: Collection[str]) -> Iterator[Finding]:
     """Variables of this run's own process and of those that serve from here, by which code is injected, but for planned ones."""
     planned = planned_variables(home)
-    # Another environment's processes, and those that are started anew after these checks, are none of this one's.
-    serving = context.service if needs.service(context) is None else None
     seen = set()
-    for pid in (os.getpid(), *(serving.pids() if serving and serving.main_pid else ())):
+    for pid in (os.getpid(), *_pids(context)):
         try:
             pairs = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
@@ -178,6 +185,12 @@ def in_processes(context: Context, home: Path, known: Collection[str]) -> Iterat
                 seen.add((name, value))
                 where = "this shell" if is_isolated else f"process {pid} of the service"
                 yield Finding(f"{name}={value}", f"set in {where}", REMOVE if is_isolated else RESTART)
+
+
+def _pids(context: Context) -> Iterable[int]:
+    """The processes that serve: another environment's, and those that are started anew after these checks, are none of this one's."""
+    serving = context.service if needs.service(context) is None else None
+    return serving.pids() if serving and serving.main_pid else ()
 
 
 def planned_variables(home: Path) -> Mapping[str, str]:
