@@ -3,6 +3,7 @@
 The softmax is taken online: each tile of keys updates a running maximum, a running sum and a running weighted sum, so
 that no row of scores ever stands in memory as a whole, and the block size changes nothing but the order of additions.
 Every step can be differentiated, so the gradients of the reference come from torch's autograd, in float64 as well.
+The exponential is made of powers of two: torch's own is what `operators.exp` judges.
 """
 
 from __future__ import annotations
@@ -159,9 +160,15 @@ def _rows(query: Tensor, key: Tensor, value: Tensor, *, rows: slice, rule: Rule,
         # The shift cancels out of the result, so it takes no part in its gradient.
         new = torch.maximum(highest, scores.detach().amax(dim=3, keepdim=True))
         level = new.masked_fill(new == -math.inf, 0.0)  # nothing seen yet: keep -inf - -inf out of the exponent
-        shrink = torch.exp(highest - level)
-        weights = torch.exp(scores - level)
+        shrink, weights = _exp(highest - level), _exp(scores - level)
         total = total * shrink + weights.sum(dim=3, keepdim=True)
         weighted = weighted * shrink + weights @ value[:, :, columns]
         highest = new
     return torch.where(total > 0, weighted / total.clamp_min(1e-300), 0.0)
+
+
+def _exp(values: Tensor) -> Tensor:
+    """e to the power of values up to 0, absolute to the last places."""
+    import torch
+
+    return torch.exp2(values * math.log2(math.e))

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.verify.in_torch.bent import Broken
 from verify.providers.layout import cache, page_table
 from verify.reference import attention, bottom_right, packed_attention
 
@@ -172,3 +173,15 @@ def test_packed_and_paged_sequences_equal_each_alone(
 def test_lengths_that_do_not_add_up_are_refused() -> None:
     with pytest.raises(ValueError, match="lengths of 5 queries and 3 keys for 4 and 3"):
         packed_attention(torch.ones(4, 1, 2), torch.ones(3, 1, 2), torch.ones(3, 1, 2), [2, 3], [1, 2])
+
+
+def test_the_reference_takes_no_exponential_of_torch_s() -> None:
+    """`operators.exp` judges that one: where it is off, the reference stays right."""
+    generator = torch.Generator().manual_seed(12)
+    query, key, value = (torch.randn(1, 2, 40, 8, generator=generator, dtype=torch.float64) for _ in range(3))
+    exact = formula(query, key, value, torch.ones(1, 1, 40, 40, dtype=torch.bool))
+    with Broken("aten::exp", spared=()) as broken:
+        assert float(torch.exp(torch.zeros(1, dtype=torch.float64))) == pytest.approx(1.01)
+        result = attention(query, key, value, block=16)
+    assert broken.hits == 1
+    assert (result - exact).abs().max() < 1e-13
