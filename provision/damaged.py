@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from provision.models.facts import Installed
 
 FILES, INJECTED, MODEL = "libraries.files", "libraries.injected", "serving.model"
+MOST_LISTED = 100
+"""Problems that the evidence of `serving.model` holds."""
 INSIDE = "in the environment"
 """Key of the evidence of `libraries.injected`: what lies in the environment's own folder."""
-NOT_OURS = "nobody installed it"
-"""How `serving.model` speaks of a file that was added: it is removed, and nothing has to be sent."""
 
 
 def environment_is_damaged(folder: str, installed: Installed) -> bool:
@@ -29,16 +29,22 @@ def environment_is_damaged(folder: str, installed: Installed) -> bool:
     return any(id_ == FILES or (id_ == INJECTED and evidence.get(INSIDE)) for id_, evidence in _failures(installed))
 
 
-def model_is_damaged(installed: Installed) -> bool:
-    """Whether files of the model are not as they were installed; a wrong model behind the endpoint is another matter."""
+def damaged_model_files(installed: Installed, folder: str, names: Iterable[str]) -> set[str]:
+    """Of the files of a model in a folder of the host, by their names below it, those that are not as they were installed.
+
+    The probe sees that one was written to or is gone, the last checks that its content is another. Where those list no more of them,
+    it may be any.
+    """
+    written = {each.path for each in installed.drift if each.kind == "file"}
     problems = [
         str(problem)
         for id_, evidence in _failures(installed)
-        if id_ == MODEL and evidence.get("folder")
+        if id_ == MODEL and evidence.get("folder") == folder
         for problem in evidence.get("problems") or ()
-        if str(problem).startswith(f"{evidence['folder']}/")
     ]
-    return any(not problem.endswith(NOT_OURS) for problem in problems)
+    paths = {name: f"{folder}/{name}" for name in names}
+    wrong = written | {text.partition(": ")[0] for text in problems}
+    return {name for name, path in paths.items() if path in wrong or len(problems) >= MOST_LISTED}
 
 
 def _failures(installed: Installed) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from provision.damaged import model_is_damaged
+from provision.damaged import damaged_model_files
 from provision.desired import Desired
 from provision.errors import FirstlightError, InstallError
 from provision.models.facts import HostFacts
@@ -90,16 +90,16 @@ def _send(walk: Walk) -> None:
 
 
 def missing_files(desired: Desired, facts: HostFacts, files: Sequence[StagedFile]) -> list[StagedFile]:
-    """What has to travel: an environment or a whole model that is on the host already needs none of its files."""
+    """What has to travel: an environment that is on the host already needs none of its files, a model those that are damaged there."""
     installed = facts.installed
     there = installed is not None and desired.environment in installed.environments
     state = (installed.state if installed else None) or {}
-    is_damaged = installed is not None and model_is_damaged(installed)
-    has_model = desired.model is None or (state.get("model") == desired.model.name and not is_damaged)
+    model = {file.name for file in files if file.kind == "model"}
+    if installed is not None and desired.model is not None and state.get("model") == desired.model.name:
+        folder = f"{installed.prefix.rstrip('/')}/models/{desired.model.name}"
+        model = damaged_model_files(installed, folder, model)
     unneeded = {"wheel", "interpreter", "tool"} if there else set()
-    if has_model:
-        unneeded.add("model")
-    return [file for file in files if file.kind not in unneeded]
+    return [file for file in files if file.kind not in unneeded and (file.kind != "model" or file.name in model)]
 
 
 def require_room(facts: HostFacts, desired: Desired, *, incoming: int, prefix: int, moved: int = 0) -> None:

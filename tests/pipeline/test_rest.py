@@ -197,21 +197,36 @@ def test_a_damaged_environment_is_planned_anew_next_to_it_and_computes_the_same(
     assert missing_files(again, facts, FILES) == list(FILES)
 
 
+USERS = "/opt/firstlight/models/builtin-1"
+"""The folder of the model that these hosts serve; its files are a user's here."""
+
+
 @pytest.mark.parametrize(
-    ("problem", "is_sent"),
+    ("problem", "sent"),
     [
-        ("/opt/firstlight/models/m/w.safetensors: its content is not the recorded one", True),
-        ("/opt/firstlight/models/m/w.safetensors: No such file or directory", True),
-        ("/opt/firstlight/models/m/added.json: nobody installed it", False),
-        ("the endpoint serves /tmp/other as m, planned /opt/firstlight/models/m", False),
+        (f"{USERS}/w.safetensors: its content is not the recorded one", {"w.safetensors"}),
+        (f"{USERS}/w.safetensors: No such file or directory", {"w.safetensors"}),
+        (f"{USERS}/added.json: nobody installed it", set()),
+        (f"the endpoint serves /tmp/other as m, planned {USERS}", set()),
     ],
 )
-def test_a_damaged_model_is_sent_again(desired: Desired, problem: str, *, is_sent: bool) -> None:
-    files = [*FILES, staged_file("w.safetensors", "model")]
-    evidence = {"folder": "/opt/firstlight/models/m", "problems": [problem]}
-    checks = [{"id": "serving.model", "status": "fail", "evidence": evidence}]
+def test_of_a_model_the_damaged_files_are_sent_again(desired: Desired, problem: str, sent: set[str]) -> None:
+    files = [*FILES, staged_file("w.safetensors", "model"), staged_file("w.safetensors.index.json", "model")]
+    checks = [{"id": "serving.model", "status": "fail", "evidence": {"folder": USERS, "problems": [problem]}}]
     facts = host_facts(installed(desired, last_verify={"status": "fail", "checks": checks}))
-    assert ("model" in {file.kind for file in missing_files(desired, facts, files)}) is is_sent
+    assert {file.name for file in missing_files(desired, facts, files) if file.kind == "model"} == sent
+    checks[0]["evidence"] = {"folder": USERS, "problems": [problem] * 100}
+    facts = host_facts(installed(desired, last_verify={"status": "fail", "checks": checks}))
+    assert len([file for file in missing_files(desired, facts, files) if file.kind == "model"]) == 2, (
+        "not all are listed"
+    )
+
+
+def test_a_file_of_a_model_that_somebody_wrote_to_is_sent_again_without_a_check(desired: Desired) -> None:
+    files = [*FILES, staged_file("w.safetensors", "model"), staged_file("config.json", "model")]
+    drift = (Drift(kind="file", path=f"{USERS}/config.json", text="was written to"),)
+    facts = host_facts(installed(desired, drift=drift))
+    assert [file.name for file in missing_files(desired, facts, files) if file.kind == "model"] == ["config.json"]
 
 
 def peers_record(status: str) -> dict[str, Any]:
