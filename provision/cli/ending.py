@@ -37,6 +37,7 @@ def run(command: Callable[[], None]) -> None:
         raise _end(error, _code(error.exit_code)) from None
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
+        _print_json(FirstlightError("interrupted"), Exit.INTERRUPTED)
         raise SystemExit(Exit.INTERRUPTED) from None
     except BrokenPipeError:
         # Whoever read the output has seen enough; a second complaint at exit is avoided.

@@ -241,11 +241,13 @@ def drivers(
 
 @app.command()
 def serve(
+    *,
     inventory: InventoryOption = None,
     limit: LimitOption = None,
     attention: AttentionOption = None,
     model: ModelOption = None,
     ask_become_pass: BecomeOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Start the service again, with another back end or model where asked, and prove that it answers right."""
     from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
@@ -258,7 +260,7 @@ def serve(
         model=model,
         ask_become_pass=ask_become_pass,
     )
-    raise typer.Exit(service.serve(request))
+    raise typer.Exit(service.serve(request, as_json=as_json))
 
 
 @app.command()
@@ -270,35 +272,48 @@ def status(inventory: InventoryOption = None, limit: LimitOption = None, as_json
 
 
 @app.command()
-def stop(inventory: InventoryOption = None, limit: LimitOption = None, ask_become_pass: BecomeOption = False) -> None:
+def stop(
+    *,
+    inventory: InventoryOption = None,
+    limit: LimitOption = None,
+    ask_become_pass: BecomeOption = False,
+    as_json: JsonOption = False,
+) -> None:
     """Stop the service and keep it from starting at boot."""
     from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
 
-    raise typer.Exit(service.stop(asked("stop", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)))
+    request = asked("stop", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)
+    raise typer.Exit(service.stop(request, as_json=as_json))
 
 
 @app.command()
 def rollback(
-    inventory: InventoryOption = None, limit: LimitOption = None, ask_become_pass: BecomeOption = False
+    *,
+    inventory: InventoryOption = None,
+    limit: LimitOption = None,
+    ask_become_pass: BecomeOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Switch back to the previous environment, restart, and prove it the same way."""
     from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
 
-    raise typer.Exit(
-        service.rollback(asked("rollback", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass))
-    )
+    request = asked("rollback", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)
+    raise typer.Exit(service.rollback(request, as_json=as_json))
 
 
 @app.command()
 def uninstall(
-    inventory: InventoryOption = None, limit: LimitOption = None, ask_become_pass: BecomeOption = False
+    *,
+    inventory: InventoryOption = None,
+    limit: LimitOption = None,
+    ask_become_pass: BecomeOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Take everything of this product off the hosts, and list what stays."""
     from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
 
-    raise typer.Exit(
-        service.uninstall(asked("uninstall", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass))
-    )
+    request = asked("uninstall", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)
+    raise typer.Exit(service.uninstall(request, as_json=as_json))
 
 
 @app.command()

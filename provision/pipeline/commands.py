@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,15 @@ def print_summary(request: Request, summary: Summary, *, as_json: bool = False) 
     say(path.read_text(encoding="utf-8"))
 
 
+def without_answer(summary: Summary, answered: Container[str]) -> list[dict[str, Any]]:
+    """Each host of a run that a document has nothing of, with how it ended and what to do."""
+    return [
+        {"host": host.name, "state": host.state, "text": last.text, "hint": last.hint}
+        for host in summary.hosts
+        if host.name not in answered and (last := next(reversed(host.rooms), None))
+    ]
+
+
 def probe(request: Request, *, as_json: bool) -> int:
     """Look at the hosts; print their facts, or the summary."""
     summary, code = perform(request, steps_until("probe"))
@@ -97,11 +106,7 @@ def plan(request: Request, *, as_json: bool, explain: bool, why_not: str | None 
         shapes = {model: shape for one in models.values() for model, shape in shapes_of(one).items()}
         print_why_not(why_not, facts, settings, become, shapes, as_json=as_json)
         return Exit.OK if code == Exit.NO_STACK else code
-    missing = [
-        {"host": host.name, "state": host.state, "text": last.text, "hint": last.hint}
-        for host in summary.hosts
-        if host.name not in facts and (last := next(reversed(host.rooms), None))
-    ]
+    missing = without_answer(summary, facts)
     print_plan(chosen, facts, settings, become, as_json=as_json, explain=explain, missing=missing)
     return code
 

@@ -34,7 +34,7 @@ def compare(request: Request, *, words: Sequence[str], as_json: bool) -> int:
 
     summary, code = perform(request, (PROBE, ("verify", step)))
     if code == Exit.INTERRUPTED:
-        print_summary(request, summary)
+        print_summary(request, summary, as_json=as_json)
         return code
     if as_json:
         say(json.dumps([{"host": name, **document} for name, document in found.items()], indent=2))

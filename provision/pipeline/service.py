@@ -15,7 +15,7 @@ from provision.models.facts import HostFacts
 from provision.models.records import CheckRecord, RoomName, RoomResult
 from provision.models.settings import Host
 from provision.pipeline import Request, acting, checks, probing, serving, staging
-from provision.pipeline.commands import print_summary, say
+from provision.pipeline.commands import print_summary, say, without_answer
 from provision.pipeline.context import Walk
 from provision.pipeline.steps import PLAN, PROBE, Step
 from provision.pipeline.walking import perform
@@ -62,22 +62,24 @@ def verify(
         require_writable(junit_file, "--junit")
     summary, code = perform(request, (PROBE, ("verify", step)))
     if code == Exit.INTERRUPTED:
-        print_summary(request, summary)
+        print_summary(request, summary, as_json=as_json)
         return code
-    documents = [json.loads(path.read_bytes()) for path in sorted((request.logs / summary.run).glob("verify/*.json"))]
+    paths = sorted((request.logs / summary.run).glob("verify/*.json"))
+    documents = [json.loads(path.read_bytes()) for path in paths]
     found = [check for document in documents for check in document["checks"]]
     records = [*(CheckRecord.model_validate(check) for check in found), *summary.together]
     together = [record.model_dump() for record in summary.together]
     if junit_file:
         write_atomically(junit_file, junit(documents, together))
+    unreached = len(documents) < len(summary.hosts)
     if as_json:
-        several = {"hosts": documents, "together": together}
-        say(json.dumps(documents[0] if len(documents) == 1 else several, indent=2))
+        missing = without_answer(summary, {path.stem for path in paths})
+        several = {"hosts": documents, "together": together} | ({"missing": missing} if missing else {})
+        say(json.dumps(several if unreached or len(documents) > 1 else documents[0], indent=2))
     else:
         print_checks(records)
-    unreached = len(documents) < len(summary.hosts)
-    if unreached and not as_json:
-        print_summary(request, summary)
+        if unreached:
+            print_summary(request, summary)
     return EXIT_CODES["error"] if unreached else EXIT_CODES[worst([record.status for record in records])]
 
 
@@ -102,8 +104,8 @@ def print_checks(records: list[CheckRecord]) -> None:
     say("\n".join(line.rstrip() for line in taken.get().splitlines()), drawn=True)
 
 
-def serve(request: Request) -> int:
-    """Start the service anew in the environment that is installed, with the settings as they are now."""
+def serve(request: Request, *, as_json: bool = False) -> int:
+    """Start the service anew in the environment that is installed, with the settings as they are now; print the summary."""
 
     def step(walk: Walk) -> None:
         for host in walk.hosts():
@@ -119,7 +121,7 @@ def serve(request: Request) -> int:
 
     steps: tuple[Step, ...] = (PROBE, PLAN, ("stage", staging.stage), ("serve", step))
     summary, code = perform(request, steps)
-    print_summary(request, summary)
+    print_summary(request, summary, as_json=as_json)
     return code
 
 
@@ -157,17 +159,17 @@ def described(facts: HostFacts) -> str:
     return "; ".join(parts)
 
 
-def stop(request: Request) -> int:
-    """Stop the service on every host."""
-    return _undo(request, "stop", "serve")
+def stop(request: Request, *, as_json: bool = False) -> int:
+    """Stop the service on every host; print a line a host, or the summary as JSON."""
+    return _undo(request, "stop", "serve", as_json=as_json)
 
 
-def uninstall(request: Request) -> int:
-    """Take everything of this product off every host."""
-    return _undo(request, "uninstall", "install")
+def uninstall(request: Request, *, as_json: bool = False) -> int:
+    """Take everything of this product off every host; print what stays there, or the summary as JSON."""
+    return _undo(request, "uninstall", "install", as_json=as_json)
 
 
-def _undo(request: Request, playbook: str, room: RoomName) -> int:
+def _undo(request: Request, playbook: str, room: RoomName, *, as_json: bool) -> int:
     said: dict[str, RoomResult] = {}
 
     def step(walk: Walk) -> None:
@@ -188,6 +190,9 @@ def _undo(request: Request, playbook: str, room: RoomName) -> int:
             walk.record(result.model_copy(update={"room": room}))
 
     summary, code = perform(request, (PROBE, (room, step)))
+    if as_json:
+        print_summary(request, summary, as_json=True)
+        return code
     for host in summary.hosts:
         failed = next((result for result in host.rooms if result.status in ("failed", "unreachable")), None)
         result = failed or said.get(host.name)
@@ -210,8 +215,8 @@ def _line(result: RoomResult, playbook: str) -> str:
     return "\n".join([*lines, *([f"  hint: {result.hint}"] if result.hint else [])])
 
 
-def rollback(request: Request) -> int:
-    """Switch to the environment before, with its own unit and settings, restart, and prove it the same way."""
+def rollback(request: Request, *, as_json: bool = False) -> int:
+    """Switch to the environment before, with its own unit and settings, restart, and prove it; print the summary."""
 
     def step(walk: Walk) -> None:
         started = time.monotonic()
@@ -227,7 +232,7 @@ def rollback(request: Request) -> int:
         serving.prove(walk, [host for host in back if host.name in known], known, played, started)
 
     summary, code = perform(request, (PROBE, ("serve", step)))
-    print_summary(request, summary)
+    print_summary(request, summary, as_json=as_json)
     return code
 
 

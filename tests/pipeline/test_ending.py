@@ -6,11 +6,15 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from provision.cli import ending
+from provision.cli.main import app
 from provision.pipeline.walking import cache_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +110,10 @@ def test_a_home_that_cannot_be_written_is_no_hindrance_to_an_inventory(tmp_path:
         (("logs", "diff", "--json"), 2, "no run in"),
         (("stage", "-i", "nowhere", "--json"), 2, "there is no inventory"),
         (("install", "-i", "nowhere", "--json"), 2, "there is no inventory"),
+        (("serve", "-i", "nowhere", "--json"), 2, "there is no inventory"),
+        (("stop", "-i", "nowhere", "--json"), 2, "there is no inventory"),
+        (("rollback", "-i", "nowhere", "--json"), 2, "there is no inventory"),
+        (("uninstall", "--limit", ",", "--json"), 2, "one of its patterns is empty"),
         (("doctor", "--host", "a", "-i", "nowhere", "--json"), 2, "there is no inventory"),
         (("doctor", "nowhere.log", "--json"), 2, "nowhere.log"),
         (("plan", "--nonsense", "--json"), 2, "--nonsense"),
@@ -133,6 +141,82 @@ def test_a_host_that_cannot_be_reached_is_named_in_json(tmp_path: Path) -> None:
     asked = start("doctor", "--host", "far", "-i", "hosts.yml", "--json", cwd=tmp_path, FIRSTLIGHT_LOGS=logs)
     assert asked.returncode == 1
     assert [host["state"] for host in json.loads(asked.stdout)["hosts"]] == ["unreachable"]
+
+
+@pytest.mark.parametrize("command", ["serve", "stop", "rollback", "uninstall"])
+def test_what_acts_on_a_service_ends_in_the_summary_as_json(command: str, tmp_path: Path) -> None:
+    (tmp_path / "hosts.yml").write_text("all: {hosts: {far: {ansible_host: 127.0.0.1, ansible_port: 1}}}\n")
+    logs = tmp_path / "logs"
+    done = start(command, "-i", "hosts.yml", "--json", cwd=tmp_path, FIRSTLIGHT_LOGS=str(logs))
+    assert done.returncode == 1, done.stderr
+    document = json.loads(done.stdout)
+    assert document == json.loads((logs / "latest" / "summary.json").read_text())
+    assert document["verdict"] == "red"
+    assert [(host["name"], host["state"]) for host in document["hosts"]] == [("far", "unreachable")]
+
+
+@pytest.mark.parametrize(("command", "room"), [("stop", "serve"), ("uninstall", "install")])
+def test_a_host_on_which_nothing_was_to_be_undone_says_so_in_json(command: str, room: str, tmp_path: Path) -> None:
+    host = {"ansible_connection": "local", "firstlight_prefix": str(tmp_path / "nothing")}
+    (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"here": host}}}))
+    done = start(command, "-i", "hosts.yml", "--json", cwd=tmp_path, FIRSTLIGHT_LOGS=str(tmp_path / "logs"))
+    assert done.returncode == 0, done.stderr
+    [seen] = json.loads(done.stdout)["hosts"]
+    undone = next(entry for entry in seen["rooms"] if entry["room"] == room)
+    assert (undone["status"], undone["text"]) == ("skipped", "nothing is installed")
+
+
+def test_hosts_without_an_answer_are_named_in_the_json_of_verify(tmp_path: Path) -> None:
+    far = {"ansible_host": "127.0.0.1", "ansible_port": 1}
+    (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"far": far, "further": far}}}))
+    done = start("verify", "-i", "hosts.yml", "--json", cwd=tmp_path, FIRSTLIGHT_LOGS=str(tmp_path / "logs"))
+    assert done.returncode == 3, done.stderr
+    document = json.loads(done.stdout)
+    assert document["hosts"] == []
+    assert [(missing["host"], missing["state"]) for missing in document["missing"]] == [
+        ("far", "unreachable"),
+        ("further", "unreachable"),
+    ]
+    assert all("127.0.0.1" in missing["text"] for missing in document["missing"])
+
+
+def test_an_interruption_before_the_run_is_a_document_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["firstlight", "plan", "--json"])
+    with pytest.raises(SystemExit) as end:
+        ending.run(interrupted)
+    assert end.value.code == 130
+    assert json.loads(capsys.readouterr().out)["exit_code"] == 130
+
+
+def test_every_command_that_ends_in_a_result_has_json() -> None:
+    """The others print a script, a path, or what they wrote and removed."""
+    without = {
+        command
+        for command, options in _commands(get_command(app), ())
+        if not any("--json" in option.opts for option in options)
+    }
+    assert without == {
+        ("completion",),
+        ("logs", "open"),
+        ("logs", "prune"),
+        ("logs", "bundle"),
+        ("catalog", "check"),
+        ("catalog", "refresh"),
+        ("bundle", "create"),
+    }
+
+
+def _commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
+    """Every command below one by its words, with its options."""
+    if not (inner := getattr(command, "commands", {})):
+        yield path, command.params
+    for name, below in inner.items():
+        yield from _commands(below, (*path, name))
 
 
 @pytest.mark.parametrize("words", [(), ("plan",), ("logs",), ("logs", "diff"), ("verify",), ("bundle", "create")])
