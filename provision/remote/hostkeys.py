@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from provision.errors import HostKeyError
 from provision.models.settings import Connection
 from provision.remote.knownhosts import KnownKey, fingerprint, known_keys, lookup_name, remember
+from provision.remote.openssh import asking_by_hand
 
 SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 """Key kinds whose signature algorithms have other names."""
@@ -61,24 +62,30 @@ def check(host: str, connection: Connection, kind: str, blob: bytes) -> None:
 
 def _changed(host: str, connection: Connection, known: Sequence[KnownKey], kind: str, blob: bytes) -> HostKeyError:
     expected = "; ".join(f"{key.kind} {fingerprint(key.blob)} in {key.file}, line {key.line}" for key in known)
-    removals = [
-        shlex.join(["ssh-keygen", "-R", name_of(connection), "-f", file])
-        for file in dict.fromkeys(key.file for key in known)
-    ]
     return HostKeyError(
         f"the key of host {host} ({name_of(connection)}) has CHANGED: it shows {kind} {fingerprint(blob)}, known is {expected}."
         " Somebody may be listening in between, or the host was installed anew",
-        hint=f"only if you know why it changed: {'; '.join(removals)}; {scan_command(connection)}",
+        hint=renewal_hint(connection),
     )
 
 
+def renewal_hint(connection: Connection) -> str:
+    """What to type where a host shows another key than the known one: forget that, then add the present one."""
+    name = name_of(connection)
+    files = dict.fromkeys(key.file for key in known_keys(connection.known_hosts_files, name) if not key.marker)
+    removals = [shlex.join(["ssh-keygen", "-R", name, "-f", file]) for file in files]
+    return f"only if you know why it changed: {'; '.join([*removals, scan_command(connection)])}"
+
+
 def scan_command(connection: Connection) -> str:
-    """The command that adds a host's present keys to the first known_hosts file."""
+    """The command that adds a host's present keys to the first known_hosts file.
+
+    ssh-keyscan goes no way but the direct one: behind a proxy it is OpenSSH itself, which asks first.
+    """
+    if connection.proxy_command is not None:
+        return asking_by_hand(connection)
     file = connection.known_hosts_files[0] if connection.known_hosts_files else "~/.ssh/known_hosts"
     port = ["-p", str(connection.port)] if connection.port != 22 else []
-    if connection.proxy_command is not None:
-        target = f"{connection.user}@{connection.address}" if connection.user else str(connection.address)
-        return f"connect once by hand through its jump host: {shlex.join(['ssh', *port, target])}"
     scan = shlex.join(["ssh-keyscan", *port, str(connection.address)])
     if connection.host_key_alias:
         scan += f" | sed {shlex.quote(f's/^[^ ]*/{connection.host_key_alias}/')}"

@@ -19,6 +19,12 @@ def by_hand(connection: Connection) -> str:
     return shlex.join([*ssh_command(connection), "true"])
 
 
+def asking_by_hand(connection: Connection) -> str:
+    """The line with which a person reaches the host as the product does, is shown its key, and has it kept after a yes."""
+    asking = ("-o", "StrictHostKeyChecking=ask")  # of an option that is given twice OpenSSH takes the first
+    return shlex.join(["ssh", *asking, *connection.openssh_options, "--", str(connection.address), "true"])
+
+
 def ansible_variables(connection: Connection) -> dict[str, Any]:
     """The host variables that make Ansible reach a host as the sessions do.
 

@@ -12,7 +12,8 @@ from typing import IO
 
 from provision.errors import HostKeyError, TransportError
 from provision.models.settings import Connection
-from provision.remote.openssh import by_hand
+from provision.remote.hostkeys import name_of, renewal_hint
+from provision.remote.openssh import asking_by_hand, by_hand
 
 _FAMILIES = {"any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF_INET6}
 _DEAD_AFTER_MS = 30_000
@@ -100,6 +101,16 @@ def proxy_fault(host: str, connection: Connection, said: str) -> TransportError:
     """Why a host behind a proxy could not be reached, from what the proxy wrote."""
     way = " -> ".join(f"{jump.address}:{jump.port}" for jump in connection.proxy_jump) or "its ProxyCommand"
     text = f"host {host} ({connection.address}:{connection.port}) cannot be reached through {way}: {said}"
-    if "Host key verification failed" in said or "REMOTE HOST IDENTIFICATION HAS CHANGED" in said:
-        return HostKeyError(text, hint="connect to the jump host by hand once and check its key")
-    return TransportError(text, hint=f"try it by hand, the jump host first: {by_hand(connection)}")
+    if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said:
+        return HostKeyError(text, hint=renewal_hint(_refused(connection, said)))
+    if "Host key verification failed" in said:
+        command = asking_by_hand(_refused(connection, said))
+        return HostKeyError(text, hint=f"compare the key that it shows with the jump host's own: {command}")
+    first = f", the jump host first: {by_hand(connection.proxy_jump[-1])}; then" if connection.proxy_jump else ""
+    return TransportError(text, hint=f"try it by hand{first}: {by_hand(connection)}")
+
+
+def _refused(connection: Connection, said: str) -> Connection:
+    """The jump host whose key was refused, by the name that OpenSSH gives it; of a ProxyCommand of the user's, the host itself."""
+    named = [jump for jump in connection.proxy_jump if name_of(jump) in said]
+    return next(iter((*named, *connection.proxy_jump, connection)))
