@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,9 +21,24 @@ from provision.install import Target, install
 from provision.install.hosts_file import render_secrets
 from provision.install.memory_file import memory_file, remove_left_passwords
 from tests.install.conftest import Site
-from tests.install.test_room import host
+from tests.install.test_room import SLOW_MODEL, host
 
+ROOT = Path(__file__).resolve().parents[2]
 SECRET = "sudo-s3cret {{ 7 * 7 }}"
+CONTROLLER = """
+import json, sys
+from pathlib import Path
+from pydantic import SecretStr
+from provision.install import Target, install
+from provision.models.settings import Connection, Host, Settings
+from provision.run import Run
+
+given = json.load(sys.stdin)
+connection = Connection(kind="local", become_password=SecretStr(given["password"]))
+host = Host(name="this", connection=connection, settings=Settings())
+run = Run.create(Path(given["logs"]), command="install")
+install(run, [Target(host, given["variables"])], progress=lambda host, task: print(task, flush=True))
+"""
 
 
 def test_ansible_reads_it_and_it_is_gone_afterwards(tmp_path: Path) -> None:
@@ -40,19 +59,18 @@ def test_no_file_holds_a_password_at_any_time(site: Site, tmp_path: Path, monkey
     temporary = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))  # a control socket's path must be short
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     monkeypatch.setenv("TMPDIR", str(temporary))
+    left = temporary / "firstlight-earlier" / "secrets.yml"
+    left.parent.mkdir()
+    left.write_text("ansible_become_password: of an earlier release")
     seen: set[str] = set()
     looked: list[Path] = []
     over = threading.Event()
 
     def look() -> None:
         while not over.wait(0.01):
-            for path in (path for root in (temporary, run.folder) for path in root.rglob("*")):
-                looked.append(path)
-                try:
-                    if path.is_file() and b"sudo-s3cret" in path.read_bytes():
-                        seen.add(str(path))
-                except OSError:
-                    continue
+            paths = [*files_below(temporary), *files_below(run.folder)]
+            looked.extend(path for path in paths if not path.is_relative_to(left.parent))
+            seen.update(holding(paths))
 
     run = site.run()
     thread = threading.Thread(target=look)
@@ -67,6 +85,69 @@ def test_no_file_holds_a_password_at_any_time(site: Site, tmp_path: Path, monkey
     assert results["this"].status == "ok", results
     assert looked, "the playbook's private folder was looked through"
     assert seen == set()
+    assert not left.exists()
+
+
+def test_a_controller_that_is_killed_leaves_no_password(site: Site, tmp_path: Path) -> None:
+    """While a task of the host runs, so that Ansible has read the password; nothing clears up after SIGKILL."""
+    temporary = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))  # a control socket's path must be short
+    shared = Path("/dev/shm")
+    before = set(shared.iterdir())
+    Path(site.variables["firstlight_tools"]["builtin_model.py"]).write_text(SLOW_MODEL)
+    site.send()
+    given = {"password": SECRET, "logs": str(tmp_path / "logs"), "variables": site.variables}
+    with subprocess.Popen(
+        [sys.executable, "-c", CONTROLLER],
+        cwd=ROOT,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as controller:
+        assert controller.stdin
+        assert controller.stdout
+        try:
+            controller.stdin.write(json.dumps(given))
+            controller.stdin.close()
+            assert any(line.startswith("Make the built-in model") for line in controller.stdout)
+            assert holding(Path(f"/proc/{controller.pid}/fd").iterdir()), "the controller holds it in memory"
+        finally:
+            started = list(below(controller.pid))
+            controller.kill()
+            controller.wait()
+            left = holding([*files_below(temporary), *files_below(tmp_path)])
+            left |= holding(set(shared.iterdir()) - before)
+            for pid in started:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+    assert started, "Ansible was at work"
+    assert [*files_below(temporary)], "the playbook's private folder was left, and was looked through"
+    assert left == set()
+    shutil.rmtree(temporary)
+
+
+def holding(paths: Iterable[Path]) -> set[str]:
+    """Which of these files hold the password."""
+    found = set()
+    for path in paths:
+        with contextlib.suppress(OSError):
+            if path.is_file() and b"sudo-s3cret" in path.read_bytes():
+                found.add(str(path))
+    return found
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file of a folder that others work in: what goes away meanwhile is passed over."""
+    return (Path(at, name) for at, _, names in os.walk(folder) for name in names)
+
+
+def below(pid: int) -> Iterator[int]:
+    """Every process that a process started, and what those started."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            for child in map(int, (task / "children").read_text().split()):
+                yield child
+                yield from below(child)
 
 
 def test_what_killed_runs_of_earlier_releases_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
