@@ -129,6 +129,9 @@ def test_the_cards_of_the_examples_are_known() -> None:
     [
         ("os=ubuntu-22.04", "glibc", "2.35", "3.10"),
         ("os=rhel-9.4", "glibc", "2.34", "3.9"),
+        ("os=fedora-44", "glibc", "2.43", "3.14"),
+        ("os=sles-15.7", "glibc", "2.38", "3.6"),
+        ("os=amzn-2023", "glibc", "2.34", "3.9"),
         ("os=alpine-3.20", "musl", "1.2.5", None),
         ("os=ubuntu-22.04 glibc=2.39 python=3.12.4", "glibc", "2.39", "3.12.4"),
         ("os=debian-99", None, None, None),
