@@ -138,3 +138,20 @@ def test_any_value_in_the_place_of_another_ends_no_command(sound: Path, data: An
         document = json.loads(path.read_bytes())
         path.write_text(json.dumps(changed(document, data.draw(st.sampled_from(list(paths(document)))), new)))
         use(logs)
+
+
+LINES = st.one_of(JSON.map(lambda value: json.dumps(value).encode()), st.binary(max_size=60))
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lines=st.lists(LINES, min_size=1, max_size=3),
+    file=st.sampled_from(["events.jsonl", "changes.jsonl", "install/tasks.jsonl"]),
+)
+def test_any_line_of_a_record_ends_no_command(sound: Path, lines: list[bytes], file: str) -> None:
+    with copied(sound) as logs:
+        path = logs / DAMAGED / file
+        path.parent.mkdir(exist_ok=True)
+        with path.open("ab") as record:
+            record.write(b"\n".join(lines))
+        use(logs)
