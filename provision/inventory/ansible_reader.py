@@ -216,7 +216,7 @@ def _hosts_of_range(inventory: InventoryManager, pattern: str) -> list[str] | No
         return None
     try:
         names = expand_hostname_range(pattern)
-    except AnsibleError:
+    except (AnsibleError, ValueError):  # the latter where brackets or numbers are none
         return None
     if len(names) < 2:
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -57,14 +59,17 @@ def _arguments(name: str, variables: Mapping[str, Any], base: Path) -> list[str]
     arguments = _split(name, "ansible_ssh_args", variables)
     port = _first(variables, "ansible_port", "ansible_ssh_port")
     if port is not None:
-        if not str(port).isdigit() or not 1 <= int(port) <= 65535:
+        if not re.fullmatch("[0-9]{1,5}", str(port)) or not 1 <= int(port) <= 65535:
             raise InventoryError(
                 f"host {name}: ansible_port: {port!r} is no port", hint="allowed: a whole number from 1 to 65535"
             )
         arguments += ["-p", str(port)]
     key = _first(variables, "ansible_ssh_private_key_file", "ansible_private_key_file")
     if key is not None:
-        file = base / Path(str(key)).expanduser()
+        try:
+            file = base / Path(str(key)).expanduser()
+        except RuntimeError:  # `~name` of nobody
+            file = base / str(key)
         if not file.is_file():
             raise InventoryError(
                 f"host {name}: ansible_ssh_private_key_file: there is no file {file}",
@@ -81,7 +86,7 @@ def _arguments(name: str, variables: Mapping[str, Any], base: Path) -> list[str]
 
 def _become(name: str, variables: Mapping[str, Any]) -> dict[str, Any]:
     method = variables.get("ansible_become_method", "sudo")
-    if method not in {"sudo", "ansible.builtin.sudo"}:
+    if method not in ("sudo", "ansible.builtin.sudo"):  # no set: what is no text may have no hash
         raise InventoryError(f"host {name}: ansible_become_method: {method!r} is not supported", hint="allowed: sudo")
     user = variables.get("ansible_become_user", "root")
     if user != "root":
@@ -100,7 +105,7 @@ def _become(name: str, variables: Mapping[str, Any]) -> dict[str, Any]:
 def _flag(name: str, variable: str, value: Any) -> bool:
     key = value.lower() if isinstance(value, str) else value
     known = _YES | _NO
-    if key not in known:
+    if not isinstance(key, str | int | float) or key not in known:
         raise InventoryError(f"host {name}: {variable}: {value!r} is neither yes nor no", hint="allowed: true or false")
     return known[key]
 
@@ -110,7 +115,7 @@ def _number(name: str, value: Any) -> float:
         seconds = float(value)
     except (TypeError, ValueError):
         seconds = 0.0
-    if seconds <= 0:
+    if not 0 < seconds < math.inf:
         raise InventoryError(f"host {name}: ansible_timeout: {value!r} is no time", hint="allowed: seconds above 0")
     return seconds
 

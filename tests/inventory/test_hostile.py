@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import tempfile
@@ -10,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from provision.errors import FirstlightError, InventoryError, UsageError
 from provision.inventory import load, yaml_source
 from provision.inventory.conflicts import conflicts
+from provision.inventory.connections import connection_of
 from provision.inventory.load import MOST_NAME
 from provision.inventory.ranges import MOST_HOSTS, hosts_of_ranges
 from provision.inventory.settings import Problems, settings_of
@@ -171,7 +173,7 @@ def test_whatever_a_file_holds_it_passes_or_is_named(text: str | bytes) -> None:
         assert told is None or str(file) in told
 
 
-def named(act: Callable[[], None]) -> str | None:
+def named(act: Callable[[], object]) -> str | None:
     """What a person reads of an expected error; null where there is none."""
     try:
         act()
@@ -184,3 +186,95 @@ def named(act: Callable[[], None]) -> str | None:
 def test_ranges_of_any_text_are_counted(text: str) -> None:
     assert hosts_of_ranges(f"a[{text}]") >= 1
     assert hosts_of_ranges("[1:9]" * 40) > MOST_HOSTS
+
+
+CONNECTION = [
+    "ansible_connection", "ansible_host", "ansible_port", "ansible_user", "ansible_password", "ansible_timeout",
+    "ansible_ssh_private_key_file", "ansible_host_key_checking", "ansible_python_interpreter",
+    "ansible_become", "ansible_become_user", "ansible_become_method", "ansible_become_password",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ansible_port", "\u00b2"),
+        ("ansible_port", "9" * 5000),
+        ("ansible_timeout", "nan"),
+        ("ansible_timeout", "inf"),
+        ("ansible_ssh_private_key_file", "~nobody-of-this-name/key"),
+        ("ansible_become_method", ["sudo"]),
+        ("ansible_become", {}),
+    ],
+)
+def test_what_says_nothing_of_a_connection_is_named(variable: str, value: Any) -> None:
+    with pytest.raises(InventoryError) as caught:
+        connection_of("gpu-1", {variable: value}, Path("/nowhere"))
+    assert caught.value.text.startswith(f"host gpu-1: {variable}: ")
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("value", [True, 1, "yes", "On"])
+def test_yes_is_said_in_ansibles_ways(value: Any) -> None:
+    assert connection_of("gpu-1", {"ansible_connection": "local", "ansible_become": value}, Path("/nowhere")).become
+
+
+@pytest.mark.parametrize("limit", ["[gpu-[1:2]", "a[b:2]"])
+def test_a_limit_that_is_no_range_is_no_pattern_either(make: Make, limit: str) -> None:
+    with pytest.raises(InventoryError, match=r"is no host, group or pattern|a bracket has no partner"):
+        load(make(ONE), limit=limit)
+
+
+@settings(deadline=None)  # OpenSSH is asked
+@given(variables=st.dictionaries(st.sampled_from(CONNECTION), JSON, max_size=3))
+def test_whatever_says_how_a_host_is_reached_is_a_connection_or_is_named(variables: dict[str, Any]) -> None:
+    told = named(lambda: connection_of("gpu-1", variables, Path("/nowhere")))
+    assert told is None or "gpu-1" in told
+
+
+PATTERNS = [
+    "gpu-1",
+    "gpu-*",
+    "~gpu",
+    "~[",
+    "!cpu-1",
+    "&gpu",
+    "all",
+    "localhost",
+    "gpu-[1:2]",
+    "gpu[0]",
+    "@nowhere",
+    ",",
+    ":",
+    "[",
+    "]",
+]
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An inventory as Ansible holds it."""
+    manager = importlib.import_module("ansible.inventory.manager")
+    dataloader = importlib.import_module("ansible.parsing.dataloader")
+    file = tmp_path_factory.mktemp("four") / "hosts.yml"
+    file.write_text("gpu: {hosts: {gpu-1: , gpu-2: }}\ncpu: {hosts: {cpu-1: , cpu-2: }}\n")
+    return manager.InventoryManager(loader=dataloader.DataLoader(), sources=[str(file)])
+
+
+@given(limit=st.one_of(TEXT, st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=4).map("".join)))
+def test_any_limit_names_patterns_or_is_refused(four: Any, limit: str) -> None:
+    """Of a limit without a pattern Ansible would take every host."""
+    from provision.inventory import ansible_reader
+
+    assume(limit.strip())
+    assume(hosts_of_ranges(limit) <= MOST_HOSTS)
+    refused = None
+    try:
+        patterns = ansible_reader.checked_limit(four, limit)
+    except ansible_reader.Refused as error:
+        refused = error.answer
+    if refused:
+        assert refused["hint"]
+    else:
+        assert patterns
+        assert all(pattern.strip("!&").strip() for pattern in patterns)
