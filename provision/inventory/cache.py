@@ -7,18 +7,16 @@ not kept either: an entry names the place in the inventory's files where one sta
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
-import pwd
 import re
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from provision.inventory.source_files import files_of
+from provision.inventory.ssh_files import ssh_files
 from provision.run import write_atomically
 
 FOLDER = Path(__file__).parents[2] / ".cache" / "inventory"
@@ -31,7 +29,6 @@ _UNPINNED_INVENTORY = re.compile(
 _UNPINNED_SSH = re.compile(
     rb"^\s*(match\b.*\b(exec|localnetwork)\b|canonicalizehostname\s+(yes|always))", re.MULTILINE | re.IGNORECASE
 )
-_INCLUDE = re.compile(r"^\s*include(?:\s*=\s*|\s+)(.+)$", re.IGNORECASE | re.MULTILINE)
 _CONFIGURATION = re.compile(r"-F[\s\"']*([^\s\"']+)")
 
 
@@ -45,7 +42,7 @@ def key(source: Path, limit: str | None) -> str | None:
         if _UNPINNED_INVENTORY.search(content) or os.access(file, os.X_OK):
             return None
         named += _CONFIGURATION.findall(content.decode(errors="replace"))
-    for file in _ssh_files(named):
+    for file in ssh_files(named):
         if _UNPINNED_SSH.search(_add(digest, file)):
             return None
     for file in [*_ansible_files(), *_own_files()]:
@@ -102,35 +99,6 @@ def _add(digest: Any, file: Path) -> bytes:
     digest.update(f"{file} {len(content)} {there}\n".encode())
     digest.update(content)
     return content
-
-
-def _ssh_files(named: Iterable[str]) -> list[Path]:
-    """The ssh configuration: the user's, the system's, those the inventory names, and all that they include."""
-    try:
-        home = Path(pwd.getpwuid(os.getuid()).pw_dir)
-    except KeyError:  # OpenSSH runs for no account that the system does not know; this machine needs none of it
-        home = Path.home()
-    pending = [
-        home / ".ssh/config",
-        Path("/etc/ssh/ssh_config"),
-        *(Path(name.replace("~", str(home), 1)) for name in named),
-    ]
-    found: list[Path] = []
-    while pending:
-        file = pending.pop()
-        if file in found:
-            continue
-        found.append(file)
-        try:
-            text = file.read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            continue
-        base = Path("/etc/ssh") if file.is_relative_to("/etc/ssh") else home / ".ssh"
-        for line in _INCLUDE.findall(text):
-            for word in line.replace('"', " ").split():
-                pattern = word.replace("~", str(home), 1) if word.startswith("~") else str(base / word)
-                pending += [Path(match) for match in sorted(glob.glob(pattern))]  # noqa: PTH207  # absolute patterns
-    return found
 
 
 def _ansible_files() -> list[Path]:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from provision.errors import InventoryError
-from provision.inventory.openssh import Wanted, resolve
+from provision.inventory.openssh import Ask, Wanted, ask_ssh, resolve
 from provision.models.settings import Connection
 
 _SSH = ("ssh", "smart", "paramiko", "paramiko_ssh", "ansible.builtin.ssh", "ansible.builtin.paramiko_ssh")
@@ -21,8 +21,8 @@ _YES = {True: True, "true": True, "yes": True, "1": True, "on": True}
 _NO = {False: False, "false": False, "no": False, "0": False, "off": False, "": False}
 
 
-def connection_of(name: str, variables: Mapping[str, Any], base: Path) -> Connection:
-    """One host's connection, resolved. Raises InventoryError that names the host and the variable."""
+def connection_of(name: str, variables: Mapping[str, Any], base: Path, *, ask: Ask = ask_ssh) -> Connection:
+    """One host's connection, resolved by what `ask` says of it. Raises InventoryError that names the host and the variable."""
     become = _become(name, variables)
     how = str(variables.get("ansible_connection", "ssh"))
     if how in _LOCAL:
@@ -50,7 +50,8 @@ def connection_of(name: str, variables: Mapping[str, Any], base: Path) -> Connec
             tuple(_arguments(name, variables, base)),
             _number(name, timeout) if timeout is not None else None,
             extra,
-        )
+        ),
+        ask=ask,
     )
 
 

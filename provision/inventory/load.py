@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +25,7 @@ from provision.models.settings import Connection, Host, Inventory
 _READER = Path(__file__).with_name("ansible_reader.py")
 READER_DEADLINE_S = 120.0
 """For whatever a dynamic inventory asks, seconds."""
-SILENT_S = 3.0
+SILENT_S = 2.0
 """Seconds that a person waits without a word."""
 MOST_NAME = 200
 """Bytes of a host's name: file systems take 255 for a name, and some of ours add a suffix."""
@@ -125,8 +125,10 @@ def _hosts(path: Path, limit: str | None) -> list[dict[str, Any]]:
     from provision.inventory.yaml_source import check  # noqa: PLC0415 - only what is not kept is read
 
     check(path)
-    with _saying(f"reading the inventory {path} ..."):
-        hosts = _resolved(_read(path, limit), path if path.is_dir() else path.parent)
+    with _saying(f"reading the inventory {path} ...") as go_on:
+        answer = _read(path, limit)
+        go_on(f"hosts: {len(answer['hosts'])}; asking OpenSSH how each is reached ...")
+        hosts = _resolved(answer, path if path.is_dir() else path.parent)
     if name is not None and (entry := _without_secrets(hosts, path)) is not None:
         cache.put(name, entry)
     return hosts
@@ -175,13 +177,28 @@ def _revive(kept: Any) -> list[dict[str, Any]] | None:
 
 
 @contextmanager
-def _saying(text: str) -> Iterator[None]:
-    """Say on standard error what is waited for, where it takes longer than SILENT_S: thousands of hosts, or a script that hangs."""
-    timer = threading.Timer(SILENT_S, lambda: sys.stderr.write(f"{text}\n"))
+def _saying(text: str) -> Iterator[Callable[[str], None]]:
+    """Say on standard error what is waited for, where it takes longer than SILENT_S: thousands of hosts, or a script that hangs.
+
+    Yields what to call with the next thing that is waited for.
+    """
+    waits_long = threading.Event()
+
+    def say() -> None:
+        waits_long.set()
+        sys.stderr.write(f"{text}\n")
+
+    def go_on(following: str) -> None:
+        nonlocal text
+        text = following
+        if waits_long.is_set():
+            say()
+
+    timer = threading.Timer(SILENT_S, say)
     timer.daemon = True
     timer.start()
     try:
-        yield
+        yield go_on
     finally:
         timer.cancel()
 
@@ -237,11 +254,14 @@ def _run_reader(path: Path, limit: str | None, scratch: str) -> subprocess.Compl
 
 def _resolved(answer: Mapping[str, Any], base: Path) -> list[dict[str, Any]]:
     # Only a miss of the cache comes here: OpenSSH is asked for a few hosts at a time.
+    from provision.inventory.alike import Shared  # noqa: PLC0415
     from provision.inventory.connections import connection_of  # noqa: PLC0415
+
+    ask = Shared()
 
     def resolve(entry: Mapping[str, Any]) -> dict[str, Any]:
         variables = entry["variables"]
-        connection = connection_of(entry["name"], variables, base)
+        connection = connection_of(entry["name"], variables, base, ask=ask)
         if connection.become_password is None and answer["become_password_file"]:
             connection = connection.model_copy(update={"become_password_file": answer["become_password_file"]})
         return {

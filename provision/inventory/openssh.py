@@ -10,7 +10,7 @@ import shlex
 import socket
 import subprocess
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,22 +43,61 @@ def _table() -> dict[str, Any]:
     return tomllib.loads(Path(__file__).with_name("ssh_options.toml").read_text(encoding="utf-8"))
 
 
-def resolve(wanted: Wanted) -> Connection:
+def ask_ssh(wanted: Wanted) -> Resolved:
+    """What `ssh -G` says of a host. Raises InventoryError for what OpenSSH refuses."""
+    command = ["ssh", "-G", *wanted.arguments, "--", wanted.target]
+    try:
+        answer = subprocess.run(
+            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30, check=False
+        )
+    except FileNotFoundError:
+        raise InventoryError(
+            "no ssh program on this machine", hint="install OpenSSH's client (Debian: openssh-client)"
+        ) from None
+    except ValueError:
+        raise InventoryError(
+            f"host {wanted.name!r}: a name or an argument of it holds a NUL, as files that are no text do",
+            hint="name an inventory with -i; inventory/example shows one",
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise InventoryError(
+            f"host {wanted.name}: `{shlex.join(command)}` did not end within 30 s",
+            hint="look for a `Match exec` in your ssh configuration whose command hangs",
+        ) from None
+    options = parse(answer.stdout)
+    said = " / ".join(line for line in answer.stderr.splitlines() if "Pseudo-terminal" not in line)
+    if answer.returncode != 0 or "hostname" not in options:
+        raise InventoryError(
+            f"host {wanted.name}: OpenSSH refuses its arguments or your configuration: {said or 'no reason given'}",
+            hint=f"try it by hand: {shlex.join(command)}",
+        )
+    if options.get("host", [wanted.target]) != [wanted.target]:
+        raise InventoryError(
+            f"host {wanted.name}: its ssh arguments name another host, {options['host'][0]!r}",
+            hint="ansible_ssh_common_args and the like hold options only; quote a value with blanks",
+        )
+    return options
+
+
+Ask = Callable[[Wanted], Resolved]
+
+
+def resolve(wanted: Wanted, *, ask: Ask = ask_ssh) -> Connection:
     """The connection. Raises InventoryError for what OpenSSH refuses, what Fabric cannot do, and unchecked host keys."""
-    return _resolve(wanted, depth=0)
+    return _resolve(wanted, ask, depth=0)
 
 
-def _resolve(wanted: Wanted, *, depth: int) -> Connection:
+def _resolve(wanted: Wanted, ask: Ask, *, depth: int) -> Connection:
     if depth > MOST_JUMPS:
         raise InventoryError(
             f"host {wanted.name}: more than {MOST_JUMPS} jump hosts follow one another; the last is {wanted.target}",
             hint="a jump host's own configuration may name itself as ProxyJump; look at `ssh -G` of each",
         )
-    options = _ask_ssh(wanted)
+    options = ask(wanted)
     _refuse(wanted.name, options)
     address, port, user = _first(options, "hostname"), int(_first(options, "port")), _first(options, "user")
     tokens = {"h": address, "p": str(port), "r": user, "n": wanted.target}
-    jumps, proxy = _proxy(wanted, options, depth)
+    jumps, proxy = _proxy(wanted, options, ask, depth)
     given = [value for value in options.get("connecttimeout", []) if value != "none"]
     timeout = float(given[0]) if given else wanted.connect_timeout_s or CONNECT_TIMEOUT_S
     known_hosts = _paths(options, "userknownhostsfile", tokens) + _paths(options, "globalknownhostsfile", tokens)
@@ -97,41 +136,6 @@ def _resolve(wanted: Wanted, *, depth: int) -> Connection:
     return connection.model_copy(update={"openssh_options": _as_options(connection, options)})
 
 
-def _ask_ssh(wanted: Wanted) -> Resolved:
-    command = ["ssh", "-G", *wanted.arguments, "--", wanted.target]
-    try:
-        answer = subprocess.run(
-            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30, check=False
-        )
-    except FileNotFoundError:
-        raise InventoryError(
-            "no ssh program on this machine", hint="install OpenSSH's client (Debian: openssh-client)"
-        ) from None
-    except ValueError:
-        raise InventoryError(
-            f"host {wanted.name!r}: a name or an argument of it holds a NUL, as files that are no text do",
-            hint="name an inventory with -i; inventory/example shows one",
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise InventoryError(
-            f"host {wanted.name}: `{shlex.join(command)}` did not end within 30 s",
-            hint="look for a `Match exec` in your ssh configuration whose command hangs",
-        ) from None
-    options = parse(answer.stdout)
-    said = " / ".join(line for line in answer.stderr.splitlines() if "Pseudo-terminal" not in line)
-    if answer.returncode != 0 or "hostname" not in options:
-        raise InventoryError(
-            f"host {wanted.name}: OpenSSH refuses its arguments or your configuration: {said or 'no reason given'}",
-            hint=f"try it by hand: {shlex.join(command)}",
-        )
-    if options.get("host", [wanted.target]) != [wanted.target]:
-        raise InventoryError(
-            f"host {wanted.name}: its ssh arguments name another host, {options['host'][0]!r}",
-            hint="ansible_ssh_common_args and the like hold options only; quote a value with blanks",
-        )
-    return options
-
-
 def parse(text: str) -> Resolved:
     """The output of `ssh -G`: every option with its values, in order."""
     options: Resolved = {}
@@ -165,7 +169,7 @@ def _refuse(name: str, options: Resolved) -> None:
                 )
 
 
-def _proxy(wanted: Wanted, options: Resolved, depth: int) -> tuple[tuple[Connection, ...], str | None]:
+def _proxy(wanted: Wanted, options: Resolved, ask: Ask, depth: int) -> tuple[tuple[Connection, ...], str | None]:
     """The jump hosts, and the one command that reaches through them: OpenSSH's own -W, for both stacks."""
     command = _first(options, "proxycommand", "none")
     jumps = _first(options, "proxyjump", "none")
@@ -173,11 +177,11 @@ def _proxy(wanted: Wanted, options: Resolved, depth: int) -> tuple[tuple[Connect
         return (), None if command == "none" else _without_original_name(command, wanted.target)
     *before, last = jumps.split(",")
     user, host, port = parse_jump(wanted.name, last)
-    arguments = [*_configuration_file(wanted.arguments)]
+    arguments = [*configuration_file(wanted.arguments)]
     arguments += ["-J", ",".join(before)] if before else []
     arguments += ["-l", user] if user else []
     arguments += ["-p", port] if port else []
-    jump = _resolve(Wanted(f"{wanted.name} (jump host {host})", host, tuple(arguments)), depth=depth + 1)
+    jump = _resolve(Wanted(f"{wanted.name} (jump host {host})", host, tuple(arguments)), ask, depth=depth + 1)
     through = ["ssh", "-o", "BatchMode=yes", *jump.openssh_options]
     # The words of the inner command are literal here; only the last two are for this host.
     literal = shlex.join(through).replace("%", "%%")
@@ -201,7 +205,7 @@ def parse_jump(name: str, spec: str) -> tuple[str | None, str, str | None]:
     return match["user"], match["v6"] or match["host"], match["port"]
 
 
-def _configuration_file(arguments: Sequence[str]) -> Iterable[str]:
+def configuration_file(arguments: Sequence[str]) -> tuple[str, ...]:
     """`-F FILE` of the arguments: the one that OpenSSH hands on to its jump hosts."""
     for place, argument in enumerate(arguments):
         if argument == "-F" and place + 1 < len(arguments):

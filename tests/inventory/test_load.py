@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,18 @@ def test_groups_variables_and_templates_are_ansibles(make: Make) -> None:
     assert hosts["gpu-2"].settings.env == {"WHO": "gpu-2", "N": "3"}
     assert hosts["lone"].settings.env == {}
     assert hosts["gpu-1"].groups == ("gpu",)
+
+
+def test_facts_that_ansible_has_kept_are_known_to_templates(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANSIBLE_CACHE_PLUGIN", "jsonfile")
+    monkeypatch.setenv("ANSIBLE_CACHE_PLUGIN_CONNECTION", str(tmp_path / "facts"))
+    keep = 'from ansible.plugins.loader import cache_loader; cache_loader.get("jsonfile").set("a", {"ansible_rack": 7})'
+    subprocess.run([sys.executable, "-P", "-c", keep], check=True)
+    port = "{{ 8000 + ansible_rack }}"
+    path = make(f'all: {{vars: {{ansible_connection: local}}, hosts: {{a: {{firstlight_port: "{port}"}}}}}}\n')
+    assert [host.settings.port for host in load(path).hosts] == [8007]
 
 
 def test_a_file_is_an_inventory_as_well(make: Make) -> None:
