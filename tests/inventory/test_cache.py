@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,11 @@ def test_every_file_that_has_a_say_is_watched(make: Make, monkeypatch: pytest.Mo
     (path / "group_vars/all.yml").write_text("firstlight_dtype: auto\n")
     with pytest.raises(Asked):
         load(path)
+
+
+def test_an_entry_is_its_owners_alone(make: Make) -> None:
+    load(make(HOSTS))
+    assert [stat.S_IMODE(file.stat().st_mode) for file in cache.FOLDER.iterdir()] == [0o600]
 
 
 def test_another_limit_is_another_entry(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

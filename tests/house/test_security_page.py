@@ -1,0 +1,44 @@
+"""The page on security names tests that there are, and one for every promise."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "reference" / "security.md"
+FILE = re.compile(r"`(tests/[\w/]+\.py)`")
+FUNCTION = re.compile(r"`(test_\w+)`")
+
+
+def promises() -> Iterator[tuple[str, str]]:
+    """The rows of tables whose last column names tests: their first cell, and that column."""
+    columns: list[str] = []
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        if not cells:
+            columns = []
+        elif not columns:
+            columns = cells
+        elif columns[-1] == "held by" and set(line) - set("|-"):
+            assert len(cells) == len(columns), line
+            yield cells[0], cells[-1]
+
+
+PROMISES = list(promises())
+
+
+def test_the_page_has_its_tables() -> None:
+    assert len(PROMISES) > 30
+
+
+@pytest.mark.parametrize(("promise", "held_by"), PROMISES, ids=[promise for promise, _ in PROMISES])
+def test_every_promise_names_tests_that_are_there(promise: str, held_by: str) -> None:
+    files = FILE.findall(held_by)
+    assert files, promise
+    text = "".join((ROOT / file).read_text(encoding="utf-8") for file in files)
+    missing = [name for name in FUNCTION.findall(held_by) if f"def {name}(" not in text]
+    assert missing == []
