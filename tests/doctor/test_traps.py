@@ -164,7 +164,7 @@ QUIET = [*HEALTHY["start"].splitlines()[:2], HEALTHY["start"].splitlines()[-1], 
 @given(
     st.sampled_from(SAMPLES),
     st.lists(st.sampled_from(QUIET), max_size=40),
-    st.lists(st.sampled_from(QUIET), max_size=40),
+    st.lists(st.sampled_from(QUIET[:-1]), max_size=40),  # after its success a complaint of an installer is past
 )
 def test_lines_around_it_do_not_change_the_first_cause(sample: Any, before: list[str], after: list[str]) -> None:
     cause, log = sample

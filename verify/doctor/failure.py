@@ -96,10 +96,11 @@ _ENDS_WELL = re.compile(
     r"|\bsuccessfully\b|\bbuild success|\bfinished successfully|\bexit(?:ed)?(?: with)?(?: code| status)?[:= ]{1,2}0\b"
     r"|\b(?:unreachable|failed)=0\b|\bdeactivated successfully|\bready (?:to accept|for) connections|\bstarted .{1,80}\.$"
     r"|\breached target|\binstallation (?:of .{1,80} )?(?:is )?(?:now )?complete|\binstalled \d{1,6} packages?\b"
-    r"|\bstatus: downloaded newer image|\" 200\b|\bserver is (?:ready|listening)|\bis up and running"
+    r"|\bstatus: downloaded newer image|\bserver is (?:ready|listening)|\bis up and running"
     r"|^Processing triggers for |^No (?:services|containers|VM guests) |^\[100%\] Built target|build files have been written|\bstate=completed\b|ExitCode=0:0"
     r"|^make(?:\[1\])?: Leaving directory|^Download complete"
 )
+_STARTED = re.compile(r"(?i)application startup complete|uvicorn running on")
 _BEGUN = (
     (re.compile(r"\bInit START\b"), re.compile(r"\bInit COMPLETE\b")),
     (
@@ -145,7 +146,8 @@ def tone(line: str) -> Tone:
 def verdict(lines: Sequence[str], signs: Iterable[str] = ()) -> Verdict:
     """Whether a text tells of a failure: its lines, or of a long one the first and the last and those that are signs.
 
-    `signs`: those of its lines that make a cause sure by themselves; one that is neither a report nor a warning is a failure.
+    `signs`: those of its lines that make a cause sure by themselves. One is a failure unless it is a report, or a warning
+    without an error in it of a server that started all the same.
     """
     told = [line for line in lines if line.strip()]
     if not told or is_noise(told[:NOISE_LINES]):
@@ -153,7 +155,8 @@ def verdict(lines: Sequence[str], signs: Iterable[str] = ()) -> Verdict:
     tones = [tone(line) for line in told]
     is_log = tones.count(Tone.REPORTS) >= LOG_LINES
     quoted = len(told) <= QUOTE_LINES
-    if Tone.FAILS in tones or any(tone(sign) not in (Tone.REPORTS, Tone.WARNS) for sign in signs):
+    least = Tone.COMPLAINS if any(_STARTED.search(line[:LINE_BYTES]) for line in told) else Tone.WARNS
+    if Tone.FAILS in tones or any(_is_failure(sign, least) for sign in signs):
         return Verdict(failed=True, is_log=is_log, is_quoted=quoted)
     ends = [n for n, line in enumerate(told) if tones[n] <= Tone.REPORTS and _ENDS_WELL.search(line[:LINE_BYTES])]
     if any(each >= (Tone.COMPLAINS if ends else Tone.WARNS) for each in tones[ends[-1] + 1 if ends else 0 :]):
@@ -162,6 +165,11 @@ def verdict(lines: Sequence[str], signs: Iterable[str] = ()) -> Verdict:
         return Verdict(failed=True, is_log=is_log, is_quoted=quoted, is_unfinished=True)
     chosen = quoted and not ends and (not is_log or any(_COMPLAINS.search(line[:LINE_BYTES]) for line in told))
     return Verdict(failed=chosen, is_log=is_log, is_quoted=quoted)
+
+
+def _is_failure(sign: str, least: Tone) -> bool:
+    said = tone(sign)
+    return said is Tone.PLAIN or said >= least or (said is Tone.WARNS and _FAILS.search(sign[:LINE_BYTES]) is not None)
 
 
 def _is_open(lines: Sequence[str], begin: re.Pattern[str], end: re.Pattern[str]) -> bool:
