@@ -10,6 +10,10 @@ told for causes with several cases alone as well. `unlearned_but_printed` keeps 
 message of verify/doctor/messages.toml of the same cause, too: what programs print, written from their own texts and not
 from the cases. Sure and wrong: the first finding has a confidence of at least 0.75 and
 the true cause is not among the first three.
+
+`calibration` is a cross-validation: the findings of each case are those of a catalogue without what only this case
+vouches for, and beside the cases stand healthy logs (tests/doctor/healthy/), of which any finding is wrong. Of each band
+of confidence it tells how many findings there are and how many of them do not name the true cause, whatever their place.
 """
 
 from __future__ import annotations
@@ -26,11 +30,15 @@ from typing import Any
 
 from verify.doctor.engine import diagnose_texts, doctor
 from verify.doctor.evidence import scan_text
-from verify.doctor.score import SURE_AT, Finding
+from verify.doctor.score import FINDING_AT, LIKELY_AT, SURE_AT, Finding
 
 AIM_TOP_1, AIM_MACRO, AIM_SURE_AND_WRONG = 0.9, 0.85, 0.03
+AIM_WRONG_OF_SURE = 0.01
 WITHIN = 3
-MESSAGES = Path(__file__).resolve().parents[1] / "verify" / "doctor" / "messages.toml"
+BANDS = (FINDING_AT, LIKELY_AT, SURE_AT)
+ROOT = Path(__file__).resolve().parents[1]
+MESSAGES = ROOT / "verify" / "doctor" / "messages.toml"
+HEALTHY = ROOT / "tests" / "doctor" / "healthy"
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,7 @@ def main() -> int:
             [outcome for outcome in unlearned if by_cause(outcomes)[outcome.truth]["cases"] > 1]
         ),
         "unlearned_but_printed": figures(judge_unlearned(cases, printed=printed())),
+        "calibration": calibration([*unlearned, *healthy()]),
         "unlearned_confusions": confusions(unlearned),
         "causes": by_cause(outcomes),
         "confusions": confusions(outcomes),
@@ -91,7 +100,8 @@ def main() -> int:
         given.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     told = result["error_text"]
     met = told["top_1"] >= AIM_TOP_1 and told["macro"] >= AIM_MACRO and told["sure_and_wrong"] <= AIM_SURE_AND_WRONG
-    return 0 if met else 1
+    sure = result["calibration"]["bands"][-1]
+    return 0 if met and sure["wrong"] <= AIM_WRONG_OF_SURE * sure["findings"] else 1
 
 
 def judge(cases: Sequence[dict[str, Any]], *, environment: bool) -> list[Outcome]:
@@ -126,6 +136,28 @@ def judge_unlearned(cases: Sequence[dict[str, Any]], *, printed: frozenset[int] 
         findings = doctor().judge([replace(found, hits=hits)]).findings
         outcomes.append(Outcome(case["id"], case["cause"], findings))
     return outcomes
+
+
+def healthy() -> list[Outcome]:
+    """What the doctor says of logs in which nothing failed: whatever it names is wrong."""
+    logs = sorted(HEALTHY.glob("*.log"))
+    return [Outcome(path.stem, "", diagnose_texts({path.stem: path.read_text("utf-8")}).findings) for path in logs]
+
+
+def calibration(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """Of each band of confidence: its findings, and how many of them name another cause than the true one, or one where none is."""
+    rows = [{"from": low, "findings": 0, "wrong": 0} for low in BANDS]
+    wrong = []
+    for outcome in outcomes:
+        for finding in outcome.findings:
+            row = max((row for row in rows if finding.confidence >= row["from"]), key=lambda row: row["from"])
+            row["findings"] += 1
+            row["wrong"] += finding.cause.id != outcome.truth
+            if finding.confidence >= SURE_AT and finding.cause.id != outcome.truth:
+                wrong.append(f"{outcome.case}: {finding.cause.id} {finding.confidence:.2f}")
+    quiet = [outcome for outcome in outcomes if not outcome.truth]
+    named = sorted(outcome.case for outcome in quiet if outcome.findings)
+    return {"bands": rows, "sure_and_wrong": wrong, "healthy_logs": len(quiet), "healthy_with_finding": named}
 
 
 def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -201,6 +233,11 @@ def show(result: dict[str, Any]) -> None:
             f"{told['macro']:.3f}, sure and wrong {told['sure_and_wrong']:.3f} {told['sure_and_wrong_cases']}, "
             f"no finding {told['no_finding']}"
         )
+    told = result["calibration"]
+    print(f"\nhealthy logs: {told['healthy_logs']}, with a finding: {', '.join(told['healthy_with_finding']) or '-'}")
+    for row in told["bands"]:
+        print(f"confidence from {row['from']:.2f}: {row['findings']} findings, {row['wrong']} wrong")
+    print(f"sure and wrong: {', '.join(told['sure_and_wrong']) or '-'}")
     print("\ncause                          cases  first  within three")
     for cause, row in result["causes"].items():
         print(f"{cause:<30} {row['cases']:>5}  {row['right']:>5}  {row['within']:>12}")
