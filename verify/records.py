@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from verify.serving.service import Service
+from verify.tables import table
 
 Status = Literal["ok", "warn", "fail", "skip", "error"]
 Level = Literal["quick", "standard", "full"]
@@ -194,21 +196,44 @@ def as_record(
 def fold_skips(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The records as they are told: checks that are skipped for one reason stand in one row.
 
-    It is a row a family, and one for all that need the same other check (`needs ID`).
+    It is a row a family, one for all that need the same other check (`needs ID`), and one for all that a host of its kind cannot have.
     """
+    skips: dict[Any, list[str]] = {}
+    for record in records:
+        if record["status"] == "skip":
+            skips.setdefault(record["host"], []).append(record["reason"])
+    absent = {host: inapplicable(reasons) for host, reasons in skips.items()}
     alike: dict[Any, list[Mapping[str, Any]]] = {}
     for place, record in enumerate(records):
-        reason = record["reason"]
-        where = (None, None) if reason.startswith(NEEDS) else (record["family"], record["device"])
-        alike.setdefault((record["host"], reason, *where) if record["status"] == "skip" else place, []).append(record)
-    return [dict(group[0]) if len(group) == 1 else _folded(group) for group in alike.values()]
+        if record["status"] != "skip":
+            alike[place] = [record]
+            continue
+        host, reason, where = record["host"], record["reason"], (record["family"], record["device"])
+        if reason in absent[host][0]:
+            reason, where = absent[host][1], (None, None)
+        elif reason.startswith(NEEDS):
+            where = (None, None)
+        alike.setdefault((host, reason, *where), []).append(record)
+    return [dict(group[0]) if len(group) == 1 else _folded(group, key[1]) for key, group in alike.items()]
 
 
-def _folded(group: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def inapplicable(reasons: Iterable[str]) -> tuple[frozenset[str], str]:
+    """Which reasons for skipped checks of one host say only of what kind it is, and all of them as one: `do not apply: no GPU`."""
+    known, said = table("inapplicable"), set(reasons)
+    lacking: dict[str, set[str]] = {}
+    for kind in () if known["unless"] in said else known["kind"]:
+        if found := {reason for reason in said if any(re.fullmatch(each, reason) for each in kind["reasons"])}:
+            lacking[kind["lacks"]] = found
+    # The first kind takes in all others: a host without a GPU has no second one.
+    names = [*lacking][:1] if known["kind"][0]["lacks"] in lacking else [*lacking]
+    return frozenset().union(*lacking.values()), f"do not apply: {', '.join(f'no {name}' for name in names)}"
+
+
+def _folded(group: Sequence[Mapping[str, Any]], reason: str) -> dict[str, Any]:
     first, ids = group[0], list(dict.fromkeys(record["id"] for record in group))
-    if first["reason"].startswith(NEEDS):
+    if len({record["family"] for record in group}) > 1 or reason.startswith(NEEDS):
         counts = Counter(id_.partition(".")[0] for id_ in ids)
         told = ", ".join(f"{family} {count}" for family, count in counts.items())
-        return {**first, "id": f"{len(ids)} checks", "device": None, "reason": f"{first['reason']} ({told})"}
+        return {**first, "id": f"{len(ids)} checks", "device": None, "reason": f"{reason} ({told})"}
     names = ", ".join(id_.partition(".")[2] for id_ in ids)
-    return {**first, "id": f"{first['family']}: {len(ids)} checks", "reason": f"{first['reason']} ({names})"}
+    return {**first, "id": f"{first['family']}: {len(ids)} checks", "reason": f"{reason} ({names})"}

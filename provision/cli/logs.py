@@ -24,10 +24,11 @@ RunArgument = Annotated[str | None, typer.Argument(help="A run's name; the newes
 def show(
     *,
     run: RunArgument = None,
+    full: Annotated[bool, typer.Option("--full", help="The details too: checks, devices, Stack, seconds.")] = False,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Watch a run that goes on, until it ends.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the summary of a run."""
+    """Show the summary of a run: its first screen, or all of it."""
     from provision.report.history import following, runs, showing  # noqa: PLC0415 - `--help` must not pay for it
 
     if follow:
@@ -36,7 +37,7 @@ def show(
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
         run = folder.name
-    typer.echo(showing.show(LOGS, run, as_json=as_json))
+    typer.echo(showing.show(LOGS, run, full=full, as_json=as_json))
 
 
 @app.command("list")

@@ -56,9 +56,12 @@ def bring_drivers(request: Request, *, as_json: bool = False) -> int:
 
 
 def print_summary(request: Request, summary: Summary, *, as_json: bool = False) -> None:
-    """The summary as people or scripts read it."""
+    """The summary as people or scripts read it: a terminal gets its first screen, a file or a pipe, which may be all that stays, the whole."""
     path = request.logs / summary.run / ("summary.json" if as_json else "summary.txt")
-    say(path.read_text(encoding="utf-8"))
+    text = path.read_text(encoding="utf-8")
+    from provision.report.screen import first_screen_of  # noqa: PLC0415 - only commands that summarise pay for it
+
+    say(first_screen_of(text) if sys.stdout.isatty() and not as_json else text)
 
 
 def without_answer(summary: Summary, answered: Container[str]) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ class Headline(Record):
     check: str
     figure: str
     says: str
+    says_of_none: str | None = None
     take: Literal["range", "max", "min"] = "range"
     judged: bool = False
     """Whether the figure of a card is meant to be held against a floor."""
@@ -59,7 +60,8 @@ def _figures(checks: Iterable[CheckRecord]) -> Iterator[str]:
             and re.fullmatch(rule.figure, figure.name)
         ]
         if values:
-            yield rule.says.format(_taken(values, rule.take))
+            none = rule.says_of_none if not any(values) else None
+            yield none or rule.says.format(_taken(values, rule.take))
 
 
 def _unjudged(checks: Iterable[CheckRecord]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Words on a page of at most 100 columns: cleaning, measuring, wrapping, folding of names. No knowledge of runs."""
+"""Words on a page of at most 100 columns: cleaning, measuring, wrapping, cutting, folding of names. No knowledge of runs."""
 
 from __future__ import annotations
 
@@ -61,6 +61,32 @@ def wrap(text: Text, *, first: str = "", rest: str | None = None, columns: int =
     if not empty or not lines:
         lines.append(line.rstrip())
     return lines
+
+
+def shortened(text: str, most: int, *, first: str = "", columns: int = COLUMNS) -> list[str]:
+    """A text as no more than `most` lines that begin with `first`, then with blanks; ` ...` ends one that was longer."""
+    lines = wrap(text, first=first, columns=columns)
+    if len(lines) > most:
+        start = first if most == 1 else " " * width(first)
+        head = lines[most - 1][len(start) :]
+        lines[most - 1] = start + split_at(head, columns - width(start) - 4)[0].rstrip() + " ..."
+    return lines[:most]
+
+
+def fitted(items: Sequence[str], most: int, *, columns: int = COLUMNS, rest: str = "") -> list[str]:
+    """Items as no more than `most` lines in all: each as whole as the space lets it be, and a count of those that are left out.
+
+    `rest` says where these are.
+    """
+    for each in (most, 3, 2, 1):
+        lines = [line for item in items for line in shortened(item, each, columns=columns)]
+        if len(lines) <= most:
+            return lines
+    kept = max(most - 1, 1)
+    more = f"and {len(items) - kept} more{rest}"
+    if most > 1:
+        return [*lines[:kept], *shortened(more, 1, columns=columns)]
+    return [f"{shortened(items[0], 1, columns=columns - width(more) - 2)[0]}; {more}"]
 
 
 def table(rows: Iterable[tuple[Sequence[str], Text]], *, indent: str = "  ", widest: int = 34) -> list[str]:

@@ -1,4 +1,4 @@
-"""The summary as Markdown, for an issue or a wiki page: the sections of the text, in its order."""
+"""The summary as Markdown, for an issue or a wiki page: what the text's first screen tells, a rule, then the details."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from provision.models.records import ROOMS, Summary
 from provision.report import phrases
 from provision.report.advice import purpose
 from provision.report.fold import Group, fold, fold_checks, merged, named
-from provision.report.layout import clean, duration
+from provision.report.layout import clean, count, duration
 from provision.report.phases import slowest_start
+from verify.records import inapplicable
 
 MOST_EVIDENCE = 4
 
@@ -18,24 +19,29 @@ def render(summary: Summary) -> str:
     """The whole document, ending in a newline."""
     groups = fold(summary.hosts)
     parts = [f"# {_plain(phrases.headline(summary))}", _plain(phrases.facts_of_run(summary))]
-    for title, body in (
+    parts += _sections(
         ("What failed", _failures(summary)),
-        ("Deviations from the plan", _remarks(groups, "deviations")),
-        ("Next", _code(f"{entry}  # {purpose(entry)}" for entry in summary.next_commands)),
-        ("Changed since green", _changed(summary)),
+        ("Warnings", _list(phrases.warnings(summary, groups))),
         ("Hosts", _table(("Hosts", "State", "Changed", "Seconds"), map(_host_row, groups))),
-        ("Hosts side by side", _side_by_side(summary)),
-        ("Warnings", _warnings(groups)),
         ("Endpoint", _endpoints(groups)),
         ("Attention", _each(summary, groups, _attention)),
+        ("Next", _code(f"{entry}  # {purpose(entry)}" for entry in summary.next_commands)),
+    )
+    parts += ["---"]
+    parts += _sections(
+        ("Changed since green", _changed(summary)),
+        ("Hosts side by side", _side_by_side(summary)),
         ("Checks", _each(summary, groups, lambda group: _checks(summary, group))),
         ("Devices", _each(summary, groups, lambda group: [_list(group.first.devices)])),
         ("Stack", _each(summary, groups, _stack)),
-        ("Notes", _remarks(groups, "notes")),
+        ("Notes", _list(f"{group.names}: {note}" for group in groups for note in group.first.notes)),
         ("Seconds", _list([*_rooms(summary), *filter(None, [slowest_start(summary)])])),
-    ):
-        parts += [f"## {title}", body] if body else []
+    )
     return "\n\n".join(parts) + "\n"
+
+
+def _sections(*sections: tuple[str, str]) -> list[str]:
+    return [part for title, body in sections if body for part in (f"## {title}", body)]
 
 
 def _failures(summary: Summary) -> str:
@@ -79,19 +85,6 @@ def _side_by_side(summary: Summary) -> str:
     return _table(("Status", "Check", "Result"), rows) if rows else ""
 
 
-def _remarks(groups: Sequence[Group], attribute: str) -> str:
-    return _list(f"{group.names}: {text}" for group in groups for text in getattr(group.first, attribute))
-
-
-def _warnings(groups: Sequence[Group]) -> str:
-    lines = [_remarks(groups, "warnings")]
-    for group in groups:
-        for said, hint in phrases.check_warnings(group):
-            lines.append(_list([f"{group.names}: {said}"]))
-            lines += [f"  - hint: {_plain(hint)}"] if hint else []
-    return "\n".join(filter(None, lines))
-
-
 def _each(summary: Summary, groups: Sequence[Group], body: Callable[[Group], Iterable[str]]) -> str:
     """A section's blocks for every group, under the names where there are several groups; equal ones stand once."""
     parts: list[str] = []
@@ -121,13 +114,18 @@ def _attention(group: Group) -> Iterator[str]:
 
 
 def _checks(summary: Summary, group: Group) -> Iterator[str]:
-    checks = [
+    checks = fold_checks(group.hosts)
+    absent, lacking = inapplicable(check.reason for check in checks if check.status == "skip")
+    rows = [
         (check.status, check.id, check.where, "; ".join(filter(None, (check.reason, *check.figures))))
-        for check in fold_checks(group.hosts)
+        for check in checks
+        if check.status != "skip" or check.reason not in absent
     ]
-    if checks:
+    if left := len(checks) - len(rows):
+        rows.append(("skip", count(left, "check"), "", lacking))
+    if rows:
         yield _plain(phrases.verified_when(summary, group.first))
-        yield _table(("Status", "Check", "Device", "Result"), checks)
+        yield _table(("Status", "Check", "Device", "Result"), rows)
 
 
 def _stack(group: Group) -> Iterator[str]:

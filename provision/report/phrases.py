@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from provision.models.records import HostSummary, Summary
 from provision.report.files import seconds_between
@@ -72,7 +72,7 @@ def _short_states(summary: Summary, *, most_names: int) -> list[str]:
 
 def _some(state: str, names: list[str], *, most: int) -> str:
     """Names of hosts that did not end well, no more than `most`."""
-    if not most or not _is_bad(state):
+    if not most or not is_bad(state):
         return ""
     return f" ({fold_names(names[:most])}{', ...' if len(names) > most else ''})"
 
@@ -94,13 +94,14 @@ def _rest(summary: Summary) -> list[str]:
         parts.append("hosts do not meet")
     deviating = sum(bool(host.deviations) for host in summary.hosts)
     if deviating:
-        parts.append(f"{count(deviating, 'host')} off the plan")
+        parts.append(f"{count(deviating, 'host')} {'differs' if deviating == 1 else 'differ'} from the plan")
     if summary.interrupted:
         parts.append("interrupted")
     return parts
 
 
-def _is_bad(state: str) -> bool:
+def is_bad(state: str) -> bool:
+    """Whether a host in this state did not end well."""
     return state in ("unreachable", "failed", "interrupted")
 
 
@@ -127,11 +128,15 @@ def failures(group: Group) -> Iterable[tuple[str, str | None, tuple[str, ...]]]:
         yield (f"the run ended after `{last}`" if last else "the run ended before this host's turn"), None, ()
 
 
-def check_warnings(group: Group) -> Iterable[tuple[str, str | None]]:
-    """Checks that warned in a group, with what helps."""
-    for check in fold_checks(group.hosts):
-        if check.status == "warn":
-            yield f"check {check.id}: {check.reason}", check.remedy
+def warnings(summary: Summary, groups: Sequence[Group]) -> Iterable[str]:
+    """What makes a run amber: what differs from the plan, what warned, and how hosts differ from one another."""
+    for group in groups:
+        names = f"{group.names}: " if len(groups) > 1 else ""
+        yield from (f"{names}{said}" for said in (*group.first.deviations, *group.first.warnings))
+        for check in fold_checks(group.hosts):
+            if check.status == "warn":
+                yield f"{names}check {check.id}: {check.reason}" + (f"; hint: {check.remedy}" if check.remedy else "")
+    yield from (f"check {check}: {said}" for status, check, said in side_by_side(summary) if status == "warn")
 
 
 def side_by_side(summary: Summary) -> Iterable[tuple[str, str, str]]:
@@ -152,7 +157,7 @@ def proof(host: HostSummary) -> Iterable[str]:
 
 def wrong_groups(summary: Summary) -> list[Group]:
     """Groups of hosts that did not end well."""
-    return [group for group in fold(summary.hosts) if _is_bad(group.first.state)]
+    return [group for group in fold(summary.hosts) if is_bad(group.first.state)]
 
 
 def checks_age_s(summary: Summary, host: HostSummary) -> float:

@@ -1,4 +1,4 @@
-"""The summary for people: plain text, at most 100 columns, no colour; what matters most stands on the first screen."""
+"""The summary for people: plain text, at most 100 columns, no colour; the first screen, then the details below a rule."""
 
 from __future__ import annotations
 
@@ -7,75 +7,44 @@ from collections.abc import Callable, Iterable
 from provision.models.records import ROOMS, HostSummary, Summary
 from provision.report import phrases
 from provision.report.advice import purpose
+from provision.report.failures import INDENT
 from provision.report.fold import FoldedCheck, Group, fold, fold_checks, merged, named
 from provision.report.headlines import families
-from provision.report.layout import COLUMNS, count, duration, number, split_at, table, width, wrap
+from provision.report.layout import count, duration, number, table, width, wrap
 from provision.report.phases import slowest_start
+from provision.report.screen import RULE, first_screen
 from provision.report.shell import command
-from verify.records import NEEDS
+from verify.records import NEEDS, inapplicable
 
 MOST_REFUSALS = 6
-MOST_SAID, MOST_EVIDENCE, MOST_HINT = 4, 4, 3
-"""Lines of what failed: with the host's name and the doctor's finding they make 15."""
-MOST_FAILURES = 4
+MOST_EVIDENCE = 4
 MOST_CHANGES = 8
-INDENT = "  "
 
 
 def render(summary: Summary) -> str:
-    """The whole text, ending in a newline."""
+    """The whole text, ending in a newline: the first screen, a rule, then the details."""
+    screen = first_screen(summary)
+    lines = [*screen.lines, "", RULE, "Details"]
     groups = fold(summary.hosts)
-    lines = [*wrap(phrases.headline(summary)), *wrap(phrases.facts_of_run(summary), first=INDENT)]
     for title, section in (
-        ("What failed", _failures(summary)),
-        ("Deviations from the plan", _remarks(groups, "deviations")),
-        ("Next", _next(summary)),
+        ("What failed", screen.failed if "What failed" in screen.cut else ()),
+        ("Warnings", _warnings(summary, groups) if "Warnings" in screen.cut else ()),
+        ("Next", _next(summary) if "Next" in screen.cut else ()),
         ("Changed since green", _changed(summary)),
         ("Hosts", _hosts(groups)),
         ("Hosts side by side", _side_by_side(summary)),
-        ("Warnings", _warnings(groups)),
         ("Endpoint", _endpoints(summary, groups)),
-        ("Attention", _each(summary, groups, _attention)),
+        ("Attention", _each(summary, groups, _attention) if "Attention" in screen.cut else ()),
         ("Checks", _each(summary, groups, lambda group: _checks(summary, group))),
         ("Devices", _each(summary, groups, _devices)),
         ("Stack", _each(summary, groups, _stack)),
-        ("Notes", _remarks(groups, "notes")),
+        ("Notes", _notes(groups)),
         ("Seconds", _seconds(summary)),
     ):
         body = list(section)
         if body:
             lines += ["", *wrap(title), *body]
     return "\n".join(lines) + "\n"
-
-
-def _failures(summary: Summary) -> Iterable[str]:
-    """The doctor's finding first, then what the room or the check said: at most 15 lines for one cause."""
-    for group in phrases.wrong_groups(summary):
-        yield from _short(group.names, 1, first=INDENT)
-        for finding in group.first.findings[:1]:
-            sure = f"{finding.confidence:.0%} sure"
-            yield from _short(f"cause: {finding.cause} ({sure})", 1, first=INDENT * 2)
-            for fix in finding.fix[:1]:
-                yield from _short(f"fix: {fix}", 2, first=INDENT * 2)
-        failures = list(phrases.failures(group))
-        for said, hint, evidence in failures[:MOST_FAILURES]:
-            yield from _short(said, MOST_SAID, first=INDENT * 2)
-            for line in evidence[:MOST_EVIDENCE]:
-                yield from _short(line, 1, first=INDENT * 2 + "| ")
-            if hint:
-                yield from _short(f"hint: {hint}", MOST_HINT, first=INDENT * 2)
-        if len(failures) > MOST_FAILURES:
-            yield f"{INDENT * 2}and {len(failures) - MOST_FAILURES} more: summary.md in the run's folder"
-
-
-def _short(text: str, most: int, *, first: str) -> list[str]:
-    """A text as lines, no more than `most`; dots where there was more, which summary.md has."""
-    lines = wrap(text, first=first)
-    if len(lines) > most:
-        kept = lines[most - 1]
-        head = kept[len(first) :] if most == 1 else kept.lstrip()
-        lines[most - 1] = kept[: len(kept) - len(head)] + split_at(head, COLUMNS - len(first) - 4)[0].rstrip() + " ..."
-    return lines[:most]
 
 
 def _next(summary: Summary) -> Iterable[str]:
@@ -137,19 +106,15 @@ def _each(summary: Summary, groups: list[Group], body: Callable[[Group], Iterabl
         yield from lines
 
 
-def _remarks(groups: list[Group], attribute: str) -> Iterable[str]:
+def _notes(groups: list[Group]) -> Iterable[str]:
     for group in groups:
-        for remark in getattr(group.first, attribute):
+        for remark in group.first.notes:
             yield from wrap(f"{group.names}: {remark}" if len(groups) > 1 else remark, first=INDENT)
 
 
-def _warnings(groups: list[Group]) -> Iterable[str]:
-    yield from _remarks(groups, "warnings")
-    for group in groups:
-        for said, hint in phrases.check_warnings(group):
-            yield from wrap(f"{group.names}: {said}" if len(groups) > 1 else said, first=INDENT)
-            if hint:
-                yield from wrap(f"hint: {hint}", first=INDENT * 2)
+def _warnings(summary: Summary, groups: list[Group]) -> Iterable[str]:
+    for said in phrases.warnings(summary, groups):
+        yield from wrap(said, first=INDENT)
 
 
 def _endpoints(summary: Summary, groups: list[Group]) -> Iterable[str]:
@@ -199,18 +164,21 @@ def _check_row(check: FoldedCheck) -> tuple[tuple[str, str], str]:
 
 
 def _skipped(checks: Iterable[FoldedCheck]) -> list[tuple[tuple[str, str], str]]:
-    """Checks of a family that were skipped for one reason stand in one row, and all that need the same check."""
+    """Checks of a family that were skipped for one reason stand in one row; all that need the same check, or a host of another kind, too."""
+    skipped = [check for check in checks if check.status == "skip"]
+    absent, lacking = inapplicable(check.reason for check in skipped)
     alike: dict[tuple[str, str], list[str]] = {}
-    for check in checks:
-        if check.status == "skip":
-            family, _, name = check.id.partition(".")
-            key, told = (("checks", check.id)) if check.reason.startswith(NEEDS) else ((family, name))
-            alike.setdefault((key, check.reason), []).append(told)
+    for check in skipped:
+        family, _, name = check.id.partition(".")
+        if check.reason in absent or check.reason.startswith(NEEDS):
+            alike.setdefault(("", lacking if check.reason in absent else check.reason), []).append(check.id)
+        else:
+            alike.setdefault((family, check.reason), []).append(name)
     return [
-        (("skip", f"{len(names)} checks"), reason)
-        if key == "checks"
-        else (("skip", key), f"{reason} ({', '.join(names)})")
-        for (key, reason), names in alike.items()
+        (("skip", family), f"{reason} ({', '.join(names)})")
+        if family
+        else (("skip", count(len(names), "check")), reason)
+        for (family, reason), names in alike.items()
     ]
 
 

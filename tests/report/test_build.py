@@ -129,7 +129,7 @@ def test_an_index_that_was_given_up_is_told_once_with_what_opens_it(folder: Fold
     assert "--bundle" in second
     assert second.endswith("--refresh")
     text = folder.text()
-    assert text.index("Deviations from the plan") < text.index("Next") < text.index("Hosts")
+    assert text.index("Warnings") < text.index("--refresh") < text.index("Hosts") < text.index("Next")
 
 
 def test_a_package_that_was_left_out_is_a_deviation_with_its_reason(folder: Folder) -> None:

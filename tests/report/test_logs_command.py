@@ -45,6 +45,15 @@ def test_the_newest_run_by_whatever_name(folder: Path, words: tuple[str, ...]) -
     assert typed(*words).stdout.startswith("RED: 1 host failed (a)")
 
 
+def test_the_first_screen_and_with_full_the_details(folder: Path) -> None:
+    screen, whole = typed(OLD).stdout, typed(OLD, "--full").stdout
+    assert screen.splitlines()[-1].split() == ["Details", "./firstlight", "logs", "show", OLD, "--full"]
+    assert typed().stdout.splitlines()[-1].endswith(" ./firstlight logs show --full")
+    assert whole == (folder / OLD / "summary.txt").read_text()
+    assert "\nSeconds\n" in whole
+    assert "\nSeconds\n" not in screen
+
+
 def test_another_run_by_its_name_and_as_json(folder: Path) -> None:
     assert typed(OLD).stdout.startswith("GREEN: ")
     assert json.loads(typed(OLD, "--json").stdout)["verdict"] == "green"

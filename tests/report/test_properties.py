@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import unicodedata
 from pathlib import Path
@@ -28,7 +29,9 @@ from provision.models.records import (
 )
 from provision.redact import MASK, redact, remember, scrub
 from provision.report import jsonform, markdown, phrases, text
+from provision.report.failures import failures
 from provision.report.layout import COLUMNS, clean, duration, fold_names, table, wrap
+from provision.report.screen import first_screen_of
 from provision.report.shell import command
 from tests.report.sample import CPU_STACK, GPU_STACK, REFUSED
 
@@ -149,6 +152,44 @@ def test_text_keeps_to_its_columns_and_to_itself(summary: Summary) -> None:
     for line in text.render(summary).rstrip("\n").split("\n"):
         assert columns(line) <= COLUMNS, line
         assert all(unicodedata.category(char)[0] != "C" for char in line), repr(line)
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> Summary:
+    """Up to a thousand hosts of a few kinds, which fail, warn and differ in as many ways."""
+    kinds = draw(st.lists(hosts, min_size=1, max_size=30))
+    name = draw(st.sampled_from(["gpu-", "rack1.example.net-", "x" * 120, "一" * 60]))
+    number = draw(st.integers(1, 1000))
+    many = (kinds[place % len(kinds)].model_copy(update={"name": f"{name}{place * 3}"}) for place in range(number))
+    limit = draw(st.integers(0, 90))
+    command = f"./firstlight provision --limit {','.join(f'{name}{place}' for place in range(limit))}"
+    together = tuple(draw(st.lists(checks, max_size=4)))
+    return draw(summaries).model_copy(
+        update={"hosts": tuple(many), "together": together, "next_commands": (command, "./firstlight status")}
+    )
+
+
+@given(fleets())
+@settings(max_examples=80, deadline=None)
+def test_the_first_screen_has_25_lines_whatever_the_run(summary: Summary) -> None:
+    shown = first_screen_of(text.render(summary)).rstrip("\n").split("\n")
+    assert len(shown) <= 25
+    assert max(map(columns, shown)) <= COLUMNS
+    assert shown[0].startswith(summary.verdict.upper())
+    assert shown[-1].split() == ["Details", "./firstlight", "logs", "show", "--full"]
+
+
+@given(fleets())
+@settings(max_examples=80, deadline=None)
+def test_no_cause_is_lost_without_being_counted(summary: Summary) -> None:
+    """Every cause stands on the first screen, or the count of the failures that do not names where they stand."""
+    whole = text.render(summary)
+    told = " ".join(first_screen_of(whole).partition("What failed\n")[2].split())
+    for failure in failures(summary):
+        cause = failure.finding and " ".join(clean(failure.finding.cause).split())
+        if cause and cause[:20] not in told:
+            assert re.search(r"and \d+ more: ./firstlight logs show --full", told)
+            assert f"cause: {cause}"[:60] in " ".join(whole.split())
 
 
 @given(summaries)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from syrupy.assertion import SnapshotAssertion
 
 from provision.models.facts import Installed
 from provision.models.stack import Reason
+from provision.report.screen import RULE
 from tests.report.sample import (
     CHOSEN,
     CPU_STACK,
@@ -105,10 +107,12 @@ def test_text_and_markdown_have_the_same_sections_and_name_the_same(tmp_path: Pa
     warned = check("host.clock", "warn", device=None, reason="the clock is 41 s off", remedy="timedatectl set-ntp true")
     folder.run.write("verify/gpu-12.json", document([warned]))
     text, markdown = folder.text(), render(summarise(folder.run))
-    titles = [line for line in text.splitlines()[2:] if line and not line.startswith(" ")]
-    assert "Changed since green" in titles
-    assert "Warnings" in titles
-    assert [line.removeprefix("## ") for line in markdown.splitlines() if line.startswith("## ")] == titles
+    first, details = (re.findall(r"^[A-Z][a-z]+(?: [a-z]+)*(?=  |$)", part, re.MULTILINE) for part in text.split(RULE))
+    tables = [re.findall(r"^## (.*)", part, re.MULTILINE) for part in markdown.split("\n---\n")]
+    assert tables[0] == [title for title in first if title != "Changed"]
+    assert [title for title in details if title not in ("Details", *tables[0])] == tables[1]
+    assert {"Warnings", "What failed"} <= set(tables[0])
+    assert "Changed since green" in tables[1]
     for said in ("port-in-use", "the clock is 41 s off", "timedatectl set-ntp true", "gpu-31", "no answer within 10 s"):
         assert said in text
         assert said in markdown

@@ -77,6 +77,23 @@ def test_what_rests_on_a_failure_is_skipped_by_the_name_of_the_first_cause_and_n
     assert folded == {"3 checks": "needs devices.driver (devices 1, kernels 1, speed 1)"}
 
 
+def test_checks_that_a_host_of_its_kind_cannot_have_stand_in_one_row() -> None:
+    reasons = {
+        "devices.ecc": "no NVIDIA GPU on the PCI bus",
+        "devices.amd_ecc": "no AMD GPU on the PCI bus",
+        "kernels.graph": "CPUs have no graphs of kernels",
+        "libraries.lock": "no lock to compare with",
+    }
+    checks = [stub(id_, run=answer("skip", reason=reason)) for id_, reason in reasons.items()]
+    document = run(checks, Context())
+    assert {row["id"]: row["reason"] for row in fold_skips(document["checks"])} == {
+        "3 checks": "do not apply: no GPU (devices 2, kernels 1)",
+        "libraries.lock": "no lock to compare with",
+    }
+    alone = [record for record in document["checks"] if record["id"] == "devices.ecc"]
+    assert fold_skips(alone) == alone
+
+
 @pytest.mark.parametrize("status", ["ok", "skip", "warn"])
 def test_what_rests_on_anything_but_a_failure_runs(status: Status) -> None:
     document = run([stub("devices.driver", run=answer(status)), stub("devices.torch", "devices.driver")], Context())

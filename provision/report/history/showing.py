@@ -8,21 +8,22 @@ from provision.errors import UsageError
 from provision.jsontext import parse_object
 from provision.report import jsonform, summarise, text
 from provision.report.history.runs import document, find, standing
+from provision.report.screen import first_screen_of
 from provision.run import Run
 
 
-def show(logs: Path, run: str | None = None, *, as_json: bool = False) -> str:
-    """The text of a run's summary, or its JSON; of the newest run by default.
+def show(logs: Path, run: str | None = None, *, full: bool = False, as_json: bool = False) -> str:
+    """The first screen of a run's summary, with `full` its whole text, or its JSON; of the newest run by default.
 
     Raises UsageError when there is no such run, or when it still goes on.
     """
     folder = find(logs, run)
-    written = _written_json(folder) if as_json else _written_text(folder)
-    if written is not None:
-        return written.rstrip("\n")
-    require_end(folder)
-    summary = summarise(Run(folder), interrupted=standing(folder) == "killed")
-    return (jsonform.render(summary) if as_json else text.render(summary)).rstrip("\n")
+    told = _written_json(folder) if as_json else _written_text(folder)
+    if told is None:
+        require_end(folder)
+        summary = summarise(Run(folder), interrupted=standing(folder) == "killed")
+        told = jsonform.render(summary) if as_json else text.render(summary)
+    return (told if full or as_json else first_screen_of(told, run)).rstrip("\n")
 
 
 def _written_text(folder: Path) -> str | None:

@@ -1,0 +1,201 @@
+"""The first screen of a run: what failed and why before all else, fleets counted, and the details one command away."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+from provision.models.facts import Cpu
+from provision.models.records import Summary
+from provision.pipeline import Request
+from provision.pipeline.commands import print_summary
+from provision.report import summarise, write
+from provision.report.screen import LINES, RULE, first_screen_of
+from tests.report.sample import CPU_STACK, GPU_STACK, Folder, check, facts, host, result
+from verify.records import inapplicable
+from verify.tables import table
+
+ROOT = Path(__file__).resolve().parents[2]
+RUN = "20261120T101500Z"
+
+
+def first_screen(folder: Folder) -> list[str]:
+    return first_screen_of(folder.text()).splitlines()
+
+
+def failing(tmp_path: Path, number: int, *, causes: int) -> Folder:
+    """Hosts of which each failed of one of so many causes."""
+    names = [f"gpu-{place}" for place in range(number)]
+    folder = Folder(tmp_path / RUN, [host(name) for name in names])
+    for place, name in enumerate(names):
+        said = f"the service ended: reason {place % causes}"
+        folder.results(result(name, "probe"), result(name, "serve", "failed", text=said, hint="look at its log"))
+        finding = {"cause": f"cause-{place % causes}", "confidence": 0.9, "evidence": [], "fix": ["mend it"]}
+        folder.run.write(f"findings/{name}.json", [finding])
+    return folder
+
+
+@pytest.mark.parametrize("causes", [1, 2, 3, 6, 14])
+def test_every_cause_stands_once_with_its_hosts(tmp_path: Path, causes: int) -> None:
+    shown = first_screen(failing(tmp_path, 28, causes=causes))
+    assert len(shown) <= LINES
+    for place in range(causes):
+        assert sum(bool(re.search(rf"\bcause-{place}\b", line)) for line in shown) == 1
+
+
+def test_more_causes_than_lines_are_counted_and_their_place_is_named(tmp_path: Path) -> None:
+    folder = failing(tmp_path, 60, causes=30)
+    shown = first_screen(folder)
+    told = {found for line in shown for found in re.findall(r"cause-\d+", line)}
+    [left] = re.findall(r"and (\d+) more: \./firstlight logs show --full", "\n".join(shown))
+    assert len(shown) == LINES
+    assert len(told) + int(left) == 30
+    details = folder.text().partition(RULE)[2]
+    assert {f"cause-{place}" for place in range(30)} == set(re.findall(r"cause-\d+", details))
+
+
+def test_one_cause_on_hosts_of_different_kinds_is_told_once(tmp_path: Path) -> None:
+    folder = failing(tmp_path, 4, causes=1)
+    for place in range(4):
+        known = facts(f"gpu-{place}", gpus=place)
+        folder.run.write(f"facts/gpu-{place}.json", known.model_copy(update={"cpu": Cpu(model=f"CPU {place}")}))
+    shown = first_screen(folder)
+    assert "  gpu-[0:3]" in shown
+    assert sum("cause-0" in line for line in shown) == 1
+
+
+def test_hosts_that_need_a_person_stand_before_those_that_are_well(tmp_path: Path) -> None:
+    names = [f"gpu-{place}" for place in range(40)]
+    folder = Folder(tmp_path / RUN, [host(name) for name in names])
+    folder.planned(names, GPU_STACK)
+    for name in names:
+        folder.green(name, gpus=8)
+    folder.results(result("gpu-39", "serve", "failed", text="port 8000 is taken"))
+    rows = [line for line in first_screen(folder) if re.match(r"(Hosts)? +(gpu-39|all but gpu-39|gpu-\[0:38\]) ", line)]
+    assert [row.split()[-4:] for row in rows] == [
+        ["failed", "in", "serve,", "changed"],
+        ["39", "hosts,", "serving,", "changed"],
+    ]
+
+
+def test_the_tunnel_and_the_key_are_on_the_screen_and_the_whole_recipe_below(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / RUN, [host("gpu-1")])
+    folder.planned(["gpu-1"], GPU_STACK)
+    folder.green("gpu-1", gpus=8)
+    screen, details = folder.text().split(RULE)
+    assert "API key in /opt/firstlight/etc/service.env on the host" in screen
+    assert "tunnel: ssh -p 2222 ops@gpu-1.example.net -f -N -L 8000:127.0.0.1:8000" in screen
+    assert "curl" not in screen
+    assert "curl -sS" in details
+
+
+def test_a_command_that_does_not_fit_is_not_cut_but_left_to_the_details(tmp_path: Path) -> None:
+    names = [f"{'inference-' * 12}{place}" for place in range(8)]
+    folder = Folder(tmp_path / RUN, [host(name) for name in (*names, "well")])
+    for name in names:
+        folder.results(result(name, "probe", "unreachable", text="no answer"))
+    folder.green("well")
+    screen, details = folder.text().split(RULE)
+    assert "./firstlight provision" not in screen
+    assert "the details have the command" in screen
+    assert "./firstlight provision" in details
+
+
+SKIPS = {
+    "devices.ecc": "no NVIDIA GPU on the PCI bus",
+    "devices.amd_ecc": "no AMD GPU on the PCI bus",
+    "kernels.graph": "CPUs have no graphs of kernels",
+    "speed.copies": "no GPU to copy to",
+    "collectives.nccl": "there are no two GPUs that could exchange",
+    "speed.gemm": "others hold 40% of the device's 80 GiB: what is measured beside their work means nothing",
+    "engine.flash_attn": "no flash-attn package is installed, and none is planned",
+}
+
+
+def test_skips_of_a_host_without_a_gpu_are_one_count_and_others_keep_their_reason(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / RUN, [host("a", local=True)])
+    folder.planned(["a"], CPU_STACK)
+    folder.green("a", records=[check(id_, "skip", reason=reason) for id_, reason in SKIPS.items()])
+    rows = [line.split(maxsplit=1)[1] for line in folder.text().splitlines() if line.split()[:1] == ["skip"]]
+    first, *others = (" ".join(row.split()) for row in rows)
+    assert first == "5 checks do not apply: no GPU"
+    assert len(others) == 2
+    write(folder.run, summarise(folder.run))
+    markdown = folder.run.path("summary.md").read_text()
+    assert "| skip | 5 checks |  | do not apply: no GPU |" in markdown
+    assert "no AMD GPU" not in markdown
+    assert "others hold 40%" in markdown
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (["no AMD GPU on the PCI bus"], "no AMD GPU"),
+        (["no AMD GPU on the PCI bus", "there are no two GPUs that could exchange"], "no AMD GPU, no second GPU"),
+        (["no GPU to copy to", "no AMD GPU on the PCI bus"], "no GPU"),
+    ],
+)
+def test_what_a_host_lacks_is_named(said: list[str], told: str) -> None:
+    assert inapplicable(said) == (frozenset(said), f"do not apply: {told}")
+
+
+def test_a_host_with_gpus_that_its_stack_leaves_alone_lacks_none() -> None:
+    assert inapplicable(["no GPU to copy to", "the Stack computes on the CPU"])[0] == frozenset()
+
+
+def said_by_checks() -> str:
+    """All texts of the checks; those that are put together stand in their parts."""
+    nodes = (node for path in (ROOT / "verify").rglob("*.py") for node in ast.walk(ast.parse(path.read_text("utf-8"))))
+    return "\n".join(node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+def test_every_reason_of_the_table_is_one_that_a_check_gives() -> None:
+    said, kinds = said_by_checks(), table("inapplicable")
+    assert kinds["unless"] in said
+    for pattern in (pattern for kind in kinds["kind"] for pattern in kind["reasons"]):
+        # Those that name a maker or a kind of device are put together from parts.
+        parts = re.split(r"NVIDIA GPUs?|AMD GPUs?| and ", pattern)
+        assert all(re.search(part, said) for part in parts), pattern
+
+
+class Terminal(io.StringIO):
+    def __init__(self, *, is_terminal: bool) -> None:
+        super().__init__()
+        self._is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self._is_terminal
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_terminal_gets_the_first_screen_and_a_pipe_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    folder = failing(tmp_path, 3, causes=1)
+    summary: Summary = summarise(folder.run)
+    write(folder.run, summary)
+    stream = Terminal(is_terminal=is_terminal)
+    monkeypatch.setattr("sys.stdout", stream)
+    request = Request(command="provision", inventory=tmp_path, limit=None, overrides={}, logs=tmp_path)
+    print_summary(request, summary)
+    shown, written = stream.getvalue(), folder.run.path("summary.txt").read_text()
+    assert shown == (first_screen_of(written) if is_terminal else written)
+    assert (RULE in shown) is not is_terminal
+    print_summary(request, summary, as_json=True)
+    assert stream.getvalue().endswith(folder.run.path("summary.json").read_text())
+
+
+def test_a_summary_that_an_older_release_wrote_is_shown_as_it_is() -> None:
+    assert (
+        first_screen_of("GREEN: 1 host serving\n\nHosts\n  a  serving\n")
+        == "GREEN: 1 host serving\n\nHosts\n  a  serving\n"
+    )
+
+
+def test_a_named_run_is_named_where_its_details_are() -> None:
+    text = f"GREEN: 1 host serving\n\n{RULE}\nDetails\n"
+    assert first_screen_of(text, "20261119T080000Z").endswith("./firstlight logs show 20261119T080000Z --full\n")
