@@ -216,7 +216,13 @@ def test_an_isolated_python_reads_none_of_its_variables() -> None:
 def test_while_byte_code_is_compiled_none_of_it_is_a_finding(environment: Environment) -> None:
     (environment.home / byte_code.LIST).unlink()
     environment.compiled.write_bytes(b"half")
+    half_written = environment.compiled.with_name(f"{environment.compiled.name}.140136515334224")
+    half_written.write_bytes(b"half")
     assert check(environment).status == "ok"
+    environment.compiled.unlink()
+    environment.list(byte_code.LIST)
+    half_written.write_bytes(b"what a killed process left")
+    assert check(environment).status == "warn"
 
 
 def test_the_injected_fault_is_noticed(environment: Environment) -> None:

@@ -24,6 +24,8 @@ from verify.tables import table
 SHOWN = 5
 MODULES = (".py", ".pyc", ".so")
 CODE = (*MODULES, ".pth", ".zip", ".egg")
+HALF_WRITTEN = re.compile(r".+\.pyc\.\d+")
+"""How importlib names byte code until all of it is on the disk."""
 REBUILD = "build the environment anew from its wheels: ./firstlight provision"
 RESTART = "have the service started as planned: ./firstlight provision"
 ANEW = "what runs keeps it until ./firstlight stop and ./firstlight serve"
@@ -91,6 +93,8 @@ def unlisted(home: Path, known: Collection[str]) -> Iterator[Finding]:
         for name in [*names, *links]:
             path = f"{folder}/{name}"
             if path in known:
+                continue
+            if folder.endswith("/__pycache__") and is_compiling and HALF_WRITTEN.fullmatch(name):
                 continue
             if name.endswith(".pyc") and folder.endswith("/__pycache__"):
                 # Until its list is there, libraries.files says what is known of byte code.
