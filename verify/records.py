@@ -224,9 +224,9 @@ def inapplicable(reasons: Iterable[str]) -> tuple[frozenset[str], str]:
     for kind in () if known["unless"] in said else known["kind"]:
         if found := {reason for reason in said if any(re.fullmatch(each, reason) for each in kind["reasons"])}:
             lacking[kind["lacks"]] = found
-    # The first kind takes in all others: a host without a GPU has no second one.
-    names = [*lacking][:1] if known["kind"][0]["lacks"] in lacking else [*lacking]
-    return frozenset().union(*lacking.values()), f"do not apply: {', '.join(f'no {name}' for name in names)}"
+    if names := [kind for kind, parts in known["whole"].items() if kind in lacking or lacking.keys() >= set(parts)]:
+        return frozenset().union(*lacking.values()), f"do not apply: no {names[0]}"
+    return frozenset().union(*lacking.values()), f"do not apply: {', '.join(f'no {name}' for name in lacking)}"
 
 
 def _folded(group: Sequence[Mapping[str, Any]], reason: str) -> dict[str, Any]:

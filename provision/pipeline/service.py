@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -78,7 +79,9 @@ def verify(
         say(json.dumps(several if unreached or len(documents) > 1 else documents[0], indent=2))
     else:
         print_checks(records)
-        if unreached:
+        # On a terminal the verdict is the last thing to be seen, however long the table is.
+        if unreached or sys.stdout.isatty():
+            say("")
             print_summary(request, summary)
     return EXIT_CODES["error"] if unreached else EXIT_CODES[worst([record.status for record in records])]
 

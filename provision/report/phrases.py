@@ -129,13 +129,15 @@ def failures(group: Group) -> Iterable[tuple[str, str | None, tuple[str, ...]]]:
 
 
 def warnings(summary: Summary, groups: Sequence[Group]) -> Iterable[str]:
-    """What makes a run amber: what differs from the plan, what warned, and how hosts differ from one another."""
+    """What makes a run amber: what differs from the plan, what warned, and how hosts differ from one another. A check that warned is told once."""
     for group in groups:
         names = f"{group.names}: " if len(groups) > 1 else ""
-        yield from (f"{names}{said}" for said in (*group.first.deviations, *group.first.warnings))
-        for check in fold_checks(group.hosts):
-            if check.status == "warn":
-                yield f"{names}check {check.id}: {check.reason}" + (f"; hint: {check.remedy}" if check.remedy else "")
+        checks = [check for check in fold_checks(group.hosts) if check.status == "warn"]
+        told_below = tuple(f"verify: check `{check.id}`: " for check in checks)
+        yield from (f"{names}{said}" for said in group.first.deviations)
+        yield from (f"{names}{said}" for said in group.first.warnings if not said.startswith(told_below))
+        for check in checks:
+            yield f"{names}check {check.id}: {check.reason}" + (f"; hint: {check.remedy}" if check.remedy else "")
     yield from (f"check {check}: {said}" for status, check, said in side_by_side(summary) if status == "warn")
 
 

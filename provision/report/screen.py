@@ -36,9 +36,12 @@ class Most:
     next: int
 
 
-ROOMY = Most(warnings=5, changed=2, hosts=4, stack=2, endpoint=3, attention=3, next=4)
-TIGHT = Most(warnings=1, changed=1, hosts=3, stack=0, endpoint=1, attention=1, next=6)
-"""Where what failed would not stand whole above a roomy block."""
+BLOCKS = (
+    Most(warnings=12, changed=3, hosts=6, stack=3, endpoint=4, attention=6, next=6),
+    Most(warnings=4, changed=1, hosts=4, stack=2, endpoint=3, attention=4, next=4),
+    Most(warnings=1, changed=1, hosts=3, stack=0, endpoint=1, attention=1, next=6),
+)
+"""From the most to the least: the first is taken above which what failed stands whole, else the last. Without a failure the second one fits always."""
 
 
 @dataclass
@@ -55,15 +58,16 @@ def first_screen(summary: Summary) -> Screen:
     """What a person reads first, without the line that says where the details are."""
     found, run, groups = failures(summary), [host.name for host in summary.hosts], fold(summary.hosts)
     screen = Screen(failure_lines(found, run))
-    around = 6 if found else 4
-    block = _block(summary, groups, ROOMY, screen)
-    if found and len(block) > LINES - around - len(screen.failed):
+    left = LINES - (6 if found else 4)
+    for most in BLOCKS:
         screen.cut.clear()
-        block = _block(summary, groups, TIGHT, screen)
+        block = _block(summary, groups, most, screen)
+        if len(block) + len(screen.failed) <= left:
+            break
     screen.lines += shortened(phrases.headline(summary), 1)
     screen.lines += shortened(phrases.facts_of_run(summary), 1, first=INDENT)
     if found:
-        told = within(found, run, LINES - around - len(block))
+        told = within(found, run, left - len(block))
         screen.lines += ["", "What failed", *told]
         screen.cut |= {"What failed"} if told != screen.failed else set()
     if block:

@@ -137,6 +137,7 @@ def test_skips_of_a_host_without_a_gpu_are_one_count_and_others_keep_their_reaso
         (["no AMD GPU on the PCI bus"], "no AMD GPU"),
         (["no AMD GPU on the PCI bus", "there are no two GPUs that could exchange"], "no AMD GPU, no second GPU"),
         (["no GPU to copy to", "no AMD GPU on the PCI bus"], "no GPU"),
+        (["no NVIDIA GPU on the PCI bus", "no AMD GPU on the PCI bus"], "no GPU"),
     ],
 )
 def test_what_a_host_lacks_is_named(said: list[str], told: str) -> None:
@@ -169,6 +170,13 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return self._is_terminal
+
+
+def test_a_check_that_warned_is_told_once(tmp_path: Path) -> None:
+    folder = Folder(tmp_path / RUN, [host("a", local=True)])
+    folder.green("a", records=[check("libraries.injected", "warn", reason="/opt/x.py: no wheel contains it")])
+    folder.results(result("a", "verify", "warn", text="check `libraries.injected`: /opt/x.py: no wheel contains it"))
+    assert sum("no wheel contains it" in line for line in first_screen(folder)) == 1
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
