@@ -79,13 +79,17 @@ def within(found: Sequence[Failure], run: Sequence[str], most: int) -> list[str]
         lines = failure_lines(found, run, detail)
         if len(lines) <= most:
             return lines
-    alike: dict[str, list[str]] = {}
+    alike: dict[str, tuple[str, list[str]]] = {}
     for failure in found:
-        alike.setdefault(_sentence(failure), []).extend(failure.hosts)
-    items = [
-        f"{short_names(names, run, MOST_NAMES) if names else SIDE_BY_SIDE}: {said}" for said, names in alike.items()
-    ]
-    return [INDENT + line for line in fitted(items, most, columns=COLUMNS - len(INDENT), rest=REST)]
+        alike.setdefault(_sentence(failure), (_remedy(failure), []))[1].extend(failure.hosts)
+    columns = COLUMNS - len(INDENT)
+    items, lines = [], []
+    for said, (remedy, names) in alike.items():
+        items.append(f"{short_names(names, run, MOST_NAMES) if names else SIDE_BY_SIDE}: {said}")
+        lines += [*shortened(items[-1], 1, columns=columns), *shortened(remedy, 1, first=INDENT, columns=columns)]
+    if len(lines) > most:
+        lines = fitted(items, most, columns=columns, rest=REST)
+    return [INDENT + line for line in lines if line]
 
 
 def short_names(names: Sequence[str], run: Sequence[str], columns: int) -> str:
@@ -137,3 +141,10 @@ def _sentence(failure: Failure) -> str:
     cause = failure.finding.cause if failure.finding else None
     said = next((said for said, _, _ in failure.told), None)
     return ": ".join(filter(None, (cause, said))) or "failed"
+
+
+def _remedy(failure: Failure) -> str:
+    """The doctor's, else the one of the phase or the check; empty where there is none."""
+    fixes = failure.finding.fix if failure.finding else ()
+    hint = next((hint for _, hint, _ in failure.told if hint), None)
+    return f"fix: {fixes[0]}" if fixes else (f"hint: {hint}" if hint else "")

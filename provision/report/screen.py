@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -132,21 +133,23 @@ def _hosts(summary: Summary, groups: Sequence[Group], most: int) -> Iterator[str
     alike: dict[tuple[int, int, str], list[str]] = {}
     states = list(phrases.STATE_WORDS)
     for group in groups:
-        host = group.first
-        place = states.index(host.state)
-        alike.setdefault((place, 0 if _warned(group) else 1, _words(host)), []).extend(one.name for one in group.hosts)
-    rows = [(names, words) for (_, _, words), names in sorted(alike.items(), key=lambda item: item[0])]
-    left = sum(len(names) for names, _ in rows[most - 1 :])
-    if len(rows) > most:
-        rows = rows[: most - 1]
+        warned = _warned(group.first)
+        words = _words(group.first) + (", with warnings" if warned and len(groups) > 1 else "")
+        place = (states.index(group.first.state), 0 if warned else 1, words)
+        alike.setdefault(place, []).extend(host.name for host in group.hosts)
+    rows = sorted(alike.items(), key=lambda item: item[0])
+    shown = rows if len(rows) <= most else rows[: most - 1]
     run = [host.name for host in summary.hosts]
-    told = [(short_names(names, run, MOST_NAMES), len(names), words) for names, words in rows]
+    told = [(short_names(names, run, MOST_NAMES), len(names), words) for (_, _, words), names in shown]
     widest = max((width(names) for names, _, _ in told), default=0)
     for names, number, words in told:
         several = f"{number} hosts, " if number > 1 else ""
         yield f"{names}{' ' * (widest - width(names))}  {several}{words}"
-    if len(alike) > most:
-        yield f"and {count(left, 'host')} more that came out otherwise"
+    if left := rows[len(shown) :]:
+        numbers = Counter[str]()
+        for (place, _, _), names in left:
+            numbers[states[place]] += len(names)
+        yield f"and {', '.join(f'{number} {state}' for state, number in numbers.items())}"
 
 
 def _words(host: HostSummary) -> str:
@@ -157,8 +160,7 @@ def _words(host: HostSummary) -> str:
     return state if state == changed else f"{state}, {changed}"
 
 
-def _warned(group: Group) -> bool:
-    host = group.first
+def _warned(host: HostSummary) -> bool:
     return bool(host.deviations or host.warnings or any(check.status == "warn" for check in host.checks))
 
 

@@ -32,7 +32,8 @@ PAGES_OF_FAILURES = {
 }
 """They quote what programs print, or name the failure that a setting is for or a check finds."""
 PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md") if path.name not in PAGES_OF_FAILURES)
-SUMMARIES = [block for block in re.findall(r"```text\n(.*?)```", README, re.DOTALL) if "GREEN" in block]
+SAMPLES = README + (ROOT / "docs/reference/summary.md").read_text(encoding="utf-8")
+SUMMARIES = [block for block in re.findall(r"```text\n(.*?)```", SAMPLES, re.DOTALL) if "GREEN" in block]
 LONGER = (
     *(
         "allowed",

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from provision.errors import Exit
 from provision.models.facts import Cpu
 from provision.models.records import Summary
-from provision.pipeline import Request
+from provision.pipeline import Request, service
 from provision.pipeline.commands import print_summary
 from provision.report import summarise, write
 from provision.report.screen import LINES, RULE, first_screen_of
@@ -47,6 +48,10 @@ def test_every_cause_stands_once_with_its_hosts(tmp_path: Path, causes: int) -> 
         assert sum(bool(re.search(rf"\bcause-{place}\b", line)) for line in shown) == 1
 
 
+def test_several_causes_keep_their_remedies_while_there_are_lines(tmp_path: Path) -> None:
+    assert sum(line == "    fix: mend it" for line in first_screen(failing(tmp_path, 28, causes=6))) == 6
+
+
 def test_more_causes_than_lines_are_counted_and_their_place_is_named(tmp_path: Path) -> None:
     folder = failing(tmp_path, 60, causes=30)
     shown = first_screen(folder)
@@ -80,6 +85,18 @@ def test_hosts_that_need_a_person_stand_before_those_that_are_well(tmp_path: Pat
         ["failed", "in", "serve,", "changed"],
         ["39", "hosts,", "serving,", "changed"],
     ]
+
+
+def test_more_kinds_of_hosts_than_lines_are_counted_by_state(tmp_path: Path) -> None:
+    names = [f"gpu-{place}" for place in range(40)]
+    folder = Folder(tmp_path / RUN, [host(name) for name in names])
+    for place, name in enumerate(names):
+        folder.results(result(name, "probe"))
+        phase, status = (("install", "failed"), ("verify", "failed"), ("probe", "unreachable"), ("serve", "ok"))[
+            place % 4
+        ]
+        folder.results(result(name, phase, status, text=f"reason {place}"))
+    assert "           and 10 failed, 10 installed" in first_screen(folder)
 
 
 def test_the_tunnel_and_the_key_are_on_the_screen_and_the_whole_recipe_below(tmp_path: Path) -> None:
@@ -195,6 +212,24 @@ def test_a_terminal_gets_the_first_screen_and_a_pipe_all_of_it(
     assert (RULE in shown) is not is_terminal
     print_summary(request, summary, as_json=True)
     assert stream.getvalue().endswith(folder.run.path("summary.json").read_text())
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_verify_ends_with_the_verdict_where_a_person_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    folder = Folder(tmp_path / RUN, [host("a", local=True)])
+    folder.green("a")
+    summary = summarise(folder.run)
+    write(folder.run, summary)
+    stream = Terminal(is_terminal=is_terminal)
+    monkeypatch.setattr("sys.stdout", stream)
+    monkeypatch.setattr(service, "perform", lambda request, steps: (summary, Exit.OK))
+    request = Request(command="verify", inventory=tmp_path, limit=None, overrides={}, logs=tmp_path)
+    assert service.verify(request, level="quick", as_json=False) == 0
+    table, _, screen = stream.getvalue().partition("\n\n")
+    assert "kernel.matmul" in table
+    assert screen.startswith("GREEN: ") is is_terminal
 
 
 def test_a_summary_that_an_older_release_wrote_is_shown_as_it_is() -> None:
