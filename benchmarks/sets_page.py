@@ -1,4 +1,4 @@
-"""Writes what `benchmarks.sets` found as tables: every set in docs/reference/sets.md, the sets that hold by torch in README.md.
+"""Writes what `benchmarks.sets` found as tables into docs/reference/sets.md: the sets that hold by torch, then every set.
 
 .venv/bin/python -m benchmarks.sets_page
 """
@@ -16,8 +16,7 @@ from benchmarks.machine import GIB, RESULTS, ROOT
 
 Row = dict[str, Any]
 
-PAGES = {ROOT / "docs/reference/sets.md": "sets", ROOT / "README.md": "known-good sets"}
-"""Each page, and the name of its part that is written here."""
+PAGE = ROOT / "docs/reference/sets.md"
 
 
 def rows() -> list[Row]:
@@ -55,10 +54,10 @@ def replaced(text: str, name: str, table: str) -> str:
     return written
 
 
-def page(path: Path, found: list[Row]) -> str:
-    """A page's text as it is to be."""
-    name = PAGES[path]
-    return replaced(path.read_text(encoding="utf-8"), name, whole(found) if name == "sets" else short(found))
+def page(found: list[Row]) -> str:
+    """The page's text as it is to be."""
+    text = replaced(PAGE.read_text(encoding="utf-8"), "known-good sets", short(found))
+    return replaced(text, "sets", whole(found))
 
 
 def _torch_variant(row: Row) -> str:
@@ -87,9 +86,7 @@ def _line(cells: tuple[str, ...] | list[str]) -> str:
 
 
 def main() -> int:
-    found = rows()
-    for path in PAGES:
-        path.write_text(page(path, found), encoding="utf-8")
+    PAGE.write_text(page(rows()), encoding="utf-8")
     return 0
 
 

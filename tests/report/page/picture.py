@@ -1,4 +1,4 @@
-"""Draws the pictures of a run's page in README and guide: `python -m tests.report.page.picture docs/images`."""
+"""Draws the pictures of a run's page in the guide: `python -m tests.report.page.picture docs/images`."""
 
 from __future__ import annotations
 
