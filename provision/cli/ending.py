@@ -43,17 +43,17 @@ def run(command: Callable[[], None]) -> None:
         # Whoever read the output has seen enough; a second complaint at exit is avoided.
         _silence_stdout()
         raise SystemExit(Exit.RED) from None
-    except (OSError, RuntimeError) as error:
-        known = _homeless(error) if isinstance(error, RuntimeError) else _refused(error)
-        if known is None:
-            raise
-        if getattr(error, "filename", True) is None:
-            _silence_stdout()
-        raise _end(known, _code(known.exit_code)) from None
     except SystemExit as end:
         if isinstance(end.__context__, typer.Exit) or not isinstance(end.code, int):
             raise
         raise _end_of_usage(end, _code(end.code)) from None
+    except Exception as error:  # noqa: BLE001 - what is no expected failure is told as ours, with its trace
+        known = _known(error)
+        if known is None:
+            raise _end_of_fault(error) from None
+        if getattr(error, "filename", True) is None:
+            _silence_stdout()
+        raise _end(known, _code(known.exit_code)) from None
 
 
 def _end_of_usage(end: SystemExit, code: int) -> SystemExit:
@@ -62,6 +62,31 @@ def _end_of_usage(end: SystemExit, code: int) -> SystemExit:
 
     if describe := getattr(end.__context__, "format_message", None):
         _print_json(UsageError(describe()), code)
+    return SystemExit(code)
+
+
+def _known(error: Exception) -> FirstlightError | None:
+    """What went wrong outside of this program, as an expected failure; null where nobody expected it."""
+    if isinstance(error, OSError):
+        return _refused(error)
+    return _homeless(error) if isinstance(error, RuntimeError) else None
+
+
+def _end_of_fault(error: Exception) -> SystemExit:
+    """The end of a command by a fault of this program: its trace, with `--json` a document too."""
+    import traceback  # noqa: PLC0415 - only what fails pays for it
+
+    from provision.errors import Exit, FirstlightError  # noqa: PLC0415 - only what fails pays for it
+    from provision.redact import redact  # noqa: PLC0415 - only what fails pays for it
+
+    sys.stderr.write(redact("".join(traceback.format_exception(error))))
+    code = _code(Exit.RED)
+    _print_json(
+        FirstlightError(
+            f"{type(error).__name__}: {error}", hint="this is a fault of Firstlight: report it with its trace"
+        ),
+        code,
+    )
     return SystemExit(code)
 
 

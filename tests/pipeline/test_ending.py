@@ -16,6 +16,7 @@ from typer.main import get_command
 from provision.cli import ending
 from provision.cli.main import app
 from provision.pipeline.walking import cache_folder
+from provision.redact import remember
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -49,12 +50,25 @@ def test_an_account_without_a_home_is_told_to_name_one(
     assert "has no home folder" in capsys.readouterr().err
 
 
-def test_what_is_a_fault_of_ours_keeps_its_trace() -> None:
-    def broken() -> None:
-        raise RuntimeError("dictionary changed size during iteration")
+@pytest.mark.parametrize(("command", "code"), [("plan", 1), ("verify", 3)])
+def test_what_is_a_fault_of_ours_keeps_its_trace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, code: int
+) -> None:
+    """Of `verify` 1 says that a check warned: that is not what a fault may say."""
+    remember("correct horse battery")
 
-    with pytest.raises(RuntimeError, match="dictionary changed size"):
+    def broken() -> None:
+        raise RuntimeError("dictionary changed size during iteration of correct horse battery")
+
+    monkeypatch.setattr(sys, "argv", ["firstlight", command, "--json"])
+    with pytest.raises(SystemExit) as end:
         ending.run(broken)
+    assert end.value.code == code
+    printed = capsys.readouterr()
+    assert "in broken" in printed.err
+    assert "RuntimeError: dictionary changed size during iteration of [hidden]" in printed.err
+    assert json.loads(printed.out)["error"]["text"].startswith("RuntimeError: dictionary changed size")
+    assert "correct horse" not in printed.out + printed.err
 
 
 def start(*words: str, cwd: Path | None = None, **more: str) -> subprocess.CompletedProcess[bytes]:
