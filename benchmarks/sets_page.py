@@ -9,7 +9,6 @@ import json
 import re
 import sys
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import GIB, RESULTS, ROOT

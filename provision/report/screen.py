@@ -145,10 +145,8 @@ def _hosts(summary: Summary, groups: Sequence[Group], most: int) -> Iterator[str
     for names, number, words in told:
         several = f"{number} hosts, " if number > 1 else ""
         yield f"{names}{' ' * (widest - width(names))}  {several}{words}"
-    if left := rows[len(shown) :]:
-        numbers = Counter[str]()
-        for (place, _, _), names in left:
-            numbers[states[place]] += len(names)
+    numbers = Counter(states[place] for (place, _, _), members in rows[len(shown) :] for _ in members)
+    if numbers:
         yield f"and {', '.join(f'{number} {state}' for state, number in numbers.items())}"
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from provision.errors import Exit
 from provision.models.facts import Cpu
-from provision.models.records import Summary
+from provision.models.records import RoomName, Summary
 from provision.pipeline import Request, service
 from provision.pipeline.commands import print_summary
 from provision.report import summarise, write
@@ -87,14 +87,20 @@ def test_hosts_that_need_a_person_stand_before_those_that_are_well(tmp_path: Pat
     ]
 
 
+ENDINGS: tuple[tuple[RoomName, str], ...] = (
+    ("install", "failed"),
+    ("verify", "failed"),
+    ("probe", "unreachable"),
+    ("serve", "ok"),
+)
+
+
 def test_more_kinds_of_hosts_than_lines_are_counted_by_state(tmp_path: Path) -> None:
     names = [f"gpu-{place}" for place in range(40)]
     folder = Folder(tmp_path / RUN, [host(name) for name in names])
     for place, name in enumerate(names):
         folder.results(result(name, "probe"))
-        phase, status = (("install", "failed"), ("verify", "failed"), ("probe", "unreachable"), ("serve", "ok"))[
-            place % 4
-        ]
+        phase, status = ENDINGS[place % 4]
         folder.results(result(name, phase, status, text=f"reason {place}"))
     assert "           and 10 failed, 10 installed" in first_screen(folder)
 
