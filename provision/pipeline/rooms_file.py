@@ -16,13 +16,13 @@ class RoomsFile:
         self._path = run.path("rooms.json")
         self._results: dict[str, dict[RoomName, str]] = {}
         """Lines of JSON without secrets, by host and room."""
+        self._hosts: dict[str, str] = {}
+        """The same of each host as one text: of thousands only the one that changes is made anew."""
 
     def put(self, result: RoomResult) -> None:
         """Take a result in, in place of an earlier one of the same host and room; it is with the system when this returns."""
         line = f"    {json.dumps(result.room)}: {json.dumps(scrub(result.model_dump()))}"
-        self._results.setdefault(result.host, {})[result.room] = line
-        hosts = (
-            f"  {json.dumps(redact(host))}: {{\n" + ",\n".join(rooms.values()) + "\n  }"
-            for host, rooms in self._results.items()
-        )
-        write_atomically(self._path, "{\n" + ",\n".join(hosts) + "\n}\n", durable=False)
+        by_room = self._results.setdefault(result.host, {})
+        by_room[result.room] = line
+        self._hosts[result.host] = f"  {json.dumps(redact(result.host))}: {{\n" + ",\n".join(by_room.values()) + "\n  }"
+        write_atomically(self._path, "{\n" + ",\n".join(self._hosts.values()) + "\n}\n", durable=False)
