@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import socket
 import subprocess
 from pathlib import Path
@@ -114,6 +115,23 @@ def test_a_jump_host_with_an_unknown_key_is_refused(pair: list[FleetHost], tmp_p
     entry = {"ansible_host": "behind", "ansible_ssh_common_args": f"-F {configuration}"}
     with pytest.raises(HostKeyError, match=r"host2 .* cannot be reached through .*: .*Host key verification failed"):
         open_session(hosts_of(inventory_of(tmp_path, {"host2": entry}))[0]).run("true")
+
+
+def test_the_hint_for_an_unknown_host_behind_a_jump_host_makes_it_known(pair: list[FleetHost], tmp_path: Path) -> None:
+    configuration = _configuration(tmp_path, pair[0], pair[1])
+    only_jump = tmp_path / "known_jump"
+    only_jump.write_text("".join(line for line in pair[0].known_hosts.open() if line.startswith(f"{pair[0].address} ")))
+    configuration.write_text(configuration.read_text().replace(str(pair[0].known_hosts), str(only_jump)))
+    entry = {"ansible_host": "behind", "ansible_ssh_common_args": f"-F {configuration}"}
+    [host] = hosts_of(inventory_of(tmp_path, {"host2": entry}))
+    with pytest.raises(HostKeyError, match=rf"host host2 \({pair[1].address}\) is not known") as caught:
+        open_session(host).run("true")
+    yes = tmp_path / "yes"
+    yes.write_text("#!/bin/sh\necho yes\n")
+    yes.chmod(0o755)
+    asked = {**os.environ, "SSH_ASKPASS": str(yes), "SSH_ASKPASS_REQUIRE": "force"}
+    subprocess.run(["sh", "-c", (caught.value.hint or "").split("then: ")[1]], env=asked, check=True)
+    assert open_session(host).run("hostname").stdout == f"{pair[1].name}\n"
 
 
 def test_an_ssh_configuration_with_includes_is_followed_and_watched(pair: list[FleetHost], tmp_path: Path) -> None:
