@@ -140,11 +140,12 @@ def _hosts(summary: Summary, groups: Sequence[Group], most: int) -> Iterator[str
     rows = sorted(alike.items(), key=lambda item: item[0])
     shown = rows if len(rows) <= most else rows[: most - 1]
     run = [host.name for host in summary.hosts]
-    told = [(short_names(names, run, MOST_NAMES), len(names), words) for (_, _, words), names in shown]
-    widest = max((width(names) for names, _, _ in told), default=0)
-    for names, number, words in told:
-        several = f"{number} hosts, " if number > 1 else ""
-        yield f"{names}{' ' * (widest - width(names))}  {several}{words}"
+    told = [(names, f"{len(names)} hosts, {words}" if len(names) > 1 else words) for (_, _, words), names in shown]
+    left = COLUMNS - LABEL - 2 - max((width(words) for _, words in told), default=0)
+    names_of = [short_names(names, run, min(MOST_NAMES, left)) for names, _ in told]
+    widest = max(map(width, names_of), default=0)
+    for named, (_, words) in zip(names_of, told, strict=True):
+        yield f"{named}{' ' * (widest - width(named))}  {words}"
     numbers = Counter(states[place] for (place, _, _), members in rows[len(shown) :] for _ in members)
     if numbers:
         yield f"and {', '.join(f'{number} {state}' for state, number in numbers.items())}"
