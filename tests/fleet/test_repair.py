@@ -89,23 +89,6 @@ def test_one_provision_builds_it_anew_next_to_it_and_the_service_goes_on(
     assert (again.code, again.host(host.name)["state"]) == (0, "unchanged"), again.told()
 
 
-def test_code_that_nobody_installed_is_found_and_gone_after_one_provision(
-    firstlight: Walker, host: FleetHost, inventory: str
-) -> None:
-    packages = host.sh(f"ls -d {PREFIX}/current/lib/python*/site-packages").strip()
-    host.sh(f"echo 'import torch; torch.set_num_threads(1)' > {packages}/sitecustomize.py")
-    host.sh(f"mkdir {packages}/torch/extra; touch {packages}/torch/extra/__init__.py")
-    ended = firstlight("verify", "-i", inventory, "--json")
-    found = failing(ended)
-    assert ended.code == 2, ended.told()
-    assert "sitecustomize.py" in found["libraries.injected"]
-    assert "extra/__init__.py" in found["libraries.injected"]
-    repaired = firstlight("provision", "-i", inventory)
-    assert repaired.code == 0, repaired.told()
-    assert current(host).endswith("-3")
-    assert failing(firstlight("verify", "-i", inventory, "--json")) == {}
-
-
 def test_what_the_probe_saw_needs_no_checks_before_it_is_repaired(
     firstlight: Walker, host: FleetHost, inventory: str
 ) -> None:
@@ -113,7 +96,7 @@ def test_what_the_probe_saw_needs_no_checks_before_it_is_repaired(
     host.sh(f"echo 'import os' > {packages}/stray.pth")
     repaired = firstlight("provision", "-i", inventory)
     assert repaired.code == 0, repaired.told()
-    assert current(host).endswith("-4")
+    assert current(host).endswith("-3")
     assert failing(firstlight("verify", "-i", inventory, "--json")) == {}
 
 
