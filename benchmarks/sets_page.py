@@ -1,4 +1,4 @@
-"""Writes what `benchmarks.sets` found as tables into docs/reference/sets.md: the sets that hold by torch, then every set.
+"""Writes what `benchmarks.sets` found as tables: the sets that hold by torch into README.md, every set into docs/reference/sets.md.
 
 .venv/bin/python -m benchmarks.sets_page
 """
@@ -9,13 +9,14 @@ import json
 import re
 import sys
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import GIB, RESULTS, ROOT
 
 Row = dict[str, Any]
 
-PAGE = ROOT / "docs/reference/sets.md"
+README, PAGE = ROOT / "README.md", ROOT / "docs/reference/sets.md"
 
 
 def rows() -> list[Row]:
@@ -53,10 +54,10 @@ def replaced(text: str, name: str, table: str) -> str:
     return written
 
 
-def page(found: list[Row]) -> str:
-    """The page's text as it is to be."""
-    text = replaced(PAGE.read_text(encoding="utf-8"), "known-good sets", short(found))
-    return replaced(text, "sets", whole(found))
+def pages(found: list[Row]) -> dict[Path, str]:
+    """The text of both pages as it is to be."""
+    tables = {README: ("known-good sets", short(found)), PAGE: ("sets", whole(found))}
+    return {path: replaced(path.read_text(encoding="utf-8"), *table) for path, table in tables.items()}
 
 
 def _torch_variant(row: Row) -> str:
@@ -85,7 +86,8 @@ def _line(cells: tuple[str, ...] | list[str]) -> str:
 
 
 def main() -> int:
-    PAGE.write_text(page(rows()), encoding="utf-8")
+    for path, text in pages(rows()).items():
+        path.write_text(text, encoding="utf-8")
     return 0
 
 
