@@ -59,6 +59,10 @@ def test_it_says_that_nothing_failed() -> None:
         ),
         pytest.param("fatal: not a git repository (or any of the parent directories): .git", id="git"),
         pytest.param("ORA-00804: table or view does not exist\nERROR 804 (HY000): Can't open file", id="a database"),
+        pytest.param(
+            'django.db.utils.OperationalError: connection to server at "127.0.0.1", port 5432 failed: Connection refused',
+            id="a loopback of another program",
+        ),
         pytest.param("curl: (22) The requested URL returned error: 999", id="curl"),
     ],
 )

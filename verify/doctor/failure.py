@@ -122,7 +122,7 @@ _SUBJECT = re.compile(
 
 
 _PROGRAM = re.compile(
-    r"^\W{0,2}\d{4}[-/]\d\d[-/]\d\d|^\w{3} [ \d]\d \d\d:\d\d|^(?!Error )[\w./-]{2,40}(?:\[\d{1,8}\])?: |^\s+at [\w.$/]{3,120}\("
+    r"^\W{0,2}\d{4}[-/]\d\d[-/]\d\d|^\w{3} [ \d]\d \d\d:\d\d|^(?!Error )[\w./-]{1,40}(?:\[\d{1,8}\])?: |^\s+at [\w.$/]{3,120}\("
     r"|^Exception in thread|^\[[^\]]{2,40}\] |^[A-Z]{2,8}[- ]\d{3,6}\b|\*{3} |^Segmentation fault"
 )
 """How programs begin their lines, and people do not."""
