@@ -86,6 +86,7 @@ def test_no_file_holds_a_password_at_any_time(site: Site, tmp_path: Path, monkey
     assert looked, "the playbook's private folder was looked through"
     assert seen == set()
     assert not left.exists()
+    shutil.rmtree(temporary)
 
 
 def test_a_controller_that_is_killed_leaves_no_password(site: Site, tmp_path: Path) -> None:
