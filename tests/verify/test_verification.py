@@ -62,6 +62,7 @@ def test_the_file_holds_code_and_tables_and_nothing_else(tmp_path: Path) -> None
     assert {Path(name).name for name in names if not name.endswith(".py")} == {
         "data.json",
         "consequences.json",
+        "tones.json",
         "causes.json.bz2",
     }
     assert built.stat().st_size < 340_000

@@ -21,7 +21,7 @@ TESTS = ("below", "at_least", "equals", "contains", "matches", "is_null", "not_n
 NEEDS = ("sudo", "reboot", "relogin", "network", "downtime")
 BAKED = "causes.json.bz2"
 """A zip file is imported from only where it is deflated, which leaves a fifth more of the causes than bzip2 does."""
-CONSEQUENCES = "consequences"
+CONSEQUENCES, TONES = "consequences", "tones"
 MESSAGES, HEALTHY = "messages", "healthy"
 FOLDER = "causes"
 
@@ -147,6 +147,7 @@ def bake(folder: Path) -> dict[str, bytes]:
     return {
         BAKED: bz2.compress(_compact(_columns(causes))),
         f"{CONSEQUENCES}.json": _compact({"consequence": consequences}),
+        f"{TONES}.json": _compact(_parsed(folder / f"{TONES}.toml")),
     }
 
 
@@ -190,10 +191,16 @@ def _split(table: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
 
 def consequences() -> tuple[tuple[str, str], ...]:
     """Lines that follow from a cause without naming it: a pattern, and where to look next."""
-    packed = _packed(f"{CONSEQUENCES}.json")
-    path = Path(__file__).parent / f"{CONSEQUENCES}.toml"
-    table = json.loads(packed) if packed is not None else _parsed(path)
-    return tuple((entry["pattern"], entry["next"]) for entry in table["consequence"])
+    return tuple((entry["pattern"], entry["next"]) for entry in table(CONSEQUENCES)["consequence"])
+
+
+def table(name: str) -> dict[str, Any]:
+    """A table of the doctor's folder by its name, in the zipapp as `bake` put it there. Raises CatalogError."""
+    packed = _packed(f"{name}.json")
+    found: dict[str, Any] = (
+        json.loads(packed) if packed is not None else _parsed(Path(__file__).parent / f"{name}.toml")
+    )
+    return found
 
 
 @cache

@@ -2,7 +2,7 @@
 
 Each line has a tone: it fails (a traceback, an error level, an exit status), complains, warns, or reports. A text has failed
 when a line of it fails, or when one complains and the text does not end well. Of a few quoted lines without a report around
-them somebody thought that they tell of a failure, so they are taken for one. Pure: lines in, verdict out.
+them somebody thought that they tell of a failure, so they are taken for one. The patterns are in tones.toml. Pure: lines in, verdict out.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from verify.doctor.catalog import table
 from verify.doctor.reading import LINE_BYTES
 
 QUOTE_LINES = 6
@@ -48,84 +49,19 @@ class Verdict:
     """Whether it ends in the middle of a start, so that what is only reported may tell as well."""
 
 
-_REPORTS = re.compile(
-    r"^[^\"'`]{0,120}?(?:(?<![\w.$=-])(?:TRACE|DEBUG|INFO|NOTICE|SUCC|SUCCESS|LOG|HINT|DETAIL|STATEMENT)(?![\w=-])"
-    r"|\[(?:trace|debug|info|notice|note|INFO|TRACE|Note|System)\b)"
-    r"|^.{0,160}?\b(?:level|lvl|severity)=\"?(?i:trace|debug|info|notice)\b"
-    r"|^\{.{0,400}?\"(?:level|severity|lvl|levelname|s)\": ?\"(?i:trace|debug|info|notice|log|I)\""
-    r"|^(?:\[rank\d{1,4}\]:)?\[?[ID]\d{4} \d\d:\d\d|^(?:ok|changed|skipping|included): \[|^(?:TASK|PLAY|RUNNING HANDLER|FAILED - RETRYING)\b"
-    r"|^\d{1,7}:[MCSX] \d\d \w{3} \d{4} \S{1,14} [*.-] |^.{0,40}Command line: |^\++ \S|^#\d{1,3} (?:\[|DONE|CACHED)|^-- (?!Could NOT)|^make(?:\[\d{1,2}\])?: (?:Enter|Leav)ing"
-    r"|^\s*(?:CC|CXX|LD|AR|AS|BTF|MODPOST|SYMLINK|HOSTCC|CONFTEST:|NVCC) (?! ?error)|^\[\s*\d{1,3}%\] "
-    r"|^\s*(?:export |set )?[A-Z][A-Z\d]*_[A-Z\d_]+=\S*$|^Vulnerability \w"
-)
-"""Levels below a warning, as loggers, NCCL, glog, PostgreSQL, MySQL, Redis and Ansible write them; steps of builds; variables that were set."""
-_WARNS = re.compile(
-    r"^.{0,120}?(?:(?<![\w.$-])(?:WARN|WARNING|Warning|warning)(?![\w=-])|\w{2,40}Warning: |\[(?:warn|warning)\]"
-    r"|\b(?:level|lvl|severity)=\"?warn|\"(?:level|severity|levelname)\": ?\"(?i:warn))"
-    r"|^(?:\[rank\d{1,4}\]:)?\[?W\d{4} \d\d:\d\d|^W: "
-)
-_FAILS = re.compile(
-    r"Traceback \(most recent call last\)|(?<![\w=/-])[A-Za-z_][\w.]{0,80}(?:Error|Exception)(?![\w=/-])(?!\s*\|)"
-    r"|(?<![\w.$-])(?:ERROR|FATAL|CRITICAL|SEVERE|PANIC|EMERG)(?![\w=-])|\[(?:error|crit|alert|emerg|fatal)\]"
-    r"|\b(?:level|lvl|severity)=\"?(?:error|fatal|panic)|\"(?:level|severity|levelname)\": ?\"(?i:error|fatal|critical)"
-    r"|^(?:\[rank\d{1,4}\]:)?\[?[EF]\d{4} \d\d:\d\d|^E: |NCCL WARN|\bXid\b"
-    r"|(?i:(?:^|[\s\])])(?:fatal )?error(?:\[\w{1,12}\])?: |^fatal: |^error\b|\bnvcc (?:error|fatal))"
-    r"|(?i:\bexit(?:ed|s|ing)?(?: with)?(?: exit)?(?: code| status)?[:=]? ?(?:-[1-9]|[1-9])\d{0,2}\b|non-zero exit)"
-    r"|\bstatus=[1-9]\d{0,2}/|Failed with result|(?:^|\s)FAILED(?![=\w])|CMake Error"
-    r"|\bKilled\b|(?i:\bsegfault\b|segmentation fault|core dumped|\bout of memory\b|\boom[- ]kill|\bkernel panic)"
-    r"|\bAborted\b|\bSIG(?:KILL|SEGV|ABRT|ILL|BUS)\b|undefined symbol|^\S{0,40}: command not found"
-)
-_COMPLAINS = re.compile(
-    r"(?i)n't\b|\?(?:\s|$)|不|错误|失败|报错|无法"
-    r"|\b(?:error|fail|fatal|cannot|can ?not|unable|missing|lack|invalid|unsupported|incompatib|mismatch|conflict"
-    r"|wrong|corrupt|br[eo]ak|hang|hung|stuck|freez|deadlock|crash|kill|slow|denied|refus|reject|problem"
-    r"|trouble|timed? ?-?outs?\b|unavailable|exceed|expired?|abort|undefined|unrecogni|unexpected|illegal|insufficient"
-    r"|disappear|zombie|disagree|violat|unresolv|unsatisf|unreachable|fallen|too \w|no such|not \w|no longer|without|vanish)"
-)
-_HARMLESS = re.compile(
-    r"(?i)\btaint|\b(?:no|0|zero|without(?: any)?) (?:errors?|failures?|warnings?|problems?|issues?)\b"
-    r"|\b(?:failed|fail|errors?|failures?|unreachable|ignored|rescued|warnings?|skipped)\s?[=:]\s?0\b"
-    r"|:\s{1,40}(?:No|N/A|0|None|Not Active|Disabled|not set)\s*$|\bCould not collect\b"
-    r"|^No (?:services|containers|VM guests|user sessions) |\bnot upgraded\.|\bQuota mode: none|^#"
-    r"|^(?:Preparing to unpack|Unpacking|Setting up|Selecting previously|Get:\d|Hit:\d|Processing triggers|Collecting|Downloading"
-    r"|Requirement already|Using cached|Installing collected|Successfully| [+-] \S+==)"
-)
-"""Words of complaint in lines that complain of nothing: counters at zero, values of tables, names of packages."""
-_ENDS_WELL = re.compile(
-    r"(?i)application startup complete|uvicorn running on|init complete\b|connected all (?:rings|trees)|^complete!|^\s*done\.?$"
-    r"|\bsuccessfully\b|\bbuild success|\bfinished successfully|\bexit(?:ed)?(?: with)?(?: code| status)?[:= ]{1,2}0\b"
-    r"|\b(?:unreachable|failed)=0\b|\bdeactivated successfully|\bready (?:to accept|for) connections|\bstarted .{1,80}\.$"
-    r"|\breached target|\binstallation (?:of .{1,80} )?(?:is )?(?:now )?complete|\binstalled \d{1,6} packages?\b"
-    r"|\bstatus: downloaded newer image|\bserver is (?:ready|listening)|\bis up and running"
-    r"|^Processing triggers for |^No (?:services|containers|VM guests) |^\[100%\] Built target|build files have been written|\bstate=completed\b|ExitCode=0:0"
-    r"|^make(?:\[1\])?: Leaving directory|^Download complete"
-)
-_STARTED = re.compile(r"(?i)application startup complete|uvicorn running on")
-_BEGUN = (
-    (re.compile(r"\bInit START\b"), re.compile(r"\bInit COMPLETE\b")),
-    (
-        re.compile(r"Initializing an? (?:V1 )?LLM engine|vLLM API server version"),
-        re.compile(r"(?i)startup complete|uvicorn running|shutting down"),
-    ),
-    (re.compile(r"Waiting for creating a placement group"), re.compile(r"using nccl==|(?i:startup complete)")),
-)
+_TABLE = table("tones")
+
+
+def _pattern(kind: str) -> re.Pattern[str]:
+    entry = _TABLE[kind]
+    return re.compile("|".join(entry["patterns"]), re.IGNORECASE if entry.get("ignore_case") else 0)
+
+
+_REPORTS, _WARNS, _FAILS, _COMPLAINS = map(_pattern, ("reports", "warns", "fails", "complains"))
+_HARMLESS, _ENDS_WELL, _STARTED = map(_pattern, ("harmless", "ends_well", "started"))
+_SUBJECT, _PROGRAM = map(_pattern, ("subject", "program"))
+_BEGUN = tuple((re.compile(entry["begins"]), re.compile(entry["ends"])) for entry in _TABLE["start"])
 """What a start begins with, and what a log of it has when it ended: where that is missing, the start did not get there."""
-_SUBJECT = re.compile(
-    r"(?i)^[a-z]\w{2,60}(?:Error|Exception): |nvidia|c10d|\bGCS\b|xformers|\brequirement|ibv_|nouveau|\bfabric|nvlink|nvswitch|\bNV(?:ML|RM|CC)|nccl|rccl|cuda|\bcu(?:dnn|blas|Init)|\bGPU|\bHIP\b|rocm|amdgpu|\bgfx\d|triton|torch"
-    r"|vllm|\bLLM|transformers|hugging ?face|safetensors|tokeniz|tensor|head_size|flash|attention|\bfp8|bf(?:loat)?-?16|\bKV\b|\bray\b|gloo"
-    r"|mlx[45]|infiniband|\bRDMA|\bIB\b|python|\bpip3?\b|\buv\b|conda\b|wheel|\bnumpy|site-packages|\.py\b|ninja|cmake|\bgcc|g\+\+"
-    r"|\bld:|\bnvcc|ptxas|cicc|docker|podman|containe?r|kubectl|\bpods?\b|kernel|dkms|modprobe|\bmodule|secure ?boot|mokutil|driver"
-    r"|\bMIG\b|\bWSL|\bBAR\b|\bPCI|\bmodels?\b|\bsm_\d|compute capability|engine ?core|\bAVX|GLIBC|\blib\w+\.so|illegal instruction"
-    r"|显卡|模型"
-)
-"""What the causes are about. A text without a word of it is of other programs."""
-
-
-_PROGRAM = re.compile(
-    r"^\W{0,2}\d{4}[-/]\d\d[-/]\d\d|^\w{3} [ \d]\d \d\d:\d\d|^(?!Error )[\w./-]{1,40}(?:\[\d{1,8}\])?: |^\s+at [\w.$/]{3,120}\("
-    r"|^Exception in thread|^\[[^\]]{2,40}\] |^[A-Z]{2,8}[- ]\d{3,6}\b|\*{3} |^Segmentation fault"
-)
-"""How programs begin their lines, and people do not."""
 
 
 def tone(line: str) -> Tone:
