@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -25,23 +26,23 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 __all__ = ["fleet", "pair", "wheels_for_once"]
 
-HERE = Path(__file__).parent
 _AHEAD = pytest.StashKey[subprocess.Popen[bytes]]()
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests that need hosts come last in one process: what hosts are made of is made beside the others.
-
-    With several processes, all of them run in one, since they share a network and the machine's memory; the tests of any other
-    folder stay together for their fixtures' sake.
-    """
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need hosts come last in one process: what hosts are made of is made beside the others."""
     items.sort(key=_needs_hosts)
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    for item in items:
-        group = "hosts" if _needs_hosts(item) else item.path.relative_to(HERE).parts[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With several processes, tests on hosts all run in one, from the beginning: they share a network and the machine's memory.
+
+    Of the others those of one folder stay together, for their fixtures' sake.
+    """
+    from tests.lanes import Lanes
+
+    return Lanes(config, log)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -1,6 +1,6 @@
 """`./firstlight test`: what the suite needs of this machine, then pytest over everything; arguments go to pytest.
 
-Tests run in up to four processes, those on test hosts in one of them (tests/conftest.py); `-n 0` runs all in one.
+Tests run in up to four processes, those on test hosts in one of them (tests/lanes.py); `-n 0` runs all in one.
 As root on Debian or Ubuntu, missing OS packages are installed; elsewhere the tests that need them say so as they skip.
 Linters and type checker are tests like all others (tests/house/test_static.py), so pytest's last line counts them too.
 """
@@ -33,7 +33,7 @@ PACKAGE_OF = {
 }
 """Programs that tests run, and the package that has each."""
 
-PROCESSES = ("-n", "auto", "--maxprocesses", "4", "--dist", "loadgroup")
+PROCESSES = ("-n", "auto", "--maxprocesses", "4")
 
 
 def say(text: str) -> None:
