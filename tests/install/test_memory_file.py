@@ -124,7 +124,8 @@ def test_a_controller_that_is_killed_leaves_no_password(site: Site, tmp_path: Pa
     assert started, "Ansible was at work"
     assert [*files_below(temporary)], "the playbook's private folder was left, and was looked through"
     assert left == set()
-    shutil.rmtree(temporary)
+    # What the killed ones had started may still write there for a moment.
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def holding(paths: Iterable[Path]) -> set[str]:
