@@ -13,7 +13,6 @@ About 12 GB are written for each turn, and removed again. Aim: at most 1.1 times
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import resource
@@ -26,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import RESULTS, ROOT, header, say
+from benchmarks.machine import ROOT, header, publish, say
 from benchmarks.timing import figures, timed
 from provision.artifacts.candidates import Chosen, Job, choose
 from provision.artifacts.hostuv import LOCK, locked_hashes
@@ -165,10 +164,7 @@ def main() -> int:
         "cpu_median": round(statistics.median(mine[1] / other[1] for mine, other in pairs), 3),
     }
     result["aim"] = {"ratio": AIM, "met": ratio <= AIM}
-    text = json.dumps(result, indent=2)
-    print(text)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "install.json").write_text(text + "\n", encoding="utf-8")
+    publish(result, "install", always=True)
     return 0 if ratio <= AIM else 1
 
 

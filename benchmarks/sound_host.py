@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.fleet import hosts_to_boot
-from benchmarks.machine import RESULTS, ROOT, header, say
+from benchmarks.machine import ROOT, header, publish, say
 from benchmarks.timing import figures, timed
 from provision.verification.running import tool_command
 from tests.fleet.hosts import FleetHost, write_inventory
@@ -119,9 +119,7 @@ def main() -> int:
     quick_enough = all(entries[level]["median_s"] <= aim for level, aim in AIMS_S.items() if level in entries)
     silent = not any(entry["alarms"] for entry in entries.values())
     result |= {"levels": entries, "aim": {"alarms": 0, "median_s": AIMS_S, "met": silent and quick_enough}}
-    text = json.dumps(result, indent=2)
-    (RESULTS / f"{options.result}.json").write_text(text + "\n", encoding="utf-8")
-    sys.stdout.write(text + "\n")
+    publish(result, options.result, always=True)
     return 0 if result["aim"]["met"] else 1
 
 
