@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from provision.probe.sections import split
 from tests.fleet.commands import command
@@ -200,17 +201,20 @@ class Signer:
 
 @contextmanager
 def signer(folder: Path, name: str = "vendor") -> Iterator[Signer]:
-    """Make a key, and end the agent that gpg starts for it."""
-    home = folder / f"gpg-{name}"
-    home.mkdir(mode=0o700)
-    gpg = ("gpg", "--homedir", str(home), "--batch")
-    command(*gpg, "--passphrase", "", "--quick-generate-key", f"{name} of the tests", "ed25519", "sign", "never")
-    key = folder / f"{name}.asc"
-    key.write_text(command(*gpg, "--armor", "--export"))
-    try:
-        yield Signer(home, key)
-    finally:
-        subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "all"], check=False)
+    """Make a key, and end the agent that gpg starts for it.
+
+    Its home is a short path: the agent's sockets lie there, and a socket's path has at most 107 characters.
+    """
+    with TemporaryDirectory(prefix="gpg-") as short:
+        home = Path(short)
+        gpg = ("gpg", "--homedir", short, "--batch")
+        command(*gpg, "--passphrase", "", "--quick-generate-key", f"{name} of the tests", "ed25519", "sign", "never")
+        key = folder / f"{name}.asc"
+        key.write_text(command(*gpg, "--armor", "--export"))
+        try:
+            yield Signer(home, key)
+        finally:
+            subprocess.run(["gpgconf", "--homedir", short, "--kill", "all"], check=False)
 
 
 def build_repository(
