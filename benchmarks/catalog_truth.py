@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 
 from benchmarks.machine import publish
 from provision.catalog import Catalog
-from provision.upstream.compare import compare
-from provision.upstream.index import Index
+from provision.catalog.refresh.compare import compare
+from provision.catalog.refresh.index_wheels import Index
 
 FIELDS = {
     "vllm": [

@@ -27,18 +27,18 @@ from typing import Any
 
 from benchmarks.machine import ROOT, header, publish, say
 from benchmarks.timing import figures, timed
-from provision.artifacts.candidates import Chosen, Job, choose
-from provision.artifacts.hostuv import LOCK, locked_hashes
-from provision.artifacts.lock import lock_text
-from provision.artifacts.package import Nobody
-from provision.artifacts.room import accepted
-from provision.artifacts.solve import uv_program
-from provision.artifacts.user_index import read_settings
-from provision.artifacts.wheelhouse import Store
-from provision.models.settings import Settings
-from provision.pipeline.walking import cache_folder
-from provision.resolve import plan
-from provision.resolve.whatif import parse_what_if
+from provision.catalog.index.settings import read_settings
+from provision.catalog.index.uv import uv_program
+from provision.core.models.settings import Settings
+from provision.phases.plan import plan
+from provision.phases.plan.what_if import parse_what_if
+from provision.phases.stage.candidates import Chosen, Job, choose
+from provision.phases.stage.extension_package import Nobody
+from provision.phases.stage.host_uv import LOCK, locked_hashes
+from provision.phases.stage.lock import lock_text
+from provision.phases.stage.staging import accepted
+from provision.phases.stage.wheelhouse import Store
+from provision.pipeline.runner import cache_folder
 
 HOST = "gpu=H100x8 driver=580.95.05 os=debian-12 glibc={glibc} arch=x86_64 python={python}"
 PYTHON = "{}.{}".format(*sys.version_info[:2])

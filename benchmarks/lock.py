@@ -22,18 +22,18 @@ from typing import Any
 
 from benchmarks.machine import ROOT, header, publish, say
 from benchmarks.timing import figures, timed
-from provision.artifacts.candidates import Job, choose
-from provision.artifacts.hostuv import LOCK, locked_hashes
-from provision.artifacts.package import Nobody
-from provision.artifacts.room import accepted
-from provision.artifacts.user_index import read_settings
-from provision.artifacts.wheelhouse import Store
-from provision.errors import StageError
-from provision.models.settings import Settings
-from provision.models.stack import Candidate, Stack
-from provision.pipeline.walking import cache_folder
-from provision.resolve import plan
-from provision.resolve.whatif import parse_what_if
+from provision.catalog.index.settings import read_settings
+from provision.core.errors import StageError
+from provision.core.models.settings import Settings
+from provision.core.models.stack import Candidate, Stack
+from provision.phases.plan import plan
+from provision.phases.plan.what_if import parse_what_if
+from provision.phases.stage.candidates import Job, choose
+from provision.phases.stage.extension_package import Nobody
+from provision.phases.stage.host_uv import LOCK, locked_hashes
+from provision.phases.stage.staging import accepted
+from provision.phases.stage.wheelhouse import Store
+from provision.pipeline.runner import cache_folder
 
 CPU, CARDS = "cpu", "h100x8"
 CLASSES = {
@@ -56,8 +56,9 @@ def cold(name: str) -> dict[str, Any]:
     """Which candidate was locked, after how many refusals, of how many distributions, and in how many seconds."""
     planned = candidates(name)
     started = time.perf_counter()
-    from provision.artifacts.locking import find_sources, lock_stack  # noqa: PLC0415 - as `stage` imports them: only here
-    from provision.artifacts.ownwheels import own_sources  # noqa: PLC0415
+    from provision.catalog.index.sources import find_sources  # noqa: PLC0415 - as `stage` imports them: only here
+    from provision.phases.stage.local_wheels import own_sources  # noqa: PLC0415
+    from provision.phases.stage.locking import lock_stack  # noqa: PLC0415 - as `stage` imports them: only here
 
     sources = find_sources(read_settings())
     with tempfile.TemporaryDirectory(prefix="firstlight-") as folder:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 from benchmarks.machine import ROOT, header, publish
 
 if TYPE_CHECKING:
-    from provision.models.facts import HostFacts
-    from provision.models.settings import Settings
+    from provision.core.models.facts import HostFacts
+    from provision.core.models.settings import Settings
 
 RUNS = 5
 AIM_S = 1.0
@@ -31,7 +31,7 @@ def once(count: int) -> dict[str, float]:
     """One measurement, in this process, which must be fresh."""
     started = time.perf_counter()
     from provision.catalog import catalog  # noqa: PLC0415 - importing is measured
-    from provision.resolve import plan  # noqa: PLC0415 - importing is measured
+    from provision.phases.plan import plan  # noqa: PLC0415 - importing is measured
 
     imported = time.perf_counter()
     catalog().everything()
@@ -52,7 +52,7 @@ def once(count: int) -> dict[str, float]:
 
 def hosts(count: int) -> tuple[dict[str, HostFacts], dict[str, Settings]]:
     """That many hosts by name, with their settings."""
-    from tests.resolve.cases import CASES  # noqa: PLC0415 - not a part of what is measured
+    from tests.plan.cases import CASES  # noqa: PLC0415 - not a part of what is measured
 
     drivers = ("535.183.01", "550.54.15", "560.35.03", "570.133.20", "580.65.06", "580.173.02", "595.71.05")
     gib = 1024**3

@@ -32,7 +32,7 @@ from benchmarks import peers
 from benchmarks.fleet import hosts_to_boot
 from benchmarks.machine import ROOT, header, publish, say
 from benchmarks.timing import Timed, figures, timed
-from provision.serve.onhost.builtin_model import FIRST_SEED, WEIGHTS_SHA256
+from provision.phases.serve.onhost.builtin_model import FIRST_SEED, WEIGHTS_SHA256
 from tests.fleet.hosts import SUDO_WITH_PASSWORD, FleetHost, write_inventory
 
 HOSTS = 3

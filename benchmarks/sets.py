@@ -27,20 +27,21 @@ from packaging.version import Version
 
 from benchmarks.machine import RESULTS, ROOT, machine, say
 from benchmarks.timing import Timed, timed
-from provision.artifacts.hostuv import LOCK, locked_hashes
-from provision.artifacts.lock import Locked, lock_text
-from provision.artifacts.locking import Sources, fetch_wheels, find_sources, lock_stack, unpacked_size
-from provision.artifacts.ownwheels import own_sources
-from provision.artifacts.room import accepted
-from provision.artifacts.solve import uv_program
-from provision.artifacts.user_index import read_settings
-from provision.artifacts.wheelhouse import Store
 from provision.catalog import catalog
-from provision.errors import FirstlightError, UnreachableError
-from provision.models.settings import Settings
-from provision.models.stack import Candidate, Stack
-from provision.resolve import plan
-from provision.resolve.whatif import parse_what_if
+from provision.catalog.index.settings import read_settings
+from provision.catalog.index.sources import Sources, find_sources
+from provision.catalog.index.uv import uv_program
+from provision.core.errors import FirstlightError, UnreachableError
+from provision.core.models.settings import Settings
+from provision.core.models.stack import Candidate, Stack
+from provision.phases.plan import plan
+from provision.phases.plan.what_if import parse_what_if
+from provision.phases.stage.host_uv import LOCK, locked_hashes
+from provision.phases.stage.local_wheels import own_sources
+from provision.phases.stage.lock import Locked, lock_text
+from provision.phases.stage.locking import fetch_wheels, lock_stack, unpacked_size
+from provision.phases.stage.staging import accepted
+from provision.phases.stage.wheelhouse import Store
 
 OLDEST = Version("0.8.5")
 HOST = "gpu=H100x1 driver=580.65.06 os=ubuntu-24.04 glibc=2.39 arch=x86_64 cpu=avx512 ram=256 disk=500"

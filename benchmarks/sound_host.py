@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.fleet import hosts_to_boot
 from benchmarks.machine import ROOT, header, publish, say
 from benchmarks.timing import figures, timed
-from provision.verification.running import tool_command
+from provision.phases.verify.run_checks import tool_command
 from tests.fleet.hosts import FleetHost, write_inventory
 from tests.fleet.serving import PREFIX
 from verify.records import Level

@@ -21,7 +21,7 @@ WHAT_IF = "gpu=H100x8 driver=570.133.20 os=ubuntu-22.04 arch=x86_64"
 
 def recorded_facts(folder: Path) -> Path:
     """A host as `probe --json` gives it."""
-    from tests.resolve.cases import CASES  # noqa: PLC0415 - only a source of facts
+    from tests.plan.cases import CASES  # noqa: PLC0415 - only a source of facts
 
     path = folder / "facts.json"
     path.write_text(CASES[0].facts.model_dump_json(), encoding="utf-8")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.machine import ROOT, header, publish
 from benchmarks.timing import figures, timed
-from provision.verification.tool import build_zipapp
+from provision.phases.verify.tool import build_zipapp
 
 QUICK_AIM_S = 5.0
 HARNESS_AIM_S = 0.3

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.machine import header, publish
-from provision.artifacts.wheelhouse import Store
+from provision.phases.stage.wheelhouse import Store
 
 AIM_P99_MS = 7.0
 

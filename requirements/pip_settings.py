@@ -1,7 +1,7 @@
 """The user's pip settings as uv's environment variables, printed as shell assignments for the launcher.
 
-The reading is the product's own (provision/artifacts/user_index.py), loaded by its path: this runs before anything is
-installed, and the reader needs the standard library and provision/errors.py alone. Beyond it: a local folder that is not there is left out (pip passes over it,
+The reading is the product's own (provision/catalog/index/settings.py), loaded by its path: this runs before anything is
+installed, and the reader needs the standard library and provision/core/errors.py alone. Beyond it: a local folder that is not there is left out (pip passes over it,
 uv would stop), and a version may come from any index (the lock holds the hashes, so none can slip in another file).
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
-READER = ROOT / "provision/artifacts/user_index.py"
+READER = ROOT / "provision/catalog/index/settings.py"
 
 
 def present(locations: Iterable[str]) -> tuple[str, ...]:

@@ -247,7 +247,7 @@ def _step(work: Callable[[Day, float], Any], day: Day, limit_s: float) -> dict[s
 
 
 def _pack(target: Path) -> None:
-    from provision.verification.tool import zipapp  # noqa: PLC0415 - it is said above where this Python lacks something
+    from provision.phases.verify.tool import zipapp  # noqa: PLC0415 - it is said above where this Python lacks something
 
     target.write_bytes(zipapp())
 

@@ -11,7 +11,7 @@ from typing import Any
 from provision.catalog.load import Catalog, mistyped
 from provision.catalog.rows import Row
 from provision.catalog.versions import between, cuda_of, numbers, release, specifier
-from provision.errors import UsageError
+from provision.core.errors import UsageError
 
 SHORT_LIVED = "new-feature"
 """NVIDIA's word for branches between two long-lived ones: no driver of theirs is installed unasked."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provision.errors import FirstlightError
+from provision.core.errors import FirstlightError
 
 TABLES = {"release": "vllm", "build": "vllm_builds", "torch": "torch"}
 """What an overlay may hold, and the product's file that has the same table."""

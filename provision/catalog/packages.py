@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from provision.catalog.load import catalog
 from provision.catalog.rows import DistributionDriver, PackageSystem
 from provision.catalog.versions import is_of, minor, numbers
-from provision.errors import UsageError
+from provision.core.errors import UsageError
 
 GENERIC = "generic"
 """The flavour of Ubuntu's kernels whose later series (hwe) have meta packages of their own."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from provision.catalog.load import catalog
 from provision.catalog.versions import is_of, minor
-from provision.errors import UsageError
+from provision.core.errors import UsageError
 
 
 def os_packages(

@@ -8,7 +8,7 @@ from functools import cache
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from provision.errors import UsageError
+from provision.core.errors import UsageError
 
 
 @cache

@@ -43,7 +43,7 @@ def create(
     ] = None,
 ) -> None:
     """Fetch everything that hosts need into one signed file, for networks that have no index."""
-    from provision.pipeline import bundles  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import bundle  # noqa: PLC0415 - `--help` must not pay for it
 
     if what_if is not None:
         refuse_beside("--what-if", limit=limit)
@@ -58,4 +58,4 @@ def create(
         attention=attention,
         refresh=refresh,
     )
-    raise typer.Exit(bundles.create(wanted, what_if=what_if, output=output, key=key))
+    raise typer.Exit(bundle.create(wanted, what_if=what_if, output=output, key=key))

@@ -29,11 +29,15 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show the summary of a run: its first screen, or all of it."""
-    from provision.report.history import following, runs, showing  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.report.history import (
+        runs,
+        tail,
+    )
+    from provision.report.history import show as showing  # noqa: PLC0415 - `--help` must not pay for it
 
     if follow:
         folder = runs.find(LOGS, run)
-        for line in following.follow(folder):
+        for line in tail.follow(folder):
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
         run = folder.name
@@ -43,9 +47,9 @@ def show(
 @app.command("list")
 def list_runs(*, as_json: JsonOption = False) -> None:
     """All runs, the newest first."""
-    from provision.report.history import listing  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.report.history import run_list  # noqa: PLC0415 - `--help` must not pay for it
 
-    typer.echo(listing.render_json(LOGS) if as_json else listing.render(LOGS))
+    typer.echo(run_list.render_json(LOGS) if as_json else run_list.render(LOGS))
 
 
 @app.command()
@@ -58,10 +62,10 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """What changed on each host: settings, Stack, lock, facts, checks, figures."""
-    from provision.report.history import comparing  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.report.history import difference  # noqa: PLC0415 - `--help` must not pay for it
 
-    found = comparing.compare(LOGS, before, after)
-    typer.echo(comparing.render_json(found) if as_json else comparing.render_text(found))
+    found = difference.compare(LOGS, before, after)
+    typer.echo(difference.render_json(found) if as_json else difference.render_text(found))
 
 
 @app.command("open")
@@ -71,7 +75,7 @@ def open_page(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Whether to open it.")] = True,
 ) -> None:
     """Write a run's page, one HTML file that needs nothing beside it, and open it in a browser."""
-    from provision.report.history import opening  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.report.history import open_page as opening  # noqa: PLC0415 - `--help` must not pay for it
 
     path, said = opening.open_page(LOGS, run, browser=browser)
     typer.echo(path)
@@ -105,10 +109,10 @@ def bundle(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The archive to write.")] = None,
 ) -> None:
     """Write a run as an archive for a bug report, without secrets."""
-    from provision.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.core.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.core.run_folder import require_writable  # noqa: PLC0415 - `--help` must not pay for it
     from provision.report.history import bundle as archive  # noqa: PLC0415 - `--help` must not pay for it
     from provision.report.history import runs  # noqa: PLC0415 - `--help` must not pay for it
-    from provision.run import require_writable  # noqa: PLC0415 - `--help` must not pay for it
 
     folder = runs.find(LOGS, run)
     target = output or archive.default_target(folder.name, anonymous=anonymous)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from provision import __version__
-from provision.cli import bundle, catalog, ending, forge, logs, verify
+from provision.cli import bundle, catalog, exit, logs, verify, wheels
 from provision.cli.consent import consent
 from provision.cli.groups import HELP
 from provision.cli.options import (
@@ -72,7 +72,7 @@ def completion(
 
 app.add_typer(verify.app, name="verify")
 app.add_typer(logs.app, name="logs")
-app.add_typer(forge.app, name="forge")
+app.add_typer(wheels.app, name="forge")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(bundle.app, name="bundle")
 
@@ -250,7 +250,7 @@ def serve(
     as_json: JsonOption = False,
 ) -> None:
     """Start the service again, with another back end or model where asked, and prove that it answers right."""
-    from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import operations  # noqa: PLC0415 - `--help` must not pay for it
 
     request = asked(
         "serve",
@@ -260,15 +260,15 @@ def serve(
         model=model,
         ask_become_pass=ask_become_pass,
     )
-    raise typer.Exit(service.serve(request, as_json=as_json))
+    raise typer.Exit(operations.serve(request, as_json=as_json))
 
 
 @app.command()
 def status(inventory: InventoryOption = None, limit: LimitOption = None, as_json: JsonOption = False) -> None:
     """What is installed and serving, read from the hosts."""
-    from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import operations  # noqa: PLC0415 - `--help` must not pay for it
 
-    raise typer.Exit(service.status(asked("status", inventory=inventory, limit=limit), as_json=as_json))
+    raise typer.Exit(operations.status(asked("status", inventory=inventory, limit=limit), as_json=as_json))
 
 
 @app.command()
@@ -280,10 +280,10 @@ def stop(
     as_json: JsonOption = False,
 ) -> None:
     """Stop the service and keep it from starting at boot."""
-    from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import operations  # noqa: PLC0415 - `--help` must not pay for it
 
     request = asked("stop", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)
-    raise typer.Exit(service.stop(request, as_json=as_json))
+    raise typer.Exit(operations.stop(request, as_json=as_json))
 
 
 @app.command()
@@ -295,10 +295,10 @@ def rollback(
     as_json: JsonOption = False,
 ) -> None:
     """Switch back to the previous environment, restart, and prove it the same way."""
-    from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import operations  # noqa: PLC0415 - `--help` must not pay for it
 
     request = asked("rollback", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)
-    raise typer.Exit(service.rollback(request, as_json=as_json))
+    raise typer.Exit(operations.rollback(request, as_json=as_json))
 
 
 @app.command()
@@ -310,10 +310,10 @@ def uninstall(
     as_json: JsonOption = False,
 ) -> None:
     """Take everything of this product off the hosts, and list what stays."""
-    from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import operations  # noqa: PLC0415 - `--help` must not pay for it
 
     request = asked("uninstall", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)
-    raise typer.Exit(service.uninstall(request, as_json=as_json))
+    raise typer.Exit(operations.uninstall(request, as_json=as_json))
 
 
 @app.command()
@@ -336,7 +336,7 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Name the causes of failures: from logs, whoever wrote them, or from what a host says."""
-    from provision.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.core.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
 
     if bool(files) == (host is not None):
         raise UsageError("name files or --host, one of them", hint="./firstlight doctor server.log")
@@ -348,10 +348,10 @@ def doctor(
         raise typer.Exit(cli.run(files, facts=facts, top=top, as_json=as_json))
     if facts is not None:
         raise UsageError("--facts is for files: with --host the host is probed", hint="leave --facts out")
-    from provision.pipeline import consult  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import diagnosis  # noqa: PLC0415 - `--help` must not pay for it
 
     request = asked("doctor", inventory=inventory, limit=host, ask_become_pass=ask_become_pass)
-    code = consult.consult(
+    code = diagnosis.consult(
         request,
         top=top,
         as_json=as_json,
@@ -368,4 +368,4 @@ def main() -> None:
 
         completion_init()
     guard_streams()
-    ending.run(lambda: app(prog_name="firstlight"))
+    exit.run(lambda: app(prog_name="firstlight"))

@@ -78,8 +78,8 @@ def asked(
     **policy: Any,
 ) -> Request:
     """A command's own words as the pipeline reads them; asks for the sudo password where that is wanted."""
-    from provision.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
-    from provision.models.invocation import Invocation  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.core.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.core.models.invocation import Invocation  # noqa: PLC0415 - `--help` must not pay for it
     from provision.pipeline import Request  # noqa: PLC0415 - `--help` must not pay for it
 
     if trust is not None and bundle is None:
@@ -120,7 +120,7 @@ def asked(
 
 def refuse_beside(option: str, **others: Any) -> None:
     """Raises UsageError for options that mean nothing beside another one: what is not read must not be typed in vain."""
-    from provision.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.core.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
 
     given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value is not None]
     if given:

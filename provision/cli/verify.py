@@ -53,15 +53,15 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Prove that kernels run and compute right; without an inventory, on this machine."""
-    from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
-    from provision.verification.picked import Picked  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.phases.verify.selection import Picked  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import operations  # noqa: PLC0415 - `--help` must not pay for it
 
     picked = Picked(tuple(only or ()), tuple(skip or ()), tuple(inject or ()))
     if listed:
-        raise typer.Exit(service.list_checks(picked, level=level, as_json=as_json))
+        raise typer.Exit(operations.list_checks(picked, level=level, as_json=as_json))
     request = asked("verify", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, prefix=prefix)
     raise typer.Exit(
-        service.verify(
+        operations.verify(
             request,
             level=level,
             as_json=as_json,
@@ -87,8 +87,8 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Measure the service with one choice and with another; then it is started as it was."""
-    from provision.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
-    from provision.pipeline import comparing  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.core.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import compare as comparing  # noqa: PLC0415 - `--help` must not pay for it
 
     named = tuple(dict.fromkeys(backend or mode or ()))
     if len(named) != 2 or (backend and mode):
@@ -115,7 +115,7 @@ def soak(
     as_json: JsonOption = False,
 ) -> None:
     """Ask the service and run kernels again and again; errors and memory that grows are failures."""
-    from provision.pipeline import service  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import operations  # noqa: PLC0415 - `--help` must not pay for it
 
     request = asked("verify", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, prefix=prefix)
-    raise typer.Exit(service.verify(request, level="quick", as_json=as_json, junit_file=junit, soak_minutes=minutes))
+    raise typer.Exit(operations.verify(request, level="quick", as_json=as_json, junit_file=junit, soak_minutes=minutes))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from provision.models.invocation import Invocation
+from provision.core.models.invocation import Invocation
 
 
 @dataclass(frozen=True)

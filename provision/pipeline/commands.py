@@ -9,19 +9,19 @@ from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provision.errors import Exit, ModelError, StageError, UsageError
-from provision.models.facts import HostFacts
-from provision.models.records import RoomName, Summary
-from provision.models.settings import Settings
-from provision.models.stack import Plan
+from provision.core.errors import Exit, ModelError, StageError, UsageError
+from provision.core.models.facts import HostFacts
+from provision.core.models.records import RoomName, Summary
+from provision.core.models.settings import Settings
+from provision.core.models.stack import Plan
 from provision.pipeline import Request
-from provision.pipeline.steps import DRIVERS, PLAN, PROBE, Late, Step, steps_until
-from provision.pipeline.walking import cache_folder, perform
+from provision.pipeline.phases import DRIVERS, PLAN, PROBE, Late, Step, steps_until
+from provision.pipeline.runner import cache_folder, perform
 from provision.report.history.pruning import prune_quietly
 from verify.printable import unguarded
 
 if TYPE_CHECKING:
-    from provision.fit import Shape
+    from provision.phases.plan.fit import Shape
 
 
 def say(text: str, *, drawn: bool = False) -> None:
@@ -124,9 +124,9 @@ def plan_recorded(
     why_not: str | None = None,
 ) -> int:
     """Plan hosts that are not there: from recorded facts, or from a description. Needs no network and no host."""
-    from provision.resolve import plan as resolve  # noqa: PLC0415 - only for absent hosts
-    from provision.resolve.recorded import read_facts  # noqa: PLC0415 - only for absent hosts
-    from provision.resolve.whatif import parse_what_if  # noqa: PLC0415 - only for absent hosts
+    from provision.phases.plan import plan as resolve  # noqa: PLC0415 - only for absent hosts
+    from provision.phases.plan.recorded_facts import read_facts  # noqa: PLC0415 - only for absent hosts
+    from provision.phases.plan.what_if import parse_what_if  # noqa: PLC0415 - only for absent hosts
 
     described = [parse_what_if(what_if)] if what_if is not None else []
     facts = {entry.host: entry for entry in described}
@@ -154,7 +154,7 @@ def described_settings(overrides: Mapping[str, Any]) -> Settings:
 
     Raises InventoryError when one is wrong.
     """
-    from provision.inventory.settings import Problems, settings_of  # noqa: PLC0415 - only for absent hosts
+    from provision.fleet.inventory.settings import Problems, settings_of  # noqa: PLC0415 - only for absent hosts
 
     problems = Problems()
     wanted = settings_of("what-if", variables={}, near=[], overrides=overrides, base=Path.cwd(), problems=problems)
@@ -166,8 +166,8 @@ def shapes_of(settings: Settings) -> dict[str, Shape]:
     """What the model takes, by the name the settings give it."""
     if settings.model == "builtin":
         return {}
-    from provision.artifacts import Store  # noqa: PLC0415 - the built-in model needs none of it
-    from provision.artifacts.describe import describe  # noqa: PLC0415 - the built-in model needs none of it
+    from provision.phases.stage import Store  # noqa: PLC0415 - the built-in model needs none of it
+    from provision.phases.stage.model_description import describe  # noqa: PLC0415 - the built-in model needs none of it
 
     try:
         shape = describe(settings, Store(cache_folder()))
@@ -197,7 +197,7 @@ def print_why_not(
     as_json: bool,
 ) -> None:
     """Every rule's word on one release, and what would make it possible."""
-    from provision.resolve.whynot import render, why_not  # noqa: PLC0415 - only for this question
+    from provision.phases.plan.why_not import render, why_not  # noqa: PLC0415 - only for this question
 
     answers = why_not(asked, facts, settings, become=become, shapes=shapes)
     say(json.dumps([answer.model_dump(mode="json") for answer in answers], indent=2) if as_json else render(answers))
@@ -214,8 +214,8 @@ def print_plan(
     missing: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """The plan as people or scripts read it; `missing` are hosts that could not be planned, each with why."""
-    from provision.resolve.document import to_json  # noqa: PLC0415 - only commands that plan pay for it
-    from provision.resolve.explain import render  # noqa: PLC0415 - only commands that plan pay for it
+    from provision.phases.plan.document import to_json  # noqa: PLC0415 - only commands that plan pay for it
+    from provision.phases.plan.explain import render  # noqa: PLC0415 - only commands that plan pay for it
 
     if as_json:
         say(json.dumps(to_json(plan) | ({"missing": list(missing)} if missing else {}), indent=2))

@@ -11,24 +11,24 @@ from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
-from provision.errors import Exit, FirstlightError, TransportError
-from provision.models.facts import HostFacts
-from provision.models.records import RoomName, RoomResult
-from provision.models.settings import Host, Inventory
-from provision.models.stack import Plan
-from provision.models.staged import Staged, StagedFile
-from provision.pipeline.rooms_file import RoomsFile
-from provision.place import Place
-from provision.remote import Session, Task, fan_out, open_session
-from provision.remote.recorded import RecordedSession
+from provision.core.errors import Exit, FirstlightError, TransportError
+from provision.core.install_paths import Place
+from provision.core.models.facts import HostFacts
+from provision.core.models.records import RoomName, RoomResult
+from provision.core.models.settings import Host, Inventory
+from provision.core.models.stack import Plan
+from provision.core.models.staged import Staged, StagedFile
+from provision.core.run_folder import Run
+from provision.fleet.ssh import Session, Task, fan_out, open_session
+from provision.fleet.ssh.recorded import RecordedSession
+from provision.pipeline.phase_results import RoomsFile
 from provision.report.live import Progress
-from provision.run import Run
 
 if TYPE_CHECKING:
-    from provision.artifacts import Store
-    from provision.artifacts.bundle import NotingStore
-    from provision.artifacts.user_index import ClientSettings
-    from provision.desired import Desired
+    from provision.catalog.index.settings import ClientSettings
+    from provision.phases.stage import Store
+    from provision.phases.stage.bundle import NotingStore
+    from provision.pipeline.desired_state import Desired
 
 T = TypeVar("T")
 
@@ -109,7 +109,7 @@ class Walk:
 
     def wheelhouse(self) -> Store:
         """Where stage keeps its files on this machine."""
-        from provision.artifacts import Store  # noqa: PLC0415 - only walks that stage pay for it
+        from provision.phases.stage import Store  # noqa: PLC0415 - only walks that stage pay for it
 
         return self.noting or Store(self.cache)
 

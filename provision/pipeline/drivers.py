@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from provision.catalog.versions import numbers
-from provision.drivers import DriverWork, driver_work, has_compat
-from provision.errors import FirstlightError, InstallError
-from provision.models.facts import HostFacts
-from provision.models.records import RoomResult
-from provision.pipeline import acting, planning, probing
+from provision.core.errors import FirstlightError, InstallError
+from provision.core.models.facts import HostFacts
+from provision.core.models.records import RoomResult
+from provision.phases.install.drivers import DriverWork, driver_work, has_compat
+from provision.pipeline import plan, playbooks, probe
 from provision.pipeline.context import Walk
 
 
@@ -21,10 +21,10 @@ def bring(walk: Walk) -> None:
     if not work:
         return
     started = time.monotonic()
-    acting.take_hold(walk, "install", [host for host in walk.hosts() if host.name in work])
+    playbooks.take_hold(walk, "install", [host for host in walk.hosts() if host.name in work])
     hosts = [host for host in walk.hosts() if host.name in work]
     again = {"firstlight_again": f"./firstlight {walk.command}"}
-    played = acting.play(
+    played = playbooks.play(
         walk,
         "drivers",
         "install",
@@ -35,9 +35,9 @@ def bring(walk: Walk) -> None:
         if work[host.name].reboot:
             walk.forget(host)
     changed = [host for host in hosts if host.name in played]
-    probing.look(walk, changed)
+    probe.look(walk, changed)
     changed = [host for host in changed if not walk.has_failed(host.name)]
-    acting.take_hold(walk, "install", [host for host in changed if host.name not in walk.held])
+    playbooks.take_hold(walk, "install", [host for host in changed if host.name not in walk.held])
     for host in changed:
         wrong = unproven(work[host.name], walk.facts[host.name])
         if wrong is not None:
@@ -48,7 +48,7 @@ def bring(walk: Walk) -> None:
         if result.changed:
             walk.brought.add(host.name)
     # What was planned for a driver that was to come now holds for the one that runs.
-    planning.plan(walk)
+    plan.plan(walk)
 
 
 def say_rest(walk: Walk) -> None:

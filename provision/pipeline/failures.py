@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 
-from provision.models.records import RoomResult
+from provision.core.models.records import RoomResult
+from provision.phases.probe import Source
 from provision.pipeline.context import Walk
-from provision.probe import Source
 
 ON_HOST = frozenset({"install", "verify", "serve"})
 """Rooms that work on the host: where one fails, the host itself says more than the room."""
@@ -17,9 +17,9 @@ OF_OUR_OWN = frozenset({"probe", "plan"})
 
 def diagnose(walk: Walk) -> None:
     """Read every failed host's own words, with what the probe saw of it, for causes that the doctor knows."""
-    from provision.diagnosis import diagnose as causes_of  # noqa: PLC0415 - only a walk that failed pays for it
-    from provision.diagnosis import named  # noqa: PLC0415 - only a walk that failed pays for it
-    from provision.pipeline import evidence  # noqa: PLC0415 - only a walk that failed pays for it
+    from provision.pipeline import failure_evidence  # noqa: PLC0415 - only a walk that failed pays for it
+    from provision.report.diagnosis import diagnose as causes_of  # noqa: PLC0415 - only a walk that failed pays for it
+    from provision.report.diagnosis import named  # noqa: PLC0415 - only a walk that failed pays for it
 
     failed = {name: _failed(results.values()) for name, results in walk.results.items()}
     # What a service said before the room that failed began is of an earlier start.
@@ -31,7 +31,7 @@ def diagnose(walk: Walk) -> None:
     asked = [walk.host(name) for name in begun]
     told: dict[str, tuple[Source, ...]] = {}
     with contextlib.suppress(KeyboardInterrupt):  # whoever is in a hurry gets what the rooms said
-        told, _ = evidence.gather(walk, asked, since=begun) if asked else (told, {})
+        told, _ = failure_evidence.gather(walk, asked, since=begun) if asked else (told, {})
     for name, bad in failed.items():
         known = tuple(named(result.cause, f"{result.room}: {result.text}") for result in bad if result.cause)
         # Planning and probing speak in words of our own alone: what they know of the cause they say themselves.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from provision.models.records import Summary
-from provision.run import Run, write_atomically
+from provision.core.models.records import Summary
+from provision.core.run_folder import Run, write_atomically
 
 
 def summarise(run: Run, *, interrupted: bool = False) -> Summary:
@@ -11,9 +11,10 @@ def summarise(run: Run, *, interrupted: bool = False) -> Summary:
 
     Of hosts that failed it says what changed since they were green, by the runs in the folder beside.
     """
-    from provision.report import build, files  # noqa: PLC0415 - commands that never summarise must not pay for it
+    from provision.report import run_files  # noqa: PLC0415 - commands that never summarise must not pay for it
+    from provision.report import summary as build  # noqa: PLC0415 - commands that never summarise must not pay for it
 
-    summary = build.build(files.read(run), interrupted=interrupted)
+    summary = build.build(run_files.read(run), interrupted=interrupted)
     failed = [host.name for host in summary.hosts if host.state in ("failed", "unreachable")]
     if not failed:
         return summary
@@ -29,10 +30,14 @@ def write(run: Run, summary: Summary) -> None:
 
     Raises OSError when the folder cannot be written.
     """
-    from provision.report import jsonform, markdown, text  # noqa: PLC0415 - commands that never summarise must not pay for it
+    from provision.report import (  # noqa: PLC0415 - commands that never summarise must not pay for it
+        json_form,
+        markdown,
+        text,
+    )
 
     for name, render in (
-        ("summary.json", jsonform.render),
+        ("summary.json", json_form.render),
         ("summary.md", markdown.render),
         ("summary.txt", text.render),
     ):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from provision.models.records import CheckRecord
+from provision.core.models.records import CheckRecord
 from verify.printable import printable
 from verify.records import fold_skips
 

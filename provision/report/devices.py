@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from provision.models.facts import HostFacts
-from provision.units import size
+from provision.core.formatting import size
+from provision.core.models.facts import HostFacts
 
 _VENDORS = {"10de": "NVIDIA", "1002": "AMD", "8086": "Intel"}
 

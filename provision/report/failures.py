@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from provision.models.records import Finding, Summary
-from provision.report import phrases
-from provision.report.fold import named
+from provision.core.models.records import Finding, Summary
+from provision.report import wording
+from provision.report.group import named
 from provision.report.layout import COLUMNS, clean, fitted, fold_names, shortened, split_at, width
 
 INDENT = "  "
@@ -55,9 +55,9 @@ def failures(summary: Summary) -> list[Failure]:
         Failure(
             hosts=tuple(host.name for host in group.hosts),
             finding=next(iter(group.first.findings), None),
-            told=tuple(phrases.failures(group)),
+            told=tuple(wording.failures(group)),
         )
-        for group in phrases.wrong_groups(summary)
+        for group in wording.wrong_groups(summary)
     ]
     odd = [check for check in summary.together if check.status in ("fail", "error")]
     told = tuple((f"check {check.id}: {check.reason or check.status}", check.remedy, ()) for check in odd)

@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from provision.models.base import Record
-from provision.models.records import CheckRecord, HostSummary
-from provision.report.fold import SEVERITY, FoldedCheck, fold_checks
+from provision.core.models.base import Record
+from provision.core.models.records import CheckRecord, HostSummary
+from provision.report.group import SEVERITY, FoldedCheck, fold_checks
 from provision.report.layout import number
 
 TABLE = Path(__file__).with_name("headlines.toml")

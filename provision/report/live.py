@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
-from provision.models.records import RoomName, RoomResult
+from provision.core.formatting import size
+from provision.core.models.records import RoomName, RoomResult
 from provision.report.layout import clean, duration
 from provision.report.live_words import ending, said
-from provision.units import size
 from verify.printable import unguarded
 
 BYTES_EVERY_S = 10.0

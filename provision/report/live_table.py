@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
-from provision.models.records import ROOMS, RoomName, RoomResult
+from provision.core.formatting import size
+from provision.core.models.records import ROOMS, RoomName, RoomResult
 from provision.report.layout import clean, count, duration
 from provision.report.live_words import ending, said
-from provision.units import size
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

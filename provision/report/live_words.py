@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from provision.models.records import RoomResult
-from provision.redact import redact
+from provision.core.models.records import RoomResult
+from provision.core.redaction import redact
 from provision.report.layout import clean
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from provision.models.records import ROOMS, Summary
-from provision.report import phrases
-from provision.report.advice import purpose
-from provision.report.fold import Group, fold, fold_checks, merged, named
+from provision.core.models.records import ROOMS, Summary
+from provision.report import wording
+from provision.report.group import Group, fold, fold_checks, merged, named
 from provision.report.layout import clean, count, duration
-from provision.report.phases import slowest_start
+from provision.report.next_steps import purpose
+from provision.report.service_start import slowest_start
 from verify.records import inapplicable
 
 MOST_EVIDENCE = 4
@@ -18,10 +18,10 @@ MOST_EVIDENCE = 4
 def render(summary: Summary) -> str:
     """The whole document, ending in a newline."""
     groups = fold(summary.hosts)
-    parts = [f"# {_plain(phrases.headline(summary))}", _plain(phrases.facts_of_run(summary))]
+    parts = [f"# {_plain(wording.headline(summary))}", _plain(wording.facts_of_run(summary))]
     parts += _sections(
         ("What failed", _failures(summary)),
-        ("Warnings", _list(phrases.warnings(summary, groups))),
+        ("Warnings", _list(wording.warnings(summary, groups))),
         ("Hosts", _table(("Hosts", "State", "Changed", "Seconds"), map(_host_row, groups))),
         ("Endpoint", _endpoints(groups)),
         ("Attention", _each(summary, groups, _attention)),
@@ -46,12 +46,12 @@ def _sections(*sections: tuple[str, str]) -> list[str]:
 
 def _failures(summary: Summary) -> str:
     lines = []
-    for group in phrases.wrong_groups(summary):
+    for group in wording.wrong_groups(summary):
         lines.append(f"- **{_plain(group.names)}**")
         for finding in group.first.findings[:1]:
             lines.append(f"  - cause: {_plain(finding.cause)} ({finding.confidence:.0%} sure)")
             lines += [f"  - fix: {_plain(fix)}" for fix in finding.fix[:1]]
-        for said, hint, evidence in phrases.failures(group):
+        for said, hint, evidence in wording.failures(group):
             lines.append(f"  - {_plain(said)}")
             lines += [f"    - `{_tick(line)}`" for line in evidence[:MOST_EVIDENCE] if clean(line)]
             lines += [f"  - hint: {_plain(hint)}"] if hint else []
@@ -81,7 +81,7 @@ def _host_row(group: Group) -> tuple[str, str, str, str]:
 
 
 def _side_by_side(summary: Summary) -> str:
-    rows = list(phrases.side_by_side(summary))
+    rows = list(wording.side_by_side(summary))
     return _table(("Status", "Check", "Result"), rows) if rows else ""
 
 
@@ -108,9 +108,9 @@ def _endpoints(groups: Sequence[Group]) -> str:
 
 
 def _attention(group: Group) -> Iterator[str]:
-    if facts := phrases.attention_facts(group.first):
+    if facts := wording.attention_facts(group.first):
         yield _plain(facts)
-    yield _list((*group.first.attention.evidence, *phrases.proof(group.first)))
+    yield _list((*group.first.attention.evidence, *wording.proof(group.first)))
 
 
 def _checks(summary: Summary, group: Group) -> Iterator[str]:
@@ -124,12 +124,12 @@ def _checks(summary: Summary, group: Group) -> Iterator[str]:
     if left := len(checks) - len(rows):
         rows.append(("skip", count(left, "check"), "", lacking))
     if rows:
-        yield _plain(phrases.verified_when(summary, group.first))
+        yield _plain(wording.verified_when(summary, group.first))
         yield _table(("Status", "Check", "Device", "Result"), rows)
 
 
 def _stack(group: Group) -> Iterator[str]:
-    stack = list(phrases.stack_facts(group.first))
+    stack = list(wording.stack_facts(group.first))
     yield _table(("Part", "Build"), stack) if stack else ""
     reasons = group.first.reasons
     yield "\n".join(f"- {reason.verdict} `{_tick(reason.candidate)}`: {_plain(reason.text)}" for reason in reasons)

@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from provision.models.records import HostSummary, Summary
-from provision.report import phrases
-from provision.report.advice import purpose
-from provision.report.build import describe_build
+from provision.core.models.records import HostSummary, Summary
+from provision.report import wording
 from provision.report.failures import INDENT, failure_lines, failures, short_names, within
-from provision.report.fold import Group, fold, merged
+from provision.report.group import Group, fold, merged
 from provision.report.layout import COLUMNS, clean, count, fitted, shortened, width, wrap
+from provision.report.next_steps import purpose
 from provision.report.shell import command
+from provision.report.summary import describe_build
 
 LINES = 25
 """With the line that says where the details are."""
@@ -65,8 +65,8 @@ def first_screen(summary: Summary) -> Screen:
         block = _block(summary, groups, most, screen)
         if len(block) + len(screen.failed) <= left:
             break
-    screen.lines += shortened(phrases.headline(summary), 1)
-    screen.lines += shortened(phrases.facts_of_run(summary), 1, first=INDENT)
+    screen.lines += shortened(wording.headline(summary), 1)
+    screen.lines += shortened(wording.facts_of_run(summary), 1, first=INDENT)
     if found:
         told = within(found, run, left - len(block))
         screen.lines += ["", "What failed", *told]
@@ -91,7 +91,7 @@ def first_screen_of(text: str, run: str | None = None) -> str:
 def _block(summary: Summary, groups: Sequence[Group], most: Most, screen: Screen) -> list[str]:
     """What stands below what failed: labelled lines from the warnings to the next command."""
     columns = COLUMNS - LABEL
-    warnings = [*phrases.warnings(summary, groups)]
+    warnings = [*wording.warnings(summary, groups)]
     told = fitted(warnings, most.warnings, columns=columns)
     if told != [line for item in warnings for line in wrap(item, columns=columns)]:
         screen.cut.add("Warnings")
@@ -131,7 +131,7 @@ def _changed(summary: Summary) -> Iterator[str]:
 def _hosts(summary: Summary, groups: Sequence[Group], most: int) -> Iterator[str]:
     """Hosts that came out alike in one line, those that did not end well first, then those that warned."""
     alike: dict[tuple[int, int, str], list[str]] = {}
-    states = list(phrases.STATE_WORDS)
+    states = list(wording.STATE_WORDS)
     for group in groups:
         warned = _warned(group.first)
         words = _words(group.first) + (", with warnings" if warned and len(groups) > 1 else "")
@@ -196,13 +196,13 @@ def _endpoints(summary: Summary, most: int) -> list[str]:
 
 def _attention(summary: Summary, groups: Sequence[Group], most: int, screen: Screen) -> list[str]:
     """What was asked for and what is in use on hosts that ended well, with the proof of it."""
-    well = [group for group in groups if not phrases.is_bad(group.first.state)]
+    well = [group for group in groups if not wording.is_bad(group.first.state)]
     evidence = min(most - 1, 1)
 
     def body(group: Group) -> Iterator[str]:
-        yield from filter(None, [phrases.attention_facts(group.first)])
+        yield from filter(None, [wording.attention_facts(group.first)])
         yield from group.first.attention.evidence[:evidence]
-        yield from phrases.proof(group.first)
+        yield from wording.proof(group.first)
 
     told = [*merged([host.name for host in summary.hosts], well, body)]
     has_more = any(len(group.first.attention.evidence) > evidence for group in well)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from provision.models.records import ROOMS, HostSummary, Summary
-from provision.report import phrases
-from provision.report.advice import purpose
+from provision.core.models.records import ROOMS, HostSummary, Summary
+from provision.report import wording
 from provision.report.failures import INDENT
-from provision.report.fold import FoldedCheck, Group, fold, fold_checks, merged, named
+from provision.report.group import FoldedCheck, Group, fold, fold_checks, merged, named
 from provision.report.headlines import families
 from provision.report.layout import count, duration, number, table, width, wrap
-from provision.report.phases import slowest_start
+from provision.report.next_steps import purpose
 from provision.report.screen import RULE, first_screen
+from provision.report.service_start import slowest_start
 from provision.report.shell import command
 from verify.records import NEEDS, inapplicable
 
@@ -84,7 +84,7 @@ def _hosts(groups: list[Group]) -> Iterable[str]:
 
 
 def _side_by_side(summary: Summary) -> Iterable[str]:
-    return table([((status, check), said) for status, check, said in phrases.side_by_side(summary)])
+    return table([((status, check), said) for status, check, said in wording.side_by_side(summary)])
 
 
 def _room_status(group: Group, room: str) -> str:
@@ -113,7 +113,7 @@ def _notes(groups: list[Group]) -> Iterable[str]:
 
 
 def _warnings(summary: Summary, groups: list[Group]) -> Iterable[str]:
-    for said in phrases.warnings(summary, groups):
+    for said in wording.warnings(summary, groups):
         yield from wrap(said, first=INDENT)
 
 
@@ -132,12 +132,12 @@ def _endpoints(summary: Summary, groups: list[Group]) -> Iterable[str]:
 
 
 def _attention(group: Group) -> Iterable[str]:
-    facts = phrases.attention_facts(group.first)
+    facts = wording.attention_facts(group.first)
     if facts:
         yield from wrap(facts, first=INDENT)
         for line in group.first.attention.evidence[:MOST_EVIDENCE]:
             yield from wrap(line, first=INDENT * 2)
-    for line in phrases.proof(group.first):
+    for line in wording.proof(group.first):
         yield from wrap(line, first=INDENT)
 
 
@@ -150,7 +150,7 @@ def _checks(summary: Summary, group: Group) -> Iterable[str]:
     for check in checks:
         totals[check.status] = totals.get(check.status, 0) + check.count
     said = ", ".join(f"{total} {status}" for status, total in totals.items())
-    age = phrases.verified_when(summary, group.first)
+    age = wording.verified_when(summary, group.first)
     yield from wrap(f"{said}; {age}" if age else said, first=INDENT)
     yield from table([((family, ended), told) for family, ended, told in families(group.hosts)], indent=INDENT * 2)
     yield from table([_check_row(check) for check in checks if check.status not in ("ok", "skip")], indent=INDENT * 2)
@@ -189,7 +189,7 @@ def _devices(group: Group) -> Iterable[str]:
 
 def _stack(group: Group) -> Iterable[str]:
     host: HostSummary = group.first
-    yield from table(((part,), build) for part, build in phrases.stack_facts(host))
+    yield from table(((part,), build) for part, build in wording.stack_facts(host))
     chosen = [reason for reason in host.reasons if reason.verdict != "reject"]
     refused: dict[str, list[str]] = {}
     for reason in host.reasons:

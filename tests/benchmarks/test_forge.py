@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.forge import DEFAULT, built, template, with_archs
-from provision.artifacts.wheelhouse import Store
-from provision.forge.shelf import Forged, Shelf
-from tests.forge.keys import make_key
+from benchmarks.wheel_build import DEFAULT, built, template, with_archs
+from provision.phases.stage.builds.build_cache import Forged, Shelf
+from provision.phases.stage.wheelhouse import Store
+from tests.builds.keys import make_key
 
 PLAN = """nvcc = /usr/local/cuda/bin/nvcc
 cuda_cflags = -I/env/include -I/source/csrc

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from provision.catalog.system import install_command, os_packages
-from provision.errors import UsageError
+from provision.core.errors import UsageError
 
 ALL = ("libnuma", "cxx-compiler", "python-headers")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from provision.catalog.versions import between, cuda_of, minor, numbers, release, specifier, within
-from provision.errors import UsageError
+from provision.core.errors import UsageError
 
 
 def test_drivers_compare_by_number_not_by_text() -> None:

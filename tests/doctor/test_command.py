@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from benchmarks import doctor as benchmark
-from provision.diagnosis import diagnose
-from provision.models.facts import HostFacts, Nvidia
-from provision.verification.tool import build_zipapp
+from provision.core.models.facts import HostFacts, Nvidia
+from provision.phases.verify.tool import build_zipapp
+from provision.report.diagnosis import diagnose
 from verify.doctor.catalog import catalogue
 from verify.doctor.cli import main
 from verify.doctor.engine import diagnose_texts

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from provision.diagnosis import diagnose
+from provision.report.diagnosis import diagnose
 from verify.doctor.catalog import catalogue
 from verify.doctor.cli import FOUND, UNKNOWN, main
 from verify.doctor.engine import diagnose_texts

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from provision.artifacts.candidates import nothing_locked
-from provision.errors import UnreachableError
-from provision.models.stack import Reason
-from provision.resolve.explain import render
-from tests.resolve.cases import CASES, Case
+from provision.core.errors import UnreachableError
+from provision.core.models.stack import Reason
+from provision.phases.plan.explain import render
+from provision.phases.stage.candidates import nothing_locked
+from tests.plan.cases import CASES, Case
 from verify.doctor.engine import diagnose_texts
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,11 +8,10 @@ import pytest
 
 from provision.catalog import catalog
 from provision.catalog.packages import package_system, repository_of_component
-from provision.drivers import DriverWork, driver_work
-from provision.errors import InstallError, UsageError
-from provision.models.facts import Amd, CudaToolkit, HostFacts, Nvidia, OperatingSystem, PciGpu, Program
-from provision.models.settings import Connection, Host, Settings
-from provision.models.stack import (
+from provision.core.errors import InstallError, UsageError
+from provision.core.models.facts import Amd, CudaToolkit, HostFacts, Nvidia, OperatingSystem, PciGpu, Program
+from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.stack import (
     AttentionPlan,
     CudaCompat,
     DriverPlan,
@@ -22,6 +21,7 @@ from provision.models.stack import (
     TorchBuild,
     VllmBuild,
 )
+from provision.phases.install.drivers import DriverWork, driver_work
 from provision.pipeline.drivers import unproven
 
 NEW = "580.173.02"

@@ -8,8 +8,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from provision.fit import Shape, shape_of
-from provision.fit.weights import counted
+from provision.phases.plan.fit import Shape, shape_of
+from provision.phases.plan.fit.weights import counted
 
 GIB = 2**30
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from provision.fit import Asked, Room, Shape, asked_of, changes, fit
-from provision.models.settings import Settings
+from provision.core.models.settings import Settings
+from provision.phases.plan.fit import Asked, Room, Shape, asked_of, changes, fit
 from tests.fit.models import GIB, LLAMA_8B_NUMBERS, deepseek_v3, llama_8b, llama_70b, mixtral
 
 MODELS = [

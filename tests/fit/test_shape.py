@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision.errors import ModelError
+from provision.core.errors import ModelError
 from tests.fit.models import DEEPSEEK_V3, GEMMA3_1B, GPT_OSS_20B, LLAMA_8B, deepseek_v3, llama_8b, shape
 
 

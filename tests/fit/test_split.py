@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision.fit.split import stages, tensor_sizes, weight_bytes, why_not
+from provision.phases.plan.fit.split import stages, tensor_sizes, weight_bytes, why_not
 from tests.fit.models import GPT_OSS_20B, LLAMA_8B_NUMBERS, deepseek_v3, llama_8b, llama_70b, shape
 
 

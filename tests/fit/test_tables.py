@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from provision.fit import tables
+from provision.phases.plan.fit import tables
 
 
 def test_every_class_stands_in_one_row() -> None:

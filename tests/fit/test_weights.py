@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from provision.errors import ModelError
-from provision.fit.weights import Weights, counted, in_folder
+from provision.core.errors import ModelError
+from provision.phases.plan.fit.weights import Weights, counted, in_folder
 from tests.fit.models import write_model
 
 

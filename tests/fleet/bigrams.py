@@ -13,7 +13,7 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
-from provision.serve.onhost import builtin_model
+from provision.phases.serve.onhost import builtin_model
 
 SIZE = builtin_model.VOCABULARY
 """Of the vocabulary, and of a hidden state, which has a place for each token."""

@@ -10,7 +10,7 @@ import re
 import shlex
 from pathlib import Path
 
-from provision.probe.sections import Output, split
+from provision.phases.probe.sections import Output, split
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.layers import DRIVER_LIBRARIES
 

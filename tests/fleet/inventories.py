@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from provision.inventory import load
-from provision.models.settings import Host
+from provision.core.models.settings import Host
+from provision.fleet.inventory import load
 
 
 def hosts_of(path: Path, **overrides: Any) -> list[Host]:

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from provision.between import meet
-from provision.remote import open_session
-from provision.verification.running import tool_command
+from provision.fleet.multihost import meet
+from provision.fleet.ssh import open_session
+from provision.phases.verify.run_checks import tool_command
 from tests.fleet.hosts import FleetHost
 from tests.fleet.inventories import hosts_of
 from tests.fleet.walks import Walker

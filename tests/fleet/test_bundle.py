@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from minisign import KeyPair
 
-from provision.fit import shape_of
-from provision.fit.cache import cache_of
-from provision.fit.tables import platforms
-from provision.fit.weights import counted
-from provision.serve.options import options
+from provision.phases.plan.fit import shape_of
+from provision.phases.plan.fit.kv_cache import cache_of
+from provision.phases.plan.fit.tables import platforms
+from provision.phases.plan.fit.weights import counted
+from provision.phases.serve.options import options
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.walks import WALK_S, Walker
 

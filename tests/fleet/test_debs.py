@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.artifacts import Store
-from provision.artifacts.debs import fetch_debs
-from provision.models.facts import OperatingSystem
+from provision.core.models.facts import OperatingSystem
+from provision.phases.stage import Store
+from provision.phases.stage.debs import fetch_debs
 from tests.fleet.fixtures import require_hosts
 from tests.fleet.machine import Machine
 from tests.fleet.root import bare_root

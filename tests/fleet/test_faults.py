@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from provision.verification.running import tool_command
+from provision.phases.verify.run_checks import tool_command
 from tests.fleet.faults import FILES, FROZEN, INJECTED, INSTEAD, MODEL, PREAMBLE, RUNNING, SECRETS, STOPPED, UNIT, Fault
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.listing import differences, listing

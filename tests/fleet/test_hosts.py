@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from provision.errors import RemoteCommandError, StageError, TransportError
-from provision.remote import Session, Task, fan_out, open_session
+from provision.core.errors import RemoteCommandError, StageError, TransportError
+from provision.fleet.ssh import Session, Task, fan_out, open_session
 from tests.fleet.hosts import NO_SUDO, SUDO_WITH_PASSWORD, SUDO_WITHOUT_PASSWORD, Fleet, FleetHost, write_inventory
 from tests.fleet.inventories import hosts_of, inventory_of
-from tests.remote.files import bytes_of, staged
+from tests.ssh.files import bytes_of, staged
 
 pytestmark = pytest.mark.fleet
 
@@ -143,7 +143,7 @@ def test_send_goes_on_where_it_was_cut_off(pair: list[FleetHost], session: Sessi
 def test_a_file_damaged_on_its_way_is_sent_again(session: Session, tmp_path: Path) -> None:
     file = staged(tmp_path, "damaged.whl", bytes_of(40_000_000, 3))
     folder = "/var/tmp/firstlight-damaged"
-    from provision.remote.arrivals import part_name
+    from provision.fleet.ssh.upload import part_name
 
     session.run(f"mkdir -m 700 {folder}; head -c 1000 /dev/zero > {folder}/{part_name(file)}")
     moved: list[int] = []

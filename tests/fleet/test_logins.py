@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from provision.install import Target, install
-from provision.inventory import load
-from provision.models.settings import Host
-from provision.models.staged import StagedFile
-from provision.remote import AuthenticationError, open_session
-from provision.run import Run
+from provision.core.models.settings import Host
+from provision.core.models.staged import StagedFile
+from provision.core.run_folder import Run
+from provision.fleet.inventory import load
+from provision.fleet.ssh import AuthenticationError, open_session
+from provision.phases.install import Target, install
 from tests.fleet.hosts import SUDO_WITH_PASSWORD, FleetHost
 
 pytestmark = pytest.mark.fleet

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from provision.drivers import driver_work
-from provision.models.facts import OperatingSystem
-from provision.models.settings import Connection, Host, Settings
+from provision.core.models.facts import OperatingSystem
+from provision.core.models.settings import Connection, Host, Settings
+from provision.phases.install.drivers import driver_work
 from tests.drivers.test_work import OWN, facts, stack
 from tests.fleet.package_roots import AptRoot, bare
 from tests.fleet.vendor import NEW, OLD, PLACE, build_repository, build_suite, signer

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from provision.drivers import driver_work
-from provision.models.facts import Amd, HostFacts
-from provision.models.settings import Connection, Host, Settings
-from provision.models.stack import CudaCompat, Stack
+from provision.core.models.facts import Amd, HostFacts
+from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.stack import CudaCompat, Stack
+from provision.phases.install.drivers import driver_work
 from tests.drivers.test_work import MI300X, facts, stack
 from tests.fleet.hosts import FleetHost
 from tests.fleet.vendor import PLACE, build_repository, build_suite, signer

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from provision.errors import HostKeyError, InventoryError, TransportError
-from provision.remote import open_session, ssh_command
-from provision.remote.knownhosts import fingerprint
+from provision.core.errors import HostKeyError, InventoryError, TransportError
+from provision.fleet.ssh import open_session, ssh_command
+from provision.fleet.ssh.known_hosts import fingerprint
 from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.inventories import hosts_of, inventory_of
-from tests.remote.files import bytes_of, staged
+from tests.ssh.files import bytes_of, staged
 
 pytestmark = pytest.mark.fleet
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from provision.probe.sections import split
+from provision.phases.probe.sections import split
 from tests.fleet.commands import command
 from tests.fleet.hosts import FleetHost
 

@@ -25,7 +25,7 @@ FLOORS: tuple[frozenset[str], ...] = (
 )
 """A part of `provision` imports from floors below its own only: two rooms never know of each other."""
 
-ON_HOST = ("provision/forge/onbuilder", "provision/serve/onhost", "provision/serve/plugin")
+ON_HOST = ("provision/phases/stage/builds/onbuilder", "provision/phases/serve/onhost", "provision/phases/serve/plugin")
 """Shipped to the host and run there: nothing of the controller exists at that place."""
 
 HOST_LIBRARIES = frozenset({"torch", "transformers", "vllm", "safetensors", "tokenizers", "numpy"})
@@ -54,7 +54,7 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def part(module: str) -> str | None:
-    """`resolve` for `provision.resolve.rules`; null for anything that is not ours."""
+    """`resolve` for `provision.phases.plan.rules`; null for anything that is not ours."""
     names = module.split(".")
     return names[1] if names[0] == "provision" and len(names) > 1 else None
 
@@ -150,10 +150,10 @@ def test_nothing_of_the_product_imports_its_tests() -> None:
 @pytest.mark.parametrize(
     ("code", "modules"),
     [
-        ("import provision.run as r", ["provision.run"]),
-        ("from provision import errors", ["provision", "provision.errors"]),
+        ("import provision.core.run_folder as r", ["provision.core.run_folder"]),
+        ("from provision import errors", ["provision", "provision.core.errors"]),
         ("def f():\n    from provision.cli import main", ["provision.cli"]),
-        ("from ..models import facts", ["provision.models"]),
+        ("from ..models import facts", ["provision.core.models"]),
     ],
 )
 def test_reader_sees_every_kind_of_import(

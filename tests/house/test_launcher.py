@@ -80,8 +80,8 @@ class Checkout:
             "firstlight",
             "requirements/environment.sh",
             "requirements/pip_settings.py",
-            "provision/artifacts/user_index.py",
-            "provision/errors.py",
+            "provision/catalog/index/settings.py",
+            "provision/core/errors.py",
         ):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)

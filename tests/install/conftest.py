@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from provision.install import Target, install
-from provision.models.records import RoomResult
-from provision.models.settings import Connection, Host, Settings
-from provision.run import Run
+from provision.core.models.records import RoomResult
+from provision.core.models.settings import Connection, Host, Settings
+from provision.core.run_folder import Run
+from provision.phases.install import Target, install
 from tests.install.wheels import build_wheel, lock_of
 
 BUILTIN_MODEL = """\

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from provision.install.change import described
-from provision.install.playbook import PLAYBOOKS
-from provision.redact import MASK
-from provision.run import TEXT_AT_MOST, Run, bounded
+from provision.core.redaction import MASK
+from provision.core.run_folder import TEXT_AT_MOST, Run, bounded
+from provision.phases.install.playbook import PLAYBOOKS
+from provision.phases.install.task_evidence import described
 from tests.install.conftest import Site
 
 
@@ -71,7 +71,7 @@ def test_a_raw_task_by_its_text_in_the_role() -> None:
     found = described("runner_on_ok", task | {"task_action": "ansible.builtin.raw"})
     assert found is not None
     assert "remove.sh" in found["command"]
-    assert found["source"] == "playbooks/roles/undo/tasks/10_remove.yml:3"
+    assert found["source"] == "playbooks/roles/uninstall/tasks/10_remove.yml:3"
 
 
 def test_of_a_loop_the_turns_that_did_something() -> None:
@@ -141,7 +141,7 @@ def test_each_is_on_disk_when_its_task_has_ended(site: Site) -> None:
         path = Path(site.folder / "logs" / "latest" / "changes.jsonl")
         kept[task] = len(path.read_text().splitlines()) if path.exists() else 0
 
-    from provision.install import Target, install
+    from provision.phases.install import Target, install
 
     install(site.run(), [Target(site.host(), site.variables)], progress=watch)
     assert kept["Build the environment"] == 2

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from provision.install.failure import describe, describe_unreachable
-from provision.install.outcome import Outcome
+from provision.phases.install.outcome import Outcome
+from provision.phases.install.task_failure import describe, describe_unreachable
 
 UV_HASH = """\
 Resolved 147 packages in 12ms

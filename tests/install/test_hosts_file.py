@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from provision.install.hosts_file import Verbatim, host_variables, render, verbatim
-from provision.install.target import Target
-from provision.models.settings import Connection, Host, Settings
+from provision.core.models.settings import Connection, Host, Settings
+from provision.phases.install.hosts_file import Verbatim, host_variables, render, verbatim
+from provision.phases.install.target import Target
 
 NASTY = {
     "braces": "{{ lookup('pipe', 'touch /nonexistent/evil') }}",

@@ -10,9 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from provision.install import Target
-from provision.install.hosts_file import render
-from provision.run import write_atomically
+from provision.core.run_folder import write_atomically
+from provision.phases.install import Target
+from provision.phases.install.hosts_file import render
 from tests.install.conftest import Site, newer_wheels
 from tests.install.wheels import build_wheel
 

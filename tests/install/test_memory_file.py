@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from provision.install import Target, install
-from provision.install.hosts_file import render_secrets
-from provision.install.memory_file import memory_file, remove_left_passwords
+from provision.phases.install import Target, install
+from provision.phases.install.hosts_file import render_secrets
+from provision.phases.install.memory_file import memory_file, remove_left_passwords
 from tests.install.conftest import Site
 from tests.install.test_room import SLOW_MODEL, host
 
@@ -29,9 +29,9 @@ CONTROLLER = """
 import json, sys
 from pathlib import Path
 from pydantic import SecretStr
-from provision.install import Target, install
-from provision.models.settings import Connection, Host, Settings
-from provision.run import Run
+from provision.phases.install import Target, install
+from provision.core.models.settings import Connection, Host, Settings
+from provision.core.run_folder import Run
 
 given = json.load(sys.stdin)
 connection = Connection(kind="local", become_password=SecretStr(given["password"]))

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from provision.install import Target, install
-from provision.models.settings import Connection, Host, Settings
+from provision.core.models.settings import Connection, Host, Settings
+from provision.phases.install import Target, install
 from tests.install.conftest import Site
 
 SLOW_MODEL = "import time\ntime.sleep(600)\n"

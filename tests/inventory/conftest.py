@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.inventory import cache
+from provision.fleet.inventory import cache
 
 Make = Callable[..., Path]
 

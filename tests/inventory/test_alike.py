@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provision.errors import InventoryError
-from provision.inventory import load
-from provision.inventory.alike import Shared
-from provision.inventory.openssh import Ask, Resolved, Wanted, ask_ssh
+from provision.core.errors import InventoryError
+from provision.fleet.inventory import load
+from provision.fleet.inventory.openssh import Ask, Resolved, Wanted, ask_ssh
+from provision.fleet.inventory.openssh_groups import Shared
 from tests.inventory.conftest import Make
 
 NAMES = ("gpu-1", "gpu-2", "cpu-1", "login", "a", "gpu-3.site", "192.0.2.7", "GPU-1", "2001:db8::1")
@@ -117,7 +117,7 @@ def test_an_inventory_of_many_hosts_asks_a_few_times(make: Make, monkeypatch: py
 def test_what_is_waited_for_is_said_step_by_step(
     make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys.modules["provision.inventory.load"], "SILENT_S", 0.0)
+    monkeypatch.setattr(sys.modules["provision.fleet.inventory.load"], "SILENT_S", 0.0)
     path = make("all: {hosts: {a: , b: }}\n")
     load(path)
     assert capsys.readouterr().err.splitlines() == [

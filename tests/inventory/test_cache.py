@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from provision.errors import InventoryError
-from provision.inventory import cache, load
+from provision.core.errors import InventoryError
+from provision.fleet.inventory import cache, load
 from tests.inventory.conftest import Make
 
 HOSTS = "all: {hosts: {one: {ansible_connection: local, firstlight_port: 8001}}}\n"
@@ -25,7 +25,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
     def asked(*_: object) -> None:
         raise Asked
 
-    monkeypatch.setattr(importlib.import_module("provision.inventory.load"), "_read", asked)
+    monkeypatch.setattr(importlib.import_module("provision.fleet.inventory.load"), "_read", asked)
 
 
 def test_an_unchanged_inventory_is_not_read_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

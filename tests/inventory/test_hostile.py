@@ -14,14 +14,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from provision.errors import FirstlightError, InventoryError, UsageError
-from provision.inventory import load, yaml_source
-from provision.inventory.conflicts import conflicts
-from provision.inventory.connections import connection_of
-from provision.inventory.load import MOST_NAME
-from provision.inventory.ranges import MOST_HOSTS, hosts_of_ranges
-from provision.inventory.settings import Problems, settings_of
-from provision.models.settings import Settings
+from provision.core.errors import FirstlightError, InventoryError, UsageError
+from provision.core.models.settings import Settings
+from provision.fleet.inventory import load, yaml_source
+from provision.fleet.inventory.conflicts import conflicts
+from provision.fleet.inventory.connections import connection_of
+from provision.fleet.inventory.load import MOST_NAME
+from provision.fleet.inventory.ranges import MOST_HOSTS, hosts_of_ranges
+from provision.fleet.inventory.settings import Problems, settings_of
 from tests.inventory.conftest import Make
 from tests.strange import JSON, TEXT
 
@@ -152,7 +152,7 @@ def test_a_script_that_takes_long_is_said_to_be_waited_for(
         '#!/bin/sh\necho \'{"all": {"hosts": ["a"]}, "_meta": {"hostvars": {"a": {"ansible_connection": "local"}}}}\'\n'
     )
     script.chmod(0o755)
-    monkeypatch.setattr(sys.modules["provision.inventory.load"], "SILENT_S", 0.0)
+    monkeypatch.setattr(sys.modules["provision.fleet.inventory.load"], "SILENT_S", 0.0)
     assert [host.name for host in load(script).hosts] == ["a"]
     assert f"reading the inventory {script} ..." in capsys.readouterr().err
 
@@ -264,7 +264,7 @@ def four(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @given(limit=st.one_of(TEXT, st.lists(st.sampled_from(PATTERNS), min_size=1, max_size=4).map("".join)))
 def test_any_limit_names_patterns_or_is_refused(four: Any, limit: str) -> None:
     """Of a limit without a pattern Ansible would take every host."""
-    from provision.inventory import ansible_reader
+    from provision.fleet.inventory import ansible_reader
 
     assume(limit.strip())
     assume(hosts_of_ranges(limit) <= MOST_HOSTS)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from provision.errors import Exit, FirstlightError, InventoryError, UsageError
-from provision.inventory import load
+from provision.core.errors import Exit, FirstlightError, InventoryError, UsageError
+from provision.fleet.inventory import load
 from tests.inventory.conftest import Make
 
 ROOT = Path(__file__).parents[2]

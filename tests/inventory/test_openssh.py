@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from provision.errors import InventoryError
-from provision.inventory.connections import connection_of
-from provision.inventory.openssh import parse, parse_jump
-from provision.models.settings import Connection
-from provision.remote import ansible_variables, ssh_command
+from provision.core.errors import InventoryError
+from provision.core.models.settings import Connection
+from provision.fleet.inventory.connections import connection_of
+from provision.fleet.inventory.openssh import parse, parse_jump
+from provision.fleet.ssh import ansible_variables, ssh_command
 
 
 def connection(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from provision.models.settings import Settings
+from provision.core.models.settings import Settings
 
 PAGE = Path(__file__).parents[2] / "docs/reference/inventory.md"
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from provision.errors import TransportError
-from provision.models.facts import Disk, HostFacts, Installed, OperatingSystem, User
-from provision.models.settings import Connection, Host, Inventory, Settings
-from provision.models.staged import StagedFile
-from provision.pipeline.ahead import ROOM_FACTOR, SendAhead
+from provision.core.errors import TransportError
+from provision.core.install_paths import Place
+from provision.core.models.facts import Disk, HostFacts, Installed, OperatingSystem, User
+from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.core.models.staged import StagedFile
+from provision.core.run_folder import Run
+from provision.fleet.ssh import SendReport
+from provision.fleet.ssh.session import Progress
+from provision.pipeline.background_upload import ROOM_FACTOR, SendAhead
 from provision.pipeline.context import Walk
-from provision.place import Place
-from provision.remote import SendReport
-from provision.remote.session import Progress
 from provision.report.live import open_progress
-from provision.run import Run
 
 GIB = 1 << 30
 TOTAL = 1 * GIB

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from provision.artifacts.bundle import contents
+from provision.phases.stage.bundle import contents
 from provision.pipeline import Request
-from provision.pipeline.walking import walking
-from tests.artifacts.test_bundle import make
-from tests.artifacts.test_model import write_model
+from provision.pipeline.runner import walking
 from tests.house.test_tracked_files import tracked
+from tests.stage.test_bundle import make
+from tests.stage.test_model import write_model
 
 
 @pytest.fixture

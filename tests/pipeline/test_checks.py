@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from provision.models.records import CheckRecord
-from provision.models.settings import Connection, Host, Inventory, Settings
-from provision.models.staged import Staged
-from provision.pipeline import checks
+from provision.core.install_paths import Place
+from provision.core.models.records import CheckRecord
+from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.core.models.staged import Staged
+from provision.core.run_folder import Run
+from provision.phases.verify import run_checks
+from provision.phases.verify.tool_output import Verified
+from provision.pipeline import verify
 from provision.pipeline.context import Walk
-from provision.place import Place
 from provision.report.live import open_progress
-from provision.run import Run
-from provision.verification import running
-from provision.verification.answer import Verified
 from verify.records import FLEET, NETWORK, Outcome, as_record
 
 
@@ -44,12 +44,12 @@ def _two_well_and_one_ill(monkeypatch: pytest.MonkeyPatch) -> None:
         document["torch"] = None if session.host == "broken" else "2.13.0"
         return Verified((CheckRecord.model_validate(record),), document)
 
-    monkeypatch.setattr(running, "verify", run)
+    monkeypatch.setattr(run_checks, "verify", run)
 
 
 def test_the_odd_host_is_kept_in_the_runs_folder(tmp_path: Path) -> None:
     walk = walk_of(tmp_path, "a", "b", "ill")
-    checks.check(walk, walk.hosts(), level="quick")
+    verify.check(walk, walk.hosts(), level="quick")
     kept = json.loads(walk.run.path("together.json").read_bytes())["checks"]
     assert [(record["id"], record["status"]) for record in kept] == [(FLEET, "warn")]
     assert kept[0]["reason"].startswith("ill: kernels.gemm warn")
@@ -57,7 +57,7 @@ def test_the_odd_host_is_kept_in_the_runs_folder(tmp_path: Path) -> None:
 
 def test_one_host_is_compared_with_nobody(tmp_path: Path) -> None:
     walk = walk_of(tmp_path, "a")
-    checks.check(walk, walk.hosts(), level="quick")
+    verify.check(walk, walk.hosts(), level="quick")
     assert walk.run.path("verify/a.json").exists()
     assert not walk.run.path("together.json").exists()
 
@@ -69,13 +69,13 @@ def test_hosts_are_tried_together_only_where_that_is_asked_for(tmp_path: Path, m
         tried.append(list(openers))
         return as_record(NETWORK, None, None, Outcome("warn", "no interface joins the 2 hosts"), 0.1)
 
-    monkeypatch.setattr("provision.between.meet", meet)
+    monkeypatch.setattr("provision.fleet.multihost.meet", meet)
     walk = walk_of(tmp_path, "a", "b", "broken")
-    checks.check(walk, walk.hosts(), level="standard", meet=True)
+    verify.check(walk, walk.hosts(), level="standard", meet=True)
     assert tried == [["a", "b"]], "torch is not there on the third one"
     kept = json.loads(walk.run.path("together.json").read_bytes())["checks"]
     assert [record["id"] for record in kept] == [FLEET, NETWORK]
-    checks.check(walk, walk.hosts(), level="standard")
+    verify.check(walk, walk.hosts(), level="standard")
     assert len(tried) == 1
 
 
@@ -83,8 +83,8 @@ def test_what_a_walk_has_staged_is_desired_again_by_what_the_checks_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, Any] = {}
-    monkeypatch.setattr(checks, "desire_again", lambda _walk, name, verified: seen.update({name: verified}))
+    monkeypatch.setattr(verify, "desire_again", lambda _walk, name, verified: seen.update({name: verified}))
     walk = walk_of(tmp_path, "a", "b")
     walk.staged["a"] = Staged.model_construct()
-    checks.check(walk, walk.hosts(), level="quick")
+    verify.check(walk, walk.hosts(), level="quick")
     assert {name: document["host"] for name, document in seen.items()} == {"a": "a"}

@@ -11,17 +11,17 @@ import pytest
 import yaml
 
 from provision.cli.consent import consent
-from provision.models.facts import HostFacts, Installed, OperatingSystem, Python
-from provision.models.records import RoomName, RoomResult
-from provision.models.settings import Connection, Host, Settings
-from provision.pipeline import Request, consult, mend
-from provision.probe import collect
-from provision.remote.local import LocalSession
+from provision.core.models.facts import HostFacts, Installed, OperatingSystem, Python
+from provision.core.models.records import RoomName, RoomResult
+from provision.core.models.settings import Connection, Host, Settings
+from provision.fleet.ssh.local import LocalSession
+from provision.phases.probe import collect
+from provision.pipeline import Request, diagnosis, repair
 from tests.pipeline.test_cli import firstlight
 from verify.doctor.catalog import catalogue
 from verify.doctor.engine import diagnose_texts
 
-PLAYBOOK = Path(__file__).resolve().parents[2] / "playbooks/mend.yml"
+PLAYBOOK = Path(__file__).resolve().parents[2] / "playbooks/repair.yml"
 ROLE = PLAYBOOK.parent / "roles/mend/tasks/main.yml"
 BROKEN = "fatal error: Python.h: No such file or directory\n"
 HERE = Host(name="here", connection=Connection(kind="local"), settings=Settings())
@@ -80,14 +80,14 @@ def result(room: str, status: str, text: str = "") -> dict[str, Any]:
 
 
 def test_the_newest_run_that_worked_on_a_host_is_evidence_only_where_it_failed(tmp_path: Path) -> None:
-    assert consult.earlier(tmp_path, "here").absent == "no earlier run worked on it"
+    assert diagnosis.earlier(tmp_path, "here").absent == "no earlier run worked on it"
     run_folder(tmp_path, "20260101T000000Z", "here", {"install": result("install", "failed", "task x failed")}, BROKEN)
     run_folder(tmp_path, "20260102T000000Z", "here", {"probe": result("probe", "ok")})
-    told = consult.earlier(tmp_path, "here")
+    told = diagnosis.earlier(tmp_path, "here")
     assert told.text.splitlines() == ["task x failed", BROKEN.strip()]
-    assert consult.earlier(tmp_path, "elsewhere").absent
+    assert diagnosis.earlier(tmp_path, "elsewhere").absent
     run_folder(tmp_path, "20260103T000000Z", "here", {"install": result("install", "ok")}, BROKEN)
-    assert consult.earlier(tmp_path, "here").absent == "run 20260103T000000Z did not fail there"
+    assert diagnosis.earlier(tmp_path, "here").absent == "run 20260103T000000Z did not fail there"
 
 
 @pytest.mark.parametrize(("service", "said"), [("inactive", True), ("active", False), ("failed", False), (None, False)])
@@ -100,10 +100,10 @@ def test_a_service_that_was_stopped_in_order_is_said_where_nothing_failed(servic
     )
     again = "./firstlight provision --limit here"
     nothing = diagnose_texts({"log": "all well\n"})
-    told = "\n".join(consult.with_service(nothing, facts, again).look_next)
+    told = "\n".join(diagnosis.with_service(nothing, facts, again).look_next)
     assert ("The service is stopped" in told and again in told) is said
     found = diagnose_texts({"log": BROKEN})
-    assert consult.with_service(found, facts, again) is found
+    assert diagnosis.with_service(found, facts, again) is found
 
 
 def refused(what: str) -> bool:
@@ -122,11 +122,11 @@ def request(tmp_path: Path) -> Request:
     ],
 )
 def test_what_is_not_safe_is_left_to_a_person(log: str, said: str, tmp_path: Path) -> None:
-    outcome = mend.mend(request(tmp_path), HERE, diagnose_texts({"log": log}).findings, refused)
+    outcome = repair.mend(request(tmp_path), HERE, diagnose_texts({"log": log}).findings, refused)
     assert outcome
     assert (outcome.tag, outcome.gone) == (None, False)
     assert said in outcome.said
-    assert mend.mend(request(tmp_path), HERE, (), refused) is None
+    assert repair.mend(request(tmp_path), HERE, (), refused) is None
 
 
 def test_without_consent_nothing_is_changed_and_the_question_says_what_would_be(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_without_consent_nothing_is_changed_and_the_question_says_what_would_be(
         asked.append(what)
         return False
 
-    outcome = mend.mend(request(tmp_path), HERE, diagnose_texts({"log": BROKEN}).findings, no)
+    outcome = repair.mend(request(tmp_path), HERE, diagnose_texts({"log": BROKEN}).findings, no)
     assert outcome
     assert outcome.text() == "python-headers-missing: not gone: nothing was changed: no consent"
     assert "on here: Install the headers" in asked[0]
@@ -158,7 +158,7 @@ def test_without_consent_nothing_is_changed_and_the_question_says_what_would_be(
 def test_an_interrupted_walk_says_how_far_it_came(room: RoomName, said: str) -> None:
     [cause] = [cause for cause in catalogue() if cause.id == "python-headers-missing"]
     last = RoomResult(host="here", room=room, status="interrupted", text="interrupted in task `x`")
-    outcome = mend.judged(last, cause, cause.fixes[0], interrupted=True)
+    outcome = repair.judged(last, cause, cause.fixes[0], interrupted=True)
     assert outcome.text().startswith(f"python-headers-missing: interrupted: {said}")
     assert (outcome.gone, outcome.document()["interrupted"]) == (False, True)
 
@@ -166,7 +166,7 @@ def test_an_interrupted_walk_says_how_far_it_came(room: RoomName, said: str) -> 
 def test_a_cause_seen_to_be_gone_is_gone_whatever_came_after() -> None:
     [cause] = [cause for cause in catalogue() if cause.id == "python-headers-missing"]
     last = RoomResult(host="here", room="verify", status="ok", text="seen")
-    outcome = mend.judged(last, cause, cause.fixes[0], interrupted=True)
+    outcome = repair.judged(last, cause, cause.fixes[0], interrupted=True)
     assert (outcome.gone, outcome.interrupted) == (True, False)
 
 
@@ -191,9 +191,9 @@ def test_a_tag_that_names_a_system_package_brings_the_hosts_own() -> None:
         os=OperatingSystem(id="debian", version_id="12", package_manager="apt"),
         pythons=(Python(path="/usr/bin/python3", version="3.11.2"),),
     )
-    assert mend.packages("python-headers", facts) == ["python3-dev"]
-    assert mend.packages("cxx-compiler", facts) == ["g++"]
-    assert mend.packages("nvidia-uvm", facts) == []
+    assert repair.packages("python-headers", facts) == ["python3-dev"]
+    assert repair.packages("cxx-compiler", facts) == ["g++"]
+    assert repair.packages("nvidia-uvm", facts) == []
 
 
 def tags_of(tasks: list[dict[str, Any]]) -> set[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from provision.drivers import DriverWork
-from provision.models.facts import HostFacts, Nvidia
+from provision.core.models.facts import HostFacts, Nvidia
+from provision.phases.install.drivers import DriverWork
 from provision.pipeline.drivers import unproven
 
 NEW = "580.173.02"

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from provision.cli import ending
+from provision.cli import exit
 from provision.cli.main import app
-from provision.pipeline.walking import cache_folder
-from provision.redact import remember
+from provision.core.redaction import remember
+from provision.pipeline.runner import cache_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,7 +45,7 @@ def test_an_account_without_a_home_is_told_to_name_one(
 
     monkeypatch.setattr(sys, "argv", ["firstlight", command])
     with pytest.raises(SystemExit) as end:
-        ending.run(without_home)
+        exit.run(without_home)
     assert end.value.code == code
     assert "has no home folder" in capsys.readouterr().err
 
@@ -62,7 +62,7 @@ def test_what_is_a_fault_of_ours_keeps_its_trace(
 
     monkeypatch.setattr(sys, "argv", ["firstlight", command, "--json"])
     with pytest.raises(SystemExit) as end:
-        ending.run(broken)
+        exit.run(broken)
     assert end.value.code == code
     printed = capsys.readouterr()
     assert "in broken" in printed.err
@@ -202,7 +202,7 @@ def test_an_interruption_before_the_run_is_a_document_too(
 
     monkeypatch.setattr(sys, "argv", ["firstlight", "plan", "--json"])
     with pytest.raises(SystemExit) as end:
-        ending.run(interrupted)
+        exit.run(interrupted)
     assert end.value.code == 130
     assert json.loads(capsys.readouterr().out)["exit_code"] == 130
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from provision.environments import digest_of, folder_for, rebuilt
-from provision.models.facts import Drift, Installed
+from provision.core.environment_folders import digest_of, folder_for, rebuilt
+from provision.core.models.facts import Drift, Installed
 
 
 def host(*environments: str, current: str = "e1", environment: str | None = "e1", **record: Any) -> Installed:

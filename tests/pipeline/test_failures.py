@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from provision.errors import NoStackError, UnreachableError
-from provision.models.records import RoomResult
-from provision.models.settings import Connection, Host, Inventory, Settings
-from provision.pipeline import evidence, failures, planning
+from provision.core.errors import NoStackError, UnreachableError
+from provision.core.install_paths import Place
+from provision.core.models.records import RoomResult
+from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.core.run_folder import Run
+from provision.phases.plan.rules import HOST_RULES, RULES
+from provision.phases.probe import Source
+from provision.pipeline import failure_evidence, failures, plan
 from provision.pipeline.context import Walk
-from provision.place import Place
-from provision.probe import Source
 from provision.report.live import open_progress
-from provision.resolve.rules import HOST_RULES, RULES
-from provision.run import Run
 from verify.doctor.catalog import catalogue
 
 PORT = "preflight refuses: port 8000 is held by process 7 (python3) of root"
@@ -48,7 +48,7 @@ def says(monkeypatch: pytest.MonkeyPatch, *sources: Source) -> None:
     def collect(*_: Any, **__: Any) -> tuple[Source, ...]:
         return sources
 
-    monkeypatch.setattr(evidence, "collect", collect)
+    monkeypatch.setattr(failure_evidence, "collect", collect)
 
 
 def test_a_hosts_journal_says_what_the_room_does_not(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +78,7 @@ def test_a_host_is_asked_only_where_it_was_worked_on(walk: Walk, monkeypatch: py
     def collect(*_: Any, **__: Any) -> tuple[Source, ...]:
         raise AssertionError("nothing was done on the host")
 
-    monkeypatch.setattr(evidence, "collect", collect)
+    monkeypatch.setattr(failure_evidence, "collect", collect)
     walk.record(RoomResult(host="n1", room="plan", status="failed", text="no Stack fits host `n1`: glibc 2.17"))
     failures.diagnose(walk)
     assert not walk.run.path("evidence").exists()
@@ -88,7 +88,7 @@ def test_a_host_that_no_longer_answers_is_diagnosed_by_its_room(walk: Walk, monk
     def collect(*_: Any, **__: Any) -> tuple[Source, ...]:
         raise OSError("gone")
 
-    monkeypatch.setattr(evidence, "collect", collect)
+    monkeypatch.setattr(failure_evidence, "collect", collect)
     walk.record(RoomResult(host="n1", room="install", status="failed", text="No space left on device"))
     failures.diagnose(walk)
     assert found(walk) == ["disk-full"]
@@ -111,8 +111,8 @@ def test_planning_quotes_no_program_and_is_not_guessed_at(walk: Walk) -> None:
 
 
 def test_rules_whose_refusal_has_a_cause_name_one_that_the_doctor_knows() -> None:
-    table = tomllib.loads((Path(planning.__file__).parents[1] / "resolve/causes.toml").read_text(encoding="utf-8"))
+    table = tomllib.loads((Path(plan.__file__).parents[1] / "resolve/causes.toml").read_text(encoding="utf-8"))
     assert set(table) <= {cause.id for cause in catalogue()}
     assert {rule for rules in table.values() for rule in rules} <= {rule.id for rule in (*HOST_RULES, *RULES)}
-    assert planning.cause_of("driver-floor") == "driver-too-old"
-    assert planning.cause_of("provider") is None
+    assert plan.cause_of("driver-floor") == "driver-too-old"
+    assert plan.cause_of("provider") is None

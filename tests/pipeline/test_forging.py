@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from provision.errors import StageError
-from provision.models.settings import Inventory
-from provision.models.stack import FlashAttnPackage, FlashAttnPlan, Plan, Stack
+from provision.core.errors import StageError
+from provision.core.models.settings import Inventory
+from provision.core.models.stack import FlashAttnPackage, FlashAttnPlan, Plan, Stack
+from provision.core.run_folder import Run
+from provision.fleet.ssh.local import LocalSession
 from provision.pipeline.context import Walk
-from provision.pipeline.forging import forge_of
-from provision.remote.local import LocalSession
+from provision.pipeline.wheel_builds import forge_of
 from provision.report.live import open_progress
-from provision.run import Run
-from tests.artifacts.stacks import make_stack, resolve_to
-from tests.forge.keys import make_key
+from tests.builds.keys import make_key
+from tests.stage.stacks import make_stack, resolve_to
 
 
 @pytest.fixture

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from provision.errors import Exit, HeldError, RemoteCommandError
-from provision.hold import hold
-from provision.models.settings import Connection
-from provision.remote.local import LocalSession
+from provision.core.errors import Exit, HeldError, RemoteCommandError
+from provision.core.models.settings import Connection
+from provision.fleet.locks import hold
+from provision.fleet.ssh.local import LocalSession
 
 HOLDER = """
 import sys, time
-from provision.hold import hold
-from provision.models.settings import Connection
-from provision.remote.local import LocalSession
+from provision.fleet.locks import hold
+from provision.core.models.settings import Connection
+from provision.fleet.ssh.local import LocalSession
 with hold(LocalSession("node", Connection(kind="local")), prefix=sys.argv[1], run="20261120T080000Z", root=False):
     print("held", flush=True)
     time.sleep(600)

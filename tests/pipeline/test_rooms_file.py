@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from provision.models.records import RoomName, RoomResult
-from provision.pipeline.rooms_file import RoomsFile
-from provision.redact import MASK
-from provision.run import Run
+from provision.core.models.records import RoomName, RoomResult
+from provision.core.redaction import MASK
+from provision.core.run_folder import Run
+from provision.pipeline.phase_results import RoomsFile
 
 
 def test_the_newest_result_of_each_room_is_in_it_without_secrets(tmp_path: Path) -> None:

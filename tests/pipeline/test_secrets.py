@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from provision.redact import MASK
+from provision.core.redaction import MASK
 
 ROOT = Path(__file__).resolve().parents[2]
 PLANTED = {

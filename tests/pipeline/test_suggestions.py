@@ -13,9 +13,9 @@ import typer.main
 
 from provision.cli.main import app
 from provision.cli.options import asked
-from provision.models.invocation import TAKES, Invocation
-from provision.models.records import HostState, HostSummary
-from provision.report.advice import next_commands
+from provision.core.models.invocation import TAKES, Invocation
+from provision.core.models.records import HostState, HostSummary
+from provision.report.next_steps import next_commands
 from tests.pipeline.test_cli import firstlight
 
 HOSTS = "all:\n  hosts:\n    o1: {ansible_connection: local}\n    o2: {ansible_connection: local}\n"

@@ -7,8 +7,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.models.facts import HostFacts
-from provision.probe import parse, script
+from provision.core.models.facts import HostFacts
+from provision.phases.probe import parse, script
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from provision.models.facts import HostFacts
-from provision.probe import parse
+from provision.core.models.facts import HostFacts
+from provision.phases.probe import parse
 from tests.probe.test_recorded import CASES, RECORDED
 
 TEXTS = [(RECORDED / f"{name}.txt").read_text(encoding="utf-8") for name in CASES]

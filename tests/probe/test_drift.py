@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from provision.models.facts import EngineProcess
-from provision.probe.changes import changes
-from provision.probe.parsers import drift
-from provision.probe.sections import Section, split
+from provision.core.models.facts import EngineProcess
+from provision.phases.probe.changes import changes
+from provision.phases.probe.parsers import drift
+from provision.phases.probe.sections import Section, split
 
 FOLDER = "/etc/systemd/system/firstlight-vllm.service.d"
 START = "ExecStart={ path=/p/vllm ; argv[]=/p/vllm serve --dtype float32 ; ignore_errors=no"

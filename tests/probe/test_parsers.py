@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.probe import parse
-from provision.probe.parsers import cpu, drift, isolation, memory, network, operating_system, rocm, software
-from provision.probe.parsers.values import integer, pci_address, size, version
-from provision.probe.sections import Section, split
+from provision.phases.probe import parse
+from provision.phases.probe.parsers import cpu, drift, isolation, memory, network, operating_system, rocm, software
+from provision.phases.probe.parsers.values import integer, pci_address, size, version
+from provision.phases.probe.sections import Section, split
 
 
 def section(text: str, status: int = 0, reason: str = "") -> Section:

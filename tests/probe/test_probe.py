@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from provision.errors import RemoteCommandError
-from provision.models.settings import Connection, Host, Settings
-from provision.probe import probe
-from provision.remote import Completed, Session
+from provision.core.errors import RemoteCommandError
+from provision.core.models.settings import Connection, Host, Settings
+from provision.fleet.ssh import Completed, Session
+from provision.phases.probe import probe
 
 
 class Here:

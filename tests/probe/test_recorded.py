@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from provision.models.facts import HostFacts
-from provision.probe import parse
+from provision.core.models.facts import HostFacts
+from provision.phases.probe import parse
 
 RECORDED = Path(__file__).parent / "recorded"
 CASES = sorted(path.stem for path in RECORDED.glob("*.txt"))

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from provision.probe import script
+from provision.phases.probe import script
 from tests.probe.here import program, run, with_first
 from tests.probe.test_recorded import RECORDED
 
-SCRIPTS = sorted((Path(__file__).parents[2] / "provision/probe").glob("*.sh"))
+SCRIPTS = sorted((Path(__file__).parents[2] / "provision/phases/probe").glob("*.sh"))
 UNSEEN = {"clock_skew_s", "secure_boot", "memory.shm"} | (set() if Path("/sys/module").exists() else {"kernel_modules"})
 """What this machine may hide: a container sees none of its host's modules."""
 SHELLS = {"dash": ("dash", "-s"), "busybox": ("busybox", "sh", "-s"), "bash as sh": ("bash", "--posix", "-s")}

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from provision.models.facts import Cpu, HostFacts, Installed, Memory, Nvidia, NvidiaGpu, OperatingSystem, User
-from provision.models.invocation import Invocation
-from provision.models.records import AttentionProof, RoomName, RoomResult, ServeRecord
-from provision.models.settings import Connection, Host, Inventory, Settings
-from provision.models.stack import (
+from provision.core.models.facts import Cpu, HostFacts, Installed, Memory, Nvidia, NvidiaGpu, OperatingSystem, User
+from provision.core.models.invocation import Invocation
+from provision.core.models.records import AttentionProof, RoomName, RoomResult, ServeRecord
+from provision.core.models.settings import Connection, Host, Inventory, Settings
+from provision.core.models.stack import (
     AttentionPlan,
     Candidate,
     DriverPlan,
@@ -24,8 +24,8 @@ from provision.models.stack import (
     TorchBuild,
     VllmBuild,
 )
-from provision.models.staged import Staged
-from provision.run import Run
+from provision.core.models.staged import Staged
+from provision.core.run_folder import Run
 
 STARTED = "2026-11-20T10:15:00.000Z"
 SECONDS: dict[RoomName, float] = {
@@ -199,6 +199,6 @@ class Folder:
 
     def json(self, **options: Any) -> Any:
         from provision.report import summarise
-        from provision.report.jsonform import render
+        from provision.report.json_form import render
 
         return json.loads(render(summarise(self.run, **options)))

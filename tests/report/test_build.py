@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from provision.models.facts import Drift, HostFacts, Installed
-from provision.models.invocation import Invocation
-from provision.models.records import Finding, HostSummary, RoomName
-from provision.models.settings import Connection
-from provision.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, Reason
+from provision.core.models.facts import Drift, HostFacts, Installed
+from provision.core.models.invocation import Invocation
+from provision.core.models.records import Finding, HostSummary, RoomName
+from provision.core.models.settings import Connection
+from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, Reason
 from provision.report import summarise
-from provision.report.advice import call_commands, next_commands
-from provision.report.build import verdict
 from provision.report.markdown import render as markdown
+from provision.report.next_steps import call_commands, next_commands
+from provision.report.summary import verdict
 from tests.report.sample import CPU_STACK, Folder, check, checks, document, facts, host, result, served
 
 RUN = "20261120T101500Z"

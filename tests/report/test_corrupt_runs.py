@@ -14,13 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from provision.errors import Exit, FirstlightError
-from provision.models.records import Finding
-from provision.pipeline import consult, walking
-from provision.report import jsonform, summarise, write
-from provision.report.history import bundle, comparing, following, listing, opening, pruning, showing
+from provision.core.errors import Exit, FirstlightError
+from provision.core.models.records import Finding
+from provision.core.run_folder import Run
+from provision.pipeline import diagnosis, runner
+from provision.report import json_form, summarise, write
+from provision.report.history import bundle, difference, open_page, pruning, run_list, show, tail
 from provision.report.history.runs import names
-from provision.run import Run
 from tests.report.sample import CPU_STACK, Folder, host, result
 from tests.strange import JSON, changed, paths
 
@@ -50,18 +50,18 @@ def make(logs: Path) -> Path:
 
 
 COMMANDS: dict[str, Callable[[Path], Any]] = {
-    "list": listing.render,
-    "list --json": lambda logs: json.loads(listing.render_json(logs)),
-    "show": lambda logs: showing.show(logs, DAMAGED),
-    "show --json": lambda logs: json.loads(showing.show(logs, DAMAGED, as_json=True)),
-    "show --follow": lambda logs: list(following.follow(logs / DAMAGED)),
-    "diff": lambda logs: comparing.render_text(comparing.compare(logs)),
-    "diff A B": lambda logs: comparing.render_text(comparing.compare(logs, DAMAGED, NEWER)),
-    "open": lambda logs: opening.open_page(logs, DAMAGED, browser=False),
+    "list": run_list.render,
+    "list --json": lambda logs: json.loads(run_list.render_json(logs)),
+    "show": lambda logs: show.show(logs, DAMAGED),
+    "show --json": lambda logs: json.loads(show.show(logs, DAMAGED, as_json=True)),
+    "show --follow": lambda logs: list(tail.follow(logs / DAMAGED)),
+    "diff": lambda logs: difference.render_text(difference.compare(logs)),
+    "diff A B": lambda logs: difference.render_text(difference.compare(logs, DAMAGED, NEWER)),
+    "open": lambda logs: open_page.open_page(logs, DAMAGED, browser=False),
     "bundle": lambda logs: bundle.bundle(logs / DAMAGED, logs / "a.tar.gz", anonymous=True),
-    "the next run": lambda logs: (walking.unfinished(logs), walking.failed_hosts(logs / DAMAGED)),
-    "the end of a failing run": lambda logs: jsonform.render(summarise(Run(logs / DAMAGED))),
-    "doctor --host": lambda logs: consult.earlier(logs, "a"),
+    "the next run": lambda logs: (runner.unfinished(logs), runner.failed_hosts(logs / DAMAGED)),
+    "the end of a failing run": lambda logs: json_form.render(summarise(Run(logs / DAMAGED))),
+    "doctor --host": lambda logs: diagnosis.earlier(logs, "a"),
     "prune": lambda logs: pruning.render(pruning.prune(logs, keep=1)),
 }
 

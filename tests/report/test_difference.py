@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from provision.models.facts import Disk, EngineProcess, HostFacts, Installed, Memory, OperatingSystem, Port
-from provision.models.records import Change, HostDifference
+from provision.core.models.facts import Disk, EngineProcess, HostFacts, Installed, Memory, OperatingSystem, Port
+from provision.core.models.records import Change, HostDifference
 from provision.report import summarise, write
 from provision.report.difference import HostRecords, differences, last_green, read_records
 from provision.report.difference.records import pins
 from provision.report.difference.text import render, sentence
-from provision.report.history.comparing import compare
+from provision.report.history.difference import compare
 from tests.report.sample import CPU_STACK, Folder, check, checks, document, facts, host, result, served
 
 GIB = 2**30

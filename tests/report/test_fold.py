@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from provision.models.records import CheckRecord
-from provision.pipeline.service import print_checks
-from provision.report.fold import fold_hosts
+from provision.core.models.records import CheckRecord
+from provision.pipeline.operations import print_checks
+from provision.report.group import fold_hosts
 
 
 def check(host: str | None, reason: str = "right", **fields: Any) -> CheckRecord:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.report.history.following import follow, sentence
+from provision.core.run_folder import Run
 from provision.report.history.runs import standing
-from provision.run import Run
+from provision.report.history.tail import follow, sentence
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from provision.models.records import CheckRecord, Figure, HostSummary
+from provision.core.models.records import CheckRecord, Figure, HostSummary
 from provision.report.headlines import Headline, families, rules
 from verify.registry import FAMILIES, all_checks
 

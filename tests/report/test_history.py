@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from provision.errors import UsageError
+from provision.core.errors import UsageError
+from provision.core.run_folder import Run, process_start
 from provision.report import summarise, write
-from provision.report.history import listing
+from provision.report.history import run_list
 from provision.report.history.runs import find, names, standing
-from provision.report.history.showing import show
-from provision.run import Run, process_start
+from provision.report.history.show import show
 from tests.report.sample import CPU_STACK, Folder, host, result
 
 
@@ -33,7 +33,7 @@ def logs(tmp_path: Path) -> Path:
 
 
 def test_all_runs_the_newest_first(logs: Path, snapshot: SnapshotAssertion) -> None:
-    assert listing.render(logs) == snapshot
+    assert run_list.render(logs) == snapshot
 
 
 def test_a_run_by_name(logs: Path) -> None:
@@ -62,7 +62,7 @@ def test_another_process_of_the_same_number_is_not_the_run(logs: Path) -> None:
 
 
 def test_list_as_json(logs: Path) -> None:
-    killed, green = json.loads(listing.render_json(logs))
+    killed, green = json.loads(run_list.render_json(logs))
     assert (killed["standing"], killed["verdict"], killed["hosts"]) == ("killed", None, 1)
     assert (green["verdict"], green["hosts"], green["seconds"]) == ("green", 1, 94.2)
 
@@ -72,9 +72,9 @@ def test_a_run_that_only_planned_is_not_called_green(tmp_path: Path) -> None:
     folder.planned(["a"], CPU_STACK)
     folder.results(result("a", "probe"), result("a", "plan"))
     write(folder.run, summarise(folder.run))
-    [only] = json.loads(listing.render_json(tmp_path))
+    [only] = json.loads(run_list.render_json(tmp_path))
     assert (only["verdict"], only["outcome"]) == ("green", "planned")
-    assert " planned " in listing.render(tmp_path)
+    assert " planned " in run_list.render(tmp_path)
 
 
 def test_the_tenth_run_of_a_second_follows_the_ninth(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_an_unknown_run_names_the_nearest(logs: Path, snapshot: SnapshotAssertio
 
 
 def test_no_run_at_all(tmp_path: Path) -> None:
-    assert listing.render(tmp_path).startswith("no run in")
+    assert run_list.render(tmp_path).startswith("no run in")
     with pytest.raises(UsageError, match="no run in"):
         show(tmp_path)
 

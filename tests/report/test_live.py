@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.models.records import RoomResult
+from provision.core.models.records import RoomResult
 from provision.report.live import PlainProgress, is_live, open_progress
 from tests.report.sample import result
 
@@ -88,7 +88,7 @@ def test_plain_lines_of_many_threads_stay_whole() -> None:
 
 WALK = """
 import fcntl, sys, termios
-from provision.models.records import RoomResult
+from provision.core.models.records import RoomResult
 from provision.report.live import open_progress
 
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C typed there becomes a signal

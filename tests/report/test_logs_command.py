@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from provision.cli import logs, main
-from provision.errors import UsageError
+from provision.core.errors import UsageError
 from provision.report import summarise, write
 from tests.report.sample import CPU_STACK, Folder, host, result
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provision.diagnosis import diagnose
-from provision.models.records import CheckRecord, Finding
-from provision.pipeline.checks import judged
-from provision.probe import parse
-from provision.report.build import build
-from provision.report.files import read
+from provision.core.models.records import CheckRecord, Finding
+from provision.phases.probe import parse
+from provision.pipeline.verify import judged
+from provision.report.diagnosis import diagnose
+from provision.report.run_files import read
+from provision.report.summary import build
 from provision.report.text import render
 from tests.report.sample import GPU_STACK, Folder, check, host, result
 from verify.premises import with_premises

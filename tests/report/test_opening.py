@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from provision.errors import UsageError
+from provision.core.errors import UsageError
+from provision.core.run_folder import Run
 from provision.report import summarise, write
-from provision.report.history.opening import by_hand, has_display, open_page
-from provision.run import Run
+from provision.report.history.open_page import by_hand, has_display, open_page
 from tests.report.sample import CPU_STACK, Folder, host
 
 OLDER, NEWER = "20261119T080000Z", "20261120T101500Z"

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from provision.models.records import (
+from provision.core.models.records import (
     AttentionProof,
     Change,
     CheckRecord,
@@ -27,8 +27,8 @@ from provision.models.records import (
     ServeRecord,
     Summary,
 )
-from provision.redact import MASK, redact, remember, scrub
-from provision.report import jsonform, markdown, phrases, text
+from provision.core.redaction import MASK, redact, remember, scrub
+from provision.report import json_form, markdown, text, wording
 from provision.report.failures import failures
 from provision.report.layout import COLUMNS, clean, duration, fold_names, table, wrap
 from provision.report.screen import first_screen_of
@@ -103,7 +103,7 @@ differences = st.builds(
 hosts = st.builds(
     HostSummary,
     name=words,
-    state=st.sampled_from(sorted(phrases.STATE_WORDS)),
+    state=st.sampled_from(sorted(wording.STATE_WORDS)),
     changed=st.booleans(),
     rooms=st.lists(rooms, max_size=3).map(tuple),
     stack=st.sampled_from([None, CPU_STACK, GPU_STACK]),
@@ -195,7 +195,7 @@ def test_no_cause_is_lost_without_being_counted(summary: Summary) -> None:
 @given(summaries)
 @settings(max_examples=50, deadline=None)
 def test_json_reads_back(summary: Summary) -> None:
-    document = json.loads(jsonform.render(summary))
+    document = json.loads(json_form.render(summary))
     assert TypeAdapter(Summary).validate_python(document).hosts == Summary.model_validate(document).hosts
     assert len(document["hosts"]) == len(summary.hosts)
 
@@ -245,7 +245,7 @@ def test_command_substitution_inside_double_quotes_survives() -> None:
 
 
 def test_every_state_has_words() -> None:
-    assert set(get_args(HostSummary.model_fields["state"].annotation)) == set(phrases.STATE_WORDS)
+    assert set(get_args(HostSummary.model_fields["state"].annotation)) == set(wording.STATE_WORDS)
 
 
 SECRET = "Zq7Rk2Lw9Xv4Bn6T"
@@ -333,8 +333,8 @@ def test_a_secret_that_was_read_is_masked_whatever_it_looks_like() -> None:
 
 def test_published_schema_is_the_model() -> None:
     published = (ROOT / "docs/reference/summary.schema.json").read_text(encoding="utf-8")
-    assert published == jsonform.schema_text(), (
-        "write it again: python -m provision.report.jsonform > docs/reference/summary.schema.json"
+    assert published == json_form.schema_text(), (
+        "write it again: python -m provision.report.json_form > docs/reference/summary.schema.json"
     )
 
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from provision.cli.logs import app
+from provision.core.run_folder import Run
 from provision.report import summarise, write
 from provision.report.history import pruning
 from provision.report.history.pruning import prune, prune_quietly, render
 from provision.report.history.retention import KEEP_MIB, KEEP_RUNS, Past, decide, green_hosts
 from provision.report.history.runs import document, names
-from provision.run import Run
 from tests.report.sample import CPU_STACK, Folder, check, host
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from provision.errors import Exit
-from provision.models.facts import Cpu
-from provision.models.records import RoomName, Summary
-from provision.pipeline import Request, service
+from provision.core.errors import Exit
+from provision.core.models.facts import Cpu
+from provision.core.models.records import RoomName, Summary
+from provision.pipeline import Request, operations
 from provision.pipeline.commands import print_summary
 from provision.report import summarise, write
 from provision.report.screen import LINES, RULE, first_screen_of
@@ -230,9 +230,9 @@ def test_verify_ends_with_the_verdict_where_a_person_looks(
     write(folder.run, summary)
     stream = Terminal(is_terminal=is_terminal)
     monkeypatch.setattr("sys.stdout", stream)
-    monkeypatch.setattr(service, "perform", lambda request, steps: (summary, Exit.OK))
+    monkeypatch.setattr(operations, "perform", lambda request, steps: (summary, Exit.OK))
     request = Request(command="verify", inventory=tmp_path, limit=None, overrides={}, logs=tmp_path)
-    assert service.verify(request, level="quick", as_json=False) == 0
+    assert operations.verify(request, level="quick", as_json=False) == 0
     table, _, screen = stream.getvalue().partition("\n\n")
     assert "kernel.matmul" in table
     assert screen.startswith("GREEN: ") is is_terminal

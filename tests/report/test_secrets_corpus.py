@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provision.redact import MASK, redact, scrub
+from provision.core.redaction import MASK, redact, scrub
 from provision.report.history.bundle import bundle
 from tests.report.sample import Folder, host
 from verify.doctor import render

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from syrupy.assertion import SnapshotAssertion
 
-from provision.models.facts import Installed
-from provision.models.stack import Reason
+from provision.core.models.facts import Installed
+from provision.core.models.stack import Reason
 from provision.report.screen import RULE
 from tests.report.sample import (
     CHOSEN,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from provision.models.facts import HostFacts, Memory, Nvidia, NvidiaGpu
-from provision.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
+from provision.core.models.facts import HostFacts, Memory, Nvidia, NvidiaGpu
+from provision.core.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
 
 GIB = 2**30
 

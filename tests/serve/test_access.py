@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "provision/serve/plugin"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "provision/phases/serve/plugin"))
 
 from firstlight_attention.access import RequireKey  # type: ignore[import-not-found]  # shipped, not installed here
 

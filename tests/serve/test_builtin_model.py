@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from provision.serve.onhost import builtin_model
+from provision.phases.serve.onhost import builtin_model
 from verify import manifest
 
 Made = tuple[Path, Path]

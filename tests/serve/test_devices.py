@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from provision.errors import InventoryError
-from provision.models.facts import NvidiaGpu
-from provision.models.settings import Settings
-from provision.serve.devices import Devices, choose_devices
+from provision.core.errors import InventoryError
+from provision.core.models.facts import NvidiaGpu
+from provision.core.models.settings import Settings
+from provision.phases.serve.devices import Devices, choose_devices
 from tests.serve.conftest import GIB, card, facts, stack
 
 T4 = ("Tesla T4", "7.5", 16 * GIB)

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
-from provision.errors import ServeError
-from provision.models.facts import Memory
-from provision.models.settings import Settings
-from provision.models.stack import CudaCompat, FlashInferPlan, ModelPlan, Stack
-from provision.serve import peers
-from provision.serve.flags import ServeCommand, serve_command
-from provision.serve.model import BUILTIN, ServedModel
+from provision.core.errors import ServeError
+from provision.core.models.facts import Memory
+from provision.core.models.settings import Settings
+from provision.core.models.stack import CudaCompat, FlashInferPlan, ModelPlan, Stack
+from provision.phases.serve import peer_access
+from provision.phases.serve.command_line import ServeCommand, serve_command
+from provision.phases.serve.model import BUILTIN, ServedModel
 from tests.serve.conftest import GIB, card, facts, stack
 
 PREFIX = "/opt/firstlight"
@@ -79,8 +79,8 @@ def test_cards_whose_writes_do_not_arrive_use_none_of_the_ways(
     [("0.9.1", 1, False), ("0.10.2", 2, False), ("0.16.0", 2, False), ("0.17.0", 3, True), ("0.32.0", 3, True)],
 )
 def test_a_release_is_told_only_what_it_knows_of_such_writes(version: str, variables: int, fused: bool) -> None:
-    assert list(peers.switches(version)) == list(SWITCHES)[:variables]
-    assert (FUSED in peers.words(version, ())) is fused
+    assert list(peer_access.switches(version)) == list(SWITCHES)[:variables]
+    assert (FUSED in peer_access.words(version, ())) is fused
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_release_is_told_only_what_it_knows_of_such_writes(version: str, varia
 def test_what_switches_the_fusion_off_leaves_the_users_compilation_settings_as_they_are(
     given: tuple[str, ...], expected: tuple[str, ...]
 ) -> None:
-    words = peers.words("0.32.0", given)
+    words = peer_access.words("0.32.0", given)
     assert words[-len(expected) :] == expected
     assert sum("fuse_allreduce_rms" in word for word in words) == 1
 
@@ -110,7 +110,7 @@ def test_what_switches_the_fusion_off_leaves_the_users_compilation_settings_as_t
     ],
 )
 def test_a_users_own_word_on_the_fusion_holds(given: tuple[str, ...]) -> None:
-    assert peers.words("0.32.0", given) == ("--disable-custom-all-reduce", *given)
+    assert peer_access.words("0.32.0", given) == ("--disable-custom-all-reduce", *given)
 
 
 def test_a_users_own_word_on_such_writes_holds(cuda_stack: Stack) -> None:

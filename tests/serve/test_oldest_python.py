@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from provision.resolve.interpreter import OWN_FLOOR
-from provision.serve.tools import serve_tools
-from provision.verification.tool import build_zipapp
+from provision.phases.plan.interpreter import OWN_FLOOR
+from provision.phases.serve.tools import serve_tools
+from provision.phases.verify.tool import build_zipapp
 
 OLDEST = OWN_FLOOR.removeprefix(">=")
 

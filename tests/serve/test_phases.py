@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from provision.serve.onhost.ready.phases import phases
-from provision.serve.tools import ready_zipapp
+from provision.phases.serve.onhost.ready.phases import phases
+from provision.phases.serve.tools import ready_zipapp
 
 GPU = """\
 preflight: start of /opt/firstlight/current/bin/vllm with pid 812

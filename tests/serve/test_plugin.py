@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-PLUGIN = Path(__file__).parents[2] / "provision/serve/plugin"
+PLUGIN = Path(__file__).parents[2] / "provision/phases/serve/plugin"
 
 BACKEND = """
 class Impl:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from provision.serve.onhost import preflight
+from provision.phases.serve.onhost import preflight
 
 PROGRAM = Path(preflight.__file__)
 ME = pwd.getpwuid(os.geteuid()).pw_name

@@ -20,16 +20,16 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from provision.diagnosis import diagnose
-from provision.models.records import ServeRecord
-from provision.models.settings import Connection, Settings
-from provision.remote.local import LocalSession
-from provision.serve.flags import serve_command
-from provision.serve.model import BUILTIN, ServedModel, reference_path
-from provision.serve.onhost.ready.service import causes, lines_of_start
-from provision.serve.room import prove, readiness_request
-from provision.serve.tools import READY, ready_zipapp
-from provision.serve.unit import render_service
+from provision.core.models.records import ServeRecord
+from provision.core.models.settings import Connection, Settings
+from provision.fleet.ssh.local import LocalSession
+from provision.phases.serve.command_line import serve_command
+from provision.phases.serve.model import BUILTIN, ServedModel, reference_path
+from provision.phases.serve.onhost.ready.service import causes, lines_of_start
+from provision.phases.serve.readiness import prove, readiness_request
+from provision.phases.serve.tools import READY, ready_zipapp
+from provision.phases.serve.unit import render_service
+from provision.report.diagnosis import diagnose
 from tests.serve.conftest import card, facts, stack
 
 SERVER = Path(__file__).parent / "serving.py"
@@ -368,7 +368,7 @@ def room_proves(prefix: Path, serving: Callable[..., int], monkeypatch: pytest.M
 def test_room_waits_slice_by_slice(
     room_proves: RoomProves, monkeypatch: pytest.MonkeyPatch, model: ServedModel
 ) -> None:
-    monkeypatch.setattr("provision.serve.room.SLICE_S", 0.3)
+    monkeypatch.setattr("provision.phases.serve.readiness.SLICE_S", 0.3)
     seen: list[str] = []
     record = room_proves(unhealthy=10, model=model, progress=seen.append)
     assert record.ready, record.text

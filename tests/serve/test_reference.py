@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from provision.serve.model import reference_path
-from provision.serve.onhost import builtin_model
-from provision.serve.onhost.ready import reference
-from provision.serve.onhost.ready.answer import NotProvenError
-from provision.serve.onhost.ready.service import Request
+from provision.phases.serve.model import reference_path
+from provision.phases.serve.onhost import builtin_model
+from provision.phases.serve.onhost.ready import reference
+from provision.phases.serve.onhost.ready.answer import NotProvenError
+from provision.phases.serve.onhost.ready.service import Request
 
 MAKER = """#!/bin/sh
 # As `python -I -B builtin_model.py --folder F --reference R --environment D`, but quick to say what it does.

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from syrupy.assertion import SnapshotAssertion
 
-from provision.models.settings import Settings
-from provision.serve.flags import serve_command
-from provision.serve.model import BUILTIN
-from provision.serve.unit import Service, Supervisor, render_service, supervisor_line, systemd_line
+from provision.core.models.settings import Settings
+from provision.phases.serve.command_line import serve_command
+from provision.phases.serve.model import BUILTIN
+from provision.phases.serve.unit import Service, Supervisor, render_service, supervisor_line, systemd_line
 from tests.serve.conftest import card, facts, stack
 
 CPU = ("0.32.0", "cpu", "CPU_ATTN")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from provision.serve.options import options
+from provision.phases.serve.options import options
 from verify.checks.collectives import nccl, pairs, peers
 from verify.kept import carried
 from verify.records import Context

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from provision.models.facts import HostFacts
-from provision.models.settings import Settings
-from provision.pipeline import checks
-from provision.probe import parse
+from provision.core.models.facts import HostFacts
+from provision.core.models.settings import Settings
+from provision.phases.probe import parse
+from provision.phases.verify import run_checks
+from provision.phases.verify.expected_gpus import expected_gpus
+from provision.phases.verify.tool_output import Verified
+from provision.pipeline import verify
 from provision.report import summarise, write
-from provision.verification import running
-from provision.verification.answer import Verified
-from provision.verification.expected import expected_gpus
 from tests.pipeline.test_checks import walk_of
 from tests.report.sample import GPU_STACK, Folder, host
 from verify.checks.devices.gpus import fewer
@@ -107,8 +107,8 @@ def test_the_checks_of_a_host_are_told_what_its_last_green_run_had(
         asked.append(options["expect"])
         return Verified((), {"host": session.host, "checks": [], "status": "ok"})
 
-    monkeypatch.setattr(running, "verify", run)
+    monkeypatch.setattr(run_checks, "verify", run)
     walk = walk_of(tmp_path, "a")
     walk.facts["a"] = without_last(whole)
-    checks.check(walk, walk.hosts(), level="quick")
+    verify.check(walk, walk.hosts(), level="quick")
     assert asked[0]["gpus"]["pci"] == addresses(whole)

@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from provision.verification.running import verify
+from provision.phases.verify.run_checks import verify
 from tests.fleet import faults, wrong_numbers
 from tests.verify.localhost import LOCALHOST
 from verify.cli import _parser

@@ -16,16 +16,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from provision.errors import TransportError
-from provision.models.records import CheckRecord
-from provision.models.settings import Connection
-from provision.remote import Completed
-from provision.remote.local import LocalSession
+from provision.core.errors import TransportError
+from provision.core.models.records import CheckRecord
+from provision.core.models.settings import Connection
+from provision.fleet.ssh import Completed
+from provision.fleet.ssh.local import LocalSession
+from provision.phases.verify.run_checks import time_limit_s, verify
+from provision.phases.verify.selection import Picked
+from provision.phases.verify.tool import STAYS_HERE, build_zipapp, zipapp
+from provision.phases.verify.tool_output import read
 from provision.report.checks_table import checks_table
-from provision.verification.answer import read
-from provision.verification.picked import Picked
-from provision.verification.running import time_limit_s, verify
-from provision.verification.tool import STAYS_HERE, build_zipapp, zipapp
 from tests.verify.localhost import LOCALHOST
 from verify.records import LEVELS, Level
 from verify.registry import all_checks
@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_same_sources_give_the_same_bytes(tmp_path: Path) -> None:
     built = build_zipapp(tmp_path / "verify.pyz")
-    program = "from provision.verification.tool import zipapp; import sys; sys.stdout.buffer.write(zipapp())"
+    program = "from provision.phases.verify.tool import zipapp; import sys; sys.stdout.buffer.write(zipapp())"
     other = subprocess.run(
         [sys.executable, "-c", program],
         cwd=ROOT,
@@ -261,7 +261,7 @@ def test_a_run_that_outlives_its_time_limit_is_an_error(prefix: Path, monkeypatc
     python.unlink()
     python.write_text("#!/bin/sh\nexec sleep 600\n")
     python.chmod(0o755)
-    monkeypatch.setattr("provision.verification.running.run_limit_s", lambda *_: -29.0)
+    monkeypatch.setattr("provision.phases.verify.run_checks.run_limit_s", lambda *_: -29.0)
     assert "did not end within 1 s" in only(verify(LOCALHOST, prefix=str(prefix), level="quick")).reason
 
 

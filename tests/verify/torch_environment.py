@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from provision.artifacts.user_index import read_settings
+from provision.catalog.index.settings import read_settings
 
 TORCH = "2.13.0+cpu"
 VLLM = "0.32.0"

@@ -18,7 +18,7 @@ from tempfile import TemporaryFile
 from verify.serving.service import Service
 
 BACKEND, BACKEND_BEFORE = "--attention-backend", "VLLM_ATTENTION_BACKEND"
-"""How vLLM is told the back end, and how releases before 0.13 are (provision/serve/options.toml)."""
+"""How vLLM is told the back end, and how releases before 0.13 are (provision/phases/serve/options.toml)."""
 EAGER = "--enforce-eager"
 UNCOMPILED = "TORCHDYNAMO_DISABLE"
 START_S, STOP_S = 900.0, 90.0

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from provision.models.records import GREEN_STATES, HostDifference
+from provision.core.models.records import GREEN_STATES, HostDifference
 from provision.report.difference import rules
 from provision.report.difference.compare import differences
 from provision.report.difference.records import FigureKey, HostRecords, read_records

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from provision.models.facts import HostFacts
-from provision.models.records import Change, CheckRecord, HostDifference, HostState
+from provision.core.models.facts import HostFacts
+from provision.core.models.records import Change, CheckRecord, HostDifference, HostState
 from provision.report.difference import rules
 from provision.report.difference.records import HostRecords
 from provision.report.difference.values import compare

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
-from provision.models.facts import HostFacts
-from provision.models.records import GREEN_STATES, CheckRecord, HostState, HostSummary, ServeRecord
-from provision.models.stack import Stack
-from provision.models.staged import Staged
-from provision.redact import scrub
-from provision.report.build import build, verdict
+from provision.core.models.facts import HostFacts
+from provision.core.models.records import GREEN_STATES, CheckRecord, HostState, HostSummary, ServeRecord
+from provision.core.models.stack import Stack
+from provision.core.models.staged import Staged
+from provision.core.redaction import scrub
+from provision.core.run_folder import Run
 from provision.report.difference.rules import Span
-from provision.report.files import read
-from provision.run import Run
+from provision.report.run_files import read
+from provision.report.summary import build, verdict
 
 FigureKey: TypeAlias = tuple[str, str, str]
 """Check, device, figure."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from provision.models.records import Change, HostDifference
+from provision.core.formatting import size
+from provision.core.models.records import Change, HostDifference
 from provision.report.layout import fold_names, number, wrap
-from provision.units import size
 
 INDENT = "  "
 MOST_ITEMS = 6

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from provision.models.records import Change, DifferencePart
+from provision.core.models.records import Change, DifferencePart
 from provision.report.difference import rules
 from provision.report.difference.rules import Keys
 

@@ -12,13 +12,13 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from provision import __version__
-from provision.jsontext import parse
-from provision.redact import redact, scrub
+from provision.core.formatting import size
+from provision.core.json_text import parse
+from provision.core.redaction import redact, scrub
+from provision.core.run_folder import write_atomically
 from provision.report.history.pseudonyms import Pseudonyms
 from provision.report.history.runs import document, objects
 from provision.report.layout import count
-from provision.run import write_atomically
-from provision.units import size
 
 LARGEST = 8 * 2**20
 """Bytes of a file; a larger one is left out, and said to be."""

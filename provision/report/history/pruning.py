@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from provision.core.formatting import size
 from provision.report.history.retention import KEEP_MIB, KEEP_RUNS, Decision, Past, decide, green_hosts
 from provision.report.history.runs import document, names, standing
 from provision.report.layout import count, table
-from provision.units import size
 
 SLACK = 1.1
 """By how much the number of runs may outgrow the limit before the quiet way does anything: it costs reading all of them."""

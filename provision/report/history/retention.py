@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from provision.models.records import GREEN_STATES
+from provision.core.formatting import size
+from provision.core.models.records import GREEN_STATES
 from provision.report.history.runs import Standing
 from provision.report.layout import count, fold_names
-from provision.units import size
 
 KEEP_RUNS = 100
 """Runs that are kept when nothing else is said: weeks of daily use."""

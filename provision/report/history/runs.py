@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from provision.errors import UsageError
-from provision.jsontext import parse_object
-from provision.run import is_at_work
+from provision.core.errors import UsageError
+from provision.core.json_text import parse_object
+from provision.core.run_folder import is_at_work
 
 Standing = Literal["ended", "at work", "killed"]
 """Killed: without a summary, and its process is gone."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from provision.models.records import Summary
-from provision.redact import scrub
+from provision.core.models.records import Summary
+from provision.core.redaction import scrub
+from provision.core.run_folder import Run, write_atomically
 from provision.report import summarise
-from provision.run import Run, write_atomically
 
 NAME = "summary.html"
 

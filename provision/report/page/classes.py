@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from provision.models.records import HostSummary, Summary
-from provision.models.stack import Reason
-from provision.report import phrases
-from provision.report.fold import FoldedCheck, fold_checks
+from provision.core.models.records import HostSummary, Summary
+from provision.core.models.stack import Reason
+from provision.report import wording
+from provision.report.group import FoldedCheck, fold_checks
 from provision.report.layout import fold_names
 
 
@@ -33,12 +33,12 @@ class HostsClass:
     @property
     def stack(self) -> tuple[tuple[str, str], ...]:
         """Name and build of every part."""
-        return tuple(phrases.stack_facts(self.first))
+        return tuple(wording.stack_facts(self.first))
 
     @property
     def attention(self) -> tuple[str, ...]:
         """What the running engines use, in every way that occurs among the hosts."""
-        return tuple(dict.fromkeys(filter(None, map(phrases.attention_facts, self.hosts))))
+        return tuple(dict.fromkeys(filter(None, map(wording.attention_facts, self.hosts))))
 
     def remarks(self, field: str) -> tuple[tuple[str, str], ...]:
         """Each text of `deviations`, `warnings` or `notes` with the hosts that it holds for."""

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from provision.models.records import CheckRecord, Figure, HostSummary
+from provision.core.models.records import CheckRecord, Figure, HostSummary
 from provision.report.layout import number
-from provision.report.page.strip import Strip, strip
+from provision.report.page.dot_plot import Strip, strip
 
 COUNTED = frozenset({"count", "B"})
 """Units of figures that say how much was looked at: not worth a drawing unless they are judged."""

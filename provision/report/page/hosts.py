@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from provision.models.records import CheckRecord, HostSummary, Summary
-from provision.report import phrases
-from provision.report.build import ENDED_BADLY, describe_build
+from provision.core.models.records import CheckRecord, HostSummary, Summary
+from provision.report import wording
 from provision.report.layout import count, duration
 from provision.report.page.timeline import Clock, Span, host_spans
+from provision.report.summary import ENDED_BADLY, describe_build
 
 Tone = Literal["good", "doubt", "bad", "rest"]
 """How a state is shown; its word always stands beside the colour."""
@@ -94,7 +94,7 @@ def host_lines(
             host=host,
             class_number=class_of[host.name],
             tone=tone_of(host),
-            words=phrases.STATE_WORDS[host.state],
+            words=wording.STATE_WORDS[host.state],
             doubts=has_doubts(host),
             build=describe_build(host.stack) if host.stack else "",
             checks=checks_in_words(host.checks),
@@ -117,7 +117,7 @@ def state_counts(lines: tuple[HostLine, ...]) -> tuple[StateCount, ...]:
     counted = Counter[str](line.host.state for line in lines)
     choices = [
         StateCount(state, words, state_tone(state), counted[state])
-        for state, words in phrases.STATE_WORDS.items()
+        for state, words in wording.STATE_WORDS.items()
         if counted[state]
     ]
     if doubtful := sum(line.doubts for line in lines):
@@ -146,13 +146,13 @@ def _facts(summary: Summary, host: HostSummary) -> Iterable[tuple[str, str]]:
         yield "devices", "; ".join(host.devices)
     if host.endpoint:
         yield "endpoint", host.endpoint
-    if attention := phrases.attention_facts(host):
+    if attention := wording.attention_facts(host):
         yield "attention", attention
     if host.serve and host.serve.tokens_expected:
         pairs = zip(host.serve.tokens_expected, host.serve.tokens_answered, strict=False)
         right = sum(expected == answered for expected, answered in pairs)
         yield "tokens", f"{right} of {count(len(host.serve.tokens_expected), 'token')} as the reference has them"
-    if when := phrases.verified_when(summary, host):
+    if when := wording.verified_when(summary, host):
         yield "checks", when
     if host.prefix:
         yield "prefix", host.prefix

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from provision.models.records import HostSummary
-from provision.report import phases as phases_of
+from provision.core.models.records import HostSummary
+from provision.report import service_start as phases_of
 from provision.report.layout import duration
 from provision.report.page.plot import Chart, stacked
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from provision.models.records import ROOMS, RoomResult
-from provision.report.files import seconds_between
+from provision.core.models.records import ROOMS, RoomResult
 from provision.report.layout import duration
+from provision.report.run_files import seconds_between
 
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
 """Steps of the time axis that a person reads at a glance, in seconds."""

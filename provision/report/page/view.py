@@ -6,18 +6,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from provision.models.records import HostDifference, Summary
-from provision.report import phrases
-from provision.report.advice import purpose
+from provision.core.models.records import HostDifference, Summary
+from provision.report import wording
 from provision.report.layout import clean, duration
+from provision.report.next_steps import purpose
 from provision.report.page.classes import HostsClass, classes
+from provision.report.page.dot_plot import HEIGHT, WIDTH
 from provision.report.page.figures import FigureRow, figure_rows
+from provision.report.page.highlights import Changes, Doubt, Problem, changes, doubts, problems
 from provision.report.page.hosts import HostLine, StateCount, Tone, checks_in_words, host_lines, state_counts
-from provision.report.page.news import Changes, Doubt, Problem, changes, doubts, problems
 from provision.report.page.plot import Chart
 from provision.report.page.series import series_charts
 from provision.report.page.startup import startup
-from provision.report.page.strip import HEIGHT, WIDTH
 from provision.report.page.timeline import Timeline, read_clock, timeline
 
 TONES: dict[str, Tone] = {"green": "good", "amber": "doubt", "red": "bad"}
@@ -123,7 +123,7 @@ def view(
     drawn = [*series_charts(grouped), startup(summary.hosts)]
     return Page(
         summary=summary,
-        headline=phrases.headline(summary).partition(": ")[2],
+        headline=wording.headline(summary).partition(": ")[2],
         facts=tuple(_facts(summary)),
         next_commands=tuple((purpose(command), command) for command in summary.next_commands),
         problems=tuple(problems(summary)),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from provision.models.records import Summary
+from provision.core.models.records import Summary
+from provision.core.run_folder import Run
 from provision.report.page.view import Page, view
-from provision.run import Run
 from tests.report.page import fleets
 
 

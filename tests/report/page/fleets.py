@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from provision.models.records import AttentionProof, RoomName, RoomResult, ServeRecord
-from provision.models.stack import Plan, Reason, Resolution
-from provision.models.staged import Staged
+from provision.core.models.records import AttentionProof, RoomName, RoomResult, ServeRecord
+from provision.core.models.stack import Plan, Reason, Resolution
+from provision.core.models.staged import Staged
+from provision.core.run_folder import Run
 from provision.report import summarise, write
-from provision.run import Run
 from tests.report.sample import CPU_STACK, GPU_STACK, REFUSED, STARTED, Folder, check, document, facts, host, result
 
 RUN = "20261120T101500Z"

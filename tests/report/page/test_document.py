@@ -9,11 +9,11 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
-from provision.models.records import CheckRecord, Summary
+from provision.core.models.records import CheckRecord, Summary
+from provision.core.run_folder import Run
 from provision.report import page
 from provision.report.page.template import environment, render
 from provision.report.page.view import view
-from provision.run import Run
 from tests.report.page import fleets
 from tests.report.sample import CPU_STACK, GPU_STACK, STARTED, Folder, check, facts, host, result
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from provision.models.records import ROOMS, HostSummary, ServeRecord
+from provision.core.models.records import ROOMS, HostSummary, ServeRecord
+from provision.core.run_folder import Run
 from provision.report import page
+from provision.report.page.dot_plot import MARGIN, WIDTH, strip
 from provision.report.page.figures import figure_rows
 from provision.report.page.startup import MOST_DRAWN, startup
-from provision.report.page.strip import MARGIN, WIDTH, strip
 from provision.report.page.timeline import Clock, host_spans, read_clock, timeline
 from provision.report.page.view import Page
-from provision.run import Run
 from tests.report.page import fleets
 from tests.report.sample import CPU_STACK, Folder, check, host, result
 

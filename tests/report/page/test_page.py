@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from provision.models.records import CheckRecord, HostSummary
+from provision.core.models.records import CheckRecord, HostSummary
+from provision.core.run_folder import Run
 from provision.report import page, summarise
-from provision.report.page.news import doubts
+from provision.report.page.highlights import doubts
 from provision.report.page.template import render
 from provision.report.page.view import Page, view
-from provision.run import Run
 from tests.report.page import fleets
 from tests.report.sample import GPU_STACK, Folder, check, document, host, result
 

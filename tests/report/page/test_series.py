@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from provision.models.records import HostSummary, Summary
+from provision.core.models.records import HostSummary, Summary
 from provision.report.page.classes import classes
 from provision.report.page.plot import Chart
 from provision.report.page.series import Rule, rules, series_charts

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from provision.serve.onhost import builtin_model
+from provision.phases.serve.onhost import builtin_model
 from verify import small_llama
 from verify.checks.engine import answers
 

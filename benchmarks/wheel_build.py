@@ -1,0 +1,136 @@
+"""What it costs to build flash-attn for one architecture, beside its authors' default list: CPU seconds over six translation units.
+
+    ./firstlight forge build flash-attn==2.8.3.post2 --torch 2.11.0 --arch 90        # stopped once its first units are compiled
+    .venv/bin/python -m benchmarks.wheel_build ~/.cache/firstlight/builds/flash-attn-2.8.3.post2-...
+
+    .venv/bin/python -m benchmarks.wheel_build --cache ~/.cache/firstlight                # the figures of a build that was finished there
+
+Each unit is compiled twice by the command that the forge's own build runs, once as it stands and once with the default list. CPU seconds of all of
+nvcc's processes are counted, so that other work on the machine bears on them little; a run that was stopped is taken up where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import resource
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import RESULTS, header, say
+from provision.phases.stage.builds.build_cache import Shelf
+from provision.phases.stage.builds.build_key import FLASH_ATTN
+from provision.phases.stage.wheelhouse import Store
+
+UNITS = (
+    "flash_fwd_hdim32_fp16_causal_sm80",
+    "flash_fwd_hdim32_bf16_causal_sm80",
+    "flash_fwd_hdim64_fp16_causal_sm80",
+    "flash_fwd_hdim64_bf16_causal_sm80",
+    "flash_fwd_hdim32_fp16_sm80",
+    "flash_fwd_hdim32_bf16_sm80",
+)
+DEFAULT = ("80", "90", "100", "120")
+"""FLASH_ATTN_CUDA_ARCHS when nobody sets it: setup.py of 2.7.3 to 2.8.3.post2."""
+_UNIT = re.compile(r"^\[\d+/(\d+)\] ", re.MULTILINE)
+"""ninja's own count of what it compiles."""
+_GENCODE = re.compile(r" -gencode arch=compute_(\d+),code=sm_(\d+)")
+
+
+def template(folder: Path) -> tuple[str, list[str]]:
+    """The command that compiles a unit, with {unit} and {object}, and the architectures that it is for."""
+    plan = next(folder.glob("source/*/build/**/build.ninja")).read_text(encoding="utf-8")
+    values = dict(re.findall(r"^(\w+) = (.+)$", plan, re.MULTILINE))
+    archs = [match[1] for match in _GENCODE.findall(values["cuda_post_cflags"])]
+    unit = "{folder}/{unit}.cu"
+    return f"{values['nvcc']} {values['cuda_cflags']} -c {unit} -o {{object}} {values['cuda_post_cflags']}", archs
+
+
+def cpu_seconds(command: str, folder: Path, environ: dict[str, str]) -> float:
+    """Of a command and all that it starts. Raises subprocess.CalledProcessError with what the compiler said."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(shlex.split(command), cwd=folder, env=environ, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1)
+
+
+def with_archs(command: str, archs: tuple[str, ...]) -> str:
+    """The command for other architectures, its other options as they are."""
+    first = next(_GENCODE.finditer(command)).start()
+    asked = "".join(f" -gencode arch=compute_{arch},code=sm_{arch}" for arch in archs)
+    bare = _GENCODE.sub("", command)
+    return bare[:first] + asked + bare[first:]
+
+
+def measure(folder: Path, result: dict[str, Any], path: Path) -> None:
+    """Every unit that has no figure yet; the result is kept after each."""
+    source = next(folder.glob("source/*/csrc/flash_attn/src"))
+    command, archs = template(folder)
+    result["archs"], result["default_archs"] = archs, list(DEFAULT)
+    environ = {**os.environ, "PATH": f"{folder / 'env' / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    for unit in UNITS:
+        if unit in result["units"]:
+            continue
+        with tempfile.TemporaryDirectory(prefix="firstlight-") as name:
+            whole = command.format(folder=source, unit=unit, object=Path(name) / "unit.o")
+            seconds = {
+                "one_cpu_s": cpu_seconds(whole, source.parents[2], environ),
+                "default_cpu_s": cpu_seconds(with_archs(whole, DEFAULT), source.parents[2], environ),
+            }
+        result["units"][unit] = seconds
+        say(f"{unit}: {seconds}")
+        totals = {key: round(sum(row[key] for row in result["units"].values()), 1) for key in seconds}
+        result |= totals | {"measured": f"{len(result['units'])} of {len(UNITS)} units"}
+        result["ratio"] = round(totals["default_cpu_s"] / totals["one_cpu_s"], 2)
+        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+def built(cache: Path) -> dict[str, Any]:
+    """The figures of the flash-attn wheel that was built last into a wheelhouse. Raises SystemExit where there is none."""
+    store = Store(cache)
+    found = [
+        forged for forged in Shelf(store) if forged.key.name == FLASH_ATTN and store.find(forged.sha256, forged.name)
+    ]
+    if not found:
+        sys.exit(f"no flash-attn was built into {cache}")
+    forged = max(found, key=lambda forged: forged.built_at)
+    log = Path(forged.log).read_text(encoding="utf-8", errors="replace") if Path(forged.log).is_file() else ""
+    units = [int(total) for total in _UNIT.findall(log)]
+    kept = ("torch", "name", "size", "codes", "built_at", "jobs", "cpu_seconds", "largest_process_gib", "nvcc")
+    return {
+        "key": forged.key.slug,
+        **forged.model_dump(mode="json", include=set(kept)),
+        "units": max(units, default=None),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="a build of the forge, stopped")
+    parser.add_argument(
+        "--cache", type=Path, help="a wheelhouse with a wheel that was built: its figures are kept beside"
+    )
+    options = parser.parse_args()
+    if not options.folder and not options.cache:
+        parser.error("name a stopped build, or --cache with a finished one")
+    path = RESULTS / "forge.json"
+    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if options.folder and len(result.get("units", ())) in {0, len(UNITS)}:
+        result = {**header("forge"), "units": {}, **({"build": result["build"]} if "build" in result else {})}
+    if options.cache:
+        result["build"] = built(options.cache.resolve())
+        path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if options.folder:
+        measure(options.folder.resolve(), result, path)
+    print(json.dumps(result, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

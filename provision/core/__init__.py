@@ -1,0 +1,1 @@
+"""What all other packages share: records, errors, redaction, paths, the run's folder, formatting."""

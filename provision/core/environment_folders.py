@@ -1,0 +1,37 @@
+"""Folders of environments under PREFIX/envs: each is named by its digest, and by a number behind it where it was built anew."""
+
+from __future__ import annotations
+
+from provision.core.damage import environment_is_damaged
+from provision.core.models.facts import Installed
+
+
+def digest_of(folder: str) -> str:
+    """The digest of the environment in a folder: what computes the same has the same."""
+    return folder.partition("-")[0]
+
+
+def folder_for(digest: str, installed: Installed | None) -> str:
+    """Where the environment of a digest belongs on a host: into the newest folder that it has there, or into a new one where that is damaged."""
+    built = [_number(folder) for folder in (installed.environments if installed else ()) if digest_of(folder) == digest]
+    newest = max(built, default=1)
+    if installed and built and environment_is_damaged(_folder(digest, newest), installed):
+        newest += 1
+    return _folder(digest, newest)
+
+
+def rebuilt(folder: str, installed: Installed | None) -> str | None:
+    """Why an environment is built in this folder though the host has it; null where it has not, or where nothing is to be built."""
+    there = [other for other in (installed.environments if installed else ()) if digest_of(other) == digest_of(folder)]
+    if not there or folder in there:
+        return None
+    return f"environment {max(there, key=_number)} is damaged, and is built anew as {folder}"
+
+
+def _number(folder: str) -> int:
+    number = folder.partition("-")[2]
+    return int(number) if number.isdecimal() else 1
+
+
+def _folder(digest: str, number: int) -> str:
+    return digest if number == 1 else f"{digest}-{number}"

@@ -1,0 +1,260 @@
+"""One host of the inventory: how to reach it, and what it is to become.
+
+Every inventory variable is `firstlight_` plus a field's name of `Settings`; docs/reference/inventory.md lists them.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr
+
+from provision.core.models.base import Record
+
+
+def _number(value: Any) -> Any:
+    """True and false are numbers for Python alone. Raises ValueError for one of them."""
+    if isinstance(value, bool):
+        raise ValueError("true and false are no numbers")  # noqa: TRY004 - what pydantic takes for a wrong value
+    return value
+
+
+Backend = Annotated[str, Field(pattern=r"^(auto|flash|[A-Z][A-Z0-9_]*)$")]
+VllmPolicy = Annotated[str, Field(pattern=r"^(latest|none|(==|>=)[0-9]+(\.[0-9]+)*(\.?(a|b|rc|post|dev)[0-9]+)*)$")]
+FlashAttnPolicy = Annotated[
+    str, Field(pattern=r"^(auto|bundled|package|both|none|==[0-9]+(\.[0-9]+)*(\.?(a|b|rc|post|dev)[0-9]+)*)$")
+]
+DriverPolicy = Annotated[
+    str,
+    Field(
+        coerce_numbers_to_str=True,
+        pattern=r"^(keep|install|upgrade|==[0-9]{3}(\.[0-9]+){1,2}|(==)?[0-9]{3}(\.\*)?)$",
+    ),
+]
+Prefix = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._+@-]+)+/?$")]
+Word = Annotated[str, Field(pattern=r"^\S+$")]
+Address = Annotated[str, Field(pattern=r"^(https?://[^\s/]|file:///)\S*$")]
+ToolkitVersion = Annotated[str, Field(coerce_numbers_to_str=True, pattern=r"^[0-9]+\.[0-9]+$")]
+EnvironmentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Text = Annotated[str, Field(coerce_numbers_to_str=True, pattern=r"^[^\n\x00]*$")]
+GpuIndex = Annotated[int, BeforeValidator(_number), Field(ge=0)]
+Whole = Annotated[int, BeforeValidator(_number)]
+Share = Annotated[float, BeforeValidator(_number)]
+
+
+class Connection(Record):
+    """How one host is reached, resolved once from the inventory and the user's ssh configuration.
+
+    `kind` is `local` for this machine; then only the `become` fields and `python_interpreter` mean anything.
+    """
+
+    kind: Literal["local", "ssh"]
+    address: str | None = None
+    port: int = 22
+    user: str | None = None
+    password: SecretStr | None = Field(default=None, exclude=True, repr=False)
+    """Of the login user; in memory only."""
+    identity_files: tuple[str, ...] = ()
+    certificate_files: tuple[str, ...] = ()
+    identities_only: bool = False
+    identity_agent: str | None = None
+    """Socket of the ssh agent; null: SSH_AUTH_SOCK; `none`: no agent is asked."""
+    known_hosts_files: tuple[str, ...] = ()
+    """In the order OpenSSH reads them; the first is the one that new keys are added to."""
+    host_key_alias: str | None = None
+    accept_new_host_keys: bool = False
+    """A host that no known_hosts file names is trusted once and remembered; a changed key is refused all the same."""
+    hash_known_hosts: bool = False
+    address_family: Literal["any", "inet", "inet6"] = "any"
+    bind_address: str | None = None
+    algorithms: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Only what the user's ssh configuration changes: `ciphers`, `macs`, `kexalgorithms`, `hostkeyalgorithms`."""
+    proxy_jump: tuple[Connection, ...] = ()
+    """The jump hosts in the order they are passed; `proxy_command` reaches through all of them."""
+    proxy_command: str | None = None
+    connect_timeout_s: float = 10.0
+    openssh_options: tuple[str, ...] = ()
+    """The same, as OpenSSH arguments: for Ansible and for bulk transfer. The user's own configuration is not read again."""
+    become: bool = False
+    become_method: Literal["sudo"] = "sudo"
+    become_password_file: str | None = None
+    become_password: SecretStr | None = Field(default=None, exclude=True, repr=False)
+    """For sudo; in memory only."""
+    python_interpreter: str | None = None
+
+
+def _setting(default: Any, description: str, *, allowed: str, **constraints: Any) -> Any:
+    """A field with the texts that error messages and the reference page are made of."""
+    return Field(default=default, description=description, json_schema_extra={"allowed": allowed}, **constraints)
+
+
+class Settings(Record):
+    """What the person wants of a host. Defaults are the product's own."""
+
+    prefix: Prefix | None = _setting(
+        None,
+        "Where everything goes. Default: /opt/firstlight with root, ~/.local/share/firstlight without.",
+        allowed="an absolute path without blanks, not the root folder",
+    )
+    model: Word = _setting(
+        "builtin",
+        "What is served: the built-in model, a folder on the controller (absolute, or relative to the inventory), or a hub id.",
+        allowed="builtin, a folder, or a hub id such as org/name or org/name@revision",
+    )
+    served_model_name: Word | None = _setting(
+        None, "The name that clients ask for. Default: the model's own.", allowed="text without blanks"
+    )
+    hf_token_file: str | None = _setting(
+        None,
+        "A file on the controller that holds the hub token; never the token itself.",
+        allowed="path of a file on the controller",
+    )
+
+    vllm: VllmPolicy = _setting("latest", "Which vLLM release.", allowed="latest, none, ==X or >=X")
+    driver: DriverPolicy = _setting(
+        "keep",
+        "What may happen to a working NVIDIA driver, or the version or branch that is wanted. Where cards have none it is installed.",
+        allowed="keep, install, upgrade, ==X such as ==580.95.05, or a branch such as 580 or ==580.*",
+    )
+    driver_source: Literal["auto", "vendor", "distribution"] = _setting(
+        "auto",
+        "Whose packages bring the NVIDIA driver. Default: the vendor's; the distribution's where they alone load under Secure Boot.",
+        allowed="auto, vendor or distribution",
+    )
+    cuda_compat: bool = _setting(
+        False,  # the setting's default
+        "Whether NVIDIA's forward compatibility libraries may stand in, for the service alone, where a data-centre card's driver is too old.",
+        allowed="true or false",
+    )
+    driver_repository: Address | None = _setting(
+        None,
+        "A mirror of the vendor's driver packages, laid out as there. Default: the vendor's own.",
+        allowed="an address that begins with https://, http:// or file:///",
+    )
+    driver_key: str | None = _setting(
+        None,
+        "A file on the controller with the public key of a mirror that signs itself. Default: the vendor's signature must hold.",
+        allowed="path of a file on the controller",
+    )
+    reboot: bool = _setting(
+        False,  # the setting's default
+        "Whether a host may be restarted when its driver needs it.",
+        allowed="true or false",
+    )
+    cuda_toolkit: ToolkitVersion | None = _setting(
+        None, "A CUDA toolkit (nvcc) to have on the host, for builds there.", allowed="a version such as 13.0"
+    )
+    container_toolkit: bool = _setting(
+        False,  # the setting's default
+        "Whether the NVIDIA container toolkit is to be on the host.",
+        allowed="true or false",
+    )
+    flash_attn: FlashAttnPolicy = _setting(
+        "auto",
+        "Flash kernels: those in vLLM's wheel, the flash-attn package besides (==X: at this version), or none at all.",
+        allowed="auto, bundled, package, both, none or ==X",
+    )
+    builder: Word | None = _setting(
+        None,
+        "Who builds the flash-attn package from source where no published wheel has its key: the controller or a host by name. "
+        "Default: nobody.",
+        allowed="controller, or the name of a host",
+    )
+    flash_attn_wheels: Literal["official", "community"] = _setting(
+        "official",
+        "Whose wheels of the flash-attn package are taken: its authors', or also those that others build and publish.",
+        allowed="official or community",
+    )
+    torch: Literal["managed", "existing"] = _setting(
+        "managed", "Whether this product installs torch or takes the host's.", allowed="managed or existing"
+    )
+    python: Prefix | None = _setting(
+        None,
+        "The one interpreter of the host that may be used, also a virtual environment's. Default: any that PATH and the usual places hold.",
+        allowed="an absolute path without blanks",
+    )
+    attention: Backend = _setting(
+        "auto",
+        "Attention back end: flash kernels wherever possible (auto), flash or refuse (flash), or one by name.",
+        allowed="auto, flash, or a back end's name such as FLASH_ATTN, TRITON_ATTN, CPU_ATTN",
+    )
+
+    gpus: tuple[GpuIndex, ...] | Literal["all"] = _setting(
+        "all",
+        "Cards to use, by index in PCI order; all: of one kind, the one with the most memory in all.",
+        allowed="all, or a list of indexes such as [0, 1]",
+    )
+    tensor_parallel: Whole | None = _setting(
+        None,
+        "Cards that share each layer. Default: as many of the cards in use as the model can be cut into.",
+        allowed="a whole number from 1",
+        ge=1,
+    )
+    pipeline_parallel: Whole = _setting(
+        1, "Groups of cards that share the layers in sequence.", allowed="a whole number from 1", ge=1
+    )
+    data_parallel: Whole = _setting(1, "Copies of the model.", allowed="a whole number from 1", ge=1)
+    max_model_len: Whole | None = _setting(
+        None,
+        "Longest context in tokens. Default: the model's own, or what fits of it.",
+        allowed="a whole number of tokens from 1",
+        ge=1,
+    )
+    memory_share: Share | None = _setting(
+        None,
+        "Share of each device's memory that vLLM may take. Default: vLLM's own.",
+        allowed="a number above 0, at most 1",
+        gt=0,
+        le=1,
+    )
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = _setting(
+        "auto", "Number format of the weights in use.", allowed="auto, float16, bfloat16 or float32"
+    )
+    env: dict[EnvironmentName, Text] = _setting(
+        {},
+        "Environment variables of the service. No secrets: they stand in the run's records.",
+        allowed="a mapping of names to text",
+    )
+    vllm_args: tuple[Text, ...] = _setting(
+        (), "Further arguments for `vllm serve`, passed on as they are.", allowed="a list of arguments"
+    )
+
+    bind: Word = _setting("127.0.0.1", "Address the server listens on.", allowed="an IP address or localhost")
+    port: Whole = _setting(
+        8000, "Port the server listens on.", allowed="a whole number from 1 to 65535", ge=1, le=65535
+    )
+    expose: bool = _setting(
+        False,  # the setting's default
+        "Must be true before `firstlight_bind` may be anything but a loopback address.",
+        allowed="true or false",
+    )
+    api_key: bool = _setting(True, "Whether a key is made and asked for.", allowed="true or false")
+    serve: bool = _setting(True, "False: install and verify only.", allowed="true or false")
+
+
+def option_of(word: str) -> str:
+    """The option that a word of `vllm_args` names, as vLLM reads it: `--max_model_len=512` is `--max-model-len`."""
+    name = word.partition("=")[0]
+    return name.replace("_", "-") if name.startswith("--") else name
+
+
+class Host(Record):
+    """A host of the inventory."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+    connection: Connection
+    settings: Settings
+
+
+class Inventory(Record):
+    """All hosts of a walk, in inventory order, after `--limit`."""
+
+    source: str
+    hosts: tuple[Host, ...]
+
+
+def default_prefix(*, uid: int, home: str) -> PurePosixPath:
+    """Where a user's installation goes when the inventory does not say."""
+    return PurePosixPath("/opt/firstlight") if uid == 0 else PurePosixPath(home) / ".local/share/firstlight"

@@ -1,0 +1,115 @@
+"""What an inventory came to the last time: reading it with Ansible takes most of a second, and it rarely changes.
+
+The key is the content of everything that had a say: the inventory's files, the ssh configuration with its includes, ansible.cfg,
+and this package. What cannot be pinned down that way (look-ups, dynamic sources, vaults, `Match exec`) is not kept. Passwords are
+not kept either: an entry names the place in the inventory's files where one stands.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from provision.core.run_folder import write_atomically
+from provision.fleet.inventory.source_files import files_of
+from provision.fleet.inventory.ssh_files import ssh_files
+
+FOLDER = Path(__file__).parents[3] / ".cache" / "inventory"
+KEPT = 32
+"""Entries; the oldest go first."""
+
+_UNPINNED_INVENTORY = re.compile(
+    rb"lookup\s*\(|query\s*\(|\bq\s*\(|\bnow\s*\(|\$ANSIBLE_VAULT|^plugin\s*:|random|\bpipe\b|^#!", re.MULTILINE
+)
+_UNPINNED_SSH = re.compile(
+    rb"^\s*(match\b.*\b(exec|localnetwork)\b|canonicalizehostname\s+(yes|always))", re.MULTILINE | re.IGNORECASE
+)
+_CONFIGURATION = re.compile(r"-F[\s\"']*([^\s\"']+)")
+
+
+def key(source: Path, limit: str | None) -> str | None:
+    """What names this inventory's entry; null when it must not be kept."""
+    digest = hashlib.sha256()
+    inventory = files_of(source)
+    named: list[str] = []
+    for file in inventory:
+        content = _add(digest, file)
+        if _UNPINNED_INVENTORY.search(content) or os.access(file, os.X_OK):
+            return None
+        named += _CONFIGURATION.findall(content.decode(errors="replace"))
+    for file in ssh_files(named):
+        if _UNPINNED_SSH.search(_add(digest, file)):
+            return None
+    for file in [*_ansible_files(), *_own_files()]:
+        _add(digest, file)
+    settings = sorted((name, value) for name, value in os.environ.items() if name.startswith(("ANSIBLE_", "SSH_AUTH")))
+    digest.update(json.dumps([str(source.absolute()), limit, os.getuid(), sys.version, settings]).encode())
+    return digest.hexdigest()
+
+
+def get(name: str) -> Any:
+    """The entry, or null when there is none that can be read."""
+    try:
+        return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def put(name: str, value: Any) -> None:
+    """Keep an entry. A cache that cannot be written is no reason to fail."""
+    try:
+        write_atomically(FOLDER / f"{name}.json", json.dumps(value), mode=0o600)
+        for old in sorted(FOLDER.glob("*.json"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
+            old.unlink(missing_ok=True)
+    except OSError:
+        return
+
+
+def place_of(secret: str, source: Path) -> list[Any] | None:
+    """Where a secret stands in an inventory's files: file, offset and length in bytes; null when it is not written there as it is.
+
+    It is still there when the entry is found, since the files are part of the entry's key.
+    """
+    content = secret.encode()
+    for file in files_of(source) if content else ():
+        at = file.read_bytes().find(content)
+        if at >= 0:
+            return [str(file), at, len(content)]
+    return None
+
+
+def secret_at(place: Any) -> str:
+    """The secret that stands at a place. Raises OSError or ValueError when the file is gone or holds no text there."""
+    name, at, length = place
+    with Path(name).open("rb") as file:
+        file.seek(at)
+        return file.read(length).decode()
+
+
+def _add(digest: Any, file: Path) -> bytes:
+    try:
+        content, there = file.read_bytes(), True
+    except OSError:
+        content, there = b"", False
+    digest.update(f"{file} {len(content)} {there}\n".encode())
+    digest.update(content)
+    return content
+
+
+def _ansible_files() -> list[Path]:
+    named = os.environ.get("ANSIBLE_CONFIG")
+    return [
+        *([Path(named)] if named else []),
+        Path("ansible.cfg").absolute(),
+        Path.home() / ".ansible.cfg",
+        Path("/etc/ansible/ansible.cfg"),
+    ]
+
+
+def _own_files() -> list[Path]:
+    return sorted(file for file in Path(__file__).parent.iterdir() if file.suffix in {".py", ".toml"})

@@ -1,0 +1,129 @@
+"""Settings that are right one by one and wrong together, or that would do harm: what is wrong, and what to do."""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import re
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from provision.core.models.settings import Settings, option_of
+from provision.core.redaction import redact
+
+_INSTEAD = "firstlight_api_key: true makes a key in a file of mode 0600; firstlight_hf_token_file names a token's file"
+
+
+class Conflict(NamedTuple):
+    """`setting` is the field that a person would change."""
+
+    setting: str
+    text: str
+    hint: str
+
+
+@functools.cache
+def _table() -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_name("limits.toml").read_text(encoding="utf-8"))
+
+
+def conflicts(settings: Settings) -> list[Conflict]:
+    """All of them, in a fixed order."""
+    return [*_exposure(settings), *_arguments(settings), *_environment(settings), *_parallel(settings)]
+
+
+def _exposure(settings: Settings) -> Iterator[Conflict]:
+    bracketed = re.fullmatch(r"\[(.*:.*)\]", settings.bind)
+    try:
+        address = bracketed[1] if bracketed else settings.bind
+        loopback = settings.bind == "localhost" or ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        yield Conflict("bind", f"{settings.bind!r} is no IP address", "allowed: an IP address or localhost")
+        return
+    if loopback or settings.expose:
+        return
+    if settings.api_key:
+        what = f"its API key crosses the network unencrypted; open to everybody stays {', '.join(_table()['open']['paths'])}"
+    else:
+        what = "without an API key everything it serves is open to everybody"
+    yield Conflict(
+        "bind",
+        f"{settings.bind} is reachable from other machines, and {what}",
+        "keep 127.0.0.1 behind a proxy of yours that speaks TLS, or set firstlight_expose: true if that network is trusted",
+    )
+
+
+def _arguments(settings: Settings) -> Iterator[Conflict]:
+    table = _table()
+    owned, refused, secret = table["owned"], table["refused"], table["secret"]["arguments"]
+    for argument, following in zip(settings.vllm_args, (*settings.vllm_args[1:], ""), strict=False):
+        option = _named(argument, following, (*owned, *refused, *secret))
+        shown = argument if option in (None, option_of(argument)) else f"{argument} (short for {option})"
+        if option in secret:
+            yield Conflict(
+                "vllm_args",
+                f"{option!r} would put a secret among the arguments, where every user of the host reads it",
+                _INSTEAD,
+            )
+        elif redact(argument) != argument:
+            yield Conflict(
+                "vllm_args",
+                f"{redact(argument)!r} holds what looks like a secret, and every user of the host reads a process's arguments",
+                _INSTEAD,
+            )
+        elif option in owned:
+            yield Conflict(
+                "vllm_args",
+                f"{shown!r} is decided by firstlight_{owned[option]}",
+                f"set firstlight_{owned[option]} instead",
+            )
+        elif option in refused:
+            yield Conflict("vllm_args", f"{shown!r}: {refused[option]['why']}", refused[option]["do"])
+
+
+def _named(argument: str, following: str, options: Iterable[str]) -> str | None:
+    """Which of the options an argument means: its full name, a beginning of it, as argparse takes it, or its key in JSON."""
+    name, _, key = option_of(argument).partition(".")
+    value = argument.partition("=")[2] if "=" in argument else following
+    if not name.startswith("-") or not name.strip("-"):
+        return None
+    for option in sorted(options, key=lambda option: option.partition(".")[0] != name):
+        full, _, part = option.partition(".")
+        if full.startswith(name) and (key == part or (part and not key and f'"{part}"' in value)):
+            return option
+    return None
+
+
+def _environment(settings: Settings) -> Iterator[Conflict]:
+    owned = _table()["owned_environment"]
+    pattern = re.compile(_table()["secret"]["name"])
+    for name, value in settings.env.items():
+        if pattern.search(name) or redact(value) != value:
+            yield Conflict(
+                "env",
+                f"{name} looks like a secret, and these variables are written to the run's records",
+                _INSTEAD,
+            )
+        elif name in owned:
+            yield Conflict(
+                "env", f"{name} is decided by firstlight_{owned[name]}", f"set firstlight_{owned[name]} instead"
+            )
+
+
+def _parallel(settings: Settings) -> Iterator[Conflict]:
+    if settings.gpus == "all":
+        return
+    if len(set(settings.gpus)) != len(settings.gpus) or not settings.gpus:
+        yield Conflict(
+            "gpus", f"{list(settings.gpus)} names no card, or one twice", "allowed: all, or a list of different indexes"
+        )
+        return
+    asked = (settings.tensor_parallel or 1) * settings.pipeline_parallel * settings.data_parallel
+    if asked > len(settings.gpus):
+        yield Conflict(
+            "gpus",
+            f"{len(settings.gpus)} cards are named, and tensor, pipeline and data parallel together want {asked}",
+            "name more cards, or lower firstlight_tensor_parallel, firstlight_pipeline_parallel or firstlight_data_parallel",
+        )

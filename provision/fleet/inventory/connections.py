@@ -1,0 +1,132 @@
+"""From a host's Ansible variables to what OpenSSH is asked, and to the Connection."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from provision.core.errors import InventoryError
+from provision.core.models.settings import Connection
+from provision.fleet.inventory.openssh import Ask, Wanted, ask_ssh, resolve
+
+_SSH = ("ssh", "smart", "paramiko", "paramiko_ssh", "ansible.builtin.ssh", "ansible.builtin.paramiko_ssh")
+_LOCAL = ("local", "ansible.builtin.local")
+_YES = {True: True, "true": True, "yes": True, "1": True, "on": True}
+_NO = {False: False, "false": False, "no": False, "0": False, "off": False, "": False}
+
+
+def connection_of(name: str, variables: Mapping[str, Any], base: Path, *, ask: Ask = ask_ssh) -> Connection:
+    """One host's connection, resolved by what `ask` says of it. Raises InventoryError that names the host and the variable."""
+    become = _become(name, variables)
+    how = str(variables.get("ansible_connection", "ssh"))
+    if how in _LOCAL:
+        return Connection(kind="local", **become)
+    if how not in _SSH:
+        raise InventoryError(f"host {name}: ansible_connection: {how!r} is not supported", hint="allowed: ssh or local")
+    for key in ("ansible_host_key_checking", "ansible_ssh_host_key_checking"):
+        if key in variables and not _flag(name, key, variables[key]):
+            raise InventoryError(
+                f"host {name}: {key} is off; host keys are checked, always",
+                hint="add the host's key to known_hosts, or use -o StrictHostKeyChecking=accept-new in ansible_ssh_common_args",
+            )
+    password = _first(variables, "ansible_password", "ansible_ssh_pass", "ansible_ssh_password")
+    target = str(_first(variables, "ansible_host", "ansible_ssh_host") or name)
+    if not target or target.startswith("-") or any(character.isspace() for character in target):
+        raise InventoryError(
+            f"host {name}: ansible_host: {target!r} is no address", hint="a name or an IP address without blanks"
+        )
+    extra = become | {"password": SecretStr(str(password)) if password is not None else None}
+    timeout = _first(variables, "ansible_timeout", "ansible_ssh_timeout")
+    return resolve(
+        Wanted(
+            name,
+            target,
+            tuple(_arguments(name, variables, base)),
+            _number(name, timeout) if timeout is not None else None,
+            extra,
+        ),
+        ask=ask,
+    )
+
+
+def _arguments(name: str, variables: Mapping[str, Any], base: Path) -> list[str]:
+    """OpenSSH's arguments in the order Ansible gives them: OpenSSH keeps the first value of each option."""
+    arguments = _split(name, "ansible_ssh_args", variables)
+    port = _first(variables, "ansible_port", "ansible_ssh_port")
+    if port is not None:
+        if not re.fullmatch("[0-9]{1,5}", str(port)) or not 1 <= int(port) <= 65535:
+            raise InventoryError(
+                f"host {name}: ansible_port: {port!r} is no port", hint="allowed: a whole number from 1 to 65535"
+            )
+        arguments += ["-p", str(port)]
+    key = _first(variables, "ansible_ssh_private_key_file", "ansible_private_key_file")
+    if key is not None:
+        try:
+            file = base / Path(str(key)).expanduser()
+        except RuntimeError:  # `~name` of nobody
+            file = base / str(key)
+        if not file.is_file():
+            raise InventoryError(
+                f"host {name}: ansible_ssh_private_key_file: there is no file {file}",
+                hint="paths are absolute, from ~, or from the inventory",
+            )
+        arguments += ["-o", f'IdentityFile="{str(file).replace("%", "%%")}"']
+    user = _first(variables, "ansible_user", "ansible_ssh_user")
+    if user is not None:
+        arguments += ["-l", str(user)]
+    for extra in ("ansible_ssh_common_args", "ansible_ssh_extra_args"):
+        arguments += _split(name, extra, variables)
+    return arguments
+
+
+def _become(name: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    method = variables.get("ansible_become_method", "sudo")
+    if method not in ("sudo", "ansible.builtin.sudo"):  # no set: what is no text may have no hash
+        raise InventoryError(f"host {name}: ansible_become_method: {method!r} is not supported", hint="allowed: sudo")
+    user = variables.get("ansible_become_user", "root")
+    if user != "root":
+        raise InventoryError(
+            f"host {name}: ansible_become_user: {user!r}: this product becomes root or nobody", hint="allowed: root"
+        )
+    password = _first(variables, "ansible_become_password", "ansible_become_pass")
+    python = variables.get("ansible_python_interpreter")
+    return {
+        "become": _flag(name, "ansible_become", variables.get("ansible_become", False)),
+        "become_password": SecretStr(str(password)) if password is not None else None,
+        "python_interpreter": None if python is None or str(python).startswith("auto") else str(python),
+    }
+
+
+def _flag(name: str, variable: str, value: Any) -> bool:
+    key = value.lower() if isinstance(value, str) else value
+    known = _YES | _NO
+    if not isinstance(key, str | int | float) or key not in known:
+        raise InventoryError(f"host {name}: {variable}: {value!r} is neither yes nor no", hint="allowed: true or false")
+    return known[key]
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise InventoryError(f"host {name}: ansible_timeout: {value!r} is no time", hint="allowed: seconds above 0")
+    return seconds
+
+
+def _split(name: str, variable: str, variables: Mapping[str, Any]) -> list[str]:
+    try:
+        return shlex.split(str(variables.get(variable) or ""))
+    except ValueError as error:
+        raise InventoryError(f"host {name}: {variable}: {error}", hint="close every quotation mark") from None
+
+
+def _first(variables: Mapping[str, Any], *names: str) -> Any:
+    return next((variables[name] for name in names if variables.get(name) is not None), None)

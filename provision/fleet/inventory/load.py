@@ -1,0 +1,276 @@
+"""The room's door: a path, a limit and the command line's options in, validated hosts out."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+
+from provision.core.errors import InventoryError, UsageError
+from provision.core.models.settings import Connection, Host, Inventory
+from provision.fleet.inventory import cache
+from provision.fleet.inventory.ranges import MOST_HOSTS, hosts_of_ranges
+from provision.fleet.inventory.settings import PREFIX, Problems, settings_of
+
+_READER = Path(__file__).with_name("ansible_reader.py")
+READER_DEADLINE_S = 120.0
+"""For whatever a dynamic inventory asks, seconds."""
+SILENT_S = 2.0
+"""Seconds that a person waits without a word."""
+MOST_NAME = 200
+"""Bytes of a host's name: file systems take 255 for a name, and some of ours add a suffix."""
+_CONNECTION_OPTIONS = ("become", "become_password")
+_SECRETS = ("password", "become_password")
+"""Fields of a connection."""
+
+
+def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] | None = None) -> Inventory:
+    """Read an inventory: a file or a folder, in the ways Ansible knows.
+
+    `overrides` are options of the command line by the name of their setting; one that is null was not given. Besides settings
+    there may be `become` (bool) and `become_password` (text, kept in memory only).
+
+    Raises InventoryError for whatever is wrong in it, UsageError when there is no inventory at the path, or the limit is empty.
+    """
+    if not path.exists():
+        raise UsageError(
+            f"there is no inventory {path}", hint="give a file or folder with -i; inventory/example shows one"
+        )
+    if not (path.is_file() or path.is_dir()):
+        raise UsageError(f"{path} is neither a file nor a folder", hint="write the inventory to a file and name that")
+    if limit is not None and not limit.strip():
+        raise UsageError(
+            "the limit names no host: it is empty", hint="name hosts or groups, or leave --limit out for all of them"
+        )
+    if limit is not None and (count := hosts_of_ranges(limit)) > MOST_HOSTS:
+        raise UsageError(f"--limit: {limit[:80]!r} names {count} hosts", hint=f"name up to {MOST_HOSTS}, or a group")
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    raw = _hosts(path, limit)
+    if not raw:
+        of = f" within --limit {limit!r}" if limit else ""
+        raise InventoryError(
+            f"the inventory {path} has no hosts{of}",
+            hint="hosts stand below `hosts:` of a group; see inventory/example",
+        )
+    _check_names([entry["name"] for entry in raw])
+    base = path if path.is_dir() else path.parent
+    problems = Problems()
+    hosts = []
+    options = {name: value for name, value in given.items() if name not in _CONNECTION_OPTIONS}
+    for entry in raw:
+        settings = settings_of(
+            entry["name"],
+            variables=entry["settings"],
+            near=entry["near"],
+            overrides=options,
+            base=base,
+            problems=problems,
+        )
+        connection = _with_options(entry["connection"], given)
+        if settings is not None:
+            hosts.append(
+                Host(name=entry["name"], groups=tuple(entry["groups"]), connection=connection, settings=settings)
+            )
+    problems.raise_any(lambda variable: _places(path, variable))
+    return Inventory(source=str(path), hosts=tuple(hosts))
+
+
+def _places(path: Path, variable: str) -> list[str]:
+    from provision.fleet.inventory.yaml_source import places  # noqa: PLC0415 - only what is wrong is looked up
+
+    return places(path, variable)
+
+
+def _check_names(names: list[str]) -> None:
+    """A host's name is also that of its files in a run's folder. Raises InventoryError for one that would lead elsewhere."""
+    for name in names:
+        if "/" in name or name in {".", ".."} or not name.isprintable():
+            raise InventoryError(
+                f"host {name!r}: a name with `/` or characters that cannot be seen names no file of a run",
+                hint="name it otherwise, and say with ansible_host how it is reached",
+            )
+        if len(name.encode()) > MOST_NAME:
+            raise InventoryError(
+                f"host {name[:60]!r}...: a name of {len(name.encode())} bytes; files of a run take up to {MOST_NAME}",
+                hint="name it shorter, and say with ansible_host how it is reached",
+            )
+
+
+def _with_options(connection: Connection, given: Mapping[str, Any]) -> Connection:
+    changes: dict[str, Any] = {}
+    if "become" in given:
+        changes["become"] = bool(given["become"])
+    if "become_password" in given:
+        password = given["become_password"]
+        changes["become_password"] = password if isinstance(password, SecretStr) else SecretStr(str(password))
+    return connection.model_copy(update=changes) if changes else connection
+
+
+def _hosts(path: Path, limit: str | None) -> list[dict[str, Any]]:
+    """Every host with its connection, settings as written, and groups: from the cache where nothing has changed."""
+    name = cache.key(path, limit)
+    kept = _revive(cache.get(name)) if name is not None else None
+    if kept is not None:
+        return kept
+    from provision.fleet.inventory.yaml_source import check  # noqa: PLC0415 - only what is not kept is read
+
+    check(path)
+    with _saying(f"reading the inventory {path} ...") as go_on:
+        answer = _read(path, limit)
+        go_on(f"hosts: {len(answer['hosts'])}; asking OpenSSH how each is reached ...")
+        hosts = _resolved(answer, path if path.is_dir() else path.parent)
+    if name is not None and (entry := _without_secrets(hosts, path)) is not None:
+        cache.put(name, entry)
+    return hosts
+
+
+def _without_secrets(hosts: list[dict[str, Any]], source: Path) -> list[dict[str, Any]] | None:
+    """Hosts for the cache, with the place of each password instead of it; null when one has no place in the inventory's files."""
+    places: dict[str, list[Any]] = {}
+    kept = []
+    for host in hosts:
+        connection = host["connection"].model_dump(mode="json")
+        for name in _SECRETS:
+            secret = getattr(host["connection"], name)
+            if secret is None:
+                continue
+            text = secret.get_secret_value()
+            place = places.get(text) or cache.place_of(text, source)
+            if place is None:
+                return None
+            connection[name] = places[text] = place
+        kept.append(host | {"connection": connection})
+    return kept
+
+
+def _with_secrets(connection: dict[str, Any]) -> dict[str, Any]:
+    """A connection of the cache with the passwords that stand at its places. Raises OSError, ValueError."""
+    places = {name: connection[name] for name in _SECRETS if name in connection}
+    return connection | {name: cache.secret_at(place) for name, place in places.items()}
+
+
+def _revive(kept: Any) -> list[dict[str, Any]] | None:
+    """A cache entry as hosts; null when it is not what was put there."""
+    try:
+        return [
+            {
+                "name": str(entry["name"]),
+                "groups": list(entry["groups"]),
+                "settings": dict(entry["settings"]),
+                "near": list(entry["near"]),
+                "connection": Connection.model_validate(_with_secrets(entry["connection"])),
+            }
+            for entry in kept
+        ]
+    except (OSError, TypeError, KeyError, ValueError, ValidationError):
+        return None
+
+
+@contextmanager
+def _saying(text: str) -> Iterator[Callable[[str], None]]:
+    """Say on standard error what is waited for, where it takes longer than SILENT_S: thousands of hosts, or a script that hangs.
+
+    Yields what to call with the next thing that is waited for.
+    """
+    waits_long = threading.Event()
+
+    def say() -> None:
+        waits_long.set()
+        sys.stderr.write(f"{text}\n")
+
+    def go_on(following: str) -> None:
+        nonlocal text
+        text = following
+        if waits_long.is_set():
+            say()
+
+    timer = threading.Timer(SILENT_S, say)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield go_on
+    finally:
+        timer.cancel()
+
+
+def _read(path: Path, limit: str | None) -> dict[str, Any]:
+    """What Ansible makes of the inventory."""
+    with tempfile.TemporaryDirectory(prefix="firstlight-") as scratch:
+        done = _run_reader(path, limit, scratch)
+    by_hand = f"try it by hand: ansible-inventory -i {path} --list"
+    try:
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        said = [line for line in done.stderr.splitlines() if line.strip()]
+        raise InventoryError(
+            f"Ansible cannot read the inventory {path}: {said[-1] if said else 'it gave no reason'}",
+            hint=by_hand,
+        ) from None
+    if "error" in answer:
+        # Why a source was not parsed, Ansible only warns of.
+        why = [line for line in done.stderr.splitlines() if "Failed to parse inventory with" in line]
+        answer["error"] += ": " + "; ".join(line.partition("]: ")[2].strip() for line in why) if why else ""
+        raise InventoryError(answer["error"], hint=answer["hint"] or by_hand)
+    return answer
+
+
+def _run_reader(path: Path, limit: str | None, scratch: str) -> subprocess.CompletedProcess[str]:
+    """Ansible's reader, ended. `scratch` is a folder for Ansible's own files: it would make one below a home that may not be ours."""
+    environment = os.environ | {
+        "ANSIBLE_LOCAL_TEMP": scratch,
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "1",
+        "ANSIBLE_DEPRECATION_WARNINGS": "0",
+        "LC_ALL": "C.UTF-8",
+    }
+    command = [sys.executable, "-P", str(_READER), str(path.absolute()), *([limit] if limit else [])]
+    try:
+        return subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            timeout=READER_DEADLINE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise InventoryError(
+            f"Ansible did not read the inventory {path} within {READER_DEADLINE_S:g} s",
+            hint=f"try it by hand: ansible-inventory -i {path} --list",
+        ) from None
+
+
+def _resolved(answer: Mapping[str, Any], base: Path) -> list[dict[str, Any]]:
+    # Only a miss of the cache comes here: OpenSSH is asked for a few hosts at a time.
+    from provision.fleet.inventory.connections import connection_of  # noqa: PLC0415
+    from provision.fleet.inventory.openssh_groups import Shared  # noqa: PLC0415
+
+    ask = Shared()
+
+    def resolve(entry: Mapping[str, Any]) -> dict[str, Any]:
+        variables = entry["variables"]
+        connection = connection_of(entry["name"], variables, base, ask=ask)
+        if connection.become_password is None and answer["become_password_file"]:
+            connection = connection.model_copy(update={"become_password_file": answer["become_password_file"]})
+        return {
+            "name": entry["name"],
+            "groups": entry["groups"],
+            "settings": {name: value for name, value in variables.items() if name.startswith(PREFIX)},
+            "near": entry["near"],
+            "connection": connection,
+        }
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(resolve, answer["hosts"]))

@@ -1,0 +1,301 @@
+"""A host's connection as OpenSSH itself resolves it: `ssh -G` with the inventory's arguments and the user's configuration."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pwd
+import re
+import shlex
+import socket
+import subprocess
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from provision.core.errors import InventoryError
+from provision.core.models.settings import Connection
+
+MOST_JUMPS = 8
+CONNECT_TIMEOUT_S = 10.0
+ALIVE_INTERVAL_S, ALIVE_COUNT = 15, 3
+"""Where the user sets none: a host that is gone is noticed by a transfer after 45 s."""
+
+Resolved = dict[str, list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the inventory says of one host's SSH. `arguments` come in the order Ansible gives them."""
+
+    name: str
+    target: str
+    arguments: tuple[str, ...] = ()
+    connect_timeout_s: float | None = None
+    extra: dict[str, Any] | None = None
+    """Further fields of the Connection."""
+
+
+@functools.cache
+def _table() -> dict[str, Any]:
+    return tomllib.loads(Path(__file__).with_name("ssh_options.toml").read_text(encoding="utf-8"))
+
+
+def ask_ssh(wanted: Wanted) -> Resolved:
+    """What `ssh -G` says of a host. Raises InventoryError for what OpenSSH refuses."""
+    command = ["ssh", "-G", *wanted.arguments, "--", wanted.target]
+    try:
+        answer = subprocess.run(
+            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30, check=False
+        )
+    except FileNotFoundError:
+        raise InventoryError(
+            "no ssh program on this machine", hint="install OpenSSH's client (Debian: openssh-client)"
+        ) from None
+    except ValueError:
+        raise InventoryError(
+            f"host {wanted.name!r}: a name or an argument of it holds a NUL, as files that are no text do",
+            hint="name an inventory with -i; inventory/example shows one",
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise InventoryError(
+            f"host {wanted.name}: `{shlex.join(command)}` did not end within 30 s",
+            hint="look for a `Match exec` in your ssh configuration whose command hangs",
+        ) from None
+    options = parse(answer.stdout)
+    said = " / ".join(line for line in answer.stderr.splitlines() if "Pseudo-terminal" not in line)
+    if answer.returncode != 0 or "hostname" not in options:
+        raise InventoryError(
+            f"host {wanted.name}: OpenSSH refuses its arguments or your configuration: {said or 'no reason given'}",
+            hint=f"try it by hand: {shlex.join(command)}",
+        )
+    if options.get("host", [wanted.target]) != [wanted.target]:
+        raise InventoryError(
+            f"host {wanted.name}: its ssh arguments name another host, {options['host'][0]!r}",
+            hint="ansible_ssh_common_args and the like hold options only; quote a value with blanks",
+        )
+    return options
+
+
+Ask = Callable[[Wanted], Resolved]
+
+
+def resolve(wanted: Wanted, *, ask: Ask = ask_ssh) -> Connection:
+    """The connection. Raises InventoryError for what OpenSSH refuses, what Fabric cannot do, and unchecked host keys."""
+    return _resolve(wanted, ask, depth=0)
+
+
+def _resolve(wanted: Wanted, ask: Ask, *, depth: int) -> Connection:
+    if depth > MOST_JUMPS:
+        raise InventoryError(
+            f"host {wanted.name}: more than {MOST_JUMPS} jump hosts follow one another; the last is {wanted.target}",
+            hint="a jump host's own configuration may name itself as ProxyJump; look at `ssh -G` of each",
+        )
+    options = ask(wanted)
+    _refuse(wanted.name, options)
+    address, port, user = _first(options, "hostname"), int(_first(options, "port")), _first(options, "user")
+    tokens = {"h": address, "p": str(port), "r": user, "n": wanted.target}
+    jumps, proxy = _proxy(wanted, options, ask, depth)
+    given = [value for value in options.get("connecttimeout", []) if value != "none"]
+    timeout = float(given[0]) if given else wanted.connect_timeout_s or CONNECT_TIMEOUT_S
+    known_hosts = _paths(options, "userknownhostsfile", tokens) + _paths(options, "globalknownhostsfile", tokens)
+    strict = _first(options, "stricthostkeychecking")
+    if strict == "accept-new" and (not known_hosts or known_hosts[0] == "/dev/null"):
+        raise InventoryError(
+            f"host {wanted.name}: StrictHostKeyChecking=accept-new without a file to remember keys in checks nothing",
+            hint="let UserKnownHostsFile name a file",
+        )
+    agent = _first(options, "identityagent", "SSH_AUTH_SOCK")
+    connection = Connection(
+        kind="ssh",
+        address=address,
+        port=port,
+        user=user,
+        identity_files=tuple(_expand(path, tokens) for path in options.get("identityfile", []) if path != "none"),
+        certificate_files=tuple(_expand(path, tokens) for path in options.get("certificatefile", []) if path != "none"),
+        identities_only=_first(options, "identitiesonly", "no") == "yes",
+        identity_agent=None if agent == "SSH_AUTH_SOCK" else _agent(agent, tokens),
+        known_hosts_files=tuple(known_hosts),
+        host_key_alias=_first(options, "hostkeyalias", "") or None,
+        accept_new_host_keys=strict == "accept-new",
+        hash_known_hosts=_first(options, "hashknownhosts", "no") == "yes",
+        address_family=_first(options, "addressfamily", "any"),  # type: ignore[arg-type]  # validated by the record
+        bind_address=_first(options, "bindaddress", "") or None,
+        algorithms={
+            key: tuple(options[key][0].split(","))
+            for key in _table()["algorithms"]
+            if options.get(key) != _defaults().get(key)
+        },
+        proxy_jump=jumps,
+        proxy_command=proxy,
+        connect_timeout_s=timeout,
+        **(wanted.extra or {}),
+    )
+    return connection.model_copy(update={"openssh_options": _as_options(connection, options)})
+
+
+def parse(text: str) -> Resolved:
+    """The output of `ssh -G`: every option with its values, in order."""
+    options: Resolved = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        options.setdefault(key.lower(), []).append(value)
+    return options
+
+
+@functools.cache
+def _defaults() -> Resolved:
+    """OpenSSH's own defaults: what it says without any configuration."""
+    answer = subprocess.run(
+        ["ssh", "-G", "-F", "none", "--", "host"],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=30,
+        check=False,
+    )
+    return parse(answer.stdout)
+
+
+def _refuse(name: str, options: Resolved) -> None:
+    for row in _table()["refused"]:
+        for value in options.get(row["option"], []):
+            if value not in row["fine"]:
+                raise InventoryError(
+                    f"host {name}: its ssh configuration says `{row['option']} {value}`; {row['why']}",
+                    hint=row["remedy"],
+                )
+
+
+def _proxy(wanted: Wanted, options: Resolved, ask: Ask, depth: int) -> tuple[tuple[Connection, ...], str | None]:
+    """The jump hosts, and the one command that reaches through them: OpenSSH's own -W, for both stacks."""
+    command = _first(options, "proxycommand", "none")
+    jumps = _first(options, "proxyjump", "none")
+    if jumps == "none":
+        return (), None if command == "none" else _without_original_name(command, wanted.target)
+    *before, last = jumps.split(",")
+    user, host, port = parse_jump(wanted.name, last)
+    arguments = [*configuration_file(wanted.arguments)]
+    arguments += ["-J", ",".join(before)] if before else []
+    arguments += ["-l", user] if user else []
+    arguments += ["-p", port] if port else []
+    jump = _resolve(Wanted(f"{wanted.name} (jump host {host})", host, tuple(arguments)), ask, depth=depth + 1)
+    through = ["ssh", "-o", "BatchMode=yes", *jump.openssh_options]
+    # The words of the inner command are literal here; only the last two are for this host.
+    literal = shlex.join(through).replace("%", "%%")
+    way = f"{literal} -W '[%h]:%p' -- {shlex.quote(str(jump.address))}"
+    return (*jump.proxy_jump, jump.model_copy(update={"proxy_jump": ()})), way
+
+
+def _without_original_name(command: str, target: str) -> str:
+    """A ProxyCommand with %n, the name as typed, replaced: later stages know only the resolved address."""
+    return re.sub(r"%(.)", lambda token: target if token.group(1) == "n" else token.group(0), command)
+
+
+_JUMP = re.compile(r"(?:ssh://)?(?:(?P<user>[^@]+)@)?(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:/]+))(?::(?P<port>\d+))?/?")
+
+
+def parse_jump(name: str, spec: str) -> tuple[str | None, str, str | None]:
+    """User, host and port of `[user@]host[:port]`. Raises InventoryError."""
+    match = _JUMP.fullmatch(spec.strip())
+    if match is None:
+        raise InventoryError(f"host {name}: {spec!r} is no jump host", hint="write [user@]host[:port]")
+    return match["user"], match["v6"] or match["host"], match["port"]
+
+
+def configuration_file(arguments: Sequence[str]) -> tuple[str, ...]:
+    """`-F FILE` of the arguments: the one that OpenSSH hands on to its jump hosts."""
+    for place, argument in enumerate(arguments):
+        if argument == "-F" and place + 1 < len(arguments):
+            return ("-F", arguments[place + 1])
+        if argument.startswith("-F") and len(argument) > 2:
+            return (argument,)
+    return ()
+
+
+def _as_options(connection: Connection, options: Resolved) -> tuple[str, ...]:
+    """Arguments that make OpenSSH do the same without reading any configuration again."""
+    settings = [
+        ("HostName", str(connection.address)),
+        ("Port", str(connection.port)),
+        ("User", str(connection.user)),
+        ("StrictHostKeyChecking", "accept-new" if connection.accept_new_host_keys else "yes"),
+        ("ConnectTimeout", f"{connection.connect_timeout_s:.0f}"),
+        ("HashKnownHosts", "yes" if connection.hash_known_hosts else "no"),
+        ("ServerAliveInterval", _number(options, "serveraliveinterval", ALIVE_INTERVAL_S)),
+        ("ServerAliveCountMax", _number(options, "serveralivecountmax", ALIVE_COUNT)),
+        ("UserKnownHostsFile", " ".join(map(_quoted, connection.known_hosts_files)) or "none"),
+        ("GlobalKnownHostsFile", "none"),
+    ]
+    if options.get("identityfile") != _defaults().get("identityfile"):
+        settings += [("IdentityFile", _quoted(path)) for path in connection.identity_files]
+    settings += [("CertificateFile", _quoted(path)) for path in connection.certificate_files]
+    settings += [("IdentitiesOnly", "yes")] if connection.identities_only else []
+    settings += [("IdentityAgent", _quoted(connection.identity_agent))] if connection.identity_agent else []
+    settings += [("HostKeyAlias", connection.host_key_alias)] if connection.host_key_alias else []
+    settings += [("ProxyCommand", connection.proxy_command)] if connection.proxy_command else []
+    for key in _table()["passed_on"]:
+        if key in options and options[key] != _defaults().get(key):
+            settings += [(key, value) for value in options[key]]
+    return ("-F", "none", *(word for key, value in settings for word in ("-o", f"{key}={value}")))
+
+
+def _number(options: Resolved, key: str, default: int) -> str:
+    value = _first(options, key, "0")
+    return value if value != "0" else str(default)
+
+
+def _quoted(path: str) -> str:
+    """A path as a value of ssh_config: tokens literal, blanks kept."""
+    literal = path.replace("%", "%%")
+    return f'"{literal}"' if re.search(r"\s", literal) else literal
+
+
+def _first(options: Resolved, key: str, default: str | None = None) -> str:
+    values = options.get(key)
+    if values:
+        return values[0]
+    if default is None:
+        raise InventoryError(f"OpenSSH's answer names no {key}", hint="OpenSSH 7.3 or newer is wanted")
+    return default
+
+
+def _paths(options: Resolved, key: str, tokens: dict[str, str]) -> list[str]:
+    """Paths out of one value: a word that starts none belongs to the path before, for `ssh -G` prints blanks as they are."""
+    paths: list[str] = []
+    for word in " ".join(options.get(key, [])).split(" "):
+        if paths and word[:1] not in {"/", "~", "%", "$"}:
+            paths[-1] += " " + word
+        elif word and word != "none":
+            paths.append(word)
+    return [_expand(path, tokens) for path in paths]
+
+
+def _agent(value: str, tokens: dict[str, str]) -> str:
+    if value == "none":
+        return value
+    if value.startswith("$") and not value.startswith("${"):
+        return os.environ.get(value[1:], "none")
+    return _expand(value, tokens)
+
+
+def _expand(path: str, tokens: dict[str, str]) -> str:
+    """A path with ~, %-tokens and ${VARIABLES} as OpenSSH replaces them."""
+    account = pwd.getpwuid(os.getuid())
+    hostname = socket.gethostname()
+    values = tokens | {
+        "%": "%",
+        "d": account.pw_dir,
+        "u": account.pw_name,
+        "i": str(account.pw_uid),
+        "l": hostname,
+        "L": hostname.split(".")[0],
+        "k": tokens["h"],
+    }
+    path = re.sub(r"\$\{(\w+)\}", lambda name: os.environ.get(name.group(1), ""), path)
+    path = re.sub(r"%(.)", lambda token: values.get(token.group(1), token.group(0)), path)
+    if path == "~" or path.startswith("~/"):
+        return account.pw_dir + path[1:]
+    return str(Path(path).expanduser()) if path.startswith("~") else path

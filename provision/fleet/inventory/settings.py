@@ -1,0 +1,158 @@
+"""From variables to Settings: every problem of every host in one message, each with its host, variable, value and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from provision.core.errors import InventoryError
+from provision.core.models.settings import Settings
+from provision.fleet.inventory.conflicts import conflicts
+
+PREFIX = "firstlight_"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+_MOST_SHOWN = 8
+
+
+@dataclass(slots=True)
+class Problems:
+    """What is wrong, each thing once with all hosts that have it, in the order found."""
+
+    by_text: dict[tuple[str, str, str], list[str]] = field(default_factory=dict)
+
+    def add(self, host: str, variable: str, text: str, hint: str) -> None:
+        """Note one problem of one host."""
+        self.by_text.setdefault((variable, text, hint), []).append(host)
+
+    def raise_any(self, places: Callable[[str], list[str]]) -> None:
+        """Raise one InventoryError for all, or nothing. `places` says where a variable is set."""
+        if not self.by_text:
+            return
+        lines, hints = [], []
+        for (variable, text, hint), hosts in list(self.by_text.items())[:_MOST_SHOWN]:
+            where = [] if variable.startswith("--") else places(variable)
+            at = f" ({', '.join(where[:3])})" if where else ""
+            lines.append(f"{_hosts(hosts)}: {variable}{at}: {text}")
+            hints.append(hint)
+        more = len(self.by_text) - len(lines)
+        if more:
+            lines.append(f"and {more} more")
+        text = lines[0] if len(lines) == 1 else "the inventory's settings are wrong:\n  " + "\n  ".join(lines)
+        raise InventoryError(text, hint="\n      ".join(dict.fromkeys(hints)))
+
+
+def settings_of(
+    host: str,
+    *,
+    variables: Mapping[str, Any],
+    near: list[str],
+    overrides: Mapping[str, Any],
+    base: Path,
+    problems: Problems,
+) -> Settings | None:
+    """One host's settings, options of the command line over its variables; null when there are problems, which are noted.
+
+    Relative paths in the inventory start at `base`, those of options at the working folder.
+    """
+    before = len(problems.by_text)
+
+    def note(name: str, text: str, hint: str | None = None) -> None:
+        spelling = _option(name) if name in overrides else PREFIX + name
+        problems.add(host, spelling, text, hint or f"{spelling}: {_allowed(name)}")
+
+    for variable in near:
+        problems.add(host, variable, f"this looks like a setting, which all begin with {PREFIX}", _nearest(variable))
+    given = _known(host, variables, overrides, problems)
+    try:
+        settings = Settings.model_validate(given)
+    except ValidationError as error:
+        for name in _at_fault(error):
+            note(name, f"{_shown(given[name])} is not allowed")
+        return None
+    for conflict in conflicts(settings):
+        note(conflict.setting, conflict.text, conflict.hint)
+    located = {}
+    for name, locate in (("model", _model), ("hf_token_file", _file), ("driver_key", _file)):
+        located[name], wrong = locate(getattr(settings, name), Path.cwd() if name in overrides else base)
+        if wrong:
+            note(name, wrong)
+    return settings.model_copy(update=located) if len(problems.by_text) == before else None
+
+
+def _known(host: str, variables: Mapping[str, Any], overrides: Mapping[str, Any], problems: Problems) -> dict[str, Any]:
+    """Values by the names of their settings; those that are none are noted."""
+    given: dict[str, Any] = {}
+    for variable, value in variables.items():
+        if variable.removeprefix(PREFIX) in Settings.model_fields:
+            given[variable.removeprefix(PREFIX)] = value
+        else:
+            problems.add(host, variable, "there is no such setting", _nearest(variable))
+    for name, value in overrides.items():
+        if name in Settings.model_fields:
+            given[name] = value
+        else:
+            problems.add(host, _option(name), "there is no such setting", _nearest(PREFIX + name))
+    return given
+
+
+def _model(model: str, base: Path) -> tuple[str | None, str | None]:
+    """A model that is a folder, by its absolute path; what is wrong with it."""
+    if model == "builtin":
+        return model, None
+    folder = base / Path(model).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            return model, f"the folder {folder} holds no config.json, so it is no model"
+        return str(folder.resolve()), None
+    if model.startswith(("/", ".", "~")):
+        return model, f"there is no folder {folder}"
+    if not _HUB_ID.fullmatch(model):
+        return model, f"{model!r} is neither a folder below {base} nor a hub id"
+    return model, None
+
+
+def _file(path: str | None, base: Path) -> tuple[str | None, str | None]:
+    if path is None:
+        return None, None
+    file = base / Path(path).expanduser()
+    return (str(file.resolve()), None) if file.is_file() else (path, f"there is no file {file}")
+
+
+def _at_fault(error: ValidationError) -> list[str]:
+    """The settings at fault, each once."""
+    return list(dict.fromkeys(str(problem["loc"][0]) for problem in error.errors()))
+
+
+def _allowed(name: str) -> str:
+    extra = Settings.model_fields[name].json_schema_extra
+    assert isinstance(extra, dict)
+    return f"allowed: {extra['allowed']}"
+
+
+def _nearest(variable: str) -> str:
+    known = [PREFIX + name for name in Settings.model_fields]
+    near = difflib.get_close_matches(variable.lower(), known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else "docs/reference/inventory.md lists all settings"
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _shown(value: Any) -> str:
+    # Of variables only the names: a value may be a secret.
+    text = f"a mapping of {', '.join(map(str, value)) or 'nothing'}" if isinstance(value, Mapping) else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _hosts(hosts: list[str]) -> str:
+    if len(hosts) == 1:
+        return f"host {hosts[0]}"
+    shown = ", ".join(hosts[:3])
+    return f"hosts {shown}" + (f" and {len(hosts) - 3} more" if len(hosts) > 3 else "")

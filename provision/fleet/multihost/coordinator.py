@@ -1,0 +1,165 @@
+"""Each host has a part of `verify between` running, and this machine leads them to meet.
+
+A host that does not answer is named and left out; it fails nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from typing import Any
+
+from provision.core.errors import FirstlightError
+from provision.fleet.multihost.interface_map import Meeting, Way, best, judge, obstacles, rounds, ways
+from provision.fleet.ssh.channel import Channel
+from verify.records import NETWORK, Outcome, as_record
+
+HELLO_S = 120.0
+"""For torch to be imported, where many hosts share a slow disk."""
+ANSWER_S = 100.0
+"""Beyond the deadlines that hosts keep themselves (verify/data/network.toml)."""
+
+ABSENT = {"problem": "it did not answer"}
+
+Answers = dict[str, dict[str, Any]]
+
+
+def meet(openers: Mapping[str, Callable[[], Channel]], *, faults: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Try hosts together, by name how each one's part is started: the record of what came out.
+
+    `faults` spoil what processes observe, to see that it is noticed.
+    """
+    started = time.monotonic()
+    with ExitStack() as stack:
+        table = Table(openers, stack)
+        outcome = _tried(table, faults)
+        table.leave()
+    return as_record(NETWORK, None, None, outcome, time.monotonic() - started)
+
+
+class Table:
+    """The hosts that came, each with its open channel."""
+
+    def __init__(self, openers: Mapping[str, Callable[[], Channel]], stack: ExitStack) -> None:
+        self.silent: dict[str, str] = {}
+        self._channels: dict[str, Channel] = {}
+        for host, opener in openers.items():
+            try:
+                channel = opener()
+            except FirstlightError as error:
+                self.silent[host] = error.text
+            else:
+                stack.callback(channel.close)
+                self._channels[host] = channel
+        self.hellos = self._answers(list(self._channels), HELLO_S)
+        for host in [host for host, hello in self.hellos.items() if "problem" in hello]:
+            self.silent[host] = self.hellos.pop(host)["problem"]
+
+    @property
+    def hosts(self) -> list[str]:
+        """Those that still answer, in the order of the inventory."""
+        return [host for host in self.hellos if host not in self.silent]
+
+    def ask(self, requests: Mapping[str, Mapping[str, Any]]) -> Answers:
+        """Ask hosts at once; those that do not answer are silent from then on."""
+        asked = []
+        for host, request in requests.items():
+            try:
+                self._channels[host].writeline(json.dumps(request))
+                asked.append(host)
+            except OSError as error:
+                self.silent[host] = f"its connection broke: {error}"
+        return self._answers(asked, ANSWER_S)
+
+    def leave(self) -> None:
+        """Let all end at once: closing one channel after another waits for each."""
+        for host in self.hosts:
+            with suppress(OSError):  # it has ended already
+                self._channels[host].writeline(json.dumps({"do": "leave"}))
+
+    def _answers(self, hosts: list[str], limit_s: float) -> Answers:
+        deadline = time.monotonic() + limit_s
+        found: Answers = {}
+        for host in hosts:
+            line = ""
+            with suppress(OSError, EOFError):  # a connection that broke
+                line = self._channels[host].readline(timeout_s=max(0.0, deadline - time.monotonic()))
+            try:
+                found[host] = dict(json.loads(line))
+            except (ValueError, TypeError):
+                said = self._channels[host].error_text().splitlines() or [f"no answer within {limit_s:g} s"]
+                self.silent[host] = said[-1]
+        return found
+
+
+def _tried(table: Table, faults: tuple[str, ...]) -> Outcome:
+    reached = _reached(table)
+    meetings: list[Meeting] = []
+    known = ways({host: table.hellos[host] for host in table.hosts}) if len(table.hosts) > 1 else []
+    for way in known:
+        if not obstacles(way, reached):
+            meetings += _meetings(table, way, "gloo", faults)
+    chosen = best(meetings)
+    if chosen and all(table.hellos[host]["gpus"] for host in chosen):
+        meetings += _meetings(table, chosen, "nccl", faults)
+    return judge(table.hellos, reached, meetings, table.silent)
+
+
+def _reached(table: Table) -> dict[str, dict[str, dict[str, str]]]:
+    """How it went when each host called on every address of all others."""
+    doors = {
+        host: [
+            {"interface": one["name"], "address": one["address"], "ports": hello["listens"], "token": hello["token"]}
+            for one in hello["interfaces"]
+        ]
+        for host, hello in table.hellos.items()
+    }
+    targets = {
+        caller: [(host, door) for host, of_it in doors.items() if host != caller for door in of_it]
+        for caller in table.hosts
+    }
+    answers = table.ask(
+        {caller: {"do": "reach", "targets": [door for _, door in called]} for caller, called in targets.items()}
+    )
+    found: dict[str, dict[str, dict[str, str]]] = {}
+    for caller, answer in answers.items():
+        for (host, door), how in zip(targets[caller], answer["how"], strict=True):
+            found.setdefault(caller, {}).setdefault(host, {})[door["interface"]] = how
+    return found
+
+
+def _meetings(table: Table, way: Way, backend: str, faults: tuple[str, ...]) -> Iterator[Meeting]:
+    """Pairs of neighbours meet, as many at once as have no host in common."""
+    for pairs in rounds([host for host in way if host in table.hosts]):
+        seats = {
+            first: {"do": "seat", "address": _address(table, first, way[first])}
+            for first, second in pairs
+            if first in table.hosts and second in table.hosts
+        }
+        seated = table.ask(seats)
+        sitting = [pair for pair in pairs if "port" in seated.get(pair[0], {})]
+        asked = {
+            host: {
+                "do": "meet",
+                "rank": rank,
+                "interface": way[host],
+                "address": seats[pair[0]]["address"],
+                "port": seated[pair[0]]["port"],
+                "backend": backend,
+                "faults": list(faults),
+            }
+            for pair in sitting
+            for rank, host in enumerate(pair)
+        }
+        answers = table.ask(asked)
+        for pair in pairs:
+            told = {host: answers.get(host, ABSENT) for host in pair}
+            if pair not in sitting:
+                told = {pair[0]: seated.get(pair[0], ABSENT), pair[1]: {}}
+            yield Meeting(way, backend, told)
+
+
+def _address(table: Table, host: str, interface: str) -> str:
+    return next(str(one["address"]) for one in table.hellos[host]["interfaces"] if one["name"] == interface)

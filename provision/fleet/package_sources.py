@@ -1,0 +1,36 @@
+"""Whether a host's own package sources answer, seen without changing the host.
+
+apt's own downloader fetches the small InRelease files that `apt-get update` would fetch, into a temporary folder.
+"""
+
+from __future__ import annotations
+
+from provision.fleet.ssh import Session
+
+_SCRIPT = """
+set -u
+command -v apt-get >/dev/null 2>&1 || { echo not-apt; exit 0; }
+folder=$(mktemp -d) || exit 1
+trap 'rm -rf "$folder"' EXIT
+uris=$(apt-get update --print-uris 2>/dev/null | sed -n "s/^'\\([^']*InRelease\\)'.*/\\1/p")
+[ -n "$uris" ] || { echo none; exit 0; }
+for uri in $uris; do
+  if timeout 8 /usr/lib/apt/apt-helper -o Acquire::Retries=0 -o Acquire::http::Timeout=5 -o Acquire::https::Timeout=5 \
+    download-file "$uri" "$folder/InRelease" >/dev/null 2>&1; then
+    echo answers; exit 0
+  fi
+done
+echo silent
+"""
+
+
+def package_sources_answer(session: Session) -> bool | None:
+    """True or false for a host with apt; null where this cannot be told without changing the host."""
+    done = session.run(_SCRIPT, timeout_s=60.0)
+    match done.stdout.strip():
+        case "answers":
+            return True
+        case "none" | "silent":
+            return False
+        case _:
+            return None

@@ -1,0 +1,157 @@
+"""Opening a Fabric connection from a resolved one: our own socket, our own host key check, nothing guessed by Fabric."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import fabric
+import paramiko
+from paramiko.auth_strategy import AuthFailure
+
+from provision.core.errors import TransportError
+from provision.core.models.settings import Connection
+from provision.fleet.ssh.authentication import Login
+from provision.fleet.ssh.errors import AuthenticationError, reason, unreachable, where
+from provision.fleet.ssh.host_keys import check, preferred_kinds
+from provision.fleet.ssh.proxy import Proxy, connect_socket, proxy_fault
+
+# Paramiko reports by log what it also raises; without a handler Python would print that to the terminal.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+KEEPALIVE_S = 15
+_AUTHENTICATION_S = 30.0
+"""Hosts with slow name services or PAM modules take their time to let somebody in."""
+
+
+class Opened:
+    """A connection that is up, with the proxy that carries it."""
+
+    def __init__(self, connection: fabric.Connection, proxy: Proxy | None) -> None:
+        self.transport: paramiko.Transport = connection.client.get_transport()
+        self._connection = connection
+        self._proxy = proxy
+
+    def close(self) -> None:
+        """End both."""
+        self._connection.close()
+        if self._proxy is not None:
+            self._proxy.close()
+
+
+def connect(host: str, connection: Connection) -> Opened:
+    """Connect and log in. Raises TransportError, HostKeyError or AuthenticationError."""
+    proxy = None
+    try:
+        if connection.proxy_command is not None:
+            proxy = Proxy(connection)
+            channel = proxy.socket
+        else:
+            channel = connect_socket(connection)
+    except OSError as error:
+        raise unreachable(host, connection, error) from None
+    login = Login(connection)
+    link = fabric.Connection(
+        str(connection.address),
+        user=connection.user,
+        port=connection.port,
+        config=fabric.Config(lazy=True, ssh_config=paramiko.SSHConfig()),
+        connect_timeout=connection.connect_timeout_s,
+        connect_kwargs={
+            "sock": channel,
+            "auth_strategy": login,
+            "transport_factory": _transport_factory(connection),
+            "banner_timeout": connection.connect_timeout_s,
+            "auth_timeout": _AUTHENTICATION_S,
+        },
+    )
+    link.client.set_missing_host_key_policy(_HostKeyCheck(host, connection))
+    try:
+        link.open()
+        link.transport.set_keepalive(KEEPALIVE_S)
+        return Opened(link, proxy)
+    except BaseException as error:
+        link.client.close()
+        channel.close()
+        said = ""
+        if proxy is not None:
+            said = proxy.said() if not isinstance(error, TransportError | AuthFailure | KeyboardInterrupt) else ""
+            proxy.close()
+        if isinstance(error, AuthFailure):
+            raise _refused(host, connection, login, error) from None
+        if isinstance(error, OSError | EOFError | paramiko.SSHException):
+            raise (proxy_fault(host, connection, said) if said else unreachable(host, connection, error)) from None
+        raise
+
+
+class _HostKeyCheck(paramiko.MissingHostKeyPolicy):
+    """Paramiko is given no known keys, so that each connection asks here."""
+
+    def __init__(self, host: str, connection: Connection) -> None:
+        self._host = host
+        self._connection = connection
+
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
+        del client, hostname
+        check(self._host, self._connection, key.get_name(), key.asbytes())
+
+
+def _transport_factory(connection: Connection) -> Callable[..., paramiko.Transport]:
+    """Transports that offer what the user's ssh configuration offers, keys of known kinds first."""
+
+    def make(sock: socket.socket, **options: Any) -> paramiko.Transport:
+        transport = paramiko.Transport(sock, **options)
+        security = transport.get_security_options()
+        known = preferred_kinds(connection)
+        security.key_types = sorted(security.key_types, key=lambda kind: kind not in known)
+        for ours, theirs in ALGORITHMS.items():
+            if theirs in connection.algorithms:
+                allowed = connection.algorithms[theirs]
+                offered = getattr(security, ours)
+                chosen = [name for name in offered if name in allowed]
+                if not chosen:
+                    raise paramiko.SSHException(
+                        f"none of the {theirs} that the ssh configuration allows ({', '.join(allowed)}) is one that this connection has"
+                    )
+                setattr(security, ours, chosen)
+        return transport
+
+    return make
+
+
+ALGORITHMS = {"ciphers": "ciphers", "digests": "macs", "kex": "kexalgorithms", "key_types": "hostkeyalgorithms"}
+"""Paramiko's names of the choices, and OpenSSH's."""
+
+
+def _refused(host: str, connection: Connection, login: Login, error: AuthFailure) -> TransportError:
+    """A failed login: what was tried, and what the host would have taken; a broken connection is told apart."""
+    accepted: list[str] = []
+    for attempt in error.result:
+        if isinstance(attempt.result, paramiko.BadAuthenticationType):
+            accepted = list(attempt.result.allowed_types)
+        elif isinstance(attempt.result, OSError | EOFError) or (
+            isinstance(attempt.result, paramiko.SSHException)
+            and not isinstance(attempt.result, paramiko.AuthenticationException)
+        ):
+            return TransportError(
+                f"host {host} ({where(connection)}) broke off while {connection.user} logged in: {reason(attempt.result)}",
+                hint="the host may limit logins or attempts (MaxStartups, MaxAuthTries); try again, or offer fewer keys",
+            )
+    tried = ", ".join(login.tried) or "nothing: no key and no password is at hand"
+    notes = "".join(f"; {note}" for note in login.notes)
+    takes = f"; the host takes {', '.join(accepted)}" if accepted else ""
+    return AuthenticationError(
+        f"host {host} ({where(connection)}) refused to log in {connection.user}; tried: {tried}{notes}{takes}",
+        hint="name the right key with ansible_ssh_private_key_file, or the right user with ansible_user",
+    )
+
+
+def alive(opened: Opened, *, timeout_s: float = 5.0) -> bool:
+    """Whether the host still answers."""
+    with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+        opened.transport.open_session(timeout=timeout_s).close()
+        return True
+    return False

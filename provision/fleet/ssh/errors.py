@@ -1,0 +1,55 @@
+"""From what a library or the system says to what a person can act on."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+from provision.core.errors import TransportError
+from provision.core.models.settings import Connection
+from provision.fleet.ssh.openssh import by_hand
+
+
+class AuthenticationError(TransportError):
+    """The host answered and refused the login. Trying again would change nothing."""
+
+
+def where(connection: Connection) -> str:
+    """The address as messages name it."""
+    return f"{connection.address}:{connection.port}"
+
+
+def reason(error: BaseException) -> str:
+    """One clause for why a connection failed or broke."""
+    if isinstance(error, socket.gaierror):
+        return f"the name does not resolve ({error.strerror})"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, EOFError):
+        return "the host closed the connection"
+    if isinstance(error, OSError) and error.errno is not None:
+        known = {
+            errno.ECONNREFUSED: "connection refused: nothing listens on that port",
+            errno.EHOSTUNREACH: "no route to the host",
+            errno.ENETUNREACH: "the network is unreachable",
+            errno.ECONNRESET: "connection reset by the host",
+            errno.EPIPE: "the connection broke",
+        }
+        return known.get(error.errno, error.strerror or str(error))
+    return str(error) or type(error).__name__
+
+
+def unreachable(host: str, connection: Connection, error: BaseException) -> TransportError:
+    """The host could not be reached at all."""
+    return TransportError(
+        f"host {host} ({where(connection)}) cannot be reached: {reason(error)}",
+        hint=f"try it by hand: {by_hand(connection)}",
+    )
+
+
+def broken(host: str, connection: Connection, error: BaseException) -> TransportError:
+    """The connection was there and is gone."""
+    return TransportError(
+        f"the connection to host {host} ({where(connection)}) broke: {reason(error)}",
+        hint="run the same command again: what was done is kept",
+    )

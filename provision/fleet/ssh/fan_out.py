@@ -1,0 +1,318 @@
+"""Work on many hosts at once: a bound, priorities, a deadline each, and retries when the way to a host failed.
+
+A task that failed on its way gives its slot back while it waits for the next try, and comes before all others then: the slowest
+host decides when a run ends, so it should not also queue. How long tasks waited for a slot that was free is recorded.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from provision.core.errors import HostKeyError, TransportError
+from provision.fleet.ssh.errors import AuthenticationError
+
+T = TypeVar("T")
+
+FIRST_BACKOFF_S = 0.5
+LONGEST_BACKOFF_S = 8.0
+DEFAULT_LIMIT = 32
+"""Hosts that are worked on at once."""
+GRACE_S = 5.0
+"""How long tasks that were told to stop are waited for."""
+TICK_S = 0.25
+_RETRIED_FIRST = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Task(Generic[T]):
+    """Work on one host. A higher priority goes first; equal ones in the order given."""
+
+    host: str
+    call: Callable[[], T]
+    priority: int = 0
+    deadline_s: float = 600.0
+    """Of one try, from its dispatch."""
+    retries: int = 2
+    """Further tries after a TransportError that trying again may cure."""
+    cancel: Callable[[], None] | None = None
+    """Called from another thread when the work shall end early: the session's `close`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """How a task ended: a value, or an error. Times in seconds."""
+
+    host: str
+    value: T | None = None
+    error: BaseException | None = None
+    tries: int = 0
+    wait_s: float = 0.0
+    """From the moment the last try could have started until it did."""
+    run_s: float = 0.0
+
+    def result(self) -> T:
+        """The value, or the error raised."""
+        if self.error is not None:
+            raise self.error
+        return self.value  # type: ignore[return-value]  # T may itself be None
+
+
+@dataclass(frozen=True, slots=True)
+class FanOutStats:
+    """Figures over all tries."""
+
+    tasks: int
+    seconds: float
+    wait_p50_ms: float
+    wait_p99_ms: float
+    run_p50_ms: float
+    run_p99_ms: float
+    tasks_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FanOut(Generic[T]):
+    """All outcomes, by host in the order given, and the figures."""
+
+    outcomes: Mapping[str, Outcome[T]]
+    stats: FanOutStats
+
+    @property
+    def values(self) -> dict[str, T]:
+        """Values of the tasks that ended well."""
+        return {host: outcome.result() for host, outcome in self.outcomes.items() if outcome.error is None}
+
+    @property
+    def errors(self) -> dict[str, BaseException]:
+        """Errors of those that did not."""
+        return {host: outcome.error for host, outcome in self.outcomes.items() if outcome.error is not None}
+
+
+class Cancelled(Exception):  # noqa: N818  # not an error of the task
+    """The run was interrupted before the task ended."""
+
+
+class FanOutInterrupted(KeyboardInterrupt):
+    """Ctrl-C came; `fan_out` holds what had ended, and Cancelled for the rest."""
+
+    def __init__(self, fan_out: FanOut[Any]) -> None:
+        super().__init__("interrupted")
+        self.fan_out = fan_out
+
+
+def fan_out(
+    tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT, meanwhile: Callable[[], None] | None = None
+) -> FanOut[T]:
+    """Run all tasks, at most `limit` at a time, and return when each has an outcome. Errors of tasks are outcomes.
+
+    `meanwhile` is called once the tasks are on their way, and deadlines are looked at after it: it has to be short.
+
+    Raises FanOutInterrupted on Ctrl-C, after pending tasks were dropped and running ones told to stop, and ValueError when two
+    tasks name the same host.
+    """
+    if len({task.host for task in tasks}) != len(tasks):
+        raise ValueError("two tasks name the same host")
+    pool = _Pool(tasks, limit)
+    try:
+        pool.work(meanwhile)
+    except KeyboardInterrupt:
+        pool.interrupt()
+        raise FanOutInterrupted(pool.result()) from None
+    return pool.result()
+
+
+@dataclass(slots=True)
+class _Try(Generic[T]):
+    """A task with its place in line."""
+
+    task: Task[T]
+    place: int
+    number: int = 1
+    ready_at: float = 0.0
+    dispatched_at: float = 0.0
+    wait_s: float = 0.0
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        first = _RETRIED_FIRST if self.number > 1 else 0
+        return (-first - self.task.priority, self.place)
+
+
+@dataclass(slots=True)
+class _Figures:
+    waits: list[float] = field(default_factory=list)
+    runs: list[float] = field(default_factory=list)
+
+
+class _Pool(Generic[T]):
+    """The queue, the workers, and the one lock over both."""
+
+    def __init__(self, tasks: Sequence[Task[T]], limit: int) -> None:
+        self._tasks = tasks
+        self._changed = threading.Condition()
+        self._started = time.monotonic()
+        self._ready: list[tuple[tuple[int, int], _Try[T]]] = []
+        self._later: list[tuple[float, int, _Try[T]]] = []
+        self._running: dict[int, _Try[T]] = {}
+        self._outcomes: dict[str, Outcome[T]] = {}
+        self._figures = _Figures()
+        self._stopping = False
+        self._limit = max(1, min(limit, len(tasks)))
+        for place, task in enumerate(tasks):
+            self._queue(_Try(task, place, ready_at=self._started))
+
+    def _queue(self, attempt: _Try[T]) -> None:
+        heapq.heappush(self._ready, (attempt.rank, attempt))
+
+    def work(self, meanwhile: Callable[[], None] | None) -> None:
+        """Start the workers and watch the deadlines until every task has its outcome."""
+        for _ in range(self._limit if self._tasks else 0):
+            self._hire()
+        if meanwhile is not None:
+            meanwhile()
+        with self._changed:
+            while len(self._outcomes) < len(self._tasks):
+                self._changed.wait(self._until_next())
+                self._wake_later()
+                self._expire()
+
+    def _hire(self) -> None:
+        threading.Thread(target=self._serve, daemon=True, name="firstlight-fan-out").start()
+
+    def _until_next(self) -> float:
+        """Seconds until a deadline or the end of a back-off, or until Ctrl-C is looked for again."""
+        moments = [attempt.dispatched_at + attempt.task.deadline_s for attempt in self._running.values()]
+        moments += [self._later[0][0]] if self._later else []
+        # A signal that comes just before the wait begins is not seen until the wait ends.
+        return max(0.0, min([TICK_S, *(moment - time.monotonic() for moment in moments)]))
+
+    def _wake_later(self) -> None:
+        now = time.monotonic()
+        while self._later and self._later[0][0] <= now:
+            self._queue(heapq.heappop(self._later)[2])
+            self._changed.notify_all()
+
+    def _expire(self) -> None:
+        """Give up on tries beyond their deadline: their threads are left behind, told to stop, and replaced."""
+        now = time.monotonic()
+        for place, attempt in list(self._running.items()):
+            if now - attempt.dispatched_at < attempt.task.deadline_s:
+                continue
+            del self._running[place]
+            error = TransportError(
+                f"host {attempt.task.host} did not finish within {attempt.task.deadline_s:g} s",
+                hint="see what it is busy with; the other hosts went on",
+            )
+            self._record(attempt, None, error, now)
+            _tell(attempt.task)
+            self._hire()
+
+    def _serve(self) -> None:
+        """A worker: take the first in line, run it, hand in its outcome."""
+        free_at = self._started
+        while True:
+            with self._changed:
+                while not self._ready and not self._finished():
+                    self._changed.wait()
+                if self._finished():
+                    return
+                _, attempt = heapq.heappop(self._ready)
+                attempt.dispatched_at = time.monotonic()
+                attempt.wait_s = attempt.dispatched_at - max(free_at, attempt.ready_at)
+                self._running[attempt.place] = attempt
+                # The main thread must learn of this deadline.
+                self._changed.notify_all()
+            value: T | None
+            value, error = _attempt(attempt.task.call)
+            with self._changed:
+                if self._running.get(attempt.place) is not attempt:
+                    return  # given up meanwhile: another worker has this slot
+                free_at = time.monotonic()
+                del self._running[attempt.place]
+                self._settle(attempt, value, error, free_at)
+                self._changed.notify_all()
+
+    def _finished(self) -> bool:
+        return self._stopping or len(self._outcomes) == len(self._tasks)
+
+    def _settle(self, attempt: _Try[T], value: T | None, error: BaseException | None, now: float) -> None:
+        if error is None or not _curable(error) or attempt.number > attempt.task.retries or self._stopping:
+            self._record(attempt, value, error, now)
+            return
+        self._note(attempt, now)
+        pause = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (attempt.number - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
+        again = _Try(attempt.task, attempt.place, attempt.number + 1, ready_at=now + pause)
+        heapq.heappush(self._later, (again.ready_at, again.place, again))
+
+    def _note(self, attempt: _Try[T], now: float) -> None:
+        self._figures.waits.append(attempt.wait_s)
+        self._figures.runs.append(now - attempt.dispatched_at)
+
+    def _record(self, attempt: _Try[T], value: T | None, error: BaseException | None, now: float) -> None:
+        self._note(attempt, now)
+        self._outcomes[attempt.task.host] = Outcome(
+            attempt.task.host, value, error, attempt.number, attempt.wait_s, now - attempt.dispatched_at
+        )
+
+    def interrupt(self) -> None:
+        """Drop what waits, tell what runs, and give it a moment to end."""
+        with self._changed:
+            self._stopping = True
+            self._ready.clear()
+            self._later.clear()
+            running = list(self._running.values())
+            self._changed.notify_all()
+        for attempt in running:
+            _tell(attempt.task)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._running, timeout=GRACE_S)
+            for task in self._tasks:
+                if task.host not in self._outcomes:
+                    self._outcomes[task.host] = Outcome(task.host, error=Cancelled(f"host {task.host}: interrupted"))
+
+    def result(self) -> FanOut[T]:
+        """Outcomes in the order of the tasks, and the figures."""
+        with self._changed:
+            outcomes = {task.host: self._outcomes[task.host] for task in self._tasks}
+            seconds = time.monotonic() - self._started
+            waits, runs = sorted(self._figures.waits), sorted(self._figures.runs)
+        return FanOut(
+            outcomes,
+            FanOutStats(
+                tasks=len(waits),
+                seconds=seconds,
+                wait_p50_ms=_quantile(waits, 0.5) * 1000,
+                wait_p99_ms=_quantile(waits, 0.99) * 1000,
+                run_p50_ms=_quantile(runs, 0.5) * 1000,
+                run_p99_ms=_quantile(runs, 0.99) * 1000,
+                tasks_per_s=len(waits) / seconds if seconds else 0.0,
+            ),
+        )
+
+
+def _attempt(call: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+    try:
+        return call(), None
+    except BaseException as error:  # noqa: BLE001  # whatever it is, it is this host's outcome
+        return None, error
+
+
+def _curable(error: BaseException) -> bool:
+    """Whether trying again may help: the way failed, not the key and not the login."""
+    return isinstance(error, TransportError) and not isinstance(error, HostKeyError | AuthenticationError)
+
+
+def _tell(task: Task[T]) -> None:
+    if task.cancel is not None:
+        threading.Thread(target=task.cancel, daemon=True, name="firstlight-cancel").start()
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    """The smallest value that at least this share of all does not exceed; 0 without values."""
+    return values[min(len(values) - 1, int(share * len(values)))] if values else 0.0

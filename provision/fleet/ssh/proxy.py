@@ -1,0 +1,116 @@
+"""The way to a host: a socket of our own, or the two ends of a ProxyCommand."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+from typing import IO
+
+from provision.core.errors import HostKeyError, TransportError
+from provision.core.models.settings import Connection
+from provision.fleet.ssh.host_keys import name_of, renewal_hint
+from provision.fleet.ssh.openssh import asking_by_hand, by_hand
+
+_FAMILIES = {"any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF_INET6}
+_DEAD_AFTER_MS = 30_000
+"""Bytes that nobody acknowledges for so long mean that the host is gone."""
+
+
+def connect_socket(connection: Connection) -> socket.socket:
+    """A TCP connection to the host, to the first of its addresses that answers.
+
+    Raises OSError of the last address tried.
+    """
+    address, port = str(connection.address), connection.port
+    source = (connection.bind_address, 0) if connection.bind_address else None
+    last: OSError = OSError(f"no address for {address}")
+    for family, kind, protocol, _, target in socket.getaddrinfo(
+        address, port, _FAMILIES[connection.address_family], socket.SOCK_STREAM
+    ):
+        opened = socket.socket(family, kind, protocol)
+        try:
+            opened.settimeout(connection.connect_timeout_s)
+            if source:
+                opened.bind(source)
+            opened.connect(target)
+        except OSError as error:
+            opened.close()
+            last = error
+            continue
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _DEAD_AFTER_MS)
+        return opened
+    raise last
+
+
+class Proxy:
+    """A running ProxyCommand. OpenSSH does the work where it is a jump host, so host keys are checked there as well."""
+
+    def __init__(self, connection: Connection) -> None:
+        ours, theirs = socket.socketpair()
+        self.socket = ours
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the proxy
+        command = expand(str(connection.proxy_command), connection)
+        with theirs:
+            self._process = subprocess.Popen(
+                ["/bin/sh", "-c", f"exec {command}"],
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=self._errors,
+                start_new_session=True,
+            )
+
+    def said(self) -> str:
+        """What it wrote to stderr, in one line."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=1)  # it says why before it ends
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").splitlines()
+        return " / ".join(line.strip() for line in lines if line.strip())
+
+    def close(self) -> None:
+        """End it and whatever it started."""
+        self.socket.close()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGTERM)
+        try:
+            self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._errors.close()
+
+
+def expand(command: str, connection: Connection) -> str:
+    """A ProxyCommand with its %h, %p, %r and %% replaced."""
+    values = {"h": str(connection.address), "p": str(connection.port), "r": connection.user or "", "%": "%"}
+    out, rest = "", command
+    while "%" in rest:
+        before, _, after = rest.partition("%")
+        out += before + values.get(after[:1], "%" + after[:1])
+        rest = after[1:]
+    return out + rest
+
+
+def proxy_fault(host: str, connection: Connection, said: str) -> TransportError:
+    """Why a host behind a proxy could not be reached, from what the proxy wrote."""
+    way = " -> ".join(f"{jump.address}:{jump.port}" for jump in connection.proxy_jump) or "its ProxyCommand"
+    text = f"host {host} ({connection.address}:{connection.port}) cannot be reached through {way}: {said}"
+    if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said:
+        return HostKeyError(text, hint=renewal_hint(_refused(connection, said)))
+    if "Host key verification failed" in said:
+        command = asking_by_hand(_refused(connection, said))
+        return HostKeyError(text, hint=f"compare the key that it shows with the jump host's own: {command}")
+    first = f", the jump host first: {by_hand(connection.proxy_jump[-1])}; then" if connection.proxy_jump else ""
+    return TransportError(text, hint=f"try it by hand{first}: {by_hand(connection)}")
+
+
+def _refused(connection: Connection, said: str) -> Connection:
+    """The jump host whose key was refused, by the name that OpenSSH gives it; of a ProxyCommand of the user's, the host itself."""
+    named = [jump for jump in connection.proxy_jump if name_of(jump) in said]
+    return next(iter((*named, *connection.proxy_jump, connection)))

@@ -1,0 +1,68 @@
+"""A session that tells of every file it brings to its host; what it only runs or reads goes through unseen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from provision.core.models.staged import StagedFile
+from provision.fleet.ssh.channel import Channel
+from provision.fleet.ssh.session import Completed, Progress, SendReport, Session
+
+
+class Record(Protocol):
+    """Told of one change, after it was made or failed."""
+
+    def __call__(self, how: str, *, host: str, output: str = "", **data: Any) -> None: ...
+
+
+class RecordedSession:
+    """Passes everything on to another session, and each `send` and `write` to a record besides."""
+
+    def __init__(self, session: Session, record: Record) -> None:
+        self.host = session.host
+        self._session = session
+        self._record = record
+
+    def run(self, command: str, *, stdin: str | None = None, timeout_s: float = 60.0, root: bool = False) -> Completed:
+        """See Session.run."""
+        return self._session.run(command, stdin=stdin, timeout_s=timeout_s, root=root)
+
+    def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport:
+        """See Session.send."""
+        try:
+            report = self._session.send(files, folder, progress=progress)
+        except BaseException as error:
+            # what had arrived by then is not known here
+            self._record("send", host=self.host, folder=folder, changed=None, output=str(error))
+            raise
+        if report.sent:
+            sums = {file.name: file.sha256 for file in files}
+            sent = {name: sums.get(name) for name in report.sent}
+            counted: dict[str, Any] = {"bytes": report.bytes_sent, "seconds": round(report.seconds, 3)}
+            self._record("send", host=self.host, folder=folder, changed=True, sha256=sent, **counted)
+        return report
+
+    def write(self, path: str, content: bytes, *, mode: int = 0o644, root: bool = False) -> None:
+        """See Session.write."""
+        said: dict[str, Any] = {"path": path, "mode": f"{mode:04o}", "as_root": root, "bytes": len(content)}
+        said["sha256"] = hashlib.sha256(content).hexdigest()
+        try:
+            self._session.write(path, content, mode=mode, root=root)
+        except BaseException as error:
+            self._record("write", host=self.host, **said, changed=None, output=str(error))
+            raise
+        self._record("write", host=self.host, **said, changed=True)
+
+    def read(self, path: str, *, root: bool = False, timeout_s: float = 60.0) -> bytes:
+        """See Session.read."""
+        return self._session.read(path, root=root, timeout_s=timeout_s)
+
+    def open_channel(self, command: str, *, root: bool = False) -> Channel:
+        """See Session.open_channel."""
+        return self._session.open_channel(command, root=root)
+
+    def close(self) -> None:
+        """See Session.close."""
+        self._session.close()

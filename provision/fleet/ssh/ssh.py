@@ -1,0 +1,134 @@
+"""A session over SSH: one Fabric connection, opened when first needed and used for every command."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import shlex
+import socket
+import threading
+import time
+from collections.abc import Sequence
+
+import paramiko
+
+from provision.core.models.settings import Connection
+from provision.core.models.staged import StagedFile
+from provision.fleet.ssh.channel import Channel, SshChannel, wrapped
+from provision.fleet.ssh.client import Opened, alive, connect
+from provision.fleet.ssh.errors import broken
+from provision.fleet.ssh.session import Progress, SendReport
+from provision.fleet.ssh.shell import OutputLimitError, Raw, ShellSession
+from provision.fleet.ssh.ssh_stream import Bulk
+from provision.fleet.ssh.upload import Sender
+
+_PIECE = 32_768
+_AT_ONCE = 32_768
+"""Input up to this size fits every server's window: it is sent before the output is read."""
+_CHANNEL_S = 20.0
+
+
+class SshSession(ShellSession):
+    """Reconnects when a connection that broke is used again."""
+
+    def __init__(self, host: str, connection: Connection) -> None:
+        super().__init__(host, connection)
+        self._opened: Opened | None = None
+        self._bulk = Bulk(host, connection)
+
+    def _execute(self, argv: Sequence[str], stdin: bytes, timeout_s: float, limit_bytes: int) -> Raw:
+        deadline = time.monotonic() + timeout_s
+        opened = self._connected()
+        try:
+            channel = opened.transport.open_session(timeout=min(timeout_s, _CHANNEL_S))
+            with contextlib.closing(channel):
+                channel.exec_command(shlex.join(argv))
+                return _converse(channel, stdin, deadline, limit_bytes)
+        except TimeoutError:
+            if alive(opened):
+                raise
+            self.close()
+            raise broken(self.host, self.connection, TimeoutError()) from None
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            self.close()
+            raise broken(self.host, self.connection, error) from None
+
+    def _connected(self) -> Opened:
+        if self._opened is not None and not self._opened.transport.is_active():
+            self.close()
+        if self._opened is None:
+            self._opened = connect(self.host, self.connection)
+        return self._opened
+
+    def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport:
+        """See Session.send."""
+        return Sender(self, self._bulk, files, folder, progress).send()
+
+    def open_channel(self, command: str, *, root: bool = False) -> Channel:
+        """See Session.open_channel."""
+        argv, first = wrapped(self.connection, command, root=root)
+        try:
+            return SshChannel(self._connected().transport.open_session(timeout=_CHANNEL_S), argv, first)
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            self.close()
+            raise broken(self.host, self.connection, error) from None
+
+    def close(self) -> None:
+        """See Session.close."""
+        self._bulk.close()
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
+
+
+def _converse(channel: paramiko.Channel, stdin: bytes, deadline: float, limit_bytes: int) -> Raw:
+    """Feed a command and read all it says.
+
+    Raises TimeoutError, OutputLimitError, and EOFError when the connection went away below it.
+    """
+    _feed(channel, stdin)
+    out, err = bytearray(), bytearray()
+    ready = select.poll()
+    ready.register(channel.fileno(), select.POLLIN)
+    while True:
+        ended = channel.eof_received or channel.closed
+        while channel.recv_ready():
+            out += channel.recv(_PIECE)
+            _check(out, limit_bytes)
+        while channel.recv_stderr_ready():
+            err += channel.recv_stderr(_PIECE)
+            _check(err, limit_bytes)
+        if ended:
+            break
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        ready.poll(left * 1000)
+    channel.status_event.wait(max(0.0, deadline - time.monotonic()))
+    if not channel.exit_status_ready():
+        raise TimeoutError
+    rc = channel.recv_exit_status()
+    transport = channel.get_transport()
+    if rc == -1 and not transport.is_active():
+        raise transport.get_exception() or EOFError
+    return Raw(rc, bytes(out), bytes(err))
+
+
+def _check(taken: bytearray, limit_bytes: int) -> None:
+    if len(taken) > limit_bytes:
+        raise OutputLimitError
+
+
+def _feed(channel: paramiko.Channel, stdin: bytes) -> None:
+    """Send a command's whole input and its end; a long one beside the reading, so that neither side waits for the other."""
+
+    def feed() -> None:
+        # A command may end before it has read everything: that is its right.
+        with contextlib.suppress(OSError, socket.timeout, EOFError, paramiko.SSHException):
+            channel.sendall(stdin)
+            channel.shutdown_write()
+
+    if len(stdin) <= _AT_ONCE:
+        feed()
+    else:
+        threading.Thread(target=feed, daemon=True).start()

@@ -1,0 +1,333 @@
+"""How files get into a host's incoming folder: what is missing travels, what arrives is verified there, then it gets its name.
+
+In the folder, `.arrived` names what was verified (hash, size, time of change, name); a file on its way is `.ID.part`, so that
+one cut off is taken up where it ended, whatever became of the run that sent it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import shlex
+import shutil
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from provision.core.errors import StageError
+from provision.core.formatting import size
+from provision.core.models.staged import StagedFile
+from provision.fleet.ssh.session import Completed, Progress, SendReport
+
+LEDGER = ".arrived"
+TOGETHER_BELOW = 32 * 1024 * 1024
+"""Files smaller than this travel in one tar stream, bytes."""
+SPARE = 64 * 1024 * 1024
+"""What must stay free on the host's disk beside the files, bytes."""
+_PIECE = 256 * 1024
+_HASHED_PER_S = 20_000_000
+"""What the slowest host hashes in a second, bytes: for the time limit only."""
+
+_SURVEY = f"""
+umask 077
+mkdir -p -- "$folder" && cd -- "$folder" || exit 1
+if [ "$(stat -c %u .)" != "$(id -u)" ]; then echo "$folder belongs to another user" >&2; exit 1; fi
+chmod 700 .
+if [ -f {LEDGER} ]; then sed 's/^/A /' {LEDGER}; fi
+find . -type f ! -name {LEDGER} -exec stat -c 'F %s %Y %n' {{}} +
+df -Pk . | awk 'END {{ print "D", $4 }}'
+"""
+
+_HASHES = """
+import concurrent.futures, hashlib, sys
+
+def of(line):
+    digest = hashlib.sha256()
+    try:
+        with open(line.split(" ", 1)[0], "rb") as file:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                digest.update(block)
+    except OSError:
+        return "none " + line
+    return digest.hexdigest() + " " + line
+
+with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    sys.stdout.writelines(pool.map(of, sys.stdin))
+"""
+"""From `PART SHA NAME` a line to `GOT PART SHA NAME`: Python's hash uses the processor's own instructions, sha256sum's often does not."""
+
+_SETTLE = f"""
+cd -- "$folder" || exit 1
+hashes() {{
+  if python3 -I -c 'import hashlib' 2>/dev/null; then
+    python3 -I -c {shlex.quote(_HASHES)}
+  else
+    while read -r part sha name; do
+      got=$(sha256sum < "$part"); echo "${{got%% *}} $part $sha $name"
+    done
+  fi
+}}
+hashes | while read -r got part sha name; do
+  if [ "$got" = "$sha" ]; then
+    case $name in */*) mkdir -p -- "${{name%/*}}" ;; esac
+    mv -f -- "$part" "$name" && echo "$sha $(stat -c '%s %Y' -- "$name") $name" >> {LEDGER} || exit 1
+  else
+    rm -f -- "$part"; echo "$got $name"
+  fi
+done
+"""
+
+
+class Runner(Protocol):
+    """What a sender needs of a session."""
+
+    host: str
+
+    def run(self, command: str, *, stdin: str | None = None, timeout_s: float = 60.0) -> Completed: ...
+
+
+class Streamer(Protocol):
+    """What a sender needs for bytes in bulk."""
+
+    def stream(self, command: str, pieces: Iterator[bytes]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a host's incoming folder holds, and the bytes free beside it."""
+
+    arrived: dict[str, tuple[str, int, int]]
+    """By name: hash, size and time of change when it was verified."""
+    files: dict[str, tuple[int, int]]
+    """By name: size and time of change now."""
+    free: int
+
+    @classmethod
+    def parse(cls, text: str) -> Survey:
+        """Read the survey script's output."""
+        arrived: dict[str, tuple[str, int, int]] = {}
+        files: dict[str, tuple[int, int]] = {}
+        free = 0
+        for line in text.splitlines():
+            match line.split(" ", 4):
+                case ["A", sha, size, changed, name] if size.isdigit() and changed.isdigit():
+                    arrived[name] = (sha, int(size), int(changed))
+                case ["F", size, changed, name, *rest]:
+                    files[" ".join([name, *rest]).removeprefix("./")] = (int(size), int(changed))
+                case ["D", kibibytes]:
+                    free = int(kibibytes) * 1024
+        return cls(arrived, files, free)
+
+    def has(self, file: StagedFile) -> bool:
+        """Whether a file is there as it was when it was verified."""
+        verified = self.arrived.get(file.name)
+        return (
+            verified == (file.sha256, file.size, verified[2] if verified else 0)
+            and self.files.get(file.name) == verified[1:]
+        )
+
+    def part(self, file: StagedFile) -> int:
+        """How many bytes of a file have come so far."""
+        size, _ = self.files.get(part_name(file), (0, 0))
+        return size if size <= file.size else 0
+
+
+def part_name(file: StagedFile) -> str:
+    """The name of a file on its way: of its content and its name, so that nothing else is ever appended to it."""
+    return f".{hashlib.sha256(f'{file.sha256} {file.name}'.encode()).hexdigest()[:20]}.part"
+
+
+class Sender:
+    """One `send`."""
+
+    def __init__(
+        self, session: Runner, streamer: Streamer, files: Sequence[StagedFile], folder: str, progress: Progress | None
+    ) -> None:
+        self._session = session
+        self._streamer = streamer
+        self._files = checked_names(files)
+        self._folder = folder
+        self._progress = progress or (lambda _: None)
+        self._in_folder = f"folder={shlex.quote(folder)}\n"
+
+    def send(self) -> SendReport:
+        """Do it. Raises StageError, TransportError."""
+        started = time.monotonic()
+        survey = self._survey()
+        present = [file for file in self._files if survey.has(file)]
+        missing = [file for file in self._files if not survey.has(file)]
+        resumed = sum(survey.part(file) for file in missing)
+        need = sum(file.size for file in missing) - resumed
+        check_space(f"host {self._session.host}", self._folder, need, survey.free)
+        self._progress(sum(file.size for file in present) + resumed)
+        damaged = self._transfer(missing, survey.part)
+        if damaged:
+            again = [file for file in missing if file.name in damaged]
+            self._progress(-sum(file.size for file in again))
+            twice = self._transfer(again, lambda _: 0)
+            for file in again:
+                if file.name in twice:
+                    raise damage(f"host {self._session.host}", file, twice[file.name])
+            need += sum(file.size for file in again)
+        return SendReport(
+            sent=tuple(file.name for file in missing),
+            present=tuple(file.name for file in present),
+            bytes_sent=need,
+            bytes_resumed=resumed,
+            seconds=time.monotonic() - started,
+        )
+
+    def _survey(self) -> Survey:
+        done = self._session.run(self._in_folder + _SURVEY)
+        if done.rc != 0:
+            raise StageError(
+                f"the folder {self._folder} on host {self._session.host} cannot be used: {done.stderr.strip()}",
+                hint="it must belong to the login user; remove it if it is not theirs",
+            )
+        return Survey.parse(done.stdout)
+
+    def _transfer(self, files: Sequence[StagedFile], part: Callable[[StagedFile], int]) -> dict[str, str]:
+        """Send and settle; what arrived wrong, by name with the hash that it has there."""
+        if not files:
+            return {}
+        enter = f"umask 077; cd -- {shlex.quote(self._folder)} &&"
+        together = [file for file in files if file.size < TOGETHER_BELOW and not part(file)]
+        if together:
+            # -m and -o: neither times nor owners of this machine.
+            self._streamer.stream(f"{enter} exec tar -xmof -", tar_stream(together, self._progress))
+        for file in files:
+            offset = part(file)
+            if file in together or offset == file.size:
+                continue
+            writes = ">>" if offset else ">"
+            self._streamer.stream(f"{enter} exec cat {writes} {part_name(file)}", self._pieces(file, offset))
+        lines = "".join(f"{part_name(file)} {file.sha256} {file.name}\n" for file in files)
+        limit = 60 + sum(file.size for file in files) / _HASHED_PER_S
+        settled = self._session.run(self._in_folder + _SETTLE, stdin=lines, timeout_s=limit)
+        if settled.rc != 0:
+            raise StageError(
+                f"what arrived on host {self._session.host} cannot be put in place: {settled.stderr.strip()}",
+                hint=f"check the folder {self._folder} there",
+            )
+        return {name: got for got, _, name in (line.partition(" ") for line in settled.stdout.splitlines())}
+
+    def _pieces(self, file: StagedFile, offset: int) -> Iterator[bytes]:
+        with Path(file.path).open("rb") as content:
+            content.seek(offset)
+            while piece := content.read(_PIECE):
+                yield piece
+                self._progress(len(piece))
+
+
+def tar_stream(files: Sequence[StagedFile], progress: Progress) -> Iterator[bytes]:
+    """A tar archive of files under their names on the way, in pieces."""
+    for file in files:
+        entry = tarfile.TarInfo(part_name(file))
+        entry.size = file.size
+        entry.mode = 0o600
+        yield entry.tobuf(tarfile.USTAR_FORMAT)
+        left = file.size
+        with Path(file.path).open("rb") as content:
+            while left and (piece := content.read(min(_PIECE, left))):
+                yield piece
+                left -= len(piece)
+                progress(len(piece))
+        if left:
+            raise StageError(f"{file.path} is {left} bytes shorter than was recorded", hint="stage again")
+        yield b"\0" * (-file.size % tarfile.BLOCKSIZE)
+    yield b"\0" * (2 * tarfile.BLOCKSIZE)
+
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@=,~!-]*(/[A-Za-z0-9_][A-Za-z0-9._+@=,~!-]*)*")
+
+
+def checked_names(files: Sequence[StagedFile]) -> list[StagedFile]:
+    """The files without repetition. Raises StageError for a name that would leave the folder or is meant for two files."""
+    by_name: dict[str, StagedFile] = {}
+    for file in files:
+        if not _NAME.fullmatch(file.name):
+            raise StageError(
+                f"{file.name!r} is no name for a staged file", hint="letters, digits and . _ + @ = , ~ ! - only"
+            )
+        if by_name.setdefault(file.name, file).sha256 != file.sha256:
+            raise StageError(f"two different files are to be sent as {file.name}", hint="stage again")
+    return list(by_name.values())
+
+
+def check_space(at: str, folder: str, need: int, free: int) -> None:
+    """Raise StageError when a folder's disk has not the room, before anything is sent."""
+    if need and need + SPARE > free:
+        raise StageError(
+            f"{at} has {size(free)} free at {folder}; {size(need)} are to come, and {size(SPARE)} must stay free",
+            hint="free some space there, or use another disk",
+        )
+
+
+def damage(at: str, file: StagedFile, got: str) -> StageError:
+    """The error for a file that arrived wrong twice."""
+    with Path(file.path).open("rb") as content:
+        source = hashlib.file_digest(content, "sha256").hexdigest()
+    if source != file.sha256:
+        return StageError(
+            f"{file.path} is damaged: its SHA-256 is {source}, recorded is {file.sha256}",
+            hint="remove it and stage again",
+        )
+    return StageError(
+        f"{file.name} arrived damaged twice on {at}: its SHA-256 is {got} there, {file.sha256} here",
+        hint="check that host's disk, memory and network",
+    )
+
+
+def bring_locally(
+    host: str, files: Sequence[StagedFile], folder: Path, progress: Progress | None
+) -> tuple[tuple[str, ...], tuple[str, ...], int, int]:
+    """The same on this machine, by hard link or copy: names sent, names present, bytes sent, bytes resumed."""
+    report = progress or (lambda _: None)
+    wanted = checked_names(files)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ledger = folder / LEDGER
+    arrived = io.StringIO(ledger.read_text(encoding="utf-8")) if ledger.exists() else io.StringIO()
+    now = {
+        file.name: (stat.st_size, int(stat.st_mtime))
+        for file in wanted
+        if (folder / file.name).exists() and (stat := (folder / file.name).stat())
+    }
+    survey = Survey.parse("".join(f"A {line}" for line in arrived))
+    survey = Survey(survey.arrived, now, shutil.disk_usage(folder).free)
+    present = [file for file in wanted if survey.has(file)]
+    missing = [file for file in wanted if not survey.has(file)]
+    report(sum(file.size for file in present))
+    for file in missing:
+        _bring(host, file, folder, survey.free)
+        changed = int((folder / file.name).stat().st_mtime)
+        with ledger.open("a", encoding="utf-8") as lines:
+            lines.write(f"{file.sha256} {file.size} {changed} {file.name}\n")
+        report(file.size)
+    return (
+        tuple(file.name for file in missing),
+        tuple(file.name for file in present),
+        sum(file.size for file in missing),
+        0,
+    )
+
+
+def _bring(host: str, file: StagedFile, folder: Path, free: int) -> None:
+    part = folder / part_name(file)
+    part.unlink(missing_ok=True)
+    try:
+        part.hardlink_to(file.path)
+    except OSError:  # another file system, or one without hard links
+        check_space(f"host {host}", str(folder), file.size, free)
+        shutil.copyfile(file.path, part)
+    with part.open("rb") as content:
+        got = hashlib.file_digest(content, "sha256").hexdigest()
+    if got != file.sha256:
+        part.unlink()
+        raise damage(f"host {host}", file, got)
+    target = folder / file.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part.replace(target)

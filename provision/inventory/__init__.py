@@ -1,5 +1,0 @@
-"""Hosts and their settings: Ansible inventories read by Ansible, SSH resolved by OpenSSH, all of it validated."""
-
-from provision.inventory.load import load
-
-__all__ = ["load"]

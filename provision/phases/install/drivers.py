@@ -1,0 +1,238 @@
+"""What has to be done to a host's drivers, from facts, Stack and settings: the host variables of playbooks/drivers.yml.
+
+Nothing is done to a driver that the plan keeps; a fabric manager that differs from it is mended all the same, for
+without an equal one the cards compute nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from provision.catalog import catalog
+from provision.catalog.packages import (
+    distribution_driver,
+    packages_before,
+    packages_of_component,
+    packages_of_distribution,
+    repository_of_component,
+    repository_of_distribution,
+)
+from provision.catalog.rows import DistributionDriver
+from provision.core.errors import InstallError, UsageError
+from provision.core.models.base import Record
+from provision.core.models.facts import HostFacts
+from provision.core.models.settings import Host
+from provision.core.models.stack import DriverPlan, Stack
+from provision.phases.plan import fabric, rocm
+
+FAMILY = "nvidia-driver"
+
+
+class DriverWork(Record):
+    """One host's work; null where nothing is to be done."""
+
+    driver: dict[str, Any] | None = None
+    fabric_manager: dict[str, Any] | None = None
+    cuda_toolkit: dict[str, Any] | None = None
+    cuda_compat: dict[str, Any] | None = None
+    container_toolkit: dict[str, Any] | None = None
+    rocm: dict[str, Any] | None = None
+    reboot: bool = False
+
+    @property
+    def needed(self) -> bool:
+        """Whether there is anything to do."""
+        parts = (
+            self.driver,
+            self.fabric_manager,
+            self.cuda_toolkit,
+            self.cuda_compat,
+            self.container_toolkit,
+            self.rocm,
+        )
+        return any(parts)
+
+    def named(self) -> str:
+        """The work in words: `NVIDIA driver 580.173.02 (open kernel modules), fabric manager 580.173.02`."""
+        words = []
+        if self.driver:
+            whose = ", the distribution's own" if self.driver["source"] == "distribution" else ""
+            words.append(f"NVIDIA driver {self.driver['version']} ({self.driver['module']} kernel modules{whose})")
+        if self.fabric_manager:
+            words.append(f"fabric manager {self.fabric_manager['version']}")
+        if self.cuda_toolkit:
+            words.append(f"CUDA toolkit {self.cuda_toolkit['version']}")
+        if self.cuda_compat:
+            words.append(f"compatibility libraries of CUDA {self.cuda_compat['version']}")
+        if self.container_toolkit:
+            words.append("NVIDIA container toolkit")
+        if self.rocm:
+            words.append(" and ".join(self.rocm["parts"]))
+        return ", ".join(words)
+
+    def ansible_vars(self) -> dict[str, Any]:
+        """Host variables of playbooks/drivers.yml (docs/reference/playbooks.md); a role without its variable does nothing."""
+        parts = {
+            "firstlight_driver": self.driver,
+            "firstlight_fabric_manager": self.fabric_manager,
+            "firstlight_cuda_toolkit": self.cuda_toolkit,
+            "firstlight_cuda_compat": self.cuda_compat,
+            "firstlight_container_toolkit": self.container_toolkit,
+            "firstlight_rocm": self.rocm,
+        }
+        return {**{name: part for name, part in parts.items() if part}, "firstlight_reboot": self.reboot}
+
+
+def driver_work(host: Host, facts: HostFacts, stack: Stack) -> DriverWork:
+    """What to do to one host.
+
+    Raises InstallError when the plan wants a driver and no packages are known for the host's system.
+    """
+    if facts.container or facts.wsl:
+        return DriverWork()
+    try:
+        return DriverWork(
+            driver=_driver(host, facts, stack.driver),
+            fabric_manager=_fabric_manager(host, facts, stack),
+            cuda_toolkit=_cuda_toolkit(host, facts),
+            cuda_compat=_cuda_compat(host, facts, stack),
+            container_toolkit=_container_toolkit(host, facts),
+            rocm=_rocm(host, facts, stack),
+            reboot=host.settings.reboot,
+        )
+    except UsageError as error:
+        raise InstallError(f"host `{host.name}`: {error.text}", hint=error.hint) from None
+
+
+def _driver(host: Host, facts: HostFacts, plan: DriverPlan | None) -> dict[str, Any] | None:
+    if plan is None or plan.action == "keep" or plan.version is None:
+        return None
+    module = plan.module or "open"
+    return {
+        "version": plan.version,
+        "branch": plan.branch,
+        "at_least": plan.at_least,
+        "below": plan.below,
+        "module": module,
+        "source": plan.source,
+        "instead_of": list(catalog().package_components[f"driver-{module}"].instead_of),
+        **_driver_packages(host, facts, plan, module),
+    }
+
+
+def _driver_packages(host: Host, facts: HostFacts, plan: DriverPlan, module: str) -> dict[str, Any]:
+    """The packages, where they lie, and which of them share the driver's version; `signed`: their modules need no key of the host's."""
+    version = plan.version or ""
+    if plan.source == "distribution":
+        row = _own(facts, version)
+        if row is None:
+            raise UsageError(f"no driver of {facts.os.id} {facts.os.version_id}'s own is known")
+        names = packages_of_distribution(row.open if module == "open" else row.proprietary, row, facts.os.kernel)
+        return {"packages": list(names), "signed": row.signed, **_of_distribution(row)}
+    names = packages_of_component(f"driver-{module}", branch=_branch(version))
+    return {"packages": list(names), "signed": False, **_source(host, facts, f"driver-{module}"), **_family()}
+
+
+def _fabric_manager(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any] | None:
+    version = stack.fabric_manager
+    if version is None or not fabric.is_mended(stack, facts):
+        return None
+    beside = [catalog().package_components["subnet-manager"]] if stack.subnet_manager else []
+    plan = stack.driver or DriverPlan(action="keep")
+    return {
+        "version": version,
+        "at_least": plan.at_least,
+        "below": plan.below,
+        "extra": [package for row in beside for package in row.packages],
+        "modules": [module for row in beside for module in row.modules],
+        **_fabric_packages(host, facts, version, plan),
+    }
+
+
+def _fabric_packages(host: Host, facts: HostFacts, version: str, plan: DriverPlan) -> dict[str, Any]:
+    """Of the driver's own source, for both must be of one version."""
+    row = _own(facts, version) if plan.source == "distribution" else None
+    if row is not None and row.fabric_manager:
+        names = packages_of_distribution(row.fabric_manager, row, facts.os.kernel)
+        return {"packages": list(names), **_of_distribution(row)}
+    names = packages_of_component("fabric-manager", branch=_branch(version))
+    return {"packages": list(names), **_source(host, facts, "fabric-manager"), **_family()}
+
+
+def _of_distribution(row: DistributionDriver) -> dict[str, Any]:
+    return {"repository": asdict(repository_of_distribution(row)), "before": [], **_family(row.apart)}
+
+
+def _own(facts: HostFacts, version: str) -> DistributionDriver | None:
+    """The distribution's own driver of a version's branch."""
+    return distribution_driver(facts.os.id, facts.os.version_id, facts.os.machine, branch=_branch(version))
+
+
+def _cuda_toolkit(host: Host, facts: HostFacts) -> dict[str, Any] | None:
+    version = host.settings.cuda_toolkit
+    if version is None or any((toolkit.version or "").startswith(version) for toolkit in facts.cuda_toolkits):
+        return None
+    return {
+        "version": version,
+        "packages": list(packages_of_component("cuda-toolkit", cuda=version)),
+        **_source(host, facts, "cuda-toolkit"),
+    }
+
+
+def _cuda_compat(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any] | None:
+    plan = stack.cuda_compat
+    if plan is None or has_compat(facts, plan.folder):
+        return None
+    return {
+        "version": plan.cuda,
+        "folder": plan.folder,
+        "packages": [plan.package],
+        **_source(host, facts, "cuda-compat"),
+    }
+
+
+def has_compat(facts: HostFacts, folder: str) -> bool:
+    """Whether the compatibility libraries lie in a folder of the host."""
+    return any(toolkit.compat and f"{toolkit.path}/compat" == folder for toolkit in facts.cuda_toolkits)
+
+
+def _container_toolkit(host: Host, facts: HostFacts) -> dict[str, Any] | None:
+    if not host.settings.container_toolkit or any(program.name == "nvidia-ctk" for program in facts.programs):
+        return None
+    return {
+        "packages": list(packages_of_component("container-toolkit")),
+        **_source(host, facts, "container-toolkit", mirror=False),
+    }
+
+
+def _rocm(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any] | None:
+    parts = rocm.lacking(stack, facts)
+    if not parts:
+        return None
+    return {
+        "parts": list(parts),
+        "sources": [{"packages": list(packages_of_component(part)), **_source(host, facts, part)} for part in parts],
+    }
+
+
+def _source(host: Host, facts: HostFacts, component: str, *, mirror: bool = True) -> dict[str, Any]:
+    repository = repository_of_component(
+        component,
+        os_id=facts.os.id,
+        version_id=facts.os.version_id,
+        machine=facts.os.machine,
+        mirror=host.settings.driver_repository if mirror else None,
+        key=host.settings.driver_key if mirror else None,
+    )
+    before = packages_before(component, facts.os.id, facts.os.version_id)
+    return {"repository": asdict(repository), "before": list(before)}
+
+
+def _family(apart: tuple[str, ...] = ()) -> dict[str, Any]:
+    row = catalog().package_families[FAMILY]
+    return {"family": {"packages": list(row.packages), "version": row.version, "apart": list(apart)}}
+
+
+def _branch(version: str) -> str:
+    return version.partition(".")[0]

@@ -1,0 +1,144 @@
+"""The door of the room: targets in, one result a host out, the record of every task in the run's folder."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from provision.core.models.records import RoomResult
+from provision.core.models.settings import Connection
+from provision.core.run_folder import Run, utc_now, write_atomically
+from provision.fleet.ssh.sudo import become_password
+from provision.phases.install.hosts_file import render, render_secrets
+from provision.phases.install.memory_file import memory_file, remove_left_passwords
+from provision.phases.install.outcome import Outcome
+from provision.phases.install.playbook import Cancellation, run_playbook
+from provision.phases.install.signals import remembered_signals
+from provision.phases.install.target import Progress, Target
+from provision.phases.install.task_evidence import described
+
+HOSTS_FILE = "install/hosts.yml"
+TASKS_FILE = "install/tasks.jsonl"
+LOG_FILE = "install/ansible.log"
+
+_VALIDATION = "Validating arguments against arg spec"
+"""Ansible's own first task of each role: worth a word only when it fails."""
+_ENDINGS = frozenset({"runner_on_ok", "runner_on_failed", "runner_on_unreachable", "runner_on_skipped"})
+
+
+def install(
+    run: Run,
+    targets: Sequence[Target],
+    *,
+    playbook: str = "install",
+    tags: Sequence[str] = (),
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> dict[str, RoomResult]:
+    """Run a playbook (install, serve, rollback, stop, uninstall, mend) on all targets at once; a host that fails stops no other.
+
+    With `tags` only the tasks that have one of them. Writes install/hosts.yml, install/tasks.jsonl and install/ansible.log
+    into the run's folder, and into its changes.jsonl each task that changed a host, or failed, as soon as it ended. Called in the main
+    thread, Ctrl-C, SIGTERM and SIGHUP end the playbook in order and the results say `interrupted`; `cancelled` does
+    the same from anywhere.
+
+    Raises InstallError when ansible-playbook is not there, RemoteCommandError when a password file cannot be read.
+    """
+    if not targets:
+        return {}
+    path = run.path(HOSTS_FILE)
+    write_atomically(path, render(targets, path=str(path)))
+    outcomes = {target.host.name: Outcome(target.host.name) for target in targets}
+    recorder = _Recorder(run, playbook, outcomes, progress or (lambda *_: None))
+    remove_left_passwords()
+    with (
+        tempfile.TemporaryDirectory(prefix="firstlight-") as folder,
+        _passwords(targets) as passwords,
+        remembered_signals() as signalled,
+    ):
+        inventories = [path, *passwords]
+        cancellation = Cancellation(lambda: signalled() or cancelled())
+        ended_how = run_playbook(
+            playbook,
+            inventories,
+            tags=tags,
+            hosts=len(targets),
+            scratch=Path(folder),
+            log=run.path(LOG_FILE),
+            on_event=recorder.take,
+            cancellation=cancellation,
+        )
+    return {
+        name: outcome.result(interrupted=cancellation.happened, ended_how=ended_how)
+        for name, outcome in outcomes.items()
+    }
+
+
+def _secrets_of(connection: Connection) -> dict[str, str]:
+    """Passwords that no file of the user's holds; a file is named in hosts.yml and read by Ansible."""
+    secrets = {}
+    if connection.become_password is not None and (password := become_password(connection)):
+        secrets["ansible_become_password"] = password
+    if connection.password is not None:
+        secrets["ansible_password"] = connection.password.get_secret_value()
+    return secrets
+
+
+@contextmanager
+def _passwords(targets: Sequence[Target]) -> Iterator[list[Path]]:
+    """The inventory of the passwords, where there are any; on no disk."""
+    secrets = {target.host.name: values for target in targets if (values := _secrets_of(target.host.connection))}
+    if not secrets:
+        yield []
+        return
+    with memory_file(render_secrets(secrets)) as path:
+        yield [path]
+
+
+class _Recorder:
+    """Each event to the outcome of its host, to whoever watches, to tasks.jsonl, and what changed a host to changes.jsonl."""
+
+    def __init__(self, run: Run, playbook: str, outcomes: dict[str, Outcome], progress: Progress) -> None:
+        self._run = run
+        self._playbook = playbook
+        self._path = run.path(TASKS_FILE)
+        self._outcomes = outcomes
+        self._progress = progress
+
+    def take(self, event: dict[str, Any]) -> None:
+        kind, data = str(event.get("event")), event.get("event_data") or {}
+        if kind == "playbook_on_stats":
+            for known in self._outcomes.values():
+                known.close(data)
+            return
+        outcome = self._outcomes.get(str(data.get("host")))
+        if outcome is None:
+            return
+        if str(data.get("task")).startswith(_VALIDATION):
+            kind = kind if kind == "runner_on_failed" else ""
+        if kind == "runner_on_start":
+            outcome.started(str(data.get("task")))
+            self._progress(outcome.host, str(data.get("task")))
+        elif kind in _ENDINGS:
+            outcome.ended(kind, data)
+            self._append(kind, data)
+            if (change := described(kind, data)) is not None:
+                self._run.change("ansible", host=outcome.host, playbook=self._playbook, **change)
+
+    def _append(self, kind: str, data: dict[str, Any]) -> None:
+        result = data.get("res") or {}
+        line = {
+            "at": utc_now(),
+            "host": data.get("host"),
+            "role": data.get("role"),
+            "task": data.get("task"),
+            "status": kind.removeprefix("runner_on_"),
+            "changed": bool(result.get("changed")),
+            "seconds": round(float(data.get("duration") or 0.0), 3),
+        }
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")

@@ -1,0 +1,90 @@
+"""hosts.yml: a whole Ansible inventory of what is done, usable by hand, without a secret in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from provision.core.models.settings import Connection
+from provision.fleet.ssh.openssh import ansible_variables
+from provision.phases.install.target import Target
+
+HOST_PYTHON = "/usr/bin/python3"
+"""Where the base role installs one that is missing."""
+CONTROLLER_PYTHON = "{{ ansible_playbook_python }}"
+
+_HEAD = """\
+# What was planned for each host, as an Ansible inventory. The same by hand:
+#   ansible-playbook -i {path} playbooks/site.yml
+"""
+
+
+class Verbatim(str):
+    """Text that Ansible must not read as a template, whatever braces it holds."""
+
+    __slots__ = ()
+
+
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc] # the C one where libyaml is there
+    pass
+
+
+def _block_style(text: str) -> str | None:
+    return "|" if "\n" in text else None
+
+
+_Dumper.add_representer(
+    Verbatim, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text), style=_block_style(text))
+)
+_Dumper.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style=_block_style(text))
+)
+
+
+def verbatim(value: Any) -> Any:
+    """The value with every text in it that holds a template's opening marked as verbatim."""
+    if isinstance(value, str):
+        return Verbatim(value) if any(opening in value for opening in ("{{", "{%", "{#")) else value
+    if isinstance(value, Mapping):
+        return {str(key): verbatim(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [verbatim(item) for item in value]
+    return value
+
+
+def _become_password(connection: Connection) -> dict[str, str]:
+    """The sudo password by reference: the first line of the file, read when the playbook runs."""
+    if connection.become_password_file is None:
+        return {}
+    return {
+        "ansible_become_password_file": verbatim(connection.become_password_file),
+        "ansible_become_password": "{{ lookup('ansible.builtin.file', ansible_become_password_file).splitlines() | first }}",
+    }
+
+
+def host_variables(target: Target) -> dict[str, Any]:
+    """Everything that Ansible is told of one host."""
+    connection = target.host.connection
+    python = CONTROLLER_PYTHON if connection.kind == "local" else HOST_PYTHON
+    return {
+        "ansible_python_interpreter": python,
+        **verbatim(ansible_variables(connection)),
+        **_become_password(connection),
+        **verbatim(dict(target.variables)),
+    }
+
+
+def render(targets: Sequence[Target], *, path: str) -> str:
+    """The inventory's text; `path` is named in its head."""
+    hosts = {target.host.name: host_variables(target) for target in targets}
+    body: str = yaml.dump({"all": {"hosts": hosts}}, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
+    return _HEAD.format(path=path) + body
+
+
+def render_secrets(secrets: Mapping[str, Mapping[str, str]]) -> str:
+    """A second inventory with the passwords that are known in memory only, for `memory_file`."""
+    hosts = {name: {key: Verbatim(value) for key, value in values.items()} for name, values in secrets.items()}
+    text: str = yaml.dump({"all": {"hosts": hosts}}, Dumper=_Dumper)
+    return text

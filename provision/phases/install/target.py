@@ -1,0 +1,20 @@
+"""What a playbook is run on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from provision.core.models.settings import Host
+
+Progress = Callable[[str, str], None]
+"""Told (host, what it is doing now), from the thread that called `install`."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A host and the variables that the roles read (docs/reference/playbooks.md)."""
+
+    host: Host
+    variables: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,96 @@
+"""What a task did to a host, as evidence: the command, its exit code, what it said."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from provision.core.redaction import MASK
+from provision.phases.install.playbook import PLAYBOOKS
+
+RAW = "ansible.builtin.raw"
+_NOT_ARGUMENTS = frozenset({"stdin", "_raw_params", "_uses_shell", "argv"})
+"""Of commands only: they stand in the command itself, or are what it reads."""
+
+
+def described(event: str, data: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A task that changed its host, or may have; null for one that did not. `event` is the runner's name of its end.
+
+    `changed` is null for one that failed, and for one whose outcome Ansible hides.
+    """
+    result = data.get("res") or {}
+    is_hidden = "censored" in result
+    is_change = event == "runner_on_ok" and bool(result.get("changed"))
+    may_be = event in ("runner_on_failed", "runner_on_unreachable") or (event == "runner_on_ok" and is_hidden)
+    if not is_change and not may_be:
+        return None
+    items = [item for item in result.get("results") or () if isinstance(item, Mapping) and _did_something(item)]
+    parts: list[Mapping[str, Any]] = items or [result]
+    codes = [part["rc"] for part in parts if isinstance(part.get("rc"), int)]
+    return {
+        "role": data.get("role"),
+        "task": data.get("task"),
+        "module": data.get("resolved_action") or data.get("task_action"),
+        "source": _source(str(data.get("task_path") or "")),
+        "command": MASK if is_hidden else "\n".join(_command(data, part) for part in parts),
+        "changed": True if is_change else None,
+        "exit_code": next((code for code in codes if code), codes[0] if codes else None),
+        "seconds": round(float(data.get("duration") or 0.0), 3),
+        "output": MASK if is_hidden else "\n".join(filter(None, map(_output, parts))),
+    }
+
+
+def _did_something(item: Mapping[str, Any]) -> bool:
+    """Of a loop's turns those that count."""
+    return bool(item.get("changed") or item.get("failed") or item.get("unreachable"))
+
+
+def _command(data: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """The command that ran; of a module that is none, its arguments."""
+    command = result.get("cmd")
+    if isinstance(command, list):
+        return shlex.join(map(str, command))
+    if isinstance(command, str) and command:
+        return command
+    arguments = (result.get("invocation") or {}).get("module_args")
+    if isinstance(arguments, Mapping):
+        return " ".join(
+            f"{name}={shlex.quote(str(value))}"
+            for name, value in arguments.items()
+            if value is not None and name not in _NOT_ARGUMENTS
+        )
+    if data.get("task_action") == RAW:
+        return _written(str(data.get("task_path") or ""), str(data.get("task")))
+    return ""
+
+
+def _source(task_path: str) -> str | None:
+    """Where the task stands, from the product's folder: `playbooks/roles/base/tasks/10_prepare.yml:3`."""
+    name, _, line = task_path.rpartition(":")
+    if not name or not Path(name).is_relative_to(PLAYBOOKS):
+        return None
+    return f"{Path(name).relative_to(PLAYBOOKS.parent)}:{line}"
+
+
+def _written(task_path: str, task: str) -> str:
+    """A raw task's command as the role has it: Ansible tells nothing of one. Its variables stand in install/hosts.yml."""
+    file = task_path.rpartition(":")[0]
+    tasks = _tasks(file) if _source(task_path) else ()
+    return next((str(entry[RAW]) for entry in tasks if entry.get("name") == task), "")
+
+
+@cache
+def _tasks(file: str) -> tuple[dict[str, Any], ...]:
+    written = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    return tuple(entry for entry in written if RAW in entry)
+
+
+def _output(result: Mapping[str, Any]) -> str:
+    """All that it said, in the order of stdout, stderr, message."""
+    said = (result.get(key) for key in ("stdout", "module_stdout", "stderr", "module_stderr", "msg"))
+    return "\n".join(text.strip() for text in said if isinstance(text, str) and text.strip())

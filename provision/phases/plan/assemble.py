@@ -1,0 +1,123 @@
+"""From an accepted candidate to its Stack."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Literal
+
+from provision.catalog import catalog
+from provision.catalog.versions import minor, numbers
+from provision.core.models.stack import AttentionPlan, ModelPlan, Stack, TorchBuild, VllmBuild
+from provision.phases.plan import attention, compat, dependencies, driver, fabric, flash, flashinfer, interpreter
+from provision.phases.plan.build_option import Option
+from provision.phases.plan.host_profile import View
+from provision.phases.plan.rules.glibc import floor
+
+
+def stack_of(option: Option, view: View) -> Stack:
+    """The Stack of a candidate that every rule accepted for a class."""
+    chosen = interpreter.choose(option, view)
+    assert chosen.interpreter is not None
+    machine = view.machine or "x86_64"
+    plan = driver.choose(option, view)
+    manager = fabric.version(view, plan)
+    flashinfer_plan = flashinfer.choose(option, view)
+    held = dependencies.choose(option)
+    headers = chosen.interpreter.origin == "host" and chosen.lacks_headers
+    return Stack(
+        vllm=_vllm(option),
+        torch=_torch(option, None if chosen.interpreter.torch else machine),
+        dependencies=held.plan if held else None,
+        driver=plan,
+        cuda_compat=compat.choose(option, view),
+        fabric_manager=manager,
+        subnet_manager=manager is not None and fabric.subnet_managed(view),
+        flash_attn=flash.choose(option, view).plan,
+        attention=_attention(option, view),
+        flashinfer=flashinfer_plan.plan if flashinfer_plan else None,
+        gpus=tuple(card.index for card in view.serving),
+        python=minor(chosen.interpreter.version),
+        interpreter=chosen.interpreter,
+        platform=platform(machine, view.glibc or floor(option)[0]),
+        system_packages=(*view.lacking, *(("python-headers",) if headers else ())),
+        supervisor=supervisor(view),
+        model=_model(view),
+    )
+
+
+def _model(view: View) -> ModelPlan | None:
+    load, room = view.load, view.room
+    if load is None or room is None:
+        return None
+    from provision.phases.plan.fit import fit  # noqa: PLC0415 - only where a model of the user's is planned
+
+    found, asked = fit(load.shape, load.asked, room), load.asked
+    sizes = {"tensor": found.tensor, "pipeline": asked.pipeline, "data": asked.data}
+    flags = [word for name, size in sizes.items() if size > 1 for word in (f"--{name}-parallel-size", str(size))]
+    if found.length and (asked.length or found.length < load.shape.usual_length):
+        flags += ["--max-model-len", str(found.length)]
+    return ModelPlan(
+        name=load.model,
+        architecture=load.shape.architecture,
+        weights_bytes=load.shape.weights.total,
+        tensor_parallel=found.tensor,
+        pipeline_parallel=asked.pipeline,
+        data_parallel=asked.data,
+        own_max_model_len=load.shape.length,
+        max_model_len=found.length,
+        device_weights_bytes=found.weights,
+        device_overhead_bytes=found.overhead,
+        device_cache_bytes=found.cache_bytes,
+        cache_tokens=found.tokens,
+        flags=tuple(flags),
+    )
+
+
+@cache
+def _torch(option: Option, machine: str | None) -> TorchBuild:
+    """`machine` is None where the host's own torch is taken over: then no index serves it."""
+    index = _torch_index(option, machine) if machine else None
+    return TorchBuild(version=option.torch.version, variant=option.torch_variant, index=index)
+
+
+@cache
+def _vllm(option: Option) -> VllmBuild | None:
+    build = option.build
+    if build is None:
+        return None
+    return VllmBuild(
+        version=build.version,
+        variant=build.variant,
+        provider=build.provider,
+        distribution=build.distribution,
+        index=build.index,
+    )
+
+
+def _torch_index(option: Option, machine: str) -> str | None:
+    """vLLM's ROCm builds bring their own torch: it comes from their index."""
+    if option.build is not None and option.variant.startswith("rocm"):
+        return option.build.index
+    return option.torch_index(machine)
+
+
+def _attention(option: Option, view: View) -> AttentionPlan:
+    plan = attention.choose(option, view).plan if option.release else None
+    return plan or AttentionPlan(backend="NO_ATTENTION")
+
+
+@cache
+def platform(machine: str, glibc: str) -> str:
+    """uv's name of a platform, for the largest glibc it has a name for that is not above the given one."""
+    names = [name for name in catalog().platform_tag.glibc if numbers(name) <= numbers(glibc)]
+    best = names[-1] if names else catalog().platform_tag.glibc[0]
+    return f"{machine}-manylinux_{best.replace('.', '_')}"
+
+
+def supervisor(view: View) -> Literal["systemd", "systemd-user", "supervisor"]:
+    """Who keeps the service running: systemd where it may be used, a user's own where it outlives the login, else supervisor."""
+    if view.systemd is False:
+        return "supervisor"
+    if view.escalates is not False:
+        return "systemd"
+    return "systemd-user" if view.lingering else "supervisor"

@@ -1,0 +1,138 @@
+"""Candidates before they are judged: a vLLM build with the torch it pins, newest release first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from urllib.parse import urlsplit
+
+from provision.catalog import catalog
+from provision.catalog.rows import Build, Release, Torch
+from provision.catalog.versions import cuda_of, release
+from provision.phases.plan import torch_pair
+from provision.phases.plan.host_profile import View
+
+TORCH_INDEX = "https://download.pytorch.org/whl/{variant}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Option:
+    """One candidate. `release` and `build` are None when the Stack is to hold no vLLM."""
+
+    id: str
+    torch: Torch
+    torch_variant: str
+    release: Release | None = None
+    build: Build | None = None
+
+    @property
+    def variant(self) -> str:
+        """What the whole Stack is: the build's variant, else torch's."""
+        return self.build.variant if self.build else self.torch_variant
+
+    def torch_index(self, machine: str) -> str | None:
+        """Where torch comes from when it is brought along; None for the default package index."""
+        default = self.torch.default_aarch64 if machine == "aarch64" else self.torch.default_x86_64
+        return (
+            None
+            if self.torch_variant == default and default != "cpu"
+            else TORCH_INDEX.format(variant=self.torch_variant)
+        )
+
+    def index_hosts(self, machine: str | None) -> frozenset[str]:
+        """Hosts of the vendors' indexes that vLLM and torch come from; empty where the default package index has both."""
+        return _hosts(self.build.index if self.build else None, self.torch_index(machine or "x86_64"))
+
+
+@cache
+def _hosts(*indexes: str | None) -> frozenset[str]:
+    return frozenset(urlsplit(index).netloc for index in indexes if index)
+
+
+def options(view: View) -> Iterator[Option]:
+    """All candidates for a class, best first: newer release, then the vendor's build, then the newer CUDA."""
+    if not view.policy.wants_vllm:
+        yield from _torch_alone(view)
+        return
+    for row in _releases():
+        if view.policy.wants_release(row.version):
+            for build in _builds(row.version, view.platform):
+                yield from _with_torch(view, row, build)
+    if view.platform == "cpu" and view.policy.torch == "managed":
+        yield from _with_stand_in(view)
+
+
+def _with_torch(view: View, row: Release, build: Build) -> Iterator[Option]:
+    torch = _torches().get(build.torch or row.torch)
+    if torch is None:
+        return
+    offered = torch_pair.variants(view, torch, build.variant)
+    for variant in offered if view.policy.torch == "managed" else torch_pair.existing(view, torch):
+        yield _option(row, build, torch, variant)
+
+
+def _with_stand_in(view: View) -> Iterator[Option]:
+    """CPU builds beside the default index's torch, a CUDA build: behind all that have torch's CPU build."""
+    for stand_in in catalog().torch_stand_ins:
+        if stand_in.machine == (view.machine or "x86_64") and view.policy.wants_release(stand_in.version):
+            row = next(row for row in _releases() if row.version == stand_in.version)
+            for build in _builds(row.version, "cpu"):
+                if build.provider == stand_in.provider:
+                    yield _option(row, build, _torches()[stand_in.torch], stand_in.variant)
+
+
+@cache
+def _option(row: Release, build: Build, torch: Torch, variant: str) -> Option:
+    name = f"vllm-{row.version}-{build.variant}"
+    if build.provider == "community":
+        name += "-community"
+    if variant != build.variant:
+        name += f"-torch-{variant}"
+    return Option(name, torch, variant, row, build)
+
+
+def _torch_alone(view: View) -> Iterator[Option]:
+    for torch in sorted(catalog().torches, key=lambda row: release(row.version), reverse=True):
+        offered = torch_pair.alone(view, torch)
+        for variant in offered if view.policy.torch == "managed" else torch_pair.existing(view, torch):
+            yield _torch_option(torch, variant)
+
+
+@cache
+def _torch_option(torch: Torch, variant: str) -> Option:
+    return Option(f"torch-{torch.version}-{variant}", torch, variant)
+
+
+@cache
+def _releases() -> tuple[Release, ...]:
+    return tuple(sorted(catalog().releases, key=lambda row: release(row.version), reverse=True))
+
+
+@cache
+def _torches() -> dict[str, Torch]:
+    return {row.version: row for row in catalog().torches}
+
+
+@cache
+def _builds(version: str, platform: str) -> tuple[Build, ...]:
+    """The builds of one release for a platform: the default wheel, the vendor's others, then the community's."""
+    row = next(row for row in catalog().releases if row.version == version)
+    default = Build(
+        version=version,
+        variant=f"cu{row.cuda.replace('.', '')}",
+        provider="official",
+        distribution="vllm",
+        glibc=row.glibc,
+        machines=row.machines,
+        source=row.source,
+    )
+    others = [build for build in catalog().builds if build.version == version]
+    ordered = (default, *sorted(others, key=lambda build: (build.provider != "official", build.variant)))
+    return tuple(build for build in ordered if _platform(build.variant) == platform)
+
+
+def _platform(variant: str) -> str:
+    if cuda_of(variant):
+        return "cuda"
+    return "rocm" if variant.startswith("rocm") else "cpu"

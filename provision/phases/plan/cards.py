@@ -1,0 +1,199 @@
+"""Which cards a host has, in the catalog's words."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, TypeVar
+
+from provision.catalog import catalog
+from provision.catalog.rows import AmdCard as AmdRow
+from provision.catalog.rows import NvidiaCard as NvidiaRow
+from provision.catalog.versions import numbers, release
+from provision.core.formatting import GIB
+from provision.core.models.facts import HostFacts, NvidiaGpu, PciGpu
+from provision.phases.plan.gpu_code import Coverage, coverage
+
+NVIDIA = "10de"
+AMD = "1002"
+SEVERAL = 2
+VGPU = "VGPU"
+"""What nvidia-smi calls the virtualization mode of a guest's share of a card."""
+
+_DECORATION = {"nvidia", "amd", "geforce", "tesla", "quadro", "instinct", "radeon", "generation", "blackwell"}
+_DECORATION |= {"edition", "server", "workstation", "hbm3", "hbm3e", "oam", "accelerator"}
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """An NVIDIA card. `name` is the catalog's where the card is known there, else what the host calls it."""
+
+    index: int
+    name: str
+    compute_capability: str | None
+    memory_gib: int | None = None
+    row: NvidiaRow | None = field(default=None, compare=False)
+    mig: bool = False
+    slices: int = 0
+    """MIG devices on the card."""
+    virtual: bool = False
+    """The card is a vGPU: its driver belongs to the release on the machine below."""
+    persistent: bool | None = None
+
+    @property
+    def kind(self) -> tuple[str, str | None, int | None, bool]:
+        """What makes two cards equal."""
+        return (self.name, self.compute_capability, self.memory_gib, self.mig)
+
+
+@dataclass(frozen=True, slots=True)
+class AmdCard:
+    """An AMD card, as `Card`."""
+
+    index: int
+    name: str
+    gfx: str | None
+    memory_gib: int | None = None
+
+    @property
+    def kind(self) -> tuple[str, str | None, int | None]:
+        """What makes two cards equal."""
+        return (self.name, self.gfx, self.memory_gib)
+
+    @property
+    def integrated(self) -> bool:
+        """Whether it is a processor's own graphics."""
+        return any(self.gfx in row.gfx for row in catalog().integrated_graphics)
+
+
+AnyCard = TypeVar("AnyCard", Card, AmdCard)
+
+
+def plain_name(text: str) -> str:
+    """A marketing name without vendor, brand, memory size, form factor and blanks: `NVIDIA A100-SXM4-80GB` gives `a100`."""
+    words = [word for word in re.split(r"[\s\-_]+", text.strip().lower()) if word and word not in _DECORATION]
+    words = [word for word in words if not re.fullmatch(r"\d+gb?|sxm\d?", word) or word == words[0]]
+    return re.sub(r"sxm\d?$", "", "".join(words))
+
+
+@cache
+def nvidia_by_name(name: str) -> NvidiaRow | None:
+    """The catalog's row for a marketing name; None when it is not in the table."""
+    return {plain_name(row.name): row for row in catalog().nvidia_cards}.get(plain_name(name))
+
+
+@cache
+def nvidia_by_id(device_id: str) -> NvidiaRow | None:
+    """The catalog's row for a PCI device id."""
+    return {identity: row for row in catalog().nvidia_cards for identity in row.ids}.get(device_id.lower())
+
+
+@cache
+def amd_by_name(name: str) -> AmdRow | None:
+    return {plain_name(row.name): row for row in catalog().amd_cards}.get(plain_name(name))
+
+
+@cache
+def amd_by_id(device_id: str) -> AmdRow | None:
+    return {identity: row for row in catalog().amd_cards for identity in row.ids}.get(device_id.lower())
+
+
+def nvidia_cards(facts: HostFacts) -> tuple[Card, ...]:
+    """The NVIDIA cards: as the driver names them, else by their PCI ids."""
+    if facts.nvidia is not None and facts.nvidia.gpus:
+        return tuple(_from_driver(gpu) for gpu in facts.nvidia.gpus)
+    found = [gpu for gpu in facts.pci_gpus if gpu.vendor_id.lower() == NVIDIA]
+    return tuple(_from_pci(index, gpu) for index, gpu in enumerate(found))
+
+
+def _from_driver(gpu: NvidiaGpu) -> Card:
+    row = nvidia_by_name(gpu.name) if gpu.name else None
+    memory = gpu.memory_total // GIB if gpu.memory_total is not None else (row.memory_gib if row else None)
+    return Card(
+        index=gpu.index,
+        name=row.name if row else gpu.name or "unnamed NVIDIA card",
+        compute_capability=gpu.compute_capability or (row.compute_capability if row else None),
+        memory_gib=memory,
+        row=row,
+        mig=gpu.mig_mode == "enabled",
+        slices=gpu.mig_devices,
+        virtual=(gpu.virtualization or "").upper() == VGPU,
+        persistent=gpu.persistence,
+    )
+
+
+def _from_pci(index: int, gpu: PciGpu) -> Card:
+    row = nvidia_by_id(gpu.device_id)
+    if row is None:
+        return Card(index=index, name=f"NVIDIA card {gpu.device_id}", compute_capability=None)
+    return Card(index, row.name, row.compute_capability, row.memory_gib, row)
+
+
+def amd_cards(facts: HostFacts) -> tuple[AmdCard, ...]:
+    """The AMD cards: as ROCm names them, else those PCI ids that the catalog knows (a processor's own graphics is none)."""
+    if facts.amd is not None and facts.amd.gpus:
+        return tuple(
+            AmdCard(
+                gpu.index,
+                gpu.name or "unnamed AMD card",
+                gpu.gfx or _gfx_of(gpu.name),
+                gpu.memory_total // GIB if gpu.memory_total is not None else None,
+            )
+            for gpu in facts.amd.gpus
+        )
+    rows = [amd_by_id(gpu.device_id) for gpu in facts.pci_gpus if gpu.vendor_id.lower() == AMD]
+    return tuple(AmdCard(index, row.name, row.gfx) for index, row in enumerate(row for row in rows if row))
+
+
+def _gfx_of(name: str | None) -> str | None:
+    row = amd_by_name(name) if name else None
+    return row.gfx if row else None
+
+
+def serving(cards: tuple[Card, ...]) -> tuple[Card, ...]:
+    """The equal cards that serve where none are named.
+
+    Of several kinds: those that the newest release has code for before others; then the kind with the most memory in all; of such
+    kinds the whole before the split, the more numerous, the newer, the larger one.
+    """
+    return _of_best_kind(cards, _worth)
+
+
+def serving_amd(cards: tuple[AmdCard, ...]) -> tuple[AmdCard, ...]:
+    """The same for AMD cards; a processor's own graphics serve only where they are alone."""
+    return _of_best_kind(cards, _worth_amd)
+
+
+def _of_best_kind(cards: tuple[AnyCard, ...], worth: Callable[[AnyCard, int], tuple[Any, ...]]) -> tuple[AnyCard, ...]:
+    count = Counter(card.kind for card in cards)
+    if len(count) < SEVERAL:
+        return cards
+    best = max(cards, key=lambda card: worth(card, count[card.kind]))
+    return tuple(card for card in cards if card.kind == best.kind)
+
+
+def _worth(card: Card, count: int) -> tuple[Any, ...]:
+    capability = card.compute_capability
+    runs = capability is None or coverage(_newest_codes(), capability) is not Coverage.NONE
+    memory = card.memory_gib or 0
+    return (runs, count * memory, not card.mig, count, numbers(capability or "0"), memory, card.name)
+
+
+def _worth_amd(card: AmdCard, count: int) -> tuple[Any, ...]:
+    memory = card.memory_gib or 0
+    return (not card.integrated, card.gfx in _newest_gfx(), count * memory, count, memory, card.name)
+
+
+@cache
+def _newest_codes() -> tuple[str, ...]:
+    """The GPU code of the newest release's main extension."""
+    return max(catalog().releases, key=lambda row: release(row.version)).core
+
+
+@cache
+def _newest_gfx() -> tuple[str, ...]:
+    """The AMD architectures of the newest build for ROCm."""
+    return max((row for row in catalog().builds if row.gfx), key=lambda row: release(row.version)).gfx

@@ -1,0 +1,45 @@
+"""Wheels of the flash-attn package that others than its authors build: only for who opted in to them."""
+
+from __future__ import annotations
+
+from provision.catalog import catalog
+from provision.catalog.attention_rows import CommunityWheels
+from provision.catalog.versions import cuda_of, numbers, release
+from provision.core.models.stack import FlashAttnKey, FlashAttnPackage
+from provision.phases.plan import gpu_code
+
+FILE = "flash_attn-{version}+{variant}torch{torch}-{cp}-{cp}-{platform}.whl"
+
+
+def find(key: FlashAttnKey, variant: str, version: str | None) -> CommunityWheels | None:
+    """The newest release's wheels with a key, for a torch variant; of CUDA releases of one major the nearest that is not above torch's."""
+    cuda = cuda_of(variant)
+    if cuda is None:
+        return None
+    rows = [
+        row for row in catalog().community_wheels if version in {None, row.version} and _has(row, key, numbers(cuda))
+    ]
+    return max(rows, key=lambda row: (release(row.version), _cuda(row)), default=None)
+
+
+def package(row: CommunityWheels, key: FlashAttnKey) -> FlashAttnPackage:
+    """A row's wheel for a key that it has."""
+    cp = f"cp{key.python.replace('.', '')}"
+    file = FILE.format(version=row.version, variant=row.variant, torch=key.torch, cp=cp, platform=row.platform)
+    return FlashAttnPackage(version=row.version, source="wheel", file=file, key=key, community=row.repository)
+
+
+def _has(row: CommunityWheels, key: FlashAttnKey, cuda: tuple[int, ...]) -> bool:
+    return (
+        key.torch in row.torch
+        and key.python in row.pythons
+        and key.machine == row.machine
+        and _cuda(row)[0] == cuda[0]
+        and _cuda(row) <= cuda
+        and numbers(key.glibc) >= numbers(row.glibc)
+        and all(gpu_code.coverage(row.codes, card) is gpu_code.Coverage.NATIVE for card in key.capabilities)
+    )
+
+
+def _cuda(row: CommunityWheels) -> tuple[int, ...]:
+    return numbers(cuda_of(row.variant) or "0")

@@ -1,0 +1,66 @@
+"""Dependencies of a release's own time: vLLM leaves most of them open at the top, and newer ones break older releases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, timedelta
+from functools import cache
+from typing import NamedTuple
+
+from provision.catalog import catalog
+from provision.catalog.rows import Bound, Timeline
+from provision.catalog.versions import between
+from provision.core.models.stack import DependencyPlan
+from provision.phases.plan.build_option import Option
+
+
+class Dependencies(NamedTuple):
+    """The plan, and the rows behind it."""
+
+    plan: DependencyPlan
+    released: str | None
+    rows: tuple[Bound | Timeline, ...]
+
+
+def choose(option: Option) -> Dependencies | None:
+    """What holds for a candidate's dependencies; None without vLLM."""
+    return _of_release(option.release.version) if option.release else None
+
+
+@cache
+def _of_release(version: str) -> Dependencies:
+    row = next(row for row in catalog().releases if row.version == version)
+    until = _horizon(row.date)
+    found = [*_ranges(version), *(_too_new(until) if until else ())]
+    requirements = tuple(sorted(f"{row.distribution}{specifier}" for row, specifier in found))
+    return Dependencies(
+        DependencyPlan(until=until.isoformat() if until else None, bounds=requirements),
+        row.date,
+        tuple(row for row, _ in found),
+    )
+
+
+def _horizon(released: str | None) -> date | None:
+    """The last day for dependencies; None for a release that keeps up with them, or whose day is unknown."""
+    newest = max(row.date for row in catalog().releases if row.date)
+    table = catalog().horizon
+    if released is None or (date.fromisoformat(newest) - date.fromisoformat(released)).days <= table.current_days:
+        return None
+    return date.fromisoformat(released) + timedelta(days=table.margin_days)
+
+
+def _ranges(version: str) -> Iterator[tuple[Bound, str]]:
+    oldest = catalog().releases[0].version
+    for row in catalog().bounds:
+        if between(version, row.since or oldest, row.until):
+            yield row, row.specifier
+
+
+def _too_new(until: date) -> Iterator[tuple[Timeline, str]]:
+    """Each dependency below the first release that was uploaded after that day."""
+    for row in catalog().timelines:
+        for entry in row.releases:
+            day, _, version = entry.partition(" ")
+            if day > until.isoformat():
+                yield row, f"<{version}"
+                break

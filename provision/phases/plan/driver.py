@@ -1,0 +1,206 @@
+"""Which NVIDIA driver a Stack runs on: the host's, or one that is installed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+from provision.catalog import catalog
+from provision.catalog.rows import Architecture
+from provision.catalog.versions import cuda_of, numbers
+from provision.core.models.stack import DriverPlan
+from provision.phases.plan import attention, driver_supply, torch_pair
+from provision.phases.plan.build_option import Option
+from provision.phases.plan.driver_supply import DriverRequest, Supply
+from provision.phases.plan.gpu_code import Coverage, coverage
+from provision.phases.plan.host_profile import Launch, View
+
+Action = Literal["keep", "install", "upgrade"]
+Module = Literal["open", "proprietary"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """GPU code that is launched, and the CUDA variant it was built for."""
+
+    name: str
+    codes: tuple[str, ...]
+    variant: str
+    source: str
+    capabilities: tuple[str, ...]
+    """Of the cards that launch it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """The lowest driver for one reason."""
+
+    driver: str
+    rule: str
+    why: str
+    source: str | None
+
+
+def choose(option: Option, view: View) -> DriverPlan | None:
+    """The driver of a candidate; None on a host without NVIDIA cards. Whether it is good enough is for the rules."""
+    if view.platform != "cuda":
+        return None
+    if view.driver_stays:
+        return view.kept_driver
+    if view.driver_absent or view.driver_mended:
+        return _brought("install", option, view)
+    short = view.driver is None or too_old(option, view, view.driver) is not None
+    if view.policy.driver == "pinned":
+        return _brought("upgrade", option, view) if short or not is_pinned(view) else view.kept_driver
+    if view.driver and short:
+        plan = _brought("upgrade", option, view)
+        if numbers(plan.version or "") > numbers(view.driver):
+            return plan
+    return view.kept_driver
+
+
+def is_pinned(view: View) -> bool:
+    """Whether the driver that is there is the one, or of the branch, that was asked for."""
+    policy, there = view.policy, numbers(view.driver or "")
+    if policy.driver_version:
+        return there == numbers(policy.driver_version)
+    return there[:1] == numbers(policy.driver_branch or "")
+
+
+def supply_of(option: Option, view: View) -> Supply:
+    """Where a driver that a candidate gets comes from."""
+    return driver_supply.choose(view.driver_request, _least(option, view.launch))
+
+
+def _brought(action: Action, option: Option, view: View) -> DriverPlan:
+    return _plan(action, view.driver_request, _least(option, view.launch), module_for(view))
+
+
+@cache
+def _plan(action: Action, asked: DriverRequest, least: str, module: Module | None) -> DriverPlan:
+    """`least` is the lowest version of any branch that will do; the plan stays in one branch, or at the version asked for."""
+    found = driver_supply.choose(asked, least)
+    branch = found.version.partition(".")[0]
+    return DriverPlan(
+        action=action,
+        version=found.version,
+        module=module,
+        source=found.source,
+        branch=branch,
+        at_least=asked.version or max(least, branch, key=numbers),
+        below=_after(asked.version or branch),
+    )
+
+
+def _after(version: str) -> str:
+    """The version that follows: its last number is one more. `580.95.05` gives `580.95.06`, and `580` gives `581`."""
+    head, dot, last = version.rpartition(".")
+    return f"{head}{dot}{int(last) + 1:0{len(last)}}"
+
+
+@cache
+def _least(option: Option, launch: Launch) -> str:
+    """The highest of a candidate's floors."""
+    return max((floor.driver for floor in floors(option, launch)), key=numbers, default="0")
+
+
+def too_old(option: Option, view: View, driver: str) -> Floor | None:
+    """The first floor that a driver does not reach."""
+    return next((floor for floor in floors(option, view.launch) if numbers(driver) < numbers(floor.driver)), None)
+
+
+@cache
+def floors(option: Option, launch: Launch) -> tuple[Floor, ...]:
+    """Every floor that a candidate sets on the driver of a class: CUDA major, PTX, compilers on the host, cards."""
+    compiled = (*_ptx_floors(launched(option, launch)), *_compiler_floors(option, launch))
+    return (*_major_floors(option.variant), *compiled, *_card_floors(launch.capabilities))
+
+
+def _major_floors(variant: str) -> list[Floor]:
+    """vLLM and torch share a CUDA major, so one floor holds for both."""
+    cuda = cuda_of(variant)
+    row = next((row for row in catalog().cuda_majors if cuda and row.major == numbers(cuda)[0]), None)
+    return (
+        [Floor(row.driver, "driver-floor", f"CUDA {row.major} builds need driver {row.driver} or newer", row.source)]
+        if row
+        else []
+    )
+
+
+def _ptx_floors(parts: tuple[Part, ...]) -> list[Floor]:
+    found = []
+    for part in parts:
+        cuda = cuda_of(part.variant) or ""
+        floor = torch_pair.native_floor(cuda)
+        for capability in part.capabilities:
+            if floor and coverage(part.codes, capability) is Coverage.PTX:
+                only = f"{part.name} has only PTX of CUDA {cuda} for compute capability {capability}"
+                found.append(Floor(floor, "ptx", f"{only}, which a driver of {floor} or newer compiles", part.source))
+    return found
+
+
+def _compiler_floors(option: Option, launch: Launch) -> list[Floor]:
+    """Of FlashAttention extensions that hold no GPU code at all: their compiler on the host is of one toolkit, as PTX is."""
+    major = numbers(cuda_of(option.variant) or "0")[0]
+    found = []
+    for extension, using in attention.flash_extensions(option, launch):
+        for row in catalog().flash_compilers:
+            if (row.extension, row.major) == (extension, major):
+                why = f"{row.name} compiles FlashAttention {extension[-1]} for compute capability {', '.join(using)}"
+                found.append(Floor(row.driver, "ptx", f"{why}, which takes driver {row.driver} or newer", row.source))
+    return found
+
+
+def _card_floors(capabilities: tuple[str, ...]) -> list[Floor]:
+    found = []
+    for row in _architectures(capabilities):
+        if row.first_driver:
+            why = f"cards of compute capability {row.compute_capability} need driver {row.first_driver} or newer"
+            found.append(Floor(row.first_driver, "driver-card", why, row.source))
+    return found
+
+
+@cache
+def launched(option: Option, launch: Launch) -> tuple[Part, ...]:
+    """The GPU code that this Stack launches."""
+    parts = []
+    capabilities = launch.capabilities
+    row, build = option.release, option.build
+    if row is not None and build is not None:
+        parts.append(Part("vLLM's main extension", row.core, build.variant, row.source, capabilities))
+        for extension, using in attention.flash_extensions(option, launch):
+            codes = {"fa2": row.fa2, "fa3": row.fa3}.get(extension, ())
+            if codes:
+                name = f"vLLM's FlashAttention {extension[-1]} extension"
+                parts.append(Part(name, codes, build.variant, row.source, using))
+    of_torch = torch_pair.torch_codes(option.torch.version, option.torch_variant)
+    if of_torch is not None:
+        name = f"torch {option.torch.version}"
+        parts.append(Part(name, of_torch, option.torch_variant, option.torch.source, capabilities))
+    return tuple(parts)
+
+
+def architectures(view: View) -> tuple[Architecture, ...]:
+    """The catalog's rows for the architectures of a class's cards."""
+    return _architectures(view.capabilities)
+
+
+@cache
+def _architectures(capabilities: tuple[str, ...]) -> tuple[Architecture, ...]:
+    rows = {row.compute_capability: row for row in catalog().architectures}
+    return tuple(rows[capability] for capability in capabilities if capability in rows)
+
+
+def module_for(view: View) -> Module | None:
+    """The kernel module flavour for the cards: what one of them needs, else the open one."""
+    return "open" if view.needs_open_module else _module(view.capabilities)
+
+
+@cache
+def _module(capabilities: tuple[str, ...]) -> Module | None:
+    rows = _architectures(capabilities)
+    needed = {row.module for row in rows if row.module_only}
+    if len(needed) == 1:
+        return next(iter(needed))
+    return "open" if rows else None

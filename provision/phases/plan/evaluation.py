@@ -1,0 +1,84 @@
+"""Asks every rule about a class and its candidates."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from provision.core.models.stack import Reason
+from provision.phases.plan.build_option import Option, options
+from provision.phases.plan.host_profile import View
+from provision.phases.plan.rules import HOST_RULES, RULES
+from provision.phases.plan.rules.base import Verdict
+
+HOST = "host"
+ENOUGH = 6
+"""Accepted candidates that are kept for `stage`: it takes the next one when uv refuses the first."""
+FALLBACKS = 3
+"""Accepted candidates that are kept besides for each smaller set of vendors' indexes, the default index alone included:
+`stage` takes one of them where an index cannot be reached."""
+
+
+_ASKED = tuple((rule.id, rule.judge) for rule in RULES)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One candidate, or the host itself (`option` None), with what each rule said."""
+
+    option: Option | None
+    accepted: bool
+    verdicts: tuple[tuple[str, Verdict], ...]
+
+
+def judge_host(view: View) -> Judged:
+    """What the rules on the host itself say."""
+    said = tuple((rule.id, verdict) for rule in HOST_RULES for verdict in rule.judge(view))
+    return Judged(None, all(verdict.kind != "reject" for _, verdict in said), said)
+
+
+def judge(option: Option, view: View) -> Judged:
+    """What the rules say of a candidate, up to the first refusal."""
+    said: list[tuple[str, Verdict]] = []
+    for name, ask in _ASKED:
+        for verdict in ask(option, view):
+            said.append((name, verdict))
+            if verdict.kind == "reject":
+                return Judged(option, False, tuple(said))
+    return Judged(option, True, tuple(said))
+
+
+def judge_whole(option: Option, view: View) -> Judged:
+    """What every rule says of a candidate, also after a refusal."""
+    said = tuple((rule.id, verdict) for rule in RULES for verdict in rule.judge(option, view))
+    return Judged(option, all(verdict.kind != "reject" for _, verdict in said), said)
+
+
+def judged(view: View) -> Iterator[Judged]:
+    """Candidates in their order, judged, until enough are accepted; then those alone that need fewer of the vendors' indexes."""
+    kept: Counter[frozenset[str]] = Counter()
+    for option in options(view):
+        needed = option.index_hosts(view.machine)
+        if kept.total() >= ENOUGH:
+            if kept[frozenset()] >= FALLBACKS:
+                return
+            if sum(count for hosts, count in kept.items() if hosts <= needed) >= FALLBACKS:
+                continue
+        result = judge(option, view)
+        if result.accepted or kept.total() < ENOUGH:
+            yield result
+        kept[needed] += result.accepted
+
+
+def reason(rule: str, verdict: Verdict, candidate: str) -> Reason:
+    """A verdict as the plan records it. Assumptions are no reasons."""
+    assert verdict.kind != "assume"
+    return Reason(
+        rule=rule,
+        verdict=verdict.kind,
+        candidate=candidate,
+        facts=verdict.facts,
+        text=verdict.text,
+        source=verdict.source,
+    )

@@ -1,0 +1,136 @@
+"""The plan as lines for people: the Stack of each class, why, what it would change, and the whole argument when asked."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from provision.core.formatting import GIB
+from provision.core.models.facts import HostFacts
+from provision.core.models.settings import Settings
+from provision.core.models.stack import ModelPlan, Plan, Reason, Resolution, Stack
+from provision.phases.plan.changes import changes
+from provision.phases.plan.trace import argument
+
+LISTED = 6
+"""Host names that are written out before they are counted."""
+
+
+def render(
+    plan: Plan,
+    facts: Mapping[str, HostFacts],
+    settings: Mapping[str, Settings],
+    *,
+    explain: bool = False,
+    become: Collection[str] = (),
+) -> str:
+    """The plan as text. Hosts without settings are taken with the defaults; `explain` adds every verdict with its source."""
+    blocks = []
+    for resolution in plan.classes:
+        name = resolution.hosts[0]
+        root = name in become or facts[name].user.uid in {0, None}
+        blocks.append(
+            "\n".join(_block(resolution, facts[name], settings.get(name, Settings()), explain=explain, root=root))
+        )
+    return "\n\n".join(blocks) + "\n"
+
+
+def _block(resolution: Resolution, facts: HostFacts, settings: Settings, *, explain: bool, root: bool) -> list[str]:
+    lines = [_title(resolution.hosts)]
+    stack = resolution.stack
+    if stack is None:
+        lines += _pairs(_refusal(resolution))
+    else:
+        warnings = [("warning", reason.text) for reason in resolution.reasons if reason.verdict == "warn"]
+        assumed = [("assumed", text) for text in resolution.assumptions]
+        lines += _pairs([*_stack(stack), *_why(resolution), *warnings, *assumed])
+    if stack is not None:
+        lines += ["", "  would change", *_pairs(changes(stack, facts, settings, root=root), indent=4)]
+    if explain:
+        lines += argument(resolution)
+    return lines
+
+
+def _title(hosts: tuple[str, ...]) -> str:
+    listed = ", ".join(hosts[:LISTED])
+    more = f" and {len(hosts) - LISTED} more" if len(hosts) > LISTED else ""
+    return listed if len(hosts) == 1 else f"{len(hosts)} equal hosts: {listed}{more}"
+
+
+def _stack(stack: Stack) -> list[tuple[str, str]]:
+    pairs = []
+    if stack.vllm:
+        build = stack.vllm
+        who = f"community build {build.distribution}" if build.provider == "community" else "the vLLM project's build"
+        pairs.append(("vLLM", f"{build.version} ({build.variant}), {who}"))
+    else:
+        pairs.append(("vLLM", "none, by policy"))
+    beside = " of the default index: a CUDA build, computing on the CPU" if stack.torch_stands_in else ""
+    pairs.append(("torch", f"{stack.torch.version} ({stack.torch.variant}){beside}"))
+    where = f"the host's {stack.interpreter.path}" if stack.interpreter.origin == "host" else "brought along"
+    pairs.append(("Python", f"{stack.interpreter.version}, {where}"))
+    if stack.driver:
+        pairs.append(("driver", _driver(stack)))
+    if stack.cuda_compat:
+        pairs.append(
+            (
+                "cuda-compat",
+                f"{stack.cuda_compat.package} stands in for the driver, for the service and its checks alone",
+            )
+        )
+    if stack.gpus:
+        pairs.append(("cards", ", ".join(map(str, stack.gpus))))
+    if stack.vllm:
+        generation = f", FlashAttention {stack.attention.generation}" if stack.attention.generation else ""
+        pairs.append(("attention", f"{stack.attention.backend}{generation}"))
+    if stack.flash_attn.package:
+        package = stack.flash_attn.package
+        pairs.append(("flash-attn", f"{package.file}, from {package.community}" if package.community else package.file))
+    if stack.model:
+        pairs.append(("model", _model(stack.model)))
+    pairs.append(("supervisor", stack.supervisor))
+    return pairs
+
+
+def _model(plan: ModelPlan) -> str:
+    cut = f" of {plan.own_max_model_len}" if plan.max_model_len and plan.max_model_len < plan.own_max_model_len else ""
+    length = (
+        f"; context {plan.max_model_len}{cut} tokens, cache {plan.cache_tokens} tokens" if plan.max_model_len else ""
+    )
+    flags = f"; {' '.join(plan.flags)}" if plan.flags else ""
+    return f"{plan.name}, {plan.weights_bytes / GIB:.1f} GiB of weights{length}{flags}"
+
+
+def _driver(stack: Stack) -> str:
+    plan = stack.driver
+    assert plan is not None
+    module = f", {plan.module} kernel module" if plan.module else ""
+    manager = f", fabric manager {stack.fabric_manager}" if stack.fabric_manager else ""
+    return f"{plan.action} {plan.version or '(version unknown)'}{module}{manager}"
+
+
+def _why(resolution: Resolution) -> list[tuple[str, str]]:
+    """One line for each rule that refused what ranks before the chosen candidate, and what a driver upgrade would bring."""
+    refused = [("not", text) for _, text in _by_rule(resolution)]
+    return [*refused, *(("upgrade", reason.text) for reason in resolution.reasons if reason.rule == "driver-policy")]
+
+
+def _refusal(resolution: Resolution) -> list[tuple[str, str]]:
+    lines = [("refused", "no Stack fits"), *_by_rule(resolution)]
+    return [*lines, ("nearest", resolution.nearest.text)] if resolution.nearest else lines
+
+
+def _by_rule(resolution: Resolution) -> list[tuple[str, str]]:
+    """The first refusal of each rule, and how many more it has."""
+    refusals: dict[str, list[Reason]] = {}
+    for reason in resolution.reasons:
+        if reason.verdict == "reject":
+            refusals.setdefault(reason.rule, []).append(reason)
+    return [
+        (rule, f"{same[0].candidate}{f' (and {len(same) - 1} more)' if len(same) > 1 else ''}: {same[0].text}")
+        for rule, same in refusals.items()
+    ]
+
+
+def _pairs(pairs: list[tuple[str, str]], *, indent: int = 2) -> list[str]:
+    width = max((len(what) for what, _ in pairs), default=0)
+    return [f"{' ' * indent}{what:<{max(width, 11)}}  {how}" for what, how in pairs]

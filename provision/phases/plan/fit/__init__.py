@@ -1,0 +1,9 @@
+"""Does a model fit: weights, key-value cache and what an engine takes beside them, on the devices of one host. Pure; nothing is downloaded."""
+
+from provision.phases.plan.fit.changes import changes
+from provision.phases.plan.fit.result import Fit, fit
+from provision.phases.plan.fit.serving_request import Asked, Room, asked_of
+from provision.phases.plan.fit.shape import Shape, shape_of
+from provision.phases.plan.fit.split import tensor_sizes
+
+__all__ = ["Asked", "Fit", "Room", "Shape", "asked_of", "changes", "fit", "shape_of", "tensor_sizes"]

@@ -1,0 +1,87 @@
+"""Single changes that may make a model fit, cheapest for a person first. Whether one does is for the caller to try."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from provision.core.formatting import GIB
+from provision.phases.plan.fit.result import fit
+from provision.phases.plan.fit.serving_request import Asked, Room
+from provision.phases.plan.fit.shape import Shape
+from provision.phases.plan.fit.split import tensor_sizes
+from provision.phases.plan.fit.weights import FLOATS, Weights
+
+MOST_DEVICES = 64
+"""Cards of one host that are tried."""
+_QUANTISED = ((8, 1.0), (4, 0.5625))
+"""Bits of a quantised checkpoint and its bytes a weight: 4 bits carry a 16-bit scale for every 32 weights at most."""
+_CARDS_GIB = (16, 24, 32, 40, 48, 64, 80, 96, 141, 192, 288)
+"""Sizes that cards are sold with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What to change, as text and as settings, and the question with it."""
+
+    text: str
+    policy: dict[str, str]
+    shape: Shape
+    asked: Asked
+    room: Room
+
+
+def changes(shape: Shape, asked: Asked, room: Room) -> Iterator[Change]:
+    """Every change of one kind that makes the model fit in memory and in its split."""
+    if fit(shape, asked, room).problem is None:
+        return
+    for change in (*_settings(shape, asked, room), *_other(shape, asked, room)):
+        if fit(change.shape, change.asked, change.room).problem is None:
+            yield change
+
+
+def _settings(shape: Shape, asked: Asked, room: Room) -> Iterator[Change]:
+    if asked.dtype == "float32":
+        yield Change("with `dtype: auto`", {"dtype": "auto"}, shape, replace(asked, dtype="auto"), room)
+    found = fit(shape, asked, room)
+    if found.longest and asked.length != found.longest:
+        text = f"with `max_model_len: {found.longest}`"
+        yield Change(text, {"max_model_len": str(found.longest)}, shape, replace(asked, length=found.longest), room)
+    each = room.devices // (asked.pipeline * asked.data)
+    for size in reversed(tensor_sizes(shape, each)):
+        if size != found.tensor:
+            text = f"with `tensor_parallel: {size}`"
+            yield Change(text, {"tensor_parallel": str(size)}, shape, replace(asked, tensor=size), room)
+    if room.fp8_cache and not asked.cache_dtype.startswith("fp8"):
+        arguments = [*asked.arguments, "--kv-cache-dtype", "fp8"]
+        text = f"with `vllm_args: {json.dumps(arguments)}` (a cache in 8 bits)"
+        yield Change(text, {"vllm_args": json.dumps(arguments)}, shape, replace(asked, cache_dtype="fp8"), room)
+
+
+def _other(shape: Shape, asked: Asked, room: Room) -> Iterator[Change]:
+    others = asked.pipeline * asked.data
+    if room.platform != "cpu":
+        for size in tensor_sizes(shape, MOST_DEVICES // others):
+            if size * others > room.devices:
+                text = f"with {size * others} such cards"
+                yield Change(text, {}, shape, replace(asked, tensor=None), replace(room, devices=size * others))
+    if shape.quantization is None:
+        for bits, bytes_each in _QUANTISED:
+            smaller = _quantised(shape, bits, bytes_each)
+            text = f"with the model quantised to {bits} bits ({smaller.weights.total / GIB:.0f} GiB of weights)"
+            yield Change(text, {}, smaller, asked, room)
+    sizes = _CARDS_GIB if room.platform != "cpu" else tuple(2**power for power in range(3, 13))
+    for gib in sizes:
+        if gib * GIB > room.device_bytes:
+            text = f"with {gib} GiB of memory" if room.platform == "cpu" else f"with cards of {gib} GiB"
+            yield Change(text, {}, shape, asked, replace(room, device_bytes=gib * GIB))
+
+
+def _quantised(shape: Shape, bits: int, bytes_each: float) -> Shape:
+    """The shape of the same model in fewer bits; embedding and head stay as they are."""
+    tables = min((1 if shape.tied else 2) * shape.vocabulary * shape.hidden * 2, shape.weights.as_served(2))
+    numbers = (shape.weights.as_served(2) - tables) / 2
+    rest = sum(size for dtype, size in shape.weights.by_dtype if dtype not in FLOATS)
+    weights = Weights((("U8", int(numbers * bytes_each) + rest), ("BF16", tables)), "reckoned")
+    return replace(shape, weights=weights, quantization=f"{bits} bits")

@@ -1,0 +1,43 @@
+"""What an engine takes of a device beside weights and cache. All of it is estimated, but for the sizes of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from provision.core.formatting import GIB
+from provision.phases.plan.fit.serving_request import Asked, Room
+from provision.phases.plan.fit.shape import Shape
+from provision.phases.plan.fit.tables import activation, batches, platforms
+
+_FLOAT32 = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Tokens and sequences that the engine computes at once."""
+
+    tokens: int
+    sequences: int
+
+
+def batch_of(asked: Asked, room: Room) -> Batch:
+    """What is asked, else what vLLM takes on a device of this size."""
+    memory = room.device_bytes if room.platform != "cpu" else 0
+    row = next(row for row in batches() if memory >= row.from_gib * GIB)
+    return Batch(asked.batch or row.tokens, asked.sequences or row.sequences)
+
+
+def activation_bytes(shape: Shape, batch: Batch, tensor: int, element: int) -> int:
+    """Bytes a device at the peak of a forward pass: rows of the layers for every token, logits for every sequence."""
+    row = activation()
+    inner = max(shape.inner) / tensor
+    if shape.experts_a_token:
+        inner = shape.experts_a_token * (min(shape.inner) / tensor + shape.hidden / row.inner_copies)
+    rows = batch.tokens * (row.hidden_copies * shape.hidden + row.inner_copies * inner) * element
+    return int(rows + row.logit_copies * batch.sequences * shape.vocabulary * _FLOAT32)
+
+
+def fixed_bytes(asked: Asked, room: Room, processes: int) -> int:
+    """Bytes a device that do not depend on the model: context, buffers between peers, captured graphs."""
+    row = platforms()[room.platform]
+    return int((row.context + (row.peers if processes > 1 else 0) + (0 if asked.eager else row.graphs)) * GIB)

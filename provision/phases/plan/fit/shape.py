@@ -1,0 +1,204 @@
+"""What of a model decides on its memory and its splits, read from config.json as vLLM reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from provision.core.errors import ModelError
+from provision.phases.plan.fit import tables
+from provision.phases.plan.fit.tables import Architecture, architectures, keys
+from provision.phases.plan.fit.weights import Weights
+
+MOST = 10**9
+"""No size, length or count of a model is greater: beyond it stands no number that was meant."""
+MOST_LAYERS = 10**4
+"""The deepest models that are served have some hundred."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A model as its configuration describes it. Sizes are numbers of elements."""
+
+    architecture: str
+    known: bool
+    """Whether the architecture stands in the table; else it is taken as one whose layers are all alike."""
+    weights: Weights
+    layers: int
+    windows: tuple[int | None, ...]
+    """The attention window of each layer in tokens; null for all of the context."""
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    vocabulary: int
+    inner: tuple[int, ...]
+    """Widths of the layers' inner part, of all experts' and the dense ones'."""
+    length: int
+    """The longest context the model was made for, in tokens."""
+    usual_length: int
+    """The context it is served with when nobody says: shorter than `length` for LongRoPE."""
+    quantization: str | None = None
+    latent: int | None = None
+    """Width of the compressed vector that is kept instead of keys and values (MLA)."""
+    query_latent: int = 0
+    absorbed: int = 0
+    """Elements a layer of the projections that MLA keeps a second time, ready for decoding."""
+    experts_a_token: int = 0
+    tied: bool = False
+    kind: Literal["usual", "latent", "sparse"] = "usual"
+    """What its layers attend to: keys and values, a compressed vector (MLA), or those of its tokens that an index picks."""
+    sinks: bool = False
+    """Whether its layers have attention sinks, which not every attention back end takes."""
+    not_computed: str | None = None
+    """Why the cache of this model cannot be computed here."""
+
+    @property
+    def name(self) -> str:
+        """As messages call it."""
+        return f"{self.architecture}{f', {self.quantization}' if self.quantization else ''}"
+
+
+def shape_of(config: Mapping[str, Any], weights: Weights) -> Shape:
+    """The shape of a model.
+
+    Raises ModelError when config.json lacks what every model has, or holds something else where a size belongs.
+    """
+    names = config.get("architectures")
+    architecture = str(names[0]) if isinstance(names, list) and names else "none named"
+    row = architectures().get(architecture)
+    text = {**((row.defaults if row else None) or {}), **_text_of(config)}
+    heads = _number(text, "heads", architecture)
+    hidden = _number(text, "hidden", architecture)
+    layers = _number(text, "layers", architecture)
+    if layers > MOST_LAYERS:
+        raise ModelError(
+            f"config.json of a {architecture} model says that it has {layers} layers; up to {MOST_LAYERS} are taken",
+            hint="check that this is the model's own config.json, and whole",
+        )
+    latent = _size(text, "kv_lora_rank") if row and row.attention == "latent" else None
+    length, usual = _lengths(text)
+    inner = [_first(text, "inner") or 4 * hidden]
+    expert_inner = _first(text, "expert_inner")
+    inner += [expert_inner] if expert_inner else []
+    windows, odd = _windows(text, row, layers)
+    if latent is None and row and row.attention == "latent":
+        odd = "config.json has no `kv_lora_rank`"
+    return Shape(
+        architecture=architecture,
+        known=row is not None,
+        weights=weights,
+        layers=layers,
+        windows=windows,
+        hidden=hidden,
+        heads=heads,
+        kv_heads=_kv_heads(text, heads),
+        head_size=_first(text, "head_size") or hidden // heads,
+        vocabulary=_size(text, "vocab_size") or 0,
+        inner=tuple(dict.fromkeys(inner)),
+        length=length,
+        usual_length=usual,
+        quantization=_quantization(config) or _quantization(text),
+        latent=latent + (_size(text, "qk_rope_head_dim") or 0) if latent else None,
+        query_latent=_size(text, "q_lora_rank") or 0 if latent else 0,
+        absorbed=latent * heads * ((_size(text, "qk_nope_head_dim") or 0) + (_size(text, "v_head_dim") or 0))
+        if latent
+        else 0,
+        experts_a_token=_first(text, "experts_a_token") or 0 if _first(text, "experts") else 0,
+        tied=bool(text.get("tie_word_embeddings", config.get("tie_word_embeddings", False))),
+        kind=_kind(text, row),
+        sinks=bool(row and row.sinks),
+        not_computed=odd,
+    )
+
+
+def _kind(text: Mapping[str, Any], row: Architecture | None) -> Literal["usual", "latent", "sparse"]:
+    if row is None or row.attention not in {"latent", "mixed"} or _size(text, "kv_lora_rank") is None:
+        return "usual"
+    return "sparse" if _size(text, "index_topk") else "latent"
+
+
+def _text_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The language part of a model that also sees or hears."""
+    nested = config.get("text_config") or config.get("llm_config") or config.get("language_config")
+    return {**config, **nested} if isinstance(nested, dict) else dict(config)
+
+
+def _size(text: Mapping[str, Any], key: str) -> int | None:
+    """A size that config.json may leave out; zero, less, and true or false stand for none."""
+    value = text.get(key)
+    if value is None or isinstance(value, bool):
+        return None
+    if not isinstance(value, int) or value > MOST:
+        raise ModelError(
+            f"config.json says `{key}: {str(value)[:40]}`, where a whole number up to {MOST} belongs",
+            hint="check that this is the model's own config.json, and whole",
+        )
+    return value if value > 0 else None
+
+
+def _first(text: Mapping[str, Any], what: str) -> int | None:
+    value = next((text[key] for key in keys()[what] if text.get(key) is not None), None)
+    value = value[0] if isinstance(value, list) and value else value
+    return value if isinstance(value, int) and 0 < value <= MOST else None
+
+
+def _number(text: Mapping[str, Any], what: str, architecture: str) -> int:
+    found = _first(text, what)
+    if found is None:
+        raise ModelError(
+            f"config.json of a {architecture} model has no `{keys()[what][0]}`",
+            hint="a language model's configuration is needed: check that this is one, and that its config.json is whole",
+        )
+    return found
+
+
+def _kv_heads(text: Mapping[str, Any], heads: int) -> int:
+    if text.get("multi_query") and not text.get("new_decoder_architecture"):
+        return 1
+    return _first(text, "kv_heads") or heads
+
+
+def _lengths(text: Mapping[str, Any]) -> tuple[int, int]:
+    """The longest context and the usual one, as _get_and_verify_max_len does (vllm/config/model.py, 0.32.0)."""
+    table = tables.rope()
+    found = [size for key in keys()["length"] if (size := _size(text, key))]
+    length = min(found, default=int(table["length_if_unsaid"]))
+    scaling = text.get("rope_scaling") or text.get("rope_parameters")
+    if not isinstance(scaling, dict):
+        return length, length
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    factor = scaling.get("factor")
+    if kind not in table["already_scaled"] and isinstance(factor, int | float) and 0 < factor < MOST:
+        length = int(length * factor)
+    original = _size(text, "original_max_position_embeddings")
+    return length, original if original and kind == table["shorter_unasked"] else length
+
+
+def _windows(
+    text: Mapping[str, Any], row: Architecture | None, layers: int
+) -> tuple[tuple[int | None, ...], str | None]:
+    """Each layer's window, and why the cache cannot be computed where that is so."""
+    whole: tuple[int | None, ...] = (None,) * layers
+    attention = row.attention if row else "uniform"
+    if attention == "mixed":
+        return whole, "its layers keep state of other kinds than keys and values"
+    window = _size(text, "sliding_window") if text.get("use_sliding_window") is not False else None
+    kinds = text.get("layer_types")
+    if isinstance(kinds, list) and len(kinds) >= layers:
+        odd = sorted({str(kind) for kind in kinds[:layers]} - {"full_attention", "sliding_attention"})
+        if odd:
+            return whole, f"it has layers of kind {', '.join(odd)}"
+        return tuple(window if kind == "sliding_attention" else None for kind in kinds[:layers]), None
+    if attention == "layered" and row:
+        every = _size(text, "sliding_window_pattern") or _size(text, "_sliding_window_pattern") or row.full_every
+        return tuple(None if (layer + 1) % every == 0 else window for layer in range(layers)), None
+    return (whole if attention == "latent" else (window,) * layers), None
+
+
+def _quantization(config: Mapping[str, Any]) -> str | None:
+    said = config.get("quantization_config") or config.get("compression_config")
+    if not isinstance(said, dict):
+        return None
+    return str(said.get("quant_method") or said.get("quant_algo") or "quantised")

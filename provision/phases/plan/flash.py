@@ -1,0 +1,72 @@
+"""Where flash kernels come from: inside vLLM's wheel, and whether the separate package goes beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from provision.catalog import catalog
+from provision.core.models.stack import FlashAttnPlan
+from provision.phases.plan import attention, flash_package
+from provision.phases.plan.build_option import Option
+from provision.phases.plan.host_profile import View
+
+WANTED = ("package", "both")
+NONE = FlashAttnPlan(provider="none")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """`refused` says why a package that was asked for cannot be had."""
+
+    plan: FlashAttnPlan
+    why: str
+    refused: str | None = None
+    source: str | None = None
+
+
+def choose(option: Option, view: View) -> Chosen:
+    """The flash-attn part of a candidate."""
+    policy = view.policy.flash_attn
+    if policy == "none":
+        return Chosen(NONE, "flash kernels are switched off")
+    if view.platform == "cpu":
+        refused = "the flash-attn package is for GPUs, and this host serves from its processor"
+        return Chosen(NONE, "no flash kernels on cpu", refused if policy in WANTED else None)
+    bundled = _bundled(option, view)
+    if policy == "bundled":
+        return Chosen(bundled, "the kernels inside vLLM's wheel, by policy")
+    if view.policy.torch == "existing":
+        why = "no wheel of the package can be held against a torch that only the host has"
+        return Chosen(bundled, f"no package beside: {why}", why if policy in WANTED else None)
+    found = flash_package.find(option, view)
+    if found.package is None:
+        refused = f"the flash-attn package was asked for: {found.why}"
+        return Chosen(bundled, f"no package beside: {found.why}", refused if policy in WANTED else None, found.source)
+    decodes = "; vLLM decodes with its own kernels all the same" if bundled is not NONE else ""
+    return Chosen(_with(option, found, bundled=bundled is not NONE), f"{found.why}{decodes}", source=found.source)
+
+
+@cache
+def _with(option: Option, found: flash_package.Found, *, bundled: bool) -> FlashAttnPlan:
+    """Without vLLM the package's kernels are the ones that serve."""
+    package = found.package
+    assert package is not None
+    if option.release is None:
+        return FlashAttnPlan(provider=package.source, version=package.version, source=package.file, package=package)
+    return (_of_vllm(option) if bundled else NONE).model_copy(update={"package": package})
+
+
+def _bundled(option: Option, view: View) -> FlashAttnPlan:
+    if option.release is None or view.platform != "cuda":
+        return NONE
+    plan = attention.choose(option, view).plan
+    return _of_vllm(option) if plan is not None and plan.backend in catalog().flash_backends else NONE
+
+
+@cache
+def _of_vllm(option: Option) -> FlashAttnPlan:
+    assert option.release is not None
+    return FlashAttnPlan(
+        provider="bundled", version=option.release.flash_commit, source="vllm_flash_attn in the vLLM wheel"
+    )

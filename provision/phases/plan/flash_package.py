@@ -1,0 +1,165 @@
+"""The separate flash-attn package beside a candidate's torch: its exact key, the published wheel that has it, or the build that makes one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from provision.catalog import catalog
+from provision.catalog.attention_rows import FlashSource, FlashWheels
+from provision.catalog.versions import cuda_of, minor, numbers, release, within
+from provision.core.models.stack import FlashAttnKey, FlashAttnPackage
+from provision.phases.plan import community, gpu_code, interpreter
+from provision.phases.plan.build_option import Option
+from provision.phases.plan.host_profile import View
+
+FILE = "flash_attn-{version}+{toolkit}torch{torch}cxx11abi{abi}-{cp}-{cp}-linux_{machine}.whl"
+URL = "https://github.com/Dao-AILab/flash-attention/releases/download/v{version}/{file}"
+CONTROLLER = "controller"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """`package` is None when there is none to be had; `why` then says what is missing."""
+
+    package: FlashAttnPackage | None
+    why: str
+    source: str | None = None
+
+
+def find(option: Option, view: View) -> Found:
+    """The package for a candidate by its exact key: its authors' wheel, one of others where they are allowed, a build by who is named."""
+    chosen = interpreter.choose(option, view).interpreter
+    cuda = cuda_of(option.torch_variant) is not None
+    known = view.capabilities if cuda else tuple(sorted({card.gfx for card in view.amd if card.gfx}))
+    policy = view.policy
+    python, machine = minor(chosen.version) if chosen else "", view.machine or "x86_64"
+    host = (python, machine, view.glibc, known, view.driver)
+    return _find(option, host, policy.flash_version, policy.flash_wheels == "community", policy.builder)
+
+
+@cache
+def _find(
+    option: Option,
+    host: tuple[str, str, str | None, tuple[str, ...], str | None],
+    asked: str | None,
+    others: bool,
+    builder: str | None,
+) -> Found:
+    python, machine, glibc, capabilities, driver = host
+    cuda = cuda_of(option.torch_variant)
+    key = FlashAttnKey(
+        cuda_major=numbers(cuda)[0] if cuda else None,
+        rocm=None if cuda else option.torch_variant.removeprefix("rocm"),
+        torch=minor(option.torch.version),
+        cxx11_abi=option.torch.cxx11_abi,
+        python=python,
+        machine=machine,
+        glibc=glibc or option.torch.glibc,
+        capabilities=capabilities,
+    )
+    row, missing = _published(key, option, asked, driver)
+    if row is not None:
+        name = _name(row.version, key, option)
+        package = FlashAttnPackage(
+            version=row.version, source="wheel", file=name, key=key, url=URL.format(version=row.version, file=name)
+        )
+        return Found(package, f"flash-attn {row.version} has the exact wheel {name}", row.source)
+    if theirs := community.find(key, option.torch_variant, asked):
+        package = community.package(theirs, key)
+        if others:
+            why = f"{missing}; {theirs.repository} has the exact wheel {package.file}, which its authors did not build"
+            return Found(package, why, theirs.source)
+        missing += f"; {theirs.repository} has {package.file}, which only `flash_attn_wheels: community` takes"
+    built = _built(key, option, asked, builder, missing)
+    if builder is None and built.package is not None:
+        return Found(None, f"{missing}; with `builder: {CONTROLLER}` it is built from source", built.source)
+    return built
+
+
+def _published(
+    key: FlashAttnKey, option: Option, version: str | None, driver: str | None
+) -> tuple[FlashWheels | None, str]:
+    """The newest published wheel with a key whose GPU code the driver reads, or why there is none."""
+    if key.cuda_major is None:
+        return None, f"no wheel of the flash-attn package is published for {option.torch_variant}"
+    if key.torch not in _torches():
+        return None, f"published wheels end at torch {max(_torches(), key=numbers)}, this Stack has {key.torch}"
+    for row in _wheels():
+        if version not in {None, row.version} or not _has(row, key):
+            continue
+        if not (row.driver and driver) or numbers(driver) >= numbers(row.driver):
+            return row, ""
+        if version:
+            return None, f"the wheels of flash-attn {version} need driver {row.driver} or newer, the driver is {driver}"
+    which = f"published wheel of flash-attn {version}" if version else "published wheel"
+    return None, (
+        f"no {which} is for torch {key.torch}, cu{key.cuda_major}, Python {key.python}, {key.machine}, glibc {key.glibc} and these cards"
+    )
+
+
+def _has(row: FlashWheels, key: FlashAttnKey) -> bool:
+    return (
+        key.torch in row.torch
+        and f"cu{key.cuda_major}" in row.cuda
+        and key.python in row.pythons
+        and key.machine in row.machines
+        and f"{key.torch}/{key.python}" not in row.without
+        and numbers(key.glibc) >= numbers(row.glibc)
+        and _native(row.codes, key.capabilities)
+    )
+
+
+def _built(key: FlashAttnKey, option: Option, asked: str | None, builder: str | None, missing: str) -> Found:
+    row = next((row for row in _sources() if asked in {None, row.version}), None)
+    if row is None:
+        return Found(None, f"{missing}; the catalog holds no source of flash-attn {asked} to build from")
+    short = _unbuildable(row, key)
+    if short:
+        return Found(None, f"{missing}; flash-attn {row.version} cannot be built either: {short}", row.source)
+    name = _name(row.version, key, option)
+    package = FlashAttnPackage(version=row.version, source="forge", file=name, key=key, builder=builder)
+    return Found(package, f"{missing}; {builder} builds flash-attn {row.version} for this key, once", row.source)
+
+
+def _unbuildable(row: FlashSource, key: FlashAttnKey) -> str | None:
+    if not key.capabilities:
+        return "the architecture of the cards is not known"
+    if not within(f"{key.torch}.0", row.torch) or not within(f"{key.python or 0}.0", row.python):
+        return f"it is for torch {row.torch} and Python {row.python}"
+    if key.machine not in row.machines:
+        return f"it is for {' and '.join(row.machines)}"
+    if key.cuda_major is not None:
+        return None if _native(row.codes, key.capabilities) else f"it has kernels for {gpu_code.written(row.codes)}"
+    if numbers(key.rocm or "0") < numbers(row.rocm):
+        return f"it needs ROCm {row.rocm}"
+    return None if set(key.capabilities) <= set(row.gfx) else f"it has kernels for {', '.join(row.gfx)}"
+
+
+def _native(codes: tuple[str, ...], capabilities: tuple[str, ...]) -> bool:
+    return all(gpu_code.coverage(codes, capability) is gpu_code.Coverage.NATIVE for capability in capabilities)
+
+
+@cache
+def _wheels() -> tuple[FlashWheels, ...]:
+    """Newest first."""
+    return tuple(sorted(catalog().flash_wheels, key=lambda row: release(row.version), reverse=True))
+
+
+@cache
+def _sources() -> tuple[FlashSource, ...]:
+    """Newest first."""
+    return tuple(sorted(catalog().flash_sources, key=lambda row: release(row.version), reverse=True))
+
+
+@cache
+def _torches() -> frozenset[str]:
+    """The torch minors that any published wheel is for."""
+    return frozenset(torch for row in catalog().flash_wheels for torch in row.torch)
+
+
+def _name(version: str, key: FlashAttnKey, option: Option) -> str:
+    toolkit = f"cu{key.cuda_major}" if key.cuda_major is not None else option.torch_variant.replace(".", "")
+    cp = f"cp{key.python.replace('.', '')}"
+    abi = str(key.cxx11_abi).upper()
+    return FILE.format(version=version, toolkit=toolkit, torch=key.torch, abi=abi, cp=cp, machine=key.machine)

@@ -1,0 +1,41 @@
+"""Dependencies are of the release's own time."""
+
+from collections.abc import Iterable, Iterator
+
+from provision.catalog import catalog
+from provision.phases.plan import dependencies
+from provision.phases.plan.build_option import Option
+from provision.phases.plan.host_profile import View
+from provision.phases.plan.rules.base import Rule, Verdict, accept, remembered
+
+
+def judge(option: Option, view: View) -> Iterable[Verdict]:  # noqa: ARG001 - every rule is called alike
+    return _judge(option)
+
+
+@remembered
+def _judge(option: Option) -> Iterator[Verdict]:
+    found = dependencies.choose(option)
+    if found is None:
+        return
+    plan, table = found.plan, catalog().horizon
+    if plan.until is None:
+        text = (
+            f"the release is at most {table.current_days} days behind the newest: its dependencies may be today's"
+            if found.released
+            else "the day of the release is unknown: its dependencies may be today's"
+        )
+    else:
+        text = (
+            f"the release is of {found.released}: no dependency is newer than {plan.until}, by upload times where the index tells "
+            f"them, else by {len(plan.bounds)} bounds"
+        )
+    yield accept(text, source=table.source, released=found.released, bounds=plan.bounds)
+
+
+RULE = Rule(
+    "dependencies",
+    "Dependencies that vLLM leaves open at the top are of the release's own time, but for the newest releases.",
+    (),
+    judge,
+)

@@ -1,0 +1,33 @@
+"""A driver branch without support, and a driver that names none, is named."""
+
+from collections.abc import Iterator
+
+from provision.catalog import catalog
+from provision.catalog.versions import numbers
+from provision.phases.plan import driver
+from provision.phases.plan.build_option import Option
+from provision.phases.plan.host_profile import View
+from provision.phases.plan.rules.base import Rule, Verdict, accept, warn
+
+
+def judge(option: Option, view: View) -> Iterator[Verdict]:
+    if view.driver_odd:
+        yield warn(f"the driver calls itself `{view.driver_odd}`, which is no version", driver=view.driver_odd)
+    plan = driver.choose(option, view)
+    if plan is None or plan.version is None:
+        return
+    row = next((row for row in catalog().branches if row.branch == numbers(plan.version)[0]), None)
+    if row is None:
+        yield warn(f"driver {plan.version} is of a branch that the catalog does not know", driver=plan.version)
+    elif row.end_of_life == "ended":
+        yield warn(f"driver branch {row.branch} gets no more fixes", source=row.source, driver=plan.version)
+    elif row.end_of_life and row.end_of_life < catalog().driver_offer.as_of:
+        text = f"driver branch {row.branch} gets no more fixes since {row.end_of_life}"
+        yield warn(text, source=row.source, driver=plan.version)
+    elif row.end_of_life:
+        yield accept(
+            f"driver branch {row.branch} gets fixes until {row.end_of_life}", source=row.source, driver=plan.version
+        )
+
+
+RULE = Rule("driver-branch", "A driver branch without support is named.", ("nvidia.driver_version",), judge)

@@ -1,0 +1,29 @@
+"""The driver drives these cards: not older than their first, not newer than their last branch."""
+
+from collections.abc import Iterable, Iterator
+
+from provision.catalog.rows import Architecture
+from provision.catalog.versions import numbers
+from provision.phases.plan import driver
+from provision.phases.plan.build_option import Option
+from provision.phases.plan.host_profile import View
+from provision.phases.plan.rules.base import Rule, Verdict, reject, remembered
+from provision.phases.plan.rules.driver_reach import reached
+
+
+def judge(option: Option, view: View) -> Iterable[Verdict]:
+    plan = driver.choose(option, view)
+    if plan is None or plan.version is None:
+        return ()
+    return (*reached("driver-card", option, view, plan), *_driven(driver.architectures(view), plan.version))
+
+
+@remembered
+def _driven(architectures: tuple[Architecture, ...], version: str) -> Iterator[Verdict]:
+    for row in architectures:
+        if row.last_branch and numbers(version)[0] > row.last_branch:
+            text = f"branch {row.last_branch} is the last that drives {row.name}; the driver is {version}"
+            yield reject(text, source=row.source, driver=version, last_branch=row.last_branch)
+
+
+RULE = Rule("driver-card", "The driver's branch drives every card.", ("nvidia.driver_version", "nvidia.gpus"), judge)

@@ -1,0 +1,36 @@
+"""The kernel module is of the flavour that the cards need."""
+
+from collections.abc import Iterator
+
+from provision.phases.plan import driver
+from provision.phases.plan.build_option import Option
+from provision.phases.plan.host_profile import View
+from provision.phases.plan.rules.base import Rule, Verdict, accept, reject
+
+
+def judge(option: Option, view: View) -> Iterator[Verdict]:
+    plan = driver.choose(option, view)
+    if plan is None or plan.module is None:
+        return
+    demanding = {row.module: row for row in driver.architectures(view) if row.module_only}
+    source = next((row.source for row in demanding.values()), None)
+    if len(demanding) > 1:
+        names = " and ".join(sorted(row.name for row in demanding.values()))
+        yield reject(f"{names} cards need different kernel modules", source=source, modules=sorted(demanding))
+    elif demanding and plan.module not in demanding:
+        name, needed = next((row.name, row.module) for row in demanding.values())
+        yield reject(
+            f"{name} needs the {needed} kernel module; the {plan.module} one is loaded",
+            source=source,
+            module=plan.module,
+        )
+    else:
+        yield accept(f"the {plan.module} kernel module drives the cards", source=source, module=plan.module)
+
+
+RULE = Rule(
+    "driver-module",
+    "The kernel module is of the flavour that the cards need.",
+    ("nvidia.module_flavour", "nvidia.gpus"),
+    judge,
+)

@@ -1,0 +1,29 @@
+"""FlashInfer's kernels are compiled by a fitting nvcc, come prebuilt at its very version, or are not used."""
+
+from collections.abc import Iterator
+
+from provision.phases.plan import flashinfer
+from provision.phases.plan.build_option import Option
+from provision.phases.plan.host_profile import View
+from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, reject
+
+
+def judge(option: Option, view: View) -> Iterator[Verdict]:
+    chosen = flashinfer.choose(option, view)
+    if chosen is None:
+        return
+    facts = {"toolkits": list(view.around.toolkits or ()), "asked": view.policy.attention}
+    if chosen.assumed:
+        yield assume(chosen.assumed)
+    elif chosen.refused:
+        yield reject(chosen.refused, source=chosen.source, **facts)
+    else:
+        yield accept(chosen.why, source=chosen.source or (option.release.source if option.release else None), **facts)
+
+
+RULE = Rule(
+    "flashinfer",
+    "FlashInfer's kernels are compiled by an nvcc of the build's CUDA major, prebuilt at its very version, or switched off.",
+    ("cuda_toolkits", "programs", "settings.attention"),
+    judge,
+)

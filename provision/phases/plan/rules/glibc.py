@@ -1,0 +1,35 @@
+"""The host's glibc is as new as the wheels need."""
+
+from collections.abc import Iterable, Iterator
+
+from provision.catalog.versions import numbers
+from provision.phases.plan.build_option import Option
+from provision.phases.plan.host_profile import View
+from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, reject, remembered
+
+
+def floor(option: Option) -> tuple[str, str, str]:
+    """The glibc that a candidate needs, which part of it needs it, and the source."""
+    needs = [(option.torch.glibc, f"torch {option.torch.version}", option.torch.source)]
+    if option.build:
+        inferred = " (inferred from a neighbouring release)" if option.build.lead else ""
+        needs.append((option.build.glibc, f"the vLLM wheel{inferred}", option.build.source))
+    return max(needs, key=lambda need: numbers(need[0]))
+
+
+def judge(option: Option, view: View) -> Iterable[Verdict]:
+    return _judge(option, view.glibc)
+
+
+@remembered
+def _judge(option: Option, glibc: str | None) -> Iterator[Verdict]:
+    needed, part, source = floor(option)
+    if glibc is None:
+        yield assume(f"glibc is {needed} or newer")
+    elif numbers(glibc) < numbers(needed):
+        yield reject(f"{part} needs glibc {needed}, the host has {glibc}", source=source, glibc=glibc, needed=needed)
+    else:
+        yield accept(f"glibc {glibc} is there, {part} needs {needed}", source=source, glibc=glibc, needed=needed)
+
+
+RULE = Rule("glibc", "The host's glibc is as new as the wheels need.", ("os.libc_version",), judge)

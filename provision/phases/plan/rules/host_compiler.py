@@ -1,0 +1,36 @@
+"""nvcc compiles with host compilers up to a version of its own."""
+
+from collections.abc import Iterator
+
+from provision.catalog.versions import cuda_of, numbers
+from provision.phases.plan import flashinfer
+from provision.phases.plan.build_option import Option
+from provision.phases.plan.host_profile import View
+from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, warn
+
+
+def judge(option: Option, view: View) -> Iterator[Verdict]:
+    if option.release is None or option.release.flashinfer is None or view.platform != "cuda":
+        return
+    major = numbers(cuda_of(option.variant) or "0")[0]
+    kits = [kit for kit in view.around.toolkits or () if numbers(kit)[0] == major]
+    if not kits:
+        return
+    kit = flashinfer.compiler(option, view) or kits[-1]
+    newest, source = flashinfer.newest_gcc(kit)
+    gcc = view.around.gcc
+    if gcc is None:
+        yield assume(f"the host's gcc is not newer than {newest}, which nvcc {kit} takes at most")
+    elif gcc > newest:
+        text = f"nvcc {kit} takes gcc up to {newest}, the host has {gcc}: it compiles nothing at run time"
+        yield warn(text, source=source, gcc=gcc, toolkit=kit)
+    else:
+        yield accept(f"nvcc {kit} takes gcc up to {newest}, the host has {gcc}", source=source, gcc=gcc, toolkit=kit)
+
+
+RULE = Rule(
+    "host-compiler",
+    "An nvcc that compiles at run time takes the host's gcc.",
+    ("cuda_toolkits", "programs"),
+    judge,
+)

@@ -1,0 +1,23 @@
+"""A release that does not import as it is installed is refused."""
+
+from collections.abc import Iterable, Iterator
+
+from provision.catalog import catalog
+from provision.phases.plan.build_option import Option
+from provision.phases.plan.host_profile import View
+from provision.phases.plan.rules.base import Rule, Verdict, reject, remembered
+
+
+def judge(option: Option, view: View) -> Iterable[Verdict]:  # noqa: ARG001 - every rule is called alike
+    return _judge(option)
+
+
+@remembered
+def _judge(option: Option) -> Iterator[Verdict]:
+    version = option.release.version if option.release else None
+    for row in catalog().import_failures:
+        if row.version == version:
+            yield reject(f"vLLM {row.version} does not import: {row.why}; {row.cured} does", source=row.source)
+
+
+RULE = Rule("imports", "Releases of vLLM that do not import as installed are refused.", (), judge)

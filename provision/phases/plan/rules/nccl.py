@@ -1,0 +1,28 @@
+"""NCCL comes from one place: the wheel that torch asks for."""
+
+from collections.abc import Iterator
+
+from provision.catalog.versions import cuda_of, numbers
+from provision.phases.plan.build_option import Option
+from provision.phases.plan.host_profile import View
+from provision.phases.plan.rules.base import Rule, Verdict, accept, warn
+
+SOURCE = "github.com/vllm-project/vllm issue 4195; github.com/pytorch/pytorch issue 122571"
+
+
+def judge(option: Option, view: View) -> Iterator[Verdict]:
+    if view.platform != "cuda":
+        return
+    around = view.around
+    facts = {"system": around.nccl, "variables": list(around.library_variables)}
+    if around.library_variables and (around.nccl or "VLLM_NCCL_SO_PATH" in around.library_variables):
+        there = f"the system holds {around.nccl}" if around.nccl else "a path is given"
+        text = f"`firstlight_env` sets {' and '.join(around.library_variables)} and {there}: it may come before the NCCL that torch wants"
+        yield warn(text, source=SOURCE, **facts)
+    else:
+        wheel = f"nvidia-nccl-cu{numbers(cuda_of(option.torch_variant) or '0')[0]}"
+        beside = f"; {around.nccl} of the system stays unused" if around.nccl else ""
+        yield accept(f"NCCL is {wheel} at torch's own pin{beside}", source=SOURCE, **facts)
+
+
+RULE = Rule("nccl", "NCCL is the one that torch asks for.", ("libraries", "settings.env"), judge)

@@ -1,0 +1,28 @@
+"""IOMMU and ACS leave what cards write to one another its short way."""
+
+from collections.abc import Iterator
+
+from provision.phases.plan.build_option import Option
+from provision.phases.plan.host_profile import View
+from provision.phases.plan.rules.base import Rule, Verdict, accept, warn
+
+SOURCE = "NVIDIA NCCL user guide, troubleshooting: PCI Access Control Services (ACS), IO virtualization"
+
+
+def judge(option: Option, view: View) -> Iterator[Verdict]:
+    del option
+    paths = view.around.peer_paths
+    if len(view.serving) < 2 or paths is None:
+        return
+    if paths:
+        text = (
+            f"{'; '.join(paths)}: such writes are slow, or hang. Boot with iommu=pt, and switch ACS off in the firmware"
+        )
+        yield warn(text, source=SOURCE, paths=list(paths))
+    else:
+        yield accept("neither IOMMU nor ACS stands between the cards", source=SOURCE)
+
+
+RULE = Rule(
+    "peer-paths", "IOMMU and ACS leave writes between cards their short way.", ("topology", "virtualization"), judge
+)

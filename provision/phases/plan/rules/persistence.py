@@ -1,0 +1,26 @@
+"""Without persistence the driver lets go of idle cards: the next start takes seconds, and settings are lost."""
+
+from collections.abc import Iterator
+
+from provision.phases.plan import driver
+from provision.phases.plan.build_option import Option
+from provision.phases.plan.host_profile import View
+from provision.phases.plan.rules.base import Rule, Verdict, accept, warn
+
+SOURCE = "docs.nvidia.com/deploy/driver-persistence"
+
+
+def judge(option: Option, view: View) -> Iterator[Verdict]:
+    plan = driver.choose(option, view)
+    known = [card for card in view.cards if card.persistent is not None]
+    if plan is None or plan.action != "keep" or view.foreign_driver or not known:
+        return
+    off = [card.index for card in known if not card.persistent]
+    if off:
+        text = f"persistence is off for card {', '.join(map(str, off))}: have `nvidia-persistenced` enabled"
+        yield warn(text, source=SOURCE, off=off)
+    else:
+        yield accept("persistence is on for the cards that serve", source=SOURCE, off=[])
+
+
+RULE = Rule("persistence", "nvidia-persistenced keeps the driver on idle cards.", ("nvidia.gpus",), judge)

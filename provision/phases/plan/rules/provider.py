@@ -1,0 +1,38 @@
+"""Who made the build is said."""
+
+from collections.abc import Iterable, Iterator
+
+from provision.catalog import catalog
+from provision.phases.plan.build_option import Option
+from provision.phases.plan.host_profile import View
+from provision.phases.plan.rules.base import Rule, Verdict, accept, remembered
+
+
+def judge(option: Option, view: View) -> Iterable[Verdict]:  # noqa: ARG001 - every rule is called alike
+    return _judge(option)
+
+
+@remembered
+def _judge(option: Option) -> Iterator[Verdict]:
+    build = option.build
+    if build is None:
+        return
+    if build.provider == "community":
+        yield accept(
+            f"{build.distribution} {build.version} is a community build, not the vLLM project's own",
+            source=build.source,
+        )
+        if option.torch_variant != build.variant == "cpu":
+            row = next(row for row in catalog().torch_stand_ins if row.version == build.version)
+            text = (
+                f"torch {option.torch.version} of the default index: a CUDA build ({row.variant}), computing on the CPU"
+            )
+            yield accept(text, source=row.source)
+    else:
+        where = f" from {build.index}" if build.index else ", the wheel on the default package index"
+        yield accept(f"the vLLM project's own build{where}", source=build.source)
+
+
+RULE = Rule(
+    "provider", "The vendor's build comes before the community's, and a community build is named as one.", (), judge
+)

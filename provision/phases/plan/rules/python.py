@@ -1,0 +1,28 @@
+"""There is a Python that both the build and torch have wheels for."""
+
+from collections.abc import Iterable, Iterator
+
+from provision.phases.plan import interpreter
+from provision.phases.plan.build_option import Option
+from provision.phases.plan.host_profile import Interpreters, View
+from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, reject, remembered
+
+
+def judge(option: Option, view: View) -> Iterable[Verdict]:
+    return _judge(option, view.interpreters)
+
+
+@remembered
+def _judge(option: Option, there: Interpreters) -> Iterator[Verdict]:
+    chosen = interpreter.chosen(option, there)
+    source = option.release.source if option.release else option.torch.source
+    seen = [python.version for python in there.pythons]
+    if chosen.interpreter is None:
+        yield reject(chosen.why, source=source, pythons=seen)
+        return
+    if chosen.interpreter.origin == "host" and chosen.lacks_headers is None:
+        yield assume(f"the headers of Python {chosen.interpreter.version} are on the host")
+    yield accept(chosen.why, source=source, pythons=seen)
+
+
+RULE = Rule("python", "A Python that the build takes is on the host or can be brought along.", ("pythons",), judge)

@@ -1,0 +1,35 @@
+"""The build holds code for every AMD card."""
+
+from collections.abc import Iterator
+
+from provision.catalog import catalog
+from provision.phases.plan.build_option import Option
+from provision.phases.plan.host_profile import View
+from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, reject
+
+
+def judge(option: Option, view: View) -> Iterator[Verdict]:
+    if view.platform != "rocm":
+        return
+    torch_row = next((row for row in catalog().rocm_archs if row.variant == option.torch_variant), None)
+    lists = [("vLLM", option.build.gfx, option.build.source)] if option.build else []
+    if torch_row:
+        lists.append(("torch", torch_row.gfx, torch_row.source))
+    else:
+        yield assume(f"torch's {option.torch_variant} variant has code for the cards")
+    for card in view.amd:
+        if card.gfx is None:
+            yield assume(f"{card.name} is of an architecture that the build has code for")
+            continue
+        for part, gfx, source in lists:
+            if card.gfx not in gfx:
+                yield reject(
+                    f"{part} {option.variant} has no code for {card.gfx} ({card.name})", source=source, gfx=card.gfx
+                )
+            else:
+                yield accept(
+                    f"{part} {option.variant} has code for {card.gfx} ({card.name})", source=source, gfx=card.gfx
+                )
+
+
+RULE = Rule("rocm-gfx", "The build holds code for every AMD card.", ("amd.gpus",), judge)

@@ -1,0 +1,45 @@
+"""What the host's own distribution must provide is there, or may be installed."""
+
+from collections.abc import Iterator
+
+from provision.catalog import catalog
+from provision.catalog.system import install_command, os_packages
+from provision.phases.plan.host_profile import View
+from provision.phases.plan.rules.base import HostRule, Verdict, accept, assume, reject
+
+
+def judge(view: View) -> Iterator[Verdict]:
+    for name in view.unsure:
+        yield assume(f"{name} is on the host")
+    if not view.lacking:
+        return
+    names = ", ".join(view.lacking)
+    why = "; ".join(f"{need.name}: {need.why}" for need in catalog().system_needs if need.name in view.lacking)
+    if view.escalates is None:
+        yield assume(f"{names} can be installed on the host")
+    elif view.escalates:
+        yield accept(f"{names} will be installed from the distribution ({why})", lacking=list(view.lacking))
+    else:
+        become = ", or set `ansible_become: true` (this user's sudo asks no password)" if view.sudo else ""
+        yield reject(
+            f"the host lacks {names} ({why}) and installing does not act as root there; "
+            f"have them installed with `{_command(view)}`{become}",
+            lacking=list(view.lacking),
+            escalates=False,
+        )
+
+
+def _command(view: View) -> str:
+    manager = view.manager or ""
+    if manager not in catalog().install_commands:
+        return f"the packages for {', '.join(view.lacking)}"
+    packages = os_packages(view.lacking, manager=manager, python="3", os_id=view.os_id, os_version=view.os_version)
+    return install_command(packages, manager=manager)
+
+
+RULE = HostRule(
+    "system-packages",
+    "Libraries and compilers of the distribution are there, or the user may install them.",
+    ("libraries", "programs", "user", "os.package_manager"),
+    judge,
+)

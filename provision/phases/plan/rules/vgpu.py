@@ -1,0 +1,28 @@
+"""A vGPU's driver belongs to the release of the vGPU manager on the machine below."""
+
+from collections.abc import Iterator
+
+from provision.phases.plan import driver
+from provision.phases.plan.build_option import Option
+from provision.phases.plan.host_profile import View
+from provision.phases.plan.rules.base import Rule, Verdict, accept, reject
+
+SOURCE = "docs.nvidia.com/vgpu, release notes: guest driver and vGPU manager are of one release branch or the pairs listed there"
+
+
+def judge(option: Option, view: View) -> Iterator[Verdict]:
+    plan = driver.choose(option, view)
+    virtual = [card for card in view.cards if card.virtual]
+    if plan is None or not virtual:
+        return
+    facts = {"virtual": [card.index for card in virtual], "driver": plan.version}
+    if plan.action == "keep":
+        yield accept(f"{virtual[0].name} is a vGPU: its guest driver is left as it is", source=SOURCE, **facts)
+    else:
+        text = (
+            f"{virtual[0].name} is a vGPU: driver {plan.version} is not the guest driver of the machine's vGPU manager"
+        )
+        yield reject(text, source=SOURCE, **facts)
+
+
+RULE = Rule("vgpu", "The guest driver of a vGPU stays as the machine below wants it.", ("nvidia.gpus",), judge)

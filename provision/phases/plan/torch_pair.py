@@ -1,0 +1,166 @@
+"""Which variants of a torch release go with a build, best first."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from provision.catalog import catalog
+from provision.catalog.rows import Torch
+from provision.catalog.versions import cuda_of, numbers, release
+from provision.phases.plan import gpu_code
+from provision.phases.plan.host_profile import Platform, View
+
+KEPT = 2
+"""Variants kept for each build: a second one in case the first turns out not to be served."""
+
+
+def variants(view: View, torch: Torch, build: str) -> tuple[str, ...]:
+    """Variants of torch for a vLLM build, all of its CUDA major.
+
+    Pairs that are known to go together are the build's own minor and the torch that its pin gives on the default index;
+    others are taken only where neither of these holds code for every card. Of what is left, first what this driver runs
+    without compatibility mode, then the build's own minor.
+    """
+    if build == "cpu" or build.startswith("rocm"):
+        return (build,)
+    return _cuda_variants(torch, build, view.machine, view.driver, view.capabilities)
+
+
+@cache
+def _cuda_variants(
+    torch: Torch, build: str, machine: str | None, driver: str | None, capabilities: tuple[str, ...]
+) -> tuple[str, ...]:
+    cuda = cuda_of(build) or ""
+    same = [variant for variant in offered(machine, torch) if numbers(cuda_of(variant) or "0")[0] == numbers(cuda)[0]]
+    default = torch.default_aarch64 if machine == "aarch64" else torch.default_x86_64
+    known = [variant for variant in same if variant in {build, default}]
+    if any(covers(capabilities, torch, variant) for variant in known):
+        same = known
+    same.sort(
+        key=lambda variant: (
+            covers(capabilities, torch, variant),
+            runs_natively(driver, variant),
+            variant == build,
+            variant == default,
+            numbers(cuda_of(variant) or "0"),
+        ),
+        reverse=True,
+    )
+    return tuple(same[:KEPT]) or (build,)
+
+
+def existing(view: View, torch: Torch) -> tuple[str, ...]:
+    """Variants of a release that the host's own Pythons hold."""
+    held = (
+        split(python.torch)
+        for python in view.interpreters.pythons
+        if python.torch and unfit(python.torch, view.platform) is None
+    )
+    return tuple(dict.fromkeys(variant for version, variant in held if version == torch.version))
+
+
+@cache
+def unfit(held: str, platform: Platform) -> str | None:
+    """Why a torch on a host is none to build a Stack on, by its own name and the host's devices; None where it is one."""
+    version, _, local = held.partition("+")
+    released = re.fullmatch(r"[\d.]+(\.post\d+)?", version) and (not local or _is_variant(local))
+    if not released:
+        return "is a build of somebody else's and no release of torch, for which vLLM's wheels are made"
+    variant = split(held)[1]
+    if platform == "cuda" and not cuda_of(variant):
+        return "is of no CUDA variant, and the host has NVIDIA cards"
+    if platform == "rocm" and not variant.startswith("rocm"):
+        return "is of no ROCm variant, and the host has AMD cards"
+    return None
+
+
+@cache
+def split(held: str) -> tuple[str, str]:
+    """Release and variant of a torch by its own name: `2.7.0+cu126`. One that names no variant computes on the CPU."""
+    version, _, variant = held.partition("+")
+    return version, variant if _is_variant(variant) else "cpu"
+
+
+def _is_variant(local: str) -> bool:
+    return local == "cpu" or bool(cuda_of(local)) or local.startswith("rocm")
+
+
+def alone(view: View, torch: Torch) -> tuple[str, ...]:
+    """Variants of torch for a Stack without vLLM."""
+    if view.platform == "cpu":
+        return ("cpu",)
+    if view.platform == "rocm":
+        return tuple(variant for variant in reversed(torch.rocm) if _rocm_fits(view.rocm, variant))[:1]
+    driver = view.driver
+    if view.driver_absent or (
+        driver and not view.driver_stays and numbers(driver) < numbers(catalog().driver_offer.version)
+    ):
+        driver = catalog().driver_offer.version
+    return _cuda_alone(torch, view.machine, driver, view.capabilities)
+
+
+@cache
+def _cuda_alone(
+    torch: Torch, machine: str | None, driver: str | None, capabilities: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Those first that the driver runs at all and that hold code for every card: the others would only crowd them out."""
+    offers = sorted(
+        offered(machine, torch),
+        key=lambda variant: (
+            covers(capabilities, torch, variant),
+            runs(driver, variant),
+            runs_natively(driver, variant),
+            numbers(cuda_of(variant) or "0"),
+        ),
+        reverse=True,
+    )
+    return tuple(offers[:KEPT])
+
+
+def offered(machine: str | None, torch: Torch) -> tuple[str, ...]:
+    """CUDA variants of a torch release for the host's architecture."""
+    return torch.cuda_aarch64 if machine == "aarch64" else torch.cuda
+
+
+def covers(capabilities: tuple[str, ...], torch: Torch, variant: str) -> bool:
+    """Whether every card has code in this variant; true where the table does not know."""
+    codes = torch_codes(torch.version, variant)
+    return codes is None or all(
+        gpu_code.coverage(codes, capability) is not gpu_code.Coverage.NONE for capability in capabilities
+    )
+
+
+@cache
+def torch_codes(version: str, variant: str) -> tuple[str, ...] | None:
+    """GPU code in a CUDA variant of torch; None where the table does not know."""
+    for row in catalog().torch_archs:
+        if row.variant == variant and release(row.since) <= release(version) <= release(row.until):
+            return row.codes
+    return None
+
+
+@cache
+def runs(driver: str | None, variant: str) -> bool:
+    """Whether a driver runs builds of the variant's CUDA major; true when the driver is not known."""
+    major = numbers(cuda_of(variant) or "0")[0]
+    floor = next((row.driver for row in catalog().cuda_majors if row.major == major), None)
+    return driver is None or floor is None or numbers(driver) >= numbers(floor)
+
+
+@cache
+def runs_natively(driver: str | None, variant: str) -> bool:
+    """Whether a driver is of the variant's own CUDA or newer; true when the driver is not known."""
+    floor = native_floor(cuda_of(variant) or "")
+    return driver is None or floor is None or numbers(driver) >= numbers(floor)
+
+
+@cache
+def native_floor(cuda: str) -> str | None:
+    """The lowest driver that runs everything of a CUDA toolkit, PTX included."""
+    return next((row.driver for row in catalog().toolkits if row.version == cuda), None)
+
+
+def _rocm_fits(installed: str | None, variant: str) -> bool:
+    """A variant is for the ROCm that is installed: the same first two numbers."""
+    return installed is None or numbers(installed)[:2] == numbers(variant)[:2]

@@ -1,0 +1,239 @@
+"""A host that is not there, from one line of text: `gpu=H100x8 driver=535.183.01 os=ubuntu-22.04 ...`."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from typing import Any
+
+from provision.catalog import catalog
+from provision.catalog.versions import is_of
+from provision.core.errors import UsageError
+from provision.core.formatting import GIB
+from provision.core.models.facts import (
+    Amd,
+    AmdGpu,
+    Cpu,
+    Disk,
+    HostFacts,
+    Memory,
+    Nvidia,
+    NvidiaGpu,
+    OperatingSystem,
+    Python,
+    User,
+)
+from provision.phases.plan.cards import amd_by_name, nvidia_by_name
+
+NAME = "what-if"
+MOST_CARDS = 64
+"""Of one kind in one host: none is built with more."""
+_MANAGERS = {
+    "debian": "apt",
+    "ubuntu": "apt",
+    "rhel": "dnf",
+    "rocky": "dnf",
+    "almalinux": "dnf",
+    "fedora": "dnf",
+    "centos": "dnf",
+    "sles": "zypper",
+    "alpine": "apk",
+    "amzn": "dnf",
+}
+
+
+def parse_what_if(text: str) -> HostFacts:
+    """Facts of the described host; what is not named is unknown.
+
+    Raises UsageError for an unknown key, a value that cannot be read, or a key given twice.
+    """
+    given = _pairs(text)
+    values: dict[str, Any] = {key: _READERS[key](value) for key, value in given.items()}
+    unknown = {path: "not given" for key, path in _PATHS.items() if key not in given}
+    unknown["programs"] = "not part of a described host"
+    system, python = _released(values.get("os", {}))
+    if python is not None and "python" not in given:
+        values["python"] = python
+        unknown.pop(_PATHS["python"], None)
+    if system.get("libc"):
+        unknown.pop(_PATHS["glibc"], None)
+    if "glibc" in values:
+        version = values["glibc"]
+        system |= {"libc": "glibc" if version else "musl", "libc_version": version}
+    nvidia, amd = values.get("gpu", (None, None))
+    machine = _machine(nvidia, values.get("arch"))
+    if machine is not None:
+        unknown.pop(_PATHS["arch"], None)
+    if nvidia is not None:
+        driver = values.get("driver")
+        nvidia = nvidia.model_copy(update={"driver_version": driver})
+    elif given.get("driver") not in {None, "none"}:
+        raise UsageError(
+            "`driver=` describes a host with NVIDIA cards, and none are given", hint="add gpu=, as in gpu=H100x8"
+        )
+    return HostFacts(
+        host=NAME,
+        probed_at="1970-01-01T00:00:00.000Z",
+        os=OperatingSystem(**system, machine=machine),
+        user=User(),
+        cpu=Cpu(isa=values.get("cpu")),
+        memory=Memory(total=values.get("ram")),
+        disks=(Disk(path="/", mount="/", free=values["disk"]),) if "disk" in values else (),
+        pythons=(Python(path="/usr/bin/python3", version=values["python"]),) if "python" in values else (),
+        nvidia=nvidia,
+        amd=amd,
+        container=values.get("container"),
+        unknown=unknown,
+    )
+
+
+def _released(named: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
+    """What os= names, with the C library that this release has; and its Python. A release that is in no table tells neither."""
+    for row in catalog().linux_releases:
+        if named.get("id") == row.id and is_of(named["version_id"], row.version_id):
+            return named | {"libc": row.libc, "libc_version": row.libc_version}, row.python
+    return dict(named), None
+
+
+def _machine(nvidia: Nvidia | None, asked: str | None) -> str | None:
+    """The processor's architecture: what arch= says, else what a card's board has. Raises UsageError where they differ."""
+    rows = [row for gpu in (nvidia.gpus if nvidia else ()) if (row := nvidia_by_name(gpu.name)) and row.machine]
+    if asked is not None and rows and rows[0].machine != asked:
+        raise UsageError(
+            f"`arch={asked}` and a {rows[0].name}: its board has a processor of {rows[0].machine}",
+            hint=f"leave arch out, or say arch={rows[0].machine}",
+        )
+    return asked or (rows[0].machine if rows else None)
+
+
+def _pairs(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for word in text.split():
+        key, equals, value = word.partition("=")
+        if not equals or not value:
+            raise UsageError(f"`{word}` is not key=value", hint="as in: gpu=H100x8 driver=580.65.06 os=ubuntu-24.04")
+        if key not in _READERS:
+            near = difflib.get_close_matches(key.lower(), _READERS, n=1, cutoff=0.0)
+            raise UsageError(
+                f"`{key}` is no key of --what-if", hint=f"did you mean `{near[0]}`? The keys are: {', '.join(_READERS)}"
+            )
+        if key in found:
+            raise UsageError(f"`{key}` is given twice: {found[key]} and {value}", hint="keep one of the two")
+        found[key] = value
+    return found
+
+
+def _gpu(value: str) -> tuple[Nvidia | None, Amd | None]:
+    if value == "none":
+        return None, None
+    nvidia: list[NvidiaGpu] = []
+    amd: list[AmdGpu] = []
+    for part in value.split(","):
+        match = re.fullmatch(r"(.+?)x(\d{1,4})", part)
+        if not match or not 1 <= int(match[2]) <= MOST_CARDS:
+            raise UsageError(
+                f"`gpu={part}` is not NAMExCOUNT with 1 to {MOST_CARDS} cards",
+                hint="as in gpu=H100x8 or gpu=RTX4090x1,RTX2080Tix1",
+            )
+        name, count = match[1], int(match[2])
+        if amd_by_name(name):
+            amd += [AmdGpu(index=len(amd) + number, name=name) for number in range(count)]
+        elif nvidia_by_name(name):
+            nvidia += [NvidiaGpu(index=len(nvidia) + number, name=name) for number in range(count)]
+        else:
+            raise _unknown_card(name)
+    return Nvidia(gpus=tuple(nvidia)) if nvidia else None, Amd(gpus=tuple(amd)) if amd else None
+
+
+def _unknown_card(name: str) -> UsageError:
+    known = [*(row.name for row in catalog().nvidia_cards), *(row.name for row in catalog().amd_cards)]
+    folded = {item.lower(): item for item in known}
+    near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.0)
+    hint = f"did you mean `{folded[near[0]]}`? Known are: {', '.join(known)}"
+    return UsageError(f"`{name}` is no card in the catalog", hint=hint)
+
+
+def _driver(value: str) -> str | None:
+    return None if value == "none" else _dotted("driver", value)
+
+
+def _os(value: str) -> dict[str, Any]:
+    identity, dash, version = value.partition("-")
+    if not dash or not version:
+        raise UsageError(
+            f"`os={value}` is not ID-VERSION_ID", hint="as in os-release: os=ubuntu-22.04, os=debian-12, os=rhel-9.4"
+        )
+    if identity not in _MANAGERS:
+        near = difflib.get_close_matches(identity.lower(), _MANAGERS, n=1)
+        hint = f"did you mean `{near[0]}`? " if near else ""
+        raise UsageError(
+            f"`os={value}`: `{identity}` is no Linux distribution that is known",
+            hint=f"{hint}Known are: {', '.join(_MANAGERS)}; of another one say what decides: glibc=2.39 python=3.12",
+        )
+    return {"id": identity, "version_id": version, "package_manager": _MANAGERS[identity]}
+
+
+def _glibc(value: str) -> str | None:
+    return None if value == "none" else _dotted("glibc", value)
+
+
+def _python(value: str) -> str:
+    return _dotted("python", value)
+
+
+_VERSIONS = {"driver": "580.95.05", "python": "3.12", "glibc": "2.35"}
+
+
+def _dotted(key: str, value: str) -> str:
+    if not re.fullmatch(r"\d{1,9}(\.\d{1,9})+", value):
+        raise UsageError(f"`{key}={value}` is not a version", hint=f"numbers with dots, as in {key}={_VERSIONS[key]}")
+    return value
+
+
+def _one_of(key: str, *allowed: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value not in allowed:
+            raise UsageError(f"`{key}={value}` is not known", hint=f"one of: {', '.join(allowed)}")
+        return value
+
+    return read
+
+
+def _gib(key: str) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        if not re.fullmatch(r"\d{1,9}(\.\d+)?", value):
+            raise UsageError(f"`{key}={value}` is not a number of GiB", hint=f"as in {key}=64")
+        return int(float(value) * GIB)
+
+    return read
+
+
+def _container(value: str) -> str | None:
+    return "container" if _one_of("container", "yes", "no")(value) == "yes" else None
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "gpu": _gpu,
+    "driver": _driver,
+    "os": _os,
+    "python": _python,
+    "arch": _one_of("arch", "x86_64", "aarch64"),
+    "cpu": _one_of("cpu", "sse4_2", "avx2", "avx512", "amx"),
+    "glibc": _glibc,
+    "ram": _gib("ram"),
+    "disk": _gib("disk"),
+    "container": _container,
+}
+_PATHS = {
+    "gpu": "pci_gpus",
+    "driver": "nvidia.driver_version",
+    "os": "os.id",
+    "python": "pythons",
+    "arch": "os.machine",
+    "cpu": "cpu.isa",
+    "glibc": "os.libc",
+    "ram": "memory.total",
+    "disk": "disks",
+    "container": "container",
+}

@@ -1,0 +1,7 @@
+"""Probe: what is this host, really? One script, one round trip, pure parsers; and what it says of a failure."""
+
+from provision.phases.probe.assemble import parse
+from provision.phases.probe.failure_evidence import Source, collect
+from provision.phases.probe.reading import probe, script
+
+__all__ = ["Source", "collect", "parse", "probe", "script"]

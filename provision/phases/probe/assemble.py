@@ -1,0 +1,110 @@
+"""The probe's output turned into host facts: pure, and total over any text."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from provision.core.models.facts import HostFacts
+from provision.phases.probe import sections
+from provision.phases.probe.parsers import (
+    amd,
+    cpu,
+    isolation,
+    memory,
+    network,
+    nvidia,
+    nvidia_smi,
+    operating_system,
+    pci,
+    processes,
+    product,
+    rocm,
+    software,
+    topology,
+)
+
+CUT = "the end of the probe's output is missing"
+"""As `unknown["host"]`: what is missing may be a card, so that nothing may be decided from the rest."""
+
+
+def parse(
+    host_name: str,
+    output: str | bytes,
+    *,
+    sent_unix_s: float | None = None,
+    received_unix_s: float | None = None,
+    as_root: str | bytes | None = None,
+) -> HostFacts:
+    """Facts of what the probe script printed. Never raises: what could not be read is null, with its reason in `unknown`.
+
+    `as_root` is what the script printed when root ran it for sections that the login user may not read, under the same nonce.
+    `sent_unix_s` and `received_unix_s` are the controller's clock around the round trip; without them there is no skew.
+    """
+    read = sections.split(output)
+    if as_root is not None:
+        read = read.overlaid(sections.split(as_root))
+    unknown: dict[str, str] = {}
+    if not read.nonce:
+        unknown["host"] = _first_words(output) or "the probe printed nothing"
+    elif read.outcome is None:
+        unknown["host"] = CUT
+    mounts = memory.disks(read["disks"], unknown)
+    programs = software.programs(read["programs"], unknown)
+    bus = pci.bus(read["pci"], unknown)
+    engines = processes.engine_processes(read["engines"], unknown)
+    smi = nvidia_smi.answer(read["nvidia_smi"], read["nvidia_compute"])
+    return HostFacts(
+        host=host_name,
+        probed_at=_timestamp(received_unix_s or next(iter(read.clocks), 0.0)),
+        seconds=_difference(sent_unix_s, received_unix_s),
+        clock_skew_s=_skew(read.clocks, sent_unix_s, received_unix_s, unknown),
+        os=operating_system.operating_system(read, unknown),
+        user=operating_system.user(read, unknown),
+        cpu=cpu.cpu(read["cpu"], unknown),
+        memory=memory.memory(read, mounts, unknown),
+        disks=mounts,
+        pythons=software.pythons(read["pythons"], unknown),
+        programs=programs,
+        libraries=software.libraries(read["libraries"], unknown),
+        pci_gpus=bus.gpus,
+        topology=topology.topology(read, unknown),
+        kernel_modules=pci.kernel_modules(read["modules"], unknown),
+        secure_boot=isolation.secure_boot(read, unknown),
+        nvidia=nvidia.nvidia(read, bus, smi, unknown),
+        amd=amd.amd(read, bus, unknown),
+        cuda_toolkits=software.cuda_toolkits(read["cuda_toolkits"], programs, unknown),
+        container=isolation.container(read["isolation"], unknown),
+        virtualization=isolation.virtualization(read["isolation"]),
+        wsl=isolation.wsl(read["isolation"]),
+        ports=network.ports(read["ports"], unknown),
+        gpu_processes=smi.processes + rocm.compute_processes(read["kfd"]),
+        engine_processes=engines,
+        installed=product.installed(read, engines, unknown),
+        unknown=unknown,
+    )
+
+
+def _first_words(output: str | bytes) -> str:
+    return " ".join(sections.clean(output).split())[:200]
+
+
+def _timestamp(unix_s: float) -> str:
+    return (
+        datetime.fromtimestamp(min(unix_s, 253402300799.0), UTC)
+        .isoformat(timespec="milliseconds")
+        .replace("+00:00", "Z")
+    )
+
+
+def _difference(start: float | None, end: float | None) -> float | None:
+    return round(end - start, 3) if start is not None and end is not None else None
+
+
+def _skew(
+    clocks: tuple[float, ...], sent: float | None, received: float | None, unknown: dict[str, str]
+) -> float | None:
+    """Host minus controller at the middle of the round trip; the host's clock was read at both ends of the script."""
+    if len(clocks) != 2 or sent is None or received is None:
+        unknown["clock_skew_s"] = "the clocks were not read at both ends of the round trip"
+        return None
+    return round(sum(clocks) / 2 - (sent + received) / 2, 3)

@@ -1,0 +1,100 @@
+"""Who changed what drifted: owner and time of a file, the package that owns it, a sudo just before. One round trip."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from provision.core.errors import FirstlightError
+from provision.core.models.facts import Drift
+from provision.fleet.ssh import Session
+from provision.phases.probe.parsers.drift import UNIT
+from provision.phases.probe.reading import assembled
+from provision.phases.probe.sections import Output, split
+
+BEFORE_S = 120
+"""A sudo that ended so long before a file changed is no longer named with it."""
+COMMAND_LIMIT_S = 5
+BUDGET_S = 10
+DEADLINE_S = 15.0
+
+_SUDO = re.compile(r"^([0-9]+)[0-9.]* \S+ sudo\[[0-9]+\]: +(\S+) : .*\bCOMMAND=(\S+)")
+
+
+@dataclass(frozen=True)
+class Change:
+    """The last change of a file."""
+
+    owner: str
+    at: int
+    """Unix seconds of the newer of its two times."""
+    package: str | None = None
+    sudo: str | None = None
+
+    @property
+    def text(self) -> str:
+        """What is known, in words."""
+        at = datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        parts = [f"last changed {at}, owner {self.owner}"]
+        parts += [f"of package {self.package}"] if self.package else []
+        return ", ".join([*parts, *([self.sudo] if self.sudo else [])])
+
+
+def with_authors(drift: Sequence[Drift], session: Session, *, root: bool) -> tuple[Drift, ...]:
+    """The same with who changed each file, as far as the host says; `root` where the run has its rights.
+
+    What cannot be asked stays without.
+    """
+    paths = [each.path for each in drift if _is_of_file(each)]
+    if not paths:
+        return tuple(drift)
+    parameters = {
+        "FL_NONCE": secrets.token_hex(8),
+        "FL_PREFIX": "",
+        "FL_PATHS": "\n".join(dict.fromkeys(paths)),
+        "FL_BEFORE_S": str(BEFORE_S),
+        "FL_LIMIT_S": str(COMMAND_LIMIT_S),
+        "FL_BUDGET_S": str(BUDGET_S),
+    }
+    try:
+        answer = session.run("sh -s", stdin=assembled("changes.sh", parameters), timeout_s=DEADLINE_S, root=root)
+    except FirstlightError:
+        return tuple(drift)
+    known = changes(split(answer.stdout))
+    return tuple(
+        each.model_copy(update={"by": known[each.path].text}) if _is_of_file(each) and each.path in known else each
+        for each in drift
+    )
+
+
+def changes(output: Output) -> dict[str, Change]:
+    """The last change of each file that is there, by its path."""
+    found = {}
+    for line in output["owners"].lines():
+        owner, modified, changed, path = (*line.split(" ", 3), "", "", "", "")[:4]
+        if not (modified.isdigit() and changed.isdigit() and path):
+            continue
+        at = max(int(modified), int(changed))
+        found[path] = Change(owner, at, _package(output, path), _sudo(output, path, at))
+    return found
+
+
+def _package(output: Output, path: str) -> str | None:
+    named = (line.rpartition(": ") for line in output["packages"].lines())
+    return next((package for package, _, owned in named if owned == path and package), None)
+
+
+def _sudo(output: Output, path: str, at: int) -> str | None:
+    for line in output["sudo_calls"].lines():
+        head, _, said = line.partition("|")
+        if head == path and (call := _SUDO.match(said)):
+            return f"{max(0, at - int(call[1]))} s after {call[2]} ran {call[3]} by sudo"
+    return None
+
+
+def _is_of_file(each: Drift) -> bool:
+    """Whether the path is of the file that was changed: the unit's own is not where a switch of systemd's was."""
+    return each.kind != "process" and not (each.kind == "unit" and each.path.endswith(f"/{UNIT}"))

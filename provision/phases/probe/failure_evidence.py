@@ -1,0 +1,70 @@
+"""What a host itself says of a failure: journals, logs, tools; one round trip, nothing is changed there."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from dataclasses import dataclass
+
+from provision.core.errors import RemoteCommandError
+from provision.fleet.ssh import Session
+from provision.phases.probe.reading import assembled
+from provision.phases.probe.sections import split
+
+SECTION_BYTES = 1 << 20
+"""At most so much of each source travels, the newest."""
+COMMAND_LIMIT_S = 15
+BUDGET_S = 30
+DEADLINE_S = 60.0
+"""For the round trip, which carries up to nine sources."""
+
+SOURCES = (
+    *("kernel", "fabric_manager", "service_journal", "service_log", "supervisor_log"),
+    *("failed_units", "disks", "nvidia_smi", "rocm_agents"),
+)
+"""In the order in which a start passes them: what stands first is rather the cause than what follows."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One text of a host; without text `absent` says why."""
+
+    name: str
+    text: str
+    absent: str | None = None
+
+
+def collect(session: Session, *, prefix: str, root: bool, since_s: float | None = None) -> tuple[Source, ...]:
+    """Read everything that a host has to say; `root` where the installation is system-wide.
+
+    `since_s`: how long ago, in seconds, what is asked for began; older starts of the service are then left out.
+    Raises TransportError when the host cannot be reached, RemoteCommandError when it runs no POSIX shell.
+    """
+    script = assembled(
+        "evidence.sh",
+        {
+            "FL_NONCE": secrets.token_hex(8),
+            "FL_PREFIX": prefix,
+            "FL_LIMIT_S": str(COMMAND_LIMIT_S),
+            "FL_BUDGET_S": str(BUDGET_S),
+            "FL_BYTES": str(SECTION_BYTES),
+            "FL_SINCE_S": "" if since_s is None else str(math.ceil(since_s)),
+        },
+    )
+    answer = session.run("sh -s", stdin=script, timeout_s=DEADLINE_S, root=root)
+    output = split(answer.stdout)
+    if not output.nonce:
+        said = " ".join((answer.stderr or answer.stdout).split())[:200] or "nothing"
+        raise RemoteCommandError(
+            f"host `{session.host}` gave no evidence; `sh -s` ended with {answer.rc} and said: {said}",
+            hint="diagnose a log that you have: ./firstlight doctor FILE",
+        )
+    found = []
+    for name in SOURCES:
+        section = output[name]
+        text = section.text.strip("\n")
+        if text:
+            found.append(Source(name, text + "\n"))
+        else:
+            found.append(Source(name, "", "nothing is written there" if section.ok else section.failure))
+    return tuple(found)

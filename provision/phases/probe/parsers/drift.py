@@ -1,0 +1,185 @@
+"""What of an installation is no longer as its last run sealed it (playbooks/roles/service/files/write_state.py). Pure functions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+
+from provision.core.models.facts import Drift, EngineProcess
+from provision.phases.probe.sections import Section
+
+UNIT = "firstlight-vllm.service"
+Values = Mapping[str, Sequence[str]]
+"""Properties as `systemctl show` prints them; of some there are several lines."""
+
+_RUNTIME = re.compile(r" ; start_time=.*")
+"""What `systemctl show` adds to a command of its last run."""
+_SUM_UNREAD = re.compile(r"""sha256sum: (?:can't open )?['"]?(/.*?)['"]?: (Permission denied|No such file .*)""")
+_STAT_DENIED = re.compile(r"""stat: (?:cannot \w+ |can't stat )['"]?(/.*?)['"]?: Permission denied""")
+_EXPANDED = frozenset({"SystemCallFilter"})
+"""Lists that a release of systemd fills in: only whether there is one is compared."""
+_IDENTITY = ("mode", "uid", "gid", "size", "mtime", "ctime")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The section, taken apart."""
+
+    sums: tuple[str, ...]
+    unit: Values
+    files: tuple[str, ...]
+    now: tuple[str, ...]
+
+
+def parts(section: Section, nonce: str) -> Parts:
+    """The answer of sha256sum, the sealed unit, the sealed list of files, and what `stat` says of these now."""
+    marks = rf"^@@{re.escape(nonce)} (sealed unit|sealed files|now)$"
+    pieces = re.split(marks, section.text, flags=re.MULTILINE)
+    found = {name: tuple(text.strip("\n").split("\n")) for name, text in zip(pieces[1::2], pieces[2::2], strict=True)}
+    return Parts(
+        sums=tuple(pieces[0].split("\n")),
+        unit=properties(found.get("sealed unit", ())),
+        files=tuple(line for line in found.get("sealed files", ()) if line),
+        now=found.get("now", ()),
+    )
+
+
+def properties(lines: Iterable[str]) -> dict[str, list[str]]:
+    """Values by property; an empty line of a list stands for none."""
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        name, separator, value = line.partition("=")
+        if separator and re.fullmatch(r"\w+", name):
+            found.setdefault(name, []).extend([_RUNTIME.sub("", value)] if value else [])
+    return found
+
+
+def sums(lines: Iterable[str]) -> tuple[list[Drift], list[str]]:
+    """Small files whose content differs, and those that may not be read. Reads sha256sum's and busybox's spellings."""
+    said: dict[str, str] = {}
+    changed: dict[str, None] = {}
+    for line in lines:
+        if unread := _SUM_UNREAD.fullmatch(line):
+            said[unread[1]] = unread[2]
+        elif failed := re.fullmatch(r"(/.*): FAILED(?: open or read)?", line):
+            changed[failed[1]] = None
+    forbidden = [path for path, why in said.items() if why == "Permission denied"]
+    return [
+        Drift(kind="file", path=path, text="is gone" if path in said else "has another content")
+        for path in changed
+        if path not in forbidden
+    ], forbidden
+
+
+def files(sealed: Iterable[str], now: Iterable[str]) -> tuple[list[Drift], list[str]]:
+    """Files that are gone, that others may read now, or that were written to; and those that may not be looked at.
+
+    A line is mode, uid, gid, size in bytes, times of modification and of change in Unix seconds, and path; `-` is not compared.
+    """
+    lines = tuple(now)
+    there = {fields[6]: fields for line in lines if len(fields := line.split(" ", 6)) == 7 and fields[0].isdigit()}
+    forbidden = {match[1] for line in lines if (match := _STAT_DENIED.fullmatch(line))}
+    found: list[Drift] = []
+    for fields in (line.split(" ", 6) for line in sealed):
+        if len(fields) != 7 or fields[6] in forbidden:
+            continue
+        path, seen = fields[6], there.get(fields[6])
+        if seen is None:
+            found.append(Drift(kind="file", path=path, text="is gone"))
+            continue
+        other = {name for name, one, two in zip(_IDENTITY, fields, seen, strict=False) if one not in ("-", two)}
+        if other & {"mode", "uid", "gid"}:
+            text = f"has mode {_owned(seen)}, sealed with {_owned(fields)}"
+            found.append(Drift(kind="permissions", path=path, text=text))
+        if other & {"size", "mtime"} or other == {"ctime"}:
+            text = f"was written to: {_written(seen)}, sealed with {_written(fields)}"
+            found.append(Drift(kind="file", path=path, text=text))
+    return found, sorted(forbidden)
+
+
+def imported(paths: Iterable[str], sums: Iterable[str]) -> list[Drift]:
+    """Files that Python runs at each start of the environment, and whose sum was not sealed; `sums` is what sha256sum says."""
+    sealed = {line.rpartition(": ")[0] for line in sums}
+    text = "runs at each start of Python, and was not there"
+    return [Drift(kind="hook", path=path, text=text) for path in paths if path not in sealed]
+
+
+def unit(sealed: Values, now: Values) -> list[Drift]:
+    """Where the unit that systemd would start differs from the sealed one; each drop-in of our own unit by its path.
+
+    Drop-ins for all units (service.d) count where they change a value.
+    """
+    if not sealed or not now:
+        return []
+    before = set(" ".join(sealed.get("DropInPaths", ())).split())
+    more = [path for path in " ".join(now.get("DropInPaths", ())).split() if path not in before]
+    own = [path for path in more if PurePosixPath(path).parent.name == f"{UNIT}.d"]
+    differing = list(_differing(sealed, now))
+    said = "; ".join(differing)
+    found = [
+        Drift(kind="drop_in", path=path, text=f"is a drop-in for the unit{f' ({said})' if said else ''}")
+        for path in own
+    ]
+    if differing and not own:
+        path, text = next(iter(now.get("FragmentPath", ())), UNIT), f"would be started with {said}"
+        if more:
+            path, text = more[0], f"is a drop-in for more than this unit ({said})"
+        found.append(Drift(kind="unit", path=path, text=text))
+    return found
+
+
+def _differing(sealed: Values, now: Values) -> Iterator[str]:
+    for name, values in sealed.items():
+        seen = list(now.get(name, ()))
+        if name == "DropInPaths" or seen == list(values):
+            continue
+        if name in _EXPANDED and bool("".join(seen)) == bool("".join(values)):
+            continue
+        if name == "NeedDaemonReload":
+            yield "systemd has not read its files since they changed"
+        elif "{ path=" in " ".join((*seen, *values)):
+            yield f"{name}={_commands(seen) or 'none'}"
+        else:
+            yield f"{name}={' '.join(seen)[:200]}, sealed with {' '.join(values)[:200] or 'nothing'}"
+
+
+def _commands(values: Sequence[str]) -> str:
+    said = (re.sub(r"^.*?argv\[\]=(.*?) ; .*$", r"\1", value) for value in values)
+    return " and ".join(said)[:400]
+
+
+def processes(main_pid: int | None, main_state: str, engines: Sequence[EngineProcess]) -> list[Drift]:
+    """Processes of the service that a signal stopped (state T): they run and answer nothing."""
+    if main_pid is None:
+        return []
+    parents = {each.pid: each.parent for each in engines}
+
+    def is_ours(pid: int | None) -> bool:
+        for _ in parents:
+            if pid == main_pid or pid is None:
+                break
+            pid = parents.get(pid)
+        return pid == main_pid
+
+    stopped = {each.pid: each.name for each in engines if each.state in ("T", "t") and is_ours(each.pid)}
+    if main_state in ("T", "t"):
+        stopped[main_pid] = "the server itself"
+    return [
+        Drift(kind="process", path=f"/proc/{pid}", text=f"is stopped by a signal, state T ({(name or '?')[:80]})")
+        for pid, name in sorted(stopped.items())
+    ]
+
+
+def _owned(fields: Sequence[str]) -> str:
+    return f"{int(fields[0], 8):04o} of {fields[1]}:{fields[2]}"
+
+
+def _written(fields: Sequence[str]) -> str:
+    return f"{fields[3]} bytes, changed {_time(fields[5])}"
+
+
+def _time(seconds: str) -> str:
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if seconds.isdigit() else seconds

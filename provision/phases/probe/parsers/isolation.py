@@ -1,0 +1,68 @@
+"""Container, virtual machine, WSL, and whether the firmware checks signatures."""
+
+from __future__ import annotations
+
+import re
+
+from provision.phases.probe.sections import Output, Section
+
+# Words in the path of process 1's control group, and who puts them there.
+_CGROUP_WORDS = (
+    ("kubepods", "kubernetes"),
+    ("libpod", "podman"),
+    ("docker", "docker"),
+    ("lxc", "lxc"),
+    ("containerd", "containerd"),
+)
+_MARKS = {"/run/.containerenv": "podman", "/.dockerenv": "docker"}
+# What hypervisors write into the DMI tables.
+_VENDORS = (
+    ("qemu", "qemu"), ("kvm", "kvm"), ("vmware", "vmware"), ("virtualbox", "oracle"), ("innotek", "oracle"), ("xen", "xen"),
+    ("amazon ec2", "amazon"), ("google compute engine", "google"), ("microsoft corporation virtual machine", "microsoft"),
+)  # fmt: skip
+
+
+def container(section: Section, unknown: dict[str, str]) -> str | None:
+    """The container's kind. systemd's answer first, then the marks that container engines leave, then control groups."""
+    if not section.ok:
+        unknown["container"] = section.failure
+        return None
+    files = section.values("file")
+    detected = section.value("detected_container")
+    if "/var/run/secrets/kubernetes.io" in files or section.value("kubernetes"):
+        return "kubernetes"
+    if detected and detected != "wsl":
+        return None if detected == "none" else detected
+    if named := section.value("systemd_container") or section.value("container_variable"):
+        return named
+    marks = [kind for path, kind in _MARKS.items() if path in files]
+    groups = "\n".join(section.values("cgroup"))
+    return next(iter(marks + [kind for word, kind in _CGROUP_WORDS if word in groups]), None)
+
+
+def virtualization(section: Section) -> str | None:
+    if detected := section.value("detected_vm"):
+        return None if detected == "none" else detected
+    named = f"{section.value('sys_vendor') or ''} {section.value('product_name') or ''}".lower()
+    return section.value("hypervisor") or next((kind for words, kind in _VENDORS if words in named), None)
+
+
+def wsl(section: Section) -> bool | None:
+    if not section.ok:
+        return None
+    kernel = (section.value("kernel_version") or "").lower()
+    return "microsoft" in kernel or "/proc/sys/fs/binfmt_misc/WSLInterop" in section.values("file")
+
+
+def secure_boot(output: Output, unknown: dict[str, str]) -> bool | None:
+    """Whether the firmware lets the kernel load signed modules only; a machine without UEFI never does."""
+    section = output["secure_boot"]
+    if value := section.value("efivar"):
+        return value.split()[-1] == "1"
+    text = section.text.lower()
+    if match := re.search(r"secureboot (enabled|disabled)", text):
+        return match[1] == "enabled"
+    if "not supported" in text or section.value("firmware") == "other":
+        return False
+    unknown["secure_boot"] = section.reason or "the firmware's variables cannot be read here"
+    return None

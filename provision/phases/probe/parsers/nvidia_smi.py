@@ -1,0 +1,124 @@
+"""nvidia-smi: its XML, its words when it fails, and the compute capability query."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+from xml.etree import ElementTree as ET
+
+from provision.core.models.facts import GpuProcess, NvidiaGpu
+from provision.phases.probe.parsers.values import integer, known, pci_address, size, version
+from provision.phases.probe.sections import Section
+
+_MODES: dict[str, Literal["enabled", "disabled"]] = {"enabled": "enabled", "disabled": "disabled"}
+_LONGEST_ERROR = 400
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What nvidia-smi said: either devices, or its own words of failure, or both where one card is lost."""
+
+    driver_version: str | None = None
+    cuda_version: str | None = None
+    gpus: tuple[NvidiaGpu, ...] = ()
+    processes: tuple[GpuProcess, ...] = ()
+    fabric_state: str | None = None
+    error: str | None = None
+    unread: str | None = None
+    """Why there is no whole answer; null when there is one."""
+
+
+def answer(section: Section, compute: Section) -> Answer:
+    """Read `nvidia-smi -q -x`, with compute capabilities from the query beside it."""
+    if section.absent:
+        return Answer(unread=section.failure)
+    before, found, document = section.text.partition("<nvidia_smi_log>")
+    error = _words(before)
+    if not found:
+        return Answer(error=error, unread=error or section.failure)
+    log = _parsed(found + document)
+    if log is None:
+        return Answer(error=error, unread=section.failure if not section.ok else "nvidia-smi's answer is not whole")
+    capabilities = compute_capabilities(compute)
+    gpus, processes = [], []
+    for index, element in enumerate(log.iter("gpu")):
+        gpu = _gpu(element, index, capabilities)
+        gpus.append(gpu)
+        processes += _processes(element, gpu)
+    return Answer(
+        driver_version=known(log.findtext("driver_version")),
+        cuda_version=version(log.findtext("cuda_version")),
+        gpus=tuple(gpus),
+        processes=tuple(processes),
+        fabric_state=_fabric_state(log),
+        error=error,
+        unread=None if section.ok else section.failure,
+    )
+
+
+def compute_capabilities(section: Section) -> dict[str, str]:
+    """UUID to `9.0`; drivers before 510 do not know the question and give none."""
+    return dict(re.findall(r"^(GPU-[0-9a-fA-F-]+), ([0-9]{1,2}\.[0-9])\s*$", section.text, re.MULTILINE))
+
+
+def _parsed(document: str) -> ET.Element | None:
+    # nvidia-smi declares no entities; a document that does is none of its own.
+    if "<!ENTITY" in document:
+        return None
+    end = document.rfind("</nvidia_smi_log>")
+    try:
+        return ET.fromstring(document[: end + len("</nvidia_smi_log>")] if end >= 0 else document)  # noqa: S314 - no entities, see above
+    except (ET.ParseError, ValueError):
+        return None
+
+
+def _words(text: str) -> str | None:
+    """What stands before the document, without its head."""
+    lines = [
+        line.strip()
+        for line in text.split("\n")
+        if line.strip() and not line.lstrip().startswith(("<?xml", "<!DOCTYPE"))
+    ]
+    return " ".join(lines)[:_LONGEST_ERROR] or None
+
+
+def _gpu(element: ET.Element, index: int, capabilities: dict[str, str]) -> NvidiaGpu:
+    uuid = known(element.findtext("uuid"))
+    persistence = _MODES.get((element.findtext("persistence_mode") or "").strip().lower())
+    return NvidiaGpu(
+        index=index,
+        name=known(element.findtext("product_name")),
+        uuid=uuid,
+        pci_address=pci_address(element.findtext("pci/pci_bus_id") or element.get("id")),
+        memory_total=size(element.findtext("fb_memory_usage/total")),
+        memory_used=size(element.findtext("fb_memory_usage/used")),
+        compute_capability=capabilities.get(uuid or ""),
+        mig_mode=_MODES.get((element.findtext("mig_mode/current_mig") or "").strip().lower()),
+        mig_devices=len(element.findall("mig_devices/mig_device")),
+        ecc_mode=_MODES.get((element.findtext("ecc_mode/current_ecc") or "").strip().lower()),
+        persistence=None if persistence is None else persistence == "enabled",
+        # Renamed between versions of the document.
+        driver_model=known(element.findtext("driver_model/current_dm")),
+        virtualization=known(element.findtext("gpu_virtualization_mode/virtualization_mode")),
+    )
+
+
+def _processes(element: ET.Element, gpu: NvidiaGpu) -> list[GpuProcess]:
+    found = []
+    for process in element.iterfind("processes/process_info"):
+        pid = integer(process.findtext("pid"))
+        if pid is not None:
+            name, used = known(process.findtext("process_name")), size(process.findtext("used_memory"))
+            found.append(GpuProcess(pid=pid, name=name, memory=used, gpu=gpu.uuid or gpu.pci_address))
+    return found
+
+
+def _fabric_state(log: ET.Element) -> str | None:
+    """`Completed (Success)` when every card says so; else every different answer, by comma."""
+    seen: dict[str, None] = {}
+    for fabric in log.iterfind("gpu/fabric"):
+        state, status = known(fabric.findtext("state")), known(fabric.findtext("status"))
+        if state:
+            seen[f"{state} ({status})" if status else state] = None
+    return ", ".join(seen) or None

@@ -1,0 +1,34 @@
+"""vLLM's processes on the host, whoever started them: they rename themselves to `VLLM::` and what they do."""
+
+from __future__ import annotations
+
+import re
+
+from provision.core.models.facts import EngineProcess
+from provision.phases.probe.parsers.values import integer
+from provision.phases.probe.sections import Section
+
+
+def engine_processes(section: Section, unknown: dict[str, str]) -> tuple[EngineProcess, ...]:
+    if not section.ok:
+        unknown["engine_processes"] = section.failure
+    status: dict[int, dict[str, str]] = {}
+    for line in section.lines():
+        match = re.fullmatch(r"/proc/([0-9]{1,10})/status:(Name|State|PPid|Uid):\s*(.*?)\s*", line)
+        if match:
+            status.setdefault(int(match[1]), {})[match[2]] = match[3]
+    names = {int(uid): name for name, uid in re.findall(r"^([a-z_][^:\s]*):([0-9]{1,10})$", section.text, re.MULTILINE)}
+    found = []
+    for pid, fields in sorted(status.items()):
+        uid = integer(next(iter(fields.get("Uid", "").split()), None))
+        found.append(
+            EngineProcess(
+                pid=pid,
+                parent=integer(fields.get("PPid")),
+                uid=uid,
+                user=names.get(uid) if uid is not None else None,
+                name=section.value(f"command_{pid}") or fields.get("Name"),
+                state=fields.get("State", "")[:1] or None,
+            )
+        )
+    return tuple(found)

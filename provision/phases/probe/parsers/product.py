@@ -1,0 +1,117 @@
+"""What of this product is on the host: state, environments, service, lock, and what is not as it was installed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from provision.core.models.facts import Drift, EngineProcess, Installed
+from provision.phases.probe.parsers import drift
+from provision.phases.probe.parsers.values import integer, json_object
+from provision.phases.probe.sections import Output, Section
+
+_FIELDS = {
+    "state.json": "state",
+    "lock.json": "held_by",
+    "verify/last.json": "last_verify",
+    "verify/ready.json": "last_ready",
+}
+
+
+def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[str, str]) -> Installed | None:
+    """Null only where the prefix itself is unknown. `engines` are all vLLM processes of the host."""
+    section = output["installed"]
+    prefix = output["system"].value("prefix")
+    if prefix is None:
+        unknown["installed"] = output["system"].failure
+        return None
+    if not section.ok:
+        unknown["installed.state"] = section.failure
+    for name in section.values("unreadable"):
+        unknown[f"installed.{_FIELDS.get(name, 'environments')}"] = f"no permission to read {prefix}/{name}"
+    files = _files(section, output.nonce)
+    service = _service(output["service"])
+    if not output["service"].ok:
+        unknown["installed.service"] = output["service"].failure
+    drifted, unread = _drifted(output["drift"], output.nonce, service)
+    if output["drift"].absent and "state.json" in files:
+        # Both are written by one task: somebody took the list away.
+        drifted = [Drift(kind="file", path=f"{prefix}/state.sha256", text="is gone")]
+    if unread:
+        unknown["installed.drift"] = unread
+    return Installed(
+        prefix=prefix,
+        state=json_object(files.get("state.json", "")),
+        current=_digest(section.value("current")),
+        previous=_digest(section.value("previous")),
+        environments=tuple(
+            filter(None, (_digest(path.removesuffix("/.complete")) for path in section.values("environment")))
+        ),
+        drift=tuple(drifted + drift.processes(service.pid, "".join(service.main_stat[:1]), engines)),
+        service=service.state,
+        service_pid=service.pid,
+        service_start_ticks=integer(service.main_stat[19]) if len(service.main_stat) > 19 else None,
+        supervisor=service.supervisor,
+        held_by=json_object(files.get("lock.json", "")),
+        last_verify=json_object(files.get("verify/last.json", "")),
+        last_ready=json_object(files.get("verify/ready.json", "")),
+    )
+
+
+@dataclass(frozen=True)
+class _Service:
+    """How its supervisor has the service; all null where no supervisor knows it."""
+
+    state: str | None = None
+    pid: int | None = None
+    supervisor: str | None = None
+    main_stat: tuple[str, ...] = ()
+    """Fields 3 and on of the main process's /proc/PID/stat."""
+    unit: drift.Values = field(default_factory=dict)
+
+
+def _drifted(section: Section, nonce: str, service: _Service) -> tuple[list[Drift], str | None]:
+    """What differs from what was sealed, and why some of it could not be compared."""
+    if section.absent:
+        return [], None
+    parts = drift.parts(section, nonce)
+    sums, forbidden = drift.sums(parts.sums)
+    files, hidden = drift.files(parts.files, parts.now)
+    hooks = drift.imported(section.values("imported"), parts.sums)
+    found = sums + files + hooks + drift.unit(parts.unit, service.unit)
+    unread = f"no permission to read {', '.join(sorted({*forbidden, *hidden}))}" if forbidden or hidden else None
+    return found, unread if section.ok else section.failure
+
+
+def _files(section: Section, nonce: str) -> dict[str, str]:
+    mark = re.escape(f"@@{nonce} file")
+    return dict(re.findall(rf"^{mark} (\S+)\n(.*?)\n{mark}$", section.text, re.MULTILINE | re.DOTALL))
+
+
+def _digest(path: str | None) -> str | None:
+    return (path or "").rstrip("/").rpartition("/")[2] or None
+
+
+def _service(section: Section) -> _Service:
+    for block in re.split(r"^manager=", section.text, flags=re.MULTILINE)[1:]:
+        manager, _, rest = block.partition("\n")
+        unit = drift.properties(rest.split("\n"))
+        first = {name: next(iter(values), None) for name, values in unit.items()}
+        if first.get("LoadState") not in {None, "not-found"}:
+            return _Service(
+                state=first.get("ActiveState"),
+                pid=integer(first.get("MainPID")) or None,
+                supervisor=manager.strip(),
+                main_stat=tuple((first.get("MainStat") or "").split()),
+                unit=unit,
+            )
+    if section.value("supervisord_config") is None:
+        return _Service()
+    supervised = integer(next(iter((section.value("supervised") or "").split()), None))
+    return _Service(
+        state="active" if supervised else "inactive",
+        pid=supervised,
+        supervisor="supervisor",
+        main_stat=tuple((section.value("MainStat") or "").split()),
+    )

@@ -1,0 +1,104 @@
+"""One round trip to a host: the script goes in, facts come out."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import TYPE_CHECKING
+
+from provision.core.errors import RemoteCommandError
+from provision.core.models.facts import HostFacts
+from provision.core.models.settings import default_prefix
+from provision.phases.probe.assemble import CUT, parse
+
+if TYPE_CHECKING:
+    from provision.core.models.settings import Host
+    from provision.fleet.ssh import Session
+
+DEADLINE_S = 20.0
+"""For the whole round trip; the script gives up sections well before."""
+COMMAND_LIMIT_S = 10
+BUDGET_S = 14
+_OURS = ("group_product",)
+"""What the login user may be kept from reading: the installation, which is another user's."""
+
+
+def script(
+    *,
+    prefix: str | None,
+    paths: Sequence[str] = (),
+    python: str | None = None,
+    groups: Sequence[str] = (),
+    nonce: str | None = None,
+    command_limit_s: int = COMMAND_LIMIT_S,
+    budget_s: int = BUDGET_S,
+) -> str:
+    """The script for the standard input of `sh -s`, with its parameters in front.
+
+    `paths` are those whose disks matter besides `/`, the prefix, the home and /var/tmp;
+    `python` is an interpreter that is looked at beside those that are found; `groups` are those of the script's sections
+    that are read, without any all of them.
+    """
+    parameters = {
+        "FL_NONCE": nonce or secrets.token_hex(8),
+        "FL_PREFIX": prefix or "",
+        "FL_PATHS": "\n".join(paths),
+        "FL_PYTHON": python or "",
+        "FL_GROUPS": " ".join(groups),
+        "FL_LIMIT_S": str(command_limit_s),
+        "FL_BUDGET_S": str(budget_s),
+    }
+    return assembled("probe.sh", parameters)
+
+
+def assembled(name: str, parameters: Mapping[str, str]) -> str:
+    """A script that reads a host: its parameters, the frame, and its own sections, which run last of all."""
+    head = "".join(f"{key}={shlex.quote(value)}\n" for key, value in parameters.items())
+    folder = resources.files("provision.phases.probe")
+    return head + "".join(folder.joinpath(part).read_text(encoding="utf-8") for part in ("frame.sh", name))
+
+
+def probe(host: Host, session: Session, *, prefix: str | None = None, paths: Sequence[str] = ()) -> HostFacts:
+    """Read a host in one round trip, as the login user; what of ours that user may not read, in a second one as root.
+
+    `prefix` defaults to the host's setting, then to the default of the user that will own the installation.
+    Raises TransportError when the host cannot be reached, RemoteCommandError when it runs no POSIX shell.
+    """
+    wanted = prefix or host.settings.prefix
+    if wanted is None and host.connection.become:
+        wanted = str(default_prefix(uid=0, home=""))
+    sent, nonce = time.time(), secrets.token_hex(8)
+    text = script(prefix=wanted, paths=paths, python=host.settings.python, nonce=nonce)
+    answer = session.run("sh -s", stdin=text, timeout_s=DEADLINE_S)
+    received = time.time()
+    facts = parse(host.name, answer.stdout, sent_unix_s=sent, received_unix_s=received)
+    if facts.unknown.get("host") == CUT:
+        raise RemoteCommandError(
+            f"host `{host.name}`: the probe's answer was cut after {len(answer.stdout)} characters; `sh -s` ended with {answer.rc}",
+            hint="run it again; if it comes back, look for what ends commands on the host: limits, a full disk, a login script",
+        )
+    if "host" in facts.unknown:
+        said = " ".join((answer.stderr or answer.stdout).split())[:200] or "nothing"
+        raise RemoteCommandError(
+            f"host `{host.name}`: the probe got no answer; `sh -s` ended with {answer.rc} and said: {said}",
+            hint=f"check that the login shell of {facts.user.name or 'the user'} runs commands: ssh {host.connection.address or host.name} true",
+        )
+    if not host.connection.become or facts.user.uid == 0 or not _hidden(facts):
+        return facts
+    text = script(prefix=wanted, groups=_OURS, nonce=nonce)
+    try:
+        more = session.run("sh -s", stdin=text, timeout_s=DEADLINE_S, root=True)
+    except RemoteCommandError as refused:
+        # Whoever may not become root may still ask what a host is. What wants to change it will say the same.
+        return facts.model_copy(
+            update={"unknown": facts.unknown | {key: f"{facts.unknown[key]}; {refused.text}" for key in _hidden(facts)}}
+        )
+    return parse(host.name, answer.stdout, sent_unix_s=sent, received_unix_s=received, as_root=more.stdout)
+
+
+def _hidden(facts: HostFacts) -> list[str]:
+    """Facts of the installation that the login user may not read."""
+    return [key for key, why in facts.unknown.items() if key.startswith("installed.") and "permission" in why]

@@ -1,0 +1,198 @@
+"""The command line and environment that vLLM is started with: a function of Stack, settings, facts and model alone.
+
+Nothing volatile goes in (free memory, running processes), so that the same host gives the same command on every run.
+No secret goes in: the API key reaches the server by the 0600 file of its service.
+"""
+
+from __future__ import annotations
+
+from provision.catalog.versions import numbers
+from provision.core.errors import ServeError
+from provision.core.formatting import GIB
+from provision.core.models.base import Record
+from provision.core.models.facts import HostFacts
+from provision.core.models.settings import Settings
+from provision.core.models.stack import AttentionPlan, ModelPlan, Stack
+from provision.phases.serve import peer_access
+from provision.phases.serve.devices import Devices, choose_devices
+from provision.phases.serve.model import ServedModel
+from provision.phases.serve.options import has, options
+
+PLUGIN = "firstlight_attention"
+KEY_GUARD = f"{PLUGIN}.access.RequireKey"
+"""Asks for the API key on every route: vLLM's own check leaves inference open beside `/v1`."""
+
+
+class ServeCommand(Record):
+    """What the service runs."""
+
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+    devices: Devices
+    served_name: str
+
+
+def serve_command(
+    stack: Stack, settings: Settings, facts: HostFacts, *, prefix: str, model: ServedModel, peer_writes: bool = True
+) -> ServeCommand:
+    """Render `vllm serve` for one host; `peer_writes` is whether cards may write into one another's memory.
+
+    Raises InventoryError when the cards do not suffice, ServeError when the Stack has no vLLM.
+    """
+    if stack.vllm is None or stack.attention is None:
+        raise ServeError("this Stack has no vLLM to serve with", hint="set firstlight_vllm to `latest` or a version")
+    devices = choose_devices(stack, settings, facts, attention_heads=model.attention_heads)
+    served_name = settings.served_model_name or model.name
+    argv = [
+        f"{prefix}/current/bin/vllm",
+        "serve",
+        model.folder(prefix),
+        "--served-model-name",
+        served_name,
+        "--host",
+        settings.bind,
+        "--port",
+        str(settings.port),
+        "--dtype",
+        _dtype(settings, devices),
+        *_split_options(devices),
+        *_length_options(settings, model, stack.model),
+        *_memory_options(stack, settings, facts, devices, model),
+        *_attention_options(stack.vllm.version, stack.attention),
+        *(("--middleware", KEY_GUARD) if settings.api_key else ()),
+    ]
+    if _is_eager(model, devices):
+        argv.append("--enforce-eager")
+    environment = _environment(stack, settings, facts, prefix=prefix, model=model, devices=devices)
+    given = settings.vllm_args
+    if devices.processes > 1 and devices.platform != "cpu" and not peer_writes:
+        given = peer_access.words(stack.vllm.version, given)
+        environment = peer_access.switches(stack.vllm.version) | environment
+    return ServeCommand(
+        argv=(*argv, *given),
+        environment=dict(sorted(environment.items())),
+        devices=devices,
+        served_name=served_name,
+    )
+
+
+def _is_eager(model: ServedModel, devices: Devices) -> bool:
+    return model.kind == "builtin" and devices.platform == "cpu" and bool(options()["builtin"]["eager_on_cpu"])
+
+
+def _dtype(settings: Settings, devices: Devices) -> str:
+    """`auto` follows the model, but for cards that cannot compute in bfloat16."""
+    row = options()["dtype"]
+    capability = devices.compute_capability
+    if settings.dtype == "auto" and capability and numbers(capability) < numbers(row["bfloat16_capability"]):
+        return str(row["below"])
+    return settings.dtype
+
+
+def _split_options(devices: Devices) -> list[str]:
+    sizes = {
+        "--tensor-parallel-size": devices.tensor_parallel,
+        "--pipeline-parallel-size": devices.pipeline_parallel,
+        "--data-parallel-size": devices.data_parallel,
+    }
+    return [word for option, size in sizes.items() if size > 1 for word in (option, str(size))]
+
+
+def _length_options(settings: Settings, model: ServedModel, plan: ModelPlan | None) -> list[str]:
+    """What is asked for; else what the plan cut it to, where the model's own does not fit."""
+    length = settings.max_model_len
+    if length is None and plan is not None and "--max-model-len" in plan.flags:
+        length = plan.max_model_len
+    if length is None and model.kind == "builtin":
+        length = options()["builtin"]["max_model_len"]
+    return [] if length is None else ["--max-model-len", str(length)]
+
+
+def _memory_options(
+    stack: Stack, settings: Settings, facts: HostFacts, devices: Devices, model: ServedModel
+) -> list[str]:
+    share = settings.memory_share
+    if share is None and model.kind == "builtin" and devices.platform != "cpu":
+        share = options()["builtin"]["memory_share"]
+    words = [] if share is None else ["--gpu-memory-utilization", str(share)]
+    cache = _cache_bytes(stack, settings, facts, devices, model)
+    assert stack.vllm is not None
+    if cache is not None and has("kv_cache_bytes", stack.vllm.version):
+        words += [options()["kv_cache_bytes"]["option"], str(cache)]
+    return words
+
+
+def _cache_bytes(
+    stack: Stack, settings: Settings, facts: HostFacts, devices: Devices, model: ServedModel
+) -> int | None:
+    """The size of the key-value cache where vLLM should not choose it; null where it should."""
+    if model.kind == "builtin":
+        return int(options()["builtin"]["kv_cache_bytes"])
+    if devices.platform != "cpu" or settings.memory_share is not None:
+        return None
+    if stack.model and stack.model.device_cache_bytes:
+        return stack.model.device_cache_bytes
+    row = options()["cpu"]
+    return max(int((facts.memory.usable or 0) * row["kv_cache_share"]), int(row["kv_cache_least_bytes"]))
+
+
+def _attention_options(version: str, attention: AttentionPlan) -> list[str]:
+    """The backend by its option; releases before it are asked by a variable."""
+    return [options()["attention"]["option"], attention.flag or attention.backend] if has("attention", version) else []
+
+
+def _environment(
+    stack: Stack, settings: Settings, facts: HostFacts, *, prefix: str, model: ServedModel, devices: Devices
+) -> dict[str, str]:
+    """Ours first, then the user's own; a list of allowed plugins keeps ours in."""
+    assert stack.vllm is not None
+    assert stack.attention is not None
+    cache = f"{prefix}/cache"
+    values = {
+        # What is not named below falls into HOME; the service's user has none of its own that it may write.
+        "HOME": cache,
+        "VLLM_CACHE_ROOT": f"{cache}/vllm",
+        "TORCHINDUCTOR_CACHE_DIR": f"{cache}/torchinductor",
+        "TRITON_CACHE_DIR": f"{cache}/triton",
+        "HF_HOME": f"{cache}/huggingface",
+        # Byte code is listed when the environment is built: a service that may write there adds none.
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "FIRSTLIGHT_PROOF_DIR": f"{prefix}/run",
+        # A forked engine inherits locks and CUDA state; spawned ones also load the plugin for themselves.
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        # One host: its processes meet on the loopback, whatever addresses come and go.
+        "VLLM_HOST_IP": "127.0.0.1",
+        **_device_environment(devices, cache),
+    }
+    if not has("attention", stack.vllm.version):
+        values[options()["attention"]["environment_before"]] = stack.attention.flag or stack.attention.backend
+    if stack.flashinfer is not None and stack.flashinfer.kernels == "off":
+        values |= options()["flashinfer"]["off"]
+    if devices.platform == "cpu":
+        if model.kind == "builtin":
+            values["VLLM_CPU_OMP_THREADS_BIND"] = options()["builtin"]["cpu_threads"]
+        if _is_eager(model, devices):
+            values |= options()["builtin"]["eager_environment"]
+        cache_bytes = _cache_bytes(stack, settings, facts, devices, model)
+        if cache_bytes is not None and not has("kv_cache_bytes", stack.vllm.version):
+            values[options()["kv_cache_bytes"]["environment_before"]] = str(max(cache_bytes // GIB, 1))
+    values |= settings.env
+    if stack.cuda_compat is not None:
+        # For the service alone: a host whose every program finds these libraries has lost its own driver's (error 803).
+        others = [folder for folder in (values.get("LD_LIBRARY_PATH"),) if folder]
+        values["LD_LIBRARY_PATH"] = ":".join([stack.cuda_compat.folder, *others])
+    if "VLLM_PLUGINS" in values:
+        names = [name for name in values["VLLM_PLUGINS"].split(",") if name and name != PLUGIN]
+        values["VLLM_PLUGINS"] = ",".join([*names, PLUGIN])
+    return values
+
+
+def _device_environment(devices: Devices, cache: str) -> dict[str, str]:
+    """Cards by index: vLLM reads the list as numbers, and identifiers of cards or slices make it fail."""
+    listed = ",".join(map(str, devices.indexes))
+    if devices.platform == "cuda":
+        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": listed, "CUDA_CACHE_PATH": f"{cache}/cuda"}
+    return {"HIP_VISIBLE_DEVICES": listed} if devices.platform == "rocm" else {}

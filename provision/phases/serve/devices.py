@@ -1,0 +1,103 @@
+"""Which devices a host serves on, and how a model is split over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from provision.catalog.versions import numbers
+from provision.core.errors import InventoryError
+from provision.core.models.base import Record
+from provision.core.models.facts import AmdGpu, HostFacts, NvidiaGpu
+from provision.core.models.settings import Settings
+from provision.core.models.stack import Stack
+
+Platform = Literal["cuda", "rocm", "cpu"]
+
+
+class Devices(Record):
+    """The chosen devices and the split. `indexes` are in PCI order and empty on a CPU host."""
+
+    platform: Platform
+    indexes: tuple[int, ...] = ()
+    compute_capability: str | None = None
+    """The least one among the chosen cards."""
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    data_parallel: int = 1
+
+    @property
+    def processes(self) -> int:
+        """How many engine processes hold attention layers."""
+        return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
+
+
+def platform_of(stack: Stack) -> Platform:
+    """By the variant of the build: `cpu`, `rocm...`, else CUDA."""
+    variant = stack.variant
+    if variant.startswith("cpu"):
+        return "cpu"
+    return "rocm" if variant.startswith("rocm") else "cuda"
+
+
+def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attention_heads: int | None) -> Devices:
+    """The cards that the plan chose (all where it names none), and a split that uses as many of them as the model allows.
+
+    Raises InventoryError when a card is not there, or the wanted split needs more cards than are chosen.
+    """
+    platform = platform_of(stack)
+    if platform == "cpu":
+        return Devices(
+            platform="cpu",
+            tensor_parallel=settings.tensor_parallel or 1,
+            pipeline_parallel=settings.pipeline_parallel,
+            data_parallel=settings.data_parallel,
+        )
+    cards = _cards(platform, facts)
+    chosen = _named(cards, stack.gpus, facts.host) if stack.gpus else list(cards)
+    others = settings.pipeline_parallel * settings.data_parallel
+    planned = stack.model.tensor_parallel if stack.model else None
+    tensor = settings.tensor_parallel or planned or _largest_split(len(chosen) // others, attention_heads)
+    if tensor * others > len(chosen):
+        raise InventoryError(
+            f"host `{facts.host}`: tensor {tensor} x pipeline {settings.pipeline_parallel} x data {settings.data_parallel}"
+            f" parallel needs {tensor * others} cards, {len(chosen)} are chosen",
+            hint="lower firstlight_tensor_parallel, firstlight_pipeline_parallel or firstlight_data_parallel, or name more cards in firstlight_gpus",
+        )
+    used = chosen[: tensor * others]
+    capabilities = [card.compute_capability for card in used if isinstance(card, NvidiaGpu) and card.compute_capability]
+    return Devices(
+        platform=platform,
+        indexes=tuple(card.index for card in used),
+        compute_capability=min(capabilities, key=numbers, default=None),
+        tensor_parallel=tensor,
+        pipeline_parallel=settings.pipeline_parallel,
+        data_parallel=settings.data_parallel,
+    )
+
+
+def _cards(platform: Platform, facts: HostFacts) -> tuple[NvidiaGpu | AmdGpu, ...]:
+    vendor = facts.nvidia if platform == "cuda" else facts.amd
+    if vendor is None or not vendor.gpus:
+        raise InventoryError(
+            f"host `{facts.host}`: the Stack is for {platform.upper()} cards, and the probe saw none that work",
+            hint=f"look at the driver: ./firstlight probe --limit {facts.host}",
+        )
+    return tuple(vendor.gpus)
+
+
+def _named(cards: Sequence[NvidiaGpu | AmdGpu], indexes: Sequence[int], host: str) -> list[NvidiaGpu | AmdGpu]:
+    by_index = {card.index: card for card in cards}
+    missing = [index for index in indexes if index not in by_index]
+    if missing:
+        raise InventoryError(
+            f"host `{host}`: card {', '.join(map(str, missing))} is to serve, the host has {', '.join(map(str, by_index))}",
+            hint="name cards by their index in PCI order in firstlight_gpus, or leave `all`; ./firstlight probe lists the cards",
+        )
+    return [by_index[index] for index in indexes]
+
+
+def _largest_split(cards: int, heads: int | None) -> int:
+    """The largest number of cards that divides the heads; all of them when the heads are unknown."""
+    limit = max(cards, 1)
+    return limit if heads is None else max(size for size in range(1, limit + 1) if heads % size == 0)

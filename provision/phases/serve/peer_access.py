@@ -1,0 +1,52 @@
+"""How vLLM is kept from writing into another card's memory, by release: variables, an option, and a field of its compiler's settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from packaging.version import Version
+
+from provision.core.models.settings import option_of
+from provision.phases.serve.options import options
+
+
+def switches(version: str) -> dict[str, str]:
+    """Variables that switch the ways off which this release of vLLM has."""
+    rows = options()["no_peer_writes"]["environment"]
+    return {name: row["value"] for name, row in rows.items() if Version(version) >= Version(row["since"])}
+
+
+def words(version: str, given: Sequence[str]) -> tuple[str, ...]:
+    """The user's own words to `vllm serve` with what switches the other ways off; a word of the user's on one of them holds.
+
+    vLLM takes the last of several settings of its compiler whole: what is added here goes into the user's own.
+    """
+    row = options()["no_peer_writes"]
+    own = (row["option"],) if row["option"] not in given else ()
+    field = row["fusion"]["field"]
+    if Version(version) < Version(row["fusion"]["since"]) or any(field in word for word in given):
+        return (*own, *given)
+    names = row["compilation"]
+    for place, word in enumerate(given):
+        option, assigned, value = word.partition("=")
+        if option_of(option) not in names:
+            continue
+        end = place + 1 if assigned else place + 2
+        merged = _merged(value if assigned else "".join(given[place + 1 : end]), field)
+        return (*own, *given[:place], option, merged, *given[end:])
+    dotted = (word.split(".", 1)[0] for word in given)
+    name = next((found for found in dotted if option_of(found) in names), names[0])
+    return (*own, *given, f"{name}.pass_config.{field}=false")
+
+
+def _merged(text: str, field: str) -> str:
+    """The user's object with the field off in it; as it is where it is no object, which vLLM then judges."""
+    try:
+        content: Any = json.loads(text)
+    except ValueError:
+        return text
+    if not isinstance(content, dict) or not isinstance(content.get("pass_config", {}), dict):
+        return text
+    return json.dumps({**content, "pass_config": {**content.get("pass_config", {}), field: False}})

@@ -1,0 +1,108 @@
+"""Ask a host, until it answers or cannot any more, whether its service is proven ready."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from provision.core.errors import RemoteCommandError, ServeError
+from provision.core.models.records import AttentionProof, ServeRecord
+from provision.core.models.settings import Settings
+from provision.core.models.stack import Stack
+from provision.fleet.ssh.session import Session
+from provision.phases.serve.command_line import ServeCommand
+from provision.phases.serve.model import ServedModel, reference_path
+from provision.phases.serve.tools import READY
+from provision.phases.serve.unit import Service
+
+SLICE_S = 10.0
+"""How long one round trip waits on the host: progress is news this old at most, and an answer is never held back."""
+ANSWER_ALLOWANCE_S = 420.0
+"""For the answers themselves, beyond the slice: the first one of a large model may compile kernels."""
+
+
+def prove(
+    session: Session,
+    *,
+    prefix: str,
+    root: bool,
+    request: Mapping[str, Any],
+    deadline_s: float = 1800.0,
+    progress: Callable[[str], None] | None = None,
+) -> ServeRecord:
+    """Wait for the live service and prove it. A service that is not ready is a record that says why, not an exception.
+
+    `request` is what `readiness_request` made of the plan; `progress` is told the newest line of the service's log.
+    Raises TransportError, and RemoteCommandError or ServeError when the host cannot run the proof itself.
+    """
+    asked = dict(request)
+    started = time.monotonic()
+    while True:
+        left = deadline_s - (time.monotonic() - started)
+        answer = _ask(session, prefix, root, asked | {"slice_s": max(min(SLICE_S, left), 0.0)})
+        if answer["state"] != "waiting":
+            return ServeRecord.model_validate(answer["record"])
+        if left <= 0:
+            return ServeRecord(
+                endpoint=f"http://{asked['host']}:{asked['port']}/v1",
+                attention=AttentionProof(asked=asked["asked"]),
+                text=f"the service runs, but has not answered {deadline_s:g} s after it was asked to",
+                evidence=(answer["progress"],),
+            )
+        asked |= answer["resume"]
+        if progress is not None:
+            progress(answer["progress"])
+
+
+def readiness_request(
+    *,
+    prefix: str,
+    stack: Stack,
+    settings: Settings,
+    command: ServeCommand,
+    service: Service,
+    model: ServedModel,
+    environment: str,
+) -> dict[str, Any]:
+    """What ready.pyz is asked, as it reads it.
+
+    Raises ServeError when the Stack names no attention backend.
+    """
+    if stack.attention is None:
+        raise ServeError("this Stack has no vLLM to prove", hint="set firstlight_vllm to `latest` or a version")
+    return {
+        "prefix": prefix,
+        "supervisor": service.supervisor,
+        "unit": service.name,
+        "host": settings.bind,
+        "port": settings.port,
+        "served_name": command.served_name,
+        "asked": stack.attention.backend,
+        "generation": stack.attention.generation,
+        "processes": command.devices.processes,
+        "model_folder": model.folder(prefix),
+        "reference": reference_path(prefix, environment) if model.kind == "builtin" else None,
+        "release": f"{environment}-{service.digest}",
+    }
+
+
+def _ask(session: Session, prefix: str, root: bool, request: dict[str, Any]) -> dict[str, Any]:
+    """One round trip. A user's own manager is found by its runtime folder, which a plain SSH command lacks."""
+    program = f"{prefix}/bin/{READY}"
+    line = f'XDG_RUNTIME_DIR="/run/user/$(id -u)" exec {shlex.quote(f"{prefix}/current/bin/python")} -I -S {shlex.quote(program)}'
+    done = session.run(line, stdin=json.dumps(request), timeout_s=request["slice_s"] + ANSWER_ALLOWANCE_S, root=root)
+    if done.rc != 0:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RemoteCommandError(
+            f"{program} ended with {done.rc} on host {session.host}: {last}",
+            hint=f"is the installation whole? ./firstlight provision --limit {session.host}",
+        )
+    try:
+        answer = json.loads(done.stdout)
+    except ValueError as problem:
+        raise ServeError(f"{program} on host {session.host} did not answer in JSON: {done.stdout[:200]!r}") from problem
+    assert isinstance(answer, dict)
+    return answer

@@ -1,0 +1,183 @@
+"""Writing a bundle: its size known before the first byte, every file hashed again as it is read, whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from provision import __version__
+from provision.core.errors import BundleError
+from provision.core.formatting import size
+from provision.core.models.staged import Staged, StagedFile
+from provision.core.run_folder import utc_now
+from provision.phases.stage.bundle.keys import sign
+from provision.phases.stage.bundle.manifest import (
+    CONTROLLER,
+    FILES,
+    MANIFEST,
+    PRODUCT,
+    SIGNATURE,
+    BundledClass,
+    BundledFile,
+    BundledModel,
+    Manifest,
+    Remembered,
+)
+from provision.phases.stage.download import Progress
+from provision.phases.stage.wheelhouse import plain_name, sha256_of
+
+if TYPE_CHECKING:
+    from minisign import SecretKey
+
+_TAR_BLOCK = 10240
+_HEADER = 1536
+"""At most what tar adds to a member: its header and one for a long name."""
+
+
+@dataclass
+class Contents:
+    """What a bundle is made of."""
+
+    staged: list[Staged]
+    remembered: tuple[Remembered, ...]
+    controller: list[Path]
+    product: list[tuple[str, Path]]
+    model: str | None = None
+    """Name of the model's folder where it was one of this machine's own."""
+    sources: dict[str, Path] = field(default_factory=dict, init=False)
+    """Member and the file it is read from."""
+
+    def manifest(self) -> Manifest:
+        """The manifest of all of it; hashes of staged files are those that stage saw."""
+        files = {}
+        for name, path in (*((CONTROLLER + path.name, path) for path in self.controller), *_prefixed(self.product)):
+            files[name] = BundledFile(path=name, sha256=sha256_of(path), size=path.stat().st_size)
+            self.sources[name] = path
+        for file in self._staged_files():
+            name = f"{FILES}{file.sha256}/{_plain(file)}"
+            files[name] = BundledFile(path=name, sha256=file.sha256, size=file.size)
+            self.sources[name] = Path(file.path)
+        return Manifest(
+            product=__version__,
+            made_at=utc_now(),
+            classes=tuple(_class_of(staged) for staged in self.staged),
+            model=self._model(),
+            remembered=self.remembered,
+            files=tuple(files.values()),
+        )
+
+    def _staged_files(self) -> Iterable[StagedFile]:
+        return (file for staged in self.staged for file in staged.files)
+
+    def _model(self) -> BundledModel | None:
+        if self.model is None:
+            return None
+        files = {file.name: file.sha256 for file in self._staged_files() if file.kind == "model"}
+        return BundledModel(name=self.model, files=files)
+
+
+def write_bundle(output: Path, contents: Contents, key: SecretKey, *, progress: Progress | None = None) -> Manifest:
+    """Write the bundle beside its place and rename it there.
+
+    Raises BundleError when it cannot be written, the disk cannot hold it, or a file is no longer what was staged.
+    """
+    manifest = contents.manifest()
+    text = manifest.model_dump_json(indent=1).encode()
+    signature = sign(key, text, f"firstlight bundle made {manifest.made_at}")
+    total = manifest.size + len(text) + _HEADER * (len(manifest.files) + 2) + _TAR_BLOCK
+    part = output.with_name(f"{output.name}.part")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(output.parent).free
+    if free < total:
+        raise BundleError(
+            f"the bundle takes {size(total)}, and {size(free)} are free at `{output.parent}`",
+            hint="name a place on a larger disk with -o",
+        )
+    try:
+        with part.open("wb") as raw, tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            _add(tar, MANIFEST, len(text), io.BytesIO(text))
+            _add(tar, SIGNATURE, len(signature), io.BytesIO(signature))
+            done = 0
+            for file in manifest.files:
+                _add_file(tar, file, contents.sources[file.path])
+                done += file.size
+                if progress:
+                    progress("bundle", done, manifest.size)
+        part.replace(output)
+    except OSError as error:
+        raise BundleError(
+            f"`{output}` cannot be written: {error.strerror}", hint="name another place with -o"
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)
+    return manifest
+
+
+def _add_file(tar: tarfile.TarFile, file: BundledFile, source: Path) -> None:
+    try:
+        mode = 0o755 if source.stat().st_mode & 0o100 else 0o644
+        reading = source.open("rb")
+    except OSError as error:
+        raise _unreadable(source, error) from None
+    with reading:
+        hashed = _Hashed(reading, source)
+        try:
+            _add(tar, file.path, file.size, hashed, mode=mode)
+        except OSError as error:
+            if error.errno is not None:  # of the disk that the bundle goes to
+                raise
+            raise _unreadable(source, error) from None
+    if hashed.digest.hexdigest() != file.sha256:
+        raise BundleError(f"`{source}` changed while the bundle was made", hint="make it again")
+
+
+def _unreadable(source: Path, error: OSError) -> BundleError:
+    return BundleError(f"`{source}` could not be read whole: {error}", hint="stage again")
+
+
+class _Hashed:
+    """A file that is hashed as it is read."""
+
+    def __init__(self, file: IO[bytes], source: Path) -> None:
+        self._file = file
+        self._source = source
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            block = self._file.read(size)
+        except OSError as error:
+            raise _unreadable(self._source, error) from None
+        self.digest.update(block)
+        return block
+
+
+def _add(tar: tarfile.TarFile, name: str, size: int, content: io.BytesIO | _Hashed, *, mode: int = 0o644) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = size, mode
+    tar.addfile(entry, content)
+
+
+def _prefixed(files: Iterable[tuple[str, Path]]) -> Iterable[tuple[str, Path]]:
+    return ((PRODUCT + name, path) for name, path in files)
+
+
+def _plain(file: StagedFile) -> str:
+    """A file's name in the wheelhouse."""
+    return Path(file.path).name if file.kind != "model" else plain_name(file.name)
+
+
+def _class_of(staged: Staged) -> BundledClass:
+    return BundledClass(
+        hosts=staged.hosts,
+        stack=staged.stack,
+        interpreter=staged.interpreter,
+        environment=staged.environment,
+        os_packages=sum(file.kind == "deb" for file in staged.files),
+    )

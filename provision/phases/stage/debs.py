@@ -1,0 +1,146 @@
+"""OS packages for hosts whose own sources do not answer: fetched here by apt, for the host's release and from its own package status.
+
+apt works in a state of its own and changes nothing on this machine. It checks the signatures of the sources and every package's hash as
+always, and takes the whole closure that the host lacks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from provision.core.errors import StageError
+from provision.core.models.facts import OperatingSystem
+from provision.core.models.staged import StagedFile
+from provision.phases.stage.apt_sources import read_release, release_sources
+from provision.phases.stage.wheelhouse import Store
+
+TIMEOUT_S = 600.0
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""uname -m to dpkg's name."""
+_HINT = "install these packages on the host by hand, or let it reach its own package sources"
+
+
+def fetch_debs(
+    packages: Iterable[str],
+    dpkg_status: str,
+    host: OperatingSystem,
+    *,
+    store: Store,
+    etc_apt: Path = Path("/etc/apt"),
+    controller: dict[str, str] | None = None,
+    bundled: bool = False,
+) -> list[StagedFile]:
+    """The packages and all that they need and the host has not, in the order of their file names; none when it has everything.
+
+    From a bundle (`bundled`) they are those that were fetched for this host when it was made. `dpkg_status` is the text of
+    the host's /var/lib/dpkg/status.
+    Raises StageError where this machine has no apt, or is of another release than the host, or where apt refuses.
+    """
+    names = sorted(set(packages))
+    architecture = _ARCHITECTURES.get(host.machine or "")
+    if not names:
+        return []
+    if architecture is None:
+        raise StageError(f"no OS packages can be fetched for machine `{host.machine}`", hint=_HINT)
+    key = _key(names, dpkg_status, architecture, host)
+    if known := store.recall("debs", key):
+        paths = [store.find(row["sha256"], row["name"]) for row in known["files"]]
+        if all(paths):
+            return [store.staged(path, "deb") for path in paths if path]
+    if bundled:
+        raise StageError(
+            f"the bundle has no {', '.join(names)} for host `{host.hostname}` as it is now",
+            hint="install these packages on the host by hand, or make the bundle with -i and this host in the inventory",
+        )
+    sources = _sources(names, host, read_release() if controller is None else controller, etc_apt)
+    with TemporaryDirectory(prefix="firstlight-") as folder:
+        archives = _Apt(Path(folder), sources, dpkg_status, architecture).download(names)
+        # apt writes an epoch's colon as %3a; on a host the name is a plain word.
+        staged = [store.staged(store.add(path, name=path.name.replace("%3a", "+")), "deb") for path in archives]
+    store.remember("debs", key, {"files": [{"sha256": file.sha256, "name": file.name} for file in staged]})
+    return staged
+
+
+def _key(names: list[str], dpkg_status: str, architecture: str, host: OperatingSystem) -> str:
+    """Of what is asked for and of what the host has; the rest of a status file does not matter."""
+    has = re.findall(r"^(?:Package|Status|Version|Architecture): .*$", dpkg_status, re.MULTILINE)
+    parts = [host.id or "", host.version_id or "", architecture, *names, "", *has]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _sources(names: list[str], host: OperatingSystem, controller: dict[str, str], etc_apt: Path) -> str:
+    wanted = ", ".join(names)
+    if not shutil.which("apt-get"):
+        raise StageError(f"the host needs {wanted} and this machine has no apt to fetch them with", hint=_HINT)
+    here, there = (controller.get("ID"), controller.get("VERSION_ID")), (host.id, host.version_id)
+    codename = controller.get("VERSION_CODENAME", "")
+    if here != there or not codename:
+        raise StageError(
+            f"the host needs {wanted} for {there[0]} {there[1]}, and this machine's package sources are of {here[0]} {here[1]}",
+            hint=_HINT,
+        )
+    sources = release_sources(codename, etc_apt)
+    if not sources.strip():
+        raise StageError(f"the host needs {wanted}, and `{etc_apt}` names no source for {codename}", hint=_HINT)
+    return sources
+
+
+class _Apt:
+    """apt-get with a state, a cache and sources of its own."""
+
+    def __init__(self, folder: Path, sources: str, status: str, architecture: str) -> None:
+        self._archives = folder / "cache" / "archives"
+        for path in (folder / "state/lists/partial", self._archives / "partial"):
+            path.mkdir(parents=True)
+        (folder / "status").write_text(status, encoding="utf-8")
+        parts = folder / "sources"
+        parts.mkdir()
+        (parts / "host.sources").write_text(sources, encoding="utf-8")
+        settings = {
+            "Dir::State": folder / "state",
+            "Dir::State::status": folder / "status",
+            "Dir::State::extended_states": folder / "extended_states",
+            "Dir::Cache": folder / "cache",
+            "Dir::Etc::sourcelist": os.devnull,
+            "Dir::Etc::sourceparts": parts,
+            "Dir::Etc::preferences": os.devnull,
+            "Dir::Etc::preferencesparts": os.devnull,
+            "APT::Architecture": architecture,
+            "APT::Architectures": architecture,
+            "APT::Sandbox::User": "root",
+            "APT::Get::AllowUnauthenticated": "false",
+            "APT::Install-Recommends": "false",
+            "Acquire::Retries": "2",
+            "Acquire::http::Timeout": "15",
+            "Acquire::https::Timeout": "15",
+            "Acquire::Languages": "none",
+            "Debug::NoLocking": "true",
+        }
+        self._options = [part for key, value in settings.items() for part in ("-o", f"{key}={value}")]
+
+    def download(self, names: list[str]) -> list[Path]:
+        self._run("the package lists", ["update", "--error-on=any"])
+        self._run(", ".join(names), ["install", "--yes", "--download-only", "--no-remove", *names])
+        return sorted(self._archives.glob("*.deb"))
+
+    def _run(self, what: str, command: list[str]) -> None:
+        environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+        try:
+            done = subprocess.run(
+                ["apt-get", "-qq", *self._options, *command],
+                env=environ, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired as error:
+            raise StageError(f"apt did not fetch {what} within {TIMEOUT_S:.0f} s", hint=_HINT) from error
+        if done.returncode:
+            said = [
+                line[2:].strip() for line in done.stderr.splitlines() if line.startswith("E:")
+            ] or done.stderr.splitlines()[-1:]
+            raise StageError(f"apt could not fetch {what}: {'; '.join(said[:3])}", hint=_HINT)

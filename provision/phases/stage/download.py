@@ -1,0 +1,280 @@
+"""Fetching files into the wheelhouse: several at once, each taken up where it broke off, hashed as it comes."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Lock
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+
+from provision.catalog.index.local_path import local_path
+from provision.catalog.index.settings import without_credentials
+from provision.core.errors import StageError
+from provision.core.formatting import size
+from provision.phases.stage.wheelhouse import BLOCK, Slot, Store
+
+if TYPE_CHECKING:
+    import httpx
+
+STREAMS = 8
+"""Files fetched at once."""
+MOST_BYTES = 1 << 40
+"""Of a file whose size no index tells."""
+SLOW_S = 60.0
+SLOW_BYTES = 1 << 16
+"""A connection on which fewer bytes than these come within SLOW_S is given up: one that sends a byte now and then never ends."""
+ATTEMPTS = 5
+"""Times in a row that one file may fail without a byte more being here before it is given up."""
+
+Progress = Callable[[str, int, int], None]
+"""Told what is done (`download`, `model` ...), and of how many bytes how many are done; the total is 0 while it is unknown."""
+
+
+Arrived = Callable[[Path, int], None]
+"""Told of each file as soon as it is in the wheelhouse, with the bytes of all that were asked for, 0 while that is unknown. Called from any thread."""
+
+
+class Wanted(Protocol):
+    """A file by its hash, and where it may be had."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def url(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def size(self) -> int | None: ...
+
+
+@dataclass
+class Tally:
+    """Bytes done of bytes wanted, counted from several threads."""
+
+    what: str
+    total: int
+    progress: Progress | None
+
+    def __post_init__(self) -> None:
+        self._lock = Lock()
+        self._done: dict[str, int] = {}
+
+    def at(self, sha256: str, done: int) -> None:
+        """So many bytes of one file are here."""
+        with self._lock:
+            self._done[sha256] = done
+            if self.progress:
+                self.progress(self.what, sum(self._done.values()), self.total)
+
+
+def fetch_all(
+    store: Store,
+    files: Iterable[Wanted],
+    open_client: Callable[[], httpx.Client],
+    *,
+    what: str = "download",
+    progress: Progress | None = None,
+    arrived: Arrived | None = None,
+    stop: Event | None = None,
+    attempts: int = ATTEMPTS,
+    pause_s: float = 0.5,
+) -> dict[str, Path]:
+    """Every file's path in the wheelhouse, by its hash; what is there already is not fetched.
+
+    No client is opened when nothing is missing. `stop` breaks it off from another thread. Raises StageError for the first file that cannot be had: not found, unreachable after all
+    attempts, or with another hash than the one wanted. What has come so far is kept for the next time.
+    """
+    found: dict[str, Path] = {}
+    missing: dict[str, Wanted] = {}
+    for file in files:
+        if path := store.find(file.sha256, file.name):
+            found[file.sha256] = path
+        else:
+            missing[file.sha256] = file
+    here = sum(path.stat().st_size for path in found.values())
+    if not missing:
+        _tell(arrived, found.values(), here)
+        return found
+    stop = stop or Event()
+    with open_client() as client, ThreadPoolExecutor(max_workers=STREAMS) as pool:
+        sizes = dict(zip(missing, pool.map(lambda file: _size(client, file), missing.values()), strict=True))
+        store.require_space(sum(sizes.values()), what)
+        total = sum(sizes.values()) if all(sizes.values()) else 0
+        fetch = _Fetch(store, client, Tally(what, total, progress), stop, attempts, pause_s)
+        everything = total and total + here
+
+        def one(file: Wanted) -> Path:
+            path = fetch.one(file)
+            _tell(arrived, [path], everything)
+            return path
+
+        _tell(arrived, found.values(), everything)
+        # The largest first, so that none of them is left to come alone at the end.
+        ordered = sorted(missing.values(), key=lambda file: -sizes[file.sha256])
+        futures = {pool.submit(one, file): file.sha256 for file in ordered}
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+    broken = [future for future in futures if not future.cancelled() and future.exception()]
+    for future in sorted(broken, key=lambda future: isinstance(future.exception(), _StoppedError)):
+        future.result()
+    return found | {sha256: future.result() for future, sha256 in futures.items()}
+
+
+def _tell(arrived: Arrived | None, paths: Iterable[Path], total: int) -> None:
+    if arrived:
+        for path in paths:
+            arrived(path, total)
+
+
+def _size(client: httpx.Client, file: Wanted) -> int:
+    """Bytes of the file, 0 where that cannot be told before it comes."""
+    import httpx  # noqa: PLC0415 (a cached stage never needs it)
+
+    if file.size:
+        return file.size
+    if path := local_path(file.url):
+        return path.stat().st_size if path.is_file() else 0
+    try:
+        answer = client.head(file.url, headers={"Accept-Encoding": "identity"})
+    except (httpx.HTTPError, httpx.InvalidURL):
+        return 0
+    return int(answer.headers.get("Content-Length", 0)) if answer.is_success else 0
+
+
+class _StoppedError(StageError):
+    """Another file failed first."""
+
+
+class _SlowError(Exception):
+    """Hardly anything comes."""
+
+
+class _Pace:
+    """Raises _SlowError when too little has come for too long. Bytes are counted from the start of the file."""
+
+    def __init__(self, have: int) -> None:
+        self._have, self._since = have, time.monotonic()
+
+    def at(self, have: int) -> None:
+        now = time.monotonic()
+        if have - self._have >= SLOW_BYTES:
+            self._have, self._since = have, now
+        elif now - self._since > SLOW_S:
+            raise _SlowError(f"{have - self._have} bytes came in {now - self._since:.0f} s")
+
+
+@dataclass(frozen=True)
+class _Fetch:
+    store: Store
+    client: httpx.Client
+    tally: Tally
+    stop: Event
+    attempts: int
+    pause_s: float
+
+    def one(self, file: Wanted) -> Path:
+        try:
+            if source := local_path(file.url):
+                path = self.store.add(source, name=file.name, sha256=file.sha256)
+                self.tally.at(file.sha256, path.stat().st_size)
+                return path
+            with self.store.slot(file.sha256, file.name) as slot:
+                path = slot.stored() or self._download(slot, file)
+                self.tally.at(file.sha256, path.stat().st_size)
+                return path
+        except OSError as error:
+            raise StageError(
+                f"`{file.name}` could not be written to the wheelhouse `{self.store.root}`: {error.strerror}",
+                hint="free some space, or set FIRSTLIGHT_CACHE to a folder on a larger disk",
+            ) from error
+
+    def _download(self, slot: Slot, file: Wanted) -> Path:
+        import httpx  # noqa: PLC0415 (a cached stage never needs it)
+
+        problem, failures = "", 0
+        while failures < self.attempts:
+            if failures:
+                self.stop.wait(self.pause_s * 2 ** (failures - 1))
+            before = _length(slot.part)
+            try:
+                digest = self._stream(slot.part, file)
+            except httpx.HTTPStatusError as error:
+                code = error.response.status_code
+                problem = f"HTTP {code}"
+                if code < 500 and code not in {408, 416, 429}:
+                    break
+                if code == 416:
+                    slot.part.unlink(missing_ok=True)
+                failures += 1
+                continue
+            except _SlowError as error:
+                problem = str(error)
+                failures += 1
+                continue
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                problem = without_credentials(str(error)) or type(error).__name__
+                failures = 1 if _length(slot.part) > before else failures + 1
+                continue
+            if digest == file.sha256 or not before:
+                return slot.commit(digest)
+            # What an earlier run left may be of another file: once more, from the start.
+            slot.part.unlink()
+            problem = "what was fetched before does not fit"
+            failures += 1
+        raise StageError(
+            f"`{file.name}` could not be fetched from {_host(file.url)}: {problem}",
+            hint="run again: what has come so far is kept; check the index settings when it goes on",
+        )
+
+    def _stream(self, part: Path, file: Wanted) -> str:
+        digest = hashlib.sha256()
+        have = 0
+        if part.exists():
+            for block in _blocks(part):
+                digest.update(block)
+                have += len(block)
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+        with self.client.stream("GET", file.url, headers=headers) as answer:
+            answer.raise_for_status()
+            if have and answer.status_code != 206:
+                digest, have = hashlib.sha256(), 0
+            self.tally.at(file.sha256, have)
+            pace, most = _Pace(have), file.size or MOST_BYTES
+            with part.open("ab" if have else "wb") as writing:
+                for block in answer.iter_raw():
+                    if self.stop.is_set():
+                        raise _StoppedError(f"`{file.name}` was stopped")
+                    have += len(block)
+                    if have > most:
+                        part.unlink()
+                        raise StageError(
+                            f"`{file.name}` is longer than it may be: {_host(file.url)} sends more than {size(most)}",
+                            hint="it serves another file than the one it announced; try again, or take another index or mirror",
+                        )
+                    writing.write(block)
+                    digest.update(block)
+                    self.tally.at(file.sha256, have)
+                    pace.at(have)
+        return digest.hexdigest()
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            yield block
+
+
+def _length(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).hostname or url

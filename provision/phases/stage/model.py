@@ -1,0 +1,122 @@
+"""The model's files: none for the built-in one, a folder's as they lie, a hub id's fetched once into the wheelhouse.
+
+The folder on the host is named after the model and its content, so that a new revision never changes files under a running service.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from provision.catalog.index.settings import ClientSettings
+from provision.core.errors import StageError
+from provision.core.models.settings import Settings
+from provision.core.models.staged import StagedFile
+from provision.phases.stage.download import Progress
+from provision.phases.stage.wheelhouse import Store, sha256_of
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
+_WEIGHTS = (".safetensors", ".bin")
+
+
+def stage_model(
+    settings: Settings, client: ClientSettings, store: Store, *, progress: Progress | None = None, refresh: bool = False
+) -> tuple[str, list[StagedFile]]:
+    """The name of the model's folder on the host, and its files.
+
+    Raises StageError when the folder is not a whole model, or the hub's files cannot be had.
+    """
+    text = settings.model
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        files = folder_files(folder, store)
+        name = folder.resolve().name
+    elif _HUB_ID.fullmatch(text) and not text.startswith("."):
+        from provision.phases.stage.model_hub import hub_files  # noqa: PLC0415 (only where a hub is asked)
+
+        files = hub_files(text, settings.hf_token_file, client, store, progress=progress, refresh=refresh)
+        name = text.partition("@")[0].split("/")[1]
+    else:
+        raise StageError(
+            f"model `{text}` is neither a folder on this machine nor a hub id",
+            hint="firstlight_model takes `builtin`, a folder, or a hub id such as `org/name` or `org/name@revision`",
+        )
+    require_whole(text, {file.name: Path(file.path) for file in files})
+    return f"{name}-{_digest(files)}", files
+
+
+def folder_files(folder: Path, store: Store) -> list[StagedFile]:
+    """Every file of the folder but hidden ones, links followed; hashes are remembered by size and time of change."""
+    root = folder.resolve()
+    key = _key(root)
+    known = store.recall("manifests", key) or {}
+    found: dict[str, dict[str, str]] = {}
+    files = []
+    for path in sorted(root.rglob("*")):
+        relative = path.relative_to(root)
+        if any(part.startswith(".") for part in relative.parts) or path.is_dir():
+            continue
+        if not path.exists():
+            raise StageError(f"`{path}` points nowhere", hint="fetch the model again, or remove the broken link")
+        stat = path.stat()
+        signature = _signature(path)
+        before = known.get(str(relative), {})
+        sha256 = before["sha256"] if before.get("signature") == signature else sha256_of(path)
+        found[str(relative)] = {"signature": signature, "sha256": sha256}
+        files.append(
+            StagedFile(
+                name=relative.as_posix(), path=str(path.resolve()), sha256=sha256, size=stat.st_size, kind="model"
+            )
+        )
+    if found != known:
+        store.remember("manifests", key, found)
+    return files
+
+
+def remember_hashes(folder: Path, hashes: Mapping[str, str], store: Store) -> None:
+    """Note hashes of a folder's files that were just seen right, so that they need not be read again."""
+    root = folder.resolve()
+    found = {name: {"signature": _signature(root / name), "sha256": sha256} for name, sha256 in hashes.items()}
+    store.remember("manifests", _key(root), found)
+
+
+def _key(root: Path) -> str:
+    return hashlib.sha256(str(root).encode()).hexdigest()[:32]
+
+
+def _signature(path: Path) -> str:
+    stat = path.stat()
+    return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
+
+
+def require_whole(model: str, files: dict[str, Path]) -> None:
+    """A configuration and all weights are there.
+
+    Raises StageError that names what is missing.
+    """
+    missing = [] if "config.json" in files else ["config.json"]
+    for name, path in files.items():
+        if name.endswith(".index.json") and "/" not in name and (shards := _shards(path)):
+            missing += sorted(shard for shard in shards if shard not in files)
+    if not any(name.endswith(_WEIGHTS) for name in files):
+        missing.append("weights (*.safetensors)")
+    if missing:
+        raise StageError(
+            f"model `{model}` is not whole: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''} missing",
+            hint="fetch the model again; a folder must hold config.json and every shard that its index names",
+        )
+
+
+def _shards(index: Path) -> Iterable[str]:
+    try:
+        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StageError(f"`{index}` is not an index of shards", hint="fetch the model again") from error
+
+
+def _digest(files: list[StagedFile]) -> str:
+    rows = sorted(f"{file.name}\0{file.sha256}" for file in files)
+    return hashlib.sha256("\n".join(rows).encode()).hexdigest()[:8]

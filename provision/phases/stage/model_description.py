@@ -1,0 +1,91 @@
+"""What of a model decides on its memory, before its weights are here: config.json and the size of the weights, from a folder or the hub."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from provision.catalog.index.settings import read_settings
+from provision.core.errors import ModelError
+from provision.core.json_text import parse_object
+from provision.core.models.settings import Settings
+from provision.phases.plan.fit import Shape, shape_of
+from provision.phases.plan.fit.weights import BYTES_OF, Weights, counted, in_folder, of_headers, read_header
+from provision.phases.stage.hub_answers import Description, description
+from provision.phases.stage.wheelhouse import Store, plain_name
+
+_STORED_AS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+
+def describe(settings: Settings, store: Store, *, refresh: bool = False) -> Shape | None:
+    """The shape of the model that the settings name; null for the built-in one. Of a hub id the small files alone are fetched, once.
+
+    Raises StageError when the hub cannot be asked, ModelError when the files are not a language model's.
+    """
+    if settings.model == "builtin":
+        return None
+    folder = Path(settings.model).expanduser()
+    if folder.is_dir():
+        config = _config(folder / "config.json")
+        return shape_of(config, in_folder(folder, layers=_layers(config)))
+    return _of_hub(settings, store, refresh=refresh)
+
+
+def _of_staged(staged: Mapping[str, Any], store: Store) -> Shape | None:
+    """The shape of a model that was fetched before; null when files of it are gone."""
+    paths = {row["path"]: store.find(row["sha256"], plain_name(row["path"])) for row in staged["files"]}
+    config = paths.get("config.json")
+    weights = {name: path for name, path in paths.items() if name.endswith(".safetensors")}
+    if config is None or not weights or not all(weights.values()):
+        return None
+    read = _config(config)
+    headers = (read_header(path) for path in weights.values() if path)
+    return shape_of(read, of_headers(headers, layers=_layers(read)))
+
+
+def _of_hub(settings: Settings, store: Store, *, refresh: bool) -> Shape:
+    from provision.phases.stage.model_hub import hub_description, model_key  # noqa: PLC0415 (only where a hub is asked)
+
+    key = model_key(settings.model)
+    staged = None if refresh else store.recall("models", key)
+    if staged and (found := _of_staged(staged, store)):
+        return found
+    if not refresh and (kept := store.recall("described", key)):
+        with contextlib.suppress(ValueError, ModelError):  # what was kept by another release is asked for again
+            return _shape(description(kept))
+    known = hub_description(settings.model, settings.hf_token_file, read_settings())
+    shape = _shape(known)
+    store.remember("described", key, asdict(known))
+    return shape
+
+
+def _shape(known: Description) -> Shape:
+    return shape_of(known.config, _weights(known))
+
+
+def _weights(known: Description) -> Weights:
+    """By the numbers of each format that the hub counted, else by the size of the files in the format of config.json."""
+    if known.parameters and known.parameters.keys() <= BYTES_OF.keys():
+        sizes = {dtype: int(count * BYTES_OF[dtype]) for dtype, count in known.parameters.items()}
+        return counted(sizes, "the hub's count of parameters")
+    config, nested = known.config, known.config.get("text_config")
+    said = config.get("dtype") or config.get("torch_dtype")
+    said = said or (nested.get("torch_dtype") if isinstance(nested, dict) else None)
+    stored = _STORED_AS.get(str(said), "BF16") if not config.get("quantization_config") else "U8"
+    return counted({stored: known.bytes}, "the size of the files")
+
+
+def _layers(config: Mapping[str, Any]) -> int | None:
+    nested = config.get("text_config")
+    layers = (nested if isinstance(nested, dict) else config).get("num_hidden_layers")
+    return layers if isinstance(layers, int) else None
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        return parse_object(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"`{path}` cannot be read: {error}", hint="fetch the model again") from None

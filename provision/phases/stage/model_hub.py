@@ -1,0 +1,243 @@
+"""A model from the hub, fetched once by this machine: resumable, every file verified, the token sent to the hub's own host alone.
+
+Large files carry their sha256 in the hub's listing; the rest are known by their git blob hash. HF_ENDPOINT names another hub or a mirror.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shlex
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from provision.catalog.index.http_client import get, open_client
+from provision.catalog.index.settings import ClientSettings
+from provision.core.errors import StageError
+from provision.core.json_text import parse_object
+from provision.core.models.staged import StagedFile
+from provision.core.redaction import remember
+from provision.phases.stage.download import Progress, fetch_all
+from provision.phases.stage.hub_answers import Description, ListedFile, Revision, revision
+from provision.phases.stage.wheelhouse import Store, is_plain, plain_name
+
+if TYPE_CHECKING:
+    import httpx
+
+_WEIGHTS = (".safetensors", ".bin")
+_LONGEST_TOKEN = 1024
+_TOKEN = re.compile(rb"[!-~]{1,1024}")
+_DEFAULT_ENDPOINT = "https://huggingface.co"
+_KEPT = {".json", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".safetensors", ".bin"}
+"""What vLLM reads of a model's repository."""
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of the model; its name in the wheelhouse has no folders."""
+
+    path: str
+    url: str
+    sha256: str
+    size: int
+
+    @property
+    def name(self) -> str:
+        return plain_name(self.path)
+
+
+def hub_files(
+    model: str,
+    token_file: str | None,
+    settings: ClientSettings,
+    store: Store,
+    *,
+    progress: Progress | None,
+    refresh: bool,
+) -> list[StagedFile]:
+    """Every file of `org/name` or `org/name@revision`; what was fetched before is not asked for again unless `refresh`.
+
+    Raises StageError when the hub does not answer, does not know the model, wants a token, or serves a wrong file.
+    """
+    key = model_key(model)
+    known = None if refresh else store.recall("models", key)
+    client = _clients(token_file, settings)
+    if known:
+        files = [HubFile(**row) for row in known["files"]]
+    else:
+        with client() as opened:
+            files = _Hub(opened, endpoint(), model).files(store)
+    paths = fetch_all(store, files, client, what="model", progress=progress)
+    if not known:
+        store.remember("models", key, {"model": model, "files": [asdict(file) for file in files]})
+    return [
+        StagedFile(name=file.path, path=str(paths[file.sha256]), sha256=file.sha256, size=file.size, kind="model")
+        for file in files
+    ]
+
+
+def hub_description(model: str, token_file: str | None, settings: ClientSettings) -> Description:
+    """What the hub says of a model before its weights are fetched.
+
+    Raises StageError when the hub does not answer, does not know the model, wants a token, or answers something else.
+    """
+    with _clients(token_file, settings)() as opened:
+        return _Hub(opened, endpoint(), model).description()
+
+
+def endpoint() -> str:
+    """The hub's address: HF_ENDPOINT, else the public one."""
+    return os.environ.get("HF_ENDPOINT", _DEFAULT_ENDPOINT).rstrip("/")
+
+
+def model_key(model: str) -> str:
+    """Under which the wheelhouse remembers what a hub says of a model."""
+    return hashlib.sha256(f"{endpoint()}\0{model}".encode()).hexdigest()[:32]
+
+
+def _clients(token_file: str | None, settings: ClientSettings) -> Callable[[], httpx.Client]:
+    token = _token(token_file)
+
+    def client() -> httpx.Client:
+        opened = open_client(settings)
+        if token:
+            opened.headers["Authorization"] = f"Bearer {token}"
+        return opened
+
+    return client
+
+
+class _Hub:
+    def __init__(self, client: httpx.Client, endpoint: str, model: str) -> None:
+        self._client, self._endpoint = client, endpoint
+        self._model, _, revision = model.partition("@")
+        self._revision = revision or "main"
+
+    def files(self, store: Store) -> list[HubFile]:
+        listed, wanted = self._listed()
+        store.require_space(sum(file.size for file in wanted), f"model `{self._model}`")
+        return [self._file(file, listed.commit, store) for file in wanted]
+
+    def description(self) -> Description:
+        listed, wanted = self._listed()
+        if not any(file.path == "config.json" for file in wanted):
+            raise StageError(
+                f"`{self._model}` has no config.json",
+                hint="name a model in the format of transformers, with safetensors",
+            )
+        config = self._object(f"/{self._model}/resolve/{quote(listed.commit)}/config.json")
+        weights = sum(file.size for file in wanted if file.path.endswith(_WEIGHTS))
+        return Description(config, listed.parameters, weights)
+
+    def _listed(self) -> tuple[Revision, list[ListedFile]]:
+        """What the hub says of the revision, and of each file that is needed."""
+        address = f"/api/models/{self._model}/revision/{quote(self._revision, safe='')}?blobs=true"
+        try:
+            found = revision(self._object(address))
+        except ValueError as error:
+            raise self._wrong(address, str(error)) from None
+        needed = _needed([file.path for file in found.files])
+        return found, [file for file in found.files if file.path in needed]
+
+    def _file(self, listed: ListedFile, commit: str, store: Store) -> HubFile:
+        path = listed.path
+        if not is_plain(path):
+            raise StageError(
+                f"the hub `{self._endpoint}` lists `{path[:80]}` as a file of {self._model}: no plain relative name",
+                hint="nothing was written; use another hub (HF_ENDPOINT)",
+            )
+        address = f"/{self._model}/resolve/{quote(commit)}/{quote(path)}"
+        if listed.sha256:
+            return HubFile(path, self._endpoint + address, listed.sha256, listed.size)
+        if not listed.blob:
+            raise StageError(
+                f"the hub `{self._endpoint}` lists `{path}` of {self._model} without a hash",
+                hint="use another hub (HF_ENDPOINT), or give a folder with the model (--model FOLDER)",
+            )
+        content = self._get(address).content
+        found = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+        if found != listed.blob:
+            raise StageError(
+                f"`{path}` of {self._model} has the wrong hash: git blob `{found}`, listed is `{listed.blob}`",
+                hint="try again, or use another hub (HF_ENDPOINT)",
+            )
+        file = HubFile(path, self._endpoint + address, hashlib.sha256(content).hexdigest(), len(content))
+        with tempfile.TemporaryDirectory(prefix="firstlight-") as folder:
+            temporary = Path(folder) / file.name
+            temporary.write_bytes(content)
+            store.add(temporary, sha256=file.sha256)
+        return file
+
+    def _object(self, address: str) -> dict[str, Any]:
+        """A JSON object that the hub serves."""
+        try:
+            return parse_object(self._get(address).content)
+        except ValueError as error:
+            raise self._wrong(address, str(error)) from None
+
+    def _wrong(self, address: str, problem: str) -> StageError:
+        what = "model's listing" if address.startswith("/api/") else f"`{address.rpartition('/')[2]}`"
+        return StageError(
+            f"what the hub `{self._endpoint}` serves as the {what} of `{self._model}` is not that: {problem}",
+            hint=f"see what is there: curl -L {shlex.quote(self._endpoint + address)}; a login page or a mirror's error is a matter of "
+            "HF_ENDPOINT and of the proxy, a damaged file one of the model's",
+        )
+
+    def _get(self, address: str) -> httpx.Response:
+        import httpx  # noqa: PLC0415 (only where a hub is asked)
+
+        try:
+            answer = get(self._client, self._endpoint + address)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise StageError(
+                f"the hub `{self._endpoint}` does not answer: {error}",
+                hint="set HF_ENDPOINT to a mirror that this machine can reach, or give a folder with the model (--model FOLDER)",
+            ) from error
+        if answer.status_code in {401, 403}:
+            raise StageError(
+                f"the hub refuses `{self._model}` (HTTP {answer.status_code}): it does not exist, or its licence wants an account",
+                hint="accept the licence on the model's page, put a token into a file and name it with firstlight_hf_token_file",
+            )
+        if answer.is_error:
+            raise StageError(
+                f"the hub `{self._endpoint}` has no `{self._model}` at revision `{self._revision}` (HTTP {answer.status_code})",
+                hint="check the spelling of firstlight_model: `org/name` or `org/name@revision`",
+            )
+        return answer
+
+
+def _needed(paths: list[str]) -> set[str]:
+    """Configuration, tokenizer, code, and one format of the weights: safetensors where they are, at the top, not consolidated twice."""
+    kept = {path for path in paths if PurePosixPath(path).suffix in _KEPT}
+    top = {path for path in kept if path.endswith(".safetensors") and "/" not in path}
+    if not top:
+        return kept
+    weights = {path for path in top if not path.startswith("consolidated")} or top
+    return {path for path in kept if not path.endswith((".safetensors", ".bin"))} | weights
+
+
+def _token(token_file: str | None) -> str | None:
+    """The token in a file, known to be one: what goes into a header may come back in an error of whoever refuses it."""
+    if token_file is None:
+        return None
+    try:
+        with Path(token_file).expanduser().open("rb") as file:
+            content = file.read(_LONGEST_TOKEN + 1).strip()
+    except OSError as error:
+        raise StageError(
+            f"the hub token's file `{token_file}` cannot be read: {error.strerror}",
+            hint="correct firstlight_hf_token_file",
+        ) from error
+    if not _TOKEN.fullmatch(content):
+        lines = len(content.splitlines())
+        why = f"it has {lines} lines" if lines > 1 else "it is empty, longer than a token, or no plain word"
+        raise StageError(
+            f"the file `{token_file}` holds no hub token: {why}",
+            hint="name a file with the token alone, on one line, in firstlight_hf_token_file",
+        )
+    return remember(content.decode("ascii"))

@@ -1,0 +1,97 @@
+"""Which wheels fit a host: its tags and markers, spelled out for its platform and Python, whatever the controller's are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from packaging.markers import Environment
+from packaging.tags import Tag, compatible_tags, cpython_tags
+
+from provision.core.errors import StageError
+
+UV_GLIBC_MINORS = (17, 28, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40)
+"""The manylinux_2_N that `uv pip compile --python-platform` knows (uv 0.13, its own help text)."""
+
+_LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
+"""PEP 600: the older names of three glibc floors."""
+_OLDEST = {"x86_64": 5, "aarch64": 17}
+"""PEP 513 and PEP 599: the oldest glibc minor that wheels of an architecture were ever tagged with."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What wheels must fit: `x86_64-manylinux_2_36` and a CPython, `3.11` or `3.11.7`."""
+
+    machine: str
+    glibc_minor: int
+    python: str
+
+    @classmethod
+    def of(cls, platform: str, python: str) -> Target:
+        """From a Stack's platform and its interpreter's version.
+
+        Raises StageError for a platform that no wheel can be chosen for.
+        """
+        found = re.fullmatch(r"(x86_64|aarch64)-manylinux_2_(\d+)", platform)
+        if not found:
+            raise StageError(
+                f"no wheels can be chosen for platform `{platform}`",
+                hint="supported are x86_64-manylinux_2_N and aarch64-manylinux_2_N (glibc 2.N)",
+            )
+        return cls(found[1], int(found[2]), python)
+
+    @property
+    def minor(self) -> tuple[int, int]:
+        major, minor = self.python.split(".")[:2]
+        return int(major), int(minor)
+
+    @property
+    def wheel_tag(self) -> str:
+        """The best tag that fits, as it stands in the names of files: `cp313-manylinux_2_41_x86_64`."""
+        return "cp{}{}-manylinux_2_{}_{}".format(*self.minor, self.glibc_minor, self.machine)
+
+    @property
+    def uv_platform(self) -> str:
+        """The nearest platform that uv can solve for: never newer than the host's."""
+        known = [minor for minor in UV_GLIBC_MINORS if minor <= self.glibc_minor]
+        if not known:
+            raise StageError(
+                f"glibc 2.{self.glibc_minor} is older than any that packages are solved for (2.{UV_GLIBC_MINORS[0]})",
+                hint="use a host with a newer operating system",
+            )
+        return f"{self.machine}-manylinux_2_{known[-1]}"
+
+    def tags(self) -> list[Tag]:
+        """Every tag that fits, the best first."""
+        platforms = list(self._platforms())
+        interpreter = "cp{}{}".format(*self.minor)
+        return [
+            *cpython_tags(self.minor, abis=[interpreter], platforms=platforms),
+            *compatible_tags(self.minor, interpreter=interpreter, platforms=platforms),
+        ]
+
+    def markers(self) -> Environment:
+        """The values that dependency markers are judged by on the host."""
+        full = self.python if self.python.count(".") == 2 else f"{self.python}.0"
+        return Environment(
+            implementation_name="cpython",
+            implementation_version=full,
+            os_name="posix",
+            platform_machine=self.machine,
+            platform_release="",
+            platform_system="Linux",
+            platform_version="",
+            python_full_version=full,
+            platform_python_implementation="CPython",
+            python_version="{}.{}".format(*self.minor),
+            sys_platform="linux",
+        )
+
+    def _platforms(self) -> Iterator[str]:
+        yield f"linux_{self.machine}"
+        for minor in range(self.glibc_minor, _OLDEST[self.machine] - 1, -1):
+            yield f"manylinux_2_{minor}_{self.machine}"
+            if minor in _LEGACY:
+                yield f"{_LEGACY[minor]}_{self.machine}"

@@ -1,0 +1,46 @@
+"""Which GPUs a host should have: as many as its board holds, or as it had when it was green last."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from provision.catalog import catalog
+from provision.core.models.facts import HostFacts
+from provision.core.models.settings import Settings
+
+NVIDIA = "10de"
+VENDORS = {"cu": NVIDIA, "ro": "1002"}
+"""By the first letters of the planned torch variant: the PCI vendor id of the cards that it computes on."""
+
+
+def expected_gpus(
+    facts: HostFacts, settings: Settings, variant: str, before: HostFacts | None, run: str | None
+) -> dict[str, Any] | None:
+    """What `verify --expect` reads as `gpus`: `count`, the PCI addresses that are known, and where that stands.
+
+    `variant` is the planned torch build (`cu130`), `before` what the probe saw in `run`, in which the host was green last.
+    Null where nothing is to be expected: no cards are computed on, or the setting `gpus` names those that are.
+    """
+    vendor = VENDORS.get(variant[:2])
+    if vendor is None or settings.gpus != "all":
+        return None
+    had = _addresses(before, vendor) if before else []
+    found = {"count": len(had), "pci": had, "source": f"run {run}, in which the host was green last"}
+    name, board = _board(facts) if vendor == NVIDIA else ("", 0)
+    if board > len(had):
+        found = {"count": board, "pci": [], "source": f"a board of {name} with NVSwitches holds {board}"}
+    return found if found["count"] else None
+
+
+def _addresses(facts: HostFacts, vendor: str) -> list[str]:
+    return sorted(gpu.address for gpu in facts.pci_gpus if gpu.vendor_id == vendor)
+
+
+def _board(facts: HostFacts) -> tuple[str, int]:
+    """The cards' name and how many the host's board holds; 0 where that is not known, as in a virtual machine that has some of them."""
+    if facts.virtualization or facts.container or facts.wsl or facts.nvidia is None:
+        return "", 0
+    rows = {identity: row for row in catalog().nvidia_cards for identity in row.ids}
+    found = [row for gpu in facts.pci_gpus if (row := rows.get(gpu.device_id.lower())) and row.switched_board]
+    boards = [row for row in found if facts.nvidia.nvswitches or row.subnet_manager]
+    return max(((row.name, row.switched_board or 0) for row in boards), key=lambda known: known[1], default=("", 0))

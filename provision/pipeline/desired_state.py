@@ -1,0 +1,199 @@
+"""What a host is to be, from facts, Stack and settings: everything that the playbooks read, and the state they leave behind.
+
+`state` is compared with PREFIX/state.json as a whole: when both are equal and nothing drifted, the host is at rest
+and nothing is done to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from provision.catalog.system import os_packages
+from provision.core.environment_folders import folder_for
+from provision.core.errors import FirstlightError
+from provision.core.install_paths import Place, place_of
+from provision.core.models.base import Record
+from provision.core.models.facts import HostFacts
+from provision.core.models.settings import Host
+from provision.core.models.stack import Interpreter, Stack
+from provision.core.models.staged import Staged, StagedFile
+from provision.phases.serve.command_line import serve_command
+from provision.phases.serve.model import BUILTIN, ServedModel
+from provision.phases.serve.readiness import readiness_request
+from provision.phases.serve.unit import Service, render_service
+
+ROOT = Path(__file__).resolve().parent.parent
+STATE_FORMAT = 1
+PEERS = "collectives.peers"
+"""The check whose warning says that cards' writes into one another's memory do not arrive."""
+
+
+NO_SERVICE = Service(supervisor="none", name="none", environment={}, api_key=False, digest="none")
+
+
+class Desired(Record):
+    """One host as it is to be."""
+
+    place: Place
+    environment: str
+    """Folder of the environment below PREFIX/envs: its digest, and a number where a damaged one was built anew."""
+    lock: str
+    stack: dict[str, Any]
+    interpreter: Interpreter
+    interpreter_archive: str | None
+    uv: str
+    system_packages: tuple[str, ...]
+    debs: tuple[str, ...]
+    model: ServedModel | None
+    """Null where there is no vLLM that could serve one."""
+    model_files: tuple[StagedFile, ...]
+    tools: dict[str, str]
+    """Name under PREFIX/bin and its path on the controller."""
+    service: Service
+    state: dict[str, Any]
+
+    def ansible_vars(self) -> dict[str, Any]:
+        """Host variables of the playbooks (docs/reference/playbooks.md)."""
+        return {
+            **self.place.ansible_vars(),
+            "firstlight_environment": {
+                "digest": self.environment,
+                "lock": self.lock,
+                "stack": self.stack,
+                "interpreter": {**self.interpreter.model_dump(), "archive": self.interpreter_archive},
+                "uv": self.uv,
+                "last": ["flash-attn"] if self.stack["flash_attn"]["package"] else [],
+            },
+            "firstlight_system_packages": list(self.system_packages),
+            "firstlight_debs": list(self.debs),
+            "firstlight_model": {
+                "kind": self.model.kind if self.model else "none",
+                "name": self.model.name if self.model else "none",
+                "folder": self.model.name if self.model else "none",
+                "files": [{"name": file.name, "sha256": file.sha256, "size": file.size} for file in self.model_files],
+            },
+            "firstlight_tools": self.tools,
+            "firstlight_service": self.service.model_dump(),
+            "firstlight_state": self.state,
+        }
+
+
+def packages_of(stack: Stack, facts: HostFacts) -> tuple[str, ...]:
+    """Names, in the host's own distribution, of the OS packages that the Stack needs and the host lacks."""
+    if not stack.system_packages:
+        return ()
+    return os_packages(
+        stack.system_packages,
+        manager=facts.os.package_manager or "apt",
+        python=stack.python,
+        os_id=facts.os.id,
+        os_version=facts.os.version_id,
+    )
+
+
+def desire(
+    host: Host,
+    facts: HostFacts,
+    staged: Staged,
+    *,
+    tools: Mapping[str, Path],
+    verified: Mapping[str, Any] | None = None,
+) -> Desired:
+    """Everything that a host is to be; `tools` are the programs for PREFIX/bin.
+
+    `verified` is the document of checks that are newer than the last ones of the facts.
+
+    Raises InventoryError when the cards do not suffice.
+    """
+    settings, stack = host.settings, staged.stack
+    place = place_of(host, facts)
+    environment = folder_for(staged.environment, facts.installed)
+    files = {
+        kind: [file for file in staged.files if file.kind == kind] for kind in ("interpreter", "tool", "deb", "model")
+    }
+    model = _served_model(staged, files["model"]) if stack.vllm is not None else None
+    service, readiness = NO_SERVICE, None
+    if settings.serve and model is not None:
+        kept = facts.installed.last_verify if facts.installed else None
+        peer_writes = peer_writes_arrive(verified, kept)
+        command = serve_command(stack, settings, facts, prefix=place.prefix, model=model, peer_writes=peer_writes)
+        service = render_service(
+            command,
+            settings,
+            prefix=place.prefix,
+            supervisor=stack.supervisor,
+            user=place.owner,
+            home=facts.user.home or "/root",
+        )
+        readiness = readiness_request(
+            prefix=place.prefix,
+            stack=stack,
+            settings=settings,
+            command=command,
+            service=service,
+            model=model,
+            environment=staged.environment,
+        )
+    return Desired(
+        place=place,
+        environment=environment,
+        lock=Path(staged.lock).read_text(encoding="utf-8"),
+        stack=stack.model_dump(mode="json", exclude={"model"}),
+        interpreter=staged.interpreter or stack.interpreter,
+        interpreter_archive=files["interpreter"][0].name if files["interpreter"] else None,
+        uv=next(file.name for file in files["tool"] if file.name.startswith("uv")),
+        system_packages=packages_of(stack, facts),
+        debs=tuple(file.name for file in files["deb"]),
+        model=model,
+        model_files=tuple(files["model"]) if model else (),
+        tools={name: str(path) for name, path in tools.items()},
+        service=service,
+        state={
+            "format": STATE_FORMAT,
+            "product": _product_digest(tuple(sorted(tools.values()))),
+            "environment": environment,
+            "model": model.name if model else None,
+            "service": service.digest,
+            "driver": stack.driver.version if stack.driver else None,
+            "readiness": readiness,
+        },
+    )
+
+
+def peer_writes_arrive(*documents: Mapping[str, Any] | None) -> bool:
+    """Whether cards may write into one another's memory, by documents of checks, the newest first.
+
+    The first one that measured it decides: a check that was skipped takes no warning back. Where none did, they may.
+    """
+    for document in documents:
+        for key in ("checks", "carried"):
+            records = (document or {}).get(key)
+            for record in records if isinstance(records, list) else ():
+                if isinstance(record, dict) and record.get("id") == PEERS and record.get("status") in ("ok", "warn"):
+                    return bool(record["status"] == "ok")
+    return True
+
+
+def _served_model(staged: Staged, files: list[StagedFile]) -> ServedModel:
+    if staged.model is None:
+        return BUILTIN
+    config = next((file for file in files if file.name == "config.json"), None)
+    if config is None:
+        raise FirstlightError(f"model `{staged.model}` has no config.json")
+    heads = json.loads(Path(config.path).read_text(encoding="utf-8")).get("num_attention_heads")
+    return ServedModel(kind="files", name=staged.model, attention_heads=heads if isinstance(heads, int) else None)
+
+
+@cache
+def _product_digest(tools: tuple[Path, ...]) -> str:
+    """Of everything that acts on a host: roles and tools. A new release of them installs again."""
+    digest = hashlib.sha256()
+    roles = sorted(path for path in (ROOT / "playbooks").rglob("*") if path.is_file() and path.suffix != ".md")
+    for path in (*roles, *tools):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]

@@ -1,0 +1,44 @@
+"""What hosts say of a failure, read once for all that diagnoses: kept in the run's folder, without secrets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from provision.core.models.settings import Host
+from provision.core.redaction import redact
+from provision.core.run_folder import write_atomically
+from provision.fleet.ssh import Task, fan_out
+from provision.phases.probe import Source, collect
+from provision.pipeline.context import Walk
+
+DEADLINE_S = 120.0
+
+
+def gather(
+    walk: Walk, hosts: Sequence[Host], *, since: Mapping[str, float] | None = None
+) -> tuple[dict[str, tuple[Source, ...]], dict[str, BaseException]]:
+    """The sources of each host that answered, and why another did not; nothing is changed on them.
+
+    `since`: by host the seconds from the run's start before which nothing that its service said counts.
+    """
+
+    def call(host: Host) -> tuple[Source, ...]:
+        place = walk.places[host.name]
+        since_s = walk.run.seconds - since[host.name] if since is not None else None
+        return collect(walk.session(host), prefix=place.prefix, root=place.root, since_s=since_s)
+
+    started = time.monotonic()
+    done = fan_out([Task(host=host.name, call=partial(call, host), deadline_s=DEADLINE_S) for host in hosts])
+    walk.run.event("evidence", seconds=round(time.monotonic() - started, 3), hosts=sorted(done.values))
+    gathered = {name: tuple(keep(walk, name, source) for source in sources) for name, sources in done.values.items()}
+    return gathered, done.errors
+
+
+def keep(walk: Walk, host: str, source: Source) -> Source:
+    """Write a source into the run's folder; returns it as it is kept."""
+    kept = Source(source.name, redact(source.text), source.absent)
+    if kept.absent is None:
+        write_atomically(walk.run.path(f"evidence/{host}/{kept.name}.txt"), kept.text)
+    return kept

@@ -1,0 +1,82 @@
+"""The room plan as a step of a walk."""
+
+from __future__ import annotations
+
+import time
+import tomllib
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from provision.core.errors import FirstlightError, NoStackError
+from provision.core.models.records import RoomResult
+from provision.core.models.settings import Host
+from provision.core.models.stack import Resolution
+from provision.phases.plan import plan as resolve
+from provision.pipeline.context import Walk
+
+if TYPE_CHECKING:
+    from provision.phases.plan.fit import Shape
+
+
+def plan(walk: Walk) -> None:
+    """Choose a Stack for each class of hosts."""
+    hosts = walk.hosts()
+    if not hosts:
+        return
+    started = time.monotonic()
+    shapes = _shapes(walk, hosts)
+    hosts = walk.hosts()
+    walk.plan = resolve(
+        {host.name: walk.facts[host.name] for host in hosts},
+        {host.name: host.settings for host in hosts},
+        become={host.name for host in hosts if host.connection.become},
+        shapes=shapes,
+    )
+    walk.run.write("plan.json", walk.plan)
+    seconds = round(time.monotonic() - started, 3)
+    for host in hosts:
+        resolution = walk.plan.for_host(host.name)
+        if resolution.stack is None:
+            walk.fail(host.name, "plan", _refusal(host.name, resolution), seconds)
+        else:
+            walk.record(RoomResult(host=host.name, room="plan", status="ok", seconds=seconds))
+
+
+def _shapes(walk: Walk, hosts: Sequence[Host]) -> dict[str, Shape]:
+    """What each model takes, by the name the settings give it; hosts whose model cannot be known fail here."""
+    if all(host.settings.model == "builtin" for host in hosts):
+        return {}
+    from provision.phases.stage.model_description import describe  # noqa: PLC0415 - the built-in model needs none of it
+
+    shapes: dict[str, Shape] = {}
+    for host in hosts:
+        model = host.settings.model
+        if model == "builtin" or model in shapes or not host.settings.serve or host.settings.vllm == "none":
+            continue
+        try:
+            shape = describe(host.settings, walk.wheelhouse(), refresh=walk.refresh and walk.client is None)
+        except FirstlightError as error:
+            walk.fail(host.name, "plan", error)
+            continue
+        if shape is not None:
+            shapes[model] = shape
+    return shapes
+
+
+def _refusal(name: str, resolution: Resolution) -> NoStackError:
+    """Why nothing fits a host, with the smallest change that would help."""
+    rejected = [reason for reason in resolution.reasons if reason.verdict == "reject"]
+    why = rejected[0].text if rejected else "no candidate is left"
+    nearest = resolution.nearest.text if resolution.nearest else None
+    return NoStackError(
+        f"no Stack fits host `{name}`: {why}",
+        hint=nearest or "see every rule's verdict: ./firstlight plan --explain",
+        cause=cause_of(rejected[0].rule) if rejected else None,
+    )
+
+
+def cause_of(rule: str) -> str | None:
+    """The doctor's name of what a rule refuses; null for what it does not know."""
+    table = tomllib.loads(files("provision.phases.plan").joinpath("causes.toml").read_text(encoding="utf-8"))
+    return next((cause for cause, rules in table.items() if rule in rules), None)

@@ -1,0 +1,202 @@
+"""The forge's own commands: build a wheel ahead of a walk, or for another one; list what is there."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from provision.catalog import catalog
+from provision.catalog.index.settings import read_settings
+from provision.catalog.index.sources import find_sources
+from provision.catalog.rows import Torch
+from provision.catalog.versions import cuda_of, minor, numbers, release
+from provision.core.errors import Exit, UsageError
+from provision.core.formatting import size
+from provision.core.models.stack import AttentionPlan, FlashAttnKey, FlashAttnPlan, Interpreter, Stack, TorchBuild
+from provision.phases.plan.assemble import platform
+from provision.phases.plan.build_option import TORCH_INDEX
+from provision.phases.stage import Store
+from provision.phases.stage.builds.build import Job
+from provision.phases.stage.builds.build_cache import Forged, Shelf
+from provision.phases.stage.builds.build_host import Survey
+from provision.phases.stage.builds.build_key import FLASH_ATTN, Key
+from provision.phases.stage.builds.builder_requirements import require
+from provision.phases.stage.builds.wheel_builder import Forge
+from provision.phases.stage.locking import fetch_wheels, lock_stack
+from provision.phases.stage.platforms import Target
+from provision.pipeline.commands import say
+from provision.pipeline.runner import cache_folder
+from provision.pipeline.signals import as_interrupt
+from provision.pipeline.wheel_builds import make_forge
+
+_STEPS, _STEP = 10, 100_000_000
+"""Lines about a download at most, and bytes between two of them at least."""
+
+
+def build(
+    inventory: Path,
+    *,
+    package: str,
+    torch: str,
+    cuda: str | None,
+    archs: Sequence[str],
+    python: str | None,
+    builder: str,
+    as_json: bool,
+) -> int:
+    """Build a package for a torch and a set of cards, and print where the wheel is.
+
+    Raises UsageError for what is no package, release or architecture, StageError when it cannot be built.
+    """
+    name, version = _package(package)
+    for option, given, example in (("--cuda", cuda, "13.0"), ("--python", python, "3.12")):
+        if given is not None and not re.fullmatch(r"\d{1,3}\.\d{1,3}", given):
+            raise UsageError(f"`{option} {given}` is no release", hint=f"write two numbers, as {option} {example}")
+    row, variant = _torch(torch, cuda)
+    toolkit = cuda or cuda_of(variant)
+    if toolkit is None:
+        raise UsageError(f"torch {torch} is of no CUDA release", hint="name the toolkit: --cuda 13.0")
+    capabilities = tuple(sorted({_capability(arch) for arch in archs}, key=numbers))
+    store = Store(cache_folder())
+    forge = make_forge(store, inventory)
+    minor_python = python or "{}.{}".format(*sys.version_info[:2])
+    survey = _survey(forge, builder, minor_python, toolkit)
+    key = Key(
+        name=name,
+        version=version,
+        built_for=FlashAttnKey(
+            cuda_major=numbers(toolkit)[0],
+            rocm=None,
+            torch=minor(row.version),
+            cxx11_abi=row.cxx11_abi,
+            python=minor_python,
+            machine=survey.machine,
+            glibc=survey.glibc or row.glibc,
+            capabilities=capabilities,
+        ),
+    )
+    if found := Shelf(store).find(key):
+        _tell(found, store, as_json=as_json)
+        return Exit.OK
+    require(key, toolkit, builder, survey)
+    stack = _stack(row, variant, minor_python, platform(survey.machine, survey.glibc or row.glibc))
+    sources = find_sources(read_settings())
+    wheels = lock_stack(stack, (), sources, store).wheels
+    told = Told()
+    fetch_wheels(wheels, sources.settings, sources.indexes, store, progress=told)
+    target = Target.of(stack.platform, minor_python)
+    try:
+        with as_interrupt():
+            forged = forge.forged(Job(key, wheels, target, toolkit, sources, store, told), builder)
+    except KeyboardInterrupt:
+        told(f"stopped; nothing of it runs on {builder} any more, and the same command goes on where it was", 0, 0)
+        raise
+    _tell(forged, store, as_json=as_json)
+    return Exit.OK
+
+
+def show(*, as_json: bool) -> int:
+    """Every wheel that was built, by its key."""
+    store = Store(cache_folder())
+    found = [forged for forged in Shelf(store) if store.find(forged.sha256, forged.name)]
+    if as_json:
+        say(json.dumps([forged.model_dump(mode="json") for forged in found], indent=2))
+    else:
+        say("\n".join(_line(forged) for forged in found) or "nothing was built yet")
+    return Exit.OK
+
+
+def _tell(forged: Forged, store: Store, *, as_json: bool) -> None:
+    path = store.path(forged.sha256, forged.name)
+    say(forged.model_dump_json(indent=2) if as_json else f"{path}\n{_line(forged)}")
+
+
+def _line(forged: Forged) -> str:
+    codes = ", ".join(f"sm_{code}" for code in forged.codes if not code.startswith("p"))
+    spent = f"{forged.cpu_seconds:.0f} CPU seconds on {forged.builder}, {forged.jobs} at once"
+    return f"{forged.key.slug}  {size(forged.size)}  {codes or 'no GPU code'}  torch {forged.torch}  {spent}  {forged.built_at}"
+
+
+def _survey(forge: Forge, builder: str, python: str, toolkit: str) -> Survey:
+    with closing(forge.open_builder(builder)) as session:
+        return forge.place(builder, session).bench.survey(python, toolkit)
+
+
+def _stack(row: Torch, variant: str, python: str, tag: str) -> Stack:
+    """torch alone, as a Stack."""
+    default = row.default_aarch64 if tag.startswith("aarch64") else row.default_x86_64
+    index = None if variant == default else TORCH_INDEX.format(variant=variant)
+    return Stack(
+        vllm=None,
+        torch=TorchBuild(version=row.version, variant=variant, index=index),
+        flash_attn=FlashAttnPlan(provider="none"),
+        attention=AttentionPlan(backend="NO_ATTENTION"),
+        python=python,
+        interpreter=Interpreter(version=python, origin="host"),
+        platform=tag,
+    )
+
+
+def _package(text: str) -> tuple[str, str]:
+    """Name and release; of flash-attn the newest that the catalog holds, when none is named."""
+    try:
+        need = Requirement(text)
+    except InvalidRequirement:
+        need = None
+    pins = [clause for clause in need.specifier if clause.operator == "=="] if need else []
+    if need and len(pins) == 1:
+        return canonicalize_name(need.name), pins[0].version
+    if need and canonicalize_name(need.name) == FLASH_ATTN and not need.specifier:
+        return FLASH_ATTN, max((row.version for row in catalog().flash_sources), key=release)
+    raise UsageError(f"`{text}` names no release of a package", hint="write NAME==VERSION, as flash-attn==2.8.3")
+
+
+def _torch(text: str, cuda: str | None) -> tuple[Torch, str]:
+    version, _, variant = text.partition("+")
+    row = next((row for row in catalog().torches if row.version == version), None)
+    if row is None:
+        raise UsageError(
+            f"the catalog knows no torch {version}", hint="./firstlight catalog refresh reads new releases"
+        )
+    variant = variant or (f"cu{cuda.replace('.', '')}" if cuda else row.default_x86_64)
+    if variant.startswith("rocm"):
+        raise UsageError(
+            "this command builds for CUDA", hint="for ROCm name who builds in the inventory: firstlight_builder: HOST"
+        )
+    offered = tuple(dict.fromkeys((*row.cuda, *row.cuda_aarch64, "cpu")))
+    if variant not in offered:
+        raise UsageError(f"there is no torch {version}+{variant}", hint=f"there are {', '.join(offered)}")
+    return row, variant
+
+
+def _capability(arch: str) -> str:
+    """`90`, `9.0` and `sm_90` are `9.0`."""
+    found = re.fullmatch(r"(?:sm_)?(\d+)\.?(\d)", arch)
+    if not found:
+        raise UsageError(f"`{arch}` is no architecture", hint="write the compute capability: --arch 9.0, or --arch 90")
+    return f"{found[1]}.{found[2]}"
+
+
+class Told:
+    """Progress as plain lines: each step once, a download in few."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """A step, with the bytes done of all where it is a download."""
+        line = what
+        if total:
+            step = max(_STEP, total // _STEPS)
+            line = f"{what}: {size(done if done >= total else done // step * step)} of {size(total)}"
+        if line != self._last:
+            self._last = line
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()

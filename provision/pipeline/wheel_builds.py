@@ -1,0 +1,61 @@
+"""The forge of a walk: it knows every key that the plan names, and who builds."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+
+from provision.catalog.index.settings import read_settings
+from provision.core.errors import StageError
+from provision.core.models.settings import Connection, Host
+from provision.core.models.stack import FlashAttnPackage, Plan
+from provision.core.models.staged import StagedFile
+from provision.fleet.inventory import load
+from provision.fleet.ssh import Session, open_session
+from provision.phases.stage import Store
+from provision.phases.stage.builds.build_key import Key
+from provision.phases.stage.builds.wheel_builder import CONTROLLER, Forge
+from provision.phases.stage.interpreter import stage_interpreter
+from provision.phases.stage.platforms import Target
+from provision.pipeline.context import Walk
+
+
+def forge_of(walk: Walk) -> Forge:
+    """Builds where the inventory says, once for all classes that one build can serve."""
+    keys = tuple(Key.of(package) for package in _built(walk.plan)) if walk.plan else ()
+    return make_forge(walk.wheelhouse(), Path(walk.inventory.source), keys)
+
+
+def make_forge(store: Store, inventory: Path, fleet: tuple[Key, ...] = ()) -> Forge:
+    """A forge whose builders are this machine and the hosts of an inventory, also those outside a command's limit."""
+    return Forge(
+        store,
+        partial(_open_builder, inventory),
+        python=sys.executable,
+        interpreter=partial(_interpreter, store),
+        fleet=fleet,
+    )
+
+
+def _built(plan: Plan) -> list[FlashAttnPackage]:
+    stacks = [resolution.stack for resolution in plan.classes if resolution.stack]
+    return [package for stack in stacks if (package := stack.flash_attn.package) and package.source == "forge"]
+
+
+def _open_builder(inventory: Path, name: str) -> Session:
+    if name == CONTROLLER:
+        connection = Connection(kind="local")
+        return open_session(Host.model_construct(name=CONTROLLER, connection=connection))
+    hosts = {host.name: host for host in load(inventory).hosts}
+    if name not in hosts:
+        raise StageError(
+            f"builder `{name}` is no host of {inventory}",
+            hint=f"name one of {', '.join(sorted(hosts))}, or {CONTROLLER}",
+        )
+    return open_session(hosts[name])
+
+
+def _interpreter(store: Store, target: Target) -> StagedFile:
+    minor = "{}.{}".format(*target.minor)
+    return stage_interpreter(Target(target.machine, target.glibc_minor, minor), read_settings(), store)[1]

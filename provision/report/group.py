@@ -1,0 +1,183 @@
+"""Equal hosts shown once: groups of hosts of which a person would read the same, and their checks put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from provision.core.models.records import CheckRecord, HostSummary
+from provision.report.layout import fold_names, number
+
+SEVERITY = {"error": 0, "fail": 1, "warn": 2, "ok": 3, "skip": 4}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Hosts that ended alike on alike devices with the same Stack; the first stands for all."""
+
+    hosts: tuple[HostSummary, ...]
+    run: tuple[str, ...]
+    """Names of all hosts of the run, in their order."""
+
+    @property
+    def first(self) -> HostSummary:
+        return self.hosts[0]
+
+    @property
+    def names(self) -> str:
+        return named([host.name for host in self.hosts], self.run)
+
+
+def fold(hosts: tuple[HostSummary, ...]) -> list[Group]:
+    """Groups in the order of their first host."""
+    groups: dict[Any, list[HostSummary]] = {}
+    for host in hosts:
+        groups.setdefault(_likeness(host), []).append(host)
+    names = tuple(host.name for host in hosts)
+    return [Group(tuple(members), names) for members in groups.values()]
+
+
+def named(names: Sequence[str], run: Sequence[str]) -> str:
+    """Hosts of a run in short: by name, or by those that they are not, whichever is less to read."""
+    direct = fold_names(names)
+    others = [name for name in run if name not in set(names)]
+    but = f"all but {fold_names(others)}"
+    return but if others and len(but) < len(direct) else direct
+
+
+def _likeness(host: HostSummary) -> Any:
+    """What must be the same: how rooms and checks ended, and in words only what is not well.
+
+    What is well is said with numbers of the host's own (`12 tasks`, `at 08:15:04`), which make no other host of it.
+    """
+    return (
+        host.state,
+        host.changed,
+        host.devices,
+        host.stack.model_dump_json() if host.stack else None,
+        tuple(
+            (result.room, result.status, *_words(host, result.status, result.text, result.hint))
+            for result in host.rooms
+        ),
+        tuple(sorted({(check.id, check.status, *_words(host, check.status, check.reason)) for check in host.checks})),
+        tuple((finding.cause, finding.fix[:1]) for finding in host.findings[:1]),
+        host.attention.used,
+        host.attention.generation,
+        tuple(_unnamed(text, host.name) for text in (*host.deviations, *host.warnings)),
+        host.endpoint is not None,
+    )
+
+
+def _words(host: HostSummary, status: str, *texts: str | None) -> tuple[str, ...]:
+    return () if status in ("ok", "skip", "skipped") else tuple(_unnamed(text, host.name) or "" for text in texts)
+
+
+def merged(
+    run: Sequence[str], groups: Sequence[Group], body: Callable[[Group], Iterable[str]]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """A section's body for every group that has one, under the names of all hosts for which it is the same."""
+    bodies: dict[tuple[str, ...], set[str]] = {}
+    for group in groups:
+        if lines := tuple(body(group)):
+            bodies.setdefault(lines, set()).update(host.name for host in group.hosts)
+    for lines, names in bodies.items():
+        yield named([name for name in run if name in names], run), lines
+
+
+def _unnamed(text: str | None, name: str) -> str | None:
+    """A sentence without the host's own name: two hosts that failed alike are alike."""
+    return text.replace(name, "HOST") if text and name else text
+
+
+def fold_hosts(checks: Sequence[CheckRecord]) -> list[CheckRecord]:
+    """One record for all hosts of which the same is to be told, under their names, with the longest one's seconds.
+
+    What is well may be said with each host's own numbers; then the first one's are told, and that they are.
+    """
+    run = list(dict.fromkeys(check.host for check in checks if check.host))
+    alike: dict[Any, list[CheckRecord]] = {}
+    for check in checks:
+        said = () if check.status == "ok" else (_unnamed(check.reason, check.host or ""), check.remedy)
+        alike.setdefault((check.id, check.device, check.status, *said), []).append(check)
+    return [
+        group[0]
+        if len(group) == 1
+        else group[0].model_copy(
+            update={
+                "host": named([check.host for check in group if check.host], run),
+                "reason": _reason(group),
+                "seconds": max(check.seconds for check in group),
+            }
+        )
+        for group in alike.values()
+    ]
+
+
+@dataclass(frozen=True)
+class FoldedCheck:
+    """One check over several devices and hosts."""
+
+    id: str
+    status: str
+    count: int
+    where: str
+    reason: str
+    remedy: str | None
+    figures: tuple[str, ...]
+
+
+def fold_checks(hosts: tuple[HostSummary, ...]) -> list[FoldedCheck]:
+    """Checks by id and status, the worst first, figures as ranges."""
+    groups: dict[tuple[str, str], list[CheckRecord]] = {}
+    for host in hosts:
+        for check in host.checks:
+            groups.setdefault((check.id, check.status), []).append(
+                check if check.host else check.model_copy(update={"host": host.name})
+            )
+    folded = [_fold(identity, status, checks) for (identity, status), checks in groups.items()]
+    return sorted(folded, key=lambda check: SEVERITY[check.status])
+
+
+def _fold(identity: str, status: str, checks: list[CheckRecord]) -> FoldedCheck:
+    devices = list(dict.fromkeys(check.device for check in checks if check.device))
+    return FoldedCheck(
+        id=identity,
+        status=status,
+        count=len(checks),
+        where=fold_names(devices),
+        reason=_reason(checks),
+        remedy=next((check.remedy for check in checks if check.remedy), None),
+        figures=tuple(_figures(checks)),
+    )
+
+
+def _reason(checks: list[CheckRecord]) -> str:
+    """The first one's, and that it is the first one's where others say something else."""
+    said = [check for check in checks if check.reason]
+    if not said:
+        return ""
+    first, is_same = said[0], len({_unnamed(check.reason, check.host or "") for check in said}) == 1
+    whose = " ".join(filter(None, (first.host, first.device)))
+    return first.reason if is_same else f"{first.reason} ({whose}; others differ)"
+
+
+def _figures(checks: list[CheckRecord]) -> list[str]:
+    """`bf16 12.4 to 13.1 TFLOPS (at least 10)` for each figure that the checks measured."""
+    values: dict[tuple[str, str], list[float]] = {}
+    bounds: dict[tuple[str, str], str] = {}
+    for check in checks:
+        for figure in check.figures:
+            key = (figure.name, figure.unit)
+            if figure.value is not None:
+                values.setdefault(key, []).append(figure.value)
+            if figure.floor is not None:
+                bounds[key] = f" (at least {number(figure.floor)})"
+            elif figure.ceiling is not None:
+                bounds[key] = f" (at most {number(figure.ceiling)})"
+    texts = []
+    for (name, unit), measured in values.items():
+        low, high = number(min(measured)), number(max(measured))
+        span = low if low == high else f"{low} to {high}"
+        texts.append(f"{name} {span} {unit}".rstrip() + bounds.get((name, unit), ""))
+    return texts

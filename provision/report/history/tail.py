@@ -1,0 +1,71 @@
+"""A run that goes on elsewhere, followed by what it writes: nothing here reaches it, so that leaving does not end it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from provision.core.json_text import parse_object
+from provision.report.history.runs import standing
+from provision.report.layout import clean, duration
+
+POLL_S = 0.25
+
+
+def follow(folder: Path, *, wait: Callable[[], None] = lambda: time.sleep(POLL_S)) -> Iterator[str]:
+    """A line for every event of a run that is worth one, from its first, as they come; ends when the run has ended."""
+    path = folder / "events.jsonl"
+    read = 0
+    while True:
+        # asked first: what an ending run wrote last is read after it
+        is_over = standing(folder) != "at work"
+        content = _from(path, read)
+        whole = content[: content.rfind(b"\n") + 1]
+        read += len(whole)
+        for line in whole.splitlines():
+            if said := _said(line):
+                yield said
+        if is_over:
+            return
+        wait()
+
+
+def _from(path: Path, start: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _said(line: bytes) -> str | None:
+    try:
+        return sentence(parse_object(line))
+    except ValueError:
+        return None
+
+
+def sentence(event: dict[str, Any]) -> str | None:
+    """An event in words; null for one that another says as well."""
+    kind, room = str(event.get("kind")), str(event.get("room") or "")
+    told: Callable[[], str] | None = {
+        "enter": lambda: room,
+        "room": lambda: f"{room} ended after {duration(float(event['seconds']))}",
+        "held": lambda: "held for this run",
+        "sent": lambda: f"{int(event['bytes']) / 2**20:.1f} MiB sent in {duration(float(event['seconds']))}",
+        "playbook": lambda: f"playbook {event['playbook']}: {event['status']}",
+        "packages": lambda: f"OS packages: {event['status']}",
+        "result": lambda: ": ".join(filter(None, (f"{room} {event['status']}", event.get("text")))),
+        "took-up": lambda: str(event["text"]),
+    }.get(kind)
+    if told is None:
+        return None
+    try:
+        words = told()
+    except (KeyError, TypeError, ValueError):  # an event of another release
+        return None
+    host = f"  {clean(str(event['host']))}: " if event.get("host") else ""
+    return f"[{str(event.get('at'))[11:19]}] {host}{clean(words)}"

@@ -1,0 +1,98 @@
+"""What stands at the top of the page, told once for hosts that are alike: what failed, what warned, what changed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from provision.core.models.records import Finding, HostDifference, HostSummary, Summary
+from provision.report import wording
+from provision.report.difference.text import folded, sentence
+from provision.report.layout import fold_names
+from verify.records import NETWORK
+
+DoubtKind = Literal["hosts differ", "hosts do not meet", "off the plan", "warned"]
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What went wrong on hosts that failed alike."""
+
+    names: str
+    state: str
+    findings: tuple[Finding, ...]
+    said: tuple[tuple[str, str | None, tuple[str, ...]], ...]
+    """Sentence, hint and evidence, room by room."""
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """One thing that makes a run amber, and the hosts on which it is so."""
+
+    kind: DoubtKind
+    text: str
+    """Of the first host, where only numbers differ among them."""
+    remedy: str | None
+    names: str
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What changed since the last green run, on hosts on which the same changed."""
+
+    names: str
+    before: str
+    changes: tuple[tuple[str, str], ...]
+    """Part and sentence."""
+    unknown: tuple[str, ...]
+
+
+def problems(summary: Summary) -> Iterable[Problem]:
+    """Groups of hosts that ended badly, in the order of their first host."""
+    for group in wording.wrong_groups(summary):
+        yield Problem(
+            names=group.names,
+            state=group.first.state,
+            findings=group.first.findings,
+            said=tuple(wording.failures(group)),
+        )
+
+
+def doubts(summary: Summary) -> Iterable[Doubt]:
+    """Odd hosts first, then deviations from the plan; what differs by numbers alone from host to host stands once."""
+    for status, check, said in wording.side_by_side(summary):
+        if status not in ("ok", "skip"):
+            kind: DoubtKind = "hosts do not meet" if check == NETWORK else "hosts differ"
+            yield Doubt(kind, f"{check}: {said}", None, "all hosts side by side")
+    alike: dict[str, Doubt] = {}
+    names: dict[str, dict[str, None]] = {}
+    for host in summary.hosts:
+        for doubt in _doubts(host):
+            likeness = f"{doubt.kind}: {_NUMBER.sub('N', doubt.text.replace(host.name, 'HOST'))}"
+            alike.setdefault(likeness, doubt)
+            names.setdefault(likeness, {})[host.name] = None
+    for likeness, doubt in sorted(alike.items(), key=lambda item: item[1].kind):
+        yield replace(doubt, names=fold_names(list(names[likeness])))
+
+
+def _doubts(host: HostSummary) -> Iterable[Doubt]:
+    yield from (Doubt("off the plan", text, None, host.name) for text in host.deviations)
+    yield from (Doubt("warned", text, None, host.name) for text in host.warnings)
+    for check in (check for check in host.checks if check.status == "warn"):
+        where = f" on {check.device}" if check.device else ""
+        yield Doubt("warned", f"{check.id}{where}: {check.reason or check.status}", check.remedy, host.name)
+
+
+def changes(changed: Mapping[str, HostDifference]) -> Iterable[Changes]:
+    """The hosts with most changes first: those that stand alone among their equals are the odd ones."""
+    groups = sorted(folded(changed.values()), key=lambda group: -len(group[1].changes))
+    for names, entry in groups:
+        yield Changes(
+            names=names,
+            before=entry.before or "",
+            changes=tuple((change.part, sentence(change)) for change in entry.changes),
+            unknown=entry.unknown,
+        )

@@ -1,0 +1,214 @@
+"""A run's folder read back. What is missing was not reached; what cannot be read is said, and the rest still counts."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from provision.core.json_text import parse
+from provision.core.models.facts import HostFacts
+from provision.core.models.invocation import Invocation
+from provision.core.models.records import CheckRecord, Figure, Finding, RoomResult, ServeRecord
+from provision.core.models.settings import Inventory
+from provision.core.models.stack import Plan
+from provision.core.models.staged import Staged
+from provision.core.run_folder import Run
+
+M = TypeVar("M", bound=BaseModel)
+
+TOGETHER = "together.json"
+"""In a run's folder: what the hosts' checks say side by side."""
+
+_FINDINGS: TypeAdapter[tuple[Finding, ...]] = TypeAdapter(tuple[Finding, ...])
+_ROOMS: TypeAdapter[dict[str, dict[str, RoomResult]]] = TypeAdapter(dict[str, dict[str, RoomResult]])
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The checks of one host and when they ran."""
+
+    checks: tuple[CheckRecord, ...] = ()
+    at: str | None = None
+
+
+@dataclass
+class RunFiles:
+    """What a run's folder holds, by host name."""
+
+    run: str
+    command: str = ""
+    started_at: str = ""
+    seconds: float = 0.0
+    invocation: Invocation | None = None
+    """What was typed; null where the run does not say."""
+    inventory: Inventory | None = None
+    plan: Plan | None = None
+    rooms: dict[str, dict[str, RoomResult]] = field(default_factory=dict)
+    facts: dict[str, HostFacts] = field(default_factory=dict)
+    staged: dict[str, Staged] = field(default_factory=dict)
+    verified: dict[str, Verification] = field(default_factory=dict)
+    served: dict[str, ServeRecord] = field(default_factory=dict)
+    findings: dict[str, tuple[Finding, ...]] = field(default_factory=dict)
+    together: tuple[CheckRecord, ...] = ()
+    """What the hosts' checks say side by side."""
+    room_seconds: dict[str, float] = field(default_factory=dict)
+    dispatch: dict[str, float] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+
+
+def verification(document: dict[str, Any]) -> Verification:
+    """What `verify --json` printed; keys of a later release are passed over.
+
+    Raises ValidationError when a check is not one.
+    """
+    checks = tuple(
+        CheckRecord.model_validate(
+            {**_known(CheckRecord, check), "figures": [_known(Figure, figure) for figure in check.get("figures") or ()]}
+        )
+        for check in document.get("checks") or ()
+    )
+    at = document.get("started_at")
+    return Verification(checks=checks, at=at if isinstance(at, str) else None)
+
+
+def _known(kind: type[BaseModel], document: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if key in kind.model_fields}
+
+
+def read(run: Run) -> RunFiles:
+    """Read everything a run has written so far."""
+    files = RunFiles(run=run.name, seconds=run.seconds)
+    header = _json(files, run.path("run.json"))
+    if isinstance(header, dict):
+        files.command = str(header.get("command", ""))
+        files.started_at = str(header.get("started_at", ""))
+        files.seconds = _number(header.get("seconds"), files.seconds)
+        with contextlib.suppress(ValidationError):
+            files.invocation = Invocation.model_validate(header.get("invocation"))
+    files.inventory = _record(files, run.path("inventory.json"), Inventory)
+    files.plan = _record(files, run.path("plan.json"), Plan)
+    files.rooms = _rooms(files, run.path("rooms.json"))
+    _read_hosts(files, run)
+    _read_times(files, run)
+    return files
+
+
+def results_of(run: Run) -> dict[str, dict[str, RoomResult]]:
+    """How each phase ended for each host; empty where that cannot be read."""
+    return _rooms(RunFiles(run=run.name), run.path("rooms.json"))
+
+
+def _read_hosts(files: RunFiles, run: Run) -> None:
+    """The rooms' own files, one a host or class."""
+    for path in sorted(run.folder.glob("facts/*.json")):
+        if facts := _record(files, path, HostFacts):
+            files.facts[facts.host] = facts
+    for path in sorted(run.folder.glob("stage/*.json")):
+        if staged := _record(files, path, Staged):
+            files.staged.update(dict.fromkeys(staged.hosts, staged))
+    for path in sorted(run.folder.glob("serve/*.json")):
+        if served := _record(files, path, ServeRecord):
+            files.served[path.stem] = served
+    for path in sorted(run.folder.glob("findings/*.json")):
+        files.findings[path.stem] = _findings(files, path)
+    for path in sorted(run.folder.glob("verify/*.json")):
+        if (checks := _verification(files, path)) is not None:
+            files.verified[path.stem] = checks
+    side_by_side = _verification(files, run.path(TOGETHER))
+    files.together = side_by_side.checks if side_by_side else ()
+
+
+def _read_times(files: RunFiles, run: Run) -> None:
+    """Seconds per room, and how fast tasks were handed out."""
+    dispatch = _json(files, run.path("dispatch.json"))
+    if isinstance(dispatch, dict):
+        files.dispatch = {key: _number(value, 0.0) for key, value in dispatch.items()}
+    last = files.started_at
+    for event in run.events():
+        last = str(event.get("at") or last)
+        if event.get("kind") == "room" and event.get("room"):
+            room = str(event["room"])
+            files.room_seconds[room] = round(files.room_seconds.get(room, 0.0) + _number(event.get("seconds"), 0.0), 3)
+    # of a run that another process made, this one knows only what was written down
+    files.seconds = max(files.seconds, seconds_between(files.started_at, last) or 0.0)
+
+
+def seconds_between(start: str, end: str) -> float | None:
+    """Seconds from one time to another, both ISO 8601; null where one of them is none."""
+    try:
+        return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+    except (ValueError, TypeError):
+        return None
+
+
+def _number(value: Any, default: float) -> float:
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else default
+
+
+def _json(files: RunFiles, path: Path) -> Any:
+    if not path.exists():
+        return None
+    try:
+        return parse(path.read_bytes())
+    except (OSError, ValueError) as error:
+        _note(files, path, str(error))
+        return None
+
+
+def _record(files: RunFiles, path: Path, kind: type[M]) -> M | None:
+    document = _json(files, path)
+    if document is None:
+        return None
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        _note(files, path, _first(error))
+        return None
+
+
+def _rooms(files: RunFiles, path: Path) -> dict[str, dict[str, RoomResult]]:
+    document = _json(files, path)
+    if document is None:
+        return {}
+    try:
+        return _ROOMS.validate_python(document)
+    except ValidationError as error:
+        _note(files, path, _first(error))
+        return {}
+
+
+def _findings(files: RunFiles, path: Path) -> tuple[Finding, ...]:
+    document = _json(files, path)
+    if document is None:
+        return ()
+    try:
+        return _FINDINGS.validate_python(document)
+    except ValidationError as error:
+        _note(files, path, _first(error))
+        return ()
+
+
+def _verification(files: RunFiles, path: Path) -> Verification | None:
+    document = _json(files, path)
+    if document is None:
+        return None
+    try:
+        return verification(document)
+    except (ValidationError, AttributeError, TypeError) as error:
+        _note(files, path, _first(error) if isinstance(error, ValidationError) else str(error))
+        return None
+
+
+def _first(error: ValidationError) -> str:
+    detail = error.errors(include_url=False, include_input=False)[0]
+    return f"{'.'.join(str(part) for part in detail['loc'])}: {detail['msg']}"
+
+
+def _note(files: RunFiles, path: Path, reason: str) -> None:
+    files.unreadable.append(f"{path.parent.name}/{path.name} could not be read: {reason}")

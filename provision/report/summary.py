@@ -1,0 +1,277 @@
+"""From a run's files to its summary: states, verdict, deviations. Takes values, returns values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from provision.core.errors import opening
+from provision.core.models.facts import HostFacts
+from provision.core.models.invocation import Invocation
+from provision.core.models.records import (
+    ROOMS,
+    AttentionProof,
+    CheckRecord,
+    HostState,
+    HostSummary,
+    RoomResult,
+    ServeRecord,
+    Summary,
+)
+from provision.core.models.stack import Reason, Resolution, Stack
+from provision.core.models.staged import Staged
+from provision.core.redaction import scrub
+from provision.report.devices import describe_devices
+from provision.report.next_steps import call_commands, key_file, next_commands, prefix_of
+from provision.report.run_files import RunFiles, Verification, verification
+
+UNDONE: dict[str, HostState] = {"stop": "stopped", "uninstall": "removed"}
+"""Commands that take something away, and how they leave a host."""
+ENDED_BADLY: tuple[HostState, ...] = ("failed", "unreachable", "interrupted")
+
+
+def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
+    """The summary of a run; the verdict as docs/reference/summary.md defines it. Holds no secret."""
+    invocation = _invocation(files)
+    hosts = tuple(_with_commands(_host(files, name, interrupted=interrupted), invocation) for name in _names(files))
+    summary = Summary(
+        run=files.run,
+        command=files.command,
+        started_at=files.started_at,
+        verdict=verdict(hosts, together=files.together, unreadable=bool(files.unreadable), interrupted=interrupted),
+        changed=sum(host.changed for host in hosts),
+        seconds=round(files.seconds, 3),
+        hosts=hosts,
+        together=files.together,
+        room_seconds=files.room_seconds or _slowest(hosts),
+        dispatch=files.dispatch,
+        interrupted=interrupted,
+        next_commands=next_commands(invocation, hosts),
+    )
+    return Summary.model_validate(scrub(summary.model_dump()))
+
+
+def _invocation(files: RunFiles) -> Invocation:
+    """What was typed; where that cannot be read, what names the same hosts."""
+    if files.invocation is not None or files.inventory is None:
+        return files.invocation or Invocation()
+    names = ",".join(host.name for host in files.inventory.hosts)
+    return Invocation(inventory=files.inventory.source, limit=names)
+
+
+def _with_commands(host: HostSummary, invocation: Invocation) -> HostSummary:
+    """The host with every command that its hints and remedies mention made one for the hosts of the run."""
+
+    def complete(text: str | None) -> str | None:
+        return invocation.complete(text) if text else text
+
+    return host.model_copy(
+        update={
+            "rooms": tuple(room.model_copy(update={"hint": complete(room.hint)}) for room in host.rooms),
+            "checks": tuple(check.model_copy(update={"remedy": complete(check.remedy)}) for check in host.checks),
+        }
+    )
+
+
+def verdict(
+    hosts: Iterable[HostSummary],
+    *,
+    together: Iterable[CheckRecord] = (),
+    unreadable: bool = False,
+    interrupted: bool = False,
+) -> Literal["red", "amber", "green"]:
+    """Red: a host failed, was not reached or not brought to its end, or one differs where none may. Amber: something warned or deviates. Else green."""
+    hosts, compared = tuple(hosts), {check.status for check in together}
+    if interrupted or compared & {"fail", "error"} or any(host.state in ENDED_BADLY for host in hosts):
+        return "red"
+    doubtful = (
+        unreadable
+        or "warn" in compared
+        or any(
+            host.deviations or host.warnings or any(check.status == "warn" for check in host.checks) for host in hosts
+        )
+    )
+    return "amber" if doubtful else "green"
+
+
+def _names(files: RunFiles) -> list[str]:
+    if files.inventory is not None:
+        return [host.name for host in files.inventory.hosts]
+    return list(dict.fromkeys((*files.rooms, *files.facts)))
+
+
+def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
+    results = files.rooms.get(name, {})
+    rooms = tuple(results[room] for room in ROOMS if room in results)
+    facts = files.facts.get(name)
+    resolution = _resolution(files, name)
+    staged = files.staged.get(name)
+    checks = files.verified.get(name) or (Verification() if _undone(files.command) else _carried(facts))
+    serve = files.served.get(name)
+    stack = staged.stack if staged else (resolution.stack if resolution else None)
+    state = _state(files.command, rooms, checks, serve, interrupted=interrupted)
+    host = next((entry for entry in files.inventory.hosts if entry.name == name), None) if files.inventory else None
+    prefix = prefix_of(host, facts)
+    endpoint = serve.endpoint if serve and state not in ENDED_BADLY else None
+    key = key_file(host, prefix) if endpoint else None
+    return HostSummary(
+        name=name,
+        state=state,
+        changed=any(result.changed for result in rooms),
+        rooms=rooms,
+        stack=stack,
+        reasons=_reasons(resolution, staged),
+        devices=describe_devices(facts) if facts else (),
+        checks=checks.checks,
+        checks_at=checks.at,
+        prefix=prefix,
+        endpoint=endpoint,
+        key_file=key,
+        call=call_commands(endpoint, key, host, facts.user.name if facts else None) if endpoint and host else (),
+        attention=serve.attention if serve else AttentionProof(),
+        serve=serve,
+        findings=files.findings.get(name, ()),
+        deviations=tuple(_deviations(resolution, staged, stack, serve)),
+        warnings=tuple(_warnings(rooms)) + tuple(note for note in files.unreadable if _concerns(note, name)),
+        notes=(
+            *_drift(facts, mended="serve" in results and results["serve"].status == "ok"),
+            *(resolution.assumptions if resolution else ()),
+            *(staged.notes if staged else ()),
+        ),
+    )
+
+
+def _drift(facts: HostFacts | None, *, mended: bool) -> Iterable[str]:
+    """What of the host was no longer as the run before left it, and who changed it."""
+    for drift in facts.installed.drift if facts and facts.installed else ():
+        yield f"drift{', put right' if mended else ''}: {drift.sentence}"
+
+
+def _reasons(resolution: Resolution | None, staged: Staged | None) -> tuple[Reason, ...]:
+    """The rules that speak for the Stack, and the first refusal of every other candidate."""
+    if resolution is None:
+        return ()
+    stack = staged.stack if staged else resolution.stack
+    ids = {candidate.id for candidate in resolution.candidates if candidate.accepted and candidate.stack == stack}
+    refused: dict[str, Reason] = {}
+    chosen: list[Reason] = []
+    for reason in resolution.reasons:
+        if reason.verdict == "reject":
+            refused.setdefault(reason.candidate, reason)
+        elif not ids or reason.candidate in ids:
+            chosen.append(reason)
+    for reason in staged.refused if staged else ():
+        refused.setdefault(reason.candidate, reason)
+    return (*chosen, *refused.values())
+
+
+def _resolution(files: RunFiles, name: str) -> Resolution | None:
+    if files.plan is None:
+        return None
+    return next((entry for entry in files.plan.classes if name in entry.hosts), None)
+
+
+def _undone(command: str) -> HostState | None:
+    """How a run that only takes something away leaves a host: what earlier checks found says nothing of whether that went well."""
+    return UNDONE.get(command.partition(" ")[0])
+
+
+def _carried(facts: HostFacts | None) -> Verification:
+    """The host's own record of its last verification, for a host that this run left as it was."""
+    last = facts.installed.last_verify if facts and facts.installed else None
+    if not last:
+        return Verification()
+    try:
+        return verification(last)
+    except (ValueError, AttributeError, TypeError):
+        return Verification()
+
+
+def _state(
+    command: str,
+    rooms: tuple[RoomResult, ...],
+    checks: Verification,
+    serve: ServeRecord | None,
+    *,
+    interrupted: bool,
+) -> HostState:
+    statuses = {result.status for result in rooms}
+    done = {result.room: result.status for result in rooms}
+    reached = done.keys() & {"install", "verify", "serve"}
+    is_cut_short = "interrupted" in statuses or not rooms or (interrupted and not done.keys() & {"verify", "serve"})
+    has_changed = any(result.changed for result in rooms)
+    state: HostState = "planned" if done.keys() - {"probe"} else "probed"
+    if "unreachable" in statuses:
+        state = "unreachable"
+    elif "failed" in statuses or any(check.status in ("fail", "error") for check in checks.checks):
+        state = "failed"
+    elif is_cut_short:
+        state = "interrupted"
+    elif reached and not has_changed:
+        state = "unchanged"
+    elif reached and (undone := _undone(command)):
+        state = undone
+    elif done.get("serve") in ("ok", "warn") and serve is not None and serve.ready:
+        state = "serving"
+    elif reached:
+        state = "installed"
+    return state
+
+
+def _deviations(
+    resolution: Resolution | None, staged: Staged | None, stack: Stack | None, serve: ServeRecord | None
+) -> Iterable[str]:
+    if resolution and staged and resolution.stack and staged.stack != resolution.stack:
+        yield from _other_build(resolution, resolution.stack, staged)
+    planned = stack.attention if stack else None
+    proof = serve.attention if serve else AttentionProof()
+    if planned is None:
+        return
+    if proof.used and proof.used != planned.backend:
+        yield f"attention {proof.used} is in use, the plan said {planned.backend}"
+    if proof.generation and planned.generation and proof.generation != planned.generation:
+        yield f"flash attention of generation {proof.generation} is in use, the plan said {planned.generation}"
+
+
+def _other_build(resolution: Resolution, planned: Stack, staged: Staged) -> Iterable[str]:
+    """Another candidate than the plan's first, with what would have opened it, or the first without its flash-attn package."""
+    package = planned.flash_attn.package
+    if package and staged.stack.model_copy(update={"flash_attn": planned.flash_attn}) == planned:
+        yield from (note for note in staged.notes if note.startswith(f"flash-attn {package.version} was left out"))
+        return
+    said = dict.fromkeys(reason.text for reason in staged.refused)
+    why = (
+        "; ".join(text for text in said if not any(text != more and text in more for more in said))
+        or "the lock of the planned one could not be solved"
+    )
+    yield f"planned {describe_build(planned)}, installed {describe_build(staged.stack)}: {why}"
+    if closed := [str(index) for reason in staged.refused for index in reason.facts.get("indexes", ())]:
+        yield f"to have it: {opening(closed)}; then run with --refresh"
+        yield from (reason.text for reason in resolution.reasons if reason.rule == "driver-policy")
+
+
+def describe_build(stack: Stack) -> str:
+    """vLLM and torch of a Stack in a few words."""
+    vllm = f"vLLM {stack.vllm.version} {stack.vllm.variant}" if stack.vllm else "no vLLM"
+    return f"{vllm} with torch {stack.torch.version} {stack.torch.variant}"
+
+
+def _warnings(rooms: tuple[RoomResult, ...]) -> Iterable[str]:
+    for result in rooms:
+        if result.status == "warn":
+            yield f"{result.room}: {result.text or 'ended with a warning'}"
+
+
+def _concerns(note: str, name: str) -> bool:
+    """A file that could not be read concerns its host; one without a host in its name concerns all."""
+    file = note.split(" ", 1)[0].rpartition("/")[2]
+    return file in (f"{name}.json", "plan.json", "rooms.json", "inventory.json")
+
+
+def _slowest(hosts: tuple[HostSummary, ...]) -> dict[str, float]:
+    """Seconds per room where the run's events do not say: those of the slowest host."""
+    seconds: dict[str, float] = {}
+    for host in hosts:
+        for result in (entry for entry in host.rooms if entry.status != "skipped"):
+            seconds[result.room] = max(seconds.get(result.room, 0.0), result.seconds)
+    return seconds

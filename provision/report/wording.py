@@ -1,0 +1,222 @@
+"""The sentences that all renderings share: the verdict in one line, what failed and why, how to call the endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from provision.core.models.records import HostSummary, Summary
+from provision.report.group import SEVERITY, Group, fold, fold_checks
+from provision.report.layout import COLUMNS, clean, count, duration, fold_names, width
+from provision.report.run_files import seconds_between
+from verify.records import NETWORK
+
+SHORT_WORDS = {"unreachable": "unreachable", "interrupted": "not finished", "planned": "planned", "probed": "looked at"}
+"""Where the sentence is too long for a line; other states are short words themselves."""
+
+STATE_WORDS = {
+    "unreachable": "could not be reached",
+    "failed": "failed",
+    "interrupted": "not brought to its end",
+    "serving": "serving",
+    "installed": "installed",
+    "unchanged": "unchanged",
+    "stopped": "stopped",
+    "removed": "removed",
+    "planned": "planned, nothing done",
+    "probed": "looked at, nothing done",
+}
+"""In the order in which a headline names them."""
+
+
+SUPERVISORS = {
+    "systemd": "systemd",
+    "systemd-user": "systemd, in the user's own session",
+    "supervisor": "supervisor; the service will not survive a reboot",
+}
+
+
+def headline(summary: Summary) -> str:
+    """The verdict and what it rests on: as much of it as one line holds, the most telling kept longest."""
+    rest = _rest(summary)
+    forms = (
+        [*_states(summary), *rest],
+        [*_short_states(summary, most_names=4), *rest],
+        [*_short_states(summary, most_names=1), *rest],
+        _short_states(summary, most_names=1),
+        _short_states(summary, most_names=0),
+    )
+    lines = [f"{summary.verdict.upper()}: {'; '.join(parts) or 'no host'}" for parts in forms]
+    return next((line for line in lines if width(clean(line)) <= COLUMNS), lines[-1])
+
+
+def _by_state(summary: Summary) -> Iterable[tuple[str, list[str]]]:
+    for state in STATE_WORDS:
+        if names := [host.name for host in summary.hosts if host.state == state]:
+            yield state, names
+
+
+def _states(summary: Summary) -> Iterable[str]:
+    for state, names in _by_state(summary):
+        is_all = len(names) == len(summary.hosts)
+        of_all = count(len(names), "host") if is_all else f"{len(names)} of {len(summary.hosts)} hosts"
+        yield f"{of_all} {STATE_WORDS[state]}{_some(state, names, most=4)}"
+
+
+def _short_states(summary: Summary, *, most_names: int) -> list[str]:
+    said = [
+        f"{len(names)} {SHORT_WORDS.get(state, state)}{_some(state, names, most=most_names)}"
+        for state, names in _by_state(summary)
+    ]
+    return [f"{count(len(summary.hosts), 'host')}: {', '.join(said)}"]
+
+
+def _some(state: str, names: list[str], *, most: int) -> str:
+    """Names of hosts that did not end well, no more than `most`."""
+    if not most or not is_bad(state):
+        return ""
+    return f" ({fold_names(names[:most])}{', ...' if len(names) > most else ''})"
+
+
+def _rest(summary: Summary) -> list[str]:
+    """Checks, deviations, and whether it was ended."""
+    parts = []
+    passed = sum(check.status == "ok" for host in summary.hosts for check in host.checks)
+    if passed:
+        age = oldest_checks_s(summary)
+        parts.append(f"{count(passed, 'check')} ok" + (f" {duration(age)} ago" if age else ""))
+    warned = sum(check.status == "warn" for host in summary.hosts for check in host.checks)
+    if warned:
+        parts.append(f"{count(warned, 'check')} warned")
+    odd = [check.id for check in summary.together if check.status not in ("ok", "skip")]
+    if differing := [id_ for id_ in odd if id_ != NETWORK]:
+        parts.append(f"hosts differ in {count(len(differing), 'check')}")
+    if NETWORK in odd:
+        parts.append("hosts do not meet")
+    deviating = sum(bool(host.deviations) for host in summary.hosts)
+    if deviating:
+        parts.append(f"{count(deviating, 'host')} {'differs' if deviating == 1 else 'differ'} from the plan")
+    if summary.interrupted:
+        parts.append("interrupted")
+    return parts
+
+
+def is_bad(state: str) -> bool:
+    """Whether a host in this state did not end well."""
+    return state in ("unreachable", "failed", "interrupted")
+
+
+def facts_of_run(summary: Summary) -> str:
+    """When, how long, how much changed."""
+    return f"run {summary.run}, {duration(summary.seconds)}, {count(summary.changed, 'host')} changed" + (
+        f", started {summary.started_at[:19]}Z" if summary.started_at else ""
+    )
+
+
+def failures(group: Group) -> Iterable[tuple[str, str | None, tuple[str, ...]]]:
+    """What went wrong in a group: sentence, hint and evidence, the room named. A check that failed is told once."""
+    checks = [check for check in fold_checks(group.hosts) if check.status in ("fail", "error")]
+    for result in group.first.rooms:
+        is_told_below = any((result.text or "").startswith(f"check `{check.id}`: ") for check in checks)
+        if result.status in ("failed", "unreachable", "interrupted") and not is_told_below:
+            said = (result.text or STATE_WORDS.get(result.status, result.status)).removeprefix(f"{result.host}: ")
+            yield f"{result.room}: {said}", result.hint, result.evidence
+    for check in checks:
+        where = f" on {check.where}" if check.where else ""
+        yield f"check {check.id}{where}: {check.reason or check.status}", check.remedy, ()
+    if group.first.state == "interrupted" and not any(result.status == "interrupted" for result in group.first.rooms):
+        last = group.first.rooms[-1].room if group.first.rooms else None
+        yield (f"the run ended after `{last}`" if last else "the run ended before this host's turn"), None, ()
+
+
+def warnings(summary: Summary, groups: Sequence[Group]) -> Iterable[str]:
+    """What makes a run amber: what differs from the plan, what warned, and how hosts differ from one another. A check that warned is told once."""
+    for group in groups:
+        names = f"{group.names}: " if len(groups) > 1 else ""
+        checks = [check for check in fold_checks(group.hosts) if check.status == "warn"]
+        told_below = tuple(f"verify: check `{check.id}`: " for check in checks)
+        yield from (f"{names}{said}" for said in group.first.deviations)
+        yield from (f"{names}{said}" for said in group.first.warnings if not said.startswith(told_below))
+        for check in checks:
+            yield f"{names}check {check.id}: {check.reason}" + (f"; hint: {check.remedy}" if check.remedy else "")
+    yield from (f"check {check}: {said}" for status, check, said in side_by_side(summary) if status == "warn")
+
+
+def side_by_side(summary: Summary) -> Iterable[tuple[str, str, str]]:
+    """Status, check and sentence, with what helps, of what the hosts' checks say side by side, the worst first."""
+    for check in sorted(summary.together, key=lambda check: SEVERITY[check.status]):
+        yield check.status, check.id, f"{check.reason}; hint: {check.remedy}" if check.remedy else check.reason
+
+
+def proof(host: HostSummary) -> Iterable[str]:
+    """What readiness proved of a host's answers; where nothing served, why."""
+    serve = host.serve
+    if serve and serve.tokens_expected:
+        equal = sum(one == two for one, two in zip(serve.tokens_expected, serve.tokens_answered, strict=False))
+        yield f"{equal} of {len(serve.tokens_expected)} greedy tokens equal the reference"
+    elif serve:
+        yield from filter(None, (serve.text, *(serve.evidence if serve.ready else ())))
+
+
+def wrong_groups(summary: Summary) -> list[Group]:
+    """Groups of hosts that did not end well."""
+    return [group for group in fold(summary.hosts) if is_bad(group.first.state)]
+
+
+def checks_age_s(summary: Summary, host: HostSummary) -> float:
+    """Seconds from a host's checks to the start of this run; 0 for checks of this run."""
+    return max(seconds_between(host.checks_at or "", summary.started_at) or 0.0, 0.0)
+
+
+def oldest_checks_s(summary: Summary) -> float:
+    """The age of the oldest checks, 0 when some are of this run."""
+    ages = [checks_age_s(summary, host) for host in summary.hosts if host.checks]
+    return max(ages) if ages and all(ages) else 0.0
+
+
+def verified_when(summary: Summary, host: HostSummary) -> str:
+    """How old a host's checks are at the start of this run; empty for checks of this run."""
+    age = checks_age_s(summary, host)
+    return f"checked {duration(age)} before this run, at {(host.checks_at or '')[:19]}Z" if age else ""
+
+
+def stack_facts(host: HostSummary) -> Iterable[tuple[str, str]]:
+    """Name and build of every part of a host's Stack."""
+    stack = host.stack
+    if stack is None:
+        return
+    if stack.vllm:
+        by = f", {stack.vllm.provider} build" + (
+            f" `{stack.vllm.distribution}`" if stack.vllm.distribution != "vllm" else ""
+        )
+        yield "vLLM", f"{stack.vllm.version} for {stack.vllm.variant}{by}"
+    beside = " of the default index: a CUDA build, computing on the CPU" if stack.torch_stands_in else ""
+    yield "torch", f"{stack.torch.version} for {stack.torch.variant}{beside}"
+    yield "Python", f"{stack.interpreter.version}, {_interpreter(stack.interpreter.origin)}"
+    if stack.driver:
+        module = f", {stack.driver.module} modules" if stack.driver.module else ""
+        yield "driver", f"{stack.driver.version or 'of unknown version'}{module}: {stack.driver.action}"
+    if stack.fabric_manager:
+        yield "fabric manager", stack.fabric_manager
+    flash = stack.flash_attn
+    yield "flash-attn", "none" if flash.provider == "none" else f"{flash.provider} {flash.version or ''}".strip()
+    if flash.package:
+        yield "flash-attn package", f"{flash.package.version}, {flash.package.source}"
+    if stack.attention:
+        generation = f", generation {stack.attention.generation}" if stack.attention.generation else ""
+        yield "attention", f"{stack.attention.backend}{generation}"
+    if stack.system_packages:
+        yield "OS packages", ", ".join(stack.system_packages)
+    yield "supervisor", SUPERVISORS[stack.supervisor]
+
+
+def _interpreter(origin: str) -> str:
+    return "the host's own" if origin == "host" else "managed, under the prefix"
+
+
+def attention_facts(host: HostSummary) -> str:
+    """Asked, used and the generation in one line; empty when nothing was proven."""
+    proof = host.attention
+    if not proof.used and not proof.asked:
+        return ""
+    generation = f", generation {proof.generation}" if proof.generation else ""
+    return f"asked {proof.asked or 'nothing'}, in use {proof.used or 'unknown'}{generation}"

@@ -1,5 +1,0 @@
-"""The plan: a Stack for each class of hosts, chosen by rules from the catalog alone."""
-
-from provision.resolve.plan import plan
-
-__all__ = ["plan"]

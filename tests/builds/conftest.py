@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.catalog.index.settings import ClientSettings, read_settings
+from provision.catalog.index.sources import find_sources
+from provision.core.models.settings import Connection, Settings
+from provision.core.models.stack import AttentionPlan, FlashAttnPackage, FlashAttnPlan, Interpreter, Stack, TorchBuild
+from provision.core.models.staged import Staged, StagedFile
+from provision.fleet.ssh.local import LocalSession
+from provision.fleet.ssh.session import Session
+from provision.phases.stage import stage
+from provision.phases.stage.builds import wheel_builder
+from provision.phases.stage.builds.build import Job
+from provision.phases.stage.builds.build_cache import Forged
+from provision.phases.stage.builds.build_host import Bench, Survey
+from provision.phases.stage.builds.build_key import Key
+from provision.phases.stage.builds.wheel_builder import CONTROLLER, Forge
+from provision.phases.stage.download import Progress
+from provision.phases.stage.lock import Locked
+from provision.phases.stage.locking import fetch_wheels, lock_stack
+from provision.phases.stage.platforms import Target
+from provision.phases.stage.wheelhouse import Store
+from tests.builds.keys import make_key
+from tests.stage.stacks import FACTS, resolve_to
+from tests.verify.torch_environment import VENDOR_INDEX
+
+SAMPLE = Path(__file__).parent / "sample"
+TORCH = "2.13.0"
+CUDA = "13.0"
+PYTHON = "{}.{}".format(*sys.version_info[:2])
+GLIBC = platform.libc_ver()[1]
+
+
+@dataclass
+class Site:
+    """A forge with what it builds from, and what it said on the way."""
+
+    forge: Forge
+    job: Job
+    told: list[str]
+    interrupted: list[str]
+    """What it said before it was cancelled."""
+    left_running: list[str]
+    """Command lines of its processes right after the cancellation."""
+    forged: Forged
+
+
+def sample_key(**changes: object) -> Key:
+    values = {"cuda_major": 13, "torch": "2.13", "python": PYTHON, "machine": platform.machine(), "glibc": GLIBC}
+    return make_key("forge-sample", "1.2.0", **(values | changes))
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The sample, built with nvcc from wheels: cancelled after its first unit, and taken up again."""
+    folder = tmp_path_factory.mktemp("forge")
+    links = folder / "links"
+    links.mkdir()
+    with tarfile.open(links / "forge_sample-1.2.0.tar.gz", "w:gz") as packed:
+        packed.add(SAMPLE, "forge_sample-1.2.0")
+    settings = read_settings()
+    settings = replace(settings, find_links=(*settings.find_links, str(links)))
+    # Files come from the user's own wheelhouse where the suite has one; what is built here stays here.
+    store = Store(folder / "cache", limit_bytes=1 << 40)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wheel_builder, "Bench", BenchWithoutToolkit)
+        yield _build(store, settings)
+    shutil.rmtree(folder)
+
+
+@dataclass
+class Staging:
+    """A staged Stack whose package was built for it."""
+
+    stack: Stack
+    staged: Staged
+    key: Key
+    forge: Forge
+    store: Store
+    client: ClientSettings
+    told: list[str]
+
+
+class ForgeForCuda(Forge):
+    """A CUDA torch would be gigabytes; its CPU build has the same headers and symbols, and is locked in its place."""
+
+    def provide(self, stack: Stack, *arguments: Any) -> Locked:
+        torch = stack.torch.model_copy(update={"variant": f"cu{CUDA.replace('.', '')}"})
+        return super().provide(stack.model_copy(update={"torch": torch}), *arguments)
+
+
+@pytest.fixture(scope="session")
+def staging(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Staging:
+    """The sample under flash-attn's name, asked for by a Stack of a torch that the controller has already."""
+    folder = tmp_path_factory.mktemp("stage")
+    _pack_as_flash_attn(folder)
+    settings = read_settings()
+    client = replace(settings, find_links=(*settings.find_links, str(folder), str(site.job.torch_path().parent)))
+    key = Key(name="flash-attn", version="2.8.3", built_for=site.job.key.built_for)
+    package = FlashAttnPackage(
+        version="2.8.3", source="forge", file="flash_attn-2.8.3.whl", key=key.built_for, builder=CONTROLLER
+    )
+    stack = Stack(
+        vllm=None,
+        torch=TorchBuild(version=TORCH, variant="cpu"),
+        flash_attn=FlashAttnPlan(provider="forge", version="2.8.3", source=package.file, package=package),
+        attention=AttentionPlan(backend="NO_ATTENTION"),
+        python=PYTHON,
+        interpreter=Interpreter(version=PYTHON, origin="host", path="/usr/bin/python3"),
+        platform=f"{platform.machine()}-manylinux_2_28",
+    )
+    told: list[str] = []
+    staged = stage(
+        resolve_to(stack),
+        Settings(flash_attn="package", builder=CONTROLLER),
+        FACTS,
+        store=site.job.store,
+        client=client,
+        packager=ForgeForCuda(**vars(site.forge)),
+        progress=lambda what, _done, _total: told.append(what),
+    )
+    return Staging(stack, staged, key, site.forge, site.job.store, client, told)
+
+
+def _pack_as_flash_attn(folder: Path) -> None:
+    """Told of its architectures as flash-attn is."""
+    source = folder / "flash_attn-2.8.3"
+    shutil.copytree(SAMPLE, source)
+    project, setup = source / "pyproject.toml", source / "setup.py"
+    named = project.read_text().replace('"forge-sample"', '"flash-attn"').replace('"1.2.0"', '"2.8.3"')
+    project.write_text(named)
+    archs = 'os.environ["TORCH_CUDA_ARCH_LIST"] = f"{int(os.environ[\'FLASH_ATTN_CUDA_ARCHS\']) / 10}"\n'
+    setup.write_text(setup.read_text().replace("\nsetup(", f"\n{archs}\nsetup(", 1))
+    with tarfile.open(folder / "flash_attn-2.8.3.tar.gz", "w:gz") as packed:
+        packed.add(source, source.name)
+    shutil.rmtree(source)
+
+
+class BenchWithoutToolkit(Bench):
+    """A machine without a CUDA toolkit, whatever this one has."""
+
+    def survey(self, python: str, cuda: str) -> Survey:
+        return super().survey(python, cuda).model_copy(update={"cuda_home": None})
+
+
+def _build(store: Store, settings: ClientSettings) -> Site:
+    stack = Stack(
+        vllm=None,
+        torch=TorchBuild(version=TORCH, variant="cpu", index=VENDOR_INDEX),
+        flash_attn=FlashAttnPlan(provider="none"),
+        attention=AttentionPlan(backend="NO_ATTENTION"),
+        python=PYTHON,
+        interpreter=Interpreter(version=PYTHON, origin="host"),
+        platform=f"{platform.machine()}-manylinux_2_28",
+    )
+    sources = find_sources(settings)
+    wheels = lock_stack(stack, (), sources, store).wheels
+    fetch_wheels(wheels, sources.settings, sources.indexes, store)
+    forge = Forge(store, open_local, python=sys.executable, interpreter=no_interpreter)
+    told: list[str] = []
+    job = Job(sample_key(), wheels, Target.of(stack.platform, PYTHON), CUDA, sources, store)
+    with pytest.raises(KeyboardInterrupt):
+        forge.forged(replace(job, progress=until_the_first_unit(told)), CONTROLLER)
+    interrupted, left = list(told), processes_below(store.root)
+    told.clear()
+    forged = forge.forged(replace(job, progress=lambda what, _done, _total: told.append(what)), CONTROLLER)
+    return Site(forge, job, told, interrupted, left, forged)
+
+
+def until_the_first_unit(told: list[str]) -> Progress:
+    def tell(what: str, done: int, total: int) -> None:
+        told.append(what)
+        if "1 of 3 units" in what:
+            raise KeyboardInterrupt
+
+    return tell
+
+
+def open_local(name: str) -> Session:
+    assert name == CONTROLLER
+    return LocalSession(name, Connection(kind="local"))
+
+
+def no_interpreter(target: Target) -> StagedFile:
+    raise AssertionError(f"this machine has a Python {target.python} with its headers")
+
+
+def processes_below(folder: Path) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in line:
+            found.append(line)
+    return found

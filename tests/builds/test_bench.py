@@ -1,0 +1,121 @@
+"""Builds on this machine that need no compiler: what fails, what is missing, what is old."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from provision.core.errors import StageError
+from provision.core.models.staged import StagedFile
+from provision.phases.stage.builds import build_host, wheel_builder
+from provision.phases.stage.builds.build_host import Bench, Survey
+from provision.phases.stage.builds.wheel_builder import CONTROLLER, Forge
+from provision.phases.stage.platforms import Target
+from provision.phases.stage.wheelhouse import Store
+from tests.builds.conftest import PYTHON, no_interpreter, open_local
+from tests.builds.standin import SETUP, standin_job
+
+BROKEN = """
+print("[1/2] nvcc -c flash.cu")
+print("flash.cu(3): error: identifier \'half9\' is undefined")
+raise SystemExit(1)
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "cache", limit_bytes=1 << 40)
+
+
+def forge_at(store: Store) -> Forge:
+    return Forge(store, open_local, python=sys.executable, interpreter=no_interpreter)
+
+
+def test_a_compiler_s_error_is_told_and_the_next_try_builds(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"failed: the compilation failed:\n  flash\.cu\(3\): error:") as caught:
+        forge_at(store).forged(standin_job(tmp_path, store, python=PYTHON, setup=BROKEN), CONTROLLER)
+    assert "build.log" in (caught.value.hint or "")
+    [log] = store.root.glob("forge/*.log")
+    assert "identifier 'half9' is undefined" in log.read_text()
+    forged = forge_at(store).forged(standin_job(tmp_path, store, python=PYTHON, setup=SETUP), CONTROLLER)
+    assert store.find(forged.sha256, forged.name)
+
+
+def test_where_there_are_no_headers_a_managed_python_is_sent(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class BenchWithoutPython(Bench):
+        def survey(self, python: str, cuda: str) -> Survey:
+            return super().survey(python, cuda).model_copy(update={"python": None})
+
+    monkeypatch.setattr(wheel_builder, "Bench", BenchWithoutPython)
+    home = tmp_path / "cpython-test"
+    (home / "bin").mkdir(parents=True)
+    (home / "bin/python3").symlink_to(Path(sys.executable).resolve())
+    archive = tmp_path / "cpython-test.tar.gz"
+    subprocess.run(["tar", "-czf", archive, "-C", tmp_path, home.name], check=True)
+    asked: list[Target] = []
+
+    def interpreter(target: Target) -> StagedFile:
+        asked.append(target)
+        return store.staged(store.add(archive), "interpreter")
+
+    forge = Forge(store, open_local, python=sys.executable, interpreter=interpreter)
+    forged = forge.forged(standin_job(tmp_path, store, python=PYTHON), CONTROLLER)
+    assert [target.python for target in asked] == [PYTHON]
+    assert store.find(forged.sha256, forged.name)
+
+
+@pytest.mark.parametrize(
+    ("has", "key", "said"),
+    [
+        ({"machine": "aarch64"}, {}, "controller is aarch64, and the wheel is for x86_64"),
+        ({"glibc": None}, {}, "controller has no glibc"),
+        ({"hipcc": None}, {"capabilities": ("gfx942",)}, "controller has no hipcc"),
+        ({"compiler": None}, {"capabilities": ("gfx942",)}, r"controller has no C\+\+ compiler"),
+        (
+            {"cuda_home": None},
+            {"rocm": None, "cuda_major": 12, "capabilities": ("9.0",)},
+            r"controller has no nvcc of CUDA 12\.8, and pip\'s wheels hold one from CUDA 13 on only",
+        ),
+    ],
+)
+def test_what_a_builder_lacks_is_named_before_anything_is_fetched(
+    store: Store, monkeypatch: pytest.MonkeyPatch, has: dict[str, object], key: dict[str, object], said: str
+) -> None:
+    class BenchWith(Bench):
+        def survey(self, python: str, cuda: str) -> Survey:
+            whole = {
+                "machine": "x86_64",
+                "glibc": "2.36",
+                "compiler": "c++ 12",
+                "python": "/p",
+                "cuda_home": None,
+                "hipcc": "/h",
+            }
+            return Survey.model_validate(whole | has)
+
+    monkeypatch.setattr(wheel_builder, "Bench", BenchWith)
+    job = standin_job(store.root.parent, store, python=PYTHON)
+    built_for = job.key.built_for.model_copy(update={"machine": "x86_64", **key})
+    asked = job.key.model_copy(update={"built_for": built_for})
+    with pytest.raises(StageError, match=said):
+        forge_at(store).forged(replace(job, key=asked, cuda="12.8" if built_for.cuda_major else ""), CONTROLLER)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(build_host.__file__).parent / "onbuilder").glob("*.py")), ids=lambda path: path.stem
+)
+def test_the_program_reads_as_the_oldest_python_that_a_builder_may_have(path: Path) -> None:
+    ast.parse(path.read_text(), feature_version=(3, 8))
+
+
+def test_a_builder_that_cannot_run_the_program_says_why(tmp_path: Path) -> None:
+    silent = Bench(open_local(CONTROLLER), str(tmp_path), python="/nonexistent/python")
+    with pytest.raises(StageError, match=r"controller cannot run the build program: .*not found"):
+        silent.survey("3.12", "")

@@ -1,0 +1,113 @@
+"""Wheels and sdists that are not whole, and builders that say what the build program does not: each is named, none is a crash."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from provision.core.errors import StageError
+from provision.core.models.staged import StagedFile
+from provision.fleet.ssh.session import Session
+from provision.phases.stage.builds.build_host import Bench, Order
+from provision.phases.stage.builds.build_inputs import build_requirements
+from provision.phases.stage.builds.extension import read_extension
+
+NAME = "sample-1.0-py3-none-any.whl"
+
+
+def wheel(folder: Path, metadata: str) -> Path:
+    path = folder / NAME
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("sample-1.0.dist-info/METADATA", metadata)
+    return path
+
+
+def sdist(folder: Path, pyproject: str) -> Path:
+    path = folder / "sample-1.0.tar.gz"
+    with tarfile.open(path, "w:gz") as packed:
+        entry = tarfile.TarInfo("sample-1.0/pyproject.toml")
+        content = pyproject.encode()
+        entry.size = len(content)
+        packed.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def test_a_version_that_is_none_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=f"`{NAME}` is no whole wheel: Invalid version: 'newest'"):
+        read_extension(wheel(tmp_path, "Name: sample\nVersion: newest\n"))
+
+
+def test_a_wheel_with_damaged_bytes_is_named(tmp_path: Path) -> None:
+    path = wheel(tmp_path, "Name: sample\nVersion: 1.0\n" + "Requires-Dist: einops\n" * 50)
+    content = bytearray(path.read_bytes())
+    start = content.index(b"METADATA") + len("METADATA")
+    content[start : start + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    with pytest.raises(StageError, match=f"`{NAME}` is no whole wheel"):
+        read_extension(path)
+
+
+def test_what_a_build_requires_is_read_without_torch(tmp_path: Path) -> None:
+    path = sdist(tmp_path, '[build-system]\nrequires = ["setuptools>=70", "Torch>=2", "ninja"]\n')
+    assert build_requirements(path) == ["setuptools>=70", "ninja"]
+
+
+@pytest.mark.parametrize(
+    "pyproject",
+    ["[build-system", '[build-system]\nrequires = ["to rch"]', "build-system = 3", "[build-system]\nrequires = 3"],
+)
+def test_a_pyproject_that_is_none_is_named(tmp_path: Path, pyproject: str) -> None:
+    with pytest.raises(StageError, match=r"`sample-1\.0\.tar\.gz` is no whole sdist"):
+        build_requirements(sdist(tmp_path, pyproject))
+
+
+def test_an_sdist_that_ends_early_is_named(tmp_path: Path) -> None:
+    path = sdist(tmp_path, "# " + "".join(chr(33 + (place * place) % 90) for place in range(20_000)))
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(StageError, match=r"`sample-1\.0\.tar\.gz` is no whole sdist"):
+        build_requirements(path)
+
+
+class Chatty:
+    """A session with a builder whose shell greets."""
+
+    host = "builder"
+
+    def __init__(self, greeting: str) -> None:
+        self.greeting = greeting
+        self.closed = False
+
+    def send(self, files: Sequence[StagedFile], folder: str) -> None: ...
+
+    def run(self, command: str, **_: Any) -> None: ...
+
+    def write(self, path: str, content: bytes, **_: Any) -> None: ...
+
+    def open_channel(self, command: str) -> Chatty:
+        assert "forge.pyz build" in command
+        return self
+
+    def readline(self, *, timeout_s: float) -> str:
+        assert timeout_s > 0
+        return self.greeting
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("greeting", ["Welcome to node 7!\n", '"hello"\n', '{"greeting": "hello"}\n'])
+def test_a_builder_that_greets_is_named(greeting: str) -> None:
+    session = Chatty(greeting)
+    order = Order("s.tar.gz", "", "python3", None, "", None, (), {}, 1.0)
+    uv = StagedFile(name="uv", path="/uv", sha256="0" * 64, size=1, kind="tool")
+    with pytest.raises(StageError, match="builder builder says `") as refused:
+        Bench(cast("Session", session), "/builds").build("one", order, [uv], print)
+    assert greeting.strip() in refused.value.text
+    assert "bashrc" in (refused.value.hint or "")
+    assert session.closed

@@ -1,0 +1,70 @@
+"""The forge's own command: what is wrong is said before anything is fetched."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from provision.core.formatting import size
+from provision.pipeline.wheel_builder import Told
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def forge(cache: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "provision", "forge", *words]
+    environ = {**os.environ, "FIRSTLIGHT_CACHE": str(cache), "NO_COLOR": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said", "hint"),
+    [
+        (("--torch", "9.9", "--arch", "90"), 2, "the catalog knows no torch 9.9", "catalog refresh"),
+        (("numpy", "--torch", "2.11.0", "--arch", "90"), 2, "`numpy` names no release of a package", "NAME==VERSION"),
+        (("--torch", "2.11.0", "--arch", "ninety"), 2, "`ninety` is no architecture", "--arch 9.0, or --arch 90"),
+        (("--torch", "2.13.0+cpu", "--arch", "90"), 2, "torch 2.13.0+cpu is of no CUDA release", "--cuda 13.0"),
+        (("--torch", "2.11.0+cu118", "--arch", "90"), 2, "there is no torch 2.11.0+cu118", "there are cu126"),
+        (("--torch", "2.11.0+rocm7.2", "--arch", "90"), 2, "this command builds for CUDA", "firstlight_builder: HOST"),
+        (("--torch", "2.1.0+cu118", "--arch", "90"), 1, "controller has no nvcc of CUDA 11.8", "CUDA 11.8 toolkit"),
+        (("--torch", "2.11.0", "--arch", "75"), 1, "no recipe builds flash-attn", "it has kernels for 8.0, 8.6"),
+        (("--torch", "2.11.0", "--arch", "90", "--builder", "nobody"), 1, "builder `nobody` is no host", "name one of"),
+    ],
+)
+def test_a_wrong_option_is_named_with_what_helps(
+    tmp_path: Path, words: tuple[str, ...], code: int, said: str, hint: str
+) -> None:
+    done = forge(tmp_path, "build", *words)
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith(f"error: {said}")
+    assert hint in done.stderr.partition("hint: ")[2]
+    assert not (tmp_path / "files").exists()
+
+
+@pytest.mark.parametrize(
+    ("total", "said"),
+    [
+        (2_700_000_000, ["0 B", "257.5 MiB", "515.0 MiB", "772.5 MiB", "1.0 GiB", "1.3 GiB", "1.5 GiB", "1.8 GiB"]),
+        (8_500_000, ["0 B", "8.1 MiB"]),
+    ],
+)
+def test_a_download_is_told_in_few_lines(total: int, said: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    told = Told()
+    told("flash-attn on controller: building", 0, 0)
+    for done in range(0, total + 1, 100_000):
+        told("download", done, total)
+    told("flash-attn on controller: building", 0, 0)
+    first, *lines, last = capsys.readouterr().err.splitlines()
+    assert first == last == "flash-attn on controller: building"
+    assert len(lines) <= 12
+    assert [line.partition(" of ")[0] for line in lines][: len(said)] == [f"download: {words}" for words in said]
+    assert lines[-1].removeprefix("download: ").split(" of ") == [size(total)] * 2
+
+
+def test_an_empty_shelf_is_said_to_be_empty(tmp_path: Path) -> None:
+    assert forge(tmp_path, "list").stdout == "nothing was built yet\n"
+    assert forge(tmp_path, "list", "--json").stdout == "[]\n"

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from provision.phases.stage.builds.wheel_check import faults, unmet
+from provision.phases.stage.platforms import Target
+from tests.builds.keys import CHECK_FAIL, CHECK_FAIL_OLD, make_extension, make_key, make_library
+
+
+def judged(library: dict[str, Any] | None = None, wheel: dict[str, Any] | None = None, **key: Any) -> list[str]:
+    return faults(make_extension(make_library(**(library or {})), **(wheel or {})), make_key(**key), torch=None)
+
+
+def test_the_wheel_of_a_key_has_no_fault() -> None:
+    assert judged() == []
+
+
+def test_a_community_wheel_may_name_the_minor_of_its_cuda() -> None:
+    assert judged(wheel={"version": "2.8.3+cu128torch2.8"}) == []
+
+
+@pytest.mark.parametrize(
+    ("wheel", "key", "said"),
+    [
+        (
+            {"version": "2.8.2+cu12torch2.8cxx11abitrue"},
+            {},
+            "it is flash-attn 2.8.2+cu12torch2.8cxx11abitrue, not flash-attn 2.8.3",
+        ),
+        ({"name": "flash-attn-3"}, {}, "it is flash-attn-3 "),
+        ({"pythons": frozenset({"cp311"})}, {}, "it is for cp311, not cp312"),
+        ({"platforms": frozenset({"linux_aarch64"})}, {}, "it is for linux_aarch64, not x86_64"),
+        ({}, {"torch": "2.9"}, "its version says torch 2.8, and the Stack has 2.9"),
+        ({}, {"cuda_major": 13}, "its version says cu12, and the Stack has cu13"),
+        ({"version": "2.8.3+cu130torch2.8"}, {}, "its version says cu130, and the Stack has cu12"),
+        ({"version": "2.8.3+cu118torch2.8"}, {}, "its version says cu118, and the Stack has cu12"),
+        (
+            {"version": "2.8.3+cu12torch2.8cxx11abifalse"},
+            {},
+            "its version says cxx11abiFALSE, and torch has cxx11abiTRUE",
+        ),
+        ({"libraries": ()}, {}, "it holds no compiled extension"),
+    ],
+)
+def test_metadata_tells_what_a_wheel_is_for(wheel: dict[str, Any], key: dict[str, Any], said: str) -> None:
+    assert any(fault.startswith(said) for fault in judged(wheel=wheel, **key)), judged(wheel=wheel, **key)
+
+
+@pytest.mark.parametrize(
+    ("library", "key", "said"),
+    [
+        ({"machine": "aarch64"}, {}, "flash_attn_2_cuda.so is for aarch64, not x86_64"),
+        ({"needed": frozenset({"libcudart.so.13"})}, {}, "it is linked with libcudart.so.13, and the Stack has cu12"),
+        ({"glibc": "2.36"}, {}, "it wants glibc 2.36, and the oldest host has 2.35"),
+        ({"glibc": "2.4"}, {"glibc": "2.17"}, None),
+        ({"codes": frozenset({"80"})}, {}, "it has no native code for 9.0 (it has 80)"),
+        ({"codes": frozenset({"p90"})}, {}, "it has no native code for 9.0 (it has p90)"),
+        ({}, {"capabilities": ("8.6", "9.0")}, None),
+        ({"torch_symbols": frozenset({CHECK_FAIL_OLD})}, {}, "it is built without the C++11 ABI"),
+        ({"torch_symbols": frozenset({CHECK_FAIL})}, {"cxx11_abi": False}, "it is built with the C++11 ABI"),
+        ({"torch_symbols": frozenset({"_ZN3c1010ProcessSs9getStreamEv"})}, {}, None),
+        ({"torch_symbols": frozenset()}, {"cxx11_abi": False}, None),
+    ],
+)
+def test_symbols_and_code_tell_what_a_library_is_for(
+    library: dict[str, Any], key: dict[str, Any], said: str | None
+) -> None:
+    wheel = {"version": "2.8.3"}
+    found = judged(library=library, wheel=wheel, **key)
+    assert found == [] if said is None else any(fault.startswith(said) for fault in found), found
+
+
+def test_kernels_of_triton_need_no_compiled_extension() -> None:
+    key = make_key(cuda_major=None, rocm="6.4", capabilities=("gfx1100",))
+    extension = make_extension(version="2.8.3", libraries=(), pythons=frozenset({"py3"}), platforms=frozenset({"any"}))
+    assert faults(extension, key, torch=None, compiled=False) == []
+
+
+@pytest.mark.parametrize(
+    ("requires", "said"),
+    [
+        (("torch", "einops"), []),
+        (("torch==2.7.*",), ["it requires torch==2.7.*, and the lock has 2.8.0+cu128"]),
+        (("torch", "numpy>=2"), ["it requires numpy>=2, and the lock has none"]),
+        (("Ein.Ops",), ["it requires Ein.Ops, and the lock has none"]),
+        (("tri_ton",), []),
+        (('einops>9; python_version < "3.12"',), []),
+        (('einops>9; platform_machine == "aarch64"',), []),
+        (
+            ('einops>9; python_version == "3.12"',),
+            ['it requires einops>9; python_version == "3.12", and the lock has 0.8.2'],
+        ),
+        (('triton; extra == "test"', 'pywin32; sys_platform == "win32"'), []),
+        (("to rch",), ["it requires `to rch`, which nobody can read"]),
+    ],
+)
+def test_the_lock_must_give_what_the_package_requires(requires: tuple[str, ...], said: list[str]) -> None:
+    locked = {"torch": "2.8.0+cu128", "einops": "0.8.2", "tri-ton": "3.4"}
+    assert unmet(make_extension(requires=requires), locked, Target("x86_64", 35, "3.12")) == said

@@ -1,0 +1,92 @@
+"""The trees below are as the kernel shows them, made anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from provision.phases.stage.builds.onbuilder import limits
+
+GIB = limits.GIB
+NO_LIMIT_V1 = "9223372036854771712"
+
+
+def tree(root: Path, files: dict[str, str]) -> Path:
+    base = {"proc/meminfo": f"MemTotal: {64 << 20} kB\nMemFree: 1 kB\nMemAvailable: {32 << 20} kB\n"}
+    for name, text in {**base, **files}.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def v2(*levels: dict[str, str]) -> dict[str, str]:
+    """A unified hierarchy, outermost level first."""
+    files = {"sys/fs/cgroup/cgroup.controllers": "cpu memory", "proc/self/cgroup": "0::/a/b/c\n"}
+    for folder, level in zip(("a", "a/b", "a/b/c"), levels, strict=False):
+        files |= {f"sys/fs/cgroup/{folder}/{name}": f"{text}\n" for name, text in level.items()}
+    return files
+
+
+def test_without_limits_the_machine_counts(tmp_path: Path) -> None:
+    root = tree(tmp_path, v2({"memory.max": "max", "memory.current": "5", "cpu.max": "max 100000"}))
+    assert (limits.cpus(root, 16), limits.memory(root)) == (16, 32 * GIB)
+
+
+def test_the_narrowest_level_of_the_unified_hierarchy_counts(tmp_path: Path) -> None:
+    outer = {"memory.max": str(8 * GIB), "memory.current": str(3 * GIB), "cpu.max": "250000 100000"}
+    inner = {"memory.max": str(20 * GIB), "memory.current": str(GIB), "cpu.max": "400000 100000"}
+    root = tree(tmp_path, v2(outer, {}, inner))
+    assert (limits.cpus(root, 16), limits.memory(root)) == (2, 5 * GIB)
+
+
+def test_pages_that_can_be_dropped_are_free(tmp_path: Path) -> None:
+    level = {
+        "memory.max": str(8 * GIB),
+        "memory.current": str(7 * GIB),
+        "memory.stat": f"anon 1\ninactive_file {6 * GIB}",
+    }
+    assert limits.memory(tree(tmp_path, v2(level))) == 7 * GIB
+
+
+def test_the_older_hierarchies_count_too(tmp_path: Path) -> None:
+    files = {
+        "proc/self/cgroup": "4:memory:/job\n3:cpu,cpuacct:/job\n0::/job\n",
+        "sys/fs/cgroup/memory/job/memory.limit_in_bytes": str(6 * GIB),
+        "sys/fs/cgroup/memory/job/memory.usage_in_bytes": str(4 * GIB),
+        "sys/fs/cgroup/memory/job/memory.stat": f"inactive_file 1\ntotal_inactive_file {GIB}\n",
+        "sys/fs/cgroup/memory/memory.limit_in_bytes": NO_LIMIT_V1,
+        "sys/fs/cgroup/memory/memory.usage_in_bytes": str(40 * GIB),
+        "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_quota_us": "150000",
+        "sys/fs/cgroup/cpu,cpuacct/job/cpu.cfs_period_us": "100000",
+        "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "-1",
+        "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_period_us": "100000",
+    }
+    root = tree(tmp_path, files)
+    assert (limits.cpus(root, 16), limits.memory(root)) == (1, 3 * GIB)
+
+
+def test_inside_a_container_the_mount_itself_holds_the_limit(tmp_path: Path) -> None:
+    files = {
+        "proc/self/cgroup": "5:memory:/docker/0123abcd\n",
+        "sys/fs/cgroup/memory/memory.limit_in_bytes": str(2 * GIB),
+        "sys/fs/cgroup/memory/memory.usage_in_bytes": str(GIB),
+    }
+    assert limits.memory(tree(tmp_path, files)) == GIB
+
+
+@pytest.mark.parametrize(
+    ("cores", "free", "each", "jobs"),
+    [(16, 64 * GIB, 7.0, 9), (2, 64 * GIB, 7.0, 2), (16, 3 * GIB, 7.0, 1), (1, 0, 7.0, 1)],
+)
+def test_jobs_are_as_many_as_cores_and_memory_hold_and_never_none(
+    cores: int, free: int, each: float, jobs: int
+) -> None:
+    assert limits.jobs(cores, free, each) == jobs
+
+
+def test_a_compiler_that_may_need_more_than_there_is_is_told_before_it_is_killed() -> None:
+    assert limits.told(2, 23 * GIB, 2, 7.0) == "23.0 GiB free, 2 cores: 2 at once"
+    said = limits.told(2, 3 * GIB, 1, 7.0)
+    assert said == "3.0 GiB free, 2 cores: 1 at once; one may take 7 GiB, and is killed where there is no more"

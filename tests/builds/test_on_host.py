@@ -1,0 +1,102 @@
+"""What the forge builds, on real hosts: installed there beside a torch, and built there."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from provision.core.errors import StageError
+from provision.fleet.inventory import load
+from provision.fleet.ssh import open_session
+from provision.fleet.ssh.session import Session
+from provision.phases.stage.builds.wheel_builder import Forge
+from provision.phases.stage.wheelhouse import Store
+from tests.builds.conftest import Staging, no_interpreter
+from tests.builds.standin import standin_job
+from tests.fleet.hosts import FleetHost
+from tests.install.fleet_site import make_fleet_site
+
+pytestmark = pytest.mark.fleet
+
+PREFIX = "/opt/firstlight"
+PYTHON = "3.11"
+"""Of the test hosts."""
+LAUNCH = """
+import ctypes, glob, torch
+runtime, = glob.glob("{prefix}/envs/*/lib/python*/site-packages/nvidia/cu13/lib/libcudart.so.13")
+ctypes.CDLL(runtime, mode=ctypes.RTLD_GLOBAL)
+import forge_sample
+try:
+    forge_sample.launch()
+    print(torch.__version__, "launched")
+except RuntimeError as error:
+    print(torch.__version__, "CUDA says" in str(error))
+"""
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the wheel is for this Python, and test hosts have 3.11")
+def test_what_stage_had_built_goes_into_a_host_s_environment_last_and_runs_beside_its_torch(
+    staging: Staging, pair: list[FleetHost], tmp_path: Path
+) -> None:
+    host, store = pair[1], staging.store
+    host.sh(f"printf '127.0.0.1 localhost\\n127.0.1.1 {host.name}\\n' > /etc/hosts")
+    [runtime] = store.root.glob("files/*/*/nvidia_cuda_runtime-*.whl")
+    wheels = [Path(file.path) for file in staging.staged.files if file.kind == "wheel"]
+    there = make_fleet_site(tmp_path, host)
+    # The runtime that torch's CUDA build would have brought.
+    there.use_wheels([*wheels, runtime])
+    environment = there.variables["firstlight_environment"]
+    there.plan(firstlight_environment={**environment, "last": ["flash-attn"]})
+    there.send()
+    result = there.play("install")
+    assert (result.status, result.changed) == ("ok", True), result
+    # Without a GPU the runtime itself says no, in the words of torch's own check: the extension is loaded and calls it.
+    assert host.sh(f"{PREFIX}/envs/*/bin/python -c '{LAUNCH.format(prefix=PREFIX)}'").split() == ["2.13.0+cpu", "True"]
+    host.sh(f"rm -rf {PREFIX} /var/tmp/firstlight-0")
+
+
+@pytest.fixture
+def builder(pair: list[FleetHost], tmp_path: Path) -> Iterator[FleetHost]:
+    """A host with what stands for Python's headers."""
+    host, header = pair[0], f"/usr/include/python{PYTHON}/Python.h"
+    host.sh(f"mkdir -p $(dirname {header}) && touch {header}")
+    yield host
+    host.sh(f"rm -rf $(dirname {header}) /root/.cache/firstlight")
+
+
+def test_a_host_builds_for_the_fleet_over_ssh(builder: FleetHost, tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache", limit_bytes=1 << 40)
+    told: list[str] = []
+    job = replace(standin_job(tmp_path, store, python=PYTHON), progress=lambda what, _done, _total: told.append(what))
+    hosts = load(builder.inventory(tmp_path)).hosts
+
+    def open_host(name: str) -> Session:
+        return open_session(next(host for host in hosts if host.name == name))
+
+    forge = Forge(store, open_host, python=sys.executable, interpreter=no_interpreter)
+    forged = forge.forged(job, builder.name)
+    assert (forged.builder, forged.codes) == (builder.name, ())
+    assert store.find(forged.sha256, forged.name)
+    assert forged.name.startswith("flash_attn-2.8.3+rocm64torch2.8cxx11abi")
+    assert any("making the build environment" in line for line in told)
+    assert "Successfully built flash_attn" in Path(forged.log).read_text()
+    assert builder.sh("ls /root/.cache/firstlight/builds").split() == ["forge.pyz"]
+
+
+def test_a_host_without_a_compiler_is_refused_before_anything_is_sent(builder: FleetHost, tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache", limit_bytes=1 << 40)
+    job = standin_job(tmp_path, store, python=PYTHON)
+    compiled = job.key.model_copy(
+        update={
+            "built_for": job.key.built_for.model_copy(update={"cuda_major": 13, "rocm": None, "capabilities": ("9.0",)})
+        }
+    )
+    hosts = load(builder.inventory(tmp_path)).hosts
+    forge = Forge(store, lambda _: open_session(hosts[0]), python=sys.executable, interpreter=no_interpreter)
+    with pytest.raises(StageError, match=rf"{builder.name} has no C\+\+ compiler"):
+        forge.forged(replace(job, key=compiled, cuda="13.0"), builder.name)
+    assert builder.sh("ls /root/.cache/firstlight/builds").split() == ["forge.pyz"]

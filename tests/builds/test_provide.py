@@ -1,0 +1,197 @@
+"""A published wheel as a Stack's package: from a folder, from its address, and refused when it is not the one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from provision.catalog.index.project_page import Directory
+from provision.catalog.index.settings import ClientSettings
+from provision.catalog.index.sources import Sources
+from provision.core.errors import StageError
+from provision.core.models.stack import FlashAttnPackage
+from provision.fleet.ssh.session import Session
+from provision.phases.stage.builds import github_releases as released_module
+from provision.phases.stage.builds.wheel_builder import Forge
+from provision.phases.stage.lock import Locked
+from provision.phases.stage.wheelhouse import Store
+from tests.builds.conftest import no_interpreter
+from tests.builds.keys import make_key
+from tests.stage.site import Site, make_wheel
+from tests.stage.stacks import make_stack
+
+KEY = make_key(cuda_major=None, rocm="6.4", capabilities=("gfx1100",)).built_for
+"""Of cards whose kernels are Triton's, so that a wheel without a compiled part is right."""
+VERSION = "2.8.3+rocm64torch2.8cxx11abitrue"
+
+
+@pytest.fixture
+def address() -> Iterator[Site]:
+    served = Site()
+    yield served
+    served.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "cache", limit_bytes=1 << 40)
+
+
+def nobody(name: str) -> Session:
+    raise AssertionError(f"builder {name} is not needed")
+
+
+def provide(store: Store, package: FlashAttnPackage, *links: Path, torch: str = "2.8.0") -> Locked:
+    settings = ClientSettings()
+    sources = Sources(settings, (), tuple(str(link) for link in links), {}, Directory(nobody_asks))
+    name, content = make_wheel("torch", torch)
+    (store.root.parent / name).write_bytes(content)
+    path = store.add(store.root.parent / name)
+    wheels = [Locked("torch", torch, name, path.parent.name, "", len(content))]
+    forge = Forge(store, nobody, python=sys.executable, interpreter=no_interpreter)
+    return forge.provide(make_stack(None, None), package, wheels, sources, None)
+
+
+def nobody_asks() -> NoReturn:
+    raise AssertionError("no index is asked")
+
+
+def published(
+    folder: Path, *, version: str = VERSION, requires: tuple[str, ...] = ("torch",), url: str | None = None
+) -> FlashAttnPackage:
+    name, content = make_wheel("flash-attn", version, requires=requires)
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(content)
+    return FlashAttnPackage(version="2.8.3", source="wheel", file=name, key=KEY, url=url)
+
+
+def test_a_find_links_folder_is_looked_into_first(store: Store, tmp_path: Path) -> None:
+    package = published(tmp_path / "links", url="http://127.0.0.1:1/no")
+    locked = provide(store, package, tmp_path / "links")
+    assert (locked.distribution, locked.version, locked.url) == ("flash-attn", VERSION, "")
+    assert store.find(locked.sha256, locked.name)
+
+
+def test_a_wheel_that_its_authors_renamed_is_locked_by_its_own_version(store: Store, tmp_path: Path) -> None:
+    """They build 2.8.3 and write what it is for into the file name alone."""
+    name, content = make_wheel("flash-attn", "2.8.3", requires=("torch",))
+    renamed = name.replace("2.8.3", "2.8.3+rocm64torch2.8cxx11abiTRUE", 1)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / renamed).write_bytes(content)
+    package = FlashAttnPackage(version="2.8.3", source="wheel", file=renamed, key=KEY)
+    locked = provide(store, package, tmp_path / "links")
+    assert (locked.version, locked.name) == ("2.8.3", name)
+
+
+def test_a_wheel_that_says_of_itself_that_it_is_another_is_refused(store: Store, tmp_path: Path) -> None:
+    name, content = make_wheel("flash-attn", "2.7.0")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / name.replace("2.7.0", VERSION)).write_bytes(content)
+    package = FlashAttnPackage(version="2.8.3", source="wheel", file=name.replace("2.7.0", VERSION), key=KEY)
+    with pytest.raises(StageError, match=r"says of itself that it is flash-attn 2\.7\.0"):
+        provide(store, package, tmp_path / "links")
+
+
+def test_else_it_is_fetched_from_its_address_and_once(store: Store, address: Site, tmp_path: Path) -> None:
+    package = published(tmp_path / "author")
+    address.content["/w.whl"] = (tmp_path / "author" / package.file).read_bytes()
+    package = package.model_copy(update={"url": f"{address.url}/w.whl"})
+    first = provide(store, package)
+    address.close()
+    assert provide(store, package) == first
+
+
+def test_a_file_that_changed_under_its_name_is_refused(store: Store, tmp_path: Path) -> None:
+    package = published(tmp_path / "links")
+    locked = provide(store, package, tmp_path / "links")
+    (store.folder(locked.sha256) / locked.name).unlink()
+    published(tmp_path / "links", requires=("torch", "typing-extensions"))
+    with pytest.raises(StageError, match="is another file than before: sha256 is") as caught:
+        provide(store, package, tmp_path / "links")
+    assert "when that change is meant, remove" in (caught.value.hint or "")
+
+
+def test_an_address_that_does_not_answer_is_named_with_what_helps(store: Store, tmp_path: Path) -> None:
+    package = published(tmp_path / "author", url="http://127.0.0.1:1/w.whl")
+    with pytest.raises(StageError, match=r"could not be fetched from 127\.0\.0\.1") as caught:
+        provide(store, package)
+    assert "find-links" in (caught.value.hint or "")
+
+
+def released(address: Site, *assets: dict[str, str]) -> None:
+    """A repository whose newest release holds other files."""
+    others = [{"name": "other.whl", "browser_download_url": f"{address.url}/other.whl"}]
+    releases = [{"assets": others}, {"assets": list(assets)}]
+    address.content["/api/repos/somebody/wheels/releases"] = json.dumps(releases).encode()
+
+
+@pytest.fixture
+def community(address: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FlashAttnPackage:
+    monkeypatch.setattr(released_module, "API", f"{address.url}/api")
+    package = published(tmp_path / "somebody").model_copy(update={"community": "somebody/wheels"})
+    address.content["/w.whl"] = (tmp_path / "somebody" / package.file).read_bytes()
+    return package
+
+
+def test_a_community_wheel_is_looked_up_among_the_releases(
+    store: Store, address: Site, community: FlashAttnPackage
+) -> None:
+    digest = hashlib.sha256(address.content["/w.whl"]).hexdigest()
+    asset = {"name": community.file, "browser_download_url": f"{address.url}/w.whl", "digest": f"sha256:{digest}"}
+    released(address, asset)
+    assert provide(store, community).sha256 == digest
+
+
+def test_a_community_wheel_of_another_hash_than_announced_is_refused(
+    store: Store, address: Site, community: FlashAttnPackage
+) -> None:
+    asset = {"name": community.file, "browser_download_url": f"{address.url}/w.whl", "digest": f"sha256:{'0' * 64}"}
+    released(address, asset)
+    with pytest.raises(StageError, match=f"not the file that somebody/wheels announces.*announced is `{'0' * 64}`"):
+        provide(store, community)
+
+
+def test_a_community_wheel_that_no_release_has_any_more(
+    store: Store, address: Site, community: FlashAttnPackage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = iter([[{"assets": [{"name": "other.whl"}]}], []])
+    monkeypatch.setattr(released_module, "_page", lambda _: next(pages))
+    with pytest.raises(StageError, match="no release of somebody/wheels has `flash_attn-") as caught:
+        provide(store, community)
+    assert "find-links" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(("answer", "said"), [(b"{}", "no list of releases"), (None, "HTTP 404")])
+def test_releases_that_cannot_be_read_are_an_error_with_what_helps(
+    store: Store, address: Site, community: FlashAttnPackage, answer: bytes | None, said: str
+) -> None:
+    if answer is not None:
+        address.content["/api/repos/somebody/wheels/releases"] = answer
+    with pytest.raises(StageError, match=said) as caught:
+        provide(store, community)
+    assert "firstlight_builder: controller" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("version", "requires", "said"),
+    [
+        ("2.8.3+rocm64torch2.9cxx11abitrue", ("torch",), "its version says torch 2.9, and the Stack has 2.8"),
+        ("2.8.3+cu12torch2.8cxx11abitrue", ("torch",), "its version says cu12, and the Stack has rocm64"),
+        ("2.8.3+rocm64torch2.8cxx11abifalse", ("torch",), "its version says cxx11abiFALSE"),
+        (VERSION, ("torch==2.9.*",), "it requires torch==2.9.*, and the lock has 2.8.0"),
+        (VERSION, ("torch", "einops"), "it requires einops, and the lock has none"),
+    ],
+)
+def test_a_wheel_for_another_stack_never_gets_into_the_lock(
+    store: Store, tmp_path: Path, version: str, requires: tuple[str, ...], said: str
+) -> None:
+    package = published(tmp_path / "links", version=version, requires=requires)
+    with pytest.raises(StageError, match="does not fit this Stack") as caught:
+        provide(store, package, tmp_path / "links")
+    assert said in caught.value.text

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.phases.stage.builds.build_cache import Forged, Shelf
+from provision.phases.stage.builds.build_key import Key
+from provision.phases.stage.wheelhouse import Store
+from tests.builds.keys import make_key
+
+
+def forged(store: Store, key: Key, *codes: str) -> Forged:
+    file = store.root.parent / f"{key.slug}.whl"
+    file.write_bytes(key.slug.encode())
+    path = store.add(file)
+    return Forged(
+        key=key,
+        torch="2.8.0",
+        name=path.name,
+        sha256=path.parent.name,
+        size=1,
+        codes=codes,
+        builder="controller",
+        built_at="2026-01-01T00:00:00.000Z",
+        jobs=1,
+        cpu_seconds=1.0,
+        largest_process_gib=1.0,
+        nvcc="12.8",
+        log="x.log",
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "cache", limit_bytes=1 << 40)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ({}, True),
+        ({"capabilities": ("8.6", "9.0")}, True),
+        ({"capabilities": ("12.0",)}, False),
+        ({"glibc": "2.40"}, True),
+        ({"glibc": "2.28"}, False),
+        ({"torch": "2.9"}, False),
+        ({"cxx11_abi": False}, False),
+        ({"machine": "aarch64"}, False),
+    ],
+)
+def test_a_wheel_serves_what_it_has_code_for_and_no_other_key(
+    store: Store, wanted: dict[str, Any], found: bool
+) -> None:
+    Shelf(store).put(forged(store, make_key(glibc="2.32", capabilities=("8.0", "9.0")), "80", "90"))
+    assert (Shelf(store).find(make_key(**wanted)) is not None) is found
+
+
+def test_a_wheel_without_code_is_for_cards_whose_kernels_are_triton_s(store: Store) -> None:
+    amd: dict[str, Any] = {"cuda_major": None, "rocm": "6.4"}
+    Shelf(store).put(forged(store, make_key(**amd, capabilities=("gfx1100",))))
+    assert Shelf(store).find(make_key(**amd, capabilities=("gfx1201",)))
+    assert Shelf(store).find(make_key(**amd, capabilities=("gfx942",))) is None
+
+
+def test_what_is_gone_or_cannot_be_read_is_passed_over(store: Store) -> None:
+    entry = forged(store, make_key(), "90")
+    Shelf(store).put(entry)
+    (store.root / "forge" / "other.json").write_text('{"of": "another release"}')
+    assert list(Shelf(store)) == [entry]
+    (store.folder(entry.sha256) / entry.name).unlink()
+    assert Shelf(store).find(make_key()) is None

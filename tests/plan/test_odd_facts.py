@@ -1,0 +1,54 @@
+"""Facts of a form that nobody expects: planned all the same, never a traceback."""
+
+from __future__ import annotations
+
+from provision.core.models.facts import HostFacts, Nvidia, NvidiaGpu, Python
+from provision.core.models.settings import Settings
+from provision.phases.plan import plan
+from provision.phases.plan.rules import HOST_RULES, RULES
+from provision.phases.plan.what_if import parse_what_if
+
+
+def planned(facts: HostFacts):  # type: ignore[no-untyped-def]
+    return plan({"h": facts}, {"h": Settings()}).classes[0]
+
+
+def test_nothing_is_known() -> None:
+    resolution = planned(HostFacts(host="h", probed_at=""))
+    assert resolution.stack is not None
+    assert resolution.stack.vllm is not None
+    assert resolution.stack.vllm.variant == "cpu"
+    assert len(resolution.assumptions) >= 5
+
+
+def test_a_python_with_a_plus() -> None:
+    facts = parse_what_if("gpu=none glibc=2.36")
+    facts = facts.model_copy(
+        update={"pythons": (Python(path="/usr/bin/python3", version="3.11.2+"), Python(path="/x", version="?"))}
+    )
+    stack = planned(facts).stack
+    assert stack.interpreter.version == "3.11.2"
+
+
+def test_a_driver_string_that_is_none() -> None:
+    card = NvidiaGpu(index=0, name="NVIDIA L4", compute_capability="8.9")
+    facts = parse_what_if("glibc=2.36").model_copy(
+        update={"nvidia": Nvidia(driver_version="[N/A]", gpus=(card,)), "kernel_modules": ("nvidia",)}
+    )
+    resolution = planned(facts)
+    assert resolution.stack.driver.version is None
+    assert "the NVIDIA driver is new enough for the chosen builds" in resolution.assumptions
+
+
+def test_cards_that_nobody_knows() -> None:
+    card = NvidiaGpu(index=0)
+    facts = parse_what_if("glibc=2.36").model_copy(update={"nvidia": Nvidia(driver_version="580.82.07", gpus=(card,))})
+    resolution = planned(facts)
+    assert resolution.stack is not None
+    assert any("compute capability is not known" in text for text in resolution.assumptions)
+
+
+def test_rules_have_one_id_and_one_sentence_each() -> None:
+    rules = [*HOST_RULES, *RULES]
+    assert len({rule.id for rule in rules}) == len(rules)
+    assert all(rule.statement.endswith(".") and rule.statement.count(". ") == 0 for rule in rules)

@@ -1,0 +1,96 @@
+"""Settings that contradict each other are refused, both named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from provision.core.errors import UsageError
+from provision.core.models.settings import Settings
+from provision.phases.plan import plan
+from provision.phases.plan.policy import policy_of
+from provision.phases.plan.what_if import parse_what_if
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"flash_attn": "none", "attention": "flash"}, ("`flash_attn: none`", "`attention: flash`")),
+        ({"flash_attn": "none", "attention": "FLASH_ATTN"}, ("`flash_attn: none`", "`attention: FLASH_ATTN`")),
+        ({"vllm": "none", "flash_attn": "bundled"}, ("`vllm: none`", "`flash_attn: bundled`")),
+        ({"vllm": "none", "flash_attn": "both"}, ("`vllm: none`", "`flash_attn: both`")),
+        ({"vllm": "none", "attention": "flash"}, ("`vllm: none`", "`attention: flash`")),
+        ({"dtype": "float32", "attention": "flash"}, ("`dtype: float32`", "`attention: flash`")),
+    ],
+)
+def test_contradictions(values: dict[str, Any], named: tuple[str, str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        policy_of(Settings(**values))
+    assert all(name in caught.value.text for name in named)
+
+
+def test_the_host_of_a_contradiction_is_named() -> None:
+    settings = Settings(vllm="none", attention="flash")
+    with pytest.raises(UsageError, match="host `gpu-7`: "):
+        plan({"gpu-7": parse_what_if("gpu=L4x1")}, {"gpu-7": settings})
+
+
+@pytest.mark.parametrize("asked", ["==", "==new", ">=0.1,new"])
+def test_a_version_that_is_none(asked: str) -> None:
+    with pytest.raises(UsageError):
+        policy_of(Settings.model_construct(**{**Settings().model_dump(), "vllm": asked}))
+
+
+def test_a_version_without_operator() -> None:
+    with pytest.raises(UsageError) as caught:
+        policy_of(Settings.model_construct(**{**Settings().model_dump(), "vllm": "0.9.1"}))
+    assert caught.value.hint == "write latest, none, ==0.9.1 or >=0.9.1"
+
+
+def test_the_package_at_one_release() -> None:
+    policy = policy_of(Settings(flash_attn="==2.8.0.post2"))
+    assert (policy.flash_attn, policy.flash_version) == ("package", "2.8.0.post2")
+    assert policy_of(Settings(flash_attn="both")).flash_version is None
+
+
+def test_a_flash_attn_policy_that_nobody_knows() -> None:
+    with pytest.raises(UsageError) as caught:
+        policy_of(Settings.model_construct(**{**Settings().model_dump(), "flash_attn": "2.8.3"}))
+    assert caught.value.hint == "write auto, bundled, package, both, none or ==2.8.3"
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ("upgrade", ("upgrade", None, None)),
+        ("==580.95.05", ("pinned", "580.95.05", None)),
+        ("580", ("pinned", None, "580")),
+        (580, ("pinned", None, "580")),
+        ("==580.*", ("pinned", None, "580")),
+        ("580.*", ("pinned", None, "580")),
+    ],
+)
+def test_a_driver_by_version_or_branch(asked: Any, expected: tuple[str, str | None, str | None]) -> None:
+    policy = policy_of(Settings(driver=asked))
+    assert (policy.driver, policy.driver_version, policy.driver_branch) == expected
+
+
+@pytest.mark.parametrize("asked", ["580.95.05", ">=580", "newest", "58", "==580.95.05.1.2", "580.95"])
+def test_a_driver_that_is_neither(asked: str) -> None:
+    with pytest.raises(ValueError, match="driver"):
+        Settings(driver=asked)
+    with pytest.raises(UsageError):
+        policy_of(Settings.model_construct(**{**Settings().model_dump(), "driver": asked}))
+
+
+def test_a_branch_that_the_catalog_knows_no_release_of() -> None:
+    with pytest.raises(UsageError) as caught:
+        policy_of(Settings(driver="999"))
+    assert "no release of driver branch 999" in caught.value.text
+    assert "580" in (caught.value.hint or "")
+
+
+def test_the_distributions_driver_contradicts_a_mirror_of_the_vendors() -> None:
+    with pytest.raises(UsageError, match="driver_source: distribution"):
+        policy_of(Settings(driver_source="distribution", driver_repository="https://mirror.example.com/cuda"))

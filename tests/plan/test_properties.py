@@ -1,0 +1,194 @@
+"""What holds for every host, not for one: drawn at random."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from hypothesis import assume, example, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from provision.catalog import catalog
+from provision.catalog.versions import release
+from provision.core.models.facts import HostFacts
+from provision.core.models.settings import Settings
+from provision.phases.plan import plan
+from provision.phases.plan.build_option import options
+from provision.phases.plan.evaluation import judge
+from provision.phases.plan.host_profile import view_of
+from provision.phases.plan.what_if import parse_what_if
+from tests.plan import strategies
+from tests.plan.cases import CASES
+from tests.plan.checker import CARDS, LAST_BRANCH, broken
+
+ORDERED = {"generations", "managed_pythons", "platform_backends", "levels", "system_needs"}
+"""Tables whose order says something."""
+
+many = hypothesis_settings(max_examples=60, deadline=None)
+some = hypothesis_settings(max_examples=15, deadline=None)
+
+
+@given(line=strategies.hosts, settings=strategies.settings)
+@example(line="gpu=H100x1", settings=Settings(vllm="==0.11.2", attention="FLASHINFER"))
+@many
+def test_no_stack_breaks_a_rule(line: str, settings: Settings) -> None:
+    facts = parse_what_if(line)
+    resolution = plan({"h": facts}, {"h": settings}).classes[0]
+    stacks = [candidate.stack for candidate in resolution.candidates if candidate.stack]
+    assert (resolution.stack is None) == (not stacks)
+    for stack in stacks:
+        assert broken(stack, facts) == []
+
+
+def test_the_checker_finds_broken_stacks() -> None:
+    facts = parse_what_if("gpu=RTX5090x1 driver=570.133.20 glibc=2.35 arch=x86_64 python=3.10")
+    good = plan({"h": facts}, {"h": Settings()}).classes[0].stack
+    assert good is not None
+    assert good.vllm is not None
+    assert broken(good, facts) == []
+    newer = good.model_copy(update={"vllm": good.vllm.model_copy(update={"version": "0.33.0", "variant": "cu130"})})
+    found = "; ".join(broken(newer, facts))
+    assert "torch is not the pinned one" in found
+    assert "CUDA majors differ" in found
+    assert "is PTX of 13.0" in found
+    assert "outside" in found
+
+
+@given(line=strategies.hosts, settings=strategies.settings)
+@many
+def test_a_refusal_says_why_and_what_would_help(line: str, settings: Settings) -> None:
+    resolution = plan({"h": parse_what_if(line)}, {"h": settings}).classes[0]
+    if resolution.stack is None:
+        assert any(reason.verdict == "reject" for reason in resolution.reasons)
+        assert resolution.nearest is not None
+    else:
+        assert resolution.candidates[0].stack == resolution.stack
+
+
+@given(line=strategies.nvidia_hosts, settings=strategies.settings)
+@some
+def test_what_is_nearest_really_opens_a_stack(line: str, settings: Settings) -> None:
+    facts = parse_what_if(line)
+    resolution = plan({"h": facts}, {"h": settings}).classes[0]
+    if resolution.nearest and resolution.nearest.policy:
+        policy: dict[str, Any] = dict(resolution.nearest.policy)
+        if policy.get("gpus", "all") != "all":
+            policy["gpus"] = json.loads(policy["gpus"])
+        changed = Settings.model_validate({**settings.model_dump(), **policy})
+        assert plan({"h": facts}, {"h": changed}).classes[0].stack is not None
+
+
+@contextmanager
+def shuffled(seed: int) -> Iterator[None]:
+    """The tables with their rows in another order; everything computed from them is forgotten before and after."""
+    tables = catalog()
+    kept = dict(tables.everything())
+    generator = random.Random(seed)
+    try:
+        for name, table in kept.items():
+            if isinstance(table, tuple) and name not in ORDERED:
+                tables.__dict__[name] = tuple(generator.sample(table, len(table)))
+        forget()
+        yield
+    finally:
+        tables.__dict__.update(kept)
+        forget()
+
+
+def forget() -> None:
+    for name, module in list(sys.modules.items()):
+        if name.startswith("provision.phases.plan"):
+            for value in vars(module).values():
+                if hasattr(value, "cache_clear"):
+                    value.cache_clear()
+
+
+@given(seed=st.integers(0, 1000))
+@hypothesis_settings(max_examples=5, deadline=None)
+def test_the_order_of_rows_does_not_matter(seed: int) -> None:
+    chosen = random.Random(seed).sample(CASES, 12)
+    before = [case.resolution().stack for case in chosen]
+    with shuffled(seed):
+        assert [case.resolution().stack for case in chosen] == before
+
+
+@given(lines=st.lists(strategies.hosts, min_size=1, max_size=4), order=st.randoms())
+@some
+def test_equal_hosts_are_one_class_in_any_order(lines: list[str], order: Any) -> None:
+    facts = {f"{place}-{copy}": parse_what_if(line) for place, line in enumerate(lines) for copy in range(3)}
+    names = list(facts)
+    order.shuffle(names)
+    found = plan({name: facts[name] for name in names}, dict.fromkeys(names, Settings()))
+    by_line = {frozenset(name for name in facts if facts[name] == facts[first]) for first in facts}
+    together = {frozenset(resolution.hosts) for resolution in found.classes}
+    assert all(any(group <= others for others in together) for group in by_line)
+    alone = plan({"h": facts[names[0]]}, {"h": Settings()}).classes[0]
+    assert found.for_host(names[0]).stack == alone.stack
+
+
+def test_what_no_rule_reads_makes_no_class() -> None:
+    facts = next(case.facts for case in CASES if case.name == "first-users-i7-10700k")
+    other = facts.model_copy(
+        update={
+            "host": "other",
+            "probed_at": "2026-01-01T00:00:00.000Z",
+            "os": facts.os.model_copy(update={"hostname": "other", "boot_id": "1", "kernel": "6.1.0-30-amd64"}),
+            "memory": facts.memory.model_copy(update={"available": 1}),
+            "disks": tuple(disk.model_copy(update={"free": (disk.free or 0) - 12345}) for disk in facts.disks),
+        }
+    )
+    assert len(plan({"a": facts, "b": other}, dict.fromkeys("ab", Settings())).classes) == 1
+
+
+def builds(facts: HostFacts, settings: Settings) -> set[tuple[str, str]]:
+    """Releases and variants that are accepted on a host."""
+    view = view_of(facts, settings)
+    return {(option.id.split("-")[1], option.variant) for option in options(view) if judge(option, view).accepted}
+
+
+def drives(driver: str, cards: str) -> bool:
+    """Whether a driver's branch still drives every card of a description."""
+    found = [CARDS[part.rpartition("x")[0].lower()]["compute_capability"] for part in cards.split(",")]
+    return all(int(driver.split(".", maxsplit=1)[0]) <= (LAST_BRANCH[capability] or 10_000) for capability in found)
+
+
+def test_a_branch_that_left_the_card_behind_runs_nothing() -> None:
+    described = "gpu=V100x1 driver={} glibc=2.35 arch=x86_64 python=3.10"
+    assert builds(parse_what_if(described.format("580.173.02")), Settings())
+    assert not builds(parse_what_if(described.format("595.71.05")), Settings())
+
+
+@given(cards=strategies.cards, older=strategies.drivers, newer=strategies.drivers)
+@some
+def test_a_newer_driver_never_loses_a_build(cards: str, older: str, newer: str) -> None:
+    if release(older) > release(newer):
+        older, newer = newer, older
+    assume(drives(newer, cards))
+    described = "gpu={} driver={} glibc=2.35 arch=x86_64 python=3.10"
+    assert builds(parse_what_if(described.format(cards, older)), Settings()) <= builds(
+        parse_what_if(described.format(cards, newer)), Settings()
+    )
+
+
+@given(first=st.sampled_from(strategies.CARDS), second=st.sampled_from(strategies.CARDS), driver=strategies.drivers)
+@some
+def test_another_card_that_serves_never_gains_a_build(first: str, second: str, driver: str) -> None:
+    described = "gpu={} driver={} glibc=2.35 arch=x86_64 python=3.10"
+    alone = builds(parse_what_if(described.format(f"{first}x1", driver)), Settings())
+    both = builds(parse_what_if(described.format(f"{first}x1,{second}x1", driver)), Settings(gpus=(0, 1)))
+    assert both <= alone
+
+
+@given(first=st.sampled_from(strategies.CARDS), second=st.sampled_from(strategies.CARDS), driver=strategies.drivers)
+@some
+def test_a_card_that_does_not_serve_changes_nothing(first: str, second: str, driver: str) -> None:
+    described = "gpu={} driver={} glibc=2.35 arch=x86_64 python=3.10"
+    mixed = parse_what_if(described.format(f"{first}x1,{second}x1", driver))
+    kinds = {card.index: card.name for card in view_of(mixed, Settings()).cards}
+    alone = parse_what_if(described.format(f"{first if 0 in kinds else second}x{len(kinds)}", driver))
+    assert builds(mixed, Settings()) == builds(alone, Settings())

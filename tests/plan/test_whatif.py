@@ -1,0 +1,95 @@
+"""The grammar of --what-if."""
+
+from __future__ import annotations
+
+import pytest
+
+from provision.core.errors import UsageError
+from provision.phases.plan.what_if import parse_what_if
+
+GIB = 1024**3
+
+
+def test_every_key() -> None:
+    facts = parse_what_if(
+        "gpu=H100x8 driver=535.183.01 os=ubuntu-22.04 python=3.10 arch=x86_64 cpu=avx512 glibc=2.35 ram=1024 disk=500 container=no"
+    )
+    assert facts.nvidia is not None
+    assert [gpu.name for gpu in facts.nvidia.gpus] == ["H100"] * 8
+    assert facts.nvidia.driver_version == "535.183.01"
+    assert (facts.os.id, facts.os.version_id, facts.os.package_manager) == ("ubuntu", "22.04", "apt")
+    assert (facts.os.libc, facts.os.libc_version, facts.os.machine) == ("glibc", "2.35", "x86_64")
+    assert facts.pythons[0].version == "3.10"
+    assert facts.cpu.isa == "avx512"
+    assert facts.memory.total == 1024 * GIB
+    assert facts.disks[0].free == 500 * GIB
+    assert facts.container is None
+    assert set(facts.unknown) == {"programs"}
+
+
+def test_what_is_not_given_is_unknown() -> None:
+    facts = parse_what_if("gpu=A100x2")
+    assert facts.unknown["nvidia.driver_version"] == "not given"
+    assert facts.unknown["container"] == "not given"
+    assert facts.os.libc is None
+    assert facts.memory.total is None
+
+
+def test_cards_of_several_kinds_are_numbered_through() -> None:
+    facts = parse_what_if("gpu=RTX4090x1,RTX2080Tix2")
+    assert facts.nvidia is not None
+    assert [(gpu.index, gpu.name) for gpu in facts.nvidia.gpus] == [(0, "RTX4090"), (1, "RTX2080Ti"), (2, "RTX2080Ti")]
+
+
+def test_names_are_taken_in_any_case_and_form() -> None:
+    facts = parse_what_if("gpu=rtx4070tisuperx2,h100sxm5x1")
+    assert facts.nvidia is not None
+    assert len(facts.nvidia.gpus) == 3
+
+
+def test_no_card_no_driver_and_musl() -> None:
+    facts = parse_what_if("gpu=none glibc=none")
+    assert facts.nvidia is None
+    assert facts.amd is None
+    assert facts.os.libc == "musl"
+    without = parse_what_if("gpu=L4x1 driver=none")
+    assert without.nvidia is not None
+    assert without.nvidia.driver_version is None
+    assert "nvidia.driver_version" not in without.unknown
+
+
+def test_amd_cards() -> None:
+    facts = parse_what_if("gpu=MI300Xx8")
+    assert facts.amd is not None
+    assert len(facts.amd.gpus) == 8
+
+
+@pytest.mark.parametrize(
+    ("line", "says", "hint"),
+    [
+        ("gpus=H100x8", "`gpus` is no key of --what-if", "did you mean `gpu`?"),
+        ("drvier=535", "`drvier` is no key", "did you mean `driver`?"),
+        ("gpu=H10x8", "`H10` is no card in the catalog", "did you mean `H100`?"),
+        ("gpu=H100", "`gpu=H100` is not NAMExCOUNT", "gpu=H100x8"),
+        ("gpu=H100x0", "`gpu=H100x0` is not NAMExCOUNT", "gpu=H100x8"),
+        ("gpu=H100x99999", "`gpu=H100x99999` is not NAMExCOUNT with 1 to 64 cards", "gpu=H100x8"),
+        (f"driver={'9' * 5000}.1 gpu=L4x1", "is not a version", "numbers with dots"),
+        (f"ram={'9' * 400}", "is not a number of GiB", "ram=64"),
+        ("driver=new gpu=L4x1", "`driver=new` is not a version", "numbers with dots, as in driver=580.95.05"),
+        ("gpu=none driver=535.183.01", "`driver=` describes a host with NVIDIA cards", "gpu=H100x8"),
+        ("os=ubuntu", "`os=ubuntu` is not ID-VERSION_ID", "os=ubuntu-22.04"),
+        ("arch=arm64", "`arch=arm64` is not known", "x86_64, aarch64"),
+        ("cpu=avx", "`cpu=avx` is not known", "sse4_2, avx2, avx512, amx"),
+        ("ram=lots", "`ram=lots` is not a number of GiB", "ram=64"),
+        ("disk=-1", "`disk=-1` is not a number of GiB", "disk=64"),
+        ("container=maybe", "`container=maybe` is not known", "yes, no"),
+        ("container", "`container` is not key=value", "driver=580.65.06"),
+        ("ram=", "`ram=` is not key=value", "gpu=H100x8"),
+        ("ram=1 ram=2", "`ram` is given twice: 1 and 2", None),
+    ],
+)
+def test_what_is_wrong_is_named(line: str, says: str, hint: str | None) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_what_if(line)
+    assert says in caught.value.text
+    assert (hint or "") in (caught.value.hint or "")

@@ -1,0 +1,97 @@
+"""Why a release was not chosen: all that speaks against it, not only the first thing, and what would open it."""
+
+from __future__ import annotations
+
+import pytest
+
+from provision.core.errors import UsageError
+from provision.core.models.settings import Settings
+from provision.phases.plan.what_if import parse_what_if
+from provision.phases.plan.why_not import WhyNot, render, why_not
+
+R535 = "driver=535.183.01 os=ubuntu-22.04 python=3.10 arch=x86_64 glibc=2.35 ram=1024 disk=500 container=no"
+
+
+def ask(asked: str, line: str, **settings: str) -> WhyNot:
+    (answer,) = why_not(asked, {"h": parse_what_if(line)}, {"h": Settings.model_validate(settings)})
+    return answer
+
+
+def against(answer: WhyNot) -> set[str]:
+    return {reason.rule for item in answer.judgements for reason in item.reasons if reason.verdict == "reject"}
+
+
+def test_one_change_opens_it() -> None:
+    answer = ask("vllm==0.33.0", f"gpu=H100x8 {R535}")
+    assert against(answer) == {"driver-floor"}
+    assert answer.chosen == "vllm-0.31.0-cu129"
+    assert answer.nearest is not None
+    assert answer.nearest.policy == {"driver": "upgrade"}
+    assert "vLLM 0.33.0 (cu130)" in answer.nearest.text
+
+
+def test_every_rule_speaks_after_the_first_refusal() -> None:
+    answer = ask("vllm==0.20.0", "gpu=V100x8 driver=535.183.01 os=debian-11 python=3.9 arch=x86_64 glibc=2.31")
+    assert {"driver-floor", "glibc", "gpu-code", "attention"} <= against(answer)
+    assert answer.nearest is None
+    assert "no change of one or two settings does" in render([answer])
+
+
+def test_two_changes_together_open_it() -> None:
+    answer = ask("vllm==0.33.0", f"gpu=H100x8 {R535.replace('2.35', '2.27')}")
+    assert {"driver-floor", "glibc"} <= against(answer)
+    assert answer.nearest is not None
+    assert answer.nearest.text.startswith("with `driver: upgrade` and with a distribution of newer glibc")
+
+
+def test_the_release_itself_is_never_given_up() -> None:
+    answer = ask("vllm==0.33.0", f"gpu=T4x1 {R535}", attention="flash")
+    assert answer.nearest is not None
+    assert "vllm" not in answer.nearest.policy
+    assert "vLLM 0.33.0" in answer.nearest.text
+
+
+@pytest.mark.parametrize(
+    ("card", "driver", "verdict", "says"),
+    [
+        ("H100", "535.183.01", "accept", "with `cuda_compat: true` it could: cuda-compat-13-0"),
+        ("RTX4090", "535.183.01", "reject", "on RTX4090 it ends in error 803 or 804"),
+        ("H100", "560.35.03", "reject", "560.35.03 is of neither"),
+    ],
+)
+def test_compatibility_libraries_are_named_where_they_help(card: str, driver: str, verdict: str, says: str) -> None:
+    answer = ask("vllm==0.33.0", f"gpu={card}x1 {R535.replace('535.183.01', driver)}")
+    (said,) = [reason for item in answer.judgements for reason in item.reasons if reason.rule == "cuda-compat"]
+    assert said.verdict == verdict
+    assert says in said.text
+
+
+def test_it_is_what_the_plan_takes() -> None:
+    answer = ask("vllm==0.33.0", f"gpu=H100x8 {R535}".replace("535.183.01", "580.95.05"))
+    assert answer.nearest is None
+    assert "It is what the plan takes: vllm-0.33.0-cu130." in render([answer])
+
+
+def test_it_is_possible_and_another_comes_before_it() -> None:
+    text = render([ask("vllm==0.30.0", f"gpu=H100x8 {R535}")])
+    assert "It is possible: vllm-0.30.0-cu129. The plan takes vllm-0.31.0-cu129, which comes before it." in text
+
+
+def test_no_build_for_this_kind_of_host() -> None:
+    text = render([ask("vllm==0.33.0", "gpu=MI300Xx8 os=ubuntu-22.04 python=3.12 arch=x86_64 glibc=2.35")])
+    assert "the catalog has no build of vllm==0.33.0 for this kind of host" in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ("0.33.0", "`--why-not 0.33.0` is not understood"),
+        ("vllm>=0.33.0", "`--why-not vllm>=0.33.0` is not understood"),
+        ("vllm==0.99.0", "the catalog has no vLLM 0.99.0; its newest is 0.33.0"),
+    ],
+)
+def test_a_question_that_is_none(asked: str, says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        ask(asked, "gpu=L4x1")
+    assert says in caught.value.text
+    assert caught.value.hint

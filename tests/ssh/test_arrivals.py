@@ -1,0 +1,157 @@
+"""The bytes of a transfer: what travels, and what is found on the host."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provision.core.errors import StageError
+from provision.core.models.staged import StagedFile
+from provision.fleet.ssh.session import Completed
+from provision.fleet.ssh.upload import Sender, Survey, check_space, checked_names, part_name, tar_stream
+
+
+def staged(name: str, content: bytes, folder: Path) -> StagedFile:
+    path = folder / hashlib.sha256(name.encode()).hexdigest()
+    path.write_bytes(content)
+    return StagedFile(
+        name=name, path=str(path), sha256=hashlib.sha256(content).hexdigest(), size=len(content), kind="wheel"
+    )
+
+
+@given(st.lists(st.binary(max_size=2000), max_size=8))
+def test_the_stream_is_a_tar_archive_of_exactly_these_files(contents: list[bytes]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = [staged(f"f{number}", content, Path(folder)) for number, content in enumerate(contents)]
+        moved: list[int] = []
+        archive = b"".join(tar_stream(files, moved.append))
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        found = {member.name: (tar.extractfile(member) or io.BytesIO()).read() for member in tar}
+    assert found == {part_name(file): content for file, content in zip(files, contents, strict=True)}
+    assert sum(moved) == sum(map(len, contents))
+
+
+def test_a_file_that_became_shorter_is_noticed(tmp_path: Path) -> None:
+    file = staged("a", b"12345", tmp_path).model_copy(update={"size": 9})
+    with pytest.raises(StageError, match="4 bytes shorter"):
+        list(tar_stream([file], lambda _: None))
+
+
+def test_a_survey_tells_the_verified_from_the_changed(tmp_path: Path) -> None:
+    one, two, three = (staged(name, b"12345", tmp_path) for name in ("one", "two", "three"))
+    text = (
+        f"A {one.sha256} 5 100 one\nA {two.sha256} 5 100 two\nA {'0' * 64} 5 100 three\n"
+        f"F 5 100 ./one\nF 5 101 ./two\nF 5 100 ./three\nF 3 100 ./{part_name(two)}\nF 9 1 ./{part_name(three)}\nD 1024\n"
+    )
+    survey = Survey.parse(text)
+    assert [survey.has(file) for file in (one, two, three)] == [True, False, False]
+    # A part longer than its file is none of it.
+    assert [survey.part(file) for file in (one, two, three)] == [0, 3, 0]
+    assert survey.free == 1024 * 1024
+
+
+@given(st.text(max_size=400))
+def test_no_text_makes_a_survey_say_that_something_is_there(text: str) -> None:
+    file = StagedFile(name="a", path="/a", sha256="f" * 64, size=1, kind="wheel")
+    try:
+        survey = Survey.parse(text)
+    except ValueError:
+        return
+    assert not survey.has(file)
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    one = staged("a", b"1", tmp_path)
+    assert checked_names([one, one]) == [one]
+    with pytest.raises(StageError, match="two different files are to be sent as a"):
+        checked_names([one, one.model_copy(update={"sha256": "0" * 64})])
+
+
+def test_space_is_counted_with_what_must_stay_free() -> None:
+    check_space("host a", "/in", 0, 0)
+    check_space("host a", "/in", 10**9, 2 * 10**9)
+    with pytest.raises(StageError, match=r"host a has 953\.7 MiB free at /in; 953\.7 MiB are to come"):
+        check_space("host a", "/in", 10**9, 10**9)
+
+
+class Shell:
+    """What a sender needs of a host, done by this machine's own sh."""
+
+    host = "here"
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def run(self, command: str, *, stdin: str | None = None, timeout_s: float = 60.0) -> Completed:
+        done = subprocess.run(
+            ["sh", "-c", command],
+            input=stdin,
+            env={"PATH": self._path},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+        return Completed(done.returncode, done.stdout, done.stderr, 0.0)
+
+    def stream(self, command: str, pieces: Iterator[bytes]) -> None:
+        subprocess.run(["sh", "-c", command], input=b"".join(pieces), env={"PATH": self._path}, check=True)
+
+
+@pytest.fixture(params=["with Python", "without Python"])
+def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Shell:
+    if request.param == "with Python":
+        return Shell("/usr/bin:/bin")
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in [
+        "awk",
+        "cat",
+        "chmod",
+        "df",
+        "find",
+        "id",
+        "mkdir",
+        "mv",
+        "rm",
+        "sed",
+        "sha256sum",
+        "sh",
+        "stat",
+        "tar",
+    ]:
+        found = shutil.which(tool, path="/usr/bin:/bin")
+        assert found
+        (tools / tool).symlink_to(found)
+    return Shell(str(tools))
+
+
+def test_what_arrives_is_verified_and_named_also_on_a_host_without_python(shell: Shell, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    files = [staged(name, name.encode() * 1000, tmp_path) for name in ("a.whl", "b.whl", "deep/c.json")]
+    first = Sender(shell, shell, files[:1], str(folder), None).send()
+    again = Sender(shell, shell, files, str(folder), None).send()
+    assert (first.sent, again.present, again.sent) == (("a.whl",), ("a.whl",), ("b.whl", "deep/c.json"))
+    assert {file.name: (folder / file.name).read_bytes() for file in files} == {
+        file.name: Path(file.path).read_bytes() for file in files
+    }
+    assert not list(folder.glob(".*.part"))
+
+
+def test_what_arrives_wrong_twice_is_told_with_both_hashes(shell: Shell, tmp_path: Path) -> None:
+    file = staged("a.whl", b"12345", tmp_path)
+    wrong = file.model_copy(update={"sha256": "0" * 64})
+    with pytest.raises(StageError, match=f"is damaged: its SHA-256 is {file.sha256}, recorded is {'0' * 64}"):
+        Sender(shell, shell, [wrong], str(tmp_path / "in"), None).send()
+    assert not (tmp_path / "in" / "a.whl").exists()

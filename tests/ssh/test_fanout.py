@@ -1,0 +1,153 @@
+"""The fan-out: order, bound, outcomes, retries, deadlines, interruption."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from provision.core.errors import HostKeyError, RemoteCommandError, TransportError
+from provision.fleet.ssh import AuthenticationError, FanOut, FanOutInterrupted, Task, fan_out
+from provision.fleet.ssh import fan_out as fanout
+from provision.fleet.ssh.fan_out import Cancelled
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fanout, "FIRST_BACKOFF_S", 0.01)
+
+
+def failing(times: int, error: Exception) -> Callable[[], str]:
+    left = [times]
+
+    def call() -> str:
+        if left[0]:
+            left[0] -= 1
+            raise error
+        return "done"
+
+    return call
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-5, 5), max_size=30), st.integers(1, 8))
+def test_every_task_has_its_outcome_and_the_bound_holds(priorities: list[int], limit: int) -> None:
+    lock = threading.Lock()
+    now, most = 0, 0
+
+    def call(number: int) -> int:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.0005)
+        with lock:
+            now -= 1
+        if number % 3 == 0:
+            raise ValueError(number)
+        return number
+
+    tasks = [Task(str(number), partial(call, number), priority) for number, priority in enumerate(priorities)]
+    done = fan_out(tasks, limit=limit)
+    assert list(done.outcomes) == [task.host for task in tasks]
+    assert most <= limit
+    assert done.values == {str(number): number for number in range(len(tasks)) if number % 3}
+    assert {host: str(error) for host, error in done.errors.items()} == {
+        str(n): str(n) for n in range(0, len(tasks), 3)
+    }
+    assert done.stats.tasks == len(tasks)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(-5, 5), max_size=20))
+def test_higher_priorities_go_first_and_equal_ones_in_order(priorities: list[int]) -> None:
+    order: list[int] = []
+    tasks = [Task(str(number), partial(order.append, number), priority) for number, priority in enumerate(priorities)]
+    fan_out(tasks, limit=1)
+    assert order == sorted(range(len(priorities)), key=lambda number: (-priorities[number], number))
+
+
+def test_a_way_that_failed_is_tried_again_before_all_others() -> None:
+    order: list[str] = []
+    flaky = failing(1, TransportError("gone"))
+
+    def call(name: str) -> str:
+        order.append(name)
+        time.sleep(0.03)
+        return flaky() if name == "flaky" else "done"
+
+    names = ["flaky", *(f"host{number}" for number in range(6))]
+    done = fan_out([Task(name, partial(call, name)) for name in names], limit=1)
+    assert not done.errors
+    assert done.outcomes["flaky"].tries == 2
+    # Its back-off was over while the next task ran: it did not queue behind the rest.
+    assert order.index("flaky", 1) <= 3
+    assert done.stats.tasks == 8
+
+
+def test_retries_end() -> None:
+    done = fan_out([Task("one", failing(9, TransportError("gone")), retries=2)])
+    assert done.outcomes["one"].tries == 3
+    with pytest.raises(TransportError, match="gone"):
+        done.outcomes["one"].result()
+
+
+@pytest.mark.parametrize(
+    "error", [HostKeyError("changed"), AuthenticationError("refused"), RemoteCommandError("failed"), ValueError("bug")]
+)
+def test_what_trying_again_cannot_cure_is_not_tried_again(error: Exception) -> None:
+    done = fan_out([Task("one", failing(1, error), retries=5)])
+    assert done.outcomes["one"].error is error
+    assert done.outcomes["one"].tries == 1
+
+
+def test_a_deadline_gives_the_slot_to_the_next_and_tells_the_task() -> None:
+    told = threading.Event()
+    slow = Task("slow", partial(told.wait, 20), deadline_s=0.1, cancel=told.set)
+    done = fan_out([slow, Task("next", lambda: True)], limit=1)
+    assert isinstance(done.errors["slow"], TransportError)
+    assert "host slow did not finish within 0.1 s" in str(done.errors["slow"])
+    assert done.values == {"next": True}
+    assert told.wait(5)
+
+
+def test_nothing_to_do() -> None:
+    done: FanOut[None] = fan_out([])
+    assert (done.outcomes, done.stats.tasks, done.stats.wait_p99_ms) == ({}, 0, 0.0)
+
+
+def test_a_host_twice_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="the same host"):
+        fan_out([Task("one", lambda: 1), Task("one", lambda: 2)])
+
+
+def test_ctrl_c_drops_what_waits_and_tells_what_runs() -> None:
+    told = threading.Event()
+    started = threading.Event()
+
+    def run() -> str:
+        started.set()
+        told.wait(20)
+        return "told"
+
+    def interrupt() -> None:
+        started.wait(20)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Thread(target=interrupt).start()
+    try:
+        with pytest.raises(FanOutInterrupted) as caught:
+            fan_out([Task("runs", run, cancel=told.set), Task("waits", lambda: "never")], limit=1)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    outcomes = caught.value.fan_out.outcomes
+    assert outcomes["runs"].value == "told"
+    assert isinstance(outcomes["waits"].error, Cancelled)

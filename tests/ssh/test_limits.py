@@ -1,0 +1,65 @@
+"""A host that never stops talking: what is read is bounded in bytes and in time, and the command is ended."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+import pytest
+
+from provision.core.errors import RemoteCommandError
+from provision.core.models.settings import Connection, Host, Settings
+from provision.fleet.ssh import open_session
+from provision.fleet.ssh.shell import RUN_BYTES
+from provision.phases.probe import probe
+
+
+@pytest.fixture
+def here() -> Host:
+    return Host(name="here", connection=Connection(kind="local"), settings=Settings())
+
+
+@pytest.mark.parametrize("where", ["", " >&2"])
+def test_endless_output_is_broken_off(here: Host, where: str) -> None:
+    session = open_session(here)
+    with pytest.raises(RemoteCommandError, match="printed more than 32 MiB and was broken off"):
+        session.run(f"echo $$; exec yes firstlight-endless-output{where}", timeout_s=60)
+    assert subprocess.run(["pgrep", "-f", "yes firstlight-endless"], capture_output=True, check=False).stdout == b""
+
+
+def test_output_up_to_the_limit_and_input_of_any_size_pass(here: Host) -> None:
+    session = open_session(here)
+    done = session.run(f"head -c {RUN_BYTES} /dev/zero | tr '\\0' x")
+    assert (done.rc, len(done.stdout)) == (0, RUN_BYTES)
+    text = "line of input\n" * 200_000
+    assert session.run("cat", stdin=text).stdout == text
+    assert session.run("exit 3", stdin=text).rc == 3
+
+
+def test_a_command_that_says_nothing_or_closes_its_output_ends_in_time(here: Host) -> None:
+    session = open_session(here)
+    for command in ("sleep 50", "exec >&- 2>&-; sleep 50"):
+        started = time.monotonic()
+        with pytest.raises(RemoteCommandError, match="did not end within 1 s"):
+            session.run(command, timeout_s=1)
+        assert time.monotonic() - started < 30
+
+
+class Half:
+    """Stands in for a session whose host ends every command half way, and says that all went well."""
+
+    host = "here"
+
+    def __init__(self, host: Host) -> None:
+        self._session = open_session(host)
+
+    def run(self, command: str, **options: object) -> object:
+        done = self._session.run(command, **options)  # type: ignore[arg-type]
+        lines = done.stdout.splitlines(keepends=True)
+        return type(done)(0, "".join(lines[: len(lines) // 2]), done.stderr, done.seconds)
+
+
+def test_half_an_answer_is_no_host_without_cards_by_a_stand_in(here: Host) -> None:
+    with pytest.raises(RemoteCommandError, match="answer was cut after") as caught:
+        probe(here, Half(here))  # type: ignore[arg-type]
+    assert "hint: run it again" in caught.value.render()

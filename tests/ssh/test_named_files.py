@@ -1,0 +1,39 @@
+"""Files that settings name: what they hold stays out of every error, since a person may have named another than was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from provision.core.errors import RemoteCommandError
+from provision.core.models.settings import Connection
+from provision.fleet.ssh.authentication import Login
+from provision.fleet.ssh.sudo import become_password
+
+CONTENTS = (b"root:canary:19000::\nbin:canary::\n", b"canary", b"canary\xff\xfe", b"")
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_a_file_that_is_no_key(tmp_path: Path, content: bytes) -> None:
+    key, public = tmp_path / "key", tmp_path / "other.pub"
+    key.write_bytes(content)
+    public.write_bytes(content)
+    login = Login(
+        Connection(kind="ssh", address="h", user="u", identity_files=(str(key), str(public)), identity_agent="none")
+    )
+    list(login.get_sources())
+    login._public_halves()
+    assert f"{key} cannot be read: it holds no key that OpenSSH would read" in login.notes
+    assert "canary" not in " ".join(login.notes)
+
+
+def test_a_sudo_password_is_the_first_line_and_no_text_is_told_without_it(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    connection = Connection(kind="local", become_password_file=str(file))
+    file.write_text("first line\nsecond\n")
+    assert become_password(connection) == "first line"
+    file.write_bytes(b"canary\xff")
+    with pytest.raises(RemoteCommandError, match="it is no text") as caught:
+        become_password(connection)
+    assert "canary" not in caught.value.render()

@@ -1,0 +1,47 @@
+"""What a program for hosts is packed from: the repository's statements, on their lines."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from provision.core.zipapp import without_prose
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def statements(source: bytes) -> list[str]:
+    """Each node with its line, of a source whose bare strings are emptied."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            node.value.value = ""
+    return [f"{getattr(node, 'lineno', 0)} {ast.dump(node)}" for node in ast.walk(tree)]
+
+
+def test_each_statement_stays_what_it_is_and_where_it_is() -> None:
+    sources = [path for folder in ("verify", "provision/phases/serve/onhost") for path in (ROOT / folder).rglob("*.py")]
+    assert len(sources) > 100
+    for path in sources:
+        source = path.read_bytes()
+        assert statements(without_prose(source)) == statements(source), path
+
+
+def test_comments_and_docstrings_go_and_text_that_looks_like_them_stays() -> None:
+    source = '''"""Über.
+
+Zwei."""
+x = "# no comment"  # a comment
+s = """kept
+# kept"""
+class A:  # ü
+    """Doc ü."""  # more
+    y = 1
+    """About y."""
+def f(): """only"""
+'''
+    packed = without_prose(source.encode()).decode()
+    assert (
+        packed
+        == '""\n\n\nx = "# no comment"\ns = """kept\n# kept"""\nclass A:\n    ""\n    y = 1\n    ""\ndef f(): ""\n'
+    )

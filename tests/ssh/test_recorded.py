@@ -1,0 +1,69 @@
+"""Files that are brought to a host are on record; what only looks is not."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provision.core.errors import RemoteCommandError
+from provision.core.models.settings import Connection
+from provision.core.models.staged import StagedFile
+from provision.fleet.ssh.local import LocalSession
+from provision.fleet.ssh.recorded import RecordedSession
+
+
+class Told:
+    """A record that only listens."""
+
+    def __init__(self) -> None:
+        self.changes: list[dict[str, Any]] = []
+
+    def __call__(self, how: str, *, host: str, output: str = "", **data: Any) -> None:
+        self.changes.append({"how": how, "host": host, "output": output, **data})
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def session(told: Told) -> RecordedSession:
+    return RecordedSession(LocalSession("a", Connection(kind="local")), told)
+
+
+def test_a_written_file_with_its_hash(session: RecordedSession, told: Told, tmp_path: Path) -> None:
+    path = str(tmp_path / "unit")
+    session.write(path, b"text", mode=0o600)
+    assert session.read(path) == b"text"
+    assert session.run("true").rc == 0
+    [change] = told.changes
+    assert (change["how"], change["path"], change["mode"], change["bytes"]) == ("write", path, "0600", 4)
+    assert change["sha256"] == hashlib.sha256(b"text").hexdigest()
+    assert change["changed"] is True
+
+
+def test_a_file_that_was_refused_may_have_changed_something(
+    session: RecordedSession, told: Told, tmp_path: Path
+) -> None:
+    with pytest.raises(RemoteCommandError):
+        session.write(str(tmp_path / "nowhere" / "unit"), b"text")
+    [change] = told.changes
+    assert change["changed"] is None
+    assert "nowhere" in change["output"]
+
+
+def test_sent_files_by_name_and_hash_and_none_the_second_time(
+    session: RecordedSession, told: Told, tmp_path: Path
+) -> None:
+    source = tmp_path / "wheel"
+    source.write_bytes(b"wheel")
+    sha = hashlib.sha256(b"wheel").hexdigest()
+    file = StagedFile(name="a.whl", path=str(source), sha256=sha, size=5, kind="wheel")
+    for _ in range(2):
+        session.send([file], str(tmp_path / "incoming"))
+    [change] = told.changes
+    assert (change["how"], change["sha256"], change["changed"]) == ("send", {"a.whl": sha}, True)

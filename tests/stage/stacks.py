@@ -1,0 +1,50 @@
+"""Stacks as small as they can be for the room's own work: tiny `torch` and `vllm` wheels on a local index."""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+from provision.core.models.facts import HostFacts
+from provision.core.models.stack import (
+    AttentionPlan,
+    Candidate,
+    FlashAttnPlan,
+    Interpreter,
+    Resolution,
+    Stack,
+    TorchBuild,
+    VllmBuild,
+)
+
+PYTHON = "{}.{}".format(*sys.version_info[:2])
+PLATFORM = f"{platform.machine()}-manylinux_2_28"
+FACTS = HostFacts(host="gpu-1", probed_at="2026-01-01T00:00:00Z")
+
+
+def make_stack(
+    vllm_index: str | None, torch_index: str | None, *, distribution: str = "vllm", supervisor: bool = False
+) -> Stack:
+    return Stack(
+        vllm=VllmBuild(
+            version="0.9.1",
+            variant="cpu",
+            provider="official" if distribution == "vllm" else "community",
+            distribution=distribution,
+            index=vllm_index,
+        ),
+        torch=TorchBuild(version="2.7.0", variant="cpu", index=torch_index),
+        flash_attn=FlashAttnPlan(provider="none"),
+        attention=AttentionPlan(backend="CPU_ATTN"),
+        python=PYTHON,
+        interpreter=Interpreter(version=PYTHON, origin="host", path="/usr/bin/python3"),
+        platform=PLATFORM,
+        supervisor="supervisor" if supervisor else "systemd",
+    )
+
+
+def resolve_to(*stacks: Stack) -> Resolution:
+    candidates = tuple(
+        Candidate(id=f"candidate-{rank}", rank=rank, accepted=True, stack=stack) for rank, stack in enumerate(stacks, 1)
+    )
+    return Resolution(hosts=("gpu-1", "gpu-2"), stack=stacks[0] if stacks else None, candidates=candidates)

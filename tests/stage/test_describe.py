@@ -1,0 +1,96 @@
+"""A model's shape before its weights are here: of a folder from the headers, of a hub id from the small files alone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from provision.core.errors import ModelError, StageError
+from provision.core.models.settings import Settings
+from provision.phases.stage.model_description import describe
+from provision.phases.stage.wheelhouse import Store
+from tests.fit.models import LLAMA_8B, write_model
+from tests.stage.site import Site
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+API = "/api/models/org/model/revision/main"
+CONFIG = f"/org/model/resolve/{COMMIT}/config.json"
+
+pytestmark = pytest.mark.usefixtures("bare_client")
+
+
+def settings(model: str) -> Settings:
+    return Settings.model_validate({"model": model})
+
+
+@pytest.fixture
+def hub(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
+    monkeypatch.setenv("HF_ENDPOINT", site.url)
+    content = json.dumps(LLAMA_8B).encode()
+    listing = {
+        "sha": COMMIT,
+        "siblings": [
+            {"rfilename": "config.json", "size": len(content), "blobId": hashlib.sha1(content).hexdigest()},
+            {
+                "rfilename": "model.safetensors",
+                "size": 16_060_522_496,
+                "lfs": {"sha256": "0" * 64, "size": 16_060_522_496},
+            },
+            {"rfilename": "consolidated.00.pth", "size": 16_060_522_496},
+        ],
+    }
+    site.content[API] = json.dumps(listing).encode()
+    site.content[CONFIG] = content
+    return site
+
+
+def test_the_built_in_model_has_none(store: Store) -> None:
+    assert describe(settings("builtin"), store) is None
+
+
+def test_a_folder_by_its_headers(tmp_path: Path, store: Store) -> None:
+    folder = write_model(
+        tmp_path / "model", LLAMA_8B, {"model.layers.31.x": ("BF16", [64], 2), "lm_head": ("F32", [2], 4)}
+    )
+    found = describe(settings(str(folder)), store)
+    assert found
+    assert found.weights.by_dtype == (("BF16", 128), ("F32", 8))
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_folder_whose_configuration_is_broken_is_named(tmp_path: Path, store: Store, content: str) -> None:
+    folder = write_model(tmp_path / "model", LLAMA_8B, {"x": ("BF16", [64], 2)})
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ModelError, match=r"config\.json`"):
+        describe(settings(str(folder)), store)
+
+
+def test_of_a_hub_id_only_the_small_files_are_fetched_once(hub: Site, store: Store) -> None:
+    found = describe(settings("org/model"), store)
+    assert found
+    assert found.architecture == "LlamaForCausalLM"
+    assert found.weights.by_dtype == (("BF16", 16_060_522_496),)
+    assert set(hub.requests) == {API, CONFIG}
+    before = hub.requests.total()
+    hub.close()
+    assert describe(settings("org/model"), store) == found
+    assert hub.requests.total() == before
+
+
+def test_the_hubs_own_count_comes_first(hub: Site, store: Store) -> None:
+    listing = json.loads(hub.content[API])
+    listing["safetensors"] = {"parameters": {"F8_E4M3": 1000, "BF16": 10}, "total": 1010}
+    hub.content[API] = json.dumps(listing).encode()
+    found = describe(settings("org/model"), store)
+    assert found
+    assert found.weights.by_dtype == (("F8_E4M3", 1000), ("BF16", 20))
+
+
+def test_a_hub_that_does_not_answer_is_named_with_what_to_do(hub: Site, store: Store) -> None:
+    hub.close()
+    with pytest.raises(StageError, match=f"the hub `{hub.url}` does not answer") as caught:
+        describe(settings("org/model"), store)
+    assert "give a folder with the model" in (caught.value.hint or "")

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from provision.catalog.index.http_client import open_client
+from provision.catalog.index.settings import ClientSettings
+from provision.core.errors import StageError
+from provision.phases.stage.download import ATTEMPTS, fetch_all
+from provision.phases.stage.wheelhouse import Store
+from tests.stage.site import Site
+
+CONTENT = os.urandom(3 << 20)
+
+
+@dataclass(frozen=True)
+class File:
+    name: str
+    url: str
+    sha256: str
+    size: int | None = None
+
+
+def client() -> httpx.Client:
+    return open_client(ClientSettings())
+
+
+def offer(site: Site, name: str = "a.whl", content: bytes = CONTENT) -> File:
+    site.content[f"/{name}"] = content
+    return File(name, f"{site.url}/{name}", hashlib.sha256(content).hexdigest(), len(content))
+
+
+def fetch(store: Store, *files: File, make: Callable[[], httpx.Client] = client) -> dict[str, Path]:
+    return fetch_all(store, files, make, pause_s=0.0)
+
+
+def test_files_are_fetched_verified_and_counted(site: Site, store: Store) -> None:
+    files = [offer(site, f"{number}.whl", os.urandom(1 << 16)) for number in range(12)]
+    seen: list[tuple[str, int, int]] = []
+    found = fetch_all(store, files, client, progress=lambda *step: seen.append(step))
+    assert {sha256: path.read_bytes() for sha256, path in found.items()} == {
+        file.sha256: site.content[f"/{file.name}"] for file in files
+    }
+    assert seen[-1] == ("download", 12 << 16, 12 << 16)
+
+
+def test_each_file_is_told_of_once_it_is_here_with_the_size_of_all(site: Site, store: Store) -> None:
+    files = [offer(site, f"{number}.whl", os.urandom(1 << 16)) for number in range(6)]
+    fetch(store, files[0])
+    told: list[tuple[str, bool, int]] = []
+    fetch_all(store, files, client, arrived=lambda path, total: told.append((path.name, path.exists(), total)))
+    assert sorted(told) == [(f"{number}.whl", True, 6 << 16) for number in range(6)]
+
+
+def test_nothing_is_asked_for_what_is_here(site: Site, store: Store) -> None:
+    file = offer(site)
+    fetch(store, file)
+
+    def none() -> httpx.Client:
+        raise AssertionError("no client is needed")
+
+    assert fetch(store, file, make=none) == {file.sha256: store.folder(file.sha256) / "a.whl"}
+    assert site.requests["/a.whl"] == 1
+
+
+def test_a_dropped_connection_is_taken_up_where_it_broke_off(site: Site, store: Store) -> None:
+    file = offer(site)
+    site.faults.cut_after["/a.whl"] = [1 << 20, 1 << 19]
+    assert fetch(store, file)[file.sha256].read_bytes() == CONTENT
+    assert len(site.ranges) == 2
+    assert site.sent["/a.whl"] == len(CONTENT)
+
+
+def test_as_long_as_bytes_come_it_goes_on(site: Site, store: Store) -> None:
+    file = offer(site)
+    site.faults.cut_after["/a.whl"] = [1 << 17] * (3 * ATTEMPTS)
+    assert fetch(store, file)[file.sha256].read_bytes() == CONTENT
+
+
+def test_sizes_that_nobody_told_are_asked_for_before_anything_is_fetched(site: Site, store: Store) -> None:
+    small, large = offer(site, "small.whl", b"s"), offer(site, "large.whl")
+    unknown = [File(file.name, file.url, file.sha256) for file in (small, large)]
+    seen: list[tuple[str, int, int]] = []
+    fetch_all(store, unknown, client, progress=lambda *step: seen.append(step))
+    assert {total for _, _, total in seen} == {len(CONTENT) + 1}
+
+
+def test_runs_at_the_same_time_fetch_a_file_once(site: Site, store: Store) -> None:
+    file = offer(site)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: fetch(store, file), range(4)))
+    assert all(paths == found[0] for paths in found)
+    assert site.sent["/a.whl"] == len(CONTENT)
+
+
+def test_a_disk_that_takes_no_more_is_told_with_the_folder(site: Site, store: Store) -> None:
+    file = offer(site)
+    store.folder(file.sha256).parent.mkdir(parents=True)
+    store.folder(file.sha256).symlink_to("/proc/self")
+    with pytest.raises(StageError, match=rf"`a\.whl` could not be written to the wheelhouse `{store.root}`"):
+        fetch(store, file)
+
+
+def test_what_a_killed_run_left_is_taken_up(site: Site, store: Store) -> None:
+    file = offer(site)
+    with store.slot(file.sha256, file.name) as slot:
+        slot.part.write_bytes(CONTENT[: 2 << 20])
+    assert fetch(store, file)[file.sha256].read_bytes() == CONTENT
+    assert site.ranges == [f"bytes={2 << 20}-"]
+
+
+@pytest.mark.parametrize("rest", [b"of another file", CONTENT + b"more than there is"])
+def test_a_rest_that_does_not_fit_is_thrown_away(site: Site, store: Store, rest: bytes) -> None:
+    file = offer(site)
+    with store.slot(file.sha256, file.name) as slot:
+        slot.part.write_bytes(rest)
+    assert fetch(store, file)[file.sha256].read_bytes() == CONTENT
+
+
+def test_a_server_without_ranges_is_asked_from_the_start(site: Site, store: Store) -> None:
+    file = offer(site)
+    site.faults.no_range = True
+    site.faults.cut_after["/a.whl"] = [1 << 20]
+    assert fetch(store, file)[file.sha256].read_bytes() == CONTENT
+
+
+def test_passing_server_errors_are_waited_out(site: Site, store: Store) -> None:
+    file = offer(site)
+    site.faults.status["/a.whl"] = [500, 503, 429]
+    assert fetch(store, file)[file.sha256].read_bytes() == CONTENT
+
+
+def test_lasting_server_errors_end_with_file_host_and_status(site: Site, store: Store) -> None:
+    file = offer(site)
+    site.faults.status["/a.whl"] = [500] * 99
+    with pytest.raises(StageError, match=r"`a\.whl` could not be fetched from 127\.0\.0\.1: HTTP 500"):
+        fetch(store, file)
+    assert site.requests["/a.whl"] == ATTEMPTS
+
+
+def test_a_file_that_is_not_there_is_asked_for_once(site: Site, store: Store) -> None:
+    file = File("gone.whl", f"{site.url}/gone.whl", "0" * 64, 1)
+    with pytest.raises(StageError, match="HTTP 404"):
+        fetch(store, file)
+    assert site.requests["/gone.whl"] == 1
+
+
+def test_another_file_than_the_locked_one_is_refused_and_not_kept(site: Site, store: Store) -> None:
+    file = offer(site)
+    site.content["/a.whl"] = b"x" * len(CONTENT)
+    with pytest.raises(StageError, match="wrong hash") as caught:
+        fetch(store, file)
+    assert file.sha256 in caught.value.text
+    assert store.find(file.sha256, file.name) is None
+    assert not list(store.folder(file.sha256).glob("*.part"))
+
+
+def test_the_file_at_fault_is_named_not_one_that_was_stopped_for_it(site: Site, store: Store) -> None:
+    files = [offer(site, f"{number}.whl", os.urandom(1 << 20)) for number in range(6)]
+    bad = File("bad.whl", f"{site.url}/bad.whl", "0" * 64, 1 << 30)
+    with pytest.raises(StageError, match=r"`bad\.whl`"):
+        fetch(store, *files, bad)
+
+
+def test_no_server_at_all(store: Store) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        file = File("a.whl", f"http://user:secret@127.0.0.1:{unused.getsockname()[1]}/a.whl", "0" * 64)
+        with pytest.raises(StageError, match=r"`a\.whl` could not be fetched from 127\.0\.0\.1") as caught:
+            fetch(store, file)
+    assert "secret" not in caught.value.render()
+
+
+def test_a_local_file_is_copied_and_verified(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "with space+cpu.whl"
+    source.write_bytes(CONTENT)
+    file = File(source.name, source.as_uri(), hashlib.sha256(CONTENT).hexdigest())
+    path = fetch(store, file)[file.sha256]
+    assert path.read_bytes() == CONTENT
+    assert not path.samefile(source)
+
+
+def test_credentials_of_an_index_go_to_its_own_host_alone(site: Site, store: Store) -> None:
+    file = offer(site)
+    site.faults.wants = "Basic dXNlcjpwQHNz"  # user:p@ss
+    with_credentials = site.url.replace("://", "://user:p%40ss@") + "/simple"
+    fetch(store, file, make=lambda: open_client(ClientSettings(), [with_credentials]))
+    assert site.tokens == ["Basic dXNlcjpwQHNz"]
+    other = offer(site, "b.whl", b"b")
+    elsewhere = File(other.name, other.url.replace("127.0.0.1", "127.1"), other.sha256)
+    with pytest.raises(StageError, match="HTTP 401"):
+        fetch(store, elsewhere, make=lambda: open_client(ClientSettings(), [with_credentials]))
+    assert site.tokens[-1] is None
+
+
+def test_credentials_of_the_users_netrc_are_used(
+    site: Site, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = offer(site)
+    site.faults.wants = "Basic dXNlcjpwQHNz"  # user:p@ss
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login user password p@ss\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert fetch(store, file)[file.sha256].read_bytes() == CONTENT

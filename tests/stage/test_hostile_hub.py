@@ -1,0 +1,185 @@
+"""A hub, or what stands between, that answers something else: each is one error with its values, and nothing of it is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provision.catalog.index import http_client
+from provision.catalog.index.settings import ClientSettings
+from provision.core.errors import FirstlightError, ModelError, StageError
+from provision.core.models.settings import Settings
+from provision.phases.plan.fit import shape_of
+from provision.phases.plan.fit.weights import counted
+from provision.phases.stage import download, hub_answers
+from provision.phases.stage.model import stage_model
+from provision.phases.stage.model_description import describe
+from provision.phases.stage.model_hub import HubFile, model_key
+from provision.phases.stage.wheelhouse import Store
+from tests.stage.site import Site
+from tests.stage.test_model import MODEL, SHARDS, offer
+from tests.strange import JSON
+
+LISTING = "/api/models/org/tiny/revision/main"
+CONFIG = "/org/tiny/resolve/c0ffee/config.json"
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "hidden_size": 64,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "vocab_size": 256,
+}
+
+
+@pytest.fixture
+def hub(site: Site, bare_client: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    assert bare_client.parent.is_dir()
+    monkeypatch.setenv("HF_ENDPOINT", site.url)
+    offer(site, {**MODEL, "config.json": json.dumps(LLAMA).encode()})
+    return site
+
+
+def stage(store: Store) -> None:
+    stage_model(Settings(model="org/tiny"), ClientSettings(), store)
+
+
+def look(store: Store) -> None:
+    assert describe(Settings(model="org/tiny"), store)
+
+
+ANSWERS = {
+    "a login page": b"<html><form action=/login></form></html>",
+    "nothing": b"",
+    "half of one": b'{"sha": "c0ffee", "sib',
+    "no object": b"[1, 2]",
+    "siblings that are null": b'{"sha": "c0ffee", "siblings": null}',
+    "no siblings": b'{"sha": "c0ffee"}',
+    "files without names": b'{"sha": "c0ffee", "siblings": [{"rfilename": null}, 5]}',
+    "a number for a commit": b'{"sha": 5, "siblings": []}',
+    "lists of lists": b"[" * 100_000,
+    "no text": bytes(range(256)),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+def test_a_listing_that_is_none_is_named(hub: Site, store: Store, answer: bytes) -> None:
+    hub.content[LISTING] = answer
+    for act in (stage, look):
+        with pytest.raises(StageError, match="serves as the model's listing of `org/tiny` is not that") as caught:
+            act(store)
+        assert f"curl -L '{hub.url}{LISTING}?blobs=true'" in (caught.value.hint or "")
+
+
+def test_a_file_without_a_hash_is_not_fetched(hub: Site, store: Store) -> None:
+    listing = json.loads(hub.content[LISTING])
+    for row in listing["siblings"]:
+        row.pop("blobId")
+    hub.content[LISTING] = json.dumps(listing).encode()
+    with pytest.raises(StageError, match=r"lists `config\.json` of org/tiny without a hash"):
+        stage(store)
+    assert not hub.requests[CONFIG]
+
+
+BAD_CONFIGS: dict[str, tuple[bytes, type[FirstlightError]]] = {
+    "no JSON": (b"<html>", StageError),
+    "a list": (b"[]", StageError),
+    "without sizes": (b"{}", ModelError),
+    "with text for a size": (json.dumps(LLAMA | {"num_key_value_heads": "x", "vocab_size": "y"}).encode(), ModelError),
+    "with a billion layers": (json.dumps(LLAMA | {"num_hidden_layers": 10**9}).encode(), ModelError),
+}
+
+
+@pytest.mark.parametrize(("config", "kind"), BAD_CONFIGS.values(), ids=BAD_CONFIGS)
+def test_a_bad_config_is_named_and_not_kept(
+    hub: Site, store: Store, config: bytes, kind: type[FirstlightError]
+) -> None:
+    good = hub.content[CONFIG]
+    hub.content[CONFIG] = config
+    with pytest.raises(kind, match=r"config\.json"):
+        describe(Settings(model="org/tiny"), store)
+    hub.content[CONFIG] = good
+    shape = describe(Settings(model="org/tiny"), store)
+    assert shape
+    assert shape.layers == LLAMA["num_hidden_layers"]
+
+
+@pytest.mark.parametrize("kept", [{"config": "x"}, {}, {"config": {}, "parameters": 5, "bytes": 5}])
+def test_what_an_earlier_release_kept_of_a_bad_answer_is_asked_for_again(
+    hub: Site, store: Store, kept: dict[str, Any]
+) -> None:
+    assert hub.url
+    store.remember("described", model_key("org/tiny"), kept)
+    shape = describe(Settings(model="org/tiny"), store)
+    assert shape
+    assert shape.heads == LLAMA["num_attention_heads"]
+
+
+def test_an_endless_answer_is_given_up(hub: Site, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_client, "MOST_BYTES", 1 << 20)
+    hub.faults.endless[LISTING] = 0.0
+    with pytest.raises(StageError, match=r"does not answer: the answer has more than 1\.0 MiB"):
+        stage(store)
+
+
+def test_an_answer_that_comes_byte_by_byte_is_given_up(
+    hub: Site, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_client, "WHOLE_S", 0.1)
+    hub.faults.endless[LISTING] = 0.02
+    with pytest.raises(StageError, match=r"does not answer: the answer was not whole within 0\.1 s"):
+        stage(store)
+
+
+def test_a_large_file_that_never_ends_is_given_up_and_leaves_nothing(hub: Site, store: Store) -> None:
+    shard = next(iter(SHARDS))
+    hub.faults.endless[f"/org/tiny/resolve/c0ffee/{shard}"] = 0.0
+    with pytest.raises(
+        StageError, match=rf"`{shard}` is longer than it may be: 127\.0\.0\.1 sends more than 64\.0 KiB"
+    ):
+        stage(store)
+    assert not [path for path in store.root.rglob("*.part") if shard in path.name]
+
+
+def test_a_large_file_that_hardly_comes_is_given_up(site: Site, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "SLOW_S", 0.05)
+    site.content["/shard"] = b"x"
+    site.faults.endless["/shard"] = 0.02
+    file = HubFile("shard", f"{site.url}/shard", "0" * 64, 1 << 20)
+    with pytest.raises(StageError, match=r"`shard` could not be fetched from 127\.0\.0\.1: \d+ bytes came in 0 s"):
+        download.fetch_all(store, [file], lambda: http_client.open_client(ClientSettings()), attempts=2, pause_s=0.0)
+
+
+@given(answer=st.dictionaries(st.sampled_from(["sha", "siblings", "safetensors", "x"]), JSON))
+def test_whatever_a_hub_lists_is_read_or_refused(answer: dict[str, Any]) -> None:
+    try:
+        found = hub_answers.revision(answer)
+    except ValueError:
+        return
+    assert len(found.files) == len(answer["siblings"])
+
+
+@given(
+    config=st.dictionaries(
+        st.sampled_from(
+            [*LLAMA, "rope_scaling", "layer_types", "text_config", "sliding_window", "quantization_config"]
+        ),
+        JSON,
+    )
+)
+def test_whatever_a_config_holds_is_read_or_refused(config: dict[str, Any]) -> None:
+    try:
+        shape = shape_of(LLAMA | config, counted({"BF16": 1 << 20}, "a test"))
+    except ModelError:
+        return
+    assert shape.layers > 0
+
+
+def test_the_hash_of_a_small_file_is_that_of_its_bytes_as_sent(hub: Site, store: Store) -> None:
+    stage(store)
+    assert store.find(hashlib.sha256(hub.content[CONFIG]).hexdigest(), "config.json")

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import hashlib
+import platform
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from provision.catalog.index.settings import read_settings
+from provision.core.errors import StageError
+from provision.phases.stage.host_uv import LOCK, locked_hashes, stage_uv
+from provision.phases.stage.wheelhouse import Store
+from tests.stage.site import Site, make_wheel
+
+FOREIGN = "aarch64" if platform.machine() == "x86_64" else "x86_64"
+
+
+def uv_wheel(site: Site, version: str) -> bytes:
+    """A wheel as uv's own is laid out, for the other architecture."""
+    import zipfile
+    from io import BytesIO
+
+    name, content = make_wheel("uv", version, tag=f"py3-none-manylinux_2_17_{FOREIGN}.manylinux2014_{FOREIGN}")
+    buffer = BytesIO(content)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr(f"uv-{version}.data/scripts/uv", b"the program")
+    site.add_wheel(name, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def test_our_own_lock_knows_uvs_wheels() -> None:
+    version, hashes = locked_hashes(LOCK, "uv")
+    assert version.count(".") == 2
+    assert len(hashes) > 10
+
+
+def test_ours_goes_to_a_host_of_the_same_architecture_and_runs(store: Store, tmp_path: Path) -> None:
+    staged = stage_uv(f"{platform.machine()}-manylinux_2_28", read_settings({}, pip_files=[], uv_files=[]), store)
+    assert (staged.name, staged.kind) == ("uv", "tool")
+    program = tmp_path / "uv"
+    program.write_bytes(Path(staged.path).read_bytes())
+    program.chmod(0o755)
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[1] == locked_hashes(LOCK, "uv")[0]
+
+
+def test_another_architecture_gets_the_program_out_of_the_locked_wheel(
+    site: Site, store: Store, bare_client: Path, tmp_path: Path
+) -> None:
+    bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n")
+    content = uv_wheel(site, "9.8.7")
+    lock = tmp_path / "run.txt"
+    lock.write_text(
+        f"typer==1.0 \\\n    --hash=sha256:{'0' * 64}\nuv==9.8.7 \\\n    --hash=sha256:{hashlib.sha256(content).hexdigest()}\n    # via firstlight\n"
+    )
+    staged = stage_uv(f"{FOREIGN}-manylinux_2_28", read_settings(), store, lock=lock)
+    assert Path(staged.path).read_bytes() == b"the program"
+    site.close()
+    assert stage_uv(f"{FOREIGN}-manylinux_2_28", read_settings(), store, lock=lock) == staged
+
+
+def test_a_wheel_that_our_lock_does_not_know_is_refused(
+    site: Site, store: Store, bare_client: Path, tmp_path: Path
+) -> None:
+    bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n")
+    uv_wheel(site, "9.8.7")
+    lock = tmp_path / "run.txt"
+    lock.write_text(f"uv==9.8.7 \\\n    --hash=sha256:{'0' * 64}\n")
+    with pytest.raises(StageError, match=r"which requirements/run\.txt does not know"):
+        stage_uv(f"{FOREIGN}-manylinux_2_28", read_settings(), store, lock=lock)
+
+
+def test_a_lock_without_uv_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run.txt").write_text("typer==1.0\n")
+    with pytest.raises(StageError, match="has no hashes of uv"):
+        locked_hashes(tmp_path / "run.txt", "uv")

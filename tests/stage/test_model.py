@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from provision.catalog.index.settings import ClientSettings
+from provision.core.errors import StageError
+from provision.core.models.settings import Settings
+from provision.core.models.staged import StagedFile
+from provision.phases.stage.model import folder_files, stage_model
+from provision.phases.stage.wheelhouse import Store
+from tests.stage.site import Site
+
+INDEX = json.dumps({"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}})
+SHARDS = {f"model-0000{number}-of-00002.safetensors": os.urandom(1 << 16) for number in (1, 2)}
+MODEL = {
+    "config.json": b'{"architectures": ["LlamaForCausalLM"]}',
+    "tokenizer.json": b"{}",
+    "model.safetensors.index.json": INDEX.encode(),
+    **SHARDS,
+}
+
+
+def write_model(folder: Path, files: dict[str, bytes] | None = None) -> Path:
+    folder.mkdir()
+    for name, content in (files or MODEL).items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def take(
+    store: Store, model: str, *, token_file: str | None = None, refresh: bool = False
+) -> tuple[str | None, list[StagedFile]]:
+    return stage_model(Settings(model=model, hf_token_file=token_file), ClientSettings(), store, refresh=refresh)
+
+
+# --- a folder
+
+
+def test_a_folder_is_taken_as_it_lies_links_followed_and_hidden_files_left_out(store: Store, tmp_path: Path) -> None:
+    folder = write_model(
+        tmp_path / "my-model", {name: content for name, content in MODEL.items() if name not in SHARDS}
+    )
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    for shard, content in SHARDS.items():
+        (blobs / shard).write_bytes(content)
+        (folder / shard).symlink_to(blobs / shard)
+    (folder / ".git").mkdir()
+    (folder / ".git/config").touch()
+    name, files = take(store, str(folder))
+    assert name
+    assert name.startswith("my-model-")
+    assert {file.name: file.sha256 for file in files} == {
+        path: hashlib.sha256(content).hexdigest() for path, content in MODEL.items()
+    }
+    assert all(
+        file.kind == "model" and Path(file.path).stat().st_size == file.size and not Path(file.path).is_symlink()
+        for file in files
+    )
+
+
+def test_the_folders_name_on_the_host_changes_with_the_content(store: Store, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m")
+    first, _ = take(store, str(folder))
+    assert take(store, str(folder))[0] == first
+    (folder / "tokenizer.json").write_text("[]")
+    assert take(store, str(folder))[0] != first
+
+
+def test_hashes_are_remembered_and_a_changed_file_is_read_again(store: Store, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m")
+    before = {file.name: file.sha256 for file in folder_files(folder, store)}
+    shard = folder / next(iter(SHARDS))
+    stat = shard.stat()
+    shard.write_bytes(b"x" * stat.st_size)
+    os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert {file.name: file.sha256 for file in folder_files(folder, store)} == before
+    os.utime(shard)
+    assert {file.name for file in folder_files(folder, store) if file.sha256 != before[file.name]} == {shard.name}
+
+
+@pytest.mark.parametrize(
+    ("lost", "named"),
+    [("config.json", "config.json"), ("model-00002-of-00002.safetensors", r"model-00002-of-00002\.safetensors")],
+)
+def test_a_folder_that_is_not_whole_is_refused_with_what_is_missing(
+    store: Store, tmp_path: Path, lost: str, named: str
+) -> None:
+    folder = write_model(tmp_path / "m", {name: content for name, content in MODEL.items() if name != lost})
+    with pytest.raises(StageError, match=f"is not whole: {named} missing"):
+        take(store, str(folder))
+
+
+def test_a_folder_without_weights_is_refused(store: Store, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", {"config.json": b"{}"})
+    with pytest.raises(StageError, match=r"weights \(\*\.safetensors\) missing"):
+        take(store, str(folder))
+
+
+def test_an_index_that_is_none_and_a_broken_link_are_named(store: Store, tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "m", {**MODEL, "model.safetensors.index.json": b"[]"})
+    with pytest.raises(StageError, match="is not an index of shards"):
+        take(store, str(folder))
+    (folder / "gone").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(StageError, match="points nowhere"):
+        take(store, str(folder))
+
+
+@pytest.mark.parametrize("model", ["/no/such/folder", "./here", "word", "org/", "a/b/c"])
+def test_neither_folder_nor_hub_id(store: Store, model: str) -> None:
+    with pytest.raises(StageError, match="is neither a folder on this machine nor a hub id"):
+        take(store, model)
+
+
+# --- a hub
+
+
+def offer(site: Site, files: dict[str, bytes], *, commit: str = "c0ffee", revision: str = "main") -> None:
+    """The hub's own format: large files listed with their sha256, the others with their git blob hash."""
+    rows = []
+    for name, content in files.items():
+        row = {
+            "rfilename": name,
+            "size": len(content),
+            "blobId": hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(),
+        }
+        if name.endswith((".safetensors", ".bin")):
+            row["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+        rows.append(row)
+        site.content[f"/org/tiny/resolve/{commit}/{name}"] = content
+    site.content[f"/api/models/org/tiny/revision/{revision}"] = json.dumps(
+        {"id": "org/tiny", "sha": commit, "siblings": rows}
+    ).encode()
+
+
+@pytest.fixture
+def hub(site: Site, bare_client: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+    assert bare_client.parent.is_dir()
+    monkeypatch.setenv("HF_ENDPOINT", site.url)
+    offer(
+        site,
+        {
+            **MODEL,
+            "README.md": b"# tiny",
+            "pytorch_model.bin": b"the same in another format",
+            "original/consolidated.safetensors": b"and again",
+        },
+    )
+    return site
+
+
+def test_a_hub_id_is_fetched_once_with_one_format_of_its_weights(hub: Site, store: Store) -> None:
+    name, files = take(store, "org/tiny")
+    assert name
+    assert name.startswith("tiny-")
+    assert {file.name: Path(file.path).read_bytes() for file in files} == MODEL
+    hub.close()
+    assert take(store, "org/tiny") == (name, files)
+
+
+def test_a_shard_is_taken_up_where_it_broke_off(hub: Site, store: Store) -> None:
+    shard = next(iter(SHARDS))
+    hub.faults.cut_after[f"/org/tiny/resolve/c0ffee/{shard}"] = [1 << 15]
+    _, files = take(store, "org/tiny")
+    assert {file.name: Path(file.path).read_bytes() for file in files} == MODEL
+    assert hub.ranges == [f"bytes={1 << 15}-"]
+
+
+@pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", "config.json"])
+def test_a_wrong_file_is_refused_large_or_small(hub: Site, store: Store, name: str) -> None:
+    path = f"/org/tiny/resolve/c0ffee/{name}"
+    hub.content[path] = b"x" * len(hub.content[path])
+    with pytest.raises(StageError, match=f"`{name}`.* has the wrong hash"):
+        take(store, "org/tiny")
+
+
+def test_a_new_revision_is_seen_when_asked_for(hub: Site, store: Store) -> None:
+    first, _ = take(store, "org/tiny")
+    offer(hub, {**MODEL, "tokenizer.json": b"[]"}, commit="decaf")
+    assert take(store, "org/tiny")[0] == first
+    assert take(store, "org/tiny", refresh=True)[0] != first
+
+
+def test_a_revision_by_name(hub: Site, store: Store) -> None:
+    offer(hub, MODEL, commit="decaf", revision="v1.0")
+    _, files = take(store, "org/tiny@v1.0")
+    assert hub.requests["/org/tiny/resolve/decaf/config.json"] == 1
+    assert len(files) == len(MODEL)
+
+
+def test_a_gated_model_needs_the_token_that_lies_in_a_file(hub: Site, store: Store, tmp_path: Path) -> None:
+    hub.faults.wants = "Bearer hf_sesame"
+    with pytest.raises(StageError, match=r"refuses `org/tiny` \(HTTP 401\)") as caught:
+        take(store, "org/tiny")
+    assert "firstlight_hf_token_file" in (caught.value.hint or "")
+    token = tmp_path / "token"
+    token.write_text("hf_sesame\n")
+    _, files = take(store, "org/tiny", token_file=str(token))
+    assert len(files) == len(MODEL)
+    assert not [path for path in store.root.rglob("*.json") if "hf_sesame" in path.read_text(errors="replace")]
+
+
+def test_a_token_file_that_cannot_be_read_is_named(hub: Site, store: Store, tmp_path: Path) -> None:
+    assert hub.url
+    with pytest.raises(StageError, match=r"hub token's file .* cannot be read: No such file"):
+        take(store, "org/tiny", token_file=str(tmp_path / "absent"))
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("hf_canary\nSECOND=canary\n", "it has 2 lines"),
+        ("root:$y$canary:19000::\nbin:*:canary\n", "it has 2 lines"),
+        ("two canary", "no plain word"),
+        ("hf_canary\x00", "no plain word"),
+        ("canaryä", "no plain word"),
+        ("", "it is empty"),
+        ("canary" * 1000, "longer than a token"),
+    ],
+)
+def test_what_is_no_token_is_neither_sent_nor_shown(
+    hub: Site, store: Store, tmp_path: Path, content: str, why: str
+) -> None:
+    token = tmp_path / "token"
+    token.write_text(content)
+    with pytest.raises(StageError, match="holds no hub token") as caught:
+        take(store, "org/tiny", token_file=str(token))
+    assert why in caught.value.text
+    assert "canary" not in caught.value.render()
+    assert not hub.requests
+
+
+def test_an_unknown_model_is_told_from_a_hub_that_is_silent(
+    hub: Site, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(StageError, match=r"has no `org/absent` at revision `main` \(HTTP 404\)"):
+        take(store, "org/absent")
+    assert hub.url
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{unused.getsockname()[1]}")
+        with pytest.raises(StageError, match=r"the hub `http://127\.0\.0\.1:\d+` does not answer") as caught:
+            take(store, "org/tiny")
+    assert "HF_ENDPOINT" in (caught.value.hint or "")
+
+
+def test_a_hub_that_lists_no_weights_is_refused(hub: Site, store: Store) -> None:
+    offer(hub, {"config.json": b"{}", "weights.gguf": b"gguf"})
+    with pytest.raises(StageError, match="is not whole: weights"):
+        take(store, "org/tiny")
+
+
+def test_a_model_larger_than_the_disk_is_refused_before_it_is_fetched(hub: Site, store: Store) -> None:
+    listing = json.loads(hub.content["/api/models/org/tiny/revision/main"])
+    for row in listing["siblings"]:
+        row["size"] = 1 << 50
+    hub.content["/api/models/org/tiny/revision/main"] = json.dumps(listing).encode()
+    with pytest.raises(StageError, match=r"model `org/tiny` needs .* TiB in"):
+        take(store, "org/tiny")
+    assert not [path for path in hub.requests if "/resolve/" in path]
+
+
+@pytest.mark.parametrize("place", ["absolute", "above", "no digest"])
+def test_a_hostile_hub_names_no_path_of_this_machine_by_a_digest(
+    hub: Site, store: Store, tmp_path: Path, place: str
+) -> None:
+    victim = tmp_path / "precious" / "victim.json"
+    victim.parent.mkdir()
+    victim.write_text("mine")
+    digest = {"absolute": str(victim.parent), "above": f"../../../{victim.parent.name}", "no digest": "A" * 64}[place]
+    listing = json.loads(hub.content["/api/models/org/tiny/revision/main"])
+    listing["siblings"].append({"rfilename": "victim.json", "lfs": {"sha256": digest, "size": 4}})
+    hub.content["/api/models/org/tiny/revision/main"] = json.dumps(listing).encode()
+    with pytest.raises(StageError, match="is no sha256"):
+        take(store, "org/tiny")
+    assert victim.read_text() == "mine"
+    assert [path.name for path in victim.parent.iterdir()] == ["victim.json"]
+
+
+@pytest.mark.parametrize("name", ["/etc/x.json", "../x.json", "a/../../x.json", "a//x.json", "x\n.json", "..\\x.json"])
+def test_a_hostile_hub_names_no_file_outside_the_models_folder(hub: Site, store: Store, name: str) -> None:
+    listing = json.loads(hub.content["/api/models/org/tiny/revision/main"])
+    listing["siblings"].append({"rfilename": name, "lfs": {"sha256": "0" * 64, "size": 4}})
+    hub.content["/api/models/org/tiny/revision/main"] = json.dumps(listing).encode()
+    with pytest.raises(StageError, match="no plain relative name"):
+        take(store, "org/tiny")

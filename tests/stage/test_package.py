@@ -1,0 +1,136 @@
+"""The separately installed package of a Stack, provided by somebody else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from provision.catalog.index.sources import Sources
+from provision.core.errors import StageError, TransportError
+from provision.core.models.settings import Settings
+from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, Stack
+from provision.core.models.staged import Staged
+from provision.phases.stage import stage
+from provision.phases.stage.download import Progress
+from provision.phases.stage.lock import Locked
+from provision.phases.stage.wheelhouse import Store
+from tests.stage.site import Site, make_wheel
+from tests.stage.stacks import FACTS, PYTHON, make_stack, resolve_to
+
+KEY = FlashAttnKey(
+    cuda_major=12, rocm=None, torch="2.7", cxx11_abi=True, python=PYTHON, machine="x86_64", glibc="2.28", capabilities=("9.0",)
+)  # fmt: skip
+
+
+@dataclass
+class Provider:
+    """Gives a small wheel, or fails."""
+
+    store: Store
+    folder: Path
+    error: Exception | None = None
+    asked: list[list[str]] = field(default_factory=list)
+
+    def requires(self, package: FlashAttnPackage) -> Sequence[str]:
+        return ["tiny-dependency"]
+
+    def provide(
+        self,
+        stack: Stack,
+        package: FlashAttnPackage,
+        wheels: Sequence[Locked],
+        sources: Sources,
+        progress: Progress | None,
+    ) -> Locked:
+        self.asked.append([wheel.distribution for wheel in wheels])
+        if self.error:
+            raise self.error
+        name, content = make_wheel("flash-attn", package.version)
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / name).write_bytes(content)
+        path = self.store.add(self.folder / name)
+        return Locked("flash-attn", package.version, name, path.parent.name, "", len(content))
+
+
+@pytest.fixture
+def stack(site: Site, bare_client: Path) -> Stack:
+    """Of torch alone, and the package beside it."""
+    bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n")
+    site.add_wheel(*make_wheel("torch", "2.7.0"))
+    site.add_wheel(*make_wheel("tiny-dependency", "1.1"))
+    package = FlashAttnPackage(version="2.8.3", source="forge", file="flash_attn.whl", key=KEY, builder="controller")
+    plain = make_stack(None, None)
+    return plain.model_copy(
+        update={
+            "vllm": None,
+            "torch": plain.torch.model_copy(update={"variant": "cu126"}),
+            "flash_attn": FlashAttnPlan(provider="forge", version="2.8.3", source="flash_attn.whl", package=package),
+        }
+    )
+
+
+def locked(staged: Staged) -> list[str]:
+    return [line.split(" ")[0] for line in Path(staged.lock).read_text().splitlines()]
+
+
+def test_the_package_goes_into_the_lock_with_what_it_requires(stack: Stack, store: Store, tmp_path: Path) -> None:
+    provider = Provider(store, tmp_path / "forge")
+    staged = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
+    assert locked(staged) == ["flash-attn==2.8.3", "tiny-dependency==1.1", "torch==2.7.0"]
+    assert staged.stack == stack
+    assert sorted(provider.asked[0]) == ["tiny-dependency", "torch"]
+
+
+def test_a_second_run_asks_nobody(stack: Stack, store: Store, tmp_path: Path) -> None:
+    provider = Provider(store, tmp_path / "forge")
+    first = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
+    second = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
+    assert second.from_cache
+    assert second.environment == first.environment
+    assert len(provider.asked) == 1
+
+
+def test_a_wheel_that_is_gone_is_provided_again(stack: Stack, store: Store, tmp_path: Path) -> None:
+    provider = Provider(store, tmp_path / "forge")
+    first = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
+    next(Path(file.path) for file in first.files if file.name.startswith("flash_attn")).unlink()
+    second = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
+    assert len(provider.asked) == 2
+    assert all(Path(file.path).is_file() for file in second.files)
+
+
+@pytest.mark.parametrize("error", [StageError("nvcc said no"), TransportError("the builder is away")])
+def test_where_nobody_insists_it_is_left_out_with_the_reason(
+    stack: Stack, store: Store, tmp_path: Path, error: Exception
+) -> None:
+    provider = Provider(store, tmp_path / "forge", error)
+    staged = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
+    assert "flash-attn==2.8.3" not in locked(staged)
+    assert staged.stack.flash_attn == FlashAttnPlan(provider="none")
+    assert staged.notes == (f"flash-attn 2.8.3 was left out: {error}; --refresh tries again",)
+    again = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
+    assert (again.from_cache, again.stack, again.notes) == (True, staged.stack, staged.notes)
+
+
+@pytest.mark.parametrize("policy", ["package", "both", "==2.8.3"])
+def test_where_it_was_asked_for_its_absence_is_a_refusal(
+    stack: Stack, store: Store, tmp_path: Path, policy: str
+) -> None:
+    provider = Provider(store, tmp_path / "forge", StageError("nvcc said no"))
+    without = stack.model_copy(update={"flash_attn": FlashAttnPlan(provider="none")})
+    staged = stage(resolve_to(stack, without), Settings(flash_attn=policy), FACTS, store=store, packager=provider)
+    assert staged.stack == without
+    assert [(reason.candidate, reason.text) for reason in staged.refused] == [("candidate-1", "nvcc said no")]
+    with pytest.raises(StageError, match=re.escape("candidate-1: nvcc said no")):
+        stage(resolve_to(stack), Settings(flash_attn=policy), FACTS, store=store, packager=provider, refresh=True)
+
+
+def test_without_a_provider_the_package_is_left_out(stack: Stack, store: Store) -> None:
+    staged = stage(resolve_to(stack), Settings(), FACTS, store=store)
+    assert staged.notes == (
+        "flash-attn 2.8.3 was left out: nobody here provides flash-attn 2.8.3; --refresh tries again",
+    )

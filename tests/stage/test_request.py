@@ -1,0 +1,48 @@
+"""What uv is asked for: fixed builds by name and place."""
+
+from __future__ import annotations
+
+from packaging.version import Version
+
+from provision.catalog.index.project_page import Place
+from provision.core.models.stack import FlashInferPlan, KernelPackage
+from provision.phases.stage.solve_request import Source, builds_of, companions_of, make_request, target_of
+from tests.stage.stacks import make_stack
+
+VENDOR = "https://kernels.example/whl/cu130"
+
+
+def test_prebuilt_kernels_are_fixed_builds_each_from_its_own_index() -> None:
+    packages = (
+        KernelPackage(distribution="flashinfer-cubin", version="0.7.0.post1"),
+        KernelPackage(distribution="flashinfer-jit-cache", version="0.7.0.post1", index=VENDOR),
+    )
+    plan = FlashInferPlan(version="0.7.0.post1", kernels="prebuilt", packages=packages)
+    stack = make_stack(None, None).model_copy(update={"flashinfer": plan})
+    builds = {build.name: build for build in builds_of(stack)}
+    assert (builds["flashinfer-cubin"].vendor, builds["flashinfer-jit-cache"].vendor) == (None, VENDOR)
+    place = Place(VENDOR)
+    found = Version("0.7.0.post1+cpu")
+    assert builds["flashinfer-jit-cache"].fits(found, place)
+    request = make_request(stack, target_of(stack), {"flashinfer-jit-cache": Source(place, found)}, {})
+    assert "flashinfer-cubin==0.7.0.post1" in request.requirements
+    assert "flashinfer-jit-cache==0.7.0.post1+cpu" in request.requirements
+    assert request.pins == (("flashinfer-jit-cache", VENDOR),)
+
+
+def test_a_torch_of_the_hosts_own_is_neither_asked_for_nor_let_in() -> None:
+    stack = make_stack(None, "https://torch.example/whl/cpu")
+    taken = stack.model_copy(update={"interpreter": stack.interpreter.model_copy(update={"torch": "2.7.0+cpu"})})
+    assert [build.name for build in builds_of(taken)] == ["vllm"]
+    assert companions_of(taken) == []
+    request = make_request(taken, target_of(taken), {}, {})
+    assert request.requirements == ("vllm==0.9.1",)
+    assert {"torch", "torchvision", "torchaudio"} <= set(request.excluded)
+
+
+def test_a_rocm_builds_torch_is_asked_for_without_its_variant() -> None:
+    stack = make_stack("https://wheels.example/rocm/0.20.1/rocm721", "https://wheels.example/rocm/0.20.1/rocm721")
+    torch = next(build for build in builds_of(stack) if build.name == "torch")
+    assert "+" not in torch.version
+    place = Place("https://wheels.example/rocm/0.20.1/rocm721")
+    assert torch.fits(Version(f"{torch.version}+git8514f05"), place)

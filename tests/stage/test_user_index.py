@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from provision.catalog.index.settings import ClientSettings, read_settings, uv_variables, without_credentials
+
+MAIN, FIRST, SECOND = "https://main.example/simple", "https://first.example/simple", "https://second.example/simple"
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_pip_file_is_read_with_lists_over_lines_and_install_section_before_global(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "pip.conf",
+        f"[global]\nindex-url = https://other.example/simple\nextra-index-url =\n    {FIRST}\n    {SECOND}\nfind-links = /wheels\n"
+        f"cert = /ca.pem\nproxy = http://proxy.example:3128\ntrusted-host = main.example\n[install]\nindex-url = {MAIN}\n",
+    )
+    settings = read_settings({}, pip_files=[file], uv_files=[])
+    assert settings == ClientSettings(
+        index=MAIN,
+        extra_indexes=(FIRST, SECOND),
+        find_links=("/wheels",),
+        certificate="/ca.pem",
+        proxy="http://proxy.example:3128",
+        insecure_hosts=("main.example",),
+    )
+
+
+def test_variables_beat_files_and_later_files_beat_earlier(tmp_path: Path) -> None:
+    system = write(
+        tmp_path / "system.conf", "[global]\nindex-url = https://system.example/simple\ncert = /system.pem\n"
+    )
+    user = write(tmp_path / "user.conf", "[global]\nindex-url = https://user.example/simple\n")
+    files = [system, user]
+    assert read_settings({}, pip_files=files, uv_files=[]).index == "https://user.example/simple"
+    settings = read_settings({"PIP_INDEX_URL": MAIN}, pip_files=files, uv_files=[])
+    assert (settings.index, settings.certificate) == (MAIN, "/system.pem")
+
+
+def test_uv_variable_for_indexes_leaves_pips_indexes_out_and_keeps_its_find_links(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "pip.conf", f"[global]\nindex-url = {MAIN}\nextra-index-url = {FIRST}\nfind-links = /wheels\n"
+    )
+    settings = read_settings({"UV_INDEX": SECOND}, pip_files=[file], uv_files=[])
+    assert uv_variables(settings, default_index=MAIN) == {"UV_FIND_LINKS": "/wheels"}
+
+
+def test_uv_toml_with_an_index_leaves_pips_indexes_out(tmp_path: Path) -> None:
+    pip = write(tmp_path / "pip.conf", f"[global]\nindex-url = {MAIN}\nfind-links = /wheels\n")
+    own = write(tmp_path / "uv.toml", f'find-links = ["/mine"]\n[[index]]\nurl = "{SECOND}"\n')
+    assert uv_variables(read_settings({}, pip_files=[pip], uv_files=[own]), default_index=MAIN) == {}
+
+
+def test_main_index_comes_before_extra_ones_because_uv_takes_the_first_that_has_a_package() -> None:
+    variables = uv_variables(ClientSettings(extra_indexes=(FIRST, SECOND)), default_index=MAIN)
+    assert variables == {"UV_INDEX": f"{MAIN} {FIRST}", "UV_DEFAULT_INDEX": SECOND}
+
+
+def test_without_settings_uv_is_told_nothing(tmp_path: Path) -> None:
+    assert uv_variables(read_settings({}, pip_files=[tmp_path / "absent"], uv_files=[]), default_index=MAIN) == {}
+
+
+def test_proxy_certificate_and_no_index_are_translated() -> None:
+    settings = ClientSettings(
+        proxy="http://proxy.example:3128", certificate="/ca.pem", no_index=True, insecure_hosts=("a", "b")
+    )
+    assert uv_variables(settings, default_index=MAIN) == {
+        "UV_NO_INDEX": "1",
+        "SSL_CERT_FILE": "/ca.pem",
+        "ALL_PROXY": "http://proxy.example:3128",
+        "HTTPS_PROXY": "http://proxy.example:3128",
+        "HTTP_PROXY": "http://proxy.example:3128",
+        "UV_INSECURE_HOST": "a b",
+    }
+
+
+def test_malformed_pip_file_is_passed_over(tmp_path: Path) -> None:
+    bad = write(tmp_path / "bad.conf", "index-url = no section\n")
+    good = write(tmp_path / "good.conf", f"[global]\nindex-url = {MAIN}\n")
+    assert read_settings({}, pip_files=[good, bad], uv_files=[]).index == MAIN
+
+
+def test_digest_changes_with_a_setting_and_not_with_uvs_cache_folder(tmp_path: Path) -> None:
+    plain = read_settings({}, pip_files=[], uv_files=[])
+    assert read_settings({"UV_CACHE_DIR": str(tmp_path)}, pip_files=[], uv_files=[]).digest() == plain.digest()
+    assert read_settings({"UV_EXCLUDE_NEWER": "2026-01-01"}, pip_files=[], uv_files=[]).digest() != plain.digest()
+
+
+word = st.text("abcdefgXYZ0123456789._~-%", min_size=3, max_size=20)
+
+
+@given(user=word, password=word, host=st.from_regex(r"[a-z]{3,10}\.example", fullmatch=True))
+def test_no_credential_survives_redaction(user: str, password: str, host: str) -> None:
+    shown = without_credentials(f"error: Failed to fetch: `https://{user}:{password}@{host}/simple/torch/`")
+    assert shown == f"error: Failed to fetch: `https://***@{host}/simple/torch/`"

@@ -1,0 +1,175 @@
+"""Wheels of another platform than planned are refused by name, and the next source is taken."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from provision.core.errors import StageError
+from provision.core.models.settings import Settings
+from provision.core.models.stack import Stack
+from provision.core.models.staged import Staged
+from provision.phases.stage import stage
+from provision.phases.stage.variants import named_platform, platform_inside
+from provision.phases.stage.wheelhouse import Store
+from tests.stage.site import Site, make_wheel
+from tests.stage.stacks import FACTS, PLATFORM, PYTHON, make_stack, resolve_to
+
+TAG = f"cp{PYTHON.replace('.', '')}-cp{PYTHON.replace('.', '')}-{PLATFORM.split('-')[1]}_{PLATFORM.split('-')[0]}"
+CUDA = {
+    "torch/version.py": "from typing import Optional\n\n__all__ = ['cuda']\n__version__ = '2.7.0+cu130'\n"
+    "cuda: Optional[str] = '13.0'\nhip: Optional[str] = None\n"
+}
+CPU = {"torch/version.py": "__version__ = '2.7.0'\ncuda: Optional[str] = None\nhip: Optional[str] = None\n"}
+ROCM = {"torch/version.py": "__version__ = '2.7.0'\ncuda: Optional[str] = None\nhip: Optional[str] = '7.0.51831'\n"}
+
+
+@pytest.fixture
+def links(tmp_path: Path) -> Path:
+    folder = tmp_path / "links"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def index(site: Site, bare_client: Path, links: Path) -> Site:
+    """vLLM, torch and its companion for CUDA 13.0 on the user's main index; an extra index; a folder of find-links."""
+    extra = f"extra-index-url = {site.url}/extra\nfind-links = {links}\n"
+    bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n{extra}")
+    site.add_wheel(*make_wheel("vllm", "0.9.1", requires=("torch==2.7.0", "torchvision==0.22.0")))
+    site.add_wheel(*make_wheel("torch", "2.7.0", tag=TAG, more=CUDA))
+    site.add_wheel(*make_wheel("torchvision", "0.22.0", requires=("torch==2.7.0",)))
+    return site
+
+
+def put(folder: Path, name: str, version: str, more: dict[str, str] | None = None, tag: str = TAG) -> str:
+    file, content = make_wheel(name, version, tag=tag, more=more, padding=64)
+    (folder / file).write_bytes(content)
+    return file
+
+
+def cuda_stack() -> Stack:
+    stack = make_stack(None, None)
+    assert stack.vllm
+    builds = {part: getattr(stack, part).model_copy(update={"variant": "cu130"}) for part in ("vllm", "torch")}
+    return stack.model_copy(update=builds)
+
+
+def locked(staged: Staged) -> dict[str, str]:
+    """The lock's versions and hashes."""
+    lines = Path(staged.lock).read_text().splitlines()
+    return dict(line.replace(" --hash=sha256", "").split("==") for line in lines)
+
+
+def staged_for_cuda(store: Store) -> Staged:
+    return stage(resolve_to(cuda_stack()), Settings(), FACTS, store=store)
+
+
+def refused(staged: Staged, file: str, built_for: str) -> bool:
+    return any(
+        f"`{file}` from " in note and f"is built for {built_for}, and the plan is cu130" in note
+        for note in staged.notes
+    )
+
+
+def test_a_cpu_build_in_a_find_links_folder_is_refused_and_the_indexs_taken(
+    index: Site, store: Store, links: Path
+) -> None:
+    clean = staged_for_cuda(Store(store.root / "other", limit_bytes=1 << 40))
+    files = [put(links, "torch", "2.7.0+cpu"), put(links, "torchvision", "0.22.0+cpu")]
+    staged = staged_for_cuda(store)
+    assert locked(staged) == locked(clean)
+    assert all(refused(staged, file, "cpu") for file in files)
+
+
+def test_a_cpu_build_in_an_index_is_refused(index: Site, store: Store) -> None:
+    file, content = make_wheel("torch", "2.7.0+cpu", tag=TAG)
+    index.add_wheel(file, content)
+    staged = staged_for_cuda(store)
+    assert locked(staged)["torch"].startswith("2.7.0:")
+    assert refused(staged, file, "cpu")
+    assert staged_for_cuda(store).from_cache
+
+
+@pytest.mark.parametrize(("inside", "built_for"), [(CPU, "cpu"), (ROCM, "rocm7.0")])
+def test_a_build_whose_content_names_another_platform_is_refused(
+    index: Site, store: Store, links: Path, inside: dict[str, str], built_for: str
+) -> None:
+    clean = staged_for_cuda(Store(store.root / "other", limit_bytes=1 << 40))
+    file = put(links, "torch", "2.7.0", inside)
+    staged = staged_for_cuda(store)
+    assert locked(staged) == locked(clean)
+    assert refused(staged, file, built_for)
+
+
+def test_the_next_index_is_taken_where_the_main_one_has_another_platform(index: Site, store: Store) -> None:
+    index.content["/simple/torch/"] = b""
+    index.add_wheel(*make_wheel("torch", "2.7.0", tag=TAG, more=CPU))
+    name, content = make_wheel("torch", "2.7.0", tag=TAG, more=CUDA)
+    index.add_wheel(name, content, index="extra")
+    staged = staged_for_cuda(store)
+    assert refused(staged, name, "cpu")
+    assert locked(staged)["torch"] == f"2.7.0:{hashlib.sha256(content).hexdigest()}"
+
+
+def test_the_files_are_named_where_no_source_has_the_planned_build(index: Site, store: Store, links: Path) -> None:
+    index.content["/simple/torch/"] = b""
+    by_name = put(links, "torch", "2.7.0+cpu")
+    with pytest.raises(StageError) as caught:
+        staged_for_cuda(store)
+    assert f"`{by_name}` from {links.as_uri()} is built for cpu, and the plan is cu130" in caught.value.text
+    (links / by_name).unlink()
+    by_content = put(links, "torch", "2.7.0", CPU)
+    with pytest.raises(StageError) as caught:
+        staged_for_cuda(store)
+    assert f"`{by_content}` from {links.as_uri()} is built for cpu, and the plan is cu130" in caught.value.text
+    assert "no other index has a wheel of torch 2.7.0" in caught.value.text
+
+
+def test_a_vllm_for_amd_cards_is_told_by_its_files(index: Site, store: Store) -> None:
+    index.content["/simple/vllm/"] = b""
+    more = {"vllm/_version.py": "__version__ = version = '0.9.1'\n", "vllm/_rocm_C.abi3.so": ""}
+    file, content = make_wheel("vllm", "0.9.1", requires=("torch==2.7.0",), more=more)
+    index.add_wheel(file, content)
+    with pytest.raises(StageError, match=r"is built for rocm, and the plan is cu130"):
+        staged_for_cuda(store)
+
+
+@pytest.mark.parametrize(
+    ("version", "platform"),
+    [
+        ("2.13.0+cpu", "cpu"),
+        ("2.13.0+cu130", "cu130"),
+        ("2.9.0+rocm7.0", "rocm7.0"),
+        ("0.18.0+rocm700", "rocm700"),
+        ("2.8.0+cu128.pypi", "cu128"),
+        ("2.13.0", None),
+        ("0.9.1+precompiled", None),
+        ("1.0+custom", None),
+    ],
+)
+def test_a_version_names_its_platform_or_none(version: str, platform: str | None) -> None:
+    assert named_platform(version) == platform
+
+
+@pytest.mark.parametrize(
+    ("files", "platform"),
+    [
+        (CUDA, "cu130"),
+        (CPU, "cpu"),
+        (ROCM, "rocm7.0"),
+        ({"torchvision/version.py": "__version__ = '0.28.0+cu130'\ngit_version = 'ab'\n"}, "cu130"),
+        ({"torchvision/version.py": "__version__ = '0.28.0'\n"}, None),
+        ({"vllm/_version.py": "__version__ = '0.9.1'\n", "vllm/_C_AVX512.abi3.so": ""}, "cpu"),
+        ({"vllm/vllm_flash_attn/_vllm_fa2_C.abi3.so": ""}, "cu"),
+        ({}, None),
+    ],
+)
+def test_what_stands_in_a_wheel_names_its_platform_or_none(
+    tmp_path: Path, files: dict[str, str], platform: str | None
+) -> None:
+    name, content = make_wheel("tiny", more=files)
+    (tmp_path / name).write_bytes(content)
+    assert platform_inside(tmp_path / name) == platform

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from provision.core.errors import StageError
+from provision.phases.stage.wheelhouse import Store, default_limit
+
+
+def put(store: Store, folder: Path, content: bytes, name: str = "a-1-py3-none-any.whl") -> tuple[str, Path]:
+    source = folder / name
+    source.write_bytes(content)
+    return hashlib.sha256(content).hexdigest(), store.add(source)
+
+
+def test_a_file_lies_once_under_its_hash(store: Store, tmp_path: Path) -> None:
+    sha256, path = put(store, tmp_path, b"wheel")
+    assert path == store.root / "files" / sha256[:2] / sha256 / "a-1-py3-none-any.whl"
+    assert store.find(sha256, path.name) == path
+    again = store.add(tmp_path / path.name)
+    assert again == path
+    assert store.staged(path, "wheel").model_dump() == {
+        "name": path.name, "path": str(path), "sha256": sha256, "size": 5, "kind": "wheel",
+    }  # fmt: skip
+
+
+def test_another_hash_than_the_wanted_one_is_refused_and_leaves_nothing(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "a.whl"
+    source.write_bytes(b"other bytes")
+    wanted = hashlib.sha256(b"wheel").hexdigest()
+    with pytest.raises(StageError, match="wrong hash") as caught:
+        store.add(source, sha256=wanted)
+    assert hashlib.sha256(b"other bytes").hexdigest() in caught.value.text
+    assert wanted in caught.value.text
+    assert store.find(wanted, "a.whl") is None
+    assert not [path for path in store.folder(wanted).iterdir() if path.name != ".lock"]
+
+
+@pytest.mark.parametrize("damage", [b"wheeX", b"whe", b""])
+def test_a_damaged_file_counts_as_absent_and_can_be_stored_again(store: Store, tmp_path: Path, damage: bytes) -> None:
+    sha256, path = put(store, tmp_path, b"wheel")
+    path.write_bytes(damage)
+    os.utime(path, ns=(1, 1))
+    assert store.find(sha256, path.name) is None
+    assert not path.exists()
+    put(store, tmp_path, b"wheel")
+    assert store.find(sha256, path.name) == path
+
+
+def test_a_touched_but_right_file_stays(store: Store, tmp_path: Path) -> None:
+    sha256, path = put(store, tmp_path, b"wheel")
+    os.utime(path, ns=(1, 1))
+    assert store.find(sha256, path.name) == path
+
+
+def test_a_crash_between_rename_and_stamp_loses_nothing(store: Store, tmp_path: Path) -> None:
+    sha256, path = put(store, tmp_path, b"wheel")
+    (path.parent / "verified").unlink()
+    assert store.find(sha256, path.name) == path
+    assert (path.parent / "verified").exists()
+
+
+def test_processes_that_store_the_same_file_at_once_agree(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "big.whl"
+    source.write_bytes(os.urandom(8 << 20))
+    script = "import sys; from pathlib import Path; from provision.phases.stage.wheelhouse import Store; print(Store(Path(sys.argv[1]), limit_bytes=1).add(Path(sys.argv[2])))"
+    command = [sys.executable, "-c", script, str(store.root), str(source)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    paths = {process.communicate()[0].strip() for process in running}
+    assert [process.returncode for process in running] == [0] * 4
+    assert len(paths) == 1
+    assert Path(paths.pop()).read_bytes() == source.read_bytes()
+
+
+def test_pruning_removes_least_recently_used_first_and_spares_what_a_host_needs(store: Store, tmp_path: Path) -> None:
+    hashes = []
+    for number in range(4):
+        sha256, path = put(store, tmp_path, bytes([number]) * 1000, f"{number}.whl")
+        os.utime(path.parent / "verified", (1000 + number, 1000 + number))
+        hashes.append(sha256)
+    store.references.add("gpu-1", "e" * 16, [hashes[0]])
+    os.utime(store.folder(hashes[1]) / "verified", (1001, 1001))
+    store.limit_bytes = 2500
+    assert store.prune() > 1000
+    assert [store.find(sha256, f"{number}.whl") is not None for number, sha256 in enumerate(hashes)] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+
+
+def test_whoever_waits_for_a_file_that_is_pruned_meanwhile_stores_it_anew(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "a-1-py3-none-any.whl"
+    source.write_bytes(b"wheel")
+    flock = fcntl.flock
+
+    def pruned_first(lock: IO[str], how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        shutil.rmtree(Path(lock.name).parent)
+        flock(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", pruned_first)
+    assert store.add(source).read_bytes() == b"wheel"
+
+
+def test_a_pruner_that_comes_late_leaves_what_was_stored_anew(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, path = put(store, tmp_path, b"wheel")
+    flock = fcntl.flock
+
+    def made_anew_first(lock: IO[str], how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        shutil.rmtree(Path(lock.name).parent)
+        store.add(tmp_path / path.name)
+        flock(lock, how)
+
+    monkeypatch.setattr(fcntl, "flock", made_anew_first)
+    store.limit_bytes = 1
+    assert store.prune() == 0
+    assert path.exists()
+
+
+def test_pruning_leaves_a_file_that_is_being_stored(store: Store, tmp_path: Path) -> None:
+    sha256, path = put(store, tmp_path, b"wheel")
+    store.limit_bytes = 0
+    with store.slot(sha256, path.name):
+        assert store.prune() == 0
+        assert path.exists()
+    assert store.prune() > 0
+    assert not path.parent.exists()
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 4000), min_size=1, max_size=8),
+    needed=st.sets(st.integers(0, 7)),
+    limit=st.integers(0, 9000),
+)
+def test_pruning_never_takes_a_needed_file_and_keeps_the_limit_where_it_can(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], needed: set[int], limit: int
+) -> None:
+    folder = tmp_path_factory.mktemp("prune")
+    store = Store(folder / "cache", limit_bytes=limit)
+    stored = [put(store, folder, bytes([number]) * size, f"{number}.whl") for number, size in enumerate(sizes)]
+    kept = {number for number in needed if number < len(stored)}
+    store.references.add("host", "digest", [stored[number][0] for number in kept])
+    store.prune()
+    left = {number for number, (_, path) in enumerate(stored) if path.exists()}
+    assert kept <= left
+    if left - kept:
+        assert sum(sizes[number] for number in left) <= limit
+
+
+def test_references_of_gone_environments_are_dropped_and_hosts_forgotten(store: Store) -> None:
+    store.references.add("web/1", "one", ["a"])
+    store.references.add("web/1", "two", ["b"])
+    store.references.add("gpu-2", "one", ["c"])
+    store.references.keep_only("web/1", ["two"])
+    assert store.references.needed() == {"b", "c"}
+    store.references.forget("gpu-2")
+    store.references.forget("never-seen")
+    assert store.references.needed() == {"b"}
+
+
+def test_a_damaged_note_does_not_stop_pruning(store: Store) -> None:
+    store.references.add("gpu-1", "one", ["a"])
+    (store.root / "references/gpu-2.json").write_text('{"one": ["b"')
+    assert store.references.needed() == {"a"}
+
+
+def test_too_small_a_disk_is_told_before_anything_is_fetched(store: Store) -> None:
+    with pytest.raises(StageError, match=r"needs 1048576\.0 TiB in .* are free there") as caught:
+        store.require_space(1 << 60, "download")
+    assert "FIRSTLIGHT_CACHE" in (caught.value.hint or "")
+
+
+def test_the_limit_follows_the_environment() -> None:
+    assert default_limit({"FIRSTLIGHT_CACHE_GIB": "0.5"}) == 1 << 29
+
+
+@pytest.mark.parametrize("text", ["many", "0", "-3", "nan"])
+def test_a_wrong_limit_is_an_error_with_the_value(text: str) -> None:
+    with pytest.raises(StageError, match=f"FIRSTLIGHT_CACHE_GIB is `{text}`"):
+        default_limit({"FIRSTLIGHT_CACHE_GIB": text})
+
+
+@given(sha256=st.text(max_size=70), name=st.text(max_size=20))
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_hash_and_no_name_leads_out_of_the_wheelhouse(store: Store, sha256: str, name: str) -> None:
+    for digest in (sha256, hashlib.sha256(sha256.encode("utf-8", "replace")).hexdigest()):
+        try:
+            path = store.path(digest, name)
+        except StageError:
+            continue
+        assert path.resolve().is_relative_to((store.root / "files").resolve())
+        assert path.parent.name == digest
+        assert path.name not in {"verified", ".lock"}
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "../x", "a/b", "verified", ".lock", "a\0b"])
+def test_a_name_that_is_no_files_is_refused(store: Store, name: str) -> None:
+    with pytest.raises(StageError, match="no plain file name"):
+        store.find("0" * 64, name)
