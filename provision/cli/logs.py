@@ -29,11 +29,8 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show the summary of a run: its first screen, or all of it."""
-    from provision.report.history import (
-        runs,
-        tail,
-    )
-    from provision.report.history import show as showing  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.report.history import runs, tail  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.report.history.show import summary_text  # noqa: PLC0415 - `--help` must not pay for it
 
     if follow:
         folder = runs.find(LOGS, run)
@@ -41,7 +38,7 @@ def show(
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
         run = folder.name
-    typer.echo(showing.show(LOGS, run, full=full, as_json=as_json))
+    typer.echo(summary_text(LOGS, run, full=full, as_json=as_json))
 
 
 @app.command("list")
@@ -75,9 +72,9 @@ def open_page(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Whether to open it.")] = True,
 ) -> None:
     """Write a run's page, one HTML file that needs nothing beside it, and open it in a browser."""
-    from provision.report.history import open_page as opening  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.report.history.open_page import write_and_open  # noqa: PLC0415 - `--help` must not pay for it
 
-    path, said = opening.open_page(LOGS, run, browser=browser)
+    path, said = write_and_open(LOGS, run, browser=browser)
     typer.echo(path)
     if said:
         typer.echo(said, err=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from provision import __version__
-from provision.cli import bundle, catalog, exit, logs, verify, wheels
+from provision.cli import bundle, catalog, exit_status, logs, verify, wheels
 from provision.cli.consent import consent
 from provision.cli.groups import HELP
 from provision.cli.options import (
@@ -368,4 +368,4 @@ def main() -> None:
 
         completion_init()
     guard_streams()
-    exit.run(lambda: app(prog_name="firstlight"))
+    exit_status.run(lambda: app(prog_name="firstlight"))

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 from provision.core.models.records import RoomResult
 from provision.core.models.settings import Host
 from provision.core.models.stack import Stack
-from provision.pipeline import desired_state as desired_state
-from provision.pipeline import playbooks
+from provision.pipeline import desired_state, playbooks
 from provision.pipeline.context import Walk
 
 SOURCES_DEADLINE_S = 90.0

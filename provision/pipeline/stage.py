@@ -16,7 +16,7 @@ from provision.core.models.staged import Staged
 from provision.phases.serve.tools import serve_tools
 from provision.phases.stage import stage as lock_and_fetch
 from provision.phases.verify.tool import build_zipapp
-from provision.pipeline import desired_state as desired_state
+from provision.pipeline import desired_state
 from provision.pipeline.context import Walk
 
 if TYPE_CHECKING:

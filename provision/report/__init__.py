@@ -11,10 +11,9 @@ def summarise(run: Run, *, interrupted: bool = False) -> Summary:
 
     Of hosts that failed it says what changed since they were green, by the runs in the folder beside.
     """
-    from provision.report import run_files  # noqa: PLC0415 - commands that never summarise must not pay for it
-    from provision.report import summary as build  # noqa: PLC0415 - commands that never summarise must not pay for it
+    from provision.report import run_files, summary_builder  # noqa: PLC0415 - commands that never summarise must not pay for it
 
-    summary = build.build(run_files.read(run), interrupted=interrupted)
+    summary = summary_builder.build(run_files.read(run), interrupted=interrupted)
     failed = [host.name for host in summary.hosts if host.state in ("failed", "unreachable")]
     if not failed:
         return summary
@@ -30,11 +29,7 @@ def write(run: Run, summary: Summary) -> None:
 
     Raises OSError when the folder cannot be written.
     """
-    from provision.report import (  # noqa: PLC0415 - commands that never summarise must not pay for it
-        json_form,
-        markdown,
-        text,
-    )
+    from provision.report import json_form, markdown, text  # noqa: PLC0415 - only for a run that ends
 
     for name, render in (
         ("summary.json", json_form.render),

@@ -13,7 +13,7 @@ from provision.report.group import Group, fold, merged
 from provision.report.layout import COLUMNS, clean, count, fitted, shortened, width, wrap
 from provision.report.next_steps import purpose
 from provision.report.shell import command
-from provision.report.summary import describe_build
+from provision.report.summary_builder import describe_build
 
 LINES = 25
 """With the line that says where the details are."""

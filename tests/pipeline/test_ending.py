@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
-from provision.cli import exit
+from provision.cli import exit_status
 from provision.cli.main import app
 from provision.core.redaction import remember
 from provision.pipeline.runner import cache_folder
@@ -45,7 +45,7 @@ def test_an_account_without_a_home_is_told_to_name_one(
 
     monkeypatch.setattr(sys, "argv", ["firstlight", command])
     with pytest.raises(SystemExit) as end:
-        exit.run(without_home)
+        exit_status.run(without_home)
     assert end.value.code == code
     assert "has no home folder" in capsys.readouterr().err
 
@@ -62,7 +62,7 @@ def test_what_is_a_fault_of_ours_keeps_its_trace(
 
     monkeypatch.setattr(sys, "argv", ["firstlight", command, "--json"])
     with pytest.raises(SystemExit) as end:
-        exit.run(broken)
+        exit_status.run(broken)
     assert end.value.code == code
     printed = capsys.readouterr()
     assert "in broken" in printed.err
@@ -202,7 +202,7 @@ def test_an_interruption_before_the_run_is_a_document_too(
 
     monkeypatch.setattr(sys, "argv", ["firstlight", "plan", "--json"])
     with pytest.raises(SystemExit) as end:
-        exit.run(interrupted)
+        exit_status.run(interrupted)
     assert end.value.code == 130
     assert json.loads(capsys.readouterr().out)["exit_code"] == 130
 

@@ -14,7 +14,7 @@ from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAtt
 from provision.report import summarise
 from provision.report.markdown import render as markdown
 from provision.report.next_steps import call_commands, next_commands
-from provision.report.summary import verdict
+from provision.report.summary_builder import verdict
 from tests.report.sample import CPU_STACK, Folder, check, checks, document, facts, host, result, served
 
 RUN = "20261120T101500Z"

@@ -14,7 +14,7 @@ from provision.core.run_folder import Run, process_start
 from provision.report import summarise, write
 from provision.report.history import run_list
 from provision.report.history.runs import find, names, standing
-from provision.report.history.show import show
+from provision.report.history.show import summary_text
 from tests.report.sample import CPU_STACK, Folder, host, result
 
 
@@ -37,12 +37,12 @@ def test_all_runs_the_newest_first(logs: Path, snapshot: SnapshotAssertion) -> N
 
 
 def test_a_run_by_name(logs: Path) -> None:
-    assert show(logs, "20261119T080000Z").startswith("GREEN: ")
+    assert summary_text(logs, "20261119T080000Z").startswith("GREEN: ")
 
 
 @pytest.mark.parametrize("run", [None, "latest"])
 def test_the_newest_killed_before_its_summary(logs: Path, run: str | None) -> None:
-    assert show(logs, run).startswith("RED: ")
+    assert summary_text(logs, run).startswith("RED: ")
     assert not (logs / "20261120T101500Z" / "summary.txt").exists()
 
 
@@ -50,7 +50,7 @@ def test_a_run_at_work_is_no_killed_run(logs: Path) -> None:
     Run(logs / "20261120T101500Z").write("run.json", {"command": "provision", "pid": os.getpid()})
     assert standing(find(logs)) == "at work"
     with pytest.raises(UsageError, match=f"process {os.getpid()} is still at work"):
-        show(logs)
+        summary_text(logs)
 
 
 def test_another_process_of_the_same_number_is_not_the_run(logs: Path) -> None:
@@ -85,14 +85,14 @@ def test_the_tenth_run_of_a_second_follows_the_ninth(tmp_path: Path) -> None:
 
 def test_an_unknown_run_names_the_nearest(logs: Path, snapshot: SnapshotAssertion) -> None:
     with pytest.raises(UsageError) as raised:
-        show(logs, "20261119T080001Z")
+        summary_text(logs, "20261119T080001Z")
     assert raised.value.render().replace(str(logs), "LOGS") == snapshot
 
 
 def test_no_run_at_all(tmp_path: Path) -> None:
     assert run_list.render(tmp_path).startswith("no run in")
     with pytest.raises(UsageError, match="no run in"):
-        show(tmp_path)
+        summary_text(tmp_path)
 
 
 def test_three_files_are_written_whole(logs: Path) -> None:

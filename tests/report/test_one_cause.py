@@ -14,7 +14,7 @@ from provision.phases.probe import parse
 from provision.pipeline.verify import judged
 from provision.report.diagnosis import diagnose
 from provision.report.run_files import read
-from provision.report.summary import build
+from provision.report.summary_builder import build
 from provision.report.text import render
 from tests.report.sample import GPU_STACK, Folder, check, host, result
 from verify.premises import with_premises

@@ -17,7 +17,7 @@ from provision.core.redaction import scrub
 from provision.core.run_folder import Run
 from provision.report.difference.rules import Span
 from provision.report.run_files import read
-from provision.report.summary import build, verdict
+from provision.report.summary_builder import build, verdict
 
 FigureKey: TypeAlias = tuple[str, str, str]
 """Check, device, figure."""

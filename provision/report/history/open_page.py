@@ -16,7 +16,7 @@ from provision.report.history.runs import find
 from provision.report.history.show import require_end
 
 
-def open_page(logs: Path, run: str | None = None, *, browser: bool = True) -> tuple[Path, str | None]:
+def write_and_open(logs: Path, run: str | None = None, *, browser: bool = True) -> tuple[Path, str | None]:
     """Write the page of a run, of the newest by default, and open it; returns its path and what is left to do by hand.
 
     Raises UsageError when there is no such run, when it still goes on, or when its folder cannot be written.

@@ -12,7 +12,7 @@ from provision.report.history.runs import document, find, standing
 from provision.report.screen import first_screen_of
 
 
-def show(logs: Path, run: str | None = None, *, full: bool = False, as_json: bool = False) -> str:
+def summary_text(logs: Path, run: str | None = None, *, full: bool = False, as_json: bool = False) -> str:
     """The first screen of a run's summary, with `full` its whole text, or its JSON; of the newest run by default.
 
     Raises UsageError when there is no such run, or when it still goes on.

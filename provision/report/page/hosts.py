@@ -12,7 +12,7 @@ from provision.core.models.records import CheckRecord, HostSummary, Summary
 from provision.report import wording
 from provision.report.layout import count, duration
 from provision.report.page.timeline import Clock, Span, host_spans
-from provision.report.summary import ENDED_BADLY, describe_build
+from provision.report.summary_builder import ENDED_BADLY, describe_build
 
 Tone = Literal["good", "doubt", "bad", "rest"]
 """How a state is shown; its word always stands beside the colour."""

@@ -11,7 +11,7 @@ import pytest
 from provision.core.errors import UsageError
 from provision.core.run_folder import Run
 from provision.report import summarise, write
-from provision.report.history.open_page import by_hand, has_display, open_page
+from provision.report.history.open_page import by_hand, has_display, write_and_open
 from tests.report.sample import CPU_STACK, Folder, host
 
 OLDER, NEWER = "20261119T080000Z", "20261120T101500Z"
@@ -46,7 +46,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_an_old_run_is_opened_by_name(logs: Path, opened: list[str]) -> None:
-    path, said = open_page(logs, OLDER)
+    path, said = write_and_open(logs, OLDER)
     assert (path, said) == (logs / OLDER / "summary.html", None)
     assert opened == [path.as_uri()]
     assert "<span>GREEN</span>" in path.read_text(encoding="utf-8")
@@ -54,13 +54,13 @@ def test_an_old_run_is_opened_by_name(logs: Path, opened: list[str]) -> None:
 
 @pytest.mark.parametrize("run", [None, "latest"])
 def test_the_newest_also_when_it_was_killed(logs: Path, opened: list[str], run: str | None) -> None:
-    path, _ = open_page(logs, run)
+    path, _ = write_and_open(logs, run)
     assert path == logs / NEWER / "summary.html"
     assert "<span>RED</span>" in path.read_text(encoding="utf-8")
 
 
 def test_only_written_when_asked_so(logs: Path, opened: list[str]) -> None:
-    path, said = open_page(logs, browser=False)
+    path, said = write_and_open(logs, browser=False)
     assert path.exists()
     assert said is None
     assert opened == []
@@ -69,25 +69,25 @@ def test_only_written_when_asked_so(logs: Path, opened: list[str]) -> None:
 def test_a_run_at_work_has_no_page_yet(logs: Path) -> None:
     Run(logs / NEWER).write("run.json", {"command": "provision", "pid": os.getpid()})
     with pytest.raises(UsageError, match="is still at work"):
-        open_page(logs)
+        write_and_open(logs)
 
 
 def test_an_unknown_run_is_said(logs: Path) -> None:
     with pytest.raises(UsageError, match=f"no run `x` in .*{NEWER}"):
-        open_page(logs, "x")
+        write_and_open(logs, "x")
 
 
 def test_a_folder_that_takes_no_page_is_said(logs: Path) -> None:
     (logs / NEWER / "summary.html").mkdir()
     with pytest.raises(UsageError, match=r"summary\.html` cannot be written: Is a directory"):
-        open_page(logs)
+        write_and_open(logs)
 
 
 def test_without_a_display_the_way_to_it_is_said(logs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(webbrowser, "open", lambda address: pytest.fail(f"opened {address}"))
-    path, said = open_page(logs)
+    path, said = write_and_open(logs)
     assert said
     assert f":{path} ." in said
 
