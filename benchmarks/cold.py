@@ -68,26 +68,26 @@ def product_phases(
     started: float,
     total: float,
 ) -> dict[str, float]:
-    """Seconds of each room, of its parts, and of what is no room's, of one run on one host.
+    """Seconds of each phase, of its parts, and of what is no phase's, of one run on one host.
 
     `proof` is what readiness measured, from the start of the server's process.
     """
-    rooms: dict[str, float] = {}
+    phases: dict[str, float] = {}
     for event in events:
-        if event["kind"] == "room":
-            rooms[event["room"]] = rooms.get(event["room"], 0.0) + event["seconds"]
+        if event["kind"] == "phase":
+            phases[event["phase"]] = phases.get(event["phase"], 0.0) + event["seconds"]
     parts = {"install.send": sum(event["seconds"] for event in events if event["kind"] == "sent")}
     parts |= {TASKS[task["task"]]: task["seconds"] for task in tasks if task["task"] in TASKS}
     beside = {"stage.os_packages_beside_it": sum(event["seconds"] for event in events if event["kind"] == "packages")}
-    parts["install.other"] = rooms["install"] - sum(parts.values())
+    parts["install.other"] = phases["install"] - sum(parts.values())
     parts |= {f"serve.{name}": proof[name] for name in ("health", "first_token", "proven")}
-    answered = next(event for event in events if event["kind"] == "result" and event["room"] == "serve")
+    answered = next(event for event in events if event["kind"] == "result" and event["phase"] == "serve")
     return {
         "first_correct_token": seconds_after(started, answered["at"]),
-        **rooms,
+        **phases,
         **parts,
         **beside,
-        "process_start_and_end": total - sum(rooms.values()),
+        "process_start_and_end": total - sum(phases.values()),
         "whole_process": total,
     }
 
@@ -157,7 +157,7 @@ def by_product(host: FleetHost, scratch: Path) -> tuple[dict[str, float], dict[s
         for name in ("events.jsonl", "install/tasks.jsonl")
     )
     planned = yaml.safe_load((run / "install" / "hosts.yml").read_text(encoding="utf-8"))["all"]["hosts"][host.name]
-    proof = json.loads((run / "serve" / f"{host.name}.json").read_text(encoding="utf-8"))["phases_s"]
+    proof = json.loads((run / "serve" / f"{host.name}.json").read_text(encoding="utf-8"))["startup_s"]
     return product_phases(events, tasks, proof, started=done.started, total=done.seconds), planned
 
 

@@ -100,7 +100,7 @@ def sets(python: str) -> Iterator[tuple[Candidate, Stack]]:
 
 
 @dataclass(frozen=True)
-class Bench:
+class BuildHost:
     """Where sets are made: the interpreter, the driver's libraries, and a folder of our own for wheels and the environment."""
 
     python: Path
@@ -144,7 +144,7 @@ def conclusion(done: Timed) -> str:
     return f"{steps[-1]}: {last}" if steps else last
 
 
-def try_set(row: Row, stack: Stack, bench: Bench) -> None:
+def try_set(row: Row, stack: Stack, bench: BuildHost) -> None:
     """Fill the row. Raises SetError, or StageError where there is no lock."""
     started = time.perf_counter()
     solved = lock_stack(stack, own_sources(stack), bench.sources, bench.store)
@@ -170,7 +170,7 @@ def try_set(row: Row, stack: Stack, bench: Bench) -> None:
     row.load_s = since(started)
 
 
-def install(wheels: Sequence[Locked], paths: Sequence[Path], bench: Bench) -> None:
+def install(wheels: Sequence[Locked], paths: Sequence[Path], bench: BuildHost) -> None:
     """The environment, from the wheelhouse alone."""
     shutil.rmtree(bench.environment, ignore_errors=True)
     folder, lock = bench.work / "incoming", bench.work / "lock.txt"
@@ -230,7 +230,7 @@ def known() -> dict[str, Row]:
     return {row["set"]: Row(**row) for row in json.loads(RESULT.read_text(encoding="utf-8"))["sets"]}
 
 
-def one(candidate: Candidate, stack: Stack, bench: Bench, python: str) -> Row:
+def one(candidate: Candidate, stack: Stack, bench: BuildHost, python: str) -> Row:
     """What became of a set."""
     assert stack.vllm is not None
     row = Row(candidate.id, stack.vllm.version, stack.vllm.variant, stack.torch.version, python)
@@ -266,7 +266,7 @@ def main() -> int:
     command = [options.python, "-c", "import platform; print(platform.python_version())"]
     python = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     (options.work / "home").mkdir(parents=True, exist_ok=True)
-    bench = Bench(
+    bench = BuildHost(
         options.python.absolute(),
         options.libraries.absolute(),
         options.work.absolute(),

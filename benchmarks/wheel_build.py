@@ -1,6 +1,6 @@
 """What it costs to build flash-attn for one architecture, beside its authors' default list: CPU seconds over six translation units.
 
-    ./firstlight forge build flash-attn==2.8.3.post2 --torch 2.11.0 --arch 90        # stopped once its first units are compiled
+    ./firstlight wheels build flash-attn==2.8.3.post2 --torch 2.11.0 --arch 90        # stopped once its first units are compiled
     .venv/bin/python -m benchmarks.wheel_build ~/.cache/firstlight/builds/flash-attn-2.8.3.post2-...
 
     .venv/bin/python -m benchmarks.wheel_build --cache ~/.cache/firstlight                # the figures of a build that was finished there
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import RESULTS, header, say
-from provision.phases.stage.builds.build_cache import Shelf
+from provision.phases.stage.builds.build_cache import BuildCache
 from provision.phases.stage.builds.build_key import FLASH_ATTN
 from provision.phases.stage.wheelhouse import Store
 
@@ -95,7 +95,9 @@ def built(cache: Path) -> dict[str, Any]:
     """The figures of the flash-attn wheel that was built last into a wheelhouse. Raises SystemExit where there is none."""
     store = Store(cache)
     found = [
-        forged for forged in Shelf(store) if forged.key.name == FLASH_ATTN and store.find(forged.sha256, forged.name)
+        forged
+        for forged in BuildCache(store)
+        if forged.key.name == FLASH_ATTN and store.find(forged.sha256, forged.name)
     ]
     if not found:
         sys.exit(f"no flash-attn was built into {cache}")

@@ -4,7 +4,7 @@ import gc
 import os
 
 # Most commands live for a second, a third of it imports. Collecting cycles every 700 objects takes 0.1 s of that and finds nothing;
-# a walk of hours still collects, less often. Asking every installed distribution for pydantic plugins takes 0.05 s: there are none.
+# a run of hours still collects, less often. Asking every installed distribution for pydantic plugins takes 0.05 s: there are none.
 gc.set_threshold(100_000)
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 

@@ -96,7 +96,7 @@ def provision(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Probe and plan; change no host.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Walk through all rooms: from what a host is to a verified first token."""
+    """Run through all phases: from what a host is to a verified first token."""
     from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
 
     request = asked(
@@ -117,7 +117,7 @@ def provision(
     )
     if dry_run:
         raise typer.Exit(commands.plan(request, as_json=as_json, explain=False))
-    raise typer.Exit(commands.walk(request, as_json=as_json))
+    raise typer.Exit(commands.run(request, as_json=as_json))
 
 
 @app.command()
@@ -184,7 +184,7 @@ def stage(
     from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
 
     request = asked("stage", inventory=inventory, limit=limit, model=model, vllm=vllm, refresh=refresh)
-    raise typer.Exit(commands.walk(request, last="stage", as_json=as_json))
+    raise typer.Exit(commands.run(request, last="stage", as_json=as_json))
 
 
 @app.command()
@@ -210,7 +210,7 @@ def install(
         reboot=reboot,
         ask_become_pass=ask_become_pass,
     )
-    raise typer.Exit(commands.walk(request, last="install", as_json=as_json))
+    raise typer.Exit(commands.run(request, last="install", as_json=as_json))
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`./firstlight forge`: build packages from their source ahead of a walk, and see what was built."""
+"""`./firstlight wheels`: build packages from their source ahead of a run, and see what was built."""
 
 from __future__ import annotations
 

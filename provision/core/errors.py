@@ -54,7 +54,7 @@ class InventoryError(FirstlightError):
     exit_code = Exit.USAGE
 
 
-class HeldError(FirstlightError):
+class HostLockedError(FirstlightError):
     """Another run works on the same host."""
 
     exit_code = Exit.HELD

@@ -11,7 +11,7 @@ from provision.core.models.settings import Host, default_prefix
 SERVICE_USER = "firstlight"
 
 
-class Place(Record):
+class InstallPaths(Record):
     """Where this product is on a host, and as whom it acts there."""
 
     prefix: str
@@ -32,11 +32,11 @@ class Place(Record):
         }
 
 
-def place_of(host: Host, facts: HostFacts) -> Place:
+def install_paths_of(host: Host, facts: HostFacts) -> InstallPaths:
     """System-wide where the login is root or the inventory lets it become root; else under the user's home."""
     root = facts.user.uid == 0 or host.connection.become
     uid = 0 if root or facts.user.uid is None else facts.user.uid
     prefix = host.settings.prefix or str(default_prefix(uid=uid, home=facts.user.home or "/root"))
     owner = SERVICE_USER if root else (facts.user.name or SERVICE_USER)
     incoming = f"/var/tmp/firstlight-{facts.user.uid}"  # noqa: S108 - on the host; 0700, its owner is checked there
-    return Place(prefix=prefix.rstrip("/"), incoming=incoming, owner=owner, root=root)
+    return InstallPaths(prefix=prefix.rstrip("/"), incoming=incoming, owner=owner, root=root)

@@ -1,10 +1,10 @@
-"""A run's folder: where each room's file goes, written so that a reader never sees half of one.
+"""A run's folder: where each phase's file goes, written so that a reader never sees half of one.
 
 logs/RUN/
   run.json               who, when, the command, the process
   events.jsonl           one line an event, appended as it happens
   changes.jsonl          one line for everything that changed a host, appended as it happens
-  rooms.json             how each room ended for each host
+  phases.json             how each phase ended for each host
   inventory.json         hosts and settings as validated
   facts/HOST.json        probe
   plan.json              plan
@@ -137,7 +137,7 @@ def bounded(text: str, limit: int = TEXT_AT_MOST) -> str:
 
 
 class Run:
-    """One walk through the rooms, as a folder. Safe to use from several threads."""
+    """One run through the phases, as a folder. Safe to use from several threads."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -182,9 +182,9 @@ class Run:
         write_atomically(path, json.dumps(scrub(plain), indent=2) + "\n", durable=False)
         return path
 
-    def event(self, kind: str, *, host: str | None = None, room: str | None = None, **data: Any) -> None:
+    def event(self, kind: str, *, host: str | None = None, phase: str | None = None, **data: Any) -> None:
         """Append one event."""
-        self._append("events.jsonl", {"kind": kind, "host": host, "room": room, **data})
+        self._append("events.jsonl", {"kind": kind, "host": host, "phase": phase, **data})
 
     def change(self, how: str, *, host: str, output: str = "", **data: Any) -> None:
         """Append what changed a host, or may have: who asked, what was done, how it ended, what it said.

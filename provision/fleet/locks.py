@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from provision.core.errors import HeldError, RemoteCommandError
+from provision.core.errors import HostLockedError, RemoteCommandError
 from provision.core.run_folder import account, utc_now
 from provision.fleet.ssh import Session
 
@@ -70,7 +70,7 @@ def describe(holder: dict[str, Any]) -> str:
 def hold(session: Session, *, prefix: str, run: str, root: bool) -> Iterator[None]:
     """Hold a host for the length of the block.
 
-    Raises HeldError when another run holds it, RemoteCommandError when the prefix cannot be written.
+    Raises HostLockedError when another run holds it, RemoteCommandError when the prefix cannot be written.
     """
     script = _SCRIPT.format(prefix=shlex.quote(prefix), record=shlex.quote(json.dumps(record(run))))
     channel = session.open_channel(script, root=root)
@@ -80,7 +80,7 @@ def hold(session: Session, *, prefix: str, run: str, root: bool) -> Iterator[Non
             holder: dict[str, Any] = {}
             with contextlib.suppress(ValueError):
                 holder = json.loads(channel.readline(timeout_s=ANSWER_DEADLINE_S))
-            raise HeldError(
+            raise HostLockedError(
                 f"host `{session.host}` is held by {describe(holder)}",
                 hint="wait for that run, or end its process on the controller named; the lock ends with it",
             )

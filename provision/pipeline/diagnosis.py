@@ -14,10 +14,10 @@ from provision.core.models.settings import Host
 from provision.core.run_folder import Run
 from provision.phases.probe import Source
 from provision.pipeline import Request, failure_evidence, repair
-from provision.pipeline.commands import print_summary, say
-from provision.pipeline.context import Walk
+from provision.pipeline.commands import print_summary, write_stdout
+from provision.pipeline.context import RunContext
 from provision.pipeline.phases import PROBE
-from provision.pipeline.runner import perform, read_inventory
+from provision.pipeline.runner import execute, read_inventory
 from provision.report.run_files import results_of
 from verify.doctor import render
 from verify.doctor.cli import FOUND, UNKNOWN
@@ -60,22 +60,22 @@ def consult(request: Request, *, top: int, as_json: bool, apply: bool, agree: Ca
     only_host(request)
     seen: list[Consultation] = []
 
-    def step(walk: Walk) -> None:
-        seen.extend(look(walk, request))
+    def step(context: RunContext) -> None:
+        seen.extend(look(context, request))
 
-    summary, code = perform(request, (PROBE, ("probe", step)))
+    summary, code = execute(request, (PROBE, ("probe", step)))
     if not seen or code == Exit.INTERRUPTED:
         print_summary(request, summary, as_json=as_json)
         return code
     [found] = seen
     if not as_json:
-        say(request.invocation.complete(found.text(top=top)))
-    outcome = repair.mend(request, found.host, found.diagnosis.findings, agree) if apply else None
+        write_stdout(request.invocation.complete(found.text(top=top)))
+    outcome = repair.repair_host(request, found.host, found.diagnosis.findings, agree) if apply else None
     if as_json:
         document = found.document(top=top)
-        say(json.dumps([{**document, "applied": outcome.document()} if outcome else document], indent=2))
+        write_stdout(json.dumps([{**document, "applied": outcome.document()} if outcome else document], indent=2))
     elif outcome:
-        say(outcome.text() + (f"\nnow go on: {found.again}" if outcome.gone else ""))
+        write_stdout(outcome.text() + (f"\nnow go on: {found.again}" if outcome.gone else ""))
     if not found.diagnosis.findings:
         return UNKNOWN
     if outcome is None or outcome.gone:
@@ -94,21 +94,21 @@ def only_host(request: Request) -> Host:
     return hosts[0]
 
 
-def look(walk: Walk, request: Request) -> list[Consultation]:
+def look(context: RunContext, request: Request) -> list[Consultation]:
     """Read each host's evidence and diagnose it with the facts of the probe just made."""
     consultations = []
-    gathered, failed = failure_evidence.gather(walk, walk.hosts())
+    gathered, failed = failure_evidence.gather(context, context.hosts())
     for name, error in failed.items():
-        walk.fail(name, "probe", error)
+        context.fail(name, "probe", error)
     for name, answer in gathered.items():
-        sources = (failure_evidence.keep(walk, name, earlier(request.logs, name)), *answer)
-        facts = walk.facts[name].model_dump(mode="json")
+        sources = (failure_evidence.keep(context, name, earlier(request.logs, name)), *answer)
+        facts = context.facts[name].model_dump(mode="json")
         diagnosis = diagnose_texts({source.name: source.text for source in sources if source.text}, facts)
         again = request.invocation.suggest("provision", hosts=name)
-        diagnosis = with_service(diagnosis, walk.facts[name], again)
-        walk.run.write(f"evidence/{name}.json", render.document(name, diagnosis, top=len(diagnosis.findings) or 1))
-        folder = walk.run.path(f"evidence/{name}")
-        consultations.append(Consultation(walk.host(name), folder, sources, diagnosis, again))
+        diagnosis = with_service(diagnosis, context.facts[name], again)
+        context.run.write(f"evidence/{name}.json", render.document(name, diagnosis, top=len(diagnosis.findings) or 1))
+        folder = context.run.path(f"evidence/{name}")
+        consultations.append(Consultation(context.host(name), folder, sources, diagnosis, again))
     return consultations
 
 
@@ -123,7 +123,7 @@ def with_service(diagnosis: Diagnosis, facts: HostFacts, again: str) -> Diagnosi
 def earlier(logs: Path, host: str) -> Source:
     """What the newest run that worked on a host said of it, where it failed; what went well is no evidence."""
     for run in sorted(
-        (path.parent for path in logs.glob("*/rooms.json") if path.parent.name != "latest"), reverse=True
+        (path.parent for path in logs.glob("*/phases.json") if path.parent.name != "latest"), reverse=True
     ):
         results = results_of(Run(run)).get(host, {})
         if not {"install", "serve", "stage"} & set(results):
@@ -133,7 +133,7 @@ def earlier(logs: Path, host: str) -> Source:
             return Source("last_run", "", f"run {run.name} did not fail there")
         lines = [line for result in failed for line in (result.text, *result.evidence) if line]
         output = run / "install" / "ansible.log"
-        if "install" in {result.room for result in failed} and output.exists():
+        if "install" in {result.phase for result in failed} and output.exists():
             with output.open("rb") as file:
                 file.seek(max(output.stat().st_size - LOG_BYTES, 0))
                 lines.append(file.read().decode(errors="replace").rstrip())

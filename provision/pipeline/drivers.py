@@ -1,4 +1,4 @@
-"""Drivers, as a step of a walk: brought before anything is fetched, restarted for with consent, proven by a new look."""
+"""Drivers, as a step of a run: brought before anything is fetched, restarted for with consent, proven by a new look."""
 
 from __future__ import annotations
 
@@ -9,74 +9,76 @@ from typing import Any
 from provision.catalog.versions import numbers
 from provision.core.errors import FirstlightError, InstallError
 from provision.core.models.facts import HostFacts
-from provision.core.models.records import RoomResult
+from provision.core.models.records import PhaseResult
 from provision.phases.install.drivers import DriverWork, driver_work, has_compat
 from provision.pipeline import plan, playbooks, probe
-from provision.pipeline.context import Walk
+from provision.pipeline.context import RunContext
 
 
-def bring(walk: Walk) -> None:
+def apply(context: RunContext) -> None:
     """Have every host's drivers as planned; a host that needs a restart nobody consented to ends here, with the next command."""
-    work = _needed(walk)
+    work = _needed(context)
     if not work:
         return
     started = time.monotonic()
-    playbooks.take_hold(walk, "install", [host for host in walk.hosts() if host.name in work])
-    hosts = [host for host in walk.hosts() if host.name in work]
-    again = {"firstlight_again": f"./firstlight {walk.command}"}
-    played = playbooks.play(
-        walk,
+    playbooks.acquire_locks(context, "install", [host for host in context.hosts() if host.name in work])
+    hosts = [host for host in context.hosts() if host.name in work]
+    again = {"firstlight_again": f"./firstlight {context.command}"}
+    played = playbooks.run_playbook(
+        context,
         "drivers",
         "install",
         hosts,
-        lambda host: {**walk.places[host.name].ansible_vars(), **work[host.name].ansible_vars(), **again},
+        lambda host: {**context.install_paths[host.name].ansible_vars(), **work[host.name].ansible_vars(), **again},
     )
     for host in hosts:
         if work[host.name].reboot:
-            walk.forget(host)
+            context.forget(host)
     changed = [host for host in hosts if host.name in played]
-    probe.look(walk, changed)
-    changed = [host for host in changed if not walk.has_failed(host.name)]
-    playbooks.take_hold(walk, "install", [host for host in changed if host.name not in walk.held])
+    probe.look(context, changed)
+    changed = [host for host in changed if not context.has_failed(host.name)]
+    playbooks.acquire_locks(context, "install", [host for host in changed if host.name not in context.locked])
     for host in changed:
-        wrong = unproven(work[host.name], walk.facts[host.name])
+        wrong = unproven(work[host.name], context.facts[host.name])
         if wrong is not None:
-            walk.fail(host.name, "install", wrong, time.monotonic() - started)
+            context.fail(host.name, "install", wrong, time.monotonic() - started)
             continue
         result = played[host.name].model_copy(update={"text": work[host.name].named()})
-        walk.record(result)
+        context.record(result)
         if result.changed:
-            walk.brought.add(host.name)
+            context.driver_changed.add(host.name)
     # What was planned for a driver that was to come now holds for the one that runs.
-    plan.plan(walk)
+    plan.plan(context)
 
 
-def say_rest(walk: Walk) -> None:
-    """The result of hosts on which no driver had to be touched, for a walk that ends with the drivers."""
-    for host in walk.hosts():
-        if "install" not in walk.results[host.name]:
-            walk.record(RoomResult(host=host.name, room="install", status="skipped", text="drivers are as planned"))
+def record_untouched(context: RunContext) -> None:
+    """The result of hosts on which no driver had to be touched, for a run that ends with the drivers."""
+    for host in context.hosts():
+        if "install" not in context.results[host.name]:
+            context.record(
+                PhaseResult(host=host.name, phase="install", status="skipped", text="drivers are as planned")
+            )
 
 
-def _needed(walk: Walk) -> Mapping[str, DriverWork]:
+def _needed(context: RunContext) -> Mapping[str, DriverWork]:
     """The work of hosts that have any; where it cannot be done the host fails."""
     found = {}
-    for host in walk.hosts():
-        stack = walk.plan.for_host(host.name).stack if walk.plan else None
+    for host in context.hosts():
+        stack = context.plan.for_host(host.name).stack if context.plan else None
         if stack is None:
             continue
         try:
-            work = driver_work(host, walk.facts[host.name], stack)
-            if work.needed and not walk.places[host.name].root:
+            work = driver_work(host, context.facts[host.name], stack)
+            if work.needed and not context.install_paths[host.name].root:
                 raise InstallError(
                     f"host `{host.name}` wants {work.named()}, and installing does not act as root there",
                     hint="set `ansible_become: true` for it, or have it installed and run the same command again",
                 )
         except FirstlightError as error:
-            walk.fail(host.name, "install", error)
+            context.fail(host.name, "install", error)
             continue
         if work.needed:
-            walk.run.event("drivers", host=host.name, room="install", work=work.named(), reboot=work.reboot)
+            context.run.event("drivers", host=host.name, phase="install", work=work.named(), reboot=work.reboot)
             found[host.name] = work
     return found
 

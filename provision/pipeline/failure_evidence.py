@@ -11,13 +11,13 @@ from provision.core.redaction import redact
 from provision.core.run_folder import write_atomically
 from provision.fleet.ssh import Task, fan_out
 from provision.phases.probe import Source, collect
-from provision.pipeline.context import Walk
+from provision.pipeline.context import RunContext
 
 DEADLINE_S = 120.0
 
 
 def gather(
-    walk: Walk, hosts: Sequence[Host], *, since: Mapping[str, float] | None = None
+    context: RunContext, hosts: Sequence[Host], *, since: Mapping[str, float] | None = None
 ) -> tuple[dict[str, tuple[Source, ...]], dict[str, BaseException]]:
     """The sources of each host that answered, and why another did not; nothing is changed on them.
 
@@ -25,20 +25,20 @@ def gather(
     """
 
     def call(host: Host) -> tuple[Source, ...]:
-        place = walk.places[host.name]
-        since_s = walk.run.seconds - since[host.name] if since is not None else None
-        return collect(walk.session(host), prefix=place.prefix, root=place.root, since_s=since_s)
+        paths = context.install_paths[host.name]
+        since_s = context.run.seconds - since[host.name] if since is not None else None
+        return collect(context.session(host), prefix=paths.prefix, root=paths.root, since_s=since_s)
 
     started = time.monotonic()
     done = fan_out([Task(host=host.name, call=partial(call, host), deadline_s=DEADLINE_S) for host in hosts])
-    walk.run.event("evidence", seconds=round(time.monotonic() - started, 3), hosts=sorted(done.values))
-    gathered = {name: tuple(keep(walk, name, source) for source in sources) for name, sources in done.values.items()}
+    context.run.event("evidence", seconds=round(time.monotonic() - started, 3), hosts=sorted(done.values))
+    gathered = {name: tuple(keep(context, name, source) for source in sources) for name, sources in done.values.items()}
     return gathered, done.errors
 
 
-def keep(walk: Walk, host: str, source: Source) -> Source:
+def keep(context: RunContext, host: str, source: Source) -> Source:
     """Write a source into the run's folder; returns it as it is kept."""
     kept = Source(source.name, redact(source.text), source.absent)
     if kept.absent is None:
-        write_atomically(walk.run.path(f"evidence/{host}/{kept.name}.txt"), kept.text)
+        write_atomically(context.run.path(f"evidence/{host}/{kept.name}.txt"), kept.text)
     return kept

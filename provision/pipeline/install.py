@@ -1,4 +1,4 @@
-"""The room install as a step of a walk: environments are built beside what is live, and nothing goes live here."""
+"""The phase install as a step of a run: environments are built beside what is live, and nothing goes live here."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from provision.core.damage import damaged_model_files
 from provision.core.errors import FirstlightError, InstallError
 from provision.core.formatting import size
 from provision.core.models.facts import HostFacts
-from provision.core.models.records import RoomResult
+from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Host
 from provision.core.models.staged import StagedFile
 from provision.pipeline import playbooks
-from provision.pipeline.context import Walk
+from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
 
 SEND_DEADLINE_S = 4 * 3600.0
 
 
-def settle(walk: Walk) -> None:
+def mark_up_to_date(context: RunContext) -> None:
     """Find the hosts that are in the desired state already: they are left alone."""
-    for host in walk.hosts():
-        desired, facts = walk.desired.get(host.name), walk.facts[host.name]
-        if desired is not None and host.name not in walk.brought and at_rest(desired, facts):
-            walk.at_rest.add(host.name)
+    for host in context.hosts():
+        desired, facts = context.desired.get(host.name), context.facts[host.name]
+        if desired is not None and host.name not in context.driver_changed and up_to_date(desired, facts):
+            context.up_to_date.add(host.name)
 
 
-def at_rest(desired: Desired, facts: HostFacts) -> bool:
+def up_to_date(desired: Desired, facts: HostFacts) -> bool:
     """Whether a probe showed just what is desired: state, no drift, a passed verification, a running service."""
     installed = facts.installed
     if installed is None or installed.state != desired.state or installed.drift:
@@ -40,53 +40,53 @@ def at_rest(desired: Desired, facts: HostFacts) -> bool:
     return desired.service.supervisor == "none" or installed.service == "active"
 
 
-def install(walk: Walk) -> None:
+def install(context: RunContext) -> None:
     """Send what is missing and build the environment beside the live one; what serves goes on serving."""
-    for host in walk.hosts():
-        if host.name in walk.at_rest:
+    for host in context.hosts():
+        if host.name in context.up_to_date:
             text = "in the desired state already"
-            walk.record(RoomResult(host=host.name, room="install", status="skipped", text=text))
-    playbooks.take_hold(walk, "install", walk.working())
-    if walk.ahead is not None:
-        walk.ahead.finish()
-    _send(walk)
-    if walk.early is not None:
-        walk.early.join()
-    for result in playbooks.play(walk, "install", "install", walk.working(), walk.variables).values():
-        walk.record(result.model_copy(update={"changed": result.changed or result.host in walk.brought}))
+            context.record(PhaseResult(host=host.name, phase="install", status="skipped", text=text))
+    playbooks.acquire_locks(context, "install", context.working())
+    if context.ahead is not None:
+        context.ahead.finish()
+    _send(context)
+    if context.early is not None:
+        context.early.join()
+    for result in playbooks.run_playbook(context, "install", "install", context.working(), context.variables).values():
+        context.record(result.model_copy(update={"changed": result.changed or result.host in context.driver_changed}))
 
 
-def _send(walk: Walk) -> None:
-    from provision.phases.stage import disk_needed  # noqa: PLC0415 - only walks that send pay for it
+def _send(context: RunContext) -> None:
+    from provision.phases.stage import disk_needed  # noqa: PLC0415 - only runs that send pay for it
 
-    for host in walk.working():
+    for host in context.working():
         try:
-            need = disk_needed(walk.staged[host.name])
-            require_room(
-                walk.facts[host.name],
-                walk.desired[host.name],
+            need = disk_needed(context.staged[host.name])
+            require_disk_space(
+                context.facts[host.name],
+                context.desired[host.name],
                 incoming=need.incoming,
                 prefix=need.prefix,
                 moved=need.moved,
             )
         except FirstlightError as error:
-            walk.fail(host.name, "install", error)
+            context.fail(host.name, "install", error)
 
     def call(host: Host) -> None:
-        files = missing_files(walk.desired[host.name], walk.facts[host.name], walk.staged[host.name].files)
+        files = missing_files(context.desired[host.name], context.facts[host.name], context.staged[host.name].files)
         total, done = sum(file.size for file in files), 0
 
         def moved(count: int) -> None:
             nonlocal done
             done += count
-            walk.progress.bytes(host.name, done, total)
+            context.progress.bytes(host.name, done, total)
 
-        report = walk.session(host).send(files, walk.desired[host.name].place.incoming, progress=moved)
-        walk.run.event(
-            "sent", host=host.name, room="install", bytes=report.bytes_sent, seconds=round(report.seconds, 3)
+        report = context.session(host).send(files, context.desired[host.name].paths.incoming, progress=moved)
+        context.run.event(
+            "sent", host=host.name, phase="install", bytes=report.bytes_sent, seconds=round(report.seconds, 3)
         )
 
-    walk.each("install", walk.working(), call, deadline_s=SEND_DEADLINE_S)
+    context.run_on_hosts("install", context.working(), call, deadline_s=SEND_DEADLINE_S)
 
 
 def missing_files(desired: Desired, facts: HostFacts, files: Sequence[StagedFile]) -> list[StagedFile]:
@@ -102,8 +102,8 @@ def missing_files(desired: Desired, facts: HostFacts, files: Sequence[StagedFile
     return [file for file in files if file.kind not in unneeded and (file.kind != "model" or file.name in model)]
 
 
-def require_room(facts: HostFacts, desired: Desired, *, incoming: int, prefix: int, moved: int = 0) -> None:
-    """Refuse before anything is sent when the disks cannot hold it; sizes in bytes. `moved` of both needs room once on one disk.
+def require_disk_space(facts: HostFacts, desired: Desired, *, incoming: int, prefix: int, moved: int = 0) -> None:
+    """Refuse before anything is sent when the disks cannot hold it; sizes in bytes. `moved` of both needs phase once on one disk.
 
     Raises InstallError with the disk, what is needed there and what is free.
     """
@@ -112,7 +112,7 @@ def require_room(facts: HostFacts, desired: Desired, *, incoming: int, prefix: i
         return
     needed: dict[str, int] = {}
     free: dict[str, int] = {}
-    for path, wanted in ((desired.place.incoming, incoming), (desired.place.prefix, prefix)):
+    for path, wanted in ((desired.paths.incoming, incoming), (desired.paths.prefix, prefix)):
         disk = facts.disk_of(path)
         if disk is not None and disk.free is not None:
             name = disk.mount or disk.path

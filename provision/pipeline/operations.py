@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from provision.core.errors import Exit, RemoteCommandError, ServeError
 from provision.core.models.facts import HostFacts
-from provision.core.models.records import CheckRecord, RoomName, RoomResult
+from provision.core.models.records import CheckRecord, PhaseName, PhaseResult
 from provision.core.models.settings import Host
 from provision.core.run_folder import require_writable, write_atomically
 from provision.phases.stage import Store
 from provision.pipeline import Request, playbooks, probe, stage
 from provision.pipeline import serve as serving
 from provision.pipeline import verify as checks
-from provision.pipeline.commands import print_summary, say, without_answer
-from provision.pipeline.context import Walk
+from provision.pipeline.commands import print_summary, without_answer, write_stdout
+from provision.pipeline.context import RunContext
 from provision.pipeline.phases import PLAN, PROBE, Step
-from provision.pipeline.runner import perform
+from provision.pipeline.runner import execute
 from provision.report.last_verify import verified_line
 from verify.junit import junit
 from verify.records import EXIT_CODES, Level, worst
@@ -55,15 +55,15 @@ def verify(
     if picked:
         picked.listed(level)
 
-    def step(walk: Walk) -> None:
+    def step(context: RunContext) -> None:
         if drain:
-            checks.check_drained(walk, level=level, meet=meet, picked=picked)
+            checks.check_drained(context, level=level, meet=meet, picked=picked)
         else:
-            checks.check(walk, walk.hosts(), level=level, soak_minutes=soak_minutes, meet=meet, picked=picked)
+            checks.check(context, context.hosts(), level=level, soak_minutes=soak_minutes, meet=meet, picked=picked)
 
     if junit_file:
         require_writable(junit_file, "--junit")
-    summary, code = perform(request, (PROBE, ("verify", step)))
+    summary, code = execute(request, (PROBE, ("verify", step)))
     if code == Exit.INTERRUPTED:
         print_summary(request, summary, as_json=as_json)
         return code
@@ -78,19 +78,19 @@ def verify(
     if as_json:
         missing = without_answer(summary, {path.stem for path in paths})
         several = {"hosts": documents, "together": together} | ({"missing": missing} if missing else {})
-        say(json.dumps(several if unreached or len(documents) > 1 else documents[0], indent=2))
+        write_stdout(json.dumps(several if unreached or len(documents) > 1 else documents[0], indent=2))
     else:
         print_checks(records)
         # On a terminal the verdict is the last thing to be seen, however long the table is.
         if unreached or sys.stdout.isatty():
-            say("")
+            write_stdout("")
             print_summary(request, summary)
     return EXIT_CODES["error"] if unreached else EXIT_CODES[worst([record.status for record in records])]
 
 
 def list_checks(picked: Picked, *, level: Level, as_json: bool) -> int:
     """Print the checks of a level with what each proves; no host is asked. Raises UsageError for an unknown name."""
-    say(picked.listed(level, as_json=as_json))
+    write_stdout(picked.listed(level, as_json=as_json))
     return Exit.OK
 
 
@@ -106,26 +106,26 @@ def print_checks(records: list[CheckRecord]) -> None:
         console.width = UNFOLDED
     with console.capture() as taken:
         console.print(checks_table(fold_hosts(records)))
-    say("\n".join(line.rstrip() for line in taken.get().splitlines()), drawn=True)
+    write_stdout("\n".join(line.rstrip() for line in taken.get().splitlines()), drawn=True)
 
 
 def serve(request: Request, *, as_json: bool = False) -> int:
     """Start the service anew in the environment that is installed, with the settings as they are now; print the summary."""
 
-    def step(walk: Walk) -> None:
-        for host in walk.hosts():
-            desired, installed = walk.desired[host.name], walk.facts[host.name].installed
+    def step(context: RunContext) -> None:
+        for host in context.hosts():
+            desired, installed = context.desired[host.name], context.facts[host.name].installed
             if installed is None or desired.environment not in installed.environments:
                 error = ServeError(
                     f"host `{host.name}`: the environment `{desired.environment}` that is planned is not installed",
                     hint=f"install it first: ./firstlight provision --limit {host.name}",
                 )
-                walk.fail(host.name, "serve", error)
-        playbooks.take_hold(walk, "serve", walk.hosts())
-        serving.serve(walk)
+                context.fail(host.name, "serve", error)
+        playbooks.acquire_locks(context, "serve", context.hosts())
+        serving.serve(context)
 
     steps: tuple[Step, ...] = (PROBE, PLAN, ("stage", stage.stage), ("serve", step))
-    summary, code = perform(request, steps)
+    summary, code = execute(request, steps)
     print_summary(request, summary, as_json=as_json)
     return code
 
@@ -134,17 +134,17 @@ def status(request: Request, *, as_json: bool) -> int:
     """What is installed and serving, as the probe saw it."""
     seen: dict[str, HostFacts] = {}
 
-    def step(walk: Walk) -> None:
-        probe.probe(walk)
-        seen.update(walk.facts)
+    def step(context: RunContext) -> None:
+        probe.probe(context)
+        seen.update(context.facts)
 
-    summary, code = perform(request, (("probe", step),))
+    summary, code = execute(request, (("probe", step),))
     if as_json:
         installed = {name: facts.installed.model_dump() if facts.installed else None for name, facts in seen.items()}
-        say(json.dumps(installed, indent=2))
+        write_stdout(json.dumps(installed, indent=2))
     else:
         for host in summary.hosts:
-            say(f"{host.name}: {described(seen[host.name]) if host.name in seen else 'not reached'}")
+            write_stdout(f"{host.name}: {described(seen[host.name]) if host.name in seen else 'not reached'}")
     return code
 
 
@@ -174,44 +174,50 @@ def uninstall(request: Request, *, as_json: bool = False) -> int:
     return _undo(request, "uninstall", "install", as_json=as_json)
 
 
-def _undo(request: Request, playbook: str, room: RoomName, *, as_json: bool) -> int:
-    said: dict[str, RoomResult] = {}
+def _undo(request: Request, playbook: str, phase: PhaseName, *, as_json: bool) -> int:
+    said: dict[str, PhaseResult] = {}
 
-    def step(walk: Walk) -> None:
-        there = walk.each(room, walk.hosts(), lambda host: _is_present(walk, host), deadline_s=READ_DEADLINE_S)
-        present = [host for host in walk.hosts() if there[host.name]]
-        for host in walk.hosts():
+    def step(context: RunContext) -> None:
+        there = context.run_on_hosts(
+            phase, context.hosts(), lambda host: _is_present(context, host), deadline_s=READ_DEADLINE_S
+        )
+        present = [host for host in context.hosts() if there[host.name]]
+        for host in context.hosts():
             if not there[host.name]:
-                said[host.name] = RoomResult(host=host.name, room=room, status="skipped", text="nothing is installed")
-        playbooks.take_hold(walk, room, present)
-        held = [host for host in present if host.name in walk.held]
-        ended = playbooks.play(walk, playbook, room, held, lambda host: walk.places[host.name].ansible_vars())
+                said[host.name] = PhaseResult(
+                    host=host.name, phase=phase, status="skipped", text="nothing is installed"
+                )
+        playbooks.acquire_locks(context, phase, present)
+        held = [host for host in present if host.name in context.locked]
+        ended = playbooks.run_playbook(
+            context, playbook, phase, held, lambda host: context.install_paths[host.name].ansible_vars()
+        )
         said.update(ended)
         if playbook == "uninstall":
-            walk.removed |= set(ended)
+            context.removed |= set(ended)
             for name in ended:
-                Store(walk.cache).references.forget(name)
+                Store(context.cache).references.forget(name)
         for result in said.values():
-            walk.record(result.model_copy(update={"room": room}))
+            context.record(result.model_copy(update={"phase": phase}))
 
-    summary, code = perform(request, (PROBE, (room, step)))
+    summary, code = execute(request, (PROBE, (phase, step)))
     if as_json:
         print_summary(request, summary, as_json=True)
         return code
     for host in summary.hosts:
-        failed = next((result for result in host.rooms if result.status in ("failed", "unreachable")), None)
+        failed = next((result for result in host.phases if result.status in ("failed", "unreachable")), None)
         result = failed or said.get(host.name)
-        say(f"{host.name}: {_line(result, playbook) if result else host.state}")
+        write_stdout(f"{host.name}: {_line(result, playbook) if result else host.state}")
     return code
 
 
-def _is_present(walk: Walk, host: Host) -> bool:
+def _is_present(context: RunContext, host: Host) -> bool:
     """Whether there is anything of this product on a host, half installed or whole."""
-    place = walk.places[host.name]
-    return walk.session(host).run(f"test -e {shlex.quote(place.prefix)}", root=place.root).rc == 0
+    paths = context.install_paths[host.name]
+    return context.session(host).run(f"test -e {shlex.quote(paths.prefix)}", root=paths.root).rc == 0
 
 
-def _line(result: RoomResult, playbook: str) -> str:
+def _line(result: PhaseResult, playbook: str) -> str:
     """How a host's part ended, and what stays on it."""
     done = {"stop": "stopped", "uninstall": "uninstalled"}[playbook]
     lines = [done if result.status == "ok" else f"{result.status}: {result.text}"]
@@ -223,34 +229,36 @@ def _line(result: RoomResult, playbook: str) -> str:
 def rollback(request: Request, *, as_json: bool = False) -> int:
     """Switch to the environment before, with its own unit and settings, restart, and prove it; print the summary."""
 
-    def step(walk: Walk) -> None:
+    def step(context: RunContext) -> None:
         started = time.monotonic()
-        playbooks.take_hold(walk, "serve", walk.hosts())
-        hosts = walk.hosts()
-        played = playbooks.play(walk, "rollback", "serve", hosts, lambda host: walk.places[host.name].ansible_vars())
+        playbooks.acquire_locks(context, "serve", context.hosts())
+        hosts = context.hosts()
+        played = playbooks.run_playbook(
+            context, "rollback", "serve", hosts, lambda host: context.install_paths[host.name].ansible_vars()
+        )
         back = [host for host in hosts if host.name in played]
-        requests = walk.each("serve", back, _reader(walk), deadline_s=READ_DEADLINE_S)
+        requests = context.run_on_hosts("serve", back, _reader(context), deadline_s=READ_DEADLINE_S)
         for host in back:
             if host.name in requests and requests[host.name] is None:
-                walk.record(played[host.name].model_copy(update={"room": "serve"}))
+                context.record(played[host.name].model_copy(update={"phase": "serve"}))
         known = {name: request for name, request in requests.items() if request is not None}
-        serving.prove(walk, [host for host in back if host.name in known], known, played, started)
+        serving.prove(context, [host for host in back if host.name in known], known, played, started)
 
-    summary, code = perform(request, (PROBE, ("serve", step)))
+    summary, code = execute(request, (PROBE, ("serve", step)))
     print_summary(request, summary, as_json=as_json)
     return code
 
 
-def _reader(walk: Walk) -> Callable[[Host], dict[str, Any] | None]:
+def _reader(context: RunContext) -> Callable[[Host], dict[str, Any] | None]:
     """Reads what the environment that is live now has to answer; null where it serves nothing."""
 
     def call(host: Host) -> dict[str, Any] | None:
-        place = walk.places[host.name]
+        paths = context.install_paths[host.name]
         try:
-            state = json.loads(walk.session(host).read(f"{place.prefix}/state.json", root=place.root))
+            state = json.loads(context.session(host).read(f"{paths.prefix}/state.json", root=paths.root))
         except (FileNotFoundError, ValueError):
             raise RemoteCommandError(
-                f"host `{host.name}`: {place.prefix}/state.json cannot be read after the switch",
+                f"host `{host.name}`: {paths.prefix}/state.json cannot be read after the switch",
                 hint=f"install again: ./firstlight provision --limit {host.name}",
             ) from None
         readiness = state.get("readiness")

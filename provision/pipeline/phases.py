@@ -1,4 +1,4 @@
-"""The steps of a whole walk, in their order, and the part of it that a command takes."""
+"""The steps of a whole run, in their order, and the part of it that a command takes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import pkgutil
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from provision.core.models.records import ROOMS, RoomName
-from provision.pipeline.context import Walk
+from provision.core.models.records import PHASES, PhaseName
+from provision.pipeline.context import RunContext
 
-Act = Callable[[Walk], None]
-Step = tuple[RoomName, Act]
+Act = Callable[[RunContext], None]
+Step = tuple[PhaseName, Act]
 
 
-class Late:
+class LazyStep:
     """A step whose module is imported when it is taken, or before, while hosts answer the probe."""
 
     def __init__(self, name: str) -> None:
@@ -23,38 +23,38 @@ class Late:
         """The step itself."""
         return cast(Act, pkgutil.resolve_name(f"provision.pipeline.{self._name}"))
 
-    def __call__(self, walk: Walk) -> None:
+    def __call__(self, context: RunContext) -> None:
         """Take the step."""
-        self.load()(walk)
+        self.load()(context)
 
 
-PROBE: Step = ("probe", Late("probe:probe"))
-PLAN: Step = ("plan", Late("plan:plan"))
-DRIVERS: Step = ("install", Late("drivers:bring"))
+PROBE: Step = ("probe", LazyStep("probe:probe"))
+PLAN: Step = ("plan", LazyStep("plan:plan"))
+DRIVERS: Step = ("install", LazyStep("drivers:bring"))
 
 STEPS: tuple[Step, ...] = (
     PROBE,
     PLAN,
     DRIVERS,
-    ("stage", Late("background_packages:ask_sources")),
-    ("install", Late("background_packages:begin")),
-    ("install", Late("background_upload:begin")),
-    ("stage", Late("stage:stage")),
-    ("install", Late("install:settle")),
-    ("install", Late("install:install")),
-    ("verify", Late("verify:verify")),
-    ("serve", Late("serve:serve")),
+    ("stage", LazyStep("background_packages:ask_sources")),
+    ("install", LazyStep("background_packages:begin")),
+    ("install", LazyStep("background_upload:begin")),
+    ("stage", LazyStep("stage:stage")),
+    ("install", LazyStep("install:settle")),
+    ("install", LazyStep("install:install")),
+    ("verify", LazyStep("verify:verify")),
+    ("serve", LazyStep("serve:serve")),
 )
 
 
-def steps_until(last: RoomName) -> tuple[Step, ...]:
-    """The steps of a walk that ends with one of the rooms."""
-    wanted = ROOMS[: ROOMS.index(last) + 1]
+def steps_until(last: PhaseName) -> tuple[Step, ...]:
+    """The steps of a run that ends with one of the phases."""
+    wanted = PHASES[: PHASES.index(last) + 1]
     return tuple(step for step in STEPS if step[0] in wanted)
 
 
 def load(steps: Sequence[Step]) -> None:
     """Import what steps need."""
     for _, act in steps:
-        if isinstance(act, Late):
+        if isinstance(act, LazyStep):
             act.load()

@@ -1,4 +1,4 @@
-"""The room plan as a step of a walk."""
+"""The phase plan as a step of a run."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from provision.core.errors import FirstlightError, NoStackError
-from provision.core.models.records import RoomResult
+from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Host
 from provision.core.models.stack import Resolution
 from provision.phases.plan import plan as resolve
-from provision.pipeline.context import Walk
+from provision.pipeline.context import RunContext
 
 if TYPE_CHECKING:
     from provision.phases.plan.fit import Shape
 
 
-def plan(walk: Walk) -> None:
+def plan(context: RunContext) -> None:
     """Choose a Stack for each class of hosts."""
-    hosts = walk.hosts()
+    hosts = context.hosts()
     if not hosts:
         return
     started = time.monotonic()
-    shapes = _shapes(walk, hosts)
-    hosts = walk.hosts()
-    walk.plan = resolve(
-        {host.name: walk.facts[host.name] for host in hosts},
+    shapes = _shapes(context, hosts)
+    hosts = context.hosts()
+    context.plan = resolve(
+        {host.name: context.facts[host.name] for host in hosts},
         {host.name: host.settings for host in hosts},
         become={host.name for host in hosts if host.connection.become},
         shapes=shapes,
     )
-    walk.run.write("plan.json", walk.plan)
+    context.run.write("plan.json", context.plan)
     seconds = round(time.monotonic() - started, 3)
     for host in hosts:
-        resolution = walk.plan.for_host(host.name)
+        resolution = context.plan.for_host(host.name)
         if resolution.stack is None:
-            walk.fail(host.name, "plan", _refusal(host.name, resolution), seconds)
+            context.fail(host.name, "plan", _refusal(host.name, resolution), seconds)
         else:
-            walk.record(RoomResult(host=host.name, room="plan", status="ok", seconds=seconds))
+            context.record(PhaseResult(host=host.name, phase="plan", status="ok", seconds=seconds))
 
 
-def _shapes(walk: Walk, hosts: Sequence[Host]) -> dict[str, Shape]:
+def _shapes(context: RunContext, hosts: Sequence[Host]) -> dict[str, Shape]:
     """What each model takes, by the name the settings give it; hosts whose model cannot be known fail here."""
     if all(host.settings.model == "builtin" for host in hosts):
         return {}
@@ -55,9 +55,9 @@ def _shapes(walk: Walk, hosts: Sequence[Host]) -> dict[str, Shape]:
         if model == "builtin" or model in shapes or not host.settings.serve or host.settings.vllm == "none":
             continue
         try:
-            shape = describe(host.settings, walk.wheelhouse(), refresh=walk.refresh and walk.client is None)
+            shape = describe(host.settings, context.wheelhouse(), refresh=context.refresh and context.client is None)
         except FirstlightError as error:
-            walk.fail(host.name, "plan", error)
+            context.fail(host.name, "plan", error)
             continue
         if shape is not None:
             shapes[model] = shape

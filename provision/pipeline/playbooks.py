@@ -6,41 +6,41 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from provision.core.models.records import RoomName, RoomResult
+from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.models.settings import Host
 from provision.fleet.locks import hold
-from provision.pipeline.context import Walk
+from provision.pipeline.context import RunContext
 
 HOLD_DEADLINE_S = 60.0
 
 
-def take_hold(walk: Walk, room: RoomName, hosts: Sequence[Host]) -> None:
-    """Hold every host until the walk ends; one that another run holds fails here."""
+def acquire_locks(context: RunContext, phase: PhaseName, hosts: Sequence[Host]) -> None:
+    """Hold every host until the run ends; one that another run holds fails here."""
 
     def call(host: Host) -> ExitStack:
-        place = walk.places[host.name]
+        paths = context.install_paths[host.name]
         held = ExitStack()
-        held.enter_context(hold(walk.session(host), prefix=place.prefix, run=walk.run.name, root=place.root))
+        held.enter_context(hold(context.session(host), prefix=paths.prefix, run=context.run.name, root=paths.root))
         return held
 
-    new = [host for host in hosts if host.name not in walk.held]
-    for name, held in walk.each(room, new, call, deadline_s=HOLD_DEADLINE_S).items():
-        walk.held.add(name)
-        walk.run.event("held", host=name, room=room)
-        walk.run.change("lock", host=name, path=f"{walk.places[name].prefix}/lock", changed=True)
-        walk.stack.enter_context(held)
+    new = [host for host in hosts if host.name not in context.locked]
+    for name, held in context.run_on_hosts(phase, new, call, deadline_s=HOLD_DEADLINE_S).items():
+        context.locked.add(name)
+        context.run.event("held", host=name, phase=phase)
+        context.run.change("lock", host=name, path=f"{context.install_paths[name].prefix}/lock", changed=True)
+        context.stack.enter_context(held)
 
 
-def play(
-    walk: Walk,
+def run_playbook(
+    context: RunContext,
     playbook: str,
-    room: RoomName,
+    phase: PhaseName,
     hosts: Sequence[Host],
     variables: Callable[[Host], Mapping[str, Any]],
     *,
     tags: Sequence[str] = (),
-) -> dict[str, RoomResult]:
-    """Run a playbook on hosts, or the part of it that has the tags; what failed is recorded under the room.
+) -> dict[str, PhaseResult]:
+    """Run a playbook on hosts, or the part of it that has the tags; what failed is recorded under the phase.
 
     Raises KeyboardInterrupt when the person ended it.
     """
@@ -49,12 +49,14 @@ def play(
 
     targets = [Target(host, variables(host)) for host in hosts]
     results = (
-        run_playbook(walk.run, targets, playbook=playbook, tags=tags, progress=walk.progress.note) if targets else {}
+        run_playbook(context.run, targets, playbook=playbook, tags=tags, progress=context.progress.note)
+        if targets
+        else {}
     )
     for name, result in results.items():
-        walk.run.event("playbook", host=name, room=room, playbook=playbook, status=result.status)
+        context.run.event("playbook", host=name, phase=phase, playbook=playbook, status=result.status)
         if result.status not in ("ok", "warn"):
-            walk.reject(result.model_copy(update={"room": room}))
+            context.reject(result.model_copy(update={"phase": phase}))
     if any(result.status == "interrupted" for result in results.values()):
         raise KeyboardInterrupt
     return {name: result for name, result in results.items() if result.status in ("ok", "warn")}

@@ -8,7 +8,7 @@ from provision.core.formatting import GIB
 from verify.printable import printable, unguarded
 
 
-def tell(what: str, done: int, total: int) -> None:
+def report_progress(what: str, done: int, total: int) -> None:
     """Bytes done of all; written over until it is whole."""
     if sys.stderr.isatty() and total:
         end = "\n" if done >= total else ""

@@ -11,12 +11,12 @@ from typing import Any
 from provision.catalog.load import catalog
 from provision.catalog.system import os_packages
 from provision.core.models.facts import HostFacts
-from provision.core.models.records import RoomResult
+from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Host
 from provision.pipeline import Request, playbooks
-from provision.pipeline.context import Walk
+from provision.pipeline.context import RunContext
 from provision.pipeline.phases import PROBE
-from provision.pipeline.runner import perform
+from provision.pipeline.runner import execute
 from verify.doctor.catalog import Cause, Fix
 from verify.doctor.score import LIKELY_AT, Finding
 
@@ -51,7 +51,9 @@ class Outcome:
         return f"{self.cause}: {how}: {self.said}"
 
 
-def mend(request: Request, host: Host, findings: Sequence[Finding], agree: Callable[[str], bool]) -> Outcome | None:
+def repair_host(
+    request: Request, host: Host, findings: Sequence[Finding], agree: Callable[[str], bool]
+) -> Outcome | None:
     """Take the first finding's cause away where its entry says that this is safe, after a yes; null without a finding.
 
     What is not safe is a person's to do: its steps stand with the finding.
@@ -88,29 +90,33 @@ def proposal(host: Host, cause: Cause, fix: Fix) -> str:
 
 
 def applied(request: Request, host: Host, cause: Cause, fix: Fix) -> Outcome:
-    """Run the fix and its check as a walk of its own, with its own record."""
+    """Run the fix and its check as a run of its own, with its own record."""
 
-    def play(walk: Walk) -> None:
-        playbooks.take_hold(walk, "install", walk.hosts())
-        sent = walk.each("install", walk.hosts(), lambda host: bring(walk, host, fix.tag), deadline_s=BRING_DEADLINE_S)
+    def run_playbook(context: RunContext) -> None:
+        playbooks.acquire_locks(context, "install", context.hosts())
+        sent = context.run_on_hosts(
+            "install", context.hosts(), lambda host: bring(context, host, fix.tag), deadline_s=BRING_DEADLINE_S
+        )
 
         def read(host: Host) -> dict[str, Any]:
-            return {**variables(walk, host, fix.tag), "firstlight_debs": sent[host.name]}
+            return {**variables(context, host, fix.tag), "firstlight_debs": sent[host.name]}
 
-        for result in playbooks.play(walk, PLAYBOOK, "install", walk.hosts(), read, tags=(fix.tag,)).values():
-            walk.record(result)
+        for result in playbooks.run_playbook(
+            context, PLAYBOOK, "install", context.hosts(), read, tags=(fix.tag,)
+        ).values():
+            context.record(result)
 
-    summary, _ = perform(
+    summary, _ = execute(
         request,
-        (PROBE, ("install", play), ("verify", lambda walk: check(walk, cause))),
+        (PROBE, ("install", run_playbook), ("verify", lambda context: check(context, cause))),
     )
     [told] = [entry for entry in summary.hosts if entry.name == host.name]
-    return judged(told.rooms[-1], cause, fix, interrupted=summary.interrupted)
+    return judged(told.phases[-1], cause, fix, interrupted=summary.interrupted)
 
 
-def judged(last: RoomResult, cause: Cause, fix: Fix, *, interrupted: bool) -> Outcome:
-    """What the last room of the walk says of the cause, and after an interruption of the host."""
-    gone = last.room == "verify" and last.status == "ok"
+def judged(last: PhaseResult, cause: Cause, fix: Fix, *, interrupted: bool) -> Outcome:
+    """What the last phase of the run says of the cause, and after an interruption of the host."""
+    gone = last.phase == "verify" and last.status == "ok"
     if gone or not interrupted:
         return Outcome(cause.id, fix.tag, gone=gone, said=last.text or last.status)
     told = {
@@ -118,16 +124,16 @@ def judged(last: RoomResult, cause: Cause, fix: Fix, *, interrupted: bool) -> Ou
         "install": f"{last.text}; the host is as that task left it, and the same command goes on from there",
         "verify": f"the fix was applied; whether it helped was not seen: {cause.check.command}",
     }
-    return Outcome(cause.id, fix.tag, gone=False, said=told[last.room], interrupted=True)
+    return Outcome(cause.id, fix.tag, gone=False, said=told[last.phase], interrupted=True)
 
 
-def variables(walk: Walk, host: Host, tag: str) -> dict[str, Any]:
+def variables(context: RunContext, host: Host, tag: str) -> dict[str, Any]:
     """What the playbook reads; a tag that is the neutral name of a system package brings that package."""
-    values = walk.places[host.name].ansible_vars()
-    return {**values, "firstlight_system_packages": packages(tag, walk.facts[host.name])}
+    values = context.install_paths[host.name].ansible_vars()
+    return {**values, "firstlight_system_packages": packages(tag, context.facts[host.name])}
 
 
-def bring(walk: Walk, host: Host, tag: str) -> list[str]:
+def bring(context: RunContext, host: Host, tag: str) -> list[str]:
     """Send a host without package sources the files of the package that a tag names; their names.
 
     Raises StageError when this machine cannot fetch them, TransportError.
@@ -135,13 +141,13 @@ def bring(walk: Walk, host: Host, tag: str) -> list[str]:
     from provision.fleet.package_sources import package_sources_answer  # noqa: PLC0415 - hosts seldom lack packages
     from provision.phases.stage.debs import fetch_debs  # noqa: PLC0415 - hosts seldom lack packages
 
-    facts, session = walk.facts[host.name], walk.session(host)
+    facts, session = context.facts[host.name], context.session(host)
     wanted = packages(tag, facts)
     if not wanted or facts.os.package_manager != "apt" or package_sources_answer(session) is not False:
         return []
     status = session.read("/var/lib/dpkg/status").decode(errors="replace")
-    files = fetch_debs(wanted, status, facts.os, store=walk.wheelhouse())
-    session.send(files, walk.places[host.name].incoming)
+    files = fetch_debs(wanted, status, facts.os, store=context.wheelhouse())
+    session.send(files, context.install_paths[host.name].incoming)
     return [file.name for file in files]
 
 
@@ -161,31 +167,35 @@ def packages(tag: str, facts: HostFacts) -> list[str]:
     )
 
 
-def check(walk: Walk, cause: Cause) -> None:
+def check(context: RunContext, cause: Cause) -> None:
     """Run the entry's check where the fix ran: exit code 0 says that the cause is gone."""
     started = time.monotonic()
 
     def call(host: Host) -> tuple[int, str]:
-        place = walk.places[host.name]
-        prefix = shlex.quote(place.prefix)
+        paths = context.install_paths[host.name]
+        prefix = shlex.quote(paths.prefix)
         command = (
             f"export FIRSTLIGHT_PREFIX={prefix} FIRSTLIGHT_PORT={host.settings.port} PATH={prefix}/current/bin:$PATH\n"
             f"{cause.check.command}"
         )
-        done = walk.session(host).run(command, timeout_s=CHECK_DEADLINE_S, root=place.root)
+        done = context.session(host).run(command, timeout_s=CHECK_DEADLINE_S, root=paths.root)
         return done.rc, " ".join((done.stdout + done.stderr).split())[-200:]
 
-    for name, (code, said) in walk.each("verify", walk.hosts(), call, deadline_s=CHECK_DEADLINE_S + 60).items():
+    for name, (code, said) in context.run_on_hosts(
+        "verify", context.hosts(), call, deadline_s=CHECK_DEADLINE_S + 60
+    ).items():
         seconds = round(time.monotonic() - started, 3)
         ran = (f"$ {cause.check.command}", f"exit code {code}")
         if code == 0:
             text = cause.check.expect
-            walk.record(RoomResult(host=name, room="verify", status="ok", seconds=seconds, text=text, evidence=ran))
+            context.record(
+                PhaseResult(host=name, phase="verify", status="ok", seconds=seconds, text=text, evidence=ran)
+            )
         else:
             text = f"its check ended with {code}: {said or 'no output'}; wanted is: {cause.check.expect}"
             hint = "the fix did not help; the other steps of the finding are a person's to do"
-            walk.reject(
-                RoomResult(
-                    host=name, room="verify", status="failed", seconds=seconds, text=text, hint=hint, evidence=ran
+            context.reject(
+                PhaseResult(
+                    host=name, phase="verify", status="failed", seconds=seconds, text=text, hint=hint, evidence=ran
                 )
             )

@@ -1,4 +1,4 @@
-"""The walk itself: rooms in their order, a summary at the end whatever happened in between."""
+"""The run itself: phases in their order, a summary at the end whatever happened in between."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.core.errors import Exit, FirstlightError, UsageError
-from provision.core.models.records import RoomResult, Summary
+from provision.core.models.records import PhaseResult, Summary
 from provision.core.models.settings import Inventory
 from provision.core.redaction import remember
 from provision.core.run_folder import Run, is_at_work
 from provision.fleet.inventory import load
 from provision.pipeline import Request
-from provision.pipeline.context import Walk
+from provision.pipeline.context import RunContext
 from provision.pipeline.phases import Step
 from provision.pipeline.phases import load as load_steps
-from provision.pipeline.progress import tell
+from provision.pipeline.progress import report_progress
 from provision.pipeline.signals import as_interrupt
 from provision.report import summarise
 from provision.report import write as write_summary
@@ -57,8 +57,8 @@ def read_inventory(request: Request) -> Inventory:
 
 
 @contextmanager
-def walking(request: Request) -> Iterator[Walk]:
-    """A walk with its run folder and its view; sessions, locks and view end with the block."""
+def open_run(request: Request) -> Iterator[RunContext]:
+    """A run with its run folder and its view; sessions, locks and view end with the block."""
     client, model = _from_bundle(request) if request.bundle else (None, {})
     inventory = read_inventory(replace(request, overrides={**request.overrides, **model}))
     before = unfinished(request.logs)
@@ -66,7 +66,7 @@ def walking(request: Request) -> Iterator[Walk]:
     run = Run.create(request.logs, command=command, invocation=request.invocation)
     run.write("inventory.json", inventory)
     with open_progress([host.name for host in inventory.hosts]) as progress, contextlib.ExitStack() as stack:
-        walk = Walk(
+        context = RunContext(
             run=run,
             inventory=inventory,
             progress=progress,
@@ -77,9 +77,9 @@ def walking(request: Request) -> Iterator[Walk]:
             stack=stack,
         )
         if before is not None:
-            walk.first = failed_hosts(request.logs / before)
+            context.first = failed_hosts(request.logs / before)
             run.event("took-up", text=f"run {before} ended without a summary")
-        yield walk
+        yield context
 
 
 def _from_bundle(request: Request) -> tuple[ClientSettings, dict[str, str]]:
@@ -91,58 +91,60 @@ def _from_bundle(request: Request) -> tuple[ClientSettings, dict[str, str]]:
         raise UsageError(
             "`--refresh` asks for newer releases, and `--bundle` asks no network", hint="leave one of the two out"
         )
-    from provision.phases.stage import Store  # noqa: PLC0415 - only walks from a bundle pay for it
-    from provision.phases.stage.bundle import open_bundle  # noqa: PLC0415 - only walks from a bundle pay for it
+    from provision.phases.stage import Store  # noqa: PLC0415 - only runs from a bundle pay for it
+    from provision.phases.stage.bundle import open_bundle  # noqa: PLC0415 - only runs from a bundle pay for it
 
     assert request.bundle is not None
-    told = partial(tell, request.bundle.name)
+    told = partial(report_progress, request.bundle.name)
     opened = open_bundle(request.bundle, Store(cache_folder()), trust=request.trust, progress=told)
     return opened.settings, {"model": opened.model} if opened.model else {}
 
 
-def perform(request: Request, steps: Sequence[Step]) -> tuple[Summary, Exit]:
-    """Walk through rooms; failures and interruptions are in the summary, which is written in any case."""
+def execute(request: Request, steps: Sequence[Step]) -> tuple[Summary, Exit]:
+    """Run through phases; failures and interruptions are in the summary, which is written in any case."""
     interrupted = False
-    with walking(request) as walk:
-        walk.meanwhile = partial(load_steps, steps)
+    with open_run(request) as context:
+        context.while_waiting = partial(load_steps, steps)
         with as_interrupt():
             try:
-                for room, step in steps:
-                    with walk.timed(room):
-                        step(walk)
+                for phase, step in steps:
+                    with context.timed(phase):
+                        step(context)
             except KeyboardInterrupt:
                 interrupted = True
-                interrupt_rest(walk, steps)
-        summary = finish(walk, interrupted=interrupted)
-    return summary, exit_code(summary, walk.failures)
+                interrupt_rest(context, steps)
+        summary = finish(context, interrupted=interrupted)
+    return summary, exit_code(summary, context.failures)
 
 
-def interrupt_rest(walk: Walk, steps: Sequence[Step]) -> None:
-    """Hosts that were still on their way are marked as interrupted, in the room where they were."""
-    for host in walk.hosts():
-        done = walk.results.get(host.name, {})
-        room = next((name for name, _ in steps if name not in done), None)
-        if room is not None:
+def interrupt_rest(context: RunContext, steps: Sequence[Step]) -> None:
+    """Hosts that were still on their way are marked as interrupted, in the phase where they were."""
+    for host in context.hosts():
+        done = context.results.get(host.name, {})
+        phase = next((name for name, _ in steps if name not in done), None)
+        if phase is not None:
             text = "interrupted; the next run takes it up"
-            walk.record(RoomResult(host=host.name, room=room, status="interrupted", text=text))
+            context.record(PhaseResult(host=host.name, phase=phase, status="interrupted", text=text))
 
 
-def finish(walk: Walk, *, interrupted: bool) -> Summary:
+def finish(context: RunContext, *, interrupted: bool) -> Summary:
     """Write the summary into the run's folder, and onto each host that was worked on."""
-    walk.end_beside()
-    if walk.failures:
-        from provision.pipeline.failures import diagnose  # noqa: PLC0415 - only walks that fail pay for it
+    context.end_beside()
+    if context.failures:
+        from provision.pipeline.failures import diagnose  # noqa: PLC0415 - only runs that fail pay for it
 
-        diagnose(walk)
-    summary = summarise(walk.run, interrupted=interrupted)
-    write_summary(walk.run, summary)
-    text = walk.run.path("summary.txt").read_bytes()
-    for host in walk.inventory.hosts:
-        if host.name in walk.held - walk.removed:
-            place = walk.places[host.name]
+        diagnose(context)
+    summary = summarise(context.run, interrupted=interrupted)
+    write_summary(context.run, summary)
+    text = context.run.path("summary.txt").read_bytes()
+    for host in context.inventory.hosts:
+        if host.name in context.locked - context.removed:
+            paths = context.install_paths[host.name]
             # A host that is gone by now has its summary here all the same.
             with contextlib.suppress(FirstlightError):
-                walk.session(host).write(f"{place.prefix}/logs/summary-{walk.run.name}.txt", text, root=place.root)
+                context.session(host).write(
+                    f"{paths.prefix}/logs/summary-{context.run.name}.txt", text, root=paths.root
+                )
     return summary
 
 
@@ -168,6 +170,6 @@ def failed_hosts(run: Path) -> set[str]:
     """Hosts of an earlier run that did not come to its end."""
     return {
         host
-        for host, by_room in document(run / "rooms.json").items()
-        if isinstance(by_room, dict) and "serve" not in by_room
+        for host, by_phase in document(run / "phases.json").items()
+        if isinstance(by_phase, dict) and "serve" not in by_phase
     }

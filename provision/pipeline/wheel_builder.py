@@ -1,4 +1,4 @@
-"""The forge's own commands: build a wheel ahead of a walk, or for another one; list what is there."""
+"""The forge's own commands: build a wheel ahead of a run, or for another one; list what is there."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from provision.phases.plan.assemble import platform
 from provision.phases.plan.build_option import TORCH_INDEX
 from provision.phases.stage import Store
 from provision.phases.stage.builds.build import Job
-from provision.phases.stage.builds.build_cache import Forged, Shelf
+from provision.phases.stage.builds.build_cache import BuildCache, Forged
 from provision.phases.stage.builds.build_host import Survey
 from provision.phases.stage.builds.build_key import FLASH_ATTN, Key
 from provision.phases.stage.builds.builder_requirements import require
-from provision.phases.stage.builds.wheel_builder import Forge
+from provision.phases.stage.builds.wheel_builder import WheelBuilder
 from provision.phases.stage.locking import fetch_wheels, lock_stack
 from provision.phases.stage.platforms import Target
-from provision.pipeline.commands import say
+from provision.pipeline.commands import write_stdout
 from provision.pipeline.runner import cache_folder
 from provision.pipeline.signals import as_interrupt
-from provision.pipeline.wheel_builds import make_forge
+from provision.pipeline.wheel_builds import make_wheel_builder
 
 _STEPS, _STEP = 10, 100_000_000
 """Lines about a download at most, and bytes between two of them at least."""
@@ -65,9 +65,9 @@ def build(
         raise UsageError(f"torch {torch} is of no CUDA release", hint="name the toolkit: --cuda 13.0")
     capabilities = tuple(sorted({_capability(arch) for arch in archs}, key=numbers))
     store = Store(cache_folder())
-    forge = make_forge(store, inventory)
+    wheel_builder = make_wheel_builder(store, inventory)
     minor_python = python or "{}.{}".format(*sys.version_info[:2])
-    survey = _survey(forge, builder, minor_python, toolkit)
+    survey = _survey(wheel_builder, builder, minor_python, toolkit)
     key = Key(
         name=name,
         version=version,
@@ -82,7 +82,7 @@ def build(
             capabilities=capabilities,
         ),
     )
-    if found := Shelf(store).find(key):
+    if found := BuildCache(store).find(key):
         _tell(found, store, as_json=as_json)
         return Exit.OK
     require(key, toolkit, builder, survey)
@@ -94,7 +94,7 @@ def build(
     target = Target.of(stack.platform, minor_python)
     try:
         with as_interrupt():
-            forged = forge.forged(Job(key, wheels, target, toolkit, sources, store, told), builder)
+            forged = wheel_builder.forged(Job(key, wheels, target, toolkit, sources, store, told), builder)
     except KeyboardInterrupt:
         told(f"stopped; nothing of it runs on {builder} any more, and the same command goes on where it was", 0, 0)
         raise
@@ -105,17 +105,17 @@ def build(
 def show(*, as_json: bool) -> int:
     """Every wheel that was built, by its key."""
     store = Store(cache_folder())
-    found = [forged for forged in Shelf(store) if store.find(forged.sha256, forged.name)]
+    found = [forged for forged in BuildCache(store) if store.find(forged.sha256, forged.name)]
     if as_json:
-        say(json.dumps([forged.model_dump(mode="json") for forged in found], indent=2))
+        write_stdout(json.dumps([forged.model_dump(mode="json") for forged in found], indent=2))
     else:
-        say("\n".join(_line(forged) for forged in found) or "nothing was built yet")
+        write_stdout("\n".join(_line(forged) for forged in found) or "nothing was built yet")
     return Exit.OK
 
 
 def _tell(forged: Forged, store: Store, *, as_json: bool) -> None:
     path = store.path(forged.sha256, forged.name)
-    say(forged.model_dump_json(indent=2) if as_json else f"{path}\n{_line(forged)}")
+    write_stdout(forged.model_dump_json(indent=2) if as_json else f"{path}\n{_line(forged)}")
 
 
 def _line(forged: Forged) -> str:
@@ -124,9 +124,9 @@ def _line(forged: Forged) -> str:
     return f"{forged.key.slug}  {size(forged.size)}  {codes or 'no GPU code'}  torch {forged.torch}  {spent}  {forged.built_at}"
 
 
-def _survey(forge: Forge, builder: str, python: str, toolkit: str) -> Survey:
-    with closing(forge.open_builder(builder)) as session:
-        return forge.place(builder, session).bench.survey(python, toolkit)
+def _survey(wheel_builder: WheelBuilder, builder: str, python: str, toolkit: str) -> Survey:
+    with closing(wheel_builder.open_builder(builder)) as session:
+        return wheel_builder.paths(builder, session).build_host.survey(python, toolkit)
 
 
 def _stack(row: Torch, variant: str, python: str, tag: str) -> Stack:

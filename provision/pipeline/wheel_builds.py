@@ -1,4 +1,4 @@
-"""The forge of a walk: it knows every key that the plan names, and who builds."""
+"""The forge of a run: it knows every key that the plan names, and who builds."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from provision.fleet.inventory import load
 from provision.fleet.ssh import Session, open_session
 from provision.phases.stage import Store
 from provision.phases.stage.builds.build_key import Key
-from provision.phases.stage.builds.wheel_builder import CONTROLLER, Forge
+from provision.phases.stage.builds.wheel_builder import CONTROLLER, WheelBuilder
 from provision.phases.stage.interpreter import stage_interpreter
 from provision.phases.stage.platforms import Target
-from provision.pipeline.context import Walk
+from provision.pipeline.context import RunContext
 
 
-def forge_of(walk: Walk) -> Forge:
+def forge_of(context: RunContext) -> WheelBuilder:
     """Builds where the inventory says, once for all classes that one build can serve."""
-    keys = tuple(Key.of(package) for package in _built(walk.plan)) if walk.plan else ()
-    return make_forge(walk.wheelhouse(), Path(walk.inventory.source), keys)
+    keys = tuple(Key.of(package) for package in _built(context.plan)) if context.plan else ()
+    return make_wheel_builder(context.wheelhouse(), Path(context.inventory.source), keys)
 
 
-def make_forge(store: Store, inventory: Path, fleet: tuple[Key, ...] = ()) -> Forge:
+def make_wheel_builder(store: Store, inventory: Path, fleet: tuple[Key, ...] = ()) -> WheelBuilder:
     """A forge whose builders are this machine and the hosts of an inventory, also those outside a command's limit."""
-    return Forge(
+    return WheelBuilder(
         store,
         partial(_open_builder, inventory),
         python=sys.executable,

@@ -7,7 +7,7 @@ from provision.core.run_folder import Run, write_atomically
 
 
 def summarise(run: Run, *, interrupted: bool = False) -> Summary:
-    """The summary of what a run's folder holds so far; a file that is missing is a room that was not reached.
+    """The summary of what a run's folder holds so far; a file that is missing is a phase that was not reached.
 
     Of hosts that failed it says what changed since they were green, by the runs in the folder beside.
     """

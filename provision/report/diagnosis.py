@@ -1,4 +1,4 @@
-"""The door to the doctor: texts of a failed room, and what the probe saw of the host, to findings of the summary."""
+"""The door to the doctor: texts of a failed phase, and what the probe saw of the host, to findings of the summary."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from verify.doctor.score import Finding as Diagnosed
 def diagnose(texts: Mapping[str, str], facts: HostFacts | None = None) -> tuple[Finding, ...]:
     """The causes that the texts show together, most likely first; empty when none is known well enough.
 
-    `texts` by name (a file, a room), in their order in time. Nothing is guessed by words: a summary says what lines show.
+    `texts` by name (a file, a phase), in their order in time. Nothing is guessed by words: a summary says what lines show.
     """
     known = facts.model_dump(mode="json") if facts else None
     return tuple(_finding(found) for found in diagnose_texts(texts, known, guess=False).findings)

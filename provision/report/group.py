@@ -29,7 +29,7 @@ class Group:
         return named([host.name for host in self.hosts], self.run)
 
 
-def fold(hosts: tuple[HostSummary, ...]) -> list[Group]:
+def group_hosts(hosts: tuple[HostSummary, ...]) -> list[Group]:
     """Groups in the order of their first host."""
     groups: dict[Any, list[HostSummary]] = {}
     for host in hosts:
@@ -47,7 +47,7 @@ def named(names: Sequence[str], run: Sequence[str]) -> str:
 
 
 def _likeness(host: HostSummary) -> Any:
-    """What must be the same: how rooms and checks ended, and in words only what is not well.
+    """What must be the same: how phases and checks ended, and in words only what is not well.
 
     What is well is said with numbers of the host's own (`12 tasks`, `at 08:15:04`), which make no other host of it.
     """
@@ -57,8 +57,8 @@ def _likeness(host: HostSummary) -> Any:
         host.devices,
         host.stack.model_dump_json() if host.stack else None,
         tuple(
-            (result.room, result.status, *_words(host, result.status, result.text, result.hint))
-            for result in host.rooms
+            (result.phase, result.status, *_words(host, result.status, result.text, result.hint))
+            for result in host.phases
         ),
         tuple(sorted({(check.id, check.status, *_words(host, check.status, check.reason)) for check in host.checks})),
         tuple((finding.cause, finding.fix[:1]) for finding in host.findings[:1]),
@@ -115,7 +115,7 @@ def fold_hosts(checks: Sequence[CheckRecord]) -> list[CheckRecord]:
 
 
 @dataclass(frozen=True)
-class FoldedCheck:
+class GroupedCheck:
     """One check over several devices and hosts."""
 
     id: str
@@ -127,7 +127,7 @@ class FoldedCheck:
     figures: tuple[str, ...]
 
 
-def fold_checks(hosts: tuple[HostSummary, ...]) -> list[FoldedCheck]:
+def group_checks(hosts: tuple[HostSummary, ...]) -> list[GroupedCheck]:
     """Checks by id and status, the worst first, figures as ranges."""
     groups: dict[tuple[str, str], list[CheckRecord]] = {}
     for host in hosts:
@@ -139,9 +139,9 @@ def fold_checks(hosts: tuple[HostSummary, ...]) -> list[FoldedCheck]:
     return sorted(folded, key=lambda check: SEVERITY[check.status])
 
 
-def _fold(identity: str, status: str, checks: list[CheckRecord]) -> FoldedCheck:
+def _fold(identity: str, status: str, checks: list[CheckRecord]) -> GroupedCheck:
     devices = list(dict.fromkeys(check.device for check in checks if check.device))
-    return FoldedCheck(
+    return GroupedCheck(
         id=identity,
         status=status,
         count=len(checks),

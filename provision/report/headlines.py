@@ -12,7 +12,7 @@ from typing import Literal
 
 from provision.core.models.base import Record
 from provision.core.models.records import CheckRecord, HostSummary
-from provision.report.group import SEVERITY, FoldedCheck, fold_checks
+from provision.report.group import SEVERITY, GroupedCheck, group_checks
 from provision.report.layout import number
 
 TABLE = Path(__file__).with_name("headlines.toml")
@@ -41,7 +41,7 @@ def families(hosts: Sequence[HostSummary]) -> Iterator[tuple[str, str, str]]:
     by_family: dict[str, list[CheckRecord]] = {}
     for check in (check for host in hosts for check in host.checks):
         by_family.setdefault(check.id.partition(".")[0], []).append(check)
-    folded = fold_checks(tuple(hosts))
+    folded = group_checks(tuple(hosts))
     for family, checks in by_family.items():
         counts = Counter[str](check.status for check in checks)
         ended = ", ".join(f"{counts[status]} {status}" for status in SEVERITY if counts[status])
@@ -87,7 +87,7 @@ def _taken(values: Sequence[float], take: str) -> str:
     return high if take == "max" else low
 
 
-def _first(family: str, folded: Iterable[FoldedCheck]) -> str:
+def _first(family: str, folded: Iterable[GroupedCheck]) -> str:
     """What the first check says that passed; empty where none did: all others are told one by one."""
     passed = (check for check in folded if check.status == "ok" and check.id.partition(".")[0] == family)
     first = next(passed, None)

@@ -1,4 +1,4 @@
-"""What a person sees while a walk goes on: a live table on a terminal, plain lines anywhere else. All on stderr."""
+"""What a person sees while a run goes on: a live table on a terminal, plain lines anywhere else. All on stderr."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Protocol, Self, TextIO
 
 from provision.core.formatting import size
-from provision.core.models.records import RoomName, RoomResult
+from provision.core.models.records import PhaseName, PhaseResult
 from provision.report.layout import clean, duration
 from provision.report.live_words import ending, said
 from verify.printable import unguarded
@@ -22,10 +22,10 @@ BYTES_EVERY_S = 10.0
 
 
 class Progress(Protocol):
-    """Told by the pipeline and the rooms, from any thread."""
+    """Told by the pipeline and the phases, from any thread."""
 
-    def room(self, host: str, room: RoomName) -> None:
-        """A host enters a room."""
+    def phase(self, host: str, phase: PhaseName) -> None:
+        """A host enters a phase."""
 
     def bytes(self, host: str, done: int, total: int) -> None:
         """So many bytes of so many are there."""
@@ -33,8 +33,8 @@ class Progress(Protocol):
     def note(self, host: str, text: str) -> None:
         """Something worth a line: a download, a retry."""
 
-    def finish(self, host: str, result: RoomResult) -> None:
-        """A host leaves a room."""
+    def finish(self, host: str, result: PhaseResult) -> None:
+        """A host leaves a phase."""
 
     def __enter__(self) -> Self: ...
 
@@ -61,7 +61,7 @@ def is_live(stream: TextIO, environment: Mapping[str, str]) -> bool:
 
 
 class PlainProgress:
-    """One line when the first host enters a room, one when a host leaves it, and now and then one for bytes."""
+    """One line when the first host enters a phase, one when a host leaves it, and now and then one for bytes."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -70,11 +70,11 @@ class PlainProgress:
         self._entered: set[str] = set()
         self._bytes_said: dict[str, float] = {}
 
-    def room(self, host: str, room: RoomName) -> None:  # noqa: ARG002 - one line stands for all hosts
+    def phase(self, host: str, phase: PhaseName) -> None:  # noqa: ARG002 - one line stands for all hosts
         with self._lock:
-            if room not in self._entered:
-                self._entered.add(room)
-                self._line(room)
+            if phase not in self._entered:
+                self._entered.add(phase)
+                self._line(phase)
 
     def bytes(self, host: str, done: int, total: int) -> None:
         with self._lock:
@@ -87,14 +87,14 @@ class PlainProgress:
         with self._lock:
             self._line(f"  {clean(host)}: {said(text)}")
 
-    def finish(self, host: str, result: RoomResult) -> None:
+    def finish(self, host: str, result: PhaseResult) -> None:
         with self._lock:
-            self._line(f"  {clean(host)}: {result.room} {ending(result)} ({duration(result.seconds)})")
+            self._line(f"  {clean(host)}: {result.phase} {ending(result)} ({duration(result.seconds)})")
             if result.hint and result.status not in ("ok", "skipped"):
                 self._line(f"    hint: {said(result.hint)}")
 
     def _line(self, text: str) -> None:
-        # A terminal that was closed ends nobody's walk: the summary is written all the same.
+        # A terminal that was closed ends nobody's run: the summary is written all the same.
         with contextlib.suppress(OSError):
             self._stream.write(f"[{time.monotonic() - self._started:6.1f} s] {text}\n")
             self._stream.flush()

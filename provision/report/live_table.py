@@ -1,6 +1,6 @@
-"""The live table: a row a host with its room, its bytes and its seconds. Needs a terminal.
+"""The live table: a row a host with its phase, its bytes and its seconds. Needs a terminal.
 
-It appears only when a walk takes longer than a blink, so that a run with nothing to do pays nothing for it.
+It appears only when a run takes longer than a blink, so that a run with nothing to do pays nothing for it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
 from provision.core.formatting import size
-from provision.core.models.records import ROOMS, RoomName, RoomResult
+from provision.core.models.records import PHASES, PhaseName, PhaseResult
 from provision.report.layout import clean, count, duration
 from provision.report.live_words import ending, said
 
@@ -34,19 +34,19 @@ class Row:
     """One host's state as it is shown."""
 
     host: str
-    room: RoomName | None = None
+    phase: PhaseName | None = None
     entered: float = 0.0
     done: int = 0
     total: int = 0
     text: str = ""
-    results: dict[str, RoomResult] = field(default_factory=dict)
+    results: dict[str, PhaseResult] = field(default_factory=dict)
 
     @property
     def urgency(self) -> int:
         """Order of rows: wrong ones first, then those at work, then those that wait or are done."""
         if any(result.status in ("failed", "unreachable", "interrupted") for result in self.results.values()):
             return 0
-        if self.room is not None and self.room not in self.results:
+        if self.phase is not None and self.phase not in self.results:
             return 1
         return 2
 
@@ -62,10 +62,10 @@ class LiveProgress:
         self._closing = threading.Event()
         self._drawer = threading.Thread(target=self._draw, name="live view", daemon=True)
 
-    def room(self, host: str, room: RoomName) -> None:
+    def phase(self, host: str, phase: PhaseName) -> None:
         with self._lock:
             row = self._row(host)
-            row.room, row.entered, row.done, row.total, row.text = room, time.monotonic(), 0, 0, ""
+            row.phase, row.entered, row.done, row.total, row.text = phase, time.monotonic(), 0, 0, ""
 
     def bytes(self, host: str, done: int, total: int) -> None:
         with self._lock:
@@ -76,10 +76,10 @@ class LiveProgress:
         with self._lock:
             self._row(host).text = said(text)
 
-    def finish(self, host: str, result: RoomResult) -> None:
+    def finish(self, host: str, result: PhaseResult) -> None:
         with self._lock:
             row = self._row(host)
-            row.results[result.room] = result
+            row.results[result.phase] = result
             row.done, row.total, row.text = 0, 0, ending(result)
 
     def _row(self, host: str) -> Row:
@@ -99,12 +99,12 @@ class LiveProgress:
         """Redraw until told to stop; the terminal is put back as it was however that comes about."""
         if self._closing.wait(APPEARS_AFTER_S):
             return
-        from rich.console import Console  # noqa: PLC0415 - only a walk that lasts pays for rich
+        from rich.console import Console  # noqa: PLC0415 - only a run that lasts pays for rich
         from rich.live import Live  # noqa: PLC0415 - the same
 
         console = Console(file=self._stream, highlight=False)
         live: Live
-        # A terminal that was closed ends the drawing, not the walk.
+        # A terminal that was closed ends the drawing, not the run.
         with contextlib.suppress(OSError), Live(console=console, auto_refresh=False, transient=True) as live:
             live.update(self._table(console), refresh=True)
             while not self._closing.wait(1 / REDRAWS_PER_S):
@@ -118,7 +118,7 @@ class LiveProgress:
             rows = sorted(self._rows.values(), key=lambda row: row.urgency)
             shown = rows[: max(1, console.height - LINES_BESIDE)]
             table = Table(box=None, expand=False, pad_edge=False)
-            for title in ("host", "room", "seconds", ""):
+            for title in ("host", "phase", "seconds", ""):
                 table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=len(title))
             now = time.monotonic()
             for row in shown:
@@ -132,11 +132,11 @@ class LiveProgress:
 
     @staticmethod
     def _cells(row: Row, now: float) -> tuple[str, str, str, str]:
-        if row.room is None:
+        if row.phase is None:
             return clean(row.host), "waits", "", ""
-        result = row.results.get(row.room)
+        result = row.results.get(row.phase)
         seconds = result.seconds if result else now - row.entered
-        step = f"{ROOMS.index(row.room) + 1}/{len(ROOMS)} {row.room}"
+        step = f"{PHASES.index(row.phase) + 1}/{len(PHASES)} {row.phase}"
         return clean(row.host), step, duration(seconds), " ".join(filter(None, (bar(row.done, row.total), row.text)))
 
 

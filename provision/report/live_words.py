@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from provision.core.models.records import RoomResult
+from provision.core.models.records import PhaseResult
 from provision.core.redaction import redact
 from provision.report.layout import clean
 
 
-def ending(result: RoomResult) -> str:
-    """How a room ended, in words: `ok, changed` or `failed: no space left`."""
+def ending(result: PhaseResult) -> str:
+    """How a phase ended, in words: `ok, changed` or `failed: no space left`."""
     word = f"{result.status}, changed" if result.changed else result.status
     return f"{word}: {said(result.text)}" if result.text and result.status != "ok" else word
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from provision.core.models.records import ROOMS, Summary
+from provision.core.models.records import PHASES, Summary
 from provision.report import wording
-from provision.report.group import Group, fold, fold_checks, merged, named
+from provision.report.group import Group, group_checks, group_hosts, merged, named
 from provision.report.layout import clean, count, duration
 from provision.report.next_steps import purpose
 from provision.report.service_start import slowest_start
@@ -17,7 +17,7 @@ MOST_EVIDENCE = 4
 
 def render(summary: Summary) -> str:
     """The whole document, ending in a newline."""
-    groups = fold(summary.hosts)
+    groups = group_hosts(summary.hosts)
     parts = [f"# {_plain(wording.headline(summary))}", _plain(wording.facts_of_run(summary))]
     parts += _sections(
         ("What failed", _failures(summary)),
@@ -35,7 +35,7 @@ def render(summary: Summary) -> str:
         ("Devices", _each(summary, groups, lambda group: [_list(group.first.devices)])),
         ("Stack", _each(summary, groups, _stack)),
         ("Notes", _list(f"{group.names}: {note}" for group in groups for note in group.first.notes)),
-        ("Seconds", _list([*_rooms(summary), *filter(None, [slowest_start(summary)])])),
+        ("Seconds", _list([*_phases(summary), *filter(None, [slowest_start(summary)])])),
     )
     return "\n\n".join(parts) + "\n"
 
@@ -75,8 +75,8 @@ def _changed(summary: Summary) -> str:
 
 def _host_row(group: Group) -> tuple[str, str, str, str]:
     first = group.first
-    seconds = {result.room: result.seconds for result in first.rooms}
-    told = ", ".join(f"{room} {duration(seconds[room])}" for room in ROOMS if room in seconds)
+    seconds = {result.phase: result.seconds for result in first.phases}
+    told = ", ".join(f"{phase} {duration(seconds[phase])}" for phase in PHASES if phase in seconds)
     return group.names, first.state, "yes" if first.changed else "no", told
 
 
@@ -114,7 +114,7 @@ def _attention(group: Group) -> Iterator[str]:
 
 
 def _checks(summary: Summary, group: Group) -> Iterator[str]:
-    checks = fold_checks(group.hosts)
+    checks = group_checks(group.hosts)
     absent, lacking = inapplicable(check.reason for check in checks if check.status == "skip")
     rows = [
         (check.status, check.id, check.where, "; ".join(filter(None, (check.reason, *check.figures))))
@@ -135,8 +135,8 @@ def _stack(group: Group) -> Iterator[str]:
     yield "\n".join(f"- {reason.verdict} `{_tick(reason.candidate)}`: {_plain(reason.text)}" for reason in reasons)
 
 
-def _rooms(summary: Summary) -> Iterable[str]:
-    return (f"{room} {duration(seconds)}" for room, seconds in summary.room_seconds.items())
+def _phases(summary: Summary) -> Iterable[str]:
+    return (f"{phase} {duration(seconds)}" for phase, seconds in summary.phase_seconds.items())
 
 
 def _list(lines: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MOST_MENDED = 3
 """So many hosts that can be mended are named one by one."""
 MOST_NAMED = 8
-"""More wrong hosts than this are not listed in a --limit: the whole walk passes over what is well."""
+"""More wrong hosts than this are not listed in a --limit: the whole run passes over what is well."""
 
 
 def next_commands(invocation: Invocation, hosts: tuple[HostSummary, ...]) -> tuple[str, ...]:

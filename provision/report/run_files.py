@@ -14,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from provision.core.json_text import parse
 from provision.core.models.facts import HostFacts
 from provision.core.models.invocation import Invocation
-from provision.core.models.records import CheckRecord, Figure, Finding, RoomResult, ServeRecord
+from provision.core.models.records import CheckRecord, Figure, Finding, PhaseResult, ServeRecord
 from provision.core.models.settings import Inventory
 from provision.core.models.stack import Plan
 from provision.core.models.staged import Staged
@@ -26,7 +26,7 @@ TOGETHER = "together.json"
 """In a run's folder: what the hosts' checks say side by side."""
 
 _FINDINGS: TypeAdapter[tuple[Finding, ...]] = TypeAdapter(tuple[Finding, ...])
-_ROOMS: TypeAdapter[dict[str, dict[str, RoomResult]]] = TypeAdapter(dict[str, dict[str, RoomResult]])
+_ROOMS: TypeAdapter[dict[str, dict[str, PhaseResult]]] = TypeAdapter(dict[str, dict[str, PhaseResult]])
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class RunFiles:
     """What was typed; null where the run does not say."""
     inventory: Inventory | None = None
     plan: Plan | None = None
-    rooms: dict[str, dict[str, RoomResult]] = field(default_factory=dict)
+    phases: dict[str, dict[str, PhaseResult]] = field(default_factory=dict)
     facts: dict[str, HostFacts] = field(default_factory=dict)
     staged: dict[str, Staged] = field(default_factory=dict)
     verified: dict[str, Verification] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class RunFiles:
     findings: dict[str, tuple[Finding, ...]] = field(default_factory=dict)
     together: tuple[CheckRecord, ...] = ()
     """What the hosts' checks say side by side."""
-    room_seconds: dict[str, float] = field(default_factory=dict)
+    phase_seconds: dict[str, float] = field(default_factory=dict)
     dispatch: dict[str, float] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
 
@@ -93,19 +93,19 @@ def read(run: Run) -> RunFiles:
             files.invocation = Invocation.model_validate(header.get("invocation"))
     files.inventory = _record(files, run.path("inventory.json"), Inventory)
     files.plan = _record(files, run.path("plan.json"), Plan)
-    files.rooms = _rooms(files, run.path("rooms.json"))
+    files.phases = _phases(files, run.path("phases.json"))
     _read_hosts(files, run)
     _read_times(files, run)
     return files
 
 
-def results_of(run: Run) -> dict[str, dict[str, RoomResult]]:
+def results_of(run: Run) -> dict[str, dict[str, PhaseResult]]:
     """How each phase ended for each host; empty where that cannot be read."""
-    return _rooms(RunFiles(run=run.name), run.path("rooms.json"))
+    return _phases(RunFiles(run=run.name), run.path("phases.json"))
 
 
 def _read_hosts(files: RunFiles, run: Run) -> None:
-    """The rooms' own files, one a host or class."""
+    """The phases' own files, one a host or class."""
     for path in sorted(run.folder.glob("facts/*.json")):
         if facts := _record(files, path, HostFacts):
             files.facts[facts.host] = facts
@@ -125,16 +125,18 @@ def _read_hosts(files: RunFiles, run: Run) -> None:
 
 
 def _read_times(files: RunFiles, run: Run) -> None:
-    """Seconds per room, and how fast tasks were handed out."""
+    """Seconds per phase, and how fast tasks were handed out."""
     dispatch = _json(files, run.path("dispatch.json"))
     if isinstance(dispatch, dict):
         files.dispatch = {key: _number(value, 0.0) for key, value in dispatch.items()}
     last = files.started_at
     for event in run.events():
         last = str(event.get("at") or last)
-        if event.get("kind") == "room" and event.get("room"):
-            room = str(event["room"])
-            files.room_seconds[room] = round(files.room_seconds.get(room, 0.0) + _number(event.get("seconds"), 0.0), 3)
+        if event.get("kind") == "phase" and event.get("phase"):
+            phase = str(event["phase"])
+            files.phase_seconds[phase] = round(
+                files.phase_seconds.get(phase, 0.0) + _number(event.get("seconds"), 0.0), 3
+            )
     # of a run that another process made, this one knows only what was written down
     files.seconds = max(files.seconds, seconds_between(files.started_at, last) or 0.0)
 
@@ -172,7 +174,7 @@ def _record(files: RunFiles, path: Path, kind: type[M]) -> M | None:
         return None
 
 
-def _rooms(files: RunFiles, path: Path) -> dict[str, dict[str, RoomResult]]:
+def _phases(files: RunFiles, path: Path) -> dict[str, dict[str, PhaseResult]]:
     document = _json(files, path)
     if document is None:
         return {}

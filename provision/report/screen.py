@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from provision.core.models.records import HostSummary, Summary
 from provision.report import wording
 from provision.report.failures import INDENT, failure_lines, failures, short_names, within
-from provision.report.group import Group, fold, merged
+from provision.report.group import Group, group_hosts, merged
 from provision.report.layout import COLUMNS, clean, count, fitted, shortened, width, wrap
 from provision.report.next_steps import purpose
 from provision.report.shell import command
@@ -57,7 +57,7 @@ class Screen:
 
 def first_screen(summary: Summary) -> Screen:
     """What a person reads first, without the line that says where the details are."""
-    found, run, groups = failures(summary), [host.name for host in summary.hosts], fold(summary.hosts)
+    found, run, groups = failures(summary), [host.name for host in summary.hosts], group_hosts(summary.hosts)
     screen = Screen(failure_lines(found, run))
     left = LINES - (6 if found else 4)
     for most in BLOCKS:
@@ -154,7 +154,7 @@ def _hosts(summary: Summary, groups: Sequence[Group], most: int) -> Iterator[str
 def _words(host: HostSummary) -> str:
     """How a host came out, in which phase it did not end well, and whether it was changed."""
     changed = "changed" if host.changed else "unchanged"
-    phase = next((entry.room for entry in host.rooms if entry.status in ("failed", "interrupted")), None)
+    phase = next((entry.phase for entry in host.phases if entry.status in ("failed", "interrupted")), None)
     state = f"{host.state} in {phase}" if phase else host.state
     return state if state == changed else f"{state}, {changed}"
 

@@ -34,7 +34,7 @@ def words(phase: str) -> str:
 
 def slowest_start(summary: Summary) -> str | None:
     """One line of the slowest start that was seen, phase by phase; null where none was."""
-    seen = {host.name: points(host.serve.phases_s) for host in summary.hosts if host.serve}
+    seen = {host.name: points(host.serve.startup_s) for host in summary.hosts if host.serve}
     seen = {name: each for name, each in seen.items() if each}
     if not seen:
         return None

@@ -9,12 +9,12 @@ from provision.core.errors import opening
 from provision.core.models.facts import HostFacts
 from provision.core.models.invocation import Invocation
 from provision.core.models.records import (
-    ROOMS,
+    PHASES,
     AttentionProof,
     CheckRecord,
     HostState,
     HostSummary,
-    RoomResult,
+    PhaseResult,
     ServeRecord,
     Summary,
 )
@@ -43,7 +43,7 @@ def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
         seconds=round(files.seconds, 3),
         hosts=hosts,
         together=files.together,
-        room_seconds=files.room_seconds or _slowest(hosts),
+        phase_seconds=files.phase_seconds or _slowest(hosts),
         dispatch=files.dispatch,
         interrupted=interrupted,
         next_commands=next_commands(invocation, hosts),
@@ -67,7 +67,7 @@ def _with_commands(host: HostSummary, invocation: Invocation) -> HostSummary:
 
     return host.model_copy(
         update={
-            "rooms": tuple(room.model_copy(update={"hint": complete(room.hint)}) for room in host.rooms),
+            "phases": tuple(phase.model_copy(update={"hint": complete(phase.hint)}) for phase in host.phases),
             "checks": tuple(check.model_copy(update={"remedy": complete(check.remedy)}) for check in host.checks),
         }
     )
@@ -97,19 +97,19 @@ def verdict(
 def _names(files: RunFiles) -> list[str]:
     if files.inventory is not None:
         return [host.name for host in files.inventory.hosts]
-    return list(dict.fromkeys((*files.rooms, *files.facts)))
+    return list(dict.fromkeys((*files.phases, *files.facts)))
 
 
 def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
-    results = files.rooms.get(name, {})
-    rooms = tuple(results[room] for room in ROOMS if room in results)
+    results = files.phases.get(name, {})
+    phases = tuple(results[phase] for phase in PHASES if phase in results)
     facts = files.facts.get(name)
     resolution = _resolution(files, name)
     staged = files.staged.get(name)
     checks = files.verified.get(name) or (Verification() if _undone(files.command) else _carried(facts))
     serve = files.served.get(name)
     stack = staged.stack if staged else (resolution.stack if resolution else None)
-    state = _state(files.command, rooms, checks, serve, interrupted=interrupted)
+    state = _state(files.command, phases, checks, serve, interrupted=interrupted)
     host = next((entry for entry in files.inventory.hosts if entry.name == name), None) if files.inventory else None
     prefix = prefix_of(host, facts)
     endpoint = serve.endpoint if serve and state not in ENDED_BADLY else None
@@ -117,8 +117,8 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
     return HostSummary(
         name=name,
         state=state,
-        changed=any(result.changed for result in rooms),
-        rooms=rooms,
+        changed=any(result.changed for result in phases),
+        phases=phases,
         stack=stack,
         reasons=_reasons(resolution, staged),
         devices=describe_devices(facts) if facts else (),
@@ -132,7 +132,7 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
         serve=serve,
         findings=files.findings.get(name, ()),
         deviations=tuple(_deviations(resolution, staged, stack, serve)),
-        warnings=tuple(_warnings(rooms)) + tuple(note for note in files.unreadable if _concerns(note, name)),
+        warnings=tuple(_warnings(phases)) + tuple(note for note in files.unreadable if _concerns(note, name)),
         notes=(
             *_drift(facts, mended="serve" in results and results["serve"].status == "ok"),
             *(resolution.assumptions if resolution else ()),
@@ -189,17 +189,17 @@ def _carried(facts: HostFacts | None) -> Verification:
 
 def _state(
     command: str,
-    rooms: tuple[RoomResult, ...],
+    phases: tuple[PhaseResult, ...],
     checks: Verification,
     serve: ServeRecord | None,
     *,
     interrupted: bool,
 ) -> HostState:
-    statuses = {result.status for result in rooms}
-    done = {result.room: result.status for result in rooms}
+    statuses = {result.status for result in phases}
+    done = {result.phase: result.status for result in phases}
     reached = done.keys() & {"install", "verify", "serve"}
-    is_cut_short = "interrupted" in statuses or not rooms or (interrupted and not done.keys() & {"verify", "serve"})
-    has_changed = any(result.changed for result in rooms)
+    is_cut_short = "interrupted" in statuses or not phases or (interrupted and not done.keys() & {"verify", "serve"})
+    has_changed = any(result.changed for result in phases)
     state: HostState = "planned" if done.keys() - {"probe"} else "probed"
     if "unreachable" in statuses:
         state = "unreachable"
@@ -256,22 +256,22 @@ def describe_build(stack: Stack) -> str:
     return f"{vllm} with torch {stack.torch.version} {stack.torch.variant}"
 
 
-def _warnings(rooms: tuple[RoomResult, ...]) -> Iterable[str]:
-    for result in rooms:
+def _warnings(phases: tuple[PhaseResult, ...]) -> Iterable[str]:
+    for result in phases:
         if result.status == "warn":
-            yield f"{result.room}: {result.text or 'ended with a warning'}"
+            yield f"{result.phase}: {result.text or 'ended with a warning'}"
 
 
 def _concerns(note: str, name: str) -> bool:
     """A file that could not be read concerns its host; one without a host in its name concerns all."""
     file = note.split(" ", 1)[0].rpartition("/")[2]
-    return file in (f"{name}.json", "plan.json", "rooms.json", "inventory.json")
+    return file in (f"{name}.json", "plan.json", "phases.json", "inventory.json")
 
 
 def _slowest(hosts: tuple[HostSummary, ...]) -> dict[str, float]:
-    """Seconds per room where the run's events do not say: those of the slowest host."""
+    """Seconds per phase where the run's events do not say: those of the slowest host."""
     seconds: dict[str, float] = {}
     for host in hosts:
-        for result in (entry for entry in host.rooms if entry.status != "skipped"):
-            seconds[result.room] = max(seconds.get(result.room, 0.0), result.seconds)
+        for result in (entry for entry in host.phases if entry.status != "skipped"):
+            seconds[result.phase] = max(seconds.get(result.phase, 0.0), result.seconds)
     return seconds

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from provision.core.models.records import ROOMS, HostSummary, Summary
+from provision.core.models.records import PHASES, HostSummary, Summary
 from provision.report import wording
 from provision.report.failures import INDENT
-from provision.report.group import FoldedCheck, Group, fold, fold_checks, merged, named
+from provision.report.group import Group, GroupedCheck, group_checks, group_hosts, merged, named
 from provision.report.headlines import families
 from provision.report.layout import count, duration, number, table, width, wrap
 from provision.report.next_steps import purpose
@@ -25,7 +25,7 @@ def render(summary: Summary) -> str:
     """The whole text, ending in a newline: the first screen, a rule, then the details."""
     screen = first_screen(summary)
     lines = [*screen.lines, "", RULE, "Details"]
-    groups = fold(summary.hosts)
+    groups = group_hosts(summary.hosts)
     for title, section in (
         ("What failed", screen.failed if "What failed" in screen.cut else ()),
         ("Warnings", _warnings(summary, groups) if "Warnings" in screen.cut else ()),
@@ -76,9 +76,9 @@ def _hosts(groups: list[Group]) -> Iterable[str]:
         number_of = f"{len(group.hosts)} hosts, " if len(group.hosts) > 1 else ""
         changed = "changed" if host.changed else "unchanged"
         words = host.state if host.state == changed else f"{host.state}, {changed}"
-        rooms = [f"{room} {status}" for room in ROOMS if (status := _room_status(group, room))]
+        phases = [f"{phase} {status}" for phase in PHASES if (status := _phase_status(group, phase))]
         rows.append(
-            ((group.names, f"{number_of}{words}"), tuple(f"{entry}," for entry in rooms[:-1]) + tuple(rooms[-1:]))
+            ((group.names, f"{number_of}{words}"), tuple(f"{entry}," for entry in phases[:-1]) + tuple(phases[-1:]))
         )
     return table(rows)
 
@@ -87,9 +87,9 @@ def _side_by_side(summary: Summary) -> Iterable[str]:
     return table([((status, check), said) for status, check, said in wording.side_by_side(summary)])
 
 
-def _room_status(group: Group, room: str) -> str:
+def _phase_status(group: Group, phase: str) -> str:
     """Seconds where all went well (a range over the group), else the word."""
-    results = [result for host in group.hosts for result in host.rooms if result.room == room]
+    results = [result for host in group.hosts for result in host.phases if result.phase == phase]
     if not results:
         return ""
     if results[0].status != "ok":
@@ -143,7 +143,7 @@ def _attention(group: Group) -> Iterable[str]:
 
 def _checks(summary: Summary, group: Group) -> Iterable[str]:
     """A line a family, then each check that did not pass; figures of the other ones stand in summary.md."""
-    checks = fold_checks(group.hosts)
+    checks = group_checks(group.hosts)
     if not checks:
         return
     totals: dict[str, int] = {}
@@ -157,13 +157,13 @@ def _checks(summary: Summary, group: Group) -> Iterable[str]:
     yield from table(_skipped(checks), indent=INDENT * 2)
 
 
-def _check_row(check: FoldedCheck) -> tuple[tuple[str, str], str]:
+def _check_row(check: GroupedCheck) -> tuple[tuple[str, str], str]:
     told = "; ".join(filter(None, (check.reason, *check.figures)))
     times = f", {check.count} times" if check.count > 1 else ""
     return (check.status, check.id), f"{check.where}: {told}{times}" if check.where else f"{told}{times}"
 
 
-def _skipped(checks: Iterable[FoldedCheck]) -> list[tuple[tuple[str, str], str]]:
+def _skipped(checks: Iterable[GroupedCheck]) -> list[tuple[tuple[str, str], str]]:
     """Checks of a family that were skipped for one reason stand in one row; all that need the same check, or a host of another kind, too."""
     skipped = [check for check in checks if check.status == "skip"]
     absent, lacking = inapplicable(check.reason for check in skipped)
@@ -209,9 +209,9 @@ def _stack(group: Group) -> Iterable[str]:
 
 
 def _seconds(summary: Summary) -> Iterable[str]:
-    rooms = [f"{room} {duration(seconds)}" for room, seconds in summary.room_seconds.items()]
-    if rooms:
-        yield from wrap(", ".join(rooms) + f"; in all {duration(summary.seconds)}", first=INDENT)
+    phases = [f"{phase} {duration(seconds)}" for phase, seconds in summary.phase_seconds.items()]
+    if phases:
+        yield from wrap(", ".join(phases) + f"; in all {duration(summary.seconds)}", first=INDENT)
     if started := slowest_start(summary):
         yield from wrap(started, first=INDENT)
     spread = summary.dispatch

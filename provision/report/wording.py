@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from provision.core.models.records import HostSummary, Summary
-from provision.report.group import SEVERITY, Group, fold, fold_checks
+from provision.report.group import SEVERITY, Group, group_checks, group_hosts
 from provision.report.layout import COLUMNS, clean, count, duration, fold_names, width
 from provision.report.run_files import seconds_between
 from verify.records import NETWORK
@@ -113,18 +113,18 @@ def facts_of_run(summary: Summary) -> str:
 
 
 def failures(group: Group) -> Iterable[tuple[str, str | None, tuple[str, ...]]]:
-    """What went wrong in a group: sentence, hint and evidence, the room named. A check that failed is told once."""
-    checks = [check for check in fold_checks(group.hosts) if check.status in ("fail", "error")]
-    for result in group.first.rooms:
+    """What went wrong in a group: sentence, hint and evidence, the phase named. A check that failed is told once."""
+    checks = [check for check in group_checks(group.hosts) if check.status in ("fail", "error")]
+    for result in group.first.phases:
         is_told_below = any((result.text or "").startswith(f"check `{check.id}`: ") for check in checks)
         if result.status in ("failed", "unreachable", "interrupted") and not is_told_below:
             said = (result.text or STATE_WORDS.get(result.status, result.status)).removeprefix(f"{result.host}: ")
-            yield f"{result.room}: {said}", result.hint, result.evidence
+            yield f"{result.phase}: {said}", result.hint, result.evidence
     for check in checks:
         where = f" on {check.where}" if check.where else ""
         yield f"check {check.id}{where}: {check.reason or check.status}", check.remedy, ()
-    if group.first.state == "interrupted" and not any(result.status == "interrupted" for result in group.first.rooms):
-        last = group.first.rooms[-1].room if group.first.rooms else None
+    if group.first.state == "interrupted" and not any(result.status == "interrupted" for result in group.first.phases):
+        last = group.first.phases[-1].phase if group.first.phases else None
         yield (f"the run ended after `{last}`" if last else "the run ended before this host's turn"), None, ()
 
 
@@ -132,7 +132,7 @@ def warnings(summary: Summary, groups: Sequence[Group]) -> Iterable[str]:
     """What makes a run amber: what differs from the plan, what warned, and how hosts differ from one another. A check that warned is told once."""
     for group in groups:
         names = f"{group.names}: " if len(groups) > 1 else ""
-        checks = [check for check in fold_checks(group.hosts) if check.status == "warn"]
+        checks = [check for check in group_checks(group.hosts) if check.status == "warn"]
         told_below = tuple(f"verify: check `{check.id}`: " for check in checks)
         yield from (f"{names}{said}" for said in group.first.deviations)
         yield from (f"{names}{said}" for said in group.first.warnings if not said.startswith(told_below))
@@ -159,7 +159,7 @@ def proof(host: HostSummary) -> Iterable[str]:
 
 def wrong_groups(summary: Summary) -> list[Group]:
     """Groups of hosts that did not end well."""
-    return [group for group in fold(summary.hosts) if is_bad(group.first.state)]
+    return [group for group in group_hosts(summary.hosts) if is_bad(group.first.state)]
 
 
 def checks_age_s(summary: Summary, host: HostSummary) -> float:

@@ -10,14 +10,14 @@ from benchmarks.cold import SCRIPT, compared, hand_phases, locked, product_phase
 
 STARTED = 1_700_000_000.0  # 2023-11-14T22:13:20Z
 EVENTS: list[dict[str, Any]] = [
-    {"at": "2023-11-14T22:13:21.000Z", "kind": "room", "room": "probe", "host": None, "seconds": 0.5},
-    {"at": "2023-11-14T22:13:40.000Z", "kind": "room", "room": "stage", "host": None, "seconds": 18.0},
-    {"at": "2023-11-14T22:13:40.100Z", "kind": "room", "room": "stage", "host": None, "seconds": 0.5},
-    {"at": "2023-11-14T22:13:44.000Z", "kind": "sent", "room": "install", "host": "host1", "seconds": 4.0},
-    {"at": "2023-11-14T22:14:20.000Z", "kind": "room", "room": "install", "host": None, "seconds": 40.0},
-    {"at": "2023-11-14T22:14:30.000Z", "kind": "room", "room": "verify", "host": None, "seconds": 10.0},
-    {"at": "2023-11-14T22:15:00.000Z", "kind": "result", "room": "serve", "host": "host1", "status": "ok"},
-    {"at": "2023-11-14T22:15:00.100Z", "kind": "room", "room": "serve", "host": None, "seconds": 30.0},
+    {"at": "2023-11-14T22:13:21.000Z", "kind": "phase", "phase": "probe", "host": None, "seconds": 0.5},
+    {"at": "2023-11-14T22:13:40.000Z", "kind": "phase", "phase": "stage", "host": None, "seconds": 18.0},
+    {"at": "2023-11-14T22:13:40.100Z", "kind": "phase", "phase": "stage", "host": None, "seconds": 0.5},
+    {"at": "2023-11-14T22:13:44.000Z", "kind": "sent", "phase": "install", "host": "host1", "seconds": 4.0},
+    {"at": "2023-11-14T22:14:20.000Z", "kind": "phase", "phase": "install", "host": None, "seconds": 40.0},
+    {"at": "2023-11-14T22:14:30.000Z", "kind": "phase", "phase": "verify", "host": None, "seconds": 10.0},
+    {"at": "2023-11-14T22:15:00.000Z", "kind": "result", "phase": "serve", "host": "host1", "status": "ok"},
+    {"at": "2023-11-14T22:15:00.100Z", "kind": "phase", "phase": "serve", "host": None, "seconds": 30.0},
 ]
 TASKS: list[dict[str, Any]] = [
     {"task": "Install missing operating system packages", "seconds": 12.0},

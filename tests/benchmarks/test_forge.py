@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.wheel_build import DEFAULT, built, template, with_archs
-from provision.phases.stage.builds.build_cache import Forged, Shelf
+from provision.phases.stage.builds.build_cache import BuildCache, Forged
 from provision.phases.stage.wheelhouse import Store
 from tests.builds.keys import make_key
 
@@ -54,7 +54,7 @@ def test_a_finished_build_s_own_figures_are_read_from_the_shelf(tmp_path: Path) 
             nvcc="12.8",
             log=str(log),
         )
-        Shelf(store).put(forged)
+        BuildCache(store).put(forged)
     figures = built(tmp_path / "cache")
     assert (figures["cpu_seconds"], figures["units"], figures["codes"]) == (6809.5, 73, ["90"])
     assert "log" not in figures

@@ -22,9 +22,9 @@ from provision.phases.stage import stage
 from provision.phases.stage.builds import wheel_builder
 from provision.phases.stage.builds.build import Job
 from provision.phases.stage.builds.build_cache import Forged
-from provision.phases.stage.builds.build_host import Bench, Survey
+from provision.phases.stage.builds.build_host import BuildHost, Survey
 from provision.phases.stage.builds.build_key import Key
-from provision.phases.stage.builds.wheel_builder import CONTROLLER, Forge
+from provision.phases.stage.builds.wheel_builder import CONTROLLER, WheelBuilder
 from provision.phases.stage.download import Progress
 from provision.phases.stage.lock import Locked
 from provision.phases.stage.locking import fetch_wheels, lock_stack
@@ -45,7 +45,7 @@ GLIBC = platform.libc_ver()[1]
 class Site:
     """A forge with what it builds from, and what it said on the way."""
 
-    forge: Forge
+    wheel_builder: WheelBuilder
     job: Job
     told: list[str]
     interrupted: list[str]
@@ -73,7 +73,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     # Files come from the user's own wheelhouse where the suite has one; what is built here stays here.
     store = Store(folder / "cache", limit_bytes=1 << 40)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wheel_builder, "Bench", BenchWithoutToolkit)
+        patch.setattr(wheel_builder, "BuildHost", BenchWithoutToolkit)
         yield _build(store, settings)
     shutil.rmtree(folder)
 
@@ -85,13 +85,13 @@ class Staging:
     stack: Stack
     staged: Staged
     key: Key
-    forge: Forge
+    wheel_builder: WheelBuilder
     store: Store
     client: ClientSettings
     told: list[str]
 
 
-class ForgeForCuda(Forge):
+class ForgeForCuda(WheelBuilder):
     """A CUDA torch would be gigabytes; its CPU build has the same headers and symbols, and is locked in its place."""
 
     def provide(self, stack: Stack, *arguments: Any) -> Locked:
@@ -126,10 +126,10 @@ def staging(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Staging:
         FACTS,
         store=site.job.store,
         client=client,
-        packager=ForgeForCuda(**vars(site.forge)),
+        packager=ForgeForCuda(**vars(site.wheel_builder)),
         progress=lambda what, _done, _total: told.append(what),
     )
-    return Staging(stack, staged, key, site.forge, site.job.store, client, told)
+    return Staging(stack, staged, key, site.wheel_builder, site.job.store, client, told)
 
 
 def _pack_as_flash_attn(folder: Path) -> None:
@@ -146,7 +146,7 @@ def _pack_as_flash_attn(folder: Path) -> None:
     shutil.rmtree(source)
 
 
-class BenchWithoutToolkit(Bench):
+class BenchWithoutToolkit(BuildHost):
     """A machine without a CUDA toolkit, whatever this one has."""
 
     def survey(self, python: str, cuda: str) -> Survey:
@@ -166,15 +166,15 @@ def _build(store: Store, settings: ClientSettings) -> Site:
     sources = find_sources(settings)
     wheels = lock_stack(stack, (), sources, store).wheels
     fetch_wheels(wheels, sources.settings, sources.indexes, store)
-    forge = Forge(store, open_local, python=sys.executable, interpreter=no_interpreter)
+    wheel_builder = WheelBuilder(store, open_local, python=sys.executable, interpreter=no_interpreter)
     told: list[str] = []
     job = Job(sample_key(), wheels, Target.of(stack.platform, PYTHON), CUDA, sources, store)
     with pytest.raises(KeyboardInterrupt):
-        forge.forged(replace(job, progress=until_the_first_unit(told)), CONTROLLER)
+        wheel_builder.forged(replace(job, progress=until_the_first_unit(told)), CONTROLLER)
     interrupted, left = list(told), processes_below(store.root)
     told.clear()
-    forged = forge.forged(replace(job, progress=lambda what, _done, _total: told.append(what)), CONTROLLER)
-    return Site(forge, job, told, interrupted, left, forged)
+    forged = wheel_builder.forged(replace(job, progress=lambda what, _done, _total: told.append(what)), CONTROLLER)
+    return Site(wheel_builder, job, told, interrupted, left, forged)
 
 
 def until_the_first_unit(told: list[str]) -> Progress:

@@ -13,8 +13,8 @@ import pytest
 from provision.core.errors import StageError
 from provision.core.models.staged import StagedFile
 from provision.phases.stage.builds import build_host, wheel_builder
-from provision.phases.stage.builds.build_host import Bench, Survey
-from provision.phases.stage.builds.wheel_builder import CONTROLLER, Forge
+from provision.phases.stage.builds.build_host import BuildHost, Survey
+from provision.phases.stage.builds.wheel_builder import CONTROLLER, WheelBuilder
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheelhouse import Store
 from tests.builds.conftest import PYTHON, no_interpreter, open_local
@@ -32,8 +32,8 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "cache", limit_bytes=1 << 40)
 
 
-def forge_at(store: Store) -> Forge:
-    return Forge(store, open_local, python=sys.executable, interpreter=no_interpreter)
+def forge_at(store: Store) -> WheelBuilder:
+    return WheelBuilder(store, open_local, python=sys.executable, interpreter=no_interpreter)
 
 
 def test_a_compiler_s_error_is_told_and_the_next_try_builds(store: Store, tmp_path: Path) -> None:
@@ -49,11 +49,11 @@ def test_a_compiler_s_error_is_told_and_the_next_try_builds(store: Store, tmp_pa
 def test_where_there_are_no_headers_a_managed_python_is_sent(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class BenchWithoutPython(Bench):
+    class BenchWithoutPython(BuildHost):
         def survey(self, python: str, cuda: str) -> Survey:
             return super().survey(python, cuda).model_copy(update={"python": None})
 
-    monkeypatch.setattr(wheel_builder, "Bench", BenchWithoutPython)
+    monkeypatch.setattr(wheel_builder, "BuildHost", BenchWithoutPython)
     home = tmp_path / "cpython-test"
     (home / "bin").mkdir(parents=True)
     (home / "bin/python3").symlink_to(Path(sys.executable).resolve())
@@ -65,8 +65,8 @@ def test_where_there_are_no_headers_a_managed_python_is_sent(
         asked.append(target)
         return store.staged(store.add(archive), "interpreter")
 
-    forge = Forge(store, open_local, python=sys.executable, interpreter=interpreter)
-    forged = forge.forged(standin_job(tmp_path, store, python=PYTHON), CONTROLLER)
+    wheel_builder = WheelBuilder(store, open_local, python=sys.executable, interpreter=interpreter)
+    forged = wheel_builder.forged(standin_job(tmp_path, store, python=PYTHON), CONTROLLER)
     assert [target.python for target in asked] == [PYTHON]
     assert store.find(forged.sha256, forged.name)
 
@@ -88,7 +88,7 @@ def test_where_there_are_no_headers_a_managed_python_is_sent(
 def test_what_a_builder_lacks_is_named_before_anything_is_fetched(
     store: Store, monkeypatch: pytest.MonkeyPatch, has: dict[str, object], key: dict[str, object], said: str
 ) -> None:
-    class BenchWith(Bench):
+    class BenchWith(BuildHost):
         def survey(self, python: str, cuda: str) -> Survey:
             whole = {
                 "machine": "x86_64",
@@ -100,7 +100,7 @@ def test_what_a_builder_lacks_is_named_before_anything_is_fetched(
             }
             return Survey.model_validate(whole | has)
 
-    monkeypatch.setattr(wheel_builder, "Bench", BenchWith)
+    monkeypatch.setattr(wheel_builder, "BuildHost", BenchWith)
     job = standin_job(store.root.parent, store, python=PYTHON)
     built_for = job.key.built_for.model_copy(update={"machine": "x86_64", **key})
     asked = job.key.model_copy(update={"built_for": built_for})
@@ -116,6 +116,6 @@ def test_the_program_reads_as_the_oldest_python_that_a_builder_may_have(path: Pa
 
 
 def test_a_builder_that_cannot_run_the_program_says_why(tmp_path: Path) -> None:
-    silent = Bench(open_local(CONTROLLER), str(tmp_path), python="/nonexistent/python")
+    silent = BuildHost(open_local(CONTROLLER), str(tmp_path), python="/nonexistent/python")
     with pytest.raises(StageError, match=r"controller cannot run the build program: .*not found"):
         silent.survey("3.12", "")

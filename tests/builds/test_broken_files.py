@@ -14,7 +14,7 @@ import pytest
 from provision.core.errors import StageError
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.session import Session
-from provision.phases.stage.builds.build_host import Bench, Order
+from provision.phases.stage.builds.build_host import BuildHost, Order
 from provision.phases.stage.builds.build_inputs import build_requirements
 from provision.phases.stage.builds.extension import read_extension
 
@@ -107,7 +107,7 @@ def test_a_builder_that_greets_is_named(greeting: str) -> None:
     order = Order("s.tar.gz", "", "python3", None, "", None, (), {}, 1.0)
     uv = StagedFile(name="uv", path="/uv", sha256="0" * 64, size=1, kind="tool")
     with pytest.raises(StageError, match="builder builder says `") as refused:
-        Bench(cast("Session", session), "/builds").build("one", order, [uv], print)
+        BuildHost(cast("Session", session), "/builds").build("one", order, [uv], print)
     assert greeting.strip() in refused.value.text
     assert "bashrc" in (refused.value.hint or "")
     assert session.closed

@@ -13,9 +13,9 @@ import pytest
 
 from provision.core.errors import StageError
 from provision.fleet.ssh.session import Session
-from provision.phases.stage.builds.build_cache import Shelf
+from provision.phases.stage.builds.build_cache import BuildCache
 from provision.phases.stage.builds.extension import read_extension
-from provision.phases.stage.builds.wheel_builder import Forge
+from provision.phases.stage.builds.wheel_builder import WheelBuilder
 from provision.phases.stage.builds.wheel_check import faults
 from tests.builds.conftest import GLIBC, PYTHON, Site, no_interpreter, sample_key
 
@@ -40,7 +40,7 @@ def test_the_wheel_stands_under_its_key_with_the_log_beside_it(site: Site) -> No
     assert forged.codes == ("90",)
     assert forged.nvcc == "13.0"
     assert forged.cpu_seconds > 0
-    assert [entry.sha256 for entry in Shelf(site.job.store)] == [forged.sha256]
+    assert [entry.sha256 for entry in BuildCache(site.job.store)] == [forged.sha256]
     log = Path(forged.log).read_text()
     assert "-gencode=arch=compute_90,code=sm_90" in log
     assert log.count("axpy.cu -o") + log.count("scale.cu -o") + log.count("bind.cpp -o") >= 3
@@ -55,7 +55,7 @@ def test_a_key_is_built_once(site: Site) -> None:
     def nobody(name: str) -> Session:
         raise AssertionError(f"builder {name} was opened again")
 
-    again = Forge(site.job.store, nobody, python=sys.executable, interpreter=no_interpreter)
+    again = WheelBuilder(site.job.store, nobody, python=sys.executable, interpreter=no_interpreter)
     assert again.forged(site.job, "controller") == site.forged
 
 
@@ -64,7 +64,7 @@ def test_a_key_is_built_once(site: Site) -> None:
     [{"torch": "2.12"}, {"cuda_major": 12}, {"cxx11_abi": False}, {"capabilities": ("8.0",)}, {"python": "3.99"}],
 )
 def test_another_key_is_not_served_by_it(site: Site, change: dict[str, object]) -> None:
-    assert Shelf(site.job.store).find(sample_key(**change)) is None
+    assert BuildCache(site.job.store).find(sample_key(**change)) is None
 
 
 def test_the_torch_that_it_was_built_against_has_all_that_it_wants(site: Site) -> None:

@@ -15,7 +15,7 @@ from provision.pipeline.wheel_builder import Told
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def forge(cache: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def wheel_builder(cache: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "provision", "forge", *words]
     environ = {**os.environ, "FIRSTLIGHT_CACHE": str(cache), "NO_COLOR": "1"}
     return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
@@ -38,7 +38,7 @@ def forge(cache: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def test_a_wrong_option_is_named_with_what_helps(
     tmp_path: Path, words: tuple[str, ...], code: int, said: str, hint: str
 ) -> None:
-    done = forge(tmp_path, "build", *words)
+    done = wheel_builder(tmp_path, "build", *words)
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith(f"error: {said}")
     assert hint in done.stderr.partition("hint: ")[2]
@@ -66,5 +66,5 @@ def test_a_download_is_told_in_few_lines(total: int, said: list[str], capsys: py
 
 
 def test_an_empty_shelf_is_said_to_be_empty(tmp_path: Path) -> None:
-    assert forge(tmp_path, "list").stdout == "nothing was built yet\n"
-    assert forge(tmp_path, "list", "--json").stdout == "[]\n"
+    assert wheel_builder(tmp_path, "list").stdout == "nothing was built yet\n"
+    assert wheel_builder(tmp_path, "list", "--json").stdout == "[]\n"

@@ -13,7 +13,7 @@ from provision.core.errors import StageError
 from provision.fleet.inventory import load
 from provision.fleet.ssh import open_session
 from provision.fleet.ssh.session import Session
-from provision.phases.stage.builds.wheel_builder import Forge
+from provision.phases.stage.builds.wheel_builder import WheelBuilder
 from provision.phases.stage.wheelhouse import Store
 from tests.builds.conftest import Staging, no_interpreter
 from tests.builds.standin import standin_job
@@ -77,8 +77,8 @@ def test_a_host_builds_for_the_fleet_over_ssh(builder: FleetHost, tmp_path: Path
     def open_host(name: str) -> Session:
         return open_session(next(host for host in hosts if host.name == name))
 
-    forge = Forge(store, open_host, python=sys.executable, interpreter=no_interpreter)
-    forged = forge.forged(job, builder.name)
+    wheel_builder = WheelBuilder(store, open_host, python=sys.executable, interpreter=no_interpreter)
+    forged = wheel_builder.forged(job, builder.name)
     assert (forged.builder, forged.codes) == (builder.name, ())
     assert store.find(forged.sha256, forged.name)
     assert forged.name.startswith("flash_attn-2.8.3+rocm64torch2.8cxx11abi")
@@ -96,7 +96,9 @@ def test_a_host_without_a_compiler_is_refused_before_anything_is_sent(builder: F
         }
     )
     hosts = load(builder.inventory(tmp_path)).hosts
-    forge = Forge(store, lambda _: open_session(hosts[0]), python=sys.executable, interpreter=no_interpreter)
+    wheel_builder = WheelBuilder(
+        store, lambda _: open_session(hosts[0]), python=sys.executable, interpreter=no_interpreter
+    )
     with pytest.raises(StageError, match=rf"{builder.name} has no C\+\+ compiler"):
-        forge.forged(replace(job, key=compiled, cuda="13.0"), builder.name)
+        wheel_builder.forged(replace(job, key=compiled, cuda="13.0"), builder.name)
     assert builder.sh("ls /root/.cache/firstlight/builds").split() == ["forge.pyz"]

@@ -11,14 +11,14 @@ from typing import NoReturn
 
 import pytest
 
-from provision.catalog.index.project_page import Directory
+from provision.catalog.index.project_page import IndexClient
 from provision.catalog.index.settings import ClientSettings
 from provision.catalog.index.sources import Sources
 from provision.core.errors import StageError
 from provision.core.models.stack import FlashAttnPackage
 from provision.fleet.ssh.session import Session
 from provision.phases.stage.builds import github_releases as released_module
-from provision.phases.stage.builds.wheel_builder import Forge
+from provision.phases.stage.builds.wheel_builder import WheelBuilder
 from provision.phases.stage.lock import Locked
 from provision.phases.stage.wheelhouse import Store
 from tests.builds.conftest import no_interpreter
@@ -49,13 +49,13 @@ def nobody(name: str) -> Session:
 
 def provide(store: Store, package: FlashAttnPackage, *links: Path, torch: str = "2.8.0") -> Locked:
     settings = ClientSettings()
-    sources = Sources(settings, (), tuple(str(link) for link in links), {}, Directory(nobody_asks))
+    sources = Sources(settings, (), tuple(str(link) for link in links), {}, IndexClient(nobody_asks))
     name, content = make_wheel("torch", torch)
     (store.root.parent / name).write_bytes(content)
     path = store.add(store.root.parent / name)
     wheels = [Locked("torch", torch, name, path.parent.name, "", len(content))]
-    forge = Forge(store, nobody, python=sys.executable, interpreter=no_interpreter)
-    return forge.provide(make_stack(None, None), package, wheels, sources, None)
+    wheel_builder = WheelBuilder(store, nobody, python=sys.executable, interpreter=no_interpreter)
+    return wheel_builder.provide(make_stack(None, None), package, wheels, sources, None)
 
 
 def nobody_asks() -> NoReturn:

@@ -9,14 +9,14 @@ from provision.core.models.facts import User
 from provision.core.models.settings import Connection, Host, Settings
 from provision.fleet.ssh.session import Session
 from provision.phases.stage import stage
-from provision.phases.stage.builds.build_cache import Shelf
-from provision.pipeline.desired_state import desire
+from provision.phases.stage.builds.build_cache import BuildCache
+from provision.pipeline.desired_state import desired_state_of
 from tests.builds.conftest import Site, Staging
 from tests.stage.stacks import FACTS, resolve_to
 
 
 def test_the_package_is_built_once_and_stands_in_the_wheelhouse_under_its_key(staging: Staging) -> None:
-    [built] = [forged for forged in Shelf(staging.store) if forged.key.name == "flash-attn"]
+    [built] = [forged for forged in BuildCache(staging.store) if forged.key.name == "flash-attn"]
     assert built.key == staging.key.model_copy(update={"built_for": built.key.built_for})
     assert (built.key.built_for.capabilities, built.codes) == (("9.0",), ("90",))
     assert any("units compiled" in line for line in staging.told)
@@ -38,7 +38,7 @@ def test_it_is_locked_beside_the_very_torch_that_it_was_built_against(site: Site
 def test_a_host_installs_it_last(staging: Staging) -> None:
     host = Host(name="gpu-1", connection=Connection(kind="local"), settings=Settings(serve=False))
     facts = FACTS.model_copy(update={"user": User(name="root", uid=0, home="/root")})
-    environment = desire(host, facts, staging.staged, tools={}).ansible_vars()["firstlight_environment"]
+    environment = desired_state_of(host, facts, staging.staged, tools={}).ansible_vars()["firstlight_environment"]
     assert environment["last"] == ["flash-attn"]
 
 
@@ -46,7 +46,7 @@ def test_the_next_stage_builds_nothing(staging: Staging) -> None:
     def nobody(name: str) -> Session:
         raise AssertionError(f"builder {name} was opened again")
 
-    idle = replace(staging.forge, open_builder=nobody)
+    idle = replace(staging.wheel_builder, open_builder=nobody)
     settings = Settings(flash_attn="package", builder="controller")
     refreshed = stage(
         resolve_to(staging.stack),

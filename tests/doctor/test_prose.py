@@ -65,7 +65,7 @@ LONGER = (
         "planet",
         "relationship",
         "research",
-        "room",
+        "phase",
         "router",
         "ship",
         "shmoo",

@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from provision.core.models.settings import Settings
-from provision.phases.plan.fit import Asked, Room, Shape, asked_of, changes, fit
+from provision.phases.plan.fit import DeviceBudget, ServingRequest, Shape, changes, fit, serving_request_of
 from tests.fit.models import GIB, LLAMA_8B_NUMBERS, deepseek_v3, llama_8b, llama_70b, mixtral
 
 MODELS = [
@@ -22,12 +22,12 @@ MODELS = [
 many = hypothesis_settings(max_examples=80, deadline=None)
 
 
-def cards(count: int, gib: int, *, fp8: bool = False) -> Room:
-    return Room("cuda", count, gib * GIB, fp8)
+def cards(count: int, gib: int, *, fp8: bool = False) -> DeviceBudget:
+    return DeviceBudget("cuda", count, gib * GIB, fp8)
 
 
 def test_a_small_model_on_a_large_card_keeps_its_own_length() -> None:
-    found = fit(llama_8b(), Asked(), cards(1, 79))
+    found = fit(llama_8b(), ServingRequest(), cards(1, 79))
     assert (found.problem, found.tensor, found.length) == (None, 1, 131072)
     assert found.weights == pytest.approx(2 * LLAMA_8B_NUMBERS, abs=16)
     assert found.tokens is not None
@@ -38,7 +38,7 @@ def test_a_small_model_on_a_large_card_keeps_its_own_length() -> None:
 
 
 def test_where_its_own_length_does_not_fit_the_longest_is_chosen() -> None:
-    found = fit(llama_8b(), Asked(), cards(1, 23))
+    found = fit(llama_8b(), ServingRequest(), cards(1, 23))
     assert found.problem is None
     assert found.length is not None
     assert found.longest is not None
@@ -47,16 +47,16 @@ def test_where_its_own_length_does_not_fit_the_longest_is_chosen() -> None:
 
 
 def test_weights_too_large_name_the_figures_and_the_smallest_change() -> None:
-    found = fit(llama_70b(), Asked(), cards(1, 79))
+    found = fit(llama_70b(), ServingRequest(), cards(1, 79))
     assert found.problem == "memory"
     assert "the weights of this model (LlamaForCausalLM) take 131.4 GiB: on 1 card 131.4 GiB each" in found.text
-    offered = [change.text for change in changes(llama_70b(), Asked(), cards(1, 79))]
+    offered = [change.text for change in changes(llama_70b(), ServingRequest(), cards(1, 79))]
     assert offered[0] == "with 2 such cards"
     assert "with the model quantised to 4 bits (40 GiB of weights)" in offered
 
 
 def test_a_length_that_does_not_fit_is_refused_with_the_one_that_does() -> None:
-    asked = Asked(length=65536)
+    asked = ServingRequest(length=65536)
     found = fit(llama_8b(), asked, cards(1, 23))
     assert found.problem == "length"
     assert "65536 tokens takes 8.0 GiB of cache" in found.text
@@ -64,14 +64,14 @@ def test_a_length_that_does_not_fit_is_refused_with_the_one_that_does() -> None:
 
 
 def test_a_cache_in_eight_bits_is_offered_where_kernels_read_it() -> None:
-    asked = Asked(length=40000, arguments=("--enable-log-requests",))
+    asked = ServingRequest(length=40000, arguments=("--enable-log-requests",))
     policies = [change.policy for change in changes(llama_8b(), asked, cards(1, 23, fp8=True))]
     assert {"vllm_args": '["--enable-log-requests", "--kv-cache-dtype", "fp8"]'} in policies
     assert all("vllm_args" not in change.policy for change in changes(llama_8b(), asked, cards(1, 23)))
 
 
 def test_more_than_the_model_was_made_for_is_refused() -> None:
-    found = fit(mixtral(), Asked(length=40000), cards(8, 140))
+    found = fit(mixtral(), ServingRequest(length=40000), cards(8, 140))
     assert (found.problem, found.text) == ("beyond", "40000 tokens are asked for; the model was made for 32768")
 
 
@@ -79,56 +79,56 @@ def test_more_than_the_model_was_made_for_is_refused() -> None:
     ("asked", "text"),
     [
         (
-            Asked(tensor=3),
+            ServingRequest(tensor=3),
             "32 attention heads and 8 key-value heads and an inner width of 14336 cannot be divided by 3",
         ),
-        (Asked(tensor=4, data=2), "tensor 4 x pipeline 1 x data 2 parallel needs 8 cards, 4 serve"),
-        (Asked(pipeline=33), "32 layers cannot be dealt out to 33 pipeline stages"),
+        (ServingRequest(tensor=4, data=2), "tensor 4 x pipeline 1 x data 2 parallel needs 8 cards, 4 serve"),
+        (ServingRequest(pipeline=33), "32 layers cannot be dealt out to 33 pipeline stages"),
     ],
 )
-def test_a_split_that_cannot_be_is_refused(asked: Asked, text: str) -> None:
+def test_a_split_that_cannot_be_is_refused(asked: ServingRequest, text: str) -> None:
     found = fit(llama_8b(), asked, cards(4, 79))
     assert (found.problem, found.text) == ("split", text)
 
 
 def test_three_cards_serve_as_two() -> None:
-    assert fit(llama_8b(), Asked(), cards(3, 23)).tensor == 2
+    assert fit(llama_8b(), ServingRequest(), cards(3, 23)).tensor == 2
 
 
 def test_mla_on_eight_cards() -> None:
-    assert fit(deepseek_v3(), Asked(), cards(8, 79)).problem == "memory"
-    found = fit(deepseek_v3(), Asked(), cards(8, 140))
+    assert fit(deepseek_v3(), ServingRequest(), cards(8, 79)).problem == "memory"
+    found = fit(deepseek_v3(), ServingRequest(), cards(8, 140))
     assert (found.problem, found.tensor, found.length) == (None, 8, 163840)
 
 
 def test_a_cpu_host_gives_a_quarter_and_more_only_where_it_must() -> None:
-    roomy = fit(llama_8b(), Asked(length=8192), Room("cpu", 1, 64 * GIB))
+    roomy = fit(llama_8b(), ServingRequest(length=8192), DeviceBudget("cpu", 1, 64 * GIB))
     assert roomy.cache_bytes == 16 * GIB
-    tight = fit(llama_8b(), Asked(), Room("cpu", 1, 22 * GIB))
+    tight = fit(llama_8b(), ServingRequest(), DeviceBudget("cpu", 1, 22 * GIB))
     assert tight.problem is None
     assert tight.cache_bytes is not None
     assert tight.cache_bytes + tight.weights + tight.overhead <= 22 * GIB
-    assert fit(llama_8b(), Asked(), Room("cpu", 1, 16 * GIB)).problem == "memory"
+    assert fit(llama_8b(), ServingRequest(), DeviceBudget("cpu", 1, 16 * GIB)).problem == "memory"
 
 
 @given(length=st.integers(20_000, 120_000))
 @many
 def test_a_cpu_host_with_room_serves_what_is_asked(length: int) -> None:
-    found = fit(llama_8b(), Asked(length=length), Room("cpu", 1, 40 * GIB))
+    found = fit(llama_8b(), ServingRequest(length=length), DeviceBudget("cpu", 1, 40 * GIB))
     assert (found.problem, found.length) == (None, length)
 
 
 def test_what_cannot_be_computed_is_judged_by_its_weights_alone() -> None:
     model = llama_8b(architectures=["JambaForCausalLM"])
-    found = fit(model, Asked(), cards(1, 79))
+    found = fit(model, ServingRequest(), cards(1, 79))
     assert (found.problem, found.length, found.cache_bytes) == (None, None, None)
-    assert fit(model, Asked(), cards(1, 14)).problem == "memory"
+    assert fit(model, ServingRequest(), cards(1, 14)).problem == "memory"
 
 
 def test_settings_and_arguments_that_bear_on_memory() -> None:
     arguments = ["--kv_cache_dtype=fp8_e4m3", "--max-num-seqs", "64", "--enforce_eager", "--speculative-config", "{}"]
     settings = Settings.model_validate({"tensor_parallel": 2, "max_model_len": 4096, "vllm_args": arguments})
-    asked = asked_of(settings)
+    asked = serving_request_of(settings)
     assert (asked.tensor, asked.length, asked.sequences, asked.eager, asked.drafts) == (2, 4096, 64, True, True)
     assert asked.cache_element(2) == 1
     assert fit(llama_8b(), asked, cards(2, 79)).length is None
@@ -141,7 +141,7 @@ def test_settings_and_arguments_that_bear_on_memory() -> None:
 )
 @many
 def test_more_memory_never_shortens_the_context(model: Shape, count: int, sizes: tuple[int, int]) -> None:
-    small, large = (fit(model, Asked(), cards(count, gib)) for gib in sorted(sizes))
+    small, large = (fit(model, ServingRequest(), cards(count, gib)) for gib in sorted(sizes))
     assert (small.longest or 0) <= (large.longest or 0)
     assert large.problem is None or small.problem is not None
 
@@ -149,7 +149,7 @@ def test_more_memory_never_shortens_the_context(model: Shape, count: int, sizes:
 @given(model=st.sampled_from(MODELS), tensor=st.sampled_from([1, 2, 4]), gib=st.integers(4, 300))
 @many
 def test_twice_the_parts_halve_what_each_holds(model: Shape, tensor: int, gib: int) -> None:
-    one, two = (fit(model, Asked(tensor=size), cards(8, gib)) for size in (tensor, 2 * tensor))
+    one, two = (fit(model, ServingRequest(tensor=size), cards(8, gib)) for size in (tensor, 2 * tensor))
     assert one.weights / 2 - 1 <= two.weights <= one.weights
     if one.cache and two.cache and model.latent is None:
         assert two.cache.block_bytes * 2 == one.cache.block_bytes
@@ -159,20 +159,30 @@ def test_twice_the_parts_halve_what_each_holds(model: Shape, tensor: int, gib: i
     model=st.sampled_from(MODELS),
     count=st.sampled_from([1, 2, 3, 8]),
     gib=st.integers(4, 300),
-    asked=st.sampled_from([Asked(), Asked(length=30000), Asked(tensor=2), Asked(dtype="float32"), Asked(pipeline=2)]),
+    asked=st.sampled_from(
+        [
+            ServingRequest(),
+            ServingRequest(length=30000),
+            ServingRequest(tensor=2),
+            ServingRequest(dtype="float32"),
+            ServingRequest(pipeline=2),
+        ]
+    ),
 )
 @many
-def test_what_is_chosen_fits_and_what_is_offered_helps(model: Shape, count: int, gib: int, asked: Asked) -> None:
-    room = cards(count, gib, fp8=True)
-    found = fit(model, asked, room)
+def test_what_is_chosen_fits_and_what_is_offered_helps(
+    model: Shape, count: int, gib: int, asked: ServingRequest
+) -> None:
+    budget = cards(count, gib, fp8=True)
+    found = fit(model, asked, budget)
     if found.problem is None and found.cache and found.length:
         assert found.cache.bytes_for(found.length) <= (found.cache_bytes or 0)
         assert found.weights + found.overhead + (found.cache_bytes or 0) <= found.memory
-    for change in islice(changes(model, asked, room), 3):
+    for change in islice(changes(model, asked, budget), 3):
         assert found.problem is not None
-        assert fit(change.shape, change.asked, change.room).problem is None
+        assert fit(change.shape, change.asked, change.budget).problem is None
 
 
 def test_other_arguments_do_not_change_the_answer() -> None:
-    asked = Asked(length=4096)
+    asked = ServingRequest(length=4096)
     assert fit(llama_8b(), asked, cards(1, 23)) == fit(llama_8b(), replace(asked, arguments=("--x",)), cards(1, 23))

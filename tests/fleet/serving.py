@@ -13,7 +13,7 @@ from provision.fleet.ssh import open_session
 from provision.phases.verify.run_checks import tool_command
 from tests.fleet.hosts import FleetHost
 from tests.fleet.inventories import hosts_of
-from tests.fleet.walks import Walker
+from tests.fleet.walks import CommandRunner
 
 PREFIX = "/opt/firstlight"
 SERVING_CHECKS = ("unit", "process", "access", "model", "answer")
@@ -44,7 +44,7 @@ def ask(host: FleetHost, *, prefix: str = PREFIX, port: int = 8000) -> dict[str,
     return answer
 
 
-def checks_of_what_serves(firstlight: Walker, *where: str) -> dict[str, dict[str, Any]]:
+def checks_of_what_serves(firstlight: CommandRunner, *where: str) -> dict[str, dict[str, Any]]:
     """What the checks of what serves say of the first host, by id; `where` are options of the command line."""
     words = [word for name in SERVING_CHECKS for word in ("--only", f"serving.{name}")]
     ended = firstlight("verify", *where, *words)

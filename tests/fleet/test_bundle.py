@@ -17,7 +17,7 @@ from provision.phases.plan.fit.tables import platforms
 from provision.phases.plan.fit.weights import counted
 from provision.phases.serve.options import options
 from tests.fleet.hosts import Fleet, FleetHost
-from tests.fleet.walks import WALK_S, Walker
+from tests.fleet.walks import RUN_S, CommandRunner
 
 pytestmark = pytest.mark.fleet
 
@@ -48,7 +48,7 @@ def test_a_bare_host_is_provisioned_from_one_file(fleet: Fleet, tmp_path: Path) 
     key, public = tmp_path / "site.key", tmp_path / "site.pub"
     key.write_bytes(bytes(pair.secret_key))
     public.write_bytes(bytes(pair.public_key))
-    made = Walker(tmp_path / "logs")("bundle", "create", "-i", inventory, "-o", str(bundle), "--key", str(key))
+    made = CommandRunner(tmp_path / "logs")("bundle", "create", "-i", inventory, "-o", str(bundle), "--key", str(key))
     assert made.code == 0, made.told()
     assert f"for {host.name}: vLLM" in made.out
 
@@ -68,7 +68,7 @@ def test_a_bare_host_is_provisioned_from_one_file(fleet: Fleet, tmp_path: Path) 
     states = []
     for _ in range(2):
         done = subprocess.run(
-            command, env=without_a_network(site), capture_output=True, text=True, timeout=WALK_S, check=False
+            command, env=without_a_network(site), capture_output=True, text=True, timeout=RUN_S, check=False
         )
         assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
         summary = json.loads((site / "logs/latest/summary.json").read_text())

@@ -15,7 +15,7 @@ import pytest
 from tests.fleet.cards import boot_with_cards
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.serving import PREFIX
-from tests.fleet.walks import ROOT, Walker
+from tests.fleet.walks import ROOT, CommandRunner
 
 pytestmark = pytest.mark.fleet
 
@@ -57,12 +57,12 @@ def card_host(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[FleetHos
 def test_a_real_set_is_installed_and_loads_and_what_no_card_answers_has_one_cause(
     card_host: FleetHost, wanted: CardSet, tmp_path: Path
 ) -> None:
-    host, firstlight = card_host, Walker(tmp_path / "logs")
+    host, firstlight = card_host, CommandRunner(tmp_path / "logs")
     inventory = str(host.inventory(tmp_path))
     asked = ("-i", inventory, "--vllm", wanted.vllm)
 
     ended = firstlight("provision", *asked)
-    phases = {phase["room"]: phase["status"] for phase in ended.host(host.name)["rooms"]}
+    phases = {phase["phase"]: phase["status"] for phase in ended.host(host.name)["phases"]}
     assert [phases.get(name) for name in ("probe", "plan", "stage", "install")] == ["ok"] * 4, ended.told()
     assert (ended.code, phases["verify"]) == (1, "failed"), ended.told()
     assert [check["id"] for check in ended.host(host.name)["checks"] if check["status"] == "fail"] == [FIRST_CAUSE]
@@ -83,7 +83,7 @@ def test_a_real_set_is_installed_and_loads_and_what_no_card_answers_has_one_caus
     # Still red by the checks of the run before, and there is nothing to do.
     ended = firstlight("install", *asked)
     assert ended.summary["changed"] == 0, ended.told()
-    assert [phase["status"] for phase in ended.host(host.name)["rooms"]] == ["ok"] * 4, ended.told()
+    assert [phase["status"] for phase in ended.host(host.name)["phases"]] == ["ok"] * 4, ended.told()
 
     ended = firstlight("uninstall", "-i", inventory)
     assert (ended.code, ended.host(host.name)["state"]) == (0, "removed"), ended.told()

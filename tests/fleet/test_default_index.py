@@ -8,7 +8,7 @@ import pytest
 
 from tests.fleet.hosts import Fleet
 from tests.fleet.root import TRIXIE
-from tests.fleet.walks import Walker
+from tests.fleet.walks import CommandRunner
 
 pytestmark = pytest.mark.fleet
 
@@ -25,7 +25,7 @@ def test_the_newest_debian_serves_by_the_torch_of_the_main_index(
     nothing.mkdir()
     monkeypatch.setenv("UV_FIND_LINKS", str(nothing))
     [host] = fleet.boot(1, suite=TRIXIE, packages=PACKAGES)
-    firstlight, inventory = Walker(tmp_path / "logs"), str(host.inventory(tmp_path))
+    firstlight, inventory = CommandRunner(tmp_path / "logs"), str(host.inventory(tmp_path))
 
     ended = firstlight("provision", "-i", inventory)
     found = ended.host(host.name)

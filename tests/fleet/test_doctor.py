@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, FleetHost
-from tests.fleet.walks import Walker
+from tests.fleet.walks import CommandRunner
 
 pytestmark = pytest.mark.fleet
 
@@ -35,7 +35,7 @@ def host(pair: list[FleetHost]) -> FleetHost:
 
 
 def test_a_cause_is_found_on_a_host_and_mended_only_with_consent(host: FleetHost, tmp_path: Path) -> None:
-    firstlight = Walker(tmp_path / "logs")
+    firstlight = CommandRunner(tmp_path / "logs")
     inventory = str(host.inventory(tmp_path, user=SUDO_WITHOUT_PASSWORD, ansible_become=True))
     asked = ("doctor", "--host", host.name, "-i", inventory)
 
@@ -99,7 +99,7 @@ def test_what_only_a_host_with_cards_has_is_mended_up_to_the_cards(
         "until systemctl is-failed --quiet firstlight-vllm.service; do sleep 0.1; done"
     )
     inventory = str(host.inventory(tmp_path))
-    ended = Walker(tmp_path / "logs")("doctor", "--host", host.name, "-i", inventory, "--apply", "--yes")
+    ended = CommandRunner(tmp_path / "logs")("doctor", "--host", host.name, "-i", inventory, "--apply", "--yes")
     assert ended.code == 0, ended.told()
     assert f"{cause}: gone" in ended.out
     host.sh(seen)

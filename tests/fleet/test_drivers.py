@@ -17,7 +17,7 @@ import pytest
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.root import BOOKWORM, TRIXIE
 from tests.fleet.vendor import NEW, OLD, PLACE, build_repository, give_cards, signer
-from tests.fleet.walks import ROOT, Walker
+from tests.fleet.walks import ROOT, CommandRunner
 
 pytestmark = pytest.mark.fleet
 
@@ -51,9 +51,9 @@ def host(fleet: Fleet, debian: tuple[str, str], key: Path) -> Iterator[FleetHost
 
 
 @pytest.fixture(scope="module")
-def firstlight(debian: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Walker:
+def firstlight(debian: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> CommandRunner:
     del debian  # each has logs of its own
-    return Walker(tmp_path_factory.mktemp("drivers") / "logs")
+    return CommandRunner(tmp_path_factory.mktemp("drivers") / "logs")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def inventory(host: FleetHost, key: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture
-def by_hand(inventory: str, firstlight: Walker, tmp_path: Path) -> Path:
+def by_hand(inventory: str, firstlight: CommandRunner, tmp_path: Path) -> Path:
     """The inventory that the last run with a playbook left, as a person uses it."""
     del inventory  # which skips where no host can be booted
     runs = sorted(path for path in firstlight.logs.glob("*/install/hosts.yml") if not path.parents[1].is_symlink())
@@ -87,11 +87,11 @@ def packages(host: FleetHost) -> dict[str, tuple[str, str]]:
 
 
 def test_without_consent_a_bare_host_gets_its_driver_and_is_told_what_comes_next(
-    firstlight: Walker, host: FleetHost, inventory: str
+    firstlight: CommandRunner, host: FleetHost, inventory: str
 ) -> None:
     ended = firstlight("provision", "-i", inventory)
     assert ended.code == 1, ended.told()
-    [result] = [room for room in ended.host(host.name)["rooms"] if room["room"] == "install"]
+    [result] = [phase for phase in ended.host(host.name)["phases"] if phase["phase"] == "install"]
     assert f"driver {NEW} is installed and runs after a restart" in result["text"]
     assert f"./firstlight provision -i {inventory} --reboot" in result["hint"]
     assert not list((ended.run / "stage").glob("*"))
@@ -106,7 +106,7 @@ def test_without_consent_a_bare_host_gets_its_driver_and_is_told_what_comes_next
 
 
 def test_with_consent_it_is_restarted_and_the_probe_sees_the_planned_driver(
-    firstlight: Walker, host: FleetHost, inventory: str
+    firstlight: CommandRunner, host: FleetHost, inventory: str
 ) -> None:
     before = host.sh("cat /proc/sys/kernel/random/boot_id")
     ended = firstlight("drivers", "-i", inventory, "--reboot")
@@ -134,14 +134,16 @@ def test_the_playbook_by_hand_finds_nothing_to_do(by_hand: Path) -> None:
         assert " changed=0 " in done.stdout
 
 
-def test_the_second_time_no_playbook_is_run(firstlight: Walker, host: FleetHost, inventory: str) -> None:
+def test_the_second_time_no_playbook_is_run(firstlight: CommandRunner, host: FleetHost, inventory: str) -> None:
     ended = firstlight("drivers", "-i", inventory, "--reboot")
     assert ended.code == 0, ended.told()
     assert (ended.host(host.name)["state"], ended.summary["changed"]) == ("unchanged", 0)
     assert not (ended.run / "install").exists()
 
 
-def test_a_fabric_manager_of_another_version_is_replaced(firstlight: Walker, host: FleetHost, inventory: str) -> None:
+def test_a_fabric_manager_of_another_version_is_replaced(
+    firstlight: CommandRunner, host: FleetHost, inventory: str
+) -> None:
     host.sh(
         "rm /etc/apt/preferences.d/firstlight-nvidia-cuda /run/fabric-complete; systemctl stop nvidia-fabricmanager; "
         f"apt-get -qq -y --allow-downgrades --allow-change-held-packages install nvidia-fabricmanager={OLD}-1",
@@ -159,7 +161,7 @@ def test_a_fabric_manager_of_another_version_is_replaced(firstlight: Walker, hos
 
 
 def test_a_branch_is_changed_whatever_lies_in_the_way(
-    firstlight: Walker, host: FleetHost, inventory: str, debian: tuple[str, str]
+    firstlight: CommandRunner, host: FleetHost, inventory: str, debian: tuple[str, str]
 ) -> None:
     """An older branch, held; the same repository under another key; a package half configured; apt busy."""
     before = " ".join(f"{name}={OLD}-1" for name in packages(host))

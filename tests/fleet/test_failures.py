@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from tests.fleet.hosts import FleetHost
-from tests.fleet.walks import Walker, event
+from tests.fleet.walks import CommandRunner, event
 
 pytestmark = pytest.mark.fleet
 
 
 @pytest.fixture
-def firstlight(tmp_path: Path) -> Walker:
-    return Walker(tmp_path / "logs")
+def firstlight(tmp_path: Path) -> CommandRunner:
+    return CommandRunner(tmp_path / "logs")
 
 
 @pytest.fixture
@@ -30,21 +30,21 @@ def small_disk(pair: list[FleetHost]) -> Iterator[FleetHost]:
     host.sh("umount /opt")
 
 
-def test_a_full_disk_is_the_cause(small_disk: FleetHost, firstlight: Walker, tmp_path: Path) -> None:
+def test_a_full_disk_is_the_cause(small_disk: FleetHost, firstlight: CommandRunner, tmp_path: Path) -> None:
     ended = firstlight("provision", "-i", str(small_disk.inventory(tmp_path)))
     assert ended.cause(small_disk.name) == "disk-full"
 
 
 def test_a_wheel_that_was_damaged_on_the_host_is_the_cause(
-    pair: list[FleetHost], firstlight: Walker, tmp_path: Path
+    pair: list[FleetHost], firstlight: CommandRunner, tmp_path: Path
 ) -> None:
     host = pair[1]
     inventory = str(host.inventory(tmp_path, firstlight_vllm="none"))
-    walk = firstlight.start("install", "-i", inventory)
-    firstlight.wait_for(walk, event("sent", host=host.name))
+    context = firstlight.start("install", "-i", inventory)
+    firstlight.wait_for(context, event("sent", host=host.name))
     # The environment is built after packages, account and folders: there is time, and no hash is looked at before.
     host.sh("printf x | dd of=$(ls /var/tmp/firstlight-0/sympy-*.whl) bs=1 seek=100000 conv=notrunc status=none")
-    ended = firstlight.end(walk)
+    ended = firstlight.end(context)
     assert ended.cause(host.name) == "wheel-corrupted"
     assert "sympy" in ended.out
     assert firstlight("uninstall", "-i", inventory).code == 0

@@ -20,7 +20,7 @@ from tests.fleet.faults import FILES, FROZEN, INJECTED, INSTEAD, MODEL, PREAMBLE
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.listing import differences, listing
 from tests.fleet.serving import PREFIX, ask, wait_until_healthy
-from tests.fleet.walks import Walker
+from tests.fleet.walks import CommandRunner
 from tests.fleet.wrong_numbers import ATTENTION, OPERATORS, PRODUCTS, VLLM
 from verify.records import Level
 
@@ -32,8 +32,8 @@ Records = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def firstlight(tmp_path_factory: pytest.TempPathFactory) -> Walker:
-    return Walker(tmp_path_factory.mktemp("walk") / "logs")
+def firstlight(tmp_path_factory: pytest.TempPathFactory) -> CommandRunner:
+    return CommandRunner(tmp_path_factory.mktemp("run") / "logs")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def inventory(host: FleetHost, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def untouched(host: FleetHost, inventory: str, firstlight: Walker) -> dict[str, str]:
+def untouched(host: FleetHost, inventory: str, firstlight: CommandRunner) -> dict[str, str]:
     """The files of the host as one run left it, that has had no fault yet."""
     ended = firstlight("provision", "-i", inventory)
     assert ended.code == 0, ended.told()
@@ -102,7 +102,7 @@ def test_a_change_of_what_serves_is_found(sound: FleetHost, fault: Fault) -> Non
 
 
 def test_one_run_repairs_a_service_that_was_started_by_other_settings(
-    sound: FleetHost, inventory: str, firstlight: Walker
+    sound: FleetHost, inventory: str, firstlight: CommandRunner
 ) -> None:
     for fault in RUNNING:
         sound.sh(PREAMBLE + fault.make)
@@ -121,7 +121,7 @@ def test_one_run_repairs_a_service_that_was_started_by_other_settings(
 
 
 def test_one_run_repairs_what_was_damaged_while_another_process_had_the_port(
-    sound: FleetHost, inventory: str, firstlight: Walker
+    sound: FleetHost, inventory: str, firstlight: CommandRunner
 ) -> None:
     # What lies outside the installation, and an administrator may have meant, is warned of and stays.
     damages = [fault for fault in (*FILES, *INJECTED, *MODEL, *SECRETS, *UNIT) if fault.status == "fail"]
@@ -140,7 +140,7 @@ def test_one_run_repairs_what_was_damaged_while_another_process_had_the_port(
 
 
 def test_at_the_end_the_host_is_as_it_was_before_the_first_fault(
-    sound: FleetHost, inventory: str, firstlight: Walker, untouched: dict[str, str]
+    sound: FleetHost, inventory: str, firstlight: CommandRunner, untouched: dict[str, str]
 ) -> None:
     ended = firstlight("verify", "--level", "full", "-i", inventory)
     assert ended.code == 0, ended.told()

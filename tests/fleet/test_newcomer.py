@@ -14,7 +14,7 @@ import pytest
 from tests.fleet import disk
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.serving import ask, checks_of_what_serves
-from tests.fleet.walks import ROOT, Walker
+from tests.fleet.walks import ROOT, CommandRunner
 
 pytestmark = pytest.mark.fleet
 
@@ -85,7 +85,7 @@ def test_uninstall_takes_it_away(newcomer: FleetHost) -> None:
 
 
 @pytest.fixture
-def here() -> Iterator[tuple[Walker, str]]:
+def here() -> Iterator[tuple[CommandRunner, str]]:
     """This machine under a prefix of the test's own, taken away again whatever happens."""
     if Path("/run/systemd/system").exists():
         pytest.skip("this machine has systemd, and may serve already: the hosts above stand for it")
@@ -97,10 +97,10 @@ def here() -> Iterator[tuple[Walker, str]]:
         disk.attach(prefix.parent)
         variables = {"ansible_connection": "local", "firstlight_prefix": str(prefix), "firstlight_port": 8765}
         inventory.write_text(json.dumps({"all": {"hosts": {"localhost": variables}}}))
-        walker = Walker(folder / "logs")
+        run = CommandRunner(folder / "logs")
         try:
-            yield walker, str(inventory)
-            ended = walker("uninstall", "-i", str(inventory))
+            yield run, str(inventory)
+            ended = run("uninstall", "-i", str(inventory))
             assert ended.code == 0, ended.told()
             assert not prefix.exists()
         finally:
@@ -108,7 +108,7 @@ def here() -> Iterator[tuple[Walker, str]]:
 
 
 @pytest.mark.usefixtures("fleet")
-def test_this_machine_without_systemd_serves_under_supervisor(here: tuple[Walker, str]) -> None:
+def test_this_machine_without_systemd_serves_under_supervisor(here: tuple[CommandRunner, str]) -> None:
     firstlight, inventory = here
     ended = firstlight("provision", "-i", inventory)
     assert ended.code == 0, ended.told()

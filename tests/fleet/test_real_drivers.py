@@ -14,7 +14,7 @@ import pytest
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.test_drivers import play
 from tests.fleet.vendor import give_cards
-from tests.fleet.walks import Walker
+from tests.fleet.walks import CommandRunner
 
 pytestmark = pytest.mark.fleet
 
@@ -46,8 +46,8 @@ def kernels(host: FleetHost) -> tuple[str, str]:
 
 
 @pytest.fixture(scope="module")
-def firstlight(tmp_path_factory: pytest.TempPathFactory) -> Walker:
-    return Walker(tmp_path_factory.mktemp("drivers") / "logs")
+def firstlight(tmp_path_factory: pytest.TempPathFactory) -> CommandRunner:
+    return CommandRunner(tmp_path_factory.mktemp("drivers") / "logs")
 
 
 @pytest.fixture(scope="module")
@@ -65,19 +65,19 @@ def module(host: FleetHost, kernel: str, field: str) -> str:
     return host.sh(f"modinfo -k {kernel} -F {field} {MODULE}", check=False).strip()
 
 
-def hosts_file(firstlight: Walker) -> Path:
+def hosts_file(firstlight: CommandRunner) -> Path:
     [path] = [path for path in firstlight.logs.glob("*/install/hosts.yml") if not path.parents[1].is_symlink()]
     return path
 
 
 def test_debians_own_driver_is_built_for_the_installed_kernel(
-    firstlight: Walker, host: FleetHost, inventory: str, kernels: tuple[str, str]
+    firstlight: CommandRunner, host: FleetHost, inventory: str, kernels: tuple[str, str]
 ) -> None:
     kernel = kernels[0]
     install(host, f"linux-image-{kernel}")
     ended = firstlight("drivers", "-i", inventory)
     assert ended.code == 1, ended.told()
-    [result] = [room for room in ended.host(host.name)["rooms"] if room["room"] == "install"]
+    [result] = [phase for phase in ended.host(host.name)["phases"] if phase["phase"] == "install"]
     assert f"driver {VERSION} is installed and runs after a restart of the host (kernel" in result["text"], result
     assert "which is not installed on this host and has no module" in result["text"]
     assert f"{MODULE}/{VERSION}, {kernel}, x86_64: installed" in host.sh("dkms status")
@@ -93,7 +93,7 @@ def test_debians_own_driver_is_built_for_the_installed_kernel(
 
 
 def test_a_second_time_the_playbook_changes_nothing_and_tells_who_signed(
-    firstlight: Walker, host: FleetHost, kernels: tuple[str, str]
+    firstlight: CommandRunner, host: FleetHost, kernels: tuple[str, str]
 ) -> None:
     checked = play(hosts_file(firstlight), "--check")
     assert checked.returncode == 0, checked.stdout + checked.stderr
@@ -104,7 +104,7 @@ def test_a_second_time_the_playbook_changes_nothing_and_tells_who_signed(
 
 
 def test_after_a_change_of_the_kernel_it_is_built_anew(
-    firstlight: Walker, host: FleetHost, kernels: tuple[str, str]
+    firstlight: CommandRunner, host: FleetHost, kernels: tuple[str, str]
 ) -> None:
     """The new kernel came without its headers, as an upgrade of the image alone brings it."""
     install(host, f"linux-image-{kernels[1]}")

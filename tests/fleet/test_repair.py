@@ -14,7 +14,7 @@ import pytest
 from tests.fleet.bigrams import write_model
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, wait_until_healthy
-from tests.fleet.walks import ROOT, Ended, Walker
+from tests.fleet.walks import ROOT, CommandRunner, Ended
 
 pytestmark = pytest.mark.fleet
 
@@ -32,12 +32,12 @@ def inventory(host: FleetHost, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def firstlight(inventory: str, tmp_path_factory: pytest.TempPathFactory) -> Walker:
+def firstlight(inventory: str, tmp_path_factory: pytest.TempPathFactory) -> CommandRunner:
     """The command line, once the host serves."""
-    walker = Walker(tmp_path_factory.mktemp("walk") / "logs")
-    made = walker("provision", "-i", inventory)
+    run = CommandRunner(tmp_path_factory.mktemp("run") / "logs")
+    made = run("provision", "-i", inventory)
     assert made.code == 0, made.told()
-    return walker
+    return run
 
 
 def flip(host: FleetHost, path: str, at: int = 4096) -> None:
@@ -56,7 +56,7 @@ def failing(ended: Ended) -> dict[str, str]:
     return {check["id"]: check["reason"] for check in document["checks"] if check["status"] in ("fail", "error")}
 
 
-def test_an_untouched_host_is_sound(firstlight: Walker, inventory: str) -> None:
+def test_an_untouched_host_is_sound(firstlight: CommandRunner, inventory: str) -> None:
     for level in ("standard", "full"):
         ended = firstlight("verify", "-i", inventory, "--level", level, "--json")
         assert failing(ended) == {}, ended.told()
@@ -64,7 +64,7 @@ def test_an_untouched_host_is_sound(firstlight: Walker, inventory: str) -> None:
 
 
 def test_a_bit_of_a_library_is_found_at_standard_and_a_shallower_run_hides_it_not(
-    firstlight: Walker, host: FleetHost, inventory: str
+    firstlight: CommandRunner, host: FleetHost, inventory: str
 ) -> None:
     flip(host, "current/lib/python*/site-packages/torch/lib/libtorch_cpu.so", 200_000_000)
     ended = firstlight("verify", "-i", inventory, "--json")
@@ -76,7 +76,7 @@ def test_a_bit_of_a_library_is_found_at_standard_and_a_shallower_run_hides_it_no
 
 
 def test_one_provision_builds_it_anew_next_to_it_and_the_service_goes_on(
-    firstlight: Walker, host: FleetHost, inventory: str
+    firstlight: CommandRunner, host: FleetHost, inventory: str
 ) -> None:
     before = current(host)
     ended = firstlight("provision", "-i", inventory)
@@ -90,7 +90,7 @@ def test_one_provision_builds_it_anew_next_to_it_and_the_service_goes_on(
 
 
 def test_what_the_probe_saw_needs_no_checks_before_it_is_repaired(
-    firstlight: Walker, host: FleetHost, inventory: str
+    firstlight: CommandRunner, host: FleetHost, inventory: str
 ) -> None:
     packages = host.sh(f"ls -d {PREFIX}/current/lib/python*/site-packages").strip()
     host.sh(f"echo 'import os' > {packages}/stray.pth")
@@ -100,7 +100,7 @@ def test_what_the_probe_saw_needs_no_checks_before_it_is_repaired(
     assert failing(firstlight("verify", "-i", inventory, "--json")) == {}
 
 
-def test_a_damaged_model_is_made_again_and_served(firstlight: Walker, host: FleetHost, inventory: str) -> None:
+def test_a_damaged_model_is_made_again_and_served(firstlight: CommandRunner, host: FleetHost, inventory: str) -> None:
     started = host.sh("systemctl show --property=MainPID --value firstlight-vllm")
     flip(host, "models/builtin-1/model.safetensors")
     flip(host, "models/builtin-1/tokenizer.json")
@@ -113,7 +113,7 @@ def test_a_damaged_model_is_made_again_and_served(firstlight: Walker, host: Flee
 
 
 def test_a_users_model_is_served_and_held_to_what_it_said(
-    firstlight: Walker, host: FleetHost, inventory: str, tmp_path: Path
+    firstlight: CommandRunner, host: FleetHost, inventory: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "bigrams"
     write_model(folder, (ROOT / "README.md").read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ import pytest
 from tests.fleet.hosts import NO_SUDO, Fleet, FleetHost
 from tests.fleet.layers import FOR_A_USER
 from tests.fleet.serving import ask, checks_of_what_serves, wait_until_healthy
-from tests.fleet.walks import Walker
+from tests.fleet.walks import CommandRunner
 
 pytestmark = pytest.mark.fleet
 
@@ -27,7 +27,7 @@ def lingering(fleet: Fleet) -> FleetHost:
 
 
 def test_their_service_survives_a_reboot_and_goes_without_a_trace(lingering: FleetHost, tmp_path: Path) -> None:
-    firstlight = Walker(tmp_path / "logs")
+    firstlight = CommandRunner(tmp_path / "logs")
     inventory = str(lingering.inventory(tmp_path, user=NO_SUDO, firstlight_port=PORT))
     ended = firstlight("provision", "-i", inventory)
     assert ended.code == 0, ended.told()

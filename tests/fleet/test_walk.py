@@ -19,7 +19,7 @@ import pytest
 from tests.fleet.hosts import NO_SUDO, SUDO_WITH_PASSWORD, SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.inventories import inventory_of
 from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, try_together, wait_until_healthy
-from tests.fleet.walks import ROOT, Walker, event, task_ended
+from tests.fleet.walks import ROOT, CommandRunner, event, task_ended
 
 pytestmark = pytest.mark.fleet
 
@@ -45,17 +45,17 @@ def inventory(hosts: list[FleetHost], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def firstlight(tmp_path_factory: pytest.TempPathFactory) -> Walker:
-    return Walker(tmp_path_factory.mktemp("walk") / "logs")
+def firstlight(tmp_path_factory: pytest.TempPathFactory) -> CommandRunner:
+    return CommandRunner(tmp_path_factory.mktemp("run") / "logs")
 
 
 def test_a_host_that_dies_in_the_middle_is_named_and_stops_no_other(
-    firstlight: Walker, hosts: list[FleetHost], inventory: str
+    firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
-    walk = firstlight.start("provision", "-i", inventory)
-    firstlight.wait_for(walk, task_ended(hosts[2].name, "Install missing operating system packages"))
+    context = firstlight.start("provision", "-i", inventory)
+    firstlight.wait_for(context, task_ended(hosts[2].name, "Install missing operating system packages"))
     hosts[2].kill()
-    ended = firstlight.end(walk)
+    ended = firstlight.end(context)
     assert ended.code == 1, ended.told()
     assert ended.summary["verdict"] == "red"
     assert ended.host(hosts[2].name)["state"] in ("failed", "unreachable")
@@ -65,7 +65,7 @@ def test_a_host_that_dies_in_the_middle_is_named_and_stops_no_other(
 
 
 def test_a_serving_host_answers_right_with_the_attention_that_was_asked_for(
-    firstlight: Walker, hosts: list[FleetHost]
+    firstlight: CommandRunner, hosts: list[FleetHost]
 ) -> None:
     summary = json.loads((firstlight.logs / "latest" / "summary.json").read_text())
     for host in summary["hosts"][:2]:
@@ -86,7 +86,7 @@ def test_a_serving_host_answers_right_with_the_attention_that_was_asked_for(
 
 
 def test_the_key_stands_in_its_file_alone_and_what_was_done_is_on_record(
-    firstlight: Walker, hosts: list[FleetHost]
+    firstlight: CommandRunner, hosts: list[FleetHost]
 ) -> None:
     host, run = hosts[0], (firstlight.logs / "latest").resolve()
     key = host.sh(f"sed -n s/^VLLM_API_KEY=//p {PREFIX}/etc/service.env").strip()
@@ -117,7 +117,7 @@ def test_the_unit_is_hardened_and_runs_as_its_own_user(hosts: list[FleetHost]) -
     assert float(rating.group(1)) < 4.0
 
 
-def test_the_second_run_touches_nothing(firstlight: Walker, hosts: list[FleetHost], inventory: str) -> None:
+def test_the_second_run_touches_nothing(firstlight: CommandRunner, hosts: list[FleetHost], inventory: str) -> None:
     two = f"{hosts[0].name},{hosts[1].name}"
     ended = firstlight("provision", "-i", inventory, "--limit", two)
     assert ended.code == 0, ended.told()
@@ -129,7 +129,7 @@ def test_the_second_run_touches_nothing(firstlight: Walker, hosts: list[FleetHos
     hosts[0].sh(f"runuser -u {NO_SUDO} -- sha256sum --quiet -c {PREFIX}/state.sha256")
 
 
-def test_what_serves_is_what_was_planned(firstlight: Walker, hosts: list[FleetHost], inventory: str) -> None:
+def test_what_serves_is_what_was_planned(firstlight: CommandRunner, hosts: list[FleetHost], inventory: str) -> None:
     """By a login whose sudo wants a password, as by root: nothing that a sound host has is a finding."""
     found = checks_of_what_serves(firstlight, "-i", inventory, "--limit", hosts[0].name)
     assert {check["status"] for check in found.values()} == {"ok"}, found
@@ -162,14 +162,14 @@ def test_hosts_meet_on_the_interface_that_joins_them(hosts: list[FleetHost], inv
 
 
 def test_a_second_run_on_a_held_host_is_told_who_holds_it_and_an_interrupted_one_leaves_a_summary(
-    firstlight: Walker, hosts: list[FleetHost], inventory: str
+    firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
     last = hosts[2]
     last.boot()
     first = firstlight.start("provision", "-i", inventory, "--limit", last.name)
     firstlight.wait_for(first, event("held", host=last.name))
     held_by = (firstlight.logs / "latest").resolve().name
-    second = Walker(firstlight.logs.parent / "other-logs")("provision", "-i", inventory, "--limit", last.name)
+    second = CommandRunner(firstlight.logs.parent / "other-logs")("provision", "-i", inventory, "--limit", last.name)
     assert second.code == 3, second.told()
     assert held_by in second.out
     ended = firstlight.end(first, send=signal.SIGINT)
@@ -180,7 +180,7 @@ def test_a_second_run_on_a_held_host_is_told_who_holds_it_and_an_interrupted_one
 
 
 def test_a_run_whose_controller_was_killed_is_taken_up_by_the_next(
-    firstlight: Walker, hosts: list[FleetHost], inventory: str
+    firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
     last = hosts[2]
     killed = firstlight.start("provision", "-i", inventory, "--limit", last.name)
@@ -196,7 +196,7 @@ def test_a_run_whose_controller_was_killed_is_taken_up_by_the_next(
     assert ask(last)["with"][0] == 200
 
 
-def test_the_playbook_by_hand_changes_nothing(firstlight: Walker, hosts: list[FleetHost]) -> None:
+def test_the_playbook_by_hand_changes_nothing(firstlight: CommandRunner, hosts: list[FleetHost]) -> None:
     done = subprocess.run(
         [
             str(Path(sys.executable).with_name("ansible-playbook")),
@@ -214,7 +214,9 @@ def test_the_playbook_by_hand_changes_nothing(firstlight: Walker, hosts: list[Fl
     assert "changed=0" in done.stdout
 
 
-def test_a_rebooted_host_serves_again_unaided(firstlight: Walker, hosts: list[FleetHost], inventory: str) -> None:
+def test_a_rebooted_host_serves_again_unaided(
+    firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
+) -> None:
     host = hosts[0]
     host.reboot()
     wait_until_healthy(host)
@@ -225,7 +227,7 @@ def test_a_rebooted_host_serves_again_unaided(firstlight: Walker, hosts: list[Fl
 
 
 def test_rollback_brings_the_environment_before_back_and_proves_it(
-    firstlight: Walker, hosts: list[FleetHost], inventory: str
+    firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
     host = hosts[1]
     serving = host.sh(f"readlink {PREFIX}/current").strip()
@@ -240,7 +242,9 @@ def test_rollback_brings_the_environment_before_back_and_proves_it(
     assert ask(host)["with"][0] == 200
 
 
-def test_a_start_that_fails_is_told_by_its_cause(firstlight: Walker, hosts: list[FleetHost], inventory: str) -> None:
+def test_a_start_that_fails_is_told_by_its_cause(
+    firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
+) -> None:
     """Three ways in which a start fails, one after the other on a host that served a moment ago."""
     host = hosts[1]
     start = ("serve", "-i", inventory, "--limit", host.name)
@@ -250,17 +254,17 @@ def test_a_start_that_fails_is_told_by_its_cause(firstlight: Walker, hosts: list
     host.sh("systemctl stop taken firstlight-vllm.service")
 
     before, started = (firstlight.logs / "latest").resolve(), event("playbook", host=host.name, playbook="serve")
-    walk = firstlight.start(*start)
-    firstlight.wait_for(walk, lambda run: run != before and started(run))
+    context = firstlight.start(*start)
+    firstlight.wait_for(context, lambda run: run != before and started(run))
     host.sh("kill -KILL $(systemctl show --property=MainPID --value firstlight-vllm.service)")
-    assert firstlight.end(walk).cause(host.name) == "service-killed"
+    assert firstlight.end(context).cause(host.name) == "service-killed"
 
     host.sh("systemctl stop firstlight-vllm.service; dpkg -P --force-depends libnuma1")
     assert firstlight(*start).cause(host.name) == "libnuma-missing"
 
 
 def test_what_the_doctor_may_mend_is_gone_afterwards(
-    firstlight: Walker, hosts: list[FleetHost], inventory: str
+    firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
     """The library that the last start failed for, on a host that reaches no package source: its package is sent."""
     host = hosts[1]
@@ -271,7 +275,9 @@ def test_what_the_doctor_may_mend_is_gone_afterwards(
     assert host.sh("dpkg-query -W -f '${Status}' libnuma1").strip() == "install ok installed"
 
 
-def test_uninstall_leaves_nothing_but_what_it_lists(firstlight: Walker, hosts: list[FleetHost], inventory: str) -> None:
+def test_uninstall_leaves_nothing_but_what_it_lists(
+    firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
+) -> None:
     ended = firstlight("uninstall", "-i", inventory)
     assert ended.code == 0, ended.told()
     for host in hosts:
@@ -289,7 +295,7 @@ def test_uninstall_leaves_nothing_but_what_it_lists(firstlight: Walker, hosts: l
 
 
 def test_a_user_without_root_gets_an_installation_of_their_own(
-    firstlight: Walker, hosts: list[FleetHost], tmp_path: Path
+    firstlight: CommandRunner, hosts: list[FleetHost], tmp_path: Path
 ) -> None:
     host = hosts[0]
     inventory = host.inventory(tmp_path, user=NO_SUDO, firstlight_port=8123)
@@ -306,7 +312,9 @@ def test_a_user_without_root_gets_an_installation_of_their_own(
     assert host.sh(f"pgrep -u {NO_SUDO} -f vllm || true").strip() == ""
 
 
-def test_a_user_without_root_is_told_what_to_have_installed(firstlight: Walker, fleet: Fleet, tmp_path: Path) -> None:
+def test_a_user_without_root_is_told_what_to_have_installed(
+    firstlight: CommandRunner, fleet: Fleet, tmp_path: Path
+) -> None:
     [bare] = fleet.boot(1)
     ended = firstlight("plan", "-i", str(bare.inventory(tmp_path, user=NO_SUDO)), "--json")
     assert ended.code == 4, ended.told()

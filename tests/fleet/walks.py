@@ -16,8 +16,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 FIRST_SCREEN = 12
 """Lines of a summary that everybody reads."""
-WALK_S = 1500.0
-"""Longer than any walk of three hosts on two slow cores; a limit, not an expectation."""
+RUN_S = 1500.0
+"""Longer than any run of three hosts on two slow cores; a limit, not an expectation."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Walker:
+class CommandRunner:
     """Runs commands with a folder of runs of their own."""
 
     logs: Path
@@ -82,7 +82,7 @@ class Walker:
         if send is not None:
             process.send_signal(send)
         try:
-            out, err = process.communicate(timeout=WALK_S)
+            out, err = process.communicate(timeout=RUN_S)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
@@ -95,7 +95,7 @@ class Walker:
 
     def wait_for(self, process: subprocess.Popen[str], seen: Callable[[Path], bool]) -> None:
         """Until something shows in the newest run's folder; the command must still run then."""
-        deadline = time.monotonic() + WALK_S
+        deadline = time.monotonic() + RUN_S
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise AssertionError(f"the command ended first: {self.end(process).told()}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from provision.core.models.records import RoomResult
+from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Connection, Host, Settings
 from provision.core.run_folder import Run
 from provision.phases.install import Target, install
@@ -90,7 +90,7 @@ class Site:
     def host(self) -> Host:
         return Host(name=self.name, connection=Connection(kind="local"), settings=Settings())
 
-    def play(self, playbook: str = "site", **options: Any) -> RoomResult:
+    def play(self, playbook: str = "site", **options: Any) -> PhaseResult:
         self.latest = self.run()
         results = install(
             self.latest,

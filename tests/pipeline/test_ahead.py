@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import TransportError
-from provision.core.install_paths import Place
+from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import Disk, HostFacts, Installed, OperatingSystem, User
 from provision.core.models.settings import Connection, Host, Inventory, Settings
 from provision.core.models.staged import StagedFile
@@ -18,7 +18,7 @@ from provision.core.run_folder import Run
 from provision.fleet.ssh import SendReport
 from provision.fleet.ssh.session import Progress
 from provision.pipeline.background_upload import ROOM_FACTOR, SendAhead
-from provision.pipeline.context import Walk
+from provision.pipeline.context import RunContext
 from provision.report.live import open_progress
 
 GIB = 1 << 30
@@ -82,14 +82,14 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> Sessions:
 
 
 @pytest.fixture
-def walk(tmp_path: Path, sessions: Sessions) -> Iterator[Walk]:
+def context(tmp_path: Path, sessions: Sessions) -> Iterator[RunContext]:
     del sessions
     hosts = tuple(
         Host(name=name, connection=Connection(kind="ssh"), settings=Settings()) for name in ("a", "b", "full")
     )
-    place = Place(prefix="/opt/firstlight", incoming="/root/incoming", owner="firstlight", root=True)
+    paths = InstallPaths(prefix="/opt/firstlight", incoming="/root/incoming", owner="firstlight", root=True)
     with open_progress([host.name for host in hosts]) as progress:
-        walk = Walk(
+        context = RunContext(
             run=Run.create(tmp_path / "logs", command="test"),
             inventory=Inventory(hosts=hosts, source="test"),
             progress=progress,
@@ -97,75 +97,77 @@ def walk(tmp_path: Path, sessions: Sessions) -> Iterator[Walk]:
             facts={
                 name: facts(name, ROOM_FACTOR * TOTAL + (-1 if name == "full" else 1)) for name in ("a", "b", "full")
             },
-            places=dict.fromkeys(("a", "b", "full"), place),
+            install_paths=dict.fromkeys(("a", "b", "full"), paths),
         )
-        with walk.stack:
-            yield walk
+        with context.stack:
+            yield context
 
 
-def begin(walk: Walk, *names: str) -> tuple[SendAhead, Callable[[StagedFile, int], None]]:
-    hosts = [walk.host(name) for name in names]
-    ahead = SendAhead(walk, hosts)
-    walk.ahead = ahead
-    told = ahead.arrived(walk.inventory.hosts)
+def begin(context: RunContext, *names: str) -> tuple[SendAhead, Callable[[StagedFile, int], None]]:
+    hosts = [context.host(name) for name in names]
+    ahead = SendAhead(context, hosts)
+    context.ahead = ahead
+    told = ahead.arrived(context.inventory.hosts)
     assert told
     return ahead, told
 
 
-def events(walk: Walk, kind: str) -> list[str]:
-    lines = map(json.loads, walk.run.path("events.jsonl").read_text(encoding="utf-8").splitlines())
+def events(context: RunContext, kind: str) -> list[str]:
+    lines = map(json.loads, context.run.path("events.jsonl").read_text(encoding="utf-8").splitlines())
     return [line["host"] for line in lines if line["kind"] == kind]
 
 
-def test_each_bare_host_gets_every_file_once_and_in_order(walk: Walk, sessions: Sessions) -> None:
-    ahead, told = begin(walk, "a", "b")
+def test_each_bare_host_gets_every_file_once_and_in_order(context: RunContext, sessions: Sessions) -> None:
+    ahead, told = begin(context, "a", "b")
     names = [f"{number}.whl" for number in range(20)]
     for name in names:
         told(file(name), TOTAL)
     ahead.finish()
     assert sessions.sent == {"a": names, "b": names}
-    assert set(events(walk, "sent-ahead")) == {"a", "b"}
-    changes = [json.loads(line) for line in walk.run.path("changes.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert set(events(context, "sent-ahead")) == {"a", "b"}
+    changes = [json.loads(line) for line in context.run.path("changes.jsonl").read_text(encoding="utf-8").splitlines()]
     noted = {host: [name for line in changes if line["host"] == host for name in line["sha256"]] for host in ("a", "b")}
     assert noted == sessions.sent, "what is sent ahead is on record as what install sends is"
 
 
-def test_a_host_whose_room_is_not_certain_gets_nothing_before_the_exact_figures(walk: Walk, sessions: Sessions) -> None:
-    ahead, told = begin(walk, "a", "full")
+def test_a_host_whose_room_is_not_certain_gets_nothing_before_the_exact_figures(
+    context: RunContext, sessions: Sessions
+) -> None:
+    ahead, told = begin(context, "a", "full")
     told(file("a.whl"), TOTAL)
     ahead.finish()
     assert sessions.sent == {"a": ["a.whl"]}
 
 
-def test_nothing_goes_ahead_while_the_size_of_all_is_unknown(walk: Walk, sessions: Sessions) -> None:
-    ahead, told = begin(walk, "a")
+def test_nothing_goes_ahead_while_the_size_of_all_is_unknown(context: RunContext, sessions: Sessions) -> None:
+    ahead, told = begin(context, "a")
     told(file("a.whl"), 0)
     ahead.finish()
     assert sessions.sent == {}
 
 
-def test_hosts_that_have_an_environment_are_not_told(walk: Walk) -> None:
-    ahead = SendAhead(walk, [walk.host("a")])
-    assert ahead.arrived([walk.host("b")]) is None
+def test_hosts_that_have_an_environment_are_not_told(context: RunContext) -> None:
+    ahead = SendAhead(context, [context.host("a")])
+    assert ahead.arrived([context.host("b")]) is None
 
 
-def test_a_host_that_goes_away_is_left_to_install_and_the_others_go_on(walk: Walk, sessions: Sessions) -> None:
+def test_a_host_that_goes_away_is_left_to_install_and_the_others_go_on(context: RunContext, sessions: Sessions) -> None:
     sessions.fails.add("a")
-    ahead, told = begin(walk, "a", "b")
+    ahead, told = begin(context, "a", "b")
     for name in ("1.whl", "2.whl"):
         told(file(name), TOTAL)
     ahead.finish()
     assert sessions.sent == {"b": ["1.whl", "2.whl"]}
-    assert events(walk, "ahead-ended") == ["a"]
-    assert not walk.has_failed("a")
+    assert events(context, "ahead-ended") == ["a"]
+    assert not context.has_failed("a")
 
 
-def test_the_end_of_a_walk_breaks_off_what_is_on_its_way(walk: Walk, sessions: Sessions) -> None:
+def test_the_end_of_a_walk_breaks_off_what_is_on_its_way(context: RunContext, sessions: Sessions) -> None:
     sessions.gate.clear()
-    _, told = begin(walk, "a")
+    _, told = begin(context, "a")
     told(file("1.whl"), TOTAL)
     assert sessions.began.wait(20)
     told(file("2.whl"), TOTAL)
-    walk.end_beside()
+    context.end_beside()
     assert sessions.closed == ["a"]
     assert "2.whl" not in sessions.sent.get("a", [])

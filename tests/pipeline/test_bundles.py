@@ -1,4 +1,4 @@
-"""A walk from a bundle: where it takes its files and its model from."""
+"""A run from a bundle: where it takes its files and its model from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from provision.phases.stage.bundle import contents
 from provision.pipeline import Request
-from provision.pipeline.runner import walking
+from provision.pipeline.runner import open_run
 from tests.house.test_tracked_files import tracked
 from tests.stage.test_bundle import make
 from tests.stage.test_model import write_model
@@ -19,7 +19,7 @@ from tests.stage.test_model import write_model
 
 @pytest.fixture
 def request_from_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
-    """A walk on a controller that has the bundle and nothing else: the model's folder is not there."""
+    """A run on a controller that has the bundle and nothing else: the model's folder is not there."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     made = make(tmp_path / "maker", str(write_model(tmp_path / "my-model")))
     monkeypatch.setenv("FIRSTLIGHT_CACHE", str(tmp_path / "cache"))
@@ -30,13 +30,13 @@ def request_from_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Requ
 
 
 def test_the_models_folder_is_the_bundles(request_from_bundle: Request, tmp_path: Path) -> None:
-    with walking(request_from_bundle) as walk:
-        [host] = walk.inventory.hosts
+    with open_run(request_from_bundle) as context:
+        [host] = context.inventory.hosts
         assert Path(host.settings.model).is_relative_to(tmp_path / "cache")
         assert json.loads((Path(host.settings.model) / "config.json").read_text())["architectures"]
-        assert walk.client
-        assert walk.client.bundled
-        assert walk.client.bundled.name == "site.bundle"
+        assert context.client
+        assert context.client.bundled
+        assert context.client.bundled.name == "site.bundle"
 
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,18 +47,18 @@ SECRET = "hf_Qm4Planted7Tz1Ws6Bn9"
 def checkout(tmp_path: Path) -> Path:
     """A product whose user wrote into the inventories that came with it, and beside the playbooks."""
     root = tmp_path / "checkout"
-    for place, path in contents.product_files(ROOT):
-        if place.startswith(("inventory/", "requirements/")):
-            (root / place).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, root / place)
+    for paths, path in contents.product_files(ROOT):
+        if paths.startswith(("inventory/", "requirements/")):
+            (root / paths).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, root / paths)
     for name in ("README.md", "LICENSE", "firstlight", "pyproject.toml"):
         shutil.copy(ROOT / name, root / name)
-    for place in ("inventory/local/hosts.yml", "inventory/example/group_vars/h100.yml"):
-        with (root / place).open("a") as file:
+    for paths in ("inventory/local/hosts.yml", "inventory/example/group_vars/h100.yml"):
+        with (root / paths).open("a") as file:
             file.write(f"# {SECRET}\n")
-    for place in ("inventory/local/host_vars/localhost.yml", "playbooks/group_vars/all/vault.yml"):
-        (root / place).parent.mkdir(parents=True, exist_ok=True)
-        (root / place).write_text(f"token: {SECRET}\n")
+    for paths in ("inventory/local/host_vars/localhost.yml", "playbooks/group_vars/all/vault.yml"):
+        (root / paths).parent.mkdir(parents=True, exist_ok=True)
+        (root / paths).write_text(f"token: {SECRET}\n")
     return root
 
 
@@ -79,7 +79,7 @@ def test_what_a_user_wrote_into_inventories_stays_at_home(
     with tarfile.open(made.path) as tar:
         packed = set(tar.getnames())
     assert "product/inventory/example/hosts.yml" in packed
-    assert not {f"product/{place}" for place in own} & packed
+    assert not {f"product/{paths}" for paths in own} & packed
 
 
 def holds(path: Path, text: str) -> bool:
@@ -90,5 +90,5 @@ def test_inventories_travel_as_the_release_brings_them() -> None:
     """`inventories.toml` names each of them as it stands now: a change of one is a change of both."""
     shipped = {path.relative_to(ROOT).as_posix() for path in tracked() if path.is_relative_to(ROOT / "inventory")}
     assert shipped
-    packed = {place for place, _ in contents.product_files(ROOT)}
+    packed = {paths for paths, _ in contents.product_files(ROOT)}
     assert packed >= shipped

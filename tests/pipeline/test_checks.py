@@ -1,4 +1,4 @@
-"""The room `verify`: what it keeps of hosts that were checked together."""
+"""The phase `verify`: what it keeps of hosts that were checked together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from provision.core.install_paths import Place
+from provision.core.install_paths import InstallPaths
 from provision.core.models.records import CheckRecord
 from provision.core.models.settings import Connection, Host, Inventory, Settings
 from provision.core.models.staged import Staged
@@ -17,22 +17,22 @@ from provision.core.run_folder import Run
 from provision.phases.verify import run_checks
 from provision.phases.verify.tool_output import Verified
 from provision.pipeline import verify
-from provision.pipeline.context import Walk
+from provision.pipeline.context import RunContext
 from provision.report.live import open_progress
 from verify.records import FLEET, NETWORK, Outcome, as_record
 
 
-def walk_of(tmp_path: Path, *names: str) -> Walk:
+def context_of(tmp_path: Path, *names: str) -> RunContext:
     hosts = tuple(Host(name=name, connection=Connection(kind="local"), settings=Settings()) for name in names)
-    walk = Walk(
+    context = RunContext(
         run=Run.create(tmp_path / "logs", command="verify"),
         inventory=Inventory(source="test", hosts=hosts),
         progress=open_progress(list(names), stream=io.StringIO(), environment={}),
         cache=tmp_path,
     )
-    place = Place(prefix=str(tmp_path), incoming=str(tmp_path), owner="root", root=False)
-    walk.places |= dict.fromkeys(names, place)
-    return walk
+    paths = InstallPaths(prefix=str(tmp_path), incoming=str(tmp_path), owner="root", root=False)
+    context.install_paths |= dict.fromkeys(names, paths)
+    return context
 
 
 @pytest.fixture(autouse=True)
@@ -48,18 +48,18 @@ def _two_well_and_one_ill(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_odd_host_is_kept_in_the_runs_folder(tmp_path: Path) -> None:
-    walk = walk_of(tmp_path, "a", "b", "ill")
-    verify.check(walk, walk.hosts(), level="quick")
-    kept = json.loads(walk.run.path("together.json").read_bytes())["checks"]
+    context = context_of(tmp_path, "a", "b", "ill")
+    verify.check(context, context.hosts(), level="quick")
+    kept = json.loads(context.run.path("together.json").read_bytes())["checks"]
     assert [(record["id"], record["status"]) for record in kept] == [(FLEET, "warn")]
     assert kept[0]["reason"].startswith("ill: kernels.gemm warn")
 
 
 def test_one_host_is_compared_with_nobody(tmp_path: Path) -> None:
-    walk = walk_of(tmp_path, "a")
-    verify.check(walk, walk.hosts(), level="quick")
-    assert walk.run.path("verify/a.json").exists()
-    assert not walk.run.path("together.json").exists()
+    context = context_of(tmp_path, "a")
+    verify.check(context, context.hosts(), level="quick")
+    assert context.run.path("verify/a.json").exists()
+    assert not context.run.path("together.json").exists()
 
 
 def test_hosts_are_tried_together_only_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,12 +70,12 @@ def test_hosts_are_tried_together_only_where_that_is_asked_for(tmp_path: Path, m
         return as_record(NETWORK, None, None, Outcome("warn", "no interface joins the 2 hosts"), 0.1)
 
     monkeypatch.setattr("provision.fleet.multihost.meet", meet)
-    walk = walk_of(tmp_path, "a", "b", "broken")
-    verify.check(walk, walk.hosts(), level="standard", meet=True)
+    context = context_of(tmp_path, "a", "b", "broken")
+    verify.check(context, context.hosts(), level="standard", meet=True)
     assert tried == [["a", "b"]], "torch is not there on the third one"
-    kept = json.loads(walk.run.path("together.json").read_bytes())["checks"]
+    kept = json.loads(context.run.path("together.json").read_bytes())["checks"]
     assert [record["id"] for record in kept] == [FLEET, NETWORK]
-    verify.check(walk, walk.hosts(), level="standard")
+    verify.check(context, context.hosts(), level="standard")
     assert len(tried) == 1
 
 
@@ -83,8 +83,8 @@ def test_what_a_walk_has_staged_is_desired_again_by_what_the_checks_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, Any] = {}
-    monkeypatch.setattr(verify, "desire_again", lambda _walk, name, verified: seen.update({name: verified}))
-    walk = walk_of(tmp_path, "a", "b")
-    walk.staged["a"] = Staged.model_construct()
-    verify.check(walk, walk.hosts(), level="quick")
+    monkeypatch.setattr(verify, "recompute_desired", lambda _context, name, verified: seen.update({name: verified}))
+    context = context_of(tmp_path, "a", "b")
+    context.staged["a"] = Staged.model_construct()
+    verify.check(context, context.hosts(), level="quick")
     assert {name: document["host"] for name, document in seen.items()} == {"a": "a"}

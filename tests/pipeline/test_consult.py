@@ -12,7 +12,7 @@ import yaml
 
 from provision.cli.consent import consent
 from provision.core.models.facts import HostFacts, Installed, OperatingSystem, Python
-from provision.core.models.records import RoomName, RoomResult
+from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.models.settings import Connection, Host, Settings
 from provision.fleet.ssh.local import LocalSession
 from provision.phases.probe import collect
@@ -69,14 +69,14 @@ def test_a_log_of_a_service_under_supervisor_begins_with_its_newest_start(tmp_pa
     assert "there is no" in (sources["supervisor_log"].absent or "")
 
 
-def run_folder(logs: Path, name: str, host: str, rooms: dict[str, Any], output: str = "") -> None:
+def run_folder(logs: Path, name: str, host: str, phases: dict[str, Any], output: str = "") -> None:
     (logs / name / "install").mkdir(parents=True)
-    (logs / name / "rooms.json").write_text(json.dumps({host: rooms}))
+    (logs / name / "phases.json").write_text(json.dumps({host: phases}))
     (logs / name / "install" / "ansible.log").write_text(output)
 
 
-def result(room: str, status: str, text: str = "") -> dict[str, Any]:
-    return {"host": "here", "room": room, "status": status, "text": text, "evidence": []}
+def result(phase: str, status: str, text: str = "") -> dict[str, Any]:
+    return {"host": "here", "phase": phase, "status": status, "text": text, "evidence": []}
 
 
 def test_the_newest_run_that_worked_on_a_host_is_evidence_only_where_it_failed(tmp_path: Path) -> None:
@@ -122,11 +122,11 @@ def request(tmp_path: Path) -> Request:
     ],
 )
 def test_what_is_not_safe_is_left_to_a_person(log: str, said: str, tmp_path: Path) -> None:
-    outcome = repair.mend(request(tmp_path), HERE, diagnose_texts({"log": log}).findings, refused)
+    outcome = repair.repair_host(request(tmp_path), HERE, diagnose_texts({"log": log}).findings, refused)
     assert outcome
     assert (outcome.tag, outcome.gone) == (None, False)
     assert said in outcome.said
-    assert repair.mend(request(tmp_path), HERE, (), refused) is None
+    assert repair.repair_host(request(tmp_path), HERE, (), refused) is None
 
 
 def test_without_consent_nothing_is_changed_and_the_question_says_what_would_be(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_without_consent_nothing_is_changed_and_the_question_says_what_would_be(
         asked.append(what)
         return False
 
-    outcome = repair.mend(request(tmp_path), HERE, diagnose_texts({"log": BROKEN}).findings, no)
+    outcome = repair.repair_host(request(tmp_path), HERE, diagnose_texts({"log": BROKEN}).findings, no)
     assert outcome
     assert outcome.text() == "python-headers-missing: not gone: nothing was changed: no consent"
     assert "on here: Install the headers" in asked[0]
@@ -145,7 +145,7 @@ def test_without_consent_nothing_is_changed_and_the_question_says_what_would_be(
 
 
 @pytest.mark.parametrize(
-    ("room", "said"),
+    ("phase", "said"),
     [
         ("probe", "nothing was changed yet"),
         (
@@ -155,9 +155,9 @@ def test_without_consent_nothing_is_changed_and_the_question_says_what_would_be(
         ("verify", "the fix was applied; whether it helped was not seen: test -f "),
     ],
 )
-def test_an_interrupted_walk_says_how_far_it_came(room: RoomName, said: str) -> None:
+def test_an_interrupted_walk_says_how_far_it_came(phase: PhaseName, said: str) -> None:
     [cause] = [cause for cause in catalogue() if cause.id == "python-headers-missing"]
-    last = RoomResult(host="here", room=room, status="interrupted", text="interrupted in task `x`")
+    last = PhaseResult(host="here", phase=phase, status="interrupted", text="interrupted in task `x`")
     outcome = repair.judged(last, cause, cause.fixes[0], interrupted=True)
     assert outcome.text().startswith(f"python-headers-missing: interrupted: {said}")
     assert (outcome.gone, outcome.document()["interrupted"]) == (False, True)
@@ -165,7 +165,7 @@ def test_an_interrupted_walk_says_how_far_it_came(room: RoomName, said: str) -> 
 
 def test_a_cause_seen_to_be_gone_is_gone_whatever_came_after() -> None:
     [cause] = [cause for cause in catalogue() if cause.id == "python-headers-missing"]
-    last = RoomResult(host="here", room="verify", status="ok", text="seen")
+    last = PhaseResult(host="here", phase="verify", status="ok", text="seen")
     outcome = repair.judged(last, cause, cause.fixes[0], interrupted=True)
     assert (outcome.gone, outcome.interrupted) == (True, False)
 
@@ -201,8 +201,8 @@ def tags_of(tasks: list[dict[str, Any]]) -> set[str]:
 
 
 def test_every_safe_fix_names_a_tag_of_the_playbook_and_every_tag_is_named() -> None:
-    [play] = yaml.safe_load(PLAYBOOK.read_text())
-    offered = tags_of(play["tasks"]) | tags_of(yaml.safe_load(ROLE.read_text()))
+    [run_playbook] = yaml.safe_load(PLAYBOOK.read_text())
+    offered = tags_of(run_playbook["tasks"]) | tags_of(yaml.safe_load(ROLE.read_text()))
     safe = [fix for cause in catalogue() for fix in cause.fixes if fix.safe]
     assert {fix.tag for fix in safe} == offered
     assert not [fix.text for cause in catalogue() for fix in cause.fixes if fix.tag and not fix.safe]

@@ -169,14 +169,14 @@ def test_what_acts_on_a_service_ends_in_the_summary_as_json(command: str, tmp_pa
     assert [(host["name"], host["state"]) for host in document["hosts"]] == [("far", "unreachable")]
 
 
-@pytest.mark.parametrize(("command", "room"), [("stop", "serve"), ("uninstall", "install")])
-def test_a_host_on_which_nothing_was_to_be_undone_says_so_in_json(command: str, room: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("command", "phase"), [("stop", "serve"), ("uninstall", "install")])
+def test_a_host_on_which_nothing_was_to_be_undone_says_so_in_json(command: str, phase: str, tmp_path: Path) -> None:
     host = {"ansible_connection": "local", "firstlight_prefix": str(tmp_path / "nothing")}
     (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"here": host}}}))
     done = start(command, "-i", "hosts.yml", "--json", cwd=tmp_path, FIRSTLIGHT_LOGS=str(tmp_path / "logs"))
     assert done.returncode == 0, done.stderr
     [seen] = json.loads(done.stdout)["hosts"]
-    undone = next(entry for entry in seen["rooms"] if entry["room"] == room)
+    undone = next(entry for entry in seen["phases"] if entry["phase"] == phase)
     assert (undone["status"], undone["text"]) == ("skipped", "nothing is installed")
 
 

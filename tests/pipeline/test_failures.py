@@ -1,4 +1,4 @@
-"""The doctor of a failed run: it hears the room first, then the host itself, and what has not failed not at all."""
+"""The doctor of a failed run: it hears the phase first, then the host itself, and what has not failed not at all."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from provision.core.errors import NoStackError, UnreachableError
-from provision.core.install_paths import Place
-from provision.core.models.records import RoomResult
+from provision.core.install_paths import InstallPaths
+from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Connection, Host, Inventory, Settings
 from provision.core.run_folder import Run
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.probe import Source
 from provision.pipeline import failure_evidence, failures, plan
-from provision.pipeline.context import Walk
+from provision.pipeline.context import RunContext
 from provision.report.live import open_progress
 from verify.doctor.catalog import catalogue
 
@@ -27,20 +27,20 @@ LIBRARY = "OSError: libnuma.so.1: cannot open shared object file: No such file o
 
 
 @pytest.fixture
-def walk(tmp_path: Path) -> Walk:
+def context(tmp_path: Path) -> RunContext:
     host = Host(name="n1", connection=Connection(kind="local"), settings=Settings())
-    made = Walk(
+    made = RunContext(
         run=Run.create(tmp_path / "logs", command="provision"),
         inventory=Inventory(source="test", hosts=(host,)),
         progress=open_progress(["n1"], stream=io.StringIO(), environment={}),
         cache=tmp_path,
     )
-    made.places["n1"] = Place(prefix=str(tmp_path), incoming=str(tmp_path), owner="root", root=False)
+    made.install_paths["n1"] = InstallPaths(prefix=str(tmp_path), incoming=str(tmp_path), owner="root", root=False)
     return made
 
 
-def found(walk: Walk) -> list[str]:
-    path = walk.run.path("findings/n1.json")
+def found(context: RunContext) -> list[str]:
+    path = context.run.path("findings/n1.json")
     return [finding["cause"] for finding in json.loads(path.read_bytes())] if path.exists() else []
 
 
@@ -51,63 +51,68 @@ def says(monkeypatch: pytest.MonkeyPatch, *sources: Source) -> None:
     monkeypatch.setattr(failure_evidence, "collect", collect)
 
 
-def test_a_hosts_journal_says_what_the_room_does_not(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hosts_journal_says_what_the_room_does_not(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     says(monkeypatch, Source("service_journal", f"{LIBRARY}\n"), Source("kernel", "", "dmesg is not there"))
-    walk.record(RoomResult(host="n1", room="serve", status="failed", text="the service ended while it started"))
-    failures.diagnose(walk)
-    assert found(walk) == ["libnuma-missing"]
-    assert walk.run.path("evidence/n1/service_journal.txt").read_text() == f"{LIBRARY}\n"
-    assert not walk.run.path("evidence/n1/kernel.txt").exists()
+    context.record(PhaseResult(host="n1", phase="serve", status="failed", text="the service ended while it started"))
+    failures.diagnose(context)
+    assert found(context) == ["libnuma-missing"]
+    assert context.run.path("evidence/n1/service_journal.txt").read_text() == f"{LIBRARY}\n"
+    assert not context.run.path("evidence/n1/kernel.txt").exists()
 
 
-def test_what_the_room_says_comes_first(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_room_says_comes_first(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     says(monkeypatch, Source("service_journal", f"{LIBRARY}\n"))
-    walk.record(RoomResult(host="n1", room="serve", status="failed", text="it did not start", evidence=(PORT,)))
-    failures.diagnose(walk)
-    assert found(walk)[0] == "port-in-use"
+    context.record(PhaseResult(host="n1", phase="serve", status="failed", text="it did not start", evidence=(PORT,)))
+    failures.diagnose(context)
+    assert found(context)[0] == "port-in-use"
 
 
-def test_evidence_is_kept_without_secrets(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evidence_is_kept_without_secrets(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     says(monkeypatch, Source("service_journal", f"VLLM_API_KEY=abcdefgh12345678 \n{LIBRARY}\n"))
-    walk.record(RoomResult(host="n1", room="serve", status="failed", text="it did not start"))
-    failures.diagnose(walk)
-    assert "abcdefgh12345678" not in walk.run.path("evidence/n1/service_journal.txt").read_text()
+    context.record(PhaseResult(host="n1", phase="serve", status="failed", text="it did not start"))
+    failures.diagnose(context)
+    assert "abcdefgh12345678" not in context.run.path("evidence/n1/service_journal.txt").read_text()
 
 
-def test_a_host_is_asked_only_where_it_was_worked_on(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_is_asked_only_where_it_was_worked_on(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     def collect(*_: Any, **__: Any) -> tuple[Source, ...]:
         raise AssertionError("nothing was done on the host")
 
     monkeypatch.setattr(failure_evidence, "collect", collect)
-    walk.record(RoomResult(host="n1", room="plan", status="failed", text="no Stack fits host `n1`: glibc 2.17"))
-    failures.diagnose(walk)
-    assert not walk.run.path("evidence").exists()
+    context.record(PhaseResult(host="n1", phase="plan", status="failed", text="no Stack fits host `n1`: glibc 2.17"))
+    failures.diagnose(context)
+    assert not context.run.path("evidence").exists()
 
 
-def test_a_host_that_no_longer_answers_is_diagnosed_by_its_room(walk: Walk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_no_longer_answers_is_diagnosed_by_its_room(
+    context: RunContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def collect(*_: Any, **__: Any) -> tuple[Source, ...]:
         raise OSError("gone")
 
     monkeypatch.setattr(failure_evidence, "collect", collect)
-    walk.record(RoomResult(host="n1", room="install", status="failed", text="No space left on device"))
-    failures.diagnose(walk)
-    assert found(walk) == ["disk-full"]
+    context.record(PhaseResult(host="n1", phase="install", status="failed", text="No space left on device"))
+    failures.diagnose(context)
+    assert found(context) == ["disk-full"]
 
 
-def test_what_a_room_knows_of_its_failure_is_not_read_out_of_its_words(walk: Walk) -> None:
-    places = {"https://wheels.vllm.ai/0.31.0/cu129": "HTTP 403", "https://download.pytorch.org/whl/cu129": "HTTP 403"}
-    walk.fail("n1", "stage", UnreachableError(places, ["vllm 0.31.0 for Python 3.13"]))
-    failures.diagnose(walk)
-    [finding] = json.loads(walk.run.path("findings/n1.json").read_bytes())
+def test_what_a_room_knows_of_its_failure_is_not_read_out_of_its_words(context: RunContext) -> None:
+    install_paths = {
+        "https://wheels.vllm.ai/0.31.0/cu129": "HTTP 403",
+        "https://download.pytorch.org/whl/cu129": "HTTP 403",
+    }
+    context.fail("n1", "stage", UnreachableError(install_paths, ["vllm 0.31.0 for Python 3.13"]))
+    failures.diagnose(context)
+    [finding] = json.loads(context.run.path("findings/n1.json").read_bytes())
     assert (finding["cause"], finding["confidence"]) == ("index-unreachable", 1.0)
     assert finding["fix"]
     assert finding["evidence"] == ["stage: wheels.vllm.ai and download.pytorch.org cannot be reached (HTTP 403)"]
 
 
-def test_planning_quotes_no_program_and_is_not_guessed_at(walk: Walk) -> None:
-    walk.fail("n1", "plan", NoStackError("no Stack fits host `n1`: torch 2.13.0 has no wheel for Python 3.13"))
-    failures.diagnose(walk)
-    assert found(walk) == []
+def test_planning_quotes_no_program_and_is_not_guessed_at(context: RunContext) -> None:
+    context.fail("n1", "plan", NoStackError("no Stack fits host `n1`: torch 2.13.0 has no wheel for Python 3.13"))
+    failures.diagnose(context)
+    assert found(context) == []
 
 
 def test_rules_whose_refusal_has_a_cause_name_one_that_the_doctor_knows() -> None:

@@ -11,7 +11,7 @@ from provision.core.models.settings import Inventory
 from provision.core.models.stack import FlashAttnPackage, FlashAttnPlan, Plan, Stack
 from provision.core.run_folder import Run
 from provision.fleet.ssh.local import LocalSession
-from provision.pipeline.context import Walk
+from provision.pipeline.context import RunContext
 from provision.pipeline.wheel_builds import forge_of
 from provision.report.live import open_progress
 from tests.builds.keys import make_key
@@ -34,33 +34,33 @@ def stack_with(*cards: str, source: str = "forge") -> Stack:
     return make_stack(None, None).model_copy(update={"flash_attn": FlashAttnPlan(provider="bundled", package=package)})
 
 
-def walk_of(inventory: Path, *stacks: Stack) -> Walk:
-    walk = Walk(
+def context_of(inventory: Path, *stacks: Stack) -> RunContext:
+    context = RunContext(
         run=Run(inventory.parent / "run"),
         inventory=Inventory(source=str(inventory), hosts=()),
         progress=open_progress([]),
         cache=inventory.parent / "cache",
     )
-    walk.plan = Plan(classes=tuple(resolve_to(stack) for stack in stacks))
-    return walk
+    context.plan = Plan(classes=tuple(resolve_to(stack) for stack in stacks))
+    return context
 
 
 def test_the_forge_knows_what_all_classes_want_built(inventory: Path) -> None:
     published = stack_with("12.0", source="wheel")
     plain = make_stack(None, None)
-    forge = forge_of(walk_of(inventory, stack_with("9.0"), stack_with("8.0"), published, plain))
-    assert [key.built_for.capabilities for key in forge.fleet] == [("9.0",), ("8.0",)]
-    assert forge.fleet[0].covering(forge.fleet).built_for.capabilities == ("8.0", "9.0")
+    wheel_builder = forge_of(context_of(inventory, stack_with("9.0"), stack_with("8.0"), published, plain))
+    assert [key.built_for.capabilities for key in wheel_builder.fleet] == [("9.0",), ("8.0",)]
+    assert wheel_builder.fleet[0].covering(wheel_builder.fleet).built_for.capabilities == ("8.0", "9.0")
 
 
 @pytest.mark.parametrize("name", ["controller", "builder-1"])
 def test_a_builder_is_this_machine_or_any_host_of_the_inventory(inventory: Path, name: str) -> None:
-    session = forge_of(walk_of(inventory)).open_builder(name)
+    session = forge_of(context_of(inventory)).open_builder(name)
     assert isinstance(session, LocalSession)
     assert session.host == name
 
 
 def test_an_unknown_builder_is_answered_with_those_that_there_are(inventory: Path) -> None:
     with pytest.raises(StageError, match="builder `builder-2` is no host of") as caught:
-        forge_of(walk_of(inventory)).open_builder("builder-2")
+        forge_of(context_of(inventory)).open_builder("builder-2")
     assert caught.value.hint == "name one of builder-1, gpu-1, or controller"

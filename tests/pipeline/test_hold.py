@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.core.errors import Exit, HeldError, RemoteCommandError
+from provision.core.errors import Exit, HostLockedError, RemoteCommandError
 from provision.core.models.settings import Connection
 from provision.fleet.locks import hold
 from provision.fleet.ssh.local import LocalSession
@@ -34,7 +34,7 @@ def session() -> LocalSession:
 def test_a_second_run_is_told_who_holds_the_host_and_since_when(tmp_path: Path) -> None:
     prefix = str(tmp_path / "a prefix")
     with hold(session(), prefix=prefix, run="first", root=False):
-        with pytest.raises(HeldError) as refused, hold(session(), prefix=prefix, run="second", root=False):
+        with pytest.raises(HostLockedError) as refused, hold(session(), prefix=prefix, run="second", root=False):
             pass
         assert refused.value.exit_code == Exit.HELD
         assert "run first" in refused.value.text
@@ -48,7 +48,7 @@ def test_the_lock_of_a_killed_controller_is_free(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout
         assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(HeldError), hold(session(), prefix=str(tmp_path), run="next", root=False):
+        with pytest.raises(HostLockedError), hold(session(), prefix=str(tmp_path), run="next", root=False):
             pass
         holder.send_signal(signal.SIGKILL)
         holder.wait()
@@ -56,7 +56,7 @@ def test_the_lock_of_a_killed_controller_is_free(tmp_path: Path) -> None:
         try:
             with hold(session(), prefix=str(tmp_path), run="next", root=False):
                 return
-        except HeldError:
+        except HostLockedError:
             continue
     pytest.fail("the lock outlived its holder")
 
@@ -75,7 +75,7 @@ exec {shutil.which("flock")} "$@"
     monkeypatch.setenv("PATH", str(tools), prepend=os.pathsep)
     with (
         hold(session(), prefix=str(prefix), run="first", root=False),
-        pytest.raises(HeldError, match="run first"),
+        pytest.raises(HostLockedError, match="run first"),
         hold(session(), prefix=str(prefix), run="second", root=False),
     ):
         pass
@@ -99,6 +99,6 @@ def test_an_account_that_no_file_names_holds_by_its_number(tmp_path: Path, monke
 
     monkeypatch.setattr("getpass.getuser", nameless)
     with hold(session(), prefix=str(tmp_path), run="first", root=False):
-        with pytest.raises(HeldError) as refused, hold(session(), prefix=str(tmp_path), run="second", root=False):
+        with pytest.raises(HostLockedError) as refused, hold(session(), prefix=str(tmp_path), run="second", root=False):
             pass
         assert f"run first of {os.getuid()}@" in refused.value.text

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from provision.core.errors import InstallError
-from provision.core.install_paths import place_of
+from provision.core.install_paths import install_paths_of
 from provision.core.models.facts import (
     Disk,
     Drift,
@@ -23,8 +23,8 @@ from provision.core.models.facts import (
 from provision.core.models.settings import Connection, Host, Settings
 from provision.core.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
 from provision.core.models.staged import FileKind, Staged, StagedFile
-from provision.pipeline.desired_state import Desired, desire, peer_writes_arrive
-from provision.pipeline.install import at_rest, missing_files, require_room
+from provision.pipeline.desired_state import Desired, desired_state_of, peer_writes_arrive
+from provision.pipeline.install import missing_files, require_disk_space, up_to_date
 from provision.pipeline.serve import proven
 
 STACK = Stack(
@@ -74,12 +74,12 @@ def desired(tmp_path: Path) -> Desired:
     staged = Staged(hosts=("node",), stack=STACK, lock=str(lock), lock_digest="l1", environment="e1", files=FILES)
     tool = tmp_path / "ready.pyz"
     tool.write_bytes(b"PK")
-    return desire(node(), host_facts(), staged, tools={"ready.pyz": tool})
+    return desired_state_of(node(), host_facts(), staged, tools={"ready.pyz": tool})
 
 
 def installed(desired: Desired, **changes: Any) -> Installed:
     values: dict[str, Any] = {
-        "prefix": desired.place.prefix,
+        "prefix": desired.paths.prefix,
         "state": desired.state,
         "current": "e1",
         "environments": ("e1",),
@@ -94,7 +94,7 @@ def installed(desired: Desired, **changes: Any) -> Installed:
 
 def test_a_host_in_the_desired_state_is_left_alone(desired: Desired) -> None:
     facts = host_facts(installed(desired))
-    assert at_rest(desired, facts)
+    assert up_to_date(desired, facts)
     assert proven(desired, facts)
 
 
@@ -112,17 +112,17 @@ def test_a_host_in_the_desired_state_is_left_alone(desired: Desired) -> None:
     ids="-".join,
 )
 def test_any_deviation_ends_the_rest(desired: Desired, change: dict[str, Any]) -> None:
-    assert not at_rest(desired, host_facts(installed(desired, **change)))
+    assert not up_to_date(desired, host_facts(installed(desired, **change)))
 
 
 def test_another_service_is_another_state(desired: Desired) -> None:
     other = {**desired.state, "service": "other"}
-    assert not at_rest(desired, host_facts(installed(desired, state=other)))
+    assert not up_to_date(desired, host_facts(installed(desired, state=other)))
 
 
 def test_files_that_could_not_be_read_are_not_taken_for_untouched(desired: Desired) -> None:
     facts = host_facts(installed(desired), unknown={"installed.drift": "permission denied"})
-    assert not at_rest(desired, facts)
+    assert not up_to_date(desired, facts)
 
 
 @pytest.mark.parametrize(
@@ -147,16 +147,16 @@ def test_an_environment_that_is_there_needs_none_of_its_files(desired: Desired) 
 def test_a_disk_that_is_too_small_is_refused_with_both_figures(desired: Desired) -> None:
     small = (Disk(path="/", mount="/", total=10 * 2**30, free=2**30),)
     with pytest.raises(InstallError) as refused:
-        require_room(host_facts(disks=small), desired, incoming=2**29, prefix=2**30)
+        require_disk_space(host_facts(disks=small), desired, incoming=2**29, prefix=2**30)
     assert refused.value.text == "host `node`: 1.5 GiB are needed on `/`, 1.0 GiB are free"
     assert refused.value.hint
 
 
 def test_a_model_that_is_moved_on_one_disk_needs_its_room_once(desired: Desired) -> None:
     disks = (Disk(path="/", mount="/", total=2**33, free=3 * 2**30),)
-    require_room(host_facts(disks=disks), desired, incoming=2**31, prefix=2 * 2**30, moved=2**30)
+    require_disk_space(host_facts(disks=disks), desired, incoming=2**31, prefix=2 * 2**30, moved=2**30)
     with pytest.raises(InstallError):
-        require_room(host_facts(disks=disks), desired, incoming=2**31, prefix=2 * 2**30, moved=0)
+        require_disk_space(host_facts(disks=disks), desired, incoming=2**31, prefix=2 * 2**30, moved=0)
 
 
 def test_sizes_on_different_disks_are_not_added_up(desired: Desired) -> None:
@@ -164,18 +164,18 @@ def test_sizes_on_different_disks_are_not_added_up(desired: Desired) -> None:
         Disk(path="/opt", mount="/opt", total=2**31, free=2**30),
         Disk(path="/var/tmp", mount="/var", total=2**31, free=2**30),
     )
-    require_room(host_facts(disks=disks), desired, incoming=2**30, prefix=2**30)
+    require_disk_space(host_facts(disks=disks), desired, incoming=2**30, prefix=2**30)
 
 
 def test_rights_decide_where_things_go() -> None:
     user = User(name="ann", uid=1000, home="/home/ann")
-    own = place_of(node(), host_facts(user=user))
+    own = install_paths_of(node(), host_facts(user=user))
     assert (own.prefix, own.owner, own.root) == ("/home/ann/.local/share/firstlight", "ann", False)
     become = node().model_copy(update={"connection": Connection(kind="local", become=True)})
-    system = place_of(become, host_facts(user=user))
+    system = install_paths_of(become, host_facts(user=user))
     assert (system.prefix, system.owner, system.root) == ("/opt/firstlight", "firstlight", True)
     assert system.incoming == own.incoming == "/var/tmp/firstlight-1000"
-    named = place_of(node(prefix="/data/fl/"), host_facts())
+    named = install_paths_of(node(prefix="/data/fl/"), host_facts())
     assert named.prefix == "/data/fl"
 
 
@@ -199,11 +199,11 @@ def test_a_damaged_environment_is_planned_anew_next_to_it_and_computes_the_same(
         hosts=("node",), stack=STACK, lock=str(tmp_path / "lock.txt"), lock_digest="l1", environment="e1", files=FILES
     )
     facts = host_facts(installed(desired, last_verify=DAMAGED))
-    again = desire(node(), facts, staged, tools={"ready.pyz": tmp_path / "ready.pyz"})
+    again = desired_state_of(node(), facts, staged, tools={"ready.pyz": tmp_path / "ready.pyz"})
     assert again.environment == again.ansible_vars()["firstlight_environment"]["digest"] == "e1-2"
     assert again.state["environment"] == "e1-2"
     assert again.state["readiness"] == desired.state["readiness"]
-    assert not at_rest(again, facts)
+    assert not up_to_date(again, facts)
     assert missing_files(again, facts, FILES) == list(FILES)
 
 
@@ -294,7 +294,7 @@ def test_newer_checks_outrank_those_that_the_host_keeps(tmp_path: Path) -> None:
     facts = host_facts(kept, nvidia=Nvidia(driver_version="580.95.05", gpus=cards))
 
     def serves_with(verified: Any) -> bool:
-        service = desire(node(), facts, staged, tools={}, verified=verified).service
+        service = desired_state_of(node(), facts, staged, tools={}, verified=verified).service
         return "NCCL_P2P_DISABLE" not in service.environment
 
     assert not serves_with(None)

@@ -19,7 +19,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.phases.plan import plan
 from provision.phases.plan.build_option import options
-from provision.phases.plan.evaluation import judge
+from provision.phases.plan.evaluation import evaluate
 from provision.phases.plan.host_profile import view_of
 from provision.phases.plan.what_if import parse_what_if
 from tests.plan import strategies
@@ -147,8 +147,10 @@ def test_what_no_rule_reads_makes_no_class() -> None:
 
 def builds(facts: HostFacts, settings: Settings) -> set[tuple[str, str]]:
     """Releases and variants that are accepted on a host."""
-    view = view_of(facts, settings)
-    return {(option.id.split("-")[1], option.variant) for option in options(view) if judge(option, view).accepted}
+    profile = view_of(facts, settings)
+    return {
+        (option.id.split("-")[1], option.variant) for option in options(profile) if evaluate(option, profile).accepted
+    }
 
 
 def drives(driver: str, cards: str) -> bool:

@@ -1,4 +1,4 @@
-"""Runs made up for the summary's tests: folders with the files that the rooms write, values of our own."""
+"""Runs made up for the summary's tests: folders with the files that the phases write, values of our own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from provision.core.models.facts import Cpu, HostFacts, Installed, Memory, Nvidia, NvidiaGpu, OperatingSystem, User
 from provision.core.models.invocation import Invocation
-from provision.core.models.records import AttentionProof, RoomName, RoomResult, ServeRecord
+from provision.core.models.records import AttentionProof, PhaseName, PhaseResult, ServeRecord
 from provision.core.models.settings import Connection, Host, Inventory, Settings
 from provision.core.models.stack import (
     AttentionPlan,
@@ -28,7 +28,7 @@ from provision.core.models.staged import Staged
 from provision.core.run_folder import Run
 
 STARTED = "2026-11-20T10:15:00.000Z"
-SECONDS: dict[RoomName, float] = {
+SECONDS: dict[PhaseName, float] = {
     "probe": 0.41,
     "plan": 0.06,
     "stage": 21.3,
@@ -98,10 +98,10 @@ def facts(name: str, *, gpus: int = 0, installed: Installed | None = None) -> Ho
     )
 
 
-def result(name: str, room: RoomName, status: Any = "ok", **values: Any) -> RoomResult:
-    values.setdefault("changed", room in ("install", "serve") and status == "ok")
-    values.setdefault("seconds", SECONDS[room])
-    return RoomResult(host=name, room=room, status=status, **values)
+def result(name: str, phase: PhaseName, status: Any = "ok", **values: Any) -> PhaseResult:
+    values.setdefault("changed", phase in ("install", "serve") and status == "ok")
+    values.setdefault("seconds", SECONDS[phase])
+    return PhaseResult(host=name, phase=phase, status=status, **values)
 
 
 def check(id_: str, status: str = "ok", **values: Any) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def served(backend: str = "CPU_ATTN", **attention: Any) -> ServeRecord:
         attention=proof,
         tokens_expected=tokens,
         tokens_answered=tokens,
-        phases_s={"process": 0.3, "engine": 15.2, "first_token": 19.9},
+        startup_s={"process": 0.3, "engine": 15.2, "first_token": 19.9},
     )
 
 
@@ -153,16 +153,16 @@ class Folder:
     def __init__(self, folder: Path, hosts: Sequence[Host], *, source: str = "inventory/mysite") -> None:
         folder.mkdir(parents=True)
         self.run = Run(folder)
-        self.rooms: dict[str, dict[str, Any]] = {}
+        self.phases: dict[str, dict[str, Any]] = {}
         header = {"run": folder.name, "command": "provision", "started_at": STARTED, "pid": 4194304, "seconds": 94.2}
         typed = Invocation(inventory=None if source.endswith("inventory/local") else source)
         self.run.write("run.json", {**header, "invocation": typed.model_dump()})
         self.run.write("inventory.json", Inventory(source=source, hosts=tuple(hosts)))
 
-    def results(self, *results: RoomResult) -> None:
+    def results(self, *results: PhaseResult) -> None:
         for entry in results:
-            self.rooms.setdefault(entry.host, {})[entry.room] = entry.model_dump()
-        self.run.write("rooms.json", self.rooms)
+            self.phases.setdefault(entry.host, {})[entry.phase] = entry.model_dump()
+        self.run.write("phases.json", self.phases)
 
     def planned(self, names: Sequence[str], stack: Stack | None, *reasons: Reason) -> None:
         accepted = Candidate(id="vllm-0.32.0-cpu-community", rank=2, accepted=True, stack=stack)
@@ -185,11 +185,11 @@ class Folder:
         self.run.write("stage/class-1.json", record)
 
     def green(self, name: str, *, gpus: int = 0, records: list[dict[str, Any]] | None = None) -> None:
-        """All files of a host that went through every room."""
+        """All files of a host that went through every phase."""
         self.run.write(f"facts/{name}.json", facts(name, gpus=gpus))
         self.run.write(f"verify/{name}.json", document(records or checks()))
         self.run.write(f"serve/{name}.json", served("FLASH_ATTN", generation=3) if gpus else served())
-        self.results(*(result(name, room) for room in SECONDS))
+        self.results(*(result(name, phase) for phase in SECONDS))
 
     def text(self, **options: Any) -> str:
         from provision.report import summarise

@@ -8,7 +8,7 @@ import pytest
 
 from provision.core.models.facts import Drift, HostFacts, Installed
 from provision.core.models.invocation import Invocation
-from provision.core.models.records import Finding, HostSummary, RoomName
+from provision.core.models.records import Finding, HostSummary, PhaseName
 from provision.core.models.settings import Connection
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, Reason
 from provision.report import summarise
@@ -83,7 +83,7 @@ def test_worst_host_decides() -> None:
 def test_json_has_the_public_keys(folder: Folder) -> None:
     whole = folder.json()
     assert {"verdict", "changed", "seconds", "hosts"} <= whole.keys()
-    keys = {"name", "state", "changed", "rooms", "stack", "checks", "endpoint", "attention", "findings"}
+    keys = {"name", "state", "changed", "phases", "stack", "checks", "endpoint", "attention", "findings"}
     assert keys <= whole["hosts"][0].keys()
     assert whole["hosts"][0]["attention"] == {
         "asked": "auto",
@@ -152,19 +152,19 @@ def test_a_package_that_was_left_out_is_a_deviation_with_its_reason(folder: Fold
     assert folder.json()["verdict"] == "amber"
 
 
-@pytest.mark.parametrize(("rooms", "word"), [(("probe", "serve"), "drift, put right"), (("probe",), "drift")])
-def test_drift_is_noted_with_who_changed_it(tmp_path: Path, rooms: tuple[RoomName, ...], word: str) -> None:
+@pytest.mark.parametrize(("phases", "word"), [(("probe", "serve"), "drift, put right"), (("probe",), "drift")])
+def test_drift_is_noted_with_who_changed_it(tmp_path: Path, phases: tuple[PhaseName, ...], word: str) -> None:
     folder = Folder(tmp_path / RUN, [host("a", local=True)])
     drift = Drift(kind="file", path="/a", text="is gone", by="last changed 2026-11-21T10:00:00Z, owner root")
     installed = Installed(prefix="/opt/firstlight", drift=(drift,))
     folder.run.write("facts/a.json", HostFacts(host="a", probed_at="2026-11-21T10:05:00.000Z", installed=installed))
-    folder.results(*(result("a", room) for room in rooms))
+    folder.results(*(result("a", phase) for phase in phases))
     [node] = folder.json()["hosts"]
     assert node["notes"] == [f"{word}: /a is gone; last changed 2026-11-21T10:00:00Z, owner root"]
 
 
 @pytest.mark.parametrize(
-    ("command", "rooms", "state"),
+    ("command", "phases", "state"),
     [
         # Without a proof of a service nothing serves: that was not asked for.
         ("provision --limit a", ("probe", "plan", "stage", "install", "verify", "serve"), "installed"),
@@ -177,26 +177,26 @@ def test_drift_is_noted_with_who_changed_it(tmp_path: Path, rooms: tuple[RoomNam
     ],
 )
 def test_state_follows_from_command_and_rooms(
-    tmp_path: Path, command: str, rooms: tuple[RoomName, ...], state: str
+    tmp_path: Path, command: str, phases: tuple[PhaseName, ...], state: str
 ) -> None:
     folder = Folder(tmp_path / RUN, [host("a", local=True)])
     folder.run.write("run.json", {"command": command, "started_at": "2026-11-20T10:15:00.000Z"})
-    folder.results(*(result("a", room) for room in rooms))
+    folder.results(*(result("a", phase) for phase in phases))
     assert folder.json()["hosts"][0]["state"] == state
 
 
 @pytest.mark.parametrize(
-    ("command", "rooms", "verdict"),
+    ("command", "phases", "verdict"),
     [("install", ("probe", "plan", "stage", "install"), "red"), ("uninstall", ("probe", "install"), "green")],
 )
 def test_checks_that_failed_before_do_not_make_a_removal_red(
-    tmp_path: Path, command: str, rooms: tuple[RoomName, ...], verdict: str
+    tmp_path: Path, command: str, phases: tuple[PhaseName, ...], verdict: str
 ) -> None:
     folder = Folder(tmp_path / RUN, [host("a", local=True)])
     folder.run.write("run.json", {"command": command, "started_at": "2026-11-20T10:15:00.000Z"})
     verified = document([check("devices.driver", "fail")], started_at="2026-11-20T07:15:00.000Z")
     folder.run.write("facts/a.json", facts("a", installed=Installed(prefix="/opt/firstlight", last_verify=verified)))
-    folder.results(*(result("a", room) for room in rooms))
+    folder.results(*(result("a", phase) for phase in phases))
     assert folder.json()["verdict"] == verdict
 
 
@@ -214,7 +214,7 @@ def test_a_walk_that_ended_before_a_host_was_reached(tmp_path: Path) -> None:
     assert "the run ended before this host's turn" in folder.text(interrupted=True)
 
 
-@pytest.mark.parametrize("name", ["plan.json", "verify/a.json", "rooms.json", "inventory.json", "facts/a.json"])
+@pytest.mark.parametrize("name", ["plan.json", "verify/a.json", "phases.json", "inventory.json", "facts/a.json"])
 @pytest.mark.parametrize("content", ["", "{", '"text"', '{"checks": [3], "hosts": 3}'])
 def test_a_file_that_cannot_be_read_is_said_and_the_rest_shown(folder: Folder, name: str, content: str) -> None:
     folder.run.path(name).write_text(content, encoding="utf-8")
@@ -232,11 +232,11 @@ def test_a_verify_document_of_a_later_release_is_read(folder: Folder) -> None:
 
 def test_seconds_of_a_killed_run_come_from_its_events(folder: Folder) -> None:
     folder.run.write("run.json", {"run": RUN, "command": "provision", "started_at": "2026-11-20T10:15:00.000Z"})
-    event = '{"at": "2026-11-20T10:17:30.000Z", "kind": "room", "room": "stage", "seconds": 20}\n{"at": "2026-'
+    event = '{"at": "2026-11-20T10:17:30.000Z", "kind": "phase", "phase": "stage", "seconds": 20}\n{"at": "2026-'
     folder.run.path("events.jsonl").write_text(event, encoding="utf-8")
     whole = folder.json()
     assert whole["seconds"] == 150.0
-    assert whole["room_seconds"] == {"stage": 20.0}
+    assert whole["phase_seconds"] == {"stage": 20.0}
 
 
 def test_an_age_is_said_only_of_older_checks(folder: Folder) -> None:

@@ -59,7 +59,7 @@ def run(tmp_path: Path) -> Folder:
     header = json.loads(folder.run.path("run.json").read_text())
     folder.run.write("run.json", header | {"user": "heidi", "controller": "leitstand"})
     folder.run.event(
-        "result", host=names[0], room="serve", status="failed", text="no route to 10.20.30.42 via fd00:ac3e::7"
+        "result", host=names[0], phase="serve", status="failed", text="no route to 10.20.30.42 via fd00:ac3e::7"
     )
     log = f"sudo of heidi@rechenknecht-2: HF_TOKEN={SECRET}\nnvidia-curand 10.3.9.90\nsee /home/heidi/x\n"
     folder.run.path("install").mkdir()
@@ -115,7 +115,7 @@ def test_anonymous_names_nobody_and_says_who_is_who_to_the_person_alone(run: Fol
     assert one["ports"][0]["address"] != two["ports"][0]["address"]
     assert one["ports"][1]["address"] == "127.0.0.53"
     event = json.loads(texts[f"{root}/events.jsonl"])
-    assert (event["host"], event["room"], event["status"]) == ("host-1", "serve", "failed")
+    assert (event["host"], event["phase"], event["status"]) == ("host-1", "serve", "failed")
     assert two["ports"][0]["address"] in event["text"]
     assert "host-2 is rechenknecht-2" in render(made)
 

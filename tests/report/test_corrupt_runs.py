@@ -37,12 +37,12 @@ def make(logs: Path) -> Path:
         folder.run.write(
             "run.json", {"run": name, "command": "provision", "started_at": "2026-11-19T08:00:00.000Z", "pid": 1}
         )
-        folder.run.event("room", room="probe", seconds=0.5)
+        folder.run.event("phase", phase="probe", seconds=0.5)
         finding = Finding(cause="disk-full", confidence=0.9, evidence=("e",), fix=("r",))
         folder.run.write("findings/a.json", [finding.model_dump()])
         folder.run.write("together.json", {"checks": []})
         folder.run.write(
-            "rooms.json", {"a": {"install": result("a", "install", "failed", text="no").model_dump(mode="json")}}
+            "phases.json", {"a": {"install": result("a", "install", "failed", text="no").model_dump(mode="json")}}
         )
         write(folder.run, summarise(folder.run))
     (logs / "latest").symlink_to(NEWER)
@@ -96,7 +96,7 @@ def copied(sound: Path) -> Iterator[Path]:
 
 
 FILES = (
-    "run.json", "events.jsonl", "rooms.json", "inventory.json", "plan.json", "facts/a.json", "stage/a.json", "verify/a.json",
+    "run.json", "events.jsonl", "phases.json", "inventory.json", "plan.json", "facts/a.json", "stage/a.json", "verify/a.json",
     "serve/a.json", "findings/a.json", "together.json", "dispatch.json", "summary.json", "summary.txt",
 )  # fmt: skip
 CONTENTS = {

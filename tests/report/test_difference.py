@@ -176,8 +176,8 @@ def test_a_host_whose_figures_always_scatter_is_not_told_every_time(tmp_path: Pa
 def test_a_slower_start_is_a_difference_and_a_slightly_slower_one_is_none(tmp_path: Path) -> None:
     end(run(tmp_path, "20261119T080000Z"))
     folder = run(tmp_path, "20261120T080000Z")
-    phases = served().phases_s | {"engine": served().phases_s["engine"] * 2.5, "process": 0.9}
-    folder.run.write("serve/a.json", served().model_copy(update={"phases_s": phases}))
+    phases = served().startup_s | {"engine": served().startup_s["engine"] * 2.5, "process": 0.9}
+    folder.run.write("serve/a.json", served().model_copy(update={"startup_s": phases}))
     [found] = compare(tmp_path)
     assert [change.name for change in found.changes] == ["start: engine"]
 

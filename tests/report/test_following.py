@@ -24,7 +24,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def test_events_come_as_they_are_written_and_a_line_that_is_half_there_waits(run: Run) -> None:
-    run.event("enter", room="probe")
+    run.event("enter", phase="probe")
     steps = iter(("half", "whole", "end"))
 
     def wait() -> None:
@@ -33,9 +33,9 @@ def test_events_come_as_they_are_written_and_a_line_that_is_half_there_waits(run
             if step == "half":
                 file.write('{"at": "2026-11-20T10:15:09.120Z", "kind": "held", ')
             elif step == "whole":
-                file.write('"host": "gpu-1", "room": "install"}\n')
+                file.write('"host": "gpu-1", "phase": "install"}\n')
         if step == "end":
-            run.event("result", host="gpu-1", room="install", status="failed", text="no space left")
+            run.event("result", host="gpu-1", phase="install", status="failed", text="no space left")
             run.write("summary.json", {})
 
     said = [line.partition("] ")[2] for line in follow(run.folder, wait=wait)]
@@ -43,13 +43,13 @@ def test_events_come_as_they_are_written_and_a_line_that_is_half_there_waits(run
 
 
 def test_a_run_that_was_killed_is_read_to_its_end(run: Run) -> None:
-    run.event("enter", room="probe")
+    run.event("enter", phase="probe")
     run.write("run.json", {"pid": 4194304})
     assert len(list(follow(run.folder, wait=lambda: pytest.fail("waited for a dead process")))) == 1
 
 
 def test_following_changes_nothing(run: Run) -> None:
-    run.event("enter", room="probe")
+    run.event("enter", phase="probe")
     before = {path.name: path.stat().st_mtime_ns for path in run.folder.iterdir()}
     lines = follow(run.folder, wait=lambda: None)
     next(lines)
@@ -59,7 +59,7 @@ def test_following_changes_nothing(run: Run) -> None:
 
 def test_ctrl_c_ends_the_following_and_not_the_run(run: Run) -> None:
     """From another process, as a person does it: this one is the run."""
-    run.event("enter", room="probe")
+    run.event("enter", phase="probe")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(run.folder.parent)}
     command = [sys.executable, "-m", "provision", "logs", run.name, "--follow"]
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as follower:
@@ -72,7 +72,7 @@ def test_ctrl_c_ends_the_following_and_not_the_run(run: Run) -> None:
 
 @pytest.mark.parametrize(
     "event",
-    [{"kind": "trace", "trace": ["x"]}, {"kind": "sent", "bytes": "many"}, {"kind": "room"}, {}],
+    [{"kind": "trace", "trace": ["x"]}, {"kind": "sent", "bytes": "many"}, {"kind": "phase"}, {}],
     ids=["not for people", "foreign value", "foreign keys", "empty"],
 )
 def test_events_that_say_nothing(event: dict[str, object]) -> None:
@@ -80,6 +80,6 @@ def test_events_that_say_nothing(event: dict[str, object]) -> None:
 
 
 def test_what_a_host_says_is_no_command_to_the_terminal() -> None:
-    said = sentence({"at": "2026-11-20T10:15:09.120Z", "kind": "result", "room": "serve", "host": "a",
+    said = sentence({"at": "2026-11-20T10:15:09.120Z", "kind": "result", "phase": "serve", "host": "a",
                      "status": "failed", "text": "\x1b]0;owned\x07\x1b[2Jgone"})  # fmt: skip
     assert said == "[10:15:09]   a: serve failed: gone"

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.core.models.records import RoomResult
+from provision.core.models.records import PhaseResult
 from provision.report.live import PlainProgress, is_live, open_progress
 from tests.report.sample import result
 
@@ -43,11 +43,11 @@ def test_view_that_fits(stream: io.StringIO, environment: dict[str, str], live: 
     assert isinstance(open_progress(["a"], stream=stream, environment=environment), PlainProgress) is not live
 
 
-def plain(*results: RoomResult) -> str:
+def plain(*results: PhaseResult) -> str:
     out = io.StringIO()
     with PlainProgress(out) as progress:
         for entry in results:
-            progress.room(entry.host, entry.room)
+            progress.phase(entry.host, entry.phase)
             progress.finish(entry.host, entry)
     return re.sub(r"^\[ *[0-9.]+ s\] ", "", out.getvalue(), flags=re.MULTILINE)
 
@@ -86,9 +86,9 @@ def test_plain_lines_of_many_threads_stay_whole() -> None:
     assert all(re.fullmatch(r"\[ *[0-9.]+ s\]   h\d: x{50}", line) for line in lines)
 
 
-WALK = """
+RUN_PROGRAM = """
 import fcntl, sys, termios
-from provision.core.models.records import RoomResult
+from provision.core.models.records import PhaseResult
 from provision.report.live import open_progress
 
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C typed there becomes a signal
@@ -96,9 +96,9 @@ hosts = [f"host-{n}" for n in range(60)]
 try:
     with open_progress(hosts) as progress:
         for host in hosts[:5]:
-            progress.room(host, "stage")
+            progress.phase(host, "stage")
             progress.bytes(host, 3 << 20, 10 << 20)
-        progress.finish("host-0", RoomResult(host="host-0", room="stage", status="failed", text="no space left"))
+        progress.finish("host-0", PhaseResult(host="host-0", phase="stage", status="failed", text="no space left"))
         if "slow" in sys.argv:
             sys.stdin.readline()
 except KeyboardInterrupt:
@@ -108,9 +108,9 @@ except KeyboardInterrupt:
 
 
 def on_terminal(*arguments: str, interrupt: bool = False, **environment: str) -> tuple[int, bytes]:
-    """Run the walk on a terminal of its own; returns its exit code and everything that the terminal got.
+    """Run the run on a terminal of its own; returns its exit code and everything that the terminal got.
 
-    Once the table is there the walk is told to go on, or interrupted.
+    Once the table is there the run is told to go on, or interrupted.
     """
     controller, terminal = pty.openpty()
     variables = {
@@ -123,7 +123,7 @@ def on_terminal(*arguments: str, interrupt: bool = False, **environment: str) ->
     }
     variables.pop("CI", None)
     process = subprocess.Popen(
-        [sys.executable, "-c", WALK, *arguments],
+        [sys.executable, "-c", RUN_PROGRAM, *arguments],
         stdin=terminal,
         stdout=terminal,
         stderr=terminal,

@@ -102,13 +102,13 @@ def test_a_cause_is_told_once_with_what_it_took_along(tmp_path: Path, snapshot: 
     said=st.text(st.characters(codec="utf-8"), max_size=3000),
     hint=st.text(st.characters(codec="utf-8"), max_size=900),
     evidence=st.lists(st.text(st.characters(codec="utf-8"), max_size=400), max_size=60),
-    room=st.sampled_from(["plan", "stage", "install"]),
+    phase=st.sampled_from(["plan", "stage", "install"]),
 )
 def test_whatever_a_room_says_of_its_failure_takes_no_more_than_15_lines(
-    tmp_path_factory: pytest.TempPathFactory, said: str, hint: str, evidence: list[str], room: Any
+    tmp_path_factory: pytest.TempPathFactory, said: str, hint: str, evidence: list[str], phase: Any
 ) -> None:
     folder = Folder(tmp_path_factory.mktemp("run") / "20261120T101500Z", [host("gpu-1")])
-    folder.results(result("gpu-1", room, "failed", text=said, hint=hint, evidence=tuple(evidence)))
+    folder.results(result("gpu-1", phase, "failed", text=said, hint=hint, evidence=tuple(evidence)))
     finding = Finding(cause="index-unreachable", confidence=0.97, evidence=(), fix=("fetch it by hand " * 40,))
     folder.run.write("findings/gpu-1.json", [finding.model_dump()])
     lines = failed(render(build(read(folder.run))))

@@ -23,7 +23,7 @@ from provision.core.models.records import (
     Finding,
     HostDifference,
     HostSummary,
-    RoomResult,
+    PhaseResult,
     ServeRecord,
     Summary,
 )
@@ -62,10 +62,10 @@ checks = st.builds(
     remedy=optional,
     seconds=seconds,
 )
-rooms = st.builds(
-    RoomResult,
+phases = st.builds(
+    PhaseResult,
     host=words,
-    room=st.sampled_from(["probe", "plan", "stage", "install", "verify", "serve"]),
+    phase=st.sampled_from(["probe", "plan", "stage", "install", "verify", "serve"]),
     status=st.sampled_from(["ok", "warn", "failed", "skipped", "unreachable", "interrupted"]),
     seconds=seconds,
     changed=st.booleans(),
@@ -105,7 +105,7 @@ hosts = st.builds(
     name=words,
     state=st.sampled_from(sorted(wording.STATE_WORDS)),
     changed=st.booleans(),
-    rooms=st.lists(rooms, max_size=3).map(tuple),
+    phases=st.lists(phases, max_size=3).map(tuple),
     stack=st.sampled_from([None, CPU_STACK, GPU_STACK]),
     reasons=st.lists(st.builds(lambda said: REFUSED.model_copy(update={"text": said}), words), max_size=2).map(tuple),
     devices=st.lists(words, max_size=2).map(tuple),
@@ -135,7 +135,7 @@ summaries = st.builds(
     changed=st.integers(0, 5),
     seconds=seconds,
     hosts=st.lists(hosts, max_size=3).map(tuple),
-    room_seconds=st.dictionaries(words, seconds, max_size=2),
+    phase_seconds=st.dictionaries(words, seconds, max_size=2),
     dispatch=st.sampled_from([{}, {"tasks": 3.0, "wait_p50_ms": 1.5, "wait_p99_ms": 1e300}]),
     interrupted=st.booleans(),
     next_commands=st.just(("./firstlight verify -i 'inventory/my site'",)),

@@ -11,7 +11,7 @@ import pytest
 
 from provision.core.errors import Exit
 from provision.core.models.facts import Cpu
-from provision.core.models.records import RoomName, Summary
+from provision.core.models.records import PhaseName, Summary
 from provision.pipeline import Request, operations
 from provision.pipeline.commands import print_summary
 from provision.report import summarise, write
@@ -87,7 +87,7 @@ def test_hosts_that_need_a_person_stand_before_those_that_are_well(tmp_path: Pat
     ]
 
 
-ENDINGS: tuple[tuple[RoomName, str], ...] = (
+ENDINGS: tuple[tuple[PhaseName, str], ...] = (
     ("install", "failed"),
     ("verify", "failed"),
     ("probe", "unreachable"),

@@ -78,10 +78,10 @@ def mixed(tmp_path: Path) -> Folder:
         folder.results(result(name, "serve", "failed", text=text, hint=hint, evidence=("address already in use",)))
         finding = {"cause": "port-in-use", "confidence": 0.97, "evidence": [], "fix": ["see who listens: ss -ltnp"]}
         folder.run.write(f"findings/{name}.json", [finding])
-    folder.rooms["gpu-31"] = {}
+    folder.phases["gpu-31"] = {}
     folder.results(result("gpu-31", "probe", "unreachable", seconds=10.0, text="no answer within 10 s"))
-    for room in ("facts", "verify", "serve"):
-        folder.run.path(f"{room}/gpu-31.json").unlink()
+    for phase in ("facts", "verify", "serve"):
+        folder.run.path(f"{phase}/gpu-31.json").unlink()
     return folder
 
 
@@ -139,10 +139,10 @@ def test_one_unreachable_among_three(tmp_path: Path, snapshot: SnapshotAssertion
         text="`gpu-2.example.net:2222` did not answer within 10 s",
         hint="try: ssh -p 2222 ops@gpu-2.example.net",
     )
-    folder.rooms["gpu-2"] = {}
+    folder.phases["gpu-2"] = {}
     folder.results(lost)
-    for room in ("facts", "verify", "serve"):
-        folder.run.path(f"{room}/gpu-2.json").unlink()
+    for phase in ("facts", "verify", "serve"):
+        folder.run.path(f"{phase}/gpu-2.json").unlink()
     assert folder.text() == snapshot
 
 
@@ -161,11 +161,11 @@ def test_amber_for_a_warning_and_a_deviation(tmp_path: Path, snapshot: SnapshotA
 
 def test_interrupted_in_install(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     folder = local(tmp_path)
-    for room in ("verify", "serve"):
-        folder.run.path(f"{room}/localhost.json").unlink()
-    folder.rooms["localhost"] = {}
+    for phase in ("verify", "serve"):
+        folder.run.path(f"{phase}/localhost.json").unlink()
+    folder.phases["localhost"] = {}
     folder.results(
-        *(result("localhost", room) for room in ("probe", "plan", "stage")),
+        *(result("localhost", phase) for phase in ("probe", "plan", "stage")),
         result("localhost", "install", "interrupted", text="interrupted in task `Make the environment`"),
     )
     assert folder.text(interrupted=True) == snapshot
@@ -178,7 +178,7 @@ def test_second_run_unchanged(tmp_path: Path, snapshot: SnapshotAssertion) -> No
     installed = Installed(prefix="/opt/firstlight", last_verify=verified)
     folder.run.write("facts/localhost.json", facts("localhost", installed=installed))
     rest = [
-        result("localhost", room, "skipped", seconds=0.0, text="in the planned state") for room in list(SECONDS)[2:]
+        result("localhost", phase, "skipped", seconds=0.0, text="in the planned state") for phase in list(SECONDS)[2:]
     ]
     folder.results(*rest)
     assert folder.text() == snapshot
@@ -187,11 +187,11 @@ def test_second_run_unchanged(tmp_path: Path, snapshot: SnapshotAssertion) -> No
 def test_failed_in_install(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     folder = fleet(tmp_path)
     for name in ("gpu-1", "gpu-2", "gpu-3"):
-        for room in ("verify", "serve"):
-            folder.run.path(f"{room}/{name}.json").unlink()
-        folder.rooms[name] = {}
+        for phase in ("verify", "serve"):
+            folder.run.path(f"{phase}/{name}.json").unlink()
+        folder.phases[name] = {}
         folder.results(
-            *(result(name, room) for room in ("probe", "plan", "stage")),
+            *(result(name, phase) for phase in ("probe", "plan", "stage")),
             result(
                 name,
                 "install",

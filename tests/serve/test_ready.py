@@ -135,7 +135,7 @@ def test_right_answer_with_the_backend_asked_is_ready(proven: Prove) -> None:
     record = answer["record"]
     assert (answer["state"], record["text"], record["tokens_answered"]) == ("ready", None, TOKENS)
     assert (record["attention"]["asked"], record["attention"]["used"]) == ("FLASH_ATTN", "FLASH_ATTN")
-    assert 0 < record["phases_s"]["health"] <= record["phases_s"]["first_token"] <= record["phases_s"]["proven"]
+    assert 0 < record["startup_s"]["health"] <= record["startup_s"]["first_token"] <= record["startup_s"]["proven"]
 
 
 def test_phases_of_the_start_are_left_out_where_it_was_not_seen(proven: Prove, serving: Callable[..., int]) -> None:
@@ -145,7 +145,7 @@ def test_phases_of_the_start_are_left_out_where_it_was_not_seen(proven: Prove, s
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
             break
         time.sleep(0.05)
-    phases = proven(request={"port": port})["record"]["phases_s"]
+    phases = proven(request={"port": port})["record"]["startup_s"]
     assert set(phases) == {"first_answer"}
 
 
@@ -372,7 +372,7 @@ def test_room_waits_slice_by_slice(
     seen: list[str] = []
     record = room_proves(unhealthy=10, model=model, progress=seen.append)
     assert record.ready, record.text
-    assert 0 < record.phases_s["health"] <= record.phases_s["proven"]
+    assert 0 < record.startup_s["health"] <= record.startup_s["proven"]
     assert seen
 
 

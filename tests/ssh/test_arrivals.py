@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from provision.core.errors import StageError
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.session import Completed
-from provision.fleet.ssh.upload import Sender, Survey, check_space, checked_names, part_name, tar_stream
+from provision.fleet.ssh.upload import RemoteFiles, Sender, check_space, checked_names, part_name, tar_stream
 
 
 def staged(name: str, content: bytes, folder: Path) -> StagedFile:
@@ -54,7 +54,7 @@ def test_a_survey_tells_the_verified_from_the_changed(tmp_path: Path) -> None:
         f"A {one.sha256} 5 100 one\nA {two.sha256} 5 100 two\nA {'0' * 64} 5 100 three\n"
         f"F 5 100 ./one\nF 5 101 ./two\nF 5 100 ./three\nF 3 100 ./{part_name(two)}\nF 9 1 ./{part_name(three)}\nD 1024\n"
     )
-    survey = Survey.parse(text)
+    survey = RemoteFiles.parse(text)
     assert [survey.has(file) for file in (one, two, three)] == [True, False, False]
     # A part longer than its file is none of it.
     assert [survey.part(file) for file in (one, two, three)] == [0, 3, 0]
@@ -65,7 +65,7 @@ def test_a_survey_tells_the_verified_from_the_changed(tmp_path: Path) -> None:
 def test_no_text_makes_a_survey_say_that_something_is_there(text: str) -> None:
     file = StagedFile(name="a", path="/a", sha256="f" * 64, size=1, kind="wheel")
     try:
-        survey = Survey.parse(text)
+        survey = RemoteFiles.parse(text)
     except ValueError:
         return
     assert not survey.has(file)

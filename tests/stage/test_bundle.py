@@ -24,7 +24,7 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import FlashAttnPackage, FlashAttnPlan, Interpreter, Stack
 from provision.core.models.staged import Staged
 from provision.phases.stage import stage
-from provision.phases.stage.bundle import Contents, NotingStore, Opened, open_bundle, write_bundle
+from provision.phases.stage.bundle import Contents, Opened, RecordingStore, open_bundle, write_bundle
 from provision.phases.stage.bundle import keys as bundle_keys
 from provision.phases.stage.model_description import describe
 from provision.phases.stage.wheelhouse import Store
@@ -62,7 +62,7 @@ def make(folder: Path, model: str = "builtin", product: Sequence[tuple[str, Path
         site.add_wheel(*make_wheel("vllm", "0.9.1", requires=("torch==2.7.0", "tiny-dependency"), padding=1 << 16))
         site.add_wheel(*make_wheel("torch", "2.7.0", tag=TAG))
         site.add_wheel(*make_wheel("tiny-dependency", "1.0"))
-        stack, store = make_stack(None, None), NotingStore(folder / "maker")
+        stack, store = make_stack(None, None), RecordingStore(folder / "maker")
         staged = stage(resolve_to(stack), Settings(model=model), FACTS, store=store, client=settings)
     finally:
         site.close()
@@ -182,10 +182,10 @@ def test_a_model_of_the_hub_comes_along(other: Store, tmp_path: Path, hub: Site)
 
 
 def test_credentials_of_an_index_do_not_travel(tmp_path: Path) -> None:
-    store = NotingStore(tmp_path)
-    store.remember("locks", "a", {"url": "https://user:secret@index.example/a.whl", "size": 3})
+    store = RecordingStore(tmp_path)
+    store.put("locks", "a", {"url": "https://user:secret@index.example/a.whl", "size": 3})
     for kind in ("manifests", "forge", "published"):
-        store.remember(kind, "b+cu12", {"path": "of this machine alone"})
+        store.put(kind, "b+cu12", {"path": "of this machine alone"})
     [noted] = store.noted()
     assert (noted.kind, noted.key, noted.value) == ("locks", "a", {"url": "https://***@index.example/a.whl", "size": 3})
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from provision.catalog.index.http_client import open_client
-from provision.catalog.index.project_page import Directory, Offer, Place
+from provision.catalog.index.project_page import IndexClient, IndexFile, Place
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
 from provision.core.models.settings import Settings
@@ -29,9 +29,9 @@ SETTINGS = ClientSettings()
 OPEN = partial(open_client, SETTINGS)
 
 
-def offer(site: Site, name: str, content: bytes) -> Offer:
+def offer(site: Site, name: str, content: bytes) -> IndexFile:
     path = site.add_wheel(name, content)
-    return Offer(name, f"{site.url}{path}", hashlib.sha256(content).hexdigest(), len(content))
+    return IndexFile(name, f"{site.url}{path}", hashlib.sha256(content).hexdigest(), len(content))
 
 
 def until(true: Callable[[], object]) -> None:
@@ -108,8 +108,8 @@ def test_the_best_wheel_of_a_version_with_its_address_and_hash(site: Site, page:
         ]
         site.content["/api/simple/torch/"] = f'{{"files": [{", ".join(files)}]}}'.encode()
         place = Place(f"{site.url}/api/simple")
-    (listing,) = Directory(OPEN).list_all([(place, "torch")])
+    (listing,) = IndexClient(OPEN).list_all([(place, "torch")])
     (version,) = listing.versions("torch", tags)
     best = listing.best("torch", version, tags)
-    assert best == Offer(names[1], f"{site.url}/files/{names[1]}", digests[1], 7 if page == "json" else None)
+    assert best == IndexFile(names[1], f"{site.url}/files/{names[1]}", digests[1], 7 if page == "json" else None)
     assert listing.best("vllm", version, tags) is None

@@ -114,7 +114,7 @@ def test_what_an_earlier_release_kept_of_a_bad_answer_is_asked_for_again(
     hub: Site, store: Store, kept: dict[str, Any]
 ) -> None:
     assert hub.url
-    store.remember("described", model_key("org/tiny"), kept)
+    store.put("described", model_key("org/tiny"), kept)
     shape = describe(Settings(model="org/tiny"), store)
     assert shape
     assert shape.heads == LLAMA["num_attention_heads"]

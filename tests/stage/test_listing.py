@@ -8,7 +8,7 @@ import pytest
 import stamina
 
 from provision.catalog.index.http_client import ATTEMPTS, open_client
-from provision.catalog.index.project_page import Directory, Place
+from provision.catalog.index.project_page import IndexClient, Place
 from provision.catalog.index.settings import ClientSettings
 from provision.phases.stage.platforms import Target
 from tests.stage.site import Site, make_wheel
@@ -17,16 +17,16 @@ TAGS = Target.of("x86_64-manylinux_2_36", "3.11").tags()
 
 
 @pytest.fixture
-def directory() -> Directory:
-    return Directory(lambda: open_client(ClientSettings()))
+def directory() -> IndexClient:
+    return IndexClient(lambda: open_client(ClientSettings()))
 
 
-def versions(directory: Directory, place: Place, package: str) -> set[str]:
+def versions(directory: IndexClient, place: Place, package: str) -> set[str]:
     (listing,) = directory.list_all([(place, package)])
     return {str(version) for version in listing.versions(package, TAGS)}
 
 
-def test_html_page_of_an_index(site: Site, directory: Directory) -> None:
+def test_html_page_of_an_index(site: Site, directory: IndexClient) -> None:
     site.add_wheel(*make_wheel("torch", "2.7.0+cpu"))
     site.add_wheel(*make_wheel("torch", "2.8.0", tag="cp312-cp312-manylinux_2_28_x86_64"))
     site.content["/simple/torch/"] = (
@@ -35,7 +35,7 @@ def test_html_page_of_an_index(site: Site, directory: Directory) -> None:
     assert versions(directory, Place(f"{site.url}/simple"), "Torch") == {"2.7.0+cpu"}
 
 
-def test_upload_times_are_read_from_a_page_in_html_too(site: Site, directory: Directory) -> None:
+def test_upload_times_are_read_from_a_page_in_html_too(site: Site, directory: IndexClient) -> None:
     site.add_wheel(*make_wheel("dated"))
     page = site.content["/simple/dated/"]
     site.content["/simple/dated/"] = page.replace(b"<a ", b'<a data-upload-time="2025-06-10T01:02:03Z" ')
@@ -43,7 +43,7 @@ def test_upload_times_are_read_from_a_page_in_html_too(site: Site, directory: Di
     assert [offer.uploaded for offer in listing.offers] == ["2025-06-10T01:02:03Z"]
 
 
-def test_json_page_of_an_index(site: Site, directory: Directory) -> None:
+def test_json_page_of_an_index(site: Site, directory: IndexClient) -> None:
     page = {
         "meta": {"api-version": "1.1"},
         "name": "torch",
@@ -56,19 +56,19 @@ def test_json_page_of_an_index(site: Site, directory: Directory) -> None:
 @pytest.mark.parametrize("said", [b"<html>", b'["torch"]', b'{"files": [{"url": "x"}]}'])
 def test_an_index_that_announces_json_and_sends_none_is_a_problem(said: bytes) -> None:
     answer = httpx.Response(200, content=said, headers={"Content-Type": "application/vnd.pypi.simple.v1+json"})
-    directory = Directory(lambda: httpx.Client(transport=httpx.MockTransport(lambda _: answer)))
+    directory = IndexClient(lambda: httpx.Client(transport=httpx.MockTransport(lambda _: answer)))
     (listing,) = directory.list_all([(Place("https://odd.example/simple"), "torch")])
     assert (listing.problem or "").startswith("what it answers is no list of files")
 
 
-def test_folder_of_wheels_with_and_without_scheme(directory: Directory, tmp_path: Path) -> None:
+def test_folder_of_wheels_with_and_without_scheme(directory: IndexClient, tmp_path: Path) -> None:
     for name in ("torch-2.7.0+cpu-py3-none-any.whl", "torchvision-1.0-py3-none-any.whl", "notes.txt"):
         (tmp_path / name).touch()
     assert versions(directory, Place(str(tmp_path), flat=True), "torch") == {"2.7.0+cpu"}
     assert versions(directory, Place(tmp_path.as_uri(), flat=True), "torch") == {"2.7.0+cpu"}
 
 
-def test_index_in_a_folder(directory: Directory, tmp_path: Path) -> None:
+def test_index_in_a_folder(directory: IndexClient, tmp_path: Path) -> None:
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch/index.html").write_text('<a href="../files/torch-2.7.0-py3-none-any.whl#sha256=00">torch</a>')
     assert versions(directory, Place(tmp_path.as_uri()), "torch") == {"2.7.0"}
@@ -76,7 +76,7 @@ def test_index_in_a_folder(directory: Directory, tmp_path: Path) -> None:
     assert (listing.offers, listing.problem) == ((), None)
 
 
-def test_unknown_package_is_no_problem_and_a_failing_index_is_one(site: Site, directory: Directory) -> None:
+def test_unknown_package_is_no_problem_and_a_failing_index_is_one(site: Site, directory: IndexClient) -> None:
     site.faults.status["/broken/torch/"] = [503] * ATTEMPTS
     with stamina.set_testing(testing=True, attempts=ATTEMPTS, cap=True):
         absent, broken = directory.list_all(
@@ -86,7 +86,7 @@ def test_unknown_package_is_no_problem_and_a_failing_index_is_one(site: Site, di
     assert broken.problem == "HTTP 503"
 
 
-def test_a_busy_index_is_asked_again(site: Site, directory: Directory) -> None:
+def test_a_busy_index_is_asked_again(site: Site, directory: IndexClient) -> None:
     site.faults.status["/busy/torch/"] = [503, 429]
     site.content["/busy/torch/"] = b'<a href="torch-2.7.0-py3-none-any.whl">torch</a>'
     with stamina.set_testing(testing=True, attempts=ATTEMPTS, cap=True):
@@ -100,14 +100,14 @@ def test_a_host_that_did_not_answer_is_not_asked_again() -> None:
         asked.append(str(request.url))
         raise httpx.ConnectError("no route to user:s3cret@host", request=request)
 
-    directory = Directory(lambda: httpx.Client(transport=httpx.MockTransport(refuse)))
+    directory = IndexClient(lambda: httpx.Client(transport=httpx.MockTransport(refuse)))
     for version in ("0.9.1", "0.9.0"):
         (listing,) = directory.list_all([(Place(f"https://silent.example/{version}/cpu"), "vllm")])
         assert listing.problem
     assert asked == ["https://silent.example/0.9.1/cpu/vllm/"]
 
 
-def test_a_page_is_asked_for_once(site: Site, directory: Directory) -> None:
+def test_a_page_is_asked_for_once(site: Site, directory: IndexClient) -> None:
     site.add_wheel(*make_wheel("torch"))
     for _ in range(3):
         directory.list_all([(Place(f"{site.url}/simple"), "torch")])

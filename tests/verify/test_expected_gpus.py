@@ -15,7 +15,7 @@ from provision.phases.verify.expected_gpus import expected_gpus
 from provision.phases.verify.tool_output import Verified
 from provision.pipeline import verify
 from provision.report import summarise, write
-from tests.pipeline.test_checks import walk_of
+from tests.pipeline.test_checks import context_of
 from tests.report.sample import GPU_STACK, Folder, host
 from verify.checks.devices.gpus import fewer
 from verify.views import Gpu
@@ -108,7 +108,7 @@ def test_the_checks_of_a_host_are_told_what_its_last_green_run_had(
         return Verified((), {"host": session.host, "checks": [], "status": "ok"})
 
     monkeypatch.setattr(run_checks, "verify", run)
-    walk = walk_of(tmp_path, "a")
-    walk.facts["a"] = without_last(whole)
-    verify.check(walk, walk.hosts(), level="quick")
+    context = context_of(tmp_path, "a")
+    context.facts["a"] = without_last(whole)
+    verify.check(context, context.hosts(), level="quick")
     assert asked[0]["gpus"]["pci"] == addresses(whole)

@@ -124,9 +124,9 @@ class Scan:
 
     def keep(self, fresh: bytes) -> None:
         """Keep a block's part in the beginning and the end of the text."""
-        room = START_BYTES - len(self.start)
-        self.start += fresh[:room]
-        self.end = (self.end + fresh[room:])[-START_BYTES:]
+        phase = START_BYTES - len(self.start)
+        self.start += fresh[:phase]
+        self.end = (self.end + fresh[phase:])[-START_BYTES:]
 
     def settle(self, probes: Sequence[Probe]) -> None:
         """Keep the first hits, when a block has been looked at as a whole."""

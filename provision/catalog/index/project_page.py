@@ -45,7 +45,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Offer:
+class IndexFile:
     """A file that a place lists; address and hash where the page gives them."""
 
     name: str
@@ -61,11 +61,11 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Listing:
+class ProjectPage:
     """Files of one package at a place; `problem` says why nothing could be learned."""
 
     place: Place
-    offers: tuple[Offer, ...] = ()
+    offers: tuple[IndexFile, ...] = ()
     problem: str | None = None
     answered: bool = True
     """Whether a server answered at all; one that refuses a page may serve another."""
@@ -75,7 +75,7 @@ class Listing:
         fitting = set(tags)
         return {version for version, found, _ in self._wheels(package) if fitting & found}
 
-    def best(self, package: str, version: Version, tags: Sequence[Tag]) -> Offer | None:
+    def best(self, package: str, version: Version, tags: Sequence[Tag]) -> IndexFile | None:
         """The wheel of a version that fits best by its tags, the best of which is the first."""
         ranks = {tag: rank for rank, tag in enumerate(tags)}
         fitting = [
@@ -85,7 +85,7 @@ class Listing:
         ]
         return min(fitting, key=lambda pair: pair[0])[1] if fitting else None
 
-    def _wheels(self, package: str) -> Iterator[tuple[Version, frozenset[Tag], Offer]]:
+    def _wheels(self, package: str) -> Iterator[tuple[Version, frozenset[Tag], IndexFile]]:
         wanted = canonicalize_name(package)
         for offer in self.offers:
             try:
@@ -96,20 +96,20 @@ class Listing:
                 yield version, tags, offer
 
 
-class Directory:
+class IndexClient:
     """Asks places, each once: what it learned holds for the whole stage, and a host that did not answer is not asked again."""
 
     def __init__(self, open_client: Callable[[], httpx.Client]) -> None:
         self._open_client = open_client
-        self._known: dict[tuple[Place, str], Listing] = {}
+        self._known: dict[tuple[Place, str], ProjectPage] = {}
         self._silent: dict[str, str] = {}
 
-    def list_all(self, wanted: Iterable[tuple[Place, str]]) -> list[Listing]:
+    def list_all(self, wanted: Iterable[tuple[Place, str]]) -> list[ProjectPage]:
         """One listing a pair, in order; a place that does not answer gives a listing with its problem."""
         pairs = list(wanted)
         for place, package in pairs:
             if problem := self._silent.get(_host(place)):
-                self._known.setdefault((place, package), Listing(place, problem=problem, answered=False))
+                self._known.setdefault((place, package), ProjectPage(place, problem=problem, answered=False))
         new = [pair for pair in dict.fromkeys(pairs) if pair not in self._known]
         if new:
             with self._open_client() as client, ThreadPoolExecutor(max_workers=min(8, len(new))) as pool:
@@ -127,7 +127,7 @@ def _host(place: Place) -> str:
     return urlsplit(place.url).netloc
 
 
-def ask(client: httpx.Client, place: Place, package: str) -> Listing:
+def ask(client: httpx.Client, place: Place, package: str) -> ProjectPage:
     """What a place lists of a package; that it does not know the package is no problem."""
     page = place.page(package)
     if folder := local_path(page):
@@ -137,47 +137,47 @@ def ask(client: httpx.Client, place: Place, package: str) -> Listing:
     try:
         answer = get(client, page, headers={"Accept": _ACCEPT})
     except httpx.HTTPStatusError as error:
-        return Listing(place, problem=f"HTTP {error.response.status_code}", answered=False)
+        return ProjectPage(place, problem=f"HTTP {error.response.status_code}", answered=False)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return Listing(place, problem=without_credentials(str(error)) or type(error).__name__, answered=False)
+        return ProjectPage(place, problem=without_credentials(str(error)) or type(error).__name__, answered=False)
     if answer.status_code in {404, 410}:
-        return Listing(place)
+        return ProjectPage(place)
     if answer.is_error:
-        return Listing(place, problem=f"HTTP {answer.status_code}")
+        return ProjectPage(place, problem=f"HTTP {answer.status_code}")
     return _read(place, answer)
 
 
-def _read(place: Place, answer: httpx.Response) -> Listing:
+def _read(place: Place, answer: httpx.Response) -> ProjectPage:
     """A page, in the form that the place chose."""
     if "json" not in answer.headers.get("content-type", ""):
         offers = tuple(_linked(answer.text, str(answer.url)))
         if not offers and _FORM.search(answer.text):
-            return Listing(place, problem="what it answers is a page to log in or to search, no list of files")
-        return Listing(place, offers)
+            return ProjectPage(place, problem="what it answers is a page to log in or to search, no list of files")
+        return ProjectPage(place, offers)
     try:
-        return Listing(place, tuple(_announced(parse_object(answer.content), str(answer.url))))
+        return ProjectPage(place, tuple(_announced(parse_object(answer.content), str(answer.url))))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return Listing(place, problem=f"what it answers is no list of files ({type(error).__name__})")
+        return ProjectPage(place, problem=f"what it answers is no list of files ({type(error).__name__})")
 
 
-def _list_folder(place: Place, folder: Path) -> Listing:
+def _list_folder(place: Place, folder: Path) -> ProjectPage:
     if place.flat and folder.is_dir():
-        return Listing(place, tuple(Offer(name) for name in sorted(entry.name for entry in folder.iterdir())))
+        return ProjectPage(place, tuple(IndexFile(name) for name in sorted(entry.name for entry in folder.iterdir())))
     for page in (folder, folder / "index.html"):
         if page.is_file():
-            return Listing(place, tuple(_linked(page.read_text(encoding="utf-8"), page.as_uri())))
+            return ProjectPage(place, tuple(_linked(page.read_text(encoding="utf-8"), page.as_uri())))
     root = folder if place.flat else folder.parent
-    return Listing(place) if root.is_dir() else Listing(place, problem="no such folder")
+    return ProjectPage(place) if root.is_dir() else ProjectPage(place, problem="no such folder")
 
 
-def _announced(page: dict[str, Any], address: str) -> Iterator[Offer]:
+def _announced(page: dict[str, Any], address: str) -> Iterator[IndexFile]:
     """The files of a page in JSON (PEP 691)."""
     for file in page["files"]:
         url = _joined(address, str(file.get("url", "")))
         if url is None:
             continue
         size = file.get("size")
-        yield Offer(
+        yield IndexFile(
             name=str(file["filename"]),
             url=url,
             sha256=(file.get("hashes") or {}).get("sha256", ""),
@@ -188,7 +188,7 @@ def _announced(page: dict[str, Any], address: str) -> Iterator[Offer]:
         )
 
 
-def _linked(text: str, address: str) -> Iterator[Offer]:
+def _linked(text: str, address: str) -> Iterator[IndexFile]:
     """The files that a page in HTML links to (PEP 503)."""
     anchors = _Anchors()
     anchors.feed(text)
@@ -198,7 +198,7 @@ def _linked(text: str, address: str) -> Iterator[Offer]:
             continue
         url, fragment = urldefrag(target)
         algorithm, _, digest = fragment.partition("=")
-        yield Offer(
+        yield IndexFile(
             name=unquote(urlsplit(url).path).rpartition("/")[2],
             url=url,
             sha256=digest if algorithm == "sha256" else "",

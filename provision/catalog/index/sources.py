@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from provision.catalog.index.http_client import open_client
-from provision.catalog.index.project_page import Directory, Place
+from provision.catalog.index.project_page import IndexClient, Place
 from provision.catalog.index.settings import ClientSettings, uv_variables
 from provision.catalog.index.uv import known_places
 
@@ -18,14 +18,14 @@ class Sources:
     indexes: tuple[str, ...]
     find_links: tuple[str, ...]
     variables: dict[str, str]
-    directory: Directory
+    directory: IndexClient
     notes: tuple[str, ...] = ()
 
 
 def find_sources(settings: ClientSettings) -> Sources:
     """Join pip's settings with uv's, and leave out extra indexes and find-links places that do not answer, as pip would."""
     addresses = [settings.index or "", *settings.extra_indexes, *settings.find_links]
-    directory = Directory(lambda: open_client(settings, addresses))
+    directory = IndexClient(lambda: open_client(settings, addresses))
     extra = [] if settings.no_index else [Place(url) for url in settings.extra_indexes]
     links = [Place(url, flat=True) for url in settings.find_links]
     silent = [

@@ -16,7 +16,7 @@ from packaging.version import Version
 
 from provision.catalog.index.http_client import get_once, open_client
 from provision.catalog.index.local_path import local_path
-from provision.catalog.index.project_page import Offer, Place, ask
+from provision.catalog.index.project_page import IndexFile, Place, ask
 from provision.catalog.index.settings import ClientSettings, read_settings, without_credentials
 from provision.catalog.index.sources import find_sources
 from provision.catalog.refresh.http_ranges import RangeFile
@@ -131,7 +131,7 @@ def _is(name: str, member: str) -> bool:
     return bool(re.fullmatch(r"[^/]+\.dist-info/METADATA", name)) if member == "METADATA" else name == member
 
 
-def _wheels(package: str, offers: Iterable[Offer]) -> Iterator[Wheel]:
+def _wheels(package: str, offers: Iterable[IndexFile]) -> Iterator[Wheel]:
     for offer in offers:
         try:
             name, version, _, tags = parse_wheel_filename(offer.name)

@@ -1,1 +1,1 @@
-"""The records that rooms hand to one another. Values only: no room's logic, no input or output."""
+"""The records that phases hand to one another. Values only: no phase's logic, no input or output."""

@@ -1,4 +1,4 @@
-"""What the rooms report: one result a host and room, and the summary made of them (docs/reference/summary.md)."""
+"""What the phases report: one result a host and phase, and the summary made of them (docs/reference/summary.md)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pydantic import Field
 from provision.core.models.base import Record
 from provision.core.models.stack import Reason, Stack
 
-RoomName = Literal["probe", "plan", "stage", "install", "verify", "serve"]
-ROOMS: tuple[RoomName, ...] = ("probe", "plan", "stage", "install", "verify", "serve")
+PhaseName = Literal["probe", "plan", "stage", "install", "verify", "serve"]
+PHASES: tuple[PhaseName, ...] = ("probe", "plan", "stage", "install", "verify", "serve")
 
 
-class RoomResult(Record):
-    """How one room ended for one host."""
+class PhaseResult(Record):
+    """How one phase ended for one host."""
 
     host: str
-    room: RoomName
+    phase: PhaseName
     status: Literal["ok", "warn", "failed", "skipped", "unreachable", "interrupted"]
     seconds: float = 0.0
     changed: bool = False
@@ -26,7 +26,7 @@ class RoomResult(Record):
     hint: str | None = None
     evidence: tuple[str, ...] = ()
     cause: str | None = None
-    """The doctor's name of what failed, where the room itself knows it; else its text is diagnosed."""
+    """The doctor's name of what failed, where the phase itself knows it; else its text is diagnosed."""
 
 
 class Figure(Record):
@@ -72,7 +72,7 @@ class ServeRecord(Record):
     attention: AttentionProof = AttentionProof()
     tokens_expected: tuple[int, ...] = ()
     tokens_answered: tuple[int, ...] = ()
-    phases_s: dict[str, float] = Field(default_factory=dict)
+    startup_s: dict[str, float] = Field(default_factory=dict)
     """Seconds from the start of the service to the end of each phase: imports, weights, graphs, health, first_token ..."""
     text: str | None = None
     evidence: tuple[str, ...] = ()
@@ -135,7 +135,7 @@ class HostSummary(Record):
     name: str
     state: HostState
     changed: bool
-    rooms: tuple[RoomResult, ...] = ()
+    phases: tuple[PhaseResult, ...] = ()
     stack: Stack | None = None
     reasons: tuple[Reason, ...] = ()
     """Why this Stack: the rules that chose it, and one refusal for every candidate that ranked before it."""
@@ -171,7 +171,7 @@ class Summary(Record):
     hosts: tuple[HostSummary, ...]
     together: tuple[CheckRecord, ...] = ()
     """What the hosts' checks say side by side, of two hosts or more that were checked in this run."""
-    room_seconds: dict[str, float] = Field(default_factory=dict)
+    phase_seconds: dict[str, float] = Field(default_factory=dict)
     dispatch: dict[str, float] = Field(default_factory=dict)
     """Of the fan-out: tasks, wait_p50_ms, wait_p99_ms, tasks_per_s."""
     interrupted: bool = False

@@ -249,7 +249,7 @@ class Host(Record):
 
 
 class Inventory(Record):
-    """All hosts of a walk, in inventory order, after `--limit`."""
+    """All hosts of a run, in inventory order, after `--limit`."""
 
     source: str
     hosts: tuple[Host, ...]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import paramiko
 
 LONGEST_S = 7 * 24 * 3600.0
-"""A walk that takes longer is not one."""
+"""A run that takes longer is not one."""
 _END_S = 5.0
 _WRITE_S = 20.0
 _PIECE = 4096

@@ -107,7 +107,7 @@ class FanOutInterrupted(KeyboardInterrupt):
 
 
 def fan_out(
-    tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT, meanwhile: Callable[[], None] | None = None
+    tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT, while_waiting: Callable[[], None] | None = None
 ) -> FanOut[T]:
     """Run all tasks, at most `limit` at a time, and return when each has an outcome. Errors of tasks are outcomes.
 
@@ -120,7 +120,7 @@ def fan_out(
         raise ValueError("two tasks name the same host")
     pool = _Pool(tasks, limit)
     try:
-        pool.work(meanwhile)
+        pool.work(while_waiting)
     except KeyboardInterrupt:
         pool.interrupt()
         raise FanOutInterrupted(pool.result()) from None
@@ -170,12 +170,12 @@ class _Pool(Generic[T]):
     def _queue(self, attempt: _Try[T]) -> None:
         heapq.heappush(self._ready, (attempt.rank, attempt))
 
-    def work(self, meanwhile: Callable[[], None] | None) -> None:
+    def work(self, while_waiting: Callable[[], None] | None) -> None:
         """Start the workers and watch the deadlines until every task has its outcome."""
         for _ in range(self._limit if self._tasks else 0):
             self._hire()
-        if meanwhile is not None:
-            meanwhile()
+        if while_waiting is not None:
+            while_waiting()
         with self._changed:
             while len(self._outcomes) < len(self._tasks):
                 self._changed.wait(self._until_next())

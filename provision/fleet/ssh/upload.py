@@ -97,7 +97,7 @@ class Streamer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class RemoteFiles:
     """What a host's incoming folder holds, and the bytes free beside it."""
 
     arrived: dict[str, tuple[str, int, int]]
@@ -107,7 +107,7 @@ class Survey:
     free: int
 
     @classmethod
-    def parse(cls, text: str) -> Survey:
+    def parse(cls, text: str) -> RemoteFiles:
         """Read the survey script's output."""
         arrived: dict[str, tuple[str, int, int]] = {}
         files: dict[str, tuple[int, int]] = {}
@@ -181,14 +181,14 @@ class Sender:
             seconds=time.monotonic() - started,
         )
 
-    def _survey(self) -> Survey:
+    def _survey(self) -> RemoteFiles:
         done = self._session.run(self._in_folder + _SURVEY)
         if done.rc != 0:
             raise StageError(
                 f"the folder {self._folder} on host {self._session.host} cannot be used: {done.stderr.strip()}",
                 hint="it must belong to the login user; remove it if it is not theirs",
             )
-        return Survey.parse(done.stdout)
+        return RemoteFiles.parse(done.stdout)
 
     def _transfer(self, files: Sequence[StagedFile], part: Callable[[StagedFile], int]) -> dict[str, str]:
         """Send and settle; what arrived wrong, by name with the hash that it has there."""
@@ -296,8 +296,8 @@ def bring_locally(
         for file in wanted
         if (folder / file.name).exists() and (stat := (folder / file.name).stat())
     }
-    survey = Survey.parse("".join(f"A {line}" for line in arrived))
-    survey = Survey(survey.arrived, now, shutil.disk_usage(folder).free)
+    survey = RemoteFiles.parse("".join(f"A {line}" for line in arrived))
+    survey = RemoteFiles(survey.arrived, now, shutil.disk_usage(folder).free)
     present = [file for file in wanted if survey.has(file)]
     missing = [file for file in wanted if not survey.has(file)]
     report(sum(file.size for file in present))

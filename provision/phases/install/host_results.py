@@ -1,4 +1,4 @@
-"""The door of the room: targets in, one result a host out, the record of every task in the run's folder."""
+"""The door of the phase: targets in, one result a host out, the record of every task in the run's folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from provision.core.models.records import RoomResult
+from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Connection
 from provision.core.run_folder import Run, utc_now, write_atomically
 from provision.fleet.ssh.sudo import become_password
@@ -38,7 +38,7 @@ def install(
     tags: Sequence[str] = (),
     progress: Progress | None = None,
     cancelled: Callable[[], bool] = lambda: False,
-) -> dict[str, RoomResult]:
+) -> dict[str, PhaseResult]:
     """Run a playbook (install, serve, rollback, stop, uninstall, mend) on all targets at once; a host that fails stops no other.
 
     With `tags` only the tasks that have one of them. Writes install/hosts.yml, install/tasks.jsonl and install/ansible.log

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from provision.core.models.records import RoomResult
+from provision.core.models.records import PhaseResult
 from provision.phases.install.task_failure import Words, describe, describe_unreachable
 
 _LEFT = "firstlight-left: "
@@ -53,8 +53,8 @@ class Outcome:
         if not stats.get("failures", {}).get(self.host) and not stats.get("dark", {}).get(self.host):
             self.failure = None
 
-    def result(self, *, interrupted: bool, ended_how: str) -> RoomResult:
-        """The room's result; `ended_how` is what ansible-playbook said when it gave no account of the host."""
+    def result(self, *, interrupted: bool, ended_how: str) -> PhaseResult:
+        """The phase's result; `ended_how` is what ansible-playbook said when it gave no account of the host."""
         if self.failure is not None:
             return self._result("unreachable" if self.unreachable else "failed", self.failure)
         if self.finished:
@@ -66,10 +66,10 @@ class Outcome:
             return self._result("interrupted", Words(f"interrupted {where}", hint, ()))
         return self._result("failed", Words(f"Ansible gave no account of host {self.host}: {ended_how}", None, ()))
 
-    def _result(self, status: Literal["ok", "failed", "unreachable", "interrupted"], words: Words) -> RoomResult:
-        return RoomResult(
+    def _result(self, status: Literal["ok", "failed", "unreachable", "interrupted"], words: Words) -> PhaseResult:
+        return PhaseResult(
             host=self.host,
-            room="install",
+            phase="install",
             status=status,
             seconds=round(self.seconds, 3),
             changed=bool(self.changed),

@@ -9,19 +9,19 @@ from provision.catalog import catalog
 from provision.catalog.versions import minor, numbers
 from provision.core.models.stack import AttentionPlan, ModelPlan, Stack, TorchBuild, VllmBuild
 from provision.phases.plan import attention, compat, dependencies, driver, fabric, flash, flashinfer, interpreter
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.glibc import floor
 
 
-def stack_of(option: Option, view: View) -> Stack:
+def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
     """The Stack of a candidate that every rule accepted for a class."""
-    chosen = interpreter.choose(option, view)
+    chosen = interpreter.choose(option, profile)
     assert chosen.interpreter is not None
-    machine = view.machine or "x86_64"
-    plan = driver.choose(option, view)
-    manager = fabric.version(view, plan)
-    flashinfer_plan = flashinfer.choose(option, view)
+    machine = profile.machine or "x86_64"
+    plan = driver.choose(option, profile)
+    manager = fabric.version(profile, plan)
+    flashinfer_plan = flashinfer.choose(option, profile)
     held = dependencies.choose(option)
     headers = chosen.interpreter.origin == "host" and chosen.lacks_headers
     return Stack(
@@ -29,29 +29,29 @@ def stack_of(option: Option, view: View) -> Stack:
         torch=_torch(option, None if chosen.interpreter.torch else machine),
         dependencies=held.plan if held else None,
         driver=plan,
-        cuda_compat=compat.choose(option, view),
+        cuda_compat=compat.choose(option, profile),
         fabric_manager=manager,
-        subnet_manager=manager is not None and fabric.subnet_managed(view),
-        flash_attn=flash.choose(option, view).plan,
-        attention=_attention(option, view),
+        subnet_manager=manager is not None and fabric.subnet_managed(profile),
+        flash_attn=flash.choose(option, profile).plan,
+        attention=_attention(option, profile),
         flashinfer=flashinfer_plan.plan if flashinfer_plan else None,
-        gpus=tuple(card.index for card in view.serving),
+        gpus=tuple(card.index for card in profile.serving),
         python=minor(chosen.interpreter.version),
         interpreter=chosen.interpreter,
-        platform=platform(machine, view.glibc or floor(option)[0]),
-        system_packages=(*view.lacking, *(("python-headers",) if headers else ())),
-        supervisor=supervisor(view),
-        model=_model(view),
+        platform=platform(machine, profile.glibc or floor(option)[0]),
+        system_packages=(*profile.lacking, *(("python-headers",) if headers else ())),
+        supervisor=supervisor(profile),
+        model=_model(profile),
     )
 
 
-def _model(view: View) -> ModelPlan | None:
-    load, room = view.load, view.room
-    if load is None or room is None:
+def _model(profile: HostProfile) -> ModelPlan | None:
+    load, budget = profile.load, profile.budget
+    if load is None or budget is None:
         return None
     from provision.phases.plan.fit import fit  # noqa: PLC0415 - only where a model of the user's is planned
 
-    found, asked = fit(load.shape, load.asked, room), load.asked
+    found, asked = fit(load.shape, load.asked, budget), load.asked
     sizes = {"tensor": found.tensor, "pipeline": asked.pipeline, "data": asked.data}
     flags = [word for name, size in sizes.items() if size > 1 for word in (f"--{name}-parallel-size", str(size))]
     if found.length and (asked.length or found.length < load.shape.usual_length):
@@ -74,14 +74,14 @@ def _model(view: View) -> ModelPlan | None:
 
 
 @cache
-def _torch(option: Option, machine: str | None) -> TorchBuild:
+def _torch(option: BuildOption, machine: str | None) -> TorchBuild:
     """`machine` is None where the host's own torch is taken over: then no index serves it."""
     index = _torch_index(option, machine) if machine else None
     return TorchBuild(version=option.torch.version, variant=option.torch_variant, index=index)
 
 
 @cache
-def _vllm(option: Option) -> VllmBuild | None:
+def _vllm(option: BuildOption) -> VllmBuild | None:
     build = option.build
     if build is None:
         return None
@@ -94,15 +94,15 @@ def _vllm(option: Option) -> VllmBuild | None:
     )
 
 
-def _torch_index(option: Option, machine: str) -> str | None:
+def _torch_index(option: BuildOption, machine: str) -> str | None:
     """vLLM's ROCm builds bring their own torch: it comes from their index."""
     if option.build is not None and option.variant.startswith("rocm"):
         return option.build.index
     return option.torch_index(machine)
 
 
-def _attention(option: Option, view: View) -> AttentionPlan:
-    plan = attention.choose(option, view).plan if option.release else None
+def _attention(option: BuildOption, profile: HostProfile) -> AttentionPlan:
+    plan = attention.choose(option, profile).plan if option.release else None
     return plan or AttentionPlan(backend="NO_ATTENTION")
 
 
@@ -114,10 +114,10 @@ def platform(machine: str, glibc: str) -> str:
     return f"{machine}-manylinux_{best.replace('.', '_')}"
 
 
-def supervisor(view: View) -> Literal["systemd", "systemd-user", "supervisor"]:
+def supervisor(profile: HostProfile) -> Literal["systemd", "systemd-user", "supervisor"]:
     """Who keeps the service running: systemd where it may be used, a user's own where it outlives the login, else supervisor."""
-    if view.systemd is False:
+    if profile.systemd is False:
         return "supervisor"
-    if view.escalates is not False:
+    if profile.escalates is not False:
         return "systemd"
-    return "systemd-user" if view.lingering else "supervisor"
+    return "systemd-user" if profile.lingering else "supervisor"

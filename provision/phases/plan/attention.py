@@ -11,8 +11,8 @@ from provision.catalog import catalog
 from provision.catalog.attention_rows import Generation, PlatformBackend, Spelling
 from provision.catalog.versions import between, numbers
 from provision.core.models.stack import AttentionPlan
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import DecidingAttention, Launch, View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import DecidingAttention, HostProfile, Launch
 
 MODELS = {
     "latent": "keep one compressed vector instead of keys and values (MLA)",
@@ -31,10 +31,10 @@ class Chosen:
     source: str | None = None
 
 
-def choose(option: Option, view: View) -> Chosen:
+def choose(option: BuildOption, profile: HostProfile) -> Chosen:
     """The back end for a candidate on a host. The candidate has a vLLM release."""
     assert option.release is not None
-    return chosen(option.release.version, view.launch)
+    return chosen(option.release.version, profile.launch)
 
 
 @cache
@@ -43,10 +43,10 @@ def chosen(version: str, launch: Launch) -> Chosen:
     return _choose(version, launch.attention)
 
 
-def flash_extensions(option: Option, launch: Launch) -> tuple[tuple[str, tuple[str, ...]], ...]:
+def flash_extensions(option: BuildOption, launch: Launch) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """FlashAttention extensions, each with the compute capabilities that use it where a card is alone.
 
-    Judged card by card: beside a card that cannot, another one keeps its demands, so that no card ever widens the choice.
+    Evaluation card by card: beside a card that cannot, another one keeps its demands, so that no card ever widens the choice.
     """
     return _flash_extensions(option.release.version, launch) if option.release else ()
 

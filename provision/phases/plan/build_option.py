@@ -11,13 +11,13 @@ from provision.catalog import catalog
 from provision.catalog.rows import Build, Release, Torch
 from provision.catalog.versions import cuda_of, release
 from provision.phases.plan import torch_pair
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.host_profile import HostProfile
 
 TORCH_INDEX = "https://download.pytorch.org/whl/{variant}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Option:
+class BuildOption:
     """One candidate. `release` and `build` are None when the Stack is to hold no vLLM."""
 
     id: str
@@ -50,32 +50,32 @@ def _hosts(*indexes: str | None) -> frozenset[str]:
     return frozenset(urlsplit(index).netloc for index in indexes if index)
 
 
-def options(view: View) -> Iterator[Option]:
+def options(profile: HostProfile) -> Iterator[BuildOption]:
     """All candidates for a class, best first: newer release, then the vendor's build, then the newer CUDA."""
-    if not view.policy.wants_vllm:
-        yield from _torch_alone(view)
+    if not profile.policy.wants_vllm:
+        yield from _torch_alone(profile)
         return
     for row in _releases():
-        if view.policy.wants_release(row.version):
-            for build in _builds(row.version, view.platform):
-                yield from _with_torch(view, row, build)
-    if view.platform == "cpu" and view.policy.torch == "managed":
-        yield from _with_stand_in(view)
+        if profile.policy.wants_release(row.version):
+            for build in _builds(row.version, profile.platform):
+                yield from _with_torch(profile, row, build)
+    if profile.platform == "cpu" and profile.policy.torch == "managed":
+        yield from _with_stand_in(profile)
 
 
-def _with_torch(view: View, row: Release, build: Build) -> Iterator[Option]:
+def _with_torch(profile: HostProfile, row: Release, build: Build) -> Iterator[BuildOption]:
     torch = _torches().get(build.torch or row.torch)
     if torch is None:
         return
-    offered = torch_pair.variants(view, torch, build.variant)
-    for variant in offered if view.policy.torch == "managed" else torch_pair.existing(view, torch):
+    offered = torch_pair.variants(profile, torch, build.variant)
+    for variant in offered if profile.policy.torch == "managed" else torch_pair.existing(profile, torch):
         yield _option(row, build, torch, variant)
 
 
-def _with_stand_in(view: View) -> Iterator[Option]:
+def _with_stand_in(profile: HostProfile) -> Iterator[BuildOption]:
     """CPU builds beside the default index's torch, a CUDA build: behind all that have torch's CPU build."""
     for stand_in in catalog().torch_stand_ins:
-        if stand_in.machine == (view.machine or "x86_64") and view.policy.wants_release(stand_in.version):
+        if stand_in.machine == (profile.machine or "x86_64") and profile.policy.wants_release(stand_in.version):
             row = next(row for row in _releases() if row.version == stand_in.version)
             for build in _builds(row.version, "cpu"):
                 if build.provider == stand_in.provider:
@@ -83,25 +83,25 @@ def _with_stand_in(view: View) -> Iterator[Option]:
 
 
 @cache
-def _option(row: Release, build: Build, torch: Torch, variant: str) -> Option:
+def _option(row: Release, build: Build, torch: Torch, variant: str) -> BuildOption:
     name = f"vllm-{row.version}-{build.variant}"
     if build.provider == "community":
         name += "-community"
     if variant != build.variant:
         name += f"-torch-{variant}"
-    return Option(name, torch, variant, row, build)
+    return BuildOption(name, torch, variant, row, build)
 
 
-def _torch_alone(view: View) -> Iterator[Option]:
+def _torch_alone(profile: HostProfile) -> Iterator[BuildOption]:
     for torch in sorted(catalog().torches, key=lambda row: release(row.version), reverse=True):
-        offered = torch_pair.alone(view, torch)
-        for variant in offered if view.policy.torch == "managed" else torch_pair.existing(view, torch):
+        offered = torch_pair.alone(profile, torch)
+        for variant in offered if profile.policy.torch == "managed" else torch_pair.existing(profile, torch):
             yield _torch_option(torch, variant)
 
 
 @cache
-def _torch_option(torch: Torch, variant: str) -> Option:
-    return Option(f"torch-{torch.version}-{variant}", torch, variant)
+def _torch_option(torch: Torch, variant: str) -> BuildOption:
+    return BuildOption(f"torch-{torch.version}-{variant}", torch, variant)
 
 
 @cache

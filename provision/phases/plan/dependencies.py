@@ -11,7 +11,7 @@ from provision.catalog import catalog
 from provision.catalog.rows import Bound, Timeline
 from provision.catalog.versions import between
 from provision.core.models.stack import DependencyPlan
-from provision.phases.plan.build_option import Option
+from provision.phases.plan.build_option import BuildOption
 
 
 class Dependencies(NamedTuple):
@@ -22,7 +22,7 @@ class Dependencies(NamedTuple):
     rows: tuple[Bound | Timeline, ...]
 
 
-def choose(option: Option) -> Dependencies | None:
+def choose(option: BuildOption) -> Dependencies | None:
     """What holds for a candidate's dependencies; None without vLLM."""
     return _of_release(option.release.version) if option.release else None
 

@@ -11,10 +11,10 @@ from provision.catalog.rows import Architecture
 from provision.catalog.versions import cuda_of, numbers
 from provision.core.models.stack import DriverPlan
 from provision.phases.plan import attention, driver_supply, torch_pair
-from provision.phases.plan.build_option import Option
+from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.driver_supply import DriverRequest, Supply
 from provision.phases.plan.gpu_code import Coverage, coverage
-from provision.phases.plan.host_profile import Launch, View
+from provision.phases.plan.host_profile import HostProfile, Launch
 
 Action = Literal["keep", "install", "upgrade"]
 Module = Literal["open", "proprietary"]
@@ -42,39 +42,39 @@ class Floor:
     source: str | None
 
 
-def choose(option: Option, view: View) -> DriverPlan | None:
+def choose(option: BuildOption, profile: HostProfile) -> DriverPlan | None:
     """The driver of a candidate; None on a host without NVIDIA cards. Whether it is good enough is for the rules."""
-    if view.platform != "cuda":
+    if profile.platform != "cuda":
         return None
-    if view.driver_stays:
-        return view.kept_driver
-    if view.driver_absent or view.driver_mended:
-        return _brought("install", option, view)
-    short = view.driver is None or too_old(option, view, view.driver) is not None
-    if view.policy.driver == "pinned":
-        return _brought("upgrade", option, view) if short or not is_pinned(view) else view.kept_driver
-    if view.driver and short:
-        plan = _brought("upgrade", option, view)
-        if numbers(plan.version or "") > numbers(view.driver):
+    if profile.driver_stays:
+        return profile.kept_driver
+    if profile.driver_absent or profile.driver_mended:
+        return _brought("install", option, profile)
+    short = profile.driver is None or too_old(option, profile, profile.driver) is not None
+    if profile.policy.driver == "pinned":
+        return _brought("upgrade", option, profile) if short or not is_pinned(profile) else profile.kept_driver
+    if profile.driver and short:
+        plan = _brought("upgrade", option, profile)
+        if numbers(plan.version or "") > numbers(profile.driver):
             return plan
-    return view.kept_driver
+    return profile.kept_driver
 
 
-def is_pinned(view: View) -> bool:
+def is_pinned(profile: HostProfile) -> bool:
     """Whether the driver that is there is the one, or of the branch, that was asked for."""
-    policy, there = view.policy, numbers(view.driver or "")
+    policy, there = profile.policy, numbers(profile.driver or "")
     if policy.driver_version:
         return there == numbers(policy.driver_version)
     return there[:1] == numbers(policy.driver_branch or "")
 
 
-def supply_of(option: Option, view: View) -> Supply:
+def supply_of(option: BuildOption, profile: HostProfile) -> Supply:
     """Where a driver that a candidate gets comes from."""
-    return driver_supply.choose(view.driver_request, _least(option, view.launch))
+    return driver_supply.choose(profile.driver_request, _least(option, profile.launch))
 
 
-def _brought(action: Action, option: Option, view: View) -> DriverPlan:
-    return _plan(action, view.driver_request, _least(option, view.launch), module_for(view))
+def _brought(action: Action, option: BuildOption, profile: HostProfile) -> DriverPlan:
+    return _plan(action, profile.driver_request, _least(option, profile.launch), module_for(profile))
 
 
 @cache
@@ -100,18 +100,18 @@ def _after(version: str) -> str:
 
 
 @cache
-def _least(option: Option, launch: Launch) -> str:
+def _least(option: BuildOption, launch: Launch) -> str:
     """The highest of a candidate's floors."""
     return max((floor.driver for floor in floors(option, launch)), key=numbers, default="0")
 
 
-def too_old(option: Option, view: View, driver: str) -> Floor | None:
+def too_old(option: BuildOption, profile: HostProfile, driver: str) -> Floor | None:
     """The first floor that a driver does not reach."""
-    return next((floor for floor in floors(option, view.launch) if numbers(driver) < numbers(floor.driver)), None)
+    return next((floor for floor in floors(option, profile.launch) if numbers(driver) < numbers(floor.driver)), None)
 
 
 @cache
-def floors(option: Option, launch: Launch) -> tuple[Floor, ...]:
+def floors(option: BuildOption, launch: Launch) -> tuple[Floor, ...]:
     """Every floor that a candidate sets on the driver of a class: CUDA major, PTX, compilers on the host, cards."""
     compiled = (*_ptx_floors(launched(option, launch)), *_compiler_floors(option, launch))
     return (*_major_floors(option.variant), *compiled, *_card_floors(launch.capabilities))
@@ -140,7 +140,7 @@ def _ptx_floors(parts: tuple[Part, ...]) -> list[Floor]:
     return found
 
 
-def _compiler_floors(option: Option, launch: Launch) -> list[Floor]:
+def _compiler_floors(option: BuildOption, launch: Launch) -> list[Floor]:
     """Of FlashAttention extensions that hold no GPU code at all: their compiler on the host is of one toolkit, as PTX is."""
     major = numbers(cuda_of(option.variant) or "0")[0]
     found = []
@@ -162,7 +162,7 @@ def _card_floors(capabilities: tuple[str, ...]) -> list[Floor]:
 
 
 @cache
-def launched(option: Option, launch: Launch) -> tuple[Part, ...]:
+def launched(option: BuildOption, launch: Launch) -> tuple[Part, ...]:
     """The GPU code that this Stack launches."""
     parts = []
     capabilities = launch.capabilities
@@ -181,9 +181,9 @@ def launched(option: Option, launch: Launch) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def architectures(view: View) -> tuple[Architecture, ...]:
+def architectures(profile: HostProfile) -> tuple[Architecture, ...]:
     """The catalog's rows for the architectures of a class's cards."""
-    return _architectures(view.capabilities)
+    return _architectures(profile.capabilities)
 
 
 @cache
@@ -192,9 +192,9 @@ def _architectures(capabilities: tuple[str, ...]) -> tuple[Architecture, ...]:
     return tuple(rows[capability] for capability in capabilities if capability in rows)
 
 
-def module_for(view: View) -> Module | None:
+def module_for(profile: HostProfile) -> Module | None:
     """The kernel module flavour for the cards: what one of them needs, else the open one."""
-    return "open" if view.needs_open_module else _module(view.capabilities)
+    return "open" if profile.needs_open_module else _module(profile.capabilities)
 
 
 @cache

@@ -15,7 +15,7 @@ PROGRAMS = "programs"
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Environment:
     """None means unknown; for a tuple, that nobody looked."""
 
     secure_boot: bool | None = None
@@ -53,13 +53,13 @@ def peer_paths(facts: HostFacts) -> tuple[str, ...] | None:
     return tuple(said)
 
 
-def surroundings(facts: HostFacts, settings: Settings) -> Surroundings:
+def environment_of(facts: HostFacts, settings: Settings) -> Environment:
     """What rules read of a host beside its cards, system and disks; only as fine as they distinguish."""
     gcc = next((program.version for program in facts.programs if program.name == "gcc" and program.version), None)
     unseen = bool({"cuda_toolkits", PROGRAMS} & facts.unknown.keys())
     toolkits = tuple(sorted({minor(kit.version) for kit in facts.cuda_toolkits if kit.version}, key=numbers))
     needed = {row.name for row in catalog().access_groups}
-    return Surroundings(
+    return Environment(
         secure_boot=facts.secure_boot,
         rivals=tuple(sorted(name for name in facts.kernel_modules if name.startswith(("nouveau", "nova")))),
         toolkits=None if unseen and not toolkits else toolkits,

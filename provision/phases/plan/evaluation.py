@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from provision.core.models.stack import Reason
-from provision.phases.plan.build_option import Option, options
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption, options
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.plan.rules.base import Verdict
 
@@ -20,52 +20,52 @@ FALLBACKS = 3
 `stage` takes one of them where an index cannot be reached."""
 
 
-_ASKED = tuple((rule.id, rule.judge) for rule in RULES)
+_ASKED = tuple((rule.id, rule.evaluate) for rule in RULES)
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Evaluation:
     """One candidate, or the host itself (`option` None), with what each rule said."""
 
-    option: Option | None
+    option: BuildOption | None
     accepted: bool
     verdicts: tuple[tuple[str, Verdict], ...]
 
 
-def judge_host(view: View) -> Judged:
+def evaluate_host(profile: HostProfile) -> Evaluation:
     """What the rules on the host itself say."""
-    said = tuple((rule.id, verdict) for rule in HOST_RULES for verdict in rule.judge(view))
-    return Judged(None, all(verdict.kind != "reject" for _, verdict in said), said)
+    said = tuple((rule.id, verdict) for rule in HOST_RULES for verdict in rule.evaluate(profile))
+    return Evaluation(None, all(verdict.kind != "reject" for _, verdict in said), said)
 
 
-def judge(option: Option, view: View) -> Judged:
+def evaluate(option: BuildOption, profile: HostProfile) -> Evaluation:
     """What the rules say of a candidate, up to the first refusal."""
     said: list[tuple[str, Verdict]] = []
     for name, ask in _ASKED:
-        for verdict in ask(option, view):
+        for verdict in ask(option, profile):
             said.append((name, verdict))
             if verdict.kind == "reject":
-                return Judged(option, False, tuple(said))
-    return Judged(option, True, tuple(said))
+                return Evaluation(option, False, tuple(said))
+    return Evaluation(option, True, tuple(said))
 
 
-def judge_whole(option: Option, view: View) -> Judged:
+def evaluate_whole(option: BuildOption, profile: HostProfile) -> Evaluation:
     """What every rule says of a candidate, also after a refusal."""
-    said = tuple((rule.id, verdict) for rule in RULES for verdict in rule.judge(option, view))
-    return Judged(option, all(verdict.kind != "reject" for _, verdict in said), said)
+    said = tuple((rule.id, verdict) for rule in RULES for verdict in rule.evaluate(option, profile))
+    return Evaluation(option, all(verdict.kind != "reject" for _, verdict in said), said)
 
 
-def judged(view: View) -> Iterator[Judged]:
+def evaluations(profile: HostProfile) -> Iterator[Evaluation]:
     """Candidates in their order, judged, until enough are accepted; then those alone that need fewer of the vendors' indexes."""
     kept: Counter[frozenset[str]] = Counter()
-    for option in options(view):
-        needed = option.index_hosts(view.machine)
+    for option in options(profile):
+        needed = option.index_hosts(profile.machine)
         if kept.total() >= ENOUGH:
             if kept[frozenset()] >= FALLBACKS:
                 return
             if sum(count for hosts, count in kept.items() if hosts <= needed) >= FALLBACKS:
                 continue
-        result = judge(option, view)
+        result = evaluate(option, profile)
         if result.accepted or kept.total() < ENOUGH:
             yield result
         kept[needed] += result.accepted

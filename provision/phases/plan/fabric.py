@@ -4,35 +4,35 @@ from __future__ import annotations
 
 from provision.core.models.facts import HostFacts
 from provision.core.models.stack import DriverPlan, Stack
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.host_profile import HostProfile
 
 
-def subnet_managed(view: View) -> bool:
+def subnet_managed(profile: HostProfile) -> bool:
     """Whether the cards' NVSwitches are of the generation that a subnet manager (nvlsm) runs; the bus shows these as network cards."""
-    return bool(view.cards) and all(card.row is not None and card.row.subnet_manager for card in view.cards)
+    return bool(profile.cards) and all(card.row is not None and card.row.subnet_manager for card in profile.cards)
 
 
-def switched(view: View) -> bool | None:
+def switched(profile: HostProfile) -> bool | None:
     """Whether the host has NVSwitches; None when that was not seen and has to be concluded from the cards."""
-    if view.platform != "cuda":
+    if profile.platform != "cuda":
         return False
-    return None if subnet_managed(view) else view.nvswitches
+    return None if subnet_managed(profile) else profile.nvswitches
 
 
-def looks_switched(view: View) -> bool:
+def looks_switched(profile: HostProfile) -> bool:
     """Whether there are as many cards of the kind that serves as on a board with NVSwitches."""
-    first = view.cards[0] if view.cards else None
+    first = profile.cards[0] if profile.cards else None
     if first is None or first.row is None:
         return False
-    return first.row.switched_board == sum(card.name == first.name for card in view.present)
+    return first.row.switched_board == sum(card.name == first.name for card in profile.present)
 
 
-def version(view: View, plan: DriverPlan | None) -> str | None:
+def version(profile: HostProfile, plan: DriverPlan | None) -> str | None:
     """The fabric manager's version: the driver's, to the last digit; None where none is needed or it is not this system's."""
-    if plan is None or view.foreign_driver or view.fabric_below:
+    if plan is None or profile.foreign_driver or profile.fabric_below:
         return None
-    there = switched(view)
-    return plan.version if there or (there is None and looks_switched(view)) else None
+    there = switched(profile)
+    return plan.version if there or (there is None and looks_switched(profile)) else None
 
 
 def is_mended(stack: Stack, facts: HostFacts) -> bool:

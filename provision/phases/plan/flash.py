@@ -8,8 +8,8 @@ from functools import cache
 from provision.catalog import catalog
 from provision.core.models.stack import FlashAttnPlan
 from provision.phases.plan import attention, flash_package
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
 
 WANTED = ("package", "both")
 NONE = FlashAttnPlan(provider="none")
@@ -25,21 +25,21 @@ class Chosen:
     source: str | None = None
 
 
-def choose(option: Option, view: View) -> Chosen:
+def choose(option: BuildOption, profile: HostProfile) -> Chosen:
     """The flash-attn part of a candidate."""
-    policy = view.policy.flash_attn
+    policy = profile.policy.flash_attn
     if policy == "none":
         return Chosen(NONE, "flash kernels are switched off")
-    if view.platform == "cpu":
+    if profile.platform == "cpu":
         refused = "the flash-attn package is for GPUs, and this host serves from its processor"
         return Chosen(NONE, "no flash kernels on cpu", refused if policy in WANTED else None)
-    bundled = _bundled(option, view)
+    bundled = _bundled(option, profile)
     if policy == "bundled":
         return Chosen(bundled, "the kernels inside vLLM's wheel, by policy")
-    if view.policy.torch == "existing":
+    if profile.policy.torch == "existing":
         why = "no wheel of the package can be held against a torch that only the host has"
         return Chosen(bundled, f"no package beside: {why}", why if policy in WANTED else None)
-    found = flash_package.find(option, view)
+    found = flash_package.find(option, profile)
     if found.package is None:
         refused = f"the flash-attn package was asked for: {found.why}"
         return Chosen(bundled, f"no package beside: {found.why}", refused if policy in WANTED else None, found.source)
@@ -48,7 +48,7 @@ def choose(option: Option, view: View) -> Chosen:
 
 
 @cache
-def _with(option: Option, found: flash_package.Found, *, bundled: bool) -> FlashAttnPlan:
+def _with(option: BuildOption, found: flash_package.Found, *, bundled: bool) -> FlashAttnPlan:
     """Without vLLM the package's kernels are the ones that serve."""
     package = found.package
     assert package is not None
@@ -57,15 +57,15 @@ def _with(option: Option, found: flash_package.Found, *, bundled: bool) -> Flash
     return (_of_vllm(option) if bundled else NONE).model_copy(update={"package": package})
 
 
-def _bundled(option: Option, view: View) -> FlashAttnPlan:
-    if option.release is None or view.platform != "cuda":
+def _bundled(option: BuildOption, profile: HostProfile) -> FlashAttnPlan:
+    if option.release is None or profile.platform != "cuda":
         return NONE
-    plan = attention.choose(option, view).plan
+    plan = attention.choose(option, profile).plan
     return _of_vllm(option) if plan is not None and plan.backend in catalog().flash_backends else NONE
 
 
 @cache
-def _of_vllm(option: Option) -> FlashAttnPlan:
+def _of_vllm(option: BuildOption) -> FlashAttnPlan:
     assert option.release is not None
     return FlashAttnPlan(
         provider="bundled", version=option.release.flash_commit, source="vllm_flash_attn in the vLLM wheel"

@@ -10,8 +10,8 @@ from provision.catalog.attention_rows import FlashSource, FlashWheels
 from provision.catalog.versions import cuda_of, minor, numbers, release, within
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage
 from provision.phases.plan import community, gpu_code, interpreter
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
 
 FILE = "flash_attn-{version}+{toolkit}torch{torch}cxx11abi{abi}-{cp}-{cp}-linux_{machine}.whl"
 URL = "https://github.com/Dao-AILab/flash-attention/releases/download/v{version}/{file}"
@@ -27,20 +27,20 @@ class Found:
     source: str | None = None
 
 
-def find(option: Option, view: View) -> Found:
+def find(option: BuildOption, profile: HostProfile) -> Found:
     """The package for a candidate by its exact key: its authors' wheel, one of others where they are allowed, a build by who is named."""
-    chosen = interpreter.choose(option, view).interpreter
+    chosen = interpreter.choose(option, profile).interpreter
     cuda = cuda_of(option.torch_variant) is not None
-    known = view.capabilities if cuda else tuple(sorted({card.gfx for card in view.amd if card.gfx}))
-    policy = view.policy
-    python, machine = minor(chosen.version) if chosen else "", view.machine or "x86_64"
-    host = (python, machine, view.glibc, known, view.driver)
+    known = profile.capabilities if cuda else tuple(sorted({card.gfx for card in profile.amd if card.gfx}))
+    policy = profile.policy
+    python, machine = minor(chosen.version) if chosen else "", profile.machine or "x86_64"
+    host = (python, machine, profile.glibc, known, profile.driver)
     return _find(option, host, policy.flash_version, policy.flash_wheels == "community", policy.builder)
 
 
 @cache
 def _find(
-    option: Option,
+    option: BuildOption,
     host: tuple[str, str, str | None, tuple[str, ...], str | None],
     asked: str | None,
     others: bool,
@@ -78,7 +78,7 @@ def _find(
 
 
 def _published(
-    key: FlashAttnKey, option: Option, version: str | None, driver: str | None
+    key: FlashAttnKey, option: BuildOption, version: str | None, driver: str | None
 ) -> tuple[FlashWheels | None, str]:
     """The newest published wheel with a key whose GPU code the driver reads, or why there is none."""
     if key.cuda_major is None:
@@ -110,7 +110,7 @@ def _has(row: FlashWheels, key: FlashAttnKey) -> bool:
     )
 
 
-def _built(key: FlashAttnKey, option: Option, asked: str | None, builder: str | None, missing: str) -> Found:
+def _built(key: FlashAttnKey, option: BuildOption, asked: str | None, builder: str | None, missing: str) -> Found:
     row = next((row for row in _sources() if asked in {None, row.version}), None)
     if row is None:
         return Found(None, f"{missing}; the catalog holds no source of flash-attn {asked} to build from")
@@ -158,7 +158,7 @@ def _torches() -> frozenset[str]:
     return frozenset(torch for row in catalog().flash_wheels for torch in row.torch)
 
 
-def _name(version: str, key: FlashAttnKey, option: Option) -> str:
+def _name(version: str, key: FlashAttnKey, option: BuildOption) -> str:
     toolkit = f"cu{key.cuda_major}" if key.cuda_major is not None else option.torch_variant.replace(".", "")
     cp = f"cp{key.python.replace('.', '')}"
     abi = str(key.cxx11_abi).upper()

@@ -10,8 +10,8 @@ from provision.catalog import catalog
 from provision.catalog.versions import between, cuda_of, numbers
 from provision.core.models.stack import FlashInferPlan, KernelPackage
 from provision.phases.plan import attention
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
 
 BACKEND = "FLASHINFER"
 
@@ -27,16 +27,16 @@ class Chosen:
     source: str | None = None
 
 
-def choose(option: Option, view: View) -> Chosen | None:
+def choose(option: BuildOption, profile: HostProfile) -> Chosen | None:
     """The FlashInfer part of a candidate; None where no rule about it applies."""
-    if option.release is None or view.platform != "cuda":
+    if option.release is None or profile.platform != "cuda":
         return None
     version = option.release.flashinfer
-    wanted = _serves(option, view)
+    wanted = _serves(option, profile)
     if version is None:
         missing = f"vLLM {option.release.version}'s wheel does not bring FlashInfer"
         return Chosen(None, missing, missing, source=option.release.source) if wanted else None
-    kit = compiler(option, view)
+    kit = compiler(option, profile)
     if kit is not None:
         return Chosen(
             _plan(version, "compiled"), f"nvcc {kit} of the host compiles FlashInfer {version}'s kernels at first use"
@@ -46,14 +46,14 @@ def choose(option: Option, view: View) -> Chosen | None:
             _plan(version, "off"),
             f"no nvcc of the build's CUDA major is at hand for FlashInfer {version}: vLLM samples without it",
         )
-    return _prebuilt(version, option, view)
+    return _prebuilt(version, option, profile)
 
 
-def compiler(option: Option, view: View) -> str | None:
+def compiler(option: BuildOption, profile: HostProfile) -> str | None:
     """The newest CUDA toolkit of the build's major whose nvcc takes the host's gcc."""
     major = numbers(cuda_of(option.variant) or "0")[0]
-    for kit in reversed(view.around.toolkits or ()):
-        if numbers(kit)[0] == major and (view.around.gcc is None or view.around.gcc <= newest_gcc(kit)[0]):
+    for kit in reversed(profile.around.toolkits or ()):
+        if numbers(kit)[0] == major and (profile.around.gcc is None or profile.around.gcc <= newest_gcc(kit)[0]):
             return kit
     return None
 
@@ -72,19 +72,19 @@ def newest_gcc(toolkit: str) -> tuple[int, str]:
     return row.gcc, row.source
 
 
-def _serves(option: Option, view: View) -> bool:
-    plan = attention.choose(option, view).plan
+def _serves(option: BuildOption, profile: HostProfile) -> bool:
+    plan = attention.choose(option, profile).plan
     return plan is not None and plan.backend == BACKEND
 
 
-def _prebuilt(version: str, option: Option, view: View) -> Chosen:
+def _prebuilt(version: str, option: BuildOption, profile: HostProfile) -> Chosen:
     cuda = cuda_of(option.variant) or "0"
     known = sorted(catalog().flashinfer_kernels, key=lambda row: row.distribution)
     rows = [row for row in known if between(version, row.since, row.until)]
     short = [row for row in rows if numbers(cuda) < numbers(row.minimum_cuda)]
     if short or len({row.distribution for row in rows}) < len(_distributions()):
         row = (short or known)[0]
-        if view.around.toolkits is None:
+        if profile.around.toolkits is None:
             needed = f"nvcc of CUDA {numbers(cuda)[0]} is on the host, for FlashInfer {version}'s kernels"
             return Chosen(_plan(version, "compiled"), needed, assumed=needed, source=row.source)
         why = f"FlashInfer {version} compiles its kernels, and the host has no nvcc of CUDA {numbers(cuda)[0]}"

@@ -13,7 +13,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan
 from provision.phases.plan.choose import choose
-from provision.phases.plan.host_profile import View, view_of
+from provision.phases.plan.host_profile import HostProfile, view_of
 
 if TYPE_CHECKING:
     from provision.phases.plan.fit import Shape
@@ -34,7 +34,7 @@ def plan(
     """
     with _uncollected():
         found = classes(facts, settings, become=become, shapes=shapes)
-        return Plan(classes=tuple(choose(view, tuple(hosts)) for view, hosts in found.items()))
+        return Plan(classes=tuple(choose(profile, tuple(hosts)) for profile, hosts in found.items()))
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def _uncollected() -> Iterator[None]:
     """Without the collector of cycles: planning makes none and keeps what it makes, which would be walked again and again.
 
     For 1,000 hosts that was a quarter of the processor's time. What was made then counts as old, by freezing all for a moment:
-    else the collector would walk it as soon as it is let loose.
+    else the collector would run it as soon as it is let loose.
     """
     was = gc.isenabled()
     gc.disable()
@@ -61,14 +61,14 @@ def classes(
     *,
     become: Collection[str] = (),
     shapes: Mapping[str, Shape] = MappingProxyType({}),
-) -> dict[View, list[str]]:
+) -> dict[HostProfile, list[str]]:
     """The names of hosts by what rules see of them, in the order given. Raises UsageError as `plan` does."""
-    found: dict[View, list[str]] = {}
+    found: dict[HostProfile, list[str]] = {}
     for name, seen in facts.items():
         try:
             shape = shapes.get(settings[name].model)
-            view = view_of(seen, settings[name], escalates=name in become, shape=shape)
+            profile = view_of(seen, settings[name], escalates=name in become, shape=shape)
         except UsageError as error:
             raise UsageError(f"host `{name}`: {error.text}", hint=error.hint) from None
-        found.setdefault(view, []).append(name)
+        found.setdefault(profile, []).append(name)
     return found

@@ -22,11 +22,11 @@ from provision.core.models.settings import Settings, default_prefix
 from provision.core.models.stack import DriverPlan
 from provision.phases.plan import driver_supply
 from provision.phases.plan.cards import AmdCard, AnyCard, Card, amd_cards, nvidia_cards, serving, serving_amd
-from provision.phases.plan.environment import Surroundings, surroundings
+from provision.phases.plan.environment import Environment, environment_of
 from provision.phases.plan.policy import Policy, policy_of
 
 if TYPE_CHECKING:
-    from provision.phases.plan.fit import Asked, Room, Shape
+    from provision.phases.plan.fit import DeviceBudget, ServingRequest, Shape
 
 Platform = Literal["cpu", "cuda", "rocm"]
 INCOMING = "/var/tmp"  # noqa: S108 - where the controller's bytes arrive on a host
@@ -86,10 +86,10 @@ class Load:
 
     model: str
     shape: Shape
-    asked: Asked
+    asked: ServingRequest
     memory: int | None = None
     """Of the whole host."""
-    room: Room | None = None
+    budget: DeviceBudget | None = None
     """Set where a change of the room is tried; else it follows from the cards."""
 
     @property
@@ -111,7 +111,7 @@ def _launch(attention: DecidingAttention, capabilities: tuple[str, ...]) -> Laun
 
 
 @dataclass(frozen=True)
-class View:
+class HostProfile:
     """One class of hosts, with its policy. None means unknown."""
 
     policy: Policy
@@ -168,25 +168,29 @@ class View:
     container: str | None = None
     container_known: bool = True
     wsl: bool | None = None
-    around: Surroundings = field(default_factory=Surroundings)
+    around: Environment = field(default_factory=Environment)
     load: Load | None = None
     """None for the built-in model, and where nothing is served."""
 
     @cached_property
-    def room(self) -> Room | None:
+    def budget(self) -> DeviceBudget | None:
         """The devices that a model meets; None while their memory is unknown."""
-        if self.load is None or self.load.room is not None:
-            return self.load.room if self.load else None
-        from provision.phases.plan.fit import Room  # noqa: PLC0415 - only where a model of the user's is planned
+        if self.load is None or self.load.budget is not None:
+            return self.load.budget if self.load else None
+        from provision.phases.plan.fit import DeviceBudget  # noqa: PLC0415 - only where a model of the user's is planned
         from provision.phases.plan.fit.tables import fp8_caches  # noqa: PLC0415 - only where a model of the user's is planned
 
         if self.platform == "cpu":
-            return Room("cpu", 1, self.load.memory, self.isa in fp8_caches()["cpu"].on) if self.load.memory else None
+            return (
+                DeviceBudget("cpu", 1, self.load.memory, self.isa in fp8_caches()["cpu"].on)
+                if self.load.memory
+                else None
+            )
         sizes = [card.memory_gib for card in self.serving]
         if not all(sizes) or any(card.mig for card in self.cards):
             return None
         reads_fp8 = bool(self.capabilities) and set(self.capabilities) <= set(fp8_caches()["cuda"].on)
-        return Room(self.platform, len(sizes), min(size or 0 for size in sizes) * GIB, reads_fp8)
+        return DeviceBudget(self.platform, len(sizes), min(size or 0 for size in sizes) * GIB, reads_fp8)
 
     @property
     def foreign_driver(self) -> str | None:
@@ -269,7 +273,9 @@ class View:
         return tuple(sorted({capability for _, capability in self.kinds if capability}, key=numbers))
 
 
-def view_of(facts: HostFacts, settings: Settings, *, escalates: bool = False, shape: Shape | None = None) -> View:
+def view_of(
+    facts: HostFacts, settings: Settings, *, escalates: bool = False, shape: Shape | None = None
+) -> HostProfile:
     """The view of one host; `escalates` says that the inventory lets installing become root there, `shape` is the model's.
 
     Raises UsageError when the settings contradict each other.
@@ -287,7 +293,7 @@ def view_of(facts: HostFacts, settings: Settings, *, escalates: bool = False, sh
     glibc = facts.os.libc_version if facts.os.libc != "musl" else None
     memory = facts.memory.usable
     load = _load(settings, shape, memory) if shape and policy.wants_vllm and settings.serve else None
-    view = View(
+    profile = HostProfile(
         policy=policy,
         platform=platform,
         machine=facts.os.machine,
@@ -317,21 +323,21 @@ def view_of(facts: HostFacts, settings: Settings, *, escalates: bool = False, sh
         container=facts.container,
         container_known="container" not in facts.unknown,
         wsl=facts.wsl if platform != "cpu" else None,
-        around=surroundings(facts, settings) if platform != "cpu" else Surroundings(),
+        around=environment_of(facts, settings) if platform != "cpu" else Environment(),
         load=load,
     )
-    return _with_nvidia(view, facts, cards) if cards else view
+    return _with_nvidia(profile, facts, cards) if cards else profile
 
 
-def _with_nvidia(view: View, facts: HostFacts, cards: tuple[Card, ...]) -> View:
+def _with_nvidia(profile: HostProfile, facts: HostFacts, cards: tuple[Card, ...]) -> HostProfile:
     nvidia = facts.nvidia
     said = (nvidia.driver_version or nvidia.module_version) if nvidia else None
     version = said if said and re.match(r"\d+(\.\d+)+", said) else None
     loaded = "nvidia" in facts.kernel_modules
     said_unknown = bool({"nvidia", "nvidia.driver_version"} & facts.unknown.keys())
     return replace(
-        view,
-        cards=_chosen(cards, view.policy.gpus, serving),
+        profile,
+        cards=_chosen(cards, profile.policy.gpus, serving),
         present=cards,
         driver=version,
         driver_odd=said if version is None else None,
@@ -392,9 +398,9 @@ def most_disk(load: Load | None) -> float:
 
 
 def _load(settings: Settings, shape: Shape, memory: int | None) -> Load:
-    from provision.phases.plan.fit import asked_of  # noqa: PLC0415 - only where a model of the user's is planned
+    from provision.phases.plan.fit import serving_request_of  # noqa: PLC0415 - only where a model of the user's is planned
 
-    return Load(settings.model, shape, asked_of(settings), memory)
+    return Load(settings.model, shape, serving_request_of(settings), memory)
 
 
 def _free_gib(disk: Disk | None, most: float, *, inhabited: bool) -> int | None:

@@ -9,8 +9,8 @@ from functools import cache
 from provision.catalog import catalog
 from provision.catalog.versions import minor, within
 from provision.core.models.stack import Interpreter
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import HostPython, Interpreters, View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile, HostPython, Interpreters
 from provision.phases.plan.torch_pair import split
 
 OWN_FLOOR = ">=3.10"
@@ -27,7 +27,7 @@ class Chosen:
     lacks_headers: bool | None = False
 
 
-def wanted(option: Option) -> str:
+def wanted(option: BuildOption) -> str:
     """The range of Pythons that a candidate and our own programs beside it take, in words of Python's own notation."""
     build, row = option.build, option.release
     if build is not None and build.python_only:
@@ -40,25 +40,25 @@ def _with_ours(upstream: str) -> str:
     return _OLDER_FLOOR.sub(OWN_FLOOR, upstream)
 
 
-def fits(option: Option, version: str) -> bool:
+def fits(option: BuildOption, version: str) -> bool:
     """Whether the build and the torch wheel both exist for a Python."""
     return within(version, wanted(option)) and minor(version) in option.torch.pythons
 
 
-def choose(option: Option, view: View) -> Chosen:
+def choose(option: BuildOption, profile: HostProfile) -> Chosen:
     """The interpreter for a candidate on a host."""
-    return chosen(option, view.interpreters)
+    return chosen(option, profile.interpreters)
 
 
 @cache
-def chosen(option: Option, there: Interpreters) -> Chosen:
+def chosen(option: BuildOption, there: Interpreters) -> Chosen:
     """The interpreter for a candidate among those of a class, or one that is brought along."""
     if there.with_torch:
         return _with_torch(option, there.pythons)
     return _choose(option, there.pythons, known=there.known, installs=there.installs)
 
 
-def _with_torch(option: Option, pythons: tuple[HostPython, ...]) -> Chosen:
+def _with_torch(option: BuildOption, pythons: tuple[HostPython, ...]) -> Chosen:
     """A Python of the host that holds the candidate's torch: none can be brought along."""
     holding = [
         python
@@ -78,7 +78,7 @@ def _with_torch(option: Option, pythons: tuple[HostPython, ...]) -> Chosen:
     )
 
 
-def _choose(option: Option, pythons: tuple[HostPython, ...], *, known: bool, installs: bool) -> Chosen:
+def _choose(option: BuildOption, pythons: tuple[HostPython, ...], *, known: bool, installs: bool) -> Chosen:
     fitting = [python for python in pythons if fits(option, python.version)]
     ready = [python for python in fitting if python.headers is not False or installs]
     if ready:
@@ -100,14 +100,14 @@ def _choose(option: Option, pythons: tuple[HostPython, ...], *, known: bool, ins
     )
 
 
-def _managed(option: Option) -> str | None:
+def _managed(option: BuildOption) -> str | None:
     locked = option.release.python_locked if option.release else ()
     versions = [row.version for row in catalog().managed_pythons if fits(option, f"{row.version}.0")]
     return next((version for version in versions if version in locked), versions[0] if versions else None)
 
 
 def _why_managed(
-    option: Option, pythons: tuple[HostPython, ...] | None, fitting: list[HostPython], version: str
+    option: BuildOption, pythons: tuple[HostPython, ...] | None, fitting: list[HostPython], version: str
 ) -> str:
     if fitting:
         return f"Python {fitting[0].version} of the host lacks its headers and nobody may install them: {version} is brought along"

@@ -9,13 +9,13 @@ from provision.catalog import catalog
 from provision.catalog.rows import Torch
 from provision.catalog.versions import cuda_of, numbers, release
 from provision.phases.plan import gpu_code
-from provision.phases.plan.host_profile import Platform, View
+from provision.phases.plan.host_profile import HostProfile, Platform
 
 KEPT = 2
 """Variants kept for each build: a second one in case the first turns out not to be served."""
 
 
-def variants(view: View, torch: Torch, build: str) -> tuple[str, ...]:
+def variants(profile: HostProfile, torch: Torch, build: str) -> tuple[str, ...]:
     """Variants of torch for a vLLM build, all of its CUDA major.
 
     Pairs that are known to go together are the build's own minor and the torch that its pin gives on the default index;
@@ -24,7 +24,7 @@ def variants(view: View, torch: Torch, build: str) -> tuple[str, ...]:
     """
     if build == "cpu" or build.startswith("rocm"):
         return (build,)
-    return _cuda_variants(torch, build, view.machine, view.driver, view.capabilities)
+    return _cuda_variants(torch, build, profile.machine, profile.driver, profile.capabilities)
 
 
 @cache
@@ -50,12 +50,12 @@ def _cuda_variants(
     return tuple(same[:KEPT]) or (build,)
 
 
-def existing(view: View, torch: Torch) -> tuple[str, ...]:
+def existing(profile: HostProfile, torch: Torch) -> tuple[str, ...]:
     """Variants of a release that the host's own Pythons hold."""
     held = (
         split(python.torch)
-        for python in view.interpreters.pythons
-        if python.torch and unfit(python.torch, view.platform) is None
+        for python in profile.interpreters.pythons
+        if python.torch and unfit(python.torch, profile.platform) is None
     )
     return tuple(dict.fromkeys(variant for version, variant in held if version == torch.version))
 
@@ -86,18 +86,18 @@ def _is_variant(local: str) -> bool:
     return local == "cpu" or bool(cuda_of(local)) or local.startswith("rocm")
 
 
-def alone(view: View, torch: Torch) -> tuple[str, ...]:
+def alone(profile: HostProfile, torch: Torch) -> tuple[str, ...]:
     """Variants of torch for a Stack without vLLM."""
-    if view.platform == "cpu":
+    if profile.platform == "cpu":
         return ("cpu",)
-    if view.platform == "rocm":
-        return tuple(variant for variant in reversed(torch.rocm) if _rocm_fits(view.rocm, variant))[:1]
-    driver = view.driver
-    if view.driver_absent or (
-        driver and not view.driver_stays and numbers(driver) < numbers(catalog().driver_offer.version)
+    if profile.platform == "rocm":
+        return tuple(variant for variant in reversed(torch.rocm) if _rocm_fits(profile.rocm, variant))[:1]
+    driver = profile.driver
+    if profile.driver_absent or (
+        driver and not profile.driver_stays and numbers(driver) < numbers(catalog().driver_offer.version)
     ):
         driver = catalog().driver_offer.version
-    return _cuda_alone(torch, view.machine, driver, view.capabilities)
+    return _cuda_alone(torch, profile.machine, driver, profile.capabilities)
 
 
 @cache

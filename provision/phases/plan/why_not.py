@@ -17,9 +17,9 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import Nearest, Reason
 from provision.phases.plan.build_option import options
 from provision.phases.plan.choose import choose
-from provision.phases.plan.evaluation import Judged, judge_host, judge_whole, reason
+from provision.phases.plan.evaluation import Evaluation, evaluate_host, evaluate_whole, reason
 from provision.phases.plan.host_classes import classes
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.suggestion import nearest
 from provision.phases.plan.trace import Sources, verdicts
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _GRAMMAR = re.compile(r"vllm==(\S+)")
 
 
-class Judgement(Record):
+class RuleVerdict(Record):
     """One build, or the host itself (`host`), with what every rule said, also after the first refusal."""
 
     candidate: str
@@ -44,7 +44,7 @@ class WhyNot(Record):
     hosts: tuple[str, ...]
     chosen: str | None
     """The candidate that the plan takes; null when nothing fits."""
-    judgements: tuple[Judgement, ...]
+    judgements: tuple[RuleVerdict, ...]
     nearest: Nearest | None
 
 
@@ -59,7 +59,7 @@ def why_not(
     """One answer a class of hosts to `vllm==X`. Raises UsageError when it is not that, or the catalog has no such release."""
     version = _version(asked)
     found = classes(facts, settings, become=become, shapes=shapes)
-    return [_answer(version, view, tuple(hosts)) for view, hosts in found.items()]
+    return [_answer(version, profile, tuple(hosts)) for profile, hosts in found.items()]
 
 
 def render(answers: list[WhyNot]) -> str:
@@ -67,25 +67,25 @@ def render(answers: list[WhyNot]) -> str:
     return "\n\n".join("\n".join(_lines(answer)) for answer in answers) + "\n"
 
 
-def _answer(version: str, view: View, hosts: tuple[str, ...]) -> WhyNot:
-    pinned = replace(view, policy=replace(view.policy, vllm=f"=={version}"))
-    host = judge_host(pinned)
-    judged = [judge_whole(option, pinned) for option in options(pinned)]
-    possible = host.accepted and any(result.accepted for result in judged)
-    chosen = next((candidate.id for candidate in choose(view, hosts).candidates if candidate.accepted), None)
+def _answer(version: str, profile: HostProfile, hosts: tuple[str, ...]) -> WhyNot:
+    pinned = replace(profile, policy=replace(profile.policy, vllm=f"=={version}"))
+    host = evaluate_host(pinned)
+    evaluations = [evaluate_whole(option, pinned) for option in options(pinned)]
+    possible = host.accepted and any(result.accepted for result in evaluations)
+    chosen = next((candidate.id for candidate in choose(profile, hosts).candidates if candidate.accepted), None)
     return WhyNot(
         asked=f"vllm=={version}",
         hosts=hosts,
         chosen=chosen,
-        judgements=tuple(_judgement(result) for result in (host, *judged)),
+        judgements=tuple(_evaluation(result) for result in (host, *evaluations)),
         nearest=None if possible else nearest(pinned, kept=("vllm",)),
     )
 
 
-def _judgement(result: Judged) -> Judgement:
+def _evaluation(result: Evaluation) -> RuleVerdict:
     name = result.option.id if result.option else "host"
     said = tuple(reason(rule, verdict, name) for rule, verdict in result.verdicts if verdict.kind != "assume")
-    return Judgement(candidate=name, accepted=result.accepted, reasons=said)
+    return RuleVerdict(candidate=name, accepted=result.accepted, reasons=said)
 
 
 def _version(asked: str) -> str:

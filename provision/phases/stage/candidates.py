@@ -132,7 +132,7 @@ def choose(candidates: list[tuple[Candidate, Stack]], job: Job) -> Chosen:
 
 def _recall(key: str, store: Store) -> Remembered:
     try:
-        return Remembered.model_validate(store.recall("locks", key) or {})
+        return Remembered.model_validate(store.get("locks", key) or {})
     except ValidationError:
         return Remembered()
 
@@ -191,8 +191,8 @@ def _solve(tries: list[_Try], job: Job) -> Chosen:
             without_package=left_out is not None,
         )
         for key, reason in refused:
-            job.store.remember("locks", key, Remembered(refused=reason).model_dump(mode="json"))
-        job.store.remember("locks", attempt.key, Remembered(locked=locked).model_dump(mode="json"))
+            job.store.put("locks", key, Remembered(refused=reason).model_dump(mode="json"))
+        job.store.put("locks", attempt.key, Remembered(locked=locked).model_dump(mode="json"))
         stack = attempt.locked_stack(locked)
         return Chosen(stack, tuple(reason for _, reason in refused), locked, paths, from_cache=False)
     raise nothing_locked([reason for _, reason in refused])

@@ -50,7 +50,7 @@ def fetch_debs(
     if architecture is None:
         raise StageError(f"no OS packages can be fetched for machine `{host.machine}`", hint=_HINT)
     key = _key(names, dpkg_status, architecture, host)
-    if known := store.recall("debs", key):
+    if known := store.get("debs", key):
         paths = [store.find(row["sha256"], row["name"]) for row in known["files"]]
         if all(paths):
             return [store.staged(path, "deb") for path in paths if path]
@@ -64,7 +64,7 @@ def fetch_debs(
         archives = _Apt(Path(folder), sources, dpkg_status, architecture).download(names)
         # apt writes an epoch's colon as %3a; on a host the name is a plain word.
         staged = [store.staged(store.add(path, name=path.name.replace("%3a", "+")), "deb") for path in archives]
-    store.remember("debs", key, {"files": [{"sha256": file.sha256, "name": file.name} for file in staged]})
+    store.put("debs", key, {"files": [{"sha256": file.sha256, "name": file.name} for file in staged]})
     return staged
 
 

@@ -39,7 +39,7 @@ Arrived = Callable[[Path, int], None]
 """Told of each file as soon as it is in the wheelhouse, with the bytes of all that were asked for, 0 while that is unknown. Called from any thread."""
 
 
-class Wanted(Protocol):
+class RemoteFile(Protocol):
     """A file by its hash, and where it may be had."""
 
     @property
@@ -53,7 +53,7 @@ class Wanted(Protocol):
 
 
 @dataclass
-class Tally:
+class ProgressCounter:
     """Bytes done of bytes wanted, counted from several threads."""
 
     what: str
@@ -74,7 +74,7 @@ class Tally:
 
 def fetch_all(
     store: Store,
-    files: Iterable[Wanted],
+    files: Iterable[RemoteFile],
     open_client: Callable[[], httpx.Client],
     *,
     what: str = "download",
@@ -90,7 +90,7 @@ def fetch_all(
     attempts, or with another hash than the one wanted. What has come so far is kept for the next time.
     """
     found: dict[str, Path] = {}
-    missing: dict[str, Wanted] = {}
+    missing: dict[str, RemoteFile] = {}
     for file in files:
         if path := store.find(file.sha256, file.name):
             found[file.sha256] = path
@@ -105,10 +105,10 @@ def fetch_all(
         sizes = dict(zip(missing, pool.map(lambda file: _size(client, file), missing.values()), strict=True))
         store.require_space(sum(sizes.values()), what)
         total = sum(sizes.values()) if all(sizes.values()) else 0
-        fetch = _Fetch(store, client, Tally(what, total, progress), stop, attempts, pause_s)
+        fetch = _Fetch(store, client, ProgressCounter(what, total, progress), stop, attempts, pause_s)
         everything = total and total + here
 
-        def one(file: Wanted) -> Path:
+        def one(file: RemoteFile) -> Path:
             path = fetch.one(file)
             _tell(arrived, [path], everything)
             return path
@@ -134,7 +134,7 @@ def _tell(arrived: Arrived | None, paths: Iterable[Path], total: int) -> None:
             arrived(path, total)
 
 
-def _size(client: httpx.Client, file: Wanted) -> int:
+def _size(client: httpx.Client, file: RemoteFile) -> int:
     """Bytes of the file, 0 where that cannot be told before it comes."""
     import httpx  # noqa: PLC0415 (a cached stage never needs it)
 
@@ -175,12 +175,12 @@ class _Pace:
 class _Fetch:
     store: Store
     client: httpx.Client
-    tally: Tally
+    tally: ProgressCounter
     stop: Event
     attempts: int
     pause_s: float
 
-    def one(self, file: Wanted) -> Path:
+    def one(self, file: RemoteFile) -> Path:
         try:
             if source := local_path(file.url):
                 path = self.store.add(source, name=file.name, sha256=file.sha256)
@@ -196,7 +196,7 @@ class _Fetch:
                 hint="free some space, or set FIRSTLIGHT_CACHE to a folder on a larger disk",
             ) from error
 
-    def _download(self, slot: Slot, file: Wanted) -> Path:
+    def _download(self, slot: Slot, file: RemoteFile) -> Path:
         import httpx  # noqa: PLC0415 (a cached stage never needs it)
 
         problem, failures = "", 0
@@ -234,7 +234,7 @@ class _Fetch:
             hint="run again: what has come so far is kept; check the index settings when it goes on",
         )
 
-    def _stream(self, part: Path, file: Wanted) -> str:
+    def _stream(self, part: Path, file: RemoteFile) -> str:
         digest = hashlib.sha256()
         have = 0
         if part.exists():

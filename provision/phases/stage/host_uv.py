@@ -25,10 +25,10 @@ def stage_uv(host_platform: str, settings: ClientSettings, store: Store, *, lock
     version, hashes = locked_hashes(lock, "uv")
     machine = host_platform.split("-", 1)[0]
     key = f"uv-{version}-{machine}"
-    if (known := store.recall("tools", key)) and (path := store.find(known["sha256"], "uv")):
+    if (known := store.get("tools", key)) and (path := store.find(known["sha256"], "uv")):
         return store.staged(path, "tool")
     path = _ours(store) if machine == platform.machine() else _fetched(host_platform, version, hashes, settings, store)
-    store.remember("tools", key, {"sha256": path.parent.name})
+    store.put("tools", key, {"sha256": path.parent.name})
     return store.staged(path, "tool")
 
 

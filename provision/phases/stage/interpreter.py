@@ -39,7 +39,7 @@ def stage_interpreter(
     wanted = f"cpython-{target.python}-linux-{target.machine}-gnu"
     parts = [wanted, locked_hashes(LOCK, "uv")[0], settings.digest()]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-    known = None if refresh else store.recall("interpreters", key)
+    known = None if refresh else store.get("interpreters", key)
     if known and (path := store.find(known["sha256"], known["name"])):
         return str(known["version"]), store.staged(path, "interpreter")
     if settings.bundled:
@@ -53,7 +53,7 @@ def stage_interpreter(
         archive = Path(name) / f"{folder.name}.tar.gz"
         pack(folder, archive)
         path = store.add(archive)
-    store.remember("interpreters", key, {"version": version, "sha256": path.parent.name, "name": path.name})
+    store.put("interpreters", key, {"version": version, "sha256": path.parent.name, "name": path.name})
     return version, store.staged(path, "interpreter")
 
 

@@ -55,7 +55,7 @@ def build(source: OwnSource, store: Store) -> Locked:
 
     Raises StageError when the project cannot be built.
     """
-    known = store.recall("own", source.digest())
+    known = store.get("own", source.digest())
     if known and store.find(known["sha256"], known["name"]):
         return Locked(**known)
     with tempfile.TemporaryDirectory(prefix="firstlight-") as name:
@@ -69,7 +69,7 @@ def build(source: OwnSource, store: Store) -> Locked:
         path = store.add(wheel)
         distribution, version = path.name.split("-")[:2]
         built = Locked(distribution, version, path.name, path.parent.name, "", path.stat().st_size)
-    store.remember("own", source.digest(), asdict(built))
+    store.put("own", source.digest(), asdict(built))
     return built
 
 

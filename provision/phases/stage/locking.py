@@ -13,7 +13,7 @@ from packaging.version import Version
 
 from provision.catalog.index.http_client import open_client
 from provision.catalog.index.local_path import local_path
-from provision.catalog.index.project_page import Listing, Offer, Place
+from provision.catalog.index.project_page import IndexFile, Place, ProjectPage
 from provision.catalog.index.settings import ClientSettings
 from provision.catalog.index.sources import Sources
 from provision.core.errors import StageError, UnreachableError
@@ -170,7 +170,7 @@ def _without(request: Request, refused: Sequence[Foreign], builds: Sequence[Buil
     return replace(request, pins=tuple(sorted(pins.items())), constraints=(*request.constraints, *constraints))
 
 
-def _files_of(builds: list[Build], found: Mapping[str, Source], sources: Sources, target: Target) -> list[Offer]:
+def _files_of(builds: list[Build], found: Mapping[str, Source], sources: Sources, target: Target) -> list[IndexFile]:
     """The wheel of each build where just one place can be meant, and that place tells its hash; uv may still choose another."""
     tags, files = target.tags(), []
     for fixed in builds:
@@ -184,7 +184,7 @@ def _files_of(builds: list[Build], found: Mapping[str, Source], sources: Sources
     return files
 
 
-def _holds(listings: list[Listing], build: Build, target: Target) -> bool:
+def _holds(listings: list[ProjectPage], build: Build, target: Target) -> bool:
     return any(
         build.fits(version, listing.place)
         for listing in listings

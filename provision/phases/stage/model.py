@@ -52,7 +52,7 @@ def folder_files(folder: Path, store: Store) -> list[StagedFile]:
     """Every file of the folder but hidden ones, links followed; hashes are remembered by size and time of change."""
     root = folder.resolve()
     key = _key(root)
-    known = store.recall("manifests", key) or {}
+    known = store.get("manifests", key) or {}
     found: dict[str, dict[str, str]] = {}
     files = []
     for path in sorted(root.rglob("*")):
@@ -72,7 +72,7 @@ def folder_files(folder: Path, store: Store) -> list[StagedFile]:
             )
         )
     if found != known:
-        store.remember("manifests", key, found)
+        store.put("manifests", key, found)
     return files
 
 
@@ -80,7 +80,7 @@ def remember_hashes(folder: Path, hashes: Mapping[str, str], store: Store) -> No
     """Note hashes of a folder's files that were just seen right, so that they need not be read again."""
     root = folder.resolve()
     found = {name: {"signature": _signature(root / name), "sha256": sha256} for name, sha256 in hashes.items()}
-    store.remember("manifests", _key(root), found)
+    store.put("manifests", _key(root), found)
 
 
 def _key(root: Path) -> str:

@@ -50,15 +50,15 @@ def _of_hub(settings: Settings, store: Store, *, refresh: bool) -> Shape:
     from provision.phases.stage.model_hub import hub_description, model_key  # noqa: PLC0415 (only where a hub is asked)
 
     key = model_key(settings.model)
-    staged = None if refresh else store.recall("models", key)
+    staged = None if refresh else store.get("models", key)
     if staged and (found := _of_staged(staged, store)):
         return found
-    if not refresh and (kept := store.recall("described", key)):
+    if not refresh and (kept := store.get("described", key)):
         with contextlib.suppress(ValueError, ModelError):  # what was kept by another release is asked for again
             return _shape(description(kept))
     known = hub_description(settings.model, settings.hf_token_file, read_settings())
     shape = _shape(known)
-    store.remember("described", key, asdict(known))
+    store.put("described", key, asdict(known))
     return shape
 
 

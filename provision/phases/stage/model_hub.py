@@ -65,7 +65,7 @@ def hub_files(
     Raises StageError when the hub does not answer, does not know the model, wants a token, or serves a wrong file.
     """
     key = model_key(model)
-    known = None if refresh else store.recall("models", key)
+    known = None if refresh else store.get("models", key)
     client = _clients(token_file, settings)
     if known:
         files = [HubFile(**row) for row in known["files"]]
@@ -74,7 +74,7 @@ def hub_files(
             files = _Hub(opened, endpoint(), model).files(store)
     paths = fetch_all(store, files, client, what="model", progress=progress)
     if not known:
-        store.remember("models", key, {"model": model, "files": [asdict(file) for file in files]})
+        store.put("models", key, {"model": model, "files": [asdict(file) for file in files]})
     return [
         StagedFile(name=file.path, path=str(paths[file.sha256]), sha256=file.sha256, size=file.size, kind="model")
         for file in files

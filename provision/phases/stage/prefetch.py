@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Self
 
 from provision.core.errors import FirstlightError
-from provision.phases.stage.download import Wanted, fetch_all
+from provision.phases.stage.download import RemoteFile, fetch_all
 from provision.phases.stage.wheelhouse import Store
 
 if TYPE_CHECKING:
@@ -35,13 +35,13 @@ class EarlyFetch:
         for thread in self._threads:
             thread.join()
 
-    def begin(self, find: Callable[[], Sequence[Wanted]]) -> None:
+    def begin(self, find: Callable[[], Sequence[RemoteFile]]) -> None:
         """Fetch what `find` names; it is called in the thread, for it may ask places of its own."""
         thread = threading.Thread(target=self._work, args=(find,), name="firstlight-early", daemon=True)
         self._threads.append(thread)
         thread.start()
 
-    def _work(self, find: Callable[[], Sequence[Wanted]]) -> None:
+    def _work(self, find: Callable[[], Sequence[RemoteFile]]) -> None:
         # What could not be had here is asked for once more, and told, by the fetch of the whole lock.
         with contextlib.suppress(FirstlightError):
             fetch_all(self._store, find(), self._open_client, stop=self._stop, attempts=1)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from provision.catalog.index.project_page import Directory, Place
+from provision.catalog.index.project_page import IndexClient, Place
 from provision.core.errors import StageError
 from provision.core.models.stack import Stack
 from provision.phases.stage.lock import Locked
@@ -16,7 +16,7 @@ from provision.phases.stage.solve import solve
 from provision.phases.stage.solve_request import Request
 
 
-def tells_times(stack: Stack, indexes: Sequence[str], directory: Directory) -> bool:
+def tells_times(stack: Stack, indexes: Sequence[str], directory: IndexClient) -> bool:
     """Whether the main index, the first, says when vLLM's files were uploaded."""
     if not indexes or stack.vllm is None:
         return False

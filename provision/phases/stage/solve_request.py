@@ -10,7 +10,7 @@ from importlib.resources import files
 
 from packaging.version import Version
 
-from provision.catalog.index.project_page import Listing, Place
+from provision.catalog.index.project_page import Place, ProjectPage
 from provision.core.errors import StageError, UnreachableError
 from provision.core.models.stack import DependencyPlan, Stack
 from provision.phases.stage.platforms import Target
@@ -93,7 +93,7 @@ class Source:
 
 
 def choose_places(
-    builds: Sequence[Build], listings: Mapping[str, Sequence[Listing]], target: Target
+    builds: Sequence[Build], listings: Mapping[str, Sequence[ProjectPage]], target: Target
 ) -> dict[str, Source]:
     """For each build with a vendor's index, the first place that has it with a wheel that fits, in the order of the listings.
 

@@ -183,7 +183,7 @@ class Store:
             name=name or path.name, path=str(path), sha256=path.parent.name, size=path.stat().st_size, kind=kind
         )
 
-    def recall(self, kind: str, key: str) -> dict[str, Any] | None:
+    def get(self, kind: str, key: str) -> dict[str, Any] | None:
         """What was remembered under a key; nothing when it is absent or was damaged."""
         try:
             value = json.loads((self.root / kind / f"{key}.json").read_text(encoding="utf-8"))
@@ -191,7 +191,7 @@ class Store:
             return None
         return value if isinstance(value, dict) else None
 
-    def remember(self, kind: str, key: str, value: Mapping[str, Any]) -> Path:
+    def put(self, kind: str, key: str, value: Mapping[str, Any]) -> Path:
         """Write a value down for later runs; returns its path."""
         path = self.root / kind / f"{key}.json"
         write_atomically(path, json.dumps(value))

@@ -20,7 +20,7 @@ def differences(before: Mapping[str, HostRecords], after: Mapping[str, HostRecor
     """What changed on every host of `after`, in its order, from the host's records in `before`, whichever run they are of.
 
     A host that `before` lacks has no earlier run and no changes. What only one of two runs came to is `unknown`, never
-    a change: a run that failed early says nothing of the rooms behind.
+    a change: a run that failed early says nothing of the phases behind.
     """
     return tuple(
         host_difference(before[name], records)

@@ -56,7 +56,7 @@ class HostRecords:
             for figure in check.figures:
                 if figure.value is not None:
                     found[(check.id, check.device or "", figure.name)] = (figure.value, figure.unit)
-        phases = self.serve.phases_s if self.serve else {}
+        phases = self.serve.startup_s if self.serve else {}
         return found | {("start", "", name): (seconds, "s") for name, seconds in phases.items()}
 
 

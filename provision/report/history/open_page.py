@@ -40,7 +40,7 @@ def write_and_open(logs: Path, run: str | None = None, *, browser: bool = True) 
 def has_display(environment: Mapping[str, str], platform: str) -> bool:
     """Whether a browser would open where the person sits: with a display, or one named in BROWSER, and not over SSH.
 
-    Without this, Python would start a browser for terminals, or one on a screen in another room.
+    Without this, Python would start a browser for terminals, or one on a screen in another phase.
     """
     if environment.get("BROWSER"):
         return True

@@ -39,7 +39,7 @@ def prune(logs: Path, *, keep: int | None = None, max_mib: int | None = None) ->
 
 
 def prune_quietly(logs: Path) -> None:
-    """After a walk: nothing at all while there are few runs, else the same with the limits that hold by default."""
+    """After a run: nothing at all while there are few runs, else the same with the limits that hold by default."""
     if len(names(logs)) > KEEP_RUNS * SLACK:
         prune(logs)
 

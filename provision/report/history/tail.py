@@ -50,15 +50,15 @@ def _said(line: bytes) -> str | None:
 
 def sentence(event: dict[str, Any]) -> str | None:
     """An event in words; null for one that another says as well."""
-    kind, room = str(event.get("kind")), str(event.get("room") or "")
+    kind, phase = str(event.get("kind")), str(event.get("phase") or "")
     told: Callable[[], str] | None = {
-        "enter": lambda: room,
-        "room": lambda: f"{room} ended after {duration(float(event['seconds']))}",
+        "enter": lambda: phase,
+        "phase": lambda: f"{phase} ended after {duration(float(event['seconds']))}",
         "held": lambda: "held for this run",
         "sent": lambda: f"{int(event['bytes']) / 2**20:.1f} MiB sent in {duration(float(event['seconds']))}",
         "playbook": lambda: f"playbook {event['playbook']}: {event['status']}",
         "packages": lambda: f"OS packages: {event['status']}",
-        "result": lambda: ": ".join(filter(None, (f"{room} {event['status']}", event.get("text")))),
+        "result": lambda: ": ".join(filter(None, (f"{phase} {event['status']}", event.get("text")))),
         "took-up": lambda: str(event["text"]),
     }.get(kind)
     if told is None:

@@ -56,7 +56,7 @@ RUN_FILES = (
     "summary.json",
     "plan.json",
     "inventory.json",
-    "rooms.json",
+    "phases.json",
     "events.jsonl",
     "changes.jsonl",
     "install/ansible.log",
@@ -65,8 +65,8 @@ RUN_FILES = (
 
 
 def files_of(run: Run, host: str) -> tuple[str, ...]:
-    """The rooms' own files of one host that are there, relative to the run's folder."""
-    return tuple(name for room in ROOM_FILES if run.path(name := f"{room}/{host}.json").is_file())
+    """The phases' own files of one host that are there, relative to the run's folder."""
+    return tuple(name for phase in ROOM_FILES if run.path(name := f"{phase}/{host}.json").is_file())
 
 
 def files_of_run(run: Run) -> tuple[str, ...]:

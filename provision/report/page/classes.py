@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from provision.core.models.records import HostSummary, Summary
 from provision.core.models.stack import Reason
 from provision.report import wording
-from provision.report.group import FoldedCheck, fold_checks
+from provision.report.group import GroupedCheck, group_checks
 from provision.report.layout import fold_names
 
 
@@ -20,7 +20,7 @@ class HostsClass:
     hosts: tuple[HostSummary, ...]
     chosen: tuple[Reason, ...]
     refused: tuple[Reason, ...]
-    checks: tuple[FoldedCheck, ...]
+    checks: tuple[GroupedCheck, ...]
 
     @property
     def first(self) -> HostSummary:
@@ -69,5 +69,5 @@ def _class(number: int, hosts: tuple[HostSummary, ...]) -> HostsClass:
         hosts=hosts,
         chosen=tuple(reason for reason in reasons if reason.verdict != "reject"),
         refused=tuple(reason for reason in reasons if reason.verdict == "reject"),
-        checks=tuple(fold_checks(hosts)),
+        checks=tuple(group_checks(hosts)),
     )

@@ -25,7 +25,7 @@ class Problem:
     state: str
     findings: tuple[Finding, ...]
     said: tuple[tuple[str, str | None, tuple[str, ...]], ...]
-    """Sentence, hint and evidence, room by room."""
+    """Sentence, hint and evidence, phase by phase."""
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def _upwards(labels: Sequence[str]) -> list[str]:
 
 
 def _short(label: str) -> str:
-    """Beside an axis; pygal leaves room for a label as it was, also when it draws less of it."""
+    """Beside an axis; pygal leaves phase for a label as it was, also when it draws less of it."""
     plain = clean(label)
     return plain if len(plain) <= LONGEST_LABEL else f"{plain[: LONGEST_LABEL - 1]}…"
 

@@ -1,4 +1,4 @@
-"""When which room worked: spans of the run's time, as shares of its length."""
+"""When which phase worked: spans of the run's time, as shares of its length."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from provision.core.models.records import ROOMS, RoomResult
+from provision.core.models.records import PHASES, PhaseResult
 from provision.report.layout import duration
 from provision.report.run_files import seconds_between
 
@@ -21,7 +21,7 @@ NARROWEST = 0.4
 class Span:
     """One stretch of work; `left` and `width` in percent of the run."""
 
-    room: str
+    phase: str
     status: str
     left: float
     width: float
@@ -30,16 +30,16 @@ class Span:
 
 @dataclass(frozen=True)
 class Lane:
-    """One room over the whole fleet."""
+    """One phase over the whole fleet."""
 
-    room: str
+    phase: str
     spans: tuple[Span, ...]
     seconds: str
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """The run's time axis: `seconds` long, ticks as percent and label, a lane a room."""
+    """The run's time axis: `seconds` long, ticks as percent and label, a lane a phase."""
 
     seconds: float
     ticks: tuple[tuple[float, str], ...]
@@ -48,69 +48,69 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Clock:
-    """What was written down with its time: when each room ended, for all hosts and for each one.
+    """What was written down with its time: when each phase ended, for all hosts and for each one.
 
     Ends are seconds from the start of the run.
     """
 
     seconds: float
-    rooms: tuple[tuple[str, float, float], ...]
+    phases: tuple[tuple[str, float, float], ...]
     """Room, end, length."""
     results: Mapping[tuple[str, str], float]
-    """Host and room to its end."""
+    """Host and phase to its end."""
 
 
 def read_clock(events: Iterable[Mapping[str, Any]], *, started_at: str, seconds: float) -> Clock:
     """The times in a run's events; what cannot be read as a time is passed over."""
-    rooms: list[tuple[str, float, float]] = []
+    phases: list[tuple[str, float, float]] = []
     results: dict[tuple[str, str], float] = {}
     for event in events:
         end = seconds_between(started_at, str(event.get("at")))
-        room, length = event.get("room"), event.get("seconds")
-        if end is None or room not in ROOMS:
+        phase, length = event.get("phase"), event.get("seconds")
+        if end is None or phase not in PHASES:
             continue
-        if event.get("kind") == "room" and isinstance(length, (int, float)):
-            rooms.append((str(room), end, float(length)))
+        if event.get("kind") == "phase" and isinstance(length, (int, float)):
+            phases.append((str(phase), end, float(length)))
         elif event.get("kind") == "result":
-            results[str(event.get("host")), str(room)] = end
-    longest = max((seconds, *(end for _, end, _ in rooms), *results.values()))
-    return Clock(longest, tuple(rooms), results)
+            results[str(event.get("host")), str(phase)] = end
+    longest = max((seconds, *(end for _, end, _ in phases), *results.values()))
+    return Clock(longest, tuple(phases), results)
 
 
 def timeline(clock: Clock) -> Timeline:
-    """Lanes in the order of the rooms; a room that did nothing for an instant has no span."""
+    """Lanes in the order of the phases; a phase that did nothing for an instant has no span."""
     lanes = []
-    for room in ROOMS:
-        worked = [(end, length) for name, end, length in clock.rooms if name == room]
+    for phase in PHASES:
+        worked = [(end, length) for name, end, length in clock.phases if name == phase]
         if not worked:
             continue
         spans = tuple(
-            _span(clock, end, length, room=room, status="ok", text=f"{room}, {duration(length)}")
+            _span(clock, end, length, phase=phase, status="ok", text=f"{phase}, {duration(length)}")
             for end, length in worked
             if length >= clock.seconds * NARROWEST / 400
         )
-        lanes.append(Lane(room, spans, duration(sum(length for _, length in worked))))
+        lanes.append(Lane(phase, spans, duration(sum(length for _, length in worked))))
     return Timeline(clock.seconds, _ticks(clock.seconds), tuple(lanes))
 
 
-def host_spans(clock: Clock, results: Iterable[RoomResult]) -> tuple[Span, ...]:
-    """One host's way through the rooms; a room without a time of its own, and one that was skipped, has no span."""
+def host_spans(clock: Clock, results: Iterable[PhaseResult]) -> tuple[Span, ...]:
+    """One host's way through the phases; a phase without a time of its own, and one that was skipped, has no span."""
     spans = []
     for result in results:
-        end = clock.results.get((result.host, result.room))
+        end = clock.results.get((result.host, result.phase))
         if end is None or result.status == "skipped":
             continue
-        text = f"{result.room} {result.status}, {duration(result.seconds)}"
-        spans.append(_span(clock, end, result.seconds, room=result.room, status=result.status, text=text))
+        text = f"{result.phase} {result.status}, {duration(result.seconds)}"
+        spans.append(_span(clock, end, result.seconds, phase=result.phase, status=result.status, text=text))
     return tuple(spans)
 
 
-def _span(clock: Clock, end: float, length: float, *, room: str, status: str, text: str) -> Span:
+def _span(clock: Clock, end: float, length: float, *, phase: str, status: str, text: str) -> Span:
     whole = clock.seconds or 1.0
     right = min(max(end / whole, 0.0), 1.0) * 100
     left = min(max((end - length) / whole * 100, 0.0), right)
     width = max(right - left, NARROWEST)
-    return Span(room, status, round(min(left, 100 - width), 2), round(width, 2), text)
+    return Span(phase, status, round(min(left, 100 - width), 2), round(width, 2), text)
 
 
 def _ticks(seconds: float) -> tuple[tuple[float, str], ...]:

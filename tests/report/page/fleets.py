@@ -1,4 +1,4 @@
-"""Fleets made up for the page's tests: records as the rooms write them, values of our own, the same in each run."""
+"""Fleets made up for the page's tests: records as the phases write them, values of our own, the same in each run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from provision.core.models.records import AttentionProof, RoomName, RoomResult, ServeRecord
+from provision.core.models.records import AttentionProof, PhaseName, PhaseResult, ServeRecord
 from provision.core.models.stack import Plan, Reason, Resolution
 from provision.core.models.staged import Staged
 from provision.core.run_folder import Run
@@ -49,7 +49,7 @@ AGAINST = (
     ),
     REFUSED,
 )
-DONE_AT: dict[RoomName, float] = {
+DONE_AT: dict[PhaseName, float] = {
     "probe": 0.5,
     "plan": 0.6,
     "stage": 21.9,
@@ -148,7 +148,7 @@ def served(name: str, index: int) -> ServeRecord:
         ),
         tokens_expected=tokens,
         tokens_answered=tokens,
-        phases_s={
+        startup_s={
             "health": round(engine, 2),
             "first_answer": 0.4,
             "first_token": round(engine + 0.6, 2),
@@ -163,22 +163,22 @@ def end(run: Run) -> None:
 
 
 class Fleet(Folder):
-    """A run's folder with the times at which each room ended for each host."""
+    """A run's folder with the times at which each phase ended for each host."""
 
-    def events(self, results: Iterable[RoomResult], ends: dict[RoomName, float]) -> None:
+    def events(self, results: Iterable[PhaseResult], ends: dict[PhaseName, float]) -> None:
         def at(seconds: float) -> str:
             return (datetime.fromisoformat(STARTED) + timedelta(seconds=seconds)).isoformat()
 
         lines = [
-            {"at": at(ends[room]), "kind": "room", "room": room, "seconds": round(ends[room] - before, 3)}
-            for room, before in zip(ends, (0.0, *ends.values()), strict=False)
+            {"at": at(ends[phase]), "kind": "phase", "phase": phase, "seconds": round(ends[phase] - before, 3)}
+            for phase, before in zip(ends, (0.0, *ends.values()), strict=False)
         ]
         lines += [
             {
-                "at": at(ends[each.room] - 0.1),
+                "at": at(ends[each.phase] - 0.1),
                 "kind": "result",
                 "host": each.host,
-                "room": each.room,
+                "phase": each.phase,
                 "status": each.status,
             }
             for each in results
@@ -205,7 +205,7 @@ def large(folder: Path) -> Run:
     for group, stack in ((reached, GPU_STACK), (cpus, CPU_STACK)):
         staged = Staged(hosts=tuple(group), stack=stack, lock="stage/lock.txt", lock_digest="ab12", environment="cd34")
         fleet.run.write(f"stage/{group[0]}.json", staged)
-    results: list[RoomResult] = []
+    results: list[PhaseResult] = []
     for index, name in enumerate(names):
         if name == lost:
             results.append(
@@ -222,8 +222,8 @@ def large(folder: Path) -> Run:
         is_gpu = name in gpus
         fleet.run.write(f"facts/{name}.json", facts(name, gpus=8 if is_gpu else 0))
         done = [
-            result(name, room, seconds=DONE_AT[room] / 3 + noise(index, 5))
-            for room in ("probe", "plan", "stage", "install")
+            result(name, phase, seconds=DONE_AT[phase] / 3 + noise(index, 5))
+            for phase in ("probe", "plan", "stage", "install")
         ]
         records = (
             gpu_checks(index, slow=name == slow, wrong=name == wrong)
@@ -303,7 +303,7 @@ def hostile(folder: Path) -> Run:
         fleet.run.write(f"facts/{name}.json", known.model_copy(update={"nvidia": nvidia}))
         fleet.run.write(f"verify/{name}.json", document([record]))
         phases = {HOSTILE: 3.0, "health": 2.0}
-        fleet.run.write(f"serve/{name}.json", served(name, index).model_copy(update={"phases_s": phases}))
+        fleet.run.write(f"serve/{name}.json", served(name, index).model_copy(update={"startup_s": phases}))
         finding = {"cause": HOSTILE, "confidence": 0.9, "evidence": [HOSTILE], "fix": [HOSTILE]}
         fleet.run.write(f"findings/{name}.json", [finding, finding])
         wrong = result(name, "verify", "failed", text=HOSTILE, hint=HOSTILE, evidence=(HOSTILE, "\x1b[31m\u202ered"))

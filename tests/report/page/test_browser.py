@@ -177,7 +177,7 @@ def test_a_host_opens_by_keyboard(large: Visit) -> None:
     summary = large.page.locator(".host summary").first
     summary.focus()
     large.page.keyboard.press("Enter")
-    assert large.page.locator(".host .rooms").first.is_visible()
+    assert large.page.locator(".host .phases").first.is_visible()
     assert "did not answer within 10 s" in large.page.inner_text(".host .inside")
 
 
@@ -185,7 +185,7 @@ def test_the_map_leads_to_a_host_that_is_not_shown_yet(large: Visit) -> None:
     large.page.get_by_label("Name").fill("cpu")
     large.page.evaluate("document.querySelector(\".map a[data-name='gpu-090']\").click()")
     large.page.wait_for_function("document.querySelector('#host-90').open")
-    assert large.page.locator("#host-90 .rooms").is_visible()
+    assert large.page.locator("#host-90 .phases").is_visible()
     assert large.page.inner_text("output") == "100 of 100 hosts"
 
 

@@ -82,7 +82,7 @@ def test_no_secret_reaches_the_page(tmp_path: Path) -> None:
         evidence=("token: hf_abcdefghijklmnopq",),
     )
     folder.results(wrong)
-    line = {"at": STARTED, "kind": "result", "host": "a", "room": "serve", "text": "Bearer abcdefgh12345678"}
+    line = {"at": STARTED, "kind": "result", "host": "a", "phase": "serve", "text": "Bearer abcdefgh12345678"}
     folder.run.path("events.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
     text = page.render(folder.run)
     assert "[hidden]" in text

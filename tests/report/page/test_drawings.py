@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from provision.core.models.records import ROOMS, HostSummary, ServeRecord
+from provision.core.models.records import PHASES, HostSummary, ServeRecord
 from provision.core.run_folder import Run
 from provision.report import page
 from provision.report.page.dot_plot import MARGIN, WIDTH, strip
@@ -74,8 +74,8 @@ def test_a_reading_below_its_floor_is_drawn_left_of_it() -> None:
 
 
 def test_rooms_stand_where_they_were_in_time(content: Page) -> None:
-    lanes = {lane.room: lane for lane in content.timeline.lanes}
-    assert list(lanes) == list(ROOMS)
+    lanes = {lane.phase: lane for lane in content.timeline.lanes}
+    assert list(lanes) == list(PHASES)
     install = lanes["install"].spans[0]
     assert install.left == pytest.approx(21.9 / 94.2 * 100, abs=0.1)
     assert install.left + install.width == pytest.approx(60.2 / 94.2 * 100, abs=0.1)
@@ -83,19 +83,19 @@ def test_rooms_stand_where_they_were_in_time(content: Page) -> None:
 
 
 def test_a_room_visited_twice_is_one_lane_and_an_instant_no_span() -> None:
-    def event(at: str, room: str, seconds: float) -> dict[str, Any]:
-        return {"at": f"2026-11-20T10:15:{at}Z", "kind": "room", "room": room, "seconds": seconds}
+    def event(at: str, phase: str, seconds: float) -> dict[str, Any]:
+        return {"at": f"2026-11-20T10:15:{at}Z", "kind": "phase", "phase": phase, "seconds": seconds}
 
     events = [event("10.000", "install", 10), event("10.001", "stage", 0.0), event("30.000", "install", 15)]
     strange: list[dict[str, Any]] = [
-        {"kind": "room"},
-        {"at": "soon", "kind": "result", "room": "plan"},
+        {"kind": "phase"},
+        {"at": "soon", "kind": "result", "phase": "plan"},
         event("12.000", "kitchen", 2),
     ]
     clock = read_clock([*events, *strange], started_at="2026-11-20T10:15:00.000Z", seconds=20.0)
     lanes = timeline(clock).lanes
     assert clock.seconds == 30.0
-    assert [(lane.room, len(lane.spans), lane.seconds) for lane in lanes] == [
+    assert [(lane.phase, len(lane.spans), lane.seconds) for lane in lanes] == [
         ("stage", 0, "0.0 s"),
         ("install", 2, "25 s"),
     ]
@@ -104,12 +104,12 @@ def test_a_room_visited_twice_is_one_lane_and_an_instant_no_span() -> None:
 def test_a_skipped_room_and_one_without_a_time_have_no_span() -> None:
     clock = Clock(20.0, (), {("h", "probe"): 5.0, ("h", "stage"): 9.0})
     spans = host_spans(clock, [result("h", "probe"), result("h", "stage", "skipped"), result("h", "serve")])
-    assert [span.room for span in spans] == ["probe"]
+    assert [span.phase for span in spans] == ["probe"]
 
 
 def test_phases_are_told_as_points_and_drawn_as_lengths() -> None:
     def serving(name: str, **phases: float) -> HostSummary:
-        record = ServeRecord(phases_s=phases)
+        record = ServeRecord(startup_s=phases)
         return HostSummary(name=name, state="serving", changed=True, serve=record)
 
     quick = serving("quick", health=10.0, first_token=11.0, first_answer=0.4)

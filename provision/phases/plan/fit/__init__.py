@@ -2,8 +2,18 @@
 
 from provision.phases.plan.fit.changes import changes
 from provision.phases.plan.fit.result import Fit, fit
-from provision.phases.plan.fit.serving_request import Asked, Room, asked_of
+from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest, serving_request_of
 from provision.phases.plan.fit.shape import Shape, shape_of
 from provision.phases.plan.fit.split import tensor_sizes
 
-__all__ = ["Asked", "Fit", "Room", "Shape", "asked_of", "changes", "fit", "shape_of", "tensor_sizes"]
+__all__ = [
+    "DeviceBudget",
+    "Fit",
+    "ServingRequest",
+    "Shape",
+    "changes",
+    "fit",
+    "serving_request_of",
+    "shape_of",
+    "tensor_sizes",
+]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from provision.core.formatting import GIB
 from provision.phases.plan.fit.result import fit
-from provision.phases.plan.fit.serving_request import Asked, Room
+from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.split import tensor_sizes
 from provision.phases.plan.fit.weights import FLOATS, Weights
@@ -28,54 +28,54 @@ class Change:
     text: str
     policy: dict[str, str]
     shape: Shape
-    asked: Asked
-    room: Room
+    asked: ServingRequest
+    budget: DeviceBudget
 
 
-def changes(shape: Shape, asked: Asked, room: Room) -> Iterator[Change]:
+def changes(shape: Shape, asked: ServingRequest, budget: DeviceBudget) -> Iterator[Change]:
     """Every change of one kind that makes the model fit in memory and in its split."""
-    if fit(shape, asked, room).problem is None:
+    if fit(shape, asked, budget).problem is None:
         return
-    for change in (*_settings(shape, asked, room), *_other(shape, asked, room)):
-        if fit(change.shape, change.asked, change.room).problem is None:
+    for change in (*_settings(shape, asked, budget), *_other(shape, asked, budget)):
+        if fit(change.shape, change.asked, change.budget).problem is None:
             yield change
 
 
-def _settings(shape: Shape, asked: Asked, room: Room) -> Iterator[Change]:
+def _settings(shape: Shape, asked: ServingRequest, budget: DeviceBudget) -> Iterator[Change]:
     if asked.dtype == "float32":
-        yield Change("with `dtype: auto`", {"dtype": "auto"}, shape, replace(asked, dtype="auto"), room)
-    found = fit(shape, asked, room)
+        yield Change("with `dtype: auto`", {"dtype": "auto"}, shape, replace(asked, dtype="auto"), budget)
+    found = fit(shape, asked, budget)
     if found.longest and asked.length != found.longest:
         text = f"with `max_model_len: {found.longest}`"
-        yield Change(text, {"max_model_len": str(found.longest)}, shape, replace(asked, length=found.longest), room)
-    each = room.devices // (asked.pipeline * asked.data)
+        yield Change(text, {"max_model_len": str(found.longest)}, shape, replace(asked, length=found.longest), budget)
+    each = budget.devices // (asked.pipeline * asked.data)
     for size in reversed(tensor_sizes(shape, each)):
         if size != found.tensor:
             text = f"with `tensor_parallel: {size}`"
-            yield Change(text, {"tensor_parallel": str(size)}, shape, replace(asked, tensor=size), room)
-    if room.fp8_cache and not asked.cache_dtype.startswith("fp8"):
+            yield Change(text, {"tensor_parallel": str(size)}, shape, replace(asked, tensor=size), budget)
+    if budget.fp8_cache and not asked.cache_dtype.startswith("fp8"):
         arguments = [*asked.arguments, "--kv-cache-dtype", "fp8"]
         text = f"with `vllm_args: {json.dumps(arguments)}` (a cache in 8 bits)"
-        yield Change(text, {"vllm_args": json.dumps(arguments)}, shape, replace(asked, cache_dtype="fp8"), room)
+        yield Change(text, {"vllm_args": json.dumps(arguments)}, shape, replace(asked, cache_dtype="fp8"), budget)
 
 
-def _other(shape: Shape, asked: Asked, room: Room) -> Iterator[Change]:
+def _other(shape: Shape, asked: ServingRequest, budget: DeviceBudget) -> Iterator[Change]:
     others = asked.pipeline * asked.data
-    if room.platform != "cpu":
+    if budget.platform != "cpu":
         for size in tensor_sizes(shape, MOST_DEVICES // others):
-            if size * others > room.devices:
+            if size * others > budget.devices:
                 text = f"with {size * others} such cards"
-                yield Change(text, {}, shape, replace(asked, tensor=None), replace(room, devices=size * others))
+                yield Change(text, {}, shape, replace(asked, tensor=None), replace(budget, devices=size * others))
     if shape.quantization is None:
         for bits, bytes_each in _QUANTISED:
             smaller = _quantised(shape, bits, bytes_each)
             text = f"with the model quantised to {bits} bits ({smaller.weights.total / GIB:.0f} GiB of weights)"
-            yield Change(text, {}, smaller, asked, room)
-    sizes = _CARDS_GIB if room.platform != "cpu" else tuple(2**power for power in range(3, 13))
+            yield Change(text, {}, smaller, asked, budget)
+    sizes = _CARDS_GIB if budget.platform != "cpu" else tuple(2**power for power in range(3, 13))
     for gib in sizes:
-        if gib * GIB > room.device_bytes:
-            text = f"with {gib} GiB of memory" if room.platform == "cpu" else f"with cards of {gib} GiB"
-            yield Change(text, {}, shape, asked, replace(room, device_bytes=gib * GIB))
+        if gib * GIB > budget.device_bytes:
+            text = f"with {gib} GiB of memory" if budget.platform == "cpu" else f"with cards of {gib} GiB"
+            yield Change(text, {}, shape, asked, replace(budget, device_bytes=gib * GIB))
 
 
 def _quantised(shape: Shape, bits: int, bytes_each: float) -> Shape:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from provision.core.formatting import GIB
-from provision.phases.plan.fit.serving_request import Asked, Room
+from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.tables import activation, batches, platforms
 
@@ -20,9 +20,9 @@ class Batch:
     sequences: int
 
 
-def batch_of(asked: Asked, room: Room) -> Batch:
+def batch_of(asked: ServingRequest, budget: DeviceBudget) -> Batch:
     """What is asked, else what vLLM takes on a device of this size."""
-    memory = room.device_bytes if room.platform != "cpu" else 0
+    memory = budget.device_bytes if budget.platform != "cpu" else 0
     row = next(row for row in batches() if memory >= row.from_gib * GIB)
     return Batch(asked.batch or row.tokens, asked.sequences or row.sequences)
 
@@ -37,7 +37,7 @@ def activation_bytes(shape: Shape, batch: Batch, tensor: int, element: int) -> i
     return int(rows + row.logit_copies * batch.sequences * shape.vocabulary * _FLOAT32)
 
 
-def fixed_bytes(asked: Asked, room: Room, processes: int) -> int:
+def fixed_bytes(asked: ServingRequest, budget: DeviceBudget, processes: int) -> int:
     """Bytes a device that do not depend on the model: context, buffers between peers, captured graphs."""
-    row = platforms()[room.platform]
+    row = platforms()[budget.platform]
     return int((row.context + (row.peers if processes > 1 else 0) + (0 if asked.eager else row.graphs)) * GIB)

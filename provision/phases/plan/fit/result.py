@@ -9,7 +9,7 @@ from provision.core.formatting import GIB
 from provision.phases.plan.fit import tables
 from provision.phases.plan.fit.kv_cache import Cache, cache_of
 from provision.phases.plan.fit.overhead import activation_bytes, batch_of, fixed_bytes
-from provision.phases.plan.fit.serving_request import Asked, Room
+from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest
 from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.split import tensor_sizes, weight_bytes, why_not
 
@@ -44,25 +44,25 @@ class Fit:
         return self.cache.tokens(self.cache_bytes, self.length)
 
 
-def fit(shape: Shape, asked: Asked, room: Room) -> Fit:
+def fit(shape: Shape, asked: ServingRequest, budget: DeviceBudget) -> Fit:
     """Lay a model out on a host; `problem` and `text` say why it does not fit."""
-    tensor, wrong = _split(shape, asked, room)
-    row = tables.platforms()[room.platform]
+    tensor, wrong = _split(shape, asked, budget)
+    row = tables.platforms()[budget.platform]
     # what is stored in 32 bits is served in 16 unless they are asked for
     element = 4 if asked.dtype == "float32" else 2
-    batch = batch_of(asked, room)
+    batch = batch_of(asked, budget)
     processes = tensor * asked.pipeline * asked.data
     weights = weight_bytes(shape, tensor, asked.pipeline, element)
-    overhead = activation_bytes(shape, batch, tensor, element) + fixed_bytes(asked, room, processes)
-    memory = int(room.device_bytes * (asked.share or row.memory_share))
-    if room.platform == "cpu":
+    overhead = activation_bytes(shape, batch, tensor, element) + fixed_bytes(asked, budget, processes)
+    memory = int(budget.device_bytes * (asked.share or row.memory_share))
+    if budget.platform == "cpu":
         memory //= processes
     found = Fit(tensor, weights, overhead, memory)
     if wrong:
         return replace(found, problem="split", text=wrong)
     left = memory - weights - overhead
     if left <= 0:
-        return replace(found, problem="memory", text=_too_large(found, shape, room, processes))
+        return replace(found, problem="memory", text=_too_large(found, shape, budget, processes))
     if shape.not_computed or asked.drafts:
         return found
     cache = cache_of(
@@ -71,15 +71,15 @@ def fit(shape: Shape, asked: Asked, room: Room) -> Fit:
         pipeline=asked.pipeline,
         element=asked.cache_element(element),
         block=row.latent_block if shape.latent else row.block,
-        in_flight=_overlap(asked, room) * batch.tokens,
+        in_flight=_overlap(asked, budget) * batch.tokens,
     )
     wanted = asked.length or shape.usual_length
-    size = left if room.platform != "cpu" or asked.share else _cpu_cache(room, cache, left, wanted)
+    size = left if budget.platform != "cpu" or asked.share else _cpu_cache(budget, cache, left, wanted)
     longest = cache.longest(size, shape.length)
     return _lengthened(replace(found, cache=cache, cache_bytes=size, longest=longest), shape, asked)
 
 
-def _lengthened(found: Fit, shape: Shape, asked: Asked) -> Fit:
+def _lengthened(found: Fit, shape: Shape, asked: ServingRequest) -> Fit:
     """Choose the length: the one asked for or the model's own, else the longest that fits."""
     assert found.cache is not None
     cache, size, longest = found.cache, found.cache_bytes or 0, found.longest or 0
@@ -106,40 +106,40 @@ def _lengthened(found: Fit, shape: Shape, asked: Asked) -> Fit:
     return replace(found, length=chosen)
 
 
-def _cpu_cache(room: Room, cache: Cache, left: int, wanted: int) -> int:
+def _cpu_cache(budget: DeviceBudget, cache: Cache, left: int, wanted: int) -> int:
     """A share of the host's memory, more where one request needs it, never more than is left; in whole MiB."""
     row = tables.cpu_cache()
-    usual = max(int(room.device_bytes * row.cpu_share), int(row.cpu_least * GIB))
+    usual = max(int(budget.device_bytes * row.cpu_share), int(row.cpu_least * GIB))
     needed = -(-cache.bytes_for(wanted) // MIB) * MIB
     return min(max(usual, needed), left) // MIB * MIB
 
 
-def _split(shape: Shape, asked: Asked, room: Room) -> tuple[int, str | None]:
+def _split(shape: Shape, asked: ServingRequest, budget: DeviceBudget) -> tuple[int, str | None]:
     """The tensor size: the one asked for, else the largest valid one; and what is wrong with it."""
     others = asked.pipeline * asked.data
-    each = room.devices // others if room.platform != "cpu" else 1
+    each = budget.devices // others if budget.platform != "cpu" else 1
     tensor = asked.tensor or max(tensor_sizes(shape, each), default=1)
     if asked.pipeline > shape.layers:
         return tensor, f"{shape.layers} layers cannot be dealt out to {asked.pipeline} pipeline stages"
-    if room.platform != "cpu" and tensor * others > room.devices:
+    if budget.platform != "cpu" and tensor * others > budget.devices:
         split = f"tensor {tensor} x pipeline {asked.pipeline} x data {asked.data} parallel"
-        return tensor, f"{split} needs {tensor * others} cards, {room.devices} serve"
+        return tensor, f"{split} needs {tensor * others} cards, {budget.devices} serve"
     return tensor, why_not(shape, tensor)
 
 
-def _overlap(asked: Asked, room: Room) -> int:
+def _overlap(asked: ServingRequest, budget: DeviceBudget) -> int:
     """Batches in flight at once: as many as pipeline stages, two where scheduling runs ahead of one."""
-    return max(asked.pipeline, tables.platforms()[room.platform].overlap)
+    return max(asked.pipeline, tables.platforms()[budget.platform].overlap)
 
 
-def _too_large(found: Fit, shape: Shape, room: Room, processes: int) -> str:
+def _too_large(found: Fit, shape: Shape, budget: DeviceBudget, processes: int) -> str:
     whole = f"the weights of this model ({shape.name}) take {_gib(shape.weights.total)}"
-    if room.platform == "cpu":
-        return f"{whole}, and what the engine takes is {_gib(found.overhead * processes)}; the host has {_gib(room.device_bytes)} of memory"
+    if budget.platform == "cpu":
+        return f"{whole}, and what the engine takes is {_gib(found.overhead * processes)}; the host has {_gib(budget.device_bytes)} of memory"
     cards = f"{processes} card{'s' if processes > 1 else ''}"
     return (
         f"{whole}: on {cards} {_gib(found.weights)} each, and what the engine takes beside them is {_gib(found.overhead)}; "
-        f"vLLM may take {_gib(found.memory)} of each card's {_gib(room.device_bytes)}"
+        f"vLLM may take {_gib(found.memory)} of each card's {_gib(budget.device_bytes)}"
     )
 
 

@@ -12,7 +12,7 @@ _FP8 = "fp8"
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ServingRequest:
     """The settings that decide on fit. None: this product or vLLM chooses."""
 
     tensor: int | None = None
@@ -35,10 +35,10 @@ class Asked:
         return 1 if self.cache_dtype.startswith(_FP8) else element
 
 
-def asked_of(settings: Settings) -> Asked:
+def serving_request_of(settings: Settings) -> ServingRequest:
     """From settings and those vLLM arguments that bear on memory."""
     words = settings.vllm_args
-    return Asked(
+    return ServingRequest(
         tensor=settings.tensor_parallel,
         pipeline=settings.pipeline_parallel,
         data=settings.data_parallel,
@@ -70,7 +70,7 @@ def _whole(words: Sequence[str], option: str) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class DeviceBudget:
     """The devices that serve. `device_bytes` is one card's memory, or the whole host's on CPU."""
 
     platform: Literal["cuda", "rocm", "cpu"]

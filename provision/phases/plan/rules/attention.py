@@ -4,17 +4,17 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from provision.phases.plan import attention
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import Launch, View
-from provision.phases.plan.rules.base import Rule, Verdict, accept, reject, remembered
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile, Launch
+from provision.phases.plan.rules.base import Rule, Verdict, accept, memoized, reject
 
 
-def judge(option: Option, view: View) -> Iterable[Verdict]:
-    return _judge(option.release.version, view.launch) if option.release else ()
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
+    return _evaluate(option.release.version, profile.launch) if option.release else ()
 
 
-@remembered
-def _judge(version: str, launch: Launch) -> Iterator[Verdict]:
+@memoized
+def _evaluate(version: str, launch: Launch) -> Iterator[Verdict]:
     chosen = attention.chosen(version, launch)
     facts: dict[str, Any] = {
         "asked": launch.attention.asked,
@@ -31,5 +31,5 @@ RULE = Rule(
     "attention",
     "Flash kernels serve wherever every card and the release can, else the best other back end.",
     ("nvidia.gpus", "settings.attention", "settings.dtype", "settings.flash_attn"),
-    judge,
+    evaluate,
 )

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cache, wraps
 from typing import Any, Literal, NamedTuple, ParamSpec, cast
 
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
 
 P = ParamSpec("P")
 
@@ -23,7 +23,7 @@ class Verdict(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Stated:
+class RuleInfo:
     """What every rule says of itself: the sentence that must hold, and the facts and settings it reads."""
 
     id: str
@@ -32,26 +32,26 @@ class Stated:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule(Stated):
+class Rule(RuleInfo):
     """A rule on one candidate for one class of hosts. It says nothing where it does not apply."""
 
-    judge: Callable[[Option, View], Iterable[Verdict]]
+    evaluate: Callable[[BuildOption, HostProfile], Iterable[Verdict]]
 
 
 @dataclass(frozen=True, slots=True)
-class HostRule(Stated):
+class HostRule(RuleInfo):
     """A rule on the host itself, whatever the candidate."""
 
-    judge: Callable[[View], Iterator[Verdict]]
+    evaluate: Callable[[HostProfile], Iterator[Verdict]]
 
 
-def remembered(judge: Callable[P, Iterator[Verdict]]) -> Callable[P, tuple[Verdict, ...]]:
+def memoized(evaluate: Callable[P, Iterator[Verdict]]) -> Callable[P, tuple[Verdict, ...]]:
     """Judges once for equal arguments: most classes of a large fleet share the little that the first rules read."""
 
     @cache
-    @wraps(judge)
+    @wraps(evaluate)
     def kept(*arguments: P.args, **named: P.kwargs) -> tuple[Verdict, ...]:
-        return tuple(judge(*arguments, **named))
+        return tuple(evaluate(*arguments, **named))
 
     return cast("Callable[P, tuple[Verdict, ...]]", kept)
 

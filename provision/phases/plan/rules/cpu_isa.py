@@ -3,25 +3,27 @@
 from collections.abc import Iterator
 
 from provision.catalog import catalog
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, reject
 
 
-def judge(option: Option, view: View) -> Iterator[Verdict]:
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if option.build is None or not option.build.isa:
         return
-    ranks = {level.name: level.rank for level in catalog().levels if level.machine == (view.machine or "x86_64")}
+    ranks = {level.name: level.rank for level in catalog().levels if level.machine == (profile.machine or "x86_64")}
     floor = next((name for name in option.build.isa if name in ranks), None)
     if floor is None:
         return
-    if view.isa is None:
+    if profile.isa is None:
         yield assume(f"the processor has {floor}")
-    elif ranks.get(view.isa, 0) < ranks[floor]:
-        text = f"the build needs {floor}, the processor reaches {view.isa}"
-        yield reject(text, source=option.build.source, isa=view.isa, needed=floor)
+    elif ranks.get(profile.isa, 0) < ranks[floor]:
+        text = f"the build needs {floor}, the processor reaches {profile.isa}"
+        yield reject(text, source=option.build.source, isa=profile.isa, needed=floor)
     else:
-        yield accept(f"the processor has {view.isa}, the build needs {floor}", source=option.build.source, isa=view.isa)
+        yield accept(
+            f"the processor has {profile.isa}, the build needs {floor}", source=option.build.source, isa=profile.isa
+        )
 
 
-RULE = Rule("cpu-isa", "The processor has the instructions that the CPU build needs.", ("cpu.isa",), judge)
+RULE = Rule("cpu-isa", "The processor has the instructions that the CPU build needs.", ("cpu.isa",), evaluate)

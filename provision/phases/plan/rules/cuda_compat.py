@@ -3,32 +3,34 @@
 from collections.abc import Iterator
 
 from provision.phases.plan import compat, driver
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import Rule, Verdict, accept, reject
 
 SOURCE = "docs.nvidia.com/deploy/cuda-compatibility/forward-compatibility.html; vllm/env_override.py of vLLM 0.17.0"
 
 
-def judge(option: Option, view: View) -> Iterator[Verdict]:
-    if not compat.lacks(option, view):
-        yield from _unused(option, view)
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    if not compat.lacks(option, profile):
+        yield from _unused(option, profile)
         return
-    facts = {"driver": view.driver, "cards": sorted({card.name for card in view.present})}
+    facts = {"driver": profile.driver, "cards": sorted({card.name for card in profile.present})}
     package = compat.package(option)
-    if why := compat.obstacle(option, view):
+    if why := compat.obstacle(option, profile):
         yield reject(why, source=SOURCE, **facts)
-    elif view.policy.cuda_compat:
-        text = f"{package} stands in for driver {view.driver}, for the service and its checks alone"
+    elif profile.policy.cuda_compat:
+        text = f"{package} stands in for driver {profile.driver}, for the service and its checks alone"
         yield accept(text, source=SOURCE, **facts)
     else:
-        text = f"with `cuda_compat: true` it could: {package} of NVIDIA's repository stands in for driver {view.driver}"
+        text = (
+            f"with `cuda_compat: true` it could: {package} of NVIDIA's repository stands in for driver {profile.driver}"
+        )
         yield accept(text, source=SOURCE, **facts)
 
 
-def _unused(option: Option, view: View) -> Iterator[Verdict]:
+def _unused(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     """Says why libraries that were allowed do not come: the Stack's driver, kept or brought, runs the candidate itself."""
-    plan = driver.choose(option, view) if view.policy.cuda_compat else None
+    plan = driver.choose(option, profile) if profile.policy.cuda_compat else None
     if plan is None or plan.version is None:
         return
     which = {"keep": "which stays", "install": "which is brought", "upgrade": "which `driver: upgrade` brings"}[
@@ -42,5 +44,5 @@ RULE = Rule(
     "cuda-compat",
     "Under a driver that is too old, NVIDIA's compatibility libraries stand in where they are asked for, on data-centre cards alone.",
     ("nvidia.driver_version", "nvidia.gpus", "settings.cuda_compat", "settings.driver"),
-    judge,
+    evaluate,
 )

@@ -3,17 +3,17 @@
 from collections.abc import Iterator
 
 from provision.catalog.versions import cuda_of, numbers
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import Rule, Verdict, accept, reject
 from provision.phases.plan.torch_pair import native_floor, runs_natively
 
 
-def judge(option: Option, view: View) -> Iterator[Verdict]:
-    if option.build is None or view.platform != "cuda":
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    if option.build is None or profile.platform != "cuda":
         return
     ours, theirs = option.build.variant, option.torch_variant
-    facts = {"vllm": ours, "torch": theirs, "driver": view.driver}
+    facts = {"vllm": ours, "torch": theirs, "driver": profile.driver}
     if numbers(cuda_of(ours) or "0")[0] != numbers(cuda_of(theirs) or "0")[0]:
         text = f"vLLM of {ours} needs a torch of the same CUDA major; the host's own is {option.torch.version}+{theirs}"
         yield reject(text, source=option.torch.source, **facts)
@@ -22,10 +22,10 @@ def judge(option: Option, view: View) -> Iterator[Verdict]:
         yield accept(f"vLLM and torch {option.torch.version} are both {ours}", source=option.torch.source, **facts)
         return
     why = "torch has no variant of the same minor that every card can run"
-    if view.policy.torch == "existing":
+    if profile.policy.torch == "existing":
         why = "it is the host's own"
-    if view.driver and not runs_natively(view.driver, ours) and runs_natively(view.driver, theirs):
-        why = f"driver {view.driver} runs {theirs} without compatibility mode, {ours} only from {native_floor(cuda_of(ours) or '')} on"
+    if profile.driver and not runs_natively(profile.driver, ours) and runs_natively(profile.driver, theirs):
+        why = f"driver {profile.driver} runs {theirs} without compatibility mode, {ours} only from {native_floor(cuda_of(ours) or '')} on"
     yield accept(
         f"vLLM of {ours} goes with torch {option.torch.version}+{theirs}, of the same CUDA major: {why}",
         source=option.torch.source,
@@ -34,5 +34,8 @@ def judge(option: Option, view: View) -> Iterator[Verdict]:
 
 
 RULE = Rule(
-    "cuda-pair", "vLLM and torch are of one CUDA major; the same minor is preferred.", ("nvidia.driver_version",), judge
+    "cuda-pair",
+    "vLLM and torch are of one CUDA major; the same minor is preferred.",
+    ("nvidia.driver_version",),
+    evaluate,
 )

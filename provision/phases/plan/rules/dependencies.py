@@ -4,17 +4,17 @@ from collections.abc import Iterable, Iterator
 
 from provision.catalog import catalog
 from provision.phases.plan import dependencies
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
-from provision.phases.plan.rules.base import Rule, Verdict, accept, remembered
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
+from provision.phases.plan.rules.base import Rule, Verdict, accept, memoized
 
 
-def judge(option: Option, view: View) -> Iterable[Verdict]:  # noqa: ARG001 - every rule is called alike
-    return _judge(option)
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:  # noqa: ARG001 - every rule is called alike
+    return _evaluate(option)
 
 
-@remembered
-def _judge(option: Option) -> Iterator[Verdict]:
+@memoized
+def _evaluate(option: BuildOption) -> Iterator[Verdict]:
     found = dependencies.choose(option)
     if found is None:
         return
@@ -37,5 +37,5 @@ RULE = Rule(
     "dependencies",
     "Dependencies that vLLM leaves open at the top are of the release's own time, but for the newest releases.",
     (),
-    judge,
+    evaluate,
 )

@@ -3,21 +3,23 @@
 from collections.abc import Iterator
 
 from provision.catalog import catalog
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import HostRule, Verdict, accept, reject
 
 
-def judge(view: View) -> Iterator[Verdict]:
-    row = next((row for row in catalog().driver_faults if row.name == view.driver_fault), None)
+def evaluate(profile: HostProfile) -> Iterator[Verdict]:
+    row = next((row for row in catalog().driver_faults if row.name == profile.driver_fault), None)
     if row is None:
         return
-    facts = {"driver": view.driver, "fault": row.name}
-    text = f"driver {view.driver or 'of unknown version'} is loaded and does not answer: {row.text}"
-    if view.driver_mended:
-        yield accept(f"{text}; `driver: {view.policy.driver_asked}` has it installed anew", source=row.source, **facts)
+    facts = {"driver": profile.driver, "fault": row.name}
+    text = f"driver {profile.driver or 'of unknown version'} is loaded and does not answer: {row.text}"
+    if profile.driver_mended:
+        yield accept(
+            f"{text}; `driver: {profile.policy.driver_asked}` has it installed anew", source=row.source, **facts
+        )
         return
-    where = "on the machine below: " if view.foreign_driver else ""
-    again = "" if view.foreign_driver else "; or let Firstlight install it anew: `driver: install`, with `--reboot`"
+    where = "on the machine below: " if profile.foreign_driver else ""
+    again = "" if profile.foreign_driver else "; or let Firstlight install it anew: `driver: install`, with `--reboot`"
     yield reject(f"{text}; {where}{row.remedy}{again}", source=row.source, **facts)
 
 
@@ -25,5 +27,5 @@ RULE = HostRule(
     "driver-answers",
     "A driver that is loaded answers, or may be installed anew.",
     ("nvidia.smi_error", "nvidia.gpus", "kernel_modules", "settings.driver"),
-    judge,
+    evaluate,
 )

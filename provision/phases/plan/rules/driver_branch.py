@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from provision.catalog import catalog
 from provision.catalog.versions import numbers
 from provision.phases.plan import driver
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import Rule, Verdict, accept, warn
 
 
-def judge(option: Option, view: View) -> Iterator[Verdict]:
-    if view.driver_odd:
-        yield warn(f"the driver calls itself `{view.driver_odd}`, which is no version", driver=view.driver_odd)
-    plan = driver.choose(option, view)
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    if profile.driver_odd:
+        yield warn(f"the driver calls itself `{profile.driver_odd}`, which is no version", driver=profile.driver_odd)
+    plan = driver.choose(option, profile)
     if plan is None or plan.version is None:
         return
     row = next((row for row in catalog().branches if row.branch == numbers(plan.version)[0]), None)
@@ -30,4 +30,4 @@ def judge(option: Option, view: View) -> Iterator[Verdict]:
         )
 
 
-RULE = Rule("driver-branch", "A driver branch without support is named.", ("nvidia.driver_version",), judge)
+RULE = Rule("driver-branch", "A driver branch without support is named.", ("nvidia.driver_version",), evaluate)

@@ -5,20 +5,20 @@ from collections.abc import Iterable, Iterator
 from provision.catalog.rows import Architecture
 from provision.catalog.versions import numbers
 from provision.phases.plan import driver
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
-from provision.phases.plan.rules.base import Rule, Verdict, reject, remembered
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
+from provision.phases.plan.rules.base import Rule, Verdict, memoized, reject
 from provision.phases.plan.rules.driver_reach import reached
 
 
-def judge(option: Option, view: View) -> Iterable[Verdict]:
-    plan = driver.choose(option, view)
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
+    plan = driver.choose(option, profile)
     if plan is None or plan.version is None:
         return ()
-    return (*reached("driver-card", option, view, plan), *_driven(driver.architectures(view), plan.version))
+    return (*reached("driver-card", option, profile, plan), *_driven(driver.architectures(profile), plan.version))
 
 
-@remembered
+@memoized
 def _driven(architectures: tuple[Architecture, ...], version: str) -> Iterator[Verdict]:
     for row in architectures:
         if row.last_branch and numbers(version)[0] > row.last_branch:
@@ -26,4 +26,4 @@ def _driven(architectures: tuple[Architecture, ...], version: str) -> Iterator[V
             yield reject(text, source=row.source, driver=version, last_branch=row.last_branch)
 
 
-RULE = Rule("driver-card", "The driver's branch drives every card.", ("nvidia.driver_version", "nvidia.gpus"), judge)
+RULE = Rule("driver-card", "The driver's branch drives every card.", ("nvidia.driver_version", "nvidia.gpus"), evaluate)

@@ -3,20 +3,20 @@
 from collections.abc import Iterable, Iterator
 
 from provision.phases.plan import driver
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
-from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, remembered
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
+from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, memoized
 from provision.phases.plan.rules.driver_reach import reached
 
 _DOING = {"keep": "stays", "install": "will be installed", "upgrade": "will replace the one that is there"}
 
 
-def judge(option: Option, view: View) -> Iterable[Verdict]:
-    plan = driver.choose(option, view)
-    return (*reached("driver-floor", option, view, plan), *_there(plan.version, plan.action)) if plan else ()
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
+    plan = driver.choose(option, profile)
+    return (*reached("driver-floor", option, profile, plan), *_there(plan.version, plan.action)) if plan else ()
 
 
-@remembered
+@memoized
 def _there(version: str | None, action: str) -> Iterator[Verdict]:
     if version is None:
         yield assume("the NVIDIA driver is new enough for the chosen builds")
@@ -25,5 +25,5 @@ def _there(version: str | None, action: str) -> Iterator[Verdict]:
 
 
 RULE = Rule(
-    "driver-floor", "The driver runs builds of this CUDA major.", ("nvidia.driver_version", "settings.driver"), judge
+    "driver-floor", "The driver runs builds of this CUDA major.", ("nvidia.driver_version", "settings.driver"), evaluate
 )

@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 
 from provision.phases.plan import driver
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import Rule, Verdict, accept, reject
 
 
-def judge(option: Option, view: View) -> Iterator[Verdict]:
-    plan = driver.choose(option, view)
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    plan = driver.choose(option, profile)
     if plan is None or plan.module is None:
         return
-    demanding = {row.module: row for row in driver.architectures(view) if row.module_only}
+    demanding = {row.module: row for row in driver.architectures(profile) if row.module_only}
     source = next((row.source for row in demanding.values()), None)
     if len(demanding) > 1:
         names = " and ".join(sorted(row.name for row in demanding.values()))
@@ -32,5 +32,5 @@ RULE = Rule(
     "driver-module",
     "The kernel module is of the flavour that the cards need.",
     ("nvidia.module_flavour", "nvidia.gpus"),
-    judge,
+    evaluate,
 )

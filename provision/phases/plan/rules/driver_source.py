@@ -6,35 +6,35 @@ from typing import Any
 from provision.catalog.packages import package_system
 from provision.core.errors import UsageError
 from provision.phases.plan import driver
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, reject
 
 
-def judge(option: Option, view: View) -> Iterator[Verdict]:
-    plan = driver.choose(option, view)
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    plan = driver.choose(option, profile)
     if plan is None or plan.action == "keep":
         return
-    if view.escalates is False:
-        become = "; `ansible_become: true` would (this user's sudo asks no password)" if view.sudo else ""
+    if profile.escalates is False:
+        become = "; `ansible_become: true` would (this user's sudo asks no password)" if profile.sudo else ""
         text = f"driver {plan.version} is to be brought, and installing does not act as root there{become}"
         yield reject(text, action=plan.action, escalates=False)
-    if view.os_id is None:
+    if profile.os_id is None:
         yield assume(f"packages of driver {plan.version} are published for the host's system")
         return
-    supply = driver.supply_of(option, view)
-    system = f"{view.os_id} {view.os_version or ''}".rstrip()
-    facts: dict[str, Any] = {"system": system, "packages": supply.source, "secure_boot": view.around.secure_boot}
+    supply = driver.supply_of(option, profile)
+    system = f"{profile.os_id} {profile.os_version or ''}".rstrip()
+    facts: dict[str, Any] = {"system": system, "packages": supply.source, "secure_boot": profile.around.secure_boot}
     if supply.source == "distribution":
         if supply.row is None:
-            branch = f" of branch {plan.branch}" if view.policy.driver == "pinned" else ""
+            branch = f" of branch {plan.branch}" if profile.policy.driver == "pinned" else ""
             yield reject(f"`driver_source: distribution`: no driver{branch} of {system}'s own is known", **facts)
             return
         text = f"driver {plan.version} comes from {system}'s own packages: {supply.why}"
         yield accept(text, source=supply.row.source, **facts)
         return
     try:
-        row = package_system(view.os_id, view.os_version)
+        row = package_system(profile.os_id, profile.os_version)
     except UsageError as error:
         yield reject(f"driver {plan.version} is to be brought: {error.text}; {error.hint}", **facts)
         return
@@ -47,5 +47,5 @@ RULE = Rule(
     "A driver that is brought has packages for the system, and root to install them: the vendor's, or the distribution's own "
     "where those alone load under Secure Boot, where the vendor has none, or where they are asked for.",
     ("os.id", "os.version_id", "user", "secure_boot", "settings.driver_source", "settings.driver_repository"),
-    judge,
+    evaluate,
 )

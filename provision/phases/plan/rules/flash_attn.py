@@ -3,17 +3,17 @@
 from collections.abc import Iterator
 
 from provision.phases.plan import flash
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import Rule, Verdict, accept, reject
 
 
-def judge(option: Option, view: View) -> Iterator[Verdict]:
-    chosen = flash.choose(option, view)
-    asked = view.policy.flash_attn
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    chosen = flash.choose(option, profile)
+    asked = profile.policy.flash_attn
     if chosen.refused:
         yield reject(chosen.refused, source=chosen.source, asked=asked)
-    elif view.platform == "cuda":
+    elif profile.platform == "cuda":
         yield accept(f"flash kernels: {chosen.plan.provider}; {chosen.why}", source=chosen.source, asked=asked)
 
 
@@ -21,5 +21,5 @@ RULE = Rule(
     "flash-attn",
     "The flash-attn package is taken as the exact wheel for this torch, CUDA major, Python and C++ ABI, or not at all.",
     ("settings.flash_attn",),
-    judge,
+    evaluate,
 )

@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 
 from provision.phases.plan import flashinfer
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, reject
 
 
-def judge(option: Option, view: View) -> Iterator[Verdict]:
-    chosen = flashinfer.choose(option, view)
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    chosen = flashinfer.choose(option, profile)
     if chosen is None:
         return
-    facts = {"toolkits": list(view.around.toolkits or ()), "asked": view.policy.attention}
+    facts = {"toolkits": list(profile.around.toolkits or ()), "asked": profile.policy.attention}
     if chosen.assumed:
         yield assume(chosen.assumed)
     elif chosen.refused:
@@ -25,5 +25,5 @@ RULE = Rule(
     "flashinfer",
     "FlashInfer's kernels are compiled by an nvcc of the build's CUDA major, prebuilt at its very version, or switched off.",
     ("cuda_toolkits", "programs", "settings.attention"),
-    judge,
+    evaluate,
 )

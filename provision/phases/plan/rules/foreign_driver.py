@@ -3,27 +3,27 @@
 from collections.abc import Iterator
 
 from provision.phases.plan import driver
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import HostRule, Verdict, accept, assume, reject, warn
 
 SOURCE = "docs.nvidia.com/cuda/wsl-user-guide: no Linux driver is to be installed within WSL; github.com/NVIDIA/nvidia-container-toolkit"
 
 
-def judge(view: View) -> Iterator[Verdict]:
-    if view.platform != "cuda":
+def evaluate(profile: HostProfile) -> Iterator[Verdict]:
+    if profile.platform != "cuda":
         return
-    whose = view.foreign_driver
-    facts = {"container": view.container, "wsl": view.wsl}
-    if whose and view.driver_absent:
+    whose = profile.foreign_driver
+    facts = {"container": profile.container, "wsl": profile.wsl}
+    if whose and profile.driver_absent:
         text = f"this is a {whose} without a visible NVIDIA driver, and a driver cannot be installed from inside"
         yield reject(text, source=SOURCE, **facts, driver=None)
-    elif whose and view.policy.driver == "pinned" and not driver.is_pinned(view):
-        wanted = view.policy.driver_asked
-        text = f"`driver: {wanted}` is asked for; in a {whose} the driver is left as it is, at {view.driver or 'an unknown version'}"
-        yield warn(text, source=SOURCE, **facts, driver=view.driver, asked=wanted)
+    elif whose and profile.policy.driver == "pinned" and not driver.is_pinned(profile):
+        wanted = profile.policy.driver_asked
+        text = f"`driver: {wanted}` is asked for; in a {whose} the driver is left as it is, at {profile.driver or 'an unknown version'}"
+        yield warn(text, source=SOURCE, **facts, driver=profile.driver, asked=wanted)
     elif whose:
         yield accept(f"in a {whose} the driver is left as it is", source=SOURCE, **facts)
-    elif not view.container_known:
+    elif not profile.container_known:
         yield assume("the host is no container")
 
 
@@ -31,5 +31,5 @@ RULE = HostRule(
     "foreign-driver",
     "In a container or under WSL the driver is that of the machine below, and stays.",
     ("container", "wsl", "nvidia", "settings.driver"),
-    judge,
+    evaluate,
 )

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator
 
 from provision.catalog.versions import numbers
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
-from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, reject, remembered
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
+from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, memoized, reject
 
 
-def floor(option: Option) -> tuple[str, str, str]:
+def floor(option: BuildOption) -> tuple[str, str, str]:
     """The glibc that a candidate needs, which part of it needs it, and the source."""
     needs = [(option.torch.glibc, f"torch {option.torch.version}", option.torch.source)]
     if option.build:
@@ -17,12 +17,12 @@ def floor(option: Option) -> tuple[str, str, str]:
     return max(needs, key=lambda need: numbers(need[0]))
 
 
-def judge(option: Option, view: View) -> Iterable[Verdict]:
-    return _judge(option, view.glibc)
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
+    return _evaluate(option, profile.glibc)
 
 
-@remembered
-def _judge(option: Option, glibc: str | None) -> Iterator[Verdict]:
+@memoized
+def _evaluate(option: BuildOption, glibc: str | None) -> Iterator[Verdict]:
     needed, part, source = floor(option)
     if glibc is None:
         yield assume(f"glibc is {needed} or newer")
@@ -32,4 +32,4 @@ def _judge(option: Option, glibc: str | None) -> Iterator[Verdict]:
         yield accept(f"glibc {glibc} is there, {part} needs {needed}", source=source, glibc=glibc, needed=needed)
 
 
-RULE = Rule("glibc", "The host's glibc is as new as the wheels need.", ("os.libc_version",), judge)
+RULE = Rule("glibc", "The host's glibc is as new as the wheels need.", ("os.libc_version",), evaluate)

@@ -5,18 +5,18 @@ from collections.abc import Iterable, Iterator
 from provision.catalog import catalog
 from provision.catalog.versions import numbers
 from provision.phases.plan import attention, driver, torch_pair
-from provision.phases.plan.build_option import Option
+from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.gpu_code import Coverage, coverage, written
-from provision.phases.plan.host_profile import Launch, View
-from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, reject, remembered
+from provision.phases.plan.host_profile import HostProfile, Launch
+from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, memoized, reject
 
 
-def judge(option: Option, view: View) -> Iterable[Verdict]:
-    return _judge(option, view.launch) if view.platform == "cuda" else ()
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
+    return _evaluate(option, profile.launch) if profile.platform == "cuda" else ()
 
 
-@remembered
-def _judge(option: Option, launch: Launch) -> Iterator[Verdict]:
+@memoized
+def _evaluate(option: BuildOption, launch: Launch) -> Iterator[Verdict]:
     if torch_pair.torch_codes(option.torch.version, option.torch_variant) is None:
         yield assume(f"torch {option.torch.version}+{option.torch_variant} holds code for the cards")
     for name, capability in launch.attention.kinds:
@@ -29,7 +29,7 @@ def _judge(option: Option, launch: Launch) -> Iterator[Verdict]:
         yield from _compiled(option, launch, name, capability)
 
 
-def _compiled(option: Option, launch: Launch, name: str, capability: str) -> Iterator[Verdict]:
+def _compiled(option: BuildOption, launch: Launch, name: str, capability: str) -> Iterator[Verdict]:
     """An extension that is in the wheel as a program has its code made on the host."""
     makers = {row.extension: row for row in catalog().flash_compilers}
     for extension, using in attention.flash_extensions(option, launch):
@@ -60,4 +60,4 @@ def _exact(codes: tuple[str, ...], capability: str) -> bool:
     return major < 9 or f"{major}{minor}" in codes
 
 
-RULE = Rule("gpu-code", "Every extension that this Stack launches has code for every card.", ("nvidia.gpus",), judge)
+RULE = Rule("gpu-code", "Every extension that this Stack launches has code for every card.", ("nvidia.gpus",), evaluate)

@@ -4,21 +4,21 @@ from collections.abc import Iterator
 
 from provision.catalog.versions import cuda_of, numbers
 from provision.phases.plan import flashinfer
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, warn
 
 
-def judge(option: Option, view: View) -> Iterator[Verdict]:
-    if option.release is None or option.release.flashinfer is None or view.platform != "cuda":
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    if option.release is None or option.release.flashinfer is None or profile.platform != "cuda":
         return
     major = numbers(cuda_of(option.variant) or "0")[0]
-    kits = [kit for kit in view.around.toolkits or () if numbers(kit)[0] == major]
+    kits = [kit for kit in profile.around.toolkits or () if numbers(kit)[0] == major]
     if not kits:
         return
-    kit = flashinfer.compiler(option, view) or kits[-1]
+    kit = flashinfer.compiler(option, profile) or kits[-1]
     newest, source = flashinfer.newest_gcc(kit)
-    gcc = view.around.gcc
+    gcc = profile.around.gcc
     if gcc is None:
         yield assume(f"the host's gcc is not newer than {newest}, which nvcc {kit} takes at most")
     elif gcc > newest:
@@ -32,5 +32,5 @@ RULE = Rule(
     "host-compiler",
     "An nvcc that compiles at run time takes the host's gcc.",
     ("cuda_toolkits", "programs"),
-    judge,
+    evaluate,
 )

@@ -3,21 +3,21 @@
 from collections.abc import Iterable, Iterator
 
 from provision.catalog import catalog
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
-from provision.phases.plan.rules.base import Rule, Verdict, reject, remembered
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
+from provision.phases.plan.rules.base import Rule, Verdict, memoized, reject
 
 
-def judge(option: Option, view: View) -> Iterable[Verdict]:  # noqa: ARG001 - every rule is called alike
-    return _judge(option)
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:  # noqa: ARG001 - every rule is called alike
+    return _evaluate(option)
 
 
-@remembered
-def _judge(option: Option) -> Iterator[Verdict]:
+@memoized
+def _evaluate(option: BuildOption) -> Iterator[Verdict]:
     version = option.release.version if option.release else None
     for row in catalog().import_failures:
         if row.version == version:
             yield reject(f"vLLM {row.version} does not import: {row.why}; {row.cured} does", source=row.source)
 
 
-RULE = Rule("imports", "Releases of vLLM that do not import as installed are refused.", (), judge)
+RULE = Rule("imports", "Releases of vLLM that do not import as installed are refused.", (), evaluate)

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator
 
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import HostRule, Verdict, accept, assume, reject
 
 
-def judge(view: View) -> Iterator[Verdict]:
-    if view.libc == "musl":
+def evaluate(profile: HostProfile) -> Iterator[Verdict]:
+    if profile.libc == "musl":
         yield reject("the host's C library is musl; vLLM and torch publish wheels for glibc only", libc="musl")
-    elif view.libc is None:
+    elif profile.libc is None:
         yield assume("the C library is glibc")
     else:
-        yield accept("the C library is glibc", libc=view.libc)
+        yield accept("the C library is glibc", libc=profile.libc)
 
 
-RULE = HostRule("libc", "The host's C library is glibc.", ("os.libc",), judge)
+RULE = HostRule("libc", "The host's C library is glibc.", ("os.libc",), evaluate)

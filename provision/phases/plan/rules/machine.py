@@ -3,19 +3,19 @@
 from collections.abc import Iterable, Iterator
 
 from provision.phases.plan import torch_pair
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
-from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, reject, remembered
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
+from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, memoized, reject
 
 KNOWN = ("x86_64", "aarch64")
 
 
-def judge(option: Option, view: View) -> Iterable[Verdict]:
-    return _judge(option, view.machine, view.platform, view.policy.torch == "existing")
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
+    return _evaluate(option, profile.machine, profile.platform, profile.policy.torch == "existing")
 
 
-@remembered
-def _judge(option: Option, machine: str | None, platform: str, existing: bool) -> Iterator[Verdict]:
+@memoized
+def _evaluate(option: BuildOption, machine: str | None, platform: str, existing: bool) -> Iterator[Verdict]:
     machines = option.build.machines if option.build else KNOWN
     if machine is None:
         yield assume("the processor architecture is x86_64")
@@ -37,4 +37,4 @@ def _judge(option: Option, machine: str | None, platform: str, existing: bool) -
         yield accept(f"there is a wheel for {machine}", machine=machine)
 
 
-RULE = Rule("machine", "There is a wheel for the host's processor architecture.", ("os.machine",), judge)
+RULE = Rule("machine", "There is a wheel for the host's processor architecture.", ("os.machine",), evaluate)

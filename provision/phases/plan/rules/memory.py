@@ -3,17 +3,19 @@
 from collections.abc import Iterator
 
 from provision.catalog import catalog
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import HostRule, Verdict, accept, assume, reject
 
 
-def judge(view: View) -> Iterator[Verdict]:
-    need = catalog().needs[view.platform]
-    if view.ram_gib is None:
+def evaluate(profile: HostProfile) -> Iterator[Verdict]:
+    need = catalog().needs[profile.platform]
+    if profile.ram_gib is None:
         yield assume(f"at least {need.memory:g} GiB of memory")
-    elif view.ram_gib < need.memory:
-        text = f"the host has {view.ram_gib} GiB of memory (a cgroup limit counted); serving takes {need.memory:g} GiB"
-        yield reject(text, source=need.source, ram_gib=view.ram_gib, needed_gib=need.memory)
+    elif profile.ram_gib < need.memory:
+        text = (
+            f"the host has {profile.ram_gib} GiB of memory (a cgroup limit counted); serving takes {need.memory:g} GiB"
+        )
+        yield reject(text, source=need.source, ram_gib=profile.ram_gib, needed_gib=need.memory)
     else:
         yield accept(
             f"serving takes {need.memory:g} GiB of memory, and the host has that much",
@@ -22,4 +24,4 @@ def judge(view: View) -> Iterator[Verdict]:
         )
 
 
-RULE = HostRule("memory", "The host's memory, or its cgroup's limit, holds the service.", ("memory",), judge)
+RULE = HostRule("memory", "The host's memory, or its cgroup's limit, holds the service.", ("memory",), evaluate)

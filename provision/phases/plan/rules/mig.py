@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator
 
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import HostRule, Verdict, accept, reject, warn
 
 SOURCE = "docs.nvidia.com/datacenter/tesla/mig-user-guide: CUDA sees one slice a process; github.com/vllm-project/vllm issue 41848"
 
 
-def judge(view: View) -> Iterator[Verdict]:
-    split = [card for card in view.cards if card.mig]
+def evaluate(profile: HostProfile) -> Iterator[Verdict]:
+    split = [card for card in profile.cards if card.mig]
     empty = [card.index for card in split if not card.slices]
     if empty:
         text = f"MIG is on for card {', '.join(map(str, empty))} and no slice is made: CUDA finds no device there"
@@ -18,8 +18,8 @@ def judge(view: View) -> Iterator[Verdict]:
         listed = ", ".join(f"{card.index} ({card.slices} slices)" for card in split)
         text = f"MIG is on for card {listed}: CUDA takes the first slice of each, with that slice's memory, and no card reaches another"
         yield warn(text, source=SOURCE, mig=[card.index for card in split])
-    elif any(card.mig for card in view.present):
+    elif any(card.mig for card in profile.present):
         yield accept("the cards that serve are not split by MIG", source=SOURCE)
 
 
-RULE = HostRule("mig", "A card in MIG mode has a slice to compute on.", ("nvidia.gpus",), judge)
+RULE = HostRule("mig", "A card in MIG mode has a slice to compute on.", ("nvidia.gpus",), evaluate)

@@ -5,27 +5,27 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from provision.phases.plan.cards import AmdCard, Card
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import HostRule, Verdict, accept, assume, warn
 
 
-def judge(view: View) -> Iterator[Verdict]:
-    serve = view.serving
-    there: tuple[Card | AmdCard, ...] = (*view.present, *view.present_amd)
+def evaluate(profile: HostProfile) -> Iterator[Verdict]:
+    serve = profile.serving
+    there: tuple[Card | AmdCard, ...] = (*profile.present, *profile.present_amd)
     left = [card for card in there if card not in serve]
     if not serve:
         return
     facts: dict[str, Any] = {"serve": [card.index for card in serve], "left_out": _listed(left) or None}
-    if left and view.policy.gpus is None:
-        yield warn(f"{_listed(serve)} serve; left out: {_listed(left)}: {_why(view, left)}", **facts)
+    if left and profile.policy.gpus is None:
+        yield warn(f"{_listed(serve)} serve; left out: {_listed(left)}: {_why(profile, left)}", **facts)
     elif len(serve) > 1 and len({card.kind for card in serve}) == 1:
         yield accept(f"{_listed(serve)} are equal and serve together", **facts)
-    for name in dict.fromkeys(card.name for card in view.cards if card.row is None):
+    for name in dict.fromkeys(card.name for card in profile.cards if card.row is None):
         yield assume(f"{name} is not in the catalog: planned by its compute capability alone")
 
 
-def _why(view: View, left: Sequence[Card | AmdCard]) -> str:
-    if view.cards and view.present_amd:
+def _why(profile: HostProfile, left: Sequence[Card | AmdCard]) -> str:
+    if profile.cards and profile.present_amd:
         return "no build runs on NVIDIA's and AMD's cards together"
     if all(isinstance(card, AmdCard) and card.integrated for card in left):
         return "a processor's own graphics serve only where there is no other card"
@@ -41,5 +41,5 @@ RULE = HostRule(
     "Cards of one kind serve: of those that the newest release has code for, the kind with the most memory in all; a processor's "
     "graphics only where they are alone; the others are named, and limit nothing.",
     ("nvidia.gpus", "amd.gpus", "settings.gpus"),
-    judge,
+    evaluate,
 )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from provision.core.formatting import GIB
-from provision.phases.plan.host_profile import Load, View
+from provision.phases.plan.host_profile import HostProfile, Load
 from provision.phases.plan.rules.base import HostRule, Verdict, accept, assume, reject
 
 if TYPE_CHECKING:
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 SOURCE = "provision/phases/plan/fit: vLLM's own arithmetic; what the engine takes beside weights and cache is estimated"
 
 
-def judge(view: View) -> Iterator[Verdict]:
-    load, room = view.load, view.room
+def evaluate(profile: HostProfile) -> Iterator[Verdict]:
+    load, budget = profile.load, profile.budget
     if load is None:
         return
-    if room is None:
+    if budget is None:
         yield assume(
             f"the devices hold model `{load.model}` ({load.gib:.1f} GiB of weights): their memory is not known"
         )
         return
     from provision.phases.plan.fit import fit  # noqa: PLC0415 - only where a model of the user's is planned
 
-    found = fit(load.shape, load.asked, room)
+    found = fit(load.shape, load.asked, budget)
     facts = {"model": load.model, "architecture": load.shape.architecture, "weights_gib": round(load.gib, 1)}
-    facts |= {"devices": room.devices, "device_gib": round(room.device_bytes / GIB, 1), "tensor": found.tensor}
+    facts |= {"devices": budget.devices, "device_gib": round(budget.device_bytes / GIB, 1), "tensor": found.tensor}
     if found.problem:
         yield reject(found.text, source=SOURCE, **facts)
         return
@@ -62,5 +62,5 @@ RULE = HostRule(
     "model-fit",
     "The model's weights and a context of useful length fit into the memory of the devices.",
     ("nvidia.gpus", "amd.gpus", "memory", "settings.model", "settings.max_model_len", "settings.tensor_parallel"),
-    judge,
+    evaluate,
 )

@@ -3,17 +3,17 @@
 from collections.abc import Iterator
 
 from provision.catalog.versions import cuda_of, numbers
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import Rule, Verdict, accept, warn
 
 SOURCE = "github.com/vllm-project/vllm issue 4195; github.com/pytorch/pytorch issue 122571"
 
 
-def judge(option: Option, view: View) -> Iterator[Verdict]:
-    if view.platform != "cuda":
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    if profile.platform != "cuda":
         return
-    around = view.around
+    around = profile.around
     facts = {"system": around.nccl, "variables": list(around.library_variables)}
     if around.library_variables and (around.nccl or "VLLM_NCCL_SO_PATH" in around.library_variables):
         there = f"the system holds {around.nccl}" if around.nccl else "a path is given"
@@ -25,4 +25,4 @@ def judge(option: Option, view: View) -> Iterator[Verdict]:
         yield accept(f"NCCL is {wheel} at torch's own pin{beside}", source=SOURCE, **facts)
 
 
-RULE = Rule("nccl", "NCCL is the one that torch asks for.", ("libraries", "settings.env"), judge)
+RULE = Rule("nccl", "NCCL is the one that torch asks for.", ("libraries", "settings.env"), evaluate)

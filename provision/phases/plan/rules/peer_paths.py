@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator
 
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import Rule, Verdict, accept, warn
 
 SOURCE = "NVIDIA NCCL user guide, troubleshooting: PCI Access Control Services (ACS), IO virtualization"
 
 
-def judge(option: Option, view: View) -> Iterator[Verdict]:
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     del option
-    paths = view.around.peer_paths
-    if len(view.serving) < 2 or paths is None:
+    paths = profile.around.peer_paths
+    if len(profile.serving) < 2 or paths is None:
         return
     if paths:
         text = (
@@ -24,5 +24,5 @@ def judge(option: Option, view: View) -> Iterator[Verdict]:
 
 
 RULE = Rule(
-    "peer-paths", "IOMMU and ACS leave writes between cards their short way.", ("topology", "virtualization"), judge
+    "peer-paths", "IOMMU and ACS leave writes between cards their short way.", ("topology", "virtualization"), evaluate
 )

@@ -3,17 +3,17 @@
 from collections.abc import Iterator
 
 from provision.phases.plan import driver
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import Rule, Verdict, accept, warn
 
 SOURCE = "docs.nvidia.com/deploy/driver-persistence"
 
 
-def judge(option: Option, view: View) -> Iterator[Verdict]:
-    plan = driver.choose(option, view)
-    known = [card for card in view.cards if card.persistent is not None]
-    if plan is None or plan.action != "keep" or view.foreign_driver or not known:
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    plan = driver.choose(option, profile)
+    known = [card for card in profile.cards if card.persistent is not None]
+    if plan is None or plan.action != "keep" or profile.foreign_driver or not known:
         return
     off = [card.index for card in known if not card.persistent]
     if off:
@@ -23,4 +23,4 @@ def judge(option: Option, view: View) -> Iterator[Verdict]:
         yield accept("persistence is on for the cards that serve", source=SOURCE, off=[])
 
 
-RULE = Rule("persistence", "nvidia-persistenced keeps the driver on idle cards.", ("nvidia.gpus",), judge)
+RULE = Rule("persistence", "nvidia-persistenced keeps the driver on idle cards.", ("nvidia.gpus",), evaluate)

@@ -3,17 +3,17 @@
 from collections.abc import Iterable, Iterator
 
 from provision.catalog import catalog
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
-from provision.phases.plan.rules.base import Rule, Verdict, accept, remembered
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
+from provision.phases.plan.rules.base import Rule, Verdict, accept, memoized
 
 
-def judge(option: Option, view: View) -> Iterable[Verdict]:  # noqa: ARG001 - every rule is called alike
-    return _judge(option)
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:  # noqa: ARG001 - every rule is called alike
+    return _evaluate(option)
 
 
-@remembered
-def _judge(option: Option) -> Iterator[Verdict]:
+@memoized
+def _evaluate(option: BuildOption) -> Iterator[Verdict]:
     build = option.build
     if build is None:
         return
@@ -34,5 +34,5 @@ def _judge(option: Option) -> Iterator[Verdict]:
 
 
 RULE = Rule(
-    "provider", "The vendor's build comes before the community's, and a community build is named as one.", (), judge
+    "provider", "The vendor's build comes before the community's, and a community build is named as one.", (), evaluate
 )

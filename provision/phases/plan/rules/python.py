@@ -3,17 +3,17 @@
 from collections.abc import Iterable, Iterator
 
 from provision.phases.plan import interpreter
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import Interpreters, View
-from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, reject, remembered
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile, Interpreters
+from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, memoized, reject
 
 
-def judge(option: Option, view: View) -> Iterable[Verdict]:
-    return _judge(option, view.interpreters)
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
+    return _evaluate(option, profile.interpreters)
 
 
-@remembered
-def _judge(option: Option, there: Interpreters) -> Iterator[Verdict]:
+@memoized
+def _evaluate(option: BuildOption, there: Interpreters) -> Iterator[Verdict]:
     chosen = interpreter.chosen(option, there)
     source = option.release.source if option.release else option.torch.source
     seen = [python.version for python in there.pythons]
@@ -25,4 +25,4 @@ def _judge(option: Option, there: Interpreters) -> Iterator[Verdict]:
     yield accept(chosen.why, source=source, pythons=seen)
 
 
-RULE = Rule("python", "A Python that the build takes is on the host or can be brought along.", ("pythons",), judge)
+RULE = Rule("python", "A Python that the build takes is on the host or can be brought along.", ("pythons",), evaluate)

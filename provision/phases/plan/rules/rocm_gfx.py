@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 from provision.catalog import catalog
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, reject
 
 
-def judge(option: Option, view: View) -> Iterator[Verdict]:
-    if view.platform != "rocm":
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    if profile.platform != "rocm":
         return
     torch_row = next((row for row in catalog().rocm_archs if row.variant == option.torch_variant), None)
     lists = [("vLLM", option.build.gfx, option.build.source)] if option.build else []
@@ -17,7 +17,7 @@ def judge(option: Option, view: View) -> Iterator[Verdict]:
         lists.append(("torch", torch_row.gfx, torch_row.source))
     else:
         yield assume(f"torch's {option.torch_variant} variant has code for the cards")
-    for card in view.amd:
+    for card in profile.amd:
         if card.gfx is None:
             yield assume(f"{card.name} is of an architecture that the build has code for")
             continue
@@ -32,4 +32,4 @@ def judge(option: Option, view: View) -> Iterator[Verdict]:
                 )
 
 
-RULE = Rule("rocm-gfx", "The build holds code for every AMD card.", ("amd.gpus",), judge)
+RULE = Rule("rocm-gfx", "The build holds code for every AMD card.", ("amd.gpus",), evaluate)

@@ -4,27 +4,27 @@ from collections.abc import Iterator
 
 from provision.catalog import catalog
 from provision.catalog.versions import numbers
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, reject
 
 
-def judge(option: Option, view: View) -> Iterator[Verdict]:
-    if view.platform != "rocm":
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    if profile.platform != "rocm":
         return
     row = next((row for row in catalog().userspaces if row.variant == option.variant), None)
-    if view.rocm is None:
+    if profile.rocm is None:
         yield assume(f"a ROCm that {option.variant} builds run on is installed")
     elif option.build is not None and row is not None:
-        text = f"the build runs on ROCm {row.minimum} up to below {row.below}, the host has {view.rocm}"
-        fits = numbers(row.minimum) <= numbers(view.rocm)[:2] < numbers(row.below)
-        yield (accept if fits else reject)(text, source=row.source, rocm=view.rocm)
+        text = f"the build runs on ROCm {row.minimum} up to below {row.below}, the host has {profile.rocm}"
+        fits = numbers(row.minimum) <= numbers(profile.rocm)[:2] < numbers(row.below)
+        yield (accept if fits else reject)(text, source=row.source, rocm=profile.rocm)
     else:
         yield accept(
-            f"torch's {option.variant} variant is for the host's ROCm {view.rocm}",
+            f"torch's {option.variant} variant is for the host's ROCm {profile.rocm}",
             source=option.torch.source,
-            rocm=view.rocm,
+            rocm=profile.rocm,
         )
 
 
-RULE = Rule("rocm-userspace", "The host's ROCm is one that the build runs on.", ("amd.rocm_version",), judge)
+RULE = Rule("rocm-userspace", "The host's ROCm is one that the build runs on.", ("amd.rocm_version",), evaluate)

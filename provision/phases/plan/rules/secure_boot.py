@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from provision.phases.plan import driver
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, warn
 
 SOURCE = (
@@ -12,14 +12,14 @@ SOURCE = (
 )
 
 
-def judge(option: Option, view: View) -> Iterator[Verdict]:
-    plan = driver.choose(option, view)
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    plan = driver.choose(option, profile)
     if plan is None or plan.action == "keep":
         return
-    on = view.around.secure_boot
+    on = profile.around.secure_boot
     if on is None:
         yield assume("Secure Boot is off, or the key that signs the driver's module is enrolled")
-    elif on and (row := driver.supply_of(option, view).row) is not None and row.signed:
+    elif on and (row := driver.supply_of(option, profile).row) is not None and row.signed:
         text = f"Secure Boot is on, and the modules of driver {plan.version} are signed by {row.id}: no key has to be enrolled"
         yield accept(text, source=row.source, secure_boot=True, action=plan.action)
     elif on:
@@ -36,5 +36,5 @@ RULE = Rule(
     "secure-boot",
     "A driver that is installed under Secure Boot has a key that the firmware knows.",
     ("secure_boot", "settings.driver"),
-    judge,
+    evaluate,
 )

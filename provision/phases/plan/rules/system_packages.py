@@ -4,36 +4,38 @@ from collections.abc import Iterator
 
 from provision.catalog import catalog
 from provision.catalog.system import install_command, os_packages
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import HostRule, Verdict, accept, assume, reject
 
 
-def judge(view: View) -> Iterator[Verdict]:
-    for name in view.unsure:
+def evaluate(profile: HostProfile) -> Iterator[Verdict]:
+    for name in profile.unsure:
         yield assume(f"{name} is on the host")
-    if not view.lacking:
+    if not profile.lacking:
         return
-    names = ", ".join(view.lacking)
-    why = "; ".join(f"{need.name}: {need.why}" for need in catalog().system_needs if need.name in view.lacking)
-    if view.escalates is None:
+    names = ", ".join(profile.lacking)
+    why = "; ".join(f"{need.name}: {need.why}" for need in catalog().system_needs if need.name in profile.lacking)
+    if profile.escalates is None:
         yield assume(f"{names} can be installed on the host")
-    elif view.escalates:
-        yield accept(f"{names} will be installed from the distribution ({why})", lacking=list(view.lacking))
+    elif profile.escalates:
+        yield accept(f"{names} will be installed from the distribution ({why})", lacking=list(profile.lacking))
     else:
-        become = ", or set `ansible_become: true` (this user's sudo asks no password)" if view.sudo else ""
+        become = ", or set `ansible_become: true` (this user's sudo asks no password)" if profile.sudo else ""
         yield reject(
             f"the host lacks {names} ({why}) and installing does not act as root there; "
-            f"have them installed with `{_command(view)}`{become}",
-            lacking=list(view.lacking),
+            f"have them installed with `{_command(profile)}`{become}",
+            lacking=list(profile.lacking),
             escalates=False,
         )
 
 
-def _command(view: View) -> str:
-    manager = view.manager or ""
+def _command(profile: HostProfile) -> str:
+    manager = profile.manager or ""
     if manager not in catalog().install_commands:
-        return f"the packages for {', '.join(view.lacking)}"
-    packages = os_packages(view.lacking, manager=manager, python="3", os_id=view.os_id, os_version=view.os_version)
+        return f"the packages for {', '.join(profile.lacking)}"
+    packages = os_packages(
+        profile.lacking, manager=manager, python="3", os_id=profile.os_id, os_version=profile.os_version
+    )
     return install_command(packages, manager=manager)
 
 
@@ -41,5 +43,5 @@ RULE = HostRule(
     "system-packages",
     "Libraries and compilers of the distribution are there, or the user may install them.",
     ("libraries", "programs", "user", "os.package_manager"),
-    judge,
+    evaluate,
 )

@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 
 from provision.phases.plan import torch_pair
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import HostRule, Verdict, accept, reject
 
 
-def judge(view: View) -> Iterator[Verdict]:
-    if view.policy.torch != "existing":
+def evaluate(profile: HostProfile) -> Iterator[Verdict]:
+    if profile.policy.torch != "existing":
         return
-    usable = view.interpreters.pythons
+    usable = profile.interpreters.pythons
     held = {python.path: python.torch for python in usable if python.torch}
-    unfit = {path: why for path, torch in held.items() if (why := torch_pair.unfit(torch, view.platform))}
+    unfit = {path: why for path, torch in held.items() if (why := torch_pair.unfit(torch, profile.platform))}
     fitting = {path: torch for path, torch in held.items() if path not in unfit}
     if fitting:
         listed = " and ".join(f"torch {torch} of {path}" for path, torch in fitting.items())
@@ -30,5 +30,5 @@ RULE = HostRule(
     "torch-existing",
     "An existing torch is there where one is to be used, and is a release for the host's devices.",
     ("pythons", "settings.torch", "settings.python"),
-    judge,
+    evaluate,
 )

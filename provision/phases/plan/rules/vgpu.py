@@ -3,16 +3,16 @@
 from collections.abc import Iterator
 
 from provision.phases.plan import driver
-from provision.phases.plan.build_option import Option
-from provision.phases.plan.host_profile import View
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rules.base import Rule, Verdict, accept, reject
 
 SOURCE = "docs.nvidia.com/vgpu, release notes: guest driver and vGPU manager are of one release branch or the pairs listed there"
 
 
-def judge(option: Option, view: View) -> Iterator[Verdict]:
-    plan = driver.choose(option, view)
-    virtual = [card for card in view.cards if card.virtual]
+def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
+    plan = driver.choose(option, profile)
+    virtual = [card for card in profile.cards if card.virtual]
     if plan is None or not virtual:
         return
     facts = {"virtual": [card.index for card in virtual], "driver": plan.version}
@@ -25,4 +25,4 @@ def judge(option: Option, view: View) -> Iterator[Verdict]:
         yield reject(text, source=SOURCE, **facts)
 
 
-RULE = Rule("vgpu", "The guest driver of a vGPU stays as the machine below wants it.", ("nvidia.gpus",), judge)
+RULE = Rule("vgpu", "The guest driver of a vGPU stays as the machine below wants it.", ("nvidia.gpus",), evaluate)

@@ -14,8 +14,8 @@ from provision.catalog.index.sources import Sources
 from provision.core.errors import StageError, TransportError
 from provision.core.models.staged import StagedFile
 from provision.core.run_folder import utc_now, write_atomically
-from provision.phases.stage.builds.build_cache import Forged, Shelf
-from provision.phases.stage.builds.build_host import Bench, Built, Order
+from provision.phases.stage.builds.build_cache import BuildCache, Forged
+from provision.phases.stage.builds.build_host import BuildHost, Built, Order
 from provision.phases.stage.builds.build_inputs import Ingredients, gather
 from provision.phases.stage.builds.build_key import Key
 from provision.phases.stage.builds.builder_requirements import has_wheels, require
@@ -58,17 +58,17 @@ class Place:
     """A builder by its name, and how its bench is set up."""
 
     name: str
-    bench: Bench
+    build_host: BuildHost
 
 
-def forge(job: Job, place: Place, interpreter: Callable[[], StagedFile]) -> Forged:
+def wheel_builder(job: Job, place: Place, interpreter: Callable[[], StagedFile]) -> Forged:
     """Build a key's wheel and put it on the shelf.
 
     `interpreter` fetches a managed Python, called only where the builder has none that fits. Raises StageError when the builder lacks
     something, when the build fails, or when the wheel is not what its key says; TransportError.
     """
     recipe = recipe_for(job.key)
-    survey = place.bench.survey(job.key.built_for.python, job.cuda)
+    survey = place.build_host.survey(job.key.built_for.python, job.cuda)
     require(job.key, job.cuda, place.name, survey)
     home = survey.cuda_home if recipe.compiled else None
     by_wheels = (
@@ -105,13 +105,13 @@ def forge(job: Job, place: Place, interpreter: Callable[[], StagedFile]) -> Forg
             job.progress(f"{job.key.name} on {place.name}: {text}", 0, 0)
 
     try:
-        built = place.bench.build(name, order, files, told)
+        built = place.build_host.build(name, order, files, told)
         forged = _keep(job, place, recipe, built)
     finally:
         # where the builder is gone, that is what is to be told, not that its log is gone with it
         with contextlib.suppress(TransportError):
-            write_atomically(Shelf(job.store).log_path(job.key), place.bench.log(name))
-    place.bench.clear(name)
+            write_atomically(BuildCache(job.store).log_path(job.key), place.build_host.log(name))
+    place.build_host.clear(name)
     return forged
 
 
@@ -119,7 +119,7 @@ def _keep(job: Job, place: Place, recipe: Recipe, built: Built) -> Forged:
     """Bring the wheel into the wheelhouse, hold it against its key, and note it."""
     with tempfile.TemporaryDirectory(prefix="firstlight-") as folder:
         file = Path(folder) / Path(built.wheel).name
-        file.write_bytes(place.bench.fetch(built.wheel))
+        file.write_bytes(place.build_host.fetch(built.wheel))
         path = job.store.add(file, sha256=built.sha256)
     extension = read_extension(path)
     wrong = faults(extension, job.key, torch=job.torch_path(), compiled=recipe.compiled)
@@ -142,9 +142,9 @@ def _keep(job: Job, place: Place, recipe: Recipe, built: Built) -> Forged:
         cpu_seconds=built.cpu_seconds,
         largest_process_gib=built.largest_process_gib,
         nvcc=built.nvcc,
-        log=str(Shelf(job.store).log_path(job.key)),
+        log=str(BuildCache(job.store).log_path(job.key)),
     )
-    Shelf(job.store).put(forged)
+    BuildCache(job.store).put(forged)
     return forged
 
 

@@ -47,7 +47,7 @@ class Forged(Record):
         return fits and older and self.key.same_build(wanted)
 
 
-class Shelf:
+class BuildCache:
     """All of them."""
 
     def __init__(self, store: Store) -> None:
@@ -62,12 +62,12 @@ class Shelf:
 
     def put(self, forged: Forged) -> None:
         """Remember a wheel under its key; the one built last for a key counts."""
-        self._store.remember(_KIND, forged.key.slug, forged.model_dump(mode="json"))
+        self._store.put(_KIND, forged.key.slug, forged.model_dump(mode="json"))
 
     def __iter__(self) -> Iterator[Forged]:
         for path in sorted((self._store.root / _KIND).glob("*.json")):
             try:
-                yield Forged.model_validate(self._store.recall(_KIND, path.stem) or {})
+                yield Forged.model_validate(self._store.get(_KIND, path.stem) or {})
             except ValidationError:
                 continue  # of another release of this product
 

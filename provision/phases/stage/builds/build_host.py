@@ -73,7 +73,7 @@ class Order:
     memory_gib: float
 
 
-class Bench:
+class BuildHost:
     """One builder, through its session; `folder` is where its builds lie, `python` the interpreter that runs the program."""
 
     def __init__(self, session: Session, folder: str, *, python: str = "python3") -> None:

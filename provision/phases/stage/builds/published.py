@@ -28,7 +28,7 @@ def fetch_published(package: FlashAttnPackage, sources: Sources, store: Store) -
 
     Raises StageError when it is nowhere to be had, or is not the file that it was before.
     """
-    known = store.recall(_KIND, package.file)
+    known = store.get(_KIND, package.file)
     if known and (path := store.find(known["sha256"], known["name"])):
         return path
     expected = known["sha256"] if known else None
@@ -63,7 +63,7 @@ def _keep(source: Path, name: str, expected: str | None, store: Store) -> Path:
             hint=f"when that change is meant, remove {store.root / _KIND / f'{name}.json'}",
         )
     path = store.add(source, name=_own_name(name, read_extension(source, published_as=name)), sha256=found)
-    store.remember(_KIND, name, {"sha256": found, "name": path.name})
+    store.put(_KIND, name, {"sha256": found, "name": path.name})
     return path
 
 

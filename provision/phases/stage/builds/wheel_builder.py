@@ -14,9 +14,9 @@ from provision.core.errors import StageError
 from provision.core.models.stack import FlashAttnPackage, Stack
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.session import Session
-from provision.phases.stage.builds.build import Job, Place, forge
-from provision.phases.stage.builds.build_cache import Forged, Shelf
-from provision.phases.stage.builds.build_host import Bench
+from provision.phases.stage.builds.build import Job, Place, wheel_builder
+from provision.phases.stage.builds.build_cache import BuildCache, Forged
+from provision.phases.stage.builds.build_host import BuildHost
 from provision.phases.stage.builds.build_key import Key
 from provision.phases.stage.builds.extension import read_extension
 from provision.phases.stage.builds.published import fetch_published
@@ -32,7 +32,7 @@ CONTROLLER = "controller"
 
 
 @dataclass(frozen=True)
-class Forge:
+class WheelBuilder:
     """Provides packages. `fleet` holds every key that this run asks for, so that one build serves all classes that it can."""
 
     store: Store
@@ -86,17 +86,17 @@ class Forge:
 
         Raises StageError, TransportError.
         """
-        shelf = Shelf(self.store)
-        if found := shelf.find(job.key):
+        build_cache = BuildCache(self.store)
+        if found := build_cache.find(job.key):
             return found
         mates = [key for key in self.fleet if recipe_for(job.key).holds(key)]
         wide = replace(job, key=job.key.covering(mates))
         with closing(self.open_builder(builder)) as session:
-            return forge(wide, self.place(builder, session), lambda: self.interpreter(job.target))
+            return wheel_builder(wide, self.place(builder, session), lambda: self.interpreter(job.target))
 
     def place(self, builder: str, session: Session) -> Place:
         """How a builder is set up: where its builds lie, and what runs the program there."""
         if builder == CONTROLLER:
-            return Place(builder, Bench(session, str(self.store.root / "builds"), python=self.python))
+            return Place(builder, BuildHost(session, str(self.store.root / "builds"), python=self.python))
         home = session.run('printf %s "${XDG_CACHE_HOME:-$HOME/.cache}"').stdout
-        return Place(builder, Bench(session, f"{home}/firstlight/builds"))
+        return Place(builder, BuildHost(session, f"{home}/firstlight/builds"))

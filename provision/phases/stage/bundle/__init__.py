@@ -3,7 +3,7 @@
 from provision.phases.stage.bundle.bundled import Bundled
 from provision.phases.stage.bundle.manifest import Manifest
 from provision.phases.stage.bundle.opening import Opened, open_bundle
-from provision.phases.stage.bundle.recording_store import NotingStore, sealed
+from provision.phases.stage.bundle.recording_store import RecordingStore, sealed
 from provision.phases.stage.bundle.writing import Contents, write_bundle
 
-__all__ = ["Bundled", "Contents", "Manifest", "NotingStore", "Opened", "open_bundle", "sealed", "write_bundle"]
+__all__ = ["Bundled", "Contents", "Manifest", "Opened", "RecordingStore", "open_bundle", "sealed", "write_bundle"]

@@ -48,7 +48,7 @@ def open_bundle(
         _take(tar, manifest, path, store, progress)
     model = _lay_out(manifest, store)
     for entry in manifest.remembered:
-        store.remember(entry.kind, entry.key, entry.value)
+        store.put(entry.kind, entry.key, entry.value)
     settings = ClientSettings(no_index=True, sealed=True, bundled=Bundled(path.name, manifest.classes))
     return Opened(manifest, settings, model)
 

@@ -21,22 +21,22 @@ def sealed(settings: ClientSettings) -> ClientSettings:
     return replace(settings, sealed=True)
 
 
-class NotingStore(Store):
+class RecordingStore(Store):
     """A wheelhouse that notes what stage looked up or wrote down: the bundle carries it."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self._noted: dict[tuple[str, str], dict[str, Any]] = {}
 
-    def recall(self, kind: str, key: str) -> dict[str, Any] | None:
-        found = super().recall(kind, key)
+    def get(self, kind: str, key: str) -> dict[str, Any] | None:
+        found = super().get(kind, key)
         if found is not None:
             self._noted[kind, key] = found
         return found
 
-    def remember(self, kind: str, key: str, value: Mapping[str, Any]) -> Path:
+    def put(self, kind: str, key: str, value: Mapping[str, Any]) -> Path:
         self._noted[kind, key] = dict(value)
-        return super().remember(kind, key, value)
+        return super().put(kind, key, value)
 
     def noted(self) -> tuple[Remembered, ...]:
         """Everything that another machine can use, in a fixed order, without credentials in addresses."""

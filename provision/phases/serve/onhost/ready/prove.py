@@ -39,7 +39,7 @@ class Proof:
     attention: dict[str, Any] = field(default_factory=dict)
     tokens_expected: list[int] = field(default_factory=list)
     tokens_answered: list[int] = field(default_factory=list)
-    phases_s: dict[str, float] = field(default_factory=dict)
+    startup_s: dict[str, float] = field(default_factory=dict)
     text: str | None = None
     evidence: list[str] = field(default_factory=list)
 
@@ -52,7 +52,7 @@ def prove(request: Request, server: Server, state: ServiceState, *, started_here
     if started_here and age is not None:
         told = phases(log, time.time() - age)
         # The log's whole seconds may be one more than what was measured.
-        proof.phases_s = {name: round(min(seconds, age), 2) for name, seconds in told.items()} | {
+        proof.startup_s = {name: round(min(seconds, age), 2) for name, seconds in told.items()} | {
             "health": round(age, 2)
         }
     proofs = read_proofs(request, state.main_pid)
@@ -65,9 +65,9 @@ def prove(request: Request, server: Server, state: ServiceState, *, started_here
             with Watch(state.main_pid, server.break_off):
                 tokens, logprobs, first = server.greedy(reference["prompt"], len(reference["tokens"]))
             proof.tokens_answered = tokens
-            proof.phases_s["first_answer"] = round(first - asked_at, 2)
+            proof.startup_s["first_answer"] = round(first - asked_at, 2)
             if started_here and age is not None:
-                proof.phases_s["first_token"] = round(age + first - asked_at, 2)
+                proof.startup_s["first_token"] = round(age + first - asked_at, 2)
             proof.evidence = judge_builtin(reference, tokens, logprobs, dtype, server)
         else:
             with Watch(state.main_pid, server.break_off):
@@ -78,7 +78,7 @@ def prove(request: Request, server: Server, state: ServiceState, *, started_here
         # An engine that died over the question says why in its log.
         proof.evidence = causes(service_log(request, state))
     if started_here and age is not None:
-        proof.phases_s["proven"] = round(age + time.monotonic() - asked_at, 2)
+        proof.startup_s["proven"] = round(age + time.monotonic() - asked_at, 2)
     proof.ready, proof.text = problem is None, problem
     return proof
 
