@@ -126,7 +126,7 @@ def _line(forged: Forged) -> str:
 
 def _survey(wheel_builder: WheelBuilder, builder: str, python: str, toolkit: str) -> Survey:
     with closing(wheel_builder.open_builder(builder)) as session:
-        return wheel_builder.paths(builder, session).build_host.survey(python, toolkit)
+        return wheel_builder.place(builder, session).build_host.survey(python, toolkit)
 
 
 def _stack(row: Torch, variant: str, python: str, tag: str) -> Stack:

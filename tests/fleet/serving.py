@@ -11,9 +11,9 @@ from typing import Any
 from provision.fleet.multihost import meet
 from provision.fleet.ssh import open_session
 from provision.phases.verify.run_checks import tool_command
+from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import FleetHost
 from tests.fleet.inventories import hosts_of
-from tests.fleet.walks import CommandRunner
 
 PREFIX = "/opt/firstlight"
 SERVING_CHECKS = ("unit", "process", "access", "model", "answer")

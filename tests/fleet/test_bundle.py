@@ -16,8 +16,8 @@ from provision.phases.plan.fit.kv_cache import cache_of
 from provision.phases.plan.fit.tables import platforms
 from provision.phases.plan.fit.weights import counted
 from provision.phases.serve.options import options
+from tests.fleet.command_runner import RUN_S, CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost
-from tests.fleet.walks import RUN_S, CommandRunner
 
 pytestmark = pytest.mark.fleet
 

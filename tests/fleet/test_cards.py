@@ -13,9 +13,9 @@ from typing import NamedTuple
 import pytest
 
 from tests.fleet.cards import boot_with_cards
+from tests.fleet.command_runner import ROOT, CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.serving import PREFIX
-from tests.fleet.walks import ROOT, CommandRunner
 
 pytestmark = pytest.mark.fleet
 

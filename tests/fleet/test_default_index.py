@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import Fleet
 from tests.fleet.root import TRIXIE
-from tests.fleet.walks import CommandRunner
 
 pytestmark = pytest.mark.fleet
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, FleetHost
-from tests.fleet.walks import CommandRunner
 
 pytestmark = pytest.mark.fleet
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.fleet.command_runner import ROOT, CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.root import BOOKWORM, TRIXIE
 from tests.fleet.vendor import NEW, OLD, PLACE, build_repository, give_cards, signer
-from tests.fleet.walks import ROOT, CommandRunner
 
 pytestmark = pytest.mark.fleet
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fleet.command_runner import CommandRunner, event
 from tests.fleet.hosts import FleetHost
-from tests.fleet.walks import CommandRunner, event
 
 pytestmark = pytest.mark.fleet
 

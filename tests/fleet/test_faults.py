@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from provision.phases.verify.run_checks import tool_command
+from tests.fleet.command_runner import CommandRunner
 from tests.fleet.faults import FILES, FROZEN, INJECTED, INSTEAD, MODEL, PREAMBLE, RUNNING, SECRETS, STOPPED, UNIT, Fault
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.listing import differences, listing
 from tests.fleet.serving import PREFIX, ask, wait_until_healthy
-from tests.fleet.walks import CommandRunner
 from tests.fleet.wrong_numbers import ATTENTION, OPERATORS, PRODUCTS, VLLM
 from verify.records import Level
 

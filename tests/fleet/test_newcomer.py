@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.fleet import disk
+from tests.fleet.command_runner import ROOT, CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.serving import ask, checks_of_what_serves
-from tests.fleet.walks import ROOT, CommandRunner
 
 pytestmark = pytest.mark.fleet
 

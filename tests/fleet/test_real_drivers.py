@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.test_drivers import play
 from tests.fleet.vendor import give_cards
-from tests.fleet.walks import CommandRunner
 
 pytestmark = pytest.mark.fleet
 

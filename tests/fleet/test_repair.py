@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from tests.fleet.bigrams import write_model
+from tests.fleet.command_runner import ROOT, CommandRunner, Ended
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, wait_until_healthy
-from tests.fleet.walks import ROOT, CommandRunner, Ended
 
 pytestmark = pytest.mark.fleet
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import NO_SUDO, Fleet, FleetHost
 from tests.fleet.layers import FOR_A_USER
 from tests.fleet.serving import ask, checks_of_what_serves, wait_until_healthy
-from tests.fleet.walks import CommandRunner
 
 pytestmark = pytest.mark.fleet
 

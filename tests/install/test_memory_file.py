@@ -21,7 +21,7 @@ from provision.phases.install import Target, install
 from provision.phases.install.hosts_file import render_secrets
 from provision.phases.install.memory_file import memory_file, remove_left_passwords
 from tests.install.conftest import Site
-from tests.install.test_room import SLOW_MODEL, host
+from tests.install.test_host_results import SLOW_MODEL, host
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "sudo-s3cret {{ 7 * 7 }}"

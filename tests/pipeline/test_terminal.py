@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.test_consult import BROKEN, result, run_folder
+from tests.pipeline.test_diagnosis import BROKEN, result, run_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 LONG_S = 60.0

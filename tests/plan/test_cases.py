@@ -52,7 +52,7 @@ ONE_SIDED = {
     "dependencies": "it holds dependencies back and refuses none",
     "imports": "it refuses releases by name and has nothing to say of the others",
     "provider": "it names who made a build and refuses none",
-    "cuda-compat": "it refuses only what another rule refused before, where --why-not asks; tests/plan/test_whynot.py has both sides",
+    "cuda-compat": "it refuses only what another rule refused before, where --why-not asks; tests/plan/test_why_not.py has both sides",
     "model-fit": "case files hold no model; tests/plan/test_model_fit.py has both sides",
 }
 """Rules that the case files show from one side only, and why."""

@@ -15,7 +15,7 @@ from provision.phases.verify.expected_gpus import expected_gpus
 from provision.phases.verify.tool_output import Verified
 from provision.pipeline import verify
 from provision.report import summarise, write
-from tests.pipeline.test_checks import context_of
+from tests.pipeline.test_verify import context_of
 from tests.report.sample import GPU_STACK, Folder, host
 from verify.checks.devices.gpus import fewer
 from verify.views import Gpu

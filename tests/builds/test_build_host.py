@@ -65,8 +65,8 @@ def test_where_there_are_no_headers_a_managed_python_is_sent(
         asked.append(target)
         return store.staged(store.add(archive), "interpreter")
 
-    wheel_builder = WheelBuilder(store, open_local, python=sys.executable, interpreter=interpreter)
-    forged = wheel_builder.forged(standin_job(tmp_path, store, python=PYTHON), CONTROLLER)
+    builder = WheelBuilder(store, open_local, python=sys.executable, interpreter=interpreter)
+    forged = builder.forged(standin_job(tmp_path, store, python=PYTHON), CONTROLLER)
     assert [target.python for target in asked] == [PYTHON]
     assert store.find(forged.sha256, forged.name)
 

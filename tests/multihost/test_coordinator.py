@@ -12,7 +12,7 @@ import pytest
 from provision.core.errors import TransportError
 from provision.fleet.multihost import meet
 from provision.fleet.ssh.channel import Channel
-from tests.multihost.test_judged import hello
+from tests.multihost.test_interface_map import hello
 
 Answer = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
+from tests.fleet.command_runner import ROOT, CommandRunner, event, task_ended
 from tests.fleet.hosts import NO_SUDO, SUDO_WITH_PASSWORD, SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.inventories import inventory_of
 from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, try_together, wait_until_healthy
-from tests.fleet.walks import ROOT, CommandRunner, event, task_ended
 
 pytestmark = pytest.mark.fleet
 
