@@ -20,7 +20,7 @@ from provision.pipeline.runner import execute
 from verify.doctor.catalog import Cause, Fix
 from verify.doctor.score import LIKELY_AT, Finding
 
-PLAYBOOK = "mend"
+PLAYBOOK = "repair"
 BRING_DEADLINE_S = 900.0
 CHECK_DEADLINE_S = 900.0
 """A cause may be gone only when the service answers again."""

@@ -131,7 +131,7 @@ def test_a_full_boot_partition_is_told(root: Root) -> None:
     status, said = root.run("initramfs.sh")
     assert status == 1
     assert "firstlight-error: update-initramfs -u -k all: cpio: write error: No space left on device" in said
-    assert "firstlight-hint: make phase in /boot" in said
+    assert "firstlight-hint: free disk space in /boot" in said
 
 
 DKMS = """case "$1" in

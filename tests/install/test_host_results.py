@@ -114,8 +114,8 @@ def test_every_task_is_on_record(site: Site) -> None:
     site.play("uninstall")
     lines = [json.loads(line) for line in site.latest.path("install/tasks.jsonl").read_text().splitlines()]
     assert [(line["host"], line["role"], line["status"]) for line in lines] == [
-        ("this", "undo", "ok"),
-        ("this", "undo", "ok"),
+        ("this", "uninstall", "ok"),
+        ("this", "uninstall", "ok"),
     ]
     assert all(line["seconds"] >= 0 for line in lines)
 

@@ -12,7 +12,7 @@ from tests.install.scripts import run_sh
 
 def remove(prefix: str, **changes: str) -> subprocess.CompletedProcess[str]:
     variables = {"prefix": prefix, "incoming": "", "remove_packages": "0", "check": "0"}
-    return run_sh("undo/files/remove.sh", **(variables | changes))
+    return run_sh("uninstall/files/remove.sh", **(variables | changes))
 
 
 @pytest.mark.parametrize("prefix", ["/", "/etc/", "relative", "/opt/../etc", str(Path.home())])

@@ -66,7 +66,7 @@ def test_a_module_by_its_arguments() -> None:
 
 
 def test_a_raw_task_by_its_text_in_the_role() -> None:
-    path = f"{PLAYBOOKS}/roles/undo/tasks/10_remove.yml:3"
+    path = f"{PLAYBOOKS}/roles/uninstall/tasks/10_remove.yml:3"
     task = event({"changed": True, "rc": 0}, task="Remove service, environments, account and folders", task_path=path)
     found = described("runner_on_ok", task | {"task_action": "ansible.builtin.raw"})
     assert found is not None

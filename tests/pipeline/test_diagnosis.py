@@ -22,7 +22,7 @@ from verify.doctor.catalog import catalogue
 from verify.doctor.engine import diagnose_texts
 
 PLAYBOOK = Path(__file__).resolve().parents[2] / "playbooks/repair.yml"
-ROLE = PLAYBOOK.parent / "roles/mend/tasks/main.yml"
+ROLE = PLAYBOOK.parent / "roles/repair/tasks/main.yml"
 BROKEN = "fatal error: Python.h: No such file or directory\n"
 HERE = Host(name="here", connection=Connection(kind="local"), settings=Settings())
 

@@ -69,7 +69,7 @@ def read(service: Service) -> Plan:
 
 
 def assignments(text: str) -> dict[str, str]:
-    """The variables of a file that live.py wrote: plain values, or in double quotes with escapes."""
+    """The variables of a file that role `service` wrote: plain values, or in double quotes with escapes."""
     found = {}
     for line in text.splitlines():
         name, equals, value = line.strip().partition("=")

@@ -41,7 +41,7 @@ def collect(session: Session, *, prefix: str, root: bool, since_s: float | None 
     Raises TransportError when the host cannot be reached, RemoteCommandError when it runs no POSIX shell.
     """
     script = assembled(
-        "evidence.sh",
+        "failure_evidence.sh",
         {
             "FL_NONCE": secrets.token_hex(8),
             "FL_PREFIX": prefix,

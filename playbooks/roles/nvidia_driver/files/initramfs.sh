@@ -25,6 +25,6 @@ echo "firstlight-changed: $*"
 [ "$FIRSTLIGHT_CHECK" = 0 ] || exit 0
 if ! said=$("$@" 2>&1); then
     echo "firstlight-error: $*: $(printf '%s\n' "$said" | tail -n 3 | tr '\n' ' ')"
-    echo "firstlight-hint: make room in /boot (df -h /boot), then run the command again"
+    echo "firstlight-hint: free disk space in /boot (df -h /boot), then run the command again"
     exit 1
 fi

@@ -1,8 +1,8 @@
 """Puts an environment and the service that belongs to it live, together; says what changed, as JSON.
 
-    live.py look|live PREFIX        request on standard input: {"digest", "service", "state"}
-    live.py look-back|back PREFIX   the request of the environment that `previous` points at
-    live.py describe PREFIX         what serves now
+    activate.py look|live PREFIX        request on standard input: {"digest", "service", "state"}
+    activate.py look-back|back PREFIX   the request of the environment that `previous` points at
+    activate.py describe PREFIX         what serves now
 
 The request is kept beside its environment (envs/DIGEST/service.json, 0600), so that a rollback brings back the unit
 and the settings that belong to it. The API key is made here, kept in service.env (0600), and shown nowhere.

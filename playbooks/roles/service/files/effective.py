@@ -1,4 +1,4 @@
-"""What really starts: the unit as systemd has it, and what Python imports unasked. Sent before live.py and seal.py.
+"""What really starts: the unit as systemd has it, and what Python imports unasked. Sent before activate.py and write_state.py.
 
 PREFIX/state.unit holds `NAME=VALUE` lines as `systemctl show` prints them; the probe asks for the names in it.
 """

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What the newest start of a unit said, at most 25 lines: said.sh --system|--user UNIT
+# What the newest start of a unit said, at most 25 lines: startup_log.sh --system|--user UNIT
 # Lines are found by the unit's name from a second before systemd announced that start: of a program that ends at once the journal
 # knows the unit, and often no longer which start of it that was; and what it printed may stand before the announcement (by 3 ms).
 set -u

@@ -1,6 +1,6 @@
 """Records the state that was reached, and removes what no live or previous environment needs; says what changed, as JSON.
 
-    seal.py PREFIX
+    write_state.py PREFIX
 
 Writes, in this order: etc/started (what the running service was started from), what the next probe compares, and
 state.json. What it compares: state.sha256 (small files that everybody may read, for `sha256sum -c`), state.files (secrets
