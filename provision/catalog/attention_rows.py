@@ -20,7 +20,7 @@ class Spelling(Row):
 
 @table_row
 class PlatformBackend(Row):
-    """A back end that a platform can run for one kind of model; `only_asked` is never chosen unasked."""
+    """A back end that a platform can run for one kind of model; `only_requested` is never chosen unasked."""
 
     platform: Literal["cuda", "rocm", "cpu"]
     backend: str
@@ -28,7 +28,7 @@ class PlatformBackend(Row):
     until: str | None = None
     minimum: str | None = None
     dtypes: tuple[str, ...] = ()
-    only_asked: bool = False
+    only_requested: bool = False
     model: Literal["usual", "latent", "sparse"] = "usual"
     majors: tuple[int, ...] = ()
     """Compute capability majors of the cards that it runs on; empty: all."""

@@ -144,7 +144,7 @@ def _torch_variants(catalog: Catalog) -> Iterator[str]:
                 for row in catalog.torch_archs
                 if row.variant == variant and between(torch.version, row.since, row.until)
             ]
-            if len(ranges) > 1 or (not ranges and not torch.lead):
+            if len(ranges) > 1 or (not ranges and not torch.inferred):
                 yield f"torch {torch.version}: {len(ranges)} rows name the GPU code of {variant}"
 
 
@@ -160,7 +160,7 @@ def _attention(catalog: Catalog) -> Iterator[str]:
         for backend in catalog.platform_backends:
             if (
                 backend.platform != "cuda"
-                or backend.only_asked
+                or backend.only_requested
                 or not between(row.version, backend.since, backend.until)
             ):
                 continue
@@ -252,5 +252,7 @@ def _same_major(cuda: str, variant: str) -> bool:
 
 
 def _row(table: str, row: Row) -> str:
-    name = next((str(getattr(row, field.name)) for field in fields(row) if field.name not in {"source", "lead"}), "")
+    name = next(
+        (str(getattr(row, field.name)) for field in fields(row) if field.name not in {"source", "inferred"}), ""
+    )
     return f"{table} {name}"

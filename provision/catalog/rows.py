@@ -1,7 +1,7 @@
 """The rows of the tables. A field without default must stand in the TOML; every row names its source.
 
 Codes of GPU kernels: "80" is native code for compute capability 8.0, "p80" is PTX, which a driver compiles for 8.0 and newer.
-`lead` marks a row with a value that was inferred, not read from the artifact.
+`inferred` marks a row with a value that was inferred, not read from the artifact.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def table_row(kind: type[T]) -> type[T]:
 @table_row
 class Row:
     source: str
-    lead: bool = False
+    inferred: bool = False
 
 
 @table_row

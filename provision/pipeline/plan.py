@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-import tomllib
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from provision.core.errors import FirstlightError, NoStackError
@@ -13,6 +11,7 @@ from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Host
 from provision.core.models.stack import Resolution
 from provision.phases.plan import plan as resolve
+from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.pipeline.context import RunContext
 
 if TYPE_CHECKING:
@@ -77,6 +76,5 @@ def _refusal(name: str, resolution: Resolution) -> NoStackError:
 
 
 def cause_of(rule: str) -> str | None:
-    """The doctor's name of what a rule refuses; null for what it does not know."""
-    table = tomllib.loads(files("provision.phases.plan").joinpath("causes.toml").read_text(encoding="utf-8"))
-    return next((cause for cause, rules in table.items() if rule in rules), None)
+    """Return the doctor's id of the failure that a rule's refusal prevents; None if there is none."""
+    return next((found.cause for found in (*HOST_RULES, *RULES) if found.id == rule), None)

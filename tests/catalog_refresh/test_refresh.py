@@ -52,7 +52,7 @@ def test_new_releases_are_rows(site: Site, index: Index, tmp_path: Path) -> None
     grown = Catalog(overlays=overlay.read_all(tmp_path))
     assert check(grown) == []
     row = next(row for row in grown.releases if row.version == "0.40.0")
-    assert (row.torch, row.cuda, row.flashinfer, row.flashinfer_cubin, row.lead) == (
+    assert (row.torch, row.cuda, row.flashinfer, row.flashinfer_cubin, row.inferred) == (
         "2.16.0",
         "13.2",
         "0.8.0",

@@ -56,18 +56,18 @@ def test_weights_too_large_name_the_figures_and_the_smallest_change() -> None:
 
 
 def test_a_length_that_does_not_fit_is_refused_with_the_one_that_does() -> None:
-    asked = ServingRequest(length=65536)
-    found = fit(llama_8b(), asked, cards(1, 23))
+    wanted = ServingRequest(length=65536)
+    found = fit(llama_8b(), wanted, cards(1, 23))
     assert found.problem == "length"
     assert "65536 tokens takes 8.0 GiB of cache" in found.text
-    assert next(changes(llama_8b(), asked, cards(1, 23))).policy == {"max_model_len": str(found.longest)}
+    assert next(changes(llama_8b(), wanted, cards(1, 23))).policy == {"max_model_len": str(found.longest)}
 
 
 def test_a_cache_in_eight_bits_is_offered_where_kernels_read_it() -> None:
-    asked = ServingRequest(length=40000, arguments=("--enable-log-requests",))
-    policies = [change.policy for change in changes(llama_8b(), asked, cards(1, 23, fp8=True))]
+    wanted = ServingRequest(length=40000, arguments=("--enable-log-requests",))
+    policies = [change.policy for change in changes(llama_8b(), wanted, cards(1, 23, fp8=True))]
     assert {"vllm_args": '["--enable-log-requests", "--kv-cache-dtype", "fp8"]'} in policies
-    assert all("vllm_args" not in change.policy for change in changes(llama_8b(), asked, cards(1, 23)))
+    assert all("vllm_args" not in change.policy for change in changes(llama_8b(), wanted, cards(1, 23)))
 
 
 def test_more_than_the_model_was_made_for_is_refused() -> None:
@@ -76,7 +76,7 @@ def test_more_than_the_model_was_made_for_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "text"),
+    ("wanted", "text"),
     [
         (
             ServingRequest(tensor=3),
@@ -86,8 +86,8 @@ def test_more_than_the_model_was_made_for_is_refused() -> None:
         (ServingRequest(pipeline=33), "32 layers cannot be dealt out to 33 pipeline stages"),
     ],
 )
-def test_a_split_that_cannot_be_is_refused(asked: ServingRequest, text: str) -> None:
-    found = fit(llama_8b(), asked, cards(4, 79))
+def test_a_split_that_cannot_be_is_refused(wanted: ServingRequest, text: str) -> None:
+    found = fit(llama_8b(), wanted, cards(4, 79))
     assert (found.problem, found.text) == ("split", text)
 
 
@@ -128,10 +128,16 @@ def test_what_cannot_be_computed_is_judged_by_its_weights_alone() -> None:
 def test_settings_and_arguments_that_bear_on_memory() -> None:
     arguments = ["--kv_cache_dtype=fp8_e4m3", "--max-num-seqs", "64", "--enforce_eager", "--speculative-config", "{}"]
     settings = Settings.model_validate({"tensor_parallel": 2, "max_model_len": 4096, "vllm_args": arguments})
-    asked = serving_request_of(settings)
-    assert (asked.tensor, asked.length, asked.sequences, asked.eager, asked.drafts) == (2, 4096, 64, True, True)
-    assert asked.cache_element(2) == 1
-    assert fit(llama_8b(), asked, cards(2, 79)).length is None
+    wanted = serving_request_of(settings)
+    assert (wanted.tensor, wanted.length, wanted.sequences, wanted.eager, wanted.drafts) == (
+        2,
+        4096,
+        64,
+        True,
+        True,
+    )
+    assert wanted.cache_element(2) == 1
+    assert fit(llama_8b(), wanted, cards(2, 79)).length is None
 
 
 @given(
@@ -159,7 +165,7 @@ def test_twice_the_parts_halve_what_each_holds(model: Shape, tensor: int, gib: i
     model=st.sampled_from(MODELS),
     count=st.sampled_from([1, 2, 3, 8]),
     gib=st.integers(4, 300),
-    asked=st.sampled_from(
+    wanted=st.sampled_from(
         [
             ServingRequest(),
             ServingRequest(length=30000),
@@ -171,18 +177,18 @@ def test_twice_the_parts_halve_what_each_holds(model: Shape, tensor: int, gib: i
 )
 @many
 def test_what_is_chosen_fits_and_what_is_offered_helps(
-    model: Shape, count: int, gib: int, asked: ServingRequest
+    model: Shape, count: int, gib: int, wanted: ServingRequest
 ) -> None:
     budget = cards(count, gib, fp8=True)
-    found = fit(model, asked, budget)
+    found = fit(model, wanted, budget)
     if found.problem is None and found.cache and found.length:
         assert found.cache.bytes_for(found.length) <= (found.cache_bytes or 0)
         assert found.weights + found.overhead + (found.cache_bytes or 0) <= found.memory
-    for change in islice(changes(model, asked, budget), 3):
+    for change in islice(changes(model, wanted, budget), 3):
         assert found.problem is not None
-        assert fit(change.shape, change.asked, change.budget).problem is None
+        assert fit(change.shape, change.request, change.budget).problem is None
 
 
 def test_other_arguments_do_not_change_the_answer() -> None:
-    asked = ServingRequest(length=4096)
-    assert fit(llama_8b(), asked, cards(1, 23)) == fit(llama_8b(), replace(asked, arguments=("--x",)), cards(1, 23))
+    wanted = ServingRequest(length=4096)
+    assert fit(llama_8b(), wanted, cards(1, 23)) == fit(llama_8b(), replace(wanted, arguments=("--x",)), cards(1, 23))

@@ -47,5 +47,5 @@ def test_batches_are_ordered_and_cover_every_size() -> None:
 
 
 def test_estimates_are_marked_as_such() -> None:
-    assert all(row.lead for row in (*tables.platforms().values(), tables.activation()))
+    assert all(row.inferred for row in (*tables.platforms().values(), tables.activation()))
     assert tables.platforms().keys() == {"cuda", "rocm", "cpu"}

@@ -19,7 +19,7 @@ def at(document: Any, path: str) -> Any:
     return document
 
 
-EXTRA = {"driver-policy", "vllm-asked"}
+EXTRA = {"driver-policy", "vllm-requested"}
 """Reasons that no rule gives: what an upgrade would bring, and that nothing of what was asked exists."""
 
 

@@ -20,7 +20,7 @@ from provision.core.models.settings import Settings
 from provision.phases.plan import plan
 from provision.phases.plan.build_option import options
 from provision.phases.plan.evaluation import evaluate
-from provision.phases.plan.host_profile import view_of
+from provision.phases.plan.host_profile import profile_of
 from provision.phases.plan.what_if import parse_what_if
 from tests.plan import strategies
 from tests.plan.cases import CASES
@@ -147,7 +147,7 @@ def test_what_no_rule_reads_makes_no_class() -> None:
 
 def builds(facts: HostFacts, settings: Settings) -> set[tuple[str, str]]:
     """Releases and variants that are accepted on a host."""
-    profile = view_of(facts, settings)
+    profile = profile_of(facts, settings)
     return {
         (option.id.split("-")[1], option.variant) for option in options(profile) if evaluate(option, profile).accepted
     }
@@ -191,6 +191,6 @@ def test_another_card_that_serves_never_gains_a_build(first: str, second: str, d
 def test_a_card_that_does_not_serve_changes_nothing(first: str, second: str, driver: str) -> None:
     described = "gpu={} driver={} glibc=2.35 arch=x86_64 python=3.10"
     mixed = parse_what_if(described.format(f"{first}x1,{second}x1", driver))
-    kinds = {card.index: card.name for card in view_of(mixed, Settings()).cards}
+    kinds = {card.index: card.name for card in profile_of(mixed, Settings()).cards}
     alone = parse_what_if(described.format(f"{first if 0 in kinds else second}x{len(kinds)}", driver))
     assert builds(mixed, Settings()) == builds(alone, Settings())

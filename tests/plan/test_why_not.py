@@ -18,7 +18,7 @@ def ask(asked: str, line: str, **settings: str) -> WhyNot:
 
 
 def against(answer: WhyNot) -> set[str]:
-    return {reason.rule for item in answer.judgements for reason in item.reasons if reason.verdict == "reject"}
+    return {reason.rule for item in answer.evaluations for reason in item.reasons if reason.verdict == "reject"}
 
 
 def test_one_change_opens_it() -> None:
@@ -61,7 +61,7 @@ def test_the_release_itself_is_never_given_up() -> None:
 )
 def test_compatibility_libraries_are_named_where_they_help(card: str, driver: str, verdict: str, says: str) -> None:
     answer = ask("vllm==0.33.0", f"gpu={card}x1 {R535.replace('535.183.01', driver)}")
-    (said,) = [reason for item in answer.judgements for reason in item.reasons if reason.rule == "cuda-compat"]
+    (said,) = [reason for item in answer.evaluations for reason in item.reasons if reason.rule == "cuda-compat"]
     assert said.verdict == verdict
     assert says in said.text
 

@@ -19,11 +19,9 @@ def check_tables() -> tuple[str, Exit]:
     if problems:
         return "\n".join([*problems, f"{len(problems)} problems"]), Exit.RED
     found = list(everything(catalog))
-    leads = sum(row.lead for _, row in found)
+    inferred = sum(row.inferred for _, row in found)
     tables = len({name for name, _ in found})
-    lines = [
-        f"{len(found)} rows in {tables} tables, each with its source; {leads} hold a value that was inferred (lead)"
-    ]
+    lines = [f"{len(found)} rows in {tables} tables, each with its source; {inferred} hold an inferred value"]
     lines += [f"overlay {extra.path}: {sum(map(len, extra.tables.values()))} rows" for extra in catalog.overlays]
     return "\n".join(lines), Exit.OK
 

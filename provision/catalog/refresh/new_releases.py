@@ -136,7 +136,7 @@ def _release_row(says: VllmSays, torch: Torch, newest: Release, today: str) -> R
         torchaudio=says.torchaudio,
         flashinfer=says.flashinfer,
         flashinfer_cubin=says.flashinfer_cubin,
-        lead=True,
+        inferred=True,
         source=f"metadata of {says.file}, read {today} from the user's index; GPU code carried over from {newest.version}",
     )
 
@@ -155,7 +155,7 @@ def _torch_row(says: TorchSays, today: str) -> Torch:
         cuda_aarch64=tuple(aarch64),
         rocm=(),
         cxx11_abi=True,
-        lead=True,
+        inferred=True,
         source=f"metadata and version file of {says.file}, read {today} from the user's index; only the default variants are known",
     )
 
@@ -173,6 +173,6 @@ def _build_row(version: str, wheels: list[Wheel], known: list[Build], today: str
             machine for machine in wheel_metadata.MACHINES if any(wheel.machine == machine for wheel in wheels)
         ),
         isa=like.isa,
-        lead=True,
+        inferred=True,
         source=f"{', '.join(files)} on the user's index, {today}; glibc and instructions carried over from {like.version}",
     )

@@ -136,7 +136,7 @@ def _driver_packages(host: Host, facts: HostFacts, plan: DriverPlan, module: str
 
 def _fabric_manager(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any] | None:
     version = stack.fabric_manager
-    if version is None or not fabric.is_mended(stack, facts):
+    if version is None or not fabric.needs_install(stack, facts):
         return None
     beside = [catalog().package_components["subnet-manager"]] if stack.subnet_manager else []
     plan = stack.driver or DriverPlan(action="keep")

@@ -46,24 +46,24 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
 
 
 def _model(profile: HostProfile) -> ModelPlan | None:
-    load, budget = profile.load, profile.budget
-    if load is None or budget is None:
+    served, budget = profile.served_model, profile.budget
+    if served is None or budget is None:
         return None
     from provision.phases.plan.fit import fit  # noqa: PLC0415 - only where a model of the user's is planned
 
-    found, asked = fit(load.shape, load.asked, budget), load.asked
-    sizes = {"tensor": found.tensor, "pipeline": asked.pipeline, "data": asked.data}
+    found, request = fit(served.shape, served.request, budget), served.request
+    sizes = {"tensor": found.tensor, "pipeline": request.pipeline, "data": request.data}
     flags = [word for name, size in sizes.items() if size > 1 for word in (f"--{name}-parallel-size", str(size))]
-    if found.length and (asked.length or found.length < load.shape.usual_length):
+    if found.length and (request.length or found.length < served.shape.usual_length):
         flags += ["--max-model-len", str(found.length)]
     return ModelPlan(
-        name=load.model,
-        architecture=load.shape.architecture,
-        weights_bytes=load.shape.weights.total,
+        name=served.model,
+        architecture=served.shape.architecture,
+        weights_bytes=served.shape.weights.total,
         tensor_parallel=found.tensor,
-        pipeline_parallel=asked.pipeline,
-        data_parallel=asked.data,
-        own_max_model_len=load.shape.length,
+        pipeline_parallel=request.pipeline,
+        data_parallel=request.data,
+        own_max_model_len=served.shape.length,
         max_model_len=found.length,
         device_weights_bytes=found.weights,
         device_overhead_bytes=found.overhead,

@@ -21,7 +21,7 @@ MODELS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class AttentionChoice:
     """`plan` is None when what was asked for cannot be; `why` then says the reason."""
 
     plan: AttentionPlan | None
@@ -31,14 +31,14 @@ class Chosen:
     source: str | None = None
 
 
-def choose(option: BuildOption, profile: HostProfile) -> Chosen:
+def choose(option: BuildOption, profile: HostProfile) -> AttentionChoice:
     """The back end for a candidate on a host. The candidate has a vLLM release."""
     assert option.release is not None
-    return chosen(option.release.version, profile.launch)
+    return choose_backend(option.release.version, profile.launch)
 
 
 @cache
-def chosen(version: str, launch: Launch) -> Chosen:
+def choose_backend(version: str, launch: Launch) -> AttentionChoice:
     """The back end of a vLLM release for what a class launches."""
     return _choose(version, launch.attention)
 
@@ -64,25 +64,25 @@ def _flash_extensions(version: str, launch: Launch) -> tuple[tuple[str, tuple[st
 
 
 @cache
-def _choose(version: str, host: DecidingAttention) -> Chosen:
+def _choose(version: str, host: DecidingAttention) -> AttentionChoice:
     can, refusals = _possible(version, host)
-    if host.asked not in {"auto", "flash"}:
-        return _asked(version, host, can, refusals)
+    if host.requested not in {"auto", "flash"}:
+        return _requested(version, host, can, refusals)
     flash = next((row for row in _of(host.platform, host.model, version) if row.flash), None)
     served = next((row for row in can if row.flash), None)
-    if host.asked == "flash":
+    if host.requested == "flash":
         if served is None:
             why = refusals.get(flash.backend) if flash else None
-            return Chosen(None, why or f"vLLM {version} has no flash kernels for {_whom(host)}")
+            return AttentionChoice(None, why or f"vLLM {version} has no flash kernels for {_whom(host)}")
         return _plan(version, served, host, f"flash kernels, which every card and vLLM {version} can")
-    unasked = [row for row in can if not row.only_asked]
+    unasked = [row for row in can if not row.only_requested]
     reason = refusals.get(flash.backend) if flash else None
     if host.flash_attn == "none" and any(row.flash for row in unasked):
         unasked = [row for row in unasked if not row.flash]
         reason = "flash kernels are switched off (flash_attn: none)"
     if not unasked:
         why = "; ".join(refusals.values()) or "none is known"
-        return Chosen(None, f"vLLM {version} has no attention back end for {_whom(host)}: {why}")
+        return AttentionChoice(None, f"vLLM {version} has no attention back end for {_whom(host)}: {why}")
     best = unasked[0]
     able = f"every card and vLLM {version} can" if host.kinds else f"what vLLM {version} serves with on {host.platform}"
     because = f"{reason}: {best.backend} serves" if reason and not best.flash else able
@@ -94,18 +94,18 @@ def _whom(host: DecidingAttention) -> str:
     return f"models that {MODELS[host.model]}, on {host.platform}" if host.model in MODELS else host.platform
 
 
-def _asked(version: str, host: DecidingAttention, can: list[PlatformBackend], refusals: dict[str, str]) -> Chosen:
+def _requested(
+    version: str, host: DecidingAttention, can: list[PlatformBackend], refusals: dict[str, str]
+) -> AttentionChoice:
     for row in can:
-        if row.backend == host.asked:
+        if row.backend == host.requested:
             where = " on every card" if host.kinds else ""
             return _plan(version, row, host, f"asked for, and vLLM {version} can{where}")
     names = [row.backend for row in can]
-    near = difflib.get_close_matches(host.asked, names, n=1)
+    near = difflib.get_close_matches(host.requested, names, n=1)
     meant = f"; did you mean `{near[0]}`?" if near else ""
-    other = (
-        f"no back end `{host.asked}` is known of vLLM {version} for {_whom(host)} ({', '.join(names) or 'none'}){meant}"
-    )
-    return Chosen(None, refusals.get(host.asked) or other)
+    other = f"no back end `{host.requested}` is known of vLLM {version} for {_whom(host)} ({', '.join(names) or 'none'}){meant}"
+    return AttentionChoice(None, refusals.get(host.requested) or other)
 
 
 def _possible(version: str, host: DecidingAttention) -> tuple[list[PlatformBackend], dict[str, str]]:
@@ -153,20 +153,22 @@ def _of(platform: str, model: str, version: str) -> tuple[PlatformBackend, ...]:
     )
 
 
-def _plan(version: str, chosen: PlatformBackend, host: DecidingAttention, why: str) -> Chosen:
-    spelled = spelling(version, chosen.backend)
+def _plan(version: str, row: PlatformBackend, host: DecidingAttention, why: str) -> AttentionChoice:
+    spelled = spelling(version, row.backend)
     # Compressed models run FlashAttention over their prompts, whatever decodes.
-    runs_flash = host.platform == "cuda" and (chosen.flash or host.model == "latent")
-    rows = {generation(version, capability) for _, capability in host.kinds if capability} if runs_flash else set()
-    row = next(iter(rows)) if len(rows) == 1 else None
+    runs_flash = host.platform == "cuda" and (row.flash or host.model == "latent")
+    found = {generation(version, capability) for _, capability in host.kinds if capability} if runs_flash else set()
+    flash = next(iter(found)) if len(found) == 1 else None
     plan = AttentionPlan(
-        backend=chosen.backend,
+        backend=row.backend,
         flag=spelled.flag if spelled else None,
         ask=spelled.ask if spelled else "option",
-        generation=row.generation if row and chosen.flash else None,
+        generation=flash.generation if flash and row.flash else None,
     )
-    sources = [found.source for found in (row, spelled) if found]
-    return Chosen(plan, why, extension=row.extension if row else None, source=sources[0] if sources else None)
+    sources = [source.source for source in (flash, spelled) if source]
+    return AttentionChoice(
+        plan, why, extension=flash.extension if flash else None, source=sources[0] if sources else None
+    )
 
 
 @cache

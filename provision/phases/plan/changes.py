@@ -67,7 +67,7 @@ def _driver(stack: Stack) -> str | None:
 
 
 def _fabric(stack: Stack, facts: HostFacts) -> str | None:
-    if not fabric.is_mended(stack, facts):
+    if not fabric.needs_install(stack, facts):
         return None
     there = facts.nvidia.fabric_manager_version if facts.nvidia else None
     beside = " with nvlsm and ib_umad" if stack.subnet_manager else ""

@@ -50,7 +50,7 @@ def _refusal(profile: HostProfile, hosts: tuple[str, ...], host: Evaluation, res
         elif not profile.policy.wants_vllm:
             text = f"no torch variant in the catalog is for ROCm {profile.rocm}"
         facts = {"vllm": profile.policy.vllm, "platform": profile.platform, "rocm": profile.rocm}
-        refusals = [Reason(rule="vllm-asked", verdict="reject", candidate=HOST, facts=facts, text=text)]
+        refusals = [Reason(rule="vllm-requested", verdict="reject", candidate=HOST, facts=facts, text=text)]
     return Resolution(
         hosts=hosts,
         stack=None,

@@ -21,7 +21,7 @@ Module = Literal["open", "proprietary"]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class LaunchedCode:
     """GPU code that is launched, and the CUDA variant it was built for."""
 
     name: str
@@ -48,7 +48,7 @@ def choose(option: BuildOption, profile: HostProfile) -> DriverPlan | None:
         return None
     if profile.driver_stays:
         return profile.kept_driver
-    if profile.driver_absent or profile.driver_mended:
+    if profile.driver_absent or profile.driver_reinstalled:
         return _brought("install", option, profile)
     short = profile.driver is None or too_old(option, profile, profile.driver) is not None
     if profile.policy.driver == "pinned":
@@ -78,9 +78,9 @@ def _brought(action: Action, option: BuildOption, profile: HostProfile) -> Drive
 
 
 @cache
-def _plan(action: Action, asked: DriverRequest, least: str, module: Module | None) -> DriverPlan:
+def _plan(action: Action, request: DriverRequest, least: str, module: Module | None) -> DriverPlan:
     """`least` is the lowest version of any branch that will do; the plan stays in one branch, or at the version asked for."""
-    found = driver_supply.choose(asked, least)
+    found = driver_supply.choose(request, least)
     branch = found.version.partition(".")[0]
     return DriverPlan(
         action=action,
@@ -88,8 +88,8 @@ def _plan(action: Action, asked: DriverRequest, least: str, module: Module | Non
         module=module,
         source=found.source,
         branch=branch,
-        at_least=asked.version or max(least, branch, key=numbers),
-        below=_after(asked.version or branch),
+        at_least=request.version or max(least, branch, key=numbers),
+        below=_after(request.version or branch),
     )
 
 
@@ -128,7 +128,7 @@ def _major_floors(variant: str) -> list[Floor]:
     )
 
 
-def _ptx_floors(parts: tuple[Part, ...]) -> list[Floor]:
+def _ptx_floors(parts: tuple[LaunchedCode, ...]) -> list[Floor]:
     found = []
     for part in parts:
         cuda = cuda_of(part.variant) or ""
@@ -162,22 +162,22 @@ def _card_floors(capabilities: tuple[str, ...]) -> list[Floor]:
 
 
 @cache
-def launched(option: BuildOption, launch: Launch) -> tuple[Part, ...]:
+def launched(option: BuildOption, launch: Launch) -> tuple[LaunchedCode, ...]:
     """The GPU code that this Stack launches."""
     parts = []
     capabilities = launch.capabilities
     row, build = option.release, option.build
     if row is not None and build is not None:
-        parts.append(Part("vLLM's main extension", row.core, build.variant, row.source, capabilities))
+        parts.append(LaunchedCode("vLLM's main extension", row.core, build.variant, row.source, capabilities))
         for extension, using in attention.flash_extensions(option, launch):
             codes = {"fa2": row.fa2, "fa3": row.fa3}.get(extension, ())
             if codes:
                 name = f"vLLM's FlashAttention {extension[-1]} extension"
-                parts.append(Part(name, codes, build.variant, row.source, using))
+                parts.append(LaunchedCode(name, codes, build.variant, row.source, using))
     of_torch = torch_pair.torch_codes(option.torch.version, option.torch_variant)
     if of_torch is not None:
         name = f"torch {option.torch.version}"
-        parts.append(Part(name, of_torch, option.torch_variant, option.torch.source, capabilities))
+        parts.append(LaunchedCode(name, of_torch, option.torch_variant, option.torch.source, capabilities))
     return tuple(parts)
 
 

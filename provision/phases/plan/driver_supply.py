@@ -49,31 +49,31 @@ class DriverRequest:
     """Whether nvlsm goes with it, which the vendor alone has."""
 
 
-request = cache(DriverRequest)
+driver_request = cache(DriverRequest)
 """One object for equal fields, so that it is cheap to look things up by."""
 
 
 @cache
-def choose(asked: DriverRequest, least: str) -> Supply:
+def choose(request: DriverRequest, least: str) -> Supply:
     """Where a driver comes from, and which; `least` is the lowest version that the candidate runs on."""
-    wanted = asked.version or wanted_version(asked.branch)
-    if asked.broken:
-        wanted = max(wanted, wanted_version(asked.broken.partition(".")[0]), key=numbers)
-    if asked.source == "vendor" or asked.mirror:
-        return Supply("vendor", wanted, "a mirror of its packages is named" if asked.mirror else "asked for")
-    pinned = asked.version or asked.branch
+    wanted = request.version or wanted_version(request.branch)
+    if request.broken:
+        wanted = max(wanted, wanted_version(request.broken.partition(".")[0]), key=numbers)
+    if request.source == "vendor" or request.mirror:
+        return Supply("vendor", wanted, "a mirror of its packages is named" if request.mirror else "asked for")
+    pinned = request.version or request.branch
     branch = pinned.partition(".")[0] if pinned else None
-    row = distribution_driver(asked.os_id, asked.os_version, asked.machine, branch=branch)
-    if asked.source == "distribution":
-        return Supply("distribution", asked.version or (row.version if row else wanted), "asked for", row)
-    if asked.subnet_manager:
+    row = distribution_driver(request.os_id, request.os_version, request.machine, branch=branch)
+    if request.source == "distribution":
+        return Supply("distribution", request.version or (row.version if row else wanted), "asked for", row)
+    if request.subnet_manager:
         return Supply("vendor", wanted, "it alone has nvlsm, which these boards need")
-    if row is not None and asked.version in {None, row.version} and numbers(row.version) >= numbers(least):
-        if row.signed and asked.secure_boot:
-            why = f"Secure Boot is on, and {asked.os_id} signs these modules itself: no key has to be enrolled"
+    if row is not None and request.version in {None, row.version} and numbers(row.version) >= numbers(least):
+        if row.signed and request.secure_boot:
+            why = f"Secure Boot is on, and {request.os_id} signs these modules itself: no key has to be enrolled"
             return Supply("distribution", row.version, why, row)
-        if not _has_vendor_packages(asked.os_id, asked.os_version):
-            why = f"the vendor publishes none for {asked.os_id} {asked.os_version}"
+        if not _has_vendor_packages(request.os_id, request.os_version):
+            why = f"the vendor publishes none for {request.os_id} {request.os_version}"
             return Supply("distribution", row.version, why, row)
     return Supply("vendor", wanted, "the usual choice")
 

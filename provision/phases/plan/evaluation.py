@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from provision.core.models.stack import Reason
 from provision.phases.plan.build_option import BuildOption, options
 from provision.phases.plan.host_profile import HostProfile
+from provision.phases.plan.rule import Verdict
 from provision.phases.plan.rules import HOST_RULES, RULES
-from provision.phases.plan.rules.base import Verdict
 
 HOST = "host"
 ENOUGH = 6
@@ -49,7 +49,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Evaluation:
     return Evaluation(option, True, tuple(said))
 
 
-def evaluate_whole(option: BuildOption, profile: HostProfile) -> Evaluation:
+def evaluate_every_rule(option: BuildOption, profile: HostProfile) -> Evaluation:
     """What every rule says of a candidate, also after a refusal."""
     said = tuple((rule.id, verdict) for rule in RULES for verdict in rule.evaluate(option, profile))
     return Evaluation(option, all(verdict.kind != "reject" for _, verdict in said), said)

@@ -9,7 +9,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.core.models.stack import ModelPlan, Plan, Reason, Resolution, Stack
 from provision.phases.plan.changes import changes
-from provision.phases.plan.trace import argument
+from provision.phases.plan.trace import render_trace
 
 LISTED = 6
 """Host names that are written out before they are counted."""
@@ -46,7 +46,7 @@ def _block(resolution: Resolution, facts: HostFacts, settings: Settings, *, expl
     if stack is not None:
         lines += ["", "  would change", *_pairs(changes(stack, facts, settings, root=root), indent=4)]
     if explain:
-        lines += argument(resolution)
+        lines += render_trace(resolution)
     return lines
 
 

@@ -35,7 +35,7 @@ def version(profile: HostProfile, plan: DriverPlan | None) -> str | None:
     return plan.version if there or (there is None and looks_switched(profile)) else None
 
 
-def is_mended(stack: Stack, facts: HostFacts) -> bool:
+def needs_install(stack: Stack, facts: HostFacts) -> bool:
     """Whether the fabric manager is to be brought: it comes with a new driver, and where it differs from a kept one or does not run."""
     nvidia = facts.nvidia
     if stack.fabric_manager is None or facts.container or facts.wsl:

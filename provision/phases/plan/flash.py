@@ -16,7 +16,7 @@ NONE = FlashAttnPlan(provider="none")
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class FlashChoice:
     """`refused` says why a package that was asked for cannot be had."""
 
     plan: FlashAttnPlan
@@ -25,30 +25,32 @@ class Chosen:
     source: str | None = None
 
 
-def choose(option: BuildOption, profile: HostProfile) -> Chosen:
+def choose(option: BuildOption, profile: HostProfile) -> FlashChoice:
     """The flash-attn part of a candidate."""
     policy = profile.policy.flash_attn
     if policy == "none":
-        return Chosen(NONE, "flash kernels are switched off")
+        return FlashChoice(NONE, "flash kernels are switched off")
     if profile.platform == "cpu":
         refused = "the flash-attn package is for GPUs, and this host serves from its processor"
-        return Chosen(NONE, "no flash kernels on cpu", refused if policy in WANTED else None)
+        return FlashChoice(NONE, "no flash kernels on cpu", refused if policy in WANTED else None)
     bundled = _bundled(option, profile)
     if policy == "bundled":
-        return Chosen(bundled, "the kernels inside vLLM's wheel, by policy")
+        return FlashChoice(bundled, "the kernels inside vLLM's wheel, by policy")
     if profile.policy.torch == "existing":
         why = "no wheel of the package can be held against a torch that only the host has"
-        return Chosen(bundled, f"no package beside: {why}", why if policy in WANTED else None)
+        return FlashChoice(bundled, f"no package beside: {why}", why if policy in WANTED else None)
     found = flash_package.find(option, profile)
     if found.package is None:
         refused = f"the flash-attn package was asked for: {found.why}"
-        return Chosen(bundled, f"no package beside: {found.why}", refused if policy in WANTED else None, found.source)
+        return FlashChoice(
+            bundled, f"no package beside: {found.why}", refused if policy in WANTED else None, found.source
+        )
     decodes = "; vLLM decodes with its own kernels all the same" if bundled is not NONE else ""
-    return Chosen(_with(option, found, bundled=bundled is not NONE), f"{found.why}{decodes}", source=found.source)
+    return FlashChoice(_with(option, found, bundled=bundled is not NONE), f"{found.why}{decodes}", source=found.source)
 
 
 @cache
-def _with(option: BuildOption, found: flash_package.Found, *, bundled: bool) -> FlashAttnPlan:
+def _with(option: BuildOption, found: flash_package.PackageChoice, *, bundled: bool) -> FlashAttnPlan:
     """Without vLLM the package's kernels are the ones that serve."""
     package = found.package
     assert package is not None

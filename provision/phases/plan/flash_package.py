@@ -19,7 +19,7 @@ CONTROLLER = "controller"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class PackageChoice:
     """`package` is None when there is none to be had; `why` then says what is missing."""
 
     package: FlashAttnPackage | None
@@ -27,7 +27,7 @@ class Found:
     source: str | None = None
 
 
-def find(option: BuildOption, profile: HostProfile) -> Found:
+def find(option: BuildOption, profile: HostProfile) -> PackageChoice:
     """The package for a candidate by its exact key: its authors' wheel, one of others where they are allowed, a build by who is named."""
     chosen = interpreter.choose(option, profile).interpreter
     cuda = cuda_of(option.torch_variant) is not None
@@ -42,10 +42,10 @@ def find(option: BuildOption, profile: HostProfile) -> Found:
 def _find(
     option: BuildOption,
     host: tuple[str, str, str | None, tuple[str, ...], str | None],
-    asked: str | None,
+    requested: str | None,
     others: bool,
     builder: str | None,
-) -> Found:
+) -> PackageChoice:
     python, machine, glibc, capabilities, driver = host
     cuda = cuda_of(option.torch_variant)
     key = FlashAttnKey(
@@ -58,22 +58,22 @@ def _find(
         glibc=glibc or option.torch.glibc,
         capabilities=capabilities,
     )
-    row, missing = _published(key, option, asked, driver)
+    row, missing = _published(key, option, requested, driver)
     if row is not None:
         name = _name(row.version, key, option)
         package = FlashAttnPackage(
             version=row.version, source="wheel", file=name, key=key, url=URL.format(version=row.version, file=name)
         )
-        return Found(package, f"flash-attn {row.version} has the exact wheel {name}", row.source)
-    if theirs := community.find(key, option.torch_variant, asked):
+        return PackageChoice(package, f"flash-attn {row.version} has the exact wheel {name}", row.source)
+    if theirs := community.find(key, option.torch_variant, requested):
         package = community.package(theirs, key)
         if others:
             why = f"{missing}; {theirs.repository} has the exact wheel {package.file}, which its authors did not build"
-            return Found(package, why, theirs.source)
+            return PackageChoice(package, why, theirs.source)
         missing += f"; {theirs.repository} has {package.file}, which only `flash_attn_wheels: community` takes"
-    built = _built(key, option, asked, builder, missing)
+    built = _built(key, option, requested, builder, missing)
     if builder is None and built.package is not None:
-        return Found(None, f"{missing}; with `builder: {CONTROLLER}` it is built from source", built.source)
+        return PackageChoice(None, f"{missing}; with `builder: {CONTROLLER}` it is built from source", built.source)
     return built
 
 
@@ -110,16 +110,20 @@ def _has(row: FlashWheels, key: FlashAttnKey) -> bool:
     )
 
 
-def _built(key: FlashAttnKey, option: BuildOption, asked: str | None, builder: str | None, missing: str) -> Found:
-    row = next((row for row in _sources() if asked in {None, row.version}), None)
+def _built(
+    key: FlashAttnKey, option: BuildOption, requested: str | None, builder: str | None, missing: str
+) -> PackageChoice:
+    row = next((row for row in _sources() if requested in {None, row.version}), None)
     if row is None:
-        return Found(None, f"{missing}; the catalog holds no source of flash-attn {asked} to build from")
+        return PackageChoice(None, f"{missing}; the catalog holds no source of flash-attn {requested} to build from")
     short = _unbuildable(row, key)
     if short:
-        return Found(None, f"{missing}; flash-attn {row.version} cannot be built either: {short}", row.source)
+        return PackageChoice(None, f"{missing}; flash-attn {row.version} cannot be built either: {short}", row.source)
     name = _name(row.version, key, option)
     package = FlashAttnPackage(version=row.version, source="forge", file=name, key=key, builder=builder)
-    return Found(package, f"{missing}; {builder} builds flash-attn {row.version} for this key, once", row.source)
+    return PackageChoice(
+        package, f"{missing}; {builder} builds flash-attn {row.version} for this key, once", row.source
+    )
 
 
 def _unbuildable(row: FlashSource, key: FlashAttnKey) -> str | None:

@@ -17,7 +17,7 @@ BACKEND = "FLASHINFER"
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class FlashInferChoice:
     """`refused` says why a back end that was asked for has no kernels here, `assumed` what nothing said about the host."""
 
     plan: FlashInferPlan | None
@@ -27,7 +27,7 @@ class Chosen:
     source: str | None = None
 
 
-def choose(option: BuildOption, profile: HostProfile) -> Chosen | None:
+def choose(option: BuildOption, profile: HostProfile) -> FlashInferChoice | None:
     """The FlashInfer part of a candidate; None where no rule about it applies."""
     if option.release is None or profile.platform != "cuda":
         return None
@@ -35,14 +35,14 @@ def choose(option: BuildOption, profile: HostProfile) -> Chosen | None:
     wanted = _serves(option, profile)
     if version is None:
         missing = f"vLLM {option.release.version}'s wheel does not bring FlashInfer"
-        return Chosen(None, missing, missing, source=option.release.source) if wanted else None
+        return FlashInferChoice(None, missing, missing, source=option.release.source) if wanted else None
     kit = compiler(option, profile)
     if kit is not None:
-        return Chosen(
+        return FlashInferChoice(
             _plan(version, "compiled"), f"nvcc {kit} of the host compiles FlashInfer {version}'s kernels at first use"
         )
     if not wanted:
-        return Chosen(
+        return FlashInferChoice(
             _plan(version, "off"),
             f"no nvcc of the build's CUDA major is at hand for FlashInfer {version}: vLLM samples without it",
         )
@@ -52,8 +52,10 @@ def choose(option: BuildOption, profile: HostProfile) -> Chosen | None:
 def compiler(option: BuildOption, profile: HostProfile) -> str | None:
     """The newest CUDA toolkit of the build's major whose nvcc takes the host's gcc."""
     major = numbers(cuda_of(option.variant) or "0")[0]
-    for kit in reversed(profile.around.toolkits or ()):
-        if numbers(kit)[0] == major and (profile.around.gcc is None or profile.around.gcc <= newest_gcc(kit)[0]):
+    for kit in reversed(profile.environment.toolkits or ()):
+        if numbers(kit)[0] == major and (
+            profile.environment.gcc is None or profile.environment.gcc <= newest_gcc(kit)[0]
+        ):
             return kit
     return None
 
@@ -77,18 +79,18 @@ def _serves(option: BuildOption, profile: HostProfile) -> bool:
     return plan is not None and plan.backend == BACKEND
 
 
-def _prebuilt(version: str, option: BuildOption, profile: HostProfile) -> Chosen:
+def _prebuilt(version: str, option: BuildOption, profile: HostProfile) -> FlashInferChoice:
     cuda = cuda_of(option.variant) or "0"
     known = sorted(catalog().flashinfer_kernels, key=lambda row: row.distribution)
     rows = [row for row in known if between(version, row.since, row.until)]
     short = [row for row in rows if numbers(cuda) < numbers(row.minimum_cuda)]
     if short or len({row.distribution for row in rows}) < len(_distributions()):
         row = (short or known)[0]
-        if profile.around.toolkits is None:
+        if profile.environment.toolkits is None:
             needed = f"nvcc of CUDA {numbers(cuda)[0]} is on the host, for FlashInfer {version}'s kernels"
-            return Chosen(_plan(version, "compiled"), needed, assumed=needed, source=row.source)
+            return FlashInferChoice(_plan(version, "compiled"), needed, assumed=needed, source=row.source)
         why = f"FlashInfer {version} compiles its kernels, and the host has no nvcc of CUDA {numbers(cuda)[0]}"
-        return Chosen(
+        return FlashInferChoice(
             None, why, f"{why}; prebuilt ones are published for CUDA {row.minimum_cuda} and newer", source=row.source
         )
     packages = tuple(
@@ -101,7 +103,9 @@ def _prebuilt(version: str, option: BuildOption, profile: HostProfile) -> Chosen
     )
     names = " and ".join(f"{package.distribution} {version}" for package in packages)
     plan = FlashInferPlan(version=version, kernels="prebuilt", packages=packages)
-    return Chosen(plan, f"the kernels come prebuilt in {names}, FlashInfer's own version", source=rows[-1].source)
+    return FlashInferChoice(
+        plan, f"the kernels come prebuilt in {names}, FlashInfer's own version", source=rows[-1].source
+    )
 
 
 @cache

@@ -13,7 +13,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan
 from provision.phases.plan.choose import choose
-from provision.phases.plan.host_profile import HostProfile, view_of
+from provision.phases.plan.host_profile import HostProfile, profile_of
 
 if TYPE_CHECKING:
     from provision.phases.plan.fit import Shape
@@ -67,7 +67,7 @@ def classes(
     for name, seen in facts.items():
         try:
             shape = shapes.get(settings[name].model)
-            profile = view_of(seen, settings[name], escalates=name in become, shape=shape)
+            profile = profile_of(seen, settings[name], escalates=name in become, shape=shape)
         except UsageError as error:
             raise UsageError(f"host `{name}`: {error.text}", hint=error.hint) from None
         found.setdefault(profile, []).append(name)

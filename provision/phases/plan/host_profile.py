@@ -71,7 +71,7 @@ class DecidingAttention:
     platform: Platform
     kinds: tuple[tuple[str, str | None], ...]
     """Of the cards that serve: name and compute capability."""
-    asked: str
+    requested: str
     dtype: str
     flash_attn: str
     model: Literal["usual", "latent", "sparse"] = "usual"
@@ -81,12 +81,12 @@ class DecidingAttention:
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class ServedModel:
     """The model that is to be served, what is asked of it, and the host's memory that a CPU serves it from (bytes)."""
 
     model: str
     shape: Shape
-    asked: ServingRequest
+    request: ServingRequest
     memory: int | None = None
     """Of the whole host."""
     budget: DeviceBudget | None = None
@@ -168,22 +168,22 @@ class HostProfile:
     container: str | None = None
     container_known: bool = True
     wsl: bool | None = None
-    around: Environment = field(default_factory=Environment)
-    load: Load | None = None
+    environment: Environment = field(default_factory=Environment)
+    served_model: ServedModel | None = None
     """None for the built-in model, and where nothing is served."""
 
     @cached_property
     def budget(self) -> DeviceBudget | None:
         """The devices that a model meets; None while their memory is unknown."""
-        if self.load is None or self.load.budget is not None:
-            return self.load.budget if self.load else None
+        if self.served_model is None or self.served_model.budget is not None:
+            return self.served_model.budget if self.served_model else None
         from provision.phases.plan.fit import DeviceBudget  # noqa: PLC0415 - only where a model of the user's is planned
         from provision.phases.plan.fit.tables import fp8_caches  # noqa: PLC0415 - only where a model of the user's is planned
 
         if self.platform == "cpu":
             return (
-                DeviceBudget("cpu", 1, self.load.memory, self.isa in fp8_caches()["cpu"].on)
-                if self.load.memory
+                DeviceBudget("cpu", 1, self.served_model.memory, self.isa in fp8_caches()["cpu"].on)
+                if self.served_model.memory
                 else None
             )
         sizes = [card.memory_gib for card in self.serving]
@@ -204,10 +204,10 @@ class HostProfile:
         """Whether no candidate can have another driver than the one that is there."""
         if self.foreign_driver is not None:
             return True
-        return not (self.driver_absent or self.driver_mended or self.policy.driver in {"upgrade", "pinned"})
+        return not (self.driver_absent or self.driver_reinstalled or self.policy.driver in {"upgrade", "pinned"})
 
     @cached_property
-    def driver_mended(self) -> bool:
+    def driver_reinstalled(self) -> bool:
         """Whether a driver that does not answer is installed anew."""
         return self.driver_fault is not None and self.foreign_driver is None and self.policy.driver != "keep"
 
@@ -215,16 +215,16 @@ class HostProfile:
     def driver_request(self) -> driver_supply.DriverRequest:
         """What decides where a driver comes from that is brought, and which."""
         policy = self.policy
-        return driver_supply.request(
+        return driver_supply.driver_request(
             version=policy.driver_version,
             branch=policy.driver_branch,
             source=policy.driver_source,
             mirror=policy.driver_mirror,
-            broken=self.driver if self.driver_mended and policy.driver != "pinned" else None,
+            broken=self.driver if self.driver_reinstalled and policy.driver != "pinned" else None,
             os_id=self.os_id,
             os_version=self.os_version,
             machine=self.machine,
-            secure_boot=self.around.secure_boot,
+            secure_boot=self.environment.secure_boot,
             subnet_manager=any(card.row is not None and card.row.subnet_manager for card in self.cards),
         )
 
@@ -247,15 +247,15 @@ class HostProfile:
     def deciding_attention(self) -> DecidingAttention:
         policy = self.policy
         common = self.platform, self.kinds, policy.attention, policy.dtype, policy.flash_attn
-        if self.load is None:
+        if self.served_model is None:
             return DecidingAttention(*common)
-        shape = self.load.shape
+        shape = self.served_model.shape
         return DecidingAttention(*common, shape.kind, shape.sinks, shape.head_size if shape.kind == "usual" else None)
 
     @cached_property
     def interpreters(self) -> Interpreters:
-        existing, asked = self.policy.torch == "existing", self.policy.python
-        usable = tuple(python for python in self.pythons if asked in {None, python.path})
+        existing, requested = self.policy.torch == "existing", self.policy.python
+        usable = tuple(python for python in self.pythons if requested in {None, python.path})
         return _interpreters(usable, self.pythons_known, self.escalates is not False, existing)
 
     @cached_property
@@ -273,7 +273,7 @@ class HostProfile:
         return tuple(sorted({capability for _, capability in self.kinds if capability}, key=numbers))
 
 
-def view_of(
+def profile_of(
     facts: HostFacts, settings: Settings, *, escalates: bool = False, shape: Shape | None = None
 ) -> HostProfile:
     """The view of one host; `escalates` says that the inventory lets installing become root there, `shape` is the model's.
@@ -292,7 +292,7 @@ def view_of(
     lacking, unsure = _system(facts, platform)
     glibc = facts.os.libc_version if facts.os.libc != "musl" else None
     memory = facts.memory.usable
-    load = _load(settings, shape, memory) if shape and policy.wants_vllm and settings.serve else None
+    served = _load(settings, shape, memory) if shape and policy.wants_vllm and settings.serve else None
     profile = HostProfile(
         policy=policy,
         platform=platform,
@@ -308,8 +308,8 @@ def view_of(
         lingering=facts.user.lingering,
         isa=facts.cpu.isa if platform == "cpu" else None,
         ram_gib=_capped(memory, max(need.memory for need in catalog().needs.values())),
-        disk_gib=_free_gib(there, most_disk(load), inhabited=inhabited),
-        incoming_gib=_free_gib(arriving, most_disk(load), inhabited=inhabited),
+        disk_gib=_free_gib(there, most_disk(served), inhabited=inhabited),
+        incoming_gib=_free_gib(arriving, most_disk(served), inhabited=inhabited),
         one_mount=there is None or arriving is None or there.mount is None or there.mount == arriving.mount,
         pythons=_pythons(facts, escalates=root, torch=policy.torch == "existing"),
         pythons_known="pythons" not in facts.unknown,
@@ -323,8 +323,8 @@ def view_of(
         container=facts.container,
         container_known="container" not in facts.unknown,
         wsl=facts.wsl if platform != "cpu" else None,
-        around=environment_of(facts, settings) if platform != "cpu" else Environment(),
-        load=load,
+        environment=environment_of(facts, settings) if platform != "cpu" else Environment(),
+        served_model=served,
     )
     return _with_nvidia(profile, facts, cards) if cards else profile
 
@@ -370,15 +370,15 @@ def _fault(facts: HostFacts) -> str | None:
 
 def _chosen(
     cards: tuple[AnyCard, ...],
-    asked: tuple[int, ...] | None,
+    requested: tuple[int, ...] | None,
     best: Callable[[tuple[AnyCard, ...]], tuple[AnyCard, ...]],
 ) -> tuple[AnyCard, ...]:
     """The cards that serve: those asked for by index, else the best kind."""
-    return best(cards) if asked is None else tuple(card for card in cards if card.index in asked)
+    return best(cards) if requested is None else tuple(card for card in cards if card.index in requested)
 
 
-def _missing(cards: tuple[Card, ...] | tuple[AmdCard, ...], asked: tuple[int, ...] | None) -> tuple[int, ...]:
-    return tuple(index for index in asked or () if index not in {card.index for card in cards})
+def _missing(cards: tuple[Card, ...] | tuple[AmdCard, ...], requested: tuple[int, ...] | None) -> tuple[int, ...]:
+    return tuple(index for index in requested or () if index not in {card.index for card in cards})
 
 
 def _default_prefix(facts: HostFacts, *, root: bool | None) -> str | None:
@@ -390,17 +390,17 @@ def _default_prefix(facts: HostFacts, *, root: bool | None) -> str | None:
     return str(default_prefix(uid=facts.user.uid, home=facts.user.home))
 
 
-def most_disk(load: Load | None) -> float:
+def most_disk(served: ServedModel | None) -> float:
     """The most GiB that any family of builds asks for, with the model."""
     need, python = catalog().needs.values(), catalog().python_need
-    model = load.gib if load else max(row.model for row in need)
+    model = served.gib if served else max(row.model for row in need)
     return max(row.installed + row.wheels for row in need) + model + python.installed + python.archive
 
 
-def _load(settings: Settings, shape: Shape, memory: int | None) -> Load:
+def _load(settings: Settings, shape: Shape, memory: int | None) -> ServedModel:
     from provision.phases.plan.fit import serving_request_of  # noqa: PLC0415 - only where a model of the user's is planned
 
-    return Load(settings.model, shape, serving_request_of(settings), memory)
+    return ServedModel(settings.model, shape, serving_request_of(settings), memory)
 
 
 def _free_gib(disk: Disk | None, most: float, *, inhabited: bool) -> int | None:

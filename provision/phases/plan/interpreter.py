@@ -19,7 +19,7 @@ _OLDER_FLOOR = re.compile(r">=3\.\d(?!\d)")
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class InterpreterChoice:
     """`interpreter` is None when no Python is in the range. `lacks_headers` is None when nobody looked."""
 
     interpreter: Interpreter | None
@@ -45,20 +45,20 @@ def fits(option: BuildOption, version: str) -> bool:
     return within(version, wanted(option)) and minor(version) in option.torch.pythons
 
 
-def choose(option: BuildOption, profile: HostProfile) -> Chosen:
+def choose(option: BuildOption, profile: HostProfile) -> InterpreterChoice:
     """The interpreter for a candidate on a host."""
-    return chosen(option, profile.interpreters)
+    return choose_among(option, profile.interpreters)
 
 
 @cache
-def chosen(option: BuildOption, there: Interpreters) -> Chosen:
+def choose_among(option: BuildOption, there: Interpreters) -> InterpreterChoice:
     """The interpreter for a candidate among those of a class, or one that is brought along."""
     if there.with_torch:
         return _with_torch(option, there.pythons)
     return _choose(option, there.pythons, known=there.known, installs=there.installs)
 
 
-def _with_torch(option: BuildOption, pythons: tuple[HostPython, ...]) -> Chosen:
+def _with_torch(option: BuildOption, pythons: tuple[HostPython, ...]) -> InterpreterChoice:
     """A Python of the host that holds the candidate's torch: none can be brought along."""
     holding = [
         python
@@ -69,32 +69,32 @@ def _with_torch(option: BuildOption, pythons: tuple[HostPython, ...]) -> Chosen:
         if fits(option, python.version):
             lacks = None if python.headers is None else not python.headers
             why = f"the host's Python {python.version} ({python.path}) is in {wanted(option)} and holds torch {python.torch}"
-            return Chosen(
+            return InterpreterChoice(
                 Interpreter(version=python.version, origin="host", path=python.path, torch=python.torch), why, lacks
             )
     seen = ", ".join(f"{python.version} ({python.path})" for python in holding)
-    return Chosen(
+    return InterpreterChoice(
         None, f"torch {option.torch.version} is the host's own, of Python {seen}, which is not in {wanted(option)}"
     )
 
 
-def _choose(option: BuildOption, pythons: tuple[HostPython, ...], *, known: bool, installs: bool) -> Chosen:
+def _choose(option: BuildOption, pythons: tuple[HostPython, ...], *, known: bool, installs: bool) -> InterpreterChoice:
     fitting = [python for python in pythons if fits(option, python.version)]
     ready = [python for python in fitting if python.headers is not False or installs]
     if ready:
         python = ready[0]
         lacks = None if python.headers is None else not python.headers
-        return Chosen(
+        return InterpreterChoice(
             Interpreter(version=python.version, origin="host", path=python.path),
             f"the host's Python {python.version} ({python.path}) is in {wanted(option)}",
             lacks,
         )
     version = _managed(option)
     if version is None:
-        return Chosen(
+        return InterpreterChoice(
             None, f"no Python is both in {wanted(option)} and among the wheels of torch {option.torch.version}"
         )
-    return Chosen(
+    return InterpreterChoice(
         Interpreter(version=version, origin="managed"),
         _why_managed(option, pythons if known else None, fitting, version),
     )

@@ -44,7 +44,7 @@ class Policy:
     gpus: tuple[int, ...] | None = None
 
     @property
-    def driver_asked(self) -> str:
+    def driver_setting(self) -> str:
         """The driver's policy as it was written."""
         exact = f"=={self.driver_version}" if self.driver_version else self.driver_branch
         return exact or self.driver
@@ -90,8 +90,8 @@ def policy_of(settings: Settings) -> Policy:
             f"driver_repository: {settings.driver_repository}",
             "one wants the distribution's packages, the other names a mirror of the vendor's",
         )
-    flash_asked = policy.attention in {"flash", *catalog().flash_backends}
-    if policy.flash_attn == "none" and flash_asked:
+    flash_requested = policy.attention in {"flash", *catalog().flash_backends}
+    if policy.flash_attn == "none" and flash_requested:
         raise _contradiction(
             "flash_attn: none", f"attention: {policy.attention}", "one forbids flash kernels, the other asks for them"
         )
@@ -101,54 +101,54 @@ def policy_of(settings: Settings) -> Policy:
         )
     if not policy.wants_vllm and policy.attention != "auto":
         raise _contradiction("vllm: none", f"attention: {policy.attention}", "an attention back end is vLLM's")
-    if policy.dtype == "float32" and flash_asked:
+    if policy.dtype == "float32" and flash_requested:
         raise _contradiction(
             "dtype: float32", f"attention: {policy.attention}", "flash kernels compute in float16 and bfloat16"
         )
     return policy
 
 
-def _flash(asked: str) -> tuple[FlashAttn, str | None]:
+def _flash(value: str) -> tuple[FlashAttn, str | None]:
     """`==X` is the package, of that release."""
-    if asked.startswith("=="):
-        within("0", asked)
-        return "package", asked.removeprefix("==")
+    if value.startswith("=="):
+        within("0", value)
+        return "package", value.removeprefix("==")
     for known in FLASH_ATTN:
-        if asked == known:
+        if value == known:
             return known, None
     raise UsageError(
-        f"`flash_attn: {asked}` is not understood", hint=f"write {', '.join(FLASH_ATTN)} or =={asked.lstrip('=<>~!')}"
+        f"`flash_attn: {value}` is not understood", hint=f"write {', '.join(FLASH_ATTN)} or =={value.lstrip('=<>~!')}"
     )
 
 
-def _driver(asked: str) -> tuple[DriverAction | Literal["pinned"], str | None, str | None]:
+def _driver(value: str) -> tuple[DriverAction | Literal["pinned"], str | None, str | None]:
     """What may happen to the driver, the version that is wanted, and the branch."""
     for action in DRIVER_ACTIONS:
-        if asked == action:
+        if value == action:
             return action, None, None
-    wanted = asked.removeprefix("==").removesuffix(".*")
-    if re.fullmatch(r"\d{3}(\.\d+){1,2}", wanted) and asked == f"=={wanted}":
+    wanted = value.removeprefix("==").removesuffix(".*")
+    if re.fullmatch(r"\d{3}(\.\d+){1,2}", wanted) and value == f"=={wanted}":
         return "pinned", wanted, None
     if not re.fullmatch(r"\d{3}", wanted):
         raise UsageError(
-            f"`driver: {asked}` is not understood",
+            f"`driver: {value}` is not understood",
             hint="write keep, install, upgrade, a version such as ==580.95.05, or a branch such as 580",
         )
     known = [str(row.branch) for row in catalog().branches if row.newest]
     if wanted not in known:
         raise UsageError(
-            f"`driver: {asked}`: the catalog knows no release of driver branch {wanted}",
+            f"`driver: {value}`: the catalog knows no release of driver branch {wanted}",
             hint=f"name a version of it, as in ==580.95.05, or one of the branches {', '.join(known)}",
         )
     return "pinned", None, wanted
 
 
-def _check_vllm(asked: str) -> None:
-    if asked in {"latest", "none"}:
+def _check_vllm(value: str) -> None:
+    if value in {"latest", "none"}:
         return
-    if not asked.startswith(("==", ">=")):
-        raise UsageError(f"`vllm: {asked}` is not understood", hint=f"write latest, none, =={asked} or >={asked}")
-    within("0", asked)
+    if not value.startswith(("==", ">=")):
+        raise UsageError(f"`vllm: {value}` is not understood", hint=f"write latest, none, =={value} or >={value}")
+    within("0", value)
 
 
 def _contradiction(one: str, other: str, why: str) -> UsageError:

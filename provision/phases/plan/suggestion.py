@@ -164,12 +164,12 @@ def _whole(cards: tuple[Card, ...]) -> tuple[Card, ...]:
 
 def _fitting(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostProfile]]:
     """What lets the model fit."""
-    if profile.load and profile.budget:
+    if profile.served_model and profile.budget:
         from provision.phases.plan.fit import changes  # noqa: PLC0415 - only where a model of the user's is planned
 
-        for change in changes(profile.load.shape, profile.load.asked, profile.budget):
-            load = replace(profile.load, shape=change.shape, asked=change.asked, budget=change.budget)
-            yield change.text, change.policy, replace(profile, load=load)
+        for change in changes(profile.served_model.shape, profile.served_model.request, profile.budget):
+            served = replace(profile.served_model, shape=change.shape, request=change.request, budget=change.budget)
+            yield change.text, change.policy, replace(profile, served_model=served)
 
 
 def _packages(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostProfile]]:
@@ -226,7 +226,7 @@ def _enough_driver(profile: HostProfile) -> str:
 
 
 def _roomier(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostProfile]]:
-    most = math.ceil(most_disk(profile.load))
+    most = math.ceil(most_disk(profile.served_model))
     need = catalog().needs[profile.platform]
     if profile.disk_gib is not None or profile.incoming_gib is not None:
         yield (

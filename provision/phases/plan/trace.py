@@ -28,7 +28,7 @@ class Sources:
         return ["", "  sources", *listed] if listed else []
 
 
-def argument(resolution: Resolution) -> list[str]:
+def render_trace(resolution: Resolution) -> list[str]:
     """Every verdict that the plan kept, in the order of the reasoning, with the rule, the facts that it read and the source."""
     sources = Sources()
     lines = ["", "  the argument (+ speaks for it, x against it, ! is to be known)"]

@@ -96,15 +96,15 @@ def _released(named: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
     return dict(named), None
 
 
-def _machine(nvidia: Nvidia | None, asked: str | None) -> str | None:
+def _machine(nvidia: Nvidia | None, requested: str | None) -> str | None:
     """The processor's architecture: what arch= says, else what a card's board has. Raises UsageError where they differ."""
     rows = [row for gpu in (nvidia.gpus if nvidia else ()) if (row := nvidia_by_name(gpu.name)) and row.machine]
-    if asked is not None and rows and rows[0].machine != asked:
+    if requested is not None and rows and rows[0].machine != requested:
         raise UsageError(
-            f"`arch={asked}` and a {rows[0].name}: its board has a processor of {rows[0].machine}",
+            f"`arch={requested}` and a {rows[0].name}: its board has a processor of {rows[0].machine}",
             hint=f"leave arch out, or say arch={rows[0].machine}",
         )
-    return asked or (rows[0].machine if rows else None)
+    return requested or (rows[0].machine if rows else None)
 
 
 def _pairs(text: str) -> dict[str, str]:

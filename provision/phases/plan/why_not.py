@@ -17,7 +17,7 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import Nearest, Reason
 from provision.phases.plan.build_option import options
 from provision.phases.plan.choose import choose
-from provision.phases.plan.evaluation import Evaluation, evaluate_host, evaluate_whole, reason
+from provision.phases.plan.evaluation import Evaluation, evaluate_every_rule, evaluate_host, reason
 from provision.phases.plan.host_classes import classes
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.suggestion import nearest
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _GRAMMAR = re.compile(r"vllm==(\S+)")
 
 
-class RuleVerdict(Record):
+class CandidateEvaluation(Record):
     """One build, or the host itself (`host`), with what every rule said, also after the first refusal."""
 
     candidate: str
@@ -40,16 +40,16 @@ class RuleVerdict(Record):
 class WhyNot(Record):
     """The answer for one class of hosts. `nearest` is null where a build of the release is possible as it is."""
 
-    asked: str
+    requested: str
     hosts: tuple[str, ...]
     chosen: str | None
     """The candidate that the plan takes; null when nothing fits."""
-    judgements: tuple[RuleVerdict, ...]
+    evaluations: tuple[CandidateEvaluation, ...]
     nearest: Nearest | None
 
 
 def why_not(
-    asked: str,
+    requested: str,
     facts: Mapping[str, HostFacts],
     settings: Mapping[str, Settings],
     *,
@@ -57,7 +57,7 @@ def why_not(
     shapes: Mapping[str, Shape] = MappingProxyType({}),
 ) -> list[WhyNot]:
     """One answer a class of hosts to `vllm==X`. Raises UsageError when it is not that, or the catalog has no such release."""
-    version = _version(asked)
+    version = _version(requested)
     found = classes(facts, settings, become=become, shapes=shapes)
     return [_answer(version, profile, tuple(hosts)) for profile, hosts in found.items()]
 
@@ -70,28 +70,28 @@ def render(answers: list[WhyNot]) -> str:
 def _answer(version: str, profile: HostProfile, hosts: tuple[str, ...]) -> WhyNot:
     pinned = replace(profile, policy=replace(profile.policy, vllm=f"=={version}"))
     host = evaluate_host(pinned)
-    evaluations = [evaluate_whole(option, pinned) for option in options(pinned)]
+    evaluations = [evaluate_every_rule(option, pinned) for option in options(pinned)]
     possible = host.accepted and any(result.accepted for result in evaluations)
     chosen = next((candidate.id for candidate in choose(profile, hosts).candidates if candidate.accepted), None)
     return WhyNot(
-        asked=f"vllm=={version}",
+        requested=f"vllm=={version}",
         hosts=hosts,
         chosen=chosen,
-        judgements=tuple(_evaluation(result) for result in (host, *evaluations)),
+        evaluations=tuple(_evaluation(result) for result in (host, *evaluations)),
         nearest=None if possible else nearest(pinned, kept=("vllm",)),
     )
 
 
-def _evaluation(result: Evaluation) -> RuleVerdict:
+def _evaluation(result: Evaluation) -> CandidateEvaluation:
     name = result.option.id if result.option else "host"
     said = tuple(reason(rule, verdict, name) for rule, verdict in result.verdicts if verdict.kind != "assume")
-    return RuleVerdict(candidate=name, accepted=result.accepted, reasons=said)
+    return CandidateEvaluation(candidate=name, accepted=result.accepted, reasons=said)
 
 
-def _version(asked: str) -> str:
-    match = _GRAMMAR.fullmatch(asked)
+def _version(requested: str) -> str:
+    match = _GRAMMAR.fullmatch(requested)
     if not match:
-        raise UsageError(f"`--why-not {asked}` is not understood", hint="name one release: --why-not vllm==0.33.0")
+        raise UsageError(f"`--why-not {requested}` is not understood", hint="name one release: --why-not vllm==0.33.0")
     known = sorted((row.version for row in catalog().releases), key=release)
     if match[1] not in known:
         raise UsageError(
@@ -103,18 +103,18 @@ def _version(asked: str) -> str:
 
 def _lines(answer: WhyNot) -> list[str]:
     sources = Sources()
-    lines = [f"why not {answer.asked} on {', '.join(answer.hosts)}?"]
-    for judgement in answer.judgements:
-        against = [reason for reason in judgement.reasons if reason.verdict == "reject"]
-        fits = "fits" if judgement.accepted else f"does not fit: {len(against)} against it"
-        if judgement.candidate == "host":
-            fits = "lets Stacks of this kind be" if judgement.accepted else "lets none be"
-        ordered = [*against, *(reason for reason in judgement.reasons if reason.verdict != "reject")]
-        lines += ["", f"    {judgement.candidate} {fits}", *verdicts(ordered, sources)]
-    if len(answer.judgements) == 1:
-        lines += ["", f"    the catalog has no build of {answer.asked} for this kind of host"]
+    lines = [f"why not {answer.requested} on {', '.join(answer.hosts)}?"]
+    for evaluation in answer.evaluations:
+        against = [reason for reason in evaluation.reasons if reason.verdict == "reject"]
+        fits = "fits" if evaluation.accepted else f"does not fit: {len(against)} against it"
+        if evaluation.candidate == "host":
+            fits = "lets Stacks of this kind be" if evaluation.accepted else "lets none be"
+        ordered = [*against, *(reason for reason in evaluation.reasons if reason.verdict != "reject")]
+        lines += ["", f"    {evaluation.candidate} {fits}", *verdicts(ordered, sources)]
+    if len(answer.evaluations) == 1:
+        lines += ["", f"    the catalog has no build of {answer.requested} for this kind of host"]
     possible = (
-        [item.candidate for item in answer.judgements[1:] if item.accepted] if answer.judgements[0].accepted else []
+        [item.candidate for item in answer.evaluations[1:] if item.accepted] if answer.evaluations[0].accepted else []
     )
     lines.append("")
     if answer.chosen in possible:

@@ -28,54 +28,54 @@ class Change:
     text: str
     policy: dict[str, str]
     shape: Shape
-    asked: ServingRequest
+    request: ServingRequest
     budget: DeviceBudget
 
 
-def changes(shape: Shape, asked: ServingRequest, budget: DeviceBudget) -> Iterator[Change]:
+def changes(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Iterator[Change]:
     """Every change of one kind that makes the model fit in memory and in its split."""
-    if fit(shape, asked, budget).problem is None:
+    if fit(shape, request, budget).problem is None:
         return
-    for change in (*_settings(shape, asked, budget), *_other(shape, asked, budget)):
-        if fit(change.shape, change.asked, change.budget).problem is None:
+    for change in (*_settings(shape, request, budget), *_other(shape, request, budget)):
+        if fit(change.shape, change.request, change.budget).problem is None:
             yield change
 
 
-def _settings(shape: Shape, asked: ServingRequest, budget: DeviceBudget) -> Iterator[Change]:
-    if asked.dtype == "float32":
-        yield Change("with `dtype: auto`", {"dtype": "auto"}, shape, replace(asked, dtype="auto"), budget)
-    found = fit(shape, asked, budget)
-    if found.longest and asked.length != found.longest:
+def _settings(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Iterator[Change]:
+    if request.dtype == "float32":
+        yield Change("with `dtype: auto`", {"dtype": "auto"}, shape, replace(request, dtype="auto"), budget)
+    found = fit(shape, request, budget)
+    if found.longest and request.length != found.longest:
         text = f"with `max_model_len: {found.longest}`"
-        yield Change(text, {"max_model_len": str(found.longest)}, shape, replace(asked, length=found.longest), budget)
-    each = budget.devices // (asked.pipeline * asked.data)
+        yield Change(text, {"max_model_len": str(found.longest)}, shape, replace(request, length=found.longest), budget)
+    each = budget.devices // (request.pipeline * request.data)
     for size in reversed(tensor_sizes(shape, each)):
         if size != found.tensor:
             text = f"with `tensor_parallel: {size}`"
-            yield Change(text, {"tensor_parallel": str(size)}, shape, replace(asked, tensor=size), budget)
-    if budget.fp8_cache and not asked.cache_dtype.startswith("fp8"):
-        arguments = [*asked.arguments, "--kv-cache-dtype", "fp8"]
+            yield Change(text, {"tensor_parallel": str(size)}, shape, replace(request, tensor=size), budget)
+    if budget.fp8_cache and not request.cache_dtype.startswith("fp8"):
+        arguments = [*request.arguments, "--kv-cache-dtype", "fp8"]
         text = f"with `vllm_args: {json.dumps(arguments)}` (a cache in 8 bits)"
-        yield Change(text, {"vllm_args": json.dumps(arguments)}, shape, replace(asked, cache_dtype="fp8"), budget)
+        yield Change(text, {"vllm_args": json.dumps(arguments)}, shape, replace(request, cache_dtype="fp8"), budget)
 
 
-def _other(shape: Shape, asked: ServingRequest, budget: DeviceBudget) -> Iterator[Change]:
-    others = asked.pipeline * asked.data
+def _other(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Iterator[Change]:
+    others = request.pipeline * request.data
     if budget.platform != "cpu":
         for size in tensor_sizes(shape, MOST_DEVICES // others):
             if size * others > budget.devices:
                 text = f"with {size * others} such cards"
-                yield Change(text, {}, shape, replace(asked, tensor=None), replace(budget, devices=size * others))
+                yield Change(text, {}, shape, replace(request, tensor=None), replace(budget, devices=size * others))
     if shape.quantization is None:
         for bits, bytes_each in _QUANTISED:
             smaller = _quantised(shape, bits, bytes_each)
             text = f"with the model quantised to {bits} bits ({smaller.weights.total / GIB:.0f} GiB of weights)"
-            yield Change(text, {}, smaller, asked, budget)
+            yield Change(text, {}, smaller, request, budget)
     sizes = _CARDS_GIB if budget.platform != "cpu" else tuple(2**power for power in range(3, 13))
     for gib in sizes:
         if gib * GIB > budget.device_bytes:
             text = f"with {gib} GiB of memory" if budget.platform == "cpu" else f"with cards of {gib} GiB"
-            yield Change(text, {}, shape, asked, replace(budget, device_bytes=gib * GIB))
+            yield Change(text, {}, shape, request, replace(budget, device_bytes=gib * GIB))
 
 
 def _quantised(shape: Shape, bits: int, bytes_each: float) -> Shape:

@@ -20,11 +20,11 @@ class Batch:
     sequences: int
 
 
-def batch_of(asked: ServingRequest, budget: DeviceBudget) -> Batch:
+def batch_of(request: ServingRequest, budget: DeviceBudget) -> Batch:
     """What is asked, else what vLLM takes on a device of this size."""
     memory = budget.device_bytes if budget.platform != "cpu" else 0
     row = next(row for row in batches() if memory >= row.from_gib * GIB)
-    return Batch(asked.batch or row.tokens, asked.sequences or row.sequences)
+    return Batch(request.batch or row.tokens, request.sequences or row.sequences)
 
 
 def activation_bytes(shape: Shape, batch: Batch, tensor: int, element: int) -> int:
@@ -37,7 +37,7 @@ def activation_bytes(shape: Shape, batch: Batch, tensor: int, element: int) -> i
     return int(rows + row.logit_copies * batch.sequences * shape.vocabulary * _FLOAT32)
 
 
-def fixed_bytes(asked: ServingRequest, budget: DeviceBudget, processes: int) -> int:
+def fixed_bytes(request: ServingRequest, budget: DeviceBudget, processes: int) -> int:
     """Bytes a device that do not depend on the model: context, buffers between peers, captured graphs."""
     row = platforms()[budget.platform]
-    return int((row.context + (row.peers if processes > 1 else 0) + (0 if asked.eager else row.graphs)) * GIB)
+    return int((row.context + (row.peers if processes > 1 else 0) + (0 if request.eager else row.graphs)) * GIB)

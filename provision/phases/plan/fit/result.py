@@ -44,17 +44,17 @@ class Fit:
         return self.cache.tokens(self.cache_bytes, self.length)
 
 
-def fit(shape: Shape, asked: ServingRequest, budget: DeviceBudget) -> Fit:
+def fit(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Fit:
     """Lay a model out on a host; `problem` and `text` say why it does not fit."""
-    tensor, wrong = _split(shape, asked, budget)
+    tensor, wrong = _split(shape, request, budget)
     row = tables.platforms()[budget.platform]
     # what is stored in 32 bits is served in 16 unless they are asked for
-    element = 4 if asked.dtype == "float32" else 2
-    batch = batch_of(asked, budget)
-    processes = tensor * asked.pipeline * asked.data
-    weights = weight_bytes(shape, tensor, asked.pipeline, element)
-    overhead = activation_bytes(shape, batch, tensor, element) + fixed_bytes(asked, budget, processes)
-    memory = int(budget.device_bytes * (asked.share or row.memory_share))
+    element = 4 if request.dtype == "float32" else 2
+    batch = batch_of(request, budget)
+    processes = tensor * request.pipeline * request.data
+    weights = weight_bytes(shape, tensor, request.pipeline, element)
+    overhead = activation_bytes(shape, batch, tensor, element) + fixed_bytes(request, budget, processes)
+    memory = int(budget.device_bytes * (request.share or row.memory_share))
     if budget.platform == "cpu":
         memory //= processes
     found = Fit(tensor, weights, overhead, memory)
@@ -63,36 +63,36 @@ def fit(shape: Shape, asked: ServingRequest, budget: DeviceBudget) -> Fit:
     left = memory - weights - overhead
     if left <= 0:
         return replace(found, problem="memory", text=_too_large(found, shape, budget, processes))
-    if shape.not_computed or asked.drafts:
+    if shape.not_computed or request.drafts:
         return found
     cache = cache_of(
         shape,
         tensor=tensor,
-        pipeline=asked.pipeline,
-        element=asked.cache_element(element),
+        pipeline=request.pipeline,
+        element=request.cache_element(element),
         block=row.latent_block if shape.latent else row.block,
-        in_flight=_overlap(asked, budget) * batch.tokens,
+        in_flight=_overlap(request, budget) * batch.tokens,
     )
-    wanted = asked.length or shape.usual_length
-    size = left if budget.platform != "cpu" or asked.share else _cpu_cache(budget, cache, left, wanted)
+    wanted = request.length or shape.usual_length
+    size = left if budget.platform != "cpu" or request.share else _cpu_cache(budget, cache, left, wanted)
     longest = cache.longest(size, shape.length)
-    return _lengthened(replace(found, cache=cache, cache_bytes=size, longest=longest), shape, asked)
+    return _lengthened(replace(found, cache=cache, cache_bytes=size, longest=longest), shape, request)
 
 
-def _lengthened(found: Fit, shape: Shape, asked: ServingRequest) -> Fit:
+def _lengthened(found: Fit, shape: Shape, request: ServingRequest) -> Fit:
     """Choose the length: the one asked for or the model's own, else the longest that fits."""
     assert found.cache is not None
     cache, size, longest = found.cache, found.cache_bytes or 0, found.longest or 0
-    wanted = asked.length or shape.usual_length
-    if asked.length and asked.length > shape.length:
-        text = f"{asked.length} tokens are asked for; the model was made for {shape.length}"
+    wanted = request.length or shape.usual_length
+    if request.length and request.length > shape.length:
+        text = f"{request.length} tokens are asked for; the model was made for {shape.length}"
         return replace(found, problem="beyond", text=text)
     if wanted <= longest:
         return replace(found, length=wanted)
     chosen = longest // tables.length().step * tables.length().step
-    if asked.length:
+    if request.length:
         text = (
-            f"a context of {asked.length} tokens takes {_gib(cache.bytes_for(asked.length))} of cache on each device; "
+            f"a context of {request.length} tokens takes {_gib(cache.bytes_for(request.length))} of cache on each device; "
             f"beside weights ({_gib(found.weights)}) and what the engine takes ({_gib(found.overhead)}) "
             f"{_gib(size)} are left, enough for {longest} tokens"
         )
@@ -114,22 +114,22 @@ def _cpu_cache(budget: DeviceBudget, cache: Cache, left: int, wanted: int) -> in
     return min(max(usual, needed), left) // MIB * MIB
 
 
-def _split(shape: Shape, asked: ServingRequest, budget: DeviceBudget) -> tuple[int, str | None]:
+def _split(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> tuple[int, str | None]:
     """The tensor size: the one asked for, else the largest valid one; and what is wrong with it."""
-    others = asked.pipeline * asked.data
+    others = request.pipeline * request.data
     each = budget.devices // others if budget.platform != "cpu" else 1
-    tensor = asked.tensor or max(tensor_sizes(shape, each), default=1)
-    if asked.pipeline > shape.layers:
-        return tensor, f"{shape.layers} layers cannot be dealt out to {asked.pipeline} pipeline stages"
+    tensor = request.tensor or max(tensor_sizes(shape, each), default=1)
+    if request.pipeline > shape.layers:
+        return tensor, f"{shape.layers} layers cannot be dealt out to {request.pipeline} pipeline stages"
     if budget.platform != "cpu" and tensor * others > budget.devices:
-        split = f"tensor {tensor} x pipeline {asked.pipeline} x data {asked.data} parallel"
+        split = f"tensor {tensor} x pipeline {request.pipeline} x data {request.data} parallel"
         return tensor, f"{split} needs {tensor * others} cards, {budget.devices} serve"
     return tensor, why_not(shape, tensor)
 
 
-def _overlap(asked: ServingRequest, budget: DeviceBudget) -> int:
+def _overlap(request: ServingRequest, budget: DeviceBudget) -> int:
     """Batches in flight at once: as many as pipeline stages, two where scheduling runs ahead of one."""
-    return max(asked.pipeline, tables.platforms()[budget.platform].overlap)
+    return max(request.pipeline, tables.platforms()[budget.platform].overlap)
 
 
 def _too_large(found: Fit, shape: Shape, budget: DeviceBudget, processes: int) -> str:

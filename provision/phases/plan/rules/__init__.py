@@ -1,94 +1,19 @@
-"""All rules, in the order they are asked: what holds for the host first, then each candidate's, cheap refusals first."""
+"""The rules: every module of this folder holds one as `RULE`, and is found without a list."""
 
-from provision.phases.plan.rules import (
-    attention,
-    cpu_isa,
-    cuda_compat,
-    cuda_pair,
-    dependencies,
-    disk,
-    driver_answers,
-    driver_branch,
-    driver_card,
-    driver_floor,
-    driver_module,
-    driver_source,
-    fabric_manager,
-    flash_attn,
-    flashinfer,
-    foreign_driver,
-    glibc,
-    gpu_code,
-    gpus_asked,
-    host_compiler,
-    imports,
-    libc,
-    machine,
-    memory,
-    mig,
-    mixed_cards,
-    model_fit,
-    nccl,
-    peer_paths,
-    persistence,
-    provider,
-    ptx,
-    python,
-    python_asked,
-    rival_module,
-    rocm_access,
-    rocm_gfx,
-    rocm_userspace,
-    secure_boot,
-    system_packages,
-    torch_existing,
-    vgpu,
-)
-from provision.phases.plan.rules.base import HostRule, Rule
+from importlib import import_module
+from pathlib import Path
 
-HOST_RULES: tuple[HostRule, ...] = (
-    libc.RULE,
-    gpus_asked.RULE,
-    python_asked.RULE,
-    torch_existing.RULE,
-    foreign_driver.RULE,
-    driver_answers.RULE,
-    mixed_cards.RULE,
-    mig.RULE,
-    rocm_access.RULE,
-    memory.RULE,
-    disk.RULE,
-    model_fit.RULE,
-    system_packages.RULE,
-)
-RULES: tuple[Rule, ...] = (
-    provider.RULE,
-    machine.RULE,
-    cpu_isa.RULE,
-    driver_floor.RULE,
-    driver_card.RULE,
-    driver_module.RULE,
-    vgpu.RULE,
-    driver_source.RULE,
-    rocm_userspace.RULE,
-    rocm_gfx.RULE,
-    glibc.RULE,
-    python.RULE,
-    dependencies.RULE,
-    cuda_pair.RULE,
-    gpu_code.RULE,
-    attention.RULE,
-    ptx.RULE,
-    flash_attn.RULE,
-    flashinfer.RULE,
-    host_compiler.RULE,
-    nccl.RULE,
-    peer_paths.RULE,
-    fabric_manager.RULE,
-    rival_module.RULE,
-    secure_boot.RULE,
-    persistence.RULE,
-    driver_branch.RULE,
-    cuda_compat.RULE,
-    imports.RULE,
-)
+from provision.phases.plan.rule import HostRule, Rule
+
+
+def _find_rules() -> list[HostRule | Rule]:
+    names = (path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+    rules: list[HostRule | Rule] = [import_module(f"{__name__}.{name}").RULE for name in names]
+    return sorted(rules, key=lambda rule: (rule.order, rule.id))
+
+
+_FOUND = _find_rules()
+HOST_RULES = tuple(rule for rule in _FOUND if isinstance(rule, HostRule))
+"""Rules on the host, in the order of their evaluation."""
+RULES = tuple(rule for rule in _FOUND if isinstance(rule, Rule))
+"""Rules on a candidate, in the order of their evaluation: cheap refusals first."""

@@ -6,7 +6,7 @@ from typing import Any
 from provision.phases.plan import attention
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile, Launch
-from provision.phases.plan.rules.base import Rule, Verdict, accept, memoized, reject
+from provision.phases.plan.rule import Rule, Verdict, accept, memoized, reject
 
 
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
@@ -15,21 +15,22 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
 
 @memoized
 def _evaluate(version: str, launch: Launch) -> Iterator[Verdict]:
-    chosen = attention.chosen(version, launch)
+    choice = attention.choose_backend(version, launch)
     facts: dict[str, Any] = {
-        "asked": launch.attention.asked,
+        "requested": launch.attention.requested,
         "compute_capability": sorted({capability or "unknown" for _, capability in launch.attention.kinds}),
     }
-    if chosen.plan is None:
-        yield reject(chosen.why, **facts)
+    if choice.plan is None:
+        yield reject(choice.why, **facts)
         return
-    generation = f", FlashAttention {chosen.plan.generation}" if chosen.plan.generation else ""
-    yield accept(f"{chosen.plan.backend}{generation}: {chosen.why}", source=chosen.source, **facts)
+    generation = f", FlashAttention {choice.plan.generation}" if choice.plan.generation else ""
+    yield accept(f"{choice.plan.backend}{generation}: {choice.why}", source=choice.source, **facts)
 
 
 RULE = Rule(
-    "attention",
-    "Flash kernels serve wherever every card and the release can, else the best other back end.",
-    ("nvidia.gpus", "settings.attention", "settings.dtype", "settings.flash_attn"),
-    evaluate,
+    id="attention",
+    statement="Flash kernels serve wherever every card and the release can, else the best other back end.",
+    reads=("nvidia.gpus", "settings.attention", "settings.dtype", "settings.flash_attn"),
+    evaluate=evaluate,
+    order=160,
 )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from provision.catalog import catalog
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import Rule, Verdict, accept, assume, reject
 
 
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
@@ -26,4 +26,11 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         )
 
 
-RULE = Rule("cpu-isa", "The processor has the instructions that the CPU build needs.", ("cpu.isa",), evaluate)
+RULE = Rule(
+    id="cpu-isa",
+    statement="The processor has the instructions that the CPU build needs.",
+    reads=("cpu.isa",),
+    evaluate=evaluate,
+    order=30,
+    cause="cpu-isa",
+)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from provision.phases.plan import compat, driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, accept, reject
+from provision.phases.plan.rule import Rule, Verdict, accept, reject
 
 SOURCE = "docs.nvidia.com/deploy/cuda-compatibility/forward-compatibility.html; vllm/env_override.py of vLLM 0.17.0"
 
@@ -41,8 +41,9 @@ def _unused(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 
 RULE = Rule(
-    "cuda-compat",
-    "Under a driver that is too old, NVIDIA's compatibility libraries stand in where they are asked for, on data-centre cards alone.",
-    ("nvidia.driver_version", "nvidia.gpus", "settings.cuda_compat", "settings.driver"),
-    evaluate,
+    id="cuda-compat",
+    statement="Under a driver that is too old, NVIDIA's compatibility libraries stand in where they are asked for, on data-centre cards alone.",
+    reads=("nvidia.driver_version", "nvidia.gpus", "settings.cuda_compat", "settings.driver"),
+    evaluate=evaluate,
+    order=280,
 )

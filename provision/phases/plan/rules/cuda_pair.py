@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from provision.catalog.versions import cuda_of, numbers
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, accept, reject
+from provision.phases.plan.rule import Rule, Verdict, accept, reject
 from provision.phases.plan.torch_pair import native_floor, runs_natively
 
 
@@ -34,8 +34,9 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 
 RULE = Rule(
-    "cuda-pair",
-    "vLLM and torch are of one CUDA major; the same minor is preferred.",
-    ("nvidia.driver_version",),
-    evaluate,
+    id="cuda-pair",
+    statement="vLLM and torch are of one CUDA major; the same minor is preferred.",
+    reads=("nvidia.driver_version",),
+    evaluate=evaluate,
+    order=140,
 )

@@ -6,7 +6,7 @@ from provision.catalog import catalog
 from provision.phases.plan import dependencies
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, accept, memoized
+from provision.phases.plan.rule import Rule, Verdict, accept, memoized
 
 
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:  # noqa: ARG001 - every rule is called alike
@@ -34,8 +34,9 @@ def _evaluate(option: BuildOption) -> Iterator[Verdict]:
 
 
 RULE = Rule(
-    "dependencies",
-    "Dependencies that vLLM leaves open at the top are of the release's own time, but for the newest releases.",
-    (),
-    evaluate,
+    id="dependencies",
+    statement="Dependencies that vLLM leaves open at the top are of the release's own time, but for the newest releases.",
+    reads=(),
+    evaluate=evaluate,
+    order=130,
 )

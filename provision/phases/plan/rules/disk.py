@@ -4,31 +4,36 @@ from collections.abc import Iterator
 
 from provision.catalog import catalog
 from provision.phases.plan.host_profile import INCOMING, HostProfile
-from provision.phases.plan.rules.base import HostRule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import HostRule, Verdict, accept, assume, reject
 
 
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     need, python = catalog().needs[profile.platform], catalog().python_need
     # on one file system the model is moved from where it arrives, elsewhere it needs its room twice
-    model = profile.load.gib if profile.load else 0.0
+    model = profile.served_model.gib if profile.served_model else 0.0
     kept = need.installed + max(model, need.model) + python.installed
     arriving = need.wheels + python.archive + (0.0 if profile.one_mount else model)
-    asked = kept + arriving if profile.one_mount else kept
+    needed = kept + arriving if profile.one_mount else kept
     if profile.disk_gib is None:
-        yield assume(f"at least {asked:.1f} GiB free under the prefix")
-    elif profile.disk_gib < asked:
-        text = f"{profile.disk_gib} GiB are free under the prefix; the environment and what it is made from take {asked:.1f} GiB"
-        yield reject(text, source=need.source, free_gib=profile.disk_gib, needed_gib=round(asked, 1))
+        yield assume(f"at least {needed:.1f} GiB free under the prefix")
+    elif profile.disk_gib < needed:
+        text = f"{profile.disk_gib} GiB are free under the prefix; the environment and what it is made from take {needed:.1f} GiB"
+        yield reject(text, source=need.source, free_gib=profile.disk_gib, needed_gib=round(needed, 1))
         return
     if not profile.one_mount and profile.incoming_gib is not None and profile.incoming_gib < arriving:
         text = f"{profile.incoming_gib} GiB are free under {INCOMING}; the files that are sent take {arriving:.1f} GiB"
         yield reject(text, source=need.source, free_gib=profile.incoming_gib, needed_gib=round(arriving, 1))
         return
     if profile.disk_gib is not None:
-        text = f"the environment and what it is made from take {asked:.1f} GiB, and that much is free under the prefix"
-        yield accept(text, source=need.source, needed_gib=round(asked, 1))
+        text = f"the environment and what it is made from take {needed:.1f} GiB, and that much is free under the prefix"
+        yield accept(text, source=need.source, needed_gib=round(needed, 1))
 
 
 RULE = HostRule(
-    "disk", "The disks hold the environment, its files and the model.", ("disks", "settings.prefix"), evaluate
+    id="disk",
+    statement="The disks hold the environment, its files and the model.",
+    reads=("disks", "settings.prefix"),
+    evaluate=evaluate,
+    order=110,
+    cause="disk-full",
 )

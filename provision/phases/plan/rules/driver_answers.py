@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from provision.catalog import catalog
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import HostRule, Verdict, accept, reject
+from provision.phases.plan.rule import HostRule, Verdict, accept, reject
 
 
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
@@ -13,9 +13,9 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
         return
     facts = {"driver": profile.driver, "fault": row.name}
     text = f"driver {profile.driver or 'of unknown version'} is loaded and does not answer: {row.text}"
-    if profile.driver_mended:
+    if profile.driver_reinstalled:
         yield accept(
-            f"{text}; `driver: {profile.policy.driver_asked}` has it installed anew", source=row.source, **facts
+            f"{text}; `driver: {profile.policy.driver_setting}` has it installed anew", source=row.source, **facts
         )
         return
     where = "on the machine below: " if profile.foreign_driver else ""
@@ -24,8 +24,9 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
 
 
 RULE = HostRule(
-    "driver-answers",
-    "A driver that is loaded answers, or may be installed anew.",
-    ("nvidia.smi_error", "nvidia.gpus", "kernel_modules", "settings.driver"),
-    evaluate,
+    id="driver-answers",
+    statement="A driver that is loaded answers, or may be installed anew.",
+    reads=("nvidia.smi_error", "nvidia.gpus", "kernel_modules", "settings.driver"),
+    evaluate=evaluate,
+    order=60,
 )

@@ -7,7 +7,7 @@ from provision.catalog.versions import numbers
 from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, accept, warn
+from provision.phases.plan.rule import Rule, Verdict, accept, warn
 
 
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
@@ -30,4 +30,10 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         )
 
 
-RULE = Rule("driver-branch", "A driver branch without support is named.", ("nvidia.driver_version",), evaluate)
+RULE = Rule(
+    id="driver-branch",
+    statement="A driver branch without support is named.",
+    reads=("nvidia.driver_version",),
+    evaluate=evaluate,
+    order=270,
+)

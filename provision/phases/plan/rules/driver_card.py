@@ -6,9 +6,9 @@ from provision.catalog.rows import Architecture
 from provision.catalog.versions import numbers
 from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.driver_verdicts import reached
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, memoized, reject
-from provision.phases.plan.rules.driver_reach import reached
+from provision.phases.plan.rule import Rule, Verdict, memoized, reject
 
 
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
@@ -26,4 +26,10 @@ def _driven(architectures: tuple[Architecture, ...], version: str) -> Iterator[V
             yield reject(text, source=row.source, driver=version, last_branch=row.last_branch)
 
 
-RULE = Rule("driver-card", "The driver's branch drives every card.", ("nvidia.driver_version", "nvidia.gpus"), evaluate)
+RULE = Rule(
+    id="driver-card",
+    statement="The driver's branch drives every card.",
+    reads=("nvidia.driver_version", "nvidia.gpus"),
+    evaluate=evaluate,
+    order=50,
+)

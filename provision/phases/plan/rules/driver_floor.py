@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 
 from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.driver_verdicts import reached
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, memoized
-from provision.phases.plan.rules.driver_reach import reached
+from provision.phases.plan.rule import Rule, Verdict, accept, assume, memoized
 
 _DOING = {"keep": "stays", "install": "will be installed", "upgrade": "will replace the one that is there"}
 
@@ -25,5 +25,10 @@ def _there(version: str | None, action: str) -> Iterator[Verdict]:
 
 
 RULE = Rule(
-    "driver-floor", "The driver runs builds of this CUDA major.", ("nvidia.driver_version", "settings.driver"), evaluate
+    id="driver-floor",
+    statement="The driver runs builds of this CUDA major.",
+    reads=("nvidia.driver_version", "settings.driver"),
+    evaluate=evaluate,
+    order=40,
+    cause="driver-too-old",
 )

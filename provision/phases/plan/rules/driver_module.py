@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, accept, reject
+from provision.phases.plan.rule import Rule, Verdict, accept, reject
 
 
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
@@ -29,8 +29,9 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 
 RULE = Rule(
-    "driver-module",
-    "The kernel module is of the flavour that the cards need.",
-    ("nvidia.module_flavour", "nvidia.gpus"),
-    evaluate,
+    id="driver-module",
+    statement="The kernel module is of the flavour that the cards need.",
+    reads=("nvidia.module_flavour", "nvidia.gpus"),
+    evaluate=evaluate,
+    order=60,
 )

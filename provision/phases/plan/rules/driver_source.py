@@ -8,7 +8,7 @@ from provision.core.errors import UsageError
 from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import Rule, Verdict, accept, assume, reject
 
 
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
@@ -24,7 +24,11 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         return
     supply = driver.supply_of(option, profile)
     system = f"{profile.os_id} {profile.os_version or ''}".rstrip()
-    facts: dict[str, Any] = {"system": system, "packages": supply.source, "secure_boot": profile.around.secure_boot}
+    facts: dict[str, Any] = {
+        "system": system,
+        "packages": supply.source,
+        "secure_boot": profile.environment.secure_boot,
+    }
     if supply.source == "distribution":
         if supply.row is None:
             branch = f" of branch {plan.branch}" if profile.policy.driver == "pinned" else ""
@@ -43,9 +47,12 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 
 RULE = Rule(
-    "driver-source",
-    "A driver that is brought has packages for the system, and root to install them: the vendor's, or the distribution's own "
-    "where those alone load under Secure Boot, where the vendor has none, or where they are asked for.",
-    ("os.id", "os.version_id", "user", "secure_boot", "settings.driver_source", "settings.driver_repository"),
-    evaluate,
+    id="driver-source",
+    statement=(
+        "A driver that is brought has packages for the system, and root to install them: the vendor's, or the distribution's own "
+        "where those alone load under Secure Boot, where the vendor has none, or where they are asked for."
+    ),
+    reads=("os.id", "os.version_id", "user", "secure_boot", "settings.driver_source", "settings.driver_repository"),
+    evaluate=evaluate,
+    order=80,
 )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from provision.phases.plan import driver, fabric
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, warn
+from provision.phases.plan.rule import Rule, Verdict, accept, assume, warn
 
 SOURCE = "docs.nvidia.com/datacenter/tesla/fabric-manager-user-guide"
 
@@ -23,16 +23,16 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if profile.fabric_manager and profile.fabric_manager != version:
         text = f"fabric manager {profile.fabric_manager} is installed; it must be {version}, the driver's own version"
         yield warn(text, source=SOURCE, installed=profile.fabric_manager, needed=version)
-    if fabric.subnet_managed(profile) and profile.around.umad is False:
+    if fabric.subnet_managed(profile) and profile.environment.umad is False:
         yield warn("nvlsm talks to these NVSwitches through ib_umad, which is not loaded", source=SOURCE, ib_umad=False)
     beside = ", with nvlsm and ib_umad" if fabric.subnet_managed(profile) else ""
     yield accept(f"fabric manager {version}, equal to the driver{beside}", source=SOURCE, driver=plan.version)
 
 
 RULE = Rule(
-    "fabric-manager",
-    "The fabric manager equals the driver to the last digit.",
-    (
+    id="fabric-manager",
+    statement="The fabric manager equals the driver to the last digit.",
+    reads=(
         "nvidia.nvswitches",
         "nvidia.driver_version",
         "nvidia.fabric_manager_version",
@@ -40,5 +40,6 @@ RULE = Rule(
         "virtualization",
         "kernel_modules",
     ),
-    evaluate,
+    evaluate=evaluate,
+    order=230,
 )

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Iterator
 from provision.catalog.versions import numbers
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, memoized, reject
+from provision.phases.plan.rule import Rule, Verdict, accept, assume, memoized, reject
 
 
 def floor(option: BuildOption) -> tuple[str, str, str]:
     """The glibc that a candidate needs, which part of it needs it, and the source."""
     needs = [(option.torch.glibc, f"torch {option.torch.version}", option.torch.source)]
     if option.build:
-        inferred = " (inferred from a neighbouring release)" if option.build.lead else ""
+        inferred = " (inferred from a neighbouring release)" if option.build.inferred else ""
         needs.append((option.build.glibc, f"the vLLM wheel{inferred}", option.build.source))
     return max(needs, key=lambda need: numbers(need[0]))
 
@@ -32,4 +32,11 @@ def _evaluate(option: BuildOption, glibc: str | None) -> Iterator[Verdict]:
         yield accept(f"glibc {glibc} is there, {part} needs {needed}", source=source, glibc=glibc, needed=needed)
 
 
-RULE = Rule("glibc", "The host's glibc is as new as the wheels need.", ("os.libc_version",), evaluate)
+RULE = Rule(
+    id="glibc",
+    statement="The host's glibc is as new as the wheels need.",
+    reads=("os.libc_version",),
+    evaluate=evaluate,
+    order=110,
+    cause="glibc-too-old",
+)

@@ -8,7 +8,7 @@ from provision.phases.plan import attention, driver, torch_pair
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.gpu_code import Coverage, coverage, written
 from provision.phases.plan.host_profile import HostProfile, Launch
-from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, memoized, reject
+from provision.phases.plan.rule import Rule, Verdict, accept, assume, memoized, reject
 
 
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
@@ -39,7 +39,7 @@ def _compiled(option: BuildOption, launch: Launch, name: str, capability: str) -
             yield accept(text, source=row.source, compute_capability=capability)
 
 
-def _part(part: driver.Part, name: str, capability: str) -> Iterator[Verdict]:
+def _part(part: driver.LaunchedCode, name: str, capability: str) -> Iterator[Verdict]:
     found = coverage(part.codes, capability)
     if found is Coverage.NONE:
         text = f"{part.name} has no code for {name} (compute capability {capability}): it holds {written(part.codes)}"
@@ -60,4 +60,11 @@ def _exact(codes: tuple[str, ...], capability: str) -> bool:
     return major < 9 or f"{major}{minor}" in codes
 
 
-RULE = Rule("gpu-code", "Every extension that this Stack launches has code for every card.", ("nvidia.gpus",), evaluate)
+RULE = Rule(
+    id="gpu-code",
+    statement="Every extension that this Stack launches has code for every card.",
+    reads=("nvidia.gpus",),
+    evaluate=evaluate,
+    order=150,
+    cause="arch-not-in-build",
+)

@@ -6,19 +6,19 @@ from provision.catalog.versions import cuda_of, numbers
 from provision.phases.plan import flashinfer
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, warn
+from provision.phases.plan.rule import Rule, Verdict, accept, assume, warn
 
 
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if option.release is None or option.release.flashinfer is None or profile.platform != "cuda":
         return
     major = numbers(cuda_of(option.variant) or "0")[0]
-    kits = [kit for kit in profile.around.toolkits or () if numbers(kit)[0] == major]
+    kits = [kit for kit in profile.environment.toolkits or () if numbers(kit)[0] == major]
     if not kits:
         return
     kit = flashinfer.compiler(option, profile) or kits[-1]
     newest, source = flashinfer.newest_gcc(kit)
-    gcc = profile.around.gcc
+    gcc = profile.environment.gcc
     if gcc is None:
         yield assume(f"the host's gcc is not newer than {newest}, which nvcc {kit} takes at most")
     elif gcc > newest:
@@ -29,8 +29,9 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 
 RULE = Rule(
-    "host-compiler",
-    "An nvcc that compiles at run time takes the host's gcc.",
-    ("cuda_toolkits", "programs"),
-    evaluate,
+    id="host-compiler",
+    statement="An nvcc that compiles at run time takes the host's gcc.",
+    reads=("cuda_toolkits", "programs"),
+    evaluate=evaluate,
+    order=200,
 )

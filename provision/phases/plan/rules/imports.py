@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from provision.catalog import catalog
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, memoized, reject
+from provision.phases.plan.rule import Rule, Verdict, memoized, reject
 
 
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:  # noqa: ARG001 - every rule is called alike
@@ -20,4 +20,10 @@ def _evaluate(option: BuildOption) -> Iterator[Verdict]:
             yield reject(f"vLLM {row.version} does not import: {row.why}; {row.cured} does", source=row.source)
 
 
-RULE = Rule("imports", "Releases of vLLM that do not import as installed are refused.", (), evaluate)
+RULE = Rule(
+    id="imports",
+    statement="Releases of vLLM that do not import as installed are refused.",
+    reads=(),
+    evaluate=evaluate,
+    order=290,
+)

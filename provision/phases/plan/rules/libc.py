@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import HostRule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import HostRule, Verdict, accept, assume, reject
 
 
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
@@ -15,4 +15,11 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
         yield accept("the C library is glibc", libc=profile.libc)
 
 
-RULE = HostRule("libc", "The host's C library is glibc.", ("os.libc",), evaluate)
+RULE = HostRule(
+    id="libc",
+    statement="The host's C library is glibc.",
+    reads=("os.libc",),
+    evaluate=evaluate,
+    order=10,
+    cause="musl",
+)

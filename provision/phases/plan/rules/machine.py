@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from provision.phases.plan import torch_pair
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, memoized, reject
+from provision.phases.plan.rule import Rule, Verdict, accept, assume, memoized, reject
 
 KNOWN = ("x86_64", "aarch64")
 
@@ -37,4 +37,10 @@ def _evaluate(option: BuildOption, machine: str | None, platform: str, existing:
         yield accept(f"there is a wheel for {machine}", machine=machine)
 
 
-RULE = Rule("machine", "There is a wheel for the host's processor architecture.", ("os.machine",), evaluate)
+RULE = Rule(
+    id="machine",
+    statement="There is a wheel for the host's processor architecture.",
+    reads=("os.machine",),
+    evaluate=evaluate,
+    order=20,
+)

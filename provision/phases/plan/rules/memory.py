@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from provision.catalog import catalog
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import HostRule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import HostRule, Verdict, accept, assume, reject
 
 
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
@@ -24,4 +24,10 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
         )
 
 
-RULE = HostRule("memory", "The host's memory, or its cgroup's limit, holds the service.", ("memory",), evaluate)
+RULE = HostRule(
+    id="memory",
+    statement="The host's memory, or its cgroup's limit, holds the service.",
+    reads=("memory",),
+    evaluate=evaluate,
+    order=100,
+)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import HostRule, Verdict, accept, reject, warn
+from provision.phases.plan.rule import HostRule, Verdict, accept, reject, warn
 
 SOURCE = "docs.nvidia.com/datacenter/tesla/mig-user-guide: CUDA sees one slice a process; github.com/vllm-project/vllm issue 41848"
 
@@ -22,4 +22,10 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
         yield accept("the cards that serve are not split by MIG", source=SOURCE)
 
 
-RULE = HostRule("mig", "A card in MIG mode has a slice to compute on.", ("nvidia.gpus",), evaluate)
+RULE = HostRule(
+    id="mig",
+    statement="A card in MIG mode has a slice to compute on.",
+    reads=("nvidia.gpus",),
+    evaluate=evaluate,
+    order=80,
+)

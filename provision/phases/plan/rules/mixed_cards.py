@@ -6,7 +6,7 @@ from typing import Any
 
 from provision.phases.plan.cards import AmdCard, Card
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import HostRule, Verdict, accept, assume, warn
+from provision.phases.plan.rule import HostRule, Verdict, accept, assume, warn
 
 
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
@@ -37,9 +37,12 @@ def _listed(cards: Sequence[Card | AmdCard]) -> str:
 
 
 RULE = HostRule(
-    "mixed-cards",
-    "Cards of one kind serve: of those that the newest release has code for, the kind with the most memory in all; a processor's "
-    "graphics only where they are alone; the others are named, and limit nothing.",
-    ("nvidia.gpus", "amd.gpus", "settings.gpus"),
-    evaluate,
+    id="mixed-cards",
+    statement=(
+        "Cards of one kind serve: of those that the newest release has code for, the kind with the most memory in all; a processor's "
+        "graphics only where they are alone; the others are named, and limit nothing."
+    ),
+    reads=("nvidia.gpus", "amd.gpus", "settings.gpus"),
+    evaluate=evaluate,
+    order=70,
 )

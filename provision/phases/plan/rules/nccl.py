@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from provision.catalog.versions import cuda_of, numbers
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, accept, warn
+from provision.phases.plan.rule import Rule, Verdict, accept, warn
 
 SOURCE = "github.com/vllm-project/vllm issue 4195; github.com/pytorch/pytorch issue 122571"
 
@@ -13,16 +13,22 @@ SOURCE = "github.com/vllm-project/vllm issue 4195; github.com/pytorch/pytorch is
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if profile.platform != "cuda":
         return
-    around = profile.around
-    facts = {"system": around.nccl, "variables": list(around.library_variables)}
-    if around.library_variables and (around.nccl or "VLLM_NCCL_SO_PATH" in around.library_variables):
-        there = f"the system holds {around.nccl}" if around.nccl else "a path is given"
-        text = f"`firstlight_env` sets {' and '.join(around.library_variables)} and {there}: it may come before the NCCL that torch wants"
+    environment = profile.environment
+    facts = {"system": environment.nccl, "variables": list(environment.library_variables)}
+    if environment.library_variables and (environment.nccl or "VLLM_NCCL_SO_PATH" in environment.library_variables):
+        there = f"the system holds {environment.nccl}" if environment.nccl else "a path is given"
+        text = f"`firstlight_env` sets {' and '.join(environment.library_variables)} and {there}: it may come before the NCCL that torch wants"
         yield warn(text, source=SOURCE, **facts)
     else:
         wheel = f"nvidia-nccl-cu{numbers(cuda_of(option.torch_variant) or '0')[0]}"
-        beside = f"; {around.nccl} of the system stays unused" if around.nccl else ""
+        beside = f"; {environment.nccl} of the system stays unused" if environment.nccl else ""
         yield accept(f"NCCL is {wheel} at torch's own pin{beside}", source=SOURCE, **facts)
 
 
-RULE = Rule("nccl", "NCCL is the one that torch asks for.", ("libraries", "settings.env"), evaluate)
+RULE = Rule(
+    id="nccl",
+    statement="NCCL is the one that torch asks for.",
+    reads=("libraries", "settings.env"),
+    evaluate=evaluate,
+    order=210,
+)

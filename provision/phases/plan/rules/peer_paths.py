@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, accept, warn
+from provision.phases.plan.rule import Rule, Verdict, accept, warn
 
 SOURCE = "NVIDIA NCCL user guide, troubleshooting: PCI Access Control Services (ACS), IO virtualization"
 
 
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     del option
-    paths = profile.around.peer_paths
+    paths = profile.environment.peer_paths
     if len(profile.serving) < 2 or paths is None:
         return
     if paths:
@@ -24,5 +24,9 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 
 RULE = Rule(
-    "peer-paths", "IOMMU and ACS leave writes between cards their short way.", ("topology", "virtualization"), evaluate
+    id="peer-paths",
+    statement="IOMMU and ACS leave writes between cards their short way.",
+    reads=("topology", "virtualization"),
+    evaluate=evaluate,
+    order=220,
 )

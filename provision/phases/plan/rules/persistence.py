@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, accept, warn
+from provision.phases.plan.rule import Rule, Verdict, accept, warn
 
 SOURCE = "docs.nvidia.com/deploy/driver-persistence"
 
@@ -23,4 +23,10 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield accept("persistence is on for the cards that serve", source=SOURCE, off=[])
 
 
-RULE = Rule("persistence", "nvidia-persistenced keeps the driver on idle cards.", ("nvidia.gpus",), evaluate)
+RULE = Rule(
+    id="persistence",
+    statement="nvidia-persistenced keeps the driver on idle cards.",
+    reads=("nvidia.gpus",),
+    evaluate=evaluate,
+    order=260,
+)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from provision.catalog import catalog
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, accept, memoized
+from provision.phases.plan.rule import Rule, Verdict, accept, memoized
 
 
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:  # noqa: ARG001 - every rule is called alike
@@ -34,5 +34,9 @@ def _evaluate(option: BuildOption) -> Iterator[Verdict]:
 
 
 RULE = Rule(
-    "provider", "The vendor's build comes before the community's, and a community build is named as one.", (), evaluate
+    id="provider",
+    statement="The vendor's build comes before the community's, and a community build is named as one.",
+    reads=(),
+    evaluate=evaluate,
+    order=10,
 )

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.driver_verdicts import reached
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict
-from provision.phases.plan.rules.driver_reach import reached
+from provision.phases.plan.rule import Rule, Verdict
 
 
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
@@ -16,8 +16,10 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 
 RULE = Rule(
-    "ptx",
-    "Where an extension that this Stack launches has only PTX for a card, or is compiled on the host, the driver is as new as the toolkit.",
-    ("nvidia.driver_version", "nvidia.gpus"),
-    evaluate,
+    id="ptx",
+    statement="Where an extension that this Stack launches has only PTX for a card, or is compiled on the host, the driver is as new as the toolkit.",
+    reads=("nvidia.driver_version", "nvidia.gpus"),
+    evaluate=evaluate,
+    order=170,
+    cause="ptx-toolchain",
 )

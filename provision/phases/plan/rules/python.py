@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from provision.phases.plan import interpreter
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile, Interpreters
-from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, memoized, reject
+from provision.phases.plan.rule import Rule, Verdict, accept, assume, memoized, reject
 
 
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
@@ -14,7 +14,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
 
 @memoized
 def _evaluate(option: BuildOption, there: Interpreters) -> Iterator[Verdict]:
-    chosen = interpreter.chosen(option, there)
+    chosen = interpreter.choose_among(option, there)
     source = option.release.source if option.release else option.torch.source
     seen = [python.version for python in there.pythons]
     if chosen.interpreter is None:
@@ -25,4 +25,11 @@ def _evaluate(option: BuildOption, there: Interpreters) -> Iterator[Verdict]:
     yield accept(chosen.why, source=source, pythons=seen)
 
 
-RULE = Rule("python", "A Python that the build takes is on the host or can be brought along.", ("pythons",), evaluate)
+RULE = Rule(
+    id="python",
+    statement="A Python that the build takes is on the host or can be brought along.",
+    reads=("pythons",),
+    evaluate=evaluate,
+    order=120,
+    cause="python-version-unsupported",
+)

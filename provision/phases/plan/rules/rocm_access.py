@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from provision.catalog import catalog
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import HostRule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import HostRule, Verdict, accept, assume, reject
 
 
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
@@ -13,10 +13,10 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     needed = [row.name for row in catalog().access_groups]
     source = catalog().access_groups[0].source
     names = " and ".join(needed)
-    missing = [name for name in needed if name not in (profile.around.groups or ())]
+    missing = [name for name in needed if name not in (profile.environment.groups or ())]
     if profile.escalates:
         yield accept(f"the service's own user is put into {names}", source=source, groups=needed)
-    elif profile.around.groups is None:
+    elif profile.environment.groups is None:
         yield assume(f"the login is in the groups {names}, which may open AMD cards")
     elif missing:
         text = f"this login is not in {' and '.join(missing)} and cannot open the cards; have `usermod -aG {','.join(missing)} USER` run, then log in anew"
@@ -25,4 +25,11 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
         yield accept(f"the login is in {names}", source=source, groups=needed)
 
 
-RULE = HostRule("rocm-access", "Who serves may open the AMD cards.", ("user.groups", "user"), evaluate)
+RULE = HostRule(
+    id="rocm-access",
+    statement="Who serves may open the AMD cards.",
+    reads=("user.groups", "user"),
+    evaluate=evaluate,
+    order=90,
+    cause="rocm-device-permission",
+)

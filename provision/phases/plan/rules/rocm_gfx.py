@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from provision.catalog import catalog
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import Rule, Verdict, accept, assume, reject
 
 
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
@@ -32,4 +32,11 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
                 )
 
 
-RULE = Rule("rocm-gfx", "The build holds code for every AMD card.", ("amd.gpus",), evaluate)
+RULE = Rule(
+    id="rocm-gfx",
+    statement="The build holds code for every AMD card.",
+    reads=("amd.gpus",),
+    evaluate=evaluate,
+    order=100,
+    cause="rocm-arch-unsupported",
+)

@@ -6,7 +6,7 @@ from provision.catalog import catalog
 from provision.catalog.versions import numbers
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import Rule, Verdict, accept, assume, reject
 
 
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
@@ -27,4 +27,10 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         )
 
 
-RULE = Rule("rocm-userspace", "The host's ROCm is one that the build runs on.", ("amd.rocm_version",), evaluate)
+RULE = Rule(
+    id="rocm-userspace",
+    statement="The host's ROCm is one that the build runs on.",
+    reads=("amd.rocm_version",),
+    evaluate=evaluate,
+    order=90,
+)

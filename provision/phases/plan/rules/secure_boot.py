@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, accept, assume, warn
+from provision.phases.plan.rule import Rule, Verdict, accept, assume, warn
 
 SOURCE = (
     "docs.nvidia.com/datacenter/tesla/driver-installation-guide, Secure Boot; github.com/lcp/mokutil issues 61 and 69"
@@ -16,7 +16,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     plan = driver.choose(option, profile)
     if plan is None or plan.action == "keep":
         return
-    on = profile.around.secure_boot
+    on = profile.environment.secure_boot
     if on is None:
         yield assume("Secure Boot is off, or the key that signs the driver's module is enrolled")
     elif on and (row := driver.supply_of(option, profile).row) is not None and row.signed:
@@ -33,8 +33,9 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 
 RULE = Rule(
-    "secure-boot",
-    "A driver that is installed under Secure Boot has a key that the firmware knows.",
-    ("secure_boot", "settings.driver"),
-    evaluate,
+    id="secure-boot",
+    statement="A driver that is installed under Secure Boot has a key that the firmware knows.",
+    reads=("secure_boot", "settings.driver"),
+    evaluate=evaluate,
+    order=250,
 )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from provision.catalog import catalog
 from provision.catalog.system import install_command, os_packages
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import HostRule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import HostRule, Verdict, accept, assume, reject
 
 
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
@@ -40,8 +40,9 @@ def _command(profile: HostProfile) -> str:
 
 
 RULE = HostRule(
-    "system-packages",
-    "Libraries and compilers of the distribution are there, or the user may install them.",
-    ("libraries", "programs", "user", "os.package_manager"),
-    evaluate,
+    id="system-packages",
+    statement="Libraries and compilers of the distribution are there, or the user may install them.",
+    reads=("libraries", "programs", "user", "os.package_manager"),
+    evaluate=evaluate,
+    order=130,
 )

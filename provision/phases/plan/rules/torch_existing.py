@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from provision.phases.plan import torch_pair
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import HostRule, Verdict, accept, reject
+from provision.phases.plan.rule import HostRule, Verdict, accept, reject
 
 
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
@@ -27,8 +27,9 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
 
 
 RULE = HostRule(
-    "torch-existing",
-    "An existing torch is there where one is to be used, and is a release for the host's devices.",
-    ("pythons", "settings.torch", "settings.python"),
-    evaluate,
+    id="torch-existing",
+    statement="An existing torch is there where one is to be used, and is a release for the host's devices.",
+    reads=("pythons", "settings.torch", "settings.python"),
+    evaluate=evaluate,
+    order=40,
 )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import Rule, Verdict, accept, reject
+from provision.phases.plan.rule import Rule, Verdict, accept, reject
 
 SOURCE = "docs.nvidia.com/vgpu, release notes: guest driver and vGPU manager are of one release branch or the pairs listed there"
 
@@ -25,4 +25,10 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield reject(text, source=SOURCE, **facts)
 
 
-RULE = Rule("vgpu", "The guest driver of a vGPU stays as the machine below wants it.", ("nvidia.gpus",), evaluate)
+RULE = Rule(
+    id="vgpu",
+    statement="The guest driver of a vGPU stays as the machine below wants it.",
+    reads=("nvidia.gpus",),
+    evaluate=evaluate,
+    order=70,
+)

@@ -3,21 +3,25 @@
 from collections.abc import Iterator
 
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rules.base import HostRule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import HostRule, Verdict, accept, assume, reject
 
 
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     if not profile.bus_known:
         yield assume("the host has no GPU")
     if profile.policy.gpus is not None and profile.platform == "cpu":
-        yield reject("cards were asked for by index, and the host has none", asked=list(profile.policy.gpus))
+        yield reject("cards were asked for by index, and the host has none", requested=list(profile.policy.gpus))
     elif profile.missing_gpus:
         missing = ", ".join(map(str, profile.missing_gpus))
         yield reject(f"no card has index {missing}", missing=list(profile.missing_gpus))
     elif profile.policy.gpus is not None:
-        yield accept("every card that was asked for is there", asked=list(profile.policy.gpus))
+        yield accept("every card that was asked for is there", requested=list(profile.policy.gpus))
 
 
 RULE = HostRule(
-    "gpus-asked", "Every card that was asked for is there.", ("pci_gpus", "nvidia.gpus", "settings.gpus"), evaluate
+    id="gpus-requested",
+    statement="Every card that was asked for is there.",
+    reads=("pci_gpus", "nvidia.gpus", "settings.gpus"),
+    evaluate=evaluate,
+    order=20,
 )

@@ -7,7 +7,7 @@ from provision.core.models.stack import DriverPlan
 from provision.phases.plan import compat, driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile, Launch
-from provision.phases.plan.rules.base import Verdict, accept, reject
+from provision.phases.plan.rule import Verdict, accept, reject
 
 
 def reached(rule: str, option: BuildOption, profile: HostProfile, plan: DriverPlan) -> tuple[Verdict, ...]:

@@ -1,0 +1,81 @@
+"""The interface of a rule: an id, the statement that must hold, what it reads, and a function that evaluates it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache, wraps
+from typing import Any, Literal, NamedTuple, ParamSpec, cast
+
+from provision.phases.plan.build_option import BuildOption
+from provision.phases.plan.host_profile import HostProfile
+
+P = ParamSpec("P")
+LAST = 1000
+"""The order of a rule that names none: after all that do."""
+
+
+class Verdict(NamedTuple):
+    """One result of a rule. `assume`: a fact is unknown; the candidate stays and the plan lists the assumption."""
+
+    kind: Literal["accept", "reject", "warn", "assume"]
+    text: str
+    facts: dict[str, Any]
+    source: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleInfo:
+    """What every rule declares."""
+
+    id: str
+    """The module's name with dashes."""
+    statement: str
+    """The sentence that must hold."""
+    reads: tuple[str, ...]
+    """Facts, and settings as `settings.NAME`."""
+    order: int = LAST
+    """Lower orders are evaluated first, and the first refusal ends the evaluation of a candidate."""
+    cause: str | None = None
+    """The doctor's id (verify/doctor/causes) of the failure that a refusal prevents; None if no program reports it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule(RuleInfo):
+    """A rule on one candidate for one class of hosts. It yields nothing where it does not apply."""
+
+    evaluate: Callable[[BuildOption, HostProfile], Iterable[Verdict]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostRule(RuleInfo):
+    """A rule on the host, independent of the candidate."""
+
+    evaluate: Callable[[HostProfile], Iterator[Verdict]]
+
+
+def memoized(evaluate: Callable[P, Iterator[Verdict]]) -> Callable[P, tuple[Verdict, ...]]:
+    """Return a function that evaluates once for equal arguments: many classes of a fleet share what a rule reads."""
+
+    @cache
+    @wraps(evaluate)
+    def evaluate_once(*args: P.args, **kwargs: P.kwargs) -> tuple[Verdict, ...]:
+        return tuple(evaluate(*args, **kwargs))
+
+    return cast("Callable[P, tuple[Verdict, ...]]", evaluate_once)
+
+
+def accept(text: str, *, source: str | None = None, **facts: Any) -> Verdict:
+    return Verdict("accept", text, facts, source)
+
+
+def reject(text: str, *, source: str | None = None, **facts: Any) -> Verdict:
+    return Verdict("reject", text, facts, source)
+
+
+def warn(text: str, *, source: str | None = None, **facts: Any) -> Verdict:
+    return Verdict("warn", text, facts, source)
+
+
+def assume(text: str) -> Verdict:
+    return Verdict("assume", text, {}, None)
