@@ -136,7 +136,7 @@ def bounded(text: str, limit: int = TEXT_AT_MOST) -> str:
     return f"{redacted[:head]}\n[{len(redacted) - limit} characters left out]\n{redacted[-tail:]}"
 
 
-class Run:
+class RunFolder:
     """One run through the phases, as a folder. Safe to use from several threads."""
 
     def __init__(self, folder: Path) -> None:
@@ -147,7 +147,7 @@ class Run:
         self._started = time.monotonic()
 
     @classmethod
-    def create(cls, logs: Path, *, command: str, invocation: Invocation | None = None) -> Run:
+    def create(cls, logs: Path, *, command: str, invocation: Invocation | None = None) -> RunFolder:
         """Make a new run's folder, named by its start in UTC, and point `latest` at it."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         for suffix in ("", *(f"-{number}" for number in range(2, 100))):

@@ -18,7 +18,7 @@ from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.models.settings import Host, Inventory
 from provision.core.models.stack import Plan
 from provision.core.models.staged import Staged, StagedFile
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 from provision.fleet.ssh import Session, Task, fan_out, open_session
 from provision.fleet.ssh.recorded import RecordedSession
 from provision.pipeline.phase_results import PhaseResultsFile
@@ -61,7 +61,7 @@ class Ahead(Beside, Protocol):
 class RunContext:
     """One run: hosts, and what each phase found out."""
 
-    run: Run
+    run: RunFolder
     inventory: Inventory
     progress: Progress
     cache: Path

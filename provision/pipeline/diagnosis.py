@@ -11,7 +11,7 @@ from typing import Any
 from provision.core.errors import Exit, UsageError
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Host
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 from provision.phases.probe import Source
 from provision.pipeline import Request, failure_evidence, repair
 from provision.pipeline.commands import print_summary, write_stdout
@@ -125,7 +125,7 @@ def earlier(logs: Path, host: str) -> Source:
     for run in sorted(
         (path.parent for path in logs.glob("*/phases.json") if path.parent.name != "latest"), reverse=True
     ):
-        results = results_of(Run(run)).get(host, {})
+        results = results_of(RunFolder(run)).get(host, {})
         if not {"install", "serve", "stage"} & set(results):
             continue
         failed = [result for result in results.values() if result.status == "failed"]

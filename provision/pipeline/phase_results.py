@@ -6,13 +6,13 @@ import json
 
 from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.redaction import redact, scrub
-from provision.core.run_folder import Run, write_atomically
+from provision.core.run_folder import RunFolder, write_atomically
 
 
 class PhaseResultsFile:
     """What stands in a run's phases.json so far; not safe to use from several threads at once."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunFolder) -> None:
         self._path = run.path("phases.json")
         self._results: dict[str, dict[PhaseName, str]] = {}
         """Lines of JSON without secrets, by host and phase."""

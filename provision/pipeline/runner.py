@@ -16,7 +16,7 @@ from provision.core.errors import Exit, FirstlightError, UsageError
 from provision.core.models.records import PhaseResult, Summary
 from provision.core.models.settings import Inventory
 from provision.core.redaction import remember
-from provision.core.run_folder import Run, is_at_work
+from provision.core.run_folder import RunFolder, is_at_work
 from provision.fleet.inventory import load
 from provision.pipeline import Request
 from provision.pipeline.context import RunContext
@@ -63,7 +63,7 @@ def open_run(request: Request) -> Iterator[RunContext]:
     inventory = read_inventory(replace(request, overrides={**request.overrides, **model}))
     before = unfinished(request.logs)
     command = shlex.join((request.command, *request.arguments[1:]))
-    run = Run.create(request.logs, command=command, invocation=request.invocation)
+    run = RunFolder.create(request.logs, command=command, invocation=request.invocation)
     run.write("inventory.json", inventory)
     with open_progress([host.name for host in inventory.hosts]) as progress, contextlib.ExitStack() as stack:
         context = RunContext(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from provision.core.models.records import Summary
-from provision.core.run_folder import Run, write_atomically
+from provision.core.run_folder import RunFolder, write_atomically
 
 
-def summarise(run: Run, *, interrupted: bool = False) -> Summary:
+def summarise(run: RunFolder, *, interrupted: bool = False) -> Summary:
     """The summary of what a run's folder holds so far; a file that is missing is a phase that was not reached.
 
     Of hosts that failed it says what changed since they were green, by the runs in the folder beside.
@@ -24,7 +24,7 @@ def summarise(run: Run, *, interrupted: bool = False) -> Summary:
     return summary.model_copy(update={"hosts": tuple(hosts)})
 
 
-def write(run: Run, summary: Summary) -> None:
+def write(run: RunFolder, summary: Summary) -> None:
     """Write summary.json, summary.md and summary.txt into the run's folder, each whole or not at all; the first outlives a power cut.
 
     Raises OSError when the folder cannot be written.

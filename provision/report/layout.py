@@ -41,23 +41,23 @@ def wrap(text: Text, *, first: str = "", rest: str | None = None, columns: int =
     """Cleaned text as lines that begin with `first`, then `rest` (default: blanks as wide as `first`)."""
     follow = " " * width(first) if rest is None else rest
     lines: list[str] = []
-    line, room = first, columns - width(first)
+    line, columns_left = first, columns - width(first)
     empty = True
     for word in clean(text).split() if isinstance(text, str) else map(clean, text):
         remaining = word
         while remaining:
             gap = 0 if empty else 1
-            if width(remaining) + gap <= room:
+            if width(remaining) + gap <= columns_left:
                 line += " " * gap + remaining
-                room -= width(remaining) + gap
+                columns_left -= width(remaining) + gap
                 remaining, empty = "", False
             elif empty:
-                head, remaining = split_at(remaining, room)
+                head, remaining = split_at(remaining, columns_left)
                 lines.append(line + head)
-                line, room = follow, columns - width(follow)
+                line, columns_left = follow, columns - width(follow)
             else:
                 lines.append(line)
-                line, room, empty = follow, columns - width(follow), True
+                line, columns_left, empty = follow, columns - width(follow), True
     if not empty or not lines:
         lines.append(line.rstrip())
     return lines

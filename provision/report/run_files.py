@@ -18,7 +18,7 @@ from provision.core.models.records import CheckRecord, Figure, Finding, PhaseRes
 from provision.core.models.settings import Inventory
 from provision.core.models.stack import Plan
 from provision.core.models.staged import Staged
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -26,7 +26,7 @@ TOGETHER = "together.json"
 """In a run's folder: what the hosts' checks say side by side."""
 
 _FINDINGS: TypeAdapter[tuple[Finding, ...]] = TypeAdapter(tuple[Finding, ...])
-_ROOMS: TypeAdapter[dict[str, dict[str, PhaseResult]]] = TypeAdapter(dict[str, dict[str, PhaseResult]])
+_PHASE_RESULTS: TypeAdapter[dict[str, dict[str, PhaseResult]]] = TypeAdapter(dict[str, dict[str, PhaseResult]])
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _known(kind: type[BaseModel], document: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in document.items() if key in kind.model_fields}
 
 
-def read(run: Run) -> RunFiles:
+def read(run: RunFolder) -> RunFiles:
     """Read everything a run has written so far."""
     files = RunFiles(run=run.name, seconds=run.seconds)
     header = _json(files, run.path("run.json"))
@@ -99,12 +99,12 @@ def read(run: Run) -> RunFiles:
     return files
 
 
-def results_of(run: Run) -> dict[str, dict[str, PhaseResult]]:
+def results_of(run: RunFolder) -> dict[str, dict[str, PhaseResult]]:
     """How each phase ended for each host; empty where that cannot be read."""
     return _phases(RunFiles(run=run.name), run.path("phases.json"))
 
 
-def _read_hosts(files: RunFiles, run: Run) -> None:
+def _read_hosts(files: RunFiles, run: RunFolder) -> None:
     """The phases' own files, one a host or class."""
     for path in sorted(run.folder.glob("facts/*.json")):
         if facts := _record(files, path, HostFacts):
@@ -124,7 +124,7 @@ def _read_hosts(files: RunFiles, run: Run) -> None:
     files.together = side_by_side.checks if side_by_side else ()
 
 
-def _read_times(files: RunFiles, run: Run) -> None:
+def _read_times(files: RunFiles, run: RunFolder) -> None:
     """Seconds per phase, and how fast tasks were handed out."""
     dispatch = _json(files, run.path("dispatch.json"))
     if isinstance(dispatch, dict):
@@ -179,7 +179,7 @@ def _phases(files: RunFiles, path: Path) -> dict[str, dict[str, PhaseResult]]:
     if document is None:
         return {}
     try:
-        return _ROOMS.validate_python(document)
+        return _PHASE_RESULTS.validate_python(document)
     except ValidationError as error:
         _note(files, path, _first(error))
         return {}

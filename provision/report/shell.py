@@ -67,9 +67,9 @@ def _step(open_marks: list[str], inside: str, previous: str, char: str) -> None:
 
 def _cut(word: str, first: int, others: int) -> Iterable[str]:
     """Pieces of a word, each but the last ending in a backslash; within single quotes these are closed and opened again."""
-    room, rest = first, word
-    while width(rest) > room:
-        head, rest = split_at(rest, room)
+    columns_left, rest = first, word
+    while width(rest) > columns_left:
+        head, rest = split_at(rest, columns_left)
         while len(head) > 1 and head.endswith(
             "\\"
         ):  # a backslash before the one that breaks the line would take its meaning
@@ -79,5 +79,5 @@ def _cut(word: str, first: int, others: int) -> Iterable[str]:
             rest = "'" + rest
         else:
             yield head + "\\"
-        room = others
+        columns_left = others
     yield rest

@@ -15,7 +15,7 @@ import pytest
 
 from provision.core.models.settings import Host
 from provision.core.models.staged import StagedFile
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 from provision.fleet.inventory import load
 from provision.fleet.ssh import AuthenticationError, open_session
 from provision.phases.install import Target, install
@@ -49,7 +49,7 @@ def reached_as(host: Host, folder: Path) -> list[str]:
     incoming = f"/var/tmp/firstlight-login-{name}"
     session.send([StagedFile(name="sent", path=str(path), sha256=digest, size=5, kind="wheel")], incoming)
     owner = session.run(f"stat -c %U {incoming}/sent").stdout.strip()
-    run = Run.create(folder / "logs", command="test")
+    run = RunFolder.create(folder / "logs", command="test")
     place = {
         "firstlight_prefix": f"/opt/login-{name}",
         "firstlight_incoming": incoming,

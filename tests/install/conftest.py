@@ -15,7 +15,7 @@ import pytest
 
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Connection, Host, Settings
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 from provision.phases.install import Target, install
 from tests.install.wheels import build_wheel, lock_of
 
@@ -83,9 +83,9 @@ class Site:
         digest = hashlib.sha256(lock.encode()).hexdigest()[:16]
         self.plan(firstlight_environment={**self.variables["firstlight_environment"], "lock": lock, "digest": digest})
 
-    def run(self) -> Run:
+    def run(self) -> RunFolder:
         self.runs += 1
-        return Run.create(self.folder / "logs", command=f"test {self.runs}")
+        return RunFolder.create(self.folder / "logs", command=f"test {self.runs}")
 
     def host(self) -> Host:
         return Host(name=self.name, connection=Connection(kind="local"), settings=Settings())
@@ -101,7 +101,7 @@ class Site:
         )
         return results[self.name]
 
-    latest: Run = field(init=False)
+    latest: RunFolder = field(init=False)
 
 
 def make_site(folder: Path) -> Site:

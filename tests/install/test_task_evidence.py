@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from provision.core.redaction import MASK
-from provision.core.run_folder import TEXT_AT_MOST, Run, bounded
+from provision.core.run_folder import TEXT_AT_MOST, RunFolder, bounded
 from provision.phases.install.playbook import PLAYBOOKS
 from provision.phases.install.task_evidence import described
 from tests.install.conftest import Site
@@ -107,7 +107,7 @@ def test_a_secret_that_the_cut_would_halve_is_masked_first() -> None:
     assert "Zq7Rk2Lw" not in bounded(f"{head} token={secret} " + "y" * 2 * TEXT_AT_MOST)
 
 
-def lines(run: Run) -> list[dict[str, Any]]:
+def lines(run: RunFolder) -> list[dict[str, Any]]:
     return [json.loads(line) for line in run.path("changes.jsonl").read_text(encoding="utf-8").splitlines()]
 
 

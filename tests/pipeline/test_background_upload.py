@@ -14,7 +14,7 @@ from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import Disk, HostFacts, Installed, OperatingSystem, User
 from provision.core.models.settings import Connection, Host, Inventory, Settings
 from provision.core.models.staged import StagedFile
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 from provision.fleet.ssh import SendReport
 from provision.fleet.ssh.session import Progress
 from provision.pipeline.background_upload import ROOM_FACTOR, SendAhead
@@ -90,7 +90,7 @@ def context(tmp_path: Path, sessions: Sessions) -> Iterator[RunContext]:
     paths = InstallPaths(prefix="/opt/firstlight", incoming="/root/incoming", owner="firstlight", root=True)
     with open_progress([host.name for host in hosts]) as progress:
         context = RunContext(
-            run=Run.create(tmp_path / "logs", command="test"),
+            run=RunFolder.create(tmp_path / "logs", command="test"),
             inventory=Inventory(hosts=hosts, source="test"),
             progress=progress,
             cache=tmp_path,

@@ -13,7 +13,7 @@ from provision.core.errors import NoStackError, UnreachableError
 from provision.core.install_paths import InstallPaths
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Connection, Host, Inventory, Settings
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.probe import Source
 from provision.pipeline import failure_evidence, failures, plan
@@ -29,7 +29,7 @@ LIBRARY = "OSError: libnuma.so.1: cannot open shared object file: No such file o
 def context(tmp_path: Path) -> RunContext:
     host = Host(name="n1", connection=Connection(kind="local"), settings=Settings())
     made = RunContext(
-        run=Run.create(tmp_path / "logs", command="provision"),
+        run=RunFolder.create(tmp_path / "logs", command="provision"),
         inventory=Inventory(source="test", hosts=(host,)),
         progress=open_progress(["n1"], stream=io.StringIO(), environment={}),
         cache=tmp_path,
@@ -83,7 +83,7 @@ def test_a_host_is_asked_only_where_it_was_worked_on(context: RunContext, monkey
     assert not context.run.path("evidence").exists()
 
 
-def test_a_host_that_no_longer_answers_is_diagnosed_by_its_room(
+def test_a_host_that_no_longer_answers_is_diagnosed_by_its_phase(
     context: RunContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def collect(*_: Any, **__: Any) -> tuple[Source, ...]:

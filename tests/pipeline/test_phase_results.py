@@ -7,12 +7,12 @@ from pathlib import Path
 
 from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.redaction import MASK
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 from provision.pipeline.phase_results import PhaseResultsFile
 
 
 def test_the_newest_result_of_each_room_is_in_it_without_secrets(tmp_path: Path) -> None:
-    run = Run.create(tmp_path, command="test")
+    run = RunFolder.create(tmp_path, command="test")
     phases = PhaseResultsFile(run)
     steps: list[tuple[str, PhaseName, str]] = [
         ("a", "probe", "first"),

@@ -13,7 +13,7 @@ from provision.core.install_paths import InstallPaths
 from provision.core.models.records import CheckRecord
 from provision.core.models.settings import Connection, Host, Inventory, Settings
 from provision.core.models.staged import Staged
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 from provision.phases.verify import run_checks
 from provision.phases.verify.tool_output import Verified
 from provision.pipeline import verify
@@ -25,7 +25,7 @@ from verify.records import FLEET, NETWORK, Outcome, as_record
 def context_of(tmp_path: Path, *names: str) -> RunContext:
     hosts = tuple(Host(name=name, connection=Connection(kind="local"), settings=Settings()) for name in names)
     context = RunContext(
-        run=Run.create(tmp_path / "logs", command="verify"),
+        run=RunFolder.create(tmp_path / "logs", command="verify"),
         inventory=Inventory(source="test", hosts=hosts),
         progress=open_progress(list(names), stream=io.StringIO(), environment={}),
         cache=tmp_path,

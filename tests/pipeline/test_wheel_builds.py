@@ -9,7 +9,7 @@ import pytest
 from provision.core.errors import StageError
 from provision.core.models.settings import Inventory
 from provision.core.models.stack import FlashAttnPackage, FlashAttnPlan, Plan, Stack
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 from provision.fleet.ssh.local import LocalSession
 from provision.pipeline.context import RunContext
 from provision.pipeline.wheel_builds import forge_of
@@ -36,7 +36,7 @@ def stack_with(*cards: str, source: str = "forge") -> Stack:
 
 def context_of(inventory: Path, *stacks: Stack) -> RunContext:
     context = RunContext(
-        run=Run(inventory.parent / "run"),
+        run=RunFolder(inventory.parent / "run"),
         inventory=Inventory(source=str(inventory), hosts=()),
         progress=open_progress([]),
         cache=inventory.parent / "cache",

@@ -25,7 +25,7 @@ from provision.core.models.stack import (
     VllmBuild,
 )
 from provision.core.models.staged import Staged
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 
 STARTED = "2026-11-20T10:15:00.000Z"
 SECONDS: dict[PhaseName, float] = {
@@ -152,7 +152,7 @@ class Folder:
 
     def __init__(self, folder: Path, hosts: Sequence[Host], *, source: str = "inventory/mysite") -> None:
         folder.mkdir(parents=True)
-        self.run = Run(folder)
+        self.run = RunFolder(folder)
         self.phases: dict[str, dict[str, Any]] = {}
         header = {"run": folder.name, "command": "provision", "started_at": STARTED, "pid": 4194304, "seconds": 94.2}
         typed = Invocation(inventory=None if source.endswith("inventory/local") else source)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from provision.core.errors import Exit, FirstlightError
 from provision.core.models.records import Finding
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 from provision.pipeline import diagnosis, runner
 from provision.report import json_form, summarise, write
 from provision.report.history import bundle, difference, open_page, pruning, run_list, show, tail
@@ -60,7 +60,7 @@ COMMANDS: dict[str, Callable[[Path], Any]] = {
     "open": lambda logs: open_page.write_and_open(logs, DAMAGED, browser=False),
     "bundle": lambda logs: bundle.bundle(logs / DAMAGED, logs / "a.tar.gz", anonymous=True),
     "the next run": lambda logs: (runner.unfinished(logs), runner.failed_hosts(logs / DAMAGED)),
-    "the end of a failing run": lambda logs: json_form.render(summarise(Run(logs / DAMAGED))),
+    "the end of a failing run": lambda logs: json_form.render(summarise(RunFolder(logs / DAMAGED))),
     "doctor --host": lambda logs: diagnosis.earlier(logs, "a"),
     "prune": lambda logs: pruning.render(pruning.prune(logs, keep=1)),
 }

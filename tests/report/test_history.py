@@ -10,7 +10,7 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from provision.core.errors import UsageError
-from provision.core.run_folder import Run, process_start
+from provision.core.run_folder import RunFolder, process_start
 from provision.report import summarise, write
 from provision.report.history import run_list
 from provision.report.history.runs import find, names, standing
@@ -47,7 +47,7 @@ def test_the_newest_killed_before_its_summary(logs: Path, run: str | None) -> No
 
 
 def test_a_run_at_work_is_no_killed_run(logs: Path) -> None:
-    Run(logs / "20261120T101500Z").write("run.json", {"command": "provision", "pid": os.getpid()})
+    RunFolder(logs / "20261120T101500Z").write("run.json", {"command": "provision", "pid": os.getpid()})
     assert standing(find(logs)) == "at work"
     with pytest.raises(UsageError, match=f"process {os.getpid()} is still at work"):
         summary_text(logs)
@@ -57,7 +57,7 @@ def test_another_process_of_the_same_number_is_not_the_run(logs: Path) -> None:
     began = process_start(os.getpid())
     assert began
     header = {"command": "provision", "pid": os.getpid(), "pid_start": began - 1}
-    Run(logs / "20261120T101500Z").write("run.json", header)
+    RunFolder(logs / "20261120T101500Z").write("run.json", header)
     assert standing(find(logs)) == "killed"
 
 
@@ -79,7 +79,7 @@ def test_a_run_that_only_planned_is_not_called_green(tmp_path: Path) -> None:
 
 def test_the_tenth_run_of_a_second_follows_the_ninth(tmp_path: Path) -> None:
     for suffix in ("", "-2", "-9", "-10"):
-        Run(tmp_path / f"20261120T101500Z{suffix}").write("run.json", {})
+        RunFolder(tmp_path / f"20261120T101500Z{suffix}").write("run.json", {})
     assert [name[16:] for name in names(tmp_path)] == ["-10", "-9", "-2", ""]
 
 

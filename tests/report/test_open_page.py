@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from provision.core.errors import UsageError
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 from provision.report import summarise, write
 from provision.report.history.open_page import by_hand, has_display, write_and_open
 from tests.report.sample import CPU_STACK, Folder, host
@@ -67,7 +67,7 @@ def test_only_written_when_asked_so(logs: Path, opened: list[str]) -> None:
 
 
 def test_a_run_at_work_has_no_page_yet(logs: Path) -> None:
-    Run(logs / NEWER).write("run.json", {"command": "provision", "pid": os.getpid()})
+    RunFolder(logs / NEWER).write("run.json", {"command": "provision", "pid": os.getpid()})
     with pytest.raises(UsageError, match="is still at work"):
         write_and_open(logs)
 

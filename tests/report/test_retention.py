@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from provision.cli.logs import app
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 from provision.report import summarise, write
 from provision.report.history import pruning
 from provision.report.history.pruning import prune, prune_quietly, render
@@ -108,10 +108,10 @@ def test_folders_are_removed_whole_and_what_stays_is_said(tmp_path: Path) -> Non
 
 
 def test_a_run_at_work_survives_the_tightest_limits(tmp_path: Path) -> None:
-    going = Run.create(tmp_path, command="provision")
+    going = RunFolder.create(tmp_path, command="provision")
     newer = tmp_path / "20990101T000000Z"
-    Run(newer.parent / newer.name).folder.mkdir()
-    Run(newer).write("run.json", {"pid": 4194304})
+    RunFolder(newer.parent / newer.name).folder.mkdir()
+    RunFolder(newer).write("run.json", {"pid": 4194304})
     prune(tmp_path, keep=1, max_mib=1)
     assert names(tmp_path) == [newer.name, going.name]
 
@@ -135,10 +135,10 @@ def test_what_cannot_be_removed_is_a_problem_and_stops_nothing(tmp_path: Path, m
 def test_the_quiet_way_waits_until_there_are_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pruning, "KEEP_RUNS", 10)
     for number in range(11):
-        Run(_made(tmp_path, number)).write("run.json", {})
+        RunFolder(_made(tmp_path, number)).write("run.json", {})
     prune_quietly(tmp_path)
     assert len(names(tmp_path)) == 11
-    Run(_made(tmp_path, 11)).write("run.json", {})
+    RunFolder(_made(tmp_path, 11)).write("run.json", {})
     prune_quietly(tmp_path)
     assert len(names(tmp_path)) == 10
 
@@ -164,7 +164,7 @@ def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:
 def test_a_file_that_a_run_at_work_renames_meanwhile_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Run.create(tmp_path, command="provision")
+    run = RunFolder.create(tmp_path, command="provision")
     run.path("plan.json").write_text("half")
     look = os.lstat
 

@@ -176,7 +176,7 @@ def test_drift_is_noted_with_who_changed_it(tmp_path: Path, phases: tuple[PhaseN
         ("status", ("probe",), "probed"),
     ],
 )
-def test_state_follows_from_command_and_rooms(
+def test_state_follows_from_command_and_phases(
     tmp_path: Path, command: str, phases: tuple[PhaseName, ...], state: str
 ) -> None:
     folder = Folder(tmp_path / RUN, [host("a", local=True)])

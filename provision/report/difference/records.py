@@ -14,7 +14,7 @@ from provision.core.models.records import GREEN_STATES, CheckRecord, HostState, 
 from provision.core.models.stack import Stack
 from provision.core.models.staged import Staged
 from provision.core.redaction import scrub
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 from provision.report.difference.rules import Span
 from provision.report.run_files import read
 from provision.report.summary_builder import build, verdict
@@ -70,7 +70,7 @@ class RunRecords:
 
 def read_records(folder: Path, *, interrupted: bool = False) -> RunRecords:
     """The records of a run's folder, also of one that was killed; a file that is missing or broken leaves its part out."""
-    files = read(Run(folder))
+    files = read(RunFolder(folder))
     summary = build(files, interrupted=interrupted)
     connections = {entry.name: entry for entry in files.inventory.hosts} if files.inventory else {}
     hosts: dict[str, HostRecords] = {}

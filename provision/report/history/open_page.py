@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from provision.core.errors import UsageError
-from provision.core.run_folder import Run, account
+from provision.core.run_folder import RunFolder, account
 from provision.report import page
 from provision.report.history.runs import find
 from provision.report.history.show import require_end
@@ -24,7 +24,7 @@ def write_and_open(logs: Path, run: str | None = None, *, browser: bool = True) 
     folder = find(logs, run)
     require_end(folder)
     try:
-        path = page.write(Run(folder.resolve()))
+        path = page.write(RunFolder(folder.resolve()))
     except OSError as error:
         raise UsageError(
             f"`{folder / page.NAME}` cannot be written: {error.strerror}",

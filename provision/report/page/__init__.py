@@ -6,13 +6,13 @@ from pathlib import Path
 
 from provision.core.models.records import Summary
 from provision.core.redaction import scrub
-from provision.core.run_folder import Run, write_atomically
+from provision.core.run_folder import RunFolder, write_atomically
 from provision.report import summarise
 
 NAME = "summary.html"
 
 
-def write(run: Run) -> Path:
+def write(run: RunFolder) -> Path:
     """Write the page into the run's folder, whole or not at all; returns its path.
 
     Made from what the run wrote, so that every run has one, also one that was killed.
@@ -23,7 +23,7 @@ def write(run: Run) -> Path:
     return path
 
 
-def render(run: Run) -> str:
+def render(run: RunFolder) -> str:
     """The page's text, without secrets. `run.folder` stands among the other runs, the last green ones too."""
     from provision.report.difference import since_green  # noqa: PLC0415 - whoever writes no page must not pay for it
     from provision.report.page import template  # noqa: PLC0415
@@ -41,7 +41,7 @@ def render(run: Run) -> str:
     return template.render(page=content)
 
 
-def _summary(run: Run) -> Summary:
+def _summary(run: RunFolder) -> Summary:
     """What the run said at its end; made from its records when it was killed before that, or is of another release."""
     try:
         return Summary.model_validate_json(run.path("summary.json").read_bytes())
@@ -64,11 +64,11 @@ RUN_FILES = (
 )
 
 
-def files_of(run: Run, host: str) -> tuple[str, ...]:
+def files_of(run: RunFolder, host: str) -> tuple[str, ...]:
     """The phases' own files of one host that are there, relative to the run's folder."""
     return tuple(name for phase in ROOM_FILES if run.path(name := f"{phase}/{host}.json").is_file())
 
 
-def files_of_run(run: Run) -> tuple[str, ...]:
+def files_of_run(run: RunFolder) -> tuple[str, ...]:
     """The files of the whole run that are there."""
     return tuple(name for name in RUN_FILES if run.path(name).is_file())

@@ -5,21 +5,21 @@ from __future__ import annotations
 import pytest
 
 from provision.core.models.records import Summary
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 from provision.report.page.view import Page, view
 from tests.report.page import fleets
 
 
 @pytest.fixture(scope="session")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def large(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return fleets.large(tmp_path_factory.mktemp("large"))
 
 
 @pytest.fixture(scope="session")
-def summary(large: Run) -> Summary:
+def summary(large: RunFolder) -> Summary:
     return Summary.model_validate_json(large.path("summary.json").read_bytes())
 
 
 @pytest.fixture(scope="session")
-def content(summary: Summary, large: Run) -> Page:
+def content(summary: Summary, large: RunFolder) -> Page:
     return view(summary, list(large.events()))

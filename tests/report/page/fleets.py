@@ -12,7 +12,7 @@ from typing import Any
 from provision.core.models.records import AttentionProof, PhaseName, PhaseResult, ServeRecord
 from provision.core.models.stack import Plan, Reason, Resolution
 from provision.core.models.staged import Staged
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 from provision.report import summarise, write
 from tests.report.sample import CPU_STACK, GPU_STACK, REFUSED, STARTED, Folder, check, document, facts, host, result
 
@@ -157,7 +157,7 @@ def served(name: str, index: int) -> ServeRecord:
     )
 
 
-def end(run: Run) -> None:
+def end(run: RunFolder) -> None:
     """The run comes to its end: it has its summary."""
     write(run, summarise(run))
 
@@ -186,7 +186,7 @@ class Fleet(Folder):
         self.run.path("events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
 
 
-def large(folder: Path) -> Run:
+def large(folder: Path) -> RunFolder:
     """96 GPU hosts and 4 CPU hosts; one unreachable, one with port 8000 taken, one with a card that computes wrong, one with a slow one."""
     names = [f"gpu-{number:03}" for number in range(1, 97)] + [f"cpu-{number}" for number in range(1, 5)]
     gpus, cpus = names[:-4], names[-4:]
@@ -279,7 +279,7 @@ PLANTED = '<script>document.title="planted"</script>'
 HOSTILE = f"{PLANTED}<img src=x onerror='document.title=\"planted\"'>\"'`</style></title></svg><a href='javascript:0'>"
 
 
-def hostile(folder: Path) -> Run:
+def hostile(folder: Path) -> RunFolder:
     """Two hosts whose every word is markup: names, reasons, evidence, sources, units, findings."""
     names = [f"a{HOSTILE.replace('/', '')}", "b"]
     fleet = Fleet(folder / RUN, [host(name) for name in names], source=HOSTILE)

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 from provision.core.models.records import CheckRecord, Summary
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 from provision.report import page
 from provision.report.page.template import environment, render
 from provision.report.page.view import view
@@ -60,7 +60,7 @@ def test_text_of_hosts_is_never_markup(tmp_path: Path) -> None:
     assert "\u202e" not in text
 
 
-def test_one_script_and_only_that_one_may_run(large: Run) -> None:
+def test_one_script_and_only_that_one_may_run(large: RunFolder) -> None:
     import base64
     import hashlib
 
@@ -108,7 +108,7 @@ def test_what_changed_since_green_is_told(tmp_path: Path) -> None:
     assert words.index("driver_version") < words.index("nothing changed")
 
 
-def test_a_hundred_hosts_with_all_their_figures_stay_small(summary: Summary, large: Run) -> None:
+def test_a_hundred_hosts_with_all_their_figures_stay_small(summary: Summary, large: RunFolder) -> None:
     bound = {"unit": "TFLOPS", "floor": 1.0, "ceiling": None, "source": "data sheet"}
 
     def measured(index: int) -> tuple[CheckRecord, ...]:
@@ -132,7 +132,7 @@ def test_a_hundred_hosts_with_all_their_figures_stay_small(summary: Summary, lar
     assert len(text.encode()) < 1_500_000
 
 
-def test_the_page_is_written_whole_beside_the_records(large: Run) -> None:
+def test_the_page_is_written_whole_beside_the_records(large: RunFolder) -> None:
     path = page.write(large)
     assert path == large.folder / "summary.html"
     assert path.read_text(encoding="utf-8").endswith("</html>\n")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from provision.core.models.records import PHASES, HostSummary, ServeRecord
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 from provision.report import page
 from provision.report.page.dot_plot import MARGIN, WIDTH, strip
 from provision.report.page.figures import figure_rows
@@ -47,7 +47,7 @@ def test_counted_figures_are_not_drawn_and_unjudged_ones_come_last() -> None:
     assert [(row.name, row.bound) for row in figure_rows([(1, one)])] == [("wrong", "at most 0"), ("speed", "")]
 
 
-def test_one_reading_each_is_told_once(tmp_path: Path, large: Run) -> None:
+def test_one_reading_each_is_told_once(tmp_path: Path, large: RunFolder) -> None:
     folder = Folder(tmp_path / fleets.RUN, [host("a", local=True)])
     folder.planned(["a"], CPU_STACK)
     folder.green("a")
@@ -142,7 +142,7 @@ def test_attention_is_drawn_from_what_its_checks_saw(content: Page) -> None:
     assert memory.rows[-1] == ("16384", "8.524 MB", "")
 
 
-def test_every_chart_has_its_numbers(large: Run) -> None:
+def test_every_chart_has_its_numbers(large: RunFolder) -> None:
     text = page.render(large)
     figures = re.findall(r"<figure.*?</figure>", text, re.DOTALL)
     assert figures

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from provision.core.models.records import CheckRecord, HostSummary
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 from provision.report import page, summarise
 from provision.report.page.highlights import doubts
 from provision.report.page.template import render
@@ -126,7 +126,7 @@ def test_a_run_without_a_length_still_has_a_page(tmp_path: Path) -> None:
     assert "none was chosen" not in text
 
 
-def test_the_verdict_is_the_one_that_the_run_gave(large: Run, tmp_path: Path) -> None:
+def test_the_verdict_is_the_one_that_the_run_gave(large: RunFolder, tmp_path: Path) -> None:
     assert "interrupted" not in page.render(large).partition("<header")[2].partition("</header>")[0]
     folder = Folder(tmp_path / fleets.RUN, [host("a")])
     folder.results(result("a", "probe"))
