@@ -69,7 +69,7 @@ def without_answer(summary: Summary, answered: Container[str]) -> list[dict[str,
     return [
         {"host": host.name, "state": host.state, "text": last.text, "hint": last.hint}
         for host in summary.hosts
-        if host.name not in answered and (last := next(reversed(host.phases), None))
+        if host.name not in answered and (last := next(reversed(host.phases.values()), None))
     ]
 
 

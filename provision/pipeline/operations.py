@@ -205,7 +205,7 @@ def _undo(request: Request, playbook: str, phase: PhaseName, *, as_json: bool) -
         print_summary(request, summary, as_json=True)
         return code
     for host in summary.hosts:
-        failed = next((result for result in host.phases if result.status in ("failed", "unreachable")), None)
+        failed = next((result for result in host.phases.values() if result.status in ("failed", "unreachable")), None)
         result = failed or said.get(host.name)
         write_stdout(f"{host.name}: {_line(result, playbook) if result else host.state}")
     return code

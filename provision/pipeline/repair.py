@@ -111,7 +111,7 @@ def applied(request: Request, host: Host, cause: Cause, fix: Fix) -> Outcome:
         (PROBE, ("install", run_playbook), ("verify", lambda context: check(context, cause))),
     )
     [told] = [entry for entry in summary.hosts if entry.name == host.name]
-    return judged(told.phases[-1], cause, fix, interrupted=summary.interrupted)
+    return judged(list(told.phases.values())[-1], cause, fix, interrupted=summary.interrupted)
 
 
 def judged(last: PhaseResult, cause: Cause, fix: Fix, *, interrupted: bool) -> Outcome:

@@ -57,8 +57,8 @@ def _likeness(host: HostSummary) -> Any:
         host.devices,
         host.stack.model_dump_json() if host.stack else None,
         tuple(
-            (result.phase, result.status, *_words(host, result.status, result.text, result.hint))
-            for result in host.phases
+            (phase, result.status, *_words(host, result.status, result.text, result.hint))
+            for phase, result in host.phases.items()
         ),
         tuple(sorted({(check.id, check.status, *_words(host, check.status, check.reason)) for check in host.checks})),
         tuple((finding.cause, finding.fix[:1]) for finding in host.findings[:1]),

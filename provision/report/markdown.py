@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from provision.core.models.records import PHASES, Summary
+from provision.core.models.records import Summary
 from provision.report import wording
 from provision.report.group import Group, group_checks, group_hosts, merged, named
 from provision.report.layout import clean, count, duration
@@ -75,8 +75,7 @@ def _changed(summary: Summary) -> str:
 
 def _host_row(group: Group) -> tuple[str, str, str, str]:
     first = group.first
-    seconds = {result.phase: result.seconds for result in first.phases}
-    told = ", ".join(f"{phase} {duration(seconds[phase])}" for phase in PHASES if phase in seconds)
+    told = ", ".join(f"{phase} {duration(result.seconds)}" for phase, result in first.phases.items())
     return group.names, first.state, "yes" if first.changed else "no", told
 
 

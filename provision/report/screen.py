@@ -154,7 +154,7 @@ def _hosts(summary: Summary, groups: Sequence[Group], most: int) -> Iterator[str
 def _words(host: HostSummary) -> str:
     """How a host came out, in which phase it did not end well, and whether it was changed."""
     changed = "changed" if host.changed else "unchanged"
-    phase = next((entry.phase for entry in host.phases if entry.status in ("failed", "interrupted")), None)
+    phase = next((name for name, result in host.phases.items() if result.status in ("failed", "interrupted")), None)
     state = f"{host.state} in {phase}" if phase else host.state
     return state if state == changed else f"{state}, {changed}"
 

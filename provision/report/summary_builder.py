@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from provision.core.errors import opening
@@ -14,6 +14,7 @@ from provision.core.models.records import (
     CheckRecord,
     HostState,
     HostSummary,
+    PhaseName,
     PhaseResult,
     ServeRecord,
     Summary,
@@ -67,7 +68,9 @@ def _with_commands(host: HostSummary, invocation: Invocation) -> HostSummary:
 
     return host.model_copy(
         update={
-            "phases": tuple(phase.model_copy(update={"hint": complete(phase.hint)}) for phase in host.phases),
+            "phases": {
+                name: result.model_copy(update={"hint": complete(result.hint)}) for name, result in host.phases.items()
+            },
             "checks": tuple(check.model_copy(update={"remedy": complete(check.remedy)}) for check in host.checks),
         }
     )
@@ -102,7 +105,7 @@ def _names(files: RunFiles) -> list[str]:
 
 def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
     results = files.phases.get(name, {})
-    phases = tuple(results[phase] for phase in PHASES if phase in results)
+    phases = {phase: results[phase] for phase in PHASES if phase in results}
     facts = files.facts.get(name)
     resolution = _resolution(files, name)
     staged = files.staged.get(name)
@@ -117,7 +120,7 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
     return HostSummary(
         name=name,
         state=state,
-        changed=any(result.changed for result in phases),
+        changed=any(result.changed for result in phases.values()),
         phases=phases,
         stack=stack,
         reasons=_reasons(resolution, staged),
@@ -189,17 +192,17 @@ def _carried(facts: HostFacts | None) -> Verification:
 
 def _state(
     command: str,
-    phases: tuple[PhaseResult, ...],
+    phases: Mapping[PhaseName, PhaseResult],
     checks: Verification,
     serve: ServeRecord | None,
     *,
     interrupted: bool,
 ) -> HostState:
-    statuses = {result.status for result in phases}
-    done = {result.phase: result.status for result in phases}
+    done = {phase: result.status for phase, result in phases.items()}
+    statuses = set(done.values())
     reached = done.keys() & {"install", "verify", "serve"}
     is_cut_short = "interrupted" in statuses or not phases or (interrupted and not done.keys() & {"verify", "serve"})
-    has_changed = any(result.changed for result in phases)
+    has_changed = any(result.changed for result in phases.values())
     state: HostState = "planned" if done.keys() - {"probe"} else "probed"
     if "unreachable" in statuses:
         state = "unreachable"
@@ -256,10 +259,10 @@ def describe_build(stack: Stack) -> str:
     return f"{vllm} with torch {stack.torch.version} {stack.torch.variant}"
 
 
-def _warnings(phases: tuple[PhaseResult, ...]) -> Iterable[str]:
-    for result in phases:
+def _warnings(phases: Mapping[PhaseName, PhaseResult]) -> Iterable[str]:
+    for phase, result in phases.items():
         if result.status == "warn":
-            yield f"{result.phase}: {result.text or 'ended with a warning'}"
+            yield f"{phase}: {result.text or 'ended with a warning'}"
 
 
 def _concerns(note: str, name: str) -> bool:
@@ -272,6 +275,7 @@ def _slowest(hosts: tuple[HostSummary, ...]) -> dict[str, float]:
     """Seconds per phase where the run's events do not say: those of the slowest host."""
     seconds: dict[str, float] = {}
     for host in hosts:
-        for result in (entry for entry in host.phases if entry.status != "skipped"):
-            seconds[result.phase] = max(seconds.get(result.phase, 0.0), result.seconds)
+        for phase, result in host.phases.items():
+            if result.status != "skipped":
+                seconds[phase] = max(seconds.get(phase, 0.0), result.seconds)
     return seconds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from provision.core.models.records import PHASES, HostSummary, Summary
+from provision.core.models.records import PHASES, HostSummary, PhaseName, Summary
 from provision.report import wording
 from provision.report.failures import INDENT
 from provision.report.group import Group, GroupedCheck, group_checks, group_hosts, merged, named
@@ -87,9 +87,9 @@ def _side_by_side(summary: Summary) -> Iterable[str]:
     return table([((status, check), said) for status, check, said in wording.side_by_side(summary)])
 
 
-def _phase_status(group: Group, phase: str) -> str:
+def _phase_status(group: Group, phase: PhaseName) -> str:
     """Seconds where all went well (a range over the group), else the word."""
-    results = [result for host in group.hosts for result in host.phases if result.phase == phase]
+    results = [host.phases[phase] for host in group.hosts if phase in host.phases]
     if not results:
         return ""
     if results[0].status != "ok":

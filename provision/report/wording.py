@@ -115,16 +115,18 @@ def facts_of_run(summary: Summary) -> str:
 def failures(group: Group) -> Iterable[tuple[str, str | None, tuple[str, ...]]]:
     """What went wrong in a group: sentence, hint and evidence, the phase named. A check that failed is told once."""
     checks = [check for check in group_checks(group.hosts) if check.status in ("fail", "error")]
-    for result in group.first.phases:
+    for phase, result in group.first.phases.items():
         is_told_below = any((result.text or "").startswith(f"check `{check.id}`: ") for check in checks)
         if result.status in ("failed", "unreachable", "interrupted") and not is_told_below:
             said = (result.text or STATE_WORDS.get(result.status, result.status)).removeprefix(f"{result.host}: ")
-            yield f"{result.phase}: {said}", result.hint, result.evidence
+            yield f"{phase}: {said}", result.hint, result.evidence
     for check in checks:
         where = f" on {check.where}" if check.where else ""
         yield f"check {check.id}{where}: {check.reason or check.status}", check.remedy, ()
-    if group.first.state == "interrupted" and not any(result.status == "interrupted" for result in group.first.phases):
-        last = group.first.phases[-1].phase if group.first.phases else None
+    if group.first.state == "interrupted" and not any(
+        result.status == "interrupted" for result in group.first.phases.values()
+    ):
+        last = next(reversed(group.first.phases), None)
         yield (f"the run ended after `{last}`" if last else "the run ended before this host's turn"), None, ()
 
 

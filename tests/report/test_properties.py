@@ -105,7 +105,7 @@ hosts = st.builds(
     name=words,
     state=st.sampled_from(sorted(wording.STATE_WORDS)),
     changed=st.booleans(),
-    phases=st.lists(phases, max_size=3).map(tuple),
+    phases=st.lists(phases, max_size=3).map(lambda results: {result.phase: result for result in results}),
     stack=st.sampled_from([None, CPU_STACK, GPU_STACK]),
     reasons=st.lists(st.builds(lambda said: REFUSED.model_copy(update={"text": said}), words), max_size=2).map(tuple),
     devices=st.lists(words, max_size=2).map(tuple),

@@ -230,7 +230,7 @@ def test_verify_ends_with_the_verdict_where_a_person_looks(
     write(folder.run, summary)
     stream = Terminal(is_terminal=is_terminal)
     monkeypatch.setattr("sys.stdout", stream)
-    monkeypatch.setattr(operations, "perform", lambda request, steps: (summary, Exit.OK))
+    monkeypatch.setattr(operations, "execute", lambda request, steps: (summary, Exit.OK))
     request = Request(command="verify", inventory=tmp_path, limit=None, overrides={}, logs=tmp_path)
     assert operations.verify(request, level="quick", as_json=False) == 0
     table, _, screen = stream.getvalue().partition("\n\n")

@@ -135,7 +135,8 @@ class HostSummary(Record):
     name: str
     state: HostState
     changed: bool
-    phases: tuple[PhaseResult, ...] = ()
+    phases: dict[PhaseName, PhaseResult] = Field(default_factory=dict)
+    """By name, in the order of the phases; a phase that was not reached is missing."""
     stack: Stack | None = None
     reasons: tuple[Reason, ...] = ()
     """Why this Stack: the rules that chose it, and one refusal for every candidate that ranked before it."""
@@ -161,7 +162,7 @@ class HostSummary(Record):
 
 
 class Summary(Record):
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     run: str
     command: str
     started_at: str

@@ -98,8 +98,8 @@ def host_lines(
             doubts=has_doubts(host),
             build=describe_build(host.stack) if host.stack else "",
             checks=checks_in_words(host.checks),
-            seconds=duration(sum(result.seconds for result in host.phases)),
-            spans=host_spans(clock, host.phases),
+            seconds=duration(sum(result.seconds for result in host.phases.values())),
+            spans=host_spans(clock, host.phases.values()),
             wrong=tuple(
                 Wrong(check, tuple(_evidence(check.evidence)))
                 for check in host.checks

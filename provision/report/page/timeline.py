@@ -55,7 +55,7 @@ class Clock:
 
     seconds: float
     phases: tuple[tuple[str, float, float], ...]
-    """Room, end, length."""
+    """Phase, end, length."""
     results: Mapping[tuple[str, str], float]
     """Host and phase to its end."""
 
