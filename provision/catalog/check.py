@@ -8,10 +8,11 @@ from dataclasses import fields
 from datetime import date
 from typing import Any
 
-from provision.catalog.load import Catalog, mistyped
+from provision.catalog.load import Catalog
 from provision.catalog.rows import Row
 from provision.catalog.versions import between, cuda_of, numbers, release, specifier
 from provision.core.errors import UsageError
+from provision.core.tables import type_errors
 
 SHORT_LIVED = "new-feature"
 """NVIDIA's word for branches between two long-lived ones: no driver of theirs is installed unasked."""
@@ -22,7 +23,7 @@ LEAST_SOURCE = 6
 def check(catalog: Catalog) -> list[str]:
     """What is wrong, a sentence each; empty when nothing is.
 
-    Raises CatalogError for a file that cannot be read or a field that no row has: then there is nothing to compare.
+    Raises TableError for a file that cannot be read or a field that no row has: then there is nothing to compare.
     """
     return [
         *_schema(catalog),
@@ -42,14 +43,14 @@ def check(catalog: Catalog) -> list[str]:
 
 def everything(catalog: Catalog) -> Iterator[tuple[str, Row]]:
     """Every row with its table's name."""
-    for name, table in catalog.everything().items():
+    for name, table in catalog.tables().items():
         found = table.values() if isinstance(table, dict) else table if isinstance(table, tuple) else (table,)
         yield from ((name, row) for row in found)
 
 
 def _schema(catalog: Catalog) -> Iterator[str]:
     for name, row in everything(catalog):
-        yield from (f"{_row(name, row)}: {wrong}" for wrong in mistyped(row))
+        yield from (f"{_row(name, row)}: {wrong}" for wrong in type_errors(row))
         if len(row.source.strip()) < LEAST_SOURCE:
             yield f"{_row(name, row)}: `{row.source}` is no source that could be looked up"
 

@@ -7,21 +7,16 @@ left out: what came with the product was looked into more closely than metadata 
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provision.core.errors import FirstlightError
+from provision.core.tables import TableError, read_table
 
 TABLES = {"release": "vllm", "build": "vllm_builds", "torch": "torch"}
 """What an overlay may hold, and the product's file that has the same table."""
-AGAIN = "delete it, and have it made anew by ./firstlight catalog refresh"
-
-
-class CatalogError(FirstlightError):
-    """A table is not as the loader needs it."""
+REFRESH = "delete it, and have it made anew by ./firstlight catalog refresh"
 
 
 @dataclass(frozen=True)
@@ -42,9 +37,9 @@ def folder(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def read_all(place: Path) -> tuple[Overlay, ...]:
-    """Every overlay of a folder, oldest first; none where there is no folder. Raises CatalogError when it is a file, and as `read` does."""
+    """Every overlay of a folder, oldest first; none where there is no folder. Raises TableError when it is a file, and as `read` does."""
     if place.exists() and not place.is_dir():
-        raise CatalogError(
+        raise TableError(
             f"catalog overlays are looked for in `{place}`, which is a file",
             hint="FIRSTLIGHT_CATALOG names the folder that your overlays lie in; without it that is ~/.config/firstlight/catalog",
         )
@@ -52,18 +47,15 @@ def read_all(place: Path) -> tuple[Overlay, ...]:
 
 
 def read(path: Path) -> Overlay:
-    """One overlay. Raises CatalogError, with the file, when it is half-written, empty, or holds what no table of ours has."""
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise CatalogError(f"catalog overlay `{path}` cannot be read: {error}", hint=AGAIN) from None
+    """One overlay. Raises TableError, with the file, when it is half-written, empty, or holds what no table of ours has."""
+    tables = read_table(path, hint=REFRESH)
     if not any(tables.values()):
-        raise CatalogError(f"catalog overlay `{path}` holds no row", hint=AGAIN)
+        raise TableError(f"catalog overlay `{path}` holds no row", hint=REFRESH)
     for name, found in tables.items():
         if name not in TABLES:
-            raise CatalogError(
+            raise TableError(
                 f"catalog overlay `{path}`: no table is called `{name}`", hint=f"an overlay holds {', '.join(TABLES)}"
             )
         if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-            raise CatalogError(f"catalog overlay `{path}`: `{name}` is no list of rows", hint=AGAIN)
+            raise TableError(f"catalog overlay `{path}`: `{name}` is no list of rows", hint=REFRESH)
     return Overlay(path, tables)

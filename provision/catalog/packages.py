@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from provision.catalog.load import catalog
-from provision.catalog.rows import DistributionDriver, PackageSystem
+from provision.catalog.rows.packages import DistributionDriver, PackageSystem
 from provision.catalog.versions import is_of, minor, numbers
 from provision.core.errors import UsageError
 

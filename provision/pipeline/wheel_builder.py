@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from provision.catalog import catalog
 from provision.catalog.index.settings import read_settings
 from provision.catalog.index.sources import find_sources
-from provision.catalog.rows import Torch
+from provision.catalog.rows.builds import Torch
 from provision.catalog.versions import cuda_of, minor, numbers, release
 from provision.core.errors import Exit, UsageError
 from provision.core.formatting import size

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from provision.core.models.base import Record
 from provision.core.models.records import CheckRecord, HostSummary
+from provision.core.tables import rows_of
 from provision.report.group import SEVERITY, GroupedCheck, group_checks
 from provision.report.layout import number
 
 TABLE = Path(__file__).with_name("headlines.toml")
 
 
-class Headline(Record):
+@dataclass(frozen=True)
+class Headline:
     """One row of headlines.toml, which says what each part means."""
 
     check: str
@@ -33,7 +34,7 @@ class Headline(Record):
 @cache
 def rules() -> tuple[Headline, ...]:
     """The rows in the order in which they are told."""
-    return tuple(Headline(**row) for row in tomllib.loads(TABLE.read_text(encoding="utf-8"))["headline"])
+    return rows_of(TABLE, "headline", Headline)
 
 
 def families(hosts: Sequence[HostSummary]) -> Iterator[tuple[str, str, str]]:

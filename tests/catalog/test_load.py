@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from provision.catalog import Catalog
-from provision.catalog.overlay import CatalogError
+from provision.core.tables import TableError
 
 GOOD = """
 [[major]]
@@ -33,18 +33,18 @@ def test_a_good_table(tmp_path: Path) -> None:
         (GOOD.replace('driver = "525.60.13"\n', ""), "cuda.toml, major 1: no `driver`"),
         (GOOD.replace("NVIDIA's page", ""), "cuda.toml, major 1: a row without a source"),
         (GOOD.replace('source = "NVIDIA\'s page"\n', ""), "no `source`"),
-        (GOOD.replace("[[major]]", "[[major]"), "cuda.toml: "),
+        (GOOD.replace("[[major]]", "[[major]"), "cuda.toml` cannot be read: "),
         (GOOD.replace("major]]", "minor]]"), "cuda.toml: no table `major`"),
         ("", "cuda.toml: no table `major`"),
     ],
 )
 def test_a_bad_table(tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises(CatalogError) as caught:
+    with pytest.raises(TableError) as caught:
         _ = folder(tmp_path, text).cuda_majors
     assert says in caught.value.text
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(CatalogError) as caught:
+    with pytest.raises(TableError) as caught:
         _ = Catalog(tmp_path).releases
     assert "vllm.toml" in caught.value.text

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from provision.catalog import Catalog, overlay
-from provision.catalog.overlay import CatalogError, Overlay
+from provision.catalog.overlay import Overlay
+from provision.core.tables import TableError
 
 GOOD = """
 [[build]]
@@ -49,7 +50,7 @@ def test_no_folder_is_no_overlay(tmp_path: Path) -> None:
 
 def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD)
-    with pytest.raises(CatalogError) as caught:
+    with pytest.raises(TableError) as caught:
         overlay.read_all(path)
     assert caught.value.text == f"catalog overlays are looked for in `{path}`, which is a file"
     assert "FIRSTLIGHT_CATALOG names the folder" in (caught.value.hint or "")
@@ -68,7 +69,7 @@ def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
 )
 def test_a_broken_overlay_is_named(tmp_path: Path, text: str, says: str) -> None:
     path = written(tmp_path, text)
-    with pytest.raises(CatalogError) as caught:
+    with pytest.raises(TableError) as caught:
         overlay.read_all(tmp_path)
     assert says in caught.value.text
     assert str(path) in caught.value.text
@@ -77,7 +78,7 @@ def test_a_broken_overlay_is_named(tmp_path: Path, text: str, says: str) -> None
 
 def test_a_row_that_is_not_one_is_named_with_its_file(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD.replace("glibc =", "glib ="))
-    with pytest.raises(CatalogError) as caught:
+    with pytest.raises(TableError) as caught:
         _ = Catalog(overlays=overlay.read_all(tmp_path)).builds
     assert caught.value.text == f"{path}, build 1: unknown field `glib`"
 
@@ -94,7 +95,7 @@ def test_a_value_of_the_wrong_kind_is_named_before_anybody_reads_it(
     tmp_path: Path, before: str, after: str, says: str
 ) -> None:
     path = written(tmp_path, GOOD.replace(before, after))
-    with pytest.raises(CatalogError) as caught:
+    with pytest.raises(TableError) as caught:
         _ = Catalog(overlays=overlay.read_all(tmp_path)).builds
     assert caught.value.text.startswith(f"{path}, build 1: {says}")
     assert "catalog refresh" in (caught.value.hint or "")

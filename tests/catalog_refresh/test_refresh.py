@@ -11,7 +11,7 @@ from provision.catalog.check import check
 from provision.catalog.refresh import commands
 from provision.catalog.refresh.index_wheels import Index
 from provision.catalog.refresh.new_releases import look, write
-from provision.catalog.rows import Release
+from provision.catalog.rows.builds import Release
 from provision.core.errors import FirstlightError
 from provision.core.models.settings import Settings
 from provision.phases.plan import plan

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
+from pathlib import Path
 
 import pytest
 
+from provision.core.tables import own_table
 from provision.phases.plan.fit import tables
 
 
 def test_every_class_stands_in_one_row() -> None:
-    rows = tomllib.loads((tables.FOLDER / "architectures.toml").read_text(encoding="utf-8"))["architecture"]
+    rows = own_table(Path(tables.__file__).with_name("architectures.toml"))["architecture"]
     names = [name for row in rows for name in row["names"]]
     assert len(names) == len(set(names)) == len(tables.architectures())
     assert all(row.source for row in tables.architectures().values())

@@ -13,7 +13,7 @@ from provision.core.errors import Exit
 
 
 def check_tables() -> tuple[str, Exit]:
-    """Whether the product's tables and the user's overlays hold together. Raises CatalogError for a file that cannot be read."""
+    """Whether the product's tables and the user's overlays hold together. Raises TableError for a file that cannot be read."""
     catalog = Catalog(overlays=overlay.read_all(overlay.folder()))
     problems = check(catalog)
     if problems:
@@ -29,7 +29,7 @@ def check_tables() -> tuple[str, Exit]:
 def refresh_tables() -> str:
     """Look for new releases on the user's index and write them to an overlay, where there are any.
 
-    Raises CatalogError for an overlay that cannot be read, IndexUnreachableError and RangeError for an index that does not answer.
+    Raises TableError for an overlay that cannot be read, IndexUnreachableError and RangeError for an index that does not answer.
     """
     place = overlay.folder()
     catalog = Catalog(overlays=overlay.read_all(place))

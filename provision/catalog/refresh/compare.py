@@ -13,7 +13,7 @@ from provision.catalog.load import Catalog
 from provision.catalog.refresh import wheel_metadata
 from provision.catalog.refresh.index_wheels import Index, Wheel
 from provision.catalog.refresh.wheel_metadata import TorchSays, VllmSays
-from provision.catalog.rows import Release, Torch
+from provision.catalog.rows.builds import Release, Torch
 from provision.catalog.versions import cuda_of, numbers
 
 AT_ONCE = 8

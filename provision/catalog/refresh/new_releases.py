@@ -12,7 +12,8 @@ from provision.catalog.load import Catalog
 from provision.catalog.refresh import wheel_metadata
 from provision.catalog.refresh.index_wheels import Index, Wheel
 from provision.catalog.refresh.wheel_metadata import TorchSays, VllmSays
-from provision.catalog.rows import Build, Release, Row, Torch
+from provision.catalog.rows import Row
+from provision.catalog.rows.builds import Build, Release, Torch
 from provision.catalog.versions import cuda_of, release
 from provision.core.run_folder import write_atomically
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import ipaddress
 import re
-import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from provision.core.models.settings import Settings, option_of
 from provision.core.redaction import redact
+from provision.core.tables import own_table
 
 _INSTEAD = "firstlight_api_key: true makes a key in a file of mode 0600; firstlight_hf_token_file names a token's file"
 
@@ -24,9 +23,8 @@ class Conflict(NamedTuple):
     hint: str
 
 
-@functools.cache
 def _table() -> dict[str, Any]:
-    return tomllib.loads(Path(__file__).with_name("limits.toml").read_text(encoding="utf-8"))
+    return own_table(Path(__file__).with_name("limits.toml"))
 
 
 def conflicts(settings: Settings) -> list[Conflict]:

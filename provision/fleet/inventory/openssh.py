@@ -9,7 +9,6 @@ import re
 import shlex
 import socket
 import subprocess
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from provision.core.errors import InventoryError
 from provision.core.models.settings import Connection
+from provision.core.tables import own_table
 
 MOST_JUMPS = 8
 CONNECT_TIMEOUT_S = 10.0
@@ -38,9 +38,8 @@ class Wanted:
     """Further fields of the Connection."""
 
 
-@functools.cache
 def _table() -> dict[str, Any]:
-    return tomllib.loads(Path(__file__).with_name("ssh_options.toml").read_text(encoding="utf-8"))
+    return own_table(Path(__file__).with_name("ssh_options.toml"))
 
 
 def ask_ssh(wanted: Wanted) -> Resolved:

@@ -18,7 +18,7 @@ from provision.catalog.packages import (
     repository_of_component,
     repository_of_distribution,
 )
-from provision.catalog.rows import DistributionDriver
+from provision.catalog.rows.packages import DistributionDriver
 from provision.core.errors import InstallError, UsageError
 from provision.core.models.base import Record
 from provision.core.models.facts import HostFacts

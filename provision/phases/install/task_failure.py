@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from provision.core.tables import own_table
 
 TABLE = Path(__file__).with_name("known_failures.toml")
 
@@ -35,7 +36,7 @@ class Words:
 
 @cache
 def _table() -> tuple[tuple[re.Pattern[str], str], ...]:
-    rows = tomllib.loads(TABLE.read_text(encoding="utf-8"))["failure"]
+    rows = own_table(TABLE)["failure"]
     return tuple((re.compile(row["pattern"], re.IGNORECASE), row["hint"]) for row in rows)
 
 

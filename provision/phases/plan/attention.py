@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from provision.catalog import catalog
-from provision.catalog.attention_rows import Generation, PlatformBackend, Spelling
+from provision.catalog.rows.attention import Generation, PlatformBackend, Spelling
 from provision.catalog.versions import between, numbers
 from provision.core.models.stack import AttentionPlan
 from provision.phases.plan.build_option import BuildOption

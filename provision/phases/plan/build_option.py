@@ -8,7 +8,7 @@ from functools import cache
 from urllib.parse import urlsplit
 
 from provision.catalog import catalog
-from provision.catalog.rows import Build, Release, Torch
+from provision.catalog.rows.builds import Build, Release, Torch
 from provision.catalog.versions import cuda_of, release
 from provision.phases.plan import torch_pair
 from provision.phases.plan.host_profile import HostProfile

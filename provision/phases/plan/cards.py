@@ -10,8 +10,8 @@ from functools import cache
 from typing import Any, TypeVar
 
 from provision.catalog import catalog
-from provision.catalog.rows import AmdCard as AmdRow
-from provision.catalog.rows import NvidiaCard as NvidiaRow
+from provision.catalog.rows.hardware import AmdCard as AmdRow
+from provision.catalog.rows.hardware import NvidiaCard as NvidiaRow
 from provision.catalog.versions import numbers, release
 from provision.core.formatting import GIB
 from provision.core.models.facts import HostFacts, NvidiaGpu, PciGpu

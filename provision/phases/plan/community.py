@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from provision.catalog import catalog
-from provision.catalog.attention_rows import CommunityWheels
+from provision.catalog.rows.attention import CommunityWheels
 from provision.catalog.versions import cuda_of, numbers, release
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage
 from provision.phases.plan import gpu_code

@@ -8,7 +8,7 @@ from functools import cache
 from typing import NamedTuple
 
 from provision.catalog import catalog
-from provision.catalog.rows import Bound, Timeline
+from provision.catalog.rows.builds import Bound, Timeline
 from provision.catalog.versions import between
 from provision.core.models.stack import DependencyPlan
 from provision.phases.plan.build_option import BuildOption

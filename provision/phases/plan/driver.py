@@ -7,7 +7,7 @@ from functools import cache
 from typing import Literal
 
 from provision.catalog import catalog
-from provision.catalog.rows import Architecture
+from provision.catalog.rows.hardware import Architecture
 from provision.catalog.versions import cuda_of, numbers
 from provision.core.models.stack import DriverPlan
 from provision.phases.plan import attention, driver_supply, torch_pair

@@ -13,7 +13,7 @@ from typing import Literal
 
 from provision.catalog import catalog
 from provision.catalog.packages import distribution_driver, package_system
-from provision.catalog.rows import DistributionDriver
+from provision.catalog.rows.packages import DistributionDriver
 from provision.catalog.versions import numbers
 from provision.core.errors import UsageError
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from provision.catalog import catalog
-from provision.catalog.attention_rows import FlashSource, FlashWheels
+from provision.catalog.rows.attention import FlashSource, FlashWheels
 from provision.catalog.versions import cuda_of, minor, numbers, release, within
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage
 from provision.phases.plan import community, gpu_code, interpreter

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from provision.catalog import catalog
-from provision.catalog.rows import Release
+from provision.catalog.rows.builds import Release
 from provision.catalog.versions import numbers
 from provision.core.models.stack import Nearest, Reason
 from provision.phases.plan import driver, flash, flash_package

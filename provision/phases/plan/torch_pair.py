@@ -6,7 +6,7 @@ import re
 from functools import cache
 
 from provision.catalog import catalog
-from provision.catalog.rows import Torch
+from provision.catalog.rows.builds import Torch
 from provision.catalog.versions import cuda_of, numbers, release
 from provision.phases.plan import gpu_code
 from provision.phases.plan.host_profile import HostProfile, Platform

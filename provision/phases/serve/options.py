@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+from provision.core.tables import own_table
 
-@cache
+
 def options() -> dict[str, Any]:
     """The table as it stands in the file beside this module."""
-    return tomllib.loads((Path(__file__).parent / "options.toml").read_text(encoding="utf-8"))
+    return own_table(Path(__file__).with_name("options.toml"))
 
 
 def has(feature: str, vllm_version: str) -> bool:

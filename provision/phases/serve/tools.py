@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from pathlib import Path
 
+from provision.core.tables import read_table
 from provision.core.zipapp import kept, pyz
 
 READY = "ready.pyz"
@@ -24,8 +24,5 @@ def ready_zipapp() -> bytes:
     """ready.pyz as bytes; its tables are JSON there, since Python reads TOML from 3.11 on alone."""
     folder = _ONHOST / "ready"
     files = {f"ready/{path.name}": path.read_bytes() for path in folder.glob("*.py")}
-    files |= {
-        f"ready/{path.stem}.json": json.dumps(tomllib.loads(path.read_text(encoding="utf-8"))).encode()
-        for path in folder.glob("*.toml")
-    }
+    files |= {f"ready/{path.stem}.json": json.dumps(read_table(path)).encode() for path in folder.glob("*.toml")}
     return pyz(files, main="ready.prove:main()")

@@ -7,18 +7,16 @@ locked wheel whose build the plan fixes is looked at: first its version, before 
 from __future__ import annotations
 
 import re
-import tomllib
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
 from provision.catalog.index.settings import without_credentials
 from provision.core.models.stack import Stack
+from provision.core.tables import own_table
 from provision.phases.stage.lock import Locked
 from provision.phases.stage.solve_request import builds_of, companions_of
 
@@ -121,8 +119,6 @@ def _agree(found: str, planned: str) -> bool:
     return one.startswith(other) or other.startswith(one)
 
 
-@cache
 def _telling() -> list[dict[str, str]]:
-    text = files("provision.phases.stage").joinpath("variants.toml").read_text(encoding="utf-8")
-    rows: list[dict[str, str]] = tomllib.loads(text)["inside"]
+    rows: list[dict[str, str]] = own_table(Path(__file__).with_name("variants.toml"))["inside"]
     return rows

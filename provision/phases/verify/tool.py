@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from provision.core.tables import read_table
 from provision.core.zipapp import kept, pyz
 
 SOURCE = Path(__file__).resolve().parents[3] / "verify"
@@ -46,7 +46,7 @@ def zipapp() -> bytes:
         if path.suffix == ".py":
             entries[name] = path.read_bytes()
         elif path.suffix == ".toml" and path.parent.name == "data":
-            tables[path.stem] = tomllib.loads(path.read_text(encoding="utf-8"))
+            tables[path.stem] = read_table(path)
     entries["verify/data.json"] = json.dumps(tables, sort_keys=True, separators=(",", ":")).encode()
     entries |= {f"verify/doctor/{name}": content for name, content in bake(SOURCE / "doctor").items()}
     return pyz(entries, main="verify.cli:main(sys.argv[1:])")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
+
+from provision.core.tables import own_table
 
 TABLE = Path(__file__).with_name("rules.toml")
 
@@ -15,9 +16,8 @@ Keys: TypeAlias = tuple[str, ...]
 """Where a value stands: `facts`, `settings` or `stack`, names of fields, and `[identity]` for an item of a list."""
 
 
-@cache
 def _table() -> dict[str, Any]:
-    return tomllib.loads(TABLE.read_text(encoding="utf-8"))
+    return own_table(TABLE)
 
 
 @cache

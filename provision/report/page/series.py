@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+from provision.core.tables import rows_of
 from provision.report.layout import number
 from provision.report.page.classes import HostsClass
 from provision.report.page.plot import Chart, Words, dots, lines
@@ -37,7 +37,7 @@ class Rule:
 @cache
 def rules() -> tuple[Rule, ...]:
     """The rows of charts.toml."""
-    return tuple(Rule(**row) for row in tomllib.loads(TABLE.read_text(encoding="utf-8"))["chart"])
+    return rows_of(TABLE, "chart", Rule)
 
 
 def series_charts(classes: Iterable[HostsClass], table: Iterable[Rule] | None = None) -> Iterator[Chart]:

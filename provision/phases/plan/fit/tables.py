@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from provision.catalog.load import build
 from provision.catalog.rows import Row
+from provision.core.tables import own_table, rows_of
 
-FOLDER = Path(__file__).parent
-
-R = TypeVar("R", bound=Row)
+_ARCHITECTURES = Path(__file__).with_name("architectures.toml")
+_NEEDS = Path(__file__).with_name("needs.toml")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,60 +80,50 @@ class CpuCache(Row):
     cpu_least: float
 
 
-def _rows(file: str, table: str, kind: type[R]) -> tuple[R, ...]:
-    values = _read(file)[table]
-    return tuple(build(kind, row, where=f"{file}, {table} {place}") for place, row in enumerate(values, 1))
-
-
-@cache
-def _read(file: str) -> dict[str, Any]:
-    return tomllib.loads((FOLDER / file).read_text(encoding="utf-8"))
-
-
 @cache
 def keys() -> dict[str, list[str]]:
     """The spellings in config.json of each thing that is read from it, the first found holds."""
-    return {name: spellings for name, spellings in _read("architectures.toml")["keys"].items() if name != "source"}
+    return {name: spellings for name, spellings in own_table(_ARCHITECTURES)["keys"].items() if name != "source"}
 
 
 @cache
 def rope() -> dict[str, Any]:
     """Which kinds of rotary scaling stretch the length that config.json names."""
-    found: dict[str, Any] = _read("architectures.toml")["rope"]
+    found: dict[str, Any] = own_table(_ARCHITECTURES)["rope"]
     return found
 
 
 @cache
 def architectures() -> dict[str, Architecture]:
     """Every known class of models."""
-    return {name: row for row in _rows("architectures.toml", "architecture", Architecture) for name in row.names}
+    return {name: row for row in rows_of(_ARCHITECTURES, "architecture", Architecture) for name in row.names}
 
 
 @cache
 def platforms() -> dict[str, Platform]:
-    return {row.family: row for row in _rows("needs.toml", "platform", Platform)}
+    return {row.family: row for row in rows_of(_NEEDS, "platform", Platform)}
 
 
 @cache
 def batches() -> tuple[Batch, ...]:
-    return _rows("needs.toml", "batch", Batch)
+    return rows_of(_NEEDS, "batch", Batch)
 
 
 @cache
 def fp8_caches() -> dict[str, Fp8Cache]:
-    return {row.family: row for row in _rows("needs.toml", "fp8_cache", Fp8Cache)}
+    return {row.family: row for row in rows_of(_NEEDS, "fp8_cache", Fp8Cache)}
 
 
 @cache
 def activation() -> Activation:
-    return _rows("needs.toml", "activation", Activation)[0]
+    return rows_of(_NEEDS, "activation", Activation)[0]
 
 
 @cache
 def length() -> Length:
-    return _rows("needs.toml", "length", Length)[0]
+    return rows_of(_NEEDS, "length", Length)[0]
 
 
 @cache
 def cpu_cache() -> CpuCache:
-    return _rows("needs.toml", "cache", CpuCache)[0]
+    return rows_of(_NEEDS, "cache", CpuCache)[0]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from provision.catalog.rows import Architecture
+from provision.catalog.rows.hardware import Architecture
 from provision.catalog.versions import numbers
 from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
-from typing import Any
+from pathlib import Path
 
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from provision.catalog.versions import numbers
 from provision.core.errors import StageError
+from provision.core.tables import own_table
 from provision.phases.stage.builds.build_key import Key
 
 ANY = "*"
@@ -116,7 +115,7 @@ def _common(key: Key) -> dict[str, str]:
 
 @cache
 def _table() -> tuple[tuple[Recipe, ...], Toolkit, list[str]]:
-    table: dict[str, Any] = tomllib.loads(files(__package__).joinpath("recipes.toml").read_text(encoding="utf-8"))
+    table = own_table(Path(__file__).with_name("recipes.toml"))
     recipes = tuple(
         Recipe(**{**row, "name": _name(row["name"]), "requires": tuple(row.get("requires", ()))})
         for row in table["recipe"]

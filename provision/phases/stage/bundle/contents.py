@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 import re
-import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
+from provision.core.tables import own_table
 from provision.phases.stage.host_uv import LOCK
 from provision.phases.stage.wheelhouse import Store, sha256_of
 
@@ -67,7 +67,7 @@ def _is_own(place: str, path: Path) -> bool:
 
 @cache
 def _shipped() -> dict[str, str]:
-    hashes: dict[str, str] = tomllib.loads(_INVENTORIES.read_text(encoding="utf-8"))["sha256"]
+    hashes: dict[str, str] = own_table(_INVENTORIES)["sha256"]
     return hashes
 
 

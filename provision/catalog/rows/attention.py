@@ -1,4 +1,4 @@
-"""The rows of the tables of attention: back ends, FlashAttention's generations, and who publishes which of the kernels."""
+"""Rows about attention back ends, generations of FlashAttention, and packages with attention kernels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from provision.catalog.rows import Row, table_row
 
 @table_row
 class Spelling(Row):
-    """How a release wants a back end to be asked for."""
+    """The option or variable with which a release takes a back end."""
 
     backend: str
     since: str
@@ -20,7 +20,7 @@ class Spelling(Row):
 
 @table_row
 class PlatformBackend(Row):
-    """A back end that a platform can run for one kind of model; `only_requested` is never chosen unasked."""
+    """A back end that a platform can run for one kind of model."""
 
     platform: Literal["cuda", "rocm", "cpu"]
     backend: str
@@ -29,20 +29,21 @@ class PlatformBackend(Row):
     minimum: str | None = None
     dtypes: tuple[str, ...] = ()
     only_requested: bool = False
+    """Whether only a setting selects it."""
     model: Literal["usual", "latent", "sparse"] = "usual"
     majors: tuple[int, ...] = ()
-    """Compute capability majors of the cards that it runs on; empty: all."""
+    """The compute capability majors that it runs on; empty: all."""
     sinks: tuple[int, ...] = ()
     """The same for models with attention sinks."""
     head_step: int = 1
     most_head_size: int | None = None
     flash: bool = False
-    """Whether its kernels are those of FlashAttention."""
+    """Whether its kernels are FlashAttention's."""
 
 
 @table_row
 class Generation(Row):
-    """The FlashAttention generation that FLASH_ATTN uses, and the extension that holds it."""
+    """The FlashAttention generation that FLASH_ATTN uses, and the extension that contains it."""
 
     since: str
     generation: Literal[2, 3, 4]
@@ -53,7 +54,7 @@ class Generation(Row):
 
 @table_row
 class FlashCompiler(Row):
-    """What compiles an extension's kernels on the host, and the oldest driver it takes beside builds of a CUDA major."""
+    """The program that compiles an extension's kernels on the host, and the oldest driver it accepts with builds of a CUDA major."""
 
     extension: Literal["fa2", "fa3", "fa4"]
     name: str
@@ -74,30 +75,30 @@ class FlashWheels(Row):
     machines: tuple[str, ...]
     without: tuple[str, ...] = ()
     driver: str | None = None
-    """The oldest driver that reads their GPU code; null where the floor of their CUDA major holds."""
+    """The oldest driver that reads their GPU code; absent if the floor of their CUDA major applies."""
 
 
 @table_row
 class CommunityWheels(Row):
-    """Wheels of a flash-attn release that others than its authors build: for each torch, one for every Python."""
+    """Third-party wheels of a flash-attn release: for each torch, one for every Python."""
 
     version: str
     variant: str
-    """CUDA of the wheel, as torch writes it: `cu130`."""
+    """The CUDA of the wheel, as torch spells it: `cu130`."""
     torch: tuple[str, ...]
     pythons: tuple[str, ...]
     codes: tuple[str, ...]
     glibc: str
     machine: str
     platform: str
-    """Platform tag in the file's name."""
+    """The platform tag in the file's name."""
     repository: str
-    """Whose they are, at GitHub."""
+    """The GitHub repository that publishes them."""
 
 
 @table_row
 class FlashSource(Row):
-    """A flash-attn release that the package index holds as source; the ranges are those that its own texts name."""
+    """A flash-attn release that is published as source; the ranges are the ones in its metadata and documentation."""
 
     version: str
     torch: str
@@ -110,7 +111,7 @@ class FlashSource(Row):
 
 @table_row
 class FlashInfer(Row):
-    """A distribution that holds prebuilt kernels of FlashInfer, for a range of its releases, and the index that serves it."""
+    """A distribution with prebuilt FlashInfer kernels for a range of its releases, and its index."""
 
     distribution: str
     since: str

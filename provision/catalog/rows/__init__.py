@@ -1,0 +1,25 @@
+"""The rows of the tables, one dataclass a table. A field without a default must be in the TOML.
+
+GPU code: "80" is native code for compute capability 8.0; "p80" is PTX, which a driver compiles for 8.0 and newer cards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar, dataclass_transform
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, eq_default=False)
+def table_row(kind: type[T]) -> type[T]:
+    """Make a class a frozen row. Rows are compared by identity, which keeps them cheap to create and to look up."""
+    return dataclass(frozen=True, kw_only=True, eq=False, repr=False)(kind)
+
+
+@table_row
+class Row:
+    source: str
+    """The artifact or the page that the row was read from."""
+    inferred: bool = False
+    """Whether a value of the row was inferred, not read from the artifact."""

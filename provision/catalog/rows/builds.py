@@ -1,0 +1,131 @@
+"""Rows about builds of vLLM and torch, and about vLLM's dependencies."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from provision.catalog.rows import Row, table_row
+
+
+@table_row
+class Release(Row):
+    """A vLLM release and its wheel on the default package index."""
+
+    version: str
+    date: str | None = None
+    """The day on which its first file was uploaded (2025-06-10)."""
+    python: str
+    torch: str
+    cuda: str
+    glibc: str
+    machines: tuple[str, ...]
+    core: tuple[str, ...]
+    fa2: tuple[str, ...] = ()
+    fa3: tuple[str, ...] = ()
+    fa4: bool = False
+    flash_commit: str | None = None
+    python_locked: tuple[str, ...] = ()
+    torchvision: str | None = None
+    torchaudio: str | None = None
+    flashinfer: str | None = None
+    flashinfer_cubin: bool = False
+
+
+@table_row
+class Build(Row):
+    """A vLLM build that is not the default wheel: from another index, or under another name."""
+
+    version: str
+    variant: str
+    provider: Literal["official", "community"]
+    distribution: str
+    glibc: str
+    machines: tuple[str, ...]
+    index: str | None = None
+    isa: tuple[str, ...] = ()
+    python_only: str | None = None
+    torch: str | None = None
+    """The torch that it was built with, if that is not the release's own pin."""
+    gfx: tuple[str, ...] = ()
+
+
+@table_row
+class TorchStandIn(Row):
+    """A CUDA build of torch on the default index with which a CPU build of vLLM was tried; for hosts that cannot get torch's CPU build."""
+
+    version: str
+    provider: Literal["official", "community"]
+    machine: str
+    torch: str
+    variant: str
+
+
+@table_row
+class ImportFailure(Row):
+    """A vLLM release that cannot be imported as installed, and the release that fixes it."""
+
+    version: str
+    why: str
+    cured: str
+
+
+@table_row
+class Horizon(Row):
+    """How much newer than a release its dependencies may be, in days."""
+
+    margin_days: int
+    current_days: int
+    """Releases at most this much older than the catalog's newest take today's dependencies."""
+
+
+@table_row
+class Bound(Row):
+    """A fixed range of a dependency for the vLLM releases `since` to `until`, both included."""
+
+    distribution: str
+    specifier: str
+    why: str
+    since: str | None = None
+    until: str | None = None
+
+
+@table_row
+class Timeline(Row):
+    """Upload days of a dependency's minor releases, oldest first, at most one a month: `2025-07-25 4.54`."""
+
+    distribution: str
+    releases: tuple[str, ...]
+
+
+@table_row
+class Torch(Row):
+    """A torch release with its variants."""
+
+    version: str
+    python: str
+    pythons: tuple[str, ...]
+    glibc: str
+    default_x86_64: str
+    default_aarch64: str
+    cuda: tuple[str, ...]
+    cuda_aarch64: tuple[str, ...]
+    rocm: tuple[str, ...]
+    cxx11_abi: bool
+
+
+@table_row
+class TorchArch(Row):
+    """GPU code in a CUDA variant of torch, for a range of releases."""
+
+    variant: str
+    since: str
+    until: str
+    codes: tuple[str, ...]
+
+
+@table_row
+class RocmArch(Row):
+    """AMD architectures in a ROCm variant of torch."""
+
+    variant: str
+    gfx: tuple[str, ...]

@@ -1,0 +1,132 @@
+"""Rows about cards, processors, drivers, CUDA and ROCm."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from provision.catalog.rows import Row, table_row
+
+
+@table_row
+class CudaMajor(Row):
+    """The lowest driver that runs native code of a CUDA major."""
+
+    major: int
+    driver: str
+
+
+@table_row
+class Toolkit(Row):
+    """The lowest driver that runs all output of a CUDA toolkit, PTX included."""
+
+    version: str
+    driver: str
+
+
+@table_row
+class Branch(Row):
+    """A driver branch."""
+
+    branch: int
+    cuda: str
+    kind: str | None = None
+    """`lts`, `production` or `new-feature`."""
+    end_of_life: str | None = None
+    """A month (2026-06), or `ended` if the day was not published."""
+    newest: str | None = None
+
+
+@table_row
+class DriverFault(Row):
+    """A fault of a driver that is loaded and does not answer."""
+
+    name: str
+    says: str
+    """A regular expression for the output of nvidia-smi."""
+    text: str
+    remedy: str
+
+
+@table_row
+class DriverOffer(Row):
+    """The driver that is installed if the settings name none."""
+
+    version: str
+    as_of: str
+    """The month in which the branches were read."""
+
+
+@table_row
+class HostCompiler(Row):
+    """The newest gcc that a toolkit's nvcc accepts."""
+
+    cuda: str
+    gcc: int
+
+
+@table_row
+class NvidiaCard(Row):
+    name: str
+    ids: tuple[str, ...]
+    compute_capability: str
+    memory_gib: int
+    kind: Literal["data-centre", "workstation", "geforce"]
+    switched_board: int | None = None
+    """The number of cards on its board with NVSwitches."""
+    subnet_manager: bool = False
+    """Whether nvlsm runs these NVSwitches together with the fabric manager; they are network cards on the bus."""
+    module: Literal["open"] | None = None
+    """Set if the card needs the open module although its architecture does not."""
+    machine: Literal["aarch64"] | None = None
+    """Set if the card shares its board with a processor of that architecture (Grace)."""
+
+
+@table_row
+class Architecture(Row):
+    """A generation of NVIDIA cards."""
+
+    compute_capability: str
+    name: str
+    module: Literal["open", "proprietary"]
+    module_only: bool = False
+    last_branch: int | None = None
+    first_driver: str | None = None
+
+
+@table_row
+class AmdCard(Row):
+    name: str
+    ids: tuple[str, ...]
+    gfx: str
+
+
+@table_row
+class IntegratedGraphics(Row):
+    """AMD architectures of integrated graphics."""
+
+    gfx: tuple[str, ...]
+
+
+@table_row
+class Userspace(Row):
+    """The ROCm that a variant needs on the host."""
+
+    variant: str
+    minimum: str
+    below: str
+
+
+@table_row
+class AccessGroup(Row):
+    """A system group whose members may open AMD cards."""
+
+    name: str
+
+
+@table_row
+class Level(Row):
+    """A level of a processor's instruction set."""
+
+    name: str
+    machine: str
+    rank: int

@@ -1,0 +1,80 @@
+"""Rows about the host's system: space, memory, packages of the distribution, Python."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from provision.catalog.rows import Row, table_row
+
+
+@table_row
+class Need(Row):
+    """Space and memory that a family of builds needs, in GiB."""
+
+    family: Literal["cpu", "cuda", "rocm"]
+    installed: float
+    wheels: float
+    memory: float
+    model: float
+
+
+@table_row
+class PythonNeed(Row):
+    """Space of a managed interpreter, in GiB."""
+
+    installed: float
+    archive: float
+
+
+@table_row
+class SystemNeed(Row):
+    """A library or program that the distribution must provide."""
+
+    name: str
+    for_build: tuple[str, ...]
+    why: str
+    apt: str
+    dnf: str
+    zypper: str
+    library: str | None = None
+    programs: tuple[str, ...] = ()
+
+
+@table_row
+class InstallCommand(Row):
+    manager: str
+    install: str
+
+
+@table_row
+class LinuxRelease(Row):
+    """What a release of a distribution contains."""
+
+    id: str
+    version_id: str
+    libc: Literal["glibc", "musl"]
+    libc_version: str
+    python: str | None = None
+    """The version of its python3; absent if the installation has none."""
+
+
+@table_row
+class PythonPackage(Row):
+    """The package with the headers of a distribution's default interpreter."""
+
+    id: str
+    version_id: str
+    python: str
+    headers: str
+
+
+@table_row
+class ManagedPython(Row):
+    version: str
+
+
+@table_row
+class PlatformTag(Row):
+    """The glibc versions for which uv has a platform name, ascending."""
+
+    glibc: tuple[str, ...]
