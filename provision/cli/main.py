@@ -236,7 +236,7 @@ def drivers(
         reboot=reboot,
         ask_become_pass=ask_become_pass,
     )
-    raise typer.Exit(commands.bring_drivers(request, as_json=as_json))
+    raise typer.Exit(commands.run_drivers(request, as_json=as_json))
 
 
 @app.command()
@@ -351,7 +351,7 @@ def doctor(
     from provision.pipeline import diagnosis  # noqa: PLC0415 - `--help` must not pay for it
 
     request = asked("doctor", inventory=inventory, limit=host, ask_become_pass=ask_become_pass)
-    code = diagnosis.consult(
+    code = diagnosis.diagnose_host(
         request,
         top=top,
         as_json=as_json,

@@ -55,21 +55,15 @@ def check(
     """Prove that kernels run and compute right; without an inventory, on this machine."""
     from provision.phases.verify.selection import Picked  # noqa: PLC0415 - `--help` must not pay for it
     from provision.pipeline import operations  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline.verify import CheckOptions  # noqa: PLC0415 - `--help` must not pay for it
 
     picked = Picked(tuple(only or ()), tuple(skip or ()), tuple(inject or ()))
     if listed:
         raise typer.Exit(operations.list_checks(picked, level=level, as_json=as_json))
     request = asked("verify", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, prefix=prefix)
-    raise typer.Exit(
-        operations.verify(
-            request,
-            level=level,
-            as_json=as_json,
-            junit_file=junit,
-            drain=drain,
-            picked=picked if picked.words else None,
-        )
-    )
+    selection = picked if picked.words else None
+    options = CheckOptions(level, drain=drain, multihost=level != "quick" and selection is None, selection=selection)
+    raise typer.Exit(operations.verify(request, options, as_json=as_json, junit_file=junit))
 
 
 @app.command()
@@ -88,7 +82,7 @@ def compare(
 ) -> None:
     """Measure the service with one choice and with another; then it is started as it was."""
     from provision.core.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
-    from provision.pipeline import compare as comparing  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline.compare import compare as compare_choices  # noqa: PLC0415 - `--help` must not pay for it
 
     named = tuple(dict.fromkeys(backend or mode or ()))
     if len(named) != 2 or (backend and mode):
@@ -100,7 +94,7 @@ def compare(
     words = [word for name in named for word in (option, name)]
     words += [word for text in target or () for word in ("--target", text)]
     request = asked("verify", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, prefix=prefix)
-    raise typer.Exit(comparing.compare(request, words=words, as_json=as_json))
+    raise typer.Exit(compare_choices(request, words=words, as_json=as_json))
 
 
 @app.command()
@@ -116,6 +110,8 @@ def soak(
 ) -> None:
     """Ask the service and run kernels again and again; errors and memory that grows are failures."""
     from provision.pipeline import operations  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline.verify import CheckOptions  # noqa: PLC0415 - `--help` must not pay for it
 
     request = asked("verify", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, prefix=prefix)
-    raise typer.Exit(operations.verify(request, level="quick", as_json=as_json, junit_file=junit, soak_minutes=minutes))
+    options = CheckOptions("quick", soak_minutes=minutes)
+    raise typer.Exit(operations.verify(request, options, as_json=as_json, junit_file=junit))

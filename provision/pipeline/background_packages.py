@@ -1,4 +1,4 @@
-"""OS packages that hosts lack: who can fetch them, and fetching them while the lock is solved and staged."""
+"""OS packages that hosts lack: installed in the background, while `stage` locks and fetches."""
 
 from __future__ import annotations
 
@@ -8,61 +8,70 @@ from collections.abc import Mapping, Sequence
 
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Host
-from provision.core.models.stack import Stack
 from provision.pipeline import desired_state, playbooks
 from provision.pipeline.context import RunContext
+from provision.pipeline.results import PlannedHosts
 
 SOURCES_DEADLINE_S = 90.0
 
 
-def ask_sources(context: RunContext) -> None:
-    """Find out which hosts that lack OS packages could not fetch them themselves."""
-    asked = lacking(context)
-    if not asked:
-        return
-    from provision.fleet.package_sources import package_sources_answer  # noqa: PLC0415 - hosts seldom lack packages
+def package_sources(context: RunContext, planned: PlannedHosts) -> dict[str, bool | None]:
+    """Ask hosts that lack OS packages whether their package sources answer. They are asked once a run.
 
-    answers = context.run_on_hosts(
-        "stage", asked, lambda host: package_sources_answer(context.session(host)), deadline_s=SOURCES_DEADLINE_S
-    )
-    for name, answer in answers.items():
+    Returns:
+        The answers by host; None where a host cannot tell.
+    """
+    if context.package_sources is not None:
+        return context.package_sources
+    context.package_sources = {}
+    asked = lacking(context, planned)
+    if asked:
+        from provision.fleet.package_sources import package_sources_answer  # noqa: PLC0415 - hosts seldom lack packages
+
+        context.package_sources = context.run_on_hosts(
+            "stage", asked, lambda host: package_sources_answer(context.session(host)), deadline_s=SOURCES_DEADLINE_S
+        )
+    for name, answer in context.package_sources.items():
         context.run.event("package-sources", host=name, phase="stage", answer=answer)
-        context.sources[name] = answer
+    return context.package_sources
 
 
-def lacking(context: RunContext) -> list[Host]:
-    """Hosts that lack OS packages which this machine could fetch for them."""
-    return [host for host in context.hosts() if _stack(context, host).system_packages and _has_apt(context, host)]
-
-
-def _has_apt(context: RunContext, host: Host) -> bool:
-    return context.facts[host.name].os.package_manager == "apt"
-
-
-def _stack(context: RunContext, host: Host) -> Stack:
-    assert context.plan
-    stack = context.plan.for_host(host.name).stack
-    assert stack
-    return stack
-
-
-def begin(context: RunContext) -> None:
-    """Let hosts whose own sources answer install what they lack, beside what comes next; `join` waits for it."""
-    hosts = [
-        host for host in context.hosts() if context.sources.get(host.name) and context.install_paths[host.name].root
+def lacking(context: RunContext, planned: PlannedHosts) -> list[Host]:
+    """Return the hosts that lack OS packages which this machine could fetch for them."""
+    return [
+        host
+        for host in context.hosts()
+        if (stack := planned.stack(host.name))
+        and stack.system_packages
+        and planned.facts[host.name].os.package_manager == "apt"
     ]
-    playbooks.acquire_locks(context, "install", hosts)
+
+
+def start(context: RunContext, planned: PlannedHosts) -> BackgroundPackages | None:
+    """Let hosts whose package sources answer install the OS packages that they lack; None when there is no such host."""
+    answers = package_sources(context, planned)
+    hosts = [host for host in context.hosts() if answers.get(host.name) and planned.install_paths[host.name].root]
+    playbooks.acquire_locks(context, planned, "install", hosts)
     hosts = [host for host in hosts if host.name in context.locked]
-    if hosts:
-        context.early = EarlyPackages(context, hosts)
-        context.stack.callback(context.early.stop)
+    return BackgroundPackages(context, planned, hosts) if hosts else None
 
 
-class EarlyPackages:
-    """A playbook on a thread of its own, ended in order when the run ends first."""
+class BackgroundPackages:
+    """The playbook `prepare` on a thread of its own."""
 
-    def __init__(self, context: RunContext, hosts: Sequence[Host]) -> None:
+    def __init__(self, context: RunContext, planned: PlannedHosts, hosts: Sequence[Host]) -> None:
         self._context = context
+        self._variables = {
+            host.name: {
+                **planned.install_paths[host.name].ansible_vars(),
+                "firstlight_system_packages": list(
+                    desired_state.packages_of(stack, planned.facts[host.name])
+                    if (stack := planned.stack(host.name))
+                    else ()
+                ),
+            }
+            for host in hosts
+        }
         self._hosts = hosts
         self._stopped = threading.Event()
         self._results: Mapping[str, PhaseResult] = {}
@@ -74,25 +83,14 @@ class EarlyPackages:
     def _work(self) -> None:
         from provision.phases.install import Target, install  # noqa: PLC0415 - Ansible is needed only where something changes
 
-        targets = [
-            Target(
-                host,
-                {
-                    **self._context.install_paths[host.name].ansible_vars(),
-                    "firstlight_system_packages": list(
-                        desired_state.packages_of(_stack(self._context, host), self._context.facts[host.name])
-                    ),
-                },
-            )
-            for host in self._hosts
-        ]
+        targets = [Target(host, self._variables[host.name]) for host in self._hosts]
         try:
             self._results = install(self._context.run, targets, playbook="prepare", cancelled=self._stopped.is_set)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it is told where the run waits for it
+        except BaseException as error:  # noqa: BLE001 - it is raised where the run waits for this task
             self._error = error
 
-    def join(self) -> None:
-        """Wait, and record what failed."""
+    def wait(self) -> None:
+        """Wait for the playbook, and record what failed."""
         self._thread.join()
         if self._error is not None:
             raise self._error
@@ -105,6 +103,6 @@ class EarlyPackages:
                 self._context.reject(result.model_copy(update={"phase": "install", "seconds": seconds}))
 
     def stop(self) -> None:
-        """End it in order; harmless when it has ended."""
+        """End the playbook in order; do nothing when it has ended."""
         self._stopped.set()
         self._thread.join()

@@ -1,8 +1,9 @@
-"""`bundle create`: what stage fetches for hosts, put into one signed file with the product and its launcher's wheels."""
+"""`bundle create`: what `stage` fetches, in one signed file with the product and the wheels of its launcher."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,13 @@ from provision.core.formatting import GIB
 from provision.core.models.staged import Staged
 from provision.core.run_folder import require_writable
 from provision.pipeline import Request, background_packages
-from provision.pipeline import stage as staging
 from provision.pipeline.commands import described_settings, print_summary, shapes_of, write_stdout
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import PLAN, PROBE, Step
 from provision.pipeline.progress import report_progress
+from provision.pipeline.results import PlannedHosts, StagedHosts
 from provision.pipeline.runner import cache_folder, execute
+from provision.pipeline.stage import stage as stage_hosts
 
 if TYPE_CHECKING:
     from minisign import SecretKey
@@ -25,9 +27,22 @@ if TYPE_CHECKING:
 
 
 def create(request: Request, *, what_if: str | None, output: Path, key: Path | None) -> int:
-    """Make a bundle for the hosts of an inventory, or for one that is described.
+    """Make a bundle for the hosts of an inventory, or for a described host.
 
-    Raises UsageError where the file cannot be written, BundleError, StageError, NoStackError.
+    Args:
+        request: The command.
+        what_if: The description of a host; the inventory is used when None.
+        output: The file to write.
+        key: The file of the signing key; the user's default key when None.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        BundleError: The bundle cannot be made.
+        NoStackError: No Stack fits the described host.
+        StageError: A file cannot be fetched.
+        UsageError: The output cannot be written.
     """
     from provision.phases.stage.bundle import RecordingStore  # noqa: PLC0415 - only bundles pay for it
     from provision.phases.stage.bundle.contents import left_out  # noqa: PLC0415 - only bundles pay for it
@@ -39,10 +54,10 @@ def create(request: Request, *, what_if: str | None, output: Path, key: Path | N
     if what_if is not None:
         staged, model = _described(request, what_if, store), str(request.overrides.get("model", "builtin"))
     else:
-        run = _run(request, store)
-        if isinstance(run, int):
-            return run
-        staged, model = run
+        from_inventory = _stage_inventory(request, store)
+        if isinstance(from_inventory, int):
+            return from_inventory
+        staged, model = from_inventory
     manifest = _write(output, staged, model, store, secret)
     _tell(output, manifest, public_text(secret), left_out())
     return Exit.OK
@@ -78,38 +93,34 @@ def _described(request: Request, what_if: str, store: RecordingStore) -> list[St
     ]
 
 
-def _run(request: Request, store: RecordingStore) -> tuple[list[Staged], str] | int:
-    """What the hosts of an inventory are to be sent; an exit code when the run did not come through."""
-    contexts: list[RunContext] = []
-    steps: Sequence[Step] = (
-        PROBE,
-        PLAN,
-        ("stage", lambda context: _seal(context, store, contexts)),
-        ("stage", staging.stage),
-    )
-    summary, code = execute(request, steps)
-    if code != Exit.OK:
-        print_summary(request, summary)
-        return code
-    [context] = contexts
-    models = {host.settings.model for host in context.inventory.hosts}
+def _stage_inventory(request: Request, store: RecordingStore) -> tuple[list[Staged], str] | int:
+    """Stage what the hosts of an inventory need.
+
+    Returns:
+        The staged files and the model, or the exit code of a run that failed.
+    """
+    outcome = execute(request, (PROBE, PLAN, Step("stage", partial(_stage_for_bundle, store=store), "stage")))
+    if outcome.exit_code != Exit.OK or not isinstance(outcome.result, StagedHosts):
+        print_summary(outcome)
+        return outcome.exit_code
+    models = {host.settings.model for host in outcome.hosts}
     if len(models) > 1 and any(Path(model).is_dir() for model in models):
         raise BundleError(
-            f"these hosts serve {len(models)} models, {', '.join(sorted(models))}: a model that is a folder has a bundle of its own",
+            f"these hosts serve {len(models)} models, {', '.join(sorted(models))}: a model that is a folder needs its own bundle",
             hint="make one bundle a model: --limit HOSTS -o FILE",
         )
-    unique = {staged.model_dump_json(): staged for staged in context.staged.values()}
+    unique = {staged.model_dump_json(): staged for staged in outcome.result.staged.values()}
     return list(unique.values()), models.pop()
 
 
-def _seal(context: RunContext, store: RecordingStore, contexts: list[RunContext]) -> None:
-    """Let stage work for a bundle: whoever lacks OS packages gets them from there, whether its own sources answer here or not."""
+def _stage_for_bundle(context: RunContext, planned: PlannedHosts, *, store: RecordingStore) -> StagedHosts:
+    """Stage with OS packages for every host that lacks some, whether its own package sources answer or not."""
     from provision.catalog.index.settings import read_settings  # noqa: PLC0415 - only bundles pay for it
     from provision.phases.stage.bundle import sealed  # noqa: PLC0415 - only bundles pay for it
 
     context.client, context.recording_store = sealed(read_settings()), store
-    context.sources = {host.name: False for host in background_packages.lacking(context)}
-    contexts.append(context)
+    context.package_sources = {host.name: False for host in background_packages.lacking(context, planned)}
+    return stage_hosts(context, planned)
 
 
 def _write(output: Path, staged: list[Staged], model: str, store: RecordingStore, secret: SecretKey) -> Manifest:
@@ -135,6 +146,6 @@ def _tell(output: Path, manifest: Manifest, public: str, own: Sequence[str]) -> 
         torch = f"torch {held.stack.torch.version} ({held.stack.torch.variant})"
         lines.append(f"  for {', '.join(held.hosts)}: {vllm}{torch}, Python {held.stack.interpreter.version}{packages}")
     if own:
-        lines.append(f"  not in it, for it may hold secrets of yours: {', '.join(own)}")
+        lines.append(f"  left out, because it may contain your secrets: {', '.join(own)}")
     lines.append(f"  use it: ./firstlight provision --bundle {output.name} --trust {public} -i INVENTORY")
     write_stdout("\n".join(lines))

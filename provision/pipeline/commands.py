@@ -1,4 +1,4 @@
-"""What each command does with a run, and what it prints: data on standard output, everything else on standard error."""
+"""Commands that run phases, and what they print: data on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import json
 import sys
 from collections.abc import Container, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,11 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.records import PhaseName, Summary
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan
+from provision.core.redaction import scrub
 from provision.pipeline import Request
-from provision.pipeline.phases import DRIVERS, PLAN, PROBE, LazyStep, Step, steps_until
-from provision.pipeline.runner import cache_folder, execute
+from provision.pipeline.phases import DRIVERS, PLAN, PROBE, Step, steps_until
+from provision.pipeline.results import PlannedHosts
+from provision.pipeline.runner import RunOutcome, cache_folder, execute
 from provision.report.history.pruning import prune_quietly
 from verify.printable import unguarded
 
@@ -25,9 +28,15 @@ if TYPE_CHECKING:
 
 
 def write_stdout(text: str, *, drawn: bool = False) -> None:
-    """Print data; where a closed terminal no longer takes it, it stands in the run's folder. `drawn` text has colours of ours.
+    """Print data. A terminal that was closed is no error: the run's folder has the data too.
 
-    Raises BrokenPipeError when a reader has seen enough, OSError when it cannot be written otherwise: a full disk.
+    Args:
+        text: The data.
+        drawn: Whether the text contains colour codes of our own.
+
+    Raises:
+        BrokenPipeError: The reader closed the pipe.
+        OSError: It cannot be written for another reason, such as a full disk.
     """
     stream = unguarded(sys.stdout) if drawn else sys.stdout
     try:
@@ -39,33 +48,37 @@ def write_stdout(text: str, *, drawn: bool = False) -> None:
 
 
 def run(request: Request, *, last: PhaseName = "serve", as_json: bool = False) -> int:
-    """Run through the phases up to one, and print the summary."""
-    summary, code = execute(request, steps_until(last))
-    print_summary(request, summary, as_json=as_json)
+    """Run the phases up to one, print the summary, and return the exit code."""
+    return run_steps(request, steps_until(last), as_json=as_json)
+
+
+def run_drivers(request: Request, *, as_json: bool = False) -> int:
+    """Install the planned drivers and nothing else, print the summary, and return the exit code."""
+    drivers = Step("drivers", partial(DRIVERS.run, record_all=True), DRIVERS.phase)
+    return run_steps(request, (PROBE, PLAN, drivers), as_json=as_json)
+
+
+def run_steps(request: Request, steps: Sequence[Step], *, as_json: bool) -> int:
+    """Run steps, print the summary, remove old runs, and return the exit code."""
+    outcome = execute(request, steps)
+    print_summary(outcome, as_json=as_json)
     prune_quietly(request.logs)
-    return code
+    return outcome.exit_code
 
 
-def bring_drivers(request: Request, *, as_json: bool = False) -> int:
-    """Have the drivers as planned and nothing else; print the summary."""
-    steps: tuple[Step, ...] = (PROBE, PLAN, DRIVERS, ("install", LazyStep("drivers:record_untouched")))
-    summary, code = execute(request, steps)
-    print_summary(request, summary, as_json=as_json)
-    prune_quietly(request.logs)
-    return code
-
-
-def print_summary(request: Request, summary: Summary, *, as_json: bool = False) -> None:
-    """The summary as people or scripts read it: a terminal gets its first screen, a file or a pipe, which may be all that stays, the whole."""
-    path = request.logs / summary.run / ("summary.json" if as_json else "summary.txt")
-    text = path.read_text(encoding="utf-8")
+def print_summary(outcome: RunOutcome, *, as_json: bool = False) -> None:
+    """Print the summary: its first screen on a terminal, all of it to a file or a pipe."""
+    if as_json:
+        write_stdout(outcome.texts["summary.json"])
+        return
     from provision.report.screen import first_screen_of  # noqa: PLC0415 - only commands that summarise pay for it
 
-    write_stdout(first_screen_of(text) if sys.stdout.isatty() and not as_json else text)
+    text = outcome.texts["summary.txt"]
+    write_stdout(first_screen_of(text) if sys.stdout.isatty() else text)
 
 
 def without_answer(summary: Summary, answered: Container[str]) -> list[dict[str, Any]]:
-    """Each host of a run that a document has nothing of, with how it ended and what to do."""
+    """Return the hosts that a document has nothing of, each with how it ended and what to do."""
     return [
         {"host": host.name, "state": host.state, "text": last.text, "hint": last.hint}
         for host in summary.hosts
@@ -74,14 +87,14 @@ def without_answer(summary: Summary, answered: Container[str]) -> list[dict[str,
 
 
 def probe(request: Request, *, as_json: bool) -> int:
-    """Look at the hosts; print their facts, or the summary."""
-    summary, code = execute(request, steps_until("probe"))
+    """Probe the hosts, and print their facts or the summary."""
+    outcome = execute(request, (PROBE,))
     if as_json:
-        paths = sorted((request.logs / summary.run).glob("facts/*.json"))
-        write_stdout(json.dumps([json.loads(path.read_bytes()) for path in paths], indent=2))
+        facts = (outcome.result.facts[name] for name in sorted(outcome.result.facts))
+        write_stdout(json.dumps([scrub(each.model_dump(mode="json")) for each in facts], indent=2))
     else:
-        print_summary(request, summary)
-    return code
+        print_summary(outcome)
+    return outcome.exit_code
 
 
 def plan(request: Request, *, as_json: bool, explain: bool, why_not: str | None = None) -> int:
@@ -89,29 +102,22 @@ def plan(request: Request, *, as_json: bool, explain: bool, why_not: str | None 
 
     With `why_not` the answer to that question is printed instead.
     """
-    summary, code = execute(request, steps_until("plan"))
-    run = request.logs / summary.run
-    planned = run / "plan.json"
-    chosen = Plan.model_validate_json(planned.read_bytes()) if planned.exists() else Plan(classes=())
-    if not chosen.classes and not as_json:
-        print_summary(request, summary)
-        return code
-    inventory = json.loads((run / "inventory.json").read_bytes())
-    settings = {host["name"]: Settings.model_validate(host["settings"]) for host in inventory["hosts"]}
-    become = {host["name"] for host in inventory["hosts"] if host["connection"]["become"]}
-    facts = {
-        name: HostFacts.model_validate_json((run / f"facts/{name}.json").read_bytes())
-        for resolution in chosen.classes
-        for name in resolution.hosts
-    }
+    outcome = execute(request, (PROBE, PLAN))
+    planned = outcome.result if isinstance(outcome.result, PlannedHosts) else PlannedHosts()
+    if not planned.plan.classes and not as_json:
+        print_summary(outcome)
+        return outcome.exit_code
+    settings = {host.name: host.settings for host in outcome.hosts}
+    become = {host.name for host in outcome.hosts if host.connection.become}
+    facts = {name: planned.facts[name] for resolution in planned.plan.classes for name in resolution.hosts}
     if why_not is not None:
         models = {settings[name].model: settings[name] for name in facts}
         shapes = {model: shape for one in models.values() for model, shape in shapes_of(one).items()}
         print_why_not(why_not, facts, settings, become, shapes, as_json=as_json)
-        return Exit.OK if code == Exit.NO_STACK else code
-    missing = without_answer(summary, facts)
-    print_plan(chosen, facts, settings, become, as_json=as_json, explain=explain, missing=missing)
-    return code
+        return Exit.OK if outcome.exit_code == Exit.NO_STACK else outcome.exit_code
+    missing = without_answer(outcome.summary, facts)
+    print_plan(planned.plan, facts, settings, become, as_json=as_json, explain=explain, missing=missing)
+    return outcome.exit_code
 
 
 def plan_recorded(
@@ -123,7 +129,7 @@ def plan_recorded(
     explain: bool,
     why_not: str | None = None,
 ) -> int:
-    """Plan hosts that are not there: from recorded facts, or from a description. Needs no network and no host."""
+    """Plan hosts from recorded facts or from a description. Needs no network and no host."""
     from provision.phases.plan import plan as resolve  # noqa: PLC0415 - only for absent hosts
     from provision.phases.plan.recorded_facts import read_facts  # noqa: PLC0415 - only for absent hosts
     from provision.phases.plan.what_if import parse_what_if  # noqa: PLC0415 - only for absent hosts
@@ -150,9 +156,10 @@ def plan_recorded(
 
 
 def described_settings(overrides: Mapping[str, Any]) -> Settings:
-    """The settings of a host that is not in an inventory: options alone.
+    """Return the settings of a host that is not in an inventory.
 
-    Raises InventoryError when one is wrong.
+    Raises:
+        InventoryError: An option is wrong.
     """
     from provision.fleet.inventory.settings import Problems, settings_of  # noqa: PLC0415 - only for absent hosts
 
@@ -163,7 +170,7 @@ def described_settings(overrides: Mapping[str, Any]) -> Settings:
 
 
 def shapes_of(settings: Settings) -> dict[str, Shape]:
-    """What the model takes, by the name the settings give it."""
+    """Describe the memory needs of the model, by its name in the settings; empty for the built-in model."""
     if settings.model == "builtin":
         return {}
     from provision.phases.stage import Store  # noqa: PLC0415 - the built-in model needs none of it
@@ -173,7 +180,7 @@ def shapes_of(settings: Settings) -> dict[str, Shape]:
         shape = describe(settings, Store(cache_folder()))
     except StageError as error:
         raise ModelError(
-            f"whether model `{settings.model}` fits cannot be judged: {error.text}", hint=error.hint
+            f"whether model `{settings.model}` fits is unknown: {error.text}", hint=error.hint
         ) from None
     return {settings.model: shape} if shape else {}
 
@@ -196,7 +203,7 @@ def print_why_not(
     *,
     as_json: bool,
 ) -> None:
-    """Every rule's word on one release, and what would make it possible."""
+    """Print the verdict of every rule on one release, and what would make it possible."""
     from provision.phases.plan.why_not import render, why_not  # noqa: PLC0415 - only for this question
 
     answers = why_not(asked, facts, settings, become=become, shapes=shapes)
@@ -215,7 +222,7 @@ def print_plan(
     explain: bool,
     missing: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """The plan as people or scripts read it; `missing` are hosts that could not be planned, each with why."""
+    """Print the plan; `missing` are the hosts that could not be planned, each with the reason."""
     from provision.phases.plan.document import to_json  # noqa: PLC0415 - only commands that plan pay for it
     from provision.phases.plan.explain import render  # noqa: PLC0415 - only commands that plan pay for it
 

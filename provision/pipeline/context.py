@@ -1,23 +1,20 @@
-"""What a run knows so far. Phases read it and add to it; the pipeline decides who goes on."""
+"""What all phases of a run share: hosts, sessions, the run's folder, progress, background tasks, results by host."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from provision.core.errors import Exit, FirstlightError, TransportError
-from provision.core.install_paths import InstallPaths
-from provision.core.models.facts import HostFacts
 from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.models.settings import Host, Inventory
-from provision.core.models.stack import Plan
-from provision.core.models.staged import Staged, StagedFile
+from provision.core.models.staged import StagedFile
 from provision.core.run_folder import RunFolder
 from provision.fleet.ssh import Session, Task, fan_out, open_session
 from provision.fleet.ssh.recorded import RecordedSession
@@ -28,38 +25,30 @@ if TYPE_CHECKING:
     from provision.catalog.index.settings import ClientSettings
     from provision.phases.stage import Store
     from provision.phases.stage.bundle import RecordingStore
-    from provision.pipeline.desired_state import Desired
 
 T = TypeVar("T")
 
 
-class Beside(Protocol):
-    """Work on hosts that goes on beside the phases."""
+class BackgroundTask(Protocol):
+    """Work on hosts that overlaps phases."""
+
+    def wait(self) -> None:
+        """Wait for its end, and record what failed."""
 
     def stop(self) -> None:
-        """End it in order; harmless when it has ended."""
+        """End it in order; do nothing when it has ended."""
 
 
-class Early(Beside, Protocol):
-    """OS packages that are being installed."""
+class FileListener(Protocol):
+    """Receives each file as soon as `stage` has it."""
 
-    def join(self) -> None:
-        """Wait for it, and record what failed."""
-
-
-class Ahead(Beside, Protocol):
-    """Files that are being sent while others are fetched."""
-
-    def arrived(self, hosts: Sequence[Host]) -> Callable[[StagedFile, int], None] | None:
-        """What is to be told of each file for these hosts, and of the bytes of all files."""
-
-    def finish(self) -> None:
-        """Wait until what is known so far was sent."""
+    def callback(self, hosts: Sequence[Host]) -> Callable[[StagedFile, int], None] | None:
+        """Return what to call with a file for these hosts, and the bytes of all files; None where nobody waits for them."""
 
 
 @dataclass
 class RunContext:
-    """One run: hosts, and what each phase found out."""
+    """One run: its hosts, its folder, and how each phase ended for each host."""
 
     run: RunFolder
     inventory: Inventory
@@ -68,35 +57,25 @@ class RunContext:
     command: str = ""
     """What the person typed after `./firstlight`."""
     while_waiting: Callable[[], None] | None = None
-    """What this machine does while it waits for hosts to answer the probe."""
+    """Called once while hosts answer the probe."""
     refresh: bool = False
     client: ClientSettings | None = None
-    """Where stage gets files from, when not from where the user's settings say."""
+    """Index settings that `stage` uses instead of the user's."""
     recording_store: RecordingStore | None = None
-    """The wheelhouse of a run that makes a bundle."""
-    facts: dict[str, HostFacts] = field(default_factory=dict)
-    install_paths: dict[str, InstallPaths] = field(default_factory=dict)
-    plan: Plan | None = None
-    sources: dict[str, bool | None] = field(default_factory=dict)
-    """Of hosts that lack OS packages: whether their own package sources answer; null when nobody can tell."""
-    early: Early | None = None
-    ahead: Ahead | None = None
-    driver_changed: set[str] = field(default_factory=set)
-    """Hosts whose drivers changed in this run."""
-    verified: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Documents of the checks that ran in this run."""
-    staged: dict[str, Staged] = field(default_factory=dict)
-    desired: dict[str, Desired] = field(default_factory=dict)
-    up_to_date: set[str] = field(default_factory=set)
-    """Hosts whose probe showed the desired state: nothing is done to them."""
+    """The file store of a run that makes a bundle."""
+    package_sources: dict[str, bool | None] | None = None
+    """By host that lacks OS packages: whether its package sources answer, None where that is unknown. None before it was asked."""
+    background: dict[str, BackgroundTask] = field(default_factory=dict)
+    file_listener: FileListener | None = None
     results: dict[str, dict[PhaseName, PhaseResult]] = field(default_factory=dict)
     locked: set[str] = field(default_factory=set)
+    """Hosts that no other run may change until this one ends."""
     removed: set[str] = field(default_factory=set)
-    """Hosts that this run took the product off."""
+    """Hosts that this run removed the product from."""
     first: set[str] = field(default_factory=set)
-    """Hosts that failed in the run before: they go first, since they decide when this one ends."""
+    """Hosts that failed in the run before: they start first, since they decide when this run ends."""
     entered: dict[PhaseName, float] = field(default_factory=dict)
-    """Seconds from the run's start to a phase's, of the newest visit."""
+    """Seconds from the start of the run to the start of a phase."""
     failures: set[Exit] = field(default_factory=set)
     """Exit codes of what failed so far."""
     stack: ExitStack = field(default_factory=ExitStack)
@@ -108,35 +87,27 @@ class RunContext:
         self._results_file = PhaseResultsFile(self.run)
 
     def wheelhouse(self) -> Store:
-        """Where stage keeps its files on this machine."""
+        """Return the store of staged files on this machine."""
         from provision.phases.stage import Store  # noqa: PLC0415 - only runs that stage pay for it
 
         return self.recording_store or Store(self.cache)
 
     def hosts(self) -> list[Host]:
-        """Hosts that no phase has failed for, in inventory order."""
+        """Return the hosts that no phase has failed for, in inventory order."""
         return [host for host in self.inventory.hosts if not self.has_failed(host.name)]
 
     def host(self, name: str) -> Host:
-        """A host of the run by its name."""
+        """Return a host of the run by its name."""
         return next(host for host in self.inventory.hosts if host.name == name)
 
-    def working(self) -> list[Host]:
-        """Hosts on which there is something to do."""
-        return [host for host in self.hosts() if host.name not in self.up_to_date]
-
-    def variables(self, host: Host) -> dict[str, Any]:
-        """What the playbooks that install and serve read of a host."""
-        return self.desired[host.name].ansible_vars()
-
     def has_failed(self, name: str) -> bool:
-        """Whether a phase failed for a host."""
+        """Return whether a phase failed for a host."""
         return any(
             result.status in ("failed", "unreachable", "interrupted") for result in self.results.get(name, {}).values()
         )
 
     def session(self, host: Host) -> Session:
-        """The host's session, opened when first asked for and closed with the run."""
+        """Return the session of a host; it is opened at first use and closed with the run."""
         with self._lock:
             if host.name not in self._sessions:
                 session = RecordedSession(open_session(host), self.run.change)
@@ -144,14 +115,23 @@ class RunContext:
                 self.stack.callback(session.close)
             return self._sessions[host.name]
 
-    def end_beside(self) -> None:
-        """End what goes on beside the phases: sessions are free again."""
-        for work in (self.ahead, self.early):
-            if work is not None:
-                work.stop()
+    def start_background(self, name: str, task: BackgroundTask) -> None:
+        """Keep a background task, which ends with the run at the latest."""
+        self.background[name] = task
+        self.stack.callback(task.stop)
+
+    def wait_for(self, name: str) -> None:
+        """Wait for a background task, where it was started."""
+        if name in self.background:
+            self.background[name].wait()
+
+    def stop_background(self) -> None:
+        """End all background tasks, so that sessions are free."""
+        for task in reversed(self.background.values()):
+            task.stop()
 
     def forget(self, host: Host) -> None:
-        """Let go of a host that may have been restarted: its session and its hold went with it."""
+        """Close the session of a host that may have been restarted, which ended its lock too."""
         with self._lock:
             session = self._sessions.pop(host.name, None)
             self.locked.discard(host.name)
@@ -159,7 +139,7 @@ class RunContext:
             session.close()
 
     def record(self, result: PhaseResult) -> None:
-        """Keep a phase's result for a host, in its file first."""
+        """Record how a phase ended for a host."""
         with self._lock:
             self.results.setdefault(result.host, {})[result.phase] = result
             self._results_file.put(result)
@@ -167,7 +147,7 @@ class RunContext:
         self.progress.finish(result.host, result)
 
     def fail(self, host: str, phase: PhaseName, error: BaseException, seconds: float = 0.0) -> None:
-        """Record a failure; what is no expected error keeps its type in the text."""
+        """Record a failure; an unexpected error keeps its type in the text, and its trace in the events."""
         cause = None
         if isinstance(error, FirstlightError):
             text, hint, cause = error.text, error.hint, error.cause
@@ -184,7 +164,7 @@ class RunContext:
         )
 
     def reject(self, result: PhaseResult) -> None:
-        """Record a result that ends a host's way, and that the run is red for it."""
+        """Record a result that excludes a host from the rest of the run and makes the run red."""
         self.failures.add(Exit.RED)
         self.record(result)
 
@@ -197,9 +177,14 @@ class RunContext:
         deadline_s: float,
         while_waiting: Callable[[], None] | None = None,
     ) -> dict[str, T]:
-        """Do one thing on all hosts at once; failures are recorded, the others' values returned.
+        """Call a function for all hosts in parallel; record failures and return the values of the others by host.
 
-        `meanwhile` is called once, while the hosts are at work.
+        Args:
+            phase: The phase that failures are recorded under.
+            hosts: The hosts to call the function for.
+            call: The function; it gets the host.
+            deadline_s: Seconds after which a host counts as failed.
+            while_waiting: Called once, while the hosts work.
         """
         if not hosts:
             return {}
@@ -224,7 +209,7 @@ class RunContext:
 
     @contextmanager
     def timed(self, phase: PhaseName) -> Iterator[None]:
-        """Measure a phase and keep its seconds in the run's events."""
+        """Measure a phase, and write its seconds to the run's events."""
         started = time.monotonic()
         self.entered[phase] = self.run.seconds
         self.run.event("enter", phase=phase)

@@ -1,10 +1,11 @@
-"""`doctor --host`: what a live host says of its failure, kept in the run's folder and diagnosed. Nothing is changed there."""
+"""`doctor --host`: reads the evidence of a failure on a live host, and diagnoses it. Nothing is changed there."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from provision.phases.probe import Source
 from provision.pipeline import Request, failure_evidence, repair
 from provision.pipeline.commands import print_summary, write_stdout
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import PROBE
+from provision.pipeline.phases import PROBE, Step
+from provision.pipeline.results import ProbedHosts
 from provision.pipeline.runner import execute, read_inventory
 from provision.report.run_files import results_of
 from verify.doctor import render
@@ -24,22 +26,22 @@ from verify.doctor.cli import FOUND, UNKNOWN
 from verify.doctor.engine import NOWHERE, Diagnosis, diagnose_texts
 
 LOG_BYTES = 1 << 20
-"""At most so much of an earlier run's output, the newest."""
+"""Bytes of an earlier run's output that are read, from its end."""
 
 
 @dataclass(frozen=True)
-class Consultation:
-    """What a host said, and what the doctor says of it."""
+class HostDiagnosis:
+    """The evidence of a host, and the causes that the doctor found in it."""
 
     host: Host
     folder: Path
     sources: tuple[Source, ...]
     diagnosis: Diagnosis
-    again: str
-    """The command that has the host as the inventory wants it, once the cause is gone."""
+    next_command: str
+    """The command that brings the host into the desired state once the cause is removed."""
 
     def document(self, *, top: int) -> dict[str, Any]:
-        """As `--json` prints it (docs/reference/doctor.md)."""
+        """Return what `--json` prints (docs/reference/doctor.md)."""
         sources = [{"name": source.name, "absent": source.absent} for source in self.sources]
         return {
             **render.document(self.host.name, self.diagnosis, top=top),
@@ -48,43 +50,64 @@ class Consultation:
         }
 
     def text(self, *, top: int) -> str:
-        """As people read it: the findings, then what they rest on."""
+        """Return the findings, then the sources that were read."""
         read = ", ".join(source.name for source in self.sources if source.absent is None) or "nothing"
         lines = [render.text(self.host.name, self.diagnosis, top=top), f"read: {read}; kept in {self.folder}"]
         lines += [f"not read: {source.name}: {source.absent}" for source in self.sources if source.absent is not None]
         return "\n".join(lines)
 
 
-def consult(request: Request, *, top: int, as_json: bool, apply: bool, agree: Callable[[str], bool]) -> int:
-    """Read one host, name its causes, and with `apply` take the first one away where that is safe; the exit code."""
+@dataclass(frozen=True)
+class DiagnosedHosts(ProbedHosts):
+    """Hosts whose evidence was read."""
+
+    diagnoses: tuple[HostDiagnosis, ...] = ()
+
+
+def diagnose_host(request: Request, *, top: int, as_json: bool, apply: bool, agree: Callable[[str], bool]) -> int:
+    """Read one host, name the causes of its failure, and print them.
+
+    Args:
+        request: The command.
+        top: How many findings are printed at most.
+        as_json: Whether one JSON document is printed.
+        apply: Whether the first cause is removed, where that is safe.
+        agree: Asks for consent to a change.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        UsageError: The name matches several hosts.
+    """
     only_host(request)
-    seen: list[Consultation] = []
-
-    def step(context: RunContext) -> None:
-        seen.extend(look(context, request))
-
-    summary, code = execute(request, (PROBE, ("probe", step)))
-    if not seen or code == Exit.INTERRUPTED:
-        print_summary(request, summary, as_json=as_json)
-        return code
-    [found] = seen
+    outcome = execute(request, (PROBE, Step("diagnose", partial(diagnose, request=request), "probe")))
+    found = outcome.result.diagnoses if isinstance(outcome.result, DiagnosedHosts) else ()
+    if not found or outcome.exit_code == Exit.INTERRUPTED:
+        print_summary(outcome, as_json=as_json)
+        return outcome.exit_code
+    [first] = found
     if not as_json:
-        write_stdout(request.invocation.complete(found.text(top=top)))
-    outcome = repair.repair_host(request, found.host, found.diagnosis.findings, agree) if apply else None
+        write_stdout(request.invocation.complete(first.text(top=top)))
+    done = repair.repair_host(request, first.host, first.diagnosis.findings, agree) if apply else None
     if as_json:
-        document = found.document(top=top)
-        write_stdout(json.dumps([{**document, "applied": outcome.document()} if outcome else document], indent=2))
-    elif outcome:
-        write_stdout(outcome.text() + (f"\nnow go on: {found.again}" if outcome.gone else ""))
-    if not found.diagnosis.findings:
+        document = first.document(top=top)
+        write_stdout(json.dumps([{**document, "applied": done.document()} if done else document], indent=2))
+    elif done:
+        write_stdout(done.text() + (f"\nnext: {first.next_command}" if done.gone else ""))
+    if not first.diagnosis.findings:
         return UNKNOWN
-    if outcome is None or outcome.gone:
+    if done is None or done.gone:
         return FOUND
-    return Exit.INTERRUPTED if outcome.interrupted else Exit.RED
+    return Exit.INTERRUPTED if done.interrupted else Exit.RED
 
 
 def only_host(request: Request) -> Host:
-    """The one host that was asked for. Raises UsageError when there are several."""
+    """Return the one host of a command.
+
+    Raises:
+        UsageError: There are several.
+    """
     hosts = read_inventory(request).hosts
     if len(hosts) != 1:
         raise UsageError(
@@ -94,34 +117,36 @@ def only_host(request: Request) -> Host:
     return hosts[0]
 
 
-def look(context: RunContext, request: Request) -> list[Consultation]:
-    """Read each host's evidence and diagnose it with the facts of the probe just made."""
-    consultations = []
-    gathered, failed = failure_evidence.gather(context, context.hosts())
+def diagnose(context: RunContext, probed: ProbedHosts, *, request: Request) -> DiagnosedHosts:
+    """Read the evidence of each host, and diagnose it with the facts of the probe."""
+    diagnoses = []
+    gathered, failed = failure_evidence.gather(context, probed, context.hosts())
     for name, error in failed.items():
         context.fail(name, "probe", error)
     for name, answer in gathered.items():
         sources = (failure_evidence.keep(context, name, earlier(request.logs, name)), *answer)
-        facts = context.facts[name].model_dump(mode="json")
+        facts = probed.facts[name].model_dump(mode="json")
         diagnosis = diagnose_texts({source.name: source.text for source in sources if source.text}, facts)
-        again = request.invocation.suggest("provision", hosts=name)
-        diagnosis = with_service(diagnosis, context.facts[name], again)
+        next_command = request.invocation.suggest("provision", hosts=name)
+        diagnosis = with_service(diagnosis, probed.facts[name], next_command)
         context.run.write(f"evidence/{name}.json", render.document(name, diagnosis, top=len(diagnosis.findings) or 1))
         folder = context.run.path(f"evidence/{name}")
-        consultations.append(Consultation(context.host(name), folder, sources, diagnosis, again))
-    return consultations
+        diagnoses.append(HostDiagnosis(context.host(name), folder, sources, diagnosis, next_command))
+    return DiagnosedHosts(**vars(probed), diagnoses=tuple(diagnoses))
 
 
-def with_service(diagnosis: Diagnosis, facts: HostFacts, again: str) -> Diagnosis:
-    """A service that was stopped in order leaves no sign of a failure: without a finding, that is where to look."""
+def with_service(diagnosis: Diagnosis, facts: HostFacts, next_command: str) -> Diagnosis:
+    """Advise to start a service that is stopped without a finding: stopped in order, it leaves no sign of a failure."""
     if diagnosis.findings or facts.installed is None or facts.installed.service != "inactive":
         return diagnosis
-    told = f"The service is stopped, and nothing says that it failed: somebody stopped it. To serve again: {again}"
-    return replace(diagnosis, look_next=(told, *(advice for advice in diagnosis.look_next if advice != NOWHERE)))
+    text = (
+        f"The service is stopped, and nothing shows that it failed: somebody stopped it. To serve again: {next_command}"
+    )
+    return replace(diagnosis, look_next=(text, *(advice for advice in diagnosis.look_next if advice != NOWHERE)))
 
 
 def earlier(logs: Path, host: str) -> Source:
-    """What the newest run that worked on a host said of it, where it failed; what went well is no evidence."""
+    """Return the texts of the newest run that changed a host, where it failed there."""
     for run in sorted(
         (path.parent for path in logs.glob("*/phases.json") if path.parent.name != "latest"), reverse=True
     ):

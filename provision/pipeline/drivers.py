@@ -1,9 +1,10 @@
-"""Drivers, as a step of a run: brought before anything is fetched, restarted for with consent, proven by a new look."""
+"""The step `drivers`: installed before anything is fetched, and checked by a new probe."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from provision.catalog.versions import numbers
@@ -13,65 +14,78 @@ from provision.core.models.records import PhaseResult
 from provision.phases.install.drivers import DriverWork, driver_work, has_compat
 from provision.pipeline import plan, playbooks, probe
 from provision.pipeline.context import RunContext
+from provision.pipeline.results import PlannedHosts
 
 
-def apply(context: RunContext) -> None:
-    """Have every host's drivers as planned; a host that needs a restart nobody consented to ends here, with the next command."""
-    work = _needed(context)
-    if not work:
-        return
+def apply(context: RunContext, planned: PlannedHosts, *, record_all: bool = False) -> PlannedHosts:
+    """Install the planned drivers, restart hosts that allow it, and check that the drivers run.
+
+    A host that needs a restart without consent fails, with the next command.
+
+    Args:
+        context: The run.
+        planned: The hosts with their Stacks.
+        record_all: Whether to record hosts without work too, for a run that ends here.
+
+    Returns:
+        The hosts probed and planned again, where a driver changed.
+    """
+    work = _needed(context, planned)
+    result = _install(context, planned, work) if work else planned
+    if record_all:
+        for host in context.hosts():
+            if "install" not in context.results[host.name]:
+                context.record(
+                    PhaseResult(host=host.name, phase="install", status="skipped", text="drivers are as planned")
+                )
+    return result
+
+
+def _install(context: RunContext, planned: PlannedHosts, work: Mapping[str, DriverWork]) -> PlannedHosts:
     started = time.monotonic()
-    playbooks.acquire_locks(context, "install", [host for host in context.hosts() if host.name in work])
+    playbooks.acquire_locks(context, planned, "install", [host for host in context.hosts() if host.name in work])
     hosts = [host for host in context.hosts() if host.name in work]
     again = {"firstlight_again": f"./firstlight {context.command}"}
-    played = playbooks.run_playbook(
+    succeeded = playbooks.run_playbook(
         context,
         "drivers",
         "install",
         hosts,
-        lambda host: {**context.install_paths[host.name].ansible_vars(), **work[host.name].ansible_vars(), **again},
+        lambda host: {**planned.install_paths[host.name].ansible_vars(), **work[host.name].ansible_vars(), **again},
     )
     for host in hosts:
         if work[host.name].reboot:
             context.forget(host)
-    changed = [host for host in hosts if host.name in played]
-    probe.look(context, changed)
-    changed = [host for host in changed if not context.has_failed(host.name)]
-    playbooks.acquire_locks(context, "install", [host for host in changed if host.name not in context.locked])
-    for host in changed:
-        wrong = unproven(work[host.name], context.facts[host.name])
+    probed = probe.probe(context, planned, names=frozenset(succeeded))
+    hosts = [host for host in context.hosts() if host.name in succeeded]
+    playbooks.acquire_locks(context, probed, "install", hosts)
+    changed = set()
+    for host in hosts:
+        wrong = unproven(work[host.name], probed.facts[host.name])
         if wrong is not None:
             context.fail(host.name, "install", wrong, time.monotonic() - started)
             continue
-        result = played[host.name].model_copy(update={"text": work[host.name].named()})
+        result = succeeded[host.name].model_copy(update={"text": work[host.name].named()})
         context.record(result)
         if result.changed:
-            context.driver_changed.add(host.name)
-    # What was planned for a driver that was to come now holds for the one that runs.
-    plan.plan(context)
+            changed.add(host.name)
+    # A plan for a driver that was to be installed may differ from the plan for the driver that runs.
+    replanned = plan.plan(context, probed)
+    return replace(replanned, driver_changed=frozenset(changed))
 
 
-def record_untouched(context: RunContext) -> None:
-    """The result of hosts on which no driver had to be touched, for a run that ends with the drivers."""
-    for host in context.hosts():
-        if "install" not in context.results[host.name]:
-            context.record(
-                PhaseResult(host=host.name, phase="install", status="skipped", text="drivers are as planned")
-            )
-
-
-def _needed(context: RunContext) -> Mapping[str, DriverWork]:
-    """The work of hosts that have any; where it cannot be done the host fails."""
+def _needed(context: RunContext, planned: PlannedHosts) -> Mapping[str, DriverWork]:
+    """Return the work of hosts that have any; a host where it cannot be done fails."""
     found = {}
     for host in context.hosts():
-        stack = context.plan.for_host(host.name).stack if context.plan else None
+        stack = planned.stack(host.name)
         if stack is None:
             continue
         try:
-            work = driver_work(host, context.facts[host.name], stack)
-            if work.needed and not context.install_paths[host.name].root:
+            work = driver_work(host, planned.facts[host.name], stack)
+            if work.needed and not planned.install_paths[host.name].root:
                 raise InstallError(
-                    f"host `{host.name}` wants {work.named()}, and installing does not act as root there",
+                    f"host `{host.name}` needs {work.named()}, and the login cannot become root there",
                     hint="set `ansible_become: true` for it, or have it installed and run the same command again",
                 )
         except FirstlightError as error:
@@ -84,7 +98,7 @@ def _needed(context: RunContext) -> Mapping[str, DriverWork]:
 
 
 def _is_planned(version: str | None, part: Mapping[str, Any]) -> bool:
-    """Whether a version is the planned one, or lies within the plan's bounds where the source had another."""
+    """Return whether a version is the planned one, or within the bounds of the plan."""
     if version is None or version == part["version"]:
         return version is not None
     least, below = part.get("at_least"), part.get("below")
@@ -92,7 +106,7 @@ def _is_planned(version: str | None, part: Mapping[str, Any]) -> bool:
 
 
 def unproven(work: DriverWork, facts: HostFacts) -> InstallError | None:
-    """What a new look at the host does not show of the work; None when all is there."""
+    """Return what the new facts do not show of the work; None when all of it is done."""
     nvidia = facts.nvidia
     seen = {
         "driver": (work.driver, nvidia.driver_version if nvidia else None),

@@ -1,4 +1,4 @@
-"""What hosts say of a failure, read once for all that diagnoses: kept in the run's folder, without secrets."""
+"""Logs and states of hosts that may explain a failure, kept in the run's folder without secrets."""
 
 from __future__ import annotations
 
@@ -12,20 +12,28 @@ from provision.core.run_folder import write_atomically
 from provision.fleet.ssh import Task, fan_out
 from provision.phases.probe import Source, collect
 from provision.pipeline.context import RunContext
+from provision.pipeline.results import ProbedHosts
 
 DEADLINE_S = 120.0
 
 
 def gather(
-    context: RunContext, hosts: Sequence[Host], *, since: Mapping[str, float] | None = None
+    context: RunContext, probed: ProbedHosts, hosts: Sequence[Host], *, since: Mapping[str, float] | None = None
 ) -> tuple[dict[str, tuple[Source, ...]], dict[str, BaseException]]:
-    """The sources of each host that answered, and why another did not; nothing is changed on them.
+    """Read the logs and states of hosts that may explain a failure. Nothing is changed on them.
 
-    `since`: by host the seconds from the run's start before which nothing that its service said counts.
+    Args:
+        context: The run.
+        probed: The hosts as they were probed.
+        hosts: The hosts to read.
+        since: By host, seconds from the start of the run; older lines of the service's log are left out.
+
+    Returns:
+        The sources of each host that answered, and the error of each other host.
     """
 
     def call(host: Host) -> tuple[Source, ...]:
-        paths = context.install_paths[host.name]
+        paths = probed.install_paths[host.name]
         since_s = context.run.seconds - since[host.name] if since is not None else None
         return collect(context.session(host), prefix=paths.prefix, root=paths.root, since_s=since_s)
 
@@ -37,7 +45,7 @@ def gather(
 
 
 def keep(context: RunContext, host: str, source: Source) -> Source:
-    """Write a source into the run's folder; returns it as it is kept."""
+    """Write a source to the run's folder, and return it without secrets, as it was written."""
     kept = Source(source.name, redact(source.text), source.absent)
     if kept.absent is None:
         write_atomically(context.run.path(f"evidence/{host}/{kept.name}.txt"), kept.text)

@@ -1,4 +1,4 @@
-"""The phase install as a step of a run: environments are built beside what is live, and nothing goes live here."""
+"""The phase `install`: environments are built next to the live one; nothing goes live here."""
 
 from __future__ import annotations
 
@@ -14,57 +14,47 @@ from provision.core.models.staged import StagedFile
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
+from provision.pipeline.results import InstalledHosts, StagedHosts
 
 SEND_DEADLINE_S = 4 * 3600.0
 
 
-def mark_up_to_date(context: RunContext) -> None:
-    """Find the hosts that are in the desired state already: they are left alone."""
+def install(context: RunContext, staged: StagedHosts) -> InstalledHosts:
+    """Send missing files and build the environment next to the live one, which goes on serving."""
     for host in context.hosts():
-        desired, facts = context.desired.get(host.name), context.facts[host.name]
-        if desired is not None and host.name not in context.driver_changed and up_to_date(desired, facts):
-            context.up_to_date.add(host.name)
-
-
-def up_to_date(desired: Desired, facts: HostFacts) -> bool:
-    """Whether a probe showed just what is desired: state, no drift, a passed verification, a running service."""
-    installed = facts.installed
-    if installed is None or installed.state != desired.state or installed.drift:
-        return False
-    if "installed.drift" in facts.unknown:
-        return False
-    if installed.current != desired.environment or desired.environment not in installed.environments:
-        return False
-    if (installed.last_verify or {}).get("status") not in ("ok", "skip", "warn"):
-        return False
-    return desired.service.supervisor == "none" or installed.service == "active"
-
-
-def install(context: RunContext) -> None:
-    """Send what is missing and build the environment beside the live one; what serves goes on serving."""
-    for host in context.hosts():
-        if host.name in context.up_to_date:
+        if host.name in staged.up_to_date:
             text = "in the desired state already"
             context.record(PhaseResult(host=host.name, phase="install", status="skipped", text=text))
-    playbooks.acquire_locks(context, "install", context.working())
-    if context.ahead is not None:
-        context.ahead.finish()
-    _send(context)
-    if context.early is not None:
-        context.early.join()
-    for result in playbooks.run_playbook(context, "install", "install", context.working(), context.variables).values():
-        context.record(result.model_copy(update={"changed": result.changed or result.host in context.driver_changed}))
+    playbooks.acquire_locks(context, staged, "install", changing(context, staged))
+    context.wait_for("upload")
+    _send(context, staged)
+    context.wait_for("packages")
+    results = playbooks.run_playbook(
+        context,
+        "install",
+        "install",
+        changing(context, staged),
+        lambda host: staged.desired[host.name].ansible_vars(),
+    )
+    for result in results.values():
+        context.record(result.model_copy(update={"changed": result.changed or result.host in staged.driver_changed}))
+    return InstalledHosts(**vars(staged), installed=results)
 
 
-def _send(context: RunContext) -> None:
+def changing(context: RunContext, staged: StagedHosts) -> list[Host]:
+    """Return the hosts that are not in the desired state yet."""
+    return [host for host in context.hosts() if host.name not in staged.up_to_date]
+
+
+def _send(context: RunContext, staged: StagedHosts) -> None:
     from provision.phases.stage import disk_needed  # noqa: PLC0415 - only runs that send pay for it
 
-    for host in context.working():
+    for host in changing(context, staged):
         try:
-            need = disk_needed(context.staged[host.name])
+            need = disk_needed(staged.staged[host.name])
             require_disk_space(
-                context.facts[host.name],
-                context.desired[host.name],
+                staged.facts[host.name],
+                staged.desired[host.name],
                 incoming=need.incoming,
                 prefix=need.prefix,
                 moved=need.moved,
@@ -73,24 +63,25 @@ def _send(context: RunContext) -> None:
             context.fail(host.name, "install", error)
 
     def call(host: Host) -> None:
-        files = missing_files(context.desired[host.name], context.facts[host.name], context.staged[host.name].files)
+        desired = staged.desired[host.name]
+        files = missing_files(desired, staged.facts[host.name], staged.staged[host.name].files)
         total, done = sum(file.size for file in files), 0
 
-        def moved(count: int) -> None:
+        def report(count: int) -> None:
             nonlocal done
             done += count
             context.progress.bytes(host.name, done, total)
 
-        report = context.session(host).send(files, context.desired[host.name].paths.incoming, progress=moved)
+        sent = context.session(host).send(files, desired.paths.incoming, progress=report)
         context.run.event(
-            "sent", host=host.name, phase="install", bytes=report.bytes_sent, seconds=round(report.seconds, 3)
+            "sent", host=host.name, phase="install", bytes=sent.bytes_sent, seconds=round(sent.seconds, 3)
         )
 
-    context.run_on_hosts("install", context.working(), call, deadline_s=SEND_DEADLINE_S)
+    context.run_on_hosts("install", changing(context, staged), call, deadline_s=SEND_DEADLINE_S)
 
 
 def missing_files(desired: Desired, facts: HostFacts, files: Sequence[StagedFile]) -> list[StagedFile]:
-    """What has to travel: an environment that is on the host already needs none of its files, a model those that are damaged there."""
+    """Return the files to send: none of an environment that the host has, and of a model that it has the damaged ones."""
     installed = facts.installed
     there = installed is not None and desired.environment in installed.environments
     state = (installed.state if installed else None) or {}
@@ -103,9 +94,17 @@ def missing_files(desired: Desired, facts: HostFacts, files: Sequence[StagedFile
 
 
 def require_disk_space(facts: HostFacts, desired: Desired, *, incoming: int, prefix: int, moved: int = 0) -> None:
-    """Refuse before anything is sent when the disks cannot hold it; sizes in bytes. `moved` of both needs phase once on one disk.
+    """Check that the disks of a host can hold what is to be installed.
 
-    Raises InstallError with the disk, what is needed there and what is free.
+    Args:
+        facts: The host.
+        desired: Its desired state.
+        incoming: Bytes that are sent.
+        prefix: Bytes that are installed.
+        moved: Bytes of both that need space only once when they are on one disk.
+
+    Raises:
+        InstallError: A disk is too small; with what is needed and what is free.
     """
     installed = facts.installed
     if installed is not None and desired.environment in installed.environments:

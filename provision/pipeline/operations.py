@@ -1,4 +1,4 @@
-"""Commands on what is installed already: verify, serve, status, stop, rollback, uninstall."""
+"""Commands on what is installed: verify, serve, status, stop, rollback, uninstall."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ import json
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from provision.core.errors import Exit, RemoteCommandError, ServeError
+from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import CheckRecord, PhaseName, PhaseResult
-from provision.core.models.settings import Host
+from provision.core.redaction import scrub
 from provision.core.run_folder import require_writable, write_atomically
+from provision.fleet.ssh import Session
 from provision.phases.stage import Store
-from provision.pipeline import Request, playbooks, probe, stage
-from provision.pipeline import serve as serving
-from provision.pipeline import verify as checks
+from provision.pipeline import Request, playbooks
+from provision.pipeline import serve as phase_serve
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import PLAN, PROBE, Step
+from provision.pipeline.phases import PLAN, PROBE, STAGE, Step
+from provision.pipeline.results import ChangedHosts, CheckedHosts, ProbedHosts, ServedHosts, StagedHosts, VerifiedHosts
 from provision.pipeline.runner import execute
+from provision.pipeline.verify import CheckOptions, verify_live
 from provision.report.last_verify import verified_line
 from verify.junit import junit
 from verify.records import EXIT_CODES, Level, worst
@@ -32,70 +35,66 @@ if TYPE_CHECKING:
 
 READ_DEADLINE_S = 60.0
 UNFOLDED = 10_000
-"""Columns of a table that a program or a file takes: no row needs more."""
+"""Columns of a table for a program or a file: no row is wider."""
 
 
-def verify(
-    request: Request,
-    *,
-    level: Level,
-    as_json: bool,
-    junit_file: Path | None = None,
-    drain: bool = False,
-    soak_minutes: float | None = None,
-    picked: Picked | None = None,
-) -> int:
-    """Check every host's live environment, and compare the hosts; exit code by the scale of the checks.
+def verify(request: Request, options: CheckOptions, *, as_json: bool, junit_file: Path | None = None) -> int:
+    """Check the live environment of every host, compare the hosts, and print the checks.
 
-    From level `standard` on several hosts are also tried together. With `drain` what serves there is stopped for the
-    checks, then started and proven again; with `soak_minutes` each host's service and kernels are asked again and again
-    for so long instead. `picked` says which checks run where not all of the level do: then hosts are not tried together.
+    Args:
+        request: The command.
+        options: Which checks run.
+        as_json: Whether one JSON document is printed.
+        junit_file: Where a JUnit report is written too.
+
+    Returns:
+        The exit code, on the scale of the checks.
+
+    Raises:
+        UsageError: A check is unknown, or the report cannot be written.
     """
-    meet = level != "quick" and soak_minutes is None and picked is None
-    if picked:
-        picked.listed(level)
-
-    def step(context: RunContext) -> None:
-        if drain:
-            checks.check_drained(context, level=level, meet=meet, picked=picked)
-        else:
-            checks.check(context, context.hosts(), level=level, soak_minutes=soak_minutes, meet=meet, picked=picked)
-
+    if options.selection:
+        options.selection.listed(options.level)
     if junit_file:
         require_writable(junit_file, "--junit")
-    summary, code = execute(request, (PROBE, ("verify", step)))
-    if code == Exit.INTERRUPTED:
-        print_summary(request, summary, as_json=as_json)
-        return code
-    paths = sorted((request.logs / summary.run).glob("verify/*.json"))
-    documents = [json.loads(path.read_bytes()) for path in paths]
-    found = [check for document in documents for check in document["checks"]]
-    records = [*(CheckRecord.model_validate(check) for check in found), *summary.together]
-    together = [record.model_dump() for record in summary.together]
+    outcome = execute(request, (PROBE, Step("verify", partial(verify_live, options=options), "verify")))
+    if outcome.exit_code == Exit.INTERRUPTED or not isinstance(outcome.result, CheckedHosts):
+        print_summary(outcome, as_json=as_json)
+        return outcome.exit_code
+    documents = {name: scrub(outcome.result.documents[name]) for name in sorted(outcome.result.documents)}
+    records = [CheckRecord.model_validate(check) for document in documents.values() for check in document["checks"]]
+    records += outcome.result.aggregate
+    aggregate = scrub([record.model_dump() for record in outcome.result.aggregate])
     if junit_file:
-        write_atomically(junit_file, junit(documents, together))
-    unreached = len(documents) < len(summary.hosts)
+        write_atomically(junit_file, junit(list(documents.values()), aggregate))
+    unreached = len(documents) < len(outcome.hosts)
     if as_json:
-        missing = without_answer(summary, {path.stem for path in paths})
-        several = {"hosts": documents, "together": together} | ({"missing": missing} if missing else {})
-        write_stdout(json.dumps(several if unreached or len(documents) > 1 else documents[0], indent=2))
+        missing = without_answer(outcome.summary, documents)
+        several = {"hosts": list(documents.values()), "together": aggregate} | ({"missing": missing} if missing else {})
+        write_stdout(
+            json.dumps(several if unreached or len(documents) > 1 else next(iter(documents.values())), indent=2)
+        )
     else:
         print_checks(records)
-        # On a terminal the verdict is the last thing to be seen, however long the table is.
+        # On a terminal the verdict comes last, however long the table is.
         if unreached or sys.stdout.isatty():
             write_stdout("")
-            print_summary(request, summary)
+            print_summary(outcome)
     return EXIT_CODES["error"] if unreached else EXIT_CODES[worst([record.status for record in records])]
 
 
 def list_checks(picked: Picked, *, level: Level, as_json: bool) -> int:
-    """Print the checks of a level with what each proves; no host is asked. Raises UsageError for an unknown name."""
+    """Print the checks of a level with their descriptions. No host is asked.
+
+    Raises:
+        UsageError: A check is unknown.
+    """
     write_stdout(picked.listed(level, as_json=as_json))
     return Exit.OK
 
 
 def print_checks(records: list[CheckRecord]) -> None:
-    """The checks as a table on standard output, hosts of which the same is told together; a row a line where nobody watches."""
+    """Print the checks as a table, hosts with identical results together; without a terminal a row is one line."""
     from rich.console import Console  # noqa: PLC0415 - a JSON run does not pay for it
 
     from provision.report.checks_table import checks_table  # noqa: PLC0415 - a JSON run does not pay for it
@@ -110,46 +109,41 @@ def print_checks(records: list[CheckRecord]) -> None:
 
 
 def serve(request: Request, *, as_json: bool = False) -> int:
-    """Start the service anew in the environment that is installed, with the settings as they are now; print the summary."""
+    """Restart the service in the installed environment with the current settings, and print the summary."""
+    outcome = execute(request, (PROBE, PLAN, STAGE, Step("serve", _serve_installed, "serve")))
+    print_summary(outcome, as_json=as_json)
+    return outcome.exit_code
 
-    def step(context: RunContext) -> None:
-        for host in context.hosts():
-            desired, installed = context.desired[host.name], context.facts[host.name].installed
-            if installed is None or desired.environment not in installed.environments:
-                error = ServeError(
-                    f"host `{host.name}`: the environment `{desired.environment}` that is planned is not installed",
-                    hint=f"install it first: ./firstlight provision --limit {host.name}",
-                )
-                context.fail(host.name, "serve", error)
-        playbooks.acquire_locks(context, "serve", context.hosts())
-        serving.serve(context)
 
-    steps: tuple[Step, ...] = (PROBE, PLAN, ("stage", stage.stage), ("serve", step))
-    summary, code = execute(request, steps)
-    print_summary(request, summary, as_json=as_json)
-    return code
+def _serve_installed(context: RunContext, staged: StagedHosts) -> ServedHosts:
+    for host in context.hosts():
+        desired, installed = staged.desired[host.name], staged.facts[host.name].installed
+        if installed is None or desired.environment not in installed.environments:
+            error = ServeError(
+                f"host `{host.name}`: the planned environment `{desired.environment}` is not installed",
+                hint=f"install it first: ./firstlight provision --limit {host.name}",
+            )
+            context.fail(host.name, "serve", error)
+    playbooks.acquire_locks(context, staged, "serve", context.hosts())
+    # A host in the desired state is restarted too: that is what the command is for.
+    return phase_serve.serve(context, VerifiedHosts(**{**vars(staged), "up_to_date": frozenset()}))
 
 
 def status(request: Request, *, as_json: bool) -> int:
-    """What is installed and serving, as the probe saw it."""
-    seen: dict[str, HostFacts] = {}
-
-    def step(context: RunContext) -> None:
-        probe.probe(context)
-        seen.update(context.facts)
-
-    summary, code = execute(request, (("probe", step),))
+    """Print what is installed and serving, as the probe found it."""
+    outcome = execute(request, (PROBE,))
+    found = outcome.result.facts
     if as_json:
-        installed = {name: facts.installed.model_dump() if facts.installed else None for name, facts in seen.items()}
-        write_stdout(json.dumps(installed, indent=2))
+        installed = {name: facts.installed.model_dump() if facts.installed else None for name, facts in found.items()}
+        write_stdout(json.dumps(scrub(installed), indent=2))
     else:
-        for host in summary.hosts:
-            write_stdout(f"{host.name}: {described(seen[host.name]) if host.name in seen else 'not reached'}")
-    return code
+        for host in outcome.hosts:
+            write_stdout(f"{host.name}: {described(found[host.name]) if host.name in found else 'not reached'}")
+    return outcome.exit_code
 
 
 def described(facts: HostFacts) -> str:
-    """One line of what is on a host."""
+    """Return one line of what is on a host."""
     installed = facts.installed
     if installed is None or (installed.state is None and not installed.environments):
         return "nothing installed"
@@ -160,108 +154,113 @@ def described(facts: HostFacts) -> str:
     ]
     parts += [f"drift: {drift.sentence}" for drift in installed.drift]
     if installed.held_by:
-        parts.append(f"held by run {installed.held_by.get('run', '?')}")
+        parts.append(f"locked by run {installed.held_by.get('run', '?')}")
     return "; ".join(parts)
 
 
 def stop(request: Request, *, as_json: bool = False) -> int:
     """Stop the service on every host; print a line a host, or the summary as JSON."""
-    return _undo(request, "stop", "serve", as_json=as_json)
+    return _run_and_report(request, "stop", "serve", as_json=as_json)
 
 
 def uninstall(request: Request, *, as_json: bool = False) -> int:
-    """Take everything of this product off every host; print what stays there, or the summary as JSON."""
-    return _undo(request, "uninstall", "install", as_json=as_json)
+    """Remove everything of this product from every host; print what remains there, or the summary as JSON."""
+    return _run_and_report(request, "uninstall", "install", as_json=as_json)
 
 
-def _undo(request: Request, playbook: str, phase: PhaseName, *, as_json: bool) -> int:
-    said: dict[str, PhaseResult] = {}
-
-    def step(context: RunContext) -> None:
-        there = context.run_on_hosts(
-            phase, context.hosts(), lambda host: _is_present(context, host), deadline_s=READ_DEADLINE_S
-        )
-        present = [host for host in context.hosts() if there[host.name]]
-        for host in context.hosts():
-            if not there[host.name]:
-                said[host.name] = PhaseResult(
-                    host=host.name, phase=phase, status="skipped", text="nothing is installed"
-                )
-        playbooks.acquire_locks(context, phase, present)
-        held = [host for host in present if host.name in context.locked]
-        ended = playbooks.run_playbook(
-            context, playbook, phase, held, lambda host: context.install_paths[host.name].ansible_vars()
-        )
-        said.update(ended)
-        if playbook == "uninstall":
-            context.removed |= set(ended)
-            for name in ended:
-                Store(context.cache).references.forget(name)
-        for result in said.values():
-            context.record(result.model_copy(update={"phase": phase}))
-
-    summary, code = execute(request, (PROBE, (phase, step)))
+def _run_and_report(request: Request, playbook: str, phase: PhaseName, *, as_json: bool) -> int:
+    step = Step(playbook, partial(_run_where_installed, playbook=playbook, phase=phase), phase)
+    outcome = execute(request, (PROBE, step))
     if as_json:
-        print_summary(request, summary, as_json=True)
-        return code
-    for host in summary.hosts:
+        print_summary(outcome, as_json=True)
+        return outcome.exit_code
+    results = outcome.result.results if isinstance(outcome.result, ChangedHosts) else {}
+    for host in outcome.summary.hosts:
         failed = next((result for result in host.phases.values() if result.status in ("failed", "unreachable")), None)
-        result = failed or said.get(host.name)
+        result = failed or results.get(host.name)
         write_stdout(f"{host.name}: {_line(result, playbook) if result else host.state}")
-    return code
+    return outcome.exit_code
 
 
-def _is_present(context: RunContext, host: Host) -> bool:
-    """Whether there is anything of this product on a host, half installed or whole."""
-    paths = context.install_paths[host.name]
-    return context.session(host).run(f"test -e {shlex.quote(paths.prefix)}", root=paths.root).rc == 0
+def _run_where_installed(context: RunContext, probed: ProbedHosts, *, playbook: str, phase: PhaseName) -> ChangedHosts:
+    """Run a playbook on the hosts that have anything of this product."""
+    there = context.run_on_hosts(
+        phase,
+        context.hosts(),
+        lambda host: _is_present(context.session(host), probed.install_paths[host.name]),
+        deadline_s=READ_DEADLINE_S,
+    )
+    present = [host for host in context.hosts() if there[host.name]]
+    results = {
+        host.name: PhaseResult(host=host.name, phase=phase, status="skipped", text="nothing is installed")
+        for host in context.hosts()
+        if not there[host.name]
+    }
+    playbooks.acquire_locks(context, probed, phase, present)
+    locked = [host for host in present if host.name in context.locked]
+    ended = playbooks.run_playbook(
+        context, playbook, phase, locked, lambda host: probed.install_paths[host.name].ansible_vars()
+    )
+    results |= ended
+    if playbook == "uninstall":
+        context.removed |= set(ended)
+        for name in ended:
+            Store(context.cache).references.forget(name)
+    for result in results.values():
+        context.record(result.model_copy(update={"phase": phase}))
+    return ChangedHosts(**vars(probed), results=results)
+
+
+def _is_present(session: Session, paths: InstallPaths) -> bool:
+    """Return whether a host has anything of this product, complete or not."""
+    return session.run(f"test -e {shlex.quote(paths.prefix)}", root=paths.root).rc == 0
 
 
 def _line(result: PhaseResult, playbook: str) -> str:
-    """How a host's part ended, and what stays on it."""
+    """Return how a command ended on a host, and what remains there."""
     done = {"stop": "stopped", "uninstall": "uninstalled"}[playbook]
     lines = [done if result.status == "ok" else f"{result.status}: {result.text}"]
     if result.status == "ok":
-        lines += [f"  left: {left}" for left in result.evidence]
+        lines += [f"  remains: {left}" for left in result.evidence]
     return "\n".join([*lines, *([f"  hint: {result.hint}"] if result.hint else [])])
 
 
 def rollback(request: Request, *, as_json: bool = False) -> int:
     """Switch to the environment before, with its own unit and settings, restart, and prove it; print the summary."""
-
-    def step(context: RunContext) -> None:
-        started = time.monotonic()
-        playbooks.acquire_locks(context, "serve", context.hosts())
-        hosts = context.hosts()
-        played = playbooks.run_playbook(
-            context, "rollback", "serve", hosts, lambda host: context.install_paths[host.name].ansible_vars()
-        )
-        back = [host for host in hosts if host.name in played]
-        requests = context.run_on_hosts("serve", back, _reader(context), deadline_s=READ_DEADLINE_S)
-        for host in back:
-            if host.name in requests and requests[host.name] is None:
-                context.record(played[host.name].model_copy(update={"phase": "serve"}))
-        known = {name: request for name, request in requests.items() if request is not None}
-        serving.prove(context, [host for host in back if host.name in known], known, played, started)
-
-    summary, code = execute(request, (PROBE, ("serve", step)))
-    print_summary(request, summary, as_json=as_json)
-    return code
+    outcome = execute(request, (PROBE, Step("rollback", _roll_back, "serve")))
+    print_summary(outcome, as_json=as_json)
+    return outcome.exit_code
 
 
-def _reader(context: RunContext) -> Callable[[Host], dict[str, Any] | None]:
-    """Reads what the environment that is live now has to answer; null where it serves nothing."""
+def _roll_back(context: RunContext, probed: ProbedHosts) -> ProbedHosts:
+    started = time.monotonic()
+    playbooks.acquire_locks(context, probed, "serve", context.hosts())
+    hosts = context.hosts()
+    switched = playbooks.run_playbook(
+        context, "rollback", "serve", hosts, lambda host: probed.install_paths[host.name].ansible_vars()
+    )
+    requests = context.run_on_hosts(
+        "serve",
+        [host for host in hosts if host.name in switched],
+        lambda host: _readiness(context.session(host), host.name, probed.install_paths[host.name]),
+        deadline_s=READ_DEADLINE_S,
+    )
+    for name, request in requests.items():
+        if request is None:
+            context.record(switched[name].model_copy(update={"phase": "serve"}))
+    to_prove = {name: request for name, request in requests.items() if request is not None}
+    phase_serve.prove(context, probed, to_prove, switched, started)
+    return probed
 
-    def call(host: Host) -> dict[str, Any] | None:
-        paths = context.install_paths[host.name]
-        try:
-            state = json.loads(context.session(host).read(f"{paths.prefix}/state.json", root=paths.root))
-        except (FileNotFoundError, ValueError):
-            raise RemoteCommandError(
-                f"host `{host.name}`: {paths.prefix}/state.json cannot be read after the switch",
-                hint=f"install again: ./firstlight provision --limit {host.name}",
-            ) from None
-        readiness = state.get("readiness")
-        return readiness if isinstance(readiness, dict) else None
 
-    return call
+def _readiness(session: Session, host: str, paths: InstallPaths) -> dict[str, Any] | None:
+    """Read what the live environment has to answer; None where it serves nothing."""
+    try:
+        state = json.loads(session.read(f"{paths.prefix}/state.json", root=paths.root))
+    except (FileNotFoundError, ValueError):
+        raise RemoteCommandError(
+            f"host `{host}`: {paths.prefix}/state.json cannot be read after the switch",
+            hint=f"install again: ./firstlight provision --limit {host}",
+        ) from None
+    readiness = state.get("readiness")
+    return readiness if isinstance(readiness, dict) else None

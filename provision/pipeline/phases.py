@@ -1,60 +1,89 @@
-"""The steps of a whole run, in their order, and the part of it that a command takes."""
+"""The order of a run: its phases, and the tasks that run in the background. Nothing else knows it."""
 
 from __future__ import annotations
 
 import pkgutil
 from collections.abc import Callable, Sequence
-from typing import cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
 from provision.core.models.records import PHASES, PhaseName
-from provision.pipeline.context import RunContext
 
-Act = Callable[[RunContext], None]
-Step = tuple[PhaseName, Act]
+if TYPE_CHECKING:
+    from provision.pipeline.context import BackgroundTask
+    from provision.pipeline.results import ProbedHosts
+
+    PhaseFunction = Callable[..., ProbedHosts]
+    """Takes the RunContext and the result of the phase before; returns the phase's own result."""
+    StartFunction = Callable[..., BackgroundTask | None]
+    """Takes the same; returns None where there is nothing to do."""
 
 
-class LazyStep:
-    """A step whose module is imported when it is taken, or before, while hosts answer the probe."""
+class LazyFunction:
+    """A function of this package that is imported when it is called, or before, while hosts answer the probe."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def load(self) -> Act:
-        """The step itself."""
-        return cast(Act, pkgutil.resolve_name(f"provision.pipeline.{self._name}"))
+    def load(self) -> Callable[..., Any]:
+        """Import the function."""
+        return cast("Callable[..., Any]", pkgutil.resolve_name(f"provision.pipeline.{self._name}"))
 
-    def __call__(self, context: RunContext) -> None:
-        """Take the step."""
-        self.load()(context)
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call the function."""
+        return self.load()(*args, **options)
 
 
-PROBE: Step = ("probe", LazyStep("probe:probe"))
-PLAN: Step = ("plan", LazyStep("plan:plan"))
-DRIVERS: Step = ("install", LazyStep("drivers:bring"))
+@dataclass(frozen=True)
+class Step:
+    """One entry of the order."""
 
-STEPS: tuple[Step, ...] = (
-    PROBE,
-    PLAN,
-    DRIVERS,
-    ("stage", LazyStep("background_packages:ask_sources")),
-    ("install", LazyStep("background_packages:begin")),
-    ("install", LazyStep("background_upload:begin")),
-    ("stage", LazyStep("stage:stage")),
-    ("install", LazyStep("install:settle")),
-    ("install", LazyStep("install:install")),
-    ("verify", LazyStep("verify:verify")),
-    ("serve", LazyStep("serve:serve")),
+    name: str
+    run: PhaseFunction
+    phase: PhaseName
+    """The phase that its results are recorded under: drivers are a part of `install`."""
+
+
+@dataclass(frozen=True)
+class BackgroundStep:
+    """Work that overlaps phases: it starts before one, with the result so far, and another waits for it."""
+
+    name: str
+    start: StartFunction
+    before: str
+    awaited_by: str
+
+
+PROBE = Step("probe", LazyFunction("probe:probe"), "probe")
+PLAN = Step("plan", LazyFunction("plan:plan"), "plan")
+DRIVERS = Step("drivers", LazyFunction("drivers:apply"), "install")
+STAGE = Step("stage", LazyFunction("stage:stage"), "stage")
+INSTALL = Step("install", LazyFunction("install:install"), "install")
+VERIFY = Step("verify", LazyFunction("verify:verify"), "verify")
+SERVE = Step("serve", LazyFunction("serve:serve"), "serve")
+
+STEPS = (PROBE, PLAN, DRIVERS, STAGE, INSTALL, VERIFY, SERVE)
+
+BACKGROUND = (
+    BackgroundStep("packages", LazyFunction("background_packages:start"), before="stage", awaited_by="install"),
+    BackgroundStep("upload", LazyFunction("background_upload:start"), before="stage", awaited_by="install"),
 )
 
 
 def steps_until(last: PhaseName) -> tuple[Step, ...]:
-    """The steps of a run that ends with one of the phases."""
+    """Return the steps of a run that ends with a phase."""
     wanted = PHASES[: PHASES.index(last) + 1]
-    return tuple(step for step in STEPS if step[0] in wanted)
+    return tuple(step for step in STEPS if step.phase in wanted)
+
+
+def background_of(steps: Sequence[Step]) -> tuple[BackgroundStep, ...]:
+    """Return the background tasks of a run: those that a step of it waits for."""
+    names = {step.name for step in steps}
+    return tuple(task for task in BACKGROUND if task.awaited_by in names)
 
 
 def load(steps: Sequence[Step]) -> None:
-    """Import what steps need."""
-    for _, act in steps:
-        if isinstance(act, LazyStep):
-            act.load()
+    """Import what steps and their background tasks need."""
+    for function in (*(step.run for step in steps), *(task.start for task in background_of(steps))):
+        if isinstance(function, LazyFunction):
+            function.load()

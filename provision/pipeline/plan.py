@@ -1,4 +1,4 @@
-"""The phase plan as a step of a run."""
+"""The phase `plan`: a Stack for each class of hosts."""
 
 from __future__ import annotations
 
@@ -10,40 +10,41 @@ from provision.core.errors import FirstlightError, NoStackError
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Host
 from provision.core.models.stack import Resolution
-from provision.phases.plan import plan as resolve
+from provision.phases.plan import plan as choose_stacks
 from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.pipeline.context import RunContext
+from provision.pipeline.results import PlannedHosts, ProbedHosts
 
 if TYPE_CHECKING:
     from provision.phases.plan.fit import Shape
 
 
-def plan(context: RunContext) -> None:
-    """Choose a Stack for each class of hosts."""
+def plan(context: RunContext, probed: ProbedHosts) -> PlannedHosts:
+    """Choose a Stack for each class of hosts. No host is changed."""
+    started = time.monotonic()
+    shapes = _shapes(context, context.hosts())
     hosts = context.hosts()
     if not hosts:
-        return
-    started = time.monotonic()
-    shapes = _shapes(context, hosts)
-    hosts = context.hosts()
-    context.plan = resolve(
-        {host.name: context.facts[host.name] for host in hosts},
+        return PlannedHosts(**vars(probed))
+    chosen = choose_stacks(
+        {host.name: probed.facts[host.name] for host in hosts},
         {host.name: host.settings for host in hosts},
         become={host.name for host in hosts if host.connection.become},
         shapes=shapes,
     )
-    context.run.write("plan.json", context.plan)
+    context.run.write("plan.json", chosen)
     seconds = round(time.monotonic() - started, 3)
     for host in hosts:
-        resolution = context.plan.for_host(host.name)
+        resolution = chosen.for_host(host.name)
         if resolution.stack is None:
             context.fail(host.name, "plan", _refusal(host.name, resolution), seconds)
         else:
             context.record(PhaseResult(host=host.name, phase="plan", status="ok", seconds=seconds))
+    return PlannedHosts(**{**vars(probed), "plan": chosen})
 
 
 def _shapes(context: RunContext, hosts: Sequence[Host]) -> dict[str, Shape]:
-    """What each model takes, by the name the settings give it; hosts whose model cannot be known fail here."""
+    """Describe the models that hosts are to serve, by name in the settings; a host whose model cannot be read fails."""
     if all(host.settings.model == "builtin" for host in hosts):
         return {}
     from provision.phases.stage.model_description import describe  # noqa: PLC0415 - the built-in model needs none of it
@@ -64,7 +65,7 @@ def _shapes(context: RunContext, hosts: Sequence[Host]) -> dict[str, Shape]:
 
 
 def _refusal(name: str, resolution: Resolution) -> NoStackError:
-    """Why nothing fits a host, with the smallest change that would help."""
+    """Return why no Stack fits a host, with the smallest change that would help."""
     rejected = [reason for reason in resolution.reasons if reason.verdict == "reject"]
     why = rejected[0].text if rejected else "no candidate is left"
     nearest = resolution.nearest.text if resolution.nearest else None

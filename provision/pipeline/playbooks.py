@@ -1,4 +1,4 @@
-"""How steps change hosts: each is held first, by one run at a time, and then a playbook acts on it."""
+"""How phases change hosts: by playbooks, on hosts that the run has locked."""
 
 from __future__ import annotations
 
@@ -10,25 +10,33 @@ from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.models.settings import Host
 from provision.fleet.locks import hold
 from provision.pipeline.context import RunContext
+from provision.pipeline.results import ProbedHosts
 
-HOLD_DEADLINE_S = 60.0
+LOCK_DEADLINE_S = 60.0
 
 
-def acquire_locks(context: RunContext, phase: PhaseName, hosts: Sequence[Host]) -> None:
-    """Hold every host until the run ends; one that another run holds fails here."""
+def acquire_locks(context: RunContext, probed: ProbedHosts, phase: PhaseName, hosts: Sequence[Host]) -> None:
+    """Lock hosts until the run ends; a host that another run has locked fails.
+
+    Args:
+        context: The run.
+        probed: Where the lock file is on each host.
+        phase: The phase that a failure is recorded under.
+        hosts: The hosts to lock; those that the run has locked already are left out.
+    """
 
     def call(host: Host) -> ExitStack:
-        paths = context.install_paths[host.name]
-        held = ExitStack()
-        held.enter_context(hold(context.session(host), prefix=paths.prefix, run=context.run.name, root=paths.root))
-        return held
+        paths = probed.install_paths[host.name]
+        lock = ExitStack()
+        lock.enter_context(hold(context.session(host), prefix=paths.prefix, run=context.run.name, root=paths.root))
+        return lock
 
     new = [host for host in hosts if host.name not in context.locked]
-    for name, held in context.run_on_hosts(phase, new, call, deadline_s=HOLD_DEADLINE_S).items():
+    for name, lock in context.run_on_hosts(phase, new, call, deadline_s=LOCK_DEADLINE_S).items():
         context.locked.add(name)
-        context.run.event("held", host=name, phase=phase)
-        context.run.change("lock", host=name, path=f"{context.install_paths[name].prefix}/lock", changed=True)
-        context.stack.enter_context(held)
+        context.run.event("locked", host=name, phase=phase)
+        context.run.change("lock", host=name, path=f"{probed.install_paths[name].prefix}/lock", changed=True)
+        context.stack.enter_context(lock)
 
 
 def run_playbook(
@@ -40,18 +48,27 @@ def run_playbook(
     *,
     tags: Sequence[str] = (),
 ) -> dict[str, PhaseResult]:
-    """Run a playbook on hosts, or the part of it that has the tags; what failed is recorded under the phase.
+    """Run a playbook on hosts, and record failures.
 
-    Raises KeyboardInterrupt when the person ended it.
+    Args:
+        context: The run.
+        playbook: Its name without `.yml`.
+        phase: The phase that failures are recorded under.
+        hosts: The hosts; the playbook is not run when there is none.
+        variables: Returns the variables of a host.
+        tags: Only tasks with one of these tags run; all when empty.
+
+    Returns:
+        The results of the hosts where it succeeded.
+
+    Raises:
+        KeyboardInterrupt: The run was interrupted.
     """
-    from provision.phases.install import Target  # noqa: PLC0415 - Ansible is needed only where something changes
-    from provision.phases.install import install as run_playbook  # noqa: PLC0415 - Ansible is needed only where something changes
+    from provision.phases.install import Target, install  # noqa: PLC0415 - Ansible is needed only where something changes
 
     targets = [Target(host, variables(host)) for host in hosts]
     results = (
-        run_playbook(context.run, targets, playbook=playbook, tags=tags, progress=context.progress.note)
-        if targets
-        else {}
+        install(context.run, targets, playbook=playbook, tags=tags, progress=context.progress.note) if targets else {}
     )
     for name, result in results.items():
         context.run.event("playbook", host=name, phase=phase, playbook=playbook, status=result.status)

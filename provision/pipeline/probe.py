@@ -1,31 +1,38 @@
-"""The phase probe as a step of a run."""
+"""The phase `probe`: facts of each host."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 from provision.core.install_paths import install_paths_of
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Host
-from provision.phases.probe import probe as look_at
+from provision.phases.probe import probe as probe_host
 from provision.pipeline.context import RunContext
+from provision.pipeline.results import ProbedHosts
 
+HostsT = TypeVar("HostsT", bound=ProbedHosts)
 PROBE_DEADLINE_S = 40.0
 MAX_CLOCK_SKEW_S = 300.0
-"""Beyond this a certificate that is fresh today may look not yet valid, and times in logs mislead."""
+"""Beyond this a fresh certificate may not be valid yet, and times in logs mislead."""
 
 
-def probe(context: RunContext) -> None:
-    """Find out what each host is."""
-    look(context, context.hosts())
+def probe(context: RunContext, earlier: HostsT, *, names: frozenset[str] | None = None) -> HostsT:
+    """Probe hosts.
 
+    Args:
+        context: The run.
+        earlier: What is known already; facts of the hosts that are probed are replaced.
+        names: The hosts to probe; all when None.
 
-def look(context: RunContext, hosts: Sequence[Host]) -> None:
-    """Probe hosts; what was known of them before is replaced."""
+    Returns:
+        The facts of all hosts that answered now or earlier.
+    """
 
     def call(host: Host) -> HostFacts:
-        facts = look_at(host, context.session(host), prefix=host.settings.prefix)
+        facts = probe_host(host, context.session(host), prefix=host.settings.prefix)
         if facts.installed is None or not facts.installed.drift:
             return facts
         from provision.phases.probe.changes import with_authors  # noqa: PLC0415 - only runs that find drift pay for it
@@ -33,17 +40,16 @@ def look(context: RunContext, hosts: Sequence[Host]) -> None:
         drift = with_authors(facts.installed.drift, context.session(host), root=install_paths_of(host, facts).root)
         return facts.model_copy(update={"installed": facts.installed.model_copy(update={"drift": drift})})
 
-    looked_at = context.run_on_hosts(
-        "probe", hosts, call, deadline_s=PROBE_DEADLINE_S, while_waiting=context.while_waiting
-    )
-    for name, facts in looked_at.items():
-        context.facts[name] = facts
-        context.install_paths[name] = install_paths_of(context.host(name), facts)
+    hosts = [host for host in context.hosts() if names is None or host.name in names]
+    found = context.run_on_hosts("probe", hosts, call, deadline_s=PROBE_DEADLINE_S, while_waiting=context.while_waiting)
+    for name, facts in found.items():
         context.run.write(f"facts/{name}.json", facts)
-        context.record(_probed(name, facts))
+        context.record(_probe_result(name, facts))
+    paths = {name: install_paths_of(context.host(name), facts) for name, facts in found.items()}
+    return replace(earlier, facts={**earlier.facts, **found}, install_paths={**earlier.install_paths, **paths})
 
 
-def _probed(name: str, facts: HostFacts) -> PhaseResult:
+def _probe_result(name: str, facts: HostFacts) -> PhaseResult:
     skew, seconds = facts.clock_skew_s, facts.seconds or 0.0
     if skew is None or abs(skew) <= MAX_CLOCK_SKEW_S:
         return PhaseResult(host=name, phase="probe", status="ok", seconds=seconds)

@@ -1,4 +1,4 @@
-"""`doctor --apply`: take one cause away by a playbook's tag, with consent, and see whether it is gone."""
+"""`doctor --apply`: removes one cause by a tag of the playbook `repair`, with consent, and checks that it is gone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from provision.catalog.load import catalog
@@ -15,48 +16,52 @@ from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Host
 from provision.pipeline import Request, playbooks
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import PROBE
+from provision.pipeline.phases import PROBE, Step
+from provision.pipeline.results import ProbedHosts
 from provision.pipeline.runner import execute
 from verify.doctor.catalog import Cause, Fix
 from verify.doctor.score import LIKELY_AT, Finding
 
 PLAYBOOK = "repair"
-BRING_DEADLINE_S = 900.0
+SEND_DEADLINE_S = 900.0
 CHECK_DEADLINE_S = 900.0
-"""A cause may be gone only when the service answers again."""
+"""Seconds: some causes are gone only when the service answers again."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Repair:
     """What was done about a finding."""
 
     cause: str
     tag: str | None
-    """Of the playbook that ran; null when none did."""
+    """The tag of the tasks that ran; None when none did."""
     gone: bool
-    said: str
+    outcome: str
     interrupted: bool = False
 
     def document(self) -> dict[str, Any]:
+        """Return what `--json` prints."""
         return {
             "cause": self.cause,
             "tag": self.tag,
             "gone": self.gone,
             "interrupted": self.interrupted,
-            "text": self.said,
+            "text": self.outcome,
         }
 
     def text(self) -> str:
+        """Return one line."""
         how = "gone" if self.gone else "interrupted" if self.interrupted else "not gone"
-        return f"{self.cause}: {how}: {self.said}"
+        return f"{self.cause}: {how}: {self.outcome}"
 
 
 def repair_host(
     request: Request, host: Host, findings: Sequence[Finding], agree: Callable[[str], bool]
-) -> Outcome | None:
-    """Take the first finding's cause away where its entry says that this is safe, after a yes; null without a finding.
+) -> Repair | None:
+    """Remove the cause of the first finding, where its fix is marked as safe and the person agrees.
 
-    What is not safe is a person's to do: its steps stand with the finding.
+    Returns:
+        What was done; None without a finding.
     """
     if not findings:
         return None
@@ -64,95 +69,103 @@ def repair_host(
     cause = first.cause
     fix = next((fix for fix in cause.fixes if fix.safe), None)
     if fix is None:
-        return Outcome(cause.id, None, gone=False, said="no step of its fix is safe to do unasked; do them as listed")
+        return Repair(cause.id, None, False, "no step of its fix is safe to apply automatically; do them as listed")
     if first.confidence < LIKELY_AT:
-        said = f"only {first.word} ({first.confidence:.2f}); act on it yourself when you think it right"
-        return Outcome(cause.id, None, gone=False, said=said)
+        text = f"only {first.word} ({first.confidence:.2f}); apply the fix yourself if you agree"
+        return Repair(cause.id, None, False, text)
     try:
         agreed = agree(proposal(host, cause, fix))
     except KeyboardInterrupt:
-        return Outcome(cause.id, None, gone=False, said=f"nothing was changed on {host.name}", interrupted=True)
+        return Repair(cause.id, None, False, f"nothing was changed on {host.name}", interrupted=True)
     if not agreed:
-        return Outcome(cause.id, None, gone=False, said="nothing was changed: no consent")
-    return applied(request, host, cause, fix)
+        return Repair(cause.id, None, False, "nothing was changed: no consent")
+    return apply_fix(request, host, cause, fix)
 
 
 def proposal(host: Host, cause: Cause, fix: Fix) -> str:
-    """What would be done, for the person who is asked."""
+    """Return what would be done, as a question."""
     needs = f" (needs {', '.join(fix.needs)})" if fix.needs else ""
     return (
         f"on {host.name}: {fix.text}{needs}\n"
         f"  by playbooks/{PLAYBOOK}.yml --tags {fix.tag}\n"
-        f"  then this tells whether {cause.id} is gone: {cause.check.expect}\n"
+        f"  then check whether {cause.id} is gone: {cause.check.expect}\n"
         f"    $ {cause.check.command}\n"
         "do it?"
     )
 
 
-def applied(request: Request, host: Host, cause: Cause, fix: Fix) -> Outcome:
-    """Run the fix and its check as a run of its own, with its own record."""
-
-    def run_playbook(context: RunContext) -> None:
-        playbooks.acquire_locks(context, "install", context.hosts())
-        sent = context.run_on_hosts(
-            "install", context.hosts(), lambda host: bring(context, host, fix.tag), deadline_s=BRING_DEADLINE_S
-        )
-
-        def read(host: Host) -> dict[str, Any]:
-            return {**variables(context, host, fix.tag), "firstlight_debs": sent[host.name]}
-
-        for result in playbooks.run_playbook(
-            context, PLAYBOOK, "install", context.hosts(), read, tags=(fix.tag,)
-        ).values():
-            context.record(result)
-
-    summary, _ = execute(
-        request,
-        (PROBE, ("install", run_playbook), ("verify", lambda context: check(context, cause))),
+def apply_fix(request: Request, host: Host, cause: Cause, fix: Fix) -> Repair:
+    """Apply a fix and run the check of its cause, as a run of its own."""
+    steps = (
+        PROBE,
+        Step("repair", partial(_run_fix, fix=fix), "install"),
+        Step("check", partial(_check_cause, cause=cause), "verify"),
     )
-    [told] = [entry for entry in summary.hosts if entry.name == host.name]
-    return judged(list(told.phases.values())[-1], cause, fix, interrupted=summary.interrupted)
+    summary = execute(request, steps).summary
+    [entry] = [entry for entry in summary.hosts if entry.name == host.name]
+    return repair_of(list(entry.phases.values())[-1], cause, fix, interrupted=summary.interrupted)
 
 
-def judged(last: PhaseResult, cause: Cause, fix: Fix, *, interrupted: bool) -> Outcome:
-    """What the last phase of the run says of the cause, and after an interruption of the host."""
+def _run_fix(context: RunContext, probed: ProbedHosts, *, fix: Fix) -> ProbedHosts:
+    playbooks.acquire_locks(context, probed, "install", context.hosts())
+    sent = context.run_on_hosts(
+        "install",
+        context.hosts(),
+        lambda host: _send_packages(context, probed, host, fix.tag),
+        deadline_s=SEND_DEADLINE_S,
+    )
+
+    def variables(host: Host) -> dict[str, Any]:
+        return {
+            **probed.install_paths[host.name].ansible_vars(),
+            "firstlight_system_packages": packages(fix.tag, probed.facts[host.name]),
+            "firstlight_debs": sent[host.name],
+        }
+
+    results = playbooks.run_playbook(context, PLAYBOOK, "install", context.hosts(), variables, tags=(fix.tag,))
+    for result in results.values():
+        context.record(result)
+    return probed
+
+
+def repair_of(last: PhaseResult, cause: Cause, fix: Fix, *, interrupted: bool) -> Repair:
+    """Return what the last phase of the run shows of the cause, and after an interruption of the host."""
     gone = last.phase == "verify" and last.status == "ok"
     if gone or not interrupted:
-        return Outcome(cause.id, fix.tag, gone=gone, said=last.text or last.status)
-    told = {
+        return Repair(cause.id, fix.tag, gone, last.text or last.status)
+    texts = {
         "probe": "nothing was changed yet",
-        "install": f"{last.text}; the host is as that task left it, and the same command goes on from there",
-        "verify": f"the fix was applied; whether it helped was not seen: {cause.check.command}",
+        "install": f"{last.text}; the host is as that task left it, and the same command continues from there",
+        "verify": f"the fix was applied; whether it helped is not known: {cause.check.command}",
     }
-    return Outcome(cause.id, fix.tag, gone=False, said=told[last.phase], interrupted=True)
+    return Repair(cause.id, fix.tag, False, texts[last.phase], interrupted=True)
 
 
-def variables(context: RunContext, host: Host, tag: str) -> dict[str, Any]:
-    """What the playbook reads; a tag that is the neutral name of a system package brings that package."""
-    values = context.install_paths[host.name].ansible_vars()
-    return {**values, "firstlight_system_packages": packages(tag, context.facts[host.name])}
+def _send_packages(context: RunContext, probed: ProbedHosts, host: Host, tag: str) -> list[str]:
+    """Send the OS packages that a tag names to a host whose package sources do not answer.
 
+    Returns:
+        The names of the files.
 
-def bring(context: RunContext, host: Host, tag: str) -> list[str]:
-    """Send a host without package sources the files of the package that a tag names; their names.
-
-    Raises StageError when this machine cannot fetch them, TransportError.
+    Raises:
+        StageError: This machine cannot fetch them.
+        TransportError: The host does not answer.
     """
     from provision.fleet.package_sources import package_sources_answer  # noqa: PLC0415 - hosts seldom lack packages
     from provision.phases.stage.debs import fetch_debs  # noqa: PLC0415 - hosts seldom lack packages
 
-    facts, session = context.facts[host.name], context.session(host)
+    facts, session = probed.facts[host.name], context.session(host)
     wanted = packages(tag, facts)
     if not wanted or facts.os.package_manager != "apt" or package_sources_answer(session) is not False:
         return []
     status = session.read("/var/lib/dpkg/status").decode(errors="replace")
     files = fetch_debs(wanted, status, facts.os, store=context.wheelhouse())
-    session.send(files, context.install_paths[host.name].incoming)
+    session.send(files, probed.install_paths[host.name].incoming)
     return [file.name for file in files]
 
 
 def packages(tag: str, facts: HostFacts) -> list[str]:
-    """The host's own packages for a neutral name; none for other tags."""
+    """Return the names of a system package in the host's distribution; none for other tags."""
     if tag not in {need.name for need in catalog().system_needs}:
         return []
     python = next((found.version for found in facts.pythons if found.version), "3")
@@ -167,12 +180,12 @@ def packages(tag: str, facts: HostFacts) -> list[str]:
     )
 
 
-def check(context: RunContext, cause: Cause) -> None:
-    """Run the entry's check where the fix ran: exit code 0 says that the cause is gone."""
+def _check_cause(context: RunContext, probed: ProbedHosts, *, cause: Cause) -> ProbedHosts:
+    """Run the check of a cause on each host: exit code 0 means that the cause is gone."""
     started = time.monotonic()
 
     def call(host: Host) -> tuple[int, str]:
-        paths = context.install_paths[host.name]
+        paths = probed.install_paths[host.name]
         prefix = shlex.quote(paths.prefix)
         command = (
             f"export FIRSTLIGHT_PREFIX={prefix} FIRSTLIGHT_PORT={host.settings.port} PATH={prefix}/current/bin:$PATH\n"
@@ -181,21 +194,20 @@ def check(context: RunContext, cause: Cause) -> None:
         done = context.session(host).run(command, timeout_s=CHECK_DEADLINE_S, root=paths.root)
         return done.rc, " ".join((done.stdout + done.stderr).split())[-200:]
 
-    for name, (code, said) in context.run_on_hosts(
-        "verify", context.hosts(), call, deadline_s=CHECK_DEADLINE_S + 60
-    ).items():
-        seconds = round(time.monotonic() - started, 3)
-        ran = (f"$ {cause.check.command}", f"exit code {code}")
+    answers = context.run_on_hosts("verify", context.hosts(), call, deadline_s=CHECK_DEADLINE_S + 60)
+    for name, (code, output) in answers.items():
+        result = PhaseResult(
+            host=name,
+            phase="verify",
+            status="ok",
+            seconds=round(time.monotonic() - started, 3),
+            text=cause.check.expect,
+            evidence=(f"$ {cause.check.command}", f"exit code {code}"),
+        )
         if code == 0:
-            text = cause.check.expect
-            context.record(
-                PhaseResult(host=name, phase="verify", status="ok", seconds=seconds, text=text, evidence=ran)
-            )
-        else:
-            text = f"its check ended with {code}: {said or 'no output'}; wanted is: {cause.check.expect}"
-            hint = "the fix did not help; the other steps of the finding are a person's to do"
-            context.reject(
-                PhaseResult(
-                    host=name, phase="verify", status="failed", seconds=seconds, text=text, hint=hint, evidence=ran
-                )
-            )
+            context.record(result)
+            continue
+        text = f"its check ended with {code}: {output or 'no output'}; expected: {cause.check.expect}"
+        hint = "the fix did not help; do the other steps of the finding by hand"
+        context.reject(result.model_copy(update={"status": "failed", "text": text, "hint": hint}))
+    return probed

@@ -1,4 +1,4 @@
-"""The run itself: phases in their order, a summary at the end whatever happened in between."""
+"""Runs steps in their order; whatever happens, there is a summary at the end."""
 
 from __future__ import annotations
 
@@ -7,22 +7,23 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from provision.core.errors import Exit, FirstlightError, UsageError
 from provision.core.models.records import PhaseResult, Summary
-from provision.core.models.settings import Inventory
+from provision.core.models.settings import Host, Inventory
 from provision.core.redaction import remember
 from provision.core.run_folder import RunFolder, is_at_work
 from provision.fleet.inventory import load
 from provision.pipeline import Request
 from provision.pipeline.context import RunContext
-from provision.pipeline.phases import Step
+from provision.pipeline.phases import Step, background_of
 from provision.pipeline.phases import load as load_steps
 from provision.pipeline.progress import report_progress
+from provision.pipeline.results import ProbedHosts
 from provision.pipeline.signals import as_interrupt
 from provision.report import summarise
 from provision.report import write as write_summary
@@ -34,16 +35,18 @@ if TYPE_CHECKING:
 
 
 def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
-    """The controller's cache: FIRSTLIGHT_CACHE, else XDG_CACHE_HOME/firstlight, else ~/.cache/firstlight."""
+    """Return the controller's cache: FIRSTLIGHT_CACHE, else XDG_CACHE_HOME/firstlight, else ~/.cache/firstlight."""
     if named := environ.get("FIRSTLIGHT_CACHE"):
         return Path(named).expanduser()
     return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "firstlight"
 
 
 def read_inventory(request: Request) -> Inventory:
-    """The hosts of a command, its options applied.
+    """Return the hosts of a command, with its options applied.
 
-    Raises InventoryError, UsageError.
+    Raises:
+        InventoryError: The inventory cannot be used.
+        UsageError: An option cannot be used.
     """
     overrides = dict(request.overrides)
     if request.become_password is not None:
@@ -58,7 +61,13 @@ def read_inventory(request: Request) -> Inventory:
 
 @contextmanager
 def open_run(request: Request) -> Iterator[RunContext]:
-    """A run with its run folder and its view; sessions, locks and view end with the block."""
+    """Open a run: its folder and its progress view. Sessions, locks and the view end with the block.
+
+    Raises:
+        BundleError: The bundle cannot be used.
+        InventoryError: The inventory cannot be used.
+        UsageError: An option cannot be used.
+    """
     client, model = _from_bundle(request) if request.bundle else (None, {})
     inventory = read_inventory(replace(request, overrides={**request.overrides, **model}))
     before = unfinished(request.logs)
@@ -83,9 +92,10 @@ def open_run(request: Request) -> Iterator[RunContext]:
 
 
 def _from_bundle(request: Request) -> tuple[ClientSettings, dict[str, str]]:
-    """Check a bundle and take its files in: what stage works with then, and its model where that is a folder.
+    """Verify a bundle and add its files to the store.
 
-    Raises BundleError, UsageError.
+    Returns:
+        Index settings that name the bundle, and the overrides for the hosts: its model, where that is a folder.
     """
     if request.refresh:
         raise UsageError(
@@ -100,56 +110,87 @@ def _from_bundle(request: Request) -> tuple[ClientSettings, dict[str, str]]:
     return opened.settings, {"model": opened.model} if opened.model else {}
 
 
-def execute(request: Request, steps: Sequence[Step]) -> tuple[Summary, Exit]:
-    """Run through phases; failures and interruptions are in the summary, which is written in any case."""
+@dataclass(frozen=True)
+class RunOutcome:
+    """How a run ended."""
+
+    summary: Summary
+    exit_code: Exit
+    result: ProbedHosts
+    """The result of the last phase that came to its end."""
+    hosts: tuple[Host, ...]
+    texts: Mapping[str, str]
+    """The summary by the name of its file in the run's folder."""
+
+
+def execute(request: Request, steps: Sequence[Step]) -> RunOutcome:
+    """Run steps, each with the result of the one before it.
+
+    Whatever happens, the summary is written: failures and interruptions are in it.
+
+    Raises:
+        InventoryError: The inventory cannot be used.
+        UsageError: An option cannot be used.
+    """
+    result = ProbedHosts()
     interrupted = False
+    background = background_of(steps)
     with open_run(request) as context:
         context.while_waiting = partial(load_steps, steps)
         with as_interrupt():
             try:
-                for phase, step in steps:
-                    with context.timed(phase):
-                        step(context)
+                for step in steps:
+                    with context.timed(step.phase):
+                        for task in background:
+                            if task.before == step.name and (started := task.start(context, result)) is not None:
+                                context.start_background(task.name, started)
+                        result = step.run(context, result)
             except KeyboardInterrupt:
                 interrupted = True
-                interrupt_rest(context, steps)
-        summary = finish(context, interrupted=interrupted)
-    return summary, exit_code(summary, context.failures)
+                record_interruption(context, steps)
+        summary, texts = finish(context, result, interrupted=interrupted)
+        hosts = tuple(context.inventory.hosts)
+    return RunOutcome(summary, exit_code(summary, context.failures), result, hosts, texts)
 
 
-def interrupt_rest(context: RunContext, steps: Sequence[Step]) -> None:
-    """Hosts that were still on their way are marked as interrupted, in the phase where they were."""
+def record_interruption(context: RunContext, steps: Sequence[Step]) -> None:
+    """Record hosts that had not come to the end as interrupted, in the phase where they were."""
     for host in context.hosts():
         done = context.results.get(host.name, {})
-        phase = next((name for name, _ in steps if name not in done), None)
+        phase = next((step.phase for step in steps if step.phase not in done), None)
         if phase is not None:
-            text = "interrupted; the next run takes it up"
+            text = "interrupted; the next run continues it"
             context.record(PhaseResult(host=host.name, phase=phase, status="interrupted", text=text))
 
 
-def finish(context: RunContext, *, interrupted: bool) -> Summary:
-    """Write the summary into the run's folder, and onto each host that was worked on."""
-    context.end_beside()
+def finish(context: RunContext, result: ProbedHosts, *, interrupted: bool) -> tuple[Summary, Mapping[str, str]]:
+    """Write the summary into the run's folder, and onto each host that was changed.
+
+    Returns:
+        The summary, and its texts by file name.
+    """
+    context.stop_background()
     if context.failures:
         from provision.pipeline.failures import diagnose  # noqa: PLC0415 - only runs that fail pay for it
 
-        diagnose(context)
+        diagnose(context, result)
     summary = summarise(context.run, interrupted=interrupted)
-    write_summary(context.run, summary)
-    text = context.run.path("summary.txt").read_bytes()
+    texts = write_summary(context.run, summary)
     for host in context.inventory.hosts:
         if host.name in context.locked - context.removed:
-            paths = context.install_paths[host.name]
-            # A host that is gone by now has its summary here all the same.
+            paths = result.install_paths[host.name]
+            # A host that does not answer any more has its summary on the controller.
             with contextlib.suppress(FirstlightError):
                 context.session(host).write(
-                    f"{paths.prefix}/logs/summary-{context.run.name}.txt", text, root=paths.root
+                    f"{paths.prefix}/logs/summary-{context.run.name}.txt",
+                    texts["summary.txt"].encode(),
+                    root=paths.root,
                 )
-    return summary
+    return summary, texts
 
 
 def exit_code(summary: Summary, reasons: set[Exit]) -> Exit:
-    """130 interrupted; the one reason that all failures share; else 1 for red, 0 for green and amber."""
+    """Return 130 when interrupted, 0 for green and amber, else the one code that all failures share, or 1."""
     if summary.interrupted:
         return Exit.INTERRUPTED
     if summary.verdict != "red":
@@ -158,7 +199,7 @@ def exit_code(summary: Summary, reasons: set[Exit]) -> Exit:
 
 
 def unfinished(logs: Path) -> str | None:
-    """The newest run's name when its process is gone and it left no summary."""
+    """Return the name of the newest run when its process is gone and it left no summary."""
     latest = logs / "latest"
     header = document(latest / "run.json")
     if not header or (latest / "summary.json").exists() or is_at_work(header):
@@ -167,7 +208,7 @@ def unfinished(logs: Path) -> str | None:
 
 
 def failed_hosts(run: Path) -> set[str]:
-    """Hosts of an earlier run that did not come to its end."""
+    """Return the hosts of an earlier run that did not reach its last phase."""
     return {
         host
         for host, by_phase in document(run / "phases.json").items()

@@ -1,9 +1,9 @@
-"""The phase serve as a step of a run: what was verified goes live, and is proven to answer right."""
+"""The phase `serve`: what was verified goes live, and its answers are checked."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from provision.core.errors import Exit
@@ -13,48 +13,54 @@ from provision.core.models.settings import Host
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.desired_state import Desired
-from provision.pipeline.verify import refute
+from provision.pipeline.results import ProbedHosts, ServedHosts, StagedHosts, VerifiedHosts
+from provision.pipeline.verify import check_again
 
 PROVE_DEADLINE_S = 3600.0
 
 
-def serve(context: RunContext) -> None:
-    """Switch to the verified environment, start the service, and prove that it answers right."""
+def serve(context: RunContext, verified: VerifiedHosts) -> ServedHosts:
+    """Switch to the verified environment, start the service, and prove that its answers are right."""
     started = time.monotonic()
-    resting = [host for host in context.hosts() if host.name in context.up_to_date]
-    played = playbooks.run_playbook(context, "serve", "serve", context.working(), context.variables)
-    unproven = {host.name for host in resting if not proven(context.desired[host.name], context.facts[host.name])}
-    for host in resting:
+    changing = [host for host in context.hosts() if host.name not in verified.up_to_date]
+    unchanged = [host for host in context.hosts() if host.name in verified.up_to_date]
+    restarted = playbooks.run_playbook(
+        context, "serve", "serve", changing, lambda host: verified.desired[host.name].ansible_vars()
+    )
+    unproven = {host.name for host in unchanged if not proven(verified.desired[host.name], verified.facts[host.name])}
+    for host in unchanged:
         if host.name not in unproven:
-            _carry(context, host.name)
-            text = "serves since its last proof" if serves(context, host) else "nothing to serve"
+            _keep_last_proof(context, host.name, verified.facts[host.name])
+            text = "serves since its last proof" if serves(verified, host.name) else "nothing to serve"
             context.record(PhaseResult(host=host.name, phase="serve", status="skipped", text=text))
-    for name, result in played.items():
-        if not serves(context, context.host(name)):
+    for name, result in restarted.items():
+        if not serves(verified, name):
             context.record(result.model_copy(update={"phase": "serve"}))
-    asked = [
-        host for host in context.hosts() if serves(context, host) and (host.name in played or host.name in unproven)
-    ]
-    requests = {host.name: context.desired[host.name].state["readiness"] for host in asked}
-    prove(context, asked, requests, played, started)
-    refute(context, [host.name for host in context.hosts() if host.name in played])
+    requests = {
+        host.name: verified.desired[host.name].state["readiness"]
+        for host in context.hosts()
+        if serves(verified, host.name) and (host.name in restarted or host.name in unproven)
+    }
+    records = prove(context, verified, requests, restarted, started)
+    documents = check_again(context, verified, [host.name for host in context.hosts() if host.name in restarted])
+    return ServedHosts(**{**vars(verified), "documents": {**verified.documents, **documents}}, served=records)
 
 
-def _carry(context: RunContext, name: str) -> None:
-    """The last proof stands for a service that has run ever since: it goes into this run's files too."""
-    installed = context.facts[name].installed
+def _keep_last_proof(context: RunContext, name: str, facts: HostFacts) -> None:
+    """Copy the last proof to this run's folder: it stays valid for a service that has run ever since."""
+    installed = facts.installed
     record = ((installed.last_ready if installed else None) or {}).get("record")
     if record is not None:
         context.run.write(f"serve/{name}.json", record)
 
 
-def serves(context: RunContext, host: Host) -> bool:
-    """Whether a host is to serve at all."""
-    return context.desired[host.name].service.supervisor != "none"
+def serves(verified: StagedHosts, name: str) -> bool:
+    """Return whether a host is to serve at all."""
+    return verified.desired[name].service.supervisor != "none"
 
 
 def proven(desired: Desired, facts: HostFacts) -> bool:
-    """Whether the service process that runs now is the one that the last proof was of."""
+    """Return whether the last proof was of the service process that runs now."""
     if desired.service.supervisor == "none":
         return True
     installed = facts.installed
@@ -67,16 +73,27 @@ def proven(desired: Desired, facts: HostFacts) -> bool:
 
 def prove(
     context: RunContext,
-    hosts: Sequence[Host],
+    probed: ProbedHosts,
     requests: Mapping[str, dict[str, Any]],
-    played: Mapping[str, PhaseResult],
+    restarted: Mapping[str, PhaseResult],
     started: float,
-) -> None:
-    """Wait for each service and have it answer; what is not right fails the host."""
+) -> dict[str, ServeRecord]:
+    """Wait for services and check their answers; a host whose answer is wrong fails.
+
+    Args:
+        context: The run.
+        probed: The hosts.
+        requests: What each service has to answer, by host.
+        restarted: The results of the playbook that restarted services.
+        started: Monotonic time at which the phase began, in seconds.
+
+    Returns:
+        The records of the services that answered.
+    """
     from provision.phases.serve.readiness import prove as prove_service  # noqa: PLC0415 - only runs that serve pay for it
 
     def call(host: Host) -> ServeRecord:
-        paths = context.install_paths[host.name]
+        paths = probed.install_paths[host.name]
         return prove_service(
             context.session(host),
             prefix=paths.prefix,
@@ -86,11 +103,13 @@ def prove(
             progress=lambda text: context.progress.note(host.name, text),
         )
 
-    for name, record in context.run_on_hosts("serve", hosts, call, deadline_s=PROVE_DEADLINE_S + 60).items():
+    hosts = [host for host in context.hosts() if host.name in requests]
+    records = context.run_on_hosts("serve", hosts, call, deadline_s=PROVE_DEADLINE_S + 60)
+    for name, record in records.items():
         context.run.write(f"serve/{name}.json", record)
         if record.ready:
             context.run.change(
-                "proof", host=name, path=f"{context.install_paths[name].prefix}/verify/ready.json", changed=True
+                "proof", host=name, path=f"{probed.install_paths[name].prefix}/verify/ready.json", changed=True
             )
         if not record.ready:
             context.failures.add(Exit.RED)
@@ -100,9 +119,10 @@ def prove(
                 phase="serve",
                 status="ok" if record.ready else "failed",
                 seconds=round(time.monotonic() - started, 3),
-                changed=name in played and played[name].changed,
+                changed=name in restarted and restarted[name].changed,
                 text=record.text,
                 hint=None if record.ready else "its log says more; to go back: ./firstlight rollback",
                 evidence=record.evidence,
             )
         )
+    return records

@@ -1,4 +1,4 @@
-"""The phase stage as a step of a run; after it each host is known as it is to be."""
+"""The phase `stage`: locks and files of each class, and the desired state of each host."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from provision.core.environment_folders import rebuilt
 from provision.core.errors import FirstlightError
+from provision.core.models.facts import HostFacts
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Host
 from provision.core.models.stack import Resolution
@@ -17,34 +18,42 @@ from provision.phases.serve.tools import serve_tools
 from provision.phases.stage import stage as lock_and_fetch
 from provision.phases.verify.tool import build_zipapp
 from provision.pipeline import desired_state
+from provision.pipeline.background_packages import package_sources
 from provision.pipeline.context import RunContext
+from provision.pipeline.desired_state import Desired
+from provision.pipeline.results import PlannedHosts, StagedHosts
 
 if TYPE_CHECKING:
     from provision.phases.stage.extension_package import Packager
 
 
-def stage(context: RunContext) -> None:
-    """Lock each class's Stack and fetch its files; then say what each host is to be, and which are so already."""
-    if context.plan is None:
-        return
+def stage(context: RunContext, planned: PlannedHosts) -> StagedHosts:
+    """Lock the Stack of each class, fetch its files, and compute the desired state of each host."""
     hosts = {host.name: host for host in context.hosts()}
-    silent = {name for name, answers in context.sources.items() if answers is False}
-    for resolution in context.plan.classes:
+    silent = {name for name, answers in package_sources(context, planned).items() if answers is False}
+    staged: dict[str, Staged] = {}
+    for resolution in planned.plan.classes:
         groups: dict[tuple[str, str], list[Host]] = {}
         for name in resolution.hosts:
-            if name in hosts:
-                # What a host without package sources lacks is its own affair; the lock is remembered between them.
+            if name in hosts and not context.has_failed(name):
+                # A host without package sources needs OS packages of its own; the lock is kept between the groups.
                 alone = name if name in silent else ""
                 groups.setdefault((hosts[name].settings.model, alone), []).append(hosts[name])
         for members in groups.values():
-            _stage_group(context, resolution, members, silent=members[0].name in silent)
+            files = _stage_group(context, planned, resolution, members, silent=members[0].name in silent)
+            staged |= {member.name: files for member in members if files}
+    return _with_desired_states(context, planned, staged)
 
 
-def _stage_group(context: RunContext, resolution: Resolution, members: Sequence[Host], *, silent: bool) -> None:
+def _stage_group(
+    context: RunContext, planned: PlannedHosts, resolution: Resolution, members: Sequence[Host], *, silent: bool
+) -> Staged | None:
+    """Lock and fetch for hosts that get the same files; None, with the failure recorded, where that cannot be done."""
     started = time.monotonic()
     first = members[0]
+    facts = planned.facts[first.name]
 
-    def told(what: str, done: int, total: int) -> None:
+    def report(what: str, done: int, total: int) -> None:
         for member in members:
             if total:
                 context.progress.bytes(member.name, done, total)
@@ -55,72 +64,102 @@ def _stage_group(context: RunContext, resolution: Resolution, members: Sequence[
         staged: Staged = lock_and_fetch(
             resolution.model_copy(update={"hosts": tuple(member.name for member in members)}),
             first.settings,
-            context.facts[first.name],
+            facts,
             store=context.wheelhouse(),
             client=context.client,
-            packager=_packager(context, resolution),
+            packager=_packager(context, planned, resolution),
             run=context.run,
-            progress=told,
+            progress=report,
             refresh=context.refresh,
-            arrived=context.ahead.arrived(members) if context.ahead else None,
+            arrived=context.file_listener.callback(members) if context.file_listener else None,
             dpkg_status=_dpkg_status(context, first) if silent else None,
-            deb_packages=desired_state.packages_of(resolution.stack, context.facts[first.name])
-            if silent and resolution.stack
-            else (),
+            deb_packages=desired_state.packages_of(resolution.stack, facts) if silent and resolution.stack else (),
         )
     except FirstlightError as error:
         for member in members:
             context.fail(member.name, "stage", error, time.monotonic() - started)
-        return
+        return None
     context.run.write(f"stage/{first.name}.json", staged)
-    tools = host_tools(context.cache / "tools")
     seconds = round(time.monotonic() - started, 3)
     for member in members:
-        context.staged[member.name] = staged
+        context.record(PhaseResult(host=member.name, phase="stage", status="ok", seconds=seconds))
+    return staged
+
+
+def _with_desired_states(context: RunContext, planned: PlannedHosts, staged: Mapping[str, Staged]) -> StagedHosts:
+    tools = host_tools(context.cache / "tools")
+    desired: dict[str, Desired] = {}
+    for name, files in staged.items():
+        facts = planned.facts[name]
         try:
-            context.desired[member.name] = desired_state.desired_state_of(
-                member, context.facts[member.name], staged, tools=tools
-            )
+            desired[name] = desired_state.desired_state_of(context.host(name), facts, files, tools=tools)
         except FirstlightError as error:
-            context.fail(member.name, "stage", error, seconds)
-        else:
-            text = rebuilt(context.desired[member.name].environment, context.facts[member.name].installed)
-            context.record(PhaseResult(host=member.name, phase="stage", status="ok", seconds=seconds, text=text))
+            context.fail(name, "stage", error, context.results[name]["stage"].seconds)
+            continue
+        if text := rebuilt(desired[name].environment, facts.installed):
+            context.record(context.results[name]["stage"].model_copy(update={"text": text}))
+    up_to_date = frozenset(
+        name
+        for name, state in desired.items()
+        if name not in planned.driver_changed and is_up_to_date(state, planned.facts[name])
+    )
+    return StagedHosts(**vars(planned), staged=staged, desired=desired, up_to_date=up_to_date)
 
 
-def _packager(context: RunContext, resolution: Resolution) -> Packager | None:
-    """Who provides the packages that the candidates name; nobody where none does, for the forge costs its libraries."""
+def is_up_to_date(desired: Desired, facts: HostFacts) -> bool:
+    """Return whether a probe showed the desired state: no drift, passed checks, a running service."""
+    installed = facts.installed
+    if installed is None or installed.state != desired.state or installed.drift:
+        return False
+    if "installed.drift" in facts.unknown:
+        return False
+    if installed.current != desired.environment or desired.environment not in installed.environments:
+        return False
+    if (installed.last_verify or {}).get("status") not in ("ok", "skip", "warn"):
+        return False
+    return desired.service.supervisor == "none" or installed.service == "active"
+
+
+def _packager(context: RunContext, planned: PlannedHosts, resolution: Resolution) -> Packager | None:
+    """Return who provides the extension packages of the candidates; None when they have none."""
     stacks = [candidate.stack for candidate in resolution.candidates] + [resolution.stack]
     if not any(stack and stack.flash_attn.package for stack in stacks):
         return None
-    from provision.pipeline.wheel_builds import forge_of  # noqa: PLC0415 - see above
+    from provision.pipeline.wheel_builds import wheel_builder_of  # noqa: PLC0415 - only Stacks with such packages pay for it
 
-    return forge_of(context)
+    return wheel_builder_of(context, planned.plan)
 
 
 def host_tools(folder: Path) -> dict[str, Path]:
-    """Programs for PREFIX/bin by their name there: the service's own, and the checks."""
+    """Return the programs for PREFIX/bin by name: those of the service, and the checks."""
     return {**serve_tools(folder), "verify.pyz": build_zipapp(folder / "verify.pyz")}
 
 
 def _dpkg_status(context: RunContext, host: Host) -> str:
-    """What the host's package manager has, by which the packages that it lacks are found."""
+    """Read the list of installed OS packages of a host."""
     return context.session(host).read("/var/lib/dpkg/status").decode(errors="replace")
 
 
-def recompute_desired(context: RunContext, name: str, verified: Mapping[str, Any]) -> None:
-    """What a host is to be where its checks have said other of it than was known when it was staged.
+def recompute_desired(context: RunContext, staged: StagedHosts, name: str, document: Mapping[str, Any]) -> Desired:
+    """Recompute the desired state when check results changed.
 
-    Raises InventoryError as the first time.
+    Args:
+        context: The run.
+        staged: The hosts as they were staged.
+        name: The host.
+        document: The document of its newest checks.
+
+    Raises:
+        InventoryError: The settings do not fit the cards.
     """
-    installed = context.facts[name].installed
-    known = installed.last_verify if installed else None
-    if desired_state.peer_writes_arrive(verified, known) == desired_state.peer_writes_arrive(known):
-        return
-    context.desired[name] = desired_state.desired_state_of(
+    facts = staged.facts[name]
+    earlier = facts.installed.last_verify if facts.installed else None
+    if desired_state.peer_writes_arrive(document, earlier) == desired_state.peer_writes_arrive(earlier):
+        return staged.desired[name]
+    return desired_state.desired_state_of(
         context.host(name),
-        context.facts[name],
-        context.staged[name],
+        facts,
+        staged.staged[name],
         tools=host_tools(context.cache / "tools"),
-        verified=verified,
+        verified=document,
     )

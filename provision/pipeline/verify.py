@@ -1,9 +1,10 @@
-"""The phase `verify` as a step of a run."""
+"""The phase `verify`: checks of new and of live environments, and comparisons of hosts."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from provision.core.models.settings import Host
 from provision.fleet.ssh.channel import Channel
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
+from provision.pipeline.results import CheckedHosts, InstalledHosts, ProbedHosts, VerifiedHosts
 from provision.pipeline.stage import recompute_desired
 from provision.report.last_verify import verified_line
 from provision.report.run_files import TOGETHER
@@ -22,146 +24,204 @@ from verify.records import FRAME, SERVING, Level
 if TYPE_CHECKING:
     from provision.phases.verify.selection import Picked
     from provision.phases.verify.tool_output import Verified
+    from provision.pipeline.desired_state import Desired
 
-LATE_S = 60.0
-"""Beyond the time that a host is given: for its answer to come back."""
+ANSWER_S = 60.0
+"""Seconds for an answer to arrive, in addition to the time limit of the checks."""
 
 
-def verify(context: RunContext) -> None:
-    """Prove that what was installed computes right, before it goes live; carry the last proof where nothing changed."""
+@dataclass(frozen=True)
+class CheckOptions:
+    """Which checks run, and how."""
+
+    level: Level
+    drain: bool = False
+    """Whether the service is stopped for the checks, and started again."""
+    soak_minutes: float | None = None
+    """Length of a soak that replaces the checks."""
+    multihost: bool = False
+    """Whether hosts are tried together too."""
+    selection: Picked | None = None
+    """The checks that run; all of the level when None."""
+    serve_follows: bool = False
+    """Whether the service is replaced or restarted after the checks, so that the running one is not checked."""
+    refute: bool = False
+    """Whether only checks run again that failed before."""
+
+    def time_limit_s(self, devices: int, *, level: Level | None = None) -> float:
+        """Return the seconds that a host gets, its answer included; `level` overrides that of the options."""
+        from provision.phases.verify.run_checks import time_limit_s  # noqa: PLC0415 - only runs that verify pay for it
+
+        limit = time_limit_s(
+            level or self.level, devices, drain=self.drain, soak_minutes=self.soak_minutes, picked=self.selection
+        )
+        return limit + ANSWER_S
+
+
+def verify(context: RunContext, installed: InstalledHosts) -> VerifiedHosts:
+    """Check each new environment before it goes live; where nothing changed, the last checks stay valid."""
     for host in context.hosts():
-        if host.name in context.up_to_date:
-            installed = context.facts[host.name].installed
-            last = installed.last_verify if installed else None
-            text = f"nothing changed since it was {verified_line(last, context.facts[host.name].probed_at)}"
+        if host.name in installed.up_to_date:
+            facts = installed.facts[host.name]
+            last = facts.installed.last_verify if facts.installed else None
+            text = f"nothing changed since it was {verified_line(last, facts.probed_at)}"
             context.record(PhaseResult(host=host.name, phase="verify", status="skipped", text=text))
-    check(context, context.working(), level="standard", serve_follows=True)
+    hosts = [host for host in context.hosts() if host.name not in installed.up_to_date]
+    documents, _ = check(
+        context, installed, hosts, CheckOptions("standard", serve_follows=True), desired=installed.desired
+    )
+    desired = {name: recompute_desired(context, installed, name, document) for name, document in documents.items()}
+    return VerifiedHosts(**{**vars(installed), "desired": {**installed.desired, **desired}}, documents=documents)
+
+
+def verify_live(context: RunContext, probed: ProbedHosts, options: CheckOptions) -> CheckedHosts:
+    """Check what is live on each host. With `drain` each service is started again, whatever happens.
+
+    Raises:
+        KeyboardInterrupt: The run was interrupted; drained services are running again.
+    """
+    if not options.drain:
+        documents, aggregate = check(context, probed, context.hosts(), options)
+        return CheckedHosts(**vars(probed), documents=documents, aggregate=aggregate)
+    playbooks.acquire_locks(context, probed, "verify", context.hosts())
+    hosts = context.hosts()
+    try:
+        documents, aggregate = check(context, probed, hosts, options)
+    except KeyboardInterrupt:
+        resume_services(context, probed, hosts)
+        raise
+    finally:
+        for host in hosts:
+            path = f"{probed.install_paths[host.name].prefix}/run/drained.json"
+            context.run.change("drain", host=host.name, path=path, changed=True)
+    return CheckedHosts(**vars(probed), documents=documents, aggregate=aggregate)
 
 
 def check(
     context: RunContext,
+    probed: ProbedHosts,
     hosts: Sequence[Host],
+    options: CheckOptions,
     *,
-    level: Level,
-    drain: bool = False,
-    soak_minutes: float | None = None,
-    meet: bool = False,
-    picked: Picked | None = None,
-    serve_follows: bool = False,
-) -> None:
-    """Run the checks on hosts, at once on all of them, and compare what the hosts say.
+    desired: Mapping[str, Desired] | None = None,
+) -> tuple[dict[str, Mapping[str, Any]], tuple[CheckRecord, ...]]:
+    """Run the checks on all hosts in parallel, and compare the hosts.
 
-    With `drain` what serves there is stopped meanwhile; with `soak_minutes` a soak of that length takes their place.
-    With `meet` the hosts are tried together as well. `picked` says which checks run where not all of the level do.
-    With `serve_follows` what serves now is not checked: it is replaced, or started anew, after the checks.
+    Args:
+        context: The run.
+        probed: The facts of the hosts.
+        hosts: The hosts to check.
+        options: Which checks run.
+        desired: The desired states whose environments are checked; without them, and with `refute`, what is live is checked.
+
+    Returns:
+        The document of each host, and the checks that compare hosts.
     """
     if not hosts:
-        return
-    from provision.phases.verify.run_checks import time_limit_s  # noqa: PLC0415 - only runs that verify pay for it
+        return {}, ()
     from provision.phases.verify.run_checks import verify as run_checks  # noqa: PLC0415 - only runs that verify pay for it
     from verify.fleet import compare  # noqa: PLC0415 - only runs that verify pay for it
 
     started = time.monotonic()
-    expectations = expected(context, hosts)
-    if serve_follows:
+    desired = desired or {}
+    expectations = expected(context, probed, hosts, desired)
+    if options.serve_follows:
         expectations = {host.name: {**expectations.get(host.name, {}), "serve_follows": True} for host in hosts}
-    # What failed more deeply runs as deeply again.
-    deeper = serve_follows and any(standing(context, host.name) for host in hosts)
+    # A check that failed at a deeper level runs at that level again.
+    deeper = options.serve_follows and any(failed_checks(probed, host.name) for host in hosts)
+    devices = max((device_count(probed.facts.get(host.name)) for host in hosts), default=1)
 
     def call(host: Host) -> Verified:
-        paths, desired = context.install_paths[host.name], context.desired.get(host.name)
+        paths, state = probed.install_paths[host.name], desired.get(host.name)
         return run_checks(
             context.session(host),
             prefix=paths.prefix,
-            environment=desired.environment if desired else None,
-            level=level,
-            devices=device_count(context.facts.get(host.name)),
+            environment=state.environment if state and not options.refute else None,
+            level=options.level,
+            devices=device_count(probed.facts.get(host.name)),
             expect=expectations.get(host.name),
             root=paths.root,
-            drain=drain,
-            soak_minutes=soak_minutes,
-            picked=picked,
+            drain=options.drain,
+            soak_minutes=options.soak_minutes,
+            picked=options.selection,
+            refute=options.refute,
         )
 
-    documents, torches = [], []
-    devices = max((device_count(context.facts.get(host.name)) for host in hosts), default=1)
-    limit_s = time_limit_s("full" if deeper else level, devices, drain=drain, soak_minutes=soak_minutes, picked=picked)
-    for name, verified in context.run_on_hosts("verify", hosts, call, deadline_s=limit_s + LATE_S).items():
-        context.verified[name] = verified.document
+    documents: dict[str, Mapping[str, Any]] = {}
+    limit_s = options.time_limit_s(devices, level="full" if deeper else None)
+    for name, verified in context.run_on_hosts("verify", hosts, call, deadline_s=limit_s).items():
+        documents[name] = verified.document
         context.run.write(f"verify/{name}.json", verified.document)
-        if soak_minutes is None and not picked and not any(check.id == FRAME for check in verified.checks):
-            path = f"{context.install_paths[name].prefix}/verify/last.json"
-            context.run.change("checks", host=name, path=path, changed=True, level=level, exit_code=verified.exit_code)
-        if name in context.staged:
-            recompute_desired(context, name, verified.document)
-        decisive = [check for check in verified.checks if not (serve_follows and check.family == SERVING)]
-        context.record(judged(name, decisive, time.monotonic() - started))
-        documents.append(verified.document)
-        torches += [context.host(name)] if verified.document.get("torch") else []
-    together = compare(documents)
-    if meet and len(torches) > 1:
-        together.append(tried_together(context, torches))
-    if together:
-        context.run.write(TOGETHER, {"checks": together})
+        is_kept = options.soak_minutes is None and not options.selection and not options.refute
+        if is_kept and not any(check.id == FRAME for check in verified.checks):
+            path = f"{probed.install_paths[name].prefix}/verify/last.json"
+            context.run.change(
+                "checks", host=name, path=path, changed=True, level=options.level, exit_code=verified.exit_code
+            )
+        decisive = [check for check in verified.checks if not (options.serve_follows and check.family == SERVING)]
+        context.record(worst_result(name, decisive, time.monotonic() - started))
+    if options.refute:
+        return documents, ()
+    aggregate = compare(list(documents.values()))
+    with_torch = [host for host in hosts if documents.get(host.name, {}).get("torch")]
+    if options.multihost and len(with_torch) > 1:
+        aggregate.append(try_together(context, probed, with_torch, desired))
+    if aggregate:
+        context.run.write(TOGETHER, {"checks": aggregate})
+    return documents, tuple(CheckRecord.model_validate(record) for record in aggregate)
 
 
-def standing(context: RunContext, name: str) -> dict[str, Level]:
-    """The checks that stand as failed on a host, each with the deepest level at which they did: by this run, else as it was found."""
-    facts = context.facts.get(name)
+def failed_checks(
+    probed: ProbedHosts, name: str, documents: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Level]:
+    """Return the checks that failed last on a host, each with its deepest level.
+
+    Args:
+        probed: The facts of the hosts.
+        name: The host.
+        documents: Checks of this run, which replace those that the probe found.
+    """
+    facts = probed.facts.get(name)
     installed = facts.installed if facts else None
-    return failed(context.verified.get(name) or (installed.last_verify if installed else None) or {})
+    return failed((documents or {}).get(name) or (installed.last_verify if installed else None) or {})
 
 
-def refute(context: RunContext, names: Sequence[str]) -> None:
-    """Run the checks of what serves once more that failed before, where it has been started anew and proven."""
+def check_again(context: RunContext, verified: VerifiedHosts, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """Run the checks of the service again that failed before, on hosts whose service was restarted and proven.
+
+    Returns:
+        The documents of the hosts that were checked again.
+    """
     hosts = [
-        context.host(name) for name in names if any(id_.startswith(f"{SERVING}.") for id_ in standing(context, name))
+        context.host(name)
+        for name in names
+        if any(id_.startswith(f"{SERVING}.") for id_ in failed_checks(verified, name, verified.documents))
     ]
-    if not hosts:
-        return
-    from provision.phases.verify.run_checks import time_limit_s  # noqa: PLC0415 - only hosts that failed pay for it
-    from provision.phases.verify.run_checks import verify as run_checks  # noqa: PLC0415 - only hosts that failed pay for it
-
-    started = time.monotonic()
-    devices = max((device_count(context.facts.get(host.name)) for host in hosts), default=1)
-    limit_s = time_limit_s("full", devices)
-
-    def call(host: Host) -> Verified:
-        paths = context.install_paths[host.name]
+    for host in hosts:
         context.progress.note(host.name, "checks again what failed")
-        return run_checks(
-            context.session(host),
-            prefix=paths.prefix,
-            level="full",
-            devices=devices,
-            expect=expected(context, [host]).get(host.name),
-            root=paths.root,
-            refute=True,
-        )
-
-    for name, verified in context.run_on_hosts("verify", hosts, call, deadline_s=limit_s + LATE_S).items():
-        context.verified[name] = verified.document
-        context.run.write(f"verify/{name}.json", verified.document)
-        context.record(judged(name, verified.checks, time.monotonic() - started))
+    documents, _ = check(context, verified, hosts, CheckOptions("full", refute=True), desired=verified.desired)
+    return documents
 
 
-def expected(context: RunContext, hosts: Sequence[Host]) -> dict[str, dict[str, Any]]:
-    """What each host's checks compare with: the Stack of this run where there is one, and the GPUs that should be there."""
+def expected(
+    context: RunContext, probed: ProbedHosts, hosts: Sequence[Host], desired: Mapping[str, Desired]
+) -> dict[str, dict[str, Any]]:
+    """Return what the checks of each host compare with: its Stack, where this run has one, and its expected GPUs."""
     from provision.phases.verify.expected_gpus import expected_gpus  # noqa: PLC0415 - only runs that verify pay for it
     from provision.report.difference import last_green  # noqa: PLC0415 - only runs that verify pay for it
 
     found: dict[str, dict[str, Any]] = {
-        host.name: {"stack": context.desired[host.name].stack} for host in hosts if host.name in context.desired
+        host.name: {"stack": desired[host.name].stack} for host in hosts if host.name in desired
     }
-    with_cards = {host.name for host in hosts if (facts := context.facts.get(host.name)) and facts.pci_gpus}
+    with_cards = {host.name for host in hosts if (facts := probed.facts.get(host.name)) and facts.pci_gpus}
     with_cards |= {name for name, expect in found.items() if expect["stack"]["torch"]["variant"] != "cpu"}
     before = last_green(context.run.folder.parent, context.run.name, with_cards) if with_cards else {}
-    for name in with_cards & context.facts.keys():
+    for name in with_cards & probed.facts.keys():
         then, expect = before.get(name), found.setdefault(name, {})
         torch = expect["stack"]["torch"]["variant"] if "stack" in expect else None
         torch = torch or (then.stack.torch.variant if then and then.stack else "cpu")
         gpus = expected_gpus(
-            context.facts[name],
+            probed.facts[name],
             context.host(name).settings,
             torch,
             then.facts if then else None,
@@ -172,60 +232,41 @@ def expected(context: RunContext, hosts: Sequence[Host]) -> dict[str, dict[str, 
 
 
 def device_count(facts: HostFacts | None) -> int:
-    """How many devices the checks will find on a host at most: its GPUs, else its CPUs as one."""
+    """Return how many devices the checks find on a host at most: its GPUs, or 1 for its CPUs."""
     if facts is None:
         return 1
     drivers = [vendor.gpus for vendor in (facts.nvidia, facts.amd) if vendor]
     return max(1, len(facts.pci_gpus), sum(map(len, drivers)))
 
 
-def tried_together(context: RunContext, hosts: Sequence[Host]) -> dict[str, Any]:
-    """Let hosts find and reach one another, and exchange numbers: the record of it. Nothing is set on them."""
+def try_together(
+    context: RunContext, probed: ProbedHosts, hosts: Sequence[Host], desired: Mapping[str, Desired]
+) -> dict[str, Any]:
+    """Let hosts find and reach one another, and exchange numbers. Nothing is configured on them.
+
+    Returns:
+        The record of the check.
+    """
     from provision.fleet.multihost import meet  # noqa: PLC0415 - only runs that try hosts together pay for it
+    from provision.phases.verify.run_checks import tool_command  # noqa: PLC0415 - only runs that try hosts together pay for it
+
+    def start(host: Host) -> Channel:
+        paths, state = probed.install_paths[host.name], desired.get(host.name)
+        environment = f"envs/{state.environment}" if state else "current"
+        command = tool_command(paths.prefix.rstrip("/"), environment, ["between"])
+        return context.session(host).open_channel(command, root=paths.root)
 
     for host in hosts:
-        context.progress.note(host.name, "meets the other hosts")
-    return meet({host.name: partial(_part, context, host) for host in hosts})
+        context.progress.note(host.name, "connects to the other hosts")
+    return meet({host.name: partial(start, host) for host in hosts})
 
 
-def _part(context: RunContext, host: Host) -> Channel:
-    """Start a host's part, in the environment that was checked."""
-    from provision.phases.verify.run_checks import tool_command  # noqa: PLC0415 - only runs that verify pay for it
-
-    paths, desired = context.install_paths[host.name], context.desired.get(host.name)
-    environment = f"envs/{desired.environment}" if desired else "current"
-    command = tool_command(paths.prefix.rstrip("/"), environment, ["between"])
-    return context.session(host).open_channel(command, root=paths.root)
-
-
-def check_drained(context: RunContext, *, level: Level, meet: bool = False, picked: Picked | None = None) -> None:
-    """Run the checks while nothing serves; whatever ends them, each service is started and proven again.
-
-    Raises KeyboardInterrupt when the person ended it, after the services are back.
-    """
-    playbooks.acquire_locks(context, "verify", context.hosts())
-    hosts = context.hosts()
-    try:
-        check(context, hosts, level=level, drain=True, meet=meet, picked=picked)
-    except KeyboardInterrupt:
-        resume_services(context, hosts)
-        raise
-    finally:
-        for host in hosts:
-            context.run.change(
-                "drain",
-                host=host.name,
-                path=f"{context.install_paths[host.name].prefix}/run/drained.json",
-                changed=True,
-            )
-
-
-def resume_services(context: RunContext, hosts: Sequence[Host]) -> None:
-    """Have each service started and proven that an interruption left stopped."""
+def resume_services(context: RunContext, probed: ProbedHosts, hosts: Sequence[Host]) -> None:
+    """Start each service that an interruption left stopped, and check that it answers."""
     from provision.phases.verify.run_checks import DRAIN_S, resume  # noqa: PLC0415 - only after an interruption
 
     def call(host: Host) -> tuple[bool, str]:
-        paths = context.install_paths[host.name]
+        paths = probed.install_paths[host.name]
         context.progress.note(host.name, "interrupted: starting the service again")
         return resume(context.session(host), prefix=paths.prefix, root=paths.root)
 
@@ -236,8 +277,8 @@ def resume_services(context: RunContext, hosts: Sequence[Host]) -> None:
             context.reject(result)
 
 
-def judged(name: str, checks: Sequence[CheckRecord], seconds: float) -> PhaseResult:
-    """One result of all checks: the worst one speaks."""
+def worst_result(name: str, checks: Sequence[CheckRecord], seconds: float) -> PhaseResult:
+    """Return the phase result of a host: that of its worst check."""
     order = ("error", "fail", "warn")
     worst = next((check for status in order for check in checks if check.status == status), None)
     if worst is None:

@@ -1,4 +1,4 @@
-"""The forge of a run: it knows every key that the plan names, and who builds."""
+"""The wheel builder of a run: it knows all builds of the plan, and the hosts that can build."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from provision.phases.stage.platforms import Target
 from provision.pipeline.context import RunContext
 
 
-def forge_of(context: RunContext) -> WheelBuilder:
-    """Builds where the inventory says, once for all classes that one build can serve."""
-    keys = tuple(Key.of(package) for package in _built(context.plan)) if context.plan else ()
+def wheel_builder_of(context: RunContext, plan: Plan) -> WheelBuilder:
+    """Return a wheel builder that knows the builds of the whole plan, so that one build serves several classes."""
+    keys = tuple(Key.of(package) for package in _built(plan))
     return make_wheel_builder(context.wheelhouse(), Path(context.inventory.source), keys)
 
 
 def make_wheel_builder(store: Store, inventory: Path, fleet: tuple[Key, ...] = ()) -> WheelBuilder:
-    """A forge whose builders are this machine and the hosts of an inventory, also those outside a command's limit."""
+    """Return a wheel builder that can build on this machine and on all hosts of an inventory, whatever the command's limit."""
     return WheelBuilder(
         store,
         partial(_open_builder, inventory),

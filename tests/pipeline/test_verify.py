@@ -10,29 +10,39 @@ from typing import Any
 import pytest
 
 from provision.core.install_paths import InstallPaths
+from provision.core.models.facts import HostFacts
 from provision.core.models.records import CheckRecord
 from provision.core.models.settings import Connection, Host, Inventory, Settings
-from provision.core.models.staged import Staged
 from provision.core.run_folder import RunFolder
 from provision.phases.verify import run_checks
 from provision.phases.verify.tool_output import Verified
 from provision.pipeline import verify
 from provision.pipeline.context import RunContext
+from provision.pipeline.desired_state import Desired
+from provision.pipeline.results import InstalledHosts, ProbedHosts
+from provision.pipeline.verify import CheckOptions
 from provision.report.live import open_progress
 from verify.records import FLEET, NETWORK, Outcome, as_record
 
 
 def context_of(tmp_path: Path, *names: str) -> RunContext:
     hosts = tuple(Host(name=name, connection=Connection(kind="local"), settings=Settings()) for name in names)
-    context = RunContext(
+    return RunContext(
         run=RunFolder.create(tmp_path / "logs", command="verify"),
         inventory=Inventory(source="test", hosts=hosts),
         progress=open_progress(list(names), stream=io.StringIO(), environment={}),
         cache=tmp_path,
     )
-    paths = InstallPaths(prefix=str(tmp_path), incoming=str(tmp_path), owner="root", root=False)
-    context.install_paths |= dict.fromkeys(names, paths)
-    return context
+
+
+def probed_hosts(context: RunContext, **facts: HostFacts) -> ProbedHosts:
+    path = str(context.cache)
+    paths = InstallPaths(prefix=path, incoming=path, owner="root", root=False)
+    return ProbedHosts(facts, dict.fromkeys((host.name for host in context.hosts()), paths))
+
+
+def check(context: RunContext, options: CheckOptions) -> None:
+    verify.check(context, probed_hosts(context), context.hosts(), options)
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +59,7 @@ def _two_well_and_one_ill(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_odd_host_is_kept_in_the_runs_folder(tmp_path: Path) -> None:
     context = context_of(tmp_path, "a", "b", "ill")
-    verify.check(context, context.hosts(), level="quick")
+    check(context, CheckOptions("quick"))
     kept = json.loads(context.run.path("together.json").read_bytes())["checks"]
     assert [(record["id"], record["status"]) for record in kept] == [(FLEET, "warn")]
     assert kept[0]["reason"].startswith("ill: kernels.gemm warn")
@@ -57,7 +67,7 @@ def test_the_odd_host_is_kept_in_the_runs_folder(tmp_path: Path) -> None:
 
 def test_one_host_is_compared_with_nobody(tmp_path: Path) -> None:
     context = context_of(tmp_path, "a")
-    verify.check(context, context.hosts(), level="quick")
+    check(context, CheckOptions("quick"))
     assert context.run.path("verify/a.json").exists()
     assert not context.run.path("together.json").exists()
 
@@ -71,20 +81,26 @@ def test_hosts_are_tried_together_only_where_that_is_asked_for(tmp_path: Path, m
 
     monkeypatch.setattr("provision.fleet.multihost.meet", meet)
     context = context_of(tmp_path, "a", "b", "broken")
-    verify.check(context, context.hosts(), level="standard", meet=True)
+    check(context, CheckOptions("standard", multihost=True))
     assert tried == [["a", "b"]], "torch is not there on the third one"
     kept = json.loads(context.run.path("together.json").read_bytes())["checks"]
     assert [record["id"] for record in kept] == [FLEET, NETWORK]
-    verify.check(context, context.hosts(), level="standard")
+    check(context, CheckOptions("standard"))
     assert len(tried) == 1
 
 
-def test_what_a_walk_has_staged_is_desired_again_by_what_the_checks_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: dict[str, Any] = {}
-    monkeypatch.setattr(verify, "recompute_desired", lambda _context, name, verified: seen.update({name: verified}))
-    context = context_of(tmp_path, "a", "b")
-    context.staged["a"] = Staged.model_construct()
-    verify.check(context, context.hosts(), level="quick")
-    assert {name: document["host"] for name, document in seen.items()} == {"a": "a"}
+def test_the_desired_state_is_computed_again_from_the_checks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = Desired.model_construct(environment="e1", stack={"torch": {"variant": "cpu"}})
+    after = before.model_copy(update={"environment": "e2"})
+
+    def recompute(_context: Any, _installed: Any, name: str, document: Any) -> Desired:
+        assert document["host"] == name
+        return after if name == "ill" else before
+
+    monkeypatch.setattr(verify, "recompute_desired", recompute)
+    context = context_of(tmp_path, "a", "ill")
+    probed = probed_hosts(context)
+    installed = InstalledHosts(**vars(probed), desired=dict.fromkeys(("a", "ill"), before))
+    verified = verify.verify(context, installed)
+    assert verified.desired == {"a": before, "ill": after}
+    assert set(verified.documents) == {"a", "ill"}

@@ -11,8 +11,9 @@ from provision.core.models.settings import Inventory
 from provision.core.models.stack import FlashAttnPackage, FlashAttnPlan, Plan, Stack
 from provision.core.run_folder import RunFolder
 from provision.fleet.ssh.local import LocalSession
+from provision.phases.stage.builds.wheel_builder import WheelBuilder
 from provision.pipeline.context import RunContext
-from provision.pipeline.wheel_builds import forge_of
+from provision.pipeline.wheel_builds import wheel_builder_of
 from provision.report.live import open_progress
 from tests.builds.keys import make_key
 from tests.stage.stacks import make_stack, resolve_to
@@ -34,33 +35,32 @@ def stack_with(*cards: str, source: str = "forge") -> Stack:
     return make_stack(None, None).model_copy(update={"flash_attn": FlashAttnPlan(provider="bundled", package=package)})
 
 
-def context_of(inventory: Path, *stacks: Stack) -> RunContext:
+def builder(inventory: Path, *stacks: Stack) -> WheelBuilder:
     context = RunContext(
         run=RunFolder(inventory.parent / "run"),
         inventory=Inventory(source=str(inventory), hosts=()),
         progress=open_progress([]),
         cache=inventory.parent / "cache",
     )
-    context.plan = Plan(classes=tuple(resolve_to(stack) for stack in stacks))
-    return context
+    return wheel_builder_of(context, Plan(classes=tuple(resolve_to(stack) for stack in stacks)))
 
 
-def test_the_forge_knows_what_all_classes_want_built(inventory: Path) -> None:
+def test_the_builder_knows_what_all_classes_want_built(inventory: Path) -> None:
     published = stack_with("12.0", source="wheel")
     plain = make_stack(None, None)
-    wheel_builder = forge_of(context_of(inventory, stack_with("9.0"), stack_with("8.0"), published, plain))
-    assert [key.built_for.capabilities for key in wheel_builder.fleet] == [("9.0",), ("8.0",)]
-    assert wheel_builder.fleet[0].covering(wheel_builder.fleet).built_for.capabilities == ("8.0", "9.0")
+    keys = builder(inventory, stack_with("9.0"), stack_with("8.0"), published, plain).fleet
+    assert [key.built_for.capabilities for key in keys] == [("9.0",), ("8.0",)]
+    assert keys[0].covering(keys).built_for.capabilities == ("8.0", "9.0")
 
 
 @pytest.mark.parametrize("name", ["controller", "builder-1"])
-def test_a_builder_is_this_machine_or_any_host_of_the_inventory(inventory: Path, name: str) -> None:
-    session = forge_of(context_of(inventory)).open_builder(name)
+def test_a_build_host_is_this_machine_or_any_host_of_the_inventory(inventory: Path, name: str) -> None:
+    session = builder(inventory).open_builder(name)
     assert isinstance(session, LocalSession)
     assert session.host == name
 
 
-def test_an_unknown_builder_is_answered_with_those_that_there_are(inventory: Path) -> None:
+def test_an_unknown_build_host_is_refused_with_the_known_ones(inventory: Path) -> None:
     with pytest.raises(StageError, match="builder `builder-2` is no host of") as caught:
-        forge_of(context_of(inventory)).open_builder("builder-2")
+        builder(inventory).open_builder("builder-2")
     assert caught.value.hint == "name one of builder-1, gpu-1, or controller"

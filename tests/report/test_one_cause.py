@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from provision.core.models.records import CheckRecord, Finding
 from provision.phases.probe import parse
-from provision.pipeline.verify import judged
+from provision.pipeline.verify import worst_result
 from provision.report.diagnosis import diagnose
 from provision.report.run_files import read
 from provision.report.summary_builder import build
@@ -79,7 +79,7 @@ def test_a_cause_is_told_once_with_what_it_took_along(tmp_path: Path, snapshot: 
     found = records(**CAUSES[name])
     folder.green("gpu-1", gpus=8, records=found)
     folder.planned(["gpu-1"], GPU_STACK)
-    verified = judged("gpu-1", [CheckRecord.model_validate({**one, "host": "gpu-1"}) for one in found], 9.0)
+    verified = worst_result("gpu-1", [CheckRecord.model_validate({**one, "host": "gpu-1"}) for one in found], 9.0)
     folder.results(verified)
     folder.run.path("serve/gpu-1.json").unlink()
     seen = parse("gpu-1", (RECORDED / f"{FACTS[name]}.txt").read_text()) if name in FACTS else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import json
 import re
 from pathlib import Path
 
@@ -12,8 +13,12 @@ import pytest
 from provision.core.errors import Exit
 from provision.core.models.facts import Cpu
 from provision.core.models.records import PhaseName, Summary
+from provision.core.models.settings import Inventory
 from provision.pipeline import Request, operations
 from provision.pipeline.commands import print_summary
+from provision.pipeline.results import CheckedHosts, ProbedHosts
+from provision.pipeline.runner import RunOutcome
+from provision.pipeline.verify import CheckOptions
 from provision.report import summarise, write
 from provision.report.screen import LINES, RULE, first_screen_of
 from tests.report.sample import CPU_STACK, GPU_STACK, Folder, check, facts, host, result
@@ -208,15 +213,14 @@ def test_a_terminal_gets_the_first_screen_and_a_pipe_all_of_it(
 ) -> None:
     folder = failing(tmp_path, 3, causes=1)
     summary: Summary = summarise(folder.run)
-    write(folder.run, summary)
+    outcome = RunOutcome(summary, Exit.RED, ProbedHosts(), (), write(folder.run, summary))
     stream = Terminal(is_terminal=is_terminal)
     monkeypatch.setattr("sys.stdout", stream)
-    request = Request(command="provision", inventory=tmp_path, limit=None, overrides={}, logs=tmp_path)
-    print_summary(request, summary)
+    print_summary(outcome)
     shown, written = stream.getvalue(), folder.run.path("summary.txt").read_text()
     assert shown == (first_screen_of(written) if is_terminal else written)
     assert (RULE in shown) is not is_terminal
-    print_summary(request, summary, as_json=True)
+    print_summary(outcome, as_json=True)
     assert stream.getvalue().endswith(folder.run.path("summary.json").read_text())
 
 
@@ -227,12 +231,14 @@ def test_verify_ends_with_the_verdict_where_a_person_looks(
     folder = Folder(tmp_path / RUN, [host("a", local=True)])
     folder.green("a")
     summary = summarise(folder.run)
-    write(folder.run, summary)
+    documents = {"a": json.loads(folder.run.path("verify/a.json").read_bytes())}
+    hosts = tuple(Inventory.model_validate_json(folder.run.path("inventory.json").read_bytes()).hosts)
+    outcome = RunOutcome(summary, Exit.OK, CheckedHosts(documents=documents), hosts, write(folder.run, summary))
     stream = Terminal(is_terminal=is_terminal)
     monkeypatch.setattr("sys.stdout", stream)
-    monkeypatch.setattr(operations, "execute", lambda request, steps: (summary, Exit.OK))
+    monkeypatch.setattr(operations, "execute", lambda request, steps: outcome)
     request = Request(command="verify", inventory=tmp_path, limit=None, overrides={}, logs=tmp_path)
-    assert operations.verify(request, level="quick", as_json=False) == 0
+    assert operations.verify(request, CheckOptions("quick"), as_json=False) == 0
     table, _, screen = stream.getvalue().partition("\n\n")
     assert "kernel.matmul" in table
     assert screen.startswith("GREEN: ") is is_terminal

@@ -14,8 +14,9 @@ from provision.phases.verify import run_checks
 from provision.phases.verify.expected_gpus import expected_gpus
 from provision.phases.verify.tool_output import Verified
 from provision.pipeline import verify
+from provision.pipeline.verify import CheckOptions
 from provision.report import summarise, write
-from tests.pipeline.test_verify import context_of
+from tests.pipeline.test_verify import context_of, probed_hosts
 from tests.report.sample import GPU_STACK, Folder, host
 from verify.checks.devices.gpus import fewer
 from verify.views import Gpu
@@ -109,6 +110,6 @@ def test_the_checks_of_a_host_are_told_what_its_last_green_run_had(
 
     monkeypatch.setattr(run_checks, "verify", run)
     context = context_of(tmp_path, "a")
-    context.facts["a"] = without_last(whole)
-    verify.check(context, context.hosts(), level="quick")
+    probed = probed_hosts(context, a=without_last(whole))
+    verify.check(context, probed, context.hosts(), CheckOptions("quick"))
     assert asked[0]["gpus"]["pci"] == addresses(whole)
