@@ -1,19 +1,21 @@
-"""The doctor's truth: how often its first finding is the true cause of a recorded failure.
+"""Accuracy of the doctor: how often its first finding is the true cause of a recorded failure.
 
     python -m benchmarks.doctor --cases DIR [--json OUT] [--verbose]
 
-DIR holds one JSON file a case with `error_text`, `env_text` and the true `cause`. Each is diagnosed three times: its
-error text alone; with its environment text after it; and `unlearned`: its error text without every signature, of any
-cause, that matches this case and no other, since such a one may have been written for it. A cause with one case has
-no other to vouch for its signatures: `unlearned` counts what the catalogue would know had it never seen the case, and is
-told for causes with several cases alone as well. `unlearned_but_printed` keeps of these signatures those that match a
-message of verify/doctor/messages.toml of the same cause, too: what programs print, written from their own texts and not
-from the cases. Sure and wrong: the first finding has a confidence of at least 0.75 and
-the true cause is not among the first three.
+DIR holds a JSON file for each case, with `error_text`, `env_text` and the true `cause`. Each case is diagnosed
 
-`calibration` is a cross-validation: the findings of each case are those of a catalogue without what only this case
-vouches for, and beside the cases stand healthy logs (tests/doctor/healthy/), of which any finding is wrong. Of each band
-of confidence it tells how many findings there are and how many of them do not name the true cause, whatever their place.
+- with its error text (`error_text`),
+- with its error text and its environment text (`with_env_text`),
+- with its error text, without any signature that matches this case and no other (`unlearned`), because such a signature
+  may have been written for this case. A cause with one case loses all its signatures there, so the figures for causes
+  with several cases are listed as well.
+- the same, but a signature that matches a message of its cause is kept (`unlearned_but_printed`): messages are written
+  from the texts of programs and not from cases.
+
+A case is sure and wrong if its first finding has a confidence of at least 0.75 and the true cause is not among the first
+three. `calibration` is a cross-validation: it counts the findings of the unlearned cases and of healthy logs
+(tests/doctor/healthy/) by confidence, and how many of them do not name the true cause. Any finding in a healthy log is
+wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -29,21 +30,20 @@ from pathlib import Path
 from typing import Any
 
 from verify.doctor.engine import diagnose_texts, doctor
-from verify.doctor.evidence import scan_text
-from verify.doctor.score import FINDING_AT, LIKELY_AT, SURE_AT, Finding
+from verify.doctor.scanner import scan_text
+from verify.doctor.scoring import FINDING_AT, LIKELY_AT, SURE_AT, Finding
 
 AIM_TOP_1, AIM_MACRO, AIM_SURE_AND_WRONG = 0.9, 0.85, 0.03
 AIM_WRONG_OF_SURE = 0.01
 WITHIN = 3
 BANDS = (FINDING_AT, LIKELY_AT, SURE_AT)
 ROOT = Path(__file__).resolve().parents[1]
-MESSAGES = ROOT / "verify" / "doctor" / "messages.toml"
 HEALTHY = ROOT / "tests" / "doctor" / "healthy"
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """One case and what the doctor said of it."""
+class DoctorAnswer:
+    """One case, and the findings of the doctor."""
 
     case: str
     truth: str
@@ -75,16 +75,16 @@ def main() -> int:
     cases = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(given.cases.glob("*.json"))]
     if not cases:
         parser.error(f"no *.json in {given.cases}")
-    outcomes = judge(cases, environment=False)
-    unlearned = judge_unlearned(cases)
+    outcomes = evaluate(cases, environment=False)
+    unlearned = evaluate_unlearned(cases)
     result: dict[str, Any] = {
         "error_text": figures(outcomes),
-        "with_env_text": figures(judge(cases, environment=True)),
+        "with_env_text": figures(evaluate(cases, environment=True)),
         "unlearned": figures(unlearned),
         "unlearned_of_causes_with_several_cases": figures(
             [outcome for outcome in unlearned if by_cause(outcomes)[outcome.truth]["cases"] > 1]
         ),
-        "unlearned_but_printed": figures(judge_unlearned(cases, printed=printed())),
+        "unlearned_but_printed": figures(evaluate_unlearned(cases, printed=printed())),
         "calibration": calibration([*unlearned, *healthy()]),
         "unlearned_confusions": confusions(unlearned),
         "causes": by_cause(outcomes),
@@ -98,54 +98,53 @@ def main() -> int:
         show_wrong(outcomes, texts)
     if given.json:
         given.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    told = result["error_text"]
-    met = told["top_1"] >= AIM_TOP_1 and told["macro"] >= AIM_MACRO and told["sure_and_wrong"] <= AIM_SURE_AND_WRONG
+    shown = result["error_text"]
+    met = shown["top_1"] >= AIM_TOP_1 and shown["macro"] >= AIM_MACRO and shown["sure_and_wrong"] <= AIM_SURE_AND_WRONG
     sure = result["calibration"]["bands"][-1]
     return 0 if met and sure["wrong"] <= AIM_WRONG_OF_SURE * sure["findings"] else 1
 
 
-def judge(cases: Sequence[dict[str, Any]], *, environment: bool) -> list[Outcome]:
-    """What the doctor says of each case."""
+def evaluate(cases: Sequence[dict[str, Any]], *, environment: bool) -> list[DoctorAnswer]:
+    """Diagnose each case."""
     outcomes = []
     for case in cases:
         text = case["error_text"] + (f"\n{case['env_text']}" if environment and case.get("env_text") else "")
-        outcomes.append(Outcome(case["id"], case["cause"], diagnose_texts({case["id"]: text}).findings))
+        outcomes.append(DoctorAnswer(case["id"], case["cause"], diagnose_texts({case["id"]: text}).findings))
     return outcomes
 
 
 def printed() -> frozenset[int]:
-    """The places of the signatures that match a message of their own cause."""
-    messages: dict[str, list[str]] = tomllib.loads(MESSAGES.read_text(encoding="utf-8"))
+    """Return the numbers of the signatures that match a message of their own cause."""
     found: set[int] = set()
-    for cause, texts in messages.items():
-        for text in texts:
-            scan = scan_text(text, doctor().index, name=cause)
-            found |= {place for place, (own, _) in doctor().signatures.items() if own.id == cause and scan.hits[place]}
+    for cause in doctor().causes:
+        for text in cause.messages:
+            scan = scan_text(text, doctor().index, name=cause.id)
+            found |= {number for number, (own, _) in doctor().signatures.items() if own is cause and scan.hits[number]}
     return frozenset(found)
 
 
-def judge_unlearned(cases: Sequence[dict[str, Any]], *, printed: frozenset[int] = frozenset()) -> list[Outcome]:
-    """The same without what only this case vouches for; what is `printed` is vouched for."""
+def evaluate_unlearned(cases: Sequence[dict[str, Any]], *, printed: frozenset[int] = frozenset()) -> list[DoctorAnswer]:
+    """Diagnose each case without signatures that match no other case, except those in `printed`."""
     scans = {case["id"]: scan_text(case["error_text"], doctor().index, name=case["id"]) for case in cases}
-    vouched = {place: {case for case, found in scans.items() if found.hits[place]} for place in doctor().signatures}
+    matching = {place: {case for case, found in scans.items() if found.hits[place]} for place in doctor().signatures}
     outcomes = []
     for case in cases:
         found = scans[case["id"]]
-        own = {place for place, seen in vouched.items() if seen == {case["id"]}} - printed
+        own = {place for place, seen in matching.items() if seen == {case["id"]}} - printed
         hits = [[] if place in own else lines for place, lines in enumerate(found.hits)]
-        findings = doctor().judge([replace(found, hits=hits)]).findings
-        outcomes.append(Outcome(case["id"], case["cause"], findings))
+        findings = doctor().evaluate([replace(found, hits=hits)]).findings
+        outcomes.append(DoctorAnswer(case["id"], case["cause"], findings))
     return outcomes
 
 
-def healthy() -> list[Outcome]:
-    """What the doctor says of logs in which nothing failed: whatever it names is wrong."""
+def healthy() -> list[DoctorAnswer]:
+    """Diagnose the healthy logs, in which any finding is wrong."""
     logs = sorted(HEALTHY.glob("*.log"))
-    return [Outcome(path.stem, "", diagnose_texts({path.stem: path.read_text("utf-8")}).findings) for path in logs]
+    return [DoctorAnswer(path.stem, "", diagnose_texts({path.stem: path.read_text("utf-8")}).findings) for path in logs]
 
 
-def calibration(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Of each band of confidence: its findings, and how many of them name another cause than the true one, or one where none is."""
+def calibration(outcomes: Sequence[DoctorAnswer]) -> dict[str, Any]:
+    """Count the findings of each band of confidence, and those that do not name the true cause."""
     rows = [{"from": low, "findings": 0, "wrong": 0} for low in BANDS]
     wrong = []
     for outcome in outcomes:
@@ -160,8 +159,8 @@ def calibration(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return {"bands": rows, "sure_and_wrong": wrong, "healthy_logs": len(quiet), "healthy_with_finding": named}
 
 
-def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Shares of all cases; `macro` is the mean of the causes' own shares."""
+def figures(outcomes: Sequence[DoctorAnswer]) -> dict[str, Any]:
+    """Return shares of all cases; `macro` is the mean of the shares of each cause."""
     count = len(outcomes)
     shares = [row["right"] / row["cases"] for row in by_cause(outcomes).values()]
     return {
@@ -175,8 +174,8 @@ def figures(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     }
 
 
-def by_cause(outcomes: Iterable[Outcome]) -> dict[str, dict[str, int]]:
-    """Cases, and how many were named first or within three, for each true cause."""
+def by_cause(outcomes: Iterable[DoctorAnswer]) -> dict[str, dict[str, int]]:
+    """Count, for each true cause, its cases and how many were named first or among the first three."""
     rows: dict[str, dict[str, int]] = defaultdict(lambda: {"cases": 0, "right": 0, "within": 0})
     for outcome in outcomes:
         row = rows[outcome.truth]
@@ -186,8 +185,8 @@ def by_cause(outcomes: Iterable[Outcome]) -> dict[str, dict[str, int]]:
     return dict(sorted(rows.items()))
 
 
-def confusions(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
-    """Cases whose true cause was not named first."""
+def confusions(outcomes: Iterable[DoctorAnswer]) -> list[dict[str, Any]]:
+    """Return the cases whose true cause was not named first."""
     return [
         {
             "case": outcome.case,
@@ -199,8 +198,8 @@ def confusions(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
     ]
 
 
-def single(outcomes: Iterable[Outcome]) -> list[dict[str, str]]:
-    """Signatures that match one case alone: suspicious when the cause has several, or when the pattern is long."""
+def single(outcomes: Iterable[DoctorAnswer]) -> list[dict[str, str]]:
+    """Return signatures that match only one case: suspicious if the cause has several, or if the pattern is long."""
     seen: dict[tuple[str, str], set[str]] = defaultdict(set)
     for outcome in outcomes:
         for finding in outcome.findings:
@@ -213,8 +212,8 @@ def single(outcomes: Iterable[Outcome]) -> list[dict[str, str]]:
     ]
 
 
-def without_hits(outcomes: Iterable[Outcome]) -> list[str]:
-    """Causes of the catalogue that no case shows."""
+def without_hits(outcomes: Iterable[DoctorAnswer]) -> list[str]:
+    """Return the causes that no case shows."""
     hit = Counter(name for outcome in outcomes for name in outcome.named)
     return [cause.id for cause in doctor().causes if not hit[cause.id]]
 
@@ -227,17 +226,17 @@ def show(result: dict[str, Any]) -> None:
         "unlearned_of_causes_with_several_cases",
         "unlearned_but_printed",
     ):
-        told = result[name]
+        shown = result[name]
         print(
-            f"{name:<39} {told['cases']} cases: top-1 {told['top_1']:.3f}, top-{WITHIN} {told['top_3']:.3f}, macro "
-            f"{told['macro']:.3f}, sure and wrong {told['sure_and_wrong']:.3f} {told['sure_and_wrong_cases']}, "
-            f"no finding {told['no_finding']}"
+            f"{name:<39} {shown['cases']} cases: top-1 {shown['top_1']:.3f}, top-{WITHIN} {shown['top_3']:.3f}, macro "
+            f"{shown['macro']:.3f}, sure and wrong {shown['sure_and_wrong']:.3f} {shown['sure_and_wrong_cases']}, "
+            f"no finding {shown['no_finding']}"
         )
-    told = result["calibration"]
-    print(f"\nhealthy logs: {told['healthy_logs']}, with a finding: {', '.join(told['healthy_with_finding']) or '-'}")
-    for row in told["bands"]:
+    shown = result["calibration"]
+    print(f"\nhealthy logs: {shown['healthy_logs']}, with a finding: {', '.join(shown['healthy_with_finding']) or '-'}")
+    for row in shown["bands"]:
         print(f"confidence from {row['from']:.2f}: {row['findings']} findings, {row['wrong']} wrong")
-    print(f"sure and wrong: {', '.join(told['sure_and_wrong']) or '-'}")
+    print(f"sure and wrong: {', '.join(shown['sure_and_wrong']) or '-'}")
     print("\ncause                          cases  first  within three")
     for cause, row in result["causes"].items():
         print(f"{cause:<30} {row['cases']:>5}  {row['right']:>5}  {row['within']:>12}")
@@ -248,7 +247,7 @@ def show(result: dict[str, Any]) -> None:
     print(f"causes that no case shows: {', '.join(result['causes_without_hits']) or '-'}")
 
 
-def show_wrong(outcomes: Iterable[Outcome], texts: dict[str, str]) -> None:
+def show_wrong(outcomes: Iterable[DoctorAnswer], texts: dict[str, str]) -> None:
     for outcome in outcomes:
         if outcome.right:
             continue

@@ -23,7 +23,7 @@ from provision.pipeline.runner import execute, read_inventory
 from provision.report.run_files import results_of
 from verify.doctor import render
 from verify.doctor.cli import FOUND, UNKNOWN
-from verify.doctor.engine import NOWHERE, Diagnosis, diagnose_texts
+from verify.doctor.engine import NO_KNOWN_CAUSE, Diagnosis, diagnose_texts
 
 LOG_BYTES = 1 << 20
 """Bytes of an earlier run's output that are read, from its end."""
@@ -44,7 +44,7 @@ class HostDiagnosis:
         """Return what `--json` prints (docs/reference/doctor.md)."""
         sources = [{"name": source.name, "absent": source.absent} for source in self.sources]
         return {
-            **render.document(self.host.name, self.diagnosis, top=top),
+            **render.to_json(self.host.name, self.diagnosis, top=top),
             "sources": sources,
             "folder": str(self.folder),
         }
@@ -52,7 +52,7 @@ class HostDiagnosis:
     def text(self, *, top: int) -> str:
         """Return the findings, then the sources that were read."""
         read = ", ".join(source.name for source in self.sources if source.absent is None) or "nothing"
-        lines = [render.text(self.host.name, self.diagnosis, top=top), f"read: {read}; kept in {self.folder}"]
+        lines = [render.render_text(self.host.name, self.diagnosis, top=top), f"read: {read}; kept in {self.folder}"]
         lines += [f"not read: {source.name}: {source.absent}" for source in self.sources if source.absent is not None]
         return "\n".join(lines)
 
@@ -129,7 +129,7 @@ def diagnose(context: RunContext, probed: ProbedHosts, *, request: Request) -> D
         diagnosis = diagnose_texts({source.name: source.text for source in sources if source.text}, facts)
         next_command = request.invocation.suggest("provision", hosts=name)
         diagnosis = with_service(diagnosis, probed.facts[name], next_command)
-        context.run.write(f"evidence/{name}.json", render.document(name, diagnosis, top=len(diagnosis.findings) or 1))
+        context.run.write(f"evidence/{name}.json", render.to_json(name, diagnosis, top=len(diagnosis.findings) or 1))
         folder = context.run.path(f"evidence/{name}")
         diagnoses.append(HostDiagnosis(context.host(name), folder, sources, diagnosis, next_command))
     return DiagnosedHosts(**vars(probed), diagnoses=tuple(diagnoses))
@@ -142,7 +142,7 @@ def with_service(diagnosis: Diagnosis, facts: HostFacts, next_command: str) -> D
     text = (
         f"The service is stopped, and nothing shows that it failed: somebody stopped it. To serve again: {next_command}"
     )
-    return replace(diagnosis, look_next=(text, *(advice for advice in diagnosis.look_next if advice != NOWHERE)))
+    return replace(diagnosis, look_next=(text, *(advice for advice in diagnosis.look_next if advice != NO_KNOWN_CAUSE)))
 
 
 def earlier(logs: Path, host: str) -> Source:

@@ -19,8 +19,8 @@ from provision.pipeline.context import RunContext
 from provision.pipeline.phases import PROBE, Step
 from provision.pipeline.results import ProbedHosts
 from provision.pipeline.runner import execute
-from verify.doctor.catalog import Cause, Fix
-from verify.doctor.score import LIKELY_AT, Finding
+from verify.doctor.cause import Cause, Fix
+from verify.doctor.scoring import LIKELY_AT, Finding
 
 PLAYBOOK = "repair"
 SEND_DEADLINE_S = 900.0
@@ -71,7 +71,7 @@ def repair_host(
     if fix is None:
         return Repair(cause.id, None, False, "no step of its fix is safe to apply automatically; do them as listed")
     if first.confidence < LIKELY_AT:
-        text = f"only {first.word} ({first.confidence:.2f}); apply the fix yourself if you agree"
+        text = f"only {first.label} ({first.confidence:.2f}); apply the fix yourself if you agree"
         return Repair(cause.id, None, False, text)
     try:
         agreed = agree(proposal(host, cause, fix))

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import Finding
 from verify.doctor import render
-from verify.doctor.catalog import Cause, catalogue
+from verify.doctor.catalog import load_causes
+from verify.doctor.cause import Cause
 from verify.doctor.engine import diagnose_texts
-from verify.doctor.score import LIKELY_AT
-from verify.doctor.score import Finding as Diagnosed
+from verify.doctor.scoring import LIKELY_AT
+from verify.doctor.scoring import Finding as Diagnosed
 
 
 def diagnose(texts: Mapping[str, str], facts: HostFacts | None = None) -> tuple[Finding, ...]:
@@ -24,13 +25,13 @@ def diagnose(texts: Mapping[str, str], facts: HostFacts | None = None) -> tuple[
 
 def named(cause: str, text: str) -> Finding:
     """A cause that is known and need not be read out of a text; `text` is what was said of it."""
-    known = next(each for each in catalogue() if each.id == cause)
+    known = next(each for each in load_causes() if each.id == cause)
     return Finding(cause=cause, confidence=1.0, evidence=(text.splitlines()[0],), fix=_fixes(known))
 
 
 def may_be_mended(found: Finding) -> bool:
     """Whether `doctor --apply` may take this cause away: it is likely enough, and a step of its fix is safe."""
-    cause = next((cause for cause in catalogue() if cause.id == found.cause), None)
+    cause = next((cause for cause in load_causes() if cause.id == found.cause), None)
     return cause is not None and found.confidence >= LIKELY_AT and any(fix.safe for fix in cause.fixes)
 
 
@@ -38,7 +39,7 @@ def _finding(found: Diagnosed) -> Finding:
     return Finding(
         cause=found.cause.id,
         confidence=found.confidence,
-        evidence=tuple(f"{hit.file}:{hit.line}: {hit.text.strip()}" for hit, _ in render.evidence(found)),
+        evidence=tuple(f"{hit.file}:{hit.line}: {hit.text.strip()}" for hit, _ in render.evidence_lines(found)),
         fix=_fixes(found.cause),
     )
 

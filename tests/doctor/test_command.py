@@ -1,4 +1,4 @@
-"""The command: its text, its JSON, its exit codes; here, and in the one file that goes to hosts."""
+"""The command: its text, its JSON and its exit codes, here and in verify.pyz."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from benchmarks import doctor as benchmark
 from provision.core.models.facts import HostFacts, Nvidia
 from provision.phases.verify.tool import build_zipapp
 from provision.report.diagnosis import diagnose
-from verify.doctor.catalog import catalogue
+from verify.doctor.catalog import load_causes
 from verify.doctor.cli import main
 from verify.doctor.engine import diagnose_texts
-from verify.doctor.render import WIDTH, text
+from verify.doctor.render import WIDTH, render_text
 
 ROOT = Path(__file__).resolve().parents[2]
 BROKEN = "INFO fine\nImportError: libcudart.so.13: cannot open shared object file: No such file or directory\n"
@@ -31,15 +31,17 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> Any:
+def printed(capsys: pytest.CaptureFixture[str]) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def test_json_is_a_list_with_an_entry_a_file(log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_a_list_with_an_entry_for_each_file(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     quiet = tmp_path / "quiet.log"
     quiet.write_text("nothing to see\n", encoding="utf-8")
     assert main(["--json", str(log), str(quiet)]) == 8
-    one, other = told(capsys)
+    one, other = printed(capsys)
     assert (one["file"], other["file"], other["findings"]) == (str(log), str(quiet), [])
     assert other["look_next"]
     found = one["findings"][0]
@@ -60,33 +62,35 @@ def test_every_file_with_a_finding_is_success(log: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["/nowhere/to/be.log"], "/nowhere/to/be.log cannot be read: No such file"),
+        (["/nowhere/to/be.log"], "cannot read `/nowhere/to/be.log`: No such file"),
         (["{log}", "--top", "0"], "--top 0"),
-        (["{log}", "--facts", "{log}"], "no facts can be read from"),
+        (["{log}", "--facts", "{log}"], "cannot read facts from"),
         (["{log}", "--facts", "/nowhere.json"], "No such file"),
         (["{folder}"], "Is a directory"),
     ],
 )
 def test_wrong_usage_is_two(arguments: list[str], problem: str, log: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([part.format(log=log, folder=log.parent) for part in arguments]) == 2
-    said = capsys.readouterr().err
-    assert problem in said
-    assert "hint: " in said
+    errors = capsys.readouterr().err
+    assert problem in errors
+    assert "hint: " in errors
 
 
 def test_findings_come_in_order_of_confidence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     mixed = tmp_path / "mixed.log"
-    mixed.write_text("\n".join(sample.text for cause in catalogue()[:12] for sample in cause.samples), encoding="utf-8")
+    mixed.write_text(
+        "\n".join(sample.text for cause in load_causes()[:12] for sample in cause.samples), encoding="utf-8"
+    )
     assert main(["--json", "--top", "50", str(mixed)]) == 0
-    confidences = [found["confidence"] for found in told(capsys)[0]["findings"]]
+    confidences = [found["confidence"] for found in printed(capsys)[0]["findings"]]
     assert len(confidences) > 3
     assert confidences == sorted(confidences, reverse=True)
 
 
-@pytest.mark.parametrize("cause", [pytest.param(cause, id=cause.id) for cause in catalogue()])
+@pytest.mark.parametrize("cause", [pytest.param(cause, id=cause.id) for cause in load_causes()])
 def test_text_fits_a_terminal(cause: Any) -> None:
     for sample in cause.samples:
-        shown = text("log", diagnose_texts({"log": sample.text}, sample.facts), top=3)
+        shown = render_text("log", diagnose_texts({"log": sample.text}, sample.facts), top=3)
         commands = {line for line in shown.splitlines() if line.lstrip().startswith(("$ ", "check  $ "))}
         assert not [line for line in shown.splitlines() if len(line) > WIDTH and line not in commands]
 
@@ -97,7 +101,7 @@ def older_python() -> str | None:
 
 
 @pytest.mark.parametrize("python", [sys.executable, older_python()])
-def test_the_hosts_file_says_the_same(python: str | None, log: Path, tmp_path: Path) -> None:
+def test_verify_pyz_finds_the_same(python: str | None, log: Path, tmp_path: Path) -> None:
     if python is None:
         pytest.skip("no Python 3.10 on this machine")
     tool = build_zipapp(tmp_path / "verify.pyz")
@@ -108,7 +112,7 @@ def test_the_hosts_file_says_the_same(python: str | None, log: Path, tmp_path: P
     assert json.loads(done.stdout)[0]["findings"][0]["cause"] == "wheel-cuda-mismatch"
 
 
-def test_the_controllers_command_answers_alike(log: Path) -> None:
+def test_the_controller_command_finds_the_same(log: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-P", "-m", "provision", "doctor", "--json", str(log)],
         cwd=ROOT,
@@ -120,7 +124,7 @@ def test_the_controllers_command_answers_alike(log: Path) -> None:
     assert json.loads(done.stdout)[0]["findings"][0]["cause"] == "wheel-cuda-mismatch"
 
 
-def test_a_failed_room_gets_findings_for_its_summary() -> None:
+def test_a_failed_phase_has_findings_in_the_summary() -> None:
     facts = HostFacts(host="n1", probed_at="2026-01-01T00:00:00Z", nvidia=Nvidia(driver_version="580.95.05"))
     found = diagnose({"serve": BROKEN}, facts)
     assert found[0].cause == "wheel-cuda-mismatch"
@@ -130,13 +134,13 @@ def test_a_failed_room_gets_findings_for_its_summary() -> None:
     assert diagnose({}) == ()
 
 
-def test_the_benchmark_counts_what_is_right(tmp_path: Path) -> None:
+def test_the_benchmark_counts_correct_findings(tmp_path: Path) -> None:
     cases = [
         {"id": "1", "error_text": BROKEN, "env_text": "", "cause": "wheel-cuda-mismatch"},
         {"id": "2", "error_text": BROKEN, "env_text": "", "cause": "musl"},
         {"id": "3", "error_text": "all is well", "env_text": "", "cause": "musl"},
     ]
-    outcomes = benchmark.judge(cases, environment=True)
+    outcomes = benchmark.evaluate(cases, environment=True)
     figures = benchmark.figures(outcomes)
     assert (figures["top_1"], figures["macro"], figures["no_finding"]) == (0.3333, 0.5, 1)
     assert figures["sure_and_wrong_cases"] == ["2"]

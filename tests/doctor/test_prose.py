@@ -1,4 +1,4 @@
-"""What tells of no failure: this project's own pages, a summary of a run that is well, and words that hold shorter ones."""
+"""Texts without a failure: documentation, the summary of a green run, and words that contain a shorter sign."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verify.doctor.catalog import catalogue
+from verify.doctor.catalog import load_causes
 from verify.doctor.engine import Doctor, diagnose_texts
-from verify.doctor.score import SURE_AT
+from verify.doctor.scoring import SURE_AT
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BY_LINES = Doctor(catalogue())
-"""Without guesses by words."""
+BY_LINES = Doctor(load_causes())
+"""Without the text classifier."""
 PAGES_OF_FAILURES = {
     "causes.md",
     "checks.md",
@@ -30,7 +30,7 @@ PAGES_OF_FAILURES = {
     "inventory.md",
     "plan.md",
 }
-"""They quote what programs print, or name the failure that a setting is for or a check finds."""
+"""Pages that quote programs, or name failures that a setting prevents or a check finds."""
 PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md") if path.name not in PAGES_OF_FAILURES)
 SAMPLES = README + (ROOT / "docs/reference/summary.md").read_text(encoding="utf-8")
 SUMMARIES = [block for block in re.findall(r"```text\n(.*?)```", SAMPLES, re.DOTALL) if "GREEN" in block]
@@ -76,7 +76,7 @@ LONGER = (
     ),
     *("throughput", "transport", "tripod", "unique", "upload", "useful", "whip", "workload", "zoom"),
 )
-"""Words in which `low`, `arch`, `bar`, `bios`, `chip`, `hip`, `hang`, `port`, `musl`, `oom`, `stall` and others stand."""
+"""Words that contain `low`, `arch`, `bar`, `bios`, `chip`, `hip`, `hang`, `port`, `musl`, `oom`, `stall` and others."""
 USUAL = (
     "the",
     "of",
@@ -106,21 +106,21 @@ def test_there_are_pages_and_a_summary() -> None:
     assert SUMMARIES
 
 
-def test_the_front_page_tells_of_no_failure() -> None:
+def test_the_readme_has_no_finding() -> None:
     assert not diagnose_texts({"README.md": README}).findings
 
 
 @pytest.mark.parametrize("summary", SUMMARIES)
-def test_a_summary_of_a_run_that_is_well_is_well(summary: str) -> None:
+def test_the_summary_of_a_green_run_has_no_finding(summary: str) -> None:
     assert not diagnose_texts({"summary.txt": summary}).findings
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_nothing_is_sure_where_pages_explain_what_is(page: Path) -> None:
+def test_documentation_has_no_sure_finding(page: Path) -> None:
     assert [each for each in named(page.read_text(encoding="utf-8")) if each[1] >= SURE_AT] == []
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.sampled_from((*LONGER, *USUAL)), min_size=4, max_size=14))
-def test_a_word_that_holds_a_sign_is_none(words: list[str]) -> None:
+def test_a_word_that_contains_a_sign_has_no_finding(words: list[str]) -> None:
     assert not named(f"INFO 11-20 08:02:31 [worker.py:80] {' '.join(words)}")

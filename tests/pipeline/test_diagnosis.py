@@ -18,7 +18,7 @@ from provision.fleet.ssh.local import LocalSession
 from provision.phases.probe import collect
 from provision.pipeline import Request, diagnosis, repair
 from tests.pipeline.test_cli import firstlight
-from verify.doctor.catalog import catalogue
+from verify.doctor.catalog import load_causes
 from verify.doctor.engine import diagnose_texts
 
 PLAYBOOK = Path(__file__).resolve().parents[2] / "playbooks/repair.yml"
@@ -156,7 +156,7 @@ def test_without_consent_nothing_is_changed_and_the_question_says_what_would_be(
     ],
 )
 def test_an_interrupted_run_reports_how_far_it_came(phase: PhaseName, said: str) -> None:
-    [cause] = [cause for cause in catalogue() if cause.id == "python-headers-missing"]
+    [cause] = [cause for cause in load_causes() if cause.id == "python-headers-missing"]
     last = PhaseResult(host="here", phase=phase, status="interrupted", text="interrupted in task `x`")
     outcome = repair.repair_of(last, cause, cause.fixes[0], interrupted=True)
     assert outcome.text().startswith(f"python-headers-missing: interrupted: {said}")
@@ -164,7 +164,7 @@ def test_an_interrupted_run_reports_how_far_it_came(phase: PhaseName, said: str)
 
 
 def test_a_cause_seen_to_be_gone_is_gone_whatever_came_after() -> None:
-    [cause] = [cause for cause in catalogue() if cause.id == "python-headers-missing"]
+    [cause] = [cause for cause in load_causes() if cause.id == "python-headers-missing"]
     last = PhaseResult(host="here", phase="verify", status="ok", text="seen")
     outcome = repair.repair_of(last, cause, cause.fixes[0], interrupted=True)
     assert (outcome.gone, outcome.interrupted) == (True, False)
@@ -203,13 +203,13 @@ def tags_of(tasks: list[dict[str, Any]]) -> set[str]:
 def test_every_safe_fix_names_a_tag_of_the_playbook_and_every_tag_is_named() -> None:
     [run_playbook] = yaml.safe_load(PLAYBOOK.read_text())
     offered = tags_of(run_playbook["tasks"]) | tags_of(yaml.safe_load(ROLE.read_text()))
-    safe = [fix for cause in catalogue() for fix in cause.fixes if fix.safe]
+    safe = [fix for cause in load_causes() for fix in cause.fixes if fix.safe]
     assert {fix.tag for fix in safe} == offered
-    assert not [fix.text for cause in catalogue() for fix in cause.fixes if fix.tag and not fix.safe]
+    assert not [fix.text for cause in load_causes() for fix in cause.fixes if fix.tag and not fix.safe]
     assert not [fix.text for fix in safe if {"reboot", "relogin"} & set(fix.needs)]
 
 
 def test_a_cause_that_may_be_mended_has_a_command_that_tells_whether_it_is_gone() -> None:
-    mended = [cause for cause in catalogue() if any(fix.safe for fix in cause.fixes)]
+    mended = [cause for cause in load_causes() if any(fix.safe for fix in cause.fixes)]
     assert mended
     assert not [cause.id for cause in mended if not cause.check.command]

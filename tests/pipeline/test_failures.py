@@ -20,7 +20,7 @@ from provision.pipeline import failure_evidence, failures, plan
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 from provision.report.live import open_progress
-from verify.doctor.catalog import catalogue
+from verify.doctor.catalog import load_causes
 
 PORT = "preflight refuses: port 8000 is held by process 7 (python3) of root"
 LIBRARY = "OSError: libnuma.so.1: cannot open shared object file: No such file or directory"
@@ -122,6 +122,6 @@ def test_planning_quotes_no_program_and_is_not_guessed_at(context: RunContext) -
 def test_rules_whose_refusal_has_a_cause_name_one_that_the_doctor_knows() -> None:
     named = {rule.cause for rule in (*HOST_RULES, *RULES)} - {None}
     assert named
-    assert named <= {cause.id for cause in catalogue()}
+    assert named <= {cause.id for cause in load_causes()}
     assert plan.cause_of("driver-floor") == "driver-too-old"
     assert plan.cause_of("provider") is None

@@ -130,7 +130,10 @@ def test_the_doctor_prints_no_secret() -> None:
     for line, secrets in CORPUS:
         log = f"RuntimeError: CUDA error: no kernel image is available for execution on the device {line}\n"
         diagnosis = diagnose_texts({"x.log": log}, None)
-        for text in (render.text("x.log", diagnosis, top=3), json.dumps(render.document("x.log", diagnosis, top=3))):
+        for text in (
+            render.render_text("x.log", diagnosis, top=3),
+            json.dumps(render.to_json("x.log", diagnosis, top=3)),
+        ):
             assert left(text, secrets) == []
 
 

@@ -1,163 +1,92 @@
-"""The catalogue of causes: one TOML file each in the repository, one packed JSON file inside the zipapp."""
+"""The catalog of causes: one TOML file for each in the repository, one packed JSON file in the zipapp."""
 
 from __future__ import annotations
 
 import json
 import pkgutil
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from verify.doctor.words import Words
+from verify.doctor.cause import (
+    FACT_TESTS,
+    NEEDS,
+    ROLES,
+    SYMPTOM_WEIGHT,
+    CatalogError,
+    Cause,
+    Counter,
+    FactRule,
+    Fix,
+    FixCheck,
+    Override,
+    Sample,
+    Signature,
+)
 
-Role = Literal["cause", "symptom"]
-ROLES: tuple[Role, ...] = ("cause", "symptom")
-SYMPTOM_WEIGHT = 0.4
-"""A line that other causes show as well weighs at most this much."""
-TESTS = ("below", "at_least", "equals", "contains", "matches", "is_null", "not_null")
-NEEDS = ("sudo", "reboot", "relogin", "network", "downtime")
-BAKED = "causes.json.bz2"
-"""A zip file is imported from only where it is deflated, which leaves a fifth more of the causes than bzip2 does."""
-CONSEQUENCES, TONES = "consequences", "tones"
-MESSAGES, HEALTHY = "messages", "healthy"
-FOLDER = "causes"
-
-
-class CatalogError(ValueError):
-    """A cause's table is not what the engine can use; names the cause and the key."""
-
-
-@dataclass(frozen=True)
-class Signature:
-    """A line that speaks for a cause. `weight`: how sure the line alone makes it."""
-
-    pattern: str
-    weight: float
-    role: Role
-    why: str
-    near: str | None = None
-    """Must match within `evidence.NEAR_LINES` lines, or the line does not count."""
-
-
-@dataclass(frozen=True)
-class Counter:
-    """A line that speaks against a cause: the confidence is multiplied by 1 - weight."""
-
-    pattern: str
-    weight: float
-    why: str
-    near: str | None = None
-
-
-@dataclass(frozen=True)
-class FactRule:
-    """A fact that raises (effect above 0) or lowers (below 0) the confidence."""
-
-    path: str
-    test: str
-    value: str
-    effect: float
-    why: str
-
-
-@dataclass(frozen=True)
-class Beats:
-    """Another cause that this one explains: its consequence, or its lookalike."""
-
-    cause: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Fix:
-    text: str
-    command: str
-    needs: tuple[str, ...]
-    safe: bool
-    tag: str
-
-
-@dataclass(frozen=True)
-class Check:
-    """How to see that the fix worked."""
-
-    command: str
-    expect: str
-
-
-@dataclass(frozen=True)
-class Sample:
-    """An entry's own test: a log that is this cause, or one that must not be taken for it."""
-
-    text: str
-    is_cause: bool
-    facts: Mapping[str, Any]
-    expect: str
-
-
-@dataclass(frozen=True)
-class Cause:
-    id: str
-    definition: str
-    explanation: str
-    references: tuple[str, ...]
-    signatures: tuple[Signature, ...]
-    counters: tuple[Counter, ...]
-    facts: tuple[FactRule, ...]
-    beats: tuple[Beats, ...]
-    fixes: tuple[Fix, ...]
-    check: Check
-    samples: tuple[Sample, ...]
-    harmless: bool = False
-    """A complaint that breaks nothing: whatever else is found is the reason."""
-    any_program: bool = False
-    """Whatever program says it, it is this cause; others are found only in texts about what runs on accelerators."""
+FOLDER = Path(__file__).parent / "causes"
+PACKED_CAUSES = "causes.json.bz2"
+"""Python imports only from zip files that use deflate; bzip2 makes the causes a fifth smaller than deflate does."""
+NOT_PACKED = ("sample", "references", "printed")
+"""Keys that only tests and documentation need."""
+ENTRY_KINDS: dict[str, type[Any]] = {
+    "signature": Signature,
+    "counter": Counter,
+    "fact": FactRule,
+    "overrides": Override,
+    "fix": Fix,
+    "sample": Sample,
+}
+"""The tables of a cause's file that may be there several times, and the record of each."""
+CAUSE_KEYS = {"id", "definition", "explanation", "references", "harmless", "any_program", "check", "printed"}
+T = TypeVar("T")
 
 
 @cache
-def catalogue() -> tuple[Cause, ...]:
-    """All causes, by id. Raises CatalogError, and ModuleNotFoundError in the zipapp on a Python that was built without bz2."""
-    packed = _packed(BAKED)
-    return read(unpacked(packed) if packed is not None else _tables(Path(__file__).parent / FOLDER))
+def load_causes() -> tuple[Cause, ...]:
+    """Return all causes, sorted by id.
 
+    Raises:
+        CatalogError: A cause's file is invalid.
+        ModuleNotFoundError: This is the zipapp, and Python was built without bz2.
 
-def read(tables: Mapping[str, Mapping[str, Any]]) -> tuple[Cause, ...]:
-    """The causes of tables by id. Raises CatalogError."""
-    return tuple(_cause(name, table) for name, table in sorted(tables.items()))
-
-
-def bake(folder: Path) -> dict[str, bytes]:
-    """The tables of the doctor's folder as the zipapp holds them, by file name: without the entries' own tests and references.
-
-    The values of each key of all signatures stand together, which packs smaller. Words stay here.
     """
-    import bz2  # not every Python has it, and only the causes need it
+    try:
+        packed = pkgutil.get_data("verify.doctor", PACKED_CAUSES)
+    except OSError:  # zipimport raises no narrower error for a file that the archive does not hold
+        packed = None
+    return parse_causes(_read_folder(FOLDER) if packed is None else unpack(packed))
+
+
+def parse_causes(tables: Mapping[str, Mapping[str, Any]]) -> tuple[Cause, ...]:
+    """Return the causes of tables, which are given by id. Raises CatalogError."""
+    return tuple(_parse_cause(name, table) for name, table in sorted(tables.items()))
+
+
+def pack(folder: Path = FOLDER) -> bytes:
+    """Return the causes of a folder as the zipapp holds them.
+
+    The values of one key of all signatures are stored next to each other, which compresses better.
+    """
+    import bz2  # some builds of Python lack it, and only the catalog needs it
 
     causes = {
-        name: {key: value for key, value in table.items() if key not in ("sample", "references")}
-        for name, table in _tables(folder / FOLDER).items()
+        name: {key: value for key, value in table.items() if key not in NOT_PACKED}
+        for name, table in _read_folder(folder).items()
     }
-    consequences = [
-        {key: value for key, value in entry.items() if key != "sample"}
-        for entry in _parsed(folder / f"{CONSEQUENCES}.toml")["consequence"]
-    ]
-    return {
-        BAKED: bz2.compress(_compact(_columns(causes))),
-        f"{CONSEQUENCES}.json": _compact({"consequence": consequences}),
-        f"{TONES}.json": _compact(_parsed(folder / f"{TONES}.toml")),
-    }
+    content = json.dumps(_to_columns(causes), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return bz2.compress(content.encode())
 
 
-def unpacked(packed: bytes) -> dict[str, dict[str, Any]]:
-    """The causes' tables of what `bake` made. Raises ModuleNotFoundError on a Python that was built without bz2."""
+def unpack(packed: bytes) -> dict[str, dict[str, Any]]:
+    """Return the tables that `pack` was given. Raises ModuleNotFoundError on a Python without bz2."""
     import bz2
 
-    baked = json.loads(bz2.decompress(packed))
-    found: dict[str, dict[str, Any]] = {name: {} for name in baked["names"]}
-    for kind, (counts, columns) in baked["kinds"].items():
+    content = json.loads(bz2.decompress(packed))
+    found: dict[str, dict[str, Any]] = {name: {} for name in content["names"]}
+    for kind, (counts, columns) in content["kinds"].items():
         rows = zip(*columns.values(), strict=True)
         entries = [{key: v for key, v in zip(columns, row, strict=True) if v is not None} for row in rows]
         for table, count in zip(found.values(), counts, strict=True):
@@ -167,127 +96,63 @@ def unpacked(packed: bytes) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _columns(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The tables turned: what stands under one key in all of them lies together, which packs far smaller.
+def _to_columns(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the tables by column: for each kind of entry, how many each table has, and the values of each key.
 
-    Of each kind of entry: how many each table has, and each key's values; null is none. What is no entry is of a kind without name.
+    A missing value is None. The keys outside of entries have the kind "".
     """
-    split = [_split(table) for _, table in sorted(tables.items())]
-    turned = {}
+    split = [_by_kind(table) for _, table in sorted(tables.items())]
+    kinds = {}
     for kind in sorted(set().union(*split)):
         entries = [entry for table in split for entry in table.get(kind, ())]
         keys = sorted(set().union(*entries))
         columns = {key: [entry.get(key) for entry in entries] for key in keys}
-        turned[kind] = [[len(table.get(kind, ())) for table in split], columns]
-    return {"names": sorted(tables), "kinds": turned}
+        kinds[kind] = [[len(table.get(kind, ())) for table in split], columns]
+    return {"names": sorted(tables), "kinds": kinds}
 
 
-def _split(table: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
-    entries = {
-        key: value for key, value in table.items() if isinstance(value, list) and value and isinstance(value[0], dict)
-    }
+def _by_kind(table: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:
+    entries = {key: value for key, value in table.items() if key in ENTRY_KINDS}
     return {"": [{key: value for key, value in table.items() if key not in entries}], **entries}
 
 
-def consequences() -> tuple[tuple[str, str], ...]:
-    """Lines that follow from a cause without naming it: a pattern, and where to look next."""
-    return tuple((entry["pattern"], entry["next"]) for entry in table(CONSEQUENCES)["consequence"])
+def _read_folder(folder: Path) -> dict[str, dict[str, Any]]:
+    return {path.stem: _read_file(path) for path in sorted(folder.glob("*.toml"))}
 
 
-def table(name: str) -> dict[str, Any]:
-    """A table of the doctor's folder by its name, in the zipapp as `bake` put it there. Raises CatalogError."""
-    packed = _packed(f"{name}.json")
-    found: dict[str, Any] = (
-        json.loads(packed) if packed is not None else _parsed(Path(__file__).parent / f"{name}.toml")
-    )
-    return found
-
-
-@cache
-def words() -> Words | None:
-    """The words of all causes; null in the zipapp, where there is no room for them. Raises CatalogError."""
-    return None if _packed(BAKED) is not None else _learned(Path(__file__).parent)
-
-
-def _learned(folder: Path) -> Words:
-    """From the entries' definitions and samples, and from what is known to be said of each cause and of none."""
-    from verify.doctor.words import HEALTHY as NO_CAUSE  # the zipapp does without
-    from verify.doctor.words import Words
-
-    said: dict[str, list[str]] = {NO_CAUSE: []}
-    for name, table in _tables(folder / FOLDER).items():
-        samples = table.get("sample", ())
-        said[name] = [f"{name.replace('-', ' ')}: {table['definition']} {table['explanation']}"]
-        said[name] += [sample["text"] for sample in samples if sample["is"]]
-        said[NO_CAUSE] += [sample["text"] for sample in samples if not sample["is"] and not sample.get("expect")]
-    for name, messages in _parsed(folder / f"{MESSAGES}.toml").items():
-        said[name] += messages
-    healthy = _parsed(folder / f"{HEALTHY}.toml").values()
-    said[NO_CAUSE] += [line for text in healthy for line in text.splitlines() if line.strip()]
-    said[NO_CAUSE] += [entry["sample"] for entry in _parsed(folder / f"{CONSEQUENCES}.toml")["consequence"]]
-    return Words.learn(said)
-
-
-def _tables(folder: Path) -> dict[str, dict[str, Any]]:
-    return {path.stem: _parsed(path) for path in sorted(folder.glob("*.toml"))}
-
-
-def _parsed(path: Path) -> dict[str, Any]:
-    import tomllib  # Python 3.11: only the repository's own interpreter comes here
+def _read_file(path: Path) -> dict[str, Any]:
+    import tomllib  # Python 3.11; the zipapp, which also runs on 3.10, does not call this
 
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
-        raise CatalogError(f"{path.name} is no TOML: {error}") from None
+        raise CatalogError(f"{path.name} is not valid TOML: {error}") from None
 
 
-def _packed(name: str) -> bytes | None:
-    """What the zipapp holds in place of the tables; null in the repository."""
+def _parse_cause(name: str, table: Mapping[str, Any]) -> Cause:
     try:
-        return pkgutil.get_data("verify.doctor", name)
-    except OSError:  # zipimport raises no narrower one for a file that the archive does not hold
-        return None
-
-
-def _compact(table: Mapping[str, Any]) -> bytes:
-    return json.dumps(table, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-_KEYS = {
-    "cause": {"id", "definition", "explanation", "references", "check", "harmless", "any_program"}
-    | {"signature", "counter", "fact", "beats", "fix", "sample"},
-    "signature": {"pattern", "weight", "role", "why", "near"},
-    "counter": {"pattern", "weight", "why", "near"},
-    "fact": {"path", "test", "value", "effect", "why"},
-    "beats": {"cause", "why"},
-    "fix": {"text", "command", "needs", "safe", "tag"},
-    "check": {"command", "expect"},
-    "sample": {"is", "text", "facts", "expect"},
-}
-
-
-def _cause(name: str, table: Mapping[str, Any]) -> Cause:
-    try:
-        _known(table, "cause")
+        _refuse_unknown(table, CAUSE_KEYS | ENTRY_KINDS.keys(), "cause")
+        entries = {
+            kind: tuple(_record(record, kind, entry) for entry in table.get(kind, ()))
+            for kind, record in ENTRY_KINDS.items()
+        }
         cause = Cause(
             id=table["id"],
             definition=table["definition"],
             explanation=table["explanation"],
             references=tuple(table.get("references", ())),
-            signatures=tuple(_signature(entry) for entry in table["signature"]),
-            counters=tuple(_counter(entry) for entry in table.get("counter", ())),
-            facts=tuple(_fact(entry) for entry in table.get("fact", ())),
-            beats=tuple(Beats(**_known(entry, "beats")) for entry in table.get("beats", ())),
-            fixes=tuple(_fix(entry) for entry in table["fix"]),
-            check=Check(**_known(table["check"], "check")),
-            samples=tuple(_sample(entry) for entry in table.get("sample", ())),
-            harmless=bool(table.get("harmless", False)),
-            any_program=bool(table.get("any_program", False)),
+            signatures=entries["signature"],
+            counters=entries["counter"],
+            facts=entries["fact"],
+            overrides=entries["overrides"],
+            fixes=entries["fix"],
+            check=_record(FixCheck, "check", table["check"]),
+            samples=entries["sample"],
+            messages=tuple(table.get("printed", {}).get("messages", ())),
+            harmless=table.get("harmless", False),
+            any_program=table.get("any_program", False),
         )
-        _require(cause.id == name, f"id is `{cause.id}`, the file's name says `{name}`")
-        _require(bool(cause.signatures), "no [[signature]]")
-        _require(bool(cause.fixes), "no [[fix]]")
-        _require("\n" not in cause.definition.strip(), "the definition is more than one line")
+        _validate(cause, name)
     except KeyError as error:
         raise CatalogError(f"{name}: no key {error}") from None
     except (TypeError, ValueError) as error:
@@ -295,46 +160,38 @@ def _cause(name: str, table: Mapping[str, Any]) -> Cause:
     return cause
 
 
-def _signature(entry: Mapping[str, Any]) -> Signature:
-    _known(entry, "signature")
-    role, weight = entry.get("role", "cause"), float(entry["weight"])
-    _require(role in ROLES, f"role `{role}` is none of {', '.join(ROLES)}")
-    _require(0 < weight <= (1 if role == "cause" else SYMPTOM_WEIGHT), f"weight {weight} of a {role}")
-    return Signature(entry["pattern"], weight, role, entry["why"], entry.get("near") or None)
+def _record(record: type[T], kind: str, entry: Mapping[str, Any]) -> T:
+    """Build a record of an entry. Raises ValueError for an unknown key, KeyError for a missing one."""
+    known = fields(record)  # type: ignore[arg-type]  # every record is a dataclass
+    _refuse_unknown(entry, {field.name for field in known}, kind)
+    for field in known:
+        if field.default is MISSING and field.default_factory is MISSING and field.name not in entry:
+            raise KeyError(field.name)
+    return record(**{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()})
 
 
-def _counter(entry: Mapping[str, Any]) -> Counter:
-    _known(entry, "counter")
-    weight = float(entry["weight"])
-    _require(0 < weight <= 1, f"weight {weight} of a counter")
-    return Counter(entry["pattern"], weight, entry["why"], entry.get("near") or None)
+def _validate(cause: Cause, name: str) -> None:
+    _require(cause.id == name, f"id is `{cause.id}`, the file's name is `{name}`")
+    _require(bool(cause.signatures), "no [[signature]]")
+    _require(bool(cause.fixes), "no [[fix]]")
+    _require("\n" not in cause.definition.strip(), "the definition is more than one line")
+    for signature in cause.signatures:
+        role, weight = signature.role, signature.weight
+        _require(role in ROLES, f"role `{role}` is not one of {', '.join(ROLES)}")
+        _require(0 < weight <= (1 if role == "cause" else SYMPTOM_WEIGHT), f"weight {weight} of a {role}")
+    for counter in cause.counters:
+        _require(0 < counter.weight <= 1, f"weight {counter.weight} of a counter")
+    for rule in cause.facts:
+        _require(rule.test in FACT_TESTS, f"test `{rule.test}` is not one of {', '.join(FACT_TESTS)}")
+        _require(-1 <= rule.effect <= 1, f"effect {rule.effect} of {rule.path}")
+    for fix in cause.fixes:
+        unknown = sorted(set(fix.needs) - set(NEEDS))
+        _require(not unknown, f"a fix needs {', '.join(unknown)}; allowed are {', '.join(NEEDS)}")
 
 
-def _fact(entry: Mapping[str, Any]) -> FactRule:
-    _known(entry, "fact")
-    test, effect = entry["test"], float(entry["effect"])
-    _require(test in TESTS, f"test `{test}` is none of {', '.join(TESTS)}")
-    _require(-1 <= effect <= 1, f"effect {effect} of {entry['path']}")
-    return FactRule(entry["path"], test, str(entry.get("value", "")), effect, entry["why"])
-
-
-def _fix(entry: Mapping[str, Any]) -> Fix:
-    _known(entry, "fix")
-    needs = tuple(entry.get("needs", ()))
-    unknown = set(needs) - set(NEEDS)
-    _require(not unknown, f"a fix needs {', '.join(sorted(unknown))}; known are {', '.join(NEEDS)}")
-    return Fix(entry["text"], entry.get("command", ""), needs, bool(entry.get("safe", False)), entry.get("tag", ""))
-
-
-def _sample(entry: Mapping[str, Any]) -> Sample:
-    _known(entry, "sample")
-    return Sample(entry["text"], bool(entry["is"]), entry.get("facts", {}), entry.get("expect", ""))
-
-
-def _known(entry: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    unknown: Iterable[str] = set(entry) - _KEYS[kind]
+def _refuse_unknown(entry: Mapping[str, Any], known: set[str], kind: str) -> None:
+    unknown = set(entry) - known
     _require(not unknown, f"unknown key {', '.join(sorted(unknown))} in {kind}")
-    return dict(entry)
 
 
 def _require(condition: bool, problem: str) -> None:

@@ -1,4 +1,4 @@
-"""`doctor FILE...`: name the causes of failures from what was written about them."""
+"""The command `doctor FILE...`."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from verify.doctor import render
-from verify.doctor.catalog import CatalogError
+from verify.doctor.cause import CatalogError
 from verify.doctor.engine import Diagnosis, doctor
-from verify.doctor.reading import opened
+from verify.doctor.text_decoding import open_log
 
 FOUND, UNKNOWN, USAGE = 0, 8, 2
 TOP = 3
 HUGE_BYTES = 256 << 20
-"""A log of this size is read for some ten seconds."""
-OTHER_PYTHON = "another Python from 3.10 on, as distributions build them: python3 verify.pyz doctor FILE"
+"""A log of this size takes some ten seconds."""
+OTHER_PYTHON = "use another Python, 3.10 or later, as distributions build it: python3 verify.pyz doctor FILE"
 
 
 def main(arguments: Sequence[str], *, program: str = "doctor") -> int:
-    """Diagnose the files that the arguments name; returns the exit code."""
+    """Diagnose the files that the arguments name, and return the exit code."""
     parser = argparse.ArgumentParser(
         prog=program,
-        description="Names the cause of a failure from logs, whoever wrote them.",
+        description="Finds the cause of a failure in logs of any program.",
         epilog="exit codes: 0 every file has a finding, 8 at least one has none, 2 usage",
         allow_abbrev=False,
     )
@@ -39,55 +39,63 @@ def main(arguments: Sequence[str], *, program: str = "doctor") -> int:
 
 
 def run(files: Sequence[str], *, facts: str | None, top: int, as_json: bool) -> int:
-    """The command itself, once its options are known; returns the exit code."""
+    """Diagnose files and print the findings.
+
+    Args:
+        files: Paths; `-` is standard input.
+        facts: Path of a file with the host's facts.
+        top: Maximum number of findings of each file.
+        as_json: Print one JSON document instead of text.
+
+    Returns:
+        The exit code.
+
+    """
     if top < 1:
-        return _refuse(f"--top {top} leaves nothing to say", "ask for at least one: --top 1", as_json=as_json)
+        return _refuse(f"`--top {top}` shows no finding", "give 1 or more: --top 1", as_json=as_json)
     known: Mapping[str, Any] = {}
     if facts is not None:
         try:
             known = read_facts(facts)
         except (OSError, ValueError, RecursionError) as error:
             return _refuse(
-                f"no facts can be read from {facts}: {_reason(error)}",
+                f"cannot read facts from `{facts}`: {_reason(error)}",
                 "./firstlight probe --json > FILE",
                 as_json=as_json,
             )
+    try:
+        doctor()
+    except ModuleNotFoundError as error:
+        problem = f"this Python has no module `{error.name}`, which unpacks the catalog"
+        return _refuse(problem, OTHER_PYTHON, as_json=as_json)
+    except CatalogError as error:
+        return _refuse(f"the catalog is damaged: {error}", "restore the files of the release", as_json=as_json)
+    return _diagnose_files(files, known, top=top, as_json=as_json)
+
+
+def _diagnose_files(files: Sequence[str], known: Mapping[str, Any], *, top: int, as_json: bool) -> int:
     documents: list[dict[str, Any]] = []
-    every = True
-    for name in files:
+    code = FOUND
+    for number, name in enumerate(files):
         try:
-            _note_size(name)
-            diagnosis = _diagnosed(name, known)
-        except ModuleNotFoundError as error:
-            return _refuse(
-                f"this Python has no module `{error.name}`, which the catalogue is packed with",
-                OTHER_PYTHON,
-                as_json=as_json,
-            )
-        except CatalogError as error:
-            return _refuse(
-                f"the catalogue is damaged: {error}", "take the files of a release as they are", as_json=as_json
-            )
+            diagnosis = _diagnose_file(name, known)
         except OSError as error:
-            return _refuse(
-                f"{name} cannot be read: {_reason(error)}",
-                "name files with text, or - for standard input",
-                as_json=as_json,
-            )
-        every = every and bool(diagnosis.findings)
+            problem = f"cannot read `{name}`: {_reason(error)}"
+            return _refuse(problem, "name text files, or - for standard input", as_json=as_json)
+        if not diagnosis.findings:
+            code = UNKNOWN
         if as_json:
-            documents.append(render.document(name, diagnosis, top=top))
+            documents.append(render.to_json(name, diagnosis, top=top))
         else:
-            sys.stdout.write(("\n" if documents else "") + render.text(name, diagnosis, top=top))
-            documents.append({})
+            sys.stdout.write(("\n" if number else "") + render.render_text(name, diagnosis, top=top))
     if as_json:
         sys.stdout.write(json.dumps(documents, indent=2) + "\n")
-    return FOUND if every else UNKNOWN
+    return code
 
 
-def _diagnosed(name: str, known: Mapping[str, Any]) -> Diagnosis:
-    """What the doctor says of one file. Raises OSError, and what `catalogue` raises."""
-    stream = opened(name)
+def _diagnose_file(name: str, known: Mapping[str, Any]) -> Diagnosis:
+    _note_size(name)
+    stream = open_log(name)
     try:
         return doctor().diagnose({name: stream}, known)
     finally:
@@ -96,7 +104,7 @@ def _diagnosed(name: str, known: Mapping[str, Any]) -> Diagnosis:
 
 
 def read_facts(path: str) -> dict[str, Any]:
-    """A host's facts, also where they stand in a list of one. Raises OSError and ValueError."""
+    """Return one host's facts; they may be in a list of one. Raises OSError and ValueError."""
     content = json.loads(Path(path).read_text(encoding="utf-8"))
     if isinstance(content, list) and len(content) == 1:
         content = content[0]
@@ -110,18 +118,18 @@ def _reason(error: Exception) -> str:
 
 
 def _note_size(name: str) -> None:
-    """Of a log that takes long to read, say so: a person who waits without a word takes it for a hang."""
-    held = Path(name).stat().st_size if name != "-" and Path(name).is_file() else 0
-    if held > HUGE_BYTES:
+    """Announce that a huge log takes a while, or it looks as if the command hangs."""
+    size = Path(name).stat().st_size if name != "-" and Path(name).is_file() else 0
+    if size > HUGE_BYTES:
         sys.stderr.write(
-            f"note: {name} holds {held / (1 << 20):.0f} MiB, which takes a while; "
-            f"the failure mostly stands at its end: tail -c 100M {shlex.quote(name)} | ./firstlight doctor -\n"
+            f"note: `{name}` has {size / (1 << 20):.0f} MiB and takes a while; "
+            f"failures are mostly at the end: tail -c 100M {shlex.quote(name)} | ./firstlight doctor -\n"
         )
 
 
 def _refuse(problem: str, hint: str, *, as_json: bool) -> int:
     sys.stderr.write(f"error: {problem}\n\nhint: {hint}\n")
     if as_json:
-        told = {"text": problem, "hint": hint, "cause": None}
-        sys.stdout.write(json.dumps({"error": told, "exit_code": USAGE}, indent=2) + "\n")
+        error = {"text": problem, "hint": hint, "cause": None}
+        sys.stdout.write(json.dumps({"error": error, "exit_code": USAGE}, indent=2) + "\n")
     return USAGE

@@ -1,7 +1,7 @@
-"""What a regular expression cannot match without: plain text that must stand in the line, found far faster.
+"""Required literals of regular expressions: text that every matching line contains, and that is found far faster.
 
-A pattern gives groups of texts; every matching line contains one of each group. The texts are lower case, and hold no
-character that a log's format may escape.
+A pattern has groups of literals; every matching line contains at least one of each group. Literals are lower case and
+contain no character that a log's format may escape.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ except ImportError:  # Python 3.10
     _parser = import_module("sre_parse")
 
 MIN_LENGTH, MIN_WORDLESS = 2, 3
-"""Shorter text stands in every log: with a word of two letters in it, and without one."""
+"""Minimum length of a literal with a word of two letters or more in it, and of one without: shorter text is in every log."""
 MAX_ALTERNATIVES = 48
 MAX_GROUPS = 4
-MAX_RUN = 12
-"""Spellings of one piece of text: `sm_1[02]0` has two."""
-EVERYDAY = frozenset(
+MAX_SPELLINGS = 12
+"""Of one literal: `sm_1[02]0` has two."""
+COMMON_WORDS = frozenset(
     (
         *("bug", "cache", "core", "cuda", "device", "engine", "error", "failed", "gpu", "host", "http", "info"),
         *("lock", "memory", "model", "nccl", "node", "not", "p2p", "python", "request", "running", "torch"),
@@ -31,51 +31,52 @@ EVERYDAY = frozenset(
         *("support", "t work", "to", "work"),
     )
 )
-"""Words of healthy logs: they lead to a pattern only where nothing else does."""
+"""Words of healthy logs: a pattern is looked up by one of them only when it has no other literal."""
 _PIECE = re.compile(r"[a-z0-9 _.,:;=\[\]()<>/'+*#%@!?&|$~`-]+")
 _TOKEN = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|.", re.DOTALL)
 _OPEN_END = re.compile(r"\{(\d+),\}")
-_LEAST = {"*": 0, "+": 1}
+_MINIMUM = {"*": 0, "+": 1}
 _LIMITS = {r"\w": 40, r"\d": 20, r"\s": 40, " ": 40, ")": 12}
-"""How often what stands before a repeat may be repeated."""
+"""Maximum number of repeats, by the atom that is repeated."""
 OTHER_LIMIT = 200
 _WORD = re.compile("[a-z_]{2,}")
 
 
-def required(pattern: str) -> tuple[tuple[str, ...], ...]:
-    """What each matching line contains: of each group at least one text. The most telling group first.
+def required_literals(pattern: str) -> tuple[tuple[str, ...], ...]:
+    """Return the groups of literals of a pattern, the most selective first.
 
-    Empty when there is nothing worth looking for. Raises re.error.
+    Every matching line contains at least one literal of each group. The result is empty when no literal is selective.
+    Raises re.error.
     """
     groups = set(_groups(_parser.parse(pattern)))
     return tuple(tuple(sorted(group)) for group in sorted(groups, key=_order)[:MAX_GROUPS])
 
 
-def bounded(pattern: str) -> str:
-    """The pattern with an end to each repeat, so that its time on a hostile line has one too. Raises re.error."""
+def bound_repeats(pattern: str) -> str:
+    """Return the pattern with a maximum for each repeat, which bounds the time on a hostile line. Raises re.error."""
     re.compile(pattern)
     written: list[str] = []
     atom = ""
     for part in _TOKEN.findall(pattern):
-        least = _LEAST.get(part) if atom not in ("", "(", "|") else None
+        least = _MINIMUM.get(part) if atom not in ("", "(", "|") else None
         written.append(part if least is None else f"{{{least},{_LIMITS.get(atom, OTHER_LIMIT)}}}")
         atom = part
     return _OPEN_END.sub(rf"{{\1,{OTHER_LIMIT}}}", "".join(written))
 
 
-def minds_digits(pattern: str) -> bool:
-    """Whether a pattern asks for certain digits, so that it may match one of two lines that differ in digits alone."""
+def depends_on_digits(pattern: str) -> bool:
+    """Return whether a pattern can match only one of two lines that differ in digits alone."""
     return re.search(r"\d", re.sub(r"\\.|\{[\d,]+\}", "", pattern)) is not None
 
 
 def _groups(parsed: Iterable[Any]) -> list[frozenset[str]]:
-    """Groups of a sequence, all of which a match contains."""
+    """Return the groups of a sequence; a match contains a literal of each."""
     groups: list[frozenset[str]] = []
     run = [""]
     for operation, value in parsed:
         name = str(operation)
         texts, whole = _beginnings(name, value)
-        if texts and len(run) * len(texts) <= MAX_RUN:
+        if texts and len(run) * len(texts) <= MAX_SPELLINGS:
             run = [text + more for text in run for more in texts]
             if whole:
                 continue
@@ -86,13 +87,13 @@ def _groups(parsed: Iterable[Any]) -> list[frozenset[str]]:
 
 
 def _pieces(run: list[str]) -> list[frozenset[str]]:
-    """The best piece of each spelling, as one group; none when a spelling has no piece that is worth it."""
-    found = [[piece for piece in _PIECE.findall(text.lower()) if _is_worth(piece)] for text in run]
+    """Return the longest useful piece of each spelling as one group; no group when a spelling has none."""
+    found = [[piece for piece in _PIECE.findall(text.lower()) if _is_useful(piece)] for text in run]
     return [frozenset(max(pieces, key=len) for pieces in found)] if all(found) else []
 
 
 def _beginnings(name: str, value: Any) -> tuple[list[str], bool]:
-    """The few plain texts that a part of a pattern can begin with, and whether these are all of the part."""
+    """Return the literals that a part of a pattern can begin with, and whether they are the whole part."""
     if name == "LITERAL":
         return [chr(value) if value < 128 else "\n"], True  # the case of other letters is not folded alike
     if name == "IN" and all(str(kind) == "LITERAL" for kind, _ in value):
@@ -114,7 +115,7 @@ def _sequence(parsed: Iterable[Any]) -> tuple[list[str], bool]:
     run = [""]
     for operation, value in parsed:
         texts, whole = _beginnings(str(operation), value)
-        if not texts or len(run) * len(texts) > MAX_RUN:
+        if not texts or len(run) * len(texts) > MAX_SPELLINGS:
             return run, False
         run = [text + more for text in run for more in texts]
         if not whole:
@@ -131,7 +132,7 @@ def _nested(name: str, value: Any) -> list[frozenset[str]]:
     if name == "ASSERT":
         return _groups(value[1])
     if name == "BRANCH":
-        # Whichever branch matches holds its own best text, its own second best, and so on.
+        # Whichever branch matches contains its own best literal, its own second best, and so on.
         branches = [sorted(_groups(branch), key=_order) for branch in value[1]]
         if not all(branches):
             return []
@@ -141,18 +142,18 @@ def _nested(name: str, value: Any) -> list[frozenset[str]]:
     return []
 
 
-def _is_worth(piece: str) -> bool:
+def _is_useful(piece: str) -> bool:
     return len(piece) >= (MIN_LENGTH if _WORD.search(piece) else MIN_WORDLESS)
 
 
 def _order(group: frozenset[str]) -> tuple[int, int, list[str]]:
-    """The most telling first: by its least telling text."""
-    return -min(map(_worth, group)), len(group), sorted(group)
+    """Return a sort key: the group whose least selective literal is the most selective comes first."""
+    return -min(map(_selectivity, group)), len(group), sorted(group)
 
 
-def _worth(text: str) -> int:
+def _selectivity(text: str) -> int:
     bare = text.strip(" -_/")
-    if bare in EVERYDAY or len(bare) < 2:
+    if bare in COMMON_WORDS or len(bare) < 2:
         return len(bare) - 20
     if len(bare) < 3:
         return len(bare) - 10

@@ -16,7 +16,7 @@ STAYS_HERE = frozenset(
         "verify/page.py",
         "verify/fault_families.py",
         "verify/doctor/page.py",
-        "verify/doctor/words.py",
+        "verify/doctor/text_classifier.py",
         "verify/fleet.py",
         "verify/limits.py",
     }
@@ -35,7 +35,7 @@ def zipapp() -> bytes:
 
     Releases of zlib may pack differently: a host that two controllers share is then sent the tool anew.
     """
-    from verify.doctor.catalog import bake  # noqa: PLC0415 - a file that is current is not built again
+    from verify.doctor.catalog import PACKED_CAUSES, pack  # noqa: PLC0415 - a file that is current is not built again
 
     entries: dict[str, bytes] = {}
     tables: dict[str, Any] = {}
@@ -48,5 +48,5 @@ def zipapp() -> bytes:
         elif path.suffix == ".toml" and path.parent.name == "data":
             tables[path.stem] = read_table(path)
     entries["verify/data.json"] = json.dumps(tables, sort_keys=True, separators=(",", ":")).encode()
-    entries |= {f"verify/doctor/{name}": content for name, content in bake(SOURCE / "doctor").items()}
+    entries[f"verify/doctor/{PACKED_CAUSES}"] = pack()
     return pyz(entries, main="verify.cli:main(sys.argv[1:])")

@@ -1,4 +1,4 @@
-"""Logs as rotation leaves them: gzip and Zstandard, told by their first bytes."""
+"""Decompression of rotated logs: gzip and Zstandard, recognised by their first bytes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from typing import BinaryIO, Protocol
 GZIP, ZSTANDARD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
-class Readable(Protocol):
+class Stream(Protocol):
+    """Bytes that can be read and closed."""
+
     def read(self, size: int, /) -> bytes: ...
 
     def close(self) -> None: ...
 
 
 class UntilDamage:
-    """A decompressing stream that ends where its file is cut or damaged: what stands before counts."""
+    """A decompressing stream that ends where its file is truncated or damaged; the text before counts."""
 
-    def __init__(self, stream: Readable) -> None:
+    def __init__(self, stream: Stream) -> None:
         self._stream = stream
 
     def read(self, size: int, /) -> bytes:
@@ -33,8 +35,8 @@ class UntilDamage:
         self._stream.close()
 
 
-class _Program:
-    """What a program writes on its standard output; closing ends it."""
+class _ProgramOutput:
+    """Standard output of a program; `close` kills the program."""
 
     def __init__(self, command: list[str]) -> None:
         self._process = subprocess.Popen(
@@ -50,8 +52,17 @@ class _Program:
         self._process.communicate()
 
 
-def decompressed(file: BinaryIO, path: str) -> Readable:
-    """The stream of a file's text. Raises OSError for Zstandard where nothing here reads it."""
+def decompress(file: BinaryIO, path: str) -> Stream:
+    """Return a stream of a file's text.
+
+    Args:
+        file: The opened file.
+        path: Its path, or `-` for standard input.
+
+    Raises:
+        OSError: The file is compressed with Zstandard, and the program `zstd` cannot read it here.
+
+    """
     start = file.peek(4)[:4] if hasattr(file, "peek") else b""
     if start.startswith(GZIP):
         return UntilDamage(gzip.GzipFile(fileobj=file))
@@ -60,4 +71,4 @@ def decompressed(file: BinaryIO, path: str) -> Readable:
     if path == "-" or shutil.which("zstd") is None:
         raise OSError("it is compressed with Zstandard: zstd -dc FILE | ./firstlight doctor -")
     file.close()
-    return _Program(["zstd", "-dcq", "--", path])
+    return _ProgramOutput(["zstd", "-dcq", "--", path])

@@ -1,4 +1,4 @@
-"""Firstlight's own words tell its doctor of no cause but the one they name: errors, plans, summaries."""
+"""Errors, plans and summaries of Firstlight have no finding except the cause that they name."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ VALUES = {
     "version": "2.13.0",
     "name": "torch",
 }
-"""What stands for a value of an error's text, by a word of the expression that gives it."""
+"""Values for the fields of error texts, by a word of the field's expression."""
 NAMED = {
     "glibc-too-old": "is older than any that packages are solved for",
     "platform-no-wheel": "no wheels can be chosen for platform",
     "triton-gcc-missing": "has no C++ compiler",
 }
-"""The causes that errors of ours name in their own words, by a piece of the text."""
+"""Causes that error texts describe, by a part of the text."""
 
 
 def rendered(node: ast.expr | None) -> str | None:
-    """The text of a literal, with values of ours in its fields."""
+    """Return the text of a literal with values in its fields."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
     if not isinstance(node, ast.JoinedStr):
@@ -56,7 +56,7 @@ def rendered(node: ast.expr | None) -> str | None:
 
 
 def errors() -> Iterator[tuple[str, str]]:
-    """Where each error is raised, and its text with its hint as a person reads it."""
+    """Yield where each error is raised, and its text with its hint."""
     for path in sorted(path for folder in ("provision", "verify") for path in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if not (isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args):
@@ -72,7 +72,7 @@ def causes(text: str) -> list[str]:
     return [finding.cause.id for finding in diagnose_texts({"text": text}).findings]
 
 
-def test_errors_are_misread_nowhere() -> None:
+def test_error_texts_have_no_wrong_finding() -> None:
     found = [(where, text, causes(text)) for where, text in errors()]
     assert len(found) >= 250
     wrong = [
@@ -85,7 +85,7 @@ def test_errors_are_misread_nowhere() -> None:
 
 @pytest.mark.parametrize("explain", [False, True], ids=["short", "explained"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_a_plan_is_no_failure(case: Case, explain: bool) -> None:
+def test_a_plan_has_no_finding(case: Case, explain: bool) -> None:
     text = render(case.plan(), {case.name: case.facts}, {case.name: case.settings}, explain=explain)
     text = text.replace(case.name, "gpu-07")  # the cases are named after what they show
     assert causes(text) == []
@@ -100,18 +100,18 @@ def summaries() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("summary", [*summaries()], ids=lambda summary: summary.splitlines()[0])
-def test_a_summary_tells_of_no_cause_but_the_one_that_it_names(summary: str) -> None:
+def test_a_summary_has_no_finding_except_the_cause_that_it_names(summary: str) -> None:
     assert set(causes(summary)) <= set(re.findall(r"cause: ([\w-]+)", summary))
 
 
-def test_what_a_summary_quotes_of_a_program_is_read() -> None:
+def test_lines_quoted_in_a_summary_are_read() -> None:
     summary = "RED: 1 host failed\n  run 20261121T031500Z, 40 s, 0 hosts changed\n\nWhat failed\n  gpu-07\n    serve: it ended\n"
     quoted = "    | OSError: libnuma.so.1: cannot open shared object file: No such file or directory\n"
     assert causes(summary) == []
     assert causes(f"{summary}{quoted}\nHosts\n  gpu-07  failed\n")[:1] == ["libnuma-missing"]
 
 
-def test_where_indexes_were_not_reached_no_python_is_blamed() -> None:
+def test_an_unreachable_index_is_not_taken_for_a_wrong_python() -> None:
     error = UnreachableError({"https://wheels.vllm.ai/0.31.0/cu129": "Connection refused"}, ["vllm 0.31.0"])
     reasons = [
         Reason(rule="index", verdict="reject", candidate=f"vllm-0.3{n}.0-cu129", text=error.text) for n in range(3)

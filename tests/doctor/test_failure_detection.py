@@ -1,4 +1,4 @@
-"""Where nothing failed, nothing is found: logs of programs that are well, a file each in `healthy/`, and lines that only look like a cause."""
+"""Logs without a failure have no finding: the files in `healthy/`, and lines that only look like a cause."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from provision.report.diagnosis import diagnose
-from verify.doctor.catalog import catalogue
+from verify.doctor.catalog import load_causes
 from verify.doctor.cli import FOUND, UNKNOWN, main
-from verify.doctor.engine import diagnose_texts
-from verify.doctor.failure import Tone, tone, verdict
+from verify.doctor.engine import NOTHING_FAILED, diagnose_texts
+from verify.doctor.failure_detection import Severity, assess, severity_of
 
 FOLDER = Path(__file__).parent / "healthy"
 LOGS = {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("*.log"))}
@@ -25,7 +25,7 @@ def found(text: str) -> list[tuple[str, float]]:
     return [(finding.cause.id, finding.confidence) for finding in diagnose_texts({"log": text}).findings]
 
 
-def test_there_are_enough_of_them() -> None:
+def test_the_folder_has_logs_of_many_programs() -> None:
     assert len(LOGS) >= 60
     assert len({name for name in LOGS if name.startswith("vllm-")}) >= 10
 
@@ -36,13 +36,13 @@ def test_a_log_without_a_failure_has_no_finding(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LOGS)
-def test_a_failure_at_its_end_is_found_all_the_same(name: str) -> None:
+def test_a_failure_at_the_end_is_found(name: str) -> None:
     assert found(f"{LOGS[name]}{BROKEN}\n")[0][0] == "nccl-duplicate"
 
 
-def test_it_says_that_nothing_failed() -> None:
+def test_the_advice_states_that_nothing_failed() -> None:
     diagnosis = diagnose_texts({"log": LOGS["vllm-0.17.1"]})
-    assert diagnosis.look_next[0].startswith("Nothing in it says that anything failed")
+    assert diagnosis.look_next[0] == NOTHING_FAILED
 
 
 @pytest.mark.parametrize(
@@ -66,12 +66,12 @@ def test_it_says_that_nothing_failed() -> None:
         pytest.param("curl: (22) The requested URL returned error: 999", id="curl"),
     ],
 )
-def test_another_programs_failure_is_no_cause(text: str) -> None:
+def test_a_failure_of_other_software_has_no_finding(text: str) -> None:
     assert found(text) == []
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_random_bytes_are_no_text(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_random_bytes_have_no_finding(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "noise"
     noise = random.Random(seed)
     path.write_bytes(noise.randbytes(20_000) + b" MOK Error 802 " + noise.randbytes(20_000))
@@ -88,41 +88,41 @@ def test_random_bytes_are_no_text(seed: int, tmp_path: Path, capsys: pytest.Capt
         "node7:91:150 [0] NCCL INFO NCCL_SOCKET_IFNAME set by environment to lo",
     ],
 )
-def test_a_line_of_configuration_is_no_complaint(line: str) -> None:
+def test_a_line_of_configuration_has_no_finding(line: str) -> None:
     assert found(f"{LOGS['vllm-0.11.2-rocm']}{line}\n") == []
 
 
 HUNG_PROBE = "the host did not end `sh` within 30 s\nit was stopped, and what it did is lost"
 
 
-def test_words_alone_do_not_stand_in_a_summary() -> None:
+def test_a_guess_is_not_in_a_summary() -> None:
     asked = (
         "why do the ranks of both cards wait for data that never comes, does the hypervisor send these writes astray?"
     )
-    assert diagnose_texts({"note": asked}).findings[0].guessed
+    assert diagnose_texts({"note": asked}).findings[0].is_guess
     assert diagnose({"verify": asked}) == ()
     assert diagnose({"probe": HUNG_PROBE}) == ()
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "severity"),
     [
-        ("(EngineCore pid=7) ValueError: bad value", Tone.FAILS),
-        ("job.service: Main process exited, code=exited, status=1/FAILURE", Tone.FAILS),
-        ("ERROR 11-20 08:02:31 [core.py:80] worker died", Tone.FAILS),
-        ("node7:91:150 [0] NCCL WARN Call to ibv_reg_mr failed", Tone.FAILS),
-        ("the cards do not see each other", Tone.COMPLAINS),
-        ("WARNING 11-20 08:02:31 [core.py:80] falling back", Tone.WARNS),
-        ("(Worker pid=9) INFO 11-20 08:02:31 [core.py:80] no error in 0 retries", Tone.REPORTS),
-        ("node7:91:150 [0] NCCL INFO NET/IB : No device found.", Tone.REPORTS),
-        ('time=2026-03-02 level=info msg="failed=0"', Tone.REPORTS),
-        ("gpu-01 : ok=41 changed=0 unreachable=0 failed=0", Tone.PLAIN),
-        ("    Remapping Failure Occurred        : No", Tone.PLAIN),
-        ("", Tone.PLAIN),
+        ("(EngineCore pid=7) ValueError: bad value", Severity.FAILURE),
+        ("job.service: Main process exited, code=exited, status=1/FAILURE", Severity.FAILURE),
+        ("ERROR 11-20 08:02:31 [core.py:80] worker died", Severity.FAILURE),
+        ("node7:91:150 [0] NCCL WARN Call to ibv_reg_mr failed", Severity.FAILURE),
+        ("the cards do not see each other", Severity.COMPLAINT),
+        ("WARNING 11-20 08:02:31 [core.py:80] falling back", Severity.WARNING),
+        ("(Worker pid=9) INFO 11-20 08:02:31 [core.py:80] no error in 0 retries", Severity.INFO),
+        ("node7:91:150 [0] NCCL INFO NET/IB : No device found.", Severity.INFO),
+        ('time=2026-03-02 level=info msg="failed=0"', Severity.INFO),
+        ("gpu-01 : ok=41 changed=0 unreachable=0 failed=0", Severity.NONE),
+        ("    Remapping Failure Occurred        : No", Severity.NONE),
+        ("", Severity.NONE),
     ],
 )  # fmt: skip
-def test_the_tone_of_a_line(line: str, said: Tone) -> None:
-    assert tone(line) is said
+def test_severity_of_a_line(line: str, severity: Severity) -> None:
+    assert severity_of(line) is severity
 
 
 RUN = [f"INFO 11-20 08:02:{second:02d} [loader.py:40] loaded shard {second}" for second in range(20)]
@@ -131,27 +131,27 @@ RUN = [f"INFO 11-20 08:02:{second:02d} [loader.py:40] loaded shard {second}" for
 @pytest.mark.parametrize(
     ("lines", "failed"),
     [
-        pytest.param(RUN, False, id="reports alone"),
+        pytest.param(RUN, False, id="only info"),
         pytest.param([*RUN, "WARNING 11-20 08:02:31 [core.py:80] no kernel, falling back"], True, id="a warning at the end"),
         pytest.param(
             [*RUN, "WARNING 11-20 08:02:31 [core.py:80] falling back", "INFO:     Application startup complete."],
             False,
-            id="a warning before a good end",
+            id="a warning before success",
         ),
         pytest.param(
             ["Traceback (most recent call last):", *RUN, "INFO:     Application startup complete."],
             True,
-            id="a traceback before a good end",
+            id="a traceback before success",
         ),
         pytest.param(["ncclShmOpen"], True, id="a quotation"),
         pytest.param([], False, id="nothing"),
     ],
 )  # fmt: skip
-def test_whether_anything_failed(lines: list[str], failed: bool) -> None:
-    assert verdict(lines).failed is failed
+def test_a_text_reports_a_failure(lines: list[str], failed: bool) -> None:
+    assert assess(lines).failed is failed
 
 
-SAMPLES = [sample.text for cause in catalogue() for sample in cause.samples]
+SAMPLES = [sample.text for cause in load_causes() for sample in cause.samples]
 PIECES = st.one_of(
     st.text(max_size=80),
     st.sampled_from([line for text in (*LOGS.values(), *SAMPLES) for line in text.splitlines()]),
@@ -162,7 +162,7 @@ PIECES = st.one_of(
 @settings(max_examples=150, deadline=None)
 @given(st.lists(PIECES, max_size=40), st.sampled_from(["\n", "\r\n", "\r", ""]))
 @example(["x" * 400_000], "\n")
-def test_any_log_ends_with_a_documented_code(
+def test_any_log_gives_a_documented_exit_code(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], end: str
 ) -> None:
     path = tmp_path_factory.mktemp("any") / "log"

@@ -1,7 +1,7 @@
-"""Facts that stand in the evidence itself: what collect_env, nvidia-smi, pip, nvcc and uname print.
+"""Facts extracted from a text: what collect_env, nvidia-smi, pip, nvcc and uname print.
 
-They take the paths of the probe's facts (docs/reference/facts.md); beside these there are `packages.NAME` (a
-distribution's version) and `environment.NAME` (a variable).
+They have the paths of the probe's facts (docs/reference/facts.md). In addition there are `packages.NAME` (the version
+of a distribution) and `environment.NAME` (a variable).
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from verify.doctor.evidence import Hit, Probe
+from verify.doctor.scanner import Hit, SearchPattern
 
 PACKAGES = (
     *("torch", "torchvision", "torchaudio", "vllm", "transformers", "xformers", "triton", "numpy", "ray"),
     *("flash[-_]attn", "flashinfer[-_]python", "nvidia[-_]nccl[-_]cu1[1-9]", "nvidia[-_]cudnn[-_]cu1[1-9]"),
     "nvidia[-_]cuda[-_]runtime(?:[-_]cu1[1-9])?",
 )
-"""Distributions whose versions causes ask for, as `pip list` and `pip freeze` name them."""
+"""Distributions whose versions causes test, as `pip list` and `pip freeze` name them."""
 _VARIABLE = (
     r"(?:^|\bexport |\bset |-e |--env )[\"']?"
     r"((?:NCCL_|CUDA_|VLLM_|HF_|GLOO_|RAY_|ROCR_|HIP_|TORCH_)[A-Z0-9_]+|LD_LIBRARY_PATH|LD_PRELOAD|MAX_JOBS)=([^\s\"']+)"
@@ -57,26 +57,26 @@ _EXTRACTORS: tuple[tuple[str, str], ...] = (
 LIST_LIMIT = 32
 
 
-def probes() -> tuple[Probe, ...]:
-    """What to look for, beside the causes' own patterns."""
+def fact_patterns() -> tuple[SearchPattern, ...]:
+    """Return the patterns of lines that hold a fact."""
     return tuple(
-        Probe(pattern, limit=LIST_LIMIT if "[]" in path or path == "environment" else 1)
+        SearchPattern(pattern, limit=LIST_LIMIT if "[]" in path or path == "environment" else 1)
         for path, pattern in _EXTRACTORS
     )
 
 
-def facts(hits: Sequence[Sequence[Hit]]) -> dict[str, Any]:
-    """The facts of what `probes` found, in the same order; what stands first wins."""
+def extract_facts(hits: Sequence[Sequence[Hit]]) -> dict[str, Any]:
+    """Return the facts in the hits of `fact_patterns`; the first line with a fact wins."""
     found: dict[str, Any] = {}
     for (path, pattern), lines in zip(_EXTRACTORS, hits, strict=True):
         for hit in lines:
             match = re.search(pattern, hit.text)
             if match:
-                _put(found, path, match)
+                _store(found, path, match)
     return found
 
 
-def _put(found: dict[str, Any], path: str, match: re.Match[str]) -> None:
+def _store(found: dict[str, Any], path: str, match: re.Match[str]) -> None:
     value: Any = match[1].strip()
     if path == "environment":
         found.setdefault(path, {}).setdefault(match[1], match[2])
@@ -88,13 +88,13 @@ def _put(found: dict[str, Any], path: str, match: re.Match[str]) -> None:
     elif "[]." in path:
         group, _, rest = path.partition("[].")
         *outer, last = group.split(".")
-        _inner(found, outer).setdefault(last, []).append({rest: value})
+        _nested(found, outer).setdefault(last, []).append({rest: value})
     else:
         *outer, last = path.split(".")
-        _inner(found, outer).setdefault(last, value)
+        _nested(found, outer).setdefault(last, value)
 
 
-def _inner(found: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+def _nested(found: dict[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     for key in keys:
         found = found.setdefault(key, {})
     return found

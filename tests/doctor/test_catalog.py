@@ -1,37 +1,21 @@
-"""Every entry of the catalogue: its form, its own samples, and that its patterns end on any line."""
+"""Every entry of the catalog: its form, its samples, and the bounded time of its patterns."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from verify.doctor.catalog import (
-    BAKED,
-    NEEDS,
-    Beats,
-    CatalogError,
-    Cause,
-    Counter,
-    FactRule,
-    Sample,
-    Signature,
-    bake,
-    catalogue,
-    read,
-    unpacked,
-)
+from verify.doctor.catalog import load_causes, pack, parse_causes, unpack
+from verify.doctor.cause import NEEDS, CatalogError, Cause, Counter, FactRule, Override, Sample, Signature
 from verify.doctor.engine import Doctor, diagnose_texts, doctor
-from verify.doctor.evidence import EVERYWHERE, Index, scan_text
-from verify.doctor.page import page
-from verify.doctor.patterns import bounded
+from verify.doctor.patterns import bound_repeats
+from verify.doctor.scanner import EVERY_LINE, PatternIndex, scan_text
 
-FOLDER = Path(__file__).resolve().parents[2] / "verify" / "doctor"
-CAUSES = {cause.id: cause for cause in catalogue()}
+CAUSES = {cause.id: cause for cause in load_causes()}
 SHORT = 3
 parser: Any = import_module("re._parser")
 
@@ -42,21 +26,21 @@ def each_cause() -> list[Any]:
 
 def each_sample() -> list[Any]:
     return [
-        pytest.param(cause, sample, id=f"{cause.id}-{number}-{'is' if sample.is_cause else 'lookalike'}")
+        pytest.param(cause, sample, id=f"{cause.id}-{number}-{'is' if sample.is_cause else 'similar'}")
         for cause in CAUSES.values()
         for number, sample in enumerate(cause.samples)
     ]
 
 
 @pytest.mark.parametrize("cause", each_cause())
-def test_an_entry_is_whole(cause: Cause) -> None:
+def test_an_entry_is_complete(cause: Cause) -> None:
     assert cause.definition.strip()
     assert cause.explanation.strip()
     assert cause.references
     assert cause.check.expect.strip()
     assert any(signature.role == "cause" for signature in cause.signatures)
-    reasons: list[Signature | Counter | FactRule | Beats] = [*cause.signatures, *cause.counters, *cause.facts]
-    assert all(item.why.strip() for item in [*reasons, *cause.beats])
+    reasons: list[Signature | Counter | FactRule | Override] = [*cause.signatures, *cause.counters, *cause.facts]
+    assert all(item.why.strip() for item in [*reasons, *cause.overrides])
     assert all(fix.text.strip() for fix in cause.fixes)
     assert not [fix.text for fix in cause.fixes if fix.safe and "reboot" in fix.needs]
     assert {need for fix in cause.fixes for need in fix.needs} <= set(NEEDS)
@@ -65,12 +49,12 @@ def test_an_entry_is_whole(cause: Cause) -> None:
 
 @pytest.mark.parametrize("cause", each_cause())
 def test_relations_name_other_causes(cause: Cause) -> None:
-    assert {beats.cause for beats in cause.beats} <= set(CAUSES) - {cause.id}
+    assert {other.cause for other in cause.overrides} <= set(CAUSES) - {cause.id}
     assert {sample.expect for sample in cause.samples} - {""} <= set(CAUSES)
 
 
 @pytest.mark.parametrize(("cause", "sample"), each_sample())
-def test_a_sample_is_what_it_says(cause: Cause, sample: Sample) -> None:
+def test_a_sample_has_its_expected_cause(cause: Cause, sample: Sample) -> None:
     named = [finding.cause.id for finding in diagnose_texts({"log": sample.text}, sample.facts).findings]
     if sample.is_cause:
         assert named[:1] == [cause.id]
@@ -81,7 +65,7 @@ def test_a_sample_is_what_it_says(cause: Cause, sample: Sample) -> None:
 
 
 def repeats(parsed: Any, *, inside: bool = False) -> Iterator[str]:
-    """Repeats without an end, and long ones within each other: their time grows beyond measure."""
+    """Yield repeats without a maximum, and long repeats within each other: their time explodes."""
     for operation, value in parsed:
         name = str(operation)
         long = name in ("MAX_REPEAT", "MIN_REPEAT") and value[1] > SHORT
@@ -104,37 +88,32 @@ def patterns(cause: Cause) -> list[str]:
 @pytest.mark.parametrize("cause", each_cause())
 def test_patterns_do_not_backtrack(cause: Cause) -> None:
     for pattern in patterns(cause):
-        assert not list(repeats(parser.parse(bounded(pattern)))), pattern
+        assert not list(repeats(parser.parse(bound_repeats(pattern)))), pattern
 
 
-def test_hostile_lines_end() -> None:
-    """A sample of the texts that patterns start from, repeated without end in sight; twenty times the usual length."""
+def test_hostile_lines_take_bounded_time() -> None:
+    """Lines of twenty times the maximum length, made of a sample of the literals."""
     index = doctor().index
-    texts = sorted({text.decode() for part in (index.everywhere, index.exact, index.kinds) for text in part.texts})
+    texts = sorted(
+        {text.decode() for part in (index.digits_only, index.exact, index.by_kind) for text in part.literals}
+    )
     lines = [line for text in texts[::40] for line in ((text + "a") * (40_000 // len(text)), text + " " * 40_000)]
     assert scan_text("\n".join(lines), doctor().index, name="hostile").lines == len(lines)
 
 
-def test_few_patterns_must_meet_every_line() -> None:
-    slow = [probe.pattern for probe in doctor().index.probes if Index.groups(probe) == EVERYWHERE]
+def test_few_patterns_see_every_line() -> None:
+    slow = [pattern.pattern for pattern in doctor().index.patterns if PatternIndex.groups(pattern) == EVERY_LINE]
     assert len(slow) <= 2, slow
-    short = [text for text in doctor().index.everywhere.texts if len(text) < 3 or text.isdigit()]
-    assert not short, "whole blocks are searched for these: give their patterns a word"
+    short = [text for text in doctor().index.digits_only.literals if len(text) < 3 or text.isdigit()]
+    assert not short, "whole blocks are searched for these digits: add a word to their patterns"
 
 
-def test_the_baked_catalogue_is_the_same_without_samples_and_references() -> None:
-    baked = bake(FOLDER)
-    causes = read(unpacked(baked[BAKED]))
+def test_packed_causes_equal_the_files_without_samples_references_and_messages() -> None:
+    packed = pack()
+    causes = parse_causes(unpack(packed))
     assert [cause.id for cause in causes] == list(CAUSES)
-    assert causes == tuple(replace(cause, samples=(), references=()) for cause in CAUSES.values())
-    assert baked == bake(FOLDER)
-
-
-def test_the_page_of_the_causes_is_fresh() -> None:
-    path = FOLDER.parents[1] / "docs" / "reference" / "causes.md"
-    assert path.read_text(encoding="utf-8") == page(), (
-        "write it anew: python -m verify.doctor.page > docs/reference/causes.md"
-    )
+    assert causes == tuple(replace(cause, samples=(), references=(), messages=()) for cause in CAUSES.values())
+    assert packed == pack()
 
 
 GOOD: dict[str, Any] = {
@@ -142,7 +121,7 @@ GOOD: dict[str, Any] = {
     "definition": "The door is stuck.",
     "explanation": "Wood swells.",
     "references": [],
-    "signature": [{"pattern": "door is stuck", "weight": 0.9, "role": "cause", "why": "it says so"}],
+    "signature": [{"pattern": "door is stuck", "weight": 0.9, "role": "cause", "why": "the line says so"}],
     "fix": [{"text": "Plane it"}],
     "check": {"command": "", "expect": "it opens"},
 }
@@ -152,7 +131,7 @@ SIGNATURE = GOOD["signature"][0]
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"id": "door"}, "the file's name says"),
+        ({"id": "door"}, "the file's name is `door-stuck`"),
         ({"signature": []}, "no [[signature]]"),
         ({"fix": []}, "no [[fix]]"),
         ({"signature": [{**SIGNATURE, "weight": 1.5}]}, "weight 1.5 of a cause"),
@@ -160,23 +139,23 @@ SIGNATURE = GOOD["signature"][0]
         ({"signature": [{**SIGNATURE, "role": "witness"}]}, "role `witness`"),
         ({"signature": [{**SIGNATURE, "colour": "red"}]}, "unknown key colour in signature"),
         ({"fact": [{"path": "os.id", "test": "like", "effect": 0.1, "why": "-"}]}, "test `like`"),
-        ({"fact": [{"path": "os.id", "test": "equals", "effect": 2, "why": "-"}]}, "effect 2.0 of os.id"),
+        ({"fact": [{"path": "os.id", "test": "equals", "effect": 2.0, "why": "-"}]}, "effect 2.0 of os.id"),
         ({"fix": [{"text": "Pray", "needs": ["luck"]}]}, "a fix needs luck"),
         ({"definition": "one\ntwo"}, "more than one line"),
     ],
 )
-def test_a_wrong_entry_is_refused_by_name(change: dict[str, Any], problem: str) -> None:
+def test_an_invalid_entry_is_refused_by_name(change: dict[str, Any], problem: str) -> None:
     with pytest.raises(CatalogError) as raised:
-        read({"door-stuck": {**GOOD, **change}})
+        parse_causes({"door-stuck": {**GOOD, **change}})
     assert "door-stuck" in str(raised.value)
     assert problem in str(raised.value)
 
 
 def test_a_missing_key_is_named() -> None:
     with pytest.raises(CatalogError, match="no key 'check'"):
-        read({"door-stuck": {key: value for key, value in GOOD.items() if key != "check"}})
+        parse_causes({"door-stuck": {key: value for key, value in GOOD.items() if key != "check"}})
 
 
-def test_a_wrong_expression_is_refused_with_its_text() -> None:
-    with pytest.raises(CatalogError, match=r"`door \(is` is no regular expression"):
-        Doctor(read({"door-stuck": {**GOOD, "signature": [{**SIGNATURE, "pattern": "door (is"}]}}))
+def test_an_invalid_expression_is_refused_with_its_text() -> None:
+    with pytest.raises(CatalogError, match=r"`door \(is` is not a regular expression"):
+        Doctor(parse_causes({"door-stuck": {**GOOD, "signature": [{**SIGNATURE, "pattern": "door (is"}]}}))

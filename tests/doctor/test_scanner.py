@@ -1,4 +1,4 @@
-"""Reading: whatever a text looks like, the same lines are found as by reading each line alone."""
+"""The scanner finds the same lines as a match of each line, in any form of text."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verify.doctor.evidence import Hit, Index, Probe, scan, scan_text
-from verify.doctor.patterns import bounded, minds_digits, required
-from verify.doctor.reading import LINE_BYTES
+from verify.doctor.patterns import bound_repeats, depends_on_digits, required_literals
+from verify.doctor.scanner import Hit, PatternIndex, SearchPattern, scan, scan_text
+from verify.doctor.text_decoding import LINE_BYTES
 
-PROBES = (
-    Probe(r"(?i)no kernel image"),
-    Probe(r"Error 80[23]\b"),
-    Probe(r"undefined symbol: \S*(?:c10|nccl)"),
-    Probe(r"^lib\w+\.so\.\d+: cannot open"),
-    Probe(r"(?i)\bkilled\b", near=r"oom|memory"),
-    Probe(r"select device driver \"\" with"),
+PATTERNS = (
+    SearchPattern(r"(?i)no kernel image"),
+    SearchPattern(r"Error 80[23]\b"),
+    SearchPattern(r"undefined symbol: \S*(?:c10|nccl)"),
+    SearchPattern(r"^lib\w+\.so\.\d+: cannot open"),
+    SearchPattern(r"(?i)\bkilled\b", near=r"oom|memory"),
+    SearchPattern(r"select device driver \"\" with"),
 )
-INDEX = Index(PROBES)
+INDEX = PatternIndex(PATTERNS)
 LINES = (
     "RuntimeError: CUDA error: no kernel image is available",
     "Error 802: system not yet initialized",
@@ -42,31 +42,33 @@ def places(hits: list[list[Hit]]) -> list[list[int]]:
 
 
 def by_hand(lines: list[str]) -> list[list[int]]:
-    """Line by line, as slow as can be; the first line of each kind for patterns that need no more."""
+    """Match line by line, which is slow; patterns that need no more see the first line of each kind."""
     found: list[list[int]] = []
-    for probe in PROBES:
+    for pattern in PATTERNS:
         numbers, kinds = [], set[str]()
         for number, line in enumerate(lines, 1):
             around = lines[max(0, number - 21) : number + 20]
-            if not re.search(probe.pattern, line) or (probe.near and not any(re.search(probe.near, n) for n in around)):
+            if not re.search(pattern.pattern, line) or (
+                pattern.near and not any(re.search(pattern.near, n) for n in around)
+            ):
                 continue
             kind = {re.sub(r"\d", "", line.lower()), re.sub(r"\d[0-9a-f]*", "0", line.lower())}
-            if not kind & kinds or minds_digits(probe.pattern):
+            if not kind & kinds or depends_on_digits(pattern.pattern):
                 numbers.append(number)
             kinds |= kind
-        found.append(numbers[: probe.limit])
+        found.append(numbers[: pattern.limit])
     return found
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from([line for line in LINES if line != "Killed"]), max_size=60))
-def test_it_finds_what_reading_by_hand_finds(lines: list[str]) -> None:
+def test_it_finds_the_same_as_a_match_of_each_line(lines: list[str]) -> None:
     assert places(scan_text("\n".join(lines), INDEX, name="log").hits) == by_hand(lines)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=4000))
-def test_no_bytes_stop_it(content: bytes) -> None:
+def test_any_bytes_are_accepted(content: bytes) -> None:
     scan(io.BytesIO(content), INDEX, name="noise")
     scan(io.BytesIO(content + b"\nno kernel image\n" + content), INDEX, name="noise")
 
@@ -82,7 +84,7 @@ def test_no_bytes_stop_it(content: bytes) -> None:
         pytest.param(lambda text: text.upper().replace("NO KERNEL", "\0NO KERNEL").encode(), id="nul"),
     ],
 )
-def test_form_does_not_matter(change: object) -> None:
+def test_the_form_of_the_text_does_not_matter(change: object) -> None:
     lines = [LINES[8]] * 3 + [LINES[0], LINES[8]]
     content = change("\n".join(lines) + "\n")  # type: ignore[operator]
     found = scan(io.BytesIO(content), INDEX, name="log")
@@ -106,7 +108,7 @@ def test_a_progress_bar_hides_nothing() -> None:
     assert found.hits[3][0].text == LINES[4]
 
 
-def test_lines_are_counted_over_many_blocks() -> None:
+def test_lines_are_counted_across_blocks() -> None:
     quiet = [f"INFO 11-20 [loop.py:{number}] step {number} of a long night" for number in range(90_000)]
     for place in (1, 40_000, 89_999):
         lines = [*quiet]
@@ -141,8 +143,8 @@ def test_a_line_without_end_is_read_in_bounded_memory() -> None:
         (r"(?:plain|\d+)", ()),
     ],
 )
-def test_plain_text_is_found_in_patterns(pattern: str, groups: tuple[tuple[str, ...], ...]) -> None:
-    assert required(pattern) == groups
+def test_required_literals(pattern: str, groups: tuple[tuple[str, ...], ...]) -> None:
+    assert required_literals(pattern) == groups
 
 
 @pytest.mark.parametrize(
@@ -156,5 +158,5 @@ def test_plain_text_is_found_in_patterns(pattern: str, groups: tuple[tuple[str, 
         (r"a{2,3}", r"a{2,3}"),
     ],
 )
-def test_every_repeat_has_an_end(pattern: str, written: str) -> None:
-    assert bounded(pattern) == written
+def test_every_repeat_is_bounded(pattern: str, written: str) -> None:
+    assert bound_repeats(pattern) == written

@@ -1,4 +1,4 @@
-"""The form of texts: encodings, colours, line ends, progress bars and JSON records, down to plain lines."""
+"""Decoding of logs to plain lines: encodings, colours, line ends, progress bars and JSON records."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ import sys
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Protocol
 
-from verify.doctor import compressed
+from verify.doctor.compression import Stream, decompress
 
 BLOCK_BYTES = 1 << 20
 LINE_BYTES = 2048
-"""An expression sees at most this much of a line, around the plain text that led to it."""
+"""An expression is matched against at most this much of a line, around its literal text."""
 JSON_BYTES = 1 << 16
-"""Longer JSON records are taken as plain text."""
+"""A longer JSON record is treated as plain text."""
 
 _ANSI = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _ANSI_TEXT = re.compile(_ANSI.pattern.decode())
 
 
 class Readable(Protocol):
+    """Bytes that can be read."""
+
     def read(self, size: int, /) -> bytes: ...
 
 
-def opened(path: str) -> compressed.Readable:
-    """A file's text for reading, decompressed where it is not plain; `-` is standard input. Raises OSError."""
+def open_log(path: str) -> Stream:
+    """Open a log, decompressed; `-` is standard input. Raises OSError."""
     file: BinaryIO = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: PTH123, SIM115 - the caller closes it
-    return compressed.decompressed(file, path)
+    return decompress(file, path)
 
 
-def decoded(stream: Readable) -> Iterator[bytes]:
-    """The blocks of a stream as UTF-8, or what passes for it. UTF-16 is what Windows shells write."""
+def decode_blocks(stream: Readable) -> Iterator[bytes]:
+    """Yield the blocks of a stream, as UTF-8 if they are UTF-16, which Windows shells write."""
     block = stream.read(BLOCK_BYTES)
-    encoding = _encoding(block)
+    encoding = _utf16(block)
     decoder = codecs.getincrementaldecoder(encoding)("replace") if encoding else None
     while block:
         text = decoder.decode(block).encode("utf-8", "replace") if decoder else block
@@ -42,15 +44,15 @@ def decoded(stream: Readable) -> Iterator[bytes]:
         block = stream.read(BLOCK_BYTES)
 
 
-def _encoding(block: bytes) -> str | None:
+def _utf16(block: bytes) -> str | None:
     if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     sample = block[:512]
     return "utf-16-le" if len(sample) > 7 and sample[1::2].count(0) * 10 > len(sample) * 4 else None
 
 
-def cleaned(block: bytes) -> bytes:
-    """A block without colours, NUL and the line ends of Windows."""
+def clean_block(block: bytes) -> bytes:
+    """Remove colours, NUL bytes and the carriage returns of Windows line ends."""
     if b"\r" in block:
         block = block.replace(b"\r\n", b"\n")
     if b"\x1b" in block:
@@ -58,8 +60,8 @@ def cleaned(block: bytes) -> bytes:
     return block.replace(b"\0", b"") if b"\0" in block else block
 
 
-def plain(line: bytes) -> list[str]:
-    """The texts of a line: one, or those that a progress bar overwrote or a JSON record holds."""
+def plain_lines(line: bytes) -> list[str]:
+    """Return the texts of a line: one, or the states of a progress bar, or the strings of a JSON record."""
     text = line.decode("utf-8", "replace")
     if text.lstrip().startswith("{") and '"' in text:
         try:

@@ -1,4 +1,4 @@
-"""Logs as rotation leaves them, and logs that are huge."""
+"""Rotated, compressed logs, and huge logs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from verify.doctor import cli
-from verify.doctor.compressed import decompressed
+from verify.doctor.compression import decompress
 
 LOG = (
     b"INFO starting\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.10 GiB\n"
@@ -73,7 +73,7 @@ def test_zstandard_without_its_program_says_what_to_type(
 
 def test_gzip_on_standard_input() -> None:
     stream = io.BufferedReader(io.BytesIO(gzip.compress(LOG)))
-    assert decompressed(stream, "-").read(len(LOG) + 1) == LOG
+    assert decompress(stream, "-").read(len(LOG) + 1) == LOG
 
 
 def test_a_huge_log_is_said_to_take_a_while(
@@ -87,9 +87,9 @@ def test_a_huge_log_is_said_to_take_a_while(
 
 
 @pytest.mark.parametrize("facts", ["[" * 100_000, "{", "5"])
-def test_facts_that_are_none_are_an_error_in_json_too(
+def test_invalid_facts_are_an_error_in_json_too(
     plain: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], facts: str
 ) -> None:
     (tmp_path / "facts.json").write_text(facts)
     assert cli.run([str(plain)], facts=str(tmp_path / "facts.json"), top=1, as_json=True) == cli.USAGE
-    assert "no facts can be read from" in json.loads(capsys.readouterr().out)["error"]["text"]
+    assert "cannot read facts from" in json.loads(capsys.readouterr().out)["error"]["text"]

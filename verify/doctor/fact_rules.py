@@ -1,0 +1,72 @@
+"""Facts by dotted path, and the tests of a cause on them. An unknown fact has no effect."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from verify.doctor.cause import FactRule
+
+_NUMBERS = re.compile(r"\d+")
+
+
+def values_at(facts: Mapping[str, Any], path: str) -> list[Any]:
+    """Return the values at a path: none for an unknown fact, one per element where the path leads through a list."""
+    found: list[Any] = [facts]
+    for key in path.split("."):
+        found = [item for value in found for item in _step(value, key)]
+    return [item for value in found for item in (value if isinstance(value, (list, tuple)) else [value])]
+
+
+def holds(rule: FactRule, facts: Mapping[str, Any]) -> bool:
+    """Return whether any value at the rule's path passes its test."""
+    return any(_passes(rule, value) for value in values_at(facts, rule.path))
+
+
+def merge_facts(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts of both; a known fact of the first wins."""
+    merged = dict(second)
+    for key, value in first.items():
+        other = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(other, Mapping):
+            merged[key] = merge_facts(value, other)
+        elif value not in (None, [], ()) or key not in merged:
+            merged[key] = value
+    return merged
+
+
+def _step(value: Any, key: str) -> list[Any]:
+    if isinstance(value, Mapping):
+        return [value[key]] if key in value else []
+    if isinstance(value, (list, tuple)):
+        if key.isdigit():
+            return [value[int(key)]] if int(key) < len(value) else []
+        return [item for element in value for item in _step(element, key)]
+    return []
+
+
+def _passes(rule: FactRule, value: Any) -> bool:
+    if rule.test == "is_null":
+        return value is None
+    if value is None:
+        return False
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    expected = rule.value
+    if rule.test in ("below", "at_least"):
+        actual, bound = _version(text), _version(expected)
+        return bool(actual and bound) and (actual < bound) == (rule.test == "below")
+    return {
+        "not_null": True,
+        "equals": text.lower() == expected.lower(),
+        "contains": expected.lower() in text.lower(),
+        "matches": rule.test == "matches" and re.search(expected, text) is not None,
+    }[rule.test]
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Return the numbers of a version without its local part and trailing zeros: 13 equals 13.0."""
+    numbers = [int(number) for number in _NUMBERS.findall(text.partition("+")[0])]
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return tuple(numbers) or ((0,) if _NUMBERS.search(text) else ())
