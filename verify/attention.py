@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from verify.attention_kernels import KERNELS, Problem, attend
+from verify.attention_kernels import KERNELS, AttentionProblem, attend
 
 
 class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
@@ -73,7 +73,9 @@ class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
         causal = is_causal and key_padding_mask is None
         keep, bias = (None, None) if causal else self._masks(attn_mask, key_padding_mask, heads[0])
         dropout = self.dropout if self.training else 0.0
-        result, self.used = attend(Problem(heads[0], heads[1], heads[2], keep, bias, causal, dropout), self.kernels)
+        result, self.used = attend(
+            AttentionProblem(heads[0], heads[1], heads[2], keep, bias, causal, dropout), self.kernels
+        )
         joined = functional.linear(result.transpose(1, 2).flatten(2), self.out_proj.weight, self.out_proj.bias)
         if not batched:
             return joined[0], None

@@ -63,7 +63,7 @@ class Case:
         return len(set(self.sequences)) == 1 and self.page is None
 
     @property
-    def needs(self) -> frozenset[str]:
+    def required_features(self) -> frozenset[str]:
         """What a kernel must be able to do for it, beyond a square causal mask."""
         asked = {
             "corner": self.causal and any(queries != keys for queries, keys in self.sequences),
@@ -177,7 +177,7 @@ def plain(case: Case, inputs: Inputs) -> Tensor:
         if bias is not None:
             scores = scores + bias.to(scores)
         weights = scores.softmax(dim=2)
-        if "blind" in case.needs:
+        if "blind" in case.required_features:
             weights = weights.nan_to_num(nan=0.0)
         if coarse:
             weights = weights.to(coarse).to(weights.dtype)

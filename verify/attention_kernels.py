@@ -19,7 +19,7 @@ PACKAGE_DIMS = 256
 
 
 @dataclass(frozen=True)
-class Problem:
+class AttentionProblem:
     """Tensors are (batch, heads, length, dim); masks broadcast to (batch, heads, queries, keys).
 
     `keep` is true where a query sees a key, `bias` is added to the scores; at most one of them is given. `causal` aligns
@@ -39,11 +39,11 @@ class Problem:
 class Kernel:
     """`refuses` gives the reason why it does not take a problem, null when it does."""
 
-    refuses: Callable[[Problem], str | None]
-    compute: Callable[[Problem], Tensor]
+    refuses: Callable[[AttentionProblem], str | None]
+    compute: Callable[[AttentionProblem], Tensor]
 
 
-def attend(problem: Problem, names: Sequence[str]) -> tuple[Tensor, str]:
+def attend(problem: AttentionProblem, names: Sequence[str]) -> tuple[Tensor, str]:
     """The result and the name of the kernel that computed it: the first of `names` that takes the problem.
 
     Raises ValueError with the reason of each when none does.
@@ -69,7 +69,7 @@ def _package_problem() -> str | None:
     return None
 
 
-def _package_refuses(problem: Problem) -> str | None:
+def _package_refuses(problem: AttentionProblem) -> str | None:
     import torch
 
     query, key = problem.query, problem.key
@@ -86,14 +86,14 @@ def _package_refuses(problem: Problem) -> str | None:
     return _package_problem()
 
 
-def _package(problem: Problem) -> Tensor:
+def _package(problem: AttentionProblem) -> Tensor:
     parts = (part.transpose(1, 2) for part in (problem.query, problem.key, problem.value))
     call = importlib.import_module("flash_attn").flash_attn_func
     result: Tensor = call(*parts, dropout_p=problem.dropout, causal=problem.causal)
     return result.transpose(1, 2)
 
 
-def _sdpa(problem: Problem) -> Tensor:
+def _sdpa(problem: AttentionProblem) -> Tensor:
     from torch.nn.functional import scaled_dot_product_attention
 
     mask = problem.keep if problem.bias is None else problem.bias
@@ -102,7 +102,7 @@ def _sdpa(problem: Problem) -> Tensor:
     )
 
 
-def _tiled(problem: Problem) -> Tensor:
+def _tiled(problem: AttentionProblem) -> Tensor:
     diagonal = 0 if problem.causal else None
     result = reference.attention(
         problem.query, problem.key, problem.value, diagonal=diagonal, keep=problem.keep, bias=problem.bias

@@ -14,22 +14,40 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from verify import VERSION, compat
+from verify import VERSION, cuda_compat
 from verify.arguments import Parser
+from verify.dependencies import with_dependencies
 from verify.faults import FAULTS
 from verify.files import write_atomically
 from verify.junit import junit
-from verify.kept import carried, failed, last, refuted, runs, unrefuted
-from verify.premises import with_premises
-from verify.records import DRAIN, EXIT_CODES, INTERRUPTED_EXIT, LEVELS, SERVING, Check, Context, Level, as_record, worst
+from verify.last_run import (
+    failed_levels,
+    keep_open_failures,
+    lasting_warnings,
+    merge_rerun,
+    read_last_run,
+    runs_by_level,
+)
+from verify.records import (
+    DRAIN,
+    EXIT_CODES,
+    INTERRUPTED_EXIT,
+    LEVELS,
+    SERVING,
+    Check,
+    CheckContext,
+    Level,
+    as_record,
+    worst_status,
+)
 from verify.registry import all_checks, select
 from verify.report import render, render_list, render_times
 from verify.runner import Injection, run
 from verify.serving import service as own_service
-from verify.serving.control import ControlError
-from verify.serving.drain import drained, resume
+from verify.serving.drain import drain_service, resume
+from verify.serving.service_control import ControlError
 
-OTHERS = ("doctor", "upgrade", "compare", "soak", "between")
+OTHERS = ("doctor", "upgrade", "compare", "soak", "multihost")
 """Commands beside the checks."""
 
 
@@ -42,7 +60,7 @@ def main(arguments: list[str]) -> int:
         return _other(*arguments)
     parser = _parser()
     options = parser.parse_args(arguments)
-    compat.enter()
+    cuda_compat.restart_with_compat()
     try:
         checks = _chosen(options)
         injections = [_injection(text) for text in options.inject]
@@ -50,8 +68,8 @@ def main(arguments: list[str]) -> int:
             _print_list(checks, as_json=options.json)
             return 0
         context = _context(options)
-        before = last(context.prefix)
-        checks, context = _with_failed(checks, context, failed(before), refute=options.refute)
+        before = read_last_run(context.prefix)
+        checks, context = _with_failed(checks, context, failed_levels(before), refute=options.refute)
     except KeyError as error:
         parser.error(f"no check or family is named `{error.args[0]}`")
     except (OSError, ValueError) as error:
@@ -145,7 +163,7 @@ def _parser() -> Parser:
 
 def _checked(
     checks: list[Check],
-    context: Context,
+    context: CheckContext,
     injections: list[Injection],
     options: argparse.Namespace,
 ) -> dict[str, Any]:
@@ -157,44 +175,44 @@ def _checked(
     if not options.drain or service is None or service.main_pid is None:
         return run(checks, context, injections, options.deadline)
     began = time.monotonic()
-    with drained(service) as drain:
+    with drain_service(service) as drain:
         stopped = replace(context, service=replace(service, main_pid=None))
         document = run(checks, stopped, injections, options.deadline)
     assert drain.outcome is not None
     away = time.monotonic() - began
     document["checks"].insert(0, as_record(DRAIN, document["host"], None, drain.outcome, away))
-    document["status"] = worst([record["status"] for record in document["checks"]])
+    document["status"] = worst_status([record["status"] for record in document["checks"]])
     return document
 
 
 def _with_failed(
-    checks: list[Check], context: Context, failures: Mapping[str, Level], *, refute: bool
-) -> tuple[list[Check], Context]:
+    checks: list[Check], context: CheckContext, failures: Mapping[str, Level], *, refute: bool
+) -> tuple[list[Check], CheckContext]:
     """The checks, and those that failed before, as deeply as they did then: these alone to refute them.
 
     A run that installs must be able to refute what failed too. What serves is not yet what is checked there: that comes afterwards.
     """
-    deeper = dict(failures) if refute else {}
+    level_overrides = dict(failures) if refute else {}
     if context.expect.get("serve_follows"):
         for id_, level in failures.items():
             if LEVELS.index(level) > LEVELS.index(context.level) and not id_.startswith(f"{SERVING}."):
-                deeper[id_] = level
-    wanted = [check for check in all_checks() if check.id in deeper or (check in checks and not refute)]
-    return with_premises(wanted, all_checks()), replace(context, deeper=deeper)
+                level_overrides[id_] = level
+    wanted = [check for check in all_checks() if check.id in level_overrides or (check in checks and not refute)]
+    return with_dependencies(wanted, all_checks()), replace(context, level_overrides=level_overrides)
 
 
 def _with_earlier(document: dict[str, Any], before: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
     """The document of a run, with what holds on of the last one; checks that were picked say nothing of the others."""
     if options.refute:
-        return refuted(document, before)
-    document |= {"carried": carried(document, before), "runs": runs(document, before)}
+        return merge_rerun(document, before)
+    document |= {"carried": lasting_warnings(document, before), "runs": runs_by_level(document, before)}
     if not (options.only or options.skip or options.inject):
-        document["checks"] = unrefuted(document, before)
-        document["status"] = worst([record["status"] for record in document["checks"]])
+        document["checks"] = keep_open_failures(document, before)
+        document["status"] = worst_status([record["status"] for record in document["checks"]])
     return document
 
 
-def _resume(context: Context) -> int:
+def _resume(context: CheckContext) -> int:
     outcome = resume(context.service) if context.service else None
     sys.stdout.write(f"{outcome.reason if outcome else 'no service was stopped for checks'}\n")
     return EXIT_CODES[outcome.status if outcome else "skip"]
@@ -221,7 +239,7 @@ def _chosen(options: argparse.Namespace) -> list[Check]:
     ]
     if not chosen:
         raise ValueError("nothing is left to check after --only and --skip")
-    return with_premises(chosen, all_checks())
+    return with_dependencies(chosen, all_checks())
 
 
 def _injection(text: str) -> Injection:
@@ -234,7 +252,7 @@ def _injection(text: str) -> Injection:
     return injection
 
 
-def _context(options: argparse.Namespace) -> Context:
+def _context(options: argparse.Namespace) -> CheckContext:
     """What the run knows. The environment's own lock and Stack are taken where none is named."""
     environment = Path(sys.prefix).resolve()
     prefix: Path | None = environment.parent.parent if environment.parent.name == "envs" else None
@@ -251,7 +269,7 @@ def _context(options: argparse.Namespace) -> Context:
     expect = _json_object(options.expect) if options.expect else {}
     if "stack" not in expect and stack.is_file():
         expect = {**expect, "stack": _json_object(stack)}
-    return Context(
+    return CheckContext(
         level=options.level,
         prefix=prefix,
         lock=lock if lock.is_file() else None,
@@ -273,7 +291,7 @@ def _print_list(checks: list[Check], *, as_json: bool) -> None:
             "id": check.id,
             "family": check.family,
             "level": check.level,
-            "proves": check.proves,
+            "description": check.description,
             "requires": list(check.requires),
             "each_device": check.each_device,
             "faults": list(check.faults),

@@ -10,10 +10,10 @@ from typing import Any
 
 from verify.arguments import Parser
 from verify.records import EXIT_CODES, INTERRUPTED_EXIT
-from verify.serving.compare import Choice, at_once, figures, measure, side_by_side
-from verify.serving.control import ControlError
-from verify.serving.drain import drained
+from verify.serving.comparison import Choice, at_once, figures, measure, side_by_side
+from verify.serving.drain import drain_service
 from verify.serving.service import Service, find
+from verify.serving.service_control import ControlError
 from verify.serving.variant import VariantError, running
 from verify.tables import table
 
@@ -54,7 +54,7 @@ def _compare(service: Service, choices: list[Choice], targets: dict[str, float])
     command = running(service)
     commands = {choice.value: choice.apply(command) for choice in choices}  # what is wrong with one is told first
     problem: VariantError | None = None
-    with drained(service) as drain:
+    with drain_service(service) as drain:
         try:
             measured = [measure(service, asked, label=label) for label, asked in commands.items()]
         except VariantError as error:

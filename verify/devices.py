@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from verify.isolate import run_one
-from verify.records import Context, Outcome
+from verify.child_processes import run_one
+from verify.records import CheckContext, CheckResult
 from verify.tables import table
 from verify.views import torch_view
 
 SURVEY_DEADLINE_S = 60.0
 
 
-def survey(context: Context) -> tuple[tuple[str, ...], str | None]:
+def list_devices(context: CheckContext) -> tuple[tuple[str, ...], str | None]:
     """`cuda:0`, `cuda:1` ... or `cpu`, as torch names them (ROCm builds say cuda as well), or why they are not known.
 
     Of GPUs those that the Stack serves on, where it says which: what is not planned for the others proves nothing.
@@ -30,7 +30,7 @@ def survey(context: Context) -> tuple[tuple[str, ...], str | None]:
     return ("cpu",), None
 
 
-def busy(context: Context) -> Outcome | None:
+def skip_if_busy(context: CheckContext) -> CheckResult | None:
     """The outcome of a check that measures on a device where others are at work; null where nobody is.
 
     Of CPUs only this installation's own service is asked for. Call it in a process of its own: it touches the device.
@@ -43,7 +43,7 @@ def busy(context: Context) -> Outcome | None:
         if service is None or cores <= limits["cpu_cores"]:
             return None
         text = f"{service.name} serves here and keeps {cores:.1f} cores busy: what is measured beside it means nothing"
-        return Outcome("skip", text, remedy=remedy)
+        return CheckResult("skip", text, remedy=remedy)
     free, total = memory(str(context.device))
     taken = 1 - free / total
     if taken <= limits["memory_share"]:
@@ -51,25 +51,25 @@ def busy(context: Context) -> Outcome | None:
     held = f"{taken:.0%} of the device's {total / 2**30:.0f} GiB"
     if service and serves:
         text = f"{service.name} serves here, and {held} are taken: what is measured beside it means nothing"
-        return Outcome("skip", text, remedy=remedy)
+        return CheckResult("skip", text, remedy=remedy)
     text = f"others hold {held}: what is measured beside their work means nothing"
-    return Outcome("skip", text, remedy="end what runs there: nvidia-smi names it")
+    return CheckResult("skip", text, remedy="end what runs there: nvidia-smi names it")
 
 
-def any_busy(context: Context) -> Outcome | None:
+def skip_if_any_busy(context: CheckContext) -> CheckResult | None:
     """The same of every device, for a check that works on all of them.
 
     They are touched in a process apart: such a check makes processes of its own, which could use no device after that.
     """
 
     def ask() -> list[str | None] | None:
-        found = (busy(replace(context, device=device)) for device in context.devices)
+        found = (skip_if_busy(replace(context, device=device)) for device in context.devices)
         return next(([outcome.reason, outcome.remedy] for outcome in found if outcome), None)
 
     ending = run_one(ask, deadline_s=SURVEY_DEADLINE_S)
     if ending.problem:
-        return Outcome("error", f"cannot tell: {ending.problem}")
-    return Outcome("skip", ending.value[0], remedy=ending.value[1]) if ending.value else None
+        return CheckResult("error", f"cannot tell: {ending.problem}")
+    return CheckResult("skip", ending.value[0], remedy=ending.value[1]) if ending.value else None
 
 
 def memory(device: str) -> tuple[int, int]:

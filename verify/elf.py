@@ -90,7 +90,7 @@ class Elf:
         return self._content[section.offset : end]
 
 
-def opened(path: Path) -> Elf:
+def open_library(path: Path) -> Elf:
     """A library by its path, mapped and not read: some are larger than a gigabyte. Raises OSError and ValueError."""
     with path.open("rb") as file:
         return Elf(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))

@@ -27,7 +27,7 @@ ANY_CHECK = frozenset({"crash", "hang"})
 """Faults that hit the process of a check, whatever it checks."""
 
 
-def strike(faults: frozenset[str]) -> None:
+def inject(faults: frozenset[str]) -> None:
     """In the process of a check: crash or hang when that was injected, else return."""
     if "crash" in faults:
         faulthandler.disable()  # a crash on purpose needs no dump

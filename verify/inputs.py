@@ -20,19 +20,19 @@ def normal(*shape: int, seed: int, dtype: str) -> Tensor:
     return torch.randn(*shape, generator=generator).to(getattr(torch, dtype))
 
 
-def whole(length: int, rank: int) -> Tensor:
+def rank_values(length: int, rank: int) -> Tensor:
     """Whole numbers that differ between processes; float32 holds their sums without rounding."""
     import torch
 
     return (torch.arange(length) * (rank + 3) % 4099 + rank).float()
 
 
-def wrong(one: Tensor, two: Tensor) -> int:
+def count_differences(one: Tensor, two: Tensor) -> int:
     """How many elements differ."""
     return int((one != two).sum())
 
 
-def spoil(result: Tensor) -> Tensor:
+def corrupt(result: Tensor) -> Tensor:
     """A copy in which the largest element is off by one part in a hundred."""
     spoiled = result.clone().flatten()
     place = spoiled.abs().argmax()
@@ -40,7 +40,7 @@ def spoil(result: Tensor) -> Tensor:
     return spoiled.reshape(result.shape)
 
 
-def whole_float32() -> None:
+def require_full_float32() -> None:
     """Have float32 products computed in float32, and parts of a split depth added in it, in this process.
 
     TF32 is what NVIDIA's own containers ask of torch by a variable (TORCH_ALLOW_TF32_CUBLAS_OVERRIDE), and adding parts in
@@ -54,7 +54,7 @@ def whole_float32() -> None:
 
 
 @contextmanager
-def own_precision(device: str) -> Iterator[None]:
+def compute_in_input_precision(device: str) -> Iterator[None]:
     """Let torch's standard attention compute in the precision of its inputs on a GPU meanwhile.
 
     From 2.5 on torch converts 16 bits to 32 first by default (aten/native/transformers/attention.cpp): compared with that,
@@ -75,7 +75,7 @@ def own_precision(device: str) -> Iterator[None]:
         switch(before)
 
 
-def finish(device: str) -> dict[str, Any]:
+def synchronize(device: str) -> dict[str, Any]:
     """Wait for all work on a device by an event of its own, and say so; nothing to wait for on the CPU."""
     import torch
 

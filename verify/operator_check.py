@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from verify.inputs import DTYPES, finish, spoil, whole_float32
+from verify.inputs import DTYPES, corrupt, require_full_float32, synchronize
 from verify.operator_reference import share
-from verify.records import Check, Context, Figure, Outcome
+from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Comparison:
 
     def share(self, *, spoiled: bool) -> float:
         """The largest error as a share of what rounding may cost; infinity where nothing is rounded and one is wrong."""
-        result = spoil(self.result) if spoiled else self.result
+        result = corrupt(self.result) if spoiled else self.result
         if self.lost is not None:
             return share(result, self.exact, self.lost)
         expected = self.exact.to(result.dtype)
@@ -40,12 +40,12 @@ Compare = Callable[[str, str], Iterable[Comparison]]
 
 
 def check(
-    name: str, proves: str, compare: Compare, dtypes: tuple[str, ...] = DTYPES, family: str = "operators"
+    name: str, description: str, compare: Compare, dtypes: tuple[str, ...] = DTYPES, family: str = "operators"
 ) -> Check:
     """The check `FAMILY.NAME`."""
     return Check(
         id=f"{family}.{name}",
-        proves=proves,
+        description=description,
         run=lambda context: _run(compare, dtypes, context),
         level="standard",
         requires=("kernels.vector_add",),
@@ -67,9 +67,9 @@ def copies(device: str, elements: int) -> int:
     return count | 1
 
 
-def _run(compare: Compare, dtypes: tuple[str, ...], context: Context) -> Outcome:
+def _run(compare: Compare, dtypes: tuple[str, ...], context: CheckContext) -> CheckResult:
     device, spoiled = context.device or "cpu", "wrong-result" in context.faults
-    whole_float32()
+    require_full_float32()
     figures, wrong, taken = [], [], []
     for dtype in dtypes:
         shares = dict(_shares(compare(device, dtype), spoiled=spoiled))
@@ -77,13 +77,13 @@ def _run(compare: Compare, dtypes: tuple[str, ...], context: Context) -> Outcome
         wrong += [f"{what}, {dtype}: {_excess(value)}" for what, value in shares.items() if not value <= 1]
         source = table("tolerances")["operators"]["source"]
         figures.append(Figure(f"error, {dtype}", max(shares.values()), "share of bound", ceiling=1, source=source))
-    evidence = {"compared": taken, **finish(device)}
+    evidence = {"compared": taken, **synchronize(device)}
     if wrong:
         text = f"wrong results: {'; '.join(wrong)}"
-        return Outcome("fail", text, tuple(figures), evidence, "run it again; the device is not to be trusted")
+        return CheckResult("fail", text, tuple(figures), evidence, "run it again; the device is not to be trusted")
     worst = max(figure.value or 0 for figure in figures)
     text = f"{len(taken)} ways in {', '.join(dtypes)} are within the error bound (worst {worst:.2f} of it)"
-    return Outcome("ok", text, tuple(figures), evidence)
+    return CheckResult("ok", text, tuple(figures), evidence)
 
 
 def _shares(compared: Iterable[Comparison], *, spoiled: bool) -> Iterator[tuple[str, float]]:

@@ -20,7 +20,7 @@ UNIT = 2.0**-24
 """Half the distance from 1 to the next float32: what one operation in float32 may lose, relative to its result."""
 
 
-def each(function: Callable[[float], float], values: Tensor) -> Tensor:
+def map_elements(function: Callable[[float], float], values: Tensor) -> Tensor:
     """A function of Python's of every element, in float64, in the shape of the values."""
     import torch
 
@@ -83,7 +83,7 @@ def layer_norm(rows: Tensor, weight: Tensor | None = None, bias: Tensor | None =
     return _of_rows(shifted, rms_norm(_of_rows(centred, rows), weight, epsilon=epsilon))
 
 
-def turned(heads: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False) -> Tensor:
+def rotate(heads: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False) -> Tensor:
     """Rotary embedding of (tokens, heads, dim) by (tokens, dim / 2) cosines and sines, in float64.
 
     Pairs are element i and i + dim / 2 (GPT-NeoX, Llama), or neighbours where `interleaved` (GPT-J).

@@ -60,7 +60,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CheckResult:
     """A check's answer. `evidence` holds the call or command and a raw excerpt; `remedy` the next thing to do."""
 
     status: Status
@@ -81,13 +81,13 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Context:
+class CheckContext:
     """All that a check may know of the run. Nothing in it touches a device."""
 
     level: Level = "standard"
     prefix: Path | None = None
     lock: Path | None = None
-    deeper: Mapping[str, Level] = field(default_factory=dict)
+    level_overrides: Mapping[str, Level] = field(default_factory=dict)
     """Checks by id that look more deeply than this run does."""
     expect: Mapping[str, Any] = field(default_factory=dict)
     """`stack`: the planned Stack; `gpus`: how many the host should have, or that as `count` with `pci` and `source`;
@@ -119,7 +119,7 @@ class Context:
         variant: str | None = build.get("variant")
         return variant
 
-    def reaches(self, level: Level) -> bool:
+    def includes(self, level: Level) -> bool:
         """Whether this run includes a level."""
         return LEVELS.index(level) <= LEVELS.index(self.level)
 
@@ -130,25 +130,25 @@ class Check:
 
     id: str
     """`family.name`."""
-    proves: str
+    description: str
     """One sentence."""
-    run: Callable[[Context], Outcome]
+    run: Callable[[CheckContext], CheckResult]
     level: Level = "quick"
     requires: tuple[str, ...] = ()
     """Ids of other checks, its premises: where one fails, this one is skipped as `needs ID`. None of them stands alone."""
-    needs: tuple[Callable[[Context], Outcome | None], ...] = ()
-    """What it needs to be about anything, as in verify/needs.py; the first outcome that is one is the check's."""
+    preconditions: tuple[Callable[[CheckContext], CheckResult | None], ...] = ()
+    """What it needs to be about anything, as in verify/preconditions.py; the first outcome that is one is the check's."""
     each_device: bool = False
     all_devices: bool = False
     """Whether one call works on all devices: it finds them in `Context.devices`."""
     faults: tuple[str, ...] = ()
     """The injected faults that this check must notice, beside a crash and a hang."""
     deadline_s: float = 60.0
-    alone: bool = False
+    exclusive: bool = False
     """Whether it measures what other work would falsify: it then runs when no other check does."""
     lasting: bool = False
     """Whether its warning holds on, where a later run cannot measure, until it is `ok` again."""
-    together: Callable[[Mapping[str, Mapping[str, Any]]], Outcome | None] | None = None
+    aggregate: Callable[[Mapping[str, Mapping[str, Any]]], CheckResult | None] | None = None
     """Judges the records of all devices together, by device, where there are two or more; null has nothing to say."""
 
     @property
@@ -157,7 +157,7 @@ class Check:
         return self.id.partition(".")[0]
 
 
-def worst(statuses: list[Status]) -> Status:
+def worst_status(statuses: list[Status]) -> Status:
     """The status of a whole run: that of its worst check, `error` when nothing ran at all."""
     return max(statuses, key=SEVERITY.index, default="error")
 
@@ -166,7 +166,7 @@ def as_record(
     id_: str,
     host: str | None,
     device: str | None,
-    answer: Outcome | Mapping[str, Any],
+    answer: CheckResult | Mapping[str, Any],
     seconds: float,
     *,
     level: Level | None = None,
@@ -174,9 +174,9 @@ def as_record(
     """A check's answer as it stands in a document; a mapping is an outcome's `as_json`.
 
     `level` is how deeply it looked, null where that means nothing. `found` is null: a record of an earlier run says there when that
-    was, as verify/kept.py writes it.
+    was, as verify/last_run.py writes it.
     """
-    outcome = answer.as_json() if isinstance(answer, Outcome) else answer
+    outcome = answer.as_json() if isinstance(answer, CheckResult) else answer
     return {
         "id": id_,
         "family": id_.partition(".")[0],

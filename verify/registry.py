@@ -27,11 +27,11 @@ FAMILIES = {
 @cache
 def all_checks() -> tuple[Check, ...]:
     """Every check, by family and then by id. Importing them imports no torch."""
-    found = [
-        importlib.import_module(module.name).CHECK
-        for module in pkgutil.walk_packages(checks.__path__, f"{checks.__name__}.")
-        if not module.ispkg
-    ]
+    found: list[Check] = []
+    for module in pkgutil.walk_packages(checks.__path__, f"{checks.__name__}."):
+        if not module.ispkg:
+            loaded = importlib.import_module(module.name)
+            found += getattr(loaded, "CHECKS", None) or [loaded.CHECK]
     order = list(FAMILIES)
     return tuple(sorted(found, key=lambda check: (order.index(check.family), check.id)))
 

@@ -49,7 +49,7 @@ def render_list(rows: Sequence[Mapping[str, Any]]) -> str:
     """A row a check with what it proves."""
     lines = []
     for row in rows:
-        lines += wrapped(f"{row['id']:<26}{row['level']:<10}", row["proves"])
+        lines += wrapped(f"{row['id']:<26}{row['level']:<10}", row["description"])
     return "\n".join([*lines, ""])
 
 

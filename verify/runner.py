@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from verify import VERSION, devices
-from verify.faults import ANY_CHECK, strike
-from verify.isolate import Ending, Task, Tell, run_all, run_telling
-from verify.premises import Key, Tree, unmet
-from verify.records import FRAME, Check, Context, Level, Outcome, as_record, worst
+from verify.child_processes import ChildResult, SendMessage, Task, run_all, run_with_messages
+from verify.dependencies import CheckCall, DependencyTree, skipped_because
+from verify.faults import ANY_CHECK, inject
+from verify.records import FRAME, Check, CheckContext, CheckResult, Level, as_record, worst_status
 
-BESIDE_S = 120.0
+OVERHEAD_S = 120.0
 """For what a run does beside its checks: torch is imported, devices are listed, a process that the kernel holds is given up."""
 DEVICES = "devices.torch"
 """The check that says whether the devices are known."""
@@ -39,7 +39,7 @@ class Injection(NamedTuple):
 
 def run(
     checks: Sequence[Check],
-    context: Context,
+    context: CheckContext,
     injections: Sequence[Injection] = (),
     deadline_s: float | None = None,
 ) -> dict[str, Any]:
@@ -52,12 +52,14 @@ def run(
     started = time.monotonic()
     context = replace(context, started=time.time())
     call = partial(_run_here, checks, context, injections, deadline_s)
-    ending = run_telling(call, silence_s=BESIDE_S + max((_limit_s(check, deadline_s) for check in checks), default=0.0))
-    about, records = _told(checks, ending)
+    ending = run_with_messages(
+        call, silence_s=OVERHEAD_S + max((_limit_s(check, deadline_s) for check in checks), default=0.0)
+    )
+    about, records = _collect(checks, ending)
     return {
         "schema_version": 1,
         "verify": VERSION,
-        "status": worst([record["status"] for record in records]),
+        "status": worst_status([record["status"] for record in records]),
         "level": context.level,
         "environment": environment_name(context.prefix),
         "host": platform.node(),
@@ -72,21 +74,21 @@ def run(
     }
 
 
-def _told(checks: Sequence[Check], ending: Ending) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _collect(checks: Sequence[Check], ending: ChildResult) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What a run said of itself, and its records in the order of the checks, those included that it did not come to."""
     about: dict[str, Any] = {}
     begun: list[list[Any]] = []
     records: list[dict[str, Any]] = []
-    for said in ending.told:
+    for said in ending.messages:
         about |= said.get("about", {})
         begun += [said["begun"]] if "begun" in said else []
         records += [said["record"]] if "record" in said else []
     if ending.problem:
         ended = {(record["id"], record["device"]) for record in records}
-        cut = Outcome("error", f"did not end: {ending.problem}")
+        cut = CheckResult("error", f"did not end: {ending.problem}")
         records += [_record(id_, device, cut, 0.0) for id_, device in begun if (id_, device) not in ended]
         known = {record["id"] for record in records}
-        records += [_record(check.id, None, unmet(FRAME), 0.0) for check in checks if check.id not in known]
+        records += [_record(check.id, None, skipped_because(FRAME), 0.0) for check in checks if check.id not in known]
         records.append(_record(FRAME, None, _problem(ending), ending.seconds))
     order = {check.id: place for place, check in enumerate(checks)}
     return about, sorted(records, key=lambda record: (order.get(record["id"], -1), record["device"] or ""))
@@ -94,22 +96,22 @@ def _told(checks: Sequence[Check], ending: Ending) -> tuple[dict[str, Any], list
 
 def _run_here(
     checks: Sequence[Check],
-    context: Context,
+    context: CheckContext,
     injections: Sequence[Injection],
     deadline_s: float | None,
-    tell: Tell,
+    send: SendMessage,
 ) -> None:
     started = time.monotonic()
     version, problem = _import_torch()
-    tell({"about": {"torch": version, "torch_import_s": round(time.monotonic() - started, 3)}})
+    send({"about": {"torch": version, "torch_import_s": round(time.monotonic() - started, 3)}})
     context = replace(context, torch_problem=problem)
     if problem is None and any(check.each_device or check.all_devices or check.id == DEVICES for check in checks):
-        found, problem = devices.survey(context)
+        found, problem = devices.list_devices(context)
         context = replace(context, devices=found, devices_problem=problem)
-    met = _Run(context, injections, deadline_s, tell).go(checks)
+    met = _Run(context, injections, deadline_s, send).go(checks)
     for fault in sorted({injection.fault for injection in injections} - met):
-        outcome = Outcome("error", f"the injected fault `{fault}` met no check that runs here")
-        tell({"record": _record(FRAME, None, outcome, 0.0)})
+        outcome = CheckResult("error", f"the injected fault `{fault}` met no check that runs here")
+        send({"record": _record(FRAME, None, outcome, 0.0)})
 
 
 class _Run:
@@ -117,14 +119,14 @@ class _Run:
 
     def __init__(
         self,
-        context: Context,
+        context: CheckContext,
         injections: Sequence[Injection],
         deadline_s: float | None,
-        tell: Tell,
+        send: SendMessage,
     ) -> None:
-        self._context, self._injections, self._deadline_s, self._tell = context, injections, deadline_s, tell
+        self._context, self._injections, self._deadline_s, self._send = context, injections, deadline_s, send
         self._records: list[dict[str, Any]] = []
-        self._late: list[Task[Key]] = []
+        self._late: list[Task[CheckCall]] = []
         """Those that stand alone: they begin when all other ones have ended."""
 
     def go(self, checks: Sequence[Check]) -> set[str]:
@@ -134,73 +136,73 @@ class _Run:
             for check in checks
         }
         concerned = [check for check in checks if self._concerns(check)]
-        self._tree = Tree(key for check in concerned for key in self._keys(check))
+        self._tree = DependencyTree(key for check in concerned for key in self._keys(check))
         at_once = max(2, len(os.sched_getaffinity(0)))
         for tasks, limit in ((self._next(), at_once), (self._late, 1)):
             tasks.sort(key=lambda one: -one.deadline_s)
             for _ in run_all(tasks, limit=limit, after=self._ended, begun=self._begun):
                 pass
         for check in checks:
-            if (outcome := _together(check, self._records)) is not None:
+            if (outcome := _aggregate(check, self._records)) is not None:
                 self._keep(check, None, outcome)
         return {fault for check in concerned for fault in self._faults[check.id]}
 
     def _concerns(self, check: Check) -> bool:
         """Whether a check has something to look at; else that is its record."""
         own = replace(self._context, level=self._level(check), faults=self._faults[check.id])
-        outcome = next((outcome for need in check.needs if (outcome := need(own))), None)
+        outcome = next((outcome for need in check.preconditions if (outcome := need(own))), None)
         if outcome:
             self._keep(check, None, outcome)
         return outcome is None
 
     def _level(self, check: Check) -> Level:
-        return self._context.deeper.get(check.id, self._context.level)
+        return self._context.level_overrides.get(check.id, self._context.level)
 
-    def _keys(self, check: Check) -> list[Key]:
+    def _keys(self, check: Check) -> list[CheckCall]:
         # What a fault is proven on needs no healthy host.
         own = replace(check, requires=()) if self._faults[check.id] else check
-        return [Key(own, device) for device in (check.each_device and self._context.devices) or (None,)]
+        return [CheckCall(own, device) for device in (check.each_device and self._context.devices) or (None,)]
 
-    def _next(self, after: Key | None = None) -> list[Task[Key]]:
+    def _next(self, after: CheckCall | None = None) -> list[Task[CheckCall]]:
         """Those that may begin now; those that may take longest begin first."""
         begin, never = self._tree.ready(after)
         for key, cause in never:
-            self._keep(key.check, key.device, unmet(cause))
-        self._late += [self._task(key) for key in begin if key.check.alone]
-        return sorted((self._task(key) for key in begin if not key.check.alone), key=lambda one: -one.deadline_s)
+            self._keep(key.check, key.device, skipped_because(cause))
+        self._late += [self._task(key) for key in begin if key.check.exclusive]
+        return sorted((self._task(key) for key in begin if not key.check.exclusive), key=lambda one: -one.deadline_s)
 
-    def _task(self, key: Key) -> Task[Key]:
+    def _task(self, key: CheckCall) -> Task[CheckCall]:
         own = replace(self._context, level=self._level(key.check), device=key.device, faults=self._faults[key.check.id])
         return Task(key, _call(key.check, own), _limit_s(key.check, self._deadline_s))
 
-    def _begun(self, key: Key) -> None:
-        self._tell({"begun": [key.check.id, key.device]})
+    def _begun(self, key: CheckCall) -> None:
+        self._send({"begun": [key.check.id, key.device]})
 
-    def _ended(self, key: Key, ending: Ending) -> list[Task[Key]]:
+    def _ended(self, key: CheckCall, ending: ChildResult) -> list[Task[CheckCall]]:
         answer = _outcome(ending)
         self._keep(key.check, key.device, answer, ending.seconds)
         self._tree.end(key, answer["status"])
         return self._next(key)
 
     def _keep(
-        self, check: Check, device: str | None, answer: Outcome | Mapping[str, Any], seconds: float = 0.0
+        self, check: Check, device: str | None, answer: CheckResult | Mapping[str, Any], seconds: float = 0.0
     ) -> None:
         self._records.append(_record(check.id, device, answer, seconds, level=self._level(check)))
-        self._tell({"record": self._records[-1]})
+        self._send({"record": self._records[-1]})
 
 
 def _limit_s(check: Check, deadline_s: float | None) -> float:
     return min(check.deadline_s, deadline_s or check.deadline_s)
 
 
-def _together(check: Check, records: Sequence[Mapping[str, Any]]) -> Outcome | None:
+def _aggregate(check: Check, records: Sequence[Mapping[str, Any]]) -> CheckResult | None:
     """What a check says of all devices together; null where it says nothing, or where fewer than two were measured."""
     answers = {
         record["device"]: record
         for record in records
         if record["id"] == check.id and record["device"] and record["status"] in ("ok", "warn")
     }
-    return check.together(answers) if check.together and len(answers) > 1 else None
+    return check.aggregate(answers) if check.aggregate and len(answers) > 1 else None
 
 
 def _import_torch() -> tuple[str | None, str | None]:
@@ -214,33 +216,37 @@ def _import_torch() -> tuple[str | None, str | None]:
     return str(torch.__version__), None
 
 
-def _call(check: Check, context: Context) -> Any:
+def _call(check: Check, context: CheckContext) -> Any:
     def call() -> dict[str, Any]:
-        strike(context.faults)
+        inject(context.faults)
         return (_busy(check, context) or check.run(context)).as_json()
 
     return call
 
 
-def _busy(check: Check, context: Context) -> Outcome | None:
+def _busy(check: Check, context: CheckContext) -> CheckResult | None:
     """Why a check that measures cannot measure now."""
-    if check.alone and context.device:
-        return devices.busy(context)
-    return devices.any_busy(context) if check.alone and check.all_devices and len(context.devices) > 1 else None
+    if check.exclusive and context.device:
+        return devices.skip_if_busy(context)
+    return (
+        devices.skip_if_any_busy(context)
+        if check.exclusive and check.all_devices and len(context.devices) > 1
+        else None
+    )
 
 
-def _outcome(ending: Ending) -> dict[str, Any]:
+def _outcome(ending: ChildResult) -> dict[str, Any]:
     return ending.value if ending.problem is None else _problem(ending).as_json()
 
 
-def _problem(ending: Ending) -> Outcome:
-    return Outcome("error", f"cannot tell: {ending.problem}", evidence={"output": ending.output})
+def _problem(ending: ChildResult) -> CheckResult:
+    return CheckResult("error", f"cannot tell: {ending.problem}", evidence={"output": ending.output})
 
 
 def _record(
     id_: str,
     device: str | None,
-    answer: Outcome | Mapping[str, Any],
+    answer: CheckResult | Mapping[str, Any],
     seconds: float,
     *,
     level: Level | None = None,

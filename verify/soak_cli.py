@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from verify.arguments import Parser
+from verify.dependencies import with_dependencies
 from verify.files import write_atomically
-from verify.premises import with_premises
-from verify.records import EXIT_CODES, INTERRUPTED_EXIT, Context, Outcome, as_record, worst
+from verify.records import EXIT_CODES, INTERRUPTED_EXIT, CheckContext, CheckResult, as_record, worst_status
 from verify.registry import all_checks, select
 from verify.report import render
 from verify.runner import Injection, run
 from verify.serving.service import find
-from verify.serving.soak import judge, soak
+from verify.serving.soak import evaluate, soak
 from verify.tables import table
 
 KERNELS = ("kernels.gemm", "kernels.vector_add")
@@ -45,8 +45,8 @@ def main(arguments: list[str]) -> int:
 
 def _soaked(prefix: Path, minutes: float, injections: Sequence[Injection]) -> dict[str, Any]:
     """The document: that of the last run of kernels, each record the worst of all runs, and one of the service."""
-    context = Context(level="quick", service=find(prefix))
-    checks = with_premises((check for check in all_checks() if check.id in select(KERNELS)), all_checks())
+    context = CheckContext(level="quick", service=find(prefix))
+    checks = with_dependencies((check for check in all_checks() if check.id in select(KERNELS)), all_checks())
     documents = [run(checks, context, injections)]
     service, every = context.service, table("soak")["load"]["kernels_every"]
 
@@ -55,16 +55,21 @@ def _soaked(prefix: Path, minutes: float, injections: Sequence[Injection]) -> di
             documents.append(run(checks, context, injections))
 
     if service is None or service.main_pid is None:
-        outcome = Outcome("skip", "nothing serves from this environment", remedy="start it: ./firstlight serve")
+        outcome = CheckResult("skip", "nothing serves from this environment", remedy="start it: ./firstlight serve")
     else:
         try:
             seen = soak(service, minutes=minutes, between=between, pause_s=table("soak")["load"]["pause_s"])
-            outcome = judge(seen, service)
+            outcome = evaluate(seen, service)
         except OSError as error:
-            outcome = Outcome("error", f"cannot tell: {error}")
+            outcome = CheckResult("error", f"cannot tell: {error}")
     records = [*_worst_of(documents), as_record(SOAK, documents[-1]["host"], None, outcome, 60 * minutes)]
     seconds = round(sum(document["seconds"] for document in documents), 3)
-    return {**documents[-1], "status": worst([r["status"] for r in records]), "seconds": seconds, "checks": records}
+    return {
+        **documents[-1],
+        "status": worst_status([r["status"] for r in records]),
+        "seconds": seconds,
+        "checks": records,
+    }
 
 
 def _worst_of(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -73,7 +78,7 @@ def _worst_of(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for document in documents:
         for record in document["checks"]:
             key = (record["id"], record["device"])
-            if key not in found or worst([record["status"], found[key]["status"]]) == record["status"]:
+            if key not in found or worst_status([record["status"], found[key]["status"]]) == record["status"]:
                 found[key] = record
     times = f"{len(documents)} times" if len(documents) > 1 else "once"
     return [{**record, "reason": f"{times}: {record['reason']}"} for record in found.values()]

@@ -20,29 +20,29 @@ import torch
 from torch import Tensor, nn
 
 from verify.attention import FlashMultiheadAttention, upgrade_attention
-from verify.inputs import finish
-from verify.judged_attention import Errors, Measured, excess
-from verify.records import Figure, Outcome
+from verify.attention_check import ErrorComparison, ErrorSize, tolerance_problem
+from verify.inputs import synchronize
+from verify.records import CheckResult, Figure
 
 REPEATS = 10
 """Timed runs of each of both, in turns; the median counts."""
 
 
 @dataclass(frozen=True)
-class Subject:
+class UpgradeSubject:
     """A model and what it is called with. `arguments` may hold anything that the model takes."""
 
     model: nn.Module
     arguments: tuple[Any, ...]
     keywords: Mapping[str, Any]
 
-    def to(self, *where: Any) -> Subject:
+    def to(self, *where: Any) -> UpgradeSubject:
         """A copy in another precision or on another device; tensors of whole numbers keep their type."""
         moved = [_moved(value, where) for value in (*self.arguments, *self.keywords.values())]
         count = len(self.arguments)
         keywords = dict(zip(self.keywords, moved[count:], strict=True))
         model = copy.deepcopy(self.model)
-        return Subject(model.to(*where) if where else model, tuple(moved[:count]), keywords)
+        return UpgradeSubject(model.to(*where) if where else model, tuple(moved[:count]), keywords)
 
     def call(self) -> Tensor:
         """The model's output; of a tuple, a list or a mapping of outputs the first tensor."""
@@ -53,7 +53,7 @@ class UnusableError(Exception):
     """The factory gave nothing that can be upgraded; the text says what is missing."""
 
 
-def load(name: str) -> Subject:
+def load(name: str) -> UpgradeSubject:
     """Call `MODULE:FACTORY`, which returns a model and its inputs: a tuple of arguments or a mapping of keywords.
 
     The module is found from the working directory too. Raises UnusableError.
@@ -71,13 +71,13 @@ def load(name: str) -> Subject:
         raise UnusableError(f"`{name}` returned {type(answer).__name__}, not a model and its inputs")
     model, inputs = answer
     if isinstance(inputs, Mapping):
-        return Subject(model, (), dict(inputs))
+        return UpgradeSubject(model, (), dict(inputs))
     if isinstance(inputs, Sequence):
-        return Subject(model, tuple(inputs), {})
+        return UpgradeSubject(model, tuple(inputs), {})
     raise UnusableError(f"`{name}` returned inputs of type {type(inputs).__name__}: give a tuple or a mapping")
 
 
-def upgraded(subject: Subject, *, discard_weights: bool = False) -> tuple[Subject, list[str]]:
+def upgraded(subject: UpgradeSubject, *, discard_weights: bool = False) -> tuple[UpgradeSubject, list[str]]:
     """A copy whose attention is upgraded, and the names of what was. Raises UnusableError when there is nothing."""
     other = subject.to()
     names = upgrade_attention(other.model, discard_weights=discard_weights)
@@ -86,7 +86,7 @@ def upgraded(subject: Subject, *, discard_weights: bool = False) -> tuple[Subjec
     return other, names
 
 
-def compare(own: Subject, flash: Subject) -> list[Measured]:
+def compare(own: UpgradeSubject, flash: UpgradeSubject) -> list[ErrorComparison]:
     """Output and gradients of both against the original in float64, each as a share of the largest value there."""
     precise = own.to(torch.float64)
     for subject in (own, flash, precise):
@@ -94,27 +94,27 @@ def compare(own: Subject, flash: Subject) -> list[Measured]:
     answers = [_with_gradients(subject) for subject in (precise, own, flash)]
     dtype = str(next(own.model.parameters()).dtype).removeprefix("torch.")
     return [
-        Measured(name, dtype, _share(mine, exact), _share(theirs, exact), gradient=name != "output")
+        ErrorComparison(name, dtype, _share(mine, exact), _share(theirs, exact), gradient=name != "output")
         for name, exact, theirs, mine in zip(answers[0], *(answer.values() for answer in answers), strict=True)
     ]
 
 
-def kernels_used(flash: Subject) -> dict[str, str | None]:
+def kernels_used(flash: UpgradeSubject) -> dict[str, str | None]:
     """Module to what computed its last call."""
     return {
         name: module.used for name, module in flash.model.named_modules() if isinstance(module, FlashMultiheadAttention)
     }
 
 
-def same_state(own: Subject, flash: Subject) -> bool:
+def same_state(own: UpgradeSubject, flash: UpgradeSubject) -> bool:
     """Whether both hold the same parameters and buffers, by name and to the bit."""
     one, other = own.model.state_dict(), flash.model.state_dict()
     return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def judge(measured: Sequence[Measured], used: Mapping[str, str | None], *, same: bool) -> Outcome:
+def evaluate(measured: Sequence[ErrorComparison], used: Mapping[str, str | None], *, same: bool) -> CheckResult:
     """Whether the upgrade may take the original's place."""
-    wrong = [text for one in measured if (text := excess(one))]
+    wrong = [text for one in measured if (text := tolerance_problem(one))]
     evidence = {"kernels": dict(used), "compared": [one.what for one in measured]}
     output = next(one for one in measured if not one.gradient)
     figures = tuple(
@@ -122,23 +122,23 @@ def judge(measured: Sequence[Measured], used: Mapping[str, str | None], *, same:
         for name, value in (("output", output.ours.largest), ("original's output", output.theirs.largest))
     )
     if not same:
-        return Outcome("fail", "the parameters are not the original's any more", figures, evidence)
+        return CheckResult("fail", "the parameters are not the original's any more", figures, evidence)
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        return Outcome("fail", f"it differs from the original: {'; '.join(wrong[:3])}{more}", figures, evidence)
+        return CheckResult("fail", f"it differs from the original: {'; '.join(wrong[:3])}{more}", figures, evidence)
     idle = sorted(name or "the model" for name, kernel in used.items() if kernel is None)
     if idle:
-        return Outcome("warn", f"never called, so not compared: {', '.join(idle)}", figures, evidence)
+        return CheckResult("warn", f"never called, so not compared: {', '.join(idle)}", figures, evidence)
     if set(used.values()) == {"torch"}:
         text = "the model asks every attention for its weights, which flash kernels do not have: nothing is faster"
         remedy = "if it does not use them, upgrade with --discard-weights"
-        return Outcome("warn", text, figures, evidence, remedy)
+        return CheckResult("warn", text, figures, evidence, remedy)
     gradients = len(measured) - 1
     text = f"the output and {gradients} gradients are as near to float64 as the original's are"
-    return Outcome("ok", text, figures, evidence)
+    return CheckResult("ok", text, figures, evidence)
 
 
-def timed(own: Subject, flash: Subject, device: str) -> tuple[Figure, ...]:
+def timed(own: UpgradeSubject, flash: UpgradeSubject, device: str) -> tuple[Figure, ...]:
     """Median milliseconds of both, forward alone and with the backward pass, in turns; peak memory on GPUs."""
     figures = []
     for what, call in (("forward", _forward), ("forward and backward", _both_ways)):
@@ -162,21 +162,21 @@ def timed(own: Subject, flash: Subject, device: str) -> tuple[Figure, ...]:
 def _seconds(work: Callable[[], None], device: str) -> float:
     started = time.perf_counter()
     work()
-    finish(device)
+    synchronize(device)
     return time.perf_counter() - started
 
 
-def _forward(subject: Subject) -> None:
+def _forward(subject: UpgradeSubject) -> None:
     with torch.inference_mode():
         subject.call()
 
 
-def _both_ways(subject: Subject) -> None:
+def _both_ways(subject: UpgradeSubject) -> None:
     subject.model.zero_grad()
     subject.call().float().sum().backward()
 
 
-def _with_gradients(subject: Subject) -> dict[str, Tensor]:
+def _with_gradients(subject: UpgradeSubject) -> dict[str, Tensor]:
     subject.model.zero_grad()
     output = subject.call()
     generator = torch.Generator().manual_seed(9)
@@ -189,10 +189,10 @@ def _with_gradients(subject: Subject) -> dict[str, Tensor]:
     return found
 
 
-def _share(result: Tensor, exact: Tensor) -> Errors:
+def _share(result: Tensor, exact: Tensor) -> ErrorSize:
     greatest = float(exact.abs().max()) or 1.0
     error = (result.double() - exact).abs() / greatest
-    return Errors(float(error.max()), float(error.mean()))
+    return ErrorSize(float(error.max()), float(error.mean()))
 
 
 def _moved(value: Any, where: tuple[Any, ...]) -> Any:

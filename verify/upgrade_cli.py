@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from verify.arguments import Parser
-from verify.records import EXIT_CODES, Outcome
+from verify.records import EXIT_CODES, CheckResult
 from verify.report import wrapped
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -38,10 +38,10 @@ def main(arguments: list[str]) -> int:
         traceback.print_exc()
         problem = f"the model could not be compared: {type(error).__name__}: {error}"
         return _refuse(problem, "it must run forward and backward by itself, on that device and in that precision")
-    outcome = upgrade.judge(measured, upgrade.kernels_used(flash), same=upgrade.same_state(own, flash))
+    outcome = upgrade.evaluate(measured, upgrade.kernels_used(flash), same=upgrade.same_state(own, flash))
     if outcome.status in ("ok", "warn"):
         figures = (*outcome.figures, *upgrade.timed(own, flash, device))
-        outcome = Outcome(outcome.status, outcome.reason, figures, outcome.evidence, outcome.remedy)
+        outcome = CheckResult(outcome.status, outcome.reason, figures, outcome.evidence, outcome.remedy)
         try:
             if options.save:
                 _save(flash.model, options.save)

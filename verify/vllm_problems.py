@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from verify import needs
-from verify.inputs import DTYPES, finish
+from verify import preconditions
+from verify.inputs import DTYPES, synchronize
 from verify.operator_check import Comparison
-from verify.records import Check, Context, Figure, Outcome
+from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 from verify.vllm_operators import MissingError, operator
 
@@ -20,7 +20,7 @@ Call = Callable[..., Any]
 
 
 @dataclass(frozen=True)
-class Problem:
+class OperatorProblem:
     """What an operator is asked, and what it should answer: see `Comparison` for `exact` and `lost`."""
 
     what: str
@@ -40,31 +40,31 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Subject:
+class OperatorSubject:
     """An operator, and the problem of it in each precision that it is asked in."""
 
     name: str
-    problem: Callable[[str], Problem]
+    problem: Callable[[str], OperatorProblem]
     dtypes: tuple[str, ...] = DTYPES
     find: Callable[[str, str], Call] = operator
     """Gives what is called by its name, for tensors on a device; raises MissingError."""
 
 
-def check(name: str, proves: str, subjects: Sequence[Subject]) -> Check:
+def check(name: str, description: str, subjects: Sequence[OperatorSubject]) -> Check:
     """The check `operators.NAME` of some operators."""
     return Check(
         id=f"operators.{name}",
-        proves=proves,
+        description=description,
         run=lambda context: _run(subjects, context),
         level="standard",
         requires=("kernels.vector_add",),
-        needs=(needs.vllm,),
+        preconditions=(preconditions.vllm,),
         each_device=True,
         faults=("wrong-result",),
     )
 
 
-def _run(subjects: Sequence[Subject], context: Context) -> Outcome:
+def _run(subjects: Sequence[OperatorSubject], context: CheckContext) -> CheckResult:
     """Ask every operator that is here; those that are not are named in the evidence, and skip the check when none is."""
     device, spoiled = context.device or "cpu", "wrong-result" in context.faults
     shares: dict[str, float] = {}
@@ -85,14 +85,14 @@ def _run(subjects: Sequence[Subject], context: Context) -> Outcome:
             if not found <= 1:
                 wrong.append(f"{subject.name}, {dtype}, {problem.what}: {found:.3g} times the error bound")
     if not shares:
-        return Outcome("skip", next(iter(missing.values())), evidence={"missing": missing})
+        return CheckResult("skip", next(iter(missing.values())), evidence={"missing": missing})
     source = table("tolerances")["operators"]["source"]
     figures = tuple(
         Figure(f"error, {name}", value, "share of bound", ceiling=1, source=source) for name, value in shares.items()
     )
-    evidence = {"call": "torch.ops, by position", "missing": missing, **finish(device)}
+    evidence = {"call": "torch.ops, by position", "missing": missing, **synchronize(device)}
     if wrong:
         text = f"vLLM's operators are wrong: {'; '.join(wrong[:3])}"
-        return Outcome("fail", text, figures, evidence, "do not serve with this environment")
+        return CheckResult("fail", text, figures, evidence, "do not serve with this environment")
     text = f"{', '.join(shares)} are within the error bound (worst {max(shares.values()):.2f} of it)"
-    return Outcome("ok", text, figures, evidence)
+    return CheckResult("ok", text, figures, evidence)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from verify.attention_cases import CASES, Case, plain
-from verify.inputs import own_precision
-from verify.providers import Provider, kind_of, sdpa
+from verify.inputs import compute_in_input_precision
+from verify.providers import Provider, device_kind, sdpa
 from verify.tables import table
 from verify.timing import timed
 
@@ -43,7 +43,7 @@ def row(case: Case, dtype: str, device: str) -> dict[str, Any]:
     if exact is not None:
         told["plain torch, largest error"] = _error(plain(case, inputs), exact)
     for path in PATHS:
-        if refused := path.missing(device) or path.refuses(case, dtype, kind_of(device)):
+        if refused := path.missing(device) or path.refuses(case, dtype, device_kind(device)):
             told[path.name] = {"refuses": refused}
             continue
 
@@ -51,7 +51,7 @@ def row(case: Case, dtype: str, device: str) -> dict[str, Any]:
             return path.compute(case, there)
 
         try:
-            with torch.inference_mode(), own_precision(device):
+            with torch.inference_mode(), compute_in_input_precision(device):
                 result = work(0)
                 seconds = timed(work, device, budget_s=BUDGET_S).median
         except RuntimeError as error:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from threading import Lock
 from typing import Any
 
-from verify.masking import MASK, masked
+from verify.secret_masking import MASK, masked
 
 __all__ = ["MASK", "redact", "remember", "scrub"]
 

@@ -28,7 +28,7 @@ from provision.pipeline.runner import execute
 from provision.pipeline.verify import CheckOptions, verify_live
 from provision.report.last_verify import verified_line
 from verify.junit import junit
-from verify.records import EXIT_CODES, Level, worst
+from verify.records import EXIT_CODES, Level, worst_status
 
 if TYPE_CHECKING:
     from provision.phases.verify.selection import Picked
@@ -80,7 +80,7 @@ def verify(request: Request, options: CheckOptions, *, as_json: bool, junit_file
         if unreached or sys.stdout.isatty():
             write_stdout("")
             print_summary(outcome)
-    return EXIT_CODES["error"] if unreached else EXIT_CODES[worst([record.status for record in records])]
+    return EXIT_CODES["error"] if unreached else EXIT_CODES[worst_status([record.status for record in records])]
 
 
 def list_checks(picked: Picked, *, level: Level, as_json: bool) -> int:

@@ -18,7 +18,7 @@ from provision.pipeline.results import CheckedHosts, InstalledHosts, ProbedHosts
 from provision.pipeline.stage import recompute_desired
 from provision.report.last_verify import verified_line
 from provision.report.run_files import TOGETHER
-from verify.kept import failed
+from verify.last_run import failed_levels
 from verify.records import FRAME, SERVING, Level
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def check(
     if not hosts:
         return {}, ()
     from provision.phases.verify.run_checks import verify as run_checks  # noqa: PLC0415 - only runs that verify pay for it
-    from verify.fleet import compare  # noqa: PLC0415 - only runs that verify pay for it
+    from verify.host_comparison import compare  # noqa: PLC0415 - only runs that verify pay for it
 
     started = time.monotonic()
     desired = desired or {}
@@ -183,7 +183,7 @@ def failed_checks(
     """
     facts = probed.facts.get(name)
     installed = facts.installed if facts else None
-    return failed((documents or {}).get(name) or (installed.last_verify if installed else None) or {})
+    return failed_levels((documents or {}).get(name) or (installed.last_verify if installed else None) or {})
 
 
 def check_again(context: RunContext, verified: VerifiedHosts, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
@@ -253,7 +253,7 @@ def try_together(
     def start(host: Host) -> Channel:
         paths, state = probed.install_paths[host.name], desired.get(host.name)
         environment = f"envs/{state.environment}" if state else "current"
-        command = tool_command(paths.prefix.rstrip("/"), environment, ["between"])
+        command = tool_command(paths.prefix.rstrip("/"), environment, ["multihost"])
         return context.session(host).open_channel(command, root=paths.root)
 
     for host in hosts:

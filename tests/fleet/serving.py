@@ -64,7 +64,7 @@ def wait_until_healthy(host: FleetHost, *, port: int = 8000) -> None:
 
 def try_together(inventory: Path, names: set[str]) -> dict[str, Any]:
     """What `fleet.network` says of provisioned hosts of an inventory, whose own checks it does not wait for."""
-    command = tool_command(PREFIX, "current", ["between"])
+    command = tool_command(PREFIX, "current", ["multihost"])
     with ExitStack() as stack:
         sessions = {host.name: open_session(host) for host in hosts_of(inventory) if host.name in names}
         for session in sessions.values():

@@ -104,14 +104,14 @@ def test_provision_imports_downwards_only() -> None:
 SHARED_WITH_HOSTS = frozenset(
     {
         "verify.records",
-        "verify.fleet",
-        "verify.limits",
+        "verify.host_comparison",
+        "verify.time_limits",
         "verify.junit",
-        "verify.kept",
+        "verify.last_run",
         "verify.gpu_code",
         "verify.cxx_abi",
         "verify.printable",
-        "verify.masking",
+        "verify.secret_masking",
     }
 )
 """Records of checks and what is made of them, how long they may take, and what the bytes of a library mean: plain values in, plain values out."""

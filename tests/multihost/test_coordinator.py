@@ -45,10 +45,10 @@ class Part:
 
 def well(asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
     answers: dict[str, dict[str, Any] | None] = {
-        "leave": None,
+        "quit": None,
         "reach": {"how": ["reached" for _ in asked.get("targets", ())]},
-        "seat": {"port": 29617},
-        "meet": {"wrong": 0, "latency": 1e-4, "bandwidth": 2e9},
+        "reserve_port": {"port": 29617},
+        "all_reduce": {"wrong": 0, "latency": 1e-4, "bandwidth": 2e9},
     }
     return answers[asked["do"]]
 
@@ -87,7 +87,7 @@ def test_each_calls_on_all_others_and_meets_two_of_them() -> None:
     assert called == {
         ("a", "10.0.0.2"), ("a", "10.0.0.3"), ("b", "10.0.0.1"), ("b", "10.0.0.3"), ("c", "10.0.0.1"), ("c", "10.0.0.2"),
     }  # fmt: skip
-    meets = [(host, asked["rank"], asked["address"], asked["port"]) for host, asked in hosts.asked("meet")]
+    meets = [(host, asked["rank"], asked["address"], asked["port"]) for host, asked in hosts.asked("all_reduce")]
     assert sorted(meets) == [
         ("a", 0, "10.0.0.1", 29617),
         ("a", 1, "10.0.0.3", 29617),
@@ -96,15 +96,15 @@ def test_each_calls_on_all_others_and_meets_two_of_them() -> None:
         ("c", 0, "10.0.0.3", 29617),
         ("c", 1, "10.0.0.2", 29617),
     ]
-    assert {asked["backend"] for _, asked in hosts.asked("meet")} == {"gloo"}
-    assert [host for host, _ in hosts.asked("leave")] == ["a", "b", "c"]
+    assert {asked["backend"] for _, asked in hosts.asked("all_reduce")} == {"gloo"}
+    assert [host for host, _ in hosts.asked("quit")] == ["a", "b", "c"]
     assert all(part.is_closed for part in hosts.parts.values())
 
 
 def test_nccl_is_tried_where_every_host_has_a_gpu() -> None:
     hosts = Hosts(gpus=8)
     assert "NCCL 100 µs" in hosts.meet()["reason"]
-    assert [asked["backend"] for _, asked in hosts.asked("meet")] == ["gloo"] * 6 + ["nccl"] * 6
+    assert [asked["backend"] for _, asked in hosts.asked("all_reduce")] == ["gloo"] * 6 + ["nccl"] * 6
 
 
 def test_where_one_is_not_reached_nobody_meets() -> None:
@@ -115,7 +115,7 @@ def test_where_one_is_not_reached_nobody_meets() -> None:
     record = hosts.meet()
     assert record["status"] == "warn"
     assert "c to a's eth0: no answer within 3 s" in record["reason"]
-    assert hosts.asked("meet") == []
+    assert hosts.asked("all_reduce") == []
 
 
 def test_one_that_cannot_be_opened_is_named_and_the_others_are_tried() -> None:
@@ -126,11 +126,11 @@ def test_one_that_cannot_be_opened_is_named_and_the_others_are_tried() -> None:
     record = hosts.meet(b=cut)
     assert record["status"] == "error"
     assert record["reason"] == "cannot tell: b did not come: host b (10.0.0.2) cannot be reached"
-    assert {host for host, _ in hosts.asked("meet")} == {"a", "c"}
+    assert {host for host, _ in hosts.asked("all_reduce")} == {"a", "c"}
     assert record["evidence"]["settings"]["a"]["GLOO_SOCKET_IFNAME"] == "eth0"
 
 
-@pytest.mark.parametrize("stage", ["reach", "seat", "meet"])
+@pytest.mark.parametrize("stage", ["reach", "reserve_port", "all_reduce"])
 def test_one_that_dies_on_the_way_is_named_with_its_last_words(stage: str) -> None:
     hosts = Hosts(b=lambda asked: None if asked["do"] == stage else well(asked))
     record = hosts.meet()
@@ -145,7 +145,9 @@ def test_one_that_cannot_listen_says_so_itself() -> None:
 
 
 def test_no_port_to_meet_at_is_told_as_the_reason() -> None:
-    hosts = Hosts(a=lambda asked: {"problem": "no port to meet at is free"} if asked["do"] == "seat" else well(asked))
+    hosts = Hosts(
+        a=lambda asked: {"problem": "no port to meet at is free"} if asked["do"] == "reserve_port" else well(asked)
+    )
     record = hosts.meet()
     assert record["status"] == "warn"
     assert "a: no port to meet at is free" in record["reason"]

@@ -22,7 +22,7 @@ from provision.pipeline.desired_state import Desired
 from provision.pipeline.results import InstalledHosts, ProbedHosts
 from provision.pipeline.verify import CheckOptions
 from provision.report.live import open_progress
-from verify.records import FLEET, NETWORK, Outcome, as_record
+from verify.records import FLEET, NETWORK, CheckResult, as_record
 
 
 def context_of(tmp_path: Path, *names: str) -> RunContext:
@@ -49,7 +49,7 @@ def check(context: RunContext, options: CheckOptions) -> None:
 def _two_well_and_one_ill(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(session: Any, **_: Any) -> Verified:
         status: Any = "warn" if session.host == "ill" else "ok"
-        record = as_record("kernels.gemm", session.host, "cuda:0", Outcome(status, "as it is"), 0.1)
+        record = as_record("kernels.gemm", session.host, "cuda:0", CheckResult(status, "as it is"), 0.1)
         document = {"host": session.host, "started_at": "2026-11-20T11:00:00.000Z", "checks": [record]}
         document["torch"] = None if session.host == "broken" else "2.13.0"
         return Verified((CheckRecord.model_validate(record),), document)
@@ -77,7 +77,7 @@ def test_hosts_are_tried_together_only_where_that_is_asked_for(tmp_path: Path, m
 
     def meet(openers: Any) -> dict[str, Any]:
         tried.append(list(openers))
-        return as_record(NETWORK, None, None, Outcome("warn", "no interface joins the 2 hosts"), 0.1)
+        return as_record(NETWORK, None, None, CheckResult("warn", "no interface joins the 2 hosts"), 0.1)
 
     monkeypatch.setattr("provision.fleet.multihost.meet", meet)
     context = context_of(tmp_path, "a", "b", "broken")

@@ -17,7 +17,7 @@ from provision.report.run_files import read
 from provision.report.summary_builder import build
 from provision.report.text import render
 from tests.report.sample import GPU_STACK, Folder, check, host, result
-from verify.premises import with_premises
+from verify.dependencies import with_dependencies
 from verify.registry import all_checks
 
 MOST = 15
@@ -56,7 +56,7 @@ def records(id_: str, **values: Any) -> list[dict[str, Any]]:
     """What a run of standard says where one check fails and all else is well."""
     found = []
     for one in (one for one in all_checks() if one.level != "full"):
-        rests_on = {premise.id for premise in with_premises([one], all_checks())}
+        rests_on = {premise.id for premise in with_dependencies([one], all_checks())}
         if one.id == id_:
             found.append(check(id_, "fail", device=None, **values))
         elif id_ in rests_on:

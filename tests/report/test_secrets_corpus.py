@@ -21,7 +21,7 @@ from provision.report.history.bundle import bundle
 from tests.report.sample import Folder, host
 from verify.doctor import render
 from verify.doctor.engine import diagnose_texts
-from verify.masking import masked
+from verify.secret_masking import masked
 
 ROOT = Path(__file__).resolve().parents[2]
 LETTERS = {

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.verify.nvml_stand_in import library
-from verify import cards
+from verify import card_health
 from verify.checks.devices import amd_clocks, amd_ecc, amd_links, clocks, driver, ecc, fabric, modes, nvlink, pcie
 from verify.checks.devices import peer_paths as peer_path_check
-from verify.records import Context, Outcome
+from verify.records import CheckContext, CheckResult
 from verify.views import Gpu, amd_smi, kernel_driver, numa, nvml, pci, peer_paths
 from verify.views.nvml import NvmlError
-from verify.views.nvml_health import Fabric, Health, healths
+from verify.views.nvml_health import Fabric, Health, read_health
 from verify.views.pcie import Link, link
 from verify.views.peer_paths import PeerPath
 
@@ -66,7 +66,7 @@ int nvmlDeviceGetNvLinkErrorCounter(void *h, unsigned link, unsigned kind, unsig
 
 
 def test_every_answer_of_nvml_comes_to_its_place(tmp_path: Path) -> None:
-    (card,) = healths(library(tmp_path, mig=0, more=CALLS))
+    (card,) = read_health(library(tmp_path, mig=0, more=CALLS))
     assert card == Health(
         pci="0000:1b:00.0",
         name="NVIDIA H100 80GB HBM3",
@@ -90,47 +90,53 @@ def test_every_answer_of_nvml_comes_to_its_place(tmp_path: Path) -> None:
 
 
 def test_what_a_driver_does_not_know_is_null_and_what_fails_is_an_error(tmp_path: Path) -> None:
-    assert healths(library(tmp_path)) == (Health("0000:1b:00.0", "NVIDIA H100 80GB HBM3"),)
+    assert read_health(library(tmp_path)) == (Health("0000:1b:00.0", "NVIDIA H100 80GB HBM3"),)
     (tmp_path / "forbidden").mkdir()
     forbidden = "int nvmlDeviceGetEccMode(void *h, unsigned *a, unsigned *b) { return 4; }"
-    assert healths(library(tmp_path / "forbidden", more=forbidden))[0].ecc is None
+    assert read_health(library(tmp_path / "forbidden", more=forbidden))[0].ecc is None
     lost = "int nvmlDeviceGetEccMode(void *h, unsigned *a, unsigned *b) { return 15; }"
     (tmp_path / "lost").mkdir()
     with pytest.raises(NvmlError, match=r"nvmlDeviceGetEccMode: Unknown \(15\)"):
-        healths(library(tmp_path / "lost", more=lost))
+        read_health(library(tmp_path / "lost", more=lost))
     with pytest.raises(NvmlError, match="cannot be loaded"):
-        healths("libnvidia-ml-that-is-not-here.so.1")
+        read_health("libnvidia-ml-that-is-not-here.so.1")
 
 
-Judge = Callable[[Sequence[Health]], Outcome]
+Judge = Callable[[Sequence[Health]], CheckResult]
 
 JUDGED: list[tuple[str, Judge, Health, str, str]] = [
-    ("errors", ecc.judge, replace(ONE, uncorrected=(1, 3)), "fail", "1 uncorrected errors since the driver was loaded"),
-    ("no spare row", ecc.judge, replace(ONE, remap_failed=True), "fail", "could not be remapped"),
-    ("remap waits", ecc.judge, replace(ONE, remap_pending=True), "warn", "waits to be remapped"),
-    ("page waits", ecc.judge, replace(ONE, retirement_pending=True), "warn", "waits to be retired"),
-    ("ECC off", ecc.judge, replace(ONE, ecc=(False, False)), "warn", "ECC is off, which is on by default"),
-    ("ECC next", ecc.judge, replace(ONE, ecc=(True, False)), "warn", "ECC will be off after its next reset"),
+    (
+        "errors",
+        ecc.evaluate,
+        replace(ONE, uncorrected=(1, 3)),
+        "fail",
+        "1 uncorrected errors since the driver was loaded",
+    ),
+    ("no spare row", ecc.evaluate, replace(ONE, remap_failed=True), "fail", "could not be remapped"),
+    ("remap waits", ecc.evaluate, replace(ONE, remap_pending=True), "warn", "waits to be remapped"),
+    ("page waits", ecc.evaluate, replace(ONE, retirement_pending=True), "warn", "waits to be retired"),
+    ("ECC off", ecc.evaluate, replace(ONE, ecc=(False, False)), "warn", "ECC is off, which is on by default"),
+    ("ECC next", ecc.evaluate, replace(ONE, ecc=(True, False)), "warn", "ECC will be off after its next reset"),
     (
         "a link down",
-        nvlink.judge,
+        nvlink.evaluate,
         replace(ONE, links=(True,) * 17 + (False,)),
         "fail",
         "17 of 18 NVLinks are up (down: 17)",
     ),
-    ("all links down", nvlink.judge, replace(ONE, links=()), "fail", "0 of 18 NVLinks are up"),
-    ("hot", clocks.judge, replace(ONE, clock_reasons=0x40), "fail", "too hot (hardware)"),
-    ("power brake", clocks.judge, replace(ONE, clock_reasons=0x80), "fail", "power brake of the system"),
-    ("warm", clocks.judge, replace(ONE, clock_reasons=0x20), "warn", "too hot (software)"),
-    ("capped", clocks.judge, replace(ONE, power_limit_w=500.0), "warn", "may take 500 W, by default 700 W"),
-    ("prohibited", modes.judge, replace(ONE, compute_mode=2), "fail", "compute mode prohibited"),
-    ("exclusive", modes.judge, replace(ONE, compute_mode=3), "warn", "exclusive process"),
-    ("MIG next", modes.judge, replace(ONE, mig=(False, True)), "warn", "MIG will be on after its next reset"),
-    ("fabric late", fabric.judge, replace(ONE, fabric=Fabric(2, 0, 0)), "fail", "its fabric is in progress"),
-    ("fabric broken", fabric.judge, replace(ONE, fabric=Fabric(3, 999, 0)), "fail", "NVML status 999"),
-    ("fabric slow", fabric.judge, replace(ONE, fabric=Fabric(3, 0, 0b01)), "warn", "its bandwidth is degraded"),
-    ("routes", fabric.judge, replace(ONE, fabric=Fabric(3, 0, 0b01_0000)), "fail", "its routes are unhealthy"),
-    ("partition", fabric.judge, replace(ONE, fabric=Fabric(3, 0, 4 << 8)), "fail", "configured wrongly"),
+    ("all links down", nvlink.evaluate, replace(ONE, links=()), "fail", "0 of 18 NVLinks are up"),
+    ("hot", clocks.evaluate, replace(ONE, clock_reasons=0x40), "fail", "too hot (hardware)"),
+    ("power brake", clocks.evaluate, replace(ONE, clock_reasons=0x80), "fail", "power brake of the system"),
+    ("warm", clocks.evaluate, replace(ONE, clock_reasons=0x20), "warn", "too hot (software)"),
+    ("capped", clocks.evaluate, replace(ONE, power_limit_w=500.0), "warn", "may take 500 W, by default 700 W"),
+    ("prohibited", modes.evaluate, replace(ONE, compute_mode=2), "fail", "compute mode prohibited"),
+    ("exclusive", modes.evaluate, replace(ONE, compute_mode=3), "warn", "exclusive process"),
+    ("MIG next", modes.evaluate, replace(ONE, mig=(False, True)), "warn", "MIG will be on after its next reset"),
+    ("fabric late", fabric.evaluate, replace(ONE, fabric=Fabric(2, 0, 0)), "fail", "its fabric is in progress"),
+    ("fabric broken", fabric.evaluate, replace(ONE, fabric=Fabric(3, 999, 0)), "fail", "NVML status 999"),
+    ("fabric slow", fabric.evaluate, replace(ONE, fabric=Fabric(3, 0, 0b01)), "warn", "its bandwidth is degraded"),
+    ("routes", fabric.evaluate, replace(ONE, fabric=Fabric(3, 0, 0b01_0000)), "fail", "its routes are unhealthy"),
+    ("partition", fabric.evaluate, replace(ONE, fabric=Fabric(3, 0, 4 << 8)), "fail", "configured wrongly"),
 ]
 
 
@@ -146,26 +152,26 @@ def test_an_ill_card_among_healthy_ones_is_named_with_what_to_do(
     assert outcome.remedy
 
 
-@pytest.mark.parametrize("judge", [ecc.judge, nvlink.judge, clocks.judge, modes.judge, fabric.judge])
+@pytest.mark.parametrize("judge", [ecc.evaluate, nvlink.evaluate, clocks.evaluate, modes.evaluate, fabric.evaluate])
 def test_healthy_cards_are_ok_and_those_that_lack_a_part_are_no_fault(judge: Judge) -> None:
     assert judge([ONE, TWO]).status == "ok"
     assert judge([CONSUMER]).status in ("ok", "skip")
 
 
 def test_a_driver_that_says_nothing_of_clocks_is_not_called_healthy() -> None:
-    assert clocks.judge([Health("0000:01:00.0", "NVIDIA GeForce RTX 4090")]).status == "error"
+    assert clocks.evaluate([Health("0000:01:00.0", "NVIDIA GeForce RTX 4090")]).status == "error"
 
 
 def test_power_that_caps_under_load_and_lazy_drivers_are_told_and_not_judged() -> None:
-    assert "power cap (software)" in clocks.judge([CONSUMER]).reason
-    lazy = modes.judge([replace(ONE, persistence=False)])
+    assert "power cap (software)" in clocks.evaluate([CONSUMER]).reason
+    lazy = modes.evaluate([replace(ONE, persistence=False)])
     assert (lazy.status, "persistence mode is off on 0000:1b:00.0" in lazy.reason) == ("ok", True)
 
 
 def test_nvlinks_that_had_to_recover_are_named_and_checksums_alone_are_evidence() -> None:
     noisy = replace(ONE, link_errors={"replay": 0, "recovery": 0, "CRC of flits": 41})
-    assert nvlink.judge([noisy, TWO]).status == "ok"
-    outcome = nvlink.judge([replace(noisy, link_errors={"replay": 3, "recovery": 1}), TWO])
+    assert nvlink.evaluate([noisy, TWO]).status == "ok"
+    outcome = nvlink.evaluate([replace(noisy, link_errors={"replay": 3, "recovery": 1}), TWO])
     assert outcome.status == "warn"
     assert "0000:1b:00.0: NVLink errors since the driver was loaded: 1 recovery, 3 replay" in outcome.reason
 
@@ -231,13 +237,13 @@ int nvmlDeviceGetP2PStatus(char *one, char *other, unsigned by, unsigned *status
 
 def test_cards_that_are_bridged_two_by_two_are_not_all_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = library(tmp_path, cards=4, more=TWO_BRIDGES)
-    assert [card.links for card in healths(made)] == [(True,) * 4] * 4
+    assert [card.links for card in read_health(made)] == [(True,) * 4] * 4
     assert nvml.nvlinked(made) == tuple(abs(one - other) == 2 for one in range(4) for other in range(4) if one != other)
     monkeypatch.setattr(nvml, "nvlinked", partial(nvml.nvlinked, made))
     monkeypatch.setattr(pci, "gpus", lambda _: [Gpu(pci=f"0000:0{place}:00.0") for place in range(4)])
     monkeypatch.setattr(peer_paths, "virtual", lambda: False)
     monkeypatch.setattr(peer_paths, "peer_path", lambda address: PeerPath(address, "DMA-FQ", ()))
-    outcome = peer_path_check.CHECK.run(Context())
+    outcome = peer_path_check.CHECK.run(CheckContext())
     assert outcome.status == "warn"
     assert outcome.reason == "the IOMMU translates what 4 of 4 cards write (DMA-FQ)"
 
@@ -253,7 +259,7 @@ def test_cards_that_are_bridged_two_by_two_are_not_all_joined(tmp_path: Path, mo
     ],
 )
 def test_what_stands_between_cards_is_named(path: PeerPath, joined: bool, status: str, words: str) -> None:
-    outcome = peer_path_check.judge([path, PeerPath("0000:43:00.0", "identity", ())], joined=joined)
+    outcome = peer_path_check.evaluate([path, PeerPath("0000:43:00.0", "identity", ())], joined=joined)
     assert (outcome.status, words in outcome.reason) == (status, True), outcome
     assert (outcome.remedy is not None) == (status in ("warn", "skip"))
 
@@ -261,8 +267,8 @@ def test_what_stands_between_cards_is_named(path: PeerPath, joined: bool, status
 def test_bridges_are_compared_between_like_cards() -> None:
     bridged = replace(CONSUMER, name="NVIDIA RTX A6000", links=(True,) * 4)
     half = replace(bridged, pci="0000:02:00.0", links=(True, True, False, False))
-    assert nvlink.judge([bridged, replace(bridged, pci="0000:02:00.0")]).status == "ok"
-    outcome = nvlink.judge([bridged, half])
+    assert nvlink.evaluate([bridged, replace(bridged, pci="0000:02:00.0")]).status == "ok"
+    outcome = nvlink.evaluate([bridged, half])
     assert (outcome.status, outcome.reason) == (
         "warn",
         "0000:02:00.0: 2 NVLinks are up, and 4 on a like card (down: 2, 3)",
@@ -270,12 +276,12 @@ def test_bridges_are_compared_between_like_cards() -> None:
 
 
 def test_a_card_alone_needs_no_fabric() -> None:
-    assert fabric.judge([replace(ONE, fabric=Fabric(2, 0, 0))]).status == "ok"
+    assert fabric.evaluate([replace(ONE, fabric=Fabric(2, 0, 0))]).status == "ok"
 
 
 def test_a_card_alone_needs_no_links_and_some_that_are_down_are_a_fault_all_the_same() -> None:
-    assert nvlink.judge([replace(ONE, links=(False,) * 18)]).status == "skip"
-    assert nvlink.judge([replace(ONE, links=(True,) * 17 + (False,))]).status == "fail"
+    assert nvlink.evaluate([replace(ONE, links=(False,) * 18)]).status == "skip"
+    assert nvlink.evaluate([replace(ONE, links=(True,) * 17 + (False,))]).status == "fail"
 
 
 def test_cards_of_a_sandbox_that_hides_the_bus_are_known_by_their_device_files(
@@ -298,12 +304,12 @@ def test_nvml_knows_the_release_where_the_module_does_not_show_itself(tmp_path: 
 
 def test_a_host_without_cards_or_with_a_cpu_stack_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pci, "gpus", lambda _: ())
-    assert cards.no_cards(Context()) == Outcome("skip", "no NVIDIA GPU on the PCI bus")
-    assert cards.no_cards(Context(), "amd") == Outcome("skip", "no AMD GPU on the PCI bus")
+    assert card_health.skip_without_cards(CheckContext()) == CheckResult("skip", "no NVIDIA GPU on the PCI bus")
+    assert card_health.skip_without_cards(CheckContext(), "amd") == CheckResult("skip", "no AMD GPU on the PCI bus")
     monkeypatch.setattr(pci, "gpus", lambda _: (1,))
-    assert cards.no_cards(Context()) is None
-    planned = Context(expect={"stack": {"torch": {"variant": "cpu"}}})
-    assert cards.no_cards(planned) == Outcome("skip", "the Stack computes on the CPU")
+    assert card_health.skip_without_cards(CheckContext()) is None
+    planned = CheckContext(expect={"stack": {"torch": {"variant": "cpu"}}})
+    assert card_health.skip_without_cards(planned) == CheckResult("skip", "the Stack computes on the CPU")
 
 
 MODULE = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.07  Release Build  (dvs-builder@U22)\nGCC version: 12\n"
@@ -339,13 +345,13 @@ LIB = "/usr/lib/x86_64-linux-gnu"
 def test_libraries_of_another_release_than_the_module_fail(
     kernel: str | None, libraries: dict[str, str], missing: dict[str, str], status: str, words: str
 ) -> None:
-    outcome = driver.judge(kernel, {name: Path(f"{LIB}/{name}.{end}") for name, end in libraries.items()}, missing)
+    outcome = driver.evaluate(kernel, {name: Path(f"{LIB}/{name}.{end}") for name, end in libraries.items()}, missing)
     assert (outcome.status, words in outcome.reason) == (status, True), outcome.reason
 
 
 def test_a_forward_compatible_libcuda_is_of_another_release_on_purpose() -> None:
     found = {"libcuda": Path("/usr/local/cuda-13.0/compat/libcuda.so.580.65.06")}
-    assert driver.judge("535.183.01", found, {}).status == "ok"
+    assert driver.evaluate("535.183.01", found, {}).status == "ok"
 
 
 def sysfs(folder: Path, **values: str) -> None:
@@ -383,7 +389,7 @@ def test_the_link_is_that_of_card_and_slot(tmp_path: Path) -> None:
     ],
 )
 def test_a_narrow_or_slow_link_is_a_warning(seen: Link, status: str, words: str) -> None:
-    outcome = pcie.judge("0000:1b:00.0", seen)
+    outcome = pcie.evaluate("0000:1b:00.0", seen)
     assert (outcome.status, words in outcome.reason) == (status, True), outcome.reason
 
 
@@ -397,19 +403,19 @@ ROCM_6 = """[
 
 def test_amd_smi_is_read_in_both_of_its_forms() -> None:
     found = amd_smi.parse_errors(ROCM_6)
-    assert found == (amd_smi.Errors(0, 7, 0, 0), amd_smi.Errors(1, None, None, None))
+    assert found == (amd_smi.EccErrors(0, 7, 0, 0), amd_smi.EccErrors(1, None, None, None))
     assert amd_smi.parse_errors(f'{{"gpu_data": {ROCM_6}}}') == found
-    assert amd_smi.parse_errors('[{"gpu": 2, "ecc": "N/A"}]') == (amd_smi.Errors(2, None, None, None),)
+    assert amd_smi.parse_errors('[{"gpu": 2, "ecc": "N/A"}]') == (amd_smi.EccErrors(2, None, None, None),)
     for broken in ("", "[{}]", '{"gpu_data": [{"gpu": 0, "ecc": {}}]}', "WARNING: user is missing the render group"):
         with pytest.raises(amd_smi.AmdSmiError):
             amd_smi.parse_errors(broken)
 
 
 def test_amd_errors_that_could_not_be_corrected_fail() -> None:
-    assert amd_ecc.judge(amd_smi.parse_errors(ROCM_6)).status == "ok"
-    assert amd_ecc.judge([amd_smi.Errors(0, 0, 2, 0)]).reason == "GPU 0: 2 uncorrected errors of its memory"
-    assert amd_ecc.judge([amd_smi.Errors(0, 0, 0, 3)]).status == "warn"
-    assert amd_ecc.judge([amd_smi.Errors(1, None, None, None)]).status == "skip"
+    assert amd_ecc.evaluate(amd_smi.parse_errors(ROCM_6)).status == "ok"
+    assert amd_ecc.evaluate([amd_smi.EccErrors(0, 0, 2, 0)]).reason == "GPU 0: 2 uncorrected errors of its memory"
+    assert amd_ecc.evaluate([amd_smi.EccErrors(0, 0, 0, 3)]).status == "warn"
+    assert amd_ecc.evaluate([amd_smi.EccErrors(1, None, None, None)]).status == "skip"
 
 
 METRICS = """[
@@ -439,15 +445,15 @@ def test_what_slows_amd_cards_down_is_read_of_new_and_old_ones() -> None:
 
 
 def test_heat_of_an_amd_card_is_told_and_a_power_cap_is_not() -> None:
-    hot = amd_clocks.judge(amd_smi.parse_limits(METRICS))
+    hot = amd_clocks.evaluate(amd_smi.parse_limits(METRICS))
     assert (hot.status, hot.reason) == (
         "warn",
         "GPU 0 is slowed down: its socket is too hot; GPU 2 is slowed down: for a reason that amd-smi does not name",
     )
     assert hot.remedy
-    assert amd_clocks.judge([amd_smi.Limits(0, {"ppt": True, "prochot": False})]).status == "ok"
-    assert amd_clocks.judge([amd_smi.Limits(0, {"prochot": True})]).status == "fail"
-    assert amd_clocks.judge([amd_smi.Limits(0)]).status == "skip"
+    assert amd_clocks.evaluate([amd_smi.Limits(0, {"ppt": True, "prochot": False})]).status == "ok"
+    assert amd_clocks.evaluate([amd_smi.Limits(0, {"prochot": True})]).status == "fail"
+    assert amd_clocks.evaluate([amd_smi.Limits(0)]).status == "skip"
 
 
 def topology(*kinds: str) -> str:
@@ -468,15 +474,15 @@ def topology(*kinds: str) -> str:
 
 
 def test_a_pair_of_amd_cards_that_is_not_joined_as_the_others_are_is_named() -> None:
-    whole = amd_links.judge(amd_smi.parse_joints(topology("XGMI", "XGMI", "XGMI")))
+    whole = amd_links.evaluate(amd_smi.parse_gpu_links(topology("XGMI", "XGMI", "XGMI")))
     assert (whole.status, whole.reason) == ("ok", "6 ordered pairs of AMD cards are joined by xGMI")
-    odd = amd_links.judge(amd_smi.parse_joints(topology("XGMI", "XGMI", "PCIE")))
+    odd = amd_links.evaluate(amd_smi.parse_gpu_links(topology("XGMI", "XGMI", "PCIE")))
     assert (odd.status, odd.reason) == (
         "warn",
         "not joined by xGMI as the other cards are: GPU 1 to 2 by PCIE, GPU 2 to 1 by PCIE",
     )
-    assert amd_links.judge(amd_smi.parse_joints(topology("PCIE", "PCIE", "PCIE"))).status == "skip"
-    assert amd_links.judge(()).status == "skip"
+    assert amd_links.evaluate(amd_smi.parse_gpu_links(topology("PCIE", "PCIE", "PCIE"))).status == "skip"
+    assert amd_links.evaluate(()).status == "skip"
 
 
 def test_numa_nodes_are_read_as_the_kernel_lists_them(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ import pytest
 
 from verify import compare_cli
 from verify.compare_cli import table_of
-from verify.serving.compare import at_once, backends, figures, side_by_side
+from verify.serving.comparison import at_once, backends, figures, side_by_side
+from verify.serving.resource_usage import gpu_bytes, peak, usage
 from verify.serving.service import Service, start_ticks
-from verify.serving.usage import gpu_bytes, peak, usage
-from verify.serving.variant import Command, VariantError, running, served, with_backend, with_mode
+from verify.serving.variant import Command, VariantError, running, serve_variant, with_backend, with_mode
 from verify.tables import table
 
 SERVE = Command(
@@ -97,7 +97,7 @@ def here(*argv: str) -> Command:
 
 def test_a_server_is_healthy_within_the_block_and_gone_after_it(tmp_path: Path, free_port: int) -> None:
     service = Service(tmp_path, {"host": "127.0.0.1", "port": free_port}, None)
-    with served(service, here("-c", SERVER, str(free_port))) as server:
+    with serve_variant(service, here("-c", SERVER, str(free_port))) as server:
         assert server.main_pid is not None
         with peak(server) as most:
             assert usage(server).host > 0
@@ -109,7 +109,7 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path, free_port: int) -
     service = Service(tmp_path, {"host": "127.0.0.1", "port": free_port}, None)
     program = "raise ValueError('No valid attention backend found for cuda')"
     words = r"ended with 1 before it answered: ValueError: No valid attention backend found for cuda"
-    with pytest.raises(VariantError, match=words), served(service, here("-c", program)):
+    with pytest.raises(VariantError, match=words), serve_variant(service, here("-c", program)):
         pass
 
 
@@ -121,7 +121,7 @@ def test_it_runs_where_the_service_does_and_an_engines_own_error_is_told(tmp_pat
     )
     command = replace(here("-c", program), folder=str(tmp_path))
     words = f"ended with 1 before it answered: PermissionError: {tmp_path}$"
-    with pytest.raises(VariantError, match=words), served(service, command):
+    with pytest.raises(VariantError, match=words), serve_variant(service, command):
         pass
 
 

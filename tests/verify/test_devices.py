@@ -10,8 +10,8 @@ import pytest
 from tests.verify.nvml_stand_in import UUID, library
 from verify import devices as survey
 from verify.checks.devices import cpu, gpus
-from verify.isolate import Ending
-from verify.records import Context
+from verify.child_processes import ChildResult
+from verify.records import CheckContext
 from verify.views import Gpu, amd_smi, kernel_driver, kfd, nvml, pci, pci_address, torch_view
 
 UUIDS = (UUID, "GPU-51d9b7a2-93c4-4f7b-8a55-20f6f0c3bb02")
@@ -110,7 +110,7 @@ def judged(
     **views: tuple[Gpu, ...] | None,
 ) -> tuple[str, str]:
     changed = {**HEALTHY, **{name.replace("_", " "): view for name, view in views.items()}}
-    outcome = gpus.judge(changed, variant=variant, masks=masks or {}, split=split)
+    outcome = gpus.evaluate(changed, variant=variant, masks=masks or {}, split=split)
     return outcome.status, outcome.reason
 
 
@@ -201,7 +201,7 @@ AVX512 = ("avx2", "fma", "avx512f", "avx512vl", "avx512bw", "avx512dq")
 def test_torch_shall_use_the_cpu_that_is_there(
     usable: int, threads: int, used: str, flags: tuple[str, ...], status: str
 ) -> None:
-    assert cpu.judge(usable=usable, threads=threads, used=used, flags=flags).status == status
+    assert cpu.evaluate(usable=usable, threads=threads, used=used, flags=flags).status == status
 
 
 def test_flags_are_read_of_the_first_cpu() -> None:
@@ -221,9 +221,9 @@ def test_what_vllm_computes_on_says_whether_a_cuda_build_of_torch_needs_a_gpu(
     monkeypatch: pytest.MonkeyPatch, vllm: str, found: tuple[tuple[str, ...], str | None]
 ) -> None:
     monkeypatch.setattr(torch_view, "built_for_gpus", lambda: True)
-    monkeypatch.setattr(survey, "run_one", lambda *_, **__: Ending(value=0, problem=None, output="", seconds=0.1))
+    monkeypatch.setattr(survey, "run_one", lambda *_, **__: ChildResult(value=0, problem=None, output="", seconds=0.1))
     stack = {"vllm": {"variant": vllm}, "torch": {"variant": "cu130"}}
-    assert survey.survey(Context(expect={"stack": stack})) == found
+    assert survey.list_devices(CheckContext(expect={"stack": stack})) == found
 
 
 def node(nodes: Path, number: int, properties: str) -> None:
@@ -253,7 +253,7 @@ def test_four_views_of_amd_gpus_are_compared(monkeypatch: pytest.MonkeyPatch) ->
     for driver, seen, split in ((cards, "ok", False), (cards[:1], "fail", False), ((*cards, cards[1]), "warn", True)):
         monkeypatch.setattr(kfd, "gpus", lambda found=driver: found)
         views, parts = gpus.amd_views()
-        outcome = gpus.judge({"PCI": cards, **views, "torch": cards}, variant="rocm7.0", masks={}, split=parts)
+        outcome = gpus.evaluate({"PCI": cards, **views, "torch": cards}, variant="rocm7.0", masks={}, split=parts)
         assert (outcome.status, parts) == (seen, split), outcome
     monkeypatch.setattr(amd_smi, "gpus", lambda: None)
     assert "amd-smi" not in gpus.amd_views()[0]

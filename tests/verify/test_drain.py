@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 from tests.verify.served import served
-from verify.serving import control
-from verify.serving.control import ControlError
-from verify.serving.drain import MARK, drained, resume
+from verify.serving import service_control
+from verify.serving.drain import MARK, drain_service, resume
 from verify.serving.service import Service
+from verify.serving.service_control import ControlError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,10 +38,10 @@ print(json.dumps({{"state": state, "progress": "loading", "resume": {{"times": t
 HOLD = """
 import sys, time
 from pathlib import Path
-from verify.serving.drain import drained
+from verify.serving.drain import drain_service
 from verify.serving.service import Service
 service = Service(Path(sys.argv[1]), {"supervisor": "supervisor", "unit": "firstlight-vllm"}, 1)
-with drained(service):
+with drain_service(service):
     print("stopped", flush=True)
     time.sleep(600)
 """
@@ -104,7 +104,7 @@ STOP, START = "stopProcess firstlight-vllm", "startProcess firstlight-vllm"
 
 
 def test_it_is_stopped_within_the_block_and_proven_after_it(service: Service, supervisor: Supervisor) -> None:
-    with drained(service) as drain:
+    with drain_service(service) as drain:
         assert supervisor.told == [STOP]
         assert (service.prefix / MARK).exists()
     assert supervisor.told == [STOP, START]
@@ -119,13 +119,13 @@ def test_one_that_does_not_come_back_is_a_failure_in_the_words_of_its_proof(
 ) -> None:
     program = service.prefix / "bin/ready.pyz"
     program.write_text(READY.format(state="failed", text="token 3 of 32 is 17, transformers says 4"))
-    with drained(service) as drain:
+    with drain_service(service) as drain:
         pass
     assert drain.outcome is not None
     assert drain.outcome.status == "fail"
     assert "did not come back: token 3 of 32 is 17" in drain.outcome.reason
     program.write_text("raise SystemExit('no such file: reference.json')")
-    with drained(service) as drain:
+    with drain_service(service) as drain:
         pass
     assert drain.outcome is not None
     assert "ready.pyz ended with 1: no such file: reference.json" in drain.outcome.reason
@@ -133,7 +133,7 @@ def test_one_that_does_not_come_back_is_a_failure_in_the_words_of_its_proof(
 
 
 def test_checks_that_raise_leave_it_serving(service: Service, supervisor: Supervisor) -> None:
-    with pytest.raises(RuntimeError, match="a defect"), drained(service):
+    with pytest.raises(RuntimeError, match="a defect"), drain_service(service):
         raise RuntimeError("a defect")
     assert supervisor.told == [STOP, START]
 
@@ -174,7 +174,10 @@ def test_a_living_process_is_ended_and_one_that_comes_second_is_refused(
     service: Service, supervisor: Supervisor
 ) -> None:
     with holder(service.prefix) as process:
-        with pytest.raises(ControlError, match=f"process {process.pid} has stopped firstlight-vllm"), drained(service):
+        with (
+            pytest.raises(ControlError, match=f"process {process.pid} has stopped firstlight-vllm"),
+            drain_service(service),
+        ):
             pass
         assert supervisor.told == [STOP]
         # Whoever waits for a process that it did not start sees it go; this one is our own child, and has to be reaped.
@@ -195,12 +198,12 @@ def test_a_number_that_another_process_has_by_now_holds_nothing(service: Service
 def test_a_supervisor_that_refuses_or_is_not_there_says_why(service: Service, supervisor: Supervisor) -> None:
     supervisor.fault = "BAD_NAME: firstlight-vllm"
     with pytest.raises(ControlError, match="did not stop firstlight-vllm: BAD_NAME"):
-        control.stop(service)
+        service_control.stop(service)
     supervisor.fault = "ALREADY_STARTED: firstlight-vllm"
-    control.start(service)
+    service_control.start(service)
     (service.prefix / "run" / "supervisor.sock").unlink()
     with pytest.raises(ControlError, match=r"does not answer on .*supervisor\.sock"):
-        control.stop(service)
+        service_control.stop(service)
 
 
 @pytest.mark.parametrize(("supervisor_name", "scope"), [("systemd", ""), ("systemd-user", "--user ")])
@@ -216,9 +219,9 @@ def test_a_unit_is_stopped_and_started_by_its_own_manager(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     unit = Service(prefix, {"supervisor": supervisor_name, "unit": "firstlight-vllm.service"}, 1)
-    control.stop(unit)
+    service_control.stop(unit)
     with pytest.raises(ControlError, match=r"start firstlight-vllm\.service ended with 1: Job failed\."):
-        control.start(unit)
+        service_control.start(unit)
     told = (folder / "systemctl.told").read_text().splitlines()
     assert told == [f"{scope}stop firstlight-vllm.service", f"{scope}start firstlight-vllm.service"]
 

@@ -37,7 +37,7 @@ def library(folder: Path, fatbin: bytes = b"") -> Path:
 
 
 def test_symbols_and_sections_are_those_of_the_file(tmp_path: Path) -> None:
-    found = elf.opened(library(tmp_path, container(entry(NATIVE, 90, EXACT), entry(PTX, 90))))
+    found = elf.open_library(library(tmp_path, container(entry(NATIVE, 90, EXACT), entry(PTX, 90))))
     wanted, offered = found.symbols()
     assert WANTED in wanted
     assert OFFERED in offered
@@ -55,7 +55,7 @@ def test_another_reader_sees_the_same_symbols() -> None:
             table = ELFFile(file).get_section_by_name(".dynsym")
             assert isinstance(table, SymbolTableSection)
             there = [(symbol.name, symbol["st_shndx"], symbol["st_info"]["bind"]) for symbol in table.iter_symbols()]
-        wanted, offered = elf.opened(path).symbols()
+        wanted, offered = elf.open_library(path).symbols()
         assert wanted == {name for name, at, bind in there if at == "SHN_UNDEF" and bind != "STB_WEAK"}, path
         assert offered == {name for name, at, _ in there if at != "SHN_UNDEF"}, path
 
@@ -86,7 +86,7 @@ def test_symbols_of_torch_tell_their_string() -> None:
 def test_an_extension_of_another_torch_is_named(
     wanted: dict[str, set[str]], status: str, words: str, *, cxx11: bool
 ) -> None:
-    outcome = abi.judge(wanted, {WANTED, OLD}, cxx11=cxx11)
+    outcome = abi.evaluate(wanted, {WANTED, OLD}, cxx11=cxx11)
     assert (outcome.status, words in outcome.reason) == (status, True), outcome.reason
 
 
@@ -101,10 +101,10 @@ def test_an_extension_of_another_torch_is_named(
     ],
 )
 def test_code_for_another_gpu_is_named_with_what_there_is(codes: dict[str, set[str]], status: str, words: str) -> None:
-    outcome = gpu_code.judge("9.0", codes, {})
+    outcome = gpu_code.evaluate("9.0", codes, {})
     assert (outcome.status, words in outcome.reason) == (status, True), outcome.reason
 
 
 def test_code_of_an_amd_gpu_is_by_its_own_name() -> None:
-    assert gpu_code.judge("gfx942", {"torch": {"gfx942", "gfx90a"}}, {}).status == "ok"
-    assert gpu_code.judge("gfx1100", {"torch": {"gfx942", "gfx90a"}}, {}).status == "fail"
+    assert gpu_code.evaluate("gfx942", {"torch": {"gfx942", "gfx90a"}}, {}).status == "ok"
+    assert gpu_code.evaluate("gfx1100", {"torch": {"gfx942", "gfx90a"}}, {}).status == "fail"

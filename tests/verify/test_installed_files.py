@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from verify import byte_code, seen
+from verify import byte_code, file_stamps
 from verify.checks.libraries import files
-from verify.records import Context, Level, Outcome
+from verify.records import CheckContext, CheckResult, Level
 
 
 class Environment:
@@ -45,8 +45,8 @@ class Environment:
             )
         )
 
-    def check(self, level: Level = "standard") -> Outcome:
-        return files.CHECK.run(Context(level=level, prefix=self.prefix))
+    def check(self, level: Level = "standard") -> CheckResult:
+        return files.CHECK.run(CheckContext(level=level, prefix=self.prefix))
 
 
 COMPILE = "import py_compile, sys; print(py_compile.compile(sys.argv[1]))"
@@ -102,7 +102,7 @@ def test_what_looks_as_it_did_is_read_at_full_alone(environment: Environment) ->
 
 def test_marks_of_another_environment_hold_for_nothing(environment: Environment) -> None:
     environment.check()
-    assert seen.load(environment.prefix, environment.home.with_name("cd34")) == {}
+    assert file_stamps.load(environment.prefix, environment.home.with_name("cd34")) == {}
 
 
 def test_a_standard_run_reads_so_much_of_what_was_never_read(
@@ -119,7 +119,7 @@ def test_a_file_that_a_process_has_mapped_is_read_each_time(environment: Environ
         assert read(environment.check()) == 1
 
 
-def read(outcome: Outcome) -> int:
+def read(outcome: CheckResult) -> int:
     return int(outcome.evidence["read"])
 
 
@@ -186,4 +186,4 @@ def test_byte_code_whose_list_was_never_finished_is_not_taken_for_right(environm
 
 
 def test_the_injected_fault_is_noticed(environment: Environment) -> None:
-    assert files.CHECK.run(Context(faults=frozenset({"stale-library"}))).status == "fail"
+    assert files.CHECK.run(CheckContext(faults=frozenset({"stale-library"}))).status == "fail"

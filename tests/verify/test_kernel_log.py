@@ -50,7 +50,7 @@ def test_events_are_found_by_card_switch_and_number() -> None:
 
 
 def test_a_new_fault_of_a_card_fails_with_its_meaning() -> None:
-    outcome = xid.judge(events(), known_until=0.0, source="journal")
+    outcome = xid.evaluate(events(), known_until=0.0, source="journal")
     assert outcome.status == "fail"
     assert (
         "Xid 79 on 0000:43:00: the card has fallen off the bus (new, last 2026-11-18 08:30:00Z, 2 times)"
@@ -61,9 +61,9 @@ def test_a_new_fault_of_a_card_fails_with_its_meaning() -> None:
 
 
 def test_what_an_earlier_run_told_is_a_warning_at_most_and_what_came_since_is_new() -> None:
-    known = xid.judge(events(), known_until=1794990700.0, source="journal")
+    known = xid.evaluate(events(), known_until=1794990700.0, source="journal")
     assert (known.status, "known before this run" in known.reason) == ("warn", True)
-    between = xid.judge(events(), known_until=1794990550.0, source="journal")
+    between = xid.evaluate(events(), known_until=1794990550.0, source="journal")
     assert between.status == "fail"
     assert "(new, last 2026-11-18 08:30:00Z)" in between.reason
     assert "known before this run, last 2026-11-18 08:28:20Z" in between.reason
@@ -82,7 +82,7 @@ def test_what_an_earlier_run_told_is_a_warning_at_most_and_what_came_since_is_ne
     ],
 )
 def test_each_kind_of_event_has_its_weight(line: str, status: str) -> None:
-    outcome = xid.judge(xid.events([Line(1.0, line)]), known_until=0.0, source="journal")
+    outcome = xid.evaluate(xid.events([Line(1.0, line)]), known_until=0.0, source="journal")
     assert outcome.status == status
     assert outcome.remedy or status == "ok"
 

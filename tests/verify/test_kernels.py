@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from verify.checks.kernels.bit_vote import outvoted, vote
 from verify.checks.kernels.compile import _not_made
+from verify.checks.kernels.determinism import compare_devices, minority
 
 H100 = "NVIDIA H100 80GB HBM3"
 
@@ -15,14 +15,14 @@ H100 = "NVIDIA H100 80GB HBM3"
 def ballots(*products: str, names: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
     return {
         f"cuda:{place}": {
-            "evidence": {"name": names[place] if names else H100, "ballot": {"product": value, "norm": "n"}}
+            "evidence": {"name": names[place] if names else H100, "result_hashes": {"product": value, "norm": "n"}}
         }
         for place, value in enumerate(products)
     }
 
 
 @pytest.mark.parametrize(
-    ("votes", "odd"),
+    ("hashes", "odd"),
     [
         ({"a": "x", "b": "x", "c": "x"}, []),
         ({"a": "x", "b": "y", "c": "x"}, ["b"]),
@@ -30,22 +30,22 @@ def ballots(*products: str, names: tuple[str, ...] = ()) -> dict[str, dict[str, 
         ({"a": "x", "b": "x", "c": "y", "d": "y"}, ["a", "b", "c", "d"]),
     ],
 )
-def test_who_is_outvoted(votes: dict[str, str], odd: list[str]) -> None:
-    assert outvoted(votes) == odd
+def test_who_is_outvoted(hashes: dict[str, str], odd: list[str]) -> None:
+    assert minority(hashes) == odd
 
 
 def test_the_device_with_other_bits_is_named() -> None:
-    same = vote(ballots("x", "x", "x"))
+    same = compare_devices(ballots("x", "x", "x"))
     assert same
     assert (same.status, same.reason) == ("ok", "3 devices give the same bits as the like ones")
-    other = vote(ballots("x", "x", "y", "x"))
+    other = compare_devices(ballots("x", "x", "y", "x"))
     assert other
     assert (other.status, other.reason) == ("fail", f"other bits than the like devices give: cuda:2: product on {H100}")
 
 
 def test_unlike_devices_do_not_vote_on_one_another() -> None:
-    assert vote(ballots("x", "y", names=(H100, "NVIDIA L4"))) is None
-    assert vote(ballots("x")) is None
+    assert compare_devices(ballots("x", "y", names=(H100, "NVIDIA L4"))) is None
+    assert compare_devices(ballots("x")) is None
 
 
 @pytest.mark.parametrize(

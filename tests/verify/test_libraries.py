@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from verify import manifest
 from verify.checks.libraries import files, loaded, lock, torch_build
 from verify.distributions import normalised, parse_lock, same_version
-from verify.records import Context
+from verify.records import CheckContext
 
 LOCK = """\
 # made for linux
@@ -56,7 +56,7 @@ VERSIONS = st.from_regex(r"[0-9]{1,2}(?:\.[0-9]{1,2}){0,3}(?:rc[0-9]|\.post[0-9]
 def test_an_environment_equals_its_lock_until_anything_changes(pins: dict[str, str], data: st.DataObject) -> None:
     parsed = parse_lock("".join(f"{name}=={version} --hash=sha256:00\n" for name, version in pins.items()))
     here = {name: [version] for name, version in pins.items()}
-    assert lock.judge(parsed, here, "lock.txt").status == "ok"
+    assert lock.evaluate(parsed, here, "lock.txt").status == "ok"
     name = data.draw(st.sampled_from(sorted(pins)))
     changed = {
         "missing": {key: value for key, value in here.items() if key != name},
@@ -65,13 +65,13 @@ def test_an_environment_equals_its_lock_until_anything_changes(pins: dict[str, s
         "installed twice": {**here, name: [pins[name], "0.1"]},
     }
     for fault, environment in changed.items():
-        outcome = lock.judge(parsed, environment, "lock.txt")
+        outcome = lock.evaluate(parsed, environment, "lock.txt")
         assert outcome.status == "fail"
         assert fault in outcome.reason
 
 
 def test_an_empty_lock_proves_nothing() -> None:
-    assert lock.judge({}, {}, "lock.txt").status == "error"
+    assert lock.evaluate({}, {}, "lock.txt").status == "error"
 
 
 @pytest.mark.parametrize(
@@ -150,12 +150,12 @@ def test_without_a_manifest_a_wrong_size_is_a_doubt_and_an_absent_file_is_damage
 ) -> None:
     """As pynvvideocodec 2.0.4, whose RECORD has the sizes from before its libraries were changed."""
     changed = environment_of(distribution, tmp_path, monkeypatch)
-    assert files.CHECK.run(Context()).status == "ok"
+    assert files.CHECK.run(CheckContext()).status == "ok"
     changed.write_text("z" * 6000)
-    outcome = files.CHECK.run(Context())
+    outcome = files.CHECK.run(CheckContext())
     assert (outcome.status, "this environment has no manifest" in outcome.reason) == ("warn", True)
     changed.unlink()
-    assert files.CHECK.run(Context()).status == "fail"
+    assert files.CHECK.run(CheckContext()).status == "fail"
 
 
 def test_without_a_manifest_a_file_of_two_distributions_may_be_either_ones(
@@ -192,7 +192,7 @@ MAPS = f"""\
 
 
 def judged(extra: str = "", search_path: str = "") -> tuple[str, str]:
-    outcome = loaded.judge(loaded.mapped_libraries(MAPS + extra), homes=[HOME], search_path=search_path)
+    outcome = loaded.evaluate(loaded.mapped_libraries(MAPS + extra), homes=[HOME], search_path=search_path)
     return outcome.status, outcome.reason
 
 
@@ -234,7 +234,7 @@ def test_a_forward_compatibility_library_that_shadows_the_drivers_is_a_warning()
     own = "/usr/lib/x86_64-linux-gnu/libcuda.so.580.82.07"
     assert judged(mapped(own))[0] == "ok"
     stand_in = "/usr/local/cuda-13.0/compat/libcuda.so.580.65.06"
-    outcome = loaded.judge(loaded.mapped_libraries(MAPS + mapped(stand_in)), homes=[HOME], search_path="")
+    outcome = loaded.evaluate(loaded.mapped_libraries(MAPS + mapped(stand_in)), homes=[HOME], search_path="")
     assert (outcome.status, outcome.reason) == (
         "warn",
         f"a stand-in shadows the driver's own library: libcuda from {stand_in}",
@@ -246,7 +246,7 @@ def test_a_planned_compatibility_library_is_what_must_be_loaded() -> None:
     folder = "/usr/local/cuda-13.0/compat"
 
     def judge(path: str) -> tuple[str, str]:
-        outcome = loaded.judge(
+        outcome = loaded.evaluate(
             loaded.mapped_libraries(MAPS + mapped(path)), homes=[HOME], search_path=folder, compat=folder
         )
         return outcome.status, outcome.reason
@@ -262,12 +262,12 @@ def test_a_library_that_the_environment_does_not_have_is_the_systems_and_shadows
     system = mapped("/usr/local/cuda-13.0/targets/x86_64-linux/lib/libcublas.so.13.1.0.3")
     libraries = loaded.mapped_libraries(MAPS + system)
     options: dict[str, Any] = {"homes": [HOME], "search_path": ""}
-    assert loaded.judge(libraries, **options, brought={"libtorch_cpu"}).status == "ok"
-    assert loaded.judge(libraries, **options, brought={"libtorch_cpu", "libcublas"}).status == "fail"
+    assert loaded.evaluate(libraries, **options, brought={"libtorch_cpu"}).status == "ok"
+    assert loaded.evaluate(libraries, **options, brought={"libtorch_cpu", "libcublas"}).status == "fail"
 
 
 def test_nothing_loaded_is_no_proof() -> None:
-    assert loaded.judge([], homes=[HOME], search_path="").status == "error"
+    assert loaded.evaluate([], homes=[HOME], search_path="").status == "error"
 
 
 BUILT = {"cuda": "13.0", "hip": None}
@@ -289,7 +289,7 @@ def test_torch_is_the_planned_build(
     facts: tuple[str, str | None, str | None, dict[str, str | None]], status: str, words: str
 ) -> None:
     version, planned, variant, built = facts
-    outcome = torch_build.judge(version, planned, variant, Path(sys.prefix) / "torch/__init__.py", built)
+    outcome = torch_build.evaluate(version, planned, variant, Path(sys.prefix) / "torch/__init__.py", built)
     assert outcome.status == status
     assert words in outcome.reason
 
@@ -297,18 +297,20 @@ def test_torch_is_the_planned_build(
 @pytest.mark.parametrize(("planned", "status"), [("2.11.0+cu130", "ok"), ("2.11.0+cu128", "fail")])
 def test_the_hosts_own_torch_is_the_one_that_was_planned(planned: str, status: str) -> None:
     file = Path("/opt/pytorch/lib/python3.12/site-packages/torch/__init__.py")
-    outcome = torch_build.judge("2.11.0+cu130", "2.11.0", "cu130", file, BUILT, taken_over=planned)
+    outcome = torch_build.evaluate("2.11.0+cu130", "2.11.0", "cu130", file, BUILT, taken_over=planned)
     assert outcome.status == status
 
 
 def test_libraries_of_the_hosts_own_torch_come_from_beside_it() -> None:
     packages = Path("/opt/pytorch/lib/python3.12/site-packages")
     maps = mapped(f"{packages}/torch/lib/libtorch_cpu.so")
-    assert loaded.judge(loaded.mapped_libraries(maps), homes=[HOME], search_path="").status == "fail"
-    assert loaded.judge(loaded.mapped_libraries(maps), homes=[HOME, packages], search_path="").status == "ok"
+    assert loaded.evaluate(loaded.mapped_libraries(maps), homes=[HOME], search_path="").status == "fail"
+    assert loaded.evaluate(loaded.mapped_libraries(maps), homes=[HOME, packages], search_path="").status == "ok"
 
 
 def test_a_torch_from_outside_the_environment_fails() -> None:
-    outcome = torch_build.judge("2.11.0", None, None, Path("/usr/lib/python3/dist-packages/torch/__init__.py"), BUILT)
+    outcome = torch_build.evaluate(
+        "2.11.0", None, None, Path("/usr/lib/python3/dist-packages/torch/__init__.py"), BUILT
+    )
     assert outcome.status == "fail"
     assert "/usr/lib/python3/dist-packages/torch, outside the environment" in outcome.reason

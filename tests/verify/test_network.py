@@ -8,21 +8,21 @@ from collections.abc import Iterator
 import pytest
 
 from verify.network.interfaces import ephemeral_ports, interfaces
-from verify.network.reach import Doors, free_port, reach
+from verify.network.reachability import Listener, free_port, reach
 
 PORTS, HANDED_OUT = range(29610, 29650), range(40000, 40040)
 
 
 @pytest.fixture
-def doors() -> Iterator[Doors]:
-    opened = Doors(["127.0.0.1", "127.0.0.2"], (PORTS, HANDED_OUT), "theirs")
+def listener() -> Iterator[Listener]:
+    opened = Listener(["127.0.0.1", "127.0.0.2"], (PORTS, HANDED_OUT), "theirs")
     yield opened
     opened.close()
 
 
-def test_each_address_says_whose_it_is(doors: Doors) -> None:
-    at = [{"address": f"127.0.0.{number}", "ports": doors.ports, "token": "theirs"} for number in (1, 2, 3)]
-    assert reach(at, "mine", timeout_s=5.0) == ["reached", "reached", f"connection refused on port {doors.ports[0]}"]
+def test_each_address_says_whose_it_is(listener: Listener) -> None:
+    at = [{"address": f"127.0.0.{number}", "ports": listener.ports, "token": "theirs"} for number in (1, 2, 3)]
+    assert reach(at, "mine", timeout_s=5.0) == ["reached", "reached", f"connection refused on port {listener.ports[0]}"]
     assert reach(at[:1], "theirs", timeout_s=5.0) == ["reached"]
     astray = [{**at[0], "token": "another's"}]
     assert reach(astray, "mine", timeout_s=5.0) == ["leads to another host"]
@@ -30,25 +30,25 @@ def test_each_address_says_whose_it_is(doors: Doors) -> None:
     assert reach([], "mine", timeout_s=5.0) == []
 
 
-def test_one_of_two_ports_that_is_shut_is_named(doors: Doors) -> None:
+def test_one_of_two_ports_that_is_shut_is_named(listener: Listener) -> None:
     shut = free_port(["127.0.0.1"], HANDED_OUT)
-    at = {"address": "127.0.0.1", "ports": [doors.ports[0], shut], "token": "theirs"}
+    at = {"address": "127.0.0.1", "ports": [listener.ports[0], shut], "token": "theirs"}
     assert reach([at], "mine", timeout_s=5.0) == [f"connection refused on port {shut}"]
 
 
-def test_a_port_that_is_taken_is_passed_over_and_no_port_at_all_is_told(doors: Doors) -> None:
-    assert free_port(["127.0.0.1"], PORTS) != doors.ports[0]
+def test_a_port_that_is_taken_is_passed_over_and_no_port_at_all_is_told(listener: Listener) -> None:
+    assert free_port(["127.0.0.1"], PORTS) != listener.ports[0]
     with pytest.raises(OSError, match="in use"):
-        free_port(["127.0.0.1"], range(doors.ports[0], doors.ports[0] + 1))
+        free_port(["127.0.0.1"], range(listener.ports[0], listener.ports[0] + 1))
 
 
 def test_an_address_that_cannot_be_listened_on_leaves_the_others_open() -> None:
-    doors = Doors(["198.51.100.77", "127.0.0.1"], (PORTS, HANDED_OUT), "theirs")
+    listener = Listener(["198.51.100.77", "127.0.0.1"], (PORTS, HANDED_OUT), "theirs")
     try:
-        at = {"address": "127.0.0.1", "ports": doors.ports, "token": "theirs"}
+        at = {"address": "127.0.0.1", "ports": listener.ports, "token": "theirs"}
         assert reach([at], "mine", timeout_s=5.0) == ["reached"]
     finally:
-        doors.close()
+        listener.close()
 
 
 def test_a_listener_that_says_nothing_is_no_answer() -> None:

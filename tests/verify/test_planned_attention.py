@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from verify.records import LEVELS, Context, Level
+from verify.records import LEVELS, CheckContext, Level
 from verify.registry import all_checks
 
 ALL = {"cudnn", "efficient", "flash", "flash_attn_2", "flash_attn_3", "flash_attn_4"}
@@ -16,12 +16,12 @@ PACKAGE = {"package": {"version": "2.8.3.post2", "source": "wheel"}}
 
 def checked(stack: dict[str, Any], level: Level = "standard") -> set[str]:
     """Names of the attention that would be checked."""
-    context = Context(level=level, expect={"stack": stack})
+    context = CheckContext(level=level, expect={"stack": stack})
     return {
         check.id.partition(".")[2].removeprefix("sdpa_")
         for check in all_checks()
         if check.family == "attention" and LEVELS.index(check.level) <= LEVELS.index(level)
-        if not any(need(context) for need in check.needs)
+        if not any(need(context) for need in check.preconditions)
     }
 
 
@@ -43,8 +43,8 @@ def test_standard_checks_the_planned_generation_alone(stack: dict[str, Any], nam
 
 def test_one_that_is_not_planned_says_where_it_is_checked() -> None:
     check = next(check for check in all_checks() if check.id == "attention.vllm_flash_2")
-    (need,) = check.needs
-    outcome = need(Context(expect={"stack": {"attention": HOPPER}}))
+    (need,) = check.preconditions
+    outcome = need(CheckContext(expect={"stack": {"attention": HOPPER}}))
     assert outcome
     assert outcome.status == "skip"
     assert outcome.reason == "the Stack serves with FLASH_ATTN of generation 3; other attention: --level full"

@@ -12,11 +12,11 @@ import pytest
 from provision.phases.verify.run_checks import verify
 from tests.fleet import faults, wrong_numbers
 from tests.verify.localhost import LOCALHOST
+from verify.checks_page import page
 from verify.cli import _parser
 from verify.fault_families import FAMILIES
 from verify.faults import FAULTS
-from verify.page import page
-from verify.records import LEVELS, Context
+from verify.records import LEVELS, CheckContext
 from verify.registry import all_checks
 from verify.runner import run
 
@@ -27,7 +27,7 @@ SCHEMA: dict[str, Any] = json.loads((PAGES / "verify.schema.json").read_text())
 
 def test_a_real_run_keeps_to_the_schema() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
-    jsonschema.validate(run(all_checks(), Context(level="quick")), SCHEMA)
+    jsonschema.validate(run(all_checks(), CheckContext(level="quick")), SCHEMA)
 
 
 def test_a_host_that_cannot_be_checked_keeps_to_the_schema(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_host_that_cannot_be_checked_keeps_to_the_schema(tmp_path: Path) -> No
 
 
 def test_the_schema_refuses_what_is_no_answer() -> None:
-    document = run(all_checks(), Context(level="quick"))
+    document = run(all_checks(), CheckContext(level="quick"))
     document["checks"][0]["status"] = "fine"
     with pytest.raises(jsonschema.ValidationError, match="'fine' is not one of"):
         jsonschema.validate(document, SCHEMA)
@@ -44,7 +44,7 @@ def test_the_schema_refuses_what_is_no_answer() -> None:
 
 def test_the_page_of_the_checks_is_fresh() -> None:
     assert (PAGES / "checks.md").read_text() == page(), (
-        "write it anew: python -m verify.page > docs/reference/checks.md"
+        "write it anew: python -m verify.checks_page > docs/reference/checks.md"
     )
 
 

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from verify import devices
-from verify.checks.serving.load import CHECK, judge
-from verify.isolate import run_one
-from verify.records import Context
-from verify.serving import bench
+from verify.checks.serving.load import CHECK, evaluate
+from verify.child_processes import run_one
+from verify.records import CheckContext
+from verify.serving import load_benchmark
 from verify.serving import service as own_service
 from verify.serving.service import Service
 from verify.tables import table
@@ -140,7 +140,7 @@ def measured(
         package.__dict__["serve"] = module
         for name, value in (("vllm", ModuleType("vllm")), ("vllm.benchmarks", package), (module.__name__, module)):
             monkeypatch.setitem(sys.modules, name, value)
-        return list(bench.measure(service, load, warmed=warmed)), calls
+        return list(load_benchmark.measure(service, load, warmed=warmed)), calls
 
     ending = run_one(call, deadline_s=60)
     assert ending.problem is None, ending.output
@@ -187,7 +187,7 @@ def result(at_once: int, *, asked: int = 1000, answered: int = 1000, speed: floa
 
 
 def test_speeds_are_recorded_and_the_fastest_is_told() -> None:
-    outcome = judge([result(1), result(4, speed=240.4)], {})
+    outcome = evaluate([result(1), result(4, speed=240.4)], {})
     assert outcome.status == "ok"
     assert (
         outcome.reason
@@ -201,7 +201,7 @@ def test_speeds_are_recorded_and_the_fastest_is_told() -> None:
 
 @pytest.mark.parametrize(("answered", "status"), [(1000, "ok"), (999, "ok"), (998, "fail"), (0, "fail")])
 def test_more_than_one_request_in_a_thousand_without_an_answer_is_a_failure(answered: int, status: str) -> None:
-    outcome = judge([result(1, answered=answered)], {})
+    outcome = evaluate([result(1, answered=answered)], {})
     assert outcome.status == status
     if status == "fail":
         assert outcome.reason == f"{1000 - answered} of 1000 requests got no answer"
@@ -212,9 +212,9 @@ def test_a_service_at_work_on_the_cpus_falsifies_what_is_measured_beside_it(
     prefix: Path, monkeypatch: pytest.MonkeyPatch, cores: float, skipped: bool
 ) -> None:
     monkeypatch.setattr(Service, "cores", lambda *_: cores)
-    outcome = devices.busy(Context(device="cpu", service=Service(prefix, READINESS, 1)))
+    outcome = devices.skip_if_busy(CheckContext(device="cpu", service=Service(prefix, READINESS, 1)))
     assert (outcome is not None) == skipped
-    assert devices.busy(Context(device="cpu", service=Service(prefix, READINESS, None))) is None
+    assert devices.skip_if_busy(CheckContext(device="cpu", service=Service(prefix, READINESS, None))) is None
     if outcome:
         assert (outcome.status, outcome.remedy) == ("skip", "let it be stopped for the checks: --drain")
         assert f"firstlight-vllm.service serves here and keeps {cores:.1f} cores busy" in outcome.reason
@@ -231,12 +231,12 @@ def test_a_gpu_that_our_own_service_holds_is_told_from_one_that_others_hold(
     prefix: Path, monkeypatch: pytest.MonkeyPatch, main_pid: int | None, words: str, remedy: str
 ) -> None:
     monkeypatch.setattr(devices, "memory", lambda _: (4 << 30, 80 << 30))
-    outcome = devices.busy(Context(device="cuda:0", service=Service(prefix, READINESS, main_pid)))
+    outcome = devices.skip_if_busy(CheckContext(device="cuda:0", service=Service(prefix, READINESS, main_pid)))
     assert outcome is not None
     assert words in outcome.reason
     assert remedy in (outcome.remedy or "")
 
 
 def test_where_nothing_serves_it_is_skipped_and_an_injected_fault_is_noticed_all_the_same() -> None:
-    assert CHECK.run(Context()).status == "skip"
-    assert CHECK.run(Context(faults=frozenset({"failed-requests"}))).status == "fail"
+    assert CHECK.run(CheckContext()).status == "skip"
+    assert CHECK.run(CheckContext(faults=frozenset({"failed-requests"}))).status == "fail"

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.verify.served import served
-from verify.checks.serving.access import CHECK, file_problems, guarded, judge, listed, look, numbers
-from verify.records import Context
-from verify.serving.asking import AskError, Client
-from verify.serving.plan import Plan
+from verify.checks.serving.access import CHECK, collect, evaluate, file_problems, guarded, listed, numbers
+from verify.records import CheckContext
+from verify.serving.client import Client, RequestError
 from verify.serving.service import Service
+from verify.serving.service_plan import ServicePlan
 
-PLAN = Plan("systemd", "firstlight-vllm.service")
+PLAN = ServicePlan("systemd", "firstlight-vllm.service")
 ROUTES = {
     "/v1/models": "get",
     "/v1/completions": "post",
@@ -81,10 +81,10 @@ def service(tmp_path: Path, server: Server) -> Service:
 
 
 def test_a_guarded_service_is_found_so_by_asking_every_route_that_it_lists(service: Service) -> None:
-    seen = look(service, PLAN, ("127.0.0.1",), "0.32.0", whole=True)
-    assert set(seen.answers) == {"GET /v1/models", "POST /v1/completions", "GET /v1/responses/none"}
-    assert seen.open == ("GET /health", "POST /tokenize")
-    outcome = judge(PLAN, seen)
+    facts = collect(service, PLAN, ("127.0.0.1",), "0.32.0", whole=True)
+    assert set(facts.answers) == {"GET /v1/models", "POST /v1/completions", "GET /v1/responses/none"}
+    assert facts.open == ("GET /health", "POST /tokenize")
+    outcome = evaluate(PLAN, facts)
     assert outcome.status == "ok", outcome
     assert "3 routes refuse a request without the key" in outcome.reason
     assert KEY not in str(outcome)
@@ -93,20 +93,20 @@ def test_a_guarded_service_is_found_so_by_asking_every_route_that_it_lists(servi
 def test_behind_the_middleware_every_route_but_health_is_asked(service: Service, server: Server) -> None:
     planned = replace(PLAN, unit="ExecStart=vllm serve m --middleware firstlight_attention.access.RequireKey")
     server.guarded = ("/v1", "/invocations", "/tokenize", "/docs", "/metrics", "/openapi.json", "/no-such-route")
-    seen = look(service, planned, ("127.0.0.1",), "0.32.0", whole=True)
-    assert seen.open == ("GET /health",)
-    assert {"POST /tokenize", "GET /metrics", "GET /docs"} <= set(seen.answers)
-    assert judge(planned, seen).status == "ok"
+    facts = collect(service, planned, ("127.0.0.1",), "0.32.0", whole=True)
+    assert facts.open == ("GET /health",)
+    assert {"POST /tokenize", "GET /metrics", "GET /docs"} <= set(facts.answers)
+    assert evaluate(planned, facts).status == "ok"
     server.guarded = ("/v1", "/invocations", "/docs", "/metrics", "/openapi.json", "/no-such-route")
     assert (
         "POST /tokenize answers 400 without one"
-        in judge(planned, look(service, planned, ("127.0.0.1",), None, whole=True)).reason
+        in evaluate(planned, collect(service, planned, ("127.0.0.1",), None, whole=True)).reason
     )
 
 
 def test_one_route_that_answers_without_a_key_is_a_failure(service: Service, server: Server) -> None:
     server.guarded = ("/v1/models", "/v1/completions")
-    outcome = judge(PLAN, look(service, PLAN, ("127.0.0.1",), None, whole=True))
+    outcome = evaluate(PLAN, collect(service, PLAN, ("127.0.0.1",), None, whole=True))
     assert outcome.status == "fail"
     assert (
         "1 of 3 guarded routes do not refuse a request without the key: GET /v1/responses/none answers 400"
@@ -116,7 +116,7 @@ def test_one_route_that_answers_without_a_key_is_a_failure(service: Service, ser
 
 def test_a_server_that_has_another_key_than_the_file_is_a_failure(service: Service, server: Server) -> None:
     server.key = "another"
-    outcome = judge(PLAN, look(service, PLAN, ("127.0.0.1",), None, whole=True))
+    outcome = evaluate(PLAN, collect(service, PLAN, ("127.0.0.1",), None, whole=True))
     assert (outcome.status, outcome.reason) == ("fail", "/v1/models answers 401 with the key of etc/service.env")
 
 
@@ -124,7 +124,7 @@ def test_a_server_that_lists_no_routes_is_asked_those_that_every_release_has(ser
     server.documented = False
     server.guarded = ("/v1", "/v2", "/inference")
     assert "POST /v1/chat/completions" in listed(Client(service, 5.0))
-    assert judge(PLAN, look(service, PLAN, ("127.0.0.1",), None, whole=True)).status == "ok"
+    assert evaluate(PLAN, collect(service, PLAN, ("127.0.0.1",), None, whole=True)).status == "ok"
 
 
 def test_a_standard_run_asks_the_known_routes_and_no_list_that_holds_up_the_server(
@@ -132,26 +132,26 @@ def test_a_standard_run_asks_the_known_routes_and_no_list_that_holds_up_the_serv
 ) -> None:
     monkeypatch.setattr(Client, "get", lambda *_: pytest.fail("asked for the list"))
     server.guarded = ("/v1", "/v2")
-    outcome = judge(PLAN, look(service, PLAN, ("127.0.0.1",), "0.32.0", whole=False))
+    outcome = evaluate(PLAN, collect(service, PLAN, ("127.0.0.1",), "0.32.0", whole=False))
     assert outcome.status == "fail"
     assert (
         "1 of 16 guarded routes do not refuse a request without the key: POST /inference/v1/generate" in outcome.reason
     )
-    assert judge(PLAN, look(service, PLAN, ("127.0.0.1",), "0.9.1", whole=False)).status == "ok"
+    assert evaluate(PLAN, collect(service, PLAN, ("127.0.0.1",), "0.9.1", whole=False)).status == "ok"
 
 
 def test_no_key_is_asked_for_where_none_is_planned(service: Service, server: Server) -> None:
     server.guarded = ("/nothing",)
     (service.prefix / "etc" / "service.env").write_text("")
-    planned = Plan("systemd", "firstlight-vllm.service", api_key=False)
-    outcome = judge(planned, look(service, planned, ("127.0.0.1",), None, whole=True))
+    planned = ServicePlan("systemd", "firstlight-vllm.service", api_key=False)
+    outcome = evaluate(planned, collect(service, planned, ("127.0.0.1",), None, whole=True))
     assert outcome.status == "ok"
     assert "no key is planned" in outcome.reason
 
 
 def test_a_server_that_does_not_answer_is_no_answer(service: Service, server: Server) -> None:
     server.shutdown()  # its socket goes on listening
-    with pytest.raises(AskError, match=r"nothing came for 0\.2 s"):
+    with pytest.raises(RequestError, match=r"nothing came for 0\.2 s"):
         Client(service, 0.2).get("/openapi.json", None)
 
 
@@ -168,10 +168,10 @@ def test_a_server_that_does_not_answer_is_no_answer(service: Service, server: Se
     ],
 )
 def test_the_address_is_the_planned_one(listens: tuple[str, ...], planned: str, status: str) -> None:
-    from verify.checks.serving.access import Seen
+    from verify.checks.serving.access import AccessFacts
 
     known = numbers(planned) | ({"::1"} if planned == "localhost" else set())
-    assert judge(PLAN, Seen(listens, known, {"GET /v1/models": (401, 401)})).status == status
+    assert evaluate(PLAN, AccessFacts(listens, known, {"GET /v1/models": (401, 401)})).status == status
 
 
 def test_secrets_are_their_owners_alone_and_nobody_else_writes_a_file(service: Service) -> None:
@@ -196,4 +196,4 @@ def test_what_is_guarded_depends_on_the_release(version: str, prefixes: tuple[st
 
 
 def test_the_injected_fault_is_noticed_where_nothing_serves() -> None:
-    assert CHECK.run(Context(faults=frozenset({"changed-service"}))).status == "fail"
+    assert CHECK.run(CheckContext(faults=frozenset({"changed-service"}))).status == "fail"

@@ -14,9 +14,9 @@ import pytest
 
 from tests.verify.served import served
 from verify import small_llama
-from verify.checks.serving.answer import CHECK, Seen, judge, look
+from verify.checks.serving.answer import CHECK, AnswerFacts, collect, evaluate
 from verify.checks.serving.load import CHECK as LOAD
-from verify.records import Context
+from verify.records import CheckContext
 from verify.serving.answers import (
     Answer,
     against_last,
@@ -167,20 +167,20 @@ def service(tmp_path: Path, front: Front, monkeypatch: pytest.MonkeyPatch) -> Se
 
 def test_an_engine_that_says_nothing_is_frozen_and_found_within_the_silence(service: Service, front: Front) -> None:
     front.stops_after = 2
-    outcome = judge(look(service))
+    outcome = evaluate(collect(service))
     assert outcome.status == "fail"
     assert outcome.reason == "its engine is frozen: /v1/completions: nothing came for 0.5 s"
 
 
 def test_an_engine_that_works_for_others_is_no_failure(service: Service, front: Front) -> None:
     front.stops_after, front.counts = 0, True
-    outcome = judge(look(service))
+    outcome = evaluate(collect(service))
     assert outcome.status == "warn"
     assert "answers others and left this request waiting" in outcome.reason
 
 
 def test_a_users_model_without_a_green_run_answers_at_least(service: Service) -> None:
-    outcome = judge(look(service))
+    outcome = evaluate(collect(service))
     assert outcome.status == "ok"
     assert "no green run kept answers to compare with" in outcome.reason
 
@@ -208,7 +208,7 @@ def test_canned_answers_are_caught_by_a_prompt_that_is_new(
 
     monkeypatch.setattr(small_llama, "load", lambda _: Model())
     asked = Service(service.prefix, {**service.readiness, "reference": str(path)}, None)
-    outcome = judge(look(asked))
+    outcome = evaluate(collect(asked))
     assert outcome.status == "fail"
     assert outcome.reason.startswith("its answer is not that of the model in float64: token 1 of 4 is 5, and 11 leads")
 
@@ -223,7 +223,7 @@ def test_a_model_whose_files_cannot_be_read_is_a_failure(
         raise ValueError("the header of /m/model.safetensors names no tensor `lm_head.weight`")
 
     monkeypatch.setattr(small_llama, "load", load)
-    outcome = judge(look(Service(service.prefix, {**service.readiness, "reference": str(path)}, None)))
+    outcome = evaluate(collect(Service(service.prefix, {**service.readiness, "reference": str(path)}, None)))
     assert outcome.status == "fail"
     assert outcome.reason == "the header of /m/model.safetensors names no tensor `lm_head.weight`"
     assert "model's files" in (outcome.remedy or "")
@@ -231,7 +231,7 @@ def test_a_model_whose_files_cannot_be_read_is_a_failure(
 
 def test_a_stopped_process_is_named_and_nothing_is_asked() -> None:
     engine = Process(8, 7, state="T", argv=("VLLM::EngineCore",))
-    outcome = judge(Seen(stopped=(engine,)))
+    outcome = evaluate(AnswerFacts(stopped=(engine,)))
     assert (outcome.status, outcome.reason) == (
         "fail",
         "no request is answered: a signal has stopped VLLM::EngineCore (PID 8) (state T)",
@@ -244,4 +244,4 @@ def test_a_frozen_engine_is_not_put_under_load() -> None:
 
 
 def test_the_injected_fault_is_noticed_where_nothing_serves() -> None:
-    assert CHECK.run(Context(faults=frozenset({"wrong-result"}))).status == "fail"
+    assert CHECK.run(CheckContext(faults=frozenset({"wrong-result"}))).status == "fail"

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from verify import seen
-from verify.checks.serving.model import CHECK, MARKS, STAND_IN, chosen, judge, look
+from verify import file_stamps
+from verify.checks.serving.model import CHECK, MARKS, STAND_IN, chosen, collect, evaluate
 from verify.manifest import Contents, listed
-from verify.records import Context
-from verify.serving import asking
+from verify.records import CheckContext
+from verify.serving import client
 from verify.serving.service import Service
 
 FILES = {"config.json": b'{"rope_theta": 10000.0}', "model.safetensors": bytes(range(256)), "sub/tokenizer.json": b"[]"}
@@ -32,7 +32,7 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Service:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc" / "service.env").write_text("VLLM_API_KEY=k\n")
     answer = {"data": [{"id": "m", "root": str(folder)}]}
-    monkeypatch.setattr(asking.Client, "get", lambda *_: answer)
+    monkeypatch.setattr(client.Client, "get", lambda *_: answer)
     return Service(tmp_path, {"model_folder": str(folder), "served_name": "m", "host": "127.0.0.1", "port": 1}, None)
 
 
@@ -45,7 +45,7 @@ def contents_of(service: Service) -> tuple[Path, Contents]:
 
 def judged(service: Service, *, whole: bool = False) -> Any:
     folder, contents = contents_of(service)
-    return judge(look(service, folder, contents, whole=whole))
+    return evaluate(collect(service, folder, contents, whole=whole))
 
 
 def test_a_model_as_installed_is_found_so(service: Service) -> None:
@@ -77,7 +77,7 @@ def test_a_bit_a_setting_a_size_and_an_added_file_are_each_found_and_named(
 def test_a_large_file_is_read_when_it_looks_other_than_it_did_and_always_on_full(service: Service) -> None:
     folder, contents = contents_of(service)
     large = {path: (any_of[0]._replace(size=1 << 40),) for path, any_of in contents.items()}
-    marks = {path: seen.mark_of(path) for path in contents}
+    marks = {path: file_stamps.file_stamp(path) for path in contents}
     assert chosen(large, marks, {}, whole=False) == []
     assert chosen(large, marks, {}, whole=True) == list(large)
     changed = {**marks, str(folder / "config.json"): None}
@@ -86,7 +86,7 @@ def test_a_large_file_is_read_when_it_looks_other_than_it_did_and_always_on_full
 
 def test_what_was_never_read_is_read_first(service: Service) -> None:
     folder, contents = contents_of(service)
-    marks = {path: seen.mark_of(path) for path in contents}
+    marks = {path: file_stamps.file_stamp(path) for path in contents}
     known = {path: mark for path, mark in marks.items() if not path.endswith("tokenizer.json")}
     assert chosen(contents, marks, known, whole=True)[0] == str(folder / "sub/tokenizer.json")
 
@@ -94,7 +94,7 @@ def test_what_was_never_read_is_read_first(service: Service) -> None:
 def test_the_marks_of_the_model_are_kept_apart_from_those_of_the_environment(service: Service) -> None:
     judged(service)
     assert (service.prefix / MARKS).is_file()
-    assert not (service.prefix / seen.FILE).exists()
+    assert not (service.prefix / file_stamps.FILE).exists()
 
 
 @pytest.mark.parametrize(
@@ -106,15 +106,15 @@ def test_the_marks_of_the_model_are_kept_apart_from_those_of_the_environment(ser
     ],
 )
 def test_another_model_behind_the_endpoint_is_found(endpoint: Any, words: str) -> None:
-    outcome = judge(replace(STAND_IN, endpoint=endpoint))
+    outcome = evaluate(replace(STAND_IN, endpoint=endpoint))
     assert (outcome.status, outcome.reason) == ("fail", words)
 
 
 def test_an_endpoint_that_does_not_answer_is_left_to_the_check_of_its_answers() -> None:
-    outcome = judge(replace(STAND_IN, endpoint=None))
+    outcome = evaluate(replace(STAND_IN, endpoint=None))
     assert outcome.status == "ok"
     assert "did not say what it serves" in outcome.reason
 
 
 def test_the_injected_fault_is_noticed_where_nothing_serves() -> None:
-    assert CHECK.run(Context(faults=frozenset({"changed-service"}))).status == "fail"
+    assert CHECK.run(CheckContext(faults=frozenset({"changed-service"}))).status == "fail"

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from verify.checks.serving.process import CHECK, Seen, judge
-from verify.records import Context
-from verify.serving import proofs
-from verify.serving.plan import Plan
-from verify.serving.processes import Listener, Process, listeners, listening, mapped_code, read
+from verify.checks.serving.process import CHECK, ProcessFacts, evaluate
+from verify.records import CheckContext
+from verify.serving import readiness_proof
+from verify.serving.processes import ListeningSocket, Process, listeners, listening, mapped_code, read
 from verify.serving.service import Service
+from verify.serving.service_plan import ServicePlan
 
 UNIT = """[Service]
 User=firstlight
@@ -29,7 +29,7 @@ NoNewPrivileges=yes
 CapabilityBoundingSet=
 SystemCallFilter=@system-service
 """
-PLAN = Plan("systemd", "firstlight-vllm.service", UNIT, environment={"HF_HUB_OFFLINE": "1", "VLLM_X": "2"})
+PLAN = ServicePlan("systemd", "firstlight-vllm.service", UNIT, environment={"HF_HUB_OFFLINE": "1", "VLLM_X": "2"})
 STATUS = {
     "Uid": "999\t999\t999\t999",
     "Umask": "0077",
@@ -65,10 +65,10 @@ ENGINE = replace(
     environment={"LD_PRELOAD": "/p/envs/ab/lib/libgomp.so.1", "LD_LIBRARY_PATH": "/p/envs/ab/lib/cv2/../lib64:"},
     sockets=frozenset(),
 )
-SOUND = Seen(
+SOUND = ProcessFacts(
     7,
     (SERVER, ENGINE),
-    (Listener("127.0.0.1", "9", (SERVER,)),),
+    (ListeningSocket("127.0.0.1", "9", (SERVER,)),),
     age_s=90.0,
     interpreter="/usr/bin/python3.11",
     homes=("/p/envs/ab/", "/p/cache/", "/usr/"),
@@ -82,35 +82,35 @@ SOUND = Seen(
 STRANGER = Process(66, 1, argv=("/usr/bin/python3", "-m", "http.server"))
 
 
-def server(**changes: Any) -> Seen:
+def server(**changes: Any) -> ProcessFacts:
     return replace(SOUND, processes=(replace(SERVER, **changes), ENGINE))
 
 
-def engine(**changes: Any) -> Seen:
+def engine(**changes: Any) -> ProcessFacts:
     return replace(SOUND, processes=(SERVER, replace(ENGINE, **changes)))
 
 
-def variables(**values: str) -> Seen:
+def variables(**values: str) -> ProcessFacts:
     return server(environment={**SERVER.environment, **values})
 
 
 def test_a_service_as_planned_is_found_so() -> None:
-    outcome = judge(PLAN, SOUND)
+    outcome = evaluate(PLAN, SOUND)
     assert (outcome.status, outcome.reason) == (
         "ok",
         "python vllm serve (PID 7) and 1 below it run as planned, from this environment's files",
     )
-    assert "started anew since it was proven last" in judge(PLAN, replace(SOUND, proven=False)).reason
+    assert "started anew since it was proven last" in evaluate(PLAN, replace(SOUND, proven=False)).reason
 
 
 @pytest.mark.parametrize(
-    ("seen", "words"),
+    ("facts", "words"),
     [
         (
-            replace(SOUND, listeners=(Listener("0.0.0.0", "5", (STRANGER,)),)),
+            replace(SOUND, listeners=(ListeningSocket("0.0.0.0", "5", (STRANGER,)),)),
             "port 8000 is held by python3 -m http.server (PID 66), which firstlight-vllm.service did not start",
         ),
-        (replace(SOUND, listeners=(Listener("127.0.0.1", "5"),)), "held by a process that is not"),
+        (replace(SOUND, listeners=(ListeningSocket("127.0.0.1", "5"),)), "held by a process that is not"),
         (replace(SOUND, listeners=(), age_s=7200.0), "nothing listens on port 8000, 7200 s after"),
         (server(executable="/tmp/python3"), "runs /tmp/python3, not the environment's /usr/bin/python3.11"),
         (server(argv=(*SERVER.argv, "--max-model-len", "9")), "not the planned one: --max-model-len differs"),
@@ -147,15 +147,15 @@ def test_a_service_as_planned_is_found_so() -> None:
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
-def test_what_is_not_as_planned_is_a_failure_that_names_the_process(seen: Seen, words: str) -> None:
-    outcome = judge(PLAN, seen)
+def test_what_is_not_as_planned_is_a_failure_that_names_the_process(facts: ProcessFacts, words: str) -> None:
+    outcome = evaluate(PLAN, facts)
     assert outcome.status == "fail"
     assert words in outcome.reason
     assert "the-key-itself" not in str(outcome)
 
 
 @pytest.mark.parametrize(
-    ("seen", "words"),
+    ("facts", "words"),
     [
         (variables(OMP_NUM_THREADS="1"), "has variables that nobody planned: OMP_NUM_THREADS"),
         (engine(mapped=frozenset({"/usr/lib/libssl.so.3 (deleted)"})), "files of the system that were replaced"),
@@ -166,21 +166,21 @@ def test_what_is_not_as_planned_is_a_failure_that_names_the_process(seen: Seen, 
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
-def test_what_may_be_right_is_a_warning(seen: Seen, words: str) -> None:
-    outcome = judge(PLAN, seen)
+def test_what_may_be_right_is_a_warning(facts: ProcessFacts, words: str) -> None:
+    outcome = evaluate(PLAN, facts)
     assert outcome.status == "warn"
     assert words in outcome.reason
 
 
 def test_processes_that_may_not_be_read_are_no_failure() -> None:
     hidden = replace(SERVER, environment={}, status={}, limits={}, mapped=frozenset())
-    assert judge(PLAN, replace(SOUND, processes=(hidden,))).status == "ok"
+    assert evaluate(PLAN, replace(SOUND, processes=(hidden,))).status == "ok"
 
 
 def test_the_stopped_process_is_let_go_on_and_the_stranger_ended() -> None:
-    assert judge(PLAN, engine(state="T")).remedy == "let it go on: kill -CONT 8; or ./firstlight provision"
-    stranger = replace(SOUND, listeners=(Listener("0.0.0.0", "5", (STRANGER,)),))
-    assert judge(PLAN, stranger).remedy == "end what holds the port: kill 66; then ./firstlight serve"
+    assert evaluate(PLAN, engine(state="T")).remedy == "let it go on: kill -CONT 8; or ./firstlight provision"
+    stranger = replace(SOUND, listeners=(ListeningSocket("0.0.0.0", "5", (STRANGER,)),))
+    assert evaluate(PLAN, stranger).remedy == "end what holds the port: kill 66; then ./firstlight serve"
 
 
 def test_the_kernels_tables_are_read() -> None:
@@ -214,19 +214,19 @@ def test_a_real_process_that_listens_is_found_with_all_that_the_kernel_says_of_i
 def test_a_proof_is_of_one_start_and_notes_are_of_living_processes(tmp_path: Path) -> None:
     service, boot_id = Service(tmp_path, {}, None), Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     main = replace(SERVER, start_ticks=5)
-    assert proofs.is_of(service, main) is None
+    assert readiness_proof.proves_start(service, main) is None
     (tmp_path / "verify").mkdir()
     (tmp_path / "run").mkdir()
     kept = tmp_path / "verify" / "ready.json"
     for start, expected in (({"start_ticks": 5}, True), ({"start_ticks": 4}, False), ({}, True)):
         kept.write_text(json.dumps({"main_pid": 7, "boot_id": boot_id, **start}))
-        assert proofs.is_of(service, main) is expected
+        assert readiness_proof.proves_start(service, main) is expected
     for pid, ticks in ((7, 5), (7, 4), (9, 5)):
         (tmp_path / "run" / f"attention-{pid}-{ticks}.json").write_text(json.dumps({"pid": pid, "start_ticks": ticks}))
-    assert proofs.notes(service, (main,)) == ({"pid": 7, "start_ticks": 5},)
+    assert readiness_proof.attention_notes(service, (main,)) == ({"pid": 7, "start_ticks": 5},)
 
 
 def test_the_injected_fault_is_noticed_where_nothing_serves() -> None:
-    outcome = CHECK.run(Context(faults=frozenset({"changed-service"})))
+    outcome = CHECK.run(CheckContext(faults=frozenset({"changed-service"})))
     assert outcome.status == "fail"
     assert "held by python3 -m http.server" in outcome.reason

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from verify.checks.serving.unit import CHECK, Seen, judge
-from verify.records import Context
-from verify.serving.effective import differences
-from verify.serving.plan import Plan, directives
+from verify.checks.serving.unit import CHECK, UnitFacts, evaluate
+from verify.records import CheckContext
 from verify.serving.service import Service
-from verify.serving.state import State, stopped_by
+from verify.serving.service_plan import ServicePlan, directives
+from verify.serving.service_state import ServiceState, stopped_by
+from verify.serving.unit_differences import differences
 
 SHOWN = {
     **dict.fromkeys(("Environment", "PassEnvironment", "AmbientCapabilities", "CapabilityBoundingSet"), ""),
@@ -65,7 +65,7 @@ DeviceAllow=char-nvidia* rwm
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 SystemCallFilter=@system-service pidfd_open
 """
-PLAN = Plan(
+PLAN = ServicePlan(
     "systemd",
     "firstlight-vllm.service",
     UNIT,
@@ -73,16 +73,18 @@ PLAN = Plan(
     environment={"HF_HUB_OFFLINE": "1", "OMP": 'a "b"'},
 )
 ENVIRONMENT = 'HF_HUB_OFFLINE=1\nOMP="a \\"b\\""\nVLLM_API_KEY=the-key-itself\n'
-SOUND = Seen(State("active (running)", runs=True, main_pid=7, shown=SHOWN), fragment=UNIT, environment=ENVIRONMENT)
+SOUND = UnitFacts(
+    ServiceState("active (running)", runs=True, main_pid=7, shown=SHOWN), fragment=UNIT, environment=ENVIRONMENT
+)
 
 
-def shown(**values: str) -> Seen:
+def shown(**values: str) -> UnitFacts:
     return replace(SOUND, state=replace(SOUND.state, shown={**SHOWN, **values}))
 
 
 def test_a_unit_as_planned_is_found_so_in_every_field_that_the_plan_has() -> None:
     assert differences(directives(UNIT), SHOWN) == {}
-    assert judge(PLAN, SOUND).status == "ok"
+    assert evaluate(PLAN, SOUND).status == "ok"
 
 
 @pytest.mark.parametrize(
@@ -111,7 +113,7 @@ def test_a_unit_as_planned_is_found_so_in_every_field_that_the_plan_has() -> Non
 )
 def test_every_kind_of_field_that_differs_is_named(directive: str, values: dict[str, str]) -> None:
     assert set(differences(directives(UNIT), {**SHOWN, **values})) == {directive}
-    outcome = judge(PLAN, shown(**values))
+    outcome = evaluate(PLAN, shown(**values))
     assert (outcome.status, outcome.reason) == ("fail", f"systemd holds other values than planned: {directive}")
 
 
@@ -123,19 +125,19 @@ def test_a_field_that_an_older_systemd_does_not_know_is_compared_with_nothing() 
 def test_a_drop_in_is_named_with_its_fields_whether_systemd_has_read_it_or_not() -> None:
     path = "/etc/systemd/system/firstlight-vllm.service.d/override.conf"
     text = "[Service]\n# a comment\nEnvironment=PYTHONPATH=/tmp/x\nNoNewPrivileges=no\n"
-    outcome = judge(PLAN, replace(SOUND, drop_ins={path: text}))
+    outcome = evaluate(PLAN, replace(SOUND, drop_ins={path: text}))
     assert (outcome.status, outcome.reason) == ("fail", f"drop-in {path} changes Environment, NoNewPrivileges")
 
 
 def test_a_drop_in_of_all_services_counts_where_it_changes_our_unit() -> None:
     path = "/usr/lib/systemd/system/service.d/10-timeout-abort.conf"
-    assert judge(PLAN, replace(SOUND, drop_ins={path: ""})).status == "ok"
-    outcome = judge(PLAN, replace(shown(ProtectHome="no"), drop_ins={path: ""}))
+    assert evaluate(PLAN, replace(SOUND, drop_ins={path: ""})).status == "ok"
+    outcome = evaluate(PLAN, replace(shown(ProtectHome="no"), drop_ins={path: ""}))
     assert (outcome.status, outcome.reason) == ("fail", f"drop-ins of all services ({path}) change ProtectHome")
 
 
 @pytest.mark.parametrize(
-    ("seen", "words"),
+    ("facts", "words"),
     [
         (
             replace(SOUND, fragment=UNIT.replace("0077", "0022")),
@@ -151,8 +153,8 @@ def test_a_drop_in_of_all_services_counts_where_it_changes_our_unit() -> None:
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
-def test_files_that_are_not_the_planned_ones_are_failures_without_a_secret(seen: Seen, words: str) -> None:
-    outcome = judge(PLAN, seen)
+def test_files_that_are_not_the_planned_ones_are_failures_without_a_secret(facts: UnitFacts, words: str) -> None:
+    outcome = evaluate(PLAN, facts)
     assert outcome.status == "fail"
     assert words in outcome.reason
     assert "the-key-itself" not in str(outcome)
@@ -160,16 +162,16 @@ def test_files_that_are_not_the_planned_ones_are_failures_without_a_secret(seen:
 
 @pytest.mark.parametrize("failed", [False, True])
 def test_a_service_that_should_serve_and_does_not_is_a_failure(failed: bool) -> None:
-    state = State("failed (failed)" if failed else "inactive (dead)", runs=False, failed=failed, shown=SHOWN)
-    outcome = judge(PLAN, replace(SOUND, state=state))
+    state = ServiceState("failed (failed)" if failed else "inactive (dead)", runs=False, failed=failed, shown=SHOWN)
+    outcome = evaluate(PLAN, replace(SOUND, state=state))
     assert outcome.status == "fail"
     assert f"should serve and is {state.text}" in outcome.reason
     assert outcome.remedy == "start it: ./firstlight serve"
 
 
 def test_a_stop_on_purpose_is_taken_for_one() -> None:
-    state = State("inactive (dead)", runs=False, shown=SHOWN)
-    outcome = judge(PLAN, replace(SOUND, state=state, stopped_by="it was stopped by ./firstlight stop at T"))
+    state = ServiceState("inactive (dead)", runs=False, shown=SHOWN)
+    outcome = evaluate(PLAN, replace(SOUND, state=state, stopped_by="it was stopped by ./firstlight stop at T"))
     assert (outcome.status, outcome.reason) == (
         "skip",
         "firstlight-vllm.service: it was stopped by ./firstlight stop at T",
@@ -182,20 +184,32 @@ BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 @pytest.mark.parametrize(
     ("record", "state", "holds"),
     [
-        (f'{{"at": "T", "boot_id": "{BOOT}", "monotonic": 60.0}}', State("inactive", runs=False, ended=59.0), True),
-        (f'{{"at": "T", "boot_id": "{BOOT}", "monotonic": 60.0}}', State("inactive", runs=False, ended=61.0), False),
         (
             f'{{"at": "T", "boot_id": "{BOOT}", "monotonic": 60.0}}',
-            State("failed", runs=False, ended=59.0, failed=True),
+            ServiceState("inactive", runs=False, ended=59.0),
+            True,
+        ),
+        (
+            f'{{"at": "T", "boot_id": "{BOOT}", "monotonic": 60.0}}',
+            ServiceState("inactive", runs=False, ended=61.0),
             False,
         ),
-        ('{"at": "T", "boot_id": "another", "monotonic": 60.0}', State("inactive", runs=False, ended=59.0), False),
-        ("{", State("inactive", runs=False, ended=59.0), False),
+        (
+            f'{{"at": "T", "boot_id": "{BOOT}", "monotonic": 60.0}}',
+            ServiceState("failed", runs=False, ended=59.0, failed=True),
+            False,
+        ),
+        (
+            '{"at": "T", "boot_id": "another", "monotonic": 60.0}',
+            ServiceState("inactive", runs=False, ended=59.0),
+            False,
+        ),
+        ("{", ServiceState("inactive", runs=False, ended=59.0), False),
     ],
     ids=["of this end", "of an earlier end", "it failed", "of an earlier boot", "broken"],
 )
 def test_a_record_of_a_stop_holds_for_the_end_that_it_is_of(
-    tmp_path: Path, record: str, state: State, holds: bool
+    tmp_path: Path, record: str, state: ServiceState, holds: bool
 ) -> None:
     service = Service(tmp_path, {"unit": "firstlight-vllm.service", "supervisor": "systemd"}, None)
     assert stopped_by(service, state) is None
@@ -205,18 +219,18 @@ def test_a_record_of_a_stop_holds_for_the_end_that_it_is_of(
 
 
 def test_under_supervisord_its_configuration_is_the_unit() -> None:
-    planned = Plan("supervisor", "firstlight-vllm", config="[program:x]\ncommand=/p --user u -- /v serve 50%%\n")
-    state = State("RUNNING", runs=True, main_pid=7)
+    planned = ServicePlan("supervisor", "firstlight-vllm", config="[program:x]\ncommand=/p --user u -- /v serve 50%%\n")
+    state = ServiceState("RUNNING", runs=True, main_pid=7)
     assert (planned.argv, planned.user) == (("/v", "serve", "50%"), "u")
-    sound = Seen(state, fragment=planned.config, environment="VLLM_API_KEY=k\n")
-    assert judge(planned, sound).status == "ok"
-    assert judge(planned, replace(sound, fragment="[program:x]\n")).status == "fail"
+    sound = UnitFacts(state, fragment=planned.config, environment="VLLM_API_KEY=k\n")
+    assert evaluate(planned, sound).status == "ok"
+    assert evaluate(planned, replace(sound, fragment="[program:x]\n")).status == "fail"
 
 
 def test_the_command_is_read_as_systemd_reads_it() -> None:
-    planned = Plan("systemd", "x", '[Service]\nExecStart=/v serve "/m/a b" --x "50%%" "$$y \\"z\\""\n')
+    planned = ServicePlan("systemd", "x", '[Service]\nExecStart=/v serve "/m/a b" --x "50%%" "$$y \\"z\\""\n')
     assert planned.argv == ("/v", "serve", "/m/a b", "--x", "50%", '$y "z"')
 
 
 def test_the_injected_fault_is_noticed_where_nothing_serves() -> None:
-    assert CHECK.run(Context(faults=frozenset({"changed-service"}))).status == "fail"
+    assert CHECK.run(CheckContext(faults=frozenset({"changed-service"}))).status == "fail"

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from verify.serving.growth import growth
+from verify.serving.leak_detection import growth
+from verify.serving.resource_usage import Usage
 from verify.serving.service import Service
-from verify.serving.soak import Seen, judge, soak
-from verify.serving.usage import Usage
+from verify.serving.soak import SoakSamples, evaluate, soak
 from verify.tables import table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,7 +76,7 @@ def test_a_step_while_it_warms_up_does_not_count_and_little_growth_does_not_matt
 def test_few_samples_cannot_tell() -> None:
     assert growth(noise(9, slope=MIB), RULES) is None
     samples = [(float(at), Usage(MIB, None)) for at in range(9)]
-    outcome = judge(Seen(36, [], samples), Service(Path(), {"unit": "x"}, 1))
+    outcome = evaluate(SoakSamples(36, [], samples), Service(Path(), {"unit": "x"}, 1))
     assert (outcome.status, outcome.reason) == (
         "error",
         "9 samples of memory are too few to tell growth from noise: after a warm-up of 33% of them 8 must be left",
@@ -86,13 +86,13 @@ def test_few_samples_cannot_tell() -> None:
 
 def test_requests_without_an_answer_fail_a_soak_that_was_too_short_for_memory() -> None:
     samples = [(float(at), Usage(MIB, None)) for at in range(9)]
-    outcome = judge(Seen(36, ["503 overloaded"], samples), Service(Path(), {"unit": "x"}, 1))
+    outcome = evaluate(SoakSamples(36, ["503 overloaded"], samples), Service(Path(), {"unit": "x"}, 1))
     assert (outcome.status, outcome.reason) == ("fail", "1 of 36 requests got no answer: 503 overloaded")
 
 
 def test_memory_of_gpus_is_judged_beside_the_hosts() -> None:
     samples = [(float(at), Usage(2 << 30, (60 << 30) + at * 8 * MIB)) for at in range(300)]
-    outcome = judge(Seen(1200, [], samples), Service(Path(), {"unit": "x"}, 1))
+    outcome = evaluate(SoakSamples(1200, [], samples), Service(Path(), {"unit": "x"}, 1))
     assert outcome.status == "fail"
     assert "memory of GPUs grows by 28800 MiB an hour" in outcome.reason
     assert "memory of the host" not in outcome.reason
@@ -117,7 +117,7 @@ def server(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Service]:
 SECONDS = 3.0
 
 
-def soaked(service: Service) -> tuple[Seen, list[int]]:
+def soaked(service: Service) -> tuple[SoakSamples, list[int]]:
     rounds: list[int] = []
     return soak(service, minutes=SECONDS / 60, between=rounds.append, pause_s=0.02), rounds
 
@@ -125,7 +125,7 @@ def soaked(service: Service) -> tuple[Seen, list[int]]:
 @pytest.mark.parametrize("server", [(0, 10**9)], indirect=True)
 def test_a_service_that_answers_and_keeps_nothing_passes(server: Service) -> None:
     seen, rounds = soaked(server)
-    outcome = judge(seen, server)
+    outcome = evaluate(seen, server)
     assert (outcome.status, seen.failed) == ("ok", []), outcome.reason
     assert rounds == list(range(len(seen.samples)))
     assert json.dumps(outcome.as_json())
@@ -134,7 +134,7 @@ def test_a_service_that_answers_and_keeps_nothing_passes(server: Service) -> Non
 @pytest.mark.parametrize("server", [(2 * MIB, 10**9)], indirect=True)
 def test_a_service_that_keeps_something_of_every_request_fails(server: Service) -> None:
     seen, _ = soaked(server)
-    outcome = judge(seen, server)
+    outcome = evaluate(seen, server)
     assert outcome.status == "fail"
     assert "memory of the host grows by" in outcome.reason
 
@@ -142,7 +142,7 @@ def test_a_service_that_keeps_something_of_every_request_fails(server: Service) 
 @pytest.mark.parametrize("server", [(0, 10)], indirect=True)
 def test_a_service_that_leaves_requests_unanswered_fails(server: Service) -> None:
     seen, _ = soaked(server)
-    outcome = judge(seen, server)
+    outcome = evaluate(seen, server)
     assert outcome.status == "fail"
     assert f"{len(seen.failed)} of {seen.asked} requests got no answer: 503" in outcome.reason
 

@@ -8,8 +8,8 @@ import pytest
 
 from verify.checks.memory import attention as memory
 from verify.checks.speed import attention as speed
-from verify.judged_speed import floor, judge, link_floor, spread
-from verify.records import Context, Figure
+from verify.records import CheckContext, Figure
+from verify.speed_check import compare_like_devices, evaluate, link_floor, speed_floor
 from verify.tables import table
 from verify.views.pcie import Link
 
@@ -38,7 +38,7 @@ from verify.views.pcie import Link
     ],
 )
 def test_a_card_has_the_floors_that_are_known_of_it(name: str | None, kind: str, least: float | None) -> None:
-    found, source = floor(name, kind)
+    found, source = speed_floor(name, kind)
     assert found == pytest.approx(least)
     assert (source is None) == (least is None)
 
@@ -70,17 +70,17 @@ def test_copies_of_a_card_without_a_row_are_held_against_its_link(seen: Link, le
 
 def test_a_speed_below_its_floor_is_a_warning_with_both_values() -> None:
     good, bad = (Figure("bfloat16 products", value, "TFLOP/s", 675.3, source="a book") for value in (700.0, 412.0))
-    assert judge([good], Context(), {}).status == "ok"
-    outcome = judge([good, bad], Context(), {})
+    assert evaluate([good], CheckContext(), {}).status == "ok"
+    outcome = evaluate([good, bad], CheckContext(), {})
     assert outcome.status == "warn"
     assert outcome.reason == "slow: bfloat16 products 412 TFLOP/s, at least 675"
-    assert judge([Figure("x", float("nan"), "GB/s", 1.0)], Context(), {}).status == "warn"
+    assert evaluate([Figure("x", float("nan"), "GB/s", 1.0)], CheckContext(), {}).status == "warn"
 
 
 def test_without_a_floor_a_speed_is_recorded_and_the_injected_fault_is_noticed_all_the_same() -> None:
     figures = [Figure("memory, read and written", 14.0, "GB/s")]
-    assert judge(figures, Context(), {}).reason == "memory, read and written 14 GB/s: recorded, not judged"
-    assert judge(figures, Context(faults=frozenset({"slow"})), {}).status == "warn"
+    assert evaluate(figures, CheckContext(), {}).reason == "memory, read and written 14 GB/s: recorded, not judged"
+    assert evaluate(figures, CheckContext(faults=frozenset({"slow"})), {}).status == "warn"
 
 
 def answers(*values: float, unit: str = "GB/s", names: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
@@ -94,20 +94,20 @@ def answers(*values: float, unit: str = "GB/s", names: tuple[str, ...] = ()) -> 
 
 
 def test_the_slow_one_of_like_devices_is_named() -> None:
-    even = spread(answers(3000, 2900, 2990))
+    even = compare_like_devices(answers(3000, 2900, 2990))
     assert even
     assert even.status == "ok"
-    odd = spread(answers(3000, 2990, 2700))
+    odd = compare_like_devices(answers(3000, 2990, 2700))
     assert odd
     assert (odd.status, odd.reason) == ("warn", "cuda:2 is 10% behind the best in memory")
-    late = spread(answers(1.0, 1.2, unit="ms"))
+    late = compare_like_devices(answers(1.0, 1.2, unit="ms"))
     assert late
     assert (late.status, late.reason) == ("warn", "cuda:1 is 17% behind the best in memory")
 
 
 def test_unlike_devices_and_lone_ones_are_not_compared() -> None:
-    assert spread(answers(3000)) is None
-    assert spread(answers(3000, 900, names=("NVIDIA H100 80GB HBM3", "NVIDIA L4"))) is None
+    assert compare_like_devices(answers(3000)) is None
+    assert compare_like_devices(answers(3000, 900, names=("NVIDIA H100 80GB HBM3", "NVIDIA L4"))) is None
 
 
 def test_the_exponent_is_that_of_the_growth() -> None:
@@ -123,26 +123,26 @@ def peaks(flash: int, standard: int) -> dict[str, dict[int, int]]:
 
 
 def test_memory_by_the_square_is_no_flash_attention() -> None:
-    good = memory.judge(peaks(1, 2), 64 << 30, {})
+    good = memory.evaluate(peaks(1, 2), 64 << 30, {})
     assert good.status == "ok"
     values = {figure.name: figure.value for figure in good.figures}
     assert values["standard over flash at 2048"] == 128
     assert values["longest sequence, standard, by the fit"] == 65536  # 16 n^2 bytes in 64 GiB
-    bad = memory.judge(peaks(2, 2), 64 << 30, {})
+    bad = memory.evaluate(peaks(2, 2), 64 << 30, {})
     assert (bad.status, "power 2.00" in bad.reason) == ("fail", True)
-    assert memory.judge(peaks(1, 1), 64 << 30, {}).status == "error"
-    assert memory.judge({"flash": {512: 1}, "standard": {}}, 1, {}).status == "error"
+    assert memory.evaluate(peaks(1, 1), 64 << 30, {}).status == "error"
+    assert memory.evaluate({"flash": {512: 1}, "standard": {}}, 1, {}).status == "error"
 
 
 def test_buffers_of_short_sequences_are_left_out_of_a_cards_flash_exponent() -> None:
     flash = {512: 2 << 20, 1024: 5 << 20, 2048: 5 << 20, 4096: 2 << 20, 8192: 4 << 20, 16384: 8 << 20}
     standard = {length: 16 * length**2 for length in flash}
     measured = {"flash": flash, "standard": standard}
-    outcome = memory.judge(measured, 64 << 30, {}, flash_from=memory.GPU_FLASH_FIT_FROM)
+    outcome = memory.evaluate(measured, 64 << 30, {}, flash_from=memory.GPU_FLASH_FIT_FROM)
     assert {figure.name: figure.value for figure in outcome.figures}["exponent, flash"] == pytest.approx(1)
     # a path that keeps the scores is noticed where no more than short ones fit
     short = {"flash": {length: 16 * length**2 for length in (512, 1024, 2048)}, "standard": standard}
-    assert memory.judge(short, 64 << 30, {}, flash_from=memory.GPU_FLASH_FIT_FROM).status == "fail"
+    assert memory.evaluate(short, 64 << 30, {}, flash_from=memory.GPU_FLASH_FIT_FROM).status == "fail"
 
 
 def test_a_point_costs_two_products_of_each_head() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from verify.doctor.engine import Diagnosis
 from verify.doctor.scanner import Hit
 from verify.doctor.scoring import Finding
-from verify.masking import masked
+from verify.secret_masking import masked
 
 WIDTH = 100
 LINES = 6

@@ -44,7 +44,7 @@ class Provider:
 
     def missing(self, device: str) -> str | None:
         """Why it cannot compute on a device here, null when it can."""
-        kind = kind_of(device)
+        kind = device_kind(device)
         if kind not in self.row["devices"]:
             return f"it computes on {' and '.join(KINDS[name] for name in self.row['devices'])}"
         return _too_old(self.row, device, kind) or (self.prepare() if self.prepare else _unusable(self.row))
@@ -56,13 +56,13 @@ class Provider:
             return f"head dimension {case.dim}"
         if min(keys for _, keys in case.sequences) < self.row.get("least_keys", 1):
             return "a single key"
-        lacking = sorted(case.needs - set(self.row["takes"][kind]))
+        lacking = sorted(case.required_features - set(self.row["takes"][kind]))
         if lacking:
             return ", ".join(lacking)
         return None if dtype in self.dtypes(kind) else dtype
 
 
-def kind_of(device: str) -> str:
+def device_kind(device: str) -> str:
     """`cpu`, `cuda` or `rocm`: torch calls both of the latter cuda."""
     import torch
 

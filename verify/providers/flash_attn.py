@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from verify.attention_cases import Case, Inputs
 from verify.providers import Provider
-from verify.providers.layout import starts
+from verify.providers.layout import sequence_starts
 from verify.tables import table
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def _compute(name: str, case: Case, inputs: Inputs) -> Tensor:
         return _first(module.flash_attn_func(*parts, **arguments)).flatten(0, 1)
     queries, keys = (list(lengths) for lengths in zip(*case.sequences, strict=True))
     arguments |= {
-        "cu_seqlens_q": starts(queries, inputs.query.device),
-        "cu_seqlens_k": starts(keys, inputs.query.device),
+        "cu_seqlens_q": sequence_starts(queries, inputs.query.device),
+        "cu_seqlens_k": sequence_starts(keys, inputs.query.device),
         "max_seqlen_q": max(queries),
         "max_seqlen_k": max(keys),
     }

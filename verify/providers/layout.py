@@ -15,7 +15,7 @@ FILLER = 60.0
 """What lies in the places of a cache that no sequence uses: a kernel that reads there is far off. All precisions hold it."""
 
 
-def starts(lengths: Sequence[int], device: torch.device) -> Tensor:
+def sequence_starts(lengths: Sequence[int], device: torch.device) -> Tensor:
     """The first token of each sequence and the end of the last, int32, on a device."""
     import torch
 

@@ -25,7 +25,7 @@ def _compute(path: str, case: Case, inputs: Inputs) -> Tensor:
     if shared and path not in SHARES_HEADS:
         key, value = (part.repeat_interleave(case.heads // case.key_heads, dim=1) for part in (key, value))
         shared = False
-    square = case.causal and not case.needs
+    square = case.causal and not case.required_features
     mask = None if square else _mask(path, case, query)
     with sdpa_kernel(getattr(SDPBackend, path)):
         result = scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=square, enable_gqa=shared)
@@ -35,7 +35,7 @@ def _compute(path: str, case: Case, inputs: Inputs) -> Tensor:
 def _mask(path: str, case: Case, query: Tensor) -> Tensor | None:
     """On GPUs the flash kernels take no mask, but know the bottom-right diagonal by its own type."""
     queries, keys = case.sequences[0]
-    if path == "FLASH_ATTENTION" and query.device.type != "cpu" and case.needs == {"corner"}:
+    if path == "FLASH_ATTENTION" and query.device.type != "cpu" and case.required_features == {"corner"}:
         from torch.nn.attention.bias import causal_lower_right
 
         corner: Tensor = causal_lower_right(queries, keys)

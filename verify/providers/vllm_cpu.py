@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from verify.attention_cases import Case, Inputs
 from verify.providers import Provider
-from verify.providers.layout import page_table, slots, starts
+from verify.providers.layout import page_table, sequence_starts, slots
 from verify.vllm_operators import load
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def _compute(case: Case, inputs: Inputs) -> Tensor:
     queries, keys = (list(lengths) for lengths in zip(*case.sequences, strict=True))
     page = max(PAGE, case.page or PAGE)
     table = page_table(keys, page, query.device)
-    lengths, begins = torch.tensor(keys, dtype=torch.int32), starts(queries, query.device)
+    lengths, begins = torch.tensor(keys, dtype=torch.int32), sequence_starts(queries, query.device)
     window = -1 if case.window is None else case.window + 1  # which counts the query's own place
     amx = torch.cpu._is_amx_tile_supported() and query.dtype == torch.bfloat16  # noqa: SLF001 - vLLM asks the same
     isa = "amx" if amx else "vec"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from verify.attention_cases import Case, Inputs
 from verify.providers import Provider
-from verify.providers.layout import cache, page_table, starts
+from verify.providers.layout import cache, page_table, sequence_starts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,13 +22,13 @@ def _compute(generation: int, case: Case, inputs: Inputs) -> Tensor:
     queries, keys = (list(lengths) for lengths in zip(*case.sequences, strict=True))
     arguments: dict[str, Any] = {
         "max_seqlen_q": max(queries),
-        "cu_seqlens_q": starts(queries, query.device),
+        "cu_seqlens_q": sequence_starts(queries, query.device),
         "max_seqlen_k": max(keys),
         "causal": case.causal,
         "fa_version": generation,
     }
     if case.page is None:
-        arguments["cu_seqlens_k"] = starts(keys, query.device)
+        arguments["cu_seqlens_k"] = sequence_starts(keys, query.device)
     else:
         table = page_table(keys, case.page, query.device)
         key, value = (cache(part, keys, table, case.page) for part in (key, value))

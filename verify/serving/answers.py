@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from verify.serving.asking import Client
+from verify.serving.client import Client
 from verify.tables import table
 
 

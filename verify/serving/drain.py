@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from verify.records import Outcome
-from verify.serving import control
-from verify.serving.control import ControlError
+from verify.records import CheckResult
+from verify.serving import service_control
 from verify.serving.service import Service, start_ticks
+from verify.serving.service_control import ControlError
 
 MARK = "run/drained.json"
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -30,11 +30,11 @@ POLL_S = 0.1
 class Drain:
     """How it went; `outcome` is there once the block has ended."""
 
-    outcome: Outcome | None = None
+    outcome: CheckResult | None = None
 
 
 @contextmanager
-def drained(service: Service) -> Iterator[Drain]:
+def drain_service(service: Service) -> Iterator[Drain]:
     """The service is stopped within the block. SIGINT, SIGTERM and SIGHUP end the block, not what comes after it.
 
     Raises ControlError, before anything was done, where another process has it stopped, and where it does not stop.
@@ -49,7 +49,7 @@ def drained(service: Service) -> Iterator[Drain]:
         mark.write_text(json.dumps({"pid": os.getpid(), "start_ticks": start_ticks(os.getpid())}))
         began = time.monotonic()
         try:
-            control.stop(service)
+            service_control.stop(service)
             yield drain
         finally:
             for number in ENDINGS:
@@ -60,7 +60,7 @@ def drained(service: Service) -> Iterator[Drain]:
             signal.signal(number, handler)
 
 
-def resume(service: Service) -> Outcome | None:
+def resume(service: Service) -> CheckResult | None:
     """End whoever has the service stopped, and have it back; null where nobody had it stopped."""
     mark = service.prefix / MARK
     if not mark.exists():
@@ -76,18 +76,18 @@ def resume(service: Service) -> Outcome | None:
     return _bring_back(service, began)
 
 
-def _bring_back(service: Service, began: float) -> Outcome:
+def _bring_back(service: Service, began: float) -> CheckResult:
     remedy = "its log says why; to start it again: ./firstlight serve"
     try:
-        control.start(service)
+        service_control.start(service)
         (service.prefix / MARK).unlink(missing_ok=True)
-        problem = control.prove(service)
+        problem = service_control.prove(service)
     except ControlError as error:
         problem = str(error)
     away = time.monotonic() - began
     if problem is None:
-        return Outcome("ok", f"{service.name} was stopped, and answers right again after {away:.0f} s")
-    return Outcome("fail", f"{service.name} was stopped and did not come back: {problem}", remedy=remedy)
+        return CheckResult("ok", f"{service.name} was stopped, and answers right again after {away:.0f} s")
+    return CheckResult("fail", f"{service.name} was stopped and did not come back: {problem}", remedy=remedy)
 
 
 def holder(mark: Path) -> int | None:

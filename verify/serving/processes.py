@@ -44,7 +44,7 @@ class Process:
 
 
 @dataclass(frozen=True)
-class Listener:
+class ListeningSocket:
     """A listening socket: its address without the port, and who holds it."""
 
     address: str
@@ -82,7 +82,7 @@ def read_all(pids: Iterable[int]) -> tuple[Process, ...]:
     return tuple(process for process in map(read, pids) if process)
 
 
-def listeners(port: int, known: Iterable[Process]) -> tuple[Listener, ...]:
+def listeners(port: int, known: Iterable[Process]) -> tuple[ListeningSocket, ...]:
     """Who listens on a port; `known` are looked at first, all other processes only where that does not say it."""
     found = [pair for name in ("tcp", "tcp6") for pair in listening(_text(Path("/proc/net") / name), port)]
     held = {inode: tuple(process for process in known if inode in process.sockets) for _, inode in found}
@@ -91,7 +91,7 @@ def listeners(port: int, known: Iterable[Process]) -> tuple[Listener, ...]:
         others = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
         strangers = read_all(pid for pid in others if wanted & _sockets(Path(f"/proc/{pid}")))
         held |= {inode: tuple(one for one in strangers if inode in one.sockets) for inode in wanted}
-    return tuple(Listener(address, inode, held[inode]) for address, inode in found)
+    return tuple(ListeningSocket(address, inode, held[inode]) for address, inode in found)
 
 
 def listening(table: str, port: int) -> list[tuple[str, str]]:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from verify.records import Figure, Outcome
-from verify.serving.growth import growth
+from verify.records import CheckResult, Figure
+from verify.serving.leak_detection import growth
+from verify.serving.resource_usage import Usage, usage
 from verify.serving.service import Service
-from verify.serving.usage import Usage, usage
 from verify.tables import table
 
 ANSWER_S = 120.0
@@ -23,7 +23,7 @@ LEAST_TOKEN = 3
 
 
 @dataclass
-class Seen:
+class SoakSamples:
     """What a soak saw of a service."""
 
     asked: int = 0
@@ -32,12 +32,12 @@ class Seen:
     """Seconds since the beginning, and what it took then."""
 
 
-def soak(service: Service, *, minutes: float, between: Callable[[int], None], pause_s: float) -> Seen:
+def soak(service: Service, *, minutes: float, between: Callable[[int], None], pause_s: float) -> SoakSamples:
     """Ask in rounds until the time is over; `between` is called with the number of each round that has ended.
 
     Raises OSError where the key to the endpoint may not be read.
     """
-    seen, key, began = Seen(), service.api_key(), time.monotonic()
+    seen, key, began = SoakSamples(), service.api_key(), time.monotonic()
     load = table("serving")["load"] | table("soak")["load"]
     number = 0
     while time.monotonic() - began < 60 * minutes:
@@ -57,7 +57,7 @@ def _round(service: Service, key: str | None, number: int, load: dict[str, Any])
     return [problem for problem in answers if problem]
 
 
-def judge(seen: Seen, service: Service) -> Outcome:
+def evaluate(seen: SoakSamples, service: Service) -> CheckResult:
     """Requests without an answer and memory that grows beyond noise are failures."""
     rules = table("soak")["memory"]
     problems, short = [], None
@@ -80,13 +80,15 @@ def judge(seen: Seen, service: Service) -> Outcome:
     evidence = {"samples": [[round(at, 1), one.host, one.gpu] for at, one in seen.samples], "unit": service.name}
     if problems:
         remedy = "compare with another release: ./firstlight plan --explain; restart it before memory runs out"
-        return Outcome("fail", "; ".join(problems), tuple(figures), evidence, remedy)
+        return CheckResult("fail", "; ".join(problems), tuple(figures), evidence, remedy)
     if short:
-        return Outcome("error", short, tuple(figures), evidence, "soak longer: ./firstlight verify soak --minutes 10")
-    return Outcome("ok", f"{seen.asked} requests answered, and memory does not grow", tuple(figures), evidence)
+        return CheckResult(
+            "error", short, tuple(figures), evidence, "soak longer: ./firstlight verify soak --minutes 10"
+        )
+    return CheckResult("ok", f"{seen.asked} requests answered, and memory does not grow", tuple(figures), evidence)
 
 
-def _memories(seen: Seen) -> dict[str, list[tuple[float, float]]]:
+def _memories(seen: SoakSamples) -> dict[str, list[tuple[float, float]]]:
     found = {"memory of the host": [(at, float(one.host)) for at, one in seen.samples]}
     on_gpus = [(at, float(one.gpu)) for at, one in seen.samples if one.gpu]
     return found | ({"memory of GPUs": on_gpus} if on_gpus else {})

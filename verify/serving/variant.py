@@ -81,7 +81,7 @@ def with_mode(command: Command, mode: str) -> Command:
 
 
 @contextmanager
-def served(service: Service, command: Command) -> Iterator[Service]:
+def serve_variant(service: Service, command: Command) -> Iterator[Service]:
     """A server of that command within the block, healthy when the block begins; it ends with this process.
 
     Raises VariantError with the end of its log where it does not start.

@@ -19,11 +19,11 @@ TOPOLOGY = ("amd-smi", "topology", "--json")
 LIMIT_S = 30.0
 VIOLATION = "_violation_status"
 
-Answer = TypeVar("Answer")
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
-class Errors:
+class EccErrors:
     """Of one GPU's memories and caches since the driver was loaded; null where this card or amd-smi does not say."""
 
     gpu: int
@@ -42,7 +42,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Joint:
+class GpuLink:
     """How a GPU is joined to another one: `XGMI`, `PCIE`, or what else amd-smi calls it."""
 
     gpu: int
@@ -59,7 +59,7 @@ def gpus() -> tuple[Gpu, ...] | None:
     return _ask(LIST, parse_gpus)
 
 
-def errors() -> tuple[Errors, ...] | None:
+def errors() -> tuple[EccErrors, ...] | None:
     """By amd-smi's numbers; null where it is not installed. Raises AmdSmiError."""
     return _ask(ERRORS, parse_errors)
 
@@ -69,9 +69,9 @@ def limits() -> tuple[Limits, ...] | None:
     return _ask(METRICS, parse_limits)
 
 
-def joints() -> tuple[Joint, ...] | None:
+def gpu_links() -> tuple[GpuLink, ...] | None:
     """Of each ordered pair of GPUs; null where amd-smi is not installed. Raises AmdSmiError."""
-    return _ask(TOPOLOGY, parse_joints)
+    return _ask(TOPOLOGY, parse_gpu_links)
 
 
 def parse_gpus(answer: str) -> tuple[Gpu, ...]:
@@ -79,11 +79,11 @@ def parse_gpus(answer: str) -> tuple[Gpu, ...]:
     return _each(answer, lambda row: Gpu(pci=pci_address(row["bdf"])))
 
 
-def parse_errors(answer: str) -> tuple[Errors, ...]:
+def parse_errors(answer: str) -> tuple[EccErrors, ...]:
     """Raises AmdSmiError."""
     return _each(
         answer,
-        lambda row: Errors(
+        lambda row: EccErrors(
             gpu=int(row["gpu"]),
             corrected=_count(row["ecc"], "correctable"),
             uncorrected=_count(row["ecc"], "uncorrectable"),
@@ -97,16 +97,16 @@ def parse_limits(answer: str) -> tuple[Limits, ...]:
     return _each(answer, lambda row: Limits(int(row["gpu"]), _violations(row) or _throttled(row)))
 
 
-def parse_joints(answer: str) -> tuple[Joint, ...]:
+def parse_gpu_links(answer: str) -> tuple[GpuLink, ...]:
     """Raises AmdSmiError."""
     rows = _each(
         answer,
-        lambda row: [Joint(int(row["gpu"]), int(link["gpu"]), str(link["link_type"])) for link in row["links"]],
+        lambda row: [GpuLink(int(row["gpu"]), int(link["gpu"]), str(link["link_type"])) for link in row["links"]],
     )
     return tuple(joint for row in rows for joint in row if joint.gpu != joint.other)
 
 
-def _ask(command: tuple[str, ...], parse: Callable[[str], tuple[Answer, ...]]) -> tuple[Answer, ...] | None:
+def _ask(command: tuple[str, ...], parse: Callable[[str], tuple[Row, ...]]) -> tuple[Row, ...] | None:
     if not shutil.which(command[0]):
         return None
     told = " ".join(command)
@@ -119,7 +119,7 @@ def _ask(command: tuple[str, ...], parse: Callable[[str], tuple[Answer, ...]]) -
     return parse(done.stdout)
 
 
-def _each(answer: str, read: Callable[[Any], Answer]) -> tuple[Answer, ...]:
+def _each(answer: str, read: Callable[[Any], Row]) -> tuple[Row, ...]:
     """Of the JSON of ROCm 6 (a list of GPUs) or 7 (the list under one key). Raises AmdSmiError."""
     try:
         document = json.loads(answer)

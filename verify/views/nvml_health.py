@@ -78,7 +78,7 @@ class Health:
     fabric: Fabric | None = None
 
 
-def healths(library: str = LIBRARY) -> tuple[Health, ...]:
+def read_health(library: str = LIBRARY) -> tuple[Health, ...]:
     """The cards in NVML's order. Raises NvmlError, also where the library is not installed."""
     try:
         with opened(library) as (nvml, handles):

@@ -1,4 +1,4 @@
-"""Each host has a part of `verify between` running, and this machine leads them to meet.
+"""Each host has a part of `verify multihost` running, and this machine leads them to meet.
 
 A host that does not answer is named and left out; it fails nothing else.
 """
@@ -14,7 +14,7 @@ from typing import Any
 from provision.core.errors import FirstlightError
 from provision.fleet.multihost.interface_map import Meeting, Way, best, judge, obstacles, rounds, ways
 from provision.fleet.ssh.channel import Channel
-from verify.records import NETWORK, Outcome, as_record
+from verify.records import NETWORK, CheckResult, as_record
 
 HELLO_S = 120.0
 """For torch to be imported, where many hosts share a slow disk."""
@@ -77,7 +77,7 @@ class Table:
         """Let all end at once: closing one channel after another waits for each."""
         for host in self.hosts:
             with suppress(OSError):  # it has ended already
-                self._channels[host].writeline(json.dumps({"do": "leave"}))
+                self._channels[host].writeline(json.dumps({"do": "quit"}))
 
     def _answers(self, hosts: list[str], limit_s: float) -> Answers:
         deadline = time.monotonic() + limit_s
@@ -94,7 +94,7 @@ class Table:
         return found
 
 
-def _tried(table: Table, faults: tuple[str, ...]) -> Outcome:
+def _tried(table: Table, faults: tuple[str, ...]) -> CheckResult:
     reached = _reached(table)
     meetings: list[Meeting] = []
     known = ways({host: table.hellos[host] for host in table.hosts}) if len(table.hosts) > 1 else []
@@ -134,7 +134,7 @@ def _meetings(table: Table, way: Way, backend: str, faults: tuple[str, ...]) -> 
     """Pairs of neighbours meet, as many at once as have no host in common."""
     for pairs in rounds([host for host in way if host in table.hosts]):
         seats = {
-            first: {"do": "seat", "address": _address(table, first, way[first])}
+            first: {"do": "reserve_port", "address": _address(table, first, way[first])}
             for first, second in pairs
             if first in table.hosts and second in table.hosts
         }
@@ -142,7 +142,7 @@ def _meetings(table: Table, way: Way, backend: str, faults: tuple[str, ...]) -> 
         sitting = [pair for pair in pairs if "port" in seated.get(pair[0], {})]
         asked = {
             host: {
-                "do": "meet",
+                "do": "all_reduce",
                 "rank": rank,
                 "interface": way[host],
                 "address": seats[pair[0]]["address"],

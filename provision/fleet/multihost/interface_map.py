@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from verify.records import Figure, Outcome
+from verify.records import CheckResult, Figure
 
 Way = Mapping[str, str]
 """The interface of each host, by host."""
@@ -85,7 +85,7 @@ def best(meetings: Sequence[Meeting]) -> Way | None:
     return max(exact, key=lambda pair: pair[0])[1] if exact else None
 
 
-def judge(hellos: Hellos, reached: Reached, meetings: Sequence[Meeting], silent: Mapping[str, str]) -> Outcome:
+def judge(hellos: Hellos, reached: Reached, meetings: Sequence[Meeting], silent: Mapping[str, str]) -> CheckResult:
     """What all of it means. `silent` has the hosts that did not come, with the reason."""
     through_cpu = [meeting for meeting in meetings if meeting.backend == "gloo"]
     through_gpus = [meeting for meeting in meetings if meeting.backend == "nccl"]
@@ -99,20 +99,20 @@ def judge(hellos: Hellos, reached: Reached, meetings: Sequence[Meeting], silent:
     }
     if silent:
         text = "; ".join(f"{host} did not come: {why}" for host, why in silent.items())
-        return Outcome("error", f"cannot tell: {text}", (), evidence, "./firstlight verify --limit names one host")
+        return CheckResult("error", f"cannot tell: {text}", (), evidence, "./firstlight verify --limit names one host")
     spoiled = [meeting for meeting in meetings if any(answer.get("wrong") for answer in meeting.answers.values())]
     if spoiled:
         text = "; ".join(dict.fromkeys(_spoiled(meeting) for meeting in spoiled))
         remedy = "check cables, switch and network cards on that way (ethtool -S), and use another interface"
-        return Outcome("fail", text, (), evidence, remedy)
+        return CheckResult("fail", text, (), evidence, remedy)
     if way is None:
-        return Outcome("warn", _closed(hellos, reached, through_cpu), (), evidence, _remedy(hellos))
+        return CheckResult("warn", _closed(hellos, reached, through_cpu), (), evidence, _remedy(hellos))
     figures = tuple(_figures(meetings, way))
     broken = [problem for meeting in through_gpus for problem in meeting.problems]
     if broken:
         text = f"gloo meets on {_told(way)}, NCCL does not: {_first(broken)}"
-        return Outcome("warn", text, figures, evidence, _remedy(hellos))
-    return Outcome("ok", _open(hellos, way, through_cpu, through_gpus), figures, evidence)
+        return CheckResult("warn", text, figures, evidence, _remedy(hellos))
+    return CheckResult("ok", _open(hellos, way, through_cpu, through_gpus), figures, evidence)
 
 
 def settings(interface: str) -> dict[str, str]:

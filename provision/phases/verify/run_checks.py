@@ -13,8 +13,8 @@ from provision.fleet.ssh import Completed, Session
 from provision.phases.verify.selection import Picked
 from provision.phases.verify.tool import zipapp
 from provision.phases.verify.tool_output import NO_ENVIRONMENT, Verified, broken, read
-from verify.limits import run_limit_s
 from verify.records import Level
+from verify.time_limits import run_limit_s
 
 GRACE_S = 30.0
 """Beyond the time that the checks may take, for a host that is slow to begin."""

@@ -13,12 +13,12 @@ from provision.core.zipapp import kept, pyz
 SOURCE = Path(__file__).resolve().parents[3] / "verify"
 STAYS_HERE = frozenset(
     {
-        "verify/page.py",
+        "verify/checks_page.py",
         "verify/fault_families.py",
         "verify/doctor/page.py",
         "verify/doctor/text_classifier.py",
-        "verify/fleet.py",
-        "verify/limits.py",
+        "verify/host_comparison.py",
+        "verify/time_limits.py",
     }
 )
 """What makes pages of the documentation, compares hosts, waits for them or guesses by words: no host runs it."""

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from provision.core.models.records import CheckRecord, Figure
 from provision.core.run_folder import utc_now
 from provision.fleet.ssh import Completed
-from verify.records import EXIT_CODES, FRAME, Status, worst
+from verify.records import EXIT_CODES, FRAME, Status, worst_status
 
 NO_ENVIRONMENT = 66
 """Exit code of our own command where there is no environment to run the checks in."""
@@ -30,7 +30,7 @@ class Verified:
     @property
     def status(self) -> Status:
         """The worst check's."""
-        return worst([check.status for check in self.checks])
+        return worst_status([check.status for check in self.checks])
 
     @property
     def exit_code(self) -> int:

@@ -50,11 +50,11 @@ def test_the_odd_host_stands_at_the_top(content: Page) -> None:
     said = "gpu-071 cuda:2: other bits than the like devices give"
     odd = [
         CheckRecord.model_validate(check(id_, status, host=None, device=None, reason=said))
-        for id_, status in (("fleet.alike", "ok"), ("kernels.bit_vote", "fail"))
+        for id_, status in (("fleet.alike", "ok"), ("kernels.determinism", "fail"))
     ]
     summary = content.summary.model_copy(update={"together": tuple(odd)})
     first = next(iter(doubts(summary)))
-    assert (first.kind, first.text) == ("hosts differ", f"kernels.bit_vote: {said}")
+    assert (first.kind, first.text) == ("hosts differ", f"kernels.determinism: {said}")
     assert said in render(page=view(summary, []))
 
 

@@ -17,7 +17,7 @@ from provision.report.page.series import Rule, rules, series_charts
 from tests.report.sample import GPU_STACK, STARTED, check
 from verify.checks.memory import attention as memory
 from verify.checks.speed import attention as speed
-from verify.records import Context, Outcome
+from verify.records import CheckContext, CheckResult
 
 PEAKS = Rule(
     id="peaks",
@@ -136,7 +136,7 @@ def test_the_table_of_charts_can_be_read() -> None:
     assert len({rule.id for rule in rules()}) == len(rules())
 
 
-def told(outcome: Outcome, id_: str) -> HostSummary:
+def told(outcome: CheckResult, id_: str) -> HostSummary:
     """A host with a check's answer, as it stands in the run's records."""
     answer = json.loads(json.dumps(outcome.as_json()))
     record = check(id_, device="cuda:0", **{key: answer[key] for key in ("reason", "evidence", "figures")})
@@ -149,8 +149,8 @@ def test_the_checks_say_what_the_charts_read(monkeypatch: pytest.MonkeyPatch) ->
     for name in ("clocks", "finish"):
         monkeypatch.setattr(speed, name, lambda *_: {})
     hosts = {
-        "attention-memory": told(memory.judge(peaks, 10**9, {}), memory.CHECK.id),
-        "attention-speed": told(speed.CHECK.run(Context(device="cpu")), speed.CHECK.id),
+        "attention-memory": told(memory.evaluate(peaks, 10**9, {}), memory.CHECK.id),
+        "attention-speed": told(speed.CHECK.run(CheckContext(device="cpu")), speed.CHECK.id),
     }
     charts = {rule.id: drawn(hosts[rule.id], rule=rule) for rule in rules()}
     assert charts["attention-memory"][0].rows == (

@@ -17,7 +17,7 @@ from torch import nn
 
 from verify import attention_kernels
 from verify.attention import FlashMultiheadAttention, restore_attention, upgrade_attention
-from verify.attention_kernels import KERNELS, Problem, attend
+from verify.attention_kernels import KERNELS, AttentionProblem, attend
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-10}
 """Of float64, in which a difference of meaning cannot pass for rounding."""
@@ -256,7 +256,7 @@ def test_subclasses_and_unknown_kernels_are_left_alone_and_refused() -> None:
         upgrade_attention(nn.ModuleList(), kernels=("flash",))
 
 
-def half(*, device: str = "cuda", **changes: Any) -> Problem:
+def half(*, device: str = "cuda", **changes: Any) -> AttentionProblem:
     """A problem as it looks on a GPU; nothing is computed with it."""
 
     class Looks:
@@ -266,7 +266,7 @@ def half(*, device: str = "cuda", **changes: Any) -> Problem:
         def __init__(self) -> None:
             self.device = torch.device(device)
 
-    return Problem(Looks(), Looks(), Looks(), **changes)
+    return AttentionProblem(Looks(), Looks(), Looks(), **changes)
 
 
 def test_the_package_comes_first_where_it_takes_the_problem(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +297,7 @@ def test_the_package_is_called_in_its_own_layout(monkeypatch: pytest.MonkeyPatch
     package.flash_attn_func = flash_attn_func  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "flash_attn", package)
     query, key, value = torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8), torch.randn(2, 3, 7, 8)
-    problem = Problem(query, key, value)
+    problem = AttentionProblem(query, key, value)
     torch.testing.assert_close(KERNELS["flash_attn"].compute(problem), attend(problem, ("sdpa",))[0])
 
 
@@ -305,4 +305,4 @@ def test_without_the_package_the_next_one_computes() -> None:
     attention_kernels._package_problem.cache_clear()
     assert attention_kernels._package_problem() == "flash-attn is not installed"
     query = torch.randn(1, 2, 4, 8)
-    assert attend(Problem(query, query, query), tuple(KERNELS))[1] == "sdpa"
+    assert attend(AttentionProblem(query, query, query), tuple(KERNELS))[1] == "sdpa"

@@ -9,15 +9,15 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from verify import exchange, timing
+from verify import collectives, timing
 from verify.checks.collectives import gloo
-from verify.exchange import judge
-from verify.records import Context
+from verify.collectives import evaluate
+from verify.records import CheckContext
 
 
 def test_one_wrong_number_is_a_failure_that_names_the_collective() -> None:
     answers: dict[int, dict[str, Any]] = {rank: {"wrong": {"all-reduce": 0, "all-gather": rank}} for rank in range(2)}
-    outcome = judge(answers, {}, "")
+    outcome = evaluate(answers, {}, "")
     assert (outcome.status, outcome.reason) == ("fail", "all-gather gave 1 wrong numbers")
 
 
@@ -45,10 +45,10 @@ def test_a_torch_whose_gloo_scatters_nothing_is_no_failure(monkeypatch: pytest.M
         raise RuntimeError("ProcessGroupGloo does not support reduce_scatter")
 
     monkeypatch.setattr(dist, "reduce_scatter", refuse)
-    answer = exchange._part(
+    answer = collectives._run_rank(
         0,
         devices=["cpu"],
-        meeting=tmp_path / "meeting",
+        store_path=tmp_path / "store",
         backend="gloo",
         interface="lo",
         large_bytes=0,
@@ -59,7 +59,7 @@ def test_a_torch_whose_gloo_scatters_nothing_is_no_failure(monkeypatch: pytest.M
 
 def test_an_interface_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gloo, "INTERFACE", "nowhere0")
-    outcome = gloo.CHECK.run(Context())
+    outcome = gloo.CHECK.run(CheckContext())
     assert outcome.status == "fail"
     assert "they could not exchange: process 0: " in outcome.reason
     assert "nowhere0" in str(outcome.evidence)

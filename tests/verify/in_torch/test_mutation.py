@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.verify.in_torch.bent import Broken, Change, off
+from tests.verify.in_torch.altered_kernels import Broken, Change, off
 from verify import small_llama
 from verify.attention_cases import CASES
 from verify.checks.engine import answers
 from verify.inputs import DTYPES
-from verify.records import Check, Context, Outcome
+from verify.records import Check, CheckContext, CheckResult
 from verify.registry import all_checks
 from verify.tables import table
 
@@ -31,8 +31,8 @@ KERNELS = [
 """The operator that each check is about; float64, which references are computed in, stays right."""
 
 
-def asked(check: Check) -> Outcome:
-    return check.run(Context(level="quick", device="cpu"))
+def asked(check: Check) -> CheckResult:
+    return check.run(CheckContext(level="quick", device="cpu"))
 
 
 @pytest.mark.parametrize(("check", "operator"), KERNELS)
@@ -119,11 +119,11 @@ def test_a_product_that_is_wrong_in_some_place_is_noticed(
 ) -> None:
     check = CHECKS[f"kernels.{name}"]
     with Broken(operator, change, spared=()) as broken:
-        outcome = check.run(Context(device="cpu"))
+        outcome = check.run(CheckContext(device="cpu"))
     assert broken.hits
     assert outcome.status == "fail", outcome.reason
     assert all(kind in outcome.reason for kind in kinds)
-    sound = check.run(Context(device="cpu"))
+    sound = check.run(CheckContext(device="cpu"))
     assert sound.status == "ok", sound.reason
 
 
@@ -137,7 +137,7 @@ WRONG_ATTENTION: dict[str, Change] = {
 @pytest.mark.parametrize("change", WRONG_ATTENTION.values(), ids=WRONG_ATTENTION)
 def test_attention_that_is_wrong_at_larger_sizes_only_is_noticed(change: Change) -> None:
     with Broken("aten::_scaled_dot_product_flash_attention_for_cpu", change) as broken:
-        outcome = CHECKS["attention.sdpa_flash"].run(Context(device="cpu"))
+        outcome = CHECKS["attention.sdpa_flash"].run(CheckContext(device="cpu"))
     assert broken.hits
     assert outcome.status == "fail", outcome.reason
 
@@ -147,7 +147,7 @@ def test_long_attention_is_computed_at_standard_where_it_is_expected_to_fit(
     budget: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(table("tolerances")["attention"], "budget_s", budget)
-    outcome = CHECKS["attention.sdpa_flash"].run(Context(device="cpu"))
+    outcome = CHECKS["attention.sdpa_flash"].run(CheckContext(device="cpu"))
     left_out = {name for name, why in outcome.evidence["does not take"].items() if "--level full" in why}
     assert outcome.status == "ok", outcome.reason
     assert left_out == (set() if budget else {case.name for case in CASES if case.early})
@@ -155,8 +155,8 @@ def test_long_attention_is_computed_at_standard_where_it_is_expected_to_fit(
 
 def test_products_of_whole_numbers_stand_by_themselves_where_float_products_are_wrong() -> None:
     with Broken("aten::mm", spared=()) as floats, Broken("aten::bmm", spared=()):
-        outcome = CHECKS["kernels.gemm_8bit"].run(Context(device="cpu"))
-        assert CHECKS["kernels.gemm"].run(Context(device="cpu")).status == "fail"
+        outcome = CHECKS["kernels.gemm_8bit"].run(CheckContext(device="cpu"))
+        assert CHECKS["kernels.gemm"].run(CheckContext(device="cpu")).status == "fail"
     assert floats.hits
     assert outcome.status == "ok", outcome.reason
 
@@ -173,7 +173,7 @@ def test_a_product_of_one_precision_alone_is_noticed_and_named(dtype: str, monke
 
 def test_a_kernel_that_is_off_now_and_then_is_outvoted() -> None:
     with Broken("aten::mm", every=3) as broken:  # two products a vote: the first one of the second vote
-        outcome = asked(CHECKS["kernels.bit_vote"])
+        outcome = asked(CHECKS["kernels.determinism"])
     assert broken.hits
     assert outcome.status in ("warn", "fail")
 
@@ -185,9 +185,9 @@ def test_log_probabilities_that_are_off_by_a_hundredth_are_noticed() -> None:
     bound = table("tolerances")["engine"]["float32"]
     for prompt, answer in zip(prompts, answers._own(model, prompts), strict=True):
         exact = model.logprobs([*prompt, *answer.tokens])[len(prompt) - 1 : -1].tolist()
-        assert answers.judge(answer, exact, bound)[0] is None
+        assert answers.evaluate(answer, exact, bound)[0] is None
         wrong = replace(answer, logprobs=tuple(said * 1.01 for said in answer.logprobs))
-        assert answers.judge(wrong, exact, bound)[0]
+        assert answers.evaluate(wrong, exact, bound)[0]
 
 
 def test_every_check_of_results_is_broken_here_or_by_injection() -> None:

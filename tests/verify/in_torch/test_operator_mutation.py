@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tests.verify.in_torch.bent import Broken, Change
+from tests.verify.in_torch.altered_kernels import Broken, Change
 from verify.inputs import DTYPES
-from verify.records import Context, Outcome
+from verify.records import CheckContext, CheckResult
 from verify.registry import all_checks
 
 CHECKS = {check.id: check for check in all_checks()}
@@ -21,11 +21,11 @@ FINE = ("float32", "float16")
 """The types whose steps are finer than one part in a thousand: bfloat16 rounds such an error away."""
 
 
-def asked(name: str) -> Outcome:
-    return CHECKS[f"operators.{name}"].run(Context(device="cpu"))
+def asked(name: str) -> CheckResult:
+    return CHECKS[f"operators.{name}"].run(CheckContext(device="cpu"))
 
 
-def wrong_types(outcome: Outcome) -> set[str]:
+def wrong_types(outcome: CheckResult) -> set[str]:
     return {figure.name.removeprefix("error, ") for figure in outcome.figures if not (figure.value or 0) <= 1}
 
 

@@ -17,20 +17,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tests.verify.in_torch.pretend_card import Profile, pretend
-from verify import near, timing
-from verify.checks.kernels import bit_vote, memory_pattern
+from verify import numa_binding, timing
+from verify.checks.kernels import determinism, memory_pattern
 from verify.checks.kernels import gemm as gemm_right
 from verify.checks.memory import attention as memory_attention
 from verify.checks.speed import copies, gemm, memory
-from verify.judged_speed import floor
-from verify.records import Context, Outcome
+from verify.records import CheckContext, CheckResult
 from verify.registry import all_checks
+from verify.speed_check import speed_floor
 from verify.tables import table
 from verify.views import numa
 
 ROOT = Path(__file__).resolve().parents[3]
 CHECKS = {check.id: check for check in all_checks()}
-ON_CARD = Context(level="standard", device="cuda:0", devices=("cuda:0",))
+ON_CARD = CheckContext(level="standard", device="cuda:0", devices=("cuda:0",))
 
 
 @pytest.fixture(autouse=True)
@@ -43,21 +43,23 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
         (memory_pattern, "WORDS", 1 << 10),
         (memory_pattern, "RETENTION_S", 0.0),
         (gemm_right, "GPU_LARGE", 256),
-        (bit_vote, "GPU_LARGE", 256),
+        (determinism, "GPU_LARGE", 256),
         (memory_attention, "LENGTHS", (128, 256)),
     ):
         monkeypatch.setattr(module, name, size)
     monkeypatch.setitem(table("speed"), "points", [[1, 64, 2, 64]])
 
 
-def on_card(check: str, monkeypatch: pytest.MonkeyPatch, *, memory: int = 24 << 30, level: str = "standard") -> Outcome:
+def on_card(
+    check: str, monkeypatch: pytest.MonkeyPatch, *, memory: int = 24 << 30, level: str = "standard"
+) -> CheckResult:
     with pretend(monkeypatch, memory=memory):
-        return CHECKS[check].run(Context(level=level, device="cuda:0", devices=("cuda:0",)))  # type: ignore[arg-type]
+        return CHECKS[check].run(CheckContext(level=level, device="cuda:0", devices=("cuda:0",)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     "check",
-    ["vector_add", "gemm", "gemm_batched", "gemm_8bit", "bit_vote", "memory_pattern", "graph"],
+    ["vector_add", "gemm", "gemm_batched", "gemm_8bit", "determinism", "memory_pattern", "graph"],
     ids=lambda name: f"kernels.{name}",
 )
 def test_kernels_are_called_right_on_a_card(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,19 +85,19 @@ class Tile(TorchDispatchMode):  # type: ignore[misc]
         return result
 
 
-@pytest.mark.parametrize("check", ["gemm", "bit_vote"])
+@pytest.mark.parametrize("check", ["gemm", "determinism"])
 def test_a_multiprocessor_that_small_products_never_reach_is_noticed(
     check: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By its error in one place of a large product, and by bits that no like card gives; on the CPU."""
-    right = CHECKS[f"kernels.{check}"].run(Context(level="standard", device="cpu"))
+    right = CHECKS[f"kernels.{check}"].run(CheckContext(level="standard", device="cpu"))
     with Tile():
-        outcome = CHECKS[f"kernels.{check}"].run(Context(level="standard", device="cpu"))
+        outcome = CHECKS[f"kernels.{check}"].run(CheckContext(level="standard", device="cpu"))
     if check == "gemm":
         assert (right.status, outcome.status) == ("ok", "fail")
         assert "bfloat16 1031x65x1049: 1 rows of whole numbers" in outcome.reason
     else:
-        both = (right.evidence["ballot"], outcome.evidence["ballot"])
+        both = (right.evidence["result_hashes"], outcome.evidence["result_hashes"])
         assert [kernel for kernel in both[0] if both[0][kernel] != both[1][kernel]] == ["large product"]
 
 
@@ -139,8 +141,8 @@ def test_cudnn_is_not_asked_for_a_single_key(monkeypatch: pytest.MonkeyPatch) ->
     from verify.attention_cases import CASES
     from verify.providers.sdpa import CUDNN
 
-    alone = next(case for case in CASES if case.name == "one token alone")
-    assert CUDNN.refuses(alone, "bfloat16", "cuda") == "a single key"
+    exclusive = next(case for case in CASES if case.name == "one token alone")
+    assert CUDNN.refuses(exclusive, "bfloat16", "cuda") == "a single key"
 
 
 def test_a_path_that_takes_nothing_on_this_card_is_no_wrong_attention(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,7 +166,7 @@ def test_speeds_of_a_card_are_held_against_its_floor(check: str, monkeypatch: py
     assert outcome.status == "warn"
     least = {figure.floor for figure in outcome.figures if figure.floor is not None}
     kind = "gemm_bfloat16" if check == "gemm" else "copy" if check == "copies" else check
-    assert least == {floor("NVIDIA H200", kind)[0]}
+    assert least == {speed_floor("NVIDIA H200", kind)[0]}
 
 
 def test_copies_are_made_near_the_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -176,14 +178,14 @@ def test_copies_are_made_near_the_card(monkeypatch: pytest.MonkeyPatch, tmp_path
         (folder / "cpulist").write_text(cpus)
         (folder / "meminfo").write_text(f"Node {number} MemTotal:       1024 kB\n")
     bound: list[Any] = []
-    monkeypatch.setattr(near, "near", partial(numa.near, devices=tmp_path / "devices"))
-    monkeypatch.setattr(near, "nodes", partial(numa.nodes, tmp_path / "nodes"))
+    monkeypatch.setattr(numa_binding, "near", partial(numa.near, devices=tmp_path / "devices"))
+    monkeypatch.setattr(numa_binding, "nodes", partial(numa.nodes, tmp_path / "nodes"))
 
     def prefer(number: int) -> bool:
         bound.append(number)
         return True
 
-    monkeypatch.setattr(near, "_prefer", prefer)
+    monkeypatch.setattr(numa_binding, "_prefer_memory", prefer)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 6})
     monkeypatch.setattr(os, "sched_setaffinity", lambda _, cpus: bound.append(cpus))
     pinned = torch.randint
@@ -200,8 +202,8 @@ def test_copies_are_made_near_the_card(monkeypatch: pytest.MonkeyPatch, tmp_path
 def test_a_process_that_was_bound_takes_memory_of_that_node_first() -> None:
     """Asked of the kernel itself (get_mempolicy), where it lets a process choose."""
     told = (
-        "import ctypes, platform; from verify import near\n"
-        "print(near._prefer(0))\n"
+        "import ctypes, platform; from verify import numa_binding\n"
+        "print(numa_binding._prefer_memory(0))\n"
         "mode = ctypes.c_int(); call = {'x86_64': 239, 'aarch64': 236}[platform.machine()]\n"
         "print(ctypes.CDLL(None).syscall(call, ctypes.byref(mode), None, 0, None, 0), mode.value)"
     )
@@ -277,8 +279,8 @@ def test_a_tensor_left_on_the_host_is_noticed_here(monkeypatch: pytest.MonkeyPat
 def test_float32_is_meant_where_a_container_asks_for_less() -> None:
     """In a process of its own: torch reads the variable once."""
     told = (
-        "import torch; from verify.inputs import whole_float32\n"
-        "before = torch.backends.cuda.matmul.allow_tf32; whole_float32()\n"
+        "import torch; from verify.inputs import require_full_float32\n"
+        "before = torch.backends.cuda.matmul.allow_tf32; require_full_float32()\n"
         "print(before, torch.backends.cuda.matmul.allow_tf32, torch.get_float32_matmul_precision())"
     )
     environment = {**os.environ, "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1", "PYTHONPATH": str(ROOT)}

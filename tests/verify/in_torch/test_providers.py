@@ -144,7 +144,9 @@ def test_kernels_are_asked_for_what_the_case_means(stand_ins: None, provider: Pr
 def test_what_each_kernel_takes_is_taken_by_at_least_one_problem_of_every_level_but_full() -> None:
     """Every feature that a row names is really asked for by some case."""
     for provider in PROVIDERS:
-        asked = set().union(*(case.needs for case in SMALL if not provider.refuses(case, "bfloat16", "cuda")))
+        asked = set().union(
+            *(case.required_features for case in SMALL if not provider.refuses(case, "bfloat16", "cuda"))
+        )
         assert asked == set(provider.row["takes"]["cuda"])
 
 
@@ -202,22 +204,24 @@ MAPS = "7f0000000000-7f0000001000 r-xp 00000000 08:01 42 /srv/env/lib/python3.12
 
 
 def test_each_generation_is_told_from_every_other_by_its_kernels_name() -> None:
-    from verify.judged_attention import witness
+    from verify.attention_check import check_kernel_trace
 
     rows = table("attention")["provider"]
     for name, row in rows.items():
         if "cuda" not in row["devices"] or name == "sdpa_math":
             continue
         plain_row = {key: value for key, value in row.items() if key != "library"}
-        told = {seen for seen, kernel in SEEN.items() if witness(plain_row, "cuda", [kernel], "").status == "ok"}
+        told = {
+            seen for seen, kernel in SEEN.items() if check_kernel_trace(plain_row, "cuda", [kernel], "").status == "ok"
+        }
         assert told == {SAME.get(name, name)}
 
 
 def test_a_kernel_without_its_library_is_no_proof() -> None:
-    from verify.judged_attention import witness
+    from verify.attention_check import check_kernel_trace
 
     row = table("attention")["provider"]["vllm_flash_3"]
     kernels = [SEEN["vllm_flash_3"]]
-    assert witness(row, "cuda", kernels, MAPS.format("_vllm_fa3_C")).status == "ok"
-    other = witness(row, "cuda", kernels, MAPS.format("_vllm_fa2_C"))
+    assert check_kernel_trace(row, "cuda", kernels, MAPS.format("_vllm_fa3_C")).status == "ok"
+    other = check_kernel_trace(row, "cuda", kernels, MAPS.format("_vllm_fa2_C"))
     assert (other.status, other.reason) == ("fail", "no library of vLLM's FlashAttention 3 is loaded (`_vllm_fa3_C`)")

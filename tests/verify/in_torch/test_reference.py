@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.verify.in_torch.bent import Broken
+from tests.verify.in_torch.altered_kernels import Broken
 from verify.providers.layout import cache, page_table
 from verify.reference import attention, bottom_right, packed_attention
 

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.verify.in_torch.bent import Bent
+from tests.verify.in_torch.altered_kernels import Bent
 from verify.attention_cases import CASES, Case, Inputs, plain
-from verify.inputs import DTYPES, normal, spoil
-from verify.judged_attention import Measured, excess, measure, observe, witness
+from verify.attention_check import ErrorComparison, check_kernel_trace, measure, tolerance_problem, trace_kernels
+from verify.inputs import DTYPES, corrupt, normal
 from verify.products import error_share
 from verify.providers import sdpa
 
@@ -27,7 +27,7 @@ def test_a_right_product_is_within_its_bound_and_one_off_by_a_hundredth_is_not(
     assert error_share(left, right, product) <= 1
     assert error_share(left, right, product * 1.01) > 1
     if dtype != "bfloat16":  # whose own steps are up to a hundredth wide: one element alone may round back
-        assert error_share(left, right, spoil(product)) > 1
+        assert error_share(left, right, corrupt(product)) > 1
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -41,7 +41,7 @@ def test_a_product_that_is_no_number_is_infinitely_wrong(bad: float) -> None:
 FLASH_CASES = [case for case in CASES if sdpa.FLASH.refuses(case, "float32", "cpu") is None]
 
 
-def compared(case: Case, dtype: str, change: Any) -> list[Measured]:
+def compared(case: Case, dtype: str, change: Any) -> list[ErrorComparison]:
     def spoiled(problem: Case, inputs: Inputs) -> Any:
         return change(sdpa.FLASH.compute(problem, inputs))
 
@@ -52,8 +52,10 @@ def compared(case: Case, dtype: str, change: Any) -> list[Measured]:
 @pytest.mark.parametrize("case", FLASH_CASES, ids=lambda case: case.name)
 def test_the_flash_kernel_and_its_gradients_are_within_the_tolerance(case: Case, dtype: str) -> None:
     found = compared(case, dtype, lambda result: result)
-    assert len(found) == (1 if "blind" in case.needs or case.early else 4)  # no check differentiates the long ones
-    assert [excess(one) for one in found if excess(one)] == []
+    assert len(found) == (
+        1 if "blind" in case.required_features or case.early else 4
+    )  # no check differentiates the long ones
+    assert [tolerance_problem(one) for one in found if tolerance_problem(one)] == []
 
 
 MUTATIONS = {
@@ -69,15 +71,15 @@ MUTATIONS = {
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_wrong_attention_is_caught_in_every_precision(mutation: str, dtype: str) -> None:
     case = next(case for case in CASES if case.name == "causal")
-    assert excess(compared(case, dtype, MUTATIONS[mutation])[0])
+    assert tolerance_problem(compared(case, dtype, MUTATIONS[mutation])[0])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_gradient_off_by_a_hundredth_is_caught_where_the_result_is_right(dtype: str) -> None:
     case = next(case for case in CASES if case.name == "causal")
     result, *gradients = compared(case, dtype, Bent.apply)
-    assert excess(result) is None
-    assert [excess(one) is not None for one in gradients] == [True, True, True]
+    assert tolerance_problem(result) is None
+    assert [tolerance_problem(one) is not None for one in gradients] == [True, True, True]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -98,11 +100,11 @@ def test_eight_bits_are_judged_against_a_formula_that_rounds_its_weights_to_them
 def test_the_profiler_tells_flash_from_the_formula() -> None:
     row, maps = sdpa.FLASH.row, ""
     seen = {
-        call: observe(call, CASES[0], "bfloat16", "cpu") or set()
+        call: trace_kernels(call, CASES[0], "bfloat16", "cpu") or set()
         for call in (sdpa.FLASH.compute, sdpa.MATH.compute, plain)
     }
-    assert witness(row, "cpu", seen[sdpa.FLASH.compute], maps).status == "ok"
-    other = witness(row, "cpu", seen[sdpa.MATH.compute], maps)
+    assert check_kernel_trace(row, "cpu", seen[sdpa.FLASH.compute], maps).status == "ok"
+    other = check_kernel_trace(row, "cpu", seen[sdpa.MATH.compute], maps)
     assert (other.status, "aten::_scaled_dot_product_attention_math" in other.reason) == ("fail", True)
-    assert witness(row, "cpu", seen[plain], maps).status == "fail"
-    assert witness(row, "cpu", [], maps).status == "fail"
+    assert check_kernel_trace(row, "cpu", seen[plain], maps).status == "fail"
+    assert check_kernel_trace(row, "cpu", [], maps).status == "fail"

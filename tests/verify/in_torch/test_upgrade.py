@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.verify.in_torch.bent import Bent
+from tests.verify.in_torch.altered_kernels import Bent
 from verify import attention_kernels
 from verify.attention import FlashMultiheadAttention
 from verify.cli import main

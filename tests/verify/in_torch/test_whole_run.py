@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from verify import devices, vllm_kernels
-from verify.judged_speed import spread
-from verify.records import Check, Context, Figure, Outcome
+from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.registry import all_checks
 from verify.runner import run
+from verify.speed_check import compare_like_devices
 from verify.views import pci, torch_view
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -261,16 +261,20 @@ def test_what_all_devices_say_together_is_a_record_of_its_own_and_a_busy_one_say
 ) -> None:
     speeds = {"cuda:0": 100.0, "cuda:1": 80.0, "cuda:2": 10.0}
 
-    def measure(context: Context) -> Outcome:
-        return Outcome("ok", "recorded", (Figure("memory", speeds[str(context.device)], "GB/s"),), {"name": "one card"})
+    def measure(context: CheckContext) -> CheckResult:
+        return CheckResult(
+            "ok", "recorded", (Figure("memory", speeds[str(context.device)], "GB/s"),), {"name": "one card"}
+        )
 
-    def busy(context: Context) -> Outcome | None:
-        return Outcome("skip", "others hold 90%") if context.device == "cuda:2" else None
+    def busy(context: CheckContext) -> CheckResult | None:
+        return CheckResult("skip", "others hold 90%") if context.device == "cuda:2" else None
 
-    check = Check("speed.memory", "Proves nothing.", measure, each_device=True, alone=True, together=spread)
-    monkeypatch.setattr(devices, "survey", lambda _: (tuple(speeds), None))
-    monkeypatch.setattr(devices, "busy", busy)
-    records = run([check], Context())["checks"]
+    check = Check(
+        "speed.memory", "Proves nothing.", measure, each_device=True, exclusive=True, aggregate=compare_like_devices
+    )
+    monkeypatch.setattr(devices, "list_devices", lambda _: (tuple(speeds), None))
+    monkeypatch.setattr(devices, "skip_if_busy", busy)
+    records = run([check], CheckContext())["checks"]
     assert {record["device"]: (record["status"], record["reason"]) for record in records} == {
         None: ("warn", "cuda:1 is 20% behind the best in memory"),
         "cuda:0": ("ok", "recorded"),
@@ -282,18 +286,18 @@ def test_what_all_devices_say_together_is_a_record_of_its_own_and_a_busy_one_say
 def test_checks_that_stand_alone_run_when_no_other_one_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Each leaves a mark while it runs; one that stands alone finds none of another's."""
 
-    def watch(context: Context) -> Outcome:
+    def watch(context: CheckContext) -> CheckResult:
         mark = tmp_path / str(context.device)
         mark.touch()
         time.sleep(0.1)
         others = [path.name for path in tmp_path.iterdir() if path != mark]
         mark.unlink()
-        return Outcome("fail" if others else "ok", "saw nobody" if not others else f"saw {others}")
+        return CheckResult("fail" if others else "ok", "saw nobody" if not others else f"saw {others}")
 
-    check = Check("speed.memory", "Proves nothing.", watch, each_device=True, alone=True)
-    monkeypatch.setattr(devices, "survey", lambda _: (("cuda:0", "cuda:1", "cuda:2"), None))
-    monkeypatch.setattr(devices, "busy", lambda _: None)
-    assert [record["reason"] for record in run([check], Context())["checks"]] == ["saw nobody"] * 3
+    check = Check("speed.memory", "Proves nothing.", watch, each_device=True, exclusive=True)
+    monkeypatch.setattr(devices, "list_devices", lambda _: (("cuda:0", "cuda:1", "cuda:2"), None))
+    monkeypatch.setattr(devices, "skip_if_busy", lambda _: None)
+    assert [record["reason"] for record in run([check], CheckContext())["checks"]] == ["saw nobody"] * 3
 
 
 @pytest.mark.parametrize(("serving", "found"), [((), (0, 1, 2, 3, 4)), ((1, 3), (1, 3)), ((7,), (0, 1, 2, 3, 4))])
@@ -303,8 +307,8 @@ def test_cards_that_do_not_serve_are_not_held_against_the_stack(
     """Four H100 and a T4: nothing is planned for the T4, so that its missing kernels are no fault."""
     monkeypatch.setattr(torch_view, "built_for_gpus", lambda: True)
     monkeypatch.setattr(torch_view, "gpu_count", lambda: 5)
-    context = Context(expect={"stack": {"gpus": serving, "torch": {"variant": "cu130"}}})
-    assert devices.survey(context) == (tuple(f"cuda:{index}" for index in found), None)
+    context = CheckContext(expect={"stack": {"gpus": serving, "torch": {"variant": "cu130"}}})
+    assert devices.list_devices(context) == (tuple(f"cuda:{index}" for index in found), None)
 
 
 @pytest.mark.parametrize(("free", "status"), [(79, None), (73, None), (70, "skip"), (4, "skip")])
@@ -314,6 +318,6 @@ def test_a_device_of_which_others_hold_much_is_busy(
     import torch
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free << 30, 80 << 30))
-    outcome = devices.busy(Context(device="cuda:0"))
+    outcome = devices.skip_if_busy(CheckContext(device="cuda:0"))
     assert (outcome and outcome.status) == status
-    assert devices.busy(Context(device="cpu")) is None
+    assert devices.skip_if_busy(CheckContext(device="cpu")) is None

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from verify.checks.operators import vllm_norm, vllm_rotary
-from verify.records import Context, Outcome
+from verify.records import CheckContext, CheckResult
 from verify.registry import all_checks
 from verify.vllm_operators import load
 
@@ -74,8 +74,8 @@ class _Overload:
         return self._call(*args)
 
 
-def asked(name: str) -> Outcome:
-    return CHECKS[name].run(Context(device="cpu"))
+def asked(name: str) -> CheckResult:
+    return CHECKS[name].run(CheckContext(device="cpu"))
 
 
 def scaled(place: int, factor: float) -> Change:
@@ -91,7 +91,7 @@ def scaled(place: int, factor: float) -> Change:
     return change
 
 
-def noticed(name: str, broken: Broken) -> Outcome:
+def noticed(name: str, broken: Broken) -> CheckResult:
     """The answer of a check that was `ok` before, and is again after."""
     with broken:
         outcome = asked(name)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from verify.exchange import LOOPBACK, exchange, judge
-from verify.records import Check, Context, Outcome
+from verify.collectives import LOOPBACK, evaluate, run_collectives
+from verify.records import Check, CheckContext, CheckResult
 
 WORLD = 2
 INTERFACE = LOOPBACK
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     import torch.distributed as dist
 
     if not dist.is_available() or not dist.is_gloo_available():
-        return Outcome("skip", "this torch is built without gloo")
-    answers = exchange(["cpu"] * WORLD, backend="gloo", faults=context.faults, interface=INTERFACE)
+        return CheckResult("skip", "this torch is built without gloo")
+    answers = run_collectives(["cpu"] * WORLD, backend="gloo", faults=context.faults, interface=INTERFACE)
     remedy = f"is the loopback up? ip address show {INTERFACE}; a firewall must let it pass"
-    return judge(answers, {"backend": "gloo", "interface": INTERFACE}, remedy)
+    return evaluate(answers, {"backend": "gloo", "interface": INTERFACE}, remedy)
 
 
 CHECK = Check(
     id="collectives.gloo",
-    proves="Two processes of this host reduce, gather and scatter numbers by gloo, exact to the last one.",
+    description="Two processes of this host reduce, gather and scatter numbers by gloo, exact to the last one.",
     run=_run,
     level="standard",
     requires=("libraries.torch_build",),

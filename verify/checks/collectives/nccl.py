@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from verify.exchange import exchange, judge
-from verify.judged_speed import SLOWED
-from verify.records import Check, Context, Figure, Outcome
+from verify.collectives import evaluate, run_collectives
+from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.speed_check import SLOWED
 from verify.tables import table
 from verify.views.torch_view import names
 
@@ -16,24 +16,24 @@ LARGE_BYTES = 1 << 30
 """Of the array that is timed: large enough that links count, not the start of kernels."""
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     devices = [device for device in context.devices if device != "cpu"]
     if len(devices) < 2:
         if not context.faults:
-            return Outcome("skip", "there are no two GPUs that could exchange")
+            return CheckResult("skip", "there are no two GPUs that could exchange")
         # Where there are none an injected fault is proven on two processes of the CPU.
-        answers = exchange(["cpu", "cpu"], backend="gloo", faults=context.faults, large_bytes=1 << 20)
-        return judged(answers, ("cpu", "cpu"), 1 << 20, context.faults)
-    answers = exchange(devices, backend="nccl", faults=context.faults, large_bytes=LARGE_BYTES)
-    return judged(answers, names(), LARGE_BYTES, context.faults)
+        answers = run_collectives(["cpu", "cpu"], backend="gloo", faults=context.faults, large_bytes=1 << 20)
+        return evaluate_speed(answers, ("cpu", "cpu"), 1 << 20, context.faults)
+    answers = run_collectives(devices, backend="nccl", faults=context.faults, large_bytes=LARGE_BYTES)
+    return evaluate_speed(answers, names(), LARGE_BYTES, context.faults)
 
 
-def judged(
+def evaluate_speed(
     answers: Mapping[int, Mapping[str, Any]], cards: tuple[str, ...], large_bytes: int, faults: frozenset[str]
-) -> Outcome:
+) -> CheckResult:
     """What the processes found; `cards` are the names of their devices. A bus below its floor is a warning."""
     remedy = "see what NCCL says of it: NCCL_DEBUG=INFO, then ./firstlight doctor on that output"
-    outcome = judge(answers, {"backend": "nccl", "devices": list(cards)}, remedy)
+    outcome = evaluate(answers, {"backend": "nccl", "devices": list(cards)}, remedy)
     if outcome.status != "ok":
         return outcome
     count, seconds = len(answers), max(answer["seconds"] for answer in answers.values())
@@ -68,12 +68,12 @@ def bus_floor(cards: tuple[str, ...]) -> tuple[float | None, str | None]:
 
 CHECK = Check(
     id="collectives.nccl",
-    proves="The GPUs of this host reduce, gather and scatter numbers by NCCL, exact to the last one, and over fast links.",
+    description="The GPUs of this host reduce, gather and scatter numbers by NCCL, exact to the last one, and over fast links.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),
     all_devices=True,
-    alone=True,
+    exclusive=True,
     faults=("wrong-result", "slow"),
     deadline_s=120.0,
 )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from itertools import permutations
 from typing import Any
 
-from verify.records import Check, Context, Figure, Outcome
+from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 from verify.timing import timed
 
@@ -17,11 +17,11 @@ INJECTED_SHARE = 0.25
 """What the injected fault leaves of the first pair's speed."""
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     devices = [device for device in context.devices if device != "cpu"]
     if len(devices) < 2:
         if not context.faults:
-            return Outcome("skip", "there are no two GPUs that could copy to one another")
+            return CheckResult("skip", "there are no two GPUs that could copy to one another")
         # Where there are none an injected fault is proven on the host's own memory.
         pairs = {f"cpu -> cpu, {turn}": _pair("cpu", "cpu", COPIED_BYTES >> 6) for turn in range(2)}
     else:
@@ -29,7 +29,7 @@ def _run(context: Context) -> Outcome:
     if "slow" in context.faults:
         least = min(pair["bytes_per_s"] for pair in pairs.values())
         next(iter(pairs.values()))["bytes_per_s"] = least * INJECTED_SHARE
-    return judge(pairs)
+    return evaluate(pairs)
 
 
 def _pair(writer: str, owner: str, copied_bytes: int) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def _pair(writer: str, owner: str, copied_bytes: int) -> dict[str, Any]:
     return {"direct": direct, "bytes_per_s": copied_bytes / large, "latency_s": small}
 
 
-def judge(pairs: Mapping[str, Mapping[str, Any]]) -> Outcome:
+def evaluate(pairs: Mapping[str, Mapping[str, Any]]) -> CheckResult:
     """`pairs` hold what `_pair` gives, by `writer -> owner`; each is held against the median of those that go its way."""
     rule = table("peers")["pairs"]
     shares: dict[str, float] = {}
@@ -62,21 +62,21 @@ def judge(pairs: Mapping[str, Mapping[str, Any]]) -> Outcome:
     if slow:
         told = ", ".join(f"{name} {pairs[name]['bytes_per_s'] / 1e9:.3g} GB/s" for name in slow[:4])
         text = f"{len(slow)} of {len(pairs)} pairs of GPUs copy slower than {rule['share']:.0%} of the median: {told}"
-        return Outcome("warn", text, figures, {"pairs": dict(pairs)}, rule["remedy"])
+        return CheckResult("warn", text, figures, {"pairs": dict(pairs)}, rule["remedy"])
     staged = sum(not pair["direct"] for pair in pairs.values())
     way = f"{staged} of {len(pairs)} by way of the host" if staged else "all directly"
     text = f"{len(pairs)} pairs of GPUs copy, {way}; the slowest, {slowest}, {figures[0].value:.3g} GB/s"
-    return Outcome("ok", text, figures, {"pairs": dict(pairs)})
+    return CheckResult("ok", text, figures, {"pairs": dict(pairs)})
 
 
 CHECK = Check(
     id="collectives.pairs",
-    proves="Copies between any two GPUs are about as fast as between the other ones.",
+    description="Copies between any two GPUs are about as fast as between the other ones.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),
     all_devices=True,
-    alone=True,
+    exclusive=True,
     faults=("slow",),
     deadline_s=120.0,
 )

@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from itertools import permutations
 from typing import Any
 
-from verify.inputs import finish, spoil, whole, wrong
-from verify.records import Check, Context, Figure, Outcome
+from verify.inputs import corrupt, count_differences, rank_values, synchronize
+from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 
 ROWS, COLUMNS = 2048, 1031
 """Of the numbers that are written: 8 MiB, in rows of odd length."""
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     devices = [device for device in context.devices if device != "cpu"]
     if len(devices) < 2:
         if not context.faults:
-            return Outcome("skip", "there are no two GPUs that could write to one another")
+            return CheckResult("skip", "there are no two GPUs that could write to one another")
         # Where there are none an injected fault is proven on the host's own memory.
-        return judge({"cpu -> cpu": _pair("cpu", "cpu", context.faults)})
-    return judge({f"{one} -> {two}": _pair(one, two, context.faults) for one, two in permutations(devices, 2)})
+        return evaluate({"cpu -> cpu": _pair("cpu", "cpu", context.faults)})
+    return evaluate({f"{one} -> {two}": _pair(one, two, context.faults) for one, two in permutations(devices, 2)})
 
 
 def _pair(writer: str, owner: str, faults: frozenset[str]) -> dict[str, Any]:
@@ -29,19 +29,19 @@ def _pair(writer: str, owner: str, faults: frozenset[str]) -> dict[str, Any]:
     import torch
 
     direct = writer == "cpu" or torch.cuda.can_device_access_peer(writer, owner)
-    numbers = whole(ROWS * COLUMNS, 0).reshape(ROWS, COLUMNS)
+    numbers = rank_values(ROWS * COLUMNS, 0).reshape(ROWS, COLUMNS)
     sent, arrived = numbers.to(writer, copy=True), torch.zeros(COLUMNS, ROWS, device=owner)
     # The transposed target is what no copy engine can do: a kernel of the writer stores each number in the owner's memory.
     arrived.t().copy_(sent)
-    finish(writer)
-    finish(owner)
+    synchronize(writer)
+    synchronize(owner)
     # The comparison is a kernel of the owner: a mirror that shows writers their own data deceives writers alone.
-    there = spoil(arrived) if "wrong-result" in faults else arrived
-    count = wrong(there, numbers.t().to(owner))
+    there = corrupt(arrived) if "wrong-result" in faults else arrived
+    count = count_differences(there, numbers.t().to(owner))
     return {"wrong": count, "direct": direct}
 
 
-def judge(pairs: Mapping[str, Mapping[str, Any]]) -> Outcome:
+def evaluate(pairs: Mapping[str, Mapping[str, Any]]) -> CheckResult:
     """`pairs` hold what `_pair` gives, by `writer -> owner`. Numbers that do not arrive are a warning: one can serve without."""
     bad = {name: pair["wrong"] for name, pair in pairs.items() if pair["wrong"]}
     figures = (
@@ -57,21 +57,21 @@ def judge(pairs: Mapping[str, Mapping[str, Any]]) -> Outcome:
     if bad:
         told = ", ".join(f"{name} ({count} of {ROWS * COLUMNS} numbers)" for name, count in list(bad.items())[:4])
         text = f"writes do not arrive in the other card's memory: {told}"
-        return Outcome("warn", text, figures, evidence, table("peers")["remedy"]["text"])
+        return CheckResult("warn", text, figures, evidence, table("peers")["remedy"]["text"])
     staged = sum(not pair["direct"] for pair in pairs.values())
     way = f"{staged} of {len(pairs)} pairs by way of the host" if staged else "all of them directly"
     text = f"writes of {len(pairs)} pairs of GPUs arrive, {way}"
-    return Outcome("ok", text, figures, evidence)
+    return CheckResult("ok", text, figures, evidence)
 
 
 CHECK = Check(
     id="collectives.peers",
-    proves="For each ordered pair of GPUs: what a kernel of the one writes into the memory of the other, that one reads.",
+    description="For each ordered pair of GPUs: what a kernel of the one writes into the memory of the other, that one reads.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),
     all_devices=True,
-    alone=True,
+    exclusive=True,
     lasting=True,
     faults=("wrong-result",),
     deadline_s=120.0,

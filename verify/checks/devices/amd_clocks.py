@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from verify.cards import Said, on_amd_cards, told
-from verify.records import Check, Context, Outcome
+from verify.card_health import Observation, check_amd_cards, combine
+from verify.records import Check, CheckContext, CheckResult
 from verify.tables import table
 from verify.views import amd_smi
 from verify.views.amd_smi import Limits
 
 
-def _run(context: Context) -> Outcome:
-    return on_amd_cards(context, amd_smi.limits, judge, [Limits(0, {"prochot": True, "hbm_thermal": False})])
+def _run(context: CheckContext) -> CheckResult:
+    return check_amd_cards(context, amd_smi.limits, evaluate, [Limits(0, {"prochot": True, "hbm_thermal": False})])
 
 
-def judge(cards: Sequence[Limits]) -> Outcome:
+def evaluate(cards: Sequence[Limits]) -> CheckResult:
     """By the reasons of this moment. Reasons without a row (clocks below a limit that the host set, little work) are told in the evidence."""
     telling = [card for card in cards if card.active]
     if not telling:
-        return Outcome("skip", "these cards do not tell what slows them down")
+        return CheckResult("skip", "these cards do not tell what slows them down")
     rule = table("devices")["amd_limits"]
     evidence = {
         "command": " ".join(amd_smi.METRICS),
@@ -28,18 +28,18 @@ def judge(cards: Sequence[Limits]) -> Outcome:
         "source": rule["source"],
     }
     said = [entry for card in telling for entry in _of_card(card)]
-    return told(said, f"nothing slows {len(telling)} AMD cards down", (), evidence)
+    return combine(said, f"nothing slows {len(telling)} AMD cards down", (), evidence)
 
 
-def _of_card(card: Limits) -> Iterator[Said]:
+def _of_card(card: Limits) -> Iterator[Observation]:
     for row in table("devices")["amd_limit"]:
         if card.active.get(row["reason"]):
-            yield Said(row["status"], f"GPU {card.gpu} is slowed down: {row['name']}", row.get("remedy"))
+            yield Observation(row["status"], f"GPU {card.gpu} is slowed down: {row['name']}", row.get("remedy"))
 
 
 CHECK = Check(
     id="devices.amd_clocks",
-    proves="Neither heat nor the system's power slows an AMD GPU down.",
+    description="Neither heat nor the system's power slows an AMD GPU down.",
     run=_run,
     faults=("sick-gpu",),
 )

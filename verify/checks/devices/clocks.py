@@ -6,20 +6,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from verify.cards import Said, on_cards, told
-from verify.records import Check, Context, Figure, Outcome
+from verify.card_health import Observation, check_nvidia_cards, combine
+from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 from verify.views.nvml_health import Health
 
 
-def _run(context: Context) -> Outcome:
-    return on_cards(context, lambda card: replace(card, clock_reasons=0x48), judge)
+def _run(context: CheckContext) -> CheckResult:
+    return check_nvidia_cards(context, lambda card: replace(card, clock_reasons=0x48), evaluate)
 
 
-def judge(cards: Sequence[Health]) -> Outcome:
+def evaluate(cards: Sequence[Health]) -> CheckResult:
     """By the reasons of this moment: those of heat and power hold on without work; what work costs is for the speeds."""
     if all(card.clock_reasons is None and card.power_limit_w is None for card in cards):
-        return Outcome("error", "cannot tell: the driver gives neither reasons of clocks nor limits of power")
+        return CheckResult("error", "cannot tell: the driver gives neither reasons of clocks nor limits of power")
     named = {card.pci: [row["name"] for row in _rows(card)] for card in cards}
     figures = tuple(
         Figure(f"power limit: {card.pci}", card.power_limit_w, "W", floor=card.power_default_w, source="its default")
@@ -30,26 +30,26 @@ def judge(cards: Sequence[Health]) -> Outcome:
     seen = sorted({name for names in named.values() for name in names})
     healthy = f"nothing slows {len(cards)} cards down (clocks now by: {', '.join(seen) or 'no limit'})"
     evidence = {"reasons": named, "source": table("devices")["clock_reasons"]["source"]}
-    return told(said, healthy, figures, evidence)
+    return combine(said, healthy, figures, evidence)
 
 
 def _rows(card: Health) -> list[dict[str, Any]]:
     return [row for row in table("devices")["clock_reason"] if (card.clock_reasons or 0) & row["bit"]]
 
 
-def _of_card(card: Health) -> Iterator[Said]:
+def _of_card(card: Health) -> Iterator[Observation]:
     for row in _rows(card):
         if row["status"] in ("fail", "warn"):
-            yield Said(row["status"], f"{card.pci} is slowed down: {row['name']}", row["remedy"])
+            yield Observation(row["status"], f"{card.pci} is slowed down: {row['name']}", row["remedy"])
     limit, usual = card.power_limit_w, card.power_default_w
     if limit is not None and usual is not None and limit < usual:
         text = f"{card.pci} may take {limit:.0f} W, by default {usual:.0f} W"
-        yield Said("warn", text, f"nvidia-smi -i {card.pci} --power-limit={usual:.0f}")
+        yield Observation("warn", text, f"nvidia-smi -i {card.pci} --power-limit={usual:.0f}")
 
 
 CHECK = Check(
     id="devices.clocks",
-    proves="Neither heat, power nor a cap below the default slows an NVIDIA GPU down.",
+    description="Neither heat, power nor a cap below the default slows an NVIDIA GPU down.",
     run=_run,
     requires=("devices.driver",),
     faults=("sick-gpu",),

@@ -7,20 +7,20 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from verify.records import Check, Context, Figure, Outcome
+from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 from verify.views import numa
 from verify.views.numa import Node
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     import torch
 
     cpus, threads, used = frozenset(os.sched_getaffinity(0)), torch.get_num_threads(), _capability()
     flags = cpu_flags(Path("/proc/cpuinfo").read_text())
     if "slow" in context.faults:
         cpus, threads, used, flags = frozenset(range(8)), 1, "DEFAULT", frozenset({"avx2", "fma"})
-    outcome = judge(usable=len(cpus), threads=threads, used=used, flags=flags)
+    outcome = evaluate(usable=len(cpus), threads=threads, used=used, flags=flags)
     return with_nodes(outcome, numa.nodes(), cpus)
 
 
@@ -30,7 +30,7 @@ def cpu_flags(cpuinfo: str) -> frozenset[str]:
     return frozenset(line.partition(":")[2].split())
 
 
-def judge(*, usable: int, threads: int, used: str, flags: Collection[str]) -> Outcome:
+def evaluate(*, usable: int, threads: int, used: str, flags: Collection[str]) -> CheckResult:
     """`used` is the instruction set that torch chose, as torch names it."""
     rows = table("cpu")["capability"]
     best = next((row["name"] for row in rows if set(row["flags"]) <= set(flags)), None)
@@ -39,14 +39,16 @@ def judge(*, usable: int, threads: int, used: str, flags: Collection[str]) -> Ou
     names = [row["name"] for row in rows]
     if best and (used not in names or names.index(used) > names.index(best)):
         text = f"torch computes with {used} on a CPU that has {best}"
-        return Outcome("warn", text, figures, evidence, remedy="unset ATEN_CPU_CAPABILITY")
+        return CheckResult("warn", text, figures, evidence, remedy="unset ATEN_CPU_CAPABILITY")
     if threads * table("cpu")["threads"]["cpus_per_thread"] < usable:
         text = f"torch computes with {threads} threads on {usable} usable CPUs"
-        return Outcome("warn", text, figures, evidence, remedy="unset OMP_NUM_THREADS")
-    return Outcome("ok", f"torch computes with {used} and {threads} threads on {usable} usable CPUs", figures, evidence)
+        return CheckResult("warn", text, figures, evidence, remedy="unset OMP_NUM_THREADS")
+    return CheckResult(
+        "ok", f"torch computes with {used} and {threads} threads on {usable} usable CPUs", figures, evidence
+    )
 
 
-def with_nodes(outcome: Outcome, nodes: Sequence[Node], cpus: Collection[int]) -> Outcome:
+def with_nodes(outcome: CheckResult, nodes: Sequence[Node], cpus: Collection[int]) -> CheckResult:
     """The same with what is known of NUMA nodes; `cpus` are those that this process may use."""
     if not nodes:
         return outcome
@@ -57,7 +59,7 @@ def with_nodes(outcome: Outcome, nodes: Sequence[Node], cpus: Collection[int]) -
     bare = [str(node.number) for node in used if not node.memory]
     if bare and len(bare) < len(nodes) and outcome.status == "ok":
         text = f"NUMA node {', '.join(bare)} has CPUs and no memory: all that they read lies elsewhere"
-        return Outcome("warn", text, figures, evidence, remedy="put memory into the channels of that socket")
+        return CheckResult("warn", text, figures, evidence, remedy="put memory into the channels of that socket")
     where = f"of {len(used)} of {len(nodes)} NUMA nodes" if len(nodes) > 1 else "of one NUMA node"
     reason = f"{outcome.reason} {where}" if outcome.status == "ok" else outcome.reason
     return replace(outcome, reason=reason, figures=figures, evidence=evidence)
@@ -71,7 +73,7 @@ def _capability() -> str:
 
 CHECK = Check(
     id="devices.cpu",
-    proves="torch uses the widest vector instructions that the CPU has, and as many threads as it may.",
+    description="torch uses the widest vector instructions that the CPU has, and as many threads as it may.",
     run=_run,
     requires=("libraries.torch_build",),
     faults=("slow",),

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from verify.cards import no_cards
+from verify.card_health import skip_without_cards
 from verify.checks.libraries.loaded import mapped_libraries
-from verify.records import Check, Context, Outcome
+from verify.records import Check, CheckContext, CheckResult
 from verify.tables import table
 from verify.views import nvml
 from verify.views.kernel_driver import FOLDER, release
@@ -17,16 +17,16 @@ from verify.views.kernel_driver import FOLDER, release
 LIBRARIES = ("libcuda", "libnvidia-ml")
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     if "stale-library" in context.faults:
-        return judge("580.82.07", {"libcuda": Path("/usr/lib/libcuda.so.570.133.20")}, {})
-    if skipped := no_cards(context):
+        return evaluate("580.82.07", {"libcuda": Path("/usr/lib/libcuda.so.570.133.20")}, {})
+    if skipped := skip_without_cards(context):
         return skipped
     missing = {name: why for name in LIBRARIES if (why := _refusal(name))}
     mapped = mapped_libraries(Path("/proc/self/maps").read_text())
     found = {name: path for path in mapped for name in LIBRARIES if path.name.startswith(f"{name}.so")}
     # Sandboxes hide the module's own files; NVML would not start without one.
-    return judge(release(FOLDER) or nvml.release(), found, missing)
+    return evaluate(release(FOLDER) or nvml.release(), found, missing)
 
 
 def _refusal(name: str) -> str | None:
@@ -38,25 +38,27 @@ def _refusal(name: str) -> str | None:
     return None
 
 
-def judge(kernel: str | None, libraries: Mapping[str, Path], missing: Mapping[str, str]) -> Outcome:
+def evaluate(kernel: str | None, libraries: Mapping[str, Path], missing: Mapping[str, str]) -> CheckResult:
     """`kernel` is the loaded module's release, null where none is loaded; `missing` says why a library does not load."""
     stand_in = table("libraries")["library"]["libcuda"]["shadow"]
     releases = {name: _release(path) for name, path in libraries.items() if stand_in not in str(path)}
     evidence = {"kernel module": kernel, "libraries": {name: str(path) for name, path in libraries.items()}, **missing}
     if kernel is None:
-        return Outcome(
+        return CheckResult(
             "fail", "no kernel module of NVIDIA is loaded", (), evidence, "modprobe nvidia; dmesg says why not"
         )
     if missing:
         told = "; ".join(f"{name}: {why}" for name, why in missing.items())
-        return Outcome("fail", f"the driver's libraries do not load: {told}", (), evidence, "install the driver whole")
+        return CheckResult(
+            "fail", f"the driver's libraries do not load: {told}", (), evidence, "install the driver whole"
+        )
     other = [f"{libraries[name]} is of {own}" for name, own in releases.items() if own not in (None, kernel)]
     if other:
         text = f"the loaded kernel module is of {kernel}, and {'; '.join(other)}"
         remedy = "reboot, so that the module of the installed release is loaded; in a container: restart it"
-        return Outcome("fail", text, (), evidence, remedy)
+        return CheckResult("fail", text, (), evidence, remedy)
     told = ", ".join(name for name, own in releases.items() if own) or "no library that names its release"
-    return Outcome("ok", f"kernel module {kernel}, and of the same release: {told}", (), evidence)
+    return CheckResult("ok", f"kernel module {kernel}, and of the same release: {told}", (), evidence)
 
 
 def _release(library: Path) -> str | None:
@@ -67,7 +69,7 @@ def _release(library: Path) -> str | None:
 
 CHECK = Check(
     id="devices.driver",
-    proves="NVIDIA's kernel module is loaded, and libcuda and NVML are of exactly its release.",
+    description="NVIDIA's kernel module is loaded, and libcuda and NVML are of exactly its release.",
     run=_run,
     faults=("stale-library",),
 )

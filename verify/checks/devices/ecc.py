@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
-from verify.cards import Said, on_cards, told
-from verify.records import Check, Context, Figure, Outcome
+from verify.card_health import Observation, check_nvidia_cards, combine
+from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 from verify.views.nvml_health import Health
 
@@ -14,15 +14,15 @@ RESET = "stop what uses the card and reset it: nvidia-smi --gpu-reset -i {pci}; 
 REPLACE = "the card has no spare rows left for its errors: have it replaced"
 
 
-def _run(context: Context) -> Outcome:
-    return on_cards(context, lambda card: replace(card, ecc=(True, True), uncorrected=(1, 1)), judge)
+def _run(context: CheckContext) -> CheckResult:
+    return check_nvidia_cards(context, lambda card: replace(card, ecc=(True, True), uncorrected=(1, 1)), evaluate)
 
 
-def judge(cards: Sequence[Health]) -> Outcome:
+def evaluate(cards: Sequence[Health]) -> CheckResult:
     """Errors that were corrected are no fault: that is what the memory's code is for."""
     counted = [card for card in cards if card.uncorrected is not None]
     if not any(card.ecc is not None or card.remapped is not None for card in cards):
-        return Outcome("skip", "these cards have no error correction, or do not tell of it")
+        return CheckResult("skip", "these cards have no error correction, or do not tell of it")
     limit = table("devices")["ecc"]
     since_load = sum(card.uncorrected[0] for card in counted if card.uncorrected)
     ever = sum(card.uncorrected[1] for card in counted if card.uncorrected)
@@ -41,29 +41,33 @@ def judge(cards: Sequence[Health]) -> Outcome:
     )
     said = [entry for card in cards for entry in _of_card(card, limit["uncorrected_since_load"])]
     healthy = f"no uncorrected error of {len(counted)} cards' memory since the driver was loaded, {ever} before"
-    return told(said, healthy, figures, [asdict(card) for card in cards])
+    return combine(said, healthy, figures, [asdict(card) for card in cards])
 
 
-def _of_card(card: Health, limit: int) -> Iterator[Said]:
+def _of_card(card: Health, limit: int) -> Iterator[Observation]:
     reset = RESET.format(pci=card.pci)
     if card.remap_failed:
-        yield Said("fail", f"{card.pci}: a row of its memory could not be remapped", REPLACE)
+        yield Observation("fail", f"{card.pci}: a row of its memory could not be remapped", REPLACE)
     if card.uncorrected and card.uncorrected[0] > limit:
-        yield Said("fail", f"{card.pci}: {card.uncorrected[0]} uncorrected errors since the driver was loaded", reset)
+        yield Observation(
+            "fail", f"{card.pci}: {card.uncorrected[0]} uncorrected errors since the driver was loaded", reset
+        )
     if card.remap_pending:
-        yield Said("warn", f"{card.pci}: a row of its memory waits to be remapped", reset)
+        yield Observation("warn", f"{card.pci}: a row of its memory waits to be remapped", reset)
     if card.retirement_pending:
-        yield Said("warn", f"{card.pci}: a page of its memory waits to be retired", reset)
+        yield Observation("warn", f"{card.pci}: a page of its memory waits to be retired", reset)
     if card.ecc and card.ecc[0] != card.ecc[1]:
-        yield Said("warn", f"{card.pci}: ECC will be {'on' if card.ecc[1] else 'off'} after its next reset", reset)
+        yield Observation(
+            "warn", f"{card.pci}: ECC will be {'on' if card.ecc[1] else 'off'} after its next reset", reset
+        )
     elif card.ecc == (False, False) and card.ecc_by_default:
         remedy = f"turn it on: nvidia-smi -i {card.pci} -e 1, then reboot"
-        yield Said("warn", f"{card.pci}: ECC is off, which is on by default", remedy)
+        yield Observation("warn", f"{card.pci}: ECC is off, which is on by default", remedy)
 
 
 CHECK = Check(
     id="devices.ecc",
-    proves="No error of the NVIDIA GPUs' memory went uncorrected since the driver was loaded, and no row waits to be remapped.",
+    description="No error of the NVIDIA GPUs' memory went uncorrected since the driver was loaded, and no row waits to be remapped.",
     run=_run,
     requires=("devices.driver",),
     faults=("sick-gpu",),

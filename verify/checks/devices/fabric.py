@@ -6,52 +6,54 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from verify.cards import Said, on_cards, told
-from verify.records import Check, Context, Figure, Outcome
+from verify.card_health import Observation, check_nvidia_cards, combine
+from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 from verify.views.nvml_health import Fabric, Health
 
 START = "start the fabric manager of exactly this driver's version: systemctl enable --now nvidia-fabricmanager"
 
 
-def _run(context: Context) -> Outcome:
-    return on_cards(context, lambda card: replace(card, fabric=Fabric(state=3, status=999, health=0)), judge)
+def _run(context: CheckContext) -> CheckResult:
+    return check_nvidia_cards(
+        context, lambda card: replace(card, fabric=Fabric(state=3, status=999, health=0)), evaluate
+    )
 
 
-def judge(cards: Sequence[Health]) -> Outcome:
+def evaluate(cards: Sequence[Health]) -> CheckResult:
     """A card alone needs no fabric: virtual machines with one card of an NVSwitch system never complete it."""
     states = table("devices")["fabric_state"]
     members = [card for card in cards if card.fabric and card.fabric.state]
     if not members:
-        return Outcome("skip", "no card belongs to an NVSwitch fabric, or the driver is older than 535")
+        return CheckResult("skip", "no card belongs to an NVSwitch fabric, or the driver is older than 535")
     complete = [card for card in members if card.fabric and card.fabric.state == states["completed"]]
     figures = (Figure("cards in the fabric", len(complete), "count", floor=None if len(cards) == 1 else len(members)),)
-    said = [entry for card in members for entry in _of_card(card, states, alone=len(cards) == 1)]
+    said = [entry for card in members for entry in _of_card(card, states, exclusive=len(cards) == 1)]
     evidence = {card.pci: vars(card.fabric) for card in members if card.fabric}
-    return told(said, f"the fabric has taken in {len(complete)} of {len(members)} cards", figures, evidence)
+    return combine(said, f"the fabric has taken in {len(complete)} of {len(members)} cards", figures, evidence)
 
 
-def _of_card(card: Health, states: dict[str, Any], *, alone: bool) -> Iterator[Said]:
+def _of_card(card: Health, states: dict[str, Any], *, exclusive: bool) -> Iterator[Observation]:
     fabric = card.fabric
     if fabric is None:
         return
     if fabric.state != states["completed"]:
         name = states["names"][fabric.state] if fabric.state < len(states["names"]) else str(fabric.state)
-        yield Said("ok" if alone else "fail", f"{card.pci}: its fabric is {name}", START)
+        yield Observation("ok" if exclusive else "fail", f"{card.pci}: its fabric is {name}", START)
         return
     if fabric.status:
         text = f"{card.pci}: the fabric gave it up (NVML status {fabric.status})"
-        yield Said("fail", text, "journalctl -u nvidia-fabricmanager names the reason")
+        yield Observation("fail", text, "journalctl -u nvidia-fabricmanager names the reason")
     for row in table("devices")["fabric_health"]:
         if fabric.health >> row["shift"] & row["mask"] in row["bad"]:
-            yield Said(
+            yield Observation(
                 row["status"], f"{card.pci}: {row['text']}", "journalctl -u nvidia-fabricmanager names the reason"
             )
 
 
 CHECK = Check(
     id="devices.fabric",
-    proves="Cards of an NVSwitch system are all in its fabric, which is complete and healthy.",
+    description="Cards of an NVSwitch system are all in its fabric, which is complete and healthy.",
     run=_run,
     requires=("devices.driver",),
     faults=("sick-gpu",),

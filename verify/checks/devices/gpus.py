@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from verify.records import Check, Context, Figure, Outcome
+from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 from verify.views import Gpu, amd_smi, kernel_driver, kfd, nvml, pci, torch_view
 
@@ -17,7 +17,7 @@ Views = Mapping[str, "tuple[Gpu, ...] | None"]
 """Layer to the GPUs that it sees, in the order bus, driver, NVML, torch; null where the layer is absent."""
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     import torch
 
     amd = torch.version.hip is not None or (not torch_view.built_for_gpus() and bool(pci.gpus("amd")))
@@ -36,7 +36,7 @@ def _run(context: Context) -> Outcome:
     views |= between
     views["torch"] = torch_view.gpus() if torch_view.built_for_gpus() else None
     masks = {name: os.environ[name] for name in MASKS if name in os.environ}
-    outcome = judge(views, variant=context.variant, masks=masks, split=split)
+    outcome = evaluate(views, variant=context.variant, masks=masks, split=split)
     if outcome.status == "ok":
         outcome = fewer(on_bus or views["torch"] or (), context.expect.get("gpus")) or outcome
     seen = {layer: None if view is None else [asdict(gpu) for gpu in view] for layer, view in views.items()}
@@ -53,7 +53,7 @@ def amd_views() -> tuple[dict[str, tuple[Gpu, ...] | None], bool]:
     return views, len({gpu.pci for gpu in driver or ()}) < len(driver or ())
 
 
-def judge(views: Views, *, variant: str | None, masks: Mapping[str, str], split: bool) -> Outcome:
+def evaluate(views: Views, *, variant: str | None, masks: Mapping[str, str], split: bool) -> CheckResult:
     """Whether the layers agree. `variant` is the planned torch build, null when there is no plan."""
     figures = tuple(Figure(f"GPUs: {layer}", len(view), "count") for layer, view in views.items() if view is not None)
     counts = ", ".join(f"{layer} {'absent' if view is None else len(view)}" for layer, view in views.items())
@@ -61,25 +61,27 @@ def judge(views: Views, *, variant: str | None, masks: Mapping[str, str], split:
     if seen is None:
         return _without_gpu_build(on_bus, variant, counts, figures)
     if split:
-        return Outcome(
+        return CheckResult(
             "warn", f"a card is split (MIG, partitions): its parts cannot be compared one by one ({counts})", figures
         )
     absent = [layer for layer, view in views.items() if view is None]
     if absent and on_bus:
         text = f"{' and '.join(absent)}: no answer, with {len(on_bus)} GPUs on the bus ({counts})"
-        return Outcome("fail", text, figures, remedy="install or repair the driver, then reboot")
+        return CheckResult("fail", text, figures, remedy="install or repair the driver, then reboot")
     if masks and len(seen) < len(on_bus):
-        return Outcome("warn", f"{' '.join(f'{k}={v}' for k, v in masks.items())} hides GPUs ({counts})", figures)
+        return CheckResult("warn", f"{' '.join(f'{k}={v}' for k, v in masks.items())} hides GPUs ({counts})", figures)
     if seen and not on_bus:  # a sandbox shows its cards to the libraries, and hides bus and module
         views = {layer: view for layer, view in views.items() if view}
     expected = on_bus or seen
     for layer, view in views.items():
         if view is not None and len(view) != len(expected):
-            return Outcome("fail", _difference(expected, layer, view, counts), figures, remedy="dmesg names the reason")
+            return CheckResult(
+                "fail", _difference(expected, layer, view, counts), figures, remedy="dmesg names the reason"
+            )
     return _compare_each(views, counts, figures)
 
 
-def fewer(here: Sequence[Gpu], expected: Mapping[str, Any] | int | None) -> Outcome | None:
+def fewer(here: Sequence[Gpu], expected: Mapping[str, Any] | int | None) -> CheckResult | None:
     """The outcome where fewer cards are here than should be; null where none is missing, or nothing is expected.
 
     `expected` is their number, or that as `count` with the addresses that are known (`pci`) and where it stands (`source`).
@@ -92,16 +94,18 @@ def fewer(here: Sequence[Gpu], expected: Mapping[str, Any] | int | None) -> Outc
     source = f" ({wanted['source']})" if "source" in wanted else ""
     figure = Figure("GPUs", len(here), "count", floor=wanted["count"], source=wanted.get("source"))
     remedy = "dmesg and lspci say whether the card fell off the bus: restart the host, reseat the card; was it taken out, set firstlight_gpus to the indexes that are left"
-    return Outcome("fail", f"{len(here)} of {wanted['count']} GPUs{named}{source}", (figure,), remedy=remedy)
+    return CheckResult("fail", f"{len(here)} of {wanted['count']} GPUs{named}{source}", (figure,), remedy=remedy)
 
 
-def _without_gpu_build(on_bus: Sequence[Gpu], variant: str | None, counts: str, figures: tuple[Figure, ...]) -> Outcome:
+def _without_gpu_build(
+    on_bus: Sequence[Gpu], variant: str | None, counts: str, figures: tuple[Figure, ...]
+) -> CheckResult:
     if not on_bus and variant in (None, "cpu"):
-        return Outcome("ok", "no GPU on the bus, and torch is a CPU build", figures)
+        return CheckResult("ok", "no GPU on the bus, and torch is a CPU build", figures)
     if variant == "cpu":
-        return Outcome("warn", f"{len(on_bus)} GPUs are on the bus, and the Stack computes on the CPU", figures)
+        return CheckResult("warn", f"{len(on_bus)} GPUs are on the bus, and the Stack computes on the CPU", figures)
     text = f"torch is a CPU build ({counts})" + (f", and the Stack says {variant}" if variant else "")
-    return Outcome("fail", text, figures, remedy="install the torch build that fits the GPUs")
+    return CheckResult("fail", text, figures, remedy="install the torch build that fits the GPUs")
 
 
 def _difference(on_bus: Sequence[Gpu], layer: str, view: Sequence[Gpu], counts: str) -> str:
@@ -111,31 +115,31 @@ def _difference(on_bus: Sequence[Gpu], layer: str, view: Sequence[Gpu], counts: 
     return f"the layers count differently: {counts}{named}"
 
 
-def _compare_each(views: Views, counts: str, figures: tuple[Figure, ...]) -> Outcome:
+def _compare_each(views: Views, counts: str, figures: tuple[Figure, ...]) -> CheckResult:
     lists = {layer: view for layer, view in views.items() if view}
     for attribute in ("uuid", "pci"):
         sets = {layer: {getattr(gpu, attribute) for gpu in view} - {None} for layer, view in lists.items()}
         stated = {layer: values for layer, values in sets.items() if values}
         if len({frozenset(values) for values in stated.values()}) > 1:
             told = "; ".join(f"{layer}: {', '.join(sorted(values))}" for layer, values in stated.items())
-            return Outcome("fail", f"the layers name different GPUs by {attribute}: {told}", figures)
+            return CheckResult("fail", f"the layers name different GPUs by {attribute}: {told}", figures)
     by_uuid = {gpu.uuid: gpu for gpu in lists.get("NVML", ()) if gpu.uuid}
     share = table("devices")["torch_memory_share"]
     for gpu in lists.get("torch", ()):
         partner = by_uuid.get(gpu.uuid or "")
         if partner and partner.memory and gpu.memory and gpu.memory < share["floor"] * partner.memory:
             text = f"torch sees {gpu.memory / 2**30:.1f} GiB of {gpu.uuid}, NVML {partner.memory / 2**30:.1f} GiB"
-            return Outcome("fail", text, figures)
+            return CheckResult("fail", text, figures)
     order = [gpu.pci for gpu in lists.get("torch", ()) if gpu.pci]
     if order != sorted(order):
         text = f"torch orders the GPUs otherwise than the bus: {', '.join(order)}"
-        return Outcome("warn", text, figures, remedy="set CUDA_DEVICE_ORDER=PCI_BUS_ID")
-    return Outcome("ok", f"every layer sees the same GPUs ({counts})", figures)
+        return CheckResult("warn", text, figures, remedy="set CUDA_DEVICE_ORDER=PCI_BUS_ID")
+    return CheckResult("ok", f"every layer sees the same GPUs ({counts})", figures)
 
 
 CHECK = Check(
     id="devices.gpus",
-    proves="The PCI bus, the kernel driver, NVML or amd-smi, and torch see the same GPUs: count, UUID, address, order, memory; as many as the host should have.",
+    description="The PCI bus, the kernel driver, NVML or amd-smi, and torch see the same GPUs: count, UUID, address, order, memory; as many as the host should have.",
     run=_run,
     requires=("devices.torch",),
     faults=("missing-gpu",),

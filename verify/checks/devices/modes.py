@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from verify.cards import Said, on_cards, told
-from verify.records import Check, Context, Figure, Outcome
+from verify.card_health import Observation, check_nvidia_cards, combine
+from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 from verify.views.nvml_health import Health
 
 PROHIBITED = "prohibited"
 
 
-def _run(context: Context) -> Outcome:
-    return on_cards(context, lambda card: replace(card, compute_mode=2), judge)
+def _run(context: CheckContext) -> CheckResult:
+    return check_nvidia_cards(context, lambda card: replace(card, compute_mode=2), evaluate)
 
 
-def judge(cards: Sequence[Health]) -> Outcome:
+def evaluate(cards: Sequence[Health]) -> CheckResult:
     """Persistence off is told, not judged: it costs seconds at each first use, and the volatile counts of errors."""
     split = sum(1 for card in cards if card.mig and card.mig[0])
     figures = (Figure("cards split by MIG", split, "count"),)
@@ -25,11 +25,11 @@ def judge(cards: Sequence[Health]) -> Outcome:
     lazy = [card.pci for card in cards if card.persistence is False]
     if lazy:
         text = f"persistence mode is off on {', '.join(lazy)}: each first use waits for the driver"
-        said.append(Said("ok", text))
+        said.append(Observation("ok", text))
     evidence = {
         card.pci: {"compute mode": _mode(card), "MIG": card.mig, "persistence": card.persistence} for card in cards
     }
-    return told(said, f"{len(cards)} cards take any process's work", figures, evidence)
+    return combine(said, f"{len(cards)} cards take any process's work", figures, evidence)
 
 
 def _mode(card: Health) -> str | None:
@@ -37,21 +37,21 @@ def _mode(card: Health) -> str | None:
     return names[card.compute_mode] if card.compute_mode is not None and card.compute_mode < len(names) else None
 
 
-def _of_card(card: Health) -> Iterator[Said]:
+def _of_card(card: Health) -> Iterator[Observation]:
     mode = _mode(card)
     remedy = f"nvidia-smi -i {card.pci} --compute-mode=DEFAULT"
     if mode == PROHIBITED:
-        yield Said("fail", f"{card.pci} is in compute mode {mode}: no process may compute on it", remedy)
+        yield Observation("fail", f"{card.pci} is in compute mode {mode}: no process may compute on it", remedy)
     elif mode not in (None, "default"):
-        yield Said("warn", f"{card.pci} is in compute mode {mode}: one process at a time", remedy)
+        yield Observation("warn", f"{card.pci} is in compute mode {mode}: one process at a time", remedy)
     if card.mig and card.mig[0] != card.mig[1]:
         text = f"{card.pci}: MIG will be {'on' if card.mig[1] else 'off'} after its next reset"
-        yield Said("warn", text, f"nvidia-smi --gpu-reset -i {card.pci}, or reboot")
+        yield Observation("warn", text, f"nvidia-smi --gpu-reset -i {card.pci}, or reboot")
 
 
 CHECK = Check(
     id="devices.modes",
-    proves="Every NVIDIA GPU takes processes (compute mode), and is split as it will be after a reset (MIG).",
+    description="Every NVIDIA GPU takes processes (compute mode), and is split as it will be after a reset (MIG).",
     run=_run,
     requires=("devices.driver",),
     faults=("sick-gpu",),

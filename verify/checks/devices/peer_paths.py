@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from verify.cards import INJECTED, Said, told
-from verify.records import Check, Context, Outcome
+from verify.card_health import INJECTED, Observation, combine
+from verify.records import Check, CheckContext, CheckResult
 from verify.views import amd_smi, nvml, pci, peer_paths
 from verify.views.peer_paths import PeerPath
 
@@ -17,16 +17,16 @@ REMEDY = (
 )
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     if "sick-gpu" in context.faults:
-        return judge([PeerPath(INJECTED, "DMA-FQ", ("0000:fe:00.0",))] * 2, joined=False)
+        return evaluate([PeerPath(INJECTED, "DMA-FQ", ("0000:fe:00.0",))] * 2, joined=False)
     vendor = "nvidia" if pci.gpus("nvidia") else "amd"
     cards = pci.gpus(vendor)
     if len(cards) < 2:
-        return Outcome("skip", "there are no two GPUs that could exchange")
+        return CheckResult("skip", "there are no two GPUs that could exchange")
     if peer_paths.virtual():
-        return Outcome("skip", "a virtual machine: the machine below decides")
-    return judge([peer_paths.peer_path(card.pci or "") for card in cards], joined=_joined(vendor, len(cards)))
+        return CheckResult("skip", "a virtual machine: the machine below decides")
+    return evaluate([peer_paths.peer_path(card.pci or "") for card in cards], joined=_joined(vendor, len(cards)))
 
 
 def _joined(vendor: str, count: int) -> bool:
@@ -34,7 +34,7 @@ def _joined(vendor: str, count: int) -> bool:
     try:
         if vendor == "nvidia":
             return joined(nvml.nvlinked(), count)
-        return joined([joint.kind == "XGMI" for joint in amd_smi.joints() or ()], count)
+        return joined([joint.kind == "XGMI" for joint in amd_smi.gpu_links() or ()], count)
     except (nvml.NvmlError, amd_smi.AmdSmiError):
         return False
 
@@ -44,7 +44,7 @@ def joined(links: Sequence[bool], count: int) -> bool:
     return len(links) >= count * (count - 1) and all(links)
 
 
-def judge(paths: Sequence[PeerPath], *, joined: bool) -> Outcome:
+def evaluate(paths: Sequence[PeerPath], *, joined: bool) -> CheckResult:
     """Of two cards and more of one host."""
     evidence = [asdict(path) for path in paths]
     translated = [path.pci for path in paths if path.iommu in TRANSLATING]
@@ -52,21 +52,21 @@ def judge(paths: Sequence[PeerPath], *, joined: bool) -> Outcome:
     said = []
     if translated:
         text = f"the IOMMU translates what {len(translated)} of {len(paths)} cards write ({paths[0].iommu})"
-        said.append(Said("warn", text, REMEDY))
+        said.append(Observation("warn", text, REMEDY))
     if bridges:
         shown = ", ".join(bridges[:4]) + (f" and {len(bridges) - 4} more" if len(bridges) > 4 else "")
-        said.append(Said("warn", f"ACS sends what cards write to one another up to the root: {shown}", REMEDY))
+        said.append(Observation("warn", f"ACS sends what cards write to one another up to the root: {shown}", REMEDY))
     if joined and said:
         text = "; ".join(found.text for found in said)
-        return Outcome("ok", f"links of their own join all cards; on the bus {text}", (), evidence)
+        return CheckResult("ok", f"links of their own join all cards; on the bus {text}", (), evidence)
     if any(path.redirected_by is None for path in paths) and not said:
-        return Outcome("skip", "only root may read whether ACS is on", (), evidence, "run verify as root")
-    return told(said, f"neither IOMMU nor ACS stands between {len(paths)} cards", (), evidence)
+        return CheckResult("skip", "only root may read whether ACS is on", (), evidence, "run verify as root")
+    return combine(said, f"neither IOMMU nor ACS stands between {len(paths)} cards", (), evidence)
 
 
 CHECK = Check(
     id="devices.peer_paths",
-    proves="On the bus, neither an IOMMU that translates nor ACS on a bridge stands between the cards of this host.",
+    description="On the bus, neither an IOMMU that translates nor ACS on a bridge stands between the cards of this host.",
     run=_run,
     faults=("sick-gpu",),
 )

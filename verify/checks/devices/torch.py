@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from verify.records import Check, Context, Outcome
+from verify.records import Check, CheckContext, CheckResult
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     problem = "torch sees no GPU" if "missing-gpu" in context.faults else context.devices_problem
     if problem:
-        return Outcome("fail", problem, remedy="see whether the driver works: nvidia-smi, on AMD cards rocminfo")
-    return Outcome("ok", f"torch computes on {', '.join(context.devices)}")
+        return CheckResult("fail", problem, remedy="see whether the driver works: nvidia-smi, on AMD cards rocminfo")
+    return CheckResult("ok", f"torch computes on {', '.join(context.devices)}")
 
 
 CHECK = Check(
     id="devices.torch",
-    proves="torch sees the devices that it shall compute on: GPUs where the Stack says GPUs.",
+    description="torch sees the devices that it shall compute on: GPUs where the Stack says GPUs.",
     run=_run,
     requires=("libraries.torch_build", "devices.driver"),
     faults=("missing-gpu",),

@@ -9,9 +9,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
-from verify.cards import INJECTED, Said, no_cards, told
-from verify.kept import last
-from verify.records import Check, Context, Figure, Outcome, Status
+from verify.card_health import INJECTED, Observation, combine, skip_without_cards
+from verify.last_run import read_last_run
+from verify.records import Check, CheckContext, CheckResult, Figure, Status
 from verify.tables import table
 from verify.views import kernel_log
 from verify.views.kernel_log import Line
@@ -34,18 +34,18 @@ class Event(NamedTuple):
     text: str
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     injected = Line(context.started, f"NVRM: Xid (PCI:{INJECTED[:-2]}): 79, GPU has fallen off the bus.")
     if "sick-gpu" in context.faults:
-        return judge(events([injected]), known_until=0.0, source="injected")
-    if skipped := no_cards(context):
+        return evaluate(events([injected]), known_until=0.0, source="injected")
+    if skipped := skip_without_cards(context):
         return skipped
     try:
         found, source = kernel_log.lines()
     except kernel_log.UnreadableError as error:
         remedy = "run as root, or as a member of the groups adm and systemd-journal"
-        return Outcome("skip", f"the kernel's log may not be read ({error})", remedy=remedy)
-    return judge(events(found), known_until=last_verified(context.prefix), source=source)
+        return CheckResult("skip", f"the kernel's log may not be read ({error})", remedy=remedy)
+    return evaluate(events(found), known_until=last_verified(context.prefix), source=source)
 
 
 def events(lines: Iterable[Line]) -> list[Event]:
@@ -62,33 +62,33 @@ def events(lines: Iterable[Line]) -> list[Event]:
 def last_verified(prefix: Path | None) -> float:
     """When the checks that the installation keeps were begun, in seconds since 1970; 0 where there are none."""
     try:
-        return datetime.fromisoformat(last(prefix)["started_at"].replace("Z", "+00:00")).timestamp()
+        return datetime.fromisoformat(read_last_run(prefix)["started_at"].replace("Z", "+00:00")).timestamp()
     except (ValueError, KeyError, TypeError, AttributeError):
         return 0.0
 
 
-def judge(found: Sequence[Event], *, known_until: float, source: str) -> Outcome:
+def evaluate(found: Sequence[Event], *, known_until: float, source: str) -> CheckResult:
     """Events before `known_until` were told by an earlier run: they cannot fail this one, and none is forgotten."""
     found = sorted(found)
     new = [event for event in found if event.at > known_until]
     figures = (Figure("events since boot", len(found), "count"), Figure("new events", len(new), "count"))
-    said: list[Said] = []
+    said: list[Observation] = []
     for is_new, chosen in ((True, new), (False, found[: len(found) - len(new)])):
         alike: dict[tuple[str, str, int], list[Event]] = defaultdict(list)
         for event in chosen:
             alike[event.what, event.pci, event.number].append(event)
         said += [_said(group, is_new=is_new) for group in alike.values()]
     evidence = {"source": source, "known until": known_until or None, "lines": [event.text for event in found[-50:]]}
-    return told(said, "the kernel's log tells of no fault of a card since boot", figures, evidence)
+    return combine(said, "the kernel's log tells of no fault of a card since boot", figures, evidence)
 
 
-def _said(alike: Sequence[Event], *, is_new: bool) -> Said:
+def _said(alike: Sequence[Event], *, is_new: bool) -> Observation:
     last = alike[-1]
     kind, means, remedy = _meaning(last)
     when = datetime.fromtimestamp(last.at, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
     times = f", {len(alike)} times" if len(alike) > 1 else ""
     age = "new" if is_new else "known before this run"
-    return Said(
+    return Observation(
         (NEW if is_new else KNOWN)[kind],
         f"{last.what} {last.number} on {last.pci}: {means} ({age}, last {when}{times})",
         remedy,
@@ -113,9 +113,9 @@ def _meaning(event: Event) -> tuple[str, str, str]:
 
 CHECK = Check(
     id="devices.xid",
-    proves="The kernel's log tells of no new fault of an NVIDIA card (Xid) or switch (SXid) since boot; earlier ones are named.",
+    description="The kernel's log tells of no new fault of an NVIDIA card (Xid) or switch (SXid) since boot; earlier ones are named.",
     run=_run,
     faults=("sick-gpu",),
     deadline_s=30.0,
-    alone=True,  # with the shortest deadline it runs last: what other checks met is in the log by then
+    exclusive=True,  # with the shortest deadline it runs last: what other checks met is in the log by then
 )

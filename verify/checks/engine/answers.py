@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verify import needs, small_llama
+from verify import preconditions, small_llama
 from verify.devices import memory
-from verify.draws import excess, kept
-from verify.records import Check, Context, Figure, Outcome
+from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.sampling_statistics import chi_square_share, truncated_probabilities
 from verify.tables import table
 
 MODEL = "builtin-1"
@@ -40,19 +40,21 @@ WAYS: Mapping[str, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Answer:
+class EngineAnswer:
     """One prompt's continuation."""
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     import torch
 
     folder = (context.prefix or Path("/nonexistent")) / "models" / MODEL
     if not folder.is_dir() and not context.faults:
-        return Outcome("skip", f"no model at {folder}", remedy="install one: ./firstlight provision --model builtin")
+        return CheckResult(
+            "skip", f"no model at {folder}", remedy="install one: ./firstlight provision --model builtin"
+        )
     if folder.is_dir() and (crowded := _crowded(context)):
         return crowded
     # An injected fault is proven on the reference's own answers where there is no model to serve.
@@ -87,14 +89,14 @@ def _run(context: Context) -> Outcome:
     evidence = {"model": str(folder), "dtype": dtype, "prompts": PROMPTS, "tokens each": LENGTH, "ways": dict(WAYS)}
     if problems:
         more = f" and {len(problems) - 2} more" if len(problems) > 2 else ""
-        return Outcome(
+        return CheckResult(
             "fail", f"{'; '.join(problems[:2])}{more}", figures, evidence, "do not serve with this environment"
         )
     text = f"{PROMPTS} prompts at once, {len(WAYS)} ways, twice each: every token is the float64 reference's, drawn ones keep to top-k and top-p"
-    return Outcome("ok", text, figures, evidence)
+    return CheckResult("ok", text, figures, evidence)
 
 
-def _crowded(context: Context) -> Outcome | None:
+def _crowded(context: CheckContext) -> CheckResult | None:
     """The outcome where the first GPU has no room for an engine beside what is there; null where it has, and on CPUs."""
     import torch
 
@@ -106,7 +108,7 @@ def _crowded(context: Context) -> Outcome | None:
     service = context.service
     holder = f"{service.name} serves here, and" if service and service.main_pid else "others are at work:"
     text = f"{holder} {free / 2**30:.1f} of {total / 2**30:.0f} GiB are free, an engine wants {MEMORY_SHARE:.0%}"
-    return Outcome("skip", text, remedy="let the service be stopped for the checks: --drain")
+    return CheckResult("skip", text, remedy="let the service be stopped for the checks: --drain")
 
 
 def prompts(vocabulary: int) -> list[list[int]]:
@@ -122,7 +124,7 @@ def prompts(vocabulary: int) -> list[list[int]]:
 
 def _ask_engine(
     folder: Path, dtype: str, options: Mapping[str, Any], asked: list[list[int]], model: small_llama.Llama | None
-) -> tuple[list[list[Answer]], float | None]:
+) -> tuple[list[list[EngineAnswer]], float | None]:
     """The greedy answers, twice, of one engine; where a model is given, also how far its draws are off, as `_drawn` says.
 
     The engine ends with this call: an engine that ends later takes the process groups of the next one with it.
@@ -152,7 +154,7 @@ def _engine(folder: Path, dtype: str, options: Mapping[str, Any]) -> Any:
     )
 
 
-def _answers(engine: Any, asked: list[list[int]]) -> list[Answer]:
+def _answers(engine: Any, asked: list[list[int]]) -> list[EngineAnswer]:
     """The batch's greedy answers."""
     from vllm import SamplingParams
 
@@ -171,11 +173,11 @@ def _drawn(engine: Any, model: small_llama.Llama, prompt: list[int]) -> float:
     for k, p in LIMITS:
         wanted = SamplingParams(temperature=TEMPERATURE, top_k=k, top_p=p, max_tokens=1, ignore_eos=True)
         found = [output.outputs[0].token_ids[0] for output in engine.generate(batch, wanted, use_tqdm=False)]
-        shares.append(excess(Counter(found), kept(logits, k or len(logits), p)))
+        shares.append(chi_square_share(Counter(found), truncated_probabilities(logits, k or len(logits), p)))
     return max(shares)
 
 
-def _own(model: small_llama.Llama, asked: list[list[int]]) -> list[Answer]:
+def _own(model: small_llama.Llama, asked: list[list[int]]) -> list[EngineAnswer]:
     """What the reference itself would answer."""
     answers = []
     for prompt in asked:
@@ -184,19 +186,21 @@ def _own(model: small_llama.Llama, asked: list[list[int]]) -> list[Answer]:
             row = model.logprobs(tokens)[-1]
             tokens.append(int(row.argmax()))
             logprobs.append(float(row.max()))
-        answers.append(Answer(tuple(tokens[len(prompt) :]), tuple(logprobs)))
+        answers.append(EngineAnswer(tuple(tokens[len(prompt) :]), tuple(logprobs)))
     return answers
 
 
-def _answer(output: Any) -> Answer:
+def _answer(output: Any) -> EngineAnswer:
     tokens = tuple(output.token_ids)
-    return Answer(tokens, tuple(entry[token].logprob for token, entry in zip(tokens, output.logprobs, strict=True)))
+    return EngineAnswer(
+        tokens, tuple(entry[token].logprob for token, entry in zip(tokens, output.logprobs, strict=True))
+    )
 
 
 def _compare(  # noqa: PLR0917 - all of one call, and it is ours alone
     model: small_llama.Llama,
     asked: Sequence[list[int]],
-    runs: Sequence[Sequence[Answer]],
+    runs: Sequence[Sequence[EngineAnswer]],
     dtype: str,
     worst: dict[str, float],
     way: str,
@@ -210,13 +214,13 @@ def _compare(  # noqa: PLR0917 - all of one call, and it is ours alone
             tokens: model.logprobs([*prompt, *tokens])[len(prompt) - 1 : -1] for tokens in {first.tokens, second.tokens}
         }
         for answer in (first, second):
-            text, off = judge(answer, rows[answer.tokens].tolist(), table("tolerances")["engine"][dtype])
+            text, off = evaluate(answer, rows[answer.tokens].tolist(), table("tolerances")["engine"][dtype])
             worst[way] = max(worst.get(way, 0.0), off)
             problems += [f"prompt {number + 1}, {text}"] if text else []
     return problems
 
 
-def judge(answer: Answer, exact: Sequence[Sequence[float]], bound: float) -> tuple[str | None, float]:
+def evaluate(answer: EngineAnswer, exact: Sequence[Sequence[float]], bound: float) -> tuple[str | None, float]:
     """What is wrong with an answer, and how far its log probabilities are off at most.
 
     `exact` holds the reference's log probabilities after each token of this very answer. A token that is not the
@@ -238,18 +242,18 @@ def judge(answer: Answer, exact: Sequence[Sequence[float]], bound: float) -> tup
     return None, off
 
 
-def spoiled(answer: Answer) -> Answer:
+def spoiled(answer: EngineAnswer) -> EngineAnswer:
     """The injected fault: one token is its neighbour."""
-    return Answer((answer.tokens[0] ^ 1, *answer.tokens[1:]), answer.logprobs)
+    return EngineAnswer((answer.tokens[0] ^ 1, *answer.tokens[1:]), answer.logprobs)
 
 
 CHECK = Check(
     id="engine.answers",
-    proves="vLLM answers the float64 reference's tokens: a batch of 16 of up to 286 positions, prompts whole and split, prefixes remembered or not; drawn ones keep to top-k and top-p.",
+    description="vLLM answers the float64 reference's tokens: a batch of 16 of up to 286 positions, prompts whole and split, prefixes remembered or not; drawn ones keep to top-k and top-p.",
     run=_run,
     level="full",
     requires=("engine.vllm", "kernels.vector_add"),
-    needs=(needs.vllm,),
+    preconditions=(preconditions.vllm,),
     faults=("wrong-result",),
     deadline_s=420.0,
 )

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from verify.distributions import installed, same_version
-from verify.records import Check, Context, Outcome
+from verify.records import Check, CheckContext, CheckResult
 from verify.tables import table
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     plan: Mapping[str, Any] = context.stack.get("flash_attn") or {}
     if "stale-library" in context.faults:
         plan = {"provider": "wheel", "package": {"version": "0.0.0"}}
@@ -22,32 +22,32 @@ def _run(context: Context) -> Outcome:
         return judge_package(version, package and package["version"], _problem("flash_attn") if version else None)
     if plan.get("provider") == "bundled":
         return _bundled((context.stack.get("attention") or {}).get("generation"))
-    return Outcome("skip", "no flash-attn package is installed, and none is planned")
+    return CheckResult("skip", "no flash-attn package is installed, and none is planned")
 
 
-def judge_package(version: str | None, planned: str | None, problem: str | None) -> Outcome:
+def judge_package(version: str | None, planned: str | None, problem: str | None) -> CheckResult:
     """`version` installed and `planned`, null when there is none; `problem` what its import said."""
     again = "install the environment anew from its lock: ./firstlight provision"
     if version is None:
-        return Outcome("fail", f"flash-attn {planned} is planned and not installed", remedy=again)
+        return CheckResult("fail", f"flash-attn {planned} is planned and not installed", remedy=again)
     if planned and not same_version(version, planned):
-        return Outcome("fail", f"flash-attn is {version}, and the Stack says {planned}", remedy=again)
+        return CheckResult("fail", f"flash-attn is {version}, and the Stack says {planned}", remedy=again)
     if problem:
         remedy = "a flash-attn wheel fits one torch release, CUDA major and C++ ABI; remove it or take the exact one"
-        return Outcome("fail", f"flash-attn {version} does not import: {problem}", remedy=remedy)
-    return Outcome("ok", f"flash-attn {version} imports")
+        return CheckResult("fail", f"flash-attn {version} does not import: {problem}", remedy=remedy)
+    return CheckResult("ok", f"flash-attn {version} imports")
 
 
-def _bundled(generation: int | None) -> Outcome:
+def _bundled(generation: int | None) -> CheckResult:
     names = table("flash_attn")["bundled"]
     wanted = [row["module"] for row in names if generation in (None, row["generation"])]
     problems = {name: _problem(name) for name in wanted}
     working = [name for name, problem in problems.items() if problem is None]
     evidence = {"import": problems}
     if working:
-        return Outcome("ok", f"vLLM's own flash attention loads: {', '.join(working)}", evidence=evidence)
+        return CheckResult("ok", f"vLLM's own flash attention loads: {', '.join(working)}", evidence=evidence)
     text = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
-    return Outcome("fail", f"vLLM's own flash attention does not load: {text}", evidence=evidence)
+    return CheckResult("fail", f"vLLM's own flash attention does not load: {text}", evidence=evidence)
 
 
 def _problem(module: str) -> str | None:
@@ -60,7 +60,7 @@ def _problem(module: str) -> str | None:
 
 CHECK = Check(
     id="engine.flash_attn",
-    proves="The flash attention that the Stack says (vLLM's own or the package) is installed, right in version, and loads.",
+    description="The flash attention that the Stack says (vLLM's own or the package) is installed, right in version, and loads.",
     run=_run,
     level="standard",
     requires=("engine.vllm",),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from verify import needs
-from verify.records import Check, Context, Outcome
+from verify import preconditions
+from verify.records import Check, CheckContext, CheckResult
 
 PLATFORMS = ("cpu", "cuda", "rocm")
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     planned = context.stack.get("vllm") or {}
     if "stale-library" in context.faults:
         planned = {"version": "0.0.0"}
@@ -17,31 +17,33 @@ def _run(context: Context) -> Outcome:
         from vllm.platforms import current_platform
     except ImportError as error:
         text = f"vLLM does not import: {error}"
-        return Outcome("fail", text, remedy="install the environment anew from its lock: ./firstlight provision")
+        return CheckResult("fail", text, remedy="install the environment anew from its lock: ./firstlight provision")
     found = next((name for name in PLATFORMS if getattr(current_platform, f"is_{name}")()), None)
-    return judge(str(vllm.__version__), found, planned.get("version"), planned.get("variant"), str(vllm.__file__))
+    return evaluate(str(vllm.__version__), found, planned.get("version"), planned.get("variant"), str(vllm.__file__))
 
 
-def judge(version: str, platform: str | None, planned: str | None, variant: str | None, file: str) -> Outcome:
+def evaluate(version: str, platform: str | None, planned: str | None, variant: str | None, file: str) -> CheckResult:
     """`platform` is what vLLM found (null: nothing that it supports), `planned` and `variant` the Stack's, if any."""
     evidence = {"call": "vllm.platforms.current_platform", "version": version, "platform": platform, "file": file}
     if planned and version.partition("+")[0] != planned:
-        return Outcome("fail", f"vLLM is {version}, and the Stack says {planned}", evidence=evidence)
+        return CheckResult("fail", f"vLLM is {version}, and the Stack says {planned}", evidence=evidence)
     if platform is None:
-        return Outcome("fail", f"vLLM {version} finds no platform that it can compute on", evidence=evidence)
+        return CheckResult("fail", f"vLLM {version} finds no platform that it can compute on", evidence=evidence)
     wanted = {"cu": "cuda", "ro": "rocm", "cp": "cpu"}[variant[:2]] if variant else platform
     if platform != wanted:
-        return Outcome("fail", f"vLLM {version} computes on {platform}, and the Stack says {wanted}", evidence=evidence)
-    return Outcome("ok", f"vLLM {version} imports and computes on {platform}", evidence=evidence)
+        return CheckResult(
+            "fail", f"vLLM {version} computes on {platform}, and the Stack says {wanted}", evidence=evidence
+        )
+    return CheckResult("ok", f"vLLM {version} imports and computes on {platform}", evidence=evidence)
 
 
 CHECK = Check(
     id="engine.vllm",
-    proves="vLLM imports, is the release that the Stack says, and finds the platform that the Stack says.",
+    description="vLLM imports, is the release that the Stack says, and finds the platform that the Stack says.",
     run=_run,
     level="standard",
     requires=("devices.torch",),
-    needs=(needs.vllm,),
+    preconditions=(preconditions.vllm,),
     faults=("stale-library",),
     deadline_s=180.0,
 )

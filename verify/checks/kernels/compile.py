@@ -7,8 +7,8 @@ import re
 import tempfile
 from typing import TYPE_CHECKING, Any
 
-from verify.inputs import finish, normal, spoil
-from verify.records import Check, Context, Figure, Outcome
+from verify.inputs import corrupt, normal, synchronize
+from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ TOLERANCE = 16
 SAID = 300
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     import torch
 
     device = context.device or "cpu"
@@ -38,33 +38,33 @@ def _run(context: Context) -> Outcome:
             return _not_made(str(error))
         made = sorted({name.rpartition(".")[2] for _, _, names in os.walk(folder) for name in names})
     if "wrong-result" in context.faults:
-        result = spoil(result)
+        result = corrupt(result)
     exact = _work(values.double())
     share = float(((result.double() - exact).abs() / (exact.abs() + 1) / torch.finfo(torch.float32).eps).max())
     figures = (Figure("error", share, "units in the last place", ceiling=TOLERANCE, source="ours"),)
-    evidence = {"call": "torch.compile(silu(x) cos(x) + 1)", "kinds of file made": made, **finish(device)}
+    evidence = {"call": "torch.compile(silu(x) cos(x) + 1)", "kinds of file made": made, **synchronize(device)}
     if not share <= TOLERANCE:
         text = f"a compiled kernel is off by {share:.3g} units in the last place, at most {TOLERANCE} allowed"
-        return Outcome("fail", text, figures, evidence, "serve without compiled kernels: --enforce-eager")
-    return Outcome("ok", "a kernel was compiled here, ran, and is right", figures, evidence)
+        return CheckResult("fail", text, figures, evidence, "serve without compiled kernels: --enforce-eager")
+    return CheckResult("ok", "a kernel was compiled here, ran, and is right", figures, evidence)
 
 
 def _work(values: Tensor) -> Tensor:
     return values * values.sigmoid() * values.cos() + 1
 
 
-def _not_made(said: str) -> Outcome:
+def _not_made(said: str) -> CheckResult:
     """What is missing, in the compiler's own words."""
     rows: list[dict[str, Any]] = table("compile")["remedy"]
     remedy = next(row["do"] for row in rows if row["pattern"] in said)
     decisive = re.search(r"^.*(?:rror|C\+\+ compiler|C compiler).*$", said, re.MULTILINE)
     words = (decisive[0] if decisive else said).strip()[:SAID]
-    return Outcome("fail", f"no kernel can be compiled here: {words}", (), {"said": said[-2000:]}, remedy)
+    return CheckResult("fail", f"no kernel can be compiled here: {words}", (), {"said": said[-2000:]}, remedy)
 
 
 CHECK = Check(
     id="kernels.compile",
-    proves="torch's compiler makes a kernel on this host (Triton on GPUs, C++ on CPUs), and it is right.",
+    description="torch's compiler makes a kernel on this host (Triton on GPUs, C++ on CPUs), and it is right.",
     run=_run,
     level="full",
     requires=("kernels.vector_add",),

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from verify.inputs import DTYPES, finish, normal, spoil, whole_float32
+from verify.inputs import DTYPES, corrupt, normal, require_full_float32, synchronize
 from verify.products import error_share, whole_numbers, wrong_rows
-from verify.records import Check, Context, Figure, Outcome
+from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 
 if TYPE_CHECKING:
@@ -32,17 +32,17 @@ SAMPLE = (0, 515, -1)
 """Rows of a large product that are compared element by element, and as many columns."""
 
 
-def _run(context: Context) -> Outcome:
-    standard, device = context.reaches("standard"), context.device or "cpu"
+def _run(context: CheckContext) -> CheckResult:
+    standard, device = context.includes("standard"), context.device or "cpu"
     spoiled = "wrong-result" in context.faults
-    whole_float32()
+    require_full_float32()
     figures, wrong, left_out = [], [], []
     for dtype in DTYPES:
         shares = dict(_measured(dtype, device, SHAPES["standard" if standard else "quick"], spoiled=spoiled))
         rows: dict[str, int] = {}
         if standard:
             rows = dict(_thin(dtype, device, spoiled=spoiled))
-            largest = _largest(dtype, device, whatever=context.reaches("full"))
+            largest = _largest(dtype, device, whatever=context.includes("full"))
             left_out += [] if WHOLE in largest else [f"{dtype} {_text(WHOLE)}"]
             for shape in largest:
                 rows[_text(shape)] = _whole(dtype, device, shape, spoiled=spoiled)
@@ -59,13 +59,13 @@ def _run(context: Context) -> Outcome:
             name = f"wrong rows of whole numbers, {dtype}"
             figures.append(Figure(name, sum(rows.values()), "count", ceiling=0, source="nothing is rounded"))
     call = "a @ b, torch.mm, functional.linear against multiplications and sums"
-    evidence = {"call": call, "too slow at this level": left_out, **finish(device)}
+    evidence = {"call": call, "too slow at this level": left_out, **synchronize(device)}
     if wrong:
         remedy = "run it again; the device is not to be trusted"
-        return Outcome("fail", f"wrong products: {'; '.join(wrong)}", tuple(figures), evidence, remedy)
+        return CheckResult("fail", f"wrong products: {'; '.join(wrong)}", tuple(figures), evidence, remedy)
     worst = max(figure.value or 0 for figure in figures)
     text = f"{', '.join(DTYPES)} are within the error bound (worst {worst:.2f} of it)"
-    return Outcome("ok", text, tuple(figures), evidence)
+    return CheckResult("ok", text, tuple(figures), evidence)
 
 
 def _measured(dtype: str, device: str, shapes: tuple[Shape, ...], *, spoiled: bool) -> Iterator[tuple[str, float]]:
@@ -73,7 +73,7 @@ def _measured(dtype: str, device: str, shapes: tuple[Shape, ...], *, spoiled: bo
     for rows, depth, columns in shapes:
         left, right = normal(rows, depth, seed=3, dtype=dtype), normal(depth, columns, seed=4, dtype=dtype)
         result = (left.to(device) @ right.to(device)).cpu()
-        yield _text((rows, depth, columns)), error_share(left, right, spoil(result) if spoiled else result)
+        yield _text((rows, depth, columns)), error_share(left, right, corrupt(result) if spoiled else result)
 
 
 def _ways() -> Mapping[str, Callable[[Tensor, Tensor], Tensor]]:
@@ -94,7 +94,7 @@ def _thin(dtype: str, device: str, *, spoiled: bool) -> Iterator[tuple[str, int]
         left, right = _pair(dtype, device, shape)
         for name, way in _ways().items():
             result = way(left, right)
-            yield f"{_text(shape)}, {name}", wrong_rows(left, right, spoil(result) if spoiled else result)
+            yield f"{_text(shape)}, {name}", wrong_rows(left, right, corrupt(result) if spoiled else result)
 
 
 def _largest(dtype: str, device: str, *, whatever: bool) -> tuple[Shape, ...]:
@@ -124,7 +124,7 @@ def _whole(dtype: str, device: str, shape: Shape, *, spoiled: bool) -> int:
     try:
         left, right = _pair(dtype, device, shape)
         result = left @ right
-        return wrong_rows(left, right, spoil(result) if spoiled else result)
+        return wrong_rows(left, right, corrupt(result) if spoiled else result)
     except torch.OutOfMemoryError:
         return 0
 
@@ -141,7 +141,7 @@ def _sampled(dtype: str, device: str, shape: Shape, *, spoiled: bool) -> float:
         return 0.0
     some, other = [row % rows for row in SAMPLE], [column % columns for column in SAMPLE]
     if spoiled:
-        result[some] = spoil(result[some])
+        result[some] = corrupt(result[some])
     return max(error_share(left[some], right, result[some]), error_share(left, right[:, other], result[:, other]))
 
 
@@ -175,7 +175,7 @@ def _text(shape: Shape) -> str:
 
 CHECK = Check(
     id="kernels.gemm",
-    proves="Matrix products in float32, bfloat16 and float16 are right: small ones element by element, those with sides above 1,024 in every row, in all ways that engines write them.",
+    description="Matrix products in float32, bfloat16 and float16 are right: small ones element by element, those with sides above 1,024 in every row, in all ways that engines write them.",
     run=_run,
     requires=("kernels.vector_add",),
     each_device=True,

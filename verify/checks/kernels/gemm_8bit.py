@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from verify.inputs import finish, normal, spoil
+from verify.inputs import corrupt, normal, synchronize
 from verify.operator_reference import product
-from verify.records import Check, Context, Figure, Outcome
+from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ WHOLE = {
 FP8 = "float8_e4m3fn"
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     spoiled = "wrong-result" in context.faults
     figures = list(_whole_numbers(device, spoiled=spoiled))
@@ -33,14 +33,16 @@ def _run(context: Context) -> Outcome:
     evidence = {
         "call": "torch._int_mm and torch._scaled_mm against multiplications and sums",
         "fp8": refused or "computed",
-        **finish(device),
+        **synchronize(device),
     }
     wrong = [figure for figure in figures if not (figure.value or 0) <= (figure.ceiling or 0)]
     if wrong:
         told = "; ".join(f"{one.name} {one.value:.3g} {one.unit}" for one in wrong)
-        return Outcome("fail", f"wrong products: {told}", tuple(figures), evidence, "serve no model of 8 bit weights")
+        return CheckResult(
+            "fail", f"wrong products: {told}", tuple(figures), evidence, "serve no model of 8 bit weights"
+        )
     kinds = "int8 and fp8" if refused is None else f"int8 (no fp8: {refused})"
-    return Outcome("ok", f"products in {kinds} are right", tuple(figures), evidence)
+    return CheckResult("ok", f"products in {kinds} are right", tuple(figures), evidence)
 
 
 def _refuses(device: str) -> str | None:
@@ -65,7 +67,7 @@ def _whole_numbers(device: str, *, spoiled: bool) -> Iterator[Figure]:
         for name, (left, right) in _inputs(shape).items():
             result = torch._int_mm(left.to(device), right.to(device)).cpu()  # noqa: SLF001 - torch has no other name for it
             if spoiled:
-                result = spoil(result.double()).long()
+                result = corrupt(result.double()).long()
             wrong[name] += int((result.long() != product(left, right)).sum())
     for name, count in wrong.items():
         yield Figure(f"int8, {name}", count, "wrong elements", ceiling=0, source="whole numbers: nothing is rounded")
@@ -98,7 +100,7 @@ def _floats(device: str, *, spoiled: bool) -> Figure:
         left.to(device), right.to(device).t(), scale_a=one, scale_b=one, out_dtype=torch.bfloat16
     ).cpu()
     if spoiled:
-        result = spoil(result.double() * 1.01)
+        result = corrupt(result.double() * 1.01)
     exact = product(left, right.t())
     magnitude = product(left.double().abs(), right.double().abs().t())
     allowed = torch.finfo(torch.bfloat16).eps / 2 * exact.abs() + rule["accumulation"] * magnitude
@@ -108,7 +110,7 @@ def _floats(device: str, *, spoiled: bool) -> Figure:
 
 CHECK = Check(
     id="kernels.gemm_8bit",
-    proves="Matrix products of 8 bit whole and floating numbers are right, also of the greatest numbers and of odd depths, where the device has them.",
+    description="Matrix products of 8 bit whole and floating numbers are right, also of the greatest numbers and of odd depths, where the device has them.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from verify.inputs import finish, normal, spoil
-from verify.records import Check, Context, Figure, Outcome
+from verify.inputs import corrupt, normal, synchronize
+from verify.records import Check, CheckContext, CheckResult, Figure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
 SIZE, PLAYS = 512, 3
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     if device == "cpu" and not context.faults:
-        return Outcome("skip", "CPUs have no graphs of kernels")
+        return CheckResult("skip", "CPUs have no graphs of kernels")
     weights = normal(SIZE, SIZE, seed=41, dtype="float32").to(device)
     inputs = [normal(8, SIZE, seed=42 + turn, dtype="float32").to(device) for turn in range(PLAYS)]
     called = [_work(one, weights).cpu() for one in inputs]
     # On a CPU an injected fault is proven on the same work, called once more.
     played = [_work(one, weights).cpu() for one in inputs] if device == "cpu" else _play(inputs, weights, device)
     if "wrong-result" in context.faults:
-        played[-1] = spoil(played[-1])
+        played[-1] = corrupt(played[-1])
     wrong = sum(int((one != other).sum()) for one, other in zip(called, played, strict=True))
     figures = (Figure("wrong elements", wrong, "count", ceiling=0, source="the same kernels on the same numbers"),)
-    evidence = {"call": "torch.cuda.CUDAGraph, captured once", "plays": PLAYS, **finish(device)}
+    evidence = {"call": "torch.cuda.CUDAGraph, captured once", "plays": PLAYS, **synchronize(device)}
     if wrong:
         text = f"{wrong} of {sum(one.numel() for one in called)} elements of a played graph differ from the called work"
-        return Outcome("fail", text, figures, evidence, "serve without graphs: --enforce-eager")
-    return Outcome(
+        return CheckResult("fail", text, figures, evidence, "serve without graphs: --enforce-eager")
+    return CheckResult(
         "ok", f"a graph was captured, and played {PLAYS} times with other numbers, right to the bit", figures, evidence
     )
 
@@ -62,7 +62,7 @@ def _play(inputs: list[Tensor], weights: Tensor, device: str) -> list[Tensor]:
 
 CHECK = Check(
     id="kernels.graph",
-    proves="A graph of kernels is captured once, played with other numbers, and gives what the calls give, to the bit.",
+    description="A graph of kernels is captured once, played with other numbers, and gives what the calls give, to the bit.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from verify.inputs import finish
-from verify.records import Check, Context, Figure, Outcome
+from verify.inputs import synchronize
+from verify.records import Check, CheckContext, CheckResult, Figure
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,7 @@ MULTIPLIER = 6364136223846793005
 """Knuth's, for MMIX: every word's pattern is its place times this one, so a wrong address shows as well."""
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     import torch
 
     device = context.device or "cpu"
@@ -40,7 +40,7 @@ def _run(context: Context) -> Outcome:
         for number, chunk in enumerate(chunks):
             chunk.copy_(pattern(place, number, inverted=inverted))
         if device != "cpu":
-            finish(device)
+            synchronize(device)
             time.sleep(RETENTION_S)
         if "wrong-result" in context.faults:
             chunks[0][12345] ^= 1 << 17
@@ -52,14 +52,14 @@ def _run(context: Context) -> Outcome:
         Figure("wrong words", wrong, "count", ceiling=0, source="what is written is read again"),
     )
     waited = 0.0 if device == "cpu" else RETENTION_S
-    evidence = {"pattern": "place times a constant, and its inverse", "kept for s": waited, **finish(device)}
+    evidence = {"pattern": "place times a constant, and its inverse", "kept for s": waited, **synchronize(device)}
     if wrong:
         text = f"{wrong} words of {tested >> 20} MiB were not read as they were written"
-        return Outcome(
+        return CheckResult(
             "fail", text, figures, evidence, "take the device out of service; nvidia-smi -q -d ECC,ROW_REMAPPER"
         )
     text = f"{tested >> 20} MiB keep what is written to them{f' for {waited:g} s' if waited else ''}"
-    return Outcome("ok", text, figures, evidence)
+    return CheckResult("ok", text, figures, evidence)
 
 
 def pattern(place: Tensor, chunk: int, *, inverted: bool) -> Tensor:
@@ -70,12 +70,12 @@ def pattern(place: Tensor, chunk: int, *, inverted: bool) -> Tensor:
 
 CHECK = Check(
     id="kernels.memory_pattern",
-    proves="What is written to the device's free memory is read again, every bit both ways; a GPU's after some seconds.",
+    description="What is written to the device's free memory is read again, every bit both ways; a GPU's after some seconds.",
     run=_run,
     level="full",
     requires=("kernels.vector_add",),
     each_device=True,
-    alone=True,
+    exclusive=True,
     faults=("wrong-result",),
     deadline_s=300.0,
 )

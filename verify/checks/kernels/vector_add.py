@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from verify.inputs import finish, normal, spoil
-from verify.records import Check, Context, Figure, Outcome
+from verify.inputs import corrupt, normal, synchronize
+from verify.records import Check, CheckContext, CheckResult, Figure
 
 ELEMENTS = 1 << 20
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     import torch
 
     device = context.device or "cpu"
     one, other = (normal(ELEMENTS, seed=seed, dtype="float32") for seed in (1, 2))
     result = one.to(device) + other.to(device)
-    done = finish(device)
+    done = synchronize(device)
     result = result.cpu()
     if "wrong-result" in context.faults:
-        result = spoil(result)
+        result = corrupt(result)
     # The sum of two float32 numbers is exact in float64, so rounding that once is the only right answer.
     expected = (one.double() + other.double()).float()
     wrong = int((result != expected).sum())
@@ -29,13 +29,13 @@ def _run(context: Context) -> Outcome:
     if wrong:
         place = int(torch.nonzero(result != expected)[0])
         text = f"{wrong} of {ELEMENTS} sums are wrong, the first at {place}: {result[place]} for {expected[place]}"
-        return Outcome("fail", text, figures, evidence, remedy="run it again; the device is not to be trusted")
-    return Outcome("ok", f"{ELEMENTS} sums are right to the bit", figures, evidence)
+        return CheckResult("fail", text, figures, evidence, remedy="run it again; the device is not to be trusted")
+    return CheckResult("ok", f"{ELEMENTS} sums are right to the bit", figures, evidence)
 
 
 CHECK = Check(
     id="kernels.vector_add",
-    proves="A kernel runs on the device, ends, and adds a million numbers right to the bit.",
+    description="A kernel runs on the device, ends, and adds a million numbers right to the bit.",
     run=_run,
     requires=("devices.torch",),
     each_device=True,

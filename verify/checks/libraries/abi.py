@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from verify import elf
 from verify.cxx_abi import is_of_torch, text_symbols
 from verify.distributions import host_packages, site_files
-from verify.records import Check, Context, Figure, Outcome
+from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 
 TORCH = "torch/lib/*.so"
@@ -16,25 +16,25 @@ AGAIN = "an extension fits one torch release and C++ ABI: install both from one 
 SHOWN = 3
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     import torch
 
     wanted: dict[str, set[str]] = {}
     offered: set[str] = set()
     for path in site_files(table("libraries")["extensions"]["globs"]):
-        wants, offers = elf.opened(path).symbols()
+        wants, offers = elf.open_library(path).symbols()
         wanted[str(path)] = {symbol for symbol in wants if is_of_torch(symbol)}
         offered |= offers
     if "stale-library" in context.faults:
         wanted["injected.so"] = {"_ZN3c106detail14torchCheckFailEPKcS2_jRKSs"}
     if not any(wanted.values()):
-        return Outcome("skip", "no extension here wants anything of torch's C++")
+        return CheckResult("skip", "no extension here wants anything of torch's C++")
     for path in site_files([TORCH], beside=host_packages(context.stack)):
-        offered |= elf.opened(path).symbols()[1]
-    return judge(wanted, offered, cxx11=bool(torch.compiled_with_cxx11_abi()))
+        offered |= elf.open_library(path).symbols()[1]
+    return evaluate(wanted, offered, cxx11=bool(torch.compiled_with_cxx11_abi()))
 
 
-def judge(wanted: Mapping[str, AbstractSet[str]], offered: AbstractSet[str], *, cxx11: bool) -> Outcome:
+def evaluate(wanted: Mapping[str, AbstractSet[str]], offered: AbstractSet[str], *, cxx11: bool) -> CheckResult:
     """`wanted` are the symbols of torch that each extension lacks, `offered` those of torch and of the extensions."""
     figures = (
         Figure("extensions", len(wanted), "count"),
@@ -47,21 +47,21 @@ def judge(wanted: Mapping[str, AbstractSet[str]], offered: AbstractSet[str], *, 
         if foreign := old if cxx11 else new:
             built, own = ("without", "with") if cxx11 else ("with", "without")
             text = f"{path} is built {built} the C++11 ABI ({foreign[0]}), and torch {own} it"
-            return Outcome("fail", text, figures, evidence, AGAIN)
+            return CheckResult("fail", text, figures, evidence, AGAIN)
     if missing:
         path, names = next(iter(missing.items()))
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         others = f"; {len(missing) - 1} more extensions lack some" if len(missing) > 1 else ""
         text = f"{path} wants {', '.join(names[:SHOWN])}{more} of torch, which it does not have{others}"
-        return Outcome("fail", text, figures, evidence, AGAIN)
-    return Outcome(
+        return CheckResult("fail", text, figures, evidence, AGAIN)
+    return CheckResult(
         "ok", f"{len(wanted)} extensions find all that they want of torch, in its own C++", figures, evidence
     )
 
 
 CHECK = Check(
     id="libraries.abi",
-    proves="Every symbol of torch that an extension wants is there, of the C++ ABI that torch was built with.",
+    description="Every symbol of torch that an extension wants is there, of the C++ ABI that torch was built with.",
     run=_run,
     level="standard",
     requires=("libraries.torch_build",),

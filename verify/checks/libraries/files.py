@@ -12,10 +12,10 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from verify import byte_code, seen
+from verify import byte_code, file_stamps
 from verify.distributions import installed
 from verify.manifest import MANIFEST, Contents, listed, record_contents, wrong_contents, wrong_sizes
-from verify.records import Check, Context, Figure, Outcome
+from verify.records import Check, CheckContext, CheckResult, Figure
 
 SHOWN = 5
 UNSEEN_BYTES = 1 << 29
@@ -23,17 +23,17 @@ UNSEEN_BYTES = 1 << 29
 REMEDY = "build the environment anew from its wheels: ./firstlight provision"
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     home = Path(sys.prefix).resolve()
     contents = listed(home / MANIFEST, home)
     if contents is None:
         return _by_record(context)
     compiled, listing = listed(home / byte_code.LIST, home) or {}, byte_code.listing(home)
     contents = _spoiled({**contents, **compiled}, context)
-    known = seen.load(context.prefix, home)
-    marks = {path: seen.mark_of(path) for path in contents}
+    known = file_stamps.load(context.prefix, home)
+    marks = {path: file_stamps.file_stamp(path) for path in contents}
     sizes = wrong_sizes(contents)
-    read = set(contents) if context.reaches("full") else chosen(contents, marks, known, seen.mapped_below(home))
+    read = set(contents) if context.includes("full") else chosen(contents, marks, known, file_stamps.mapped_files(home))
     read -= sizes.keys()
     wrong = sizes | wrong_contents({path: contents[path] for path in read})
     # Byte code may be gone, and may have been compiled anew.
@@ -51,23 +51,25 @@ def _run(context: Context) -> Outcome:
     )
     evidence = {"with": MANIFEST, "byte code": listing, "read": len(read), "wrong": list(wrong.values())[:100]}
     if wrong:
-        return Outcome("fail", _text(wrong), figures, evidence, REMEDY)
+        return CheckResult("fail", _text(wrong), figures, evidence, REMEDY)
     if listing == "absent":
         text = f"byte code cannot be compared: {home / byte_code.LIST} was never finished"
-        return Outcome("error", text, figures, evidence, "have it compiled anew: ./firstlight provision")
+        return CheckResult("error", text, figures, evidence, "have it compiled anew: ./firstlight provision")
     later = "; byte code is being compiled, and not compared yet" if listing == "under way" else ""
     text = f"{len(contents)} files are as installed, by size and time; {len(read)} of them by content{later}"
-    return Outcome("ok", text, figures, evidence)
+    return CheckResult("ok", text, figures, evidence)
 
 
-def _spoiled(contents: Contents, context: Context) -> Contents:
+def _spoiled(contents: Contents, context: CheckContext) -> Contents:
     if "stale-library" not in context.faults or not contents:
         return contents
     path, (first, *_) = next(iter(contents.items()))
     return {**contents, path: (first._replace(size=first.size + 1),)}
 
 
-def chosen(contents: Contents, marks: seen.Marks, known: seen.Marks, mapped: frozenset[str]) -> set[str]:
+def chosen(
+    contents: Contents, marks: file_stamps.FileStamps, known: file_stamps.FileStamps, mapped: frozenset[str]
+) -> set[str]:
     """The files that a standard run reads: mapped ones, those that look other than when they were read last, and some never read."""
     first = {path for path in contents if path in mapped or (path in known and known[path] != marks[path])}
     left = UNSEEN_BYTES
@@ -78,16 +80,16 @@ def chosen(contents: Contents, marks: seen.Marks, known: seen.Marks, mapped: fro
     return first
 
 
-def _keep(context: Context, home: Path, known: seen.Marks, read: seen.Marks) -> None:
+def _keep(context: CheckContext, home: Path, known: file_stamps.FileStamps, read: file_stamps.FileStamps) -> None:
     """Keep how the files looked that were read, where this run is of an installation and may write there."""
     now = {**known, **read}
     if context.prefix and now != known and not context.faults:
         with suppress(OSError):
-            seen.save(context.prefix, home, now)
+            file_stamps.save(context.prefix, home, now)
 
 
-def _by_record(context: Context) -> Outcome:
-    by_content = context.reaches("full")
+def _by_record(context: CheckContext) -> CheckResult:
+    by_content = context.includes("full")
     found = [distribution for same in installed().values() for distribution in same]
     contents = _spoiled(record_contents(found), context)
     unrecorded = [item.metadata["Name"] for item in found if not item.read_text("RECORD")]
@@ -99,11 +101,11 @@ def _by_record(context: Context) -> Outcome:
         # Only what is absent is surely damaged.
         damaged = not all(map(os.path.exists, wrong))
         doubt = "" if damaged else " (by RECORD, which some wheels carry wrong; this environment has no manifest)"
-        return Outcome("fail" if damaged else "warn", f"{_text(wrong)}{doubt}", figures, evidence, REMEDY)
+        return CheckResult("fail" if damaged else "warn", f"{_text(wrong)}{doubt}", figures, evidence, REMEDY)
     if unrecorded or not contents:
         text = f"no RECORD to compare with: {', '.join(unrecorded) or 'nothing is installed'}"
-        return Outcome("warn", text, figures, evidence)
-    return Outcome("ok", f"{len(contents)} files are as installed, by {how}", figures, evidence)
+        return CheckResult("warn", text, figures, evidence)
+    return CheckResult("ok", f"{len(contents)} files are as installed, by {how}", figures, evidence)
 
 
 def _text(wrong: dict[str, str]) -> str:
@@ -113,7 +115,7 @@ def _text(wrong: dict[str, str]) -> str:
 
 CHECK = Check(
     id="libraries.files",
-    proves="Every installed file has the size that it had when the environment was built; the content of all on full, else of what is mapped or changed.",
+    description="Every installed file has the size that it had when the environment was built; the content of all on full, else of what is mapped or changed.",
     run=_run,
     level="standard",
     faults=("stale-library",),

@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from verify import elf
-from verify.cards import Said, told
+from verify.card_health import Observation, combine
 from verify.distributions import host_packages, site_files
 from verify.gpu_code import CUDA_SECTION, HIP_SECTION, compiled_for, cuda_codes, hip_codes, native_for
-from verify.records import Check, Context, Figure, Outcome
+from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 
 AGAIN = "install builds that name this GPU's architecture: ./firstlight plan --explain"
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     if "stale-library" in context.faults:
-        return judge("12.0", {"torch": {"80", "90a"}}, {})
+        return evaluate("12.0", {"torch": {"80", "90a"}}, {})
     if context.device in (None, "cpu"):
-        return Outcome("skip", "no GPU to have code for")
+        return CheckResult("skip", "no GPU to have code for")
     generation = (context.stack.get("attention") or {}).get("generation")
     beside = host_packages(context.stack)
     codes: dict[str, set[str]] = {}
@@ -31,12 +31,12 @@ def _run(context: Context) -> Outcome:
         if embedded:
             codes[row["owner"]] = set().union(*embedded.values())
             files[row["owner"]] = [str(path) for path in embedded]
-    return judge(_capability(str(context.device)), codes, files)
+    return evaluate(_capability(str(context.device)), codes, files)
 
 
 def _codes(path: Path) -> set[str] | None:
     """The GPU code in a library; null where it has no section for any. Raises OSError and ValueError."""
-    library = elf.opened(path)
+    library = elf.open_library(path)
     sections = [(library.section(name), read) for name, read in ((CUDA_SECTION, cuda_codes), (HIP_SECTION, hip_codes))]
     found = [read(section) for section, read in sections if section is not None]
     return set().union(*found) if found else None
@@ -51,7 +51,7 @@ def _capability(device: str) -> str:
     return ".".join(map(str, torch.cuda.get_device_capability(device)))
 
 
-def judge(capability: str, codes: Mapping[str, set[str]], files: Mapping[str, Any]) -> Outcome:
+def evaluate(capability: str, codes: Mapping[str, set[str]], files: Mapping[str, Any]) -> CheckResult:
     """`codes` are those of each owner's libraries, as in `verify/gpu_code.py`; an owner without any cannot be judged."""
     said, native = [], []
     for owner, found in codes.items():
@@ -59,12 +59,12 @@ def judge(capability: str, codes: Mapping[str, set[str]], files: Mapping[str, An
         if native_for(found, capability):
             native.append(owner)
         elif not found:
-            said.append(Said("ok", f"the code of {owner} is packed so that its targets cannot be read"))
+            said.append(Observation("ok", f"the code of {owner} is packed so that its targets cannot be read"))
         elif compiled_for(found, capability):
             text = f"{owner} has no code for {capability}, only PTX that the driver compiles at first use ({listed})"
-            said.append(Said("warn", text, AGAIN))
+            said.append(Observation("warn", text, AGAIN))
         else:
-            said.append(Said("fail", f"{owner} has no code for {capability} (it has {listed})", AGAIN))
+            said.append(Observation("fail", f"{owner} has no code for {capability} (it has {listed})", AGAIN))
     figures = (Figure("owners with code for this GPU", len(native), "count", floor=len(codes)),)
     evidence = {
         "capability": capability,
@@ -72,15 +72,15 @@ def judge(capability: str, codes: Mapping[str, set[str]], files: Mapping[str, An
         "files": files,
     }
     if not codes:
-        return Outcome("error", "cannot tell: no library with code for GPUs was found", (), evidence)
-    return told(
+        return CheckResult("error", "cannot tell: no library with code for GPUs was found", (), evidence)
+    return combine(
         said, f"code for {capability} lies in the libraries of {', '.join(native) or 'nobody'}", figures, evidence
     )
 
 
 CHECK = Check(
     id="libraries.gpu_code",
-    proves="torch, vLLM and the planned flash attention hold native code for this GPU, read from their files.",
+    description="torch, vLLM and the planned flash attention hold native code for this GPU, read from their files.",
     run=_run,
     level="standard",
     requires=("devices.torch",),

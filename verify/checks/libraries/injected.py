@@ -15,9 +15,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from verify import byte_code, needs
+from verify import byte_code, preconditions
 from verify.manifest import MANIFEST, listed
-from verify.records import Check, Context, Figure, Outcome, worst
+from verify.records import Check, CheckContext, CheckResult, Figure, worst_status
 from verify.serving.processes import read_all
 from verify.tables import table
 
@@ -32,7 +32,7 @@ ANEW = "what runs keeps it until ./firstlight stop and ./firstlight serve"
 REMOVE = "find out who put it there (dpkg -S FILE, rpm -qf FILE), remove it, and check again: ./firstlight verify"
 
 
-class Finding(NamedTuple):
+class ForeignCode(NamedTuple):
     """Something that could run code: where it is, what it is, and what to do about it."""
 
     place: str
@@ -48,7 +48,7 @@ class Finding(NamedTuple):
         return f"{self.place}: {self.what}"
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     home = Path(sys.prefix).resolve()
     known = _known(home)
     found = [*at_start(search_path(home)), *preloaded(Path(table("injected")["start"]["preload"]), _pids(context))]
@@ -58,7 +58,7 @@ def _run(context: Context) -> Outcome:
         found += shadowing(context.prefix)
         found += in_processes(context, home, known or ())
     if "injected-code" in context.faults:
-        found.append(Finding(f"{home}/stray.pth", "no wheel contains it", REBUILD, is_own=True))
+        found.append(ForeignCode(f"{home}/stray.pth", "no wheel contains it", REBUILD, is_own=True))
     figures = (Figure("findings", len(found), "count"),)
     evidence = {
         "in the environment": [finding.text for finding in found if finding.is_own][:100],
@@ -69,12 +69,12 @@ def _run(context: Context) -> Outcome:
         found.sort(key=lambda finding: finding.is_doubtful)
         more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
         text = "; ".join(finding.text for finding in found[:SHOWN]) + more
-        status = worst(["warn" if finding.is_doubtful else "fail" for finding in found])
-        return Outcome(status, text, figures, evidence, found[0].remedy)
+        status = worst_status(["warn" if finding.is_doubtful else "fail" for finding in found])
+        return CheckResult(status, text, figures, evidence, found[0].remedy)
     if known is None:
         text = "nothing injects code from outside; which files nobody installed cannot be said without a manifest"
-        return Outcome("ok", text, figures, evidence)
-    return Outcome("ok", "nothing is loaded that was not installed", figures, evidence)
+        return CheckResult("ok", text, figures, evidence)
+    return CheckResult("ok", "nothing is loaded that was not installed", figures, evidence)
 
 
 def _known(home: Path) -> frozenset[str] | None:
@@ -83,7 +83,7 @@ def _known(home: Path) -> frozenset[str] | None:
     return None if contents is None else frozenset({**contents, **(listed(home / byte_code.LIST, home) or {})})
 
 
-def unlisted(home: Path, known: Collection[str]) -> Iterator[Finding]:
+def unlisted(home: Path, known: Collection[str]) -> Iterator[ForeignCode]:
     """Files and links below the environment's folders that its manifest does not list; byte code of a listed source may come and go."""
     is_compiling = byte_code.listing(home) != "there"
     for folder, folders, names in os.walk(home):
@@ -99,11 +99,11 @@ def unlisted(home: Path, known: Collection[str]) -> Iterator[Finding]:
             if name.endswith(".pyc") and folder.endswith("/__pycache__"):
                 # Until its list is there, libraries.files says what is known of byte code.
                 if not is_compiling and not byte_code.stands_for_source(path):
-                    yield Finding(path, "this byte code is not what its source compiles to", REBUILD, is_own=True)
+                    yield ForeignCode(path, "this byte code is not what its source compiles to", REBUILD, is_own=True)
             elif is_code(path, is_link=name in links):
-                yield Finding(path, "no wheel of the environment contains it", REBUILD, is_own=True)
+                yield ForeignCode(path, "no wheel of the environment contains it", REBUILD, is_own=True)
             else:
-                yield Finding(
+                yield ForeignCode(
                     path, "no wheel of the environment contains it; it holds no code", REMOVE, is_doubtful=True
                 )
 
@@ -129,14 +129,14 @@ def search_path(home: Path) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def at_start(folders: Iterable[Path]) -> Iterator[Finding]:
+def at_start(folders: Iterable[Path]) -> Iterator[ForeignCode]:
     """Modules in these folders that Python imports at each start, but for those that the distribution brings and nobody changed."""
     rows = table("injected")["start"]
     for folder in folders:
         for name in rows["modules"]:
             for path in (*folder.glob(f"{name}.*"), folder / name):
                 if path.is_dir() or (path.suffix in MODULES and not of_distribution(path, Path(rows["conffiles"]))):
-                    yield Finding(str(path), "Python imports it at each start", REMOVE)
+                    yield ForeignCode(str(path), "Python imports it at each start", REMOVE)
 
 
 def of_distribution(path: Path, status: Path) -> bool:
@@ -149,7 +149,7 @@ def of_distribution(path: Path, status: Path) -> bool:
         return False
 
 
-def preloaded(path: Path, pids: Iterable[int]) -> Iterator[Finding]:
+def preloaded(path: Path, pids: Iterable[int]) -> Iterator[ForeignCode]:
     """Libraries that the loader puts ahead of all others in every process of this host (ld.so(8)); `pids` are those that serve."""
     try:
         lines = path.read_text(errors="surrogateescape").splitlines()
@@ -163,17 +163,17 @@ def preloaded(path: Path, pids: Iterable[int]) -> Iterator[Finding]:
     text, remedy = f"every process loads {', '.join(entries)}", REMOVE
     if running:
         text, remedy = f"{text}; of the service {', '.join(running)} did", f"{REMOVE}; {ANEW}"
-    yield Finding(str(path), text, remedy, is_doubtful=True)
+    yield ForeignCode(str(path), text, remedy, is_doubtful=True)
 
 
-def shadowing(folder: Path) -> Iterator[Finding]:
+def shadowing(folder: Path) -> Iterator[ForeignCode]:
     """Modules in a folder that is searched first by what is started there: the service's own working folder."""
     for path in sorted(folder.iterdir()):
         if path.suffix in MODULES or (path.is_dir() and (path / "__init__.py").exists()):
-            yield Finding(str(path), "it shadows a module of that name in the service", REMOVE)
+            yield ForeignCode(str(path), "it shadows a module of that name in the service", REMOVE)
 
 
-def in_processes(context: Context, home: Path, known: Collection[str]) -> Iterator[Finding]:
+def in_processes(context: CheckContext, home: Path, known: Collection[str]) -> Iterator[ForeignCode]:
     """Variables of this run's own process and of those that serve from here, by which code is injected, but for planned ones."""
     planned = planned_variables(home)
     seen = set()
@@ -188,12 +188,12 @@ def in_processes(context: Context, home: Path, known: Collection[str]) -> Iterat
             if (name, value) not in seen:
                 seen.add((name, value))
                 where = "this shell" if is_isolated else f"process {pid} of the service"
-                yield Finding(f"{name}={value}", f"set in {where}", REMOVE if is_isolated else RESTART)
+                yield ForeignCode(f"{name}={value}", f"set in {where}", REMOVE if is_isolated else RESTART)
 
 
-def _pids(context: Context) -> Iterable[int]:
+def _pids(context: CheckContext) -> Iterable[int]:
     """The processes that serve: another environment's, and those that are started anew after these checks, are none of this one's."""
-    serving = context.service if needs.service(context) is None else None
+    serving = context.service if preconditions.service(context) is None else None
     return serving.pids() if serving and serving.main_pid else ()
 
 
@@ -223,7 +223,7 @@ def injecting(
 
 CHECK = Check(
     id="libraries.injected",
-    proves="The interpreter loads nothing that nobody installed: no stray file, .pth or sitecustomize, no variable that brings code along.",
+    description="The interpreter loads nothing that nobody installed: no stray file, .pth or sitecustomize, no variable that brings code along.",
     run=_run,
     level="standard",
     faults=("injected-code",),

@@ -11,14 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from verify.compat import folder_of
+from verify.cuda_compat import compat_folder
 from verify.distributions import host_packages, site_files
-from verify.records import Check, Context, Figure, Outcome
+from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 from verify.vllm_kernels import all_extensions
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     import torch  # noqa: F401 - with its libraries
 
     extensions = all_extensions()
@@ -27,18 +27,18 @@ def _run(context: Context) -> Outcome:
             ctypes.CDLL(str(extension))  # as an import of it does, with names of its own
     except OSError as error:  # the loader's own text names the library or symbol that is missing
         evidence = {"files": [str(extension) for extension in extensions]}
-        return Outcome("fail", f"vLLM's kernels do not load: {error}", (), evidence, _remedy(str(error)))
+        return CheckResult("fail", f"vLLM's kernels do not load: {error}", (), evidence, _remedy(str(error)))
     with suppress(OSError):
         ctypes.CDLL("libcuda.so.1")  # torch loads the driver's library at first use: the same search finds it now
     loaded = mapped_libraries(Path("/proc/self/maps").read_text())
     if "stale-library" in context.faults:
         loaded = [*loaded, Path("/usr/local/stale/lib/libtorch_cpu.so")]
     shadowing = os.environ.get("LD_LIBRARY_PATH", "")
-    planned = folder_of(context.expect.get("stack"))
+    planned = compat_folder(context.expect.get("stack"))
     homes = [Path(sys.prefix).resolve(), *filter(None, [host_packages(context.stack)])]
-    outcome = judge(loaded, homes=homes, search_path=shadowing, compat=planned, brought=_brought(context))
+    outcome = evaluate(loaded, homes=homes, search_path=shadowing, compat=planned, brought=_brought(context))
     evidence = {**outcome.evidence, "loaded with": ["torch", *(extension.name for extension in extensions)]}
-    return Outcome(outcome.status, outcome.reason, outcome.figures, evidence, outcome.remedy)
+    return CheckResult(outcome.status, outcome.reason, outcome.figures, evidence, outcome.remedy)
 
 
 def mapped_libraries(maps: str) -> list[Path]:
@@ -47,7 +47,7 @@ def mapped_libraries(maps: str) -> list[Path]:
     return sorted(Path(path) for path in paths if path.startswith("/") and ".so" in Path(path).name)
 
 
-def _brought(context: Context) -> frozenset[str]:
+def _brought(context: CheckContext) -> frozenset[str]:
     """The names of the libraries that lie in this environment's packages, or beside a torch of the host's own."""
     folders = ["torch/lib/*.so*", "nvidia/*/lib/*.so*", "*.libs/*.so*"]
     beside = host_packages(context.stack)
@@ -59,14 +59,14 @@ def _name(library: Path) -> str:
     return library.name.partition(".so")[0].partition("-")[0]  # auditwheel puts a hash behind a dash
 
 
-def judge(
+def evaluate(
     loaded: Iterable[Path],
     *,
     homes: Sequence[Path],
     search_path: str,
     compat: str | None = None,
     brought: Collection[str] | None = None,
-) -> Outcome:
+) -> CheckResult:
     """Which of the loaded libraries come from elsewhere than they should.
 
     `homes` are the environment's folder without symlinks and that of a planned torch of the host's own, `search_path` what
@@ -94,18 +94,18 @@ def judge(
     figures = (Figure("libraries judged", sum(map(len, by_name.values())), "count"),)
     if foreign:
         text = f"loaded from outside the environment: {'; '.join(foreign)}"
-        return Outcome("fail", text, figures, evidence, "unset LD_LIBRARY_PATH and LD_PRELOAD")
+        return CheckResult("fail", text, figures, evidence, "unset LD_LIBRARY_PATH and LD_PRELOAD")
     if other := _other_driver_library(by_name, rows, compat):
         status, text, remedy = other
-        return Outcome(status, text, figures, evidence, remedy)
+        return CheckResult(status, text, figures, evidence, remedy)
     if not by_name:
-        return Outcome("error", "none of the libraries that are judged is loaded", figures, evidence)
+        return CheckResult("error", "none of the libraries that are judged is loaded", figures, evidence)
     if shadows:
         text = f"LD_LIBRARY_PATH can shadow the environment's libraries: {', '.join(shadows)}"
-        return Outcome("warn", text, figures, evidence, "unset LD_LIBRARY_PATH")
+        return CheckResult("warn", text, figures, evidence, "unset LD_LIBRARY_PATH")
     if twice:
-        return Outcome("warn", f"loaded more than once: {'; '.join(twice)}", figures, evidence)
-    return Outcome("ok", f"{len(by_name)} libraries come from where they should, each once", figures, evidence)
+        return CheckResult("warn", f"loaded more than once: {'; '.join(twice)}", figures, evidence)
+    return CheckResult("ok", f"{len(by_name)} libraries come from where they should, each once", figures, evidence)
 
 
 def _other_driver_library(
@@ -141,7 +141,7 @@ def _shadows(search_path: str, own: Iterable[str], homes: Sequence[Path]) -> Ite
 
 CHECK = Check(
     id="libraries.loaded",
-    proves="The libraries that torch and vLLM's kernels really load come from this environment, each once, unshadowed.",
+    description="The libraries that torch and vLLM's kernels really load come from this environment, each once, unshadowed.",
     run=_run,
     level="standard",
     requires=("libraries.torch_build",),

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from verify import needs
+from verify import preconditions
 from verify.distributions import installed, parse_lock, same_version
-from verify.records import Check, Context, Figure, Outcome
+from verify.records import Check, CheckContext, CheckResult, Figure
 
 SHOWN = 5
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     if context.lock is None:
-        return Outcome("error", "no lock")
+        return CheckResult("error", "no lock")
     locked = parse_lock(context.lock.read_text())
     if "wrong-lock" in context.faults:
         locked = {**locked, next(iter(locked), "torch"): "0.0.0"}
     here = {name: [distribution.version for distribution in found] for name, found in installed().items()}
-    return judge(locked, here, str(context.lock))
+    return evaluate(locked, here, str(context.lock))
 
 
-def judge(locked: Mapping[str, str], here: Mapping[str, Sequence[str]], source: str) -> Outcome:
+def evaluate(locked: Mapping[str, str], here: Mapping[str, Sequence[str]], source: str) -> CheckResult:
     """Compare by name and version; `here` may hold several versions of a name, which is a fault of its own."""
     twice = [f"{name} {' and '.join(versions)}" for name, versions in here.items() if len(versions) > 1]
     missing = sorted(set(locked) - set(here))
@@ -37,10 +37,10 @@ def judge(locked: Mapping[str, str], here: Mapping[str, Sequence[str]], source: 
     evidence = {"lock": source, **{kind: names for kind, names in faults.items() if names}}
     if told:
         remedy = "install the environment anew from its lock: ./firstlight provision"
-        return Outcome("fail", "; ".join(told), figures, evidence, remedy)
+        return CheckResult("fail", "; ".join(told), figures, evidence, remedy)
     if not locked:
-        return Outcome("error", f"{source} locks nothing", figures, evidence)
-    return Outcome("ok", f"all {len(locked)} distributions are those of the lock", figures, evidence)
+        return CheckResult("error", f"{source} locks nothing", figures, evidence)
+    return CheckResult("ok", f"all {len(locked)} distributions are those of the lock", figures, evidence)
 
 
 def _some(names: Sequence[str]) -> str:
@@ -50,8 +50,8 @@ def _some(names: Sequence[str]) -> str:
 
 CHECK = Check(
     id="libraries.lock",
-    proves="The installed distributions are those of the lock: every name and version, none more, none missing.",
+    description="The installed distributions are those of the lock: every name and version, none more, none missing.",
     run=_run,
-    needs=(needs.lock,),
+    preconditions=(preconditions.lock,),
     faults=("wrong-lock",),
 )

@@ -5,25 +5,25 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from verify.records import Check, Context, Outcome
+from verify.records import Check, CheckContext, CheckResult
 
 AGAIN = "install the environment anew from its lock: ./firstlight provision"
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     if context.torch_problem:
         remedy = f"its text names the missing library or symbol; {AGAIN}"
-        return Outcome("fail", f"torch does not import: {context.torch_problem}", remedy=remedy)
+        return CheckResult("fail", f"torch does not import: {context.torch_problem}", remedy=remedy)
     import torch
 
     version = "0.0.0+stale" if "stale-library" in context.faults else str(torch.__version__)
     planned = context.stack.get("torch") or ({"version": "1.0.0"} if "stale-library" in context.faults else {})
     built_for = {"cuda": torch.version.cuda, "hip": torch.version.hip}
     file, taken_over = Path(torch.__file__), (context.stack.get("interpreter") or {}).get("torch")
-    return judge(version, planned.get("version"), planned.get("variant"), file, built_for, taken_over=taken_over)
+    return evaluate(version, planned.get("version"), planned.get("variant"), file, built_for, taken_over=taken_over)
 
 
-def judge(
+def evaluate(
     version: str,
     planned: str | None,
     variant: str | None,
@@ -31,7 +31,7 @@ def judge(
     built_for: dict[str, str | None],
     *,
     taken_over: str | None = None,
-) -> Outcome:
+) -> CheckResult:
     """`planned` is a release without local part, `variant` `cpu`, `cu130`, `rocm7.0`; null when there is no plan.
 
     `taken_over` is the host's own torch by its own name, where the Stack has no other.
@@ -39,17 +39,17 @@ def judge(
     evidence = {"version": version, "file": str(file), **built_for}
     if taken_over is not None and version != taken_over:
         text = f"torch of the host is {version}, and the Stack was planned for {taken_over}"
-        return Outcome("fail", text, evidence=evidence, remedy="plan anew: ./firstlight provision")
+        return CheckResult("fail", text, evidence=evidence, remedy="plan anew: ./firstlight provision")
     if taken_over is None and Path(sys.prefix).resolve() not in file.resolve().parents:
         text = f"torch comes from {file.parent}, outside the environment {sys.prefix}"
-        return Outcome("fail", text, evidence=evidence, remedy="unset PYTHONPATH")
+        return CheckResult("fail", text, evidence=evidence, remedy="unset PYTHONPATH")
     if planned and version.partition("+")[0] != planned:
-        return Outcome("fail", f"torch is {version}, and the Stack says {planned}", evidence=evidence)
+        return CheckResult("fail", f"torch is {version}, and the Stack says {planned}", evidence=evidence)
     actual = _variant(built_for)
     if variant and variant != actual:
         text = f"torch is built for {actual}, and the Stack says {variant}"
-        return Outcome("fail", text, evidence=evidence, remedy=AGAIN)
-    return Outcome("ok", f"torch {version}, built for {actual}", evidence=evidence)
+        return CheckResult("fail", text, evidence=evidence, remedy=AGAIN)
+    return CheckResult("ok", f"torch {version}, built for {actual}", evidence=evidence)
 
 
 def _variant(built_for: dict[str, str | None]) -> str:
@@ -62,7 +62,7 @@ def _variant(built_for: dict[str, str | None]) -> str:
 
 CHECK = Check(
     id="libraries.torch_build",
-    proves="torch imports, is the release and the build that the Stack says, and comes from this environment, or is the host's own that the Stack takes over.",
+    description="torch imports, is the release and the build that the Stack says, and comes from this environment, or is the host's own that the Stack takes over.",
     run=_run,
     faults=("stale-library",),
 )

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from verify.attention_cases import Case
-from verify.inputs import finish, own_precision
+from verify.inputs import compute_in_input_precision, synchronize
 from verify.providers import sdpa
-from verify.records import Check, Context, Figure, Outcome
+from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 
 LENGTHS = tuple(128 << step for step in range(8))
@@ -26,17 +26,17 @@ SHARE = 0.25
 """Of the free memory that one measurement may need."""
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     import torch
 
     device = context.device or "cpu"
     paths = {"flash": sdpa.FLASH, "standard": sdpa.MATH}
     if device != "cpu" and (missing := sdpa.FLASH.missing(device)):
-        return Outcome("skip", missing)
+        return CheckResult("skip", missing)
     if "wrong-kernel" in context.faults:
         paths["flash"] = sdpa.MATH
     free = free_bytes(device)
-    longest = (CPU_LONGEST["full" if context.reaches("full") else "standard"]) if device == "cpu" else LENGTHS[-1]
+    longest = (CPU_LONGEST["full" if context.includes("full") else "standard"]) if device == "cpu" else LENGTHS[-1]
     dtype = "float32" if device == "cpu" else "float16"
     peaks: dict[str, dict[int, int]] = {}
     for name, provider in paths.items():
@@ -47,10 +47,10 @@ def _run(context: Context) -> Outcome:
                 break
             case = Case(f"length {length}", HEADS, HEADS, ((length, length),), DIM)
             inputs = case.inputs(dtype).to(device)
-            with torch.inference_mode(), own_precision(device):
+            with torch.inference_mode(), compute_in_input_precision(device):
                 found[length] = peak(partial(provider.compute, case, inputs), device)
     flash_from = FIT_FROM if device == "cpu" else GPU_FLASH_FIT_FROM
-    return judge(peaks, free, {"lengths": longest, "dtype": dtype, **finish(device)}, flash_from=flash_from)
+    return evaluate(peaks, free, {"lengths": longest, "dtype": dtype, **synchronize(device)}, flash_from=flash_from)
 
 
 def peak(work: Callable[[], object], device: str) -> int:
@@ -86,9 +86,9 @@ def free_bytes(device: str) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def judge(
+def evaluate(
     peaks: Mapping[str, Mapping[int, int]], free: int, evidence: Mapping[str, object], *, flash_from: int = FIT_FROM
-) -> Outcome:
+) -> CheckResult:
     """`peaks` holds bytes by length, of `flash` and `standard`; `free` bytes decide what can be run at all.
 
     The flash exponent is fitted over lengths from `flash_from` on.
@@ -99,7 +99,7 @@ def judge(
     common = sorted(set(peaks["flash"]) & set(peaks["standard"]))
     told = {**evidence, "peak bytes by length": {name: dict(found) for name, found in peaks.items()}}
     if not common or None in exponents.values():
-        return Outcome("error", "too few lengths fit into the free memory to fit an exponent", (), told)
+        return CheckResult("error", "too few lengths fit into the free memory to fit an exponent", (), told)
     flash, standard = exponents["flash"] or 0.0, exponents["standard"] or 0.0
     ratio = peaks["standard"][common[-1]] / peaks["flash"][common[-1]]
     figures = [
@@ -117,14 +117,14 @@ def judge(
         figures.append(Figure(f"longest sequence, {name}, by the fit", math.floor(longest), "tokens"))
     if not flash <= rule["flash_exponent_at_most"]:
         text = f"flash attention takes memory by the power {flash:.2f} of the length: it keeps the scores"
-        return Outcome("fail", text, tuple(figures), told, "see which path torch takes: TORCH_LOGS=+all")
+        return CheckResult("fail", text, tuple(figures), told, "see which path torch takes: TORCH_LOGS=+all")
     if not standard >= rule["standard_exponent_at_least"]:
         text = (
             f"standard attention takes memory by the power {standard:.2f} of the length: the measurement is not sound"
         )
-        return Outcome("error", text, tuple(figures), told)
+        return CheckResult("error", text, tuple(figures), told)
     text = "flash attention takes memory in proportion to the length, standard attention to its square"
-    return Outcome("ok", text, tuple(figures), told)
+    return CheckResult("ok", text, tuple(figures), told)
 
 
 def exponent(found: Mapping[int, int], fit_from: int = FIT_FROM) -> float | None:
@@ -140,12 +140,12 @@ def exponent(found: Mapping[int, int], fit_from: int = FIT_FROM) -> float | None
 
 CHECK = Check(
     id="memory.attention",
-    proves="Flash attention takes memory in proportion to the length, where standard attention takes it by the square.",
+    description="Flash attention takes memory in proportion to the length, where standard attention takes it by the square.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),
     each_device=True,
-    alone=True,
+    exclusive=True,
     faults=("wrong-kernel",),
     deadline_s=240.0,
 )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from verify.inputs import normal
 from verify.operator_check import Comparison, check, copies
-from verify.operator_reference import each, gelu, gelu_tanh, sigmoid, silu, steps
+from verify.operator_reference import gelu, gelu_tanh, map_elements, sigmoid, silu, steps
 
 VALUES = 2053
 """A prime, so that each value comes to stand at every place of a vector."""
@@ -18,15 +18,15 @@ def _compare(device: str, dtype: str) -> Iterator[Comparison]:
 
     values = normal(VALUES, seed=76, dtype=dtype) * 3
     many = values.to(device).repeat(copies(device, VALUES))
-    swish = each(silu, values)
+    swish = map_elements(silu, values)
     yield Comparison("functional.silu", functional.silu(many), swish, steps(swish))
     yield Comparison("silu in place", functional.silu(many.clone(), inplace=True), swish, steps(swish))
-    exact = each(sigmoid, values)
+    exact = map_elements(sigmoid, values)
     yield Comparison("torch.sigmoid", torch.sigmoid(many), exact, steps(exact))
     for name, function, approximate in (("gelu", gelu, "none"), ("gelu by tanh", gelu_tanh, "tanh")):
         # 1 + erf and 1 + tanh cancel where values are far below zero.
         result = functional.gelu(many, approximate=approximate)
-        yield Comparison(name, result, each(function, values), steps(values))
+        yield Comparison(name, result, map_elements(function, values), steps(values))
     gates = torch.stack([many.view(-1, VALUES), many.view(-1, VALUES).flip(1)], dim=1).flatten(1)
     result = functional.silu(gates[:, :VALUES]) * gates[:, VALUES:]
     numbers = values.tolist()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from verify.inputs import normal
 from verify.operator_check import Comparison, check, copies
-from verify.operator_reference import each, steps
+from verify.operator_reference import map_elements, steps
 
 VALUES = 4099
 """A prime, so that each value comes to stand at every place of a vector."""
@@ -20,7 +20,7 @@ def _compare(device: str, dtype: str) -> Iterator[Comparison]:
 
     values = (normal(VALUES, seed=71, dtype=dtype) * 4).clamp(max=10.5)
     values[-len(EDGES) :] = torch.tensor(EDGES)
-    exact = each(math.exp, values)
+    exact = map_elements(math.exp, values)
     lost = steps(exact)
     many = values.to(device).repeat(copies(device, VALUES))
     yield Comparison("torch.exp", torch.exp(many), exact, lost)

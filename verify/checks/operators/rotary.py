@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from verify.inputs import normal
 from verify.operator_check import Comparison, check, copies
-from verify.operator_reference import each, steps, turned
+from verify.operator_reference import map_elements, rotate, steps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,7 @@ def _angles(device: str) -> Iterator[Comparison]:
     rows = [[place * speed for speed in speeds.cpu().tolist()] for place in places.tolist()]
     yield Comparison("angles", angles, torch.tensor(rows, dtype=torch.float64), 0.0)
     given = angles[: len(places)].cpu()
-    cos, sin = (each(function, given) for function in (math.cos, math.sin))
+    cos, sin = (map_elements(function, given) for function in (math.cos, math.sin))
     lost = steps(torch.ones(1))
     yield Comparison("cosines", angles.cos(), cos, lost)
     yield Comparison("sines", angles.sin(), sin, lost)
@@ -56,9 +56,9 @@ def _turns(device: str, dtype: str) -> Iterator[Comparison]:
     cos, sin = angles.cos().to(heads.dtype).cpu(), angles.sin().to(heads.dtype).cpu()
     count = copies(device, heads.numel())
     many, real, imaginary = (part.to(device).repeat(count, 1, 1) for part in (heads, cos[:, None], sin[:, None]))
-    exact = turned(heads, cos, sin)
+    exact = rotate(heads, cos, sin)
     # Three operators, each rounded to the type: two products, and their sum.
-    minus, plus = (turned(heads.abs(), cos.abs(), sign * sin.abs()) for sign in (-1, 1))
+    minus, plus = (rotate(heads.abs(), cos.abs(), sign * sin.abs()) for sign in (-1, 1))
     products = torch.cat([minus[..., : DIM // 2], plus[..., DIM // 2 :]], dim=-1)
     lost = torch.finfo(heads.dtype).eps / 2 * products
     one, other = many[..., : DIM // 2], many[..., DIM // 2 :]
@@ -66,7 +66,7 @@ def _turns(device: str, dtype: str) -> Iterator[Comparison]:
     yield Comparison("turned halves", result, exact, lost)
     pairs = torch.view_as_complex(many.float().unflatten(-1, (-1, 2))) * torch.complex(real.float(), imaginary.float())
     result = torch.view_as_real(pairs).flatten(-2)
-    exact = turned(heads, cos, sin, interleaved=True)
+    exact = rotate(heads, cos, sin, interleaved=True)
     yield Comparison("turned neighbours", result, exact, steps(torch.ones(1)) * heads.double().abs().amax())
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from verify import draws
+from verify import sampling_statistics
 from verify.inputs import normal
 from verify.operator_check import Comparison, check
 from verify.operator_reference import softmax, steps, summed
@@ -56,7 +56,10 @@ def _as_often(what: str, drawn: Tensor, shares: Sequence[float]) -> Comparison:
     if sum(count for count, _ in known) != drawn.numel():
         square = math.inf  # a token that cannot come has come, or a number that is no token's
     return Comparison(
-        f"how often tokens come: {what}", torch.tensor(square), torch.zeros(()), draws.bound(len(known) - 1)
+        f"how often tokens come: {what}",
+        torch.tensor(square),
+        torch.zeros(()),
+        sampling_statistics.chi_square_bound(len(known) - 1),
     )
 
 
@@ -67,7 +70,10 @@ def _left_out(device: str) -> Iterator[Comparison]:
     logits = normal(ROWS, VOCABULARY, seed=80, dtype="float32") * 3
     there = logits.to(device)
     for name, k, p in (("top-k", TOP_K, 1.0), ("top-p", VOCABULARY, TOP_P), ("top-k and top-p", TOP_K, TOP_P)):
-        kept = [{token for token, share in enumerate(draws.kept(row, k, p)) if share} for row in logits.tolist()]
+        kept = [
+            {token for token, share in enumerate(sampling_statistics.truncated_probabilities(row, k, p)) if share}
+            for row in logits.tolist()
+        ]
         masked = logits.clone()
         for row, tokens in enumerate(kept):
             masked[row, [token for token in range(VOCABULARY) if token not in tokens]] = -math.inf

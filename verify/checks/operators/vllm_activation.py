@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from verify.inputs import normal
-from verify.operator_reference import each, gelu, gelu_tanh, sigmoid, silu, steps
-from verify.vllm_problems import Call, Problem, Subject, check
+from verify.operator_reference import gelu, gelu_tanh, map_elements, sigmoid, silu, steps
+from verify.vllm_problems import Call, OperatorProblem, OperatorSubject, check
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,7 @@ def _quick(value: float) -> float:
     return value * sigmoid(QUICK * value)
 
 
-def _problem(dtype: str, *, function: Callable[[float], float], gated: bool) -> Problem:
+def _problem(dtype: str, *, function: Callable[[float], float], gated: bool) -> OperatorProblem:
     import torch
 
     values = normal(ROWS, COLUMNS, seed=76, dtype="float32")
@@ -36,7 +36,7 @@ def _problem(dtype: str, *, function: Callable[[float], float], gated: bool) -> 
     if dtype != "float32":
         gate = gate.sign() * 2.0 ** gate.round().clamp(-2, 2)
     gate = gate.to(values.dtype)
-    exact = each(function, values)
+    exact = map_elements(function, values)
     size = values.double()
     if gated:
         exact, size = exact * gate.double(), size * gate.double()
@@ -48,12 +48,14 @@ def _problem(dtype: str, *, function: Callable[[float], float], gated: bool) -> 
         return result
 
     # The larger summand of 1 + erf or 1 + tanh decides what is lost, however small the sum is.
-    return Problem(f"{ROWS * COPIES} rows of {COLUMNS}", compute, exact, dtype, steps(size, functions=2))
+    return OperatorProblem(f"{ROWS * COPIES} rows of {COLUMNS}", compute, exact, dtype, steps(size, functions=2))
 
 
-def _subject(name: str, function: Callable[[float], float], *, dtypes: tuple[str, ...] | None = None) -> Subject:
+def _subject(
+    name: str, function: Callable[[float], float], *, dtypes: tuple[str, ...] | None = None
+) -> OperatorSubject:
     problem = partial(_problem, function=function, gated=name.endswith("_and_mul"))
-    return Subject(name, problem, dtypes) if dtypes else Subject(name, problem)
+    return OperatorSubject(name, problem, dtypes) if dtypes else OperatorSubject(name, problem)
 
 
 CHECK = check(

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from verify.inputs import normal
-from verify.vllm_problems import Call, Problem, Subject, check
+from verify.vllm_problems import Call, OperatorProblem, OperatorSubject, check
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +49,7 @@ def _pair(
     key: Callable[[Tensor], Tensor],
     value: Callable[[Tensor], Tensor],
     rest: Callable[[str], tuple[object, ...]],
-) -> Problem:
+) -> OperatorProblem:
     """Of an operator that writes keys and values; `key` and `value` bring a (pages, page, heads, dim) cache into its layout."""
     import torch
 
@@ -61,7 +61,7 @@ def _pair(
         call(*(part.to(device) for part in parts), *caches, _slots().to(device), *rest(device))
         return torch.cat([one.flatten() for one in caches])
 
-    return Problem(f"{TOKENS} tokens", compute, torch.cat([one.flatten() for one in expected]), dtype)
+    return OperatorProblem(f"{TOKENS} tokens", compute, torch.cat([one.flatten() for one in expected]), dtype)
 
 
 def _scales(device: str) -> tuple[object, ...]:
@@ -96,7 +96,7 @@ def _by_chunk(cache: Tensor) -> Tensor:
     return _by_element(cache).unflatten(2, (-1, x)).transpose(3, 4)
 
 
-def _joint(dtype: str, *, rest: Callable[[str], tuple[object, ...]]) -> Problem:
+def _joint(dtype: str, *, rest: Callable[[str], tuple[object, ...]]) -> OperatorProblem:
     """Of an operator that writes the two parts of a latent vector one behind the other."""
     import torch
 
@@ -108,7 +108,7 @@ def _joint(dtype: str, *, rest: Callable[[str], tuple[object, ...]]) -> Problem:
         call(latent.to(device), rotary.to(device), cache, _slots().to(device), *rest(device))
         return cache
 
-    return Problem(f"{TOKENS} tokens", compute, expected, dtype)
+    return OperatorProblem(f"{TOKENS} tokens", compute, expected, dtype)
 
 
 CHECK = check(
@@ -116,10 +116,12 @@ CHECK = check(
     "What vLLM writes to its cache of keys and values is read again in its place, and every other place stays as it was.",
     [
         # Tiles of AMX hold another layout: what is written there is checked with the attention that reads it.
-        Subject("cpu_attn_reshape_and_cache", partial(_pair, key=_flat, value=_by_head, rest=lambda _: ("vec",))),
-        Subject("reshape_and_cache_flash", partial(_pair, key=_by_token, value=_by_token, rest=_scales)),
-        Subject("reshape_and_cache", partial(_pair, key=_by_chunk, value=_by_element, rest=_scales)),
-        Subject("concat_and_cache_mla", partial(_joint, rest=lambda device: _scales(device)[:2])),
-        Subject("concat_and_cache_mla_cpu", partial(_joint, rest=lambda _: ()), dtypes=("bfloat16",)),
+        OperatorSubject(
+            "cpu_attn_reshape_and_cache", partial(_pair, key=_flat, value=_by_head, rest=lambda _: ("vec",))
+        ),
+        OperatorSubject("reshape_and_cache_flash", partial(_pair, key=_by_token, value=_by_token, rest=_scales)),
+        OperatorSubject("reshape_and_cache", partial(_pair, key=_by_chunk, value=_by_element, rest=_scales)),
+        OperatorSubject("concat_and_cache_mla", partial(_joint, rest=lambda device: _scales(device)[:2])),
+        OperatorSubject("concat_and_cache_mla_cpu", partial(_joint, rest=lambda _: ()), dtypes=("bfloat16",)),
     ],
 )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from verify.inputs import normal
 from verify.operator_reference import rms_norm, steps, summed
-from verify.vllm_problems import Call, Problem, Subject, check
+from verify.vllm_problems import Call, OperatorProblem, OperatorSubject, check
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ def _weight(dtype: str) -> Tensor:
     return weight if dtype == "float32" else weight.sign() * 2.0 ** weight.round().clamp(-2, 2).to(torch.float32)
 
 
-def _problem(dtype: str, *, added: bool) -> Problem:
+def _problem(dtype: str, *, added: bool) -> OperatorProblem:
     import torch
 
     kind = getattr(torch, dtype)
@@ -59,14 +59,16 @@ def _problem(dtype: str, *, added: bool) -> Problem:
         call(result, given, weight.to(device), EPSILON)
         return result
 
-    return Problem(f"{ROWS * COPIES} rows of {COLUMNS}", compute, exact, dtype, steps(exact) + summed(exact, COLUMNS))
+    return OperatorProblem(
+        f"{ROWS * COPIES} rows of {COLUMNS}", compute, exact, dtype, steps(exact) + summed(exact, COLUMNS)
+    )
 
 
 CHECK = check(
     "vllm_norm",
     "vLLM's own RMS norm, alone and after an addition, is right against float64, epsilon included.",
     [
-        Subject("rms_norm", partial(_problem, added=False)),
-        Subject("fused_add_rms_norm", partial(_problem, added=True)),
+        OperatorSubject("rms_norm", partial(_problem, added=False)),
+        OperatorSubject("fused_add_rms_norm", partial(_problem, added=True)),
     ],
 )

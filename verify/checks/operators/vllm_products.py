@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from verify.inputs import normal
 from verify.operator_reference import product, summed
 from verify.vllm_operators import operator
-from verify.vllm_problems import Call, Problem, Subject, check
+from verify.vllm_problems import Call, OperatorProblem, OperatorSubject, check
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ def _find(name: str, device: str) -> Call:
     return call
 
 
-def _problem(dtype: str) -> Problem:
+def _problem(dtype: str) -> OperatorProblem:
     import torch
 
     left, right = (normal(rows, DEPTH, seed=seed, dtype=dtype) for rows, seed in ((ROWS, 84), (COLUMNS, 85)))
@@ -46,11 +46,11 @@ def _problem(dtype: str) -> Problem:
             call(found[-1], left.repeat(copies, 1), right.t())
         return torch.cat(found)
 
-    return Problem(f"{ROWS * COPIES}x{DEPTH}x{COLUMNS}", compute, exact, dtype, summed(magnitude, DEPTH))
+    return OperatorProblem(f"{ROWS * COPIES}x{DEPTH}x{COLUMNS}", compute, exact, dtype, summed(magnitude, DEPTH))
 
 
 CHECK = check(
     "vllm_products",
     "The matrix products that vLLM computes with its own kernels on CPUs are right against float64, few rows and many.",
-    [Subject("onednn_mm", _problem, dtypes=("float32", "bfloat16"), find=_find)],
+    [OperatorSubject("onednn_mm", _problem, dtypes=("float32", "bfloat16"), find=_find)],
 )

@@ -10,7 +10,7 @@ from verify.inputs import normal
 from verify.operator_reference import product, steps
 from verify.tables import table
 from verify.vllm_operators import MissingError, operator
-from verify.vllm_problems import Call, Problem, Subject, check
+from verify.vllm_problems import Call, OperatorProblem, OperatorSubject, check
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,7 +51,7 @@ def rounded(values: Tensor, kind: str) -> Tensor:
     return ((values / step).round() * step).clamp(-LARGEST[kind], LARGEST[kind])
 
 
-def _rounding(dtype: str, *, kind: str, shape: tuple[int, ...] | None, rest: int) -> Problem:
+def _rounding(dtype: str, *, kind: str, shape: tuple[int, ...] | None, rest: int) -> OperatorProblem:
     """Of an operator that rounds; `shape` is that of the scale which it finds itself, null where it is given one. `rest`:
     how many further arguments it takes, all null.
     """
@@ -67,10 +67,10 @@ def _rounding(dtype: str, *, kind: str, shape: tuple[int, ...] | None, rest: int
         found = result.cpu().double()
         return found if bool((scale == SCALE).all()) else torch.full_like(found, math.nan)
 
-    return Problem(f"{TOKENS}x{WIDTH}", compute, expected, "float64")
+    return OperatorProblem(f"{TOKENS}x{WIDTH}", compute, expected, "float64")
 
 
-def _product(dtype: str, *, kind: str) -> Problem:
+def _product(dtype: str, *, kind: str) -> OperatorProblem:
     import torch
 
     scales = (
@@ -103,7 +103,7 @@ def _product(dtype: str, *, kind: str) -> Problem:
             call(found[-1], near, far, scales[0].repeat(copies, 1).to(device), scales[1].to(device), None)
         return torch.cat(found)
 
-    return Problem(f"{ROWS * COPIES}x{DEPTH}x{COLUMNS}", compute, exact, dtype, lost)
+    return OperatorProblem(f"{ROWS * COPIES}x{DEPTH}x{COLUMNS}", compute, exact, dtype, lost)
 
 
 def _for_nvidia(name: str, device: str) -> Call:
@@ -154,19 +154,21 @@ CHECK = check(
     "vllm_quantised",
     "vLLM's own rounding to int8 and fp8 is right to the bit, and its products of them are right against float64.",
     [
-        Subject("static_scaled_int8_quant", partial(_int8, shape=None, rest=1)),
-        Subject("dynamic_scaled_int8_quant", partial(_int8, shape=(TOKENS, 1), rest=1)),
-        Subject("static_scaled_fp8_quant", partial(_fp8, shape=None, rest=0), find=_for_nvidia),
-        Subject("dynamic_scaled_fp8_quant", partial(_fp8, shape=(1,), rest=0), find=_for_nvidia),
-        Subject("dynamic_per_token_scaled_fp8_quant", partial(_fp8, shape=(TOKENS, 1), rest=1), find=_for_nvidia),
-        Subject("onednn_scaled_mm", partial(_product, kind="int8"), find=_onednn),
-        Subject(
+        OperatorSubject("static_scaled_int8_quant", partial(_int8, shape=None, rest=1)),
+        OperatorSubject("dynamic_scaled_int8_quant", partial(_int8, shape=(TOKENS, 1), rest=1)),
+        OperatorSubject("static_scaled_fp8_quant", partial(_fp8, shape=None, rest=0), find=_for_nvidia),
+        OperatorSubject("dynamic_scaled_fp8_quant", partial(_fp8, shape=(1,), rest=0), find=_for_nvidia),
+        OperatorSubject(
+            "dynamic_per_token_scaled_fp8_quant", partial(_fp8, shape=(TOKENS, 1), rest=1), find=_for_nvidia
+        ),
+        OperatorSubject("onednn_scaled_mm", partial(_product, kind="int8"), find=_onednn),
+        OperatorSubject(
             "cutlass_scaled_mm, int8",
             partial(_product, kind="int8"),
             dtypes=("bfloat16", "float16"),
             find=partial(_cutlass, "int8"),
         ),
-        Subject(
+        OperatorSubject(
             "cutlass_scaled_mm, fp8",
             partial(_product, kind=FP8),
             dtypes=("bfloat16", "float16"),

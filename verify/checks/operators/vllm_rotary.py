@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from verify.inputs import normal
-from verify.operator_reference import steps, turned
-from verify.vllm_problems import Call, Problem, Subject, check
+from verify.operator_reference import rotate, steps
+from verify.vllm_problems import Call, OperatorProblem, OperatorSubject, check
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ def _table(dtype: str) -> Tensor:
     return values if dtype == "float32" else values.sign() * 2.0 ** -(numbers % 7)
 
 
-def _problem(dtype: str) -> Problem:
+def _problem(dtype: str) -> OperatorProblem:
     import torch
 
     kind = getattr(torch, dtype)
@@ -57,18 +57,18 @@ def _problem(dtype: str) -> Problem:
             found += [part.unflatten(1, (-1, SIZE)) for part in parts]
         return torch.cat(found, dim=1)
 
-    return Problem(f"{len(POSITIONS) * COPIES} tokens", compute, exact, dtype, steps(largest))
+    return OperatorProblem(f"{len(POSITIONS) * COPIES} tokens", compute, exact, dtype, steps(largest))
 
 
 def _exact(heads: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> Tensor:
     import torch
 
-    moved = turned(heads[..., :TURNED], cos, sin, interleaved=interleaved)
+    moved = rotate(heads[..., :TURNED], cos, sin, interleaved=interleaved)
     return torch.cat([moved, heads[..., TURNED:].double()], dim=2)
 
 
 CHECK = check(
     "vllm_rotary",
     "vLLM's own rotary embedding is right at positions up to 8,191, with pairs of halves and of neighbours.",
-    [Subject("rotary_embedding", _problem)],
+    [OperatorSubject("rotary_embedding", _problem)],
 )

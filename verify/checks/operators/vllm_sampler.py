@@ -6,10 +6,10 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from verify.draws import excess
 from verify.inputs import normal
 from verify.operator_reference import softmax, steps
-from verify.vllm_problems import Call, Problem, Subject, check
+from verify.sampling_statistics import chi_square_share
+from verify.vllm_problems import Call, OperatorProblem, OperatorSubject, check
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +19,7 @@ ROWS, WIDE = 24, 32003
 """Of whole vocabularies."""
 
 
-def _drawn(_: str) -> Problem:
+def _drawn(_: str) -> OperatorProblem:
     """Tokens that are drawn from one distribution, in which every fifth one is impossible."""
     import torch
 
@@ -30,24 +30,24 @@ def _drawn(_: str) -> Problem:
     def compute(call: Call, _: str) -> Tensor:
         seeds = torch.randint(0, 2**31, (DRAWS,), generator=torch.Generator().manual_seed(91))
         tokens: Tensor = call(logits.repeat(DRAWS, 1), seeds)
-        return torch.tensor(excess(Counter(tokens.tolist()), probabilities))
+        return torch.tensor(chi_square_share(Counter(tokens.tolist()), probabilities))
 
-    return Problem(f"how often {TOKENS} tokens come", compute, torch.zeros(()), "float32", lost=1.0)
+    return OperatorProblem(f"how often {TOKENS} tokens come", compute, torch.zeros(()), "float32", lost=1.0)
 
 
-def _largest(_: str) -> Problem:
+def _largest(_: str) -> OperatorProblem:
     """Each row's largest number is the next one after its second largest; it stands first, last and between."""
     import torch
 
     rows = normal(ROWS, WIDE, seed=92, dtype="float32")
     places = torch.arange(ROWS) * (WIDE - 1) // (ROWS - 1)
     rows[torch.arange(ROWS), places] = torch.nextafter(rows.amax(dim=1), torch.tensor(math.inf))
-    return Problem(
+    return OperatorProblem(
         f"{ROWS} rows of {WIDE}", lambda call, device: call(rows.to(device)).double(), places.double(), "float64"
     )
 
 
-def _penalised(_: str) -> Problem:
+def _penalised(_: str) -> OperatorProblem:
     """What stands in the prompt or in the answer becomes less likely, whichever sign it has."""
     import torch
 
@@ -65,15 +65,15 @@ def _penalised(_: str) -> Problem:
         call(result, *(mask.to(device) for mask in masks), penalty.to(device))
         return result
 
-    return Problem(f"{ROWS} rows of {WIDE}", compute, exact, "float32", steps(exact))
+    return OperatorProblem(f"{ROWS} rows of {WIDE}", compute, exact, "float32", steps(exact))
 
 
 CHECK = check(
     "vllm_sampler",
     "vLLM's own kernels draw tokens as often as their probabilities say, find the largest one, and penalise repetition.",
     [
-        Subject("fused_gumbel_argmax", _drawn, ("float32",)),
-        Subject("greedy_argmax", _largest, ("float32",)),
-        Subject("apply_repetition_penalties_", _penalised, ("float32",)),
+        OperatorSubject("fused_gumbel_argmax", _drawn, ("float32",)),
+        OperatorSubject("greedy_argmax", _largest, ("float32",)),
+        OperatorSubject("apply_repetition_penalties_", _penalised, ("float32",)),
     ],
 )

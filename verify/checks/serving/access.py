@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from verify import needs
-from verify.records import Check, Context, Figure, Outcome
-from verify.serving import plan
-from verify.serving.asking import ANOTHER_KEY, AskError, Client
-from verify.serving.plan import Plan
+from verify import preconditions
+from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.serving import service_plan
+from verify.serving.client import ANOTHER_KEY, Client, RequestError
 from verify.serving.processes import STOPPED, listeners, read_all
 from verify.serving.service import Service
+from verify.serving.service_plan import ServicePlan
 from verify.tables import table
 
 PARAMETER = re.compile(r"\{[^}]*\}")
@@ -39,7 +39,7 @@ REMEDY = "./firstlight provision puts address, key and files back as planned"
 
 
 @dataclass(frozen=True)
-class Seen:
+class AccessFacts:
     """What was found on the host."""
 
     addresses: tuple[str, ...]
@@ -57,16 +57,16 @@ class Seen:
 
 
 STAND_IN = (
-    Plan("systemd", "firstlight-vllm.service"),
-    Seen(("127.0.0.1",), frozenset({"127.0.0.1"}), {"POST /v1/completions": (401, 401)}),
+    ServicePlan("systemd", "firstlight-vllm.service"),
+    AccessFacts(("127.0.0.1",), frozenset({"127.0.0.1"}), {"POST /v1/completions": (401, 401)}),
 )
 """A sound service, on which an injected fault is proven."""
 
 
-def _run(context: Context) -> Outcome:
-    planned, seen = STAND_IN
+def _run(context: CheckContext) -> CheckResult:
+    planned, facts = STAND_IN
     if context.service is not None and not context.faults:
-        planned = plan.read(context.service)
+        planned = service_plan.read(context.service)
         addresses = tuple(one.address for one in listeners(int(context.service.readiness["port"]), ()))
         stopped = any(one.state in STOPPED for one in read_all(context.service.pids()))
         if not addresses or stopped:
@@ -75,19 +75,21 @@ def _run(context: Context) -> Outcome:
                 if stopped
                 else "nothing listens: serving.unit says why"
             )
-            return Outcome("skip", text)
+            return CheckResult("skip", text)
         try:
             version = (context.stack.get("vllm") or {}).get("version")
-            seen = look(context.service, planned, addresses, version, whole=context.reaches("full"))
-        except AskError as problem:
+            facts = collect(context.service, planned, addresses, version, whole=context.includes("full"))
+        except RequestError as problem:
             text = f"cannot tell which routes want the key: {problem}"
-            return Outcome("error", text, remedy="serving.answer says whether it computes")
+            return CheckResult("error", text, remedy="serving.answer says whether it computes")
     if "changed-service" in context.faults:
-        seen = replace(seen, answers={"POST /v1/completions": (200, 200)})
-    return judge(planned, seen)
+        facts = replace(facts, answers={"POST /v1/completions": (200, 200)})
+    return evaluate(planned, facts)
 
 
-def look(service: Service, planned: Plan, addresses: tuple[str, ...], version: str | None, *, whole: bool) -> Seen:
+def collect(
+    service: Service, planned: ServicePlan, addresses: tuple[str, ...], version: str | None, *, whole: bool
+) -> AccessFacts:
     """Ask every guarded route that is known, on full those that the server itself lists. Raises AskError."""
     client = Client(service, table("serving")["access"]["silence_s"])
     everywhere = MIDDLEWARE in (planned.unit or planned.config or "")
@@ -100,7 +102,7 @@ def look(service: Service, planned: Plan, addresses: tuple[str, ...], version: s
         for route in asked:
             method, _, path = route.partition(" ")
             answers[route] = (client.status(method, path, None), client.status(method, path, ANOTHER_KEY))
-    return Seen(
+    return AccessFacts(
         addresses,
         numbers(str(service.readiness["host"])),
         answers,
@@ -124,7 +126,7 @@ def listed(client: Client, key: str | None = None) -> list[str]:
     """The server's own list of routes as `METHOD /path`, the known ones where it gives none. Raises AskError."""
     try:
         paths = client.get("/openapi.json", key)["paths"]
-    except AskError as problem:
+    except RequestError as problem:
         if "status 404" not in str(problem):
             raise
         return list(table("serving")["access"]["routes"])
@@ -174,45 +176,45 @@ def file_problems(prefix: Path) -> Iterable[str]:
             yield f"{path} may be written by everybody (mode {mode:04o})"
 
 
-def judge(planned: Plan, seen: Seen) -> Outcome:
+def evaluate(planned: ServicePlan, facts: AccessFacts) -> CheckResult:
     """Every way in that is not planned is a failure."""
     problems = []
-    strange = [address for address in map(_plain, seen.addresses) if seen.planned and address not in seen.planned]
+    strange = [address for address in map(_plain, facts.addresses) if facts.planned and address not in facts.planned]
     if strange:
-        problems.append(f"it listens on {', '.join(strange)}, planned {', '.join(sorted(seen.planned))}")
-    unguarded = {route: codes for route, codes in seen.answers.items() if set(codes) != {REFUSED}}
+        problems.append(f"it listens on {', '.join(strange)}, planned {', '.join(sorted(facts.planned))}")
+    unguarded = {route: codes for route, codes in facts.answers.items() if set(codes) != {REFUSED}}
     if unguarded:
         route, codes = next(iter(unguarded.items()))
-        text = f"{len(unguarded)} of {len(seen.answers)} guarded routes do not refuse a request without the key"
+        text = f"{len(unguarded)} of {len(facts.answers)} guarded routes do not refuse a request without the key"
         problems.append(f"{text}: {route} answers {codes[0]} without one, {codes[1]} with a wrong one")
-    if seen.with_key != 200:
+    if facts.with_key != 200:
         problems.append(
-            f"/v1/models answers {seen.with_key} {'with the key of' if planned.api_key else 'without a key; none is in'} etc/service.env"
+            f"/v1/models answers {facts.with_key} {'with the key of' if planned.api_key else 'without a key; none is in'} etc/service.env"
         )
-    problems += seen.files
+    problems += facts.files
     evidence: dict[str, Any] = {
-        "listens on": seen.addresses,
-        "guarded routes": sorted(seen.answers),
-        "routes that vLLM leaves open": seen.open,
+        "listens on": facts.addresses,
+        "guarded routes": sorted(facts.answers),
+        "routes that vLLM leaves open": facts.open,
         "problems": problems,
     }
     figures = (
-        Figure("routes that want the key", len(seen.answers), "count"),
-        Figure("open routes", len(seen.open), "count"),
+        Figure("routes that want the key", len(facts.answers), "count"),
+        Figure("open routes", len(facts.open), "count"),
     )
     if problems:
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        return Outcome("fail", "; ".join(problems[:3]) + more, figures, evidence, REMEDY)
-    key = f"{len(seen.answers)} routes refuse a request without the key" if planned.api_key else "no key is planned"
-    text = f"it listens on {', '.join(seen.addresses)} as planned; {key}; its secrets are its owner's alone"
-    return Outcome("ok", text, figures, evidence)
+        return CheckResult("fail", "; ".join(problems[:3]) + more, figures, evidence, REMEDY)
+    key = f"{len(facts.answers)} routes refuse a request without the key" if planned.api_key else "no key is planned"
+    text = f"it listens on {', '.join(facts.addresses)} as planned; {key}; its secrets are its owner's alone"
+    return CheckResult("ok", text, figures, evidence)
 
 
 CHECK = Check(
     id="serving.access",
-    proves="It listens where planned, every guarded route refuses a missing and a wrong key, and nobody else reads its secrets.",
+    description="It listens where planned, every guarded route refuses a missing and a wrong key, and nobody else reads its secrets.",
     run=_run,
     level="standard",
-    needs=(needs.service,),
+    preconditions=(preconditions.service,),
     faults=("changed-service",),
 )

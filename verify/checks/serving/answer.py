@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from verify import needs, small_llama
-from verify.records import Check, Context, Figure, Outcome
-from verify.serving import proofs
+from verify import preconditions, small_llama
+from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.serving import readiness_proof
 from verify.serving.answers import (
     Answer,
     against_last,
@@ -24,7 +24,7 @@ from verify.serving.answers import (
     tokens_against_last,
     tokens_done,
 )
-from verify.serving.asking import AskError, Client, SilenceError
+from verify.serving.client import Client, NoAnswerError, RequestError
 from verify.serving.processes import STOPPED, Process, listeners, read_all
 from verify.serving.service import Service
 from verify.tables import table
@@ -39,7 +39,7 @@ Compared = tuple[dict[str, str | None], str | None]
 
 
 @dataclass(frozen=True)
-class Seen:
+class AnswerFacts:
     """What was found on the host."""
 
     stopped: tuple[Process, ...] = ()
@@ -65,36 +65,36 @@ STAND_IN = (
 """A reference and the same answer, on which an injected fault is proven."""
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     if context.service is not None and not context.faults:
         service = context.service
         if not listeners(int(service.readiness["port"]), ()):
-            return Outcome("skip", "nothing listens: serving.unit and serving.process say why")
-        return judge(look(service))
+            return CheckResult("skip", "nothing listens: serving.unit and serving.process say why")
+        return evaluate(collect(service))
     reference, answer = STAND_IN
     if "wrong-result" in context.faults:
         answer = replace(answer, tokens=(5, 7))
-    return judge(Seen(compared={"the reference": against_reference(answer, reference, "float32")}))
+    return evaluate(AnswerFacts(compared={"the reference": against_reference(answer, reference, "float32")}))
 
 
-def look(service: Service) -> Seen:
+def collect(service: Service) -> AnswerFacts:
     """Ask, unless a process of the service is stopped."""
     processes = read_all(service.pids()) if service.main_pid else ()
     stopped = tuple(process for process in processes if process.state in STOPPED)
     if stopped:
-        return Seen(stopped=stopped)
+        return AnswerFacts(stopped=stopped)
     client, key = Client(service, table("serving")["answer"]["silence_s"]), service.api_key()
-    dtype = dtype_of(proofs.notes(service, processes))
+    dtype = dtype_of(readiness_proof.attention_notes(service, processes))
     began, evidence = time.monotonic(), {"number type": dtype}
     try:
         compare = _builtin if service.readiness.get("reference") else _users
         compared, unread = compare(service, client, key, dtype, evidence)
-    except SilenceError as silence:
+    except NoAnswerError as silence:
         seconds = time.monotonic() - began
-        return Seen(problem=str(silence), is_silent=True, works_for_others=_works(client), seconds=seconds)
-    except AskError as problem:
-        return Seen(problem=str(problem))
-    return Seen(compared=compared, unread=unread, seconds=time.monotonic() - began, evidence=evidence)
+        return AnswerFacts(problem=str(silence), is_silent=True, works_for_others=_works(client), seconds=seconds)
+    except RequestError as problem:
+        return AnswerFacts(problem=str(problem))
+    return AnswerFacts(compared=compared, unread=unread, seconds=time.monotonic() - began, evidence=evidence)
 
 
 def _builtin(service: Service, client: Client, key: str | None, dtype: str, evidence: dict[str, Any]) -> Compared:
@@ -143,43 +143,48 @@ def _works(client: Client) -> bool:
         before = tokens_done(watching.text("/metrics", key))
         time.sleep(watch_s)
         return tokens_done(watching.text("/metrics", key)) > before
-    except AskError:
+    except RequestError:
         return False
 
 
-def judge(seen: Seen) -> Outcome:
+def evaluate(facts: AnswerFacts) -> CheckResult:
     """A stopped process and a silent engine are told by what they are; a wrong answer by what it was compared with."""
-    figures = (Figure("answers", seen.seconds, "s"),)
-    evidence = {**seen.evidence, "compared with": list(seen.compared), "problem": seen.problem}
-    if seen.stopped:
-        titles = " and ".join(f"{one.title} (state {one.state})" for one in seen.stopped)
-        pids = " ".join(str(one.pid) for one in seen.stopped)
+    figures = (Figure("answers", facts.seconds, "s"),)
+    evidence = {**facts.evidence, "compared with": list(facts.compared), "problem": facts.problem}
+    if facts.stopped:
+        titles = " and ".join(f"{one.title} (state {one.state})" for one in facts.stopped)
+        pids = " ".join(str(one.pid) for one in facts.stopped)
         text = f"no request is answered: a signal has stopped {titles}"
-        return Outcome("fail", text, figures, evidence, f"let it go on: kill -CONT {pids}; or ./firstlight provision")
-    if seen.is_silent and seen.works_for_others:
-        text = f"its engine answers others and left this request waiting: {seen.problem}"
-        return Outcome("warn", text, figures, evidence, "ask again when fewer requests wait: /metrics counts them")
-    if seen.problem:
-        text = f"its engine is frozen: {seen.problem}" if seen.is_silent else f"it gives no answer: {seen.problem}"
-        return Outcome("fail", text, figures, evidence, ANEW)
-    wrong = [f"its answer is not that of {what}: {text}" for what, text in seen.compared.items() if text]
-    if wrong or seen.unread:
-        text = "; ".join([*wrong, *filter(None, [seen.unread])])
-        return Outcome("fail", text, figures, evidence, WRONG if wrong else FILES)
-    if not seen.compared:
-        return Outcome(
-            "ok", f"it answers after {seen.seconds:.1f} s; no green run kept answers to compare with", figures, evidence
+        return CheckResult(
+            "fail", text, figures, evidence, f"let it go on: kill -CONT {pids}; or ./firstlight provision"
         )
-    text = f"its greedy answers are those of {' and of '.join(seen.compared)}, after {seen.seconds:.1f} s"
-    return Outcome("ok", text, figures, evidence)
+    if facts.is_silent and facts.works_for_others:
+        text = f"its engine answers others and left this request waiting: {facts.problem}"
+        return CheckResult("warn", text, figures, evidence, "ask again when fewer requests wait: /metrics counts them")
+    if facts.problem:
+        text = f"its engine is frozen: {facts.problem}" if facts.is_silent else f"it gives no answer: {facts.problem}"
+        return CheckResult("fail", text, figures, evidence, ANEW)
+    wrong = [f"its answer is not that of {what}: {text}" for what, text in facts.compared.items() if text]
+    if wrong or facts.unread:
+        text = "; ".join([*wrong, *filter(None, [facts.unread])])
+        return CheckResult("fail", text, figures, evidence, WRONG if wrong else FILES)
+    if not facts.compared:
+        return CheckResult(
+            "ok",
+            f"it answers after {facts.seconds:.1f} s; no green run kept answers to compare with",
+            figures,
+            evidence,
+        )
+    text = f"its greedy answers are those of {' and of '.join(facts.compared)}, after {facts.seconds:.1f} s"
+    return CheckResult("ok", text, figures, evidence)
 
 
 CHECK = Check(
     id="serving.answer",
-    proves="The service answers in time, and what its model says: by the reference and a new prompt, or by the last green run.",
+    description="The service answers in time, and what its model says: by the reference and a new prompt, or by the last green run.",
     run=_run,
     level="standard",
-    needs=(needs.service,),
+    preconditions=(preconditions.service,),
     faults=("wrong-result",),
     deadline_s=120.0,
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from verify import needs
-from verify.records import Check, Context, Figure, Outcome
-from verify.serving import bench
+from verify import preconditions
+from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.serving import load_benchmark
 from verify.tables import table
 
 NAMES = {"ttft": "first token", "itl": "between tokens"}
@@ -15,22 +15,22 @@ STAND_IN = {"max_concurrency": 1, "num_prompts": 8, "completed": 8, "duration": 
 """A result without a complaint, on which an injected fault is proven where nothing serves."""
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     service = context.service
     serves = service is not None and service.main_pid is not None
     if not serves and not context.faults:
         text = "nothing serves from this environment" if service is None else f"{service.name} is stopped"
-        return Outcome("skip", text, remedy="start it: ./firstlight serve")
+        return CheckResult("skip", text, remedy="start it: ./firstlight serve")
     load = table("serving")["load"]
     results: list[Mapping[str, Any]] = [STAND_IN]
     if service is not None and serves:
-        results = list(bench.measure(service, load))
+        results = list(load_benchmark.measure(service, load))
     if "failed-requests" in context.faults:
         results = [{**result, "completed": result["completed"] - 1} for result in results]
-    return judge(results, {"tool": "vllm bench serve", "endpoint": service.url if service else None, "load": load})
+    return evaluate(results, {"tool": "vllm bench serve", "endpoint": service.url if service else None, "load": load})
 
 
-def judge(results: Sequence[Mapping[str, Any]], evidence: Mapping[str, Any]) -> Outcome:
+def evaluate(results: Sequence[Mapping[str, Any]], evidence: Mapping[str, Any]) -> CheckResult:
     """`results` are the tool's own documents, one a concurrency. Requests without an answer are a failure; speeds are recorded."""
     bound = table("serving")["failed"]
     figures, failed, asked = [], 0, 0
@@ -38,7 +38,7 @@ def judge(results: Sequence[Mapping[str, Any]], evidence: Mapping[str, Any]) -> 
         at_once = f"{result['max_concurrency']} at once"
         figures.append(Figure(f"output, {at_once}", result["output_throughput"], "tokens/s"))
         for metric, name in NAMES.items():
-            for percent in bench.PERCENTILES:
+            for percent in load_benchmark.PERCENTILES:
                 value = result.get(f"p{percent}_{metric}_ms")
                 if value is not None:
                     figures.append(Figure(f"{name} p{percent}, {at_once}", value, "ms"))
@@ -51,22 +51,22 @@ def judge(results: Sequence[Mapping[str, Any]], evidence: Mapping[str, Any]) -> 
     kept = {**evidence, "requests": asked, "seconds": [result["duration"] for result in results]}
     if not share <= bound["ceiling"]:
         text = f"{failed} of {asked} requests got no answer"
-        return Outcome("fail", text, tuple(figures), kept, "its log says why: ./firstlight doctor --host NAME")
+        return CheckResult("fail", text, tuple(figures), kept, "its log says why: ./firstlight doctor --host NAME")
     most = max(results, key=lambda result: result["output_throughput"])
     text = f"{asked} requests answered; at most {most['output_throughput']:.0f} tokens/s, {most['max_concurrency']} at once"
     if first := results[0].get("p50_ttft_ms"):
         text += f"; first token after {first:.0f} ms (median, alone)"
-    return Outcome("ok", text, tuple(figures), kept)
+    return CheckResult("ok", text, tuple(figures), kept)
 
 
 CHECK = Check(
     id="serving.load",
-    proves="The running endpoint answers every request under load; how fast, at several concurrencies, is recorded.",
+    description="The running endpoint answers every request under load; how fast, at several concurrencies, is recorded.",
     run=_run,
     level="full",
     requires=("engine.vllm", "serving.answer"),
-    needs=(needs.vllm,),
+    preconditions=(preconditions.vllm,),
     faults=("failed-requests",),
     deadline_s=300.0,
-    alone=True,
+    exclusive=True,
 )

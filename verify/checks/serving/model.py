@@ -10,10 +10,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from verify import needs, seen
+from verify import file_stamps, preconditions
 from verify.manifest import Contents, listed, wrong_contents, wrong_sizes
-from verify.records import Check, Context, Figure, Outcome
-from verify.serving.asking import AskError, Client
+from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.serving.client import Client, RequestError
 from verify.serving.service import Service
 from verify.tables import table
 
@@ -22,7 +22,7 @@ REMEDY = "./firstlight provision makes or sends the model's files anew"
 
 
 @dataclass(frozen=True)
-class Seen:
+class ModelFacts:
     """What was found on the host."""
 
     folder: str
@@ -38,28 +38,28 @@ class Seen:
     """What /v1/models says; null where it did not answer."""
 
 
-STAND_IN = Seen("/p/models/m", "m", 3, 3, endpoint={"data": [{"id": "m", "root": "/p/models/m"}]})
+STAND_IN = ModelFacts("/p/models/m", "m", 3, 3, endpoint={"data": [{"id": "m", "root": "/p/models/m"}]})
 """A sound service, on which an injected fault is proven."""
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     found = STAND_IN
     if context.service is not None and not context.faults:
         folder = Path(context.service.readiness["model_folder"])
         contents = listed(folder.with_name(f"{folder.name}.manifest.txt"), folder)
         if contents is None:
             text = f"{folder} has no manifest to compare with: it was installed by an earlier release"
-            return Outcome("skip", text, remedy="./firstlight provision writes one where it installs the model")
-        found = look(context.service, folder, contents, whole=context.reaches("full"))
+            return CheckResult("skip", text, remedy="./firstlight provision writes one where it installs the model")
+        found = collect(context.service, folder, contents, whole=context.includes("full"))
     if "changed-service" in context.faults:
         found = replace(found, endpoint={"data": [{"id": "m", "root": "/tmp/other"}]})  # noqa: S108 - of no real file
-    return judge(found)
+    return evaluate(found)
 
 
-def look(service: Service, folder: Path, contents: Contents, *, whole: bool) -> Seen:
+def collect(service: Service, folder: Path, contents: Contents, *, whole: bool) -> ModelFacts:
     """Compare the files with their manifest, and ask the endpoint which model it serves."""
-    known = seen.load(service.prefix, folder, MARKS)
-    marks = {path: seen.mark_of(path) for path in contents}
+    known = file_stamps.load(service.prefix, folder, MARKS)
+    marks = {path: file_stamps.file_stamp(path) for path in contents}
     wrong = dict(wrong_sizes(contents))
     wanted = [path for path in chosen(contents, marks, known, whole=whole) if path not in wrong]
     read, until = list[str](), time.monotonic() + table("serving")["model"]["read_s"]
@@ -70,17 +70,21 @@ def look(service: Service, folder: Path, contents: Contents, *, whole: bool) -> 
     kept = {path: mark for path, mark in known.items() if path in contents}
     kept |= {path: None if path in wrong else marks[path] for path in read}
     with suppress(OSError):  # the next run reads them again
-        seen.save(service.prefix, folder, kept, MARKS)
+        file_stamps.save(service.prefix, folder, kept, MARKS)
     try:
         endpoint = Client(service, table("serving")["model"]["silence_s"]).get("/v1/models", service.api_key())
-    except AskError:
+    except RequestError:
         endpoint = None
     unread = len(contents.keys() - kept.keys())
     there = tuple(unlisted(folder, contents))
-    return Seen(str(folder), service.readiness["served_name"], len(contents), len(read), unread, wrong, there, endpoint)
+    return ModelFacts(
+        str(folder), service.readiness["served_name"], len(contents), len(read), unread, wrong, there, endpoint
+    )
 
 
-def chosen(contents: Contents, marks: seen.Marks, known: seen.Marks, *, whole: bool) -> list[str]:
+def chosen(
+    contents: Contents, marks: file_stamps.FileStamps, known: file_stamps.FileStamps, *, whole: bool
+) -> list[str]:
     """The files to read, those that were never read first: small and changed ones, some of the others; on full all."""
     limits = table("serving")["model"]
     never = [path for path in contents if path not in known]
@@ -102,7 +106,7 @@ def unlisted(folder: Path, contents: Contents) -> Iterable[str]:
             yield str(path)
 
 
-def judge(found: Seen) -> Outcome:
+def evaluate(found: ModelFacts) -> CheckResult:
     """Files that differ, files that were added, and another model behind the name."""
     problems = [*found.wrong.values(), *(f"{path}: nobody installed it" for path in found.unlisted)]
     models = {str(model.get("id")): model.get("root") for model in (found.endpoint or {}).get("data", ())}
@@ -121,20 +125,20 @@ def judge(found: Seen) -> Outcome:
     evidence = {"folder": found.folder, "endpoint": models or None, "problems": problems[:100]}
     if problems:
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
-        return Outcome("fail", "; ".join(problems[:3]) + more, figures, evidence, REMEDY)
+        return CheckResult("fail", "; ".join(problems[:3]) + more, figures, evidence, REMEDY)
     text = f"{found.files} files of {found.folder} are as installed, {found.read} of them by content"
     asked = (
         f"; the endpoint serves them as {found.served_name}" if models else "; the endpoint did not say what it serves"
     )
-    return Outcome("ok", text + asked, figures, evidence)
+    return CheckResult("ok", text + asked, figures, evidence)
 
 
 CHECK = Check(
     id="serving.model",
-    proves="The model's files are those that were installed, none was added, and the endpoint serves this model by its name.",
+    description="The model's files are those that were installed, none was added, and the endpoint serves this model by its name.",
     run=_run,
     level="standard",
-    needs=(needs.service,),
+    preconditions=(preconditions.service,),
     faults=("changed-service",),
     deadline_s=420.0,
 )

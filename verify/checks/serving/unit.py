@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from verify import needs
-from verify.records import Check, Context, Figure, Outcome
-from verify.serving import plan
-from verify.serving.control import ControlError
-from verify.serving.effective import differences, drop_ins
-from verify.serving.plan import Plan
+from verify import preconditions
+from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.serving import service_plan
 from verify.serving.service import KEY, Service
-from verify.serving.state import State, observe, stopped_by
+from verify.serving.service_control import ControlError
+from verify.serving.service_plan import ServicePlan
+from verify.serving.service_state import ServiceState, observe, stopped_by
+from verify.serving.unit_differences import differences, drop_ins
 from verify.tables import table
 
 REMEDY = "./firstlight provision writes the planned unit again and starts it"
@@ -24,10 +24,10 @@ OF_ALL = "take it away, or let it hold for other services alone: systemctl daemo
 
 
 @dataclass(frozen=True)
-class Seen:
+class UnitFacts:
     """What was found on the host. Texts are null where there is no such file."""
 
-    state: State
+    state: ServiceState
     stopped_by: str | None = None
     fragment: str | None = None
     """Text of the unit's own file, or of supervisord's configuration."""
@@ -37,9 +37,13 @@ class Seen:
 
 
 STAND_IN = (
-    Plan("systemd", "firstlight-vllm.service", "[Service]\nUser=firstlight\n", environment={"HF_HUB_OFFLINE": "1"}),
-    Seen(
-        State("active (running)", runs=True, main_pid=2, shown={"UnitFileState": "enabled", "User": "firstlight"}),
+    ServicePlan(
+        "systemd", "firstlight-vllm.service", "[Service]\nUser=firstlight\n", environment={"HF_HUB_OFFLINE": "1"}
+    ),
+    UnitFacts(
+        ServiceState(
+            "active (running)", runs=True, main_pid=2, shown={"UnitFileState": "enabled", "User": "firstlight"}
+        ),
         fragment="[Service]\nUser=firstlight\n",
         environment="HF_HUB_OFFLINE=1\nVLLM_API_KEY=k\n",
     ),
@@ -47,26 +51,26 @@ STAND_IN = (
 """A sound service, on which an injected fault is proven."""
 
 
-def _run(context: Context) -> Outcome:
-    planned, seen = STAND_IN
+def _run(context: CheckContext) -> CheckResult:
+    planned, facts = STAND_IN
     if context.service is not None and not context.faults:
-        planned = plan.read(context.service)
+        planned = service_plan.read(context.service)
         try:
-            seen = look(context.service, planned)
+            facts = collect(context.service, planned)
         except ControlError as error:
-            return Outcome("error", f"cannot tell how the service stands: {error}")
+            return CheckResult("error", f"cannot tell how the service stands: {error}")
     if "changed-service" in context.faults:
-        seen = replace(
-            seen, drop_ins={"/etc/systemd/system/x.service.d/x.conf": "[Service]\nEnvironment=PYTHONPATH=/x\n"}
+        facts = replace(
+            facts, drop_ins={"/etc/systemd/system/x.service.d/x.conf": "[Service]\nEnvironment=PYTHONPATH=/x\n"}
         )
-    return judge(planned, seen)
+    return evaluate(planned, facts)
 
 
-def look(service: Service, planned: Plan) -> Seen:
+def collect(service: Service, planned: ServicePlan) -> UnitFacts:
     """Ask the supervisor and read the files. Raises ControlError, and PermissionError for service.env."""
     state = observe(service)
     path = planned.unit_path if planned.unit else str(service.prefix / "etc" / "supervisord.conf")
-    return Seen(
+    return UnitFacts(
         state,
         stopped_by(service, state),
         _text(state.shown.get("FragmentPath") or path),
@@ -75,7 +79,7 @@ def look(service: Service, planned: Plan) -> Seen:
     )
 
 
-def _drop_ins(planned: Plan, state: State) -> list[str]:
+def _drop_ins(planned: ServicePlan, state: ServiceState) -> list[str]:
     """Those that systemd has read, and those of our unit that it will read when it is asked to."""
     if planned.unit is None:
         return []
@@ -92,45 +96,45 @@ def _text(path: str | Path | None) -> str | None:
         return None
 
 
-def judge(planned: Plan, seen: Seen) -> Outcome:
+def evaluate(planned: ServicePlan, facts: UnitFacts) -> CheckResult:
     """The first problem speaks; all of them stand in the evidence."""
-    shown = seen.state.shown
-    evidence: dict[str, Any] = {"state": seen.state.text, "unit": shown.get("FragmentPath")}
+    shown = facts.state.shown
+    evidence: dict[str, Any] = {"state": facts.state.text, "unit": shown.get("FragmentPath")}
     figures = (Figure("starts by the supervisor", float(shown.get("NRestarts") or 0), "count"),)
-    if not seen.state.runs and seen.stopped_by:
-        return Outcome(
-            "skip", f"{planned.name}: {seen.stopped_by}", figures, evidence, "to serve again: ./firstlight serve"
+    if not facts.state.runs and facts.stopped_by:
+        return CheckResult(
+            "skip", f"{planned.name}: {facts.stopped_by}", figures, evidence, "to serve again: ./firstlight serve"
         )
     problems: list[tuple[str, str]] = []
-    if not seen.state.runs:
-        text = f"{planned.name} should serve and is {seen.state.text}; no record says that ./firstlight stop ended it"
+    if not facts.state.runs:
+        text = f"{planned.name} should serve and is {facts.state.text}; no record says that ./firstlight stop ended it"
         problems.append((text, "start it: ./firstlight serve"))
-    problems += _unit_problems(planned, seen, evidence)
-    problems += [(text, REMEDY) for text in _environment_problems(planned, seen.environment)]
+    problems += _unit_problems(planned, facts, evidence)
+    problems += [(text, REMEDY) for text in _environment_problems(planned, facts.environment)]
     if not problems:
-        return Outcome("ok", f"{planned.name} is {seen.state.text}, as planned in every field", figures, evidence)
+        return CheckResult("ok", f"{planned.name} is {facts.state.text}, as planned in every field", figures, evidence)
     evidence["problems"] = [text for text, _ in problems]
-    return Outcome("fail", "; ".join(evidence["problems"]), figures, evidence, problems[0][1])
+    return CheckResult("fail", "; ".join(evidence["problems"]), figures, evidence, problems[0][1])
 
 
-def _unit_problems(planned: Plan, seen: Seen, evidence: dict[str, Any]) -> list[tuple[str, str]]:
-    shown, found = seen.state.shown, list[tuple[str, str]]()
+def _unit_problems(planned: ServicePlan, facts: UnitFacts, evidence: dict[str, Any]) -> list[tuple[str, str]]:
+    shown, found = facts.state.shown, list[tuple[str, str]]()
     if planned.unit is None:
-        if seen.fragment != planned.config:
+        if facts.fragment != planned.config:
             found.append(("supervisord's configuration is not the planned one", REMEDY))
         return found
-    own, of_all = drop_ins(seen.drop_ins or {})
+    own, of_all = drop_ins(facts.drop_ins or {})
     differing = differences(planned.directives(), shown)
     evidence["differences"] = {name: {"planned": was, "effective": now} for name, (was, now) in differing.items()}
     for path in own:
-        fields = ", ".join(plan.directives((seen.drop_ins or {})[path])) or "nothing"
+        fields = ", ".join(service_plan.directives((facts.drop_ins or {})[path])) or "nothing"
         found.append((f"drop-in {path} changes {fields}", DROPPED))
     if of_all and differing and not own:
         found.append((f"drop-ins of all services ({', '.join(of_all)}) change {_listed(differing)}", OF_ALL))
     if planned.unit_path and shown.get("FragmentPath", planned.unit_path) != planned.unit_path:
         found.append((f"systemd reads {shown['FragmentPath'] or 'no file'} instead of {planned.unit_path}", REMEDY))
-    if seen.fragment != planned.unit:
-        fields = _listed(_other_fields(planned, seen.fragment or ""))
+    if facts.fragment != planned.unit:
+        fields = _listed(_other_fields(planned, facts.fragment or ""))
         found.append((f"the unit's file is not the planned one: {fields or 'its text'} differs", REMEDY))
     if shown.get("NeedDaemonReload") == "yes":
         found.append(("systemd has not read the unit's files since they changed", REMEDY))
@@ -141,8 +145,8 @@ def _unit_problems(planned: Plan, seen: Seen, evidence: dict[str, Any]) -> list[
     return found
 
 
-def _other_fields(planned: Plan, text: str) -> list[str]:
-    wanted, there = planned.directives(), plan.directives(text)
+def _other_fields(planned: ServicePlan, text: str) -> list[str]:
+    wanted, there = planned.directives(), service_plan.directives(text)
     return [name for name in {**wanted, **there} if wanted.get(name) != there.get(name)]
 
 
@@ -150,11 +154,11 @@ def _listed(names: Mapping[str, Any] | Sequence[str]) -> str:
     return ", ".join(names)
 
 
-def _environment_problems(planned: Plan, text: str | None) -> list[str]:
+def _environment_problems(planned: ServicePlan, text: str | None) -> list[str]:
     """What service.env says other than planned. No value is named: one of them may be a secret."""
     if text is None:
         return ["etc/service.env is not there"]
-    there = plan.assignments(text)
+    there = service_plan.assignments(text)
     wanted = set(planned.environment)
     key = KEY.rstrip("=")
     found = []
@@ -170,9 +174,9 @@ def _environment_problems(planned: Plan, text: str | None) -> list[str]:
 
 CHECK = Check(
     id="serving.unit",
-    proves="The service runs by its planned unit: no drop-in, no other file, every effective field and variable as planned.",
+    description="The service runs by its planned unit: no drop-in, no other file, every effective field and variable as planned.",
     run=_run,
     level="standard",
-    needs=(needs.service,),
+    preconditions=(preconditions.service,),
     faults=("changed-service",),
 )

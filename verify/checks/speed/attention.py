@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from verify.inputs import finish, own_precision
-from verify.judged_speed import judge, spread
-from verify.records import Check, Context, Figure, Outcome
+from verify.inputs import compute_in_input_precision, synchronize
+from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.speed_check import compare_like_devices, evaluate
 from verify.tables import table
 from verify.timing import clocks, random_sets, rotation, timed
 
@@ -19,17 +19,17 @@ SWEEP = tuple((1, sequence, 16, dim) for sequence in (1024, 4096, 8192) for dim 
 """Further points on `full`, on GPUs alone."""
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     on_cpu = device == "cpu"
     points = [tuple(point) for point in table("speed")["points"]]
-    if on_cpu and not context.reaches("full"):
+    if on_cpu and not context.includes("full"):
         points = points[:1]
-    if context.reaches("full") and not on_cpu:
+    if context.includes("full") and not on_cpu:
         points += SWEEP
     figures, rows, before = [], [], clocks(device)
     for point in points:
-        row = measure(point, device, backward=not on_cpu and context.reaches("full"))
+        row = measure(point, device, backward=not on_cpu and context.includes("full"))
         rows.append({"point": point, **{name: seconds * 1000 for name, seconds in row.items()}})
         figures.append(Figure(f"flash {_name(point)}", operations(point) / row["flash"] / 1e12, "TFLOP/s"))
         # Standard attention is what flash kernels are there to beat; on CPUs that is recorded like all else.
@@ -42,8 +42,8 @@ def _run(context: Context) -> Outcome:
                 f"standard over flash {_name(point)}", ratio, "times the time", floor=least, source="no gain, no flash"
             )
         )
-    evidence = {"milliseconds": rows, "dtype": "float16", "clocks": [before, clocks(device)], **finish(device)}
-    return judge(figures, context, evidence)
+    evidence = {"milliseconds": rows, "dtype": "float16", "clocks": [before, clocks(device)], **synchronize(device)}
+    return evaluate(figures, context, evidence)
 
 
 def measure(point: tuple[int, ...], device: str, *, backward: bool) -> dict[str, float]:
@@ -69,7 +69,7 @@ def measure(point: tuple[int, ...], device: str, *, backward: bool) -> dict[str,
         torch.autograd.grad(scaled_dot_product_attention(*parts).sum(), parts)
 
     for name, path in (("flash", SDPBackend.FLASH_ATTENTION), ("standard", SDPBackend.MATH)):
-        with sdpa_kernel(path), own_precision(device):
+        with sdpa_kernel(path), compute_in_input_precision(device):
             try:
                 seconds[name] = timed(forward, device, budget_s=BUDGET_S).median
                 if backward:
@@ -92,13 +92,13 @@ def _name(point: tuple[int, ...]) -> str:
 
 CHECK = Check(
     id="speed.attention",
-    proves="Flash attention is faster than standard attention at fixed points: both are timed, side by side.",
+    description="Flash attention is faster than standard attention at fixed points: both are timed, side by side.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),
     each_device=True,
-    alone=True,
-    together=spread,
+    exclusive=True,
+    aggregate=compare_like_devices,
     faults=("slow",),
     deadline_s=240.0,
 )

@@ -6,10 +6,10 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from verify.inputs import finish
-from verify.judged_speed import floor, judge, link_floor, spread
-from verify.near import bind
-from verify.records import Check, Context, Figure, Outcome
+from verify.inputs import synchronize
+from verify.numa_binding import bind
+from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.speed_check import compare_like_devices, evaluate, link_floor, speed_floor
 from verify.timing import timed
 from verify.views import torch_view
 from verify.views.pcie import link
@@ -21,13 +21,13 @@ BYTES = 256 << 20
 BUDGET_S = 0.3
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     import torch
 
     device = context.device or "cpu"
     on_cpu = device == "cpu"
     if on_cpu and not context.faults:
-        return Outcome("skip", "no GPU to copy to")
+        return CheckResult("skip", "no GPU to copy to")
     address = None if on_cpu else torch_view.gpus()[int(device.partition(":")[2])].pci
     seat = bind(address)
     # On a CPU an injected fault is proven on a copy within the host's memory.
@@ -38,11 +38,11 @@ def _run(context: Context) -> Outcome:
     for what, target, origin in (("to the device", there, host), ("to the host", host, there)):
         done = timed(partial(_copy, target, origin), device, budget_s=BUDGET_S)
         figures.append(Figure(f"copies {what}", BYTES / done.median / 1e9, "GB/s"))
-    least, source = floor(name, "copy")
+    least, source = speed_floor(name, "copy")
     if least is None and address:
         least, source = link_floor(link(address))
     figures = [replace(figure, floor=least, source=source) for figure in figures]
-    return judge(figures, context, {"bytes": BYTES, "memory": "pinned", **seat, **finish(device)})
+    return evaluate(figures, context, {"bytes": BYTES, "memory": "pinned", **seat, **synchronize(device)})
 
 
 def _copy(target: Tensor, origin: Tensor, _turn: int) -> Tensor:
@@ -51,12 +51,12 @@ def _copy(target: Tensor, origin: Tensor, _turn: int) -> Tensor:
 
 CHECK = Check(
     id="speed.copies",
-    proves="Data goes between host and device as fast as to a card of its type.",
+    description="Data goes between host and device as fast as to a card of its type.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),
     each_device=True,
-    alone=True,
-    together=spread,
+    exclusive=True,
+    aggregate=compare_like_devices,
     faults=("slow",),
 )

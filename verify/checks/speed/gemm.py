@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from verify.inputs import DTYPES, finish
-from verify.judged_speed import floor, judge, spread
-from verify.records import Check, Context, Figure, Outcome
+from verify.inputs import DTYPES, synchronize
+from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.speed_check import compare_like_devices, evaluate, speed_floor
 from verify.timing import clocks, random_sets, rotation, timed
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ GPU_SIZE, CPU_SIZE = 8192, 256
 BUDGET_S = 0.2
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     import torch
 
     device = context.device or "cpu"
@@ -28,10 +28,10 @@ def _run(context: Context) -> Outcome:
         count = rotation(device, 2 * size * size * 2)
         sets = random_sets(count, size, size, dtype=dtype, device=device, parts=2)
         done = timed(partial(_product, sets), device, budget_s=BUDGET_S)
-        least, source = floor(name, f"gemm_{dtype}")
+        least, source = speed_floor(name, f"gemm_{dtype}")
         figures.append(Figure(f"{dtype} products", 2 * size**3 / done.median / 1e12, "TFLOP/s", least, source=source))
-    evidence = {"size": size, "clocks": [before, clocks(device)], **finish(device)}
-    return judge(figures, context, evidence)
+    evidence = {"size": size, "clocks": [before, clocks(device)], **synchronize(device)}
+    return evaluate(figures, context, evidence)
 
 
 def _product(sets: list[tuple[Tensor, ...]], turn: int) -> Tensor:
@@ -41,13 +41,13 @@ def _product(sets: list[tuple[Tensor, ...]], turn: int) -> Tensor:
 
 CHECK = Check(
     id="speed.gemm",
-    proves="The device multiplies matrices as fast as a card of its type does.",
+    description="The device multiplies matrices as fast as a card of its type does.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),
     each_device=True,
-    alone=True,
-    together=spread,
+    exclusive=True,
+    aggregate=compare_like_devices,
     faults=("slow",),
     deadline_s=120.0,
 )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from verify.inputs import finish
-from verify.judged_speed import floor, judge, spread
-from verify.records import Check, Context, Figure, Outcome
+from verify.inputs import synchronize
+from verify.records import Check, CheckContext, CheckResult, Figure
+from verify.speed_check import compare_like_devices, evaluate, speed_floor
 from verify.timing import clocks, timed
 
 GPU_BYTES, CPU_BYTES = 1 << 30, 128 << 20
@@ -12,7 +12,7 @@ GPU_BYTES, CPU_BYTES = 1 << 30, 128 << 20
 BUDGET_S = 0.2
 
 
-def _run(context: Context) -> Outcome:
+def _run(context: CheckContext) -> CheckResult:
     import torch
 
     device = context.device or "cpu"
@@ -22,20 +22,20 @@ def _run(context: Context) -> Outcome:
     target = torch.empty_like(source_buffer)
     before = clocks(device)
     done = timed(lambda _: target.copy_(source_buffer), device, budget_s=BUDGET_S)
-    least, source = floor(name, "memory")
+    least, source = speed_floor(name, "memory")
     figures = [Figure("memory, read and written", 2 * size / done.median / 1e9, "GB/s", least, source=source)]
-    evidence = {"bytes": size, "runs": done.runs, "clocks": [before, clocks(device)], **finish(device)}
-    return judge(figures, context, evidence)
+    evidence = {"bytes": size, "runs": done.runs, "clocks": [before, clocks(device)], **synchronize(device)}
+    return evaluate(figures, context, evidence)
 
 
 CHECK = Check(
     id="speed.memory",
-    proves="The device reads and writes its own memory as fast as a card of its type does.",
+    description="The device reads and writes its own memory as fast as a card of its type does.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),
     each_device=True,
-    alone=True,
-    together=spread,
+    exclusive=True,
+    aggregate=compare_like_devices,
     faults=("slow",),
 )

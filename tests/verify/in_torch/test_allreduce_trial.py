@@ -1,0 +1,80 @@
+"""Two hosts' parts, spoken to as the controller does: every number right, or told."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.verify.in_torch.conftest import ROOT
+
+HERE = "127.0.0.1"
+
+
+class Part:
+    """One process of `verify multihost`; closing its input ends it."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "verify", "multihost"]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def tell(self, **asked: Any) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(json.dumps(asked) + "\n")
+        self.process.stdin.flush()
+
+    def hear(self) -> dict[str, Any]:
+        assert self.process.stdout
+        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return answer
+
+
+@pytest.fixture(scope="module")
+def parts() -> Iterator[list[Part]]:
+    both = [Part(), Part()]
+    with ExitStack() as stack:
+        for part in both:
+            stack.enter_context(part.process)
+        yield both
+    assert [part.process.returncode for part in both] == [0, 0]
+
+
+@pytest.fixture(scope="module")
+def hellos(parts: list[Part]) -> list[dict[str, Any]]:
+    return [part.hear() for part in parts]
+
+
+def met(parts: list[Part], interface: str, *faults: str) -> list[dict[str, Any]]:
+    parts[0].tell(do="reserve_port", address=HERE)
+    seat = {"address": HERE, "port": parts[0].hear()["port"], "backend": "gloo"}
+    for rank, part in enumerate(parts):
+        part.tell(do="all_reduce", rank=rank, interface=interface, faults=faults, **seat)
+    return [part.hear() for part in parts]
+
+
+def test_each_says_what_it_is_and_calls_on_the_other(parts: list[Part], hellos: list[dict[str, Any]]) -> None:
+    assert [hello["gpus"] for hello in hellos] == [0, 0]
+    assert hellos[0]["token"] != hellos[1]["token"]
+    for caller, hello in zip(parts, reversed(hellos), strict=True):
+        listener = [{**door, "ports": hello["listens"], "token": hello["token"]} for door in hello["interfaces"]]
+        caller.tell(do="reach", targets=listener)
+        assert caller.hear() == {"how": ["reached" for _ in listener]}
+
+
+def test_numbers_arrive_as_they_were_sent(parts: list[Part], hellos: list[dict[str, Any]]) -> None:
+    answers = met(parts, "lo")
+    assert [answer["wrong"] for answer in answers] == [0, 0]
+    assert all(answer["latency"] > 0 and answer["bandwidth"] > 0 for answer in answers)
+
+
+def test_one_spoiled_number_is_counted(parts: list[Part], hellos: list[dict[str, Any]]) -> None:
+    assert [answer["wrong"] for answer in met(parts, "lo", "wrong-result")] == [1, 1]
+
+
+def test_an_interface_that_is_not_there_is_told(parts: list[Part], hellos: list[dict[str, Any]]) -> None:
+    assert all("nowhere0" in answer["problem"] for answer in met(parts, "nowhere0"))

@@ -1,0 +1,183 @@
+"""A call in a process of its own: whatever it does, the caller gets an ending."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from verify import child_processes
+from verify.child_processes import Task, run_all, run_one
+
+
+def test_a_value_comes_back_with_the_output_beside_it() -> None:
+    def call() -> dict[str, Any]:
+        os.write(1, b"to stdout\n")
+        os.write(2, b"to stderr\n")
+        return {"pid": os.getpid()}
+
+    ending = run_one(call, deadline_s=30)
+    assert ending.problem is None
+    assert ending.value["pid"] != os.getpid()
+    assert ending.output == "to stdout\nto stderr\n"
+
+
+def test_a_call_within_a_call_keeps_its_output_too() -> None:
+    def inner() -> None:
+        sys.stdout.write("said below\n")
+        sys.stderr.write("warned below\n")
+
+    def outer() -> list[str | None]:
+        sys.stdout.write("said above\n")
+        ending = run_one(inner, deadline_s=30)
+        return [ending.problem, ending.output]
+
+    ending = run_one(outer, deadline_s=30)
+    assert ending.value == [None, "said below\nwarned below\n"]
+    assert ending.output == "said above\n"
+
+
+def test_an_answer_larger_than_a_pipe_holds_arrives_whole() -> None:
+    text = "x" * 3_000_000
+    assert run_one(lambda: text, deadline_s=30).value == text
+
+
+def exit_quietly() -> None:
+    os._exit(7)
+
+
+def leave_through_exit() -> None:
+    sys.exit("left early")
+
+
+def divide_by_zero() -> float:
+    return 1 / 0
+
+
+@pytest.mark.parametrize(
+    ("call", "problem"),
+    [
+        (divide_by_zero, "ZeroDivisionError: division by zero"),
+        (leave_through_exit, "SystemExit: left early"),
+        (exit_quietly, "its process ended with exit code 7 and without an answer"),
+        (os.abort, "its process was ended by SIGABRT"),
+        (lambda: os.kill(os.getpid(), signal.SIGSEGV), "its process was ended by SIGSEGV"),
+        (lambda: os.kill(os.getpid(), signal.SIGKILL), "its process was ended by SIGKILL"),
+    ],
+)
+def test_every_other_end_is_a_problem_in_words(call: Callable[[], Any], problem: str) -> None:
+    assert run_one(call, deadline_s=30).problem == problem
+
+
+def test_a_traceback_is_kept_as_output() -> None:
+    assert "in divide_by_zero" in run_one(divide_by_zero, deadline_s=30).output
+
+
+def test_a_call_that_never_ends_is_stopped_with_all_its_children(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+
+    def call() -> None:
+        child = subprocess.Popen(["sleep", "600"])
+        pid_file.write_text(str(child.pid))
+        child.wait()
+
+    ending = run_one(call, deadline_s=1)
+    assert ending.problem == "did not end within 1 s and was stopped"
+    assert gone(int(pid_file.read_text()))
+
+
+def test_what_a_call_leaves_behind_ends_with_it_and_holds_nothing_up() -> None:
+    def call() -> int:
+        child = os.fork()
+        if child == 0:
+            time.sleep(600)
+        return child
+
+    ending = run_one(call, deadline_s=30)
+    assert gone(ending.value)
+
+
+def test_calls_run_beside_one_another_up_to_the_limit() -> None:
+    """Two calls that wait for each other end only when both run at once."""
+    read_end, write_end = os.pipe()
+    tasks = [
+        Task("reader", lambda: os.read(read_end, 1).decode(), 30),
+        Task("writer", lambda: os.write(write_end, b"x"), 30),
+    ]
+    endings = dict(run_all(tasks, limit=2))
+    assert {key: ending.value for key, ending in endings.items()} == {"reader": "x", "writer": 1}
+    exclusive = dict(run_all([Task("reader", lambda: os.read(read_end, 1), 1), tasks[1]], limit=1))
+    assert exclusive["reader"].problem == "did not end within 1 s and was stopped"
+
+
+def test_an_abandoned_run_leaves_no_process(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+
+    def slow() -> None:
+        pid_file.write_text(str(os.getpid()))
+        time.sleep(600)
+
+    endings = run_all([Task("slow", slow, 600), Task("fast", lambda: wait_for(pid_file), 600)], limit=2)
+    key, _ = next(endings)
+    assert key == "fast"
+    endings.close()  # type: ignore[attr-defined]
+    assert gone(int(pid_file.read_text()))
+
+
+def test_a_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
+    """Killed outright, the parent can stop nothing any more: the kernel does it."""
+    pid_file = tmp_path / "pid"
+    program = (
+        "import os, pathlib, sys, time\n"
+        "from verify.child_processes import run_one\n"
+        "def call():\n"
+        "    pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))\n"
+        "    time.sleep(600)\n"
+        "run_one(call, deadline_s=600)\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program, pid_file], cwd=Path(__file__).parents[2])
+    wait_for(pid_file)
+    parent.kill()
+    parent.wait()
+    assert gone(int(pid_file.read_text()))
+
+
+def wait_for(path: Path) -> str:
+    """Until a file has content."""
+    while not (path.exists() and path.read_text()):
+        time.sleep(0.01)
+    return path.read_text()
+
+
+def gone(pid: int) -> bool:
+    """Whether a process ended, or ends before long; nobody may have waited for it, then it is a zombie."""
+    for _ in range(500):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_process_that_the_kernel_holds_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child_processes, "KILLED_S", 0.05)
+    waitpid, held = os.waitpid, []
+
+    def hold(pid: int, options: int) -> tuple[int, int]:
+        held.append(pid)
+        return 0, 0
+
+    monkeypatch.setattr("os.waitpid", hold)
+    ending = run_one(lambda: time.sleep(60), deadline_s=0.1)
+    assert ending.problem == "did not end within 0.1 s and cannot be killed: the kernel or a driver holds it"
+    waitpid(held[0], 0)

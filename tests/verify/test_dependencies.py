@@ -1,0 +1,221 @@
+"""Checks form a tree: what a failed premise leaves, and what stays of a run that is cut short."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from verify import devices, runner
+from verify.dependencies import CheckCall, DependencyTree, with_dependencies
+from verify.records import Check, CheckContext, CheckResult, Status, fold_skips
+from verify.registry import all_checks
+from verify.runner import Injection, run
+
+BY_ID = {check.id: check for check in all_checks()}
+
+
+def rests_on(check: Check) -> set[str]:
+    """All premises of a check, theirs included."""
+    return {one.id for one in with_dependencies([check], all_checks())} - {check.id}
+
+
+@pytest.mark.parametrize("check", all_checks(), ids=lambda check: check.id)
+def test_every_check_of_a_device_waits_until_torch_sees_it(check: Check) -> None:
+    assert set(check.requires) <= BY_ID.keys()
+    assert not [name for name in check.requires if BY_ID[name].exclusive]
+    if check.each_device or check.all_devices:
+        assert "devices.torch" in rests_on(check)
+        assert "libraries.torch_build" in rests_on(check)
+    for name in check.requires:
+        assert check.id not in rests_on(BY_ID[name])
+
+
+def answer(status: Status, reason: str = "said") -> Callable[[CheckContext], CheckResult]:
+    return lambda _: CheckResult(status, reason)
+
+
+OK = answer("ok")
+
+
+def stub(id_: str, *requires: str, run: Callable[[CheckContext], CheckResult] = OK, **values: Any) -> Check:
+    return Check(id_, "Proves nothing.", run, requires=requires, **values)
+
+
+def said(document: dict[str, Any]) -> dict[tuple[str, str | None], str]:
+    return {(one["id"], one["device"]): f"{one['status']}: {one['reason']}" for one in document["checks"]}
+
+
+def test_what_rests_on_a_failure_is_skipped_by_the_name_of_the_first_cause_and_not_run() -> None:
+    def never(_: CheckContext) -> CheckResult:
+        raise AssertionError
+
+    checks = [
+        stub("devices.driver", run=answer("fail", reason="no module")),
+        stub("devices.torch", "devices.driver", run=never),
+        stub("kernels.gemm", "devices.torch", run=never),
+        stub("speed.gemm", "kernels.gemm", run=never, exclusive=True),
+        stub("libraries.lock"),
+    ]
+    document = run(checks, CheckContext())
+    assert document["status"] == "fail"
+    assert said(document) == {
+        ("devices.driver", None): "fail: no module",
+        ("devices.torch", None): "skip: needs devices.driver",
+        ("kernels.gemm", None): "skip: needs devices.driver",
+        ("speed.gemm", None): "skip: needs devices.driver",
+        ("libraries.lock", None): "ok: said",
+    }
+    folded = {row["id"]: row["reason"] for row in fold_skips(document["checks"]) if row["status"] == "skip"}
+    assert folded == {"3 checks": "needs devices.driver (devices 1, kernels 1, speed 1)"}
+
+
+def test_checks_that_a_host_of_its_kind_cannot_have_stand_in_one_row() -> None:
+    reasons = {
+        "devices.ecc": "no NVIDIA GPU on the PCI bus",
+        "devices.amd_ecc": "no AMD GPU on the PCI bus",
+        "kernels.graph": "CPUs have no graphs of kernels",
+        "libraries.lock": "no lock to compare with",
+    }
+    checks = [stub(id_, run=answer("skip", reason=reason)) for id_, reason in reasons.items()]
+    document = run(checks, CheckContext())
+    assert {row["id"]: row["reason"] for row in fold_skips(document["checks"])} == {
+        "3 checks": "do not apply: no GPU (devices 2, kernels 1)",
+        "libraries.lock": "no lock to compare with",
+    }
+    exclusive = [record for record in document["checks"] if record["id"] == "devices.ecc"]
+    assert fold_skips(exclusive) == exclusive
+
+
+@pytest.mark.parametrize("status", ["ok", "skip", "warn"])
+def test_what_rests_on_anything_but_a_failure_runs(status: Status) -> None:
+    document = run(
+        [stub("devices.driver", run=answer(status)), stub("devices.torch", "devices.driver")], CheckContext()
+    )
+    assert said(document)["devices.torch", None] == "ok: said"
+
+
+def test_a_premise_that_could_not_tell_is_a_failure_too() -> None:
+    def crash(_: CheckContext) -> CheckResult:
+        os.abort()
+
+    document = run([stub("devices.driver", run=crash), stub("devices.torch", "devices.driver")], CheckContext())
+    assert document["status"] == "error"
+    assert said(document)["devices.torch", None] == "skip: needs devices.driver"
+
+
+def test_a_sick_device_takes_along_its_own_checks_and_those_of_all_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    def add(context: CheckContext) -> CheckResult:
+        return CheckResult("fail" if context.device == "cuda:1" else "ok", "added")
+
+    monkeypatch.setattr(runner, "_import_torch", lambda: ("2.13.0", None))
+    monkeypatch.setattr(devices, "list_devices", lambda _: (("cuda:0", "cuda:1"), None))
+    checks = [
+        stub("kernels.vector_add", run=add, each_device=True),
+        stub("kernels.gemm", "kernels.vector_add", each_device=True),
+        stub("collectives.nccl", "kernels.vector_add", all_devices=True),
+    ]
+    assert said(run(checks, CheckContext())) == {
+        ("kernels.vector_add", "cuda:0"): "ok: added",
+        ("kernels.vector_add", "cuda:1"): "fail: added",
+        ("kernels.gemm", "cuda:0"): "ok: said",
+        ("kernels.gemm", "cuda:1"): "skip: needs kernels.vector_add on cuda:1",
+        ("collectives.nccl", None): "skip: needs kernels.vector_add on cuda:1",
+    }
+
+
+def test_a_check_that_a_fault_hits_is_run_whatever_it_rests_on() -> None:
+    checks = [
+        stub("devices.driver", run=answer("fail")),
+        stub("kernels.gemm", "devices.driver", faults=("wrong-result",)),
+    ]
+    assert said(run(checks, CheckContext(), [Injection("wrong-result", None)]))["kernels.gemm", None] == "ok: said"
+
+
+def test_what_was_found_out_stays_when_the_run_is_killed() -> None:
+    def kill(_: CheckContext) -> CheckResult:
+        time.sleep(0.5)  # the other one has said it by then
+        os.kill(os.getppid(), signal.SIGKILL)
+        return CheckResult("ok", "never heard")
+
+    checks = [stub("libraries.lock"), stub("devices.driver", run=kill), stub("devices.torch", "devices.driver")]
+    document = run(checks, CheckContext())
+    assert document["status"] == "error"
+    assert said(document) == {
+        ("frame.run", None): "error: cannot tell: its process was ended by SIGKILL",
+        ("libraries.lock", None): "ok: said",
+        ("devices.driver", None): "error: did not end: its process was ended by SIGKILL",
+        ("devices.torch", None): "skip: needs frame.run",
+    }
+
+
+def test_what_was_found_out_stays_when_the_run_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(*_: object) -> None:
+        time.sleep(600)
+
+    monkeypatch.setattr(runner, "OVERHEAD_S", 1.0)
+    monkeypatch.setattr(runner, "_aggregate", hang)
+    document = run([stub("libraries.lock", deadline_s=1.0)], CheckContext())
+    told = said(document)
+    assert told["libraries.lock", None] == "ok: said"
+    assert told["frame.run", None] == "error: cannot tell: did not end within 2 s and was stopped"
+
+
+def test_a_run_takes_as_long_as_its_checks_do_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than any limit of the whole: what ends a run is silence."""
+
+    def measure(_: CheckContext) -> CheckResult:
+        time.sleep(0.4)
+        return CheckResult("ok", "measured")
+
+    monkeypatch.setattr(runner, "OVERHEAD_S", 0.0)
+    checks = [stub(f"speed.{name}", run=measure, exclusive=True, deadline_s=3.0) for name in "abcdefghi"]
+    document = run(checks, CheckContext())
+    assert document["seconds"] > 3.0
+    assert set(said(document).values()) == {"ok: measured"}
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> tuple[list[Check], dict[tuple[str, str | None], Status]]:
+    """Checks of which each may rest on earlier ones, and how each would end."""
+    checks: list[Check] = []
+    for number in range(draw(st.integers(1, 8))):
+        names = [check.id for check in checks]
+        requires = tuple(draw(st.lists(st.sampled_from(names), unique=True, max_size=3))) if names else ()
+        checks.append(replace(stub(f"kernels.{number}", *requires), each_device=draw(st.booleans())))
+    order = draw(st.permutations(checks))
+    statuses: st.SearchStrategy[Status] = st.sampled_from(["ok", "skip", "warn", "fail", "error"])
+    return list(order), {(check.id, device): draw(statuses) for check in checks for device in (None, "a", "b")}
+
+
+@given(trees())
+def test_every_call_is_run_or_skipped_once_and_none_before_its_premises(
+    made: tuple[list[Check], dict[tuple[str, str | None], Status]],
+) -> None:
+    checks, endings = made
+    keys = [CheckCall(check, device) for check in checks for device in (("a", "b") if check.each_device else (None,))]
+    tree = DependencyTree(keys)
+    begin, never = tree.ready()
+    ended: dict[CheckCall, Status] = {}
+    skipped = dict(never)
+    waiting = list(begin)
+    while waiting:
+        key = waiting.pop()
+        scope = [one for one in keys if key.device is None or one.device in (None, key.device)]
+        assert all(one.check.id not in key.check.requires or one in ended for one in scope)
+        ended[key] = endings[key.check.id, key.device]
+        tree.end(key, ended[key])
+        begin, never = tree.ready(key)
+        waiting += begin
+        skipped |= dict(never)
+    assert {*ended, *skipped} == set(keys)
+    assert not ended.keys() & skipped.keys()
+    causes = {str(key) for key, status in ended.items() if status in ("fail", "error")}
+    assert set(skipped.values()) <= causes

@@ -1,0 +1,117 @@
+"""Hosts side by side: the odd one is named; and records as CI servers read them."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+from tests.verify.test_cli import verify
+from verify.host_comparison import compare
+from verify.junit import junit
+from verify.records import FLEET, CheckResult, Status, as_record
+
+H200 = "NVIDIA H200"
+
+
+def document(
+    host: str, *, gemm: Status = "ok", product: str = "aa", speed: float = 3900.0, name: str = H200
+) -> dict[str, Any]:
+    """What a host with one card says."""
+    figures = [{"name": "memory", "value": speed, "unit": "GB/s", "floor": None, "ceiling": None, "source": None}]
+    ballot = {"name": name, "result_hashes": {"product": product}}
+    return {
+        "host": host,
+        "started_at": "2026-11-20T11:00:00.000Z",
+        "seconds": 21.5,
+        "checks": [
+            as_record("kernels.gemm", host, "cuda:0", CheckResult(gemm, "as it is"), 0.25),
+            as_record("kernels.determinism", host, "cuda:0", CheckResult("ok", "steady", evidence=ballot), 0.1),
+            {**as_record("speed.memory", host, "cuda:0", CheckResult("ok", "recorded", evidence={"name": name}), 1.0), "figures": figures},
+        ],
+    }  # fmt: skip
+
+
+def told(*documents: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    return {record["id"]: (record["status"], record["reason"]) for record in compare(documents)}
+
+
+def test_hosts_that_are_alike_are_said_to_be() -> None:
+    found = told(document("gpu-1"), document("gpu-2"), document("gpu-3", speed=3800.0))
+    assert found[FLEET] == ("ok", "3 hosts answer alike")
+    assert {status for status, _ in found.values()} == {"ok"}
+
+
+def test_other_bits_and_a_slow_card_name_their_host() -> None:
+    found = told(document("gpu-1"), document("gpu-2", product="bb"), document("gpu-3", speed=3000.0))
+    assert found["kernels.determinism"] == (
+        "fail",
+        f"other bits than the like devices give: gpu-2 cuda:0: product on {H200}",
+    )
+    assert found["speed.memory"] == ("warn", "gpu-3 cuda:0 is 23% behind the best in memory")
+
+
+def test_unlike_cards_are_not_compared() -> None:
+    found = told(document("gpu-1"), document("gpu-2", product="bb", speed=300.0, name="NVIDIA L4"))
+    assert found == {FLEET: ("ok", "2 hosts answer alike")}
+
+
+def test_a_check_that_is_worse_on_one_host_names_it() -> None:
+    hosts = [document("gpu-1"), document("gpu-2", gemm="fail"), document("gpu-3")]
+    assert told(*hosts)[FLEET] == ("warn", "gpu-2: kernels.gemm fail, where 2 of 3 hosts are ok")
+
+
+def test_a_fault_that_most_have_makes_none_odd_and_so_does_a_skip() -> None:
+    hosts = [document("gpu-1", gemm="fail"), document("gpu-2", gemm="fail"), document("gpu-3")]
+    assert told(*hosts)[FLEET][0] == "ok"
+    hosts = [document("gpu-1", gemm="skip"), document("gpu-2", gemm="skip"), document("gpu-3")]
+    assert told(*hosts)[FLEET][0] == "ok"
+
+
+def test_one_host_alone_is_compared_with_nothing() -> None:
+    assert compare([document("gpu-1")]) == []
+    assert compare([]) == []
+
+
+def test_ci_servers_read_every_record_once() -> None:
+    one = document("gpu-1", gemm="fail")
+    one["checks"].append(
+        as_record("engine.vllm", "gpu-1", None, CheckResult("error", "cannot tell: \x1b[31mboom\x00"), 2.0)
+    )
+    one["checks"].append(as_record("speed.copies", "gpu-1", "cpu", CheckResult("skip", "no GPU"), 0.0))
+    one["checks"].append(as_record("devices.cpu", "gpu-1", None, CheckResult("warn", "one thread"), 0.0))
+    root = ET.fromstring(junit([one, document("gpu-2")]))
+    first, second = root.findall("testsuite")
+    assert {key: first.get(key) for key in ("name", "tests", "failures", "errors", "skipped")} == {
+        "name": "gpu-1", "tests": "6", "failures": "1", "errors": "1", "skipped": "1",
+    }  # fmt: skip
+    cases = {case.get("name"): case for case in first}
+    failure = cases["kernels.gemm[cuda:0]"].find("failure")
+    assert failure is not None
+    assert failure.get("message") == "as it is"
+    error = cases["engine.vllm"].find("error")
+    assert error is not None
+    assert error.get("message") == "cannot tell: ?[31mboom?"
+    assert cases["speed.copies[cpu]"].find("skipped") is not None
+    assert (cases["devices.cpu"].findtext("system-out"), len(cases["devices.cpu"])) == ("warn: one thread", 1)
+    assert second.get("failures") == "0"
+
+
+def test_ci_servers_read_what_hosts_gave_side_by_side_as_a_suite_of_its_own() -> None:
+    hosts = [document("gpu-1"), document("gpu-2", product="bb")]
+    *_, aggregate = ET.fromstring(junit(hosts, compare(hosts))).findall("testsuite")
+    assert (aggregate.get("name"), aggregate.get("hostname"), aggregate.get("failures")) == (
+        "hosts side by side",
+        None,
+        "1",
+    )
+    assert aggregate.get("timestamp") == "2026-11-20T11:00:00.000"
+    assert [case.get("name") for case in aggregate if case.find("failure") is not None] == ["kernels.determinism"]
+
+
+def test_the_command_writes_both_kinds_of_file(tmp_path: Path) -> None:
+    done = verify("--level", "quick", "--json", "--junit", str(tmp_path / "ci" / "verify.xml"))
+    suite = ET.parse(tmp_path / "ci" / "verify.xml").getroot().find("testsuite")
+    assert suite is not None
+    assert int(suite.get("tests", "0")) == len(json.loads(done.stdout)["checks"])

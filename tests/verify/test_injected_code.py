@@ -1,0 +1,230 @@
+"""What could make the interpreter load code that nobody installed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.verify.test_installed_files import COMPILE, Environment
+from verify import byte_code
+from verify.checks.libraries import injected
+from verify.manifest import listed
+from verify.records import CheckContext, CheckResult
+from verify.serving.processes import mapped_code
+from verify.serving.service import Service
+
+
+@pytest.fixture
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Environment:
+    made = Environment(tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(made.home))
+    return made
+
+
+def check(environment: Environment) -> CheckResult:
+    return injected.CHECK.run(CheckContext(prefix=environment.prefix))
+
+
+def test_an_untouched_environment_is_free_of_it(environment: Environment) -> None:
+    assert check(environment).status == "ok"
+
+
+def stray_pth(home: Path) -> Path:
+    return written(home / "lib/stray.pth", "import os\n")
+
+
+def site_customize(home: Path) -> Path:
+    return written(home / "lib/sitecustomize.py", "import torch\n")
+
+
+def shadow(home: Path) -> Path:
+    return written(home / "lib/lamp/__init__.py", "")
+
+
+def link_to_code(home: Path) -> Path:
+    (home / "lib/evil").symlink_to("/tmp")
+    return home / "lib/evil"
+
+
+def byte_code_without_source(home: Path) -> Path:
+    source = written(home / "lib/gone.py", "LIGHT = 3\n")
+    made = Path(subprocess.check_output([sys.executable, "-c", COMPILE, source], text=True).strip())
+    source.unlink()
+    return made
+
+
+def written(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("plant", [stray_pth, site_customize, shadow, link_to_code, byte_code_without_source])
+def test_a_file_that_no_wheel_contains_is_named_and_a_new_environment_is_free_of_it(
+    environment: Environment, plant: Callable[[Path], Path]
+) -> None:
+    path = plant(environment.home)
+    outcome = check(environment)
+    assert outcome.status == "fail"
+    assert outcome.reason.startswith(f"{path}: ")
+    assert outcome.remedy == injected.REBUILD
+    assert len(outcome.evidence["in the environment"]) == 1
+
+
+def test_a_file_that_is_no_code_is_a_doubt_and_no_damage(environment: Environment) -> None:
+    written(environment.home / "lib/cache.json", "{}")
+    outcome = check(environment)
+    assert (outcome.status, outcome.evidence["in the environment"]) == ("warn", [])
+    shadow(environment.home)
+    assert check(environment).status == "fail"
+
+
+def test_byte_code_of_an_installed_source_is_none(environment: Environment) -> None:
+    """As a command that an administrator runs by the environment's Python leaves it."""
+    environment.compiled.unlink()
+    environment.list("bytecode.txt")
+    subprocess.run([sys.executable, "-c", COMPILE, environment.module], check=True, capture_output=True)
+    assert environment.compiled.exists()
+    assert check(environment).status == "ok"
+
+
+def test_without_a_manifest_it_says_what_cannot_be_said(environment: Environment) -> None:
+    (environment.home / "manifest.txt").unlink()
+    assert "cannot be said without a manifest" in check(environment).reason
+
+
+def test_a_module_in_the_service_s_working_folder_is_named(environment: Environment) -> None:
+    (environment.prefix / "torch.py").touch()
+    outcome = check(environment)
+    assert outcome.reason == f"{environment.prefix}/torch.py: it shadows a module of that name in the service"
+    assert outcome.evidence["in the environment"] == []
+
+
+def test_what_python_imports_at_each_start_is_named_unless_the_distribution_brings_it(tmp_path: Path) -> None:
+    folder = tmp_path / "lib"
+    module = written(folder / "sitecustomize.py", "import apport\n")
+    status = tmp_path / "status"
+    md5 = hashlib.md5(module.read_bytes()).hexdigest()
+    status.write_text(f"Package: libpython\nConffiles:\n {module} {md5}\nDescription: x\n")
+    assert injected.of_distribution(module, status)
+    module.write_text("import torch\n")
+    assert not injected.of_distribution(module, status)
+    assert not injected.of_distribution(module, tmp_path / "absent")
+    (finding,) = injected.at_start([folder, tmp_path / "empty"])
+    assert finding.text == f"{module}: Python imports it at each start"
+    (folder / "usercustomize").mkdir()
+    assert len(list(injected.at_start([folder]))) == 2
+
+
+def test_this_python_s_own_folders_are_searched_and_hold_nothing_unknown() -> None:
+    folders = injected.search_path(Path(sys.prefix).resolve())
+    assert Path(os.__file__).resolve().parent in folders
+    assert list(injected.at_start(folders)) == []
+
+
+def test_libraries_that_every_process_loads_are_a_doubt(tmp_path: Path) -> None:
+    preload = written(tmp_path / "ld.so.preload", "# ours\n/opt/agent.so\n")
+    (finding,) = injected.preloaded(preload, ())
+    assert (finding.text, finding.is_doubtful) == (f"{preload}: every process loads /opt/agent.so", True)
+    assert list(injected.preloaded(tmp_path / "absent", ())) == []
+
+
+def test_a_process_of_the_service_that_runs_a_preloaded_library_is_named(tmp_path: Path) -> None:
+    library = tmp_path / "libagent.so.1"
+    shutil.copy(next(path for path in mapped_code(Path("/proc/self/maps").read_text()) if "/libm" in path), library)
+    (tmp_path / "agent.so").symlink_to(library)
+    preload = written(tmp_path / "ld.so.preload", f"{tmp_path}/agent.so:/opt/absent.so # ours\n")
+    script = "import ctypes, sys; ctypes.CDLL(sys.argv[1]); print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, library], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        process.stdout.readline()
+        (finding,) = injected.preloaded(preload, (os.getpid(), process.pid))
+        process.communicate()
+    assert finding.text.startswith(
+        f"{preload}: every process loads {tmp_path}/agent.so, /opt/absent.so; of the service"
+    )
+    assert f"(PID {process.pid}) did" in finding.text
+    assert f"(PID {os.getpid()})" not in finding.text
+    assert finding.remedy.endswith(injected.ANEW)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_found"),
+    [
+        ("PYTHONPATH", "/srv/hijack", True),
+        ("PYTHONPATH", "", False),
+        ("PYTHONSTARTUP", "/srv/x.py", True),
+        ("PYTHONHASHSEED", "0", False),
+        ("PYTHONDONTWRITEBYTECODE", "1", False),
+        ("LD_PRELOAD", "/srv/hook.so", True),
+        ("LD_PRELOAD", "{library}", False),
+        ("LD_PRELOAD", "{library}:/srv/hook.so", True),
+        ("LD_AUDIT", "/srv/hook.so", True),
+        ("LD_PRELOAD", "/planned.so", False),
+        ("HOME", "/opt/firstlight/cache", False),
+    ],
+)
+def test_variables_that_inject_code_are_found(
+    environment: Environment, name: str, value: str, *, is_found: bool
+) -> None:
+    known = listed(environment.home / "manifest.txt", environment.home) or {}
+    value = value.format(library=environment.library)
+    found = injected.injecting({name: value}, {"LD_PRELOAD": "/planned.so"}, known, is_isolated=False)
+    assert bool(list(found)) is is_found
+
+
+@pytest.fixture
+def served(environment: Environment) -> Iterator[CheckContext]:
+    """A living process with a folder of modules in its variables, as that of the environment's service."""
+    (environment.home / "service.json").write_text('{"service": {"name": "a.service", "supervisor": "systemd"}}')
+    (environment.prefix / "current").symlink_to("envs/ab12")
+    command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, env={"PYTHONPATH": "/srv/modules"}) as process:
+        yield CheckContext(prefix=environment.prefix, service=Service(environment.prefix, {}, process.pid))
+
+
+def test_what_the_service_was_started_with_is_a_finding(served: CheckContext) -> None:
+    outcome = injected.CHECK.run(served)
+    assert outcome.status == "fail"
+    assert "PYTHONPATH=/srv/modules: set in process" in outcome.reason
+
+
+def test_processes_of_a_service_that_is_replaced_are_none_of_a_new_environment_s(served: CheckContext) -> None:
+    anew = replace(served, expect={"serve_follows": True})
+    assert injected.CHECK.run(anew).status == "ok"
+    assert served.prefix
+    (served.prefix / "current").unlink()
+    (served.prefix / "current").symlink_to("envs/former")
+    assert injected.CHECK.run(served).status == "ok"
+
+
+def test_an_isolated_python_reads_none_of_its_variables() -> None:
+    both = {"PYTHONPATH": "/srv/x", "LD_PRELOAD": "/srv/hook.so"}
+    assert list(injected.injecting(both, {}, (), is_isolated=True)) == [("LD_PRELOAD", "/srv/hook.so")]
+
+
+def test_while_byte_code_is_compiled_none_of_it_is_a_finding(environment: Environment) -> None:
+    (environment.home / byte_code.LIST).unlink()
+    environment.compiled.write_bytes(b"half")
+    half_written = environment.compiled.with_name(f"{environment.compiled.name}.140136515334224")
+    half_written.write_bytes(b"half")
+    assert check(environment).status == "ok"
+    environment.compiled.unlink()
+    environment.list(byte_code.LIST)
+    half_written.write_bytes(b"what a killed process left")
+    assert check(environment).status == "warn"
+
+
+def test_the_injected_fault_is_noticed(environment: Environment) -> None:
+    outcome = injected.CHECK.run(CheckContext(prefix=environment.prefix, faults=frozenset({"injected-code"})))
+    assert (outcome.status, outcome.remedy) == ("fail", injected.REBUILD)

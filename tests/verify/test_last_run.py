@@ -1,0 +1,130 @@
+"""What failed at one level stays failed until the same check passes as deeply."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from verify.last_run import failed_levels, keep_open_failures, merge_rerun, runs_by_level
+
+FILES = "libraries.files"
+
+
+def record(id_: str = FILES, status: str = "ok", level: str = "standard", **values: Any) -> dict[str, Any]:
+    family = id_.partition(".")[0]
+    reason = {"fail": "damaged", "error": "cannot tell", "skip": "nothing to look at"}.get(status, "right")
+    known = {"id": id_, "family": family, "status": status, "reason": reason, "device": None, "level": level}
+    return {**known, "found": None, **values}
+
+
+def document(*records: dict[str, Any], level: str = "standard", environment: str = "e1") -> dict[str, Any]:
+    at = {"standard": "12:00", "full": "09:00", "quick": "13:00"}[level]
+    return {"level": level, "environment": environment, "started_at": at, "status": "ok", "checks": list(records)}
+
+
+FAILED_AT_FULL = document(record(status="fail", level="full"), level="full")
+
+
+def told(now: dict[str, Any], before: dict[str, Any] = FAILED_AT_FULL) -> list[tuple[str, str]]:
+    return [(each["id"], each["status"]) for each in keep_open_failures(now, before)]
+
+
+def test_a_shallower_pass_hides_no_failure_and_says_when_it_was_found() -> None:
+    (kept,) = keep_open_failures(document(record()), FAILED_AT_FULL)
+    assert (kept["status"], kept["level"]) == ("fail", "full")
+    assert kept["reason"] == "damaged (found at full at 09:00; not passed at full since)"
+    assert kept["found"] == {"at": "09:00", "environment": "e1"}
+
+
+def test_it_holds_on_through_any_number_of_runs_with_the_same_words() -> None:
+    once = {**document(record()), "checks": keep_open_failures(document(record()), FAILED_AT_FULL)}
+    assert keep_open_failures(document(record()), once) == once["checks"]
+
+
+@pytest.mark.parametrize("status", ["fail", "error"])
+def test_a_run_without_the_check_keeps_it(status: str) -> None:
+    before = document(record(status=status))
+    assert told(document(record("devices.cpu"), level="quick"), before) == [("devices.cpu", "ok"), (FILES, status)]
+
+
+@pytest.mark.parametrize("status", ["ok", "warn"])
+def test_the_same_check_as_deeply_refutes_it_in_whichever_run(status: str) -> None:
+    assert told(document(record(status=status, level="full"))) == [(FILES, status)]
+    assert told(document(record(status=status, level="full"), level="full")) == [(FILES, status)]
+
+
+def test_a_newer_failure_as_deep_stands_in_its_place() -> None:
+    now = document(record(status="fail", level="full", reason="other"), level="full")
+    assert keep_open_failures(now, FAILED_AT_FULL) == now["checks"]
+
+
+def test_a_shallower_failure_is_told_as_well() -> None:
+    now = document(record(status="fail", reason="other"))
+    assert told(now) == [(FILES, "fail"), (FILES, "fail")]
+
+
+def test_a_check_that_could_not_look_refutes_nothing() -> None:
+    assert told(document(record(status="skip", reason="needs devices.torch", level="full"))) == [(FILES, "fail")]
+    assert told(document(record(status="skip", level="full"))) == [(FILES, "fail")]
+
+
+def test_each_device_has_its_own() -> None:
+    before = document(
+        *(record("kernels.gemm", status, "full", device=device) for device, status in (("a", "ok"), ("b", "fail"))),
+        level="full",
+    )
+    now = document(*(record("kernels.gemm", device=device) for device in "ab"))
+    assert [(each["device"], each["status"]) for each in keep_open_failures(now, before)] == [
+        ("a", "ok"),
+        ("b", "fail"),
+    ]
+
+
+def test_what_an_environment_s_files_had_ends_with_it() -> None:
+    assert told(document(record(), environment="e1-2")) == [(FILES, "ok")]
+
+
+def test_what_the_host_had_outlives_an_environment_unless_nothing_is_left_to_look_at() -> None:
+    before = document(record("kernels.gemm", "fail", "full"), level="full")
+    assert told(document(record("kernels.gemm"), environment="e2"), before) == [("kernels.gemm", "fail")]
+    skipped = record("kernels.gemm", "skip", reason="needs devices.torch")
+    assert told(document(skipped, environment="e2"), before) == [("kernels.gemm", "fail")]
+    skipped = record("kernels.gemm", "skip", reason="the Stack has no torch")
+    assert told(document(skipped, environment="e2"), before) == [("kernels.gemm", "skip")]
+
+
+def test_a_document_of_an_earlier_release_says_its_level_for_all() -> None:
+    before = {"level": "full", "checks": [{"id": FILES, "family": "libraries", "status": "fail", "reason": "x"}]}
+    assert failed_levels(before) == {FILES: "full"}
+    assert failed_levels({"checks": [{"id": "gone.check", "status": "fail", "level": "full"}]}) == {}
+
+
+def test_the_checks_that_stand_as_failed_are_known_with_the_deepest_level() -> None:
+    both = document(record(status="fail"), record(status="fail", level="full"), record("kernels.gemm", "error"))
+    assert failed_levels(both) == {FILES: "full", "kernels.gemm": "standard"}
+    assert failed_levels(document(record())) == {}
+
+
+def test_checks_that_ran_once_more_take_their_place_in_the_last_document() -> None:
+    before = document(record("devices.cpu"), record(status="fail", level="full"), level="full")
+    again = merge_rerun(document(record(level="full")), before)
+    assert [(each["id"], each["status"]) for each in again["checks"]] == [("devices.cpu", "ok"), (FILES, "ok")]
+    assert (again["status"], again["started_at"]) == ("ok", "09:00")
+    assert merge_rerun(document(), {})["status"] == "error", "nothing was checked"
+    skipped = merge_rerun(document(record(status="skip", level="full")), before)
+    assert (skipped["status"], failed_levels(skipped)) == ("fail", {FILES: "full"})
+
+
+def test_where_nothing_serves_any_more_nothing_is_left_of_what_failed_there() -> None:
+    before = document(record("serving.unit", "fail"))
+    skipped = document(record("serving.unit", "skip", reason="nothing serves from this environment"))
+    assert told(skipped, before) == [("serving.unit", "fail")]
+    assert failed_levels(merge_rerun(skipped, before)) == {}
+
+
+def test_the_last_run_of_each_level_is_remembered_for_one_environment() -> None:
+    full = runs_by_level(document(level="full"), {})
+    both = runs_by_level(document(), {"environment": "e1", "runs": full})
+    assert {level: run["started_at"] for level, run in both.items()} == {"full": "09:00", "standard": "12:00"}
+    assert list(runs_by_level(document(environment="e2"), {"environment": "e1", "runs": full})) == ["standard"]

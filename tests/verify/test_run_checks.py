@@ -1,0 +1,313 @@
+"""The one file that goes to hosts, and what becomes of what they answer."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from provision.core.errors import TransportError
+from provision.core.models.records import CheckRecord
+from provision.core.models.settings import Connection
+from provision.fleet.ssh import Completed
+from provision.fleet.ssh.local import LocalSession
+from provision.phases.verify.run_checks import time_limit_s, verify
+from provision.phases.verify.selection import Picked
+from provision.phases.verify.tool import STAYS_HERE, build_zipapp, zipapp
+from provision.phases.verify.tool_output import read
+from provision.report.checks_table import checks_table
+from tests.verify.localhost import LOCALHOST
+from verify.records import LEVELS, Level
+from verify.registry import all_checks
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_same_sources_give_the_same_bytes(tmp_path: Path) -> None:
+    built = build_zipapp(tmp_path / "verify.pyz")
+    program = "from provision.phases.verify.tool import zipapp; import sys; sys.stdout.buffer.write(zipapp())"
+    other = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "TZ": "Pacific/Auckland", "PYTHONHASHSEED": "7", "SOURCE_DATE_EPOCH": "0"},
+        capture_output=True,
+        check=True,
+    )
+    assert hashlib.sha256(other.stdout).digest() == hashlib.sha256(built.read_bytes()).digest()
+    before = built.stat()
+    build_zipapp(built)
+    assert built.stat().st_mtime_ns == before.st_mtime_ns
+
+
+def test_the_file_holds_code_and_tables_and_nothing_else(tmp_path: Path) -> None:
+    built = build_zipapp(tmp_path / "verify.pyz")
+    names = zipfile.ZipFile(built).namelist()
+    assert {Path(name).suffix for name in names} == {".py", ".json", ".bz2"}
+    assert not [name for name in names if "__pycache__" in name]
+    assert {
+        f"verify/{path}"
+        for path in (
+            "checks_page.py",
+            "doctor/page.py",
+            "doctor/text_classifier.py",
+            "fault_families.py",
+            "host_comparison.py",
+            "time_limits.py",
+        )
+    } - set(names) == STAYS_HERE
+    assert all((ROOT / path).is_file() for path in STAYS_HERE)
+    assert {Path(name).name for name in names if not name.endswith(".py")} == {
+        "data.json",
+        "causes.json.bz2",
+    }
+    assert built.stat().st_size < 340_000
+    assert os.access(built, os.X_OK)
+
+
+def pythons() -> list[str]:
+    """This Python, and an interpreter of each older or newer release that is on this machine."""
+    found = {f"{sys.version_info[0]}.{sys.version_info[1]}": sys.executable}
+    for minor in (10, 12, 13, 14):
+        pyenv = sorted(Path.home().glob(f".pyenv/versions/3.{minor}.*/bin/python"))
+        path = shutil.which(f"python3.{minor}", path="/usr/local/bin:/usr/bin") or next(map(str, pyenv), None)
+        if path:
+            found[f"3.{minor}"] = path
+    return list(found.values())
+
+
+@pytest.mark.parametrize("python", pythons())
+def test_every_python_runs_it(python: str, tmp_path: Path) -> None:
+    """Each table is read at least once: they are JSON in there, because Python 3.10 reads no TOML."""
+    built = build_zipapp(tmp_path / "verify.pyz")
+    done = subprocess.run(
+        [python, "-I", built, "--json", "--only", "libraries"], capture_output=True, text=True, check=False
+    )
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["status"]) == (2, "fail")
+    assert document["python"].startswith("3.")
+    names = sorted(path.stem for path in (ROOT / "verify" / "data").glob("*.toml"))
+    program = (
+        f"import sys; sys.path.insert(0, {str(built)!r}); from verify.tables import table; [table(n) for n in {names}]"
+    )
+    assert subprocess.run([python, "-I", "-c", program], check=False).returncode == 0
+
+
+def test_a_python_without_bz2_has_the_checks_and_says_why_it_has_no_doctor(tmp_path: Path) -> None:
+    built = build_zipapp(tmp_path / "verify.pyz")
+    log = tmp_path / "vllm.log"
+    log.write_text("Failed to initialize NVML: Driver/library version mismatch\n")
+    without = "import runpy, sys; sys.modules['bz2'] = None; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    start = [sys.executable, "-I", "-c", without, str(built)]
+    asked = subprocess.run([*start, "doctor", str(log)], capture_output=True, text=True, check=False)
+    assert (asked.returncode, asked.stdout) == (2, "")
+    assert "this Python has no module `bz2`" in asked.stderr
+    checked = subprocess.run([*start, "--json", "--only", "libraries"], capture_output=True, text=True, check=False)
+    assert json.loads(checked.stdout)["status"] == "fail"
+    with_it = subprocess.run([sys.executable, "-I", built, "doctor", log], capture_output=True, text=True, check=False)
+    assert (with_it.returncode, "driver-library-mismatch" in with_it.stdout) == (0, True)
+
+
+def test_the_checks_import_nothing_but_the_standard_library_and_torch() -> None:
+    allowed = {*sys.stdlib_module_names, "torch", "verify", "vllm"}  # vllm: what one check is about
+    for path in (ROOT / "verify").rglob("*.py"):
+        imported = re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.MULTILINE)
+        assert set(imported) <= allowed, path
+
+
+@pytest.fixture
+def prefix(tmp_path: Path) -> Path:
+    """An installation whose environment has no torch."""
+    home = tmp_path / "pre fix"
+    environment = home / "envs" / "ab12"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    (environment / "lock.txt").write_text("torch==2.13.0 --hash=sha256:00\n")
+    (environment / "stack.json").write_text(json.dumps({"torch": {"version": "2.13.0", "variant": "cpu"}}))
+    (home / "current").symlink_to("envs/ab12")
+    return home
+
+
+def test_a_host_is_checked_and_keeps_the_document(prefix: Path) -> None:
+    answer = verify(LOCALHOST, prefix=str(prefix), level="quick")
+    records = {check.id: check for check in answer.checks}
+    assert answer.exit_code == 2
+    assert records["libraries.lock"].status == "fail"
+    assert records["libraries.lock"].reason == "missing: torch"
+    assert "No module named 'torch'" in records["libraries.torch_build"].reason
+    assert {check.host for check in answer.checks} == {"localhost"}
+    kept = json.loads((prefix / "verify" / "last.json").read_text())
+    assert kept["started_at"] == answer.document["started_at"]
+    assert [check["status"] for check in kept["checks"]] == [check.status for check in answer.checks]
+
+
+def test_a_warning_that_lasts_is_carried_through_runs_that_do_not_measure(prefix: Path) -> None:
+    warned = {"id": "collectives.peers", "status": "warn", "reason": "writes do not arrive"}
+    (prefix / "verify").mkdir()
+    kept = prefix / "verify" / "last.json"
+    kept.write_text(json.dumps({"checks": [warned, {"id": "kernels.gemm", "status": "warn", "reason": "x"}]}))
+    for _ in range(2):
+        answer = verify(LOCALHOST, prefix=str(prefix), level="quick")
+        assert answer.document["carried"] == json.loads(kept.read_text())["carried"] == [warned]
+
+
+def test_where_checks_were_picked_only_these_run_and_the_last_whole_run_is_kept(prefix: Path) -> None:
+    (prefix / "verify").mkdir()
+    (prefix / "verify" / "last.json").write_text("whole")
+    picked = Picked(only=("libraries.lock", "devices.cpu"), skip=("devices",), inject=("wrong-lock@libraries.lock",))
+    answer = verify(LOCALHOST, prefix=str(prefix), level="quick", picked=picked)
+    assert {check.id for check in answer.checks} == {"libraries.lock"}
+    assert answer.document["injected"] == ["wrong-lock"]
+    assert (prefix / "verify" / "last.json").read_text() == "whole"
+
+
+def test_the_tool_that_runs_is_this_releases_and_the_installed_one_stays_as_it_was_sealed(prefix: Path) -> None:
+    """Else `status` would call it changed by hand, and the next run of the release that is installed would repair it."""
+    installed, brought = prefix / "bin" / "verify.pyz", prefix / "verify" / "verify.pyz"
+    installed.parent.mkdir()
+    installed.write_text("print('an older release')")
+    sums = f"{hashlib.sha256(installed.read_bytes()).hexdigest()}  {installed}\n"
+    assert len(verify(LOCALHOST, prefix=str(prefix), level="quick").checks) > 1
+    assert subprocess.run(["sha256sum", "--quiet", "-c"], input=sums.encode(), check=False).returncode == 0
+    assert brought.read_bytes() == zipapp()
+    written = brought.stat().st_mtime_ns
+    verify(LOCALHOST, prefix=str(prefix), level="quick")
+    assert brought.stat().st_mtime_ns == written
+
+
+def test_an_installation_of_this_release_is_checked_by_its_own_tool(prefix: Path) -> None:
+    build_zipapp(prefix / "bin" / "verify.pyz")
+    assert len(verify(LOCALHOST, prefix=str(prefix), level="quick").checks) > 1
+    assert not (prefix / "verify" / "verify.pyz").exists()
+
+
+def test_an_environment_that_is_not_live_yet_is_checked_by_its_digest(prefix: Path) -> None:
+    other = prefix / "envs" / "cd34"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", other], check=True)
+    (other / "lock.txt").write_text("jax==0.1 --hash=sha256:00\n")
+    session = LocalSession("gpu-1", Connection(kind="local"))
+    answer = verify(session, prefix=str(prefix), environment="cd34", level="quick")
+    assert next(check.reason for check in answer.checks if check.id == "libraries.lock") == "missing: jax"
+    assert (
+        only(verify(session, prefix=str(prefix), environment="ef56")).reason == f"no environment at {prefix}/envs/ef56"
+    )
+
+
+def test_expectations_go_along(prefix: Path) -> None:
+    answer = verify(LOCALHOST, prefix=str(prefix), level="standard", expect={"stack": {"vllm": None}})
+    reasons = {check.id: check.reason for check in answer.checks}
+    assert reasons["engine.vllm"] == "the Stack has no vLLM"
+
+
+def only(answer: object) -> CheckRecord:
+    (check,) = answer.checks  # type: ignore[attr-defined]
+    assert check.id == "frame.run"
+    assert check.status == "error"
+    return check  # type: ignore[no-any-return]
+
+
+def test_a_host_without_an_environment_is_told_what_to_do(tmp_path: Path) -> None:
+    check = only(verify(LOCALHOST, prefix=str(tmp_path)))
+    assert check.reason == f"no environment at {tmp_path}/current"
+    assert check.remedy == "install it first: ./firstlight provision"
+
+
+def test_an_interpreter_that_dies_is_an_error_in_its_own_words(prefix: Path) -> None:
+    python = prefix / "envs" / "ab12" / "bin" / "python"
+    python.unlink()
+    python.write_text("#!/bin/sh\necho 'libpython3.12.so.1.0: cannot open shared object file' >&2\nkill -SEGV $$\n")
+    python.chmod(0o755)
+    check = only(verify(LOCALHOST, prefix=str(prefix)))
+    assert "libpython3.12.so.1.0: cannot open shared object file" in check.reason
+
+
+@pytest.mark.parametrize(
+    "stdout",
+    [
+        "",
+        "Welcome to node 7!\n",
+        '{"checks": [',
+        "[]",
+        '{"checks": [{"id": "x"}]}',
+        '{"checks": ["x"]}',
+        '{"checks": []}',
+    ],
+)
+def test_garbage_is_an_error_and_never_green(stdout: str) -> None:
+    answer = read("gpu-1", Completed(0, stdout, "", 1.0), environment="/opt/firstlight/current")
+    check = only(answer)
+    assert answer.exit_code == 3
+    assert check.host == "gpu-1"
+    assert answer.document["checks"][0]["status"] == "error"
+
+
+def test_keys_of_another_release_are_passed_over() -> None:
+    check = {
+        "id": "a.b",
+        "family": "a",
+        "status": "ok",
+        "new": 1,
+        "figures": [{"name": "n", "value": 1, "unit": "s", "more": 2}],
+    }
+    answer = read("gpu-1", Completed(0, json.dumps({"checks": [check]}), "", 1.0), environment="/p/current")
+    assert (answer.checks[0].figures[0].value, answer.checks[0].host, answer.exit_code) == (1, "gpu-1", 0)
+
+
+def test_a_run_that_outlives_its_time_limit_is_an_error(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = prefix / "envs" / "ab12" / "bin" / "python"
+    python.unlink()
+    python.write_text("#!/bin/sh\nexec sleep 600\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("provision.phases.verify.run_checks.run_limit_s", lambda *_: -29.0)
+    assert "did not end within 1 s" in only(verify(LOCALHOST, prefix=str(prefix), level="quick")).reason
+
+
+@pytest.mark.parametrize(
+    ("level", "picked"), [("standard", None), ("full", None), ("quick", Picked(only=("kernels",)))]
+)
+def test_eight_cards_are_given_the_time_that_their_checks_may_take(level: Level, picked: Picked | None) -> None:
+    """A limit of 300 s stood above checks that may take 240 s, on each of eight cards, one after the other."""
+    reached = "full" if picked else level
+    exclusive = [
+        check.deadline_s * (8 if check.each_device else 1)
+        for check in all_checks()
+        if check.exclusive and LEVELS.index(check.level) <= LEVELS.index(reached)
+    ]
+    assert time_limit_s(level, 8, picked=picked) > sum(exclusive)
+    assert time_limit_s(level, 8, picked=picked) > time_limit_s(level, 1, picked=picked)
+
+
+def test_a_host_that_cannot_be_reached_is_not_an_answer() -> None:
+    class Cut(LocalSession):
+        def run(self, *_: object, **__: object) -> Completed:
+            raise TransportError("the connection to gpu-1 broke")
+
+    with pytest.raises(TransportError, match="the connection to gpu-1 broke"):
+        verify(Cut("gpu-1", Connection(kind="local")), prefix="/opt/firstlight")
+
+
+def test_the_table_for_terminals(snapshot: object) -> None:
+    checks = [
+        CheckRecord(
+            id="kernels.gemm", family="kernels", status="ok", host="gpu-1", device="cuda:0", reason="right", seconds=0.5
+        ),
+        CheckRecord(
+            id="libraries.loaded",
+            family="libraries",
+            status="fail",
+            host="gpu-1",
+            reason="loaded from outside: libnccl from [/usr/lib/libnccl.so.2]",
+            remedy="unset LD_LIBRARY_PATH",
+        ),
+    ]
+    console = Console(width=100, force_terminal=False, record=True, file=io.StringIO())
+    console.print(checks_table(checks))
+    assert console.export_text() == snapshot

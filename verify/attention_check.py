@@ -1,0 +1,257 @@
+"""A check of one provider of attention: its results, its gradients, and that it was this one that ran."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from verify.attention_cases import CASES, Case, Inputs, plain
+from verify.inputs import DTYPES, corrupt, require_full_float32, synchronize
+from verify.providers import Provider, device_kind
+from verify.records import Check, CheckContext, CheckResult, Figure, Level
+from verify.tables import table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Compute = Callable[[Case, Inputs], "Tensor"]
+
+NO_KERNEL = "No available kernel"
+"""What torch says when the only path that is open does not take a problem: which ones those are differs by card and release."""
+GRADIENTS_IN = frozenset({"quick", "standard"})
+"""Cases of these levels are differentiated as well, on `full`: whoever serves needs no gradients."""
+
+
+DEADLINE_S = 180.0
+NO_KERNEL_TRACE = CheckResult(
+    "error",
+    "cannot tell which kernel ran: torch's profiler saw none of this device",
+    remedy="let it use CUPTI (roctracer on AMD cards): some containers and virtual GPUs forbid it, and another profiler may hold it",
+)
+
+
+@dataclass(frozen=True)
+class ErrorSize:
+    """Largest and mean distance to the reference."""
+
+    largest: float
+    mean: float
+
+
+@dataclass(frozen=True)
+class ErrorComparison:
+    """One comparison: a kernel's errors, and those of the plain formula in the same precision."""
+
+    what: str
+    dtype: str
+    ours: ErrorSize
+    theirs: ErrorSize
+    gradient: bool = False
+
+
+def check(provider: Provider, *, level: Level) -> Check:
+    """The check of a provider."""
+    return Check(
+        id=f"attention.{provider.name}",
+        description=f"{provider.title} is right, as near to our float64 reference as plain torch is, and it is what ran.",
+        run=lambda context: _run(provider, context),
+        level=level,
+        requires=("kernels.vector_add",),
+        preconditions=(lambda context: skip_unless_planned(provider.row, context),) if level == "standard" else (),
+        each_device=True,
+        faults=("wrong-result", "wrong-kernel"),
+        deadline_s=provider.row.get("deadline_s", DEADLINE_S),
+    )
+
+
+def skip_unless_planned(row: Mapping[str, Any], context: CheckContext) -> CheckResult | None:
+    """The outcome of attention that nothing of the Stack computes with; null where something does, on `full`, and without a plan."""
+    plan: Mapping[str, Any] | None = context.stack.get("attention")
+    if not plan or context.faults or context.includes("full"):
+        return None
+    package = (context.stack.get("flash_attn") or {}).get("package") or {}
+    serves = plan["backend"] in row.get("serves", ()) and plan.get("generation") in (None, row.get("generation"))
+    if serves or str(package.get("version")).startswith(row.get("package", "none")):
+        return None
+    generation = f" of generation {plan['generation']}" if plan.get("generation") else ""
+    return CheckResult("skip", f"the Stack serves with {plan['backend']}{generation}; other attention: --level full")
+
+
+def _run(provider: Provider, context: CheckContext) -> CheckResult:
+    device = context.device or "cpu"
+    kind, missing = device_kind(device), provider.missing(device)
+    if missing and not context.faults:
+        return CheckResult("skip", missing)
+    # A fault is injected into what was observed: where there is no such kernel, the plain formula is observed instead.
+    compute: Compute = plain if missing else provider.compute
+    dtypes = DTYPES if missing else provider.dtypes(kind)
+    measured: list[ErrorComparison] = []
+    refused: dict[str, str] = {}
+    taken: list[tuple[Case, str]] = []
+    require_full_float32()
+    began = time.monotonic()
+    for case in (
+        case for case in CASES if context.includes(case.level) or (case.early and context.includes("standard"))
+    ):
+        for dtype in dtypes:
+            if reason := None if missing else provider.refuses(case, dtype, kind):
+                refused[case.name] = reason
+                continue
+            if not _fits(case, context, [one for one, _ in taken], time.monotonic() - began):
+                refused[case.name] = "it would take too long: --level full"
+                continue
+            backward = bool(provider.row["backward"]) and case.level in GRADIENTS_IN and context.includes("full")
+            spoiled = "wrong-result" in context.faults
+            try:
+                measured += measure(compute, case, dtype, device, spoiled=spoiled, backward=backward)
+            except RuntimeError as error:
+                if NO_KERNEL not in str(error):
+                    raise
+                refused[case.name] = f"torch has no kernel for it on this device, in {dtype}"
+            else:
+                taken.append((case, dtype))
+    if not taken:
+        return CheckResult(
+            "error", "it takes none of the problems", (), {"does not take": refused, **synchronize(device)}
+        )
+    observed = plain if missing or "wrong-kernel" in context.faults else compute
+    trace = trace_kernels(observed, *taken[0], device)
+    ran = (
+        NO_KERNEL_TRACE
+        if trace is None
+        else check_kernel_trace(provider.row, kind, trace, Path("/proc/self/maps").read_text())
+    )
+    outcome = evaluate(measured, ran)
+    evidence = {**outcome.evidence, "does not take": refused, **synchronize(device)}
+    return CheckResult(outcome.status, outcome.reason, outcome.figures, evidence, outcome.remedy)
+
+
+def _fits(case: Case, context: CheckContext, taken: Collection[Case], seconds: float) -> bool:
+    """Whether a problem belongs to this level, or is expected to take little time, by what those before it took."""
+    work = sum(one.work for one in taken)
+    early = case.early and work and seconds / work * case.work <= table("tolerances")["attention"]["budget_s"]
+    return context.includes(case.level) or bool(early)
+
+
+def measure(
+    compute: Compute, case: Case, dtype: str, device: str, *, spoiled: bool = False, backward: bool = False
+) -> list[ErrorComparison]:
+    """A problem's result and, where asked for, its gradients, each against the reference on the CPU."""
+    inputs = case.inputs(dtype)
+    exact, there = case.exact(inputs), inputs.to(device)
+    result = compute(case, there)
+    ours = distance(corrupt(result) if spoiled else result, exact)
+    found = [ErrorComparison(case.name, dtype, ours, distance(plain(case, there), exact))]
+    # The plain formula has no gradient for a row that sees nothing, and 8 bits have none at all.
+    if backward and "blind" not in case.required_features and inputs.query.element_size() > 1:
+        slopes = [
+            gradients(call, case, part) for call, part in ((compute, there), (plain, there), (Case.exact, inputs))
+        ]
+        for name, one, other, right in zip(("query", "key", "value"), *slopes, strict=True):
+            what = f"{case.name}, gradient of the {name}"
+            found.append(ErrorComparison(what, dtype, distance(one, right), distance(other, right), gradient=True))
+    return found
+
+
+def gradients(compute: Compute, case: Case, inputs: Inputs) -> tuple[Tensor, ...]:
+    """Of the sum of the result times fixed weights, by query, key and value; in float64 for the reference."""
+    import torch
+
+    exact = compute is Case.exact
+    parts = [(part.double() if exact else part).detach().requires_grad_() for part in inputs.parts]
+    result = compute(case, Inputs(*parts))
+    generator = torch.Generator().manual_seed(8)
+    weights = torch.randn(result.shape, generator=generator).to(inputs.query.dtype).to(result)
+    slopes: tuple[Tensor, ...] = torch.autograd.grad(result, parts, weights)
+    return slopes
+
+
+def distance(result: Tensor, exact: Tensor) -> ErrorSize:
+    """How far a result is from the reference."""
+    error = (result.detach().cpu().double() - exact.detach()).abs()
+    return ErrorSize(float(error.max()), float(error.mean()))
+
+
+def tolerance_problem(one: ErrorComparison) -> str | None:
+    """What is wrong with a comparison, null when it is within the tolerance. NaN is never within it."""
+    rule = table("tolerances")["attention"]
+    largest = rule["gradient_error_ratio" if one.gradient else "largest_error_ratio"]
+    for name, error, allowed in (
+        ("largest", one.ours.largest, largest * one.theirs.largest + rule["floor"]),
+        ("mean", one.ours.mean, rule["mean_error_ratio"] * one.theirs.mean + rule["floor"]),
+    ):
+        if not error <= allowed:
+            return f"{one.dtype} {one.what}: {name} error {error:.2e}, at most {allowed:.2e} allowed"
+    return None
+
+
+def trace_kernels(compute: Compute, case: Case, dtype: str, device: str) -> set[str] | None:
+    """The operators and kernels that run for one attention, by the profiler's account.
+
+    Null where it saw no kernel of a GPU at all, though some ran. Without Kineto torch's profiler sees operators alone.
+    """
+    import torch
+
+    inputs = case.inputs(dtype).to(device)
+    compute(case, inputs)  # what is compiled or loaded at first use is none of its work
+    # The profiler beneath torch.profiler: that one imports torch's compiler, which takes seconds.
+    with torch.autograd.profiler.profile(use_device=None if device == "cpu" else "cuda", use_kineto=True) as profile:
+        compute(case, inputs)
+        synchronize(device)
+    events = profile.key_averages()
+    if device != "cpu" and all(event.device_type == torch.autograd.DeviceType.CPU for event in events):
+        return None
+    return {str(event.key) for event in events}
+
+
+def check_kernel_trace(row: Mapping[str, Any], kind: str, trace: Collection[str], maps: str) -> CheckResult:
+    """Whether it was this provider that ran: by the names that the profiler saw and the library that is loaded."""
+    kernels = sorted(name for name in trace if re.search(row["kernel"].get(kind, "(?!)"), name))
+    libraries = sorted({line.split()[-1] for line in maps.splitlines() if re.search(row.get("library", "(?!)"), line)})
+    evidence = {"ran": [name[:200] for name in kernels], "loaded": libraries, "profiler saw": sorted(trace)[:60]}
+    if not kernels:
+        others = sorted(name[:80] for name in trace if re.search("(?i)attention|flash|fmha|softmax", name))[:4]
+        text = f"the profiler saw no kernel of {row['title']}" + (f", but {', '.join(others)}" if others else "")
+        return CheckResult("fail", text, (), evidence, "see which path torch takes: TORCH_LOGS=+all")
+    if "library" in row and not libraries:
+        return CheckResult("fail", f"no library of {row['title']} is loaded (`{row['library']}`)", (), evidence)
+    return CheckResult("ok", f"{kernels[0][:60]} ran", (), evidence)
+
+
+def evaluate(measured: Collection[ErrorComparison], ran: CheckResult) -> CheckResult:
+    """One outcome of all comparisons and of what ran."""
+    figures = tuple(_figures(measured))
+    wrong = [text for one in measured if (text := tolerance_problem(one))]
+    evidence = {"call": "each problem against float64", "comparisons": len(measured), **(ran.evidence or {})}
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        return CheckResult(
+            "fail", f"wrong attention: {'; '.join(wrong[:3])}{more}", figures, evidence, "do not serve with it"
+        )
+    if ran.status != "ok":
+        return CheckResult(ran.status, ran.reason, figures, evidence, ran.remedy)
+    dtypes = ", ".join(dict.fromkeys(one.dtype for one in measured))
+    gradients_too = ", gradients too," if any(one.gradient for one in measured) else ""
+    count = len({one.what for one in measured if not one.gradient})
+    text = f"{count} problems in {dtypes}{gradients_too} are as near to float64 as plain torch is; {ran.reason}"
+    return CheckResult("ok", text, figures, evidence)
+
+
+def _figures(measured: Collection[ErrorComparison]) -> list[Figure]:
+    """The largest error of each precision as a multiple of plain torch's; results and gradients apart."""
+    rule = table("tolerances")["attention"]
+    figures = []
+    for dtype, gradient in dict.fromkeys((one.dtype, one.gradient) for one in measured):
+        ratios = [
+            one.ours.largest / max(one.theirs.largest, rule["floor"])
+            for one in measured
+            if (one.dtype, one.gradient) == (dtype, gradient)
+        ]
+        name = f"largest error, {dtype}" + (", gradients" if gradient else "")
+        ceiling = rule["gradient_error_ratio" if gradient else "largest_error_ratio"]
+        figures.append(Figure(name, max(ratios), "times plain torch's", ceiling=ceiling, source=rule["source"]))
+    return figures

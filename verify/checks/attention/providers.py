@@ -1,0 +1,25 @@
+"""attention.*: each attention provider compared with the float64 reference."""
+
+from __future__ import annotations
+
+from verify.attention_check import check
+from verify.providers import flash_attn, sdpa, vllm_cpu, vllm_flash
+
+CHECKS = (
+    check(sdpa.FLASH, level="quick"),
+    check(sdpa.MATH, level="full"),
+    *(
+        check(provider, level="standard")
+        for provider in (
+            sdpa.EFFICIENT,
+            sdpa.CUDNN,
+            flash_attn.TWO,
+            flash_attn.THREE,
+            flash_attn.FOUR,
+            vllm_cpu.CPU,
+            vllm_flash.TWO,
+            vllm_flash.THREE,
+            vllm_flash.FOUR,
+        )
+    ),
+)

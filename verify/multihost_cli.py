@@ -1,0 +1,117 @@
+"""`verify multihost`: this host's part when several are tried together. Who leads them speaks JSON, a line each way.
+
+It says what it is at first, then answers `reach` (call on other hosts) and `meet` (one of two processes that exchange
+numbers), and ends when it is told to `leave`, or with its input.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import secrets
+import sys
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from verify import cuda_compat
+from verify.arguments import Parser
+from verify.child_processes import run_one
+from verify.network.allreduce_trial import run_trial
+from verify.network.interfaces import ephemeral_ports, interfaces, own_name_leads_to
+from verify.network.reachability import Listener, free_port, reach
+from verify.tables import table
+from verify.views import torch_view
+
+PORT_SAMPLE = 20
+"""Of the ports that the kernel hands out: so many may be taken."""
+
+
+def main(arguments: list[str]) -> int:
+    """Answer until told to leave, or the input ends; the exit code is 0."""
+    Parser(
+        prog="verify multihost",
+        description="This host's part when hosts are tried together: requests on stdin, answers on stdout, JSON lines.",
+        epilog="exit codes: 0 when the input has ended, 64 usage",
+        hint="./firstlight verify -i INVENTORY leads the hosts of an inventory",
+    ).parse_args(arguments)
+    cuda_compat.restart_with_compat()
+    worker = MultihostWorker()
+    _write(worker.greeting)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["do"] == "quit":
+            break
+        _write(worker.answer(request))
+    return 0
+
+
+class MultihostWorker:
+    """What this host is among the others."""
+
+    def __init__(self) -> None:
+        rules = table("network")["meeting"]
+        first, last = rules["ports"]
+        self._rules, self._ports = rules, range(first, last + 1)
+        self._token = secrets.token_hex(16)
+        self._listener: Listener | None = None
+        found = interfaces()
+        self.greeting: dict[str, Any] = {
+            "interfaces": found,
+            "own_name": own_name_leads_to(),
+            "ports": rules["ports"],
+            "ephemeral": ephemeral_ports(),
+            "gpus": self._gpus(),
+            "token": self._token,
+        }
+        addresses = [interface["address"] for interface in found]
+        # After whatever forks: a process that is forked must find no thread here.
+        try:
+            kinds = (self._ports, _sample_ports(*self.greeting["ephemeral"]))
+            self._listener = Listener(addresses, kinds, self._token) if addresses else None
+        except OSError as error:
+            self.greeting["problem"] = f"it cannot listen on any port from {first} to {last}: {error.strerror or error}"
+        self.greeting["listens"] = self._listener.ports if self._listener else []
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to one request; `problem` where there is none."""
+        if request["do"] == "reach":
+            return {"how": reach(request["targets"], self._token, timeout_s=self._rules["connect_s"])}
+        if self._listener:  # all hosts have been called on, and processes are to be forked
+            self._listener.close()
+            self._listener = None
+        if request["do"] == "reserve_port":
+            try:
+                return {"port": free_port([request["address"]], self._ports)}
+            except OSError as error:
+                return {"problem": f"no port to meet at is free: {error.strerror or error}"}
+        call = partial(
+            run_trial,
+            request["rank"],
+            request["interface"],
+            request["address"],
+            request["port"],
+            backend=request["backend"],
+            faults=frozenset(request["faults"]),
+        )
+        ending = run_one(call, deadline_s=self._rules["deadline_s"])
+        return ending.value if ending.problem is None else {"problem": ending.problem, "output": ending.output}
+
+    @staticmethod
+    def _gpus() -> int:
+        """How many GPUs torch sees through CUDA; imports torch, and touches none in this process."""
+        if not torch_view.built_for_gpus():
+            return 0
+        ending = run_one(torch_view.gpu_count, deadline_s=60.0)
+        return ending.value or 0
+
+
+def _sample_ports(first: int, last: int) -> list[int]:
+    """Some of the ports that the kernel hands out: a firewall may let the fixed ones pass and not these."""
+    ports = range(first, last + 1)
+    return random.sample(ports, min(PORT_SAMPLE, len(ports)))
+
+
+def _write(answer: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,105 @@
+"""A client of the service that waits no longer than it is told: nothing of the key leaves it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from verify.serving.service import EVERY_ADDRESS, Service
+
+ANOTHER_KEY = "no-key-of-this-service"
+
+
+class RequestError(Exception):
+    """An answer that is none: refused, broken off, or not there in time."""
+
+
+class NoAnswerError(RequestError):
+    """Nothing came for as long as was waited."""
+
+
+@dataclass
+class Client:
+    """Asks one service; `silence_s` is how long it may say nothing, whatever the whole answer takes."""
+
+    service: Service
+    silence_s: float
+    _connection: http.client.HTTPConnection | None = field(default=None, repr=False)
+
+    def status(self, method: str, path: str, key: str | None) -> int:
+        """The status of a request without a body. Raises AskError."""
+        try:
+            connection = self._connection or self._connect()
+            self._connection = connection
+            connection.request(method, path, headers=_headers(key))
+            response = connection.getresponse()
+            response.read()
+        except (OSError, http.client.HTTPException) as problem:
+            self._connection = None
+            raise self._failed(f"{method} {path}", problem) from None
+        return response.status
+
+    def get(self, path: str, key: str | None) -> Any:
+        """The JSON of a route. Raises AskError."""
+        try:
+            return json.loads(self.text(path, key))
+        except ValueError as problem:
+            raise RequestError(f"{path}: the answer is no JSON: {problem}") from None
+
+    def text(self, path: str, key: str | None = None) -> str:
+        """What a route answers. Raises AskError."""
+        return self._answer("GET", path, None, key).read().decode(errors="replace")
+
+    def post(self, path: str, body: Mapping[str, Any], key: str | None) -> Any:
+        """The JSON that a question gets. Raises AskError."""
+        try:
+            return json.loads(self._answer("POST", path, body, key).read())
+        except (OSError, http.client.HTTPException, ValueError) as problem:
+            raise self._failed(path, problem) from None
+
+    def stream(self, path: str, body: Mapping[str, Any], key: str | None) -> Iterator[dict[str, Any]]:
+        """The events of a streamed answer as they come. Raises AskError."""
+        response = self._answer("POST", path, {**body, "stream": True}, key)
+        try:
+            for raw in response:
+                line = raw.decode(errors="replace").strip()
+                if line.startswith("data:") and line != "data: [DONE]":
+                    event = json.loads(line[5:])
+                    if "error" in event:
+                        raise RequestError(f"{path}: the server broke off: {event['error']}")
+                    yield event
+        except (OSError, http.client.HTTPException, ValueError) as problem:
+            raise self._failed(path, problem) from None
+
+    def _answer(
+        self, method: str, path: str, body: Mapping[str, Any] | None, key: str | None
+    ) -> http.client.HTTPResponse:
+        try:
+            connection = self._connect()
+            text = None if body is None else json.dumps({"model": self.service.readiness["served_name"], **body})
+            connection.request(method, path, text, {"Content-Type": "application/json", **_headers(key)})
+            response = connection.getresponse()
+        except (OSError, http.client.HTTPException) as problem:
+            raise self._failed(path, problem) from None
+        if response.status != 200:
+            said = response.read(300).decode(errors="replace").strip()
+            raise RequestError(f"{path}: status {response.status}: {said}")
+        return response
+
+    def _connect(self) -> http.client.HTTPConnection:
+        host = self.service.readiness["host"]
+        return http.client.HTTPConnection(
+            EVERY_ADDRESS.get(host, host), self.service.readiness["port"], timeout=self.silence_s
+        )
+
+    def _failed(self, what: str, problem: Exception) -> RequestError:
+        if isinstance(problem, TimeoutError):
+            return NoAnswerError(f"{what}: nothing came for {self.silence_s:g} s")
+        return RequestError(f"{what}: {problem or type(problem).__name__}")
+
+
+def _headers(key: str | None) -> dict[str, str]:
+    return {} if key is None else {"Authorization": f"Bearer {key}"}

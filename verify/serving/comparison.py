@@ -1,0 +1,131 @@
+"""The service measured with one choice and with another, side by side, judged by targets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from verify.child_processes import run_one
+from verify.serving import load_benchmark
+from verify.serving.resource_usage import peak
+from verify.serving.service import Service
+from verify.serving.variant import Command, VariantError, serve_variant, with_backend, with_mode
+from verify.tables import table
+
+LOAD_S = 600.0
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One column of the table: `backend` or `mode`, and which."""
+
+    kind: str
+    value: str
+
+    def apply(self, command: Command) -> Command:
+        """The service's command with this choice. Raises VariantError."""
+        return (with_backend if self.kind == "backend" else with_mode)(command, self.value)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure before and after. `change` is the share by which it changed; null where there was nothing before."""
+
+    name: str
+    title: str
+    unit: str
+    before: float
+    after: float
+    change: float | None
+    target: str
+    met: bool | None
+
+    def as_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+def measure(service: Service, command: Command, *, label: str) -> dict[str, Any]:
+    """What the load gave with one choice's command: `results` by concurrency, bytes of `memory`, and `used`: the back ends that its layers hold.
+
+    Raises VariantError, which begins with the label, where it does not start or cannot be asked.
+    """
+    try:
+        return _measure(service, command)
+    except VariantError as error:
+        raise VariantError(f"{label}: {error}") from None
+
+
+def _measure(service: Service, command: Command) -> dict[str, Any]:
+    load = table("serving")["load"]
+    with serve_variant(service, command) as server:
+        used = backends(server)
+        with peak(server) as most:
+            ending = run_one(lambda: list(load_benchmark.measure(server, load, warmed=True)), deadline_s=LOAD_S)
+        if ending.problem:
+            raise VariantError(f"its load could not be measured: {ending.problem}")
+        return {"used": used, "results": ending.value, "memory": most[0].total}
+
+
+def at_once(*measured: Mapping[str, Any]) -> int:
+    """The largest concurrency that all of them reached: a slow one has no time for more, and unlike loads are no comparison."""
+    return int(max(set.intersection(*({result["max_concurrency"] for result in one["results"]} for one in measured))))
+
+
+def figures(measured: Mapping[str, Any], most: int) -> dict[str, Any]:
+    """The measures by name, of what `measure` gives: speeds with `most` requests at once, work of all loads up to that one."""
+    results = [result for result in measured["results"] if result["max_concurrency"] <= most]
+    last = results[-1]
+    asked = sum(result["num_prompts"] for result in results)
+    tokens = sum(result["total_output_tokens"] for result in results)
+    cpu_s = sum(result["cpu_s"] for result in results)
+    return {
+        "used": measured["used"],
+        "at_once": last["max_concurrency"],
+        "first_token": last["p50_ttft_ms"],
+        "p99": last["p99_e2el_ms"],
+        "output": last["output_throughput"],
+        "memory": measured["memory"] / GIB,
+        "cpu": 1000 * cpu_s / tokens if tokens else float("inf"),
+        "failed": (asked - sum(result["completed"] for result in results)) / asked,
+    }
+
+
+def backends(server: Service) -> list[str]:
+    """Which back ends the attention layers of a server hold, by the notes of the plugin inside it."""
+    held = set()
+    for path in (server.prefix / "run").glob("attention-*.json"):
+        try:
+            notes = json.loads(Path(path).read_text())
+        except (OSError, ValueError):
+            continue
+        if notes.get("pid") in server.pids():
+            held |= {str(layer["backend"]) for layer in notes["layers"]}
+    return sorted(held)
+
+
+def side_by_side(
+    before: Mapping[str, Any], after: Mapping[str, Any], targets: Mapping[str, float] | None = None
+) -> list[Row]:
+    """A row a measure. `targets` are the user's, as shares of change; a bound of the table holds else."""
+    return [_row(measure, before, after, targets or {}) for measure in table("compare")["measure"]]
+
+
+def _row(
+    measure: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any], targets: Mapping[str, float]
+) -> Row:
+    name, was, now = measure["name"], float(before[measure["name"]]), float(after[measure["name"]])
+    change = round(now / was - 1, 9) if was else None  # 140 is 40 % more than 100, floats or not
+    absolute, least = bool(measure.get("absolute")), "floor" in measure
+    bound = targets.get(name, measure["floor" if least else "ceiling"])
+    judged = now if absolute else change
+    met = None if judged is None else (judged >= bound if least else judged <= bound)
+    words = (
+        f"at {'least' if least else 'most'} {bound:g}"
+        if absolute
+        else f"at {'least' if least else 'most'} {bound:+.0%}"
+    )
+    return Row(name, measure["title"], measure["unit"], was, now, change, words, met)

@@ -1,0 +1,162 @@
+"""Processes of a service compared with its plan. Pure functions: each gives what is wrong as texts, without a secret."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from verify.serving.processes import Process
+from verify.serving.service import KEY
+from verify.serving.service_plan import ServicePlan
+from verify.tables import table
+
+DELETED = " (deleted)"
+NAME_OF_KEY = KEY.rstrip("=")
+
+
+def command_problems(planned: ServicePlan, main: Process, interpreter: str) -> list[str]:
+    """The server's program and words. Of options their names are told, not their values."""
+    found = []
+    if main.executable.removesuffix(DELETED) != interpreter:
+        found.append(
+            f"{main.title} runs {main.executable or 'an unknown program'}, not the environment's {interpreter}"
+        )
+    wanted = planned.argv
+    # A script of the environment runs as `python script`; the interpreter is compared above.
+    words = main.argv[1:] if main.argv[1:2] == wanted[:1] else main.argv
+    if words != wanted:
+        then, now = _options(wanted), _options(words)
+        other = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
+        found.append(f"its command is not the planned one: {', '.join(other) or 'the order of its words'} differs")
+    return found
+
+
+def _options(words: Sequence[str]) -> dict[str, list[str]]:
+    """The words of a command by the option that they follow."""
+    found: dict[str, list[str]] = {}
+    name = "its program"
+    for word in words:
+        if word.startswith("--"):
+            name, _, value = word.partition("=")
+            found.setdefault(name, [])
+            found[name] += [value] if value else []
+        else:
+            found.setdefault(name, []).append(word)
+    return found
+
+
+def variable_problems(
+    planned: ServicePlan, processes: Iterable[Process], main_pid: int, homes: Sequence[str], key: str | None
+) -> tuple[list[str], list[str]]:
+    """Failures and warnings. A worker's variables for the loader may name what vLLM itself sets: files of the environment."""
+    failures, warnings = list[str](), list[str]()
+    for process in processes:
+        here = process.environment
+        unplanned = sorted(name for name in here if name not in planned.environment and name != NAME_OF_KEY)
+        injecting = [name for name in unplanned if _matches(name, "injecting")]
+        if process.pid == main_pid and here:
+            other = sorted(name for name, value in planned.environment.items() if here.get(name) != str(value))
+            if other:
+                failures.append(f"variables of {process.title} differ from the plan: {', '.join(other)}")
+            if planned.api_key and here.get(NAME_OF_KEY) != key:
+                failures.append(f"{process.title} has not the API key of etc/service.env")
+            computing = [name for name in unplanned if name not in injecting and _matches(name, "computing")]
+            if computing:
+                warnings.append(f"{process.title} has variables that nobody planned: {', '.join(computing)}")
+        else:
+            injecting = [name for name in injecting if not _of_homes(here[name], homes)]
+        if injecting:
+            failures.append(f"{process.title} loads what nobody planned, by {', '.join(injecting)}")
+    return failures, warnings
+
+
+def _matches(name: str, kind: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in table("process")["variables"][kind])
+
+
+def _of_homes(value: str, homes: Sequence[str]) -> bool:
+    folders = (*homes, *table("process")["files"]["system"])
+    return all(f"{path}/".startswith(folders) for path in value.replace(" ", ":").split(":") if path)
+
+
+def code_problems(processes: Iterable[Process], homes: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Failures and warnings about mapped code: foreign files, and files that are on the disk no more."""
+    files = table("process")["files"]
+    failures, warnings = list[str](), list[str]()
+    own, system, nameless = tuple(homes), tuple(files["system"]), tuple(files["nameless"])
+    for process in processes:
+        code = sorted(path for path in process.mapped if not path.startswith(nameless))
+        foreign = [path for path in code if not path.startswith((*own, *system))]
+        gone = [path for path in code if path.endswith(DELETED) and path not in foreign]
+        replaced = [path for path in gone if path.startswith(own) and not path.startswith(system)]
+        if foreign:
+            failures.append(f"{process.title} runs code from outside the environment: {_few(foreign)}")
+        if replaced:
+            failures.append(f"{process.title} runs files that were replaced since it started: {_few(replaced)}")
+        elif gone:
+            warnings.append(
+                f"{process.title} runs files of the system that were replaced since it started: {_few(gone)}"
+            )
+    return failures, warnings
+
+
+def _few(paths: Sequence[str]) -> str:
+    shown = ", ".join(path.removesuffix(DELETED) for path in paths[:2])
+    return f"{shown} and {len(paths) - 2} more" if len(paths) > 2 else shown
+
+
+def status_problems(planned: ServicePlan, processes: Iterable[Process], uid: int | None) -> list[str]:
+    """The kernel's own word on the account and on what the unit forbids."""
+    directives = planned.directives()
+    wanted: dict[str, str] = {}
+    for directive, lines in table("process")["status"].items():
+        if directive in directives:
+            wanted |= lines.get(directives[directive][-1], lines.get("any", {}))
+    if "UMask" in directives:
+        wanted["Umask"] = directives["UMask"][-1]
+    found = []
+    for process in processes:
+        status = process.status
+        other = [f"{name} {status[name]}" for name, value in wanted.items() if status.get(name, value) != value]
+        accounts = set(status.get("Uid", "").split())
+        if uid is not None and accounts - {str(uid)}:
+            other.append(f"user {', '.join(sorted(accounts))} instead of {uid}")
+        if other:
+            found.append(f"{process.title} runs with {', '.join(other)}, which the unit does not allow")
+    return found
+
+
+def limit_problems(planned: ServicePlan, main: Process, highest: Mapping[str, str]) -> list[str]:
+    """Limits of resources; a supervisor gives no more than it has itself, which is no fault of the service."""
+    directives, found = planned.directives(), []
+    for directive, name in table("process")["limits"].items():
+        if directive in directives and name in main.limits:
+            wanted = min(_number(directives[directive][-1]), _number(highest.get(name, "unlimited")))
+            if _number(main.limits[name]) < wanted:
+                found.append(
+                    f"{name.lower()} of {main.title}: {main.limits[name]}, planned {directives[directive][-1]}"
+                )
+    return found
+
+
+def _number(value: str) -> float:
+    return math.inf if value in ("infinity", "unlimited") else float(value)
+
+
+def attention_problems(notes: Iterable[Mapping[str, Any]], readiness: Mapping[str, Any]) -> list[str]:
+    """Whether as many engine processes as planned hold layers of the planned back end."""
+    holding = [note for note in notes if note.get("layers")]
+    asked = _canonical(readiness["asked"])
+    held = Counter(_canonical(layer["backend"]) for note in holding for layer in note["layers"])
+    if len(holding) < readiness["processes"]:
+        return [f"{len(holding)} of {readiness['processes']} engine processes say which attention their layers hold"]
+    other = [f"{number} hold {name}" for name, number in held.items() if name != asked]
+    return [f"of {held.total()} attention layers {', '.join(other)}, planned {asked}"] if other else []
+
+
+def _canonical(backend: str | None) -> str:
+    """One name a back end: vLLM 0.8 to 0.10 add the engine's generation."""
+    return (backend or "unknown").removesuffix("_VLLM_V1")

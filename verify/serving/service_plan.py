@@ -1,0 +1,79 @@
+"""What a service is planned to be, as the installation wrote it down when it went live: envs/DIGEST/service.json."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from verify.serving.service import Service
+
+
+@dataclass(frozen=True)
+class ServicePlan:
+    """The planned service. `unit` is a unit's text, `config` supervisord's; one of them is null."""
+
+    supervisor: str
+    name: str
+    unit: str | None = None
+    unit_path: str | None = None
+    config: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables of service.env, without secrets."""
+    api_key: bool = True
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The server's command, as the supervisor starts it."""
+        if self.unit is not None:
+            words = shlex.split(self.directives()["ExecStart"][-1])
+            return tuple(word.replace("%%", "%").replace("$$", "$") for word in words)
+        words = [word.replace("%%", "%") for word in shlex.split(self._program()["command"])]
+        return tuple(words[words.index("--") + 1 :])
+
+    @property
+    def user(self) -> str | None:
+        """The account that the server runs as; null where it is whoever owns the supervisor."""
+        if self.unit is not None:
+            return next(reversed(self.directives().get("User", [])), None)
+        words = shlex.split(self._program()["command"])
+        return words[words.index("--user") + 1]
+
+    def directives(self) -> dict[str, list[str]]:
+        """The unit's directives, each with all of its values; empty without a unit."""
+        return directives(self.unit or "")
+
+    def _program(self) -> Mapping[str, str]:
+        lines = (self.config or "").splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith((";", "[")))
+
+
+def directives(text: str) -> dict[str, list[str]]:
+    """All values of each directive of a unit or a drop-in, in their order; an empty one is what resets a list."""
+    found: dict[str, list[str]] = {}
+    for line in text.replace("\\\n", " ").splitlines():
+        name, equals, value = line.strip().partition("=")
+        if equals and not name.startswith(("#", ";", "[")):
+            found.setdefault(name.strip(), []).append(value.strip())
+    return found
+
+
+def read(service: Service) -> ServicePlan:
+    """The plan of the live environment's service. Raises OSError, ValueError."""
+    document = json.loads((service.prefix / "current" / "service.json").read_text())
+    planned: Mapping[str, Any] = document["service"]
+    return ServicePlan(**{name: planned[name] for name in ServicePlan.__dataclass_fields__ if name in planned})
+
+
+def assignments(text: str) -> dict[str, str]:
+    """The variables of a file that role `service` wrote: plain values, or in double quotes with escapes."""
+    found = {}
+    for line in text.splitlines():
+        name, equals, value = line.strip().partition("=")
+        if equals and not name.startswith(("#", ";")):
+            quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+            found[name] = re.sub(r"\\(.)", r"\1", value[1:-1]) if quoted else value
+    return found

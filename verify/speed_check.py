@@ -1,0 +1,106 @@
+"""How speeds are judged: against the floor of the card, and against the like devices beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from verify.records import CheckContext, CheckResult, Figure
+from verify.tables import table
+from verify.views.pcie import Link
+
+SLOWED = 0.5
+"""What the injected fault leaves of a speed."""
+FIGURES_IN_REASON = 3
+"""Figures that stand in the reason itself: plain tables show no other ones."""
+
+
+def speed_floor(name: str | None, kind: str) -> tuple[float | None, str | None]:
+    """The least that a card of exactly that name must reach in `gemm_bfloat16`, `memory` or `copy`, and where that stands.
+
+    Null where nothing is known of it, as of every CPU.
+    """
+    rows = table("speed")
+    for card in rows["card"]:
+        if name and kind in card and re.fullmatch(card["match"], name):
+            return card[kind] * card.get(f"{kind}_share", rows["share"][kind]), card["source"]
+    return None, None
+
+
+def link_floor(seen: Link) -> tuple[float | None, str | None]:
+    """The least that copies must reach over a link as it is, GB/s, and where that stands; null where nothing is known."""
+    row = table("speed")["link"]
+    coding = next((share for speed, share in row["coding"] if seen.speed and seen.speed <= speed), None)
+    if coding is None or seen.speed is None or seen.width is None:
+        return None, None
+    return row["share"] * coding * seen.speed * seen.width / 8, row["source"]
+
+
+def evaluate(figures: Sequence[Figure], context: CheckContext, evidence: Mapping[str, Any]) -> CheckResult:
+    """A figure below its floor is a warning. The injected fault halves every speed.
+
+    Where a device has no floor, what it reached a moment ago, less the spread that is allowed, serves for one then.
+    """
+    if "slow" in context.faults:
+        least = 1 - table("speed")["spread"]["share"]
+        figures = [
+            replace(figure, value=(figure.value or 0) * SLOWED, floor=figure.floor or (figure.value or 0) * least)
+            for figure in figures
+        ]
+    slow = [figure for figure in figures if figure.floor is not None and not (figure.value or 0) >= figure.floor]
+    if slow:
+        told = "; ".join(f"{one.name} {one.value or 0:.3g} {one.unit}, at least {one.floor:.3g}" for one in slow)
+        remedy = "look at clocks, power cap and temperature: nvidia-smi -q -d CLOCK,POWER,TEMPERATURE,PERFORMANCE"
+        return CheckResult("warn", f"slow: {told}", tuple(figures), dict(evidence), remedy)
+    judged = sum(figure.floor is not None for figure in figures)
+    found = ", ".join(f"{one.name} {one.value or 0:.3g} {one.unit}" for one in figures[:FIGURES_IN_REASON])
+    verdict = f"{judged} of {len(figures)} speeds have a floor, and reach it" if judged else "recorded, not judged"
+    text = f"{found}: {verdict}"
+    return CheckResult("ok", text, tuple(figures), dict(evidence))
+
+
+def compare_like_devices(answers: Mapping[str, Mapping[str, Any]]) -> CheckResult | None:
+    """Whether like devices of a host are about as fast as one another; null where there are no two.
+
+    `answers` holds each device's record. Figures whose unit is a time are better when smaller, all other ones when larger.
+    """
+    allowed = table("speed")["spread"]
+    by_name: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for device, answer in answers.items():
+        if name := (answer["evidence"] or {}).get("name"):  # CPUs have none: theirs are recorded, not judged
+            by_name.setdefault(name, {})[device] = answer
+    odd, figures = [], []
+    for name, devices in by_name.items():
+        for figure in next(iter(devices.values()))["figures"]:
+            values = {device: _value(answer, figure["name"]) for device, answer in devices.items()}
+            known = {device: value for device, value in values.items() if value}
+            if len(known) < 2:
+                continue
+            best = min(known.values()) if figure["unit"] in ("s", "ms") else max(known.values())
+            shares = {device: min(value, best) / max(value, best) for device, value in known.items()}
+            slowest = min(shares, key=lambda device: shares[device])
+            gap = 1 - shares[slowest]
+            figures.append(
+                Figure(
+                    f"{figure['name']}, {name}",
+                    gap,
+                    "behind the best",
+                    ceiling=allowed["share"],
+                    source=allowed["source"],
+                )
+            )
+            if gap > allowed["share"]:
+                odd.append(f"{slowest} is {gap:.0%} behind the best in {figure['name']}")
+    if not figures:
+        return None
+    if odd:
+        return CheckResult(
+            "warn", "; ".join(odd), tuple(figures), None, "compare clocks, temperature and PCIe link of both"
+        )
+    return CheckResult("ok", f"like devices are within {allowed['share']:.0%} of one another", tuple(figures))
+
+
+def _value(answer: Mapping[str, Any], name: str) -> float | None:
+    return next((figure["value"] for figure in answer["figures"] if figure["name"] == name), None)
