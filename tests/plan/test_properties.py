@@ -20,7 +20,7 @@ from provision.core.models.settings import Settings
 from provision.phases.plan import plan
 from provision.phases.plan.build_option import options
 from provision.phases.plan.evaluation import evaluate
-from provision.phases.plan.host_profile import profile_of
+from provision.phases.plan.profile_builder import profile_of
 from provision.phases.plan.what_if import parse_what_if
 from tests.plan import strategies
 from tests.plan.cases import CASES

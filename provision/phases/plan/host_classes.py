@@ -13,7 +13,8 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan
 from provision.phases.plan.choose import choose
-from provision.phases.plan.host_profile import HostProfile, profile_of
+from provision.phases.plan.host_profile import HostProfile
+from provision.phases.plan.profile_builder import profile_of
 
 if TYPE_CHECKING:
     from provision.phases.plan.fit import Shape

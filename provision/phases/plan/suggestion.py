@@ -15,8 +15,9 @@ from provision.phases.plan import driver, flash, flash_package
 from provision.phases.plan.build_option import options
 from provision.phases.plan.cards import AmdCard, AnyCard, Card, serving, serving_amd
 from provision.phases.plan.evaluation import Evaluation, evaluate, evaluate_host, evaluations
-from provision.phases.plan.host_profile import HostProfile, most_disk
+from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import Policy
+from provision.phases.plan.profile_builder import most_disk
 
 
 def nearest(profile: HostProfile, *, kept: Collection[str] = ()) -> Nearest | None:

@@ -1,0 +1,212 @@
+"""The host profile from facts and settings."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from provision.catalog import catalog
+from provision.core.formatting import GIB
+from provision.core.models.facts import Disk, HostFacts
+from provision.core.models.settings import Settings, default_prefix
+from provision.phases.plan.cards import AmdCard, AnyCard, Card, amd_cards, nvidia_cards, serving, serving_amd
+from provision.phases.plan.environment import Environment, environment_of
+from provision.phases.plan.host_profile import INCOMING, HostProfile, HostPython, Platform, ServedModel
+from provision.phases.plan.policy import policy_of
+
+if TYPE_CHECKING:
+    from provision.phases.plan.fit import Shape
+
+JOINED = "Completed (Success)"
+"""The fabric state of cards that have all joined."""
+SILENT = "no answer from"
+"""Start of the probe's reason for a program that timed out; any other reason means that nvidia-smi is absent."""
+HOMES = ("/root", "/home")
+
+
+def profile_of(
+    facts: HostFacts, settings: Settings, *, escalates: bool = False, shape: Shape | None = None
+) -> HostProfile:
+    """Return the profile of one host.
+
+    Args:
+        facts: The facts of the host.
+        settings: The settings of the host.
+        escalates: Whether the inventory lets installation become root.
+        shape: The user's model; None for the built-in one.
+
+    Raises:
+        UsageError: Two settings contradict each other.
+
+    """
+    policy = policy_of(settings)
+    cards, amd = nvidia_cards(facts), amd_cards(facts)
+    platform: Platform = "cuda" if cards else "rocm" if amd else "cpu"
+    root = _escalates(facts, escalates)
+    prefix = settings.prefix or _default_prefix(facts, root=root)
+    # if the login is unknown, the first disk represents all
+    disk = facts.disk_of(prefix) if prefix else next(iter(facts.disks), None)
+    incoming = facts.disk_of(INCOMING)
+    installed = facts.installed is not None and facts.installed.current is not None
+    lacking, unsure = _system(facts, platform)
+    glibc = facts.os.libc_version if facts.os.libc != "musl" else None
+    memory = facts.memory.usable
+    served = _load(settings, shape, memory) if shape and policy.wants_vllm and settings.serve else None
+    profile = HostProfile(
+        policy=policy,
+        platform=platform,
+        machine=facts.os.machine,
+        libc=facts.os.libc,
+        glibc=glibc,
+        os_id=facts.os.id,
+        os_version=facts.os.version_id,
+        manager=facts.os.package_manager,
+        systemd=None if facts.os.init is None else facts.os.init == "systemd",
+        escalates=root,
+        sudo=facts.user.passwordless_sudo,
+        lingering=facts.user.lingering,
+        isa=facts.cpu.isa if platform == "cpu" else None,
+        ram_gib=_capped(memory, max(need.memory for need in catalog().needs.values())),
+        disk_gib=_free_gib(disk, most_disk(served), installed=installed),
+        incoming_gib=_free_gib(incoming, most_disk(served), installed=installed),
+        one_mount=disk is None or incoming is None or disk.mount is None or disk.mount == incoming.mount,
+        pythons=_pythons(facts, escalates=root, torch=policy.torch == "existing"),
+        pythons_known="pythons" not in facts.unknown,
+        lacking=lacking,
+        unsure=unsure,
+        bus_known=platform != "cpu" or "pci_gpus" not in facts.unknown,
+        amd=_chosen(amd, policy.gpus, serving_amd) if platform == "rocm" else (),
+        present_amd=amd,
+        missing_gpus=_missing(cards or amd, policy.gpus),
+        rocm=facts.amd.rocm_version if facts.amd and platform == "rocm" else None,
+        container=facts.container,
+        container_known="container" not in facts.unknown,
+        wsl=facts.wsl if platform != "cpu" else None,
+        environment=environment_of(facts, settings) if platform != "cpu" else Environment(),
+        served_model=served,
+    )
+    return _with_nvidia(profile, facts, cards) if cards else profile
+
+
+def _with_nvidia(profile: HostProfile, facts: HostFacts, cards: tuple[Card, ...]) -> HostProfile:
+    nvidia = facts.nvidia
+    reported = (nvidia.driver_version or nvidia.module_version) if nvidia else None
+    version = reported if reported and re.match(r"\d+(\.\d+)+", reported) else None
+    loaded = "nvidia" in facts.kernel_modules
+    unknown = bool({"nvidia", "nvidia.driver_version"} & facts.unknown.keys())
+    return replace(
+        profile,
+        cards=_chosen(cards, profile.policy.gpus, serving),
+        present=cards,
+        driver=version,
+        driver_odd=reported if version is None else None,
+        driver_absent=version is None and not loaded and (bool(facts.pci_gpus) or not unknown),
+        driver_fault=_fault(facts) if loaded else None,
+        module=nvidia.module_flavour if nvidia else None,
+        fabric_manager=nvidia.fabric_manager_version if nvidia else None,
+        fabric_below=_has_fabric_below(facts),
+        nvswitches=None if nvidia is None or nvidia.nvswitches is None else nvidia.nvswitches > 0,
+    )
+
+
+def _has_fabric_below(facts: HostFacts) -> bool:
+    """Return whether the hypervisor joined the cards to the fabric: they have joined, and the VM has no fabric manager."""
+    nvidia = facts.nvidia
+    if nvidia is None or facts.virtualization in {None, "none"} or nvidia.fabric_manager_version is not None:
+        return False
+    return nvidia.fabric_state == JOINED
+
+
+def _fault(facts: HostFacts) -> str | None:
+    """Return the fault in the output of nvidia-smi, if it ran and listed no card."""
+    nvidia = facts.nvidia
+    if nvidia is None or nvidia.gpus:
+        return None
+    output = nvidia.smi_error or facts.unknown.get("nvidia.gpus", "")
+    rows = catalog().driver_faults if nvidia.smi_error or output.startswith(SILENT) else ()
+    return next((row.name for row in rows if re.search(row.says, output)), None)
+
+
+def _chosen(
+    cards: tuple[AnyCard, ...],
+    requested: tuple[int, ...] | None,
+    best: Callable[[tuple[AnyCard, ...]], tuple[AnyCard, ...]],
+) -> tuple[AnyCard, ...]:
+    """Return the cards that serve: the requested indexes, else the best kind."""
+    return best(cards) if requested is None else tuple(card for card in cards if card.index in requested)
+
+
+def _missing(cards: tuple[Card, ...] | tuple[AmdCard, ...], requested: tuple[int, ...] | None) -> tuple[int, ...]:
+    return tuple(index for index in requested or () if index not in {card.index for card in cards})
+
+
+def _default_prefix(facts: HostFacts, *, root: bool | None) -> str | None:
+    """Return the default prefix, as `provision.core.install_paths` does; None if the login is unknown."""
+    if root:
+        return str(default_prefix(uid=0, home=""))
+    if facts.user.uid is None or facts.user.home is None:
+        return None
+    return str(default_prefix(uid=facts.user.uid, home=facts.user.home))
+
+
+def most_disk(served: ServedModel | None) -> float:
+    """Return the largest disk space in GiB that any family of builds needs, the model included."""
+    need, python = catalog().needs.values(), catalog().python_need
+    model = served.gib if served else max(row.model for row in need)
+    return max(row.installed + row.wheels for row in need) + model + python.installed + python.archive
+
+
+def _load(settings: Settings, shape: Shape, memory: int | None) -> ServedModel:
+    from provision.phases.plan.fit import serving_request_of  # noqa: PLC0415 - only where a model of the user's is planned
+
+    return ServedModel(settings.model, shape, serving_request_of(settings), memory)
+
+
+def _free_gib(disk: Disk | None, most: float, *, installed: bool) -> int | None:
+    """Return the free space in GiB. If the host has an environment, its space counts as free."""
+    if installed:
+        return math.ceil(most)
+    return _capped(disk.free if disk else None, most)
+
+
+def _capped(size: int | None, most: float) -> int | None:
+    return None if size is None else min(size // GIB, math.ceil(most))
+
+
+def _pythons(facts: HostFacts, *, escalates: bool | None, torch: bool) -> tuple[HostPython, ...]:
+    """Return the interpreters that the service's user can read; a system-wide installation excludes those in homes."""
+    return tuple(
+        HostPython(python.path, version[0], python.headers, python.torch if torch else None)
+        for python in facts.pythons
+        if (version := re.match(r"\d+(\.\d+)+", python.version))
+        and not (escalates and any(PurePosixPath(python.path).is_relative_to(home) for home in HOMES))
+    )
+
+
+def _escalates(facts: HostFacts, by_inventory: bool) -> bool | None:
+    if by_inventory or facts.user.uid == 0:
+        return True
+    return None if facts.user.uid is None else False
+
+
+def _system(facts: HostFacts, platform: Platform) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the missing system packages, and those of unknown state. The interpreter's choice checks headers."""
+    lacking: list[str] = []
+    unsure: list[str] = []
+    programs = {program.name for program in facts.programs}
+    for need in catalog().system_needs:
+        if platform not in need.for_build or not (need.library or need.programs):
+            continue
+        if need.library:
+            seen = need.library in facts.libraries
+            present = facts.libraries.get(need.library) is not None
+        else:
+            seen = bool(programs) or "programs" not in facts.unknown
+            present = bool(programs & set(need.programs))
+        if not present:
+            (lacking if seen else unsure).append(need.name)
+    return tuple(lacking), tuple(unsure)
