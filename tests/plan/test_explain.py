@@ -51,6 +51,6 @@ def test_many_equal_hosts_are_counted() -> None:
 
 def test_what_stands_in_and_who_made_a_wheel_are_named() -> None:
     said = text("h100-cuda-compat")
-    assert "cuda-compat-13-0 stands in for the driver, for the service and its checks alone" in said
-    assert "cuda-compat-13-0, for the service alone" in said
+    assert "cuda-compat-13-0 extends the driver, only for the service and its checks" in said
+    assert "cuda-compat-13-0, only for the service" in said
     assert "manylinux_2_28_x86_64.whl, from mjun0812/flash-attention-prebuild-wheels" in text("h100-community-wheel")

@@ -45,7 +45,7 @@ def test_cards_that_nobody_knows() -> None:
     facts = parse_what_if("glibc=2.36").model_copy(update={"nvidia": Nvidia(driver_version="580.82.07", gpus=(card,))})
     resolution = planned(facts)
     assert resolution.stack is not None
-    assert any("compute capability is not known" in text for text in resolution.assumptions)
+    assert any("compute capability is unknown" in text for text in resolution.assumptions)
 
 
 def test_rules_have_one_id_and_one_sentence_each() -> None:

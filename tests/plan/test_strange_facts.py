@@ -158,7 +158,7 @@ def test_a_card_on_a_grace_board_says_the_processors_architecture(card: str) -> 
     assert parse_what_if(f"gpu={card}x1").os.machine == "aarch64"
     error = refused(lambda: parse_what_if(f"gpu={card}x1 arch=x86_64"))
     assert error
-    assert error.hint == "leave arch out, or say arch=aarch64"
+    assert error.hint == "remove arch, or write arch=aarch64"
 
 
 @pytest.mark.parametrize(
@@ -177,5 +177,5 @@ def test_wheels_whose_code_a_driver_cannot_read_are_not_given_to_it(driver: str,
     assert (package.version if package else None) == given
     if given is None:
         assert any(
-            "need driver 550.54.14 or newer, the driver is 535.183.01" in reason.text for reason in resolution.reasons
+            "need driver 550.54.14 or newer; the driver is 535.183.01" in reason.text for reason in resolution.reasons
         )

@@ -67,16 +67,16 @@ def test_amd_cards() -> None:
 @pytest.mark.parametrize(
     ("line", "says", "hint"),
     [
-        ("gpus=H100x8", "`gpus` is no key of --what-if", "did you mean `gpu`?"),
-        ("drvier=535", "`drvier` is no key", "did you mean `driver`?"),
-        ("gpu=H10x8", "`H10` is no card in the catalog", "did you mean `H100`?"),
+        ("gpus=H100x8", "`gpus` is not a key of --what-if", "did you mean `gpu`?"),
+        ("drvier=535", "`drvier` is not a key", "did you mean `driver`?"),
+        ("gpu=H10x8", "`H10` is not a card in the catalog", "did you mean `H100`?"),
         ("gpu=H100", "`gpu=H100` is not NAMExCOUNT", "gpu=H100x8"),
         ("gpu=H100x0", "`gpu=H100x0` is not NAMExCOUNT", "gpu=H100x8"),
         ("gpu=H100x99999", "`gpu=H100x99999` is not NAMExCOUNT with 1 to 64 cards", "gpu=H100x8"),
         (f"driver={'9' * 5000}.1 gpu=L4x1", "is not a version", "numbers with dots"),
         (f"ram={'9' * 400}", "is not a number of GiB", "ram=64"),
         ("driver=new gpu=L4x1", "`driver=new` is not a version", "numbers with dots, as in driver=580.95.05"),
-        ("gpu=none driver=535.183.01", "`driver=` describes a host with NVIDIA cards", "gpu=H100x8"),
+        ("gpu=none driver=535.183.01", "`driver=` needs a host with NVIDIA cards", "gpu=H100x8"),
         ("os=ubuntu", "`os=ubuntu` is not ID-VERSION_ID", "os=ubuntu-22.04"),
         ("arch=arm64", "`arch=arm64` is not known", "x86_64, aarch64"),
         ("cpu=avx", "`cpu=avx` is not known", "sse4_2, avx2, avx512, amx"),
@@ -85,7 +85,7 @@ def test_amd_cards() -> None:
         ("container=maybe", "`container=maybe` is not known", "yes, no"),
         ("container", "`container` is not key=value", "driver=580.65.06"),
         ("ram=", "`ram=` is not key=value", "gpu=H100x8"),
-        ("ram=1 ram=2", "`ram` is given twice: 1 and 2", None),
+        ("ram=1 ram=2", "`ram` occurs twice: 1 and 2", None),
     ],
 )
 def test_what_is_wrong_is_named(line: str, says: str, hint: str | None) -> None:

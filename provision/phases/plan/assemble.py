@@ -1,4 +1,4 @@
-"""From an accepted candidate to its Stack."""
+"""The Stack of an accepted candidate."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from provision.phases.plan.rules.glibc import floor
 
 
 def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
-    """The Stack of a candidate that every rule accepted for a class."""
-    chosen = interpreter.choose(option, profile)
-    assert chosen.interpreter is not None
+    """Return the Stack of a candidate that every rule accepts for a class."""
+    python = interpreter.choose(option, profile)
+    assert python.interpreter is not None
     machine = profile.machine or "x86_64"
     plan = driver.choose(option, profile)
     manager = fabric.version(profile, plan)
     flashinfer_plan = flashinfer.choose(option, profile)
-    held = dependencies.choose(option)
-    headers = chosen.interpreter.origin == "host" and chosen.lacks_headers
+    limits = dependencies.choose(option)
+    headers = python.interpreter.origin == "host" and python.lacks_headers
     return Stack(
         vllm=_vllm(option),
-        torch=_torch(option, None if chosen.interpreter.torch else machine),
-        dependencies=held.plan if held else None,
+        torch=_torch(option, None if python.interpreter.torch else machine),
+        dependencies=limits.plan if limits else None,
         driver=plan,
         cuda_compat=compat.choose(option, profile),
         fabric_manager=manager,
@@ -36,8 +36,8 @@ def stack_of(option: BuildOption, profile: HostProfile) -> Stack:
         attention=_attention(option, profile),
         flashinfer=flashinfer_plan.plan if flashinfer_plan else None,
         gpus=tuple(card.index for card in profile.serving),
-        python=minor(chosen.interpreter.version),
-        interpreter=chosen.interpreter,
+        python=minor(python.interpreter.version),
+        interpreter=python.interpreter,
         platform=platform(machine, profile.glibc or floor(option)[0]),
         system_packages=(*profile.lacking, *(("python-headers",) if headers else ())),
         supervisor=supervisor(profile),
@@ -75,7 +75,7 @@ def _model(profile: HostProfile) -> ModelPlan | None:
 
 @cache
 def _torch(option: BuildOption, machine: str | None) -> TorchBuild:
-    """`machine` is None where the host's own torch is taken over: then no index serves it."""
+    """Return the torch of a Stack. `machine` is None for the host's torch, which needs no index."""
     index = _torch_index(option, machine) if machine else None
     return TorchBuild(version=option.torch.version, variant=option.torch_variant, index=index)
 
@@ -95,7 +95,7 @@ def _vllm(option: BuildOption) -> VllmBuild | None:
 
 
 def _torch_index(option: BuildOption, machine: str) -> str | None:
-    """vLLM's ROCm builds bring their own torch: it comes from their index."""
+    """Return the index of torch. vLLM's ROCm builds have their own torch on their index."""
     if option.build is not None and option.variant.startswith("rocm"):
         return option.build.index
     return option.torch_index(machine)
@@ -108,14 +108,14 @@ def _attention(option: BuildOption, profile: HostProfile) -> AttentionPlan:
 
 @cache
 def platform(machine: str, glibc: str) -> str:
-    """uv's name of a platform, for the largest glibc it has a name for that is not above the given one."""
+    """Return uv's name of a platform, for the largest glibc with a name that is not newer than the given one."""
     names = [name for name in catalog().platform_tag.glibc if numbers(name) <= numbers(glibc)]
     best = names[-1] if names else catalog().platform_tag.glibc[0]
     return f"{machine}-manylinux_{best.replace('.', '_')}"
 
 
 def supervisor(profile: HostProfile) -> Literal["systemd", "systemd-user", "supervisor"]:
-    """Who keeps the service running: systemd where it may be used, a user's own where it outlives the login, else supervisor."""
+    """Return the service manager: systemd with root, the user's systemd with lingering, else supervisor."""
     if profile.systemd is False:
         return "supervisor"
     if profile.escalates is not False:

@@ -1,4 +1,4 @@
-"""Which attention back end serves, how this release wants it asked for, and which FlashAttention generation that is."""
+"""The attention back end of a candidate, its spelling in the release, and the FlashAttention generation."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from provision.phases.plan.host_profile import DecidingAttention, HostProfile, L
 
 MODELS = {
     "latent": "keep one compressed vector instead of keys and values (MLA)",
-    "sparse": "attend to tokens that an index picks",
+    "sparse": "attend to tokens that an index selects",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionChoice:
-    """`plan` is None when what was asked for cannot be; `why` then says the reason."""
+    """The choice with its reason. `plan` is None if no back end is possible."""
 
     plan: AttentionPlan | None
     why: str
     extension: str | None = None
-    """The FlashAttention extension whose kernels run: fa2, fa3, fa4."""
+    """The FlashAttention extension that runs: fa2, fa3, fa4."""
     source: str | None = None
 
 
 def choose(option: BuildOption, profile: HostProfile) -> AttentionChoice:
-    """The back end for a candidate on a host. The candidate has a vLLM release."""
+    """Return the back end of a candidate, which must have a vLLM release."""
     assert option.release is not None
     return choose_backend(option.release.version, profile.launch)
 
 
 @cache
 def choose_backend(version: str, launch: Launch) -> AttentionChoice:
-    """The back end of a vLLM release for what a class launches."""
+    """Return the back end of a vLLM release for a class of hosts."""
     return _choose(version, launch.attention)
 
 
 def flash_extensions(option: BuildOption, launch: Launch) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """FlashAttention extensions, each with the compute capabilities that use it where a card is alone.
+    """Return the FlashAttention extensions, each with the compute capabilities that use it.
 
-    Evaluation card by card: beside a card that cannot, another one keeps its demands, so that no card ever widens the choice.
+    Each card is evaluated alone: a card without flash kernels must not lift the demands of another.
     """
     return _flash_extensions(option.release.version, launch) if option.release else ()
 
@@ -65,62 +65,66 @@ def _flash_extensions(version: str, launch: Launch) -> tuple[tuple[str, tuple[st
 
 @cache
 def _choose(version: str, host: DecidingAttention) -> AttentionChoice:
-    can, refusals = _possible(version, host)
+    possible, refusals = _possible(version, host)
     if host.requested not in {"auto", "flash"}:
-        return _requested(version, host, can, refusals)
+        return _requested(version, host, possible, refusals)
     flash = next((row for row in _of(host.platform, host.model, version) if row.flash), None)
-    served = next((row for row in can if row.flash), None)
+    served = next((row for row in possible if row.flash), None)
     if host.requested == "flash":
         if served is None:
             why = refusals.get(flash.backend) if flash else None
             return AttentionChoice(None, why or f"vLLM {version} has no flash kernels for {_whom(host)}")
-        return _plan(version, served, host, f"flash kernels, which every card and vLLM {version} can")
-    unasked = [row for row in can if not row.only_requested]
+        return _plan(version, served, host, f"flash kernels, which every card and vLLM {version} support")
+    unasked = [row for row in possible if not row.only_requested]
     reason = refusals.get(flash.backend) if flash else None
     if host.flash_attn == "none" and any(row.flash for row in unasked):
         unasked = [row for row in unasked if not row.flash]
-        reason = "flash kernels are switched off (flash_attn: none)"
+        reason = "`flash_attn: none` disables flash kernels"
     if not unasked:
         why = "; ".join(refusals.values()) or "none is known"
         return AttentionChoice(None, f"vLLM {version} has no attention back end for {_whom(host)}: {why}")
     best = unasked[0]
-    able = f"every card and vLLM {version} can" if host.kinds else f"what vLLM {version} serves with on {host.platform}"
-    because = f"{reason}: {best.backend} serves" if reason and not best.flash else able
+    able = (
+        f"every card and vLLM {version} support it"
+        if host.kinds
+        else f"the back end of vLLM {version} on {host.platform}"
+    )
+    because = f"{reason}; {best.backend} serves instead" if reason and not best.flash else able
     return _plan(version, best, host, because)
 
 
 def _whom(host: DecidingAttention) -> str:
-    """What a back end is looked for, in words."""
+    """Return what the back end is for, as messages call it."""
     return f"models that {MODELS[host.model]}, on {host.platform}" if host.model in MODELS else host.platform
 
 
 def _requested(
-    version: str, host: DecidingAttention, can: list[PlatformBackend], refusals: dict[str, str]
+    version: str, host: DecidingAttention, possible: list[PlatformBackend], refusals: dict[str, str]
 ) -> AttentionChoice:
-    for row in can:
+    for row in possible:
         if row.backend == host.requested:
             where = " on every card" if host.kinds else ""
-            return _plan(version, row, host, f"asked for, and vLLM {version} can{where}")
-    names = [row.backend for row in can]
+            return _plan(version, row, host, f"requested, and vLLM {version} supports it{where}")
+    names = [row.backend for row in possible]
     near = difflib.get_close_matches(host.requested, names, n=1)
     meant = f"; did you mean `{near[0]}`?" if near else ""
-    other = f"no back end `{host.requested}` is known of vLLM {version} for {_whom(host)} ({', '.join(names) or 'none'}){meant}"
+    other = f"vLLM {version} has no back end `{host.requested}` for {_whom(host)} (it has {', '.join(names) or 'none'}){meant}"
     return AttentionChoice(None, refusals.get(host.requested) or other)
 
 
 def _possible(version: str, host: DecidingAttention) -> tuple[list[PlatformBackend], dict[str, str]]:
-    """Back ends that every card and the model can, best first, and why others cannot."""
-    can, refusals = [], {}
+    """Return the back ends that every card and the model support, best first, and the reasons against the others."""
+    possible, refusals = [], {}
     for row in _of(host.platform, host.model, version):
         if short := _short_of(row, host) or _odd_model(row, host):
             refusals[row.backend] = short
         else:
-            can.append(row)
-    return can, {name: why for name, why in refusals.items() if name not in {row.backend for row in can}}
+            possible.append(row)
+    return possible, {name: why for name, why in refusals.items() if name not in {row.backend for row in possible}}
 
 
 def _short_of(row: PlatformBackend, host: DecidingAttention) -> str | None:
-    """What a card lacks."""
+    """Return what a card lacks for a back end."""
     for name, capability in host.kinds:
         if capability is None:
             continue
@@ -130,17 +134,17 @@ def _short_of(row: PlatformBackend, host: DecidingAttention) -> str | None:
             majors = " and ".join(f"{major}.x" for major in row.majors)
             return f"{row.backend} runs on compute capability {majors}, {name} has {capability}"
         if host.sinks and row.sinks and numbers(capability)[0] not in row.sinks:
-            return f"{row.backend} takes no attention sinks, which the model has, on {name} ({capability})"
+            return f"{row.backend} does not support the model's attention sinks on {name} ({capability})"
     return None
 
 
 def _odd_model(row: PlatformBackend, host: DecidingAttention) -> str | None:
-    """What of the model or its numbers it does not take."""
+    """Return what of the model or its number format a back end does not support."""
     if host.dtype != "auto" and row.dtypes and host.dtype not in row.dtypes:
-        return f"{row.backend} does not compute in {host.dtype}"
+        return f"{row.backend} does not support {host.dtype}"
     size = host.head_size
     if size is not None and (size % row.head_step or (row.most_head_size and size > row.most_head_size)):
-        return f"{row.backend} takes no heads of size {size}"
+        return f"{row.backend} does not support heads of size {size}"
     return None
 
 
@@ -155,7 +159,7 @@ def _of(platform: str, model: str, version: str) -> tuple[PlatformBackend, ...]:
 
 def _plan(version: str, row: PlatformBackend, host: DecidingAttention, why: str) -> AttentionChoice:
     spelled = spelling(version, row.backend)
-    # Compressed models run FlashAttention over their prompts, whatever decodes.
+    # MLA models run FlashAttention over their prompts, whichever back end decodes.
     runs_flash = host.platform == "cuda" and (row.flash or host.model == "latent")
     found = {generation(version, capability) for _, capability in host.kinds if capability} if runs_flash else set()
     flash = next(iter(found)) if len(found) == 1 else None
@@ -173,14 +177,14 @@ def _plan(version: str, row: PlatformBackend, host: DecidingAttention, why: str)
 
 @cache
 def spelling(version: str, backend: str) -> Spelling | None:
-    """How a vLLM release wants a back end to be named and asked for."""
+    """Return the spelling of a back end in a vLLM release."""
     rows: Iterable[Spelling] = (row for row in catalog().spellings if row.backend == backend)
     return next((row for row in rows if between(version, row.since, row.until)), None)
 
 
 @cache
 def generation(version: str, compute_capability: str) -> Generation | None:
-    """The FlashAttention generation that a release uses on a card; the first row that fits holds."""
+    """Return the FlashAttention generation that a release uses on a card; the first matching row applies."""
     major = numbers(compute_capability)[0]
     for row in catalog().generations:
         if between(version, row.since, row.until) and row.major in {None, major}:

@@ -1,4 +1,4 @@
-"""Candidates before they are judged: a vLLM build with the torch it pins, newest release first."""
+"""Candidates in the order of their evaluation: a vLLM build with the torch it pins, newest release first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TORCH_INDEX = "https://download.pytorch.org/whl/{variant}"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BuildOption:
-    """One candidate. `release` and `build` are None when the Stack is to hold no vLLM."""
+    """One candidate. `release` and `build` are None if the Stack has no vLLM."""
 
     id: str
     torch: Torch
@@ -28,11 +28,11 @@ class BuildOption:
 
     @property
     def variant(self) -> str:
-        """What the whole Stack is: the build's variant, else torch's."""
+        """Return the variant of the Stack: the build's, else torch's."""
         return self.build.variant if self.build else self.torch_variant
 
     def torch_index(self, machine: str) -> str | None:
-        """Where torch comes from when it is brought along; None for the default package index."""
+        """Return the index of torch; None for the default package index."""
         default = self.torch.default_aarch64 if machine == "aarch64" else self.torch.default_x86_64
         return (
             None
@@ -41,7 +41,7 @@ class BuildOption:
         )
 
     def index_hosts(self, machine: str | None) -> frozenset[str]:
-        """Hosts of the vendors' indexes that vLLM and torch come from; empty where the default package index has both."""
+        """Return the hosts of the vendors' indexes for vLLM and torch; empty if the default package index has both."""
         return _hosts(self.build.index if self.build else None, self.torch_index(machine or "x86_64"))
 
 
@@ -51,7 +51,7 @@ def _hosts(*indexes: str | None) -> frozenset[str]:
 
 
 def options(profile: HostProfile) -> Iterator[BuildOption]:
-    """All candidates for a class, best first: newer release, then the vendor's build, then the newer CUDA."""
+    """Yield all candidates for a class, best first: newer release, then the vLLM project's build, then the newer CUDA."""
     if not profile.policy.wants_vllm:
         yield from _torch_alone(profile)
         return
@@ -73,7 +73,7 @@ def _with_torch(profile: HostProfile, row: Release, build: Build) -> Iterator[Bu
 
 
 def _with_stand_in(profile: HostProfile) -> Iterator[BuildOption]:
-    """CPU builds beside the default index's torch, a CUDA build: behind all that have torch's CPU build."""
+    """Yield CPU builds with the default index's torch, a CUDA build. They rank after all candidates with torch's CPU build."""
     for stand_in in catalog().torch_stand_ins:
         if stand_in.machine == (profile.machine or "x86_64") and profile.policy.wants_release(stand_in.version):
             row = next(row for row in _releases() if row.version == stand_in.version)
@@ -116,7 +116,7 @@ def _torches() -> dict[str, Torch]:
 
 @cache
 def _builds(version: str, platform: str) -> tuple[Build, ...]:
-    """The builds of one release for a platform: the default wheel, the vendor's others, then the community's."""
+    """Return the builds of one release for a platform: the default wheel, the project's others, then the community's."""
     row = next(row for row in catalog().releases if row.version == version)
     default = Build(
         version=version,

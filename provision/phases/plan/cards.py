@@ -1,4 +1,4 @@
-"""Which cards a host has, in the catalog's words."""
+"""The cards of a host, by their names in the catalog."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NVIDIA = "10de"
 AMD = "1002"
 SEVERAL = 2
 VGPU = "VGPU"
-"""What nvidia-smi calls the virtualization mode of a guest's share of a card."""
+"""The virtualization mode that nvidia-smi reports in a guest."""
 
 _DECORATION = {"nvidia", "amd", "geforce", "tesla", "quadro", "instinct", "radeon", "generation", "blackwell"}
 _DECORATION |= {"edition", "server", "workstation", "hbm3", "hbm3e", "oam", "accelerator"}
@@ -29,7 +29,7 @@ _DECORATION |= {"edition", "server", "workstation", "hbm3", "hbm3e", "oam", "acc
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """An NVIDIA card. `name` is the catalog's where the card is known there, else what the host calls it."""
+    """An NVIDIA card. `name` is the catalog's, else the host's."""
 
     index: int
     name: str
@@ -40,12 +40,12 @@ class Card:
     slices: int = 0
     """MIG devices on the card."""
     virtual: bool = False
-    """The card is a vGPU: its driver belongs to the release on the machine below."""
+    """Whether the card is a vGPU, whose driver must match the hypervisor."""
     persistent: bool | None = None
 
     @property
     def kind(self) -> tuple[str, str | None, int | None, bool]:
-        """What makes two cards equal."""
+        """Return the fields that are equal for cards of one kind."""
         return (self.name, self.compute_capability, self.memory_gib, self.mig)
 
 
@@ -60,12 +60,12 @@ class AmdCard:
 
     @property
     def kind(self) -> tuple[str, str | None, int | None]:
-        """What makes two cards equal."""
+        """Return the fields that are equal for cards of one kind."""
         return (self.name, self.gfx, self.memory_gib)
 
     @property
     def integrated(self) -> bool:
-        """Whether it is a processor's own graphics."""
+        """Return whether it is integrated graphics."""
         return any(self.gfx in row.gfx for row in catalog().integrated_graphics)
 
 
@@ -73,7 +73,7 @@ AnyCard = TypeVar("AnyCard", Card, AmdCard)
 
 
 def plain_name(text: str) -> str:
-    """A marketing name without vendor, brand, memory size, form factor and blanks: `NVIDIA A100-SXM4-80GB` gives `a100`."""
+    """Return a marketing name without vendor, brand, memory size, form factor and blanks: `NVIDIA A100-SXM4-80GB` gives `a100`."""
     words = [word for word in re.split(r"[\s\-_]+", text.strip().lower()) if word and word not in _DECORATION]
     words = [word for word in words if not re.fullmatch(r"\d+gb?|sxm\d?", word) or word == words[0]]
     return re.sub(r"sxm\d?$", "", "".join(words))
@@ -81,13 +81,13 @@ def plain_name(text: str) -> str:
 
 @cache
 def nvidia_by_name(name: str) -> NvidiaRow | None:
-    """The catalog's row for a marketing name; None when it is not in the table."""
+    """Return the catalog's row for a marketing name; None if there is none."""
     return {plain_name(row.name): row for row in catalog().nvidia_cards}.get(plain_name(name))
 
 
 @cache
 def nvidia_by_id(device_id: str) -> NvidiaRow | None:
-    """The catalog's row for a PCI device id."""
+    """Return the catalog's row for a PCI device id."""
     return {identity: row for row in catalog().nvidia_cards for identity in row.ids}.get(device_id.lower())
 
 
@@ -102,7 +102,7 @@ def amd_by_id(device_id: str) -> AmdRow | None:
 
 
 def nvidia_cards(facts: HostFacts) -> tuple[Card, ...]:
-    """The NVIDIA cards: as the driver names them, else by their PCI ids."""
+    """Return the NVIDIA cards: as the driver names them, else by their PCI ids."""
     if facts.nvidia is not None and facts.nvidia.gpus:
         return tuple(_from_driver(gpu) for gpu in facts.nvidia.gpus)
     found = [gpu for gpu in facts.pci_gpus if gpu.vendor_id.lower() == NVIDIA]
@@ -133,7 +133,7 @@ def _from_pci(index: int, gpu: PciGpu) -> Card:
 
 
 def amd_cards(facts: HostFacts) -> tuple[AmdCard, ...]:
-    """The AMD cards: as ROCm names them, else those PCI ids that the catalog knows (a processor's own graphics is none)."""
+    """Return the AMD cards: as ROCm names them, else by the PCI ids in the catalog, which exclude integrated graphics."""
     if facts.amd is not None and facts.amd.gpus:
         return tuple(
             AmdCard(
@@ -154,16 +154,15 @@ def _gfx_of(name: str | None) -> str | None:
 
 
 def serving(cards: tuple[Card, ...]) -> tuple[Card, ...]:
-    """The equal cards that serve where none are named.
+    """Return the cards that serve if the settings name none: one kind.
 
-    Of several kinds: those that the newest release has code for before others; then the kind with the most memory in all; of such
-    kinds the whole before the split, the more numerous, the newer, the larger one.
+    Kinds are ranked by: code in the newest release, memory in total, MIG off, number of cards, compute capability, memory of a card.
     """
     return _of_best_kind(cards, _worth)
 
 
 def serving_amd(cards: tuple[AmdCard, ...]) -> tuple[AmdCard, ...]:
-    """The same for AMD cards; a processor's own graphics serve only where they are alone."""
+    """Return the same for AMD cards; integrated graphics rank last."""
     return _of_best_kind(cards, _worth_amd)
 
 
@@ -189,11 +188,11 @@ def _worth_amd(card: AmdCard, count: int) -> tuple[Any, ...]:
 
 @cache
 def _newest_codes() -> tuple[str, ...]:
-    """The GPU code of the newest release's main extension."""
+    """Return the GPU code of the newest release's main extension."""
     return max(catalog().releases, key=lambda row: release(row.version)).core
 
 
 @cache
 def _newest_gfx() -> tuple[str, ...]:
-    """The AMD architectures of the newest build for ROCm."""
+    """Return the AMD architectures of the newest build for ROCm."""
     return max((row for row in catalog().builds if row.gfx), key=lambda row: release(row.version)).gfx

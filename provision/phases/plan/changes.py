@@ -1,4 +1,4 @@
-"""What `provision` would change on a host, as a person reads it before it happens."""
+"""The changes that `provision` would make on a host, as text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ USER = "firstlight"
 
 
 def changes(stack: Stack, facts: HostFacts, settings: Settings, *, root: bool) -> list[tuple[str, str]]:
-    """Pairs of what and how; `root` says that the installation is the whole system's, not one user's."""
+    """Return pairs of subject and change. `root` means a system-wide installation."""
     prefix = settings.prefix or str(default_prefix(uid=0 if root else 1, home=facts.user.home or "~"))
     need = catalog().needs[_family(stack)]
     found = [
@@ -24,7 +24,7 @@ def changes(stack: Stack, facts: HostFacts, settings: Settings, *, root: bool) -
         ("driver", _driver(stack)),
         ("fabric", _fabric(stack, facts)),
         ("rocm", _rocm(stack, facts)),
-        ("cuda-compat", f"{stack.cuda_compat.package}, for the service alone" if stack.cuda_compat else None),
+        ("cuda-compat", f"{stack.cuda_compat.package}, only for the service" if stack.cuda_compat else None),
         (
             "python",
             f"{stack.interpreter.version} under {prefix}/python" if stack.interpreter.origin == "managed" else None,
@@ -62,17 +62,17 @@ def _driver(stack: Stack) -> str | None:
     plan = stack.driver
     if plan is None or plan.action == "keep":
         return None
-    whose = "the distribution's own packages" if plan.source == "distribution" else "the vendor's packages"
+    whose = "the distribution's packages" if plan.source == "distribution" else "the vendor's packages"
     return f"{plan.action} {plan.version}, {plan.module} kernel module, from {whose}; needs a reboot"
 
 
 def _fabric(stack: Stack, facts: HostFacts) -> str | None:
     if not fabric.needs_install(stack, facts):
         return None
-    there = facts.nvidia.fabric_manager_version if facts.nvidia else None
-    beside = " with nvlsm and ib_umad" if stack.subnet_manager else ""
-    instead = f" instead of {there}" if there and there != stack.fabric_manager else ""
-    return f"fabric manager {stack.fabric_manager}{instead}{beside}"
+    present = facts.nvidia.fabric_manager_version if facts.nvidia else None
+    additions = " with nvlsm and ib_umad" if stack.subnet_manager else ""
+    instead = f" instead of {present}" if present and present != stack.fabric_manager else ""
+    return f"fabric manager {stack.fabric_manager}{instead}{additions}"
 
 
 def _rocm(stack: Stack, facts: HostFacts) -> str | None:
@@ -88,7 +88,7 @@ def _model(stack: Stack, settings: Settings, prefix: str) -> str | None:
     if not settings.serve or stack.vllm is None:
         return None
     return (
-        f"built-in, made on the host under {prefix}/models"
+        f"built-in, created on the host under {prefix}/models"
         if settings.model == "builtin"
         else f"{settings.model}, sent to {prefix}/models"
     )
@@ -100,7 +100,7 @@ def _service(stack: Stack, settings: Settings) -> str | None:
     how = {
         "systemd": f"{UNIT}, enabled",
         "systemd-user": f"{UNIT} of this user, enabled",
-        "supervisor": "kept by supervisor; it will not survive a reboot",
+        "supervisor": "run by supervisor; it does not survive a reboot",
     }[stack.supervisor]
     key = "with an API key" if settings.api_key else "without an API key"
     return f"{how}; listens on {settings.bind}:{settings.port} {key}"

@@ -1,4 +1,4 @@
-"""The answer for one class: the best Stack with its reasons, or the refusal with the nearest change."""
+"""The resolution of one class: the best Stack with its reasons, or the refusal with the nearest change."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from provision.phases.plan.suggestion import nearest, upgrade_brings
 
 
 def choose(profile: HostProfile, hosts: tuple[str, ...]) -> Resolution:
-    """The resolution of one class of hosts: what was chosen, what comes next, and why nothing before it was."""
+    """Return the resolution of one class of hosts: the chosen Stack, the next candidates, and the refusals before it."""
     host = evaluate_host(profile)
     results = list(evaluations(profile)) if host.accepted else []
     best = next((result for result in results if result.accepted), None)
     if best is None:
         return _refusal(profile, hosts, host, results)
     before = results[: results.index(best)]
-    told = [*before, *(result for result in results if result.accepted)]
+    listed = [*before, *(result for result in results if result.accepted)]
     reasons = [*_reasons(host, ("accept", "warn")), *_reasons(best, ("accept", "warn"))]
     reasons += [item for result in before for item in _reasons(result, ("reject",))]
     brings = upgrade_brings(profile, best)
     if brings:
         reasons.append(brings)
-    candidates = _candidates(told, profile)
+    candidates = _candidates(listed, profile)
     return Resolution(
         hosts=hosts,
         stack=candidates[0].stack,
@@ -39,16 +39,16 @@ def _refusal(profile: HostProfile, hosts: tuple[str, ...], host: Evaluation, res
     furthest = sorted(results, key=lambda result: -len(result.verdicts))
     refusals = [*_reasons(host, ("reject",)), *(item for result in furthest for item in _reasons(result, ("reject",)))]
     if not refusals:
-        text = f"no vLLM build in the catalog is `vllm: {profile.policy.vllm}` for {profile.platform}"
+        text = f"the catalog has no vLLM build for `vllm: {profile.policy.vllm}` on {profile.platform}"
         if profile.policy.torch == "existing":
-            held = " and ".join(python.torch for python in profile.interpreters.pythons if python.torch)
+            present = " and ".join(python.torch for python in profile.interpreters.pythons if python.torch)
             text = (
-                f"no vLLM release in the catalog that is `vllm: {profile.policy.vllm}` pins torch {held}, the host's own"
+                f"no vLLM release for `vllm: {profile.policy.vllm}` in the catalog pins torch {present}, which the host has"
                 if profile.policy.wants_vllm
-                else f"the catalog knows no torch {held}, the host's own"
+                else f"the catalog has no torch {present}, which the host has"
             )
         elif not profile.policy.wants_vllm:
-            text = f"no torch variant in the catalog is for ROCm {profile.rocm}"
+            text = f"the catalog has no torch variant for ROCm {profile.rocm}"
         facts = {"vllm": profile.policy.vllm, "platform": profile.platform, "rocm": profile.rocm}
         refusals = [Reason(rule="vllm-requested", verdict="reject", candidate=HOST, facts=facts, text=text)]
     return Resolution(
@@ -58,7 +58,7 @@ def _refusal(profile: HostProfile, hosts: tuple[str, ...], host: Evaluation, res
         assumptions=_assumptions(host, *results[:1]),
         candidates=_candidates(results, profile),
         nearest=nearest(profile)
-        or Nearest(text="no one or two changes of settings, driver, memory or disk open a Stack for this host"),
+        or Nearest(text="no one or two changes of settings, driver, memory or disk make a Stack possible on this host"),
     )
 
 

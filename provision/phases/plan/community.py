@@ -1,4 +1,4 @@
-"""Wheels of the flash-attn package that others than its authors build: only for who opted in to them."""
+"""Third-party wheels of the flash-attn package, for `flash_attn_wheels: community`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FILE = "flash_attn-{version}+{variant}torch{torch}-{cp}-{cp}-{platform}.whl"
 
 
 def find(key: FlashAttnKey, variant: str, version: str | None) -> CommunityWheels | None:
-    """The newest release's wheels with a key, for a torch variant; of CUDA releases of one major the nearest that is not above torch's."""
+    """Return the newest wheels with a key. Their CUDA has the major of torch's and is not newer."""
     cuda = cuda_of(variant)
     if cuda is None:
         return None
@@ -23,7 +23,7 @@ def find(key: FlashAttnKey, variant: str, version: str | None) -> CommunityWheel
 
 
 def package(row: CommunityWheels, key: FlashAttnKey) -> FlashAttnPackage:
-    """A row's wheel for a key that it has."""
+    """Return a row's wheel for a key."""
     cp = f"cp{key.python.replace('.', '')}"
     file = FILE.format(version=row.version, variant=row.variant, torch=key.torch, cp=cp, platform=row.platform)
     return FlashAttnPackage(version=row.version, source="wheel", file=file, key=key, community=row.repository)

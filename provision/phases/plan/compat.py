@@ -1,4 +1,4 @@
-"""NVIDIA's forward compatibility libraries: a newer CUDA under a driver that is too old, on data-centre cards alone."""
+"""NVIDIA's forward compatibility libraries: a newer CUDA on a driver that is too old, for data-centre cards."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from provision.phases.plan.host_profile import HostProfile
 COMPONENT = "cuda-compat"
 FOLDER = "/usr/local/cuda-{cuda}/compat"
 BASES = ("lts", "production")
-"""Kinds of driver branches that the libraries are made for."""
+"""Kinds of driver branches that the libraries support."""
 CURED = ("driver-floor", "ptx")
-"""What a newer user-mode driver mends. What the kernel's driver cannot drive stays so."""
+"""Rules whose refusal a newer user-mode driver resolves. It adds no support for cards."""
 
 
 def choose(option: BuildOption, profile: HostProfile) -> CudaCompat | None:
-    """The libraries of a candidate; None where the driver reaches without, the policy does not ask for them, or they cannot be."""
+    """Return the libraries of a candidate; None if they are not needed, not allowed, or not possible."""
     if not profile.policy.cuda_compat or not lacks(option, profile) or obstacle(option, profile):
         return None
     return _libraries(_cuda(option))
 
 
 def lacks(option: BuildOption, profile: HostProfile) -> bool:
-    """Whether a driver that stays is too old for a candidate, in a way that the libraries mend."""
+    """Return whether a kept driver is too old for a candidate in a way that the libraries resolve."""
     plan = driver.choose(option, profile)
     if plan is None or plan.action != "keep" or plan.version is None:
         return False
@@ -38,32 +38,32 @@ def lacks(option: BuildOption, profile: HostProfile) -> bool:
 
 
 def obstacle(option: BuildOption, profile: HostProfile) -> str | None:
-    """Why the libraries cannot be brought to a class, or would not run there."""
+    """Return why the libraries cannot be installed on a class or would not run there."""
     package = _libraries(_cuda(option)).package
     other = next((card.name for card in profile.present if card.row is None or card.row.kind != "data-centre"), None)
     if other is not None:
-        return f"{package} is for data-centre cards; on {other} it ends in error 803 or 804"
+        return f"{package} supports data-centre cards; on {other} CUDA fails with error 803 or 804"
     branch = next((row for row in catalog().branches if row.branch == numbers(profile.driver or "0")[0]), None)
     if branch is None or branch.kind not in BASES:
-        return f"{package} is made for drivers of long-term and production branches, and {profile.driver} is of neither"
+        return f"{package} supports drivers of long-term and production branches; {profile.driver} belongs to neither"
     if profile.foreign_driver is not None:
-        return f"{package} would have to come with the image: the driver is that of the machine below"
+        return f"the image must contain {package}: the driver belongs to the underlying machine"
     if profile.escalates is False:
-        return f"{package} is to be brought, and installing does not act as root there"
+        return f"{package} must be installed, which needs root"
     try:
         package_system(profile.os_id, profile.os_version)
     except UsageError as error:
-        return f"{package} is to be brought: {error.text}" if profile.os_id else None
+        return f"{package} must be installed: {error.text}" if profile.os_id else None
     return None
 
 
 def package(option: BuildOption) -> str:
-    """The name of a candidate's libraries."""
+    """Return the package name of a candidate's libraries."""
     return _libraries(_cuda(option)).package
 
 
 def _cuda(option: BuildOption) -> str:
-    """The newer one of vLLM's and torch's."""
+    """Return the newer CUDA of vLLM and torch."""
     return max((cuda_of(variant) or "0" for variant in (option.variant, option.torch_variant)), key=numbers)
 
 

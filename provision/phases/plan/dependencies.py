@@ -1,4 +1,4 @@
-"""Dependencies of a release's own time: vLLM leaves most of them open at the top, and newer ones break older releases."""
+"""Upper bounds for dependencies. vLLM leaves most of them open, and newer versions break older releases."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Dependencies(NamedTuple):
 
 
 def choose(option: BuildOption) -> Dependencies | None:
-    """What holds for a candidate's dependencies; None without vLLM."""
+    """Return the bounds of a candidate's dependencies; None without vLLM."""
     return _of_release(option.release.version) if option.release else None
 
 
@@ -41,7 +41,7 @@ def _of_release(version: str) -> Dependencies:
 
 
 def _horizon(released: str | None) -> date | None:
-    """The last day for dependencies; None for a release that keeps up with them, or whose day is unknown."""
+    """Return the last upload day for dependencies; None for the newest releases and for an unknown release date."""
     newest = max(row.date for row in catalog().releases if row.date)
     table = catalog().horizon
     if released is None or (date.fromisoformat(newest) - date.fromisoformat(released)).days <= table.current_days:
@@ -57,7 +57,7 @@ def _ranges(version: str) -> Iterator[tuple[Bound, str]]:
 
 
 def _too_new(until: date) -> Iterator[tuple[Timeline, str]]:
-    """Each dependency below the first release that was uploaded after that day."""
+    """Yield for each dependency the first release that was uploaded after that day, as an upper bound."""
     for row in catalog().timelines:
         for entry in row.releases:
             day, _, version = entry.partition(" ")

@@ -9,14 +9,14 @@ from provision.phases.plan.rules import HOST_RULES, RULES
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
-    """One host: its answer at the top level. Several: `classes`, each with its hosts and the same keys."""
+    """Return the document of a plan: one host's resolution at the top level, several as `classes` with the same keys."""
     if sum(len(resolution.hosts) for resolution in plan.classes) == 1:
         return {"schema_version": plan.schema_version, **_answer(plan.classes[0])}
     return {"schema_version": plan.schema_version, "classes": [_answer(resolution) for resolution in plan.classes]}
 
 
 def rules_table() -> str:
-    """All rules as a Markdown table: what docs/concepts/matching.md shows."""
+    """Return all rules as the Markdown table of docs/concepts/matching.md."""
     lines = ["| rule | what must hold | facts and settings it reads |", "|---|---|---|"]
     lines += [
         f"| `{rule.id}` | {rule.statement} | {', '.join(rule.reads) or 'none'} |" for rule in (*HOST_RULES, *RULES)

@@ -1,4 +1,4 @@
-"""Which NVIDIA driver a Stack runs on: the host's, or one that is installed."""
+"""The NVIDIA driver of a candidate, and the lowest versions that it needs."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ Module = Literal["open", "proprietary"]
 
 @dataclass(frozen=True, slots=True)
 class LaunchedCode:
-    """GPU code that is launched, and the CUDA variant it was built for."""
+    """GPU code that a Stack launches, with its CUDA variant."""
 
     name: str
     codes: tuple[str, ...]
     variant: str
     source: str
     capabilities: tuple[str, ...]
-    """Of the cards that launch it."""
+    """The compute capabilities of the cards that launch it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,43 +43,43 @@ class Floor:
 
 
 def choose(option: BuildOption, profile: HostProfile) -> DriverPlan | None:
-    """The driver of a candidate; None on a host without NVIDIA cards. Whether it is good enough is for the rules."""
+    """Return the driver of a candidate; None without NVIDIA cards. The rules check whether it is new enough."""
     if profile.platform != "cuda":
         return None
     if profile.driver_stays:
         return profile.kept_driver
     if profile.driver_absent or profile.driver_reinstalled:
-        return _brought("install", option, profile)
+        return _installed("install", option, profile)
     short = profile.driver is None or too_old(option, profile, profile.driver) is not None
     if profile.policy.driver == "pinned":
-        return _brought("upgrade", option, profile) if short or not is_pinned(profile) else profile.kept_driver
+        return _installed("upgrade", option, profile) if short or not is_pinned(profile) else profile.kept_driver
     if profile.driver and short:
-        plan = _brought("upgrade", option, profile)
+        plan = _installed("upgrade", option, profile)
         if numbers(plan.version or "") > numbers(profile.driver):
             return plan
     return profile.kept_driver
 
 
 def is_pinned(profile: HostProfile) -> bool:
-    """Whether the driver that is there is the one, or of the branch, that was asked for."""
-    policy, there = profile.policy, numbers(profile.driver or "")
+    """Return whether the present driver has the requested version or branch."""
+    policy, present = profile.policy, numbers(profile.driver or "")
     if policy.driver_version:
-        return there == numbers(policy.driver_version)
-    return there[:1] == numbers(policy.driver_branch or "")
+        return present == numbers(policy.driver_version)
+    return present[:1] == numbers(policy.driver_branch or "")
 
 
 def supply_of(option: BuildOption, profile: HostProfile) -> Supply:
-    """Where a driver that a candidate gets comes from."""
+    """Return the source of a driver to install for a candidate."""
     return driver_supply.choose(profile.driver_request, _least(option, profile.launch))
 
 
-def _brought(action: Action, option: BuildOption, profile: HostProfile) -> DriverPlan:
+def _installed(action: Action, option: BuildOption, profile: HostProfile) -> DriverPlan:
     return _plan(action, profile.driver_request, _least(option, profile.launch), module_for(profile))
 
 
 @cache
 def _plan(action: Action, request: DriverRequest, least: str, module: Module | None) -> DriverPlan:
-    """`least` is the lowest version of any branch that will do; the plan stays in one branch, or at the version asked for."""
+    """Return the plan for a driver within one branch, or of the requested version. `least` is the lowest version that suffices."""
     found = driver_supply.choose(request, least)
     branch = found.version.partition(".")[0]
     return DriverPlan(
@@ -94,31 +94,31 @@ def _plan(action: Action, request: DriverRequest, least: str, module: Module | N
 
 
 def _after(version: str) -> str:
-    """The version that follows: its last number is one more. `580.95.05` gives `580.95.06`, and `580` gives `581`."""
+    """Return the version with its last number increased: `580.95.05` gives `580.95.06`, and `580` gives `581`."""
     head, dot, last = version.rpartition(".")
     return f"{head}{dot}{int(last) + 1:0{len(last)}}"
 
 
 @cache
 def _least(option: BuildOption, launch: Launch) -> str:
-    """The highest of a candidate's floors."""
+    """Return the highest of a candidate's floors."""
     return max((floor.driver for floor in floors(option, launch)), key=numbers, default="0")
 
 
 def too_old(option: BuildOption, profile: HostProfile, driver: str) -> Floor | None:
-    """The first floor that a driver does not reach."""
+    """Return the first floor that a driver does not reach."""
     return next((floor for floor in floors(option, profile.launch) if numbers(driver) < numbers(floor.driver)), None)
 
 
 @cache
 def floors(option: BuildOption, launch: Launch) -> tuple[Floor, ...]:
-    """Every floor that a candidate sets on the driver of a class: CUDA major, PTX, compilers on the host, cards."""
+    """Return every floor of a candidate for a class: CUDA major, PTX, compilers on the host, cards."""
     compiled = (*_ptx_floors(launched(option, launch)), *_compiler_floors(option, launch))
     return (*_major_floors(option.variant), *compiled, *_card_floors(launch.capabilities))
 
 
 def _major_floors(variant: str) -> list[Floor]:
-    """vLLM and torch share a CUDA major, so one floor holds for both."""
+    """Return the floor of the CUDA major, which vLLM and torch share."""
     cuda = cuda_of(variant)
     row = next((row for row in catalog().cuda_majors if cuda and row.major == numbers(cuda)[0]), None)
     return (
@@ -136,19 +136,19 @@ def _ptx_floors(parts: tuple[LaunchedCode, ...]) -> list[Floor]:
         for capability in part.capabilities:
             if floor and coverage(part.codes, capability) is Coverage.PTX:
                 only = f"{part.name} has only PTX of CUDA {cuda} for compute capability {capability}"
-                found.append(Floor(floor, "ptx", f"{only}, which a driver of {floor} or newer compiles", part.source))
+                found.append(Floor(floor, "ptx", f"{only}, which needs driver {floor} or newer", part.source))
     return found
 
 
 def _compiler_floors(option: BuildOption, launch: Launch) -> list[Floor]:
-    """Of FlashAttention extensions that hold no GPU code at all: their compiler on the host is of one toolkit, as PTX is."""
+    """Return the floors of FlashAttention extensions without GPU code, which the host compiles."""
     major = numbers(cuda_of(option.variant) or "0")[0]
     found = []
     for extension, using in attention.flash_extensions(option, launch):
         for row in catalog().flash_compilers:
             if (row.extension, row.major) == (extension, major):
                 why = f"{row.name} compiles FlashAttention {extension[-1]} for compute capability {', '.join(using)}"
-                found.append(Floor(row.driver, "ptx", f"{why}, which takes driver {row.driver} or newer", row.source))
+                found.append(Floor(row.driver, "ptx", f"{why}, which needs driver {row.driver} or newer", row.source))
     return found
 
 
@@ -163,7 +163,7 @@ def _card_floors(capabilities: tuple[str, ...]) -> list[Floor]:
 
 @cache
 def launched(option: BuildOption, launch: Launch) -> tuple[LaunchedCode, ...]:
-    """The GPU code that this Stack launches."""
+    """Return the GPU code that a candidate launches."""
     parts = []
     capabilities = launch.capabilities
     row, build = option.release, option.build
@@ -182,7 +182,7 @@ def launched(option: BuildOption, launch: Launch) -> tuple[LaunchedCode, ...]:
 
 
 def architectures(profile: HostProfile) -> tuple[Architecture, ...]:
-    """The catalog's rows for the architectures of a class's cards."""
+    """Return the catalog's rows for the architectures of a class's cards."""
     return _architectures(profile.capabilities)
 
 
@@ -193,7 +193,7 @@ def _architectures(capabilities: tuple[str, ...]) -> tuple[Architecture, ...]:
 
 
 def module_for(profile: HostProfile) -> Module | None:
-    """The kernel module flavour for the cards: what one of them needs, else the open one."""
+    """Return the kernel module for the cards: the one that a card needs, else the open one."""
     return "open" if profile.needs_open_module else _module(profile.capabilities)
 
 

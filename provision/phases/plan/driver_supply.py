@@ -1,8 +1,11 @@
-"""Whose packages bring a driver: the vendor's repository, or the distribution's own.
+"""The source of a driver: the vendor's repository, or the distribution.
 
-The vendor's unless the settings name the distribution's, with two exceptions: under Secure Boot a distribution that signs its
-modules itself is preferred where its driver reaches, since nobody has to enrol a key at the console; and where the vendor
-publishes nothing for a system, the distribution's is all there is.
+In this order:
+1. A mirror of the vendor's packages, or the source that the settings name.
+2. The vendor's packages for boards that need nvlsm, which only the vendor has.
+3. The distribution's packages under Secure Boot, if it signs them and their version suffices: no key must be enrolled.
+4. The distribution's packages, if the vendor has none for the system.
+5. The vendor's packages.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ Source = Literal["vendor", "distribution"]
 
 @dataclass(frozen=True, slots=True)
 class Supply:
-    """One driver that can be had: `row` is the distribution's, None for the vendor's."""
+    """An available driver. `row` is None for the vendor's."""
 
     source: Source
     version: str
@@ -32,55 +35,55 @@ class Supply:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DriverRequest:
-    """What of a class decides where a driver comes from that is brought, and which. One object for equal ones: see `request`."""
+    """The part of a profile that decides on a driver to install. Create it by `driver_request`."""
 
     version: str | None
-    """The one that was asked for, to the last digit."""
+    """The requested version."""
     branch: str | None
     source: Literal["auto", "vendor", "distribution"]
     mirror: bool
     broken: str | None
-    """The version that does not answer and is installed anew, where no other was asked for."""
+    """The version to reinstall, if no other is requested."""
     os_id: str | None
     os_version: str | None
     machine: str | None
     secure_boot: bool | None
     subnet_manager: bool
-    """Whether nvlsm goes with it, which the vendor alone has."""
+    """Whether the board needs nvlsm."""
 
 
 driver_request = cache(DriverRequest)
-"""One object for equal fields, so that it is cheap to look things up by."""
+"""Return one object for equal fields, which makes a cheap cache key."""
 
 
 @cache
 def choose(request: DriverRequest, least: str) -> Supply:
-    """Where a driver comes from, and which; `least` is the lowest version that the candidate runs on."""
+    """Return the driver for a request. `least` is the lowest version that the candidate needs."""
     wanted = request.version or wanted_version(request.branch)
     if request.broken:
         wanted = max(wanted, wanted_version(request.broken.partition(".")[0]), key=numbers)
     if request.source == "vendor" or request.mirror:
-        return Supply("vendor", wanted, "a mirror of its packages is named" if request.mirror else "asked for")
+        return Supply("vendor", wanted, "the settings name a mirror" if request.mirror else "as requested")
     pinned = request.version or request.branch
     branch = pinned.partition(".")[0] if pinned else None
     row = distribution_driver(request.os_id, request.os_version, request.machine, branch=branch)
     if request.source == "distribution":
-        return Supply("distribution", request.version or (row.version if row else wanted), "asked for", row)
+        return Supply("distribution", request.version or (row.version if row else wanted), "as requested", row)
     if request.subnet_manager:
-        return Supply("vendor", wanted, "it alone has nvlsm, which these boards need")
+        return Supply("vendor", wanted, "only the vendor has nvlsm, which these boards need")
     if row is not None and request.version in {None, row.version} and numbers(row.version) >= numbers(least):
         if row.signed and request.secure_boot:
-            why = f"Secure Boot is on, and {request.os_id} signs these modules itself: no key has to be enrolled"
+            why = f"Secure Boot is on, and {request.os_id} signs these modules: no key must be enrolled"
             return Supply("distribution", row.version, why, row)
         if not _has_vendor_packages(request.os_id, request.os_version):
-            why = f"the vendor publishes none for {request.os_id} {request.os_version}"
+            why = f"the vendor has none for {request.os_id} {request.os_version}"
             return Supply("distribution", row.version, why, row)
-    return Supply("vendor", wanted, "the usual choice")
+    return Supply("vendor", wanted, "the default")
 
 
 @cache
 def wanted_version(branch: str | None) -> str:
-    """The newest release seen of a branch; of the branch that is offered where none is named."""
+    """Return the newest known release of a branch; without a branch, the offered driver."""
     newest = next((row.newest for row in catalog().branches if str(row.branch) == branch), None)
     return newest or catalog().driver_offer.version
 

@@ -1,4 +1,4 @@
-"""What the driver rules share: whether the planned driver reaches the floors of one kind."""
+"""The verdicts that the driver rules share: whether the planned driver reaches the floors of one rule."""
 
 from functools import cache
 
@@ -11,21 +11,23 @@ from provision.phases.plan.rule import Verdict, accept, reject
 
 
 def reached(rule: str, option: BuildOption, profile: HostProfile, plan: DriverPlan) -> tuple[Verdict, ...]:
-    """A verdict for each floor of one rule; nothing where the driver's version is not known."""
+    """Return a verdict for each floor of one rule; none if the driver's version is unknown."""
     if not plan.version:
         return ()
-    beside = compat.choose(option, profile) if rule in compat.CURED else None
-    return _reached(option, profile.launch, plan.version, beside.package if beside else None).get(rule, ())
+    libraries = compat.choose(option, profile) if rule in compat.CURED else None
+    return _reached(option, profile.launch, plan.version, libraries.package if libraries else None).get(rule, ())
 
 
 @cache
-def _reached(option: BuildOption, launch: Launch, version: str, beside: str | None) -> dict[str, tuple[Verdict, ...]]:
-    """The verdicts by rule. `beside` are libraries that stand in for a driver that does not reach."""
+def _reached(
+    option: BuildOption, launch: Launch, version: str, libraries: str | None
+) -> dict[str, tuple[Verdict, ...]]:
+    """Return the verdicts by rule. `libraries` is the compatibility package that extends a driver that is too old."""
     found: dict[str, tuple[Verdict, ...]] = {}
     for floor in driver.floors(option, launch):
         short = numbers(version) < numbers(floor.driver)
-        say = reject if short and beside is None else accept
-        text = f"{floor.why}; the driver is {version}{f', and {beside} stands in' if short and beside else ''}"
-        verdict = say(text, source=floor.source, driver=version, floor=floor.driver)
+        verdict_of = reject if short and libraries is None else accept
+        text = f"{floor.why}; the driver is {version}{f', extended by {libraries}' if short and libraries else ''}"
+        verdict = verdict_of(text, source=floor.source, driver=version, floor=floor.driver)
         found[floor.rule] = (*found.get(floor.rule, ()), verdict)
     return found

@@ -1,4 +1,4 @@
-"""What lies around the cards and the Stack on a host: firmware, rival kernel modules, compilers, libraries, the login's groups."""
+"""The environment of the cards and the Stack: firmware, rival kernel modules, compilers, libraries, the login's groups."""
 
 from __future__ import annotations
 
@@ -10,59 +10,59 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings
 
 LIBRARY_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "VLLM_NCCL_SO_PATH")
-"""Variables of the service by which another copy of a library comes before the wheel's own."""
+"""Variables that let another copy of a library replace the wheel's."""
 PROGRAMS = "programs"
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """None means unknown; for a tuple, that nobody looked."""
+    """The environment of one host. None means unknown."""
 
     secure_boot: bool | None = None
     rivals: tuple[str, ...] = ()
-    """Loaded kernel modules that hold NVIDIA cards and are not NVIDIA's: nouveau, nova."""
+    """Loaded kernel modules for NVIDIA cards that are not NVIDIA's: nouveau, nova."""
     toolkits: tuple[str, ...] | None = None
     """Minor versions of the CUDA toolkits with a compiler, ascending."""
     gcc: int | None = None
     """Major version of the host's gcc."""
     nccl: str | None = None
-    """Path of an NCCL that the system holds."""
+    """Path of the system's NCCL."""
     library_variables: tuple[str, ...] = ()
-    """Which of LIBRARY_VARIABLES the settings give the service."""
+    """The LIBRARY_VARIABLES that the settings set."""
     groups: tuple[str, ...] | None = None
-    """Which of the groups that open AMD cards the login is in."""
+    """The login's groups among those that may open AMD cards."""
     peer_paths: tuple[str, ...] | None = None
-    """What sends writes between cards a long way round, in words; none where NVLinks join all cards, null in a virtual machine."""
+    """Obstacles to direct writes between cards, as text; empty if NVLinks join all cards, None in a virtual machine."""
     umad: bool | None = None
-    """Whether the kernel module is loaded through which the subnet manager of NVLink talks."""
+    """Whether ib_umad is loaded, which NVLink's subnet manager needs."""
 
 
 def peer_paths(facts: HostFacts) -> tuple[str, ...] | None:
-    """What stands between cards that exchange over the bus: an IOMMU that translates, ACS on the switch above them."""
+    """Return the obstacles to direct writes over the bus: a translating IOMMU, and ACS on the switch above the cards."""
     topology = facts.topology
     if topology is None or facts.virtualization:
         return None
     cards = sum(device.kind == "card" for device in topology.devices)
     if cards < 2 or len(topology.nvlinks) >= cards * (cards - 1) // 2:
         return ()
-    said = ["the IOMMU translates what cards write to one another"] if topology.iommu == "translating" else []
+    obstacles = ["the IOMMU translates writes between cards"] if topology.iommu == "translating" else []
     if parted := topology.parted:
         first, second = parted[0]
         more = f" and {len(parted) - 1} more pairs" if len(parted) > 1 else ""
-        said.append(f"ACS parts {first} and {second}{more}, which are behind one switch")
-    return tuple(said)
+        obstacles.append(f"ACS separates {first} and {second}{more} behind one switch")
+    return tuple(obstacles)
 
 
 def environment_of(facts: HostFacts, settings: Settings) -> Environment:
-    """What rules read of a host beside its cards, system and disks; only as fine as they distinguish."""
+    """Return the environment of a host, in no more detail than rules distinguish."""
     gcc = next((program.version for program in facts.programs if program.name == "gcc" and program.version), None)
-    unseen = bool({"cuda_toolkits", PROGRAMS} & facts.unknown.keys())
+    unknown = bool({"cuda_toolkits", PROGRAMS} & facts.unknown.keys())
     toolkits = tuple(sorted({minor(kit.version) for kit in facts.cuda_toolkits if kit.version}, key=numbers))
     needed = {row.name for row in catalog().access_groups}
     return Environment(
         secure_boot=facts.secure_boot,
         rivals=tuple(sorted(name for name in facts.kernel_modules if name.startswith(("nouveau", "nova")))),
-        toolkits=None if unseen and not toolkits else toolkits,
+        toolkits=None if unknown and not toolkits else toolkits,
         gcc=numbers(gcc)[0] if gcc else None,
         nccl=facts.libraries.get("libnccl.so.2"),
         library_variables=tuple(name for name in LIBRARY_VARIABLES if name in settings.env),

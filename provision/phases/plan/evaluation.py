@@ -1,4 +1,4 @@
-"""Asks every rule about a class and its candidates."""
+"""The evaluation of a class and its candidates by the rules."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from provision.phases.plan.rules import HOST_RULES, RULES
 
 HOST = "host"
 ENOUGH = 6
-"""Accepted candidates that are kept for `stage`: it takes the next one when uv refuses the first."""
+"""Accepted candidates for `stage`, which takes the next one if uv cannot lock the first."""
 FALLBACKS = 3
-"""Accepted candidates that are kept besides for each smaller set of vendors' indexes, the default index alone included:
-`stage` takes one of them where an index cannot be reached."""
+"""Further accepted candidates for each smaller set of vendors' indexes, the default index alone included:
+`stage` takes one of them if an index is unreachable."""
 
 
-_ASKED = tuple((rule.id, rule.evaluate) for rule in RULES)
+_EVALUATIONS = tuple((rule.id, rule.evaluate) for rule in RULES)
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One candidate, or the host itself (`option` None), with what each rule said."""
+    """The verdicts on one candidate, or on the host (`option` is None)."""
 
     option: BuildOption | None
     accepted: bool
@@ -33,46 +33,46 @@ class Evaluation:
 
 
 def evaluate_host(profile: HostProfile) -> Evaluation:
-    """What the rules on the host itself say."""
-    said = tuple((rule.id, verdict) for rule in HOST_RULES for verdict in rule.evaluate(profile))
-    return Evaluation(None, all(verdict.kind != "reject" for _, verdict in said), said)
+    """Evaluate the host rules."""
+    found = tuple((rule.id, verdict) for rule in HOST_RULES for verdict in rule.evaluate(profile))
+    return Evaluation(None, all(verdict.kind != "reject" for _, verdict in found), found)
 
 
 def evaluate(option: BuildOption, profile: HostProfile) -> Evaluation:
-    """What the rules say of a candidate, up to the first refusal."""
-    said: list[tuple[str, Verdict]] = []
-    for name, ask in _ASKED:
-        for verdict in ask(option, profile):
-            said.append((name, verdict))
+    """Evaluate a candidate up to the first refusal."""
+    found: list[tuple[str, Verdict]] = []
+    for name, evaluate_rule in _EVALUATIONS:
+        for verdict in evaluate_rule(option, profile):
+            found.append((name, verdict))
             if verdict.kind == "reject":
-                return Evaluation(option, False, tuple(said))
-    return Evaluation(option, True, tuple(said))
+                return Evaluation(option, False, tuple(found))
+    return Evaluation(option, True, tuple(found))
 
 
 def evaluate_every_rule(option: BuildOption, profile: HostProfile) -> Evaluation:
-    """What every rule says of a candidate, also after a refusal."""
-    said = tuple((rule.id, verdict) for rule in RULES for verdict in rule.evaluate(option, profile))
-    return Evaluation(option, all(verdict.kind != "reject" for _, verdict in said), said)
+    """Evaluate every rule on a candidate, also after a refusal."""
+    found = tuple((rule.id, verdict) for rule in RULES for verdict in rule.evaluate(option, profile))
+    return Evaluation(option, all(verdict.kind != "reject" for _, verdict in found), found)
 
 
 def evaluations(profile: HostProfile) -> Iterator[Evaluation]:
-    """Candidates in their order, judged, until enough are accepted; then those alone that need fewer of the vendors' indexes."""
-    kept: Counter[frozenset[str]] = Counter()
+    """Yield evaluated candidates in their order until enough are accepted, then only those that need fewer of the vendors' indexes."""
+    accepted: Counter[frozenset[str]] = Counter()
     for option in options(profile):
         needed = option.index_hosts(profile.machine)
-        if kept.total() >= ENOUGH:
-            if kept[frozenset()] >= FALLBACKS:
+        if accepted.total() >= ENOUGH:
+            if accepted[frozenset()] >= FALLBACKS:
                 return
-            if sum(count for hosts, count in kept.items() if hosts <= needed) >= FALLBACKS:
+            if sum(count for hosts, count in accepted.items() if hosts <= needed) >= FALLBACKS:
                 continue
         result = evaluate(option, profile)
-        if result.accepted or kept.total() < ENOUGH:
+        if result.accepted or accepted.total() < ENOUGH:
             yield result
-        kept[needed] += result.accepted
+        accepted[needed] += result.accepted
 
 
 def reason(rule: str, verdict: Verdict, candidate: str) -> Reason:
-    """A verdict as the plan records it. Assumptions are no reasons."""
+    """Return a verdict as a reason of the plan. The verdict is not `assume`."""
     assert verdict.kind != "assume"
     return Reason(
         rule=rule,

@@ -1,4 +1,4 @@
-"""The plan as lines for people: the Stack of each class, why, what it would change, and the whole argument when asked."""
+"""The plan as text: the Stack of each class, the refusals, the changes, and with `--explain` the trace."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from provision.phases.plan.changes import changes
 from provision.phases.plan.trace import render_trace
 
 LISTED = 6
-"""Host names that are written out before they are counted."""
+"""The number of host names to list; the rest are counted."""
 
 
 def render(
@@ -23,7 +23,16 @@ def render(
     explain: bool = False,
     become: Collection[str] = (),
 ) -> str:
-    """The plan as text. Hosts without settings are taken with the defaults; `explain` adds every verdict with its source."""
+    """Return the plan as text.
+
+    Args:
+        plan: The plan.
+        facts: Facts by host.
+        settings: Settings by host; the defaults apply to other hosts.
+        explain: Whether to add the trace.
+        become: Hosts on which installation becomes root.
+
+    """
     blocks = []
     for resolution in plan.classes:
         name = resolution.hosts[0]
@@ -63,10 +72,10 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
         who = f"community build {build.distribution}" if build.provider == "community" else "the vLLM project's build"
         pairs.append(("vLLM", f"{build.version} ({build.variant}), {who}"))
     else:
-        pairs.append(("vLLM", "none, by policy"))
-    beside = " of the default index: a CUDA build, computing on the CPU" if stack.torch_stands_in else ""
-    pairs.append(("torch", f"{stack.torch.version} ({stack.torch.variant}){beside}"))
-    where = f"the host's {stack.interpreter.path}" if stack.interpreter.origin == "host" else "brought along"
+        pairs.append(("vLLM", "none, as `vllm: none` requests"))
+    note = " of the default index: a CUDA build that computes on the CPU" if stack.torch_stands_in else ""
+    pairs.append(("torch", f"{stack.torch.version} ({stack.torch.variant}){note}"))
+    where = f"the host's {stack.interpreter.path}" if stack.interpreter.origin == "host" else "installed in the prefix"
     pairs.append(("Python", f"{stack.interpreter.version}, {where}"))
     if stack.driver:
         pairs.append(("driver", _driver(stack)))
@@ -74,7 +83,7 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
         pairs.append(
             (
                 "cuda-compat",
-                f"{stack.cuda_compat.package} stands in for the driver, for the service and its checks alone",
+                f"{stack.cuda_compat.package} extends the driver, only for the service and its checks",
             )
         )
     if stack.gpus:
@@ -92,9 +101,11 @@ def _stack(stack: Stack) -> list[tuple[str, str]]:
 
 
 def _model(plan: ModelPlan) -> str:
-    cut = f" of {plan.own_max_model_len}" if plan.max_model_len and plan.max_model_len < plan.own_max_model_len else ""
+    limit = (
+        f" of {plan.own_max_model_len}" if plan.max_model_len and plan.max_model_len < plan.own_max_model_len else ""
+    )
     length = (
-        f"; context {plan.max_model_len}{cut} tokens, cache {plan.cache_tokens} tokens" if plan.max_model_len else ""
+        f"; context {plan.max_model_len}{limit} tokens, cache {plan.cache_tokens} tokens" if plan.max_model_len else ""
     )
     flags = f"; {' '.join(plan.flags)}" if plan.flags else ""
     return f"{plan.name}, {plan.weights_bytes / GIB:.1f} GiB of weights{length}{flags}"
@@ -109,8 +120,8 @@ def _driver(stack: Stack) -> str:
 
 
 def _why(resolution: Resolution) -> list[tuple[str, str]]:
-    """One line for each rule that refused what ranks before the chosen candidate, and what a driver upgrade would bring."""
-    refused = [("not", text) for _, text in _by_rule(resolution)]
+    """Return a line for each rule that refused a better candidate, and one for a useful driver upgrade."""
+    refused = [("refused", text) for _, text in _by_rule(resolution)]
     return [*refused, *(("upgrade", reason.text) for reason in resolution.reasons if reason.rule == "driver-policy")]
 
 
@@ -120,7 +131,7 @@ def _refusal(resolution: Resolution) -> list[tuple[str, str]]:
 
 
 def _by_rule(resolution: Resolution) -> list[tuple[str, str]]:
-    """The first refusal of each rule, and how many more it has."""
+    """Return the first refusal of each rule with the number of its others."""
     refusals: dict[str, list[Reason]] = {}
     for reason in resolution.reasons:
         if reason.verdict == "reject":

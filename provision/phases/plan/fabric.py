@@ -1,4 +1,4 @@
-"""Which fabric manager goes with the driver, on boards whose cards are joined by NVSwitches."""
+"""The fabric manager for boards with NVSwitches."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from provision.phases.plan.host_profile import HostProfile
 
 
 def subnet_managed(profile: HostProfile) -> bool:
-    """Whether the cards' NVSwitches are of the generation that a subnet manager (nvlsm) runs; the bus shows these as network cards."""
+    """Return whether a subnet manager (nvlsm) runs the NVSwitches; these are network cards on the bus."""
     return bool(profile.cards) and all(card.row is not None and card.row.subnet_manager for card in profile.cards)
 
 
 def switched(profile: HostProfile) -> bool | None:
-    """Whether the host has NVSwitches; None when that was not seen and has to be concluded from the cards."""
+    """Return whether the host has NVSwitches; None if only the cards can show it."""
     if profile.platform != "cuda":
         return False
     return None if subnet_managed(profile) else profile.nvswitches
 
 
 def looks_switched(profile: HostProfile) -> bool:
-    """Whether there are as many cards of the kind that serves as on a board with NVSwitches."""
+    """Return whether the host has as many cards of the serving kind as a board with NVSwitches."""
     first = profile.cards[0] if profile.cards else None
     if first is None or first.row is None:
         return False
@@ -28,15 +28,15 @@ def looks_switched(profile: HostProfile) -> bool:
 
 
 def version(profile: HostProfile, plan: DriverPlan | None) -> str | None:
-    """The fabric manager's version: the driver's, to the last digit; None where none is needed or it is not this system's."""
+    """Return the fabric manager's version, which is the driver's; None if this system needs none."""
     if plan is None or profile.foreign_driver or profile.fabric_below:
         return None
-    there = switched(profile)
-    return plan.version if there or (there is None and looks_switched(profile)) else None
+    found = switched(profile)
+    return plan.version if found or (found is None and looks_switched(profile)) else None
 
 
 def needs_install(stack: Stack, facts: HostFacts) -> bool:
-    """Whether the fabric manager is to be brought: it comes with a new driver, and where it differs from a kept one or does not run."""
+    """Return whether to install the fabric manager: with a new driver, or if it differs from a kept driver or does not run."""
     nvidia = facts.nvidia
     if stack.fabric_manager is None or facts.container or facts.wsl:
         return False

@@ -1,4 +1,4 @@
-"""Where flash kernels come from: inside vLLM's wheel, and whether the separate package goes beside them."""
+"""The source of flash kernels: vLLM's wheel, and the separate flash-attn package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NONE = FlashAttnPlan(provider="none")
 
 @dataclass(frozen=True, slots=True)
 class FlashChoice:
-    """`refused` says why a package that was asked for cannot be had."""
+    """The choice with its reason. `refused` is the reason why a requested package is not available."""
 
     plan: FlashAttnPlan
     why: str
@@ -26,32 +26,32 @@ class FlashChoice:
 
 
 def choose(option: BuildOption, profile: HostProfile) -> FlashChoice:
-    """The flash-attn part of a candidate."""
+    """Return the flash-attn part of a candidate."""
     policy = profile.policy.flash_attn
     if policy == "none":
-        return FlashChoice(NONE, "flash kernels are switched off")
+        return FlashChoice(NONE, "`flash_attn: none` disables flash kernels")
     if profile.platform == "cpu":
-        refused = "the flash-attn package is for GPUs, and this host serves from its processor"
+        refused = "the flash-attn package is for GPUs; this host serves from its processor"
         return FlashChoice(NONE, "no flash kernels on cpu", refused if policy in WANTED else None)
     bundled = _bundled(option, profile)
     if policy == "bundled":
-        return FlashChoice(bundled, "the kernels inside vLLM's wheel, by policy")
+        return FlashChoice(bundled, "the kernels in vLLM's wheel, as `flash_attn: bundled` requests")
     if profile.policy.torch == "existing":
-        why = "no wheel of the package can be held against a torch that only the host has"
-        return FlashChoice(bundled, f"no package beside: {why}", why if policy in WANTED else None)
+        why = "the package cannot be checked against a torch that only the host has"
+        return FlashChoice(bundled, f"without the package: {why}", why if policy in WANTED else None)
     found = flash_package.find(option, profile)
     if found.package is None:
-        refused = f"the flash-attn package was asked for: {found.why}"
+        refused = f"the flash-attn package is requested: {found.why}"
         return FlashChoice(
-            bundled, f"no package beside: {found.why}", refused if policy in WANTED else None, found.source
+            bundled, f"without the package: {found.why}", refused if policy in WANTED else None, found.source
         )
-    decodes = "; vLLM decodes with its own kernels all the same" if bundled is not NONE else ""
+    decodes = "; vLLM still decodes with its own kernels" if bundled is not NONE else ""
     return FlashChoice(_with(option, found, bundled=bundled is not NONE), f"{found.why}{decodes}", source=found.source)
 
 
 @cache
 def _with(option: BuildOption, found: flash_package.PackageChoice, *, bundled: bool) -> FlashAttnPlan:
-    """Without vLLM the package's kernels are the ones that serve."""
+    """Return the plan with the package. Without vLLM, the package's kernels serve."""
     package = found.package
     assert package is not None
     if option.release is None:

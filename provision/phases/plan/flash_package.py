@@ -1,4 +1,4 @@
-"""The separate flash-attn package beside a candidate's torch: its exact key, the published wheel that has it, or the build that makes one."""
+"""The separate flash-attn package for a candidate: a published wheel with its exact key, or a build from source."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONTROLLER = "controller"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PackageChoice:
-    """`package` is None when there is none to be had; `why` then says what is missing."""
+    """The package with the reason. `package` is None if none is available."""
 
     package: FlashAttnPackage | None
     why: str
@@ -28,12 +28,12 @@ class PackageChoice:
 
 
 def find(option: BuildOption, profile: HostProfile) -> PackageChoice:
-    """The package for a candidate by its exact key: its authors' wheel, one of others where they are allowed, a build by who is named."""
-    chosen = interpreter.choose(option, profile).interpreter
+    """Return the package for a candidate's key: the authors' wheel, else an allowed third-party wheel, else a build by the builder."""
+    found = interpreter.choose(option, profile).interpreter
     cuda = cuda_of(option.torch_variant) is not None
     known = profile.capabilities if cuda else tuple(sorted({card.gfx for card in profile.amd if card.gfx}))
     policy = profile.policy
-    python, machine = minor(chosen.version) if chosen else "", profile.machine or "x86_64"
+    python, machine = minor(found.version) if found else "", profile.machine or "x86_64"
     host = (python, machine, profile.glibc, known, profile.driver)
     return _find(option, host, policy.flash_version, policy.flash_wheels == "community", policy.builder)
 
@@ -43,7 +43,7 @@ def _find(
     option: BuildOption,
     host: tuple[str, str, str | None, tuple[str, ...], str | None],
     requested: str | None,
-    others: bool,
+    community_allowed: bool,
     builder: str | None,
 ) -> PackageChoice:
     python, machine, glibc, capabilities, driver = host
@@ -65,33 +65,33 @@ def _find(
             version=row.version, source="wheel", file=name, key=key, url=URL.format(version=row.version, file=name)
         )
         return PackageChoice(package, f"flash-attn {row.version} has the exact wheel {name}", row.source)
-    if theirs := community.find(key, option.torch_variant, requested):
-        package = community.package(theirs, key)
-        if others:
-            why = f"{missing}; {theirs.repository} has the exact wheel {package.file}, which its authors did not build"
-            return PackageChoice(package, why, theirs.source)
-        missing += f"; {theirs.repository} has {package.file}, which only `flash_attn_wheels: community` takes"
+    if third_party := community.find(key, option.torch_variant, requested):
+        package = community.package(third_party, key)
+        if community_allowed:
+            why = f"{missing}; {third_party.repository} has the exact wheel {package.file}, a third-party build"
+            return PackageChoice(package, why, third_party.source)
+        missing += f"; {third_party.repository} has {package.file}, which only `flash_attn_wheels: community` allows"
     built = _built(key, option, requested, builder, missing)
     if builder is None and built.package is not None:
-        return PackageChoice(None, f"{missing}; with `builder: {CONTROLLER}` it is built from source", built.source)
+        return PackageChoice(None, f"{missing}; `builder: {CONTROLLER}` would build it from source", built.source)
     return built
 
 
 def _published(
     key: FlashAttnKey, option: BuildOption, version: str | None, driver: str | None
 ) -> tuple[FlashWheels | None, str]:
-    """The newest published wheel with a key whose GPU code the driver reads, or why there is none."""
+    """Return the newest published wheel with a key and GPU code that the driver reads, or the reason why there is none."""
     if key.cuda_major is None:
-        return None, f"no wheel of the flash-attn package is published for {option.torch_variant}"
+        return None, f"flash-attn has no published wheel for {option.torch_variant}"
     if key.torch not in _torches():
-        return None, f"published wheels end at torch {max(_torches(), key=numbers)}, this Stack has {key.torch}"
+        return None, f"published wheels end at torch {max(_torches(), key=numbers)}; this Stack has {key.torch}"
     for row in _wheels():
         if version not in {None, row.version} or not _has(row, key):
             continue
         if not (row.driver and driver) or numbers(driver) >= numbers(row.driver):
             return row, ""
         if version:
-            return None, f"the wheels of flash-attn {version} need driver {row.driver} or newer, the driver is {driver}"
+            return None, f"the wheels of flash-attn {version} need driver {row.driver} or newer; the driver is {driver}"
     which = f"published wheel of flash-attn {version}" if version else "published wheel"
     return None, (
         f"no {which} is for torch {key.torch}, cu{key.cuda_major}, Python {key.python}, {key.machine}, glibc {key.glibc} and these cards"
@@ -115,20 +115,18 @@ def _built(
 ) -> PackageChoice:
     row = next((row for row in _sources() if requested in {None, row.version}), None)
     if row is None:
-        return PackageChoice(None, f"{missing}; the catalog holds no source of flash-attn {requested} to build from")
+        return PackageChoice(None, f"{missing}; the catalog has no source of flash-attn {requested}")
     short = _unbuildable(row, key)
     if short:
-        return PackageChoice(None, f"{missing}; flash-attn {row.version} cannot be built either: {short}", row.source)
+        return PackageChoice(None, f"{missing}; flash-attn {row.version} cannot be built: {short}", row.source)
     name = _name(row.version, key, option)
     package = FlashAttnPackage(version=row.version, source="forge", file=name, key=key, builder=builder)
-    return PackageChoice(
-        package, f"{missing}; {builder} builds flash-attn {row.version} for this key, once", row.source
-    )
+    return PackageChoice(package, f"{missing}; {builder} builds flash-attn {row.version} for this key", row.source)
 
 
 def _unbuildable(row: FlashSource, key: FlashAttnKey) -> str | None:
     if not key.capabilities:
-        return "the architecture of the cards is not known"
+        return "the architecture of the cards is unknown"
     if not within(f"{key.torch}.0", row.torch) or not within(f"{key.python or 0}.0", row.python):
         return f"it is for torch {row.torch} and Python {row.python}"
     if key.machine not in row.machines:
@@ -146,19 +144,19 @@ def _native(codes: tuple[str, ...], capabilities: tuple[str, ...]) -> bool:
 
 @cache
 def _wheels() -> tuple[FlashWheels, ...]:
-    """Newest first."""
+    """Return the rows, newest first."""
     return tuple(sorted(catalog().flash_wheels, key=lambda row: release(row.version), reverse=True))
 
 
 @cache
 def _sources() -> tuple[FlashSource, ...]:
-    """Newest first."""
+    """Return the rows, newest first."""
     return tuple(sorted(catalog().flash_sources, key=lambda row: release(row.version), reverse=True))
 
 
 @cache
 def _torches() -> frozenset[str]:
-    """The torch minors that any published wheel is for."""
+    """Return the torch minors of the published wheels."""
     return frozenset(torch for row in catalog().flash_wheels for torch in row.torch)
 
 

@@ -1,4 +1,4 @@
-"""Where FlashInfer's kernels come from: compiled by the host's nvcc, prebuilt in packages of its very version, or not used at all."""
+"""The source of FlashInfer's kernels: compiled by the host's nvcc, prebuilt for exactly its version, or off."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BACKEND = "FLASHINFER"
 
 @dataclass(frozen=True, slots=True)
 class FlashInferChoice:
-    """`refused` says why a back end that was asked for has no kernels here, `assumed` what nothing said about the host."""
+    """The choice with its reason. `refused` is the reason against a requested back end, `assumed` an assumption about the host."""
 
     plan: FlashInferPlan | None
     why: str
@@ -28,29 +28,30 @@ class FlashInferChoice:
 
 
 def choose(option: BuildOption, profile: HostProfile) -> FlashInferChoice | None:
-    """The FlashInfer part of a candidate; None where no rule about it applies."""
+    """Return the FlashInfer part of a candidate; None if no rule applies."""
     if option.release is None or profile.platform != "cuda":
         return None
     version = option.release.flashinfer
     wanted = _serves(option, profile)
     if version is None:
-        missing = f"vLLM {option.release.version}'s wheel does not bring FlashInfer"
+        missing = f"vLLM {option.release.version} does not depend on FlashInfer"
         return FlashInferChoice(None, missing, missing, source=option.release.source) if wanted else None
     kit = compiler(option, profile)
     if kit is not None:
         return FlashInferChoice(
-            _plan(version, "compiled"), f"nvcc {kit} of the host compiles FlashInfer {version}'s kernels at first use"
+            _plan(version, "compiled"),
+            f"nvcc {kit} of the host compiles the kernels of FlashInfer {version} at first use",
         )
     if not wanted:
         return FlashInferChoice(
             _plan(version, "off"),
-            f"no nvcc of the build's CUDA major is at hand for FlashInfer {version}: vLLM samples without it",
+            f"the host has no nvcc of the build's CUDA major for FlashInfer {version}: vLLM samples without it",
         )
     return _prebuilt(version, option, profile)
 
 
 def compiler(option: BuildOption, profile: HostProfile) -> str | None:
-    """The newest CUDA toolkit of the build's major whose nvcc takes the host's gcc."""
+    """Return the newest CUDA toolkit of the build's major whose nvcc accepts the host's gcc."""
     major = numbers(cuda_of(option.variant) or "0")[0]
     for kit in reversed(profile.environment.toolkits or ()):
         if numbers(kit)[0] == major and (
@@ -67,7 +68,7 @@ def _plan(version: str, kernels: Literal["compiled", "off"]) -> FlashInferPlan:
 
 @cache
 def newest_gcc(toolkit: str) -> tuple[int, str]:
-    """The newest gcc major that a toolkit's nvcc takes, and the source; a minor without a row takes what the one before it takes."""
+    """Return the newest gcc major that a toolkit's nvcc accepts, and the source. A minor without a row uses the row before it."""
     rows = sorted(catalog().host_compilers, key=lambda row: numbers(row.cuda))
     known = [row for row in rows if numbers(row.cuda) <= numbers(toolkit)]
     row = known[-1] if known else rows[0]
@@ -87,11 +88,11 @@ def _prebuilt(version: str, option: BuildOption, profile: HostProfile) -> FlashI
     if short or len({row.distribution for row in rows}) < len(_distributions()):
         row = (short or known)[0]
         if profile.environment.toolkits is None:
-            needed = f"nvcc of CUDA {numbers(cuda)[0]} is on the host, for FlashInfer {version}'s kernels"
+            needed = f"the host has an nvcc of CUDA {numbers(cuda)[0]} for the kernels of FlashInfer {version}"
             return FlashInferChoice(_plan(version, "compiled"), needed, assumed=needed, source=row.source)
         why = f"FlashInfer {version} compiles its kernels, and the host has no nvcc of CUDA {numbers(cuda)[0]}"
         return FlashInferChoice(
-            None, why, f"{why}; prebuilt ones are published for CUDA {row.minimum_cuda} and newer", source=row.source
+            None, why, f"{why}; prebuilt kernels need CUDA {row.minimum_cuda} or newer", source=row.source
         )
     packages = tuple(
         KernelPackage(
@@ -104,7 +105,7 @@ def _prebuilt(version: str, option: BuildOption, profile: HostProfile) -> FlashI
     names = " and ".join(f"{package.distribution} {version}" for package in packages)
     plan = FlashInferPlan(version=version, kernels="prebuilt", packages=packages)
     return FlashInferChoice(
-        plan, f"the kernels come prebuilt in {names}, FlashInfer's own version", source=rows[-1].source
+        plan, f"{names} contain the prebuilt kernels, in FlashInfer's version", source=rows[-1].source
     )
 
 

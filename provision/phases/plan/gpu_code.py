@@ -1,4 +1,4 @@
-"""Whether GPU code runs on a card: natively, through the driver's compiler, or not at all."""
+"""How GPU code covers a card: natively, as PTX through the driver's compiler, or not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Coverage(Enum):
 
 @cache
 def coverage(codes: tuple[str, ...], compute_capability: str) -> Coverage:
-    """How a set of codes covers a card.
+    """Return how a set of codes covers a card.
 
     Native code runs on a card of the same major number and an equal or higher minor one; PTX on any equal or newer card.
     """
@@ -30,7 +30,7 @@ def coverage(codes: tuple[str, ...], compute_capability: str) -> Coverage:
 
 
 def written(codes: Iterable[str]) -> str:
-    """Codes as NVIDIA writes them: `sm_80, compute_80`."""
+    """Return codes as NVIDIA writes them: `sm_80, compute_80`."""
     return ", ".join(f"compute_{item[1:]}" if item.startswith("p") else f"sm_{item}" for item in codes)
 
 

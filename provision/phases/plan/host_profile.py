@@ -183,7 +183,7 @@ class HostProfile:
     def foreign_driver(self) -> str | None:
         """Return the reason why the driver cannot be changed from this host: a container, or WSL."""
         if self.container:
-            return f"container ({self.container})"
+            return f"a container ({self.container})"
         return "WSL" if self.wsl else None
 
     @cached_property

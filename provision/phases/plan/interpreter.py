@@ -1,4 +1,4 @@
-"""Which Python an environment gets: the host's where it fits, else one that the product brings."""
+"""The Python of an environment: the host's if it is in range, else a managed one."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from provision.phases.plan.host_profile import HostProfile, HostPython, Interpre
 from provision.phases.plan.torch_pair import split
 
 OWN_FLOOR = ">=3.10"
-"""What checks an environment and proves its answers runs in it too: verify.pyz and ready.pyz (their ruff.toml)."""
+"""The floor of verify.pyz and ready.pyz, which run in the environment."""
 _OLDER_FLOOR = re.compile(r">=3\.\d(?!\d)")
 
 
 @dataclass(frozen=True, slots=True)
 class InterpreterChoice:
-    """`interpreter` is None when no Python is in the range. `lacks_headers` is None when nobody looked."""
+    """The choice with its reason. `interpreter` is None if no Python is in range; `lacks_headers` is None if unknown."""
 
     interpreter: Interpreter | None
     why: str
@@ -28,7 +28,7 @@ class InterpreterChoice:
 
 
 def wanted(option: BuildOption) -> str:
-    """The range of Pythons that a candidate and our own programs beside it take, in words of Python's own notation."""
+    """Return the range of Python versions for a candidate and for the programs that run in its environment."""
     build, row = option.build, option.release
     if build is not None and build.python_only:
         return f"=={build.python_only}.*"
@@ -41,40 +41,40 @@ def _with_ours(upstream: str) -> str:
 
 
 def fits(option: BuildOption, version: str) -> bool:
-    """Whether the build and the torch wheel both exist for a Python."""
+    """Return whether both the build and torch have a wheel for a Python."""
     return within(version, wanted(option)) and minor(version) in option.torch.pythons
 
 
 def choose(option: BuildOption, profile: HostProfile) -> InterpreterChoice:
-    """The interpreter for a candidate on a host."""
+    """Return the interpreter for a candidate on a host."""
     return choose_among(option, profile.interpreters)
 
 
 @cache
-def choose_among(option: BuildOption, there: Interpreters) -> InterpreterChoice:
-    """The interpreter for a candidate among those of a class, or one that is brought along."""
-    if there.with_torch:
-        return _with_torch(option, there.pythons)
-    return _choose(option, there.pythons, known=there.known, installs=there.installs)
+def choose_among(option: BuildOption, interpreters: Interpreters) -> InterpreterChoice:
+    """Return the interpreter for a candidate: one of a class, or a managed one."""
+    if interpreters.with_torch:
+        return _with_torch(option, interpreters.pythons)
+    return _choose(option, interpreters.pythons, known=interpreters.known, installs=interpreters.installs)
 
 
 def _with_torch(option: BuildOption, pythons: tuple[HostPython, ...]) -> InterpreterChoice:
-    """A Python of the host that holds the candidate's torch: none can be brought along."""
-    holding = [
+    """Return a Python of the host that contains the candidate's torch."""
+    with_torch = [
         python
         for python in pythons
         if python.torch and split(python.torch) == (option.torch.version, option.torch_variant)
     ]
-    for python in holding:
+    for python in with_torch:
         if fits(option, python.version):
             lacks = None if python.headers is None else not python.headers
-            why = f"the host's Python {python.version} ({python.path}) is in {wanted(option)} and holds torch {python.torch}"
+            why = f"the host's Python {python.version} ({python.path}) is in {wanted(option)} and contains torch {python.torch}"
             return InterpreterChoice(
                 Interpreter(version=python.version, origin="host", path=python.path, torch=python.torch), why, lacks
             )
-    seen = ", ".join(f"{python.version} ({python.path})" for python in holding)
+    seen = ", ".join(f"{python.version} ({python.path})" for python in with_torch)
     return InterpreterChoice(
-        None, f"torch {option.torch.version} is the host's own, of Python {seen}, which is not in {wanted(option)}"
+        None, f"torch {option.torch.version} belongs to the host's Python {seen}, which is not in {wanted(option)}"
     )
 
 
@@ -91,9 +91,7 @@ def _choose(option: BuildOption, pythons: tuple[HostPython, ...], *, known: bool
         )
     version = _managed(option)
     if version is None:
-        return InterpreterChoice(
-            None, f"no Python is both in {wanted(option)} and among the wheels of torch {option.torch.version}"
-        )
+        return InterpreterChoice(None, f"no Python in {wanted(option)} has a wheel of torch {option.torch.version}")
     return InterpreterChoice(
         Interpreter(version=version, origin="managed"),
         _why_managed(option, pythons if known else None, fitting, version),
@@ -110,8 +108,8 @@ def _why_managed(
     option: BuildOption, pythons: tuple[HostPython, ...] | None, fitting: list[HostPython], version: str
 ) -> str:
     if fitting:
-        return f"Python {fitting[0].version} of the host lacks its headers and nobody may install them: {version} is brought along"
+        return f"Python {fitting[0].version} of the host lacks its headers, and installing them needs root: Python {version} is installed in the prefix"
     if pythons is None:
-        return f"the host's Pythons are not known: {version} is brought along"
+        return f"the host's Pythons are unknown: Python {version} is installed in the prefix"
     seen = ", ".join(python.version for python in pythons) or "none"
-    return f"no Python of the host ({seen}) is in {wanted(option)}: {version} is brought along"
+    return f"no Python of the host ({seen}) is in {wanted(option)}: Python {version} is installed in the prefix"

@@ -1,4 +1,4 @@
-"""What a person wants of a Stack, taken from the settings and checked against itself."""
+"""The policy: the settings that rules read, checked for contradictions."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Policy:
     vllm: str = "latest"
     driver: DriverAction | Literal["pinned"] = "keep"
     driver_version: str | None = None
-    """Of a pinned driver: the version that was asked for."""
+    """The requested version of a pinned driver."""
     driver_branch: str | None = None
-    """Of a pinned driver: the branch that was asked for."""
+    """The requested branch of a pinned driver."""
     driver_source: Literal["auto", "vendor", "distribution"] = "auto"
     driver_mirror: bool = False
-    """Whether a mirror of the vendor's packages was named."""
+    """Whether the settings name a mirror of the vendor's packages."""
     cuda_compat: bool = False
     flash_attn: FlashAttn = "auto"
     flash_version: str | None = None
-    """The package's release, where one was asked for."""
+    """The requested release of the package."""
     builder: str | None = None
     flash_wheels: Literal["official", "community"] = "official"
     torch: Literal["managed", "existing"] = "managed"
@@ -45,7 +45,7 @@ class Policy:
 
     @property
     def driver_setting(self) -> str:
-        """The driver's policy as it was written."""
+        """Return the setting `driver` as written."""
         exact = f"=={self.driver_version}" if self.driver_version else self.driver_branch
         return exact or self.driver
 
@@ -54,15 +54,20 @@ class Policy:
         return self.vllm != "none"
 
     def wants_release(self, version: str) -> bool:
-        """Whether a vLLM release is within what was asked for."""
+        """Return whether a vLLM release is in the requested range."""
         return self.vllm == "latest" or within(version, self.vllm)
 
 
-_NEEDS_VLLM = {"bundled": "vLLM's own kernels", "both": "vLLM's own kernels beside the package"}
+_NEEDS_VLLM = {"bundled": "vLLM's own kernels", "both": "vLLM's own kernels with the package"}
 
 
 def policy_of(settings: Settings) -> Policy:
-    """The policy in a host's settings. Raises UsageError when two of them contradict each other, naming both."""
+    """Return the policy in a host's settings.
+
+    Raises:
+        UsageError: A setting is malformed, or two settings contradict each other; the error names both.
+
+    """
     flash, version = _flash(settings.flash_attn)
     action, driver_version, driver_branch = _driver(settings.driver)
     policy = Policy(
@@ -88,28 +93,30 @@ def policy_of(settings: Settings) -> Policy:
         raise _contradiction(
             "driver_source: distribution",
             f"driver_repository: {settings.driver_repository}",
-            "one wants the distribution's packages, the other names a mirror of the vendor's",
+            "the first selects the distribution's packages, the second a mirror of the vendor's",
         )
     flash_requested = policy.attention in {"flash", *catalog().flash_backends}
     if policy.flash_attn == "none" and flash_requested:
         raise _contradiction(
-            "flash_attn: none", f"attention: {policy.attention}", "one forbids flash kernels, the other asks for them"
+            "flash_attn: none",
+            f"attention: {policy.attention}",
+            "the first disables flash kernels, the second requires them",
         )
     if not policy.wants_vllm and policy.flash_attn in _NEEDS_VLLM:
         raise _contradiction(
-            "vllm: none", f"flash_attn: {policy.flash_attn}", f"{_NEEDS_VLLM[policy.flash_attn]} come with vLLM"
+            "vllm: none", f"flash_attn: {policy.flash_attn}", f"{_NEEDS_VLLM[policy.flash_attn]} need vLLM"
         )
     if not policy.wants_vllm and policy.attention != "auto":
-        raise _contradiction("vllm: none", f"attention: {policy.attention}", "an attention back end is vLLM's")
+        raise _contradiction("vllm: none", f"attention: {policy.attention}", "an attention back end needs vLLM")
     if policy.dtype == "float32" and flash_requested:
         raise _contradiction(
-            "dtype: float32", f"attention: {policy.attention}", "flash kernels compute in float16 and bfloat16"
+            "dtype: float32", f"attention: {policy.attention}", "flash kernels support float16 and bfloat16"
         )
     return policy
 
 
 def _flash(value: str) -> tuple[FlashAttn, str | None]:
-    """`==X` is the package, of that release."""
+    """Return the policy for flash-attn and the package's release."""
     if value.startswith("=="):
         within("0", value)
         return "package", value.removeprefix("==")
@@ -117,12 +124,12 @@ def _flash(value: str) -> tuple[FlashAttn, str | None]:
         if value == known:
             return known, None
     raise UsageError(
-        f"`flash_attn: {value}` is not understood", hint=f"write {', '.join(FLASH_ATTN)} or =={value.lstrip('=<>~!')}"
+        f"`flash_attn: {value}` is invalid", hint=f"write {', '.join(FLASH_ATTN)} or =={value.lstrip('=<>~!')}"
     )
 
 
 def _driver(value: str) -> tuple[DriverAction | Literal["pinned"], str | None, str | None]:
-    """What may happen to the driver, the version that is wanted, and the branch."""
+    """Return the action for the driver, the requested version, and the requested branch."""
     for action in DRIVER_ACTIONS:
         if value == action:
             return action, None, None
@@ -131,14 +138,14 @@ def _driver(value: str) -> tuple[DriverAction | Literal["pinned"], str | None, s
         return "pinned", wanted, None
     if not re.fullmatch(r"\d{3}", wanted):
         raise UsageError(
-            f"`driver: {value}` is not understood",
+            f"`driver: {value}` is invalid",
             hint="write keep, install, upgrade, a version such as ==580.95.05, or a branch such as 580",
         )
     known = [str(row.branch) for row in catalog().branches if row.newest]
     if wanted not in known:
         raise UsageError(
-            f"`driver: {value}`: the catalog knows no release of driver branch {wanted}",
-            hint=f"name a version of it, as in ==580.95.05, or one of the branches {', '.join(known)}",
+            f"`driver: {value}`: the catalog has no release of driver branch {wanted}",
+            hint=f"name a version such as ==580.95.05, or one of the branches {', '.join(known)}",
         )
     return "pinned", None, wanted
 
@@ -147,7 +154,7 @@ def _check_vllm(value: str) -> None:
     if value in {"latest", "none"}:
         return
     if not value.startswith(("==", ">=")):
-        raise UsageError(f"`vllm: {value}` is not understood", hint=f"write latest, none, =={value} or >={value}")
+        raise UsageError(f"`vllm: {value}` is invalid", hint=f"write latest, none, =={value} or >={value}")
     within("0", value)
 
 

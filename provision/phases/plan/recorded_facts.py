@@ -1,4 +1,4 @@
-"""Facts that were recorded earlier, read back."""
+"""Recorded facts, read from JSON."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ _LIST: TypeAdapter[tuple[HostFacts, ...]] = TypeAdapter(tuple[HostFacts, ...])
 
 
 def read_facts(text: str, *, where: str) -> tuple[HostFacts, ...]:
-    """Host facts from their JSON: one host's, as a run keeps them, or a list, as `probe --json` prints them.
+    """Return host facts from JSON: one host's, as a run stores them, or a list, as `probe --json` prints them.
 
-    `where` names the file in messages. Raises UsageError when it holds none, or something else.
+    Args:
+        text: The JSON text.
+        where: The name of the file, for messages.
+
+    Raises:
+        UsageError: The text contains no facts.
+
     """
     hint = "facts are what `./firstlight probe --json` prints, and what each run keeps under logs/RUN/facts/"
     try:

@@ -1,4 +1,4 @@
-"""What of AMD's a host lacks for a Stack: the kernel driver, and ROCm itself."""
+"""The AMD components that a host lacks for a Stack: the kernel driver, and ROCm."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ USERSPACE = "rocm"
 
 
 def lacking(stack: Stack, facts: HostFacts) -> tuple[str, ...]:
-    """Components of the catalog that are to be brought; none in a container or under WSL, where they are the machine's below."""
+    """Return the catalog's components to install; none in a container or under WSL, where the underlying machine has them."""
     if facts.container or facts.wsl or not amd_cards(facts) or nvidia_cards(facts):
         return ()
     parts = [] if DRIVER in facts.kernel_modules else [DRIVER]
-    takes_systems = stack.vllm is not None and any(row.variant == stack.vllm.variant for row in catalog().userspaces)
-    if takes_systems and facts.amd is not None and facts.amd.rocm_version is None:
+    uses_system_rocm = stack.vllm is not None and any(row.variant == stack.vllm.variant for row in catalog().userspaces)
+    if uses_system_rocm and facts.amd is not None and facts.amd.rocm_version is None:
         parts.append(USERSPACE)
     return tuple(parts)

@@ -1,4 +1,4 @@
-"""The smallest change that would open a Stack: tried one after another with the same rules, so that it is true."""
+"""The smallest change that makes a Stack possible. Each change is evaluated by the same rules."""
 
 from __future__ import annotations
 
@@ -21,9 +21,12 @@ from provision.phases.plan.profile_builder import most_disk
 
 
 def nearest(profile: HostProfile, *, kept: Collection[str] = ()) -> Nearest | None:
-    """The first change, cheapest for a person first, with which some candidate is accepted: a single one, else two together.
+    """Return the first change, or pair of changes, with which a candidate is accepted; None if there is none.
 
-    Settings named in `kept` are not changed. None when no two changes help.
+    Args:
+        profile: The profile without an accepted candidate.
+        kept: Settings that must not change.
+
     """
     single = []
     for text, policy, changed in _changes(profile):
@@ -41,7 +44,7 @@ def nearest(profile: HostProfile, *, kept: Collection[str] = ()) -> Nearest | No
 
 
 def upgrade_brings(profile: HostProfile, best: Evaluation) -> Reason | None:
-    """What a driver upgrade would bring to a host whose driver stays; None where it brings no newer release."""
+    """Return the newer release that a driver upgrade would allow, as a reason; None if there is none."""
     if (
         profile.policy.driver not in {"keep", "install"}
         or not profile.driver
@@ -59,7 +62,7 @@ def upgrade_brings(profile: HostProfile, best: Evaluation) -> Reason | None:
 
 
 def _newer(profile: HostProfile, known: Release) -> Evaluation | None:
-    """The best candidate of a newer release than a known one; candidates come newest first."""
+    """Return the best accepted candidate of a newer release than a known one."""
     if not evaluate_host(profile).accepted:
         return None
     for option in options(profile):
@@ -73,7 +76,7 @@ def _newer(profile: HostProfile, known: Release) -> Evaluation | None:
 
 @lru_cache(maxsize=4096)
 def _first(profile: HostProfile) -> Evaluation | None:
-    """Kept: two changes give the same view in either order, and changed hosts of a fleet come to be alike."""
+    """Return the best accepted candidate. Cached: two changes in either order, and changed hosts of a fleet, give equal profiles."""
     if not evaluate_host(profile).accepted:
         return None
     return next((result for result in evaluations(profile) if result.accepted), None)
@@ -87,18 +90,18 @@ def _named(result: Evaluation) -> str:
 
 
 def _changes(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostProfile]]:
-    """Every single change: text, policy values, and the view with it."""
+    """Yield every single change, cheapest first: text, policy values, and the changed profile."""
     yield from _relaxed(profile)
     yield from _packages(profile)
-    yield from _fitting(profile)
+    yield from _model_changes(profile)
     yield from _other_driver(profile)
     yield from _other_rocm(profile)
     if profile.policy.vllm not in {"latest", "none"}:
         yield "with `vllm: latest`", {"vllm": "latest"}, replace(profile, policy=replace(profile.policy, vllm="latest"))
-    yield from _roomier(profile)
+    yield from _more_memory(profile)
     yield from _other_cards(profile)
     if any(card.mig for card in profile.cards):
-        yield "with MIG off", {}, replace(profile, cards=_whole(profile.cards))
+        yield "with MIG off", {}, replace(profile, cards=_without_mig(profile.cards))
     if profile.policy.wants_vllm and profile.policy.flash_attn not in {"bundled", "both"}:
         wanted = {"vllm": "none"} if profile.policy.attention == "auto" else {"vllm": "none", "attention": "auto"}
         yield (
@@ -121,8 +124,12 @@ def _relaxed(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostPr
         built = replace(policy, builder=builder)
         yield f"with `builder: {builder}`", {"builder": builder}, replace(profile, policy=built)
     if policy.flash_attn in flash.WANTED and policy.flash_wheels == "official":
-        others = replace(policy, flash_wheels="community")
-        yield "with `flash_attn_wheels: community`", {"flash_attn_wheels": "community"}, replace(profile, policy=others)
+        community = replace(policy, flash_wheels="community")
+        yield (
+            "with `flash_attn_wheels: community`",
+            {"flash_attn_wheels": "community"},
+            replace(profile, policy=community),
+        )
     for name, value, changed in defaults:
         if changed != policy:
             yield f"with `{name}: {value}`", {name: value}, replace(profile, policy=changed)
@@ -139,7 +146,7 @@ def _with_all_cards(profile: HostProfile) -> HostProfile:
 
 
 def _other_cards(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostProfile]]:
-    """Each kind of card alone that serves not at all, or not alone."""
+    """Yield each other kind of card alone."""
     for cards in _kinds(profile.present):
         if cards != profile.cards:
             yield *_by_index(cards), replace(profile, cards=cards, missing_gpus=())
@@ -149,22 +156,22 @@ def _other_cards(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], Ho
 
 
 def _kinds(cards: tuple[AnyCard, ...]) -> list[tuple[AnyCard, ...]]:
-    """Cards by kind."""
+    """Return the cards by kind."""
     return [tuple(card for card in cards if card.kind == kind) for kind in dict.fromkeys(card.kind for card in cards)]
 
 
 def _by_index(cards: Sequence[Card | AmdCard]) -> tuple[str, dict[str, str]]:
-    """Cards as a setting: its text, and the policy value."""
+    """Return cards as a setting: its text, and the policy value."""
     listed = f"[{', '.join(str(card.index) for card in cards)}]"
     return f"with `gpus: {listed}`", {"gpus": listed}
 
 
-def _whole(cards: tuple[Card, ...]) -> tuple[Card, ...]:
+def _without_mig(cards: tuple[Card, ...]) -> tuple[Card, ...]:
     return tuple(replace(card, mig=False, slices=0) for card in cards)
 
 
-def _fitting(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostProfile]]:
-    """What lets the model fit."""
+def _model_changes(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostProfile]]:
+    """Yield the changes that make the model fit."""
     if profile.served_model and profile.budget:
         from provision.phases.plan.fit import changes  # noqa: PLC0415 - only where a model of the user's is planned
 
@@ -182,8 +189,8 @@ def _packages(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostP
 
 def _other_driver(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostProfile]]:
     if profile.driver_fault and not profile.foreign_driver and profile.policy.driver == "keep":
-        anew = replace(profile.policy, driver="install")
-        yield "with `driver: install`", {"driver": "install"}, replace(profile, policy=anew)
+        reinstalled = replace(profile.policy, driver="install")
+        yield "with `driver: install`", {"driver": "install"}, replace(profile, policy=reinstalled)
     if profile.driver_fault:
         yield "with a driver that answers", {}, replace(profile, driver_fault=None)
     pinned = profile.policy.driver == "pinned"
@@ -204,7 +211,7 @@ def _other_driver(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], H
 
 
 def _other_rocm(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostProfile]]:
-    """Each ROCm that builds run on and the host has not, the newest builds' first."""
+    """Yield each ROCm that builds need and the host does not have, newest first."""
     if profile.platform != "rocm" or profile.rocm is None:
         return
     for row in sorted(catalog().userspaces, key=lambda row: numbers(row.minimum), reverse=True):
@@ -217,7 +224,7 @@ def _upgrading(policy: Policy) -> Policy:
 
 
 def _enough_driver(profile: HostProfile) -> str:
-    """The oldest driver with which the candidate fits that the offered one lets in; the offered one where none is let in."""
+    """Return the oldest driver for the candidate that the offered driver allows; the offered driver if it allows none."""
     offer = catalog().driver_offer.version
     best = _first(replace(profile, driver=offer, driver_absent=False))
     if best is None or best.option is None:
@@ -226,7 +233,7 @@ def _enough_driver(profile: HostProfile) -> str:
     return max(floors, key=numbers, default=offer)
 
 
-def _roomier(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostProfile]]:
+def _more_memory(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostProfile]]:
     most = math.ceil(most_disk(profile.served_model))
     need = catalog().needs[profile.platform]
     if profile.disk_gib is not None or profile.incoming_gib is not None:

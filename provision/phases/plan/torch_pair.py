@@ -1,4 +1,4 @@
-"""Which variants of a torch release go with a build, best first."""
+"""The variants of a torch release for a build, best first."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from provision.phases.plan import gpu_code
 from provision.phases.plan.host_profile import HostProfile, Platform
 
 KEPT = 2
-"""Variants kept for each build: a second one in case the first turns out not to be served."""
+"""Variants for each build: a second one in case no index has the first."""
 
 
 def variants(profile: HostProfile, torch: Torch, build: str) -> tuple[str, ...]:
-    """Variants of torch for a vLLM build, all of its CUDA major.
+    """Return the variants of torch for a vLLM build, all of its CUDA major.
 
-    Pairs that are known to go together are the build's own minor and the torch that its pin gives on the default index;
-    others are taken only where neither of these holds code for every card. Of what is left, first what this driver runs
-    without compatibility mode, then the build's own minor.
+    Known pairs are the build's CUDA minor and the variant that its pin selects on the default index. Others are used only if
+    neither has code for every card. Ranking: what the driver runs without compatibility mode, then the build's CUDA minor.
     """
     if build == "cpu" or build.startswith("rocm"):
         return (build,)
@@ -51,34 +50,34 @@ def _cuda_variants(
 
 
 def existing(profile: HostProfile, torch: Torch) -> tuple[str, ...]:
-    """Variants of a release that the host's own Pythons hold."""
-    held = (
+    """Return the variants of a release in the host's Pythons."""
+    present = (
         split(python.torch)
         for python in profile.interpreters.pythons
         if python.torch and unfit(python.torch, profile.platform) is None
     )
-    return tuple(dict.fromkeys(variant for version, variant in held if version == torch.version))
+    return tuple(dict.fromkeys(variant for version, variant in present if version == torch.version))
 
 
 @cache
-def unfit(held: str, platform: Platform) -> str | None:
-    """Why a torch on a host is none to build a Stack on, by its own name and the host's devices; None where it is one."""
-    version, _, local = held.partition("+")
+def unfit(installed: str, platform: Platform) -> str | None:
+    """Return why a Stack cannot use a torch of the host, by its version string and the host's devices; None if it can."""
+    version, _, local = installed.partition("+")
     released = re.fullmatch(r"[\d.]+(\.post\d+)?", version) and (not local or _is_variant(local))
     if not released:
-        return "is a build of somebody else's and no release of torch, for which vLLM's wheels are made"
-    variant = split(held)[1]
+        return "is a third-party or pre-release build, and vLLM's wheels need a torch release"
+    variant = split(installed)[1]
     if platform == "cuda" and not cuda_of(variant):
-        return "is of no CUDA variant, and the host has NVIDIA cards"
+        return "is not a CUDA variant, and the host has NVIDIA cards"
     if platform == "rocm" and not variant.startswith("rocm"):
-        return "is of no ROCm variant, and the host has AMD cards"
+        return "is not a ROCm variant, and the host has AMD cards"
     return None
 
 
 @cache
-def split(held: str) -> tuple[str, str]:
-    """Release and variant of a torch by its own name: `2.7.0+cu126`. One that names no variant computes on the CPU."""
-    version, _, variant = held.partition("+")
+def split(installed: str) -> tuple[str, str]:
+    """Return release and variant of a torch version string such as `2.7.0+cu126`; without a variant, `cpu`."""
+    version, _, variant = installed.partition("+")
     return version, variant if _is_variant(variant) else "cpu"
 
 
@@ -87,7 +86,7 @@ def _is_variant(local: str) -> bool:
 
 
 def alone(profile: HostProfile, torch: Torch) -> tuple[str, ...]:
-    """Variants of torch for a Stack without vLLM."""
+    """Return the variants of torch for a Stack without vLLM."""
     if profile.platform == "cpu":
         return ("cpu",)
     if profile.platform == "rocm":
@@ -104,7 +103,7 @@ def alone(profile: HostProfile, torch: Torch) -> tuple[str, ...]:
 def _cuda_alone(
     torch: Torch, machine: str | None, driver: str | None, capabilities: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Those first that the driver runs at all and that hold code for every card: the others would only crowd them out."""
+    """Return the variants, first those with code for every card that the driver runs."""
     offers = sorted(
         offered(machine, torch),
         key=lambda variant: (
@@ -119,12 +118,12 @@ def _cuda_alone(
 
 
 def offered(machine: str | None, torch: Torch) -> tuple[str, ...]:
-    """CUDA variants of a torch release for the host's architecture."""
+    """Return the CUDA variants of a torch release for the host's architecture."""
     return torch.cuda_aarch64 if machine == "aarch64" else torch.cuda
 
 
 def covers(capabilities: tuple[str, ...], torch: Torch, variant: str) -> bool:
-    """Whether every card has code in this variant; true where the table does not know."""
+    """Return whether a variant has code for every card; True if the table does not list it."""
     codes = torch_codes(torch.version, variant)
     return codes is None or all(
         gpu_code.coverage(codes, capability) is not gpu_code.Coverage.NONE for capability in capabilities
@@ -133,7 +132,7 @@ def covers(capabilities: tuple[str, ...], torch: Torch, variant: str) -> bool:
 
 @cache
 def torch_codes(version: str, variant: str) -> tuple[str, ...] | None:
-    """GPU code in a CUDA variant of torch; None where the table does not know."""
+    """Return the GPU code in a CUDA variant of torch; None if the table does not list it."""
     for row in catalog().torch_archs:
         if row.variant == variant and release(row.since) <= release(version) <= release(row.until):
             return row.codes
@@ -142,7 +141,7 @@ def torch_codes(version: str, variant: str) -> tuple[str, ...] | None:
 
 @cache
 def runs(driver: str | None, variant: str) -> bool:
-    """Whether a driver runs builds of the variant's CUDA major; true when the driver is not known."""
+    """Return whether a driver runs builds of the variant's CUDA major; True if the driver is unknown."""
     major = numbers(cuda_of(variant) or "0")[0]
     floor = next((row.driver for row in catalog().cuda_majors if row.major == major), None)
     return driver is None or floor is None or numbers(driver) >= numbers(floor)
@@ -150,17 +149,17 @@ def runs(driver: str | None, variant: str) -> bool:
 
 @cache
 def runs_natively(driver: str | None, variant: str) -> bool:
-    """Whether a driver is of the variant's own CUDA or newer; true when the driver is not known."""
+    """Return whether a driver has the variant's CUDA or a newer one; True if the driver is unknown."""
     floor = native_floor(cuda_of(variant) or "")
     return driver is None or floor is None or numbers(driver) >= numbers(floor)
 
 
 @cache
 def native_floor(cuda: str) -> str | None:
-    """The lowest driver that runs everything of a CUDA toolkit, PTX included."""
+    """Return the lowest driver that runs all output of a CUDA toolkit, PTX included."""
     return next((row.driver for row in catalog().toolkits if row.version == cuda), None)
 
 
 def _rocm_fits(installed: str | None, variant: str) -> bool:
-    """A variant is for the ROCm that is installed: the same first two numbers."""
+    """Return whether a variant has the first two numbers of the installed ROCm."""
     return installed is None or numbers(installed)[:2] == numbers(variant)[:2]

@@ -1,6 +1,6 @@
-"""The plan of one class as an argument: what holds for the host, what fell away and why, what is left and what speaks for it.
+"""The trace of one class for `--explain`: verdicts on the host, on refused candidates, and on the chosen one.
 
-Sources are numbered and listed once, at the end.
+Sources are numbered and listed at the end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _SIGNS = {"accept": "+", "reject": "x", "warn": "!"}
 
 
 class Sources:
-    """Numbers for sources, in the order in which they are first named."""
+    """Numbers for sources, in the order of their first use."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -29,32 +29,32 @@ class Sources:
 
 
 def render_trace(resolution: Resolution) -> list[str]:
-    """Every verdict that the plan kept, in the order of the reasoning, with the rule, the facts that it read and the source."""
+    """Return every verdict of the plan as lines, with its rule, facts and source."""
     sources = Sources()
-    lines = ["", "  the argument (+ speaks for it, x against it, ! is to be known)"]
+    lines = ["", "  trace (+ accepted, x refused, ! warning, ? assumed)"]
     of_host = [reason for reason in resolution.reasons if reason.candidate == HOST]
     if of_host:
-        lines += ["", "    On the host itself:", *verdicts(of_host, sources)]
+        lines += ["", "    Host:", *verdicts(of_host, sources)]
     lines += _refused(resolution, sources)
     if resolution.stack is not None:
         chosen = next(candidate.id for candidate in resolution.candidates if candidate.accepted)
         of_chosen = [
             reason for reason in resolution.reasons if reason.candidate == chosen and reason.verdict != "reject"
         ]
-        lines += ["", f"    So {chosen} is the best that fits:", *verdicts(of_chosen, sources)]
+        lines += ["", f"    Chosen: {chosen}", *verdicts(of_chosen, sources)]
     if resolution.assumptions:
-        lines += ["", "    Taken for granted, since it could not be seen:"]
+        lines += ["", "    Assumed, since the facts are unknown:"]
         lines += [f"      ? {text}" for text in resolution.assumptions]
     later = [candidate.id for candidate in resolution.candidates if candidate.accepted][1:]
     if later:
-        lines += ["", f"    Were its lock refused, these come next: {', '.join(later)}"]
+        lines += ["", f"    Next, if its lock fails: {', '.join(later)}"]
     if resolution.nearest:
-        lines += ["", f"    Nothing fits. Nearest: {resolution.nearest.text}"]
+        lines += ["", f"    No Stack fits. Nearest: {resolution.nearest.text}"]
     return [*lines, *sources.lines()]
 
 
 def verdicts(reasons: Iterable[Reason], sources: Sources) -> Iterator[str]:
-    """Two lines a verdict: what was found, and by which rule, facts and source."""
+    """Yield two lines for each verdict: the text; rule, facts and source."""
     for reason in reasons:
         yield f"      {_SIGNS[reason.verdict]} {reason.text}"
         facts = ", ".join(f"{name} = {_value(value)}" for name, value in reason.facts.items())
@@ -63,24 +63,24 @@ def verdicts(reasons: Iterable[Reason], sources: Sources) -> Iterator[str]:
 
 
 def _refused(resolution: Resolution, sources: Sources) -> list[str]:
-    """Refused candidates in their order; neighbours that fell for the same words together."""
+    """Return the refused candidates in their order; neighbours with equal reasons share a block."""
     order = {candidate.id: candidate.rank for candidate in resolution.candidates}
-    said: dict[str, list[Reason]] = {}
+    by_candidate: dict[str, list[Reason]] = {}
     for reason in sorted(resolution.reasons, key=lambda reason: order.get(reason.candidate, 0)):
         if reason.verdict == "reject" and reason.candidate != HOST:
-            said.setdefault(reason.candidate, []).append(reason)
+            by_candidate.setdefault(reason.candidate, []).append(reason)
     lines: list[str] = []
-    for _, group in groupby(said.items(), key=lambda item: [(reason.rule, reason.text) for reason in item[1]]):
+    for _, group in groupby(by_candidate.items(), key=lambda item: [(reason.rule, reason.text) for reason in item[1]]):
         found = list(group)
-        lines += ["", f"    {_names([name for name, _ in found])} cannot run here:", *verdicts(found[0][1], sources)]
+        lines += ["", f"    {_names([name for name, _ in found])} refused:", *verdicts(found[0][1], sources)]
     return lines
 
 
 def _names(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}, {len(names)} candidates,"
+    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]} ({len(names)} candidates)"
 
 
 def _value(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value)) or "none"
-    return "none seen" if value is None else str(value)
+    return "not found" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""A host that is not there, from one line of text: `gpu=H100x8 driver=535.183.01 os=ubuntu-22.04 ...`."""
+"""A hypothetical host from one line of text: `gpu=H100x8 driver=535.183.01 os=ubuntu-22.04 ...`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from provision.phases.plan.cards import amd_by_name, nvidia_by_name
 
 NAME = "what-if"
 MOST_CARDS = 64
-"""Of one kind in one host: none is built with more."""
+"""The limit for cards of one kind in one host."""
 _MANAGERS = {
     "debian": "apt",
     "ubuntu": "apt",
@@ -44,9 +44,11 @@ _MANAGERS = {
 
 
 def parse_what_if(text: str) -> HostFacts:
-    """Facts of the described host; what is not named is unknown.
+    """Return the facts of the described host; other facts are unknown.
 
-    Raises UsageError for an unknown key, a value that cannot be read, or a key given twice.
+    Raises:
+        UsageError: A key is unknown or repeated, or a value is malformed.
+
     """
     given = _pairs(text)
     values: dict[str, Any] = {key: _READERS[key](value) for key, value in given.items()}
@@ -70,7 +72,7 @@ def parse_what_if(text: str) -> HostFacts:
         nvidia = nvidia.model_copy(update={"driver_version": driver})
     elif given.get("driver") not in {None, "none"}:
         raise UsageError(
-            "`driver=` describes a host with NVIDIA cards, and none are given", hint="add gpu=, as in gpu=H100x8"
+            "`driver=` needs a host with NVIDIA cards, and the text names none", hint="add gpu=, as in gpu=H100x8"
         )
     return HostFacts(
         host=NAME,
@@ -89,7 +91,7 @@ def parse_what_if(text: str) -> HostFacts:
 
 
 def _released(named: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """What os= names, with the C library that this release has; and its Python. A release that is in no table tells neither."""
+    """Return the system that os= names, with the C library and the Python of its release if the catalog has it."""
     for row in catalog().linux_releases:
         if named.get("id") == row.id and is_of(named["version_id"], row.version_id):
             return named | {"libc": row.libc, "libc_version": row.libc_version}, row.python
@@ -97,12 +99,17 @@ def _released(named: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
 
 
 def _machine(nvidia: Nvidia | None, requested: str | None) -> str | None:
-    """The processor's architecture: what arch= says, else what a card's board has. Raises UsageError where they differ."""
+    """Return the processor's architecture: the value of arch=, else that of a card's board.
+
+    Raises:
+        UsageError: The two differ.
+
+    """
     rows = [row for gpu in (nvidia.gpus if nvidia else ()) if (row := nvidia_by_name(gpu.name)) and row.machine]
     if requested is not None and rows and rows[0].machine != requested:
         raise UsageError(
-            f"`arch={requested}` and a {rows[0].name}: its board has a processor of {rows[0].machine}",
-            hint=f"leave arch out, or say arch={rows[0].machine}",
+            f"`arch={requested}` contradicts {rows[0].name}: its board has a processor of {rows[0].machine}",
+            hint=f"remove arch, or write arch={rows[0].machine}",
         )
     return requested or (rows[0].machine if rows else None)
 
@@ -116,10 +123,11 @@ def _pairs(text: str) -> dict[str, str]:
         if key not in _READERS:
             near = difflib.get_close_matches(key.lower(), _READERS, n=1, cutoff=0.0)
             raise UsageError(
-                f"`{key}` is no key of --what-if", hint=f"did you mean `{near[0]}`? The keys are: {', '.join(_READERS)}"
+                f"`{key}` is not a key of --what-if",
+                hint=f"did you mean `{near[0]}`? The keys are: {', '.join(_READERS)}",
             )
         if key in found:
-            raise UsageError(f"`{key}` is given twice: {found[key]} and {value}", hint="keep one of the two")
+            raise UsageError(f"`{key}` occurs twice: {found[key]} and {value}", hint="remove one of the two")
         found[key] = value
     return found
 
@@ -150,8 +158,8 @@ def _unknown_card(name: str) -> UsageError:
     known = [*(row.name for row in catalog().nvidia_cards), *(row.name for row in catalog().amd_cards)]
     folded = {item.lower(): item for item in known}
     near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.0)
-    hint = f"did you mean `{folded[near[0]]}`? Known are: {', '.join(known)}"
-    return UsageError(f"`{name}` is no card in the catalog", hint=hint)
+    hint = f"did you mean `{folded[near[0]]}`? The catalog has: {', '.join(known)}"
+    return UsageError(f"`{name}` is not a card in the catalog", hint=hint)
 
 
 def _driver(value: str) -> str | None:
@@ -168,8 +176,8 @@ def _os(value: str) -> dict[str, Any]:
         near = difflib.get_close_matches(identity.lower(), _MANAGERS, n=1)
         hint = f"did you mean `{near[0]}`? " if near else ""
         raise UsageError(
-            f"`os={value}`: `{identity}` is no Linux distribution that is known",
-            hint=f"{hint}Known are: {', '.join(_MANAGERS)}; of another one say what decides: glibc=2.39 python=3.12",
+            f"`os={value}`: `{identity}` is not a known Linux distribution",
+            hint=f"{hint}Known are: {', '.join(_MANAGERS)}; for another one, write glibc=2.39 python=3.12",
         )
     return {"id": identity, "version_id": version, "package_manager": _MANAGERS[identity]}
 

@@ -1,4 +1,4 @@
-"""Why a release was not chosen: every rule's word on each of its builds, and what would make one of them possible."""
+"""Why a release was not chosen: every verdict on each of its builds, and a change that makes one of them possible."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _GRAMMAR = re.compile(r"vllm==(\S+)")
 
 
 class CandidateEvaluation(Record):
-    """One build, or the host itself (`host`), with what every rule said, also after the first refusal."""
+    """The verdicts of every rule on one build, or on the host (`host`), also after the first refusal."""
 
     candidate: str
     accepted: bool
@@ -38,12 +38,12 @@ class CandidateEvaluation(Record):
 
 
 class WhyNot(Record):
-    """The answer for one class of hosts. `nearest` is null where a build of the release is possible as it is."""
+    """The answer for one class of hosts. `nearest` is None if a build of the release is possible without a change."""
 
     requested: str
     hosts: tuple[str, ...]
     chosen: str | None
-    """The candidate that the plan takes; null when nothing fits."""
+    """The candidate that the plan chooses; None if no Stack fits."""
     evaluations: tuple[CandidateEvaluation, ...]
     nearest: Nearest | None
 
@@ -56,14 +56,19 @@ def why_not(
     become: Collection[str] = (),
     shapes: Mapping[str, Shape] = MappingProxyType({}),
 ) -> list[WhyNot]:
-    """One answer a class of hosts to `vllm==X`. Raises UsageError when it is not that, or the catalog has no such release."""
+    """Return one answer for each class of hosts. Arguments are those of `plan`, and `requested`: `vllm==X`.
+
+    Raises:
+        UsageError: `requested` has another form, or the catalog has no such release.
+
+    """
     version = _version(requested)
     found = classes(facts, settings, become=become, shapes=shapes)
     return [_answer(version, profile, tuple(hosts)) for profile, hosts in found.items()]
 
 
 def render(answers: list[WhyNot]) -> str:
-    """The answers as people read them."""
+    """Return the answers as text."""
     return "\n\n".join("\n".join(_lines(answer)) for answer in answers) + "\n"
 
 
@@ -84,19 +89,19 @@ def _answer(version: str, profile: HostProfile, hosts: tuple[str, ...]) -> WhyNo
 
 def _evaluation(result: Evaluation) -> CandidateEvaluation:
     name = result.option.id if result.option else "host"
-    said = tuple(reason(rule, verdict, name) for rule, verdict in result.verdicts if verdict.kind != "assume")
-    return CandidateEvaluation(candidate=name, accepted=result.accepted, reasons=said)
+    reasons = tuple(reason(rule, verdict, name) for rule, verdict in result.verdicts if verdict.kind != "assume")
+    return CandidateEvaluation(candidate=name, accepted=result.accepted, reasons=reasons)
 
 
 def _version(requested: str) -> str:
     match = _GRAMMAR.fullmatch(requested)
     if not match:
-        raise UsageError(f"`--why-not {requested}` is not understood", hint="name one release: --why-not vllm==0.33.0")
+        raise UsageError(f"`--why-not {requested}` is invalid", hint="name one release: --why-not vllm==0.33.0")
     known = sorted((row.version for row in catalog().releases), key=release)
     if match[1] not in known:
         raise UsageError(
             f"the catalog has no vLLM {match[1]}; its newest is {known[-1]}, its oldest {known[0]}",
-            hint="./firstlight catalog refresh adds what your index has since",
+            hint="./firstlight catalog refresh adds newer releases of your index",
         )
     return match[1]
 
@@ -106,23 +111,21 @@ def _lines(answer: WhyNot) -> list[str]:
     lines = [f"why not {answer.requested} on {', '.join(answer.hosts)}?"]
     for evaluation in answer.evaluations:
         against = [reason for reason in evaluation.reasons if reason.verdict == "reject"]
-        fits = "fits" if evaluation.accepted else f"does not fit: {len(against)} against it"
+        fits = "fits" if evaluation.accepted else f"does not fit: {len(against)} refusals"
         if evaluation.candidate == "host":
-            fits = "lets Stacks of this kind be" if evaluation.accepted else "lets none be"
+            fits = "can run a Stack" if evaluation.accepted else "cannot run any Stack"
         ordered = [*against, *(reason for reason in evaluation.reasons if reason.verdict != "reject")]
         lines += ["", f"    {evaluation.candidate} {fits}", *verdicts(ordered, sources)]
     if len(answer.evaluations) == 1:
-        lines += ["", f"    the catalog has no build of {answer.requested} for this kind of host"]
+        lines += ["", f"    the catalog has no build of {answer.requested} for this host"]
     possible = (
         [item.candidate for item in answer.evaluations[1:] if item.accepted] if answer.evaluations[0].accepted else []
     )
     lines.append("")
     if answer.chosen in possible:
-        lines.append(f"  It is what the plan takes: {answer.chosen}.")
+        lines.append(f"  The plan chooses it: {answer.chosen}.")
     elif possible:
-        lines.append(f"  It is possible: {possible[0]}. The plan takes {answer.chosen}, which comes before it.")
+        lines.append(f"  It is possible: {possible[0]}. The plan chooses {answer.chosen}, which ranks higher.")
     else:
-        lines.append(
-            f"  To make it possible: {answer.nearest.text if answer.nearest else 'no change of one or two settings does'}."
-        )
+        lines.append(f"  To make it possible: {answer.nearest.text if answer.nearest else 'no one or two changes do'}.")
     return [*lines, *sources.lines()]

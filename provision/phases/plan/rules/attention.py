@@ -1,4 +1,4 @@
-"""An attention back end that was asked for, or the best one, runs on every card with this release."""
+"""The attention back end: the requested one or the best one runs on every card with this release."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -29,7 +29,7 @@ def _evaluate(version: str, launch: Launch) -> Iterator[Verdict]:
 
 RULE = Rule(
     id="attention",
-    statement="Flash kernels serve wherever every card and the release can, else the best other back end.",
+    statement="Flash kernels serve if every card and the release support them, else the best other back end.",
     reads=("nvidia.gpus", "settings.attention", "settings.dtype", "settings.flash_attn"),
     evaluate=evaluate,
     order=160,

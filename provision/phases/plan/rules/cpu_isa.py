@@ -1,4 +1,4 @@
-"""The processor has the instructions that a CPU build needs at least."""
+"""The instruction set of the processor, for CPU builds."""
 
 from collections.abc import Iterator
 
@@ -16,19 +16,21 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if floor is None:
         return
     if profile.isa is None:
-        yield assume(f"the processor has {floor}")
+        yield assume(f"the processor supports {floor}")
     elif ranks.get(profile.isa, 0) < ranks[floor]:
-        text = f"the build needs {floor}, the processor reaches {profile.isa}"
+        text = f"the build needs {floor}; the processor supports {profile.isa}"
         yield reject(text, source=option.build.source, isa=profile.isa, needed=floor)
     else:
         yield accept(
-            f"the processor has {profile.isa}, the build needs {floor}", source=option.build.source, isa=profile.isa
+            f"the processor supports {profile.isa}; the build needs {floor}",
+            source=option.build.source,
+            isa=profile.isa,
         )
 
 
 RULE = Rule(
     id="cpu-isa",
-    statement="The processor has the instructions that the CPU build needs.",
+    statement="The processor supports the instructions that the CPU build needs.",
     reads=("cpu.isa",),
     evaluate=evaluate,
     order=30,

@@ -1,4 +1,4 @@
-"""NVIDIA's compatibility libraries run builds of a newer CUDA major under an older driver, on data-centre cards."""
+"""NVIDIA's compatibility libraries: builds of a newer CUDA major on an older driver, for data-centre cards."""
 
 from collections.abc import Iterator
 
@@ -19,30 +19,26 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if why := compat.obstacle(option, profile):
         yield reject(why, source=SOURCE, **facts)
     elif profile.policy.cuda_compat:
-        text = f"{package} stands in for driver {profile.driver}, for the service and its checks alone"
+        text = f"{package} extends driver {profile.driver}, only for the service and its checks"
         yield accept(text, source=SOURCE, **facts)
     else:
-        text = (
-            f"with `cuda_compat: true` it could: {package} of NVIDIA's repository stands in for driver {profile.driver}"
-        )
+        text = f"`cuda_compat: true` would make it possible: {package} from NVIDIA's repository extends driver {profile.driver}"
         yield accept(text, source=SOURCE, **facts)
 
 
 def _unused(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
-    """Says why libraries that were allowed do not come: the Stack's driver, kept or brought, runs the candidate itself."""
+    """Explain why allowed libraries are not installed: the driver of the Stack runs the candidate without them."""
     plan = driver.choose(option, profile) if profile.policy.cuda_compat else None
     if plan is None or plan.version is None:
         return
-    which = {"keep": "which stays", "install": "which is brought", "upgrade": "which `driver: upgrade` brings"}[
-        plan.action
-    ]
-    text = f"`cuda_compat: true` stays unused: driver {plan.version}, {which}, runs {option.variant} builds itself"
+    which = {"keep": "kept", "install": "to be installed", "upgrade": "from `driver: upgrade`"}[plan.action]
+    text = f"`cuda_compat: true` has no effect: driver {plan.version} ({which}) runs {option.variant} builds without it"
     yield accept(text, source=SOURCE, driver=plan.version, action=plan.action)
 
 
 RULE = Rule(
     id="cuda-compat",
-    statement="Under a driver that is too old, NVIDIA's compatibility libraries stand in where they are asked for, on data-centre cards alone.",
+    statement="If the driver is too old, NVIDIA's compatibility libraries extend it where `cuda_compat` allows them, on data-centre cards only.",
     reads=("nvidia.driver_version", "nvidia.gpus", "settings.cuda_compat", "settings.driver"),
     evaluate=evaluate,
     order=280,

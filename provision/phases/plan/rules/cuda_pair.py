@@ -1,4 +1,4 @@
-"""vLLM and torch are of one CUDA major."""
+"""The CUDA major of vLLM and torch."""
 
 from collections.abc import Iterator
 
@@ -15,19 +15,21 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     ours, theirs = option.build.variant, option.torch_variant
     facts = {"vllm": ours, "torch": theirs, "driver": profile.driver}
     if numbers(cuda_of(ours) or "0")[0] != numbers(cuda_of(theirs) or "0")[0]:
-        text = f"vLLM of {ours} needs a torch of the same CUDA major; the host's own is {option.torch.version}+{theirs}"
+        text = (
+            f"vLLM for {ours} needs a torch of the same CUDA major; the host has torch {option.torch.version}+{theirs}"
+        )
         yield reject(text, source=option.torch.source, **facts)
         return
     if ours == theirs:
         yield accept(f"vLLM and torch {option.torch.version} are both {ours}", source=option.torch.source, **facts)
         return
-    why = "torch has no variant of the same minor that every card can run"
+    why = "torch has no variant of the same CUDA minor for every card"
     if profile.policy.torch == "existing":
-        why = "it is the host's own"
+        why = "it is the host's torch"
     if profile.driver and not runs_natively(profile.driver, ours) and runs_natively(profile.driver, theirs):
-        why = f"driver {profile.driver} runs {theirs} without compatibility mode, {ours} only from {native_floor(cuda_of(ours) or '')} on"
+        why = f"driver {profile.driver} runs {theirs} without compatibility mode; {ours} needs {native_floor(cuda_of(ours) or '')} for that"
     yield accept(
-        f"vLLM of {ours} goes with torch {option.torch.version}+{theirs}, of the same CUDA major: {why}",
+        f"vLLM for {ours} is combined with torch {option.torch.version}+{theirs} of the same CUDA major: {why}",
         source=option.torch.source,
         **facts,
     )
@@ -35,7 +37,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 RULE = Rule(
     id="cuda-pair",
-    statement="vLLM and torch are of one CUDA major; the same minor is preferred.",
+    statement="vLLM and torch have the same CUDA major; the same minor is preferred.",
     reads=("nvidia.driver_version",),
     evaluate=evaluate,
     order=140,

@@ -1,4 +1,4 @@
-"""Dependencies are of the release's own time."""
+"""The age limit of dependencies."""
 
 from collections.abc import Iterable, Iterator
 
@@ -21,21 +21,21 @@ def _evaluate(option: BuildOption) -> Iterator[Verdict]:
     plan, table = found.plan, catalog().horizon
     if plan.until is None:
         text = (
-            f"the release is at most {table.current_days} days behind the newest: its dependencies may be today's"
+            f"the release is at most {table.current_days} days older than the newest: its dependencies may be today's"
             if found.released
-            else "the day of the release is unknown: its dependencies may be today's"
+            else "the release date is unknown: its dependencies may be today's"
         )
     else:
         text = (
-            f"the release is of {found.released}: no dependency is newer than {plan.until}, by upload times where the index tells "
-            f"them, else by {len(plan.bounds)} bounds"
+            f"the release date is {found.released}: no dependency is newer than {plan.until}, by upload times if the index has "
+            f"them, else by {len(plan.bounds)} version bounds"
         )
     yield accept(text, source=table.source, released=found.released, bounds=plan.bounds)
 
 
 RULE = Rule(
     id="dependencies",
-    statement="Dependencies that vLLM leaves open at the top are of the release's own time, but for the newest releases.",
+    statement="Dependencies without an upper bound in vLLM's metadata are as old as the release; the newest releases take today's.",
     reads=(),
     evaluate=evaluate,
     order=130,

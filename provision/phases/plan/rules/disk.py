@@ -1,4 +1,4 @@
-"""The environment, the files it is made from, and the model fit on the host's disks."""
+"""Free disk space for the environment, its files and the model."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from provision.phases.plan.rule import HostRule, Verdict, accept, assume, reject
 
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     need, python = catalog().needs[profile.platform], catalog().python_need
-    # on one file system the model is moved from where it arrives, elsewhere it needs its room twice
+    # a model that arrives on another file system is copied, so it needs its space twice
     model = profile.served_model.gib if profile.served_model else 0.0
     kept = need.installed + max(model, need.model) + python.installed
     arriving = need.wheels + python.archive + (0.0 if profile.one_mount else model)
@@ -17,21 +17,23 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     if profile.disk_gib is None:
         yield assume(f"at least {needed:.1f} GiB free under the prefix")
     elif profile.disk_gib < needed:
-        text = f"{profile.disk_gib} GiB are free under the prefix; the environment and what it is made from take {needed:.1f} GiB"
+        text = f"{profile.disk_gib} GiB are free under the prefix; the environment and its files need {needed:.1f} GiB"
         yield reject(text, source=need.source, free_gib=profile.disk_gib, needed_gib=round(needed, 1))
         return
     if not profile.one_mount and profile.incoming_gib is not None and profile.incoming_gib < arriving:
-        text = f"{profile.incoming_gib} GiB are free under {INCOMING}; the files that are sent take {arriving:.1f} GiB"
+        text = (
+            f"{profile.incoming_gib} GiB are free under {INCOMING}; the files that arrive there need {arriving:.1f} GiB"
+        )
         yield reject(text, source=need.source, free_gib=profile.incoming_gib, needed_gib=round(arriving, 1))
         return
     if profile.disk_gib is not None:
-        text = f"the environment and what it is made from take {needed:.1f} GiB, and that much is free under the prefix"
+        text = f"the environment and its files need {needed:.1f} GiB, which are free under the prefix"
         yield accept(text, source=need.source, needed_gib=round(needed, 1))
 
 
 RULE = HostRule(
     id="disk",
-    statement="The disks hold the environment, its files and the model.",
+    statement="The disks have space for the environment, its files and the model.",
     reads=("disks", "settings.prefix"),
     evaluate=evaluate,
     order=110,

@@ -1,4 +1,4 @@
-"""A driver that is loaded answers; one that does not is no driver to build on."""
+"""A loaded driver that does not answer nvidia-smi."""
 
 from collections.abc import Iterator
 
@@ -14,18 +14,16 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     facts = {"driver": profile.driver, "fault": row.name}
     text = f"driver {profile.driver or 'of unknown version'} is loaded and does not answer: {row.text}"
     if profile.driver_reinstalled:
-        yield accept(
-            f"{text}; `driver: {profile.policy.driver_setting}` has it installed anew", source=row.source, **facts
-        )
+        yield accept(f"{text}; `driver: {profile.policy.driver_setting}` reinstalls it", source=row.source, **facts)
         return
-    where = "on the machine below: " if profile.foreign_driver else ""
-    again = "" if profile.foreign_driver else "; or let Firstlight install it anew: `driver: install`, with `--reboot`"
+    where = "on the machine that owns the driver: " if profile.foreign_driver else ""
+    again = "" if profile.foreign_driver else "; or let Firstlight reinstall it: `driver: install` and `--reboot`"
     yield reject(f"{text}; {where}{row.remedy}{again}", source=row.source, **facts)
 
 
 RULE = HostRule(
     id="driver-answers",
-    statement="A driver that is loaded answers, or may be installed anew.",
+    statement="A loaded driver answers, or may be reinstalled.",
     reads=("nvidia.smi_error", "nvidia.gpus", "kernel_modules", "settings.driver"),
     evaluate=evaluate,
     order=60,

@@ -1,4 +1,4 @@
-"""A driver branch without support, and a driver that names none, is named."""
+"""The support status of the driver branch."""
 
 from collections.abc import Iterator
 
@@ -12,17 +12,17 @@ from provision.phases.plan.rule import Rule, Verdict, accept, warn
 
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if profile.driver_odd:
-        yield warn(f"the driver calls itself `{profile.driver_odd}`, which is no version", driver=profile.driver_odd)
+        yield warn(f"the driver reports `{profile.driver_odd}` as its version", driver=profile.driver_odd)
     plan = driver.choose(option, profile)
     if plan is None or plan.version is None:
         return
     row = next((row for row in catalog().branches if row.branch == numbers(plan.version)[0]), None)
     if row is None:
-        yield warn(f"driver {plan.version} is of a branch that the catalog does not know", driver=plan.version)
+        yield warn(f"driver {plan.version} belongs to a branch that is not in the catalog", driver=plan.version)
     elif row.end_of_life == "ended":
         yield warn(f"driver branch {row.branch} gets no more fixes", source=row.source, driver=plan.version)
     elif row.end_of_life and row.end_of_life < catalog().driver_offer.as_of:
-        text = f"driver branch {row.branch} gets no more fixes since {row.end_of_life}"
+        text = f"driver branch {row.branch} has been without fixes since {row.end_of_life}"
         yield warn(text, source=row.source, driver=plan.version)
     elif row.end_of_life:
         yield accept(
@@ -32,7 +32,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 RULE = Rule(
     id="driver-branch",
-    statement="A driver branch without support is named.",
+    statement="A driver branch without support is reported.",
     reads=("nvidia.driver_version",),
     evaluate=evaluate,
     order=270,

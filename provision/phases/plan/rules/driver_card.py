@@ -1,4 +1,4 @@
-"""The driver drives these cards: not older than their first, not newer than their last branch."""
+"""The range of driver branches that support the cards."""
 
 from collections.abc import Iterable, Iterator
 
@@ -22,13 +22,13 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
 def _driven(architectures: tuple[Architecture, ...], version: str) -> Iterator[Verdict]:
     for row in architectures:
         if row.last_branch and numbers(version)[0] > row.last_branch:
-            text = f"branch {row.last_branch} is the last that drives {row.name}; the driver is {version}"
+            text = f"branch {row.last_branch} is the last that supports {row.name}; the driver is {version}"
             yield reject(text, source=row.source, driver=version, last_branch=row.last_branch)
 
 
 RULE = Rule(
     id="driver-card",
-    statement="The driver's branch drives every card.",
+    statement="The driver's branch supports every card.",
     reads=("nvidia.driver_version", "nvidia.gpus"),
     evaluate=evaluate,
     order=50,

@@ -1,4 +1,4 @@
-"""The driver runs builds of the candidate's CUDA major."""
+"""The lowest driver for the candidate's CUDA major."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,7 +8,7 @@ from provision.phases.plan.driver_verdicts import reached
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.rule import Rule, Verdict, accept, assume, memoized
 
-_DOING = {"keep": "stays", "install": "will be installed", "upgrade": "will replace the one that is there"}
+_DOING = {"keep": "is kept", "install": "will be installed", "upgrade": "will replace the present one"}
 
 
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:

@@ -1,4 +1,4 @@
-"""The kernel module is of the flavour that the cards need."""
+"""The flavour of the kernel module: open or proprietary."""
 
 from collections.abc import Iterator
 
@@ -25,12 +25,12 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
             module=plan.module,
         )
     else:
-        yield accept(f"the {plan.module} kernel module drives the cards", source=source, module=plan.module)
+        yield accept(f"the {plan.module} kernel module supports the cards", source=source, module=plan.module)
 
 
 RULE = Rule(
     id="driver-module",
-    statement="The kernel module is of the flavour that the cards need.",
+    statement="The kernel module has the flavour that the cards need.",
     reads=("nvidia.module_flavour", "nvidia.gpus"),
     evaluate=evaluate,
     order=60,

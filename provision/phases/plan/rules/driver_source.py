@@ -1,4 +1,4 @@
-"""A driver can be brought only where packages of it are known for the system, and where installing acts as root."""
+"""The packages of a driver to install, and the permission to install them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,11 +16,11 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if plan is None or plan.action == "keep":
         return
     if profile.escalates is False:
-        become = "; `ansible_become: true` would (this user's sudo asks no password)" if profile.sudo else ""
-        text = f"driver {plan.version} is to be brought, and installing does not act as root there{become}"
+        become = "; set `ansible_become: true` (this user has passwordless sudo)" if profile.sudo else ""
+        text = f"driver {plan.version} must be installed, which needs root{become}"
         yield reject(text, action=plan.action, escalates=False)
     if profile.os_id is None:
-        yield assume(f"packages of driver {plan.version} are published for the host's system")
+        yield assume(f"driver {plan.version} has packages for the host's system")
         return
     supply = driver.supply_of(option, profile)
     system = f"{profile.os_id} {profile.os_version or ''}".rstrip()
@@ -32,15 +32,15 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if supply.source == "distribution":
         if supply.row is None:
             branch = f" of branch {plan.branch}" if profile.policy.driver == "pinned" else ""
-            yield reject(f"`driver_source: distribution`: no driver{branch} of {system}'s own is known", **facts)
+            yield reject(f"`driver_source: distribution`: the catalog has no driver{branch} from {system}", **facts)
             return
-        text = f"driver {plan.version} comes from {system}'s own packages: {supply.why}"
+        text = f"driver {plan.version} comes from the packages of {system}: {supply.why}"
         yield accept(text, source=supply.row.source, **facts)
         return
     try:
         row = package_system(profile.os_id, profile.os_version)
     except UsageError as error:
-        yield reject(f"driver {plan.version} is to be brought: {error.text}; {error.hint}", **facts)
+        yield reject(f"driver {plan.version} must be installed: {error.text}; {error.hint}", **facts)
         return
     text = f"driver {plan.version} comes from the vendor's packages for {system}: {supply.why}"
     yield accept(text, source=row.source, **facts)
@@ -49,8 +49,8 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 RULE = Rule(
     id="driver-source",
     statement=(
-        "A driver that is brought has packages for the system, and root to install them: the vendor's, or the distribution's own "
-        "where those alone load under Secure Boot, where the vendor has none, or where they are asked for."
+        "A driver to install has packages for the system, and root installs them: the vendor's packages, or the distribution's "
+        "if only those load under Secure Boot, if the vendor has none, or if the settings request them."
     ),
     reads=("os.id", "os.version_id", "user", "secure_boot", "settings.driver_source", "settings.driver_repository"),
     evaluate=evaluate,

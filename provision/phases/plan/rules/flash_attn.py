@@ -1,4 +1,4 @@
-"""Flash kernels come from where the policy wants them."""
+"""The source of flash kernels."""
 
 from collections.abc import Iterator
 
@@ -9,17 +9,17 @@ from provision.phases.plan.rule import Rule, Verdict, accept, reject
 
 
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
-    chosen = flash.choose(option, profile)
+    choice = flash.choose(option, profile)
     requested = profile.policy.flash_attn
-    if chosen.refused:
-        yield reject(chosen.refused, source=chosen.source, requested=requested)
+    if choice.refused:
+        yield reject(choice.refused, source=choice.source, requested=requested)
     elif profile.platform == "cuda":
-        yield accept(f"flash kernels: {chosen.plan.provider}; {chosen.why}", source=chosen.source, requested=requested)
+        yield accept(f"flash kernels: {choice.plan.provider}; {choice.why}", source=choice.source, requested=requested)
 
 
 RULE = Rule(
     id="flash-attn",
-    statement="The flash-attn package is taken as the exact wheel for this torch, CUDA major, Python and C++ ABI, or not at all.",
+    statement="The flash-attn package is used only as the exact wheel for torch, CUDA major, Python and C++ ABI.",
     reads=("settings.flash_attn",),
     evaluate=evaluate,
     order=180,

@@ -1,4 +1,4 @@
-"""FlashInfer's kernels are compiled by a fitting nvcc, come prebuilt at its very version, or are not used."""
+"""The source of FlashInfer's kernels."""
 
 from collections.abc import Iterator
 
@@ -9,21 +9,21 @@ from provision.phases.plan.rule import Rule, Verdict, accept, assume, reject
 
 
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
-    chosen = flashinfer.choose(option, profile)
-    if chosen is None:
+    choice = flashinfer.choose(option, profile)
+    if choice is None:
         return
     facts = {"toolkits": list(profile.environment.toolkits or ()), "requested": profile.policy.attention}
-    if chosen.assumed:
-        yield assume(chosen.assumed)
-    elif chosen.refused:
-        yield reject(chosen.refused, source=chosen.source, **facts)
+    if choice.assumed:
+        yield assume(choice.assumed)
+    elif choice.refused:
+        yield reject(choice.refused, source=choice.source, **facts)
     else:
-        yield accept(chosen.why, source=chosen.source or (option.release.source if option.release else None), **facts)
+        yield accept(choice.why, source=choice.source or (option.release.source if option.release else None), **facts)
 
 
 RULE = Rule(
     id="flashinfer",
-    statement="FlashInfer's kernels are compiled by an nvcc of the build's CUDA major, prebuilt at its very version, or switched off.",
+    statement="FlashInfer's kernels are compiled by an nvcc of the build's CUDA major, prebuilt for exactly its version, or off.",
     reads=("cuda_toolkits", "programs", "settings.attention"),
     evaluate=evaluate,
     order=190,

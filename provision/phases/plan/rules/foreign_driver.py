@@ -1,4 +1,4 @@
-"""In a container or under WSL the driver is that of the machine below: it must be visible, and it stays."""
+"""A driver that this host cannot change: in a container, and under WSL."""
 
 from collections.abc import Iterator
 
@@ -12,24 +12,26 @@ SOURCE = "docs.nvidia.com/cuda/wsl-user-guide: no Linux driver is to be installe
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     if profile.platform != "cuda":
         return
-    whose = profile.foreign_driver
+    owner = profile.foreign_driver
     facts = {"container": profile.container, "wsl": profile.wsl}
-    if whose and profile.driver_absent:
-        text = f"this is a {whose} without a visible NVIDIA driver, and a driver cannot be installed from inside"
+    if owner and profile.driver_absent:
+        text = f"this is {owner} without a visible NVIDIA driver, and a driver cannot be installed from inside it"
         yield reject(text, source=SOURCE, **facts, driver=None)
-    elif whose and profile.policy.driver == "pinned" and not driver.is_pinned(profile):
+    elif owner and profile.policy.driver == "pinned" and not driver.is_pinned(profile):
         wanted = profile.policy.driver_setting
-        text = f"`driver: {wanted}` is asked for; in a {whose} the driver is left as it is, at {profile.driver or 'an unknown version'}"
+        text = (
+            f"`driver: {wanted}` has no effect in {owner}: the driver stays at {profile.driver or 'an unknown version'}"
+        )
         yield warn(text, source=SOURCE, **facts, driver=profile.driver, requested=wanted)
-    elif whose:
-        yield accept(f"in a {whose} the driver is left as it is", source=SOURCE, **facts)
+    elif owner:
+        yield accept(f"in {owner} the driver stays unchanged", source=SOURCE, **facts)
     elif not profile.container_known:
-        yield assume("the host is no container")
+        yield assume("the host is not a container")
 
 
 RULE = HostRule(
     id="foreign-driver",
-    statement="In a container or under WSL the driver is that of the machine below, and stays.",
+    statement="In a container and under WSL the driver belongs to the underlying machine and stays unchanged.",
     reads=("container", "wsl", "nvidia", "settings.driver"),
     evaluate=evaluate,
     order=50,

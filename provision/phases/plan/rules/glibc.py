@@ -1,4 +1,4 @@
-"""The host's glibc is as new as the wheels need."""
+"""The lowest glibc for the wheels."""
 
 from collections.abc import Iterable, Iterator
 
@@ -9,10 +9,10 @@ from provision.phases.plan.rule import Rule, Verdict, accept, assume, memoized, 
 
 
 def floor(option: BuildOption) -> tuple[str, str, str]:
-    """The glibc that a candidate needs, which part of it needs it, and the source."""
+    """Return the glibc that a candidate needs, the part that needs it, and the source."""
     needs = [(option.torch.glibc, f"torch {option.torch.version}", option.torch.source)]
     if option.build:
-        inferred = " (inferred from a neighbouring release)" if option.build.inferred else ""
+        inferred = " (inferred from another release)" if option.build.inferred else ""
         needs.append((option.build.glibc, f"the vLLM wheel{inferred}", option.build.source))
     return max(needs, key=lambda need: numbers(need[0]))
 
@@ -27,9 +27,9 @@ def _evaluate(option: BuildOption, glibc: str | None) -> Iterator[Verdict]:
     if glibc is None:
         yield assume(f"glibc is {needed} or newer")
     elif numbers(glibc) < numbers(needed):
-        yield reject(f"{part} needs glibc {needed}, the host has {glibc}", source=source, glibc=glibc, needed=needed)
+        yield reject(f"{part} needs glibc {needed}; the host has {glibc}", source=source, glibc=glibc, needed=needed)
     else:
-        yield accept(f"glibc {glibc} is there, {part} needs {needed}", source=source, glibc=glibc, needed=needed)
+        yield accept(f"the host has glibc {glibc}; {part} needs {needed}", source=source, glibc=glibc, needed=needed)
 
 
 RULE = Rule(

@@ -1,4 +1,4 @@
-"""Everything that this Stack launches has code for every card."""
+"""GPU code for every card in all that the Stack launches."""
 
 from collections.abc import Iterable, Iterator
 
@@ -18,10 +18,10 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
 @memoized
 def _evaluate(option: BuildOption, launch: Launch) -> Iterator[Verdict]:
     if torch_pair.torch_codes(option.torch.version, option.torch_variant) is None:
-        yield assume(f"torch {option.torch.version}+{option.torch_variant} holds code for the cards")
+        yield assume(f"torch {option.torch.version}+{option.torch_variant} contains code for the cards")
     for name, capability in launch.attention.kinds:
         if capability is None:
-            yield assume(f"{name} can run what the build holds: its compute capability is not known")
+            yield assume(f"the build contains code for {name}, whose compute capability is unknown")
             continue
         for part in driver.launched(option, launch):
             if capability in part.capabilities:
@@ -30,19 +30,21 @@ def _evaluate(option: BuildOption, launch: Launch) -> Iterator[Verdict]:
 
 
 def _compiled(option: BuildOption, launch: Launch, name: str, capability: str) -> Iterator[Verdict]:
-    """An extension that is in the wheel as a program has its code made on the host."""
-    makers = {row.extension: row for row in catalog().flash_compilers}
+    """Yield the extensions that are compiled on the host."""
+    compilers = {row.extension: row for row in catalog().flash_compilers}
     for extension, using in attention.flash_extensions(option, launch):
-        if extension in makers and capability in using:
-            row = makers[extension]
-            text = f"{row.name} compiles FlashAttention {extension[-1]} for {name} ({capability}) on the host when it first runs"
+        if extension in compilers and capability in using:
+            row = compilers[extension]
+            text = f"{row.name} compiles FlashAttention {extension[-1]} for {name} ({capability}) on the host at its first run"
             yield accept(text, source=row.source, compute_capability=capability)
 
 
 def _part(part: driver.LaunchedCode, name: str, capability: str) -> Iterator[Verdict]:
     found = coverage(part.codes, capability)
     if found is Coverage.NONE:
-        text = f"{part.name} has no code for {name} (compute capability {capability}): it holds {written(part.codes)}"
+        text = (
+            f"{part.name} has no code for {name} (compute capability {capability}): it contains {written(part.codes)}"
+        )
         yield reject(text, source=part.source, compute_capability=capability, codes=list(part.codes))
     elif found is Coverage.NATIVE:
         if not _exact(part.codes, capability):
@@ -55,14 +57,14 @@ def _part(part: driver.LaunchedCode, name: str, capability: str) -> Iterator[Ver
 
 
 def _exact(codes: tuple[str, ...], capability: str) -> bool:
-    """From 9.0 on, code may be bound to one card by a suffix that the scan of the wheels could not see."""
+    """Return whether there is code for exactly this capability. From 9.0 on, a suffix that the catalog lacks may bind code to one card."""
     major, minor = numbers(capability)
     return major < 9 or f"{major}{minor}" in codes
 
 
 RULE = Rule(
     id="gpu-code",
-    statement="Every extension that this Stack launches has code for every card.",
+    statement="Every extension that the Stack launches has code for every card.",
     reads=("nvidia.gpus",),
     evaluate=evaluate,
     order=150,

@@ -1,4 +1,4 @@
-"""Cards that were asked for by index are there."""
+"""The cards in the setting `gpus`."""
 
 from collections.abc import Iterator
 
@@ -10,17 +10,17 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     if not profile.bus_known:
         yield assume("the host has no GPU")
     if profile.policy.gpus is not None and profile.platform == "cpu":
-        yield reject("cards were asked for by index, and the host has none", requested=list(profile.policy.gpus))
+        yield reject("`gpus` names cards by index, and the host has none", requested=list(profile.policy.gpus))
     elif profile.missing_gpus:
         missing = ", ".join(map(str, profile.missing_gpus))
         yield reject(f"no card has index {missing}", missing=list(profile.missing_gpus))
     elif profile.policy.gpus is not None:
-        yield accept("every card that was asked for is there", requested=list(profile.policy.gpus))
+        yield accept("every requested card exists", requested=list(profile.policy.gpus))
 
 
 RULE = HostRule(
     id="gpus-requested",
-    statement="Every card that was asked for is there.",
+    statement="Every requested card exists.",
     reads=("pci_gpus", "nvidia.gpus", "settings.gpus"),
     evaluate=evaluate,
     order=20,

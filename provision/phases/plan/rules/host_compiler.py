@@ -1,4 +1,4 @@
-"""nvcc compiles with host compilers up to a version of its own."""
+"""The newest gcc that an nvcc accepts."""
 
 from collections.abc import Iterator
 
@@ -20,17 +20,17 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     newest, source = flashinfer.newest_gcc(kit)
     gcc = profile.environment.gcc
     if gcc is None:
-        yield assume(f"the host's gcc is not newer than {newest}, which nvcc {kit} takes at most")
+        yield assume(f"the host's gcc is not newer than {newest}, the limit of nvcc {kit}")
     elif gcc > newest:
-        text = f"nvcc {kit} takes gcc up to {newest}, the host has {gcc}: it compiles nothing at run time"
+        text = f"nvcc {kit} accepts gcc up to {newest}; the host has {gcc}, so nvcc cannot compile at run time"
         yield warn(text, source=source, gcc=gcc, toolkit=kit)
     else:
-        yield accept(f"nvcc {kit} takes gcc up to {newest}, the host has {gcc}", source=source, gcc=gcc, toolkit=kit)
+        yield accept(f"nvcc {kit} accepts gcc up to {newest}; the host has {gcc}", source=source, gcc=gcc, toolkit=kit)
 
 
 RULE = Rule(
     id="host-compiler",
-    statement="An nvcc that compiles at run time takes the host's gcc.",
+    statement="An nvcc that compiles at run time accepts the host's gcc.",
     reads=("cuda_toolkits", "programs"),
     evaluate=evaluate,
     order=200,

@@ -1,4 +1,4 @@
-"""A release that does not import as it is installed is refused."""
+"""Releases that cannot be imported as installed."""
 
 from collections.abc import Iterable, Iterator
 
@@ -17,12 +17,12 @@ def _evaluate(option: BuildOption) -> Iterator[Verdict]:
     version = option.release.version if option.release else None
     for row in catalog().import_failures:
         if row.version == version:
-            yield reject(f"vLLM {row.version} does not import: {row.why}; {row.cured} does", source=row.source)
+            yield reject(f"vLLM {row.version} cannot be imported: {row.why}; {row.cured} can", source=row.source)
 
 
 RULE = Rule(
     id="imports",
-    statement="Releases of vLLM that do not import as installed are refused.",
+    statement="The vLLM release can be imported as installed.",
     reads=(),
     evaluate=evaluate,
     order=290,

@@ -1,4 +1,4 @@
-"""vLLM and torch wheels are linked against glibc."""
+"""The C library: wheels of vLLM and torch need glibc."""
 
 from collections.abc import Iterator
 

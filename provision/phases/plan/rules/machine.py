@@ -1,4 +1,4 @@
-"""A wheel exists for the host's processor architecture."""
+"""Wheels for the host's processor architecture."""
 
 from collections.abc import Iterable, Iterator
 
@@ -22,17 +22,17 @@ def _evaluate(option: BuildOption, machine: str | None, platform: str, existing:
     elif machine not in machines:
         source = option.build.source if option.build else None
         yield reject(
-            f"the build is for {' and '.join(machines)}, the host is {machine}",
+            f"the build is for {' and '.join(machines)}; the host is {machine}",
             source=source,
             machine=machine,
         )
     elif existing:
-        yield accept(f"there is a vLLM wheel for {machine}, and torch is there", machine=machine)
+        yield accept(f"there is a vLLM wheel for {machine}, and the host has torch", machine=machine)
     elif platform == "cuda" and option.torch_variant not in torch_pair.offered(machine, option.torch):
-        text = f"torch {option.torch.version} has no CUDA variant for {machine} that goes with {option.variant}"
+        text = f"torch {option.torch.version} has no CUDA variant for {machine} that matches {option.variant}"
         yield reject(text, source=option.torch.source, machine=machine)
     elif option.torch_variant.startswith("rocm") and machine != "x86_64":
-        yield reject(f"torch for ROCm is built for x86_64, the host is {machine}", machine=machine)
+        yield reject(f"torch for ROCm is built for x86_64; the host is {machine}", machine=machine)
     else:
         yield accept(f"there is a wheel for {machine}", machine=machine)
 

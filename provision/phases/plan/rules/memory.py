@@ -1,4 +1,4 @@
-"""The service has the memory that it takes with the smallest model."""
+"""The host's memory for the service with the built-in model."""
 
 from collections.abc import Iterator
 
@@ -13,12 +13,12 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
         yield assume(f"at least {need.memory:g} GiB of memory")
     elif profile.ram_gib < need.memory:
         text = (
-            f"the host has {profile.ram_gib} GiB of memory (a cgroup limit counted); serving takes {need.memory:g} GiB"
+            f"the host has {profile.ram_gib} GiB of memory (cgroup limit included); serving needs {need.memory:g} GiB"
         )
         yield reject(text, source=need.source, ram_gib=profile.ram_gib, needed_gib=need.memory)
     else:
         yield accept(
-            f"serving takes {need.memory:g} GiB of memory, and the host has that much",
+            f"serving needs {need.memory:g} GiB of memory, and the host has it",
             source=need.source,
             needed_gib=need.memory,
         )
@@ -26,7 +26,7 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
 
 RULE = HostRule(
     id="memory",
-    statement="The host's memory, or its cgroup's limit, holds the service.",
+    statement="The host's memory, or its cgroup's limit, is enough for the service.",
     reads=("memory",),
     evaluate=evaluate,
     order=100,

@@ -1,4 +1,4 @@
-"""A card in MIG mode computes on its slices only."""
+"""Cards in MIG mode, which compute only on their slices."""
 
 from collections.abc import Iterator
 
@@ -12,19 +12,19 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     split = [card for card in profile.cards if card.mig]
     empty = [card.index for card in split if not card.slices]
     if empty:
-        text = f"MIG is on for card {', '.join(map(str, empty))} and no slice is made: CUDA finds no device there"
+        text = f"MIG is on for card {', '.join(map(str, empty))}, and the card has no slice: CUDA finds no device"
         yield reject(text, source=SOURCE, mig=empty, slices=0)
     elif split:
         listed = ", ".join(f"{card.index} ({card.slices} slices)" for card in split)
-        text = f"MIG is on for card {listed}: CUDA takes the first slice of each, with that slice's memory, and no card reaches another"
+        text = f"MIG is on for card {listed}: CUDA uses the first slice of each card with that slice's memory, and peer access does not work"
         yield warn(text, source=SOURCE, mig=[card.index for card in split])
     elif any(card.mig for card in profile.present):
-        yield accept("the cards that serve are not split by MIG", source=SOURCE)
+        yield accept("MIG is off for the cards that serve", source=SOURCE)
 
 
 RULE = HostRule(
     id="mig",
-    statement="A card in MIG mode has a slice to compute on.",
+    statement="A card in MIG mode has a slice.",
     reads=("nvidia.gpus",),
     evaluate=evaluate,
     order=80,

@@ -1,4 +1,4 @@
-"""Cards of different kinds: those of one kind serve, the others are named."""
+"""Cards of several kinds: one kind serves, the plan names the others."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -11,25 +11,25 @@ from provision.phases.plan.rule import HostRule, Verdict, accept, assume, warn
 
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     serve = profile.serving
-    there: tuple[Card | AmdCard, ...] = (*profile.present, *profile.present_amd)
-    left = [card for card in there if card not in serve]
+    present: tuple[Card | AmdCard, ...] = (*profile.present, *profile.present_amd)
+    left = [card for card in present if card not in serve]
     if not serve:
         return
     facts: dict[str, Any] = {"serve": [card.index for card in serve], "left_out": _listed(left) or None}
     if left and profile.policy.gpus is None:
         yield warn(f"{_listed(serve)} serve; left out: {_listed(left)}: {_why(profile, left)}", **facts)
     elif len(serve) > 1 and len({card.kind for card in serve}) == 1:
-        yield accept(f"{_listed(serve)} are equal and serve together", **facts)
+        yield accept(f"{_listed(serve)} are of one kind and serve together", **facts)
     for name in dict.fromkeys(card.name for card in profile.cards if card.row is None):
-        yield assume(f"{name} is not in the catalog: planned by its compute capability alone")
+        yield assume(f"{name} behaves as its compute capability implies (it is not in the catalog)")
 
 
 def _why(profile: HostProfile, left: Sequence[Card | AmdCard]) -> str:
     if profile.cards and profile.present_amd:
-        return "no build runs on NVIDIA's and AMD's cards together"
+        return "no build runs on NVIDIA and AMD cards together"
     if all(isinstance(card, AmdCard) and card.integrated for card in left):
-        return "a processor's own graphics serve only where there is no other card"
-    return "cards of one kind serve, here the one with the most memory in all; `gpus` names others"
+        return "integrated graphics serve only if there is no other card"
+    return "only one kind of card serves, the one with the most memory in total; `gpus` selects other cards"
 
 
 def _listed(cards: Sequence[Card | AmdCard]) -> str:
@@ -39,8 +39,8 @@ def _listed(cards: Sequence[Card | AmdCard]) -> str:
 RULE = HostRule(
     id="mixed-cards",
     statement=(
-        "Cards of one kind serve: of those that the newest release has code for, the kind with the most memory in all; a processor's "
-        "graphics only where they are alone; the others are named, and limit nothing."
+        "Cards of one kind serve: among the kinds that the newest release supports, the one with the most memory in total, "
+        "integrated graphics only if there is no other card; the plan names the other cards, and they limit nothing."
     ),
     reads=("nvidia.gpus", "amd.gpus", "settings.gpus"),
     evaluate=evaluate,

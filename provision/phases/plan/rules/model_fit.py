@@ -1,4 +1,4 @@
-"""The model that is to be served fits: its weights, its cache, and what the engine takes beside them."""
+"""The memory for the model: weights, key-value cache and overhead of the engine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from provision.phases.plan.rule import HostRule, Verdict, accept, assume, reject
 if TYPE_CHECKING:
     from provision.phases.plan.fit import Fit
 
-SOURCE = "provision/phases/plan/fit: vLLM's own arithmetic; what the engine takes beside weights and cache is estimated"
+SOURCE = "provision/phases/plan/fit: vLLM's own arithmetic; the overhead of the engine is estimated"
 
 
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
@@ -21,7 +21,7 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
         return
     if budget is None:
         yield assume(
-            f"the devices hold model `{served.model}` ({served.gib:.1f} GiB of weights): their memory is not known"
+            f"model `{served.model}` ({served.gib:.1f} GiB of weights) fits the devices, whose memory is unknown"
         )
         return
     from provision.phases.plan.fit import fit  # noqa: PLC0415 - only where a model of the user's is planned
@@ -32,35 +32,33 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     if found.problem:
         yield reject(found.text, source=SOURCE, **facts)
         return
-    yield from _taken_for_granted(served)
-    yield accept(_said(found, served), source=SOURCE, length=found.length, tokens=found.tokens, **facts)
+    yield from _assumptions(served)
+    yield accept(_describe(found, served), source=SOURCE, length=found.length, tokens=found.tokens, **facts)
 
 
-def _taken_for_granted(served: ServedModel) -> Iterator[Verdict]:
+def _assumptions(served: ServedModel) -> Iterator[Verdict]:
     if served.shape.not_computed:
-        yield assume(f"the cache of `{served.model}` fits beside its weights: {served.shape.not_computed}")
+        yield assume(f"the cache of `{served.model}` fits; it cannot be computed: {served.shape.not_computed}")
     elif served.request.drafts:
-        yield assume(f"the cache and the draft model of `{served.model}` fit beside its weights: they are not computed")
+        yield assume(f"the cache and the draft model of `{served.model}` fit; they are not computed")
     elif not served.shape.known:
         yield assume(
-            f"{served.shape.architecture} is in no table: all layers of `{served.model}` keep keys and values alike"
+            f"all layers of `{served.model}` keep keys and values alike ({served.shape.architecture} is not in the table)"
         )
 
 
-def _said(found: Fit, served: ServedModel) -> str:
+def _describe(found: Fit, served: ServedModel) -> str:
     weights = f"{served.gib:.1f} GiB of weights fit"
     if found.length is None or found.tokens is None:
         return weights
     whole = found.length >= served.shape.usual_length
-    length = f"a context of {found.length} tokens" + (
-        "" if whole else f", of the model's own {served.shape.usual_length}"
-    )
+    length = f"a context of {found.length} tokens" + ("" if whole else f", of the model's {served.shape.usual_length}")
     return f"{weights} with {length}; the cache holds {found.tokens} tokens"
 
 
 RULE = HostRule(
     id="model-fit",
-    statement="The model's weights and a context of useful length fit into the memory of the devices.",
+    statement="The model's weights and a context of useful length fit in the memory of the devices.",
     reads=("nvidia.gpus", "amd.gpus", "memory", "settings.model", "settings.max_model_len", "settings.tensor_parallel"),
     evaluate=evaluate,
     order=120,

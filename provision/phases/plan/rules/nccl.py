@@ -1,4 +1,4 @@
-"""NCCL comes from one place: the wheel that torch asks for."""
+"""The source of NCCL."""
 
 from collections.abc import Iterator
 
@@ -16,18 +16,18 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     environment = profile.environment
     facts = {"system": environment.nccl, "variables": list(environment.library_variables)}
     if environment.library_variables and (environment.nccl or "VLLM_NCCL_SO_PATH" in environment.library_variables):
-        there = f"the system holds {environment.nccl}" if environment.nccl else "a path is given"
-        text = f"`firstlight_env` sets {' and '.join(environment.library_variables)} and {there}: it may come before the NCCL that torch wants"
+        present = f"the system has {environment.nccl}" if environment.nccl else "names a path"
+        text = f"`firstlight_env` sets {' and '.join(environment.library_variables)} and {present}: it may replace the NCCL that torch needs"
         yield warn(text, source=SOURCE, **facts)
     else:
         wheel = f"nvidia-nccl-cu{numbers(cuda_of(option.torch_variant) or '0')[0]}"
-        beside = f"; {environment.nccl} of the system stays unused" if environment.nccl else ""
-        yield accept(f"NCCL is {wheel} at torch's own pin{beside}", source=SOURCE, **facts)
+        unused = f"; {environment.nccl} of the system is not used" if environment.nccl else ""
+        yield accept(f"NCCL is {wheel}, as torch pins it{unused}", source=SOURCE, **facts)
 
 
 RULE = Rule(
     id="nccl",
-    statement="NCCL is the one that torch asks for.",
+    statement="NCCL is the one that torch pins.",
     reads=("libraries", "settings.env"),
     evaluate=evaluate,
     order=210,

@@ -1,4 +1,4 @@
-"""IOMMU and ACS leave what cards write to one another its short way."""
+"""IOMMU and ACS, which can slow down writes between cards."""
 
 from collections.abc import Iterator
 
@@ -16,16 +16,16 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         return
     if paths:
         text = (
-            f"{'; '.join(paths)}: such writes are slow, or hang. Boot with iommu=pt, and switch ACS off in the firmware"
+            f"{'; '.join(paths)}: such writes are slow, or hang. Boot with `iommu=pt`, and disable ACS in the firmware"
         )
         yield warn(text, source=SOURCE, paths=list(paths))
     else:
-        yield accept("neither IOMMU nor ACS stands between the cards", source=SOURCE)
+        yield accept("neither IOMMU nor ACS is active between the cards", source=SOURCE)
 
 
 RULE = Rule(
     id="peer-paths",
-    statement="IOMMU and ACS leave writes between cards their short way.",
+    statement="IOMMU and ACS do not redirect writes between cards.",
     reads=("topology", "virtualization"),
     evaluate=evaluate,
     order=220,

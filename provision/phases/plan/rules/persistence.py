@@ -1,4 +1,4 @@
-"""Without persistence the driver lets go of idle cards: the next start takes seconds, and settings are lost."""
+"""Persistence mode. Without it the driver unloads idle cards: the next start takes seconds, and settings are lost."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         return
     off = [card.index for card in known if not card.persistent]
     if off:
-        text = f"persistence is off for card {', '.join(map(str, off))}: have `nvidia-persistenced` enabled"
+        text = f"persistence is off for card {', '.join(map(str, off))}: enable `nvidia-persistenced`"
         yield warn(text, source=SOURCE, off=off)
     else:
         yield accept("persistence is on for the cards that serve", source=SOURCE, off=[])
@@ -25,7 +25,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 RULE = Rule(
     id="persistence",
-    statement="nvidia-persistenced keeps the driver on idle cards.",
+    statement="nvidia-persistenced keeps the driver loaded for idle cards.",
     reads=("nvidia.gpus",),
     evaluate=evaluate,
     order=260,

@@ -1,4 +1,4 @@
-"""Who made the build is said."""
+"""The provider of the build."""
 
 from collections.abc import Iterable, Iterator
 
@@ -19,23 +19,21 @@ def _evaluate(option: BuildOption) -> Iterator[Verdict]:
         return
     if build.provider == "community":
         yield accept(
-            f"{build.distribution} {build.version} is a community build, not the vLLM project's own",
+            f"{build.distribution} {build.version} is a community build, not the vLLM project's",
             source=build.source,
         )
         if option.torch_variant != build.variant == "cpu":
             row = next(row for row in catalog().torch_stand_ins if row.version == build.version)
-            text = (
-                f"torch {option.torch.version} of the default index: a CUDA build ({row.variant}), computing on the CPU"
-            )
+            text = f"torch {option.torch.version} of the default index: a CUDA build ({row.variant}) that computes on the CPU"
             yield accept(text, source=row.source)
     else:
         where = f" from {build.index}" if build.index else ", the wheel on the default package index"
-        yield accept(f"the vLLM project's own build{where}", source=build.source)
+        yield accept(f"the vLLM project's build{where}", source=build.source)
 
 
 RULE = Rule(
     id="provider",
-    statement="The vendor's build comes before the community's, and a community build is named as one.",
+    statement="The vLLM project's build ranks before a community build, and the plan names a community build.",
     reads=(),
     evaluate=evaluate,
     order=10,

@@ -1,4 +1,4 @@
-"""Code that is there as PTX only, or is compiled on the host, needs a driver of the toolkit's own branch or newer."""
+"""The lowest driver for PTX and for code that is compiled on the host."""
 
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 RULE = Rule(
     id="ptx",
-    statement="Where an extension that this Stack launches has only PTX for a card, or is compiled on the host, the driver is as new as the toolkit.",
+    statement="If an extension that the Stack launches has only PTX for a card, or is compiled on the host, the driver is as new as the toolkit.",
     reads=("nvidia.driver_version", "nvidia.gpus"),
     evaluate=evaluate,
     order=170,

@@ -1,4 +1,4 @@
-"""There is a Python that both the build and torch have wheels for."""
+"""A Python for which both the build and torch have wheels."""
 
 from collections.abc import Iterable, Iterator
 
@@ -13,21 +13,21 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
 
 
 @memoized
-def _evaluate(option: BuildOption, there: Interpreters) -> Iterator[Verdict]:
-    chosen = interpreter.choose_among(option, there)
+def _evaluate(option: BuildOption, interpreters: Interpreters) -> Iterator[Verdict]:
+    choice = interpreter.choose_among(option, interpreters)
     source = option.release.source if option.release else option.torch.source
-    seen = [python.version for python in there.pythons]
-    if chosen.interpreter is None:
-        yield reject(chosen.why, source=source, pythons=seen)
+    seen = [python.version for python in interpreters.pythons]
+    if choice.interpreter is None:
+        yield reject(choice.why, source=source, pythons=seen)
         return
-    if chosen.interpreter.origin == "host" and chosen.lacks_headers is None:
-        yield assume(f"the headers of Python {chosen.interpreter.version} are on the host")
-    yield accept(chosen.why, source=source, pythons=seen)
+    if choice.interpreter.origin == "host" and choice.lacks_headers is None:
+        yield assume(f"the host has the headers of Python {choice.interpreter.version}")
+    yield accept(choice.why, source=source, pythons=seen)
 
 
 RULE = Rule(
     id="python",
-    statement="A Python that the build takes is on the host or can be brought along.",
+    statement="A Python that the build supports is on the host or can be installed.",
     reads=("pythons",),
     evaluate=evaluate,
     order=120,

@@ -1,4 +1,4 @@
-"""The interpreter that the settings name is there."""
+"""The interpreter in the setting `python`."""
 
 from collections.abc import Iterator
 
@@ -10,22 +10,22 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     requested = profile.policy.python
     if requested is None:
         return
-    there = next((python for python in profile.pythons if python.path == requested), None)
-    if there is not None:
-        yield accept(
-            f"Python {there.version} of {requested} is there, and no other of the host is used", python=requested
-        )
+    found = next((python for python in profile.pythons if python.path == requested), None)
+    if found is not None:
+        yield accept(f"Python {found.version} of {requested} is used, and no other of the host", python=requested)
     elif not profile.pythons_known:
         yield assume(f"{requested} is a Python that the service's user can read")
     else:
         seen = [python.path for python in profile.pythons]
-        text = f"`python: {requested}` is absent, does not run, or lies in a home that the service's user cannot read"
-        yield reject(f"{text} (seen: {', '.join(seen) or 'none'})", python=requested, pythons=seen)
+        text = (
+            f"`python: {requested}` does not exist, does not run, or is in a home that the service's user cannot read"
+        )
+        yield reject(f"{text} (found: {', '.join(seen) or 'none'})", python=requested, pythons=seen)
 
 
 RULE = HostRule(
     id="python-requested",
-    statement="The interpreter that was asked for is there.",
+    statement="The requested interpreter exists.",
     reads=("pythons", "settings.python"),
     evaluate=evaluate,
     order=30,

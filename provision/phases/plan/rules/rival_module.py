@@ -1,4 +1,4 @@
-"""nouveau and nova hold cards that NVIDIA's driver is to have."""
+"""Kernel modules other than NVIDIA's: nouveau and nova."""
 
 from collections.abc import Iterator
 
@@ -16,15 +16,15 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         return
     if profile.environment.rivals:
         names = " and ".join(profile.environment.rivals)
-        text = f"{names} is loaded and may hold the cards: it is to be kept from loading, in the initramfs too, before a reboot"
+        text = f"{names} is loaded and may use the cards: disable it, also in the initramfs, and reboot"
         yield warn(text, source=SOURCE, modules=list(profile.environment.rivals), action=plan.action)
     elif plan.action == "install":
-        yield accept("no other driver holds the cards", source=SOURCE, modules=[])
+        yield accept("no other driver uses the cards", source=SOURCE, modules=[])
 
 
 RULE = Rule(
     id="rival-module",
-    statement="No other kernel module holds the cards.",
+    statement="No other kernel module uses the cards.",
     reads=("kernel_modules",),
     evaluate=evaluate,
     order=240,

@@ -1,4 +1,4 @@
-"""AMD cards are opened through devices of certain groups."""
+"""The groups whose members may open AMD cards."""
 
 from collections.abc import Iterator
 
@@ -15,11 +15,11 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     names = " and ".join(needed)
     missing = [name for name in needed if name not in (profile.environment.groups or ())]
     if profile.escalates:
-        yield accept(f"the service's own user is put into {names}", source=source, groups=needed)
+        yield accept(f"the service's user becomes a member of {names}", source=source, groups=needed)
     elif profile.environment.groups is None:
         yield assume(f"the login is in the groups {names}, which may open AMD cards")
     elif missing:
-        text = f"this login is not in {' and '.join(missing)} and cannot open the cards; have `usermod -aG {','.join(missing)} USER` run, then log in anew"
+        text = f"this login is not in {' and '.join(missing)} and cannot open the cards; run `usermod -aG {','.join(missing)} USER` as root, then log in again"
         yield reject(text, source=source, missing=missing)
     else:
         yield accept(f"the login is in {names}", source=source, groups=needed)
@@ -27,7 +27,7 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
 
 RULE = HostRule(
     id="rocm-access",
-    statement="Who serves may open the AMD cards.",
+    statement="The service may open the AMD cards.",
     reads=("user.groups", "user"),
     evaluate=evaluate,
     order=90,

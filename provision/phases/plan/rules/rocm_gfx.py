@@ -1,4 +1,4 @@
-"""The build holds code for every AMD card."""
+"""GPU code for every AMD card."""
 
 from collections.abc import Iterator
 
@@ -19,7 +19,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield assume(f"torch's {option.torch_variant} variant has code for the cards")
     for card in profile.amd:
         if card.gfx is None:
-            yield assume(f"{card.name} is of an architecture that the build has code for")
+            yield assume(f"the build has code for the architecture of {card.name}")
             continue
         for part, gfx, source in lists:
             if card.gfx not in gfx:
@@ -34,7 +34,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 RULE = Rule(
     id="rocm-gfx",
-    statement="The build holds code for every AMD card.",
+    statement="The build contains code for every AMD card.",
     reads=("amd.gpus",),
     evaluate=evaluate,
     order=100,

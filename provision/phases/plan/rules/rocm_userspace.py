@@ -1,4 +1,4 @@
-"""The ROCm on the host is one that the build runs on."""
+"""The host's ROCm."""
 
 from collections.abc import Iterator
 
@@ -14,9 +14,9 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         return
     row = next((row for row in catalog().userspaces if row.variant == option.variant), None)
     if profile.rocm is None:
-        yield assume(f"a ROCm that {option.variant} builds run on is installed")
+        yield assume(f"the host has a ROCm for {option.variant} builds")
     elif option.build is not None and row is not None:
-        text = f"the build runs on ROCm {row.minimum} up to below {row.below}, the host has {profile.rocm}"
+        text = f"the build needs ROCm >={row.minimum},<{row.below}; the host has {profile.rocm}"
         fits = numbers(row.minimum) <= numbers(profile.rocm)[:2] < numbers(row.below)
         yield (accept if fits else reject)(text, source=row.source, rocm=profile.rocm)
     else:
@@ -29,7 +29,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 RULE = Rule(
     id="rocm-userspace",
-    statement="The host's ROCm is one that the build runs on.",
+    statement="The build runs on the host's ROCm.",
     reads=("amd.rocm_version",),
     evaluate=evaluate,
     order=90,

@@ -1,4 +1,4 @@
-"""With Secure Boot on, a kernel module that is built on the host loads only when its key is enrolled at the console."""
+"""Secure Boot, under which a module that is built on the host loads only with an enrolled key."""
 
 from collections.abc import Iterator
 
@@ -18,14 +18,14 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         return
     on = profile.environment.secure_boot
     if on is None:
-        yield assume("Secure Boot is off, or the key that signs the driver's module is enrolled")
+        yield assume("Secure Boot is off, or the key of the driver's module is enrolled")
     elif on and (row := driver.supply_of(option, profile).row) is not None and row.signed:
-        text = f"Secure Boot is on, and the modules of driver {plan.version} are signed by {row.id}: no key has to be enrolled"
+        text = f"Secure Boot is on, and {row.id} signs the modules of driver {plan.version}: no key must be enrolled"
         yield accept(text, source=row.source, secure_boot=True, action=plan.action)
     elif on:
         text = (
-            f"Secure Boot is on: the module of driver {plan.version} loads only after its key is enrolled "
-            "(`mokutil --import`, then once at the console while the host boots), or with Secure Boot off"
+            f"Secure Boot is on: the module of driver {plan.version} loads only after you enroll its key "
+            "(`mokutil --import`, then once at the console during boot) or disable Secure Boot"
         )
         yield warn(text, source=SOURCE, secure_boot=True, action=plan.action)
     else:
@@ -34,7 +34,7 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
 
 RULE = Rule(
     id="secure-boot",
-    statement="A driver that is installed under Secure Boot has a key that the firmware knows.",
+    statement="The firmware knows the key of a driver that is installed under Secure Boot.",
     reads=("secure_boot", "settings.driver"),
     evaluate=evaluate,
     order=250,

@@ -1,4 +1,4 @@
-"""What the host's own distribution must provide is there, or may be installed."""
+"""Libraries and programs of the distribution."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from provision.phases.plan.rule import HostRule, Verdict, accept, assume, reject
 
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     for name in profile.unsure:
-        yield assume(f"{name} is on the host")
+        yield assume(f"the host has {name}")
     if not profile.lacking:
         return
     names = ", ".join(profile.lacking)
@@ -20,28 +20,27 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     elif profile.escalates:
         yield accept(f"{names} will be installed from the distribution ({why})", lacking=list(profile.lacking))
     else:
-        become = ", or set `ansible_become: true` (this user's sudo asks no password)" if profile.sudo else ""
+        become = ", or set `ansible_become: true` (this user has passwordless sudo)" if profile.sudo else ""
         yield reject(
-            f"the host lacks {names} ({why}) and installing does not act as root there; "
-            f"have them installed with `{_command(profile)}`{become}",
+            f"the host lacks {names} ({why}), and installation needs root; {_how_to_install(profile)}{become}",
             lacking=list(profile.lacking),
             escalates=False,
         )
 
 
-def _command(profile: HostProfile) -> str:
+def _how_to_install(profile: HostProfile) -> str:
     manager = profile.manager or ""
     if manager not in catalog().install_commands:
-        return f"the packages for {', '.join(profile.lacking)}"
+        return "install their packages"
     packages = os_packages(
         profile.lacking, manager=manager, python="3", os_id=profile.os_id, os_version=profile.os_version
     )
-    return install_command(packages, manager=manager)
+    return f"run `{install_command(packages, manager=manager)}`"
 
 
 RULE = HostRule(
     id="system-packages",
-    statement="Libraries and compilers of the distribution are there, or the user may install them.",
+    statement="Libraries and compilers of the distribution are installed, or the user may install them.",
     reads=("libraries", "programs", "user", "os.package_manager"),
     evaluate=evaluate,
     order=130,

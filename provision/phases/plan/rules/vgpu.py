@@ -1,4 +1,4 @@
-"""A vGPU's driver belongs to the release of the vGPU manager on the machine below."""
+"""The guest driver of a vGPU, which must match the vGPU manager of the hypervisor."""
 
 from collections.abc import Iterator
 
@@ -17,17 +17,15 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         return
     facts = {"virtual": [card.index for card in virtual], "driver": plan.version}
     if plan.action == "keep":
-        yield accept(f"{virtual[0].name} is a vGPU: its guest driver is left as it is", source=SOURCE, **facts)
+        yield accept(f"{virtual[0].name} is a vGPU: its guest driver stays unchanged", source=SOURCE, **facts)
     else:
-        text = (
-            f"{virtual[0].name} is a vGPU: driver {plan.version} is not the guest driver of the machine's vGPU manager"
-        )
+        text = f"{virtual[0].name} is a vGPU: driver {plan.version} is not the guest driver for the hypervisor's vGPU manager"
         yield reject(text, source=SOURCE, **facts)
 
 
 RULE = Rule(
     id="vgpu",
-    statement="The guest driver of a vGPU stays as the machine below wants it.",
+    statement="The guest driver of a vGPU stays unchanged, since it matches the hypervisor.",
     reads=("nvidia.gpus",),
     evaluate=evaluate,
     order=70,
