@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict
 
 from benchmarks.machine import header, publish
-from provision.fleet.ssh.fan_out import Task, fan_out
+from provision.fleet.ssh.dispatch import Task, fan_out
 
 AIM_WAIT_P99_MS = 20.0
 AIM_TASKS_PER_S = 50.0

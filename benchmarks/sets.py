@@ -31,7 +31,7 @@ from provision.catalog import catalog
 from provision.catalog.index.settings import read_settings
 from provision.catalog.index.sources import Sources, find_sources
 from provision.catalog.index.uv import uv_program
-from provision.core.errors import FirstlightError, UnreachableError
+from provision.core.errors import FirstlightError, IndexUnreachableError
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Candidate, Stack
 from provision.phases.plan import plan
@@ -238,7 +238,7 @@ def one(candidate: Candidate, stack: Stack, bench: BuildHost, python: str) -> Ro
     row.until, row.bounds = (held.until, list(held.bounds)) if held else (None, [])
     try:
         try_set(row, stack, bench)
-    except UnreachableError as error:
+    except IndexUnreachableError as error:
         vendors = [index for index in (stack.vllm.index, stack.torch.index) if index in error.places]
         row.error = f"index not reached: {', '.join(dict.fromkeys(vendors)) or 'the main one'}"
     except (SetError, FirstlightError) as error:

@@ -20,7 +20,7 @@ def folder_for(digest: str, installed: Installed | None) -> str:
     return _folder(digest, newest)
 
 
-def rebuilt(folder: str, installed: Installed | None) -> str | None:
+def rebuild_reason(folder: str, installed: Installed | None) -> str | None:
     """Why an environment is built in this folder though the host has it; null where it has not, or where nothing is to be built."""
     there = [other for other in (installed.environments if installed else ()) if digest_of(other) == digest_of(folder)]
     if not there or folder in there:

@@ -17,7 +17,7 @@ class Exit(IntEnum):
     OK = 0
     RED = 1
     USAGE = 2
-    HELD = 3
+    LOCKED = 3
     NO_STACK = 4
     INTERRUPTED = 130
 
@@ -57,7 +57,7 @@ class InventoryError(FirstlightError):
 class HostLockedError(FirstlightError):
     """Another run works on the same host."""
 
-    exit_code = Exit.HELD
+    exit_code = Exit.LOCKED
 
 
 class NoStackError(FirstlightError):
@@ -82,7 +82,7 @@ class StageError(FirstlightError):
     """The bytes of a Stack could not be had, or are not the right ones."""
 
 
-class UnreachableError(StageError):
+class IndexUnreachableError(StageError):
     """Indexes that may hold a build told nothing of it."""
 
     cause = "index-unreachable"
@@ -97,10 +97,10 @@ class UnreachableError(StageError):
         told = (
             f"{' and '.join(dict.fromkeys(hosts))} cannot be reached ({problem})" for problem, hosts in said.items()
         )
-        super().__init__("; ".join(told), hint=opening(self.places))
+        super().__init__("; ".join(told), hint=index_access_hint(self.places))
 
 
-def opening(indexes: Iterable[str]) -> str:
+def index_access_hint(indexes: Iterable[str]) -> str:
     """What gives a controller the files of indexes, told by address, that it cannot reach."""
     hosts: dict[str, str] = {}
     for address in indexes:

@@ -13,7 +13,7 @@ from typing import Any
 
 from verify.secret_masking import MASK, masked
 
-__all__ = ["MASK", "redact", "remember", "scrub"]
+__all__ = ["MASK", "redact", "register_secret", "scrub"]
 
 SHORTEST_KNOWN = 6
 """A known secret of fewer characters is not looked for: it would be found in ordinary words, and these masked."""
@@ -30,7 +30,7 @@ _known_pattern: re.Pattern[str] | None = None
 _lock = Lock()
 
 
-def remember(secret: str) -> str:
+def register_secret(secret: str) -> str:
     """Take note of a secret that this process has read: from now on it is masked wherever it shows. Returns it."""
     global _known_pattern  # noqa: PLW0603 - what is secret is so for every writer of the process
     if len(secret) >= SHORTEST_KNOWN and secret not in _known:

@@ -11,7 +11,7 @@ logs/RUN/
   stage/HOST.json        stage, by the first host of a group (lock beside it)
   install/               install: hosts.yml for Ansible, tasks.jsonl, ansible.log
   verify/HOST.json       verify
-  together.json          verify: what two hosts or more say side by side
+  host_comparison.json          verify: what two hosts or more say side by side
   serve/HOST.json        serve
   findings/HOST.json     what the doctor says of a host that failed
   summary.txt .md .json  summary
@@ -120,14 +120,14 @@ def process_start(pid: int) -> int | None:
         return None
 
 
-def is_at_work(header: dict[str, Any]) -> bool:
+def is_running(header: dict[str, Any]) -> bool:
     """Whether the process that `run.json` names is still the one that made the run."""
     process = header.get("pid")
     start = process_start(process) if isinstance(process, int) else None
     return start is not None and header.get("pid_start", start) == start
 
 
-def bounded(text: str, limit: int = TEXT_AT_MOST) -> str:
+def truncate(text: str, limit: int = TEXT_AT_MOST) -> str:
     """A text of at most about `limit` characters: more of its end than of its beginning, and how much is left out."""
     redacted = redact(text)  # as a whole: a secret that is cut in two is found by nobody
     if len(redacted) <= limit:
@@ -192,8 +192,8 @@ class RunFolder:
         Of a long text the beginning and the end are kept, `TEXT_AT_MOST` characters in all.
         """
         who = {"user": self._who["user"], "controller": self._who["controller"]}
-        kept = {key: bounded(value) if isinstance(value, str) else value for key, value in data.items()}
-        self._append("changes.jsonl", {"host": host, "by": who, "how": how, **kept, "output": bounded(output)})
+        kept = {key: truncate(value) if isinstance(value, str) else value for key, value in data.items()}
+        self._append("changes.jsonl", {"host": host, "by": who, "how": how, **kept, "output": truncate(output)})
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         """One line in one call, so that readers and a crash never split it; it is with the system when this returns."""

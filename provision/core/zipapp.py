@@ -15,7 +15,7 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip file can hold."""
 
 
-def pyz(entries: Mapping[str, bytes], *, main: str) -> bytes:
+def pack_zipapp(entries: Mapping[str, bytes], *, main: str) -> bytes:
     """The file of `entries` by their paths in it; `main` is the call that its exit code comes from: `ready.prove:main()`."""
     module, _, call = main.partition(":")
     start = MAIN.format(module=module, function=call.partition("(")[0], call=call).encode()
@@ -26,7 +26,7 @@ def pyz(entries: Mapping[str, bytes], *, main: str) -> bytes:
             info = zipfile.ZipInfo(name, EPOCH)
             info.create_system = 3  # Unix, wherever it is built
             info.external_attr = 0o644 << 16
-            file.writestr(info, without_prose(content) if name.endswith(".py") else content, zipfile.ZIP_DEFLATED, 9)
+            file.writestr(info, strip_comments(content) if name.endswith(".py") else content, zipfile.ZIP_DEFLATED, 9)
     return archive.getvalue()
 
 
@@ -44,7 +44,7 @@ def kept(target: Path, sources: Iterable[Path], build: Callable[[], bytes]) -> P
     return target
 
 
-def without_prose(source: bytes) -> bytes:
+def strip_comments(source: bytes) -> bytes:
     """A Python source (UTF-8) without its comments and docstrings, every statement on the line where it was.
 
     A traceback on a host names the lines of the repository, and there are fewer bytes to send: verify.pyz has 259 kB, not 298.

@@ -1,8 +1,9 @@
-"""One run at a time on a host: a lock that the host's kernel holds for exactly as long as the controller's connection lives.
+"""Host lock: at most one run changes a host at a time.
 
-A process on the host takes `flock` on PREFIX/lock and reads its standard input. When the controller lets go, dies or is
-cut off, that input ends, the process ends, and the lock is free: there is no stale lock to clean up. PREFIX/lock.json
-says who holds it; it informs people and decides nothing.
+A process on the host takes `flock` on PREFIX/lock and reads its standard input. The kernel keeps the lock for as long as
+the controller's connection lives. When the controller releases the lock, dies or loses the connection, the input ends,
+the process ends and the lock is free, so there is never a stale lock. PREFIX/lock.json names the run that has the lock;
+it is information for people and decides nothing.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from provision.fleet.ssh import Session
 
 _SCRIPT = """
 set -u
-prefix={prefix} held=no
+prefix={prefix} locked=no
 umask 022
 command -v flock >/dev/null 2>&1 || {{ echo "no-flock"; exit 69; }}
-# Its last holder takes the file away: a lock on what is no longer there would keep nobody out.
+# The run that releases the lock removes the file. A lock on a removed file protects nothing, so try again.
 while :; do
   mkdir -p "$prefix" || exit 73
   exec 9>>"$prefix/lock" || exit 73
   flock -n 9 || break
-  if [ ! -e /proc/self/fd/9 ] || [ "$prefix/lock" -ef /proc/self/fd/9 ]; then held=yes; break; fi
+  if [ ! -e /proc/self/fd/9 ] || [ "$prefix/lock" -ef /proc/self/fd/9 ]; then locked=yes; break; fi
 done
-if [ "$held" = yes ]; then
-  printf '%s\\n' {record} > "$prefix/lock.json"
-  echo held
+if [ "$locked" = yes ]; then
+  printf '%s\\n' {holder} > "$prefix/lock.json"
+  echo locked
   while read -r _; do :; done
   rm -f "$prefix/lock.json" "$prefix/lock"
 else
@@ -47,8 +48,8 @@ fi
 ANSWER_DEADLINE_S = 20.0
 
 
-def record(run: str) -> dict[str, Any]:
-    """Who is about to hold a host."""
+def lock_record(run: str) -> dict[str, Any]:
+    """Return the content of PREFIX/lock.json for this run."""
     return {
         "run": run,
         "controller": platform.node(),
@@ -58,8 +59,8 @@ def record(run: str) -> dict[str, Any]:
     }
 
 
-def describe(holder: dict[str, Any]) -> str:
-    """A holder in words."""
+def describe_holder(holder: dict[str, Any]) -> str:
+    """Return one phrase for the run that has the lock: run, user, controller, process, start."""
     return (
         f"run {holder.get('run', '?')} of {holder.get('user', '?')}@{holder.get('controller', '?')} "
         f"(process {holder.get('pid', '?')}) since {holder.get('since', '?')}"
@@ -67,12 +68,21 @@ def describe(holder: dict[str, Any]) -> str:
 
 
 @contextmanager
-def hold(session: Session, *, prefix: str, run: str, root: bool) -> Iterator[None]:
-    """Hold a host for the length of the block.
+def lock_host(session: Session, *, prefix: str, run: str, root: bool) -> Iterator[None]:
+    """Lock a host for the duration of the `with` block.
 
-    Raises HostLockedError when another run holds it, RemoteCommandError when the prefix cannot be written.
+    Args:
+        session: Connection to the host; it must stay open for as long as the lock is needed.
+        prefix: Installation prefix on the host.
+        run: Name of this run, shown to other runs.
+        root: Whether the prefix belongs to root.
+
+    Raises:
+        HostLockedError: Another run has the lock.
+        RemoteCommandError: The prefix cannot be written, or the host has no `flock`.
+
     """
-    script = _SCRIPT.format(prefix=shlex.quote(prefix), record=shlex.quote(json.dumps(record(run))))
+    script = _SCRIPT.format(prefix=shlex.quote(prefix), holder=shlex.quote(json.dumps(lock_record(run))))
     channel = session.open_channel(script, root=root)
     try:
         answer = channel.readline(timeout_s=ANSWER_DEADLINE_S).strip()
@@ -81,12 +91,12 @@ def hold(session: Session, *, prefix: str, run: str, root: bool) -> Iterator[Non
             with contextlib.suppress(ValueError):
                 holder = json.loads(channel.readline(timeout_s=ANSWER_DEADLINE_S))
             raise HostLockedError(
-                f"host `{session.host}` is held by {describe(holder)}",
+                f"host `{session.host}` is locked by {describe_holder(holder)}",
                 hint="wait for that run, or end its process on the controller named; the lock ends with it",
             )
-        if answer != "held":
+        if answer != "locked":
             raise RemoteCommandError(
-                f"host `{session.host}`: could not take the lock in `{prefix}`: {answer or channel.error_text()}",
+                f"host `{session.host}`: the lock in `{prefix}` could not be taken: {answer or channel.error_text()}",
                 hint="check that the prefix can be written and that `flock` (util-linux) is installed there",
             )
         yield

@@ -11,7 +11,7 @@ from provision.core.errors import FirstlightError
 from provision.core.models.facts import Installed
 from provision.core.models.settings import Host
 from provision.core.models.staged import StagedFile
-from provision.fleet.ssh.fan_out import DEFAULT_LIMIT
+from provision.fleet.ssh.dispatch import DEFAULT_LIMIT
 from provision.pipeline import playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import PlannedHosts

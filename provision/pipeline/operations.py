@@ -70,7 +70,9 @@ def verify(request: Request, options: CheckOptions, *, as_json: bool, junit_file
     unreached = len(documents) < len(outcome.hosts)
     if as_json:
         missing = without_answer(outcome.summary, documents)
-        several = {"hosts": list(documents.values()), "together": aggregate} | ({"missing": missing} if missing else {})
+        several = {"hosts": list(documents.values()), "host_comparison": aggregate} | (
+            {"missing": missing} if missing else {}
+        )
         write_stdout(
             json.dumps(several if unreached or len(documents) > 1 else next(iter(documents.values())), indent=2)
         )
@@ -98,13 +100,13 @@ def print_checks(records: list[CheckRecord]) -> None:
     from rich.console import Console  # noqa: PLC0415 - a JSON run does not pay for it
 
     from provision.report.checks_table import checks_table  # noqa: PLC0415 - a JSON run does not pay for it
-    from provision.report.group import fold_hosts  # noqa: PLC0415 - a JSON run does not pay for it
+    from provision.report.group import merge_equal_records  # noqa: PLC0415 - a JSON run does not pay for it
 
     console = Console(soft_wrap=False)
     if not console.is_terminal:
         console.width = UNFOLDED
     with console.capture() as taken:
-        console.print(checks_table(fold_hosts(records)))
+        console.print(checks_table(merge_equal_records(records)))
     write_stdout("\n".join(line.rstrip() for line in taken.get().splitlines()), drawn=True)
 
 
@@ -153,8 +155,8 @@ def described(facts: HostFacts) -> str:
         verified_line(installed.last_verify, facts.probed_at, installed.current),
     ]
     parts += [f"drift: {drift.sentence}" for drift in installed.drift]
-    if installed.held_by:
-        parts.append(f"locked by run {installed.held_by.get('run', '?')}")
+    if installed.locked_by:
+        parts.append(f"locked by run {installed.locked_by.get('run', '?')}")
     return "; ".join(parts)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.models.settings import Host
-from provision.fleet.locks import hold
+from provision.fleet.locks import lock_host
 from provision.pipeline.context import RunContext
 from provision.pipeline.results import ProbedHosts
 
@@ -28,7 +28,7 @@ def acquire_locks(context: RunContext, probed: ProbedHosts, phase: PhaseName, ho
     def call(host: Host) -> ExitStack:
         paths = probed.install_paths[host.name]
         lock = ExitStack()
-        lock.enter_context(hold(context.session(host), prefix=paths.prefix, run=context.run.name, root=paths.root))
+        lock.enter_context(lock_host(context.session(host), prefix=paths.prefix, run=context.run.name, root=paths.root))
         return lock
 
     new = [host for host in hosts if host.name not in context.locked]

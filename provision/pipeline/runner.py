@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from provision.core.errors import Exit, FirstlightError, UsageError
 from provision.core.models.records import PhaseResult, Summary
 from provision.core.models.settings import Host, Inventory
-from provision.core.redaction import remember
-from provision.core.run_folder import RunFolder, is_at_work
+from provision.core.redaction import register_secret
+from provision.core.run_folder import RunFolder, is_running
 from provision.fleet.inventory import load
 from provision.pipeline import Request
 from provision.pipeline.context import RunContext
@@ -50,12 +50,12 @@ def read_inventory(request: Request) -> Inventory:
     """
     overrides = dict(request.overrides)
     if request.become_password is not None:
-        overrides |= {"become": True, "become_password": remember(request.become_password)}
+        overrides |= {"become": True, "become_password": register_secret(request.become_password)}
     inventory = load(request.inventory, limit=request.limit, overrides=overrides)
     for connection in (host.connection for host in inventory.hosts):
         for secret in (connection.password, connection.become_password):
             if secret is not None:
-                remember(secret.get_secret_value())
+                register_secret(secret.get_secret_value())
     return inventory
 
 
@@ -202,7 +202,7 @@ def unfinished(logs: Path) -> str | None:
     """Return the name of the newest run when its process is gone and it left no summary."""
     latest = logs / "latest"
     header = document(latest / "run.json")
-    if not header or (latest / "summary.json").exists() or is_at_work(header):
+    if not header or (latest / "summary.json").exists() or is_running(header):
         return None
     return str(header.get("run"))
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from provision.core.environment_folders import rebuilt
+from provision.core.environment_folders import rebuild_reason
 from provision.core.errors import FirstlightError
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import PhaseResult
@@ -96,7 +96,7 @@ def _with_desired_states(context: RunContext, planned: PlannedHosts, staged: Map
         except FirstlightError as error:
             context.fail(name, "stage", error, context.results[name]["stage"].seconds)
             continue
-        if text := rebuilt(desired[name].environment, facts.installed):
+        if text := rebuild_reason(desired[name].environment, facts.installed):
             context.record(context.results[name]["stage"].model_copy(update={"text": text}))
     up_to_date = frozenset(
         name

@@ -17,7 +17,7 @@ from provision.pipeline.context import RunContext
 from provision.pipeline.results import CheckedHosts, InstalledHosts, ProbedHosts, VerifiedHosts
 from provision.pipeline.stage import recompute_desired
 from provision.report.last_verify import verified_line
-from provision.report.run_files import TOGETHER
+from provision.report.run_files import HOST_COMPARISON_FILE
 from verify.last_run import failed_levels
 from verify.records import FRAME, SERVING, Level
 
@@ -167,7 +167,7 @@ def check(
     if options.multihost and len(with_torch) > 1:
         aggregate.append(try_together(context, probed, with_torch, desired))
     if aggregate:
-        context.run.write(TOGETHER, {"checks": aggregate})
+        context.run.write(HOST_COMPARISON_FILE, {"checks": aggregate})
     return documents, tuple(CheckRecord.model_validate(record) for record in aggregate)
 
 

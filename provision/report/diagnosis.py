@@ -29,7 +29,7 @@ def named(cause: str, text: str) -> Finding:
     return Finding(cause=cause, confidence=1.0, evidence=(text.splitlines()[0],), fix=_fixes(known))
 
 
-def may_be_mended(found: Finding) -> bool:
+def is_repairable(found: Finding) -> bool:
     """Whether `doctor --apply` may take this cause away: it is likely enough, and a step of its fix is safe."""
     cause = next((cause for cause in load_causes() if cause.id == found.cause), None)
     return cause is not None and found.confidence >= LIKELY_AT and any(fix.safe for fix in cause.fixes)

@@ -11,7 +11,7 @@ from provision.report.group import named
 from provision.report.layout import COLUMNS, clean, fitted, fold_names, shortened, split_at, width
 
 INDENT = "  "
-SIDE_BY_SIDE = "hosts side by side"
+HOST_COMPARISON = "host comparison"
 MOST_NAMES = 40
 """Columns of the hosts' names where cause and hosts share a line."""
 REST = ": ./firstlight logs show --full"
@@ -59,7 +59,7 @@ def failures(summary: Summary) -> list[Failure]:
         )
         for group in wording.wrong_groups(summary)
     ]
-    odd = [check for check in summary.together if check.status in ("fail", "error")]
+    odd = [check for check in summary.host_comparison if check.status in ("fail", "error")]
     told = tuple((f"check {check.id}: {check.reason or check.status}", check.remedy, ()) for check in odd)
     return [*found, Failure((), None, told)] if told else found
 
@@ -68,7 +68,7 @@ def failure_lines(found: Sequence[Failure], run: Sequence[str], detail: Detail =
     """A block of lines for each cause: the hosts, the doctor's finding, then what the phase or the check said."""
     lines: list[str] = []
     for names, body in _alike(found, detail):
-        told = short_names(names, run, COLUMNS - len(INDENT)) if names else SIDE_BY_SIDE
+        told = short_names(names, run, COLUMNS - len(INDENT)) if names else HOST_COMPARISON
         lines += [INDENT + told, *body]
     return lines
 
@@ -85,7 +85,7 @@ def within(found: Sequence[Failure], run: Sequence[str], most: int) -> list[str]
     columns = COLUMNS - len(INDENT)
     items, lines = [], []
     for said, (remedy, names) in alike.items():
-        items.append(f"{short_names(names, run, MOST_NAMES) if names else SIDE_BY_SIDE}: {said}")
+        items.append(f"{short_names(names, run, MOST_NAMES) if names else HOST_COMPARISON}: {said}")
         lines += [*shortened(items[-1], 1, columns=columns), *shortened(remedy, 1, first=INDENT, columns=columns)]
     if len(lines) > most:
         lines = fitted(items, most, columns=columns, rest=REST)

@@ -73,7 +73,7 @@ def _words(host: HostSummary, status: str, *texts: str | None) -> tuple[str, ...
     return () if status in ("ok", "skip", "skipped") else tuple(_unnamed(text, host.name) or "" for text in texts)
 
 
-def merged(
+def merged_sections(
     run: Sequence[str], groups: Sequence[Group], body: Callable[[Group], Iterable[str]]
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     """A section's body for every group that has one, under the names of all hosts for which it is the same."""
@@ -90,7 +90,7 @@ def _unnamed(text: str | None, name: str) -> str | None:
     return text.replace(name, "HOST") if text and name else text
 
 
-def fold_hosts(checks: Sequence[CheckRecord]) -> list[CheckRecord]:
+def merge_equal_records(checks: Sequence[CheckRecord]) -> list[CheckRecord]:
     """One record for all hosts of which the same is to be told, under their names, with the longest one's seconds.
 
     What is well may be said with each host's own numbers; then the first one's are told, and that they are.
@@ -135,11 +135,11 @@ def group_checks(hosts: tuple[HostSummary, ...]) -> list[GroupedCheck]:
             groups.setdefault((check.id, check.status), []).append(
                 check if check.host else check.model_copy(update={"host": host.name})
             )
-    folded = [_fold(identity, status, checks) for (identity, status), checks in groups.items()]
-    return sorted(folded, key=lambda check: SEVERITY[check.status])
+    grouped = [_grouped_check(identity, status, checks) for (identity, status), checks in groups.items()]
+    return sorted(grouped, key=lambda check: SEVERITY[check.status])
 
 
-def _fold(identity: str, status: str, checks: list[CheckRecord]) -> GroupedCheck:
+def _grouped_check(identity: str, status: str, checks: list[CheckRecord]) -> GroupedCheck:
     devices = list(dict.fromkeys(check.device for check in checks if check.device))
     return GroupedCheck(
         id=identity,

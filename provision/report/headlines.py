@@ -27,7 +27,7 @@ class Headline:
     says: str
     says_of_none: str | None = None
     take: Literal["range", "max", "min"] = "range"
-    judged: bool = False
+    has_floor: bool = False
     """Whether the figure of a card is meant to be held against a floor."""
 
 
@@ -42,12 +42,12 @@ def families(hosts: Sequence[HostSummary]) -> Iterator[tuple[str, str, str]]:
     by_family: dict[str, list[CheckRecord]] = {}
     for check in (check for host in hosts for check in host.checks):
         by_family.setdefault(check.id.partition(".")[0], []).append(check)
-    folded = group_checks(tuple(hosts))
+    grouped = group_checks(tuple(hosts))
     for family, checks in by_family.items():
         counts = Counter[str](check.status for check in checks)
         ended = ", ".join(f"{counts[status]} {status}" for status in SEVERITY if counts[status])
-        told = [*_figures(checks), *_unjudged(checks)]
-        yield family, ended, "; ".join(told) or _first(family, folded)
+        told = [*_figures(checks), *_without_floor(checks)]
+        yield family, ended, "; ".join(told) or _first(family, grouped)
 
 
 def _figures(checks: Iterable[CheckRecord]) -> Iterator[str]:
@@ -65,14 +65,14 @@ def _figures(checks: Iterable[CheckRecord]) -> Iterator[str]:
             yield none or rule.says.format(_taken(values, rule.take))
 
 
-def _unjudged(checks: Iterable[CheckRecord]) -> Iterator[str]:
+def _without_floor(checks: Iterable[CheckRecord]) -> Iterator[str]:
     """The cards whose speeds had nothing to be held against, and which speeds these are: their `ok` says less than another's."""
     cards: dict[str, dict[str, None]] = {}
     for check in (check for check in checks if check.status == "ok" and isinstance(check.evidence, dict)):
         name = check.evidence.get("name") or next(iter(check.evidence.get("devices") or ()), None)
         for figure in check.figures:
             meant = any(
-                rule.judged and re.fullmatch(rule.check, check.id) and re.fullmatch(rule.figure, figure.name)
+                rule.has_floor and re.fullmatch(rule.check, check.id) and re.fullmatch(rule.figure, figure.name)
                 for rule in rules()
             )
             if name and meant and figure.floor is None:
@@ -88,8 +88,8 @@ def _taken(values: Sequence[float], take: str) -> str:
     return high if take == "max" else low
 
 
-def _first(family: str, folded: Iterable[GroupedCheck]) -> str:
+def _first(family: str, grouped: Iterable[GroupedCheck]) -> str:
     """What the first check says that passed; empty where none did: all others are told one by one."""
-    passed = (check for check in folded if check.status == "ok" and check.id.partition(".")[0] == family)
+    passed = (check for check in grouped if check.status == "ok" and check.id.partition(".")[0] == family)
     first = next(passed, None)
     return (first.reason or "; ".join(first.figures)) if first else ""

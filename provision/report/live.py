@@ -14,7 +14,7 @@ from typing import Protocol, Self, TextIO
 from provision.core.formatting import size
 from provision.core.models.records import PhaseName, PhaseResult
 from provision.report.layout import clean, duration
-from provision.report.live_words import ending, said
+from provision.report.live_words import ending, printable_line
 from verify.printable import unguarded
 
 BYTES_EVERY_S = 10.0
@@ -85,13 +85,13 @@ class PlainProgress:
 
     def note(self, host: str, text: str) -> None:
         with self._lock:
-            self._line(f"  {clean(host)}: {said(text)}")
+            self._line(f"  {clean(host)}: {printable_line(text)}")
 
     def finish(self, host: str, result: PhaseResult) -> None:
         with self._lock:
             self._line(f"  {clean(host)}: {result.phase} {ending(result)} ({duration(result.seconds)})")
             if result.hint and result.status not in ("ok", "skipped"):
-                self._line(f"    hint: {said(result.hint)}")
+                self._line(f"    hint: {printable_line(result.hint)}")
 
     def _line(self, text: str) -> None:
         # A terminal that was closed ends nobody's run: the summary is written all the same.

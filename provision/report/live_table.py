@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self, TextIO
 from provision.core.formatting import size
 from provision.core.models.records import PHASES, PhaseName, PhaseResult
 from provision.report.layout import clean, count, duration
-from provision.report.live_words import ending, said
+from provision.report.live_words import ending, printable_line
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -74,7 +74,7 @@ class LiveProgress:
 
     def note(self, host: str, text: str) -> None:
         with self._lock:
-            self._row(host).text = said(text)
+            self._row(host).text = printable_line(text)
 
     def finish(self, host: str, result: PhaseResult) -> None:
         with self._lock:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from provision.core.models.records import Summary
 from provision.report import wording
-from provision.report.group import Group, group_checks, group_hosts, merged, named
+from provision.report.group import Group, group_checks, group_hosts, merged_sections, named
 from provision.report.layout import clean, count, duration
 from provision.report.next_steps import purpose
 from provision.report.service_start import slowest_start
@@ -30,7 +30,7 @@ def render(summary: Summary) -> str:
     parts += ["---"]
     parts += _sections(
         ("Changed since green", _changed(summary)),
-        ("Hosts side by side", _side_by_side(summary)),
+        ("Host comparison", _host_comparison(summary)),
         ("Checks", _each(summary, groups, lambda group: _checks(summary, group))),
         ("Devices", _each(summary, groups, lambda group: [_list(group.first.devices)])),
         ("Stack", _each(summary, groups, _stack)),
@@ -63,10 +63,10 @@ def _changed(summary: Summary) -> str:
     differences = [host.since_green for host in summary.hosts if host.since_green]
     if not differences:
         return ""
-    from provision.report.difference.text import folded, sentence  # noqa: PLC0415 - only a run that failed pays for it
+    from provision.report.difference.text import grouped, sentence  # noqa: PLC0415 - only a run that failed pays for it
 
     parts = []
-    for names, entry in folded(differences):
+    for names, entry in grouped(differences):
         lines = [f"{change.part}: {sentence(change)}" for change in entry.changes]
         lines += [f"cannot be told: {unknown}" for unknown in entry.unknown]
         parts += [_plain(f"{names}, since run {entry.before}"), _list(lines) or "Nothing that is known changed."]
@@ -79,15 +79,17 @@ def _host_row(group: Group) -> tuple[str, str, str, str]:
     return group.names, first.state, "yes" if first.changed else "no", told
 
 
-def _side_by_side(summary: Summary) -> str:
-    rows = list(wording.side_by_side(summary))
+def _host_comparison(summary: Summary) -> str:
+    rows = list(wording.host_comparison(summary))
     return _table(("Status", "Check", "Result"), rows) if rows else ""
 
 
 def _each(summary: Summary, groups: Sequence[Group], body: Callable[[Group], Iterable[str]]) -> str:
     """A section's blocks for every group, under the names where there are several groups; equal ones stand once."""
     parts: list[str] = []
-    for names, blocks in merged([host.name for host in summary.hosts], groups, lambda group: filter(None, body(group))):
+    for names, blocks in merged_sections(
+        [host.name for host in summary.hosts], groups, lambda group: filter(None, body(group))
+    ):
         parts += [f"**{_plain(names)}**"] if len(groups) > 1 else []
         parts += blocks
     return "\n\n".join(parts)

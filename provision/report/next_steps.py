@@ -11,7 +11,7 @@ from provision.core.models.records import HostSummary
 from provision.core.models.settings import Connection, Host, default_prefix
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MOST_MENDED = 3
+MOST_REPAIRS = 3
 """So many hosts that can be mended are named one by one."""
 MOST_NAMED = 8
 """More wrong hosts than this are not listed in a --limit: the whole run passes over what is well."""
@@ -22,22 +22,22 @@ def next_commands(invocation: Invocation, hosts: tuple[HostSummary, ...]) -> tup
     wrong = [host.name for host in hosts if host.state in ("failed", "unreachable", "interrupted")]
     if wrong:
         some = ",".join(wrong) if len(wrong) < len(hosts) and len(wrong) <= MOST_NAMED else None
-        mended = [host.name for host in hosts if host.name in wrong and _may_be_mended(host)][:MOST_MENDED]
-        mends = tuple(f"{invocation.suggest('doctor', hosts=name)} --apply" for name in mended)
+        repairable = [host.name for host in hosts if host.name in wrong and _is_repairable(host)][:MOST_REPAIRS]
+        repairs = tuple(f"{invocation.suggest('doctor', hosts=name)} --apply" for name in repairable)
         again = "provision" if invocation.knows("provision") else "verify"
-        return (*mends, invocation.suggest(again, hosts=some))
+        return (*repairs, invocation.suggest(again, hosts=some))
     if all(host.state in ("planned", "probed", "stopped", "removed") for host in hosts):
         return (invocation.suggest("provision"),)
     return tuple(map(invocation.suggest, filter(invocation.knows, ("verify", "status", "rollback", "uninstall"))))
 
 
-def _may_be_mended(host: HostSummary) -> bool:
+def _is_repairable(host: HostSummary) -> bool:
     """Whether the doctor may take the first cause away by itself, after a yes."""
     if not host.findings:
         return False
-    from provision.report.diagnosis import may_be_mended  # noqa: PLC0415 - only runs that failed pay for it
+    from provision.report.diagnosis import is_repairable  # noqa: PLC0415 - only runs that failed pay for it
 
-    return may_be_mended(host.findings[0])
+    return is_repairable(host.findings[0])
 
 
 PURPOSES = {

@@ -22,7 +22,7 @@ from provision.core.run_folder import RunFolder
 
 M = TypeVar("M", bound=BaseModel)
 
-TOGETHER = "together.json"
+HOST_COMPARISON_FILE = "host_comparison.json"
 """In a run's folder: what the hosts' checks say side by side."""
 
 _FINDINGS: TypeAdapter[tuple[Finding, ...]] = TypeAdapter(tuple[Finding, ...])
@@ -55,7 +55,7 @@ class RunFiles:
     verified: dict[str, Verification] = field(default_factory=dict)
     served: dict[str, ServeRecord] = field(default_factory=dict)
     findings: dict[str, tuple[Finding, ...]] = field(default_factory=dict)
-    together: tuple[CheckRecord, ...] = ()
+    host_comparison: tuple[CheckRecord, ...] = ()
     """What the hosts' checks say side by side."""
     phase_seconds: dict[str, float] = field(default_factory=dict)
     dispatch: dict[str, float] = field(default_factory=dict)
@@ -120,8 +120,8 @@ def _read_hosts(files: RunFiles, run: RunFolder) -> None:
     for path in sorted(run.folder.glob("verify/*.json")):
         if (checks := _verification(files, path)) is not None:
             files.verified[path.stem] = checks
-    side_by_side = _verification(files, run.path(TOGETHER))
-    files.together = side_by_side.checks if side_by_side else ()
+    host_comparison = _verification(files, run.path(HOST_COMPARISON_FILE))
+    files.host_comparison = host_comparison.checks if host_comparison else ()
 
 
 def _read_times(files: RunFiles, run: RunFolder) -> None:

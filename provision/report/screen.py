@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from provision.core.models.records import HostSummary, Summary
 from provision.report import wording
 from provision.report.failures import INDENT, failure_lines, failures, short_names, within
-from provision.report.group import Group, group_hosts, merged
+from provision.report.group import Group, group_hosts, merged_sections
 from provision.report.layout import COLUMNS, clean, count, fitted, shortened, width, wrap
 from provision.report.next_steps import purpose
 from provision.report.shell import command
@@ -119,9 +119,9 @@ def _changed(summary: Summary) -> Iterator[str]:
     differences = [host.since_green for host in summary.hosts if host.since_green and host.since_green.changes]
     if not differences:
         return
-    from provision.report.difference.text import folded, sentence  # noqa: PLC0415 - only a run that failed pays for it
+    from provision.report.difference.text import grouped, sentence  # noqa: PLC0415 - only a run that failed pays for it
 
-    for _, entry in folded(differences):
+    for _, entry in grouped(differences):
         told = [f"{change.part}: {sentence(change)}" for change in entry.changes if change.part != "state"]
         if told:
             yield f"since run {entry.before}: {told[0]}"
@@ -204,7 +204,7 @@ def _attention(summary: Summary, groups: Sequence[Group], most: int, screen: Scr
         yield from group.first.attention.evidence[:evidence]
         yield from wording.proof(group.first)
 
-    told = [*merged([host.name for host in summary.hosts], well, body)]
+    told = [*merged_sections([host.name for host in summary.hosts], well, body)]
     has_more = any(len(group.first.attention.evidence) > evidence for group in well)
     if has_more or len(told) > 1 or len(groups) > len(well):
         screen.cut.add("Attention")

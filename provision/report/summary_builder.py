@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from provision.core.errors import opening
+from provision.core.errors import index_access_hint
 from provision.core.models.facts import HostFacts
 from provision.core.models.invocation import Invocation
 from provision.core.models.records import (
@@ -39,11 +39,13 @@ def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
         run=files.run,
         command=files.command,
         started_at=files.started_at,
-        verdict=verdict(hosts, together=files.together, unreadable=bool(files.unreadable), interrupted=interrupted),
+        verdict=verdict(
+            hosts, host_comparison=files.host_comparison, unreadable=bool(files.unreadable), interrupted=interrupted
+        ),
         changed=sum(host.changed for host in hosts),
         seconds=round(files.seconds, 3),
         hosts=hosts,
-        together=files.together,
+        host_comparison=files.host_comparison,
         phase_seconds=files.phase_seconds or _slowest(hosts),
         dispatch=files.dispatch,
         interrupted=interrupted,
@@ -79,12 +81,12 @@ def _with_commands(host: HostSummary, invocation: Invocation) -> HostSummary:
 def verdict(
     hosts: Iterable[HostSummary],
     *,
-    together: Iterable[CheckRecord] = (),
+    host_comparison: Iterable[CheckRecord] = (),
     unreadable: bool = False,
     interrupted: bool = False,
 ) -> Literal["red", "amber", "green"]:
     """Red: a host failed, was not reached or not brought to its end, or one differs where none may. Amber: something warned or deviates. Else green."""
-    hosts, compared = tuple(hosts), {check.status for check in together}
+    hosts, compared = tuple(hosts), {check.status for check in host_comparison}
     if interrupted or compared & {"fail", "error"} or any(host.state in ENDED_BADLY for host in hosts):
         return "red"
     doubtful = (
@@ -137,17 +139,17 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
         deviations=tuple(_deviations(resolution, staged, stack, serve)),
         warnings=tuple(_warnings(phases)) + tuple(note for note in files.unreadable if _concerns(note, name)),
         notes=(
-            *_drift(facts, mended="serve" in results and results["serve"].status == "ok"),
+            *_drift(facts, repaired="serve" in results and results["serve"].status == "ok"),
             *(resolution.assumptions if resolution else ()),
             *(staged.notes if staged else ()),
         ),
     )
 
 
-def _drift(facts: HostFacts | None, *, mended: bool) -> Iterable[str]:
+def _drift(facts: HostFacts | None, *, repaired: bool) -> Iterable[str]:
     """What of the host was no longer as the run before left it, and who changed it."""
     for drift in facts.installed.drift if facts and facts.installed else ():
-        yield f"drift{', put right' if mended else ''}: {drift.sentence}"
+        yield f"drift{', put right' if repaired else ''}: {drift.sentence}"
 
 
 def _reasons(resolution: Resolution | None, staged: Staged | None) -> tuple[Reason, ...]:
@@ -249,7 +251,7 @@ def _other_build(resolution: Resolution, planned: Stack, staged: Staged) -> Iter
     )
     yield f"planned {describe_build(planned)}, installed {describe_build(staged.stack)}: {why}"
     if closed := [str(index) for reason in staged.refused for index in reason.facts.get("indexes", ())]:
-        yield f"to have it: {opening(closed)}; then run with --refresh"
+        yield f"to have it: {index_access_hint(closed)}; then run with --refresh"
         yield from (reason.text for reason in resolution.reasons if reason.rule == "driver-policy")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from provision.core.models.records import PHASES, HostSummary, PhaseName, Summary
 from provision.report import wording
 from provision.report.failures import INDENT
-from provision.report.group import Group, GroupedCheck, group_checks, group_hosts, merged, named
+from provision.report.group import Group, GroupedCheck, group_checks, group_hosts, merged_sections, named
 from provision.report.headlines import families
 from provision.report.layout import count, duration, number, table, width, wrap
 from provision.report.next_steps import purpose
@@ -32,7 +32,7 @@ def render(summary: Summary) -> str:
         ("Next", _next(summary) if "Next" in screen.cut else ()),
         ("Changed since green", _changed(summary)),
         ("Hosts", _hosts(groups)),
-        ("Hosts side by side", _side_by_side(summary)),
+        ("Host comparison", _host_comparison(summary)),
         ("Endpoint", _endpoints(summary, groups)),
         ("Attention", _each(summary, groups, _attention) if "Attention" in screen.cut else ()),
         ("Checks", _each(summary, groups, lambda group: _checks(summary, group))),
@@ -61,9 +61,9 @@ def _changed(summary: Summary) -> Iterable[str]:
     differences = [host.since_green for host in summary.hosts if host.since_green]
     if not differences:
         return
-    from provision.report.difference.text import changes, folded  # noqa: PLC0415 - only a run that failed pays for it
+    from provision.report.difference.text import changes, grouped  # noqa: PLC0415 - only a run that failed pays for it
 
-    for names, entry in folded(differences):
+    for names, entry in grouped(differences):
         said = "" if entry.changes else "; nothing that is known changed"
         yield from wrap(f"{names}: since run {entry.before}{said}", first=INDENT)
         yield from changes(entry, indent=INDENT * 2, most=MOST_CHANGES)
@@ -83,8 +83,8 @@ def _hosts(groups: list[Group]) -> Iterable[str]:
     return table(rows)
 
 
-def _side_by_side(summary: Summary) -> Iterable[str]:
-    return table([((status, check), said) for status, check, said in wording.side_by_side(summary)])
+def _host_comparison(summary: Summary) -> Iterable[str]:
+    return table([((status, check), said) for status, check, said in wording.host_comparison(summary)])
 
 
 def _phase_status(group: Group, phase: PhaseName) -> str:
@@ -100,7 +100,7 @@ def _phase_status(group: Group, phase: PhaseName) -> str:
 
 def _each(summary: Summary, groups: list[Group], body: Callable[[Group], Iterable[str]]) -> Iterable[str]:
     """A section's body for every group, under the names where there are several groups; equal bodies stand once."""
-    for names, lines in merged([host.name for host in summary.hosts], groups, body):
+    for names, lines in merged_sections([host.name for host in summary.hosts], groups, body):
         if len(groups) > 1:
             yield from wrap(f"{names}:", first=INDENT)
         yield from lines

@@ -87,7 +87,7 @@ def _rest(summary: Summary) -> list[str]:
     warned = sum(check.status == "warn" for host in summary.hosts for check in host.checks)
     if warned:
         parts.append(f"{count(warned, 'check')} warned")
-    odd = [check.id for check in summary.together if check.status not in ("ok", "skip")]
+    odd = [check.id for check in summary.host_comparison if check.status not in ("ok", "skip")]
     if differing := [id_ for id_ in odd if id_ != NETWORK]:
         parts.append(f"hosts differ in {count(len(differing), 'check')}")
     if NETWORK in odd:
@@ -140,12 +140,12 @@ def warnings(summary: Summary, groups: Sequence[Group]) -> Iterable[str]:
         yield from (f"{names}{said}" for said in group.first.warnings if not said.startswith(told_below))
         for check in checks:
             yield f"{names}check {check.id}: {check.reason}" + (f"; hint: {check.remedy}" if check.remedy else "")
-    yield from (f"check {check}: {said}" for status, check, said in side_by_side(summary) if status == "warn")
+    yield from (f"check {check}: {said}" for status, check, said in host_comparison(summary) if status == "warn")
 
 
-def side_by_side(summary: Summary) -> Iterable[tuple[str, str, str]]:
+def host_comparison(summary: Summary) -> Iterable[tuple[str, str, str]]:
     """Status, check and sentence, with what helps, of what the hosts' checks say side by side, the worst first."""
-    for check in sorted(summary.together, key=lambda check: SEVERITY[check.status]):
+    for check in sorted(summary.host_comparison, key=lambda check: SEVERITY[check.status]):
         yield check.status, check.id, f"{check.reason}; hint: {check.remedy}" if check.remedy else check.reason
 
 

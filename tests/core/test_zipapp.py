@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from provision.core.zipapp import without_prose
+from provision.core.zipapp import strip_comments
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,7 +24,7 @@ def test_each_statement_stays_what_it_is_and_where_it_is() -> None:
     assert len(sources) > 100
     for path in sources:
         source = path.read_bytes()
-        assert statements(without_prose(source)) == statements(source), path
+        assert statements(strip_comments(source)) == statements(source), path
 
 
 def test_comments_and_docstrings_go_and_text_that_looks_like_them_stays() -> None:
@@ -40,7 +40,7 @@ class A:  # ü
     """About y."""
 def f(): """only"""
 '''
-    packed = without_prose(source.encode()).decode()
+    packed = strip_comments(source.encode()).decode()
     assert (
         packed
         == '""\n\n\nx = "# no comment"\ns = """kept\n# kept"""\nclass A:\n    ""\n    y = 1\n    ""\ndef f(): ""\n'

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.core.errors import UnreachableError
+from provision.core.errors import IndexUnreachableError
 from provision.core.models.stack import Reason
 from provision.phases.plan.explain import render
 from provision.phases.stage.candidates import nothing_locked
@@ -112,7 +112,7 @@ def test_lines_quoted_in_a_summary_are_read() -> None:
 
 
 def test_an_unreachable_index_is_not_taken_for_a_wrong_python() -> None:
-    error = UnreachableError({"https://wheels.vllm.ai/0.31.0/cu129": "Connection refused"}, ["vllm 0.31.0"])
+    error = IndexUnreachableError({"https://wheels.vllm.ai/0.31.0/cu129": "Connection refused"}, ["vllm 0.31.0"])
     reasons = [
         Reason(rule="index", verdict="reject", candidate=f"vllm-0.3{n}.0-cu129", text=error.text) for n in range(3)
     ]

@@ -167,14 +167,14 @@ def test_a_second_run_on_a_held_host_is_told_who_holds_it_and_an_interrupted_one
     last = hosts[2]
     last.boot()
     first = firstlight.start("provision", "-i", inventory, "--limit", last.name)
-    firstlight.wait_for(first, event("held", host=last.name))
-    held_by = (firstlight.logs / "latest").resolve().name
+    firstlight.wait_for(first, event("locked", host=last.name))
+    locked_by = (firstlight.logs / "latest").resolve().name
     second = CommandRunner(firstlight.logs.parent / "other-logs")("provision", "-i", inventory, "--limit", last.name)
     assert second.code == 3, second.told()
-    assert held_by in second.out
+    assert locked_by in second.out
     ended = firstlight.end(first, send=signal.SIGINT)
     assert ended.code == 130, ended.told()
-    summary = json.loads((firstlight.logs / held_by / "summary.json").read_text())
+    summary = json.loads((firstlight.logs / locked_by / "summary.json").read_text())
     assert summary["interrupted"]
     assert summary["hosts"][0]["state"] == "interrupted"
 

@@ -23,7 +23,7 @@ def promises() -> Iterator[tuple[str, str]]:
             columns = []
         elif not columns:
             columns = cells
-        elif columns[-1] == "held by" and set(line) - set("|-"):
+        elif columns[-1] == "tested by" and set(line) - set("|-"):
             assert len(cells) == len(columns), line
             yield cells[0], cells[-1]
 
@@ -35,10 +35,10 @@ def test_the_page_has_its_tables() -> None:
     assert len(PROMISES) > 30
 
 
-@pytest.mark.parametrize(("promise", "held_by"), PROMISES, ids=[promise for promise, _ in PROMISES])
-def test_every_promise_names_tests_that_are_there(promise: str, held_by: str) -> None:
-    files = FILE.findall(held_by)
+@pytest.mark.parametrize(("promise", "locked_by"), PROMISES, ids=[promise for promise, _ in PROMISES])
+def test_every_promise_names_tests_that_are_there(promise: str, locked_by: str) -> None:
+    files = FILE.findall(locked_by)
     assert files, promise
     text = "".join((ROOT / file).read_text(encoding="utf-8") for file in files)
-    missing = [name for name in FUNCTION.findall(held_by) if f"def {name}(" not in text]
+    missing = [name for name in FUNCTION.findall(locked_by) if f"def {name}(" not in text]
     assert missing == []

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from provision.core.redaction import MASK
-from provision.core.run_folder import TEXT_AT_MOST, RunFolder, bounded
+from provision.core.run_folder import TEXT_AT_MOST, RunFolder, truncate
 from provision.phases.install.playbook import PLAYBOOKS
 from provision.phases.install.task_evidence import described
 from tests.install.conftest import Site
@@ -94,17 +94,17 @@ def test_what_ansible_hides_is_on_record_as_hidden() -> None:
 
 
 def test_of_a_long_text_beginning_and_end_are_kept() -> None:
-    text = bounded("begin" + "x" * 3 * TEXT_AT_MOST + "end")
+    text = truncate("begin" + "x" * 3 * TEXT_AT_MOST + "end")
     assert text.startswith("begin")
     assert text.endswith("end")
     assert f"[{2 * TEXT_AT_MOST + 8} characters left out]" in text
-    assert bounded("short") == "short"
+    assert truncate("short") == "short"
 
 
 def test_a_secret_that_the_cut_would_halve_is_masked_first() -> None:
     secret = "Zq7Rk2Lw9Xv4Bn6T" * 4
     head = "x" * (TEXT_AT_MOST // 4 - 20)
-    assert "Zq7Rk2Lw" not in bounded(f"{head} token={secret} " + "y" * 2 * TEXT_AT_MOST)
+    assert "Zq7Rk2Lw" not in truncate(f"{head} token={secret} " + "y" * 2 * TEXT_AT_MOST)
 
 
 def lines(run: RunFolder) -> list[dict[str, Any]]:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from provision.core.errors import InventoryError
 from provision.fleet.inventory import load
-from provision.fleet.inventory.openssh import Ask, Resolved, Wanted, ask_ssh
-from provision.fleet.inventory.openssh_groups import Shared
+from provision.fleet.inventory.openssh import Resolved, SshConfigReader, SshTarget, read_ssh_config
+from provision.fleet.inventory.openssh_groups import SharedAnswers
 from tests.inventory.conftest import Make
 
 NAMES = ("gpu-1", "gpu-2", "cpu-1", "login", "a", "gpu-3.site", "192.0.2.7", "GPU-1", "2001:db8::1")
@@ -51,13 +51,13 @@ def test_every_host_is_answered_as_if_it_had_been_asked_for(
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "blocks").write_text(text)
         (Path(folder) / "config").write_text(f"Include {folder}/blocks\n" if included else text)
-        ask = Shared()
+        ask = SharedAnswers()
         for name in NAMES:
-            wanted = Wanted(name, name, ("-F", f"{folder}/config"))
-            assert outcome(ask, wanted) == outcome(ask_ssh, wanted), name
+            wanted = SshTarget(name, name, ("-F", f"{folder}/config"))
+            assert outcome(ask, wanted) == outcome(read_ssh_config, wanted), name
 
 
-def outcome(ask: Ask, wanted: Wanted) -> Resolved | str:
+def outcome(ask: SshConfigReader, wanted: SshTarget) -> Resolved | str:
     """All options, or why there are none: of a host that is its own jump host for one."""
     try:
         return ask(wanted)
@@ -71,9 +71,9 @@ class Counted:
     def __init__(self) -> None:
         self.targets: list[str] = []
 
-    def __call__(self, wanted: Wanted) -> Resolved:
+    def __call__(self, wanted: SshTarget) -> Resolved:
         self.targets.append(wanted.target)
-        return ask_ssh(wanted)
+        return read_ssh_config(wanted)
 
 
 @pytest.mark.parametrize(
@@ -90,10 +90,10 @@ class Counted:
 def test_openssh_is_asked_for_what_it_tells_apart(configuration: str, expected: list[str], tmp_path: Path) -> None:
     (tmp_path / "config").write_text(configuration)
     counted = Counted()
-    ask = Shared(counted)
+    ask = SharedAnswers(counted)
     for number in range(12):
         name = f"n-{number}"
-        assert ask(Wanted(name, name, ("-F", str(tmp_path / "config"))))["host"] == [name]
+        assert ask(SshTarget(name, name, ("-F", str(tmp_path / "config"))))["host"] == [name]
     assert counted.targets == expected
 
 

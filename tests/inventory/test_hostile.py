@@ -63,7 +63,7 @@ def test_an_alias_that_is_used_by_many_hosts_is_no_bomb(make: Make) -> None:
 
 def test_where_a_variable_is_set_is_found_in_files_whose_aliases_are_refused(make: Make) -> None:
     path = make(ONE, group_vars__all_yml="x: &x [*x]\n")
-    assert yaml_source.places(path, "x") == []
+    assert yaml_source.positions_of(path, "x") == []
 
 
 @pytest.mark.parametrize("limit", ["gpu-[1:999999999]", "gpu-[1:9999][1:9999]", "a,gpu-[0:1" + "0" * 5000 + "]"])

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from provision.fleet.multihost.interface_map import Meeting, best, judge, obstacles, rounds, ways
+from provision.fleet.multihost.interface_map import (
+    AllReduceTrial,
+    best,
+    evaluate_trials,
+    interface_maps,
+    obstacles,
+    rounds,
+)
 
 
 def hello(own_name: str = "10.0.0.1", **named: str) -> dict[str, Any]:
@@ -32,9 +39,11 @@ def hello(own_name: str = "10.0.0.1", **named: str) -> dict[str, Any]:
     }
 
 
-def met(way: dict[str, str], *, backend: str = "gloo", bandwidth: float = 1e9, wrong: int = 0) -> Meeting:
+def met(
+    interface_map: dict[str, str], *, backend: str = "gloo", bandwidth: float = 1e9, wrong: int = 0
+) -> AllReduceTrial:
     answer = {"wrong": wrong, "latency": 8.5e-5, "bandwidth": bandwidth}
-    return Meeting(way, backend, dict.fromkeys(way, answer))
+    return AllReduceTrial(interface_map, backend, dict.fromkeys(interface_map, answer))
 
 
 def reached_all(*hosts: str, interface: str = "eth0", **instead: str) -> dict[str, dict[str, dict[str, str]]]:
@@ -52,8 +61,8 @@ TWO = {"a": hello(eth0="10.0.0.1/24"), "b": hello(eth0="10.0.0.2/24")}
 def test_a_way_is_one_name_or_one_network_on_all_hosts() -> None:
     one = hello(eth0="10.0.0.1/24", ib0="10.9.0.1/24", docker0="172.17.0.1/16")
     two = hello(ens3="10.0.0.2/24", ib0="10.9.0.2/24")
-    assert ways({"a": one, "b": two}) == [{"a": "eth0", "b": "ens3"}, {"a": "ib0", "b": "ib0"}]
-    assert ways({"a": one, "b": hello()}) == []
+    assert interface_maps({"a": one, "b": two}) == [{"a": "eth0", "b": "ens3"}, {"a": "ib0", "b": "ib0"}]
+    assert interface_maps({"a": one, "b": hello()}) == []
 
 
 @pytest.mark.parametrize("count", range(2, 8))
@@ -68,9 +77,9 @@ def test_in_a_round_no_host_is_twice_and_each_meets_its_neighbours(count: int) -
 def test_the_wider_of_two_ways_is_chosen_and_named() -> None:
     ib = {"a": "ib0", "b": "ib0"}
     hellos = {"a": hello(eth0="10.0.0.1/24", ib0="10.9.0.1/24"), "b": hello(eth0="10.0.0.2/24", ib0="10.9.0.2/24")}
-    meetings = [met(BOTH), met(ib, bandwidth=9e9)]
-    assert best(meetings) == ib
-    outcome = judge(hellos, reached_all("a", "b"), meetings, {})
+    trials = [met(BOTH), met(ib, bandwidth=9e9)]
+    assert best(trials) == ib
+    outcome = evaluate_trials(hellos, reached_all("a", "b"), trials, {})
     assert outcome.status == "ok"
     assert outcome.reason == (
         "2 hosts meet on ib0, every number exact: gloo 85 µs, 9.00 GB/s; NCCL_SOCKET_IFNAME=ib0 GLOO_SOCKET_IFNAME=ib0"
@@ -83,8 +92,8 @@ def test_the_wider_of_two_ways_is_chosen_and_named() -> None:
 
 
 def test_interfaces_of_other_names_are_told_host_by_host() -> None:
-    way = {"a": "eth0", "b": "ens3"}
-    outcome = judge({"a": TWO["a"], "b": hello(ens3="10.0.0.2/24")}, {}, [met(way)], {})
+    interface_map = {"a": "eth0", "b": "ens3"}
+    outcome = evaluate_trials({"a": TWO["a"], "b": hello(ens3="10.0.0.2/24")}, {}, [met(interface_map)], {})
     assert outcome.reason == (
         "2 hosts meet on eth0 of a, ens3 of b, every number exact: gloo 85 µs, 1.00 GB/s; "
         "NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME are these names"
@@ -94,14 +103,14 @@ def test_interfaces_of_other_names_are_told_host_by_host() -> None:
 
 def test_a_way_on_which_one_pair_does_not_meet_is_not_chosen() -> None:
     three = dict.fromkeys("abc", "ib0")
-    broken = Meeting(three, "gloo", {"b": {"problem": "timed out"}, "c": {"problem": "timed out"}})
+    broken = AllReduceTrial(three, "gloo", {"b": {"problem": "timed out"}, "c": {"problem": "timed out"}})
     assert best([met(three, bandwidth=9e9), broken]) is None
     assert best([met(three, bandwidth=9e9), broken, met(dict.fromkeys("abc", "eth0"))]) == dict.fromkeys("abc", "eth0")
 
 
 def test_names_that_lead_to_the_loopback_make_the_setting_needed() -> None:
     hellos = {"a": hello("127.0.1.1", eth0="10.0.0.1/24"), "b": hello(eth0="10.0.0.2/24")}
-    outcome = judge(hellos, reached_all("a", "b"), [met(BOTH)], {})
+    outcome = evaluate_trials(hellos, reached_all("a", "b"), [met(BOTH)], {})
     assert outcome.status == "ok"
     assert outcome.reason.endswith(
         "GLOO_SOCKET_IFNAME=eth0; unset, gloo announces 127.0.1.1 on a, since the name resolves to it"
@@ -111,7 +120,7 @@ def test_names_that_lead_to_the_loopback_make_the_setting_needed() -> None:
 def test_reach_in_one_direction_only_is_no_way_and_the_caller_is_named() -> None:
     seen = reached_all("a", "b", b_a="no answer within 3 s")
     assert obstacles(BOTH, seen) == ["b to a's eth0: no answer within 3 s"]
-    outcome = judge(TWO, seen, [], {})
+    outcome = evaluate_trials(TWO, seen, [], {})
     assert (outcome.status, outcome.reason) == (
         "warn",
         "no interface joins the 2 hosts: eth0: b to a's eth0: no answer within 3 s",
@@ -124,21 +133,25 @@ def test_reach_in_one_direction_only_is_no_way_and_the_caller_is_named() -> None
 def test_bridges_of_the_same_address_on_both_hosts_join_nobody() -> None:
     hellos = {"a": hello(docker0="172.17.0.1/16"), "b": hello(docker0="172.17.0.1/16")}
     seen = reached_all("a", "b", interface="docker0", a_b="leads back to itself", b_a="leads back to itself")
-    outcome = judge(hellos, seen, [], {})
+    outcome = evaluate_trials(hellos, seen, [], {})
     assert outcome.status == "warn"
     assert "a to b's docker0: leads back to itself" in outcome.reason
 
 
 def test_a_host_without_an_address_and_hosts_without_a_common_network_are_told() -> None:
-    outcome = judge({**TWO, "c": hello()}, {}, [], {})
+    outcome = evaluate_trials({**TWO, "c": hello()}, {}, [], {})
     assert (outcome.status, outcome.reason) == ("warn", "no interface that leads out of the host has an address: c")
     apart = {"a": hello(eth0="10.0.0.1/24"), "b": hello(ens3="10.1.0.1/24")}
-    assert judge(apart, {}, [], {}).reason == "no interface has the same name or the same network on all 2 hosts"
+    assert (
+        evaluate_trials(apart, {}, [], {}).reason == "no interface has the same name or the same network on all 2 hosts"
+    )
 
 
 def test_hosts_that_find_each_other_and_cannot_exchange_are_told_in_torchs_words() -> None:
-    failed = Meeting(BOTH, "gloo", {"a": {"problem": "Gloo connectFullMesh failed"}, "b": {"problem": "timed out"}})
-    outcome = judge(TWO, reached_all("a", "b"), [failed], {})
+    failed = AllReduceTrial(
+        BOTH, "gloo", {"a": {"problem": "Gloo connectFullMesh failed"}, "b": {"problem": "timed out"}}
+    )
+    outcome = evaluate_trials(TWO, reached_all("a", "b"), [failed], {})
     assert (outcome.status, outcome.reason) == (
         "warn",
         "hosts reach one another and cannot exchange: a: Gloo connectFullMesh failed; b: timed out",
@@ -147,7 +160,7 @@ def test_hosts_that_find_each_other_and_cannot_exchange_are_told_in_torchs_words
 
 def test_one_wrong_number_fails_whatever_else_is_well() -> None:
     ib = {"a": "ib0", "b": "ib0"}
-    outcome = judge(TWO, reached_all("a", "b"), [met(BOTH), met(ib, wrong=1)], {})
+    outcome = evaluate_trials(TWO, reached_all("a", "b"), [met(BOTH), met(ib, wrong=1)], {})
     assert (outcome.status, outcome.reason) == (
         "fail",
         "gloo gives wrong numbers on ib0 between a and b: 1 on a, 1 on b",
@@ -155,24 +168,24 @@ def test_one_wrong_number_fails_whatever_else_is_well() -> None:
 
 
 def test_a_host_that_does_not_come_is_named_and_nothing_is_ok() -> None:
-    outcome = judge({"a": TWO["a"]}, {}, [], {"b": "no answer within 120 s"})
+    outcome = evaluate_trials({"a": TWO["a"]}, {}, [], {"b": "no answer within 120 s"})
     assert (outcome.status, outcome.reason) == ("error", "cannot tell: b did not come: no answer within 120 s")
 
 
 def test_nccl_is_told_beside_gloo_whether_it_meets_fails_or_is_left_out() -> None:
-    def judged(nccl: Meeting) -> tuple[str, str]:
-        outcome = judge(TWO, reached_all("a", "b"), [met(BOTH), nccl], {})
+    def judged(nccl: AllReduceTrial) -> tuple[str, str]:
+        outcome = evaluate_trials(TWO, reached_all("a", "b"), [met(BOTH), nccl], {})
         return outcome.status, outcome.reason
 
     assert judged(met(BOTH, backend="nccl", bandwidth=4.5e10))[1].startswith(
         "2 hosts meet on eth0, every number exact: gloo 85 µs, 1.00 GB/s, NCCL 85 µs, 45.00 GB/s; NCCL_SOCKET_IFNAME=eth0"
     )
     failed = {"a": {"problem": "ncclSystemError"}, "b": {"problem": "ncclRemoteError"}}
-    assert judged(Meeting(BOTH, "nccl", failed)) == (
+    assert judged(AllReduceTrial(BOTH, "nccl", failed)) == (
         "warn",
         "gloo meets on eth0, NCCL does not: a: ncclSystemError; b: ncclRemoteError",
     )
     full = {"skip": "0.5 GiB of a GPU are free"}
-    status, reason = judged(Meeting(BOTH, "nccl", {"a": full, "b": full}))
+    status, reason = judged(AllReduceTrial(BOTH, "nccl", {"a": full, "b": full}))
     assert status == "ok"
     assert "NCCL not tried: 0.5 GiB of a GPU are free" in reason

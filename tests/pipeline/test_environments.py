@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from provision.core.environment_folders import digest_of, folder_for, rebuilt
+from provision.core.environment_folders import digest_of, folder_for, rebuild_reason
 from provision.core.models.facts import Drift, Installed
 
 
@@ -66,10 +66,10 @@ def test_one_that_was_built_anew_and_has_not_gone_live_is_gone_on_with() -> None
 
 
 def test_a_run_says_why_it_builds_one_that_is_there() -> None:
-    assert rebuilt("e1-3", host("e1", "e1-2")) == "environment e1-2 is damaged, and is built anew as e1-3"
-    assert rebuilt("e1-2", host("e1", "e1-2")) is None
-    assert rebuilt("e2", host("e1")) is None
-    assert rebuilt("e1", None) is None
+    assert rebuild_reason("e1-3", host("e1", "e1-2")) == "environment e1-2 is damaged, and is built anew as e1-3"
+    assert rebuild_reason("e1-2", host("e1", "e1-2")) is None
+    assert rebuild_reason("e2", host("e1")) is None
+    assert rebuild_reason("e1", None) is None
 
 
 def test_what_computes_the_same_has_the_same_digest() -> None:

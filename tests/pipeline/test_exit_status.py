@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from provision.cli import exit_status
 from provision.cli.main import app
-from provision.core.redaction import remember
+from provision.core.redaction import register_secret
 from provision.pipeline.runner import cache_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +55,7 @@ def test_what_is_a_fault_of_ours_keeps_its_trace(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, code: int
 ) -> None:
     """Of `verify` 1 says that a check warned: that is not what a fault may say."""
-    remember("correct horse battery")
+    register_secret("correct horse battery")
 
     def broken() -> None:
         raise RuntimeError("dictionary changed size during iteration of correct horse battery")

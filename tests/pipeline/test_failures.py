@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from provision.core.errors import NoStackError, UnreachableError
+from provision.core.errors import IndexUnreachableError, NoStackError
 from provision.core.install_paths import InstallPaths
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Connection, Host, Inventory, Settings
@@ -105,7 +105,7 @@ def test_what_a_room_knows_of_its_failure_is_not_read_out_of_its_words(context: 
         "https://wheels.vllm.ai/0.31.0/cu129": "HTTP 403",
         "https://download.pytorch.org/whl/cu129": "HTTP 403",
     }
-    context.fail("n1", "stage", UnreachableError(install_paths, ["vllm 0.31.0 for Python 3.13"]))
+    context.fail("n1", "stage", IndexUnreachableError(install_paths, ["vllm 0.31.0 for Python 3.13"]))
     diagnose(context)
     [finding] = json.loads(context.run.path("findings/n1.json").read_bytes())
     assert (finding["cause"], finding["confidence"]) == ("index-unreachable", 1.0)

@@ -13,16 +13,16 @@ import pytest
 
 from provision.core.errors import Exit, HostLockedError, RemoteCommandError
 from provision.core.models.settings import Connection
-from provision.fleet.locks import hold
+from provision.fleet.locks import lock_host
 from provision.fleet.ssh.local import LocalSession
 
 HOLDER = """
 import sys, time
-from provision.fleet.locks import hold
+from provision.fleet.locks import lock_host
 from provision.core.models.settings import Connection
 from provision.fleet.ssh.local import LocalSession
-with hold(LocalSession("node", Connection(kind="local")), prefix=sys.argv[1], run="20261120T080000Z", root=False):
-    print("held", flush=True)
+with lock_host(LocalSession("node", Connection(kind="local")), prefix=sys.argv[1], run="20261120T080000Z", root=False):
+    print("locked", flush=True)
     time.sleep(600)
 """
 
@@ -33,13 +33,13 @@ def session() -> LocalSession:
 
 def test_a_second_run_is_told_who_holds_the_host_and_since_when(tmp_path: Path) -> None:
     prefix = str(tmp_path / "a prefix")
-    with hold(session(), prefix=prefix, run="first", root=False):
-        with pytest.raises(HostLockedError) as refused, hold(session(), prefix=prefix, run="second", root=False):
+    with lock_host(session(), prefix=prefix, run="first", root=False):
+        with pytest.raises(HostLockedError) as refused, lock_host(session(), prefix=prefix, run="second", root=False):
             pass
-        assert refused.value.exit_code == Exit.HELD
+        assert refused.value.exit_code == Exit.LOCKED
         assert "run first" in refused.value.text
         assert f"(process {os.getpid()}) since 20" in refused.value.text
-    with hold(session(), prefix=prefix, run="second", root=False):
+    with lock_host(session(), prefix=prefix, run="second", root=False):
         pass
     assert not (tmp_path / "a prefix" / "lock.json").exists()
 
@@ -47,14 +47,14 @@ def test_a_second_run_is_told_who_holds_the_host_and_since_when(tmp_path: Path) 
 def test_the_lock_of_a_killed_controller_is_free(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE) as holder:
         assert holder.stdout
-        assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(HostLockedError), hold(session(), prefix=str(tmp_path), run="next", root=False):
+        assert holder.stdout.readline() == b"locked\n"
+        with pytest.raises(HostLockedError), lock_host(session(), prefix=str(tmp_path), run="next", root=False):
             pass
         holder.send_signal(signal.SIGKILL)
         holder.wait()
     for _ in range(50):
         try:
-            with hold(session(), prefix=str(tmp_path), run="next", root=False):
+            with lock_host(session(), prefix=str(tmp_path), run="next", root=False):
                 return
         except HostLockedError:
             continue
@@ -74,9 +74,9 @@ exec {shutil.which("flock")} "$@"
     slow.chmod(0o755)
     monkeypatch.setenv("PATH", str(tools), prepend=os.pathsep)
     with (
-        hold(session(), prefix=str(prefix), run="first", root=False),
+        lock_host(session(), prefix=str(prefix), run="first", root=False),
         pytest.raises(HostLockedError, match="run first"),
-        hold(session(), prefix=str(prefix), run="second", root=False),
+        lock_host(session(), prefix=str(prefix), run="second", root=False),
     ):
         pass
     assert (tmp_path / "went").exists()
@@ -86,10 +86,10 @@ def test_a_prefix_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(RemoteCommandError) as refused,
-        hold(session(), prefix=str(tmp_path / "file" / "prefix"), run="run", root=False),
+        lock_host(session(), prefix=str(tmp_path / "file" / "prefix"), run="run", root=False),
     ):
         pass
-    assert "could not take the lock" in refused.value.text
+    assert "could not be taken" in refused.value.text
     assert "Not a directory" in refused.value.text
 
 
@@ -98,7 +98,10 @@ def test_an_account_that_no_file_names_holds_by_its_number(tmp_path: Path, monke
         raise KeyError("getpwuid(): uid not found: 4711")
 
     monkeypatch.setattr("getpass.getuser", nameless)
-    with hold(session(), prefix=str(tmp_path), run="first", root=False):
-        with pytest.raises(HostLockedError) as refused, hold(session(), prefix=str(tmp_path), run="second", root=False):
+    with lock_host(session(), prefix=str(tmp_path), run="first", root=False):
+        with (
+            pytest.raises(HostLockedError) as refused,
+            lock_host(session(), prefix=str(tmp_path), run="second", root=False),
+        ):
             pass
         assert f"run first of {os.getuid()}@" in refused.value.text

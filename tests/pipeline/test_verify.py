@@ -60,7 +60,7 @@ def _two_well_and_one_ill(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_odd_host_is_kept_in_the_runs_folder(tmp_path: Path) -> None:
     context = context_of(tmp_path, "a", "b", "ill")
     check(context, CheckOptions("quick"))
-    kept = json.loads(context.run.path("together.json").read_bytes())["checks"]
+    kept = json.loads(context.run.path("host_comparison.json").read_bytes())["checks"]
     assert [(record["id"], record["status"]) for record in kept] == [(FLEET, "warn")]
     assert kept[0]["reason"].startswith("ill: kernels.gemm warn")
 
@@ -69,7 +69,7 @@ def test_one_host_is_compared_with_nobody(tmp_path: Path) -> None:
     context = context_of(tmp_path, "a")
     check(context, CheckOptions("quick"))
     assert context.run.path("verify/a.json").exists()
-    assert not context.run.path("together.json").exists()
+    assert not context.run.path("host_comparison.json").exists()
 
 
 def test_hosts_are_tried_together_only_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def test_hosts_are_tried_together_only_where_that_is_asked_for(tmp_path: Path, m
     context = context_of(tmp_path, "a", "b", "broken")
     check(context, CheckOptions("standard", multihost=True))
     assert tried == [["a", "b"]], "torch is not there on the third one"
-    kept = json.loads(context.run.path("together.json").read_bytes())["checks"]
+    kept = json.loads(context.run.path("host_comparison.json").read_bytes())["checks"]
     assert [record["id"] for record in kept] == [FLEET, NETWORK]
     check(context, CheckOptions("standard"))
     assert len(tried) == 1

@@ -253,7 +253,7 @@ def test_what_is_installed(tmp_path: Path, shell: tuple[str, ...]) -> None:
     assert (before.current, before.previous, before.environments) == ("bbbb", "aaaa", ("aaaa", "bbbb"))
     assert before.state == {"environment": "bbbb"}
     assert before.last_verify == {"status": "ok"}
-    assert before.held_by is None
+    assert before.locked_by is None
     assert before.drift == ()
     unit.write_text("[Unit]\nDescription=mine\n", encoding="utf-8")
     (prefix / "envs/bbbb/.complete").unlink()
@@ -277,15 +277,15 @@ def test_a_held_host_names_its_holder_and_a_stale_file_does_not(tmp_path: Path) 
     with subprocess.Popen(["flock", str(lock), "sleep", "300"]) as holder:
         for _ in range(100):
             held = run(prefix=str(tmp_path)).facts.installed
-            if held is not None and held.held_by is not None:
+            if held is not None and held.locked_by is not None:
                 break
         children = Path(f"/proc/{holder.pid}/task/{holder.pid}/children").read_text(encoding="ascii").split()
         for pid in [*map(int, children), holder.pid]:
             os.kill(pid, 9)
     assert stale is not None
-    assert stale.held_by is None
+    assert stale.locked_by is None
     assert held is not None
-    assert held.held_by == {"run": "r1"}
+    assert held.locked_by == {"run": "r1"}
 
 
 def test_service_under_supervisor(tmp_path: Path) -> None:

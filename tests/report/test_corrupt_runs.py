@@ -40,7 +40,7 @@ def make(logs: Path) -> Path:
         folder.run.event("phase", phase="probe", seconds=0.5)
         finding = Finding(cause="disk-full", confidence=0.9, evidence=("e",), fix=("r",))
         folder.run.write("findings/a.json", [finding.model_dump()])
-        folder.run.write("together.json", {"checks": []})
+        folder.run.write("host_comparison.json", {"checks": []})
         folder.run.write(
             "phases.json", {"a": {"install": result("a", "install", "failed", text="no").model_dump(mode="json")}}
         )
@@ -97,7 +97,7 @@ def copied(sound: Path) -> Iterator[Path]:
 
 FILES = (
     "run.json", "events.jsonl", "phases.json", "inventory.json", "plan.json", "facts/a.json", "stage/a.json", "verify/a.json",
-    "serve/a.json", "findings/a.json", "together.json", "dispatch.json", "summary.json", "summary.txt",
+    "serve/a.json", "findings/a.json", "host_comparison.json", "dispatch.json", "summary.json", "summary.txt",
 )  # fmt: skip
 CONTENTS = {
     "no UTF-8": b'{"kind": "\xff\xfe"}\n',

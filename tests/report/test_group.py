@@ -8,7 +8,7 @@ import pytest
 
 from provision.core.models.records import CheckRecord
 from provision.pipeline.operations import print_checks
-from provision.report.group import fold_hosts
+from provision.report.group import merge_equal_records
 
 
 def check(host: str | None, reason: str = "right", **fields: Any) -> CheckRecord:
@@ -17,18 +17,18 @@ def check(host: str | None, reason: str = "right", **fields: Any) -> CheckRecord
 
 
 def test_hosts_that_are_well_are_one_row_with_the_longest_ones_seconds() -> None:
-    [row] = fold_hosts([check("gpu-1"), check("gpu-2", seconds=3.5), check("gpu-3")])
+    [row] = merge_equal_records([check("gpu-1"), check("gpu-2", seconds=3.5), check("gpu-3")])
     assert (row.host, row.reason, row.seconds) == ("gpu-[1:3]", "right", 3.5)
 
 
 def test_numbers_of_their_own_are_told_of_the_first() -> None:
-    [row] = fold_hosts([check("gpu-1", "5.2 GB/s"), check("gpu-2", "3.1 GB/s")])
+    [row] = merge_equal_records([check("gpu-1", "5.2 GB/s"), check("gpu-2", "3.1 GB/s")])
     assert row.reason == "5.2 GB/s (gpu-1 cpu; others differ)"
 
 
 def test_what_is_not_well_is_told_together_only_in_the_same_words() -> None:
     bad = [check(host, f"{host} has no library", status="fail") for host in ("gpu-1", "gpu-2")]
-    rows = fold_hosts([check("gpu-3"), *bad, check("gpu-4", "it has two", status="fail")])
+    rows = merge_equal_records([check("gpu-3"), *bad, check("gpu-4", "it has two", status="fail")])
     assert [(row.host, row.status, row.reason) for row in rows] == [
         ("gpu-3", "ok", "right"),
         ("gpu-1, gpu-2", "fail", "gpu-1 has no library"),
@@ -38,7 +38,7 @@ def test_what_is_not_well_is_told_together_only_in_the_same_words() -> None:
 
 def test_devices_and_records_of_no_host_keep_their_rows() -> None:
     records = [check("a"), check("a", device="cuda:0"), check(None, id="fleet.alike", device=None)]
-    assert fold_hosts(records) == records
+    assert merge_equal_records(records) == records
 
 
 def test_a_row_is_one_line_where_a_program_reads_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from provision.core.errors import UsageError
 from provision.core.run_folder import RunFolder, process_start
 from provision.report import summarise, write
 from provision.report.history import run_list
-from provision.report.history.runs import find, names, standing
+from provision.report.history.runs import find, names, run_status
 from provision.report.history.show import summary_text
 from tests.report.sample import CPU_STACK, Folder, host, result
 
@@ -48,7 +48,7 @@ def test_the_newest_killed_before_its_summary(logs: Path, run: str | None) -> No
 
 def test_a_run_at_work_is_no_killed_run(logs: Path) -> None:
     RunFolder(logs / "20261120T101500Z").write("run.json", {"command": "provision", "pid": os.getpid()})
-    assert standing(find(logs)) == "at work"
+    assert run_status(find(logs)) == "running"
     with pytest.raises(UsageError, match=f"process {os.getpid()} is still at work"):
         summary_text(logs)
 
@@ -58,12 +58,12 @@ def test_another_process_of_the_same_number_is_not_the_run(logs: Path) -> None:
     assert began
     header = {"command": "provision", "pid": os.getpid(), "pid_start": began - 1}
     RunFolder(logs / "20261120T101500Z").write("run.json", header)
-    assert standing(find(logs)) == "killed"
+    assert run_status(find(logs)) == "killed"
 
 
 def test_list_as_json(logs: Path) -> None:
     killed, green = json.loads(run_list.render_json(logs))
-    assert (killed["standing"], killed["verdict"], killed["hosts"]) == ("killed", None, 1)
+    assert (killed["run_status"], killed["verdict"], killed["hosts"]) == ("killed", None, 1)
     assert (green["verdict"], green["hosts"], green["seconds"]) == ("green", 1, 94.2)
 
 

@@ -27,7 +27,7 @@ from provision.core.models.records import (
     ServeRecord,
     Summary,
 )
-from provision.core.redaction import MASK, redact, remember, scrub
+from provision.core.redaction import MASK, redact, register_secret, scrub
 from provision.report import json_form, markdown, text, wording
 from provision.report.failures import failures
 from provision.report.layout import COLUMNS, clean, duration, fold_names, table, wrap
@@ -163,9 +163,13 @@ def fleets(draw: st.DrawFn) -> Summary:
     many = (kinds[place % len(kinds)].model_copy(update={"name": f"{name}{place * 3}"}) for place in range(number))
     limit = draw(st.integers(0, 90))
     command = f"./firstlight provision --limit {','.join(f'{name}{place}' for place in range(limit))}"
-    together = tuple(draw(st.lists(checks, max_size=4)))
+    host_comparison = tuple(draw(st.lists(checks, max_size=4)))
     return draw(summaries).model_copy(
-        update={"hosts": tuple(many), "together": together, "next_commands": (command, "./firstlight status")}
+        update={
+            "hosts": tuple(many),
+            "host_comparison": host_comparison,
+            "next_commands": (command, "./firstlight status"),
+        }
     )
 
 
@@ -325,8 +329,8 @@ def test_the_value_of_an_option_is_masked_among_arguments() -> None:
 
 def test_a_secret_that_was_read_is_masked_whatever_it_looks_like() -> None:
     assert redact("sesam open, said correct horse") == "sesam open, said correct horse"
-    remember("correct horse")
-    remember("cat")
+    register_secret("correct horse")
+    register_secret("cat")
     assert redact("sesam open, said correct horse; a cat") == f"sesam open, said {MASK}; a cat"
     assert scrub({"correct horse": ["no correct horse"]}) == {MASK: [f"no {MASK}"]}
 
@@ -339,7 +343,7 @@ def test_published_schema_is_the_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "folded"),
+    ("names", "grouped"),
     [
         (["a"], "a"),
         (["gpu-1", "gpu-2"], "gpu-1, gpu-2"),
@@ -351,8 +355,8 @@ def test_published_schema_is_the_model() -> None:
         ([], ""),
     ],
 )
-def test_names_fold(names: list[str], folded: str) -> None:
-    assert fold_names(names) == folded
+def test_names_fold(names: list[str], grouped: str) -> None:
+    assert fold_names(names) == grouped
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,16 @@ from provision.core.run_folder import RunFolder
 from provision.report import summarise, write
 from provision.report.history import pruning
 from provision.report.history.pruning import prune, prune_quietly, render
-from provision.report.history.retention import KEEP_MIB, KEEP_RUNS, Past, decide, green_hosts
+from provision.report.history.retention import KEEP_MIB, KEEP_RUNS, PastRun, decide, green_hosts
 from provision.report.history.runs import document, names
 from tests.report.sample import CPU_STACK, Folder, check, host
 
 
-def past(run: str, *green: str, standing: str = "ended", bytes_: int = 10) -> Past:
-    return Past(run, standing, bytes_, frozenset(green))  # type: ignore[arg-type]
+def past(run: str, *green: str, run_status: str = "ended", bytes_: int = 10) -> PastRun:
+    return PastRun(run, run_status, bytes_, frozenset(green))  # type: ignore[arg-type]
 
 
-def kept(runs: list[Past], *, keep: int = 100, most_bytes: int = 10**9) -> dict[str, str]:
+def kept(runs: list[PastRun], *, keep: int = 100, most_bytes: int = 10**9) -> dict[str, str]:
     return {entry.run: entry.why for entry in decide(runs, keep=keep, most_bytes=most_bytes) if entry.keep}
 
 
@@ -47,29 +47,29 @@ def test_the_last_green_run_of_every_host_stays_whatever_the_limits() -> None:
 
 
 def test_a_run_that_goes_on_stays() -> None:
-    assert kept([past("3"), past("2", standing="at work"), past("1")], keep=1) == {
+    assert kept([past("3"), past("2", run_status="running"), past("1")], keep=1) == {
         "3": "the newest run",
         "2": "it still goes on",
     }
 
 
 pasts = st.builds(
-    Past,
+    PastRun,
     run=st.just("x"),
-    standing=st.sampled_from(["ended", "at work", "killed"]),
+    run_status=st.sampled_from(["ended", "running", "killed"]),
     bytes=st.integers(min_value=0, max_value=100),
     green=st.frozensets(st.sampled_from("abc")),
 )
 
 
 @given(st.lists(pasts, min_size=1), st.integers(min_value=1, max_value=5), st.integers(min_value=1, max_value=300))
-def test_whatever_the_limits(runs: list[Past], keep: int, most_bytes: int) -> None:
-    named = [Past(str(number), run.standing, run.bytes, run.green) for number, run in enumerate(runs)]
+def test_whatever_the_limits(runs: list[PastRun], keep: int, most_bytes: int) -> None:
+    named = [PastRun(str(number), run.run_status, run.bytes, run.green) for number, run in enumerate(runs)]
     decisions = decide(named, keep=keep, most_bytes=most_bytes)
     assert [entry.run for entry in decisions] == [run.run for run in named]
     stay = {entry.run for entry in decisions if entry.keep}
     assert named[0].run in stay
-    assert {run.run for run in named if run.standing == "at work"} <= stay
+    assert {run.run for run in named if run.run_status == "running"} <= stay
     for name in "abc":
         green = [run.run for run in named if name in run.green]
         assert not green or green[0] in stay

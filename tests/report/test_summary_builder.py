@@ -54,13 +54,15 @@ def test_verdict_of_one_host(host_summary: HostSummary, expected: str) -> None:
 
 
 @pytest.mark.parametrize(("status", "expected"), [("ok", "green"), ("warn", "amber"), ("fail", "red")])
-def test_hosts_side_by_side_decide_with_them(folder: Folder, status: str, expected: str) -> None:
+def test_the_host_comparison_counts_for_the_verdict(folder: Folder, status: str, expected: str) -> None:
     said = "gpu-7: speed.gemm warn, where 8 of 9 hosts are ok"
-    folder.run.write("together.json", {"checks": [check("fleet.alike", status, host=None, device=None, reason=said)]})
+    folder.run.write(
+        "host_comparison.json", {"checks": [check("fleet.alike", status, host=None, device=None, reason=said)]}
+    )
     whole, text = folder.json(), folder.text()
-    assert (whole["verdict"], [entry["reason"] for entry in whole["together"]]) == (expected, [said])
+    assert (whole["verdict"], [entry["reason"] for entry in whole["host_comparison"]]) == (expected, [said])
     assert ("hosts differ in 1 check" in text.splitlines()[0]) is (status != "ok")
-    assert "Hosts side by side" in text
+    assert "Host comparison" in text
     assert said in " ".join(text.split())
     assert said in markdown(summarise(folder.run))
 
@@ -68,7 +70,7 @@ def test_hosts_side_by_side_decide_with_them(folder: Folder, status: str, expect
 def test_hosts_that_do_not_meet_are_told_on_the_first_line(folder: Folder) -> None:
     said, remedy = "no interface joins the 2 hosts", "let them reach one another"
     told = check("fleet.network", "warn", host=None, device=None, reason=said, remedy=remedy)
-    folder.run.write("together.json", {"checks": [told]})
+    folder.run.write("host_comparison.json", {"checks": [told]})
     first, *rest = folder.text().splitlines()
     assert "hosts do not meet" in first
     assert "hosts differ" not in first

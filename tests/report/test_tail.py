@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from provision.core.run_folder import RunFolder
-from provision.report.history.runs import standing
+from provision.report.history.runs import run_status
 from provision.report.history.tail import follow, sentence
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ def test_events_come_as_they_are_written_and_a_line_that_is_half_there_waits(run
         step = next(steps)
         with run.path("events.jsonl").open("a", encoding="utf-8") as file:
             if step == "half":
-                file.write('{"at": "2026-11-20T10:15:09.120Z", "kind": "held", ')
+                file.write('{"at": "2026-11-20T10:15:09.120Z", "kind": "locked", ')
             elif step == "whole":
                 file.write('"host": "gpu-1", "phase": "install"}\n')
         if step == "end":
@@ -39,7 +39,7 @@ def test_events_come_as_they_are_written_and_a_line_that_is_half_there_waits(run
             run.write("summary.json", {})
 
     said = [line.partition("] ")[2] for line in follow(run.folder, wait=wait)]
-    assert said == ["probe", "  gpu-1: held for this run", "  gpu-1: install failed: no space left"]
+    assert said == ["probe", "  gpu-1: locked for this run", "  gpu-1: install failed: no space left"]
 
 
 def test_a_run_that_was_killed_is_read_to_its_end(run: RunFolder) -> None:
@@ -67,7 +67,7 @@ def test_ctrl_c_ends_the_following_and_not_the_run(run: RunFolder) -> None:
         assert follower.stderr.readline().rstrip().endswith("probe")
         follower.send_signal(signal.SIGINT)
         assert follower.wait(timeout=60) == 130
-    assert standing(run.folder) == "at work"
+    assert run_status(run.folder) == "running"
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from provision.core.errors import HostKeyError
 from provision.core.models.settings import Connection
-from provision.fleet.ssh.host_keys import check, preferred_kinds
-from provision.fleet.ssh.known_hosts import fingerprint, known_keys, lookup_name, remember
+from provision.fleet.ssh.host_keys import check_host_key, preferred_kinds
+from provision.fleet.ssh.known_hosts import add_known_key, fingerprint, known_keys, lookup_name
 
 
 def key(folder: Path, name: str, kind: str = "ed25519") -> tuple[str, bytes]:
@@ -63,9 +63,9 @@ def test_names_that_ssh_keygen_hashed_are_found(tmp_path: Path) -> None:
 def test_what_is_remembered_is_found_by_openssh(tmp_path: Path, hashed: bool) -> None:
     kind, blob = key(tmp_path, "host")
     file = tmp_path / "new/known"
-    remember(str(file), "first", kind, blob, hashed=hashed)
+    add_known_key(str(file), "first", kind, blob, hashed=hashed)
     file.write_text(file.read_text().rstrip("\n"))  # a last line without its end
-    remember(str(file), "[gpu-1]:2222", kind, blob, hashed=hashed)
+    add_known_key(str(file), "[gpu-1]:2222", kind, blob, hashed=hashed)
     for name in ("first", "[gpu-1]:2222"):
         assert (
             subprocess.run(["ssh-keygen", "-F", name, "-f", str(file)], capture_output=True, check=False).returncode
@@ -104,9 +104,9 @@ def test_a_key_of_another_kind_than_the_known_is_a_change(tmp_path: Path) -> Non
     kind, blob = key(tmp_path, "old")
     other_kind, other = key(tmp_path, "new", "ecdsa")
     (tmp_path / "known").write_text(line("gpu-1", kind, blob))
-    check("gpu-1", host(tmp_path / "known"), kind, blob)
+    check_host_key("gpu-1", host(tmp_path / "known"), kind, blob)
     with pytest.raises(HostKeyError, match="has CHANGED"):
-        check("gpu-1", host(tmp_path / "known"), other_kind, other)
+        check_host_key("gpu-1", host(tmp_path / "known"), other_kind, other)
 
 
 def test_known_kinds_are_asked_for_first(tmp_path: Path) -> None:
@@ -119,20 +119,20 @@ def test_known_kinds_are_asked_for_first(tmp_path: Path) -> None:
 def test_a_revoked_key_is_refused_even_where_it_is_also_listed(tmp_path: Path) -> None:
     (tmp_path / "known").write_text(line("gpu-1", "ssh-ed25519", b"k") + line("*", "ssh-ed25519", b"k", "@revoked"))
     with pytest.raises(HostKeyError, match=r"is revoked in .*known, line 2"):
-        check("gpu-1", host(tmp_path / "known"), "ssh-ed25519", b"k")
+        check_host_key("gpu-1", host(tmp_path / "known"), "ssh-ed25519", b"k")
 
 
 def test_a_host_known_by_an_authority_alone_is_named_as_such(tmp_path: Path) -> None:
     (tmp_path / "known").write_text(line("gpu-*", "ssh-ed25519", b"ca", "@cert-authority"))
     for accept in (False, True):
         with pytest.raises(HostKeyError, match="known only through a certificate authority"):
-            check("gpu-1", host(tmp_path / "known", accept_new_host_keys=accept), "ssh-ed25519", b"k")
+            check_host_key("gpu-1", host(tmp_path / "known", accept_new_host_keys=accept), "ssh-ed25519", b"k")
 
 
 def test_accept_new_never_covers_a_change(tmp_path: Path) -> None:
     connection = host(tmp_path / "known", accept_new_host_keys=True)
-    check("gpu-1", connection, "ssh-ed25519", b"first")
-    check("gpu-1", connection, "ssh-ed25519", b"first")
+    check_host_key("gpu-1", connection, "ssh-ed25519", b"first")
+    check_host_key("gpu-1", connection, "ssh-ed25519", b"first")
     with pytest.raises(HostKeyError, match="has CHANGED"):
-        check("gpu-1", connection, "ssh-ed25519", b"second")
+        check_host_key("gpu-1", connection, "ssh-ed25519", b"second")
     assert len((tmp_path / "known").read_text().splitlines()) == 1

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from provision.core.errors import StageError
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.session import Completed
-from provision.fleet.ssh.upload import RemoteFiles, Sender, check_space, checked_names, part_name, tar_stream
+from provision.fleet.ssh.upload import RemoteFiles, Upload, check_space, checked_names, part_name, tar_stream
 
 
 def staged(name: str, content: bytes, folder: Path) -> StagedFile:
@@ -140,8 +140,8 @@ def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Shell:
 def test_what_arrives_is_verified_and_named_also_on_a_host_without_python(shell: Shell, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     files = [staged(name, name.encode() * 1000, tmp_path) for name in ("a.whl", "b.whl", "deep/c.json")]
-    first = Sender(shell, shell, files[:1], str(folder), None).send()
-    again = Sender(shell, shell, files, str(folder), None).send()
+    first = Upload(shell, shell, files[:1], str(folder), None).send()
+    again = Upload(shell, shell, files, str(folder), None).send()
     assert (first.sent, again.present, again.sent) == (("a.whl",), ("a.whl",), ("b.whl", "deep/c.json"))
     assert {file.name: (folder / file.name).read_bytes() for file in files} == {
         file.name: Path(file.path).read_bytes() for file in files
@@ -153,5 +153,5 @@ def test_what_arrives_wrong_twice_is_told_with_both_hashes(shell: Shell, tmp_pat
     file = staged("a.whl", b"12345", tmp_path)
     wrong = file.model_copy(update={"sha256": "0" * 64})
     with pytest.raises(StageError, match=f"is damaged: its SHA-256 is {file.sha256}, recorded is {'0' * 64}"):
-        Sender(shell, shell, [wrong], str(tmp_path / "in"), None).send()
+        Upload(shell, shell, [wrong], str(tmp_path / "in"), None).send()
     assert not (tmp_path / "in" / "a.whl").exists()

@@ -265,7 +265,7 @@ class Installed(Record):
     """When its main process was started, in clock ticks since the boot."""
     supervisor: str | None = None
     """Who knows the service: systemd, systemd-user, supervisor; null when nobody does."""
-    held_by: dict[str, Any] | None = None
+    locked_by: dict[str, Any] | None = None
     """Who holds the host's run lock now: run, controller, user, since."""
     last_verify: dict[str, Any] | None = None
     """PREFIX/verify/last.json: status and time of the last verification."""

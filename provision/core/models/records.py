@@ -170,7 +170,7 @@ class Summary(Record):
     changed: int
     seconds: float
     hosts: tuple[HostSummary, ...]
-    together: tuple[CheckRecord, ...] = ()
+    host_comparison: tuple[CheckRecord, ...] = ()
     """What the hosts' checks say side by side, of two hosts or more that were checked in this run."""
     phase_seconds: dict[str, float] = Field(default_factory=dict)
     dispatch: dict[str, float] = Field(default_factory=dict)

@@ -107,11 +107,11 @@ def _unlock(loader: DataLoader) -> None:
 def _host(host: Any, loader: DataLoader, manager: VariableManager) -> dict[str, Any]:
     everything = manager.get_vars(host=host)
     templar = Templar(loader=loader, variables=everything)
-    wanted = {}
+    target_host = {}
     for name in everything:
         if name.startswith(OURS) or name in CONNECTION:
             try:
-                wanted[name] = plain(templar.template(everything[name]))
+                target_host[name] = plain(templar.template(everything[name]))
             except AnsibleError as error:
                 raise Refused(
                     f"host {host.name}: {name} cannot be evaluated: {_one_line(error)}",
@@ -120,7 +120,7 @@ def _host(host: Any, loader: DataLoader, manager: VariableManager) -> dict[str, 
     return {
         "name": str(host.name),
         "groups": [str(group.name) for group in host.get_groups() if group.name != "all"],
-        "variables": wanted,
+        "variables": target_host,
         "near": [str(name) for name in everything if not name.startswith((OURS, "ansible_")) and _alike(name)],
     }
 

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from provision.core.errors import InventoryError
 from provision.core.models.settings import Connection
-from provision.fleet.inventory.openssh import Ask, Wanted, ask_ssh, resolve
+from provision.fleet.inventory.openssh import SshConfigReader, SshTarget, read_ssh_config, resolve
 
 _SSH = ("ssh", "smart", "paramiko", "paramiko_ssh", "ansible.builtin.ssh", "ansible.builtin.paramiko_ssh")
 _LOCAL = ("local", "ansible.builtin.local")
@@ -21,7 +21,9 @@ _YES = {True: True, "true": True, "yes": True, "1": True, "on": True}
 _NO = {False: False, "false": False, "no": False, "0": False, "off": False, "": False}
 
 
-def connection_of(name: str, variables: Mapping[str, Any], base: Path, *, ask: Ask = ask_ssh) -> Connection:
+def connection_of(
+    name: str, variables: Mapping[str, Any], base: Path, *, ask: SshConfigReader = read_ssh_config
+) -> Connection:
     """One host's connection, resolved by what `ask` says of it. Raises InventoryError that names the host and the variable."""
     become = _become(name, variables)
     how = str(variables.get("ansible_connection", "ssh"))
@@ -44,7 +46,7 @@ def connection_of(name: str, variables: Mapping[str, Any], base: Path, *, ask: A
     extra = become | {"password": SecretStr(str(password)) if password is not None else None}
     timeout = _first(variables, "ansible_timeout", "ansible_ssh_timeout")
     return resolve(
-        Wanted(
+        SshTarget(
             name,
             target,
             tuple(_arguments(name, variables, base)),

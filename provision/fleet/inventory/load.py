@@ -81,14 +81,14 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
             hosts.append(
                 Host(name=entry["name"], groups=tuple(entry["groups"]), connection=connection, settings=settings)
             )
-    problems.raise_any(lambda variable: _places(path, variable))
+    problems.raise_any(lambda variable: _positions_of(path, variable))
     return Inventory(source=str(path), hosts=tuple(hosts))
 
 
-def _places(path: Path, variable: str) -> list[str]:
-    from provision.fleet.inventory.yaml_source import places  # noqa: PLC0415 - only what is wrong is looked up
+def _positions_of(path: Path, variable: str) -> list[str]:
+    from provision.fleet.inventory.yaml_source import positions_of  # noqa: PLC0415 - only what is wrong is looked up
 
-    return places(path, variable)
+    return positions_of(path, variable)
 
 
 def _check_names(names: list[str]) -> None:
@@ -119,13 +119,13 @@ def _with_options(connection: Connection, given: Mapping[str, Any]) -> Connectio
 def _hosts(path: Path, limit: str | None) -> list[dict[str, Any]]:
     """Every host with its connection, settings as written, and groups: from the cache where nothing has changed."""
     name = cache.key(path, limit)
-    kept = _revive(cache.get(name)) if name is not None else None
+    kept = _restore(cache.get(name)) if name is not None else None
     if kept is not None:
         return kept
     from provision.fleet.inventory.yaml_source import check  # noqa: PLC0415 - only what is not kept is read
 
     check(path)
-    with _saying(f"reading the inventory {path} ...") as go_on:
+    with _report_waiting(f"reading the inventory {path} ...") as go_on:
         answer = _read(path, limit)
         go_on(f"hosts: {len(answer['hosts'])}; asking OpenSSH how each is reached ...")
         hosts = _resolved(answer, path if path.is_dir() else path.parent)
@@ -136,7 +136,7 @@ def _hosts(path: Path, limit: str | None) -> list[dict[str, Any]]:
 
 def _without_secrets(hosts: list[dict[str, Any]], source: Path) -> list[dict[str, Any]] | None:
     """Hosts for the cache, with the place of each password instead of it; null when one has no place in the inventory's files."""
-    places: dict[str, list[Any]] = {}
+    positions_of: dict[str, list[Any]] = {}
     kept = []
     for host in hosts:
         connection = host["connection"].model_dump(mode="json")
@@ -145,21 +145,21 @@ def _without_secrets(hosts: list[dict[str, Any]], source: Path) -> list[dict[str
             if secret is None:
                 continue
             text = secret.get_secret_value()
-            place = places.get(text) or cache.place_of(text, source)
+            place = positions_of.get(text) or cache.place_of(text, source)
             if place is None:
                 return None
-            connection[name] = places[text] = place
+            connection[name] = positions_of[text] = place
         kept.append(host | {"connection": connection})
     return kept
 
 
 def _with_secrets(connection: dict[str, Any]) -> dict[str, Any]:
     """A connection of the cache with the passwords that stand at its places. Raises OSError, ValueError."""
-    places = {name: connection[name] for name in _SECRETS if name in connection}
-    return connection | {name: cache.secret_at(place) for name, place in places.items()}
+    positions_of = {name: connection[name] for name in _SECRETS if name in connection}
+    return connection | {name: cache.secret_at(place) for name, place in positions_of.items()}
 
 
-def _revive(kept: Any) -> list[dict[str, Any]] | None:
+def _restore(kept: Any) -> list[dict[str, Any]] | None:
     """A cache entry as hosts; null when it is not what was put there."""
     try:
         return [
@@ -177,7 +177,7 @@ def _revive(kept: Any) -> list[dict[str, Any]] | None:
 
 
 @contextmanager
-def _saying(text: str) -> Iterator[Callable[[str], None]]:
+def _report_waiting(text: str) -> Iterator[Callable[[str], None]]:
     """Say on standard error what is waited for, where it takes longer than SILENT_S: thousands of hosts, or a script that hangs.
 
     Yields what to call with the next thing that is waited for.
@@ -255,9 +255,9 @@ def _run_reader(path: Path, limit: str | None, scratch: str) -> subprocess.Compl
 def _resolved(answer: Mapping[str, Any], base: Path) -> list[dict[str, Any]]:
     # Only a miss of the cache comes here: OpenSSH is asked for a few hosts at a time.
     from provision.fleet.inventory.connections import connection_of  # noqa: PLC0415
-    from provision.fleet.inventory.openssh_groups import Shared  # noqa: PLC0415
+    from provision.fleet.inventory.openssh_groups import SharedAnswers  # noqa: PLC0415
 
-    ask = Shared()
+    ask = SharedAnswers()
 
     def resolve(entry: Mapping[str, Any]) -> dict[str, Any]:
         variables = entry["variables"]

@@ -27,7 +27,7 @@ Resolved = dict[str, list[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class SshTarget:
     """What the inventory says of one host's SSH. `arguments` come in the order Ansible gives them."""
 
     name: str
@@ -42,9 +42,9 @@ def _table() -> dict[str, Any]:
     return own_table(Path(__file__).with_name("ssh_options.toml"))
 
 
-def ask_ssh(wanted: Wanted) -> Resolved:
+def read_ssh_config(target_host: SshTarget) -> Resolved:
     """What `ssh -G` says of a host. Raises InventoryError for what OpenSSH refuses."""
-    command = ["ssh", "-G", *wanted.arguments, "--", wanted.target]
+    command = ["ssh", "-G", *target_host.arguments, "--", target_host.target]
     try:
         answer = subprocess.run(
             command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30, check=False
@@ -55,55 +55,55 @@ def ask_ssh(wanted: Wanted) -> Resolved:
         ) from None
     except ValueError:
         raise InventoryError(
-            f"host {wanted.name!r}: a name or an argument of it holds a NUL, as files that are no text do",
+            f"host {target_host.name!r}: a name or an argument of it holds a NUL, as files that are no text do",
             hint="name an inventory with -i; inventory/example shows one",
         ) from None
     except subprocess.TimeoutExpired:
         raise InventoryError(
-            f"host {wanted.name}: `{shlex.join(command)}` did not end within 30 s",
+            f"host {target_host.name}: `{shlex.join(command)}` did not end within 30 s",
             hint="look for a `Match exec` in your ssh configuration whose command hangs",
         ) from None
     options = parse(answer.stdout)
     said = " / ".join(line for line in answer.stderr.splitlines() if "Pseudo-terminal" not in line)
     if answer.returncode != 0 or "hostname" not in options:
         raise InventoryError(
-            f"host {wanted.name}: OpenSSH refuses its arguments or your configuration: {said or 'no reason given'}",
+            f"host {target_host.name}: OpenSSH refuses its arguments or your configuration: {said or 'no reason given'}",
             hint=f"try it by hand: {shlex.join(command)}",
         )
-    if options.get("host", [wanted.target]) != [wanted.target]:
+    if options.get("host", [target_host.target]) != [target_host.target]:
         raise InventoryError(
-            f"host {wanted.name}: its ssh arguments name another host, {options['host'][0]!r}",
+            f"host {target_host.name}: its ssh arguments name another host, {options['host'][0]!r}",
             hint="ansible_ssh_common_args and the like hold options only; quote a value with blanks",
         )
     return options
 
 
-Ask = Callable[[Wanted], Resolved]
+SshConfigReader = Callable[[SshTarget], Resolved]
 
 
-def resolve(wanted: Wanted, *, ask: Ask = ask_ssh) -> Connection:
+def resolve(target_host: SshTarget, *, ask: SshConfigReader = read_ssh_config) -> Connection:
     """The connection. Raises InventoryError for what OpenSSH refuses, what Fabric cannot do, and unchecked host keys."""
-    return _resolve(wanted, ask, depth=0)
+    return _resolve(target_host, ask, depth=0)
 
 
-def _resolve(wanted: Wanted, ask: Ask, *, depth: int) -> Connection:
+def _resolve(target_host: SshTarget, ask: SshConfigReader, *, depth: int) -> Connection:
     if depth > MOST_JUMPS:
         raise InventoryError(
-            f"host {wanted.name}: more than {MOST_JUMPS} jump hosts follow one another; the last is {wanted.target}",
+            f"host {target_host.name}: more than {MOST_JUMPS} jump hosts follow one another; the last is {target_host.target}",
             hint="a jump host's own configuration may name itself as ProxyJump; look at `ssh -G` of each",
         )
-    options = ask(wanted)
-    _refuse(wanted.name, options)
+    options = ask(target_host)
+    _refuse(target_host.name, options)
     address, port, user = _first(options, "hostname"), int(_first(options, "port")), _first(options, "user")
-    tokens = {"h": address, "p": str(port), "r": user, "n": wanted.target}
-    jumps, proxy = _proxy(wanted, options, ask, depth)
+    tokens = {"h": address, "p": str(port), "r": user, "n": target_host.target}
+    jumps, proxy = _proxy(target_host, options, ask, depth)
     given = [value for value in options.get("connecttimeout", []) if value != "none"]
-    timeout = float(given[0]) if given else wanted.connect_timeout_s or CONNECT_TIMEOUT_S
+    timeout = float(given[0]) if given else target_host.connect_timeout_s or CONNECT_TIMEOUT_S
     known_hosts = _paths(options, "userknownhostsfile", tokens) + _paths(options, "globalknownhostsfile", tokens)
     strict = _first(options, "stricthostkeychecking")
     if strict == "accept-new" and (not known_hosts or known_hosts[0] == "/dev/null"):
         raise InventoryError(
-            f"host {wanted.name}: StrictHostKeyChecking=accept-new without a file to remember keys in checks nothing",
+            f"host {target_host.name}: StrictHostKeyChecking=accept-new without a file to remember keys in checks nothing",
             hint="let UserKnownHostsFile name a file",
         )
     agent = _first(options, "identityagent", "SSH_AUTH_SOCK")
@@ -130,7 +130,7 @@ def _resolve(wanted: Wanted, ask: Ask, *, depth: int) -> Connection:
         proxy_jump=jumps,
         proxy_command=proxy,
         connect_timeout_s=timeout,
-        **(wanted.extra or {}),
+        **(target_host.extra or {}),
     )
     return connection.model_copy(update={"openssh_options": _as_options(connection, options)})
 
@@ -168,19 +168,21 @@ def _refuse(name: str, options: Resolved) -> None:
                 )
 
 
-def _proxy(wanted: Wanted, options: Resolved, ask: Ask, depth: int) -> tuple[tuple[Connection, ...], str | None]:
+def _proxy(
+    target_host: SshTarget, options: Resolved, ask: SshConfigReader, depth: int
+) -> tuple[tuple[Connection, ...], str | None]:
     """The jump hosts, and the one command that reaches through them: OpenSSH's own -W, for both stacks."""
     command = _first(options, "proxycommand", "none")
     jumps = _first(options, "proxyjump", "none")
     if jumps == "none":
-        return (), None if command == "none" else _without_original_name(command, wanted.target)
+        return (), None if command == "none" else _without_original_name(command, target_host.target)
     *before, last = jumps.split(",")
-    user, host, port = parse_jump(wanted.name, last)
-    arguments = [*configuration_file(wanted.arguments)]
+    user, host, port = parse_jump(target_host.name, last)
+    arguments = [*configuration_file(target_host.arguments)]
     arguments += ["-J", ",".join(before)] if before else []
     arguments += ["-l", user] if user else []
     arguments += ["-p", port] if port else []
-    jump = _resolve(Wanted(f"{wanted.name} (jump host {host})", host, tuple(arguments)), ask, depth=depth + 1)
+    jump = _resolve(SshTarget(f"{target_host.name} (jump host {host})", host, tuple(arguments)), ask, depth=depth + 1)
     through = ["ssh", "-o", "BatchMode=yes", *jump.openssh_options]
     # The words of the inner command are literal here; only the last two are for this host.
     literal = shlex.join(through).replace("%", "%%")

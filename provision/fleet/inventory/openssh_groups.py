@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from provision.fleet.inventory.openssh import Resolved, Wanted, ask_ssh, configuration_file
+from provision.fleet.inventory.openssh import Resolved, SshTarget, configuration_file, read_ssh_config
 from provision.fleet.inventory.ssh_files import ssh_files
 
 KEPT = 256
@@ -45,36 +45,36 @@ class Answer(NamedTuple):
         return self.options | {key: [target] for key, values in own.items() if self.options.get(key) == values}
 
 
-class Shared:
+class SharedAnswers:
     """Asks OpenSSH, and once only for hosts that it would answer alike. May be called from several threads."""
 
-    def __init__(self, ask: Callable[[Wanted], Resolved] = ask_ssh) -> None:
+    def __init__(self, ask: Callable[[SshTarget], Resolved] = read_ssh_config) -> None:
         self._ask = ask
         self._kept: dict[Key, Answer] = {}
         self._blocks: dict[tuple[str, ...], Blocks | None] = {}
 
-    def __call__(self, wanted: Wanted) -> Resolved:
+    def __call__(self, target_host: SshTarget) -> Resolved:
         """All options of a host. Raises InventoryError as OpenSSH's own answer does."""
-        key = self._key(wanted)
+        key = self._key(target_host)
         kept = self._kept.get(key) if key else None
-        if kept is not None and (options := kept.of(wanted.target)) is not None:
+        if kept is not None and (options := kept.of(target_host.target)) is not None:
             return options
-        options = self._ask(wanted)
+        options = self._ask(target_host)
         if key and kept is None and len(self._kept) < KEPT:
-            self._kept[key] = Answer(wanted.target, options)
+            self._kept[key] = Answer(target_host.target, options)
         return options
 
-    def _key(self, wanted: Wanted) -> Key | None:
+    def _key(self, target_host: SshTarget) -> Key | None:
         """What two hosts have in common for which the same lines of the configuration hold; null where nobody can tell."""
-        named = configuration_file(wanted.arguments)
+        named = configuration_file(target_host.arguments)
         if named not in self._blocks:
             self._blocks[named] = read_blocks(named)
         blocks = self._blocks[named]
-        names_an_address = any("hostname" in argument.lower() for argument in wanted.arguments)
-        if blocks is None or names_an_address or not _PLAIN.fullmatch(wanted.target):
+        names_an_address = any("hostname" in argument.lower() for argument in target_host.arguments)
+        if blocks is None or names_an_address or not _PLAIN.fullmatch(target_host.target):
             return None
-        own = wanted.target if wanted.target in blocks.names else None
-        return wanted.arguments, own, tuple(bool(one.fullmatch(wanted.target)) for one in blocks.wildcards)
+        own = target_host.target if target_host.target in blocks.names else None
+        return target_host.arguments, own, tuple(bool(one.fullmatch(target_host.target)) for one in blocks.wildcards)
 
 
 def read_blocks(named: Sequence[str]) -> Blocks | None:

@@ -49,7 +49,7 @@ def check(source: Path) -> None:
             _check_groups(document, file)
 
 
-def places(source: Path, variable: str) -> list[str]:
+def positions_of(source: Path, variable: str) -> list[str]:
     """Where a variable is set, as `file:line`, as far as it stands in YAML."""
     found = []
     for file in files_of(source):

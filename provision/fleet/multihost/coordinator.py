@@ -12,7 +12,15 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from provision.core.errors import FirstlightError
-from provision.fleet.multihost.interface_map import Meeting, Way, best, judge, obstacles, rounds, ways
+from provision.fleet.multihost.interface_map import (
+    AllReduceTrial,
+    InterfaceMap,
+    best,
+    evaluate_trials,
+    interface_maps,
+    obstacles,
+    rounds,
+)
 from provision.fleet.ssh.channel import Channel
 from verify.records import NETWORK, CheckResult, as_record
 
@@ -33,13 +41,13 @@ def meet(openers: Mapping[str, Callable[[], Channel]], *, faults: tuple[str, ...
     """
     started = time.monotonic()
     with ExitStack() as stack:
-        table = Table(openers, stack)
-        outcome = _tried(table, faults)
-        table.leave()
+        participants = Participants(openers, stack)
+        outcome = _run_all(participants, faults)
+        participants.leave()
     return as_record(NETWORK, None, None, outcome, time.monotonic() - started)
 
 
-class Table:
+class Participants:
     """The hosts that came, each with its open channel."""
 
     def __init__(self, openers: Mapping[str, Callable[[], Channel]], stack: ExitStack) -> None:
@@ -94,57 +102,63 @@ class Table:
         return found
 
 
-def _tried(table: Table, faults: tuple[str, ...]) -> CheckResult:
-    reached = _reached(table)
-    meetings: list[Meeting] = []
-    known = ways({host: table.hellos[host] for host in table.hosts}) if len(table.hosts) > 1 else []
-    for way in known:
-        if not obstacles(way, reached):
-            meetings += _meetings(table, way, "gloo", faults)
-    chosen = best(meetings)
-    if chosen and all(table.hellos[host]["gpus"] for host in chosen):
-        meetings += _meetings(table, chosen, "nccl", faults)
-    return judge(table.hellos, reached, meetings, table.silent)
+def _run_all(participants: Participants, faults: tuple[str, ...]) -> CheckResult:
+    reached = _reached(participants)
+    trials: list[AllReduceTrial] = []
+    known = (
+        interface_maps({host: participants.hellos[host] for host in participants.hosts})
+        if len(participants.hosts) > 1
+        else []
+    )
+    for interface_map in known:
+        if not obstacles(interface_map, reached):
+            trials += _run_trials(participants, interface_map, "gloo", faults)
+    chosen = best(trials)
+    if chosen and all(participants.hellos[host]["gpus"] for host in chosen):
+        trials += _run_trials(participants, chosen, "nccl", faults)
+    return evaluate_trials(participants.hellos, reached, trials, participants.silent)
 
 
-def _reached(table: Table) -> dict[str, dict[str, dict[str, str]]]:
+def _reached(participants: Participants) -> dict[str, dict[str, dict[str, str]]]:
     """How it went when each host called on every address of all others."""
-    doors = {
+    listeners = {
         host: [
             {"interface": one["name"], "address": one["address"], "ports": hello["listens"], "token": hello["token"]}
             for one in hello["interfaces"]
         ]
-        for host, hello in table.hellos.items()
+        for host, hello in participants.hellos.items()
     }
     targets = {
-        caller: [(host, door) for host, of_it in doors.items() if host != caller for door in of_it]
-        for caller in table.hosts
+        caller: [(host, listener) for host, of_it in listeners.items() if host != caller for listener in of_it]
+        for caller in participants.hosts
     }
-    answers = table.ask(
-        {caller: {"do": "reach", "targets": [door for _, door in called]} for caller, called in targets.items()}
+    answers = participants.ask(
+        {caller: {"do": "reach", "targets": [listener for _, listener in called]} for caller, called in targets.items()}
     )
     found: dict[str, dict[str, dict[str, str]]] = {}
     for caller, answer in answers.items():
-        for (host, door), how in zip(targets[caller], answer["how"], strict=True):
-            found.setdefault(caller, {}).setdefault(host, {})[door["interface"]] = how
+        for (host, listener), how in zip(targets[caller], answer["how"], strict=True):
+            found.setdefault(caller, {}).setdefault(host, {})[listener["interface"]] = how
     return found
 
 
-def _meetings(table: Table, way: Way, backend: str, faults: tuple[str, ...]) -> Iterator[Meeting]:
+def _run_trials(
+    participants: Participants, interface_map: InterfaceMap, backend: str, faults: tuple[str, ...]
+) -> Iterator[AllReduceTrial]:
     """Pairs of neighbours meet, as many at once as have no host in common."""
-    for pairs in rounds([host for host in way if host in table.hosts]):
+    for pairs in rounds([host for host in interface_map if host in participants.hosts]):
         seats = {
-            first: {"do": "reserve_port", "address": _address(table, first, way[first])}
+            first: {"do": "reserve_port", "address": _address(participants, first, interface_map[first])}
             for first, second in pairs
-            if first in table.hosts and second in table.hosts
+            if first in participants.hosts and second in participants.hosts
         }
-        seated = table.ask(seats)
+        seated = participants.ask(seats)
         sitting = [pair for pair in pairs if "port" in seated.get(pair[0], {})]
         asked = {
             host: {
                 "do": "all_reduce",
                 "rank": rank,
-                "interface": way[host],
+                "interface": interface_map[host],
                 "address": seats[pair[0]]["address"],
                 "port": seated[pair[0]]["port"],
                 "backend": backend,
@@ -153,13 +167,13 @@ def _meetings(table: Table, way: Way, backend: str, faults: tuple[str, ...]) -> 
             for pair in sitting
             for rank, host in enumerate(pair)
         }
-        answers = table.ask(asked)
+        answers = participants.ask(asked)
         for pair in pairs:
             told = {host: answers.get(host, ABSENT) for host in pair}
             if pair not in sitting:
                 told = {pair[0]: seated.get(pair[0], ABSENT), pair[1]: {}}
-            yield Meeting(way, backend, told)
+            yield AllReduceTrial(interface_map, backend, told)
 
 
-def _address(table: Table, host: str, interface: str) -> str:
-    return next(str(one["address"]) for one in table.hellos[host]["interfaces"] if one["name"] == interface)
+def _address(participants: Participants, host: str, interface: str) -> str:
+    return next(str(one["address"]) for one in participants.hellos[host]["interfaces"] if one["name"] == interface)

@@ -8,22 +8,22 @@ from typing import Any
 
 from verify.records import CheckResult, Figure
 
-Way = Mapping[str, str]
+InterfaceMap = Mapping[str, str]
 """The interface of each host, by host."""
 Hellos = Mapping[str, Mapping[str, Any]]
 """What each host says of itself: `interfaces`, `own_name`, `gpus`, and the `ports` where it meets and `ephemeral` ones."""
 Reached = Mapping[str, Mapping[str, Mapping[str, str]]]
 """By host that calls, host that is called on and interface there: `reached`, or why not."""
-TOLD = 4
+MOST_SHOWN = 4
 """How many obstacles are told; all of them stand in the evidence."""
 LOOPBACK = ("127.", "::1")
 
 
 @dataclass(frozen=True)
-class Meeting:
+class AllReduceTrial:
     """Two hosts that tried to exchange numbers, and what each answered: figures, `skip` or `problem`."""
 
-    way: Way
+    interface_map: InterfaceMap
     backend: str
     answers: Mapping[str, Mapping[str, Any]]
 
@@ -39,10 +39,10 @@ class Meeting:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {"interfaces": dict(self.way), "backend": self.backend, "hosts": dict(self.answers)}
+        return {"interfaces": dict(self.interface_map), "backend": self.backend, "hosts": dict(self.answers)}
 
 
-def ways(hellos: Hellos) -> list[dict[str, str]]:
+def interface_maps(hellos: Hellos) -> list[dict[str, str]]:
     """Each choice of one interface a host, for all hosts: those of one name, and those of one network; each once."""
     by_key: dict[str, dict[str, str]] = {}
     for host, hello in hellos.items():
@@ -50,9 +50,9 @@ def ways(hellos: Hellos) -> list[dict[str, str]]:
             for key in (f"name {interface['name']}", f"network {interface['network']}"):
                 by_key.setdefault(key, {}).setdefault(host, interface["name"])
     found: list[dict[str, str]] = []
-    for way in by_key.values():
-        if len(way) == len(hellos) and way not in found:
-            found.append(way)
+    for interface_map in by_key.values():
+        if len(interface_map) == len(hellos) and interface_map not in found:
+            found.append(interface_map)
     return found
 
 
@@ -65,54 +65,56 @@ def rounds(hosts: Sequence[str]) -> list[list[tuple[str, str]]]:
     return [pairs for pairs in (ring[::2], ring[1::2], last) if pairs]
 
 
-def obstacles(way: Way, reached: Reached) -> list[str]:
+def obstacles(interface_map: InterfaceMap, reached: Reached) -> list[str]:
     """Who does not reach whom on a way, and how that showed."""
     return [
         f"{caller} to {host}'s {interface}: {how}"
-        for caller in way
-        for host, interface in way.items()
+        for caller in interface_map
+        for host, interface in interface_map.items()
         if caller != host and (how := reached.get(caller, {}).get(host, {}).get(interface, "not tried")) != "reached"
     ]
 
 
-def best(meetings: Sequence[Meeting]) -> Way | None:
+def best(trials: Sequence[AllReduceTrial]) -> InterfaceMap | None:
     """The way on which every meeting was exact, the one with the widest narrowest pair; null where there is none."""
-    exact: list[tuple[float, Way]] = []
-    for way in _distinct(meetings):
-        of_it = [meeting for meeting in meetings if meeting.way == way]
-        if all(meeting.is_exact for meeting in of_it):
-            exact.append((_narrowest(of_it), way))
+    exact: list[tuple[float, InterfaceMap]] = []
+    for interface_map in _distinct(trials):
+        of_it = [trial for trial in trials if trial.interface_map == interface_map]
+        if all(trial.is_exact for trial in of_it):
+            exact.append((_narrowest(of_it), interface_map))
     return max(exact, key=lambda pair: pair[0])[1] if exact else None
 
 
-def judge(hellos: Hellos, reached: Reached, meetings: Sequence[Meeting], silent: Mapping[str, str]) -> CheckResult:
+def evaluate_trials(
+    hellos: Hellos, reached: Reached, trials: Sequence[AllReduceTrial], silent: Mapping[str, str]
+) -> CheckResult:
     """What all of it means. `silent` has the hosts that did not come, with the reason."""
-    through_cpu = [meeting for meeting in meetings if meeting.backend == "gloo"]
-    through_gpus = [meeting for meeting in meetings if meeting.backend == "nccl"]
-    way = best(through_cpu)
+    through_cpu = [trial for trial in trials if trial.backend == "gloo"]
+    through_gpus = [trial for trial in trials if trial.backend == "nccl"]
+    interface_map = best(through_cpu)
     evidence = {
         "interfaces": {host: hello["interfaces"] for host, hello in hellos.items()},
         "own_name_leads_to": {host: hello["own_name"] for host, hello in hellos.items()},
         "not_reached": _not_reached(reached),
-        "meetings": [meeting.as_json() for meeting in meetings],
-        "settings": {host: settings(interface) for host, interface in (way or {}).items()},
+        "meetings": [trial.as_json() for trial in trials],
+        "settings": {host: settings(interface) for host, interface in (interface_map or {}).items()},
     }
     if silent:
         text = "; ".join(f"{host} did not come: {why}" for host, why in silent.items())
         return CheckResult("error", f"cannot tell: {text}", (), evidence, "./firstlight verify --limit names one host")
-    spoiled = [meeting for meeting in meetings if any(answer.get("wrong") for answer in meeting.answers.values())]
-    if spoiled:
-        text = "; ".join(dict.fromkeys(_spoiled(meeting) for meeting in spoiled))
+    wrong_trials = [trial for trial in trials if any(answer.get("wrong") for answer in trial.answers.values())]
+    if wrong_trials:
+        text = "; ".join(dict.fromkeys(_describe_wrong(trial) for trial in wrong_trials))
         remedy = "check cables, switch and network cards on that way (ethtool -S), and use another interface"
         return CheckResult("fail", text, (), evidence, remedy)
-    if way is None:
+    if interface_map is None:
         return CheckResult("warn", _closed(hellos, reached, through_cpu), (), evidence, _remedy(hellos))
-    figures = tuple(_figures(meetings, way))
-    broken = [problem for meeting in through_gpus for problem in meeting.problems]
+    figures = tuple(_figures(trials, interface_map))
+    broken = [problem for trial in through_gpus for problem in trial.problems]
     if broken:
-        text = f"gloo meets on {_told(way)}, NCCL does not: {_first(broken)}"
+        text = f"gloo meets on {_describe(interface_map)}, NCCL does not: {_first(broken)}"
         return CheckResult("warn", text, figures, evidence, _remedy(hellos))
-    return CheckResult("ok", _open(hellos, way, through_cpu, through_gpus), figures, evidence)
+    return CheckResult("ok", _open(hellos, interface_map, through_cpu, through_gpus), figures, evidence)
 
 
 def settings(interface: str) -> dict[str, str]:
@@ -120,19 +122,21 @@ def settings(interface: str) -> dict[str, str]:
     return {"NCCL_SOCKET_IFNAME": interface, "GLOO_SOCKET_IFNAME": interface}
 
 
-def _open(hellos: Hellos, way: Way, gloo: Sequence[Meeting], nccl: Sequence[Meeting]) -> str:
-    of_it = [meeting for meeting in gloo if meeting.way == way]
+def _open(
+    hellos: Hellos, interface_map: InterfaceMap, gloo: Sequence[AllReduceTrial], nccl: Sequence[AllReduceTrial]
+) -> str:
+    of_it = [trial for trial in gloo if trial.interface_map == interface_map]
     parts = [
-        f"{len(way)} hosts meet on {_told(way)}, every number exact: gloo {_slowest(of_it) * 1e6:.0f} µs, {_narrowest(of_it) / 1e9:.2f} GB/s"
+        f"{len(interface_map)} hosts meet on {_describe(interface_map)}, every number exact: gloo {_slowest(of_it) * 1e6:.0f} µs, {_narrowest(of_it) / 1e9:.2f} GB/s"
     ]
-    exact = [meeting for meeting in nccl if meeting.is_exact]
-    skipped = [answer["skip"] for meeting in nccl for answer in meeting.answers.values() if "skip" in answer]
+    exact = [trial for trial in nccl if trial.is_exact]
+    skipped = [answer["skip"] for trial in nccl for answer in trial.answers.values() if "skip" in answer]
     if exact and not skipped:
         parts.append(f"NCCL {_slowest(exact) * 1e6:.0f} µs, {_narrowest(exact) / 1e9:.2f} GB/s")
     elif skipped:
         parts.append(f"NCCL not tried: {skipped[0]}")
     astray = [host for host, hello in hellos.items() if (hello["own_name"] or "").startswith(LOOPBACK)]
-    names = set(way.values())
+    names = set(interface_map.values())
     if len(names) == 1:
         wanted = " ".join(f"{variable}={name}" for variable, name in settings(names.pop()).items())
     else:
@@ -145,17 +149,19 @@ def _open(hellos: Hellos, way: Way, gloo: Sequence[Meeting], nccl: Sequence[Meet
     return text
 
 
-def _closed(hellos: Hellos, reached: Reached, gloo: Sequence[Meeting]) -> str:
+def _closed(hellos: Hellos, reached: Reached, gloo: Sequence[AllReduceTrial]) -> str:
     bare = [host for host, hello in hellos.items() if not hello["interfaces"]]
     if bare:
         return f"no interface that leads out of the host has an address: {_few(bare)}"
-    known = ways(hellos)
+    known = interface_maps(hellos)
     if not known:
         return f"no interface has the same name or the same network on all {len(hellos)} hosts"
-    problems = [problem for meeting in gloo for problem in meeting.problems]
+    problems = [problem for trial in gloo for problem in trial.problems]
     if problems:
         return f"hosts reach one another and cannot exchange: {_first(problems)}"
-    told = "; ".join(f"{_told(way)}: {_first(obstacles(way, reached))}" for way in known)
+    told = "; ".join(
+        f"{_describe(interface_map)}: {_first(obstacles(interface_map, reached))}" for interface_map in known
+    )
     return f"no interface joins the {len(hellos)} hosts: {told}"
 
 
@@ -169,38 +175,40 @@ def _remedy(hellos: Hellos) -> str:
     )
 
 
-def _spoiled(meeting: Meeting) -> str:
-    wrong = ", ".join(f"{answer['wrong']} on {host}" for host, answer in meeting.answers.items() if answer.get("wrong"))
-    return f"{meeting.backend} gives wrong numbers on {_told(meeting.way)} between {' and '.join(meeting.answers)}: {wrong}"
+def _describe_wrong(trial: AllReduceTrial) -> str:
+    wrong = ", ".join(f"{answer['wrong']} on {host}" for host, answer in trial.answers.items() if answer.get("wrong"))
+    return f"{trial.backend} gives wrong numbers on {_describe(trial.interface_map)} between {' and '.join(trial.answers)}: {wrong}"
 
 
-def _figures(meetings: Sequence[Meeting], way: Way) -> Iterator[Figure]:
+def _figures(trials: Sequence[AllReduceTrial], interface_map: InterfaceMap) -> Iterator[Figure]:
     for backend in ("gloo", "nccl"):
-        of_it = [one for one in meetings if one.backend == backend and one.way == way and one.is_exact]
+        of_it = [
+            one for one in trials if one.backend == backend and one.interface_map == interface_map and one.is_exact
+        ]
         if of_it:
             yield Figure(f"{backend}, smallest all-reduce of the slowest pair", _slowest(of_it) * 1e6, "us")
             yield Figure(f"{backend}, large all-reduce of the slowest pair", _narrowest(of_it) / 1e9, "GB/s")
 
 
-def _slowest(meetings: Sequence[Meeting]) -> float:
-    return float(max(answer["latency"] for meeting in meetings for answer in meeting.answers.values()))
+def _slowest(trials: Sequence[AllReduceTrial]) -> float:
+    return float(max(answer["latency"] for trial in trials for answer in trial.answers.values()))
 
 
-def _narrowest(meetings: Sequence[Meeting]) -> float:
-    return float(min(answer["bandwidth"] for meeting in meetings for answer in meeting.answers.values()))
+def _narrowest(trials: Sequence[AllReduceTrial]) -> float:
+    return float(min(answer["bandwidth"] for trial in trials for answer in trial.answers.values()))
 
 
-def _told(way: Way) -> str:
+def _describe(interface_map: InterfaceMap) -> str:
     """`eth0` where it is that on every host, else each host's."""
-    names = set(way.values())
-    return names.pop() if len(names) == 1 else ", ".join(f"{name} of {host}" for host, name in way.items())
+    names = set(interface_map.values())
+    return names.pop() if len(names) == 1 else ", ".join(f"{name} of {host}" for host, name in interface_map.items())
 
 
-def _distinct(meetings: Sequence[Meeting]) -> list[Way]:
-    found: list[Way] = []
-    for meeting in meetings:
-        if meeting.way not in found:
-            found.append(meeting.way)
+def _distinct(trials: Sequence[AllReduceTrial]) -> list[InterfaceMap]:
+    found: list[InterfaceMap] = []
+    for trial in trials:
+        if trial.interface_map not in found:
+            found.append(trial.interface_map)
     return found
 
 
@@ -216,10 +224,10 @@ def _not_reached(reached: Reached) -> dict[str, dict[str, dict[str, str]]]:
 
 
 def _first(texts: Sequence[str]) -> str:
-    more = len(texts) - TOLD
-    return "; ".join(texts[:TOLD]) + (f"; and {more} more" if more > 0 else "")
+    more = len(texts) - MOST_SHOWN
+    return "; ".join(texts[:MOST_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
 def _few(hosts: Sequence[str]) -> str:
-    more = len(hosts) - TOLD
-    return ", ".join(hosts[:TOLD]) + (f" and {more} more" if more > 0 else "")
+    more = len(hosts) - MOST_SHOWN
+    return ", ".join(hosts[:MOST_SHOWN]) + (f" and {more} more" if more > 0 else "")

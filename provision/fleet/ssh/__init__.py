@@ -3,11 +3,11 @@
 A session looks at a host and sends bytes to it; what changes a host is Ansible's.
 """
 
+from provision.fleet.ssh.dispatch import FanOut, FanOutInterrupted, FanOutStats, Task, TaskOutcome, fan_out
 from provision.fleet.ssh.errors import AuthenticationError
-from provision.fleet.ssh.fan_out import FanOut, FanOutInterrupted, FanOutStats, Outcome, Task, fan_out
-from provision.fleet.ssh.opening import open_session
 from provision.fleet.ssh.openssh import ansible_variables, ssh_command
 from provision.fleet.ssh.session import Completed, SendReport, Session
+from provision.fleet.ssh.session_factory import open_session
 
 __all__ = [
     "AuthenticationError",
@@ -15,10 +15,10 @@ __all__ = [
     "FanOut",
     "FanOutInterrupted",
     "FanOutStats",
-    "Outcome",
     "SendReport",
     "Session",
     "Task",
+    "TaskOutcome",
     "ansible_variables",
     "fan_out",
     "open_session",

@@ -15,9 +15,9 @@ from paramiko.auth_strategy import AuthFailure
 from provision.core.errors import TransportError
 from provision.core.models.settings import Connection
 from provision.fleet.ssh.authentication import Login
-from provision.fleet.ssh.errors import AuthenticationError, reason, unreachable, where
-from provision.fleet.ssh.host_keys import check, preferred_kinds
-from provision.fleet.ssh.proxy import Proxy, connect_socket, proxy_fault
+from provision.fleet.ssh.errors import AuthenticationError, reason, unreachable_error, where
+from provision.fleet.ssh.host_keys import check_host_key, preferred_kinds
+from provision.fleet.ssh.proxy import Proxy, connect_socket, proxy_error
 
 # Paramiko reports by log what it also raises; without a handler Python would print that to the terminal.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -27,7 +27,7 @@ _AUTHENTICATION_S = 30.0
 """Hosts with slow name services or PAM modules take their time to let somebody in."""
 
 
-class Opened:
+class OpenConnection:
     """A connection that is up, with the proxy that carries it."""
 
     def __init__(self, connection: fabric.Connection, proxy: Proxy | None) -> None:
@@ -42,7 +42,7 @@ class Opened:
             self._proxy.close()
 
 
-def connect(host: str, connection: Connection) -> Opened:
+def connect(host: str, connection: Connection) -> OpenConnection:
     """Connect and log in. Raises TransportError, HostKeyError or AuthenticationError."""
     proxy = None
     try:
@@ -52,7 +52,7 @@ def connect(host: str, connection: Connection) -> Opened:
         else:
             channel = connect_socket(connection)
     except OSError as error:
-        raise unreachable(host, connection, error) from None
+        raise unreachable_error(host, connection, error) from None
     login = Login(connection)
     link = fabric.Connection(
         str(connection.address),
@@ -72,18 +72,20 @@ def connect(host: str, connection: Connection) -> Opened:
     try:
         link.open()
         link.transport.set_keepalive(KEEPALIVE_S)
-        return Opened(link, proxy)
+        return OpenConnection(link, proxy)
     except BaseException as error:
         link.client.close()
         channel.close()
         said = ""
         if proxy is not None:
-            said = proxy.said() if not isinstance(error, TransportError | AuthFailure | KeyboardInterrupt) else ""
+            said = proxy.error_text() if not isinstance(error, TransportError | AuthFailure | KeyboardInterrupt) else ""
             proxy.close()
         if isinstance(error, AuthFailure):
             raise _refused(host, connection, login, error) from None
         if isinstance(error, OSError | EOFError | paramiko.SSHException):
-            raise (proxy_fault(host, connection, said) if said else unreachable(host, connection, error)) from None
+            raise (
+                proxy_error(host, connection, said) if said else unreachable_error(host, connection, error)
+            ) from None
         raise
 
 
@@ -96,7 +98,7 @@ class _HostKeyCheck(paramiko.MissingHostKeyPolicy):
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         del client, hostname
-        check(self._host, self._connection, key.get_name(), key.asbytes())
+        check_host_key(self._host, self._connection, key.get_name(), key.asbytes())
 
 
 def _transport_factory(connection: Connection) -> Callable[..., paramiko.Transport]:
@@ -149,7 +151,7 @@ def _refused(host: str, connection: Connection, login: Login, error: AuthFailure
     )
 
 
-def alive(opened: Opened, *, timeout_s: float = 5.0) -> bool:
+def alive(opened: OpenConnection, *, timeout_s: float = 5.0) -> bool:
     """Whether the host still answers."""
     with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
         opened.transport.open_session(timeout=timeout_s).close()

@@ -7,7 +7,7 @@ import socket
 
 from provision.core.errors import TransportError
 from provision.core.models.settings import Connection
-from provision.fleet.ssh.openssh import by_hand
+from provision.fleet.ssh.openssh import manual_command
 
 
 class AuthenticationError(TransportError):
@@ -39,15 +39,15 @@ def reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def unreachable(host: str, connection: Connection, error: BaseException) -> TransportError:
+def unreachable_error(host: str, connection: Connection, error: BaseException) -> TransportError:
     """The host could not be reached at all."""
     return TransportError(
         f"host {host} ({where(connection)}) cannot be reached: {reason(error)}",
-        hint=f"try it by hand: {by_hand(connection)}",
+        hint=f"try it by hand: {manual_command(connection)}",
     )
 
 
-def broken(host: str, connection: Connection, error: BaseException) -> TransportError:
+def broken_error(host: str, connection: Connection, error: BaseException) -> TransportError:
     """The connection was there and is gone."""
     return TransportError(
         f"the connection to host {host} ({where(connection)}) broke: {reason(error)}",

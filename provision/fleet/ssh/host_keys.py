@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from provision.core.errors import HostKeyError
 from provision.core.models.settings import Connection
-from provision.fleet.ssh.known_hosts import KnownKey, fingerprint, known_keys, lookup_name, remember
-from provision.fleet.ssh.openssh import asking_by_hand
+from provision.fleet.ssh.known_hosts import KnownKey, add_known_key, fingerprint, known_keys, lookup_name
+from provision.fleet.ssh.openssh import manual_command_with_key_prompt
 
 SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 """Key kinds whose signature algorithms have other names."""
@@ -28,7 +28,7 @@ def preferred_kinds(connection: Connection) -> list[str]:
     return kinds
 
 
-def check(host: str, connection: Connection, kind: str, blob: bytes) -> None:
+def check_host_key(host: str, connection: Connection, kind: str, blob: bytes) -> None:
     """Accept a host's key or raise HostKeyError. A new host is remembered where the user's configuration asks for it."""
     name = name_of(connection)
     known = known_keys(connection.known_hosts_files, name)
@@ -51,7 +51,7 @@ def check(host: str, connection: Connection, kind: str, blob: bytes) -> None:
             hint=f"add the host's own key, after comparing its fingerprint: {scan_command(connection)}",
         )
     if connection.accept_new_host_keys and connection.known_hosts_files:
-        remember(connection.known_hosts_files[0], name, kind, blob, hashed=connection.hash_known_hosts)
+        add_known_key(connection.known_hosts_files[0], name, kind, blob, hashed=connection.hash_known_hosts)
         return
     files = ", ".join(connection.known_hosts_files) or "no known_hosts file at all"
     raise HostKeyError(
@@ -83,7 +83,7 @@ def scan_command(connection: Connection) -> str:
     ssh-keyscan goes no way but the direct one: behind a proxy it is OpenSSH itself, which asks first.
     """
     if connection.proxy_command is not None:
-        return asking_by_hand(connection)
+        return manual_command_with_key_prompt(connection)
     file = connection.known_hosts_files[0] if connection.known_hosts_files else "~/.ssh/known_hosts"
     port = ["-p", str(connection.port)] if connection.port != 22 else []
     scan = shlex.join(["ssh-keyscan", *port, str(connection.address)])

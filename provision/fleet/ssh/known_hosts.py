@@ -94,7 +94,7 @@ def fingerprint(blob: bytes) -> str:
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
-def remember(file: str, name: str, kind: str, blob: bytes, *, hashed: bool) -> None:
+def add_known_key(file: str, name: str, kind: str, blob: bytes, *, hashed: bool) -> None:
     """Add a host's key to a known_hosts file; one write, so that several hosts may do it at once."""
     if hashed:
         salt = os.urandom(20)

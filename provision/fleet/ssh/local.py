@@ -17,7 +17,7 @@ from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import Channel, LocalChannel, wrapped
 from provision.fleet.ssh.session import Progress, SendReport
 from provision.fleet.ssh.shell import OutputLimitError, Raw, ShellSession
-from provision.fleet.ssh.upload import bring_locally
+from provision.fleet.ssh.upload import upload_locally
 
 _PIECE = 1 << 16
 
@@ -46,7 +46,7 @@ class LocalSession(ShellSession):
     def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport:
         """See Session.send. Files are hard links where the file system allows it."""
         started = time.monotonic()
-        report = bring_locally(self.host, files, Path(folder), progress)
+        report = upload_locally(self.host, files, Path(folder), progress)
         return SendReport(*report, seconds=time.monotonic() - started)
 
     def open_channel(self, command: str, *, root: bool = False) -> Channel:

@@ -14,12 +14,12 @@ def ssh_command(connection: Connection, *, options: tuple[str, ...] = ()) -> lis
     return ["ssh", "-T", *interaction, *options, *connection.openssh_options, "--", str(connection.address)]
 
 
-def by_hand(connection: Connection) -> str:
+def manual_command(connection: Connection) -> str:
     """The line that a person types to reach the host as the product does."""
     return shlex.join([*ssh_command(connection), "true"])
 
 
-def asking_by_hand(connection: Connection) -> str:
+def manual_command_with_key_prompt(connection: Connection) -> str:
     """The line with which a person reaches the host as the product does, is shown its key, and has it kept after a yes."""
     asking = ("-o", "StrictHostKeyChecking=ask")  # of an option that is given twice OpenSSH takes the first
     return shlex.join(["ssh", *asking, *connection.openssh_options, "--", str(connection.address), "true"])

@@ -13,7 +13,7 @@ from typing import IO
 from provision.core.errors import HostKeyError, TransportError
 from provision.core.models.settings import Connection
 from provision.fleet.ssh.host_keys import name_of, renewal_hint
-from provision.fleet.ssh.openssh import asking_by_hand, by_hand
+from provision.fleet.ssh.openssh import manual_command, manual_command_with_key_prompt
 
 _FAMILIES = {"any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF_INET6}
 _DEAD_AFTER_MS = 30_000
@@ -65,7 +65,7 @@ class Proxy:
                 start_new_session=True,
             )
 
-    def said(self) -> str:
+    def error_text(self) -> str:
         """What it wrote to stderr, in one line."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=1)  # it says why before it ends
@@ -97,20 +97,20 @@ def expand(command: str, connection: Connection) -> str:
     return out + rest
 
 
-def proxy_fault(host: str, connection: Connection, said: str) -> TransportError:
+def proxy_error(host: str, connection: Connection, error_text: str) -> TransportError:
     """Why a host behind a proxy could not be reached, from what the proxy wrote."""
     way = " -> ".join(f"{jump.address}:{jump.port}" for jump in connection.proxy_jump) or "its ProxyCommand"
-    text = f"host {host} ({connection.address}:{connection.port}) cannot be reached through {way}: {said}"
-    if "REMOTE HOST IDENTIFICATION HAS CHANGED" in said:
-        return HostKeyError(text, hint=renewal_hint(_refused(connection, said)))
-    if "Host key verification failed" in said:
-        command = asking_by_hand(_refused(connection, said))
+    text = f"host {host} ({connection.address}:{connection.port}) cannot be reached through {way}: {error_text}"
+    if "REMOTE HOST IDENTIFICATION HAS CHANGED" in error_text:
+        return HostKeyError(text, hint=renewal_hint(_refused(connection, error_text)))
+    if "Host key verification failed" in error_text:
+        command = manual_command_with_key_prompt(_refused(connection, error_text))
         return HostKeyError(text, hint=f"compare the key that it shows with the jump host's own: {command}")
-    first = f", the jump host first: {by_hand(connection.proxy_jump[-1])}; then" if connection.proxy_jump else ""
-    return TransportError(text, hint=f"try it by hand{first}: {by_hand(connection)}")
+    first = f", the jump host first: {manual_command(connection.proxy_jump[-1])}; then" if connection.proxy_jump else ""
+    return TransportError(text, hint=f"try it by hand{first}: {manual_command(connection)}")
 
 
-def _refused(connection: Connection, said: str) -> Connection:
+def _refused(connection: Connection, error_text: str) -> Connection:
     """The jump host whose key was refused, by the name that OpenSSH gives it; of a ProxyCommand of the user's, the host itself."""
-    named = [jump for jump in connection.proxy_jump if name_of(jump) in said]
+    named = [jump for jump in connection.proxy_jump if name_of(jump) in error_text]
     return next(iter((*named, *connection.proxy_jump, connection)))

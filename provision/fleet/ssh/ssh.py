@@ -15,12 +15,12 @@ import paramiko
 from provision.core.models.settings import Connection
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import Channel, SshChannel, wrapped
-from provision.fleet.ssh.client import Opened, alive, connect
-from provision.fleet.ssh.errors import broken
+from provision.fleet.ssh.client import OpenConnection, alive, connect
+from provision.fleet.ssh.errors import broken_error
 from provision.fleet.ssh.session import Progress, SendReport
 from provision.fleet.ssh.shell import OutputLimitError, Raw, ShellSession
-from provision.fleet.ssh.ssh_stream import Bulk
-from provision.fleet.ssh.upload import Sender
+from provision.fleet.ssh.ssh_stream import SshStream
+from provision.fleet.ssh.upload import Upload
 
 _PIECE = 32_768
 _AT_ONCE = 32_768
@@ -33,8 +33,8 @@ class SshSession(ShellSession):
 
     def __init__(self, host: str, connection: Connection) -> None:
         super().__init__(host, connection)
-        self._opened: Opened | None = None
-        self._bulk = Bulk(host, connection)
+        self._opened: OpenConnection | None = None
+        self._ssh_stream = SshStream(host, connection)
 
     def _execute(self, argv: Sequence[str], stdin: bytes, timeout_s: float, limit_bytes: int) -> Raw:
         deadline = time.monotonic() + timeout_s
@@ -48,12 +48,12 @@ class SshSession(ShellSession):
             if alive(opened):
                 raise
             self.close()
-            raise broken(self.host, self.connection, TimeoutError()) from None
+            raise broken_error(self.host, self.connection, TimeoutError()) from None
         except (OSError, EOFError, paramiko.SSHException) as error:
             self.close()
-            raise broken(self.host, self.connection, error) from None
+            raise broken_error(self.host, self.connection, error) from None
 
-    def _connected(self) -> Opened:
+    def _connected(self) -> OpenConnection:
         if self._opened is not None and not self._opened.transport.is_active():
             self.close()
         if self._opened is None:
@@ -62,7 +62,7 @@ class SshSession(ShellSession):
 
     def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport:
         """See Session.send."""
-        return Sender(self, self._bulk, files, folder, progress).send()
+        return Upload(self, self._ssh_stream, files, folder, progress).send()
 
     def open_channel(self, command: str, *, root: bool = False) -> Channel:
         """See Session.open_channel."""
@@ -71,11 +71,11 @@ class SshSession(ShellSession):
             return SshChannel(self._connected().transport.open_session(timeout=_CHANNEL_S), argv, first)
         except (OSError, EOFError, paramiko.SSHException) as error:
             self.close()
-            raise broken(self.host, self.connection, error) from None
+            raise broken_error(self.host, self.connection, error) from None
 
     def close(self) -> None:
         """See Session.close."""
-        self._bulk.close()
+        self._ssh_stream.close()
         opened, self._opened = self._opened, None
         if opened is not None:
             opened.close()

@@ -19,7 +19,7 @@ _FAST_CIPHER = "aes128-gcm@openssh.com"
 """Where processors have instructions for AES it takes about half the time of OpenSSH's own first choice, ChaCha20."""
 
 
-class Bulk:
+class SshStream:
     """Streams to one host, one at a time."""
 
     def __init__(self, host: str, connection: Connection) -> None:

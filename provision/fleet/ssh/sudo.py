@@ -10,7 +10,7 @@ from pathlib import Path
 
 from provision.core.errors import RemoteCommandError
 from provision.core.models.settings import Connection
-from provision.core.redaction import remember
+from provision.core.redaction import register_secret
 
 GRACE_S = 5
 """How much longer the host's own limit is than ours: it only ends what nobody waits for any more."""
@@ -58,7 +58,7 @@ def become_password(connection: Connection) -> str | None:
         return None
     try:
         with Path(connection.become_password_file).open(encoding="utf-8") as file:
-            return remember(file.readline(_LONGEST_PASSWORD).rstrip("\n"))
+            return register_secret(file.readline(_LONGEST_PASSWORD).rstrip("\n"))
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"
         raise RemoteCommandError(

@@ -24,7 +24,7 @@ from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.session import Completed, Progress, SendReport
 
 LEDGER = ".arrived"
-TOGETHER_BELOW = 32 * 1024 * 1024
+TAR_BELOW = 32 * 1024 * 1024
 """Files smaller than this travel in one tar stream, bytes."""
 SPARE = 64 * 1024 * 1024
 """What must stay free on the host's disk beside the files, bytes."""
@@ -32,7 +32,7 @@ _PIECE = 256 * 1024
 _HASHED_PER_S = 20_000_000
 """What the slowest host hashes in a second, bytes: for the time limit only."""
 
-_SURVEY = f"""
+_LIST = f"""
 umask 077
 mkdir -p -- "$folder" && cd -- "$folder" || exit 1
 if [ "$(stat -c %u .)" != "$(id -u)" ]; then echo "$folder belongs to another user" >&2; exit 1; fi
@@ -60,7 +60,7 @@ with concurrent.futures.ThreadPoolExecutor(4) as pool:
 """
 """From `PART SHA NAME` a line to `GOT PART SHA NAME`: Python's hash uses the processor's own instructions, sha256sum's often does not."""
 
-_SETTLE = f"""
+_FINISH = f"""
 cd -- "$folder" || exit 1
 hashes() {{
   if python3 -I -c 'import hashlib' 2>/dev/null; then
@@ -141,7 +141,7 @@ def part_name(file: StagedFile) -> str:
     return f".{hashlib.sha256(f'{file.sha256} {file.name}'.encode()).hexdigest()[:20]}.part"
 
 
-class Sender:
+class Upload:
     """One `send`."""
 
     def __init__(
@@ -157,21 +157,21 @@ class Sender:
     def send(self) -> SendReport:
         """Do it. Raises StageError, TransportError."""
         started = time.monotonic()
-        survey = self._survey()
-        present = [file for file in self._files if survey.has(file)]
-        missing = [file for file in self._files if not survey.has(file)]
-        resumed = sum(survey.part(file) for file in missing)
+        remote = self._list_remote()
+        present = [file for file in self._files if remote.has(file)]
+        missing = [file for file in self._files if not remote.has(file)]
+        resumed = sum(remote.part(file) for file in missing)
         need = sum(file.size for file in missing) - resumed
-        check_space(f"host {self._session.host}", self._folder, need, survey.free)
+        check_space(f"host {self._session.host}", self._folder, need, remote.free)
         self._progress(sum(file.size for file in present) + resumed)
-        damaged = self._transfer(missing, survey.part)
+        damaged = self._transfer(missing, remote.part)
         if damaged:
             again = [file for file in missing if file.name in damaged]
             self._progress(-sum(file.size for file in again))
             twice = self._transfer(again, lambda _: 0)
             for file in again:
                 if file.name in twice:
-                    raise damage(f"host {self._session.host}", file, twice[file.name])
+                    raise damage_error(f"host {self._session.host}", file, twice[file.name])
             need += sum(file.size for file in again)
         return SendReport(
             sent=tuple(file.name for file in missing),
@@ -181,8 +181,8 @@ class Sender:
             seconds=time.monotonic() - started,
         )
 
-    def _survey(self) -> RemoteFiles:
-        done = self._session.run(self._in_folder + _SURVEY)
+    def _list_remote(self) -> RemoteFiles:
+        done = self._session.run(self._in_folder + _LIST)
         if done.rc != 0:
             raise StageError(
                 f"the folder {self._folder} on host {self._session.host} cannot be used: {done.stderr.strip()}",
@@ -195,7 +195,7 @@ class Sender:
         if not files:
             return {}
         enter = f"umask 077; cd -- {shlex.quote(self._folder)} &&"
-        together = [file for file in files if file.size < TOGETHER_BELOW and not part(file)]
+        together = [file for file in files if file.size < TAR_BELOW and not part(file)]
         if together:
             # -m and -o: neither times nor owners of this machine.
             self._streamer.stream(f"{enter} exec tar -xmof -", tar_stream(together, self._progress))
@@ -207,13 +207,13 @@ class Sender:
             self._streamer.stream(f"{enter} exec cat {writes} {part_name(file)}", self._pieces(file, offset))
         lines = "".join(f"{part_name(file)} {file.sha256} {file.name}\n" for file in files)
         limit = 60 + sum(file.size for file in files) / _HASHED_PER_S
-        settled = self._session.run(self._in_folder + _SETTLE, stdin=lines, timeout_s=limit)
-        if settled.rc != 0:
+        finished = self._session.run(self._in_folder + _FINISH, stdin=lines, timeout_s=limit)
+        if finished.rc != 0:
             raise StageError(
-                f"what arrived on host {self._session.host} cannot be put in place: {settled.stderr.strip()}",
+                f"what arrived on host {self._session.host} cannot be put in place: {finished.stderr.strip()}",
                 hint=f"check the folder {self._folder} there",
             )
-        return {name: got for got, _, name in (line.partition(" ") for line in settled.stdout.splitlines())}
+        return {name: got for got, _, name in (line.partition(" ") for line in finished.stdout.splitlines())}
 
     def _pieces(self, file: StagedFile, offset: int) -> Iterator[bytes]:
         with Path(file.path).open("rb") as content:
@@ -267,7 +267,7 @@ def check_space(at: str, folder: str, need: int, free: int) -> None:
         )
 
 
-def damage(at: str, file: StagedFile, got: str) -> StageError:
+def damage_error(at: str, file: StagedFile, got: str) -> StageError:
     """The error for a file that arrived wrong twice."""
     with Path(file.path).open("rb") as content:
         source = hashlib.file_digest(content, "sha256").hexdigest()
@@ -282,7 +282,7 @@ def damage(at: str, file: StagedFile, got: str) -> StageError:
     )
 
 
-def bring_locally(
+def upload_locally(
     host: str, files: Sequence[StagedFile], folder: Path, progress: Progress | None
 ) -> tuple[tuple[str, ...], tuple[str, ...], int, int]:
     """The same on this machine, by hard link or copy: names sent, names present, bytes sent, bytes resumed."""
@@ -296,13 +296,13 @@ def bring_locally(
         for file in wanted
         if (folder / file.name).exists() and (stat := (folder / file.name).stat())
     }
-    survey = RemoteFiles.parse("".join(f"A {line}" for line in arrived))
-    survey = RemoteFiles(survey.arrived, now, shutil.disk_usage(folder).free)
-    present = [file for file in wanted if survey.has(file)]
-    missing = [file for file in wanted if not survey.has(file)]
+    remote = RemoteFiles.parse("".join(f"A {line}" for line in arrived))
+    remote = RemoteFiles(remote.arrived, now, shutil.disk_usage(folder).free)
+    present = [file for file in wanted if remote.has(file)]
+    missing = [file for file in wanted if not remote.has(file)]
     report(sum(file.size for file in present))
     for file in missing:
-        _bring(host, file, folder, survey.free)
+        _link_or_copy(host, file, folder, remote.free)
         changed = int((folder / file.name).stat().st_mtime)
         with ledger.open("a", encoding="utf-8") as lines:
             lines.write(f"{file.sha256} {file.size} {changed} {file.name}\n")
@@ -315,7 +315,7 @@ def bring_locally(
     )
 
 
-def _bring(host: str, file: StagedFile, folder: Path, free: int) -> None:
+def _link_or_copy(host: str, file: StagedFile, folder: Path, free: int) -> None:
     part = folder / part_name(file)
     part.unlink(missing_ok=True)
     try:
@@ -327,7 +327,7 @@ def _bring(host: str, file: StagedFile, folder: Path, free: int) -> None:
         got = hashlib.file_digest(content, "sha256").hexdigest()
     if got != file.sha256:
         part.unlink()
-        raise damage(f"host {host}", file, got)
+        raise damage_error(f"host {host}", file, got)
     target = folder / file.name
     target.parent.mkdir(parents=True, exist_ok=True)
     part.replace(target)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from provision.core.tables import read_table
-from provision.core.zipapp import kept, pyz
+from provision.core.zipapp import kept, pack_zipapp
 
 READY = "ready.pyz"
 
@@ -25,4 +25,4 @@ def ready_zipapp() -> bytes:
     folder = _ONHOST / "ready"
     files = {f"ready/{path.name}": path.read_bytes() for path in folder.glob("*.py")}
     files |= {f"ready/{path.stem}.json": json.dumps(read_table(path)).encode() for path in folder.glob("*.toml")}
-    return pyz(files, main="ready.prove:main()")
+    return pack_zipapp(files, main="ready.prove:main()")

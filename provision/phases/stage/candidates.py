@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from provision.catalog.index.http_client import open_client
 from provision.catalog.index.settings import ClientSettings
-from provision.core.errors import FirstlightError, StageError, UnreachableError, opening
+from provision.core.errors import FirstlightError, IndexUnreachableError, StageError, index_access_hint
 from provision.core.models.base import Record
 from provision.core.models.stack import Candidate, FlashAttnPackage, Reason, Stack
 from provision.core.run_folder import utc_now
@@ -214,9 +214,9 @@ def nothing_locked(refused: Sequence[Reason]) -> StageError:
     hint = "add an index or find-links place that has one of these builds to your pip or uv settings"
     causes = {reason.facts.get("cause") for reason in refused}
     # One index that is opened may be enough: it is the cause before all others.
-    cause = UnreachableError.cause if closed else causes.pop() if len(causes) == 1 else None
+    cause = IndexUnreachableError.cause if closed else causes.pop() if len(causes) == 1 else None
     text = "\n".join(["no candidate could be locked:", *lines])
-    return StageError(text, hint=opening(closed) if closed else hint, cause=cause)
+    return StageError(text, hint=index_access_hint(closed) if closed else hint, cause=cause)
 
 
 def _lock(attempt: _Try, sources: Sources, job: Job) -> Solved | StageError:
@@ -252,7 +252,7 @@ def _refused_files(solved: Solved) -> list[str]:
 def _refusal(attempt: _Try, error: FirstlightError) -> Reason:
     facts: dict[str, Any] = {"at": utc_now(), "python": attempt.stack.python, "platform": attempt.stack.platform}
     rule, facts = "lock", facts | ({"cause": error.cause} if error.cause else {})
-    if isinstance(error, UnreachableError):
+    if isinstance(error, IndexUnreachableError):
         rule, facts = "index", facts | {"indexes": list(error.places), "builds": list(error.builds)}
     return Reason(rule=rule, verdict="reject", candidate=attempt.candidate.id, facts=facts, text=error.text)
 

@@ -16,7 +16,7 @@ from provision.catalog.index.local_path import local_path
 from provision.catalog.index.project_page import IndexFile, Place, ProjectPage
 from provision.catalog.index.settings import ClientSettings
 from provision.catalog.index.sources import Sources
-from provision.core.errors import StageError, UnreachableError
+from provision.core.errors import IndexUnreachableError, StageError
 from provision.core.models.stack import Stack
 from provision.phases.stage.download import Arrived, Progress, fetch_all
 from provision.phases.stage.local_wheels import OwnSource, build
@@ -138,7 +138,7 @@ def _place_builds(builds: list[Build], sources: Sources, target: Target) -> dict
     found = choose_places(fixed, listings, target)
     silent = {listing.place.label: listing.problem for listing in answers[: len(others)] if listing.problem}
     if others and not flat and len(silent) == len(indexes):
-        raise UnreachableError(silent, [f"{build.name} {build.version}" for build in builds if not build.vendor])
+        raise IndexUnreachableError(silent, [f"{build.name} {build.version}" for build in builds if not build.vendor])
     return found
 
 

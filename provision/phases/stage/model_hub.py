@@ -21,7 +21,7 @@ from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
 from provision.core.json_text import parse_object
 from provision.core.models.staged import StagedFile
-from provision.core.redaction import remember
+from provision.core.redaction import register_secret
 from provision.phases.stage.download import Progress, fetch_all
 from provision.phases.stage.hub_answers import Description, ListedFile, Revision, revision
 from provision.phases.stage.wheelhouse import Store, is_plain, plain_name
@@ -240,4 +240,4 @@ def _token(token_file: str | None) -> str | None:
             f"the file `{token_file}` holds no hub token: {why}",
             hint="name a file with the token alone, on one line, in firstlight_hf_token_file",
         )
-    return remember(content.decode("ascii"))
+    return register_secret(content.decode("ascii"))

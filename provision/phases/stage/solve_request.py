@@ -11,7 +11,7 @@ from importlib.resources import files
 from packaging.version import Version
 
 from provision.catalog.index.project_page import Place, ProjectPage
-from provision.core.errors import StageError, UnreachableError
+from provision.core.errors import IndexUnreachableError, StageError
 from provision.core.models.stack import DependencyPlan, Stack
 from provision.phases.stage.platforms import Target
 
@@ -123,7 +123,7 @@ def choose_places(
             silent |= problems
             unknown.append(f"{build.name} {build.version}")
     if unknown:
-        raise UnreachableError(silent, unknown)
+        raise IndexUnreachableError(silent, unknown)
     return chosen
 
 

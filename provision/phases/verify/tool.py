@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.core.tables import read_table
-from provision.core.zipapp import kept, pyz
+from provision.core.zipapp import kept, pack_zipapp
 
 SOURCE = Path(__file__).resolve().parents[3] / "verify"
 STAYS_HERE = frozenset(
@@ -49,4 +49,4 @@ def zipapp() -> bytes:
             tables[path.stem] = read_table(path)
     entries["verify/data.json"] = json.dumps(tables, sort_keys=True, separators=(",", ":")).encode()
     entries[f"verify/doctor/{PACKED_CAUSES}"] = pack()
-    return pyz(entries, main="verify.cli:main(sys.argv[1:])")
+    return pack_zipapp(entries, main="verify.cli:main(sys.argv[1:])")

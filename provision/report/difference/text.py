@@ -17,13 +17,13 @@ MOST_ITEMS = 6
 def render(differences: Sequence[HostDifference]) -> str:
     """All of them, ending in a newline."""
     lines: list[str] = []
-    for names, entry in folded(differences):
+    for names, entry in grouped(differences):
         lines += ([""] if lines else []) + wrap(f"{names}: {_compared(entry)}")
         lines += changes(entry)
     return "\n".join(lines) + "\n"
 
 
-def folded(differences: Iterable[HostDifference]) -> Iterator[tuple[str, HostDifference]]:
+def grouped(differences: Iterable[HostDifference]) -> Iterator[tuple[str, HostDifference]]:
     """Hosts on which the same changed, by their names in short, with the first one's difference."""
     alike: dict[str, list[HostDifference]] = {}
     for entry in differences:

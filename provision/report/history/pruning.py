@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from provision.core.formatting import size
-from provision.report.history.retention import KEEP_MIB, KEEP_RUNS, Decision, Past, decide, green_hosts
-from provision.report.history.runs import document, names, standing
+from provision.report.history.retention import KEEP_MIB, KEEP_RUNS, Decision, PastRun, decide, green_hosts
+from provision.report.history.runs import document, names, run_status
 from provision.report.layout import count, table
 
 SLACK = 1.1
@@ -44,9 +44,9 @@ def prune_quietly(logs: Path) -> None:
         prune(logs)
 
 
-def _past(folder: Path) -> Past:
+def _past(folder: Path) -> PastRun:
     summary = document(folder / "summary.json")
-    return Past(folder.name, standing(folder), _bytes(folder), green_hosts(summary))
+    return PastRun(folder.name, run_status(folder), _bytes(folder), green_hosts(summary))
 
 
 def _bytes(folder: Path) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from provision.core.formatting import size
 from provision.core.models.records import GREEN_STATES
-from provision.report.history.runs import Standing
+from provision.report.history.runs import RunStatus
 from provision.report.layout import count, fold_names
 
 KEEP_RUNS = 100
@@ -18,11 +18,11 @@ KEEP_MIB = 2048
 
 
 @dataclass(frozen=True)
-class Past:
+class PastRun:
     """A run as far as retention has to know it."""
 
     run: str
-    standing: Standing
+    run_status: RunStatus
     bytes: int
     green: frozenset[str] = frozenset()
     """Hosts that it left green."""
@@ -38,7 +38,7 @@ class Decision:
     why: str
 
 
-def decide(runs: Sequence[Past], *, keep: int, most_bytes: int) -> list[Decision]:
+def decide(runs: Sequence[PastRun], *, keep: int, most_bytes: int) -> list[Decision]:
     """A decision for every run; `runs` are the newest first.
 
     The newest, those at work and the last green one of every host are kept whatever the limits say; the others as long as
@@ -64,9 +64,9 @@ def decide(runs: Sequence[Past], *, keep: int, most_bytes: int) -> list[Decision
     return decisions
 
 
-def _protected(past: Past, first_green: list[str], *, is_newest: bool) -> str | None:
+def _protected(past: PastRun, first_green: list[str], *, is_newest: bool) -> str | None:
     """Why a run is kept whatever the limits say."""
-    if past.standing == "at work":
+    if past.run_status == "running":
         return "it still goes on"
     if first_green:
         return f"the last green run of {fold_names(first_green)}"
@@ -82,6 +82,6 @@ def green_hosts(summary: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _is_green(host: Mapping[str, Any]) -> bool:
-    doubts = (*(host.get("warnings") or ()), *(host.get("deviations") or ()))
+    concerns = (*(host.get("warnings") or ()), *(host.get("deviations") or ()))
     checks = {check["status"] for check in host.get("checks") or ()}
-    return host["state"] in GREEN_STATES and bool(host.get("stack")) and not doubts and checks <= {"ok", "skip"}
+    return host["state"] in GREEN_STATES and bool(host.get("stack")) and not concerns and checks <= {"ok", "skip"}

@@ -8,16 +8,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from provision.report.history.runs import Standing, document, names, objects, standing
+from provision.report.history.runs import RunStatus, document, names, objects, run_status
 from provision.report.layout import count, duration, table
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedRun:
     """One run as `logs list` tells it; what only a summary knows is null without one."""
 
     run: str
-    standing: Standing
+    run_status: RunStatus
     verdict: str | None
     hosts: int | None
     changed: int | None
@@ -29,13 +29,13 @@ class Listed:
     """The verdict, or how the run stands; `planned` or `probed` where all went well and no more was asked for."""
 
 
-def listed(folder: Path) -> Listed:
+def listed(folder: Path) -> ListedRun:
     """A run by what it has written so far."""
     header, summary = document(folder / "run.json"), document(folder / "summary.json")
     hosts = summary.get("hosts", document(folder / "inventory.json").get("hosts"))
-    return Listed(
+    return ListedRun(
         run=folder.name,
-        standing=standing(folder),
+        run_status=run_status(folder),
         verdict=_text(summary.get("verdict")),
         hosts=len(hosts) if isinstance(hosts, list) else None,
         changed=_number(summary.get("changed")),
@@ -53,7 +53,7 @@ def outcome(folder: Path, summary: dict[str, Any]) -> str:
     states = {str(host.get("state")) for host in objects(summary.get("hosts"))}
     if verdict == "green" and states and states <= {"planned", "probed"}:
         return "planned" if "planned" in states else "probed"
-    return verdict or standing(folder)
+    return verdict or run_status(folder)
 
 
 def _text(value: Any) -> str | None:
@@ -77,7 +77,7 @@ def render_json(logs: Path) -> str:
     return json.dumps([asdict(listed(logs / name)) for name in names(logs)], indent=2)
 
 
-def _row(run: Listed) -> tuple[tuple[str, ...], str]:
+def _row(run: ListedRun) -> tuple[tuple[str, ...], str]:
     hosts = count(run.hosts, "host") if run.hosts is not None else ""
     took = duration(run.seconds) if run.seconds is not None else ""
     return (run.run, run.outcome, hosts, took), run.command

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from provision.core.errors import UsageError
 from provision.core.json_text import parse_object
-from provision.core.run_folder import is_at_work
+from provision.core.run_folder import is_running
 
-Standing = Literal["ended", "at work", "killed"]
+RunStatus = Literal["ended", "running", "killed"]
 """Killed: without a summary, and its process is gone."""
 
 _SUFFIX = re.compile(r"^(.*Z)-(\d+)$")
@@ -60,8 +60,8 @@ def objects(found: Any) -> list[dict[str, Any]]:
     return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
 
 
-def standing(folder: Path) -> Standing:
+def run_status(folder: Path) -> RunStatus:
     """Whether a run came to its end, goes on, or was killed."""
     if (folder / "summary.json").exists():
         return "ended"
-    return "at work" if is_at_work(document(folder / "run.json")) else "killed"
+    return "running" if is_running(document(folder / "run.json")) else "killed"

@@ -8,7 +8,7 @@ from provision.core.errors import UsageError
 from provision.core.json_text import parse_object
 from provision.core.run_folder import RunFolder
 from provision.report import json_form, summarise, text
-from provision.report.history.runs import document, find, standing
+from provision.report.history.runs import document, find, run_status
 from provision.report.screen import first_screen_of
 
 
@@ -21,7 +21,7 @@ def summary_text(logs: Path, run: str | None = None, *, full: bool = False, as_j
     told = _written_json(folder) if as_json else _written_text(folder)
     if told is None:
         require_end(folder)
-        summary = summarise(RunFolder(folder), interrupted=standing(folder) == "killed")
+        summary = summarise(RunFolder(folder), interrupted=run_status(folder) == "killed")
         told = json_form.render(summary) if as_json else text.render(summary)
     return (told if full or as_json else first_screen_of(told, run)).rstrip("\n")
 
@@ -49,7 +49,7 @@ def require_end(folder: Path) -> None:
 
     Raises UsageError when it still goes on.
     """
-    if standing(folder) == "at work":
+    if run_status(folder) == "running":
         process = document(folder / "run.json").get("pid")
         raise UsageError(
             f"run `{folder.name}` has no summary yet: process {process} is still at work",

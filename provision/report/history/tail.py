@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from provision.core.json_text import parse_object
-from provision.report.history.runs import standing
+from provision.report.history.runs import run_status
 from provision.report.layout import clean, duration
 
 POLL_S = 0.25
@@ -20,12 +20,12 @@ def follow(folder: Path, *, wait: Callable[[], None] = lambda: time.sleep(POLL_S
     read = 0
     while True:
         # asked first: what an ending run wrote last is read after it
-        is_over = standing(folder) != "at work"
+        is_over = run_status(folder) != "running"
         content = _from(path, read)
         whole = content[: content.rfind(b"\n") + 1]
         read += len(whole)
         for line in whole.splitlines():
-            if said := _said(line):
+            if said := _describe_line(line):
                 yield said
         if is_over:
             return
@@ -41,7 +41,7 @@ def _from(path: Path, start: int) -> bytes:
         return b""
 
 
-def _said(line: bytes) -> str | None:
+def _describe_line(line: bytes) -> str | None:
     try:
         return sentence(parse_object(line))
     except ValueError:
@@ -54,7 +54,7 @@ def sentence(event: dict[str, Any]) -> str | None:
     told: Callable[[], str] | None = {
         "enter": lambda: phase,
         "phase": lambda: f"{phase} ended after {duration(float(event['seconds']))}",
-        "held": lambda: "held for this run",
+        "locked": lambda: "locked for this run",
         "sent": lambda: f"{int(event['bytes']) / 2**20:.1f} MiB sent in {duration(float(event['seconds']))}",
         "playbook": lambda: f"playbook {event['playbook']}: {event['status']}",
         "packages": lambda: f"OS packages: {event['status']}",

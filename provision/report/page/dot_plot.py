@@ -16,7 +16,7 @@ MOST_MARKED = 64
 
 
 @dataclass(frozen=True)
-class Strip:
+class DotPlot:
     """Geometry in units of the strip's own box, WIDTH by HEIGHT."""
 
     inside: str
@@ -28,13 +28,13 @@ class Strip:
     """Places of the bounds."""
 
 
-def strip(
+def draw_dot_plot(
     values: Sequence[float],
     *,
     floor: float | None = None,
     ceiling: float | None = None,
     outside: Sequence[tuple[float, str]] = (),
-) -> Strip:
+) -> DotPlot:
     """Draw finite readings; the scale begins at zero unless a reading or a bound lies below it."""
     bounds = [bound for bound in (floor, ceiling) if bound is not None]
     low = min(0.0, *values, *bounds) if values else 0.0
@@ -48,7 +48,7 @@ def strip(
     beyond = {place(value) for value, _ in marked}
     dots = sorted({place(value) for value in values} - beyond)
     middle = HEIGHT // 2
-    return Strip(
+    return DotPlot(
         inside="".join(f"M{x:g} {middle}h0" for x in dots),
         marks=tuple((place(value), words) for value, words in marked),
         floor=None if floor is None else place(floor),

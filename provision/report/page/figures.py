@@ -9,7 +9,7 @@ from statistics import median
 
 from provision.core.models.records import CheckRecord, Figure, HostSummary
 from provision.report.layout import number
-from provision.report.page.dot_plot import Strip, strip
+from provision.report.page.dot_plot import DotPlot, draw_dot_plot
 
 COUNTED = frozenset({"count", "B"})
 """Units of figures that say how much was looked at: not worth a drawing unless they are judged."""
@@ -45,7 +45,7 @@ class FigureRow:
     readings: int
     beyond: int
     """How many readings miss the bound."""
-    strip: Strip
+    dot_plot: DotPlot
     worst_by_host: Mapping[str, float]
 
     @property
@@ -106,7 +106,7 @@ def _row(key: _Key, readings: list[Reading], source: str | None) -> FigureRow:
         middle=median(values),
         readings=len(readings),
         beyond=len(outside),
-        strip=strip(
+        dot_plot=draw_dot_plot(
             values,
             floor=floor,
             ceiling=ceiling,

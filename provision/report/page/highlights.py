@@ -9,11 +9,11 @@ from typing import Literal
 
 from provision.core.models.records import Finding, HostDifference, HostSummary, Summary
 from provision.report import wording
-from provision.report.difference.text import folded, sentence
+from provision.report.difference.text import grouped, sentence
 from provision.report.layout import fold_names
 from verify.records import NETWORK
 
-DoubtKind = Literal["hosts differ", "hosts do not meet", "off the plan", "warned"]
+WarningKind = Literal["hosts differ", "hosts do not meet", "differs from the plan", "warned"]
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -24,15 +24,15 @@ class Problem:
     names: str
     state: str
     findings: tuple[Finding, ...]
-    said: tuple[tuple[str, str | None, tuple[str, ...]], ...]
+    messages: tuple[tuple[str, str | None, tuple[str, ...]], ...]
     """Sentence, hint and evidence, phase by phase."""
 
 
 @dataclass(frozen=True)
-class Doubt:
+class WarningEntry:
     """One thing that makes a run amber, and the hosts on which it is so."""
 
-    kind: DoubtKind
+    kind: WarningKind
     text: str
     """Of the first host, where only numbers differ among them."""
     remedy: str | None
@@ -57,38 +57,38 @@ def problems(summary: Summary) -> Iterable[Problem]:
             names=group.names,
             state=group.first.state,
             findings=group.first.findings,
-            said=tuple(wording.failures(group)),
+            messages=tuple(wording.failures(group)),
         )
 
 
-def doubts(summary: Summary) -> Iterable[Doubt]:
+def warnings(summary: Summary) -> Iterable[WarningEntry]:
     """Odd hosts first, then deviations from the plan; what differs by numbers alone from host to host stands once."""
-    for status, check, said in wording.side_by_side(summary):
+    for status, check, messages in wording.host_comparison(summary):
         if status not in ("ok", "skip"):
-            kind: DoubtKind = "hosts do not meet" if check == NETWORK else "hosts differ"
-            yield Doubt(kind, f"{check}: {said}", None, "all hosts side by side")
-    alike: dict[str, Doubt] = {}
+            kind: WarningKind = "hosts do not meet" if check == NETWORK else "hosts differ"
+            yield WarningEntry(kind, f"{check}: {messages}", None, "all hosts")
+    alike: dict[str, WarningEntry] = {}
     names: dict[str, dict[str, None]] = {}
     for host in summary.hosts:
-        for doubt in _doubts(host):
-            likeness = f"{doubt.kind}: {_NUMBER.sub('N', doubt.text.replace(host.name, 'HOST'))}"
-            alike.setdefault(likeness, doubt)
+        for warning in _host_warnings(host):
+            likeness = f"{warning.kind}: {_NUMBER.sub('N', warning.text.replace(host.name, 'HOST'))}"
+            alike.setdefault(likeness, warning)
             names.setdefault(likeness, {})[host.name] = None
-    for likeness, doubt in sorted(alike.items(), key=lambda item: item[1].kind):
-        yield replace(doubt, names=fold_names(list(names[likeness])))
+    for likeness, warning in sorted(alike.items(), key=lambda item: item[1].kind):
+        yield replace(warning, names=fold_names(list(names[likeness])))
 
 
-def _doubts(host: HostSummary) -> Iterable[Doubt]:
-    yield from (Doubt("off the plan", text, None, host.name) for text in host.deviations)
-    yield from (Doubt("warned", text, None, host.name) for text in host.warnings)
+def _host_warnings(host: HostSummary) -> Iterable[WarningEntry]:
+    yield from (WarningEntry("differs from the plan", text, None, host.name) for text in host.deviations)
+    yield from (WarningEntry("warned", text, None, host.name) for text in host.warnings)
     for check in (check for check in host.checks if check.status == "warn"):
         where = f" on {check.device}" if check.device else ""
-        yield Doubt("warned", f"{check.id}{where}: {check.reason or check.status}", check.remedy, host.name)
+        yield WarningEntry("warned", f"{check.id}{where}: {check.reason or check.status}", check.remedy, host.name)
 
 
 def changes(changed: Mapping[str, HostDifference]) -> Iterable[Changes]:
     """The hosts with most changes first: those that stand alone among their equals are the odd ones."""
-    groups = sorted(folded(changed.values()), key=lambda group: -len(group[1].changes))
+    groups = sorted(grouped(changed.values()), key=lambda group: -len(group[1].changes))
     for names, entry in groups:
         yield Changes(
             names=names,

@@ -14,13 +14,13 @@ from provision.report.layout import count, duration
 from provision.report.page.timeline import Clock, Span, host_spans
 from provision.report.summary_builder import ENDED_BADLY, describe_build
 
-Tone = Literal["good", "doubt", "bad", "rest"]
+Tone = Literal["good", "warning", "bad", "neutral"]
 """How a state is shown; its word always stands beside the colour."""
 
 LONGEST_EVIDENCE = 600
 """Characters of one value."""
-DOUBT = "doubt"
-"""The filter for hosts that warned or are off the plan, whatever their state."""
+WARNING = "warning"
+"""The filter for hosts that warned or are differ from the plan, whatever their state."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class HostLine:
     class_number: int
     tone: Tone
     words: str
-    doubts: bool
+    warnings: bool
     build: str
     checks: str
     seconds: str
@@ -70,16 +70,16 @@ def state_tone(state: str) -> Tone:
     """Bad for what ended badly, good for what was brought to its end, rest where nothing was to be done."""
     if state in ENDED_BADLY:
         return "bad"
-    return "good" if state in ("serving", "installed", "unchanged") else "rest"
+    return "good" if state in ("serving", "installed", "unchanged") else "neutral"
 
 
 def tone_of(host: HostSummary) -> Tone:
-    """The tone of a host's state, unless the host warned or is off the plan."""
+    """The tone of a host's state, unless the host warned or is differ from the plan."""
     tone = state_tone(host.state)
-    return "doubt" if tone != "bad" and has_doubts(host) else tone
+    return "warning" if tone != "bad" and has_warnings(host) else tone
 
 
-def has_doubts(host: HostSummary) -> bool:
+def has_warnings(host: HostSummary) -> bool:
     """Whether a host makes its run amber."""
     return bool(host.deviations or host.warnings or any(check.status == "warn" for check in host.checks))
 
@@ -95,7 +95,7 @@ def host_lines(
             class_number=class_of[host.name],
             tone=tone_of(host),
             words=wording.STATE_WORDS[host.state],
-            doubts=has_doubts(host),
+            warnings=has_warnings(host),
             build=describe_build(host.stack) if host.stack else "",
             checks=checks_in_words(host.checks),
             seconds=duration(sum(result.seconds for result in host.phases.values())),
@@ -120,8 +120,8 @@ def state_counts(lines: tuple[HostLine, ...]) -> tuple[StateCount, ...]:
         for state, words in wording.STATE_WORDS.items()
         if counted[state]
     ]
-    if doubtful := sum(line.doubts for line in lines):
-        choices.append(StateCount(DOUBT, "with warnings", "doubt", doubtful))
+    if doubtful := sum(line.warnings for line in lines):
+        choices.append(StateCount(WARNING, "with warnings", "warning", doubtful))
     return tuple(choices)
 
 

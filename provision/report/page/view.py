@@ -13,14 +13,14 @@ from provision.report.next_steps import purpose
 from provision.report.page.classes import HostsClass, classes
 from provision.report.page.dot_plot import HEIGHT, WIDTH
 from provision.report.page.figures import FigureRow, figure_rows
-from provision.report.page.highlights import Changes, Doubt, Problem, changes, doubts, problems
+from provision.report.page.highlights import Changes, Problem, WarningEntry, changes, problems, warnings
 from provision.report.page.hosts import HostLine, StateCount, Tone, checks_in_words, host_lines, state_counts
 from provision.report.page.plot import Chart
 from provision.report.page.series import series_charts
 from provision.report.page.startup import startup
 from provision.report.page.timeline import Timeline, read_clock, timeline
 
-TONES: dict[str, Tone] = {"green": "good", "amber": "doubt", "red": "bad"}
+TONES: dict[str, Tone] = {"green": "good", "amber": "warning", "red": "bad"}
 MAP_FROM = 12
 """From more hosts than this on, a map of them stands above their lines."""
 
@@ -34,7 +34,7 @@ class Page:
     facts: tuple[tuple[str, str], ...]
     next_commands: tuple[tuple[str, str], ...]
     problems: tuple[Problem, ...]
-    doubts: tuple[Doubt, ...]
+    warnings: tuple[WarningEntry, ...]
     states: tuple[StateCount, ...]
     hosts: tuple[HostLine, ...]
     changes: tuple[Changes, ...]
@@ -45,8 +45,8 @@ class Page:
     files: tuple[str, ...]
 
     MAP_FROM = MAP_FROM
-    STRIP_WIDTH = WIDTH
-    STRIP_HEIGHT = HEIGHT
+    DOT_PLOT_WIDTH = WIDTH
+    DOT_PLOT_HEIGHT = HEIGHT
 
     @property
     def tone(self) -> Tone:
@@ -58,7 +58,7 @@ class Page:
         """Id and title of the sections that have something to show."""
         has = {
             "failed": self.problems,
-            "doubts": self.doubts,
+            "warnings": self.warnings,
             "next": self.next_commands,
             "hosts": self.hosts,
             "changes": self.changes,
@@ -72,8 +72,8 @@ class Page:
 
     @property
     def ordered(self) -> tuple[HostLine, ...]:
-        """Hosts that ended badly first, then those with doubts, else in inventory order."""
-        rank = {"bad": 0, "doubt": 1}
+        """Hosts that ended badly first, then those with warnings, else in inventory order."""
+        rank = {"bad": 0, "warning": 1}
         return tuple(sorted(self.hosts, key=lambda line: rank.get(line.tone, 2)))
 
     @property
@@ -82,7 +82,7 @@ class Page:
         return all(row.readings == 1 for row in self.figures)
 
     @property
-    def judged(self) -> tuple[FigureRow, ...]:
+    def checked(self) -> tuple[FigureRow, ...]:
         """Figures with a bound, those first that miss it."""
         return tuple(sorted((row for row in self.figures if row.bound), key=lambda row: not row.beyond))
 
@@ -94,7 +94,7 @@ class Page:
 
 TITLES = {
     "failed": "What failed",
-    "doubts": "Warnings",
+    "warnings": "Warnings",
     "next": "Next",
     "hosts": "Hosts",
     "changes": "Since the last green run",
@@ -127,7 +127,7 @@ def view(
         facts=tuple(_facts(summary)),
         next_commands=tuple((purpose(command), command) for command in summary.next_commands),
         problems=tuple(problems(summary)),
-        doubts=tuple(doubts(summary)),
+        warnings=tuple(warnings(summary)),
         states=state_counts(lines),
         hosts=lines,
         changes=tuple(changes(changed or {})),

@@ -11,7 +11,7 @@ import pytest
 from provision.core.models.records import PHASES, HostSummary, ServeRecord
 from provision.core.run_folder import RunFolder
 from provision.report import page
-from provision.report.page.dot_plot import MARGIN, WIDTH, strip
+from provision.report.page.dot_plot import MARGIN, WIDTH, draw_dot_plot
 from provision.report.page.figures import figure_rows
 from provision.report.page.startup import MOST_DRAWN, startup
 from provision.report.page.timeline import Clock, host_spans, read_clock, timeline
@@ -21,7 +21,7 @@ from tests.report.sample import CPU_STACK, Folder, check, host, result
 
 
 def test_figures_name_the_odd_reading(content: Page) -> None:
-    wrong, slow = content.judged[:2]
+    wrong, slow = content.checked[:2]
     assert (wrong.name, wrong.beyond, wrong.high.where, wrong.high.value) == (
         "error, bfloat16",
         1,
@@ -31,8 +31,8 @@ def test_figures_name_the_odd_reading(content: Page) -> None:
     assert (slow.name, slow.beyond, slow.low.where, slow.low.value) == ("bfloat16 products", 1, "gpu-071 cuda:2", 402.0)
     assert (wrong.worst_by_host["gpu-058"], slow.worst_by_host["gpu-071"]) == (3.27, 402.0)
     assert (len(slow.worst_by_host), slow.readings) == (95, 760)
-    assert [words for _, words in slow.strip.marks] == ["gpu-071 cuda:2: 402 TFLOP/s"]
-    assert not any(row.beyond for row in content.judged[2:])
+    assert [words for _, words in slow.dot_plot.marks] == ["gpu-071 cuda:2: 402 TFLOP/s"]
+    assert not any(row.beyond for row in content.checked[2:])
 
 
 def test_counted_figures_are_not_drawn_and_unjudged_ones_come_last() -> None:
@@ -59,8 +59,8 @@ def test_one_reading_each_is_told_once(tmp_path: Path, large: RunFolder) -> None
     ("values", "floor", "ceiling"),
     [([5.0, 7.0], 6.0, None), ([0.0], None, 0.0), ([-3.0, 4.0], -5.0, 5.0), ([], None, None)],
 )
-def test_a_strip_stays_within_its_box(values: list[float], floor: float | None, ceiling: float | None) -> None:
-    drawn = strip(values, floor=floor, ceiling=ceiling, outside=[(value, "x") for value in values[:1]])
+def test_a_dot_plot_stays_within_its_box(values: list[float], floor: float | None, ceiling: float | None) -> None:
+    drawn = draw_dot_plot(values, floor=floor, ceiling=ceiling, outside=[(value, "x") for value in values[:1]])
     places = [float(x) for x in re.findall(r"M([\d.]+) ", drawn.inside)] + [place for place, _ in drawn.marks]
     bounds = [place for place in (drawn.floor, drawn.ceiling) if place is not None]
     assert all(MARGIN <= place <= WIDTH - MARGIN for place in places + bounds)
@@ -68,7 +68,7 @@ def test_a_strip_stays_within_its_box(values: list[float], floor: float | None, 
 
 
 def test_a_reading_below_its_floor_is_drawn_left_of_it() -> None:
-    drawn = strip([402.0, 690.0], floor=600.0, outside=[(402.0, "slow")])
+    drawn = draw_dot_plot([402.0, 690.0], floor=600.0, outside=[(402.0, "slow")])
     assert drawn.floor is not None
     assert drawn.marks[0][0] < drawn.floor < float(re.findall(r"M([\d.]+)", drawn.inside)[0])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from provision.core.models.records import CheckRecord, HostSummary
 from provision.core.run_folder import RunFolder
 from provision.report import page, summarise
-from provision.report.page.highlights import doubts
+from provision.report.page.highlights import warnings
 from provision.report.page.template import render
 from provision.report.page.view import Page, view
 from tests.report.page import fleets
@@ -17,7 +17,7 @@ from tests.report.sample import GPU_STACK, Folder, check, document, host, result
 def test_what_failed_stands_before_everything_else(content: Page) -> None:
     assert content.tone == "bad"
     assert [id_ for id_, _ in content.sections] == [
-        "failed", "doubts", "next", "hosts", "measured", "checks", "stack", "time",
+        "failed", "warnings", "next", "hosts", "measured", "checks", "stack", "time",
     ]  # fmt: skip
     assert [problem.names for problem in content.problems] == ["gpu-017", "gpu-042", "gpu-058"]
     assert content.problems[1].findings[0].cause == "port-in-use"
@@ -38,12 +38,12 @@ def test_what_makes_a_run_amber_stands_at_its_top(tmp_path: Path) -> None:
     )
     folder.run.write("verify/gpu-2.json", document([late]))
     amber = view(summarise(folder.run), [])
-    assert (amber.tone, amber.sections[0]) == ("doubt", ("doubts", "Warnings"))
-    assert [(doubt.kind, doubt.names, doubt.remedy) for doubt in amber.doubts] == [
-        ("off the plan", "gpu-[1:3]", None),
+    assert (amber.tone, amber.sections[0]) == ("warning", ("warnings", "Warnings"))
+    assert [(warning.kind, warning.names, warning.remedy) for warning in amber.warnings] == [
+        ("differs from the plan", "gpu-[1:3]", None),
         ("warned", "gpu-2", "timedatectl set-ntp true"),
     ]
-    assert amber.doubts[1].text == "devices.clock: the clock is 41 s off"
+    assert amber.warnings[1].text == "devices.clock: the clock is 41 s off"
 
 
 def test_the_odd_host_stands_at_the_top(content: Page) -> None:
@@ -52,21 +52,21 @@ def test_the_odd_host_stands_at_the_top(content: Page) -> None:
         CheckRecord.model_validate(check(id_, status, host=None, device=None, reason=said))
         for id_, status in (("fleet.alike", "ok"), ("kernels.determinism", "fail"))
     ]
-    summary = content.summary.model_copy(update={"together": tuple(odd)})
-    first = next(iter(doubts(summary)))
+    summary = content.summary.model_copy(update={"host_comparison": tuple(odd)})
+    first = next(iter(warnings(summary)))
     assert (first.kind, first.text) == ("hosts differ", f"kernels.determinism: {said}")
     assert said in render(page=view(summary, []))
 
 
 def test_hosts_that_do_not_meet_do_not_differ(content: Page) -> None:
     told = check("fleet.network", "warn", host=None, device=None, reason="no interface joins the 2 hosts")
-    summary = content.summary.model_copy(update={"together": (CheckRecord.model_validate(told),)})
-    first = next(iter(doubts(summary)))
+    summary = content.summary.model_copy(update={"host_comparison": (CheckRecord.model_validate(told),)})
+    first = next(iter(warnings(summary)))
     assert (first.kind, first.text) == ("hosts do not meet", "fleet.network: no interface joins the 2 hosts")
 
 
 def test_the_same_warning_with_other_numbers_stands_once(content: Page) -> None:
-    assert [(doubt.names, doubt.remedy) for doubt in content.doubts] == [("gpu-071", fleets.SLOW_REMEDY)]
+    assert [(warning.names, warning.remedy) for warning in content.warnings] == [("gpu-071", fleets.SLOW_REMEDY)]
     slow = [
         HostSummary.model_validate(
             {
@@ -79,8 +79,8 @@ def test_the_same_warning_with_other_numbers_stands_once(content: Page) -> None:
         for number in (1, 2, 3)
     ]
     other = slow[0].model_copy(update={"name": "gpu-4", "deviations": ("off",), "checks": ()})
-    told = doubts(content.summary.model_copy(update={"hosts": (*slow, other)}))
-    assert [(doubt.names, doubt.text) for doubt in told] == [
+    told = warnings(content.summary.model_copy(update={"hosts": (*slow, other)}))
+    assert [(warning.names, warning.text) for warning in told] == [
         ("gpu-4", "off"),
         ("gpu-[1:3]", "speed.gemm on cuda:1: slow: 401.5"),
     ]
@@ -88,7 +88,7 @@ def test_the_same_warning_with_other_numbers_stands_once(content: Page) -> None:
 
 def test_filters_count_the_hosts_that_they_show(content: Page) -> None:
     counts = {choice.key: choice.hosts for choice in content.states}
-    assert counts == {"unreachable": 1, "failed": 2, "serving": 97, "doubt": 1}
+    assert counts == {"unreachable": 1, "failed": 2, "serving": 97, "warning": 1}
 
 
 def test_alike_hosts_are_one_class(content: Page) -> None:

@@ -13,7 +13,7 @@ from provision.phases.probe.sections import Output, Section
 
 _FIELDS = {
     "state.json": "state",
-    "lock.json": "held_by",
+    "lock.json": "locked_by",
     "verify/last.json": "last_verify",
     "verify/ready.json": "last_ready",
 }
@@ -53,7 +53,7 @@ def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[st
         service_pid=service.pid,
         service_start_ticks=integer(service.main_stat[19]) if len(service.main_stat) > 19 else None,
         supervisor=service.supervisor,
-        held_by=json_object(files.get("lock.json", "")),
+        locked_by=json_object(files.get("lock.json", "")),
         last_verify=json_object(files.get("verify/last.json", "")),
         last_ready=json_object(files.get("verify/ready.json", "")),
     )

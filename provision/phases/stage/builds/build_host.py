@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from provision.core.errors import StageError
 from provision.core.models.base import Record
 from provision.core.models.staged import StagedFile
-from provision.core.zipapp import pyz
+from provision.core.zipapp import pack_zipapp
 from provision.fleet.ssh.session import Session
 
 PROGRAM = "forge.pyz"
@@ -166,7 +166,7 @@ class BuildHost:
 
 def program() -> bytes:
     """The building program as one file."""
-    return pyz(
+    return pack_zipapp(
         {f"onbuilder/{path.name}": path.read_bytes() for path in _SOURCE.glob("*.py")}, main="onbuilder.main:main()"
     )
 

@@ -14,14 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provision.core.errors import HostKeyError, RemoteCommandError, TransportError
-from provision.fleet.ssh import AuthenticationError, FanOut, FanOutInterrupted, Task, fan_out
-from provision.fleet.ssh import fan_out as fanout
-from provision.fleet.ssh.fan_out import Cancelled
+from provision.fleet.ssh import AuthenticationError, FanOut, FanOutInterrupted, Task, dispatch, fan_out
+from provision.fleet.ssh.dispatch import Cancelled
 
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fanout, "FIRST_BACKOFF_S", 0.01)
+    monkeypatch.setattr(dispatch, "FIRST_BACKOFF_S", 0.01)
 
 
 def failing(times: int, error: Exception) -> Callable[[], str]:

@@ -16,7 +16,7 @@ import pytest
 
 from provision.core.errors import HostKeyError, TransportError
 from provision.core.models.settings import Host, Settings
-from provision.fleet.inventory.openssh import Wanted, resolve
+from provision.fleet.inventory.openssh import SshTarget, resolve
 from provision.fleet.ssh import open_session
 
 RELAY = """
@@ -61,7 +61,7 @@ def port() -> Iterator[int]:
 
 
 def host_of(*arguments: str) -> Host:
-    return Host(name="gpu-1", connection=resolve(Wanted("gpu-1", "gpu-1.behind", arguments)), settings=Settings())
+    return Host(name="gpu-1", connection=resolve(SshTarget("gpu-1", "gpu-1.behind", arguments)), settings=Settings())
 
 
 def error_of(host: Host) -> TransportError:

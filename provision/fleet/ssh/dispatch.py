@@ -45,7 +45,7 @@ class Task(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome(Generic[T]):
+class TaskOutcome(Generic[T]):
     """How a task ended: a value, or an error. Times in seconds."""
 
     host: str
@@ -80,7 +80,7 @@ class FanOutStats:
 class FanOut(Generic[T]):
     """All outcomes, by host in the order given, and the figures."""
 
-    outcomes: Mapping[str, Outcome[T]]
+    outcomes: Mapping[str, TaskOutcome[T]]
     stats: FanOutStats
 
     @property
@@ -128,7 +128,7 @@ def fan_out(
 
 
 @dataclass(slots=True)
-class _Try(Generic[T]):
+class _Attempt(Generic[T]):
     """A task with its place in line."""
 
     task: Task[T]
@@ -157,23 +157,23 @@ class _Pool(Generic[T]):
         self._tasks = tasks
         self._changed = threading.Condition()
         self._started = time.monotonic()
-        self._ready: list[tuple[tuple[int, int], _Try[T]]] = []
-        self._later: list[tuple[float, int, _Try[T]]] = []
-        self._running: dict[int, _Try[T]] = {}
-        self._outcomes: dict[str, Outcome[T]] = {}
+        self._ready: list[tuple[tuple[int, int], _Attempt[T]]] = []
+        self._later: list[tuple[float, int, _Attempt[T]]] = []
+        self._running: dict[int, _Attempt[T]] = {}
+        self._outcomes: dict[str, TaskOutcome[T]] = {}
         self._figures = _Figures()
         self._stopping = False
         self._limit = max(1, min(limit, len(tasks)))
         for place, task in enumerate(tasks):
-            self._queue(_Try(task, place, ready_at=self._started))
+            self._queue(_Attempt(task, place, ready_at=self._started))
 
-    def _queue(self, attempt: _Try[T]) -> None:
+    def _queue(self, attempt: _Attempt[T]) -> None:
         heapq.heappush(self._ready, (attempt.rank, attempt))
 
     def work(self, while_waiting: Callable[[], None] | None) -> None:
         """Start the workers and watch the deadlines until every task has its outcome."""
         for _ in range(self._limit if self._tasks else 0):
-            self._hire()
+            self._start_worker()
         if while_waiting is not None:
             while_waiting()
         with self._changed:
@@ -182,8 +182,8 @@ class _Pool(Generic[T]):
                 self._wake_later()
                 self._expire()
 
-    def _hire(self) -> None:
-        threading.Thread(target=self._serve, daemon=True, name="firstlight-fan-out").start()
+    def _start_worker(self) -> None:
+        threading.Thread(target=self._work_off, daemon=True, name="firstlight-fan-out").start()
 
     def _until_next(self) -> float:
         """Seconds until a deadline or the end of a back-off, or until Ctrl-C is looked for again."""
@@ -210,10 +210,10 @@ class _Pool(Generic[T]):
                 hint="see what it is busy with; the other hosts went on",
             )
             self._record(attempt, None, error, now)
-            _tell(attempt.task)
-            self._hire()
+            _cancel(attempt.task)
+            self._start_worker()
 
-    def _serve(self) -> None:
+    def _work_off(self) -> None:
         """A worker: take the first in line, run it, hand in its outcome."""
         free_at = self._started
         while True:
@@ -235,28 +235,28 @@ class _Pool(Generic[T]):
                     return  # given up meanwhile: another worker has this slot
                 free_at = time.monotonic()
                 del self._running[attempt.place]
-                self._settle(attempt, value, error, free_at)
+                self._finish(attempt, value, error, free_at)
                 self._changed.notify_all()
 
     def _finished(self) -> bool:
         return self._stopping or len(self._outcomes) == len(self._tasks)
 
-    def _settle(self, attempt: _Try[T], value: T | None, error: BaseException | None, now: float) -> None:
-        if error is None or not _curable(error) or attempt.number > attempt.task.retries or self._stopping:
+    def _finish(self, attempt: _Attempt[T], value: T | None, error: BaseException | None, now: float) -> None:
+        if error is None or not _is_retryable(error) or attempt.number > attempt.task.retries or self._stopping:
             self._record(attempt, value, error, now)
             return
-        self._note(attempt, now)
+        self._record_times(attempt, now)
         pause = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (attempt.number - 1)) * random.uniform(0.5, 1.0)  # noqa: S311
-        again = _Try(attempt.task, attempt.place, attempt.number + 1, ready_at=now + pause)
+        again = _Attempt(attempt.task, attempt.place, attempt.number + 1, ready_at=now + pause)
         heapq.heappush(self._later, (again.ready_at, again.place, again))
 
-    def _note(self, attempt: _Try[T], now: float) -> None:
+    def _record_times(self, attempt: _Attempt[T], now: float) -> None:
         self._figures.waits.append(attempt.wait_s)
         self._figures.runs.append(now - attempt.dispatched_at)
 
-    def _record(self, attempt: _Try[T], value: T | None, error: BaseException | None, now: float) -> None:
-        self._note(attempt, now)
-        self._outcomes[attempt.task.host] = Outcome(
+    def _record(self, attempt: _Attempt[T], value: T | None, error: BaseException | None, now: float) -> None:
+        self._record_times(attempt, now)
+        self._outcomes[attempt.task.host] = TaskOutcome(
             attempt.task.host, value, error, attempt.number, attempt.wait_s, now - attempt.dispatched_at
         )
 
@@ -269,12 +269,14 @@ class _Pool(Generic[T]):
             running = list(self._running.values())
             self._changed.notify_all()
         for attempt in running:
-            _tell(attempt.task)
+            _cancel(attempt.task)
         with self._changed:
             self._changed.wait_for(lambda: not self._running, timeout=GRACE_S)
             for task in self._tasks:
                 if task.host not in self._outcomes:
-                    self._outcomes[task.host] = Outcome(task.host, error=Cancelled(f"host {task.host}: interrupted"))
+                    self._outcomes[task.host] = TaskOutcome(
+                        task.host, error=Cancelled(f"host {task.host}: interrupted")
+                    )
 
     def result(self) -> FanOut[T]:
         """Outcomes in the order of the tasks, and the figures."""
@@ -303,12 +305,12 @@ def _attempt(call: Callable[[], T]) -> tuple[T | None, BaseException | None]:
         return None, error
 
 
-def _curable(error: BaseException) -> bool:
+def _is_retryable(error: BaseException) -> bool:
     """Whether trying again may help: the way failed, not the key and not the login."""
     return isinstance(error, TransportError) and not isinstance(error, HostKeyError | AuthenticationError)
 
 
-def _tell(task: Task[T]) -> None:
+def _cancel(task: Task[T]) -> None:
     if task.cancel is not None:
         threading.Thread(target=task.cancel, daemon=True, name="firstlight-cancel").start()
 
