@@ -1,35 +1,23 @@
-"""The table of sets: what the pages show is what was found, and no row tells where the user's indexes are."""
+"""Measured sets: what counts as known good, and errors without addresses of the user's indexes."""
 
 from __future__ import annotations
 
-import pytest
-
 from benchmarks.sets import conclusion, plain
-from benchmarks.sets_page import pages, replaced, rows, short
 from benchmarks.timing import Timed
-
-
-def test_the_pages_show_what_was_found() -> None:
-    for path, text in pages(rows()).items():
-        assert path.read_text(encoding="utf-8") == text, "write it again: python -m benchmarks.sets_page"
+from docs.generators.sets import known_good, measured_sets
 
 
 def test_the_first_users_set_holds_together_with_dependencies_of_its_time() -> None:
-    [found] = [row for row in rows() if row["set"] == "vllm-0.9.1-cu128-torch-cu126"]
+    [found] = [row for row in measured_sets() if row["set"] == "vllm-0.9.1-cu128-torch-cu126"]
     assert found["ok"], found["error"]
     assert found["until"] == "2025-06-17"
     assert found["versions"]["transformers"] == "4.52.4"
 
 
 def test_a_set_that_fails_is_not_among_the_known_good() -> None:
-    row = rows()[0] | {"vllm": "9.9.9"}
-    assert "9.9.9" in short([row | {"ok": True}])
-    assert "9.9.9" not in short([row | {"ok": False}])
-
-
-def test_a_page_without_its_place_is_an_error() -> None:
-    with pytest.raises(ValueError, match="0 places for `sets`"):
-        replaced("text", "sets", "")
+    row = measured_sets()[0] | {"vllm": "9.9.9"}
+    assert "9.9.9" in known_good([row | {"ok": True}])
+    assert "9.9.9" not in known_good([row | {"ok": False}])
 
 
 def test_an_error_names_the_step_and_the_last_cause() -> None:

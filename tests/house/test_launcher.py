@@ -89,6 +89,8 @@ class Checkout:
         (folder / "provision/__main__.py").write_text(PRODUCT, encoding="utf-8")
         (folder / "tests").mkdir()
         (folder / "tests/run.py").write_text(PRODUCT, encoding="utf-8")
+        (folder / "docs").mkdir()
+        (folder / "docs/generate.py").write_text(PRODUCT, encoding="utf-8")
         self.lock(wheels[1])
         self.environment = {
             name: value
@@ -190,10 +192,11 @@ def test_modules_in_the_callers_folder_are_not_imported(made: Checkout, tmp_path
     assert made.run(cwd=tmp_path).code == 0
 
 
-def test_test_command_runs_the_suite(made: Checkout) -> None:
-    ended = made.run("test", "-k", "some thing")
+@pytest.mark.parametrize(("command", "script"), [("test", "tests/run.py"), ("docs", "docs/generate.py")])
+def test_commands_for_developers_run_their_script(made: Checkout, command: str, script: str) -> None:
+    ended = made.run(command, "-k", "some thing")
     assert ended.said["arguments"] == ["-k", "some thing"]
-    assert ended.said["name"] == str(made.folder / "tests/run.py")
+    assert ended.said["name"] == str(made.folder / script)
 
 
 def test_changed_lock_makes_it_anew_and_one_environment_serves_both(

@@ -10,7 +10,7 @@ import pytest
 from provision.core.errors import UsageError
 from provision.core.models.settings import Settings
 from provision.phases.plan import plan, rules
-from provision.phases.plan.document import rules_table, to_json
+from provision.phases.plan.document import to_json
 from provision.phases.plan.recorded_facts import read_facts
 from provision.phases.plan.what_if import parse_what_if
 from tests.plan.cases import CASES
@@ -54,11 +54,6 @@ def test_what_are_no_facts(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         read_facts(text, where="facts.json")
     assert caught.value.text.startswith("facts.json: no host facts: ")
-
-
-def test_the_page_shows_the_rules_as_they_are() -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "concepts" / "matching.md").read_text(encoding="utf-8")
-    assert f"-->\n{rules_table()}\n<!--" in page
 
 
 def test_a_rule_is_named_as_its_module_and_has_a_place_in_the_order() -> None:

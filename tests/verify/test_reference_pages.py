@@ -12,7 +12,6 @@ import pytest
 from provision.phases.verify.run_checks import verify
 from tests.fleet import faults, wrong_numbers
 from tests.verify.localhost import LOCALHOST
-from verify.checks_page import page
 from verify.cli import _parser
 from verify.fault_families import FAMILIES
 from verify.faults import FAULTS
@@ -40,12 +39,6 @@ def test_the_schema_refuses_what_is_no_answer() -> None:
     document["checks"][0]["status"] = "fine"
     with pytest.raises(jsonschema.ValidationError, match="'fine' is not one of"):
         jsonschema.validate(document, SCHEMA)
-
-
-def test_the_page_of_the_checks_is_fresh() -> None:
-    assert (PAGES / "checks.md").read_text() == page(), (
-        "write it anew: python -m verify.checks_page > docs/reference/checks.md"
-    )
 
 
 def test_every_option_and_fault_stands_on_the_page() -> None:

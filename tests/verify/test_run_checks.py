@@ -57,8 +57,6 @@ def test_the_file_holds_code_and_tables_and_nothing_else(tmp_path: Path) -> None
     assert {
         f"verify/{path}"
         for path in (
-            "checks_page.py",
-            "doctor/page.py",
             "doctor/text_classifier.py",
             "fault_families.py",
             "host_comparison.py",

@@ -13,15 +13,13 @@ from provision.core.zipapp import kept, pack_zipapp
 SOURCE = Path(__file__).resolve().parents[3] / "verify"
 STAYS_HERE = frozenset(
     {
-        "verify/checks_page.py",
         "verify/fault_families.py",
-        "verify/doctor/page.py",
         "verify/doctor/text_classifier.py",
         "verify/host_comparison.py",
         "verify/time_limits.py",
     }
 )
-"""What makes pages of the documentation, compares hosts, waits for them or guesses by words: no host runs it."""
+"""What documents faults, compares hosts, waits for them or guesses by words: no host runs it."""
 
 
 def build_zipapp(target: Path) -> Path:

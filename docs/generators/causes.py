@@ -1,4 +1,4 @@
-"""The page docs/reference/causes.md, generated from the catalog by `./firstlight docs`."""
+"""The page docs/reference/causes.md."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from verify.doctor.catalog import load_causes
 from verify.doctor.cause import Cause, Fix, FixCheck
 from verify.doctor.scoring import SURE_AT
 
+TARGET = "docs/reference/causes.md"
 PIPE = "\\|"
 SIGNS = 6
 """Number of signs shown, those with the highest weight; the file of the cause has all."""
 
 
-def page() -> str:
+def generate() -> str:
     """Return the whole page."""
     causes = load_causes()
     lines = [

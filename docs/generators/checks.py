@@ -1,8 +1,7 @@
-"""The page docs/reference/checks.md, from the checks themselves: `python -m verify.checks_page > docs/reference/checks.md`."""
+"""The page docs/reference/checks.md."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 from verify.fault_families import FAMILIES as FAULT_FAMILIES
@@ -10,36 +9,36 @@ from verify.faults import ANY_CHECK, FAULTS
 from verify.records import LEVELS
 from verify.registry import FAMILIES, all_checks
 
+TARGET = "docs/reference/checks.md"
 HEAD = """# Checks
 
-Every check of `verify`, in the order in which it is told. This page is made from the checks: `python -m verify.checks_page`.
-A check of each device has a record for each one; a check that stands alone runs while no other one does. The faults are
-those that `--inject` spoils its observation with, and that the suite proves it to notice; every check also survives
-`crash` and `hang`.
+Every check of `verify`, in the order of its records; `./firstlight docs` generates this page from the checks.
+A check of each device has a record for each device. The faults are those that `--inject` applies to the observation of the check;
+the tests prove that it notices them, and that it survives `crash` and `hang`.
 
-Checks form a tree. A check begins when those that it needs have ended; where one of them failed or could not tell, it is not
-run and says `skip: needs ID`, by the name of the first cause. Needed checks run also where `--only` and `--skip` do not name
-them. A check that a fault was injected into runs in any case.
+Checks form a tree. A check begins when the checks that it needs have ended. If one of them failed or ended with an error, it does not
+run, and its record is `skip: needs ID` with the id of the first cause. Needed checks also run if `--only` and `--skip` do not name
+them. A check with an injected fault always runs.
 """
 
 FOUND = """## Real faults, and what finds them
 
-Each was made on a real host by the suite, one at a time, several of every kind. `standard` is what a run of `provision` and `verify` does;
-`full` names the checks that find more of them there. What no check finds stands in the last column.
+The tests made each of these faults on a real host, one at a time, several of every kind. `standard` is the level of `provision` and `verify`;
+`full` names the checks that find more faults at that level. The last column lists what no check finds.
 
 | fault | what it is | standard | full | not found |
 |---|---|---|---|---|"""
 
 
-def page() -> str:
-    """The whole page."""
+def generate() -> str:
+    """Return the whole page."""
     return "\n".join([HEAD, *_families(), FOUND, *_found(), *_faults(), ""])
 
 
 def _families() -> Iterator[str]:
     for family, about in FAMILIES.items():
         checks = [check for check in all_checks() if check.family == family]
-        yield f"## {family}\n\n{about}\n\n| check | level | proves | devices | needs | faults |\n|---|---|---|---|---|---|"
+        yield f"## {family}\n\n{about}\n\n| check | level | description | devices | needs | faults |\n|---|---|---|---|---|---|"
         for check in checks:
             devices = "each" if check.each_device else "all together" if check.all_devices else "host"
             faults = ", ".join(f"`{fault}`" for fault in check.faults)
@@ -60,7 +59,3 @@ def _faults() -> Iterator[str]:
     for fault, about in FAULTS.items():
         count = sum(fault in check.faults for check in all_checks())
         yield f"| `{fault}` | {about} | {'every check' if fault in ANY_CHECK else f'{count} checks'} |"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(page())

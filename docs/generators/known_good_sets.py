@@ -1,0 +1,13 @@
+"""The table of known-good sets in README.md."""
+
+from __future__ import annotations
+
+from docs.generators.sets import known_good, measured_sets
+
+TARGET = "README.md"
+TABLE = "known-good sets"
+
+
+def generate() -> str:
+    """Return the table: a row for each torch release."""
+    return known_good(measured_sets())

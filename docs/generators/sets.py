@@ -1,0 +1,63 @@
+"""The table of measured sets in docs/reference/sets.md."""
+
+from __future__ import annotations
+
+import json
+from itertools import groupby
+from typing import Any
+
+from benchmarks.machine import GIB, RESULTS
+
+Row = dict[str, Any]
+
+TARGET = "docs/reference/sets.md"
+TABLE = "sets"
+
+
+def generate() -> str:
+    """Return the table: a row for each set."""
+    head = ("vLLM", "torch", "Python", "dependencies until", "found", "GiB", "distributions", "extensions", "seconds")
+    return "\n".join([_line(head), _line(["---"] * len(head)), *(_line(_cells(row)) for row in measured_sets())])
+
+
+def measured_sets() -> list[Row]:
+    """Return every set of `benchmarks.sets`, the newest release first."""
+    found: list[Row] = json.loads((RESULTS / "sets.json").read_text(encoding="utf-8"))["sets"]
+    return found
+
+
+def known_good(sets: list[Row]) -> str:
+    """Return a table with a row for each torch release of the sets that passed."""
+    passed = [row for row in sets if row["ok"]]
+    lines = [_line(("torch", "vLLM", "transformers")), _line(["---"] * 3)]
+    for torch, group in groupby(passed, key=lambda row: f"{row['torch']} ({_torch_variant(row)})"):
+        same = list(group)
+        versions = [row["versions"].get("transformers", "") for row in same]
+        transformers = " to ".join(dict.fromkeys((versions[-1], versions[0])))
+        lines.append(_line((torch, ", ".join(f"{row['vllm']} {row['variant']}" for row in same), transformers)))
+    return "\n".join(lines)
+
+
+def _torch_variant(row: Row) -> str:
+    """Return the variant of torch, which may differ from that of vLLM: `vllm-0.9.1-cu128-torch-cu126`."""
+    return str(row["set"]).partition("-torch-")[2] or str(row["variant"])
+
+
+def _cells(row: Row) -> list[str]:
+    sizes = [f"{row[name] / GIB:.1f}" if row[name] else "" for name in ("wheels", "unpacked")]
+    steps = [f"{row[name]:.0f}" if row[name] is not None else "" for name in ("lock_s", "install_s", "load_s")]
+    return [
+        f"{row['vllm']} {row['variant']}",
+        f"{row['torch']} {_torch_variant(row)}",
+        row["python"],
+        row["until"] or "today",
+        "ok" if row["ok"] else row["error"].replace("|", "\\|"),
+        " / ".join(filter(None, sizes)),
+        str(row["distributions"] or ""),
+        str(row["extensions"] or ""),
+        " / ".join(filter(None, steps)),
+    ]
+
+
+def _line(cells: tuple[str, ...] | list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
