@@ -1,4 +1,4 @@
-"""What is known about builds, as tables: TOML rows, each with its source, read on first use."""
+"""The catalog: tables about builds, drivers and cards, each row with its source."""
 
 from provision.catalog.load import Catalog, catalog
 

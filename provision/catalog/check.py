@@ -1,4 +1,4 @@
-"""Whether the tables hold together: every value of its type, every reference with its row, every row with its source."""
+"""The checks of the tables: every value has its type, every reference its row, every row its source."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from provision.core.errors import UsageError
 from provision.core.tables import type_errors
 
 SHORT_LIVED = "new-feature"
-"""NVIDIA's word for branches between two long-lived ones: no driver of theirs is installed unasked."""
+"""NVIDIA's name for branches between two long-lived ones; their drivers are not a default."""
 LEAST_SOURCE = 6
-"""Characters: what is shorter names nothing that a person could look up."""
+"""The minimum length of a source, in characters."""
 
 
 def check(catalog: Catalog) -> list[str]:
-    """What is wrong, a sentence each; empty when nothing is.
+    """Return a message for each error in the tables.
 
-    Raises TableError for a file that cannot be read or a field that no row has: then there is nothing to compare.
+    Raises:
+        TableError: A file cannot be read, or a row has an unknown field.
     """
     return [
         *_schema(catalog),
@@ -41,18 +42,18 @@ def check(catalog: Catalog) -> list[str]:
     ]
 
 
-def everything(catalog: Catalog) -> Iterator[tuple[str, Row]]:
-    """Every row with its table's name."""
+def all_rows(catalog: Catalog) -> Iterator[tuple[str, Row]]:
+    """Yield every row with its table's name."""
     for name, table in catalog.tables().items():
         found = table.values() if isinstance(table, dict) else table if isinstance(table, tuple) else (table,)
         yield from ((name, row) for row in found)
 
 
 def _schema(catalog: Catalog) -> Iterator[str]:
-    for name, row in everything(catalog):
+    for name, row in all_rows(catalog):
         yield from (f"{_row(name, row)}: {wrong}" for wrong in type_errors(row))
         if len(row.source.strip()) < LEAST_SOURCE:
-            yield f"{_row(name, row)}: `{row.source}` is no source that could be looked up"
+            yield f"{_row(name, row)}: `{row.source}` is not a source that a person can look up"
 
 
 def _unique(catalog: Catalog) -> Iterator[str]:
@@ -73,7 +74,7 @@ def _unique(catalog: Catalog) -> Iterator[str]:
     for what, found in keys.items():
         for key, count in Counter(found).items():
             if count > 1:
-                yield f"{what}: {key} stands there {count} times"
+                yield f"{what}: {key} occurs {count} times"
 
 
 def _releases(catalog: Catalog) -> Iterator[str]:
@@ -82,7 +83,7 @@ def _releases(catalog: Catalog) -> Iterator[str]:
     for row in catalog.releases:
         yield from _range(f"vLLM {row.version}", row.python)
         if row.date is not None and not _is_day(row.date):
-            yield f"vLLM {row.version}: `{row.date}` is no day"
+            yield f"vLLM {row.version}: `{row.date}` is not a day"
         if row.torch not in torches:
             yield f"vLLM {row.version}: torch {row.torch}, its pin, has no row"
         elif not _same_major(row.cuda, torches[row.torch].default_x86_64):
@@ -92,7 +93,7 @@ def _releases(catalog: Catalog) -> Iterator[str]:
     known = {row.version for row in catalog.releases}
     for failure in catalog.import_failures:
         yield from (
-            f"vLLM {version}, which does not import or cures that: no such release"
+            f"import failure names vLLM {version}: no such release"
             for version in (failure.version, failure.cured)
             if version not in known
         )
@@ -100,7 +101,7 @@ def _releases(catalog: Catalog) -> Iterator[str]:
         if build.version not in known:
             yield f"build {build.version} {build.variant}: that release has no row"
         if build.variant.startswith("rocm") and not build.gfx:
-            yield f"build {build.version} {build.variant}: no AMD architecture is named"
+            yield f"build {build.version} {build.variant}: no AMD architecture"
 
 
 def _stand_ins(catalog: Catalog) -> Iterator[str]:
@@ -124,7 +125,7 @@ def _bounds(catalog: Catalog) -> Iterator[str]:
     for line in catalog.timelines:
         pairs = [entry.partition(" ") for entry in line.releases]
         if not all(_is_day(day) for day, _, _ in pairs):
-            yield f"timeline of {line.distribution}: an entry does not begin with a day"
+            yield f"timeline of {line.distribution}: an entry does not start with a day"
             continue
         versions = [release(version) for _, _, version in pairs]
         if versions != sorted(versions) or [day for day, _, _ in pairs] != sorted(day for day, _, _ in pairs):
@@ -174,21 +175,21 @@ def _attention(catalog: Catalog) -> Iterator[str]:
                 yield f"vLLM {row.version}: {len(spelled)} spellings of {backend.backend}"
     for spelling in catalog.spellings:
         if spelling.until and release(spelling.until) < release(spelling.since):
-            yield f"spelling {spelling.backend}: until {spelling.until} lies before since {spelling.since}"
+            yield f"spelling {spelling.backend}: until {spelling.until} is before since {spelling.since}"
 
 
 def _drivers(catalog: Catalog) -> Iterator[str]:
     offered = catalog.driver_offer.version
     branch = next((row for row in catalog.branches if row.branch == numbers(offered)[0]), None)
     if branch is None:
-        yield f"driver {offered} is offered, and its branch has no row"
+        yield f"the offered driver {offered}: its branch has no row"
     elif branch.newest not in {None, offered}:
-        yield f"driver {offered} is offered, and {branch.newest} is the newest of its branch"
+        yield f"the offered driver {offered}: {branch.newest} is the newest of its branch"
     elif branch.kind == SHORT_LIVED:
-        yield f"driver {offered} is offered, and its branch gets fixes for some months only"
+        yield f"the offered driver {offered}: its branch gets fixes only for some months"
     for major in catalog.cuda_majors:
         if numbers(major.driver) > numbers(offered):
-            yield f"driver {offered} is offered, and CUDA {major.major} needs {major.driver}"
+            yield f"the offered driver {offered}: CUDA {major.major} needs {major.driver}"
     toolkits = {row.version for row in catalog.toolkits}
     for compiler in catalog.host_compilers:
         if compiler.cuda not in toolkits:
@@ -200,10 +201,10 @@ def _flash_attn(catalog: Catalog) -> Iterator[str]:
     oldest = min(numbers(minor) for minor in minors)
     toolkits = {row.version for row in catalog.toolkits}
     wheels = [(row.version, row.torch) for row in catalog.flash_wheels]
-    for theirs in catalog.community_wheels:
-        wheels.append((theirs.version, theirs.torch))
-        if cuda_of(theirs.variant) not in toolkits:
-            yield f"flash-attn {theirs.version}: a community wheel of {theirs.variant}, which has no toolkit row"
+    for wheel in catalog.community_wheels:
+        wheels.append((wheel.version, wheel.torch))
+        if cuda_of(wheel.variant) not in toolkits:
+            yield f"flash-attn {wheel.version}: a community wheel of {wheel.variant}, which has no toolkit row"
     for version, torches in wheels:
         missing = [torch for torch in torches if torch not in minors and numbers(torch) >= oldest]
         if missing:
@@ -214,7 +215,7 @@ def _flash_attn(catalog: Catalog) -> Iterator[str]:
 
 
 def _packages(catalog: Catalog) -> Iterator[str]:
-    """Every component comes from a repository that each package manager in use has."""
+    """Check that every component has a repository for each package manager."""
     offered = {(row.name, row.manager) for row in catalog.package_repositories}
     managers = sorted({row.manager for row in catalog.package_systems})
     for component in catalog.package_components.values():
@@ -224,12 +225,12 @@ def _packages(catalog: Catalog) -> Iterator[str]:
     systems = {row.id for row in catalog.package_systems}
     for row in catalog.package_repositories:
         for name in (name for name in row.only if name not in systems):
-            yield f"repository {row.name}: it is for {name}, which no system row names"
+            yield f"repository {row.name}: {name} has no system row"
 
 
 def _families(catalog: Catalog) -> Iterator[str]:
     for family in sorted({"cpu", "cuda", "rocm"} - set(catalog.needs)):
-        yield f"needs: no row says what a {family} build takes"
+        yield f"needs: a {family} build has no row"
 
 
 def _range(what: str, bounds: str) -> Iterator[str]:
@@ -248,8 +249,8 @@ def _is_day(text: str) -> bool:
 
 
 def _same_major(cuda: str, variant: str) -> bool:
-    theirs = cuda_of(variant)
-    return theirs is None or numbers(theirs)[0] == numbers(cuda)[0]
+    other = cuda_of(variant)
+    return other is None or numbers(other)[0] == numbers(cuda)[0]
 
 
 def _row(table: str, row: Row) -> str:

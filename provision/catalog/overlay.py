@@ -1,7 +1,7 @@
-"""Rows that a refresh read from the user's own index: dated files beside the product's tables, which they add to and never change.
+"""Overlays: dated files with the rows that `catalog refresh` reads from the user's index.
 
-An overlay holds tables as the product's own files do (`release`, `build`, `torch`). A row whose subject the product's tables know by now is
-left out: what came with the product was looked into more closely than metadata goes.
+An overlay has tables as the product's files do (`release`, `build`, `torch`). It adds rows and changes none: a row of the product
+is more exact than one from metadata, so a row with the same subject is ignored.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any
 from provision.core.tables import TableError, read_table
 
 TABLES = {"release": "vllm", "build": "vllm_builds", "torch": "torch"}
-"""What an overlay may hold, and the product's file that has the same table."""
-REFRESH = "delete it, and have it made anew by ./firstlight catalog refresh"
+"""The tables of an overlay, with the product's file that has the same table."""
+REFRESH = "delete it, then run ./firstlight catalog refresh"
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """One file: its tables by name, each a list of rows as TOML has them."""
+    """One file: its rows by table, as TOML values."""
 
     path: Path
     tables: dict[str, list[dict[str, Any]]]
 
 
 def folder(environ: Mapping[str, str] | None = None) -> Path:
-    """Where a user's overlays lie: FIRSTLIGHT_CATALOG, else a folder of the user's configuration."""
+    """Return the folder of the user's overlays: FIRSTLIGHT_CATALOG, else a folder of the user's configuration."""
     environ = os.environ if environ is None else environ
     if named := environ.get("FIRSTLIGHT_CATALOG"):
         return Path(named).expanduser()
@@ -37,25 +37,33 @@ def folder(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def read_all(place: Path) -> tuple[Overlay, ...]:
-    """Every overlay of a folder, oldest first; none where there is no folder. Raises TableError when it is a file, and as `read` does."""
+    """Return every overlay of a folder, oldest first; none if the folder does not exist.
+
+    Raises:
+        TableError: `place` is a file, or an overlay is malformed.
+    """
     if place.exists() and not place.is_dir():
         raise TableError(
-            f"catalog overlays are looked for in `{place}`, which is a file",
-            hint="FIRSTLIGHT_CATALOG names the folder that your overlays lie in; without it that is ~/.config/firstlight/catalog",
+            f"the folder of catalog overlays `{place}` is a file",
+            hint="FIRSTLIGHT_CATALOG names the folder of your overlays; the default is ~/.config/firstlight/catalog",
         )
     return tuple(read(path) for path in sorted(place.glob("*.toml")))
 
 
 def read(path: Path) -> Overlay:
-    """One overlay. Raises TableError, with the file, when it is half-written, empty, or holds what no table of ours has."""
+    """Return one overlay.
+
+    Raises:
+        TableError: The file is unreadable or empty, or it has a table that overlays cannot have.
+    """
     tables = read_table(path, hint=REFRESH)
     if not any(tables.values()):
-        raise TableError(f"catalog overlay `{path}` holds no row", hint=REFRESH)
+        raise TableError(f"catalog overlay `{path}` has no row", hint=REFRESH)
     for name, found in tables.items():
         if name not in TABLES:
             raise TableError(
-                f"catalog overlay `{path}`: no table is called `{name}`", hint=f"an overlay holds {', '.join(TABLES)}"
+                f"catalog overlay `{path}`: unknown table `{name}`", hint=f"an overlay has {', '.join(TABLES)}"
             )
         if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-            raise TableError(f"catalog overlay `{path}`: `{name}` is no list of rows", hint=REFRESH)
+            raise TableError(f"catalog overlay `{path}`: `{name}` is not a list of rows", hint=REFRESH)
     return Overlay(path, tables)

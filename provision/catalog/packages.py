@@ -1,4 +1,4 @@
-"""From a component (`driver-open`, `fabric-manager`) to packages and the signed repository that carries them, for one host's system."""
+"""The packages of a component (`driver-open`, `fabric-manager`) and its signed repository, for one host's system."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from provision.catalog.versions import is_of, minor, numbers
 from provision.core.errors import UsageError
 
 GENERIC = "generic"
-"""The flavour of Ubuntu's kernels whose later series (hwe) have meta packages of their own."""
+"""The flavour of Ubuntu's kernels whose later series (hwe) have separate meta packages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """One repository as a host is told of it."""
+    """A repository as a host configures it."""
 
     name: str
     manager: str
     uri: str
-    """Empty for the distribution's own sources, which the host has already."""
+    """Empty for the distribution's sources, which the host already has."""
     suite: str
     components: tuple[str, ...]
     key: str
-    """A file of role `vendor_packages`, an address, or an absolute path on the controller."""
+    """A file of the role `vendor_packages`, an address, or an absolute path on the controller."""
     fingerprint: str | None
     rivals: tuple[str, ...]
     origin: str
@@ -32,22 +32,23 @@ class Repository:
 
 
 def package_system(os_id: str | None, version_id: str | None) -> PackageSystem:
-    """The row of a distribution's release.
+    """Return the row of a distribution's release.
 
-    Raises UsageError when its driver packages are not known.
+    Raises:
+        UsageError: The catalog has no driver packages for it.
     """
     for row in catalog().package_systems:
         if row.id == os_id and is_of(version_id or "", row.version_id):
             return row
     known = ", ".join(f"{row.id} {row.version_id}" for row in catalog().package_systems)
     raise UsageError(
-        f"no driver packages are known for {os_id or 'an unknown system'} {version_id or ''}".rstrip(),
-        hint=f"install the driver as its vendor says, then run the same command again; known are: {known}",
+        f"the catalog has no driver packages for {os_id or 'an unknown system'} {version_id or ''}".rstrip(),
+        hint=f"install the driver as its vendor describes, then run the same command again; the catalog has: {known}",
     )
 
 
 def packages_of_component(name: str, *, branch: str = "", cuda: str = "") -> tuple[str, ...]:
-    """The packages of a component; each is one name, or several by `|` of which one is on offer."""
+    """Return the packages of a component; an entry `a|b` means the first name that the repository has."""
     row = catalog().package_components[name]
     return tuple(package.format(branch=branch, cuda=cuda.replace(".", "-")) for package in row.packages)
 
@@ -55,7 +56,7 @@ def packages_of_component(name: str, *, branch: str = "", cuda: str = "") -> tup
 def distribution_driver(
     os_id: str | None, version_id: str | None, machine: str | None, *, branch: str | None = None
 ) -> DistributionDriver | None:
-    """The newest driver that a distribution carries itself, of one branch where one is named; None where none is known."""
+    """Return the newest driver of a distribution, within `branch` if given; None if the catalog has none."""
     found = [
         row
         for row in catalog().distribution_drivers
@@ -68,13 +69,14 @@ def distribution_driver(
 
 
 def packages_of_distribution(names: tuple[str, ...], row: DistributionDriver, kernel: str | None) -> tuple[str, ...]:
-    """Packages of a distribution's own driver for the kernel that runs (`uname -r`).
+    """Return the packages of a distribution's driver for the running kernel (`uname -r`).
 
-    Raises UsageError where they are named after the kernel and that is not known.
+    Raises:
+        UsageError: Their names contain the kernel, which is unknown.
     """
     if kernel is None and any("{kernel}" in name or "{flavour}" in name for name in names):
         raise UsageError(
-            f"the packages of {row.id}'s driver are named after the kernel, and which one runs is not known"
+            f"the packages of {row.id}'s driver contain the kernel in their names, and the running kernel is unknown"
         )
     flavour = (kernel or "").rpartition("-")[2]
     later = row.first_kernel is not None and minor(kernel or "") != row.first_kernel
@@ -85,12 +87,12 @@ def packages_of_distribution(names: tuple[str, ...], row: DistributionDriver, ke
 
 
 def packages_before(name: str, os_id: str | None, version_id: str | None) -> tuple[str, ...]:
-    """What has to be there before a component's packages are asked for: it names the repositories of their dependencies."""
+    """Return the packages to install before a component's: they add the repositories of its dependencies."""
     return package_system(os_id, version_id).also if catalog().package_components[name].builds else ()
 
 
 def repository_of_distribution(row: DistributionDriver) -> Repository:
-    """The sources that a host of the distribution has already, with these components opened: no address, no key of ours."""
+    """Return the distribution's sources with the components of a driver; the host already has address and key."""
     return Repository(
         name=row.id,
         manager="apt",
@@ -108,10 +110,18 @@ def repository_of_distribution(row: DistributionDriver) -> Repository:
 def repository_of_component(
     name: str, *, os_id: str | None, version_id: str | None, machine: str | None, mirror: str | None, key: str | None
 ) -> Repository:
-    """The repository of a component for one system; `mirror` takes the place of the vendor's base address.
+    """Return the repository of a component for one system.
 
-    `key` is a file on the controller with the public key that a mirror is signed with; without it the vendor's own
-    signature must hold. Raises UsageError when the vendor has none for this system.
+    Args:
+        name: The component.
+        os_id: The distribution (ID of os-release).
+        version_id: Its release (VERSION_ID of os-release).
+        machine: The processor architecture.
+        mirror: An address that replaces the vendor's.
+        key: A file on the controller with the mirror's public key; None: the vendor's key.
+
+    Raises:
+        UsageError: The vendor has no repository for this system.
     """
     system = package_system(os_id, version_id)
     wanted = catalog().package_components[name].repository
@@ -126,13 +136,13 @@ def repository_of_component(
     spelling = next((entry for entry in catalog().package_machines if entry.machine == machine), None)
     if row is None or spelling is None:
         raise UsageError(
-            f"no repository with {name} is known for {os_id} {version_id} on {machine}",
-            hint="install it as its vendor says, then run the same command again",
+            f"the catalog has no repository with {name} for {os_id} {version_id} on {machine}",
+            hint="install it as its vendor describes, then run the same command again",
         )
     if row.releases and version_id not in row.releases:
         raise UsageError(
             f"{row.name} has no folder for {os_id} {version_id}, only for {', '.join(row.releases)}",
-            hint="bring the host to one of these releases, or install it as its vendor says, then run the same command again",
+            hint="upgrade the host to one of these releases, or install it as its vendor describes; then run the same command again",
         )
     values = {
         "folder": system.folder,

@@ -1,4 +1,4 @@
-"""From neutral names of system packages to those of a host's distribution."""
+"""The distribution's names of system packages."""
 
 from __future__ import annotations
 
@@ -12,14 +12,22 @@ from provision.core.errors import UsageError
 def os_packages(
     names: Iterable[str], *, manager: str, python: str, os_id: str | None = None, os_version: str | None = None
 ) -> tuple[str, ...]:
-    """Names of a distribution's packages for neutral ones, in the order given.
+    """Return a distribution's packages for neutral names, in the given order.
 
-    `manager` is apt, dnf or zypper; `python` the minor version of the host's interpreter that the Stack uses.
-    Raises UsageError for a package manager without names in the table.
+    Args:
+        names: Neutral names.
+        manager: apt, dnf or zypper.
+        python: The version of the Stack's interpreter on the host.
+        os_id: The distribution (ID of os-release).
+        os_version: Its release (VERSION_ID of os-release).
+
+    Raises:
+        UsageError: The table has no names for the package manager.
     """
     if manager not in catalog().install_commands:
         raise UsageError(
-            f"no package names are known for `{manager}`", hint=f"known are: {', '.join(catalog().install_commands)}"
+            f"the catalog has no package names for `{manager}`",
+            hint=f"it has names for: {', '.join(catalog().install_commands)}",
         )
     needs = {need.name: need for need in catalog().system_needs}
     found = []
@@ -30,7 +38,7 @@ def os_packages(
 
 
 def install_command(packages: Iterable[str], *, manager: str) -> str:
-    """The line that a person types to have OS packages installed."""
+    """Return the command line that installs OS packages."""
     return f"{catalog().install_commands[manager].install} {' '.join(packages)}"
 
 

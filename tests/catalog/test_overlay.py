@@ -52,19 +52,19 @@ def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD)
     with pytest.raises(TableError) as caught:
         overlay.read_all(path)
-    assert caught.value.text == f"catalog overlays are looked for in `{path}`, which is a file"
+    assert caught.value.text == f"the folder of catalog overlays `{path}` is a file"
     assert "FIRSTLIGHT_CATALOG names the folder" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "holds no row"),
-        ("build = []\n", "holds no row"),
+        ("", "has no row"),
+        ("build = []\n", "has no row"),
         (GOOD[: len(GOOD) // 2], "cannot be read"),
-        (GOOD.replace("[[build]]", "[[driver]]"), "no table is called `driver`"),
-        ('build = "all"\n', "`build` is no list of rows"),
-        ("[build]\na = 1\n", "`build` is no list of rows"),
+        (GOOD.replace("[[build]]", "[[driver]]"), "unknown table `driver`"),
+        ('build = "all"\n', "`build` is not a list of rows"),
+        ("[build]\na = 1\n", "`build` is not a list of rows"),
     ],
 )
 def test_a_broken_overlay_is_named(tmp_path: Path, text: str, says: str) -> None:

@@ -270,7 +270,7 @@ def test_amdgpu_has_folders_for_some_releases_of_enterprise_linux_alone() -> Non
 
 
 def test_a_system_without_known_packages_is_named() -> None:
-    with pytest.raises(InstallError, match="no driver packages are known for arch") as refused:
+    with pytest.raises(InstallError, match="the catalog has no driver packages for arch") as refused:
         work(facts("arch", ""), stack(INSTALL))
     assert "ubuntu 24.04" in (refused.value.hint or "")
     with pytest.raises(UsageError, match="debian 11"):

@@ -49,7 +49,7 @@ def test_where_its_own_length_does_not_fit_the_longest_is_chosen() -> None:
 def test_weights_too_large_name_the_figures_and_the_smallest_change() -> None:
     found = fit(llama_70b(), ServingRequest(), cards(1, 79))
     assert found.problem == "memory"
-    assert "the weights of this model (LlamaForCausalLM) take 131.4 GiB: on 1 card 131.4 GiB each" in found.text
+    assert "the weights of this model (LlamaForCausalLM) need 131.4 GiB: on 1 card 131.4 GiB each" in found.text
     offered = [change.text for change in changes(llama_70b(), ServingRequest(), cards(1, 79))]
     assert offered[0] == "with 2 such cards"
     assert "with the model quantised to 4 bits (40 GiB of weights)" in offered
@@ -59,7 +59,7 @@ def test_a_length_that_does_not_fit_is_refused_with_the_one_that_does() -> None:
     wanted = ServingRequest(length=65536)
     found = fit(llama_8b(), wanted, cards(1, 23))
     assert found.problem == "length"
-    assert "65536 tokens takes 8.0 GiB of cache" in found.text
+    assert "65536 tokens needs 8.0 GiB of cache" in found.text
     assert next(changes(llama_8b(), wanted, cards(1, 23))).policy == {"max_model_len": str(found.longest)}
 
 
@@ -72,7 +72,7 @@ def test_a_cache_in_eight_bits_is_offered_where_kernels_read_it() -> None:
 
 def test_more_than_the_model_was_made_for_is_refused() -> None:
     found = fit(mixtral(), ServingRequest(length=40000), cards(8, 140))
-    assert (found.problem, found.text) == ("beyond", "40000 tokens are asked for; the model was made for 32768")
+    assert (found.problem, found.text) == ("beyond", "a context of 40000 tokens is requested; the model supports 32768")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_more_than_the_model_was_made_for_is_refused() -> None:
             "32 attention heads and 8 key-value heads and an inner width of 14336 cannot be divided by 3",
         ),
         (ServingRequest(tensor=4, data=2), "tensor 4 x pipeline 1 x data 2 parallel needs 8 cards, 4 serve"),
-        (ServingRequest(pipeline=33), "32 layers cannot be dealt out to 33 pipeline stages"),
+        (ServingRequest(pipeline=33), "32 layers cannot be distributed over 33 pipeline stages"),
     ],
 )
 def test_a_split_that_cannot_be_is_refused(wanted: ServingRequest, text: str) -> None:

@@ -50,7 +50,7 @@ def test_the_built_in_model_is_not_judged() -> None:
 @pytest.mark.parametrize(
     ("line", "shape", "asked", "text", "nearest"),
     [
-        (HOST.format("H100x1"), llama_70b(), {}, "take 131.4 GiB: on 1 card", "with 2 such cards"),
+        (HOST.format("H100x1"), llama_70b(), {}, "need 131.4 GiB: on 1 card", "with 2 such cards"),
         (HOST.format("H100x8"), deepseek_v3(), {}, "on 8 cards", "with 16 such cards"),
         (
             HOST.format("H100x4"),
@@ -64,7 +64,7 @@ def test_the_built_in_model_is_not_judged() -> None:
             HOST.format("H100x1"),
             llama_8b(),
             {"max_model_len": 200000},
-            "made for 131072",
+            "supports 131072",
             "with `max_model_len: 131072`",
         ),
         (CPU.format(16), llama_8b(), {}, "the host has 16.0 GiB of memory", "with the model quantised to 8 bits"),
@@ -105,7 +105,7 @@ def test_unknown_memory_never_refuses() -> None:
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
-        ({"architectures": ["JambaForCausalLM"]}, "state of other kinds"),
+        ({"architectures": ["JambaForCausalLM"]}, "other state than keys and values"),
         ({"architectures": ["BrandNewForCausalLM"]}, "is not in the table"),
     ],
 )

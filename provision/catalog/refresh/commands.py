@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from provision.catalog import overlay
-from provision.catalog.check import check, everything
+from provision.catalog.check import all_rows, check
 from provision.catalog.load import Catalog
 from provision.catalog.refresh.index_wheels import Index
 from provision.catalog.refresh.new_releases import COMMUNITY, look, write
@@ -18,7 +18,7 @@ def check_tables() -> tuple[str, Exit]:
     problems = check(catalog)
     if problems:
         return "\n".join([*problems, f"{len(problems)} problems"]), Exit.RED
-    found = list(everything(catalog))
+    found = list(all_rows(catalog))
     inferred = sum(row.inferred for _, row in found)
     tables = len({name for name, _ in found})
     lines = [f"{len(found)} rows in {tables} tables, each with its source; {inferred} hold an inferred value"]

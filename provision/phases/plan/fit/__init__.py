@@ -1,4 +1,4 @@
-"""Does a model fit: weights, key-value cache and what an engine takes beside them, on the devices of one host. Pure; nothing is downloaded."""
+"""Whether a model fits on the devices of one host: weights, key-value cache and the engine's overhead. Nothing is downloaded."""
 
 from provision.phases.plan.fit.changes import changes
 from provision.phases.plan.fit.result import Fit, fit

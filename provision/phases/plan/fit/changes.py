@@ -1,4 +1,4 @@
-"""Single changes that may make a model fit, cheapest for a person first. Whether one does is for the caller to try."""
+"""Single changes that make a model fit, cheapest first."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from provision.phases.plan.fit.split import tensor_sizes
 from provision.phases.plan.fit.weights import FLOATS, Weights
 
 MOST_DEVICES = 64
-"""Cards of one host that are tried."""
+"""The limit for cards of one host."""
 _QUANTISED = ((8, 1.0), (4, 0.5625))
-"""Bits of a quantised checkpoint and its bytes a weight: 4 bits carry a 16-bit scale for every 32 weights at most."""
+"""Bits and bytes of a weight in a quantised checkpoint; 4 bits include a 16-bit scale for every 32 weights."""
 _CARDS_GIB = (16, 24, 32, 40, 48, 64, 80, 96, 141, 192, 288)
-"""Sizes that cards are sold with."""
+"""Memory sizes of cards on the market."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What to change, as text and as settings, and the question with it."""
+    """A change as text and as settings, with the changed arguments of `fit`."""
 
     text: str
     policy: dict[str, str]
@@ -33,7 +33,7 @@ class Change:
 
 
 def changes(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Iterator[Change]:
-    """Every change of one kind that makes the model fit in memory and in its split."""
+    """Yield every single change that makes the model fit."""
     if fit(shape, request, budget).problem is None:
         return
     for change in (*_settings(shape, request, budget), *_other(shape, request, budget)):
@@ -55,7 +55,7 @@ def _settings(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> It
             yield Change(text, {"tensor_parallel": str(size)}, shape, replace(request, tensor=size), budget)
     if budget.fp8_cache and not request.cache_dtype.startswith("fp8"):
         arguments = [*request.arguments, "--kv-cache-dtype", "fp8"]
-        text = f"with `vllm_args: {json.dumps(arguments)}` (a cache in 8 bits)"
+        text = f"with `vllm_args: {json.dumps(arguments)}` (an 8-bit cache)"
         yield Change(text, {"vllm_args": json.dumps(arguments)}, shape, replace(request, cache_dtype="fp8"), budget)
 
 
@@ -79,9 +79,9 @@ def _other(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Itera
 
 
 def _quantised(shape: Shape, bits: int, bytes_each: float) -> Shape:
-    """The shape of the same model in fewer bits; embedding and head stay as they are."""
+    """Return the shape of the same model with fewer bits; embedding and head stay unchanged."""
     tables = min((1 if shape.tied else 2) * shape.vocabulary * shape.hidden * 2, shape.weights.as_served(2))
     numbers = (shape.weights.as_served(2) - tables) / 2
     rest = sum(size for dtype, size in shape.weights.by_dtype if dtype not in FLOATS)
-    weights = Weights((("U8", int(numbers * bytes_each) + rest), ("BF16", tables)), "reckoned")
+    weights = Weights((("U8", int(numbers * bytes_each) + rest), ("BF16", tables)), "estimated")
     return replace(shape, weights=weights, quantization=f"{bits} bits")

@@ -1,4 +1,7 @@
-"""The key-value cache: bytes a block, tokens that fit, the longest context. As vLLM groups and counts them (vllm/v1/core/kv_cache_utils.py, 0.32.0)."""
+"""The key-value cache: bytes of a block, tokens that fit, the longest context.
+
+Source: vllm/v1/core/kv_cache_utils.py, 0.32.0.
+"""
 
 from __future__ import annotations
 
@@ -9,41 +12,41 @@ from provision.phases.plan.fit.shape import Shape
 from provision.phases.plan.fit.split import stage_windows
 
 _NEARLY_EQUAL = 1.5
-"""Below this ratio of their layers, groups are padded to the larger one (_get_kv_cache_groups_uniform_page_size)."""
+"""Below this ratio of layers, groups are padded to the larger one (_get_kv_cache_groups_uniform_page_size)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """The cache of one device. Groups draw blocks of one size from one pool; each holds `width` layers."""
+    """The cache of one device. All groups use blocks of one size from one pool."""
 
     block: int
-    """Tokens a block."""
+    """Tokens of a block."""
     block_bytes: int
     windows: tuple[int | None, ...]
     """The window of each group."""
     in_flight: int
-    """Tokens that are scheduled and not yet freed."""
+    """Tokens that are scheduled but not yet freed."""
 
     def blocks(self, size: int) -> int:
-        """Whole blocks that `size` bytes hold."""
+        """Return the number of whole blocks in `size` bytes."""
         return max(size, 0) // self.block_bytes
 
     def needed(self, length: int) -> int:
-        """Blocks that one request of `length` tokens takes."""
+        """Return the number of blocks for one request of `length` tokens."""
         return sum(self._group(window, length) for window in self.windows)
 
     def _group(self, window: int | None, length: int) -> int:
         if window is None:
             return -(-length // self.block)
-        # one more, for a window need not begin where a block does
+        # one more, since a window can begin inside a block
         return -(-min(window - 1 + self.in_flight, length) // self.block) + 1
 
     def bytes_for(self, length: int) -> int:
-        """Bytes in which a request of `length` tokens fits, with the one block that the pool keeps for itself."""
+        """Return the bytes for a request of `length` tokens, including the one block that the pool reserves."""
         return (self.needed(length) + 1) * self.block_bytes
 
     def longest(self, size: int, most: int) -> int:
-        """The longest context, up to `most`, of which one request fits into `size` bytes; 0 when none does."""
+        """Return the longest context, up to `most` tokens, whose request fits in `size` bytes; 0 if none does."""
         low, high = 0, most
         while low < high:
             middle = (low + high + 1) // 2
@@ -54,19 +57,28 @@ class Cache:
         return low
 
     def tokens(self, size: int, length: int) -> int:
-        """Tokens that vLLM's log names for `size` bytes: how many requests of `length` fit, times `length`."""
+        """Return the tokens that vLLM's log reports for `size` bytes: the number of requests of `length` tokens, times `length`."""
         return int(self.blocks(size) / self.needed(length) * length)
 
 
 def layer_bytes(shape: Shape, tensor: int, element: int) -> int:
-    """Bytes a token takes in one layer of one device."""
+    """Return the bytes of one token in one layer of one device."""
     if shape.latent is not None:
         return shape.latent * element
     return max(1, shape.kv_heads // tensor) * 2 * shape.head_size * element
 
 
 def cache_of(shape: Shape, *, tensor: int, pipeline: int, element: int, block: int, in_flight: int) -> Cache:
-    """The cache of the device that takes most."""
+    """Return the cache of the device with the largest one.
+
+    Args:
+        shape: The model.
+        tensor: Tensor parallel size.
+        pipeline: Pipeline parallel size.
+        element: Bytes of a number in the cache.
+        block: Tokens of a block.
+        in_flight: Tokens that are scheduled but not yet freed.
+    """
     groups = _groups(shape.windows)
     width = _width(shape.windows)
     if pipeline > 1:
@@ -81,11 +93,11 @@ def _width(windows: Sequence[int | None]) -> int:
 
 
 def _groups(windows: Sequence[int | None]) -> tuple[int | None, ...]:
-    """The window of each group of layers: groups are of one width, so a kind with more layers has more groups."""
+    """Return the window of each group of layers. Groups have one width, so a kind with more layers has more groups."""
     width = _width(windows)
     return tuple(kind for kind in dict.fromkeys(windows) for _ in range(-(-windows.count(kind) // width)))
 
 
 def _widest(stage: Sequence[int | None], groups: tuple[int | None, ...]) -> int:
-    """Layers of a stage's fullest group: vLLM deals the layers of a kind out over its groups."""
+    """Return the layers of a stage's fullest group; vLLM distributes the layers of a kind over its groups."""
     return max(-(-stage.count(kind) // groups.count(kind)) for kind in dict.fromkeys(groups))

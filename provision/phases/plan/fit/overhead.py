@@ -1,4 +1,4 @@
-"""What an engine takes of a device beside weights and cache. All of it is estimated, but for the sizes of a batch."""
+"""The memory of an engine in addition to weights and cache. All is estimated, except the sizes of a batch."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _FLOAT32 = 4
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Tokens and sequences that the engine computes at once."""
+    """The tokens and sequences that the engine computes at once."""
 
     tokens: int
     sequences: int
 
 
 def batch_of(request: ServingRequest, budget: DeviceBudget) -> Batch:
-    """What is asked, else what vLLM takes on a device of this size."""
+    """Return the requested batch, else vLLM's default for a device of this size."""
     memory = budget.device_bytes if budget.platform != "cpu" else 0
     row = next(row for row in batches() if memory >= row.from_gib * GIB)
     return Batch(request.batch or row.tokens, request.sequences or row.sequences)
 
 
 def activation_bytes(shape: Shape, batch: Batch, tensor: int, element: int) -> int:
-    """Bytes a device at the peak of a forward pass: rows of the layers for every token, logits for every sequence."""
+    """Return the bytes on a device at the peak of a forward pass: rows of the layers for every token, logits for every sequence."""
     row = activation()
     inner = max(shape.inner) / tensor
     if shape.experts_a_token:
@@ -38,6 +38,6 @@ def activation_bytes(shape: Shape, batch: Batch, tensor: int, element: int) -> i
 
 
 def fixed_bytes(request: ServingRequest, budget: DeviceBudget, processes: int) -> int:
-    """Bytes a device that do not depend on the model: context, buffers between peers, captured graphs."""
+    """Return the bytes on a device that are independent of the model: context, buffers between peers, captured graphs."""
     row = platforms()[budget.platform]
     return int((row.context + (row.peers if processes > 1 else 0) + (0 if request.eager else row.graphs)) * GIB)

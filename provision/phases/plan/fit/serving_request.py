@@ -1,4 +1,4 @@
-"""What a person asked of a model's service, and the room that a host has for it."""
+"""The serving request for a model, and the device budget of a host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FP8 = "fp8"
 
 @dataclass(frozen=True, slots=True)
 class ServingRequest:
-    """The settings that decide on fit. None: this product or vLLM chooses."""
+    """The settings that decide whether a model fits. None: Firstlight or vLLM chooses."""
 
     tensor: int | None = None
     pipeline: int = 1
@@ -26,17 +26,17 @@ class ServingRequest:
     sequences: int | None = None
     eager: bool = False
     arguments: tuple[str, ...] = ()
-    """All further arguments for vLLM, as they were given."""
+    """All further arguments for vLLM."""
     drafts: bool = False
-    """Whether a draft model or layers speculate: what they take is not computed."""
+    """Whether speculative decoding is on; its memory is not computed."""
 
     def cache_element(self, element: int) -> int:
-        """Bytes of a number in the cache."""
+        """Return the bytes of a number in the cache."""
         return 1 if self.cache_dtype.startswith(_FP8) else element
 
 
 def serving_request_of(settings: Settings) -> ServingRequest:
-    """From settings and those vLLM arguments that bear on memory."""
+    """Return the request from the settings and from the vLLM arguments that affect memory."""
     words = settings.vllm_args
     return ServingRequest(
         tensor=settings.tensor_parallel,
@@ -55,7 +55,7 @@ def serving_request_of(settings: Settings) -> ServingRequest:
 
 
 def _value(words: Sequence[str], option: str) -> str | None:
-    """The last value of an option, given as `--option value` or `--option=value`, with dashes or underscores."""
+    """Return the last value of an option, as `--option value` or `--option=value`, with dashes or underscores."""
     found = None
     for place, word in enumerate(words):
         if option_of(word) == option:
@@ -77,4 +77,4 @@ class DeviceBudget:
     devices: int
     device_bytes: int
     fp8_cache: bool = False
-    """Whether flash kernels of these devices read a cache in 8 bits."""
+    """Whether the flash kernels of these devices read an 8-bit cache."""

@@ -1,4 +1,4 @@
-"""What of a model decides on its memory and its splits, read from config.json as vLLM reads it."""
+"""The shape of a model: the values of config.json that decide on its memory and its splits, read as vLLM reads them."""
 
 from __future__ import annotations
 
@@ -12,58 +12,63 @@ from provision.phases.plan.fit.tables import Architecture, architectures, keys
 from provision.phases.plan.fit.weights import Weights
 
 MOST = 10**9
-"""No size, length or count of a model is greater: beyond it stands no number that was meant."""
+"""The limit for sizes, lengths and counts; a larger number is an error."""
 MOST_LAYERS = 10**4
-"""The deepest models that are served have some hundred."""
+"""The limit for layers; the deepest known models have some hundred."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A model as its configuration describes it. Sizes are numbers of elements."""
+    """A model as its configuration describes it. Sizes are in elements."""
 
     architecture: str
     known: bool
-    """Whether the architecture stands in the table; else it is taken as one whose layers are all alike."""
+    """Whether the architecture is in the table; else all layers are assumed to be alike."""
     weights: Weights
     layers: int
     windows: tuple[int | None, ...]
-    """The attention window of each layer in tokens; null for all of the context."""
+    """The attention window of each layer in tokens; None for the whole context."""
     hidden: int
     heads: int
     kv_heads: int
     head_size: int
     vocabulary: int
     inner: tuple[int, ...]
-    """Widths of the layers' inner part, of all experts' and the dense ones'."""
+    """The inner widths of the layers, dense ones and experts."""
     length: int
-    """The longest context the model was made for, in tokens."""
+    """The longest context that the model supports, in tokens."""
     usual_length: int
-    """The context it is served with when nobody says: shorter than `length` for LongRoPE."""
+    """The default context, in tokens; shorter than `length` for LongRoPE."""
     quantization: str | None = None
     latent: int | None = None
-    """Width of the compressed vector that is kept instead of keys and values (MLA)."""
+    """The width of the compressed vector that replaces keys and values (MLA)."""
     query_latent: int = 0
     absorbed: int = 0
-    """Elements a layer of the projections that MLA keeps a second time, ready for decoding."""
+    """Elements in each layer of the projections that MLA stores a second time for decoding."""
     experts_a_token: int = 0
     tied: bool = False
     kind: Literal["usual", "latent", "sparse"] = "usual"
-    """What its layers attend to: keys and values, a compressed vector (MLA), or those of its tokens that an index picks."""
+    """What the layers attend to: keys and values, a compressed vector (MLA), or its tokens that an index selects."""
     sinks: bool = False
-    """Whether its layers have attention sinks, which not every attention back end takes."""
+    """Whether the layers have attention sinks, which some attention back ends do not support."""
     not_computed: str | None = None
-    """Why the cache of this model cannot be computed here."""
+    """Why the cache of this model cannot be computed."""
 
     @property
     def name(self) -> str:
-        """As messages call it."""
+        """Return the name for messages."""
         return f"{self.architecture}{f', {self.quantization}' if self.quantization else ''}"
 
 
 def shape_of(config: Mapping[str, Any], weights: Weights) -> Shape:
-    """The shape of a model.
+    """Return the shape of a model.
 
-    Raises ModelError when config.json lacks what every model has, or holds something else where a size belongs.
+    Args:
+        config: The content of config.json.
+        weights: The weights of the model.
+
+    Raises:
+        ModelError: config.json lacks a required value, or a size is malformed.
     """
     names = config.get("architectures")
     architecture = str(names[0]) if isinstance(names, list) and names else "none named"
@@ -74,8 +79,8 @@ def shape_of(config: Mapping[str, Any], weights: Weights) -> Shape:
     layers = _number(text, "layers", architecture)
     if layers > MOST_LAYERS:
         raise ModelError(
-            f"config.json of a {architecture} model says that it has {layers} layers; up to {MOST_LAYERS} are taken",
-            hint="check that this is the model's own config.json, and whole",
+            f"config.json of a {architecture} model has {layers} layers; the limit is {MOST_LAYERS}",
+            hint="check that this is the model's config.json, and that it is complete",
         )
     latent = _size(text, "kv_lora_rank") if row and row.attention == "latent" else None
     length, usual = _lengths(text)
@@ -120,20 +125,20 @@ def _kind(text: Mapping[str, Any], row: Architecture | None) -> Literal["usual",
 
 
 def _text_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The language part of a model that also sees or hears."""
+    """Return the configuration of the language model in a multimodal model."""
     nested = config.get("text_config") or config.get("llm_config") or config.get("language_config")
     return {**config, **nested} if isinstance(nested, dict) else dict(config)
 
 
 def _size(text: Mapping[str, Any], key: str) -> int | None:
-    """A size that config.json may leave out; zero, less, and true or false stand for none."""
+    """Return an optional size; None for zero, negative numbers and booleans."""
     value = text.get(key)
     if value is None or isinstance(value, bool):
         return None
     if not isinstance(value, int) or value > MOST:
         raise ModelError(
-            f"config.json says `{key}: {str(value)[:40]}`, where a whole number up to {MOST} belongs",
-            hint="check that this is the model's own config.json, and whole",
+            f"config.json has `{key}: {str(value)[:40]}`; it must be a whole number up to {MOST}",
+            hint="check that this is the model's config.json, and that it is complete",
         )
     return value if value > 0 else None
 
@@ -149,7 +154,7 @@ def _number(text: Mapping[str, Any], what: str, architecture: str) -> int:
     if found is None:
         raise ModelError(
             f"config.json of a {architecture} model has no `{keys()[what][0]}`",
-            hint="a language model's configuration is needed: check that this is one, and that its config.json is whole",
+            hint="check that this is a language model, and that its config.json is complete",
         )
     return found
 
@@ -161,7 +166,10 @@ def _kv_heads(text: Mapping[str, Any], heads: int) -> int:
 
 
 def _lengths(text: Mapping[str, Any]) -> tuple[int, int]:
-    """The longest context and the usual one, as _get_and_verify_max_len does (vllm/config/model.py, 0.32.0)."""
+    """Return the longest context and the default one, in tokens.
+
+    Source: _get_and_verify_max_len in vllm/config/model.py, 0.32.0.
+    """
     table = tables.rope()
     found = [size for key in keys()["length"] if (size := _size(text, key))]
     length = min(found, default=int(table["length_if_unsaid"]))
@@ -179,11 +187,11 @@ def _lengths(text: Mapping[str, Any]) -> tuple[int, int]:
 def _windows(
     text: Mapping[str, Any], row: Architecture | None, layers: int
 ) -> tuple[tuple[int | None, ...], str | None]:
-    """Each layer's window, and why the cache cannot be computed where that is so."""
+    """Return each layer's window, and why the cache cannot be computed (None if it can)."""
     whole: tuple[int | None, ...] = (None,) * layers
     attention = row.attention if row else "uniform"
     if attention == "mixed":
-        return whole, "its layers keep state of other kinds than keys and values"
+        return whole, "its layers keep other state than keys and values"
     window = _size(text, "sliding_window") if text.get("use_sliding_window") is not False else None
     kinds = text.get("layer_types")
     if isinstance(kinds, list) and len(kinds) >= layers:
@@ -198,7 +206,7 @@ def _windows(
 
 
 def _quantization(config: Mapping[str, Any]) -> str | None:
-    said = config.get("quantization_config") or config.get("compression_config")
-    if not isinstance(said, dict):
+    quantization = config.get("quantization_config") or config.get("compression_config")
+    if not isinstance(quantization, dict):
         return None
-    return str(said.get("quant_method") or said.get("quant_algo") or "quantised")
+    return str(quantization.get("quant_method") or quantization.get("quant_algo") or "quantised")

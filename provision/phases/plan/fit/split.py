@@ -1,4 +1,4 @@
-"""Into how many parts a model can be cut: vLLM's own conditions, and what one part then holds."""
+"""The valid splits of a model by vLLM's conditions, and the weights of one part."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def padded_vocabulary(shape: Shape) -> int:
 
 
 def why_not(shape: Shape, tensor: int) -> str | None:
-    """Why a model cannot be cut into so many parts; null when it can.
+    """Return why a model cannot be split into so many parts; None if it can.
 
-    The conditions are those of verify_with_parallel_config (vllm/config/model.py) and of the `divide` calls in QKVParallelLinear,
-    ColumnParallelLinear and VocabParallelEmbedding, 0.32.0.
+    Source: verify_with_parallel_config in vllm/config/model.py, and the `divide` calls in QKVParallelLinear, ColumnParallelLinear
+    and VocabParallelEmbedding, 0.32.0.
     """
     kv = shape.kv_heads
     checks = [
@@ -30,12 +30,15 @@ def why_not(shape: Shape, tensor: int) -> str | None:
 
 
 def tensor_sizes(shape: Shape, most: int) -> tuple[int, ...]:
-    """Every size up to `most` that the model can be cut into."""
+    """Return every valid tensor parallel size up to `most`."""
     return tuple(size for size in range(1, most + 1) if why_not(shape, size) is None)
 
 
 def stages(layers: int, parts: int) -> tuple[int, ...]:
-    """Layers of each pipeline stage: equal, the rest going to the stages before the last (get_pp_indices, vllm/distributed/utils.py)."""
+    """Return the layers of each pipeline stage: equal, with the remainder in the stages before the last.
+
+    Source: get_pp_indices in vllm/distributed/utils.py.
+    """
     counts = [layers // parts] * parts
     for place in range(2, layers % parts + 2):
         counts[-place] += 1
@@ -43,7 +46,7 @@ def stages(layers: int, parts: int) -> tuple[int, ...]:
 
 
 def stage_windows(shape: Shape, parts: int) -> list[tuple[int | None, ...]]:
-    """The layers' windows, stage by stage."""
+    """Return the layers' windows for each stage."""
     found, start = [], 0
     for count in stages(shape.layers, parts):
         found.append(shape.windows[start : start + count])
@@ -52,18 +55,18 @@ def stage_windows(shape: Shape, parts: int) -> list[tuple[int | None, ...]]:
 
 
 def weight_bytes(shape: Shape, tensor: int, pipeline: int, element: int) -> int:
-    """Weights on the fullest device, in bytes: its stage's layers and the embedding, cut into `tensor` parts; what each part holds whole besides."""
+    """Return the weights on the fullest device, in bytes: a part of its stage's layers and embedding, and what every part replicates."""
     total = shape.weights.total if shape.quantization else shape.weights.as_served(element)
     embedding = min(padded_vocabulary(shape) * shape.hidden * element, total)
     tables = embedding if shape.tied else min(2 * embedding, total)
     layer = (total - tables) / shape.layers
     fullest = max(stages(shape.layers, pipeline))
-    held = embedding if pipeline > 1 else tables
-    return int((fullest * layer + held) / tensor + fullest * _whole(shape, tensor, element))
+    table = embedding if pipeline > 1 else tables
+    return int((fullest * layer + table) / tensor + fullest * _replicated(shape, tensor, element))
 
 
-def _whole(shape: Shape, tensor: int, element: int) -> float:
-    """Bytes a layer that every part holds beyond its share: replicated key heads, MLA's compression, its absorbed projections."""
+def _replicated(shape: Shape, tensor: int, element: int) -> float:
+    """Return the bytes of a layer that each part has beyond its share: key heads, MLA's compression and absorbed projections."""
     if shape.latent is not None:
         compressed = shape.hidden * (shape.query_latent + shape.latent) * (1 - 1 / tensor)
         return (compressed + shape.absorbed / tensor) * element

@@ -1,4 +1,4 @@
-"""The two tables of this package, read once: how architectures keep keys and values, and what an engine takes beside them."""
+"""The tables of this package: the architectures of models, and the memory needs of an engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NEEDS = Path(__file__).with_name("needs.toml")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Architecture(Row):
-    """Classes of models whose layers keep keys and values alike; architectures.toml says what the words mean."""
+    """Model classes with the same kind of attention; architectures.toml explains the values."""
 
     names: tuple[str, ...]
     attention: Literal["uniform", "layered", "latent", "mixed"]
@@ -27,7 +27,7 @@ class Architecture(Row):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Batch(Row):
-    """What vLLM computes at once when it is told nothing, by the memory of the card."""
+    """vLLM's default batch, by the memory of the card."""
 
     from_gib: int
     tokens: int
@@ -36,12 +36,12 @@ class Batch(Row):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Platform(Row):
-    """Sizes in GiB a device: context, its peers' buffers, captured graphs. `block` is tokens, `overlap` batches in flight."""
+    """Sizes in GiB on a device: context, buffers between peers, captured graphs. `block` is in tokens, `overlap` in batches."""
 
     family: str
     block: int
     latent_block: int
-    """The block of models that keep a compressed vector (MLA)."""
+    """The block of MLA models, in tokens."""
     memory_share: float
     overlap: int
     context: float
@@ -58,7 +58,7 @@ class Activation(Row):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Length(Row):
-    """In tokens."""
+    """Limits of a chosen context, in tokens."""
 
     least: int
     step: int
@@ -66,7 +66,7 @@ class Length(Row):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Fp8Cache(Row):
-    """What flash kernels read a cache in 8 bits on: compute capabilities, or levels of a CPU."""
+    """Where flash kernels read an 8-bit cache: compute capabilities, or CPU levels."""
 
     family: str
     on: tuple[str, ...]
@@ -74,7 +74,7 @@ class Fp8Cache(Row):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CpuCache(Row):
-    """A CPU host's cache: a share of its memory, and the least in GiB."""
+    """The cache of a CPU host: a share of its memory, and the minimum in GiB."""
 
     cpu_share: float
     cpu_least: float
@@ -82,20 +82,20 @@ class CpuCache(Row):
 
 @cache
 def keys() -> dict[str, list[str]]:
-    """The spellings in config.json of each thing that is read from it, the first found holds."""
+    """Return the spellings of each value in config.json; the first present one applies."""
     return {name: spellings for name, spellings in own_table(_ARCHITECTURES)["keys"].items() if name != "source"}
 
 
 @cache
 def rope() -> dict[str, Any]:
-    """Which kinds of rotary scaling stretch the length that config.json names."""
+    """Return the rules of rotary scaling, which can extend the context in config.json."""
     found: dict[str, Any] = own_table(_ARCHITECTURES)["rope"]
     return found
 
 
 @cache
 def architectures() -> dict[str, Architecture]:
-    """Every known class of models."""
+    """Return every known model class by name."""
     return {name: row for row in rows_of(_ARCHITECTURES, "architecture", Architecture) for name in row.names}
 
 
