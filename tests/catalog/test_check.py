@@ -55,7 +55,7 @@ def test_the_products_own_tables_hold_together() -> None:
             "cuda",
             'version = "580.173.02"',
             'version = "565.57.01"',
-            "driver 565.57.01 is offered, and CUDA 13 needs 580.65.06",
+            "the offered driver 565.57.01: CUDA 13 needs 580.65.06",
         ),
         ("cuda", 'version = "580.173.02"', 'version = "700.1.1"', "its branch has no row"),
         ("cuda", 'kind = "lts"\nend_of_life = "2028-06"', 'kind = "new-feature"', "gets fixes only for some months"),

@@ -34,4 +34,4 @@ def test_the_command_of_a_person() -> None:
 def test_a_package_manager_without_names() -> None:
     with pytest.raises(UsageError) as caught:
         os_packages(ALL, manager="apk", python="3.12")
-    assert caught.value.hint == "known are: apt, dnf, zypper"
+    assert caught.value.hint == "it has names for: apt, dnf, zypper"
