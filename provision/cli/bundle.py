@@ -1,4 +1,4 @@
-"""`./firstlight bundle ...`: everything that hosts need, in one file."""
+"""`./firstlight bundle`: everything that hosts need, in one file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from provision.cli.options import (
     RefreshOption,
     VllmOption,
     asked,
-    refuse_beside,
+    refuse_with,
 )
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Everything that hosts need, in one signed file.")
@@ -26,11 +26,11 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Everything 
 @app.command("create")
 def create(
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to make.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
     inventory: InventoryOption = None,
     limit: LimitOption = None,
     what_if: Annotated[
-        str | None, typer.Option("--what-if", help="For a host that is not here: `key=value ...`.")
+        str | None, typer.Option("--what-if", help="A described host instead of an inventory: `key=value ...`.")
     ] = None,
     model: ModelOption = None,
     vllm: VllmOption = None,
@@ -39,14 +39,14 @@ def create(
     attention: AttentionOption = None,
     refresh: RefreshOption = False,
     key: Annotated[
-        Path | None, typer.Option("--key", help="Secret key of minisign. Default: your own, made on first use.")
+        Path | None, typer.Option("--key", help="Secret key of minisign. Default: your own, created on first use.")
     ] = None,
 ) -> None:
-    """Fetch everything that hosts need into one signed file, for networks that have no index."""
+    """Fetch everything that hosts need into one signed file, for networks without a package index."""
     from provision.pipeline import bundle  # noqa: PLC0415 - `--help` must not pay for it
 
     if what_if is not None:
-        refuse_beside("--what-if", limit=limit)
+        refuse_with("--what-if", limit=limit)
     wanted = asked(
         "bundle",
         inventory=inventory,

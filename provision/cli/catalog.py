@@ -1,4 +1,4 @@
-"""`./firstlight catalog ...`: what is known of builds."""
+"""`./firstlight catalog`: the tables of known builds."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import typer
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="What is known of builds: check the tables, add new releases to them.",
+    help="The tables of known builds: check them, add new releases.",
 )
 
 
 @app.command("check")
 def check() -> None:
-    """Check every row: its values, what it refers to, its source."""
+    """Check every row: its values, its references, its source."""
     from provision.catalog.refresh import commands  # noqa: PLC0415 - `--help` must not pay for it
 
     text, code = commands.check_tables()

@@ -1,4 +1,4 @@
-"""The question before a host is changed."""
+"""Asks for consent before a host is changed."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import sys
 
 
 def consent(what: str) -> bool:
-    """Ask on standard error; only a yes is one, and where standard input is at its end there is none.
+    """Ask on standard error, and return whether the answer is yes; the end of standard input means no.
 
-    Raises KeyboardInterrupt when the person presses Ctrl-C.
+    Raises:
+        KeyboardInterrupt: The person pressed Ctrl-C.
     """
     sys.stderr.write(f"{what} [y/N]: ")
     sys.stderr.flush()

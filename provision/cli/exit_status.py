@@ -1,4 +1,4 @@
-"""How every command ends: with an exit code of the contract, and for expected failures with text and hint, never a traceback."""
+"""How every command ends: with an exit code of the contract, and for expected failures with text and hint, without a traceback."""
 
 from __future__ import annotations
 
@@ -18,16 +18,20 @@ if TYPE_CHECKING:
     from provision.core.errors import FirstlightError
 
 VERIFY_EXITS = {1: 3, 2: 64}
-"""`verify` has a scale of its own, on which 1 is a warning and 2 a failed check: that it could not tell is 3, wrong usage 64."""
+"""Exit codes of `verify`, where 1 is a warning and 2 a failed check: 3 means that it could not check, 64 wrong usage."""
 HOMELESS = "Could not determine home directory."
-"""What pathlib raises where neither HOME nor a file of the system names one."""
+"""The text of the error that pathlib raises without HOME and without an entry in the password file."""
 JSON = "--json"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def run(command: Callable[[], None]) -> None:
-    """Run a command to its end. Raises SystemExit with the exit code."""
-    from provision.core.errors import Exit, FirstlightError  # noqa: PLC0415 - beside the handler that needs them
+    """Run a command.
+
+    Raises:
+        SystemExit: Always, with the exit code.
+    """
+    from provision.core.errors import Exit, FirstlightError  # noqa: PLC0415 - not before the streams are valid
 
     _fill_streams()
     try:
@@ -40,14 +44,14 @@ def run(command: Callable[[], None]) -> None:
         _print_json(FirstlightError("interrupted"), Exit.INTERRUPTED)
         raise SystemExit(Exit.INTERRUPTED) from None
     except BrokenPipeError:
-        # Whoever read the output has seen enough; a second complaint at exit is avoided.
+        # The reader closed the pipe; Python must not complain again at exit.
         _silence_stdout()
         raise SystemExit(Exit.RED) from None
     except SystemExit as end:
         if isinstance(end.__context__, typer.Exit) or not isinstance(end.code, int):
             raise
         raise _end_of_usage(end, _code(end.code)) from None
-    except Exception as error:  # noqa: BLE001 - what is no expected failure is told as ours, with its trace
+    except Exception as error:  # noqa: BLE001 - any other exception is reported as our fault, with its trace
         known = _known(error)
         if known is None:
             raise _end_of_fault(error) from None
@@ -57,7 +61,7 @@ def run(command: Callable[[], None]) -> None:
 
 
 def _end_of_usage(end: SystemExit, code: int) -> SystemExit:
-    """The end of a command that typer itself has refused, and told."""
+    """Return the exit of a command that typer refused; typer printed the error already."""
     from provision.core.errors import UsageError  # noqa: PLC0415 - only what fails pays for it
 
     if describe := getattr(end.__context__, "format_message", None):
@@ -66,14 +70,14 @@ def _end_of_usage(end: SystemExit, code: int) -> SystemExit:
 
 
 def _known(error: Exception) -> FirstlightError | None:
-    """What went wrong outside of this program, as an expected failure; null where nobody expected it."""
+    """Return an error of the system as an expected failure; None for a fault of this program."""
     if isinstance(error, OSError):
         return _refused(error)
     return _homeless(error) if isinstance(error, RuntimeError) else None
 
 
 def _end_of_fault(error: Exception) -> SystemExit:
-    """The end of a command by a fault of this program: its trace, with `--json` a document too."""
+    """Print the trace of a fault of this program, with `--json` also a document, and return the exit."""
     import traceback  # noqa: PLC0415 - only what fails pays for it
 
     from provision.core.errors import Exit, FirstlightError  # noqa: PLC0415 - only what fails pays for it
@@ -100,7 +104,7 @@ def _homeless(error: RuntimeError) -> FirstlightError | None:
 
 
 def _end(error: FirstlightError, code: int) -> SystemExit:
-    """Tell an expected error on standard error, with `--json` as a document on standard output too; what ends the command."""
+    """Print an expected error on standard error, with `--json` also as a document on standard output, and return the exit."""
     from provision.core.redaction import redact  # noqa: PLC0415 - only what fails pays for it
 
     sys.stderr.write(redact(error.render()) + "\n")
@@ -109,18 +113,18 @@ def _end(error: FirstlightError, code: int) -> SystemExit:
 
 
 def _print_json(error: FirstlightError, code: int) -> None:
-    """The document of an error, where JSON was asked for."""
+    """Print the document of an error, where `--json` was given."""
     from provision.core.redaction import scrub  # noqa: PLC0415 - only what fails pays for it
 
     if JSON in sys.argv[1:]:
-        told = {"text": error.text, "hint": error.hint, "cause": error.cause}
+        fields = {"text": error.text, "hint": error.hint, "cause": error.cause}
         with contextlib.suppress(OSError):
-            sys.stdout.write(json.dumps(scrub({"error": told, "exit_code": code}), indent=2) + "\n")
+            sys.stdout.write(json.dumps(scrub({"error": fields, "exit_code": code}), indent=2) + "\n")
             sys.stdout.flush()
 
 
 def _fill_streams() -> None:
-    """Streams that the caller has closed go nowhere; left closed, the next file or connection would take their place."""
+    """Open closed standard streams on /dev/null: otherwise the next file or connection would get their number."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             os.dup2(os.open(os.devnull, os.O_RDWR), number)
@@ -131,10 +135,10 @@ def _require_working_folder() -> None:
     from provision.core.errors import UsageError  # noqa: PLC0415 - only what fails pays for it
 
     try:
-        os.getcwd()  # noqa: PTH109 - the same call as pathlib's, which every path that is typed goes through
+        os.getcwd()  # noqa: PTH109 - the call that fails when pathlib resolves a path
     except OSError as error:
         raise UsageError(
-            f"the working folder cannot be used: {error.strerror}", hint="go to a folder that is there: cd"
+            f"the working folder cannot be used: {error.strerror}", hint="change to a folder that exists: cd"
         ) from None
 
 
@@ -143,21 +147,21 @@ def _silence_stdout() -> None:
 
 
 def _refused(error: OSError) -> FirstlightError | None:
-    """What the system refused, where it is this machine's files or disk and no fault of ours."""
+    """Return an error of this machine's files or disk as an expected failure; None for any other."""
     from provision.core.errors import FirstlightError  # noqa: PLC0415 - only what fails pays for it
 
     if error.filename is not None:
         path = os.fsdecode(error.filename)
         own = path.startswith(str(LOGS))
-        hint = "runs are kept there; FIRSTLIGHT_LOGS=FOLDER names another place" if own else None
+        hint = "runs are kept there; FIRSTLIGHT_LOGS=FOLDER selects another folder" if own else None
         return FirstlightError(f"`{path}`: {error.strerror}", hint=hint)
     if error.errno in FULL:
         return FirstlightError(
-            f"what was to be written was not: {error.strerror}", hint="free some space, and run it again"
+            f"output could not be written: {error.strerror}", hint="free some space, and run it again"
         )
     return None
 
 
 def _code(code: int) -> int:
-    """An exit code by the scale of the command."""
+    """Return an exit code on the scale of the command."""
     return VERIFY_EXITS.get(code, code) if sys.argv[1:2] == ["verify"] else code

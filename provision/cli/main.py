@@ -1,4 +1,4 @@
-"""Commands, thin: read options, call the pipeline, print what it returns. No decision is taken here."""
+"""The commands: read options, call the pipeline, exit with its code. No decision is made here."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from provision.cli.options import (
     TrustOption,
     VllmOption,
     asked,
-    refuse_beside,
+    refuse_with,
 )
 from verify.printable import guard_streams
 
 COMPLETE = "_FIRSTLIGHT_COMPLETE"
-"""The variable in which a shell asks for completions; typer names it after the program."""
+"""The variable by which a shell requests completions; typer derives its name from the program."""
 
 app = typer.Typer(
     name="firstlight",
@@ -45,7 +45,7 @@ app = typer.Typer(
 )
 
 
-def _tell_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"firstlight {__version__}")
         raise typer.Exit
@@ -54,7 +54,7 @@ def _tell_version(wanted: bool) -> None:
 @app.callback()
 def firstlight(
     version: Annotated[
-        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the release and end.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the release and exit.")
     ] = False,
 ) -> None:
     """From a bare GPU server to its first verified token."""
@@ -62,7 +62,7 @@ def firstlight(
 
 @app.command()
 def completion(
-    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell that is to complete.")],
+    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell to complete for.")],
 ) -> None:
     """Print what makes a shell complete commands and options: eval "$(./firstlight completion bash)"."""
     from typer.completion import get_completion_script  # type: ignore[attr-defined]  # noqa: PLC0415 - `--help` must not pay
@@ -72,7 +72,7 @@ def completion(
 
 app.add_typer(verify.app, name="verify")
 app.add_typer(logs.app, name="logs")
-app.add_typer(wheels.app, name="forge")
+app.add_typer(wheels.app, name="wheels")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(bundle.app, name="bundle")
 
@@ -96,7 +96,7 @@ def provision(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Probe and plan; change no host.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run through all phases: from what a host is to a verified first token."""
+    """Run all phases, from probing the hosts to a verified first token."""
     from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
 
     request = asked(
@@ -122,7 +122,7 @@ def provision(
 
 @app.command()
 def probe(inventory: InventoryOption = None, limit: LimitOption = None, as_json: JsonOption = False) -> None:
-    """Find out what each host really is."""
+    """Find out what each host is."""
     from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
 
     raise typer.Exit(commands.probe(asked("probe", inventory=inventory, limit=limit), as_json=as_json))
@@ -139,15 +139,17 @@ def plan(
     flash_attn: FlashAttnOption = None,
     flash_attn_wheels: FlashWheelsOption = None,
     attention: AttentionOption = None,
-    what_if: Annotated[str | None, typer.Option("--what-if", help="A host that is not there: `key=value ...`.")] = None,
+    what_if: Annotated[
+        str | None, typer.Option("--what-if", help="A described host instead of an inventory: `key=value ...`.")
+    ] = None,
     facts: Annotated[list[Path] | None, typer.Option("--facts", help="Recorded facts of hosts.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Every rule's verdict on every candidate.")] = False,
     why_not: Annotated[
-        str | None, typer.Option("--why-not", help="Every rule's word on one release instead: `vllm==0.33.0`.")
+        str | None, typer.Option("--why-not", help="The verdict of every rule on one release instead: `vllm==0.33.0`.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Choose the matching set for each host, and say why; no host is changed."""
+    """Choose the matching set for each host, with the reasons; no host is changed."""
     from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
 
     request = asked(
@@ -162,7 +164,7 @@ def plan(
         attention=attention,
     )
     if what_if is not None or facts:
-        refuse_beside("--what-if" if what_if is not None else "--facts", inventory=inventory, limit=limit)
+        refuse_with("--what-if" if what_if is not None else "--facts", inventory=inventory, limit=limit)
         code = commands.plan_recorded(
             request, what_if=what_if, files=tuple(facts or ()), as_json=as_json, explain=explain, why_not=why_not
         )
@@ -198,7 +200,7 @@ def install(
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the hosts so, without starting the service."""
+    """Install the planned set on the hosts, without starting the service."""
     from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
 
     request = asked(
@@ -224,7 +226,7 @@ def drivers(
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring the drivers that the plan wants, and prove that they run; nothing else is installed."""
+    """Install the planned drivers, and check that they run; nothing else is installed."""
     from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
 
     request = asked(
@@ -249,7 +251,7 @@ def serve(
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Start the service again, with another back end or model where asked, and prove that it answers right."""
+    """Restart the service, with another back end or model if given, and check its answers."""
     from provision.pipeline import operations  # noqa: PLC0415 - `--help` must not pay for it
 
     request = asked(
@@ -265,7 +267,7 @@ def serve(
 
 @app.command()
 def status(inventory: InventoryOption = None, limit: LimitOption = None, as_json: JsonOption = False) -> None:
-    """What is installed and serving, read from the hosts."""
+    """Show what is installed and serving on the hosts."""
     from provision.pipeline import operations  # noqa: PLC0415 - `--help` must not pay for it
 
     raise typer.Exit(operations.status(asked("status", inventory=inventory, limit=limit), as_json=as_json))
@@ -279,7 +281,7 @@ def stop(
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Stop the service and keep it from starting at boot."""
+    """Stop the service, and disable its start at boot."""
     from provision.pipeline import operations  # noqa: PLC0415 - `--help` must not pay for it
 
     request = asked("stop", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)
@@ -294,7 +296,7 @@ def rollback(
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Switch back to the previous environment, restart, and prove it the same way."""
+    """Switch back to the previous environment, restart, and check its answers."""
     from provision.pipeline import operations  # noqa: PLC0415 - `--help` must not pay for it
 
     request = asked("rollback", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)
@@ -309,7 +311,7 @@ def uninstall(
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Take everything of this product off the hosts, and list what stays."""
+    """Remove everything of this product from the hosts, and list what remains."""
     from provision.pipeline import operations  # noqa: PLC0415 - `--help` must not pay for it
 
     request = asked("uninstall", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)
@@ -329,17 +331,17 @@ def doctor(
     facts: Annotated[str | None, typer.Option("--facts", help="Facts of the host, as `probe --json` prints.")] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Findings a file.")] = 3,
     apply: Annotated[
-        bool, typer.Option("--apply", help="With --host: take the first cause away where that is safe, after a yes.")
+        bool, typer.Option("--apply", help="With --host: remove the first cause where that is safe, after a yes.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --apply: for scripts; never for a reboot.")] = False,
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Name the causes of failures: from logs, whoever wrote them, or from what a host says."""
+    """Find the causes of failures in logs of any program, or on a live host."""
     from provision.core.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
 
     if bool(files) == (host is not None):
-        raise UsageError("name files or --host, one of them", hint="./firstlight doctor server.log")
+        raise UsageError("give either files or --host", hint="./firstlight doctor server.log")
     if files:
         if apply or yes or inventory:
             raise UsageError("--apply, --yes and -i are for --host", hint="./firstlight doctor --host NAME --apply")

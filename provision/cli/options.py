@@ -1,4 +1,4 @@
-"""Options that several commands share, and what the pipeline is told of them."""
+"""Options that several commands share, and the request that they make."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = Path(os.environ.get("FIRSTLIGHT_LOGS") or ROOT / "logs")
 LOCAL = ROOT / "inventory" / "local"
-"""This machine, where no inventory is named."""
+"""The inventory of this machine, used when none is given."""
 
 
 def _inventory(text: str) -> Path:
-    """The path of an inventory. Raises BadParameter for an empty one, which would be the working folder."""
+    """Return the path of an inventory; an empty one would mean the working folder, and is refused."""
     if not text:
-        raise typer.BadParameter("it is empty: name a file or a folder, or leave it out for this machine")
+        raise typer.BadParameter("it is empty: give a file or a folder, or leave it out for this machine")
     return Path(text)
 
 
@@ -38,7 +38,7 @@ InventoryOption = Annotated[
 ]
 LimitOption = Annotated[str | None, typer.Option("--limit", "-l", help="Hosts or groups, as Ansible writes them.")]
 BecomeOption = Annotated[
-    bool, typer.Option("--ask-become-pass", "-K", help="Ask once for the password that sudo wants on the hosts.")
+    bool, typer.Option("--ask-become-pass", "-K", help="Ask once for the sudo password of the hosts.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 ModelOption = Annotated[str | None, typer.Option("--model", help="`builtin`, a folder, or a hub id.")]
@@ -47,18 +47,17 @@ DriverOption = Annotated[
     str | None, typer.Option("--driver", help="keep, install, upgrade, ==X, or a branch such as 580.")
 ]
 RebootOption = Annotated[
-    bool | None, typer.Option("--reboot", help="Restart a host whose driver needs it, and go on.", show_default=False)
+    bool | None,
+    typer.Option("--reboot", help="Restart a host whose driver needs it, and continue.", show_default=False),
 ]
 FlashAttnOption = Annotated[str | None, typer.Option("--flash-attn", help="auto, bundled, package, both, none or ==X.")]
 FlashWheelsOption = Annotated[
-    str | None, typer.Option("--flash-attn-wheels", help="official, or community: wheels that others build, too.")
+    str | None, typer.Option("--flash-attn-wheels", help="official, or community: also wheels that others built.")
 ]
-RefreshOption = Annotated[
-    bool, typer.Option("--refresh", help="Lock anew what was locked before: newer releases count.")
-]
+RefreshOption = Annotated[bool, typer.Option("--refresh", help="Lock again, so that newer releases are considered.")]
 BundleOption = Annotated[
     Path | None,
-    typer.Option("--bundle", envvar="FIRSTLIGHT_BUNDLE", help="Take everything from this file; no network is asked."),
+    typer.Option("--bundle", envvar="FIRSTLIGHT_BUNDLE", help="Take everything from this file; no network is used."),
 ]
 TrustOption = Annotated[
     str | None, typer.Option("--trust", help="The key that signed the bundle: a file, or the key itself.")
@@ -77,14 +76,28 @@ def asked(
     trust: str | None = None,
     **policy: Any,
 ) -> Request:
-    """A command's own words as the pipeline reads them; asks for the sudo password where that is wanted."""
+    """Return a command as the pipeline reads it; ask for the sudo password where that is requested.
+
+    Args:
+        command: The name of the command.
+        inventory: The inventory; this machine's when None.
+        limit: Hosts or groups.
+        ask_become_pass: Whether to ask for the sudo password.
+        refresh: Whether to lock again what is locked already.
+        bundle: The bundle that replaces all indexes.
+        trust: The key that must have signed the bundle.
+        **policy: Settings of hosts by name; those that are None are left out.
+
+    Raises:
+        UsageError: The options contradict one another, or no password can be read.
+    """
     from provision.core.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
     from provision.core.models.invocation import Invocation  # noqa: PLC0415 - `--help` must not pay for it
     from provision.pipeline import Request  # noqa: PLC0415 - `--help` must not pay for it
 
     if trust is not None and bundle is None:
         raise UsageError(
-            "--trust names the key of a bundle, and none is given", hint="add --bundle FILE, or leave --trust out"
+            "--trust is the key of a bundle, and there is no --bundle", hint="add --bundle FILE, or leave --trust out"
         )
     password = None
     if ask_become_pass:
@@ -118,20 +131,24 @@ def asked(
     )
 
 
-def refuse_beside(option: str, **others: Any) -> None:
-    """Raises UsageError for options that mean nothing beside another one: what is not read must not be typed in vain."""
+def refuse_with(option: str, **others: Any) -> None:
+    """Refuse options that have no effect together with another one.
+
+    Raises:
+        UsageError: One of them was given.
+    """
     from provision.core.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
 
     given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value is not None]
     if given:
         raise UsageError(
-            f"{' and '.join(given)} select hosts of an inventory, and with {option} none is read",
+            f"{' and '.join(given)} selects hosts of an inventory, and {option} uses no inventory",
             hint=f"leave out {' and '.join(given)}, or {option}",
         )
 
 
 def _typed(options: Mapping[str, Any]) -> Iterator[tuple[str, str | None]]:
-    """Options that were given, by the name that says their value where they are switches."""
+    """Yield the options that were given; a switch by the name that contains its value."""
     for name, value in options.items():
         if isinstance(value, bool):
             yield (name if value else f"--no-{name.removeprefix('--')}"), None

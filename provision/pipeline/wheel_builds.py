@@ -40,7 +40,7 @@ def make_wheel_builder(store: Store, inventory: Path, fleet: tuple[Key, ...] = (
 
 def _built(plan: Plan) -> list[FlashAttnPackage]:
     stacks = [resolution.stack for resolution in plan.classes if resolution.stack]
-    return [package for stack in stacks if (package := stack.flash_attn.package) and package.source == "forge"]
+    return [package for stack in stacks if (package := stack.flash_attn.package) and package.source == "built"]
 
 
 def _open_builder(inventory: Path, name: str) -> Session:

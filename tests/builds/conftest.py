@@ -108,12 +108,12 @@ def staging(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Staging:
     client = replace(settings, find_links=(*settings.find_links, str(folder), str(site.job.torch_path().parent)))
     key = Key(name="flash-attn", version="2.8.3", built_for=site.job.key.built_for)
     package = FlashAttnPackage(
-        version="2.8.3", source="forge", file="flash_attn-2.8.3.whl", key=key.built_for, builder=CONTROLLER
+        version="2.8.3", source="built", file="flash_attn-2.8.3.whl", key=key.built_for, builder=CONTROLLER
     )
     stack = Stack(
         vllm=None,
         torch=TorchBuild(version=TORCH, variant="cpu"),
-        flash_attn=FlashAttnPlan(provider="forge", version="2.8.3", source=package.file, package=package),
+        flash_attn=FlashAttnPlan(provider="built", version="2.8.3", source=package.file, package=package),
         attention=AttentionPlan(backend="NO_ATTENTION"),
         python=PYTHON,
         interpreter=Interpreter(version=PYTHON, origin="host", path="/usr/bin/python3"),

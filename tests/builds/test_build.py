@@ -106,7 +106,7 @@ def test_it_is_listed_for_people_and_scripts(site: Site) -> None:
     environ = {**os.environ, "FIRSTLIGHT_CACHE": str(site.job.store.root)}
 
     def listed(*options: str) -> str:
-        command = [sys.executable, "-m", "provision", "forge", "list", *options]
+        command = [sys.executable, "-m", "provision", "wheels", "list", *options]
         return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True).stdout
 
     assert f"{site.forged.key.slug}  " in listed()

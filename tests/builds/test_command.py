@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from provision.core.formatting import size
-from provision.pipeline.wheel_builder import Told
+from provision.pipeline.wheels import ProgressLines
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def wheel_builder(cache: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "provision", "forge", *words]
+    command = [sys.executable, "-m", "provision", "wheels", *words]
     environ = {**os.environ, "FIRSTLIGHT_CACHE": str(cache), "NO_COLOR": "1"}
     return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
 
@@ -53,7 +53,7 @@ def test_a_wrong_option_is_named_with_what_helps(
     ],
 )
 def test_a_download_is_told_in_few_lines(total: int, said: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    told = Told()
+    told = ProgressLines()
     told("flash-attn on controller: building", 0, 0)
     for done in range(0, total + 1, 100_000):
         told("download", done, total)

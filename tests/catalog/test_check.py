@@ -76,7 +76,12 @@ def test_the_products_own_tables_hold_together() -> None:
             "component driver-open: no repository `nvidia` for apt",
         ),
         ("needs", 'family = "rocm"', 'family = "cuda"', "needs: a rocm build has no row"),
-        ("rocm", 'source = "vLLM 0.14.0 to 0.18.0', 'source = "x"\n# ', "`x` is not a source that a person can look up"),
+        (
+            "rocm",
+            'source = "vLLM 0.14.0 to 0.18.0',
+            'source = "x"\n# ',
+            "`x` is not a source that a person can look up",
+        ),
     ],
 )
 def test_a_mistake_is_found(tmp_path: Path, file: str, before: str, after: str, says: str) -> None:

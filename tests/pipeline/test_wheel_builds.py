@@ -1,4 +1,4 @@
-"""What the pipeline tells the forge: every key of the plan, and who the builders are."""
+"""The wheel builder of a run: the builds of the plan, and the hosts that build."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def inventory(tmp_path: Path) -> Path:
     return path
 
 
-def stack_with(*cards: str, source: str = "forge") -> Stack:
+def stack_with(*cards: str, source: str = "built") -> Stack:
     package = FlashAttnPackage.model_validate(
         {"version": "2.8.3", "source": source, "file": "f.whl", "key": make_key(capabilities=cards).built_for}
     )

@@ -145,7 +145,7 @@ def test_a_package_that_was_left_out_is_a_deviation_with_its_reason(folder: Fold
         glibc="2.36",
         capabilities=("9.0",),
     )
-    package = FlashAttnPackage(version="2.8.3", source="forge", file="flash_attn.whl", key=key, builder="controller")
+    package = FlashAttnPackage(version="2.8.3", source="built", file="flash_attn.whl", key=key, builder="controller")
     planned = CPU_STACK.model_copy(update={"flash_attn": FlashAttnPlan(provider="none", package=package)})
     folder.planned(["a"], planned)
     note = "flash-attn 2.8.3 was left out: nvcc said no; --refresh tries again"

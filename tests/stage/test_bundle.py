@@ -39,7 +39,7 @@ from tests.stage.test_staging import TAG
 TINY = "tiny_dependency-1.0-py3-none-any.whl"
 
 PACKAGE = FlashAttnPackage(
-    version="2.8.3", source="forge", file="flash_attn.whl", key=make_key().built_for, builder="controller"
+    version="2.8.3", source="built", file="flash_attn.whl", key=make_key().built_for, builder="controller"
 )
 
 

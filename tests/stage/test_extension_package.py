@@ -62,13 +62,13 @@ def stack(site: Site, bare_client: Path) -> Stack:
     bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n")
     site.add_wheel(*make_wheel("torch", "2.7.0"))
     site.add_wheel(*make_wheel("tiny-dependency", "1.1"))
-    package = FlashAttnPackage(version="2.8.3", source="forge", file="flash_attn.whl", key=KEY, builder="controller")
+    package = FlashAttnPackage(version="2.8.3", source="built", file="flash_attn.whl", key=KEY, builder="controller")
     plain = make_stack(None, None)
     return plain.model_copy(
         update={
             "vllm": None,
             "torch": plain.torch.model_copy(update={"variant": "cu126"}),
-            "flash_attn": FlashAttnPlan(provider="forge", version="2.8.3", source="flash_attn.whl", package=package),
+            "flash_attn": FlashAttnPlan(provider="built", version="2.8.3", source="flash_attn.whl", package=package),
         }
     )
 
@@ -78,7 +78,7 @@ def locked(staged: Staged) -> list[str]:
 
 
 def test_the_package_goes_into_the_lock_with_what_it_requires(stack: Stack, store: Store, tmp_path: Path) -> None:
-    provider = Provider(store, tmp_path / "forge")
+    provider = Provider(store, tmp_path / "builder")
     staged = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
     assert locked(staged) == ["flash-attn==2.8.3", "tiny-dependency==1.1", "torch==2.7.0"]
     assert staged.stack == stack
@@ -86,7 +86,7 @@ def test_the_package_goes_into_the_lock_with_what_it_requires(stack: Stack, stor
 
 
 def test_a_second_run_asks_nobody(stack: Stack, store: Store, tmp_path: Path) -> None:
-    provider = Provider(store, tmp_path / "forge")
+    provider = Provider(store, tmp_path / "builder")
     first = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
     second = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
     assert second.from_cache
@@ -95,7 +95,7 @@ def test_a_second_run_asks_nobody(stack: Stack, store: Store, tmp_path: Path) ->
 
 
 def test_a_wheel_that_is_gone_is_provided_again(stack: Stack, store: Store, tmp_path: Path) -> None:
-    provider = Provider(store, tmp_path / "forge")
+    provider = Provider(store, tmp_path / "builder")
     first = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
     next(Path(file.path) for file in first.files if file.name.startswith("flash_attn")).unlink()
     second = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
@@ -107,7 +107,7 @@ def test_a_wheel_that_is_gone_is_provided_again(stack: Stack, store: Store, tmp_
 def test_where_nobody_insists_it_is_left_out_with_the_reason(
     stack: Stack, store: Store, tmp_path: Path, error: Exception
 ) -> None:
-    provider = Provider(store, tmp_path / "forge", error)
+    provider = Provider(store, tmp_path / "builder", error)
     staged = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
     assert "flash-attn==2.8.3" not in locked(staged)
     assert staged.stack.flash_attn == FlashAttnPlan(provider="none")
@@ -120,7 +120,7 @@ def test_where_nobody_insists_it_is_left_out_with_the_reason(
 def test_where_it_was_asked_for_its_absence_is_a_refusal(
     stack: Stack, store: Store, tmp_path: Path, policy: str
 ) -> None:
-    provider = Provider(store, tmp_path / "forge", StageError("nvcc said no"))
+    provider = Provider(store, tmp_path / "builder", StageError("nvcc said no"))
     without = stack.model_copy(update={"flash_attn": FlashAttnPlan(provider="none")})
     staged = stage(resolve_to(stack, without), Settings(flash_attn=policy), FACTS, store=store, packager=provider)
     assert staged.stack == without

@@ -78,7 +78,7 @@ class FlashAttnPackage(Record):
     """The separately installed package."""
 
     version: str
-    source: Literal["wheel", "forge"]
+    source: Literal["wheel", "built"]
     """A published wheel, or one that is built from the sdist once for its key."""
     file: str
     """The wheel's file name; of a built one, the name that its build gives it."""
@@ -92,7 +92,7 @@ class FlashAttnPackage(Record):
 
 
 class FlashAttnPlan(Record):
-    provider: Literal["bundled", "wheel", "forge", "none"]
+    provider: Literal["bundled", "wheel", "built", "none"]
     version: str | None = None
     source: str | None = None
     package: FlashAttnPackage | None = None

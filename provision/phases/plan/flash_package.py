@@ -120,7 +120,7 @@ def _built(
     if short:
         return PackageChoice(None, f"{missing}; flash-attn {row.version} cannot be built: {short}", row.source)
     name = _name(row.version, key, option)
-    package = FlashAttnPackage(version=row.version, source="forge", file=name, key=key, builder=builder)
+    package = FlashAttnPackage(version=row.version, source="built", file=name, key=key, builder=builder)
     return PackageChoice(package, f"{missing}; {builder} builds flash-attn {row.version} for this key", row.source)
 
 

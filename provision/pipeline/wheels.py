@@ -1,4 +1,4 @@
-"""The forge's own commands: build a wheel ahead of a run, or for another one; list what is there."""
+"""The commands `wheels build` and `wheels list`."""
 
 from __future__ import annotations
 
@@ -51,14 +51,26 @@ def build(
     builder: str,
     as_json: bool,
 ) -> int:
-    """Build a package for a torch and a set of cards, and print where the wheel is.
+    """Build a package for a torch release and a set of cards, and print where the wheel is.
 
-    Raises UsageError for what is no package, release or architecture, StageError when it cannot be built.
+    Args:
+        inventory: The inventory that contains the builder.
+        package: NAME==VERSION, or `flash-attn` for its newest release.
+        torch: The torch release, such as 2.11.0+cu130.
+        cuda: The release of the toolkit; torch's own when None.
+        archs: Compute capabilities, such as 9.0.
+        python: The minor version of Python; this program's own when None.
+        builder: `controller`, or a host of the inventory.
+        as_json: Whether one JSON document is printed.
+
+    Raises:
+        StageError: The package cannot be built.
+        UsageError: An argument is not a package, release or architecture.
     """
     name, version = _package(package)
     for option, given, example in (("--cuda", cuda, "13.0"), ("--python", python, "3.12")):
         if given is not None and not re.fullmatch(r"\d{1,3}\.\d{1,3}", given):
-            raise UsageError(f"`{option} {given}` is no release", hint=f"write two numbers, as {option} {example}")
+            raise UsageError(f"`{option} {given}` is not a release", hint=f"write two numbers, as {option} {example}")
     row, variant = _torch(torch, cuda)
     toolkit = cuda or cuda_of(variant)
     if toolkit is None:
@@ -83,27 +95,27 @@ def build(
         ),
     )
     if found := BuildCache(store).find(key):
-        _tell(found, store, as_json=as_json)
+        _print(found, store, as_json=as_json)
         return Exit.OK
     require(key, toolkit, builder, survey)
     stack = _stack(row, variant, minor_python, platform(survey.machine, survey.glibc or row.glibc))
     sources = find_sources(read_settings())
     wheels = lock_stack(stack, (), sources, store).wheels
-    told = Told()
-    fetch_wheels(wheels, sources.settings, sources.indexes, store, progress=told)
+    report = ProgressLines()
+    fetch_wheels(wheels, sources.settings, sources.indexes, store, progress=report)
     target = Target.of(stack.platform, minor_python)
     try:
         with as_interrupt():
-            forged = wheel_builder.forged(Job(key, wheels, target, toolkit, sources, store, told), builder)
+            forged = wheel_builder.forged(Job(key, wheels, target, toolkit, sources, store, report), builder)
     except KeyboardInterrupt:
-        told(f"stopped; nothing of it runs on {builder} any more, and the same command goes on where it was", 0, 0)
+        report(f"stopped; nothing of it runs on {builder} any more; the same command continues there", 0, 0)
         raise
-    _tell(forged, store, as_json=as_json)
+    _print(forged, store, as_json=as_json)
     return Exit.OK
 
 
 def show(*, as_json: bool) -> int:
-    """Every wheel that was built, by its key."""
+    """Print the wheels that were built."""
     store = Store(cache_folder())
     found = [forged for forged in BuildCache(store) if store.find(forged.sha256, forged.name)]
     if as_json:
@@ -113,7 +125,7 @@ def show(*, as_json: bool) -> int:
     return Exit.OK
 
 
-def _tell(forged: Forged, store: Store, *, as_json: bool) -> None:
+def _print(forged: Forged, store: Store, *, as_json: bool) -> None:
     path = store.path(forged.sha256, forged.name)
     write_stdout(forged.model_dump_json(indent=2) if as_json else f"{path}\n{_line(forged)}")
 
@@ -130,7 +142,7 @@ def _survey(wheel_builder: WheelBuilder, builder: str, python: str, toolkit: str
 
 
 def _stack(row: Torch, variant: str, python: str, tag: str) -> Stack:
-    """torch alone, as a Stack."""
+    """Return a Stack of torch alone."""
     default = row.default_aarch64 if tag.startswith("aarch64") else row.default_x86_64
     index = None if variant == default else TORCH_INDEX.format(variant=variant)
     return Stack(
@@ -145,7 +157,7 @@ def _stack(row: Torch, variant: str, python: str, tag: str) -> Stack:
 
 
 def _package(text: str) -> tuple[str, str]:
-    """Name and release; of flash-attn the newest that the catalog holds, when none is named."""
+    """Return name and release of a package; without a release, of flash-attn the newest of the catalog."""
     try:
         need = Requirement(text)
     except InvalidRequirement:
@@ -177,21 +189,21 @@ def _torch(text: str, cuda: str | None) -> tuple[Torch, str]:
 
 
 def _capability(arch: str) -> str:
-    """`90`, `9.0` and `sm_90` are `9.0`."""
+    """Return `9.0` for `90`, `9.0` and `sm_90`."""
     found = re.fullmatch(r"(?:sm_)?(\d+)\.?(\d)", arch)
     if not found:
         raise UsageError(f"`{arch}` is no architecture", hint="write the compute capability: --arch 9.0, or --arch 90")
     return f"{found[1]}.{found[2]}"
 
 
-class Told:
-    """Progress as plain lines: each step once, a download in few."""
+class ProgressLines:
+    """Progress as plain lines: each step once, a download in at most ten."""
 
     def __init__(self) -> None:
         self._last = ""
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """A step, with the bytes done of all where it is a download."""
+        """Print a step, with the bytes done of all where it is a download."""
         line = what
         if total:
             step = max(_STEP, total // _STEPS)
