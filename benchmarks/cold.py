@@ -38,14 +38,14 @@ from benchmarks.timing import figures, timed
 from tests.fleet.hosts import Fleet, FleetHost
 
 SCRIPT = ROOT / "benchmarks" / "cold_by_hand.sh"
-MODEL_MAKER = ROOT / "provision" / "serve" / "onhost" / "builtin_model.py"
+MODEL_MAKER = ROOT / "provision" / "phases" / "serve" / "onhost" / "builtin_model.py"
 AIM_RATIO = 1.15
 OWN_DISTRIBUTIONS = {"firstlight-attention", "vllm"}
 """Wheels of ours in the lock: the proof of the attention in use, and metadata that is made with two lines by hand."""
 TASKS = {
     "Install missing operating system packages": "install.os_packages",
     "Build the environment": "install.environment",
-    "Make the built-in model and its reference answer": "install.model_and_reference",
+    "Create the built-in model": "install.model",
 }
 
 

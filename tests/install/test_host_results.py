@@ -63,14 +63,14 @@ def test_an_interrupted_installation_is_taken_up_again(site: Site, how: str) -> 
     stop = threading.Event()
 
     def watch(_: str, task: str) -> None:
-        if task.startswith("Make the built-in model"):
+        if task.startswith("Create the built-in model"):
             threading.Timer(1.0, stop.set if how == "callback" else lambda: os.kill(os.getpid(), signal.SIGINT)).start()
 
     before = signal.getsignal(signal.SIGINT)
     results = install(site.run(), [Target(site.host(), site.variables)], progress=watch, cancelled=stop.is_set)
     result = results[site.name]
-    assert (result.status, result.hint) == ("interrupted", "run the same command again: it goes on where it stopped")
-    assert "Make the built-in model" in (result.text or "")
+    assert (result.status, result.hint) == ("interrupted", "run the same command again: it continues where it stopped")
+    assert "Create the built-in model" in (result.text or "")
     assert signal.getsignal(signal.SIGINT) is before
     assert not (site.prefix / "current").exists()
     assert subprocess.run(["pgrep", "-f", str(site.prefix)], capture_output=True, check=False).stdout == b""

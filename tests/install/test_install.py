@@ -56,7 +56,7 @@ def test_a_bare_host_gets_everything_that_was_planned(installed: Site) -> None:
         assert (installed.prefix / "bin" / name).read_bytes() == Path(source).read_bytes()
     service = installed.variables["firstlight_service"]
     assert Path(service["unit_path"]).read_text() == service["unit"]
-    assert f"{installed.name}: Lay out folders and tools" in installed.said
+    assert f"{installed.name}: Create folders and write tools" in installed.said
     assert list(installed.incoming.glob("*.whl")) == [], "wheels would hold the space a second time"
 
 

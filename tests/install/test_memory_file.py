@@ -110,7 +110,7 @@ def test_a_controller_that_is_killed_leaves_no_password(site: Site, tmp_path: Pa
         try:
             controller.stdin.write(json.dumps(given))
             controller.stdin.close()
-            assert any(line.startswith("Make the built-in model") for line in controller.stdout)
+            assert any(line.startswith("Create the built-in model") for line in controller.stdout)
             assert holding(Path(f"/proc/{controller.pid}/fd").iterdir()), "the controller holds it in memory"
         finally:
             started = list(below(controller.pid))

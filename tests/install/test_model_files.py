@@ -1,19 +1,20 @@
-"""How a model's files get into their folder: the program of the role, tried alone."""
+"""How a model's files get into their folder, and whether the folder is complete."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
+import struct
+from pathlib import Path
 from typing import Any
 
 from tests.install.conftest import Site
-from tests.install.scripts import run_python
+from tests.install.modules import run_module
 
 
-def take(site: Site, files: list[dict[str, Any]], mode: str = "take") -> subprocess.CompletedProcess[str]:
+def take(site: Site, files: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
     folder = str(site.prefix / "models" / "mine")
-    return run_python("model/files/take_files.py", mode, str(site.incoming), folder, stdin=json.dumps(files))
+    return run_module("firstlight_model_files", incoming=str(site.incoming), folder=folder, files=files, **options)
 
 
 def test_model_files_are_moved_once_with_their_hashes_checked(site: Site) -> None:
@@ -21,19 +22,19 @@ def test_model_files_are_moved_once_with_their_hashes_checked(site: Site) -> Non
     files = [{"name": "config.json", "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}]
     site.incoming.mkdir(parents=True)
     (site.incoming / "config.json").write_bytes(content)
-    assert json.loads(take(site, files, "look").stdout)["changed"] == ["config.json"]
-    assert json.loads(take(site, files).stdout)["changed"] == ["config.json"]
+    assert take(site, files, check=True)["files"] == ["config.json"]
+    assert take(site, files)["files"] == ["config.json"]
     assert (site.prefix / "models" / "mine" / "config.json").read_bytes() == content
     assert not (site.incoming / "config.json").exists()
-    assert json.loads(take(site, files).stdout)["changed"] == []
+    assert take(site, files)["files"] == []
 
 
 def test_a_model_file_with_another_hash_is_refused(site: Site) -> None:
     site.incoming.mkdir(parents=True)
     (site.incoming / "config.json").write_bytes(b"{}")
     done = take(site, [{"name": "config.json", "sha256": "0" * 64, "size": 2}])
-    assert done.returncode == 1
-    assert f"config.json has SHA-256 {hashlib.sha256(b'{}').hexdigest()}, not {'0' * 64}" in done.stderr
+    assert done["failed"] is True
+    assert f"config.json has SHA-256 {hashlib.sha256(b'{}').hexdigest()}, not {'0' * 64}" in done["msg"]
     assert not (site.prefix / "models" / "mine" / "config.json").exists()
 
 
@@ -42,7 +43,7 @@ def test_a_file_whose_move_was_cut_off_is_taken_up(site: Site) -> None:
     folder.mkdir(parents=True)
     (folder / "config.json.part").write_bytes(b"{}")
     done = take(site, [{"name": "config.json", "sha256": hashlib.sha256(b"{}").hexdigest(), "size": 2}])
-    assert done.returncode == 0, done.stderr
+    assert "failed" not in done, done
     assert (folder / "config.json").read_bytes() == b"{}"
 
 
@@ -51,7 +52,7 @@ def held(site: Site, content: bytes) -> list[dict[str, Any]]:
     site.incoming.mkdir(parents=True, exist_ok=True)
     (site.incoming / "weights").write_bytes(content)
     files = [{"name": "weights", "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}]
-    assert take(site, files).returncode == 0
+    assert "failed" not in take(site, files)
     (site.prefix / "state.json").write_text("{}")
     return files
 
@@ -66,10 +67,10 @@ def test_a_damaged_file_of_the_same_size_is_named_and_the_next_run_sends_it(site
     weights = site.prefix / "models" / "mine" / "weights"
     weights.write_bytes(b"123456780")
     done = take(site, files)
-    assert "model file weights is damaged: it has SHA-256" in done.stderr
+    assert "model file weights is damaged: it has SHA-256" in done["msg"]
     assert not (site.prefix / "state.json").exists()
     (site.incoming / "weights").write_bytes(b"123456789")
-    assert json.loads(take(site, files).stdout)["changed"] == ["weights"]
+    assert take(site, files)["files"] == ["weights"]
     assert weights.read_bytes() == b"123456789"
 
 
@@ -77,15 +78,15 @@ def test_a_file_that_nobody_sent_is_removed(site: Site) -> None:
     files = held(site, b"123456789")
     added = site.prefix / "models" / "mine" / "generation_config.json"
     added.write_text("{}")
-    assert json.loads(take(site, files).stdout)["changed"] == ["generation_config.json"]
+    assert take(site, files)["files"] == ["generation_config.json"]
     assert not added.exists()
-    assert json.loads(take(site, files).stdout)["changed"] == []
+    assert take(site, files)["files"] == []
 
 
 def test_a_file_that_was_only_touched_is_no_change(site: Site) -> None:
     files = held(site, b"123456789")
     (site.prefix / "models" / "mine" / "weights").touch()
-    assert json.loads(take(site, files).stdout)["changed"] == []
+    assert take(site, files)["files"] == []
     assert (site.prefix / "state.json").exists()
 
 
@@ -93,4 +94,23 @@ def test_a_file_that_was_sent_again_is_taken_though_the_old_one_looks_right(site
     """As where its content went bad on the disk, and nobody wrote it."""
     files = held(site, b"123456789")
     (site.incoming / "weights").write_bytes(b"123456789")
-    assert json.loads(take(site, files).stdout)["changed"] == ["weights"]
+    assert take(site, files)["files"] == ["weights"]
+
+
+def weights(folder: Path, size: int) -> Path:
+    """A file of one tensor of 4 bytes that is said to have `size`."""
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, size]}}).encode()
+    path = folder / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    return path
+
+
+def test_a_folder_is_complete_with_its_configuration_and_all_of_its_weights(tmp_path: Path) -> None:
+    path = weights(tmp_path, 4)
+    assert "config.json" in run_module("firstlight_model_info", folder=str(tmp_path))["msg"]
+    (tmp_path / "config.json").write_text("{}")
+    assert run_module("firstlight_model_info", folder=str(tmp_path))["weights"] == [path.name]
+    weights(tmp_path, 8)
+    result = run_module("firstlight_model_info", folder=str(tmp_path))
+    assert f"{path} has {path.stat().st_size} bytes, not {path.stat().st_size + 4}" in result["msg"]
+    assert result["hint"].startswith("run ./firstlight provision")

@@ -12,7 +12,7 @@ import pytest
 from provision.core.redaction import MASK
 from provision.core.run_folder import TEXT_AT_MOST, RunFolder, truncate
 from provision.phases.install.playbook import PLAYBOOKS
-from provision.phases.install.task_evidence import described
+from provision.phases.install.task_evidence import describe_change
 from tests.install.conftest import Site
 
 
@@ -32,7 +32,7 @@ def event(result: dict[str, Any], **data: Any) -> dict[str, Any]:
     [("runner_on_ok", {"changed": False, "rc": 0}), ("runner_on_skipped", {"changed": True}), ("runner_on_ok", {})],
 )
 def test_what_changed_nothing_is_no_change(kind: str, result: dict[str, Any]) -> None:
-    assert described(kind, event(result)) is None
+    assert describe_change(kind, event(result)) is None
 
 
 def test_a_command_with_its_end_and_its_words() -> None:
@@ -43,7 +43,7 @@ def test_a_command_with_its_end_and_its_words() -> None:
         "stdout": "it's done\n",
         "stderr": "warning",
     }
-    found = described("runner_on_ok", event(result, duration=1.25))
+    found = describe_change("runner_on_ok", event(result, duration=1.25))
     assert found is not None
     assert found["command"] == """sh -c 'echo it'"'"'s done'"""
     assert (found["changed"], found["exit_code"], found["seconds"]) == (True, 0, 1.25)
@@ -52,14 +52,14 @@ def test_a_command_with_its_end_and_its_words() -> None:
 
 @pytest.mark.parametrize("kind", ["runner_on_failed", "runner_on_unreachable"])
 def test_what_failed_may_have_changed_something(kind: str) -> None:
-    found = described(kind, event({"msg": "no space left", "rc": 28, "changed": False}))
+    found = describe_change(kind, event({"msg": "no space left", "rc": 28, "changed": False}))
     assert found is not None
     assert (found["changed"], found["exit_code"], found["output"]) == (None, 28, "no space left")
 
 
 def test_a_module_by_its_arguments() -> None:
     arguments = {"name": "firstlight-vllm.service", "state": "restarted", "enabled": True, "masked": None}
-    found = described("runner_on_ok", event({"changed": True, "invocation": {"module_args": arguments}}))
+    found = describe_change("runner_on_ok", event({"changed": True, "invocation": {"module_args": arguments}}))
     assert found is not None
     assert found["command"] == "name=firstlight-vllm.service state=restarted enabled=True"
     assert found["exit_code"] is None
@@ -68,7 +68,7 @@ def test_a_module_by_its_arguments() -> None:
 def test_a_raw_task_by_its_text_in_the_role() -> None:
     path = f"{PLAYBOOKS}/roles/uninstall/tasks/10_remove.yml:3"
     task = event({"changed": True, "rc": 0}, task="Remove service, environments, account and folders", task_path=path)
-    found = described("runner_on_ok", task | {"task_action": "ansible.builtin.raw"})
+    found = describe_change("runner_on_ok", task | {"task_action": "ansible.builtin.raw"})
     assert found is not None
     assert "remove.sh" in found["command"]
     assert found["source"] == "playbooks/roles/uninstall/tasks/10_remove.yml:3"
@@ -80,7 +80,9 @@ def test_of_a_loop_the_turns_that_did_something() -> None:
         {"changed": False, "rc": 0, "cmd": ["apt-mark", "hold", "b"], "stdout": "b was on hold."},
         {"failed": True, "rc": 100, "cmd": ["apt-mark", "hold", "c"], "stderr": "E: no package c"},
     ]
-    found = described("runner_on_failed", event({"changed": True, "results": turns, "msg": "One or more items failed"}))
+    found = describe_change(
+        "runner_on_failed", event({"changed": True, "results": turns, "msg": "One or more items failed"})
+    )
     assert found is not None
     assert found["command"] == "apt-mark hold a\napt-mark hold c"
     assert found["output"] == "a set on hold.\nE: no package c"
@@ -88,7 +90,7 @@ def test_of_a_loop_the_turns_that_did_something() -> None:
 
 
 def test_what_ansible_hides_is_on_record_as_hidden() -> None:
-    found = described("runner_on_ok", event({"censored": "the output has been hidden"}))
+    found = describe_change("runner_on_ok", event({"censored": "the output has been hidden"}))
     assert found is not None
     assert (found["command"], found["output"], found["changed"]) == (MASK, MASK, None)
 
@@ -117,9 +119,9 @@ def test_an_installation_is_on_record_and_one_that_changes_nothing_leaves_none(s
     found = lines(site.latest)
     assert [(line["role"], line["task"], line["exit_code"]) for line in found] == [
         ("base", "Install missing operating system packages", 0),
-        ("base", "Lay out folders and tools", 0),
+        ("base", "Create folders and write tools", None),
         ("environment", "Build the environment", 0),
-        ("model", "Make the built-in model", 0),
+        ("model", "Create the built-in model", 0),
     ]
     header = json.loads(site.latest.path("run.json").read_text())
     for line in found:
@@ -145,5 +147,5 @@ def test_each_is_on_disk_when_its_task_has_ended(site: Site) -> None:
 
     install(site.run(), [Target(site.host(), site.variables)], progress=watch)
     assert kept["Build the environment"] == 2
-    assert kept["Make the built-in model"] == 3
-    assert kept["Verify that the model is whole"] == 4
+    assert kept["Create the built-in model"] == 3
+    assert kept["Verify that the model is complete"] == 4

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from provision.phases.install.outcome import Outcome
-from provision.phases.install.task_failure import describe, describe_unreachable
+from provision.phases.install.host_outcome import HostOutcome
+from provision.phases.install.task_failure import describe_failure, describe_unreachable
 
 UV_HASH = """\
 Resolved 147 packages in 12ms
@@ -44,6 +44,11 @@ RESULTS: dict[str, dict[str, Any]] = {
     "unit": {
         "msg": "Unable to start service firstlight-vllm.service: Job for firstlight-vllm.service failed because the control process exited with error code.\npreflight refuses: port 8000 is held by PID 4711 (nginx)\nfirstlight-hint: see the whole log on gpu-1: journalctl -u firstlight-vllm.service"
     },
+    "own-module": {
+        "msg": "model file weights is not in /var/tmp/firstlight-0",
+        "hint": "run ./firstlight provision: it sends what is missing",
+        "changed": False,
+    },
     "silent": {"rc": 137},
     "nothing": {},
 }
@@ -51,7 +56,7 @@ RESULTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("case", sorted(RESULTS))
 def test_a_failure_in_words(case: str, snapshot: SnapshotAssertion) -> None:
-    words = describe("Build the environment", "gpu-1", RESULTS[case])
+    words = describe_failure("Build the environment", "gpu-1", RESULTS[case])
     assert f"error: {words.text}\n\nhint: {words.hint}" == snapshot
 
 
@@ -64,22 +69,24 @@ def test_an_unreachable_host_in_words(snapshot: SnapshotAssertion) -> None:
 
 
 def test_a_failure_that_a_rescue_made_good_is_none() -> None:
-    outcome = Outcome("gpu-1")
-    outcome.ended("runner_on_failed", {"task": "Start", "res": {"msg": "no"}})
-    outcome.ended("runner_on_ok", {"task": "Start otherwise", "res": {"changed": True}})
+    outcome = HostOutcome("gpu-1")
+    outcome.task_ended("runner_on_failed", {"task": "Start", "res": {"msg": "no"}})
+    outcome.task_ended("runner_on_ok", {"task": "Start otherwise", "res": {"changed": True}})
     outcome.close({"ok": {"gpu-1": 2}, "failures": {}, "dark": {}, "rescued": {"gpu-1": 1}})
-    result = outcome.result(interrupted=False, ended_how="")
+    result = outcome.result(interrupted=False, playbook_end="")
     assert (result.status, result.changed) == ("ok", True)
 
 
 def test_a_host_that_ansible_never_spoke_of_is_no_success() -> None:
-    result = Outcome("gpu-1").result(interrupted=False, ended_how="ansible-playbook ended with code 4: out of memory")
+    result = HostOutcome("gpu-1").result(
+        interrupted=False, playbook_end="ansible-playbook ended with code 4: out of memory"
+    )
     assert result.status == "failed"
-    assert result.text == "Ansible gave no account of host gpu-1: ansible-playbook ended with code 4: out of memory"
+    assert result.text == "Ansible returned no result for host gpu-1: ansible-playbook ended with code 4: out of memory"
 
 
 def test_an_interrupted_host_names_its_task() -> None:
-    outcome = Outcome("gpu-1")
-    outcome.started("Build the environment")
-    result = outcome.result(interrupted=True, ended_how="")
+    outcome = HostOutcome("gpu-1")
+    outcome.task_started("Build the environment")
+    result = outcome.result(interrupted=True, playbook_end="")
     assert (result.status, result.text) == ("interrupted", "interrupted in task `Build the environment`")

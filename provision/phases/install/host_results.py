@@ -1,4 +1,4 @@
-"""The door of the phase: targets in, one result a host out, the record of every task in the run's folder."""
+"""The install phase: targets in, one result a host out, every task recorded in the run's folder."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Connection
 from provision.core.run_folder import RunFolder, utc_now, write_atomically
 from provision.fleet.ssh.sudo import become_password
+from provision.phases.install.host_outcome import HostOutcome
 from provision.phases.install.hosts_file import render, render_secrets
 from provision.phases.install.memory_file import memory_file, remove_left_passwords
-from provision.phases.install.outcome import Outcome
 from provision.phases.install.playbook import Cancellation, run_playbook
 from provision.phases.install.signals import remembered_signals
 from provision.phases.install.target import Progress, Target
-from provision.phases.install.task_evidence import described
+from provision.phases.install.task_evidence import describe_change
 
 HOSTS_FILE = "install/hosts.yml"
 TASKS_FILE = "install/tasks.jsonl"
 LOG_FILE = "install/ansible.log"
 
 _VALIDATION = "Validating arguments against arg spec"
-"""Ansible's own first task of each role: worth a word only when it fails."""
+"""Ansible's own first task of each role: reported only when it fails."""
 _ENDINGS = frozenset({"runner_on_ok", "runner_on_failed", "runner_on_unreachable", "runner_on_skipped"})
 
 
@@ -39,20 +39,33 @@ def install(
     progress: Progress | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> dict[str, PhaseResult]:
-    """Run a playbook (install, serve, rollback, stop, uninstall, mend) on all targets at once; a host that fails stops no other.
+    """Run a playbook on all targets at once; a host that fails stops no other.
 
-    With `tags` only the tasks that have one of them. Writes install/hosts.yml, install/tasks.jsonl and install/ansible.log
-    into the run's folder, and into its changes.jsonl each task that changed a host, or failed, as soon as it ended. Called in the main
-    thread, Ctrl-C, SIGTERM and SIGHUP end the playbook in order and the results say `interrupted`; `cancelled` does
-    the same from anywhere.
+    Writes install/hosts.yml, install/tasks.jsonl and install/ansible.log into the run's folder. Each task that changed a
+    host, or failed, is added to changes.jsonl as soon as it ends.
 
-    Raises InstallError when ansible-playbook is not there, RemoteCommandError when a password file cannot be read.
+    In the main thread, Ctrl-C, SIGTERM and SIGHUP end the playbook in order, and the results are `interrupted`.
+
+    Args:
+        run: The run that records it.
+        targets: Hosts and their variables.
+        playbook: Name of a file in playbooks/, without its suffix.
+        tags: Only tasks with one of these tags are run; all tasks where empty.
+        progress: Called with host and task whenever a task starts.
+        cancelled: Ends the playbook in order once it returns true.
+
+    Returns:
+        The result of each host, by name.
+
+    Raises:
+        InstallError: ansible-playbook does not exist.
+        RemoteCommandError: A password file cannot be read.
     """
     if not targets:
         return {}
     path = run.path(HOSTS_FILE)
     write_atomically(path, render(targets, path=str(path)))
-    outcomes = {target.host.name: Outcome(target.host.name) for target in targets}
+    outcomes = {target.host.name: HostOutcome(target.host.name) for target in targets}
     recorder = _Recorder(run, playbook, outcomes, progress or (lambda *_: None))
     remove_left_passwords()
     with (
@@ -60,11 +73,10 @@ def install(
         _passwords(targets) as passwords,
         remembered_signals() as signalled,
     ):
-        inventories = [path, *passwords]
         cancellation = Cancellation(lambda: signalled() or cancelled())
-        ended_how = run_playbook(
+        playbook_end = run_playbook(
             playbook,
-            inventories,
+            [path, *passwords],
             tags=tags,
             hosts=len(targets),
             scratch=Path(folder),
@@ -73,13 +85,13 @@ def install(
             cancellation=cancellation,
         )
     return {
-        name: outcome.result(interrupted=cancellation.happened, ended_how=ended_how)
+        name: outcome.result(interrupted=cancellation.happened, playbook_end=playbook_end)
         for name, outcome in outcomes.items()
     }
 
 
 def _secrets_of(connection: Connection) -> dict[str, str]:
-    """Passwords that no file of the user's holds; a file is named in hosts.yml and read by Ansible."""
+    """Return passwords that are in no file of the user. A password file is named in hosts.yml, and Ansible reads it."""
     secrets = {}
     if connection.become_password is not None and (password := become_password(connection)):
         secrets["ansible_become_password"] = password
@@ -90,7 +102,7 @@ def _secrets_of(connection: Connection) -> dict[str, str]:
 
 @contextmanager
 def _passwords(targets: Sequence[Target]) -> Iterator[list[Path]]:
-    """The inventory of the passwords, where there are any; on no disk."""
+    """Provide the inventory of passwords, where there are any; it is written to no disk."""
     secrets = {target.host.name: values for target in targets if (values := _secrets_of(target.host.connection))}
     if not secrets:
         yield []
@@ -100,9 +112,9 @@ def _passwords(targets: Sequence[Target]) -> Iterator[list[Path]]:
 
 
 class _Recorder:
-    """Each event to the outcome of its host, to whoever watches, to tasks.jsonl, and what changed a host to changes.jsonl."""
+    """Passes each event to its host's outcome and to `progress`, and records it in tasks.jsonl and changes.jsonl."""
 
-    def __init__(self, run: RunFolder, playbook: str, outcomes: dict[str, Outcome], progress: Progress) -> None:
+    def __init__(self, run: RunFolder, playbook: str, outcomes: dict[str, HostOutcome], progress: Progress) -> None:
         self._run = run
         self._playbook = playbook
         self._path = run.path(TASKS_FILE)
@@ -121,12 +133,12 @@ class _Recorder:
         if str(data.get("task")).startswith(_VALIDATION):
             kind = kind if kind == "runner_on_failed" else ""
         if kind == "runner_on_start":
-            outcome.started(str(data.get("task")))
+            outcome.task_started(str(data.get("task")))
             self._progress(outcome.host, str(data.get("task")))
         elif kind in _ENDINGS:
-            outcome.ended(kind, data)
+            outcome.task_ended(kind, data)
             self._append(kind, data)
-            if (change := described(kind, data)) is not None:
+            if (change := describe_change(kind, data)) is not None:
                 self._run.change("ansible", host=outcome.host, playbook=self._playbook, **change)
 
     def _append(self, kind: str, data: dict[str, Any]) -> None:

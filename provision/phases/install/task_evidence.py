@@ -1,4 +1,4 @@
-"""What a task did to a host, as evidence: the command, its exit code, what it said."""
+"""What a task did to a host, as evidence: the command, its exit code, its output."""
 
 from __future__ import annotations
 
@@ -15,13 +15,23 @@ from provision.phases.install.playbook import PLAYBOOKS
 
 RAW = "ansible.builtin.raw"
 _NOT_ARGUMENTS = frozenset({"stdin", "_raw_params", "_uses_shell", "argv"})
-"""Of commands only: they stand in the command itself, or are what it reads."""
+"""Arguments of `command` that are shown in the command, or are its input."""
+_LISTS = ("paths", "files", "actions", "changes")
+"""Results of our own modules that list what changed."""
+ARGUMENT_AT_MOST = 400
+"""Characters; arguments may hold whole files."""
 
 
-def described(event: str, data: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A task that changed its host, or may have; null for one that did not. `event` is the runner's name of its end.
+def describe_change(event: str, data: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Describe a task that changed its host, or may have changed it.
 
-    `changed` is null for one that failed, and for one whose outcome Ansible hides.
+    Args:
+        event: The runner's name for how the task ended.
+        data: Data of that event.
+
+    Returns:
+        None for a task that changed nothing. `changed` is None for a task that failed, and for one whose result Ansible
+        hides.
     """
     result = data.get("res") or {}
     is_hidden = "censored" in result
@@ -46,12 +56,12 @@ def described(event: str, data: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _did_something(item: Mapping[str, Any]) -> bool:
-    """Of a loop's turns those that count."""
+    """Return whether an iteration of a loop changed something or failed."""
     return bool(item.get("changed") or item.get("failed") or item.get("unreachable"))
 
 
 def _command(data: Mapping[str, Any], result: Mapping[str, Any]) -> str:
-    """The command that ran; of a module that is none, its arguments."""
+    """Return the command that ran; for a module that runs none, its arguments."""
     command = result.get("cmd")
     if isinstance(command, list):
         return shlex.join(map(str, command))
@@ -60,37 +70,44 @@ def _command(data: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     arguments = (result.get("invocation") or {}).get("module_args")
     if isinstance(arguments, Mapping):
         return " ".join(
-            f"{name}={shlex.quote(str(value))}"
+            f"{name}={shlex.quote(_shortened(str(value)))}"
             for name, value in arguments.items()
             if value is not None and name not in _NOT_ARGUMENTS
         )
     if data.get("task_action") == RAW:
-        return _written(str(data.get("task_path") or ""), str(data.get("task")))
+        return _raw_command(str(data.get("task_path") or ""), str(data.get("task")))
     return ""
 
 
+def _shortened(value: str) -> str:
+    return value if len(value) <= ARGUMENT_AT_MOST else f"{value[:ARGUMENT_AT_MOST]}... ({len(value)} characters)"
+
+
 def _source(task_path: str) -> str | None:
-    """Where the task stands, from the product's folder: `playbooks/roles/base/tasks/10_prepare.yml:3`."""
+    """Return where the task is, from the product's folder: `playbooks/roles/base/tasks/10_prepare.yml:3`."""
     name, _, line = task_path.rpartition(":")
     if not name or not Path(name).is_relative_to(PLAYBOOKS):
         return None
     return f"{Path(name).relative_to(PLAYBOOKS.parent)}:{line}"
 
 
-def _written(task_path: str, task: str) -> str:
-    """A raw task's command as the role has it: Ansible tells nothing of one. Its variables stand in install/hosts.yml."""
+def _raw_command(task_path: str, task: str) -> str:
+    """Return a raw task's command as its role has it: Ansible reports none. Its variables are in install/hosts.yml."""
     file = task_path.rpartition(":")[0]
-    tasks = _tasks(file) if _source(task_path) else ()
+    tasks = _raw_tasks(file) if _source(task_path) else ()
     return next((str(entry[RAW]) for entry in tasks if entry.get("name") == task), "")
 
 
 @cache
-def _tasks(file: str) -> tuple[dict[str, Any], ...]:
-    written = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    return tuple(entry for entry in written if RAW in entry)
+def _raw_tasks(file: str) -> tuple[dict[str, Any], ...]:
+    entries = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    return tuple(entry for entry in entries if RAW in entry)
 
 
 def _output(result: Mapping[str, Any]) -> str:
-    """All that it said, in the order of stdout, stderr, message."""
-    said = (result.get(key) for key in ("stdout", "module_stdout", "stderr", "module_stderr", "msg"))
-    return "\n".join(text.strip() for text in said if isinstance(text, str) and text.strip())
+    """Return the whole output: stdout, stderr, message, then what our own modules list."""
+    texts = [result.get(key) for key in ("stdout", "module_stdout", "stderr", "module_stderr", "msg")]
+    for key in _LISTS:
+        listed = result.get(key)
+        texts += listed if isinstance(listed, list) else []
+    return "\n".join(text.strip() for text in texts if isinstance(text, str) and text.strip())

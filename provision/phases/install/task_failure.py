@@ -1,4 +1,4 @@
-"""A failed task's result, in the few words that a person needs. Pure."""
+"""The failure of a task, as one sentence with a hint and evidence. Pure functions."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from provision.core.tables import own_table
 TABLE = Path(__file__).with_name("known_failures.toml")
 
 _CAUSE = re.compile(r"^\s*(error:|fatal:|E:|\u00d7|Caused by|╰─▶|\w*(Error|Exception):)", re.IGNORECASE)
-"""Lines that programs mark as the cause themselves (apt, uv, Python)."""
+"""Lines that programs (apt, uv, Python) mark as the cause."""
 _LIKELY = re.compile(r"\b(cannot|failed|refused|denied)\b", re.IGNORECASE)
 _OWN_ERROR = re.compile(r"^(?:firstlight-error|preflight refuses): (.+?)\s*$", re.MULTILINE)
 _OWN_HINT = re.compile(r"^firstlight-hint: (.+?)\s*$", re.MULTILINE)
 _NOISE = ("Shared connection to ", "non-zero return code")
-"""What ssh and Ansible add to every failure."""
-_HINT = "what Ansible said stands in install/ansible.log of the run's folder (logs/latest)"
+"""Lines that ssh and Ansible add to every failure."""
+_HINT = "see install/ansible.log of the run's folder (logs/latest)"
 LINES_AT_MOST = 4
 EVIDENCE_AT_MOST = 20
 
 
 @dataclass(frozen=True)
-class Words:
-    """What a person reads of a host: a sentence, what helps, and the lines that it rests on."""
+class TaskReport:
+    """What is reported of a host: a sentence, a hint, and the lines that they rest on."""
 
     text: str
     hint: str | None
@@ -41,7 +41,7 @@ def _table() -> tuple[tuple[re.Pattern[str], str], ...]:
 
 
 def _outputs(result: Mapping[str, Any]) -> Iterator[str]:
-    """What the task said, the most telling first."""
+    """Yield the task's outputs. Ansible's generic `msg` comes last: any output says more."""
     for key in ("stderr", "module_stderr", "stdout", "module_stdout", "msg"):
         value = result.get(key)
         if isinstance(value, str) and value.strip():
@@ -59,10 +59,7 @@ def _decisive(text: str) -> list[str]:
 
 
 def _detail(outputs: list[str]) -> str:
-    """Our scripts' own words, with the cause that a program below them gave; else the lines that look decisive.
-
-    A generic message ("non-zero return code") says less than any output, hence the order of the outputs.
-    """
+    """Return the errors of our own scripts with their causes; else the lines that look decisive."""
     if not outputs:
         return "no reason was given"
     whole = "\n".join(outputs)
@@ -71,29 +68,41 @@ def _detail(outputs: list[str]) -> str:
     return "; ".join(_decisive(outputs[0]))
 
 
-def describe(task: str, host: str, result: Mapping[str, Any]) -> Words:
-    """The failure of a task on a host, and what helps."""
+def describe_failure(task: str, host: str, result: Mapping[str, Any]) -> TaskReport:
+    """Describe the failure of a task on a host.
+
+    Args:
+        task: Name of the task.
+        host: Name of the host.
+        result: The task's result. Our own modules return `hint` next to `msg`.
+
+    Returns:
+        The sentence, the hint, and the last lines of the output.
+    """
     outputs = list(_outputs(result))
     whole = "\n".join(outputs)
-    code = f" (exit code {result['rc']})" if not _OWN_ERROR.search(whole) and isinstance(result.get("rc"), int) else ""
-    hint = _OWN_HINT.search(whole)
+    own_hint = result.get("hint")
+    code, detail = "", str(result.get("msg"))
+    if own_hint is None:
+        detail = _detail(outputs)
+        if not _OWN_ERROR.search(whole) and isinstance(result.get("rc"), int):
+            code = f" (exit code {result['rc']})"
+    found = _OWN_HINT.search(whole)
+    hint = own_hint or (found.group(1) if found else None) or _known(whole) or _HINT
     lines = [line for line in whole.splitlines() if line.strip() and not line.startswith(_NOISE)]
-    return Words(
-        text=f"task `{task}` failed on host {host}{code}: {_detail(outputs)}",
-        hint=hint.group(1) if hint else _known(whole) or _HINT,
-        evidence=tuple(lines[-EVIDENCE_AT_MOST:]),
-    )
+    text = f"task `{task}` failed on host {host}{code}: {detail}"
+    return TaskReport(text, hint, tuple(lines[-EVIDENCE_AT_MOST:]))
 
 
 def _known(text: str) -> str | None:
     return next((hint for pattern, hint in _table() if pattern.search(text)), None)
 
 
-def describe_unreachable(task: str, host: str, result: Mapping[str, Any]) -> Words:
-    """Ansible's word for a host that it could not reach, or that stopped answering."""
+def describe_unreachable(task: str, host: str, result: Mapping[str, Any]) -> TaskReport:
+    """Describe a host that Ansible could not reach, or that stopped answering."""
     message = str(result.get("msg", "no reason was given")).strip()
-    return Words(
+    return TaskReport(
         text=f"host {host} could not be reached for task `{task}`: {' '.join(_decisive(message))}",
-        hint=_known(message) or "run ./firstlight provision again: it goes on where it stopped",
+        hint=_known(message) or "run ./firstlight provision again: it continues where it stopped",
         evidence=tuple(message.splitlines()[-EVIDENCE_AT_MOST:]),
     )

@@ -111,7 +111,7 @@ class BuildHost:
                 if not line:
                     raise StageError(
                         f"the build on {self._session.host} ended without a word{_said(channel.error_text())}",
-                        hint="run again: it goes on where it stopped",
+                        hint="run again: it continues where it stopped",
                     )
                 if (built := self._hear(self._event(line), told)) is not None:
                     return built
@@ -156,7 +156,7 @@ class BuildHost:
         elif kind != "alive":
             raise StageError(
                 f"the build on {self._session.host} {'was cancelled' if kind == 'cancelled' else 'failed'}: {event['text']}",
-                hint=event.get("hint") or "run again: it goes on where it stopped",
+                hint=event.get("hint") or "run again: it continues where it stopped",
             )
         return None
 

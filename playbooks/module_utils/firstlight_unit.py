@@ -1,7 +1,9 @@
-"""What really starts: the unit as systemd has it, and what Python imports unasked. Sent before activate.py and write_state.py.
+"""What really starts: the unit as systemd has it, and the files that Python runs at each start.
 
 PREFIX/state.unit holds `NAME=VALUE` lines as `systemctl show` prints them; the probe asks for the names in it.
 """
+
+from __future__ import annotations
 
 import glob
 import os
@@ -9,7 +11,7 @@ import re
 import subprocess
 
 SYSTEMD_S = 60
-"""It answers in milliseconds, or not at all."""
+"""Seconds for one answer of systemctl; it takes milliseconds, or never comes."""
 PROPERTIES = """
     FragmentPath DropInPaths NeedDaemonReload UnitFileState Type Restart KillMode
     ExecCondition ExecStartPre ExecStart ExecStartPost ExecReload ExecStop ExecStopPost
@@ -25,20 +27,19 @@ PROPERTIES = """
     RestrictNamespaces RemoveIPC RestrictAddressFamilies SystemCallArchitectures SystemCallFilter SystemCallErrorNumber
     DevicePolicy DeviceAllow IPAddressAllow IPAddressDeny StandardOutput StandardError
 """
-"""What decides what is started, as whom, with which variables and limits, and what it may touch. One that a release of
-systemd does not know is not printed."""
+"""What decides what is started, as whom, with which variables and limits, and what it may touch. systemctl prints no
+property that its release does not know."""
 EXPANDED = ("SystemCallFilter",)
-"""Lists that a release of systemd fills in: only whether there is one is compared."""
-
+"""Lists that systemd expands differently in each release: only whether there is one is compared."""
 
 HOOKS = ("*.pth", "sitecustomize*", "usercustomize*")
 """Files and folders of site-packages that Python runs at each start."""
 OWN_HOOKS = ("_virtualenv.pth", "_firstlight_torch.pth")
-"""Of those the ones that no wheel brings: uv's, and the one by which a host's own torch is found."""
+"""Hooks that no wheel contains: the one of uv, and the one that adds the torch of the host."""
 
 
-def hooks(environment):
-    """Paths of what Python runs at each start of an environment: those of its wheels, and those that nobody installed."""
+def find_hooks(environment):
+    """Return the paths of startup hooks: those that were installed, and foreign ones."""
     try:
         with open(os.path.join(environment, "manifest.txt"), encoding="utf-8", errors="surrogateescape") as file:
             installed = {os.path.join(environment, line.rstrip("\n").split(" ", 2)[2]) for line in file}
@@ -51,7 +52,7 @@ def hooks(environment):
 
 
 def systemctl(service, *arguments):
-    """What it prints; None where it does not answer in time. `service` has scope and uid."""
+    """Return what systemctl prints; None where it does not answer in time. `service` has `scope` and `uid`."""
     if service["scope"] == "user":
         os.environ.setdefault("XDG_RUNTIME_DIR", f"/run/user/{service['uid']}")
     try:
@@ -66,8 +67,8 @@ def systemctl(service, *arguments):
         return None
 
 
-def effective(service):
-    """The properties of a unit as lines, each at least once, without what systemd adds to a command of its last run."""
+def unit_properties(service):
+    """Return the properties of a unit as lines, each at least once, without the times of its last run."""
     wanted = PROPERTIES.split()
     shown = systemctl(service, "show", "--property=" + ",".join(wanted), service["name"]) or ""
     lines = [re.sub(r" ; start_time=.*", "", line) for line in shown.splitlines() if "=" in line]
@@ -76,6 +77,6 @@ def effective(service):
 
 
 def comparable(lines):
-    """The same without drop-ins, which are looked for by themselves, and with long lists as there or not there."""
+    """Return properties as they are compared: without drop-ins, and expanded lists reduced to a boolean."""
     parts = sorted(line.partition("=")[::2] for line in lines)
     return [(name, bool(value) if name in EXPANDED else value) for name, value in parts if name != "DropInPaths"]

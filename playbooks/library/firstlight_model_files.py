@@ -1,0 +1,204 @@
+#!/usr/bin/python
+"""Ansible module: the files of a model, moved into place with their hashes checked."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: firstlight_model_files
+short_description: Move the files of a model into its folder
+description:
+  - Moves files from the incoming folder, and checks the hash of each.
+  - Removes files that do not belong to the model, since an engine reads some files merely because they exist.
+  - Checked hashes are kept in C(.complete) with size, times and inode of each file. A file is read again only when one of these differs.
+  - C(FOLDER.manifest.txt) lists the files, with CRC-32, size in bytes, and path below the folder.
+options:
+  folder:
+    description: Folder of the model on the host, PREFIX/models/NAME.
+    type: path
+    required: true
+  incoming:
+    description: Folder on the host that holds the files sent by the controller.
+    type: path
+    required: true
+  files:
+    description: Files of the model.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Path below the folder, also in the incoming folder.
+        type: str
+        required: true
+      sha256:
+        description: Hash of the file.
+        type: str
+        required: true
+      size:
+        description: Size in bytes.
+        type: int
+        required: true
+author: Firstlight
+"""
+
+EXAMPLES = r"""
+- name: Move the model's files into place
+  firstlight_model_files:
+    folder: /opt/firstlight/models/llama
+    incoming: /var/tmp/firstlight-incoming
+    files: "{{ firstlight_model.files }}"
+"""
+
+RETURN = r"""
+files:
+  description: Files that were moved or removed.
+  type: list
+  elements: str
+  returned: always
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import zlib
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.firstlight_files import diff_result, list_diff, read, write
+
+ARGUMENTS = {
+    "folder": {"type": "path", "required": True},
+    "incoming": {"type": "path", "required": True},
+    "files": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "name": {"type": "str", "required": True},
+            "sha256": {"type": "str", "required": True},
+            "size": {"type": "int", "required": True},
+        },
+    },
+}
+MARKER = ".complete"
+
+
+class ModelFileError(Exception):
+    """A file of the model that is missing or damaged, and what helps."""
+
+    def __init__(self, text, hint):
+        super().__init__(text)
+        self.hint = hint
+
+
+def digests(path):
+    """Return SHA-256 and CRC-32 of a file, read once."""
+    sha256, crc = hashlib.sha256(), 0
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 22):
+            sha256.update(chunk)
+            crc = zlib.crc32(chunk, crc)
+    return sha256.hexdigest(), f"{crc:08x}"
+
+
+def mark_of(path):
+    """Return size, times of content and inode, and inode number; None where there is no file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+
+
+def checked_before(folder):
+    """Return the record of hashes that were checked; empty where it is missing or damaged."""
+    try:
+        known = json.loads(read(os.path.join(folder, MARKER)) or "{}")
+    except (OSError, ValueError):
+        return {}
+    return {name: entry for name, entry in known.items() if isinstance(entry, dict)}
+
+
+def is_there(file, incoming, folder, checked):
+    """Return whether a file is in place as it was checked, and no newer one was sent."""
+    entry = checked.get(file["name"], {})
+    mark = mark_of(os.path.join(folder, file["name"]))
+    sent = os.path.exists(os.path.join(incoming, file["name"]))
+    return not sent and mark is not None and entry.get("mark") == mark and entry["sha256"] == file["sha256"]
+
+
+def move_file(file, incoming, folder):
+    """Move a file into place. Return its entry of the record, and whether it was not there before."""
+    source, target = os.path.join(incoming, file["name"]), os.path.join(folder, file["name"])
+    part = target + ".part"
+    if os.path.exists(source):
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        shutil.move(source, part)
+    elif not os.path.exists(part):
+        found, crc = digests(target) if os.path.exists(target) else (None, None)
+        if found == file["sha256"]:
+            return {"sha256": found, "crc32": crc, "mark": mark_of(target)}, False
+        remove_state(folder)
+        text = f"is not in {incoming}" if found is None else f"is damaged: it has SHA-256 {found}, not {file['sha256']}"
+        raise ModelFileError(
+            f"model file {file['name']} {text}", "run ./firstlight provision: it sends what is missing"
+        )
+    found, crc = digests(part)
+    if found != file["sha256"]:
+        os.unlink(part)
+        text = f"model file {file['name']} has SHA-256 {found}, not {file['sha256']}"
+        raise ModelFileError(text, "run ./firstlight provision: the file is sent again")
+    os.chmod(part, 0o644)
+    os.replace(part, target)
+    return {"sha256": found, "crc32": crc, "mark": mark_of(target)}, True
+
+
+def other_files(folder, files):
+    """Return files in the folder that do not belong to the model, by their path below it."""
+    kept = {MARKER, *(file["name"] for file in files), *(f"{file['name']}.part" for file in files)}
+    paths = [os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names]
+    return sorted({os.path.relpath(path, folder) for path in paths} - kept)
+
+
+def remove_state(folder):
+    """Remove the record that the host is in the desired state, so that the next run sends the model."""
+    state = os.path.join(os.path.dirname(os.path.dirname(folder)), "state.json")
+    if os.path.exists(state):
+        os.unlink(state)
+
+
+def take_files(files, missing, incoming, folder, checked):
+    """Move what is missing, remove what does not belong, write the manifest. Return names of the files that changed."""
+    changed = []
+    for file in missing:
+        checked[file["name"]], is_new = move_file(file, incoming, folder)
+        changed += [file["name"]] if is_new else []
+        write(os.path.join(folder, MARKER), json.dumps(checked))
+    for name in other_files(folder, files):
+        os.unlink(os.path.join(folder, name))
+        changed.append(name)
+    names = sorted(file["name"] for file in files)
+    lines = [f"{checked[name]['crc32']} {checked[name]['mark'][0]} {name}\n" for name in names]
+    write(f"{folder}.manifest.txt", "".join(lines))
+    return changed
+
+
+def main():
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    folder, incoming, files = (module.params[name] for name in ("folder", "incoming", "files"))
+    checked = checked_before(folder)
+    missing = [file for file in files if not is_there(file, incoming, folder, checked)]
+    others = other_files(folder, files)
+    diff = [list_diff(folder, others, [file["name"] for file in missing])]
+    if module.check_mode:
+        changed = [file["name"] for file in missing] + others
+    else:
+        try:
+            changed = take_files(files, missing, incoming, folder, checked)
+        except ModelFileError as error:
+            module.fail_json(msg=str(error), hint=error.hint)
+    module.exit_json(changed=bool(changed), files=changed, **diff_result(module, diff))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""The modules of playbooks/library, run alone inside Ansible's own module code, as on a host."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ansible
+
+PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
+LIBRARY = PLAYBOOKS / "library"
+MODULES = sorted(path.stem for path in LIBRARY.glob("*.py"))
+
+LAUNCHER = """\
+import runpy, sys
+import ansible.module_utils
+utils, module = sys.argv[1:]
+ansible.module_utils.__path__.append(utils)
+sys.argv[1:] = []
+runpy.run_path(module, run_name="__main__")
+"""
+
+
+def run_module(
+    name: str,
+    *,
+    check: bool = False,
+    diff: bool = False,
+    program: Sequence[str] = (sys.executable,),
+    playbooks: Path = PLAYBOOKS,
+    **parameters: Any,
+) -> dict[str, Any]:
+    """Run a module and return its result; `failed` is there where it failed.
+
+    `program` is a Python, and `playbooks` where it finds the modules.
+    """
+    arguments = {**parameters, "_ansible_check_mode": check, "_ansible_diff": diff}
+    done = subprocess.run(
+        [*program, "-c", LAUNCHER, str(playbooks / "module_utils"), str(playbooks / "library" / f"{name}.py")],
+        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def copy_modules(folder: Path) -> None:
+    """Copy the modules and the code around them into a folder, for a Python that has no Ansible (PYTHONPATH)."""
+    source, unused = Path(ansible.__file__).parent, shutil.ignore_patterns("__pycache__", "powershell", "csharp")
+    shutil.copytree(source / "module_utils", folder / "ansible/module_utils", ignore=unused)
+    for name in ("__init__.py", "release.py"):
+        shutil.copy(source / name, folder / "ansible")
+    for name in ("library", "module_utils"):
+        shutil.copytree(PLAYBOOKS / name, folder / name, ignore=unused)

@@ -1,0 +1,64 @@
+"""What holds for every module: its documentation is its argument specification, and the oldest Python can read it."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from types import ModuleType
+from typing import Any
+
+import ansible.module_utils
+import pytest
+import yaml
+
+from tests.install.modules import LIBRARY, MODULES, PLAYBOOKS
+
+OLDEST = (3, 8)
+"""Of the Pythons that ansible-core 2.19 supports on a host."""
+
+
+@pytest.fixture(autouse=True)
+def utils(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [*ansible.module_utils.__path__, str(PLAYBOOKS / "module_utils")]
+    monkeypatch.setattr(ansible.module_utils, "__path__", paths)
+
+
+def load(name: str) -> ModuleType:
+    found = importlib.util.spec_from_file_location(name, LIBRARY / f"{name}.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def compare(documented: dict[str, Any], specified: dict[str, Any]) -> None:
+    assert documented.keys() == specified.keys()
+    for name, option in documented.items():
+        found = specified[name]
+        assert option["description"], name
+        for key in ("type", "required", "default", "elements", "choices"):
+            assert option.get(key) == found.get(key), (name, key)
+        compare(option.get("suboptions", {}), found.get("options", {}))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_documentation_is_the_argument_specification(name: str) -> None:
+    module = load(name)
+    documentation = yaml.safe_load(module.DOCUMENTATION)
+    assert documentation["module"] == name
+    compare(documentation["options"], module.ARGUMENTS)
+    (task, *_) = yaml.safe_load(module.EXAMPLES)
+    assert task[name].keys() <= module.ARGUMENTS.keys()
+    for entry in yaml.safe_load(module.RETURN).values():
+        assert entry.keys() >= {"description", "type", "returned"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_works_in_check_mode(name: str) -> None:
+    assert "supports_check_mode=True" in (LIBRARY / f"{name}.py").read_text()
+
+
+@pytest.mark.parametrize("path", sorted(PLAYBOOKS.glob("*/*.py")), ids=lambda path: path.stem)
+def test_the_oldest_python_of_a_host_can_read_it(path: Any) -> None:
+    ast.parse(path.read_text(), feature_version=OLDEST)
