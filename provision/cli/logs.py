@@ -71,13 +71,13 @@ def open_page(
     run: RunArgument = None,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Whether to open it.")] = True,
 ) -> None:
-    """Write a run's page, one HTML file that needs nothing beside it, and open it in a browser."""
+    """Write the page of a run, a single HTML file, and open it in a browser."""
     from provision.report.history.open_page import write_and_open  # noqa: PLC0415 - `--help` must not pay for it
 
-    path, said = write_and_open(LOGS, run, browser=browser)
+    path, hint = write_and_open(LOGS, run, browser=browser)
     typer.echo(path)
-    if said:
-        typer.echo(said, err=True)
+    if hint:
+        typer.echo(hint, err=True)
 
 
 @app.command()

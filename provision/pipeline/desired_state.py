@@ -1,7 +1,7 @@
-"""What a host is to be, from facts, Stack and settings: everything that the playbooks read, and the state they leave behind.
+"""The desired state of a host, from facts, Stack and settings: the variables of the playbooks, and the state that they write.
 
-`state` is compared with PREFIX/state.json as a whole: when both are equal and nothing drifted, the host is at rest
-and nothing is done to it.
+`state` is compared with PREFIX/state.json as a whole. When both are equal and nothing drifted, the host is up to date, and
+nothing is done to it.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from provision.phases.serve.model import BUILTIN, ServedModel
 from provision.phases.serve.readiness import readiness_request
 from provision.phases.serve.unit import Service, render_service
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 STATE_FORMAT = 1
 PEERS = "collectives.peers"
-"""The check whose warning says that cards' writes into one another's memory do not arrive."""
+"""The check that warns when writes of one card into another's memory do not arrive."""
 
 
 NO_SERVICE = Service(supervisor="none", name="none", environment={}, api_key=False, digest="none")
 
 
 class Desired(Record):
-    """One host as it is to be."""
+    """The desired state of one host."""
 
     paths: InstallPaths
     environment: str
-    """Folder of the environment below PREFIX/envs: its digest, and a number where a damaged one was built anew."""
+    """The folder below PREFIX/envs: the digest, and a number where a damaged environment is rebuilt."""
     lock: str
     stack: dict[str, Any]
     interpreter: Interpreter
@@ -50,15 +50,15 @@ class Desired(Record):
     system_packages: tuple[str, ...]
     debs: tuple[str, ...]
     model: ServedModel | None
-    """Null where there is no vLLM that could serve one."""
+    """None without a vLLM that could serve one."""
     model_files: tuple[StagedFile, ...]
     tools: dict[str, str]
-    """Name under PREFIX/bin and its path on the controller."""
+    """Paths on the controller by name under PREFIX/bin."""
     service: Service
     state: dict[str, Any]
 
     def ansible_vars(self) -> dict[str, Any]:
-        """Host variables of the playbooks (docs/reference/playbooks.md)."""
+        """Return the host variables of the playbooks (docs/reference/playbooks.md)."""
         return {
             **self.paths.ansible_vars(),
             "firstlight_environment": {
@@ -84,7 +84,7 @@ class Desired(Record):
 
 
 def packages_of(stack: Stack, facts: HostFacts) -> tuple[str, ...]:
-    """Names, in the host's own distribution, of the OS packages that the Stack needs and the host lacks."""
+    """Return the OS packages that the Stack needs and the host lacks, by their names in the host's distribution."""
     if not stack.system_packages:
         return ()
     return os_packages(
@@ -104,11 +104,17 @@ def desired_state_of(
     tools: Mapping[str, Path],
     verified: Mapping[str, Any] | None = None,
 ) -> Desired:
-    """Everything that a host is to be; `tools` are the programs for PREFIX/bin.
+    """Compute the desired state of a host.
 
-    `verified` is the document of checks that are newer than the last ones of the facts.
+    Args:
+        host: The host, with its settings.
+        facts: Its facts.
+        staged: The files for it.
+        tools: The programs for PREFIX/bin, by name.
+        verified: A document of checks that are newer than those in the facts.
 
-    Raises InventoryError when the cards do not suffice.
+    Raises:
+        InventoryError: The cards do not suffice for the settings.
     """
     settings, stack = host.settings, staged.stack
     paths = install_paths_of(host, facts)
@@ -166,9 +172,13 @@ def desired_state_of(
 
 
 def peer_writes_arrive(*documents: Mapping[str, Any] | None) -> bool:
-    """Whether cards may write into one another's memory, by documents of checks, the newest first.
+    """Return whether cards may write into one another's memory.
 
-    The first one that measured it decides: a check that was skipped takes no warning back. Where none did, they may.
+    Args:
+        documents: Documents of checks, the newest first. The first one that measured it decides: a skipped check clears no warning.
+
+    Returns:
+        True also where it was never measured.
     """
     for document in documents:
         for key in ("checks", "carried"):
@@ -191,7 +201,7 @@ def _served_model(staged: Staged, files: list[StagedFile]) -> ServedModel:
 
 @cache
 def _product_digest(tools: tuple[Path, ...]) -> str:
-    """Of everything that acts on a host: roles and tools. A new release of them installs again."""
+    """Return the digest of all that acts on a host: with new roles or tools a host is not up to date."""
     digest = hashlib.sha256()
     roles = sorted(path for path in (ROOT / "playbooks").rglob("*") if path.is_file() and path.suffix != ".md")
     for path in (*roles, *tools):

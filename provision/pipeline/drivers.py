@@ -114,15 +114,15 @@ def unproven(work: DriverWork, facts: HostFacts) -> InstallError | None:
     }
     for name, (part, version) in seen.items():
         if part is not None and not _is_planned(version, part):
-            said = f" ({nvidia.smi_error})" if nvidia and nvidia.smi_error else ""
+            error = f" ({nvidia.smi_error})" if nvidia and nvidia.smi_error else ""
             return InstallError(
-                f"host `{facts.host}`: {name} {part['version']} was installed, {version or 'none'} is what runs{said}",
-                hint="see what the host's own log says of it: journalctl -k -b | grep -i -E 'nvidia|nvrm'",
+                f"host `{facts.host}`: {name} {part['version']} was installed, {version or 'none'} is running{error}",
+                hint="see the log of the host: journalctl -k -b | grep -i -E 'nvidia|nvrm'",
             )
     pair = (nvidia.driver_version, nvidia.fabric_manager_version) if nvidia else (None, None)
     if work.fabric_manager is not None and pair[0] != pair[1]:
         return InstallError(
-            f"host `{facts.host}`: driver {pair[0]} runs beside fabric manager {pair[1]}, and both must be of one version",
+            f"host `{facts.host}`: driver {pair[0]} runs with fabric manager {pair[1]}, and both must have the same version",
             hint="name a version that the package source has of both, as in `firstlight_driver: ==580.95.05`",
         )
     if work.cuda_compat and not has_compat(facts, work.cuda_compat["folder"]):

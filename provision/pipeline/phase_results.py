@@ -1,4 +1,4 @@
-"""phases.json: how each phase ended for each host. Each result is made text once, since the file is written with every one."""
+"""phases.json: how each phase ended for each host. The file is written with every result, so each is rendered only once."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from provision.core.run_folder import RunFolder, write_atomically
 
 
 class PhaseResultsFile:
-    """What stands in a run's phases.json so far; not safe to use from several threads at once."""
+    """The phases.json of a run. Not thread-safe."""
 
     def __init__(self, run: RunFolder) -> None:
         self._path = run.path("phases.json")
         self._results: dict[str, dict[PhaseName, str]] = {}
         """Lines of JSON without secrets, by host and phase."""
         self._hosts: dict[str, str] = {}
-        """The same of each host as one text: of thousands only the one that changes is made anew."""
+        """The text of each host: of thousands only the one that changes is rendered."""
 
     def put(self, result: PhaseResult) -> None:
-        """Take a result in, in place of an earlier one of the same host and phase; it is with the system when this returns."""
+        """Add a result, in place of an earlier one of the same host and phase, and write the file."""
         line = f"    {json.dumps(result.phase)}: {json.dumps(scrub(result.model_dump()))}"
         by_phase = self._results.setdefault(result.host, {})
         by_phase[result.phase] = line

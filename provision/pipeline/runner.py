@@ -105,8 +105,8 @@ def _from_bundle(request: Request) -> tuple[ClientSettings, dict[str, str]]:
     from provision.phases.stage.bundle import open_bundle  # noqa: PLC0415 - only runs from a bundle pay for it
 
     assert request.bundle is not None
-    told = partial(report_progress, request.bundle.name)
-    opened = open_bundle(request.bundle, Store(cache_folder()), trust=request.trust, progress=told)
+    progress = partial(report_progress, request.bundle.name)
+    opened = open_bundle(request.bundle, Store(cache_folder()), trust=request.trust, progress=progress)
     return opened.settings, {"model": opened.model} if opened.model else {}
 
 

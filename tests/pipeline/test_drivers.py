@@ -25,16 +25,16 @@ def test_what_was_planned_and_runs_is_proven() -> None:
 @pytest.mark.parametrize(
     ("nvidia", "said"),
     [
-        (None, f"driver {NEW} was installed, none is what runs"),
+        (None, f"driver {NEW} was installed, none is running"),
         (
             Nvidia(
                 driver_version="570.211.01", fabric_manager_version=NEW, smi_error="Driver/library version mismatch"
             ),
-            f"driver {NEW} was installed, 570.211.01 is what runs (Driver/library version mismatch)",
+            f"driver {NEW} was installed, 570.211.01 is running (Driver/library version mismatch)",
         ),
         (
             Nvidia(driver_version=NEW, fabric_manager_version="580.126.09"),
-            f"fabric manager {NEW} was installed, 580.126.09 is what runs",
+            f"fabric manager {NEW} was installed, 580.126.09 is running",
         ),
     ],
 )
@@ -61,4 +61,4 @@ def test_driver_and_fabric_manager_are_of_one_version_also_within_the_bounds() -
     assert unproven(work, facts(Nvidia(driver_version="580.95.05", fabric_manager_version="580.95.05"))) is None
     error = unproven(work, facts(Nvidia(driver_version="580.95.05", fabric_manager_version="580.126.20")))
     assert error is not None
-    assert "driver 580.95.05 runs beside fabric manager 580.126.20" in error.text
+    assert "driver 580.95.05 runs with fabric manager 580.126.20" in error.text
