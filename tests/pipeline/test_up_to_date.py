@@ -23,6 +23,7 @@ from provision.core.models.facts import (
 from provision.core.models.settings import Connection, Host, Settings
 from provision.core.models.stack import AttentionPlan, FlashAttnPlan, Interpreter, Stack, TorchBuild, VllmBuild
 from provision.core.models.staged import FileKind, Staged, StagedFile
+from provision.pipeline import desired_state
 from provision.pipeline.desired_state import Desired, desired_state_of, peer_writes_arrive
 from provision.pipeline.install import missing_files, require_disk_space
 from provision.pipeline.serve import proven
@@ -301,3 +302,17 @@ def test_newer_checks_outrank_those_that_the_host_keeps(tmp_path: Path) -> None:
     assert not serves_with(None)
     assert not serves_with(peers_record("skip"))
     assert serves_with(peers_record("ok"))
+
+
+def test_a_changed_role_changes_the_digest_that_hosts_are_compared_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (desired_state.ROOT / "playbooks/site.yml").is_file()
+    role = tmp_path / "playbooks/roles/base/tasks/main.yml"
+    role.parent.mkdir(parents=True)
+    role.write_text("- name: one\n")
+    monkeypatch.setattr(desired_state, "ROOT", tmp_path)
+    digest = desired_state._product_digest.__wrapped__
+    before = digest(())
+    role.write_text("- name: another\n")
+    assert digest(()) != before
