@@ -47,12 +47,12 @@ class Ended:
     def cause(self, name: str) -> str:
         """What the doctor names first of a host that failed; it must stand on the first screen of the summary."""
         findings = self.host(name)["findings"]
-        assert self.code != 0, self.told()
-        assert findings, self.told()
-        assert f"cause: {findings[0]['cause']}" in "\n".join(self.out.splitlines()[:FIRST_SCREEN]), self.told()
+        assert self.code != 0, self.output()
+        assert findings, self.output()
+        assert f"cause: {findings[0]['cause']}" in "\n".join(self.out.splitlines()[:FIRST_SCREEN]), self.output()
         return str(findings[0]["cause"])
 
-    def told(self) -> str:
+    def output(self) -> str:
         """Everything a person saw, for messages of failed tests."""
         return f"exit {self.code}\n{self.out[-6000:]}\n{self.err[-6000:]}"
 
@@ -98,7 +98,7 @@ class CommandRunner:
         deadline = time.monotonic() + RUN_S
         while time.monotonic() < deadline:
             if process.poll() is not None:
-                raise AssertionError(f"the command ended first: {self.end(process).told()}")
+                raise AssertionError(f"the command ended first: {self.end(process).output()}")
             if (self.logs / "latest").exists() and seen((self.logs / "latest").resolve()):
                 return
             time.sleep(0.05)

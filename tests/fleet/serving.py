@@ -49,7 +49,7 @@ def checks_of_what_serves(firstlight: CommandRunner, *where: str) -> dict[str, d
     words = [word for name in SERVING_CHECKS for word in ("--only", f"serving.{name}")]
     ended = firstlight("verify", *where, *words)
     found = {check["id"]: check for check in ended.summary["hosts"][0]["checks"]}
-    assert {f"serving.{name}" for name in SERVING_CHECKS} <= set(found), ended.told()
+    assert {f"serving.{name}" for name in SERVING_CHECKS} <= set(found), ended.output()
     return found
 
 

@@ -49,7 +49,7 @@ def test_a_bare_host_is_provisioned_from_one_file(fleet: Fleet, tmp_path: Path) 
     key.write_bytes(bytes(pair.secret_key))
     public.write_bytes(bytes(pair.public_key))
     made = CommandRunner(tmp_path / "logs")("bundle", "create", "-i", inventory, "-o", str(bundle), "--key", str(key))
-    assert made.code == 0, made.told()
+    assert made.code == 0, made.output()
     assert f"for {host.name}: vLLM" in made.out
 
     site = tmp_path / "site"

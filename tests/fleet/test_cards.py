@@ -63,8 +63,8 @@ def test_a_real_set_is_installed_and_loads_and_what_no_card_answers_has_one_caus
 
     ended = firstlight("provision", *asked)
     phases = {name: result["status"] for name, result in ended.host(host.name)["phases"].items()}
-    assert [phases.get(name) for name in ("probe", "plan", "stage", "install")] == ["ok"] * 4, ended.told()
-    assert (ended.code, phases["verify"]) == (1, "failed"), ended.told()
+    assert [phases.get(name) for name in ("probe", "plan", "stage", "install")] == ["ok"] * 4, ended.output()
+    assert (ended.code, phases["verify"]) == (1, "failed"), ended.output()
     assert [check["id"] for check in ended.host(host.name)["checks"] if check["status"] == "fail"] == [FIRST_CAUSE]
     assert f"check {FIRST_CAUSE}: no kernel module of NVIDIA is loaded" in "\n".join(
         ended.out.splitlines()[:FIRST_LINES]
@@ -82,9 +82,9 @@ def test_a_real_set_is_installed_and_loads_and_what_no_card_answers_has_one_caus
 
     # Still red by the checks of the run before, and there is nothing to do.
     ended = firstlight("install", *asked)
-    assert ended.summary["changed"] == 0, ended.told()
-    assert [result["status"] for result in ended.host(host.name)["phases"].values()] == ["ok"] * 4, ended.told()
+    assert ended.summary["changed"] == 0, ended.output()
+    assert [result["status"] for result in ended.host(host.name)["phases"].values()] == ["ok"] * 4, ended.output()
 
     ended = firstlight("uninstall", "-i", inventory)
-    assert (ended.code, ended.host(host.name)["state"]) == (0, "removed"), ended.told()
+    assert (ended.code, ended.host(host.name)["state"]) == (0, "removed"), ended.output()
     assert host.sh(f"ls -d {PREFIX} /var/tmp/firstlight* 2>/dev/null; true").strip() == ""

@@ -29,7 +29,7 @@ def test_the_newest_debian_serves_by_the_torch_of_the_main_index(
 
     ended = firstlight("provision", "-i", inventory)
     found = ended.host(host.name)
-    assert (ended.code, found["state"]) == (0, "serving"), ended.told()
+    assert (ended.code, found["state"]) == (0, "serving"), ended.output()
     assert (found["stack"]["vllm"]["variant"], found["stack"]["torch"]["variant"]) == ("cpu", "cu130")
     said = " ".join(ended.out.split())
     assert "torch 2.13.0 for cu130 of the default index: a CUDA build, computing on the CPU" in said

@@ -34,13 +34,13 @@ def host(pair: list[FleetHost]) -> FleetHost:
     return pair[0]
 
 
-def test_a_cause_is_found_on_a_host_and_mended_only_with_consent(host: FleetHost, tmp_path: Path) -> None:
+def test_a_cause_is_found_on_a_host_and_repaired_only_with_consent(host: FleetHost, tmp_path: Path) -> None:
     firstlight = CommandRunner(tmp_path / "logs")
     inventory = str(host.inventory(tmp_path, user=SUDO_WITHOUT_PASSWORD, ansible_become=True))
     asked = ("doctor", "--host", host.name, "-i", inventory)
 
     ended = firstlight(*asked, "--json")
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     [document] = json.loads(ended.out)
     assert document["findings"][0]["cause"] == "fabric-manager-not-needed"
     assert document["findings"][0]["evidence"][0]["file"] == "fabric_manager"
@@ -49,12 +49,12 @@ def test_a_cause_is_found_on_a_host_and_mended_only_with_consent(host: FleetHost
     assert absent["service_journal"] == "there is no firstlight-vllm.service"
 
     ended = firstlight(*asked, "--apply")  # standard input is at its end: no yes
-    assert ended.code == 1, ended.told()
+    assert ended.code == 1, ended.output()
     assert "--tags no-fabric-manager" in ended.err
     assert host.sh(f"systemctl is-enabled {UNIT}").strip() == "enabled"
 
     ended = firstlight(*asked, "--apply", "--yes")
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     assert "fabric-manager-not-needed: gone" in ended.out
     assert host.sh(f"systemctl is-enabled {UNIT}", check=False).strip() == "disabled"
     assert host.sh(f"systemctl show -P ActiveState {UNIT}").strip() == "inactive"
@@ -81,7 +81,7 @@ SWITCH = {"vendor": "0x10de", "device": "0x22a3", "class": "0x068000"}
         (NOT_READY, "fabric-manager", f"systemctl is-active {UNIT} && systemctl is-enabled {UNIT}"),
     ],
 )
-def test_what_only_a_host_with_cards_has_is_mended_up_to_the_cards(
+def test_causes_of_hosts_with_cards_are_repaired_as_far_as_no_card_is_needed(
     pair: list[FleetHost], tmp_path: Path, message: str, cause: str, seen: str
 ) -> None:
     host = pair[1]
@@ -100,7 +100,7 @@ def test_what_only_a_host_with_cards_has_is_mended_up_to_the_cards(
     )
     inventory = str(host.inventory(tmp_path))
     ended = CommandRunner(tmp_path / "logs")("doctor", "--host", host.name, "-i", inventory, "--apply", "--yes")
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     assert f"{cause}: gone" in ended.out
     host.sh(seen)
     host.sh(

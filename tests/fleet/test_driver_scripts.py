@@ -124,7 +124,7 @@ def test_initial_file_systems_that_are_older_than_the_blacklist_are_rebuilt_once
     assert (root.path / "run/calls").read_text() == "-u -k all\n"
 
 
-def test_a_full_boot_partition_is_told(root: Root) -> None:
+def test_a_full_boot_partition_is_reported(root: Root) -> None:
     os.utime(root.file(f"boot/initrd.img-{RUNS}"), (1, 1))
     root.file("etc/modprobe.d/firstlight-nvidia.conf")
     root.program("update-initramfs", "echo 'cpio: write error: No space left on device'; exit 1")
@@ -155,7 +155,9 @@ def test_every_installed_kernel_gets_its_module(root: Root) -> None:
     assert (status, set(said.splitlines())) == (0, {line.replace("changed", "note") for line in changed})
 
 
-def test_a_kernel_that_runs_and_is_not_installed_is_told_and_the_installed_ones_are_built_for(root: Root) -> None:
+def test_a_running_kernel_that_is_not_installed_is_reported_and_modules_are_built_for_installed_ones(
+    root: Root,
+) -> None:
     (root.path / "lib/modules/6.1.0-9-amd64/kernel").mkdir(parents=True)
     root.program("dkms", DKMS.format(broken="none", version=VERSION))
     status, said = root.run("modules.sh")

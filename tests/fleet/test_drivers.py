@@ -86,11 +86,11 @@ def packages(host: FleetHost) -> dict[str, tuple[str, str]]:
     return {row[0]: (row[1].partition("-")[0], row[2]) for row in named if row[-1][1] == "i"}
 
 
-def test_without_consent_a_bare_host_gets_its_driver_and_is_told_what_comes_next(
+def test_without_consent_a_bare_host_gets_its_driver_and_the_next_command(
     firstlight: CommandRunner, host: FleetHost, inventory: str
 ) -> None:
     ended = firstlight("provision", "-i", inventory)
-    assert ended.code == 1, ended.told()
+    assert ended.code == 1, ended.output()
     result = ended.host(host.name)["phases"]["install"]
     assert f"driver {NEW} is installed and runs after a restart" in result["text"]
     assert f"./firstlight provision -i {inventory} --reboot" in result["hint"]
@@ -110,7 +110,7 @@ def test_with_consent_it_is_restarted_and_the_probe_sees_the_planned_driver(
 ) -> None:
     before = host.sh("cat /proc/sys/kernel/random/boot_id")
     ended = firstlight("drivers", "-i", inventory, "--reboot")
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     assert host.sh("cat /proc/sys/kernel/random/boot_id") != before
     facts = json.loads((ended.run / f"facts/{host.name}.json").read_text())["nvidia"]
     assert (facts["driver_version"], facts["fabric_manager_version"]) == (NEW, NEW)
@@ -136,7 +136,7 @@ def test_the_playbook_by_hand_finds_nothing_to_do(by_hand: Path) -> None:
 
 def test_the_second_time_no_playbook_is_run(firstlight: CommandRunner, host: FleetHost, inventory: str) -> None:
     ended = firstlight("drivers", "-i", inventory, "--reboot")
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     assert (ended.host(host.name)["state"], ended.summary["changed"]) == ("unchanged", 0)
     assert not (ended.run / "install").exists()
 
@@ -154,13 +154,13 @@ def test_a_fabric_manager_of_another_version_is_replaced(
         != "active\n"
     )
     ended = firstlight("drivers", "-i", inventory)
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     assert packages(host)["nvidia-fabricmanager"] == (NEW, "hi")
     facts = json.loads((ended.run / f"facts/{host.name}.json").read_text())["nvidia"]
     assert (facts["fabric_manager_version"], facts["fabric_state"]) == (NEW, "Completed (Success)")
 
 
-def test_a_branch_is_changed_whatever_lies_in_the_way(
+def test_a_branch_is_changed_over_any_earlier_packages(
     firstlight: CommandRunner, host: FleetHost, inventory: str, debian: tuple[str, str]
 ) -> None:
     """An older branch, held; the same repository under another key; a package half configured; apt busy."""
@@ -179,7 +179,7 @@ def test_a_branch_is_changed_whatever_lies_in_the_way(
     lock = "import fcntl, time; file = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(file, fcntl.LOCK_EX); time.sleep(12)"
     host.sh(f'nohup python3 -c "{lock}" >/dev/null 2>&1 &')
     ended = firstlight("drivers", "-i", inventory, "--driver", "upgrade", "--vllm", "==0.32.0", "--reboot")
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     there = packages(host)
     assert "libnvidia-compute-570" not in there
     assert set(there.values()) == {(NEW, "hi")}

@@ -52,7 +52,7 @@ def inventory(host: FleetHost, tmp_path_factory: pytest.TempPathFactory) -> str:
 def untouched(host: FleetHost, inventory: str, firstlight: CommandRunner) -> dict[str, str]:
     """The files of the host as one run left it, that has had no fault yet."""
     ended = firstlight("provision", "-i", inventory)
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     return listing(host)
 
 
@@ -114,7 +114,7 @@ def test_one_run_repairs_a_service_that_was_started_by_other_settings(
     ended = firstlight("provision", "-i", inventory)
     for fault in RUNNING:
         sound.sh(PREAMBLE + fault.undo)
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     assert ended.host(sound.name)["state"] == "serving"
     answer = ask(sound)
     assert (answer["with"][0], answer["without"][0]) == (200, 401)
@@ -133,9 +133,9 @@ def test_one_run_repairs_what_was_damaged_while_another_process_had_the_port(
         with made(sound, fault):
             assert_found(fault, verify(sound, fault.level, fault.checks))
     ended = firstlight("verify", "-i", inventory)
-    assert ended.code == 2, ended.told()
+    assert ended.code == 2, ended.output()
     ended = firstlight("provision", "-i", inventory)
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     assert ended.host(sound.name)["state"] == "serving"
 
 
@@ -143,7 +143,7 @@ def test_at_the_end_the_host_is_as_it_was_before_the_first_fault(
     sound: FleetHost, inventory: str, firstlight: CommandRunner, untouched: dict[str, str]
 ) -> None:
     ended = firstlight("verify", "--level", "full", "-i", inventory)
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     ended = firstlight("provision", "-i", inventory)
-    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.told()
+    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
     assert differences(untouched, listing(sound)) == {}

@@ -64,7 +64,7 @@ def test_accept_new_trusts_once_and_remembers(pair: list[FleetHost], tmp_path: P
     assert subprocess.run([*ssh_command(host.connection), "true"], check=False).returncode == 0
 
 
-def test_a_changed_host_key_says_what_changed_and_how_to_go_on(fleet: Fleet, tmp_path: Path) -> None:
+def test_a_changed_host_key_is_reported_with_the_next_command(fleet: Fleet, tmp_path: Path) -> None:
     [host] = fleet.boot()
     path = host.inventory(tmp_path)
     before = host.sh("cat /etc/ssh/ssh_host_ed25519_key.pub").split()[1]
@@ -164,7 +164,7 @@ def test_both_stacks_reach_the_same_user(pair: list[FleetHost], tmp_path: Path) 
         ("no-such-host.invalid", "22", "the name does not resolve"),
     ],
 )
-def test_an_unreachable_host_says_why(tmp_path: Path, address: str, port: str, why: str) -> None:
+def test_an_unreachable_host_has_a_reason(tmp_path: Path, address: str, port: str, why: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         closed = server.getsockname()[1]
     number = closed if port == "closed" else int(port)

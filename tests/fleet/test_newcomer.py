@@ -101,7 +101,7 @@ def here() -> Iterator[tuple[CommandRunner, str]]:
         try:
             yield run, str(inventory)
             ended = run("uninstall", "-i", str(inventory))
-            assert ended.code == 0, ended.told()
+            assert ended.code == 0, ended.output()
             assert not prefix.exists()
         finally:
             disk.detach(prefix.parent)
@@ -111,16 +111,16 @@ def here() -> Iterator[tuple[CommandRunner, str]]:
 def test_this_machine_without_systemd_serves_under_supervisor(here: tuple[CommandRunner, str]) -> None:
     firstlight, inventory = here
     ended = firstlight("provision", "-i", inventory)
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     [host] = ended.summary["hosts"]
     assert (host["state"], host["stack"]["supervisor"]) == ("serving", "supervisor")
     assert host["attention"]["used"] == "CPU_ATTN"
     ended = firstlight("serve", "-i", inventory, "--attention", "CPU_ATTN")
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     found = checks_of_what_serves(firstlight, "-i", inventory)
     assert {check["status"] for check in found.values()} == {"ok"}, found
     ended = firstlight("stop", "-i", inventory)
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     assert "stopped" in ended.out
     unit = checks_of_what_serves(firstlight, "-i", inventory)["serving.unit"]
     assert (unit["status"], "stopped by ./firstlight stop" in unit["reason"]) == ("skip", True), unit

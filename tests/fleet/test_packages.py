@@ -134,7 +134,7 @@ def held_lock(root: AptRoot) -> Iterator[Callable[[float], None]]:
         process.communicate()
 
 
-def test_a_module_that_dkms_cannot_build_is_told_by_its_compiler(root: AptRoot) -> None:
+def test_a_module_that_dkms_cannot_build_is_reported_with_the_compiler_error(root: AptRoot) -> None:
     """As Debian's 550.163.01 on its own kernel 6.12.117: dpkg says that a script failed, and nothing else."""
     folder = root.path / "broken"
     log = "/var/lib/dkms/nvidia-current-open/550.163.01/build"

@@ -50,7 +50,7 @@ def bring(root: AptRoot, mode: str = "make", *, flavour: str = "open", version: 
     return root.program("packages.py", mode, what)
 
 
-def test_a_branch_is_installed_and_held(root: AptRoot) -> None:
+def test_a_branch_is_installed_and_pinned(root: AptRoot) -> None:
     status, said = bring(root, version=OLD)
     assert status == 0, said
     assert set(root.states().values()) == {(OLD, "hi")}

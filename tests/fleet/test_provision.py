@@ -56,12 +56,12 @@ def test_a_host_that_dies_in_the_middle_is_named_and_stops_no_other(
     firstlight.wait_for(context, task_ended(hosts[2].name, "Install missing operating system packages"))
     hosts[2].kill()
     ended = firstlight.end(context)
-    assert ended.code == 1, ended.told()
+    assert ended.code == 1, ended.output()
     assert ended.summary["verdict"] == "red"
     assert ended.host(hosts[2].name)["state"] in ("failed", "unreachable")
     assert hosts[2].name in ended.out.splitlines()[0]
     for host in hosts[:2]:
-        assert ended.host(host.name)["state"] == "serving", ended.told()
+        assert ended.host(host.name)["state"] == "serving", ended.output()
 
 
 def test_a_serving_host_answers_right_with_the_attention_that_was_asked_for(
@@ -85,7 +85,7 @@ def test_a_serving_host_answers_right_with_the_attention_that_was_asked_for(
         assert f"run {summary['run']}" in host.sh(f"cat {PREFIX}/logs/summary-{summary['run']}.txt")
 
 
-def test_the_key_stands_in_its_file_alone_and_what_was_done_is_on_record(
+def test_the_key_is_in_its_file_alone_and_every_change_is_recorded(
     firstlight: CommandRunner, hosts: list[FleetHost]
 ) -> None:
     host, run = hosts[0], (firstlight.logs / "latest").resolve()
@@ -120,7 +120,7 @@ def test_the_unit_is_hardened_and_runs_as_its_own_user(hosts: list[FleetHost]) -
 def test_the_second_run_touches_nothing(firstlight: CommandRunner, hosts: list[FleetHost], inventory: str) -> None:
     two = f"{hosts[0].name},{hosts[1].name}"
     ended = firstlight("provision", "-i", inventory, "--limit", two)
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     assert (ended.summary["verdict"], ended.summary["changed"]) == ("green", 0)
     assert {host["state"] for host in ended.summary["hosts"]} == {"unchanged"}
     assert all(host["checks"] and host["checks_at"] for host in ended.summary["hosts"])
@@ -161,7 +161,7 @@ def test_hosts_meet_on_the_interface_that_joins_them(hosts: list[FleetHost], inv
     assert {answer["wrong"] for answer in meeting["hosts"].values()} == {0}
 
 
-def test_a_second_run_on_a_held_host_is_told_who_holds_it_and_an_interrupted_one_leaves_a_summary(
+def test_a_second_run_on_a_locked_host_names_the_first_and_an_interrupted_run_leaves_a_summary(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
     last = hosts[2]
@@ -170,10 +170,10 @@ def test_a_second_run_on_a_held_host_is_told_who_holds_it_and_an_interrupted_one
     firstlight.wait_for(first, event("locked", host=last.name))
     locked_by = (firstlight.logs / "latest").resolve().name
     second = CommandRunner(firstlight.logs.parent / "other-logs")("provision", "-i", inventory, "--limit", last.name)
-    assert second.code == 3, second.told()
+    assert second.code == 3, second.output()
     assert locked_by in second.out
     ended = firstlight.end(first, send=signal.SIGINT)
-    assert ended.code == 130, ended.told()
+    assert ended.code == 130, ended.output()
     summary = json.loads((firstlight.logs / locked_by / "summary.json").read_text())
     assert summary["interrupted"]
     assert summary["hosts"][0]["state"] == "interrupted"
@@ -190,7 +190,7 @@ def test_a_run_whose_controller_was_killed_is_taken_up_by_the_next(
     kept = (firstlight.logs / "latest" / "changes.jsonl").read_text().splitlines()
     assert json.loads(kept[0])["how"] == "lock"
     ended = firstlight("provision", "-i", inventory)
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     assert ended.summary["changed"] == 1
     assert [host["state"] for host in ended.summary["hosts"]] == ["unchanged", "unchanged", "serving"]
     assert ask(last)["with"][0] == 200
@@ -222,7 +222,7 @@ def test_a_rebooted_host_serves_again_unaided(
     wait_until_healthy(host)
     assert ask(host)["with"][0] == 200
     ended = firstlight("provision", "-i", inventory, "--limit", host.name)
-    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.told()
+    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
     assert ended.host(host.name)["serve"]["ready"]
 
 
@@ -232,17 +232,17 @@ def test_rollback_brings_the_environment_before_back_and_proves_it(
     host = hosts[1]
     serving = host.sh(f"readlink {PREFIX}/current").strip()
     ended = firstlight("provision", "-i", inventory, "--limit", host.name, "--vllm", "none")
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     assert host.sh(f"readlink {PREFIX}/current").strip() != serving
     assert host.sh("systemctl is-active firstlight-vllm.service", check=False).strip() != "active"
     ended = firstlight("rollback", "-i", inventory, "--limit", host.name)
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     assert host.sh(f"readlink {PREFIX}/current").strip() == serving
     assert ended.host(host.name)["serve"]["ready"]
     assert ask(host)["with"][0] == 200
 
 
-def test_a_start_that_fails_is_told_by_its_cause(
+def test_a_start_that_fails_is_reported_with_its_cause(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
     """Three ways in which a start fails, one after the other on a host that served a moment ago."""
@@ -263,13 +263,13 @@ def test_a_start_that_fails_is_told_by_its_cause(
     assert firstlight(*start).cause(host.name) == "libnuma-missing"
 
 
-def test_what_the_doctor_may_mend_is_gone_afterwards(
+def test_a_cause_that_the_doctor_repaired_is_gone(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
     """The library that the last start failed for, on a host that reaches no package source: its package is sent."""
     host = hosts[1]
     ended = firstlight("doctor", "--host", host.name, "-i", inventory, "--apply", "--yes", "--json")
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     [document] = json.loads(ended.out)
     assert (document["applied"]["cause"], document["applied"]["gone"]) == ("libnuma-missing", True)
     assert host.sh("dpkg-query -W -f '${Status}' libnuma1").strip() == "install ok installed"
@@ -279,7 +279,7 @@ def test_uninstall_leaves_nothing_but_what_it_lists(
     firstlight: CommandRunner, hosts: list[FleetHost], inventory: str
 ) -> None:
     ended = firstlight("uninstall", "-i", inventory)
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     for host in hosts:
         left = host.sh(
             f"ls -d {PREFIX} /etc/systemd/system/firstlight* /var/tmp/firstlight* 2>/dev/null; "
@@ -300,24 +300,24 @@ def test_a_user_without_root_gets_an_installation_of_their_own(
     host = hosts[0]
     inventory = host.inventory(tmp_path, user=NO_SUDO, firstlight_port=8123)
     ended = firstlight("provision", "-i", str(inventory))
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     assert ended.host(host.name)["stack"]["supervisor"] == "supervisor"
     assert "survive a reboot" in ended.out
     assert ask(host, prefix=f"/home/{NO_SUDO}/.local/share/firstlight", port=8123)["with"][0] == 200
     ended = firstlight("provision", "-i", str(inventory))
-    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.told()
+    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
     assert ended.host(host.name)["state"] == "unchanged"
     ended = firstlight("uninstall", "-i", str(inventory))
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     assert host.sh(f"pgrep -u {NO_SUDO} -f vllm || true").strip() == ""
 
 
-def test_a_user_without_root_is_told_what_to_have_installed(
+def test_a_user_without_root_gets_the_list_of_packages_to_have_installed(
     firstlight: CommandRunner, fleet: Fleet, tmp_path: Path
 ) -> None:
     [bare] = fleet.boot(1)
     ended = firstlight("plan", "-i", str(bare.inventory(tmp_path, user=NO_SUDO)), "--json")
-    assert ended.code == 4, ended.told()
+    assert ended.code == 4, ended.output()
     document = json.loads(ended.out)
     assert document["stack"] is None
     assert "apt-get install -y libnuma1" in json.dumps(document)

@@ -76,7 +76,7 @@ def test_debians_own_driver_is_built_for_the_installed_kernel(
     kernel = kernels[0]
     install(host, f"linux-image-{kernel}")
     ended = firstlight("drivers", "-i", inventory)
-    assert ended.code == 1, ended.told()
+    assert ended.code == 1, ended.output()
     result = ended.host(host.name)["phases"]["install"]
     assert f"driver {VERSION} is installed and runs after a restart of the host (kernel" in result["text"], result
     assert "which is not installed on this host and has no module" in result["text"]
@@ -92,7 +92,7 @@ def test_debians_own_driver_is_built_for_the_installed_kernel(
     assert host.sh("dpkg-query -W -f '${Version}' libcuda1").startswith(VERSION)
 
 
-def test_a_second_time_the_playbook_changes_nothing_and_tells_who_signed(
+def test_a_second_time_the_playbook_changes_nothing_and_names_the_signer(
     firstlight: CommandRunner, host: FleetHost, kernels: tuple[str, str]
 ) -> None:
     checked = play(hosts_file(firstlight), "--check")

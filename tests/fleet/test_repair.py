@@ -36,7 +36,7 @@ def firstlight(inventory: str, tmp_path_factory: pytest.TempPathFactory) -> Comm
     """The command line, once the host serves."""
     run = CommandRunner(tmp_path_factory.mktemp("run") / "logs")
     made = run("provision", "-i", inventory)
-    assert made.code == 0, made.told()
+    assert made.code == 0, made.output()
     return run
 
 
@@ -59,7 +59,7 @@ def failing(ended: Ended) -> dict[str, str]:
 def test_an_untouched_host_is_sound(firstlight: CommandRunner, inventory: str) -> None:
     for level in ("standard", "full"):
         ended = firstlight("verify", "-i", inventory, "--level", level, "--json")
-        assert failing(ended) == {}, ended.told()
+        assert failing(ended) == {}, ended.output()
     assert "verified ok at full, " in firstlight("status", "-i", inventory).out
 
 
@@ -68,11 +68,11 @@ def test_a_bit_of_a_library_is_found_at_standard_and_a_shallower_run_hides_it_no
 ) -> None:
     flip(host, "current/lib/python*/site-packages/torch/lib/libtorch_cpu.so", 200_000_000)
     ended = firstlight("verify", "-i", inventory, "--json")
-    assert (ended.code, list(failing(ended))) == (2, ["libraries.files"]), ended.told()
+    assert (ended.code, list(failing(ended))) == (2, ["libraries.files"]), ended.output()
     quick = firstlight("verify", "-i", inventory, "--level", "quick", "--json")
-    assert (quick.code, list(failing(quick))) == (2, ["libraries.files"]), quick.told()
+    assert (quick.code, list(failing(quick))) == (2, ["libraries.files"]), quick.output()
     said = firstlight("status", "-i", inventory)
-    assert (said.code, "libraries.files: fail at standard, found" in said.out) == (1, True), said.told()
+    assert (said.code, "libraries.files: fail at standard, found" in said.out) == (1, True), said.output()
 
 
 def test_one_provision_builds_it_anew_next_to_it_and_the_service_goes_on(
@@ -80,13 +80,13 @@ def test_one_provision_builds_it_anew_next_to_it_and_the_service_goes_on(
 ) -> None:
     before = current(host)
     ended = firstlight("provision", "-i", inventory)
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     assert current(host) == f"{before}-2"
     assert host.sh(f"ls {PREFIX}/envs").split() == [f"{before}-2"], "nobody goes back to a damaged one"
     assert ask(host)["with"][0] == 200
     assert failing(firstlight("verify", "-i", inventory, "--json")) == {}
     again = firstlight("provision", "-i", inventory)
-    assert (again.code, again.host(host.name)["state"]) == (0, "unchanged"), again.told()
+    assert (again.code, again.host(host.name)["state"]) == (0, "unchanged"), again.output()
 
 
 def test_what_the_probe_saw_needs_no_checks_before_it_is_repaired(
@@ -95,7 +95,7 @@ def test_what_the_probe_saw_needs_no_checks_before_it_is_repaired(
     packages = host.sh(f"ls -d {PREFIX}/current/lib/python*/site-packages").strip()
     host.sh(f"echo 'import os' > {packages}/stray.pth")
     repaired = firstlight("provision", "-i", inventory)
-    assert repaired.code == 0, repaired.told()
+    assert repaired.code == 0, repaired.output()
     assert current(host).endswith("-3")
     assert failing(firstlight("verify", "-i", inventory, "--json")) == {}
 
@@ -105,23 +105,23 @@ def test_a_damaged_model_is_made_again_and_served(firstlight: CommandRunner, hos
     flip(host, "models/builtin-1/model.safetensors")
     flip(host, "models/builtin-1/tokenizer.json")
     ended = firstlight("verify", "-i", inventory, "--json")
-    assert "serving.model" in failing(ended), ended.told()
+    assert "serving.model" in failing(ended), ended.output()
     repaired = firstlight("provision", "-i", inventory)
-    assert repaired.code == 0, repaired.told()
+    assert repaired.code == 0, repaired.output()
     assert failing(firstlight("verify", "-i", inventory, "--json")) == {}
     assert host.sh("systemctl show --property=MainPID --value firstlight-vllm") != started
 
 
-def test_a_users_model_is_served_and_held_to_what_it_said(
+def test_a_users_model_is_served_and_compared_with_its_last_proof(
     firstlight: CommandRunner, host: FleetHost, inventory: str, tmp_path: Path
 ) -> None:
     folder = tmp_path / "bigrams"
     write_model(folder, (ROOT / "README.md").read_text(encoding="utf-8"))
     asked = ("-i", inventory, "--model", str(folder))
     served = firstlight("provision", *asked)
-    assert (served.code, served.host(host.name)["state"]) == (0, "serving"), served.told()
+    assert (served.code, served.host(host.name)["state"]) == (0, "serving"), served.output()
     again = firstlight("provision", *asked)
-    assert (again.code, again.host(host.name)["state"]) == (0, "unchanged"), again.told()
+    assert (again.code, again.host(host.name)["state"]) == (0, "unchanged"), again.output()
     assert {check["status"] for check in checks_of_what_serves(firstlight, "-i", inventory).values()} == {"ok"}
 
     # Weights of the same size that say something else, taken up by a start that nobody asked us for.
@@ -135,5 +135,5 @@ def test_a_users_model_is_served_and_held_to_what_it_said(
     assert {name for name, check in found.items() if check["status"] == "fail"} == {"serving.model", "serving.answer"}
     assert "last green run" in found["serving.answer"]["reason"]
     repaired = firstlight("provision", *asked)
-    assert repaired.code == 0, repaired.told()
+    assert repaired.code == 0, repaired.output()
     assert {check["status"] for check in checks_of_what_serves(firstlight, "-i", inventory).values()} == {"ok"}

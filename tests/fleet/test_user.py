@@ -30,7 +30,7 @@ def test_their_service_survives_a_reboot_and_goes_without_a_trace(lingering: Fle
     firstlight = CommandRunner(tmp_path / "logs")
     inventory = str(lingering.inventory(tmp_path, user=NO_SUDO, firstlight_port=PORT))
     ended = firstlight("provision", "-i", inventory)
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     host = ended.host(lingering.name)
     assert (host["state"], host["stack"]["supervisor"]) == ("serving", "systemd-user")
     assert "survive a reboot" not in ended.out
@@ -43,9 +43,9 @@ def test_their_service_survives_a_reboot_and_goes_without_a_trace(lingering: Fle
     wait_until_healthy(lingering, port=PORT)
     assert ask(lingering, prefix=HOME, port=PORT)["with"][0] == 200
     ended = firstlight("provision", "-i", inventory)
-    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.told()
+    assert (ended.code, ended.summary["changed"]) == (0, 0), ended.output()
 
     ended = firstlight("uninstall", "-i", inventory)
-    assert ended.code == 0, ended.told()
+    assert ended.code == 0, ended.output()
     assert lingering.sh(f"ls -d {HOME} /home/{NO_SUDO}/.config/systemd/user/firstlight* 2>/dev/null; true") == ""
     assert lingering.sh(f"pgrep -u {NO_SUDO} -f vllm || true").strip() == ""

@@ -96,7 +96,7 @@ def test_a_plan_of_no_host_that_answers_is_a_document_all_the_same(tmp_path: Pat
     assert told.stdout.startswith("RED: 1 host could not be reached (far)")
 
 
-def test_a_plan_without_the_models_shape_says_why(tmp_path: Path) -> None:
+def test_a_plan_without_the_models_shape_has_a_reason(tmp_path: Path) -> None:
     done = firstlight("plan", "--model", "org/model", logs=tmp_path, HF_ENDPOINT="http://127.0.0.1:1")
     assert done.returncode == 1
     assert done.stdout.startswith("RED: 1 host failed (localhost)")
@@ -215,7 +215,7 @@ def test_a_plan_that_could_not_be_written_is_no_success(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_password_that_nobody_types_is_told(tmp_path: Path) -> None:
+def test_a_missing_password_is_reported(tmp_path: Path) -> None:
     done = redirected("stop --ask-become-pass < /dev/null", tmp_path)
     assert done.returncode == 2
     assert "no password could be read" in done.stderr

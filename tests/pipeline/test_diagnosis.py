@@ -27,7 +27,7 @@ BROKEN = "fatal error: Python.h: No such file or directory\n"
 HERE = Host(name="here", connection=Connection(kind="local"), settings=Settings())
 
 
-def test_a_hosts_sources_are_kept_and_absent_ones_are_said(tmp_path: Path) -> None:
+def test_the_sources_of_a_host_are_kept_and_absent_ones_listed(tmp_path: Path) -> None:
     done = firstlight("doctor", "--host", "localhost", "--json", logs=tmp_path)
     assert done.returncode in (0, 8), done.stderr
     [document] = json.loads(done.stdout)
@@ -91,7 +91,7 @@ def test_the_newest_run_that_worked_on_a_host_is_evidence_only_where_it_failed(t
 
 
 @pytest.mark.parametrize(("service", "said"), [("inactive", True), ("active", False), ("failed", False), (None, False)])
-def test_a_service_that_was_stopped_in_order_is_said_where_nothing_failed(service: str | None, said: bool) -> None:
+def test_a_service_that_was_stopped_in_order_is_reported_where_nothing_failed(service: str | None, said: bool) -> None:
     facts = HostFacts(
         host="here",
         probed_at="2026-01-01T00:00:00Z",
@@ -129,7 +129,7 @@ def test_what_is_not_safe_is_left_to_a_person(log: str, said: str, tmp_path: Pat
     assert repair.repair_host(request(tmp_path), HERE, (), refused) is None
 
 
-def test_without_consent_nothing_is_changed_and_the_question_says_what_would_be(tmp_path: Path) -> None:
+def test_without_consent_nothing_is_changed_and_the_question_lists_the_changes(tmp_path: Path) -> None:
     asked: list[str] = []
 
     def no(what: str) -> bool:
@@ -209,7 +209,7 @@ def test_every_safe_fix_names_a_tag_of_the_playbook_and_every_tag_is_named() -> 
     assert not [fix.text for fix in safe if {"reboot", "relogin"} & set(fix.needs)]
 
 
-def test_a_cause_that_may_be_mended_has_a_command_that_tells_whether_it_is_gone() -> None:
+def test_a_cause_with_a_safe_fix_has_a_check() -> None:
     mended = [cause for cause in load_causes() if any(fix.safe for fix in cause.fixes)]
     assert mended
     assert not [cause.id for cause in mended if not cause.check.command]

@@ -65,7 +65,7 @@ def test_one_that_was_built_anew_and_has_not_gone_live_is_gone_on_with() -> None
     assert folder_for("e1", host("e1", "e1-2", environment="e1", **FILES)) == "e1-2"
 
 
-def test_a_run_says_why_it_builds_one_that_is_there() -> None:
+def test_a_run_gives_the_reason_for_rebuilding_an_environment() -> None:
     assert rebuild_reason("e1-3", host("e1", "e1-2")) == "environment e1-2 is damaged, and is built anew as e1-3"
     assert rebuild_reason("e1-2", host("e1", "e1-2")) is None
     assert rebuild_reason("e2", host("e1")) is None

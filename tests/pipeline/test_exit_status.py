@@ -30,12 +30,12 @@ ROOT = Path(__file__).resolve().parents[2]
         ({}, Path.home() / ".cache" / "firstlight"),
     ],
 )
-def test_the_cache_lies_where_the_environment_says(environ: dict[str, str], folder: Path) -> None:
+def test_the_cache_is_where_the_environment_variable_points(environ: dict[str, str], folder: Path) -> None:
     assert cache_folder(environ) == folder
 
 
 @pytest.mark.parametrize(("command", "code"), [("plan", 2), ("verify", 64)])
-def test_an_account_without_a_home_is_told_to_name_one(
+def test_an_account_without_a_home_is_asked_to_set_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, code: int
 ) -> None:
     def without_home() -> None:
@@ -170,7 +170,7 @@ def test_what_acts_on_a_service_ends_in_the_summary_as_json(command: str, tmp_pa
 
 
 @pytest.mark.parametrize(("command", "phase"), [("stop", "serve"), ("uninstall", "install")])
-def test_a_host_on_which_nothing_was_to_be_undone_says_so_in_json(command: str, phase: str, tmp_path: Path) -> None:
+def test_uninstall_of_nothing_is_reported_in_json(command: str, phase: str, tmp_path: Path) -> None:
     host = {"ansible_connection": "local", "firstlight_prefix": str(tmp_path / "nothing")}
     (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": {"here": host}}}))
     done = start(command, "-i", "hosts.yml", "--json", cwd=tmp_path, FIRSTLIGHT_LOGS=str(tmp_path / "logs"))

@@ -55,7 +55,7 @@ def says(monkeypatch: pytest.MonkeyPatch, *sources: Source) -> None:
     monkeypatch.setattr(failure_evidence, "collect", collect)
 
 
-def test_a_hosts_journal_says_what_the_room_does_not(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_journal_of_a_host_completes_the_phases_text(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     says(monkeypatch, Source("service_journal", f"{LIBRARY}\n"), Source("kernel", "", "dmesg is not there"))
     context.record(PhaseResult(host="n1", phase="serve", status="failed", text="the service ended while it started"))
     diagnose(context)
@@ -64,7 +64,7 @@ def test_a_hosts_journal_says_what_the_room_does_not(context: RunContext, monkey
     assert not context.run.path("evidence/n1/kernel.txt").exists()
 
 
-def test_what_the_room_says_comes_first(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_phases_text_comes_first(context: RunContext, monkeypatch: pytest.MonkeyPatch) -> None:
     says(monkeypatch, Source("service_journal", f"{LIBRARY}\n"))
     context.record(PhaseResult(host="n1", phase="serve", status="failed", text="it did not start", evidence=(PORT,)))
     diagnose(context)
@@ -100,7 +100,7 @@ def test_a_host_that_no_longer_answers_is_diagnosed_by_its_phase(
     assert found(context) == ["disk-full"]
 
 
-def test_what_a_room_knows_of_its_failure_is_not_read_out_of_its_words(context: RunContext) -> None:
+def test_a_cause_that_the_phase_names_is_not_searched_in_its_text(context: RunContext) -> None:
     install_paths = {
         "https://wheels.vllm.ai/0.31.0/cu129": "HTTP 403",
         "https://download.pytorch.org/whl/cu129": "HTTP 403",

@@ -31,7 +31,7 @@ def session() -> LocalSession:
     return LocalSession("node", Connection(kind="local"))
 
 
-def test_a_second_run_is_told_who_holds_the_host_and_since_when(tmp_path: Path) -> None:
+def test_a_second_run_names_the_run_that_locked_the_host_and_its_start(tmp_path: Path) -> None:
     prefix = str(tmp_path / "a prefix")
     with lock_host(session(), prefix=prefix, run="first", root=False):
         with pytest.raises(HostLockedError) as refused, lock_host(session(), prefix=prefix, run="second", root=False):
@@ -82,7 +82,7 @@ exec {shutil.which("flock")} "$@"
     assert (tmp_path / "went").exists()
 
 
-def test_a_prefix_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_a_prefix_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(RemoteCommandError) as refused,

@@ -11,7 +11,7 @@ from provision.core.run_folder import RunFolder
 from provision.pipeline.phase_results import PhaseResultsFile
 
 
-def test_the_newest_result_of_each_room_is_in_it_without_secrets(tmp_path: Path) -> None:
+def test_the_file_has_the_newest_result_of_each_phase_without_secrets(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path, command="test")
     phases = PhaseResultsFile(run)
     steps: list[tuple[str, PhaseName, str]] = [

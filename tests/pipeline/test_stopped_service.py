@@ -78,7 +78,7 @@ def test_both_choices_are_measured_on_the_host_and_the_table_is_printed(tmp_path
     assert {"lock", "compare"} <= done
 
 
-def test_a_host_that_cannot_be_measured_says_why(tmp_path: Path, prefix: Path) -> None:
+def test_a_host_that_cannot_be_measured_has_a_reason(tmp_path: Path, prefix: Path) -> None:
     (prefix / "answer").write_text("")
     (prefix / "problem").write_text("error: compiled: the server ended with 1\n\nhint: ./firstlight doctor\n")
     process = begin(tmp_path, prefix, *COMPARE, "--json")

@@ -154,7 +154,7 @@ def test_a_disk_that_is_too_small_is_refused_with_both_figures(desired: Desired)
     assert refused.value.hint
 
 
-def test_a_model_that_is_moved_on_one_disk_needs_its_room_once(desired: Desired) -> None:
+def test_a_model_that_is_moved_on_one_disk_needs_its_space_once(desired: Desired) -> None:
     disks = (Disk(path="/", mount="/", total=2**33, free=3 * 2**30),)
     require_disk_space(host_facts(disks=disks), desired, incoming=2**31, prefix=2 * 2**30, moved=2**30)
     with pytest.raises(InstallError):
