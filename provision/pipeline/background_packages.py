@@ -81,7 +81,8 @@ class BackgroundPackages:
         self._thread.start()
 
     def _work(self) -> None:
-        from provision.phases.install import Target, install  # noqa: PLC0415 - Ansible is needed only where something changes
+        from provision.phases.install.host_results import install  # noqa: PLC0415 - Ansible is needed only where something changes
+        from provision.phases.install.target import Target  # noqa: PLC0415 - Ansible is needed only where something changes
 
         targets = [Target(host, self._variables[host.name]) for host in self._hosts]
         try:

@@ -18,7 +18,8 @@ from provision.core.models.staged import StagedFile
 from provision.core.run_folder import RunFolder
 from provision.fleet.inventory import load
 from provision.fleet.ssh import AuthenticationError, open_session
-from provision.phases.install import Target, install
+from provision.phases.install.host_results import install
+from provision.phases.install.target import Target
 from tests.fleet.hosts import SUDO_WITH_PASSWORD, FleetHost
 
 pytestmark = pytest.mark.fleet

@@ -16,7 +16,8 @@ import pytest
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Connection, Host, Settings
 from provision.core.run_folder import RunFolder
-from provision.phases.install import Target, install
+from provision.phases.install.host_results import install
+from provision.phases.install.target import Target
 from tests.install.wheels import build_wheel, lock_of
 
 BUILTIN_MODEL = """\

@@ -13,7 +13,8 @@ import pytest
 from pydantic import SecretStr
 
 from provision.core.models.settings import Connection, Host, Settings
-from provision.phases.install import Target, install
+from provision.phases.install.host_results import install
+from provision.phases.install.target import Target
 from tests.install.conftest import Site
 
 SLOW_MODEL = "import time\ntime.sleep(600)\n"

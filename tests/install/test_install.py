@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from provision.core.run_folder import write_atomically
-from provision.phases.install import Target
 from provision.phases.install.hosts_file import render
+from provision.phases.install.target import Target
 from tests.install.conftest import Site, newer_wheels
 from tests.install.wheels import build_wheel
 

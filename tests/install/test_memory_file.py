@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from provision.phases.install import Target, install
+from provision.phases.install.host_results import install
 from provision.phases.install.hosts_file import render_secrets
 from provision.phases.install.memory_file import memory_file, remove_left_passwords
+from provision.phases.install.target import Target
 from tests.install.conftest import Site
 from tests.install.test_host_results import SLOW_MODEL, host
 
@@ -29,7 +30,8 @@ CONTROLLER = """
 import json, sys
 from pathlib import Path
 from pydantic import SecretStr
-from provision.phases.install import Target, install
+from provision.phases.install.host_results import install
+from provision.phases.install.target import Target
 from provision.core.models.settings import Connection, Host, Settings
 from provision.core.run_folder import Run
 

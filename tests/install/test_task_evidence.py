@@ -143,7 +143,8 @@ def test_each_is_on_disk_when_its_task_has_ended(site: Site) -> None:
         path = Path(site.folder / "logs" / "latest" / "changes.jsonl")
         kept[task] = len(path.read_text().splitlines()) if path.exists() else 0
 
-    from provision.phases.install import Target, install
+    from provision.phases.install.host_results import install
+    from provision.phases.install.target import Target
 
     install(site.run(), [Target(site.host(), site.variables)], progress=watch)
     assert kept["Build the environment"] == 2
