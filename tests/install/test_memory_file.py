@@ -33,12 +33,12 @@ from pydantic import SecretStr
 from provision.phases.install.host_results import install
 from provision.phases.install.target import Target
 from provision.core.models.settings import Connection, Host, Settings
-from provision.core.run_folder import Run
+from provision.core.run_folder import RunFolder
 
 given = json.load(sys.stdin)
 connection = Connection(kind="local", become_password=SecretStr(given["password"]))
 host = Host(name="this", connection=connection, settings=Settings())
-run = Run.create(Path(given["logs"]), command="install")
+run = RunFolder.create(Path(given["logs"]), command="install")
 install(run, [Target(host, given["variables"])], progress=lambda host, task: print(task, flush=True))
 """
 
