@@ -1,3 +1,3 @@
-"""Proof that a host computes, and computes right: needs Python 3.10 and, for most checks, torch. Nothing else."""
+"""Checks that a host computes correctly. Requires Python 3.10 and, for most checks, torch."""
 
 VERSION = "0.1.0"

@@ -1,4 +1,4 @@
-"""`python -m verify` and `python verify.pyz`."""
+"""Entry point of `python -m verify` and `python verify.pyz`."""
 
 import sys
 

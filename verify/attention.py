@@ -1,12 +1,12 @@
-"""Flash attention for a model of one's own: a drop-in for torch.nn.MultiheadAttention.
+"""Flash attention for your own models: a drop-in replacement of torch.nn.MultiheadAttention.
 
     from verify.attention import upgrade_attention, restore_attention
 
     upgrade_attention(model)      # every torch.nn.MultiheadAttention in it, in place
-    restore_attention(model)      # and back
+    restore_attention(model)      # back to torch's own
 
-Parameters, their names, hooks, optimizers and the identity of modules stay as they are: a module is made the other class
-and keeps everything that it holds. Importable from the repository and from verify.pyz (put it on PYTHONPATH); needs torch.
+Parameters, their names, hooks, optimizers and the identity of modules stay: only the class of a module changes. The
+repository and verify.pyz (on PYTHONPATH) provide this module. It requires torch.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from verify.attention_kernels import KERNELS, AttentionProblem, attend
 
 
 class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
-    """torch.nn.MultiheadAttention, computed by flash kernels; same arguments, same parameters, same results.
+    """torch.nn.MultiheadAttention computed by flash kernels, with the same arguments, parameters and results.
 
-    Where the weights of attention are asked for (torch's default), flash kernels cannot give them, and torch's own code
-    answers; so it does for nested tensors, `add_bias_kv` and `add_zero_attn`. With `discard_weights` null is returned for
-    the weights even when they are asked for, for models that throw them away.
+    Flash kernels cannot return attention weights. Where the caller asks for them (torch's default), torch's own code computes,
+    as it does for nested tensors, `add_bias_kv` and `add_zero_attn`. With `discard_weights`, None is returned in place of the
+    weights, for models that do not use them.
     """
 
     kernels: tuple[str, ...] = tuple(KERNELS)
-    """Which kernels may compute, in the order of preference."""
+    """Kernels that may compute, in order of preference."""
     discard_weights: bool = False
     used: str | None = None
-    """What computed the last call: a kernel's name, or `torch` for torch's own code."""
+    """What computed the last call: the name of a kernel, or `torch` for torch's own code."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -49,7 +49,11 @@ class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """As torch.nn.MultiheadAttention.forward. Raises ValueError when no kernel takes the problem."""
+        """Compute attention, as torch.nn.MultiheadAttention.forward does.
+
+        Raises:
+            ValueError: No kernel supports the problem.
+        """
         special = query.is_nested or self.bias_k is not None or self.add_zero_attn
         if special or (need_weights and not self.discard_weights):
             self.used = "torch"
@@ -65,7 +69,7 @@ class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
             )
             return answer
         if is_causal and attn_mask is None:
-            raise ValueError("is_causal is a hint about attn_mask: give the mask as well, as torch wants it")
+            raise ValueError("is_causal is a hint about attn_mask: pass the mask as well, as torch requires")
         batched = query.dim() == 3
         if not batched:
             key_padding_mask = None if key_padding_mask is None else key_padding_mask[None]
@@ -82,7 +86,7 @@ class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
         return (joined if self.batch_first else joined.transpose(0, 1)), None
 
     def _batch_first(self, *parts: Tensor) -> tuple[Tensor, ...]:
-        """(batch, length, dim) of each; what was one tensor stays one."""
+        """Return each tensor as (batch, length, dim); identical tensors stay identical."""
         if parts[0].dim() == 3 and self.batch_first:
             return parts
         moved = {id(part): part[None] if part.dim() == 2 else part.transpose(0, 1) for part in parts}
@@ -110,10 +114,10 @@ class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
     def _masks(
         self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, query: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
-        """What a query sees, and what is added to its scores; at most one of both. True in torch's masks means hidden."""
+        """Return which keys a query sees, and what is added to its scores; at most one is set. True in torch's masks means hidden."""
         masks = []
         if attn_mask is not None:
-            # (queries, keys), or one for each sequence and head, which lie one behind the other
+            # (queries, keys), or one mask per sequence and head, one after the other
             masks.append(
                 attn_mask[None, None] if attn_mask.dim() == 2 else attn_mask.unflatten(0, (-1, self.num_heads))
             )
@@ -136,10 +140,15 @@ class FlashMultiheadAttention(nn.MultiheadAttention):  # type: ignore[misc]
 def upgrade_attention(
     model: nn.Module, *, kernels: tuple[str, ...] = tuple(KERNELS), discard_weights: bool = False
 ) -> list[str]:
-    """Make every torch.nn.MultiheadAttention of a model, itself included, a FlashMultiheadAttention, in place.
+    """Turn every torch.nn.MultiheadAttention of a model, including the model itself, into a FlashMultiheadAttention, in place.
 
-    Returns their names in the model. Subclasses of others are left alone: they may mean something else. Raises
-    ValueError for a kernel that there is not.
+    Other subclasses stay, because they may change the meaning.
+
+    Returns:
+        The names of the modules in the model.
+
+    Raises:
+        ValueError: There is no kernel of that name.
     """
     unknown = [name for name in kernels if name not in KERNELS]
     if unknown or not kernels:
@@ -153,7 +162,7 @@ def upgrade_attention(
 
 
 def restore_attention(model: nn.Module) -> list[str]:
-    """Undo `upgrade_attention`: every FlashMultiheadAttention of a model becomes torch's own again, in place."""
+    """Undo `upgrade_attention`: turn every FlashMultiheadAttention of a model back into torch's class, in place."""
     found = {name: module for name, module in model.named_modules() if type(module) is FlashMultiheadAttention}
     for module in found.values():
         module.__dict__.pop("_entered").remove()
@@ -164,7 +173,7 @@ def restore_attention(model: nn.Module) -> list[str]:
 
 
 def _enter(module: nn.Module) -> None:
-    """A hook that does nothing: torch.nn.TransformerEncoderLayer passes a module by that has none, and computes itself."""
+    """Do nothing. torch.nn.TransformerEncoderLayer bypasses a module without hooks and computes the attention itself."""
     module.__dict__["_entered"] = module.register_forward_pre_hook(_pass)
 
 

@@ -1,4 +1,4 @@
-"""The attention problems that are checked, and the plain computation that sets the tolerance."""
+"""Attention problems of the checks, and the plain formula that sets their tolerance."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Query, key and value, packed: (tokens, heads, dim), the sequences one behind the other."""
+    """Packed query, key and value: (tokens, heads, dim), one sequence after the other."""
 
     query: Tensor
     key: Tensor
     value: Tensor
 
     def to(self, device: str) -> Inputs:
-        """The same on another device."""
+        """Copy the tensors to a device."""
         return Inputs(*(part.to(device) for part in self.parts))
 
     @property
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The three tensors."""
+        """Query, key and value."""
         return self.query, self.key, self.value
 
 
 @dataclass(frozen=True)
 class Case:
-    """One problem. `sequences` holds (queries, keys) of each; the causal mask is aligned to the bottom right."""
+    """One problem. `sequences` holds (queries, keys) of each sequence; the causal mask is aligned to the bottom right."""
 
     name: str
     heads: int
@@ -43,29 +43,29 @@ class Case:
     dim: int
     causal: bool = False
     window: int | None = None
-    """How many keys before its own place a query sees at most."""
+    """Maximum number of keys before its own position that a query sees."""
     softcap: float = 0.0
     alibi: bool = False
     page: int | None = None
-    """Keys and values lie in pages of so many tokens, as in a server's cache."""
+    """Tokens per page if keys and values are in pages, as in a server's cache."""
     level: Level = "standard"
     early: bool = False
-    """Whether it is computed at `standard` already where it is expected to take little time."""
+    """Whether it already runs at `standard` if it should be quick."""
 
     @property
     def work(self) -> int:
-        """Multiplications of queries by keys: what its time grows with."""
+        """Number of multiplications of queries by keys, to which the time is proportional."""
         return self.heads * self.dim * sum(queries * keys for queries, keys in self.sequences)
 
     @property
     def dense(self) -> bool:
-        """Whether all sequences are equally long, so that a (batch, heads, length, dim) tensor holds them."""
+        """Whether all sequences have the same length, so that a (batch, heads, length, dim) tensor holds them."""
         return len(set(self.sequences)) == 1 and self.page is None
 
     @property
     def required_features(self) -> frozenset[str]:
-        """What a kernel must be able to do for it, beyond a square causal mask."""
-        asked = {
+        """Features that a kernel needs for this case, beyond a square causal mask."""
+        features = {
             "corner": self.causal and any(queries != keys for queries, keys in self.sequences),
             "blind": self.causal and any(queries > keys for queries, keys in self.sequences),
             "window": self.window is not None,
@@ -74,10 +74,10 @@ class Case:
             "packed": not self.dense and self.page is None,
             "paged": self.page is not None,
         }
-        return frozenset(name for name, needed in asked.items() if needed)
+        return frozenset(name for name, needed in features.items() if needed)
 
     def inputs(self, dtype: str) -> Inputs:
-        """On the CPU, the same in every run."""
+        """Return the inputs on the CPU, the same in every run."""
         queries, keys = (sum(lengths) for lengths in zip(*self.sequences, strict=True))
         return Inputs(
             normal(queries, self.heads, self.dim, seed=5, dtype=dtype),
@@ -86,13 +86,13 @@ class Case:
         )
 
     def slopes(self) -> Tensor | None:
-        """A slope a query head, from 1/2 downwards as ALiBi has them; null without ALiBi."""
+        """Return ALiBi's slope of each query head, from 1/2 downwards; None without ALiBi."""
         import torch
 
         return 2.0 ** -(torch.arange(self.heads) + 1) if self.alibi else None
 
     def exact(self, inputs: Inputs) -> Tensor:
-        """The reference's result, packed, in float64."""
+        """Return the packed result of the reference in float64."""
         slopes = self.slopes()
         return packed_attention(
             *inputs.parts,
@@ -104,7 +104,7 @@ class Case:
         )
 
     def bias(self, queries: int, keys: int) -> Tensor | None:
-        """What is added to the scores of one sequence, (heads, queries, keys); null where nothing is."""
+        """Return what is added to the scores of one sequence, (heads, queries, keys); None for nothing."""
         import torch
 
         if not (self.causal or self.window is not None or self.alibi):
@@ -157,9 +157,9 @@ CASES = (
 
 
 def plain(case: Case, inputs: Inputs) -> Tensor:
-    """The formula as it is written, every step rounded to the inputs' precision; packed.
+    """Compute the packed result by the plain formula; every step is rounded to the precision of the inputs.
 
-    Inputs of 8 bits are computed with in bfloat16, and the weights are rounded to 8 bits once more, as kernels do.
+    8-bit inputs are computed in bfloat16, and the weights are rounded to 8 bits again, as kernels do.
     """
     import torch
 

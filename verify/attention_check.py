@@ -1,4 +1,4 @@
-"""A check of one provider of attention: its results, its gradients, and that it was this one that ran."""
+"""Check of one attention provider: its results, its gradients, and that its own kernel ran."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 Compute = Callable[[Case, Inputs], "Tensor"]
 
 NO_KERNEL = "No available kernel"
-"""What torch says when the only path that is open does not take a problem: which ones those are differs by card and release."""
+"""torch's message if the only enabled path does not support a problem; which ones depends on card and release."""
 GRADIENTS_IN = frozenset({"quick", "standard"})
-"""Cases of these levels are differentiated as well, on `full`: whoever serves needs no gradients."""
+"""On `full`, gradients are computed for the cases of these levels. Serving needs no gradients."""
 
 
 DEADLINE_S = 180.0
 NO_KERNEL_TRACE = CheckResult(
     "error",
-    "cannot tell which kernel ran: torch's profiler saw none of this device",
-    remedy="let it use CUPTI (roctracer on AMD cards): some containers and virtual GPUs forbid it, and another profiler may hold it",
+    "cannot tell which kernel ran: torch's profiler recorded nothing on this device",
+    remedy="allow CUPTI (roctracer on AMD cards): some containers and virtual GPUs forbid it, and another profiler may be using it",
 )
 
 
@@ -44,7 +44,7 @@ class ErrorSize:
 
 @dataclass(frozen=True)
 class ErrorComparison:
-    """One comparison: a kernel's errors, and those of the plain formula in the same precision."""
+    """One comparison: the errors of a kernel, and those of the plain formula in the same precision."""
 
     what: str
     dtype: str
@@ -54,10 +54,10 @@ class ErrorComparison:
 
 
 def check(provider: Provider, *, level: Level) -> Check:
-    """The check of a provider."""
+    """Return the check of a provider."""
     return Check(
         id=f"attention.{provider.name}",
-        description=f"{provider.title} is right, as near to our float64 reference as plain torch is, and it is what ran.",
+        description=f"{provider.title} is as close to our float64 reference as plain torch is, and its own kernel ran.",
         run=lambda context: _run(provider, context),
         level=level,
         requires=("kernels.vector_add",),
@@ -69,7 +69,7 @@ def check(provider: Provider, *, level: Level) -> Check:
 
 
 def skip_unless_planned(row: Mapping[str, Any], context: CheckContext) -> CheckResult | None:
-    """The outcome of attention that nothing of the Stack computes with; null where something does, on `full`, and without a plan."""
+    """Return a skip if the Stack does not use this attention; None if it does, on `full`, and without a plan."""
     plan: Mapping[str, Any] | None = context.stack.get("attention")
     if not plan or context.faults or context.includes("full"):
         return None
@@ -86,7 +86,7 @@ def _run(provider: Provider, context: CheckContext) -> CheckResult:
     kind, missing = device_kind(device), provider.missing(device)
     if missing and not context.faults:
         return CheckResult("skip", missing)
-    # A fault is injected into what was observed: where there is no such kernel, the plain formula is observed instead.
+    # A fault changes what is observed. Without this kernel, the plain formula is observed instead.
     compute: Compute = plain if missing else provider.compute
     dtypes = DTYPES if missing else provider.dtypes(kind)
     measured: list[ErrorComparison] = []
@@ -116,7 +116,7 @@ def _run(provider: Provider, context: CheckContext) -> CheckResult:
                 taken.append((case, dtype))
     if not taken:
         return CheckResult(
-            "error", "it takes none of the problems", (), {"does not take": refused, **synchronize(device)}
+            "error", "it supports none of the problems", (), {"does not support": refused, **synchronize(device)}
         )
     observed = plain if missing or "wrong-kernel" in context.faults else compute
     trace = trace_kernels(observed, *taken[0], device)
@@ -126,12 +126,12 @@ def _run(provider: Provider, context: CheckContext) -> CheckResult:
         else check_kernel_trace(provider.row, kind, trace, Path("/proc/self/maps").read_text())
     )
     outcome = evaluate(measured, ran)
-    evidence = {**outcome.evidence, "does not take": refused, **synchronize(device)}
+    evidence = {**outcome.evidence, "does not support": refused, **synchronize(device)}
     return CheckResult(outcome.status, outcome.reason, outcome.figures, evidence, outcome.remedy)
 
 
 def _fits(case: Case, context: CheckContext, taken: Collection[Case], seconds: float) -> bool:
-    """Whether a problem belongs to this level, or is expected to take little time, by what those before it took."""
+    """Return whether a case belongs to this level, or should be quick, judging by the time of the cases before it."""
     work = sum(one.work for one in taken)
     early = case.early and work and seconds / work * case.work <= table("tolerances")["attention"]["budget_s"]
     return context.includes(case.level) or bool(early)
@@ -140,13 +140,13 @@ def _fits(case: Case, context: CheckContext, taken: Collection[Case], seconds: f
 def measure(
     compute: Compute, case: Case, dtype: str, device: str, *, spoiled: bool = False, backward: bool = False
 ) -> list[ErrorComparison]:
-    """A problem's result and, where asked for, its gradients, each against the reference on the CPU."""
+    """Compare the result of a problem, and its gradients if requested, with the reference on the CPU."""
     inputs = case.inputs(dtype)
     exact, there = case.exact(inputs), inputs.to(device)
     result = compute(case, there)
     ours = distance(corrupt(result) if spoiled else result, exact)
     found = [ErrorComparison(case.name, dtype, ours, distance(plain(case, there), exact))]
-    # The plain formula has no gradient for a row that sees nothing, and 8 bits have none at all.
+    # The plain formula has no gradient for a row that sees no key. 8-bit types have no gradients.
     if backward and "blind" not in case.required_features and inputs.query.element_size() > 1:
         slopes = [
             gradients(call, case, part) for call, part in ((compute, there), (plain, there), (Case.exact, inputs))
@@ -158,7 +158,7 @@ def measure(
 
 
 def gradients(compute: Compute, case: Case, inputs: Inputs) -> tuple[Tensor, ...]:
-    """Of the sum of the result times fixed weights, by query, key and value; in float64 for the reference."""
+    """Return the gradients of the weighted sum of the result by query, key and value; in float64 for the reference."""
     import torch
 
     exact = compute is Case.exact
@@ -171,13 +171,13 @@ def gradients(compute: Compute, case: Case, inputs: Inputs) -> tuple[Tensor, ...
 
 
 def distance(result: Tensor, exact: Tensor) -> ErrorSize:
-    """How far a result is from the reference."""
+    """Return the distance of a result to the reference."""
     error = (result.detach().cpu().double() - exact.detach()).abs()
     return ErrorSize(float(error.max()), float(error.mean()))
 
 
 def tolerance_problem(one: ErrorComparison) -> str | None:
-    """What is wrong with a comparison, null when it is within the tolerance. NaN is never within it."""
+    """Describe an error beyond the tolerance, None if it is within. NaN is never within the tolerance."""
     rule = table("tolerances")["attention"]
     largest = rule["gradient_error_ratio" if one.gradient else "largest_error_ratio"]
     for name, error, allowed in (
@@ -190,15 +190,15 @@ def tolerance_problem(one: ErrorComparison) -> str | None:
 
 
 def trace_kernels(compute: Compute, case: Case, dtype: str, device: str) -> set[str] | None:
-    """The operators and kernels that run for one attention, by the profiler's account.
+    """Return the names of the operators and kernels that the profiler records for one attention call.
 
-    Null where it saw no kernel of a GPU at all, though some ran. Without Kineto torch's profiler sees operators alone.
+    None if it records no GPU kernel although some ran. Without Kineto, torch's profiler records operators only.
     """
     import torch
 
     inputs = case.inputs(dtype).to(device)
-    compute(case, inputs)  # what is compiled or loaded at first use is none of its work
-    # The profiler beneath torch.profiler: that one imports torch's compiler, which takes seconds.
+    compute(case, inputs)  # compiles and loads what is needed at first use
+    # Use the profiler below torch.profiler, which imports torch's compiler and takes seconds.
     with torch.autograd.profiler.profile(use_device=None if device == "cpu" else "cuda", use_kineto=True) as profile:
         compute(case, inputs)
         synchronize(device)
@@ -209,13 +209,13 @@ def trace_kernels(compute: Compute, case: Case, dtype: str, device: str) -> set[
 
 
 def check_kernel_trace(row: Mapping[str, Any], kind: str, trace: Collection[str], maps: str) -> CheckResult:
-    """Whether it was this provider that ran: by the names that the profiler saw and the library that is loaded."""
+    """Check by kernel names and loaded libraries whether this provider computed the result."""
     kernels = sorted(name for name in trace if re.search(row["kernel"].get(kind, "(?!)"), name))
     libraries = sorted({line.split()[-1] for line in maps.splitlines() if re.search(row.get("library", "(?!)"), line)})
     evidence = {"ran": [name[:200] for name in kernels], "loaded": libraries, "profiler saw": sorted(trace)[:60]}
     if not kernels:
         others = sorted(name[:80] for name in trace if re.search("(?i)attention|flash|fmha|softmax", name))[:4]
-        text = f"the profiler saw no kernel of {row['title']}" + (f", but {', '.join(others)}" if others else "")
+        text = f"the profiler recorded no kernel of {row['title']}" + (f", but {', '.join(others)}" if others else "")
         return CheckResult("fail", text, (), evidence, "see which path torch takes: TORCH_LOGS=+all")
     if "library" in row and not libraries:
         return CheckResult("fail", f"no library of {row['title']} is loaded (`{row['library']}`)", (), evidence)
@@ -223,7 +223,7 @@ def check_kernel_trace(row: Mapping[str, Any], kind: str, trace: Collection[str]
 
 
 def evaluate(measured: Collection[ErrorComparison], ran: CheckResult) -> CheckResult:
-    """One outcome of all comparisons and of what ran."""
+    """Return one result for all comparisons and the kernel trace."""
     figures = tuple(_figures(measured))
     wrong = [text for one in measured if (text := tolerance_problem(one))]
     evidence = {"call": "each problem against float64", "comparisons": len(measured), **(ran.evidence or {})}
@@ -237,12 +237,12 @@ def evaluate(measured: Collection[ErrorComparison], ran: CheckResult) -> CheckRe
     dtypes = ", ".join(dict.fromkeys(one.dtype for one in measured))
     gradients_too = ", gradients too," if any(one.gradient for one in measured) else ""
     count = len({one.what for one in measured if not one.gradient})
-    text = f"{count} problems in {dtypes}{gradients_too} are as near to float64 as plain torch is; {ran.reason}"
+    text = f"{count} problems in {dtypes}{gradients_too} are as close to float64 as plain torch is; {ran.reason}"
     return CheckResult("ok", text, figures, evidence)
 
 
 def _figures(measured: Collection[ErrorComparison]) -> list[Figure]:
-    """The largest error of each precision as a multiple of plain torch's; results and gradients apart."""
+    """Yield the largest error of each precision relative to plain torch's, for results and for gradients."""
     rule = table("tolerances")["attention"]
     figures = []
     for dtype, gradient in dict.fromkeys((one.dtype, one.gradient) for one in measured):

@@ -1,4 +1,4 @@
-"""What computes the attention of an upgraded model: the first kernel that takes a problem, from the fastest to the surest."""
+"""Kernels for the attention of an upgraded model, in order of preference; the first one that supports a problem runs."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PACKAGE_DIMS = 256
-"""The widest head that flash-attn takes (flash-attn 2.8.3.post2, csrc/flash_attn/flash_api.cpp)."""
+"""Largest head dimension of flash-attn (2.8.3.post2, csrc/flash_attn/flash_api.cpp)."""
 
 
 @dataclass(frozen=True)
 class AttentionProblem:
-    """Tensors are (batch, heads, length, dim); masks broadcast to (batch, heads, queries, keys).
+    """One attention call. Tensors are (batch, heads, length, dim); masks broadcast to (batch, heads, queries, keys).
 
-    `keep` is true where a query sees a key, `bias` is added to the scores; at most one of them is given. `causal` aligns
-    to the top left, as torch does, and comes without a mask.
+    `keep` is true where a query sees a key, `bias` is added to the scores; at most one of them is set. `causal` aligns
+    to the top left, as in torch, and excludes a mask.
     """
 
     query: Tensor
@@ -37,29 +37,33 @@ class AttentionProblem:
 
 @dataclass(frozen=True)
 class Kernel:
-    """`refuses` gives the reason why it does not take a problem, null when it does."""
+    """A kernel. `refuses` returns why it does not support a problem, None if it does."""
 
     refuses: Callable[[AttentionProblem], str | None]
     compute: Callable[[AttentionProblem], Tensor]
 
 
 def attend(problem: AttentionProblem, names: Sequence[str]) -> tuple[Tensor, str]:
-    """The result and the name of the kernel that computed it: the first of `names` that takes the problem.
+    """Compute a problem with the first of the named kernels that supports it.
 
-    Raises ValueError with the reason of each when none does.
+    Returns:
+        The result and the kernel's name.
+
+    Raises:
+        ValueError: No kernel supports it; the message has the reason of each.
     """
     reasons = {}
     for name in names:
         reasons[name] = KERNELS[name].refuses(problem)
         if reasons[name] is None:
             return KERNELS[name].compute(problem), name
-    told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    raise ValueError(f"no kernel takes this attention: {told}")
+    details = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    raise ValueError(f"no kernel supports this attention: {details}")
 
 
 @cache
 def _package_problem() -> str | None:
-    """Why flash-attn cannot be used in this environment, null when it can."""
+    """Return why flash-attn cannot be used in this environment, None if it can."""
     if importlib.util.find_spec("flash_attn") is None:
         return "flash-attn is not installed"
     try:
@@ -76,9 +80,9 @@ def _package_refuses(problem: AttentionProblem) -> str | None:
     if query.device.type != "cuda":
         return "no GPU tensor"
     if query.dtype not in (torch.float16, torch.bfloat16):
-        return f"{query.dtype} is not of 16 bits"
+        return f"{query.dtype} does not have 16 bits"
     if problem.keep is not None or problem.bias is not None:
-        return "it takes no mask"
+        return "it supports no mask"
     if problem.causal and query.shape[2] != key.shape[2]:
         return "it aligns the causal mask to the bottom right"
     if query.shape[3] > PACKAGE_DIMS or query.shape[3] % 8:
@@ -115,4 +119,4 @@ KERNELS: Mapping[str, Kernel] = {
     "sdpa": Kernel(lambda _: None, _sdpa),
     "reference": Kernel(lambda problem: "it has no dropout" if problem.dropout else None, _tiled),
 }
-"""In the order of preference. torch's own chooses among its flash, memory efficient and plain paths by itself."""
+"""In order of preference. torch itself chooses among its flash, memory efficient and plain paths."""

@@ -1,4 +1,4 @@
-"""The byte code that was compiled when an environment was built, and whether a file of byte code stands for its source."""
+"""Byte code that was compiled when an environment was built, and its comparison with the source."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Literal
 
 LIST = "bytecode.txt"
-"""In the environment's folder: written when all has been compiled."""
+"""In the environment's folder; written when everything has been compiled."""
 LOCK = ".compiling"
-"""Next to it: whoever compiles holds it."""
+"""Next to it; locked by the process that compiles."""
 HEADER_BYTES = 16
 
 
 def listing(home: Path) -> Literal["there", "under way", "absent"]:
-    """How the list of an environment's byte code stands: the environment is in use before it is compiled."""
+    """Return the state of an environment's byte code list: an environment is in use before it is compiled."""
     if (home / LIST).exists():
         return "there"
     try:
@@ -27,14 +27,14 @@ def listing(home: Path) -> Literal["there", "under way", "absent"]:
         return "under way"
     except OSError:
         pass
-    # It may have been written in between.
+    # It may have been written since.
     return "there" if (home / LIST).exists() else "absent"
 
 
 def stands_for_source(path: str) -> bool:
-    """Whether a file of byte code holds just what this Python makes of the source next to it.
+    """Return whether a file of byte code equals what this Python compiles from its source.
 
-    Marshalled bytes of one source differ from run to run; the code that they hold does not.
+    The marshalled bytes of a source vary between runs, its code objects do not.
     """
     try:
         source = Path(importlib.util.source_from_cache(path))

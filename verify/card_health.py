@@ -1,4 +1,4 @@
-"""What checks of the cards' health have in common: which cards there are, and one outcome of what is said of each."""
+"""Helpers of the checks of card health: which cards to check, and one result for all observations."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from verify.views.nvml_health import Health, read_health
 Card = TypeVar("Card")
 
 INJECTED = "0000:ff:00.0"
-"""The address of a card that is not there: an injected fault is its own."""
+"""PCI address of the simulated card with an injected fault."""
 
 
 class Observation(NamedTuple):
-    """One thing to be said of a card or a host."""
+    """One observation about a card or a host."""
 
     status: Status
     text: str
@@ -26,13 +26,16 @@ class Observation(NamedTuple):
 def check_nvidia_cards(
     context: CheckContext, sick: Callable[[Health], Health], evaluate: Callable[[Sequence[Health]], CheckResult]
 ) -> CheckResult:
-    """What `judge` says of this host's NVIDIA cards; a skip where there are none to be used.
+    """Evaluate the NVIDIA cards of this host; skip if there are none to use.
 
-    `sick` makes an ill card of a bare one: with the fault `sick-gpu` it stands beside those that are there.
+    Args:
+        context: The context of the check.
+        sick: Turns a healthy card into one with a problem; the fault `sick-gpu` adds this card.
+        evaluate: Returns the result for all cards.
     """
     if "sick-gpu" in context.faults:
         here = read_health() if pci.present("nvidia") else ()
-        return evaluate([*here, sick(Health(INJECTED, "a card that is not there"))])
+        return evaluate([*here, sick(Health(INJECTED, "an injected card"))])
     return skip_without_cards(context) or evaluate(read_health())
 
 
@@ -42,9 +45,13 @@ def check_amd_cards(
     evaluate: Callable[[Sequence[Card]], CheckResult],
     sick: Sequence[Card],
 ) -> CheckResult:
-    """What `judge` says of what amd-smi tells of this host's AMD cards; a skip without cards or amd-smi.
+    """Evaluate what amd-smi reports about the AMD cards of this host; skip without cards or amd-smi.
 
-    `look` asks amd-smi, and gives null where it is not installed. With the fault `sick-gpu` it is `sick` that was told.
+    Args:
+        context: The context of the check.
+        look: Calls amd-smi; returns None if it is not installed.
+        evaluate: Returns the result for all cards.
+        sick: Report that the fault `sick-gpu` puts in place of the real one.
     """
     if "sick-gpu" in context.faults:
         return evaluate(sick)
@@ -57,7 +64,7 @@ def check_amd_cards(
 
 
 def skip_without_cards(context: CheckContext, vendor: str = "nvidia") -> CheckResult | None:
-    """Why cards of a vendor (`nvidia`, `amd`) are not looked at; null where they are."""
+    """Return why the cards of a vendor (`nvidia`, `amd`) are not checked; None if they are."""
     if not pci.present(vendor):
         return CheckResult("skip", f"no {'NVIDIA' if vendor == 'nvidia' else 'AMD'} GPU on the PCI bus")
     if context.variant == "cpu":
@@ -66,10 +73,10 @@ def skip_without_cards(context: CheckContext, vendor: str = "nvidia") -> CheckRe
 
 
 def combine(
-    said: Iterable[Observation], healthy: str, figures: tuple[Figure, ...] = (), evidence: Any = None
+    observations: Iterable[Observation], healthy: str, figures: tuple[Figure, ...] = (), evidence: Any = None
 ) -> CheckResult:
-    """One outcome: the worst of what was said decides, all of it is told; `healthy` where nothing was."""
-    found = sorted(said, key=lambda entry: -SEVERITY.index(entry.status))
+    """Combine observations into one result; the worst status wins, `healthy` is the text without any."""
+    found = sorted(observations, key=lambda entry: -SEVERITY.index(entry.status))
     if not found:
         return CheckResult("ok", healthy, figures, evidence)
     remedy = next((entry.remedy for entry in found if entry.remedy and entry.status == found[0].status), None)

@@ -1,7 +1,7 @@
-"""Runs calls in processes of their own, with a deadline each: a hang, an abort or a segfault ends one call, not the run.
+"""Calls in child processes with a deadline each: a hang, an abort or a segfault ends one call, not the run.
 
-A process is forked, so that it shares what the parent has imported (0.04 s against 2.4 s for importing torch anew). The
-parent must not have touched a device: CUDA does not survive a fork.
+A child is forked, so it shares the imports of its parent (0.04 s against 2.4 s for importing torch again). The parent must
+not have used a device before: CUDA does not survive a fork.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ from typing import IO, Any, Generic, NoReturn, TypeVar
 Key = TypeVar("Key")
 
 TAIL_BYTES = 4000
-"""How much of a process's output is kept as evidence: its end."""
+"""Length of a child's output that is kept as evidence, from the end."""
 POLL_S = 0.05
 ENDED_POLL_S = 0.002
-"""While a process that has answered is about to end."""
+"""Used while a child that has answered is about to exit."""
 KILLED_S = 5.0
-"""A killed process is gone at once unless the kernel holds it; then nobody waits for it longer than this."""
+"""A killed process is gone at once unless the kernel holds it; this limits the wait."""
 PR_SET_PDEATHSIG = 1
 
 
 SendMessage = Callable[[Any], None]
-"""Hands a value that JSON can hold to the parent at once: it stays told whatever becomes of the process."""
+"""Sends a JSON value to the parent at once. The parent keeps it whatever happens to the child."""
 
 
 @dataclass(frozen=True)
 class Task(Generic[Key]):
-    """`call` returns a value that JSON can hold."""
+    """One call; it returns a JSON value."""
 
     key: Key
     call: Callable[..., Any]
     deadline_s: float
-    """Seconds it may take; of a call that tells, seconds since it told something last."""
+    """Maximum duration; for a call that sends messages, the maximum time between two of them."""
     sends_messages: bool = False
-    """Whether the call is given a `Tell`."""
+    """Whether the call receives a `SendMessage`."""
 
 
 @dataclass(frozen=True)
 class ChildResult:
-    """How a process ended: with a value, or with the reason why there is none."""
+    """How a child ended: with a value, or with a problem that explains why there is none."""
 
     value: Any
     problem: str | None
     output: str
-    """The end of what it wrote to stdout and stderr."""
+    """The end of its stdout and stderr."""
     seconds: float
     messages: tuple[Any, ...] = ()
-    """What it told before it ended."""
+    """The messages that it sent before it ended."""
 
 
 def run_all(
@@ -70,9 +70,13 @@ def run_all(
     after: Callable[[Key, ChildResult], Iterable[Task[Key]]] = lambda *_: (),
     begun: Callable[[Key], None] = lambda _: None,
 ) -> Iterator[tuple[Key, ChildResult]]:
-    """Run the tasks in their order, at most `limit` at once; yields each as it ends. Leaves no process behind.
+    """Run tasks in order, and yield each result as it arrives. No child process outlives the call.
 
-    `after` gives the tasks that may begin because one ended: they go before those that wait. `begun` hears of each start.
+    Args:
+        tasks: The tasks to start with.
+        limit: Maximum number of tasks that run at once.
+        after: Returns the tasks that may start because one ended; they start before those that wait.
+        begun: Called when a task starts.
     """
     waiting = list(tasks)
     running: list[_Child[Key]] = []
@@ -97,13 +101,13 @@ def run_all(
 
 
 def run_one(call: Callable[[], Any], *, deadline_s: float) -> ChildResult:
-    """Run one call in a process of its own."""
+    """Run one call in a child process."""
     ((_, ending),) = run_all([Task("one", call, deadline_s)], limit=1)
     return ending
 
 
 def run_with_messages(call: Callable[[SendMessage], Any], *, silence_s: float) -> ChildResult:
-    """Run one call that tells as it goes on; it is stopped where it tells nothing for so many seconds."""
+    """Run one call that sends messages; stop it when it sends none for `silence_s`."""
     ((_, ending),) = run_all([Task("one", call, silence_s, sends_messages=True)], limit=1)
     return ending
 
@@ -118,7 +122,7 @@ class _Child(Generic[Key]):
         self._started = self._heard = time.monotonic()
         self.pipe, write_end = os.pipe()
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()  # or the child would write the parent's buffer a second time
+            stream.flush()  # otherwise the child writes the parent's buffer a second time
         parent = os.getpid()
         self._pid = os.fork()
         if self._pid == 0:
@@ -136,7 +140,7 @@ class _Child(Generic[Key]):
             return self._end(*self._read_answer(os.waitstatus_to_exitcode(status)), seconds)
         if time.monotonic() - self._heard > self.task.deadline_s:
             stopped = "was stopped" if self._stop() else "cannot be killed: the kernel or a driver holds it"
-            return self._end(None, f"did not end within {self.task.deadline_s:g} s and {stopped}", seconds)
+            return self._end(None, f"did not finish within {self.task.deadline_s:g} s and {stopped}", seconds)
         return None
 
     def kill(self) -> None:
@@ -144,14 +148,14 @@ class _Child(Generic[Key]):
         self._end(None, "stopped", 0.0)
 
     def _end_group(self) -> None:
-        """What the process started and left behind ends with it."""
+        """Kill the processes that the child left behind."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._pid, signal.SIGKILL)
 
     def _stop(self) -> bool:
-        """End the process; false where it does not even end by SIGKILL, as one that a driver holds in the kernel."""
+        """Kill the child; return False if SIGKILL does not end it, for example because a driver holds it in the kernel."""
         self._end_group()
-        with suppress(ProcessLookupError):  # before it had made its own group
+        with suppress(ProcessLookupError):  # the child may not have created its process group yet
             os.kill(self._pid, signal.SIGKILL)
         deadline = time.monotonic() + KILLED_S
         while not os.waitpid(self._pid, os.WNOHANG)[0]:
@@ -177,7 +181,7 @@ class _Child(Generic[Key]):
         try:
             message = json.loads(self._received)
         except ValueError:
-            return None, f"its process ended with exit code {code} and without an answer"
+            return None, f"its process ended with exit code {code} and without a result"
         return message.get("value"), message.get("problem")
 
     def _end(self, value: Any, problem: str | None, seconds: float) -> ChildResult:
@@ -190,7 +194,7 @@ class _Child(Generic[Key]):
 
 
 def _run_child(task: Task[Any], answer: int, output: int, parent: int) -> NoReturn:
-    """The life of a child: never returns, and runs none of the parent's exit handlers."""
+    """Run a task in the child. Never returns, and runs none of the parent's exit handlers."""
     code = 70
     try:
         os.setsid()
@@ -199,7 +203,7 @@ def _run_child(task: Task[Any], answer: int, output: int, parent: int) -> NoRetu
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        # The caller may have put others there. A child of this one replaces these: letting go of them must close nothing.
+        # The parent may have replaced these streams. Its children must not close them.
         sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
         faulthandler.enable(2)
         try:
@@ -216,14 +220,14 @@ def _run_child(task: Task[Any], answer: int, output: int, parent: int) -> NoRetu
 
 
 def _send(pipe: int, message: Any, end: str = "\n") -> None:
-    """What is told is a line; the answer has none behind it."""
+    """Write a message as a line; the final answer has no line end."""
     content = (json.dumps(message, default=str) + end).encode()
     while content:
         content = content[os.write(pipe, content) :]
 
 
 def _end_with_parent(parent: int) -> None:
-    """Linux ends this process when the one that forked it is gone: nobody would read the answer."""
+    """Have Linux end this process when its parent ends: nobody would read the result."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent:
         os._exit(0)

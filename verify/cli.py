@@ -1,4 +1,4 @@
-"""The command line: data to stdout, everything else to stderr, the exit code from the worst check."""
+"""Command line: data on stdout, everything else on stderr, exit code from the worst check."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ from verify.serving.drain import drain_service, resume
 from verify.serving.service_control import ControlError
 
 OTHERS = ("doctor", "upgrade", "compare", "soak", "multihost")
-"""Commands beside the checks."""
+"""Commands other than the checks."""
 
 
 def main(arguments: list[str]) -> int:
-    """Run the checks that the arguments ask for, or another command; returns the exit code."""
-    # The byte code of an environment is listed when it is built: nothing adds to it later, nor any process that this one starts.
+    """Run the requested checks or another command; return the exit code."""
+    # The byte code of an environment is listed when it is built: neither this process nor its children may add to it.
     sys.dont_write_bytecode = True
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     if arguments[:1] in ([name] for name in OTHERS):
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         parser.exit(INTERRUPTED_EXIT, "interrupted\n")
     text = json.dumps(document, indent=2) + "\n"
-    # Said before it is kept: where a file cannot be written, what was found out must not be lost with it.
+    # Print before writing: if a file cannot be written, the results must not be lost.
     times = render_times(document["checks"], {check.id: check.level for check in checks}) if options.times else ""
     sys.stdout.write(text if options.json else render(document) + times)
     sys.stdout.flush()
@@ -105,11 +105,11 @@ def _other(command: str, *arguments: str) -> int:
 def _parser() -> Parser:
     parser = Parser(
         prog="verify",
-        description="Proof that this host computes, and computes right.",
-        epilog="exit codes: 0 all ok or skipped, 1 a warning, 2 a failure, 3 a check could not tell, 64 usage; "
+        description="Check that this host computes correctly.",
+        epilog="exit codes: 0 all ok or skipped, 1 a warning, 2 a failure, 3 an error (a check has no result), 64 usage; "
         "other commands, each with its --help: `doctor FILE...` names causes of failures, `upgrade MODULE:FACTORY` upgrades "
-        "the attention of a model of yours, `compare` measures the service with one choice and with another, `soak` asks it for minutes",
-        hint="--help explains every option, --list names every check",
+        "the attention of your model, `compare` measures the service with two choices, `soak` puts load on it for minutes",
+        hint="--help explains every option, --list shows every check",
     )
     parser.add_argument("--version", action="version", version=f"verify {VERSION}")
     parser.add_argument("--level", choices=LEVELS, default="standard", help="how much to check (default: standard)")
@@ -118,23 +118,21 @@ def _parser() -> Parser:
         metavar="NAME",
         action="append",
         default=[],
-        help="a check or family, with what it rests on; repeatable",
+        help="a check or family, with the checks that it requires; repeatable",
     )
     parser.add_argument("--skip", metavar="NAME", action="append", default=[], help="a check or family; repeatable")
     parser.add_argument(
-        "--refute", action="store_true", help="run what stands as failed alone, and keep the rest of the last document"
+        "--refute", action="store_true", help="run only the failed checks of the last document, and keep the rest of it"
     )
-    parser.add_argument("--list", action="store_true", help="name the checks of this level, run none")
-    parser.add_argument("--json", action="store_true", help="the whole document on stdout")
+    parser.add_argument("--list", action="store_true", help="list the checks of this level, run none")
+    parser.add_argument("--json", action="store_true", help="print the whole document on stdout")
     parser.add_argument(
         "--times",
         action="store_true",
-        help="the seconds of each check after the results, the slowest first (--json has them)",
+        help="print the seconds of each check after the results, slowest first (--json has them)",
     )
-    parser.add_argument(
-        "--write", metavar="FILE", type=Path, help="write the document here as well, whole or not at all"
-    )
-    parser.add_argument("--junit", metavar="FILE", type=Path, help="write the records here as JUnit XML as well")
+    parser.add_argument("--write", metavar="FILE", type=Path, help="also write the document to this file, atomically")
+    parser.add_argument("--junit", metavar="FILE", type=Path, help="also write the records to this file as JUnit XML")
     parser.add_argument(
         "--prefix", metavar="DIR", type=Path, help="installation to check (default: this environment's)"
     )
@@ -142,21 +140,23 @@ def _parser() -> Parser:
     parser.add_argument(
         "--expect",
         metavar="FILE",
-        help="JSON with `stack` as planned and `gpus`, how many there should be; - reads stdin",
+        help="JSON with the planned `stack` and the expected `gpus`; - reads stdin",
     )
     parser.add_argument("--deadline", metavar="SECONDS", type=_seconds, help="let no check run longer than this")
     parser.add_argument(
-        "--drain", action="store_true", help="stop this installation's service for the checks, then start and prove it"
+        "--drain",
+        action="store_true",
+        help="stop this installation's service for the checks, then start and prove it again",
     )
     parser.add_argument(
-        "--resume", action="store_true", help="check nothing: start what a --drain that was killed left stopped"
+        "--resume", action="store_true", help="run no checks: start the service that a killed --drain left stopped"
     )
     parser.add_argument(
         "--inject",
         metavar="FAULT[@NAME]",
         action="append",
         default=[],
-        help=f"spoil what the checks (or one of them) observe, to see that they notice: {', '.join(FAULTS)}",
+        help=f"change what the checks (or one of them) observe, to prove that they detect it: {', '.join(FAULTS)}",
     )
     return parser
 
@@ -167,9 +167,11 @@ def _checked(
     injections: list[Injection],
     options: argparse.Namespace,
 ) -> dict[str, Any]:
-    """The document of the run; of one that stops the service meanwhile with a record of that.
+    """Run the checks and return the document; with --drain it has a record of the stopped service.
 
-    Raises ControlError where the service cannot be stopped, KeyboardInterrupt.
+    Raises:
+        ControlError: The service does not stop.
+        KeyboardInterrupt: A signal ended the run.
     """
     service = context.service
     if not options.drain or service is None or service.main_pid is None:
@@ -188,9 +190,9 @@ def _checked(
 def _with_failed(
     checks: list[Check], context: CheckContext, failures: Mapping[str, Level], *, refute: bool
 ) -> tuple[list[Check], CheckContext]:
-    """The checks, and those that failed before, as deeply as they did then: these alone to refute them.
+    """Return the checks to run, with the failed ones of the last run at the level of their failure.
 
-    A run that installs must be able to refute what failed too. What serves is not yet what is checked there: that comes afterwards.
+    With `refute` only these run. An installing run includes them too, except for serving checks: the service starts later.
     """
     level_overrides = dict(failures) if refute else {}
     if context.expect.get("serve_follows"):
@@ -202,7 +204,7 @@ def _with_failed(
 
 
 def _with_earlier(document: dict[str, Any], before: Mapping[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """The document of a run, with what holds on of the last one; checks that were picked say nothing of the others."""
+    """Add results of the last run that still hold; a selection of checks makes no statement about the others."""
     if options.refute:
         return merge_rerun(document, before)
     document |= {"carried": lasting_warnings(document, before), "runs": runs_by_level(document, before)}
@@ -224,7 +226,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above zero")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above zero")
     return seconds
 
 
@@ -238,7 +240,7 @@ def _chosen(options: argparse.Namespace) -> list[Check]:
         if check.id not in skipped and (check.id in only if only else LEVELS.index(check.level) <= level)
     ]
     if not chosen:
-        raise ValueError("nothing is left to check after --only and --skip")
+        raise ValueError("no check is left after --only and --skip")
     return with_dependencies(chosen, all_checks())
 
 
@@ -248,12 +250,12 @@ def _injection(text: str) -> Injection:
         raise ValueError(f"no fault is named `{fault}`; there are {', '.join(FAULTS)}")
     injection = Injection(fault, target or None)
     if not any(injection.hits(check) for check in all_checks()):
-        raise ValueError(f"`{target}` is no check or family that notices `{fault}`")
+        raise ValueError(f"`{target}` is no check or family that detects `{fault}`")
     return injection
 
 
 def _context(options: argparse.Namespace) -> CheckContext:
-    """What the run knows. The environment's own lock and Stack are taken where none is named."""
+    """Return the context of the run; lock and Stack default to the environment's own."""
     environment = Path(sys.prefix).resolve()
     prefix: Path | None = environment.parent.parent if environment.parent.name == "envs" else None
     if options.prefix:
@@ -302,7 +304,7 @@ def _print_list(checks: list[Check], *, as_json: bool) -> None:
 
 
 def _keep(path: Path | None, content: str) -> bool:
-    """Write a file where one is asked for; false, and said, where it cannot be."""
+    """Write a file if requested; print an error and return False if that fails."""
     try:
         if path:
             write_atomically(path, content)

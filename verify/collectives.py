@@ -1,4 +1,4 @@
-"""Processes of one host that exchange numbers: each collective exact to the last one, by gloo on CPUs and by NCCL on GPUs."""
+"""Collectives between processes of one host, compared exactly: gloo on CPUs, NCCL on GPUs."""
 
 from __future__ import annotations
 
@@ -16,20 +16,29 @@ from verify.records import CheckResult, Figure
 from verify.timing import median_s, reduce_sum
 
 LENGTH = 100_003
-"""Numbers of each process: no power of two, so that pieces are of unequal size."""
+"""Numbers per process; not a power of two, so that pieces differ in size."""
 LOOPBACK = "lo"
 RENDEZVOUS_S, DEADLINE_S = 45.0, 75.0
-"""Eight cards that nobody has used since boot take tens of seconds to be ready for NCCL."""
+"""Eight cards that are used for the first time since boot need tens of seconds to start NCCL."""
 WARM_UP, RUNS = 3, 9
-"""Of the timed reduction; every process has to take part as often as the others, so no budget of time ends it."""
+"""Of the timed reduction. Every process takes part equally often, so no time budget can end it."""
 
 
 def run_collectives(
     devices: Sequence[str], *, backend: str, faults: frozenset[str], interface: str = LOOPBACK, large_bytes: int = 0
 ) -> dict[int, dict[str, Any]]:
-    """A process for each device, all at once; by its number what it found, or its `problem` and `output`.
+    """Run the collectives with one process per device.
 
-    Each tells how many numbers of each collective were `wrong`, and the `seconds` of one all-reduce of `large_bytes`.
+    Args:
+        devices: Devices, one per process.
+        backend: `gloo` or `nccl`.
+        faults: Injected faults.
+        interface: Network interface to use.
+        large_bytes: Size of a timed all-reduce; 0 for none.
+
+    Returns:
+        By rank: `wrong`, the number of wrong elements per collective, and `seconds` of the large all-reduce; or `problem` and
+        `output` of a process that failed.
     """
     with TemporaryDirectory() as folder:
         run_rank = partial(
@@ -50,18 +59,24 @@ def run_collectives(
 
 
 def evaluate(answers: Mapping[int, Mapping[str, Any]], evidence: Mapping[str, Any], remedy: str) -> CheckResult:
-    """Whether every process came through, and every number of it was right; `remedy` is for processes that did not meet."""
+    """Return whether every process finished with exact numbers.
+
+    Args:
+        answers: Result of each process.
+        evidence: Evidence of the check.
+        remedy: Remedy if the processes could not connect.
+    """
     evidence = {**evidence, "processes": dict(answers)}
     broken = [f"process {rank}: {answer['problem']}" for rank, answer in answers.items() if "problem" in answer]
     if broken:
-        return CheckResult("fail", f"they could not exchange: {'; '.join(broken)}", (), evidence, remedy)
+        return CheckResult("fail", f"the processes could not communicate: {'; '.join(broken)}", (), evidence, remedy)
     sums = {name: sum(answer["wrong"][name] for answer in answers.values()) for name in answers[0]["wrong"]}
     figures = tuple(Figure(f"{name}, wrong numbers", count, "count", ceiling=0) for name, count in sums.items())
     bad = [f"{name} gave {count} wrong numbers" for name, count in sums.items() if count]
     if bad:
-        again = "install the environment anew: ./firstlight provision"
+        again = "reinstall the environment: ./firstlight provision"
         return CheckResult("fail", "; ".join(bad), figures, evidence, again)
-    text = f"{', '.join(sums)} of {len(answers)} processes are exact to the last of {LENGTH} numbers"
+    text = f"{', '.join(sums)} of {len(answers)} processes are exact for all {LENGTH} numbers"
     return CheckResult("ok", text, figures, evidence)
 
 
@@ -75,7 +90,7 @@ def _run_rank(
     large_bytes: int,
     spoiled: bool,
 ) -> dict[str, Any]:
-    """One process's part: what it got, held against what all of them put in."""
+    """Run one process, and compare what it received with what all processes sent."""
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = interface
     import torch
     import torch.distributed as dist
@@ -103,7 +118,7 @@ def _run_rank(
         dist.reduce_scatter(piece, [given[rank].to(device) * (place + 1) for place in range(world)])
         got["reduce-scatter"] = (piece, total * (rank + 1))
     except RuntimeError as error:
-        # gloo learnt it after torch 2.7, and says so before it sends anything; vLLM asks gloo for none.
+        # gloo has it since torch 2.8, and older releases fail before they send anything; vLLM does not use it with gloo.
         if "does not support reduce_scatter" not in str(error):
             raise
     counted = {

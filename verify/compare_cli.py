@@ -1,4 +1,4 @@
-"""`verify compare --backend A --backend B`: the service with one choice and with another, side by side."""
+"""Command `verify compare --backend A --backend B`: measure the service with two choices."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ HEAD = f"{'measure':<28}{'before':>12}{'after':>12}  {'unit':<9}{'change':>8}  {
 
 
 def main(arguments: list[str]) -> int:
-    """0: every target is met; 1: one is missed; 2: the service did not come back; 3: a choice cannot be measured."""
+    """Return 0: all targets are met; 1: one is missed; 2: the service did not come back; 3: a choice cannot be measured."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if bool(options.backend) == bool(options.mode):
-        parser.error("name --backend or --mode, one of them, twice")
+        parser.error("pass either --backend or --mode twice")
     choices = [Choice("backend", name) for name in options.backend] or [Choice("mode", name) for name in options.mode]
     if len(choices) != 2 or choices[0] == choices[1]:
-        parser.error(f"two different choices are compared, {len(choices)} given: {', '.join(c.value for c in choices)}")
+        parser.error(
+            f"compare needs two different choices, {len(choices)} given: {', '.join(c.value for c in choices)}"
+        )
     try:
         targets = dict(_target(text) for text in options.target)
     except ValueError as error:
         parser.error(str(error))
     service = find(options.prefix.resolve() if options.prefix else Path(sys.prefix).resolve().parent.parent)
     if service is None or service.main_pid is None:
-        sys.stderr.write("error: nothing serves from this environment\n\nhint: start it: ./firstlight serve\n")
+        sys.stderr.write("error: no service runs from this environment\n\nhint: start it: ./firstlight serve\n")
         return EXIT_CODES["error"]
     try:
         document = _compare(service, choices, targets)
@@ -50,9 +52,9 @@ def main(arguments: list[str]) -> int:
 
 
 def _compare(service: Service, choices: list[Choice], targets: dict[str, float]) -> dict[str, Any]:
-    """Raises ControlError, VariantError and OSError, each after the service is back."""
+    """Measure the choices; raises ControlError, VariantError and OSError after the service is back."""
     command = running(service)
-    commands = {choice.value: choice.apply(command) for choice in choices}  # what is wrong with one is told first
+    commands = {choice.value: choice.apply(command) for choice in choices}  # report the choice's own problem first
     problem: VariantError | None = None
     with drain_service(service) as drain:
         try:
@@ -81,10 +83,10 @@ def _compare(service: Service, choices: list[Choice], targets: dict[str, float])
 
 
 def table_of(document: Mapping[str, Any]) -> list[str]:
-    """The lines of the table for people."""
+    """Return the lines of the table."""
     sides = [document[side] for side in ("before", "after")]
-    told = " and ".join(f"{side['choice']} (layers hold {', '.join(side['used']) or 'unknown'})" for side in sides)
-    lines = [f"{document['kind']}: {told}; speeds with {sides[1]['at_once']} at once", HEAD, "-" * len(HEAD)]
+    details = " and ".join(f"{side['choice']} (layers hold {', '.join(side['used']) or 'unknown'})" for side in sides)
+    lines = [f"{document['kind']}: {details}; speeds with {sides[1]['at_once']} at once", HEAD, "-" * len(HEAD)]
     for row in document["rows"]:
         change = "-" if row["change"] is None else f"{row['change']:+.1%}"
         verdict = {True: "met", False: "missed", None: "no change to tell"}[row["met"]]
@@ -96,7 +98,7 @@ def table_of(document: Mapping[str, Any]) -> list[str]:
 
 
 def _target(text: str) -> tuple[str, float]:
-    """`first_token=-40`, in per cent; of a share without an answer the share in per cent."""
+    """Parse a target such as `first_token=-40`, in per cent; for a share without an answer, the share in per cent."""
     name, _, value = text.partition("=")
     known = [measure["name"] for measure in table("compare")["measure"]]
     if name not in known:
@@ -110,7 +112,7 @@ def _target(text: str) -> tuple[str, float]:
 def _parser() -> Parser:
     parser = Parser(
         prog="verify compare",
-        description="Measure this host's service with one choice and with another; then it is started as it was.",
+        description="Measure this host's service with two choices; then restart it as it was.",
         epilog="exit codes: 0 every target is met, 1 one is missed, 2 the service did not come back, 3 a choice cannot "
         "be measured, 64 usage",
         hint="verify compare --backend FLASH_ATTN --backend TRITON_ATTN",
@@ -119,16 +121,16 @@ def _parser() -> Parser:
         "--backend", metavar="NAME", action="append", default=[], help="a back end of attention; two are compared"
     )
     parser.add_argument(
-        "--mode", choices=MODES, action="append", default=[], help="instead: with and without compiling"
+        "--mode", choices=MODES, action="append", default=[], help="instead of back ends: with and without compilation"
     )
     parser.add_argument(
         "--target",
         metavar="NAME=CHANGE",
         action="append",
         default=[],
-        help="the change wanted of a measure, in per cent: first_token=-40; repeatable "
+        help="wanted change of a measure, in per cent: first_token=-40; repeatable "
         f"({', '.join(measure['name'] for measure in table('compare')['measure'])})",
     )
     parser.add_argument("--prefix", metavar="DIR", type=Path, help="installation (default: this environment's)")
-    parser.add_argument("--json", action="store_true", help="the whole document on stdout")
+    parser.add_argument("--json", action="store_true", help="print the whole document on stdout")
     return parser

@@ -1,4 +1,4 @@
-"""NVIDIA's forward compatibility libraries, where the Stack has them stand in for a driver that is too old: as the service loads them."""
+"""NVIDIA's forward compatibility libraries, for a Stack that uses them because the driver is too old."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ SEARCH = "LD_LIBRARY_PATH"
 
 
 def compat_folder(stack: Any) -> str | None:
-    """The libraries' folder that a Stack names."""
+    """Return the libraries' folder that a Stack names."""
     compat = stack.get("cuda_compat") if isinstance(stack, dict) else None
     return str(compat["folder"]) if isinstance(compat, dict) and compat.get("folder") else None
 
 
 def restart_with_compat() -> None:
-    """Start this program anew with the libraries of its environment's Stack; nothing where there are none, or it has them.
+    """Restart this program with the compatibility libraries of its environment's Stack, unless it has them or needs none.
 
-    The loader reads its search path once, when a program starts.
+    The loader reads its search path only when a program starts.
     """
     try:
         folder = compat_folder(json.loads((Path(sys.prefix) / "stack.json").read_text()))
     except (OSError, ValueError):
-        return  # no installation of ours: what is wrong with it is for the checks to say
+        return  # outside an installation; the checks report what is wrong with it
     there = os.environ.get(SEARCH, "")
     if folder is None or folder in there.split(":"):
         return

@@ -1,4 +1,4 @@
-"""Checks form a tree: a check's premises end before it begins, and where one failed it is skipped under the first cause's name."""
+"""Order of checks: each one starts after the checks it requires, and is skipped if one of them failed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ FAILED: frozenset[Status] = frozenset({"fail", "error"})
 
 
 class CheckCall(NamedTuple):
-    """One call of a check: on a device, or null for the host."""
+    """One call of a check on a device; None means the host."""
 
     check: Check
     device: str | None
@@ -21,7 +21,7 @@ class CheckCall(NamedTuple):
 
 
 def with_dependencies(chosen: Iterable[Check], known: Sequence[Check]) -> list[Check]:
-    """The chosen checks and all that they rest on, in the order of `known`."""
+    """Return the chosen checks and all that they require, in the order of `known`."""
     by_id = {check.id: check for check in known}
     wanted, found = list(chosen), set()
     while wanted:
@@ -33,12 +33,12 @@ def with_dependencies(chosen: Iterable[Check], known: Sequence[Check]) -> list[C
 
 
 def skipped_because(cause: str) -> CheckResult:
-    """The outcome of a check that was not run, because of what failed before it."""
+    """Return the result of a check that was skipped because `cause` failed."""
     return CheckResult("skip", f"{NEEDS}{cause}")
 
 
 class DependencyTree:
-    """Which calls may begin, as others end."""
+    """Calls of checks that wait for other checks."""
 
     def __init__(self, keys: Iterable[CheckCall]) -> None:
         self._waiting = list(keys)
@@ -47,20 +47,20 @@ class DependencyTree:
             self._devices.setdefault(key.check.id, []).append(key.device)
         self._dependencies = {name for key in self._waiting for name in key.check.requires}
         self._ended: dict[tuple[str, str | None], str | None] = {}
-        """Null where it did not fail, else the first cause."""
+        """None for a call that passed, otherwise the first cause of its failure."""
 
     def end(self, key: CheckCall, status: Status) -> None:
-        """Take down how a call ended."""
+        """Record the status of a finished call."""
         self._ended[key.check.id, key.device] = str(key) if status in FAILED else None
 
     def ready(self, after: CheckCall | None = None) -> tuple[list[CheckCall], list[tuple[CheckCall, str]]]:
-        """Calls that may begin now, and those that never will, each with its first cause; none of them is told again."""
+        """Return the calls that can start now, and those that never will with their first cause. Each call is returned once."""
         begin: list[CheckCall] = []
         never: list[tuple[CheckCall, str]] = []
         if after and after.check.id not in self._dependencies:
             return begin, never
         is_settled = False
-        while not is_settled:  # a call that is skipped may be another one's premise
+        while not is_settled:  # a skipped call may itself be required by another one
             is_settled = True
             for key in list(self._waiting):
                 dependencies = self._dependencies_of(key)
@@ -77,7 +77,7 @@ class DependencyTree:
         return begin, never
 
     def _dependencies_of(self, key: CheckCall) -> list[tuple[str, str | None]]:
-        """Of a premise on each device the one on the same device, for a check of the host that on all of them."""
+        """Return the calls that a call requires: on its own device, or on all devices if it covers the host."""
         found: list[tuple[str, str | None]] = []
         for name in key.check.requires:
             devices = self._devices.get(name, [])

@@ -1,4 +1,4 @@
-"""Which devices torch computes on, found without touching one in this process."""
+"""Devices that torch computes on, listed without touching one in this process."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SURVEY_DEADLINE_S = 60.0
 
 
 def list_devices(context: CheckContext) -> tuple[tuple[str, ...], str | None]:
-    """`cuda:0`, `cuda:1` ... or `cpu`, as torch names them (ROCm builds say cuda as well), or why they are not known.
+    """Return the devices (`cuda:0`, `cuda:1` ... or `cpu`, also `cuda` on ROCm), or why they are unknown.
 
-    Of GPUs those that the Stack serves on, where it says which: what is not planned for the others proves nothing.
+    If the Stack names the GPUs that it serves on, only those are listed.
     """
     if not torch_view.built_for_gpus():
         return ("cpu",), None
@@ -31,18 +31,18 @@ def list_devices(context: CheckContext) -> tuple[tuple[str, ...], str | None]:
 
 
 def skip_if_busy(context: CheckContext) -> CheckResult | None:
-    """The outcome of a check that measures on a device where others are at work; null where nobody is.
+    """Return a skip if other processes use the device of a measurement, otherwise None.
 
-    Of CPUs only this installation's own service is asked for. Call it in a process of its own: it touches the device.
+    On CPUs only this installation's own service counts. Touches the device, so call it in a child process.
     """
     service, limits = context.service, table("devices")["busy"]
     serves = service is not None and service.main_pid is not None
-    remedy = "let it be stopped for the checks: --drain"
+    remedy = "stop the service for the checks: --drain"
     if context.device in (None, "cpu"):
         cores = service.cores(limits["cpu_window_s"]) if service and serves else 0.0
         if service is None or cores <= limits["cpu_cores"]:
             return None
-        text = f"{service.name} serves here and keeps {cores:.1f} cores busy: what is measured beside it means nothing"
+        text = f"{service.name} is running and keeps {cores:.1f} cores busy, which would distort the measurement"
         return CheckResult("skip", text, remedy=remedy)
     free, total = memory(str(context.device))
     taken = 1 - free / total
@@ -50,16 +50,16 @@ def skip_if_busy(context: CheckContext) -> CheckResult | None:
         return None
     held = f"{taken:.0%} of the device's {total / 2**30:.0f} GiB"
     if service and serves:
-        text = f"{service.name} serves here, and {held} are taken: what is measured beside it means nothing"
+        text = f"{service.name} is running and uses {held}, which would distort the measurement"
         return CheckResult("skip", text, remedy=remedy)
-    text = f"others hold {held}: what is measured beside their work means nothing"
-    return CheckResult("skip", text, remedy="end what runs there: nvidia-smi names it")
+    text = f"other processes use {held}, which would distort the measurement"
+    return CheckResult("skip", text, remedy="end them: nvidia-smi lists them")
 
 
 def skip_if_any_busy(context: CheckContext) -> CheckResult | None:
-    """The same of every device, for a check that works on all of them.
+    """Return the same for all devices, for a check that covers them all.
 
-    They are touched in a process apart: such a check makes processes of its own, which could use no device after that.
+    The devices are queried in a child process: such a check forks processes, which could not use them otherwise.
     """
 
     def ask() -> list[str | None] | None:
@@ -73,7 +73,7 @@ def skip_if_any_busy(context: CheckContext) -> CheckResult | None:
 
 
 def memory(device: str) -> tuple[int, int]:
-    """Free and total bytes of a GPU. Call it in a process of its own: it touches the device."""
+    """Return free and total bytes of a GPU. Touches the device, so call it in a child process."""
     import torch
 
     free, total = torch.cuda.mem_get_info(device)

@@ -1,4 +1,4 @@
-"""What is installed in this environment, and what a lock says should be."""
+"""Distributions installed in this environment, and those that a lock pins."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WHEEL = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*@\s*\S*?/(?P<file>[
 
 
 def installed() -> Mapping[str, list[importlib.metadata.Distribution]]:
-    """The distributions of this environment alone, by normalised name; more than one of a name is a fault."""
+    """Return the distributions of this environment by normalised name; more than one of a name is a fault."""
     folders = sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")})
     found = defaultdict(list)
     for distribution in importlib.metadata.distributions(path=folders):
@@ -25,9 +25,10 @@ def installed() -> Mapping[str, list[importlib.metadata.Distribution]]:
 
 
 def parse_lock(text: str) -> dict[str, str]:
-    """Normalised name to version, of a requirements file with hashes.
+    """Return normalised name and version of each entry of a requirements file with hashes.
 
-    Raises ValueError with the line that is neither a pin, an option nor a comment.
+    Raises:
+        ValueError: A line is neither a pin, an option nor a comment.
     """
     pins = {}
     for line in text.replace("\\\n", " ").splitlines():
@@ -44,12 +45,12 @@ def parse_lock(text: str) -> dict[str, str]:
 
 
 def normalised(name: str) -> str:
-    """A distribution's name as the packaging standards compare it."""
+    """Normalise a distribution's name according to the packaging standards."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def same_version(one: str, other: str) -> bool:
-    """Whether two spellings name one version: trailing zeros, a leading v and separators aside."""
+    """Return whether two versions are equal, ignoring trailing zeros, a leading v and separators."""
     return _canonical(one) == _canonical(other)
 
 
@@ -61,18 +62,18 @@ def _canonical(version: str) -> tuple[str, str]:
     return re.sub(r"(\.0)+$", "", number.rstrip(".")) + rest, re.sub(r"[-_]", ".", local)
 
 
-def site_files(patterns: Iterable[str], *, beside: Path | None = None) -> list[Path]:
-    """The files below this environment's site-packages that match any of the patterns, each once, in order.
+def site_files(patterns: Iterable[str], *, fallback: Path | None = None) -> list[Path]:
+    """Return the files in this environment's site-packages that match any of the patterns, sorted.
 
-    Where there is none, those below `beside`.
+    If there is none, search `beside` instead.
     """
     folders = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
     wanted = list(patterns)
     own = sorted({path for folder in folders for pattern in wanted for path in folder.glob(pattern)})
-    return own or (sorted({path for pattern in wanted for path in beside.glob(pattern)}) if beside else [])
+    return own or (sorted({path for pattern in wanted for path in fallback.glob(pattern)}) if fallback else [])
 
 
 def host_packages(stack: Mapping[str, Any]) -> Path | None:
-    """The packages among which the host's own torch lies, where the Stack takes that over; null where it brings one."""
+    """Return the folder of the host's own torch if the Stack uses it, otherwise None."""
     spec = importlib.util.find_spec("torch") if (stack.get("interpreter") or {}).get("torch") else None
     return Path(spec.origin).resolve().parents[1] if spec and spec.origin else None

@@ -1,7 +1,4 @@
-"""Shared libraries read as files: nothing is loaded, so a broken one does no harm. 64-bit ELF, little-endian.
-
-The controller reads wheels with a library of its own; on hosts there is only the standard library.
-"""
+"""Reader of 64-bit little-endian ELF files that loads no code, so that a broken library does no harm."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 _IDENT = b"\x7fELF\x02\x01"
 _HEADER = struct.Struct("<16xHHIQQQIHHHHHH")
@@ -18,8 +16,10 @@ _SECTION = struct.Struct("<IIQQQQIIQQ")
 """Name, type, flags, address, offset, size, link, info, alignment, size of an entry."""
 _SYMBOL = struct.Struct("<IBBHQQ")
 """Name, info, other, section, value, size."""
-_NO_BITS, _DYNAMIC_SYMBOLS = 8, 11
-_WEAK, _UNDEFINED = 2, 0
+_NO_BITS, _DYNAMIC, _DYNAMIC_SYMBOLS, _VERSIONS_NEEDED = 8, 6, 11, 0x6FFFFFFE
+_WEAK, _UNDEFINED, _NEEDED = 2, 0, 1
+MACHINES = {62: "x86_64", 183: "aarch64"}
+"""By e_machine."""
 
 
 @dataclass(frozen=True)
@@ -35,24 +35,35 @@ class Elf:
     """One library."""
 
     def __init__(self, content: memoryview) -> None:
-        """Raises ValueError when the content is no whole library of this kind."""
+        """Read the section headers.
+
+        Raises:
+            ValueError: The content is not a complete library of this kind.
+        """
         if bytes(content[: len(_IDENT)]) != _IDENT:
-            raise ValueError("it is no 64-bit ELF file")
+            raise ValueError("it is not a 64-bit ELF file")
         self._content = content
         try:
             self._sections = self._read_sections()
+            number = _HEADER.unpack_from(content)[1]
+            self.machine = MACHINES.get(number, str(number))
         except (struct.error, IndexError) as error:
             raise ValueError(f"its headers are cut off: {error}") from None
 
     def section(self, name: str) -> memoryview | None:
-        """A section's bytes, null where there is none of the name. Raises ValueError when it reaches beyond the file."""
+        """Return the bytes of a section, None if there is none of that name.
+
+        Raises:
+            ValueError: The section exceeds the file.
+        """
         found = next((section for section in self._sections if section.name == name and section.kind != _NO_BITS), None)
         return self._bytes(found) if found else None
 
     def symbols(self) -> tuple[frozenset[str], frozenset[str]]:
-        """What the loader must find elsewhere, and what others find here: dynamic symbols by name.
+        """Return the dynamic symbols that the library needs, and those that it provides.
 
-        Raises ValueError when a table reaches beyond the file.
+        Raises:
+            ValueError: A table exceeds the file.
         """
         wanted, offered = set(), set()
         for symbol, section, info in self._symbols():
@@ -62,13 +73,40 @@ class Elf:
                 wanted.add(symbol)
         return frozenset(wanted), frozenset(offered)
 
+    def needed(self) -> frozenset[str]:
+        """Return the file names of the libraries that it is linked with."""
+        return frozenset(
+            _string(names, value)
+            for content, names in self._tables(_DYNAMIC)
+            for tag, value in struct.iter_unpack("<qQ", content[: len(content) // 16 * 16])
+            if tag == _NEEDED
+        )
+
+    def versions(self) -> frozenset[str]:
+        """Return the symbol versions that it needs, such as `GLIBC_2.34`."""
+        found = set()
+        for content, names in self._tables(_VERSIONS_NEEDED):
+            at, step = 0, 1
+            while step:
+                _, count, _, first, step = struct.unpack_from("<HHIII", content, at)
+                entry = at + first
+                for _ in range(count):
+                    _, _, _, name, following = struct.unpack_from("<IHHII", content, entry)
+                    found.add(_string(names, name))
+                    entry += following
+                at += step
+        return frozenset(found)
+
     def _symbols(self) -> Iterator[tuple[str, int, int]]:
+        for content, names in self._tables(_DYNAMIC_SYMBOLS):
+            for offset, info, _, section, _, _ in _SYMBOL.iter_unpack(content[: len(content) // 24 * 24]):
+                yield _string(names, offset), section, info
+
+    def _tables(self, kind: int) -> Iterator[tuple[memoryview, bytes]]:
+        """Yield the content of each section of a kind, and the strings it refers to."""
         for table in self._sections:
-            if table.kind == _DYNAMIC_SYMBOLS:
-                names = bytes(self._bytes(self._sections[table.link]))
-                content = self._bytes(table)
-                for offset, info, _, section, _, _ in _SYMBOL.iter_unpack(content[: len(content) // 24 * 24]):
-                    yield names[offset : names.index(b"\0", offset)].decode("ascii", "replace"), section, info
+            if table.kind == kind:
+                yield self._bytes(table), bytes(self._bytes(self._sections[table.link]))
 
     def _read_sections(self) -> list[_Section]:
         _, _, _, _, _, start, _, _, _, _, size, count, names_at = _HEADER.unpack_from(self._content)
@@ -76,12 +114,7 @@ class Elf:
         if not rows:
             raise ValueError("it has no section headers")
         names = bytes(self._content[rows[names_at][4] : rows[names_at][4] + rows[names_at][5]])
-        return [
-            _Section(
-                names[row[0] : names.index(b"\0", row[0])].decode("ascii", "replace"), row[1], row[4], row[5], row[6]
-            )
-            for row in rows
-        ]
+        return [_Section(_string(names, row[0]), row[1], row[4], row[5], row[6]) for row in rows]
 
     def _bytes(self, section: _Section) -> memoryview:
         end = section.offset + section.size
@@ -91,6 +124,20 @@ class Elf:
 
 
 def open_library(path: Path) -> Elf:
-    """A library by its path, mapped and not read: some are larger than a gigabyte. Raises OSError and ValueError."""
+    """Open a library as a memory map, because some are larger than a gigabyte.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is not a complete library.
+    """
     with path.open("rb") as file:
-        return Elf(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+        return map_library(file)
+
+
+def map_library(file: IO[bytes]) -> Elf:
+    """Map an open file as a library. Raises OSError and ValueError."""
+    return Elf(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+
+
+def _string(names: bytes, offset: int) -> str:
+    return names[offset : names.index(b"\0", offset)].decode("ascii", "replace")

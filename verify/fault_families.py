@@ -1,4 +1,4 @@
-"""What kinds of fault are found when, and what is not: a table of the page docs/reference/checks.md, which a test compares with real faults."""
+"""Kinds of faults and the checks that find them, for docs/reference/checks.md; a test compares the table with real faults."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class FaultFamily(NamedTuple):
-    """Faults of one kind. `standard` and `full` name the checks that find them there; `full` only those that find more."""
+    """Faults of one kind. `standard` and `full` name the checks that find them at that level; `full` only those that find more."""
 
     about: str
     standard: tuple[str, ...]
@@ -25,7 +25,7 @@ FAMILIES: dict[str, FaultFamily] = {
         "no API key, secrets that others can read, an address that others reach",
         ("serving.access",),
         (),
-        "who read the key while it lay open; paths that vLLM itself leaves open",
+        "who read the key while it was readable; paths that vLLM itself leaves open",
     ),
     "service": FaultFamily(
         "it is stopped or frozen, or something else answers on its port",
@@ -43,16 +43,16 @@ FAMILIES: dict[str, FaultFamily] = {
         "a file of the environment has other content, or is gone",
         ("libraries.files",),
         ("libraries.files",),
-        "on standard, bits that rot in a file that nothing has mapped, and whose size and times stay; the system's own files outside the environment",
+        "on standard, corrupted bits in a file that nothing has mapped, with unchanged size and times; the system's own files outside the environment",
     ),
     "injected code": FaultFamily(
-        "`.pth`, `sitecustomize`, modules that no wheel brought; variables and `/etc/ld.so.preload` that load code",
+        "`.pth`, `sitecustomize`, modules that no wheel contains; variables and `/etc/ld.so.preload` that load code",
         ("libraries.injected",),
         (),
-        "code in the standard library of the host's own Python; what a process did to itself after its start",
+        "code in the standard library of the host's own Python; what a process changed in itself after its start",
     ),
     "operators": FaultFamily(
-        "softmax, exp, norms, rotary embedding, activations, lookups or sampling are a little off",
+        "softmax, exp, norms, rotary embedding, activations, lookups or sampling are slightly wrong",
         (
             "operators.softmax",
             "operators.exp",
@@ -63,7 +63,7 @@ FAMILIES: dict[str, FaultFamily] = {
             "operators.sampling",
         ),
         (),
-        "errors below rounding, as 0.1 % in bfloat16; faults that come and go",
+        "errors below rounding, such as 0.1 % in bfloat16; intermittent faults",
     ),
     "vLLM's operators": FaultFamily(
         "the same in vLLM's own kernels, and its cache, quantised products and sampler; on full also a sampler without top-k and top-p",
@@ -76,7 +76,7 @@ FAMILIES: dict[str, FaultFamily] = {
             "operators.vllm_sampler",
         ),
         ("engine.answers",),
-        "kernels of models of experts, of state spaces, of 4 bit weights",
+        "kernels of mixture-of-experts and state-space models, and of 4-bit weights",
     ),
     "products": FaultFamily(
         "matrix products that are wrong, also only large or batched ones, or in 8 bits",

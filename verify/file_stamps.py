@@ -1,4 +1,4 @@
-"""How the files of an environment looked when their content was compared last: what looks the same since needs no second reading soon."""
+"""Size, times and inode of files whose content was verified; unchanged files are not read again soon."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 from verify.files import write_atomically
 
 FILE = "verify/files.json"
-"""Below the prefix."""
+"""Relative to the prefix."""
 
 FileStamp = tuple[int, int, int, int]
-"""Size in bytes, times of the last change of content and of inode in nanoseconds, inode."""
+"""Size in bytes, modification and change time in nanoseconds, inode."""
 FileStamps = Mapping[str, "FileStamp | None"]
-"""By path. Null for a file whose content was wrong: it is read again each time."""
+"""By path. None marks a file with wrong content, which is read again every time."""
 
 
 def file_stamp(path: str) -> FileStamp | None:
-    """How a file looks now; null where it cannot be looked at."""
+    """Return the stamp of a file; None if it cannot be read."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -28,7 +28,7 @@ def file_stamp(path: str) -> FileStamp | None:
 
 
 def load(prefix: Path | None, home: Path, file: str = FILE) -> dict[str, FileStamp | None]:
-    """The marks that were kept of the environment, or other folder, `home`; empty where there are none of it."""
+    """Read the stamps of the environment or other folder `home`; empty if there are none."""
     try:
         document = json.loads((prefix / file).read_text()) if prefix else {}
         if document.get("environment") != home.name:
@@ -39,19 +39,28 @@ def load(prefix: Path | None, home: Path, file: str = FILE) -> dict[str, FileSta
 
 
 def save(prefix: Path, home: Path, marks: FileStamps, file: str = FILE) -> None:
-    """Keep marks of the environment, or other folder, `home`. Raises OSError, as where this user may not write there."""
+    """Write the stamps of the environment or other folder `home`.
+
+    Raises:
+        OSError: This user may not write there.
+    """
     start = len(f"{home}/")
     document = {"environment": home.name, "files": {path[start:]: mark for path, mark in marks.items()}}
     write_atomically(prefix / file, json.dumps(document, separators=(",", ":")))
 
 
 def mapped_files(home: Path, processes: Iterable[Path] | None = None) -> frozenset[str]:
-    """The files below a folder that running processes have mapped, as far as this user may look; `processes` are folders of /proc."""
+    """Return the files below a folder that running processes have mapped, as far as this user may see them.
+
+    Args:
+        home: The folder.
+        processes: Folders of /proc; by default those of all processes.
+    """
     found: set[str] = set()
     for process in processes if processes is not None else Path("/proc").glob("[0-9]*"):
         try:
             text = (process / "maps").read_text(errors="surrogateescape")
-        except OSError:  # it ended, or is somebody else's
+        except OSError:  # the process ended, or belongs to another user
             continue
         found |= {line[line.index("/") :] for line in text.splitlines() if f" {home}/" in line}
     return frozenset(found)

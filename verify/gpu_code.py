@@ -1,6 +1,6 @@
-"""Which GPU code lies in a library: read from the containers that nvcc and hipcc embed, without a GPU and without loading anything.
+"""GPU code in a library, read from the containers that nvcc and hipcc embed; needs no GPU and loads nothing.
 
-Codes are written as in the catalog: `90` native code for 9.0, `90a` for 9.0 alone, `100f` for its family, `p90` PTX; `gfx942` for AMD.
+Codes are written as in the catalog: `90` native code for 9.0, `90a` for 9.0 only, `100f` for its family, `p90` PTX; `gfx942` for AMD.
 """
 
 from __future__ import annotations
@@ -19,12 +19,16 @@ _ENTRY = struct.Struct("<HHIQIIHHIIIQ")
 """Kind, version, header size, payload size, three fields of compression and options, compiler version (2), architecture, two more, flags."""
 _PTX, _NATIVE = 1, 2
 _FAMILY, _EXACT = 0x200000, 0x100000
-"""Seen in what ptxas 13.0 writes for sm_90, sm_90a and sm_100f; NVIDIA publishes no description of these flags."""
+"""Found in output of ptxas 13.0 for sm_90, sm_90a and sm_100f; NVIDIA does not document these flags."""
 _TARGET = re.compile(rb"amdgcn-amd-amdhsa-[\w.]*-(gfx[0-9a-f]+)")
 
 
 def cuda_codes(section: bytes | memoryview) -> set[str]:
-    """Codes in an `.nv_fatbin` section. Raises ValueError when an entry reaches beyond the section."""
+    """Return the codes in an `.nv_fatbin` section.
+
+    Raises:
+        ValueError: An entry is cut off.
+    """
     found = set()
     for start, end in _containers(section):
         at = start
@@ -44,15 +48,15 @@ def cuda_codes(section: bytes | memoryview) -> set[str]:
 
 
 def hip_codes(section: bytes | memoryview) -> set[str]:
-    """Architectures in a `.hip_fatbin` section: the targets that its bundles name."""
+    """Return the architectures in a `.hip_fatbin` section, the targets of its bundles."""
     return {match.decode() for match in _TARGET.findall(section)}
 
 
 def native_for(codes: set[str], capability: str) -> bool:
-    """Whether a set of codes holds native code for a card: compute capability (`8.9`) or AMD architecture (`gfx942`).
+    """Return whether codes include native code for a card: compute capability (`8.9`) or AMD architecture (`gfx942`).
 
-    Native code runs on a card of the same major number and an equal or higher minor one; code with `a` on its own card alone, with `f`
-    (CUDA 12.9 and later) on cards of the same major number from its own on.
+    Native code runs on cards of the same major and an equal or higher minor number. Code with `a` runs on that card only; code
+    with `f` (CUDA 12.9 and later) runs on cards of the same major number from that minor number on.
     """
     if capability.startswith("gfx"):
         return capability in codes
@@ -65,7 +69,7 @@ def native_for(codes: set[str], capability: str) -> bool:
 
 
 def compiled_for(codes: set[str], capability: str) -> bool:
-    """Whether the driver can compile PTX of the set for a card: of its own compute capability (`8.9`) or an earlier one."""
+    """Return whether the driver can compile PTX of the set for a card of compute capability `capability`."""
     if capability.startswith("gfx"):
         return False
     major, _, minor = capability.partition(".")
@@ -74,7 +78,7 @@ def compiled_for(codes: set[str], capability: str) -> bool:
 
 
 def _containers(section: bytes | memoryview) -> Iterator[tuple[int, int]]:
-    """Where each container's entries start and end; between two there may be padding of whole words."""
+    """Yield start and end of the entries of each container. Containers may be separated by padding of whole words."""
     at = 0
     while at + _CONTAINER.size <= len(section):
         magic, _, header, size = _CONTAINER.unpack_from(section, at)

@@ -1,4 +1,4 @@
-"""What the hosts of a fleet say together: which of them is the odd one."""
+"""Comparison of the hosts of a fleet: which of them differs from the others."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from verify.registry import all_checks
 
 
 def compare(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Records of what several hosts' documents give when they stand side by side; none for fewer than two hosts.
+    """Return the records that compare several hosts' documents; none for fewer than two hosts.
 
-    Checks that judge like devices of one host together judge those of all hosts; then statuses are compared.
+    Checks that compare equal devices of one host compare those of all hosts; then the statuses are compared.
     """
     if len({document["host"] for document in documents}) < 2:
         return []
     records = list(_combined(documents))
     odd = list(_odd_statuses(documents))
-    outcome = CheckResult("warn", "; ".join(odd)) if odd else CheckResult("ok", f"{len(documents)} hosts answer alike")
+    outcome = (
+        CheckResult("warn", "; ".join(odd))
+        if odd
+        else CheckResult("ok", f"{len(documents)} hosts have the same results")
+    )
     return [*records, as_record(FLEET, None, None, outcome, 0.0)]
 
 
@@ -37,7 +41,7 @@ def _combined(documents: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]
 
 
 def _odd_statuses(documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Checks that are worse on few hosts than on most; a fault that most hosts have makes none of them odd."""
+    """Report checks that are worse on few hosts than on most. A fault of most hosts makes none of them differ."""
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for document in documents:
         for record in document["checks"]:
@@ -48,5 +52,5 @@ def _odd_statuses(documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         bad = [host for host, status in statuses.items() if status not in ("ok", "skip")]
         worse = [host for host in bad if SEVERITY.index(statuses[host]) > SEVERITY.index(usual)]
         if 2 * count > len(statuses):
-            told = (f"{host}: {check} {statuses[host]}" for host in worse)
-            yield from (f"{text}, where {count} of {len(statuses)} hosts are {usual}" for text in told)
+            details = (f"{host}: {check} {statuses[host]}" for host in worse)
+            yield from (f"{text}, where {count} of {len(statuses)} hosts are {usual}" for text in details)

@@ -1,4 +1,4 @@
-"""Test data: the same on every host and in every run, made on the CPU, so that no device has a say in it."""
+"""Test data that is identical on every host and in every run; it is created on the CPU, so no device influences it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def normal(*shape: int, seed: int, dtype: str) -> Tensor:
-    """Normally distributed numbers, rounded to the dtype."""
+    """Return normally distributed numbers, rounded to the dtype."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -21,19 +21,19 @@ def normal(*shape: int, seed: int, dtype: str) -> Tensor:
 
 
 def rank_values(length: int, rank: int) -> Tensor:
-    """Whole numbers that differ between processes; float32 holds their sums without rounding."""
+    """Return whole numbers that differ between processes; float32 holds their sums exactly."""
     import torch
 
     return (torch.arange(length) * (rank + 3) % 4099 + rank).float()
 
 
 def count_differences(one: Tensor, two: Tensor) -> int:
-    """How many elements differ."""
+    """Return the number of different elements."""
     return int((one != two).sum())
 
 
 def corrupt(result: Tensor) -> Tensor:
-    """A copy in which the largest element is off by one part in a hundred."""
+    """Return a copy in which the largest element is off by one part in a hundred."""
     spoiled = result.clone().flatten()
     place = spoiled.abs().argmax()
     spoiled[place] = spoiled[place] * 1.01
@@ -41,10 +41,10 @@ def corrupt(result: Tensor) -> Tensor:
 
 
 def require_full_float32() -> None:
-    """Have float32 products computed in float32, and parts of a split depth added in it, in this process.
+    """Compute float32 products, and sums over a split depth, in full float32 in this process.
 
-    TF32 is what NVIDIA's own containers ask of torch by a variable (TORCH_ALLOW_TF32_CUBLAS_OVERRIDE), and adding parts in
-    16 bits is torch's default: either errs by more than float32 may, and a device that computes right would be called wrong.
+    NVIDIA's containers request TF32 by a variable (TORCH_ALLOW_TF32_CUBLAS_OVERRIDE), and torch adds partial results in 16 bits by
+    default. Both exceed the error bound of float32, so a correct device would fail.
     """
     import torch
 
@@ -55,11 +55,11 @@ def require_full_float32() -> None:
 
 @contextmanager
 def compute_in_input_precision(device: str) -> Iterator[None]:
-    """Let torch's standard attention compute in the precision of its inputs on a GPU meanwhile.
+    """Let torch's standard attention compute in the precision of its inputs on a GPU.
 
-    From 2.5 on torch converts 16 bits to 32 first by default (aten/native/transformers/attention.cpp): compared with that,
-    flash attention looks faster and smaller than it is. Releases before compute in 16 bits and have no switch. A CPU keeps
-    the default: most have no 16-bit products, and standard attention takes some ten times as long in them.
+    Since 2.5 torch converts 16 bits to 32 first by default (aten/native/transformers/attention.cpp). Compared with that,
+    flash attention looks faster and smaller than it is. Older releases compute in 16 bits and have no switch. CPUs keep
+    the default: most have no 16-bit products, and standard attention takes about ten times as long in them.
     """
     import torch
 
@@ -76,7 +76,7 @@ def compute_in_input_precision(device: str) -> Iterator[None]:
 
 
 def synchronize(device: str) -> dict[str, Any]:
-    """Wait for all work on a device by an event of its own, and say so; nothing to wait for on the CPU."""
+    """Wait until a device has finished all work, and return the evidence. CPUs need no wait."""
     import torch
 
     if not device.startswith("cuda"):

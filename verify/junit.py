@@ -1,4 +1,4 @@
-"""Records as JUnit XML, which every CI server reads."""
+"""Records as JUnit XML, which CI servers read."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 SECONDS = "{:.3f}"
-TOGETHER = "hosts side by side"
+TOGETHER = "comparison of hosts"
 
 
 def junit(documents: Sequence[Mapping[str, Any]], together: Sequence[Mapping[str, Any]] = ()) -> str:
-    """A suite a host, a case a check and device. A warning passes, and says so in its output; what could not tell is an error.
+    """Return JUnit XML with a suite per host and a case per check and device.
 
-    `together` are the records that several hosts gave side by side: a suite of their own.
+    A warning passes and appears in the output of its case; a status `error` is an error.
+
+    Args:
+        documents: One document per host.
+        together: Records that compare the hosts; they form their own suite.
     """
     root = ET.Element("testsuites", name="firstlight verify")
     for document in documents:
@@ -34,8 +38,8 @@ def _suite(root: ET.Element, records: Sequence[Mapping[str, Any]], seconds: floa
         "errors": sum(record["status"] == "error" for record in records),
         "skipped": sum(record["status"] == "skip" for record in records),
     }
-    told = {name: str(count) for name, count in counts.items()}
-    suite = ET.SubElement(root, "testsuite", {**about, "time": SECONDS.format(seconds), **told})
+    details = {name: str(count) for name, count in counts.items()}
+    suite = ET.SubElement(root, "testsuite", {**about, "time": SECONDS.format(seconds), **details})
     for record in records:
         _case(suite, record)
 
@@ -61,7 +65,7 @@ def _case(suite: ET.Element, record: Mapping[str, Any]) -> None:
 
 
 def _printable(text: str) -> str:
-    """Without the control characters that XML cannot hold."""
+    """Remove control characters, which XML cannot hold."""
     return "".join(
         letter if letter in "\t\n" or (letter >= " " and letter not in "\ufffe\uffff") else "?" for letter in text
     )

@@ -1,4 +1,4 @@
-"""What the installation keeps of its last whole run of checks, and what of it holds on."""
+"""Results of the installation's last complete run, and what later runs take over from them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from verify.records import LEVELS, NEEDS, SERVING, Level, worst_status
 from verify.registry import all_checks
 
 OF_FILES = "libraries"
-"""The family whose checks are about the environment's own files."""
+"""Family of the checks of the environment's own files."""
 
 
 def read_last_run(prefix: Path | None) -> dict[str, Any]:
-    """The document of PREFIX/verify/last.json; empty where there is none that can be read."""
+    """Read PREFIX/verify/last.json; return an empty document if it cannot be read."""
     try:
         document = json.loads((prefix / "verify" / "last.json").read_text()) if prefix else {}
     except (OSError, ValueError):
@@ -25,9 +25,9 @@ def read_last_run(prefix: Path | None) -> dict[str, Any]:
 
 
 def lasting_warnings(document: Mapping[str, Any], before: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Warnings of `before` that hold on: of checks whose warning is lasting, and which this document measured not.
+    """Return the warnings of `before` that still hold: those of lasting checks that this document did not measure again.
 
-    The new record of such a check says so in its reason.
+    The new record of such a check gets the warning added to its reason.
     """
     lasting = {check.id for check in all_checks() if check.lasting}
     lasting -= {record["id"] for record in document["checks"] if record["status"] in ("ok", "warn", "fail")}
@@ -37,12 +37,12 @@ def lasting_warnings(document: Mapping[str, Any], before: Mapping[str, Any]) -> 
             held.setdefault(record["id"], record)
     for record in document["checks"]:
         if record["id"] in held:
-            record["reason"] += f"; what an earlier run found holds on: {held[record['id']]['reason']}"
+            record["reason"] += f"; still open from an earlier run: {held[record['id']]['reason']}"
     return list(held.values())
 
 
 def failed_levels(before: Mapping[str, Any]) -> dict[str, Level]:
-    """The checks that stand as failed in the last document, each with the deepest level at which they did."""
+    """Return the failed checks of the last document, each with the deepest level at which it failed."""
     found: dict[str, Level] = {}
     for record in _failures(before):
         found[record["id"]] = max(record["level"], found.get(record["id"], LEVELS[0]), key=LEVELS.index)
@@ -52,11 +52,15 @@ def failed_levels(before: Mapping[str, Any]) -> dict[str, Level]:
 def keep_open_failures(
     document: Mapping[str, Any], before: Mapping[str, Any], *, has_served: bool = False
 ) -> list[dict[str, Any]]:
-    """The records of a document, where failures of `before` stand in place of what refutes them not.
+    """Return the records of a document, with failures of `before` that nothing has disproved since.
 
-    A failure is refuted when the same check looks as deeply and does not fail. One that an environment's own files had ends with that
-    environment, and so does one of a check that has nothing to look at in another one. With `has_served` the service has been started anew and
-    proven: where its checks have nothing to look at, nothing is left of their failures.
+    A failure ends when the same check passes at the same or a deeper level. Failures of an environment's own files end with
+    that environment, as do failures of checks that no longer apply in another environment.
+
+    Args:
+        document: The new document.
+        before: The last document.
+        has_served: Whether the service was restarted and proven since; failures of serving checks that no longer apply then end.
     """
     records = list(document["checks"])
     is_other = before.get("environment") != document["environment"]
@@ -76,7 +80,7 @@ def keep_open_failures(
 
 
 def merge_rerun(document: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """The last document, with what `document` says of checks that were run once more."""
+    """Merge checks that were run again into the last document."""
     again = {record["id"] for record in document["checks"]}
     records = [record for record in before.get("checks") or () if record["id"] not in again]
     merged = {**document, **before, "environment": document["environment"], "checks": [*records, *document["checks"]]}
@@ -85,7 +89,7 @@ def merge_rerun(document: Mapping[str, Any], before: Mapping[str, Any]) -> dict[
 
 
 def runs_by_level(document: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """By level, how the last whole run at it went in this environment, and when it began."""
+    """Return the status and start of the last complete run at each level in this environment."""
     is_same = before.get("environment") == document["environment"]
     earlier = before.get("runs") if is_same else None
     now = {"status": document["status"], "started_at": document["started_at"]}
@@ -93,7 +97,7 @@ def runs_by_level(document: Mapping[str, Any], before: Mapping[str, Any]) -> dic
 
 
 def _failures(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The failed records of a document that checks of this release can refute."""
+    """Return the failed records of a document whose checks this release still has."""
     known = {check.id for check in all_checks()}
     found = []
     for record in document.get("checks") or ():
@@ -112,7 +116,7 @@ def _key(record: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def _found_before(failure: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """A record of an earlier run as it stands in a later one's document."""
+    """Return a failure of an earlier run as a record of the new document."""
     if failure.get("found"):
         return failure
     at, level = before.get("started_at"), failure["level"]

@@ -1,4 +1,4 @@
-"""What the files of an environment should hold: by the manifest that was written when it was built, or by its wheels' RECORDs."""
+"""Expected content of an environment's files, from the manifest of its build or from its wheels' RECORDs."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ CRC = "crc32"
 
 
 class Content(NamedTuple):
-    """What a file may hold: a digest as a RECORD writes it (`sha256=...`, urlsafe base64 without padding) or `crc32=` and 8 hex digits; bytes."""
+    """Expected content: size in bytes, and a digest as in a RECORD (`sha256=...`, urlsafe base64 without padding) or `crc32=` and 8 hex digits."""
 
     digest: str
     size: int
 
 
 Contents = Mapping[str, tuple[Content, ...]]
-"""By path. Several where several wheels bring a file: any of them is right."""
+"""By path. A file of several wheels may have any of their contents."""
 
 
 def listed(file: Path, home: Path) -> Contents | None:
-    """The files below `home` that a manifest lists; null where there is no such manifest."""
+    """Return the files below `home` that a manifest lists; None if there is no such manifest."""
     try:
         text = file.read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:
@@ -40,7 +40,7 @@ def listed(file: Path, home: Path) -> Contents | None:
 
 
 def record_contents(distributions: Iterable[Distribution]) -> Contents:
-    """The files whose RECORD line has a hash; compiled byte code and the RECORD itself have none."""
+    """Return the files with a hash in a RECORD; compiled byte code and the RECORD itself have none."""
     found: dict[str, tuple[Content, ...]] = {}
     for distribution in distributions:
         home = distribution.locate_file("")
@@ -52,12 +52,12 @@ def record_contents(distributions: Iterable[Distribution]) -> Contents:
 
 
 def wrong_sizes(contents: Contents) -> dict[str, str]:
-    """What is wrong by path, as far as the sizes tell."""
+    """Return the differences in size by path."""
     return {path: text for path, any_of in contents.items() if (text := _wrong(path, any_of, by_content=False))}
 
 
 def wrong_contents(contents: Contents) -> dict[str, str]:
-    """What is wrong by path. Hashing releases the interpreter's lock, so threads share that work."""
+    """Return the differences by path. Hashing releases the interpreter's lock, so threads share the work."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         texts = pool.map(lambda item: _wrong(*item, by_content=True), contents.items())
         return {path: text for path, text in zip(contents, texts, strict=True) if text}
@@ -65,17 +65,17 @@ def wrong_contents(contents: Contents) -> dict[str, str]:
 
 def _wrong(path: str, any_of: tuple[Content, ...], *, by_content: bool) -> str | None:
     try:
-        # A manifest lists a link by the path that it holds. Tens of thousands of files: a Path each costs as much again.
+        # A manifest lists a link by its target. No Path objects: for tens of thousands of files they cost as much again.
         found = os.lstat(path) if any_of[0].digest.startswith(CRC) else os.stat(path)  # noqa: PTH116
         is_link = stat.S_ISLNK(found.st_mode)
-        alike = [content for content in any_of if content.size == found.st_size]
-        if not alike:
+        same_size = [content for content in any_of if content.size == found.st_size]
+        if not same_size:
             return f"{path}: {found.st_size} bytes, recorded {any_of[0].size}"
         if not by_content:
             return None
         if is_link:
-            return None if _crc_of_link(path) == alike[0].digest else f"{path}: it points elsewhere than recorded"
-        if any(_digest(path, content.digest.partition("=")[0]) == content.digest for content in alike):
+            return None if _crc_of_link(path) == same_size[0].digest else f"{path}: it points elsewhere than recorded"
+        if any(_digest(path, content.digest.partition("=")[0]) == content.digest for content in same_size):
             return None
     except OSError as error:
         return f"{path}: {error.strerror}"
@@ -87,7 +87,7 @@ def _crc_of_link(path: str) -> str:
 
 
 def _digest(path: str, algorithm: str) -> str:
-    """A file's digest, in the spelling of Content."""
+    """Return a file's digest as in Content."""
     crc, digest = 0, None if algorithm == CRC else hashlib.new(algorithm)
     with Path(path).open("rb") as file:
         while chunk := file.read(1 << 20):

@@ -1,7 +1,7 @@
-"""`verify multihost`: this host's part when several are tried together. Who leads them speaks JSON, a line each way.
+"""Command `verify multihost`: this host's part in trials of several hosts, led by a coordinator over JSON lines.
 
-It says what it is at first, then answers `reach` (call on other hosts) and `meet` (one of two processes that exchange
-numbers), and ends when it is told to `leave`, or with its input.
+It first describes itself, then answers the requests `reach` (connect to other hosts), `reserve_port` and `all_reduce` (run
+one of two processes), and ends on `quit` or at the end of its input.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from verify.tables import table
 from verify.views import torch_view
 
 PORT_SAMPLE = 20
-"""Of the ports that the kernel hands out: so many may be taken."""
+"""Number of ephemeral ports to try, as some may be in use."""
 
 
 def main(arguments: list[str]) -> int:
-    """Answer until told to leave, or the input ends; the exit code is 0."""
+    """Answer requests until `quit` or the end of the input; return 0."""
     Parser(
         prog="verify multihost",
-        description="This host's part when hosts are tried together: requests on stdin, answers on stdout, JSON lines.",
-        epilog="exit codes: 0 when the input has ended, 64 usage",
-        hint="./firstlight verify -i INVENTORY leads the hosts of an inventory",
+        description="This host's part in trials of several hosts: requests on stdin, answers on stdout, as JSON lines.",
+        epilog="exit codes: 0 at the end of the input, 64 usage",
+        hint="./firstlight verify -i INVENTORY coordinates the hosts of an inventory",
     ).parse_args(arguments)
     cuda_compat.restart_with_compat()
     worker = MultihostWorker()
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
 
 
 class MultihostWorker:
-    """What this host is among the others."""
+    """State of this host between requests."""
 
     def __init__(self) -> None:
         rules = table("network")["meeting"]
@@ -65,7 +65,7 @@ class MultihostWorker:
             "token": self._token,
         }
         addresses = [interface["address"] for interface in found]
-        # After whatever forks: a process that is forked must find no thread here.
+        # Only after all forks above: a forked process must not inherit a thread.
         try:
             kinds = (self._ports, _sample_ports(*self.greeting["ephemeral"]))
             self._listener = Listener(addresses, kinds, self._token) if addresses else None
@@ -74,17 +74,17 @@ class MultihostWorker:
         self.greeting["listens"] = self._listener.ports if self._listener else []
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer to one request; `problem` where there is none."""
+        """Answer one request; `problem` is set if that fails."""
         if request["do"] == "reach":
             return {"how": reach(request["targets"], self._token, timeout_s=self._rules["connect_s"])}
-        if self._listener:  # all hosts have been called on, and processes are to be forked
+        if self._listener:  # all hosts have been reached, and processes will fork
             self._listener.close()
             self._listener = None
         if request["do"] == "reserve_port":
             try:
                 return {"port": free_port([request["address"]], self._ports)}
             except OSError as error:
-                return {"problem": f"no port to meet at is free: {error.strerror or error}"}
+                return {"problem": f"no port for the trial is free: {error.strerror or error}"}
         call = partial(
             run_trial,
             request["rank"],
@@ -99,7 +99,7 @@ class MultihostWorker:
 
     @staticmethod
     def _gpus() -> int:
-        """How many GPUs torch sees through CUDA; imports torch, and touches none in this process."""
+        """Return how many GPUs torch sees through CUDA; imports torch, but touches none in this process."""
         if not torch_view.built_for_gpus():
             return 0
         ending = run_one(torch_view.gpu_count, deadline_s=60.0)
@@ -107,7 +107,7 @@ class MultihostWorker:
 
 
 def _sample_ports(first: int, last: int) -> list[int]:
-    """Some of the ports that the kernel hands out: a firewall may let the fixed ones pass and not these."""
+    """Return some ephemeral ports: a firewall may allow the fixed ports and block these."""
     ports = range(first, last + 1)
     return random.sample(ports, min(PORT_SAMPLE, len(ports)))
 

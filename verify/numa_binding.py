@@ -1,4 +1,4 @@
-"""Keeps this process near a card: on the CPUs and in the memory of the NUMA node that the card hangs on."""
+"""Binding of this process to the CPUs and memory of a card's NUMA node."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from typing import Any
 from verify.views.numa import near, nodes
 
 SET_MEMPOLICY = {"x86_64": 238, "aarch64": 237}
-"""Number of the system call (Linux, asm/unistd_64.h and asm-generic/unistd.h): libc has no name for it."""
+"""System call number (Linux, asm/unistd_64.h and asm-generic/unistd.h): libc has no wrapper for it."""
 MPOL_PREFERRED = 1
-"""linux/mempolicy.h: pages come from the node while it has any."""
+"""linux/mempolicy.h: pages come from the node while it has free ones."""
 MASK_BITS = 1024
 
 
 def bind(address: str | None) -> dict[str, Any]:
-    """Bind this process to the node of the card at a PCI address (`0000:1b:00.0`); the evidence of it.
+    """Bind this process to the NUMA node of a card.
 
-    Its `NUMA node` is null where the kernel names none, and `bound` says what was bound to it, or why nothing was.
+    Args:
+        address: PCI address, as `0000:1b:00.0`.
+
+    Returns:
+        Evidence: `NUMA node` is None if the kernel names none; `bound` is what was bound, or why nothing was.
     """
     number = near(address) if address else None
     node = next((one for one in nodes() if one.number == number), None)
@@ -27,7 +31,7 @@ def bind(address: str | None) -> dict[str, Any]:
         return {"NUMA node": None, "bound": "the kernel names no node of this card"}
     allowed = node.cpus & os.sched_getaffinity(0)
     if not allowed:
-        return {"NUMA node": number, "bound": "none of its CPUs is this process's to use"}
+        return {"NUMA node": number, "bound": "this process may use none of its CPUs"}
     os.sched_setaffinity(0, allowed)
     return {
         "NUMA node": number,
@@ -36,7 +40,7 @@ def bind(address: str | None) -> dict[str, Any]:
 
 
 def _prefer_memory(number: int) -> bool:
-    """Whether memory comes from a node from now on; a container may forbid to ask for it."""
+    """Prefer the memory of a node from now on; return False where a container forbids it."""
     call = SET_MEMPOLICY.get(platform.machine())
     size = 8 * ctypes.sizeof(ctypes.c_ulong)
     mask = (ctypes.c_ulong * (MASK_BITS // size))()

@@ -1,4 +1,4 @@
-"""A check of operators: each in every precision that engines compute in, compared with Python's own arithmetic."""
+"""Check of operators in every precision that engines use, compared with Python's arithmetic."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What an operator gave and what it should have given: see `share` for the shapes, and for what may be lost."""
+    """Result of an operator and its expected value; see `share` for shapes and allowed loss."""
 
     what: str
     result: Tensor
     exact: Tensor
     lost: Tensor | float | None = None
-    """Null: nothing is rounded, every element must be equal."""
+    """None if nothing is rounded, so that all elements must be equal."""
 
     def share(self, *, spoiled: bool) -> float:
-        """The largest error as a share of what rounding may cost; infinity where nothing is rounded and one is wrong."""
+        """Return the largest error as a share of the error bound; infinity for a wrong element where nothing is rounded."""
         result = corrupt(self.result) if spoiled else self.result
         if self.lost is not None:
             return share(result, self.exact, self.lost)
@@ -36,13 +36,13 @@ class Comparison:
 
 
 Compare = Callable[[str, str], Iterable[Comparison]]
-"""The comparisons on a device in a precision."""
+"""Yields the comparisons for a device and a precision."""
 
 
 def check(
     name: str, description: str, compare: Compare, dtypes: tuple[str, ...] = DTYPES, family: str = "operators"
 ) -> Check:
-    """The check `FAMILY.NAME`."""
+    """Return the check `FAMILY.NAME`."""
     return Check(
         id=f"{family}.{name}",
         description=description,
@@ -55,7 +55,7 @@ def check(
 
 
 def copies(device: str, elements: int) -> int:
-    """How many copies of a block of so many elements reach every core of a device: odd, so that copies end in odd places."""
+    """Return how many copies of a block reach every core of a device; odd, so that copies end at odd positions."""
     import torch
 
     reach = table("operators")["reach"]
@@ -80,9 +80,9 @@ def _run(compare: Compare, dtypes: tuple[str, ...], context: CheckContext) -> Ch
     evidence = {"compared": taken, **synchronize(device)}
     if wrong:
         text = f"wrong results: {'; '.join(wrong)}"
-        return CheckResult("fail", text, tuple(figures), evidence, "run it again; the device is not to be trusted")
+        return CheckResult("fail", text, tuple(figures), evidence, "run it again; do not trust the device")
     worst = max(figure.value or 0 for figure in figures)
-    text = f"{len(taken)} ways in {', '.join(dtypes)} are within the error bound (worst {worst:.2f} of it)"
+    text = f"{len(taken)} comparisons in {', '.join(dtypes)} are within the error bound (worst {worst:.2f} of it)"
     return CheckResult("ok", text, tuple(figures), evidence)
 
 
@@ -92,4 +92,4 @@ def _shares(compared: Iterable[Comparison], *, spoiled: bool) -> Iterator[tuple[
 
 
 def _excess(value: float) -> str:
-    return f"{value:.3g} times the error bound" if value < math.inf else "an element is another one, or no number"
+    return f"{value:.3g} times the error bound" if value < math.inf else "an element is wrong or not a number"

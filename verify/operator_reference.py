@@ -1,8 +1,9 @@
-"""What operators give, by Python's own arithmetic, and how far rounding may take a result from it.
+"""Reference results of operators from Python's arithmetic, and the error that rounding allows.
 
-torch holds the numbers and compares them; `product`, of larger matrices, multiplies and adds by it, but has no product of its.
-So a fault in one of torch's operators, in whatever precision, does not reach its reference. Python is slow, so a reference is of a few thousand values; the operator is given them many times over, in
-different places, and `share` compares each copy.
+torch only holds the numbers and compares them, so a fault in one of its operators does not reach the reference. The
+exception is `product` for larger matrices, which uses torch's multiplication and addition, but no matrix product. Python is
+slow, so a reference has a few thousand values. The operator gets them many times, at different positions, and `share`
+compares every copy.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 UNIT = 2.0**-24
-"""Half the distance from 1 to the next float32: what one operation in float32 may lose, relative to its result."""
+"""Half the distance from 1 to the next float32: the relative error of one float32 operation."""
 
 
 def map_elements(function: Callable[[float], float], values: Tensor) -> Tensor:
-    """A function of Python's of every element, in float64, in the shape of the values."""
+    """Apply a Python function to every element; return float64 in the same shape."""
     import torch
 
     found = [function(value) for value in values.flatten().tolist()]
@@ -29,37 +30,40 @@ def map_elements(function: Callable[[float], float], values: Tensor) -> Tensor:
 
 
 def sigmoid(value: float) -> float:
-    """1 / (1 + exp(-value)) without overflow."""
+    """Return 1 / (1 + exp(-value)) without overflow."""
     return 1 / (1 + math.exp(-value)) if value > 0 else math.exp(value) / (1 + math.exp(value))
 
 
 def silu(value: float) -> float:
-    """value sigmoid(value)."""
+    """Return value sigmoid(value)."""
     return value * sigmoid(value)
 
 
 def gelu(value: float) -> float:
-    """Half of value (1 + erf(value / sqrt 2)), the exact form."""
+    """Return value (1 + erf(value / sqrt 2)) / 2, the exact form."""
     return 0.5 * value * math.erfc(-value / math.sqrt(2))
 
 
 def gelu_tanh(value: float) -> float:
-    """The same with tanh(sqrt(2 / pi) (value + 0.044715 value cubed)) in place of erf (Hendrycks and Gimpel, arXiv 1606.08415)."""
+    """Return value (1 + tanh(sqrt(2 / pi) (value + 0.044715 value cubed))) / 2.
+
+    Source: Hendrycks and Gimpel, arXiv 1606.08415.
+    """
     return 0.5 * value * (1 + math.tanh(math.sqrt(2 / math.pi) * (value + 0.044715 * value**3)))
 
 
 def softmax(rows: Tensor) -> Tensor:
-    """Of each row of (rows, columns), in float64. A row needs one finite value."""
+    """Return the softmax of each row of (rows, columns) in float64. A row needs one finite value."""
     return _of_rows(_softmax, rows)
 
 
 def log_softmax(rows: Tensor) -> Tensor:
-    """The logarithm of the same."""
+    """Return the logarithm of the softmax."""
     return _of_rows(_log_softmax, rows)
 
 
 def rms_norm(rows: Tensor, weight: Tensor | None = None, *, epsilon: float) -> Tensor:
-    """Each row of (rows, columns) over the root of its mean square plus epsilon, times the weight of its column."""
+    """Divide each row of (rows, columns) by the root of its mean square plus epsilon; multiply by the weight of the column."""
     weights = [1.0] * rows.shape[1] if weight is None else weight.tolist()
 
     def norm(row: Sequence[float]) -> list[float]:
@@ -70,7 +74,7 @@ def rms_norm(rows: Tensor, weight: Tensor | None = None, *, epsilon: float) -> T
 
 
 def layer_norm(rows: Tensor, weight: Tensor | None = None, bias: Tensor | None = None, *, epsilon: float) -> Tensor:
-    """The same of each row less its mean; the bias of its column is added."""
+    """Normalize each row of (rows, columns) to mean 0 and variance 1; apply weight and bias of the column."""
     shifts = [0.0] * rows.shape[1] if bias is None else bias.tolist()
 
     def centred(row: Sequence[float]) -> list[float]:
@@ -84,9 +88,9 @@ def layer_norm(rows: Tensor, weight: Tensor | None = None, bias: Tensor | None =
 
 
 def rotate(heads: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False) -> Tensor:
-    """Rotary embedding of (tokens, heads, dim) by (tokens, dim / 2) cosines and sines, in float64.
+    """Return the rotary embedding of (tokens, heads, dim) by (tokens, dim / 2) cosines and sines, in float64.
 
-    Pairs are element i and i + dim / 2 (GPT-NeoX, Llama), or neighbours where `interleaved` (GPT-J).
+    Pairs are elements i and i + dim / 2 (GPT-NeoX, Llama), or neighbours if `interleaved` (GPT-J).
     """
     import torch
 
@@ -104,9 +108,9 @@ def rotate(heads: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:
-    """left @ right of (..., rows, depth) and (..., depth, columns) by multiplications and sums alone.
+    """Return left @ right of (..., rows, depth) and (..., depth, columns) by multiplications and sums only.
 
-    In int64 for whole numbers, which is exact, else in float64.
+    Whole numbers are computed in int64, which is exact, all others in float64.
     """
     import torch
 
@@ -117,12 +121,14 @@ def product(left: Tensor, right: Tensor) -> Tensor:
 
 
 def share(result: Tensor, exact: Tensor, lost: Tensor | float = 0.0) -> float:
-    """The largest error of an element as a share of what rounding may cost it; what is no number gives infinity.
+    """Return the largest error of an element as a share of its bound; NaN and infinity give infinity.
 
-    `exact` (float64) may be of fewer elements than the result: the result then repeats it along its first dimension.
-    `lost`, a number or in the shape of `exact`, is what the work before the last rounding may be off by, absolute: see
-    `steps` and `summed`. The last rounding costs half a unit in the last place of the result's own type; where a type's
-    numbers end in zero, float32's smallest normal number may become zero.
+    Args:
+        result: Result of the operator. It may repeat `exact` along its first dimension.
+        exact: Expected values in float64.
+        lost: Absolute error allowed before the last rounding, a number or in the shape of `exact`; see `steps` and `summed`.
+            The last rounding costs half a unit in the last place of the result's type. Near the smallest numbers of a type,
+            float32's smallest normal number may become zero.
     """
     import torch
 
@@ -134,12 +140,12 @@ def share(result: Tensor, exact: Tensor, lost: Tensor | float = 0.0) -> float:
 
 
 def steps(magnitude: Tensor, functions: int = 1) -> Tensor:
-    """What a few operations in float32 may lose of a magnitude, among them so many functions such as exp and tanh."""
+    """Return the error of a few float32 operations on a magnitude, including `functions` calls such as exp and tanh."""
     return magnitude.double().abs() * (table("tolerances")["operators"]["units"] * functions * UNIT)
 
 
 def summed(magnitude: Tensor, terms: int) -> Tensor:
-    """What adding up so many terms in float32 may lose of a magnitude."""
+    """Return the error of a float32 sum of `terms` terms of a magnitude."""
     return magnitude.double().abs() * (table("tolerances")["operators"]["spread"] * math.sqrt(terms) * UNIT)
 
 

@@ -1,4 +1,4 @@
-"""What a check needs to be about anything: each gives the outcome of a check that has nothing to look at, else null."""
+"""Conditions under which a check applies: each returns the result of a check that does not apply, otherwise None."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from verify.serving import service_plan
 
 
 def vllm(context: CheckContext) -> CheckResult | None:
-    """A vLLM that the Stack says, or one that is installed where there is no Stack."""
+    """Require vLLM: planned in the Stack, or installed where there is no Stack."""
     if "vllm" in context.stack and context.stack["vllm"] is None:
         return CheckResult("skip", "the Stack has no vLLM")
     if context.stack or importlib.util.find_spec("vllm"):
-        return None  # where the Stack says vLLM, its absence is the check's to report
-    return CheckResult("skip", "no vllm in this environment, and no Stack that asks for it")
+        return None  # a planned vLLM that is missing is a failure of the check
+    return CheckResult("skip", "vllm is not installed in this environment, and there is no Stack that asks for it")
 
 
 def lock(context: CheckContext) -> CheckResult | None:
-    """A lock to compare with."""
+    """Require a lock."""
     if context.lock is not None:
         return None
-    return CheckResult("skip", "no lock to compare with", remedy="name it: --lock FILE")
+    return CheckResult("skip", "there is no lock to compare with", remedy="pass one: --lock FILE")
 
 
 def service(context: CheckContext) -> CheckResult | None:
-    """A service that is live, whose plan this user may read; an injected fault is proven without one."""
+    """Require a live service whose plan this user may read. Injected faults need none."""
     if context.faults:
         return None
     if context.service is None:
-        return CheckResult("skip", "nothing serves from this environment", remedy="start it: ./firstlight serve")
+        return CheckResult("skip", "no service runs from this environment", remedy="start it: ./firstlight serve")
     other = (context.service.prefix / "current").resolve() != Path(sys.prefix).resolve()
     if other or context.expect.get("serve_follows"):
-        text = "another environment serves" if other else "the service is started anew after these checks"
+        text = "the service runs from another environment" if other else "the service is restarted after these checks"
         return CheckResult("skip", text)
     try:
         service_plan.read(context.service)
     except PermissionError as error:
-        return CheckResult("skip", f"only its owner may read {error.filename}", remedy="run the checks as root")
+        return CheckResult("skip", f"only the owner may read {error.filename}", remedy="run the checks as root")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return CheckResult("error", f"the plan of the service cannot be read: {error}", remedy="./firstlight provision")
+        return CheckResult("error", f"cannot read the plan of the service: {error}", remedy="./firstlight provision")
     return None

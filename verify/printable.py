@@ -1,6 +1,6 @@
-"""What is printed never commands the terminal: names, logs and answers of hosts are anybody's text.
+"""Removal of terminal control sequences from printed text, because names, logs and answers of hosts are untrusted.
 
-Python 3.9 and the standard library: the controller's commands and what runs on a host share it.
+Uses Python 3.9 and the standard library, because controller and hosts share it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _UNCOMMON = re.compile(r"[^\n\t -~]")
 
 
 def printable(text: str) -> str:
-    """Text that no terminal takes for a command: lines and tabs stay, every other control or formatting character is a blank.
+    """Replace every control or formatting character except newline and tab by a blank.
 
-    Whole escape sequences go first, so that a coloured log stays readable; what an inner one leaves of an outer one is
-    harmless without its control character. Bidirectional marks and surrogates count as formatting characters.
+    Complete escape sequences are removed first, so that coloured logs stay readable; remains of nested ones are harmless
+    without their control character. Bidirectional marks and surrogates count as formatting characters.
     """
     if _UNCOMMON.search(text) is None:
         return text
@@ -32,9 +32,9 @@ def _seen(found: re.Match[str]) -> str:
 
 
 class GuardedStream(io.TextIOWrapper):
-    """A stream of text that writes only what is printable.
+    """Text stream that writes only printable text.
 
-    One whose encoding is ASCII gets other characters escaped: libraries would put a wrapper of their own around it.
+    Other characters are escaped if the encoding is ASCII, because libraries would wrap such a stream.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -48,14 +48,14 @@ class GuardedStream(io.TextIOWrapper):
         )
 
     def write(self, text: str) -> int:
-        """Write the text without what commands a terminal; returns its length."""
+        """Write the text without control sequences; return its length."""
         safe = printable(text)
         super().write(safe.encode("ascii", "backslashreplace").decode() if self._is_ascii else safe)
         return len(text)
 
 
 def guard_streams() -> None:
-    """Let this program's standard output and error pass only what is printable, whoever writes to them; called once, at its start."""
+    """Guard standard output and error of this program; call it once, at the start."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None:
@@ -63,5 +63,5 @@ def guard_streams() -> None:
 
 
 def unguarded(stream: TextIO) -> TextIO:
-    """The stream itself, for what this program draws: its colours, its cursor. Texts of others pass `printable` before."""
+    """Return the unguarded stream for colours and cursor movement; pass foreign text through `printable` first."""
     return stream.unguarded if isinstance(stream, GuardedStream) else stream

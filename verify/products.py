@@ -1,4 +1,4 @@
-"""Matrix products and what they should be, without a matrix product: by multiplications and sums alone."""
+"""Matrix products and their expected results, computed by multiplications and sums only."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HALF = 1 << 20
-"""Factors of the test of a whole product lie between minus and plus this."""
+"""Random factors of the test of a whole product are between -HALF and HALF."""
 
 
 def whole_numbers(*shape: int, seed: int, dtype: str) -> Tensor:
-    """-1, 0 and 1, each zero as often as not.
+    """Return a matrix of -1, 0 and 1 in which half of the elements are zero.
 
-    Their products of depths up to 4,096 stay below 256 (eight standard deviations), which bfloat16 and float16 hold exactly:
-    whatever the order of additions, no type loses anything.
+    Products with depths up to 4,096 stay below 256 (eight standard deviations), which bfloat16 and float16 hold exactly. No type
+    loses anything in any order of additions.
     """
     import torch
 
@@ -29,9 +29,9 @@ def whole_numbers(*shape: int, seed: int, dtype: str) -> Tensor:
 
 
 def wrong_rows(left: Tensor, right: Tensor, result: Tensor) -> int:
-    """How many rows of a product of `whole_numbers` hold an error (Freivalds: left (right r) = result r for a random r).
+    """Return how many rows of a product of `whole_numbers` are wrong (Freivalds: left (right r) = result r for a random r).
 
-    Computed where the tensors are, in float64, exactly; a wrong row goes unnoticed once in two million times.
+    Computed exactly, in float64, on the device of the tensors. The chance to miss a wrong row is one in two million.
     """
     import torch
 
@@ -43,10 +43,10 @@ def wrong_rows(left: Tensor, right: Tensor, result: Tensor) -> int:
 
 
 def error_share(left: Tensor, right: Tensor, result: Tensor) -> float:
-    """The largest error of an element as a share of what rounding may cost it; NaN and infinity give infinity.
+    """Return the largest error of an element as a share of the rounding bound; NaN and infinity give infinity.
 
-    What may be lost: once the rounding to the result's own precision, and in the depth's additions that of float32, which
-    every kernel accumulates in: at most one a term, and as sums of errors go far less.
+    The bound is one rounding to the precision of the result, plus float32 rounding in the additions over the depth, in which
+    every kernel accumulates: at most one per term, and far less for sums of independent errors.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""What a check is, and what it answers."""
+"""Check, its context, its result, and the records of a run."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ LEVELS: tuple[Level, ...] = ("quick", "standard", "full")
 """Each level runs its own checks and those of the levels before it."""
 
 SEVERITY: tuple[Status, ...] = ("skip", "ok", "warn", "fail", "error")
-"""From best to worst. An error is worst of all: unknown is never ok."""
+"""From best to worst. `error` is the worst: an unknown state never counts as ok."""
 
 EXIT_CODES: Mapping[Status, int] = {"ok": 0, "skip": 0, "warn": 1, "fail": 2, "error": 3}
 USAGE_EXIT = 64
 INTERRUPTED_EXIT = 130
 
 NEEDS = "needs "
-"""What the reason of a check begins with that was not run, because a check that it needs failed."""
+"""Prefix of the reason of a check that was skipped because a check it requires failed."""
 
 SERVING = "serving"
-"""The family of the checks of what serves."""
+"""Family of the checks of the running service."""
 FRAME = "frame.run"
-"""The id under which a run that could not be done is reported."""
+"""Id of the record of a run that could not be completed."""
 DRAIN = "frame.drain"
-"""The id under which it is reported how the service came back that was stopped for the checks."""
+"""Id of the record of the service that was stopped for the checks and started again."""
 FLEET = "fleet.alike"
-"""The id under which it is reported how hosts differ from one another."""
+"""Id of the record that compares the hosts of a fleet."""
 NETWORK = "fleet.network"
-"""The id under which it is reported through which interface hosts exchange numbers."""
+"""Id of the record of the interface through which hosts communicate."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A number that was measured. `floor` and `ceiling` are the thresholds it was judged by, `source` where they stand."""
+    """A measured number. `floor` and `ceiling` are its thresholds, `source` is where they are documented."""
 
     name: str
     value: float | None
@@ -53,7 +53,7 @@ class Figure:
     source: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; a number that JSON cannot hold (infinity, NaN) is null."""
+        """Return plain values; infinity and NaN, which JSON cannot hold, become None."""
         numbers = {"value": self.value, "floor": self.floor, "ceiling": self.ceiling}
         finite = {key: number if number is None or math.isfinite(number) else None for key, number in numbers.items()}
         return {"name": self.name, "unit": self.unit, "source": self.source, **finite}
@@ -61,7 +61,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """A check's answer. `evidence` holds the call or command and a raw excerpt; `remedy` the next thing to do."""
+    """Result of a check. `evidence` holds the call or command and a raw excerpt, `remedy` the next step."""
 
     status: Status
     reason: str
@@ -70,7 +70,7 @@ class CheckResult:
     remedy: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
+        """Return plain values, ready for JSON."""
         return {
             "status": self.status,
             "reason": self.reason,
@@ -82,45 +82,46 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class CheckContext:
-    """All that a check may know of the run. Nothing in it touches a device."""
+    """What a check knows about the run. Reading it touches no device."""
 
     level: Level = "standard"
     prefix: Path | None = None
     lock: Path | None = None
     level_overrides: Mapping[str, Level] = field(default_factory=dict)
-    """Checks by id that look more deeply than this run does."""
+    """Levels of checks that run at another level than the rest, by id."""
     expect: Mapping[str, Any] = field(default_factory=dict)
-    """`stack`: the planned Stack; `gpus`: how many the host should have, or that as `count` with `pci` and `source`;
-    `serve_follows`: whether the service is started anew after the checks."""
+    """`stack`: the planned Stack. `gpus`: the expected number of GPUs, or an object with `count`, `pci` and `source`.
+    `serve_follows`: whether the service is restarted after the checks.
+    """
     faults: frozenset[str] = frozenset()
-    """The injected faults that hold for this check."""
+    """Faults injected into this check."""
     torch_problem: str | None = None
-    """Why torch could not be imported; null when it was."""
+    """Why torch could not be imported; None if it was."""
     devices_problem: str | None = None
-    """Why the devices are not known; null when they are, in `devices`."""
+    """Why the devices could not be listed; None if they are in `devices`."""
     service: Service | None = None
-    """What serves from the installation that is checked; null where it serves nothing."""
+    """The service of the checked installation; None if there is none."""
     devices: tuple[str, ...] = ()
     started: float = 0.0
-    """Seconds since 1970 when the run began."""
+    """Start of the run, in seconds since 1970."""
     device: str | None = None
-    """`cpu`, `cuda:0` ...: the one that this call shall check, for checks that run on each device."""
+    """The device to check (`cpu`, `cuda:0` ...), for checks that run once per device."""
 
     @property
     def stack(self) -> Mapping[str, Any]:
-        """The planned Stack, empty when none was given."""
+        """The planned Stack; empty if none is given."""
         stack: Mapping[str, Any] = self.expect.get("stack") or {}
         return stack
 
     @property
     def variant(self) -> str | None:
-        """What the Stack computes with: the variant of vLLM's build, else torch's; null when no Stack was given."""
+        """Variant of the planned vLLM build, otherwise of torch's; None without a Stack."""
         build = self.stack.get("vllm") or self.stack.get("torch") or {}
         variant: str | None = build.get("variant")
         return variant
 
     def includes(self, level: Level) -> bool:
-        """Whether this run includes a level."""
+        """Return whether this run includes a level."""
         return LEVELS.index(level) <= LEVELS.index(self.level)
 
 
@@ -131,25 +132,25 @@ class Check:
     id: str
     """`family.name`."""
     description: str
-    """One sentence."""
+    """One sentence that states what the check verifies."""
     run: Callable[[CheckContext], CheckResult]
     level: Level = "quick"
     requires: tuple[str, ...] = ()
-    """Ids of other checks, its premises: where one fails, this one is skipped as `needs ID`. None of them stands alone."""
+    """Ids of checks that must pass first; otherwise this one is skipped as `needs ID`. None of them may be exclusive."""
     preconditions: tuple[Callable[[CheckContext], CheckResult | None], ...] = ()
-    """What it needs to be about anything, as in verify/preconditions.py; the first outcome that is one is the check's."""
+    """Conditions under which the check applies, see verify/preconditions.py. The first result other than None is the check's."""
     each_device: bool = False
     all_devices: bool = False
-    """Whether one call works on all devices: it finds them in `Context.devices`."""
+    """Whether one call covers all devices, which are in `CheckContext.devices`."""
     faults: tuple[str, ...] = ()
-    """The injected faults that this check must notice, beside a crash and a hang."""
+    """Faults that this check must detect, in addition to a crash and a hang."""
     deadline_s: float = 60.0
     exclusive: bool = False
-    """Whether it measures what other work would falsify: it then runs when no other check does."""
+    """Whether other work would distort the measurement; the check then runs while no other one does."""
     lasting: bool = False
-    """Whether its warning holds on, where a later run cannot measure, until it is `ok` again."""
+    """Whether a warning stays in the results until a later run measures again and passes."""
     aggregate: Callable[[Mapping[str, Mapping[str, Any]]], CheckResult | None] | None = None
-    """Judges the records of all devices together, by device, where there are two or more; null has nothing to say."""
+    """Compare the records of two or more devices, by device; None means that there is no statement to make."""
 
     @property
     def family(self) -> str:
@@ -158,7 +159,7 @@ class Check:
 
 
 def worst_status(statuses: list[Status]) -> Status:
-    """The status of a whole run: that of its worst check, `error` when nothing ran at all."""
+    """Return the worst status, `error` if there is none."""
     return max(statuses, key=SEVERITY.index, default="error")
 
 
@@ -171,10 +172,18 @@ def as_record(
     *,
     level: Level | None = None,
 ) -> dict[str, Any]:
-    """A check's answer as it stands in a document; a mapping is an outcome's `as_json`.
+    """Return the record of one result.
 
-    `level` is how deeply it looked, null where that means nothing. `found` is null: a record of an earlier run says there when that
-    was, as verify/last_run.py writes it.
+    Args:
+        id_: Id of the check.
+        host: Name of the host; None for a statement about several hosts.
+        device: Device that was checked; None for the host as a whole.
+        answer: The result, or its JSON form.
+        seconds: Duration.
+        level: Level at which the check ran; None where levels do not apply.
+
+    Returns:
+        The record. `found` is None; verify/last_run.py sets it in records taken over from an earlier run.
     """
     outcome = answer.as_json() if isinstance(answer, CheckResult) else answer
     return {
@@ -194,35 +203,36 @@ def as_record(
 
 
 def fold_skips(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The records as they are told: checks that are skipped for one reason stand in one row.
+    """Group the checks that were skipped for the same reason into one record.
 
-    It is a row a family, one for all that need the same other check (`needs ID`), and one for all that a host of its kind cannot have.
+    There is one record per family, one per failed check that others require (`needs ID`), and one for all checks that do not
+    apply to this kind of host.
     """
     skips: dict[Any, list[str]] = {}
     for record in records:
         if record["status"] == "skip":
             skips.setdefault(record["host"], []).append(record["reason"])
     absent = {host: inapplicable(reasons) for host, reasons in skips.items()}
-    alike: dict[Any, list[Mapping[str, Any]]] = {}
+    groups: dict[Any, list[Mapping[str, Any]]] = {}
     for place, record in enumerate(records):
         if record["status"] != "skip":
-            alike[place] = [record]
+            groups[place] = [record]
             continue
         host, reason, where = record["host"], record["reason"], (record["family"], record["device"])
         if reason in absent[host][0]:
             reason, where = absent[host][1], (None, None)
         elif reason.startswith(NEEDS):
             where = (None, None)
-        alike.setdefault((host, reason, *where), []).append(record)
-    return [dict(group[0]) if len(group) == 1 else _folded(group, key[1]) for key, group in alike.items()]
+        groups.setdefault((host, reason, *where), []).append(record)
+    return [dict(group[0]) if len(group) == 1 else _folded(group, key[1]) for key, group in groups.items()]
 
 
 def inapplicable(reasons: Iterable[str]) -> tuple[frozenset[str], str]:
-    """Which reasons for skipped checks of one host say only of what kind it is, and all of them as one: `do not apply: no GPU`."""
-    known, said = table("inapplicable"), set(reasons)
+    """Return the skip reasons that follow from the kind of host, and their summary: `do not apply: no GPU`."""
+    known, skipped = table("inapplicable"), set(reasons)
     lacking: dict[str, set[str]] = {}
-    for kind in () if known["unless"] in said else known["kind"]:
-        if found := {reason for reason in said if any(re.fullmatch(each, reason) for each in kind["reasons"])}:
+    for kind in () if known["unless"] in skipped else known["kind"]:
+        if found := {reason for reason in skipped if any(re.fullmatch(each, reason) for each in kind["reasons"])}:
             lacking[kind["lacks"]] = found
     if names := [kind for kind, parts in known["whole"].items() if kind in lacking or lacking.keys() >= set(parts)]:
         return frozenset().union(*lacking.values()), f"do not apply: no {names[0]}"
@@ -233,7 +243,7 @@ def _folded(group: Sequence[Mapping[str, Any]], reason: str) -> dict[str, Any]:
     first, ids = group[0], list(dict.fromkeys(record["id"] for record in group))
     if len({record["family"] for record in group}) > 1 or reason.startswith(NEEDS):
         counts = Counter(id_.partition(".")[0] for id_ in ids)
-        told = ", ".join(f"{family} {count}" for family, count in counts.items())
-        return {**first, "id": f"{len(ids)} checks", "device": None, "reason": f"{reason} ({told})"}
+        details = ", ".join(f"{family} {count}" for family, count in counts.items())
+        return {**first, "id": f"{len(ids)} checks", "device": None, "reason": f"{reason} ({details})"}
     names = ", ".join(id_.partition(".")[2] for id_ in ids)
     return {**first, "id": f"{first['family']}: {len(ids)} checks", "reason": f"{reason} ({names})"}

@@ -1,9 +1,9 @@
-"""Attention in float64, tile by tile: what every kernel is measured against.
+"""Float64 attention, computed tile by tile: the reference for every kernel.
 
-The softmax is taken online: each tile of keys updates a running maximum, a running sum and a running weighted sum, so
-that no row of scores ever stands in memory as a whole, and the block size changes nothing but the order of additions.
-Every step can be differentiated, so the gradients of the reference come from torch's autograd, in float64 as well.
-The exponential is made of powers of two: torch's own is what `operators.exp` judges.
+The softmax is online: each tile of keys updates a running maximum, a running sum and a running weighted sum. No complete
+row of scores is in memory, and the block size changes only the order of additions. Every step is differentiable, so the
+gradients of the reference come from torch's autograd, in float64 as well. The exponential uses powers of two, because
+`operators.exp` checks torch's own.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rule:
-    """What a score becomes before the softmax, and which keys a query sees.
+    """How scores change before the softmax, and which keys a query sees.
 
-    Query i sees key j when i + first <= j <= i + diagonal (null: no bound; diagonal 0: causal from the top left, see
-    `bottom_right`) and where `keep`, which broadcasts to (batch, heads, queries, keys), is true. A score s becomes
-    cap tanh(s / cap) when `softcap` is above zero; then slope |i + keys - queries - j| is taken off it, with one slope a
-    query head (ALiBi), and `bias`, which broadcasts as `keep` does, is put on it. `scale` is 1 / sqrt(dim) when it is null.
+    Query i sees key j if i + first <= j <= i + diagonal (None: no bound; diagonal 0: causal from the top left, see
+    `bottom_right`) and if `keep`, which broadcasts to (batch, heads, queries, keys), is true. A score s becomes
+    cap tanh(s / cap) if `softcap` is above zero. Then slope |i + keys - queries - j| is subtracted, with one slope per
+    query head (ALiBi), and `bias`, which broadcasts as `keep` does, is added. `scale` defaults to 1 / sqrt(dim).
     """
 
     diagonal: int | None = None
@@ -37,13 +37,13 @@ class Rule:
     bias: Tensor | None = None
 
     def columns(self, rows: slice, keys: int) -> tuple[int, int]:
-        """The range of keys that any query of a tile may see."""
+        """Return the range of keys that any query of a tile may see."""
         end = keys if self.diagonal is None else max(0, min(keys, rows.stop + self.diagonal))
         begin = 0 if self.first is None else max(0, min(end, rows.start + self.first))
         return begin, end
 
     def apply(self, scores: Tensor, rows: slice, columns: slice, *, offset: int) -> Tensor:
-        """The scores of a tile as the softmax takes them: minus infinity where a key is not seen."""
+        """Return the scores of a tile for the softmax: minus infinity for keys that are not seen."""
         import torch
 
         if self.softcap > 0:
@@ -64,7 +64,7 @@ class Rule:
 
 
 def bottom_right(queries: int, keys: int) -> int:
-    """The diagonal that lets the last query see every key: how a cache of keys is attended to causally."""
+    """Return the diagonal with which the last query sees every key, as in causal attention to a cache of keys."""
     return keys - queries
 
 
@@ -82,10 +82,13 @@ def attention(
     bias: Tensor | None = None,
     block: int = 128,
 ) -> Tensor:
-    """Scaled dot product attention of (batch, heads, length, dim) tensors, in float64 on the query's device.
+    """Return scaled dot product attention of (batch, heads, length, dim) tensors, in float64 on the query's device.
 
     Keys and values may have fewer heads than the queries; equal groups of query heads then share one (GQA). The other
-    arguments are those of `Rule`. A query that sees no key gives zeros. Raises ValueError when the heads do not divide.
+    arguments are those of `Rule`. A query that sees no key gives zeros.
+
+    Raises:
+        ValueError: The number of query heads is not a multiple of the key heads.
     """
     import torch
 
@@ -117,10 +120,25 @@ def packed_attention(
     slopes: Tensor | None = None,
     block: int = 128,
 ) -> Tensor:
-    """Attention of sequences of different lengths that lie one behind the other in (tokens, heads, dim) tensors.
+    """Return attention of sequences with different lengths, packed in (tokens, heads, dim) tensors.
 
-    `causal` aligns to the bottom right of each sequence; `window` is how many keys before its own place a query sees at
-    most. Gives (tokens, heads, dim). Raises ValueError when the lengths are not those of the tensors.
+    Args:
+        query: Queries of all sequences, (tokens, heads, dim).
+        key: Their keys.
+        value: Their values.
+        query_lengths: Queries per sequence.
+        key_lengths: Keys per sequence.
+        causal: Align a causal mask to the bottom right of each sequence.
+        window: Maximum number of keys before its own position that a query sees.
+        softcap: See `Rule`.
+        slopes: See `Rule`.
+        block: Size of a tile.
+
+    Returns:
+        The result, (tokens, heads, dim).
+
+    Raises:
+        ValueError: The lengths do not match the tensors.
     """
     import torch
 
@@ -146,7 +164,7 @@ def packed_attention(
 
 
 def _rows(query: Tensor, key: Tensor, value: Tensor, *, rows: slice, rule: Rule, block: int) -> Tensor:
-    """The result for one tile of queries, over all tiles of keys that it sees any part of."""
+    """Return the result of one tile of queries, over all tiles of keys that it sees."""
     import torch
 
     tile, offset = query[:, :, rows], key.shape[2] - query.shape[2]
@@ -157,9 +175,9 @@ def _rows(query: Tensor, key: Tensor, value: Tensor, *, rows: slice, rule: Rule,
     for left in range(begin, end, block):
         columns = slice(left, min(left + block, end))
         scores = rule.apply(tile @ key[:, :, columns].transpose(2, 3), rows, columns, offset=offset)
-        # The shift cancels out of the result, so it takes no part in its gradient.
+        # The shift cancels out of the result, so it has no gradient.
         new = torch.maximum(highest, scores.detach().amax(dim=3, keepdim=True))
-        level = new.masked_fill(new == -math.inf, 0.0)  # nothing seen yet: keep -inf - -inf out of the exponent
+        level = new.masked_fill(new == -math.inf, 0.0)  # nothing seen yet: avoid -inf - -inf in the exponent
         shrink, weights = _exp(highest - level), _exp(scores - level)
         total = total * shrink + weights.sum(dim=3, keepdim=True)
         weighted = weighted * shrink + weights @ value[:, :, columns]
@@ -168,7 +186,7 @@ def _rows(query: Tensor, key: Tensor, value: Tensor, *, rows: slice, rule: Rule,
 
 
 def _exp(values: Tensor) -> Tensor:
-    """e to the power of values up to 0, absolute to the last places."""
+    """Return e to the power of values up to 0, with an absolute error in the last digits."""
     import torch
 
     return torch.exp2(values * math.log2(math.e))

@@ -1,4 +1,4 @@
-"""Finds the checks: every module under `checks/` that holds a CHECK. Adding a check is adding a file."""
+"""Registry of checks: every module below `checks/` that defines CHECK."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from verify import checks
 from verify.records import Check
 
 FAMILIES = {
-    "devices": "What computes is there, and every layer of the system sees the same of it.",
-    "libraries": "What is loaded is what was locked, from this environment, whole.",
-    "kernels": "Elementary work is right.",
-    "attention": "Each provider of attention is right against float64, and is the one that ran.",
-    "operators": "What models compute between their products is right, compared with Python's own arithmetic.",
-    "memory": "Attention takes as little memory as flash attention does.",
-    "speed": "The device is as fast as its type is, and as the like ones beside it. On CPUs speeds are recorded, not judged.",
-    "collectives": "What processes exchange arrives as it was sent.",
-    "engine": "vLLM and its flash attention are the planned ones, and load.",
-    "serving": "What serves on this host is what was planned, by unit, process, access, model and answer, and answers under load.",
+    "devices": "The devices are present, and every layer of the system sees the same ones.",
+    "libraries": "The loaded libraries are the locked ones, complete, and from this environment.",
+    "kernels": "Basic computations give correct results.",
+    "attention": "Each attention provider matches the float64 reference, and its own kernel ran.",
+    "operators": "The operators that models run between matrix products match Python's arithmetic.",
+    "memory": "Attention uses as little memory as flash attention does.",
+    "speed": "The device is as fast as its type allows and as equal devices of the host. On CPUs speeds are recorded without a threshold.",
+    "collectives": "Processes receive exactly the numbers that were sent.",
+    "engine": "vLLM and its flash attention are the planned versions, and load.",
+    "serving": "The running service matches the plan (unit, process, access, model, answers), and answers under load.",
 }
-"""What each family is about, in the order in which results are told."""
+"""Description of each family, in the order of the output."""
 
 
 @cache
 def all_checks() -> tuple[Check, ...]:
-    """Every check, by family and then by id. Importing them imports no torch."""
+    """Return every check, ordered by family and id. Importing them does not import torch."""
     found: list[Check] = []
     for module in pkgutil.walk_packages(checks.__path__, f"{checks.__name__}."):
         if not module.ispkg:
@@ -37,7 +37,11 @@ def all_checks() -> tuple[Check, ...]:
 
 
 def select(names: tuple[str, ...]) -> frozenset[str]:
-    """The ids that names stand for; a name is an id or a family. Raises KeyError with the first unknown name."""
+    """Return the ids of the named checks and families.
+
+    Raises:
+        KeyError: With the first unknown name.
+    """
     chosen: set[str] = set()
     for name in names:
         matching = {check.id for check in all_checks() if name in (check.id, check.family)}

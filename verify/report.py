@@ -1,4 +1,4 @@
-"""Records as plain text, at most 100 columns wide."""
+"""Results as plain text of at most 100 columns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEAD = f"{'status':<7}{'check':<26}{'device':<9}{'seconds':>7}  "
 
 
 def render(document: Mapping[str, Any]) -> str:
-    """A row a check with its reason; figures and remedy below it where they matter."""
+    """Return a row per check with its reason, and below it figures and remedy where needed."""
     lines = [f"{HEAD}reason", "-" * WIDTH]
     for record in fold_skips(document["checks"]):
         start = f"{record['status']:<7}{record['id']:<26}{record['device'] or '':<9}{record['seconds']:>7.2f}  "
@@ -27,9 +27,11 @@ def render(document: Mapping[str, Any]) -> str:
 
 
 def render_times(records: Sequence[Mapping[str, Any]], levels: Mapping[str, str]) -> str:
-    """A row a check and device with its seconds and level, and its host where there are several; the slowest first.
+    """Return a row per check and device with duration and level, slowest first.
 
-    `levels` by check id: what is no check of the registry has none.
+    Args:
+        records: Records of one or several hosts; several add a column for the host.
+        levels: Level by check id; other records have none.
     """
     several = len({record["host"] for record in records}) > 1
     lines = [
@@ -46,7 +48,7 @@ def render_times(records: Sequence[Mapping[str, Any]], levels: Mapping[str, str]
 
 
 def render_list(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A row a check with what it proves."""
+    """Return a row per check with its description."""
     lines = []
     for row in rows:
         lines += wrapped(f"{row['id']:<26}{row['level']:<10}", row["description"])
@@ -55,22 +57,22 @@ def render_list(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _total(document: Mapping[str, Any]) -> str:
     counts = Counter(record["status"] for record in document["checks"])
-    told = ", ".join(f"{counts[status]} {status}" for status in reversed(SEVERITY) if counts[status])
+    details = ", ".join(f"{counts[status]} {status}" for status in reversed(SEVERITY) if counts[status])
     torch = document["torch"] or "not importable"
     return (
-        f"{document['status']}: {told} in {document['seconds']:.1f} s\n"
+        f"{document['status']}: {details} in {document['seconds']:.1f} s\n"
         f"level {document['level']}, Python {document['python']}, torch {torch}"
     )
 
 
 def wrapped(start: str, text: str) -> list[str]:
-    """Lines of a text behind a start, as wide as the table."""
+    """Wrap a text behind its first column to the width of the table."""
     lines = textwrap.wrap(text, WIDTH - len(start), break_on_hyphens=False) or [""]
     return [start + lines[0], *(" " * len(start) + line for line in lines[1:])]
 
 
 def _output(evidence: Any) -> list[str]:
-    """The last lines of what a process wrote that ended without an answer."""
+    """Return the last lines of output of a process that ended without a result."""
     output = evidence.get("output") if isinstance(evidence, dict) else None
     if not output:
         return []

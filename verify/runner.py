@@ -1,4 +1,4 @@
-"""Runs the chosen checks and makes the document of a run."""
+"""Execution of checks, and the document of a run."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from verify.faults import ANY_CHECK, inject
 from verify.records import FRAME, Check, CheckContext, CheckResult, Level, as_record, worst_status
 
 OVERHEAD_S = 120.0
-"""For what a run does beside its checks: torch is imported, devices are listed, a process that the kernel holds is given up."""
+"""Time of a run outside its checks: import torch, list devices, give up a process that the kernel holds."""
 DEVICES = "devices.torch"
-"""The check that says whether the devices are known."""
+"""The check that reports whether the devices are known."""
 
 
 class Injection(NamedTuple):
-    """A fault, and the check or family it hits; every one when that is null."""
+    """A fault, and the check or family that it targets; None targets every check."""
 
     fault: str
     target: str | None
 
     def hits(self, check: Check) -> bool:
-        """Whether a check shall meet this fault."""
+        """Return whether a check receives this fault."""
         known = self.fault in check.faults or self.fault in ANY_CHECK
         return known and self.target in (None, check.id, check.family)
 
@@ -43,10 +43,16 @@ def run(
     injections: Sequence[Injection] = (),
     deadline_s: float | None = None,
 ) -> dict[str, Any]:
-    """The document of a run; `deadline_s` shortens every check's own deadline.
+    """Run checks and return the document of the run.
 
-    All of it happens in a process of its own, which tells each record as soon as it is there: what was found out stays,
-    also where a torch aborts while it is imported, or where the run ends before its time.
+    The run happens in a child process that sends each record as soon as it exists. Records therefore survive a torch that
+    aborts on import, and a run that is interrupted.
+
+    Args:
+        checks: Checks to run, including those that they require.
+        context: What is known before the run.
+        injections: Faults to inject.
+        deadline_s: Upper limit for the deadline of every check.
     """
     started_at = _now()
     started = time.monotonic()
@@ -75,17 +81,17 @@ def run(
 
 
 def _collect(checks: Sequence[Check], ending: ChildResult) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What a run said of itself, and its records in the order of the checks, those included that it did not come to."""
+    """Return the properties of a run and its records in the order of the checks, including checks that did not run."""
     about: dict[str, Any] = {}
     begun: list[list[Any]] = []
     records: list[dict[str, Any]] = []
-    for said in ending.messages:
-        about |= said.get("about", {})
-        begun += [said["begun"]] if "begun" in said else []
-        records += [said["record"]] if "record" in said else []
+    for message in ending.messages:
+        about |= message.get("about", {})
+        begun += [message["begun"]] if "begun" in message else []
+        records += [message["record"]] if "record" in message else []
     if ending.problem:
         ended = {(record["id"], record["device"]) for record in records}
-        cut = CheckResult("error", f"did not end: {ending.problem}")
+        cut = CheckResult("error", f"did not finish: {ending.problem}")
         records += [_record(id_, device, cut, 0.0) for id_, device in begun if (id_, device) not in ended]
         known = {record["id"] for record in records}
         records += [_record(check.id, None, skipped_because(FRAME), 0.0) for check in checks if check.id not in known]
@@ -108,14 +114,14 @@ def _run_here(
     if problem is None and any(check.each_device or check.all_devices or check.id == DEVICES for check in checks):
         found, problem = devices.list_devices(context)
         context = replace(context, devices=found, devices_problem=problem)
-    met = _Run(context, injections, deadline_s, send).go(checks)
+    met = _Run(context, injections, deadline_s, send).run(checks)
     for fault in sorted({injection.fault for injection in injections} - met):
-        outcome = CheckResult("error", f"the injected fault `{fault}` met no check that runs here")
+        outcome = CheckResult("error", f"the injected fault `{fault}` reached no check that runs here")
         send({"record": _record(FRAME, None, outcome, 0.0)})
 
 
 class _Run:
-    """The checks of a run, each begun when those have ended that it requires."""
+    """Scheduler of a run: starts each check after the checks that it requires."""
 
     def __init__(
         self,
@@ -126,49 +132,49 @@ class _Run:
     ) -> None:
         self._context, self._injections, self._deadline_s, self._send = context, injections, deadline_s, send
         self._records: list[dict[str, Any]] = []
-        self._late: list[Task[CheckCall]] = []
-        """Those that stand alone: they begin when all other ones have ended."""
+        self._exclusive: list[Task[CheckCall]] = []
+        """Exclusive checks; they start after all others have ended."""
 
-    def go(self, checks: Sequence[Check]) -> set[str]:
-        """Run them and tell their records; the faults that met one of them."""
+    def run(self, checks: Sequence[Check]) -> set[str]:
+        """Run the checks and send their records; return the faults that reached one of them."""
         self._faults = {
             check.id: frozenset(injection.fault for injection in self._injections if injection.hits(check))
             for check in checks
         }
-        concerned = [check for check in checks if self._concerns(check)]
+        concerned = [check for check in checks if self._applies(check)]
         self._tree = DependencyTree(key for check in concerned for key in self._keys(check))
         at_once = max(2, len(os.sched_getaffinity(0)))
-        for tasks, limit in ((self._next(), at_once), (self._late, 1)):
+        for tasks, limit in ((self._next(), at_once), (self._exclusive, 1)):
             tasks.sort(key=lambda one: -one.deadline_s)
             for _ in run_all(tasks, limit=limit, after=self._ended, begun=self._begun):
                 pass
         for check in checks:
             if (outcome := _aggregate(check, self._records)) is not None:
-                self._keep(check, None, outcome)
+                self._add_record(check, None, outcome)
         return {fault for check in concerned for fault in self._faults[check.id]}
 
-    def _concerns(self, check: Check) -> bool:
-        """Whether a check has something to look at; else that is its record."""
+    def _applies(self, check: Check) -> bool:
+        """Return whether the preconditions of a check hold; record its result if they do not."""
         own = replace(self._context, level=self._level(check), faults=self._faults[check.id])
         outcome = next((outcome for need in check.preconditions if (outcome := need(own))), None)
         if outcome:
-            self._keep(check, None, outcome)
+            self._add_record(check, None, outcome)
         return outcome is None
 
     def _level(self, check: Check) -> Level:
         return self._context.level_overrides.get(check.id, self._context.level)
 
     def _keys(self, check: Check) -> list[CheckCall]:
-        # What a fault is proven on needs no healthy host.
+        # A check with an injected fault does not depend on a healthy host.
         own = replace(check, requires=()) if self._faults[check.id] else check
         return [CheckCall(own, device) for device in (check.each_device and self._context.devices) or (None,)]
 
     def _next(self, after: CheckCall | None = None) -> list[Task[CheckCall]]:
-        """Those that may begin now; those that may take longest begin first."""
+        """Return the checks that can start now, those with the longest deadline first."""
         begin, never = self._tree.ready(after)
         for key, cause in never:
-            self._keep(key.check, key.device, skipped_because(cause))
-        self._late += [self._task(key) for key in begin if key.check.exclusive]
+            self._add_record(key.check, key.device, skipped_because(cause))
+        self._exclusive += [self._task(key) for key in begin if key.check.exclusive]
         return sorted((self._task(key) for key in begin if not key.check.exclusive), key=lambda one: -one.deadline_s)
 
     def _task(self, key: CheckCall) -> Task[CheckCall]:
@@ -180,11 +186,11 @@ class _Run:
 
     def _ended(self, key: CheckCall, ending: ChildResult) -> list[Task[CheckCall]]:
         answer = _outcome(ending)
-        self._keep(key.check, key.device, answer, ending.seconds)
+        self._add_record(key.check, key.device, answer, ending.seconds)
         self._tree.end(key, answer["status"])
         return self._next(key)
 
-    def _keep(
+    def _add_record(
         self, check: Check, device: str | None, answer: CheckResult | Mapping[str, Any], seconds: float = 0.0
     ) -> None:
         self._records.append(_record(check.id, device, answer, seconds, level=self._level(check)))
@@ -196,7 +202,7 @@ def _limit_s(check: Check, deadline_s: float | None) -> float:
 
 
 def _aggregate(check: Check, records: Sequence[Mapping[str, Any]]) -> CheckResult | None:
-    """What a check says of all devices together; null where it says nothing, or where fewer than two were measured."""
+    """Return the comparison of all devices; None with fewer than two measurements."""
     answers = {
         record["device"]: record
         for record in records
@@ -206,9 +212,9 @@ def _aggregate(check: Check, records: Sequence[Mapping[str, Any]]) -> CheckResul
 
 
 def _import_torch() -> tuple[str | None, str | None]:
-    # Checks run beside one another: a thread that waits must sleep, not spin on the CPU that the other one needs.
+    # Checks run in parallel: a waiting thread must sleep, because another check needs the CPU.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as it is served, and as the Stack counts its cards
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the same order as for the service and in the Stack
     try:
         import torch
     except BaseException as error:  # noqa: BLE001 - a broken torch raises anything, and it is what we are here to tell
@@ -225,7 +231,7 @@ def _call(check: Check, context: CheckContext) -> Any:
 
 
 def _busy(check: Check, context: CheckContext) -> CheckResult | None:
-    """Why a check that measures cannot measure now."""
+    """Return why an exclusive check cannot measure now, None if it can."""
     if check.exclusive and context.device:
         return devices.skip_if_busy(context)
     return (
@@ -255,7 +261,7 @@ def _record(
 
 
 def environment_name(prefix: Path | None) -> str | None:
-    """The folder below PREFIX/envs whose Python this is; null where it is no installation's."""
+    """Return the name of the environment's folder below PREFIX/envs; None outside an installation."""
     return Path(sys.prefix).resolve().name if prefix else None
 
 

@@ -1,4 +1,4 @@
-"""Whether tokens were drawn as often as their probabilities say, and within top-k and top-p."""
+"""Statistics of sampled tokens: their frequencies against their probabilities, within top-k and top-p."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from verify.tables import table
 
 RARE = 5.0
-"""Tokens that are expected less often are counted together: Pearson's measure holds for larger counts."""
+"""Tokens with fewer expected draws are counted together, because Pearson's test needs larger counts."""
 
 
 def truncated_probabilities(logits: Sequence[float], k: int, p: float) -> list[float]:
-    """The probability of each token after top-k and then top-p: of the k likeliest those fewest that hold p of their sum."""
+    """Return the probability of each token after top-k and then top-p: the fewest of the k likeliest that hold p of their sum."""
     order = sorted(range(len(logits)), key=lambda token: -logits[token])[:k]
     weights = [math.exp(logits[token] - logits[order[0]]) for token in order]
     total, held, number = math.fsum(weights), 0.0, 0
@@ -26,9 +26,9 @@ def truncated_probabilities(logits: Sequence[float], k: int, p: float) -> list[f
 
 
 def chi_square_share(counts: Mapping[int, int], probabilities: Sequence[float]) -> float:
-    """Pearson's chi square of how often tokens were drawn, as a share of what a right device exceeds hardly ever.
+    """Return Pearson's chi square of the token frequencies as a share of `chi_square_bound`.
 
-    Infinite where a token was drawn that is none, or that has no probability.
+    Infinity if a drawn token does not exist or has no probability.
     """
     draws = sum(counts.values())
     possible = {token: draws * share for token, share in enumerate(probabilities) if share > 0}
@@ -43,7 +43,7 @@ def chi_square_share(counts: Mapping[int, int], probabilities: Sequence[float]) 
 
 
 def chi_square_bound(freedom: int) -> float:
-    """What Pearson's chi square of a right device exceeds hardly ever, by its degrees of freedom.
+    """Return the chi square that a correct device almost never exceeds, for a number of degrees of freedom.
 
     It is k + 2 sqrt(k t) + 2 t for k degrees, exceeded with a probability of at most exp(-t).
     """

@@ -1,7 +1,7 @@
-"""What looks like a secret is masked, by its name or by its form, before it is printed, kept or passed on.
+"""Masking of secrets, by name or by form, before text is printed, saved or sent.
 
-Python 3.9 and the standard library: the controller's records and what the doctor prints on a host share it. Forms of tokens are
-those that their issuers document; the corpus of tests/secrets has one of each kind.
+Uses Python 3.9 and the standard library, because controller and hosts share it. Token forms are those that issuers document;
+the corpus in tests/secrets has one of each kind.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _PROSE = (
     r"|refused|wrong|cannot|needs?|wanted|required|missing|invalid|incorrect|accepted|expired|absent|unset|none|null|true|false|yes|do|for)\b(?!\.\S))"
 )
 _SENTENCE = r"(?!(?<=token:\s)(?-i:[a-z]{1,12})(?:[\s,;.]|$))"
-"""`decode one token: largest error`: a word of small letters."""
+"""`decode one token: largest error`: a lower-case word."""
 _BARE = r"""(?!/|\$|--|\*\*\*|<|\[hidden\]|%[({])(?:[^\s"'\\,;&)}\]]{3,})"""
 _QUOTED = (
     r"""(?:"(?:[^"\\\n]|\\.){1,1000}"|'(?:[^'\\\n]|\\.){1,1000}'|\\+"[^"\n]{1,1000}?\\+"|\\+'[^'\n]{1,1000}?\\+')"""
 )
 
-# Tokens that name themselves. Each is anchored at a boundary and long enough for no word to be one.
+# Tokens with a prefix of their own. Each is anchored at a boundary and too long for a normal word.
 _TOKENS = (
     *(
         r"(?:AKIA|ASIA|ABIA|ACCA|AGPA|AIDA|AROA|AIPA|ANPA|ANVA)[0-9A-Z]{16}",
@@ -135,7 +135,7 @@ _TOKENS = (
         r"ddp_[A-Za-z0-9]{30,}",
     ),
 )
-# Password hashes as /etc/shadow, htpasswd, LDAP and frameworks write them.
+# Password hashes of /etc/shadow, htpasswd, LDAP and frameworks.
 _HASHES = (
     r"\$(?:1|2[abxy]?|5|6|7|y|gy|apr1|argon2(?:id|i|d)|scrypt|pbkdf2[a-z0-9_-]*|P|H|S)\$[^\s:\"'\\]{8,}",
     r"\{(?:S?SHA(?:256|512)?|S?MD5|CRYPT|PBKDF2[A-Z0-9-]*)\}[A-Za-z0-9+/=.$*]{8,}",
@@ -185,13 +185,13 @@ _TRACES = (
     ),
     *("helm", "redis-cli", "login", "identified", "ldap"),
 )
-"""Without one of these in it, in small letters, no pattern by name can match a line: most need no more than this look."""
+"""No name pattern matches a line without one of these in lower case, so most lines need only this test."""
 _WORD = re.compile(r"(?<![A-Za-z0-9_])[A-Za-z0-9][\w.=/+:~-]{11,}")
 
 
 @lru_cache(maxsize=1)
 def _by_name() -> tuple[re.Pattern[str], ...]:
-    """Patterns that know a secret by what stands before it; compiled when a text first needs them. What stays is the first group."""
+    """Return the patterns that recognise a secret by the text before it, which is the first group; compiled on first use."""
     return (
         re.compile(r"(?im)((?:^|[\"'\s])(?:set-)?cookie[\"']?\s*:\s*[\"']?)(?!\[hidden\]|\s)([^\r\n\"']{4,})"),
         re.compile(
@@ -237,7 +237,7 @@ def _hashes() -> re.Pattern[str]:
 
 
 def _hidden(found: re.Match[str]) -> str:
-    """What stays, and the mask; quotes around a value stay as well, so that JSON and YAML still read."""
+    """Return the kept part and the mask; quotes around a value stay, so that JSON and YAML remain valid."""
     quote = re.match(r"\\*[\"']", found[2])
     return f"{found[1]}{quote[0]}{MASK}{quote[0]}" if quote and found[2].endswith(quote[0]) else f"{found[1]}{MASK}"
 
@@ -248,7 +248,7 @@ def _word(word: str) -> str:
 
 
 def masked(text: str) -> str:
-    """The text with everything that looks like a secret replaced by `[hidden]`."""
+    """Replace everything that looks like a secret by `[hidden]`."""
     if "PRIVATE KEY" in text or "Private-Lines" in text:
         for pattern in _BLOCKS:
             text = pattern.sub(_hidden, text)

@@ -1,4 +1,4 @@
-"""The Llama architecture in float64, as it is written down: what an engine's answers are measured against."""
+"""The Llama architecture in plain float64: the reference for an engine's answers."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-"""As safetensors names them."""
+"""Names of safetensors."""
 
 
 @dataclass(frozen=True)
 class Llama:
-    """A model in memory; `weights` are float64, by the names that transformers gives them."""
+    """A model in memory; `weights` are float64, by transformers' names."""
 
     config: dict[str, Any]
     weights: dict[str, Tensor]
 
     def logprobs(self, tokens: Sequence[int]) -> Tensor:
-        """(tokens, vocabulary): the log probabilities of each next token."""
+        """Return the log probabilities of each next token, (tokens, vocabulary)."""
         import torch
 
         hidden = self.weights["model.embed_tokens.weight"][torch.tensor(list(tokens))]
@@ -56,7 +56,7 @@ class Llama:
         return self._linear(result[0].transpose(0, 1).flatten(1), f"{stem}.o_proj")
 
     def _turned(self, part: Tensor) -> Tensor:
-        """With rotary positions: the two halves of a head are the real and imaginary parts of numbers that turn."""
+        """Apply rotary positions: the halves of a head are real and imaginary parts of rotating numbers."""
         import torch
 
         half = part.shape[3] // 2
@@ -68,7 +68,7 @@ class Llama:
 
 
 def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The shape of each weight that a model of this configuration has."""
+    """Return the shape of each weight of a model with this configuration."""
     hidden, inner, size = (config[name] for name in ("hidden_size", "intermediate_size", "head_dim"))
     queries, keys = (config[f"num_{name}_heads"] * size for name in ("attention", "key_value"))
     vocabulary = (config["vocab_size"], hidden)
@@ -90,7 +90,7 @@ def shapes(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def tiny() -> Llama:
-    """A model of random weights, the same everywhere: two layers, sixteen wide, 64 tokens."""
+    """Return a model with fixed random weights: two layers, sixteen wide, 64 tokens."""
     import torch
 
     config = {
@@ -112,7 +112,12 @@ def tiny() -> Llama:
 
 
 def load(folder: Path) -> Llama:
-    """From config.json and model.safetensors. Raises OSError and ValueError, the latter for another architecture and damaged weights."""
+    """Read config.json and model.safetensors.
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: The architecture is another one, or the weights are damaged.
+    """
     config = json.loads((folder / "config.json").read_text())
     if config.get("architectures") != ["LlamaForCausalLM"] or config.get("rope_scaling"):
         raise ValueError(f"{folder} holds {config.get('architectures')}, not a plain Llama")
@@ -143,7 +148,7 @@ def load(folder: Path) -> Llama:
 
 
 def _tensor(content: bytearray, start: int, entry: Any, shape: Sequence[int]) -> Tensor | None:
-    """A tensor of that shape in float64, where an entry of a header places it in the file; null where it places none."""
+    """Return the tensor that a header entry describes, in float64; None if the entry does not describe that shape."""
     import torch
 
     match entry:

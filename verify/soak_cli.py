@@ -1,4 +1,4 @@
-"""`verify soak --minutes N`: light load and kernels again and again; growth of memory or errors are failures."""
+"""Command `verify soak --minutes N`: light load and kernels in rounds; growing memory and errors are failures."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ SOAK = "serving.soak"
 
 
 def main(arguments: list[str]) -> int:
-    """Exit codes are those of the checks."""
+    """Run the command; exit codes are those of the checks."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if not options.minutes > 0:
-        parser.error(f"--minutes {options.minutes:g}: it must be more than nothing")
+        parser.error(f"--minutes {options.minutes:g}: it must be greater than 0")
     environment = Path(sys.prefix).resolve()
     prefix = options.prefix.resolve() if options.prefix else environment.parent.parent
     injections = [Injection("wrong-result", None)] if options.inject else []
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _soaked(prefix: Path, minutes: float, injections: Sequence[Injection]) -> dict[str, Any]:
-    """The document: that of the last run of kernels, each record the worst of all runs, and one of the service."""
+    """Return the document of the last run of kernels, with the worst record of all runs, and one of the service."""
     context = CheckContext(level="quick", service=find(prefix))
     checks = with_dependencies((check for check in all_checks() if check.id in select(KERNELS)), all_checks())
     documents = [run(checks, context, injections)]
@@ -55,7 +55,7 @@ def _soaked(prefix: Path, minutes: float, injections: Sequence[Injection]) -> di
             documents.append(run(checks, context, injections))
 
     if service is None or service.main_pid is None:
-        outcome = CheckResult("skip", "nothing serves from this environment", remedy="start it: ./firstlight serve")
+        outcome = CheckResult("skip", "no service runs from this environment", remedy="start it: ./firstlight serve")
     else:
         try:
             seen = soak(service, minutes=minutes, between=between, pause_s=table("soak")["load"]["pause_s"])
@@ -73,7 +73,7 @@ def _soaked(prefix: Path, minutes: float, injections: Sequence[Injection]) -> di
 
 
 def _worst_of(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each check and device once, as it was at its worst; of equal ones the last."""
+    """Return the worst record of each check and device; of equal ones the last."""
     found: dict[tuple[str, str | None], dict[str, Any]] = {}
     for document in documents:
         for record in document["checks"]:
@@ -87,15 +87,15 @@ def _worst_of(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def _parser() -> Parser:
     parser = Parser(
         prog="verify soak",
-        description="Ask the service and run kernels again and again; fail on errors and on memory that grows.",
+        description="Put load on the service and run kernels in rounds; fail on errors and on growing memory.",
         epilog="exit codes: those of verify",
         hint="verify soak --minutes 10",
     )
     parser.add_argument("--minutes", metavar="N", type=float, required=True, help="how long")
     parser.add_argument("--prefix", metavar="DIR", type=Path, help="installation (default: this environment's)")
-    parser.add_argument("--write", metavar="FILE", type=Path, help="write the document here as well")
+    parser.add_argument("--write", metavar="FILE", type=Path, help="also write the document to this file")
     parser.add_argument(
-        "--inject", choices=["wrong-result"], help="spoil what the kernels give, to see that it is noticed"
+        "--inject", choices=["wrong-result"], help="change what the kernels return, to prove that it is detected"
     )
-    parser.add_argument("--json", action="store_true", help="the whole document on stdout")
+    parser.add_argument("--json", action="store_true", help="print the whole document on stdout")
     return parser

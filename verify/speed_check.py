@@ -1,4 +1,4 @@
-"""How speeds are judged: against the floor of the card, and against the like devices beside it."""
+"""Evaluation of speeds against the card's floor and against equal devices."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from verify.tables import table
 from verify.views.pcie import Link
 
 SLOWED = 0.5
-"""What the injected fault leaves of a speed."""
+"""Factor that the injected fault applies to a speed."""
 FIGURES_IN_REASON = 3
-"""Figures that stand in the reason itself: plain tables show no other ones."""
+"""Number of figures in the reason, which plain tables show."""
 
 
 def speed_floor(name: str | None, kind: str) -> tuple[float | None, str | None]:
-    """The least that a card of exactly that name must reach in `gemm_bfloat16`, `memory` or `copy`, and where that stands.
-
-    Null where nothing is known of it, as of every CPU.
-    """
+    """Return the minimum of a card for `gemm_bfloat16`, `memory` or `copy`, and its source; None if unknown, as for CPUs."""
     rows = table("speed")
     for card in rows["card"]:
         if name and kind in card and re.fullmatch(card["match"], name):
@@ -30,7 +27,7 @@ def speed_floor(name: str | None, kind: str) -> tuple[float | None, str | None]:
 
 
 def link_floor(seen: Link) -> tuple[float | None, str | None]:
-    """The least that copies must reach over a link as it is, GB/s, and where that stands; null where nothing is known."""
+    """Return the minimum for copies over a link in GB/s and its source; None if unknown."""
     row = table("speed")["link"]
     coding = next((share for speed, share in row["coding"] if seen.speed and seen.speed <= speed), None)
     if coding is None or seen.speed is None or seen.width is None:
@@ -39,9 +36,9 @@ def link_floor(seen: Link) -> tuple[float | None, str | None]:
 
 
 def evaluate(figures: Sequence[Figure], context: CheckContext, evidence: Mapping[str, Any]) -> CheckResult:
-    """A figure below its floor is a warning. The injected fault halves every speed.
+    """Warn about figures below their floor.
 
-    Where a device has no floor, what it reached a moment ago, less the spread that is allowed, serves for one then.
+    The injected fault halves every speed. For a device without a floor, its own value minus the allowed spread is the floor then.
     """
     if "slow" in context.faults:
         least = 1 - table("speed")["spread"]["share"]
@@ -51,25 +48,26 @@ def evaluate(figures: Sequence[Figure], context: CheckContext, evidence: Mapping
         ]
     slow = [figure for figure in figures if figure.floor is not None and not (figure.value or 0) >= figure.floor]
     if slow:
-        told = "; ".join(f"{one.name} {one.value or 0:.3g} {one.unit}, at least {one.floor:.3g}" for one in slow)
-        remedy = "look at clocks, power cap and temperature: nvidia-smi -q -d CLOCK,POWER,TEMPERATURE,PERFORMANCE"
-        return CheckResult("warn", f"slow: {told}", tuple(figures), dict(evidence), remedy)
+        details = "; ".join(f"{one.name} {one.value or 0:.3g} {one.unit}, at least {one.floor:.3g}" for one in slow)
+        remedy = "check clocks, power cap and temperature: nvidia-smi -q -d CLOCK,POWER,TEMPERATURE,PERFORMANCE"
+        return CheckResult("warn", f"slow: {details}", tuple(figures), dict(evidence), remedy)
     judged = sum(figure.floor is not None for figure in figures)
     found = ", ".join(f"{one.name} {one.value or 0:.3g} {one.unit}" for one in figures[:FIGURES_IN_REASON])
-    verdict = f"{judged} of {len(figures)} speeds have a floor, and reach it" if judged else "recorded, not judged"
+    verdict = f"{judged} of {len(figures)} speeds have a floor, and reach it" if judged else "recorded, no floor known"
     text = f"{found}: {verdict}"
     return CheckResult("ok", text, tuple(figures), dict(evidence))
 
 
 def compare_like_devices(answers: Mapping[str, Mapping[str, Any]]) -> CheckResult | None:
-    """Whether like devices of a host are about as fast as one another; null where there are no two.
+    """Compare equal devices of a host; None if there are no two of them.
 
-    `answers` holds each device's record. Figures whose unit is a time are better when smaller, all other ones when larger.
+    Args:
+        answers: Record of each device. Figures in units of time are better when smaller, all others when larger.
     """
     allowed = table("speed")["spread"]
     by_name: dict[str, dict[str, Mapping[str, Any]]] = {}
     for device, answer in answers.items():
-        if name := (answer["evidence"] or {}).get("name"):  # CPUs have none: theirs are recorded, not judged
+        if name := (answer["evidence"] or {}).get("name"):  # CPUs have no name; their speeds are only recorded
             by_name.setdefault(name, {})[device] = answer
     odd, figures = [], []
     for name, devices in by_name.items():
@@ -99,7 +97,7 @@ def compare_like_devices(answers: Mapping[str, Mapping[str, Any]]) -> CheckResul
         return CheckResult(
             "warn", "; ".join(odd), tuple(figures), None, "compare clocks, temperature and PCIe link of both"
         )
-    return CheckResult("ok", f"like devices are within {allowed['share']:.0%} of one another", tuple(figures))
+    return CheckResult("ok", f"equal devices are within {allowed['share']:.0%} of one another", tuple(figures))
 
 
 def _value(answer: Mapping[str, Any], name: str) -> float | None:

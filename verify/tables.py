@@ -1,4 +1,4 @@
-"""Facts about the outside world, as tables: TOML in the repository, JSON inside the zipapp."""
+"""Tables of external facts: TOML in the repository, JSON inside the zipapp."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from typing import Any
 
 @cache
 def table(name: str) -> dict[str, Any]:
-    """The table `data/NAME`. Raises FileNotFoundError when it is in neither form."""
+    """Return the table `data/NAME`.
+
+    Raises:
+        FileNotFoundError: There is no such table.
+    """
     baked = _baked()
     if name in baked:
         content: dict[str, Any] = baked[name]
@@ -18,14 +22,14 @@ def table(name: str) -> dict[str, Any]:
     source = _read(f"data/{name}.toml")
     if source is None:
         raise FileNotFoundError(f"data/{name}.toml")
-    import tomllib  # Python 3.11: only the repository's own interpreter comes here
+    import tomllib  # Python 3.11; the zipapp does not get here
 
     return tomllib.loads(source.decode())
 
 
 @cache
 def _baked() -> dict[str, Any]:
-    """All tables by their names, which the zipapp holds in one file: together they pack better. Empty in the repository."""
+    """Return all tables of the zipapp, which holds them in one file because it compresses better; empty in the repository."""
     content: dict[str, Any] = json.loads(_read("data.json") or b"{}")
     return content
 
@@ -33,5 +37,5 @@ def _baked() -> dict[str, Any]:
 def _read(path: str) -> bytes | None:
     try:
         return pkgutil.get_data("verify", path)
-    except OSError:  # zipimport raises no narrower one for a file that the archive does not hold
+    except OSError:  # zipimport raises no narrower exception for a missing file
         return None

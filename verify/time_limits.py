@@ -1,4 +1,4 @@
-"""How long a run may take, from the work that it is: for whoever waits for it elsewhere."""
+"""Time limit of a run, for callers that wait for it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from verify.registry import all_checks
 from verify.runner import OVERHEAD_S
 
 AT_ONCE = 2
-"""So many checks run beside one another on the smallest host."""
+"""Number of checks that run in parallel on the smallest host."""
 
 
 def run_limit_s(level: Level, devices: int) -> float:
-    """Seconds by which a run has ended on a host with so many devices, though every check takes all the time it may."""
+    """Return the seconds after which a run has ended even if every check uses its whole deadline."""
     at_once = alone = longest = 0.0
     for check in all_checks():
         if LEVELS.index(check.level) <= LEVELS.index(level):

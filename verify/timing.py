@@ -1,4 +1,4 @@
-"""How work is timed: warmed up, over inputs that no cache holds, the median told."""
+"""Timing of work: warmed up, with inputs that no cache holds; the median counts."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 WARM_UP = 3
 LEAST_RUNS, MOST_RUNS = 5, 200
 HEAD_START_CYCLES = 1_000_000
-"""Of a card's clock: half a millisecond at 2 GHz, in which the host launches some tens of kernels."""
+"""Clock cycles of a card: half a millisecond at 2 GHz, in which the host launches tens of kernels."""
 CPU_CACHE_BYTES = 32 << 20
-"""The last cache that the cores of one complex share (AMD EPYC); on CPUs speeds are recorded, not judged."""
+"""Last-level cache of one core complex (AMD EPYC). On CPUs speeds are only recorded."""
 GPU_CACHE_BYTES = 128 << 20
-"""Where torch does not tell a card's: more than the L2 of a B200 (126 MB)."""
+"""Used if torch does not report the cache of a card: more than the L2 of a B200 (126 MB)."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Timed:
 
 
 def rotation(device: str, bytes_of_one: int) -> int:
-    """How many sets of inputs must take turns, so that none of them is in a cache when its turn comes; at most 64."""
+    """Return how many sets of inputs must take turns so that no cache holds the next one; at most 64."""
     import torch
 
     cache = CPU_CACHE_BYTES
@@ -43,7 +43,7 @@ def rotation(device: str, bytes_of_one: int) -> int:
 
 
 def timed(work: Callable[[int], object], device: str, *, budget_s: float) -> Timed:
-    """Run `work` with the number of the turn until the budget is spent; on GPUs the card's own clock counts."""
+    """Run `work` with the number of the turn until the time budget is spent. GPUs are timed by their own clock."""
     import torch
 
     turn = 0
@@ -58,12 +58,12 @@ def timed(work: Callable[[int], object], device: str, *, budget_s: float) -> Tim
         seconds.append(_once(work, turn, device))
         turn += 1
         if device == "cpu" and time.perf_counter() - begun > 2 * budget_s:
-            break  # recorded, not judged: a slow CPU need not run it five times
+            break  # only recorded: a slow CPU does not need five runs
     return Timed(statistics.median(seconds), min(seconds), max(seconds), len(seconds))
 
 
 def median_s(call: Callable[[], None], times: int, warm_up: int) -> float:
-    """Median seconds of a call that waits for its own end, made a fixed number of times: others take part as often."""
+    """Return the median seconds of a blocking call that runs a fixed number of times, because other processes take part."""
     taken = []
     for _ in range(warm_up + times):
         started = time.perf_counter()
@@ -73,10 +73,10 @@ def median_s(call: Callable[[], None], times: int, warm_up: int) -> float:
 
 
 def reduce_sum(numbers: Tensor) -> None:
-    """Have all processes hold the sum of their numbers, and wait for it.
+    """Replace the numbers by their sum over all processes, and wait for the result.
 
-    It is what nccl-tests time, and what a switch adds by itself: NCCL gives NVLS no maximum of 32 bit floats
-    (ncclNvlsSupported, src/include/device.h). Ones grow by the number of processes each time, which 8 of them may do 40 times.
+    nccl-tests time the same operation, and a switch adds by itself. NCCL has no NVLS maximum of 32-bit floats
+    (ncclNvlsSupported, src/include/device.h). Ones grow by the number of processes each time; 8 processes may repeat it 40 times.
     """
     import torch
     import torch.distributed as dist
@@ -95,7 +95,7 @@ def _once(work: Callable[[int], object], turn: int, device: str) -> float:
         return time.perf_counter() - started
     with torch.cuda.device(device):
         before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        # The card is kept busy while the host hands over the work: of a short kernel the host's time would be measured else.
+        # Keep the card busy while the host submits the work. Otherwise a short kernel would be timed at the host's speed.
         torch.cuda._sleep(HEAD_START_CYCLES)  # noqa: SLF001 - torch has no other name for it
         before.record()
         work(turn)
@@ -105,7 +105,7 @@ def _once(work: Callable[[int], object], turn: int, device: str) -> float:
 
 
 def random_sets(count: int, *shape: int, dtype: str, device: str, parts: int) -> list[tuple[Tensor, ...]]:
-    """`count` sets of `parts` tensors of random numbers: zeros would draw less power and run faster."""
+    """Return `count` sets of `parts` tensors of random numbers. Zeros would draw less power and run faster."""
     import torch
 
     return [
@@ -115,7 +115,7 @@ def random_sets(count: int, *shape: int, dtype: str, device: str, parts: int) ->
 
 
 def clocks(device: str) -> str | None:
-    """Clocks, power and temperature of an NVIDIA card now, as nvidia-smi prints them; null where it does not."""
+    """Return current clocks, power and temperature of an NVIDIA card as nvidia-smi prints them; None if it does not."""
     import torch
 
     if device == "cpu" or torch.version.hip is not None:

@@ -1,7 +1,7 @@
-"""Upgrades the attention of a model of one's own, and holds the result against the original.
+"""Upgrade of the attention of a user's model, compared with the original.
 
-Both are compared with the original in float64: outputs may be at most twice, the gradients of all parameters three times
-as far away as the original in its own precision is. It is the rule that the checks of attention go by.
+Both are compared with the original in float64. Errors of outputs may be twice, errors of parameter gradients three times
+those of the original in its own precision. The attention checks use the same rule.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from verify.inputs import synchronize
 from verify.records import CheckResult, Figure
 
 REPEATS = 10
-"""Timed runs of each of both, in turns; the median counts."""
+"""Timed runs of each model, alternating; the median counts."""
 
 
 @dataclass(frozen=True)
 class UpgradeSubject:
-    """A model and what it is called with. `arguments` may hold anything that the model takes."""
+    """A model and its inputs. `arguments` may hold anything that the model accepts."""
 
     model: nn.Module
     arguments: tuple[Any, ...]
     keywords: Mapping[str, Any]
 
     def to(self, *where: Any) -> UpgradeSubject:
-        """A copy in another precision or on another device; tensors of whole numbers keep their type."""
+        """Copy to another precision or device; integer tensors keep their type."""
         moved = [_moved(value, where) for value in (*self.arguments, *self.keywords.values())]
         count = len(self.arguments)
         keywords = dict(zip(self.keywords, moved[count:], strict=True))
@@ -45,18 +45,21 @@ class UpgradeSubject:
         return UpgradeSubject(model.to(*where) if where else model, tuple(moved[:count]), keywords)
 
     def call(self) -> Tensor:
-        """The model's output; of a tuple, a list or a mapping of outputs the first tensor."""
+        """Return the model's output; for a tuple, list or mapping its first tensor."""
         return _first(self.model(*self.arguments, **self.keywords))
 
 
 class UnusableError(Exception):
-    """The factory gave nothing that can be upgraded; the text says what is missing."""
+    """The factory returned nothing that can be upgraded; the message says what is missing."""
 
 
 def load(name: str) -> UpgradeSubject:
     """Call `MODULE:FACTORY`, which returns a model and its inputs: a tuple of arguments or a mapping of keywords.
 
-    The module is found from the working directory too. Raises UnusableError.
+    The module may also be in the working directory.
+
+    Raises:
+        UnusableError: The result is not a model and its inputs.
     """
     module_name, _, factory_name = name.partition(":")
     if not module_name or not factory_name:
@@ -78,7 +81,11 @@ def load(name: str) -> UpgradeSubject:
 
 
 def upgraded(subject: UpgradeSubject, *, discard_weights: bool = False) -> tuple[UpgradeSubject, list[str]]:
-    """A copy whose attention is upgraded, and the names of what was. Raises UnusableError when there is nothing."""
+    """Return a copy with upgraded attention, and the names of the upgraded modules.
+
+    Raises:
+        UnusableError: There is nothing to upgrade.
+    """
     other = subject.to()
     names = upgrade_attention(other.model, discard_weights=discard_weights)
     if not names:
@@ -87,10 +94,10 @@ def upgraded(subject: UpgradeSubject, *, discard_weights: bool = False) -> tuple
 
 
 def compare(own: UpgradeSubject, flash: UpgradeSubject) -> list[ErrorComparison]:
-    """Output and gradients of both against the original in float64, each as a share of the largest value there."""
+    """Compare output and gradients of both with the original in float64, relative to the largest value there."""
     precise = own.to(torch.float64)
     for subject in (own, flash, precise):
-        subject.model.eval()  # dropout would be another one in each
+        subject.model.eval()  # dropout would differ in each
     answers = [_with_gradients(subject) for subject in (precise, own, flash)]
     dtype = str(next(own.model.parameters()).dtype).removeprefix("torch.")
     return [
@@ -100,20 +107,20 @@ def compare(own: UpgradeSubject, flash: UpgradeSubject) -> list[ErrorComparison]
 
 
 def kernels_used(flash: UpgradeSubject) -> dict[str, str | None]:
-    """Module to what computed its last call."""
+    """Return by module what computed its last call."""
     return {
         name: module.used for name, module in flash.model.named_modules() if isinstance(module, FlashMultiheadAttention)
     }
 
 
 def same_state(own: UpgradeSubject, flash: UpgradeSubject) -> bool:
-    """Whether both hold the same parameters and buffers, by name and to the bit."""
+    """Return whether both have the same parameters and buffers, bit for bit."""
     one, other = own.model.state_dict(), flash.model.state_dict()
     return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def evaluate(measured: Sequence[ErrorComparison], used: Mapping[str, str | None], *, same: bool) -> CheckResult:
-    """Whether the upgrade may take the original's place."""
+    """Decide whether the upgrade may replace the original."""
     wrong = [text for one in measured if (text := tolerance_problem(one))]
     evidence = {"kernels": dict(used), "compared": [one.what for one in measured]}
     output = next(one for one in measured if not one.gradient)
@@ -122,7 +129,7 @@ def evaluate(measured: Sequence[ErrorComparison], used: Mapping[str, str | None]
         for name, value in (("output", output.ours.largest), ("original's output", output.theirs.largest))
     )
     if not same:
-        return CheckResult("fail", "the parameters are not the original's any more", figures, evidence)
+        return CheckResult("fail", "the parameters differ from the original's", figures, evidence)
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         return CheckResult("fail", f"it differs from the original: {'; '.join(wrong[:3])}{more}", figures, evidence)
@@ -130,23 +137,23 @@ def evaluate(measured: Sequence[ErrorComparison], used: Mapping[str, str | None]
     if idle:
         return CheckResult("warn", f"never called, so not compared: {', '.join(idle)}", figures, evidence)
     if set(used.values()) == {"torch"}:
-        text = "the model asks every attention for its weights, which flash kernels do not have: nothing is faster"
+        text = "the model asks every attention for its weights, which flash kernels cannot return: nothing is faster"
         remedy = "if it does not use them, upgrade with --discard-weights"
         return CheckResult("warn", text, figures, evidence, remedy)
     gradients = len(measured) - 1
-    text = f"the output and {gradients} gradients are as near to float64 as the original's are"
+    text = f"the output and {gradients} gradients are as close to float64 as the original's"
     return CheckResult("ok", text, figures, evidence)
 
 
 def timed(own: UpgradeSubject, flash: UpgradeSubject, device: str) -> tuple[Figure, ...]:
-    """Median milliseconds of both, forward alone and with the backward pass, in turns; peak memory on GPUs."""
+    """Return median milliseconds of both, forward and with the backward pass, alternating; on GPUs also the peak memory."""
     figures = []
     for what, call in (("forward", _forward), ("forward and backward", _both_ways)):
         times: dict[str, list[float]] = {"original": [], "upgraded": []}
         for turn in range(REPEATS + 1):
             for name, subject in (("original", own), ("upgraded", flash)):
                 seconds = _seconds(partial(call, subject), device)
-                if turn:  # the first one warms up
+                if turn:  # the first run warms up
                     times[name].append(seconds)
         figures += [
             Figure(f"{what}, {name}", sorted(values)[len(values) // 2] * 1000, "ms") for name, values in times.items()

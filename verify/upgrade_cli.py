@@ -1,4 +1,4 @@
-"""`verify upgrade MODULE:FACTORY`: upgrade a model's attention, prove that it is the same, measure what it gains."""
+"""Command `verify upgrade MODULE:FACTORY`: upgrade a model's attention, prove it equal, and measure the gain."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 def main(arguments: list[str]) -> int:
-    """0: the upgrade is the same; 1: it is, and gains nothing; 2: it differs, nothing is saved; 3: it cannot be told."""
+    """Return 0: the upgrade is equal; 1: equal without a gain; 2: it differs and is not saved; 3: unknown."""
     options = _parser().parse_args(arguments)
     try:
         import torch
     except ImportError as error:
-        return _refuse(f"torch does not import: {error}", "run it by the Python of an environment that has torch")
+        return _refuse(f"torch does not import: {error}", "run it with the Python of an environment that has torch")
     from verify import upgrade
 
     try:
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
 
 
 def render(document: dict[str, Any]) -> str:
-    """For people: the verdict, what computes now, and both side by side."""
+    """Return the verdict, the kernels in use, and both models side by side as text."""
     kernels = sorted({kernel for kernel in document["evidence"]["kernels"].values() if kernel})
     lines = wrapped(f"{document['status']}: ", document["reason"])
     lines.append(f"upgraded {len(document['upgraded'])} modules, computed by {' and '.join(kernels) or 'nothing'}")
@@ -82,7 +82,7 @@ def _parser() -> Parser:
     parser.add_argument("--device", help="cpu, cuda:0 ... (default: the first GPU, else the CPU)")
     parser.add_argument("--dtype", choices=DTYPES, help="convert model and inputs to it first (default: as they are)")
     parser.add_argument(
-        "--discard-weights", action="store_true", help="give null for weights of attention that the model asks for"
+        "--discard-weights", action="store_true", help="return None for attention weights that the model asks for"
     )
     parser.add_argument("--save", metavar="FILE", type=Path, help="torch.save the upgraded model, unless it differs")
     parser.add_argument("--json", action="store_true", help="the whole document on stdout")
@@ -96,7 +96,7 @@ def _device() -> str:
 
 
 def _save(model: Any, path: Path) -> None:
-    """Whole or not at all."""
+    """Write a file atomically."""
     import torch
 
     path.parent.mkdir(parents=True, exist_ok=True)

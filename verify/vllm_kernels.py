@@ -1,4 +1,4 @@
-"""vLLM's own kernels as files, without importing vLLM, which takes seconds."""
+"""Files of vLLM's kernels, found without importing vLLM, which takes seconds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from verify.tables import table
 
 
 def vllm_extensions() -> list[Path]:
-    """Those for this CPU or GPU; none where vLLM is not installed."""
+    """Return the extensions for this CPU or GPU; none if vLLM is not installed."""
     import torch
 
     folder = _folder()
@@ -24,13 +24,13 @@ def vllm_extensions() -> list[Path]:
 
 
 def further_extensions() -> list[Path]:
-    """Those for GPUs that stand next to the others, and need the driver's library."""
+    """Return the additional extensions for GPUs, which need the driver's library."""
     folder = _folder()
     return sorted(folder.glob(table("libraries")["vllm_kernels_next_to_it"]["glob"])) if folder else []
 
 
 def all_extensions() -> list[Path]:
-    """Every extension module of the package that this Python and this CPU could load, by name."""
+    """Return every extension of the package that this Python and this CPU can load, by name."""
     folder = _folder()
     if folder is None:
         return []
@@ -40,7 +40,7 @@ def all_extensions() -> list[Path]:
 
 
 def _of_this_python(path: Path) -> bool:
-    """Whether a module's name has an ending of this Python's: a wheel may hold one module for several of them."""
+    """Return whether the suffix belongs to this Python: a wheel may hold a module for several versions."""
     return f".{path.name.partition('.')[2]}" in importlib.machinery.EXTENSION_SUFFIXES
 
 

@@ -1,4 +1,4 @@
-"""vLLM's own operators: loaded without importing vLLM, and called by position where their schema is a known one."""
+"""vLLM's operators, loaded without importing vLLM, and called by position if their schema is known."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from verify.vllm_kernels import further_extensions, vllm_extensions
 
 
 class MissingError(Exception):
-    """An operator cannot be called here; the text is the reason."""
+    """An operator cannot be called here; the message is the reason."""
 
 
 @cache
 def load() -> str | None:
-    """Have vLLM's extensions register their operators with torch; the reason where that cannot be, else null."""
+    """Register the operators of vLLM's extensions with torch; return the reason if that fails, otherwise None."""
     import torch
 
     extensions = vllm_extensions() + further_extensions()
     if not extensions:
-        return "no `vllm` in this environment"
+        return "vllm is not installed in this environment"
     try:
         for extension in extensions:
             torch.ops.load_library(str(extension))
@@ -33,7 +33,11 @@ def load() -> str | None:
 
 
 def operator(name: str, device: str) -> Callable[..., Any]:
-    """An operator of data/vllm_operators.toml for tensors on a device. Raises MissingError."""
+    """Return an operator of data/vllm_operators.toml for tensors on a device.
+
+    Raises:
+        MissingError: The operator is not available.
+    """
     import torch
 
     if reason := load():
@@ -43,7 +47,7 @@ def operator(name: str, device: str) -> Callable[..., Any]:
     found = getattr(getattr(torch.ops, namespace), name, None)
     if found is None:
         raise MissingError(f"{_release()} has no operator {name}")
-    key = "CPU" if device == "cpu" else "CUDA"  # torch names AMD's cards so as well
+    key = "CPU" if device == "cpu" else "CUDA"  # torch uses this key for AMD cards too
     if not torch._C._dispatch_has_computed_kernel_for_dispatch_key(f"{namespace}::{name}", key):  # noqa: SLF001 - no other way
         raise MissingError(f"the operator {name} of {_release()} does not compute on {device}")
     schema = found.default._schema  # noqa: SLF001 - torch has no other way to ask

@@ -1,4 +1,4 @@
-"""A check of some of vLLM's operators: each is given problems, and its results are compared with what is right."""
+"""Check of vLLM's operators: run problems and compare the results with expected ones."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ Call = Callable[..., Any]
 
 @dataclass(frozen=True)
 class OperatorProblem:
-    """What an operator is asked, and what it should answer: see `Comparison` for `exact` and `lost`."""
+    """Input of an operator and its expected result; see `Comparison` for `exact` and `lost`."""
 
     what: str
     compute: Callable[[Call, str], Tensor]
-    """Calls the operator with tensors on a device; gives the result."""
+    """Calls the operator with tensors on a device and returns the result."""
     exact: Tensor
     dtype: str
-    """Of a right result: such a one stands in where a fault is injected and the operator is not here."""
+    """Type of the result; a correct result replaces it if a fault is injected and the operator is missing."""
     lost: Tensor | float | None = None
 
     def share(self, call: Call | None, device: str, *, spoiled: bool) -> float:
-        """How far the result is off, as a share of what is allowed."""
+        """Return the error of the result as a share of the bound."""
         import torch
 
         result = self.compute(call, device) if call else self.exact.to(getattr(torch, self.dtype))
@@ -41,17 +41,17 @@ class OperatorProblem:
 
 @dataclass(frozen=True)
 class OperatorSubject:
-    """An operator, and the problem of it in each precision that it is asked in."""
+    """An operator, and its problem in each precision."""
 
     name: str
     problem: Callable[[str], OperatorProblem]
     dtypes: tuple[str, ...] = DTYPES
     find: Callable[[str, str], Call] = operator
-    """Gives what is called by its name, for tensors on a device; raises MissingError."""
+    """Returns the callable of that name for tensors on a device; raises MissingError."""
 
 
 def check(name: str, description: str, subjects: Sequence[OperatorSubject]) -> Check:
-    """The check `operators.NAME` of some operators."""
+    """Return the check `operators.NAME` of some operators."""
     return Check(
         id=f"operators.{name}",
         description=description,
@@ -65,7 +65,7 @@ def check(name: str, description: str, subjects: Sequence[OperatorSubject]) -> C
 
 
 def _run(subjects: Sequence[OperatorSubject], context: CheckContext) -> CheckResult:
-    """Ask every operator that is here; those that are not are named in the evidence, and skip the check when none is."""
+    """Run every available operator. Missing ones are named in the evidence; without any the check is skipped."""
     device, spoiled = context.device or "cpu", "wrong-result" in context.faults
     shares: dict[str, float] = {}
     missing: dict[str, str] = {}

@@ -38,7 +38,7 @@ def generate() -> str:
 def _families() -> Iterator[str]:
     for family, about in FAMILIES.items():
         checks = [check for check in all_checks() if check.family == family]
-        yield f"## {family}\n\n{about}\n\n| check | level | description | devices | needs | faults |\n|---|---|---|---|---|---|"
+        yield f"## {family}\n\n{about}\n\n| check | level | description | devices | requires | faults |\n|---|---|---|---|---|---|"
         for check in checks:
             devices = "each" if check.each_device else "all together" if check.all_devices else "host"
             faults = ", ".join(f"`{fault}`" for fault in check.faults)

@@ -66,9 +66,7 @@ def test_a_real_set_is_installed_and_loads_and_what_no_card_answers_has_one_caus
     assert [phases.get(name) for name in ("probe", "plan", "stage", "install")] == ["ok"] * 4, ended.output()
     assert (ended.code, phases["verify"]) == (1, "failed"), ended.output()
     assert [check["id"] for check in ended.host(host.name)["checks"] if check["status"] == "fail"] == [FIRST_CAUSE]
-    assert f"check {FIRST_CAUSE}: no kernel module of NVIDIA is loaded" in "\n".join(
-        ended.out.splitlines()[:FIRST_LINES]
-    )
+    assert f"check {FIRST_CAUSE}: no NVIDIA kernel module is loaded" in "\n".join(ended.out.splitlines()[:FIRST_LINES])
 
     environment = host.sh(f"ls -d {PREFIX}/envs/[0-9a-f]*").strip()
     (host.machine.root / "root/extensions.py").write_text(LOADER, encoding="utf-8")

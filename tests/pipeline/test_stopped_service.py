@@ -20,7 +20,7 @@ shift 2
 home=$(dirname "$(dirname "$(dirname "$0")")")
 echo "$*" >> "$home/told"
 case "$*" in
-  *--resume*) echo "firstlight-vllm.service was stopped, and answers right again after 3 s" ;;
+  *--resume*) echo "firstlight-vllm.service was stopped, and answers correctly again after 3 s" ;;
   *) cat "$home/answer"; cat "$home/problem" >&2; [ ! -e "$home/slow" ] || sleep 600 ;;
 esac
 """
@@ -103,7 +103,7 @@ def test_an_interrupted_command_has_the_service_started_again(
     assert told(prefix)[-1] == "--resume"
     events = [json.loads(line) for line in (tmp_path / "logs" / "latest" / "events.jsonl").read_text().splitlines()]
     assert [event["text"] for event in events if event["kind"] == "resumed"] == [
-        "firstlight-vllm.service was stopped, and answers right again after 3 s"
+        "firstlight-vllm.service was stopped, and answers correctly again after 3 s"
     ]
 
 

@@ -24,17 +24,17 @@ MOST = 15
 CAUSES: dict[str, dict[str, Any]] = {
     "driver not loaded": {
         "id_": "devices.driver",
-        "reason": "no kernel module of NVIDIA is loaded",
-        "remedy": "modprobe nvidia; dmesg says why not",
+        "reason": "no NVIDIA kernel module is loaded",
+        "remedy": "modprobe nvidia; dmesg shows why it fails",
     },
     "torch of another platform": {
         "id_": "libraries.torch_build",
-        "reason": "torch is built for cpu, and the Stack says cu130",
-        "remedy": "install the environment anew from its lock: ./firstlight provision",
+        "reason": "torch is built for cpu, and the Stack has cu130",
+        "remedy": "reinstall the environment from its lock: ./firstlight provision",
     },
     "one of eight cards gone": {
         "id_": "devices.gpus",
-        "reason": "7 of 8 GPUs: missing PCI 0000:dd:00.0 (run 20261119T101500Z, in which the host was green last)",
+        "reason": "7 of 8 GPUs: missing PCI 0000:dd:00.0 (run 20261119T101500Z, in which the host was last green)",
         "remedy": "dmesg and lspci say whether the card fell off the bus: restart the host, reseat the card",
     },
 }

@@ -136,10 +136,10 @@ def test_a_command_that_does_not_fit_is_not_cut_but_left_to_the_details(tmp_path
 SKIPS = {
     "devices.ecc": "no NVIDIA GPU on the PCI bus",
     "devices.amd_ecc": "no AMD GPU on the PCI bus",
-    "kernels.graph": "CPUs have no graphs of kernels",
+    "kernels.graph": "CPUs have no kernel graphs",
     "speed.copies": "no GPU to copy to",
-    "collectives.nccl": "there are no two GPUs that could exchange",
-    "speed.gemm": "others hold 40% of the device's 80 GiB: what is measured beside their work means nothing",
+    "collectives.nccl": "there are fewer than two GPUs",
+    "speed.gemm": "other processes use 40% of the device's 80 GiB, which would distort the measurement",
     "engine.flash_attn": "no flash-attn package is installed, and none is planned",
 }
 
@@ -156,14 +156,14 @@ def test_skips_of_a_host_without_a_gpu_are_one_count_and_others_keep_their_reaso
     markdown = folder.run.path("summary.md").read_text()
     assert "| skip | 5 checks |  | do not apply: no GPU |" in markdown
     assert "no AMD GPU" not in markdown
-    assert "others hold 40%" in markdown
+    assert "other processes use 40%" in markdown
 
 
 @pytest.mark.parametrize(
     ("said", "told"),
     [
         (["no AMD GPU on the PCI bus"], "no AMD GPU"),
-        (["no AMD GPU on the PCI bus", "there are no two GPUs that could exchange"], "no AMD GPU, no second GPU"),
+        (["no AMD GPU on the PCI bus", "there are fewer than two GPUs"], "no AMD GPU, no second GPU"),
         (["no GPU to copy to", "no AMD GPU on the PCI bus"], "no GPU"),
         (["no NVIDIA GPU on the PCI bus", "no AMD GPU on the PCI bus"], "no GPU"),
     ],

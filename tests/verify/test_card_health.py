@@ -113,10 +113,10 @@ JUDGED: list[tuple[str, Judge, Health, str, str]] = [
         "1 uncorrected errors since the driver was loaded",
     ),
     ("no spare row", ecc.evaluate, replace(ONE, remap_failed=True), "fail", "could not be remapped"),
-    ("remap waits", ecc.evaluate, replace(ONE, remap_pending=True), "warn", "waits to be remapped"),
-    ("page waits", ecc.evaluate, replace(ONE, retirement_pending=True), "warn", "waits to be retired"),
-    ("ECC off", ecc.evaluate, replace(ONE, ecc=(False, False)), "warn", "ECC is off, which is on by default"),
-    ("ECC next", ecc.evaluate, replace(ONE, ecc=(True, False)), "warn", "ECC will be off after its next reset"),
+    ("remap waits", ecc.evaluate, replace(ONE, remap_pending=True), "warn", "pending remapping"),
+    ("page waits", ecc.evaluate, replace(ONE, retirement_pending=True), "warn", "pending retirement"),
+    ("ECC off", ecc.evaluate, replace(ONE, ecc=(False, False)), "warn", "ECC is off, the default is on"),
+    ("ECC next", ecc.evaluate, replace(ONE, ecc=(True, False)), "warn", "ECC will be off after the next reset"),
     (
         "a link down",
         nvlink.evaluate,
@@ -128,10 +128,10 @@ JUDGED: list[tuple[str, Judge, Health, str, str]] = [
     ("hot", clocks.evaluate, replace(ONE, clock_reasons=0x40), "fail", "too hot (hardware)"),
     ("power brake", clocks.evaluate, replace(ONE, clock_reasons=0x80), "fail", "power brake of the system"),
     ("warm", clocks.evaluate, replace(ONE, clock_reasons=0x20), "warn", "too hot (software)"),
-    ("capped", clocks.evaluate, replace(ONE, power_limit_w=500.0), "warn", "may take 500 W, by default 700 W"),
+    ("capped", clocks.evaluate, replace(ONE, power_limit_w=500.0), "warn", "is limited to 500 W, the default is 700 W"),
     ("prohibited", modes.evaluate, replace(ONE, compute_mode=2), "fail", "compute mode prohibited"),
     ("exclusive", modes.evaluate, replace(ONE, compute_mode=3), "warn", "exclusive process"),
-    ("MIG next", modes.evaluate, replace(ONE, mig=(False, True)), "warn", "MIG will be on after its next reset"),
+    ("MIG next", modes.evaluate, replace(ONE, mig=(False, True)), "warn", "MIG will be on after the next reset"),
     ("fabric late", fabric.evaluate, replace(ONE, fabric=Fabric(2, 0, 0)), "fail", "its fabric is in progress"),
     ("fabric broken", fabric.evaluate, replace(ONE, fabric=Fabric(3, 999, 0)), "fail", "NVML status 999"),
     ("fabric slow", fabric.evaluate, replace(ONE, fabric=Fabric(3, 0, 0b01)), "warn", "its bandwidth is degraded"),
@@ -245,16 +245,21 @@ def test_cards_that_are_bridged_two_by_two_are_not_all_joined(tmp_path: Path, mo
     monkeypatch.setattr(peer_paths, "peer_path", lambda address: PeerPath(address, "DMA-FQ", ()))
     outcome = peer_path_check.CHECK.run(CheckContext())
     assert outcome.status == "warn"
-    assert outcome.reason == "the IOMMU translates what 4 of 4 cards write (DMA-FQ)"
+    assert outcome.reason == "the IOMMU translates writes between cards on 4 of 4 cards (DMA-FQ)"
 
 
 @pytest.mark.parametrize(
     ("path", "joined", "status", "words"),
     [
         (PeerPath("0000:1b:00.0", "identity", ()), False, "ok", "neither IOMMU nor ACS"),
-        (PeerPath("0000:1b:00.0", "DMA-FQ", ()), False, "warn", "the IOMMU translates what 1 of 2 cards write"),
-        (PeerPath("0000:1b:00.0", "identity", ("0000:15:01.0",)), False, "warn", "up to the root: 0000:15:01.0"),
-        (PeerPath("0000:1b:00.0", "DMA", ("0000:15:01.0",)), True, "ok", "links of their own join all cards"),
+        (
+            PeerPath("0000:1b:00.0", "DMA-FQ", ()),
+            False,
+            "warn",
+            "the IOMMU translates writes between cards on 1 of 2 cards",
+        ),
+        (PeerPath("0000:1b:00.0", "identity", ("0000:15:01.0",)), False, "warn", "to the root: 0000:15:01.0"),
+        (PeerPath("0000:1b:00.0", "DMA", ("0000:15:01.0",)), True, "ok", "direct links connect all cards"),
         (PeerPath("0000:1b:00.0", None, None), False, "skip", "only root"),
     ],
 )
@@ -271,7 +276,7 @@ def test_bridges_are_compared_between_like_cards() -> None:
     outcome = nvlink.evaluate([bridged, half])
     assert (outcome.status, outcome.reason) == (
         "warn",
-        "0000:02:00.0: 2 NVLinks are up, and 4 on a like card (down: 2, 3)",
+        "0000:02:00.0: 2 NVLinks are up, and 4 on an equal card (down: 2, 3)",
     )
 
 
@@ -337,9 +342,9 @@ LIB = "/usr/lib/x86_64-linux-gnu"
             "of the same release: libcuda",
         ),
         ("580.82.07", {"libcuda": "so.580.95.05"}, {}, "fail", "is of 580.95.05"),
-        (None, {"libcuda": "so.580.82.07"}, {}, "fail", "no kernel module"),
+        (None, {"libcuda": "so.580.82.07"}, {}, "fail", "no NVIDIA kernel module"),
         ("580.82.07", {}, {"libcuda": "libcuda.so.1: cannot open"}, "fail", "libcuda: libcuda.so.1: cannot open"),
-        ("580.82.07", {"libcuda": "so.1"}, {}, "ok", "no library that names its release"),
+        ("580.82.07", {"libcuda": "so.1"}, {}, "ok", "no library names its release"),
     ],
 )
 def test_libraries_of_another_release_than_the_module_fail(
@@ -383,9 +388,9 @@ def test_the_link_is_that_of_card_and_slot(tmp_path: Path) -> None:
     [
         (Link(32.0, 32.0, 16, 16), "ok", "has 16 lanes of 32 GT/s"),
         (Link(32.0, None, 16, None), "ok", "has 16 lanes"),
-        (Link(32.0, 32.0, 4, 16), "warn", "4 lanes of 16"),
+        (Link(32.0, 32.0, 4, 16), "warn", "4 of 16 lanes"),
         (Link(8.0, 16.0, 16, 16), "warn", "8 of 16 GT/s under load"),
-        (Link(None, None, None, None), "skip", "does not know the link"),
+        (Link(None, None, None, None), "skip", "does not report the link"),
     ],
 )
 def test_a_narrow_or_slow_link_is_a_warning(seen: Link, status: str, words: str) -> None:
@@ -413,7 +418,7 @@ def test_amd_smi_is_read_in_both_of_its_forms() -> None:
 
 def test_amd_errors_that_could_not_be_corrected_fail() -> None:
     assert amd_ecc.evaluate(amd_smi.parse_errors(ROCM_6)).status == "ok"
-    assert amd_ecc.evaluate([amd_smi.EccErrors(0, 0, 2, 0)]).reason == "GPU 0: 2 uncorrected errors of its memory"
+    assert amd_ecc.evaluate([amd_smi.EccErrors(0, 0, 2, 0)]).reason == "GPU 0: 2 uncorrected memory errors"
     assert amd_ecc.evaluate([amd_smi.EccErrors(0, 0, 0, 3)]).status == "warn"
     assert amd_ecc.evaluate([amd_smi.EccErrors(1, None, None, None)]).status == "skip"
 
@@ -475,11 +480,11 @@ def topology(*kinds: str) -> str:
 
 def test_a_pair_of_amd_cards_that_is_not_joined_as_the_others_are_is_named() -> None:
     whole = amd_links.evaluate(amd_smi.parse_gpu_links(topology("XGMI", "XGMI", "XGMI")))
-    assert (whole.status, whole.reason) == ("ok", "6 ordered pairs of AMD cards are joined by xGMI")
+    assert (whole.status, whole.reason) == ("ok", "6 ordered pairs of AMD cards are connected by xGMI")
     odd = amd_links.evaluate(amd_smi.parse_gpu_links(topology("XGMI", "XGMI", "PCIE")))
     assert (odd.status, odd.reason) == (
         "warn",
-        "not joined by xGMI as the other cards are: GPU 1 to 2 by PCIE, GPU 2 to 1 by PCIE",
+        "not connected by xGMI like the other cards: GPU 1 to 2 by PCIE, GPU 2 to 1 by PCIE",
     )
     assert amd_links.evaluate(amd_smi.parse_gpu_links(topology("PCIE", "PCIE", "PCIE"))).status == "skip"
     assert amd_links.evaluate(()).status == "skip"

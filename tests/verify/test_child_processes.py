@@ -66,7 +66,7 @@ def divide_by_zero() -> float:
     [
         (divide_by_zero, "ZeroDivisionError: division by zero"),
         (leave_through_exit, "SystemExit: left early"),
-        (exit_quietly, "its process ended with exit code 7 and without an answer"),
+        (exit_quietly, "its process ended with exit code 7 and without a result"),
         (os.abort, "its process was ended by SIGABRT"),
         (lambda: os.kill(os.getpid(), signal.SIGSEGV), "its process was ended by SIGSEGV"),
         (lambda: os.kill(os.getpid(), signal.SIGKILL), "its process was ended by SIGKILL"),
@@ -89,7 +89,7 @@ def test_a_call_that_never_ends_is_stopped_with_all_its_children(tmp_path: Path)
         child.wait()
 
     ending = run_one(call, deadline_s=1)
-    assert ending.problem == "did not end within 1 s and was stopped"
+    assert ending.problem == "did not finish within 1 s and was stopped"
     assert gone(int(pid_file.read_text()))
 
 
@@ -114,7 +114,7 @@ def test_calls_run_beside_one_another_up_to_the_limit() -> None:
     endings = dict(run_all(tasks, limit=2))
     assert {key: ending.value for key, ending in endings.items()} == {"reader": "x", "writer": 1}
     exclusive = dict(run_all([Task("reader", lambda: os.read(read_end, 1), 1), tasks[1]], limit=1))
-    assert exclusive["reader"].problem == "did not end within 1 s and was stopped"
+    assert exclusive["reader"].problem == "did not finish within 1 s and was stopped"
 
 
 def test_an_abandoned_run_leaves_no_process(tmp_path: Path) -> None:
@@ -179,5 +179,5 @@ def test_a_process_that_the_kernel_holds_is_not_waited_for(monkeypatch: pytest.M
 
     monkeypatch.setattr("os.waitpid", hold)
     ending = run_one(lambda: time.sleep(60), deadline_s=0.1)
-    assert ending.problem == "did not end within 0.1 s and cannot be killed: the kernel or a driver holds it"
+    assert ending.problem == "did not finish within 0.1 s and cannot be killed: the kernel or a driver holds it"
     waitpid(held[0], 0)

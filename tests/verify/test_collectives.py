@@ -49,7 +49,7 @@ def test_a_pair_far_behind_the_median_is_a_warning_that_names_it() -> None:
 
 
 def test_pairs_by_way_of_the_host_are_held_against_such_pairs() -> None:
-    """A DGX-1: one or two NVLinks directly, all other pairs by way of the host."""
+    """A DGX-1: one or two NVLinks directly, all other pairs through the host."""
     board = {"a": pair(speed=4.8e10), "b": pair(speed=2.4e10), "c": pair(speed=4.8e10), "d": pair(speed=2.4e10)}
     assert (
         pairs.evaluate({**board, "e": pair(direct=False, speed=9e9), "f": pair(direct=False, speed=8e9)}).status == "ok"
@@ -62,7 +62,7 @@ def test_pairs_by_way_of_the_host_are_held_against_such_pairs() -> None:
 
 def test_pairs_that_go_by_way_of_the_host_are_counted() -> None:
     outcome = peers.evaluate({"cuda:0 -> cuda:1": pair(direct=False), "cuda:1 -> cuda:0": pair()})
-    assert "1 of 2 pairs by way of the host" in outcome.reason
+    assert "1 of 2 pairs through the host" in outcome.reason
 
 
 def test_a_mirror_that_shows_writers_their_own_data_is_a_warning_with_every_switch() -> None:
@@ -82,13 +82,13 @@ def test_a_mirror_that_shows_writers_their_own_data_is_a_warning_with_every_swit
 )
 def test_a_warning_holds_until_writes_were_measured_again(status: str | None, held: bool) -> None:
     warned = {"id": "collectives.peers", "status": "warn", "reason": "writes do not arrive"}
-    now = [{"id": "collectives.peers", "status": status, "reason": "others hold 90%"}] if status else []
+    now = [{"id": "collectives.peers", "status": status, "reason": "other processes use 90%"}] if status else []
     for before in ({"checks": [warned]}, {"checks": [], "carried": [warned]}, {}):
         document = {"checks": [dict(record) for record in now]}
         expected = [warned] if held and before else []
         assert lasting_warnings(document, before) == expected
         if expected and status:
-            assert "holds on: writes do not arrive" in document["checks"][0]["reason"]
+            assert "still open from an earlier run: writes do not arrive" in document["checks"][0]["reason"]
 
 
 def processes(count: int, seconds: float) -> dict[int, dict[str, Any]]:
@@ -130,7 +130,10 @@ def test_a_process_that_did_not_come_is_named() -> None:
         1: {"problem": "killed after 45 s", "output": ""},
     }
     outcome = nccl.evaluate_speed(answers, (H100, H100), 1 << 30, frozenset())
-    assert (outcome.status, outcome.reason) == ("fail", "they could not exchange: process 1: killed after 45 s")
+    assert (outcome.status, outcome.reason) == (
+        "fail",
+        "the processes could not communicate: process 1: killed after 45 s",
+    )
 
 
 @pytest.mark.parametrize("module", [nccl, pairs, peers])

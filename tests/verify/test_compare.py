@@ -42,7 +42,7 @@ def test_a_back_end_is_told_in_the_way_that_the_release_reads_it() -> None:
     assert with_backend(SERVE, "TRITON_ATTN").argv[3:5] == ("--attention-backend", "TRITON_ATTN")
     older = Command(("vllm", "serve", "/m"), {"VLLM_ATTENTION_BACKEND": "FLASH_ATTN_VLLM_V1"}, 0, 0)
     assert with_backend(older, "TRITON_ATTN_VLLM_V1").environment["VLLM_ATTENTION_BACKEND"] == "TRITON_ATTN_VLLM_V1"
-    with pytest.raises(VariantError, match="names no back end"):
+    with pytest.raises(VariantError, match="names no attention back end"):
         with_backend(Command(("vllm", "serve", "/m"), {}, 0, 0), "TRITON_ATTN")
 
 
@@ -220,7 +220,7 @@ def test_the_table_says_what_was_measured_and_every_verdict(snapshot: object) ->
             "before": {"choice": "TRITON_ATTN", "used": ["TRITON_ATTN"]},
             "after": {"choice": "FLASH_ATTN", "used": ["FLASH_ATTN"], "at_once": 16},
             "rows": [row.as_json() for row in side_by_side(BEFORE, after)],
-            "service": {"reason": "firstlight-vllm.service was stopped, and answers right again after 90 s"},
+            "service": {"reason": "firstlight-vllm.service was stopped, and answers correctly again after 90 s"},
         }
     )
     assert "\n".join(lines) == snapshot
@@ -229,10 +229,10 @@ def test_the_table_says_what_was_measured_and_every_verdict(snapshot: object) ->
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "name --backend or --mode"),
-        (["--backend", "A"], "two different choices are compared, 1 given"),
-        (["--backend", "A", "--backend", "A"], "two different choices are compared"),
-        (["--mode", "eager", "--mode", "compiled", "--backend", "A"], "name --backend or --mode"),
+        ([], "pass either --backend or --mode"),
+        (["--backend", "A"], "compare needs two different choices, 1 given"),
+        (["--backend", "A", "--backend", "A"], "compare needs two different choices"),
+        (["--mode", "eager", "--mode", "compiled", "--backend", "A"], "pass either --backend or --mode"),
         (["--mode", "eager", "--mode", "compiled", "--target", "speed=3"], "no measure is named `speed`; there are"),
         (["--mode", "eager", "--mode", "compiled", "--target", "p99=fast"], "`p99=fast` is no target"),
     ],
@@ -248,4 +248,4 @@ def test_a_wrong_question_exits_64_and_says_what_is_wrong(
 
 def test_where_nothing_serves_there_is_nothing_to_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = compare_cli.main(["--mode", "eager", "--mode", "compiled", "--prefix", str(tmp_path)])
-    assert (code, "nothing serves" in capsys.readouterr().err) == (3, True)
+    assert (code, "no service runs" in capsys.readouterr().err) == (3, True)

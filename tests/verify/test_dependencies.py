@@ -81,14 +81,14 @@ def test_checks_that_a_host_of_its_kind_cannot_have_stand_in_one_row() -> None:
     reasons = {
         "devices.ecc": "no NVIDIA GPU on the PCI bus",
         "devices.amd_ecc": "no AMD GPU on the PCI bus",
-        "kernels.graph": "CPUs have no graphs of kernels",
-        "libraries.lock": "no lock to compare with",
+        "kernels.graph": "CPUs have no kernel graphs",
+        "libraries.lock": "there is no lock to compare with",
     }
     checks = [stub(id_, run=answer("skip", reason=reason)) for id_, reason in reasons.items()]
     document = run(checks, CheckContext())
     assert {row["id"]: row["reason"] for row in fold_skips(document["checks"])} == {
         "3 checks": "do not apply: no GPU (devices 2, kernels 1)",
-        "libraries.lock": "no lock to compare with",
+        "libraries.lock": "there is no lock to compare with",
     }
     exclusive = [record for record in document["checks"] if record["id"] == "devices.ecc"]
     assert fold_skips(exclusive) == exclusive
@@ -151,7 +151,7 @@ def test_what_was_found_out_stays_when_the_run_is_killed() -> None:
     assert said(document) == {
         ("frame.run", None): "error: cannot tell: its process was ended by SIGKILL",
         ("libraries.lock", None): "ok: said",
-        ("devices.driver", None): "error: did not end: its process was ended by SIGKILL",
+        ("devices.driver", None): "error: did not finish: its process was ended by SIGKILL",
         ("devices.torch", None): "skip: needs frame.run",
     }
 
@@ -165,7 +165,7 @@ def test_what_was_found_out_stays_when_the_run_hangs(monkeypatch: pytest.MonkeyP
     document = run([stub("libraries.lock", deadline_s=1.0)], CheckContext())
     told = said(document)
     assert told["libraries.lock", None] == "ok: said"
-    assert told["frame.run", None] == "error: cannot tell: did not end within 2 s and was stopped"
+    assert told["frame.run", None] == "error: cannot tell: did not finish within 2 s and was stopped"
 
 
 def test_a_run_takes_as_long_as_its_checks_do_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,7 +132,7 @@ def test_a_sandbox_that_hides_the_bus_is_judged_by_the_libraries() -> None:
     status, reason = judged(PCI=(), kernel_driver=None, NVML=FULL[:1])
     assert (status, reason) == (
         "fail",
-        f"the layers count differently: PCI 0, kernel driver absent, NVML 1, torch 2; not seen by NVML: {ADDRESSES[1]}",
+        f"the layers have different counts: PCI 0, kernel driver absent, NVML 1, torch 2; not seen by NVML: {ADDRESSES[1]}",
     )
 
 

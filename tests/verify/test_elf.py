@@ -8,7 +8,9 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
+from elftools.elf.gnuversions import GNUVerNeedSection
 from elftools.elf.sections import SymbolTableSection
 
 from tests.verify.test_gpu_code import EXACT, NATIVE, PTX, container, entry
@@ -60,11 +62,27 @@ def test_another_reader_sees_the_same_symbols() -> None:
         assert offered == {name for name, at, _ in there if at != "SHN_UNDEF"}, path
 
 
+def test_another_reader_sees_the_same_machine_libraries_and_versions() -> None:
+    for path in sorted(Path(sysconfig.get_path("platlib")).rglob("*.so"))[:6]:
+        with path.open("rb") as file:
+            other = ELFFile(file)
+            dynamic, needed = other.get_section_by_name(".dynamic"), other.get_section_by_name(".gnu.version_r")
+            assert isinstance(dynamic, DynamicSection)
+            libraries = {str(getattr(tag, "needed", "")) for tag in dynamic.iter_tags("DT_NEEDED")}
+            pairs = needed.iter_versions() if isinstance(needed, GNUVerNeedSection) else ()
+            versions = {version.name for _, entries in pairs for version in entries}
+            machine = other["e_machine"]
+        found = elf.open_library(path)
+        assert found.needed() == libraries, path
+        assert found.versions() == versions, path
+        assert f"EM_{found.machine.upper()}" == machine, path
+
+
 @pytest.mark.parametrize("keep", [0, 6, 40, 70, 3000])
 def test_a_library_that_is_cut_off_is_an_error_and_no_answer(tmp_path: Path, keep: int) -> None:
     whole = library(tmp_path).read_bytes()
     assert keep < len(whole)
-    with pytest.raises(ValueError, match=r"no 64-bit ELF|cut off|reaches beyond"):
+    with pytest.raises(ValueError, match=r"not a 64-bit ELF|cut off|reaches beyond"):
         elf.Elf(memoryview(whole[:keep])).symbols()
 
 
@@ -80,7 +98,12 @@ def test_symbols_of_torch_tell_their_string() -> None:
         ({"_C.so": {WANTED}}, True, "ok", "1 extensions find all"),
         ({"_C.so": {OLD}}, True, "fail", f"_C.so is built without the C++11 ABI ({OLD}), and torch with it"),
         ({"_C.so": {WANTED}}, False, "fail", "_C.so is built with the C++11 ABI"),
-        ({"_C.so": {WANTED}, "fa.so": {"_ZN2at4goneEv"}}, True, "fail", "fa.so wants _ZN2at4goneEv of torch"),
+        (
+            {"_C.so": {WANTED}, "fa.so": {"_ZN2at4goneEv"}},
+            True,
+            "fail",
+            "fa.so needs _ZN2at4goneEv, which torch does not have",
+        ),
     ],
 )
 def test_an_extension_of_another_torch_is_named(
@@ -93,11 +116,11 @@ def test_an_extension_of_another_torch_is_named(
 @pytest.mark.parametrize(
     ("codes", "status", "words"),
     [
-        ({"torch": {"80", "90"}, "vLLM": {"90a", "p90"}}, "ok", "the libraries of torch, vLLM"),
+        ({"torch": {"80", "90"}, "vLLM": {"90a", "p90"}}, "ok", "libraries with code for 9.0: torch, vLLM"),
         ({"torch": {"80", "90"}, "vLLM": {"80", "p80"}}, "warn", "vLLM has no code for 9.0, only PTX"),
         ({"torch": {"80", "90"}, "vLLM": {"80", "p100"}}, "fail", "vLLM has no code for 9.0 (it has 80, p100)"),
         ({"torch": {"90"}, "vLLM": set()}, "ok", "targets cannot be read"),
-        ({}, "error", "no library with code"),
+        ({}, "error", "no library with GPU code"),
     ],
 )
 def test_code_for_another_gpu_is_named_with_what_there_is(codes: dict[str, set[str]], status: str, words: str) -> None:

@@ -47,7 +47,7 @@ def test_a_board_with_nvswitches_holds_eight_cards_and_its_last_green_run_names_
     known = expected_gpus(without_last(whole), Settings(), "cu130", whole, BEFORE)
     assert known
     assert known["count"] == len(known["pci"]) == 8
-    assert known["source"] == f"run {BEFORE}, in which the host was green last"
+    assert known["source"] == f"run {BEFORE}, in which the host was last green"
 
 
 def test_the_last_green_run_counts_where_there_is_no_board() -> None:

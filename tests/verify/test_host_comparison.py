@@ -39,7 +39,7 @@ def told(*documents: dict[str, Any]) -> dict[str, tuple[str, str]]:
 
 def test_hosts_that_are_alike_are_said_to_be() -> None:
     found = told(document("gpu-1"), document("gpu-2"), document("gpu-3", speed=3800.0))
-    assert found[FLEET] == ("ok", "3 hosts answer alike")
+    assert found[FLEET] == ("ok", "3 hosts have the same results")
     assert {status for status, _ in found.values()} == {"ok"}
 
 
@@ -47,14 +47,14 @@ def test_other_bits_and_a_slow_card_name_their_host() -> None:
     found = told(document("gpu-1"), document("gpu-2", product="bb"), document("gpu-3", speed=3000.0))
     assert found["kernels.determinism"] == (
         "fail",
-        f"other bits than the like devices give: gpu-2 cuda:0: product on {H200}",
+        f"different bits than equal devices: gpu-2 cuda:0: product on {H200}",
     )
     assert found["speed.memory"] == ("warn", "gpu-3 cuda:0 is 23% behind the best in memory")
 
 
 def test_unlike_cards_are_not_compared() -> None:
     found = told(document("gpu-1"), document("gpu-2", product="bb", speed=300.0, name="NVIDIA L4"))
-    assert found == {FLEET: ("ok", "2 hosts answer alike")}
+    assert found == {FLEET: ("ok", "2 hosts have the same results")}
 
 
 def test_a_check_that_is_worse_on_one_host_names_it() -> None:
@@ -102,7 +102,7 @@ def test_ci_servers_read_what_hosts_gave_side_by_side_as_a_suite_of_its_own() ->
     hosts = [document("gpu-1"), document("gpu-2", product="bb")]
     *_, aggregate = ET.fromstring(junit(hosts, compare(hosts))).findall("testsuite")
     assert (aggregate.get("name"), aggregate.get("hostname"), aggregate.get("failures")) == (
-        "hosts side by side",
+        "comparison of hosts",
         None,
         "1",
     )

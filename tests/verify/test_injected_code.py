@@ -98,7 +98,7 @@ def test_byte_code_of_an_installed_source_is_none(environment: Environment) -> N
 
 def test_without_a_manifest_it_says_what_cannot_be_said(environment: Environment) -> None:
     (environment.home / "manifest.txt").unlink()
-    assert "cannot be said without a manifest" in check(environment).reason
+    assert "without a manifest, unlisted files cannot be found" in check(environment).reason
 
 
 def test_a_module_in_the_service_s_working_folder_is_named(environment: Environment) -> None:
@@ -151,7 +151,7 @@ def test_a_process_of_the_service_that_runs_a_preloaded_library_is_named(tmp_pat
         (finding,) = injected.preloaded(preload, (os.getpid(), process.pid))
         process.communicate()
     assert finding.text.startswith(
-        f"{preload}: every process loads {tmp_path}/agent.so, /opt/absent.so; of the service"
+        f"{preload}: every process loads {tmp_path}/agent.so, /opt/absent.so; the service's processes"
     )
     assert f"(PID {process.pid}) did" in finding.text
     assert f"(PID {os.getpid()})" not in finding.text

@@ -180,7 +180,7 @@ def test_byte_code_that_is_being_compiled_is_no_finding(environment: Environment
 def test_byte_code_whose_list_was_never_finished_is_not_taken_for_right(environment: Environment) -> None:
     (environment.home / "bytecode.txt").unlink()
     outcome = environment.check()
-    assert (outcome.status, outcome.remedy) == ("error", "have it compiled anew: ./firstlight provision")
+    assert (outcome.status, outcome.remedy) == ("error", "compile it again: ./firstlight provision")
     (environment.home / byte_code.LOCK).touch()
     assert environment.check().status == "error"
 

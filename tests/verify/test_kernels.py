@@ -37,10 +37,10 @@ def test_who_is_outvoted(hashes: dict[str, str], odd: list[str]) -> None:
 def test_the_device_with_other_bits_is_named() -> None:
     same = compare_devices(ballots("x", "x", "x"))
     assert same
-    assert (same.status, same.reason) == ("ok", "3 devices give the same bits as the like ones")
+    assert (same.status, same.reason) == ("ok", "3 devices give the same bits as the equal ones")
     other = compare_devices(ballots("x", "x", "y", "x"))
     assert other
-    assert (other.status, other.reason) == ("fail", f"other bits than the like devices give: cuda:2: product on {H100}")
+    assert (other.status, other.reason) == ("fail", f"different bits than equal devices: cuda:2: product on {H100}")
 
 
 def test_unlike_devices_do_not_vote_on_one_another() -> None:

@@ -118,7 +118,7 @@ def test_checks_that_ran_once_more_take_their_place_in_the_last_document() -> No
 
 def test_where_nothing_serves_any_more_nothing_is_left_of_what_failed_there() -> None:
     before = document(record("serving.unit", "fail"))
-    skipped = document(record("serving.unit", "skip", reason="nothing serves from this environment"))
+    skipped = document(record("serving.unit", "skip", reason="no service runs from this environment"))
     assert told(skipped, before) == [("serving.unit", "fail")]
     assert failed_levels(merge_rerun(skipped, before)) == {}
 

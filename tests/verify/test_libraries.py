@@ -201,7 +201,7 @@ def mapped(path: str) -> str:
 
 
 def test_libraries_of_the_environment_and_of_the_host_pass() -> None:
-    assert judged() == ("ok", "5 libraries come from where they should, each once")
+    assert judged() == ("ok", "5 libraries come from the expected folders, each once")
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_a_forward_compatibility_library_that_shadows_the_drivers_is_a_warning()
     outcome = loaded.evaluate(loaded.mapped_libraries(MAPS + mapped(stand_in)), homes=[HOME], search_path="")
     assert (outcome.status, outcome.reason) == (
         "warn",
-        f"a stand-in shadows the driver's own library: libcuda from {stand_in}",
+        f"a stub shadows the driver's own library: libcuda from {stand_in}",
     )
     assert "compat folder" in (outcome.remedy or "")
 
@@ -253,7 +253,7 @@ def test_a_planned_compatibility_library_is_what_must_be_loaded() -> None:
 
     assert judge(f"{folder}/libcuda.so.580.65.06")[0] == "ok"
     own = "/usr/lib/x86_64-linux-gnu/libcuda.so.535.183.01"
-    assert judge(own) == ("fail", f"libcuda from {own}, and the plan wants the compatibility libraries of {folder}")
+    assert judge(own) == ("fail", f"libcuda from {own}, and the plan requires the compatibility libraries of {folder}")
     assert judge("/usr/local/cuda-12.9/compat/libcuda.so.575.51.03")[0] == "warn"
 
 
@@ -262,8 +262,8 @@ def test_a_library_that_the_environment_does_not_have_is_the_systems_and_shadows
     system = mapped("/usr/local/cuda-13.0/targets/x86_64-linux/lib/libcublas.so.13.1.0.3")
     libraries = loaded.mapped_libraries(MAPS + system)
     options: dict[str, Any] = {"homes": [HOME], "search_path": ""}
-    assert loaded.evaluate(libraries, **options, brought={"libtorch_cpu"}).status == "ok"
-    assert loaded.evaluate(libraries, **options, brought={"libtorch_cpu", "libcublas"}).status == "fail"
+    assert loaded.evaluate(libraries, **options, bundled={"libtorch_cpu"}).status == "ok"
+    assert loaded.evaluate(libraries, **options, bundled={"libtorch_cpu", "libcublas"}).status == "fail"
 
 
 def test_nothing_loaded_is_no_proof() -> None:
@@ -281,8 +281,8 @@ ROCM_BUILT = {"cuda": None, "hip": "7.0.51831"}
         (("2.11.0+cu130", "2.11.0", "cu130", BUILT), "ok", "torch 2.11.0+cu130, built for cu130"),
         (("2.11.0", None, None, CPU_BUILT), "ok", "built for cpu"),
         (("2.9.0+rocm7.0", "2.9.0", "rocm7.0", ROCM_BUILT), "ok", "built for rocm7.0"),
-        (("2.11.0+cu130", "2.10.0", "cu130", BUILT), "fail", "torch is 2.11.0+cu130, and the Stack says 2.10.0"),
-        (("2.11.0+cu130", "2.11.0", "cu128", BUILT), "fail", "built for cu130, and the Stack says cu128"),
+        (("2.11.0+cu130", "2.10.0", "cu130", BUILT), "fail", "torch is 2.11.0+cu130, and the Stack has 2.10.0"),
+        (("2.11.0+cu130", "2.11.0", "cu128", BUILT), "fail", "built for cu130, and the Stack has cu128"),
     ],
 )
 def test_torch_is_the_planned_build(

@@ -169,16 +169,16 @@ def test_where_checks_were_picked_only_these_run_and_the_last_whole_run_is_kept(
 
 def test_the_tool_that_runs_is_this_releases_and_the_installed_one_stays_as_it_was_sealed(prefix: Path) -> None:
     """Else `status` would call it changed by hand, and the next run of the release that is installed would repair it."""
-    installed, brought = prefix / "bin" / "verify.pyz", prefix / "verify" / "verify.pyz"
+    installed, bundled = prefix / "bin" / "verify.pyz", prefix / "verify" / "verify.pyz"
     installed.parent.mkdir()
     installed.write_text("print('an older release')")
     sums = f"{hashlib.sha256(installed.read_bytes()).hexdigest()}  {installed}\n"
     assert len(verify(LOCALHOST, prefix=str(prefix), level="quick").checks) > 1
     assert subprocess.run(["sha256sum", "--quiet", "-c"], input=sums.encode(), check=False).returncode == 0
-    assert brought.read_bytes() == zipapp()
-    written = brought.stat().st_mtime_ns
+    assert bundled.read_bytes() == zipapp()
+    written = bundled.stat().st_mtime_ns
     verify(LOCALHOST, prefix=str(prefix), level="quick")
-    assert brought.stat().st_mtime_ns == written
+    assert bundled.stat().st_mtime_ns == written
 
 
 def test_an_installation_of_this_release_is_checked_by_its_own_tool(prefix: Path) -> None:

@@ -216,15 +216,15 @@ def test_a_service_at_work_on_the_cpus_falsifies_what_is_measured_beside_it(
     assert (outcome is not None) == skipped
     assert devices.skip_if_busy(CheckContext(device="cpu", service=Service(prefix, READINESS, None))) is None
     if outcome:
-        assert (outcome.status, outcome.remedy) == ("skip", "let it be stopped for the checks: --drain")
-        assert f"firstlight-vllm.service serves here and keeps {cores:.1f} cores busy" in outcome.reason
+        assert (outcome.status, outcome.remedy) == ("skip", "stop the service for the checks: --drain")
+        assert f"firstlight-vllm.service is running and keeps {cores:.1f} cores busy" in outcome.reason
 
 
 @pytest.mark.parametrize(
     ("main_pid", "words", "remedy"),
     [
-        (1, "firstlight-vllm.service serves here, and 95% of the device's 80 GiB are taken", "--drain"),
-        (None, "others hold 95% of the device's 80 GiB", "nvidia-smi"),
+        (1, "firstlight-vllm.service is running and uses 95% of the device's 80 GiB", "--drain"),
+        (None, "other processes use 95% of the device's 80 GiB", "nvidia-smi"),
     ],
 )
 def test_a_gpu_that_our_own_service_holds_is_told_from_one_that_others_hold(

@@ -109,7 +109,7 @@ def test_one_route_that_answers_without_a_key_is_a_failure(service: Service, ser
     outcome = evaluate(PLAN, collect(service, PLAN, ("127.0.0.1",), None, whole=True))
     assert outcome.status == "fail"
     assert (
-        "1 of 3 guarded routes do not refuse a request without the key: GET /v1/responses/none answers 400"
+        "1 of 3 guarded routes do not reject a request without the key: GET /v1/responses/none answers 400"
         in outcome.reason
     )
 
@@ -135,7 +135,7 @@ def test_a_standard_run_asks_the_known_routes_and_no_list_that_holds_up_the_serv
     outcome = evaluate(PLAN, collect(service, PLAN, ("127.0.0.1",), "0.32.0", whole=False))
     assert outcome.status == "fail"
     assert (
-        "1 of 16 guarded routes do not refuse a request without the key: POST /inference/v1/generate" in outcome.reason
+        "1 of 16 guarded routes do not reject a request without the key: POST /inference/v1/generate" in outcome.reason
     )
     assert evaluate(PLAN, collect(service, PLAN, ("127.0.0.1",), "0.9.1", whole=False)).status == "ok"
 
@@ -181,9 +181,9 @@ def test_secrets_are_their_owners_alone_and_nobody_else_writes_a_file(service: S
     (prefix / "bin").chmod(0o777)
     (prefix / "envs" / "ab" / "service.json").unlink()
     assert list(file_problems(prefix)) == [
-        f"{prefix}/bin may be written by everybody (mode 0777)",
+        f"everybody may write {prefix}/bin (mode 0777)",
         f"{prefix}/current/service.json: No such file or directory",
-        f"{prefix}/etc/service.env holds secrets, and others may read or write it (mode 0644, planned 0600)",
+        f"{prefix}/etc/service.env has secrets, and others may read or write it (mode 0644, planned 0600)",
     ]
 
 

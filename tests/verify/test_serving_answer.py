@@ -45,11 +45,11 @@ LAST: dict[str, Any] = {"logprobs": [-1.0, -2.0], "tokens": [5, 6], "release": "
         ((5, 6, 7), (-0.1, -0.2, -0.3), "float32", None),
         ((5, 6, 7), (-0.1, -0.2, -0.5), "bfloat16", None),
         ((5, 6, 7), (-0.1, -0.2, -0.5), "float32", "log probabilities differ from the reference's by 0.2"),
-        ((5, 6, 1), (-0.1, -0.2, -0.3), "float32", "token 3 of 3 is 1, the reference's is 7 and leads by 2.00"),
+        ((5, 6, 1), (-0.1, -0.2, -0.3), "float32", "token 3 of 3 is 1, the reference has 7, which leads by 2.00"),
         ((5, 9, 1), (-0.1, -0.2, -0.3), "bfloat16", None),
         ((5, 9, 1), (-0.1, -0.2, -0.3), "float32", "token 2 of 3 is 9"),
         ((5, 1, 1), (-0.1, -0.2, -0.3), "bfloat16", "token 2 of 3 is 1"),
-        ((), (), "float32", "no token came"),
+        ((), (), "float32", "no token was returned"),
     ],
 )
 def test_the_reference_decides_but_for_a_tie_within_the_rounding(
@@ -65,7 +65,7 @@ def test_the_reference_decides_but_for_a_tie_within_the_rounding(
     [
         (0, -0.1, None),
         (0, -0.6, None),
-        (0, -0.8, "token 1 has log probability -0.800, the model says -0.100"),
+        (0, -0.8, "token 1 has log probability -0.800, the model has -0.100"),
         (2, -5.0, "token 1 of 1 is 2, and 0 leads by 4.90"),
         (0, math.nan, "token 1 has log probability nan"),
     ],
@@ -210,7 +210,7 @@ def test_canned_answers_are_caught_by_a_prompt_that_is_new(
     asked = Service(service.prefix, {**service.readiness, "reference": str(path)}, None)
     outcome = evaluate(collect(asked))
     assert outcome.status == "fail"
-    assert outcome.reason.startswith("its answer is not that of the model in float64: token 1 of 4 is 5, and 11 leads")
+    assert outcome.reason.startswith("its answer differs from the model in float64: token 1 of 4 is 5, and 11 leads")
 
 
 def test_a_model_whose_files_cannot_be_read_is_a_failure(
@@ -236,7 +236,7 @@ def test_a_stopped_process_is_named_and_nothing_is_asked() -> None:
         "fail",
         "no request is answered: a signal has stopped VLLM::EngineCore (PID 8) (state T)",
     )
-    assert (outcome.remedy or "").startswith("let it go on: kill -CONT 8")
+    assert (outcome.remedy or "").startswith("continue it: kill -CONT 8")
 
 
 def test_a_frozen_engine_is_not_put_under_load() -> None:

@@ -113,7 +113,7 @@ def test_another_model_behind_the_endpoint_is_found(endpoint: Any, words: str) -
 def test_an_endpoint_that_does_not_answer_is_left_to_the_check_of_its_answers() -> None:
     outcome = evaluate(replace(STAND_IN, endpoint=None))
     assert outcome.status == "ok"
-    assert "did not say what it serves" in outcome.reason
+    assert "did not name its model" in outcome.reason
 
 
 def test_the_injected_fault_is_noticed_where_nothing_serves() -> None:

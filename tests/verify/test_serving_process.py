@@ -98,9 +98,9 @@ def test_a_service_as_planned_is_found_so() -> None:
     outcome = evaluate(PLAN, SOUND)
     assert (outcome.status, outcome.reason) == (
         "ok",
-        "python vllm serve (PID 7) and 1 below it run as planned, from this environment's files",
+        "python vllm serve (PID 7) and 1 descendants run as planned, from this environment's files",
     )
-    assert "started anew since it was proven last" in evaluate(PLAN, replace(SOUND, proven=False)).reason
+    assert "restarted since the last proof" in evaluate(PLAN, replace(SOUND, proven=False)).reason
 
 
 @pytest.mark.parametrize(
@@ -116,11 +116,11 @@ def test_a_service_as_planned_is_found_so() -> None:
         (server(argv=(*SERVER.argv, "--max-model-len", "9")), "not the planned one: --max-model-len differs"),
         (server(argv=SERVER.argv[:-3]), "not the planned one: --dtype, --enforce-eager differs"),
         (server(argv=("/tmp/p", "/tmp/serve.py")), "not the planned one: --dtype"),
-        (variables(PYTHONPATH="/tmp/x"), "python vllm serve (PID 7) loads what nobody planned, by PYTHONPATH"),
-        (variables(LD_PRELOAD="/p/envs/ab/lib/x.so"), "loads what nobody planned, by LD_PRELOAD"),
-        (engine(environment={"LD_PRELOAD": "/tmp/x.so"}), "VLLM::EngineCore (PID 8) loads what nobody planned"),
+        (variables(PYTHONPATH="/tmp/x"), "python vllm serve (PID 7) loads unplanned code, by PYTHONPATH"),
+        (variables(LD_PRELOAD="/p/envs/ab/lib/x.so"), "loads unplanned code, by LD_PRELOAD"),
+        (engine(environment={"LD_PRELOAD": "/tmp/x.so"}), "VLLM::EngineCore (PID 8) loads unplanned code"),
         (variables(VLLM_X="3"), "variables of python vllm serve (PID 7) differ from the plan: VLLM_X"),
-        (variables(VLLM_API_KEY=""), "has not the API key of etc/service.env"),
+        (variables(VLLM_API_KEY=""), "does not have the API key of etc/service.env"),
         (
             engine(mapped=frozenset({"/tmp/x.so"})),
             "VLLM::EngineCore (PID 8) runs code from outside the environment: /tmp/x.so",
@@ -139,10 +139,10 @@ def test_a_service_as_planned_is_found_so() -> None:
             server(limits={"Max open files": "1024"}),
             "max open files of python vllm serve (PID 7): 1024, planned 1048576",
         ),
-        (replace(SOUND, notes=()), "0 of 1 engine processes say which attention"),
+        (replace(SOUND, notes=()), "0 of 1 engine processes report the attention"),
         (
             replace(SOUND, notes=({"layers": [{"backend": "TORCH_SDPA"}] * 4},)),
-            "of 4 attention layers 4 hold TORCH_SDPA, planned CPU_ATTN",
+            "of 4 attention layers 4 use TORCH_SDPA, planned CPU_ATTN",
         ),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
@@ -157,7 +157,7 @@ def test_what_is_not_as_planned_is_a_failure_that_names_the_process(facts: Proce
 @pytest.mark.parametrize(
     ("facts", "words"),
     [
-        (variables(OMP_NUM_THREADS="1"), "has variables that nobody planned: OMP_NUM_THREADS"),
+        (variables(OMP_NUM_THREADS="1"), "has unplanned variables: OMP_NUM_THREADS"),
         (engine(mapped=frozenset({"/usr/lib/libssl.so.3 (deleted)"})), "files of the system that were replaced"),
         (
             replace(SOUND, listeners=(), notes=(), age_s=12.0),
@@ -178,9 +178,9 @@ def test_processes_that_may_not_be_read_are_no_failure() -> None:
 
 
 def test_the_stopped_process_is_let_go_on_and_the_stranger_ended() -> None:
-    assert evaluate(PLAN, engine(state="T")).remedy == "let it go on: kill -CONT 8; or ./firstlight provision"
+    assert evaluate(PLAN, engine(state="T")).remedy == "continue it: kill -CONT 8; or ./firstlight provision"
     stranger = replace(SOUND, listeners=(ListeningSocket("0.0.0.0", "5", (STRANGER,)),))
-    assert evaluate(PLAN, stranger).remedy == "end what holds the port: kill 66; then ./firstlight serve"
+    assert evaluate(PLAN, stranger).remedy == "end the processes that hold the port: kill 66; then ./firstlight serve"
 
 
 def test_the_kernels_tables_are_read() -> None:

@@ -114,7 +114,7 @@ def test_a_unit_as_planned_is_found_so_in_every_field_that_the_plan_has() -> Non
 def test_every_kind_of_field_that_differs_is_named(directive: str, values: dict[str, str]) -> None:
     assert set(differences(directives(UNIT), {**SHOWN, **values})) == {directive}
     outcome = evaluate(PLAN, shown(**values))
-    assert (outcome.status, outcome.reason) == ("fail", f"systemd holds other values than planned: {directive}")
+    assert (outcome.status, outcome.reason) == ("fail", f"systemd has other values than planned: {directive}")
 
 
 def test_a_field_that_an_older_systemd_does_not_know_is_compared_with_nothing() -> None:
@@ -144,9 +144,9 @@ def test_a_drop_in_of_all_services_counts_where_it_changes_our_unit() -> None:
             "the unit's file is not the planned one: UMask differs",
         ),
         (shown(FragmentPath="/run/systemd/system/x"), "systemd reads /run/systemd/system/x instead of /etc/systemd"),
-        (shown(NeedDaemonReload="yes"), "has not read the unit's files since they changed"),
+        (shown(NeedDaemonReload="yes"), "the unit's files have changed since systemd read them"),
         (shown(UnitFileState="masked"), "the unit is masked"),
-        (replace(SOUND, environment=None), "etc/service.env is not there"),
+        (replace(SOUND, environment=None), "etc/service.env does not exist"),
         (replace(SOUND, environment=ENVIRONMENT.replace("VLLM_API_KEY", "X")), "no API key, and one is planned"),
         (replace(SOUND, environment=f"{ENVIRONMENT}LD_PRELOAD=/x.so\n"), "differs from the plan in LD_PRELOAD"),
         (replace(SOUND, environment=ENVIRONMENT.replace("=1", "=0")), "differs from the plan in HF_HUB_OFFLINE"),
@@ -165,7 +165,7 @@ def test_a_service_that_should_serve_and_does_not_is_a_failure(failed: bool) -> 
     state = ServiceState("failed (failed)" if failed else "inactive (dead)", runs=False, failed=failed, shown=SHOWN)
     outcome = evaluate(PLAN, replace(SOUND, state=state))
     assert outcome.status == "fail"
-    assert f"should serve and is {state.text}" in outcome.reason
+    assert f"should be running and is {state.text}" in outcome.reason
     assert outcome.remedy == "start it: ./firstlight serve"
 
 

@@ -79,7 +79,7 @@ def test_few_samples_cannot_tell() -> None:
     outcome = evaluate(SoakSamples(36, [], samples), Service(Path(), {"unit": "x"}, 1))
     assert (outcome.status, outcome.reason) == (
         "error",
-        "9 samples of memory are too few to tell growth from noise: after a warm-up of 33% of them 8 must be left",
+        "9 samples of memory are too few to detect growth: after a warm-up of33% of them 8 must be left",
     )
     assert outcome.evidence["samples"]
 
@@ -158,4 +158,4 @@ def test_without_torch_a_soak_fails_and_a_length_of_nothing_is_refused(tmp_path:
     statuses = {record["id"]: record["status"] for record in document["checks"]}
     assert (done.returncode, statuses["serving.soak"], statuses["kernels.gemm"]) == (2, "skip", "skip")
     refused = subprocess.run([*command, "0"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (refused.returncode, "it must be more than nothing" in refused.stderr) == (64, True)
+    assert (refused.returncode, "it must be greater than 0" in refused.stderr) == (64, True)

@@ -79,7 +79,7 @@ def test_a_speed_below_its_floor_is_a_warning_with_both_values() -> None:
 
 def test_without_a_floor_a_speed_is_recorded_and_the_injected_fault_is_noticed_all_the_same() -> None:
     figures = [Figure("memory, read and written", 14.0, "GB/s")]
-    assert evaluate(figures, CheckContext(), {}).reason == "memory, read and written 14 GB/s: recorded, not judged"
+    assert evaluate(figures, CheckContext(), {}).reason == "memory, read and written 14 GB/s: recorded, no floor known"
     assert evaluate(figures, CheckContext(faults=frozenset({"slow"})), {}).status == "warn"
 
 

@@ -1,1 +1,1 @@
-"""Hosts that find each other: through which interface, and whether what they exchange arrives as it was sent."""
+"""Trials between hosts: interfaces, reachability, and an all-reduce."""

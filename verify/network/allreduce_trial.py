@@ -1,4 +1,4 @@
-"""One of two processes on two hosts that meet through an interface and reduce numbers: exact, how soon and how fast."""
+"""One of two processes on two hosts that run an all-reduce: correctness, latency and bandwidth."""
 
 from __future__ import annotations
 
@@ -16,16 +16,25 @@ if TYPE_CHECKING:
 
 WORLD = 2
 LENGTH = 100_003
-"""Numbers of each process: no power of two, so that pieces are of unequal size."""
+"""Numbers per process; not a power of two, so that pieces differ in size."""
 
 
 def run_trial(
     rank: int, interface: str, address: str, port: int, *, backend: str, faults: frozenset[str]
 ) -> dict[str, Any]:
-    """What this process got: `wrong` numbers, `latency` in s of the smallest all-reduce, `bandwidth` in bytes/s of a large one.
+    """Run one of two processes of an all-reduce; call it in a child process. Raises torch's error if they cannot connect.
 
-    Or `skip`, the reason why it was not tried. `address` and `port` are those of the process with rank 0. Call it in a
-    process of its own. Raises whatever torch raises where they do not meet.
+    Args:
+        rank: 0 or 1.
+        interface: Interface to use.
+        address: Address of the process with rank 0.
+        port: Its port.
+        backend: `gloo` or `nccl`.
+        faults: Injected faults.
+
+    Returns:
+        `wrong` numbers, `latency` of the smallest all-reduce in s, `bandwidth` of a large one in bytes/s; or `skip`, the reason
+        why it did not run.
     """
     os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = interface
     import torch
@@ -52,7 +61,7 @@ def run_trial(
     large = median_s(lambda: reduce_sum(many), load["large_times"], load["warm_up"])
     dist.barrier()
     dist.destroy_process_group()
-    # Of two processes each sends its numbers once: what goes over the wire each way are the bytes of the array.
+    # Each of two processes sends its numbers once, so each direction carries the bytes of the array.
     size = many.numel() * many.element_size()
     return {
         "wrong": count_differences(got, torch.stack(given).sum(dim=0)),
@@ -62,7 +71,7 @@ def run_trial(
 
 
 def _least_free(store: TCPStore, rank: int, device: str) -> int:
-    """Bytes free on the fuller of the two GPUs: both decide alike, or one would wait for the other."""
+    """Return the free bytes of the fuller GPU. Both processes must decide alike, or one would wait for the other."""
     free, _ = devices.memory(device)
     store.set(f"free {rank}", str(free))
     least = min(int(store.get(f"free {number}")) for number in range(WORLD))

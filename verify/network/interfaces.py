@@ -1,4 +1,4 @@
-"""The interfaces of this host through which another one may reach it, from the kernel itself: minimal systems have no `ip`."""
+"""Network interfaces through which other hosts may reach this one, read from the kernel: minimal systems have no `ip`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ FLAGS, ADDRESS, MASK = 0x8913, 0x8915, 0x891B
 UP, LOOPBACK = 0x1, 0x8
 """IFF_UP and IFF_LOOPBACK of linux/if.h."""
 GLOBAL = "00"
-"""The scope of an address in /proc/net/if_inet6 that other hosts can use."""
+"""Scope of addresses in /proc/net/if_inet6 that other hosts can use."""
 
 
 def interfaces() -> list[dict[str, Any]]:
-    """Each that is up, leads out of the host and has an address: its `name`, `address`, `network`, `mtu`, `mbit_s`.
+    """Return each external interface that is up and has an address: `name`, `address`, `network`, `mtu`, `mbit_s`.
 
-    The address is the one that NCCL and gloo would announce: the first of IPv4, one of IPv6 where there is none. `mtu`
-    is in bytes; `mbit_s`, the speed of the link in Mbit/s, is null where the kernel does not know it.
+    The address is the one that NCCL and gloo announce: the first IPv4 address, otherwise an IPv6 address. `mtu` is in
+    bytes; `mbit_s` is the link speed in Mbit/s, None if the kernel does not know it.
     """
     six = dict(_global_six())
     found = []
@@ -45,10 +45,7 @@ def interfaces() -> list[dict[str, Any]]:
 
 
 def own_name_leads_to() -> str | None:
-    """The address that this host's own name resolves to, which gloo announces when no interface is named.
-
-    Null where it resolves to none.
-    """
+    """Return the address of this host's own name, which gloo announces by default; None if it does not resolve."""
     try:
         return str(socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)[0][4][0])
     except OSError:
@@ -56,7 +53,7 @@ def own_name_leads_to() -> str | None:
 
 
 def ephemeral_ports() -> list[int]:
-    """First and last port that the kernel hands out by itself: gloo and NCCL listen there."""
+    """Return the first and last ephemeral port: gloo and NCCL listen there."""
     text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text()
     return [int(word) for word in text.split()]
 
@@ -64,7 +61,7 @@ def ephemeral_ports() -> list[int]:
 def _four(asking: socket.socket, name: str) -> ipaddress.IPv4Interface | None:
     try:
         address, mask = (socket.inet_ntoa(_ask(asking, what, name)[20:24]) for what in (ADDRESS, MASK))
-    except OSError:  # it has none
+    except OSError:  # it has no IPv4 address
         return None
     return ipaddress.IPv4Interface(f"{address}/{mask}")
 
@@ -82,7 +79,7 @@ def _global_six() -> Iterator[tuple[str, ipaddress.IPv6Interface]]:
 
 
 def _number(name: str, what: str) -> int | None:
-    """A figure of /sys; the kernel says -1, or refuses, where it does not know."""
+    """Read a figure of /sys; None if the kernel returns -1 or an error because it does not know it."""
     try:
         number = int(Path("/sys/class/net", name, what).read_text())
     except (OSError, ValueError):

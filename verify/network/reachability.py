@@ -1,4 +1,4 @@
-"""Whether a host's addresses are reached by others: it listens on each and says who it is, and asks others who they are."""
+"""Reachability of a host's addresses: listen on each of them, and connect to those of other hosts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ AT_ONCE = 64
 
 
 class Listener:
-    """Listens on every address of this host, on one port of each kind, and answers each caller with a token."""
+    """Listens on every address of this host, on one port per kind, and answers each caller with a token."""
 
     def __init__(self, addresses: Sequence[str], kinds: Sequence[Sequence[int]], token: str) -> None:
-        """Raises OSError when of a kind no port is free on all addresses."""
+        """Start to listen.
+
+        Raises:
+            OSError: One kind has no port that is free on all addresses.
+        """
         self.ports: list[int] = []
         self._sockets: list[socket.socket] = []
         for ports in kinds:
@@ -31,7 +35,7 @@ class Listener:
         self._thread.start()
 
     def close(self) -> None:
-        """Listen no longer; harmless when called again."""
+        """Stop listening; may be called again."""
         self._stop.close()
         self._thread.join()
         for one in self._sockets:
@@ -43,14 +47,18 @@ class Listener:
             if self._stopped in ready:
                 return
             for one in ready:
-                with suppress(OSError):  # a caller that is gone already
+                with suppress(OSError):  # the caller has disconnected
                     caller, _ = one.accept()
                     with caller:
                         caller.sendall(self._token.encode())
 
 
 def free_port(addresses: Sequence[str], ports: Sequence[int]) -> int:
-    """A port that nobody listens on. Raises OSError when there is none."""
+    """Return a free port.
+
+    Raises:
+        OSError: There is none.
+    """
     port, sockets = _listen(addresses, ports)
     for one in sockets:
         one.close()
@@ -58,9 +66,9 @@ def free_port(addresses: Sequence[str], ports: Sequence[int]) -> int:
 
 
 def reach(targets: Sequence[Mapping[str, Any]], own: str, *, timeout_s: float) -> list[str]:
-    """How it goes to call on each target (`address`, `ports`, `token`): `reached`, or why not.
+    """Connect to each target (`address`, `ports`, `token`), and return `reached` or the problem of each.
 
-    Where an address leads back to this host (its own bridge of the same address), `own`, its token, answers.
+    The token `own` answers if an address belongs to this host too, for example a bridge with the same address.
     """
     if not targets:
         return []
@@ -83,14 +91,14 @@ def _probe(target: Mapping[str, Any], own: str, timeout_s: float) -> str:
 
 def _token_at(address: str, port: int, timeout_s: float) -> str:
     with socket.create_connection((address, port), timeout=timeout_s) as call:
-        said = b""
+        received = b""
         while piece := call.recv(64):
-            said += piece
-    return said.decode(errors="replace")
+            received += piece
+    return received.decode(errors="replace")
 
 
 def _listen(addresses: Sequence[str], ports: Sequence[int]) -> tuple[int, list[socket.socket]]:
-    problem = OSError("no address can be listened on")
+    problem = OSError("cannot listen on any address")
     for port in ports:
         sockets: list[socket.socket] = []
         try:
@@ -107,7 +115,7 @@ def _listen(addresses: Sequence[str], ports: Sequence[int]) -> tuple[int, list[s
 
 
 def _open(address: str, port: int) -> list[socket.socket]:
-    """Nothing where an interface has the address and it cannot be used yet: one of IPv6 that is looked for on others."""
+    """Open a listening socket; none for an address that cannot be used yet, such as IPv6 during duplicate detection."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         return [socket.create_server((address, port), family=family, backlog=AT_ONCE)]

@@ -1,4 +1,4 @@
-"""Who computes attention on a device: vLLM's kernels, the flash-attn packages, torch's own paths."""
+"""Attention providers: vLLM's kernels, the flash-attn packages, torch's own paths."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ KINDS = {"cpu": "CPUs", "cuda": "NVIDIA GPUs", "rocm": "AMD GPUs"}
 
 @dataclass(frozen=True)
 class Provider:
-    """`name` is its table in data/attention.toml; `compute` gives a problem's result, packed as its inputs are."""
+    """An attention provider. `name` is its table in data/attention.toml; `compute` returns the packed result of a problem."""
 
     name: str
     compute: Callable[[Case, Inputs], Tensor]
     prepare: Callable[[], str | None] | None = None
-    """Loads its kernels, and gives the reason when they cannot be; null: its module is imported."""
+    """Loads its kernels and returns why that fails; by default its module is imported."""
 
     @property
     def row(self) -> Mapping[str, Any]:
-        """What is known about it."""
+        """Its table of facts."""
         row: Mapping[str, Any] = table("attention")["provider"][self.name]
         return row
 
     @property
     def title(self) -> str:
-        """Its name in a sentence."""
+        """Its name for messages."""
         return str(self.row["title"])
 
     def dtypes(self, kind: str) -> tuple[str, ...]:
-        """The precisions it computes in on a kind of device."""
+        """Return the precisions that it supports on a kind of device."""
         return tuple(self.row["dtypes"].get(kind, ()))
 
     def missing(self, device: str) -> str | None:
-        """Why it cannot compute on a device here, null when it can."""
+        """Return why it cannot compute on a device here, None if it can."""
         kind = device_kind(device)
         if kind not in self.row["devices"]:
             return f"it computes on {' and '.join(KINDS[name] for name in self.row['devices'])}"
         return _too_old(self.row, device, kind) or (self.prepare() if self.prepare else _unusable(self.row))
 
     def refuses(self, case: Case, dtype: str, kind: str) -> str | None:
-        """Why it does not take a problem, null when it does."""
+        """Return why it does not support a problem, None if it does."""
         least, greatest, divisor = self.row["dims"]
         if not least <= case.dim <= greatest or case.dim % divisor:
             return f"head dimension {case.dim}"
@@ -63,7 +63,7 @@ class Provider:
 
 
 def device_kind(device: str) -> str:
-    """`cpu`, `cuda` or `rocm`: torch calls both of the latter cuda."""
+    """Return `cpu`, `cuda` or `rocm`; torch calls both GPU kinds cuda."""
     import torch
 
     return "cpu" if device == "cpu" else "rocm" if torch.version.hip is not None else "cuda"
@@ -83,7 +83,7 @@ def _too_old(row: Mapping[str, Any], device: str, kind: str) -> str | None:
 
 
 def _unusable(row: Mapping[str, Any]) -> str | None:
-    """Why its module cannot be used in this environment."""
+    """Return why its module cannot be used in this environment."""
     name = row.get("module")
     if name is None:
         return None
@@ -94,5 +94,5 @@ def _unusable(row: Mapping[str, Any]) -> str | None:
     except (ImportError, OSError, RuntimeError) as error:
         return f"`{name}` does not import: {error}"
     reason = getattr(module, "fa_version_unsupported_reason", None)
-    said = reason(row["generation"]) if reason and "generation" in row else None
-    return None if said is None else str(said)
+    problem = reason(row["generation"]) if reason and "generation" in row else None
+    return None if problem is None else str(problem)

@@ -39,7 +39,7 @@ def _compute(name: str, case: Case, inputs: Inputs) -> Tensor:
 
 
 def _first(result: Tensor | tuple[Tensor, ...]) -> Tensor:
-    """Generations 3 and 4 give the logarithms of the sums as well, in some releases."""
+    """Return the result only: generations 3 and 4 also return the logarithms of the sums in some releases."""
     return result[0] if isinstance(result, tuple) else result
 
 

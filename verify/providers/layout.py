@@ -1,4 +1,4 @@
-"""How packed problems are told to kernels: where each sequence begins, and which pages hold its keys."""
+"""Layout of packed problems for kernels: starts of sequences, and pages of their keys."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FILLER = 60.0
-"""What lies in the places of a cache that no sequence uses: a kernel that reads there is far off. All precisions hold it."""
+"""Content of unused cache positions: a kernel that reads it gets a very wrong result. Exact in all precisions."""
 
 
 def sequence_starts(lengths: Sequence[int], device: torch.device) -> Tensor:
-    """The first token of each sequence and the end of the last, int32, on a device."""
+    """Return the first token of each sequence and the end of the last, int32, on a device."""
     import torch
 
     return torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
 
 
 def page_table(lengths: Sequence[int], page: int, device: torch.device) -> Tensor:
-    """(sequences, pages), int32: which page of a cache holds which tokens, scattered so that none lie in a row."""
+    """Return (sequences, pages), int32: the pages of each sequence, scattered so that none are consecutive."""
     import torch
 
     widest = max(-(-length // page) for length in lengths)
@@ -34,20 +34,20 @@ def page_table(lengths: Sequence[int], page: int, device: torch.device) -> Tenso
 
 
 def cache(packed: Tensor, lengths: Sequence[int], table: Tensor, page: int) -> Tensor:
-    """The (pages, page size, heads, dim) cache that holds packed (tokens, heads, dim) keys or values."""
+    """Return the (pages, page size, heads, dim) cache with packed (tokens, heads, dim) keys or values."""
     import torch
 
     filled = torch.full((table.numel(), page, *packed.shape[1:]), FILLER, device=packed.device).to(packed.dtype)
     for row, rows in zip(table.tolist(), packed.split(list(lengths)), strict=True):
         for number, chunk in zip(
             row, rows.split(page), strict=False
-        ):  # a short sequence leaves pages of its row unused
+        ):  # a short sequence does not use all pages of its row
             filled[number, : chunk.shape[0]] = chunk
     return filled
 
 
 def slots(lengths: Sequence[int], table: Tensor, page: int) -> Tensor:
-    """The place in the cache, counted in tokens, of each packed token."""
+    """Return the position of each packed token in the cache, counted in tokens."""
     import torch
 
     parts = []

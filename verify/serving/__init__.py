@@ -1,1 +1,1 @@
-"""What serves on a host: found, stopped and started, asked."""
+"""The service on a host: its plan, processes, control and client."""

@@ -1,4 +1,4 @@
-"""Answers of a service compared with what its model says: with a reference, with the last green run, with the model itself."""
+"""A service's answers compared with a reference, with the last green run, and with the model itself."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from verify.tables import table
 
 @dataclass(frozen=True)
 class Answer:
-    """A prompt's greedy continuation."""
+    """Greedy continuation of a prompt."""
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
 
 
 def greedy(client: Client, prompt: Sequence[int] | str, length: int, key: str | None) -> Answer:
-    """Ask for it, token by token, so that a silence is noticed. Raises AskError.
+    """Request a greedy continuation token by token, so that a stalled server is detected.
 
-    Token ids by way of `logprobs`: the spelling that every release since 0.6 understands.
+    `logprobs` is the form for token ids that every release since 0.6 supports.
+
+    Raises:
+        RequestError: The service does not answer.
     """
     body = {
         "prompt": prompt,
@@ -42,35 +45,42 @@ def greedy(client: Client, prompt: Sequence[int] | str, length: int, key: str | 
 
 
 def forced(client: Client, prompt: Sequence[int] | str, key: str | None) -> list[float]:
-    """The log probability of each token of a prompt but the first. Raises AskError."""
+    """Return the log probability of each token of a prompt except the first.
+
+    Raises:
+        RequestError: The service does not answer.
+    """
     body = {"prompt": prompt, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
     entries = client.post("/v1/completions", body, key)["choices"][0]["prompt_logprobs"][1:]
-    # The prompt's own token stands first; a release that adds the most likely one puts it behind.
+    # The prompt's own token comes first; some releases append the most likely one.
     return [float(next(iter(entry.values()))["logprob"]) for entry in entries]
 
 
 def dtype_of(notes: Sequence[Mapping[str, Any]]) -> str:
-    """The number type of the attention layers, by the notes of the engine's processes."""
+    """Return the number type of the attention layers, from the notes of the engine's processes."""
     return next((str(layer.get("dtype")) for note in notes for layer in note.get("layers", ())), "float32")
 
 
 def rounding(dtype: str) -> float:
-    """By how much a number type may move a log probability, in nats."""
+    """Return the largest change of a log probability by a number type's rounding, in nats."""
     table_of: Mapping[str, float] = table("serving")["answer"]["rounding"]
     return table_of.get(dtype, table_of["float32"])
 
 
 def against_reference(answer: Answer, reference: Mapping[str, Any], dtype: str) -> str | None:
-    """What is wrong with the answer to the reference's prompt. Two tokens that are nearer than the rounding are a tie."""
+    """Compare the answer to the reference's prompt; return the difference, None if there is none.
+
+    Tokens that are closer than the rounding are a tie.
+    """
     length, bound = len(answer.tokens), rounding(dtype)
     if not length:
-        return "no token came"
+        return "no token was returned"
     for place, (token, expected) in enumerate(zip(answer.tokens, reference["tokens"][:length], strict=True)):
         if token != expected:
             is_tie = reference["gaps"][place] < 2 * bound and token == reference["runners_up"][place]
-            text = f"token {place + 1} of {length} is {token}, the reference's is {expected} and leads by {reference['gaps'][place]:.2f}"
+            text = f"token {place + 1} of {length} is {token}, the reference has {expected}, which leads by {reference['gaps'][place]:.2f}"
             return None if is_tie else f"{text}; {dtype} rounds by at most {bound}"
-    # Of a log probability two logits are a part: its own and that of the likeliest.
+    # A log probability depends on two logits: its own and the largest one.
     off = max(abs(here - there) for here, there in zip(answer.logprobs, reference["logprobs"][:length], strict=True))
     return (
         None
@@ -80,21 +90,21 @@ def against_reference(answer: Answer, reference: Mapping[str, Any], dtype: str) 
 
 
 def against_model(answer: Answer, exact: Sequence[Sequence[float]], dtype: str) -> str | None:
-    """What is wrong with an answer to a prompt; `exact` are the model's log probabilities after each of its tokens, in float64."""
+    """Compare an answer with the model; `exact` are the model's log probabilities after each of its tokens, in float64."""
     bound = rounding(dtype)
     if not answer.tokens:
-        return "no token came"
+        return "no token was returned"
     for place, (token, said, row) in enumerate(zip(answer.tokens, answer.logprobs, exact, strict=True)):
         lead = max(row) - row[token]
         if lead > 2 * bound:
             return f"token {place + 1} of {len(exact)} is {token}, and {row.index(max(row))} leads by {lead:.2f}; {dtype} rounds by at most {bound}"
         if not abs(said - row[token]) <= 2 * bound:
-            return f"token {place + 1} has log probability {said:.3f}, the model says {row[token]:.3f}; {dtype} rounds by at most {bound}"
+            return f"token {place + 1} has log probability {said:.3f}, the model has {row[token]:.3f}; {dtype} rounds by at most {bound}"
     return None
 
 
 def against_last(values: Sequence[float], last: Mapping[str, Any], release: str) -> str | None:
-    """What is wrong with log probabilities of a fixed text, by those of the last green run."""
+    """Compare log probabilities of a fixed text with those of the last green run."""
     if len(values) != len(last["logprobs"]):
         return f"a fixed text has {len(values) + 1} tokens, {len(last['logprobs']) + 1} in the last green run ({last['at']})"
     bounds = table("serving")["answer"]["text"]
@@ -108,10 +118,10 @@ def against_last(values: Sequence[float], last: Mapping[str, Any], release: str)
 def tokens_against_last(
     answer: Answer, last: Mapping[str, Any], dtype: str, rival: Callable[[Sequence[int]], float]
 ) -> str | None:
-    """What is wrong with the tokens after the fixed text, by the last green run's.
+    """Compare the tokens after the fixed text with the last green run's.
 
-    `rival` gives the log probability that the model gives the last of some tokens after the text: two that are nearer to one another than
-    the rounding are a tie.
+    `rival` returns the model's log probability of the last of some tokens after the text. Two tokens that are closer than the
+    rounding are a tie.
     """
     for place, (token, before) in enumerate(zip(answer.tokens, last["tokens"], strict=False)):
         if token != before:
@@ -122,7 +132,7 @@ def tokens_against_last(
 
 
 def tokens_done(metrics: str) -> float:
-    """How many tokens an engine has read and written for anybody, by the text of /metrics."""
+    """Return how many tokens an engine has processed in total, from the text of /metrics."""
     names = ("vllm:prompt_tokens_total", "vllm:generation_tokens_total")
     lines = (line.rpartition(" ") for line in metrics.splitlines() if line.startswith(names))
     return sum(float(value) for _, _, value in lines)

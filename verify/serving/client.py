@@ -1,4 +1,4 @@
-"""A client of the service that waits no longer than it is told: nothing of the key leaves it."""
+"""HTTP client of the service with a limit for silence; it keeps the key out of messages."""
 
 from __future__ import annotations
 
@@ -14,23 +14,27 @@ ANOTHER_KEY = "no-key-of-this-service"
 
 
 class RequestError(Exception):
-    """An answer that is none: refused, broken off, or not there in time."""
+    """The service refused a request, broke off, or did not answer in time."""
 
 
 class NoAnswerError(RequestError):
-    """Nothing came for as long as was waited."""
+    """The service sent nothing within the limit."""
 
 
 @dataclass
 class Client:
-    """Asks one service; `silence_s` is how long it may say nothing, whatever the whole answer takes."""
+    """Client of one service; `silence_s` is the longest pause within an answer."""
 
     service: Service
     silence_s: float
     _connection: http.client.HTTPConnection | None = field(default=None, repr=False)
 
     def status(self, method: str, path: str, key: str | None) -> int:
-        """The status of a request without a body. Raises AskError."""
+        """Return the status of a request without a body.
+
+        Raises:
+            RequestError: There is no status.
+        """
         try:
             connection = self._connection or self._connect()
             self._connection = connection
@@ -43,25 +47,41 @@ class Client:
         return response.status
 
     def get(self, path: str, key: str | None) -> Any:
-        """The JSON of a route. Raises AskError."""
+        """Return the JSON of a route.
+
+        Raises:
+            RequestError: There is no valid answer.
+        """
         try:
             return json.loads(self.text(path, key))
         except ValueError as problem:
             raise RequestError(f"{path}: the answer is no JSON: {problem}") from None
 
     def text(self, path: str, key: str | None = None) -> str:
-        """What a route answers. Raises AskError."""
+        """Return the text of a route.
+
+        Raises:
+            RequestError: There is no valid answer.
+        """
         return self._answer("GET", path, None, key).read().decode(errors="replace")
 
     def post(self, path: str, body: Mapping[str, Any], key: str | None) -> Any:
-        """The JSON that a question gets. Raises AskError."""
+        """Send JSON and return the JSON answer.
+
+        Raises:
+            RequestError: There is no valid answer.
+        """
         try:
             return json.loads(self._answer("POST", path, body, key).read())
         except (OSError, http.client.HTTPException, ValueError) as problem:
             raise self._failed(path, problem) from None
 
     def stream(self, path: str, body: Mapping[str, Any], key: str | None) -> Iterator[dict[str, Any]]:
-        """The events of a streamed answer as they come. Raises AskError."""
+        """Yield the events of a streamed answer as they arrive.
+
+        Raises:
+            RequestError: The answer ends with an error.
+        """
         response = self._answer("POST", path, {**body, "stream": True}, key)
         try:
             for raw in response:

@@ -1,4 +1,4 @@
-"""The service measured with one choice and with another, side by side, judged by targets."""
+"""Measurements of the service with two choices, compared side by side and with targets."""
 
 from __future__ import annotations
 
@@ -21,19 +21,23 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Choice:
-    """One column of the table: `backend` or `mode`, and which."""
+    """One column of the table: a `backend` or a `mode`."""
 
     kind: str
     value: str
 
     def apply(self, command: Command) -> Command:
-        """The service's command with this choice. Raises VariantError."""
+        """Return the service's command with this choice.
+
+        Raises:
+            VariantError: The command cannot have it.
+        """
         return (with_backend if self.kind == "backend" else with_mode)(command, self.value)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measure before and after. `change` is the share by which it changed; null where there was nothing before."""
+    """One measure before and after. `change` is relative; None if there was nothing before."""
 
     name: str
     title: str
@@ -49,9 +53,13 @@ class Row:
 
 
 def measure(service: Service, command: Command, *, label: str) -> dict[str, Any]:
-    """What the load gave with one choice's command: `results` by concurrency, bytes of `memory`, and `used`: the back ends that its layers hold.
+    """Measure a command under load.
 
-    Raises VariantError, which begins with the label, where it does not start or cannot be asked.
+    Returns:
+        `results` by concurrency, bytes of `memory`, and `used`: the attention back ends of the layers.
+
+    Raises:
+        VariantError: The server does not start or answer. The message begins with the label.
     """
     try:
         return _measure(service, command)
@@ -66,17 +74,17 @@ def _measure(service: Service, command: Command) -> dict[str, Any]:
         with peak(server) as most:
             ending = run_one(lambda: list(load_benchmark.measure(server, load, warmed=True)), deadline_s=LOAD_S)
         if ending.problem:
-            raise VariantError(f"its load could not be measured: {ending.problem}")
+            raise VariantError(f"cannot measure under load: {ending.problem}")
         return {"used": used, "results": ending.value, "memory": most[0].total}
 
 
 def at_once(*measured: Mapping[str, Any]) -> int:
-    """The largest concurrency that all of them reached: a slow one has no time for more, and unlike loads are no comparison."""
+    """Return the largest concurrency that all measurements reached, because different loads cannot be compared."""
     return int(max(set.intersection(*({result["max_concurrency"] for result in one["results"]} for one in measured))))
 
 
 def figures(measured: Mapping[str, Any], most: int) -> dict[str, Any]:
-    """The measures by name, of what `measure` gives: speeds with `most` requests at once, work of all loads up to that one."""
+    """Return the measures of `measure` by name: speeds at concurrency `most`, totals of all loads up to it."""
     results = [result for result in measured["results"] if result["max_concurrency"] <= most]
     last = results[-1]
     asked = sum(result["num_prompts"] for result in results)
@@ -95,7 +103,7 @@ def figures(measured: Mapping[str, Any], most: int) -> dict[str, Any]:
 
 
 def backends(server: Service) -> list[str]:
-    """Which back ends the attention layers of a server hold, by the notes of the plugin inside it."""
+    """Return the attention back ends of a server's layers, from the notes of its plugin."""
     held = set()
     for path in (server.prefix / "run").glob("attention-*.json"):
         try:
@@ -110,7 +118,7 @@ def backends(server: Service) -> list[str]:
 def side_by_side(
     before: Mapping[str, Any], after: Mapping[str, Any], targets: Mapping[str, float] | None = None
 ) -> list[Row]:
-    """A row a measure. `targets` are the user's, as shares of change; a bound of the table holds else."""
+    """Yield a row per measure. `targets` are the user's, as relative changes; otherwise the table's bounds apply."""
     return [_row(measure, before, after, targets or {}) for measure in table("compare")["measure"]]
 
 
@@ -118,7 +126,7 @@ def _row(
     measure: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any], targets: Mapping[str, float]
 ) -> Row:
     name, was, now = measure["name"], float(before[measure["name"]]), float(after[measure["name"]])
-    change = round(now / was - 1, 9) if was else None  # 140 is 40 % more than 100, floats or not
+    change = round(now / was - 1, 9) if was else None  # 140 is exactly 40 % more than 100, despite floating point
     absolute, least = bool(measure.get("absolute")), "floor" in measure
     bound = targets.get(name, measure["floor" if least else "ceiling"])
     judged = now if absolute else change

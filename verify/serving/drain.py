@@ -1,7 +1,7 @@
-"""Stops the service for the length of a block, and starts and proves it again, whatever ends the block.
+"""Stop of the service for the length of a block; whatever ends the block, the service is started and proven again.
 
-Before it is stopped, PREFIX/run/drained.json says which process did it. Where that one is killed, `resume` starts the
-service in its stead: the next thing that the controller does after an interruption.
+Before the stop, PREFIX/run/drained.json records the process. If it is killed, `resume` starts the service instead; the
+controller calls it after an interruption.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ POLL_S = 0.1
 
 @dataclass
 class Drain:
-    """How it went; `outcome` is there once the block has ended."""
+    """Outcome of a drain; `outcome` is set when the block has ended."""
 
     outcome: CheckResult | None = None
 
 
 @contextmanager
 def drain_service(service: Service) -> Iterator[Drain]:
-    """The service is stopped within the block. SIGINT, SIGTERM and SIGHUP end the block, not what comes after it.
+    """Stop the service within the block. SIGINT, SIGTERM and SIGHUP end the block, but not the restart.
 
-    Raises ControlError, before anything was done, where another process has it stopped, and where it does not stop.
+    Raises:
+        ControlError: Another process has stopped the service already, or it does not stop.
     """
     mark = service.prefix / MARK
     if (pid := holder(mark)) is not None:
@@ -61,14 +62,14 @@ def drain_service(service: Service) -> Iterator[Drain]:
 
 
 def resume(service: Service) -> CheckResult | None:
-    """End whoever has the service stopped, and have it back; null where nobody had it stopped."""
+    """End the process that has the service stopped, and restart the service; return None if there is none."""
     mark = service.prefix / MARK
     if not mark.exists():
         return None
     began = time.monotonic()
     pid = holder(mark)
     while pid is not None:
-        # It starts and proves the service itself, and takes its mark away; until then it may be asked again.
+        # This process starts and proves the service itself, then removes its record; it may be asked again until then.
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         time.sleep(POLL_S)
@@ -77,7 +78,7 @@ def resume(service: Service) -> CheckResult | None:
 
 
 def _bring_back(service: Service, began: float) -> CheckResult:
-    remedy = "its log says why; to start it again: ./firstlight serve"
+    remedy = "see its log; to start it again: ./firstlight serve"
     try:
         service_control.start(service)
         (service.prefix / MARK).unlink(missing_ok=True)
@@ -86,12 +87,12 @@ def _bring_back(service: Service, began: float) -> CheckResult:
         problem = str(error)
     away = time.monotonic() - began
     if problem is None:
-        return CheckResult("ok", f"{service.name} was stopped, and answers right again after {away:.0f} s")
+        return CheckResult("ok", f"{service.name} was stopped, and answers correctly again after {away:.0f} s")
     return CheckResult("fail", f"{service.name} was stopped and did not come back: {problem}", remedy=remedy)
 
 
 def holder(mark: Path) -> int | None:
-    """The living process that has the service stopped."""
+    """Return the PID of the living process that has the service stopped."""
     try:
         noted = json.loads(mark.read_text())
         pid, ticks = int(noted["pid"]), noted["start_ticks"]

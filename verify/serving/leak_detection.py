@@ -1,4 +1,4 @@
-"""Whether memory grows: a line fitted to samples, told from noise by its standard error. Pure functions."""
+"""Detection of growing memory: a line fitted to samples, with the standard error of its slope."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Growth:
-    """The fitted line. Bytes and seconds; `error` is the standard error of the slope."""
+    """The fitted line, in bytes and seconds; `error` is the standard error of the slope."""
 
     slope: float
     error: float
     added: float
-    """What the line adds from the first sample that counts to the last one."""
+    """Growth along the line from the first evaluated sample to the last."""
     start: float
     samples: int
 
     def is_real(self, rules: Mapping[str, Any]) -> bool:
-        """Whether it is more than noise, and enough to matter."""
+        """Return whether the growth exceeds the noise, and is large enough to matter."""
         enough = max(rules["least_bytes"], rules["least_share"] * self.start)
         return bool(self.added >= enough and self.slope >= rules["standard_errors"] * self.error)
 
@@ -33,7 +33,7 @@ class Growth:
 
 
 def growth(samples: Sequence[tuple[float, float]], rules: Mapping[str, Any]) -> Growth | None:
-    """The line through (seconds, bytes) after the warm-up; null where too few samples are left."""
+    """Fit a line through (seconds, bytes) after the warm-up; return None with too few samples."""
     kept = samples[math.ceil(rules["warm_up_share"] * len(samples)) :]
     if len(kept) < rules["least_samples"]:
         return None

@@ -1,7 +1,7 @@
-"""Load on an endpoint by vLLM's own tool, `vllm bench serve`, called inside this process.
+"""Load on an endpoint by `vllm bench serve`, called in this process.
 
-Inside, because the tool takes ten seconds of CPU time to start: several concurrencies pay for it once. The key to the
-endpoint reaches it by this process's environment alone.
+The tool needs ten seconds of CPU time to start, so several concurrencies share one start. It gets the key of the endpoint
+only through this process's environment.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from verify.serving.service import Service
 
 PERCENTILES = (50, 90, 99)
 METRICS = ("ttft", "itl", "e2el")
-"""Milliseconds to the first token, between two tokens, and to the last one, as the tool calls them."""
+"""The tool's names for milliseconds to the first token, between tokens, and to the last token."""
 
 
 def arguments(service: Service, *, concurrency: int, requests: int, load: Mapping[str, Any]) -> list[str]:
-    """What the tool is called with; nothing in it is secret."""
+    """Return the tool's arguments; none of them is secret."""
     model = str(service.readiness["model_folder"])
     return [
         "--base-url", service.url, "--model", model, "--tokenizer", model,
@@ -38,15 +38,25 @@ def arguments(service: Service, *, concurrency: int, requests: int, load: Mappin
 
 
 def measure(service: Service, load: Mapping[str, Any], *, warmed: bool = False) -> Iterator[dict[str, Any]]:
-    """The tool's own result for each concurrency of the load, until its budget of seconds is spent.
+    """Yield the tool's result for each concurrency of the load, until its time budget is spent.
 
-    `cpu_s` in each are the seconds of the service's processes meanwhile. With `warmed` every concurrency is asked once
-    before: what a server compiles or loads at its first requests is none of what is measured. Changes this process's environment: call it in one of its own. Raises ImportError where vLLM has no such tool.
+    Changes this process's environment, so call it in a child process.
+
+    Args:
+        service: The service to measure.
+        load: Concurrencies and limits.
+        warmed: Send requests at every concurrency first, so that nothing is compiled or loaded during the measurement.
+
+    Yields:
+        Result of one concurrency; `cpu_s` is the CPU time of the service's processes.
+
+    Raises:
+        ImportError: vLLM has no such tool.
     """
     from vllm.benchmarks import serve as tool
 
     os.environ["OPENAI_API_KEY"] = service.api_key() or ""
-    # The endpoint is this host's own: no proxy leads to it, and no model hub is asked.
+    # The endpoint is on this host: use no proxy and no model hub.
     os.environ |= {"NO_PROXY": urlsplit(service.url).hostname or "", "HF_HUB_OFFLINE": "1"}
     parser = argparse.ArgumentParser(allow_abbrev=False)
     tool.add_cli_args(parser)

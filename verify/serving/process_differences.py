@@ -1,4 +1,4 @@
-"""Processes of a service compared with its plan. Pure functions: each gives what is wrong as texts, without a secret."""
+"""Differences between a service's processes and its plan, as texts without secrets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAME_OF_KEY = KEY.rstrip("=")
 
 
 def command_problems(planned: ServicePlan, main: Process, interpreter: str) -> list[str]:
-    """The server's program and words. Of options their names are told, not their values."""
+    """Compare the server's program and arguments. Options are reported by name, without their values."""
     found = []
     if main.executable.removesuffix(DELETED) != interpreter:
         found.append(
@@ -30,12 +30,12 @@ def command_problems(planned: ServicePlan, main: Process, interpreter: str) -> l
     if words != wanted:
         then, now = _options(wanted), _options(words)
         other = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
-        found.append(f"its command is not the planned one: {', '.join(other) or 'the order of its words'} differs")
+        found.append(f"its command is not the planned one: {', '.join(other) or 'the order of its arguments'} differs")
     return found
 
 
 def _options(words: Sequence[str]) -> dict[str, list[str]]:
-    """The words of a command by the option that they follow."""
+    """Return the arguments of a command by the option before them."""
     found: dict[str, list[str]] = {}
     name = "its program"
     for word in words:
@@ -51,7 +51,7 @@ def _options(words: Sequence[str]) -> dict[str, list[str]]:
 def variable_problems(
     planned: ServicePlan, processes: Iterable[Process], main_pid: int, homes: Sequence[str], key: str | None
 ) -> tuple[list[str], list[str]]:
-    """Failures and warnings. A worker's variables for the loader may name what vLLM itself sets: files of the environment."""
+    """Return failures and warnings. Loader variables of a worker may name files of the environment, because vLLM sets them."""
     failures, warnings = list[str](), list[str]()
     for process in processes:
         here = process.environment
@@ -62,14 +62,14 @@ def variable_problems(
             if other:
                 failures.append(f"variables of {process.title} differ from the plan: {', '.join(other)}")
             if planned.api_key and here.get(NAME_OF_KEY) != key:
-                failures.append(f"{process.title} has not the API key of etc/service.env")
+                failures.append(f"{process.title} does not have the API key of etc/service.env")
             computing = [name for name in unplanned if name not in injecting and _matches(name, "computing")]
             if computing:
-                warnings.append(f"{process.title} has variables that nobody planned: {', '.join(computing)}")
+                warnings.append(f"{process.title} has unplanned variables: {', '.join(computing)}")
         else:
             injecting = [name for name in injecting if not _of_homes(here[name], homes)]
         if injecting:
-            failures.append(f"{process.title} loads what nobody planned, by {', '.join(injecting)}")
+            failures.append(f"{process.title} loads unplanned code, by {', '.join(injecting)}")
     return failures, warnings
 
 
@@ -83,7 +83,7 @@ def _of_homes(value: str, homes: Sequence[str]) -> bool:
 
 
 def code_problems(processes: Iterable[Process], homes: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Failures and warnings about mapped code: foreign files, and files that are on the disk no more."""
+    """Return failures (foreign files) and warnings (files that are no longer on the disk) about mapped code."""
     files = table("process")["files"]
     failures, warnings = list[str](), list[str]()
     own, system, nameless = tuple(homes), tuple(files["system"]), tuple(files["nameless"])
@@ -109,7 +109,7 @@ def _few(paths: Sequence[str]) -> str:
 
 
 def status_problems(planned: ServicePlan, processes: Iterable[Process], uid: int | None) -> list[str]:
-    """The kernel's own word on the account and on what the unit forbids."""
+    """Compare account and restrictions with what the kernel reports."""
     directives = planned.directives()
     wanted: dict[str, str] = {}
     for directive, lines in table("process")["status"].items():
@@ -130,7 +130,7 @@ def status_problems(planned: ServicePlan, processes: Iterable[Process], uid: int
 
 
 def limit_problems(planned: ServicePlan, main: Process, highest: Mapping[str, str]) -> list[str]:
-    """Limits of resources; a supervisor gives no more than it has itself, which is no fault of the service."""
+    """Compare resource limits. A supervisor cannot grant more than its own limits, which is no fault of the service."""
     directives, found = planned.directives(), []
     for directive, name in table("process")["limits"].items():
         if directive in directives and name in main.limits:
@@ -147,16 +147,16 @@ def _number(value: str) -> float:
 
 
 def attention_problems(notes: Iterable[Mapping[str, Any]], readiness: Mapping[str, Any]) -> list[str]:
-    """Whether as many engine processes as planned hold layers of the planned back end."""
+    """Return whether as many engine processes as planned have layers of the planned back end."""
     holding = [note for note in notes if note.get("layers")]
     asked = _canonical(readiness["asked"])
     held = Counter(_canonical(layer["backend"]) for note in holding for layer in note["layers"])
     if len(holding) < readiness["processes"]:
-        return [f"{len(holding)} of {readiness['processes']} engine processes say which attention their layers hold"]
-    other = [f"{number} hold {name}" for name, number in held.items() if name != asked]
+        return [f"{len(holding)} of {readiness['processes']} engine processes report the attention of their layers"]
+    other = [f"{number} use {name}" for name, number in held.items() if name != asked]
     return [f"of {held.total()} attention layers {', '.join(other)}, planned {asked}"] if other else []
 
 
 def _canonical(backend: str | None) -> str:
-    """One name a back end: vLLM 0.8 to 0.10 add the engine's generation."""
+    """Return one name per back end: vLLM 0.8 to 0.10 append the engine's generation."""
     return (backend or "unknown").removesuffix("_VLLM_V1")

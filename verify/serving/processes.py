@@ -1,4 +1,4 @@
-"""What the kernel says of the processes of a service: /proc, read once."""
+"""Processes of a service and their sockets, read from /proc."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STOPPED = "Tt"
 
 @dataclass(frozen=True)
 class Process:
-    """One process. What may not be read is empty."""
+    """One process. Fields that this user may not read are empty."""
 
     pid: int
     parent: int
@@ -32,20 +32,20 @@ class Process:
     """Soft limits by the kernel's names."""
     hard_limits: Mapping[str, str] = field(default_factory=dict)
     mapped: frozenset[str] = frozenset()
-    """Files of which code is mapped, as /proc/PID/maps writes them."""
+    """Files with mapped code, as in /proc/PID/maps."""
     sockets: frozenset[str] = frozenset()
     """Inodes."""
 
     @property
     def title(self) -> str:
-        """As a person knows it: its first words without their folders."""
+        """Short name: the first arguments without their folders."""
         words = " ".join(word.strip().rpartition("/")[2] for word in self.argv[:3]).strip()
         return f"{words[:60] or self.executable or 'a process'} (PID {self.pid})"
 
 
 @dataclass(frozen=True)
 class ListeningSocket:
-    """A listening socket: its address without the port, and who holds it."""
+    """A listening socket: its address without the port, and the processes that have it open."""
 
     address: str
     inode: str
@@ -53,7 +53,7 @@ class ListeningSocket:
 
 
 def read(pid: int) -> Process | None:
-    """A process; null where it is gone or a zombie."""
+    """Read a process; None if it has ended or is a zombie."""
     fields, folder = stat_fields(pid), Path(f"/proc/{pid}")
     if not fields or fields[0] == "Z":
         return None
@@ -78,12 +78,12 @@ def read(pid: int) -> Process | None:
 
 
 def read_all(pids: Iterable[int]) -> tuple[Process, ...]:
-    """Those of them that live."""
+    """Read the processes that are alive."""
     return tuple(process for process in map(read, pids) if process)
 
 
 def listeners(port: int, known: Iterable[Process]) -> tuple[ListeningSocket, ...]:
-    """Who listens on a port; `known` are looked at first, all other processes only where that does not say it."""
+    """Return the sockets that listen on a port. `known` processes are searched first, all others only if needed."""
     found = [pair for name in ("tcp", "tcp6") for pair in listening(_text(Path("/proc/net") / name), port)]
     held = {inode: tuple(process for process in known if inode in process.sockets) for _, inode in found}
     if not all(held.values()):
@@ -95,7 +95,7 @@ def listeners(port: int, known: Iterable[Process]) -> tuple[ListeningSocket, ...
 
 
 def listening(table: str, port: int) -> list[tuple[str, str]]:
-    """Address and inode of each socket of a /proc/net/tcp or tcp6 that listens on a port."""
+    """Return address and inode of each socket of a /proc/net/tcp or tcp6 that listens on a port."""
     found = []
     for line in table.splitlines()[1:]:
         fields = line.split()
@@ -106,13 +106,13 @@ def listening(table: str, port: int) -> list[tuple[str, str]]:
 
 
 def mapped_code(maps: str) -> frozenset[str]:
-    """The files of which a /proc/PID/maps has code; `(deleted)` behind those that are on the disk no more."""
+    """Return the files with code in a /proc/PID/maps; those that are no longer on the disk end with `(deleted)`."""
     rows = (line.split(maxsplit=5) for line in maps.splitlines())
     return frozenset(row[5] for row in rows if len(row) == 6 and "x" in row[1] and row[5].startswith("/"))
 
 
 def _address(digits: str) -> str:
-    """Words of 32 bits in the order of the machine's bytes, as the kernel writes addresses."""
+    """Parse an address, which the kernel writes as 32-bit words in host byte order."""
     words = (bytes.fromhex(digits[place : place + 8])[::-1] for place in range(0, len(digits), 8))
     return str(ipaddress.ip_address(b"".join(words)))
 
@@ -122,7 +122,7 @@ def _status(text: str) -> dict[str, str]:
 
 
 def _limits(text: str, column: int) -> dict[str, str]:
-    """By the names, which fill the first 26 characters of a line; the soft ones are the first column."""
+    """Return the limits by name. Names fill the first 26 characters of a line; soft limits are the first column."""
     return {line[:26].strip(): line[26:].split()[column] for line in text.splitlines()[1:] if line[26:].split()}
 
 

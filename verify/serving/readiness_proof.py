@@ -1,4 +1,4 @@
-"""What was proven of the service's processes: notes of their attention layers, and the last proof as a whole."""
+"""Evidence about the service's processes: notes of their attention layers, and the last proof of readiness."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from verify.serving.service import Service
 
 
 def attention_notes(service: Service, processes: Iterable[Process]) -> tuple[Mapping[str, Any], ...]:
-    """The notes of these very processes, by PID and start; those of earlier ones lie there as well."""
+    """Return the notes of exactly these processes, by PID and start; the folder has those of earlier ones too."""
     starts = {process.pid: process.start_ticks for process in processes}
     found = (_json(path) for path in sorted((service.prefix / "run").glob("attention-*.json")))
     return tuple(
@@ -23,9 +23,9 @@ def attention_notes(service: Service, processes: Iterable[Process]) -> tuple[Map
 
 
 def proves_start(service: Service, main: Process) -> bool | None:
-    """Whether the last proof was of this start of the server; null where there is none that can be read.
+    """Return whether the last proof was of this start of the server; None if no proof can be read.
 
-    A proof of a release that noted no start is of every process of its PID in the same boot.
+    Proofs of releases that recorded no start match every process with the same PID since boot.
     """
     proven = _json(service.prefix / "verify" / "ready.json")
     if not proven:

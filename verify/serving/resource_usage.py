@@ -1,4 +1,4 @@
-"""What a service's processes take of host and GPUs, now."""
+"""Current memory of a service's processes on host and GPUs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVERY_S = 0.5
 
 @dataclass(frozen=True)
 class Usage:
-    """Bytes; `gpu` is null where nvidia-smi does not tell."""
+    """Bytes; `gpu` is None if nvidia-smi does not report it."""
 
     host: int
     gpu: int | None
@@ -29,13 +29,13 @@ class Usage:
 
 
 def usage(service: Service) -> Usage:
-    """Of all processes of a service. Pages that several of them share count once."""
+    """Return the usage of all processes of a service. Shared pages count once."""
     pids = service.pids()
     return Usage(sum(map(_host_bytes, pids)), gpu_bytes(_nvidia_smi(), pids))
 
 
 def gpu_bytes(listed: str | None, pids: Collection[int]) -> int | None:
-    """What these processes hold, by the lines `pid, MiB` of nvidia-smi; null where there is no list."""
+    """Return the GPU memory of some processes from nvidia-smi's lines `pid, MiB`; None without such a list."""
     if listed is None:
         return None
     total = 0
@@ -47,7 +47,7 @@ def gpu_bytes(listed: str | None, pids: Collection[int]) -> int | None:
 
 
 def _host_bytes(pid: int) -> int:
-    """The process's proportional share, where this user may read it; what is resident else."""
+    """Return a process's proportional share; its resident size if this user may not read that."""
     for name, field in (("smaps_rollup", "Pss:"), ("status", "VmRSS:")):
         try:
             lines = Path(f"/proc/{pid}/{name}").read_text().splitlines()
@@ -68,7 +68,7 @@ def _nvidia_smi() -> str | None:
 
 @contextmanager
 def peak(service: Service) -> Iterator[list[Usage]]:
-    """The largest usage that was seen within the block, in the list when the block has ended."""
+    """Record the peak usage within the block; the list holds it when the block has ended."""
     found: list[Usage] = []
     over = threading.Event()
 

@@ -1,4 +1,4 @@
-"""The service of the installation that is checked: where it answers, and which processes it is made of."""
+"""The service of the checked installation: its endpoint and processes."""
 
 from __future__ import annotations
 
@@ -16,49 +16,53 @@ KEY = "VLLM_API_KEY="
 
 @dataclass(frozen=True)
 class Service:
-    """What serves from an installation, as `state.json` and /proc tell of it."""
+    """The service of an installation, from `state.json` and /proc."""
 
     prefix: Path
     readiness: Mapping[str, Any]
-    """What ready.pyz is asked to prove it."""
+    """Request for the proof of ready.pyz."""
     main_pid: int | None
-    """Null while it does not run."""
+    """None while it does not run."""
 
     @property
     def name(self) -> str:
-        """The unit, or the program of its supervisor."""
+        """Name of the unit, or of the supervisor's program."""
         return str(self.readiness["unit"])
 
     @property
     def url(self) -> str:
-        """Where it answers, without a path."""
+        """URL of the endpoint, without a path."""
         host = EVERY_ADDRESS.get(self.readiness["host"], self.readiness["host"])
         return f"http://{f'[{host}]' if ':' in host else host}:{self.readiness['port']}"
 
     def api_key(self) -> str | None:
-        """Null where the endpoint wants none. Raises OSError where this user may not read it."""
+        """Key of the endpoint; None if it needs none.
+
+        Raises:
+            OSError: This user may not read it.
+        """
         lines = (self.prefix / "etc" / "service.env").read_text().splitlines()
         values = [line.removeprefix(KEY).strip("\"'") for line in lines if line.startswith(KEY)]
         return values[-1] if values else None
 
     def cores(self, over_s: float) -> float:
-        """How many cores its processes kept busy over some seconds, which this waits for."""
+        """Measure how many cores its processes keep busy; blocks for `over_s`."""
         before = self.cpu_seconds()
         time.sleep(over_s)
         return max(0.0, self.cpu_seconds() - before) / over_s
 
     def cpu_seconds(self) -> float:
-        """What its living processes have had of the CPUs since they began."""
+        """Return the CPU time of its living processes since their start."""
         return sum(map(_ticks, self.pids())) / os.sysconf("SC_CLK_TCK")
 
     def pids(self) -> tuple[int, ...]:
-        """The server's process and all that it started, now."""
+        """Return the server's process and all its descendants."""
         parents = dict(_parents())
         return tuple(pid for pid in parents if self.main_pid in _line(pid, parents))
 
 
 def find(prefix: Path | None) -> Service | None:
-    """The service of the environment that is live under a prefix; null where it serves nothing."""
+    """Return the service of the live environment; None if there is none."""
     if prefix is None:
         return None
     try:
@@ -72,13 +76,13 @@ def find(prefix: Path | None) -> Service | None:
 
 
 def start_ticks(pid: int) -> str | None:
-    """When a process began, in the kernel's ticks since boot: with it a number names one process and no later one."""
+    """Return a process's start in ticks since boot, which distinguishes it from later ones with the same PID."""
     fields = stat_fields(pid)
     return fields[19] if fields and fields[0] != "Z" else None
 
 
 def _main_pid(prefix: Path) -> int | None:
-    """The oldest process that runs the live environment's `vllm serve`, whoever started it."""
+    """Return the oldest process that runs `vllm serve` of the live environment, whoever started it."""
     command = [str(prefix / "current/bin/vllm").encode(), b"serve"]
     for pid in _numbers():
         try:
@@ -95,20 +99,20 @@ def _numbers() -> list[int]:
 
 
 def _ticks(pid: int) -> int:
-    """Time of the CPUs that a process has had, in the kernel's ticks."""
+    """Return the CPU time of a process in ticks."""
     fields = stat_fields(pid)
     return int(fields[11]) + int(fields[12]) if fields else 0
 
 
 def _parents() -> Iterator[tuple[int, int]]:
-    """Each process with the one that it is a child of."""
+    """Yield each process with its parent."""
     for pid in _numbers():
         if fields := stat_fields(pid):
             yield pid, int(fields[1])
 
 
 def stat_fields(pid: int) -> list[str]:
-    """Fields 3 and on of /proc/PID/stat; empty when there is no such process."""
+    """Return fields 3 and later of /proc/PID/stat; empty if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
@@ -116,7 +120,7 @@ def stat_fields(pid: int) -> list[str]:
 
 
 def _line(pid: int, parents: Mapping[int, int]) -> list[int]:
-    """A process and all that it descends from."""
+    """Return a process and its ancestors."""
     found = []
     while pid > 1 and pid not in found:
         found.append(pid)

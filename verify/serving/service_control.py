@@ -1,4 +1,4 @@
-"""Stops and starts a service through whoever supervises it, and has it proven ready."""
+"""Stop, start and proof of a service through its supervisor."""
 
 from __future__ import annotations
 
@@ -15,30 +15,42 @@ from typing import Any
 from verify.serving.service import Service
 
 COMMAND_S = 180.0
-"""For one stop or start: the unit itself gives a server 90 s to end."""
+"""For one stop or start: the unit gives a server 90 s to end."""
 SHOW_S = 10.0
 SLICE_S, PROVE_S = 10.0, 1800.0
-"""How long one call of the proof waits, and how long a service may take until it answers right."""
+"""Duration of one call of the proof, and the limit until the service answers correctly."""
 ANSWER_S = 420.0
-"""For the answers themselves, beyond the slice: the first one of a large model may compile kernels."""
+"""For the answers, beyond the slice: the first one of a large model may compile kernels."""
 
 
 class ControlError(Exception):
-    """A supervisor that did not do what it was told; the text is its own."""
+    """A supervisor did not do what was requested; the message is its own."""
 
 
 def stop(service: Service) -> None:
-    """End it; it starts again at boot as before. Raises ControlError."""
+    """Stop the service; it still starts at boot.
+
+    Raises:
+        ControlError: It does not stop.
+    """
     _command(service, "stop")
 
 
 def start(service: Service) -> None:
-    """Start it; harmless when it runs. Raises ControlError."""
+    """Start the service; does nothing if it runs.
+
+    Raises:
+        ControlError: It does not start.
+    """
     _command(service, "start")
 
 
 def prove(service: Service) -> str | None:
-    """Wait until it answers right; what is wrong where it does not. Raises ControlError where that cannot be told."""
+    """Wait until the service answers correctly; return the problem if it does not.
+
+    Raises:
+        ControlError: The state is unknown.
+    """
     request = dict(service.readiness)
     began = time.monotonic()
     while True:
@@ -47,7 +59,7 @@ def prove(service: Service) -> str | None:
             text: str | None = answer["record"]["text"]
             return None if answer["state"] == "ready" else text or "it did not become ready"
         if time.monotonic() - began > PROVE_S:
-            return f"it has not answered {PROVE_S:g} s after it was started: {answer['progress']}"
+            return f"it has not answered within {PROVE_S:g} s after its start: {answer['progress']}"
         request |= answer["resume"]
 
 
@@ -62,9 +74,10 @@ def _ask(service: Service, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def shown(service: Service, names: Iterable[str]) -> dict[str, str]:
-    """What `systemctl show` says of the unit, by property; values of a property that it repeats are joined by a blank.
+    """Return the unit's properties from `systemctl show`; repeated properties are joined by a blank.
 
-    Raises ControlError where systemd does not answer.
+    Raises:
+        ControlError: systemd does not answer.
     """
     done = _run([*_systemctl(service), "show", service.name, f"--property={','.join(names)}"], limit_s=SHOW_S)
     if done.returncode:
@@ -77,7 +90,11 @@ def shown(service: Service, names: Iterable[str]) -> dict[str, str]:
 
 
 def program(service: Service) -> Mapping[str, Any]:
-    """What supervisord says of the program (`getProcessInfo`). Raises ControlError where it does not answer."""
+    """Return supervisord's `getProcessInfo` of the program.
+
+    Raises:
+        ControlError: supervisord does not answer.
+    """
     information: Mapping[str, Any] = _supervisord(service, "getProcessInfo", service.name)
     return information
 
@@ -100,9 +117,11 @@ def _command(service: Service, action: str) -> None:
 
 
 def _supervisord(service: Service, method: str, *arguments: Any) -> Any:
-    """Over supervisord's socket; its own client takes a tenth of a second of Python each time.
+    """Call supervisord through its socket; its own client costs a tenth of a second per call.
 
-    Raises ControlError where it does not answer, xmlrpc.client.Fault where it refuses.
+    Raises:
+        ControlError: supervisord does not answer.
+        xmlrpc.client.Fault: It refuses.
     """
     path = service.prefix / "run" / "supervisor.sock"
     try:
@@ -118,7 +137,7 @@ def _supervisord(service: Service, method: str, *arguments: Any) -> Any:
 
 
 def _run(command: list[str], *, limit_s: float, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    # A user's own manager is found by its runtime folder, which a plain SSH command lacks.
+    # The user's systemd needs its runtime folder, which a plain SSH command does not set.
     environment = {"XDG_RUNTIME_DIR": f"/run/user/{os.getuid()}", **os.environ}
     try:
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""What a service is planned to be, as the installation wrote it down when it went live: envs/DIGEST/service.json."""
+"""The planned service, as the installation recorded it when it went live: envs/DIGEST/service.json."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from verify.serving.service import Service
 
 @dataclass(frozen=True)
 class ServicePlan:
-    """The planned service. `unit` is a unit's text, `config` supervisord's; one of them is null."""
+    """The planned service. `unit` is the text of a unit, `config` that of supervisord; one of them is None."""
 
     supervisor: str
     name: str
@@ -36,14 +36,14 @@ class ServicePlan:
 
     @property
     def user(self) -> str | None:
-        """The account that the server runs as; null where it is whoever owns the supervisor."""
+        """Account of the server; None for the supervisor's own account."""
         if self.unit is not None:
             return next(reversed(self.directives().get("User", [])), None)
         words = shlex.split(self._program()["command"])
         return words[words.index("--user") + 1]
 
     def directives(self) -> dict[str, list[str]]:
-        """The unit's directives, each with all of its values; empty without a unit."""
+        """The unit's directives, each with all its values; empty without a unit."""
         return directives(self.unit or "")
 
     def _program(self) -> Mapping[str, str]:
@@ -52,7 +52,7 @@ class ServicePlan:
 
 
 def directives(text: str) -> dict[str, list[str]]:
-    """All values of each directive of a unit or a drop-in, in their order; an empty one is what resets a list."""
+    """Return all values of each directive of a unit or drop-in, in order; an empty value resets a list."""
     found: dict[str, list[str]] = {}
     for line in text.replace("\\\n", " ").splitlines():
         name, equals, value = line.strip().partition("=")
@@ -62,14 +62,19 @@ def directives(text: str) -> dict[str, list[str]]:
 
 
 def read(service: Service) -> ServicePlan:
-    """The plan of the live environment's service. Raises OSError, ValueError."""
+    """Read the plan of the live environment's service.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is not valid.
+    """
     document = json.loads((service.prefix / "current" / "service.json").read_text())
     planned: Mapping[str, Any] = document["service"]
     return ServicePlan(**{name: planned[name] for name in ServicePlan.__dataclass_fields__ if name in planned})
 
 
 def assignments(text: str) -> dict[str, str]:
-    """The variables of a file that role `service` wrote: plain values, or in double quotes with escapes."""
+    """Parse the variables of a file that live.py wrote: plain values, or double-quoted ones with escapes."""
     found = {}
     for line in text.splitlines():
         name, equals, value = line.strip().partition("=")

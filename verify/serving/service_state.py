@@ -1,4 +1,4 @@
-"""How the supervisor says that the service stands, and which record says that somebody stopped it on purpose."""
+"""State of the service according to its supervisor, and the record of an intended stop."""
 
 from __future__ import annotations
 
@@ -20,20 +20,24 @@ MICROSECOND = 1e-6
 
 @dataclass(frozen=True)
 class ServiceState:
-    """`text` in the supervisor's own words. `main_pid` is 0 where there is no process."""
+    """`text` is the supervisor's own. `main_pid` is 0 without a process."""
 
     text: str
     runs: bool
     main_pid: int = 0
     ended: float | None = None
-    """Seconds since boot when it ended; null while it runs, and where nobody knows."""
+    """Seconds since boot when it ended; None while it runs, or if unknown."""
     failed: bool = False
     shown: Mapping[str, str] = field(default_factory=dict)
-    """What `systemctl show` says, by property; empty under another supervisor."""
+    """Properties of `systemctl show`; empty under another supervisor."""
 
 
 def observe(service: Service) -> ServiceState:
-    """Ask the supervisor. Raises ControlError where systemd does not answer; a dead supervisord is a state."""
+    """Ask the supervisor. A dead supervisord is a state.
+
+    Raises:
+        ControlError: systemd does not answer.
+    """
     if service.readiness["supervisor"] == "supervisor":
         return _under_supervisord(service)
     names = ("LoadState", "ActiveState", "SubState", "MainPID", "InactiveEnterTimestampMonotonic", "UnitFileState")
@@ -55,7 +59,7 @@ def _under_supervisord(service: Service) -> ServiceState:
     try:
         program = service_control.program(service)
     except (service_control.ControlError, xmlrpc.client.Fault) as problem:
-        # Its last words are of its end.
+        # The last entry of its log is about its end.
         ended = time.monotonic() - (time.time() - log.stat().st_mtime) if log.exists() else None
         return ServiceState(str(problem), runs=False, ended=ended)
     runs = program["statename"] == "RUNNING"
@@ -63,7 +67,7 @@ def _under_supervisord(service: Service) -> ServiceState:
 
 
 def stopped_by(service: Service, state: ServiceState) -> str | None:
-    """Who stopped it on purpose, by the records of this product; null where none says so of this very end."""
+    """Return who stopped it on purpose, according to this product's records; None if none of them is about this stop."""
     if drain.holder(service.prefix / drain.MARK) is not None:
         return "it is stopped for the checks (--drain)"
     try:

@@ -1,4 +1,4 @@
-"""Light load on the service for minutes: whether it answers all of it, and whether its memory grows."""
+"""Light load on the service for minutes, to detect failed requests and growing memory."""
 
 from __future__ import annotations
 
@@ -19,23 +19,30 @@ from verify.tables import table
 
 ANSWER_S = 120.0
 LEAST_TOKEN = 3
-"""Below it stand special tokens in most vocabularies."""
+"""Smaller ids are special tokens in most vocabularies."""
 
 
 @dataclass
 class SoakSamples:
-    """What a soak saw of a service."""
+    """Observations of a soak."""
 
     asked: int = 0
     failed: list[str] = field(default_factory=list)
     samples: list[tuple[float, Usage]] = field(default_factory=list)
-    """Seconds since the beginning, and what it took then."""
+    """Seconds since the start, and memory usage at that time."""
 
 
 def soak(service: Service, *, minutes: float, between: Callable[[int], None], pause_s: float) -> SoakSamples:
-    """Ask in rounds until the time is over; `between` is called with the number of each round that has ended.
+    """Send requests in rounds until the time is over.
 
-    Raises OSError where the key to the endpoint may not be read.
+    Args:
+        service: The service.
+        minutes: Duration.
+        between: Called with the number of each completed round.
+        pause_s: Pause between rounds.
+
+    Raises:
+        OSError: This user may not read the key of the endpoint.
     """
     seen, key, began = SoakSamples(), service.api_key(), time.monotonic()
     load = table("serving")["load"] | table("soak")["load"]
@@ -51,14 +58,14 @@ def soak(service: Service, *, minutes: float, between: Callable[[int], None], pa
 
 
 def _round(service: Service, key: str | None, number: int, load: dict[str, Any]) -> list[str]:
-    """What went wrong with requests at once. No thread is left when it returns: kernels run in forks of this process."""
+    """Send parallel requests and return their problems. All threads end first, because this process forks for kernels."""
     with ThreadPoolExecutor(load["at_once"]) as pool:
         answers = pool.map(lambda place: _ask(service, key, number, place, load), range(load["at_once"]))
     return [problem for problem in answers if problem]
 
 
 def evaluate(seen: SoakSamples, service: Service) -> CheckResult:
-    """Requests without an answer and memory that grows beyond noise are failures."""
+    """Fail on requests without an answer, and on memory growth beyond noise."""
     rules = table("soak")["memory"]
     problems, short = [], None
     if seen.failed:
@@ -68,7 +75,7 @@ def evaluate(seen: SoakSamples, service: Service) -> CheckResult:
         line = growth(sizes, rules)
         if line is None:
             short = (
-                f"{len(sizes)} samples of memory are too few to tell growth from noise: after a warm-up of "
+                f"{len(sizes)} samples of memory are too few to detect growth: after a warm-up of"
                 f"{rules['warm_up_share']:.0%} of them {rules['least_samples']} must be left"
             )
             continue
@@ -95,7 +102,7 @@ def _memories(seen: SoakSamples) -> dict[str, list[tuple[float, float]]]:
 
 
 def _ask(service: Service, key: str | None, turn: int, place: int, load: dict[str, Any]) -> str | None:
-    """One completion of a prompt that no other one begins like; what went wrong, if anything."""
+    """Request a completion of a unique prompt; return the problem, None if there is none."""
     prompt = [LEAST_TOKEN + (turn * 7 + place * 31 + step * 13) % 200 for step in range(load["input_tokens"])]
     body = {"model": service.readiness["served_name"], "prompt": prompt, "max_tokens": load["output_tokens"]}
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}

@@ -1,4 +1,4 @@
-"""The unit as systemd holds it, compared with the planned one field by field."""
+"""Differences between the planned unit and the one systemd has loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from verify.tables import table
 
 SWITCHES = {"true": "yes", "on": "yes", "1": "yes", "false": "no", "off": "no", "0": "no"}
 UNLIMITED = "18446744073709551615"
-"""How releases before 229 show infinity."""
+"""Infinity as releases before 229 show it."""
 ARGV = re.compile(r"argv\[\]=(.*?) ; (?:ignore_errors|flags)=")
 SPAN = re.compile(r"([\d.]+)\s*([a-z]*)")
 OF_THE_TYPE = "/service.d/"
@@ -18,15 +18,16 @@ OF_THE_TYPE = "/service.d/"
 
 
 def properties() -> list[str]:
-    """The names that `systemctl show` has to be asked for."""
+    """Return the properties to request from `systemctl show`."""
     return [row["property"] for row in table("unit")["directive"].values()]
 
 
 def differences(planned: Mapping[str, list[str]], shown: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Planned and effective value of each directive that differs.
+    """Return planned and effective value of each directive that differs.
 
-    `planned` holds all values of each directive, `shown` what `systemctl show` says by property; a property that this
-    release of systemd does not know is compared with nothing.
+    Args:
+        planned: All values of each directive.
+        shown: Values by property from `systemctl show`. Properties that this systemd does not know are not compared.
     """
     found = {}
     for directive, row in table("unit")["directive"].items():
@@ -41,7 +42,7 @@ def differences(planned: Mapping[str, list[str]], shown: Mapping[str, str]) -> d
 
 
 def drop_ins(paths: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The drop-ins of our unit by name, and those of all services."""
+    """Split drop-ins into those of our unit and those of all services."""
     listed = list(paths)
     return [path for path in listed if OF_THE_TYPE not in path], [path for path in listed if OF_THE_TYPE in path]
 
@@ -63,7 +64,7 @@ def _alike(kind: str, planned: str, effective: str) -> bool:
 
 
 def _command(value: str) -> str:
-    """The words of a command or of a file's name, as a unit and `systemctl show` write them: prefixes, quotes and escapes aside."""
+    """Return a command or file name without prefixes, quotes and escapes, as written in a unit or by `systemctl show`."""
     argv = ARGV.findall(value)
     text = " ".join(argv) if argv else re.sub(r" \(ignore_errors=\w+\)", "", value)
     plain = re.sub(r"[\"'\\]", "", re.sub(r"(?:^|(?<= ))[-+!@:]+(?=/)", "", text))
@@ -71,7 +72,7 @@ def _command(value: str) -> str:
 
 
 def _seconds(value: str) -> float | str:
-    """Of a span as systemd reads and writes it; a number alone is in seconds."""
+    """Return the seconds of a systemd time span; a number without a unit is in seconds."""
     units: Mapping[str, float] = table("unit")["time"]
     parts = SPAN.findall(value)
     if not parts or any(unit and unit not in units for _, unit in parts):
@@ -88,4 +89,4 @@ SPELLINGS: Mapping[str, Callable[[str], Any]] = {
     "time": _seconds,
     "command": _command,
 }
-"""One spelling of a value, by its kind."""
+"""Converts values of each kind to a common form."""

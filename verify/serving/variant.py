@@ -1,4 +1,4 @@
-"""The service's own command with one thing otherwise: the back end of attention, or compilation."""
+"""Server with the service's own command and one change: another attention back end, or no compilation."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from tempfile import TemporaryFile
 from verify.serving.service import Service
 
 BACKEND, BACKEND_BEFORE = "--attention-backend", "VLLM_ATTENTION_BACKEND"
-"""How vLLM is told the back end, and how releases before 0.13 are (provision/phases/serve/options.toml)."""
+"""Option for the back end, and the variable of releases before 0.13 (provision/phases/serve/options.toml)."""
 EAGER = "--enforce-eager"
 UNCOMPILED = "TORCHDYNAMO_DISABLE"
 START_S, STOP_S = 900.0, 90.0
 POLL_S = 0.2
 TAIL_BYTES = 64_000
-"""Of its log: an engine's own error stands above the traces of the processes that waited for it."""
+"""Length of the log: an engine's own error is above the traces of the processes that waited for it."""
 POINTS_UP = "See root cause above"
-"""In vLLM's last error, which tells that an engine failed and not why (vllm/v1/engine/utils.py)."""
+"""Part of vLLM's last error, which reports a failed engine without the reason (vllm/v1/engine/utils.py)."""
 PR_SET_PDEATHSIG = 1
 
 
 class VariantError(Exception):
-    """A variant that cannot be made, or that does not start; the text says why."""
+    """A variant cannot be made, or does not start; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """What a service runs, as whom."""
+    """Command, environment and account of a service."""
 
     argv: tuple[str, ...]
     environment: Mapping[str, str]
@@ -44,11 +44,15 @@ class Command:
     gid: int
     groups: tuple[int, ...] = ()
     folder: str | None = None
-    """Where it runs; null for where this process does. A process that spawns others must be let into it."""
+    """Its cgroup; None for this process's own. A process that starts others must be allowed into it."""
 
 
 def running(service: Service) -> Command:
-    """The command of the service that runs now. Raises OSError where this user may not read it."""
+    """Return the command of the running service.
+
+    Raises:
+        OSError: This user may not read it.
+    """
     folder = Path(f"/proc/{service.main_pid}")
     words = folder.joinpath("cmdline").read_bytes().rstrip(b"\0").split(b"\0")
     pairs = folder.joinpath("environ").read_bytes().rstrip(b"\0").split(b"\0")
@@ -61,18 +65,22 @@ def running(service: Service) -> Command:
 
 
 def with_backend(command: Command, backend: str) -> Command:
-    """The same with another back end of attention. Raises VariantError where the command names none."""
+    """Return the command with another attention back end.
+
+    Raises:
+        VariantError: The command names none.
+    """
     if BACKEND in command.argv[:-1]:
         argv = list(command.argv)
         argv[argv.index(BACKEND) + 1] = backend
         return replace(command, argv=tuple(argv))
     if BACKEND_BEFORE in command.environment:
         return replace(command, environment={**command.environment, BACKEND_BEFORE: backend})
-    raise VariantError("the service's command names no back end of attention: install it anew with ./firstlight serve")
+    raise VariantError("the service's command names no attention back end: install it again with ./firstlight serve")
 
 
 def with_mode(command: Command, mode: str) -> Command:
-    """The same, `eager` or `compiled`."""
+    """Return the command in mode `eager` or `compiled`."""
     argv = tuple(word for word in command.argv if word != EAGER)
     environment = {name: value for name, value in command.environment.items() if name != UNCOMPILED}
     if mode == "eager":
@@ -82,11 +90,12 @@ def with_mode(command: Command, mode: str) -> Command:
 
 @contextmanager
 def serve_variant(service: Service, command: Command) -> Iterator[Service]:
-    """A server of that command within the block, healthy when the block begins; it ends with this process.
+    """Run a server with a command within the block, which starts when the server is healthy. It ends with this process.
 
-    Raises VariantError with the end of its log where it does not start.
+    Raises:
+        VariantError: The server does not start; the message has the end of its log.
     """
-    as_owner = os.geteuid() == 0  # else this process is the service's own account already
+    as_owner = os.geteuid() == 0  # otherwise this process already runs as the service's account
     with TemporaryFile() as log:
         process = subprocess.Popen(
             command.argv,
@@ -137,18 +146,18 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with suppress(subprocess.TimeoutExpired):
             process.wait(STOP_S)
     finally:
-        # Engine and worker processes outlive a killed server; the group does not.
+        # Engine and worker processes survive a killed server, so kill the group.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
 def _end_with_parent() -> None:
-    """Linux tells the server to end when the one that measures it is gone: its port must be free for the service."""
+    """Have Linux end the server when the measuring process ends: the service needs its port."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
 def _reason(said: list[str]) -> str:
-    """The last line that names an error and does not point at another one, else the last one."""
+    """Return the last line that names an error and does not point to another one, otherwise the last line."""
     named = [line for line in said if "Error" in line and POINTS_UP not in line]
-    return (named or said or ["it left no word"])[-1].strip()[:400]
+    return (named or said or ["it left no message"])[-1].strip()[:400]

@@ -1,4 +1,4 @@
-"""How each layer sees the GPUs of this host: the PCI bus, the kernel driver, NVML, torch."""
+"""The GPUs of this host as each layer reports them: PCI bus, kernel driver, NVML, torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU as one layer sees it; null where that layer does not say. `memory` is bytes."""
+    """One GPU as a layer reports it; None for unknown values. `memory` is in bytes."""
 
     pci: str | None = None
     uuid: str | None = None
@@ -16,9 +16,9 @@ class Gpu:
 
 
 def pci_address(text: str) -> str:
-    """`0000:1b:00.0` from any of the spellings that NVML, the driver and the kernel use.
+    """Normalize a PCI address to `0000:1b:00.0`.
 
-    NVML writes the domain with eight digits and letters large.
+    NVML writes the domain with eight digits and capital letters.
     """
     domain, _, rest = text.strip().lower().partition(":")
     return f"{int(domain, 16):04x}:{rest}"

@@ -1,4 +1,4 @@
-"""What amd-smi says of AMD GPUs: errors of their memory, what slows them down, how they are joined."""
+"""AMD GPUs as amd-smi reports them: memory errors, throttling, and links."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from verify.views import Gpu, pci_address
 LIST = ("amd-smi", "list", "--json")
 ERRORS = ("amd-smi", "metric", "--ecc", "--json")
 METRICS = ("amd-smi", "metric", "--json")
-"""Releases differ in the option for what slows a card down; without one all of them tell it."""
+"""Releases have different options for throttling; without an option all of them report it."""
 TOPOLOGY = ("amd-smi", "topology", "--json")
 LIMIT_S = 30.0
 VIOLATION = "_violation_status"
@@ -24,18 +24,18 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class EccErrors:
-    """Of one GPU's memories and caches since the driver was loaded; null where this card or amd-smi does not say."""
+    """Errors of a GPU's memories and caches since the driver was loaded; None if unknown."""
 
     gpu: int
     corrected: int | None
     uncorrected: int | None
     deferred: int | None
-    """Wrong, and not read yet: who reads it meets an uncorrected error."""
+    """Wrong data that has not been read yet; reading it is an uncorrected error."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What slows one GPU down: whether each reason holds now, by amd-smi's names; none where this card does not say."""
+    """Active throttling reasons of a GPU, by amd-smi's names; empty if unknown."""
 
     gpu: int
     active: Mapping[str, bool] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class GpuLink:
-    """How a GPU is joined to another one: `XGMI`, `PCIE`, or what else amd-smi calls it."""
+    """Connection between two GPUs: `XGMI`, `PCIE`, or amd-smi's name for another one."""
 
     gpu: int
     other: int
@@ -51,36 +51,36 @@ class GpuLink:
 
 
 class AmdSmiError(Exception):
-    """amd-smi did not answer as it does; the text says how."""
+    """amd-smi failed, or its answer has an unknown form."""
 
 
 def gpus() -> tuple[Gpu, ...] | None:
-    """By amd-smi's numbers; null where it is not installed. Raises AmdSmiError."""
+    """Return the GPUs in amd-smi's order; None if it is not installed. Raises AmdSmiError."""
     return _ask(LIST, parse_gpus)
 
 
 def errors() -> tuple[EccErrors, ...] | None:
-    """By amd-smi's numbers; null where it is not installed. Raises AmdSmiError."""
+    """Return the memory errors in amd-smi's order; None if it is not installed. Raises AmdSmiError."""
     return _ask(ERRORS, parse_errors)
 
 
 def limits() -> tuple[Limits, ...] | None:
-    """By amd-smi's numbers; null where it is not installed. Raises AmdSmiError."""
+    """Return the throttling reasons in amd-smi's order; None if it is not installed. Raises AmdSmiError."""
     return _ask(METRICS, parse_limits)
 
 
 def gpu_links() -> tuple[GpuLink, ...] | None:
-    """Of each ordered pair of GPUs; null where amd-smi is not installed. Raises AmdSmiError."""
+    """Return the link of each ordered pair of GPUs; None if amd-smi is not installed. Raises AmdSmiError."""
     return _ask(TOPOLOGY, parse_gpu_links)
 
 
 def parse_gpus(answer: str) -> tuple[Gpu, ...]:
-    """Raises AmdSmiError. Its UUID is none that torch knows."""
+    """Parse `amd-smi list`; its UUID is not torch's. Raises AmdSmiError."""
     return _each(answer, lambda row: Gpu(pci=pci_address(row["bdf"])))
 
 
 def parse_errors(answer: str) -> tuple[EccErrors, ...]:
-    """Raises AmdSmiError."""
+    """Parse `amd-smi metric --ecc`. Raises AmdSmiError."""
     return _each(
         answer,
         lambda row: EccErrors(
@@ -93,12 +93,12 @@ def parse_errors(answer: str) -> tuple[EccErrors, ...]:
 
 
 def parse_limits(answer: str) -> tuple[Limits, ...]:
-    """Raises AmdSmiError. Cards before the MI300 have one word for all reasons, among their power."""
+    """Parse `amd-smi metric`. Cards before the MI300 report one status for all reasons. Raises AmdSmiError."""
     return _each(answer, lambda row: Limits(int(row["gpu"]), _violations(row) or _throttled(row)))
 
 
 def parse_gpu_links(answer: str) -> tuple[GpuLink, ...]:
-    """Raises AmdSmiError."""
+    """Parse `amd-smi topology`. Raises AmdSmiError."""
     rows = _each(
         answer,
         lambda row: [GpuLink(int(row["gpu"]), int(link["gpu"]), str(link["link_type"])) for link in row["links"]],
@@ -109,18 +109,18 @@ def parse_gpu_links(answer: str) -> tuple[GpuLink, ...]:
 def _ask(command: tuple[str, ...], parse: Callable[[str], tuple[Row, ...]]) -> tuple[Row, ...] | None:
     if not shutil.which(command[0]):
         return None
-    told = " ".join(command)
+    details = " ".join(command)
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=LIMIT_S)
     except subprocess.TimeoutExpired:
-        raise AmdSmiError(f"`{told}` did not end within {LIMIT_S:g} s") from None
+        raise AmdSmiError(f"`{details}` did not end within {LIMIT_S:g} s") from None
     if done.returncode != 0:
-        raise AmdSmiError(f"`{told}` ended with {done.returncode}: {done.stderr.strip()[-400:]}")
+        raise AmdSmiError(f"`{details}` ended with {done.returncode}: {done.stderr.strip()[-400:]}")
     return parse(done.stdout)
 
 
 def _each(answer: str, read: Callable[[Any], Row]) -> tuple[Row, ...]:
-    """Of the JSON of ROCm 6 (a list of GPUs) or 7 (the list under one key). Raises AmdSmiError."""
+    """Read the JSON of ROCm 6 (a list of GPUs) or 7 (the list under one key). Raises AmdSmiError."""
     try:
         document = json.loads(answer)
         rows = next(iter(document.values())) if isinstance(document, dict) else document
@@ -130,18 +130,18 @@ def _each(answer: str, read: Callable[[Any], Row]) -> tuple[Row, ...]:
 
 
 def _count(row: Any, kind: str) -> int | None:
-    """`N/A` stands where a card does not count, for one number or for all."""
+    """Return a count; cards that do not count report `N/A`, for one number or for all."""
     value = None if row == "N/A" else row[f"total_{kind}_count"]
     return value if isinstance(value, int) else None
 
 
 def _violations(row: Any) -> dict[str, bool]:
-    told = row.get("throttle")
-    known = told.items() if isinstance(told, dict) else ()
+    details = row.get("throttle")
+    known = details.items() if isinstance(details, dict) else ()
     return {
         key.removesuffix(VIOLATION): value == "ACTIVE"
         for key, value in known
-        if key.endswith(VIOLATION) and value in ("ACTIVE", "NOT ACTIVE")  # others are of parts of the card
+        if key.endswith(VIOLATION) and value in ("ACTIVE", "NOT ACTIVE")  # others are partitions of a card
     }
 
 

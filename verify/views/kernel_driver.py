@@ -11,14 +11,14 @@ FOLDER = Path("/proc/driver/nvidia")
 
 
 def gpus(folder: Path = FOLDER) -> tuple[Gpu, ...] | None:
-    """In PCI order; null where no module of NVIDIA is loaded."""
+    """Return the GPUs in PCI order; None if no NVIDIA module is loaded."""
     if not (folder / "version").exists():
         return None
     return tuple(_gpu(entry) for entry in sorted((folder / "gpus").glob("*/information")))
 
 
 def release(folder: Path = FOLDER) -> str | None:
-    """`580.82.07` of the loaded module; null where none of NVIDIA is loaded, or where it does not say."""
+    """Return the release of the loaded module, as `580.82.07`; None if none is loaded or it is unknown."""
     version = folder / "version"
     found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", version.read_text()) if version.exists() else None
     return found[1] if found else None
@@ -32,6 +32,6 @@ def _gpu(information: Path) -> Gpu:
     uuid = fields.get("GPU UUID", "")
     return Gpu(
         pci=pci_address(fields.get("Bus Location") or information.parent.name),
-        uuid=uuid if uuid.startswith("GPU-") and "?" not in uuid else None,  # question marks until a first use
+        uuid=uuid if uuid.startswith("GPU-") and "?" not in uuid else None,  # question marks until first use
         name=fields.get("Model"),
     )

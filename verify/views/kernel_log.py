@@ -1,4 +1,4 @@
-"""Lines of the kernel's log since boot, with their times: from the journal, else from the kernel's own buffer."""
+"""Kernel log since boot with times, from the journal or from the kernel's buffer."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ STAT = Path("/proc/stat")
 JOURNAL = ("journalctl", "--dmesg", "--boot", "--quiet", "--no-pager", "--output=short-unix")
 JOURNAL_LIMIT_S = 20.0
 LONGEST_RECORD = 8192
-"""A record of /dev/kmsg: CONSOLE_EXT_LOG_MAX of the kernel's printk."""
+"""Size of a record of /dev/kmsg: CONSOLE_EXT_LOG_MAX of the kernel's printk."""
 
 _STAMPED = re.compile(r"(?P<at>\d{9,}\.\d+) \S+ kernel: (?P<text>.*)")
 _RECORD = re.compile(r"\d+,\d+,(?P<usec>\d+),[^;]*;(?P<text>.*)")
 
 
 class Line(NamedTuple):
-    """`at` is seconds since 1970."""
+    """`at` is in seconds since 1970."""
 
     at: float
     text: str
 
 
 class UnreadableError(Exception):
-    """Nothing here lets this user read the kernel's log; the text says what was tried."""
+    """This user cannot read the kernel log; the message lists what was tried."""
 
 
 def lines() -> tuple[list[Line], str]:
-    """The lines since boot, oldest first, and where they are from. Raises UnreadableError."""
+    """Return the lines since boot, oldest first, and their source. Raises UnreadableError."""
     tried = []
     if shutil.which(JOURNAL[0]):
         done = subprocess.run(
             JOURNAL, capture_output=True, text=True, errors="replace", check=False, timeout=JOURNAL_LIMIT_S
         )
         found = list(of_journal(done.stdout.splitlines()))
-        if done.returncode == 0 and found:  # a user who may not read it is answered with nothing
+        if done.returncode == 0 and found:  # a user without permission gets an empty answer
             return found, " ".join(JOURNAL)
         tried.append(f"journalctl: {done.stderr.strip() or 'no line'}")
     try:
@@ -52,21 +52,21 @@ def lines() -> tuple[list[Line], str]:
 
 
 def of_journal(answer: Iterable[str]) -> Iterator[Line]:
-    """Of `journalctl --output=short-unix`."""
+    """Parse `journalctl --output=short-unix`."""
     for line in answer:
         if found := _STAMPED.match(line):
             yield Line(float(found["at"]), found["text"])
 
 
 def of_kmsg(records: Iterable[str], booted: float) -> Iterator[Line]:
-    """Of records as /dev/kmsg gives them: microseconds since boot; time that the host slept is not in them."""
+    """Parse records of /dev/kmsg: microseconds since boot, without the time the host slept."""
     for record in records:
         if found := _RECORD.match(record):
             yield Line(booted + int(found["usec"]) / 1e6, found["text"])
 
 
 def booted_at(stat: str) -> float:
-    """Seconds since 1970 of /proc/stat's `btime`; 0 where it has none."""
+    """Return `btime` of /proc/stat in seconds since 1970; 0 without it."""
     found = re.search(r"^btime (\d+)$", stat, re.MULTILINE)
     return float(found[1]) if found else 0.0
 
@@ -75,7 +75,7 @@ def _records() -> Iterator[str]:
     descriptor = os.open(KMSG, os.O_RDONLY | os.O_NONBLOCK)
     try:
         while True:
-            with suppress(BrokenPipeError):  # the buffer overtook this reader: it goes on with the oldest that is left
+            with suppress(BrokenPipeError):  # the buffer overtook this reader, which continues with the oldest record
                 yield os.read(descriptor, LONGEST_RECORD).decode(errors="replace").partition("\n")[0]
     except BlockingIOError:
         return

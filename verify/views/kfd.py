@@ -1,4 +1,4 @@
-"""AMD GPUs as the loaded amdgpu driver lists them for computing."""
+"""AMD GPUs as the loaded amdgpu driver lists them for compute."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NODES = Path("/sys/class/kfd/kfd/topology/nodes")
 
 
 def gpus(nodes: Path = NODES) -> tuple[Gpu, ...] | None:
-    """In the driver's order, which HIP's follows; a card in parts stands there once a part. Null where no amdgpu is loaded."""
+    """Return the GPUs in the driver's order, which is HIP's; a partitioned card occurs once per partition. None without amdgpu."""
     if not nodes.is_dir():
         return None
     found = []

@@ -1,4 +1,4 @@
-"""The host's NUMA nodes: which CPUs are near which memory."""
+"""NUMA nodes of the host: their CPUs and memory."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Node:
 
 
 def nodes(folder: Path = NODES) -> tuple[Node, ...]:
-    """By number; none where the kernel knows no nodes (a container may hide them)."""
+    """Return the nodes by number; none if the kernel knows none (a container may hide them)."""
     found = [_node(path) for path in folder.glob("node[0-9]*") if (path / "cpulist").exists()]
     return tuple(sorted(found, key=lambda node: node.number))
 
 
 def near(address: str, devices: Path = DEVICES) -> int | None:
-    """The node that the card at a PCI address hangs on; null where the kernel names none (-1: a host with a single one)."""
+    """Return the node of a card by PCI address; None if the kernel names none (-1: a host with a single node)."""
     try:
         number = int((devices / address / "numa_node").read_text())
     except (OSError, ValueError):
@@ -45,6 +45,6 @@ def _node(folder: Path) -> Node:
 
 
 def cpu_list(text: str) -> frozenset[int]:
-    """`0-3,8` as the numbers that it means."""
+    """Parse a CPU list such as `0-3,8`."""
     ends = [part.split("-") for part in text.strip().split(",") if part]
     return frozenset(number for part in ends for number in range(int(part[0]), int(part[-1]) + 1))

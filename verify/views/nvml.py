@@ -1,4 +1,4 @@
-"""NVIDIA GPUs as NVML lists them, through ctypes: nvidia-smi asks the same library."""
+"""NVIDIA GPUs as NVML lists them, through ctypes; nvidia-smi uses the same library."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNKNOWN_TO_IT = frozenset({2, 3, 4, 13, 25})
 
 
 class NvmlError(Exception):
-    """A call of NVML that did not succeed, with what the library says of it."""
+    """A call of NVML failed; the message is the library's own."""
 
 
 class _PciInfo(ctypes.Structure):
@@ -44,7 +44,7 @@ class _Memory(ctypes.Structure):
 
 @contextmanager
 def opened(library: str = LIBRARY) -> Iterator[tuple[Any, list[ctypes.c_void_p]]]:
-    """The library, and a handle of each GPU in its order. Raises OSError where it is not installed, and NvmlError."""
+    """Open the library, and yield a handle of each GPU in its order. Raises OSError if it is not installed, and NvmlError."""
     nvml = ctypes.CDLL(library)
     nvml.nvmlErrorString.restype = ctypes.c_char_p
     ask(nvml, "nvmlInit_v2")
@@ -57,9 +57,9 @@ def opened(library: str = LIBRARY) -> Iterator[tuple[Any, list[ctypes.c_void_p]]
 
 
 def gpus(library: str = LIBRARY) -> tuple[tuple[Gpu, ...], bool] | None:
-    """The GPUs in NVML's order, which is the PCI bus's, and whether one of them is split (MIG).
+    """Return the GPUs in NVML's order, which is the PCI bus's, and whether one of them is split (MIG).
 
-    Null where the library is not installed. Raises NvmlError when it answers with an error.
+    None if the library is not installed. Raises NvmlError.
     """
     try:
         with opened(library) as (nvml, handles):
@@ -69,7 +69,7 @@ def gpus(library: str = LIBRARY) -> tuple[tuple[Gpu, ...], bool] | None:
 
 
 def nvlinked(library: str = LIBRARY) -> tuple[bool, ...]:
-    """Of each ordered pair of GPUs whether NVLinks join the two. Raises NvmlError, also where the library is not installed."""
+    """Return for each ordered pair of GPUs whether NVLinks connect them. Raises NvmlError, also without the library."""
     try:
         with opened(library) as (nvml, handles):
             return tuple(_nvlinked(nvml, one, other) for one, other in permutations(handles, 2))
@@ -78,7 +78,7 @@ def nvlinked(library: str = LIBRARY) -> tuple[bool, ...]:
 
 
 def release(library: str = LIBRARY) -> str | None:
-    """`580.82.07` of the loaded driver, as NVML has it from the kernel; null where NVML does not start."""
+    """Return the release of the loaded driver, as `580.82.07`; None if NVML does not start."""
     version = ctypes.create_string_buffer(96)
     try:
         with opened(library) as (nvml, _):
@@ -95,7 +95,7 @@ def _handle(nvml: Any, index: int) -> ctypes.c_void_p:
 
 
 def gpu(nvml: Any, handle: ctypes.c_void_p) -> Gpu:
-    """One GPU as NVML sees it. Raises NvmlError."""
+    """Return one GPU as NVML reports it. Raises NvmlError."""
     pci, memory = _PciInfo(), _Memory()
     name, uuid = ctypes.create_string_buffer(96), ctypes.create_string_buffer(96)
     ask(nvml, "nvmlDeviceGetPciInfo_v3", handle, ctypes.byref(pci))
@@ -123,9 +123,9 @@ def _split(nvml: Any, handle: ctypes.c_void_p) -> bool:
 def numbers(
     nvml: Any, name: str, handle: ctypes.c_void_p, count: int = 1, *, before: tuple[int, ...] = (), wide: bool = False
 ) -> tuple[int, ...] | None:
-    """What a call writes into `count` unsigned numbers (64 bits when `wide`), after the numbers it takes `before` them.
+    """Call a function that writes `count` unsigned numbers (64 bits if `wide`) after `before` inputs, and return them.
 
-    Null where the card or the driver does not know the question. Raises NvmlError.
+    None if card or driver do not support the call. Raises NvmlError.
     """
     answers = [ctypes.c_ulonglong() if wide else ctypes.c_uint() for _ in range(count)]
     call = getattr(nvml, name, None)
@@ -144,6 +144,6 @@ def ask(nvml: Any, name: str, *arguments: Any) -> None:
 
 
 def judge(nvml: Any, name: str, code: int) -> None:
-    """Raise NvmlError, in the library's own words, for any code but success."""
+    """Raise NvmlError with the library's message for any code but success."""
     if code != SUCCESS:
         raise NvmlError(f"{name}: {nvml.nvmlErrorString(code).decode()} ({code})")

@@ -1,6 +1,6 @@
-"""How NVIDIA GPUs are, by their own account: errors, links, limits and modes, as NVML tells them.
+"""Health of NVIDIA GPUs according to NVML: errors, links, limits and modes.
 
-Not through nvidia-smi, which asks the same library for seconds and names its answers differently in every release.
+nvidia-smi uses the same library, but needs seconds and renames its output in every release.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ VOLATILE, AGGREGATE = 0, 1
 """Since the driver was loaded; since the card was made (nvmlEccCounterType_t)."""
 UNCORRECTED = 1
 MOST_LINKS = 36
-"""NVML_NVLINK_MAX_LINKS of the newest nvml.h; cards and drivers refuse the numbers that they do not have."""
+"""NVML_NVLINK_MAX_LINKS of the newest nvml.h; cards and drivers reject numbers that they do not have."""
 LINK_ERRORS = {0: "replay", 1: "recovery", 2: "CRC of flits", 3: "CRC of data"}
 """nvmlNvLinkErrorCounter_t."""
 FABRIC_VERSION = 0x02000024
@@ -38,7 +38,7 @@ class _FabricInfo(ctypes.Structure):
 
 @dataclass(frozen=True)
 class Fabric:
-    """A card's place among NVSwitches: nvmlGpuFabricState_t, an NVML return code, bits of NVML_GPU_FABRIC_HEALTH_MASK."""
+    """NVSwitch state of a card: nvmlGpuFabricState_t, an NVML return code, bits of NVML_GPU_FABRIC_HEALTH_MASK."""
 
     state: int
     status: int
@@ -47,7 +47,7 @@ class Fabric:
 
 @dataclass(frozen=True)
 class Health:
-    """One card; null where it or its driver does not say."""
+    """One card; None for values that it or its driver does not report."""
 
     pci: str
     name: str
@@ -55,13 +55,13 @@ class Health:
     """Now, and after the next reset."""
     ecc_by_default: bool | None = None
     uncorrected: tuple[int, int] | None = None
-    """Errors of the memory that could not be corrected: since the driver was loaded, since the card was made."""
+    """Uncorrected memory errors: since the driver was loaded, since the card was made."""
     remapped: tuple[int, int] | None = None
-    """Rows replaced by spare ones after errors that could be corrected, and that could not."""
+    """Rows replaced by spare ones after corrected errors, and after uncorrected errors."""
     remap_pending: bool | None = None
     remap_failed: bool | None = None
     retirement_pending: bool | None = None
-    """Of pages, on cards before Ampere."""
+    """Retirement of pages, on cards before Ampere."""
     clock_reasons: int | None = None
     """Bits of nvmlClocksEventReasons: why clocks are not higher."""
     power_limit_w: float | None = None
@@ -74,12 +74,12 @@ class Health:
     links: tuple[bool, ...] = ()
     """NVLinks by number: whether each is up."""
     link_errors: Mapping[str, int] = field(default_factory=dict)
-    """Of all links together since the driver was loaded, by kind; kinds that the card does not count are not there."""
+    """Errors of all links since the driver was loaded, by kind; without the kinds that the card does not count."""
     fabric: Fabric | None = None
 
 
 def read_health(library: str = LIBRARY) -> tuple[Health, ...]:
-    """The cards in NVML's order. Raises NvmlError, also where the library is not installed."""
+    """Return the cards in NVML's order. Raises NvmlError, also without the library."""
     try:
         with opened(library) as (nvml, handles):
             return tuple(_health(nvml, handle) for handle in handles)
@@ -150,7 +150,7 @@ def _link_errors(nvml: Any, handle: ctypes.c_void_p) -> dict[str, int]:
 
 
 def _fabric(nvml: Any, handle: ctypes.c_void_p) -> Fabric | None:
-    """Null before driver 535 as well, which knows no health of it."""
+    """Return the fabric state; None before driver 535 too, which does not report its health."""
     info = _FabricInfo(version=FABRIC_VERSION)
     call = getattr(nvml, "nvmlDeviceGetGpuFabricInfoV", None)
     code = call(handle, ctypes.byref(info)) if call else None

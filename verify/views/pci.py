@@ -1,4 +1,4 @@
-"""GPUs on the PCI bus, seen before and without any driver."""
+"""GPUs on the PCI bus, found without a driver."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ NODES = Path("/dev")
 
 
 def gpus(vendor: str, devices: Path = DEVICES) -> tuple[Gpu, ...]:
-    """The GPUs of a vendor (`nvidia`, `amd`) in PCI order; none where the bus cannot be read.
+    """Return the GPUs of a vendor (`nvidia`, `amd`) in PCI order; none if the bus cannot be read.
 
-    By class, because a vendor's bridges, audio functions and network cards are on the same bus.
+    Selected by class, because bridges, audio functions and network cards of the vendor are on the same bus.
     """
     known = table("pci")["vendor"][vendor]
     found = []
@@ -26,5 +26,5 @@ def gpus(vendor: str, devices: Path = DEVICES) -> tuple[Gpu, ...]:
 
 
 def present(vendor: str, nodes: Path = NODES) -> bool:
-    """Whether a vendor's GPUs are here: on the bus, or by the device files of its driver where a sandbox hides the bus."""
+    """Return whether a vendor's GPUs are present: on the bus, or as device files where a sandbox hides the bus."""
     return bool(gpus(vendor)) or any(nodes.glob(table("pci")["vendor"][vendor]["nodes"]))

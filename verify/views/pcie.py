@@ -1,4 +1,4 @@
-"""The link between a card and the slot above it, as the kernel shows it: of any vendor, without a driver's tool."""
+"""PCIe link between a card and its slot, as the kernel shows it, for any vendor and without its tools."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from verify.views.pci import DEVICES
 
 @dataclass(frozen=True)
 class Link:
-    """GT/s a lane, and lanes: now, and the most that card and slot can both do; null where the kernel does not know."""
+    """GT/s per lane and lanes: current values, and the maximum that card and slot both support; None if unknown."""
 
     speed: float | None
     speed_at_most: float | None
@@ -20,7 +20,7 @@ class Link:
 
 
 def link(address: str, devices: Path = DEVICES) -> Link:
-    """The link of the card at an address (`0000:1b:00.0`)."""
+    """Return the link of the card at an address (`0000:1b:00.0`)."""
     card = (devices / address).resolve()
     slot = card.parent
     return Link(
@@ -32,7 +32,7 @@ def link(address: str, devices: Path = DEVICES) -> Link:
 
 
 def _number(file: Path) -> float | None:
-    """`16` of `16.0 GT/s PCIe`; null of `Unknown`, of a file that is not there, and of 0 and 255 lanes (no link)."""
+    """Return the number in `16.0 GT/s PCIe`; None for `Unknown`, a missing file, and 0 or 255 lanes (no link)."""
     try:
         found = re.match(r"\d+(?:\.\d+)?", file.read_text())
     except OSError:

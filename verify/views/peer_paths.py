@@ -1,4 +1,4 @@
-"""What the bus does with writes from card to card: the IOMMU's mode for each card, and ACS on the bridges above it."""
+"""Path of writes between cards on the bus: the IOMMU's mode for each card, and ACS on the bridges above it."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from verify.views.pci import DEVICES
 CPU = Path("/proc/cpuinfo")
 _ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _EXTENDED, _ACS, _CONTROL = 0x100, 0x000D, 6
-"""PCI Express base specification: where extended capabilities begin, ACS's number, its control register."""
+"""PCI Express base specification: start of extended capabilities, number of ACS, its control register."""
 _REDIRECT = 0b1100
-"""P2P Request Redirect and P2P Completion Redirect: such writes go up to the root instead of across the switch."""
+"""P2P Request Redirect and P2P Completion Redirect: such writes go to the root instead of across the switch."""
 
 
 @dataclass(frozen=True)
 class PeerPath:
-    """One card; null where the kernel does not say, or only root may read it."""
+    """One card; None for what the kernel does not report, or only root may read."""
 
     pci: str
     iommu: str | None
-    """The type of its IOMMU group: `DMA`, `DMA-FQ`, `identity`."""
+    """Type of its IOMMU group: `DMA`, `DMA-FQ`, `identity`."""
     redirected_by: tuple[str, ...] | None
     """Bridges above it that redirect."""
 
 
 def peer_path(address: str, devices: Path = DEVICES) -> PeerPath:
-    """The way of the card at an address (`0000:1b:00.0`)."""
+    """Return the path of the card at an address (`0000:1b:00.0`)."""
     card = devices / address
     try:
         iommu = (card / "iommu_group/type").read_text().strip()
@@ -41,7 +41,7 @@ def peer_path(address: str, devices: Path = DEVICES) -> PeerPath:
 
 
 def redirects(config: bytes) -> bool | None:
-    """Whether a bridge's ACS redirects what is sent from card to card; null where the configuration was cut short for others than root."""
+    """Return whether a bridge's ACS redirects writes between cards; None if only root may read its configuration."""
     if len(config) <= _EXTENDED:
         return None if len(config) <= 64 else False
     place = _EXTENDED
@@ -56,7 +56,7 @@ def redirects(config: bytes) -> bool | None:
 
 
 def virtual(cpu: Path = CPU) -> bool:
-    """Whether this is a virtual machine, in which ACS has to be on."""
+    """Return whether this is a virtual machine, in which ACS must be on."""
     return bool(re.search(r"^flags\s*:.*\bhypervisor\b", cpu.read_text(errors="replace"), re.MULTILINE))
 
 

@@ -1,4 +1,4 @@
-"""GPUs as torch lists them. Everything but `built_for_gpus` touches the driver: call it in a process of its own."""
+"""GPUs as torch lists them. All functions except `built_for_gpus` touch the driver: call them in a child process."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from verify.views import Gpu
 
 
 def built_for_gpus() -> bool:
-    """Whether this torch is a CUDA or ROCm build."""
+    """Return whether this torch is a CUDA or ROCm build."""
     import torch
 
     return torch.version.cuda is not None or torch.version.hip is not None
 
 
 def gpu_count() -> int:
-    """How many GPUs torch can use."""
+    """Return how many GPUs torch can use."""
     import torch
 
     return int(torch.cuda.device_count())
 
 
 def names() -> tuple[str, ...]:
-    """What torch calls its GPUs, in its order."""
+    """Return torch's names of its GPUs, in its order."""
     return tuple(gpu.name or "" for gpu in gpus())
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """The GPUs in torch's order, which CUDA_DEVICE_ORDER and CUDA_VISIBLE_DEVICES decide."""
+    """Return the GPUs in torch's order, which CUDA_DEVICE_ORDER and CUDA_VISIBLE_DEVICES determine."""
     import torch
 
     return tuple(_gpu(torch.cuda.get_device_properties(index)) for index in range(gpu_count()))
 
 
 def _gpu(properties: Any) -> Gpu:
-    """Older releases of torch know neither UUID nor PCI address."""
+    """Older releases of torch report neither UUID nor PCI address."""
     uuid = getattr(properties, "uuid", None)
     pci = None
     if hasattr(properties, "pci_bus_id"):

@@ -1,4 +1,4 @@
-"""Which GPUs a host should have: as many as its board holds, or as it had when it was green last."""
+"""Expected GPUs of a host: as many as its board has, or as it had when it was last green."""
 
 from __future__ import annotations
 
@@ -10,22 +10,29 @@ from provision.core.models.settings import Settings
 
 NVIDIA = "10de"
 VENDORS = {"cu": NVIDIA, "ro": "1002"}
-"""By the first letters of the planned torch variant: the PCI vendor id of the cards that it computes on."""
+"""PCI vendor id of the GPUs, by the first letters of the planned torch variant."""
 
 
 def expected_gpus(
     facts: HostFacts, settings: Settings, variant: str, before: HostFacts | None, run: str | None
 ) -> dict[str, Any] | None:
-    """What `verify --expect` reads as `gpus`: `count`, the PCI addresses that are known, and where that stands.
+    """Return the `gpus` of `verify --expect`: `count`, the known PCI addresses, and the source.
 
-    `variant` is the planned torch build (`cu130`), `before` what the probe saw in `run`, in which the host was green last.
-    Null where nothing is to be expected: no cards are computed on, or the setting `gpus` names those that are.
+    Args:
+        facts: Facts of the host.
+        settings: Its settings.
+        variant: The planned torch build (`cu130`).
+        before: What the probe found in `run`.
+        run: The run in which the host was last green.
+
+    Returns:
+        None if nothing is expected: the Stack uses no cards, or the setting `gpus` names them.
     """
     vendor = VENDORS.get(variant[:2])
     if vendor is None or settings.gpus != "all":
         return None
     had = _addresses(before, vendor) if before else []
-    found = {"count": len(had), "pci": had, "source": f"run {run}, in which the host was green last"}
+    found = {"count": len(had), "pci": had, "source": f"run {run}, in which the host was last green"}
     name, board = _board(facts) if vendor == NVIDIA else ("", 0)
     if board > len(had):
         found = {"count": board, "pci": [], "source": f"a board of {name} with NVSwitches holds {board}"}
@@ -37,7 +44,7 @@ def _addresses(facts: HostFacts, vendor: str) -> list[str]:
 
 
 def _board(facts: HostFacts) -> tuple[str, int]:
-    """The cards' name and how many the host's board holds; 0 where that is not known, as in a virtual machine that has some of them."""
+    """Return the cards' name and the size of the host's board; 0 if unknown, as in a virtual machine with some of the cards."""
     if facts.virtualization or facts.container or facts.wsl or facts.nvidia is None:
         return "", 0
     rows = {identity: row for row in catalog().nvidia_cards for identity in row.ids}

@@ -1,4 +1,4 @@
-"""Runs the checks on a host by the environment's own Python, this release's tool brought there first where it is not."""
+"""Execution of the checks on a host with the environment's own Python; sends this release's tool if the host has another one."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from verify.records import Level
 from verify.time_limits import run_limit_s
 
 GRACE_S = 30.0
-"""Beyond the time that the checks may take, for a host that is slow to begin."""
+"""Added to the time limit of the checks, for hosts that start slowly."""
 
 OTHER_TOOL = 67
-"""Exit code of our own command where the host has not this release's tool."""
-BROUGHT = "verify/verify.pyz"
-"""Where a release puts its tool under the prefix while another one is installed: what is installed stays as that one sealed it."""
+"""Exit code of our script if the host does not have this release's tool."""
+SENT_TOOL = "verify/verify.pyz"
+"""Path of this release's tool below the prefix if another release is installed, whose files stay unchanged."""
 _SCRIPT = """
 python={prefix}/{environment}/bin/python
 [ -x "$python" ] || exit {no_environment}
-for tool in {prefix}/bin/verify.pyz {prefix}/{brought}; do
+for tool in {prefix}/bin/verify.pyz {prefix}/{sent}; do
     have=$(sha256sum "$tool" 2>/dev/null || :)
     [ "${{have%% *}}" != {digest} ] || exec "$python" -I "$tool" {arguments}
 done
 exit {other_tool}
 """
 DRAIN_S = 2100.0
-"""For a service that is stopped for the checks: to end, to start again and to be proven ready."""
+"""For a service that is stopped for the checks: stop, start and proof."""
 
 COMPARE_S = 3 * DRAIN_S
-"""For two servers to start and to be measured, and for the service to come back."""
+"""For starting and measuring two servers, and restarting the service."""
 
 
 def verify(
@@ -53,14 +53,25 @@ def verify(
     picked: Picked | None = None,
     refute: bool = False,
 ) -> Verified:
-    """Run the checks on a host in one round trip, and a second one when its tool is not this release's.
+    """Run the checks on a host in one round trip, or two if its tool is of another release.
 
-    `environment` is the digest of one that is not live yet; null is the live one. `devices` is how many the host has: the
-    time that it is given grows with them. `expect` holds `stack` and `gpus`;
-    a Stack that is not in it is the environment's own. With `drain` the service is stopped meanwhile: after an
-    interruption call `resume`. With `soak_minutes` the service and the kernels are asked again and again for so long,
-    in place of the checks. Where checks were picked, the host keeps the results of its last whole run; with `refute` those alone run
-    that stand as failed there, and the host keeps what they say. Raises TransportError.
+    After an interruption with `drain`, call `resume`.
+
+    Args:
+        session: Connection to the host.
+        prefix: Folder of the installation.
+        environment: Digest of an environment that is not live yet; None for the live one.
+        level: Level of the checks.
+        devices: Number of devices, on which the time limit depends.
+        expect: `stack` and `gpus`; the Stack defaults to the environment's own.
+        root: Whether the checks run as root.
+        drain: Whether the service is stopped for the checks.
+        soak_minutes: Put load on service and kernels for this time instead.
+        picked: The selected checks; the host then keeps the results of its last complete run.
+        refute: Run only the failed checks of the last run, and update their results on the host.
+
+    Raises:
+        TransportError: The host cannot be reached.
     """
     prefix = prefix.rstrip("/")
     place = f"envs/{environment}" if environment else "current"
@@ -83,33 +94,42 @@ def verify(
 def time_limit_s(
     level: Level, devices: int, *, drain: bool = False, soak_minutes: float | None = None, picked: Picked | None = None
 ) -> float:
-    """Seconds after which a host is given up that still checks; it ends its own checks before that."""
-    deepest: Level = "full" if picked and picked.only else level  # a name reaches checks of every level
+    """Return the seconds after which a host is given up; its own time limits are shorter."""
+    deepest: Level = "full" if picked and picked.only else level  # a name can select checks of every level
     return run_limit_s(deepest, devices) + GRACE_S + (DRAIN_S if drain else 0.0) + 60 * (soak_minutes or 0.0)
 
 
 def resume(session: Session, *, prefix: str, root: bool = False) -> tuple[bool, str]:
-    """Have the service back that checks stopped and that an interruption left so: whether it is, and how that went.
+    """Restart the service that interrupted checks left stopped.
 
-    Raises TransportError, RemoteCommandError.
+    Returns:
+        Whether it runs, and the message of the tool.
+
+    Raises:
+        TransportError: The host cannot be reached.
+        RemoteCommandError: The tool cannot run.
     """
     done = _run_tool(session, prefix.rstrip("/"), "current", ["--resume"], stdin=None, limit_s=DRAIN_S, root=root)
-    said = (done.stdout.strip() or done.stderr.strip()).splitlines()
-    return done.rc == 0, said[-1] if said else f"verify.pyz ended with {done.rc}"
+    output = (done.stdout.strip() or done.stderr.strip()).splitlines()
+    return done.rc == 0, output[-1] if output else f"verify.pyz ended with {done.rc}"
 
 
 def compare(session: Session, *, prefix: str, words: Sequence[str], root: bool = False) -> dict[str, Any]:
-    """Measure a host's service with one choice and with another: the document of `verify.pyz compare`.
+    """Measure a host's service with two choices, and return the document of `verify.pyz compare`.
 
-    After an interruption call `resume`. Raises TransportError, and RemoteCommandError when it cannot be measured.
+    After an interruption, call `resume`.
+
+    Raises:
+        TransportError: The host cannot be reached.
+        RemoteCommandError: The service cannot be measured.
     """
     asked = ["compare", *words, "--json"]
     done = _run_tool(session, prefix.rstrip("/"), "current", asked, stdin=None, limit_s=COMPARE_S, root=root)
     try:
         document: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
-        said = done.stderr.strip().removeprefix("error: ") or f"verify.pyz ended with {done.rc}"
-        text, _, hint = said.partition("\n\nhint: ")
+        output = done.stderr.strip().removeprefix("error: ") or f"verify.pyz ended with {done.rc}"
+        text, _, hint = output.partition("\n\nhint: ")
         raise RemoteCommandError(f"host `{session.host}`: {text}", hint=hint or "./firstlight status") from None
     return document
 
@@ -117,25 +137,25 @@ def compare(session: Session, *, prefix: str, words: Sequence[str], root: bool =
 def _run_tool(
     session: Session, prefix: str, place: str, words: Sequence[str], *, stdin: str | None, limit_s: float, root: bool
 ) -> Completed:
-    """Run the tool by the environment's own Python, this release's brought first where only another one is."""
+    """Run the tool with the environment's own Python; send this release's tool first if the host has another one."""
     command = tool_command(prefix, place, words)
     done = session.run(command, stdin=stdin, timeout_s=limit_s, root=root)
     if done.rc == OTHER_TOOL:
         session.run(f"mkdir -p {shlex.quote(f'{prefix}/verify')}", root=root)
-        session.write(f"{prefix}/{BROUGHT}", zipapp(), mode=0o755, root=root)
+        session.write(f"{prefix}/{SENT_TOOL}", zipapp(), mode=0o755, root=root)
         done = session.run(command, stdin=stdin, timeout_s=limit_s, root=root)
     return done
 
 
 def tool_command(prefix: str, place: str, words: Sequence[str]) -> str:
-    """The command that runs this release's tool by an environment's own Python; `place` is the environment below the prefix.
+    """Return the command that runs this release's tool; `place` is the environment's folder below the prefix.
 
-    It ends with NO_ENVIRONMENT or OTHER_TOOL where one of the two is not there.
+    It exits with NO_ENVIRONMENT or OTHER_TOOL if one of the two is missing.
     """
     return _SCRIPT.format(
         prefix=shlex.quote(prefix),
         environment=shlex.quote(place),
-        brought=BROUGHT,
+        sent=SENT_TOOL,
         digest=hashlib.sha256(zipapp()).hexdigest(),
         arguments=shlex.join(words),
         no_environment=NO_ENVIRONMENT,

@@ -1,4 +1,4 @@
-"""Which checks of a level a person picked, and what is injected into them; the tool that knows the names is asked here."""
+"""Selection of checks and injected faults; the tool of this release validates the names here."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ class Picked:
 
     @property
     def words(self) -> list[str]:
-        """The options of `verify.pyz`; empty where nothing was picked."""
+        """Options of `verify.pyz`; empty without a selection."""
         given = (("--only", self.only), ("--skip", self.skip), ("--inject", self.inject))
         return [word for option, names in given for name in names for word in (option, name)]
 
     def listed(self, level: Level, *, as_json: bool = False) -> str:
-        """The checks that would run, with what each proves, as this release's tool lists them; no host is asked.
+        """Return the list of the selected checks with their descriptions, without asking a host.
 
-        Raises UsageError for a name that no check, family or fault has, or where nothing is left to run.
+        Raises:
+            UsageError: A check, family or fault does not exist, or no check is left.
         """
         words = ["--list", "--level", level, *self.words, *(["--json"] if as_json else [])]
         done = subprocess.run(
@@ -42,7 +43,7 @@ class Picked:
             check=False,
         )
         if done.returncode == USAGE_EXIT:
-            said = done.stderr.partition("error: ")[2].partition("\n")[0]
-            raise UsageError(said, hint="./firstlight verify --list --level full names all checks")
+            output = done.stderr.partition("error: ")[2].partition("\n")[0]
+            raise UsageError(output, hint="./firstlight verify --list --level full shows all checks")
         done.check_returncode()
         return done.stdout.rstrip("\n")

@@ -1,4 +1,4 @@
-"""The checks as the one file that hosts are sent, verify.pyz."""
+"""The file verify.pyz, which contains the checks."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ STAYS_HERE = frozenset(
         "verify/time_limits.py",
     }
 )
-"""What documents faults, compares hosts, waits for them or guesses by words: no host runs it."""
+"""Modules that no host needs: fault families, comparison of hosts, time limits, text classifier."""
 
 
 def build_zipapp(target: Path) -> Path:
-    """Write the checks as one file that any Python from 3.10 on runs, unless it is there; the same sources give the same bytes."""
+    """Write verify.pyz, unless it is up to date. Equal sources give equal bytes."""
     return kept(target, (path for path in SOURCE.rglob("*") if path.suffix in (".py", ".toml")), zipapp)
 
 
 @cache
 def zipapp() -> bytes:
-    """The checks as one file, its tables as JSON: Python 3.10 reads no TOML.
+    """Return verify.pyz, which runs with Python 3.10 and later; its tables are JSON, because Python 3.10 cannot read TOML.
 
-    Releases of zlib may pack differently: a host that two controllers share is then sent the tool anew.
+    Releases of zlib may compress differently: a host with two controllers then gets the tool again.
     """
     from verify.doctor.catalog import PACKED_CAUSES, pack  # noqa: PLC0415 - a file that is current is not built again
 

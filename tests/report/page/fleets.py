@@ -67,7 +67,7 @@ def noise(index: int, salt: int) -> float:
 FLOORS = {"unit": "TFLOP/s", "floor": 675.3, "ceiling": None, "source": "achieved by others, times 0.85"}
 BANDWIDTH = {"unit": "GB/s", "floor": 2512.5, "ceiling": None, "source": "data sheet, times 0.75"}
 ERROR = {"unit": "share of bound", "floor": None, "ceiling": 1.0, "source": "N. Higham, eq. 3.13"}
-SLOW_REMEDY = "look at clocks, power cap and temperature: nvidia-smi -q -d CLOCK,POWER,TEMPERATURE,PERFORMANCE"
+SLOW_REMEDY = "check clocks, power cap and temperature: nvidia-smi -q -d CLOCK,POWER,TEMPERATURE,PERFORMANCE"
 SLOW = "slow: bfloat16 products 402 TFLOP/s, at least 675"
 TIMES_MS = (
     ((2, 512, 12, 64), 0.021, 0.12),
@@ -82,7 +82,7 @@ def gpu_checks(index: int, *, slow: bool = False, wrong: bool = False) -> list[d
     """What `verify` says of a host with eight cards; the third is `slow`, or computes `wrong`."""
     records = [
         check("devices.gpus", device=None, reason="PCI, driver, NVML and torch see the same 8 cards"),
-        check("libraries.lock", device=None, reason="all 149 distributions are those of the lock"),
+        check("libraries.lock", device=None, reason="all 149 distributions match the lock"),
         check("engine.vllm", device=None, reason="vLLM 0.26.0 imports and computes on cuda"),
     ]
     for card in range(8):

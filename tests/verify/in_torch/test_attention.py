@@ -131,7 +131,7 @@ def test_dropout_works_in_training_alone() -> None:
     still = flash.eval()(inputs, inputs, inputs, need_weights=False)[0]
     assert not torch.allclose(outputs[1], still)
     flash.train().kernels = ("reference",)
-    with pytest.raises(ValueError, match="no kernel takes this attention: reference: it has no dropout"):
+    with pytest.raises(ValueError, match="no kernel supports this attention: reference: it has no dropout"):
         flash(inputs, inputs, inputs, need_weights=False)
 
 
@@ -279,8 +279,8 @@ def test_the_package_comes_first_where_it_takes_the_problem(monkeypatch: pytest.
     assert refuses(half()) is None
     assert refuses(half(causal=True)) is None
     assert refuses(half(device="cpu")) == "no GPU tensor"
-    assert refuses(half(dtype=torch.float32)) == "torch.float32 is not of 16 bits"
-    assert refuses(half(keep=torch.ones(1, 1, 8, 8, dtype=torch.bool))) == "it takes no mask"
+    assert refuses(half(dtype=torch.float32)) == "torch.float32 does not have 16 bits"
+    assert refuses(half(keep=torch.ones(1, 1, 8, 8, dtype=torch.bool))) == "it supports no mask"
     attention_kernels._package_problem.cache_clear()
 
 

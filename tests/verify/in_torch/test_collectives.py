@@ -61,6 +61,6 @@ def test_an_interface_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(gloo, "INTERFACE", "nowhere0")
     outcome = gloo.CHECK.run(CheckContext())
     assert outcome.status == "fail"
-    assert "they could not exchange: process 0: " in outcome.reason
+    assert "the processes could not communicate: process 0: " in outcome.reason
     assert "nowhere0" in str(outcome.evidence)
     assert "ip address show nowhere0" in (outcome.remedy or "")

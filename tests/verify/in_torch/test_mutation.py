@@ -148,7 +148,7 @@ def test_long_attention_is_computed_at_standard_where_it_is_expected_to_fit(
 ) -> None:
     monkeypatch.setitem(table("tolerances")["attention"], "budget_s", budget)
     outcome = CHECKS["attention.sdpa_flash"].run(CheckContext(device="cpu"))
-    left_out = {name for name, why in outcome.evidence["does not take"].items() if "--level full" in why}
+    left_out = {name for name, why in outcome.evidence["does not support"].items() if "--level full" in why}
     assert outcome.status == "ok", outcome.reason
     assert left_out == (set() if budget else {case.name for case in CASES if case.early})
 

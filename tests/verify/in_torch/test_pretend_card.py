@@ -1,4 +1,4 @@
-"""The checks on a card that is not there: what they call is known to torch, on one device, and in the order that torch wants."""
+"""The checks on an injected card: what they call is known to torch, on one device, and in the order that torch wants."""
 
 from __future__ import annotations
 
@@ -149,14 +149,14 @@ def test_a_path_that_takes_nothing_on_this_card_is_no_wrong_attention(monkeypatc
     with pretend(monkeypatch) as card:
         card.refused.add("flash")
         outcome = CHECKS["attention.sdpa_flash"].run(ON_CARD)
-    assert (outcome.status, outcome.reason) == ("error", "it takes none of the problems")
-    assert outcome.evidence["does not take"]["causal"] == "torch has no kernel for it on this device, in float16"
+    assert (outcome.status, outcome.reason) == ("error", "it supports none of the problems")
+    assert outcome.evidence["does not support"]["causal"] == "torch has no kernel for it on this device, in float16"
 
 
 def test_a_profiler_that_sees_no_kernel_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Profile, "blind", True)
     outcome = on_card("attention.sdpa_flash", monkeypatch)
-    assert (outcome.status, "saw none of this device" in outcome.reason) == ("error", True)
+    assert (outcome.status, "recorded nothing on this device" in outcome.reason) == ("error", True)
 
 
 @pytest.mark.parametrize("check", ["gemm", "memory", "copies"], ids=lambda name: f"speed.{name}")

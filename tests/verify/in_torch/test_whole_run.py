@@ -64,36 +64,36 @@ def test_a_healthy_cpu_host_is_green_at_every_level(run_many: Any, files: dict[s
     document = answers[-1][1]
     assert json.loads(written.read_text()) == document
     assert next(check["reason"] for check in document["checks"] if check["id"] == "collectives.gloo") == (
-        "all-reduce, all-gather, reduce-scatter of 2 processes are exact to the last of 100003 numbers"
+        "all-reduce, all-gather, reduce-scatter of 2 processes are exact for all 100003 numbers"
     )
     skipped = {check["id"]: check["reason"] for check in document["checks"] if check["status"] == "skip"}
     assert {reason for check, reason in skipped.items() if check.startswith("attention.")} == {
         "it computes on NVIDIA GPUs",
         "it computes on NVIDIA GPUs and AMD GPUs",
-        "no `vllm` in this environment",
+        "vllm is not installed in this environment",
     }
     without_cards = {check: reason for check, reason in skipped.items() if check.startswith("devices.")}
     assert set(without_cards.values()) == {
         "no NVIDIA GPU on the PCI bus",
         "no AMD GPU on the PCI bus",
-        "a CPU has no link to a host",
-        "there are no two GPUs that could exchange",
+        "a CPU has no PCIe link",
+        "there are fewer than two GPUs",
     }
     others = {check: reason for check, reason in skipped.items() if not check.startswith(("attention.", "devices."))}
     assert others == {
-        "libraries.abi": "no extension here wants anything of torch's C++",
-        "libraries.gpu_code": "no GPU to have code for",
-        "kernels.graph": "CPUs have no graphs of kernels",
+        "libraries.abi": "no extension here uses torch's C++",
+        "libraries.gpu_code": "there is no GPU",
+        "kernels.graph": "CPUs have no kernel graphs",
         "speed.copies": "no GPU to copy to",
-        "collectives.nccl": "there are no two GPUs that could exchange",
-        "collectives.pairs": "there are no two GPUs that could copy to one another",
-        "collectives.peers": "there are no two GPUs that could write to one another",
+        "collectives.nccl": "there are fewer than two GPUs",
+        "collectives.pairs": "there are fewer than two GPUs",
+        "collectives.peers": "there are fewer than two GPUs",
         "engine.flash_attn": "no flash-attn package is installed, and none is planned",
         "engine.answers": "the Stack has no vLLM",
         "engine.vllm": "the Stack has no vLLM",
         **{check.id: "the Stack has no vLLM" for check in all_checks() if check.id.startswith("operators.vllm_")},
         "serving.load": "the Stack has no vLLM",
-        **dict.fromkeys(SERVING, "nothing serves from this environment"),
+        **dict.fromkeys(SERVING, "no service runs from this environment"),
     }
 
 
@@ -140,7 +140,7 @@ def test_a_check_that_dies_or_hangs_ends_itself_and_not_the_run(run_many: Any) -
     assert (crash[0], records["kernels.gemm"]["status"], records["kernels.vector_add"]["status"]) == (3, "error", "ok")
     assert "SIGSEGV" in records["kernels.gemm"]["reason"]
     assert hang[0] == 3
-    assert "did not end within 1 s" in said_of(hang[1], "kernels.gemm")
+    assert "did not finish within 1 s" in said_of(hang[1], "kernels.gemm")
 
 
 def test_every_check_can_crash_without_taking_another_along(run_many: Any, files: dict[str, str]) -> None:
@@ -162,7 +162,7 @@ def test_a_soak_notices_kernels_that_are_wrong(tmp_path: Path) -> None:
 def test_an_injected_fault_that_meets_no_check_is_an_error(run_many: Any) -> None:
     ((code, document),) = run_many([("--only", "libraries.lock", "--inject", "wrong-lock")])
     assert code == 3
-    assert said_of(document, "frame.run") == "the injected fault `wrong-lock` met no check that runs here"
+    assert said_of(document, "frame.run") == "the injected fault `wrong-lock` reached no check that runs here"
 
 
 def test_a_vllm_that_does_not_import_is_a_failure_with_its_own_words(verify: Any, tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_what_all_devices_say_together_is_a_record_of_its_own_and_a_busy_one_say
         )
 
     def busy(context: CheckContext) -> CheckResult | None:
-        return CheckResult("skip", "others hold 90%") if context.device == "cuda:2" else None
+        return CheckResult("skip", "other processes use 90%") if context.device == "cuda:2" else None
 
     check = Check(
         "speed.memory", "Proves nothing.", measure, each_device=True, exclusive=True, aggregate=compare_like_devices
@@ -279,7 +279,7 @@ def test_what_all_devices_say_together_is_a_record_of_its_own_and_a_busy_one_say
         None: ("warn", "cuda:1 is 20% behind the best in memory"),
         "cuda:0": ("ok", "recorded"),
         "cuda:1": ("ok", "recorded"),
-        "cuda:2": ("skip", "others hold 90%"),
+        "cuda:2": ("skip", "other processes use 90%"),
     }
 
 

@@ -1,4 +1,4 @@
-"""collectives.gloo: two processes of this host exchange numbers by gloo, which is how vLLM's processes meet on CPUs."""
+"""collectives.gloo: gloo collectives between two processes, as vLLM uses them on CPUs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def _run(context: CheckContext) -> CheckResult:
     if not dist.is_available() or not dist.is_gloo_available():
         return CheckResult("skip", "this torch is built without gloo")
     answers = run_collectives(["cpu"] * WORLD, backend="gloo", faults=context.faults, interface=INTERFACE)
-    remedy = f"is the loopback up? ip address show {INTERFACE}; a firewall must let it pass"
+    remedy = f"check that the loopback interface is up: ip address show {INTERFACE}; a firewall must allow it"
     return evaluate(answers, {"backend": "gloo", "interface": INTERFACE}, remedy)
 
 
 CHECK = Check(
     id="collectives.gloo",
-    description="Two processes of this host reduce, gather and scatter numbers by gloo, exact to the last one.",
+    description="Two processes of this host reduce, gather and scatter numbers exactly by gloo.",
     run=_run,
     level="standard",
     requires=("libraries.torch_build",),

@@ -1,4 +1,4 @@
-"""collectives.nccl: the GPUs of this host exchange numbers by NCCL (RCCL on AMD cards), right and as fast as their links are."""
+"""collectives.nccl: NCCL collectives (RCCL on AMD cards) between the GPUs, their results and speed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from verify.tables import table
 from verify.views.torch_view import names
 
 LARGE_BYTES = 1 << 30
-"""Of the array that is timed: large enough that links count, not the start of kernels."""
+"""Size of the timed array: large enough that links dominate, not kernel launches."""
 
 
 def _run(context: CheckContext) -> CheckResult:
     devices = [device for device in context.devices if device != "cpu"]
     if len(devices) < 2:
         if not context.faults:
-            return CheckResult("skip", "there are no two GPUs that could exchange")
-        # Where there are none an injected fault is proven on two processes of the CPU.
+            return CheckResult("skip", "there are fewer than two GPUs")
+        # Without GPUs an injected fault is proven on two CPU processes.
         answers = run_collectives(["cpu", "cpu"], backend="gloo", faults=context.faults, large_bytes=1 << 20)
         return evaluate_speed(answers, ("cpu", "cpu"), 1 << 20, context.faults)
     answers = run_collectives(devices, backend="nccl", faults=context.faults, large_bytes=LARGE_BYTES)
@@ -31,13 +31,13 @@ def _run(context: CheckContext) -> CheckResult:
 def evaluate_speed(
     answers: Mapping[int, Mapping[str, Any]], cards: tuple[str, ...], large_bytes: int, faults: frozenset[str]
 ) -> CheckResult:
-    """What the processes found; `cards` are the names of their devices. A bus below its floor is a warning."""
-    remedy = "see what NCCL says of it: NCCL_DEBUG=INFO, then ./firstlight doctor on that output"
+    """Evaluate results and speed of the processes. A bus bandwidth below the floor of the `cards` is a warning."""
+    remedy = "see NCCL's log: NCCL_DEBUG=INFO, then ./firstlight doctor on that output"
     outcome = evaluate(answers, {"backend": "nccl", "devices": list(cards)}, remedy)
     if outcome.status != "ok":
         return outcome
     count, seconds = len(answers), max(answer["seconds"] for answer in answers.values())
-    # Of a ring each process sends and receives 2 (n - 1) / n times the array (nccl-tests, doc/PERFORMANCE.md).
+    # In a ring each process sends and receives 2 (n - 1) / n times the array (nccl-tests, doc/PERFORMANCE.md).
     speed = 2 * (count - 1) / count * large_bytes / seconds / 1e9
     least, source = bus_floor(cards)
     if "slow" in faults:
@@ -46,16 +46,16 @@ def evaluate_speed(
     bus = Figure("bus of an all-reduce", speed, "GB/s", floor=least, source=source)
     outcome = replace(outcome, figures=(*outcome.figures, bus))
     if least is not None and not speed >= least:
-        text = f"an all-reduce reaches {speed:.3g} GB/s of each card's bus, at least {least:.3g} is wanted"
-        links = "look at the links between the cards: nvidia-smi nvlink --status, nvidia-smi topo -m"
+        text = f"an all-reduce reaches {speed:.3g} GB/s of bus bandwidth per card, the floor is {least:.3g}"
+        links = "check the links between the cards: nvidia-smi nvlink --status, nvidia-smi topo -m"
         return replace(outcome, status="warn", reason=text, remedy=links)
     return replace(outcome, reason=f"{outcome.reason}; an all-reduce reaches {speed:.3g} GB/s")
 
 
 def bus_floor(cards: tuple[str, ...]) -> tuple[float | None, str | None]:
-    """The least that an all-reduce of these cards must reach, GB/s, and where that stands; null where nothing is known.
+    """Return the minimum bus bandwidth of an all-reduce in GB/s and its source; None if unknown.
 
-    A floor holds for a whole board of like cards on one switch: of fewer ones, or on other links, nobody published any.
+    A floor applies to a complete board of equal cards on one switch; no figures are published for other systems.
     """
     import re
 
@@ -68,7 +68,7 @@ def bus_floor(cards: tuple[str, ...]) -> tuple[float | None, str | None]:
 
 CHECK = Check(
     id="collectives.nccl",
-    description="The GPUs of this host reduce, gather and scatter numbers by NCCL, exact to the last one, and over fast links.",
+    description="The GPUs of this host reduce, gather and scatter numbers exactly by NCCL, at the speed of their links.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),

@@ -1,4 +1,4 @@
-"""collectives.pairs: between any two GPUs copies are about as fast as between the others."""
+"""collectives.pairs: copy speed between every two GPUs."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from verify.timing import timed
 COPIED_BYTES = 256 << 20
 BUDGET_S = 0.05
 INJECTED_SHARE = 0.25
-"""What the injected fault leaves of the first pair's speed."""
+"""Factor that the injected fault applies to the first pair's speed."""
 
 
 def _run(context: CheckContext) -> CheckResult:
     devices = [device for device in context.devices if device != "cpu"]
     if len(devices) < 2:
         if not context.faults:
-            return CheckResult("skip", "there are no two GPUs that could copy to one another")
-        # Where there are none an injected fault is proven on the host's own memory.
+            return CheckResult("skip", "there are fewer than two GPUs")
+        # Without GPUs an injected fault is proven on the host's own memory.
         pairs = {f"cpu -> cpu, {turn}": _pair("cpu", "cpu", COPIED_BYTES >> 6) for turn in range(2)}
     else:
         pairs = {f"{one} -> {two}": _pair(one, two, COPIED_BYTES) for one, two in permutations(devices, 2)}
@@ -33,7 +33,7 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def _pair(writer: str, owner: str, copied_bytes: int) -> dict[str, Any]:
-    """Whether copies go `direct`, a large one's `bytes_per_s` and a small one's `latency_s`."""
+    """Return whether copies are `direct`, `bytes_per_s` of a large copy and `latency_s` of a small one."""
     import torch
 
     direct = writer == "cpu" or torch.cuda.can_device_access_peer(writer, owner)
@@ -45,7 +45,7 @@ def _pair(writer: str, owner: str, copied_bytes: int) -> dict[str, Any]:
 
 
 def evaluate(pairs: Mapping[str, Mapping[str, Any]]) -> CheckResult:
-    """`pairs` hold what `_pair` gives, by `writer -> owner`; each is held against the median of those that go its way."""
+    """Compare each pair (`writer -> owner`, as from `_pair`) with the median of the pairs on the same kind of path."""
     rule = table("peers")["pairs"]
     shares: dict[str, float] = {}
     for direct in (True, False):
@@ -60,18 +60,20 @@ def evaluate(pairs: Mapping[str, Mapping[str, Any]]) -> CheckResult:
     )
     slow = [name for name, share in shares.items() if not share >= rule["share"]]
     if slow:
-        told = ", ".join(f"{name} {pairs[name]['bytes_per_s'] / 1e9:.3g} GB/s" for name in slow[:4])
-        text = f"{len(slow)} of {len(pairs)} pairs of GPUs copy slower than {rule['share']:.0%} of the median: {told}"
+        details = ", ".join(f"{name} {pairs[name]['bytes_per_s'] / 1e9:.3g} GB/s" for name in slow[:4])
+        text = (
+            f"{len(slow)} of {len(pairs)} pairs of GPUs copy slower than {rule['share']:.0%} of the median: {details}"
+        )
         return CheckResult("warn", text, figures, {"pairs": dict(pairs)}, rule["remedy"])
     staged = sum(not pair["direct"] for pair in pairs.values())
-    way = f"{staged} of {len(pairs)} by way of the host" if staged else "all directly"
+    way = f"{staged} of {len(pairs)} through the host" if staged else "all directly"
     text = f"{len(pairs)} pairs of GPUs copy, {way}; the slowest, {slowest}, {figures[0].value:.3g} GB/s"
     return CheckResult("ok", text, figures, {"pairs": dict(pairs)})
 
 
 CHECK = Check(
     id="collectives.pairs",
-    description="Copies between any two GPUs are about as fast as between the other ones.",
+    description="Copies between any two GPUs are about as fast as between the others.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),

@@ -1,4 +1,4 @@
-"""devices.amd_clocks: nothing slows the AMD GPUs down."""
+"""devices.amd_clocks: heat or power limits of AMD GPUs."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def evaluate(cards: Sequence[Limits]) -> CheckResult:
-    """By the reasons of this moment. Reasons without a row (clocks below a limit that the host set, little work) are told in the evidence."""
+    """Only current reasons are evaluated. Reasons without a row (clocks below a limit that the host set, little work) are evidence."""
     telling = [card for card in cards if card.active]
     if not telling:
-        return CheckResult("skip", "these cards do not tell what slows them down")
+        return CheckResult("skip", "these cards do not report what slows them down")
     rule = table("devices")["amd_limits"]
     evidence = {
         "command": " ".join(amd_smi.METRICS),
         "cards": [asdict(card) for card in cards],
         "source": rule["source"],
     }
-    said = [entry for card in telling for entry in _of_card(card)]
-    return combine(said, f"nothing slows {len(telling)} AMD cards down", (), evidence)
+    observations = [entry for card in telling for entry in _of_card(card)]
+    return combine(observations, f"nothing slows {len(telling)} AMD cards down", (), evidence)
 
 
 def _of_card(card: Limits) -> Iterator[Observation]:

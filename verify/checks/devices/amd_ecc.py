@@ -1,4 +1,4 @@
-"""devices.amd_ecc: the memory of the AMD GPUs has no errors that it could not mend."""
+"""devices.amd_ecc: uncorrected memory errors of AMD GPUs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from verify.views import amd_smi
 from verify.views.amd_smi import EccErrors
 
 SOURCE = "rocm.docs.amd.com/projects/amdsmi, amdsmi_get_gpu_total_ecc_count; no uncorrected error is harmless"
-RESET = (
-    "stop what uses the card and reset it: amd-smi reset --gpureset --gpu {gpu}; if they come back, have it replaced"
-)
+RESET = "stop the processes that use the card and reset it: amd-smi reset --gpureset --gpu {gpu}; if the errors return, have it replaced"
 
 
 def _run(context: CheckContext) -> CheckResult:
@@ -23,28 +21,28 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def evaluate(cards: Sequence[EccErrors]) -> CheckResult:
-    """Errors that were corrected are no fault: that is what the memory's code is for."""
+    """Evaluate uncorrected errors only: correcting errors is what ECC is for."""
     counting = [card for card in cards if card.uncorrected is not None]
     if not counting:
-        return CheckResult("skip", "these cards count no errors of their memory")
+        return CheckResult("skip", "these cards do not count memory errors")
     total = sum(card.uncorrected or 0 for card in counting)
     figures = (Figure("uncorrected errors since the driver was loaded", total, "count", ceiling=0, source=SOURCE),)
     evidence = {"command": " ".join(amd_smi.ERRORS), "cards": [asdict(card) for card in cards]}
-    said = [entry for card in counting for entry in _of_card(card)]
-    return combine(said, f"no uncorrected error of {len(counting)} cards' memory", figures, evidence)
+    observations = [entry for card in counting for entry in _of_card(card)]
+    return combine(observations, f"no uncorrected memory error on {len(counting)} cards", figures, evidence)
 
 
 def _of_card(card: EccErrors) -> Iterator[Observation]:
     remedy = RESET.format(gpu=card.gpu)
     if card.uncorrected:
-        yield Observation("fail", f"GPU {card.gpu}: {card.uncorrected} uncorrected errors of its memory", remedy)
+        yield Observation("fail", f"GPU {card.gpu}: {card.uncorrected} uncorrected memory errors", remedy)
     if card.deferred:
-        yield Observation("warn", f"GPU {card.gpu}: {card.deferred} errors of its memory wait to be met", remedy)
+        yield Observation("warn", f"GPU {card.gpu}: {card.deferred} deferred memory errors", remedy)
 
 
 CHECK = Check(
     id="devices.amd_ecc",
-    description="No error of the AMD GPUs' memory went uncorrected since the driver was loaded.",
+    description="No AMD GPU has had an uncorrected memory error since the driver was loaded.",
     run=_run,
     faults=("sick-gpu",),
 )

@@ -1,4 +1,4 @@
-"""devices.amd_links: the AMD GPUs are joined by xGMI, each with each."""
+"""devices.amd_links: xGMI links between AMD GPUs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from verify.views import amd_smi
 from verify.views.amd_smi import GpuLink
 
 XGMI = "XGMI"
-SOURCE = "AMD Instinct boards join each card with each other one: rocm.docs.amd.com, MI300X and MI250 architecture"
-REMEDY = "the kernel's log names the link (dmesg | grep -i xgmi); reset all cards of the board at once, then reseat it"
+SOURCE = "AMD Instinct boards connect each card with every other one: rocm.docs.amd.com, MI300X and MI250 architecture"
+REMEDY = "the kernel log names the link (dmesg | grep -i xgmi); reset all cards of the board at once, then reseat it"
 TOLD = 4
 SICK = (GpuLink(0, 1, XGMI), GpuLink(1, 0, XGMI), GpuLink(0, 2, "PCIE"), GpuLink(2, 0, "PCIE"))
 
@@ -21,27 +21,27 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def evaluate(joints: Sequence[GpuLink]) -> CheckResult:
-    """Where some cards of a host are joined by xGMI, all of them shall be. How a pair is joined is what the driver reaches."""
+    """Require xGMI between all cards if some cards of the host have it. The driver reports how each pair is connected."""
     joined = [joint for joint in joints if joint.kind == XGMI]
     if not joined:
         return CheckResult("skip", "no xGMI between these cards")
     others = [joint for joint in joints if joint.kind != XGMI]
-    figures = (Figure("ordered pairs joined by xGMI", len(joined), "count", floor=len(joints), source=SOURCE),)
+    figures = (Figure("ordered pairs connected by xGMI", len(joined), "count", floor=len(joints), source=SOURCE),)
     evidence = {
         "command": " ".join(amd_smi.TOPOLOGY),
         "joints": {f"{joint.gpu} -> {joint.other}": joint.kind for joint in joints},
     }
-    said = []
+    observations = []
     if others:
         pairs = ", ".join(f"GPU {joint.gpu} to {joint.other} by {joint.kind}" for joint in others[:TOLD])
         more = f" and {len(others) - TOLD} more" if len(others) > TOLD else ""
-        said.append(Observation("warn", f"not joined by xGMI as the other cards are: {pairs}{more}", REMEDY))
-    return combine(said, f"{len(joined)} ordered pairs of AMD cards are joined by xGMI", figures, evidence)
+        observations.append(Observation("warn", f"not connected by xGMI like the other cards: {pairs}{more}", REMEDY))
+    return combine(observations, f"{len(joined)} ordered pairs of AMD cards are connected by xGMI", figures, evidence)
 
 
 CHECK = Check(
     id="devices.amd_links",
-    description="Where AMD GPUs of this host are joined by xGMI, each is joined so with each other one.",
+    description="If xGMI connects some AMD GPUs of the host, it connects all of them.",
     run=_run,
     faults=("sick-gpu",),
 )

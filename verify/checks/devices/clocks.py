@@ -1,4 +1,4 @@
-"""devices.clocks: nothing slows the GPUs down."""
+"""devices.clocks: heat, power and power caps of NVIDIA GPUs."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def evaluate(cards: Sequence[Health]) -> CheckResult:
-    """By the reasons of this moment: those of heat and power hold on without work; what work costs is for the speeds."""
+    """Evaluate the current reasons: heat and power limits persist without load; the speed checks cover the effect of load."""
     if all(card.clock_reasons is None and card.power_limit_w is None for card in cards):
-        return CheckResult("error", "cannot tell: the driver gives neither reasons of clocks nor limits of power")
+        return CheckResult("error", "cannot tell: the driver reports neither clock reasons nor power limits")
     named = {card.pci: [row["name"] for row in _rows(card)] for card in cards}
     figures = tuple(
         Figure(f"power limit: {card.pci}", card.power_limit_w, "W", floor=card.power_default_w, source="its default")
         for card in cards
         if card.power_limit_w is not None
     )
-    said = [entry for card in cards for entry in _of_card(card)]
+    observations = [entry for card in cards for entry in _of_card(card)]
     seen = sorted({name for names in named.values() for name in names})
-    healthy = f"nothing slows {len(cards)} cards down (clocks now by: {', '.join(seen) or 'no limit'})"
+    healthy = f"nothing slows {len(cards)} cards down (current clock limits: {', '.join(seen) or 'none'})"
     evidence = {"reasons": named, "source": table("devices")["clock_reasons"]["source"]}
-    return combine(said, healthy, figures, evidence)
+    return combine(observations, healthy, figures, evidence)
 
 
 def _rows(card: Health) -> list[dict[str, Any]]:
@@ -43,13 +43,13 @@ def _of_card(card: Health) -> Iterator[Observation]:
             yield Observation(row["status"], f"{card.pci} is slowed down: {row['name']}", row["remedy"])
     limit, usual = card.power_limit_w, card.power_default_w
     if limit is not None and usual is not None and limit < usual:
-        text = f"{card.pci} may take {limit:.0f} W, by default {usual:.0f} W"
+        text = f"{card.pci} is limited to {limit:.0f} W, the default is {usual:.0f} W"
         yield Observation("warn", text, f"nvidia-smi -i {card.pci} --power-limit={usual:.0f}")
 
 
 CHECK = Check(
     id="devices.clocks",
-    description="Neither heat, power nor a cap below the default slows an NVIDIA GPU down.",
+    description="Neither heat, power nor a power cap below the default slows an NVIDIA GPU down.",
     run=_run,
     requires=("devices.driver",),
     faults=("sick-gpu",),

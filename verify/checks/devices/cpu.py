@@ -1,4 +1,4 @@
-"""devices.cpu: torch uses the CPU that is there."""
+"""devices.cpu: vector instructions and threads that torch uses on the CPU."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def cpu_flags(cpuinfo: str) -> frozenset[str]:
-    """The flags of the first CPU of /proc/cpuinfo, empty where it lists none (not x86)."""
+    """Return the flags of the first CPU in /proc/cpuinfo; empty if it lists none (not x86)."""
     line = next((line for line in cpuinfo.splitlines() if line.startswith("flags")), "")
     return frozenset(line.partition(":")[2].split())
 
 
 def evaluate(*, usable: int, threads: int, used: str, flags: Collection[str]) -> CheckResult:
-    """`used` is the instruction set that torch chose, as torch names it."""
+    """Compare the instruction set and threads that torch uses with what the CPU has."""
     rows = table("cpu")["capability"]
     best = next((row["name"] for row in rows if set(row["flags"]) <= set(flags)), None)
     figures = (Figure("usable CPUs", usable, "count"), Figure("torch threads", threads, "count"))
@@ -49,17 +49,17 @@ def evaluate(*, usable: int, threads: int, used: str, flags: Collection[str]) ->
 
 
 def with_nodes(outcome: CheckResult, nodes: Sequence[Node], cpus: Collection[int]) -> CheckResult:
-    """The same with what is known of NUMA nodes; `cpus` are those that this process may use."""
+    """Add what is known about NUMA nodes; `cpus` are those that this process may use."""
     if not nodes:
         return outcome
     used = [node for node in nodes if node.cpus & set(cpus)]
     figures = (*outcome.figures, Figure("NUMA nodes", len(nodes), "count"), Figure("of them used", len(used), "count"))
-    told = [{"node": node.number, "cpus": len(node.cpus), "memory": node.memory} for node in nodes]
-    evidence = {**outcome.evidence, "NUMA": told}
+    details = [{"node": node.number, "cpus": len(node.cpus), "memory": node.memory} for node in nodes]
+    evidence = {**outcome.evidence, "NUMA": details}
     bare = [str(node.number) for node in used if not node.memory]
     if bare and len(bare) < len(nodes) and outcome.status == "ok":
-        text = f"NUMA node {', '.join(bare)} has CPUs and no memory: all that they read lies elsewhere"
-        return CheckResult("warn", text, figures, evidence, remedy="put memory into the channels of that socket")
+        text = f"NUMA node {', '.join(bare)} has CPUs and no memory: all its reads go to another node"
+        return CheckResult("warn", text, figures, evidence, remedy="install memory in the channels of that socket")
     where = f"of {len(used)} of {len(nodes)} NUMA nodes" if len(nodes) > 1 else "of one NUMA node"
     reason = f"{outcome.reason} {where}" if outcome.status == "ok" else outcome.reason
     return replace(outcome, reason=reason, figures=figures, evidence=evidence)
@@ -73,7 +73,7 @@ def _capability() -> str:
 
 CHECK = Check(
     id="devices.cpu",
-    description="torch uses the widest vector instructions that the CPU has, and as many threads as it may.",
+    description="torch uses the widest vector instructions of the CPU, and all CPUs that it may use.",
     run=_run,
     requires=("libraries.torch_build",),
     faults=("slow",),

@@ -1,4 +1,4 @@
-"""devices.driver: the kernel module and the libraries of the driver are of one release."""
+"""devices.driver: releases of the driver's kernel module and libraries."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def _run(context: CheckContext) -> CheckResult:
     missing = {name: why for name in LIBRARIES if (why := _refusal(name))}
     mapped = mapped_libraries(Path("/proc/self/maps").read_text())
     found = {name: path for path in mapped for name in LIBRARIES if path.name.startswith(f"{name}.so")}
-    # Sandboxes hide the module's own files; NVML would not start without one.
+    # Sandboxes hide the module's files; NVML would not start without a module.
     return evaluate(release(FOLDER) or nvml.release(), found, missing)
 
 
 def _refusal(name: str) -> str | None:
-    """Load a library as torch does, which touches no device: why it does not load, null when it does."""
+    """Load a library as torch does, which touches no device; return the error, None if it loads."""
     try:
         ctypes.CDLL(f"{name}.so.1")
     except OSError as error:
@@ -39,37 +39,37 @@ def _refusal(name: str) -> str | None:
 
 
 def evaluate(kernel: str | None, libraries: Mapping[str, Path], missing: Mapping[str, str]) -> CheckResult:
-    """`kernel` is the loaded module's release, null where none is loaded; `missing` says why a library does not load."""
+    """Compare the release of the loaded module (None: none is loaded) with those of the libraries."""
     stand_in = table("libraries")["library"]["libcuda"]["shadow"]
     releases = {name: _release(path) for name, path in libraries.items() if stand_in not in str(path)}
     evidence = {"kernel module": kernel, "libraries": {name: str(path) for name, path in libraries.items()}, **missing}
     if kernel is None:
         return CheckResult(
-            "fail", "no kernel module of NVIDIA is loaded", (), evidence, "modprobe nvidia; dmesg says why not"
+            "fail", "no NVIDIA kernel module is loaded", (), evidence, "modprobe nvidia; dmesg shows why it fails"
         )
     if missing:
-        told = "; ".join(f"{name}: {why}" for name, why in missing.items())
+        details = "; ".join(f"{name}: {why}" for name, why in missing.items())
         return CheckResult(
-            "fail", f"the driver's libraries do not load: {told}", (), evidence, "install the driver whole"
+            "fail", f"the driver's libraries do not load: {details}", (), evidence, "install the complete driver"
         )
     other = [f"{libraries[name]} is of {own}" for name, own in releases.items() if own not in (None, kernel)]
     if other:
-        text = f"the loaded kernel module is of {kernel}, and {'; '.join(other)}"
-        remedy = "reboot, so that the module of the installed release is loaded; in a container: restart it"
+        text = f"the loaded kernel module is {kernel}, and {'; '.join(other)}"
+        remedy = "reboot to load the module of the installed release; restart a container"
         return CheckResult("fail", text, (), evidence, remedy)
-    told = ", ".join(name for name, own in releases.items() if own) or "no library that names its release"
-    return CheckResult("ok", f"kernel module {kernel}, and of the same release: {told}", (), evidence)
+    details = ", ".join(name for name, own in releases.items() if own) or "no library names its release"
+    return CheckResult("ok", f"kernel module {kernel}, and of the same release: {details}", (), evidence)
 
 
 def _release(library: Path) -> str | None:
-    """`580.82.07` of `libcuda.so.580.82.07`; null where the file's name says none."""
+    """Return `580.82.07` for `libcuda.so.580.82.07`; None if the file name has no release."""
     found = re.search(r"\.so\.(\d+(?:\.\d+)+)$", library.name)
     return found[1] if found else None
 
 
 CHECK = Check(
     id="devices.driver",
-    description="NVIDIA's kernel module is loaded, and libcuda and NVML are of exactly its release.",
+    description="NVIDIA's kernel module is loaded, and libcuda and NVML have exactly its release.",
     run=_run,
     faults=("stale-library",),
 )

@@ -1,4 +1,4 @@
-"""devices.ecc: the memory of the GPUs has no errors that it could not mend."""
+"""devices.ecc: uncorrected memory errors and row remapping of NVIDIA GPUs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 from verify.views.nvml_health import Health
 
-RESET = "stop what uses the card and reset it: nvidia-smi --gpu-reset -i {pci}; or reboot"
-REPLACE = "the card has no spare rows left for its errors: have it replaced"
+RESET = "stop the processes that use the card and reset it: nvidia-smi --gpu-reset -i {pci}; or reboot"
+REPLACE = "the card has no spare rows left: have it replaced"
 
 
 def _run(context: CheckContext) -> CheckResult:
@@ -19,10 +19,10 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def evaluate(cards: Sequence[Health]) -> CheckResult:
-    """Errors that were corrected are no fault: that is what the memory's code is for."""
+    """Evaluate uncorrected errors only: correcting errors is what ECC is for."""
     counted = [card for card in cards if card.uncorrected is not None]
     if not any(card.ecc is not None or card.remapped is not None for card in cards):
-        return CheckResult("skip", "these cards have no error correction, or do not tell of it")
+        return CheckResult("skip", "these cards have no error correction, or do not report it")
     limit = table("devices")["ecc"]
     since_load = sum(card.uncorrected[0] for card in counted if card.uncorrected)
     ever = sum(card.uncorrected[1] for card in counted if card.uncorrected)
@@ -39,35 +39,35 @@ def evaluate(cards: Sequence[Health]) -> CheckResult:
         Figure("rows remapped after corrected errors", rows[0], "count"),
         Figure("rows remapped after uncorrected errors", rows[1], "count"),
     )
-    said = [entry for card in cards for entry in _of_card(card, limit["uncorrected_since_load"])]
-    healthy = f"no uncorrected error of {len(counted)} cards' memory since the driver was loaded, {ever} before"
-    return combine(said, healthy, figures, [asdict(card) for card in cards])
+    observations = [entry for card in cards for entry in _of_card(card, limit["uncorrected_since_load"])]
+    healthy = f"no uncorrected memory error on {len(counted)} cards since the driver was loaded, {ever} before"
+    return combine(observations, healthy, figures, [asdict(card) for card in cards])
 
 
 def _of_card(card: Health, limit: int) -> Iterator[Observation]:
     reset = RESET.format(pci=card.pci)
     if card.remap_failed:
-        yield Observation("fail", f"{card.pci}: a row of its memory could not be remapped", REPLACE)
+        yield Observation("fail", f"{card.pci}: a memory row could not be remapped", REPLACE)
     if card.uncorrected and card.uncorrected[0] > limit:
         yield Observation(
             "fail", f"{card.pci}: {card.uncorrected[0]} uncorrected errors since the driver was loaded", reset
         )
     if card.remap_pending:
-        yield Observation("warn", f"{card.pci}: a row of its memory waits to be remapped", reset)
+        yield Observation("warn", f"{card.pci}: a memory row is pending remapping", reset)
     if card.retirement_pending:
-        yield Observation("warn", f"{card.pci}: a page of its memory waits to be retired", reset)
+        yield Observation("warn", f"{card.pci}: a memory page is pending retirement", reset)
     if card.ecc and card.ecc[0] != card.ecc[1]:
         yield Observation(
-            "warn", f"{card.pci}: ECC will be {'on' if card.ecc[1] else 'off'} after its next reset", reset
+            "warn", f"{card.pci}: ECC will be {'on' if card.ecc[1] else 'off'} after the next reset", reset
         )
     elif card.ecc == (False, False) and card.ecc_by_default:
         remedy = f"turn it on: nvidia-smi -i {card.pci} -e 1, then reboot"
-        yield Observation("warn", f"{card.pci}: ECC is off, which is on by default", remedy)
+        yield Observation("warn", f"{card.pci}: ECC is off, the default is on", remedy)
 
 
 CHECK = Check(
     id="devices.ecc",
-    description="No error of the NVIDIA GPUs' memory went uncorrected since the driver was loaded, and no row waits to be remapped.",
+    description="No NVIDIA GPU has had an uncorrected memory error since the driver was loaded, and no memory row is pending remapping.",
     run=_run,
     requires=("devices.driver",),
     faults=("sick-gpu",),

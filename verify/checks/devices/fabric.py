@@ -1,4 +1,4 @@
-"""devices.fabric: the NVSwitch fabric has taken the GPUs in."""
+"""devices.fabric: registration of GPUs with the NVSwitch fabric."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from verify.records import Check, CheckContext, CheckResult, Figure
 from verify.tables import table
 from verify.views.nvml_health import Fabric, Health
 
-START = "start the fabric manager of exactly this driver's version: systemctl enable --now nvidia-fabricmanager"
+START = "start the fabric manager of exactly this driver version: systemctl enable --now nvidia-fabricmanager"
 
 
 def _run(context: CheckContext) -> CheckResult:
@@ -21,16 +21,18 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def evaluate(cards: Sequence[Health]) -> CheckResult:
-    """A card alone needs no fabric: virtual machines with one card of an NVSwitch system never complete it."""
+    """Require registration of all cards. A single card needs no fabric: virtual machines with one card never complete it."""
     states = table("devices")["fabric_state"]
     members = [card for card in cards if card.fabric and card.fabric.state]
     if not members:
         return CheckResult("skip", "no card belongs to an NVSwitch fabric, or the driver is older than 535")
     complete = [card for card in members if card.fabric and card.fabric.state == states["completed"]]
     figures = (Figure("cards in the fabric", len(complete), "count", floor=None if len(cards) == 1 else len(members)),)
-    said = [entry for card in members for entry in _of_card(card, states, exclusive=len(cards) == 1)]
+    observations = [entry for card in members for entry in _of_card(card, states, exclusive=len(cards) == 1)]
     evidence = {card.pci: vars(card.fabric) for card in members if card.fabric}
-    return combine(said, f"the fabric has taken in {len(complete)} of {len(members)} cards", figures, evidence)
+    return combine(
+        observations, f"{len(complete)} of {len(members)} cards are registered with the fabric", figures, evidence
+    )
 
 
 def _of_card(card: Health, states: dict[str, Any], *, exclusive: bool) -> Iterator[Observation]:
@@ -42,18 +44,18 @@ def _of_card(card: Health, states: dict[str, Any], *, exclusive: bool) -> Iterat
         yield Observation("ok" if exclusive else "fail", f"{card.pci}: its fabric is {name}", START)
         return
     if fabric.status:
-        text = f"{card.pci}: the fabric gave it up (NVML status {fabric.status})"
-        yield Observation("fail", text, "journalctl -u nvidia-fabricmanager names the reason")
+        text = f"{card.pci}: registration with the fabric failed (NVML status {fabric.status})"
+        yield Observation("fail", text, "journalctl -u nvidia-fabricmanager shows the reason")
     for row in table("devices")["fabric_health"]:
         if fabric.health >> row["shift"] & row["mask"] in row["bad"]:
             yield Observation(
-                row["status"], f"{card.pci}: {row['text']}", "journalctl -u nvidia-fabricmanager names the reason"
+                row["status"], f"{card.pci}: {row['text']}", "journalctl -u nvidia-fabricmanager shows the reason"
             )
 
 
 CHECK = Check(
     id="devices.fabric",
-    description="Cards of an NVSwitch system are all in its fabric, which is complete and healthy.",
+    description="All cards of an NVSwitch system are registered with its fabric, which is complete and healthy.",
     run=_run,
     requires=("devices.driver",),
     faults=("sick-gpu",),

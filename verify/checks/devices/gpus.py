@@ -1,4 +1,4 @@
-"""devices.gpus: every layer sees the same GPUs."""
+"""devices.gpus: agreement of all layers on the GPUs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from verify.views import Gpu, amd_smi, kernel_driver, kfd, nvml, pci, torch_view
 MASKS = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 
 Views = Mapping[str, "tuple[Gpu, ...] | None"]
-"""Layer to the GPUs that it sees, in the order bus, driver, NVML, torch; null where the layer is absent."""
+"""GPUs by layer, in the order bus, driver, NVML, torch; None for a layer that is absent."""
 
 
 def _run(context: CheckContext) -> CheckResult:
@@ -44,9 +44,10 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def amd_views() -> tuple[dict[str, tuple[Gpu, ...] | None], bool]:
-    """What amdgpu and amd-smi see, and whether a card is in parts. Nothing of amd-smi where it is not installed: torch needs none.
+    """Return what amdgpu and amd-smi report, and whether a card is partitioned. amd-smi is optional: torch does not need it.
 
-    Raises AmdSmiError.
+    Raises:
+        AmdSmiError: amd-smi is installed and fails.
     """
     driver, tool = kfd.gpus(), amd_smi.gpus()
     views = {"kernel driver": driver} | ({} if tool is None else {"amd-smi": tool})
@@ -54,7 +55,7 @@ def amd_views() -> tuple[dict[str, tuple[Gpu, ...] | None], bool]:
 
 
 def evaluate(views: Views, *, variant: str | None, masks: Mapping[str, str], split: bool) -> CheckResult:
-    """Whether the layers agree. `variant` is the planned torch build, null when there is no plan."""
+    """Compare the layers. `variant` is the planned torch build, None without a plan."""
     figures = tuple(Figure(f"GPUs: {layer}", len(view), "count") for layer, view in views.items() if view is not None)
     counts = ", ".join(f"{layer} {'absent' if view is None else len(view)}" for layer, view in views.items())
     on_bus, seen = views["PCI"] or (), views["torch"]
@@ -62,7 +63,7 @@ def evaluate(views: Views, *, variant: str | None, masks: Mapping[str, str], spl
         return _without_gpu_build(on_bus, variant, counts, figures)
     if split:
         return CheckResult(
-            "warn", f"a card is split (MIG, partitions): its parts cannot be compared one by one ({counts})", figures
+            "warn", f"a card is split (MIG, partitions), so its parts cannot be compared one by one ({counts})", figures
         )
     absent = [layer for layer, view in views.items() if view is None]
     if absent and on_bus:
@@ -70,21 +71,23 @@ def evaluate(views: Views, *, variant: str | None, masks: Mapping[str, str], spl
         return CheckResult("fail", text, figures, remedy="install or repair the driver, then reboot")
     if masks and len(seen) < len(on_bus):
         return CheckResult("warn", f"{' '.join(f'{k}={v}' for k, v in masks.items())} hides GPUs ({counts})", figures)
-    if seen and not on_bus:  # a sandbox shows its cards to the libraries, and hides bus and module
+    if seen and not on_bus:  # a sandbox shows its cards to the libraries, but hides bus and module
         views = {layer: view for layer, view in views.items() if view}
     expected = on_bus or seen
     for layer, view in views.items():
         if view is not None and len(view) != len(expected):
             return CheckResult(
-                "fail", _difference(expected, layer, view, counts), figures, remedy="dmesg names the reason"
+                "fail", _difference(expected, layer, view, counts), figures, remedy="dmesg shows the reason"
             )
     return _compare_each(views, counts, figures)
 
 
 def fewer(here: Sequence[Gpu], expected: Mapping[str, Any] | int | None) -> CheckResult | None:
-    """The outcome where fewer cards are here than should be; null where none is missing, or nothing is expected.
+    """Return the failure if cards are missing; None if none is, or nothing is expected.
 
-    `expected` is their number, or that as `count` with the addresses that are known (`pci`) and where it stands (`source`).
+    Args:
+        here: GPUs on the bus.
+        expected: Their number, or an object with `count`, the known addresses `pci` and the `source`.
     """
     wanted: Mapping[str, Any] = expected if isinstance(expected, Mapping) else {"count": expected or 0}
     if len(here) >= wanted["count"]:
@@ -93,7 +96,7 @@ def fewer(here: Sequence[Gpu], expected: Mapping[str, Any] | int | None) -> Chec
     named = f": missing PCI {', '.join(gone)}" if gone else ""
     source = f" ({wanted['source']})" if "source" in wanted else ""
     figure = Figure("GPUs", len(here), "count", floor=wanted["count"], source=wanted.get("source"))
-    remedy = "dmesg and lspci say whether the card fell off the bus: restart the host, reseat the card; was it taken out, set firstlight_gpus to the indexes that are left"
+    remedy = "dmesg and lspci show whether the card fell off the bus: restart the host, reseat the card; if it was removed, set firstlight_gpus to the remaining indexes"
     return CheckResult("fail", f"{len(here)} of {wanted['count']} GPUs{named}{source}", (figure,), remedy=remedy)
 
 
@@ -104,15 +107,15 @@ def _without_gpu_build(
         return CheckResult("ok", "no GPU on the bus, and torch is a CPU build", figures)
     if variant == "cpu":
         return CheckResult("warn", f"{len(on_bus)} GPUs are on the bus, and the Stack computes on the CPU", figures)
-    text = f"torch is a CPU build ({counts})" + (f", and the Stack says {variant}" if variant else "")
-    return CheckResult("fail", text, figures, remedy="install the torch build that fits the GPUs")
+    text = f"torch is a CPU build ({counts})" + (f", and the Stack has {variant}" if variant else "")
+    return CheckResult("fail", text, figures, remedy="install the torch build for these GPUs")
 
 
 def _difference(on_bus: Sequence[Gpu], layer: str, view: Sequence[Gpu], counts: str) -> str:
     known = {gpu.pci for gpu in view if gpu.pci}
     missing = [gpu.pci for gpu in on_bus if gpu.pci and gpu.pci not in known] if known or not view else []
     named = f"; not seen by {layer}: {', '.join(missing)}" if missing else ""
-    return f"the layers count differently: {counts}{named}"
+    return f"the layers have different counts: {counts}{named}"
 
 
 def _compare_each(views: Views, counts: str, figures: tuple[Figure, ...]) -> CheckResult:
@@ -121,8 +124,8 @@ def _compare_each(views: Views, counts: str, figures: tuple[Figure, ...]) -> Che
         sets = {layer: {getattr(gpu, attribute) for gpu in view} - {None} for layer, view in lists.items()}
         stated = {layer: values for layer, values in sets.items() if values}
         if len({frozenset(values) for values in stated.values()}) > 1:
-            told = "; ".join(f"{layer}: {', '.join(sorted(values))}" for layer, values in stated.items())
-            return CheckResult("fail", f"the layers name different GPUs by {attribute}: {told}", figures)
+            details = "; ".join(f"{layer}: {', '.join(sorted(values))}" for layer, values in stated.items())
+            return CheckResult("fail", f"the layers name different GPUs by {attribute}: {details}", figures)
     by_uuid = {gpu.uuid: gpu for gpu in lists.get("NVML", ()) if gpu.uuid}
     share = table("devices")["torch_memory_share"]
     for gpu in lists.get("torch", ()):
@@ -132,14 +135,14 @@ def _compare_each(views: Views, counts: str, figures: tuple[Figure, ...]) -> Che
             return CheckResult("fail", text, figures)
     order = [gpu.pci for gpu in lists.get("torch", ()) if gpu.pci]
     if order != sorted(order):
-        text = f"torch orders the GPUs otherwise than the bus: {', '.join(order)}"
+        text = f"torch and the bus list the GPUs in different order: {', '.join(order)}"
         return CheckResult("warn", text, figures, remedy="set CUDA_DEVICE_ORDER=PCI_BUS_ID")
     return CheckResult("ok", f"every layer sees the same GPUs ({counts})", figures)
 
 
 CHECK = Check(
     id="devices.gpus",
-    description="The PCI bus, the kernel driver, NVML or amd-smi, and torch see the same GPUs: count, UUID, address, order, memory; as many as the host should have.",
+    description="The PCI bus, the kernel driver, NVML or amd-smi, and torch report the same GPUs (count, UUID, address, order, memory), and as many as expected.",
     run=_run,
     requires=("devices.torch",),
     faults=("missing-gpu",),

@@ -1,4 +1,4 @@
-"""devices.modes: the GPUs take the work that they are to be given."""
+"""devices.modes: compute mode, MIG mode and persistence of NVIDIA GPUs."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def evaluate(cards: Sequence[Health]) -> CheckResult:
-    """Persistence off is told, not judged: it costs seconds at each first use, and the volatile counts of errors."""
+    """Report persistence mode without evaluating it: without it, first uses take seconds longer and volatile error counts are lost."""
     split = sum(1 for card in cards if card.mig and card.mig[0])
     figures = (Figure("cards split by MIG", split, "count"),)
-    said = [entry for card in cards for entry in _of_card(card)]
+    observations = [entry for card in cards for entry in _of_card(card)]
     lazy = [card.pci for card in cards if card.persistence is False]
     if lazy:
         text = f"persistence mode is off on {', '.join(lazy)}: each first use waits for the driver"
-        said.append(Observation("ok", text))
+        observations.append(Observation("ok", text))
     evidence = {
         card.pci: {"compute mode": _mode(card), "MIG": card.mig, "persistence": card.persistence} for card in cards
     }
-    return combine(said, f"{len(cards)} cards take any process's work", figures, evidence)
+    return combine(observations, f"{len(cards)} cards accept any process", figures, evidence)
 
 
 def _mode(card: Health) -> str | None:
@@ -45,13 +45,13 @@ def _of_card(card: Health) -> Iterator[Observation]:
     elif mode not in (None, "default"):
         yield Observation("warn", f"{card.pci} is in compute mode {mode}: one process at a time", remedy)
     if card.mig and card.mig[0] != card.mig[1]:
-        text = f"{card.pci}: MIG will be {'on' if card.mig[1] else 'off'} after its next reset"
+        text = f"{card.pci}: MIG will be {'on' if card.mig[1] else 'off'} after the next reset"
         yield Observation("warn", text, f"nvidia-smi --gpu-reset -i {card.pci}, or reboot")
 
 
 CHECK = Check(
     id="devices.modes",
-    description="Every NVIDIA GPU takes processes (compute mode), and is split as it will be after a reset (MIG).",
+    description="Every NVIDIA GPU accepts processes (compute mode), and no change of its MIG mode is pending.",
     run=_run,
     requires=("devices.driver",),
     faults=("sick-gpu",),

@@ -1,4 +1,4 @@
-"""devices.nvlink: the links between the GPUs are up."""
+"""devices.nvlink: NVLinks between the GPUs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from verify.tables import table
 from verify.views.nvml_health import Health
 
 REMEDY = (
-    "the kernel log names the reason (devices.xid); reset the card, then reseat it or its bridge: nvidia-smi nvlink -e"
+    "the kernel log shows the reason (devices.xid); reset the card, then reseat it or its bridge: nvidia-smi nvlink -e"
 )
 
 
 SEVERE = ("recovery", "replay")
-"""What DCGM's health watch of NVLinks counts from the first one on."""
+"""Counters that DCGM's NVLink health watch evaluates from the first error on."""
 
 
 def _run(context: CheckContext) -> CheckResult:
@@ -28,9 +28,9 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def evaluate(cards: Sequence[Health]) -> CheckResult:
-    """Held against the card's type where all its links are wired, and against like cards of the host.
+    """Compare with the card's type if all its links are wired, and with equal cards of the host.
 
-    A card alone needs none: those of a virtual machine with one card of an NVSwitch system are off.
+    A single card needs no links: in a virtual machine with one card of an NVSwitch system they are off.
     """
     linked = [card for card in cards if any(card.links)]
     if not linked and (len(cards) == 1 or not any(_wired(card) for card in cards)):
@@ -40,12 +40,12 @@ def evaluate(cards: Sequence[Health]) -> CheckResult:
     evidence = {
         card.pci: {"name": card.name, "links": list(card.links), "errors": dict(card.link_errors)} for card in cards
     }
-    said = [*_too_few(cards, up), *_odd(cards, up), *_errors(cards)]
-    return combine(said, f"{sum(up.values())} NVLinks of {len(linked)} cards are up", figures, evidence)
+    observations = [*_too_few(cards, up), *_odd(cards, up), *_errors(cards)]
+    return combine(observations, f"{sum(up.values())} NVLinks of {len(linked)} cards are up", figures, evidence)
 
 
 def _wired(card: Health) -> int | None:
-    """How many links a card of this type has on its board, null where that is a matter of bridges."""
+    """Return the number of links on a board of this type; None if it depends on bridges."""
     rows = table("devices")["nvlink"]
     return next((row["links"] for row in rows if re.search(row["match"], card.name)), None)
 
@@ -58,7 +58,7 @@ def _too_few(cards: Sequence[Health], up: dict[str, int]) -> Iterator[Observatio
 
 
 def _odd(cards: Sequence[Health], up: dict[str, int]) -> Iterator[Observation]:
-    """Cards of a type without a row: fewer links than a like one of the same host."""
+    """Report cards of an unknown type that have fewer links than an equal card of the host."""
     alike = defaultdict(list)
     for card in cards:
         if not _wired(card):
@@ -67,12 +67,12 @@ def _odd(cards: Sequence[Health], up: dict[str, int]) -> Iterator[Observation]:
         most = max(up[card.pci] for card in group)
         for card in group:
             if up[card.pci] < most:
-                text = f"{card.pci}: {up[card.pci]} NVLinks are up, and {most} on a like card"
+                text = f"{card.pci}: {up[card.pci]} NVLinks are up, and {most} on an equal card"
                 yield Observation("warn", f"{text}{_down(card)}", REMEDY)
 
 
 def _errors(cards: Sequence[Health]) -> Iterator[Observation]:
-    """Packets sent again and links trained again. Errors that the checksum alone saw come with every long link: they are evidence."""
+    """Report replayed packets and retrained links. Errors that only the checksum found occur on every long link; they are evidence."""
     for card in cards:
         told_of = [f"{card.link_errors[kind]} {kind}" for kind in SEVERE if card.link_errors.get(kind)]
         if told_of:
@@ -88,7 +88,7 @@ def _down(card: Health) -> str:
 
 CHECK = Check(
     id="devices.nvlink",
-    description="Every NVLink that a card of its type has on its board is up, and none had to recover; cards with bridges have as many up as the like ones.",
+    description="Every NVLink on the board of a card is up, and none had to recover; cards with bridges have as many links up as equal cards.",
     run=_run,
     requires=("devices.driver",),
     faults=("sick-gpu",),

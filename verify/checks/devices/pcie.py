@@ -1,4 +1,4 @@
-"""devices.pcie: the card's link to the host is as wide and as fast as card and slot can make it."""
+"""devices.pcie: width and speed of the card's PCIe link."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from verify.views.pcie import Link, link
 
 BUSY_S = 0.2
 COPY_BYTES = 64 << 20
-SEAT = "reseat the card and its riser, and look at the slot's settings in the firmware (bifurcation, link speed); lspci -vv shows both ends"
+SEAT = "reseat the card and its riser, and check the slot's settings in the firmware (bifurcation, link speed); lspci -vv shows both ends"
 
 
 def _run(context: CheckContext) -> CheckResult:
     if "sick-gpu" in context.faults:
         return evaluate(INJECTED, Link(32.0, 32.0, 8, 16))
     if context.device in (None, "cpu"):
-        return CheckResult("skip", "a CPU has no link to a host")
+        return CheckResult("skip", "a CPU has no PCIe link")
     address = torch_view.gpus()[int(str(context.device).partition(":")[2])].pci
     if address is None:
-        return CheckResult("skip", "this torch does not say where on the bus its GPUs are")
+        return CheckResult("skip", "this torch does not report the PCI addresses of its GPUs")
     return evaluate(address, _under_load(address, str(context.device)))
 
 
 def _under_load(address: str, device: str) -> Link:
-    """The link while copies go over it: one that idles slows down to save power, which is no fault."""
+    """Return the link during copies. An idle link slows down to save power, which is no fault."""
     import torch
 
     pinned = torch.empty(COPY_BYTES, dtype=torch.uint8, pin_memory=True)
@@ -44,28 +44,28 @@ def _under_load(address: str, device: str) -> Link:
 
 
 def evaluate(address: str, seen: Link) -> CheckResult:
-    """`seen` is the link under load."""
+    """Compare the link under load with the maximum of card and slot."""
     figures = (
-        Figure("lanes", seen.width, "count", floor=seen.width_at_most, source="what card and slot say they can"),
-        Figure("speed", seen.speed, "GT/s", floor=seen.speed_at_most, source="what card and slot say they can"),
+        Figure("lanes", seen.width, "count", floor=seen.width_at_most, source="maximum of card and slot"),
+        Figure("speed", seen.speed, "GT/s", floor=seen.speed_at_most, source="maximum of card and slot"),
     )
     if seen.width is None or seen.speed is None:
         return CheckResult(
-            "skip", f"the kernel does not know the link of {address} (a virtual machine)", figures, asdict(seen)
+            "skip", f"the kernel does not report the link of {address} (a virtual machine)", figures, asdict(seen)
         )
-    said = []
+    observations = []
     if seen.width_at_most and seen.width < seen.width_at_most:
-        said.append(Observation("warn", f"{address} has {seen.width} lanes of {seen.width_at_most}", SEAT))
+        observations.append(Observation("warn", f"{address} has {seen.width} of {seen.width_at_most} lanes", SEAT))
     if seen.speed_at_most and seen.speed < seen.speed_at_most:
-        text = f"{address} does {seen.speed:g} of {seen.speed_at_most:g} GT/s under load"
-        said.append(Observation("warn", text, SEAT))
-    healthy = f"{address} has {seen.width} lanes of {seen.speed:g} GT/s under load, all that card and slot can"
-    return combine(said, healthy, figures, asdict(seen))
+        text = f"{address} runs at {seen.speed:g} of {seen.speed_at_most:g} GT/s under load"
+        observations.append(Observation("warn", text, SEAT))
+    healthy = f"{address} has {seen.width} lanes of {seen.speed:g} GT/s under load, the maximum of card and slot"
+    return combine(observations, healthy, figures, asdict(seen))
 
 
 CHECK = Check(
     id="devices.pcie",
-    description="Under load, the card's link has the lanes and the speed that card and slot can both do.",
+    description="Under load, the card's link has the lanes and the speed that card and slot both support.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),

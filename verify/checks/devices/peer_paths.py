@@ -1,4 +1,4 @@
-"""devices.peer_paths: IOMMU and ACS leave what cards write to one another its short way."""
+"""devices.peer_paths: IOMMU and ACS on the path between cards."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def _run(context: CheckContext) -> CheckResult:
     vendor = "nvidia" if pci.gpus("nvidia") else "amd"
     cards = pci.gpus(vendor)
     if len(cards) < 2:
-        return CheckResult("skip", "there are no two GPUs that could exchange")
+        return CheckResult("skip", "there are fewer than two GPUs")
     if peer_paths.virtual():
-        return CheckResult("skip", "a virtual machine: the machine below decides")
+        return CheckResult("skip", "a virtual machine: the host below decides")
     return evaluate([peer_paths.peer_path(card.pci or "") for card in cards], joined=_joined(vendor, len(cards)))
 
 
 def _joined(vendor: str, count: int) -> bool:
-    """Whether links of their own join all `count` cards: the bus is not their way then. False where no tool answers."""
+    """Return whether direct links connect all `count` cards, so that they do not use the bus. False without a tool that reports it."""
     try:
         if vendor == "nvidia":
             return joined(nvml.nvlinked(), count)
@@ -40,33 +40,35 @@ def _joined(vendor: str, count: int) -> bool:
 
 
 def joined(links: Sequence[bool], count: int) -> bool:
-    """Whether each ordered pair of the `count` cards has links of its own: cards that are bridged two by two are not all joined."""
+    """Return whether each ordered pair of the `count` cards has a direct link; cards bridged in pairs do not qualify."""
     return len(links) >= count * (count - 1) and all(links)
 
 
 def evaluate(paths: Sequence[PeerPath], *, joined: bool) -> CheckResult:
-    """Of two cards and more of one host."""
+    """Evaluate the paths between two or more cards of the host."""
     evidence = [asdict(path) for path in paths]
     translated = [path.pci for path in paths if path.iommu in TRANSLATING]
     bridges = sorted({bridge for path in paths for bridge in path.redirected_by or ()})
-    said = []
+    observations = []
     if translated:
-        text = f"the IOMMU translates what {len(translated)} of {len(paths)} cards write ({paths[0].iommu})"
-        said.append(Observation("warn", text, REMEDY))
+        text = (
+            f"the IOMMU translates writes between cards on {len(translated)} of {len(paths)} cards ({paths[0].iommu})"
+        )
+        observations.append(Observation("warn", text, REMEDY))
     if bridges:
         shown = ", ".join(bridges[:4]) + (f" and {len(bridges) - 4} more" if len(bridges) > 4 else "")
-        said.append(Observation("warn", f"ACS sends what cards write to one another up to the root: {shown}", REMEDY))
-    if joined and said:
-        text = "; ".join(found.text for found in said)
-        return CheckResult("ok", f"links of their own join all cards; on the bus {text}", (), evidence)
-    if any(path.redirected_by is None for path in paths) and not said:
-        return CheckResult("skip", "only root may read whether ACS is on", (), evidence, "run verify as root")
-    return combine(said, f"neither IOMMU nor ACS stands between {len(paths)} cards", (), evidence)
+        observations.append(Observation("warn", f"ACS redirects writes between cards to the root: {shown}", REMEDY))
+    if joined and observations:
+        text = "; ".join(found.text for found in observations)
+        return CheckResult("ok", f"direct links connect all cards; on the bus {text}", (), evidence)
+    if any(path.redirected_by is None for path in paths) and not observations:
+        return CheckResult("skip", "only root can read whether ACS is on", (), evidence, "run verify as root")
+    return combine(observations, f"neither IOMMU nor ACS redirects writes between {len(paths)} cards", (), evidence)
 
 
 CHECK = Check(
     id="devices.peer_paths",
-    description="On the bus, neither an IOMMU that translates nor ACS on a bridge stands between the cards of this host.",
+    description="On the bus, neither a translating IOMMU nor ACS on a bridge redirects writes between the cards.",
     run=_run,
     faults=("sick-gpu",),
 )

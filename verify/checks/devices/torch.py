@@ -1,4 +1,4 @@
-"""devices.torch: torch sees the devices that it shall compute on."""
+"""devices.torch: the devices that torch sees."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from verify.records import Check, CheckContext, CheckResult
 def _run(context: CheckContext) -> CheckResult:
     problem = "torch sees no GPU" if "missing-gpu" in context.faults else context.devices_problem
     if problem:
-        return CheckResult("fail", problem, remedy="see whether the driver works: nvidia-smi, on AMD cards rocminfo")
+        return CheckResult("fail", problem, remedy="check whether the driver works: nvidia-smi, on AMD cards rocminfo")
     return CheckResult("ok", f"torch computes on {', '.join(context.devices)}")
 
 
 CHECK = Check(
     id="devices.torch",
-    description="torch sees the devices that it shall compute on: GPUs where the Stack says GPUs.",
+    description="torch sees the planned devices: GPUs if the Stack computes on GPUs.",
     run=_run,
     requires=("libraries.torch_build", "devices.driver"),
     faults=("missing-gpu",),

@@ -1,4 +1,4 @@
-"""devices.xid: the kernel's log tells of no fault of the GPUs or their switches."""
+"""devices.xid: Xid and SXid events in the kernel log."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SXID = re.compile(r"SXid \((?:PCI:)?(?P<pci>[0-9a-fA-F:.]+)\): (?P<number>\d+),
 
 NEW: Mapping[str, Status] = {"card": "fail", "process": "warn", "note": "ok"}
 KNOWN: Mapping[str, Status] = {"card": "warn", "process": "ok", "note": "ok"}
-"""What an event of a kind means for the run; one that an earlier run told does not keep a mended card red."""
+"""Status of a new event by kind. Events of earlier runs do not fail the check, so a repaired card becomes green again."""
 
 
 class Event(NamedTuple):
-    """One line about a card (`Xid`) or a switch (`SXid`); `at` is seconds since 1970."""
+    """One log line about a card (`Xid`) or a switch (`SXid`); `at` is in seconds since 1970."""
 
     at: float
     what: str
@@ -44,12 +44,12 @@ def _run(context: CheckContext) -> CheckResult:
         found, source = kernel_log.lines()
     except kernel_log.UnreadableError as error:
         remedy = "run as root, or as a member of the groups adm and systemd-journal"
-        return CheckResult("skip", f"the kernel's log may not be read ({error})", remedy=remedy)
+        return CheckResult("skip", f"cannot read the kernel log ({error})", remedy=remedy)
     return evaluate(events(found), known_until=last_verified(context.prefix), source=source)
 
 
 def events(lines: Iterable[Line]) -> list[Event]:
-    """What the log says about cards and switches, oldest first."""
+    """Return the events of cards and switches, oldest first."""
     found = []
     for line in lines:
         for what, pattern in (("Xid", _XID), ("SXid", _SXID)):
@@ -60,7 +60,7 @@ def events(lines: Iterable[Line]) -> list[Event]:
 
 
 def last_verified(prefix: Path | None) -> float:
-    """When the checks that the installation keeps were begun, in seconds since 1970; 0 where there are none."""
+    """Return when the last recorded run began, in seconds since 1970; 0 if there is none."""
     try:
         return datetime.fromisoformat(read_last_run(prefix)["started_at"].replace("Z", "+00:00")).timestamp()
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -68,25 +68,25 @@ def last_verified(prefix: Path | None) -> float:
 
 
 def evaluate(found: Sequence[Event], *, known_until: float, source: str) -> CheckResult:
-    """Events before `known_until` were told by an earlier run: they cannot fail this one, and none is forgotten."""
+    """Evaluate events. Those before `known_until` were reported by an earlier run: they are shown, but do not fail this one."""
     found = sorted(found)
     new = [event for event in found if event.at > known_until]
     figures = (Figure("events since boot", len(found), "count"), Figure("new events", len(new), "count"))
-    said: list[Observation] = []
+    observations: list[Observation] = []
     for is_new, chosen in ((True, new), (False, found[: len(found) - len(new)])):
-        alike: dict[tuple[str, str, int], list[Event]] = defaultdict(list)
+        group: dict[tuple[str, str, int], list[Event]] = defaultdict(list)
         for event in chosen:
-            alike[event.what, event.pci, event.number].append(event)
-        said += [_said(group, is_new=is_new) for group in alike.values()]
+            group[event.what, event.pci, event.number].append(event)
+        observations += [_observation(group, is_new=is_new) for group in group.values()]
     evidence = {"source": source, "known until": known_until or None, "lines": [event.text for event in found[-50:]]}
-    return combine(said, "the kernel's log tells of no fault of a card since boot", figures, evidence)
+    return combine(observations, "the kernel log has no fault of a card since boot", figures, evidence)
 
 
-def _said(alike: Sequence[Event], *, is_new: bool) -> Observation:
-    last = alike[-1]
+def _observation(group: Sequence[Event], *, is_new: bool) -> Observation:
+    last = group[-1]
     kind, means, remedy = _meaning(last)
     when = datetime.fromtimestamp(last.at, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
-    times = f", {len(alike)} times" if len(alike) > 1 else ""
+    times = f", {len(group)} times" if len(group) > 1 else ""
     age = "new" if is_new else "known before this run"
     return Observation(
         (NEW if is_new else KNOWN)[kind],
@@ -96,26 +96,26 @@ def _said(alike: Sequence[Event], *, is_new: bool) -> Observation:
 
 
 def _meaning(event: Event) -> tuple[str, str, str]:
-    """Kind, meaning and what to do."""
+    """Return kind, meaning and remedy."""
     about = table("xid")["about"]
     if event.what == "SXid":
         is_fatal = re.search(r",\s*Fatal\b", event.text) is not None
         return (
             "card" if is_fatal else "process",
-            f"a {'fatal' if is_fatal else 'passing'} error of a switch",
+            f"a {'fatal' if is_fatal else 'non-fatal'} error of a switch",
             about["switch"],
         )
     row = table("xid")["xid"].get(str(event.number))
     if row is None:
-        return "process", "a number without a meaning here, see docs.nvidia.com/deploy/xid-errors", about["restart"]
+        return "process", "an unknown number, see docs.nvidia.com/deploy/xid-errors", about["restart"]
     return row["kind"], row["means"], about["reset" if row["kind"] == "card" else "restart"]
 
 
 CHECK = Check(
     id="devices.xid",
-    description="The kernel's log tells of no new fault of an NVIDIA card (Xid) or switch (SXid) since boot; earlier ones are named.",
+    description="The kernel log has no new fault of an NVIDIA card (Xid) or switch (SXid); earlier ones are listed.",
     run=_run,
     faults=("sick-gpu",),
     deadline_s=30.0,
-    exclusive=True,  # with the shortest deadline it runs last: what other checks met is in the log by then
+    exclusive=True,  # the shortest deadline makes it run last, so that the log includes what other checks caused
 )

@@ -1,4 +1,4 @@
-"""engine.answers: vLLM answers what the model says, however it batches, splits and remembers the prompts."""
+"""engine.answers: vLLM's tokens compared with the model in float64, for several ways to batch and split prompts."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ from verify.sampling_statistics import chi_square_share, truncated_probabilities
 from verify.tables import table
 
 MODEL = "builtin-1"
-"""The small model of this product, under PREFIX/models."""
+"""The product's built-in model, under PREFIX/models."""
 PROMPTS, LENGTH = 16, 12
-"""The longest prompts have more than 200 tokens: positions that short ones do not reach."""
+"""The longest prompts have more than 200 tokens, to reach positions that short ones do not."""
 SHARED = 48
-"""Tokens that half of the prompts begin with: three blocks of a cache of prefixes."""
+"""Common first tokens of half of the prompts: three blocks of a prefix cache."""
 DRAWS = 256
-"""Tokens that are drawn within each of the limits."""
+"""Sampled tokens per limit."""
 TEMPERATURE = 2.0
 """High, so that many tokens are likely."""
 LIMITS = ((5, 1.0), (0, 0.6), (20, 0.7))
-"""top-k, 0 for none, and top-p."""
+"""top-k (0 for none) and top-p."""
 CHUNK = 32
-"""Tokens that are computed at once where prompts are split: less than most of them have."""
+"""Tokens computed at once if prompts are split; most prompts are longer."""
 MEMORY_SHARE = 0.08
-"""Of a GPU's memory: the engine has to find room beside a service."""
+"""Share of a GPU's memory; a service may need the rest."""
 WAYS: Mapping[str, Mapping[str, Any]] = {
-    "whole prompts, nothing remembered": {"enable_prefix_caching": False, "max_num_batched_tokens": 2048},
-    "split prompts, prefixes remembered": {"enable_prefix_caching": True, "max_num_batched_tokens": CHUNK},
+    "whole prompts, no prefix cache": {"enable_prefix_caching": False, "max_num_batched_tokens": 2048},
+    "split prompts, prefix cache": {"enable_prefix_caching": True, "max_num_batched_tokens": CHUNK},
 }
 
 
 @dataclass(frozen=True)
 class EngineAnswer:
-    """One prompt's continuation."""
+    """The continuation of one prompt."""
 
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
@@ -57,27 +57,27 @@ def _run(context: CheckContext) -> CheckResult:
         )
     if folder.is_dir() and (crowded := _crowded(context)):
         return crowded
-    # An injected fault is proven on the reference's own answers where there is no model to serve.
+    # Without a model, an injected fault is proven on the reference's own answers.
     stood_in = not folder.is_dir()
     model = small_llama.tiny() if stood_in else small_llama.load(folder)
-    asked = prompts(model.config["vocab_size"])
-    # GPUs' flash kernels are of 16 bits; the weights are such that both precisions hold the same model.
+    requested = prompts(model.config["vocab_size"])
+    # GPUs' flash kernels use 16 bits; the weights are exact in both precisions.
     dtype = "bfloat16" if torch.cuda.is_available() else "float32"
     worst: dict[str, float] = {}
     problems = []
     drawn: float | None = None
     for way, options in WAYS.items():
         if stood_in:
-            runs = [_own(model, asked)] * 2
+            runs = [_own(model, requested)] * 2
         else:
-            runs, share = _ask_engine(folder, dtype, options, asked, model if drawn is None else None)
+            runs, share = _ask_engine(folder, dtype, options, requested, model if drawn is None else None)
             drawn = share if drawn is None else drawn
         if "wrong-result" in context.faults:
             runs[0] = [*runs[0][:3], spoiled(runs[0][3]), *runs[0][4:]]
-        problems += [f"{way}: {text}" for text in _compare(model, asked, runs, dtype, worst, way)]
+        problems += [f"{way}: {text}" for text in _compare(model, requested, runs, dtype, worst, way)]
     drawn = drawn or 0.0
     if not drawn <= 1:
-        problems.append(f"tokens are not drawn as top-k and top-p say: {drawn:.3g} times the bound")
+        problems.append(f"sampled tokens do not match top-k and top-p: {drawn:.3g} times the bound")
     bound = table("tolerances")["engine"][dtype]
     source = table("tolerances")["engine"]["source"]
     figures = tuple(
@@ -92,12 +92,12 @@ def _run(context: CheckContext) -> CheckResult:
         return CheckResult(
             "fail", f"{'; '.join(problems[:2])}{more}", figures, evidence, "do not serve with this environment"
         )
-    text = f"{PROMPTS} prompts at once, {len(WAYS)} ways, twice each: every token is the float64 reference's, drawn ones keep to top-k and top-p"
+    text = f"{PROMPTS} prompts at once, {len(WAYS)} ways, twice each: every token matches the float64 reference, sampled ones keep to top-k and top-p"
     return CheckResult("ok", text, figures, evidence)
 
 
 def _crowded(context: CheckContext) -> CheckResult | None:
-    """The outcome where the first GPU has no room for an engine beside what is there; null where it has, and on CPUs."""
+    """Return a skip if the first GPU has no memory for an engine in addition to its current use; None if it has, and on CPUs."""
     import torch
 
     if not torch.cuda.is_available():
@@ -106,40 +106,40 @@ def _crowded(context: CheckContext) -> CheckResult | None:
     if free >= MEMORY_SHARE * total:
         return None
     service = context.service
-    holder = f"{service.name} serves here, and" if service and service.main_pid else "others are at work:"
-    text = f"{holder} {free / 2**30:.1f} of {total / 2**30:.0f} GiB are free, an engine wants {MEMORY_SHARE:.0%}"
-    return CheckResult("skip", text, remedy="let the service be stopped for the checks: --drain")
+    holder = f"{service.name} is running, and" if service and service.main_pid else "other processes are running:"
+    text = f"{holder} {free / 2**30:.1f} of {total / 2**30:.0f} GiB are free, an engine needs {MEMORY_SHARE:.0%}"
+    return CheckResult("skip", text, remedy="stop the service for the checks: --drain")
 
 
 def prompts(vocabulary: int) -> list[list[int]]:
-    """From one token to many; the second half begins alike. No special token of the model is among them."""
+    """Return prompts of one to many tokens, without special tokens; the second half has a common prefix."""
     usable = vocabulary // 2
-    alike = [(17 * place + 5) % usable for place in range(SHARED)]
+    prefix = [(17 * place + 5) % usable for place in range(SHARED)]
     found = []
     for number in range(PROMPTS):
         own = [(31 * place + 7 * number * number + 3) % usable for place in range(1 + number * number)]
-        found.append(own if number < PROMPTS // 2 else alike + own)
+        found.append(own if number < PROMPTS // 2 else prefix + own)
     return found
 
 
 def _ask_engine(
-    folder: Path, dtype: str, options: Mapping[str, Any], asked: list[list[int]], model: small_llama.Llama | None
+    folder: Path, dtype: str, options: Mapping[str, Any], requested: list[list[int]], model: small_llama.Llama | None
 ) -> tuple[list[list[EngineAnswer]], float | None]:
-    """The greedy answers, twice, of one engine; where a model is given, also how far its draws are off, as `_drawn` says.
+    """Return the greedy answers of one engine, computed twice, and with a model the error of its samples (see `_drawn`).
 
-    The engine ends with this call: an engine that ends later takes the process groups of the next one with it.
+    The engine ends with this call: an engine that ends later would take the next one's process groups with it.
     """
     engine = _engine(folder, dtype, options)
     try:
-        runs = [_answers(engine, asked) for _ in range(2)]
-        return runs, None if model is None else _drawn(engine, model, asked[3])
+        runs = [_answers(engine, requested) for _ in range(2)]
+        return runs, None if model is None else _drawn(engine, model, requested[3])
     finally:
         del engine
         gc.collect()
 
 
 def _engine(folder: Path, dtype: str, options: Mapping[str, Any]) -> Any:
-    """An engine in this process."""
+    """Create an engine in this process."""
     os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1"}
     from vllm import LLM
 
@@ -154,17 +154,17 @@ def _engine(folder: Path, dtype: str, options: Mapping[str, Any]) -> Any:
     )
 
 
-def _answers(engine: Any, asked: list[list[int]]) -> list[EngineAnswer]:
-    """The batch's greedy answers."""
+def _answers(engine: Any, requested: list[list[int]]) -> list[EngineAnswer]:
+    """Return the greedy answers of a batch."""
     from vllm import SamplingParams
 
     wanted = SamplingParams(temperature=0, max_tokens=LENGTH, logprobs=1, ignore_eos=True)
-    batch = [{"prompt_token_ids": tokens} for tokens in asked]
+    batch = [{"prompt_token_ids": tokens} for tokens in requested]
     return [_answer(output.outputs[0]) for output in engine.generate(batch, wanted, use_tqdm=False)]
 
 
 def _drawn(engine: Any, model: small_llama.Llama, prompt: list[int]) -> float:
-    """How far the tokens that an engine draws after a prompt are from what each of the limits lets expect: see draws.excess."""
+    """Return how far an engine's samples are from the expected frequencies under each limit; see chi_square_share."""
     from vllm import SamplingParams
 
     logits = (model.logprobs(prompt)[-1] / TEMPERATURE).tolist()
@@ -177,10 +177,10 @@ def _drawn(engine: Any, model: small_llama.Llama, prompt: list[int]) -> float:
     return max(shares)
 
 
-def _own(model: small_llama.Llama, asked: list[list[int]]) -> list[EngineAnswer]:
-    """What the reference itself would answer."""
+def _own(model: small_llama.Llama, requested: list[list[int]]) -> list[EngineAnswer]:
+    """Return the answers of the reference itself."""
     answers = []
-    for prompt in asked:
+    for prompt in requested:
         tokens, logprobs = list(prompt), []
         for _ in range(LENGTH):
             row = model.logprobs(tokens)[-1]
@@ -199,17 +199,17 @@ def _answer(output: Any) -> EngineAnswer:
 
 def _compare(  # noqa: PLR0917 - all of one call, and it is ours alone
     model: small_llama.Llama,
-    asked: Sequence[list[int]],
+    requested: Sequence[list[int]],
     runs: Sequence[Sequence[EngineAnswer]],
     dtype: str,
     worst: dict[str, float],
     way: str,
 ) -> list[str]:
     problems = []
-    for number, prompt in enumerate(asked):
+    for number, prompt in enumerate(requested):
         first, second = (run[number] for run in runs)
         if first.tokens != second.tokens:
-            problems.append(f"prompt {number + 1} is answered otherwise when it is asked again")
+            problems.append(f"prompt {number + 1} has another answer the second time")
         rows = {
             tokens: model.logprobs([*prompt, *tokens])[len(prompt) - 1 : -1] for tokens in {first.tokens, second.tokens}
         }
@@ -221,35 +221,37 @@ def _compare(  # noqa: PLR0917 - all of one call, and it is ours alone
 
 
 def evaluate(answer: EngineAnswer, exact: Sequence[Sequence[float]], bound: float) -> tuple[str | None, float]:
-    """What is wrong with an answer, and how far its log probabilities are off at most.
+    """Return what is wrong with an answer, and the largest error of its log probabilities.
 
-    `exact` holds the reference's log probabilities after each token of this very answer. A token that is not the
-    reference's first choice is right where both are nearer to one another than twice what the precision may move them.
+    Args:
+        answer: The engine's answer.
+        exact: The reference's log probabilities after each token of this answer.
+        bound: Allowed error. A token that is not the reference's first choice is accepted if it is within twice the bound of it.
     """
     if len(answer.tokens) != LENGTH:
         return f"{len(answer.tokens)} tokens instead of {LENGTH}", float("inf")
     off = 0.0
-    wild = [said for said in answer.logprobs if not math.isfinite(said)]
+    wild = [logprob for logprob in answer.logprobs if not math.isfinite(logprob)]
     if wild:
-        return f"{len(wild)} log probabilities are no numbers", float("inf")
-    for place, (token, said, row) in enumerate(zip(answer.tokens, answer.logprobs, exact, strict=True)):
+        return f"{len(wild)} log probabilities are not finite", float("inf")
+    for place, (token, logprob, row) in enumerate(zip(answer.tokens, answer.logprobs, exact, strict=True)):
         lead = max(row) - row[token]
         if lead > 2 * bound:
             return f"token {place + 1} is {token}, and {row.index(max(row))} leads by {lead:.3f}", float("inf")
-        off = max(off, abs(said - row[token]))
+        off = max(off, abs(logprob - row[token]))
     if not off <= bound:
         return f"log probabilities are off by {off:.3g}, at most {bound} allowed", off
     return None, off
 
 
 def spoiled(answer: EngineAnswer) -> EngineAnswer:
-    """The injected fault: one token is its neighbour."""
+    """Return the answer with the injected fault: one token is replaced by its neighbour."""
     return EngineAnswer((answer.tokens[0] ^ 1, *answer.tokens[1:]), answer.logprobs)
 
 
 CHECK = Check(
     id="engine.answers",
-    description="vLLM answers the float64 reference's tokens: a batch of 16 of up to 286 positions, prompts whole and split, prefixes remembered or not; drawn ones keep to top-k and top-p.",
+    description="vLLM gives the float64 reference's tokens for a batch of 16 with up to 286 positions, with whole and split prompts, with and without prefix cache; sampled tokens keep to top-k and top-p.",
     run=_run,
     level="full",
     requires=("engine.vllm", "kernels.vector_add"),

@@ -1,4 +1,4 @@
-"""engine.flash_attn: the flash attention package that was planned is there and loads."""
+"""engine.flash_attn: presence and import of the planned flash attention package."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def judge_package(version: str | None, planned: str | None, problem: str | None) -> CheckResult:
-    """`version` installed and `planned`, null when there is none; `problem` what its import said."""
-    again = "install the environment anew from its lock: ./firstlight provision"
+    """Compare the installed version with the planned one (None if there is none); `problem` is the import error."""
+    again = "reinstall the environment from its lock: ./firstlight provision"
     if version is None:
         return CheckResult("fail", f"flash-attn {planned} is planned and not installed", remedy=again)
     if planned and not same_version(version, planned):
-        return CheckResult("fail", f"flash-attn is {version}, and the Stack says {planned}", remedy=again)
+        return CheckResult("fail", f"flash-attn is {version}, and the Stack has {planned}", remedy=again)
     if problem:
         remedy = "a flash-attn wheel fits one torch release, CUDA major and C++ ABI; remove it or take the exact one"
         return CheckResult("fail", f"flash-attn {version} does not import: {problem}", remedy=remedy)
@@ -60,7 +60,7 @@ def _problem(module: str) -> str | None:
 
 CHECK = Check(
     id="engine.flash_attn",
-    description="The flash attention that the Stack says (vLLM's own or the package) is installed, right in version, and loads.",
+    description="The flash attention of the Stack (vLLM's own or the package) is installed in the planned version, and loads.",
     run=_run,
     level="standard",
     requires=("engine.vllm",),

@@ -1,4 +1,4 @@
-"""engine.vllm: vLLM imports, and finds the platform that was planned for."""
+"""engine.vllm: vLLM's import, release and platform."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ def _run(context: CheckContext) -> CheckResult:
         from vllm.platforms import current_platform
     except ImportError as error:
         text = f"vLLM does not import: {error}"
-        return CheckResult("fail", text, remedy="install the environment anew from its lock: ./firstlight provision")
+        return CheckResult("fail", text, remedy="reinstall the environment from its lock: ./firstlight provision")
     found = next((name for name in PLATFORMS if getattr(current_platform, f"is_{name}")()), None)
     return evaluate(str(vllm.__version__), found, planned.get("version"), planned.get("variant"), str(vllm.__file__))
 
 
 def evaluate(version: str, platform: str | None, planned: str | None, variant: str | None, file: str) -> CheckResult:
-    """`platform` is what vLLM found (null: nothing that it supports), `planned` and `variant` the Stack's, if any."""
+    """Compare vLLM's version and platform (None: unsupported) with the Stack's release and variant, if any."""
     evidence = {"call": "vllm.platforms.current_platform", "version": version, "platform": platform, "file": file}
     if planned and version.partition("+")[0] != planned:
-        return CheckResult("fail", f"vLLM is {version}, and the Stack says {planned}", evidence=evidence)
+        return CheckResult("fail", f"vLLM is {version}, and the Stack has {planned}", evidence=evidence)
     if platform is None:
-        return CheckResult("fail", f"vLLM {version} finds no platform that it can compute on", evidence=evidence)
+        return CheckResult("fail", f"vLLM {version} finds no supported platform", evidence=evidence)
     wanted = {"cu": "cuda", "ro": "rocm", "cp": "cpu"}[variant[:2]] if variant else platform
     if platform != wanted:
         return CheckResult(
-            "fail", f"vLLM {version} computes on {platform}, and the Stack says {wanted}", evidence=evidence
+            "fail", f"vLLM {version} computes on {platform}, and the Stack has {wanted}", evidence=evidence
         )
     return CheckResult("ok", f"vLLM {version} imports and computes on {platform}", evidence=evidence)
 
 
 CHECK = Check(
     id="engine.vllm",
-    description="vLLM imports, is the release that the Stack says, and finds the platform that the Stack says.",
+    description="vLLM imports, and has the release and platform of the Stack.",
     run=_run,
     level="standard",
     requires=("devices.torch",),

@@ -1,4 +1,4 @@
-"""kernels.compile: torch's compiler makes kernels here, and they are right."""
+"""kernels.compile: kernels made by torch's compiler."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 ELEMENTS = 100_000
 TOLERANCE = 16
-"""Units in the last place of float32 that the functions of both may differ by."""
-SAID = 300
+"""Allowed difference in units in the last place of float32."""
+MESSAGE_CHARACTERS = 300
 
 
 def _run(context: CheckContext) -> CheckResult:
@@ -26,7 +26,7 @@ def _run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     values = normal(ELEMENTS, seed=21, dtype="float32")
     with tempfile.TemporaryDirectory() as folder:
-        # Nothing of an earlier run may answer, and the compiler may start no pool of processes of its own.
+        # Do not reuse results of an earlier run, and start no compiler processes.
         os.environ |= {
             "TORCHINDUCTOR_CACHE_DIR": folder,
             "TRITON_CACHE_DIR": f"{folder}/triton",
@@ -46,25 +46,25 @@ def _run(context: CheckContext) -> CheckResult:
     if not share <= TOLERANCE:
         text = f"a compiled kernel is off by {share:.3g} units in the last place, at most {TOLERANCE} allowed"
         return CheckResult("fail", text, figures, evidence, "serve without compiled kernels: --enforce-eager")
-    return CheckResult("ok", "a kernel was compiled here, ran, and is right", figures, evidence)
+    return CheckResult("ok", "a kernel was compiled here, ran, and is correct", figures, evidence)
 
 
 def _work(values: Tensor) -> Tensor:
     return values * values.sigmoid() * values.cos() + 1
 
 
-def _not_made(said: str) -> CheckResult:
-    """What is missing, in the compiler's own words."""
+def _not_made(message: str) -> CheckResult:
+    """Return what is missing, according to the compiler's message."""
     rows: list[dict[str, Any]] = table("compile")["remedy"]
-    remedy = next(row["do"] for row in rows if row["pattern"] in said)
-    decisive = re.search(r"^.*(?:rror|C\+\+ compiler|C compiler).*$", said, re.MULTILINE)
-    words = (decisive[0] if decisive else said).strip()[:SAID]
-    return CheckResult("fail", f"no kernel can be compiled here: {words}", (), {"said": said[-2000:]}, remedy)
+    remedy = next(row["do"] for row in rows if row["pattern"] in message)
+    decisive = re.search(r"^.*(?:rror|C\+\+ compiler|C compiler).*$", message, re.MULTILINE)
+    words = (decisive[0] if decisive else message).strip()[:MESSAGE_CHARACTERS]
+    return CheckResult("fail", f"no kernel can be compiled here: {words}", (), {"said": message[-2000:]}, remedy)
 
 
 CHECK = Check(
     id="kernels.compile",
-    description="torch's compiler makes a kernel on this host (Triton on GPUs, C++ on CPUs), and it is right.",
+    description="torch's compiler makes a correct kernel on this host (Triton on GPUs, C++ on CPUs).",
     run=_run,
     level="full",
     requires=("kernels.vector_add",),

@@ -1,4 +1,4 @@
-"""kernels.determinism: the same kernels on the same numbers give the same bits, again and on every like device."""
+"""kernels.determinism: bitwise equal results when kernels run again, and on equal devices."""
 
 from __future__ import annotations
 
@@ -36,20 +36,18 @@ def _run(context: CheckContext) -> CheckResult:
     )
     evidence = {"result_hashes": hashes[0], **synchronize(device)}
     if nondeterministic:
-        text = f"called twice on the same numbers, other bits: {', '.join(nondeterministic)}"
-        return CheckResult("fail", text, figures, evidence, "run it again; the device is not to be trusted")
-    return CheckResult(
-        "ok", f"{len(hashes[0])} kernels give the same bits when they are called again", figures, evidence
-    )
+        text = f"different bits when called again with the same numbers: {', '.join(nondeterministic)}"
+        return CheckResult("fail", text, figures, evidence, "run it again; do not trust the device")
+    return CheckResult("ok", f"{len(hashes[0])} kernels give the same bits when called again", figures, evidence)
 
 
 def result_hashes(device: str) -> dict[str, str]:
-    """Kernel to the digest of its result."""
+    """Return the hash of each kernel's result."""
     return {name: result_hash(result) for name, result in _results(device)}
 
 
 def result_hash(result: Tensor) -> str:
-    """Of the bits of a result."""
+    """Return the hash of the bits of a result."""
     import torch
 
     return hashlib.sha256(bytes(result.contiguous().view(torch.uint8).flatten().tolist())).hexdigest()[:16]
@@ -70,7 +68,7 @@ def _results(device: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def _checksum(result: Tensor) -> Tensor:
-    """Of the bits of a large result and their places, in whole numbers, on its own device: any order adds up to the same."""
+    """Return an integer checksum of the bits and positions of a large result, computed on its device; independent of the order."""
     import torch
 
     words = result.flatten().view(torch.int16).long()
@@ -78,32 +76,32 @@ def _checksum(result: Tensor) -> Tensor:
 
 
 def compare_devices(answers: Mapping[str, Mapping[str, Any]]) -> CheckResult | None:
-    """Which of several like devices votes otherwise than most; null where there are no two that are alike."""
+    """Compare the hashes of equal devices; None if there are no two of them."""
     groups: dict[str, dict[str, Mapping[str, str]]] = defaultdict(dict)
     for device, answer in answers.items():
-        if name := answer["evidence"].get("name"):  # CPUs have none, and are of many kinds
+        if name := answer["evidence"].get("name"):  # CPUs have no name, and are of many kinds
             groups[name][device] = answer["evidence"]["result_hashes"]
-    alike = {name: hashes for name, hashes in groups.items() if len(hashes) > 1}
-    if not alike:
+    equal = {name: hashes for name, hashes in groups.items() if len(hashes) > 1}
+    if not equal:
         return None
     odd = [
         f"{', '.join(devices)}: {kernel} on {name}"
-        for name, hashes in alike.items()
+        for name, hashes in equal.items()
         for kernel in next(iter(hashes.values()))
         if (devices := minority({device: hashes_[kernel] for device, hashes_ in hashes.items()}))
     ]
     figures = (
-        Figure("dissenting votes", len(odd), "count", ceiling=0, source="like devices, the same kernels and numbers"),
+        Figure("dissenting votes", len(odd), "count", ceiling=0, source="equal devices, the same kernels and numbers"),
     )
     if odd:
-        text = f"other bits than the like devices give: {'; '.join(odd)}"
-        return CheckResult("fail", text, figures, dict(alike), "take the odd device out of service, and run it again")
-    count = sum(map(len, alike.values()))
-    return CheckResult("ok", f"{count} devices give the same bits as the like ones", figures)
+        text = f"different bits than equal devices: {'; '.join(odd)}"
+        return CheckResult("fail", text, figures, dict(equal), "take the device out of service, and run it again")
+    count = sum(map(len, equal.values()))
+    return CheckResult("ok", f"{count} devices give the same bits as the equal ones", figures)
 
 
 def minority(hashes: Mapping[str, str]) -> list[str]:
-    """Those who do not vote as most do; where no vote has more than half, all of them."""
+    """Return the devices that differ from the majority; without a majority, all of them."""
     winner, count = Counter(hashes.values()).most_common(1)[0]
     if 2 * count > len(hashes):
         return [device for device, hash_ in hashes.items() if hash_ != winner]
@@ -112,7 +110,7 @@ def minority(hashes: Mapping[str, str]) -> list[str]:
 
 CHECK = Check(
     id="kernels.determinism",
-    description="The same kernels give the same bits when they are called again, and on every like device of the host.",
+    description="Kernels give the same bits when they run again, and on every equal device of the host.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),

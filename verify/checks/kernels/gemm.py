@@ -1,4 +1,4 @@
-"""kernels.gemm: matrices are multiplied right in every precision that models are served in."""
+"""kernels.gemm: matrix products in every precision that models use."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SHAPES: Mapping[str, tuple[Shape, ...]] = {
 }
 """One smooth, one odd, one as in decoding a single token."""
 THIN: tuple[Shape, ...] = ((1031, 65, 33), (33, 1037, 65), (65, 33, 1049))
-"""One side is above 1,024 and a prime or odd, each in turn: multiplied in every way that engines write a product."""
+"""One side is odd or prime and above 1,024, each in turn; computed with every call that engines use for products."""
 WIDE: Shape = (1031, 65, 1049)
 WHOLE: Shape = (1031, 1037, 1049)
-"""All sides are: types that a CPU has no instructions for take seconds for it."""
+"""All sides are odd; types without CPU instructions need seconds for it."""
 GPU_LARGE = 4096
-"""Of a square product whose tiles keep all multiprocessors at work: 1024 of 128 x 128, several for each."""
+"""Size of a square product whose tiles keep all multiprocessors busy: 1024 of 128 x 128, several for each."""
 SAMPLE = (0, 515, -1)
-"""Rows of a large product that are compared element by element, and as many columns."""
+"""Number of rows and of columns of a large product that are compared element by element."""
 
 
 def _run(context: CheckContext) -> CheckResult:
@@ -61,7 +61,7 @@ def _run(context: CheckContext) -> CheckResult:
     call = "a @ b, torch.mm, functional.linear against multiplications and sums"
     evidence = {"call": call, "too slow at this level": left_out, **synchronize(device)}
     if wrong:
-        remedy = "run it again; the device is not to be trusted"
+        remedy = "run it again; do not trust the device"
         return CheckResult("fail", f"wrong products: {'; '.join(wrong)}", tuple(figures), evidence, remedy)
     worst = max(figure.value or 0 for figure in figures)
     text = f"{', '.join(DTYPES)} are within the error bound (worst {worst:.2f} of it)"
@@ -69,7 +69,7 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def _measured(dtype: str, device: str, shapes: tuple[Shape, ...], *, spoiled: bool) -> Iterator[tuple[str, float]]:
-    """Every element of products of normally distributed numbers."""
+    """Yield the errors of products of normally distributed numbers, over all elements."""
     for rows, depth, columns in shapes:
         left, right = normal(rows, depth, seed=3, dtype=dtype), normal(depth, columns, seed=4, dtype=dtype)
         result = (left.to(device) @ right.to(device)).cpu()
@@ -98,7 +98,7 @@ def _thin(dtype: str, device: str, *, spoiled: bool) -> Iterator[tuple[str, int]
 
 
 def _largest(dtype: str, device: str, *, whatever: bool) -> tuple[Shape, ...]:
-    """The largest shapes that a device is fast enough for in a precision, by the time that a smaller one takes."""
+    """Return the largest shapes for which a device is fast enough in a precision, judging by the time of a smaller one."""
     if device != "cpu":
         return WHOLE, (GPU_LARGE, GPU_LARGE, GPU_LARGE)
     left, right = _pair(dtype, device, WIDE)
@@ -118,7 +118,7 @@ def _pair(dtype: str, device: str, shape: Shape) -> tuple[Tensor, Tensor]:
 
 
 def _whole(dtype: str, device: str, shape: Shape, *, spoiled: bool) -> int:
-    """How many rows of a product are wrong, all of them looked at; none where there is no memory for it."""
+    """Return how many rows of a product are wrong, checking all of them; 0 if there is not enough memory."""
     import torch
 
     try:
@@ -130,7 +130,7 @@ def _whole(dtype: str, device: str, shape: Shape, *, spoiled: bool) -> int:
 
 
 def _sampled(dtype: str, device: str, shape: Shape, *, spoiled: bool) -> float:
-    """The largest share of the error bound in a few rows and columns of normally distributed numbers' product."""
+    """Return the largest share of the error bound in a few rows and columns of a product of normally distributed numbers."""
     import torch
 
     rows, depth, columns = shape
@@ -146,9 +146,9 @@ def _sampled(dtype: str, device: str, shape: Shape, *, spoiled: bool) -> float:
 
 
 def _halves(dtype: str, device: str) -> float | None:
-    """The largest error of a large product on a GPU as a share of what rounding may cost it; null without memory for it.
+    """Return the error of a large GPU product as a share of its bound; None if there is not enough memory.
 
-    It is compared with the same product in float32, added up in two halves: other tiles on other multiprocessors.
+    The reference is the same product in float32, added in two halves, which uses other tiles on other multiprocessors.
     """
     import torch
 
@@ -175,7 +175,7 @@ def _text(shape: Shape) -> str:
 
 CHECK = Check(
     id="kernels.gemm",
-    description="Matrix products in float32, bfloat16 and float16 are right: small ones element by element, those with sides above 1,024 in every row, in all ways that engines write them.",
+    description="Matrix products in float32, bfloat16 and float16 are correct in every call that engines use: small ones element by element, those with sides above 1,024 in every row.",
     run=_run,
     requires=("kernels.vector_add",),
     each_device=True,

@@ -1,4 +1,4 @@
-"""kernels.gemm_8bit: products of 8 bit numbers are right."""
+"""kernels.gemm_8bit: products of 8-bit numbers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ROWS, DEPTH, COLUMNS = 65, 528, 144
-"""Of fp8 products: a depth that is 16 more than a multiple of every vector's width, which is as odd as GPUs take it."""
+"""Shape of fp8 products; the depth is 16 more than a multiple of every vector width, as odd as GPUs allow."""
 WHOLE = {
     "cpu": ((64, 512, 128), (17, 515, 131), (3, 4099, 5), (1, 33, 7)),
     "gpu": ((64, 512, 128), (17, 520, 136), (33, 4104, 8)),
 }
-"""Of int8 products: smooth, and with tails in each side. GPUs take depths and columns of multiples of 8 and more than 16 rows."""
+"""Shapes of int8 products, some with remainders on each side. GPUs require depths and columns in multiples of 8 and more than 16 rows."""
 FP8 = "float8_e4m3fn"
 
 
@@ -37,29 +37,29 @@ def _run(context: CheckContext) -> CheckResult:
     }
     wrong = [figure for figure in figures if not (figure.value or 0) <= (figure.ceiling or 0)]
     if wrong:
-        told = "; ".join(f"{one.name} {one.value:.3g} {one.unit}" for one in wrong)
+        details = "; ".join(f"{one.name} {one.value:.3g} {one.unit}" for one in wrong)
         return CheckResult(
-            "fail", f"wrong products: {told}", tuple(figures), evidence, "serve no model of 8 bit weights"
+            "fail", f"wrong products: {details}", tuple(figures), evidence, "serve no model with 8-bit weights"
         )
     kinds = "int8 and fp8" if refused is None else f"int8 (no fp8: {refused})"
-    return CheckResult("ok", f"products in {kinds} are right", tuple(figures), evidence)
+    return CheckResult("ok", f"products in {kinds} are correct", tuple(figures), evidence)
 
 
 def _refuses(device: str) -> str | None:
-    """Why there are no fp8 products on a device; null where there are."""
+    """Return why a device has no fp8 products; None if it has."""
     if device == "cpu":
         return None
     import torch
 
     if torch.version.hip is not None:
-        return "not judged on AMD cards, whose 8 bit formats differ by generation"
+        return "not evaluated on AMD cards, whose 8-bit formats differ by generation"
     needed = tuple(int(part) for part in table("tolerances")["gemm_8bit"]["fp8_compute_capability"].split("."))
     has = torch.cuda.get_device_capability(device)
     return None if has >= needed else f"compute capability {has[0]}.{has[1]}, {needed[0]}.{needed[1]} is needed"
 
 
 def _whole_numbers(device: str, *, spoiled: bool) -> Iterator[Figure]:
-    """The sum of whole numbers is exact in 32 bits: nothing may be off."""
+    """Yield the errors of integer products, which are exact in 32 bits."""
     import torch
 
     wrong = dict.fromkeys(_inputs((1, 1, 1)), 0)
@@ -74,7 +74,7 @@ def _whole_numbers(device: str, *, spoiled: bool) -> Iterator[Figure]:
 
 
 def _inputs(shape: tuple[int, int, int]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Two matrices of all numbers; of the greatest ones, whose sums no 16 bits hold, of one sign and of both."""
+    """Return pairs of matrices with all numbers, and with the largest of one sign and of both, whose sums exceed 16 bits."""
     import torch
 
     rows, depth, columns = shape
@@ -89,7 +89,7 @@ def _inputs(shape: tuple[int, int, int]) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def _floats(device: str, *, spoiled: bool) -> Figure:
-    """The largest error as a share of what bfloat16, the result's precision, and the accumulation may cost."""
+    """Return the largest error as a share of the bound: the rounding of the result to bfloat16, and the accumulation."""
     import torch
 
     rule = table("tolerances")["gemm_8bit"]
@@ -110,7 +110,7 @@ def _floats(device: str, *, spoiled: bool) -> Figure:
 
 CHECK = Check(
     id="kernels.gemm_8bit",
-    description="Matrix products of 8 bit whole and floating numbers are right, also of the greatest numbers and of odd depths, where the device has them.",
+    description="Products of 8-bit integers and floating-point numbers are correct, including the largest numbers and odd depths, if the device supports them.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),

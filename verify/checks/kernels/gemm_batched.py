@@ -1,4 +1,4 @@
-"""kernels.gemm_batched: batches of small products, as attention by single operators is made of."""
+"""kernels.gemm_batched: batches of small products, as in attention from single operators."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from verify.operator_reference import product, summed
 from verify.products import whole_numbers
 
 SHAPES = ((33, 17, 65, 31), (257, 1, 64, 9), (1031, 3, 5, 7), (5, 2, 1037, 9))
-"""Batch, rows, depth, columns: odd ones, one as in decoding, more than 1,024 products, and a depth above that."""
+"""Batch, rows, depth, columns: odd sizes, decoding, more than 1,024 products, and a depth above that."""
 HEADS = 11
-"""The first batch is of three sequences with so many heads."""
+"""Heads per sequence of the first batch, which has three sequences."""
 
 
 def _compare(device: str, dtype: str) -> Iterator[Comparison]:
@@ -46,7 +46,7 @@ def _compare(device: str, dtype: str) -> Iterator[Comparison]:
 
 CHECK = check(
     "gemm_batched",
-    "Batches of products are right in every element of every batch, in all ways that engines write them.",
+    "Batched products are correct in every element and in every call that engines use.",
     _compare,
     family="kernels",
 )

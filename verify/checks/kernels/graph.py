@@ -1,4 +1,4 @@
-"""kernels.graph: work that is recorded once and played again gives what it gives when it is called."""
+"""kernels.graph: CUDA graphs compared with direct calls."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SIZE, PLAYS = 512, 3
 def _run(context: CheckContext) -> CheckResult:
     device = context.device or "cpu"
     if device == "cpu" and not context.faults:
-        return CheckResult("skip", "CPUs have no graphs of kernels")
+        return CheckResult("skip", "CPUs have no kernel graphs")
     weights = normal(SIZE, SIZE, seed=41, dtype="float32").to(device)
     inputs = [normal(8, SIZE, seed=42 + turn, dtype="float32").to(device) for turn in range(PLAYS)]
     called = [_work(one, weights).cpu() for one in inputs]
-    # On a CPU an injected fault is proven on the same work, called once more.
+    # On a CPU an injected fault is proven by calling the same work again.
     played = [_work(one, weights).cpu() for one in inputs] if device == "cpu" else _play(inputs, weights, device)
     if "wrong-result" in context.faults:
         played[-1] = corrupt(played[-1])
@@ -28,10 +28,13 @@ def _run(context: CheckContext) -> CheckResult:
     figures = (Figure("wrong elements", wrong, "count", ceiling=0, source="the same kernels on the same numbers"),)
     evidence = {"call": "torch.cuda.CUDAGraph, captured once", "plays": PLAYS, **synchronize(device)}
     if wrong:
-        text = f"{wrong} of {sum(one.numel() for one in called)} elements of a played graph differ from the called work"
+        text = f"{wrong} of {sum(one.numel() for one in called)} elements of a replayed graph differ from direct calls"
         return CheckResult("fail", text, figures, evidence, "serve without graphs: --enforce-eager")
     return CheckResult(
-        "ok", f"a graph was captured, and played {PLAYS} times with other numbers, right to the bit", figures, evidence
+        "ok",
+        f"a graph was captured, and replayed {PLAYS} times with other numbers, equal bit for bit",
+        figures,
+        evidence,
     )
 
 
@@ -47,7 +50,7 @@ def _play(inputs: list[Tensor], weights: Tensor, device: str) -> list[Tensor]:
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
-            _work(place, weights)  # libraries make their handles outside of a capture
+            _work(place, weights)  # libraries create their handles outside the capture
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
@@ -62,7 +65,7 @@ def _play(inputs: list[Tensor], weights: Tensor, device: str) -> list[Tensor]:
 
 CHECK = Check(
     id="kernels.graph",
-    description="A graph of kernels is captured once, played with other numbers, and gives what the calls give, to the bit.",
+    description="A captured graph of kernels, replayed with other numbers, gives the same bits as direct calls.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),

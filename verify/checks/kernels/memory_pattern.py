@@ -1,4 +1,4 @@
-"""kernels.memory_pattern: the device's memory keeps what is written to it."""
+"""kernels.memory_pattern: patterns written to the device's memory and read back."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WORDS = 1 << 25
-"""Of a chunk, 8 bytes each."""
+"""Words of 8 bytes per chunk."""
 CPU_WORDS = 1 << 22
-"""Of a CPU's memory a sample alone: the kernel decides which pages it is."""
+"""Sample size on a CPU; the kernel chooses the pages."""
 GPU_SHARE = 0.9
-"""Of the free memory."""
+"""Share of the free memory."""
 ASIDE = 4
-"""Chunks that the test itself needs: the places, the pattern, and what becomes of them on the way."""
+"""Chunks that the test needs itself: positions, pattern, and intermediate results."""
 RETENTION_S = 5.0
-"""Between writing and reading: some hundred of the refreshes of a GPU's memory (32 ms, JEDEC JESD238). A sample of a CPU's does not wait."""
+"""Seconds between write and read: hundreds of refreshes of a GPU's memory (32 ms, JEDEC JESD238). CPUs do not wait."""
 MULTIPLIER = 6364136223846793005
-"""Knuth's, for MMIX: every word's pattern is its place times this one, so a wrong address shows as well."""
+"""Knuth's multiplier for MMIX. The pattern of a word is its position times this, so a wrong address is found as well."""
 
 
 def _run(context: CheckContext) -> CheckResult:
@@ -52,9 +52,9 @@ def _run(context: CheckContext) -> CheckResult:
         Figure("wrong words", wrong, "count", ceiling=0, source="what is written is read again"),
     )
     waited = 0.0 if device == "cpu" else RETENTION_S
-    evidence = {"pattern": "place times a constant, and its inverse", "kept for s": waited, **synchronize(device)}
+    evidence = {"pattern": "position times a constant, and its inverse", "kept for s": waited, **synchronize(device)}
     if wrong:
-        text = f"{wrong} words of {tested >> 20} MiB were not read as they were written"
+        text = f"{wrong} words of {tested >> 20} MiB were not read as written"
         return CheckResult(
             "fail", text, figures, evidence, "take the device out of service; nvidia-smi -q -d ECC,ROW_REMAPPER"
         )
@@ -63,14 +63,14 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def pattern(place: Tensor, chunk: int, *, inverted: bool) -> Tensor:
-    """What stands in each word of a chunk; every bit is once 0 and once 1."""
+    """Return the content of each word of a chunk; with `inverted`, every bit is flipped."""
     words = (place + chunk * place.numel()) * MULTIPLIER
     return ~words if inverted else words
 
 
 CHECK = Check(
     id="kernels.memory_pattern",
-    description="What is written to the device's free memory is read again, every bit both ways; a GPU's after some seconds.",
+    description="The device's free memory returns what was written, with every bit set and cleared; on GPUs after some seconds.",
     run=_run,
     level="full",
     requires=("kernels.vector_add",),

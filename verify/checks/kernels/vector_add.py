@@ -1,4 +1,4 @@
-"""kernels.vector_add: a kernel ran."""
+"""kernels.vector_add: an elementwise addition."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _run(context: CheckContext) -> CheckResult:
     result = result.cpu()
     if "wrong-result" in context.faults:
         result = corrupt(result)
-    # The sum of two float32 numbers is exact in float64, so rounding that once is the only right answer.
+    # float64 holds the sum of two float32 numbers exactly, so rounding it once gives the only correct result.
     expected = (one.double() + other.double()).float()
     wrong = int((result != expected).sum())
     figures = (
@@ -29,13 +29,13 @@ def _run(context: CheckContext) -> CheckResult:
     if wrong:
         place = int(torch.nonzero(result != expected)[0])
         text = f"{wrong} of {ELEMENTS} sums are wrong, the first at {place}: {result[place]} for {expected[place]}"
-        return CheckResult("fail", text, figures, evidence, remedy="run it again; the device is not to be trusted")
-    return CheckResult("ok", f"{ELEMENTS} sums are right to the bit", figures, evidence)
+        return CheckResult("fail", text, figures, evidence, remedy="run it again; do not trust the device")
+    return CheckResult("ok", f"{ELEMENTS} sums are correct bit for bit", figures, evidence)
 
 
 CHECK = Check(
     id="kernels.vector_add",
-    description="A kernel runs on the device, ends, and adds a million numbers right to the bit.",
+    description="A kernel runs on the device, ends, and adds a million numbers correctly, bit for bit.",
     run=_run,
     requires=("devices.torch",),
     each_device=True,

@@ -1,4 +1,4 @@
-"""libraries.abi: extensions and torch speak one C++."""
+"""libraries.abi: symbols and C++ ABI that extensions need from torch."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def _run(context: CheckContext) -> CheckResult:
     if "stale-library" in context.faults:
         wanted["injected.so"] = {"_ZN3c106detail14torchCheckFailEPKcS2_jRKSs"}
     if not any(wanted.values()):
-        return CheckResult("skip", "no extension here wants anything of torch's C++")
-    for path in site_files([TORCH], beside=host_packages(context.stack)):
+        return CheckResult("skip", "no extension here uses torch's C++")
+    for path in site_files([TORCH], fallback=host_packages(context.stack)):
         offered |= elf.open_library(path).symbols()[1]
     return evaluate(wanted, offered, cxx11=bool(torch.compiled_with_cxx11_abi()))
 
 
 def evaluate(wanted: Mapping[str, AbstractSet[str]], offered: AbstractSet[str], *, cxx11: bool) -> CheckResult:
-    """`wanted` are the symbols of torch that each extension lacks, `offered` those of torch and of the extensions."""
+    """Compare the torch symbols that each extension needs with those that torch and the extensions provide."""
     figures = (
         Figure("extensions", len(wanted), "count"),
-        Figure("symbols wanted of torch", len(set().union(*wanted.values())), "count"),
+        Figure("symbols needed from torch", len(set().union(*wanted.values())), "count"),
     )
     missing = {path: sorted(symbols - offered) for path, symbols in wanted.items() if symbols - offered}
     evidence = {"C++11 ABI of torch": cxx11, "missing": {path: names[:50] for path, names in missing.items()}}
@@ -51,17 +51,17 @@ def evaluate(wanted: Mapping[str, AbstractSet[str]], offered: AbstractSet[str], 
     if missing:
         path, names = next(iter(missing.items()))
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        others = f"; {len(missing) - 1} more extensions lack some" if len(missing) > 1 else ""
-        text = f"{path} wants {', '.join(names[:SHOWN])}{more} of torch, which it does not have{others}"
+        others = f"; {len(missing) - 1} more extensions lack symbols" if len(missing) > 1 else ""
+        text = f"{path} needs {', '.join(names[:SHOWN])}{more}, which torch does not have{others}"
         return CheckResult("fail", text, figures, evidence, AGAIN)
     return CheckResult(
-        "ok", f"{len(wanted)} extensions find all that they want of torch, in its own C++", figures, evidence
+        "ok", f"{len(wanted)} extensions find all symbols that they need in torch, with its C++ ABI", figures, evidence
     )
 
 
 CHECK = Check(
     id="libraries.abi",
-    description="Every symbol of torch that an extension wants is there, of the C++ ABI that torch was built with.",
+    description="torch has every symbol that an extension needs, with the C++ ABI it was built with.",
     run=_run,
     level="standard",
     requires=("libraries.torch_build",),

@@ -1,8 +1,8 @@
-"""libraries.files: the installed files are those that were installed.
+"""libraries.files: content of the installed files.
 
-The measure is the manifest that was written when the environment was built, and the list of the byte code that was compiled then. An
-environment without one is compared with the wheels' RECORDs, which say less: some have sizes from before their libraries were changed, and
-files that several wheels bring have a line in each.
+Files are compared with the manifest and the list of compiled byte code, which were written when the environment was built. An
+environment without a manifest is compared with the wheels' RECORDs, which are less complete: some have sizes from before
+their libraries were changed, and a file of several wheels has a line in each.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from verify.records import Check, CheckContext, CheckResult, Figure
 
 SHOWN = 5
 UNSEEN_BYTES = 1 << 29
-"""How much of what was never read a standard run reads: with 15,000 small files about 1.5 s of CPU time, 0.35 GB/s and 43 us a file."""
-REMEDY = "build the environment anew from its wheels: ./firstlight provision"
+"""Share of never-read files that a standard run reads. For 15,000 small files about 1.5 s of CPU time (0.35 GB/s, 43 us per file)."""
+REMEDY = "rebuild the environment from its wheels: ./firstlight provision"
 
 
 def _run(context: CheckContext) -> CheckResult:
@@ -36,7 +36,7 @@ def _run(context: CheckContext) -> CheckResult:
     read = set(contents) if context.includes("full") else chosen(contents, marks, known, file_stamps.mapped_files(home))
     read -= sizes.keys()
     wrong = sizes | wrong_contents({path: contents[path] for path in read})
-    # Byte code may be gone, and may have been compiled anew.
+    # Byte code may be deleted or compiled again.
     right = {
         path for path in wrong.keys() & compiled.keys() if marks[path] is None or byte_code.stands_for_source(path)
     }
@@ -53,8 +53,8 @@ def _run(context: CheckContext) -> CheckResult:
     if wrong:
         return CheckResult("fail", _text(wrong), figures, evidence, REMEDY)
     if listing == "absent":
-        text = f"byte code cannot be compared: {home / byte_code.LIST} was never finished"
-        return CheckResult("error", text, figures, evidence, "have it compiled anew: ./firstlight provision")
+        text = f"cannot compare byte code: {home / byte_code.LIST} was never completed"
+        return CheckResult("error", text, figures, evidence, "compile it again: ./firstlight provision")
     later = "; byte code is being compiled, and not compared yet" if listing == "under way" else ""
     text = f"{len(contents)} files are as installed, by size and time; {len(read)} of them by content{later}"
     return CheckResult("ok", text, figures, evidence)
@@ -70,7 +70,7 @@ def _spoiled(contents: Contents, context: CheckContext) -> Contents:
 def chosen(
     contents: Contents, marks: file_stamps.FileStamps, known: file_stamps.FileStamps, mapped: frozenset[str]
 ) -> set[str]:
-    """The files that a standard run reads: mapped ones, those that look other than when they were read last, and some never read."""
+    """Return the files that a standard run reads: mapped ones, those whose stamp changed, and some that were never read."""
     first = {path for path in contents if path in mapped or (path in known and known[path] != marks[path])}
     left = UNSEEN_BYTES
     for path, any_of in contents.items():
@@ -81,7 +81,7 @@ def chosen(
 
 
 def _keep(context: CheckContext, home: Path, known: file_stamps.FileStamps, read: file_stamps.FileStamps) -> None:
-    """Keep how the files looked that were read, where this run is of an installation and may write there."""
+    """Save the stamps of the files that were read, if this is an installation and this user may write there."""
     now = {**known, **read}
     if context.prefix and now != known and not context.faults:
         with suppress(OSError):
@@ -98,12 +98,12 @@ def _by_record(context: CheckContext) -> CheckResult:
     figures = (Figure("files", len(contents), "count"),)
     evidence = {"compared by": how, "with": "RECORD", "wrong": list(wrong.values())[:100], "without RECORD": unrecorded}
     if wrong:
-        # Only what is absent is surely damaged.
+        # Only a missing file is certainly damaged.
         damaged = not all(map(os.path.exists, wrong))
-        doubt = "" if damaged else " (by RECORD, which some wheels carry wrong; this environment has no manifest)"
+        doubt = "" if damaged else " (by RECORD, which is wrong in some wheels; this environment has no manifest)"
         return CheckResult("fail" if damaged else "warn", f"{_text(wrong)}{doubt}", figures, evidence, REMEDY)
     if unrecorded or not contents:
-        text = f"no RECORD to compare with: {', '.join(unrecorded) or 'nothing is installed'}"
+        text = f"there is no RECORD to compare with: {', '.join(unrecorded) or 'nothing is installed'}"
         return CheckResult("warn", text, figures, evidence)
     return CheckResult("ok", f"{len(contents)} files are as installed, by {how}", figures, evidence)
 
@@ -115,7 +115,7 @@ def _text(wrong: dict[str, str]) -> str:
 
 CHECK = Check(
     id="libraries.files",
-    description="Every installed file has the size that it had when the environment was built; the content of all on full, else of what is mapped or changed.",
+    description="Every installed file has the size from the build of the environment; on full the content of all files is compared, otherwise of mapped or changed ones.",
     run=_run,
     level="standard",
     faults=("stale-library",),

@@ -1,4 +1,4 @@
-"""libraries.gpu_code: what shall run on this GPU was compiled for it."""
+"""libraries.gpu_code: GPU architectures that the libraries were compiled for."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def _run(context: CheckContext) -> CheckResult:
     if "stale-library" in context.faults:
         return evaluate("12.0", {"torch": {"80", "90a"}}, {})
     if context.device in (None, "cpu"):
-        return CheckResult("skip", "no GPU to have code for")
+        return CheckResult("skip", "there is no GPU")
     generation = (context.stack.get("attention") or {}).get("generation")
-    beside = host_packages(context.stack)
+    fallback = host_packages(context.stack)
     codes: dict[str, set[str]] = {}
     files: dict[str, list[str]] = {}
     for row in table("libraries")["gpu_code"]:
-        found = site_files(row["globs"], beside=beside) if row.get("generation") in (None, generation) else []
+        found = site_files(row["globs"], fallback=fallback) if row.get("generation") in (None, generation) else []
         embedded = {path: code for path in found if (code := _codes(path)) is not None}
         if embedded:
             codes[row["owner"]] = set().union(*embedded.values())
@@ -35,7 +35,7 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def _codes(path: Path) -> set[str] | None:
-    """The GPU code in a library; null where it has no section for any. Raises OSError and ValueError."""
+    """Return the GPU code in a library; None if it has no section for it. Raises OSError and ValueError."""
     library = elf.open_library(path)
     sections = [(library.section(name), read) for name, read in ((CUDA_SECTION, cuda_codes), (HIP_SECTION, hip_codes))]
     found = [read(section) for section, read in sections if section is not None]
@@ -43,7 +43,7 @@ def _codes(path: Path) -> set[str] | None:
 
 
 def _capability(device: str) -> str:
-    """`9.0` of an NVIDIA card, `gfx942` of an AMD one."""
+    """Return `9.0` for an NVIDIA card, `gfx942` for an AMD one."""
     import torch
 
     if torch.version.hip:
@@ -52,19 +52,19 @@ def _capability(device: str) -> str:
 
 
 def evaluate(capability: str, codes: Mapping[str, set[str]], files: Mapping[str, Any]) -> CheckResult:
-    """`codes` are those of each owner's libraries, as in `verify/gpu_code.py`; an owner without any cannot be judged."""
-    said, native = [], []
+    """Evaluate the codes of each owner's libraries (see verify/gpu_code.py). An owner without code is not evaluated."""
+    observations, native = [], []
     for owner, found in codes.items():
         listed = ", ".join(sorted(found))
         if native_for(found, capability):
             native.append(owner)
         elif not found:
-            said.append(Observation("ok", f"the code of {owner} is packed so that its targets cannot be read"))
+            observations.append(Observation("ok", f"the code of {owner} is packed, so its targets cannot be read"))
         elif compiled_for(found, capability):
             text = f"{owner} has no code for {capability}, only PTX that the driver compiles at first use ({listed})"
-            said.append(Observation("warn", text, AGAIN))
+            observations.append(Observation("warn", text, AGAIN))
         else:
-            said.append(Observation("fail", f"{owner} has no code for {capability} (it has {listed})", AGAIN))
+            observations.append(Observation("fail", f"{owner} has no code for {capability} (it has {listed})", AGAIN))
     figures = (Figure("owners with code for this GPU", len(native), "count", floor=len(codes)),)
     evidence = {
         "capability": capability,
@@ -72,15 +72,15 @@ def evaluate(capability: str, codes: Mapping[str, set[str]], files: Mapping[str,
         "files": files,
     }
     if not codes:
-        return CheckResult("error", "cannot tell: no library with code for GPUs was found", (), evidence)
+        return CheckResult("error", "cannot tell: no library with GPU code was found", (), evidence)
     return combine(
-        said, f"code for {capability} lies in the libraries of {', '.join(native) or 'nobody'}", figures, evidence
+        observations, f"libraries with code for {capability}: {', '.join(native) or 'none'}", figures, evidence
     )
 
 
 CHECK = Check(
     id="libraries.gpu_code",
-    description="torch, vLLM and the planned flash attention hold native code for this GPU, read from their files.",
+    description="torch, vLLM and the planned flash attention have native code for this GPU, according to their files.",
     run=_run,
     level="standard",
     requires=("devices.torch",),

@@ -1,7 +1,7 @@
-"""libraries.injected: nothing is loaded into the interpreter that nobody installed.
+"""libraries.injected: code that runs in the interpreter although nobody installed it.
 
-What is looked at: files of the environment that its manifest does not list, what Python imports at each start, modules in the folders that
-are searched before the environment, and the variables of the processes that serve.
+The check covers files of the environment that its manifest does not list, what Python imports at each start, modules in folders
+that are searched before the environment, and the variables of the service's processes.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ SHOWN = 5
 MODULES = (".py", ".pyc", ".so")
 CODE = (*MODULES, ".pth", ".zip", ".egg")
 HALF_WRITTEN = re.compile(r".+\.pyc\.\d+")
-"""How importlib names byte code until all of it is on the disk."""
-REBUILD = "build the environment anew from its wheels: ./firstlight provision"
-RESTART = "have the service started as planned: ./firstlight provision"
-ANEW = "what runs keeps it until ./firstlight stop and ./firstlight serve"
-REMOVE = "find out who put it there (dpkg -S FILE, rpm -qf FILE), remove it, and check again: ./firstlight verify"
+"""Names of importlib's temporary files, which it renames when the byte code is complete."""
+REBUILD = "rebuild the environment from its wheels: ./firstlight provision"
+RESTART = "restart the service as planned: ./firstlight provision"
+ANEW = "running processes keep it until ./firstlight stop and ./firstlight serve"
+REMOVE = "find its owner (dpkg -S FILE, rpm -qf FILE), remove it, and check again: ./firstlight verify"
 
 
 class ForeignCode(NamedTuple):
-    """Something that could run code: where it is, what it is, and what to do about it."""
+    """Something that could run code: its location, its kind, and the remedy."""
 
     place: str
     what: str
     remedy: str
     is_own: bool = False
-    """Whether it lies in the environment's folder, so that a new environment is free of it."""
+    """Whether it is in the environment's folder, so that a new environment does not have it."""
     is_doubtful: bool = False
-    """Whether the host's administrator may have meant it."""
+    """Whether the host's administrator may have intended it."""
 
     @property
     def text(self) -> str:
@@ -72,19 +72,19 @@ def _run(context: CheckContext) -> CheckResult:
         status = worst_status(["warn" if finding.is_doubtful else "fail" for finding in found])
         return CheckResult(status, text, figures, evidence, found[0].remedy)
     if known is None:
-        text = "nothing injects code from outside; which files nobody installed cannot be said without a manifest"
+        text = "nothing injects code from outside; without a manifest, unlisted files cannot be found"
         return CheckResult("ok", text, figures, evidence)
     return CheckResult("ok", "nothing is loaded that was not installed", figures, evidence)
 
 
 def _known(home: Path) -> frozenset[str] | None:
-    """All files that belong to the environment; null where it has no manifest."""
+    """Return all files that belong to the environment; None without a manifest."""
     contents = listed(home / MANIFEST, home)
     return None if contents is None else frozenset({**contents, **(listed(home / byte_code.LIST, home) or {})})
 
 
 def unlisted(home: Path, known: Collection[str]) -> Iterator[ForeignCode]:
-    """Files and links below the environment's folders that its manifest does not list; byte code of a listed source may come and go."""
+    """Yield files and links of the environment that its manifest does not list. Byte code of a listed source may come and go."""
     is_compiling = byte_code.listing(home) != "there"
     for folder, folders, names in os.walk(home):
         if folder == str(home):
@@ -97,9 +97,9 @@ def unlisted(home: Path, known: Collection[str]) -> Iterator[ForeignCode]:
             if folder.endswith("/__pycache__") and is_compiling and HALF_WRITTEN.fullmatch(name):
                 continue
             if name.endswith(".pyc") and folder.endswith("/__pycache__"):
-                # Until its list is there, libraries.files says what is known of byte code.
+                # Until its list is complete, libraries.files reports on byte code.
                 if not is_compiling and not byte_code.stands_for_source(path):
-                    yield ForeignCode(path, "this byte code is not what its source compiles to", REBUILD, is_own=True)
+                    yield ForeignCode(path, "this byte code does not match its source", REBUILD, is_own=True)
             elif is_code(path, is_link=name in links):
                 yield ForeignCode(path, "no wheel of the environment contains it", REBUILD, is_own=True)
             else:
@@ -109,13 +109,13 @@ def unlisted(home: Path, known: Collection[str]) -> Iterator[ForeignCode]:
 
 
 def is_code(path: str, *, is_link: bool) -> bool:
-    """Whether a file could be loaded or run: what a library keeps for itself next to its modules is something else."""
+    """Return whether a file can be loaded or run; other files of libraries cannot."""
     name = path.rpartition("/")[2]
     return is_link or os.path.islink(path) or name.endswith(CODE) or ".so." in name or os.access(path, os.X_OK)  # noqa: PTH114
 
 
 def search_path(home: Path) -> list[Path]:
-    """The folders outside the environment that its Python searches when the service starts, the base interpreter's among them."""
+    """Return the folders outside the environment that its Python searches when the service starts, with the base interpreter's."""
     outside = [Path(entry).resolve() for entry in sys.path if entry and not entry.startswith(f"{home}/")]
     found = [folder for folder in outside if folder.is_dir() and home not in folder.parents]
     try:
@@ -130,7 +130,7 @@ def search_path(home: Path) -> list[Path]:
 
 
 def at_start(folders: Iterable[Path]) -> Iterator[ForeignCode]:
-    """Modules in these folders that Python imports at each start, but for those that the distribution brings and nobody changed."""
+    """Yield modules in these folders that Python imports at each start, except unchanged ones of the distribution."""
     rows = table("injected")["start"]
     for folder in folders:
         for name in rows["modules"]:
@@ -140,7 +140,7 @@ def at_start(folders: Iterable[Path]) -> Iterator[ForeignCode]:
 
 
 def of_distribution(path: Path, status: Path) -> bool:
-    """Whether dpkg's status lists a file, which may be a link, as one of its packages' with the content that it has."""
+    """Return whether dpkg's status lists a file (possibly a link) with its current content."""
     try:
         target = path.resolve()
         md5 = hashlib.md5(target.read_bytes(), usedforsecurity=False).hexdigest()
@@ -150,7 +150,7 @@ def of_distribution(path: Path, status: Path) -> bool:
 
 
 def preloaded(path: Path, pids: Iterable[int]) -> Iterator[ForeignCode]:
-    """Libraries that the loader puts ahead of all others in every process of this host (ld.so(8)); `pids` are those that serve."""
+    """Yield libraries that the loader loads first in every process of the host (ld.so(8)); `pids` are those of the service."""
     try:
         lines = path.read_text(errors="surrogateescape").splitlines()
     except OSError:
@@ -162,19 +162,19 @@ def preloaded(path: Path, pids: Iterable[int]) -> Iterator[ForeignCode]:
     running = [process.title for process in read_all(pids) if files & {Path(file).name for file in process.mapped}]
     text, remedy = f"every process loads {', '.join(entries)}", REMOVE
     if running:
-        text, remedy = f"{text}; of the service {', '.join(running)} did", f"{REMOVE}; {ANEW}"
+        text, remedy = f"{text}; the service's processes {', '.join(running)} did", f"{REMOVE}; {ANEW}"
     yield ForeignCode(str(path), text, remedy, is_doubtful=True)
 
 
 def shadowing(folder: Path) -> Iterator[ForeignCode]:
-    """Modules in a folder that is searched first by what is started there: the service's own working folder."""
+    """Yield modules in the service's working folder, which its programs search first."""
     for path in sorted(folder.iterdir()):
         if path.suffix in MODULES or (path.is_dir() and (path / "__init__.py").exists()):
             yield ForeignCode(str(path), "it shadows a module of that name in the service", REMOVE)
 
 
 def in_processes(context: CheckContext, home: Path, known: Collection[str]) -> Iterator[ForeignCode]:
-    """Variables of this run's own process and of those that serve from here, by which code is injected, but for planned ones."""
+    """Yield unplanned variables that inject code into this process or into those of the service."""
     planned = planned_variables(home)
     seen = set()
     for pid in (os.getpid(), *_pids(context)):
@@ -192,13 +192,13 @@ def in_processes(context: CheckContext, home: Path, known: Collection[str]) -> I
 
 
 def _pids(context: CheckContext) -> Iterable[int]:
-    """The processes that serve: another environment's, and those that are started anew after these checks, are none of this one's."""
+    """Return the service's processes. Those of another environment, or that restart after the checks, do not count."""
     serving = context.service if preconditions.service(context) is None else None
     return serving.pids() if serving and serving.main_pid else ()
 
 
 def planned_variables(home: Path) -> Mapping[str, str]:
-    """The variables that the service of this environment is planned to have, as far as this user may read them."""
+    """Return the planned variables of the service, as far as this user may read them."""
     try:
         service = json.loads((home / "service.json").read_text())["service"]
         return dict(service.get("environment") or {})
@@ -209,7 +209,7 @@ def planned_variables(home: Path) -> Mapping[str, str]:
 def injecting(
     variables: Mapping[str, str], planned: Mapping[str, str], known: Collection[str], *, is_isolated: bool
 ) -> Iterator[tuple[str, str]]:
-    """The variables among these that inject code. vLLM itself may preload libraries of the environment; `-I` reads none of Python's."""
+    """Yield the variables that inject code. vLLM may preload libraries of the environment; `-I` ignores Python's variables."""
     rows = table("injected")["variables"]
     for name, value in variables.items():
         if not value or planned.get(name) == value:
@@ -223,7 +223,7 @@ def injecting(
 
 CHECK = Check(
     id="libraries.injected",
-    description="The interpreter loads nothing that nobody installed: no stray file, .pth or sitecustomize, no variable that brings code along.",
+    description="The interpreter loads nothing that nobody installed: no unlisted file, .pth or sitecustomize, no variable that injects code.",
     run=_run,
     level="standard",
     faults=("injected-code",),

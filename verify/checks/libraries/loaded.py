@@ -1,4 +1,4 @@
-"""libraries.loaded: the shared libraries that run are the environment's own."""
+"""libraries.loaded: origin of the shared libraries in use."""
 
 from __future__ import annotations
 
@@ -24,39 +24,39 @@ def _run(context: CheckContext) -> CheckResult:
     extensions = all_extensions()
     try:
         for extension in extensions:
-            ctypes.CDLL(str(extension))  # as an import of it does, with names of its own
-    except OSError as error:  # the loader's own text names the library or symbol that is missing
+            ctypes.CDLL(str(extension))  # its names are added, as an import does
+    except OSError as error:  # the loader's message names the missing library or symbol
         evidence = {"files": [str(extension) for extension in extensions]}
         return CheckResult("fail", f"vLLM's kernels do not load: {error}", (), evidence, _remedy(str(error)))
     with suppress(OSError):
-        ctypes.CDLL("libcuda.so.1")  # torch loads the driver's library at first use: the same search finds it now
+        ctypes.CDLL("libcuda.so.1")  # torch loads the driver's library at first use; the same search finds it now
     loaded = mapped_libraries(Path("/proc/self/maps").read_text())
     if "stale-library" in context.faults:
         loaded = [*loaded, Path("/usr/local/stale/lib/libtorch_cpu.so")]
     shadowing = os.environ.get("LD_LIBRARY_PATH", "")
     planned = compat_folder(context.expect.get("stack"))
     homes = [Path(sys.prefix).resolve(), *filter(None, [host_packages(context.stack)])]
-    outcome = evaluate(loaded, homes=homes, search_path=shadowing, compat=planned, brought=_brought(context))
+    outcome = evaluate(loaded, homes=homes, search_path=shadowing, compat=planned, bundled=_bundled(context))
     evidence = {**outcome.evidence, "loaded with": ["torch", *(extension.name for extension in extensions)]}
     return CheckResult(outcome.status, outcome.reason, outcome.figures, evidence, outcome.remedy)
 
 
 def mapped_libraries(maps: str) -> list[Path]:
-    """The shared libraries of a /proc/PID/maps, each once, in the order of their names."""
+    """Return the shared libraries of a /proc/PID/maps, sorted by name."""
     paths = {line.split(maxsplit=5)[5] for line in maps.splitlines() if len(line.split(maxsplit=5)) == 6}
     return sorted(Path(path) for path in paths if path.startswith("/") and ".so" in Path(path).name)
 
 
-def _brought(context: CheckContext) -> frozenset[str]:
-    """The names of the libraries that lie in this environment's packages, or beside a torch of the host's own."""
+def _bundled(context: CheckContext) -> frozenset[str]:
+    """Return the names of the libraries in this environment's packages, or next to the host's own torch."""
     folders = ["torch/lib/*.so*", "nvidia/*/lib/*.so*", "*.libs/*.so*"]
-    beside = host_packages(context.stack)
-    of_the_host = [path for folder in folders for path in beside.glob(folder)] if beside else []
+    fallback = host_packages(context.stack)
+    of_the_host = [path for folder in folders for path in fallback.glob(folder)] if fallback else []
     return frozenset(map(_name, [*site_files(folders), *of_the_host]))
 
 
 def _name(library: Path) -> str:
-    return library.name.partition(".so")[0].partition("-")[0]  # auditwheel puts a hash behind a dash
+    return library.name.partition(".so")[0].partition("-")[0]  # auditwheel appends a hash after a dash
 
 
 def evaluate(
@@ -65,13 +65,17 @@ def evaluate(
     homes: Sequence[Path],
     search_path: str,
     compat: str | None = None,
-    brought: Collection[str] | None = None,
+    bundled: Collection[str] | None = None,
 ) -> CheckResult:
-    """Which of the loaded libraries come from elsewhere than they should.
+    """Compare the origin of the loaded libraries with the expected one.
 
-    `homes` are the environment's folder without symlinks and that of a planned torch of the host's own, `search_path` what
-    LD_LIBRARY_PATH holds, `compat` where libcuda is to come from. `brought` are the libraries that the environment has
-    itself, null for all: of another one, as where torch was built against the system's CUDA, nothing is shadowed.
+    Args:
+        loaded: The loaded libraries.
+        homes: Folders of the environment, without symlinks, and of a planned torch of the host.
+        search_path: LD_LIBRARY_PATH.
+        compat: Folder that libcuda must come from.
+        bundled: Libraries that the environment has; None for all. Others, for example of a torch that was built against the
+            system's CUDA, cannot be shadowed.
     """
     rows: Mapping[str, dict[str, str]] = table("libraries")["library"]
     by_name: dict[str, list[Path]] = defaultdict(list)
@@ -80,7 +84,7 @@ def evaluate(
         if name in rows:
             by_name[name].append(path)
     own = {
-        name for name, row in rows.items() if row["origin"] == "environment" and (brought is None or name in brought)
+        name for name, row in rows.items() if row["origin"] == "environment" and (bundled is None or name in bundled)
     }
     foreign = [
         f"{name} from {path}"
@@ -99,30 +103,30 @@ def evaluate(
         status, text, remedy = other
         return CheckResult(status, text, figures, evidence, remedy)
     if not by_name:
-        return CheckResult("error", "none of the libraries that are judged is loaded", figures, evidence)
+        return CheckResult("error", "none of the evaluated libraries is loaded", figures, evidence)
     if shadows:
         text = f"LD_LIBRARY_PATH can shadow the environment's libraries: {', '.join(shadows)}"
         return CheckResult("warn", text, figures, evidence, "unset LD_LIBRARY_PATH")
     if twice:
         return CheckResult("warn", f"loaded more than once: {'; '.join(twice)}", figures, evidence)
-    return CheckResult("ok", f"{len(by_name)} libraries come from where they should, each once", figures, evidence)
+    return CheckResult("ok", f"{len(by_name)} libraries come from the expected folders, each once", figures, evidence)
 
 
 def _other_driver_library(
     by_name: Mapping[str, list[Path]], rows: Mapping[str, dict[str, str]], compat: str | None
 ) -> tuple[Literal["warn", "fail"], str, str] | None:
-    """Status, text and remedy where a library of the driver is not the host's own, or not the one that the plan wants instead."""
+    """Return status, text and remedy if a driver library is not the host's own, or not the compatibility library that is planned."""
     found = [(name, path) for name, paths in by_name.items() for path in paths if "shadow" in rows[name]]
     stand_ins = [
         (name, path) for name, path in found if rows[name]["shadow"] in str(path) and str(path.parent) != compat
     ]
     if stand_ins:
-        told = "; ".join(f"{name} from {path}" for name, path in stand_ins)
-        return "warn", f"a stand-in shadows the driver's own library: {told}", rows[stand_ins[0][0]]["remedy"]
+        details = "; ".join(f"{name} from {path}" for name, path in stand_ins)
+        return "warn", f"a stub shadows the driver's own library: {details}", rows[stand_ins[0][0]]["remedy"]
     own = [f"{name} from {path}" for name, path in found if compat and str(path.parent) != compat]
     if own:
-        text = f"{'; '.join(own)}, and the plan wants the compatibility libraries of {compat}"
-        return "fail", text, "bring them back: ./firstlight drivers"
+        text = f"{'; '.join(own)}, and the plan requires the compatibility libraries of {compat}"
+        return "fail", text, "install them again: ./firstlight drivers"
     return None
 
 
@@ -141,7 +145,7 @@ def _shadows(search_path: str, own: Iterable[str], homes: Sequence[Path]) -> Ite
 
 CHECK = Check(
     id="libraries.loaded",
-    description="The libraries that torch and vLLM's kernels really load come from this environment, each once, unshadowed.",
+    description="The libraries that torch and vLLM's kernels load come from this environment, each once, and nothing shadows them.",
     run=_run,
     level="standard",
     requires=("libraries.torch_build",),

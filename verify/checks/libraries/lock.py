@@ -1,4 +1,4 @@
-"""libraries.lock: what is installed is what was locked."""
+"""libraries.lock: installed distributions compared with the lock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def evaluate(locked: Mapping[str, str], here: Mapping[str, Sequence[str]], source: str) -> CheckResult:
-    """Compare by name and version; `here` may hold several versions of a name, which is a fault of its own."""
+    """Compare names and versions. Several installed versions of one name are a failure."""
     twice = [f"{name} {' and '.join(versions)}" for name, versions in here.items() if len(versions) > 1]
     missing = sorted(set(locked) - set(here))
     extra = sorted(set(here) - set(locked))
@@ -33,14 +33,14 @@ def evaluate(locked: Mapping[str, str], here: Mapping[str, Sequence[str]], sourc
     ]
     figures = (Figure("distributions locked", len(locked), "count"), Figure("installed", len(here), "count"))
     faults = {"installed twice": twice, "another version": other, "missing": missing, "not in the lock": extra}
-    told = [f"{kind}: {_some(names)}" for kind, names in faults.items() if names]
+    details = [f"{kind}: {_some(names)}" for kind, names in faults.items() if names]
     evidence = {"lock": source, **{kind: names for kind, names in faults.items() if names}}
-    if told:
-        remedy = "install the environment anew from its lock: ./firstlight provision"
-        return CheckResult("fail", "; ".join(told), figures, evidence, remedy)
+    if details:
+        remedy = "reinstall the environment from its lock: ./firstlight provision"
+        return CheckResult("fail", "; ".join(details), figures, evidence, remedy)
     if not locked:
         return CheckResult("error", f"{source} locks nothing", figures, evidence)
-    return CheckResult("ok", f"all {len(locked)} distributions are those of the lock", figures, evidence)
+    return CheckResult("ok", f"all {len(locked)} distributions match the lock", figures, evidence)
 
 
 def _some(names: Sequence[str]) -> str:
@@ -50,7 +50,7 @@ def _some(names: Sequence[str]) -> str:
 
 CHECK = Check(
     id="libraries.lock",
-    description="The installed distributions are those of the lock: every name and version, none more, none missing.",
+    description="The installed distributions match the lock: every name and version, none missing and none added.",
     run=_run,
     preconditions=(preconditions.lock,),
     faults=("wrong-lock",),

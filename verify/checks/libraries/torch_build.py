@@ -1,4 +1,4 @@
-"""libraries.torch_build: torch is the build that was planned, and this environment's own."""
+"""libraries.torch_build: release, build and origin of torch."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from verify.records import Check, CheckContext, CheckResult
 
-AGAIN = "install the environment anew from its lock: ./firstlight provision"
+AGAIN = "reinstall the environment from its lock: ./firstlight provision"
 
 
 def _run(context: CheckContext) -> CheckResult:
     if context.torch_problem:
-        remedy = f"its text names the missing library or symbol; {AGAIN}"
+        remedy = f"the message names the missing library or symbol; {AGAIN}"
         return CheckResult("fail", f"torch does not import: {context.torch_problem}", remedy=remedy)
     import torch
 
@@ -32,22 +32,28 @@ def evaluate(
     *,
     taken_over: str | None = None,
 ) -> CheckResult:
-    """`planned` is a release without local part, `variant` `cpu`, `cu130`, `rocm7.0`; null when there is no plan.
+    """Compare torch with the plan.
 
-    `taken_over` is the host's own torch by its own name, where the Stack has no other.
+    Args:
+        version: Version of torch.
+        built_for: What torch was built for.
+        file: Its file.
+        planned: Release without local part; None without a plan.
+        variant: `cpu`, `cu130`, `rocm7.0`; None without a plan.
+        taken_over: Version of the host's own torch, if the Stack uses it.
     """
     evidence = {"version": version, "file": str(file), **built_for}
     if taken_over is not None and version != taken_over:
         text = f"torch of the host is {version}, and the Stack was planned for {taken_over}"
-        return CheckResult("fail", text, evidence=evidence, remedy="plan anew: ./firstlight provision")
+        return CheckResult("fail", text, evidence=evidence, remedy="plan again: ./firstlight provision")
     if taken_over is None and Path(sys.prefix).resolve() not in file.resolve().parents:
         text = f"torch comes from {file.parent}, outside the environment {sys.prefix}"
         return CheckResult("fail", text, evidence=evidence, remedy="unset PYTHONPATH")
     if planned and version.partition("+")[0] != planned:
-        return CheckResult("fail", f"torch is {version}, and the Stack says {planned}", evidence=evidence)
+        return CheckResult("fail", f"torch is {version}, and the Stack has {planned}", evidence=evidence)
     actual = _variant(built_for)
     if variant and variant != actual:
-        text = f"torch is built for {actual}, and the Stack says {variant}"
+        text = f"torch is built for {actual}, and the Stack has {variant}"
         return CheckResult("fail", text, evidence=evidence, remedy=AGAIN)
     return CheckResult("ok", f"torch {version}, built for {actual}", evidence=evidence)
 
@@ -62,7 +68,7 @@ def _variant(built_for: dict[str, str | None]) -> str:
 
 CHECK = Check(
     id="libraries.torch_build",
-    description="torch imports, is the release and the build that the Stack says, and comes from this environment, or is the host's own that the Stack takes over.",
+    description="torch imports, has the release and build of the Stack, and comes from this environment, or is the host's own torch that the Stack uses.",
     run=_run,
     faults=("stale-library",),
 )

@@ -1,4 +1,4 @@
-"""memory.attention: flash attention takes memory in proportion to the length, not to its square."""
+"""memory.attention: growth of attention's memory with the sequence length."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from verify.tables import table
 LENGTHS = tuple(128 << step for step in range(8))
 """128 to 16,384."""
 FIT_FROM = 512
-"""Shorter sequences are ruled by constant buffers."""
+"""Shorter sequences are dominated by constant buffers."""
 GPU_FLASH_FIT_FROM = 4096
-"""GPUs' flash kernels split shorter ones among idle multiprocessors, and keep a result of each part meanwhile."""
+"""GPUs' flash kernels split shorter sequences among idle multiprocessors, and store partial results."""
 HEADS, DIM = 4, 64
 CPU_LONGEST = {"standard": 2048, "full": 4096}
-"""On CPUs the standard attention of longer ones takes minutes."""
+"""Longer standard attention takes minutes on CPUs."""
 SHARE = 0.25
-"""Of the free memory that one measurement may need."""
+"""Share of the free memory that one measurement may need."""
 
 
 def _run(context: CheckContext) -> CheckResult:
@@ -42,7 +42,7 @@ def _run(context: CheckContext) -> CheckResult:
     for name, provider in paths.items():
         found = peaks.setdefault(name, {})
         for length in LENGTHS:
-            expected = 4 * max(found.values(), default=0)  # a doubled length takes four times as much at most
+            expected = 4 * max(found.values(), default=0)  # twice the length takes at most four times the memory
             if length > longest or expected > SHARE * free:
                 break
             case = Case(f"length {length}", HEADS, HEADS, ((length, length),), DIM)
@@ -54,11 +54,11 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def peak(work: Callable[[], object], device: str) -> int:
-    """Bytes that a piece of work held at most, beyond what was there before, its result included."""
+    """Return the peak memory of a piece of work in bytes, including its result, without what was allocated before."""
     import torch
 
     if device != "cpu":
-        work()  # what is allocated once for all calls is none of this one's
+        work()  # allocations made once for all calls do not count
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -78,7 +78,7 @@ def peak(work: Callable[[], object], device: str) -> int:
 
 
 def free_bytes(device: str) -> int:
-    """Memory that can still be had."""
+    """Return the available memory in bytes."""
     import torch
 
     if device != "cpu":
@@ -89,17 +89,21 @@ def free_bytes(device: str) -> int:
 def evaluate(
     peaks: Mapping[str, Mapping[int, int]], free: int, evidence: Mapping[str, object], *, flash_from: int = FIT_FROM
 ) -> CheckResult:
-    """`peaks` holds bytes by length, of `flash` and `standard`; `free` bytes decide what can be run at all.
+    """Evaluate the growth of memory.
 
-    The flash exponent is fitted over lengths from `flash_from` on.
+    Args:
+        peaks: Bytes by length, for `flash` and `standard`.
+        free: Free bytes, which limit the lengths that can run.
+        evidence: Evidence of the measurement.
+        flash_from: Smallest length for the fit of the flash exponent.
     """
     rule = table("memory")["attention"]
     starts = {"flash": flash_from, "standard": FIT_FROM}
     exponents = {name: exponent(found, starts[name]) or exponent(found) for name, found in peaks.items()}
     common = sorted(set(peaks["flash"]) & set(peaks["standard"]))
-    told = {**evidence, "peak bytes by length": {name: dict(found) for name, found in peaks.items()}}
+    details = {**evidence, "peak bytes by length": {name: dict(found) for name, found in peaks.items()}}
     if not common or None in exponents.values():
-        return CheckResult("error", "too few lengths fit into the free memory to fit an exponent", (), told)
+        return CheckResult("error", "too few lengths fit into the free memory to fit an exponent", (), details)
     flash, standard = exponents["flash"] or 0.0, exponents["standard"] or 0.0
     ratio = peaks["standard"][common[-1]] / peaks["flash"][common[-1]]
     figures = [
@@ -112,23 +116,23 @@ def evaluate(
         Figure(f"standard over flash at {common[-1]}", ratio, "times the memory"),
     ]
     for name, found in peaks.items():
-        power = max(exponents[name] or 1.0, 1.0)  # constants fade out: no path grows slower than its inputs
+        power = max(
+            exponents[name] or 1.0, 1.0
+        )  # constants lose weight with length: no path grows slower than its inputs
         longest = max(found) * (free / found[max(found)]) ** (1 / power)
         figures.append(Figure(f"longest sequence, {name}, by the fit", math.floor(longest), "tokens"))
     if not flash <= rule["flash_exponent_at_most"]:
-        text = f"flash attention takes memory by the power {flash:.2f} of the length: it keeps the scores"
-        return CheckResult("fail", text, tuple(figures), told, "see which path torch takes: TORCH_LOGS=+all")
+        text = f"memory of flash attention grows with the power {flash:.2f} of the length: it stores the scores"
+        return CheckResult("fail", text, tuple(figures), details, "see which path torch takes: TORCH_LOGS=+all")
     if not standard >= rule["standard_exponent_at_least"]:
-        text = (
-            f"standard attention takes memory by the power {standard:.2f} of the length: the measurement is not sound"
-        )
-        return CheckResult("error", text, tuple(figures), told)
-    text = "flash attention takes memory in proportion to the length, standard attention to its square"
-    return CheckResult("ok", text, tuple(figures), told)
+        text = f"memory of standard attention grows with the power {standard:.2f} of the length: the measurement is not valid"
+        return CheckResult("error", text, tuple(figures), details)
+    text = "memory of flash attention grows linearly with the length, of standard attention quadratically"
+    return CheckResult("ok", text, tuple(figures), details)
 
 
 def exponent(found: Mapping[int, int], fit_from: int = FIT_FROM) -> float | None:
-    """The slope of log bytes over log length from a length on, by least squares; null for fewer than two lengths."""
+    """Return the least-squares slope of log bytes over log length; None for fewer than two lengths."""
     points: Sequence[tuple[float, float]] = [
         (math.log(length), math.log(size)) for length, size in found.items() if length >= fit_from and size > 0
     ]
@@ -140,7 +144,7 @@ def exponent(found: Mapping[int, int], fit_from: int = FIT_FROM) -> float | None
 
 CHECK = Check(
     id="memory.attention",
-    description="Flash attention takes memory in proportion to the length, where standard attention takes it by the square.",
+    description="Flash attention's memory grows linearly with the length, standard attention's quadratically.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),

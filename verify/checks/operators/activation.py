@@ -1,4 +1,4 @@
-"""operators.activation: SiLU, gated SiLU and GELU, the functions between a model's products."""
+"""operators.activation: SiLU, gated SiLU and GELU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from verify.operator_check import Comparison, check, copies
 from verify.operator_reference import gelu, gelu_tanh, map_elements, sigmoid, silu, steps
 
 VALUES = 2053
-"""A prime, so that each value comes to stand at every place of a vector."""
+"""A prime, so that each value occurs at every position of a vector."""
 
 
 def _compare(device: str, dtype: str) -> Iterator[Comparison]:
@@ -24,7 +24,7 @@ def _compare(device: str, dtype: str) -> Iterator[Comparison]:
     exact = map_elements(sigmoid, values)
     yield Comparison("torch.sigmoid", torch.sigmoid(many), exact, steps(exact))
     for name, function, approximate in (("gelu", gelu, "none"), ("gelu by tanh", gelu_tanh, "tanh")):
-        # 1 + erf and 1 + tanh cancel where values are far below zero.
+        # 1 + erf and 1 + tanh cancel for values far below zero.
         result = functional.gelu(many, approximate=approximate)
         yield Comparison(name, result, map_elements(function, values), steps(values))
     gates = torch.stack([many.view(-1, VALUES), many.view(-1, VALUES).flip(1)], dim=1).flatten(1)
@@ -32,9 +32,9 @@ def _compare(device: str, dtype: str) -> Iterator[Comparison]:
     numbers = values.tolist()
     pairs = zip(numbers, reversed(numbers), strict=True)
     exact = torch.tensor([silu(value) * gate for value, gate in pairs], dtype=torch.float64)
-    # Two operators: what the first one gives is rounded to the type before the second one takes it.
+    # Two operators: the first result is rounded before the second operator.
     lost = torch.finfo(values.dtype).eps / 2 * exact.abs() + steps(exact)
     yield Comparison("gated silu", result, exact, lost)
 
 
-CHECK = check("activation", "SiLU, gated SiLU, sigmoid and both forms of GELU are right, on every core.", _compare)
+CHECK = check("activation", "SiLU, gated SiLU, sigmoid and both forms of GELU are correct on every core.", _compare)

@@ -1,4 +1,4 @@
-"""operators.exp: the exponential function, which every softmax and every SiLU is made of."""
+"""operators.exp: the exponential function, a part of every softmax and SiLU."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from verify.operator_check import Comparison, check, copies
 from verify.operator_reference import map_elements, steps
 
 VALUES = 4099
-"""A prime, so that each value comes to stand at every place of a vector."""
+"""A prime, so that each value occurs at every position of a vector."""
 EDGES = (0.0, -0.0, 1.0, -1.0, 10.5, -16.0, -80.0, -math.inf)
-"""Besides normal numbers. Nothing above 11: exp of it is no float16."""
+"""In addition to normal numbers. None above 11, because float16 cannot hold the result."""
 
 
 def _compare(device: str, dtype: str) -> Iterator[Comparison]:
@@ -30,4 +30,6 @@ def _compare(device: str, dtype: str) -> Iterator[Comparison]:
     yield Comparison("exp in place", many.exp_(), exact, lost)
 
 
-CHECK = check("exp", "The exponential of numbers of every size is right to the last places, on every core.", _compare)
+CHECK = check(
+    "exp", "The exponential of numbers of every magnitude is correct to the last digits on every core.", _compare
+)

@@ -1,4 +1,4 @@
-"""operators.lookup: finding the largest of a row, and fetching rows and elements by their numbers."""
+"""operators.lookup: argmax, top-k, embedding and gather."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 VOCABULARY = 32_003
 PEAKS = ((0,), (VOCABULARY - 1,), (1, 16_384), (16_383, 16_385, 32_002), (0, VOCABULARY - 1), (4097,), (32_000, 32_001))
-"""Where the largest numbers of each row are: at its ends, in its middle, and several that are equal."""
+"""Positions of the largest numbers of each row: at its ends, in the middle, and several equal ones."""
 TABLE, WIDTH = 1031, 67
 IDS = (0, TABLE - 1, 1, TABLE - 2, 512, 511, 513, 0, TABLE - 1, 255, 256, 257, 640)
 
@@ -25,7 +25,7 @@ def _compare(device: str, dtype: str) -> Iterator[Comparison]:
 
 
 def _largest(device: str, dtype: str) -> Iterator[Comparison]:
-    """The first of equal ones counts: torch.argmax documents it, and greedy answers hang on it."""
+    """Expect the first of equal elements: torch.argmax documents it, and greedy answers depend on it."""
     import torch
 
     rows = normal(len(PEAKS), VOCABULARY, seed=78, dtype=dtype).clamp(max=3)
@@ -46,7 +46,7 @@ def _largest(device: str, dtype: str) -> Iterator[Comparison]:
 
 
 def _fetched(device: str, dtype: str) -> Iterator[Comparison]:
-    """Each element of the table says in whole numbers where it stands; bfloat16 holds them up to 256."""
+    """Return elements whose value is their position; bfloat16 holds whole numbers up to 256."""
     import torch
     from torch.nn import functional
 
@@ -67,7 +67,7 @@ def _fetched(device: str, dtype: str) -> Iterator[Comparison]:
 
 
 def _put(weights: Tensor, ids: Tensor) -> Tensor:
-    """Rows written into another table by their numbers, as into a cache, and read from there."""
+    """Write rows to positions of another table, as into a cache, and read them from there."""
     import torch
 
     other = torch.zeros_like(weights)
@@ -77,6 +77,6 @@ def _put(weights: Tensor, ids: Tensor) -> Tensor:
 
 CHECK = check(
     "lookup",
-    "argmax finds the first of the largest, top-k the largest few; embedding and gather fetch what stands there.",
+    "argmax finds the first largest element, top-k the largest few; embedding and gather return the right rows and elements.",
     _compare,
 )

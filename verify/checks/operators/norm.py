@@ -1,4 +1,4 @@
-"""operators.norm: layer norm and RMS norm, also of values so small that their epsilon decides."""
+"""operators.norm: layer norm and RMS norm, including values for which epsilon dominates."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 ROWS = 3
 WIDTHS = (515, 1024)
-"""Odd, and a multiple of every vector's width: GPUs have a kernel for each."""
+"""Odd widths and multiples of every vector width: GPUs have kernels for each."""
 SIZES = ((1.0, 1e-5), (2e-3, 1e-5), (1e-3, 1e-6))
-"""Standard deviation of the values, and epsilon: the mean square is above it, and about as large."""
+"""Standard deviation of the values, and epsilon: the mean square is larger, or about equal."""
 
 
 def _compare(device: str, dtype: str) -> Iterator[Comparison]:
@@ -42,18 +42,18 @@ def _compare(device: str, dtype: str) -> Iterator[Comparison]:
             exact = rms_norm(values, weight, epsilon=epsilon)
             lost = steps(exact) + summed(exact, width)
             yield Comparison(f"RMS norm by its formula {where}", _formula(many, there, epsilon), exact, lost)
-            # Releases of torch differ in whether the norm is rounded to its type before it meets the weights.
+            # Releases of torch differ in whether they round before the weights are applied.
             twice = lost + torch.finfo(values.dtype).eps / 2 * exact.abs()
             yield Comparison(f"RMS norm {where}", functional.rms_norm(many, (width,), there, epsilon), exact, twice)
 
 
 def _largest(exact: Tensor) -> Tensor:
-    """The mean that is taken off is rounded: what it may be off by is that of the row's largest value."""
+    """Return the largest value of each row, which limits the rounding of the subtracted mean."""
     return exact.abs().amax(dim=1, keepdim=True)
 
 
 def _formula(values: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """As engines write it where they have no kernel: in float32, rounded at its end."""
+    """Compute RMS norm as engines do without a kernel: in float32, rounded at the end."""
     import torch
 
     wide = values.float()
@@ -63,6 +63,6 @@ def _formula(values: Tensor, weight: Tensor, epsilon: float) -> Tensor:
 
 CHECK = check(
     "norm",
-    "Layer norm and RMS norm are right in every row, also where the values are so small that epsilon decides.",
+    "Layer norm and RMS norm are correct in every row, also for values so small that epsilon dominates.",
     _compare,
 )

@@ -1,4 +1,4 @@
-"""operators.rotary: rotary embedding, step by step as engines compute it, up to positions far beyond any prompt."""
+"""operators.rotary: each step of rotary embedding, as engines compute it, up to very large positions."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 BASE = 500_000.0
 DIM, HEADS = 64, 3
 POSITIONS = (0, 1, 2, 31, 127, 199, 200, 201, 255, 257, 1023, 1025, 4095, 8193, 32767, 65537, 131071)
-"""Of the tokens whose heads are turned."""
+"""Positions of the tokens whose heads are rotated."""
 STEP, LAST = 1021, 131_072
-"""Angles are taken of every so many positions up to the last: a prime, so that all remainders occur."""
+"""Step between tested positions; a prime, so that all remainders occur."""
 
 
 def _compare(device: str, dtype: str) -> Iterator[Comparison]:
-    if dtype == "float32":  # which angles are computed in, whatever the type of the heads
+    if dtype == "float32":  # angles are computed in it, whatever the type of the heads
         yield from _angles(device)
     yield from _turns(device, dtype)
 
@@ -36,7 +36,7 @@ def _angles(device: str) -> Iterator[Comparison]:
     places = torch.tensor([*POSITIONS, *range(0, LAST, STEP)], dtype=torch.float32)
     many = places.repeat(copies(device, len(places) * DIM // 2)).to(device)
     angles = torch.outer(many, speeds)
-    # Each step is compared with what follows from the step before: a large angle's own rounding would hide its error.
+    # Compare each step with the result of the step before: rounding of a large angle would hide its error.
     rows = [[place * speed for speed in speeds.cpu().tolist()] for place in places.tolist()]
     yield Comparison("angles", angles, torch.tensor(rows, dtype=torch.float64), 0.0)
     given = angles[: len(places)].cpu()
@@ -57,7 +57,7 @@ def _turns(device: str, dtype: str) -> Iterator[Comparison]:
     count = copies(device, heads.numel())
     many, real, imaginary = (part.to(device).repeat(count, 1, 1) for part in (heads, cos[:, None], sin[:, None]))
     exact = rotate(heads, cos, sin)
-    # Three operators, each rounded to the type: two products, and their sum.
+    # Three rounded operators: two products and their sum.
     minus, plus = (rotate(heads.abs(), cos.abs(), sign * sin.abs()) for sign in (-1, 1))
     products = torch.cat([minus[..., : DIM // 2], plus[..., DIM // 2 :]], dim=-1)
     lost = torch.finfo(heads.dtype).eps / 2 * products
@@ -71,7 +71,7 @@ def _turns(device: str, dtype: str) -> Iterator[Comparison]:
 
 
 def _speeds(device: str) -> Tensor:
-    """How far each pair of a head turns from one position to the next, in float32."""
+    """Return the rotation of each pair of a head from one position to the next, in float32."""
     import torch
 
     speeds: Tensor = 1 / BASE ** (torch.arange(0, DIM, 2, device=device).float() / DIM)
@@ -80,6 +80,6 @@ def _speeds(device: str) -> Tensor:
 
 CHECK = check(
     "rotary",
-    "Rotary embedding is right at positions from 0 to 131,071: speeds, angles, cosines, sines, and heads turned by them.",
+    "Rotary embedding is correct at positions from 0 to 131,071: speeds, angles, cosines, sines, and rotated heads.",
     _compare,
 )

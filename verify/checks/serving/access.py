@@ -1,4 +1,4 @@
-"""serving.access: who reaches the service, and who its secrets: its address, its routes without a key, its files."""
+"""serving.access: address, unguarded routes, and file permissions of the service."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PARAMETER = re.compile(r"\{[^}]*\}")
 METHODS = ("get", "post", "put", "patch", "delete")
 REFUSED = 401
 MIDDLEWARE = "firstlight_attention.access.RequireKey"
-"""Where the planned command names it, every route asks for the key but those of `FREE`."""
+"""If the planned command names it, every route except those of `FREE` needs the key."""
 FREE = ("GET /health", "HEAD /health")
 UNLISTED = (
     "POST /invocations",
@@ -34,33 +34,33 @@ UNLISTED = (
     "GET /openapi.json",
     "GET /no-such-route",
 )
-"""Routes that the list of routes leaves out, or that compute for strangers without this middleware."""
-REMEDY = "./firstlight provision puts address, key and files back as planned"
+"""Routes that the list of routes omits, or that compute without a key if this middleware is missing."""
+REMEDY = "./firstlight provision restores address, key and files"
 
 
 @dataclass(frozen=True)
 class AccessFacts:
-    """What was found on the host."""
+    """Observations on the host."""
 
     addresses: tuple[str, ...]
-    """On which it listens."""
+    """Addresses on which it listens."""
     planned: frozenset[str]
-    """The planned address, as numbers."""
+    """The planned addresses, as numbers."""
     answers: Mapping[str, tuple[int, int]]
     """By guarded route: the status without a key, and with a wrong one."""
     with_key: int | None = 200
-    """Status of a route with the right key, or without one where none is planned."""
+    """Status of a route with the right key, or without a key if none is planned."""
     open: tuple[str, ...] = ()
-    """Routes that this release of vLLM asks no key for."""
+    """Routes that this release of vLLM leaves open."""
     files: tuple[str, ...] = ()
-    """What is wrong with files of the installation."""
+    """Problems of the installation's files."""
 
 
 STAND_IN = (
     ServicePlan("systemd", "firstlight-vllm.service"),
     AccessFacts(("127.0.0.1",), frozenset({"127.0.0.1"}), {"POST /v1/completions": (401, 401)}),
 )
-"""A sound service, on which an injected fault is proven."""
+"""A correct service, on which an injected fault is proven."""
 
 
 def _run(context: CheckContext) -> CheckResult:
@@ -70,18 +70,14 @@ def _run(context: CheckContext) -> CheckResult:
         addresses = tuple(one.address for one in listeners(int(context.service.readiness["port"]), ()))
         stopped = any(one.state in STOPPED for one in read_all(context.service.pids()))
         if not addresses or stopped:
-            text = (
-                "a signal has stopped it: serving.process names what"
-                if stopped
-                else "nothing listens: serving.unit says why"
-            )
+            text = "a signal has stopped it: see serving.process" if stopped else "nothing listens: see serving.unit"
             return CheckResult("skip", text)
         try:
             version = (context.stack.get("vllm") or {}).get("version")
             facts = collect(context.service, planned, addresses, version, whole=context.includes("full"))
         except RequestError as problem:
-            text = f"cannot tell which routes want the key: {problem}"
-            return CheckResult("error", text, remedy="serving.answer says whether it computes")
+            text = f"cannot tell which routes need the key: {problem}"
+            return CheckResult("error", text, remedy="see serving.answer for whether it computes")
     if "changed-service" in context.faults:
         facts = replace(facts, answers={"POST /v1/completions": (200, 200)})
     return evaluate(planned, facts)
@@ -90,7 +86,7 @@ def _run(context: CheckContext) -> CheckResult:
 def collect(
     service: Service, planned: ServicePlan, addresses: tuple[str, ...], version: str | None, *, whole: bool
 ) -> AccessFacts:
-    """Ask every guarded route that is known, on full those that the server itself lists. Raises AskError."""
+    """Request every known guarded route, or with `whole` those that the server lists. Raises RequestError."""
     client = Client(service, table("serving")["access"]["silence_s"])
     everywhere = MIDDLEWARE in (planned.unit or planned.config or "")
     prefixes, free = (("/",), FREE) if everywhere else (guarded(version), ())
@@ -113,7 +109,7 @@ def collect(
 
 
 def guarded(version: str | None) -> tuple[str, ...]:
-    """Beginnings of the paths that a release of vLLM asks a key for; of an unknown one those of the newest."""
+    """Return the path prefixes that a release of vLLM guards; for an unknown release those of the newest."""
     rows = table("serving")["access"]["guarded"]
     return tuple(row["prefix"] for row in rows if version is None or _release(row["since"]) <= _release(version))
 
@@ -123,7 +119,7 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def listed(client: Client, key: str | None = None) -> list[str]:
-    """The server's own list of routes as `METHOD /path`, the known ones where it gives none. Raises AskError."""
+    """Return the server's own list of routes as `METHOD /path`, otherwise the known ones. Raises RequestError."""
     try:
         paths = client.get("/openapi.json", key)["paths"]
     except RequestError as problem:
@@ -139,7 +135,7 @@ def listed(client: Client, key: str | None = None) -> list[str]:
 
 
 def numbers(host: str) -> frozenset[str]:
-    """An address, or those of a name; empty where the name is unknown."""
+    """Return the address, or those of a name; empty if the name is unknown."""
     try:
         return frozenset({_plain(host)})
     except ValueError:
@@ -157,7 +153,7 @@ def _plain(address: str) -> str:
 
 
 def file_problems(prefix: Path) -> Iterable[str]:
-    """Secrets that others may read, files that others may write, files that somebody else owns."""
+    """Yield secrets that others may read, files that others may write, and files of other owners."""
     rows = table("serving")["access"]
     owners = {0, prefix.stat().st_uid}
     secrets = {prefix / name for name in rows["secret"]}
@@ -171,13 +167,13 @@ def file_problems(prefix: Path) -> Iterable[str]:
         if found.st_uid not in owners:
             yield f"{path} belongs to user {found.st_uid}"
         if path in secrets and mode & 0o077:
-            yield f"{path} holds secrets, and others may read or write it (mode {mode:04o}, planned 0600)"
+            yield f"{path} has secrets, and others may read or write it (mode {mode:04o}, planned 0600)"
         elif mode & stat.S_IWOTH:
-            yield f"{path} may be written by everybody (mode {mode:04o})"
+            yield f"everybody may write {path} (mode {mode:04o})"
 
 
 def evaluate(planned: ServicePlan, facts: AccessFacts) -> CheckResult:
-    """Every way in that is not planned is a failure."""
+    """Fail on every unplanned access."""
     problems = []
     strange = [address for address in map(_plain, facts.addresses) if facts.planned and address not in facts.planned]
     if strange:
@@ -185,7 +181,7 @@ def evaluate(planned: ServicePlan, facts: AccessFacts) -> CheckResult:
     unguarded = {route: codes for route, codes in facts.answers.items() if set(codes) != {REFUSED}}
     if unguarded:
         route, codes = next(iter(unguarded.items()))
-        text = f"{len(unguarded)} of {len(facts.answers)} guarded routes do not refuse a request without the key"
+        text = f"{len(unguarded)} of {len(facts.answers)} guarded routes do not reject a request without the key"
         problems.append(f"{text}: {route} answers {codes[0]} without one, {codes[1]} with a wrong one")
     if facts.with_key != 200:
         problems.append(
@@ -199,20 +195,20 @@ def evaluate(planned: ServicePlan, facts: AccessFacts) -> CheckResult:
         "problems": problems,
     }
     figures = (
-        Figure("routes that want the key", len(facts.answers), "count"),
+        Figure("routes that need the key", len(facts.answers), "count"),
         Figure("open routes", len(facts.open), "count"),
     )
     if problems:
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         return CheckResult("fail", "; ".join(problems[:3]) + more, figures, evidence, REMEDY)
     key = f"{len(facts.answers)} routes refuse a request without the key" if planned.api_key else "no key is planned"
-    text = f"it listens on {', '.join(facts.addresses)} as planned; {key}; its secrets are its owner's alone"
+    text = f"it listens on {', '.join(facts.addresses)} as planned; {key}; only the owner can read its secrets"
     return CheckResult("ok", text, figures, evidence)
 
 
 CHECK = Check(
     id="serving.access",
-    description="It listens where planned, every guarded route refuses a missing and a wrong key, and nobody else reads its secrets.",
+    description="It listens where planned, every guarded route rejects a missing and a wrong key, and only the owner can read its secrets.",
     run=_run,
     level="standard",
     preconditions=(preconditions.service,),

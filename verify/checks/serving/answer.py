@@ -1,4 +1,4 @@
-"""serving.answer: what serves answers in time, and answers what its model says."""
+"""serving.answer: response and correctness of the service's answers."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ from verify.serving.processes import STOPPED, Process, listeners, read_all
 from verify.serving.service import Service
 from verify.tables import table
 
-ANEW = "start it anew: ./firstlight serve; its log says more: ./firstlight doctor --host NAME"
-FILES = "./firstlight provision makes or sends the model's files anew"
+ANEW = "restart it: ./firstlight serve; see its log: ./firstlight doctor --host NAME"
+FILES = "./firstlight provision creates or sends the model's files again"
 WRONG = "do not serve with it: ./firstlight provision, then ./firstlight verify --level full"
 
 
 Compared = tuple[dict[str, str | None], str | None]
-"""With what the answers were compared and what is wrong with each; why the model itself cannot be computed."""
+"""What the answers were compared with and the problems found; why the model itself cannot be computed."""
 
 
 @dataclass(frozen=True)
 class AnswerFacts:
-    """What was found on the host."""
+    """Observations on the host."""
 
     stopped: tuple[Process, ...] = ()
-    """Processes that a signal has stopped; nothing was asked then."""
+    """Processes that a signal has stopped; nothing was requested then."""
     problem: str | None = None
     """Why there is no answer."""
     is_silent: bool = False
-    """Whether it said nothing for as long as it may."""
+    """Whether it sent nothing within the limit."""
     works_for_others: bool = False
-    """Whether its own counters moved meanwhile."""
+    """Whether its own counters changed during that time."""
     compared: Mapping[str, str | None] = field(default_factory=dict)
-    """With what the answers were compared, and what is wrong with each."""
+    """What the answers were compared with, and the problems found."""
     unread: str | None = None
-    """Why the model itself cannot be computed: its files."""
+    """Why the model itself cannot be computed: a problem of its files."""
     seconds: float = 0.0
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
@@ -62,14 +62,14 @@ STAND_IN = (
     {"tokens": [5, 6], "gaps": [1.0, 1.0], "runners_up": [1, 1], "logprobs": [-0.1, -0.1]},
     Answer((5, 6), (-0.1, -0.1)),
 )
-"""A reference and the same answer, on which an injected fault is proven."""
+"""A reference and an equal answer, on which an injected fault is proven."""
 
 
 def _run(context: CheckContext) -> CheckResult:
     if context.service is not None and not context.faults:
         service = context.service
         if not listeners(int(service.readiness["port"]), ()):
-            return CheckResult("skip", "nothing listens: serving.unit and serving.process say why")
+            return CheckResult("skip", "nothing listens: see serving.unit and serving.process")
         return evaluate(collect(service))
     reference, answer = STAND_IN
     if "wrong-result" in context.faults:
@@ -78,7 +78,7 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def collect(service: Service) -> AnswerFacts:
-    """Ask, unless a process of the service is stopped."""
+    """Request answers, unless a process of the service is stopped."""
     processes = read_all(service.pids()) if service.main_pid else ()
     stopped = tuple(process for process in processes if process.state in STOPPED)
     if stopped:
@@ -98,7 +98,7 @@ def collect(service: Service) -> AnswerFacts:
 
 
 def _builtin(service: Service, client: Client, key: str | None, dtype: str, evidence: dict[str, Any]) -> Compared:
-    """With the stored reference, and with the model itself on a prompt that nobody has asked before."""
+    """Compare with the stored reference, and with the model itself on a random prompt."""
     limits = table("serving")["answer"]
     reference = json.loads(Path(service.readiness["reference"]).read_text())
     answer = greedy(client, reference["prompt"], limits["tokens"], key)
@@ -107,7 +107,7 @@ def _builtin(service: Service, client: Client, key: str | None, dtype: str, evid
         model = small_llama.load(Path(service.readiness["model_folder"]))
     except (OSError, ValueError) as damage:
         return compared, str(damage)
-    usable = model.config["vocab_size"] // 2  # no special token is among the first half
+    usable = model.config["vocab_size"] // 2  # the first half has no special token
     prompt = [random.randrange(usable) for _ in range(limits["new_prompt"])]  # noqa: S311 - no secret
     fresh = greedy(client, prompt, limits["new_tokens"], key)
     evidence |= {"prompt": prompt, "tokens": fresh.tokens}
@@ -116,7 +116,7 @@ def _builtin(service: Service, client: Client, key: str | None, dtype: str, evid
 
 
 def _users(service: Service, client: Client, key: str | None, dtype: str, evidence: dict[str, Any]) -> Compared:
-    """With the last green run; with nothing where that kept no answers."""
+    """Compare with the last green run, if it kept answers."""
     path = service.prefix / "verify" / f"logprobs-{Path(service.readiness['model_folder']).name}.json"
     try:
         last = json.loads(path.read_text())
@@ -136,7 +136,7 @@ def _users(service: Service, client: Client, key: str | None, dtype: str, eviden
 
 
 def _works(client: Client) -> bool:
-    """Whether the engine reads or writes tokens for anybody."""
+    """Return whether the engine processes tokens for any request."""
     watch_s = table("serving")["answer"]["watch_s"]
     watching, key = replace(client, silence_s=watch_s), client.service.api_key()
     try:
@@ -148,7 +148,7 @@ def _works(client: Client) -> bool:
 
 
 def evaluate(facts: AnswerFacts) -> CheckResult:
-    """A stopped process and a silent engine are told by what they are; a wrong answer by what it was compared with."""
+    """Report stopped processes and frozen engines as such, and wrong answers with what they were compared with."""
     figures = (Figure("answers", facts.seconds, "s"),)
     evidence = {**facts.evidence, "compared with": list(facts.compared), "problem": facts.problem}
     if facts.stopped:
@@ -156,15 +156,17 @@ def evaluate(facts: AnswerFacts) -> CheckResult:
         pids = " ".join(str(one.pid) for one in facts.stopped)
         text = f"no request is answered: a signal has stopped {titles}"
         return CheckResult(
-            "fail", text, figures, evidence, f"let it go on: kill -CONT {pids}; or ./firstlight provision"
+            "fail", text, figures, evidence, f"continue it: kill -CONT {pids}; or ./firstlight provision"
         )
     if facts.is_silent and facts.works_for_others:
         text = f"its engine answers others and left this request waiting: {facts.problem}"
-        return CheckResult("warn", text, figures, evidence, "ask again when fewer requests wait: /metrics counts them")
+        return CheckResult(
+            "warn", text, figures, evidence, "check again when fewer requests wait: /metrics counts them"
+        )
     if facts.problem:
-        text = f"its engine is frozen: {facts.problem}" if facts.is_silent else f"it gives no answer: {facts.problem}"
+        text = f"its engine is frozen: {facts.problem}" if facts.is_silent else f"it does not answer: {facts.problem}"
         return CheckResult("fail", text, figures, evidence, ANEW)
-    wrong = [f"its answer is not that of {what}: {text}" for what, text in facts.compared.items() if text]
+    wrong = [f"its answer differs from {what}: {text}" for what, text in facts.compared.items() if text]
     if wrong or facts.unread:
         text = "; ".join([*wrong, *filter(None, [facts.unread])])
         return CheckResult("fail", text, figures, evidence, WRONG if wrong else FILES)
@@ -175,13 +177,13 @@ def evaluate(facts: AnswerFacts) -> CheckResult:
             figures,
             evidence,
         )
-    text = f"its greedy answers are those of {' and of '.join(facts.compared)}, after {facts.seconds:.1f} s"
+    text = f"its greedy answers match {' and '.join(facts.compared)}, after {facts.seconds:.1f} s"
     return CheckResult("ok", text, figures, evidence)
 
 
 CHECK = Check(
     id="serving.answer",
-    description="The service answers in time, and what its model says: by the reference and a new prompt, or by the last green run.",
+    description="The service answers in time, and its answers match the reference and a new prompt, or the last green run.",
     run=_run,
     level="standard",
     preconditions=(preconditions.service,),

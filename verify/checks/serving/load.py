@@ -1,4 +1,4 @@
-"""serving.load: what the running endpoint answers under load, by vLLM's own tool."""
+"""serving.load: load on the running endpoint with vLLM's own tool."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from verify.tables import table
 
 NAMES = {"ttft": "first token", "itl": "between tokens"}
 STAND_IN = {"max_concurrency": 1, "num_prompts": 8, "completed": 8, "duration": 1.0, "output_throughput": 256.0}
-"""A result without a complaint, on which an injected fault is proven where nothing serves."""
+"""A result without problems, on which an injected fault is proven if there is no service."""
 
 
 def _run(context: CheckContext) -> CheckResult:
     service = context.service
     serves = service is not None and service.main_pid is not None
     if not serves and not context.faults:
-        text = "nothing serves from this environment" if service is None else f"{service.name} is stopped"
+        text = "no service runs from this environment" if service is None else f"{service.name} is stopped"
         return CheckResult("skip", text, remedy="start it: ./firstlight serve")
     load = table("serving")["load"]
     results: list[Mapping[str, Any]] = [STAND_IN]
@@ -31,7 +31,7 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def evaluate(results: Sequence[Mapping[str, Any]], evidence: Mapping[str, Any]) -> CheckResult:
-    """`results` are the tool's own documents, one a concurrency. Requests without an answer are a failure; speeds are recorded."""
+    """Evaluate the tool's documents, one per concurrency. Requests without an answer are a failure; speeds are recorded."""
     bound = table("serving")["failed"]
     figures, failed, asked = [], 0, 0
     for result in results:
@@ -51,7 +51,9 @@ def evaluate(results: Sequence[Mapping[str, Any]], evidence: Mapping[str, Any]) 
     kept = {**evidence, "requests": asked, "seconds": [result["duration"] for result in results]}
     if not share <= bound["ceiling"]:
         text = f"{failed} of {asked} requests got no answer"
-        return CheckResult("fail", text, tuple(figures), kept, "its log says why: ./firstlight doctor --host NAME")
+        return CheckResult(
+            "fail", text, tuple(figures), kept, "its log shows the reason: ./firstlight doctor --host NAME"
+        )
     most = max(results, key=lambda result: result["output_throughput"])
     text = f"{asked} requests answered; at most {most['output_throughput']:.0f} tokens/s, {most['max_concurrency']} at once"
     if first := results[0].get("p50_ttft_ms"):
@@ -61,7 +63,7 @@ def evaluate(results: Sequence[Mapping[str, Any]], evidence: Mapping[str, Any]) 
 
 CHECK = Check(
     id="serving.load",
-    description="The running endpoint answers every request under load; how fast, at several concurrencies, is recorded.",
+    description="The running endpoint answers every request under load; its speed at several concurrencies is recorded.",
     run=_run,
     level="full",
     requires=("engine.vllm", "serving.answer"),

@@ -1,4 +1,4 @@
-"""serving.model: the model that answers is the planned one, and its files are those that were installed."""
+"""serving.model: identity of the served model, and content of its files."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from verify.serving.service import Service
 from verify.tables import table
 
 MARKS = "verify/model-files.json"
-REMEDY = "./firstlight provision makes or sends the model's files anew"
+REMEDY = "./firstlight provision creates or sends the model's files again"
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What was found on the host."""
+    """Observations on the host."""
 
     folder: str
     served_name: str
     files: int
     read: int
-    """How many files were compared by content."""
+    """Number of files compared by content."""
     unread: int = 0
-    """How many never were."""
+    """Number of files that were never compared by content."""
     wrong: Mapping[str, str] = field(default_factory=dict)
     unlisted: tuple[str, ...] = ()
     endpoint: Any = None
-    """What /v1/models says; null where it did not answer."""
+    """Answer of /v1/models; None if there is none."""
 
 
 STAND_IN = ModelFacts("/p/models/m", "m", 3, 3, endpoint={"data": [{"id": "m", "root": "/p/models/m"}]})
-"""A sound service, on which an injected fault is proven."""
+"""A correct service, on which an injected fault is proven."""
 
 
 def _run(context: CheckContext) -> CheckResult:
@@ -48,8 +48,8 @@ def _run(context: CheckContext) -> CheckResult:
         folder = Path(context.service.readiness["model_folder"])
         contents = listed(folder.with_name(f"{folder.name}.manifest.txt"), folder)
         if contents is None:
-            text = f"{folder} has no manifest to compare with: it was installed by an earlier release"
-            return CheckResult("skip", text, remedy="./firstlight provision writes one where it installs the model")
+            text = f"{folder} has no manifest to compare with: an earlier release installed it"
+            return CheckResult("skip", text, remedy="./firstlight provision writes one when it installs the model")
         found = collect(context.service, folder, contents, whole=context.includes("full"))
     if "changed-service" in context.faults:
         found = replace(found, endpoint={"data": [{"id": "m", "root": "/tmp/other"}]})  # noqa: S108 - of no real file
@@ -57,7 +57,7 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def collect(service: Service, folder: Path, contents: Contents, *, whole: bool) -> ModelFacts:
-    """Compare the files with their manifest, and ask the endpoint which model it serves."""
+    """Compare the files with their manifest, and get the name of the served model."""
     known = file_stamps.load(service.prefix, folder, MARKS)
     marks = {path: file_stamps.file_stamp(path) for path in contents}
     wrong = dict(wrong_sizes(contents))
@@ -85,7 +85,7 @@ def collect(service: Service, folder: Path, contents: Contents, *, whole: bool) 
 def chosen(
     contents: Contents, marks: file_stamps.FileStamps, known: file_stamps.FileStamps, *, whole: bool
 ) -> list[str]:
-    """The files to read, those that were never read first: small and changed ones, some of the others; on full all."""
+    """Return the files to read, never-read ones first: small and changed ones and some others; with `whole` all."""
     limits = table("serving")["model"]
     never = [path for path in contents if path not in known]
     left, found = limits["unread_bytes"], list[str]()
@@ -99,7 +99,7 @@ def chosen(
 
 
 def unlisted(folder: Path, contents: Contents) -> Iterable[str]:
-    """Files in the model's folder that nobody installed: an engine reads some of them where they are there."""
+    """Return the files in the model's folder that nobody installed: an engine reads some of them."""
     later = table("serving")["model"]["later"]
     for path in sorted(folder.rglob("*")):
         if not path.is_dir() and str(path) not in contents and not any(fnmatch(path.name, name) for name in later):
@@ -107,7 +107,7 @@ def unlisted(folder: Path, contents: Contents) -> Iterable[str]:
 
 
 def evaluate(found: ModelFacts) -> CheckResult:
-    """Files that differ, files that were added, and another model behind the name."""
+    """Report files that differ, added files, and another model under the name."""
     problems = [*found.wrong.values(), *(f"{path}: nobody installed it" for path in found.unlisted)]
     models = {str(model.get("id")): model.get("root") for model in (found.endpoint or {}).get("data", ())}
     if found.endpoint is not None:
@@ -127,15 +127,13 @@ def evaluate(found: ModelFacts) -> CheckResult:
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         return CheckResult("fail", "; ".join(problems[:3]) + more, figures, evidence, REMEDY)
     text = f"{found.files} files of {found.folder} are as installed, {found.read} of them by content"
-    asked = (
-        f"; the endpoint serves them as {found.served_name}" if models else "; the endpoint did not say what it serves"
-    )
+    asked = f"; the endpoint serves them as {found.served_name}" if models else "; the endpoint did not name its model"
     return CheckResult("ok", text + asked, figures, evidence)
 
 
 CHECK = Check(
     id="serving.model",
-    description="The model's files are those that were installed, none was added, and the endpoint serves this model by its name.",
+    description="The model's files are as installed, none was added, and the endpoint serves this model under its name.",
     run=_run,
     level="standard",
     preconditions=(preconditions.service,),

@@ -1,4 +1,4 @@
-"""serving.process: what answers is the planned service's own process, as it was planned to run."""
+"""serving.process: the service's processes compared with the plan."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from verify.serving.service_plan import ServicePlan
 from verify.serving.service_state import ServiceState, observe, stopped_by
 from verify.tables import table
 
-ANEW = "./firstlight stop, then ./firstlight serve start it anew"
-RESTART = f"./firstlight provision puts it right; where that finds nothing to do: {ANEW}"
+ANEW = "./firstlight stop, then ./firstlight serve restart it"
+RESTART = f"run ./firstlight provision; if it finds nothing to do: {ANEW}"
 
 
 @dataclass(frozen=True)
 class ProcessFacts:
-    """What was found on the host."""
+    """Observations on the host."""
 
     main_pid: int
     processes: tuple[Process, ...]
-    """The server and all that it started."""
+    """The server and all its descendants."""
     listeners: tuple[ListeningSocket, ...]
     port: int = 8000
     age_s: float = 0.0
@@ -51,12 +51,12 @@ class ProcessFacts:
     """The planned account."""
     key: str | None = None
     highest: Mapping[str, str] = field(default_factory=dict)
-    """The supervisor's own limits: it can give no more."""
+    """The supervisor's own limits, which it cannot exceed."""
     readiness: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[Mapping[str, Any], ...] = ()
-    """What the engine's processes noted of their attention layers."""
+    """Notes of the engine's processes about their attention layers."""
     proven: bool | None = None
-    """Whether the last proof was of this very start; null where there was none."""
+    """Whether the last proof was of this start; None if there was none."""
 
 
 SERVER = Process(7, 1, argv=("/e/bin/python", "/v", "serve"), executable="/usr/bin/python3", sockets=frozenset({"9"}))
@@ -71,7 +71,7 @@ STAND_IN = (
         notes=({"layers": [{"backend": "CPU_ATTN"}]},),
     ),
 )
-"""A sound service, on which an injected fault is proven."""
+"""A correct service, on which an injected fault is proven."""
 
 
 def _run(context: CheckContext) -> CheckResult:
@@ -81,7 +81,7 @@ def _run(context: CheckContext) -> CheckResult:
         try:
             state = observe(context.service)
         except ControlError as error:
-            return CheckResult("error", f"cannot tell how the service stands: {error}")
+            return CheckResult("error", f"cannot read the state of the service: {error}")
         found = collect(context.service, planned, state.main_pid, context.stack)
         if found is None:
             return _without_it(context.service, planned, state)
@@ -93,17 +93,17 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def _without_it(service: Service, planned: ServicePlan, state: ServiceState) -> CheckResult:
-    """Where the service does not run: whether another process has its place."""
+    """Return whether another process has the port of a service that does not run."""
     port = int(service.readiness["port"])
     others = [process.title for socket in listeners(port, ()) for process in socket.holders]
     if not others or stopped_by(service, state):
-        return CheckResult("skip", f"{planned.name} does not run: serving.unit says how it stands")
+        return CheckResult("skip", f"{planned.name} does not run: see serving.unit")
     text = f"port {port} is held by {' and '.join(others)}, and {planned.name} is {state.text}"
-    return CheckResult("fail", text, remedy="end what holds the port, then ./firstlight serve")
+    return CheckResult("fail", text, remedy="end the process that holds the port, then ./firstlight serve")
 
 
 def collect(service: Service, planned: ServicePlan, main_pid: int, stack: Mapping[str, Any]) -> ProcessFacts | None:
-    """Read the processes of the service; null where its server does not live."""
+    """Read the processes of the service; None if its server is not alive."""
     processes = read_all(replace(service, main_pid=main_pid).pids()) if main_pid else ()
     main = next((one for one in processes if one.pid == main_pid), None)
     if main is None:
@@ -142,7 +142,7 @@ def _uid(user: str) -> int | None:
 
 
 def evaluate(planned: ServicePlan, facts: ProcessFacts) -> CheckResult:
-    """Failures speak before warnings; all of them stand in the evidence."""
+    """Report failures before warnings; all of them are in the evidence."""
     main = next(process for process in facts.processes if process.pid == facts.main_pid)
     failures = _listener_problems(planned, facts)
     failures += [
@@ -171,10 +171,12 @@ def evaluate(planned: ServicePlan, facts: ProcessFacts) -> CheckResult:
         return CheckResult("fail", _short(failures), figures, evidence, _remedy(facts))
     if warnings:
         return CheckResult(
-            "warn", _short(warnings), figures, evidence, ANEW if listens else "ask again when it answers"
+            "warn", _short(warnings), figures, evidence, ANEW if listens else "check again when it answers"
         )
-    since = "" if facts.proven else "; started anew since it was proven last"
-    text = f"{main.title} and {len(facts.processes) - 1} below it run as planned, from this environment's files{since}"
+    since = "" if facts.proven else "; restarted since the last proof"
+    text = (
+        f"{main.title} and {len(facts.processes) - 1} descendants run as planned, from this environment's files{since}"
+    )
     return CheckResult("ok", text, figures, evidence)
 
 
@@ -188,8 +190,8 @@ def _remedy(facts: ProcessFacts) -> str:
     own = {process.pid for process in facts.processes}
     strangers = {str(one.pid) for socket in facts.listeners for one in socket.holders if one.pid not in own}
     if strangers:
-        return f"end what holds the port: kill {' '.join(sorted(strangers))}; then ./firstlight serve"
-    return f"let it go on: kill -CONT {' '.join(stopped)}; or ./firstlight provision" if stopped else RESTART
+        return f"end the processes that hold the port: kill {' '.join(sorted(strangers))}; then ./firstlight serve"
+    return f"continue it: kill -CONT {' '.join(stopped)}; or ./firstlight provision" if stopped else RESTART
 
 
 def _listener_problems(planned: ServicePlan, facts: ProcessFacts) -> list[str]:
@@ -208,7 +210,7 @@ def _listener_problems(planned: ServicePlan, facts: ProcessFacts) -> list[str]:
 
 CHECK = Check(
     id="serving.process",
-    description="What listens is the unit's own process: command, variables, account, limits, code and attention layers as planned.",
+    description="The unit's own process listens; its command, variables, account, limits, code and attention layers are as planned.",
     run=_run,
     level="standard",
     preconditions=(preconditions.service,),

@@ -1,4 +1,4 @@
-"""serving.unit: the service runs, by the unit that was planned, with nothing laid over it."""
+"""serving.unit: state of the service, and its unit compared with the plan."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from verify.serving.unit_differences import differences, drop_ins
 from verify.tables import table
 
 REMEDY = "./firstlight provision writes the planned unit again and starts it"
-DROPPED = "./firstlight provision takes it away; what it is for belongs into the inventory (firstlight_env, firstlight_vllm_args)"
+DROPPED = (
+    "./firstlight provision removes it; its settings belong into the inventory (firstlight_env, firstlight_vllm_args)"
+)
 
-OF_ALL = "take it away, or let it hold for other services alone: systemctl daemon-reload, then ./firstlight provision"
+OF_ALL = "remove it, or limit it to other services: systemctl daemon-reload, then ./firstlight provision"
 
 
 @dataclass(frozen=True)
 class UnitFacts:
-    """What was found on the host. Texts are null where there is no such file."""
+    """Observations on the host. Texts are None if there is no such file."""
 
     state: ServiceState
     stopped_by: str | None = None
@@ -48,7 +50,7 @@ STAND_IN = (
         environment="HF_HUB_OFFLINE=1\nVLLM_API_KEY=k\n",
     ),
 )
-"""A sound service, on which an injected fault is proven."""
+"""A correct service, on which an injected fault is proven."""
 
 
 def _run(context: CheckContext) -> CheckResult:
@@ -58,7 +60,7 @@ def _run(context: CheckContext) -> CheckResult:
         try:
             facts = collect(context.service, planned)
         except ControlError as error:
-            return CheckResult("error", f"cannot tell how the service stands: {error}")
+            return CheckResult("error", f"cannot read the state of the service: {error}")
     if "changed-service" in context.faults:
         facts = replace(
             facts, drop_ins={"/etc/systemd/system/x.service.d/x.conf": "[Service]\nEnvironment=PYTHONPATH=/x\n"}
@@ -80,7 +82,7 @@ def collect(service: Service, planned: ServicePlan) -> UnitFacts:
 
 
 def _drop_ins(planned: ServicePlan, state: ServiceState) -> list[str]:
-    """Those that systemd has read, and those of our unit that it will read when it is asked to."""
+    """Return the drop-ins that systemd has read, and those of our unit that it will read on reload."""
     if planned.unit is None:
         return []
     folders = table("unit")["folders"]["user" if planned.supervisor == "systemd-user" else "system"]
@@ -97,17 +99,17 @@ def _text(path: str | Path | None) -> str | None:
 
 
 def evaluate(planned: ServicePlan, facts: UnitFacts) -> CheckResult:
-    """The first problem speaks; all of them stand in the evidence."""
+    """Report the first problem; all of them are in the evidence."""
     shown = facts.state.shown
     evidence: dict[str, Any] = {"state": facts.state.text, "unit": shown.get("FragmentPath")}
     figures = (Figure("starts by the supervisor", float(shown.get("NRestarts") or 0), "count"),)
     if not facts.state.runs and facts.stopped_by:
         return CheckResult(
-            "skip", f"{planned.name}: {facts.stopped_by}", figures, evidence, "to serve again: ./firstlight serve"
+            "skip", f"{planned.name}: {facts.stopped_by}", figures, evidence, "to start it: ./firstlight serve"
         )
     problems: list[tuple[str, str]] = []
     if not facts.state.runs:
-        text = f"{planned.name} should serve and is {facts.state.text}; no record says that ./firstlight stop ended it"
+        text = f"{planned.name} should be running and is {facts.state.text}; no record says that ./firstlight stop ended it"
         problems.append((text, "start it: ./firstlight serve"))
     problems += _unit_problems(planned, facts, evidence)
     problems += [(text, REMEDY) for text in _environment_problems(planned, facts.environment)]
@@ -137,11 +139,11 @@ def _unit_problems(planned: ServicePlan, facts: UnitFacts, evidence: dict[str, A
         fields = _listed(_other_fields(planned, facts.fragment or ""))
         found.append((f"the unit's file is not the planned one: {fields or 'its text'} differs", REMEDY))
     if shown.get("NeedDaemonReload") == "yes":
-        found.append(("systemd has not read the unit's files since they changed", REMEDY))
+        found.append(("the unit's files have changed since systemd read them", REMEDY))
     if shown.get("UnitFileState", "enabled") != "enabled":
         found.append((f"the unit is {shown['UnitFileState']}: a restart of the host would not start it", REMEDY))
     if differing and not found:
-        found.append((f"systemd holds other values than planned: {_listed(differing)}", REMEDY))
+        found.append((f"systemd has other values than planned: {_listed(differing)}", REMEDY))
     return found
 
 
@@ -155,15 +157,15 @@ def _listed(names: Mapping[str, Any] | Sequence[str]) -> str:
 
 
 def _environment_problems(planned: ServicePlan, text: str | None) -> list[str]:
-    """What service.env says other than planned. No value is named: one of them may be a secret."""
+    """Return the differences of service.env from the plan, without values: one of them may be a secret."""
     if text is None:
-        return ["etc/service.env is not there"]
+        return ["etc/service.env does not exist"]
     there = service_plan.assignments(text)
     wanted = set(planned.environment)
     key = KEY.rstrip("=")
     found = []
     if planned.api_key and not there.get(key):
-        found.append("etc/service.env holds no API key, and one is planned")
+        found.append("etc/service.env has no API key, and one is planned")
     ours = {key} if planned.api_key else set()
     other = [name for name in wanted if there.get(name) != str(planned.environment[name])]
     other += [name for name in there if name not in wanted | ours]
@@ -174,7 +176,7 @@ def _environment_problems(planned: ServicePlan, text: str | None) -> list[str]:
 
 CHECK = Check(
     id="serving.unit",
-    description="The service runs by its planned unit: no drop-in, no other file, every effective field and variable as planned.",
+    description="The service runs with its planned unit: no drop-in, no other file, every effective field and variable as planned.",
     run=_run,
     level="standard",
     preconditions=(preconditions.service,),

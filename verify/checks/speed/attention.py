@@ -1,4 +1,4 @@
-"""speed.attention: how fast flash attention is, beside standard attention."""
+"""speed.attention: speed of flash attention compared with standard attention."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 BUDGET_S = 0.2
 SWEEP = tuple((1, sequence, 16, dim) for sequence in (1024, 4096, 8192) for dim in (64, 128))
-"""Further points on `full`, on GPUs alone."""
+"""Additional points for GPUs on `full`."""
 
 
 def _run(context: CheckContext) -> CheckResult:
@@ -32,7 +32,7 @@ def _run(context: CheckContext) -> CheckResult:
         row = measure(point, device, backward=not on_cpu and context.includes("full"))
         rows.append({"point": point, **{name: seconds * 1000 for name, seconds in row.items()}})
         figures.append(Figure(f"flash {_name(point)}", operations(point) / row["flash"] / 1e12, "TFLOP/s"))
-        # Standard attention is what flash kernels are there to beat; on CPUs that is recorded like all else.
+        # A faster standard attention is a warning on GPUs; on CPUs it is only recorded.
         least = None if on_cpu else 1.0
         if "standard" not in row:
             continue
@@ -47,9 +47,9 @@ def _run(context: CheckContext) -> CheckResult:
 
 
 def measure(point: tuple[int, ...], device: str, *, backward: bool) -> dict[str, float]:
-    """Median seconds of flash and standard attention at a point, in float16; backward means both passes together.
+    """Return median seconds of flash and standard attention in float16; `backward` times both passes together.
 
-    Without `standard` where the device has no memory for its scores.
+    There is no `standard` if the device has no memory for its scores.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -61,7 +61,7 @@ def measure(point: tuple[int, ...], device: str, *, backward: bool) -> dict[str,
     seconds = {}
 
     def forward(turn: int) -> Tensor:
-        with torch.no_grad():  # whose inputs may be those of both passes: nothing is kept for a backward pass
+        with torch.no_grad():  # the inputs may require gradients, but nothing is stored for a backward pass here
             return scaled_dot_product_attention(*sets[turn % count])
 
     def both(turn: int) -> None:
@@ -81,7 +81,7 @@ def measure(point: tuple[int, ...], device: str, *, backward: bool) -> dict[str,
 
 
 def operations(point: tuple[int, ...]) -> float:
-    """Of the forward pass without a mask: two products of sequence x sequence x dim for each head, an addition each."""
+    """Return the operations of a forward pass without mask: two products of sequence x sequence x dim per head, with additions."""
     batch, sequence, heads, dim = point
     return 4.0 * batch * heads * sequence * sequence * dim
 
@@ -92,7 +92,7 @@ def _name(point: tuple[int, ...]) -> str:
 
 CHECK = Check(
     id="speed.attention",
-    description="Flash attention is faster than standard attention at fixed points: both are timed, side by side.",
+    description="Flash attention is faster than standard attention at fixed points; both are timed.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),

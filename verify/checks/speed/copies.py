@@ -1,4 +1,4 @@
-"""speed.copies: how fast data goes to the device and back."""
+"""speed.copies: copies between host and device."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _copy(target: Tensor, origin: Tensor, _turn: int) -> Tensor:
 
 CHECK = Check(
     id="speed.copies",
-    description="Data goes between host and device as fast as to a card of its type.",
+    description="Copies between host and device are as fast as the card's type and link allow.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),

@@ -1,4 +1,4 @@
-"""speed.gemm: how fast the device multiplies matrices."""
+"""speed.gemm: speed of matrix products."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _product(sets: list[tuple[Tensor, ...]], turn: int) -> Tensor:
 
 CHECK = Check(
     id="speed.gemm",
-    description="The device multiplies matrices as fast as a card of its type does.",
+    description="The device multiplies matrices as fast as its card type should.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),

@@ -1,4 +1,4 @@
-"""speed.memory: how fast the device reads and writes its own memory."""
+"""speed.memory: memory bandwidth of the device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from verify.speed_check import compare_like_devices, evaluate, speed_floor
 from verify.timing import clocks, timed
 
 GPU_BYTES, CPU_BYTES = 1 << 30, 128 << 20
-"""Of one buffer: far more than any cache holds."""
+"""Size of one buffer: far more than any cache holds."""
 BUDGET_S = 0.2
 
 
@@ -30,7 +30,7 @@ def _run(context: CheckContext) -> CheckResult:
 
 CHECK = Check(
     id="speed.memory",
-    description="The device reads and writes its own memory as fast as a card of its type does.",
+    description="The device reads and writes its memory as fast as its card type should.",
     run=_run,
     level="standard",
     requires=("kernels.vector_add",),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import zipfile
 import zlib
@@ -71,7 +70,7 @@ def read_extension(wheel: Path, *, published_as: str | None = None) -> Extension
             headers = HeaderParser().parsestr(archive.read(metadata).decode())
             own = Version(headers["Version"] or "0")
             libraries = tuple(
-                (member, read_library(io.BytesIO(archive.read(member)), f"{member} in {file}"))
+                (member, read_library(archive.read(member), f"{member} in {file}"))
                 for member in members
                 if re.search(r"\.so(\.\d+)*$", member)
             )

@@ -7,7 +7,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from provision.phases.stage.builds.shared_library import defined_symbols
+from verify.elf import map_library
 
 _FIRST = (
     "libc10.so",
@@ -31,5 +31,6 @@ def missing_symbols(torch: Path, wanted: frozenset[str]) -> frozenset[str]:
                 break
             with archive.open(members[library]) as packed, tempfile.TemporaryFile() as file:
                 shutil.copyfileobj(packed, file)
-                missing -= defined_symbols(file, missing)
+                file.flush()
+                missing -= map_library(file).symbols()[1]
     return missing
