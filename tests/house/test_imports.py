@@ -108,6 +108,7 @@ SHARED_WITH_HOSTS = frozenset(
         "verify.time_limits",
         "verify.junit",
         "verify.last_run",
+        "verify.elf",
         "verify.gpu_code",
         "verify.cxx_abi",
         "verify.printable",
