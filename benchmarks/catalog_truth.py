@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from benchmarks.machine import publish
 from provision.catalog import Catalog
 from provision.catalog.refresh.compare import compare
-from provision.catalog.refresh.index_wheels import Index
+from provision.catalog.refresh.index_wheels import WheelIndex
 
 FIELDS = {
     "vllm": [
@@ -35,7 +35,7 @@ FIELDS = {
 
 
 def main() -> int:
-    index = Index()
+    index = WheelIndex()
     try:
         found = compare(Catalog(), index)
     finally:

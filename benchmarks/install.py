@@ -32,10 +32,10 @@ from provision.catalog.index.uv import uv_program
 from provision.core.models.settings import Settings
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
-from provision.phases.stage.candidates import Chosen, Job, choose
-from provision.phases.stage.extension_package import Nobody
+from provision.phases.stage.candidate_lock import LockedCandidate, StageJob, lock_best_candidate
+from provision.phases.stage.extension_package import NoPackager
 from provision.phases.stage.host_uv import LOCK, locked_hashes
-from provision.phases.stage.lock import lock_text
+from provision.phases.stage.lock_file import lock_text
 from provision.phases.stage.staging import accepted
 from provision.phases.stage.wheelhouse import Store
 from provision.pipeline.runner import cache_folder
@@ -48,12 +48,14 @@ DIGEST = "benchmark"
 AIM = 1.1
 
 
-def newest_set() -> Chosen:
+def newest_set() -> LockedCandidate:
     """The lock of the newest CUDA set for this Python, every wheel in the user's wheelhouse."""
     facts = parse_what_if(HOST.format(glibc=platform.libc_ver()[1], python=PYTHON))
     [resolution] = plan({facts.host: facts}, {facts.host: Settings()}).classes
-    job = Job(read_settings(), Store(cache_folder()), None, refresh=False, packager=Nobody(), package_required=False)
-    return choose(accepted(resolution), job)
+    job = StageJob(
+        read_settings(), Store(cache_folder()), None, refresh=False, packager=NoPackager(), package_required=False
+    )
+    return lock_best_candidate(accepted(resolution), job)
 
 
 def lay_out(folder: Path, wheels: Sequence[Path]) -> Path:

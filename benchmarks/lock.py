@@ -28,8 +28,8 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import Candidate, Stack
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
-from provision.phases.stage.candidates import Job, choose
-from provision.phases.stage.extension_package import Nobody
+from provision.phases.stage.candidate_lock import StageJob, lock_best_candidate
+from provision.phases.stage.extension_package import NoPackager
 from provision.phases.stage.host_uv import LOCK, locked_hashes
 from provision.phases.stage.staging import accepted
 from provision.phases.stage.wheelhouse import Store
@@ -57,14 +57,14 @@ def cold(name: str) -> dict[str, Any]:
     planned = candidates(name)
     started = time.perf_counter()
     from provision.catalog.index.sources import find_sources  # noqa: PLC0415 - as `stage` imports them: only here
-    from provision.phases.stage.local_wheels import own_sources  # noqa: PLC0415
-    from provision.phases.stage.locking import lock_stack  # noqa: PLC0415 - as `stage` imports them: only here
+    from provision.phases.stage.local_wheels import local_sources  # noqa: PLC0415
+    from provision.phases.stage.stack_lock import lock_stack  # noqa: PLC0415 - as `stage` imports them: only here
 
     sources = find_sources(read_settings())
     with tempfile.TemporaryDirectory(prefix="firstlight-") as folder:
         for refused, (candidate, stack) in enumerate(planned):
             try:
-                locked = lock_stack(stack, own_sources(stack), sources, Store(Path(folder))).wheels
+                locked = lock_stack(stack, local_sources(stack), sources, Store(Path(folder))).wheels
             except StageError:
                 continue
             seconds = time.perf_counter() - started
@@ -76,10 +76,15 @@ def cached() -> dict[str, Any]:
     """The remembered lock of the CPU class, or with `from_cache` false the one that was solved just now; with its seconds."""
     planned = candidates(CPU)
     started = time.perf_counter()
-    job = Job(
-        read_settings(), Store(cache_folder(os.environ)), None, refresh=False, packager=Nobody(), package_required=False
+    job = StageJob(
+        read_settings(),
+        Store(cache_folder(os.environ)),
+        None,
+        refresh=False,
+        packager=NoPackager(),
+        package_required=False,
     )
-    chosen = choose(planned, job)
+    chosen = lock_best_candidate(planned, job)
     return {"s": time.perf_counter() - started, "from_cache": chosen.from_cache}
 
 

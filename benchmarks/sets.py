@@ -29,7 +29,7 @@ from benchmarks.machine import RESULTS, ROOT, machine, say
 from benchmarks.timing import Timed, timed
 from provision.catalog import catalog
 from provision.catalog.index.settings import read_settings
-from provision.catalog.index.sources import Sources, find_sources
+from provision.catalog.index.sources import IndexSources, find_sources
 from provision.catalog.index.uv import uv_program
 from provision.core.errors import FirstlightError, IndexUnreachableError
 from provision.core.models.settings import Settings
@@ -37,9 +37,9 @@ from provision.core.models.stack import Candidate, Stack
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
 from provision.phases.stage.host_uv import LOCK, locked_hashes
-from provision.phases.stage.local_wheels import own_sources
-from provision.phases.stage.lock import Locked, lock_text
-from provision.phases.stage.locking import fetch_wheels, lock_stack, unpacked_size
+from provision.phases.stage.local_wheels import local_sources
+from provision.phases.stage.lock_file import LockedWheel, lock_text
+from provision.phases.stage.stack_lock import fetch_wheels, lock_stack, unpacked_size
 from provision.phases.stage.staging import accepted
 from provision.phases.stage.wheelhouse import Store
 
@@ -106,7 +106,7 @@ class BuildHost:
     python: Path
     libraries: Path
     work: Path
-    sources: Sources
+    sources: IndexSources
     store: Store
 
     @property
@@ -147,7 +147,7 @@ def conclusion(done: Timed) -> str:
 def try_set(row: Row, stack: Stack, bench: BuildHost) -> None:
     """Fill the row. Raises SetError, or StageError where there is no lock."""
     started = time.perf_counter()
-    solved = lock_stack(stack, own_sources(stack), bench.sources, bench.store)
+    solved = lock_stack(stack, local_sources(stack), bench.sources, bench.store)
     row.lock_s = since(started)
     wheels = solved.wheels
     row.versions = {wheel.distribution: wheel.version for wheel in wheels if wheel.distribution in SHOWN}
@@ -170,7 +170,7 @@ def try_set(row: Row, stack: Stack, bench: BuildHost) -> None:
     row.load_s = since(started)
 
 
-def install(wheels: Sequence[Locked], paths: Sequence[Path], bench: BuildHost) -> None:
+def install(wheels: Sequence[LockedWheel], paths: Sequence[Path], bench: BuildHost) -> None:
     """The environment, from the wheelhouse alone."""
     shutil.rmtree(bench.environment, ignore_errors=True)
     folder, lock = bench.work / "incoming", bench.work / "lock.txt"
@@ -195,7 +195,7 @@ def install(wheels: Sequence[Locked], paths: Sequence[Path], bench: BuildHost) -
     bench.run("install", [*command, "--python", bench.environment / "bin/python", lock])
 
 
-def prune(store: Store, wanted: Sequence[Locked]) -> None:
+def prune(store: Store, wanted: Sequence[LockedWheel]) -> None:
     """Only wheels of the set at hand stay: the next one shares most of them."""
     names = {wheel.name for wheel in wanted}
     for path in store.root.rglob("*.whl"):

@@ -5,7 +5,7 @@
 
     .venv/bin/python -m benchmarks.wheel_build --cache ~/.cache/firstlight                # the figures of a build that was finished there
 
-Each unit is compiled twice by the command that the forge's own build runs, once as it stands and once with the default list. CPU seconds of all of
+Each unit is compiled twice by the command that the wheel builder's build runs, once as it stands and once with the default list. CPU seconds of all of
 nvcc's processes are counted, so that other work on the machine bears on them little; a run that was stopped is taken up where it stopped.
 """
 
@@ -95,36 +95,34 @@ def built(cache: Path) -> dict[str, Any]:
     """The figures of the flash-attn wheel that was built last into a wheelhouse. Raises SystemExit where there is none."""
     store = Store(cache)
     found = [
-        forged
-        for forged in BuildCache(store)
-        if forged.key.name == FLASH_ATTN and store.find(forged.sha256, forged.name)
+        wheel for wheel in BuildCache(store) if wheel.key.name == FLASH_ATTN and store.find(wheel.sha256, wheel.name)
     ]
     if not found:
         sys.exit(f"no flash-attn was built into {cache}")
-    forged = max(found, key=lambda forged: forged.built_at)
-    log = Path(forged.log).read_text(encoding="utf-8", errors="replace") if Path(forged.log).is_file() else ""
+    wheel = max(found, key=lambda wheel: wheel.built_at)
+    log = Path(wheel.log).read_text(encoding="utf-8", errors="replace") if Path(wheel.log).is_file() else ""
     units = [int(total) for total in _UNIT.findall(log)]
     kept = ("torch", "name", "size", "codes", "built_at", "jobs", "cpu_seconds", "largest_process_gib", "nvcc")
     return {
-        "key": forged.key.slug,
-        **forged.model_dump(mode="json", include=set(kept)),
+        "key": wheel.key.slug,
+        **wheel.model_dump(mode="json", include=set(kept)),
         "units": max(units, default=None),
     }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", help="a build of the forge, stopped")
+    parser.add_argument("folder", type=Path, nargs="?", help="the folder of a stopped build")
     parser.add_argument(
         "--cache", type=Path, help="a wheelhouse with a wheel that was built: its figures are kept beside"
     )
     options = parser.parse_args()
     if not options.folder and not options.cache:
         parser.error("name a stopped build, or --cache with a finished one")
-    path = RESULTS / "forge.json"
+    path = RESULTS / "wheel_build.json"
     result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if options.folder and len(result.get("units", ())) in {0, len(UNITS)}:
-        result = {**header("forge"), "units": {}, **({"build": result["build"]} if "build" in result else {})}
+        result = {**header("wheel_build"), "units": {}, **({"build": result["build"]} if "build" in result else {})}
     if options.cache:
         result["build"] = built(options.cache.resolve())
         path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

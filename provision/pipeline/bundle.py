@@ -45,8 +45,8 @@ def create(request: Request, *, what_if: str | None, output: Path, key: Path | N
         UsageError: The output cannot be written.
     """
     from provision.phases.stage.bundle import RecordingStore  # noqa: PLC0415 - only bundles pay for it
-    from provision.phases.stage.bundle.contents import left_out  # noqa: PLC0415 - only bundles pay for it
     from provision.phases.stage.bundle.keys import public_text, signing_key  # noqa: PLC0415 - only bundles pay for it
+    from provision.phases.stage.bundle.product_files import list_user_files  # noqa: PLC0415 - only bundles pay for it
 
     require_writable(output, "-o")
     secret = signing_key(key)
@@ -59,7 +59,7 @@ def create(request: Request, *, what_if: str | None, output: Path, key: Path | N
             return from_inventory
         staged, model = from_inventory
     manifest = _write(output, staged, model, store, secret)
-    _tell(output, manifest, public_text(secret), left_out())
+    _tell(output, manifest, public_text(secret), list_user_files())
     return Exit.OK
 
 
@@ -125,12 +125,12 @@ def _stage_for_bundle(context: RunContext, planned: PlannedHosts, *, store: Reco
 
 def _write(output: Path, staged: list[Staged], model: str, store: RecordingStore, secret: SecretKey) -> Manifest:
     from provision.catalog.index.settings import read_settings  # noqa: PLC0415 - only bundles pay for it
-    from provision.phases.stage.bundle import Contents, write_bundle  # noqa: PLC0415 - only bundles pay for it
-    from provision.phases.stage.bundle.contents import controller_wheels, product_files  # noqa: PLC0415 - only bundles
+    from provision.phases.stage.bundle import BundleContents, write_bundle  # noqa: PLC0415 - only bundles pay for it
+    from provision.phases.stage.bundle.product_files import controller_wheels, product_files  # noqa: PLC0415 - only bundles
 
-    contents = Contents(
+    contents = BundleContents(
         staged=staged,
-        remembered=store.noted(),
+        cache_entries=store.cache_entries(),
         controller=controller_wheels(store, read_settings()),
         product=list(product_files()),
         model=Path(model).resolve().name if Path(model).is_dir() else None,

@@ -71,7 +71,7 @@ def _stage_group(
             run=context.run,
             progress=report,
             refresh=context.refresh,
-            arrived=context.file_listener.callback(members) if context.file_listener else None,
+            on_stored=context.file_listener.callback(members) if context.file_listener else None,
             dpkg_status=_dpkg_status(context, first) if silent else None,
             deb_packages=desired_state.packages_of(resolution.stack, facts) if silent and resolution.stack else (),
         )

@@ -14,7 +14,7 @@ from provision.core.models.staged import StagedFile
 from provision.fleet.inventory import load
 from provision.fleet.ssh import Session, open_session
 from provision.phases.stage import Store
-from provision.phases.stage.builds.build_key import Key
+from provision.phases.stage.builds.build_key import BuildKey
 from provision.phases.stage.builds.wheel_builder import CONTROLLER, WheelBuilder
 from provision.phases.stage.interpreter import stage_interpreter
 from provision.phases.stage.platforms import Target
@@ -23,11 +23,11 @@ from provision.pipeline.context import RunContext
 
 def wheel_builder_of(context: RunContext, plan: Plan) -> WheelBuilder:
     """Return a wheel builder that knows the builds of the whole plan, so that one build serves several classes."""
-    keys = tuple(Key.of(package) for package in _built(plan))
+    keys = tuple(BuildKey.of(package) for package in _built(plan))
     return make_wheel_builder(context.wheelhouse(), Path(context.inventory.source), keys)
 
 
-def make_wheel_builder(store: Store, inventory: Path, fleet: tuple[Key, ...] = ()) -> WheelBuilder:
+def make_wheel_builder(store: Store, inventory: Path, fleet: tuple[BuildKey, ...] = ()) -> WheelBuilder:
     """Return a wheel builder that can build on this machine and on all hosts of an inventory, whatever the command's limit."""
     return WheelBuilder(
         store,

@@ -23,14 +23,14 @@ from provision.core.models.stack import AttentionPlan, FlashAttnKey, FlashAttnPl
 from provision.phases.plan.assemble import platform
 from provision.phases.plan.build_option import TORCH_INDEX
 from provision.phases.stage import Store
-from provision.phases.stage.builds.build import Job
-from provision.phases.stage.builds.build_cache import BuildCache, Forged
-from provision.phases.stage.builds.build_host import Survey
-from provision.phases.stage.builds.build_key import FLASH_ATTN, Key
-from provision.phases.stage.builds.builder_requirements import require
+from provision.phases.stage.builds.build import BuildJob
+from provision.phases.stage.builds.build_cache import BuildCache, BuiltWheel
+from provision.phases.stage.builds.build_host import BuilderFacts
+from provision.phases.stage.builds.build_key import FLASH_ATTN, BuildKey
+from provision.phases.stage.builds.builder_requirements import require_builder
 from provision.phases.stage.builds.wheel_builder import WheelBuilder
-from provision.phases.stage.locking import fetch_wheels, lock_stack
 from provision.phases.stage.platforms import Target
+from provision.phases.stage.stack_lock import fetch_wheels, lock_stack
 from provision.pipeline.commands import write_stdout
 from provision.pipeline.runner import cache_folder
 from provision.pipeline.signals import as_interrupt
@@ -79,8 +79,8 @@ def build(
     store = Store(cache_folder())
     wheel_builder = make_wheel_builder(store, inventory)
     minor_python = python or "{}.{}".format(*sys.version_info[:2])
-    survey = _survey(wheel_builder, builder, minor_python, toolkit)
-    key = Key(
+    facts = _read_facts(wheel_builder, builder, minor_python, toolkit)
+    key = BuildKey(
         name=name,
         version=version,
         built_for=FlashAttnKey(
@@ -89,16 +89,16 @@ def build(
             torch=minor(row.version),
             cxx11_abi=row.cxx11_abi,
             python=minor_python,
-            machine=survey.machine,
-            glibc=survey.glibc or row.glibc,
+            machine=facts.machine,
+            glibc=facts.glibc or row.glibc,
             capabilities=capabilities,
         ),
     )
     if found := BuildCache(store).find(key):
         _print(found, store, as_json=as_json)
         return Exit.OK
-    require(key, toolkit, builder, survey)
-    stack = _stack(row, variant, minor_python, platform(survey.machine, survey.glibc or row.glibc))
+    require_builder(key, toolkit, builder, facts)
+    stack = _stack(row, variant, minor_python, platform(facts.machine, facts.glibc or row.glibc))
     sources = find_sources(read_settings())
     wheels = lock_stack(stack, (), sources, store).wheels
     report = ProgressLines()
@@ -106,39 +106,39 @@ def build(
     target = Target.of(stack.platform, minor_python)
     try:
         with as_interrupt():
-            forged = wheel_builder.forged(Job(key, wheels, target, toolkit, sources, store, report), builder)
+            built = wheel_builder.find_or_build(BuildJob(key, wheels, target, toolkit, sources, store, report), builder)
     except KeyboardInterrupt:
         report(f"stopped; nothing of it runs on {builder} any more; the same command continues there", 0, 0)
         raise
-    _print(forged, store, as_json=as_json)
+    _print(built, store, as_json=as_json)
     return Exit.OK
 
 
 def show(*, as_json: bool) -> int:
     """Print the wheels that were built."""
     store = Store(cache_folder())
-    found = [forged for forged in BuildCache(store) if store.find(forged.sha256, forged.name)]
+    found = [built for built in BuildCache(store) if store.find(built.sha256, built.name)]
     if as_json:
-        write_stdout(json.dumps([forged.model_dump(mode="json") for forged in found], indent=2))
+        write_stdout(json.dumps([built.model_dump(mode="json") for built in found], indent=2))
     else:
-        write_stdout("\n".join(_line(forged) for forged in found) or "nothing was built yet")
+        write_stdout("\n".join(_line(built) for built in found) or "nothing was built yet")
     return Exit.OK
 
 
-def _print(forged: Forged, store: Store, *, as_json: bool) -> None:
-    path = store.path(forged.sha256, forged.name)
-    write_stdout(forged.model_dump_json(indent=2) if as_json else f"{path}\n{_line(forged)}")
+def _print(built: BuiltWheel, store: Store, *, as_json: bool) -> None:
+    path = store.path(built.sha256, built.name)
+    write_stdout(built.model_dump_json(indent=2) if as_json else f"{path}\n{_line(built)}")
 
 
-def _line(forged: Forged) -> str:
-    codes = ", ".join(f"sm_{code}" for code in forged.codes if not code.startswith("p"))
-    spent = f"{forged.cpu_seconds:.0f} CPU seconds on {forged.builder}, {forged.jobs} at once"
-    return f"{forged.key.slug}  {size(forged.size)}  {codes or 'no GPU code'}  torch {forged.torch}  {spent}  {forged.built_at}"
+def _line(built: BuiltWheel) -> str:
+    codes = ", ".join(f"sm_{code}" for code in built.codes if not code.startswith("p"))
+    spent = f"{built.cpu_seconds:.0f} CPU seconds on {built.builder}, {built.jobs} at once"
+    return f"{built.key.slug}  {size(built.size)}  {codes or 'no GPU code'}  torch {built.torch}  {spent}  {built.built_at}"
 
 
-def _survey(wheel_builder: WheelBuilder, builder: str, python: str, toolkit: str) -> Survey:
+def _read_facts(wheel_builder: WheelBuilder, builder: str, python: str, toolkit: str) -> BuilderFacts:
     with closing(wheel_builder.open_builder(builder)) as session:
-        return wheel_builder.place(builder, session).build_host.survey(python, toolkit)
+        return wheel_builder.build_host(builder, session).read_facts(python, toolkit)
 
 
 def _stack(row: Torch, variant: str, python: str, tag: str) -> Stack:

@@ -20,15 +20,15 @@ from provision.fleet.ssh.local import LocalSession
 from provision.fleet.ssh.session import Session
 from provision.phases.stage import stage
 from provision.phases.stage.builds import wheel_builder
-from provision.phases.stage.builds.build import Job
-from provision.phases.stage.builds.build_cache import Forged
-from provision.phases.stage.builds.build_host import BuildHost, Survey
-from provision.phases.stage.builds.build_key import Key
+from provision.phases.stage.builds.build import BuildJob
+from provision.phases.stage.builds.build_cache import BuiltWheel
+from provision.phases.stage.builds.build_host import BuilderFacts, BuildHost
+from provision.phases.stage.builds.build_key import BuildKey
 from provision.phases.stage.builds.wheel_builder import CONTROLLER, WheelBuilder
 from provision.phases.stage.download import Progress
-from provision.phases.stage.lock import Locked
-from provision.phases.stage.locking import fetch_wheels, lock_stack
+from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
+from provision.phases.stage.stack_lock import fetch_wheels, lock_stack
 from provision.phases.stage.wheelhouse import Store
 from tests.builds.keys import make_key
 from tests.stage.stacks import FACTS, resolve_to
@@ -43,37 +43,37 @@ GLIBC = platform.libc_ver()[1]
 
 @dataclass
 class Site:
-    """A forge with what it builds from, and what it said on the way."""
+    """A wheel builder, its inputs, and the progress that it reported."""
 
     wheel_builder: WheelBuilder
-    job: Job
+    job: BuildJob
     told: list[str]
     interrupted: list[str]
     """What it said before it was cancelled."""
     left_running: list[str]
     """Command lines of its processes right after the cancellation."""
-    forged: Forged
+    built: BuiltWheel
 
 
-def sample_key(**changes: object) -> Key:
+def sample_key(**changes: object) -> BuildKey:
     values = {"cuda_major": 13, "torch": "2.13", "python": PYTHON, "machine": platform.machine(), "glibc": GLIBC}
-    return make_key("forge-sample", "1.2.0", **(values | changes))
+    return make_key("sample-extension", "1.2.0", **(values | changes))
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The sample, built with nvcc from wheels: cancelled after its first unit, and taken up again."""
-    folder = tmp_path_factory.mktemp("forge")
+    folder = tmp_path_factory.mktemp("wheel-builder")
     links = folder / "links"
     links.mkdir()
-    with tarfile.open(links / "forge_sample-1.2.0.tar.gz", "w:gz") as packed:
-        packed.add(SAMPLE, "forge_sample-1.2.0")
+    with tarfile.open(links / "sample_extension-1.2.0.tar.gz", "w:gz") as packed:
+        packed.add(SAMPLE, "sample_extension-1.2.0")
     settings = read_settings()
     settings = replace(settings, find_links=(*settings.find_links, str(links)))
     # Files come from the user's own wheelhouse where the suite has one; what is built here stays here.
     store = Store(folder / "cache", limit_bytes=1 << 40)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wheel_builder, "BuildHost", BenchWithoutToolkit)
+        patch.setattr(wheel_builder, "BuildHost", HostWithoutToolkit)
         yield _build(store, settings)
     shutil.rmtree(folder)
 
@@ -84,17 +84,17 @@ class Staging:
 
     stack: Stack
     staged: Staged
-    key: Key
+    key: BuildKey
     wheel_builder: WheelBuilder
     store: Store
     client: ClientSettings
     told: list[str]
 
 
-class ForgeForCuda(WheelBuilder):
+class BuilderForCuda(WheelBuilder):
     """A CUDA torch would be gigabytes; its CPU build has the same headers and symbols, and is locked in its place."""
 
-    def provide(self, stack: Stack, *arguments: Any) -> Locked:
+    def provide(self, stack: Stack, *arguments: Any) -> LockedWheel:
         torch = stack.torch.model_copy(update={"variant": f"cu{CUDA.replace('.', '')}"})
         return super().provide(stack.model_copy(update={"torch": torch}), *arguments)
 
@@ -106,7 +106,7 @@ def staging(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Staging:
     _pack_as_flash_attn(folder)
     settings = read_settings()
     client = replace(settings, find_links=(*settings.find_links, str(folder), str(site.job.torch_path().parent)))
-    key = Key(name="flash-attn", version="2.8.3", built_for=site.job.key.built_for)
+    key = BuildKey(name="flash-attn", version="2.8.3", built_for=site.job.key.built_for)
     package = FlashAttnPackage(
         version="2.8.3", source="built", file="flash_attn-2.8.3.whl", key=key.built_for, builder=CONTROLLER
     )
@@ -126,7 +126,7 @@ def staging(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Staging:
         FACTS,
         store=site.job.store,
         client=client,
-        packager=ForgeForCuda(**vars(site.wheel_builder)),
+        packager=BuilderForCuda(**vars(site.wheel_builder)),
         progress=lambda what, _done, _total: told.append(what),
     )
     return Staging(stack, staged, key, site.wheel_builder, site.job.store, client, told)
@@ -137,7 +137,7 @@ def _pack_as_flash_attn(folder: Path) -> None:
     source = folder / "flash_attn-2.8.3"
     shutil.copytree(SAMPLE, source)
     project, setup = source / "pyproject.toml", source / "setup.py"
-    named = project.read_text().replace('"forge-sample"', '"flash-attn"').replace('"1.2.0"', '"2.8.3"')
+    named = project.read_text().replace('"sample-extension"', '"flash-attn"').replace('"1.2.0"', '"2.8.3"')
     project.write_text(named)
     archs = 'os.environ["TORCH_CUDA_ARCH_LIST"] = f"{int(os.environ[\'FLASH_ATTN_CUDA_ARCHS\']) / 10}"\n'
     setup.write_text(setup.read_text().replace("\nsetup(", f"\n{archs}\nsetup(", 1))
@@ -146,11 +146,11 @@ def _pack_as_flash_attn(folder: Path) -> None:
     shutil.rmtree(source)
 
 
-class BenchWithoutToolkit(BuildHost):
+class HostWithoutToolkit(BuildHost):
     """A machine without a CUDA toolkit, whatever this one has."""
 
-    def survey(self, python: str, cuda: str) -> Survey:
-        return super().survey(python, cuda).model_copy(update={"cuda_home": None})
+    def read_facts(self, python: str, cuda: str) -> BuilderFacts:
+        return super().read_facts(python, cuda).model_copy(update={"cuda_home": None})
 
 
 def _build(store: Store, settings: ClientSettings) -> Site:
@@ -168,13 +168,15 @@ def _build(store: Store, settings: ClientSettings) -> Site:
     fetch_wheels(wheels, sources.settings, sources.indexes, store)
     wheel_builder = WheelBuilder(store, open_local, python=sys.executable, interpreter=no_interpreter)
     told: list[str] = []
-    job = Job(sample_key(), wheels, Target.of(stack.platform, PYTHON), CUDA, sources, store)
+    job = BuildJob(sample_key(), wheels, Target.of(stack.platform, PYTHON), CUDA, sources, store)
     with pytest.raises(KeyboardInterrupt):
-        wheel_builder.forged(replace(job, progress=until_the_first_unit(told)), CONTROLLER)
+        wheel_builder.find_or_build(replace(job, progress=until_the_first_unit(told)), CONTROLLER)
     interrupted, left = list(told), processes_below(store.root)
     told.clear()
-    forged = wheel_builder.forged(replace(job, progress=lambda what, _done, _total: told.append(what)), CONTROLLER)
-    return Site(wheel_builder, job, told, interrupted, left, forged)
+    built = wheel_builder.find_or_build(
+        replace(job, progress=lambda what, _done, _total: told.append(what)), CONTROLLER
+    )
+    return Site(wheel_builder, job, told, interrupted, left, built)
 
 
 def until_the_first_unit(told: list[str]) -> Progress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from provision.core.models.stack import FlashAttnKey
-from provision.phases.stage.builds.build_key import Key
+from provision.phases.stage.builds.build_key import BuildKey
 from provision.phases.stage.builds.extension import Extension
 from provision.phases.stage.builds.shared_library import Library
 
@@ -13,7 +13,7 @@ CHECK_FAIL = "_ZN3c106detail14torchCheckFailEPKcS2_jRKNSt7__cxx1112basic_stringI
 CHECK_FAIL_OLD = "_ZN3c106detail14torchCheckFailEPKcS2_jRKSs"
 
 
-def make_key(name: str = "flash-attn", version: str = "2.8.3", **changes: Any) -> Key:
+def make_key(name: str = "flash-attn", version: str = "2.8.3", **changes: Any) -> BuildKey:
     built_for = FlashAttnKey(
         cuda_major=12,
         rocm=None,
@@ -24,7 +24,7 @@ def make_key(name: str = "flash-attn", version: str = "2.8.3", **changes: Any) -
         glibc="2.35",
         capabilities=("9.0",),
     )
-    return Key(name=name, version=version, built_for=built_for.model_copy(update=changes))
+    return BuildKey(name=name, version=version, built_for=built_for.model_copy(update=changes))
 
 
 def make_library(**changes: Any) -> Library:

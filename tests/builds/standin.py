@@ -10,8 +10,8 @@ from pathlib import Path
 
 from provision.catalog.index.settings import read_settings
 from provision.catalog.index.sources import find_sources
-from provision.phases.stage.builds.build import Job
-from provision.phases.stage.lock import Locked
+from provision.phases.stage.builds.build import BuildJob
+from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheelhouse import Store
 from tests.builds.keys import make_key
@@ -25,7 +25,7 @@ setup(name="flash_attn", version=version, packages=["flash_attn"])
 """
 
 
-def standin_job(folder: Path, store: Store, *, python: str, setup: str = SETUP) -> Job:
+def standin_job(folder: Path, store: Store, *, python: str, setup: str = SETUP) -> BuildJob:
     """The build of a source with this setup.py, for a Python minor."""
     links, source = folder / "links", folder / "flash_attn-2.8.3"
     links.mkdir(exist_ok=True)
@@ -38,9 +38,9 @@ def standin_job(folder: Path, store: Store, *, python: str, setup: str = SETUP) 
     name, content = make_wheel("torch", "2.8.0")
     (folder / name).write_bytes(content)
     torch = store.add(folder / name)
-    locked = Locked("torch", "2.8.0", name, torch.parent.name, "", len(content))
+    locked = LockedWheel("torch", "2.8.0", name, torch.parent.name, "", len(content))
     settings = read_settings()
     sources = find_sources(replace(settings, find_links=(*settings.find_links, str(links))))
     machine = platform.machine()
     key = make_key(cuda_major=None, rocm="6.4", capabilities=("gfx1100",), python=python, machine=machine)
-    return Job(key, [locked], Target(machine, 28, python), "", sources, store)
+    return BuildJob(key, [locked], Target(machine, 28, python), "", sources, store)

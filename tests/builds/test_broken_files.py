@@ -14,7 +14,7 @@ import pytest
 from provision.core.errors import StageError
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.session import Session
-from provision.phases.stage.builds.build_host import BuildHost, Order
+from provision.phases.stage.builds.build_host import BuildHost, BuildRequest
 from provision.phases.stage.builds.build_inputs import build_requirements
 from provision.phases.stage.builds.extension import read_extension
 
@@ -39,7 +39,7 @@ def sdist(folder: Path, pyproject: str) -> Path:
 
 
 def test_a_version_that_is_none_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=f"`{NAME}` is no whole wheel: Invalid version: 'newest'"):
+    with pytest.raises(StageError, match=f"`{NAME}` is not a valid wheel: Invalid version: 'newest'"):
         read_extension(wheel(tmp_path, "Name: sample\nVersion: newest\n"))
 
 
@@ -49,7 +49,7 @@ def test_a_wheel_with_damaged_bytes_is_named(tmp_path: Path) -> None:
     start = content.index(b"METADATA") + len("METADATA")
     content[start : start + 8] = b"\xff" * 8
     path.write_bytes(content)
-    with pytest.raises(StageError, match=f"`{NAME}` is no whole wheel"):
+    with pytest.raises(StageError, match=f"`{NAME}` is not a valid wheel"):
         read_extension(path)
 
 
@@ -63,14 +63,14 @@ def test_what_a_build_requires_is_read_without_torch(tmp_path: Path) -> None:
     ["[build-system", '[build-system]\nrequires = ["to rch"]', "build-system = 3", "[build-system]\nrequires = 3"],
 )
 def test_a_pyproject_that_is_none_is_named(tmp_path: Path, pyproject: str) -> None:
-    with pytest.raises(StageError, match=r"`sample-1\.0\.tar\.gz` is no whole sdist"):
+    with pytest.raises(StageError, match=r"`sample-1\.0\.tar\.gz` is not a valid sdist"):
         build_requirements(sdist(tmp_path, pyproject))
 
 
 def test_an_sdist_that_ends_early_is_named(tmp_path: Path) -> None:
     path = sdist(tmp_path, "# " + "".join(chr(33 + (place * place) % 90) for place in range(20_000)))
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(StageError, match=r"`sample-1\.0\.tar\.gz` is no whole sdist"):
+    with pytest.raises(StageError, match=r"`sample-1\.0\.tar\.gz` is not a valid sdist"):
         build_requirements(path)
 
 
@@ -90,7 +90,7 @@ class Chatty:
     def write(self, path: str, content: bytes, **_: Any) -> None: ...
 
     def open_channel(self, command: str) -> Chatty:
-        assert "forge.pyz build" in command
+        assert "builder.pyz build" in command
         return self
 
     def readline(self, *, timeout_s: float) -> str:
@@ -104,10 +104,10 @@ class Chatty:
 @pytest.mark.parametrize("greeting", ["Welcome to node 7!\n", '"hello"\n', '{"greeting": "hello"}\n'])
 def test_a_builder_that_greets_is_named(greeting: str) -> None:
     session = Chatty(greeting)
-    order = Order("s.tar.gz", "", "python3", None, "", None, (), {}, 1.0)
+    request = BuildRequest("s.tar.gz", "", "python3", None, "", None, (), {}, 1.0)
     uv = StagedFile(name="uv", path="/uv", sha256="0" * 64, size=1, kind="tool")
-    with pytest.raises(StageError, match="builder builder says `") as refused:
-        BuildHost(cast("Session", session), "/builds").build("one", order, [uv], print)
+    with pytest.raises(StageError, match="build host builder sent `") as refused:
+        BuildHost("builder", cast("Session", session), "/builds").build("one", request, [uv], print)
     assert greeting.strip() in refused.value.text
     assert "bashrc" in (refused.value.hint or "")
     assert session.closed

@@ -1,4 +1,4 @@
-"""The forge at work: a small CUDA extension for sm_90 with nvcc from wheels, on a machine that needs no GPU."""
+"""The wheel builder at work: a small CUDA extension for sm_90 with nvcc from wheels, on a machine that needs no GPU."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from provision.fleet.ssh.session import Session
 from provision.phases.stage.builds.build_cache import BuildCache
 from provision.phases.stage.builds.extension import read_extension
 from provision.phases.stage.builds.wheel_builder import WheelBuilder
-from provision.phases.stage.builds.wheel_check import faults
+from provision.phases.stage.builds.wheel_check import find_mismatches
 from tests.builds.conftest import GLIBC, PYTHON, Site, no_interpreter, sample_key
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def wheel_of(site: Site) -> Path:
-    return site.job.store.folder(site.forged.sha256) / site.forged.name
+    return site.job.store.folder(site.built.sha256) / site.built.name
 
 
 def test_a_cancelled_build_leaves_nothing_running_and_is_taken_up_where_it_stopped(site: Site) -> None:
     assert any("1 of 3 units" in line for line in site.interrupted)
     assert site.left_running == []
-    assert not any("making the build environment" in line for line in site.told)
+    assert not any("creating the build environment" in line for line in site.told)
     assert not any("1 of 3 units" in line for line in site.told)
     assert any("3 of 3 units" in line for line in site.told)
 
 
 def test_the_wheel_stands_under_its_key_with_the_log_beside_it(site: Site) -> None:
-    forged = site.forged
-    assert forged.key.slug.startswith(f"forge-sample-1.2.0-cu13-torch2.13-cxx11abi1-cp{PYTHON.replace('.', '')}-")
-    assert forged.codes == ("90",)
-    assert forged.nvcc == "13.0"
-    assert forged.cpu_seconds > 0
-    assert [entry.sha256 for entry in BuildCache(site.job.store)] == [forged.sha256]
-    log = Path(forged.log).read_text()
+    built = site.built
+    assert built.key.slug.startswith(f"sample-extension-1.2.0-cu13-torch2.13-cxx11abi1-cp{PYTHON.replace('.', '')}-")
+    assert built.codes == ("90",)
+    assert built.nvcc == "13.0"
+    assert built.cpu_seconds > 0
+    assert [entry.sha256 for entry in BuildCache(site.job.store)] == [built.sha256]
+    log = Path(built.log).read_text()
     assert "-gencode=arch=compute_90,code=sm_90" in log
     assert log.count("axpy.cu -o") + log.count("scale.cu -o") + log.count("bind.cpp -o") >= 3
 
 
 def test_nothing_of_the_build_is_left_but_its_log(site: Site) -> None:
-    kept = {path.name for path in (site.job.store.root / "builds").rglob("*") if path.is_file()}
-    assert kept <= {"forge.pyz"}
+    kept = {path.name for path in (site.job.store.root / "builds" / "work").rglob("*") if path.is_file()}
+    assert kept <= {"builder.pyz"}
 
 
 def test_a_key_is_built_once(site: Site) -> None:
@@ -56,7 +56,7 @@ def test_a_key_is_built_once(site: Site) -> None:
         raise AssertionError(f"builder {name} was opened again")
 
     again = WheelBuilder(site.job.store, nobody, python=sys.executable, interpreter=no_interpreter)
-    assert again.forged(site.job, "controller") == site.forged
+    assert again.find_or_build(site.job, "controller") == site.built
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_another_key_is_not_served_by_it(site: Site, change: dict[str, object]) 
 def test_the_torch_that_it_was_built_against_has_all_that_it_wants(site: Site) -> None:
     extension = read_extension(wheel_of(site))
     assert any("torchCheckFail" in symbol for symbol in extension.torch_symbols)
-    assert faults(extension, sample_key(), torch=site.job.torch_path()) == []
+    assert find_mismatches(extension, sample_key(), torch=site.job.torch_path()) == []
 
 
 def test_another_torch_is_refused_by_its_symbols(site: Site, tmp_path: Path) -> None:
@@ -80,25 +80,25 @@ def test_another_torch_is_refused_by_its_symbols(site: Site, tmp_path: Path) -> 
     other = tmp_path / "torch-2.9.0-cp312-cp312-linux_x86_64.whl"
     with zipfile.ZipFile(other, "w") as archive:
         archive.write(library, "torch/lib/libc10.so")
-    found = faults(read_extension(wheel_of(site)), sample_key(), torch=other)
+    found = find_mismatches(read_extension(wheel_of(site)), sample_key(), torch=other)
     assert len(found) == 1
     assert "torchCheckFail" in found[0]
-    assert "`torch-2.9.0-cp312-cp312-linux_x86_64.whl` does not have" in found[0]
+    assert "`torch-2.9.0-cp312-cp312-linux_x86_64.whl` lacks" in found[0]
 
 
 def test_cards_without_native_code_and_older_hosts_are_refused(site: Site) -> None:
     extension = read_extension(wheel_of(site))
-    assert faults(extension, sample_key(capabilities=("10.0",)), torch=None) == [
+    assert find_mismatches(extension, sample_key(capabilities=("10.0",)), torch=None) == [
         "it has no native code for 10.0 (it has 90)"
     ]
-    assert any("wants glibc" in fault for fault in faults(extension, sample_key(glibc="2.1"), torch=None))
+    assert any("needs glibc" in fault for fault in find_mismatches(extension, sample_key(glibc="2.1"), torch=None))
 
 
 def test_a_damaged_wheel_is_named(site: Site, tmp_path: Path) -> None:
     whole = wheel_of(site)
     cut = tmp_path / whole.name
     cut.write_bytes(whole.read_bytes()[:2000])
-    with pytest.raises(StageError, match="is no whole wheel"):
+    with pytest.raises(StageError, match="is not a valid wheel"):
         read_extension(cut)
 
 
@@ -109,8 +109,8 @@ def test_it_is_listed_for_people_and_scripts(site: Site) -> None:
         command = [sys.executable, "-m", "provision", "wheels", "list", *options]
         return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True).stdout
 
-    assert f"{site.forged.key.slug}  " in listed()
-    assert json.loads(listed("--json"))[0]["sha256"] == site.forged.sha256
+    assert f"{site.built.key.slug}  " in listed()
+    assert json.loads(listed("--json"))[0]["sha256"] == site.built.sha256
 
 
 def test_the_wheel_wants_no_newer_c_library_than_the_builder_s(site: Site) -> None:

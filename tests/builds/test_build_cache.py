@@ -5,17 +5,17 @@ from typing import Any
 
 import pytest
 
-from provision.phases.stage.builds.build_cache import BuildCache, Forged
-from provision.phases.stage.builds.build_key import Key
+from provision.phases.stage.builds.build_cache import BuildCache, BuiltWheel
+from provision.phases.stage.builds.build_key import BuildKey
 from provision.phases.stage.wheelhouse import Store
 from tests.builds.keys import make_key
 
 
-def forged(store: Store, key: Key, *codes: str) -> Forged:
+def built(store: Store, key: BuildKey, *codes: str) -> BuiltWheel:
     file = store.root.parent / f"{key.slug}.whl"
     file.write_bytes(key.slug.encode())
     path = store.add(file)
-    return Forged(
+    return BuiltWheel(
         key=key,
         torch="2.8.0",
         name=path.name,
@@ -53,21 +53,21 @@ def store(tmp_path: Path) -> Store:
 def test_a_wheel_serves_what_it_has_code_for_and_no_other_key(
     store: Store, wanted: dict[str, Any], found: bool
 ) -> None:
-    BuildCache(store).put(forged(store, make_key(glibc="2.32", capabilities=("8.0", "9.0")), "80", "90"))
+    BuildCache(store).put(built(store, make_key(glibc="2.32", capabilities=("8.0", "9.0")), "80", "90"))
     assert (BuildCache(store).find(make_key(**wanted)) is not None) is found
 
 
 def test_a_wheel_without_code_is_for_cards_whose_kernels_are_triton_s(store: Store) -> None:
     amd: dict[str, Any] = {"cuda_major": None, "rocm": "6.4"}
-    BuildCache(store).put(forged(store, make_key(**amd, capabilities=("gfx1100",))))
+    BuildCache(store).put(built(store, make_key(**amd, capabilities=("gfx1100",))))
     assert BuildCache(store).find(make_key(**amd, capabilities=("gfx1201",)))
     assert BuildCache(store).find(make_key(**amd, capabilities=("gfx942",))) is None
 
 
 def test_what_is_gone_or_cannot_be_read_is_passed_over(store: Store) -> None:
-    entry = forged(store, make_key(), "90")
+    entry = built(store, make_key(), "90")
     BuildCache(store).put(entry)
-    (store.root / "forge" / "other.json").write_text('{"of": "another release"}')
+    (store.root / "builds" / "other.json").write_text('{"of": "another release"}')
     assert list(BuildCache(store)) == [entry]
     (store.folder(entry.sha256) / entry.name).unlink()
     assert BuildCache(store).find(make_key()) is None

@@ -13,7 +13,7 @@ import pytest
 from provision.core.errors import StageError
 from provision.core.models.staged import StagedFile
 from provision.phases.stage.builds import build_host, wheel_builder
-from provision.phases.stage.builds.build_host import BuildHost, Survey
+from provision.phases.stage.builds.build_host import BuilderFacts, BuildHost
 from provision.phases.stage.builds.wheel_builder import CONTROLLER, WheelBuilder
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheelhouse import Store
@@ -32,28 +32,28 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "cache", limit_bytes=1 << 40)
 
 
-def forge_at(store: Store) -> WheelBuilder:
+def wheel_builder_at(store: Store) -> WheelBuilder:
     return WheelBuilder(store, open_local, python=sys.executable, interpreter=no_interpreter)
 
 
 def test_a_compiler_s_error_is_told_and_the_next_try_builds(store: Store, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"failed: the compilation failed:\n  flash\.cu\(3\): error:") as caught:
-        forge_at(store).forged(standin_job(tmp_path, store, python=PYTHON, setup=BROKEN), CONTROLLER)
+        wheel_builder_at(store).find_or_build(standin_job(tmp_path, store, python=PYTHON, setup=BROKEN), CONTROLLER)
     assert "build.log" in (caught.value.hint or "")
-    [log] = store.root.glob("forge/*.log")
+    [log] = store.root.glob("builds/*.log")
     assert "identifier 'half9' is undefined" in log.read_text()
-    forged = forge_at(store).forged(standin_job(tmp_path, store, python=PYTHON, setup=SETUP), CONTROLLER)
-    assert store.find(forged.sha256, forged.name)
+    built = wheel_builder_at(store).find_or_build(standin_job(tmp_path, store, python=PYTHON, setup=SETUP), CONTROLLER)
+    assert store.find(built.sha256, built.name)
 
 
 def test_where_there_are_no_headers_a_managed_python_is_sent(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class BenchWithoutPython(BuildHost):
-        def survey(self, python: str, cuda: str) -> Survey:
-            return super().survey(python, cuda).model_copy(update={"python": None})
+    class HostWithoutPython(BuildHost):
+        def read_facts(self, python: str, cuda: str) -> BuilderFacts:
+            return super().read_facts(python, cuda).model_copy(update={"python": None})
 
-    monkeypatch.setattr(wheel_builder, "BuildHost", BenchWithoutPython)
+    monkeypatch.setattr(wheel_builder, "BuildHost", HostWithoutPython)
     home = tmp_path / "cpython-test"
     (home / "bin").mkdir(parents=True)
     (home / "bin/python3").symlink_to(Path(sys.executable).resolve())
@@ -66,9 +66,9 @@ def test_where_there_are_no_headers_a_managed_python_is_sent(
         return store.staged(store.add(archive), "interpreter")
 
     builder = WheelBuilder(store, open_local, python=sys.executable, interpreter=interpreter)
-    forged = builder.forged(standin_job(tmp_path, store, python=PYTHON), CONTROLLER)
+    built = builder.find_or_build(standin_job(tmp_path, store, python=PYTHON), CONTROLLER)
     assert [target.python for target in asked] == [PYTHON]
-    assert store.find(forged.sha256, forged.name)
+    assert store.find(built.sha256, built.name)
 
 
 @pytest.mark.parametrize(
@@ -81,15 +81,15 @@ def test_where_there_are_no_headers_a_managed_python_is_sent(
         (
             {"cuda_home": None},
             {"rocm": None, "cuda_major": 12, "capabilities": ("9.0",)},
-            r"controller has no nvcc of CUDA 12\.8, and pip\'s wheels hold one from CUDA 13 on only",
+            r"controller has no nvcc of CUDA 12\.8, which is published as wheels only from CUDA 13 on",
         ),
     ],
 )
 def test_what_a_builder_lacks_is_named_before_anything_is_fetched(
     store: Store, monkeypatch: pytest.MonkeyPatch, has: dict[str, object], key: dict[str, object], said: str
 ) -> None:
-    class BenchWith(BuildHost):
-        def survey(self, python: str, cuda: str) -> Survey:
+    class HostWith(BuildHost):
+        def read_facts(self, python: str, cuda: str) -> BuilderFacts:
             whole = {
                 "machine": "x86_64",
                 "glibc": "2.36",
@@ -98,14 +98,16 @@ def test_what_a_builder_lacks_is_named_before_anything_is_fetched(
                 "cuda_home": None,
                 "hipcc": "/h",
             }
-            return Survey.model_validate(whole | has)
+            return BuilderFacts.model_validate(whole | has)
 
-    monkeypatch.setattr(wheel_builder, "BuildHost", BenchWith)
+    monkeypatch.setattr(wheel_builder, "BuildHost", HostWith)
     job = standin_job(store.root.parent, store, python=PYTHON)
     built_for = job.key.built_for.model_copy(update={"machine": "x86_64", **key})
     asked = job.key.model_copy(update={"built_for": built_for})
     with pytest.raises(StageError, match=said):
-        forge_at(store).forged(replace(job, key=asked, cuda="12.8" if built_for.cuda_major else ""), CONTROLLER)
+        wheel_builder_at(store).find_or_build(
+            replace(job, key=asked, cuda="12.8" if built_for.cuda_major else ""), CONTROLLER
+        )
 
 
 @pytest.mark.parametrize(
@@ -116,6 +118,6 @@ def test_the_program_reads_as_the_oldest_python_that_a_builder_may_have(path: Pa
 
 
 def test_a_builder_that_cannot_run_the_program_says_why(tmp_path: Path) -> None:
-    silent = BuildHost(open_local(CONTROLLER), str(tmp_path), python="/nonexistent/python")
+    silent = BuildHost(CONTROLLER, open_local(CONTROLLER), str(tmp_path), python="/nonexistent/python")
     with pytest.raises(StageError, match=r"controller cannot run the build program: .*not found"):
-        silent.survey("3.12", "")
+        silent.read_facts("3.12", "")

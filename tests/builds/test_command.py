@@ -1,4 +1,4 @@
-"""The forge's own command: what is wrong is said before anything is fetched."""
+"""The command `wheels`: wrong options are reported before anything is fetched."""
 
 from __future__ import annotations
 

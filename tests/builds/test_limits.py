@@ -87,6 +87,6 @@ def test_jobs_are_as_many_as_cores_and_memory_hold_and_never_none(
 
 
 def test_a_compiler_that_may_need_more_than_there_is_is_told_before_it_is_killed() -> None:
-    assert limits.told(2, 23 * GIB, 2, 7.0) == "23.0 GiB free, 2 cores: 2 at once"
-    said = limits.told(2, 3 * GIB, 1, 7.0)
-    assert said == "3.0 GiB free, 2 cores: 1 at once; one may take 7 GiB, and is killed where there is no more"
+    assert limits.describe(2, 23 * GIB, 2, 7.0) == "23.0 GiB free, 2 cores: 2 at once"
+    said = limits.describe(2, 3 * GIB, 1, 7.0)
+    assert said == "3.0 GiB free, 2 cores: 1 at once; one may need 7 GiB and be killed for lack of memory"

@@ -1,4 +1,4 @@
-"""What the forge builds, on real hosts: installed there beside a torch, and built there."""
+"""What the wheel builder builds, on real hosts: installed there beside a torch, and built there."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ LAUNCH = """
 import ctypes, glob, torch
 runtime, = glob.glob("{prefix}/envs/*/lib/python*/site-packages/nvidia/cu13/lib/libcudart.so.13")
 ctypes.CDLL(runtime, mode=ctypes.RTLD_GLOBAL)
-import forge_sample
+import sample_extension
 try:
-    forge_sample.launch()
+    sample_extension.launch()
     print(torch.__version__, "launched")
 except RuntimeError as error:
     print(torch.__version__, "CUDA says" in str(error))
@@ -78,13 +78,13 @@ def test_a_host_builds_for_the_fleet_over_ssh(builder: FleetHost, tmp_path: Path
         return open_session(next(host for host in hosts if host.name == name))
 
     wheel_builder = WheelBuilder(store, open_host, python=sys.executable, interpreter=no_interpreter)
-    forged = wheel_builder.forged(job, builder.name)
-    assert (forged.builder, forged.codes) == (builder.name, ())
-    assert store.find(forged.sha256, forged.name)
-    assert forged.name.startswith("flash_attn-2.8.3+rocm64torch2.8cxx11abi")
-    assert any("making the build environment" in line for line in told)
-    assert "Successfully built flash_attn" in Path(forged.log).read_text()
-    assert builder.sh("ls /root/.cache/firstlight/builds").split() == ["forge.pyz"]
+    built = wheel_builder.find_or_build(job, builder.name)
+    assert (built.builder, built.codes) == (builder.name, ())
+    assert store.find(built.sha256, built.name)
+    assert built.name.startswith("flash_attn-2.8.3+rocm64torch2.8cxx11abi")
+    assert any("creating the build environment" in line for line in told)
+    assert "Successfully built flash_attn" in Path(built.log).read_text()
+    assert builder.sh("ls /root/.cache/firstlight/builds").split() == ["builder.pyz"]
 
 
 def test_a_host_without_a_compiler_is_refused_before_anything_is_sent(builder: FleetHost, tmp_path: Path) -> None:
@@ -100,5 +100,5 @@ def test_a_host_without_a_compiler_is_refused_before_anything_is_sent(builder: F
         store, lambda _: open_session(hosts[0]), python=sys.executable, interpreter=no_interpreter
     )
     with pytest.raises(StageError, match=rf"{builder.name} has no C\+\+ compiler"):
-        wheel_builder.forged(replace(job, key=compiled, cuda="13.0"), builder.name)
-    assert builder.sh("ls /root/.cache/firstlight/builds").split() == ["forge.pyz"]
+        wheel_builder.find_or_build(replace(job, key=compiled, cuda="13.0"), builder.name)
+    assert builder.sh("ls /root/.cache/firstlight/builds").split() == ["builder.pyz"]

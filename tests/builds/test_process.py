@@ -17,15 +17,15 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from provision.phases.stage.builds.onbuilder.process import CancelledError, FailedError, end_on_signals, run, tell
-end_on_signals()
+from provision.phases.stage.builds.onbuilder.process import CancelledError, FailedError, cancel_on_signals, run, send_event
+cancel_on_signals()
 try:
     with open(sys.argv[1], "wb") as log:
-        run(["sh", "-c", sys.argv[2]], log, os.environ, Path("/"), lambda line: tell("line", text=line))
+        run(["sh", "-c", sys.argv[2]], log, os.environ, Path("/"), lambda line: send_event("line", text=line))
 except CancelledError:
     sys.exit(130)
 except FailedError as failure:
-    tell("failed", text=failure.text, hint=failure.hint)
+    send_event("failed", text=failure.text, hint=failure.hint)
     sys.exit(1)
 """
 STUBBORN = """

@@ -13,13 +13,13 @@ import pytest
 
 from provision.catalog.index.project_page import IndexClient
 from provision.catalog.index.settings import ClientSettings
-from provision.catalog.index.sources import Sources
+from provision.catalog.index.sources import IndexSources
 from provision.core.errors import StageError
 from provision.core.models.stack import FlashAttnPackage
 from provision.fleet.ssh.session import Session
 from provision.phases.stage.builds import github_releases as released_module
 from provision.phases.stage.builds.wheel_builder import WheelBuilder
-from provision.phases.stage.lock import Locked
+from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.wheelhouse import Store
 from tests.builds.conftest import no_interpreter
 from tests.builds.keys import make_key
@@ -47,13 +47,13 @@ def nobody(name: str) -> Session:
     raise AssertionError(f"builder {name} is not needed")
 
 
-def provide(store: Store, package: FlashAttnPackage, *links: Path, torch: str = "2.8.0") -> Locked:
+def provide(store: Store, package: FlashAttnPackage, *links: Path, torch: str = "2.8.0") -> LockedWheel:
     settings = ClientSettings()
-    sources = Sources(settings, (), tuple(str(link) for link in links), {}, IndexClient(nobody_asks))
+    sources = IndexSources(settings, (), tuple(str(link) for link in links), {}, IndexClient(nobody_asks))
     name, content = make_wheel("torch", torch)
     (store.root.parent / name).write_bytes(content)
     path = store.add(store.root.parent / name)
-    wheels = [Locked("torch", torch, name, path.parent.name, "", len(content))]
+    wheels = [LockedWheel("torch", torch, name, path.parent.name, "", len(content))]
     wheel_builder = WheelBuilder(store, nobody, python=sys.executable, interpreter=no_interpreter)
     return wheel_builder.provide(make_stack(None, None), package, wheels, sources, None)
 
@@ -94,7 +94,7 @@ def test_a_wheel_that_says_of_itself_that_it_is_another_is_refused(store: Store,
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / name.replace("2.7.0", VERSION)).write_bytes(content)
     package = FlashAttnPackage(version="2.8.3", source="wheel", file=name.replace("2.7.0", VERSION), key=KEY)
-    with pytest.raises(StageError, match=r"says of itself that it is flash-attn 2\.7\.0"):
+    with pytest.raises(StageError, match=r"has the metadata of flash-attn 2\.7\.0"):
         provide(store, package, tmp_path / "links")
 
 
@@ -112,9 +112,9 @@ def test_a_file_that_changed_under_its_name_is_refused(store: Store, tmp_path: P
     locked = provide(store, package, tmp_path / "links")
     (store.folder(locked.sha256) / locked.name).unlink()
     published(tmp_path / "links", requires=("torch", "typing-extensions"))
-    with pytest.raises(StageError, match="is another file than before: sha256 is") as caught:
+    with pytest.raises(StageError, match="has changed: sha256 is") as caught:
         provide(store, package, tmp_path / "links")
-    assert "when that change is meant, remove" in (caught.value.hint or "")
+    assert "to accept the change, remove" in (caught.value.hint or "")
 
 
 def test_an_address_that_does_not_answer_is_named_with_what_helps(store: Store, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_community_wheel_of_another_hash_than_announced_is_refused(
 ) -> None:
     asset = {"name": community.file, "browser_download_url": f"{address.url}/w.whl", "digest": f"sha256:{'0' * 64}"}
     released(address, asset)
-    with pytest.raises(StageError, match=f"not the file that somebody/wheels announces.*announced is `{'0' * 64}`"):
+    with pytest.raises(StageError, match=f"differs from the file on somebody/wheels.*announced is `{'0' * 64}`"):
         provide(store, community)
 
 
@@ -167,7 +167,7 @@ def test_a_community_wheel_that_no_release_has_any_more(
     assert "find-links" in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize(("answer", "said"), [(b"{}", "no list of releases"), (None, "HTTP 404")])
+@pytest.mark.parametrize(("answer", "said"), [(b"{}", "not a list of releases"), (None, "HTTP 404")])
 def test_releases_that_cannot_be_read_are_an_error_with_what_helps(
     store: Store, address: Site, community: FlashAttnPackage, answer: bytes | None, said: str
 ) -> None:
@@ -181,9 +181,9 @@ def test_releases_that_cannot_be_read_are_an_error_with_what_helps(
 @pytest.mark.parametrize(
     ("version", "requires", "said"),
     [
-        ("2.8.3+rocm64torch2.9cxx11abitrue", ("torch",), "its version says torch 2.9, and the Stack has 2.8"),
-        ("2.8.3+cu12torch2.8cxx11abitrue", ("torch",), "its version says cu12, and the Stack has rocm64"),
-        ("2.8.3+rocm64torch2.8cxx11abifalse", ("torch",), "its version says cxx11abiFALSE"),
+        ("2.8.3+rocm64torch2.9cxx11abitrue", ("torch",), "its version names torch 2.9, and the Stack has 2.8"),
+        ("2.8.3+cu12torch2.8cxx11abitrue", ("torch",), "its version names cu12, and the Stack has rocm64"),
+        ("2.8.3+rocm64torch2.8cxx11abifalse", ("torch",), "its version names cxx11abiFALSE"),
         (VERSION, ("torch==2.9.*",), "it requires torch==2.9.*, and the lock has 2.8.0"),
         (VERSION, ("torch", "einops"), "it requires einops, and the lock has none"),
     ],

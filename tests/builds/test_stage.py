@@ -16,7 +16,7 @@ from tests.stage.stacks import FACTS, resolve_to
 
 
 def test_the_package_is_built_once_and_stands_in_the_wheelhouse_under_its_key(staging: Staging) -> None:
-    [built] = [forged for forged in BuildCache(staging.store) if forged.key.name == "flash-attn"]
+    [built] = [built for built in BuildCache(staging.store) if built.key.name == "flash-attn"]
     assert built.key == staging.key.model_copy(update={"built_for": built.key.built_for})
     assert (built.key.built_for.capabilities, built.codes) == (("9.0",), ("90",))
     assert any("units compiled" in line for line in staging.told)

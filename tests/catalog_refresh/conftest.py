@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.catalog.refresh.index_wheels import Index
+from provision.catalog.refresh.index_wheels import WheelIndex
 from tests.stage.conftest import bare_client, site
 from tests.stage.site import Site
 
@@ -59,9 +59,9 @@ def vllm_wheel(version: str, torch: str, *, cuda: str = "13.2", machine: str = "
 
 
 @pytest.fixture
-def index(site: Site, bare_client: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+def index(site: Site, bare_client: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WheelIndex]:
     monkeypatch.delenv("FIRSTLIGHT_CATALOG")
     bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n", encoding="utf-8")
-    found = Index()
+    found = WheelIndex()
     yield found
     found.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 from provision.catalog import Catalog
 from provision.catalog.overlay import Overlay
 from provision.catalog.refresh.compare import compare
-from provision.catalog.refresh.index_wheels import Index
+from provision.catalog.refresh.index_wheels import WheelIndex
 from tests.catalog_refresh.conftest import torch_wheel, vllm_wheel
 from tests.stage.site import Site
 
@@ -41,7 +41,7 @@ RELEASE = {
 }
 
 
-def test_each_field_that_differs_is_named(site: Site, index: Index) -> None:
+def test_each_field_that_differs_is_named(site: Site, index: WheelIndex) -> None:
     site.add_wheel(*torch_wheel("2.16.0", "cu132"))
     site.add_wheel(*torch_wheel("2.16.0", "cu132", machine="aarch64"))
     site.add_wheel(*vllm_wheel("0.40.0", "2.16.0"))
@@ -72,7 +72,7 @@ def test_each_field_that_differs_is_named(site: Site, index: Index) -> None:
     assert "vllm 0.33.0" in found.gone
 
 
-def test_rows_that_agree_say_nothing(site: Site, index: Index) -> None:
+def test_rows_that_agree_say_nothing(site: Site, index: WheelIndex) -> None:
     site.add_wheel(*torch_wheel("2.16.0", "cu130", python="cp312"))
     agreeing = {**TORCH, "python": ">=3.11", "glibc": "2.28"}
     site.add_wheel(*torch_wheel("2.16.0", "cpu", machine="aarch64"))

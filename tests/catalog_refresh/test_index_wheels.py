@@ -11,12 +11,12 @@ import pytest
 
 from provision.catalog.index.settings import ClientSettings
 from provision.catalog.refresh.http_ranges import BLOCK, RangeError, RangeFile
-from provision.catalog.refresh.index_wheels import Index, IndexUnreachableError
+from provision.catalog.refresh.index_wheels import IndexUnreachableError, WheelIndex
 from tests.catalog_refresh.conftest import vllm_wheel
 from tests.stage.site import Site
 
 
-def test_a_file_by_parts_is_the_file(site: Site, index: Index) -> None:
+def test_a_file_by_parts_is_the_file(site: Site, index: WheelIndex) -> None:
     generator = random.Random(7)
     content = generator.randbytes(3 * BLOCK + 1234)
     site.content["/files/big"] = content
@@ -30,7 +30,7 @@ def test_a_file_by_parts_is_the_file(site: Site, index: Index) -> None:
     assert max(site.requests.values()) <= 5
 
 
-def test_metadata_of_a_large_wheel_without_its_bulk(site: Site, index: Index) -> None:
+def test_metadata_of_a_large_wheel_without_its_bulk(site: Site, index: WheelIndex) -> None:
     path = site.add_wheel(*vllm_wheel("0.40.0", "2.16.0"))
     (found,) = index.wheels("vllm")
     assert "Requires-Dist: torch==2.16.0" in (index.read(found, "METADATA") or "")
@@ -38,7 +38,7 @@ def test_metadata_of_a_large_wheel_without_its_bulk(site: Site, index: Index) ->
     assert site.sent[path] < len(site.content[path])
 
 
-def test_the_indexs_own_metadata_file_comes_first(site: Site, index: Index) -> None:
+def test_the_indexs_own_metadata_file_comes_first(site: Site, index: WheelIndex) -> None:
     name, content = vllm_wheel("0.40.0", "2.16.0")
     path = site.add_wheel(name, content)
     page = "/simple/vllm/"
@@ -51,43 +51,43 @@ def test_the_indexs_own_metadata_file_comes_first(site: Site, index: Index) -> N
     assert site.requests[path] == 0
 
 
-def test_what_was_taken_back_is_marked(site: Site, index: Index) -> None:
+def test_what_was_taken_back_is_marked(site: Site, index: WheelIndex) -> None:
     site.add_wheel(*vllm_wheel("0.40.0", "2.16.0"))
     site.content["/simple/vllm/"] = site.content["/simple/vllm/"].replace(b"<a ", b'<a data-yanked="broken" ')
     assert [found.yanked for found in index.wheels("vllm")] == [True]
 
 
-def test_a_server_without_parts_is_named(site: Site, index: Index) -> None:
+def test_a_server_without_parts_is_named(site: Site, index: WheelIndex) -> None:
     site.add_wheel(*vllm_wheel("0.40.0", "2.16.0"))
     site.faults.no_range = True
     (found,) = index.wheels("vllm")
-    with pytest.raises(RangeError, match=r"vllm-0\.40\.0.*sends no parts of it \(HTTP 200\)"):
+    with pytest.raises(RangeError, match=r"vllm-0\.40\.0.*sends no parts of files \(HTTP 200\)"):
         index.read(found, "METADATA")
 
 
-def test_an_index_that_does_not_know_the_package(index: Index) -> None:
+def test_an_index_that_does_not_know_the_package(index: WheelIndex) -> None:
     assert index.wheels("vllm") == []
 
 
 def test_no_index_answers(site: Site, bare_client: Path) -> None:
     site.close()
     with pytest.raises(IndexUnreachableError) as caught:
-        Index(ClientSettings(index=f"{site.url.replace('//', '//someone:secret@')}/simple")).wheels("vllm")
+        WheelIndex(ClientSettings(index=f"{site.url.replace('//', '//someone:secret@')}/simple")).wheels("vllm")
     assert "no package index answers for `vllm`" in caught.value.text
     assert "secret" not in caught.value.render()
 
 
-def test_a_wheel_that_is_none_is_named(site: Site, index: Index) -> None:
+def test_a_wheel_that_is_none_is_named(site: Site, index: WheelIndex) -> None:
     name, content = vllm_wheel("0.40.0", "2.16.0")
     site.add_wheel(name, content[:-100] + bytes(100))
     (found,) = index.wheels("vllm")
-    with pytest.raises(IndexUnreachableError, match=f"`{name}` on your index is no whole wheel"):
+    with pytest.raises(IndexUnreachableError, match=f"`{name}` on your index is damaged"):
         index.read(found, "METADATA")
 
 
-def test_an_index_that_goes_away_is_named(site: Site, index: Index) -> None:
+def test_an_index_that_goes_away_is_named(site: Site, index: WheelIndex) -> None:
     site.add_wheel(*vllm_wheel("0.40.0", "2.16.0"))
     (found,) = index.wheels("vllm")
     gone = replace(found, url=f"http://127.0.0.1:9/{found.name}")
-    with pytest.raises(IndexUnreachableError, match=f"`{found.name}` does not come: "):
+    with pytest.raises(IndexUnreachableError, match=f"`{found.name}` cannot be fetched: "):
         index.read(gone, "METADATA")

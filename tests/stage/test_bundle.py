@@ -24,7 +24,7 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import FlashAttnPackage, FlashAttnPlan, Interpreter, Stack
 from provision.core.models.staged import Staged
 from provision.phases.stage import stage
-from provision.phases.stage.bundle import Contents, Opened, RecordingStore, open_bundle, write_bundle
+from provision.phases.stage.bundle import BundleContents, OpenedBundle, RecordingStore, open_bundle, write_bundle
 from provision.phases.stage.bundle import keys as bundle_keys
 from provision.phases.stage.model_description import describe
 from provision.phases.stage.wheelhouse import Store
@@ -50,7 +50,7 @@ class Made:
     stack: Stack
     trust: str
 
-    def open(self, store: Store, *, trust: str | None = None) -> Opened:
+    def open(self, store: Store, *, trust: str | None = None) -> OpenedBundle:
         return open_bundle(self.path, store, trust=trust or self.trust)
 
 
@@ -68,7 +68,9 @@ def make(folder: Path, model: str = "builtin", product: Sequence[tuple[str, Path
         site.close()
     wheel = next(Path(file.path) for file in staged.files if file.name == TINY)
     name = Path(model).name if Path(model).is_dir() else None
-    contents = Contents([staged], store.noted(), [wheel], [("firstlight", Path(__file__)), *product], name)
+    contents = BundleContents(
+        [staged], store.cache_entries(), [wheel], [("firstlight", Path(__file__)), *product], name
+    )
     key = bundle_keys.signing_key(None)
     write_bundle(folder / "site.bundle", contents, key)
     return Made(folder / "site.bundle", staged, stack, bundle_keys.public_text(key))
@@ -129,7 +131,7 @@ def rewrite(path: Path, change: Callable[[str, bytes], bytes | None], *, add: tu
             tar.addfile(member, io.BytesIO(content))
 
 
-def stage_there(made: Made, opened: Opened, store: Store, *, model: str = "builtin", **changed: Any) -> Staged:
+def stage_there(made: Made, opened: OpenedBundle, store: Store, *, model: str = "builtin", **changed: Any) -> Staged:
     return stage(
         resolve_to(made.stack.model_copy(update=changed)),
         Settings(model=opened.model or model),
@@ -184,9 +186,9 @@ def test_a_model_of_the_hub_comes_along(other: Store, tmp_path: Path, hub: Site)
 def test_credentials_of_an_index_do_not_travel(tmp_path: Path) -> None:
     store = RecordingStore(tmp_path)
     store.put("locks", "a", {"url": "https://user:secret@index.example/a.whl", "size": 3})
-    for kind in ("manifests", "forge", "published"):
+    for kind in ("manifests", "builds", "published"):
         store.put(kind, "b+cu12", {"path": "of this machine alone"})
-    [noted] = store.noted()
+    [noted] = store.cache_entries()
     assert (noted.kind, noted.key, noted.value) == ("locks", "a", {"url": "https://***@index.example/a.whl", "size": 3})
 
 
@@ -197,7 +199,7 @@ def test_a_changed_file_is_refused_by_its_name(made: Made, other: Store, member:
     with tarfile.open(made.path) as tar:
         name = next(entry.name for entry in tar if entry.name.startswith(member))
     rewrite(made.path, lambda here, content: content[:-1] + b"!" if here == name else content)
-    with pytest.raises(BundleError, match=f"{name} is not what the signed manifest says") as caught:
+    with pytest.raises(BundleError, match=f"{name} differs from the signed manifest") as caught:
         made.open(other)
     assert "do not use it" in (caught.value.hint or "")
     assert not (other.root / "locks").exists()
@@ -216,13 +218,13 @@ def test_a_changed_manifest_is_refused(made: Made, other: Store) -> None:
 def test_members_that_are_missing_or_more_are_refused(made: Made, other: Store, tmp_path: Path) -> None:
     whole = made.path.read_bytes()
     rewrite(made.path, lambda _, content: content, add=("files/extra", b"x"))
-    with pytest.raises(BundleError, match="files/extra is not what the signed manifest says"):
+    with pytest.raises(BundleError, match="files/extra differs from the signed manifest"):
         made.open(other)
     made.path.write_bytes(whole)
     with tarfile.open(made.path) as tar:
         last = tar.getnames()[-1]
     rewrite(made.path, lambda name, content: None if name == last else content)
-    with pytest.raises(BundleError, match=f"ends early: {last} is missing"):
+    with pytest.raises(BundleError, match=f"is truncated: {last} is missing"):
         made.open(Store(tmp_path / "third"))
 
 
@@ -230,7 +232,7 @@ def test_members_that_are_missing_or_more_are_refused(made: Made, other: Store, 
 def test_a_copy_that_broke_off_is_refused(made: Made, other: Store, share: float) -> None:
     content = made.path.read_bytes()
     made.path.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(BundleError, match=r"no bundle|ends early"):
+    with pytest.raises(BundleError, match=r"not a bundle|is truncated"):
         made.open(other)
     assert not (other.root / "locks").exists()
 
@@ -247,7 +249,7 @@ def test_another_key_is_refused_and_none_is_asked_for(
     stranger = bundle_keys.public_text(bundle_keys.signing_key(None))
     with pytest.raises(BundleError, match="is not signed by the key"):
         made.open(other, trust=stranger)
-    with pytest.raises(BundleError, match="is no public key"):
+    with pytest.raises(BundleError, match="is not a public key"):
         made.open(other, trust="abc")
 
 
@@ -257,7 +259,7 @@ def test_keys_are_made_once_for_their_owner_alone(made: Made) -> None:
     assert bundle_keys.public_text(bundle_keys.signing_key(None)) == made.trust
     assert bundle_keys.public_text(bundle_keys.signing_key(secret)) == made.trust
     assert (bundle_keys.folder() / "bundle.pub").read_text().splitlines()[1] == made.trust
-    with pytest.raises(BundleError, match="is no secret key"):
+    with pytest.raises(BundleError, match="is not a secret key"):
         bundle_keys.signing_key(bundle_keys.folder() / "bundle.pub")
 
 
@@ -295,7 +297,7 @@ def test_a_key_of_minisigns_own_signs(tmp_path: Path) -> None:
             {"flash_attn": FlashAttnPlan(provider="none", package=PACKAGE)},
             "flash-attn 2.8.3 for 9.0 is wanted, the bundle has none",
         ),
-        ({"supervisor": "supervisor"}, "supervisor of its own is wanted, the bundle has of the system"),
+        ({"supervisor": "supervisor"}, "service manager supervisor is wanted, the bundle has that of the system"),
     ],
 )
 def test_another_class_of_host_is_refused_with_the_difference(
@@ -321,10 +323,10 @@ def test_a_bundle_that_could_not_be_finished_is_not_there(made: Made, tmp_path: 
     wheel = wheel.model_copy(update={"path": str(own), "size": 3})
     staged = made.staged.model_copy(update={"files": (wheel,)})
     key = bundle_keys.signing_key(None)
-    for content, text in ((b"two", "changed while the bundle was made"), (b"on", "could not be read whole")):
+    for content, text in ((b"two", "changed while the bundle was written"), (b"on", "cannot be read")):
         own.write_bytes(content)
         with pytest.raises(BundleError, match=rf"own\.whl` {text}"):
-            write_bundle(made.path, Contents([staged], (), [], []), key)
+            write_bundle(made.path, BundleContents([staged], (), [], []), key)
     assert not list(tmp_path.glob("site.bundle*"))
 
 
@@ -332,8 +334,8 @@ def test_a_disk_that_cannot_hold_it_is_refused_before_a_byte_is_written(made: Ma
     made.path.unlink()
     [*_, wheel] = (file for file in made.staged.files if file.kind == "wheel")
     staged = made.staged.model_copy(update={"files": (wheel.model_copy(update={"size": 1 << 60}),)})
-    with pytest.raises(BundleError, match=r"takes 1048576\.0 TiB, and .* [GT]iB are free"):
-        write_bundle(made.path, Contents([staged], (), [], []), bundle_keys.signing_key(None))
+    with pytest.raises(BundleError, match=r"needs 1048576\.0 TiB, and .* [GT]iB are free"):
+        write_bundle(made.path, BundleContents([staged], (), [], []), bundle_keys.signing_key(None))
     assert not list(tmp_path.glob("site.bundle*"))
 
 
@@ -349,11 +351,11 @@ def no_file_beyond(size: int) -> Iterator[None]:
 
 
 def test_a_disk_that_refuses_is_not_blamed_on_what_was_read(made: Made, other: Store, tmp_path: Path) -> None:
-    with no_file_beyond(4096), pytest.raises(BundleError, match="cannot be put into the wheelhouse") as refused:
+    with no_file_beyond(4096), pytest.raises(BundleError, match="cannot be written to the wheelhouse") as refused:
         made.open(other)
     assert str(other.root) in refused.value.text
     key, target = bundle_keys.signing_key(None), tmp_path / "again.bundle"
-    contents = Contents([made.staged], (), [], [])
+    contents = BundleContents([made.staged], (), [], [])
     with no_file_beyond(4096), pytest.raises(BundleError, match=f"`{target}` cannot be written: File too large"):
         write_bundle(target, contents, key)
     assert not list(tmp_path.glob("again.bundle*"))
@@ -365,7 +367,7 @@ def test_what_is_no_bundle_is_named(other: Store, tmp_path: Path) -> None:
     plain = tmp_path / "plain.tar"
     with tarfile.open(plain, "w") as tar:
         tar.add(__file__, "notes.py")
-    with pytest.raises(BundleError, match=r"is no bundle: it does not have manifest\.json in its place"):
+    with pytest.raises(BundleError, match=r"is not a bundle: manifest\.json is missing"):
         open_bundle(plain, other, trust=None)
 
 
@@ -383,5 +385,5 @@ def test_a_signed_manifest_that_points_outside_is_refused(made: Made, other: Sto
         return content
 
     rewrite(made.path, outside)
-    with pytest.raises(BundleError, match=r"product/\.\./\.\./outside lies outside the bundle"):
+    with pytest.raises(BundleError, match=r"product/\.\./\.\./outside is outside the bundle"):
         made.open(other)

@@ -132,7 +132,7 @@ def test_an_unknown_package_is_named(store: Store, etc_apt: Path) -> None:
 def test_another_release_than_the_controllers_is_refused_with_both(store: Store, etc_apt: Path) -> None:
     ubuntu = HOST.model_copy(update={"id": "ubuntu", "version_id": "22.04"})
     with pytest.raises(
-        StageError, match=r"needs numa for ubuntu 22\.04, and this machine's package sources are of debian 12"
+        StageError, match=r"needs numa for ubuntu 22\.04, and this machine has package sources of debian 12"
     ):
         fetch_debs(["numa"], "", ubuntu, store=store, etc_apt=etc_apt, controller=CONTROLLER)
 

@@ -56,7 +56,7 @@ def test_each_file_is_told_of_once_it_is_here_with_the_size_of_all(site: Site, s
     files = [offer(site, f"{number}.whl", os.urandom(1 << 16)) for number in range(6)]
     fetch(store, files[0])
     told: list[tuple[str, bool, int]] = []
-    fetch_all(store, files, client, arrived=lambda path, total: told.append((path.name, path.exists(), total)))
+    fetch_all(store, files, client, on_stored=lambda path, total: told.append((path.name, path.exists(), total)))
     assert sorted(told) == [(f"{number}.whl", True, 6 << 16) for number in range(6)]
 
 
@@ -105,7 +105,7 @@ def test_a_disk_that_takes_no_more_is_told_with_the_folder(site: Site, store: St
     file = offer(site)
     store.folder(file.sha256).parent.mkdir(parents=True)
     store.folder(file.sha256).symlink_to("/proc/self")
-    with pytest.raises(StageError, match=rf"`a\.whl` could not be written to the wheelhouse `{store.root}`"):
+    with pytest.raises(StageError, match=rf"`a\.whl` cannot be written to the wheelhouse `{store.root}`"):
         fetch(store, file)
 
 

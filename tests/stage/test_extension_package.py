@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from provision.catalog.index.sources import Sources
+from provision.catalog.index.sources import IndexSources
 from provision.core.errors import StageError, TransportError
 from provision.core.models.settings import Settings
 from provision.core.models.stack import FlashAttnKey, FlashAttnPackage, FlashAttnPlan, Stack
 from provision.core.models.staged import Staged
 from provision.phases.stage import stage
 from provision.phases.stage.download import Progress
-from provision.phases.stage.lock import Locked
+from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
 from tests.stage.stacks import FACTS, PYTHON, make_stack, resolve_to
@@ -42,10 +42,10 @@ class Provider:
         self,
         stack: Stack,
         package: FlashAttnPackage,
-        wheels: Sequence[Locked],
-        sources: Sources,
+        wheels: Sequence[LockedWheel],
+        sources: IndexSources,
         progress: Progress | None,
-    ) -> Locked:
+    ) -> LockedWheel:
         self.asked.append([wheel.distribution for wheel in wheels])
         if self.error:
             raise self.error
@@ -53,7 +53,7 @@ class Provider:
         self.folder.mkdir(exist_ok=True)
         (self.folder / name).write_bytes(content)
         path = self.store.add(self.folder / name)
-        return Locked("flash-attn", package.version, name, path.parent.name, "", len(content))
+        return LockedWheel("flash-attn", package.version, name, path.parent.name, "", len(content))
 
 
 @pytest.fixture
@@ -132,5 +132,5 @@ def test_where_it_was_asked_for_its_absence_is_a_refusal(
 def test_without_a_provider_the_package_is_left_out(stack: Stack, store: Store) -> None:
     staged = stage(resolve_to(stack), Settings(), FACTS, store=store)
     assert staged.notes == (
-        "flash-attn 2.8.3 was left out: nobody here provides flash-attn 2.8.3; --refresh tries again",
+        "flash-attn 2.8.3 was left out: flash-attn 2.8.3 has no provider here; --refresh tries again",
     )

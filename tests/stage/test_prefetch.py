@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 
 from provision.catalog.index.http_client import open_client
-from provision.catalog.index.project_page import IndexClient, IndexFile, Place
+from provision.catalog.index.project_page import IndexClient, IndexFile, IndexLocation
 from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
 from provision.core.models.settings import Settings
-from provision.phases.stage import locking, release_time, stage
-from provision.phases.stage.lock import Locked
+from provision.phases.stage import release_time, stack_lock, stage
+from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
-from provision.phases.stage.prefetch import EarlyFetch
+from provision.phases.stage.prefetch import Prefetch
 from provision.phases.stage.solve import solve
-from provision.phases.stage.solve_request import Request
+from provision.phases.stage.solve_request import SolveRequest
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
 from tests.stage.stacks import FACTS, make_stack, resolve_to
@@ -50,7 +50,7 @@ def test_fixed_builds_are_here_before_uv_answers(
     site.add_wheel(*vllm)
     site.add_wheel(*torch, index="vendor")
 
-    def slow(request: Request, variables: dict[str, str]) -> str:
+    def slow(request: SolveRequest, variables: dict[str, str]) -> str:
         until(lambda: all(store.find(hashlib.sha256(content).hexdigest(), name) for name, content in (vllm, torch)))
         return solve(request, variables)
 
@@ -61,7 +61,7 @@ def test_fixed_builds_are_here_before_uv_answers(
         Settings(),
         FACTS,
         store=store,
-        arrived=lambda file, _: came.append(file.name),
+        on_stored=lambda file, _: came.append(file.name),
     )
     assert {vllm[0], torch[0]} <= set(came)
 
@@ -71,21 +71,21 @@ def test_what_fails_early_is_told_by_the_fetch_of_the_lock(site: Site, store: St
     wanted = offer(site, name, content)
     path = wanted.url.removeprefix(site.url)
     site.faults.status[path] = [404, 404, 404]
-    locked = Locked("torch", "2.7.0", name, wanted.sha256, wanted.url, len(content))
-    with EarlyFetch(store, OPEN) as early:
-        early.begin(lambda: [wanted])
+    locked = LockedWheel("torch", "2.7.0", name, wanted.sha256, wanted.url, len(content))
+    with Prefetch(store, OPEN) as prefetch:
+        prefetch.begin(lambda: [wanted])
         until(lambda: site.requests[path])
         with pytest.raises(StageError, match=r"torch-2\.7\.0.*HTTP 404"):
-            locking.fetch_wheels([locked], SETTINGS, [], store)
+            stack_lock.fetch_wheels([locked], SETTINGS, [], store)
 
 
 def test_the_end_of_the_block_stops_what_is_under_way(site: Site, store: Store) -> None:
     name, content = make_wheel("torch", "2.7.0", padding=1 << 24)
     wanted = offer(site, name, content)
-    with EarlyFetch(store, OPEN) as early:
-        early.begin(list)
-    early.begin(lambda: [wanted])
-    early.__exit__(None, None, None)
+    with Prefetch(store, OPEN) as prefetch:
+        prefetch.begin(list)
+    prefetch.begin(lambda: [wanted])
+    prefetch.__exit__(None, None, None)
     assert store.find(wanted.sha256, name) is None
 
 
@@ -100,15 +100,15 @@ def test_the_best_wheel_of_a_version_with_its_address_and_hash(site: Site, page:
     if page == "html":
         links = [f'<a href="../../files/{name}#sha256={digest}">' for name, digest in zip(names, digests, strict=True)]
         site.content["/simple/torch/"] = "".join(links).encode()
-        place = Place(f"{site.url}/simple")
+        location = IndexLocation(f"{site.url}/simple")
     else:
         files = [
             f'{{"filename": "{name}", "url": "../../../files/{name}", "hashes": {{"sha256": "{digest}"}}, "size": 7}}'
             for name, digest in zip(names, digests, strict=True)
         ]
         site.content["/api/simple/torch/"] = f'{{"files": [{", ".join(files)}]}}'.encode()
-        place = Place(f"{site.url}/api/simple")
-    (listing,) = IndexClient(OPEN).list_all([(place, "torch")])
+        location = IndexLocation(f"{site.url}/api/simple")
+    (listing,) = IndexClient(OPEN).fetch_pages([(location, "torch")])
     (version,) = listing.versions("torch", tags)
     best = listing.best("torch", version, tags)
     assert best == IndexFile(names[1], f"{site.url}/files/{names[1]}", digests[1], 7 if page == "json" else None)

@@ -12,12 +12,12 @@ import pytest
 from provision.catalog.index.http_client import open_client
 from provision.catalog.index.settings import read_settings
 from provision.catalog.index.sources import find_sources
-from provision.catalog.index.uv import known_places, refusal
+from provision.catalog.index.uv import read_uv_locations, refusal
 from provision.core.errors import StageError
 from provision.phases.stage.download import fetch_all
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.solve import solve
-from provision.phases.stage.solve_request import Request
+from provision.phases.stage.solve_request import SolveRequest
 from provision.phases.stage.wheel_choice import choose_wheels
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
@@ -41,7 +41,7 @@ def test_solves_for_the_hosts_platform_and_python_not_the_controllers(site: Site
         )
     site.add_wheel(*make_wheel("on-arm"))
     site.add_wheel(*make_wheel("on-intel"))
-    chosen = choose_wheels(solve(Request(ARM, ("native",)), {"UV_DEFAULT_INDEX": f"{site.url}/simple"}), ARM)
+    chosen = choose_wheels(solve(SolveRequest(ARM, ("native",)), {"UV_DEFAULT_INDEX": f"{site.url}/simple"}), ARM)
     assert [file.name for file in chosen] == [
         "native-1.0-cp312-cp312-manylinux_2_28_aarch64.whl",
         "on_arm-1.0-py3-none-any.whl",
@@ -55,7 +55,7 @@ def test_a_pinned_distribution_comes_from_its_own_index_even_when_another_has_a_
     site.add_wheel(*make_wheel("torch", "99.0"))
     site.add_wheel(*make_wheel("torch", "2.7.0"), index="vendor")
     site.add_wheel(*make_wheel("other", "1.0", requires=("torch",)))
-    request = Request(ARM, ("torch", "other"), pins=(("torch", f"{site.url}/vendor"),))
+    request = SolveRequest(ARM, ("torch", "other"), pins=(("torch", f"{site.url}/vendor"),))
     chosen = choose_wheels(solve(request, {"UV_DEFAULT_INDEX": f"{site.url}/simple"}), ARM)
     assert {(file.distribution, file.version) for file in chosen} == {("torch", "2.7.0"), ("other", "1.0")}
 
@@ -65,7 +65,7 @@ def test_where_an_index_announces_no_hash_it_is_computed_from_the_file(site: Sit
     for machine in ("aarch64", "x86_64"):
         site.add_wheel(*make_wheel("native", tag=f"cp38-abi3-manylinux_2_28_{machine}"))
     site.content["/simple/native/"] = re.sub(rb"#sha256=\w+", b"", site.content["/simple/native/"])
-    (file,) = choose_wheels(solve(Request(ARM, ("native",)), {"UV_DEFAULT_INDEX": f"{site.url}/simple"}), ARM)
+    (file,) = choose_wheels(solve(SolveRequest(ARM, ("native",)), {"UV_DEFAULT_INDEX": f"{site.url}/simple"}), ARM)
     assert file.sha256 == hashlib.sha256(site.content[f"/files/simple/{file.name}"]).hexdigest()
 
 
@@ -73,7 +73,7 @@ def test_where_an_index_announces_no_hash_it_is_computed_from_the_file(site: Sit
 def test_the_users_torch_backend_does_not_overrule_the_plan(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UV_TORCH_BACKEND", "cu128")
     site.add_wheel(*make_wheel("torch", "2.7.0+cpu"), index="vendor")
-    request = Request(ARM, ("torch==2.7.0+cpu",), pins=(("torch", f"{site.url}/vendor"),))
+    request = SolveRequest(ARM, ("torch==2.7.0+cpu",), pins=(("torch", f"{site.url}/vendor"),))
     (file,) = choose_wheels(solve(request, {"UV_DEFAULT_INDEX": f"{site.url}/simple"}), ARM)
     assert file.version == "2.7.0+cpu"
 
@@ -82,7 +82,7 @@ def test_the_users_torch_backend_does_not_overrule_the_plan(site: Site, monkeypa
 def test_excluded_distributions_are_neither_asked_for_nor_locked(site: Site) -> None:
     site.add_wheel(*make_wheel("server", requires=("triton", "needed")))
     site.add_wheel(*make_wheel("needed"))
-    request = Request(ARM, ("server",), excluded=("triton",))
+    request = SolveRequest(ARM, ("server",), excluded=("triton",))
     chosen = choose_wheels(solve(request, {"UV_DEFAULT_INDEX": f"{site.url}/simple"}), ARM)
     assert [file.distribution for file in chosen] == ["needed", "server"]
 
@@ -91,7 +91,7 @@ def test_excluded_distributions_are_neither_asked_for_nor_locked(site: Site) -> 
 def test_a_distribution_without_a_wheel_that_fits_is_refused_with_its_name(site: Site) -> None:
     site.add_wheel(*make_wheel("native", tag="cp312-cp312-manylinux_2_39_aarch64"))
     with pytest.raises(StageError, match="native"):
-        choose_wheels(solve(Request(ARM, ("native",)), {"UV_DEFAULT_INDEX": f"{site.url}/simple"}), ARM)
+        choose_wheels(solve(SolveRequest(ARM, ("native",)), {"UV_DEFAULT_INDEX": f"{site.url}/simple"}), ARM)
 
 
 @pytest.mark.usefixtures("bare_client")
@@ -102,7 +102,7 @@ def test_a_contradiction_is_told_in_uvs_own_sentence(site: Site) -> None:
         StageError,
         match=r"^Because there is no version of torch==2\.7\.0 and all versions of server depend on torch==2\.7\.0",
     ):
-        solve(Request(ARM, ("server==1.0",)), {"UV_DEFAULT_INDEX": f"{site.url}/simple"})
+        solve(SolveRequest(ARM, ("server==1.0",)), {"UV_DEFAULT_INDEX": f"{site.url}/simple"})
 
 
 @pytest.mark.usefixtures("bare_client")
@@ -111,7 +111,7 @@ def test_an_index_that_does_not_answer_is_told_without_credentials() -> None:
         unused.bind(("127.0.0.1", 0))
         index = f"http://user:s3cret@127.0.0.1:{unused.getsockname()[1]}/simple"
         with pytest.raises(StageError, match=r"Failed to fetch: .*/simple/server/: Connection refused") as caught:
-            solve(Request(ARM, ("server",)), {"UV_DEFAULT_INDEX": index})
+            solve(SolveRequest(ARM, ("server",)), {"UV_DEFAULT_INDEX": index})
     assert "s3cret" not in caught.value.render()
 
 
@@ -119,7 +119,7 @@ def test_an_index_that_does_not_answer_is_told_without_credentials() -> None:
 def test_an_index_that_fails_is_told_with_its_status(site: Site) -> None:
     site.faults.status["/simple/server/"] = [500] * 9
     with pytest.raises(StageError, match="500 Internal Server Error"):
-        solve(Request(ARM, ("server",)), {"UV_DEFAULT_INDEX": f"{site.url}/simple"})
+        solve(SolveRequest(ARM, ("server",)), {"UV_DEFAULT_INDEX": f"{site.url}/simple"})
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_places_are_asked_of_uv_itself_so_that_its_own_files_count(bare_client: 
     own.write_text(
         f'find-links = ["{tmp_path}"]\n[[index]]\nurl = "https://mine.example/simple"\ndefault = true\n[[index]]\nurl = "https://more.example/simple"\n'
     )
-    assert known_places({}) == (["https://mine.example/simple", "https://more.example/simple"], [str(tmp_path)])
+    assert read_uv_locations({}) == (["https://mine.example/simple", "https://more.example/simple"], [str(tmp_path)])
 
 
 def test_a_small_set_is_solved_and_fetched_through_the_users_own_settings(store: Store) -> None:
@@ -157,7 +157,7 @@ def test_a_small_set_is_solved_and_fetched_through_the_users_own_settings(store:
     sources = find_sources(settings)
     target = Target.of("aarch64-manylinux_2_36", "{}.{}".format(*sys.version_info[:2]))
     try:
-        pylock = solve(Request(target, ("markupsafe", "iniconfig")), sources.variables)
+        pylock = solve(SolveRequest(target, ("markupsafe", "iniconfig")), sources.variables)
     except StageError as error:
         pytest.skip(f"the package index of this machine does not answer: {error.text}")
     chosen = choose_wheels(pylock, target)
@@ -172,7 +172,7 @@ def test_what_was_uploaded_after_the_day_is_left_out_but_for_the_fixed_builds(si
     site.add_wheel(*make_wheel("server", requires=("dependency",)), uploaded="2025-07-01T00:00:00Z")
     site.add_wheel(*make_wheel("dependency", "1.0"), uploaded="2025-06-17T23:00:00Z")
     site.add_wheel(*make_wheel("dependency", "2.0"), uploaded="2025-06-18T00:00:00Z")
-    request = Request(ARM, ("server",), until="2025-06-17", undated=("server",))
+    request = SolveRequest(ARM, ("server",), until="2025-06-17", undated=("server",))
     chosen = choose_wheels(solve(request, {"UV_DEFAULT_INDEX": f"{site.url}/simple"}), ARM)
     assert [(file.distribution, file.version) for file in chosen] == [("dependency", "1.0"), ("server", "1.0")]
 
@@ -182,5 +182,5 @@ def test_the_lines_of_a_settings_file_stay_out_of_an_error(tmp_path: Path, site:
     file = tmp_path / "shadow"
     file.write_text("root:$y$canary:19000::\n")
     with pytest.raises(StageError, match="TOML parse error at line 1") as caught:
-        solve(Request(ARM, ("server",)), {"UV_DEFAULT_INDEX": f"{site.url}/simple", "UV_CONFIG_FILE": str(file)})
+        solve(SolveRequest(ARM, ("server",)), {"UV_DEFAULT_INDEX": f"{site.url}/simple", "UV_CONFIG_FILE": str(file)})
     assert "canary" not in caught.value.render()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from packaging.version import Version
 
-from provision.catalog.index.project_page import Place
+from provision.catalog.index.project_page import IndexLocation
 from provision.core.models.stack import FlashInferPlan, KernelPackage
-from provision.phases.stage.solve_request import Source, builds_of, companions_of, make_request, target_of
+from provision.phases.stage.solve_request import LocatedBuild, builds_of, companions_of, make_request, target_of
 from tests.stage.stacks import make_stack
 
 VENDOR = "https://kernels.example/whl/cu130"
@@ -21,10 +21,10 @@ def test_prebuilt_kernels_are_fixed_builds_each_from_its_own_index() -> None:
     stack = make_stack(None, None).model_copy(update={"flashinfer": plan})
     builds = {build.name: build for build in builds_of(stack)}
     assert (builds["flashinfer-cubin"].vendor, builds["flashinfer-jit-cache"].vendor) == (None, VENDOR)
-    place = Place(VENDOR)
+    location = IndexLocation(VENDOR)
     found = Version("0.7.0.post1+cpu")
-    assert builds["flashinfer-jit-cache"].fits(found, place)
-    request = make_request(stack, target_of(stack), {"flashinfer-jit-cache": Source(place, found)}, {})
+    assert builds["flashinfer-jit-cache"].fits(found, location)
+    request = make_request(stack, target_of(stack), {"flashinfer-jit-cache": LocatedBuild(location, found)}, {})
     assert "flashinfer-cubin==0.7.0.post1" in request.requirements
     assert "flashinfer-jit-cache==0.7.0.post1+cpu" in request.requirements
     assert request.pins == (("flashinfer-jit-cache", VENDOR),)
@@ -44,5 +44,5 @@ def test_a_rocm_builds_torch_is_asked_for_without_its_variant() -> None:
     stack = make_stack("https://wheels.example/rocm/0.20.1/rocm721", "https://wheels.example/rocm/0.20.1/rocm721")
     torch = next(build for build in builds_of(stack) if build.name == "torch")
     assert "+" not in torch.version
-    place = Place("https://wheels.example/rocm/0.20.1/rocm721")
-    assert torch.fits(Version(f"{torch.version}+git8514f05"), place)
+    location = IndexLocation("https://wheels.example/rocm/0.20.1/rocm721")
+    assert torch.fits(Version(f"{torch.version}+git8514f05"), location)

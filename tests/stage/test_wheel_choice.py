@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provision.core.errors import StageError
-from provision.phases.stage.lock import Locked, lock_text
+from provision.phases.stage.lock_file import LockedWheel, lock_text
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheel_choice import choose_wheels
 
@@ -41,7 +41,7 @@ def test_the_best_wheel_that_fits_is_chosen() -> None:
         )
     )
     (file,) = choose_wheels(lock, INTEL)
-    assert file == Locked("torch", "2.7.0", "torch-2.7.0-cp312-cp312-manylinux_2_28_x86_64.whl", "3" * 64, "https://files.example/3/torch-2.7.0-cp312-cp312-manylinux_2_28_x86_64.whl")  # fmt: skip
+    assert file == LockedWheel("torch", "2.7.0", "torch-2.7.0-cp312-cp312-manylinux_2_28_x86_64.whl", "3" * 64, "https://files.example/3/torch-2.7.0-cp312-cp312-manylinux_2_28_x86_64.whl")  # fmt: skip
 
 
 def test_markers_are_the_hosts_and_own_distributions_are_left_out() -> None:
@@ -75,7 +75,7 @@ names = st.from_regex(r"[A-Za-z][A-Za-z0-9]*([-_.][A-Za-z0-9]+)*", fullmatch=Tru
 @given(
     st.lists(
         st.builds(
-            Locked,
+            LockedWheel,
             names,
             st.just("1.0"),
             st.just("x.whl"),
@@ -84,7 +84,7 @@ names = st.from_regex(r"[A-Za-z][A-Za-z0-9]*([-_.][A-Za-z0-9]+)*", fullmatch=Tru
         )
     )
 )
-def test_lock_text_does_not_depend_on_order_and_is_canonical(files: list[Locked]) -> None:
+def test_lock_text_does_not_depend_on_order_and_is_canonical(files: list[LockedWheel]) -> None:
     text = lock_text(files)
     assert text == lock_text(files[::-1])
     assert all(re.fullmatch(r"[a-z0-9-]+==1\.0 --hash=sha256:[0-9a-f]{64}", line) for line in text.splitlines())

@@ -213,5 +213,5 @@ def test_no_hash_and_no_name_leads_out_of_the_wheelhouse(store: Store, sha256: s
 
 @pytest.mark.parametrize("name", ["..", ".", "", "../x", "a/b", "verified", ".lock", "a\0b"])
 def test_a_name_that_is_no_files_is_refused(store: Store, name: str) -> None:
-    with pytest.raises(StageError, match="no plain file name"):
+    with pytest.raises(StageError, match="not a safe file name"):
         store.find("0" * 64, name)

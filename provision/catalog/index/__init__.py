@@ -1,1 +1,1 @@
-"""The user's package indexes: the settings of pip and uv, the HTTP client, and what a project's page lists."""
+"""The user's package indexes: settings of pip and uv, the HTTP client, and project pages."""

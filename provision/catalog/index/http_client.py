@@ -1,4 +1,4 @@
-"""The HTTP client for the user's network: their proxy, certificate, credentials and exceptions."""
+"""The HTTP client for the user's network: proxy, certificates, credentials, retries."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 CONNECT_S = 3.0
 READ_S = 30.0
 WHOLE_S = 60.0
-"""For all of a small document, seconds: a server that sends a byte now and then is never silent."""
+"""Time limit for a whole small document, seconds. A server that sends single bytes never meets the read timeout."""
 MOST_BYTES = 128 << 20
-"""Of a small document: the longest page of an index has some ten million, the largest file of a model without weights fewer."""
+"""Size limit of a small document. The longest index pages have about 10 MB, model files without weights less."""
 ATTEMPTS = 4
-"""Times that a small document is asked for in all while its server is busy or drops the connection."""
+"""Maximum number of requests for a small document while the server is busy or drops the connection."""
 _PROXY_VARIABLES = (
     "ALL_PROXY",
     "all_proxy",
@@ -38,14 +38,18 @@ _PROXY_VARIABLES = (
 )
 _BUSY = frozenset({429, 500, 502, 503, 504})
 _OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
-"""Headers that hold for a body as it was sent, no longer for what was read."""
+"""Headers that describe the transferred body, not the decoded one."""
 
 
 def open_client(settings: ClientSettings, indexes: Iterable[str] = ()) -> httpx.Client:
-    """A client as the settings say.
+    """Open a client with the user's settings.
 
-    Credentials come from the addresses of `indexes` (sent to that host alone), else from the user's netrc.
-    Raises StageError for a certificate or a proxy that cannot be used.
+    Args:
+        indexes: Addresses whose credentials are sent to their own hosts. Other hosts get those of the user's netrc.
+
+    Raises:
+        StageError: A certificate or a proxy cannot be used.
+
     """
     import httpx  # noqa: PLC0415 (a cached stage never needs it)
 
@@ -70,48 +74,49 @@ def open_client(settings: ClientSettings, indexes: Iterable[str] = ()) -> httpx.
 
 
 def _trusting(certificate: str | None) -> ssl.SSLContext:
-    """Certificates are checked against this file; null: against those that the system trusts."""
+    """Return a context that trusts a certificate file, else what the system trusts."""
     try:
         return ssl.create_default_context(cafile=certificate)
     except OSError as error:
-        problem = error.strerror if not isinstance(error, ssl.SSLError) else "it holds no certificate in PEM"
+        problem = error.strerror if not isinstance(error, ssl.SSLError) else "it has no certificate in PEM format"
         raise StageError(
             f"the certificate file `{certificate}` cannot be used: {problem}",
-            hint="SSL_CERT_FILE or pip's setting `cert` names it; leave both out to trust what the system trusts",
+            hint="correct SSL_CERT_FILE or pip's setting `cert`; without both, the certificates of the system are used",
         ) from None
 
 
 def _unusable(settings: ClientSettings, error: Exception) -> StageError:
-    """Proxies and hosts that no client can be made of."""
+    """Return the error for proxies and hosts that no client accepts."""
     named = {name: os.environ[name] for name in _PROXY_VARIABLES if os.environ.get(name)}
     named |= {"pip's setting `proxy`": settings.proxy} if settings.proxy else {}
     named |= {"pip's setting `trusted-host`": " ".join(settings.insecure_hosts)} if settings.insecure_hosts else {}
-    said = "; ".join(f"{name} is `{without_credentials(value)}`" for name, value in named.items())
+    values = "; ".join(f"{name} is `{without_credentials(value)}`" for name, value in named.items())
     socks = any("socks" in value for value in named.values())
     return StageError(
-        "SOCKS proxies are not supported: " + said
+        "SOCKS proxies are not supported: " + values
         if socks
-        else f"the network settings cannot be used: {without_credentials(str(error))}: {said or 'no setting is known'}",
-        hint="name an HTTP proxy, as in http://proxy.example:3128, or unset the variable",
+        else f"the network settings cannot be used: {without_credentials(str(error))}: {values or 'no setting is known'}",
+        hint="use an HTTP proxy, such as http://proxy.example:3128, or unset the variable",
     )
 
 
 def get(client: httpx.Client, address: str, **options: Any) -> httpx.Response:
-    """GET a small document; what may pass by itself (a dropped connection, a busy server) is tried again, a silent server is not.
+    """GET a small document. Retry while the server is busy or drops the connection, but not when it is silent.
 
-    Raises httpx.HTTPError, of which HTTPStatusError only for a server that stayed busy; also for an answer of more than MOST_BYTES,
-    and for one that is not whole within WHOLE_S.
+    Raises:
+        httpx.HTTPError: The request failed, or the answer exceeds MOST_BYTES or WHOLE_S. HTTPStatusError only when the server stays busy.
+
     """
-    # A cached stage needs neither; who waits is told by what the rooms report, not by a log.
+    # A cached stage needs neither import. Retries are not logged, since the phases report progress themselves.
     import httpx  # noqa: PLC0415
     import stamina  # noqa: PLC0415
 
     stamina.instrumentation.set_on_retry_hooks(())
 
-    def passes(error: Exception) -> bool:
+    def is_temporary(error: Exception) -> bool:
         return isinstance(error, httpx.HTTPStatusError | httpx.ReadError | httpx.RemoteProtocolError)
 
-    for attempt in stamina.retry_context(on=passes, attempts=ATTEMPTS, wait_initial=0.2, wait_max=2.0):
+    for attempt in stamina.retry_context(on=is_temporary, attempts=ATTEMPTS, wait_initial=0.2, wait_max=2.0):
         with attempt:
             answer = get_once(client, address, **options)
             if answer.status_code in _BUSY:
@@ -120,7 +125,7 @@ def get(client: httpx.Client, address: str, **options: Any) -> httpx.Response:
 
 
 def get_once(client: httpx.Client, address: str, **options: Any) -> httpx.Response:
-    """The same, tried once."""
+    """GET a small document without retries. Raises as `get` does."""
     import httpx  # noqa: PLC0415 (a cached stage never needs it)
 
     ends = time.monotonic() + WHOLE_S
@@ -136,8 +141,14 @@ def get_once(client: httpx.Client, address: str, **options: Any) -> httpx.Respon
         return httpx.Response(answer.status_code, headers=headers, content=bytes(body), request=answer.request)
 
 
+def describe_error(error: Exception) -> str:
+    """Return an error of a request as a short text without credentials."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return f"HTTP {status}" if status else without_credentials(str(error)) or type(error).__name__
+
+
 def _auth(indexes: Iterable[str]) -> Callable[[httpx.Request], httpx.Request]:
-    """Adds basic credentials to requests for hosts that have some, unless the request carries others already."""
+    """Return a function that adds basic credentials to requests for known hosts, unless the request has others."""
     known = {
         parts.netloc.rpartition("@")[2]: (unquote(parts.username), unquote(parts.password or ""))
         for parts in map(urlsplit, indexes)

@@ -1,4 +1,4 @@
-"""Addresses that lead nowhere beyond this machine: a path as it is, or a `file:` address."""
+"""Local paths in index settings: plain paths and `file:` addresses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 
 def local_path(address: str) -> Path | None:
-    """The path that an address means on this machine; null for one of a network."""
+    """Return the path on this machine that an address means; None for an address of a network."""
     if "://" not in address:
         return Path(address).expanduser()
     return Path(unquote(urlsplit(address).path)) if address.startswith("file://") else None

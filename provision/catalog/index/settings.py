@@ -1,16 +1,15 @@
-"""The user's own package-client settings, as uv is to see them.
+"""The user's package client settings, as uv gets them.
 
-uv reads its own variables and `uv.toml` but none of pip's settings; most sites have only pip configured. So pip's settings are translated,
-each group of them unless the user told uv itself, in this precedence:
+uv reads its own variables and `uv.toml`, but no settings of pip, and most sites configure only pip. So pip's settings are translated,
+each group unless uv itself is configured, in this precedence:
 
-1. `UV_*` variables and the user's or the system's `uv.toml`;
+1. `UV_*` variables, and `uv.toml` of the user or the system;
 2. `PIP_*` variables;
-3. pip's configuration files: the Python's own, the user's, the system's; in each, section `install` before `global`.
+3. pip's configuration files: of the Python, of the user, of the system; in each, section `install` before `global`.
 
-pip looks at all its indexes as one and takes the best version of any. uv takes each package from the first index that has it, which keeps a
-stranger's upload on one index from replacing a package of another; that is kept. So the order matters, and it is: the main index first, then
-the extra ones in the order they are written. An extra index that holds a part only, or older files, therefore never hides the main one; it
-fills in what the main index lacks.
+pip treats all its indexes as one and takes the best version of any. uv takes each package from the first index that has it, so an upload to
+one index cannot replace a package of another; this stays. So the order matters: the main index comes first, then the extra indexes in
+their written order. An extra index with few or old files never hides the main one; it only adds what the main index lacks.
 """
 
 from __future__ import annotations
@@ -40,22 +39,22 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/@\s`'\"]+@")
 
 
 class BundledContent(Protocol):
-    """A bundle that is used in place of every index."""
+    """A bundle that replaces every index."""
 
     @property
     def name(self) -> str:
         """The bundle's file name."""
 
     def difference(self, stack: Stack) -> str:
-        """In what a Stack differs from the nearest one of the bundle."""
+        """Describe the difference between a Stack and the nearest one of the bundle."""
 
 
 @dataclass(frozen=True)
 class ClientSettings:
-    """What the user's package client is told. Where uv was told itself, the index fields are empty and uv's own settings hold."""
+    """Settings of the user's package client. Where uv itself is configured, the index fields are empty and uv's settings apply."""
 
     index: str | None = None
-    """The main index; null: uv's default."""
+    """The main index; None for uv's default."""
     extra_indexes: tuple[str, ...] = ()
     find_links: tuple[str, ...] = ()
     no_index: bool = False
@@ -63,23 +62,23 @@ class ClientSettings:
     proxy: str | None = None
     insecure_hosts: tuple[str, ...] = ()
     uv: tuple[tuple[str, str], ...] = ()
-    """The user's own UV_* variables that bear on what is found where."""
+    """The user's UV_* variables that change results."""
     uv_files: tuple[str, ...] = ()
-    """Text of the uv.toml files that hold."""
+    """Text of the uv.toml files in use."""
     sealed: bool = False
-    """Whether this is for a bundle, or from one: its results must be found where other settings hold."""
+    """Whether results are for a bundle or from one, so that they must be found with any settings."""
     bundled: BundledContent | None = None
-    """The bundle that everything comes from; then nothing else can be asked."""
+    """The bundle that replaces all indexes."""
 
     def digest(self) -> str:
-        """Changes when any setting does, but for bundles; no secret can be read from it."""
+        """Return a digest that changes with any setting, except for bundles. It reveals no secret."""
         if self.sealed:
             return "sealed"
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 def without_credentials(text: str) -> str:
-    """The text without user names and passwords in addresses."""
+    """Return the text with user names and passwords removed from addresses."""
     return _CREDENTIALS.sub("***@", text)
 
 
@@ -89,9 +88,11 @@ def read_settings(
     pip_files: Iterable[Path] | None = None,
     uv_files: Iterable[Path] | None = None,
 ) -> ClientSettings:
-    """The settings that hold for this user. Unreadable or malformed files of pip are left out, as pip's own message names them.
+    """Read the settings of this user. Files of pip that cannot be read are ignored.
 
-    Raises StageError for an address that is none, and for a uv.toml that cannot be read.
+    Raises:
+        StageError: An address is invalid, or a uv.toml cannot be read.
+
     """
     environ = os.environ if environ is None else environ
     pip = _pip_values(environ, _pip_files(environ) if pip_files is None else pip_files)
@@ -107,7 +108,9 @@ def read_settings(
     return ClientSettings(
         index=None if uv_owns_indexes else pip.get("index-url"),
         extra_indexes=() if uv_owns_indexes else tuple(pip.get("extra-index-url", "").split()),
-        find_links=() if uv_owns_links else tuple(_absolute(place) for place in pip.get("find-links", "").split()),
+        find_links=()
+        if uv_owns_links
+        else tuple(_absolute(location) for location in pip.get("find-links", "").split()),
         no_index=not uv_owns_indexes and pip.get("no-index", "").lower() in {"1", "true", "yes", "on"},
         certificate=environ.get("SSL_CERT_FILE") or pip.get("cert"),
         proxy=None if has_proxy else _with_scheme(pip.get("proxy")),
@@ -118,10 +121,15 @@ def read_settings(
 
 
 def uv_variables(settings: ClientSettings, *, default_index: str) -> dict[str, str]:
-    """The UV_* (and proxy, certificate) variables that say the same as pip's settings; `default_index` is the one uv takes by itself."""
+    """Return the UV_*, proxy and certificate variables that equal pip's settings.
+
+    Args:
+        default_index: The index that uv uses without settings.
+
+    """
     variables: dict[str, str] = {}
     if settings.index or settings.extra_indexes:
-        # uv asks its default index last: the last of pip's indexes takes that place, so that the main one can be first.
+        # uv queries its default index last, so the last of pip's indexes becomes the default and the main one can be first.
         ordered = [settings.index or default_index, *settings.extra_indexes]
         variables["UV_DEFAULT_INDEX"] = ordered[-1]
         if ordered[:-1]:
@@ -148,13 +156,13 @@ def _require_addresses(key: str, text: str) -> None:
             problem = str(error)
         if problem or ("://" in address and not (parts.hostname or parts.scheme == "file")):
             raise StageError(
-                f"pip's setting `{key}` holds `{without_credentials(address)}`, which is no address: {problem or 'it has no host'}",
-                hint=f"correct it: `pip config list` shows where it is set, or PIP_{key.upper().replace('-', '_')}",
+                f"pip's setting `{key}` has the invalid address `{without_credentials(address)}`: {problem or 'it has no host'}",
+                hint=f"correct it; see `pip config list` and PIP_{key.upper().replace('-', '_')}",
             )
 
 
 def _with_scheme(proxy: str | None) -> str | None:
-    """pip takes `host:port` for a proxy that speaks HTTP."""
+    """Add the scheme to a proxy `host:port`, which pip accepts."""
     return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
@@ -162,15 +170,15 @@ def _uv_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise StageError(
             f"uv's configuration `{path}` cannot be read: {reason}", hint="correct it, or unset UV_CONFIG_FILE"
         ) from None
 
 
-def _absolute(place: str) -> str:
-    """A folder is meant from where the person stands; uv runs elsewhere."""
-    return place if "://" in place else str(Path(place).expanduser().absolute())
+def _absolute(location: str) -> str:
+    """Make a folder absolute: it is relative to the working directory of the user, and uv runs elsewhere."""
+    return location if "://" in location else str(Path(location).expanduser().absolute())
 
 
 def _bears_on_result(name: str) -> bool:
@@ -199,7 +207,7 @@ def _pip_values(environ: Mapping[str, str], files: Iterable[Path]) -> dict[str, 
 
 
 def _pip_files(environ: Mapping[str, str]) -> list[Path]:
-    """The files of pip, the strongest last."""
+    """Return the configuration files of pip, the one with the highest precedence last."""
     named = environ.get("PIP_CONFIG_FILE")
     if named == os.devnull:
         return []

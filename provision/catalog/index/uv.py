@@ -1,10 +1,9 @@
-"""uv as a program: where it is, how it is run with the user's settings, and what its refusals say."""
+"""The uv program: its path, its run with the user's settings, and its error messages."""
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -12,14 +11,17 @@ from pathlib import Path
 
 from provision.catalog.index.settings import without_credentials
 from provision.core.errors import StageError
+from provision.core.process import run_program
 
 TIMEOUT_S = 600.0
 
 
 def uv_program() -> str:
-    """The uv of our own environment.
+    """Return the path of uv in this product's environment.
 
-    Raises StageError when it is not there.
+    Raises:
+        StageError: It is missing.
+
     """
     from uv import find_uv_bin  # noqa: PLC0415 (a cached stage never needs it)
 
@@ -27,12 +29,12 @@ def uv_program() -> str:
         return find_uv_bin()
     except FileNotFoundError as error:
         raise StageError(
-            "uv is missing from this product's own environment", hint="remove .venv and start again"
+            "uv is missing from this product's own environment", hint="remove .venv and run again"
         ) from error
 
 
-def known_places(variables: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Indexes, the main one first, and find-links places, as uv has them from all its settings; credentials included."""
+def read_uv_locations(variables: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Return the indexes, the main one first, and the find-links locations of uv's merged settings, with credentials."""
     with tempfile.TemporaryDirectory(prefix="firstlight-") as folder:
         empty = Path(folder) / "requirements.in"
         empty.touch()
@@ -47,16 +49,16 @@ def known_places(variables: Mapping[str, str]) -> tuple[list[str], list[str]]:
 
 
 _EXCERPT = re.compile(r"^ *\d* \|.*\n?", re.MULTILINE)
-"""Lines of a settings file that uv could not read: the place is named without them, and they may hold a secret."""
+"""Lines of a settings file that uv cannot read. They are removed, since they may have a secret."""
 
 
 def refusal(stderr: str) -> str:
-    """What uv says is wrong, as one line: its conclusion where it gives one, else the error with its last cause."""
+    """Return uv's error as one line: its conclusion where present, else the error with its last cause."""
     stderr = _EXCERPT.sub("", stderr)
     blocks = re.split(r"^\s*(error|cause|hint|warning):", without_credentials(stderr), flags=re.MULTILINE)
-    said = [(kind, " ".join(text.split())) for kind, text in zip(blocks[1::2], blocks[2::2], strict=True)]
-    errors = [text for kind, text in said if kind == "error"]
-    causes = [text for kind, text in said if kind == "cause"]
+    parts = [(kind, " ".join(text.split())) for kind, text in zip(blocks[1::2], blocks[2::2], strict=True)]
+    errors = [text for kind, text in parts if kind == "error"]
+    causes = [text for kind, text in parts if kind == "cause"]
     if causes and causes[0].startswith("Because"):
         return causes[0]
     return (
@@ -67,27 +69,22 @@ def refusal(stderr: str) -> str:
 
 
 def run_uv(command: list[str], folder: Path, variables: Mapping[str, str]) -> str:
-    """Run uv in a folder with the user's settings as variables, and return what it printed.
+    """Run uv in a folder with the user's settings as variables, and return its output.
 
-    Raises StageError with uv's own sentence when it refuses, or when an index cannot be reached.
+    Raises:
+        StageError: uv refuses, or an index cannot be reached. The text is uv's own sentence.
+
     """
     program = uv_program()
     defaults = {"UV_HTTP_RETRIES": "1", "UV_HTTP_TIMEOUT": "30"}
     environ = {**defaults, **os.environ, **variables, "NO_COLOR": "1", "UV_NO_PROGRESS": "1", "COLUMNS": "4000"}
     for name in ("VIRTUAL_ENV", "UV_TORCH_BACKEND"):
-        # The plan has chosen torch's variant, and its index is pinned.
+        # The plan chose torch's variant and pins its index.
         environ.pop(name, None)
-    try:
-        done = subprocess.run(
-            [program, *command], cwd=folder, env=environ, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise StageError(
-            f"uv did not answer within {TIMEOUT_S:.0f} s",
-            hint="check that the package indexes are reachable from this machine",
-        ) from error
+    timeout_error = StageError(
+        f"uv did not end within {TIMEOUT_S:.0f} s", hint="check that this machine can reach the package indexes"
+    )
+    done = run_program([program, *command], timeout_error, timeout_s=TIMEOUT_S, cwd=folder, env=environ)
     if done.returncode:
-        raise StageError(
-            refusal(done.stderr), hint="the packages that fit are looked for in your own pip and uv index settings"
-        )
+        raise StageError(refusal(done.stderr), hint="check the indexes in your pip and uv settings")
     return done.stdout

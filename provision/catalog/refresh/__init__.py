@@ -1,1 +1,1 @@
-"""What the user's own package index says of vLLM and torch, beside what the catalog says: read from the artifacts, never whole."""
+"""The catalog compared with the user's package index, read from metadata and parts of wheels."""

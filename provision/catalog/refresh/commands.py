@@ -1,4 +1,4 @@
-"""What the commands on the catalog do; they return what is to be printed."""
+"""The commands `catalog check` and `catalog refresh`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,21 @@ from datetime import UTC, datetime
 from provision.catalog import overlay
 from provision.catalog.check import all_rows, check
 from provision.catalog.load import Catalog
-from provision.catalog.refresh.index_wheels import Index
-from provision.catalog.refresh.new_releases import COMMUNITY, look, write
+from provision.catalog.refresh.index_wheels import WheelIndex
+from provision.catalog.refresh.new_releases import COMMUNITY, find_new_releases, write_overlay
 from provision.core.errors import Exit
 
 
 def check_tables() -> tuple[str, Exit]:
-    """Whether the product's tables and the user's overlays hold together. Raises TableError for a file that cannot be read."""
+    """Check the product's tables and the user's overlays.
+
+    Returns:
+        The report and the exit status.
+
+    Raises:
+        TableError: A file cannot be read.
+
+    """
     catalog = Catalog(overlays=overlay.read_all(overlay.folder()))
     problems = check(catalog)
     if problems:
@@ -27,24 +35,30 @@ def check_tables() -> tuple[str, Exit]:
 
 
 def refresh_tables() -> str:
-    """Look for new releases on the user's index and write them to an overlay, where there are any.
+    """Write new releases of the user's index to an overlay, and return the report.
 
-    Raises TableError for an overlay that cannot be read, IndexUnreachableError and RangeError for an index that does not answer.
+    Raises:
+        TableError: An overlay cannot be read.
+        IndexUnreachableError: No index answers.
+        RangeError: The index serves neither metadata nor parts of files.
+
     """
-    place = overlay.folder()
-    catalog = Catalog(overlays=overlay.read_all(place))
+    folder = overlay.folder()
+    catalog = Catalog(overlays=overlay.read_all(folder))
     today = datetime.now(UTC).date().isoformat()
-    index = Index()
+    index = WheelIndex()
     try:
-        news = look(catalog, index, today=today)
+        new = find_new_releases(catalog, index, today=today)
     finally:
         index.close()
-    lines = [f"new: {change}" for change in news.changes] + [f"left out: {why}" for why in news.left_out]
-    if not news.rows:
+    lines = [f"new: {change}" for change in new.changes] + [f"left out: {why}" for why in new.left_out]
+    if not new.rows:
         return "\n".join(
             [
                 *lines,
-                f"nothing to add: the catalog has every release of vllm, torch and {COMMUNITY} that your index serves",
+                f"nothing to add: the catalog has every release of vllm, torch and {COMMUNITY} on your index",
             ]
         )
-    return "\n".join([*lines, f"written to {write(news, place, today=today)}; ./firstlight plan reads it from now on"])
+    return "\n".join(
+        [*lines, f"written to {write_overlay(new, folder, today=today)}; ./firstlight plan uses it from now on"]
+    )

@@ -1,4 +1,4 @@
-"""A file on a server as a seekable file: only the parts that are read travel."""
+"""A remote file as a seekable file object; only the parts that are read are transferred."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import httpx
 
 BLOCK = 64 * 1024
-"""Bytes asked for at once: a wheel's directory and the few small files that are read from it take two or three of them."""
+"""Bytes of one request. A wheel's directory and a few small files take two or three blocks."""
 
 
 class RangeError(FirstlightError):
@@ -20,7 +20,7 @@ class RangeError(FirstlightError):
 
 
 class RangeFile(io.RawIOBase):
-    """Read-only. Raises RangeError where the server answers a part with something else."""
+    """A read-only remote file. Raises RangeError when the server does not send the requested part."""
 
     def __init__(self, client: httpx.Client, url: str) -> None:
         self._client = client
@@ -54,11 +54,11 @@ class RangeFile(io.RawIOBase):
         return b"".join(parts)
 
     def _tail(self) -> int:
-        """The size, learned with the last block, where a wheel's directory lies."""
+        """Read the last block, which has a wheel's directory, and return the file size."""
         answer = self._get(f"-{BLOCK}")
         total = answer.headers.get("content-range", "").rpartition("/")[2]
         if not total.isdigit():
-            raise RangeError(f"`{self._name()}`: the server does not say how long the file is")
+            raise RangeError(f"`{self._name()}`: the server does not send the size of the file")
         size, first = int(total), int(total) - len(answer.content)
         for number in range(-(-first // BLOCK), -(-size // BLOCK)):
             self._blocks[number] = answer.content[number * BLOCK - first : (number + 1) * BLOCK - first]
@@ -69,7 +69,7 @@ class RangeFile(io.RawIOBase):
             start = number * BLOCK
             content = self._get(f"{start}-{min(start + BLOCK, self._size) - 1}").content
             if len(content) != min(BLOCK, self._size - start):
-                raise RangeError(f"`{self._name()}`: {len(content)} bytes came where {BLOCK} were asked for")
+                raise RangeError(f"`{self._name()}`: the server sent {len(content)} bytes instead of {BLOCK}")
             self._blocks[number] = content
         return self._blocks[number]
 
@@ -77,8 +77,8 @@ class RangeFile(io.RawIOBase):
         answer = get_once(self._client, self._url, headers={"Range": f"bytes={part}", "Accept-Encoding": "identity"})
         if answer.status_code != 206:
             raise RangeError(
-                f"`{self._name()}`: the server sends no parts of it (HTTP {answer.status_code})",
-                hint="the index serves no metadata files either; another index of the same packages may",
+                f"`{self._name()}`: the server sends no parts of files (HTTP {answer.status_code})",
+                hint="the index serves no metadata files either; use another index of the same packages",
             )
         return answer
 

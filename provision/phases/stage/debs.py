@@ -1,7 +1,7 @@
-"""OS packages for hosts whose own sources do not answer: fetched here by apt, for the host's release and from its own package status.
+"""OS packages for hosts whose package sources do not answer, fetched by the controller's apt from the host's package status.
 
-apt works in a state of its own and changes nothing on this machine. It checks the signatures of the sources and every package's hash as
-always, and takes the whole closure that the host lacks.
+apt runs with its own state and changes nothing on this machine. It checks signatures and hashes as always, and fetches the whole
+closure that the host lacks.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,12 +17,13 @@ from tempfile import TemporaryDirectory
 from provision.core.errors import StageError
 from provision.core.models.facts import OperatingSystem
 from provision.core.models.staged import StagedFile
+from provision.core.process import run_program
 from provision.phases.stage.apt_sources import read_release, release_sources
 from provision.phases.stage.wheelhouse import Store
 
 TIMEOUT_S = 600.0
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-"""uname -m to dpkg's name."""
+"""Machine names of `uname -m` and dpkg's names for them."""
 _HINT = "install these packages on the host by hand, or let it reach its own package sources"
 
 
@@ -37,11 +37,19 @@ def fetch_debs(
     controller: dict[str, str] | None = None,
     bundled: bool = False,
 ) -> list[StagedFile]:
-    """The packages and all that they need and the host has not, in the order of their file names; none when it has everything.
+    """Fetch packages with all dependencies that the host lacks, in the order of their file names.
 
-    From a bundle (`bundled`) they are those that were fetched for this host when it was made. `dpkg_status` is the text of
-    the host's /var/lib/dpkg/status.
-    Raises StageError where this machine has no apt, or is of another release than the host, or where apt refuses.
+    Args:
+        dpkg_status: Text of the host's /var/lib/dpkg/status.
+        controller: Keys of this machine's os-release; None to read the file.
+        bundled: Whether to take only what a bundle has: the packages that were fetched for this host when the bundle was made.
+
+    Returns:
+        The files; an empty list when the host lacks nothing.
+
+    Raises:
+        StageError: This machine has no apt or is of another release than the host, or apt refuses.
+
     """
     names = sorted(set(packages))
     architecture = _ARCHITECTURES.get(host.machine or "")
@@ -57,19 +65,19 @@ def fetch_debs(
     if bundled:
         raise StageError(
             f"the bundle has no {', '.join(names)} for host `{host.hostname}` as it is now",
-            hint="install these packages on the host by hand, or make the bundle with -i and this host in the inventory",
+            hint="install these packages on the host by hand, or create the bundle with -i and this host in the inventory",
         )
     sources = _sources(names, host, read_release() if controller is None else controller, etc_apt)
     with TemporaryDirectory(prefix="firstlight-") as folder:
         archives = _Apt(Path(folder), sources, dpkg_status, architecture).download(names)
-        # apt writes an epoch's colon as %3a; on a host the name is a plain word.
+        # apt writes the colon of an epoch as %3a; the name on a host has no escapes.
         staged = [store.staged(store.add(path, name=path.name.replace("%3a", "+")), "deb") for path in archives]
     store.put("debs", key, {"files": [{"sha256": file.sha256, "name": file.name} for file in staged]})
     return staged
 
 
 def _key(names: list[str], dpkg_status: str, architecture: str, host: OperatingSystem) -> str:
-    """Of what is asked for and of what the host has; the rest of a status file does not matter."""
+    """Return a cache key of the request and of the packages of the host; other parts of the status file do not matter."""
     has = re.findall(r"^(?:Package|Status|Version|Architecture): .*$", dpkg_status, re.MULTILINE)
     parts = [host.id or "", host.version_id or "", architecture, *names, "", *has]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
@@ -78,22 +86,22 @@ def _key(names: list[str], dpkg_status: str, architecture: str, host: OperatingS
 def _sources(names: list[str], host: OperatingSystem, controller: dict[str, str], etc_apt: Path) -> str:
     wanted = ", ".join(names)
     if not shutil.which("apt-get"):
-        raise StageError(f"the host needs {wanted} and this machine has no apt to fetch them with", hint=_HINT)
+        raise StageError(f"the host needs {wanted}, and this machine has no apt to fetch them", hint=_HINT)
     here, there = (controller.get("ID"), controller.get("VERSION_ID")), (host.id, host.version_id)
     codename = controller.get("VERSION_CODENAME", "")
     if here != there or not codename:
         raise StageError(
-            f"the host needs {wanted} for {there[0]} {there[1]}, and this machine's package sources are of {here[0]} {here[1]}",
+            f"the host needs {wanted} for {there[0]} {there[1]}, and this machine has package sources of {here[0]} {here[1]}",
             hint=_HINT,
         )
     sources = release_sources(codename, etc_apt)
     if not sources.strip():
-        raise StageError(f"the host needs {wanted}, and `{etc_apt}` names no source for {codename}", hint=_HINT)
+        raise StageError(f"the host needs {wanted}, and `{etc_apt}` has no source for {codename}", hint=_HINT)
     return sources
 
 
 class _Apt:
-    """apt-get with a state, a cache and sources of its own."""
+    """apt-get with its own state, cache and sources in a temporary folder."""
 
     def __init__(self, folder: Path, sources: str, status: str, architecture: str) -> None:
         self._archives = folder / "cache" / "archives"
@@ -132,15 +140,11 @@ class _Apt:
 
     def _run(self, what: str, command: list[str]) -> None:
         environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-        try:
-            done = subprocess.run(
-                ["apt-get", "-qq", *self._options, *command],
-                env=environ, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, stdin=subprocess.DEVNULL,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired as error:
-            raise StageError(f"apt did not fetch {what} within {TIMEOUT_S:.0f} s", hint=_HINT) from error
+        timeout_error = StageError(f"apt did not fetch {what} within {TIMEOUT_S:.0f} s", hint=_HINT)
+        done = run_program(
+            ["apt-get", "-qq", *self._options, *command], timeout_error, timeout_s=TIMEOUT_S, env=environ
+        )
         if done.returncode:
-            said = [
-                line[2:].strip() for line in done.stderr.splitlines() if line.startswith("E:")
-            ] or done.stderr.splitlines()[-1:]
-            raise StageError(f"apt could not fetch {what}: {'; '.join(said[:3])}", hint=_HINT)
+            lines = done.stderr.splitlines()
+            errors = [line[2:].strip() for line in lines if line.startswith("E:")] or lines[-1:]
+            raise StageError(f"apt could not fetch {what}: {'; '.join(errors[:3])}", hint=_HINT)

@@ -1,4 +1,4 @@
-"""Fetching files into the wheelhouse: several at once, each taken up where it broke off, hashed as it comes."""
+"""Parallel, resumable downloads into the wheelhouse; every file is hashed while it arrives."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from threading import Event, Lock
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
+from provision.catalog.index.http_client import describe_error
 from provision.catalog.index.local_path import local_path
-from provision.catalog.index.settings import without_credentials
 from provision.core.errors import StageError
 from provision.core.formatting import size
 from provision.phases.stage.wheelhouse import BLOCK, Slot, Store
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
     import httpx
 
 STREAMS = 8
-"""Files fetched at once."""
+"""Maximum number of parallel downloads."""
 MOST_BYTES = 1 << 40
-"""Of a file whose size no index tells."""
+"""Size limit of a file whose size the index does not have."""
 SLOW_S = 60.0
 SLOW_BYTES = 1 << 16
-"""A connection on which fewer bytes than these come within SLOW_S is given up: one that sends a byte now and then never ends."""
+"""A connection that transfers fewer bytes than this within SLOW_S is dropped."""
 ATTEMPTS = 5
-"""Times in a row that one file may fail without a byte more being here before it is given up."""
+"""Maximum number of failures of one file in a row without progress."""
 
 Progress = Callable[[str, int, int], None]
-"""Told what is done (`download`, `model` ...), and of how many bytes how many are done; the total is 0 while it is unknown."""
+"""Called with the step (`download`, `model` ...), the bytes done and the bytes in all; the total is 0 while unknown."""
 
 
-Arrived = Callable[[Path, int], None]
-"""Told of each file as soon as it is in the wheelhouse, with the bytes of all that were asked for, 0 while that is unknown. Called from any thread."""
+OnStored = Callable[[Path, int], None]
+"""Called from any thread for each file in the wheelhouse, with the bytes of all requested files, 0 while unknown."""
 
 
 class RemoteFile(Protocol):
-    """A file by its hash, and where it may be had."""
+    """A file with its hash and its address."""
 
     @property
     def name(self) -> str: ...
@@ -54,7 +54,7 @@ class RemoteFile(Protocol):
 
 @dataclass
 class ProgressCounter:
-    """Bytes done of bytes wanted, counted from several threads."""
+    """Bytes done of bytes in all, counted from several threads."""
 
     what: str
     total: int
@@ -65,7 +65,7 @@ class ProgressCounter:
         self._done: dict[str, int] = {}
 
     def at(self, sha256: str, done: int) -> None:
-        """So many bytes of one file are here."""
+        """Set the number of bytes of one file that are done."""
         with self._lock:
             self._done[sha256] = done
             if self.progress:
@@ -79,15 +79,25 @@ def fetch_all(
     *,
     what: str = "download",
     progress: Progress | None = None,
-    arrived: Arrived | None = None,
+    on_stored: OnStored | None = None,
     stop: Event | None = None,
     attempts: int = ATTEMPTS,
     pause_s: float = 0.5,
 ) -> dict[str, Path]:
-    """Every file's path in the wheelhouse, by its hash; what is there already is not fetched.
+    """Fetch files that the wheelhouse lacks. No client is opened when none is missing.
 
-    No client is opened when nothing is missing. `stop` breaks it off from another thread. Raises StageError for the first file that cannot be had: not found, unreachable after all
-    attempts, or with another hash than the one wanted. What has come so far is kept for the next time.
+    Args:
+        what: Name of the step for `progress`.
+        stop: Cancels the downloads from another thread.
+        attempts: Maximum number of failures of one file in a row without progress.
+        pause_s: First pause after a failure, in seconds; it doubles each time.
+
+    Returns:
+        The path of every file by its hash.
+
+    Raises:
+        StageError: A file does not exist, cannot be reached, or has another hash. Partial files are kept for the next run.
+
     """
     found: dict[str, Path] = {}
     missing: dict[str, RemoteFile] = {}
@@ -98,7 +108,7 @@ def fetch_all(
             missing[file.sha256] = file
     here = sum(path.stat().st_size for path in found.values())
     if not missing:
-        _tell(arrived, found.values(), here)
+        _report_stored(on_stored, found.values(), here)
         return found
     stop = stop or Event()
     with open_client() as client, ThreadPoolExecutor(max_workers=STREAMS) as pool:
@@ -110,11 +120,11 @@ def fetch_all(
 
         def one(file: RemoteFile) -> Path:
             path = fetch.one(file)
-            _tell(arrived, [path], everything)
+            _report_stored(on_stored, [path], everything)
             return path
 
-        _tell(arrived, found.values(), everything)
-        # The largest first, so that none of them is left to come alone at the end.
+        _report_stored(on_stored, found.values(), everything)
+        # The largest first, so that the last download is not a large one.
         ordered = sorted(missing.values(), key=lambda file: -sizes[file.sha256])
         futures = {pool.submit(one, file): file.sha256 for file in ordered}
         try:
@@ -128,14 +138,14 @@ def fetch_all(
     return found | {sha256: future.result() for future, sha256 in futures.items()}
 
 
-def _tell(arrived: Arrived | None, paths: Iterable[Path], total: int) -> None:
-    if arrived:
+def _report_stored(on_stored: OnStored | None, paths: Iterable[Path], total: int) -> None:
+    if on_stored:
         for path in paths:
-            arrived(path, total)
+            on_stored(path, total)
 
 
 def _size(client: httpx.Client, file: RemoteFile) -> int:
-    """Bytes of the file, 0 where that cannot be told before it comes."""
+    """Return the bytes of a file, 0 where the server does not announce them."""
     import httpx  # noqa: PLC0415 (a cached stage never needs it)
 
     if file.size:
@@ -150,15 +160,15 @@ def _size(client: httpx.Client, file: RemoteFile) -> int:
 
 
 class _StoppedError(StageError):
-    """Another file failed first."""
+    """Cancelled because another file failed."""
 
 
 class _SlowError(Exception):
-    """Hardly anything comes."""
+    """The connection is too slow."""
 
 
 class _Pace:
-    """Raises _SlowError when too little has come for too long. Bytes are counted from the start of the file."""
+    """Raises _SlowError when too few bytes arrived for too long. Counts from the start of the file."""
 
     def __init__(self, have: int) -> None:
         self._have, self._since = have, time.monotonic()
@@ -168,7 +178,7 @@ class _Pace:
         if have - self._have >= SLOW_BYTES:
             self._have, self._since = have, now
         elif now - self._since > SLOW_S:
-            raise _SlowError(f"{have - self._have} bytes came in {now - self._since:.0f} s")
+            raise _SlowError(f"only {have - self._have} bytes arrived in {now - self._since:.0f} s")
 
 
 @dataclass(frozen=True)
@@ -192,7 +202,7 @@ class _Fetch:
                 return path
         except OSError as error:
             raise StageError(
-                f"`{file.name}` could not be written to the wheelhouse `{self.store.root}`: {error.strerror}",
+                f"`{file.name}` cannot be written to the wheelhouse `{self.store.root}`: {error.strerror}",
                 hint="free some space, or set FIRSTLIGHT_CACHE to a folder on a larger disk",
             ) from error
 
@@ -220,18 +230,18 @@ class _Fetch:
                 failures += 1
                 continue
             except (httpx.HTTPError, httpx.InvalidURL) as error:
-                problem = without_credentials(str(error)) or type(error).__name__
+                problem = describe_error(error)
                 failures = 1 if _length(slot.part) > before else failures + 1
                 continue
             if digest == file.sha256 or not before:
                 return slot.commit(digest)
-            # What an earlier run left may be of another file: once more, from the start.
+            # The partial file may be of another file: start again.
             slot.part.unlink()
-            problem = "what was fetched before does not fit"
+            problem = "the partial file of an earlier run does not fit"
             failures += 1
         raise StageError(
             f"`{file.name}` could not be fetched from {_host(file.url)}: {problem}",
-            hint="run again: what has come so far is kept; check the index settings when it goes on",
+            hint="run again: the download is resumed; if it fails again, check your index settings",
         )
 
     def _stream(self, part: Path, file: RemoteFile) -> str:
@@ -251,13 +261,13 @@ class _Fetch:
             with part.open("ab" if have else "wb") as writing:
                 for block in answer.iter_raw():
                     if self.stop.is_set():
-                        raise _StoppedError(f"`{file.name}` was stopped")
+                        raise _StoppedError(f"the download of `{file.name}` was cancelled")
                     have += len(block)
                     if have > most:
                         part.unlink()
                         raise StageError(
-                            f"`{file.name}` is longer than it may be: {_host(file.url)} sends more than {size(most)}",
-                            hint="it serves another file than the one it announced; try again, or take another index or mirror",
+                            f"`{file.name}` is too long: {_host(file.url)} sends more than {size(most)}",
+                            hint="the server sends another file than announced; try again, or use another index or mirror",
                         )
                     writing.write(block)
                     digest.update(block)

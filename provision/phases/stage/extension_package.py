@@ -1,4 +1,4 @@
-"""The separately installed package of a Stack: asked of whoever provides it, and left out, with the reason, where it may be."""
+"""The separately installed package of a Stack (flash-attn): the interface of its provider."""
 
 from __future__ import annotations
 
@@ -8,34 +8,39 @@ from typing import TYPE_CHECKING, Protocol
 from provision.core.errors import StageError
 from provision.core.models.stack import FlashAttnPackage, FlashAttnPlan, Stack
 from provision.phases.stage.download import Progress
-from provision.phases.stage.lock import Locked
+from provision.phases.stage.lock_file import LockedWheel
 
 if TYPE_CHECKING:
-    from provision.catalog.index.sources import Sources
+    from provision.catalog.index.sources import IndexSources
 
 
 class Packager(Protocol):
-    """Provides the package that a Stack names: a published wheel, or one that it builds."""
+    """Provides the package that a Stack names: a published wheel, or one that is built."""
 
     def requires(self, package: FlashAttnPackage) -> Sequence[str]:
-        """What the package needs at run time besides torch."""
+        """Return what the package needs at run time besides torch."""
 
     def provide(
         self,
         stack: Stack,
         package: FlashAttnPackage,
-        wheels: Sequence[Locked],
-        sources: Sources,
+        wheels: Sequence[LockedWheel],
+        sources: IndexSources,
         progress: Progress | None,
-    ) -> Locked:
-        """Its wheel in the wheelhouse, `url` empty where it was built. Raises StageError when it cannot be had or does not fit."""
+    ) -> LockedWheel:
+        """Put the wheel of the package into the wheelhouse. The `url` of a built wheel is empty.
+
+        Raises:
+            StageError: The wheel cannot be had, or does not fit the Stack.
+
+        """
 
 
-class Nobody:
-    """Provides no package: of callers that stage Stacks by themselves, without the pipeline's forge."""
+class NoPackager:
+    """A packager without packages, for callers that stage Stacks without the wheel builder."""
 
     def requires(self, package: FlashAttnPackage) -> Sequence[str]:
-        """Nothing."""
+        """Return nothing."""
         del package
         return ()
 
@@ -43,17 +48,22 @@ class Nobody:
         self,
         stack: Stack,
         package: FlashAttnPackage,
-        wheels: Sequence[Locked],
-        sources: Sources,
+        wheels: Sequence[LockedWheel],
+        sources: IndexSources,
         progress: Progress | None,
-    ) -> Locked:
-        """Raises StageError."""
+    ) -> LockedWheel:
+        """Refuse every package.
+
+        Raises:
+            StageError: Always.
+
+        """
         del stack, wheels, sources, progress
-        raise StageError(f"nobody here provides flash-attn {package.version}")
+        raise StageError(f"flash-attn {package.version} has no provider here")
 
 
 def without_package(stack: Stack) -> Stack:
-    """A Stack whose package could not be had: the kernels in vLLM's wheel are left, or none."""
+    """Return the Stack without its package: with the kernels in vLLM's wheel, or with none."""
     plan = stack.flash_attn
     bundled = plan.provider == "bundled"
     left = plan.model_copy(update={"package": None}) if bundled else FlashAttnPlan(provider="none")

@@ -1,4 +1,4 @@
-"""The uv program for a host: ours where the platforms agree, else taken from uv's wheel for the host, by the hash of our own lock."""
+"""The uv program for a host: a copy of the controller's where the platforms agree, else from uv's wheel for the host."""
 
 from __future__ import annotations
 
@@ -14,28 +14,34 @@ from provision.core.models.staged import StagedFile
 from provision.phases.stage.wheelhouse import Store
 
 LOCK = Path(__file__).parents[3] / "requirements" / "run.txt"
-"""The lock of this product itself: it holds the hash of every wheel of uv, whatever the platform."""
+"""The lock of this product. It has the hashes of all wheels of uv, for every platform."""
 
 
 def stage_uv(host_platform: str, settings: ClientSettings, store: Store, *, lock: Path = LOCK) -> StagedFile:
-    """The uv program for the host, as an executable file.
+    """Put the uv program for a host into the wheelhouse, as an executable file.
 
-    Raises StageError when its wheel cannot be had, or is none that our lock knows.
+    Raises:
+        StageError: Its wheel cannot be had, or its hash is not in the lock.
+
     """
     version, hashes = locked_hashes(lock, "uv")
     machine = host_platform.split("-", 1)[0]
     key = f"uv-{version}-{machine}"
     if (known := store.get("tools", key)) and (path := store.find(known["sha256"], "uv")):
         return store.staged(path, "tool")
-    path = _ours(store) if machine == platform.machine() else _fetched(host_platform, version, hashes, settings, store)
+    path = (
+        _copy_own(store) if machine == platform.machine() else _fetch(host_platform, version, hashes, settings, store)
+    )
     store.put("tools", key, {"sha256": path.parent.name})
     return store.staged(path, "tool")
 
 
 def locked_hashes(lock: Path, distribution: str) -> tuple[str, frozenset[str]]:
-    """The version and all hashes that a requirements file has for a distribution.
+    """Return the version and all hashes of a distribution in a requirements file.
 
-    Raises StageError when it has none.
+    Raises:
+        StageError: The file has none.
+
     """
     found = re.search(
         rf"^{re.escape(distribution)}==(\S+)((?:[^\n]*\\\n[^\n]*--hash=sha256:\w+)+)",
@@ -44,33 +50,33 @@ def locked_hashes(lock: Path, distribution: str) -> tuple[str, frozenset[str]]:
     )
     if not found:
         raise StageError(
-            f"`{lock}` has no hashes of {distribution}", hint="this checkout is not complete; clone it again"
+            f"`{lock}` has no hashes of {distribution}", hint="this checkout is incomplete; clone it again"
         )
     return found[1], frozenset(re.findall(r"sha256:(\w+)", found[2]))
 
 
-def _ours(store: Store) -> Path:
+def _copy_own(store: Store) -> Path:
     from provision.catalog.index.uv import uv_program  # noqa: PLC0415 (not needed once it is stored)
 
     return store.add(Path(uv_program()), name="uv")
 
 
-def _fetched(host_platform: str, version: str, hashes: frozenset[str], settings: ClientSettings, store: Store) -> Path:
+def _fetch(host_platform: str, version: str, hashes: frozenset[str], settings: ClientSettings, store: Store) -> Path:
     from provision.catalog.index.sources import find_sources  # noqa: PLC0415
-    from provision.phases.stage.locking import fetch_wheels  # noqa: PLC0415
     from provision.phases.stage.platforms import Target  # noqa: PLC0415
     from provision.phases.stage.solve import solve  # noqa: PLC0415
-    from provision.phases.stage.solve_request import Request  # noqa: PLC0415
+    from provision.phases.stage.solve_request import SolveRequest  # noqa: PLC0415
+    from provision.phases.stage.stack_lock import fetch_wheels  # noqa: PLC0415
     from provision.phases.stage.wheel_choice import choose_wheels  # noqa: PLC0415 (not needed once it is stored)
 
     target = Target.of(host_platform, "3.11")
     sources = find_sources(settings)
-    wheels = choose_wheels(solve(Request(target, (f"uv=={version}",)), sources.variables), target)
+    wheels = choose_wheels(solve(SolveRequest(target, (f"uv=={version}",)), sources.variables), target)
     for wheel in wheels:
         if wheel.sha256 not in hashes:
             raise StageError(
                 f"`{wheel.name}` is announced with sha256 `{wheel.sha256}`, which requirements/run.txt does not know",
-                hint="the index serves another file than the one this product was locked with; use another index",
+                hint="the index serves another file than the locked one; use another index",
             )
     paths = fetch_wheels(wheels, settings, sources.indexes, store)
     with TemporaryDirectory(prefix="firstlight-") as folder, zipfile.ZipFile(next(iter(paths.values()))) as archive:

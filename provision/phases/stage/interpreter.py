@@ -1,6 +1,6 @@
-"""A managed Python for hosts that have none that fits: a standalone build, fetched through uv with uv's own hash check, packed for sending.
+"""Managed Python for hosts without one that fits: a standalone build, fetched and verified by uv, packed for the upload.
 
-uv's settings hold: UV_PYTHON_INSTALL_MIRROR, UV_PYTHON_DOWNLOADS_JSON_URL, and their like in the user's uv.toml.
+uv's settings apply: UV_PYTHON_INSTALL_MIRROR, UV_PYTHON_DOWNLOADS_JSON_URL, and their like in the user's uv.toml.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import gzip
 import hashlib
 import os
 import re
-import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,22 +18,28 @@ from provision.catalog.index.settings import ClientSettings, uv_variables, witho
 from provision.catalog.index.uv import refusal, uv_program
 from provision.core.errors import StageError
 from provision.core.models.staged import StagedFile
+from provision.core.process import run_program
 from provision.phases.stage.host_uv import LOCK, locked_hashes
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheelhouse import Store
 
 TIMEOUT_S = 900.0
 _BUILT_FOR = b"/install"
-"""The prefix that the standalone builds carry before uv writes the place of installation over it."""
+"""The prefix of the standalone builds before uv replaces it by the installation folder."""
 _WRITTEN_OVER = ("lib/python*/_sysconfigdata*.py", "lib/pkgconfig/*.pc", "lib/python*/build-details.json")
 
 
 def stage_interpreter(
     target: Target, settings: ClientSettings, store: Store, *, refresh: bool = False
 ) -> tuple[str, StagedFile]:
-    """The full version, and the archive: one folder at its top, named like the build (`cpython-3.12.11-linux-x86_64-gnu`).
+    """Put a managed Python into the wheelhouse, as an archive.
 
-    Raises StageError when the build cannot be fetched, or has the wrong hash.
+    Returns:
+        The full version, and the archive. It has one folder at its top, named like the build (`cpython-3.12.11-linux-x86_64-gnu`).
+
+    Raises:
+        StageError: The build cannot be fetched, or has the wrong hash.
+
     """
     wanted = f"cpython-{target.python}-linux-{target.machine}-gnu"
     parts = [wanted, locked_hashes(LOCK, "uv")[0], settings.digest()]
@@ -45,7 +50,7 @@ def stage_interpreter(
     if settings.bundled:
         raise StageError(
             f"`{settings.bundled.name}` has no `{wanted}`, and this class of host has no Python that fits",
-            hint="make a bundle for it where there is a network: ./firstlight bundle create -i INVENTORY",
+            hint="create a bundle for it on a machine with a network: ./firstlight bundle create -i INVENTORY",
         )
     with TemporaryDirectory(prefix="firstlight-") as name:
         folder = _install(wanted, Path(name) / "python", settings)
@@ -58,7 +63,7 @@ def stage_interpreter(
 
 
 def pack(folder: Path, archive: Path) -> None:
-    """A tar whose bytes depend on the folder's content alone: sorted, without times, owners and the folder's own place."""
+    """Write a tar whose bytes depend only on the content of the folder: sorted, without times, owners and absolute paths."""
     for pattern in _WRITTEN_OVER:
         for path in folder.glob(pattern):
             path.write_bytes(path.read_bytes().replace(os.fsencode(folder), _BUILT_FOR))
@@ -90,17 +95,13 @@ def _install(wanted: str, into: Path, settings: ClientSettings) -> Path:
     network = {name: value for name, value in variables.items() if not name.startswith("UV_")}
     environ = {"UV_HTTP_RETRIES": "2", **os.environ, **network, "NO_COLOR": "1", "UV_NO_PROGRESS": "1"}
     mirror = (
-        environ.get("UV_PYTHON_INSTALL_MIRROR") or environ.get("UV_PYTHON_DOWNLOADS_JSON_URL") or "uv's default place"
+        environ.get("UV_PYTHON_INSTALL_MIRROR") or environ.get("UV_PYTHON_DOWNLOADS_JSON_URL") or "uv's default mirror"
     )
     hint = "set UV_PYTHON_INSTALL_MIRROR to a mirror of the standalone builds that this machine can reach, or give the host a Python that fits"
-    try:
-        done = subprocess.run(
-            command, cwd=into.parent, env=environ, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise StageError(
-            f"`{wanted}` did not come from {without_credentials(mirror)} within {TIMEOUT_S:.0f} s", hint=hint
-        ) from error
+    timeout_error = StageError(
+        f"`{wanted}` did not arrive from {without_credentials(mirror)} within {TIMEOUT_S:.0f} s", hint=hint
+    )
+    done = run_program(command, timeout_error, timeout_s=TIMEOUT_S, cwd=into.parent, env=environ)
     if done.returncode:
         raise StageError(
             f"`{wanted}` could not be fetched from {without_credentials(mirror)}: {refusal(done.stderr)}", hint=hint
@@ -108,4 +109,4 @@ def _install(wanted: str, into: Path, settings: ClientSettings) -> Path:
     for path in sorted(into.iterdir()):
         if path.is_dir() and not path.is_symlink() and re.match(r"cpython-\d+\.\d+\.\d+", path.name):
             return path
-    raise StageError(f"uv installed `{wanted}`, but no such folder is there", hint=hint)
+    raise StageError(f"uv installed `{wanted}` without its folder", hint=hint)

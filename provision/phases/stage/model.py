@@ -1,6 +1,6 @@
-"""The model's files: none for the built-in one, a folder's as they lie, a hub id's fetched once into the wheelhouse.
+"""The files of the model: none for the built-in one, those of a folder, or those of a hub id, fetched once into the wheelhouse.
 
-The folder on the host is named after the model and its content, so that a new revision never changes files under a running service.
+The folder on the host is named after the model and its content, so a new revision never changes files of a running service.
 """
 
 from __future__ import annotations
@@ -25,31 +25,33 @@ _WEIGHTS = (".safetensors", ".bin")
 def stage_model(
     settings: Settings, client: ClientSettings, store: Store, *, progress: Progress | None = None, refresh: bool = False
 ) -> tuple[str, list[StagedFile]]:
-    """The name of the model's folder on the host, and its files.
+    """Return the name of the model's folder on the host, and its files.
 
-    Raises StageError when the folder is not a whole model, or the hub's files cannot be had.
+    Raises:
+        StageError: The folder is no complete model, or the hub's files cannot be had.
+
     """
     text = settings.model
     folder = Path(text).expanduser()
     if folder.is_dir():
-        files = folder_files(folder, store)
+        files = stage_folder(folder, store)
         name = folder.resolve().name
     elif _HUB_ID.fullmatch(text) and not text.startswith("."):
-        from provision.phases.stage.model_hub import hub_files  # noqa: PLC0415 (only where a hub is asked)
+        from provision.phases.stage.model_hub import stage_hub_model  # noqa: PLC0415 (only where a hub is asked)
 
-        files = hub_files(text, settings.hf_token_file, client, store, progress=progress, refresh=refresh)
+        files = stage_hub_model(text, settings.hf_token_file, client, store, progress=progress, refresh=refresh)
         name = text.partition("@")[0].split("/")[1]
     else:
         raise StageError(
             f"model `{text}` is neither a folder on this machine nor a hub id",
             hint="firstlight_model takes `builtin`, a folder, or a hub id such as `org/name` or `org/name@revision`",
         )
-    require_whole(text, {file.name: Path(file.path) for file in files})
+    require_complete(text, {file.name: Path(file.path) for file in files})
     return f"{name}-{_digest(files)}", files
 
 
-def folder_files(folder: Path, store: Store) -> list[StagedFile]:
-    """Every file of the folder but hidden ones, links followed; hashes are remembered by size and time of change."""
+def stage_folder(folder: Path, store: Store) -> list[StagedFile]:
+    """Return every file of a folder except hidden ones. Links are followed; hashes are cached by size and modification time."""
     root = folder.resolve()
     key = _key(root)
     known = store.get("manifests", key) or {}
@@ -60,7 +62,7 @@ def folder_files(folder: Path, store: Store) -> list[StagedFile]:
         if any(part.startswith(".") for part in relative.parts) or path.is_dir():
             continue
         if not path.exists():
-            raise StageError(f"`{path}` points nowhere", hint="fetch the model again, or remove the broken link")
+            raise StageError(f"`{path}` is a broken link", hint="fetch the model again, or remove the link")
         stat = path.stat()
         signature = _signature(path)
         before = known.get(str(relative), {})
@@ -77,7 +79,7 @@ def folder_files(folder: Path, store: Store) -> list[StagedFile]:
 
 
 def remember_hashes(folder: Path, hashes: Mapping[str, str], store: Store) -> None:
-    """Note hashes of a folder's files that were just seen right, so that they need not be read again."""
+    """Cache hashes that were just verified, so that the files need not be read again."""
     root = folder.resolve()
     found = {name: {"signature": _signature(root / name), "sha256": sha256} for name, sha256 in hashes.items()}
     store.put("manifests", _key(root), found)
@@ -92,10 +94,12 @@ def _signature(path: Path) -> str:
     return f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ino}"
 
 
-def require_whole(model: str, files: dict[str, Path]) -> None:
-    """A configuration and all weights are there.
+def require_complete(model: str, files: dict[str, Path]) -> None:
+    """Check that a configuration and all weights are present.
 
-    Raises StageError that names what is missing.
+    Raises:
+        StageError: A file is missing.
+
     """
     missing = [] if "config.json" in files else ["config.json"]
     for name, path in files.items():
@@ -105,8 +109,8 @@ def require_whole(model: str, files: dict[str, Path]) -> None:
         missing.append("weights (*.safetensors)")
     if missing:
         raise StageError(
-            f"model `{model}` is not whole: {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''} missing",
-            hint="fetch the model again; a folder must hold config.json and every shard that its index names",
+            f"model `{model}` lacks {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}",
+            hint="fetch the model again; a folder needs config.json and every shard in its index",
         )
 
 

@@ -1,4 +1,4 @@
-"""What of a model decides on its memory, before its weights are here: config.json and the size of the weights, from a folder or the hub."""
+"""What decides on the memory of a model before its weights are fetched: config.json and the size of the weights."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from provision.core.json_text import parse_object
 from provision.core.models.settings import Settings
 from provision.phases.plan.fit import Shape, shape_of
 from provision.phases.plan.fit.weights import BYTES_OF, Weights, counted, in_folder, of_headers, read_header
-from provision.phases.stage.hub_answers import Description, description
-from provision.phases.stage.wheelhouse import Store, plain_name
+from provision.phases.stage.hub_responses import HubModel, parse_hub_model
+from provision.phases.stage.wheelhouse import Store, flat_name
 
 _STORED_AS = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 
 def describe(settings: Settings, store: Store, *, refresh: bool = False) -> Shape | None:
-    """The shape of the model that the settings name; null for the built-in one. Of a hub id the small files alone are fetched, once.
+    """Return the shape of the model in the settings; None for the built-in one. Of a hub id, only small files are fetched, once.
 
-    Raises StageError when the hub cannot be asked, ModelError when the files are not a language model's.
+    Raises:
+        StageError: The hub does not answer.
+        ModelError: The files are not those of a language model.
+
     """
     if settings.model == "builtin":
         return None
@@ -35,8 +38,8 @@ def describe(settings: Settings, store: Store, *, refresh: bool = False) -> Shap
 
 
 def _of_staged(staged: Mapping[str, Any], store: Store) -> Shape | None:
-    """The shape of a model that was fetched before; null when files of it are gone."""
-    paths = {row["path"]: store.find(row["sha256"], plain_name(row["path"])) for row in staged["files"]}
+    """Return the shape of a model that was fetched before; None when files of it are gone."""
+    paths = {row["path"]: store.find(row["sha256"], flat_name(row["path"])) for row in staged["files"]}
     config = paths.get("config.json")
     weights = {name: path for name, path in paths.items() if name.endswith(".safetensors")}
     if config is None or not weights or not all(weights.values()):
@@ -47,34 +50,34 @@ def _of_staged(staged: Mapping[str, Any], store: Store) -> Shape | None:
 
 
 def _of_hub(settings: Settings, store: Store, *, refresh: bool) -> Shape:
-    from provision.phases.stage.model_hub import hub_description, model_key  # noqa: PLC0415 (only where a hub is asked)
+    from provision.phases.stage.model_hub import fetch_hub_model, model_key  # noqa: PLC0415 (only for hub ids)
 
     key = model_key(settings.model)
     staged = None if refresh else store.get("models", key)
     if staged and (found := _of_staged(staged, store)):
         return found
     if not refresh and (kept := store.get("described", key)):
-        with contextlib.suppress(ValueError, ModelError):  # what was kept by another release is asked for again
-            return _shape(description(kept))
-    known = hub_description(settings.model, settings.hf_token_file, read_settings())
+        with contextlib.suppress(ValueError, ModelError):  # written by another release: query the hub again
+            return _shape(parse_hub_model(kept))
+    known = fetch_hub_model(settings.model, settings.hf_token_file, read_settings())
     shape = _shape(known)
     store.put("described", key, asdict(known))
     return shape
 
 
-def _shape(known: Description) -> Shape:
+def _shape(known: HubModel) -> Shape:
     return shape_of(known.config, _weights(known))
 
 
-def _weights(known: Description) -> Weights:
-    """By the numbers of each format that the hub counted, else by the size of the files in the format of config.json."""
+def _weights(known: HubModel) -> Weights:
+    """Return the weights by the hub's parameter counts, else by file sizes in the format of config.json."""
     if known.parameters and known.parameters.keys() <= BYTES_OF.keys():
         sizes = {dtype: int(count * BYTES_OF[dtype]) for dtype, count in known.parameters.items()}
         return counted(sizes, "the hub's count of parameters")
     config, nested = known.config, known.config.get("text_config")
-    said = config.get("dtype") or config.get("torch_dtype")
-    said = said or (nested.get("torch_dtype") if isinstance(nested, dict) else None)
-    stored = _STORED_AS.get(str(said), "BF16") if not config.get("quantization_config") else "U8"
+    dtype = config.get("dtype") or config.get("torch_dtype")
+    dtype = dtype or (nested.get("torch_dtype") if isinstance(nested, dict) else None)
+    stored = _STORED_AS.get(str(dtype), "BF16") if not config.get("quantization_config") else "U8"
     return counted({stored: known.bytes}, "the size of the files")
 
 

@@ -1,6 +1,6 @@
-"""A model from the hub, fetched once by this machine: resumable, every file verified, the token sent to the hub's own host alone.
+"""Models of a hub, fetched once by the controller: resumable, every file verified, the token sent to the hub alone.
 
-Large files carry their sha256 in the hub's listing; the rest are known by their git blob hash. HF_ENDPOINT names another hub or a mirror.
+Large files have a sha256 in the hub's listing, the others a git blob hash. HF_ENDPOINT names another hub or a mirror.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from provision.core.json_text import parse_object
 from provision.core.models.staged import StagedFile
 from provision.core.redaction import register_secret
 from provision.phases.stage.download import Progress, fetch_all
-from provision.phases.stage.hub_answers import Description, ListedFile, Revision, revision
-from provision.phases.stage.wheelhouse import Store, is_plain, plain_name
+from provision.phases.stage.hub_responses import HubModel, HubRevision, ListedFile, parse_revision
+from provision.phases.stage.wheelhouse import Store, flat_name, is_safe_path
 
 if TYPE_CHECKING:
     import httpx
@@ -34,12 +34,12 @@ _LONGEST_TOKEN = 1024
 _TOKEN = re.compile(rb"[!-~]{1,1024}")
 _DEFAULT_ENDPOINT = "https://huggingface.co"
 _KEPT = {".json", ".txt", ".model", ".jinja", ".py", ".tiktoken", ".safetensors", ".bin"}
-"""What vLLM reads of a model's repository."""
+"""File types of a model repository that vLLM reads."""
 
 
 @dataclass(frozen=True)
 class HubFile:
-    """A file of the model; its name in the wheelhouse has no folders."""
+    """A file of the model. Its name in the wheelhouse has no folders."""
 
     path: str
     url: str
@@ -48,10 +48,10 @@ class HubFile:
 
     @property
     def name(self) -> str:
-        return plain_name(self.path)
+        return flat_name(self.path)
 
 
-def hub_files(
+def stage_hub_model(
     model: str,
     token_file: str | None,
     settings: ClientSettings,
@@ -60,9 +60,11 @@ def hub_files(
     progress: Progress | None,
     refresh: bool,
 ) -> list[StagedFile]:
-    """Every file of `org/name` or `org/name@revision`; what was fetched before is not asked for again unless `refresh`.
+    """Fetch every file of `org/name` or `org/name@revision`. The hub is not queried again unless `refresh` is set.
 
-    Raises StageError when the hub does not answer, does not know the model, wants a token, or serves a wrong file.
+    Raises:
+        StageError: The hub does not answer or does not have the model, wants a token, or serves a wrong file.
+
     """
     key = model_key(model)
     known = None if refresh else store.get("models", key)
@@ -81,22 +83,24 @@ def hub_files(
     ]
 
 
-def hub_description(model: str, token_file: str | None, settings: ClientSettings) -> Description:
-    """What the hub says of a model before its weights are fetched.
+def fetch_hub_model(model: str, token_file: str | None, settings: ClientSettings) -> HubModel:
+    """Fetch what the hub has on a model besides its weights.
 
-    Raises StageError when the hub does not answer, does not know the model, wants a token, or answers something else.
+    Raises:
+        StageError: The hub does not answer or does not have the model, wants a token, or sends an invalid answer.
+
     """
     with _clients(token_file, settings)() as opened:
         return _Hub(opened, endpoint(), model).description()
 
 
 def endpoint() -> str:
-    """The hub's address: HF_ENDPOINT, else the public one."""
+    """Return the hub's address: HF_ENDPOINT, else the public one."""
     return os.environ.get("HF_ENDPOINT", _DEFAULT_ENDPOINT).rstrip("/")
 
 
 def model_key(model: str) -> str:
-    """Under which the wheelhouse remembers what a hub says of a model."""
+    """Return the cache key of a model."""
     return hashlib.sha256(f"{endpoint()}\0{model}".encode()).hexdigest()[:32]
 
 
@@ -123,22 +127,22 @@ class _Hub:
         store.require_space(sum(file.size for file in wanted), f"model `{self._model}`")
         return [self._file(file, listed.commit, store) for file in wanted]
 
-    def description(self) -> Description:
+    def description(self) -> HubModel:
         listed, wanted = self._listed()
         if not any(file.path == "config.json" for file in wanted):
             raise StageError(
                 f"`{self._model}` has no config.json",
-                hint="name a model in the format of transformers, with safetensors",
+                hint="use a model in the format of transformers, with safetensors",
             )
         config = self._object(f"/{self._model}/resolve/{quote(listed.commit)}/config.json")
         weights = sum(file.size for file in wanted if file.path.endswith(_WEIGHTS))
-        return Description(config, listed.parameters, weights)
+        return HubModel(config, listed.parameters, weights)
 
-    def _listed(self) -> tuple[Revision, list[ListedFile]]:
-        """What the hub says of the revision, and of each file that is needed."""
+    def _listed(self) -> tuple[HubRevision, list[ListedFile]]:
+        """Return the revision, and the files of it that are needed."""
         address = f"/api/models/{self._model}/revision/{quote(self._revision, safe='')}?blobs=true"
         try:
-            found = revision(self._object(address))
+            found = parse_revision(self._object(address))
         except ValueError as error:
             raise self._wrong(address, str(error)) from None
         needed = _needed([file.path for file in found.files])
@@ -146,10 +150,10 @@ class _Hub:
 
     def _file(self, listed: ListedFile, commit: str, store: Store) -> HubFile:
         path = listed.path
-        if not is_plain(path):
+        if not is_safe_path(path):
             raise StageError(
-                f"the hub `{self._endpoint}` lists `{path[:80]}` as a file of {self._model}: no plain relative name",
-                hint="nothing was written; use another hub (HF_ENDPOINT)",
+                f"the hub `{self._endpoint}` lists the unsafe file name `{path[:80]}` in {self._model}",
+                hint="no file was written; use another hub (HF_ENDPOINT)",
             )
         address = f"/{self._model}/resolve/{quote(commit)}/{quote(path)}"
         if listed.sha256:
@@ -174,22 +178,20 @@ class _Hub:
         return file
 
     def _object(self, address: str) -> dict[str, Any]:
-        """A JSON object that the hub serves."""
         try:
             return parse_object(self._get(address).content)
         except ValueError as error:
             raise self._wrong(address, str(error)) from None
 
     def _wrong(self, address: str, problem: str) -> StageError:
-        what = "model's listing" if address.startswith("/api/") else f"`{address.rpartition('/')[2]}`"
+        what = "listing" if address.startswith("/api/") else f"`{address.rpartition('/')[2]}`"
         return StageError(
-            f"what the hub `{self._endpoint}` serves as the {what} of `{self._model}` is not that: {problem}",
-            hint=f"see what is there: curl -L {shlex.quote(self._endpoint + address)}; a login page or a mirror's error is a matter of "
-            "HF_ENDPOINT and of the proxy, a damaged file one of the model's",
+            f"the hub `{self._endpoint}` sent an invalid {what} of `{self._model}`: {problem}",
+            hint=f"look at the answer: curl -L {shlex.quote(self._endpoint + address)}; check HF_ENDPOINT and the proxy",
         )
 
     def _get(self, address: str) -> httpx.Response:
-        import httpx  # noqa: PLC0415 (only where a hub is asked)
+        import httpx  # noqa: PLC0415 (only for hub ids)
 
         try:
             answer = get(self._client, self._endpoint + address)
@@ -200,8 +202,8 @@ class _Hub:
             ) from error
         if answer.status_code in {401, 403}:
             raise StageError(
-                f"the hub refuses `{self._model}` (HTTP {answer.status_code}): it does not exist, or its licence wants an account",
-                hint="accept the licence on the model's page, put a token into a file and name it with firstlight_hf_token_file",
+                f"the hub refuses `{self._model}` (HTTP {answer.status_code}): it does not exist, or its licence requires an account",
+                hint="accept the licence on the model's page, and set firstlight_hf_token_file to a file with your token",
             )
         if answer.is_error:
             raise StageError(
@@ -212,7 +214,7 @@ class _Hub:
 
 
 def _needed(paths: list[str]) -> set[str]:
-    """Configuration, tokenizer, code, and one format of the weights: safetensors where they are, at the top, not consolidated twice."""
+    """Choose configuration, tokenizer, code, and one format of the weights: safetensors where present, without consolidated copies."""
     kept = {path for path in paths if PurePosixPath(path).suffix in _KEPT}
     top = {path for path in kept if path.endswith(".safetensors") and "/" not in path}
     if not top:
@@ -222,7 +224,7 @@ def _needed(paths: list[str]) -> set[str]:
 
 
 def _token(token_file: str | None) -> str | None:
-    """The token in a file, known to be one: what goes into a header may come back in an error of whoever refuses it."""
+    """Read and validate a token. An invalid one would be sent in a header and could return in an error text."""
     if token_file is None:
         return None
     try:
@@ -230,14 +232,14 @@ def _token(token_file: str | None) -> str | None:
             content = file.read(_LONGEST_TOKEN + 1).strip()
     except OSError as error:
         raise StageError(
-            f"the hub token's file `{token_file}` cannot be read: {error.strerror}",
+            f"the hub token file `{token_file}` cannot be read: {error.strerror}",
             hint="correct firstlight_hf_token_file",
         ) from error
     if not _TOKEN.fullmatch(content):
         lines = len(content.splitlines())
-        why = f"it has {lines} lines" if lines > 1 else "it is empty, longer than a token, or no plain word"
+        why = f"{lines} lines" if lines > 1 else "empty, too long, or with blanks or special characters"
         raise StageError(
-            f"the file `{token_file}` holds no hub token: {why}",
-            hint="name a file with the token alone, on one line, in firstlight_hf_token_file",
+            f"`{token_file}` has no valid hub token: {why}",
+            hint="set firstlight_hf_token_file to a file with only the token, on one line",
         )
     return register_secret(content.decode("ascii"))

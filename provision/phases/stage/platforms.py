@@ -1,4 +1,4 @@
-"""Which wheels fit a host: its tags and markers, spelled out for its platform and Python, whatever the controller's are."""
+"""Wheel tags and dependency markers of a host, computed from its platform and Python, not from those of the controller."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from packaging.tags import Tag, compatible_tags, cpython_tags
 from provision.core.errors import StageError
 
 UV_GLIBC_MINORS = (17, 28, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40)
-"""The manylinux_2_N that `uv pip compile --python-platform` knows (uv 0.13, its own help text)."""
+"""The manylinux_2_N that `uv pip compile --python-platform` knows. Source: help text of uv 0.13."""
 
 _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
-"""PEP 600: the older names of three glibc floors."""
+"""Older names of three glibc floors. Source: PEP 600."""
 _OLDEST = {"x86_64": 5, "aarch64": 17}
-"""PEP 513 and PEP 599: the oldest glibc minor that wheels of an architecture were ever tagged with."""
+"""The oldest glibc minor in wheel tags, by architecture. Source: PEP 513 and PEP 599."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What wheels must fit: `x86_64-manylinux_2_36` and a CPython, `3.11` or `3.11.7`."""
+    """The platform that wheels must fit: `x86_64-manylinux_2_36` and a CPython, `3.11` or `3.11.7`."""
 
     machine: str
     glibc_minor: int
@@ -30,9 +30,11 @@ class Target:
 
     @classmethod
     def of(cls, platform: str, python: str) -> Target:
-        """From a Stack's platform and its interpreter's version.
+        """Return the target for a Stack's platform and interpreter version.
 
-        Raises StageError for a platform that no wheel can be chosen for.
+        Raises:
+            StageError: No wheel can be chosen for this platform.
+
         """
         found = re.fullmatch(r"(x86_64|aarch64)-manylinux_2_(\d+)", platform)
         if not found:
@@ -49,12 +51,12 @@ class Target:
 
     @property
     def wheel_tag(self) -> str:
-        """The best tag that fits, as it stands in the names of files: `cp313-manylinux_2_41_x86_64`."""
+        """The best tag that fits, as file names have it: `cp313-manylinux_2_41_x86_64`."""
         return "cp{}{}-manylinux_2_{}_{}".format(*self.minor, self.glibc_minor, self.machine)
 
     @property
     def uv_platform(self) -> str:
-        """The nearest platform that uv can solve for: never newer than the host's."""
+        """The nearest platform that uv can solve for, never newer than the host's."""
         known = [minor for minor in UV_GLIBC_MINORS if minor <= self.glibc_minor]
         if not known:
             raise StageError(
@@ -64,7 +66,7 @@ class Target:
         return f"{self.machine}-manylinux_2_{known[-1]}"
 
     def tags(self) -> list[Tag]:
-        """Every tag that fits, the best first."""
+        """Return every tag that fits, the best first."""
         platforms = list(self._platforms())
         interpreter = "cp{}{}".format(*self.minor)
         return [
@@ -73,7 +75,7 @@ class Target:
         ]
 
     def markers(self) -> Environment:
-        """The values that dependency markers are judged by on the host."""
+        """Return the environment for dependency markers on the host."""
         full = self.python if self.python.count(".") == 2 else f"{self.python}.0"
         return Environment(
             implementation_name="cpython",

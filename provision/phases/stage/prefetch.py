@@ -1,4 +1,4 @@
-"""Builds whose very file is known before uv has solved the rest are fetched while it does: they are most of the bytes."""
+"""Prefetch pinned wheels while uv resolves: they are most of the bytes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     import httpx
 
 
-class EarlyFetch:
-    """A thread that fetches into the wheelhouse until the block ends.
+class Prefetch:
+    """A background thread that fetches files into the wheelhouse until the block ends.
 
-    Nobody waits for it: who fetches the lock's files finds what is there, waits for what is under way, and tells of what fails.
+    Its result is not awaited. The fetch of the whole lock finds the files that are present, waits for those in progress, and reports
+    failures.
     """
 
     def __init__(self, store: Store, open_client: Callable[[], httpx.Client]) -> None:
@@ -36,12 +37,12 @@ class EarlyFetch:
             thread.join()
 
     def begin(self, find: Callable[[], Sequence[RemoteFile]]) -> None:
-        """Fetch what `find` names; it is called in the thread, for it may ask places of its own."""
-        thread = threading.Thread(target=self._work, args=(find,), name="firstlight-early", daemon=True)
+        """Fetch the files that `find` returns. It runs in the thread, since it may query indexes."""
+        thread = threading.Thread(target=self._work, args=(find,), name="firstlight-prefetch", daemon=True)
         self._threads.append(thread)
         thread.start()
 
     def _work(self, find: Callable[[], Sequence[RemoteFile]]) -> None:
-        # What could not be had here is asked for once more, and told, by the fetch of the whole lock.
+        # The fetch of the whole lock retries what failed here and reports it.
         with contextlib.suppress(FirstlightError):
             fetch_all(self._store, find(), self._open_client, stop=self._stop, attempts=1)

@@ -1,7 +1,7 @@
-"""Which files the environments of each host need, so that pruning leaves them.
+"""The files that the environments of each host need; pruning keeps them.
 
-One small file a host: environment digest to the hashes of its files. Staging adds; what is no longer live or previous there is dropped only
-once the host was seen to have gone on.
+One small JSON file a host maps environment digests to file hashes. Staging adds entries. An environment is dropped once the
+host reports other ones as live and previous.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from provision.core.run_folder import write_atomically
 
 
 class References:
-    """The registry of one wheelhouse."""
+    """The references of one wheelhouse."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def environments(self, host: str) -> dict[str, list[str]]:
-        """What is noted of a host; nothing when the note is absent or was damaged."""
+        """Return the recorded environments of a host; empty when the record is absent or damaged."""
         return _read(self._path(host))
 
     def add(self, host: str, environment: str, sha256s: Iterable[str]) -> None:
-        """Note that an environment of the host needs these files; written only when that is new."""
+        """Record that an environment of the host needs these files. The record is written only when it changes."""
         noted, wanted = self.environments(host), sorted(set(sha256s))
         if noted.get(environment) != wanted:
             self._write(host, {**noted, environment: wanted})
 
     def keep_only(self, host: str, environments: Collection[str]) -> None:
-        """Drop every environment of the host but these."""
+        """Drop all other environments of the host."""
         noted = self.environments(host)
         kept = {environment: files for environment, files in noted.items() if environment in environments}
         if kept != noted:
             self._write(host, kept)
 
     def forget(self, host: str) -> None:
-        """The host needs nothing any more (uninstalled, or gone from the inventory)."""
+        """Drop all references of a host that was uninstalled or removed from the inventory."""
         self._path(host).unlink(missing_ok=True)
 
     def needed(self) -> set[str]:
-        """Hashes of all files that any environment of any host needs."""
+        """Return the hashes of all files that any environment of any host needs."""
         return {sha256 for path in self._folder.glob("*.json") for files in _read(path).values() for sha256 in files}
 
     def _path(self, host: str) -> Path:

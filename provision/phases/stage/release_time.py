@@ -1,4 +1,4 @@
-"""Dependencies of a release's own time: by their upload times where the user's indexes tell them, else by the catalog's bounds alone."""
+"""Age limits for dependencies: by upload times where the user's indexes have them, else by the catalog's bounds."""
 
 from __future__ import annotations
 
@@ -8,27 +8,34 @@ from dataclasses import replace
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from provision.catalog.index.project_page import IndexClient, Place
+from provision.catalog.index.project_page import IndexClient, IndexLocation
 from provision.core.errors import StageError
 from provision.core.models.stack import Stack
-from provision.phases.stage.lock import Locked
+from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.solve import solve
-from provision.phases.stage.solve_request import Request
+from provision.phases.stage.solve_request import SolveRequest
 
 
-def tells_times(stack: Stack, indexes: Sequence[str], directory: IndexClient) -> bool:
-    """Whether the main index, the first, says when vLLM's files were uploaded."""
+def has_upload_times(stack: Stack, indexes: Sequence[str], index_client: IndexClient) -> bool:
+    """Check whether the main index, the first one, has the upload times of vLLM's files."""
     if not indexes or stack.vllm is None:
         return False
-    [listing] = directory.list_all([(Place(indexes[0]), stack.vllm.distribution)])
-    return bool(listing.offers) and all(offer.uploaded for offer in listing.offers)
+    [page] = index_client.fetch_pages([(IndexLocation(indexes[0]), stack.vllm.distribution)])
+    return bool(page.files) and all(file.uploaded for file in page.files)
 
 
-def solve_dated(request: Request, variables: Mapping[str, str]) -> tuple[str, Request]:
-    """uv's answer, and the request that it answers, which may be without the day.
+def solve_dated(request: SolveRequest, variables: Mapping[str, str]) -> tuple[str, SolveRequest]:
+    """Solve with the age limit, and without it where uv refuses.
 
-    To uv a file without an upload time is too new. So where an index beside the main one tells no times, what that index alone holds is
-    missing, and the day cannot be kept. Raises StageError as `solve` does.
+    uv treats a file without an upload time as too new. Where a second index has no upload times, its files are missing from the
+    solution, so the limit cannot hold.
+
+    Returns:
+        The text of uv's lock, and the request that it answers.
+
+    Raises:
+        StageError: As `solve` does.
+
     """
     if request.until:
         try:
@@ -38,8 +45,8 @@ def solve_dated(request: Request, variables: Mapping[str, str]) -> tuple[str, Re
     return solve(request, variables), request
 
 
-def held_back(stack: Stack, request: Request, wheels: Sequence[Locked]) -> Iterator[str]:
-    """What kept dependencies from being as new as they are, for people; nothing of a release that keeps up with them."""
+def explain_age_limits(stack: Stack, request: SolveRequest, wheels: Sequence[LockedWheel]) -> Iterator[str]:
+    """Yield one sentence on why dependencies are older than the newest; nothing for a release without limits."""
     if stack.vllm is None or stack.dependencies is None or stack.dependencies.until is None:
         return
     subject = f"the dependencies of vLLM {stack.vllm.version} are of its own time"

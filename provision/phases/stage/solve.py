@@ -1,4 +1,4 @@
-"""uv solves the request for the host's platform and Python; its answer is a pylock.toml, its refusal one sentence."""
+"""uv's resolver, run for the platform and Python of a host."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from provision.catalog.index.uv import run_uv
-from provision.phases.stage.solve_request import Request
+from provision.phases.stage.solve_request import SolveRequest
 
 
-def solve(request: Request, variables: Mapping[str, str]) -> str:
-    """The text of a pylock.toml with every file of every distribution.
+def solve(request: SolveRequest, variables: Mapping[str, str]) -> str:
+    """Solve a request with uv.
 
-    Raises StageError with uv's own sentence when it refuses, or when an index cannot be reached.
+    Returns:
+        The text of a pylock.toml with every file of every distribution.
+
+    Raises:
+        StageError: uv refuses, or an index cannot be reached. The text is uv's own sentence.
+
     """
     with tempfile.TemporaryDirectory(prefix="firstlight-") as name:
         folder = Path(name)
@@ -59,8 +64,8 @@ def solve(request: Request, variables: Mapping[str, str]) -> str:
         return output.read_text(encoding="utf-8")
 
 
-def _project(request: Request) -> str:
-    """A pyproject.toml as uv reads it. JSON strings are TOML strings."""
+def _project(request: SolveRequest) -> str:
+    """Return a pyproject.toml for uv. JSON strings are valid TOML strings."""
     lines = [
         "[project]",
         'name = "firstlight-environment"',

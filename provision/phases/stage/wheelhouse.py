@@ -1,13 +1,13 @@
-"""The wheelhouse: every file once, by its sha256, verified when it was stored.
+"""The wheelhouse: the controller's content-addressed file cache. A file is verified when it is stored.
 
     ROOT/files/AB/ABCD.../NAME      the file
-    ROOT/files/AB/ABCD.../verified  its size and time of change when its hash was last seen right; touched at each use
-    ROOT/files/AB/ABCD.../NAME.part what has come so far of a file that is being fetched
-    ROOT/locks/ ROOT/tools/ ...     what stage remembers between runs, a small JSON file a key
-    ROOT/references/HOST.json       which files the environments of a host need
+    ROOT/files/AB/ABCD.../verified  its size and modification time when the hash was last verified; touched at each use
+    ROOT/files/AB/ABCD.../NAME.part a partial download
+    ROOT/locks/ ROOT/tools/ ...     results that stage caches between runs, a small JSON file a key
+    ROOT/references/HOST.json       the files that the environments of a host need
 
-A file whose size or time of change is not the one that was noted is hashed again at its next use; a damaged one is removed and counts as
-absent. Any number of processes may work on one wheelhouse.
+A file whose size or modification time changed is hashed again at its next use. A damaged file is removed and counts as absent. Any
+number of processes may use one wheelhouse.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -36,16 +36,18 @@ BLOCK = 1 << 20
 _STAMP = "verified"
 _LOCK = ".lock"
 _TRIES = 20
-"""Times that a folder may be pruned in a row while its lock is taken."""
+"""Limit for locking a folder that is pruned again and again."""
 _DEFAULT_LIMIT_GIB = 200.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_HOSTILE = "who serves this list is broken or hostile: name another index or hub"
+_HOSTILE = "the server of this list is broken or hostile; use another index or hub"
 
 
 def default_limit(environ: Mapping[str, str] | None = None) -> int:
-    """Bytes that the wheelhouse may take: FIRSTLIGHT_CACHE_GIB, else 200 GiB.
+    """Return the size limit of the wheelhouse in bytes: FIRSTLIGHT_CACHE_GIB, else 200 GiB.
 
-    Raises StageError when the variable is not a positive number.
+    Raises:
+        StageError: The variable is not a positive number.
+
     """
     text = (os.environ if environ is None else environ).get("FIRSTLIGHT_CACHE_GIB", "")
     try:
@@ -59,24 +61,19 @@ def default_limit(environ: Mapping[str, str] | None = None) -> int:
     return int(limit)
 
 
-def sha256_of(path: Path, *, feed: Callable[[int], None] | None = None) -> str:
-    """The file's sha256, read in blocks; `feed` is told the size of each."""
-    digest = hashlib.sha256()
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file."""
     with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-            if feed:
-                feed(len(block))
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def plain_name(path: str) -> str:
-    """What a file of a model is called here, where names have no folders."""
+def flat_name(path: str) -> str:
+    """Return the name in the wheelhouse for a path in a model: names there have no folders."""
     return path.replace("/", "--")
 
 
-def is_plain(path: str) -> bool:
-    """Whether a path that somebody else named stays below the folder that it is for: relative, no `..`, printable."""
+def is_safe_path(path: str) -> bool:
+    """Check that a foreign path stays below its folder: relative, without `..`, printable."""
     parts = path.split("/")
     return path.isprintable() and "\\" not in path and not any(part in {"", ".", ".."} for part in parts)
 
@@ -91,19 +88,21 @@ class Slot:
         self.part = self._path.with_name(f"{name}.part")
 
     def stored(self) -> Path | None:
-        """The file, when another run has put it there meanwhile."""
+        """Return the file, when another run has stored it."""
         return self._store.find(self.sha256, self.name)
 
     def commit(self, digest: str) -> Path:
-        """Make the part the file: synced to disk, then renamed, then stamped.
+        """Make the partial file the final one: synced to disk, renamed, marked as verified.
 
-        Raises StageError, and removes the part, when `digest` is not the hash that was asked for.
+        Raises:
+            StageError: `digest` is not the expected hash; the partial file is then removed.
+
         """
         if digest != self.sha256:
             self.part.unlink(missing_ok=True)
             raise StageError(
                 f"`{self.name}` has the wrong hash: sha256 is `{digest}`, locked is `{self.sha256}`",
-                hint="the index serves another file than the one it announced; try again, or tell who runs that index",
+                hint="the index sends another file than announced; try again, or report it to the owner of the index",
             )
         with self.part.open("rb") as file:
             os.fsync(file.fileno())
@@ -121,19 +120,29 @@ class Store:
         self.references = References(root / "references")
 
     def folder(self, sha256: str) -> Path:
-        """The folder of a file. Raises StageError for a hash that is none: indexes and hubs name it, and it becomes a path."""
+        """Return the folder of a file.
+
+        Raises:
+            StageError: The hash is invalid. Hashes come from indexes and hubs, and become paths.
+
+        """
         if not _SHA256.fullmatch(sha256):
-            raise StageError(f"`{sha256[:80]}` is no sha256: 64 digits, 0 to 9 and a to f", hint=_HOSTILE)
+            raise StageError(f"`{sha256[:80]}` is not a sha256", hint=_HOSTILE)
         return self.root / "files" / sha256[:2] / sha256
 
     def path(self, sha256: str, name: str) -> Path:
-        """Where a file lies, whether it is here or not. Raises StageError for a name that is no file's in that folder."""
-        if not is_plain(name) or "/" in name or name in {_STAMP, _LOCK}:
-            raise StageError(f"`{name[:80]}` is no plain file name", hint=_HOSTILE)
+        """Return the path of a file, present or not.
+
+        Raises:
+            StageError: The name is not a file name in that folder.
+
+        """
+        if not is_safe_path(name) or "/" in name or name in {_STAMP, _LOCK}:
+            raise StageError(f"`{name[:80]}` is not a safe file name", hint=_HOSTILE)
         return self.folder(sha256) / name
 
     def find(self, sha256: str, name: str) -> Path | None:
-        """The file, if it is here and undamaged; its time of use becomes now."""
+        """Return a file that is present and undamaged, and update its time of use."""
         path = self.path(sha256, name)
         stamp = path.with_name(_STAMP)
         try:
@@ -150,20 +159,25 @@ class Store:
         return None
 
     def stamp(self, path: Path) -> None:
-        """Note that the file's hash is right as it stands now."""
+        """Record that the hash of a file is verified."""
         write_atomically(path.with_name(_STAMP), _signature(path))
 
     @contextmanager
     def slot(self, sha256: str, name: str) -> Iterator[Slot]:
-        """The place for a file that is to be stored; no other process is in it meanwhile."""
+        """Lock the place of a file that is to be stored. Other processes wait."""
         slot = Slot(self, sha256, name)
         with _lock(slot.folder):
             yield slot
 
     def add(self, source: Path, *, name: str | None = None, sha256: str | None = None) -> Path:
-        """Copy a file in, verified on the way; without `sha256` it is whatever the file has now.
+        """Copy a file into the wheelhouse and verify it.
 
-        Raises StageError when it has another hash than `sha256`, or cannot be read.
+        Args:
+            sha256: The expected hash; None to accept the content as it is.
+
+        Raises:
+            StageError: The file has another hash, or cannot be read.
+
         """
         name = name or source.name
         try:
@@ -174,17 +188,17 @@ class Store:
                 return slot.stored() or slot.commit(_copy(source, slot.part))
         except OSError as error:
             raise StageError(
-                f"`{source}` could not be put into the wheelhouse `{self.root}`: {error.strerror}"
+                f"`{source}` cannot be copied into the wheelhouse `{self.root}`: {error.strerror}"
             ) from error
 
     def staged(self, path: Path, kind: FileKind, *, name: str | None = None) -> StagedFile:
-        """A stored file as a record."""
+        """Return a stored file as a record."""
         return StagedFile(
             name=name or path.name, path=str(path), sha256=path.parent.name, size=path.stat().st_size, kind=kind
         )
 
     def get(self, kind: str, key: str) -> dict[str, Any] | None:
-        """What was remembered under a key; nothing when it is absent or was damaged."""
+        """Return the cached value of a key; None when it is absent or damaged."""
         try:
             value = json.loads((self.root / kind / f"{key}.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
@@ -192,13 +206,18 @@ class Store:
         return value if isinstance(value, dict) else None
 
     def put(self, kind: str, key: str, value: Mapping[str, Any]) -> Path:
-        """Write a value down for later runs; returns its path."""
+        """Cache a value for later runs and return its path."""
         path = self.root / kind / f"{key}.json"
         write_atomically(path, json.dumps(value))
         return path
 
     def require_space(self, wanted: int, what: str) -> None:
-        """Raises StageError when the disk of the wheelhouse cannot take so many bytes more."""
+        """Check the free disk space for a number of further bytes.
+
+        Raises:
+            StageError: The disk is too full.
+
+        """
         self.root.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.root).free
         if wanted > free:
@@ -208,9 +227,11 @@ class Store:
             )
 
     def prune(self) -> int:
-        """Remove files least recently used first until the limit holds, never one that an environment of a host needs.
+        """Remove the least recently used files until the limit holds, except those that an environment of a host needs.
 
-        Returns the number of bytes removed.
+        Returns:
+            The number of removed bytes.
+
         """
         needed = self.references.needed()
         entries: list[tuple[float, int, Path]] = []
@@ -230,9 +251,11 @@ class Store:
 
 
 def _lock(folder: Path) -> IO[str]:
-    """The open lock of a file's folder, ours until it is closed; the kernel lets go of it when the process ends, however it ends.
+    """Open and lock the lock file of a folder. The kernel releases it when the process ends.
 
-    Raises OSError where the folder cannot be written to.
+    Raises:
+        OSError: The folder cannot be written.
+
     """
     for _ in range(_TRIES):
         folder.mkdir(parents=True, exist_ok=True)
@@ -242,11 +265,11 @@ def _lock(folder: Path) -> IO[str]:
             if _is_current(lock, folder):
                 return lock
             lock.close()
-    raise FileNotFoundError(errno.ENOENT, "it does not stay", str(folder))
+    raise FileNotFoundError(errno.ENOENT, "the folder is removed again and again", str(folder))
 
 
 def _is_current(lock: IO[str], folder: Path) -> bool:
-    """Whether a lock is still the folder's: while it was waited for, the folder may have been removed and made anew."""
+    """Check that the lock file is still in the folder, which may have been pruned and created again while waiting."""
     try:
         return os.path.samestat(os.fstat(lock.fileno()), (folder / _LOCK).stat())
     except FileNotFoundError:
@@ -254,7 +277,7 @@ def _is_current(lock: IO[str], folder: Path) -> bool:
 
 
 def _remove(folder: Path) -> bool:
-    """Remove a file's folder, unless another process is storing it right now."""
+    """Remove the folder of a file, unless another process is storing it."""
     with contextlib.suppress(OSError), (folder / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if _is_current(lock, folder):
@@ -269,9 +292,5 @@ def _signature(path: Path) -> str:
 
 
 def _copy(source: Path, part: Path) -> str:
-    digest = hashlib.sha256()
-    with source.open("rb") as reading, part.open("wb") as writing:
-        while block := reading.read(BLOCK):
-            digest.update(block)
-            writing.write(block)
-    return digest.hexdigest()
+    shutil.copyfile(source, part)
+    return sha256_of(part)

@@ -10,7 +10,7 @@ cpp.CUDA_HOME = os.environ["CUDA_HOME"]
 setup(
     ext_modules=[
         cpp.CppExtension(
-            "forge_sample._C",
+            "sample_extension._C",
             ["csrc/bind.cpp", "csrc/axpy.cu", "csrc/scale.cu"],
             include_dirs=cpp.include_paths("cuda"),
             library_dirs=[cpp.CUDA_HOME + "/lib64"],

@@ -1,4 +1,4 @@
-"""One build, from a key to a wheel on the shelf that was held against that key."""
+"""One build, from a build key to a checked wheel in the build cache."""
 
 from __future__ import annotations
 
@@ -10,72 +10,69 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.catalog.index.sources import Sources
+from provision.catalog.index.sources import IndexSources
 from provision.core.errors import StageError, TransportError
 from provision.core.models.staged import StagedFile
 from provision.core.run_folder import utc_now, write_atomically
-from provision.phases.stage.builds.build_cache import BuildCache, Forged
-from provision.phases.stage.builds.build_host import BuildHost, Built, Order
-from provision.phases.stage.builds.build_inputs import Ingredients, gather
-from provision.phases.stage.builds.build_key import Key
-from provision.phases.stage.builds.builder_requirements import has_wheels, require
+from provision.phases.stage.builds.build_cache import BuildCache, BuiltWheel
+from provision.phases.stage.builds.build_host import BuildHost, BuildRequest, BuildResult
+from provision.phases.stage.builds.build_inputs import BuildInputs, fetch_build_inputs
+from provision.phases.stage.builds.build_key import BuildKey
+from provision.phases.stage.builds.builder_requirements import has_wheels, require_builder
 from provision.phases.stage.builds.extension import read_extension
 from provision.phases.stage.builds.recipes import Recipe, recipe_for, toolkit
-from provision.phases.stage.builds.wheel_check import faults
+from provision.phases.stage.builds.wheel_check import find_mismatches
 from provision.phases.stage.download import Progress
 from provision.phases.stage.host_uv import stage_uv
-from provision.phases.stage.lock import Locked, lock_text
+from provision.phases.stage.lock_file import LockedWheel, lock_text
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.wheelhouse import Store
 
 
 @dataclass(frozen=True)
-class Job:
-    """A build to be done: for whom, beside which locked wheels, with which CUDA."""
+class BuildJob:
+    """A build to be done."""
 
-    key: Key
-    stack: Sequence[Locked]
+    key: BuildKey
+    stack: Sequence[LockedWheel]
     """The Stack's locked wheels, torch among them, in the wheelhouse."""
     target: Target
     cuda: str
     """Release of the toolkit, `13.0`; empty for ROCm."""
-    sources: Sources
+    sources: IndexSources
     store: Store
     progress: Progress | None = None
 
     @property
-    def torch(self) -> Locked:
-        """The torch that the wheel will meet."""
+    def torch(self) -> LockedWheel:
+        """The torch of the Stack."""
         return next(wheel for wheel in self.stack if wheel.distribution == "torch")
 
     def torch_path(self) -> Path:
-        """Its wheel in the wheelhouse."""
+        """Return the path of torch's wheel."""
         return self.store.path(self.torch.sha256, self.torch.name)
 
 
-@dataclass(frozen=True)
-class Place:
-    """A builder by its name, and how its bench is set up."""
+def build_wheel(job: BuildJob, build_host: BuildHost, interpreter: Callable[[], StagedFile]) -> BuiltWheel:
+    """Build the wheel of a key and put it into the build cache.
 
-    name: str
-    build_host: BuildHost
+    Args:
+        interpreter: Fetches a managed Python. Called only when the build host has none that fits.
 
+    Raises:
+        StageError: The build host lacks a requirement, the build fails, or the wheel does not match its key.
+        TransportError: The connection to the build host broke.
 
-def wheel_builder(job: Job, place: Place, interpreter: Callable[[], StagedFile]) -> Forged:
-    """Build a key's wheel and put it on the shelf.
-
-    `interpreter` fetches a managed Python, called only where the builder has none that fits. Raises StageError when the builder lacks
-    something, when the build fails, or when the wheel is not what its key says; TransportError.
     """
     recipe = recipe_for(job.key)
-    survey = place.build_host.survey(job.key.built_for.python, job.cuda)
-    require(job.key, job.cuda, place.name, survey)
-    home = survey.cuda_home if recipe.compiled else None
+    facts = build_host.read_facts(job.key.built_for.python, job.cuda)
+    require_builder(job.key, job.cuda, build_host.name, facts)
+    home = facts.cuda_home if recipe.compiled else None
     by_wheels = (
         bool(job.cuda) and recipe.compiled and (home is None or home["release"] != job.cuda) and has_wheels(job.cuda)
     )
     extra = toolkit().requirements(job.cuda) if by_wheels else []
-    ingredients = gather(
+    inputs = fetch_build_inputs(
         f"{job.key.name}=={job.key.version}",
         job.stack,
         job.target,
@@ -84,12 +81,12 @@ def wheel_builder(job: Job, place: Place, interpreter: Callable[[], StagedFile])
         extra=extra,
         progress=job.progress,
     )
-    archive = None if survey.python else interpreter()
+    archive = None if facts.python else interpreter()
     major = job.cuda.partition(".")[0]
-    order = Order(
-        sdist=ingredients.sdist.name,
-        lock=lock_text(ingredients.wheels),
-        python=survey.python,
+    request = BuildRequest(
+        sdist=inputs.sdist.name,
+        lock=lock_text(inputs.wheels),
+        python=facts.python,
         archive=archive.name if archive else None,
         cuda=job.cuda if recipe.compiled else "",
         cuda_home=home["home"] if home and not by_wheels else None,
@@ -97,65 +94,67 @@ def wheel_builder(job: Job, place: Place, interpreter: Callable[[], StagedFile])
         environment=recipe.variables(job.key),
         memory_gib=recipe.memory_gib,
     )
-    files = [*_files(ingredients, job), *([archive] if archive else [])]
-    name = _folder_name(job.key, ingredients.sdist.parent.name, order)
+    files = [*_files(inputs, job), *([archive] if archive else [])]
+    name = _folder_name(job.key, inputs.sdist.parent.name, request)
 
-    def told(text: str) -> None:
+    def report(text: str) -> None:
         if job.progress:
-            job.progress(f"{job.key.name} on {place.name}: {text}", 0, 0)
+            job.progress(f"{job.key.name} on {build_host.name}: {text}", 0, 0)
 
     try:
-        built = place.build_host.build(name, order, files, told)
-        forged = _keep(job, place, recipe, built)
+        result = build_host.build(name, request, files, report)
+        built = _keep(job, build_host, recipe, result)
     finally:
-        # where the builder is gone, that is what is to be told, not that its log is gone with it
+        # A lost connection is the error to report, not the unreadable log.
         with contextlib.suppress(TransportError):
-            write_atomically(BuildCache(job.store).log_path(job.key), place.build_host.log(name))
-    place.build_host.clear(name)
-    return forged
+            write_atomically(BuildCache(job.store).log_path(job.key), build_host.log(name))
+    build_host.clear(name)
+    return built
 
 
-def _keep(job: Job, place: Place, recipe: Recipe, built: Built) -> Forged:
-    """Bring the wheel into the wheelhouse, hold it against its key, and note it."""
+def _keep(job: BuildJob, build_host: BuildHost, recipe: Recipe, result: BuildResult) -> BuiltWheel:
+    """Fetch the wheel into the wheelhouse, check it against its key, and record it."""
     with tempfile.TemporaryDirectory(prefix="firstlight-") as folder:
-        file = Path(folder) / Path(built.wheel).name
-        file.write_bytes(place.build_host.fetch(built.wheel))
-        path = job.store.add(file, sha256=built.sha256)
+        file = Path(folder) / Path(result.wheel).name
+        file.write_bytes(build_host.fetch(result.wheel))
+        path = job.store.add(file, sha256=result.sha256)
     extension = read_extension(path)
-    wrong = faults(extension, job.key, torch=job.torch_path(), compiled=recipe.compiled)
+    wrong = find_mismatches(extension, job.key, torch=job.torch_path(), compiled=recipe.compiled)
     if wrong:
         raise StageError(
-            f"the wheel that {place.name} built is not what was asked for: {'; '.join(wrong)}",
-            hint="a builder with an older C library makes wheels for older hosts; the log names the compiler's flags",
+            f"the wheel that {build_host.name} built does not match the request: {'; '.join(wrong)}",
+            hint="a build host with an older C library builds wheels for older hosts; the log has the compiler flags",
         )
     oldest = extension.glibc or job.key.built_for.glibc
-    forged = Forged(
+    built = BuiltWheel(
         key=job.key.model_copy(update={"built_for": job.key.built_for.model_copy(update={"glibc": oldest})}),
         torch=job.torch.version,
         name=path.name,
-        sha256=built.sha256,
+        sha256=result.sha256,
         size=path.stat().st_size,
         codes=tuple(sorted(extension.codes)),
-        builder=place.name,
+        builder=build_host.name,
         built_at=utc_now(),
-        jobs=built.jobs,
-        cpu_seconds=built.cpu_seconds,
-        largest_process_gib=built.largest_process_gib,
-        nvcc=built.nvcc,
+        jobs=result.jobs,
+        cpu_seconds=result.cpu_seconds,
+        largest_process_gib=result.largest_process_gib,
+        nvcc=result.nvcc,
         log=str(BuildCache(job.store).log_path(job.key)),
     )
-    BuildCache(job.store).put(forged)
-    return forged
+    BuildCache(job.store).put(built)
+    return built
 
 
-def _files(ingredients: Ingredients, job: Job) -> Iterable[StagedFile]:
-    yield job.store.staged(ingredients.sdist, "source")
-    for wheel in ingredients.wheels:
+def _files(inputs: BuildInputs, job: BuildJob) -> Iterable[StagedFile]:
+    yield job.store.staged(inputs.sdist, "source")
+    for wheel in inputs.wheels:
         yield job.store.staged(job.store.path(wheel.sha256, wheel.name), "wheel")
     yield stage_uv(f"{job.target.machine}-manylinux_2_{job.target.glibc_minor}", job.sources.settings, job.store)
 
 
-def _folder_name(key: Key, sdist: str, order: Order) -> str:
-    """The same for what can be taken up, another one for whatever changes what is compiled."""
-    digest = hashlib.sha256(json.dumps([sdist, order.lock, order.cuda_home, order.environment]).encode()).hexdigest()
+def _folder_name(key: BuildKey, sdist: str, request: BuildRequest) -> str:
+    """Return a name that stays the same when a build can be resumed, and changes with anything that changes the result."""
+    digest = hashlib.sha256(
+        json.dumps([sdist, request.lock, request.cuda_home, request.environment]).encode()
+    ).hexdigest()
     return f"{key.name}-{key.version}-{digest[:12]}"

@@ -1,6 +1,6 @@
-"""A machine that builds: the program is sent there, told what to do, listened to, and ended by closing its input.
+"""A machine that builds. The build program is sent there and reports events; it ends when its input is closed.
 
-It ends too when this process or the connection dies. What it made so far stays in its folder, and the next run goes on there.
+It also ends when this process or the connection ends. Its results stay in its folder, and the next run resumes there.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from provision.core.models.staged import StagedFile
 from provision.core.zipapp import pack_zipapp
 from provision.fleet.ssh.session import Session
 
-PROGRAM = "forge.pyz"
+PROGRAM = "builder.pyz"
 SILENT_S = 120.0
-"""The builder says something at least every 10 s; after this many seconds it is taken for gone."""
+"""The build program sends an event at least every 10 s. After this many seconds of silence it counts as gone."""
 FETCH_S = 900.0
-"""For a wheel of some hundred megabytes over a slow line, seconds."""
+"""Time limit for a wheel of some hundred megabytes over a slow line, seconds."""
 
 _SOURCE = Path(__file__).parent / "onbuilder"
 
-Told = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-class Survey(Record):
-    """What the builder has for one Python and one CUDA release."""
+class BuilderFacts(Record):
+    """Properties of a build host for one Python and one CUDA release."""
 
     machine: str
     glibc: str | None
-    """Null where the C library is another one."""
+    """None for another C library."""
     compiler: str | None
     """First line of `c++ --version`."""
     python: str | None
-    """Path of an interpreter of the right minor version with its headers."""
+    """Path of an interpreter of the right minor version with headers."""
     cuda_home: Mapping[str, str] | None
     """`home` and `release` of a toolkit of the right major version."""
     hipcc: str | None
 
 
-class Built(Record):
-    """A wheel on the builder."""
+class BuildResult(Record):
+    """A wheel on the build host."""
 
     wheel: str
     sha256: str
@@ -58,8 +58,8 @@ class Built(Record):
 
 
 @dataclass(frozen=True)
-class Order:
-    """What onbuilder/work.py reads."""
+class BuildRequest:
+    """The content of request.json, which onbuilder/build_steps.py reads."""
 
     sdist: str
     lock: str
@@ -74,85 +74,95 @@ class Order:
 
 
 class BuildHost:
-    """One builder, through its session; `folder` is where its builds lie, `python` the interpreter that runs the program."""
+    """A build host, reached through a session. `folder` has its builds; `python` runs the build program."""
 
-    def __init__(self, session: Session, folder: str, *, python: str = "python3") -> None:
+    def __init__(self, name: str, session: Session, folder: str, *, python: str = "python3") -> None:
+        self.name = name
         self._session, self._folder, self._python = session, folder, python
 
-    def survey(self, python: str, cuda: str) -> Survey:
-        """Look at the machine. Raises StageError when it has no Python at all to run the program, TransportError."""
+    def read_facts(self, python: str, cuda: str) -> BuilderFacts:
+        """Read the properties of the machine.
+
+        Raises:
+            StageError: It has no Python for the build program.
+            TransportError: The connection broke.
+
+        """
         self._session.run(f"mkdir -p {shlex.quote(self._folder)}")
         self._session.write(f"{self._folder}/{PROGRAM}", program())
-        done = self._session.run(self._command("survey", python, cuda), timeout_s=120)
+        done = self._session.run(self._command("facts", python, cuda), timeout_s=120)
         try:
-            return Survey.model_validate_json(done.stdout)
+            return BuilderFacts.model_validate_json(done.stdout)
         except ValidationError:
-            said = (done.stderr or done.stdout).strip().splitlines()
+            lines = (done.stderr or done.stdout).strip().splitlines()
             raise StageError(
-                f"builder {self._session.host} cannot run the build program: {said[-1] if said else f'exit status {done.rc}'}",
-                hint="it needs Python 3.8 or newer as python3",
+                f"build host {self._session.host} cannot run the build program: {lines[-1] if lines else f'exit status {done.rc}'}",
+                hint="install Python 3.8 or newer there as python3",
             ) from None
 
-    def build(self, name: str, order: Order, files: Sequence[StagedFile], told: Told) -> Built:
-        """Build in the folder of that name, or go on where an earlier run stopped.
+    def build(self, name: str, request: BuildRequest, files: Sequence[StagedFile], report: Report) -> BuildResult:
+        """Build in the folder of that name, or resume there.
 
-        Raises StageError with the compiler's own words when it fails, TransportError.
+        Raises:
+            StageError: The build failed; the text has the compiler errors.
+            TransportError: The connection broke.
+
         """
         folder = f"{self._folder}/{name}"
-        told("sending what the build needs")
+        report("sending the build inputs")
         self._session.send(files, f"{folder}/incoming")
         uv = next(file.name for file in files if file.kind == "tool")
         self._session.run(f"chmod 755 {shlex.quote(f'{folder}/incoming/{uv}')}")
-        self._session.write(f"{folder}/order.json", json.dumps(asdict(order)).encode(), mode=0o600)
+        self._session.write(f"{folder}/request.json", json.dumps(asdict(request)).encode(), mode=0o600)
         channel = self._session.open_channel(f"exec {self._command('build', folder)}")
         try:
             while True:
                 line = channel.readline(timeout_s=SILENT_S)
                 if not line:
                     raise StageError(
-                        f"the build on {self._session.host} ended without a word{_said(channel.error_text())}",
-                        hint="run again: it continues where it stopped",
+                        f"the build on {self._session.host} ended without a result{_last_line(channel.error_text())}",
+                        hint="run again: the build is resumed",
                     )
-                if (built := self._hear(self._event(line), told)) is not None:
+                if (built := self._handle(self._parse_event(line), report)) is not None:
                     return built
         finally:
             channel.close()
 
     def fetch(self, path: str) -> bytes:
-        """A file of a build."""
+        """Return the content of a file of a build."""
         return self._session.read(path, timeout_s=FETCH_S)
 
     def log(self, name: str) -> str:
-        """The log of a build so far; empty when there is none."""
+        """Return the log of a build; empty when there is none."""
         try:
             return self._session.read(f"{self._folder}/{name}/build.log", timeout_s=FETCH_S).decode(errors="replace")
         except FileNotFoundError:
             return ""
 
     def clear(self, name: str) -> None:
-        """Remove what is left of a build whose wheel is in the wheelhouse."""
+        """Remove the folder of a finished build."""
         self._session.run(f"rm -rf -- {shlex.quote(f'{self._folder}/{name}')}", timeout_s=FETCH_S)
 
-    def _event(self, line: str) -> dict[str, Any]:
+    def _parse_event(self, line: str) -> dict[str, Any]:
         try:
             event = json.loads(line)
         except ValueError:
             event = None
         if not isinstance(event, dict) or "event" not in event:
             raise StageError(
-                f"builder {self._session.host} says `{line.strip()[:200]}`, which the build program does not",
-                hint="whatever its shell prints at the start of a command must go away: look at ~/.bashrc there",
+                f"build host {self._session.host} sent `{line.strip()[:200]}`, which is not from the build program",
+                hint="its shell must not print anything at the start of a command: check ~/.bashrc there",
             )
         return event
 
-    def _hear(self, event: dict[str, Any], told: Told) -> Built | None:
+    def _handle(self, event: dict[str, Any], report: Report) -> BuildResult | None:
         kind = event.pop("event")
         if kind == "built":
-            return Built.model_validate(event)
+            return BuildResult.model_validate(event)
         if kind == "units":
-            told(f"{event['done']} of {event['total']} units compiled")
+            report(f"{event['done']} of {event['total']} units compiled")
         elif kind == "step":
-            told(event["text"])
+            report(event["text"])
         elif kind != "alive":
             raise StageError(
                 f"the build on {self._session.host} {'was cancelled' if kind == 'cancelled' else 'failed'}: {event['text']}",
@@ -165,12 +175,12 @@ class BuildHost:
 
 
 def program() -> bytes:
-    """The building program as one file."""
+    """Return the build program as one zipapp."""
     return pack_zipapp(
         {f"onbuilder/{path.name}": path.read_bytes() for path in _SOURCE.glob("*.py")}, main="onbuilder.main:main()"
     )
 
 
-def _said(text: str) -> str:
+def _last_line(text: str) -> str:
     lines = text.strip().splitlines()
     return f": {lines[-1]}" if lines else ""

@@ -1,7 +1,7 @@
-"""What a build is made of: the sdist, and the wheels of its build environment, each by its hash, fetched once into the wheelhouse.
+"""The inputs of a build: the sdist and the wheels of its build environment, fetched once into the wheelhouse, each with its hash.
 
-The environment holds the Stack's own torch, by its very file, and what torch needs at the Stack's versions; so the wheel is built against the
-torch that it will meet, and against no other.
+The environment has the Stack's own torch, from the same file, and torch's requirements at the Stack's versions. So the wheel is built against
+exactly the torch that it runs with.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from provision.catalog.index.http_client import open_client
-from provision.catalog.index.sources import Sources
+from provision.catalog.index.sources import IndexSources
 from provision.core.errors import StageError
 from provision.phases.stage.builds.recipes import tools
 from provision.phases.stage.download import Progress, fetch_all
-from provision.phases.stage.lock import Locked
+from provision.phases.stage.lock_file import LockedWheel
 from provision.phases.stage.platforms import Target
 from provision.phases.stage.solve import solve
-from provision.phases.stage.solve_request import Request
+from provision.phases.stage.solve_request import SolveRequest
 from provision.phases.stage.wheel_choice import choose_wheels
 from provision.phases.stage.wheelhouse import Store
 
@@ -33,50 +33,58 @@ TORCH = "torch"
 
 
 @dataclass(frozen=True)
-class Ingredients:
-    """Everything in the wheelhouse."""
+class BuildInputs:
+    """The inputs of a build, in the wheelhouse."""
 
     sdist: Path
-    wheels: tuple[Locked, ...]
-    """Of the build environment, torch among them."""
+    wheels: tuple[LockedWheel, ...]
+    """Wheels of the build environment, torch among them."""
 
 
-def gather(
+def fetch_build_inputs(
     requirement: str,
-    stack: Sequence[Locked],
+    stack: Sequence[LockedWheel],
     target: Target,
-    sources: Sources,
+    sources: IndexSources,
     store: Store,
     *,
     extra: Iterable[str] = (),
     progress: Progress | None = None,
-) -> Ingredients:
-    """Find and fetch the sdist of `NAME==VERSION`, and all that its build needs beside a Stack's locked wheels.
+) -> BuildInputs:
+    """Fetch the sdist of `NAME==VERSION` and its build requirements.
 
-    Raises StageError when the index has no sdist, when uv refuses, or when a file cannot be had.
+    Args:
+        stack: The Stack's locked wheels; their versions are constraints.
+        extra: Further build requirements.
+
+    Raises:
+        StageError: The index has no sdist, uv refuses, or a file cannot be had.
+
     """
     sdist = find_sdist(requirement, target, sources)
     path = _fetch([sdist], sources, store, progress)[sdist.sha256]
     torch = next(wheel for wheel in stack if canonicalize_name(wheel.distribution) == TORCH)
     file = store.path(torch.sha256, torch.name)
     wanted = {*tools(), *build_requirements(path), *extra}
-    request = Request(
+    request = SolveRequest(
         target,
         (f"{TORCH} @ {file.as_uri()}", *sorted(wanted)),
         constraints=tuple(f"{wheel.distribution}=={wheel.version}" for wheel in stack if wheel is not torch),
     )
     wheels = [torch, *choose_wheels(solve(request, sources.variables), target, own=[TORCH])]
     _fetch([wheel for wheel in wheels if wheel is not torch], sources, store, progress)
-    return Ingredients(path, tuple(wheels))
+    return BuildInputs(path, tuple(wheels))
 
 
-def find_sdist(requirement: str, target: Target, sources: Sources) -> Locked:
-    """The source of a release in the user's indexes. Nothing of it is run, so what it requires is not known yet.
+def find_sdist(requirement: str, target: Target, sources: IndexSources) -> LockedWheel:
+    """Locate the sdist of a release on the user's indexes. Its code is not run, so its requirements are not known yet.
 
-    Raises StageError when there is none, or one without a sha256.
+    Raises:
+        StageError: There is none, or none with a sha256.
+
     """
     name = Requirement(requirement).name
-    pylock = solve(Request(target, (requirement,), sources=(name,)), sources.variables)
+    pylock = solve(SolveRequest(target, (requirement,), sources=(name,)), sources.variables)
     package: dict[str, Any] = next(
         entry
         for entry in tomllib.loads(pylock)["packages"]
@@ -87,17 +95,19 @@ def find_sdist(requirement: str, target: Target, sources: Sources) -> Locked:
     url = sdist.get("url") or (Path(sdist["path"]).as_uri() if "path" in sdist else None)
     if not sha256 or not url:
         raise StageError(
-            f"the index gives no source of {requirement} with a sha256",
-            hint="name a release that has an sdist, on an index that announces sha256 hashes",
+            f"the index has no sdist of {requirement} with a sha256",
+            hint="use a release with an sdist, on an index with sha256 hashes",
         )
     file = sdist.get("name") or url.rpartition("/")[2]
-    return Locked(name, package["version"], file, sha256, url, sdist.get("size"))
+    return LockedWheel(name, package["version"], file, sha256, url, sdist.get("size"))
 
 
 def build_requirements(sdist: Path) -> list[str]:
-    """What an sdist's pyproject.toml wants for its build, torch left out: that one is fixed.
+    """Read the build requirements in an sdist's pyproject.toml, without torch, which is fixed.
 
-    Raises StageError when the sdist is no gzipped tar as PEP 625 has it, or its pyproject.toml is not one.
+    Raises:
+        StageError: The sdist is no gzipped tar (PEP 625), or its pyproject.toml is invalid.
+
     """
     try:
         with tarfile.open(sdist) as packed:
@@ -109,9 +119,13 @@ def build_requirements(sdist: Path) -> list[str]:
             table = tomllib.loads(file.read().decode()) if file else {}
             needs = [Requirement(text) for text in table.get("build-system", {}).get("requires", [])]
     except (tarfile.TarError, EOFError, zlib.error, ValueError, TypeError, AttributeError) as error:
-        raise StageError(f"`{sdist.name}` is no whole sdist: {error}", hint="use another release or index") from error
+        raise StageError(
+            f"`{sdist.name}` is not a valid sdist: {error}", hint="use another release or index"
+        ) from error
     return [str(need) for need in needs if canonicalize_name(need.name) != TORCH]
 
 
-def _fetch(files: Sequence[Locked], sources: Sources, store: Store, progress: Progress | None) -> dict[str, Path]:
+def _fetch(
+    files: Sequence[LockedWheel], sources: IndexSources, store: Store, progress: Progress | None
+) -> dict[str, Path]:
     return fetch_all(store, files, lambda: open_client(sources.settings, sources.indexes), progress=progress)

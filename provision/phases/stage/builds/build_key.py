@@ -1,4 +1,4 @@
-"""The key of a built package: all that decides whether a wheel of it loads beside a Stack's torch and has code for its cards."""
+"""The build key of a package: all that decides whether its wheel loads with a Stack's torch and has code for its cards."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from provision.core.models.stack import FlashAttnKey, FlashAttnPackage
 FLASH_ATTN = "flash-attn"
 
 
-class Key(Record):
-    """A package of one release, built for one torch, Python, C library and set of cards."""
+class BuildKey(Record):
+    """A package release, built for one torch, Python, C library and set of cards."""
 
     name: str
     version: str
@@ -22,8 +22,8 @@ class Key(Record):
     built_for: FlashAttnKey
 
     @classmethod
-    def of(cls, package: FlashAttnPackage) -> Key:
-        """Of the package that a plan names."""
+    def of(cls, package: FlashAttnPackage) -> BuildKey:
+        """Return the build key of the package in a plan."""
         return cls(name=FLASH_ATTN, version=package.version, built_for=package.key)
 
     @property
@@ -38,7 +38,7 @@ class Key(Record):
 
     @property
     def local(self) -> str:
-        """The local part of the version, as flash-attn's authors write it: `cu13torch2.11cxx11abiTRUE`."""
+        """The local part of the version, as the authors of flash-attn write it: `cu13torch2.11cxx11abiTRUE`."""
         abi = str(self.built_for.cxx11_abi).upper()
         return f"{self.runtime.replace('.', '')}torch{self.built_for.torch}cxx11abi{abi}"
 
@@ -51,12 +51,12 @@ class Key(Record):
         kind = f"{self.runtime}-torch{key.torch}-cxx11abi{int(key.cxx11_abi)}-{python}-{key.machine}"
         return f"{canonicalize_name(self.name)}-{self.version}-{kind}-glibc{key.glibc}-{cards}"
 
-    def same_build(self, other: Key) -> bool:
-        """Whether one build can serve both: all is equal but the cards and the C library."""
+    def same_build(self, other: BuildKey) -> bool:
+        """Check whether one build can serve both keys: all but the cards and the C library is equal."""
         return self._rest() == other._rest()
 
-    def covering(self, others: Iterable[Key]) -> Key:
-        """The same key with the cards of all others that one build can serve, and the oldest C library among them."""
+    def covering(self, others: Iterable[BuildKey]) -> BuildKey:
+        """Return the key with the cards of all others that one build can serve, and the oldest of their C libraries."""
         keys = [self, *(other for other in others if self.same_build(other))]
         cards = {capability for key in keys for capability in key.built_for.capabilities}
         glibc = min((key.built_for.glibc for key in keys), key=numbers)
@@ -65,7 +65,7 @@ class Key(Record):
             update={"built_for": self.built_for.model_copy(update={"capabilities": ordered, "glibc": glibc})}
         )
 
-    def _rest(self) -> Key:
+    def _rest(self) -> BuildKey:
         return self.model_copy(
             update={"built_for": self.built_for.model_copy(update={"capabilities": (), "glibc": ""})}
         )

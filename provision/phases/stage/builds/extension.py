@@ -1,4 +1,4 @@
-"""What a wheel was built for, by its own metadata and the libraries in it."""
+"""A wheel with a compiled extension: its metadata and libraries, read from the file."""
 
 from __future__ import annotations
 
@@ -19,47 +19,52 @@ from provision.phases.stage.builds.shared_library import Library, read_library
 
 @dataclass(frozen=True)
 class Extension:
-    """A wheel, looked at."""
+    """The properties of a wheel."""
 
     name: str
     version: str
-    """Of its file name, with the local part that names what it is for."""
+    """Version in the file name, with the local part that names the target."""
     own_version: str
-    """As its metadata writes it. flash-attn's authors rename their wheels (publish.yml): the local part stands in the file name alone."""
+    """Version in the metadata. The authors of flash-attn rename their wheels, so it has no local part. Source: their publish.yml."""
     pythons: frozenset[str]
     """`cp312`, `py3`."""
     platforms: frozenset[str]
     """`linux_x86_64`, `any`."""
     requires: tuple[str, ...]
     libraries: tuple[tuple[str, Library], ...]
-    """By their paths in the wheel."""
+    """Libraries by their paths in the wheel."""
 
     @property
     def codes(self) -> frozenset[str]:
-        """GPU code in all of its libraries."""
+        """GPU architectures with native code in any of its libraries."""
         return frozenset(code for _, library in self.libraries for code in library.codes)
 
     @property
     def torch_symbols(self) -> frozenset[str]:
-        """Symbols of torch that its libraries want."""
+        """Symbols of torch that its libraries need."""
         return frozenset(symbol for _, library in self.libraries for symbol in library.torch_symbols)
 
     @property
     def glibc(self) -> str | None:
-        """The newest version of the C library that any of its libraries wants."""
+        """The newest version of the C library that any of its libraries needs."""
         found = [library.glibc for _, library in self.libraries if library.glibc]
         return max(found, key=numbers, default=None)
 
     def cuda_majors(self) -> set[int]:
-        """Majors of the CUDA runtime that its libraries are linked with."""
+        """Return the majors of the CUDA runtime that its libraries are linked with."""
         names = {name for _, library in self.libraries for name in library.needed}
         return {int(match[1]) for name in names if (match := re.match(r"libcudart\.so\.(\d+)", name))}
 
 
 def read_extension(wheel: Path, *, published_as: str | None = None) -> Extension:
-    """Look into a wheel. `published_as` is the file name that its authors gave it, where it is kept under another.
+    """Read a wheel.
 
-    Raises StageError when it is none, or holds a library that cannot be read.
+    Args:
+        published_as: The file name of its authors, where it is stored under another.
+
+    Raises:
+        StageError: The file is no valid wheel, or one of its libraries cannot be read.
+
     """
     file = published_as or wheel.name
     try:
@@ -76,12 +81,12 @@ def read_extension(wheel: Path, *, published_as: str | None = None) -> Extension
             )
     except (ValueError, zipfile.BadZipFile, zlib.error, StopIteration) as error:
         raise StageError(
-            f"`{file}` is no whole wheel: {error or 'it has no metadata'}", hint="build or fetch it again"
+            f"`{file}` is not a valid wheel: {error or 'it has no metadata'}", hint="build or fetch it again"
         ) from error
     if canonicalize_name(headers["Name"] or "") != name or own not in {version, Version(version.public)}:
         raise StageError(
-            f"`{file}` says of itself that it is {headers['Name']} {headers['Version']}",
-            hint="a renamed wheel is not used; build or fetch it again",
+            f"`{file}` has the metadata of {headers['Name']} {headers['Version']}",
+            hint="renamed wheels are refused; build or fetch it again",
         )
     return Extension(
         name=name,

@@ -1,29 +1,34 @@
-"""In which release of a GitHub repository a file lies, and its hash: asked when it is fetched, since new releases come often."""
+"""The release of a GitHub repository with a file, and its hash. Queried at each fetch, since new releases are frequent."""
 
 from __future__ import annotations
 
 from typing import Any
 from urllib.parse import urlsplit
 
-from provision.catalog.index.http_client import get, open_client
-from provision.catalog.index.settings import ClientSettings, without_credentials
+from provision.catalog.index.http_client import describe_error, get, open_client
+from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
 from provision.core.json_text import parse
 
 API = "https://api.github.com"
-"""docs.github.com/rest/releases/releases: without a login it answers 60 requests an hour."""
+"""Without a login it answers 60 requests an hour. Source: docs.github.com/rest/releases/releases."""
 PAGE = 30
-"""Releases a request, newest first: each lists all of its files."""
+"""Releases in one answer, newest first; each lists all of its files."""
 MOST_PAGES = 100
-"""A repository with more releases than these pages hold is none that publishes wheels."""
+"""Limit of pages. A repository with more releases does not publish wheels."""
 
-_HINT = "put that file into a folder that is among your find-links settings, or name a builder: firstlight_builder: controller"
+HINT = "put that file into a find-links folder of your settings, or build it: firstlight_builder: controller"
 
 
 def find_released(repository: str, file: str, settings: ClientSettings) -> tuple[str, str | None]:
-    """A file's address, and its sha256 where the repository's host announces one (`owner/name`, newest release first).
+    """Find a file in the releases of a repository (`owner/name`), newest release first.
 
-    Raises StageError when no release has it, or nobody answers.
+    Returns:
+        Its address, and its sha256 where the host has one.
+
+    Raises:
+        StageError: No release has it, or the host does not answer.
+
     """
     import httpx  # noqa: PLC0415 (only where a community wheel is fetched)
 
@@ -38,15 +43,13 @@ def find_released(repository: str, file: str, settings: ClientSettings) -> tuple
                     if asset["name"] == file:
                         kind, _, digest = str(asset.get("digest") or "").partition(":")
                         return asset["browser_download_url"], digest if kind == "sha256" else None
-    except httpx.HTTPStatusError as error:
-        problem = f"HTTP {error.response.status_code}"
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        problem = without_credentials(str(error)) or type(error).__name__
+        problem = describe_error(error)
     except (ValueError, KeyError, TypeError):
-        problem = "what it answers is no list of releases"
+        problem = "the answer is not a list of releases"
     else:
-        raise StageError(f"no release of {repository} has `{file}`", hint=_HINT)
-    raise StageError(f"{urlsplit(API).hostname} does not say where `{file}` lies: {problem}", hint=_HINT)
+        raise StageError(f"no release of {repository} has `{file}`", hint=HINT)
+    raise StageError(f"{urlsplit(API).hostname} cannot locate `{file}`: {problem}", hint=HINT)
 
 
 def _page(answer: Any) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""How a package is built: its variables, the names it has for architectures, and the memory of one job, from recipes.toml."""
+"""Build recipes from recipes.toml: variables, names of architectures, and memory of one job."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from packaging.version import Version
 from provision.catalog.versions import numbers
 from provision.core.errors import StageError
 from provision.core.tables import own_table
-from provision.phases.stage.builds.build_key import Key
+from provision.phases.stage.builds.build_key import BuildKey
 
 ANY = "*"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One row of recipes.toml."""
+    """A row of recipes.toml."""
 
     name: str
     platform: str
@@ -29,17 +29,17 @@ class Recipe:
     """Of the largest compiler process, GiB."""
     source: str
     archs: dict[str, str] | None = None
-    """Its own name of each capability that it has kernels for; null: any, by its number."""
+    """The package's name of each capability that it supports; None for any, by its number."""
     requires: tuple[str, ...] = ()
-    """What the package needs at run time besides torch."""
+    """Requirements at run time besides torch."""
     compiled: bool = True
-    """Whether the wheel holds a compiled extension."""
+    """Whether the wheel has a compiled extension."""
     since: str | None = None
     until: str | None = None
-    """The first release that it no longer holds for."""
+    """The first release that the recipe does not cover."""
 
-    def holds(self, key: Key) -> bool:
-        """Whether this recipe is for a package, its release and its cards."""
+    def holds(self, key: BuildKey) -> bool:
+        """Check whether the recipe covers a key: package, release and cards."""
         version = Version(key.version)
         return (
             self.name in {key.name, ANY}
@@ -50,12 +50,12 @@ class Recipe:
         )
 
     def arch_names(self, capabilities: tuple[str, ...]) -> list[str]:
-        """What the package calls the architectures, each once, in the order of the capabilities."""
+        """Return the package's names of the architectures, each once, in the order of the capabilities."""
         names = self.archs or {}
         return list(dict.fromkeys(names.get(capability, capability) for capability in capabilities))
 
-    def variables(self, key: Key, *, threads: int = 1) -> dict[str, str]:
-        """The environment of the build. `threads` are those of one nvcc."""
+    def variables(self, key: BuildKey, *, threads: int = 1) -> dict[str, str]:
+        """Return the environment variables of the build. `threads` are those of one nvcc."""
         values = {
             "archs": self.separator.join(self.arch_names(key.built_for.capabilities)),
             "threads": str(threads),
@@ -70,20 +70,22 @@ class Toolkit:
     """The CUDA compiler as wheels."""
 
     since: int
-    """The first CUDA major whose wheels hold nvcc."""
+    """The first CUDA major whose wheels have nvcc."""
     requires: tuple[str, ...]
     links: tuple[tuple[str, str], ...]
-    """(name, target) below CUDA_HOME: what builds look for and the wheels do not have."""
+    """(name, target) below CUDA_HOME: files that builds need and the wheels lack."""
 
     def requirements(self, cuda: str) -> list[str]:
-        """The wheels of one CUDA release, `13.0`."""
+        """Return the wheels of one CUDA release, `13.0`."""
         return [f"{name}=={cuda}.*" for name in self.requires]
 
 
-def recipe_for(key: Key) -> Recipe:
-    """The recipe that holds for a key.
+def recipe_for(key: BuildKey) -> Recipe:
+    """Return the recipe of a key.
 
-    Raises StageError, naming the capabilities that the package has kernels for, when none does.
+    Raises:
+        StageError: There is none; the hint has the supported capabilities.
+
     """
     rows = [recipe for recipe in _table()[0] if recipe.platform == key.platform]
     rows = [row for row in rows if row.name == key.name] or [row for row in rows if row.name == ANY]
@@ -94,22 +96,22 @@ def recipe_for(key: Key) -> Recipe:
     asked = ", ".join(key.built_for.capabilities)
     raise StageError(
         f"no recipe builds {key.name} {key.version} for {asked} on {key.platform}",
-        hint=f"it has kernels for {', '.join(known)}" if known else f"recipes stand in {__package__}/recipes.toml",
+        hint=f"it has kernels for {', '.join(known)}" if known else f"recipes are in {__package__}/recipes.toml",
     )
 
 
 def toolkit() -> Toolkit:
-    """CUDA's compiler from wheels."""
+    """Return the CUDA compiler as wheels."""
     return _table()[1]
 
 
 def tools() -> list[str]:
-    """Distributions that every build environment holds."""
+    """Return the distributions of every build environment."""
     return _table()[2]
 
 
-def _common(key: Key) -> dict[str, str]:
-    """What torch's own build extension reads, for packages that name no architectures themselves."""
+def _common(key: BuildKey) -> dict[str, str]:
+    """Return the variables of torch's build extension, for packages without their own."""
     return {"TORCH_CUDA_ARCH_LIST": ";".join(key.built_for.capabilities)} if key.platform == "cuda" else {}
 
 

@@ -1,4 +1,4 @@
-"""The frozen torch: what its libraries export, read from its wheel in the wheelhouse."""
+"""The symbols that torch's libraries export, read from its wheel."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _FIRST = (
     "libtorch_cuda.so",
     "libtorch_hip.so",
 )
-"""Where extensions find what they want of torch, the small libraries first: one of a gigabyte is unpacked only when it must be."""
+"""Libraries with the symbols that extensions need, small ones first: a library of a gigabyte is unpacked only when necessary."""
 
 
 def missing_symbols(torch: Path, wanted: frozenset[str]) -> frozenset[str]:
-    """Which of the symbols no library in a torch wheel defines."""
+    """Return the symbols that no library in a torch wheel defines."""
     missing = wanted
     with zipfile.ZipFile(torch) as archive:
         members = {Path(name).name: name for name in archive.namelist() if name.startswith("torch/lib/lib")}

@@ -1,4 +1,4 @@
-"""Whether a wheel is what a key asks for. Decided before it is installed, from the file alone: what is imported to be tried may already have done harm."""
+"""The check of a wheel against its build key, from the file alone: importing an unfit extension may crash or hang."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from provision.catalog.versions import minor, numbers
-from provision.phases.stage.builds.build_key import Key
+from provision.phases.stage.builds.build_key import BuildKey
 from provision.phases.stage.builds.extension import Extension
 from provision.phases.stage.builds.torch_libraries import missing_symbols
 from provision.phases.stage.platforms import Target
@@ -20,34 +20,36 @@ from verify.cxx_abi import text_symbols
 from verify.gpu_code import native_for
 
 _LOCAL = re.compile(r"(?P<runtime>cu\d+|rocm\d+)torch(?P<torch>[\d.]+)(?:cxx11abi(?P<abi>true|false))?", re.IGNORECASE)
-"""The local part of a version as flash-attn's authors write it, cu12torch2.8cxx11abiTRUE, or others: cu128torch2.9."""
+"""Local part of a version as the authors of flash-attn write it, cu12torch2.8cxx11abiTRUE, or others: cu128torch2.9."""
 
 
-def faults(extension: Extension, key: Key, *, torch: Path | None, compiled: bool = True) -> list[str]:
-    """Why a wheel may not go beside a Stack's torch; nothing when it may.
+def find_mismatches(extension: Extension, key: BuildKey, *, torch: Path | None, compiled: bool = True) -> list[str]:
+    """Return the reasons why a wheel does not fit a Stack; an empty list when it fits.
 
-    `torch` is that torch's own wheel, whose exports the extension's symbols are held against; `compiled` says that the package must hold a
-    compiled extension.
+    Args:
+        torch: The wheel of the Stack's torch, whose exports must have the extension's symbols.
+        compiled: Whether the package must have a compiled extension.
+
     """
     found = [*_metadata(extension, key)]
     if not extension.libraries:
-        return [*found, "it holds no compiled extension"] if compiled else found
+        return [*found, "it has no compiled extension"] if compiled else found
     found += [*_libraries(extension, key), *_abi(extension, key), *_code(extension, key)]
     if torch is not None and (missing := missing_symbols(torch, extension.torch_symbols)):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        found.append(f"it wants {min(missing)}{more} of torch, which `{torch.name}` does not have")
+        found.append(f"it needs {min(missing)}{more} of torch, which `{torch.name}` lacks")
     return found
 
 
-def unmet(extension: Extension, locked: dict[str, str], target: Target) -> list[str]:
-    """What a wheel's metadata requires on a host and a lock (canonical name to version) does not give."""
+def find_unmet_requirements(extension: Extension, locked: dict[str, str], target: Target) -> list[str]:
+    """Return the wheel's requirements that a lock (canonical name to version) does not meet on the target."""
     markers = cast("dict[str, str]", target.markers()) | {"extra": ""}
     found = []
     for text in extension.requires:
         try:
             need = Requirement(text)
         except InvalidRequirement:
-            found.append(f"it requires `{text}`, which nobody can read")
+            found.append(f"it has the invalid requirement `{text}`")
             continue
         if need.marker and not need.marker.evaluate(markers):
             continue
@@ -57,7 +59,7 @@ def unmet(extension: Extension, locked: dict[str, str], target: Target) -> list[
     return found
 
 
-def _metadata(extension: Extension, key: Key) -> Iterator[str]:
+def _metadata(extension: Extension, key: BuildKey) -> Iterator[str]:
     version = Version(extension.version)
     if extension.name != key.name or version.public != Version(key.version).public:
         yield f"it is {extension.name} {extension.version}, not {key.name} {key.version}"
@@ -67,32 +69,32 @@ def _metadata(extension: Extension, key: Key) -> Iterator[str]:
     machine = key.built_for.machine
     if not any(platform == "any" or platform.endswith(machine) for platform in extension.platforms):
         yield f"it is for {', '.join(sorted(extension.platforms))}, not {machine}"
-    if version.local and (said := _LOCAL.match(version.local.replace("-", "."))):
-        yield from _local(said, key)
+    if version.local and (named := _LOCAL.match(version.local.replace("-", "."))):
+        yield from _local(named, key)
 
 
 def _serves(tag: str, python: str) -> bool:
     return tag == python or tag.startswith("py")
 
 
-def _local(said: re.Match[str], key: Key) -> Iterator[str]:
+def _local(named: re.Match[str], key: BuildKey) -> Iterator[str]:
     want = _LOCAL.match(key.local)
     assert want
-    runtime = said["runtime"].lower()
+    runtime = named["runtime"].lower()
     if runtime != want["runtime"] and not _minor_of(runtime, want["runtime"]):
-        yield f"its version says {said['runtime']}, and the Stack has {want['runtime']}"
-    if minor(said["torch"]) != key.built_for.torch:
-        yield f"its version says torch {said['torch']}, and the Stack has {key.built_for.torch}"
-    if said["abi"] and said["abi"].lower() != str(key.built_for.cxx11_abi).lower():
-        yield f"its version says cxx11abi{said['abi'].upper()}, and torch has cxx11abi{str(key.built_for.cxx11_abi).upper()}"
+        yield f"its version names {named['runtime']}, and the Stack has {want['runtime']}"
+    if minor(named["torch"]) != key.built_for.torch:
+        yield f"its version names torch {named['torch']}, and the Stack has {key.built_for.torch}"
+    if named["abi"] and named["abi"].lower() != str(key.built_for.cxx11_abi).lower():
+        yield f"its version names cxx11abi{named['abi'].upper()}, and torch has cxx11abi{str(key.built_for.cxx11_abi).upper()}"
 
 
-def _minor_of(said: str, wanted: str) -> bool:
-    """Whether a CUDA release with its minor (`cu128`) is one of a major (`cu12`)."""
-    return wanted.startswith("cu") and len(said) > len(wanted) and said.startswith(wanted)
+def _minor_of(release: str, wanted: str) -> bool:
+    """Check whether a CUDA release with minor (`cu128`) belongs to a major (`cu12`)."""
+    return wanted.startswith("cu") and len(release) > len(wanted) and release.startswith(wanted)
 
 
-def _libraries(extension: Extension, key: Key) -> Iterator[str]:
+def _libraries(extension: Extension, key: BuildKey) -> Iterator[str]:
     for path, library in extension.libraries:
         if library.machine != key.built_for.machine:
             yield f"{path} is for {library.machine}, not {key.built_for.machine}"
@@ -104,11 +106,11 @@ def _libraries(extension: Extension, key: Key) -> Iterator[str]:
             else f"it is linked with CUDA {min(majors)}, and the Stack is for ROCm"
         )
     if extension.glibc and numbers(extension.glibc) > numbers(key.built_for.glibc):
-        yield f"it wants glibc {extension.glibc}, and the oldest host has {key.built_for.glibc}"
+        yield f"it needs glibc {extension.glibc}, and the oldest host has {key.built_for.glibc}"
 
 
-def _abi(extension: Extension, key: Key) -> Iterator[str]:
-    """The ABI shows only in symbols that pass text; a library without any says nothing."""
+def _abi(extension: Extension, key: BuildKey) -> Iterator[str]:
+    """Only symbols with strings show the ABI; a library without them gives no result."""
     new, old = text_symbols(extension.torch_symbols)
     if key.built_for.cxx11_abi and old:
         yield f"it is built without the C++11 ABI ({old[0]}), and torch with it"
@@ -116,7 +118,7 @@ def _abi(extension: Extension, key: Key) -> Iterator[str]:
         yield f"it is built with the C++11 ABI ({new[0]}), and torch without it"
 
 
-def _code(extension: Extension, key: Key) -> Iterator[str]:
+def _code(extension: Extension, key: BuildKey) -> Iterator[str]:
     codes = set(extension.codes)
     lacking = [card for card in key.built_for.capabilities if not native_for(codes, card)]
     if lacking:

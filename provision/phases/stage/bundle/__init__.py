@@ -1,9 +1,18 @@
-"""A bundle: everything of a stage in one signed file, for networks that have no index at all."""
+"""Bundles: all files of the stage phase in one signed archive, for networks without an index."""
 
 from provision.phases.stage.bundle.bundled import Bundled
 from provision.phases.stage.bundle.manifest import Manifest
-from provision.phases.stage.bundle.opening import Opened, open_bundle
+from provision.phases.stage.bundle.reader import OpenedBundle, open_bundle
 from provision.phases.stage.bundle.recording_store import RecordingStore, sealed
-from provision.phases.stage.bundle.writing import Contents, write_bundle
+from provision.phases.stage.bundle.writer import BundleContents, write_bundle
 
-__all__ = ["Bundled", "Contents", "Manifest", "Opened", "RecordingStore", "open_bundle", "sealed", "write_bundle"]
+__all__ = [
+    "BundleContents",
+    "Bundled",
+    "Manifest",
+    "OpenedBundle",
+    "RecordingStore",
+    "open_bundle",
+    "sealed",
+    "write_bundle",
+]

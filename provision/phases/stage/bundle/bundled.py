@@ -1,4 +1,4 @@
-"""What a bundle holds for stage, and how a Stack that it was not made for differs from those that it was."""
+"""The content of a bundle for the stage phase, and its difference from a Stack."""
 
 from __future__ import annotations
 
@@ -11,29 +11,27 @@ from provision.phases.stage.bundle.manifest import BundledClass
 
 @dataclass(frozen=True)
 class Bundled:
-    """What a bundle is for. Stage asks it when a class of hosts is not in it."""
+    """The classes of hosts that a bundle serves."""
 
     name: str
     classes: tuple[BundledClass, ...]
 
     def difference(self, stack: Stack) -> str:
-        """In what a Stack differs from the nearest one of the bundle."""
-        differences = sorted((_differences(stack, held.stack) for held in self.classes), key=len)
-        return "; ".join(differences[0]) or "another release of the product made it"
+        """Describe the difference between a Stack and the nearest one of the bundle."""
+        differences = sorted((_differences(stack, row.stack) for row in self.classes), key=len)
+        return "; ".join(differences[0]) or "another release of the product created it"
 
 
-def _differences(wanted: Stack, held: Stack) -> list[str]:
+def _differences(wanted: Stack, present: Stack) -> list[str]:
     pairs = [
-        ("vLLM", _build(wanted.vllm), _build(held.vllm)),
-        ("torch", _build(wanted.torch), _build(held.torch)),
-        ("Python", wanted.interpreter.version, held.interpreter.version),
-        ("platform", wanted.platform, held.platform),
-        ("flash-attn", _package(wanted), _package(held)),
-        ("supervisor", wanted.supervisor == "supervisor", held.supervisor == "supervisor"),
+        ("vLLM", _build(wanted.vllm), _build(present.vllm)),
+        ("torch", _build(wanted.torch), _build(present.torch)),
+        ("Python", wanted.interpreter.version, present.interpreter.version),
+        ("platform", wanted.platform, present.platform),
+        ("flash-attn", _package(wanted), _package(present)),
+        ("service manager", _supervisor(wanted), _supervisor(present)),
     ]
-    return [
-        f"{what} {_said(here)} is wanted, the bundle has {_said(there)}" for what, here, there in pairs if here != there
-    ]
+    return [f"{what} {here} is wanted, the bundle has {there}" for what, here, there in pairs if here != there]
 
 
 def _build(build: Any) -> str:
@@ -45,7 +43,5 @@ def _package(stack: Stack) -> str:
     return f"{package.version} for {', '.join(package.key.capabilities)}" if package else "none"
 
 
-def _said(value: Any) -> str:
-    return (
-        {True: "of its own", False: "of the system"}.get(value, str(value)) if isinstance(value, bool) else str(value)
-    )
+def _supervisor(stack: Stack) -> str:
+    return "supervisor" if stack.supervisor == "supervisor" else "that of the system"

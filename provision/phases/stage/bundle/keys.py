@@ -1,6 +1,6 @@
-"""Keys and signatures in minisign's format, so that `minisign -V` checks a bundle's manifest as well; the arithmetic is py-minisign's.
+"""Keys and signatures in minisign's format, by py-minisign. `minisign -V` can check the manifest of a bundle.
 
-A key pair is made on first use, without a password, in the user's configuration folder; the secret half is readable for its owner alone.
+A key pair without a password is created on first use in the user's configuration folder. Only its owner can read the secret key.
 """
 
 from __future__ import annotations
@@ -20,14 +20,19 @@ PUBLIC_FILE = "bundle.pub"
 
 
 def folder() -> Path:
-    """Where the user's own keys lie: XDG_CONFIG_HOME/firstlight, else ~/.config/firstlight."""
+    """Return the folder of the user's keys: XDG_CONFIG_HOME/firstlight, else ~/.config/firstlight."""
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "firstlight"
 
 
 def signing_key(named: Path | None) -> SecretKey:
-    """The key that is named, else the user's own, made where there is none.
+    """Read a secret key.
 
-    Raises BundleError when the file is no secret key, or wants a password.
+    Args:
+        named: Its file; None for the user's own key, which is created when absent.
+
+    Raises:
+        BundleError: The file is no secret key, or needs a password.
+
     """
     from minisign import SecretKey  # noqa: PLC0415 (only bundles need it)
 
@@ -38,13 +43,13 @@ def signing_key(named: Path | None) -> SecretKey:
         key = SecretKey.from_file(path)
     except (OSError, ValueError) as error:
         raise BundleError(
-            f"`{path}` is no secret key of minisign: {error}",
-            hint="make one without a password: minisign -G -W -s FILE",
+            f"`{path}` is not a secret key of minisign: {error}",
+            hint="create one without a password: minisign -G -W -s FILE",
         ) from None
     if key.is_encrypted():
         raise BundleError(
             f"the key `{path}` is encrypted",
-            hint="name one without a password, kept where only you read it: minisign -G -W -s FILE",
+            hint="use one without a password that only you can read: minisign -G -W -s FILE",
         )
     return key
 
@@ -59,19 +64,25 @@ def _make(path: Path) -> None:
 
 
 def public_text(key: SecretKey) -> str:
-    """The public half as one word: what `--trust` takes."""
+    """Return the public key as one line, as `--trust` accepts it."""
     return str(key.get_public_key().to_base64(), "ascii")
 
 
 def sign(key: SecretKey, content: bytes, comment: str) -> bytes:
-    """A signature file's content; the comment is signed too."""
+    """Return the content of a signature file. The comment is signed too."""
     return bytes(key.sign(content, trusted_comment=comment)) + b"\n"
 
 
 def verify(content: bytes, signature: bytes, trusted: str | None, where: str) -> None:
-    """Check a manifest against a key: a file, or the key itself as one word; without either, the user's own.
+    """Verify a manifest.
 
-    Raises BundleError when there is no key to trust, when another key signed, or when the content was changed.
+    Args:
+        trusted: The public key or its file; None for the user's own key.
+        where: The bundle, for messages.
+
+    Raises:
+        BundleError: There is no trusted key, another key signed, or the content was changed.
+
     """
     from minisign import Error, Signature, VerifyError  # noqa: PLC0415 (only bundles need it)
 
@@ -81,11 +92,11 @@ def verify(content: bytes, signature: bytes, trusted: str | None, where: str) ->
     except VerifyError as error:
         raise BundleError(
             f"`{where}`: manifest.json is not signed by {named}: {error}",
-            hint="name the key of whoever made the bundle with --trust; if that is this key, the bundle was changed: do not use it",
+            hint="pass the key of the bundle's creator with --trust; if it is this key, the bundle was changed: do not use it",
         ) from None
     except (Error, ValueError) as error:
         raise BundleError(
-            f"`{where}`: manifest.json.minisig is no signature: {error}", hint="fetch the bundle again"
+            f"`{where}`: manifest.json.minisig is not a signature: {error}", hint="fetch the bundle again"
         ) from None
 
 
@@ -96,7 +107,7 @@ def _trusted(named: str | None, where: str) -> tuple[PublicKey, str]:
     if named is None and not own.exists():
         raise BundleError(
             f"no key is trusted for `{where}`",
-            hint="name the public key of whoever made it: --trust FILE, or --trust KEY as `bundle create` printed it",
+            hint="pass the public key of its creator: --trust FILE, or --trust KEY as `bundle create` printed it",
         )
     path = own if named is None else Path(named).expanduser()
     try:
@@ -105,5 +116,5 @@ def _trusted(named: str | None, where: str) -> tuple[PublicKey, str]:
         return PublicKey.from_base64(str(named)), f"the key {named}"
     except (OSError, ValueError) as error:
         raise BundleError(
-            f"`{named or path}` is no public key of minisign: {error}", hint="two lines in a file, or the second alone"
+            f"`{named or path}` is not a public key of minisign: {error}", hint="pass the key file or its second line"
         ) from None

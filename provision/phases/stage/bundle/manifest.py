@@ -1,12 +1,12 @@
-"""What a bundle says of itself: the classes of hosts it is for, every file with its hash, and what stage is to remember.
+"""The manifest of a bundle: its classes of hosts, every file with its hash, and cache entries for the stage phase.
 
 A bundle is an uncompressed tar, in this order:
 
     manifest.json               this record
     manifest.json.minisig       its signature
-    controller/NAME.whl         the controller's own wheels, by which the launcher makes .venv
+    controller/NAME.whl         wheels for the environment of the controller
     product/...                 the product itself
-    files/SHA256/NAME           what goes into the wheelhouse
+    files/SHA256/NAME           files for the wheelhouse
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FORMAT: Literal[1] = 1
 
 
 class BundledFile(Record):
-    """A member of the tar. Sizes are bytes."""
+    """A member of the tar. Sizes in bytes."""
 
     path: str = Field(pattern=r"^(controller|product|files)/[^\x00]+$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -37,19 +37,19 @@ class BundledFile(Record):
 
 
 class BundledClass(Record):
-    """Hosts that one environment serves, and what decides on it."""
+    """Hosts with one environment."""
 
     hosts: tuple[str, ...]
-    """Names they had when the bundle was made; other hosts of the same class are served alike."""
+    """Their names when the bundle was created. Other hosts of the same class can use it too."""
     stack: Stack
     interpreter: Interpreter | None = None
     environment: str
     os_packages: int = 0
-    """Number of OS packages that are in the bundle for these hosts."""
+    """Number of OS packages in the bundle for these hosts."""
 
 
-class Remembered(Record):
-    """What stage looks up instead of asking a network."""
+class CacheEntry(Record):
+    """An entry of the wheelhouse's cache, which replaces queries to a network."""
 
     kind: str = Field(pattern=r"^[a-z]+$")
     key: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
@@ -57,21 +57,23 @@ class Remembered(Record):
 
 
 class BundledModel(Record):
-    """A model that was a folder on the machine where the bundle was made: its name, and its files by their place in it."""
+    """A model that was a local folder: its name, and its files by relative path."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     files: dict[str, str]
-    """Path below the folder and the sha256 of the member."""
+    """Relative paths and the sha256 of the members."""
 
 
 class Manifest(Record):
+    """The signed record of a bundle."""
+
     format: Literal[1] = FORMAT
     product: str
-    """Version of the product that made the bundle."""
+    """Version of the product that created the bundle."""
     made_at: str
     classes: tuple[BundledClass, ...] = Field(min_length=1)
     model: BundledModel | None = None
-    remembered: tuple[Remembered, ...]
+    cache_entries: tuple[CacheEntry, ...]
     files: tuple[BundledFile, ...]
 
     @property
@@ -81,18 +83,23 @@ class Manifest(Record):
 
 
 def read_manifest(content: bytes, where: str) -> Manifest:
-    """A manifest from its JSON. Raises BundleError when it is none, or of another format."""
+    """Parse a manifest.
+
+    Raises:
+        BundleError: The content is no manifest, or one of another format.
+
+    """
     try:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the whole text"
+        place = ".".join(map(str, first["loc"])) or "the text"
         raise BundleError(
-            f"`{where}`: {MANIFEST} is not one that this release reads: {place}: {first['msg']}",
+            f"`{where}`: {MANIFEST} is not valid for this release: {place}: {first['msg']}",
             hint="use the release of Firstlight that is in the bundle: tar -xf BUNDLE product",
         ) from None
     places = [*(file.path for file in manifest.files), *(manifest.model.files if manifest.model else ())]
     for place in places:
         if place.startswith("/") or ".." in PurePosixPath(place).parts:
-            raise BundleError(f"`{where}`: {place} lies outside the bundle", hint="do not use it")
+            raise BundleError(f"`{where}`: {place} is outside the bundle", hint="do not use it")
     return manifest

@@ -1,4 +1,4 @@
-"""How stage works for a bundle, and from one: under one key for all index settings, and with what it looked up written down."""
+"""Stage for and from a bundle: one cache key for all index settings, and a record of the cache entries in use."""
 
 from __future__ import annotations
 
@@ -9,39 +9,39 @@ from pathlib import Path
 from typing import Any
 
 from provision.catalog.index.settings import ClientSettings, without_credentials
-from provision.phases.stage.bundle.manifest import Remembered
+from provision.phases.stage.bundle.manifest import CacheEntry
 from provision.phases.stage.wheelhouse import Store
 
-_LOCAL = frozenset({"manifests", "forge", "published"})
-"""What only this machine can use: hashes of files in its own folders, where its builds and downloads came from. The lock names their wheels."""
+_LOCAL = frozenset({"manifests", "builds", "published"})
+"""Kinds of cache entries that only this machine can use: hashes of local folders, sources of builds and downloads."""
 
 
 def sealed(settings: ClientSettings) -> ClientSettings:
-    """The same settings, with stage's results kept under one key whatever they are: elsewhere they will be others."""
+    """Return the settings with a cache key that does not depend on them, since they differ on other machines."""
     return replace(settings, sealed=True)
 
 
 class RecordingStore(Store):
-    """A wheelhouse that notes what stage looked up or wrote down: the bundle carries it."""
+    """A wheelhouse that records the cache entries that stage reads or writes, for the bundle."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
-        self._noted: dict[tuple[str, str], dict[str, Any]] = {}
+        self._recorded: dict[tuple[str, str], dict[str, Any]] = {}
 
     def get(self, kind: str, key: str) -> dict[str, Any] | None:
         found = super().get(kind, key)
         if found is not None:
-            self._noted[kind, key] = found
+            self._recorded[kind, key] = found
         return found
 
     def put(self, kind: str, key: str, value: Mapping[str, Any]) -> Path:
-        self._noted[kind, key] = dict(value)
+        self._recorded[kind, key] = dict(value)
         return super().put(kind, key, value)
 
-    def noted(self) -> tuple[Remembered, ...]:
-        """Everything that another machine can use, in a fixed order, without credentials in addresses."""
+    def cache_entries(self) -> tuple[CacheEntry, ...]:
+        """Return the entries that another machine can use, in a fixed order, without credentials."""
         return tuple(
-            Remembered(kind=kind, key=key, value=json.loads(without_credentials(json.dumps(value))))
-            for (kind, key), value in sorted(self._noted.items())
+            CacheEntry(kind=kind, key=key, value=json.loads(without_credentials(json.dumps(value))))
+            for (kind, key), value in sorted(self._recorded.items())
             if kind not in _LOCAL
         )

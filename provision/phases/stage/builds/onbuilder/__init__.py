@@ -1,1 +1,1 @@
-"""The program that builds: runs on the builder with whatever Python that machine has, from 3.8 on, and needs nothing but its standard library."""
+"""The build program. It runs on the build host with any Python from 3.8 on and only the standard library."""

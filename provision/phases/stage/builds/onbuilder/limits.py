@@ -1,4 +1,4 @@
-"""How much of the machine a build may take: cores and memory, within the limits of every cgroup above this process (v1 and v2)."""
+"""Cores and memory that a build may use, within the limits of every parent cgroup (v1 and v2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ GIB = 1 << 30
 
 
 def cpus(root: Path = Path("/"), allowed: int | None = None) -> int:
-    """Cores: those that this process may run on, and no more than its cgroups' quota."""
+    """Return the cores that this process may use, within the quota of its cgroups."""
     count = float(len(os.sched_getaffinity(0)) if allowed is None else allowed)
     for folder in _groups(root, "cpu"):
         quota, _, period = _text(folder / "cpu.max").partition(" ")
@@ -21,7 +21,7 @@ def cpus(root: Path = Path("/"), allowed: int | None = None) -> int:
 
 
 def memory(root: Path = Path("/")) -> int:
-    """Bytes that are free to be used: of the machine, and below the limit of each cgroup; pages that can be dropped count as free."""
+    """Return the free bytes of the machine, within the limits of each cgroup. Droppable page cache counts as free."""
     free = _meminfo(root)
     for folder in _groups(root, "memory"):
         limit = _text(folder / "memory.max") or _text(folder / "memory.limit_in_bytes")
@@ -32,20 +32,20 @@ def memory(root: Path = Path("/")) -> int:
 
 
 def jobs(cores: int, free: int, gib_each: float) -> int:
-    """Compilers at once: one a core, and no more than memory holds; always one."""
+    """Return the number of parallel compilers: at most one a core, as many as memory allows, at least one."""
     return max(1, min(cores, int(free / (gib_each * GIB))))
 
 
-def told(cores: int, free: int, at_once: int, gib_each: float) -> str:
-    """How many there are and why, in words; where one compiler alone may need more than there is, that too."""
+def describe(cores: int, free: int, at_once: int, gib_each: float) -> str:
+    """Describe the number of jobs and its reasons, with a warning when one compiler may need more memory than is free."""
     text = "{:.1f} GiB free, {} cores: {} at once".format(free / GIB, cores, at_once)  # noqa: UP032 (for Python 3.8)
     if free < gib_each * GIB:
-        text += "; one may take {:.0f} GiB, and is killed where there is no more".format(gib_each)  # noqa: UP032 (as above)
+        text += "; one may need {:.0f} GiB and be killed for lack of memory".format(gib_each)  # noqa: UP032 (as above)
     return text
 
 
 def _groups(root: Path, controller: str) -> list[Path]:
-    """The folders of this process's cgroup and of all above it. Inside a container the path may be the host's: then its mount alone."""
+    """Return the folders of this process's cgroup and its parents. In a container the path may be the host's; then only the mount."""
     found = []
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -76,7 +76,7 @@ def _meminfo(root: Path) -> int:
 
 
 def _droppable(folder: Path) -> int:
-    """Bytes of files that were read long ago, which the kernel gives up before it refuses memory."""
+    """Return the bytes of inactive page cache, which the kernel frees before it refuses memory."""
     values = dict(line.split(None, 1) for line in _text(folder / "memory.stat").splitlines() if " " in line)
     return int(values.get("total_inactive_file", values.get("inactive_file", "0")))
 

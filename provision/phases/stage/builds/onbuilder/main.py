@@ -1,4 +1,4 @@
-"""`forge.pyz survey PYTHON CUDA` and `forge.pyz build FOLDER`; one line of JSON an event on standard output."""
+"""The commands `builder.pyz facts PYTHON CUDA` and `builder.pyz build FOLDER`; one JSON line an event on standard output."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import json
 import sys
 from pathlib import Path
 
-from .process import CancelledError, FailedError, end_on_signals, keep_telling, tell
-from .survey import survey
-from .work import build
+from .build_steps import build
+from .facts import read_facts
+from .process import CancelledError, FailedError, cancel_on_signals, send_event, send_heartbeats
 
 
 def main() -> int:
-    """0 when it went well, 1 when it failed, 130 when it was cancelled."""
-    if sys.argv[1] == "survey":
-        sys.stdout.write(json.dumps(survey(sys.argv[2], sys.argv[3])) + "\n")
+    """Return 0 on success, 1 on failure, 130 when cancelled."""
+    if sys.argv[1] == "facts":
+        sys.stdout.write(json.dumps(read_facts(sys.argv[2], sys.argv[3])) + "\n")
         return 0
-    end_on_signals()
-    keep_telling()
+    cancel_on_signals()
+    send_heartbeats()
     try:
         build(Path(sys.argv[2]))
     except FailedError as failure:
-        tell("failed", text=failure.text, hint=failure.hint)
+        send_event("failed", text=failure.text, hint=failure.hint)
         return 1
     except CancelledError as reason:
-        tell("cancelled", text=str(reason))
+        send_event("cancelled", text=str(reason))
         return 130
     return 0

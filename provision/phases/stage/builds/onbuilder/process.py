@@ -1,4 +1,4 @@
-"""Programs that are run to their end, watched, and ended whole when the one who asked is gone."""
+"""Processes that are run to their end, watched, and killed with all children when the controller is gone."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from pathlib import Path
 from typing import IO, Any, Callable, Mapping, Sequence  # noqa: UP035 (for Python 3.8)
 
 BEAT_S = 10.0
-"""How often the controller hears of us, seconds: it takes a long silence for an end."""
+"""Seconds between heartbeats. The controller treats a long silence as the end."""
 TERM_S = 2.0
-"""Time that a build has to end by itself before it is killed, seconds. The controller waits five."""
+"""Seconds that a build has to end before it is killed. The controller waits five."""
 
-_SPEAKING = threading.Lock()
+_OUTPUT_LOCK = threading.Lock()
 
 Watcher = Callable[[str], None]
 
 
 class CancelledError(Exception):
-    """The controller closed our input, or this program was told to end."""
+    """The controller closed our input, or this program got a signal."""
 
 
 class FailedError(Exception):
-    """A step did not succeed. The text is for people; the hint says what to do."""
+    """A step failed. The text is for users; the hint has the next step."""
 
     def __init__(self, text: str, hint: str) -> None:
         super().__init__(text)
@@ -37,26 +37,26 @@ class FailedError(Exception):
         self.hint = hint
 
 
-def tell(event: str, **data: Any) -> None:
-    """One line of JSON to the controller."""
-    with _SPEAKING, contextlib.suppress(BrokenPipeError):
+def send_event(event: str, **data: Any) -> None:
+    """Send one line of JSON to the controller."""
+    with _OUTPUT_LOCK, contextlib.suppress(BrokenPipeError):
         sys.stdout.write(json.dumps({"event": event, **data}) + "\n")
         sys.stdout.flush()
 
 
-def keep_telling() -> None:
-    """Let the controller hear of us whatever takes long here."""
+def send_heartbeats() -> None:
+    """Send heartbeats in the background, also during long steps."""
 
     def beat() -> None:
         while True:
             time.sleep(BEAT_S)
-            tell("alive")
+            send_event("alive")
 
     threading.Thread(target=beat, daemon=True).start()
 
 
-def end_on_signals() -> None:
-    """Being told to end is a cancellation, so that a build never outlives this program."""
+def cancel_on_signals() -> None:
+    """Turn signals into a cancellation, so that a build never outlives this program."""
 
     def cancel(number: int, _: Any) -> None:
         raise CancelledError(signal.Signals(number).name)
@@ -68,9 +68,12 @@ def end_on_signals() -> None:
 def run(
     command: Sequence[str], log: IO[bytes], environ: Mapping[str, str], folder: Path, watch: Watcher | None = None
 ) -> list[str]:
-    """Run a program, its output into the log, each line to `watch`; returns the last lines.
+    """Run a program with its output in the log, and call `watch` with each line. Return the last lines.
 
-    Raises CancelledError once all of its processes are gone, FailedError when it did not end well.
+    Raises:
+        CancelledError: The controller is gone; all processes of the program have ended.
+        FailedError: The program failed.
+
     """
     log.write(("$ " + " ".join(command) + "\n").encode())
     process = subprocess.Popen(
@@ -100,8 +103,13 @@ def run(
     return last
 
 
-def still_wanted(timeout_s: float) -> None:
-    """Wait a moment. Raises CancelledError when the controller has closed our input."""
+def wait_for_cancel(timeout_s: float) -> None:
+    """Wait for some seconds.
+
+    Raises:
+        CancelledError: The controller closed our input.
+
+    """
     with selectors.DefaultSelector() as selector:
         selector.register(0, selectors.EVENT_READ)
         if selector.select(timeout_s) and not os.read(0, 4096):
@@ -109,7 +117,7 @@ def still_wanted(timeout_s: float) -> None:
 
 
 def end_session(process: subprocess.Popen[bytes]) -> None:
-    """End all processes of a session. ninja gives each compiler a process group of its own, so the group is not enough."""
+    """End all processes of a session. ninja puts each compiler into its own process group, so ending the group is not enough."""
     for number, patience in ((signal.SIGTERM, TERM_S), (signal.SIGKILL, TERM_S)):
         deadline = time.monotonic() + patience
         members = _members(process.pid)
@@ -128,7 +136,7 @@ def end_session(process: subprocess.Popen[bytes]) -> None:
 
 
 def _members(session: int) -> list[int]:
-    """Living processes of a session: field 6 of /proc/PID/stat, counted behind the name, which may hold anything."""
+    """Return the living processes of a session: field 6 of /proc/PID/stat, counted after the name, which may have blanks."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, IndexError):
@@ -139,7 +147,7 @@ def _members(session: int) -> list[int]:
 
 
 def _lines(process: subprocess.Popen[bytes], log: IO[bytes]) -> Any:
-    """Lines of a program's output until it ends; the log has them first."""
+    """Yield the lines of a program until it ends, after writing them to the log."""
     assert process.stdout
     output, rest = process.stdout.fileno(), b""
     with selectors.DefaultSelector() as selector:

@@ -1,4 +1,4 @@
-"""How far a build is, by ninja's own words."""
+"""Progress of a build, parsed from ninja's output."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ _UNIT = re.compile(r"^build [^:]+: (?!phony\b)", re.MULTILINE)
 
 
 class Units:
-    """Counts units done of all. ninja, taken up again, counts what is left only: its plan says how many there are in all."""
+    """Counts compiled units. A resumed ninja counts only the rest, so the total comes from its plan."""
 
-    def __init__(self, source: Path, told: Callable[[int, int], None]) -> None:
+    def __init__(self, source: Path, report: Callable[[int, int], None]) -> None:
         self._source = source
-        self._told = told
+        self._report = report
         self._before = 0
         self._left = 0
         self._total = 0
 
     def see(self, line: str) -> None:
-        """A line of the build's output."""
+        """Parse a line of the build's output."""
         step = _STEP.match(line)
         if not step:
             return
@@ -31,7 +31,7 @@ class Units:
             planned = sum(len(_UNIT.findall(path.read_text(errors="replace"))) for path in self._plans())
             self._total = max(planned, self._before + left)
             self._before = self._total - left
-        self._told(self._before + number, self._total)
+        self._report(self._before + number, self._total)
 
     def _plans(self) -> list[Path]:
         return sorted(self._source.glob("build/**/build.ninja"))

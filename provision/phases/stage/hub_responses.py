@@ -1,4 +1,4 @@
-"""What a hub answers, read without trust: the files of a model's revision, and what decides on the model's memory. Pure."""
+"""Parsed and validated answers of a model hub: the files of a revision, and what decides on the memory of a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ListedFile:
-    """A file of a revision: a large one with its sha256 (`lfs`), another with the hash of its git blob. Size in bytes, 0 where it is not given."""
+    """A file of a revision: with a sha256 when it is large (`lfs`), else with its git blob hash. Size in bytes, 0 when unknown."""
 
     path: str
     size: int
@@ -18,8 +18,8 @@ class ListedFile:
 
 
 @dataclass(frozen=True)
-class Revision:
-    """One commit of a model's repository, and how many numbers of each format its weights hold, where the hub counted them."""
+class HubRevision:
+    """One commit of a model repository, and the number of parameters by format where the hub counted them."""
 
     commit: str
     files: tuple[ListedFile, ...]
@@ -27,38 +27,48 @@ class Revision:
 
 
 @dataclass(frozen=True)
-class Description:
-    """What the wheelhouse remembers of a model before its weights are fetched: config.json, numbers by format, bytes of the weights."""
+class HubModel:
+    """What the wheelhouse keeps of a model before its weights are fetched: config.json, parameters by format, bytes of weights."""
 
     config: dict[str, Any]
     parameters: dict[str, int]
     bytes: int
 
 
-def revision(answer: Mapping[str, Any]) -> Revision:
-    """The listing of a revision. Raises ValueError when it is none."""
+def parse_revision(answer: Mapping[str, Any]) -> HubRevision:
+    """Parse the listing of a revision.
+
+    Raises:
+        ValueError: The answer is no listing.
+
+    """
     commit, rows = answer.get("sha"), answer.get("siblings")
     if not isinstance(commit, str) or not isinstance(rows, list):
-        raise ValueError("it names no commit, or no files")  # noqa: TRY004 - one error for whatever the answer holds
+        raise ValueError("the commit or the files are missing")  # noqa: TRY004 - one error for whatever the answer holds
     counted = answer.get("safetensors")
-    return Revision(
+    return HubRevision(
         commit, tuple(_files(rows)), _counts(counted.get("parameters") if isinstance(counted, dict) else None)
     )
 
 
-def description(kept: Mapping[str, Any]) -> Description:
-    """What was remembered under a model's name. Raises ValueError when it is something else."""
+def parse_hub_model(kept: Mapping[str, Any]) -> HubModel:
+    """Parse what the wheelhouse keeps of a model.
+
+    Raises:
+        ValueError: The value is not of this form.
+
+    """
     config, total = kept.get("config"), _count(kept.get("bytes"))
     if not isinstance(config, dict) or total is None:
-        raise ValueError("it is no description of a model")
-    return Description(config, _counts(kept.get("parameters")), total)
+        raise ValueError("not a description of a model")
+    return HubModel(config, _counts(kept.get("parameters")), total)
 
 
 def _files(rows: list[Any]) -> Iterator[ListedFile]:
     for row in rows:
         path = row.get("rfilename") if isinstance(row, dict) else None
         if not isinstance(path, str):
-            raise ValueError("a file of it has no name")  # noqa: TRY004 - one error for whatever the answer holds
+            raise ValueError("a file has no name")  # noqa: TRY004 - one error for whatever the answer holds
         large = row.get("lfs") if isinstance(row.get("lfs"), dict) else {}
         size = _count(row.get("size")) or _count(large.get("size")) or 0
         sha256, blob = large.get("sha256"), row.get("blobId")
@@ -66,7 +76,7 @@ def _files(rows: list[Any]) -> Iterator[ListedFile]:
 
 
 def _counts(value: Any) -> dict[str, int]:
-    """Numbers by name; empty where one of them is none, since a part of them says nothing."""
+    """Return the counts by name; empty when one of them is invalid, since a partial count is misleading."""
     found = {str(name): _count(number) for name, number in value.items()} if isinstance(value, dict) else {}
     return {name: number for name, number in found.items() if number is not None} if None not in found.values() else {}
 

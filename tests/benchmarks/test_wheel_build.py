@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.wheel_build import DEFAULT, built, template, with_archs
-from provision.phases.stage.builds.build_cache import BuildCache, Forged
+from provision.phases.stage.builds.build_cache import BuildCache, BuiltWheel
 from provision.phases.stage.wheelhouse import Store
 from tests.builds.keys import make_key
 
@@ -39,7 +39,7 @@ def test_a_finished_build_s_own_figures_are_read_from_the_shelf(tmp_path: Path) 
         content = f"wheel of day {day}".encode()
         (tmp_path / "flash_attn-2.8.3-cp312-cp312-linux_x86_64.whl").write_bytes(content)
         path = store.add(tmp_path / "flash_attn-2.8.3-cp312-cp312-linux_x86_64.whl")
-        forged = Forged(
+        wheel = BuiltWheel(
             key=make_key(capabilities=("9.0",) if day == "20" else ("8.0",)),
             torch="2.8.0",
             name=path.name,
@@ -54,7 +54,7 @@ def test_a_finished_build_s_own_figures_are_read_from_the_shelf(tmp_path: Path) 
             nvcc="12.8",
             log=str(log),
         )
-        BuildCache(store).put(forged)
+        BuildCache(store).put(wheel)
     figures = built(tmp_path / "cache")
     assert (figures["cpu_seconds"], figures["units"], figures["codes"]) == (6809.5, 73, ["90"])
     assert "log" not in figures

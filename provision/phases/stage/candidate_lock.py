@@ -1,8 +1,8 @@
-"""Which candidate is locked, and what is remembered of that.
+"""The choice of the candidate that is locked, and the cache of earlier choices.
 
-Each candidate is remembered by itself, under all that its lock depends on: its builds, Python, platform, our own wheels, the user's index
-settings, uv's version. So a second run needs neither uv nor a network, and gives the same environment although the host, or the rest of the
-catalog, changed meanwhile. A refusal is remembered only beside a candidate that could be locked: where nothing could, all are tried anew.
+Each candidate is cached by itself. Its key covers all that its lock depends on: its builds, Python, platform, local wheels, the user's
+index settings and uv's version. So a second run needs neither uv nor a network, and gives the same environment although the host
+or the rest of the catalog has changed. A refusal is cached only when another candidate was locked; else all are tried again.
 """
 
 from __future__ import annotations
@@ -25,46 +25,46 @@ from provision.core.errors import FirstlightError, IndexUnreachableError, StageE
 from provision.core.models.base import Record
 from provision.core.models.stack import Candidate, FlashAttnPackage, Reason, Stack
 from provision.core.run_folder import utc_now
-from provision.phases.stage.download import Arrived, Progress
+from provision.phases.stage.download import OnStored, Progress
 from provision.phases.stage.extension_package import Packager, without_package
 from provision.phases.stage.host_uv import LOCK, locked_hashes
-from provision.phases.stage.local_wheels import OwnSource, build, own_sources
-from provision.phases.stage.lock import Locked
-from provision.phases.stage.prefetch import EarlyFetch
+from provision.phases.stage.local_wheels import LocalSource, build_local_wheel, local_sources
+from provision.phases.stage.lock_file import LockedWheel
+from provision.phases.stage.prefetch import Prefetch
 from provision.phases.stage.wheelhouse import Store
 
 if TYPE_CHECKING:
-    from provision.catalog.index.sources import Sources
-    from provision.phases.stage.locking import Solved
-    from provision.phases.stage.variants import Foreign
+    from provision.catalog.index.sources import IndexSources
+    from provision.phases.stage.stack_lock import Solved
+    from provision.phases.stage.variants import WrongPlatformWheel
 
 FORMAT = 2
-"""Of what is remembered; a new number solves everything anew."""
+"""Format of the cache. A new number invalidates all entries."""
 
 
 class LockedStack(Record):
-    """A solved lock as it is kept between runs."""
+    """A solved lock as the cache keeps it."""
 
     wheels: tuple[dict[str, Any], ...]
     unpacked_bytes: int
     notes: tuple[str, ...] = ()
     without_package: bool = False
-    """Whether the package that the Stack names is left out; a note says why."""
+    """Whether the Stack's package is left out; a note says why."""
 
-    def files(self) -> list[Locked]:
-        return [Locked(**row) for row in self.wheels]
+    def files(self) -> list[LockedWheel]:
+        return [LockedWheel(**row) for row in self.wheels]
 
 
-class Remembered(Record):
-    """What became of a candidate: exactly one of the two."""
+class CachedLock(Record):
+    """The cached result for a candidate: exactly one of the two fields is set."""
 
     locked: LockedStack | None = None
     refused: Reason | None = None
 
 
 @dataclass(frozen=True)
-class Job:
-    """What one call of `stage` works with."""
+class StageJob:
+    """The inputs of one call of `stage`."""
 
     settings: ClientSettings
     store: Store
@@ -72,13 +72,13 @@ class Job:
     refresh: bool
     packager: Packager
     package_required: bool
-    """Whether a Stack without its package is refused; else it is locked without."""
-    arrived: Arrived | None = None
+    """Whether a Stack without its package is refused; else it is locked without the package."""
+    on_stored: OnStored | None = None
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The candidate that is locked and its wheels on this machine."""
+class LockedCandidate:
+    """The locked candidate and the paths of its wheels on this machine."""
 
     stack: Stack
     refused: tuple[Reason, ...]
@@ -88,12 +88,12 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class _Try:
-    """A candidate with what belongs to it."""
+class _Attempt:
+    """A candidate with its Stack, its local wheels and its cache key."""
 
     candidate: Candidate
     stack: Stack
-    own: list[OwnSource]
+    own: list[LocalSource]
     key: str
 
     @property
@@ -101,22 +101,29 @@ class _Try:
         return self.stack.flash_attn.package
 
     def locked_stack(self, locked: LockedStack) -> Stack:
-        """What is really locked."""
+        """Return the Stack that is locked, without its package where that is left out."""
         return without_package(self.stack) if locked.without_package else self.stack
 
 
-def choose(candidates: list[tuple[Candidate, Stack]], job: Job) -> Chosen:
-    """The first candidate that can be locked, every wheel of it verified and here.
+def lock_best_candidate(candidates: list[tuple[Candidate, Stack]], job: StageJob) -> LockedCandidate:
+    """Lock the first candidate that can be locked; verify and fetch all of its wheels.
 
-    Raises StageError when none can be locked, or a wheel cannot be had.
+    Args:
+        candidates: Candidates with their Stacks, the best first.
+
+    Raises:
+        StageError: No candidate can be locked, or a wheel cannot be had.
+
     """
-    tries = [_prepare(candidate, stack, job) for candidate, stack in candidates]
+    attempts = [_prepare(candidate, stack, job) for candidate, stack in candidates]
     refused: list[Reason] = []
-    for attempt in [] if job.refresh and not job.settings.bundled else tries:
-        known = _recall(attempt.key, job.store)
+    for attempt in [] if job.refresh and not job.settings.bundled else attempts:
+        known = _read_cached(attempt.key, job.store)
         if known.locked and not _package_lost(attempt, known.locked, job.store):
             paths = _ensure(attempt, known.locked.files(), job)
-            return Chosen(attempt.locked_stack(known.locked), tuple(refused), known.locked, paths, from_cache=True)
+            return LockedCandidate(
+                attempt.locked_stack(known.locked), tuple(refused), known.locked, paths, from_cache=True
+            )
         if known.refused:
             refused.append(known.refused.model_copy(update={"candidate": attempt.candidate.id}))
         elif not job.settings.bundled:
@@ -124,21 +131,21 @@ def choose(candidates: list[tuple[Candidate, Stack]], job: Job) -> Chosen:
     if job.settings.bundled:
         raise StageError(
             f"`{job.settings.bundled.name}` has no environment for this class of host: "
-            f"{job.settings.bundled.difference(tries[0].stack)}",
-            hint="make a bundle for it where there is a network: ./firstlight bundle create -i INVENTORY",
+            f"{job.settings.bundled.difference(attempts[0].stack)}",
+            hint="create a bundle for it on a machine with a network: ./firstlight bundle create -i INVENTORY",
         )
-    return _solve(tries, job)
+    return _solve(attempts, job)
 
 
-def _recall(key: str, store: Store) -> Remembered:
+def _read_cached(key: str, store: Store) -> CachedLock:
     try:
-        return Remembered.model_validate(store.get("locks", key) or {})
+        return CachedLock.model_validate(store.get("locks", key) or {})
     except ValidationError:
-        return Remembered()
+        return CachedLock()
 
 
-def _prepare(candidate: Candidate, stack: Stack, job: Job) -> _Try:
-    own = own_sources(stack)
+def _prepare(candidate: Candidate, stack: Stack, job: StageJob) -> _Attempt:
+    own = local_sources(stack)
     parts = {
         "format": FORMAT,
         "uv": locked_hashes(LOCK, "uv")[0],
@@ -153,23 +160,23 @@ def _prepare(candidate: Candidate, stack: Stack, job: Job) -> _Try:
         "package": package.model_dump(mode="json") if (package := stack.flash_attn.package) else None,
     }
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
-    return _Try(candidate, stack, own, key)
+    return _Attempt(candidate, stack, own, key)
 
 
-def _solve(tries: list[_Try], job: Job) -> Chosen:
+def _solve(attempts: list[_Attempt], job: StageJob) -> LockedCandidate:
     from provision.catalog.index.sources import find_sources  # noqa: PLC0415 (once)
-    from provision.phases.stage.locking import unpacked_size  # noqa: PLC0415 (once)
+    from provision.phases.stage.stack_lock import unpacked_size  # noqa: PLC0415 (once)
 
     if job.progress:
         job.progress("solve", 0, 0)
     with ThreadPoolExecutor() as pool:
-        # Our own wheels of the likeliest candidate are built while the user's places are asked.
-        building = [pool.submit(build, source, job.store) for source in tries[0].own]
+        # Build the local wheels of the likeliest candidate while the indexes answer.
+        building = [pool.submit(build_local_wheel, source, job.store) for source in attempts[0].own]
         sources = find_sources(job.settings)
         for wheel in building:
             wheel.result()
     refused: list[tuple[str, Reason]] = []
-    for attempt in tries:
+    for attempt in attempts:
         solved = _lock(attempt, sources, job)
         if isinstance(solved, StageError):
             refused.append((attempt.key, _refusal(attempt, solved)))
@@ -191,17 +198,17 @@ def _solve(tries: list[_Try], job: Job) -> Chosen:
             without_package=left_out is not None,
         )
         for key, reason in refused:
-            job.store.put("locks", key, Remembered(refused=reason).model_dump(mode="json"))
-        job.store.put("locks", attempt.key, Remembered(locked=locked).model_dump(mode="json"))
+            job.store.put("locks", key, CachedLock(refused=reason).model_dump(mode="json"))
+        job.store.put("locks", attempt.key, CachedLock(locked=locked).model_dump(mode="json"))
         stack = attempt.locked_stack(locked)
-        return Chosen(stack, tuple(reason for _, reason in refused), locked, paths, from_cache=False)
-    raise nothing_locked([reason for _, reason in refused])
+        return LockedCandidate(stack, tuple(reason for _, reason in refused), locked, paths, from_cache=False)
+    raise no_lock_error([reason for _, reason in refused])
 
 
-def nothing_locked(refused: Sequence[Reason]) -> StageError:
-    """What is said where every candidate was refused: a line a cause, with what takes the causes away.
+def no_lock_error(refused: Sequence[Reason]) -> StageError:
+    """Return the error for a run in which every candidate was refused: one line a cause, and a hint that removes the causes.
 
-    Refusals that differ in numbers alone, such as those of two releases, are one cause.
+    Refusals that differ only in numbers, such as those of two releases, are one cause.
     """
     alike: dict[str, list[Reason]] = {}
     for reason in refused:
@@ -211,45 +218,49 @@ def nothing_locked(refused: Sequence[Reason]) -> StageError:
         for same in alike.values()
     ]
     closed = [str(index) for reason in refused for index in reason.facts.get("indexes", ())]
-    hint = "add an index or find-links place that has one of these builds to your pip or uv settings"
+    hint = "add an index or find-links folder with one of these builds to your pip or uv settings"
     causes = {reason.facts.get("cause") for reason in refused}
-    # One index that is opened may be enough: it is the cause before all others.
+    # Access to one more index may be enough, so an unreachable index comes before all other causes.
     cause = IndexUnreachableError.cause if closed else causes.pop() if len(causes) == 1 else None
     text = "\n".join(["no candidate could be locked:", *lines])
     return StageError(text, hint=index_access_hint(closed) if closed else hint, cause=cause)
 
 
-def _lock(attempt: _Try, sources: Sources, job: Job) -> Solved | StageError:
-    """Its wheels, fetched and none of them for another platform than planned; or why it cannot be locked.
+def _lock(attempt: _Attempt, sources: IndexSources, job: StageJob) -> Solved | StageError:
+    """Solve a candidate and fetch its wheels, none of them for another platform than planned. Return a refusal as an error.
 
-    Raises StageError when a wheel cannot be had.
+    Raises:
+        StageError: A wheel cannot be had.
+
     """
-    from provision.phases.stage.locking import fetch_wheels, lock_stack  # noqa: PLC0415 (once)
-    from provision.phases.stage.variants import foreign_inside  # noqa: PLC0415 (once)
+    from provision.phases.stage.stack_lock import fetch_wheels, lock_stack  # noqa: PLC0415 (once)
+    from provision.phases.stage.variants import find_wrong_contents  # noqa: PLC0415 (once)
 
     extra = job.packager.requires(attempt.package) if attempt.package else ()
-    refused: tuple[Foreign, ...] = ()
-    with EarlyFetch(job.store, partial(open_client, job.settings, sources.indexes)) as early:
+    refused: tuple[WrongPlatformWheel, ...] = ()
+    with Prefetch(job.store, partial(open_client, job.settings, sources.indexes)) as prefetch:
         while True:
-            ahead = None if refused else early
+            ahead = None if refused else prefetch
             try:
-                solved = lock_stack(attempt.stack, attempt.own, sources, job.store, extra, early=ahead, refused=refused)
+                solved = lock_stack(
+                    attempt.stack, attempt.own, sources, job.store, extra, prefetch=ahead, refused=refused
+                )
             except StageError as error:
                 return error
             paths = fetch_wheels(
-                solved.wheels, job.settings, sources.indexes, job.store, progress=job.progress, arrived=job.arrived
+                solved.wheels, job.settings, sources.indexes, job.store, progress=job.progress, on_stored=job.on_stored
             )
-            foreign = foreign_inside(attempt.stack, solved.wheels, paths)
-            if not foreign:
+            wrong = find_wrong_contents(attempt.stack, solved.wheels, paths)
+            if not wrong:
                 return solved
-            refused = (*solved.refused, *foreign)
+            refused = (*solved.refused, *wrong)
 
 
 def _refused_files(solved: Solved) -> list[str]:
-    return [f"{foreign.text}: another was taken" for foreign in solved.refused]
+    return [f"{wrong.text}: another build was chosen" for wrong in solved.refused]
 
 
-def _refusal(attempt: _Try, error: FirstlightError) -> Reason:
+def _refusal(attempt: _Attempt, error: FirstlightError) -> Reason:
     facts: dict[str, Any] = {"at": utc_now(), "python": attempt.stack.python, "platform": attempt.stack.platform}
     rule, facts = "lock", facts | ({"cause": error.cause} if error.cause else {})
     if isinstance(error, IndexUnreachableError):
@@ -261,24 +272,24 @@ def _left_out(package: FlashAttnPackage, error: FirstlightError) -> str:
     return f"flash-attn {package.version} was left out: {error.text}; --refresh tries again"
 
 
-def _package_lost(attempt: _Try, locked: LockedStack, store: Store) -> bool:
-    """Whether the package's wheel was pruned or damaged since: then it is provided anew, and may be another one."""
+def _package_lost(attempt: _Attempt, locked: LockedStack, store: Store) -> bool:
+    """Check whether the package's wheel was pruned or damaged. It is then provided again, possibly as another wheel."""
     if attempt.package is None or locked.without_package:
         return False
     wheel = locked.files()[-1]
     return store.find(wheel.sha256, wheel.name) is None
 
 
-def _ensure(attempt: _Try, wheels: list[Locked], job: Job) -> tuple[Path, ...]:
-    """Every wheel's path; what was pruned or damaged since is built or fetched again."""
+def _ensure(attempt: _Attempt, wheels: list[LockedWheel], job: StageJob) -> tuple[Path, ...]:
+    """Return the path of every wheel. Build or fetch wheels again that were pruned or damaged."""
     here = {wheel.sha256: job.store.find(wheel.sha256, wheel.name) for wheel in wheels}
     if not all(here.values()):
         from provision.catalog.index.sources import find_sources  # noqa: PLC0415 (when something is missing)
-        from provision.phases.stage.locking import fetch_wheels  # noqa: PLC0415 (when something is missing)
+        from provision.phases.stage.stack_lock import fetch_wheels  # noqa: PLC0415 (when something is missing)
 
         if any(not wheel.url and not here[wheel.sha256] for wheel in wheels):
             for source in attempt.own:
-                build(source, job.store)
+                build_local_wheel(source, job.store)
         missing = [wheel for wheel in wheels if wheel.url and not here[wheel.sha256]]
         if missing:
             fetch_wheels(missing, job.settings, find_sources(job.settings).indexes, job.store, progress=job.progress)

@@ -1,4 +1,4 @@
-"""Opening a bundle: signature first, then every file hashed as it goes into the wheelhouse; stage learns of them when all were right."""
+"""Reading a bundle: the signature first, then each file is hashed on its way into the wheelhouse; cache entries come last."""
 
 from __future__ import annotations
 
@@ -17,29 +17,34 @@ from provision.phases.stage.bundle.bundled import Bundled
 from provision.phases.stage.bundle.keys import verify
 from provision.phases.stage.bundle.manifest import FILES, MANIFEST, SIGNATURE, BundledFile, Manifest, read_manifest
 from provision.phases.stage.model import remember_hashes
-from provision.phases.stage.wheelhouse import BLOCK, Store, plain_name
+from provision.phases.stage.wheelhouse import BLOCK, Store, flat_name
 
 _MOST_MANIFEST = 1 << 28
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedBundle:
     """A bundle whose files are in the wheelhouse."""
 
     manifest: Manifest
     settings: ClientSettings
-    """Nothing but the bundle: no index, no network."""
+    """Settings with the bundle alone: no index, no network."""
     model: str | None
-    """The folder of the bundle's model, where it has one that was a folder."""
+    """The folder of the bundle's model, where that was a local folder."""
 
 
 def open_bundle(
     path: Path, store: Store, *, trust: str | None, progress: Callable[[int, int], None] | None = None
-) -> Opened:
-    """Check a bundle and put its files into the wheelhouse; what is there already is not read again.
+) -> OpenedBundle:
+    """Check a bundle and put its files into the wheelhouse. Files that are present are not read again.
 
-    Raises BundleError that names the first thing that is wrong: the file itself, its signature, a member that was changed, is missing or
-    does not belong there. Nothing of such a bundle is used.
+    Args:
+        trust: The public key or its file; None for the user's own key.
+        progress: Called with the bytes done and the bytes in all.
+
+    Raises:
+        BundleError: The file, its signature or a member is wrong. Nothing of such a bundle is used.
+
     """
     with _reading(path) as tar:
         text = _whole(tar, MANIFEST, path)
@@ -47,10 +52,10 @@ def open_bundle(
         manifest = read_manifest(text, str(path))
         _take(tar, manifest, path, store, progress)
     model = _lay_out(manifest, store)
-    for entry in manifest.remembered:
+    for entry in manifest.cache_entries:
         store.put(entry.kind, entry.key, entry.value)
     settings = ClientSettings(no_index=True, sealed=True, bundled=Bundled(path.name, manifest.classes))
-    return Opened(manifest, settings, model)
+    return OpenedBundle(manifest, settings, model)
 
 
 @contextmanager
@@ -60,7 +65,7 @@ def _reading(path: Path) -> Iterator[tarfile.TarFile]:
             yield tar
     except (tarfile.TarError, EOFError) as error:
         raise BundleError(
-            f"`{path}` is no bundle, or ends early: {error}", hint="copy it again; its size may tell"
+            f"`{path}` is not a bundle, or is truncated: {error}", hint="copy it again and compare the sizes"
         ) from None
     except OSError as error:
         raise _unreadable(path, error) from None
@@ -69,9 +74,7 @@ def _reading(path: Path) -> Iterator[tarfile.TarFile]:
 def _whole(tar: tarfile.TarFile, name: str, path: Path) -> bytes:
     member = tar.next()
     if member is None or member.name != name or not member.isreg() or member.size > _MOST_MANIFEST:
-        raise BundleError(
-            f"`{path}` is no bundle: it does not have {name} in its place", hint="make one: ./firstlight bundle create"
-        )
+        raise BundleError(f"`{path}` is not a bundle: {name} is missing", hint="create one: ./firstlight bundle create")
     reading = tar.extractfile(member)
     assert reading is not None
     return reading.read()
@@ -80,7 +83,7 @@ def _whole(tar: tarfile.TarFile, name: str, path: Path) -> bytes:
 def _take(
     tar: tarfile.TarFile, manifest: Manifest, path: Path, store: Store, progress: Callable[[int, int], None] | None
 ) -> None:
-    """Every member once, in the manifest's order."""
+    """Read every member once, in the manifest's order."""
     missing = [file for file in manifest.files if _in_store(file) and store.find(file.sha256, _name(file)) is None]
     if not missing:
         return
@@ -89,14 +92,14 @@ def _take(
     for file in manifest.files:
         member = tar.next()
         if member is None:
-            raise BundleError(f"`{path}` ends early: {file.path} is missing", hint="copy it again")
+            raise BundleError(f"`{path}` is truncated: {file.path} is missing", hint="copy it again")
         if member.name != file.path or not member.isreg() or member.size != file.size:
             raise _changed(path, member.name if member.name != file.path else file.path)
         reading = tar.extractfile(member)
         assert reading is not None
         if _in_store(file):
             _store(reading, file, path, store)
-        elif _digest(reading) != file.sha256:
+        elif hashlib.file_digest(reading, "sha256").hexdigest() != file.sha256:  # type: ignore[arg-type]  # it has readinto
             raise _changed(path, file.path)
         done += file.size
         if progress:
@@ -121,25 +124,18 @@ def _store(reading: IO[bytes], file: BundledFile, path: Path, store: Store) -> N
         raise _changed(path, file.path) from None
     except OSError as error:
         raise BundleError(
-            f"{file.path} cannot be put into the wheelhouse `{store.root}`: {error.strerror}",
+            f"{file.path} cannot be written to the wheelhouse `{store.root}`: {error.strerror}",
             hint="free some space there, or set FIRSTLIGHT_CACHE to a folder on a larger disk",
         ) from None
 
 
 def _blocks(reading: IO[bytes], path: Path) -> Iterator[bytes]:
-    """A member's content; that the bundle cannot be read is no fault of where it goes."""
+    """Yield the content of a member. A read error is one of the bundle, not of the wheelhouse."""
     try:
         while block := reading.read(BLOCK):
             yield block
     except OSError as error:
         raise _unreadable(path, error) from None
-
-
-def _digest(reading: IO[bytes]) -> str:
-    digest = hashlib.sha256()
-    while block := reading.read(BLOCK):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _unreadable(path: Path, error: OSError) -> BundleError:
@@ -148,8 +144,8 @@ def _unreadable(path: Path, error: OSError) -> BundleError:
 
 def _changed(path: Path, member: str) -> BundleError:
     return BundleError(
-        f"`{path}`: {member} is not what the signed manifest says",
-        hint="the bundle was changed or damaged after it was made: do not use it; fetch it again from where it was made",
+        f"`{path}`: {member} differs from the signed manifest",
+        hint="the bundle was changed or damaged: do not use it; copy it again from its creator",
     )
 
 
@@ -162,7 +158,7 @@ def _name(file: BundledFile) -> str:
 
 
 def _lay_out(manifest: Manifest, store: Store) -> str | None:
-    """The model's folder as it was, of links to the files in the wheelhouse."""
+    """Create the model's folder from links into the wheelhouse."""
     model = manifest.model
     if model is None:
         return None
@@ -172,7 +168,7 @@ def _lay_out(manifest: Manifest, store: Store) -> str | None:
         target = folder / place
         target.parent.mkdir(parents=True, exist_ok=True)
         link = target.with_name(f".{target.name}.{os.getpid()}")
-        link.symlink_to(store.path(sha256, plain_name(place)))
+        link.symlink_to(store.path(sha256, flat_name(place)))
         link.replace(target)
     remember_hashes(folder, model.files, store)
     return str(folder)

@@ -1,11 +1,11 @@
-"""One build in a folder of its own, in steps that a later run takes up: environment, source, compilation, wheel.
+"""One build in its folder, in steps that a later run resumes: environment, source, compilation, wheel.
 
-FOLDER/order.json  what is built and how, written by the controller
-FOLDER/incoming/   wheels of the build environment, the sdist, uv, an interpreter
-FOLDER/env/        the build environment; complete when its marker names its lock
-FOLDER/source/     the sdist unpacked, with ninja's own state in it
-FOLDER/out/        the wheel
-FOLDER/build.log   all that was run and what it said
+FOLDER/request.json  the build request of the controller
+FOLDER/incoming/     wheels of the build environment, the sdist, uv, an interpreter
+FOLDER/env/          the build environment; complete when its marker has the digest of its lock
+FOLDER/source/       the unpacked sdist, with ninja's state
+FOLDER/out/          the wheel
+FOLDER/build.log     all commands and their output
 """
 
 from __future__ import annotations
@@ -23,54 +23,57 @@ from pathlib import Path
 from typing import IO, Any, Iterator  # noqa: UP035 (for Python 3.8)
 
 from . import limits
-from .process import FailedError, run, still_wanted, tell
-from .survey import release_of
+from .facts import release_of
+from .process import FailedError, run, send_event, wait_for_cancel
 from .units import Units
 
 _ERROR = re.compile(r"\berror:|\berror [A-Z]?\d+|^\S*Error: |Killed|No space left on device|undefined reference|signal")
-"""What compilers, linkers and Python say when it goes wrong."""
+"""Error lines of compilers, linkers and Python."""
 SHOWN = 6
-"""Lines of them that the controller is told; the log has all."""
+"""Maximum number of error lines that are sent to the controller; the log has all."""
 
 
 def build(folder: Path) -> None:
-    """Make the wheel, or find it made; tells the controller how it went.
+    """Build the wheel, or find it built, and send the result to the controller.
 
-    Raises FailedError, CancelledError.
+    Raises:
+        FailedError: A step failed.
+        CancelledError: The controller is gone.
+
     """
-    order = json.loads((folder / "order.json").read_text(encoding="utf-8"))
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
     with _turn(folder), (folder / "build.log").open("ab") as log:
         result = _result(folder)
         if result is None:
-            result = _Build(folder, order, log).make()
+            result = _Build(folder, request, log).make()
             (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
-        tell("built", **result)
+        send_event("built", **result)
 
 
 class _Build:
-    def __init__(self, folder: Path, order: dict[str, Any], log: IO[bytes]) -> None:
-        self._folder, self._order, self._log = folder, order, log
+    def __init__(self, folder: Path, request: dict[str, Any], log: IO[bytes]) -> None:
+        self._folder, self._request, self._log = folder, request, log
         self._env = folder / "env"
         self._python = self._env / "bin" / "python"
 
     def make(self) -> dict[str, Any]:
         cores, free = limits.cpus(), limits.memory()
-        jobs = limits.jobs(cores, free, self._order["memory_gib"])
-        tell("step", text=limits.told(cores, free, jobs, self._order["memory_gib"]))
+        jobs = limits.jobs(cores, free, self._request["memory_gib"])
+        send_event("step", text=limits.describe(cores, free, jobs, self._request["memory_gib"]))
         self._prepare_environment()
         source = self._unpack()
         environ = self._environ(jobs)
         out = self._folder / "out"
         shutil.rmtree(str(out), ignore_errors=True)
-        units = Units(source, lambda done, total: tell("units", done=done, total=total))
+        units = Units(source, lambda done, total: send_event("units", done=done, total=total))
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         command = [str(self._python), "-m", "build", "--wheel", "--no-isolation", "--skip-dependency-check"]
-        tell("step", text="building")
+        send_event("step", text="building")
         self._compile([*command, "--outdir", str(out), str(source)], environ, units)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         wheels = sorted(out.glob("*.whl"))
         if len(wheels) != 1:
-            raise FailedError("the build ended well and left {} wheels".format(len(wheels)), "see the log")  # noqa: UP032
+            raise FailedError("the build succeeded with {} wheels".format(len(wheels)), "see the log")  # noqa: UP032
         return {
             "wheel": str(wheels[0]),
             "sha256": hashlib.sha256(wheels[0].read_bytes()).hexdigest(),
@@ -91,18 +94,18 @@ class _Build:
         try:
             run(command, self._log, environ, self._folder, watch)
         except FailedError as failure:
-            said = "\n".join("  " + line.strip()[:300] for line in errors or failure.hint.splitlines()[-SHOWN:])
+            lines = "\n".join("  " + line.strip()[:300] for line in errors or failure.hint.splitlines()[-SHOWN:])
             raise FailedError(
-                "the compilation failed:\n" + said,
-                "the whole log is {}; what was compiled is kept for the next try".format(self._folder / "build.log"),
+                "the compilation failed:\n" + lines,
+                "see the log {}; compiled units are kept for the next run".format(self._folder / "build.log"),
             ) from None
 
     def _prepare_environment(self) -> None:
-        lock = self._order["lock"]
+        lock = self._request["lock"]
         marker, digest = self._env / ".complete", hashlib.sha256(lock.encode()).hexdigest()
         if marker.is_file() and marker.read_text(encoding="ascii") == digest:
             return
-        tell("step", text="making the build environment")
+        send_event("step", text="creating the build environment")
         shutil.rmtree(str(self._env), ignore_errors=True)
         (self._folder / "lock.txt").write_text(lock, encoding="utf-8")
         uv, python = str(self._folder / "incoming" / "uv"), self._interpreter()
@@ -124,50 +127,48 @@ class _Build:
                 run(command, self._log, environ, self._folder)
             except FailedError as failure:
                 raise FailedError(
-                    "the build environment cannot be made: " + failure.hint.strip(), "run again"
+                    "the build environment cannot be created: " + failure.hint.strip(), "run again"
                 ) from None
-        for name, target in self._order["links"]:
+        for name, target in self._request["links"]:
             link = self._toolkit_wheels() / name
             if not link.exists():
                 link.symlink_to(target)
         marker.write_text(digest, encoding="ascii")
 
     def _interpreter(self) -> str:
-        archive = self._order["archive"]
+        archive = self._request["archive"]
         if not archive:
-            return str(self._order["python"])
+            return str(self._request["python"])
         home = self._folder / "python"
         shutil.rmtree(str(home), ignore_errors=True)
         with tarfile.open(str(self._folder / "incoming" / archive)) as packed:
-            packed.extractall(str(home))  # noqa: S202 (of our own making, its hash verified)
+            packed.extractall(str(home))  # noqa: S202 (packed by the controller, its hash verified)
         return str(next(home.glob("*/bin/python3")))
 
     def _unpack(self) -> Path:
-        place, marker = self._folder / "source", self._folder / "source" / ".complete"
+        source, marker = self._folder / "source", self._folder / "source" / ".complete"
         if not marker.is_file():
-            shutil.rmtree(str(place), ignore_errors=True)
-            with tarfile.open(str(self._folder / "incoming" / self._order["sdist"])) as packed:
-                root = place.resolve()
+            shutil.rmtree(str(source), ignore_errors=True)
+            with tarfile.open(str(self._folder / "incoming" / self._request["sdist"])) as packed:
+                root = source.resolve()
                 for member in packed.getmembers():
                     if root not in (root / member.name).resolve().parents and member.name != ".":
-                        raise FailedError("the sdist holds `{}`".format(member.name), "do not use this source")  # noqa: UP032
-                packed.extractall(str(place))  # noqa: S202 (checked above)
+                        raise FailedError(f"the sdist has the unsafe path `{member.name}`", "do not use this source")
+                packed.extractall(str(source))  # noqa: S202 (checked above)
             marker.touch()
-        return next(path for path in sorted(place.iterdir()) if path.is_dir())
+        return next(path for path in sorted(source.iterdir()) if path.is_dir())
 
     def _environ(self, jobs: int) -> dict[str, str]:
         environ = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL"))}
-        environ.update(self._order["environment"], MAX_JOBS=str(jobs), NO_COLOR="1", PYTHONUNBUFFERED="1")
+        environ.update(self._request["environment"], MAX_JOBS=str(jobs), NO_COLOR="1", PYTHONUNBUFFERED="1")
         path = [str(self._env / "bin")]
-        if self._order["cuda"]:
-            home = self._order["cuda_home"] or str(self._toolkit_wheels())
+        if self._request["cuda"]:
+            home = self._request["cuda_home"] or str(self._toolkit_wheels())
             release = release_of(home + "/bin/nvcc")
-            if release.split(".")[0] != self._order["cuda"].split(".")[0]:
+            if release.split(".")[0] != self._request["cuda"].split(".")[0]:
                 raise FailedError(
-                    "nvcc in {} is of CUDA {}, not {}".format(
-                        home, release or "(it does not run)", self._order["cuda"]
-                    ),
-                    "install that toolkit on the builder",
+                    "nvcc in {} is CUDA {}, not {}".format(home, release or "(it does not run)", self._request["cuda"]),
+                    "install that toolkit on the build host",
                 )
             environ["CUDA_HOME"] = home
             path.append(home + "/bin")
@@ -177,13 +178,13 @@ class _Build:
         return environ
 
     def _toolkit_wheels(self) -> Path:
-        major: str = self._order["cuda"].split(".")[0]
+        major: str = self._request["cuda"].split(".")[0]
         packages = next(self._env.glob("lib/python*/site-packages"))
         return packages / "nvidia" / ("cu" + str(major))
 
 
 def _result(folder: Path) -> dict[str, Any] | None:
-    """What an earlier run made and nobody fetched."""
+    """Return the result of an earlier run that was not fetched."""
     with contextlib.suppress(OSError, ValueError):
         result: dict[str, Any] = json.loads((folder / "result.json").read_text(encoding="utf-8"))
         if Path(result["wheel"]).is_file():
@@ -193,12 +194,12 @@ def _result(folder: Path) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _turn(folder: Path) -> Iterator[None]:
-    """One build a folder: another run that builds the same is waited for, and its wheel is then ours too."""
+    """Lock the folder. A second run waits and then uses the same wheel."""
     with (folder / ".lock").open("w") as lock:
         if not _taken(lock):
-            tell("step", text="another run builds this; waiting for it")
+            send_event("step", text="waiting for another run that builds this")
             while not _taken(lock):
-                still_wanted(5.0)
+                wait_for_cancel(5.0)
         yield
 
 

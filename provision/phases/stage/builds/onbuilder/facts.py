@@ -1,4 +1,4 @@
-"""What the builder has: its C library, compilers and Pythons."""
+"""Properties of the build host: C library, compilers, Pythons."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-PYTHON_QUESTION = (
+_PYTHON_QUERY = (
     "import json,platform,sysconfig,os,sys;h=os.path.join(sysconfig.get_paths()['include'],'Python.h');"
     "print(json.dumps([platform.python_version(),os.path.exists(h),sys.executable]))"
 )
 
 
-def survey(python: str, cuda: str) -> dict[str, Any]:
-    """Facts of this machine for a build with a Python minor (`3.12`) and a CUDA release (`13.0`; empty for none)."""
+def read_facts(python: str, cuda: str) -> dict[str, Any]:
+    """Return the properties for a build with a Python minor (`3.12`) and a CUDA release (`13.0`; empty for none)."""
     return {
         "machine": platform.machine(),
         "glibc": platform.libc_ver()[1] or None,
@@ -31,13 +31,13 @@ def survey(python: str, cuda: str) -> dict[str, Any]:
 
 
 def release_of(nvcc: str) -> str:
-    """The CUDA release of an nvcc (`13.0`), or nothing where it does not run."""
+    """Return the CUDA release of an nvcc (`13.0`); empty when it does not run."""
     found = re.search(r"release (\d+\.\d+)", _output([nvcc, "--version"]))
     return found.group(1) if found else ""
 
 
 def _toolkit(cuda: str) -> dict[str, str] | None:
-    """The toolkit to use: the first of these whose release is the wanted one, else the first of its major.
+    """Return the first of these toolkits with the wanted release, else the first with its major.
 
     1. CUDA_HOME; 2. nvcc on PATH; 3. /usr/local/cuda-RELEASE; 4. /usr/local/cuda; 5. /usr/local/cuda-MAJOR.*
     """
@@ -46,7 +46,7 @@ def _toolkit(cuda: str) -> dict[str, str] | None:
     homes += sorted(str(path) for path in Path("/usr/local").glob("cuda-" + cuda.split(".", maxsplit=1)[0] + ".*"))
     found = []
     for home in homes:
-        # A compiler without the runtime's headers is no toolkit that anything builds with.
+        # A compiler without the runtime's headers cannot build extensions.
         if home and Path(home, "include", "cuda_runtime.h").is_file():
             release = release_of(home + "/bin/nvcc")
             if release == cuda:
@@ -57,18 +57,18 @@ def _toolkit(cuda: str) -> dict[str, str] | None:
 
 
 def _home_of(nvcc: str) -> str:
-    """Where an nvcc on PATH really is, by its own word: what is called so there is often a script or a link."""
+    """Return the real folder of an nvcc on PATH, which is often a script or a link."""
     found = re.search(r"^#\$ _HERE_=(.+)/bin$", _output([nvcc, "--dryrun", "-x", "cu", os.devnull]), re.MULTILINE)
     return found.group(1) if found else ""
 
 
 def _python(minor: str) -> str | None:
-    """A Python of a minor version with the headers that extensions need."""
+    """Return a Python of a minor version with the headers for extensions."""
     here = os.path.join(sys.base_prefix, "bin", "python" + minor)  # noqa: PTH118 (as a command)
     for command in (here, "python" + minor, sys.executable, "python3"):
-        said = _output([command, "-I", "-c", PYTHON_QUESTION]).splitlines()
-        if said and said[-1].startswith("["):
-            version, headers, path = json.loads(said[-1])
+        lines = _output([command, "-I", "-c", _PYTHON_QUERY]).splitlines()
+        if lines and lines[-1].startswith("["):
+            version, headers, path = json.loads(lines[-1])
             if headers and version.startswith(minor + "."):
                 return str(path)
     return None

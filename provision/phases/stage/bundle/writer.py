@@ -1,4 +1,4 @@
-"""Writing a bundle: its size known before the first byte, every file hashed again as it is read, whole or not there."""
+"""Writing a bundle: its size is known first, every file is hashed again, and the result is complete or absent."""
 
 from __future__ import annotations
 
@@ -26,35 +26,35 @@ from provision.phases.stage.bundle.manifest import (
     BundledClass,
     BundledFile,
     BundledModel,
+    CacheEntry,
     Manifest,
-    Remembered,
 )
 from provision.phases.stage.download import Progress
-from provision.phases.stage.wheelhouse import plain_name, sha256_of
+from provision.phases.stage.wheelhouse import flat_name, sha256_of
 
 if TYPE_CHECKING:
     from minisign import SecretKey
 
 _TAR_BLOCK = 10240
 _HEADER = 1536
-"""At most what tar adds to a member: its header and one for a long name."""
+"""Maximum overhead of a tar member: its header and one for a long name."""
 
 
 @dataclass
-class Contents:
-    """What a bundle is made of."""
+class BundleContents:
+    """The parts of a bundle."""
 
     staged: list[Staged]
-    remembered: tuple[Remembered, ...]
+    cache_entries: tuple[CacheEntry, ...]
     controller: list[Path]
     product: list[tuple[str, Path]]
     model: str | None = None
-    """Name of the model's folder where it was one of this machine's own."""
+    """Name of the model's folder, where the model is a local folder."""
     sources: dict[str, Path] = field(default_factory=dict, init=False)
-    """Member and the file it is read from."""
+    """Members and the files that they are read from."""
 
     def manifest(self) -> Manifest:
-        """The manifest of all of it; hashes of staged files are those that stage saw."""
+        """Return the manifest. Hashes of staged files are those of the stage phase."""
         files = {}
         for name, path in (*((CONTROLLER + path.name, path) for path in self.controller), *_prefixed(self.product)):
             files[name] = BundledFile(path=name, sha256=sha256_of(path), size=path.stat().st_size)
@@ -68,7 +68,7 @@ class Contents:
             made_at=utc_now(),
             classes=tuple(_class_of(staged) for staged in self.staged),
             model=self._model(),
-            remembered=self.remembered,
+            cache_entries=self.cache_entries,
             files=tuple(files.values()),
         )
 
@@ -82,10 +82,14 @@ class Contents:
         return BundledModel(name=self.model, files=files)
 
 
-def write_bundle(output: Path, contents: Contents, key: SecretKey, *, progress: Progress | None = None) -> Manifest:
-    """Write the bundle beside its place and rename it there.
+def write_bundle(
+    output: Path, contents: BundleContents, key: SecretKey, *, progress: Progress | None = None
+) -> Manifest:
+    """Write the bundle to a partial file and rename it.
 
-    Raises BundleError when it cannot be written, the disk cannot hold it, or a file is no longer what was staged.
+    Raises:
+        BundleError: The bundle cannot be written, the disk is too full, or a staged file changed.
+
     """
     manifest = contents.manifest()
     text = manifest.model_dump_json(indent=1).encode()
@@ -96,8 +100,8 @@ def write_bundle(output: Path, contents: Contents, key: SecretKey, *, progress: 
     free = shutil.disk_usage(output.parent).free
     if free < total:
         raise BundleError(
-            f"the bundle takes {size(total)}, and {size(free)} are free at `{output.parent}`",
-            hint="name a place on a larger disk with -o",
+            f"the bundle needs {size(total)}, and {size(free)} are free at `{output.parent}`",
+            hint="choose a folder on a larger disk with -o",
         )
     try:
         with part.open("wb") as raw, tarfile.open(fileobj=raw, mode="w", format=tarfile.PAX_FORMAT) as tar:
@@ -112,7 +116,7 @@ def write_bundle(output: Path, contents: Contents, key: SecretKey, *, progress: 
         part.replace(output)
     except OSError as error:
         raise BundleError(
-            f"`{output}` cannot be written: {error.strerror}", hint="name another place with -o"
+            f"`{output}` cannot be written: {error.strerror}", hint="choose another folder with -o"
         ) from None
     finally:
         part.unlink(missing_ok=True)
@@ -130,19 +134,19 @@ def _add_file(tar: tarfile.TarFile, file: BundledFile, source: Path) -> None:
         try:
             _add(tar, file.path, file.size, hashed, mode=mode)
         except OSError as error:
-            if error.errno is not None:  # of the disk that the bundle goes to
+            if error.errno is not None:  # an error of the target disk
                 raise
             raise _unreadable(source, error) from None
     if hashed.digest.hexdigest() != file.sha256:
-        raise BundleError(f"`{source}` changed while the bundle was made", hint="make it again")
+        raise BundleError(f"`{source}` changed while the bundle was written", hint="create it again")
 
 
 def _unreadable(source: Path, error: OSError) -> BundleError:
-    return BundleError(f"`{source}` could not be read whole: {error}", hint="stage again")
+    return BundleError(f"`{source}` cannot be read: {error}", hint="stage again")
 
 
 class _Hashed:
-    """A file that is hashed as it is read."""
+    """A file that is hashed while it is read."""
 
     def __init__(self, file: IO[bytes], source: Path) -> None:
         self._file = file
@@ -169,8 +173,8 @@ def _prefixed(files: Iterable[tuple[str, Path]]) -> Iterable[tuple[str, Path]]:
 
 
 def _plain(file: StagedFile) -> str:
-    """A file's name in the wheelhouse."""
-    return Path(file.path).name if file.kind != "model" else plain_name(file.name)
+    """Return the name of a file in the wheelhouse."""
+    return Path(file.path).name if file.kind != "model" else flat_name(file.name)
 
 
 def _class_of(staged: Staged) -> BundledClass:

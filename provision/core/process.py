@@ -1,0 +1,40 @@
+"""Programs on the controller, run to their end with captured output."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from provision.core.errors import FirstlightError
+
+
+def run_program(
+    command: Sequence[str],
+    timeout_error: FirstlightError,
+    *,
+    timeout_s: float,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program without input and capture its output as text. The caller checks the exit status.
+
+    Args:
+        timeout_error: What is raised when the program does not end in time.
+        env: The whole environment; None for that of this process.
+
+    """
+    try:
+        return subprocess.run(
+            command,
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise timeout_error from None

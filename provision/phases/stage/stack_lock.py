@@ -1,0 +1,225 @@
+"""The lock of a Stack: locate its pinned builds, solve the rest with uv, choose the wheels, fetch them."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from provision.catalog.index.http_client import open_client
+from provision.catalog.index.local_path import local_path
+from provision.catalog.index.project_page import IndexFile, IndexLocation, ProjectPage
+from provision.catalog.index.settings import ClientSettings
+from provision.catalog.index.sources import IndexSources
+from provision.core.errors import IndexUnreachableError, StageError
+from provision.core.models.stack import Stack
+from provision.phases.stage.download import OnStored, Progress, fetch_all
+from provision.phases.stage.local_wheels import LocalSource, build_local_wheel
+from provision.phases.stage.lock_file import LockedWheel
+from provision.phases.stage.platforms import Target
+from provision.phases.stage.prefetch import Prefetch
+from provision.phases.stage.release_time import explain_age_limits, has_upload_times, solve_dated
+from provision.phases.stage.solve_request import (
+    LocatedBuild,
+    PinnedBuild,
+    SolveRequest,
+    brings_torch,
+    builds_of,
+    companions_of,
+    locate_builds,
+    make_request,
+    target_of,
+)
+from provision.phases.stage.variants import WrongPlatformWheel, find_wrong_versions
+from provision.phases.stage.wheel_choice import choose_wheels
+from provision.phases.stage.wheelhouse import Store
+
+
+@dataclass(frozen=True)
+class Solved:
+    """The wheels of an environment, and the wheels that were refused before."""
+
+    wheels: list[LockedWheel]
+    refused: tuple[WrongPlatformWheel, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Notes for the report on how the wheels were found."""
+
+
+def lock_stack(
+    stack: Stack,
+    own: Iterable[LocalSource],
+    sources: IndexSources,
+    store: Store,
+    extra: Iterable[str] = (),
+    *,
+    prefetch: Prefetch | None = None,
+    refused: Sequence[WrongPlatformWheel] = (),
+) -> Solved:
+    """Choose every wheel of a Stack's environment.
+
+    A wheel whose version names another platform than planned is refused, and the rest is solved without it.
+
+    Args:
+        own: Projects whose wheels are built on the controller.
+        extra: Further requirements.
+        prefetch: Fetches the pinned builds while uv solves the rest.
+        refused: Wheels that were refused before.
+
+    Raises:
+        StageError: A build cannot be found, uv refuses, or no wheel fits.
+
+    """
+    target = target_of(stack)
+    found = _place_builds(builds_of(stack), sources, target)
+    companions = _place_companions(stack, found["torch"].location if "torch" in found else None, sources, target)
+    if prefetch:
+        prefetch.begin(lambda: _files_of(builds_of(stack), found, sources, target))
+    with ThreadPoolExecutor() as pool:
+        built = list(pool.map(lambda source: build_local_wheel(source, store), own))
+    ours = [f"{wheel.distribution} @ {store.path(wheel.sha256, wheel.name).as_uri()}" for wheel in built]
+    request = make_request(stack, target, found, companions, [*ours, *extra])
+    if request.until and not has_upload_times(stack, sources.indexes, sources.index_client):
+        request = replace(request, until=None)
+    left_out = tuple(refused)
+    while True:
+        try:
+            pylock, dated = solve_dated(_without(request, left_out, builds_of(stack), sources), sources.variables)
+        except StageError as error:
+            if left_out:
+                raise StageError(
+                    f"{'; '.join(item.text for item in left_out)}; without: {error.text}", hint=error.hint
+                ) from error
+            raise
+        wheels = choose_wheels(pylock, target, own=[wheel.distribution for wheel in built])
+        wrong = find_wrong_versions(stack, wheels)
+        if not wrong:
+            return Solved([*wheels, *built], left_out, tuple(explain_age_limits(stack, dated, wheels)))
+        if again := next((item for item in wrong if item in left_out), None):
+            raise StageError(f"{again.text}, and uv chooses no other")
+        left_out += tuple(wrong)
+
+
+def fetch_wheels(
+    locked: Iterable[LockedWheel],
+    settings: ClientSettings,
+    indexes: Iterable[str],
+    store: Store,
+    *,
+    progress: Progress | None = None,
+    on_stored: OnStored | None = None,
+) -> dict[str, Path]:
+    """Fetch wheels that the wheelhouse lacks; return the path of every wheel by its hash.
+
+    Raises:
+        StageError: A file cannot be had, or is not the one that was locked.
+
+    """
+    remote = [wheel for wheel in locked if wheel.url]
+    return fetch_all(store, remote, lambda: open_client(settings, indexes), progress=progress, on_stored=on_stored)
+
+
+def unpacked_size(wheels: Iterable[Path]) -> int:
+    """Return the bytes of the installed wheels without byte code."""
+    total = 0
+    for path in wheels:
+        with zipfile.ZipFile(path) as archive:
+            total += sum(entry.file_size for entry in archive.infolist())
+    return total
+
+
+def _place_builds(builds: list[PinnedBuild], sources: IndexSources, target: Target) -> dict[str, LocatedBuild]:
+    fixed = [build for build in builds if build.vendor]
+    flat = [IndexLocation(url, flat=True) for url in sources.find_links]
+    near = [location for location in flat if local_path(location.url)]
+    indexes = [IndexLocation(url) for url in sources.indexes]
+    far = [location for location in flat if location not in near] + indexes
+    pages = {
+        build.name: sources.index_client.fetch_pages((location, build.name) for location in near) for build in fixed
+    }
+    unseen = [build for build in fixed if not _holds(pages[build.name], build, target)]
+    # uv queries the indexes for the other builds. Query them here too: a silent index is detected once, with a short timeout.
+    others = [(location, build.name) for build in builds if not build.vendor for location in indexes]
+    wanted = [(location, build.name) for build in unseen for location in (*far, IndexLocation(build.vendor or ""))]
+    answers = sources.index_client.fetch_pages([*others, *wanted])
+    for (_, name), page in zip(wanted, answers[len(others) :], strict=True):
+        pages[name].append(page)
+    found = locate_builds(fixed, pages, target)
+    silent = {page.location.label: page.problem for page in answers[: len(others)] if page.problem}
+    if others and not flat and len(silent) == len(indexes):
+        raise IndexUnreachableError(silent, [f"{build.name} {build.version}" for build in builds if not build.vendor])
+    return found
+
+
+def _without(
+    request: SolveRequest, refused: Sequence[WrongPlatformWheel], builds: Sequence[PinnedBuild], sources: IndexSources
+) -> SolveRequest:
+    """Return the request that cannot choose these wheels again.
+
+    Where the version tells them apart, it is excluded. Else the package is bound to the next index with another wheel of that version;
+    uv then ignores find-links for it.
+    """
+    constraints = [f"{item.wheel.distribution}!={item.wheel.version}" for item in refused if item.by_version]
+    pins = dict(request.pins)
+    for item in refused:
+        if item.by_version:
+            continue
+        name, version = item.wheel.distribution, Version(item.wheel.version)
+        vendors = [build.vendor for build in builds if build.vendor and canonicalize_name(build.name) == name]
+        locations = [IndexLocation(url) for url in dict.fromkeys([*sources.indexes, *vendors])]
+        known = {one.wheel.sha256 for one in refused}
+        for page in sources.index_client.fetch_pages((location, name) for location in locations):
+            file = page.best(name, version, request.target.tags())
+            if file and file.sha256 not in known:
+                pins[name] = page.location.url
+                break
+        else:
+            raise StageError(
+                f"{item.text}, and no other index has a wheel of {name} {version} that fits",
+                hint="add an index that has it to your pip or uv settings, or remove that file from its index",
+            )
+    return replace(request, pins=tuple(sorted(pins.items())), constraints=(*request.constraints, *constraints))
+
+
+def _files_of(
+    builds: list[PinnedBuild], found: Mapping[str, LocatedBuild], sources: IndexSources, target: Target
+) -> list[IndexFile]:
+    """Return the wheel of each build that only one location with a hash can serve; uv may still choose another."""
+    tags, files = target.tags(), []
+    for fixed in builds:
+        source = found.get(fixed.name)
+        locations = [source.location] if source else [IndexLocation(url) for url in sources.indexes]
+        version = source.version if source else Version(fixed.version)
+        pages = sources.index_client.fetch_pages((location, fixed.name) for location in locations)
+        wheels = [wheel for page in pages if (wheel := page.best(fixed.name, version, tags))]
+        if len(wheels) == 1 and wheels[0].sha256:
+            files += wheels
+    return files
+
+
+def _holds(pages: list[ProjectPage], build: PinnedBuild, target: Target) -> bool:
+    return any(
+        build.fits(version, page.location) for page in pages for version in page.versions(build.name, target.tags())
+    )
+
+
+def _place_companions(
+    stack: Stack, torch: IndexLocation | None, sources: IndexSources, target: Target
+) -> dict[str, bool]:
+    """Check for each companion whether torch's index has a build of this variant.
+
+    uv cannot bind a package to find-links, so companions come from indexes alone.
+    """
+    names = companions_of(stack)
+    if torch is None or torch.flat:
+        return dict.fromkeys(names, False)
+    pages = sources.index_client.fetch_pages((torch, name) for name in names)
+    tags = target.tags()
+    return {
+        name: any(version.local == stack.torch.variant or brings_torch(stack) for version in page.versions(name, tags))
+        for name, page in zip(names, pages, strict=True)
+    }

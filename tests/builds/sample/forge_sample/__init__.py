@@ -1,2 +1,0 @@
-# mypy: ignore-errors
-from forge_sample._C import launch as launch
