@@ -1,8 +1,7 @@
-"""Bare roots that are not booted, with a vendor's repository named to their package manager, and the role's programs run in them."""
+"""Bare roots that are not booted, with a vendor's repository named to their package manager, and the role's modules run in them."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -15,8 +14,11 @@ from tests.fleet.fixtures import require_hosts
 from tests.fleet.layers import root_with
 from tests.fleet.machine import Machine
 from tests.fleet.vendor import PLACE, Signer
+from tests.install.modules import copy_modules, options_of, run_module
 
-FILES = Path(__file__).parents[2] / "playbooks/roles/vendor_packages/files"
+ENVIRONMENT = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8")
+MODULES = "opt/modules"
+"""Where a root has the product's modules."""
 KEY = "/usr/share/keyrings/firstlight-nvidia-cuda.asc"
 SOURCE = "etc/apt/sources.list.d/firstlight-nvidia-cuda.sources"
 PIN = "etc/apt/preferences.d/firstlight-nvidia-cuda"
@@ -40,11 +42,26 @@ class Root:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def program(self, name: str, mode: str, what: dict[str, Any], *more: str) -> tuple[int, str]:
-        """Status and output of one of the role's programs."""
-        done = self.run("python3", "-I", "-c", (FILES / name).read_text(), mode, *more, stdin=json.dumps(what))
-        assert "Traceback" not in done.stderr, done.stderr
-        return done.returncode, done.stdout
+    def module(self, name: str, mode: str, what: dict[str, Any]) -> tuple[int, str]:
+        """Whether one of the role's modules failed, and all that it reports, a line each. Mode `look` is check mode."""
+        folder = self.path / MODULES
+        if not folder.exists():
+            copy_modules(folder)
+        result = run_module(
+            name,
+            check=mode == "look",
+            program=("env", "-i", f"PYTHONPATH=/{MODULES}", *ENVIRONMENT, "chroot", str(self.path), "python3"),
+            playbooks=Path("/", MODULES),
+            **{option: value for option, value in what.items() if option in options_of(name)},
+        )
+        lines = [f"changed: {text}" for text in (*result.get("changes", ()), *result.get("paths", ()))]
+        lines += [f"note: {text}" for text in result.get("notes", ())]
+        lines += [f"{key}: {result[key]}" for key in ("version",) if key in result]
+        if result.get("failed"):
+            lines += [f"error: {result['msg']}", f"hint: {result.get('hint')}"]
+        elif "version" not in result:
+            assert result["changed"] is any(line.startswith("changed:") for line in lines), result
+        return int(bool(result.get("failed"))), "".join(f"{line}\n" for line in lines)
 
 
 class AptRoot(Root):

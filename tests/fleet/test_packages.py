@@ -1,4 +1,4 @@
-"""Driver packages against a vendor's signed repository, by the apt of a bare Debian root that is not booted: what the role's program does."""
+"""Driver packages against a vendor's signed repository, by the apt of a bare Debian root that is not booted: what the role's modules do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOLDS_LOCK = "import fcntl, time; file = open('/var/lib/dpkg/lock-frontend', 'w'
 
 
 def wanted(flavour: str = "open", version: str | None = NEW, **values: Any) -> dict[str, Any]:
-    """What the role hands to its program for a driver."""
+    """What the role gives to its modules for a driver."""
     family = catalog().package_families["nvidia-driver"]
     component = catalog().package_components[f"driver-{flavour}"]
     repository = repository_of_component(
@@ -63,7 +63,7 @@ def root(vendor: Signer, tmp_path: Path) -> Iterator[AptRoot]:
 
 
 def packages(root: AptRoot, mode: str = "make", **values: Any) -> tuple[int, str]:
-    return root.program("packages.py", mode, wanted(**values))
+    return root.module("firstlight_packages", mode, wanted(**values))
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_what_dpkg_left_half_configured_is_finished_first(root: AptRoot) -> None
     assert "nvlsm" in root.run("dpkg", "--audit").stdout
     status, said = packages(root)
     assert status == 0, said
-    assert "firstlight-changed: half-configured packages nvlsm" in said
+    assert "changed: half-configured packages nvlsm" in said
     assert root.run("dpkg", "--audit").stdout == ""
 
 
@@ -149,7 +149,7 @@ def test_a_module_that_dkms_cannot_build_is_reported_with_the_compiler_error(roo
     assert status == 1
     assert f"{log}/make.log: nv-pci.c:237:9: error: too few arguments" in said
     status, said = packages(root, packages=["broken-dkms"], family=None, version=None)
-    assert "firstlight-error: half-configured packages could not be mended" in said
+    assert "error: half-configured packages could not be repaired" in said
     assert "error: too few arguments" in said
 
 
@@ -192,9 +192,9 @@ def test_a_mirror_that_lacks_the_planned_version_gives_one_within_the_plans_boun
     root: AptRoot, planned: str, bounds: tuple[str | None, str | None], along: list[str], settled: str
 ) -> None:
     what = wanted(version=planned, along=along, at_least=bounds[0], below=bounds[1])
-    status, said = root.program("packages.py", "make", what, "version")
-    assert (status, said.splitlines()[-1]) == (0, f"firstlight-version: {settled}")
-    assert ("firstlight-note:" in said) is (settled != planned)
+    status, said = root.module("firstlight_package_version_info", "make", what)
+    assert (status, said.splitlines()[-1]) == (0, f"version: {settled}")
+    assert ("note:" in said) is (settled != planned)
     assert root.states() == {}
 
 
@@ -203,7 +203,7 @@ def test_a_repository_signed_by_another_key_is_refused(root: AptRoot, tmp_path: 
         shutil.copy(stranger.key, root.path / KEY.lstrip("/"))
     status, said = packages(root)
     assert status == 1
-    assert "firstlight-error: apt-get update:" in said
+    assert "error: apt-get update:" in said
     assert "NO_PUBKEY" in said
     assert root.states() == {}
 
@@ -214,7 +214,7 @@ def test_of_a_file_of_keys_only_the_one_with_the_fingerprint_is_taken(root: AptR
     (root.path / SOURCE).write_text(f"{text} {'0' * 40}\n")
     status, said = packages(root)
     assert status == 1
-    assert "firstlight-error: apt-get update:" in said
+    assert "error: apt-get update:" in said
     assert root.states() == {}
     (root.path / SOURCE).write_text(f"{text} {vendor.fingerprint()}\n")
     status, said = packages(root)
@@ -227,7 +227,7 @@ def test_a_kernel_without_headers_is_an_error_only_when_it_runs(root: AptRoot) -
         (root.path / "lib/modules" / kernel / "kernel").mkdir(parents=True)
     status, said = packages(root)
     assert status == 0, said
-    assert "firstlight-note: package linux-headers-6.1.0-9-amd64 is not on offer" in said
+    assert "note: package linux-headers-6.1.0-9-amd64 is not on offer" in said
     assert (root.path / f"usr/src/linux-headers-{runs}").is_dir()
     root.run("dpkg", "--purge", f"linux-headers-{runs}")
     (root.path / SOURCE).unlink()
@@ -244,11 +244,11 @@ def test_other_entries_for_the_repository_are_turned_off_and_kept(root: AptRoot)
         f"Types: deb\nURIs: file://{PLACE}/debian12/x86_64/\nSuites: /\nSigned-By: /x.gpg\n\nTypes: deb\nURIs: http://elsewhere.example.com/\nSuites: /\n"
     )
     assert "Conflicting values" in root.run("apt-get", "update").stderr
-    what = {"uri": f"file://{PLACE}/debian12/x86_64/", "ours": Path(SOURCE).name}
-    status, said = root.program("sources_apt.py", "look", what)
-    assert (status, said.count("turned off")) == (0, 2)
-    assert root.program("sources_apt.py", "make", what) == (status, said)
-    assert root.program("sources_apt.py", "make", what) == (0, "")
+    what = {"uri": f"file://{PLACE}/debian12/x86_64/", "own": Path(SOURCE).name, "manager": "apt"}
+    status, said = root.module("firstlight_disabled_sources", "look", what)
+    assert (status, said.count("changed: /etc/apt/sources.list.d/cuda.")) == (0, 2)
+    assert root.module("firstlight_disabled_sources", "make", what) == (status, said)
+    assert root.module("firstlight_disabled_sources", "make", what) == (0, "")
     lines = (folder / "cuda.list").read_text().splitlines()
     assert lines[0] == "# CUDA"
     assert lines[1].startswith("#")

@@ -101,7 +101,7 @@ class DnfRoot(Root):
             "repository": asdict(repository),
             "lock_timeout_s": 60,
         }
-        return self.program("packages.py", mode, {**wanted, **values})
+        return self.module("firstlight_packages", mode, {**wanted, **values})
 
     def versions(self) -> dict[str, str]:
         """Of the vendor's packages."""
@@ -186,7 +186,7 @@ def test_dkms_and_ocl_icd_come_from_epel_which_is_named_first(root: DnfRoot) -> 
     assert "come from EPEL: enable it on the host" in said
     assert root.versions() == {}
     status, said = root.packages()
-    assert (status, "firstlight-changed: packages epel-release\n" in said) == (0, True), said
+    assert (status, "changed: packages epel-release\n" in said) == (0, True), said
     assert root.packages("look") == (0, "")
 
 
@@ -211,11 +211,11 @@ def test_other_entries_for_the_repository_are_turned_off_and_kept(root: DnfRoot)
     file = root.path / "etc/yum.repos.d/cuda-rhel9.repo"
     text = f"[cuda-rhel9]\nname=cuda\nbaseurl=file://{PLACE}/rhel9/$basearch\nenabled=1\ngpgcheck=1\n\n[other]\nname=other\nbaseurl=file:///srv/other\nenabled=1\n"
     file.write_text(text)
-    what = {"uri": f"file://{REPOSITORY}/", "ours": "firstlight-nvidia-cuda.repo"}
-    assert root.program("sources_dnf.py", "look", what)[1].count("turned off") == 1
+    what = {"uri": f"file://{REPOSITORY}/", "own": "firstlight-nvidia-cuda.repo", "manager": "dnf"}
+    assert root.module("firstlight_disabled_sources", "look", what)[1] == "changed: /etc/yum.repos.d/cuda-rhel9.repo\n"
     assert file.read_text() == text
-    root.program("sources_dnf.py", "make", what)
-    assert root.program("sources_dnf.py", "make", what) == (0, "")
+    root.module("firstlight_disabled_sources", "make", what)
+    assert root.module("firstlight_disabled_sources", "make", what) == (0, "")
     first, second = file.read_text().split("[other]")
     assert ("enabled=0" in first, "enabled=1" in first) == (True, False)
     assert "enabled=1" in second

@@ -1,4 +1,4 @@
-"""A distribution's own driver, as Ubuntu names it: the role's programs on a Debian root whose archive calls itself Ubuntu."""
+"""A distribution's own driver, as Ubuntu names it: the role's modules on a Debian root whose archive calls itself Ubuntu."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AptRoot]:
 
 
 def part(*, fabric: bool = False, **changes: Any) -> dict[str, Any]:
-    """What the role hands to its program for the planned driver, or for its fabric manager."""
+    """What the role gives to its modules for the planned driver, or for its fabric manager."""
     system = OperatingSystem(id="ubuntu", version_id="24.04", machine="x86_64", kernel=UBUNTUS_KERNEL)
     host = Host(name="gpu-1", connection=Connection(kind="local"), settings=Settings())
     work = driver_work(host, facts(os=system), stack(OWN, fabric_manager=NEW))
@@ -50,31 +50,31 @@ def part(*, fabric: bool = False, **changes: Any) -> dict[str, Any]:
 
 def test_parts_of_the_archive_are_opened_once_with_its_own_address_and_key(root: AptRoot) -> None:
     repository = part()["repository"]
-    what = {"origin": repository["origin"], "components": repository["components"], "ours": f"/{OURS}"}
-    assert root.program("sources_own.py", "look", what) == (0, "")
-    status, said = root.program("sources_own.py", "make", what)
-    assert (status, "components restricted multiverse opened" in said) == (0, True)
+    what = {"origin": repository["origin"], "components": repository["components"], "path": f"/{OURS}"}
+    assert root.module("firstlight_archive_components", "look", what) == (0, "")
+    status, said = root.module("firstlight_archive_components", "make", what)
+    assert (status, said) == (0, f"changed: /{OURS}\n")
     text = (root.path / OURS).read_text()
     assert f"URIs: file:{PLACE}/ubuntu/\nSuites: noble\nComponents: restricted multiverse\nSigned-By: {KEY}\n" in text
     assert PLACE + "/ubuntu2404" not in text
     root.run("apt-get", "-qq", "update")
     for mode in ("look", "make"):
-        assert root.program("sources_own.py", mode, what) == (0, "")
+        assert root.module("firstlight_archive_components", mode, what) == (0, "")
 
 
 def test_the_driver_is_as_new_as_its_fabric_manager(root: AptRoot) -> None:
     along = part(fabric=True)["packages"]
-    said = root.program("packages.py", "make", part(along=along), "version")[1]
-    assert said.splitlines()[-1] == "firstlight-version: 580.159.03"
-    assert "firstlight-note: the sources of ubuntu has no 580.173.02 of all packages" in said
-    said = root.program("packages.py", "make", part(), "version")[1]
-    assert said == f"firstlight-version: {NEW}\n"
+    said = root.module("firstlight_package_version_info", "make", part(along=along))[1]
+    assert said.splitlines()[-1] == "version: 580.159.03"
+    assert "note: the sources of ubuntu has no 580.173.02 of all packages" in said
+    said = root.module("firstlight_package_version_info", "make", part())[1]
+    assert said == f"version: {NEW}\n"
 
 
 def test_modules_that_the_distribution_signed_come_without_dkms(root: AptRoot) -> None:
     """The vendor's packages of the same version and of another one are on offer, too."""
     root.pin(NEW)
-    status, said = root.program("packages.py", "make", part())
+    status, said = root.module("firstlight_packages", "make", part())
     assert status == 0, said
     there = root.run("dpkg-query", "-W", "-f", "${Package} ${Version}\n").stdout
     assert f"linux-modules-nvidia-580-server-open-{UBUNTUS_KERNEL} 6.8.0-87.88\n" in there
@@ -84,7 +84,7 @@ def test_modules_that_the_distribution_signed_come_without_dkms(root: AptRoot) -
     assert f"nvidia-headless-no-dkms-580-server-open {revision}\n" in there
     assert root.states()["nvidia-utils-580-server"] == (NEW, "hi")
     for mode in ("look", "make"):
-        assert root.program("packages.py", mode, part()) == (0, "")
+        assert root.module("firstlight_packages", mode, part()) == (0, "")
 
 
 def test_packages_that_are_versioned_apart_are_no_strangers(root: AptRoot) -> None:
@@ -95,5 +95,5 @@ def test_packages_that_are_versioned_apart_are_no_strangers(root: AptRoot) -> No
     )
     family = {**part()["family"], "apart": ["nvidia-utils-*"]}
     kept = [name for name in part()["packages"] if "utils" not in name]
-    assert root.program("packages.py", "look", part(family=family, packages=kept)) == (0, "")
-    assert "nvidia-utils-580-server=580.173.02" in root.program("packages.py", "look", part(packages=kept))[1]
+    assert root.module("firstlight_packages", "look", part(family=family, packages=kept)) == (0, "")
+    assert "nvidia-utils-580-server=580.173.02" in root.module("firstlight_packages", "look", part(packages=kept))[1]

@@ -47,7 +47,7 @@ def repository() -> dict[str, Any]:
 def bring(root: AptRoot, mode: str = "make", *, flavour: str = "open", version: str = NEW) -> tuple[int, str]:
     root.pin(version)
     what = wanted(flavour, version, headers=False, repository=repository())
-    return root.program("packages.py", mode, what)
+    return root.module("firstlight_packages", mode, what)
 
 
 def test_a_branch_is_installed_and_pinned(root: AptRoot) -> None:
@@ -88,6 +88,6 @@ def test_the_fabric_manager_is_found_under_its_older_name(root: AptRoot) -> None
         repository=repository(),
         instead_of=[],
     )
-    status, said = root.program("packages.py", "make", what)
+    status, said = root.module("firstlight_packages", "make", what)
     assert status == 0, said
     assert root.states()["nvidia-fabricmanager-580"] == (NEW, "hi")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import ansible
+import yaml
 
 PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 LIBRARY = PLAYBOOKS / "library"
@@ -52,11 +54,18 @@ def run_module(
     return result
 
 
+def options_of(name: str) -> set[str]:
+    """The parameters that a module's documentation names."""
+    found = re.search(r'^DOCUMENTATION = r"""(.*?)"""', (LIBRARY / f"{name}.py").read_text(), re.DOTALL | re.MULTILINE)
+    assert found is not None
+    return set(yaml.safe_load(found.group(1))["options"])
+
+
 def copy_modules(folder: Path) -> None:
     """Copy the modules and the code around them into a folder, for a Python that has no Ansible (PYTHONPATH)."""
     source, unused = Path(ansible.__file__).parent, shutil.ignore_patterns("__pycache__", "powershell", "csharp")
     shutil.copytree(source / "module_utils", folder / "ansible/module_utils", ignore=unused)
-    for name in ("__init__.py", "release.py"):
-        shutil.copy(source / name, folder / "ansible")
+    # What Ansible itself writes there when it sends a module.
+    (folder / "ansible/__init__.py").write_text(f'__version__ = "{ansible.__version__}"\n__author__ = "Ansible"\n')
     for name in ("library", "module_utils"):
         shutil.copytree(PLAYBOOKS / name, folder / name, ignore=unused)

@@ -1,18 +1,15 @@
-"""Brings packages of one repository, at one version, in one transaction of apt or dnf. Runs on any Python from 3.8 on.
+"""Packages of one repository, at one version, in one transaction of apt or dnf. Runs on any Python from 3.8 on.
 
-Standard input: {"packages": ["a|b"], "before": [name], "along": ["a|b"], "version": str or null, "at_least": str or null, "below": str or null,
-"family": {"packages": [glob], "version": regex, "apart": [glob]} or null, "instead_of": [glob], "headers": bool, "repository": {...},
-"lock_timeout_s": int}. A repository without an address is the distribution's own. The argument `look` says what would be done, `make` does it;
-with `version` behind it only the version is settled that the repository has of all packages: `firstlight-version:`. Output: lines `firstlight-changed:`, `firstlight-note:`, `firstlight-error:`, `firstlight-hint:`.
+A repository without an address is the distribution's own.
 """
+
+from __future__ import annotations
 
 import fnmatch
 import glob
-import json
 import os
 import re
 import subprocess
-import sys
 import time
 
 HELD = re.compile(
@@ -22,26 +19,40 @@ HOLDER = re.compile(r"(?:held by process|another process with pid) (\d+(?: \([^)
 UNANSWERED = "the source that is named must answer, and be signed by the key that is given"
 
 
-def fail(text, hint=None):
-    print(f"firstlight-error: {text}")
-    if hint:
-        print(f"firstlight-hint: {hint}")
-    sys.exit(1)
+ARGUMENTS = {
+    "packages": {"type": "list", "elements": "str", "required": True},
+    "version": {"type": "str"},
+    "family": {
+        "type": "dict",
+        "options": {
+            "packages": {"type": "list", "elements": "str", "required": True},
+            "version": {"type": "str", "required": True},
+            "apart": {"type": "list", "elements": "str", "default": []},
+        },
+    },
+    "repository": {"type": "dict", "required": True},
+    "lock_timeout_s": {"type": "int", "default": 600},
+}
+"""Arguments that the modules have in common."""
 
 
-def changed(text):
-    print(f"firstlight-changed: {text}")
+class PackageError(Exception):
+    """What stands against the packages, and what helps."""
+
+    def __init__(self, text, hint=None):
+        super().__init__(text)
+        self.hint = hint
 
 
 def run(*words):
-    """Status, standard output and all that was said."""
+    """Return status, standard output, and standard output with standard error."""
     settings = dict(os.environ, LC_ALL="C", DEBIAN_FRONTEND="noninteractive", NEEDRESTART_MODE="l")
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=settings, check=False)
     return done.returncode, done.stdout, done.stdout + done.stderr
 
 
 def upstream(version):
-    """A package's version without epoch and revision: 580.173.02 of 3:580.173.02-1.el9."""
+    """Return a package's version without epoch and revision: 580.173.02 of 3:580.173.02-1.el9."""
     return version.rpartition(":")[2].rpartition("-")[0] or version
 
 
@@ -50,7 +61,7 @@ def numbers(version):
 
 
 def build_error():
-    """What the compiler said first of a module that dkms could not build just now."""
+    """Return the first compiler error of a module that dkms failed to build within the last hour."""
     logs = glob.glob("/var/lib/dkms/nvidia*/*/build/make.log")
     logs = [path for path in logs if time.time() - os.path.getmtime(path) < 3600]
     for path in sorted(logs, key=os.path.getmtime, reverse=True):
@@ -62,16 +73,16 @@ def build_error():
 
 
 def address(uri):
-    """An address without its scheme, as apt spells it one way and another: file:///srv is file:/srv."""
+    """Return an address without its scheme, since apt spells schemes differently: file:///srv is file:/srv."""
     return re.sub("^[a-z+]+:/*", "", uri).rstrip("/")
 
 
-def like(name, globs):
+def matches(name, globs):
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in globs)
 
 
 def kernels():
-    """Installed kernels, the one that runs first; none in a container that shares its host's."""
+    """Return installed kernels, the running one first; none in a container, which shares the kernel of its host."""
     found = []
     if os.path.isdir("/lib/modules"):
         found = [name for name in os.listdir("/lib/modules") if os.path.isdir(f"/lib/modules/{name}/kernel")]
@@ -87,9 +98,10 @@ class Manager:
         self.family = wanted["family"]
         self.uri = wanted["repository"]["uri"] or f"the sources of {wanted['repository']['name']}"
         self.updated = False
+        self.changes, self.notes = [], []
 
     def patiently(self, *words):
-        """Run a command again while another package manager holds its lock, until the deadline."""
+        """Repeat a command while another package manager holds its lock, until the deadline."""
         deadline = time.monotonic() + self.wanted["lock_timeout_s"]
         while True:
             status, out, said = run(*words)
@@ -99,30 +111,30 @@ class Manager:
                 holder = HOLDER.search(said)
                 who = f" (process {holder.group(1)})" if holder else ""
                 text = f"another package manager{who} held its lock for {self.wanted['lock_timeout_s']} s"
-                fail(text, "wait for it to finish, then run the command again")
+                raise PackageError(text, "wait for it to finish, then run the command again")
             time.sleep(2)
 
     def named_like_family(self, name):
-        return bool(self.family) and like(name, self.family["packages"]) and not like(name, self.family["apart"])
+        return bool(self.family) and matches(name, self.family["packages"]) and not matches(name, self.family["apart"])
 
     def in_family(self, name, version):
-        """Whether a package's version is a driver's own."""
+        """Return whether a package has the version scheme of the driver."""
         return self.named_like_family(name) and bool(re.match(self.family["version"], upstream(version)))
 
     def fits(self, name, version):
         return self.version is None or not self.named_like_family(name) or upstream(version) == self.version
 
     def satisfied(self, have):
-        """Whether every wanted package is installed in a version that will do; needs no repository."""
+        """Return whether every wanted package is installed in a fitting version; needs no repository."""
         return all(
             any(name in have and self.fits(name, have[name]) for name in package.split("|"))
             for package in self.wanted["packages"]
         )
 
     def choose(self, offers):
-        """Each package with its version, by the first of its names that is on offer; and the packages without any.
+        """Return each package with its version, by the first of its names that is available; and the packages without any.
 
-        The driver's own come from the vendor's repository in the wanted version; others (dkms) from there or anywhere.
+        The driver's packages come from the vendor's repository in the wanted version; others (dkms) from any source.
         """
         chosen, missing = {}, []
         for package in self.wanted["packages"]:
@@ -137,10 +149,10 @@ class Manager:
                 missing.append(package)
         return chosen, missing
 
-    def settle(self, make):
-        """The version to bring: the planned one, or the newest within the plan's bounds that is on offer of all packages.
+    def choose_version(self, make):
+        """Return the version to install: the planned one, or the newest within the plan's bounds that all packages have.
 
-        What goes along, the fabric manager, must be had in the same version.
+        Packages in `along` (the fabric manager) must be available in the same version.
         """
         wanted = [package.split("|") for package in (*self.wanted["packages"], *self.wanted["along"])]
         family = [names for names in wanted if any(self.named_like_family(name) for name in names)]
@@ -157,7 +169,7 @@ class Manager:
         return max(fitting, key=numbers, default=self.version)
 
     def common_versions(self, family):
-        """Versions that the repository has of each of these packages, whatever it is called."""
+        """Return versions that the repository has of each of these packages, under any of its names."""
         offers = self.offers_of([name for names in family for name in names])
         each = [
             {upstream(version) for name in names for version, is_own in offers.get(name, ()) if is_own}
@@ -165,15 +177,15 @@ class Manager:
         ]
         return set.intersection(*each)
 
-    def bring_before(self, make):
-        """Packages that name further repositories. Where none of them is on offer, a later package that is missing says so."""
+    def install_before(self, make):
+        """Install packages that add further repositories. Where none is available, the error for a later package says so."""
         missing = [name for name in self.wanted["before"] if name not in self.installed()]
         offers = self.offers_of(missing)
         install = {name: offers[name][0][0] for name in missing if name in offers}
         if install:
-            changed(f"packages {' '.join(install)}")
+            self.changes.append(f"packages {' '.join(install)}")
             if make:
-                self.perform(install, [])
+                self.run_transaction(install, [])
                 self.updated = False
 
     def wanted_offers(self):
@@ -183,13 +195,13 @@ class Manager:
         names = package.split("|")
         there = sorted({version for name in names for version, _ in offers.get(name, ())}, reverse=True)
         what = f"{' or '.join(names)} {self.version or ''}".rstrip()
-        fail(
+        raise PackageError(
             f"package {what} is not on offer at {self.uri}; on offer: {', '.join(there[:6]) or 'none'}",
             f"check that the host reaches it (firstlight_driver_repository names a mirror), or plan another version{self.elsewhere}",
         )
 
     def transaction(self, have, make):
-        """What to install and what to remove: name and version, names."""
+        """Return what to install (name and version) and what to remove (names)."""
         install, chosen = {}, {}
         if not self.satisfied(have):
             offers = self.wanted_offers()
@@ -200,12 +212,12 @@ class Manager:
                 chosen, missing = self.choose(offers)
                 if missing:
                     self.not_on_offer(missing[0], offers)
-            # Where nothing is made the source may still be unwritten: what it offers is not known then.
+            # In check mode the source may not be written yet, and what it offers is not known.
             chosen.update({package.split("|")[0]: self.version or "newest" for package in missing})
             install = {
                 name: version for name, version in chosen.items() if name not in have or not self.fits(name, have[name])
             }
-        remove = [name for name in have if like(name, self.wanted["instead_of"])]
+        remove = [name for name in have if matches(name, self.wanted["instead_of"])]
         others = [
             name
             for name, version in have.items()
@@ -227,17 +239,17 @@ class Manager:
         return install, sorted(remove)
 
     def dependencies(self, install):
-        """What has to be named besides, for the whole family to come in one version; apt's pin sees to that itself."""
+        """Return further packages to name, so that the whole family has one version; apt's pin ensures that."""
         return {}
 
     def no_headers(self, package, kernel, make):
-        """Without headers of the kernel that runs there is no module for it; other kernels are told."""
+        """Fail where the running kernel has no headers, since it would have no module; note it for other kernels."""
         if make and kernel == os.uname().release:
-            fail(
+            raise PackageError(
                 f"package {package} is not on offer, so no module can be built for kernel {kernel}, which runs",
                 f"bring the kernel up to date ({self.upgrade}), restart the host, and run the command again",
             )
-        print(f"firstlight-note: package {package} is not on offer: no module is built for kernel {kernel}")
+        self.notes.append(f"package {package} is not on offer: no module is built for kernel {kernel}")
 
 
 class Apt(Manager):
@@ -249,7 +261,7 @@ class Apt(Manager):
     )  # fmt: skip
 
     def addresses(self):
-        """Of the repository; the distribution's own are those whose Release file says so."""
+        """Return addresses of the repository; of the distribution's own by the origin in its Release file."""
         repository = self.wanted["repository"]
         if repository["uri"]:
             return {address(repository["uri"])}
@@ -261,7 +273,7 @@ class Apt(Manager):
         return {address(uri) for origin, uri in rows if origin == repository["origin"]}
 
     def packages(self):
-        """Name, version and whether it is held, of every installed package."""
+        """Return name, version and whether it is held, of every installed package."""
         form = "${Package}\t${Version}\t${db:Status-Want}\t${db:Status-Status}\n"
         lines = run("dpkg-query", "-W", "-f", form)[1].splitlines()
         fields = [line.split("\t") for line in lines]
@@ -271,7 +283,7 @@ class Apt(Manager):
         return {name: version for name, version, _ in self.packages()}
 
     def offers_of(self, names):
-        """Name: [(version, whether it is the repository's own)], newest first."""
+        """Return [(version, whether it is from the repository)] by name, newest first."""
         found, own = {}, self.addresses()
         for line in run("apt-cache", "madison", *names)[1].splitlines() if names else ():
             name, version, source = [part.strip() for part in line.split("|")]
@@ -285,16 +297,16 @@ class Apt(Manager):
         status, _, said = self.patiently("apt-get", "-q", "update")
         lines = [line for line in said.splitlines() if line.startswith(("W:", "E:", "Err:"))]
         own = [line for line in lines if any(name in line for name in self.addresses())]
-        # Another source that does not answer is no hindrance; our own, or a list that cannot be read, is.
+        # Another source that does not answer is ignored; ours, or a list that cannot be read, is an error.
         if own or (status != 0 and re.search("Conflicting values|Malformed", said)):
-            fail(f"apt-get update: {' '.join((own or lines)[:2])}", UNANSWERED)
+            raise PackageError(f"apt-get update: {' '.join((own or lines)[:2])}", UNANSWERED)
 
-    def mend(self, make):
-        """Finish what another run of dpkg left half configured."""
+    def repair(self, make):
+        """Finish packages that another run of dpkg left half configured."""
         broken = [line.split()[0] for line in run("dpkg", "--audit")[1].splitlines() if line.startswith(" ")]
         if not broken:
             return
-        changed(f"half-configured packages {' '.join(broken[:6])}")
+        self.changes.append(f"half-configured packages {' '.join(broken[:6])}")
         if not make:
             return
         status, _, said = self.patiently("dpkg", "--configure", "-a")
@@ -302,11 +314,11 @@ class Apt(Manager):
             status, _, said = self.patiently("apt-get", *self.options, "-f", "install")
         if status != 0:
             causes = [line for line in said.splitlines() if line.startswith(("dpkg: error", "E:", "Error! Bad"))]
-            text = f"half-configured packages could not be mended: {' '.join(causes[:3])}{build_error()}"
-            fail(text, "try it on the host: dpkg --configure -a")
+            text = f"half-configured packages could not be repaired: {' '.join(causes[:3])}{build_error()}"
+            raise PackageError(text, "try it on the host: dpkg --configure -a")
 
     def headers(self, have, make):
-        """Header packages for installed kernels, and those that follow the distribution's newest one."""
+        """Return header packages for installed kernels, and those that follow the distribution's newest kernel."""
         exact = {f"linux-headers-{kernel}": kernel for kernel in kernels()}
         images = [name for name in have if re.match("linux-image-(?!unsigned|[0-9])", name)]
         missing = [
@@ -323,7 +335,7 @@ class Apt(Manager):
                 self.no_headers(name, exact[name], make)
         return found
 
-    def perform(self, install, remove):
+    def run_transaction(self, install, remove):
         words = [*(f"{name}={version}" for name, version in sorted(install.items())), *(f"{name}-" for name in remove)]
         status, _, said = self.patiently("apt-get", *self.options, "install", *words)
         if status != 0:
@@ -333,25 +345,25 @@ class Apt(Manager):
                 if re.match("E:|Err|Error! Bad|dpkg: error| .*(Depends|Conflicts|Breaks):", line)
             ]
             text = f"packages {' '.join(words)} were not installed: {' '.join(causes[:4])}{build_error()}"
-            fail(text, f"try it on the host: apt-get install {' '.join(words)}")
+            raise PackageError(text, f"try it on the host: apt-get install {' '.join(words)}")
 
     def hold(self, make):
-        """The driver's packages change only together: no upgrade of the distribution takes one of them along."""
+        """Hold the driver's packages, so that no upgrade of the distribution changes one of them alone."""
         loose = sorted(
             name
             for name, version, held in self.packages()
             if not held and self.in_family(name, version) and self.fits(name, version)
         )
         if loose:
-            changed(f"held {' '.join(loose)}")
+            self.changes.append(f"held {' '.join(loose)}")
         if loose and make:
             status, _, said = self.patiently("apt-mark", "hold", *loose)
             if status != 0:
-                fail(f"apt-mark hold: {said.strip()[-200:]}")
+                raise PackageError(f"apt-mark hold: {said.strip()[-200:]}")
 
 
 class Dnf(Manager):
-    """The repository is off but for our own calls, so no upgrade of the distribution sees a newer driver: that is the hold."""
+    """dnf. The repository is enabled only for our calls, so no upgrade of the distribution sees a newer driver."""
 
     upgrade = "dnf upgrade kernel"
     elsewhere = "; dkms and ocl-icd come from EPEL: enable it on the host"
@@ -368,14 +380,14 @@ class Dnf(Manager):
         return dict(line.split("\t") for line in lines)
 
     def offers_of(self, names):
-        """Name: [(version, whether it is the repository's own)], newest first."""
+        """Return [(version, whether it is from the repository)] by name, newest first."""
         found = {}
         if not names or not os.path.exists(f"/etc/yum.repos.d/{self.id}.repo"):
             return found
         status, out, said = self.dnf("repoquery", "--qf", "%{name}\t%{evr}\t%{repoid}", *names)
         if status != 0:
             causes = [line for line in said.splitlines() if line.startswith("Error")]
-            fail(f"dnf repoquery: {' '.join(causes[:2]) or said.strip()[-200:]}", UNANSWERED)
+            raise PackageError(f"dnf repoquery: {' '.join(causes[:2]) or said.strip()[-200:]}", UNANSWERED)
         for line in out.splitlines():
             name, version, source = line.split("\t")
             found.setdefault(name, []).insert(0, (version, source == self.id))
@@ -384,11 +396,11 @@ class Dnf(Manager):
     def update(self):
         self.dnf("--refresh", "makecache")
 
-    def mend(self, make):
-        """rpm leaves nothing half configured."""
+    def repair(self, make):
+        """Do nothing: rpm leaves nothing half configured."""
 
     def dependencies(self, install):
-        """The family's packages that these need: dnf would take the newest that a requirement allows."""
+        """Return the family's packages that these require: dnf would take the newest that a requirement allows."""
         specs = [f"{name}-{version}" for name, version in install.items()]
         if self.version is None or not specs:
             return {}
@@ -401,7 +413,7 @@ class Dnf(Manager):
         return {name: versions[0] for name, versions in fitting.items() if versions}
 
     def headers(self, have, make):
-        """kernel-devel for installed kernels; the newest one's comes with each new kernel by NVIDIA's own requirement."""
+        """Return kernel-devel for installed kernels; NVIDIA's packages require the one of each new kernel."""
         there = run("rpm", "-q", "--qf", "%{VERSION}-%{RELEASE}.%{ARCH}\n", "kernel-devel")[1].split()
         found = {}
         for kernel in kernels():
@@ -414,7 +426,7 @@ class Dnf(Manager):
                 self.no_headers(name, kernel, make)
         return found
 
-    def perform(self, install, remove):
+    def run_transaction(self, install, remove):
         specs = [f"{name}-{version}" if version else name for name, version in sorted(install.items())]
         lines = [f"install {' '.join(specs)}"] if specs else []
         lines += [f"remove {' '.join(remove)}"] if remove else []
@@ -433,35 +445,12 @@ class Dnf(Manager):
         if absent or set(remove) & have.keys():
             causes = [line.strip() for line in said.splitlines() if re.match(r"\s*(Error|Problem|- )", line)]
             text = f"packages {' '.join(specs)} were not installed: {' '.join(causes[:4]) or said.strip()[-300:]}"
-            fail(text, f"try it on the host: dnf --enablerepo={self.id} install {' '.join(specs)}")
+            raise PackageError(text, f"try it on the host: dnf --enablerepo={self.id} install {' '.join(specs)}")
 
     def hold(self, make):
-        """See the class."""
+        """Do nothing: see the class."""
 
 
-def main():
-    make = sys.argv[1] == "make"
-    wanted = json.load(sys.stdin)
-    manager = {"apt": Apt, "dnf": Dnf}[wanted["repository"]["manager"]](wanted)
-    if "version" in sys.argv[2:]:
-        version = manager.settle(make)
-        if version != manager.version:
-            print(
-                f"firstlight-note: {manager.uri} has no {manager.version} of all packages; of what it has {version} is the newest within the plan's bounds"
-            )
-        print(f"firstlight-version: {version or ''}")
-        return
-    manager.mend(make)
-    manager.bring_before(make)
-    install, remove = manager.transaction(manager.installed(), make)
-    if install or remove:
-        changed(
-            f"packages {' '.join([*(f'{name}={version}' for name, version in sorted(install.items())), *(f'{name}-' for name in remove)])}"
-        )
-        if make:
-            manager.perform(install, remove)
-    if wanted["family"]:
-        manager.hold(make)
-
-
-main()
+def manager_of(wanted):
+    """Return the package manager of a repository, given a module's arguments."""
+    return {"apt": Apt, "dnf": Dnf}[wanted["repository"]["manager"]](wanted)

@@ -1,0 +1,135 @@
+#!/usr/bin/python
+"""Ansible module: further components of the distribution's own archive."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: firstlight_archive_components
+short_description: Enable components of the distribution's own archive
+description:
+  - Names the components (non-free, restricted) that the host's own entries leave out, in a file of our own.
+  - Address, suite and key are those of the entries that name C(main).
+options:
+  origin:
+    description: Name of the archive, as its Release files have it.
+    type: str
+    required: true
+  components:
+    description: Components to enable.
+    type: list
+    elements: str
+    required: true
+  path:
+    description: Our own file.
+    type: path
+    required: true
+author: Firstlight
+"""
+
+EXAMPLES = r"""
+- name: Enable the components that hold the driver
+  firstlight_archive_components:
+    origin: Debian
+    components: [contrib, non-free]
+    path: /etc/apt/sources.list.d/firstlight-debian.sources
+"""
+
+RETURN = r"""
+paths:
+  description: The file, where it was changed.
+  type: list
+  elements: str
+  returned: always
+"""
+
+import os
+import re
+import subprocess
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.firstlight_files import diff_result, read, text_diff, write
+
+ARGUMENTS = {
+    "origin": {"type": "str", "required": True},
+    "components": {"type": "list", "elements": "str", "required": True},
+    "path": {"type": "path", "required": True},
+}
+FORM = "$(ORIGIN)\t$(REPO_URI)\t$(RELEASE)\t$(COMPONENT)\t$(SOURCESENTRY)"
+
+
+def run(*words):
+    settings = dict(os.environ, LC_ALL="C")
+    return subprocess.run(
+        words, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=settings, check=False
+    ).stdout
+
+
+def address(uri):
+    return re.sub(r"^[a-z+]+:/*", "", uri).rstrip("/").lower()
+
+
+def key_of(entry, uri, suite):
+    """Return the key of an entry. apt 2.6 does not report it, and refuses two entries for one address with different keys."""
+    path, _, line = entry.rpartition(":")
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        text = file.read()
+    if not path.endswith(".sources"):
+        found = re.search(r"signed-by=([^\s\]]+)", text.splitlines()[int(line) - 1])
+        return found.group(1) if found else ""
+    for paragraph in re.split(r"\n[ \t]*\n", re.sub(r"(?m)^#.*\n", "", text)):
+        fields = {
+            name.lower(): value for name, value in re.findall(r"(?m)^([A-Za-z-]+):[ \t]*((?:.|\n[ \t])*)$", paragraph)
+        }
+        addresses = [address(word) for word in fields.get("uris", "").split()]
+        if address(uri) in addresses and suite in fields.get("suites", "").split():
+            return fields.get("signed-by", "").rstrip()
+    return ""
+
+
+def entries(origin, own):
+    """Return the components by address, suite and key of the distribution's archive, without our own entry."""
+    components, keys = {}, {}
+    for line in run("apt-get", "indextargets", "--format", FORM, "Created-By: Packages").splitlines():
+        found, uri, suite, component, entry = line.split("\t")
+        if found == origin and not entry.startswith(own + ":"):
+            components.setdefault((uri, suite), set()).add(component)
+            keys[uri, suite] = keys.get((uri, suite)) or key_of(entry, uri, suite)
+    return {(*place, keys[place]): there for place, there in components.items() if "main" in there}
+
+
+def stanza(place, missing):
+    uri, suite, key = place
+    signed = f"Signed-By: {key}\n" if key else ""
+    return f"Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: {' '.join(missing)}\n{signed}"
+
+
+def wanted_text(found, components):
+    """Return the text of our own file; only its head where no component is missing."""
+    missing = {place: [name for name in components if name not in there] for place, there in found.items()}
+    stanzas = [stanza(place, names) for place, names in sorted(missing.items()) if names]
+    return "# Written by Firstlight.\n" + "\n".join(stanzas), bool(stanzas)
+
+
+def main():
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    origin, path = module.params["origin"], module.params["path"]
+    found = entries(origin, path)
+    if not found and not module.check_mode:
+        run("apt-get", "-q", "update")
+        found = entries(origin, path)
+    if not found and not module.check_mode:
+        module.fail_json(
+            msg=f"no package source of {origin}'s own archive is named on this host, or none answers",
+            hint="name one with its component `main`, as the distribution's installer does, and run the command again",
+        )
+    before = read(path)
+    after, is_missing = wanted_text(found, module.params["components"])
+    if not found or after == before or (not is_missing and not before):
+        module.exit_json(changed=False, paths=[])
+    if not module.check_mode:
+        write(path, after)
+    module.exit_json(changed=True, paths=[path], **diff_result(module, [text_diff(path, before, after)]))
+
+
+if __name__ == "__main__":
+    main()
