@@ -1,1 +1,1 @@
-"""What all other packages share: records, errors, redaction, paths, the run's folder, formatting."""
+"""Shared basics of all packages: records, errors, redaction, paths, run folder, formatting."""

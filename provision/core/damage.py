@@ -1,4 +1,4 @@
-"""What the probe or the last checks of a host found damaged that a run brings anew: the files of an environment, those of a model."""
+"""Damaged files on a host that a run replaces: files of an environment and of a model."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from provision.core.models.facts import Installed
 
 FILES, INJECTED, MODEL = "libraries.files", "libraries.injected", "serving.model"
 MOST_LISTED = 100
-"""Problems that the evidence of `serving.model` holds."""
+"""Maximum number of problems in the evidence of `serving.model`."""
 INSIDE = "in the environment"
-"""Key of the evidence of `libraries.injected`: what lies in the environment's own folder."""
+"""Key in the evidence of `libraries.injected` for files in the environment's folder."""
 
 
 def environment_is_damaged(folder: str, installed: Installed) -> bool:
-    """Whether files of the environment in a folder are not as they were installed, or lie there though nobody installed them.
+    """Return whether an environment has changed or foreign files.
 
-    The probe sees some of them as drift; the last checks looked at all.
+    The probe detects some of them as drift; the last checks compared all files.
     """
     inside = f"{installed.prefix.rstrip('/')}/envs/{folder}/"
-    # Modes are set right and the service's own file is written again in place.
+    # modes are repaired, and the service's own file is rewritten in place
     drifted = {each.path for each in installed.drift if each.kind in ("file", "hook")} - {f"{inside}service.json"}
     if any(path.startswith(inside) for path in drifted):
         return True
@@ -30,10 +30,15 @@ def environment_is_damaged(folder: str, installed: Installed) -> bool:
 
 
 def damaged_model_files(installed: Installed, folder: str, names: Iterable[str]) -> set[str]:
-    """Of the files of a model in a folder of the host, by their names below it, those that are not as they were installed.
+    """Return the damaged files of a model.
 
-    The probe sees that one was written to or is gone, the last checks that its content is another. Where those list no more of them,
-    it may be any.
+    The probe detects changed and missing files, the last checks compare content. When their list of problems is full, every
+    file may be damaged.
+
+    Args:
+        installed: What the probe found on the host.
+        folder: The model's folder on the host.
+        names: The model's files, relative to the folder.
     """
     written = {each.path for each in installed.drift if each.kind == "file"}
     problems = [
@@ -48,7 +53,7 @@ def damaged_model_files(installed: Installed, folder: str, names: Iterable[str])
 
 
 def _failures(installed: Installed) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Failed checks with their evidence."""
+    """Yield failed checks with their evidence."""
     records = (installed.last_verify or {}).get("checks")
     for record in records if isinstance(records, list) else ():
         if isinstance(record, dict) and record.get("status") == "fail":

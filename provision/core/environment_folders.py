@@ -1,4 +1,4 @@
-"""Folders of environments under PREFIX/envs: each is named by its digest, and by a number behind it where it was built anew."""
+"""Folder names of environments below PREFIX/envs: the digest, plus a number where it was rebuilt."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from provision.core.models.facts import Installed
 
 
 def digest_of(folder: str) -> str:
-    """The digest of the environment in a folder: what computes the same has the same."""
+    """Return the digest of the environment in a folder."""
     return folder.partition("-")[0]
 
 
 def folder_for(digest: str, installed: Installed | None) -> str:
-    """Where the environment of a digest belongs on a host: into the newest folder that it has there, or into a new one where that is damaged."""
+    """Return the folder of an environment on a host: the newest existing one, or a new one where that is damaged."""
     built = [_number(folder) for folder in (installed.environments if installed else ()) if digest_of(folder) == digest]
     newest = max(built, default=1)
     if installed and built and environment_is_damaged(_folder(digest, newest), installed):
@@ -21,7 +21,7 @@ def folder_for(digest: str, installed: Installed | None) -> str:
 
 
 def rebuild_reason(folder: str, installed: Installed | None) -> str | None:
-    """Why an environment is built in this folder though the host has it; null where it has not, or where nothing is to be built."""
+    """Explain why an environment is rebuilt in this folder; None when the host does not have it, or has it intact."""
     there = [other for other in (installed.environments if installed else ()) if digest_of(other) == digest_of(folder)]
     if not there or folder in there:
         return None

@@ -1,7 +1,7 @@
-"""What can go wrong, as types: one exception a failure class, its values as data, its exit code fixed.
+"""Errors: one exception a failure class, with its values as data and a fixed exit code.
 
-Exit codes are public (docs/reference/exit-codes.md). The text of an error says what is wrong and with
-which values; the hint names the next command or the setting to change.
+Exit codes are public (docs/reference/exit-codes.md). The text of an error states what is wrong with which values; the
+hint names the next command or the setting to change.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 
 class Exit(IntEnum):
-    """Exit codes of every command but `verify` and `doctor`, which have scales of their own."""
+    """Exit codes of all commands except `verify` and `doctor`, which have their own."""
 
     OK = 0
     RED = 1
@@ -23,11 +23,11 @@ class Exit(IntEnum):
 
 
 class FirstlightError(Exception):
-    """Base of every expected failure: shown as text and hint, never as a traceback."""
+    """Base of expected failures; shown as text and hint, never as a traceback."""
 
     exit_code: Exit = Exit.RED
     cause: str | None = None
-    """The doctor's name of what is wrong, where the error itself knows it (docs/reference/causes.md)."""
+    """Cause id, where the error knows it (docs/reference/causes.md)."""
 
     def __init__(self, text: str, *, hint: str | None = None, cause: str | None = None) -> None:
         super().__init__(text)
@@ -37,7 +37,7 @@ class FirstlightError(Exception):
             self.cause = cause
 
     def render(self) -> str:
-        """The message as a person reads it."""
+        """Return the message with its hint."""
         head = f"error: {self.text}"
         return f"{head}\n\nhint: {self.hint}" if self.hint else head
 
@@ -61,7 +61,7 @@ class HostLockedError(FirstlightError):
 
 
 class NoStackError(FirstlightError):
-    """No matching set exists for a host."""
+    """No Stack fits a host."""
 
     exit_code = Exit.NO_STACK
 
@@ -71,37 +71,43 @@ class TransportError(FirstlightError):
 
 
 class HostKeyError(TransportError):
-    """The host's key is not the known one, or not known at all."""
+    """The host's key has changed or is unknown."""
 
 
 class RemoteCommandError(FirstlightError):
-    """A command on a host ended otherwise than it should."""
+    """A command on a host failed unexpectedly."""
 
 
 class StageError(FirstlightError):
-    """The bytes of a Stack could not be had, or are not the right ones."""
+    """The files of a Stack are unavailable or wrong."""
 
 
 class IndexUnreachableError(StageError):
-    """Indexes that may hold a build told nothing of it."""
+    """Package indexes that may have a build are unreachable."""
 
     cause = "index-unreachable"
 
     def __init__(self, places: Mapping[str, str], builds: Iterable[str]) -> None:
-        """`places` has by the index's address, without credentials, what was met there; `builds` names what was looked for."""
+        """Describe unreachable indexes.
+
+        Args:
+            places: Problem by the index's address, without credentials.
+            builds: Builds that were requested.
+        """
         self.places = dict(places)
         self.builds = tuple(builds)
-        said: dict[str, list[str]] = {}
+        hosts_by_problem: dict[str, list[str]] = {}
         for address, problem in places.items():
-            said.setdefault(problem, []).append(urlsplit(address).netloc or address)
-        told = (
-            f"{' and '.join(dict.fromkeys(hosts))} cannot be reached ({problem})" for problem, hosts in said.items()
+            hosts_by_problem.setdefault(problem, []).append(urlsplit(address).netloc or address)
+        sentences = (
+            f"{' and '.join(dict.fromkeys(hosts))} cannot be reached ({problem})"
+            for problem, hosts in hosts_by_problem.items()
         )
-        super().__init__("; ".join(told), hint=index_access_hint(self.places))
+        super().__init__("; ".join(sentences), hint=index_access_hint(self.places))
 
 
 def index_access_hint(indexes: Iterable[str]) -> str:
-    """What gives a controller the files of indexes, told by address, that it cannot reach."""
+    """Return a hint how the controller gets files of unreachable indexes."""
     hosts: dict[str, str] = {}
     for address in indexes:
         hosts.setdefault(urlsplit(address).netloc or address, address)
@@ -112,7 +118,7 @@ def index_access_hint(indexes: Iterable[str]) -> str:
 
 
 class BundleError(FirstlightError):
-    """A bundle cannot be made, is not whole, or is not signed by who is trusted."""
+    """A bundle cannot be written, is incomplete, or has no trusted signature."""
 
 
 class InstallError(FirstlightError):
@@ -120,10 +126,10 @@ class InstallError(FirstlightError):
 
 
 class ServeError(FirstlightError):
-    """The service did not come up, or did not answer as it must."""
+    """The service did not start, or answered wrongly."""
 
 
 class ModelError(FirstlightError):
-    """A model's files are not those of a model that can be served."""
+    """The files are not a model that can be served."""
 
     exit_code = Exit.USAGE

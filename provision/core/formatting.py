@@ -1,4 +1,4 @@
-"""Bytes as people read them."""
+"""Formatting of byte counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ GIB = 1 << 30
 
 
 def size(count_of_bytes: int) -> str:
-    """Bytes in binary units: `80.0 GiB`."""
+    """Format bytes in binary units: `80.0 GiB`."""
     value = float(count_of_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024:

@@ -1,4 +1,4 @@
-"""Where this product is on a host: what is known of it as soon as the host was looked at."""
+"""Installation paths on a host, known once it was probed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ SERVICE_USER = "firstlight"
 
 
 class InstallPaths(Record):
-    """Where this product is on a host, and as whom it acts there."""
+    """Installation paths on a host, and the account used there."""
 
     prefix: str
     incoming: str
-    """Where bytes arrive: the login user's own folder, on a file system that outlives a reboot."""
+    """Upload folder of the login user, on a file system that survives a reboot."""
     owner: str
-    """Account that the service runs as."""
+    """Account of the service."""
     root: bool
     """Whether the installation is system-wide."""
 
     def ansible_vars(self) -> dict[str, Any]:
-        """What every playbook reads."""
+        """Return the variables that every playbook reads."""
         return {
             "firstlight_prefix": self.prefix,
             "firstlight_incoming": self.incoming,
@@ -33,7 +33,7 @@ class InstallPaths(Record):
 
 
 def install_paths_of(host: Host, facts: HostFacts) -> InstallPaths:
-    """System-wide where the login is root or the inventory lets it become root; else under the user's home."""
+    """Return the paths of a host: system-wide for root or with `become`, else below the user's home."""
     root = facts.user.uid == 0 or host.connection.become
     uid = 0 if root or facts.user.uid is None else facts.user.uid
     prefix = host.settings.prefix or str(default_prefix(uid=uid, home=facts.user.home or "/root"))

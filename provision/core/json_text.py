@@ -1,4 +1,4 @@
-"""JSON of files, hosts and servers: whatever it holds, the only error is ValueError, and what is returned can be walked and written again."""
+"""JSON parser for untrusted input: it only raises ValueError, and its result can be serialised again."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ import re
 from typing import Any
 
 MOST_DEPTH = 100
-"""Of lists and objects in one another; no document of ours or of a tool has ten."""
+"""Maximum nesting; documents of this product and its tools need less than ten levels."""
 _HALF = re.compile(r"[\ud800-\udfff]")
-"""A half of a pair, which UTF-8 has no bytes for."""
+"""A lone surrogate, which UTF-8 cannot encode."""
 
 
 def parse(text: str | bytes) -> Any:
-    """The value that a JSON text holds; bytes are read as UTF-8, UTF-16 or UTF-32. Halves of pairs become question marks.
+    """Parse a JSON text; lone surrogates become question marks.
 
-    Raises ValueError when it is no JSON, or nested deeper than MOST_DEPTH.
+    Args:
+        text: The text; bytes are decoded as UTF-8, UTF-16 or UTF-32.
+
+    Raises:
+        ValueError: The text is not JSON, or nested deeper than MOST_DEPTH.
     """
     try:
         value = json.loads(text)
@@ -30,9 +34,10 @@ def parse(text: str | bytes) -> Any:
 
 
 def parse_object(text: str | bytes) -> dict[str, Any]:
-    """The object that a JSON text holds.
+    """Parse a JSON text that holds an object.
 
-    Raises ValueError when it is no JSON, nested too deep, or another value than an object.
+    Raises:
+        ValueError: The text is not JSON, is nested too deep, or holds another value.
     """
     value = parse(text)
     if not isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""Secrets never reach a file, a terminal or an archive: every writer passes what it writes through here.
+"""Redaction of secrets in everything that is written to files, terminals and archives.
 
-Two ways lead to a mask: what looks like a secret, by its name or its form, and what is known to be one, because this
-process read it (`remember`). Known ones are kept in memory only.
+A secret is masked when its name or form shows it, or when this process has read it (`register_secret`). Registered
+secrets stay in memory only.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from verify.secret_masking import MASK, masked
 __all__ = ["MASK", "redact", "register_secret", "scrub"]
 
 SHORTEST_KNOWN = 6
-"""A known secret of fewer characters is not looked for: it would be found in ordinary words, and these masked."""
+"""Shorter registered secrets are not masked, because they would match ordinary words."""
 OFTEN = 120
-"""Characters of a text that is likely to come again (a word of ours, a host's name): its answer is kept."""
+"""Maximum length of texts whose redaction is cached: short texts often repeat."""
 
 _SECRET_KEY = re.compile(
     r"(?i)(api[_-]?key|secret|passw(or)?d|passphrase|credentials?|(private|account|access|signing|master)[_-]?key|(^|[_-])(token|pass|pwd|auth|cookie))$"
@@ -31,7 +31,11 @@ _lock = Lock()
 
 
 def register_secret(secret: str) -> str:
-    """Take note of a secret that this process has read: from now on it is masked wherever it shows. Returns it."""
+    """Register a secret that this process has read, so that it is masked everywhere.
+
+    Returns:
+        The secret.
+    """
     global _known_pattern  # noqa: PLW0603 - what is secret is so for every writer of the process
     if len(secret) >= SHORTEST_KNOWN and secret not in _known:
         with _lock:
@@ -42,12 +46,12 @@ def register_secret(secret: str) -> str:
 
 
 def _mask_known(text: str) -> str:
-    """The text without the secrets that were read."""
+    """Mask registered secrets."""
     return (_known_pattern or _compiled()).sub(MASK, text) if _known else text
 
 
 def _compiled() -> re.Pattern[str]:
-    """The pattern of all known secrets, made when it is first used: a fleet has many, each remembered by itself."""
+    """Return the pattern of all registered secrets, compiled on first use."""
     global _known_pattern  # noqa: PLW0603 - what is secret is so for every writer of the process
     with _lock:
         pattern = re.compile("|".join(map(re.escape, sorted(_known, key=len, reverse=True))))
@@ -56,7 +60,7 @@ def _compiled() -> re.Pattern[str]:
 
 
 def redact(text: str) -> str:
-    """The text with every known secret, and everything that looks like one, masked."""
+    """Return the text with all registered and recognised secrets masked."""
     return _redact_again(text) if len(text) <= OFTEN else _redact(text)
 
 
@@ -68,7 +72,7 @@ _redact_again = lru_cache(maxsize=8192)(_redact)
 
 
 def scrub(value: Any) -> Any:
-    """The same for every string in a JSON value, names of keys and options taken into account."""
+    """Mask secrets in every string of a JSON value; keys and options count as names of secrets."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
@@ -84,11 +88,11 @@ def _masked_key(key: Any) -> Any:
 
 
 def _names_secret(key: object, value: Any) -> bool:
-    """Whether a key alone says that what stands below it is a secret: a flag, nothing, or the path of a file is none."""
+    """Return whether a key names a secret; booleans, empty values and file paths are no secrets."""
     if not isinstance(key, str) or value is None or isinstance(value, bool) or value in ("", [], {}, ()):
         return False
     if isinstance(value, (int, float)) and key.lower().endswith("token"):
-        return False  # a time or a count: `first_token`
+        return False  # a time or a count, such as `first_token`
     return not (isinstance(value, str) and _PATH.fullmatch(value)) and _is_secret_name(key)
 
 
@@ -98,7 +102,7 @@ def _is_secret_name(key: str) -> bool:
 
 
 def _is_option(name: Any, value: Any) -> bool:
-    """Whether an argument is the secret that the option before it asks for."""
+    """Return whether an argument is the secret value of the option before it."""
     if not isinstance(name, str) or not name.startswith("--") or not isinstance(value, str) or value.startswith("-"):
         return False
     return _names_secret(name, value)

@@ -42,18 +42,25 @@ from provision.core.models.invocation import Invocation
 from provision.core.redaction import redact, scrub
 
 TEXT_AT_MOST = 8000
-"""Characters of a command or of what it printed that a record keeps."""
+"""Maximum characters of a command or its output in a record."""
 
 
 def utc_now() -> str:
-    """The time, UTC, ISO 8601 to the millisecond."""
+    """Return the current time: UTC, ISO 8601, milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644, durable: bool = True) -> None:
-    """Write a file so that it is there whole or not at all, whenever a process is killed.
+    """Write a file atomically: a reader sees the old or the new content, never a part.
 
-    With `durable` it also outlives a power cut from now on, for which the disk is waited for: 0.5 to 3 ms, more on a busy one.
+    Args:
+        path: The file; missing parent folders are created.
+        content: The content; text is written as UTF-8.
+        mode: Permissions of the file.
+        durable: Whether to wait for the disk, so that the file survives a power failure (0.5 to 3 ms, more on a busy disk).
+
+    Raises:
+        OSError: The file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
@@ -72,10 +79,13 @@ def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o644, dur
 
 
 def require_writable(path: Path, option: str) -> None:
-    """Raises UsageError where no file could be written to the place that an option names: before the work, not after it.
+    """Check before the work that a file can be written to the path of an option.
 
-    A file is written by replacing what is there: never a device, a pipe or a folder. The folder must be there, since one
-    that is made from a typing error hides it.
+    Writing replaces the file, so the path must not be a device, a pipe or a folder. The parent folder must exist: creating
+    one would hide a typing error.
+
+    Raises:
+        UsageError: The file cannot be written.
     """
     try:
         if path.is_dir():
@@ -90,7 +100,7 @@ def require_writable(path: Path, option: str) -> None:
 
 
 def account() -> str:
-    """The person's account; its number in a container whose user no file names."""
+    """Return the user's account name; its number in a container without an account entry."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):
@@ -98,7 +108,7 @@ def account() -> str:
 
 
 def identity() -> dict[str, Any]:
-    """Who makes a run: the person's account, also behind sudo, this machine, the process and the release."""
+    """Return who executes a run: account (also behind sudo), machine, process and release."""
     return {
         "user": os.environ.get("SUDO_USER") or account(),
         "controller": platform.node(),
@@ -109,9 +119,9 @@ def identity() -> dict[str, Any]:
 
 
 def process_start(pid: int) -> int | None:
-    """When a process of this machine began, in clock ticks since boot; null where there is none.
+    """Return the start of a process in clock ticks since boot; None when it does not exist.
 
-    Its number alone may belong to another one by now.
+    A process id alone may have been reused.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
@@ -121,15 +131,15 @@ def process_start(pid: int) -> int | None:
 
 
 def is_running(header: dict[str, Any]) -> bool:
-    """Whether the process that `run.json` names is still the one that made the run."""
+    """Return whether the process in `run.json` still executes the run."""
     process = header.get("pid")
     start = process_start(process) if isinstance(process, int) else None
     return start is not None and header.get("pid_start", start) == start
 
 
 def truncate(text: str, limit: int = TEXT_AT_MOST) -> str:
-    """A text of at most about `limit` characters: more of its end than of its beginning, and how much is left out."""
-    redacted = redact(text)  # as a whole: a secret that is cut in two is found by nobody
+    """Shorten a text to about `limit` characters: more of its end than of its beginning, with the number of omitted ones."""
+    redacted = redact(text)  # redact before cutting: half a secret is not recognised
     if len(redacted) <= limit:
         return redacted
     head, tail = limit // 4, limit - limit // 4
@@ -137,7 +147,7 @@ def truncate(text: str, limit: int = TEXT_AT_MOST) -> str:
 
 
 class RunFolder:
-    """One run through the phases, as a folder. Safe to use from several threads."""
+    """Folder of one run. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -148,7 +158,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, logs: Path, *, command: str, invocation: Invocation | None = None) -> RunFolder:
-        """Make a new run's folder, named by its start in UTC, and point `latest` at it."""
+        """Create the folder of a new run, named by its start in UTC, and point `latest` at it."""
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         for suffix in ("", *(f"-{number}" for number in range(2, 100))):
             folder = logs / f"{stamp}{suffix}"
@@ -167,17 +177,21 @@ class RunFolder:
 
     @property
     def seconds(self) -> float:
-        """Seconds since this object was made, on the monotonic clock."""
+        """Return the seconds since this object was created."""
         return time.monotonic() - self._started
 
     def path(self, name: str) -> Path:
-        """The path of a file in this run."""
+        """Return the path of a file in this run."""
         return self.folder / name
 
     def write(self, name: str, value: BaseModel | dict[str, Any] | list[Any]) -> Path:
-        """Write a record or plain value as JSON, whole or not at all; returns its path. The disk is not waited for: the summary is."""
+        """Write a record or plain value as JSON, atomically and without waiting for the disk.
+
+        Returns:
+            The path of the file.
+        """
         path = self.path(name)
-        # through pydantic's own JSON: a number that JSON cannot hold is null there
+        # pydantic's serialiser turns non-finite numbers into null
         plain = json.loads(value.model_dump_json()) if isinstance(value, BaseModel) else value
         write_atomically(path, json.dumps(scrub(plain), indent=2) + "\n", durable=False)
         return path
@@ -187,22 +201,22 @@ class RunFolder:
         self._append("events.jsonl", {"kind": kind, "host": host, "phase": phase, **data})
 
     def change(self, how: str, *, host: str, output: str = "", **data: Any) -> None:
-        """Append what changed a host, or may have: who asked, what was done, how it ended, what it said.
+        """Append a change of a host to changes.jsonl: who, what, result and output.
 
-        Of a long text the beginning and the end are kept, `TEXT_AT_MOST` characters in all.
+        Long texts are shortened to `TEXT_AT_MOST` characters.
         """
         who = {"user": self._who["user"], "controller": self._who["controller"]}
         kept = {key: truncate(value) if isinstance(value, str) else value for key, value in data.items()}
         self._append("changes.jsonl", {"host": host, "by": who, "how": how, **kept, "output": truncate(output)})
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
-        """One line in one call, so that readers and a crash never split it; it is with the system when this returns."""
+        """Append one line in a single write, so that it is never split; it has reached the system on return."""
         line = json.dumps(scrub(json.loads(json.dumps({"at": utc_now(), **record}, default=str))))
         with self._lock, self.path(name).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """All events so far; a line that is none, as the last one after a crash, is left out."""
+        """Yield all events so far; malformed lines, such as the last one after a crash, are skipped."""
         path = self.path("events.jsonl")
         if not path.is_file():
             return

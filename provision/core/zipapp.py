@@ -1,4 +1,4 @@
-"""A program for hosts as one file that their Python runs; the same sources give the same bytes, so that a host sees no change."""
+"""Python zipapps for hosts; equal sources give equal bytes, so that a host sees no change."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from pathlib import Path
 LAUNCHER = b"#!/usr/bin/env python3\n"
 MAIN = "import sys\n\nfrom {module} import {function}\n\nsys.exit({call})\n"
 EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The earliest time that a zip file can hold."""
+"""Earliest time that a zip file can store."""
 
 
 def pack_zipapp(entries: Mapping[str, bytes], *, main: str) -> bytes:
-    """The file of `entries` by their paths in it; `main` is the call that its exit code comes from: `ready.prove:main()`."""
+    """Return a zipapp.
+
+    Args:
+        entries: Content of each file by its path.
+        main: Call whose result is the exit code: `ready.prove:main()`.
+    """
     module, _, call = main.partition(":")
     start = MAIN.format(module=module, function=call.partition("(")[0], call=call).encode()
     archive = io.BytesIO(LAUNCHER)
@@ -24,14 +29,14 @@ def pack_zipapp(entries: Mapping[str, bytes], *, main: str) -> bytes:
     with zipfile.ZipFile(archive, "a") as file:
         for name, content in sorted({**entries, "__main__.py": start}.items()):
             info = zipfile.ZipInfo(name, EPOCH)
-            info.create_system = 3  # Unix, wherever it is built
+            info.create_system = 3  # Unix, on every build machine
             info.external_attr = 0o644 << 16
             file.writestr(info, strip_comments(content) if name.endswith(".py") else content, zipfile.ZIP_DEFLATED, 9)
     return archive.getvalue()
 
 
 def kept(target: Path, sources: Iterable[Path], build: Callable[[], bytes]) -> Path:
-    """A program that is built from `sources` once: what they looked like is noted next to it, and built again when they look otherwise."""
+    """Build a program unless its sources are unchanged since the last build; their state is stored next to it."""
     from provision.core.run_folder import write_atomically  # noqa: PLC0415 - a card's day packs a tool where nothing is installed
 
     noted = target.with_name(f"{target.name}.sources")
@@ -45,9 +50,9 @@ def kept(target: Path, sources: Iterable[Path], build: Callable[[], bytes]) -> P
 
 
 def strip_comments(source: bytes) -> bytes:
-    """A Python source (UTF-8) without its comments and docstrings, every statement on the line where it was.
+    """Remove comments and docstrings from a Python source; every statement keeps its line.
 
-    A traceback on a host names the lines of the repository, and there are fewer bytes to send: verify.pyz has 259 kB, not 298.
+    Tracebacks on hosts then match the repository, and less is sent: verify.pyz has 259 kB instead of 298.
     """
     lines = source.decode().splitlines(keepends=True)
     cuts = [(token.start, token.end, "") for token in _tokens(source) if token.type == tokenize.COMMENT]
@@ -77,5 +82,5 @@ def _tokens(source: bytes) -> list[tokenize.TokenInfo]:
 
 
 def _column(lines: list[str], line: int, offset: int) -> int:
-    """Columns of ast count bytes of UTF-8, those of text characters."""
+    """Convert a column of `ast` (UTF-8 bytes) to characters."""
     return len(lines[line - 1].encode()[:offset].decode())

@@ -1,6 +1,6 @@
-"""Whether a host's own package sources answer, seen without changing the host.
+"""Check whether a host's package sources answer, without changing the host.
 
-apt's own downloader fetches the small InRelease files that `apt-get update` would fetch, into a temporary folder.
+apt's downloader fetches the small InRelease files of `apt-get update` into a temporary folder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ echo silent
 
 
 def package_sources_answer(session: Session) -> bool | None:
-    """True or false for a host with apt; null where this cannot be told without changing the host."""
+    """Return whether the package sources answer; None without apt."""
     done = session.run(_SCRIPT, timeout_s=60.0)
     match done.stdout.strip():
         case "answers":

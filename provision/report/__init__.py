@@ -1,4 +1,4 @@
-"""Records to summary: what happened, what is true now, what to do next (docs/reference/summary.md)."""
+"""Summary of a run: what happened, what holds now, what to do next (docs/reference/summary.md)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ from provision.core.run_folder import RunFolder, write_atomically
 
 
 def summarise(run: RunFolder, *, interrupted: bool = False) -> Summary:
-    """The summary of what a run's folder holds so far; a file that is missing is a phase that was not reached.
+    """Summarize a run's folder. A missing file means that the phase was not reached.
 
-    Of hosts that failed it says what changed since they were green, by the runs in the folder beside.
+    For hosts that failed, earlier runs in the same log folder are compared to find what changed since the host was green.
+
+    Args:
+        run: Folder of the run.
+        interrupted: Whether the run was interrupted.
+
+    Returns:
+        The summary, without secrets.
     """
     from provision.report import run_files, summary_builder  # noqa: PLC0415 - commands that never summarise must not pay for it
 
@@ -26,9 +33,6 @@ def summarise(run: RunFolder, *, interrupted: bool = False) -> Summary:
 
 def write(run: RunFolder, summary: Summary) -> dict[str, str]:
     """Write summary.json, summary.md and summary.txt into the run's folder, each atomically.
-
-    Returns:
-        The texts by file name.
 
     Raises:
         OSError: The folder cannot be written.

@@ -13,7 +13,7 @@ from verify.records import fold_skips
 
 
 def checks_table(checks: Sequence[CheckRecord]) -> Table:
-    """The records for a terminal: a row a check, its remedy below its reason where it did not pass."""
+    """Return a table with one row a check; a check that did not pass has its remedy below the reason."""
     colours = {"ok": "green", "skip": "dim", "warn": "yellow", "fail": "red", "error": "red"}
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("host", overflow="fold", max_width=30)
@@ -25,6 +25,6 @@ def checks_table(checks: Sequence[CheckRecord]) -> Table:
         passed = row["status"] in ("ok", "skip")
         reason = row["reason"] if passed or not row["remedy"] else f"{row['reason']}\nremedy: {row['remedy']}"
         cells = (row["host"] or "", row["id"], row["device"] or "", f"{row['seconds']:.2f}", reason)
-        host, *rest = map(Text, map(printable, cells))  # what a host says is no markup and no command
+        host, *rest = map(Text, map(printable, cells))  # text from a host is neither markup nor a terminal command
         table.add_row(host, Text(row["status"], style=colours[row["status"]]), *rest)
     return table

@@ -1,4 +1,4 @@
-"""A host's devices in one line a kind."""
+"""Devices of a host, one line a kind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _VENDORS = {"10de": "NVIDIA", "1002": "AMD", "8086": "Intel"}
 
 
 def describe_devices(facts: HostFacts) -> tuple[str, ...]:
-    """Cards by kind with their number, memory and driver, then the CPU; cards that no driver sees by their PCI id."""
+    """Describe cards by kind with number, memory and driver, then the CPU; cards without a driver by PCI id."""
     lines: list[str] = []
     nvidia, amd = facts.nvidia, facts.amd
     if nvidia and nvidia.gpus:

@@ -1,4 +1,4 @@
-"""The door to the doctor: texts of a failed phase, and what the probe saw of the host, to findings of the summary."""
+"""Adapter to the doctor: logs of a failed phase and facts of the host in, findings for the summary out."""
 
 from __future__ import annotations
 
@@ -15,22 +15,29 @@ from verify.doctor.scoring import Finding as Diagnosed
 
 
 def diagnose(texts: Mapping[str, str], facts: HostFacts | None = None) -> tuple[Finding, ...]:
-    """The causes that the texts show together, most likely first; empty when none is known well enough.
+    """Match logs against known causes.
 
-    `texts` by name (a file, a phase), in their order in time. Nothing is guessed by words: a summary says what lines show.
+    Causes are never guessed from single words, because a summary must only report what log lines show.
+
+    Args:
+        texts: Log texts by name (a file or a phase), oldest first.
+        facts: What the probe found on the host.
+
+    Returns:
+        Findings, most likely first; empty when no cause is sufficiently likely.
     """
     known = facts.model_dump(mode="json") if facts else None
     return tuple(_finding(found) for found in diagnose_texts(texts, known, guess=False).findings)
 
 
 def named(cause: str, text: str) -> Finding:
-    """A cause that is known and need not be read out of a text; `text` is what was said of it."""
+    """Return the finding for a cause that the failing code named itself; `text` becomes its evidence."""
     known = next(each for each in load_causes() if each.id == cause)
     return Finding(cause=cause, confidence=1.0, evidence=(text.splitlines()[0],), fix=_fixes(known))
 
 
 def is_repairable(found: Finding) -> bool:
-    """Whether `doctor --apply` may take this cause away: it is likely enough, and a step of its fix is safe."""
+    """Return whether `doctor --apply` may repair this cause: it is likely, and a step of its fix is safe."""
     cause = next((cause for cause in load_causes() if cause.id == found.cause), None)
     return cause is not None and found.confidence >= LIKELY_AT and any(fix.safe for fix in cause.fixes)
 

@@ -1,4 +1,4 @@
-"""Equal hosts shown once: groups of hosts of which a person would read the same, and their checks put together."""
+"""Groups of hosts with identical results, and their checks combined."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SEVERITY = {"error": 0, "fail": 1, "warn": 2, "ok": 3, "skip": 4}
 
 @dataclass(frozen=True)
 class Group:
-    """Hosts that ended alike on alike devices with the same Stack; the first stands for all."""
+    """Hosts with the same result on the same devices with the same Stack."""
 
     hosts: tuple[HostSummary, ...]
     run: tuple[str, ...]
-    """Names of all hosts of the run, in their order."""
+    """Names of all hosts of the run, in inventory order."""
 
     @property
     def first(self) -> HostSummary:
@@ -30,7 +30,7 @@ class Group:
 
 
 def group_hosts(hosts: tuple[HostSummary, ...]) -> list[Group]:
-    """Groups in the order of their first host."""
+    """Group hosts with identical results; groups are in the order of their first host."""
     groups: dict[Any, list[HostSummary]] = {}
     for host in hosts:
         groups.setdefault(_likeness(host), []).append(host)
@@ -39,7 +39,7 @@ def group_hosts(hosts: tuple[HostSummary, ...]) -> list[Group]:
 
 
 def named(names: Sequence[str], run: Sequence[str]) -> str:
-    """Hosts of a run in short: by name, or by those that they are not, whichever is less to read."""
+    """Return a short form of host names: the names themselves, or `all but ...`, whichever is shorter."""
     direct = fold_names(names)
     others = [name for name in run if name not in set(names)]
     but = f"all but {fold_names(others)}"
@@ -47,9 +47,9 @@ def named(names: Sequence[str], run: Sequence[str]) -> str:
 
 
 def _likeness(host: HostSummary) -> Any:
-    """What must be the same: how phases and checks ended, and in words only what is not well.
+    """Return the grouping key: how phases and checks ended, with texts only where something is wrong.
 
-    What is well is said with numbers of the host's own (`12 tasks`, `at 08:15:04`), which make no other host of it.
+    Texts of successful phases contain numbers of the single host (`12 tasks`, `at 08:15:04`) and do not separate hosts.
     """
     return (
         host.state,
@@ -76,7 +76,7 @@ def _words(host: HostSummary, status: str, *texts: str | None) -> tuple[str, ...
 def merged_sections(
     run: Sequence[str], groups: Sequence[Group], body: Callable[[Group], Iterable[str]]
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """A section's body for every group that has one, under the names of all hosts for which it is the same."""
+    """Yield each distinct body of a section once, with the names of all hosts that share it."""
     bodies: dict[tuple[str, ...], set[str]] = {}
     for group in groups:
         if lines := tuple(body(group)):
@@ -86,20 +86,20 @@ def merged_sections(
 
 
 def _unnamed(text: str | None, name: str) -> str | None:
-    """A sentence without the host's own name: two hosts that failed alike are alike."""
+    """Replace the host's own name, so that equal failures of two hosts compare equal."""
     return text.replace(name, "HOST") if text and name else text
 
 
 def merge_equal_records(checks: Sequence[CheckRecord]) -> list[CheckRecord]:
-    """One record for all hosts of which the same is to be told, under their names, with the longest one's seconds.
+    """Merge equal records of several hosts into one, with all host names and the longest duration.
 
-    What is well may be said with each host's own numbers; then the first one's are told, and that they are.
+    Reasons of passed checks may differ by host; the first is shown and marked as such.
     """
     run = list(dict.fromkeys(check.host for check in checks if check.host))
     alike: dict[Any, list[CheckRecord]] = {}
     for check in checks:
-        said = () if check.status == "ok" else (_unnamed(check.reason, check.host or ""), check.remedy)
-        alike.setdefault((check.id, check.device, check.status, *said), []).append(check)
+        message = () if check.status == "ok" else (_unnamed(check.reason, check.host or ""), check.remedy)
+        alike.setdefault((check.id, check.device, check.status, *message), []).append(check)
     return [
         group[0]
         if len(group) == 1
@@ -128,7 +128,7 @@ class GroupedCheck:
 
 
 def group_checks(hosts: tuple[HostSummary, ...]) -> list[GroupedCheck]:
-    """Checks by id and status, the worst first, figures as ranges."""
+    """Group checks by id and status, worst first, with figures as ranges."""
     groups: dict[tuple[str, str], list[CheckRecord]] = {}
     for host in hosts:
         for check in host.checks:
@@ -153,17 +153,17 @@ def _grouped_check(identity: str, status: str, checks: list[CheckRecord]) -> Gro
 
 
 def _reason(checks: list[CheckRecord]) -> str:
-    """The first one's, and that it is the first one's where others say something else."""
-    said = [check for check in checks if check.reason]
-    if not said:
+    """Return the first reason, marked when other hosts have a different one."""
+    message = [check for check in checks if check.reason]
+    if not message:
         return ""
-    first, is_same = said[0], len({_unnamed(check.reason, check.host or "") for check in said}) == 1
+    first, is_same = message[0], len({_unnamed(check.reason, check.host or "") for check in message}) == 1
     whose = " ".join(filter(None, (first.host, first.device)))
     return first.reason if is_same else f"{first.reason} ({whose}; others differ)"
 
 
 def _figures(checks: list[CheckRecord]) -> list[str]:
-    """`bf16 12.4 to 13.1 TFLOPS (at least 10)` for each figure that the checks measured."""
+    """Return `bf16 12.4 to 13.1 TFLOPS (at least 10)` for each measured figure."""
     values: dict[tuple[str, str], list[float]] = {}
     bounds: dict[tuple[str, str], str] = {}
     for check in checks:

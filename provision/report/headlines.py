@@ -1,4 +1,4 @@
-"""What each family of checks found, in one line: how many checks ended how, and its headline figures."""
+"""One line for each family of checks: counts by status and its headline figures."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ TABLE = Path(__file__).with_name("headlines.toml")
 
 @dataclass(frozen=True)
 class Headline:
-    """One row of headlines.toml, which says what each part means."""
+    """One row of headlines.toml."""
 
     check: str
     figure: str
-    says: str
-    says_of_none: str | None = None
+    text: str
+    text_if_zero: str | None = None
     take: Literal["range", "max", "min"] = "range"
     has_floor: bool = False
-    """Whether the figure of a card is meant to be held against a floor."""
+    """Whether a card is expected to have a floor for this figure."""
 
 
 @cache
 def rules() -> tuple[Headline, ...]:
-    """The rows in the order in which they are told."""
+    """Return the rows of headlines.toml in the order in which they are shown."""
     return rows_of(TABLE, "headline", Headline)
 
 
 def families(hosts: Sequence[HostSummary]) -> Iterator[tuple[str, str, str]]:
-    """Family, counts (`3 ok, 8 skip`) and headline figures over hosts and devices, in the order of the checks' first records."""
+    """Yield family, counts (`3 ok, 8 skip`) and headline figures, in the order of the checks' first records."""
     by_family: dict[str, list[CheckRecord]] = {}
     for check in (check for host in hosts for check in host.checks):
         by_family.setdefault(check.id.partition(".")[0], []).append(check)
@@ -46,8 +46,8 @@ def families(hosts: Sequence[HostSummary]) -> Iterator[tuple[str, str, str]]:
     for family, checks in by_family.items():
         counts = Counter[str](check.status for check in checks)
         ended = ", ".join(f"{counts[status]} {status}" for status in SEVERITY if counts[status])
-        told = [*_figures(checks), *_without_floor(checks)]
-        yield family, ended, "; ".join(told) or _first(family, grouped)
+        shown = [*_figures(checks), *_without_floor(checks)]
+        yield family, ended, "; ".join(shown) or _first(family, grouped)
 
 
 def _figures(checks: Iterable[CheckRecord]) -> Iterator[str]:
@@ -61,12 +61,12 @@ def _figures(checks: Iterable[CheckRecord]) -> Iterator[str]:
             and re.fullmatch(rule.figure, figure.name)
         ]
         if values:
-            none = rule.says_of_none if not any(values) else None
-            yield none or rule.says.format(_taken(values, rule.take))
+            none = rule.text_if_zero if not any(values) else None
+            yield none or rule.text.format(_taken(values, rule.take))
 
 
 def _without_floor(checks: Iterable[CheckRecord]) -> Iterator[str]:
-    """The cards whose speeds had nothing to be held against, and which speeds these are: their `ok` says less than another's."""
+    """Name the cards and figures without a known floor: their `ok` proves less than that of other cards."""
     cards: dict[str, dict[str, None]] = {}
     for check in (check for check in checks if check.status == "ok" and isinstance(check.evidence, dict)):
         name = check.evidence.get("name") or next(iter(check.evidence.get("devices") or ()), None)
@@ -78,7 +78,7 @@ def _without_floor(checks: Iterable[CheckRecord]) -> Iterator[str]:
             if name and meant and figure.floor is None:
                 cards.setdefault(str(name), {})[figure.name] = None
     for name, figures in cards.items():
-        yield f"recorded, not judged, for no floor is known of {name}: {', '.join(figures)}"
+        yield f"recorded, no floor is known for {name}: {', '.join(figures)}"
 
 
 def _taken(values: Sequence[float], take: str) -> str:
@@ -89,7 +89,7 @@ def _taken(values: Sequence[float], take: str) -> str:
 
 
 def _first(family: str, grouped: Iterable[GroupedCheck]) -> str:
-    """What the first check says that passed; empty where none did: all others are told one by one."""
+    """Return the reason of the first passed check of a family; empty when none passed."""
     passed = (check for check in grouped if check.status == "ok" and check.id.partition(".")[0] == family)
     first = next(passed, None)
     return (first.reason or "; ".join(first.figures)) if first else ""

@@ -6,5 +6,5 @@ from provision.core.models.records import Summary
 
 
 def render(summary: Summary) -> str:
-    """One document, ending in a newline; a number that JSON cannot hold is null."""
+    """Return one JSON document ending in a newline; non-finite numbers become null."""
     return summary.model_dump_json(indent=2) + "\n"

@@ -1,4 +1,4 @@
-"""When a host was checked how deeply, and what stands as failed there, in one line."""
+"""One line on a host's last verification: time, level, checks that failed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def verified_line(last: Mapping[str, Any] | None, now: str, current: str | None 
     if not last:
         return "verified never"
     runs = last.get("runs") or {last.get("level"): last}
-    told = [
+    shown = [
         f"{level}, {age(runs[level].get('started_at'), now)}"
         for level in reversed(LEVELS)
         if isinstance(runs.get(level), dict)
     ]
-    text = f"verified {last.get('status', 'unknown')}" + (f" at {'; '.join(told)}" if told else "")
+    text = f"verified {last.get('status', 'unknown')}" + (f" at {'; '.join(shown)}" if shown else "")
     environment = last.get("environment")
     if current and environment and environment != current:
         text += f"; that was environment {environment}"
@@ -34,7 +34,7 @@ def verified_line(last: Mapping[str, Any] | None, now: str, current: str | None 
 
 
 def age(since: Any, now: str) -> str:
-    """`5 min ago`; with the time itself where it cannot be counted."""
+    """Return `5 min ago`, or the timestamp when the age cannot be computed."""
     try:
         seconds = (_time(now) - _time(since)).total_seconds()
     except (TypeError, ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""Words on a page of at most 100 columns: cleaning, measuring, wrapping, cutting, folding of names. No knowledge of runs."""
+"""Text layout in at most 100 columns: cleaning, measuring, wrapping, shortening, folding of names."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from verify.printable import printable
 COLUMNS = 100
 
 Text: TypeAlias = str | tuple[str, ...]
-"""A sentence, or the pieces of one between which alone a line may end."""
+"""A sentence, or its pieces where lines may only break between pieces."""
 
 _NUMBERED = re.compile(r"^(.*?)(\d+)(\D*)$", re.DOTALL)
 
 
 def clean(text: str) -> str:
-    """Text that no terminal takes for a command, as one line, its words separated by one blank each."""
+    """Return text as one line without control sequences, words separated by one blank."""
     return " ".join(printable(text).split())
 
 
 def width(text: str) -> int:
-    """Columns that cleaned text takes on a terminal; a combining mark counts as one, so that it never counts short."""
+    """Return the terminal columns of cleaned text; a combining mark counts as one, so the result is never too small."""
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
 
 
 def split_at(text: str, columns: int) -> tuple[str, str]:
-    """Cut text in two so that the head takes at most `columns` columns (and at least one character)."""
+    """Split text so that the head has at most `columns` columns (and at least one character)."""
     used = 0
     for index, char in enumerate(text):
         used += width(char)
@@ -38,7 +38,7 @@ def split_at(text: str, columns: int) -> tuple[str, str]:
 
 
 def wrap(text: Text, *, first: str = "", rest: str | None = None, columns: int = COLUMNS) -> list[str]:
-    """Cleaned text as lines that begin with `first`, then `rest` (default: blanks as wide as `first`)."""
+    """Wrap cleaned text; the first line begins with `first`, others with `rest` (default: blanks as wide as `first`)."""
     follow = " " * width(first) if rest is None else rest
     lines: list[str] = []
     line, columns_left = first, columns - width(first)
@@ -64,7 +64,7 @@ def wrap(text: Text, *, first: str = "", rest: str | None = None, columns: int =
 
 
 def shortened(text: str, most: int, *, first: str = "", columns: int = COLUMNS) -> list[str]:
-    """A text as no more than `most` lines that begin with `first`, then with blanks; ` ...` ends one that was longer."""
+    """Wrap text to at most `most` lines; ` ...` marks a cut text."""
     lines = wrap(text, first=first, columns=columns)
     if len(lines) > most:
         start = first if most == 1 else " " * width(first)
@@ -74,9 +74,9 @@ def shortened(text: str, most: int, *, first: str = "", columns: int = COLUMNS) 
 
 
 def fitted(items: Sequence[str], most: int, *, columns: int = COLUMNS, rest: str = "") -> list[str]:
-    """Items as no more than `most` lines in all: each as whole as the space lets it be, and a count of those that are left out.
+    """Fit items into at most `most` lines: each as complete as possible, then a count of omitted items.
 
-    `rest` says where these are.
+    `rest` is appended to that count and tells where the others are.
     """
     for each in (most, 3, 2, 1):
         lines = [line for item in items for line in shortened(item, each, columns=columns)]
@@ -90,7 +90,7 @@ def fitted(items: Sequence[str], most: int, *, columns: int = COLUMNS, rest: str
 
 
 def table(rows: Iterable[tuple[Sequence[str], Text]], *, indent: str = "  ", widest: int = 34) -> list[str]:
-    """Rows of head cells, aligned and cut at `widest`, and a last cell that wraps under itself."""
+    """Return aligned rows: head cells cut at `widest`, and a last cell that wraps below itself."""
     cells = [([_cut(clean(cell), widest) for cell in head], last) for head, last in rows]
     if not cells:
         return []
@@ -113,7 +113,7 @@ def _cut(text: str, columns: int) -> str:
 
 
 def fold_names(names: Sequence[str]) -> str:
-    """Names in short: `gpu-1, gpu-2, gpu-3, login` is `gpu-[1:3], login`; the order is kept."""
+    """Fold names into ranges: `gpu-1, gpu-2, gpu-3, login` becomes `gpu-[1:3], login`; the order is kept."""
     parts: list[str] = []
     index = 0
     while index < len(names):
@@ -140,12 +140,12 @@ def _follows(name: str, following: str) -> bool:
 
 
 def count(number: int, noun: str) -> str:
-    """`1 host`, `3 hosts`."""
+    """Return a number with its noun: `1 host`, `3 hosts`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: `0.4 s`, `94 s`, `12 min`, `3 h`, `5 days`."""
+    """Return seconds in a readable unit: `0.4 s`, `94 s`, `12 min`, `3 h`, `5 days`."""
     if seconds < 10:
         return f"{max(seconds, 0.0):.1f} s"
     if seconds < 120:
@@ -158,5 +158,5 @@ def duration(seconds: float) -> str:
 
 
 def number(value: float) -> str:
-    """A measured value with four significant digits, plain where that is short; counts below ten millions to the unit."""
+    """Return a measured value with four significant digits; integers below ten million in full."""
     return f"{value:.0f}" if abs(value) < 1e7 and value == round(value) else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live table on a terminal, plain lines anywhere else. All on stderr."""
+"""Progress on stderr during a run: a live table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from provision.report.live_words import ending, printable_line
 from verify.printable import unguarded
 
 BYTES_EVERY_S = 10.0
-"""Plain lines say at most this often how far a transfer is."""
+"""Minimum interval between two plain lines about one transfer."""
 
 
 class Progress(Protocol):
-    """Told by the pipeline and the phases, from any thread."""
+    """Receiver of progress reports from the pipeline and the phases; called from any thread."""
 
     def phase(self, host: str, phase: PhaseName) -> None:
         """A host enters a phase."""
 
     def bytes(self, host: str, done: int, total: int) -> None:
-        """So many bytes of so many are there."""
+        """Report `done` of `total` bytes transferred."""
 
     def note(self, host: str, text: str) -> None:
-        """Something worth a line: a download, a retry."""
+        """Report an event worth a line: a download, a retry."""
 
     def finish(self, host: str, result: PhaseResult) -> None:
         """A host leaves a phase."""
@@ -46,7 +46,7 @@ class Progress(Protocol):
 def open_progress(
     hosts: Sequence[str], *, stream: TextIO | None = None, environment: Mapping[str, str] | None = None
 ) -> Progress:
-    """The view that fits: live on a terminal that can redraw, else plain lines."""
+    """Return a live table on a terminal that can redraw, else plain lines."""
     out = stream or unguarded(sys.stderr)
     if is_live(out, environment if environment is not None else os.environ):
         from provision.report.live_table import LiveProgress  # noqa: PLC0415 - plain lines need no rich
@@ -56,12 +56,12 @@ def open_progress(
 
 
 def is_live(stream: TextIO, environment: Mapping[str, str]) -> bool:
-    """Whether a redrawn table would be seen as one: a terminal, not a dumb one, and nobody's log."""
+    """Return whether the stream is a terminal that can redraw a table, outside CI."""
     return stream.isatty() and environment.get("TERM", "dumb") not in ("", "dumb") and not environment.get("CI")
 
 
 class PlainProgress:
-    """One line when the first host enters a phase, one when a host leaves it, and now and then one for bytes."""
+    """Plain lines: when the first host enters a phase, when a host leaves it, and periodically for bytes."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -94,7 +94,7 @@ class PlainProgress:
                 self._line(f"    hint: {printable_line(result.hint)}")
 
     def _line(self, text: str) -> None:
-        # A terminal that was closed ends nobody's run: the summary is written all the same.
+        # A closed terminal does not end the run; the summary is written anyway.
         with contextlib.suppress(OSError):
             self._stream.write(f"[{time.monotonic() - self._started:6.1f} s] {text}\n")
             self._stream.flush()

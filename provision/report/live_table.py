@@ -1,6 +1,6 @@
-"""The live table: a row a host with its phase, its bytes and its seconds. Needs a terminal.
+"""Live table: one row a host with phase, bytes and seconds. Needs a terminal.
 
-It appears only when a run takes longer than a blink, so that a run with nothing to do pays nothing for it.
+The table appears after a short delay, so that a run with nothing to do does not import rich.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ APPEARS_AFTER_S = 0.4
 REDRAWS_PER_S = 8.0
 BAR_COLUMNS = 20
 LINES_BESIDE = 6
-"""Lines of the terminal that are no host's: head, tail, the prompt."""
+"""Terminal lines that show no host: head, tail, prompt."""
 
 
 @dataclass
 class Row:
-    """One host's state as it is shown."""
+    """One host's displayed state."""
 
     host: str
     phase: PhaseName | None = None
@@ -43,7 +43,7 @@ class Row:
 
     @property
     def urgency(self) -> int:
-        """Order of rows: wrong ones first, then those at work, then those that wait or are done."""
+        """Sort key: failed hosts first, then working ones, then waiting and finished ones."""
         if any(result.status in ("failed", "unreachable", "interrupted") for result in self.results.values()):
             return 0
         if self.phase is not None and self.phase not in self.results:
@@ -52,7 +52,7 @@ class Row:
 
 
 class LiveProgress:
-    """Keeps the rows under one lock; a thread of its own brings rich in and draws."""
+    """Keeps the rows under one lock; a separate thread imports rich and draws."""
 
     def __init__(self, hosts: Sequence[str], stream: TextIO) -> None:
         self._rows = {host: Row(host) for host in hosts}
@@ -96,7 +96,7 @@ class LiveProgress:
         self._drawer.join()
 
     def _draw(self) -> None:
-        """Redraw until told to stop; the terminal is put back as it was however that comes about."""
+        """Redraw until closed; the terminal is always restored."""
         if self._closing.wait(APPEARS_AFTER_S):
             return
         from rich.console import Console  # noqa: PLC0415 - only a run that lasts pays for rich
@@ -104,7 +104,7 @@ class LiveProgress:
 
         console = Console(file=self._stream, highlight=False)
         live: Live
-        # A terminal that was closed ends the drawing, not the run.
+        # A closed terminal ends the drawing, not the run.
         with contextlib.suppress(OSError), Live(console=console, auto_refresh=False, transient=True) as live:
             live.update(self._table(console), refresh=True)
             while not self._closing.wait(1 / REDRAWS_PER_S):
@@ -141,7 +141,7 @@ class LiveProgress:
 
 
 def bar(done: int, total: int) -> str:
-    """Bytes as a bar and figures; empty where no transfer goes on."""
+    """Return transferred bytes as a bar with figures; empty without a transfer."""
     if total <= 0:
         return ""
     filled = min(BAR_COLUMNS, done * BAR_COLUMNS // total)

@@ -1,4 +1,4 @@
-"""What both live views say of a host."""
+"""Wording shared by both progress views."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from provision.report.layout import clean
 
 
 def ending(result: PhaseResult) -> str:
-    """How a phase ended, in words: `ok, changed` or `failed: no space left`."""
+    """Return how a phase ended: `ok, changed` or `failed: no space left`."""
     word = f"{result.status}, changed" if result.changed else result.status
     return f"{word}: {printable_line(result.text)}" if result.text and result.status != "ok" else word
 
 
 def printable_line(text: str) -> str:
-    """A text of anybody's, safe to show."""
+    """Return any text as one redacted, printable line."""
     return redact(clean(text))

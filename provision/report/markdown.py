@@ -1,4 +1,4 @@
-"""The summary as Markdown, for an issue or a wiki page: what the text's first screen tells, a rule, then the details."""
+"""Summary as Markdown for an issue or a wiki page: the first screen, a rule, then details."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_EVIDENCE = 4
 
 
 def render(summary: Summary) -> str:
-    """The whole document, ending in a newline."""
+    """Return the whole document, ending in a newline."""
     groups = group_hosts(summary.hosts)
     parts = [f"# {_plain(wording.headline(summary))}", _plain(wording.facts_of_run(summary))]
     parts += _sections(
@@ -51,15 +51,15 @@ def _failures(summary: Summary) -> str:
         for finding in group.first.findings[:1]:
             lines.append(f"  - cause: {_plain(finding.cause)} ({finding.confidence:.0%} sure)")
             lines += [f"  - fix: {_plain(fix)}" for fix in finding.fix[:1]]
-        for said, hint, evidence in wording.failures(group):
-            lines.append(f"  - {_plain(said)}")
+        for message, hint, evidence in wording.failures(group):
+            lines.append(f"  - {_plain(message)}")
             lines += [f"    - `{_tick(line)}`" for line in evidence[:MOST_EVIDENCE] if clean(line)]
             lines += [f"  - hint: {_plain(hint)}"] if hint else []
     return "\n".join(lines)
 
 
 def _changed(summary: Summary) -> str:
-    """Of hosts that failed: what is otherwise than in the run in which they were green last."""
+    """List what changed on failed hosts since their last green run."""
     differences = [host.since_green for host in summary.hosts if host.since_green]
     if not differences:
         return ""
@@ -68,15 +68,15 @@ def _changed(summary: Summary) -> str:
     parts = []
     for names, entry in grouped(differences):
         lines = [f"{change.part}: {sentence(change)}" for change in entry.changes]
-        lines += [f"cannot be told: {unknown}" for unknown in entry.unknown]
-        parts += [_plain(f"{names}, since run {entry.before}"), _list(lines) or "Nothing that is known changed."]
+        lines += [f"unknown: {unknown}" for unknown in entry.unknown]
+        parts += [_plain(f"{names}, since run {entry.before}"), _list(lines) or "No known change."]
     return "\n\n".join(parts)
 
 
 def _host_row(group: Group) -> tuple[str, str, str, str]:
     first = group.first
-    told = ", ".join(f"{phase} {duration(result.seconds)}" for phase, result in first.phases.items())
-    return group.names, first.state, "yes" if first.changed else "no", told
+    shown = ", ".join(f"{phase} {duration(result.seconds)}" for phase, result in first.phases.items())
+    return group.names, first.state, "yes" if first.changed else "no", shown
 
 
 def _host_comparison(summary: Summary) -> str:
@@ -85,7 +85,7 @@ def _host_comparison(summary: Summary) -> str:
 
 
 def _each(summary: Summary, groups: Sequence[Group], body: Callable[[Group], Iterable[str]]) -> str:
-    """A section's blocks for every group, under the names where there are several groups; equal ones stand once."""
+    """Return the blocks of every group, with host names where there are several groups; equal blocks once."""
     parts: list[str] = []
     for names, blocks in merged_sections(
         [host.name for host in summary.hosts], groups, lambda group: filter(None, body(group))
@@ -96,7 +96,7 @@ def _each(summary: Summary, groups: Sequence[Group], body: Callable[[Group], Ite
 
 
 def _endpoints(groups: Sequence[Group]) -> str:
-    """Every endpoint once, and the commands that ask it on the first host of each group."""
+    """List every endpoint once, with commands that query it on the first host of each group."""
     parts = []
     for group in groups:
         hosts_of: dict[str, list[str]] = {}
@@ -155,7 +155,7 @@ def _code(lines: Iterable[str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it stands."""
+    """Escape text for Markdown."""
     escaped = clean(text).replace("\\", "\\\\")
     for char in "|*_<`":
         escaped = escaped.replace(char, f"\\{char}")

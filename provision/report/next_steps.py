@@ -1,4 +1,4 @@
-"""What a person types next, exactly: to go on where something went wrong, to check, to undo, to ask the endpoint."""
+"""Next commands: resume after a failure, check, undo, query the endpoint."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from provision.core.models.settings import Connection, Host, default_prefix
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MOST_REPAIRS = 3
-"""So many hosts that can be mended are named one by one."""
+"""Maximum number of repairable hosts that are named."""
 MOST_NAMED = 8
-"""More wrong hosts than this are not listed in a --limit: the whole run passes over what is well."""
+"""Maximum number of failed hosts in a --limit; a run over all hosts skips healthy ones anyway."""
 
 
 def next_commands(invocation: Invocation, hosts: tuple[HostSummary, ...]) -> tuple[str, ...]:
-    """Commands for the hosts of the run, in the order in which they are of use; the first one is the thing to do now."""
+    """Return commands for the hosts of the run, the most useful first."""
     wrong = [host.name for host in hosts if host.state in ("failed", "unreachable", "interrupted")]
     if wrong:
         some = ",".join(wrong) if len(wrong) < len(hosts) and len(wrong) <= MOST_NAMED else None
@@ -32,7 +32,7 @@ def next_commands(invocation: Invocation, hosts: tuple[HostSummary, ...]) -> tup
 
 
 def _is_repairable(host: HostSummary) -> bool:
-    """Whether the doctor may take the first cause away by itself, after a yes."""
+    """Return whether the doctor may repair the first cause after consent."""
     if not host.findings:
         return False
     from provision.report.diagnosis import is_repairable  # noqa: PLC0415 - only runs that failed pay for it
@@ -41,22 +41,22 @@ def _is_repairable(host: HostSummary) -> bool:
 
 
 PURPOSES = {
-    "doctor": "mend",
+    "doctor": "repair",
     "provision": "provision",
     "verify": "check again",
-    "status": "what serves now",
+    "status": "status",
     "rollback": "roll back",
     "uninstall": "remove",
 }
 
 
 def purpose(command: str) -> str:
-    """What a command of `next_commands` is for."""
+    """Return the purpose of a command of `next_commands`."""
     return PURPOSES.get(command.split()[1], "run")
 
 
 def prefix_of(host: Host | None, facts: HostFacts | None) -> str | None:
-    """Where the product lies on a host: as the inventory says, as the probe saw it, or by default."""
+    """Return the installation prefix on a host: from the inventory, from the probe, or the default."""
     if host and host.settings.prefix:
         return host.settings.prefix
     if facts and facts.installed:
@@ -69,12 +69,12 @@ def prefix_of(host: Host | None, facts: HostFacts | None) -> str | None:
 
 
 def key_file(host: Host | None, prefix: str | None) -> str | None:
-    """The file on the host that holds the API key, where one is asked for."""
+    """Return the file on the host with the API key, where one is required."""
     return f"{prefix}/etc/service.env" if host and prefix and host.settings.api_key else None
 
 
 def call_commands(endpoint: str, file: str | None, host: Host, user: str | None) -> tuple[str, ...]:
-    """Commands that ask the endpoint which model it serves; the key is read on the host, at that moment."""
+    """Return commands that query the endpoint for its model; the key is read on the host at that moment."""
     base = endpoint.rstrip("/")
     url = f"{base}/models" if base.endswith("/v1") else f"{base}/v1/models"
     is_remote = host.connection.kind == "ssh"
@@ -94,7 +94,7 @@ def call_commands(endpoint: str, file: str | None, host: Host, user: str | None)
 
 
 def ssh_words(connection: Connection) -> str:
-    """`ssh` with what reaches a host, short: address, user, port, key and jump hosts."""
+    """Return a short `ssh` command line for a host: address, user, port, key and jump hosts."""
     words = ["ssh"]
     if connection.port != 22:
         words += ["-p", str(connection.port)]

@@ -1,4 +1,4 @@
-"""A run's folder read back. What is missing was not reached; what cannot be read is said, and the rest still counts."""
+"""Reader for a run's folder. Missing files were not reached; unreadable ones are reported and skipped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from provision.core.run_folder import RunFolder
 M = TypeVar("M", bound=BaseModel)
 
 HOST_COMPARISON_FILE = "host_comparison.json"
-"""In a run's folder: what the hosts' checks say side by side."""
+"""Name of the file with the checks that compare hosts."""
 
 _FINDINGS: TypeAdapter[tuple[Finding, ...]] = TypeAdapter(tuple[Finding, ...])
 _PHASE_RESULTS: TypeAdapter[dict[str, dict[str, PhaseResult]]] = TypeAdapter(dict[str, dict[str, PhaseResult]])
@@ -31,7 +31,7 @@ _PHASE_RESULTS: TypeAdapter[dict[str, dict[str, PhaseResult]]] = TypeAdapter(dic
 
 @dataclass(frozen=True)
 class Verification:
-    """The checks of one host and when they ran."""
+    """Checks of one host and their time."""
 
     checks: tuple[CheckRecord, ...] = ()
     at: str | None = None
@@ -39,14 +39,14 @@ class Verification:
 
 @dataclass
 class RunFiles:
-    """What a run's folder holds, by host name."""
+    """Content of a run's folder, by host name."""
 
     run: str
     command: str = ""
     started_at: str = ""
     seconds: float = 0.0
     invocation: Invocation | None = None
-    """What was typed; null where the run does not say."""
+    """The command line; None when the run did not record it."""
     inventory: Inventory | None = None
     plan: Plan | None = None
     phases: dict[str, dict[str, PhaseResult]] = field(default_factory=dict)
@@ -56,16 +56,17 @@ class RunFiles:
     served: dict[str, ServeRecord] = field(default_factory=dict)
     findings: dict[str, tuple[Finding, ...]] = field(default_factory=dict)
     host_comparison: tuple[CheckRecord, ...] = ()
-    """What the hosts' checks say side by side."""
+    """Checks that compare hosts."""
     phase_seconds: dict[str, float] = field(default_factory=dict)
     dispatch: dict[str, float] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
 
 
 def verification(document: dict[str, Any]) -> Verification:
-    """What `verify --json` printed; keys of a later release are passed over.
+    """Read the output of `verify --json`; unknown keys of a later release are ignored.
 
-    Raises ValidationError when a check is not one.
+    Raises:
+        ValidationError: A check is malformed.
     """
     checks = tuple(
         CheckRecord.model_validate(
@@ -82,7 +83,7 @@ def _known(kind: type[BaseModel], document: dict[str, Any]) -> dict[str, Any]:
 
 
 def read(run: RunFolder) -> RunFiles:
-    """Read everything a run has written so far."""
+    """Read everything that a run has written so far."""
     files = RunFiles(run=run.name, seconds=run.seconds)
     header = _json(files, run.path("run.json"))
     if isinstance(header, dict):
@@ -100,12 +101,12 @@ def read(run: RunFolder) -> RunFiles:
 
 
 def results_of(run: RunFolder) -> dict[str, dict[str, PhaseResult]]:
-    """How each phase ended for each host; empty where that cannot be read."""
+    """Return how each phase ended for each host; empty when it cannot be read."""
     return _phases(RunFiles(run=run.name), run.path("phases.json"))
 
 
 def _read_hosts(files: RunFiles, run: RunFolder) -> None:
-    """The phases' own files, one a host or class."""
+    """Read the files of the phases, one a host or class."""
     for path in sorted(run.folder.glob("facts/*.json")):
         if facts := _record(files, path, HostFacts):
             files.facts[facts.host] = facts
@@ -125,7 +126,7 @@ def _read_hosts(files: RunFiles, run: RunFolder) -> None:
 
 
 def _read_times(files: RunFiles, run: RunFolder) -> None:
-    """Seconds per phase, and how fast tasks were handed out."""
+    """Read the seconds of each phase and the dispatch figures."""
     dispatch = _json(files, run.path("dispatch.json"))
     if isinstance(dispatch, dict):
         files.dispatch = {key: _number(value, 0.0) for key, value in dispatch.items()}
@@ -137,12 +138,12 @@ def _read_times(files: RunFiles, run: RunFolder) -> None:
             files.phase_seconds[phase] = round(
                 files.phase_seconds.get(phase, 0.0) + _number(event.get("seconds"), 0.0), 3
             )
-    # of a run that another process made, this one knows only what was written down
+    # the run may belong to another process, so only recorded times are known
     files.seconds = max(files.seconds, seconds_between(files.started_at, last) or 0.0)
 
 
 def seconds_between(start: str, end: str) -> float | None:
-    """Seconds from one time to another, both ISO 8601; null where one of them is none."""
+    """Return the seconds between two ISO 8601 times; None when either is malformed."""
     try:
         return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
     except (ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""The first screen of a run: in at most 25 lines how it ended, what failed and why, what serves, and what to do now."""
+"""First screen of a run: at most 25 lines with verdict, failures, endpoint and next command."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from provision.report.shell import command
 from provision.report.summary_builder import describe_build
 
 LINES = 25
-"""With the line that says where the details are."""
+"""Including the line that names the command for the details."""
 RULE = "-" * COLUMNS
-"""In a summary's text between the first screen and the details; no line before it is one."""
+"""Separates the first screen from the details in a summary's text; no other line equals it."""
 LABEL = 11
-"""Columns before each line of the lower block; the label stands on its first one."""
+"""Columns of the label before each line of the lower block."""
 MOST_NAMES = 34
 
 
 @dataclass(frozen=True)
 class Most:
-    """How many lines each part of the lower block may take."""
+    """Maximum lines of each part of the lower block."""
 
     warnings: int
     changed: int
@@ -42,21 +42,21 @@ BLOCKS = (
     Most(warnings=4, changed=1, hosts=4, stack=2, endpoint=3, attention=4, next=4),
     Most(warnings=1, changed=1, hosts=3, stack=0, endpoint=1, attention=1, next=6),
 )
-"""From the most to the least: the first is taken above which what failed stands whole, else the last. Without a failure the second one fits always."""
+"""From most to least detailed. The first that leaves room for all failures is taken, else the last one."""
 
 
 @dataclass
 class Screen:
-    """The lines, and the titles of the details' parts that it does not show whole."""
+    """Lines of the screen, and the titles of sections that are cut."""
 
     failed: list[str] = field(default_factory=list)
-    """All lines of what failed, of which the screen may show fewer."""
+    """All lines about failures; the screen may show fewer."""
     lines: list[str] = field(default_factory=list)
     cut: set[str] = field(default_factory=set)
 
 
 def first_screen(summary: Summary) -> Screen:
-    """What a person reads first, without the line that says where the details are."""
+    """Build the first screen, without the line that names the command for the details."""
     found, run, groups = failures(summary), [host.name for host in summary.hosts], group_hosts(summary.hosts)
     screen = Screen(failure_lines(found, run))
     left = LINES - (6 if found else 4)
@@ -68,18 +68,18 @@ def first_screen(summary: Summary) -> Screen:
     screen.lines += shortened(wording.headline(summary), 1)
     screen.lines += shortened(wording.facts_of_run(summary), 1, first=INDENT)
     if found:
-        told = within(found, run, left - len(block))
-        screen.lines += ["", "What failed", *told]
-        screen.cut |= {"What failed"} if told != screen.failed else set()
+        shown = within(found, run, left - len(block))
+        screen.lines += ["", "What failed", *shown]
+        screen.cut |= {"What failed"} if shown != screen.failed else set()
     if block:
         screen.lines += ["", *block]
     return screen
 
 
 def first_screen_of(text: str, run: str | None = None) -> str:
-    """The first screen of a summary's text, then how to see the rest; a text without details as a whole.
+    """Return the first screen of a summary's text with the command for the rest; a text without details unchanged.
 
-    `run` names another run than the newest.
+    `run` names a run other than the newest.
     """
     head, rule, _ = text.partition(f"\n{RULE}\n")
     if not rule:
@@ -89,16 +89,16 @@ def first_screen_of(text: str, run: str | None = None) -> str:
 
 
 def _block(summary: Summary, groups: Sequence[Group], most: Most, screen: Screen) -> list[str]:
-    """What stands below what failed: labelled lines from the warnings to the next command."""
+    """Return the labelled lines below the failures, from warnings to next commands."""
     columns = COLUMNS - LABEL
     warnings = [*wording.warnings(summary, groups)]
-    told = fitted(warnings, most.warnings, columns=columns)
-    if told != [line for item in warnings for line in wrap(item, columns=columns)]:
+    shown = fitted(warnings, most.warnings, columns=columns)
+    if shown != [line for item in warnings for line in wrap(item, columns=columns)]:
         screen.cut.add("Warnings")
     changed = fitted([*_changed(summary)], most.changed, columns=columns) if most.changed else []
     stacks = fitted(_stacks(summary), most.stack, columns=columns) if most.stack else []
     return [
-        *_labelled("Warnings", told),
+        *_labelled("Warnings", shown),
         *_labelled("Changed", changed),
         *_labelled("Hosts", _hosts(summary, groups, most.hosts)),
         *_labelled("Stack" if any(host.stack for host in summary.hosts) else "Devices", stacks),
@@ -115,36 +115,36 @@ def _labelled(label: str, lines: Iterable[str]) -> list[str]:
 
 
 def _changed(summary: Summary) -> Iterator[str]:
-    """Of hosts that failed: what is otherwise than in the run in which they were green last."""
+    """List what changed on failed hosts since their last green run."""
     differences = [host.since_green for host in summary.hosts if host.since_green and host.since_green.changes]
     if not differences:
         return
     from provision.report.difference.text import grouped, sentence  # noqa: PLC0415 - only a run that failed pays for it
 
     for _, entry in grouped(differences):
-        told = [f"{change.part}: {sentence(change)}" for change in entry.changes if change.part != "state"]
-        if told:
-            yield f"since run {entry.before}: {told[0]}"
-            yield from told[1:]
+        shown = [f"{change.part}: {sentence(change)}" for change in entry.changes if change.part != "state"]
+        if shown:
+            yield f"since run {entry.before}: {shown[0]}"
+            yield from shown[1:]
 
 
 def _hosts(summary: Summary, groups: Sequence[Group], most: int) -> Iterator[str]:
-    """Hosts that came out alike in one line, those that did not end well first, then those that warned."""
+    """Yield one line for hosts with the same result: failed hosts first, then those with warnings."""
     alike: dict[tuple[int, int, str], list[str]] = {}
     states = list(wording.STATE_WORDS)
     for group in groups:
         warned = _warned(group.first)
         words = _words(group.first) + (", with warnings" if warned and len(groups) > 1 else "")
-        place = (states.index(group.first.state), 0 if warned else 1, words)
-        alike.setdefault(place, []).extend(host.name for host in group.hosts)
+        rank = (states.index(group.first.state), 0 if warned else 1, words)
+        alike.setdefault(rank, []).extend(host.name for host in group.hosts)
     rows = sorted(alike.items(), key=lambda item: item[0])
     shown = rows if len(rows) <= most else rows[: most - 1]
     run = [host.name for host in summary.hosts]
-    told = [(names, f"{len(names)} hosts, {words}" if len(names) > 1 else words) for (_, _, words), names in shown]
-    left = COLUMNS - LABEL - 2 - max((width(words) for _, words in told), default=0)
-    names_of = [short_names(names, run, min(MOST_NAMES, left)) for names, _ in told]
+    cells = [(names, f"{len(names)} hosts, {words}" if len(names) > 1 else words) for (_, _, words), names in shown]
+    left = COLUMNS - LABEL - 2 - max((width(words) for _, words in cells), default=0)
+    names_of = [short_names(names, run, min(MOST_NAMES, left)) for names, _ in cells]
     widest = max(map(width, names_of), default=0)
-    for named, (_, words) in zip(names_of, told, strict=True):
+    for named, (_, words) in zip(names_of, cells, strict=True):
         yield f"{named}{' ' * (widest - width(named))}  {words}"
     numbers = Counter(states[place] for (place, _, _), members in rows[len(shown) :] for _ in members)
     if numbers:
@@ -152,7 +152,7 @@ def _hosts(summary: Summary, groups: Sequence[Group], most: int) -> Iterator[str
 
 
 def _words(host: HostSummary) -> str:
-    """How a host came out, in which phase it did not end well, and whether it was changed."""
+    """Return state, failed phase and whether the host was changed."""
     changed = "changed" if host.changed else "unchanged"
     phase = next((name for name, result in host.phases.items() if result.status in ("failed", "interrupted")), None)
     state = f"{host.state} in {phase}" if phase else host.state
@@ -164,19 +164,19 @@ def _warned(host: HostSummary) -> bool:
 
 
 def _stacks(summary: Summary) -> list[str]:
-    """What was chosen for which devices, the most frequent first."""
+    """Return each Stack with its devices, the most frequent first."""
     kinds: dict[str, int] = {}
     for host in summary.hosts:
         parts = (describe_build(host.stack) if host.stack else "", *host.devices[:1])
-        if told := " on ".join(filter(None, parts)):
-            kinds[told] = kinds.get(told, 0) + 1
+        if shown := " on ".join(filter(None, parts)):
+            kinds[shown] = kinds.get(shown, 0) + 1
     if len(kinds) == 1:
         return list(kinds)
-    return [f"{count(kinds[told], 'host')}: {told}" for told in sorted(kinds, key=lambda kind: -kinds[kind])]
+    return [f"{count(kinds[shown], 'host')}: {shown}" for shown in sorted(kinds, key=lambda kind: -kinds[kind])]
 
 
 def _endpoints(summary: Summary, most: int) -> list[str]:
-    """Each address with its hosts, where the first one's key lies, and the tunnel to it where it needs one."""
+    """Return each endpoint with its hosts, the key file of the first, and the tunnel command if needed."""
     hosts_of: dict[str, list[HostSummary]] = {}
     for host in summary.hosts:
         if host.endpoint:
@@ -204,13 +204,13 @@ def _attention(summary: Summary, groups: Sequence[Group], most: int, screen: Scr
         yield from group.first.attention.evidence[:evidence]
         yield from wording.proof(group.first)
 
-    told = [*merged_sections([host.name for host in summary.hosts], well, body)]
+    shown = [*merged_sections([host.name for host in summary.hosts], well, body)]
     has_more = any(len(group.first.attention.evidence) > evidence for group in well)
-    if has_more or len(told) > 1 or len(groups) > len(well):
+    if has_more or len(shown) > 1 or len(groups) > len(well):
         screen.cut.add("Attention")
-    if len(told) == 1 and most > 1:
-        return list(told[0][1])
-    return [f"{names}: {'; '.join(lines)}" if len(told) > 1 else "; ".join(lines) for names, lines in told]
+    if len(shown) == 1 and most > 1:
+        return list(shown[0][1])
+    return [f"{names}: {'; '.join(lines)}" if len(shown) > 1 else "; ".join(lines) for names, lines in shown]
 
 
 def _next(summary: Summary, most: int, screen: Screen) -> list[str]:

@@ -1,4 +1,4 @@
-"""Shell commands on a page: broken over lines so that a copy of them still runs."""
+"""Shell commands on a page, broken over lines so that a copy still runs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from provision.report.layout import COLUMNS, clean, split_at, width
 
 
 def command(text: str, *, indent: str = "  ", columns: int = COLUMNS) -> list[str]:
-    """A command that can be copied as it stands.
+    """Return a command as lines that can be copied and run.
 
-    It is broken by a backslash between words outside quotes; a word too long for a line is cut, and goes on in the
-    first column, where the shell joins it again.
+    Lines break with a backslash between words outside quotes. A word that is too long for a line is cut and continues in
+    the first column, where the shell joins the parts.
     """
     lines: list[str] = []
     line = indent
@@ -30,7 +30,7 @@ def command(text: str, *, indent: str = "  ", columns: int = COLUMNS) -> list[st
 
 
 def words(text: str) -> list[str]:
-    """A command's words: cut at blanks that no quote holds, also within `$(...)`, which begins afresh inside quotes."""
+    """Split a command at unquoted blanks; quotes nest anew inside `$(...)`."""
     found = [""]
     for char, inside in zip(text, _insides(text), strict=False):
         if char == " " and inside in ("", "("):
@@ -41,7 +41,7 @@ def words(text: str) -> list[str]:
 
 
 def _insides(text: str) -> list[str]:
-    """For each character what it stands in: nothing, a quote, or `(` for a command substitution; one more for the end."""
+    """Return the context before each character, and after the last: none, a quote, or `(` for a command substitution."""
     open_marks: list[str] = []
     found = [""]
     previous = ""
@@ -53,7 +53,7 @@ def _insides(text: str) -> list[str]:
 
 
 def _step(open_marks: list[str], inside: str, previous: str, char: str) -> None:
-    """What is open after one more character: a quote, or a command substitution."""
+    """Update the open quotes and command substitutions by one character."""
     closes = {"'": "'", '"': '"', "(": ")"}
     if inside and char == closes[inside]:
         open_marks.pop()
@@ -66,13 +66,11 @@ def _step(open_marks: list[str], inside: str, previous: str, char: str) -> None:
 
 
 def _cut(word: str, first: int, others: int) -> Iterable[str]:
-    """Pieces of a word, each but the last ending in a backslash; within single quotes these are closed and opened again."""
+    """Yield pieces of a word, each but the last ending in a backslash; single quotes are closed and reopened."""
     columns_left, rest = first, word
     while width(rest) > columns_left:
         head, rest = split_at(rest, columns_left)
-        while len(head) > 1 and head.endswith(
-            "\\"
-        ):  # a backslash before the one that breaks the line would take its meaning
+        while len(head) > 1 and head.endswith("\\"):  # a backslash before the line break would escape it
             head, rest = head[:-1], "\\" + rest
         if _insides(head)[-1] == "'":
             yield head + "'\\"

@@ -1,4 +1,4 @@
-"""From a run's files to its summary: states, verdict, deviations. Takes values, returns values."""
+"""Builder of summaries: states, verdict, deviations. Pure functions over a run's files."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from provision.report.next_steps import call_commands, key_file, next_commands, 
 from provision.report.run_files import RunFiles, Verification, verification
 
 UNDONE: dict[str, HostState] = {"stop": "stopped", "uninstall": "removed"}
-"""Commands that take something away, and how they leave a host."""
+"""Commands that stop or remove, and the resulting host state."""
 ENDED_BADLY: tuple[HostState, ...] = ("failed", "unreachable", "interrupted")
 
 
 def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
-    """The summary of a run; the verdict as docs/reference/summary.md defines it. Holds no secret."""
+    """Build the summary of a run; docs/reference/summary.md defines the verdict. Contains no secret."""
     invocation = _invocation(files)
     hosts = tuple(_with_commands(_host(files, name, interrupted=interrupted), invocation) for name in _names(files))
     summary = Summary(
@@ -55,7 +55,7 @@ def build(files: RunFiles, *, interrupted: bool = False) -> Summary:
 
 
 def _invocation(files: RunFiles) -> Invocation:
-    """What was typed; where that cannot be read, what names the same hosts."""
+    """Return the command line; when unreadable, one that names the same hosts."""
     if files.invocation is not None or files.inventory is None:
         return files.invocation or Invocation()
     names = ",".join(host.name for host in files.inventory.hosts)
@@ -63,7 +63,7 @@ def _invocation(files: RunFiles) -> Invocation:
 
 
 def _with_commands(host: HostSummary, invocation: Invocation) -> HostSummary:
-    """The host with every command that its hints and remedies mention made one for the hosts of the run."""
+    """Complete every command in hints and remedies for the hosts of the run."""
 
     def complete(text: str | None) -> str | None:
         return invocation.complete(text) if text else text
@@ -85,7 +85,11 @@ def verdict(
     unreadable: bool = False,
     interrupted: bool = False,
 ) -> Literal["red", "amber", "green"]:
-    """Red: a host failed, was not reached or not brought to its end, or one differs where none may. Amber: something warned or deviates. Else green."""
+    """Return the verdict.
+
+    Red: a host failed, was unreachable or interrupted, or a host comparison failed. Amber: a warning or a deviation.
+    Green: none of these.
+    """
     hosts, compared = tuple(hosts), {check.status for check in host_comparison}
     if interrupted or compared & {"fail", "error"} or any(host.state in ENDED_BADLY for host in hosts):
         return "red"
@@ -147,13 +151,13 @@ def _host(files: RunFiles, name: str, *, interrupted: bool) -> HostSummary:
 
 
 def _drift(facts: HostFacts | None, *, repaired: bool) -> Iterable[str]:
-    """What of the host was no longer as the run before left it, and who changed it."""
+    """Describe changes on the host that this product did not make, and who made them."""
     for drift in facts.installed.drift if facts and facts.installed else ():
-        yield f"drift{', put right' if repaired else ''}: {drift.sentence}"
+        yield f"drift{', repaired' if repaired else ''}: {drift.sentence}"
 
 
 def _reasons(resolution: Resolution | None, staged: Staged | None) -> tuple[Reason, ...]:
-    """The rules that speak for the Stack, and the first refusal of every other candidate."""
+    """Return the rules for the chosen Stack, and the first refusal of every other candidate."""
     if resolution is None:
         return ()
     stack = staged.stack if staged else resolution.stack
@@ -177,12 +181,12 @@ def _resolution(files: RunFiles, name: str) -> Resolution | None:
 
 
 def _undone(command: str) -> HostState | None:
-    """How a run that only takes something away leaves a host: what earlier checks found says nothing of whether that went well."""
+    """Return the state after a command that stops or removes; earlier checks do not matter then."""
     return UNDONE.get(command.partition(" ")[0])
 
 
 def _carried(facts: HostFacts | None) -> Verification:
-    """The host's own record of its last verification, for a host that this run left as it was."""
+    """Return the host's own record of its last verification, for a host that this run did not check."""
     last = facts.installed.last_verify if facts and facts.installed else None
     if not last:
         return Verification()
@@ -233,20 +237,20 @@ def _deviations(
     if planned is None:
         return
     if proof.used and proof.used != planned.backend:
-        yield f"attention {proof.used} is in use, the plan said {planned.backend}"
+        yield f"attention {proof.used} is in use, planned was {planned.backend}"
     if proof.generation and planned.generation and proof.generation != planned.generation:
-        yield f"flash attention of generation {proof.generation} is in use, the plan said {planned.generation}"
+        yield f"flash attention of generation {proof.generation} is in use, planned was {planned.generation}"
 
 
 def _other_build(resolution: Resolution, planned: Stack, staged: Staged) -> Iterable[str]:
-    """Another candidate than the plan's first, with what would have opened it, or the first without its flash-attn package."""
+    """Explain why another candidate was installed than planned, or the first one without its flash-attn package."""
     package = planned.flash_attn.package
     if package and staged.stack.model_copy(update={"flash_attn": planned.flash_attn}) == planned:
         yield from (note for note in staged.notes if note.startswith(f"flash-attn {package.version} was left out"))
         return
-    said = dict.fromkeys(reason.text for reason in staged.refused)
+    message = dict.fromkeys(reason.text for reason in staged.refused)
     why = (
-        "; ".join(text for text in said if not any(text != more and text in more for more in said))
+        "; ".join(text for text in message if not any(text != more and text in more for more in message))
         or "the lock of the planned one could not be solved"
     )
     yield f"planned {describe_build(planned)}, installed {describe_build(staged.stack)}: {why}"
@@ -256,7 +260,7 @@ def _other_build(resolution: Resolution, planned: Stack, staged: Staged) -> Iter
 
 
 def describe_build(stack: Stack) -> str:
-    """vLLM and torch of a Stack in a few words."""
+    """Return vLLM and torch of a Stack in a short phrase."""
     vllm = f"vLLM {stack.vllm.version} {stack.vllm.variant}" if stack.vllm else "no vLLM"
     return f"{vllm} with torch {stack.torch.version} {stack.torch.variant}"
 
@@ -268,13 +272,13 @@ def _warnings(phases: Mapping[PhaseName, PhaseResult]) -> Iterable[str]:
 
 
 def _concerns(note: str, name: str) -> bool:
-    """A file that could not be read concerns its host; one without a host in its name concerns all."""
+    """Return whether an unreadable file concerns this host; a file without a host name concerns all."""
     file = note.split(" ", 1)[0].rpartition("/")[2]
     return file in (f"{name}.json", "plan.json", "phases.json", "inventory.json")
 
 
 def _slowest(hosts: tuple[HostSummary, ...]) -> dict[str, float]:
-    """Seconds per phase where the run's events do not say: those of the slowest host."""
+    """Return seconds of each phase of the slowest host, for runs without events."""
     seconds: dict[str, float] = {}
     for host in hosts:
         for phase, result in host.phases.items():

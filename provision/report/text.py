@@ -1,4 +1,4 @@
-"""The summary for people: plain text, at most 100 columns, no colour; the first screen, then the details below a rule."""
+"""Summary as plain text of at most 100 columns: the first screen, a rule, then details."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_CHANGES = 8
 
 
 def render(summary: Summary) -> str:
-    """The whole text, ending in a newline: the first screen, a rule, then the details."""
+    """Return the whole text, ending in a newline."""
     screen = first_screen(summary)
     lines = [*screen.lines, "", RULE, "Details"]
     groups = group_hosts(summary.hosts)
@@ -57,15 +57,15 @@ def _next(summary: Summary) -> Iterable[str]:
 
 
 def _changed(summary: Summary) -> Iterable[str]:
-    """Of hosts that failed: what is otherwise than in the run in which they were green last."""
+    """List what changed on failed hosts since their last green run."""
     differences = [host.since_green for host in summary.hosts if host.since_green]
     if not differences:
         return
     from provision.report.difference.text import changes, grouped  # noqa: PLC0415 - only a run that failed pays for it
 
     for names, entry in grouped(differences):
-        said = "" if entry.changes else "; nothing that is known changed"
-        yield from wrap(f"{names}: since run {entry.before}{said}", first=INDENT)
+        message = "" if entry.changes else "; no known change"
+        yield from wrap(f"{names}: since run {entry.before}{message}", first=INDENT)
         yield from changes(entry, indent=INDENT * 2, most=MOST_CHANGES)
 
 
@@ -84,11 +84,11 @@ def _hosts(groups: list[Group]) -> Iterable[str]:
 
 
 def _host_comparison(summary: Summary) -> Iterable[str]:
-    return table([((status, check), said) for status, check, said in wording.host_comparison(summary)])
+    return table([((status, check), message) for status, check, message in wording.host_comparison(summary)])
 
 
 def _phase_status(group: Group, phase: PhaseName) -> str:
-    """Seconds where all went well (a range over the group), else the word."""
+    """Return seconds of a successful phase (a range over the group), else its status."""
     results = [host.phases[phase] for host in group.hosts if phase in host.phases]
     if not results:
         return ""
@@ -99,7 +99,7 @@ def _phase_status(group: Group, phase: PhaseName) -> str:
 
 
 def _each(summary: Summary, groups: list[Group], body: Callable[[Group], Iterable[str]]) -> Iterable[str]:
-    """A section's body for every group, under the names where there are several groups; equal bodies stand once."""
+    """Yield a section's body for every group, with host names where there are several groups; equal bodies once."""
     for names, lines in merged_sections([host.name for host in summary.hosts], groups, body):
         if len(groups) > 1:
             yield from wrap(f"{names}:", first=INDENT)
@@ -113,17 +113,17 @@ def _notes(groups: list[Group]) -> Iterable[str]:
 
 
 def _warnings(summary: Summary, groups: list[Group]) -> Iterable[str]:
-    for said in wording.warnings(summary, groups):
-        yield from wrap(said, first=INDENT)
+    for message in wording.warnings(summary, groups):
+        yield from wrap(message, first=INDENT)
 
 
 def _endpoints(summary: Summary, groups: list[Group]) -> Iterable[str]:
-    """Every endpoint, and the commands that ask it on the first host of each group."""
+    """List every endpoint, with commands that query it on the first host of each group."""
     for group in groups:
         for endpoint in dict.fromkeys(host.endpoint for host in group.hosts if host.endpoint):
             names = [host.name for host in group.hosts if host.endpoint == endpoint]
-            said = f"{named(names, group.run)}: " if len(summary.hosts) > 1 else ""
-            yield from wrap(f"{said}{endpoint}", first=INDENT)
+            message = f"{named(names, group.run)}: " if len(summary.hosts) > 1 else ""
+            yield from wrap(f"{message}{endpoint}", first=INDENT)
         first = group.first
         if first.endpoint and first.key_file:
             yield from wrap(f"API key: in {first.key_file} on the host", first=INDENT)
@@ -142,29 +142,29 @@ def _attention(group: Group) -> Iterable[str]:
 
 
 def _checks(summary: Summary, group: Group) -> Iterable[str]:
-    """A line a family, then each check that did not pass; figures of the other ones stand in summary.md."""
+    """List one line a family, then each check that did not pass; all figures are in summary.md."""
     checks = group_checks(group.hosts)
     if not checks:
         return
     totals: dict[str, int] = {}
     for check in checks:
         totals[check.status] = totals.get(check.status, 0) + check.count
-    said = ", ".join(f"{total} {status}" for status, total in totals.items())
+    message = ", ".join(f"{total} {status}" for status, total in totals.items())
     age = wording.verified_when(summary, group.first)
-    yield from wrap(f"{said}; {age}" if age else said, first=INDENT)
-    yield from table([((family, ended), told) for family, ended, told in families(group.hosts)], indent=INDENT * 2)
+    yield from wrap(f"{message}; {age}" if age else message, first=INDENT)
+    yield from table([((family, ended), shown) for family, ended, shown in families(group.hosts)], indent=INDENT * 2)
     yield from table([_check_row(check) for check in checks if check.status not in ("ok", "skip")], indent=INDENT * 2)
     yield from table(_skipped(checks), indent=INDENT * 2)
 
 
 def _check_row(check: GroupedCheck) -> tuple[tuple[str, str], str]:
-    told = "; ".join(filter(None, (check.reason, *check.figures)))
+    shown = "; ".join(filter(None, (check.reason, *check.figures)))
     times = f", {check.count} times" if check.count > 1 else ""
-    return (check.status, check.id), f"{check.where}: {told}{times}" if check.where else f"{told}{times}"
+    return (check.status, check.id), f"{check.where}: {shown}{times}" if check.where else f"{shown}{times}"
 
 
 def _skipped(checks: Iterable[GroupedCheck]) -> list[tuple[tuple[str, str], str]]:
-    """Checks of a family that were skipped for one reason stand in one row; all that need the same check, or a host of another kind, too."""
+    """Combine skipped checks of a family with the same reason, and all checks that do not apply to this kind of host."""
     skipped = [check for check in checks if check.status == "skip"]
     absent, lacking = inapplicable(check.reason for check in skipped)
     alike: dict[tuple[str, str], list[str]] = {}

@@ -1,4 +1,4 @@
-"""The sentences that all renderings share: the verdict in one line, what failed and why, how to call the endpoint."""
+"""Sentences shared by all renderings: verdict, failures, warnings, Stack."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from provision.report.layout import COLUMNS, clean, count, duration, fold_names,
 from provision.report.run_files import seconds_between
 from verify.records import NETWORK
 
-SHORT_WORDS = {"unreachable": "unreachable", "interrupted": "not finished", "planned": "planned", "probed": "looked at"}
-"""Where the sentence is too long for a line; other states are short words themselves."""
+SHORT_WORDS = {"unreachable": "unreachable", "interrupted": "not finished", "planned": "planned", "probed": "probed"}
+"""Short forms for headlines that are too long; other states are short already."""
 
 STATE_WORDS = {
     "unreachable": "could not be reached",
     "failed": "failed",
-    "interrupted": "not brought to its end",
+    "interrupted": "interrupted before the end",
     "serving": "serving",
     "installed": "installed",
     "unchanged": "unchanged",
     "stopped": "stopped",
     "removed": "removed",
-    "planned": "planned, nothing done",
-    "probed": "looked at, nothing done",
+    "planned": "planned, nothing changed",
+    "probed": "probed, nothing changed",
 }
-"""In the order in which a headline names them."""
+"""In headline order."""
 
 
 SUPERVISORS = {
@@ -36,7 +36,7 @@ SUPERVISORS = {
 
 
 def headline(summary: Summary) -> str:
-    """The verdict and what it rests on: as much of it as one line holds, the most telling kept longest."""
+    """Return the verdict with its reasons in one line; the most important reasons are cut last."""
     rest = _rest(summary)
     forms = (
         [*_states(summary), *rest],
@@ -63,22 +63,22 @@ def _states(summary: Summary) -> Iterable[str]:
 
 
 def _short_states(summary: Summary, *, most_names: int) -> list[str]:
-    said = [
+    message = [
         f"{len(names)} {SHORT_WORDS.get(state, state)}{_some(state, names, most=most_names)}"
         for state, names in _by_state(summary)
     ]
-    return [f"{count(len(summary.hosts), 'host')}: {', '.join(said)}"]
+    return [f"{count(len(summary.hosts), 'host')}: {', '.join(message)}"]
 
 
 def _some(state: str, names: list[str], *, most: int) -> str:
-    """Names of hosts that did not end well, no more than `most`."""
+    """Return names of failed hosts, at most `most`."""
     if not most or not is_bad(state):
         return ""
     return f" ({fold_names(names[:most])}{', ...' if len(names) > most else ''})"
 
 
 def _rest(summary: Summary) -> list[str]:
-    """Checks, deviations, and whether it was ended."""
+    """Return counts of checks, deviations and host differences, and whether the run was interrupted."""
     parts = []
     passed = sum(check.status == "ok" for host in summary.hosts for check in host.checks)
     if passed:
@@ -91,7 +91,7 @@ def _rest(summary: Summary) -> list[str]:
     if differing := [id_ for id_ in odd if id_ != NETWORK]:
         parts.append(f"hosts differ in {count(len(differing), 'check')}")
     if NETWORK in odd:
-        parts.append("hosts do not meet")
+        parts.append("hosts cannot communicate")
     deviating = sum(bool(host.deviations) for host in summary.hosts)
     if deviating:
         parts.append(f"{count(deviating, 'host')} {'differs' if deviating == 1 else 'differ'} from the plan")
@@ -101,25 +101,25 @@ def _rest(summary: Summary) -> list[str]:
 
 
 def is_bad(state: str) -> bool:
-    """Whether a host in this state did not end well."""
+    """Return whether this state means failure."""
     return state in ("unreachable", "failed", "interrupted")
 
 
 def facts_of_run(summary: Summary) -> str:
-    """When, how long, how much changed."""
+    """Return run, duration, number of changed hosts and start."""
     return f"run {summary.run}, {duration(summary.seconds)}, {count(summary.changed, 'host')} changed" + (
         f", started {summary.started_at[:19]}Z" if summary.started_at else ""
     )
 
 
 def failures(group: Group) -> Iterable[tuple[str, str | None, tuple[str, ...]]]:
-    """What went wrong in a group: sentence, hint and evidence, the phase named. A check that failed is told once."""
+    """Yield sentence, hint and evidence of each failure of a group; a failed check is listed once."""
     checks = [check for check in group_checks(group.hosts) if check.status in ("fail", "error")]
     for phase, result in group.first.phases.items():
         is_told_below = any((result.text or "").startswith(f"check `{check.id}`: ") for check in checks)
         if result.status in ("failed", "unreachable", "interrupted") and not is_told_below:
-            said = (result.text or STATE_WORDS.get(result.status, result.status)).removeprefix(f"{result.host}: ")
-            yield f"{phase}: {said}", result.hint, result.evidence
+            message = (result.text or STATE_WORDS.get(result.status, result.status)).removeprefix(f"{result.host}: ")
+            yield f"{phase}: {message}", result.hint, result.evidence
     for check in checks:
         where = f" on {check.where}" if check.where else ""
         yield f"check {check.id}{where}: {check.reason or check.status}", check.remedy, ()
@@ -127,30 +127,30 @@ def failures(group: Group) -> Iterable[tuple[str, str | None, tuple[str, ...]]]:
         result.status == "interrupted" for result in group.first.phases.values()
     ):
         last = next(reversed(group.first.phases), None)
-        yield (f"the run ended after `{last}`" if last else "the run ended before this host's turn"), None, ()
+        yield (f"the run ended after `{last}`" if last else "the run ended before this host was processed"), None, ()
 
 
 def warnings(summary: Summary, groups: Sequence[Group]) -> Iterable[str]:
-    """What makes a run amber: what differs from the plan, what warned, and how hosts differ from one another. A check that warned is told once."""
+    """Yield what makes a run amber: deviations, warnings and host differences; a check with a warning is listed once."""
     for group in groups:
         names = f"{group.names}: " if len(groups) > 1 else ""
         checks = [check for check in group_checks(group.hosts) if check.status == "warn"]
         told_below = tuple(f"verify: check `{check.id}`: " for check in checks)
-        yield from (f"{names}{said}" for said in group.first.deviations)
-        yield from (f"{names}{said}" for said in group.first.warnings if not said.startswith(told_below))
+        yield from (f"{names}{message}" for message in group.first.deviations)
+        yield from (f"{names}{message}" for message in group.first.warnings if not message.startswith(told_below))
         for check in checks:
             yield f"{names}check {check.id}: {check.reason}" + (f"; hint: {check.remedy}" if check.remedy else "")
-    yield from (f"check {check}: {said}" for status, check, said in host_comparison(summary) if status == "warn")
+    yield from (f"check {check}: {message}" for status, check, message in host_comparison(summary) if status == "warn")
 
 
 def host_comparison(summary: Summary) -> Iterable[tuple[str, str, str]]:
-    """Status, check and sentence, with what helps, of what the hosts' checks say side by side, the worst first."""
+    """Yield status, check and sentence with hint of each check that compares hosts, worst first."""
     for check in sorted(summary.host_comparison, key=lambda check: SEVERITY[check.status]):
         yield check.status, check.id, f"{check.reason}; hint: {check.remedy}" if check.remedy else check.reason
 
 
 def proof(host: HostSummary) -> Iterable[str]:
-    """What readiness proved of a host's answers; where nothing served, why."""
+    """Yield what the readiness proof showed, or why nothing serves."""
     serve = host.serve
     if serve and serve.tokens_expected:
         equal = sum(one == two for one, two in zip(serve.tokens_expected, serve.tokens_answered, strict=False))
@@ -160,29 +160,29 @@ def proof(host: HostSummary) -> Iterable[str]:
 
 
 def wrong_groups(summary: Summary) -> list[Group]:
-    """Groups of hosts that did not end well."""
+    """Return groups of failed hosts."""
     return [group for group in group_hosts(summary.hosts) if is_bad(group.first.state)]
 
 
 def checks_age_s(summary: Summary, host: HostSummary) -> float:
-    """Seconds from a host's checks to the start of this run; 0 for checks of this run."""
+    """Return the age of a host's checks at the start of this run in seconds; 0 for checks of this run."""
     return max(seconds_between(host.checks_at or "", summary.started_at) or 0.0, 0.0)
 
 
 def oldest_checks_s(summary: Summary) -> float:
-    """The age of the oldest checks, 0 when some are of this run."""
+    """Return the age of the oldest checks in seconds; 0 when some are of this run."""
     ages = [checks_age_s(summary, host) for host in summary.hosts if host.checks]
     return max(ages) if ages and all(ages) else 0.0
 
 
 def verified_when(summary: Summary, host: HostSummary) -> str:
-    """How old a host's checks are at the start of this run; empty for checks of this run."""
+    """Describe the age of a host's checks; empty for checks of this run."""
     age = checks_age_s(summary, host)
     return f"checked {duration(age)} before this run, at {(host.checks_at or '')[:19]}Z" if age else ""
 
 
 def stack_facts(host: HostSummary) -> Iterable[tuple[str, str]]:
-    """Name and build of every part of a host's Stack."""
+    """Yield name and build of every part of a host's Stack."""
     stack = host.stack
     if stack is None:
         return
@@ -216,7 +216,7 @@ def _interpreter(origin: str) -> str:
 
 
 def attention_facts(host: HostSummary) -> str:
-    """Asked, used and the generation in one line; empty when nothing was proven."""
+    """Return requested and used attention back end with its generation; empty without proof."""
     proof = host.attention
     if not proof.used and not proof.asked:
         return ""

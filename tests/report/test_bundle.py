@@ -95,7 +95,7 @@ def test_what_is_left_out_is_listed_there_and_here(run: Folder, tmp_path: Path) 
     made = bundle(run.run.folder, tmp_path / "x.tar.gz")
     texts = contents(made.path)
     listed = next(text for name, text in texts.items() if name.endswith(LIST))
-    for name, reason in (("core", "no text"), ("link", "a link"), ("huge.log", "8.0 MiB")):
+    for name, reason in (("core", "not text"), ("link", "a link"), ("huge.log", "8.0 MiB")):
         assert not any(entry.endswith(f"/{name}") for entry in texts)
         assert any(line.strip().startswith(f"{name}: ") and reason in line for line in listed.splitlines())
         assert f"left out: {name}: " in render(made)

@@ -49,7 +49,7 @@ def test_the_newest_killed_before_its_summary(logs: Path, run: str | None) -> No
 def test_a_run_at_work_is_no_killed_run(logs: Path) -> None:
     RunFolder(logs / "20261120T101500Z").write("run.json", {"command": "provision", "pid": os.getpid()})
     assert run_status(find(logs)) == "running"
-    with pytest.raises(UsageError, match=f"process {os.getpid()} is still at work"):
+    with pytest.raises(UsageError, match=f"process {os.getpid()} is still running"):
         summary_text(logs)
 
 

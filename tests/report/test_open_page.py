@@ -68,7 +68,7 @@ def test_only_written_when_asked_so(logs: Path, opened: list[str]) -> None:
 
 def test_a_run_at_work_has_no_page_yet(logs: Path) -> None:
     RunFolder(logs / NEWER).write("run.json", {"command": "provision", "pid": os.getpid()})
-    with pytest.raises(UsageError, match="is still at work"):
+    with pytest.raises(UsageError, match="is still running"):
         write_and_open(logs)
 
 

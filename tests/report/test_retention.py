@@ -49,7 +49,7 @@ def test_the_last_green_run_of_every_host_stays_whatever_the_limits() -> None:
 def test_a_run_that_goes_on_stays() -> None:
     assert kept([past("3"), past("2", run_status="running"), past("1")], keep=1) == {
         "3": "the newest run",
-        "2": "it still goes on",
+        "2": "it is still running",
     }
 
 

@@ -72,7 +72,7 @@ def test_hosts_that_do_not_meet_are_told_on_the_first_line(folder: Folder) -> No
     told = check("fleet.network", "warn", host=None, device=None, reason=said, remedy=remedy)
     folder.run.write("host_comparison.json", {"checks": [told]})
     first, *rest = folder.text().splitlines()
-    assert "hosts do not meet" in first
+    assert "hosts cannot communicate" in first
     assert "hosts differ" not in first
     assert f"{said}; hint: {remedy}" in " ".join(" ".join(rest).split())
 
@@ -107,7 +107,7 @@ def test_a_check_that_fails_or_cannot_tell_is_red(folder: Folder, status: str) -
 
 def test_attention_other_than_planned_is_a_deviation(folder: Folder) -> None:
     folder.run.write("serve/a.json", served("TRITON_ATTN"))
-    assert folder.json()["hosts"][0]["deviations"] == ["attention TRITON_ATTN is in use, the plan said CPU_ATTN"]
+    assert folder.json()["hosts"][0]["deviations"] == ["attention TRITON_ATTN is in use, planned was CPU_ATTN"]
     assert folder.json()["verdict"] == "amber"
 
 
@@ -154,7 +154,7 @@ def test_a_package_that_was_left_out_is_a_deviation_with_its_reason(folder: Fold
     assert folder.json()["verdict"] == "amber"
 
 
-@pytest.mark.parametrize(("phases", "word"), [(("probe", "serve"), "drift, put right"), (("probe",), "drift")])
+@pytest.mark.parametrize(("phases", "word"), [(("probe", "serve"), "drift, repaired"), (("probe",), "drift")])
 def test_drift_is_noted_with_who_changed_it(tmp_path: Path, phases: tuple[PhaseName, ...], word: str) -> None:
     folder = Folder(tmp_path / RUN, [host("a", local=True)])
     drift = Drift(kind="file", path="/a", text="is gone", by="last changed 2026-11-21T10:00:00Z, owner root")
@@ -213,7 +213,7 @@ def test_a_walk_that_ended_before_a_host_was_reached(tmp_path: Path) -> None:
     folder.green("a")
     whole = folder.json(interrupted=True)
     assert [entry["state"] for entry in whole["hosts"]] == ["serving", "interrupted"]
-    assert "the run ended before this host's turn" in folder.text(interrupted=True)
+    assert "the run ended before this host was processed" in folder.text(interrupted=True)
 
 
 @pytest.mark.parametrize("name", ["plan.json", "verify/a.json", "phases.json", "inventory.json", "facts/a.json"])

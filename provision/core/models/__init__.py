@@ -1,1 +1,1 @@
-"""The records that phases hand to one another. Values only: no phase's logic, no input or output."""
+"""Records exchanged between phases: values only, without logic, input or output."""

@@ -1,4 +1,4 @@
-"""The two bases of every record: frozen, and either closed (ours) or open (read from a file of another release)."""
+"""Base class of all records."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Record(BaseModel):
-    """A value that phases pass on: immutable, and an unknown key is an error."""
+    """Immutable record; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)

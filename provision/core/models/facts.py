@@ -1,7 +1,7 @@
-"""Host facts: what was seen on a host, never what was guessed.
+"""Host facts: only what was observed, never guesses.
 
-An unknown is null, and `unknown` maps its dotted path (`nvidia.driver_version`) to the reason it could not be read.
-Sizes are bytes. Lists are in the order the host gave.
+An unknown fact is None, and `unknown` maps its dotted path (`nvidia.driver_version`) to the reason. Sizes are in bytes.
+Lists keep the order of the host.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ComputeCapability = Annotated[str, Field(pattern=r"^[0-9]{1,2}\.[0-9]$")]
 
 
 class OperatingSystem(Record):
-    """From os-release, uname and the C library itself."""
+    """Operating system: os-release, uname and C library."""
 
     id: str | None = None
     version_id: str | None = None
@@ -29,9 +29,9 @@ class OperatingSystem(Record):
     libc: Literal["glibc", "musl"] | None = None
     libc_version: str | None = None
     init: str | None = None
-    """Name of PID 1: `systemd` or whatever else runs there."""
+    """Name of PID 1, such as `systemd`."""
     systemd_state: str | None = None
-    """What `systemctl is-system-running` says: running, degraded ...; null where systemd does not run."""
+    """State from `systemctl is-system-running`: running, degraded ...; None without systemd."""
     boot_id: str | None = None
     clock_unix_s: float | None = None
     hostname: str | None = None
@@ -39,7 +39,7 @@ class OperatingSystem(Record):
 
 
 class User(Record):
-    """Who the probe was on the host."""
+    """Login user of the probe."""
 
     name: str | None = None
     uid: int | None = None
@@ -47,13 +47,13 @@ class User(Record):
     passwordless_sudo: bool | None = None
     lingering: bool | None = None
     systemd_manager: bool | None = None
-    """Whether a systemd of this user runs now (`systemctl --user` answers)."""
+    """Whether a user instance of systemd runs (`systemctl --user` answers)."""
     groups: tuple[str, ...] | None = None
-    """Names of the groups that this login is in; null when they could not be read."""
+    """Names of the login's groups; None when unreadable."""
 
 
 class Cpu(Record):
-    """isa is the highest level that vLLM's CPU builds distinguish."""
+    """CPU; `isa` is the highest level that vLLM's CPU builds distinguish."""
 
     model: str | None = None
     flags: tuple[str, ...] = ()
@@ -71,13 +71,13 @@ class Memory(Record):
 
     @property
     def usable(self) -> int | None:
-        """What all processes together may take: the machine's memory, or less where the control group sets a limit."""
+        """Return the memory available to all processes: the machine's, or the control group's lower limit."""
         return min((size for size in (self.total, self.cgroup_limit) if size), default=None)
 
 
 class Disk(Record):
     path: str
-    """The path asked for (`/`, the prefix, /var/tmp, the home)."""
+    """Requested path (`/`, the prefix, /var/tmp, the home)."""
     mount: str | None = None
     total: int | None = None
     free: int | None = None
@@ -89,11 +89,11 @@ class Python(Record):
     headers: bool | None = None
     venv: bool | None = None
     torch: str | None = None
-    """Version of the torch among its packages, as that names itself (`2.7.0+cu126`); null when there is none."""
+    """Version of the installed torch as it reports itself (`2.7.0+cu126`); None without one."""
 
 
 class Program(Record):
-    """A compiler or another program that installing may need."""
+    """A compiler or another program that an installation may need."""
 
     name: str
     path: str
@@ -101,11 +101,11 @@ class Program(Record):
 
 
 class PciGpu(Record):
-    """A display (03xx) or processing (1200) function of NVIDIA, AMD or Intel, seen before any driver."""
+    """PCI function of class display (03xx) or processing (1200) by NVIDIA, AMD or Intel, found without a driver."""
 
     address: str
     vendor_id: str
-    """Four hex digits: 10de NVIDIA, 1002 AMD, 8086 Intel."""
+    """Four hexadecimal digits: 10de NVIDIA, 1002 AMD, 8086 Intel."""
     device_id: str
     class_id: str
     driver: str | None = None
@@ -128,30 +128,30 @@ class NvidiaGpu(Record):
 
 
 class BusDevice(Record):
-    """A card or a network card, and where it hangs."""
+    """A GPU or network card with its PCI position."""
 
     address: str
     kind: Literal["card", "network"]
     name: str | None = None
-    """Of a network card: `mlx5_0`, `eth0`."""
+    """Name of a network card: `mlx5_0`, `eth0`."""
     bridges: tuple[str, ...] = ()
-    """Addresses of the bridges above it, the root port first: two that share more than that are behind one switch."""
+    """Addresses of the bridges above it, root port first; two devices that share more than that are behind one switch."""
     numa_node: int | None = None
     iommu_group: int | None = None
 
 
 class Topology(Record):
-    """How cards, network cards and processors are joined."""
+    """Topology of GPUs, network cards and processors."""
 
     devices: tuple[BusDevice, ...] = ()
     iommu: Literal["off", "passthrough", "translating"] | None = None
-    """What it does to the cards' addresses; null where the kernel does not say."""
+    """Mode of the IOMMU; None when the kernel does not report it."""
     nvlinks: dict[str, int] = Field(default_factory=dict)
-    """Links between two cards by nvidia-smi's numbers, `0-1`."""
+    """Links between two GPUs by nvidia-smi's indexes, `0-1`."""
 
     @property
     def parted(self) -> tuple[tuple[str, str], ...]:
-        """Pairs of cards behind one switch whose IOMMU groups differ: ACS is on there, and sends what they exchange up to the root."""
+        """GPU pairs behind one switch in different IOMMU groups: ACS sends their traffic through the root."""
         cards = [device for device in self.devices if device.kind == "card" and device.iommu_group is not None]
         return tuple(
             (one.address, other.address)
@@ -163,19 +163,19 @@ class Topology(Record):
 
 class Nvidia(Record):
     driver_version: str | None = None
-    """As nvidia-smi or the loaded kernel module prints it."""
+    """As printed by nvidia-smi or the loaded kernel module."""
     cuda_version: str | None = None
-    """The driver's ceiling, not an installed toolkit."""
+    """Highest CUDA version that the driver supports, not an installed toolkit."""
     module_version: str | None = None
     module_flavour: Literal["open", "proprietary"] | None = None
     smi_error: str | None = None
-    """What nvidia-smi said instead of an answer."""
+    """Error text of nvidia-smi."""
     gpus: tuple[NvidiaGpu, ...] = ()
     nvswitches: int | None = None
     fabric_manager_version: str | None = None
     fabric_manager_state: str | None = None
     fabric_state: str | None = None
-    """`Completed (Success)` when every card joined the NVLink fabric; differing answers by comma; null without one."""
+    """`Completed (Success)` when every GPU joined the NVLink fabric; different values separated by commas; None without one."""
 
 
 class AmdGpu(Record):
@@ -197,7 +197,7 @@ class CudaToolkit(Record):
     path: str
     version: str | None = None
     compat: bool = False
-    """Whether the forward compatibility libraries lie in its folder `compat`; without a version there is nothing else of it."""
+    """Whether its folder `compat` has the forward compatibility libraries; without a version nothing else of it exists."""
 
 
 class Port(Record):
@@ -215,7 +215,7 @@ class GpuProcess(Record):
 
 
 class EngineProcess(Record):
-    """A vLLM process (`VLLM::EngineCore`), of a service or left over from one: compare with `Installed.service_pid`."""
+    """A vLLM process (`VLLM::EngineCore`) of a service or left over; compare with `Installed.service_pid`."""
 
     pid: int
     parent: int | None = None
@@ -223,58 +223,57 @@ class EngineProcess(Record):
     user: str | None = None
     name: str | None = None
     state: str | None = None
-    """The kernel's letter: R, S, D; T stopped by a signal, Z ended and not collected."""
+    """Process state of the kernel: R, S, D; T stopped by a signal, Z ended and not collected."""
 
 
 class Drift(Record):
-    """Something of an installation that is no longer as its last run left it."""
+    """A part of an installation that changed since its last run."""
 
     kind: Literal["file", "permissions", "hook", "drop_in", "unit", "process"]
-    """A file's content, who may read or write it, a file that Python runs at each start and that nobody installed, a drop-in of our
-    unit, the unit as systemd would start it, a process that a signal stopped."""
+    """Content of a file, its permissions, a foreign file that Python runs at start, a drop-in of the unit, the unit as systemd starts it, a stopped process."""
     path: str
-    """A file of the host, or of a process its folder below /proc."""
+    """A file of the host, or the folder of a process below /proc."""
     text: str
-    """What differs, as the end of a sentence that begins with the path."""
+    """The difference, as the rest of a sentence that begins with the path."""
     by: str | None = None
-    """Who changed it and when, as far as the host knows."""
+    """Who changed it and when, if known."""
 
     @property
     def sentence(self) -> str:
-        """What differs, and who changed it."""
+        """Return the difference and who made it."""
         return f"{self.path} {self.text}" + (f"; {self.by}" if self.by else "")
 
 
 class Installed(Record):
-    """What of this product is on the host, under the prefix that was asked for."""
+    """The installation on the host below the requested prefix."""
 
     prefix: str
     state: dict[str, Any] | None = None
-    """PREFIX/state.json as it stands, or null."""
+    """PREFIX/state.json, or None."""
     current: str | None = None
-    """Folder of the environment that `current` points at: its digest, `DIGEST-2` where it was built anew."""
+    """Folder of the environment behind `current`: its digest, or `DIGEST-2` after a rebuild."""
     previous: str | None = None
     environments: tuple[str, ...] = ()
     """Folders of all complete environments."""
     drift: tuple[Drift, ...] = ()
-    """What is no longer as the last run sealed it: small files, the unit as systemd would start it, secrets, model, processes."""
+    """Differences from the last run: small files, the unit as systemd starts it, secrets, model, processes."""
     service: str | None = None
-    """active, inactive, failed ... as systemd or supervisor says it."""
+    """State from systemd or supervisor: active, inactive, failed ..."""
     service_pid: int | None = None
     service_start_ticks: int | None = None
-    """When its main process was started, in clock ticks since the boot."""
+    """Start of the main process in clock ticks since boot."""
     supervisor: str | None = None
-    """Who knows the service: systemd, systemd-user, supervisor; null when nobody does."""
+    """Supervisor of the service: systemd, systemd-user, supervisor; None without one."""
     locked_by: dict[str, Any] | None = None
-    """Who holds the host's run lock now: run, controller, user, since."""
+    """Run that has the host lock: run, controller, user, since."""
     last_verify: dict[str, Any] | None = None
     """PREFIX/verify/last.json: status and time of the last verification."""
     last_ready: dict[str, Any] | None = None
-    """PREFIX/verify/ready.json: the last proof of the service, with the main process, its start and the boot that it was of."""
+    """PREFIX/verify/ready.json: the last readiness proof, with main process, its start and the boot."""
 
 
 class HostFacts(Record):
-    """Everything the probe learned of one host in one round trip."""
+    """Facts of one host, from one round trip."""
 
     schema_version: Literal[1] = 1
     host: str
@@ -290,28 +289,28 @@ class HostFacts(Record):
     pythons: tuple[Python, ...] = ()
     programs: tuple[Program, ...] = ()
     libraries: dict[str, str | None] = Field(default_factory=dict)
-    """Shared library (`libnuma.so.1`) to its path, null when it is absent."""
+    """Path of each shared library (`libnuma.so.1`), None when absent."""
     pci_gpus: tuple[PciGpu, ...] = ()
     topology: Topology | None = None
     kernel_modules: tuple[str, ...] = ()
-    """Loaded ones among nvidia*, nouveau, nova*, amdgpu, ib_umad."""
+    """Loaded modules among nvidia*, nouveau, nova*, amdgpu, ib_umad."""
     secure_boot: bool | None = None
     nvidia: Nvidia | None = None
     amd: Amd | None = None
     cuda_toolkits: tuple[CudaToolkit, ...] = ()
     container: str | None = None
-    """docker, podman, lxc, kubernetes, systemd-nspawn ...; null when none."""
+    """docker, podman, lxc, kubernetes, systemd-nspawn ...; None outside a container."""
     virtualization: str | None = None
     wsl: bool | None = None
     ports: tuple[Port, ...] = ()
     gpu_processes: tuple[GpuProcess, ...] = ()
     engine_processes: tuple[EngineProcess, ...] = ()
     package_source_answers: bool | None = None
-    """Whether the host's own package sources answered when asked; null when not asked."""
+    """Whether the host's package sources answered; None when not checked."""
     installed: Installed | None = None
     unknown: dict[str, str] = Field(default_factory=dict)
 
     def disk_of(self, path: str) -> Disk | None:
-        """The disk that a folder is on, as far as the probe looked: the longest path asked for that contains it."""
+        """Return the disk of a folder: the longest probed path that contains it."""
         holding = [disk for disk in self.disks if PurePosixPath(path).is_relative_to(disk.path)]
         return max(holding, key=lambda disk: len(disk.path), default=None)

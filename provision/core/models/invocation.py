@@ -1,4 +1,4 @@
-"""What a person typed, as far as a suggested command has to repeat it to act on the same hosts in the same way."""
+"""Command line of a run, as far as suggested commands repeat it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ TAKES: dict[str, tuple[str, ...]] = {
     "uninstall": ("-K",),
     "doctor": ("-K",),
 }
-"""Commands that act on the hosts of an inventory, and which options, besides inventory and limit, each of them knows."""
+"""Commands that act on hosts of an inventory, with the options that each knows besides inventory and limit."""
 ELSEWHERE = "--prefix"
-"""It names another installation: a command that does not know it would act on the default one."""
+"""Options that name another installation: a command without them would act on the default one."""
 
 _MENTION = re.compile(
     r"\./firstlight (doctor(?= --host NAME)|"
@@ -44,25 +44,24 @@ class Invocation(Record):
     """Inventory, limit and options of a command."""
 
     inventory: str | None = None
-    """As typed; null where none was named, which is this machine."""
+    """As typed; None for this machine."""
     limit: str | None = None
     options: dict[str, str | None] = Field(default_factory=dict)
-    """By name, with the value of those that have one."""
+    """By name, with its value where it has one."""
 
     def suggest(self, command: str, *, hosts: str | None = None) -> str:
-        """A command for the same hosts with the same options; `hosts` is a narrower limit, of `doctor` the host."""
+        """Return a command for the same hosts with the same options; `hosts` is a narrower limit."""
         named = ("--host", hosts or "NAME") if command == "doctor" else self._limit(hosts)
         return shlex.join(["./firstlight", *command.split(), *self._inventory(), *named, *self._options(command)])
 
     def knows(self, command: str) -> bool:
-        """Whether a command can act on the installation that was meant."""
+        """Return whether a command can act on the same installation."""
         return ELSEWHERE not in self.options or ELSEWHERE in TAKES[command]
 
     def complete(self, text: str) -> str:
-        """A text in which every command that it mentions is for the hosts of this one.
+        """Complete every command in a text for the hosts of this command line.
 
-        Checks and scripts on hosts name commands without knowing which inventory they were started with. The limit is the
-        run's own and no single host's, so that equal hints of many hosts stay equal.
+        Checks and scripts on hosts name commands without knowing the inventory. The limit is that of the run.
         """
 
         def completed(found: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""What the phases report: one result a host and phase, and the summary made of them (docs/reference/summary.md)."""
+"""Results of phases, and the summary made from them (docs/reference/summary.md)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PHASES: tuple[PhaseName, ...] = ("probe", "plan", "stage", "install", "verify", 
 
 
 class PhaseResult(Record):
-    """How one phase ended for one host."""
+    """Result of one phase on one host."""
 
     host: str
     phase: PhaseName
@@ -22,11 +22,11 @@ class PhaseResult(Record):
     seconds: float = 0.0
     changed: bool = False
     text: str | None = None
-    """One sentence: what failed with which values, or why it was skipped."""
+    """One sentence: what failed with which values, or why the phase was skipped."""
     hint: str | None = None
     evidence: tuple[str, ...] = ()
     cause: str | None = None
-    """The doctor's name of what failed, where the phase itself knows it; else its text is diagnosed."""
+    """Cause id, where the phase knows it; else the text is diagnosed."""
 
 
 class Figure(Record):
@@ -39,7 +39,7 @@ class Figure(Record):
 
 
 class CheckRecord(Record):
-    """One check as `verify --json` gives it."""
+    """One check as in `verify --json`."""
 
     id: str
     family: str
@@ -52,9 +52,9 @@ class CheckRecord(Record):
     remedy: str | None = None
     seconds: float = 0.0
     level: Literal["quick", "standard", "full"] | None = None
-    """How deeply it looked."""
+    """Level at which the check ran."""
     found: dict[str, str | None] | None = None
-    """Of a failure that an earlier run found and none as deep has refuted: `at` and `environment` of that run."""
+    """`at` and `environment` of an earlier run, for a failure that no check of the same depth has refuted since."""
 
 
 class AttentionProof(Record):
@@ -65,7 +65,7 @@ class AttentionProof(Record):
 
 
 class ServeRecord(Record):
-    """What readiness proved on a host: written by the host-side proof, read by the summary."""
+    """Result of the readiness proof on a host."""
 
     endpoint: str | None = None
     ready: bool = False
@@ -86,11 +86,11 @@ class Finding(Record):
 
 
 DifferencePart = Literal["settings", "stack", "lock", "facts", "checks", "figures", "state"]
-"""Where a difference lies; in the order in which a person looks for what was done."""
+"""Kind of a difference, in the order in which causes are looked for."""
 
 
 class Change(Record):
-    """One thing that was otherwise before; null is absent there."""
+    """One changed value; None means absent."""
 
     part: DifferencePart
     name: str
@@ -98,9 +98,9 @@ class Change(Record):
     before: Any = None
     after: Any = None
     unit: str | None = None
-    """Of figures."""
+    """Unit of a figure."""
     text: str | None = None
-    """What it means, where values alone do not say it."""
+    """Meaning, where the values do not show it."""
 
 
 class HostDifference(Record):
@@ -108,11 +108,11 @@ class HostDifference(Record):
 
     host: str
     before: str | None
-    """Name of the earlier run; null where there is none to compare with."""
+    """Name of the earlier run; None without one."""
     after: str
     changes: tuple[Change, ...] = ()
     unknown: tuple[str, ...] = ()
-    """Parts that one of the runs did not come to, so that nobody can tell: `lock, facts: not in run RUN`."""
+    """Parts that one of the runs did not reach: `lock, facts: not in run RUN`."""
 
 
 HostState = Literal[
@@ -127,7 +127,7 @@ HostState = Literal[
     "planned",
     "probed",
 ]
-"""How a host came out of a run."""
+"""State of a host after a run."""
 GREEN_STATES: tuple[HostState, ...] = ("serving", "installed", "unchanged")
 
 
@@ -136,29 +136,29 @@ class HostSummary(Record):
     state: HostState
     changed: bool
     phases: dict[PhaseName, PhaseResult] = Field(default_factory=dict)
-    """By name, in the order of the phases; a phase that was not reached is missing."""
+    """By name, in order; phases that were not reached are missing."""
     stack: Stack | None = None
     reasons: tuple[Reason, ...] = ()
-    """Why this Stack: the rules that chose it, and one refusal for every candidate that ranked before it."""
+    """Rules that chose the Stack, and one refusal for every better-ranked candidate."""
     devices: tuple[str, ...] = ()
     checks: tuple[CheckRecord, ...] = ()
     checks_at: str | None = None
-    """When the checks ran: of an earlier run when nothing changed."""
+    """Time of the checks: an earlier run when nothing changed."""
     prefix: str | None = None
     endpoint: str | None = None
     key_file: str | None = None
-    """Where the API key lies on the host; null when the endpoint wants none."""
+    """File on the host with the API key; None when none is required."""
     call: tuple[str, ...] = ()
-    """Commands that ask the endpoint, as typed on the controller."""
+    """Commands that query the endpoint from the controller."""
     attention: AttentionProof = AttentionProof()
     serve: ServeRecord | None = None
     findings: tuple[Finding, ...] = ()
     deviations: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    """What is worth knowing and no warning: an assumption of the plan, an index that was left out."""
+    """Remarks that are no warnings: an assumption of the plan, an omitted index."""
     since_green: HostDifference | None = None
-    """Of a host that failed: what changed since the last run in which it was green."""
+    """For a failed host: what changed since its last green run."""
 
 
 class Summary(Record):
@@ -171,9 +171,9 @@ class Summary(Record):
     seconds: float
     hosts: tuple[HostSummary, ...]
     host_comparison: tuple[CheckRecord, ...] = ()
-    """What the hosts' checks say side by side, of two hosts or more that were checked in this run."""
+    """Checks that compare hosts, when at least two were checked in this run."""
     phase_seconds: dict[str, float] = Field(default_factory=dict)
     dispatch: dict[str, float] = Field(default_factory=dict)
-    """Of the fan-out: tasks, wait_p50_ms, wait_p99_ms, tasks_per_s."""
+    """Dispatch figures: tasks, wait_p50_ms, wait_p99_ms, tasks_per_s."""
     interrupted: bool = False
     next_commands: tuple[str, ...] = ()

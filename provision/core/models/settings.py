@@ -1,4 +1,4 @@
-"""One host of the inventory: how to reach it, and what it is to become.
+"""One host of the inventory: its connection and its settings.
 
 Every inventory variable is `firstlight_` plus a field's name of `Settings`; docs/reference/inventory.md lists them.
 """
@@ -14,7 +14,11 @@ from provision.core.models.base import Record
 
 
 def _number(value: Any) -> Any:
-    """True and false are numbers for Python alone. Raises ValueError for one of them."""
+    """Reject booleans, which Python accepts as numbers.
+
+    Raises:
+        ValueError: The value is a boolean.
+    """
     if isinstance(value, bool):
         raise ValueError("true and false are no numbers")  # noqa: TRY004 - what pydantic takes for a wrong value
     return value
@@ -59,23 +63,23 @@ class Connection(Record):
     certificate_files: tuple[str, ...] = ()
     identities_only: bool = False
     identity_agent: str | None = None
-    """Socket of the ssh agent; null: SSH_AUTH_SOCK; `none`: no agent is asked."""
+    """Socket of the ssh agent; None: SSH_AUTH_SOCK; `none`: no agent."""
     known_hosts_files: tuple[str, ...] = ()
-    """In the order OpenSSH reads them; the first is the one that new keys are added to."""
+    """In OpenSSH's order; new keys are added to the first."""
     host_key_alias: str | None = None
     accept_new_host_keys: bool = False
-    """A host that no known_hosts file names is trusted once and remembered; a changed key is refused all the same."""
+    """Whether unknown hosts are trusted once and stored; a changed key is always refused."""
     hash_known_hosts: bool = False
     address_family: Literal["any", "inet", "inet6"] = "any"
     bind_address: str | None = None
     algorithms: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Only what the user's ssh configuration changes: `ciphers`, `macs`, `kexalgorithms`, `hostkeyalgorithms`."""
+    """Algorithms that the user's ssh configuration changes: `ciphers`, `macs`, `kexalgorithms`, `hostkeyalgorithms`."""
     proxy_jump: tuple[Connection, ...] = ()
-    """The jump hosts in the order they are passed; `proxy_command` reaches through all of them."""
+    """Jump hosts in connection order; `proxy_command` connects through all of them."""
     proxy_command: str | None = None
     connect_timeout_s: float = 10.0
     openssh_options: tuple[str, ...] = ()
-    """The same, as OpenSSH arguments: for Ansible and for bulk transfer. The user's own configuration is not read again."""
+    """The connection as OpenSSH arguments, for Ansible and uploads; the user's configuration is not read again."""
     become: bool = False
     become_method: Literal["sudo"] = "sudo"
     become_password_file: str | None = None
@@ -85,12 +89,12 @@ class Connection(Record):
 
 
 def _setting(default: Any, description: str, *, allowed: str, **constraints: Any) -> Any:
-    """A field with the texts that error messages and the reference page are made of."""
+    """Return a field with its texts for error messages and the reference page."""
     return Field(default=default, description=description, json_schema_extra={"allowed": allowed}, **constraints)
 
 
 class Settings(Record):
-    """What the person wants of a host. Defaults are the product's own."""
+    """Desired settings of a host, with defaults."""
 
     prefix: Prefix | None = _setting(
         None,
@@ -234,7 +238,7 @@ class Settings(Record):
 
 
 def option_of(word: str) -> str:
-    """The option that a word of `vllm_args` names, as vLLM reads it: `--max_model_len=512` is `--max-model-len`."""
+    """Return the option that an element of `vllm_args` sets, in vLLM's spelling: `--max_model_len=512` is `--max-model-len`."""
     name = word.partition("=")[0]
     return name.replace("_", "-") if name.startswith("--") else name
 
@@ -256,5 +260,5 @@ class Inventory(Record):
 
 
 def default_prefix(*, uid: int, home: str) -> PurePosixPath:
-    """Where a user's installation goes when the inventory does not say."""
+    """Return the default prefix of a user's installation."""
     return PurePosixPath("/opt/firstlight") if uid == 0 else PurePosixPath(home) / ".local/share/firstlight"

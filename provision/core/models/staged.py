@@ -1,4 +1,4 @@
-"""What `stage` put ready for a host class: the lock and every file that the hosts will be sent."""
+"""Result of `stage` for a host class: the lock and every file for the hosts."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class StagedFile(Record):
 class Staged(Record):
     hosts: tuple[str, ...]
     stack: Stack
-    """The one that was really locked: the plan's first, or the next that uv could solve."""
+    """The Stack that was locked: the plan's first, or the next that uv could solve."""
     refused: tuple[Reason, ...] = ()
     lock: str
-    """Path of the lock: a requirements file, one line a distribution, one hash each, no index address."""
+    """Path of the lock: a requirements file with one distribution and one hash a line, without index addresses."""
     lock_digest: str
     environment: str
-    """Digest that names PREFIX/envs/DIGEST: of the lock and the interpreter."""
+    """Digest of lock and interpreter; it names PREFIX/envs/DIGEST."""
     files: tuple[StagedFile, ...] = ()
     from_cache: bool = False
     environment_bytes: int = Field(default=0, ge=0)
     """Estimated size of the installed environment."""
     interpreter: Interpreter | None = None
-    """The Stack's, with the full version of what is really staged where it is a managed one."""
+    """The Stack's interpreter, with the full version of a managed one."""
     model: str | None = None
-    """Name of the folder that the staged model files make; null where the model is built on the host."""
+    """Folder of the staged model files; None where the model is built on the host."""
     notes: tuple[str, ...] = ()
-    """What a person should know of how it went: an extra index that did not answer and was left out."""
+    """Remarks, such as an extra index that did not answer and was left out."""

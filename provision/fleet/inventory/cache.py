@@ -1,8 +1,8 @@
-"""What an inventory came to the last time: reading it with Ansible takes most of a second, and it rarely changes.
+"""Cache of read inventories: Ansible needs most of a second, and inventories rarely change.
 
-The key is the content of everything that had a say: the inventory's files, the ssh configuration with its includes, ansible.cfg,
-and this package. What cannot be pinned down that way (look-ups, dynamic sources, vaults, `Match exec`) is not kept. Passwords are
-not kept either: an entry names the place in the inventory's files where one stands.
+The key covers everything that influences the result: inventory files, ssh configuration with includes, ansible.cfg and
+this package. Inventories with other inputs (lookups, dynamic sources, vaults, `Match exec`) are not cached. Passwords are
+not stored: an entry has their position in the inventory files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from provision.fleet.inventory.ssh_files import ssh_files
 
 FOLDER = Path(__file__).parents[3] / ".cache" / "inventory"
 KEPT = 32
-"""Entries; the oldest go first."""
+"""Maximum number of entries; the oldest are removed first."""
 
 _UNPINNED_INVENTORY = re.compile(
     rb"lookup\s*\(|query\s*\(|\bq\s*\(|\bnow\s*\(|\$ANSIBLE_VAULT|^plugin\s*:|random|\bpipe\b|^#!", re.MULTILINE
@@ -33,7 +33,7 @@ _CONFIGURATION = re.compile(r"-F[\s\"']*([^\s\"']+)")
 
 
 def key(source: Path, limit: str | None) -> str | None:
-    """What names this inventory's entry; null when it must not be kept."""
+    """Return the key of an inventory; None when it must not be cached."""
     digest = hashlib.sha256()
     inventory = files_of(source)
     named: list[str] = []
@@ -53,7 +53,7 @@ def key(source: Path, limit: str | None) -> str | None:
 
 
 def get(name: str) -> Any:
-    """The entry, or null when there is none that can be read."""
+    """Return the entry; None when missing or damaged."""
     try:
         return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -61,7 +61,7 @@ def get(name: str) -> Any:
 
 
 def put(name: str, value: Any) -> None:
-    """Keep an entry. A cache that cannot be written is no reason to fail."""
+    """Store an entry; an unwritable cache is ignored."""
     try:
         write_atomically(FOLDER / f"{name}.json", json.dumps(value), mode=0o600)
         for old in sorted(FOLDER.glob("*.json"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
@@ -71,9 +71,9 @@ def put(name: str, value: Any) -> None:
 
 
 def place_of(secret: str, source: Path) -> list[Any] | None:
-    """Where a secret stands in an inventory's files: file, offset and length in bytes; null when it is not written there as it is.
+    """Return file, offset and length in bytes of a secret in the inventory files; None when it is not there literally.
 
-    It is still there when the entry is found, since the files are part of the entry's key.
+    The position stays valid, because the files are part of the entry's key.
     """
     content = secret.encode()
     for file in files_of(source) if content else ():
@@ -84,7 +84,12 @@ def place_of(secret: str, source: Path) -> list[Any] | None:
 
 
 def secret_at(place: Any) -> str:
-    """The secret that stands at a place. Raises OSError or ValueError when the file is gone or holds no text there."""
+    """Return the secret at a position.
+
+    Raises:
+        OSError: The file is missing.
+        ValueError: The position holds no text.
+    """
     name, at, length = place
     with Path(name).open("rb") as file:
         file.seek(at)

@@ -1,4 +1,4 @@
-"""Settings that are right one by one and wrong together, or that would do harm: what is wrong, and what to do."""
+"""Conflicts between settings that are valid on their own, and harmful settings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _INSTEAD = "firstlight_api_key: true makes a key in a file of mode 0600; firstli
 
 
 class Conflict(NamedTuple):
-    """`setting` is the field that a person would change."""
+    """A conflict; `setting` is the field to change."""
 
     setting: str
     text: str
@@ -28,7 +28,7 @@ def _table() -> dict[str, Any]:
 
 
 def conflicts(settings: Settings) -> list[Conflict]:
-    """All of them, in a fixed order."""
+    """Return all conflicts in a fixed order."""
     return [*_exposure(settings), *_arguments(settings), *_environment(settings), *_parallel(settings)]
 
 
@@ -82,7 +82,7 @@ def _arguments(settings: Settings) -> Iterator[Conflict]:
 
 
 def _named(argument: str, following: str, options: Iterable[str]) -> str | None:
-    """Which of the options an argument means: its full name, a beginning of it, as argparse takes it, or its key in JSON."""
+    """Return the option that an argument means: full name, abbreviation as in argparse, or JSON key."""
     name, _, key = option_of(argument).partition(".")
     value = argument.partition("=")[2] if "=" in argument else following
     if not name.startswith("-") or not name.strip("-"):

@@ -1,4 +1,4 @@
-"""From a host's Ansible variables to what OpenSSH is asked, and to the Connection."""
+"""Conversion of a host's Ansible variables to ssh arguments and a Connection."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ _NO = {False: False, "false": False, "no": False, "0": False, "off": False, "": 
 def connection_of(
     name: str, variables: Mapping[str, Any], base: Path, *, ask: SshConfigReader = read_ssh_config
 ) -> Connection:
-    """One host's connection, resolved by what `ask` says of it. Raises InventoryError that names the host and the variable."""
+    """Return one host's connection.
+
+    Raises:
+        InventoryError: A variable is wrong; the text names host and variable.
+    """
     become = _become(name, variables)
     how = str(variables.get("ansible_connection", "ssh"))
     if how in _LOCAL:
@@ -58,7 +62,7 @@ def connection_of(
 
 
 def _arguments(name: str, variables: Mapping[str, Any], base: Path) -> list[str]:
-    """OpenSSH's arguments in the order Ansible gives them: OpenSSH keeps the first value of each option."""
+    """Return ssh arguments in Ansible's order: OpenSSH keeps the first value of each option."""
     arguments = _split(name, "ansible_ssh_args", variables)
     port = _first(variables, "ansible_port", "ansible_ssh_port")
     if port is not None:

@@ -1,4 +1,4 @@
-"""The room's door: a path, a limit and the command line's options in, validated hosts out."""
+"""Loader of inventories: path, limit and command-line options in, validated hosts out."""
 
 from __future__ import annotations
 
@@ -24,23 +24,28 @@ from provision.fleet.inventory.settings import PREFIX, Problems, settings_of
 
 _READER = Path(__file__).with_name("ansible_reader.py")
 READER_DEADLINE_S = 120.0
-"""For whatever a dynamic inventory asks, seconds."""
+"""Time limit of dynamic inventories, seconds."""
 SILENT_S = 2.0
-"""Seconds that a person waits without a word."""
+"""Delay before the first progress line, seconds."""
 MOST_NAME = 200
-"""Bytes of a host's name: file systems take 255 for a name, and some of ours add a suffix."""
+"""Maximum bytes of a host name: file systems allow 255, and some files add a suffix."""
 _CONNECTION_OPTIONS = ("become", "become_password")
 _SECRETS = ("password", "become_password")
-"""Fields of a connection."""
+"""Secret fields of a connection."""
 
 
 def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] | None = None) -> Inventory:
-    """Read an inventory: a file or a folder, in the ways Ansible knows.
+    """Read an inventory: a file or a folder in any form that Ansible reads.
 
-    `overrides` are options of the command line by the name of their setting; one that is null was not given. Besides settings
-    there may be `become` (bool) and `become_password` (text, kept in memory only).
+    Args:
+        path: The inventory.
+        limit: Hosts or groups as for `--limit`.
+        overrides: Command-line options by setting name; None means not given. `become` (bool) and `become_password` (text,
+            kept in memory only) are allowed as well.
 
-    Raises InventoryError for whatever is wrong in it, UsageError when there is no inventory at the path, or the limit is empty.
+    Raises:
+        InventoryError: The inventory is malformed.
+        UsageError: There is no inventory at the path, or the limit is empty.
     """
     if not path.exists():
         raise UsageError(
@@ -92,7 +97,11 @@ def _positions_of(path: Path, variable: str) -> list[str]:
 
 
 def _check_names(names: list[str]) -> None:
-    """A host's name is also that of its files in a run's folder. Raises InventoryError for one that would lead elsewhere."""
+    """Check that host names can name files of a run.
+
+    Raises:
+        InventoryError: A name cannot.
+    """
     for name in names:
         if "/" in name or name in {".", ".."} or not name.isprintable():
             raise InventoryError(
@@ -117,7 +126,7 @@ def _with_options(connection: Connection, given: Mapping[str, Any]) -> Connectio
 
 
 def _hosts(path: Path, limit: str | None) -> list[dict[str, Any]]:
-    """Every host with its connection, settings as written, and groups: from the cache where nothing has changed."""
+    """Return every host with connection, raw settings and groups, from the cache where nothing changed."""
     name = cache.key(path, limit)
     kept = _restore(cache.get(name)) if name is not None else None
     if kept is not None:
@@ -135,7 +144,7 @@ def _hosts(path: Path, limit: str | None) -> list[dict[str, Any]]:
 
 
 def _without_secrets(hosts: list[dict[str, Any]], source: Path) -> list[dict[str, Any]] | None:
-    """Hosts for the cache, with the place of each password instead of it; null when one has no place in the inventory's files."""
+    """Return hosts for the cache with the file position of each password; None when a password is in no inventory file."""
     positions_of: dict[str, list[Any]] = {}
     kept = []
     for host in hosts:
@@ -154,13 +163,13 @@ def _without_secrets(hosts: list[dict[str, Any]], source: Path) -> list[dict[str
 
 
 def _with_secrets(connection: dict[str, Any]) -> dict[str, Any]:
-    """A connection of the cache with the passwords that stand at its places. Raises OSError, ValueError."""
+    """Insert the passwords into a cached connection. Raises OSError, ValueError."""
     positions_of = {name: connection[name] for name in _SECRETS if name in connection}
     return connection | {name: cache.secret_at(place) for name, place in positions_of.items()}
 
 
 def _restore(kept: Any) -> list[dict[str, Any]] | None:
-    """A cache entry as hosts; null when it is not what was put there."""
+    """Return a cache entry as hosts; None when it is damaged."""
     try:
         return [
             {
@@ -178,9 +187,10 @@ def _restore(kept: Any) -> list[dict[str, Any]] | None:
 
 @contextmanager
 def _report_waiting(text: str) -> Iterator[Callable[[str], None]]:
-    """Say on standard error what is waited for, where it takes longer than SILENT_S: thousands of hosts, or a script that hangs.
+    """Print on stderr what is waited for, once it takes longer than SILENT_S.
 
-    Yields what to call with the next thing that is waited for.
+    Yields:
+        A function that sets the next text.
     """
     waits_long = threading.Event()
 
@@ -204,20 +214,20 @@ def _report_waiting(text: str) -> Iterator[Callable[[str], None]]:
 
 
 def _read(path: Path, limit: str | None) -> dict[str, Any]:
-    """What Ansible makes of the inventory."""
+    """Read the inventory with Ansible."""
     with tempfile.TemporaryDirectory(prefix="firstlight-") as scratch:
         done = _run_reader(path, limit, scratch)
     by_hand = f"try it by hand: ansible-inventory -i {path} --list"
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
+        message = [line for line in done.stderr.splitlines() if line.strip()]
         raise InventoryError(
-            f"Ansible cannot read the inventory {path}: {said[-1] if said else 'it gave no reason'}",
+            f"Ansible cannot read the inventory {path}: {message[-1] if message else 'it gave no reason'}",
             hint=by_hand,
         ) from None
     if "error" in answer:
-        # Why a source was not parsed, Ansible only warns of.
+        # Ansible reports the reason only as a warning
         why = [line for line in done.stderr.splitlines() if "Failed to parse inventory with" in line]
         answer["error"] += ": " + "; ".join(line.partition("]: ")[2].strip() for line in why) if why else ""
         raise InventoryError(answer["error"], hint=answer["hint"] or by_hand)
@@ -225,7 +235,7 @@ def _read(path: Path, limit: str | None) -> dict[str, Any]:
 
 
 def _run_reader(path: Path, limit: str | None, scratch: str) -> subprocess.CompletedProcess[str]:
-    """Ansible's reader, ended. `scratch` is a folder for Ansible's own files: it would make one below a home that may not be ours."""
+    """Run Ansible's reader; `scratch` is its temporary folder, because the home may not be writable."""
     environment = os.environ | {
         "ANSIBLE_LOCAL_TEMP": scratch,
         "ANSIBLE_NOCOLOR": "1",
@@ -253,7 +263,7 @@ def _run_reader(path: Path, limit: str | None, scratch: str) -> subprocess.Compl
 
 
 def _resolved(answer: Mapping[str, Any], base: Path) -> list[dict[str, Any]]:
-    # Only a miss of the cache comes here: OpenSSH is asked for a few hosts at a time.
+    # only a cache miss needs OpenSSH
     from provision.fleet.inventory.connections import connection_of  # noqa: PLC0415
     from provision.fleet.inventory.openssh_groups import SharedAnswers  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""A host's connection as OpenSSH itself resolves it: `ssh -G` with the inventory's arguments and the user's configuration."""
+"""Resolution of a host's connection by OpenSSH itself: `ssh -G` with the inventory's arguments."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from provision.core.tables import own_table
 MOST_JUMPS = 8
 CONNECT_TIMEOUT_S = 10.0
 ALIVE_INTERVAL_S, ALIVE_COUNT = 15, 3
-"""Where the user sets none: a host that is gone is noticed by a transfer after 45 s."""
+"""Defaults without user values: an upload notices a lost host after 45 s."""
 
 Resolved = dict[str, list[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class SshTarget:
-    """What the inventory says of one host's SSH. `arguments` come in the order Ansible gives them."""
+    """SSH parameters of one host from the inventory; `arguments` are in Ansible's order."""
 
     name: str
     target: str
@@ -43,7 +43,11 @@ def _table() -> dict[str, Any]:
 
 
 def read_ssh_config(target_host: SshTarget) -> Resolved:
-    """What `ssh -G` says of a host. Raises InventoryError for what OpenSSH refuses."""
+    """Return the options of a host from `ssh -G`.
+
+    Raises:
+        InventoryError: OpenSSH refuses the arguments or the configuration.
+    """
     command = ["ssh", "-G", *target_host.arguments, "--", target_host.target]
     try:
         answer = subprocess.run(
@@ -64,10 +68,10 @@ def read_ssh_config(target_host: SshTarget) -> Resolved:
             hint="look for a `Match exec` in your ssh configuration whose command hangs",
         ) from None
     options = parse(answer.stdout)
-    said = " / ".join(line for line in answer.stderr.splitlines() if "Pseudo-terminal" not in line)
+    message = " / ".join(line for line in answer.stderr.splitlines() if "Pseudo-terminal" not in line)
     if answer.returncode != 0 or "hostname" not in options:
         raise InventoryError(
-            f"host {target_host.name}: OpenSSH refuses its arguments or your configuration: {said or 'no reason given'}",
+            f"host {target_host.name}: OpenSSH refuses its arguments or your configuration: {message or 'no reason given'}",
             hint=f"try it by hand: {shlex.join(command)}",
         )
     if options.get("host", [target_host.target]) != [target_host.target]:
@@ -82,7 +86,11 @@ SshConfigReader = Callable[[SshTarget], Resolved]
 
 
 def resolve(target_host: SshTarget, *, ask: SshConfigReader = read_ssh_config) -> Connection:
-    """The connection. Raises InventoryError for what OpenSSH refuses, what Fabric cannot do, and unchecked host keys."""
+    """Resolve a host's connection.
+
+    Raises:
+        InventoryError: OpenSSH refuses it, Fabric does not support it, or host keys would not be checked.
+    """
     return _resolve(target_host, ask, depth=0)
 
 
@@ -136,7 +144,7 @@ def _resolve(target_host: SshTarget, ask: SshConfigReader, *, depth: int) -> Con
 
 
 def parse(text: str) -> Resolved:
-    """The output of `ssh -G`: every option with its values, in order."""
+    """Parse the output of `ssh -G`: every option with its values, in order."""
     options: Resolved = {}
     for line in text.splitlines():
         key, _, value = line.partition(" ")
@@ -146,7 +154,7 @@ def parse(text: str) -> Resolved:
 
 @functools.cache
 def _defaults() -> Resolved:
-    """OpenSSH's own defaults: what it says without any configuration."""
+    """Return OpenSSH's defaults: options without any configuration."""
     answer = subprocess.run(
         ["ssh", "-G", "-F", "none", "--", "host"],
         capture_output=True,
@@ -171,7 +179,7 @@ def _refuse(name: str, options: Resolved) -> None:
 def _proxy(
     target_host: SshTarget, options: Resolved, ask: SshConfigReader, depth: int
 ) -> tuple[tuple[Connection, ...], str | None]:
-    """The jump hosts, and the one command that reaches through them: OpenSSH's own -W, for both stacks."""
+    """Return the jump hosts, and the command that connects through them (`ssh -W`), used by Fabric and OpenSSH."""
     command = _first(options, "proxycommand", "none")
     jumps = _first(options, "proxyjump", "none")
     if jumps == "none":
@@ -184,14 +192,14 @@ def _proxy(
     arguments += ["-p", port] if port else []
     jump = _resolve(SshTarget(f"{target_host.name} (jump host {host})", host, tuple(arguments)), ask, depth=depth + 1)
     through = ["ssh", "-o", "BatchMode=yes", *jump.openssh_options]
-    # The words of the inner command are literal here; only the last two are for this host.
+    # the inner command is literal; only the last two tokens belong to this host
     literal = shlex.join(through).replace("%", "%%")
     way = f"{literal} -W '[%h]:%p' -- {shlex.quote(str(jump.address))}"
     return (*jump.proxy_jump, jump.model_copy(update={"proxy_jump": ()})), way
 
 
 def _without_original_name(command: str, target: str) -> str:
-    """A ProxyCommand with %n, the name as typed, replaced: later stages know only the resolved address."""
+    """Replace %n, the name as typed, in a ProxyCommand; later code only knows the address."""
     return re.sub(r"%(.)", lambda token: target if token.group(1) == "n" else token.group(0), command)
 
 
@@ -199,7 +207,11 @@ _JUMP = re.compile(r"(?:ssh://)?(?:(?P<user>[^@]+)@)?(?:\[(?P<v6>[^\]]+)\]|(?P<h
 
 
 def parse_jump(name: str, spec: str) -> tuple[str | None, str, str | None]:
-    """User, host and port of `[user@]host[:port]`. Raises InventoryError."""
+    """Parse `[user@]host[:port]`.
+
+    Raises:
+        InventoryError: The text has another form.
+    """
     match = _JUMP.fullmatch(spec.strip())
     if match is None:
         raise InventoryError(f"host {name}: {spec!r} is no jump host", hint="write [user@]host[:port]")
@@ -207,7 +219,7 @@ def parse_jump(name: str, spec: str) -> tuple[str | None, str, str | None]:
 
 
 def configuration_file(arguments: Sequence[str]) -> tuple[str, ...]:
-    """`-F FILE` of the arguments: the one that OpenSSH hands on to its jump hosts."""
+    """Return `-F FILE` of the arguments, which OpenSSH passes to jump hosts."""
     for place, argument in enumerate(arguments):
         if argument == "-F" and place + 1 < len(arguments):
             return ("-F", arguments[place + 1])
@@ -217,7 +229,7 @@ def configuration_file(arguments: Sequence[str]) -> tuple[str, ...]:
 
 
 def _as_options(connection: Connection, options: Resolved) -> tuple[str, ...]:
-    """Arguments that make OpenSSH do the same without reading any configuration again."""
+    """Return arguments with which OpenSSH behaves equally without reading any configuration."""
     settings = [
         ("HostName", str(connection.address)),
         ("Port", str(connection.port)),
@@ -249,7 +261,7 @@ def _number(options: Resolved, key: str, default: int) -> str:
 
 
 def _quoted(path: str) -> str:
-    """A path as a value of ssh_config: tokens literal, blanks kept."""
+    """Return a path as a value of ssh_config: tokens literal, blanks kept."""
     literal = path.replace("%", "%%")
     return f'"{literal}"' if re.search(r"\s", literal) else literal
 
@@ -264,7 +276,7 @@ def _first(options: Resolved, key: str, default: str | None = None) -> str:
 
 
 def _paths(options: Resolved, key: str, tokens: dict[str, str]) -> list[str]:
-    """Paths out of one value: a word that starts none belongs to the path before, for `ssh -G` prints blanks as they are."""
+    """Split a value into paths; `ssh -G` prints blanks unescaped, so a part that starts no path belongs to the one before."""
     paths: list[str] = []
     for word in " ".join(options.get(key, [])).split(" "):
         if paths and word[:1] not in {"/", "~", "%", "$"}:
@@ -283,7 +295,7 @@ def _agent(value: str, tokens: dict[str, str]) -> str:
 
 
 def _expand(path: str, tokens: dict[str, str]) -> str:
-    """A path with ~, %-tokens and ${VARIABLES} as OpenSSH replaces them."""
+    """Expand ~, %-tokens and ${VARIABLES} as OpenSSH does."""
     account = pwd.getpwuid(os.getuid())
     hostname = socket.gethostname()
     values = tokens | {

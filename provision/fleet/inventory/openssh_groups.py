@@ -1,4 +1,4 @@
-"""One answer of OpenSSH for all hosts that its configuration does not tell apart: `ssh -G` costs 10 ms, 5,000 times."""
+"""Shared `ssh -G` answers for hosts that the ssh configuration does not distinguish: one call costs 10 ms."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from provision.fleet.inventory.openssh import Resolved, SshTarget, configuration
 from provision.fleet.inventory.ssh_files import ssh_files
 
 KEPT = 256
-"""Answers; where each host has a block of its own, none of them serves another."""
+"""Maximum number of kept answers; hosts with a block of their own share none."""
 _LINE = re.compile(r"^\s*(host|hostname|match|include)(?:\s*=\s*|\s+)(.*)$", re.IGNORECASE | re.MULTILINE)
 _FOR_ALL = {"all", "final", "canonical"}
-"""Criteria of a Match block that hold for every host alike."""
+"""Criteria of a Match block that hold for every host."""
 _PLAIN = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
-"""Targets that OpenSSH takes as they are."""
+"""Targets that OpenSSH does not rewrite."""
 
 Key = tuple[tuple[str, ...], str | None, tuple[bool, ...]]
 
 
 class Blocks(NamedTuple):
-    """The words that tell hosts apart: names, and patterns with wildcards."""
+    """Names and wildcard patterns that distinguish hosts."""
 
     names: frozenset[str]
     wildcards: tuple[re.Pattern[str], ...]
 
 
 class Answer(NamedTuple):
-    """What OpenSSH said of one host."""
+    """OpenSSH's answer for one host."""
 
     target: str
     options: Resolved
 
     def of(self, target: str) -> Resolved | None:
-        """The same said of another one; null where either's name is part of what was said."""
+        """Return the answer for another host; None where a host name is part of the answer."""
         if target == self.target:
             return self.options
         own = {"host": [self.target], "hostname": [self.target]}
@@ -46,7 +46,7 @@ class Answer(NamedTuple):
 
 
 class SharedAnswers:
-    """Asks OpenSSH, and once only for hosts that it would answer alike. May be called from several threads."""
+    """Calls `ssh -G` once for hosts with equal answers. Thread-safe."""
 
     def __init__(self, ask: Callable[[SshTarget], Resolved] = read_ssh_config) -> None:
         self._ask = ask
@@ -54,7 +54,11 @@ class SharedAnswers:
         self._blocks: dict[tuple[str, ...], Blocks | None] = {}
 
     def __call__(self, target_host: SshTarget) -> Resolved:
-        """All options of a host. Raises InventoryError as OpenSSH's own answer does."""
+        """Return all options of a host.
+
+        Raises:
+            InventoryError: OpenSSH refuses the host.
+        """
         key = self._key(target_host)
         kept = self._kept.get(key) if key else None
         if kept is not None and (options := kept.of(target_host.target)) is not None:
@@ -65,7 +69,7 @@ class SharedAnswers:
         return options
 
     def _key(self, target_host: SshTarget) -> Key | None:
-        """What two hosts have in common for which the same lines of the configuration hold; null where nobody can tell."""
+        """Return the key of hosts for which the same configuration lines hold; None when unknown."""
         named = configuration_file(target_host.arguments)
         if named not in self._blocks:
             self._blocks[named] = read_blocks(named)
@@ -78,9 +82,9 @@ class SharedAnswers:
 
 
 def read_blocks(named: Sequence[str]) -> Blocks | None:
-    """The patterns that tell hosts apart; null where something else may: a `Match` by criteria, an `Include` with tokens.
+    """Read the patterns that distinguish hosts; None where other criteria may (`Match`, `Include` with tokens).
 
-    `named` is what the arguments say of the configuration file, empty where they leave that to OpenSSH.
+    `named` is the `-F` argument, empty for OpenSSH's defaults.
     """
     words: set[str] = set()
     for file in ssh_files([named[-1].removeprefix("-F")] if named else [], alone=bool(named)):
@@ -97,9 +101,9 @@ def read_blocks(named: Sequence[str]) -> Blocks | None:
             if keyword.lower() == "host":
                 words.update(word.removeprefix("!") for word in found)
             elif keyword.lower() == "hostname":
-                # Whether a target is its own address or the one of this line, an answer does not say.
+                # an answer does not show whether the address came from this line
                 words.update(word.lower() for word in found)
     names = frozenset(word for word in words if not set("*?") & set(word))
-    # Brackets stand for themselves in a pattern of OpenSSH's.
+    # brackets are literal in OpenSSH patterns
     wildcards = [re.compile(fnmatch.translate(word.replace("[", "[[]"))) for word in sorted(words - names)]
     return Blocks(names, tuple(wildcards))

@@ -1,4 +1,4 @@
-"""From variables to Settings: every problem of every host in one message, each with its host, variable, value and what is allowed."""
+"""Validation of settings: one message with every problem of every host, with variable, value and allowed values."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _MOST_SHOWN = 8
 
 @dataclass(slots=True)
 class Problems:
-    """What is wrong, each thing once with all hosts that have it, in the order found."""
+    """Problems, each once with all its hosts, in the order found."""
 
     by_text: dict[tuple[str, str, str], list[str]] = field(default_factory=dict)
 
     def add(self, host: str, variable: str, text: str, hint: str) -> None:
-        """Note one problem of one host."""
+        """Add a problem of a host."""
         self.by_text.setdefault((variable, text, hint), []).append(host)
 
     def raise_any(self, places: Callable[[str], list[str]]) -> None:
-        """Raise one InventoryError for all, or nothing. `places` says where a variable is set."""
+        """Raise one InventoryError for all problems, if any; `places` returns where a variable is set."""
         if not self.by_text:
             return
         lines, hints = [], []
@@ -56,9 +56,9 @@ def settings_of(
     base: Path,
     problems: Problems,
 ) -> Settings | None:
-    """One host's settings, options of the command line over its variables; null when there are problems, which are noted.
+    """Return one host's settings; options override variables. Problems are collected, and None is returned then.
 
-    Relative paths in the inventory start at `base`, those of options at the working folder.
+    Relative paths of the inventory start at `base`, those of options at the working folder.
     """
     before = len(problems.by_text)
 
@@ -125,7 +125,7 @@ def _file(path: str | None, base: Path) -> tuple[str | None, str | None]:
 
 
 def _at_fault(error: ValidationError) -> list[str]:
-    """The settings at fault, each once."""
+    """Return the invalid settings, each once."""
     return list(dict.fromkeys(str(problem["loc"][0]) for problem in error.errors()))
 
 
@@ -146,7 +146,7 @@ def _option(name: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    # Of variables only the names: a value may be a secret.
+    # only names of a mapping: a value may be a secret
     text = f"a mapping of {', '.join(map(str, value)) or 'nothing'}" if isinstance(value, Mapping) else repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 

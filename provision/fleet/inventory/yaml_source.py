@@ -1,6 +1,6 @@
-"""The inventory's YAML files read for what Ansible passes over: syntax with its place, keys that mean nothing, keys set twice.
+"""Checks of inventory YAML files for what Ansible ignores: syntax, unknown keys, duplicate keys.
 
-Ansible itself only warns of most of these, and a misspelt `host:` then is a fleet without hosts.
+Ansible only warns of most of these, and a misspelt `hosts:` would then be an empty fleet.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from provision.fleet.inventory.source_files import files_of, is_variables
 
 GROUP_KEYS = ("hosts", "vars", "children")
 MOST_DEPTH = 64
-"""Of collections in collections: YAML's own loader ends the process at some ten thousand, Ansible's fails before."""
+"""Maximum nesting: YAML's loader crashes at about ten thousand levels, Ansible's earlier."""
 MOST_ALIASED = 1_000_000
-"""Values that a file may stand for beyond those that are written in it: aliases of aliases grow to any number."""
+"""Maximum number of values added by aliases, which can grow exponentially."""
 _YAML = (".yml", ".yaml", ".json")
 
 
 def check(source: Path) -> None:
-    """Raise InventoryError, with file, line and column, for the first thing that is wrong."""
+    """Check the files of an inventory.
+
+    Raises:
+        InventoryError: The first error, with file, line and column.
+    """
     for file in files_of(source):
         in_variables = is_variables(file, source)
         if not in_variables:
@@ -50,7 +54,7 @@ def check(source: Path) -> None:
 
 
 def positions_of(source: Path, variable: str) -> list[str]:
-    """Where a variable is set, as `file:line`, as far as it stands in YAML."""
+    """Return where a variable is set in YAML files, as `file:line`."""
     found = []
     for file in files_of(source):
         if file.suffix in _YAML or is_variables(file, source):
@@ -97,7 +101,7 @@ def _compose(file: Path) -> yaml.Node | None:
 
 
 def _check_ranges(file: Path) -> None:
-    """Hosts written as a range, in whichever format: Ansible makes all of them before anything else."""
+    """Check host ranges in any format, because Ansible expands all of them first."""
     if os.access(file, os.X_OK):
         return  # a program that prints an inventory
     for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
@@ -127,7 +131,7 @@ def _line(event: yaml.Event) -> str:
 
 
 def _check_aliases(document: yaml.Node, file: Path) -> None:
-    """Refuse a node that an alias makes part of itself, and aliases that stand for more values than any inventory has."""
+    """Reject an alias inside its own node, and aliases that expand to too many values."""
     sizes: dict[int, int] = {}
     open_nodes: set[int] = set()
     pending = [(document, False)]
@@ -178,7 +182,7 @@ def _check_groups(document: yaml.Node, file: Path) -> None:
 
 
 def _check_group(what: str, group: yaml.Node, file: Path) -> list[tuple[str, yaml.Node]]:
-    """Check one group; its children are returned."""
+    """Check one group and return its children."""
     children: list[tuple[str, yaml.Node]] = []
     for key, value in _mapping(group, file, what):
         if key.value not in GROUP_KEYS:
@@ -201,7 +205,7 @@ def _is_null(node: yaml.Node) -> bool:
 
 
 def _mappings(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
-    """Every mapping once, also where aliases name it again."""
+    """Yield every mapping once, also with aliases."""
     pending = [node] if node is not None else []
     seen: set[int] = set()
     while pending:

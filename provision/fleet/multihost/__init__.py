@@ -1,4 +1,4 @@
-"""Several hosts at once: led to meet, and judged by what they saw of one another."""
+"""Trials with several hosts at once, led by a coordinator."""
 
 from provision.fleet.multihost.coordinator import meet
 

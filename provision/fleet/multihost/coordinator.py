@@ -1,6 +1,6 @@
-"""Each host has a part of `verify multihost` running, and this machine leads them to meet.
+"""Coordinator of multi-host trials: every host runs `verify between`, this machine sends the steps.
 
-A host that does not answer is named and left out; it fails nothing else.
+A host that does not answer is reported and left out; the others continue.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from provision.fleet.ssh.channel import Channel
 from verify.records import NETWORK, CheckResult, as_record
 
 HELLO_S = 120.0
-"""For torch to be imported, where many hosts share a slow disk."""
+"""Time limit for importing torch, where many hosts share a slow disk."""
 ANSWER_S = 100.0
-"""Beyond the deadlines that hosts keep themselves (verify/data/network.toml)."""
+"""Longer than the deadlines of the hosts themselves (verify/data/network.toml)."""
 
 ABSENT = {"problem": "it did not answer"}
 
@@ -35,9 +35,14 @@ Answers = dict[str, dict[str, Any]]
 
 
 def meet(openers: Mapping[str, Callable[[], Channel]], *, faults: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Try hosts together, by name how each one's part is started: the record of what came out.
+    """Run the network and all-reduce trials between hosts.
 
-    `faults` spoil what processes observe, to see that it is noticed.
+    Args:
+        openers: Function that starts `verify between` on a host, by host.
+        faults: Faults to inject, which the trials must detect.
+
+    Returns:
+        The record of the check.
     """
     started = time.monotonic()
     with ExitStack() as stack:
@@ -48,7 +53,7 @@ def meet(openers: Mapping[str, Callable[[], Channel]], *, faults: tuple[str, ...
 
 
 class Participants:
-    """The hosts that came, each with its open channel."""
+    """The hosts that answered, each with its open channel."""
 
     def __init__(self, openers: Mapping[str, Callable[[], Channel]], stack: ExitStack) -> None:
         self.silent: dict[str, str] = {}
@@ -67,11 +72,11 @@ class Participants:
 
     @property
     def hosts(self) -> list[str]:
-        """Those that still answer, in the order of the inventory."""
+        """Return the hosts that still answer, in inventory order."""
         return [host for host in self.hellos if host not in self.silent]
 
     def ask(self, requests: Mapping[str, Mapping[str, Any]]) -> Answers:
-        """Ask hosts at once; those that do not answer are silent from then on."""
+        """Send requests to hosts at once; hosts without an answer become silent."""
         asked = []
         for host, request in requests.items():
             try:
@@ -82,9 +87,9 @@ class Participants:
         return self._answers(asked, ANSWER_S)
 
     def leave(self) -> None:
-        """Let all end at once: closing one channel after another waits for each."""
+        """End all hosts at once; closing channels one by one would wait for each."""
         for host in self.hosts:
-            with suppress(OSError):  # it has ended already
+            with suppress(OSError):  # already ended
                 self._channels[host].writeline(json.dumps({"do": "quit"}))
 
     def _answers(self, hosts: list[str], limit_s: float) -> Answers:
@@ -97,8 +102,8 @@ class Participants:
             try:
                 found[host] = dict(json.loads(line))
             except (ValueError, TypeError):
-                said = self._channels[host].error_text().splitlines() or [f"no answer within {limit_s:g} s"]
-                self.silent[host] = said[-1]
+                message = self._channels[host].error_text().splitlines() or [f"no answer within {limit_s:g} s"]
+                self.silent[host] = message[-1]
         return found
 
 
@@ -120,7 +125,7 @@ def _run_all(participants: Participants, faults: tuple[str, ...]) -> CheckResult
 
 
 def _reached(participants: Participants) -> dict[str, dict[str, dict[str, str]]]:
-    """How it went when each host called on every address of all others."""
+    """Return the result of connecting from each host to every address of all others."""
     listeners = {
         host: [
             {"interface": one["name"], "address": one["address"], "ports": hello["listens"], "token": hello["token"]}
@@ -145,7 +150,7 @@ def _reached(participants: Participants) -> dict[str, dict[str, dict[str, str]]]
 def _run_trials(
     participants: Participants, interface_map: InterfaceMap, backend: str, faults: tuple[str, ...]
 ) -> Iterator[AllReduceTrial]:
-    """Pairs of neighbours meet, as many at once as have no host in common."""
+    """Run all-reduce trials between neighbours; pairs without a common host run at once."""
     for pairs in rounds([host for host in interface_map if host in participants.hosts]):
         seats = {
             first: {"do": "reserve_port", "address": _address(participants, first, interface_map[first])}
@@ -169,10 +174,10 @@ def _run_trials(
         }
         answers = participants.ask(asked)
         for pair in pairs:
-            told = {host: answers.get(host, ABSENT) for host in pair}
+            answers_by_host = {host: answers.get(host, ABSENT) for host in pair}
             if pair not in sitting:
-                told = {pair[0]: seated.get(pair[0], ABSENT), pair[1]: {}}
-            yield AllReduceTrial(interface_map, backend, told)
+                answers_by_host = {pair[0]: seated.get(pair[0], ABSENT), pair[1]: {}}
+            yield AllReduceTrial(interface_map, backend, answers_by_host)
 
 
 def _address(participants: Participants, host: str, interface: str) -> str:

@@ -1,4 +1,4 @@
-"""What hosts that were tried together have shown: ways to meet, which of them were open, and which one is to be taken. Pure."""
+"""Evaluation of multi-host trials: candidate interface maps, which of them work, and which to use."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from verify.records import CheckResult, Figure
 InterfaceMap = Mapping[str, str]
 """The interface of each host, by host."""
 Hellos = Mapping[str, Mapping[str, Any]]
-"""What each host says of itself: `interfaces`, `own_name`, `gpus`, and the `ports` where it meets and `ephemeral` ones."""
+"""First answer of each host: `interfaces`, `own_name`, `gpus`, its `ports` for trials and `ephemeral` ports."""
 Reached = Mapping[str, Mapping[str, Mapping[str, str]]]
-"""By host that calls, host that is called on and interface there: `reached`, or why not."""
+"""By calling host, called host and interface there: `reached`, or the error."""
 MOST_SHOWN = 4
-"""How many obstacles are told; all of them stand in the evidence."""
+"""Maximum number of failures in a text; the evidence has all."""
 LOOPBACK = ("127.", "::1")
 
 
 @dataclass(frozen=True)
 class AllReduceTrial:
-    """Two hosts that tried to exchange numbers, and what each answered: figures, `skip` or `problem`."""
+    """An all-reduce between two hosts, and their answers: figures, `skip` or `problem`."""
 
     interface_map: InterfaceMap
     backend: str
@@ -29,21 +29,21 @@ class AllReduceTrial:
 
     @property
     def is_exact(self) -> bool:
-        """Whether both got every number as it was to be."""
+        """Return whether both hosts received exact numbers."""
         return all(answer.get("wrong") == 0 for answer in self.answers.values())
 
     @property
     def problems(self) -> list[str]:
-        """Why they could not exchange, a sentence a host."""
+        """Return the problems, one sentence a host."""
         return [f"{host}: {answer['problem']}" for host, answer in self.answers.items() if "problem" in answer]
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return JSON values."""
         return {"interfaces": dict(self.interface_map), "backend": self.backend, "hosts": dict(self.answers)}
 
 
 def interface_maps(hellos: Hellos) -> list[dict[str, str]]:
-    """Each choice of one interface a host, for all hosts: those of one name, and those of one network; each once."""
+    """Return candidate interface maps: interfaces with one name, and interfaces in one network, on all hosts."""
     by_key: dict[str, dict[str, str]] = {}
     for host, hello in hellos.items():
         for interface in hello["interfaces"]:
@@ -57,7 +57,7 @@ def interface_maps(hellos: Hellos) -> list[dict[str, str]]:
 
 
 def rounds(hosts: Sequence[str]) -> list[list[tuple[str, str]]]:
-    """Pairs of neighbours around a ring, so that each host meets two; those of a round have no host in common."""
+    """Return pairs of neighbours in a ring, in rounds without a common host."""
     if len(hosts) == 2:
         return [[(hosts[0], hosts[1])]]
     ring = list(zip(hosts, [*hosts[1:], hosts[0]], strict=True))
@@ -66,7 +66,7 @@ def rounds(hosts: Sequence[str]) -> list[list[tuple[str, str]]]:
 
 
 def obstacles(interface_map: InterfaceMap, reached: Reached) -> list[str]:
-    """Who does not reach whom on a way, and how that showed."""
+    """Return which host cannot reach which interface, and the error."""
     return [
         f"{caller} to {host}'s {interface}: {how}"
         for caller in interface_map
@@ -76,7 +76,7 @@ def obstacles(interface_map: InterfaceMap, reached: Reached) -> list[str]:
 
 
 def best(trials: Sequence[AllReduceTrial]) -> InterfaceMap | None:
-    """The way on which every meeting was exact, the one with the widest narrowest pair; null where there is none."""
+    """Return the map with exact trials whose slowest pair has the highest bandwidth; None without any."""
     exact: list[tuple[float, InterfaceMap]] = []
     for interface_map in _distinct(trials):
         of_it = [trial for trial in trials if trial.interface_map == interface_map]
@@ -88,7 +88,7 @@ def best(trials: Sequence[AllReduceTrial]) -> InterfaceMap | None:
 def evaluate_trials(
     hellos: Hellos, reached: Reached, trials: Sequence[AllReduceTrial], silent: Mapping[str, str]
 ) -> CheckResult:
-    """What all of it means. `silent` has the hosts that did not come, with the reason."""
+    """Evaluate the trials; `silent` maps hosts that did not answer to the reason."""
     through_cpu = [trial for trial in trials if trial.backend == "gloo"]
     through_gpus = [trial for trial in trials if trial.backend == "nccl"]
     interface_map = best(through_cpu)
@@ -118,7 +118,7 @@ def evaluate_trials(
 
 
 def settings(interface: str) -> dict[str, str]:
-    """The variables of a process that is to meet others through an interface."""
+    """Return the environment variables that select an interface."""
     return {"NCCL_SOCKET_IFNAME": interface, "GLOO_SOCKET_IFNAME": interface}
 
 
@@ -159,10 +159,10 @@ def _closed(hellos: Hellos, reached: Reached, gloo: Sequence[AllReduceTrial]) ->
     problems = [problem for trial in gloo for problem in trial.problems]
     if problems:
         return f"hosts reach one another and cannot exchange: {_first(problems)}"
-    told = "; ".join(
+    answers_by_host = "; ".join(
         f"{_describe(interface_map)}: {_first(obstacles(interface_map, reached))}" for interface_map in known
     )
-    return f"no interface joins the {len(hellos)} hosts: {told}"
+    return f"no interface joins the {len(hellos)} hosts: {answers_by_host}"
 
 
 def _remedy(hellos: Hellos) -> str:
@@ -199,7 +199,7 @@ def _narrowest(trials: Sequence[AllReduceTrial]) -> float:
 
 
 def _describe(interface_map: InterfaceMap) -> str:
-    """`eth0` where it is that on every host, else each host's."""
+    """Return `eth0` where all hosts use it, else the interface of each host."""
     names = set(interface_map.values())
     return names.pop() if len(names) == 1 else ", ".join(f"{name} of {host}" for host, name in interface_map.items())
 
@@ -213,7 +213,7 @@ def _distinct(trials: Sequence[AllReduceTrial]) -> list[InterfaceMap]:
 
 
 def _not_reached(reached: Reached) -> dict[str, dict[str, dict[str, str]]]:
-    """What callers found instead of a host, by caller, host and interface; of a large fleet most is well."""
+    """Return only the failed connections, by caller, host and interface."""
     found: dict[str, dict[str, dict[str, str]]] = {}
     for caller, hosts in reached.items():
         for host, interfaces in hosts.items():

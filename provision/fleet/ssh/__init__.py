@@ -1,6 +1,7 @@
-"""Sessions with hosts, and work on many of them at once.
+"""Sessions with hosts, and parallel work on many hosts.
 
-A session looks at a host and sends bytes to it; what changes a host is Ansible's.
+Sessions read from a host and upload files; Ansible makes all other changes. Fabric (Paramiko) executes commands, and
+OpenSSH transfers bulk data, because it is several times faster.
 """
 
 from provision.fleet.ssh.dispatch import FanOut, FanOutInterrupted, FanOutStats, Task, TaskOutcome, fan_out

@@ -1,4 +1,7 @@
-"""Logging in as OpenSSH would: the agent's keys, key files and certificates, then the password."""
+"""Login in OpenSSH's order: agent keys, key files with certificates, password.
+
+Fabric's OpenSSHAuthStrategy is experimental and lacks IdentitiesOnly, CertificateFile and IdentityAgent, and prompts on the terminal.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command on a host that goes on beside others, for as long as its standard input stays open."""
+"""A long-running command on a host, alive while its standard input stays open."""
 
 from __future__ import annotations
 
@@ -18,47 +18,48 @@ if TYPE_CHECKING:
     import paramiko
 
 LONGEST_S = 7 * 24 * 3600.0
-"""A run that takes longer is not one."""
+"""Longest duration of a run."""
 _END_S = 5.0
 _WRITE_S = 20.0
 _PIECE = 4096
 
 
 class Channel(Protocol):
-    """A running command. Ending its input is how it is told to end."""
+    """A running command. Closing its input ends it."""
 
     def readline(self, *, timeout_s: float) -> str:
-        """The next line without its end; what there is when the command ended or the time is up."""
+        """Return the next line without its end; the rest when the command ended or the time is up."""
 
     def writeline(self, line: str) -> None:
-        """Give the command one more line of input.
+        """Write one line to the command's input.
 
-        Raises OSError when it has ended, or its host is gone.
+        Raises:
+            OSError: The command has ended, or the connection broke.
         """
 
     def error_text(self) -> str:
-        """What the command has written to its standard error so far."""
+        """Return what the command has written to stderr so far."""
 
     def close(self) -> None:
-        """End the command's input and wait a moment for it; harmless when called again."""
+        """Close the command's input and wait briefly; may be called again."""
 
 
 def wrapped(connection: Connection, command: str, *, root: bool) -> tuple[tuple[str, ...], bytes]:
-    """The arguments that run a command, and what must come first on its input."""
+    """Return the arguments that run a command, and the first bytes of its input."""
     password = become_password(connection) if root else None
     argv, first = wrap(command, timeout_s=LONGEST_S, root=root, password=password)
     return argv, first.encode()
 
 
 class _LineReader(ABC):
-    """Lines out of pieces, whatever they arrive by."""
+    """Splits received data into lines."""
 
     def __init__(self) -> None:
         self._data = b""
 
     @abstractmethod
     def _read(self, timeout_s: float) -> bytes:
-        """The next piece; nothing at the end of the output or of the time."""
+        """Return the next piece; empty at the end of the output or the time."""
 
     def readline(self, *, timeout_s: float) -> str:
         """See Channel.readline."""
@@ -73,7 +74,7 @@ class _LineReader(ABC):
 
 
 class LocalChannel(_LineReader):
-    """On this machine, in a session of its own: Ctrl-C on the terminal does not reach it."""
+    """Command on this machine in its own process session, so that Ctrl-C does not reach it."""
 
     def __init__(self, argv: tuple[str, ...], first: bytes) -> None:
         super().__init__()
@@ -118,7 +119,7 @@ class LocalChannel(_LineReader):
 
 
 class SshChannel(_LineReader):
-    """A channel of the session's connection: when that goes, the host's end of the input goes with it."""
+    """Command over the session's connection; when that breaks, the input ends on the host."""
 
     def __init__(self, channel: paramiko.Channel, argv: tuple[str, ...], first: bytes) -> None:
         super().__init__()

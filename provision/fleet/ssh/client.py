@@ -1,4 +1,4 @@
-"""Opening a Fabric connection from a resolved one: our own socket, our own host key check, nothing guessed by Fabric."""
+"""Fabric connections from resolved parameters: own socket, own host key check, no defaults from Fabric."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 KEEPALIVE_S = 15
 _AUTHENTICATION_S = 30.0
-"""Hosts with slow name services or PAM modules take their time to let somebody in."""
+"""Hosts with slow DNS or PAM modules need long for a login."""
 
 
 class OpenConnection:
-    """A connection that is up, with the proxy that carries it."""
+    """An open connection with its proxy process."""
 
     def __init__(self, connection: fabric.Connection, proxy: Proxy | None) -> None:
         self.transport: paramiko.Transport = connection.client.get_transport()
@@ -36,14 +36,20 @@ class OpenConnection:
         self._proxy = proxy
 
     def close(self) -> None:
-        """End both."""
+        """Close both."""
         self._connection.close()
         if self._proxy is not None:
             self._proxy.close()
 
 
 def connect(host: str, connection: Connection) -> OpenConnection:
-    """Connect and log in. Raises TransportError, HostKeyError or AuthenticationError."""
+    """Connect and log in.
+
+    Raises:
+        TransportError: The host cannot be reached.
+        HostKeyError: The host key is wrong or unknown.
+        AuthenticationError: The host refused the login.
+    """
     proxy = None
     try:
         if connection.proxy_command is not None:
@@ -76,21 +82,23 @@ def connect(host: str, connection: Connection) -> OpenConnection:
     except BaseException as error:
         link.client.close()
         channel.close()
-        said = ""
+        message = ""
         if proxy is not None:
-            said = proxy.error_text() if not isinstance(error, TransportError | AuthFailure | KeyboardInterrupt) else ""
+            message = (
+                proxy.error_text() if not isinstance(error, TransportError | AuthFailure | KeyboardInterrupt) else ""
+            )
             proxy.close()
         if isinstance(error, AuthFailure):
             raise _refused(host, connection, login, error) from None
         if isinstance(error, OSError | EOFError | paramiko.SSHException):
             raise (
-                proxy_error(host, connection, said) if said else unreachable_error(host, connection, error)
+                proxy_error(host, connection, message) if message else unreachable_error(host, connection, error)
             ) from None
         raise
 
 
 class _HostKeyCheck(paramiko.MissingHostKeyPolicy):
-    """Paramiko is given no known keys, so that each connection asks here."""
+    """Host key check of every connection; Paramiko itself gets no known keys."""
 
     def __init__(self, host: str, connection: Connection) -> None:
         self._host = host
@@ -102,7 +110,7 @@ class _HostKeyCheck(paramiko.MissingHostKeyPolicy):
 
 
 def _transport_factory(connection: Connection) -> Callable[..., paramiko.Transport]:
-    """Transports that offer what the user's ssh configuration offers, keys of known kinds first."""
+    """Return a factory of transports with the algorithms of the user's ssh configuration, known key types first."""
 
     def make(sock: socket.socket, **options: Any) -> paramiko.Transport:
         transport = paramiko.Transport(sock, **options)
@@ -125,11 +133,11 @@ def _transport_factory(connection: Connection) -> Callable[..., paramiko.Transpo
 
 
 ALGORITHMS = {"ciphers": "ciphers", "digests": "macs", "kex": "kexalgorithms", "key_types": "hostkeyalgorithms"}
-"""Paramiko's names of the choices, and OpenSSH's."""
+"""Paramiko's names of the algorithm lists, and OpenSSH's."""
 
 
 def _refused(host: str, connection: Connection, login: Login, error: AuthFailure) -> TransportError:
-    """A failed login: what was tried, and what the host would have taken; a broken connection is told apart."""
+    """Return the error of a failed login: attempts and accepted methods, or a broken connection."""
     accepted: list[str] = []
     for attempt in error.result:
         if isinstance(attempt.result, paramiko.BadAuthenticationType):
@@ -152,7 +160,7 @@ def _refused(host: str, connection: Connection, login: Login, error: AuthFailure
 
 
 def alive(opened: OpenConnection, *, timeout_s: float = 5.0) -> bool:
-    """Whether the host still answers."""
+    """Return whether the host still answers."""
     with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
         opened.transport.open_session(timeout=timeout_s).close()
         return True

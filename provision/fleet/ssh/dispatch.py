@@ -1,7 +1,7 @@
-"""Work on many hosts at once: a bound, priorities, a deadline each, and retries when the way to a host failed.
+"""Parallel work on many hosts: concurrency limit, priorities, deadlines, and retries of broken connections.
 
-A task that failed on its way gives its slot back while it waits for the next try, and comes before all others then: the slowest
-host decides when a run ends, so it should not also queue. How long tasks waited for a slot that was free is recorded.
+A task whose connection failed frees its slot while it waits for the next attempt and then goes first, because the slowest
+host decides when a run ends. The waiting time of tasks is recorded.
 """
 
 from __future__ import annotations
@@ -22,42 +22,42 @@ T = TypeVar("T")
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 8.0
 DEFAULT_LIMIT = 32
-"""Hosts that are worked on at once."""
+"""Default number of hosts worked on at once."""
 GRACE_S = 5.0
-"""How long tasks that were told to stop are waited for."""
+"""Time that cancelled tasks get to end."""
 TICK_S = 0.25
 _RETRIED_FIRST = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Task(Generic[T]):
-    """Work on one host. A higher priority goes first; equal ones in the order given."""
+    """Work on one host. Higher priorities go first; equal ones in the order given."""
 
     host: str
     call: Callable[[], T]
     priority: int = 0
     deadline_s: float = 600.0
-    """Of one try, from its dispatch."""
+    """Deadline of one attempt in seconds, from its dispatch."""
     retries: int = 2
-    """Further tries after a TransportError that trying again may cure."""
+    """Further attempts after a TransportError that a retry may cure."""
     cancel: Callable[[], None] | None = None
-    """Called from another thread when the work shall end early: the session's `close`."""
+    """Called from another thread to end the task early: the session's `close`."""
 
 
 @dataclass(frozen=True, slots=True)
 class TaskOutcome(Generic[T]):
-    """How a task ended: a value, or an error. Times in seconds."""
+    """Result of a task: a value or an error. Times in seconds."""
 
     host: str
     value: T | None = None
     error: BaseException | None = None
     tries: int = 0
     wait_s: float = 0.0
-    """From the moment the last try could have started until it did."""
+    """Time that the last attempt was ready but waited for a slot."""
     run_s: float = 0.0
 
     def result(self) -> T:
-        """The value, or the error raised."""
+        """Return the value, or raise the error."""
         if self.error is not None:
             raise self.error
         return self.value  # type: ignore[return-value]  # T may itself be None
@@ -65,7 +65,7 @@ class TaskOutcome(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class FanOutStats:
-    """Figures over all tries."""
+    """Figures over all attempts."""
 
     tasks: int
     seconds: float
@@ -78,19 +78,19 @@ class FanOutStats:
 
 @dataclass(frozen=True, slots=True)
 class FanOut(Generic[T]):
-    """All outcomes, by host in the order given, and the figures."""
+    """All results, by host in the order given, and the figures."""
 
     outcomes: Mapping[str, TaskOutcome[T]]
     stats: FanOutStats
 
     @property
     def values(self) -> dict[str, T]:
-        """Values of the tasks that ended well."""
+        """Return values of successful tasks."""
         return {host: outcome.result() for host, outcome in self.outcomes.items() if outcome.error is None}
 
     @property
     def errors(self) -> dict[str, BaseException]:
-        """Errors of those that did not."""
+        """Return errors of failed tasks."""
         return {host: outcome.error for host, outcome in self.outcomes.items() if outcome.error is not None}
 
 
@@ -99,7 +99,7 @@ class Cancelled(Exception):  # noqa: N818  # not an error of the task
 
 
 class FanOutInterrupted(KeyboardInterrupt):
-    """Ctrl-C came; `fan_out` holds what had ended, and Cancelled for the rest."""
+    """Ctrl-C; `fan_out` has finished results, and Cancelled for the rest."""
 
     def __init__(self, fan_out: FanOut[Any]) -> None:
         super().__init__("interrupted")
@@ -109,12 +109,16 @@ class FanOutInterrupted(KeyboardInterrupt):
 def fan_out(
     tasks: Sequence[Task[T]], *, limit: int = DEFAULT_LIMIT, while_waiting: Callable[[], None] | None = None
 ) -> FanOut[T]:
-    """Run all tasks, at most `limit` at a time, and return when each has an outcome. Errors of tasks are outcomes.
+    """Run all tasks and return when each has a result. Errors of tasks are results.
 
-    `meanwhile` is called once the tasks are on their way, and deadlines are looked at after it: it has to be short.
+    Args:
+        tasks: Tasks, at most one a host.
+        limit: Maximum number of tasks at once.
+        while_waiting: Called once after the start; it must be short, because deadlines are checked after it.
 
-    Raises FanOutInterrupted on Ctrl-C, after pending tasks were dropped and running ones told to stop, and ValueError when two
-    tasks name the same host.
+    Raises:
+        FanOutInterrupted: Ctrl-C; waiting tasks were dropped and running ones cancelled.
+        ValueError: Two tasks name the same host.
     """
     if len({task.host for task in tasks}) != len(tasks):
         raise ValueError("two tasks name the same host")
@@ -129,7 +133,7 @@ def fan_out(
 
 @dataclass(slots=True)
 class _Attempt(Generic[T]):
-    """A task with its place in line."""
+    """One attempt of a task, with its position in the queue."""
 
     task: Task[T]
     place: int
@@ -151,7 +155,7 @@ class _Figures:
 
 
 class _Pool(Generic[T]):
-    """The queue, the workers, and the one lock over both."""
+    """Queue and workers, behind one lock."""
 
     def __init__(self, tasks: Sequence[Task[T]], limit: int) -> None:
         self._tasks = tasks
@@ -171,7 +175,7 @@ class _Pool(Generic[T]):
         heapq.heappush(self._ready, (attempt.rank, attempt))
 
     def work(self, while_waiting: Callable[[], None] | None) -> None:
-        """Start the workers and watch the deadlines until every task has its outcome."""
+        """Start the workers and check deadlines until every task has a result."""
         for _ in range(self._limit if self._tasks else 0):
             self._start_worker()
         if while_waiting is not None:
@@ -186,10 +190,10 @@ class _Pool(Generic[T]):
         threading.Thread(target=self._work_off, daemon=True, name="firstlight-fan-out").start()
 
     def _until_next(self) -> float:
-        """Seconds until a deadline or the end of a back-off, or until Ctrl-C is looked for again."""
+        """Return the seconds until the next deadline, retry or check for Ctrl-C."""
         moments = [attempt.dispatched_at + attempt.task.deadline_s for attempt in self._running.values()]
         moments += [self._later[0][0]] if self._later else []
-        # A signal that comes just before the wait begins is not seen until the wait ends.
+        # a signal just before the wait is only noticed after it
         return max(0.0, min([TICK_S, *(moment - time.monotonic() for moment in moments)]))
 
     def _wake_later(self) -> None:
@@ -199,7 +203,7 @@ class _Pool(Generic[T]):
             self._changed.notify_all()
 
     def _expire(self) -> None:
-        """Give up on tries beyond their deadline: their threads are left behind, told to stop, and replaced."""
+        """Abandon attempts beyond their deadline: cancel their threads and start new workers."""
         now = time.monotonic()
         for place, attempt in list(self._running.items()):
             if now - attempt.dispatched_at < attempt.task.deadline_s:
@@ -214,7 +218,7 @@ class _Pool(Generic[T]):
             self._start_worker()
 
     def _work_off(self) -> None:
-        """A worker: take the first in line, run it, hand in its outcome."""
+        """Worker: run the first queued attempt and record its result."""
         free_at = self._started
         while True:
             with self._changed:
@@ -226,13 +230,13 @@ class _Pool(Generic[T]):
                 attempt.dispatched_at = time.monotonic()
                 attempt.wait_s = attempt.dispatched_at - max(free_at, attempt.ready_at)
                 self._running[attempt.place] = attempt
-                # The main thread must learn of this deadline.
+                # the main thread must learn about this deadline
                 self._changed.notify_all()
             value: T | None
             value, error = _attempt(attempt.task.call)
             with self._changed:
                 if self._running.get(attempt.place) is not attempt:
-                    return  # given up meanwhile: another worker has this slot
+                    return  # abandoned: another worker has this slot
                 free_at = time.monotonic()
                 del self._running[attempt.place]
                 self._finish(attempt, value, error, free_at)
@@ -261,7 +265,7 @@ class _Pool(Generic[T]):
         )
 
     def interrupt(self) -> None:
-        """Drop what waits, tell what runs, and give it a moment to end."""
+        """Drop waiting tasks, cancel running ones, and wait briefly for them."""
         with self._changed:
             self._stopping = True
             self._ready.clear()
@@ -279,7 +283,7 @@ class _Pool(Generic[T]):
                     )
 
     def result(self) -> FanOut[T]:
-        """Outcomes in the order of the tasks, and the figures."""
+        """Return results in the order of the tasks, and the figures."""
         with self._changed:
             outcomes = {task.host: self._outcomes[task.host] for task in self._tasks}
             seconds = time.monotonic() - self._started
@@ -306,7 +310,7 @@ def _attempt(call: Callable[[], T]) -> tuple[T | None, BaseException | None]:
 
 
 def _is_retryable(error: BaseException) -> bool:
-    """Whether trying again may help: the way failed, not the key and not the login."""
+    """Return whether a retry may help: the connection failed, not the key or the login."""
     return isinstance(error, TransportError) and not isinstance(error, HostKeyError | AuthenticationError)
 
 
@@ -316,5 +320,5 @@ def _cancel(task: Task[T]) -> None:
 
 
 def _quantile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least this share of all does not exceed; 0 without values."""
+    """Return the smallest value that at least this share does not exceed; 0 without values."""
     return values[min(len(values) - 1, int(share * len(values)))] if values else 0.0

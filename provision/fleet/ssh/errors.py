@@ -1,4 +1,4 @@
-"""From what a library or the system says to what a person can act on."""
+"""Errors of connections, with causes in plain words."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from provision.fleet.ssh.openssh import manual_command
 
 
 class AuthenticationError(TransportError):
-    """The host answered and refused the login. Trying again would change nothing."""
+    """The host refused the login; a retry would not help."""
 
 
 def where(connection: Connection) -> str:
-    """The address as messages name it."""
+    """Return the address for messages."""
     return f"{connection.address}:{connection.port}"
 
 
 def reason(error: BaseException) -> str:
-    """One clause for why a connection failed or broke."""
+    """Return why a connection failed, as a clause."""
     if isinstance(error, socket.gaierror):
         return f"the name does not resolve ({error.strerror})"
     if isinstance(error, TimeoutError):
@@ -40,7 +40,7 @@ def reason(error: BaseException) -> str:
 
 
 def unreachable_error(host: str, connection: Connection, error: BaseException) -> TransportError:
-    """The host could not be reached at all."""
+    """Return the error for a host that cannot be reached."""
     return TransportError(
         f"host {host} ({where(connection)}) cannot be reached: {reason(error)}",
         hint=f"try it by hand: {manual_command(connection)}",
@@ -48,7 +48,7 @@ def unreachable_error(host: str, connection: Connection, error: BaseException) -
 
 
 def broken_error(host: str, connection: Connection, error: BaseException) -> TransportError:
-    """The connection was there and is gone."""
+    """Return the error for a broken connection."""
     return TransportError(
         f"the connection to host {host} ({where(connection)}) broke: {reason(error)}",
         hint="run the same command again: what was done is kept",

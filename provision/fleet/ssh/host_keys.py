@@ -1,4 +1,7 @@
-"""Whether a host is the one it says: its key against the known_hosts files. There is no way to switch this off."""
+"""Host key check against known_hosts files; it cannot be switched off.
+
+Paramiko's policies lack revoked keys, certificate authorities and HostKeyAlias, and rewrite the whole file to add a key.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,16 @@ from provision.fleet.ssh.known_hosts import KnownKey, add_known_key, fingerprint
 from provision.fleet.ssh.openssh import manual_command_with_key_prompt
 
 SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
-"""Key kinds whose signature algorithms have other names."""
+"""Key types whose signature algorithms have other names."""
 
 
 def name_of(connection: Connection) -> str:
-    """The name that a connection's host key is kept under."""
+    """Return the known_hosts name of a connection."""
     return lookup_name(str(connection.address), connection.port, connection.host_key_alias)
 
 
 def preferred_kinds(connection: Connection) -> list[str]:
-    """Signature algorithms for which a key of the host is known: asked for first, so that known keys are the ones compared."""
+    """Return algorithms of known keys of the host; they are offered first, so that known keys are compared."""
     kinds: list[str] = []
     for key in known_keys(connection.known_hosts_files, name_of(connection)):
         if not key.marker:
@@ -29,7 +32,11 @@ def preferred_kinds(connection: Connection) -> list[str]:
 
 
 def check_host_key(host: str, connection: Connection, kind: str, blob: bytes) -> None:
-    """Accept a host's key or raise HostKeyError. A new host is remembered where the user's configuration asks for it."""
+    """Check a host's key; a new host is stored where the user's configuration allows it.
+
+    Raises:
+        HostKeyError: The key is revoked, changed or unknown.
+    """
     name = name_of(connection)
     known = known_keys(connection.known_hosts_files, name)
     revoked = [key for key in known if key.marker == "@revoked" and key.blob == blob]
@@ -70,7 +77,7 @@ def _changed(host: str, connection: Connection, known: Sequence[KnownKey], kind:
 
 
 def renewal_hint(connection: Connection) -> str:
-    """What to type where a host shows another key than the known one: forget that, then add the present one."""
+    """Return the commands after a key change: forget the old key, then add the new one."""
     name = name_of(connection)
     files = dict.fromkeys(key.file for key in known_keys(connection.known_hosts_files, name) if not key.marker)
     removals = [shlex.join(["ssh-keygen", "-R", name, "-f", file]) for file in files]
@@ -78,9 +85,9 @@ def renewal_hint(connection: Connection) -> str:
 
 
 def scan_command(connection: Connection) -> str:
-    """The command that adds a host's present keys to the first known_hosts file.
+    """Return the command that adds a host's keys to the first known_hosts file.
 
-    ssh-keyscan goes no way but the direct one: behind a proxy it is OpenSSH itself, which asks first.
+    ssh-keyscan cannot use a proxy; behind one, OpenSSH connects and asks.
     """
     if connection.proxy_command is not None:
         return manual_command_with_key_prompt(connection)

@@ -1,4 +1,7 @@
-"""Reading known_hosts files as OpenSSH does: patterns, ports, hashed names, certificate authorities, revoked keys."""
+"""Reader for known_hosts files.
+
+Paramiko's HostKeys lacks patterns, negation, certificate authorities and revoked keys, and gives no file and line.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ Marker = Literal["", "@cert-authority", "@revoked"]
 
 
 class KnownKey(NamedTuple):
-    """One line of a known_hosts file that names the host asked for."""
+    """One matching line of a known_hosts file."""
 
     file: str
     line: int
@@ -27,7 +30,7 @@ class KnownKey(NamedTuple):
 
 
 def lookup_name(address: str, port: int, alias: str | None) -> str:
-    """The name under which a host's key is kept: its alias as it is, else the address, with the port unless it is 22."""
+    """Return the known_hosts name: the alias, else the address, with the port unless it is 22."""
     if alias:
         return alias
     address = address.lower()
@@ -35,7 +38,7 @@ def lookup_name(address: str, port: int, alias: str | None) -> str:
 
 
 def known_keys(files: Iterable[str], name: str) -> list[KnownKey]:
-    """All lines that name the host, in the files' order. A file that is not there is empty; a broken line is passed over."""
+    """Return all lines for a host in file order; missing files and malformed lines are skipped."""
     return [key for file in files for key in _in_file(file, name)]
 
 
@@ -67,13 +70,13 @@ def _in_file(file: str, name: str) -> Iterator[KnownKey]:
 
 
 def _names(patterns: str, name: str) -> bool:
-    """Whether a line's first field covers a name; a negated pattern that matches rules the line out."""
+    """Return whether a line's patterns match a name; a matching negated pattern excludes the line."""
     if patterns.startswith("|1|"):
         return _hashed_matches(patterns, name)
     matched = False
     for pattern in patterns.lower().split(","):
         negated = pattern.startswith("!")
-        # Brackets stand for themselves in known_hosts: only * and ? are wildcards.
+        # brackets are literal in known_hosts; only * and ? are wildcards
         if fnmatch.fnmatchcase(name.lower(), pattern.removeprefix("!").replace("[", "[[]")):
             if negated:
                 return False
@@ -90,12 +93,12 @@ def _hashed_matches(field: str, name: str) -> bool:
 
 
 def fingerprint(blob: bytes) -> str:
-    """A key's fingerprint as OpenSSH prints it."""
+    """Return a key's fingerprint in OpenSSH's form."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
 
 
 def add_known_key(file: str, name: str, kind: str, blob: bytes, *, hashed: bool) -> None:
-    """Add a host's key to a known_hosts file; one write, so that several hosts may do it at once."""
+    """Append a host's key to a known_hosts file in a single write, which is safe for concurrent use."""
     if hashed:
         salt = os.urandom(20)
         digest = hmac.new(salt, name.encode(), hashlib.sha1).digest()
@@ -105,7 +108,7 @@ def add_known_key(file: str, name: str, kind: str, blob: bytes, *, hashed: bool)
     line = f"{name} {kind} {base64.b64encode(blob).decode()}\n".encode()
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:
-        # A last line without its end would swallow ours.
+        # an unterminated last line would swallow the new one
         ended = not path.stat().st_size or path.read_bytes().endswith(b"\n")
         os.write(descriptor, line if ended else b"\n" + line)
     finally:

@@ -1,4 +1,4 @@
-"""A session with this machine: no SSH, the same behaviour."""
+"""Session with this machine, without SSH."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PIECE = 1 << 16
 
 
 class LocalSession(ShellSession):
-    """Runs commands in process groups of their own, so that a time limit ends all of one."""
+    """Runs commands in their own process groups, so that a time limit ends the whole group."""
 
     def __init__(self, host: str, connection: Connection) -> None:
         super().__init__(host, connection)
@@ -61,7 +61,7 @@ class LocalSession(ShellSession):
 
 
 def _converse(process: subprocess.Popen[bytes], stdin: bytes, deadline: float, limit_bytes: int) -> tuple[bytes, bytes]:
-    """Feed a process and read all it says, until it has ended. Raises TimeoutError, OutputLimitError."""
+    """Send input to a process and read its output until it ends. Raises TimeoutError, OutputLimitError."""
     assert process.stdin
     assert process.stdout
     assert process.stderr
@@ -100,7 +100,7 @@ def _converse(process: subprocess.Popen[bytes], stdin: bytes, deadline: float, l
 
 
 def _fed(pipe: IO[bytes], left: memoryview) -> memoryview:
-    """What is left of the input; nothing where the process takes no more, which is its right."""
+    """Return the unsent rest of the input; empty when the process takes no more, which is allowed."""
     try:
         return left[os.write(pipe.fileno(), left[:_PIECE]) :] if left else left
     except BlockingIOError:
@@ -110,7 +110,7 @@ def _fed(pipe: IO[bytes], left: memoryview) -> memoryview:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all of its group, and let go of its pipes even where a stray child holds them."""
+    """End a process and its group, and close its pipes even where a stray child has them open."""
     _kill_group(process)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=2)

@@ -1,4 +1,4 @@
-"""A resolved connection in OpenSSH's words, for bulk transfer and for Ansible, so that all of them reach a host the same way."""
+"""A resolved connection as OpenSSH arguments, for uploads and Ansible."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from provision.core.models.settings import Connection
 
 
 def ssh_command(connection: Connection, *, options: tuple[str, ...] = ()) -> list[str]:
-    """`ssh` with everything that the connection says, up to and including the host; a command may follow."""
+    """Return `ssh` with all arguments of the connection; a command may follow."""
     interaction = () if connection.password is not None else ("-o", "BatchMode=yes")
     return ["ssh", "-T", *interaction, *options, *connection.openssh_options, "--", str(connection.address)]
 
 
 def manual_command(connection: Connection) -> str:
-    """The line that a person types to reach the host as the product does."""
+    """Return the command line to reach the host by hand."""
     return shlex.join([*ssh_command(connection), "true"])
 
 
 def manual_command_with_key_prompt(connection: Connection) -> str:
-    """The line with which a person reaches the host as the product does, is shown its key, and has it kept after a yes."""
-    asking = ("-o", "StrictHostKeyChecking=ask")  # of an option that is given twice OpenSSH takes the first
+    """Return the command line to reach the host by hand, show its key and store it after confirmation."""
+    asking = ("-o", "StrictHostKeyChecking=ask")  # OpenSSH takes the first value of a repeated option
     return shlex.join(["ssh", *asking, *connection.openssh_options, "--", str(connection.address), "true"])
 
 
 def ansible_variables(connection: Connection) -> dict[str, Any]:
-    """The host variables that make Ansible reach a host as the sessions do.
+    """Return host variables with which Ansible connects like the sessions.
 
-    Passwords are not among them: Ansible is given those another way, out of files that are kept.
+    Passwords are not included, so that no file in the run's folder contains them.
     """
     variables: dict[str, Any] = {"ansible_become": connection.become, "ansible_become_method": connection.become_method}
     if connection.python_interpreter is not None:

@@ -1,4 +1,7 @@
-"""The way to a host: a socket of our own, or the two ends of a ProxyCommand."""
+"""Sockets to hosts: a direct connection, or a running ProxyCommand.
+
+Paramiko's ProxyCommand reports no error text, keeps its children alive, and has no real socket to poll.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,14 @@ from provision.fleet.ssh.openssh import manual_command, manual_command_with_key_
 
 _FAMILIES = {"any": socket.AF_UNSPEC, "inet": socket.AF_INET, "inet6": socket.AF_INET6}
 _DEAD_AFTER_MS = 30_000
-"""Bytes that nobody acknowledges for so long mean that the host is gone."""
+"""A host that acknowledges no data for this time is gone."""
 
 
 def connect_socket(connection: Connection) -> socket.socket:
-    """A TCP connection to the host, to the first of its addresses that answers.
+    """Connect to the first address of the host that answers.
 
-    Raises OSError of the last address tried.
+    Raises:
+        OSError: The error of the last address.
     """
     address, port = str(connection.address), connection.port
     source = (connection.bind_address, 0) if connection.bind_address else None
@@ -49,7 +53,7 @@ def connect_socket(connection: Connection) -> socket.socket:
 
 
 class Proxy:
-    """A running ProxyCommand. OpenSSH does the work where it is a jump host, so host keys are checked there as well."""
+    """A running ProxyCommand. For jump hosts it is OpenSSH, which checks their host keys as well."""
 
     def __init__(self, connection: Connection) -> None:
         ours, theirs = socket.socketpair()
@@ -66,15 +70,15 @@ class Proxy:
             )
 
     def error_text(self) -> str:
-        """What it wrote to stderr, in one line."""
+        """Return its stderr in one line."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(timeout=1)  # it says why before it ends
+            self._process.wait(timeout=1)  # it reports the reason before it ends
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").splitlines()
         return " / ".join(line.strip() for line in lines if line.strip())
 
     def close(self) -> None:
-        """End it and whatever it started."""
+        """End it and its children."""
         self.socket.close()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGTERM)
@@ -87,7 +91,7 @@ class Proxy:
 
 
 def expand(command: str, connection: Connection) -> str:
-    """A ProxyCommand with its %h, %p, %r and %% replaced."""
+    """Replace %h, %p, %r and %% in a ProxyCommand."""
     values = {"h": str(connection.address), "p": str(connection.port), "r": connection.user or "", "%": "%"}
     out, rest = "", command
     while "%" in rest:
@@ -98,7 +102,7 @@ def expand(command: str, connection: Connection) -> str:
 
 
 def proxy_error(host: str, connection: Connection, error_text: str) -> TransportError:
-    """Why a host behind a proxy could not be reached, from what the proxy wrote."""
+    """Return the error for a host behind a proxy, from the proxy's stderr."""
     way = " -> ".join(f"{jump.address}:{jump.port}" for jump in connection.proxy_jump) or "its ProxyCommand"
     text = f"host {host} ({connection.address}:{connection.port}) cannot be reached through {way}: {error_text}"
     if "REMOTE HOST IDENTIFICATION HAS CHANGED" in error_text:
@@ -111,6 +115,6 @@ def proxy_error(host: str, connection: Connection, error_text: str) -> Transport
 
 
 def _refused(connection: Connection, error_text: str) -> Connection:
-    """The jump host whose key was refused, by the name that OpenSSH gives it; of a ProxyCommand of the user's, the host itself."""
+    """Return the jump host whose key was refused, by the name in OpenSSH's message; else the host itself."""
     named = [jump for jump in connection.proxy_jump if name_of(jump) in error_text]
     return next(iter((*named, *connection.proxy_jump, connection)))

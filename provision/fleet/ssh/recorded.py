@@ -1,4 +1,4 @@
-"""A session that tells of every file it brings to its host; what it only runs or reads goes through unseen."""
+"""Session that records every file it writes to its host; commands and reads are not recorded."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from provision.fleet.ssh.session import Completed, Progress, SendReport, Session
 
 
 class Record(Protocol):
-    """Told of one change, after it was made or failed."""
+    """Receiver of one change, after it was made or failed."""
 
     def __call__(self, how: str, *, host: str, output: str = "", **data: Any) -> None: ...
 
 
 class RecordedSession:
-    """Passes everything on to another session, and each `send` and `write` to a record besides."""
+    """Forwards all calls to another session, and records `send` and `write`."""
 
     def __init__(self, session: Session, record: Record) -> None:
         self.host = session.host
@@ -34,7 +34,7 @@ class RecordedSession:
         try:
             report = self._session.send(files, folder, progress=progress)
         except BaseException as error:
-            # what had arrived by then is not known here
+            # what arrived before the error is unknown
             self._record("send", host=self.host, folder=folder, changed=None, output=str(error))
             raise
         if report.sent:
@@ -46,14 +46,14 @@ class RecordedSession:
 
     def write(self, path: str, content: bytes, *, mode: int = 0o644, root: bool = False) -> None:
         """See Session.write."""
-        said: dict[str, Any] = {"path": path, "mode": f"{mode:04o}", "as_root": root, "bytes": len(content)}
-        said["sha256"] = hashlib.sha256(content).hexdigest()
+        message: dict[str, Any] = {"path": path, "mode": f"{mode:04o}", "as_root": root, "bytes": len(content)}
+        message["sha256"] = hashlib.sha256(content).hexdigest()
         try:
             self._session.write(path, content, mode=mode, root=root)
         except BaseException as error:
-            self._record("write", host=self.host, **said, changed=None, output=str(error))
+            self._record("write", host=self.host, **message, changed=None, output=str(error))
             raise
-        self._record("write", host=self.host, **said, changed=True)
+        self._record("write", host=self.host, **message, changed=True)
 
     def read(self, path: str, *, root: bool = False, timeout_s: float = 60.0) -> bytes:
         """See Session.read."""

@@ -1,4 +1,4 @@
-"""What a session is, whichever way it reaches its host."""
+"""Interface of sessions, local or over SSH."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.channel import Channel
 
 Progress = Callable[[int], None]
-"""Called with the number of bytes that went over since the last call; negative when bytes must be sent again."""
+"""Called with the number of bytes sent since the last call; negative when bytes must be sent again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """How a command ended. Text that is not UTF-8 has its bytes replaced."""
+    """Result of a command. Undecodable bytes are replaced."""
 
     rc: int
     stdout: str
@@ -25,51 +25,60 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class SendReport:
-    """What `send` had to do: sizes in bytes."""
+    """Result of `send`; sizes in bytes."""
 
     sent: tuple[str, ...]
     present: tuple[str, ...]
     bytes_sent: int
     bytes_resumed: int
-    """Bytes of files cut off earlier that did not have to travel again."""
+    """Bytes of interrupted files that were not sent again."""
     seconds: float
 
 
 class Session(Protocol):
-    """A way to one host. Opened by the first call that needs it, used by one thread at a time."""
+    """A connection to one host, opened on first use, for one thread at a time."""
 
     host: str
 
     def run(self, command: str, *, stdin: str | None = None, timeout_s: float = 60.0, root: bool = False) -> Completed:
-        """Run a POSIX sh command, as root when asked.
+        """Run a POSIX sh command.
 
-        Raises TransportError when the host cannot be reached or the connection breaks, RemoteCommandError when the
-        command outlives its time limit or sudo refuses.
+        Raises:
+            TransportError: The host cannot be reached, or the connection broke.
+            RemoteCommandError: The command exceeded its time limit, or sudo refused.
         """
 
     def send(self, files: Sequence[StagedFile], folder: str, *, progress: Progress | None = None) -> SendReport:
-        """Bring files into a folder, each under its name, verified by SHA-256 there; only what is missing travels.
+        """Upload files into a folder, verified by SHA-256 there; only missing files are sent.
 
-        Raises StageError when the disk is too small or a file arrives wrong twice, TransportError.
+        Raises:
+            StageError: The disk is too small, or a file arrived damaged twice.
+            TransportError: The connection broke.
         """
 
     def write(self, path: str, content: bytes, *, mode: int = 0o644, root: bool = False) -> None:
-        """Write a file so that it is there whole or not at all.
+        """Write a file atomically.
 
-        Raises RemoteCommandError when the host refuses, TransportError.
+        Raises:
+            RemoteCommandError: The host refused.
+            TransportError: The connection broke.
         """
 
     def read(self, path: str, *, root: bool = False, timeout_s: float = 60.0) -> bytes:
-        """The content of a file.
+        """Return the content of a file.
 
-        Raises FileNotFoundError, RemoteCommandError when it cannot be read, TransportError.
+        Raises:
+            FileNotFoundError: There is no such file.
+            RemoteCommandError: The file cannot be read.
+            TransportError: The connection broke.
         """
 
     def open_channel(self, command: str, *, root: bool = False) -> Channel:
-        """Start a POSIX sh command that goes on beside others until its input ends.
+        """Start a POSIX sh command that runs until its input ends.
 
-        Raises TransportError.
+        Raises:
+            TransportError: The host cannot be reached.
         """
 
     def close(self) -> None:
-        """End the session; harmless when it was never opened. Ends a command that still runs on another thread."""
+        """Close the session, opened or not; a command on another thread is ended."""

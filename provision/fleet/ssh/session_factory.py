@@ -1,4 +1,4 @@
-"""Which kind of session reaches a host."""
+"""Factory of sessions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from provision.fleet.ssh.session import Session
 
 
 def open_session(host: Host) -> Session:
-    """A session for a host of the inventory; nothing is connected yet."""
-    # One of the two is needed, and the one over SSH costs its libraries.
+    """Return a session for a host; it connects on first use."""
+    # only one is needed, and SSH imports large libraries
     if host.connection.kind == "local":
         from provision.fleet.ssh.local import LocalSession  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""What local and SSH sessions share: everything that can be said in terms of one shell command."""
+"""Base of local and SSH sessions: everything that is one shell command."""
 
 from __future__ import annotations
 
@@ -122,13 +122,13 @@ class ShellSession(ABC):
         return done.stdout
 
     def _refused(self, what: str, done: Raw) -> RemoteCommandError:
-        said = done.stderr.decode(errors="replace").strip() or f"exit status {done.rc}"
+        message = done.stderr.decode(errors="replace").strip() or f"exit status {done.rc}"
         return RemoteCommandError(
-            f"{what} on host {self.host}: {said}", hint="check the folder, its owner and its free space"
+            f"{what} on host {self.host}: {message}", hint="check the folder, its owner and its free space"
         )
 
 
 def _short(command: str, limit: int = 120) -> str:
-    """A command in one line of bearable length."""
+    """Return a command in one short line."""
     line = " ".join(command.split())
     return line if len(line) <= limit else line[: limit - 3] + "..."

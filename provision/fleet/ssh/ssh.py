@@ -1,4 +1,4 @@
-"""A session over SSH: one Fabric connection, opened when first needed and used for every command."""
+"""Session over SSH: one Fabric connection, opened on first use and used for every command."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from provision.fleet.ssh.upload import Upload
 
 _PIECE = 32_768
 _AT_ONCE = 32_768
-"""Input up to this size fits every server's window: it is sent before the output is read."""
+"""Input up to this size fits every server's window and is sent before reading output."""
 _CHANNEL_S = 20.0
 
 
 class SshSession(ShellSession):
-    """Reconnects when a connection that broke is used again."""
+    """Session over SSH; reconnects after a broken connection."""
 
     def __init__(self, host: str, connection: Connection) -> None:
         super().__init__(host, connection)
@@ -82,9 +82,9 @@ class SshSession(ShellSession):
 
 
 def _converse(channel: paramiko.Channel, stdin: bytes, deadline: float, limit_bytes: int) -> Raw:
-    """Feed a command and read all it says.
+    """Send input to a command and read its output.
 
-    Raises TimeoutError, OutputLimitError, and EOFError when the connection went away below it.
+    Raises TimeoutError, OutputLimitError, and EOFError when the connection broke.
     """
     _feed(channel, stdin)
     out, err = bytearray(), bytearray()
@@ -120,10 +120,10 @@ def _check(taken: bytearray, limit_bytes: int) -> None:
 
 
 def _feed(channel: paramiko.Channel, stdin: bytes) -> None:
-    """Send a command's whole input and its end; a long one beside the reading, so that neither side waits for the other."""
+    """Send all input and its end; long input in a thread, so that neither side blocks."""
 
     def feed() -> None:
-        # A command may end before it has read everything: that is its right.
+        # a command may end without reading all input
         with contextlib.suppress(OSError, socket.timeout, EOFError, paramiko.SSHException):
             channel.sendall(stdin)
             channel.shutdown_write()

@@ -1,4 +1,4 @@
-"""Bytes by the gigabyte: streamed into a command on the host by OpenSSH itself, which does that several times faster than Paramiko."""
+"""Bulk data streamed into a command on the host by OpenSSH, several times faster than Paramiko."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from provision.fleet.ssh.openssh import ssh_command
 
 _SSH_FAILED = 255
 _FAST_CIPHER = "aes128-gcm@openssh.com"
-"""Where processors have instructions for AES it takes about half the time of OpenSSH's own first choice, ChaCha20."""
+"""With AES instructions it takes about half the time of OpenSSH's default, ChaCha20."""
 
 
 class SshStream:
@@ -28,7 +28,12 @@ class SshStream:
         self._running: subprocess.Popen[bytes] | None = None
 
     def stream(self, command: str, pieces: Iterable[bytes]) -> None:
-        """Feed a POSIX sh command on the host. Raises TransportError when the way broke, StageError when the command failed."""
+        """Stream data into a POSIX sh command on the host.
+
+        Raises:
+            TransportError: The connection broke.
+            StageError: The command failed.
+        """
         with tempfile.TemporaryFile() as errors, _environment(self._connection) as environment:
             process = subprocess.Popen(
                 [*ssh_command(self._connection, options=_cipher(self._connection)), command],
@@ -55,43 +60,44 @@ class SshStream:
                     process.kill()
                     process.wait()
             errors.seek(0)
-            said = " / ".join(
+            message = " / ".join(
                 line.strip() for line in errors.read().decode(errors="replace").splitlines() if line.strip()
             )
         if rc != 0:
-            raise self._failed(rc, said)
+            raise self._failed(rc, message)
 
-    def _failed(self, rc: int, said: str) -> Exception:
+    def _failed(self, rc: int, message: str) -> Exception:
         at = f"host {self._host} ({where(self._connection)})"
         if rc == _SSH_FAILED or rc < 0:
             kind = TransportError
-            if "Host key verification failed" in said:
+            if "Host key verification failed" in message:
                 kind = HostKeyError
-            elif "Permission denied" in said:
+            elif "Permission denied" in message:
                 kind = AuthenticationError
             return kind(
-                f"the transfer to {at} broke off: {said or 'the connection was closed'}",
+                f"the transfer to {at} broke off: {message or 'the connection was closed'}",
                 hint="run the same command again: what has arrived is kept and the rest follows",
             )
         return StageError(
-            f"{at} did not take the files: {said or f'exit status {rc}'}", hint="check the host's disk and its limits"
+            f"{at} did not take the files: {message or f'exit status {rc}'}",
+            hint="check the host's disk and its limits",
         )
 
     def close(self) -> None:
-        """Break off a stream that runs on another thread."""
+        """Stop a stream of another thread."""
         process = self._running
         if process is not None:
             process.kill()
 
 
 def _cipher(connection: Connection) -> tuple[str, ...]:
-    """The fast cipher asked for first, unless the user's ssh configuration says which it wants."""
+    """Return arguments that prefer the fast cipher, unless the user's configuration sets ciphers."""
     return () if "ciphers" in connection.algorithms else ("-o", f"Ciphers=^{_FAST_CIPHER}")
 
 
 @contextlib.contextmanager
 def _environment(connection: Connection) -> Iterator[dict[str, str]]:
-    """The process's environment; a login password goes over OpenSSH's own askpass interface."""
+    """Provide the environment of the process; a login password is passed through OpenSSH's askpass."""
     if connection.password is None:
         yield dict(os.environ)
         return

@@ -1,6 +1,6 @@
-"""The shell wrapping of every command: its time limit on the host, and root through sudo.
+"""Shell wrapper of every command: time limit on the host, and root through sudo.
 
-The sudo password goes over stdin and never stands among arguments.
+The sudo password is sent over stdin, never as an argument.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from provision.core.models.settings import Connection
 from provision.core.redaction import register_secret
 
 GRACE_S = 5
-"""How much longer the host's own limit is than ours: it only ends what nobody waits for any more."""
+"""The host's limit is this much longer than ours; it only ends abandoned commands."""
 
 _LONGEST_PASSWORD = 4096
 _ENTERED = "\x1efirstlight-root\x1e"
-"""Written to stderr by the root shell before the command: without it sudo has refused, whatever its language."""
+"""Written to stderr by the root shell before the command: without it sudo refused, in any language."""
 
-# In all of these $1 is the command, $2 its limit in seconds, $3 the text that root's shell runs.
+# In all of these $1 is the command, $2 its limit in seconds, $3 the script of the root shell.
 _LIMITED = 'if command -v timeout >/dev/null 2>&1; then exec timeout -s KILL "$2" sh -c "$1"; fi; exec sh -c "$1"'
 _AS_ROOT = f"printf '{_ENTERED}' >&2; {_LIMITED}"
 _ROOT_SHELL = 'sh -c "$3" sh "$1" "$2"'
@@ -38,7 +38,7 @@ _ROOT_WITH_PASSWORD = (
 def wrap(
     command: str, *, timeout_s: float, root: bool = False, password: str | None = None
 ) -> tuple[tuple[str, ...], str]:
-    """The arguments that run a command, and the text that must come first on its stdin."""
+    """Return the arguments that run a command, and the text that must come first on its stdin."""
     limit = str(math.ceil(timeout_s) + GRACE_S)
     if not root:
         return ("sh", "-c", _LIMITED, "sh", command, limit), ""
@@ -48,9 +48,10 @@ def wrap(
 
 
 def become_password(connection: Connection) -> str | None:
-    """The sudo password, from memory or from the file that the inventory names.
+    """Return the sudo password, from memory or the file named in the inventory.
 
-    Raises RemoteCommandError when the file cannot be read.
+    Raises:
+        RemoteCommandError: The file cannot be read.
     """
     if connection.become_password is not None:
         return connection.become_password.get_secret_value()
@@ -68,21 +69,22 @@ def become_password(connection: Connection) -> str | None:
 
 
 def checked_stderr(host: str, stderr: bytes, *, had_password: bool) -> bytes:
-    """The command's own stderr, once sudo is known to have let it run.
+    """Return the command's stderr without sudo's marker.
 
-    Raises RemoteCommandError when it has not.
+    Raises:
+        RemoteCommandError: sudo refused.
     """
     before, entered, after = stderr.partition(_ENTERED.encode())
     if entered:
         return after
     lines = before.decode(errors="replace").splitlines()
-    said = " / ".join(line.strip() for line in lines if line.strip()) or "nothing"
+    message = " / ".join(line.strip() for line in lines if line.strip()) or "nothing"
     if had_password:
         raise RemoteCommandError(
-            f"sudo on host {host} refused the password or the command; it said: {said}",
+            f"sudo on host {host} refused the password or the command; it said: {message}",
             hint="check ansible_become_password, or give the password with --ask-become-pass",
         )
     raise RemoteCommandError(
-        f"sudo on host {host} wants a password or is not there; it said: {said}",
+        f"sudo on host {host} wants a password or is not there; it said: {message}",
         hint="give the password with --ask-become-pass, or let the user use sudo without one",
     )

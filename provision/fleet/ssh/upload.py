@@ -1,7 +1,7 @@
-"""How files get into a host's incoming folder: what is missing travels, what arrives is verified there, then it gets its name.
+"""Upload into a host's incoming folder: missing files are sent, verified there, then renamed.
 
-In the folder, `.arrived` names what was verified (hash, size, time of change, name); a file on its way is `.ID.part`, so that
-one cut off is taken up where it ended, whatever became of the run that sent it.
+`.arrived` lists verified files (hash, size, modification time, name). A file in transfer is `.ID.part`; an interrupted one
+is continued by any later run.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from provision.fleet.ssh.session import Completed, Progress, SendReport
 
 LEDGER = ".arrived"
 TAR_BELOW = 32 * 1024 * 1024
-"""Files smaller than this travel in one tar stream, bytes."""
+"""Smaller files are sent in one tar stream, bytes."""
 SPARE = 64 * 1024 * 1024
-"""What must stay free on the host's disk beside the files, bytes."""
+"""Space that must remain free on the host's disk, bytes."""
 _PIECE = 256 * 1024
 _HASHED_PER_S = 20_000_000
-"""What the slowest host hashes in a second, bytes: for the time limit only."""
+"""Hash rate of the slowest host in bytes a second, for the time limit."""
 
 _LIST = f"""
 umask 077
@@ -58,7 +58,7 @@ def of(line):
 with concurrent.futures.ThreadPoolExecutor(4) as pool:
     sys.stdout.writelines(pool.map(of, sys.stdin))
 """
-"""From `PART SHA NAME` a line to `GOT PART SHA NAME`: Python's hash uses the processor's own instructions, sha256sum's often does not."""
+"""Converts lines `PART SHA NAME` to `GOT PART SHA NAME`; Python's SHA-256 uses CPU instructions that sha256sum often lacks."""
 
 _FINISH = f"""
 cd -- "$folder" || exit 1
@@ -83,7 +83,7 @@ done
 
 
 class Runner(Protocol):
-    """What a sender needs of a session."""
+    """Part of a session that an upload needs."""
 
     host: str
 
@@ -91,24 +91,24 @@ class Runner(Protocol):
 
 
 class Streamer(Protocol):
-    """What a sender needs for bytes in bulk."""
+    """Bulk transfer that an upload needs."""
 
     def stream(self, command: str, pieces: Iterator[bytes]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteFiles:
-    """What a host's incoming folder holds, and the bytes free beside it."""
+    """Files in a host's incoming folder, and the free bytes of its disk."""
 
     arrived: dict[str, tuple[str, int, int]]
-    """By name: hash, size and time of change when it was verified."""
+    """By name: hash, size and modification time at verification."""
     files: dict[str, tuple[int, int]]
-    """By name: size and time of change now."""
+    """By name: size and modification time now."""
     free: int
 
     @classmethod
     def parse(cls, text: str) -> RemoteFiles:
-        """Read the survey script's output."""
+        """Parse the output of the listing script."""
         arrived: dict[str, tuple[str, int, int]] = {}
         files: dict[str, tuple[int, int]] = {}
         free = 0
@@ -123,7 +123,7 @@ class RemoteFiles:
         return cls(arrived, files, free)
 
     def has(self, file: StagedFile) -> bool:
-        """Whether a file is there as it was when it was verified."""
+        """Return whether a file is unchanged since its verification."""
         verified = self.arrived.get(file.name)
         return (
             verified == (file.sha256, file.size, verified[2] if verified else 0)
@@ -131,18 +131,18 @@ class RemoteFiles:
         )
 
     def part(self, file: StagedFile) -> int:
-        """How many bytes of a file have come so far."""
+        """Return the number of bytes of a file that have arrived."""
         size, _ = self.files.get(part_name(file), (0, 0))
         return size if size <= file.size else 0
 
 
 def part_name(file: StagedFile) -> str:
-    """The name of a file on its way: of its content and its name, so that nothing else is ever appended to it."""
+    """Return the name of a file in transfer, from content and name, so that nothing else is appended to it."""
     return f".{hashlib.sha256(f'{file.sha256} {file.name}'.encode()).hexdigest()[:20]}.part"
 
 
 class Upload:
-    """One `send`."""
+    """One upload."""
 
     def __init__(
         self, session: Runner, streamer: Streamer, files: Sequence[StagedFile], folder: str, progress: Progress | None
@@ -155,7 +155,7 @@ class Upload:
         self._in_folder = f"folder={shlex.quote(folder)}\n"
 
     def send(self) -> SendReport:
-        """Do it. Raises StageError, TransportError."""
+        """Upload the files. Raises StageError, TransportError."""
         started = time.monotonic()
         remote = self._list_remote()
         present = [file for file in self._files if remote.has(file)]
@@ -191,13 +191,13 @@ class Upload:
         return RemoteFiles.parse(done.stdout)
 
     def _transfer(self, files: Sequence[StagedFile], part: Callable[[StagedFile], int]) -> dict[str, str]:
-        """Send and settle; what arrived wrong, by name with the hash that it has there."""
+        """Send and verify files; return damaged ones with their hash on the host."""
         if not files:
             return {}
         enter = f"umask 077; cd -- {shlex.quote(self._folder)} &&"
         together = [file for file in files if file.size < TAR_BELOW and not part(file)]
         if together:
-            # -m and -o: neither times nor owners of this machine.
+            # -m and -o: without times and owners of this machine
             self._streamer.stream(f"{enter} exec tar -xmof -", tar_stream(together, self._progress))
         for file in files:
             offset = part(file)
@@ -224,7 +224,7 @@ class Upload:
 
 
 def tar_stream(files: Sequence[StagedFile], progress: Progress) -> Iterator[bytes]:
-    """A tar archive of files under their names on the way, in pieces."""
+    """Yield a tar archive of files under their transfer names."""
     for file in files:
         entry = tarfile.TarInfo(part_name(file))
         entry.size = file.size
@@ -246,7 +246,11 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@=,~!-]*(/[A-Za-z0-9_][A-Za-z0-9._
 
 
 def checked_names(files: Sequence[StagedFile]) -> list[StagedFile]:
-    """The files without repetition. Raises StageError for a name that would leave the folder or is meant for two files."""
+    """Return the files without duplicates.
+
+    Raises:
+        StageError: A name would leave the folder, or belongs to two files.
+    """
     by_name: dict[str, StagedFile] = {}
     for file in files:
         if not _NAME.fullmatch(file.name):
@@ -259,7 +263,11 @@ def checked_names(files: Sequence[StagedFile]) -> list[StagedFile]:
 
 
 def check_space(at: str, folder: str, need: int, free: int) -> None:
-    """Raise StageError when a folder's disk has not the room, before anything is sent."""
+    """Check the free disk space before anything is sent.
+
+    Raises:
+        StageError: The disk is too small.
+    """
     if need and need + SPARE > free:
         raise StageError(
             f"{at} has {size(free)} free at {folder}; {size(need)} are to come, and {size(SPARE)} must stay free",
@@ -268,7 +276,7 @@ def check_space(at: str, folder: str, need: int, free: int) -> None:
 
 
 def damage_error(at: str, file: StagedFile, got: str) -> StageError:
-    """The error for a file that arrived wrong twice."""
+    """Return the error for a file that arrived damaged twice."""
     with Path(file.path).open("rb") as content:
         source = hashlib.file_digest(content, "sha256").hexdigest()
     if source != file.sha256:
@@ -285,7 +293,7 @@ def damage_error(at: str, file: StagedFile, got: str) -> StageError:
 def upload_locally(
     host: str, files: Sequence[StagedFile], folder: Path, progress: Progress | None
 ) -> tuple[tuple[str, ...], tuple[str, ...], int, int]:
-    """The same on this machine, by hard link or copy: names sent, names present, bytes sent, bytes resumed."""
+    """Copy files on this machine, by hard link where possible; return names sent, names present, bytes sent, bytes resumed."""
     report = progress or (lambda _: None)
     wanted = checked_names(files)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -320,7 +328,7 @@ def _link_or_copy(host: str, file: StagedFile, folder: Path, free: int) -> None:
     part.unlink(missing_ok=True)
     try:
         part.hardlink_to(file.path)
-    except OSError:  # another file system, or one without hard links
+    except OSError:  # another file system, or no hard links
         check_space(f"host {host}", str(folder), file.size, free)
         shutil.copyfile(file.path, part)
     with part.open("rb") as content:

@@ -1,4 +1,4 @@
-"""Which earlier run a host is compared with: the last in which it was green."""
+"""Baseline of a comparison: the last run in which a host was green."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from provision.report.history.runs import document, names, order
 
 
 def last_green(logs: Path, run: str, hosts: Collection[str]) -> Mapping[str, HostRecords]:
-    """Each host's records of the last run before `run` in which it was green; a host that never was is left out.
+    """Return each host's records of its last green run before `run`; hosts that never were green are left out.
 
-    The figures of the green runs before that one are in `spans`, a few runs back.
+    `spans` of the records cover the figures of earlier green runs as well.
     """
     found: dict[str, list[HostRecords]] = {}
     for name in names(logs):
@@ -33,7 +33,7 @@ def last_green(logs: Path, run: str, hosts: Collection[str]) -> Mapping[str, Hos
 
 
 def spans(entries: Sequence[HostRecords]) -> dict[FigureKey, Span]:
-    """The least and the greatest value of each figure over several runs."""
+    """Return the smallest and largest value of each figure over several runs."""
     found: dict[FigureKey, Span] = {}
     for entry in entries:
         for key, (value, _) in entry.figures().items():
@@ -43,7 +43,7 @@ def spans(entries: Sequence[HostRecords]) -> dict[FigureKey, Span]:
 
 
 def _promises(folder: Path, wanted: Collection[str]) -> bool:
-    """Whether a run's summary names one of the hosts as well: then its records are worth reading."""
+    """Return whether a run's summary shows one of the hosts as green, so that its records are worth reading."""
     try:
         hosts = document(folder / "summary.json").get("hosts") or ()
         return any(host["name"] in wanted and host["state"] in GREEN_STATES for host in hosts)
@@ -52,7 +52,7 @@ def _promises(folder: Path, wanted: Collection[str]) -> bool:
 
 
 def since_green(logs: Path, run: str, hosts: Collection[str]) -> dict[str, HostDifference]:
-    """What changed on hosts of a run since each of them was green last; hosts that never were are left out."""
+    """Return what changed on hosts since each was green last; hosts that never were are left out."""
     before = last_green(logs, run, hosts)
     if not before:
         return {}

@@ -1,4 +1,4 @@
-"""One host in two runs: settings, Stack, lock, facts, checks and figures side by side. Pure."""
+"""Comparison of one host in two runs: settings, Stack, lock, facts, checks and figures."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ from provision.report.difference.values import compare
 
 SAME: frozenset[HostState] = frozenset({"serving", "unchanged"})
 LOOKED: frozenset[HostState] = frozenset({"planned", "probed"})
-"""Of commands that only look: how they leave a host says nothing of it."""
+"""States after commands that only read; they do not describe the host."""
 
 
 def differences(before: Mapping[str, HostRecords], after: Mapping[str, HostRecords]) -> tuple[HostDifference, ...]:
-    """What changed on every host of `after`, in its order, from the host's records in `before`, whichever run they are of.
+    """Compare every host of `after` with its records in `before`.
 
-    A host that `before` lacks has no earlier run and no changes. What only one of two runs came to is `unknown`, never
-    a change: a run that failed early says nothing of the phases behind.
+    A host without earlier records has no changes. A part that only one run has is `unknown`, not a change, because a run
+    that failed early did not reach later phases.
+
+    Args:
+        before: Earlier records by host, possibly of different runs.
+        after: Records of the newer run by host.
+
+    Returns:
+        One difference a host, in the order of `after`.
     """
     return tuple(
         host_difference(before[name], records)
@@ -31,7 +38,7 @@ def differences(before: Mapping[str, HostRecords], after: Mapping[str, HostRecor
 
 
 def host_difference(before: HostRecords, after: HostRecords) -> HostDifference:
-    """What changed on one host between two runs."""
+    """Compare one host between two runs."""
     changes: list[Change] = []
     missing: dict[str, list[str]] = {}
     for part, one, two, compared in (
@@ -62,7 +69,7 @@ def _dump(record: Any) -> Any:
 
 
 def _others(facts: HostFacts | None) -> Any:
-    """Facts without the processes and ports of the service itself: whether it runs is a fact of its own."""
+    """Return facts without processes and ports of the service; whether it runs is a separate fact."""
     if facts is None:
         return None
     main = facts.installed.service_pid if facts.installed else None
@@ -75,7 +82,7 @@ def _others(facts: HostFacts | None) -> Any:
 
 
 def _locked(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[Change]:
-    """A version is told alone where it changed, with its file where that alone did."""
+    """Yield changed pins: the version, or version and file when only the file changed."""
     for name in sorted({*before, *after}):
         one, two = before.get(name), after.get(name)
         if one == two:
@@ -94,7 +101,7 @@ def _named(check: tuple[str, str]) -> str:
 
 
 def _checks(before: tuple[CheckRecord, ...], after: tuple[CheckRecord, ...]) -> Iterator[Change]:
-    """A check that ended otherwise, with the newer one's reason; one that is new and well is none."""
+    """Yield checks with a changed status; a new check that passes is no change."""
     one, two = _by_place(before), _by_place(after)
     for key, check in two.items():
         was = one[key].status if key in one else None
@@ -105,7 +112,7 @@ def _checks(before: tuple[CheckRecord, ...], after: tuple[CheckRecord, ...]) -> 
 
 
 def _figures(before: HostRecords, after: HostRecords) -> Iterator[Change]:
-    """What both runs measured, and what lies beyond the earlier one's noise."""
+    """Yield figures that moved further than their noise."""
     one = before.figures()
     for key, (value, unit) in after.figures().items():
         if key not in one:

@@ -1,4 +1,4 @@
-"""What one run knows of each of its hosts, as far as it can be compared with another run."""
+"""Records of hosts in one run, as far as they can be compared with another run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FigureKey: TypeAlias = tuple[str, str, str]
 """Check, device, figure."""
 
 REACHED = {"kind", "address", "port", "user", "become", "python_interpreter"}
-"""What of a connection a person sets in an inventory."""
+"""Fields of a connection that an inventory sets."""
 
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)\s*(?:==|@)\s*(\S+)")
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{12})")
@@ -31,13 +31,13 @@ _HASH = re.compile(r"--hash=sha256:([0-9a-f]{12})")
 
 @dataclass(frozen=True)
 class HostRecords:
-    """One host in one run; null or empty is what the run did not come to."""
+    """One host in one run; None or empty means that the run did not reach this part."""
 
     host: str
     run: str
     state: HostState = "probed"
     is_green: bool = False
-    """Whether it came out of that run planned, in place, and without a warning or a deviation."""
+    """Whether the host was planned, in the desired state, and without warning or deviation."""
     facts: HostFacts | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings, and under `connection` how the host is reached; no secret."""
@@ -47,10 +47,10 @@ class HostRecords:
     checks: tuple[CheckRecord, ...] = ()
     serve: ServeRecord | None = None
     spans: Mapping[FigureKey, Span] = field(default_factory=dict)
-    """What this run and green ones before it measured; of a figure that is missing this run's own value holds."""
+    """Ranges of figures over this run and earlier green ones; without a range the own value counts."""
 
     def figures(self) -> dict[FigureKey, tuple[float, str]]:
-        """Every figure that was measured, with its unit: of checks, and the phases of the service's start."""
+        """Return every measured figure with its unit, of checks and of the service start."""
         found: dict[FigureKey, tuple[float, str]] = {}
         for check in self.checks:
             for figure in check.figures:
@@ -69,7 +69,7 @@ class RunRecords:
 
 
 def read_records(folder: Path, *, interrupted: bool = False) -> RunRecords:
-    """The records of a run's folder, also of one that was killed; a file that is missing or broken leaves its part out."""
+    """Read the records of a run's folder, also of a killed run; a missing or damaged file leaves out its part."""
     files = read(RunFolder(folder))
     summary = build(files, interrupted=interrupted)
     connections = {entry.name: entry for entry in files.inventory.hosts} if files.inventory else {}
@@ -96,19 +96,19 @@ def read_records(folder: Path, *, interrupted: bool = False) -> RunRecords:
 
 
 def _is_green(host: HostSummary) -> bool:
-    """A run that only looked (`status`, `verify`) says nothing of what was planned: it is no place to come back to."""
+    """Return whether a host was green in a run that planned it; `status` and `verify` do not plan."""
     return host.state in GREEN_STATES and host.stack is not None and verdict((host,)) == "green"
 
 
 def _lock(folder: Path, staged: Staged) -> dict[str, str]:
-    """The lock beside the class's record; the record's own path may be of another machine."""
+    """Read the lock next to the class's record, whose stored path may be of another machine."""
     with contextlib.suppress(OSError):
         return pins((folder / "stage" / PurePath(staged.lock).name).read_text(encoding="utf-8"))
     return {}
 
 
 def pins(lock: str) -> dict[str, str]:
-    """`{"vllm": "0.32.0 (sha256 0f3a...)"}` of a requirements file with hashes."""
+    """Return `{"vllm": "0.32.0 (sha256 0f3a...)"}` from a requirements file with hashes."""
     found: dict[str, str] = {}
     for line in lock.replace("\\\n", " ").splitlines():
         if pin := _PIN.match(line.strip()):

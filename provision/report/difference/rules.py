@@ -1,4 +1,4 @@
-"""What a comparison leaves out, and how far a number may move before it counts: read from rules.toml, once."""
+"""Rules of comparison from rules.toml: ignored values, and noise of figures."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from provision.core.tables import own_table
 TABLE = Path(__file__).with_name("rules.toml")
 
 Span: TypeAlias = tuple[float, float]
-"""The least and the greatest value that a figure had."""
+"""Smallest and largest value of a figure."""
 Keys: TypeAlias = tuple[str, ...]
-"""Where a value stands: `facts`, `settings` or `stack`, names of fields, and `[identity]` for an item of a list."""
+"""Path of a value: `facts`, `settings` or `stack`, field names, and `[identity]` for a list item."""
 
 
 def _table() -> dict[str, Any]:
@@ -26,12 +26,12 @@ def _volatile() -> tuple[Keys, ...]:
 
 
 def is_volatile(keys: Keys) -> bool:
-    """Whether a fact changes without anything having changed."""
+    """Return whether a fact changes on its own."""
     return any(_fits(pattern, keys) for pattern in _volatile())
 
 
 def meaning(keys: Keys) -> str | None:
-    """What the change of a fact means, where its values do not say it."""
+    """Return the meaning of a changed fact where its values do not show it."""
     return next((row["text"] for row in _table()["meaning"] if _fits(tuple(row["path"].split(".")), keys)), None)
 
 
@@ -42,7 +42,7 @@ def is_noise(keys: Keys, before: Any, after: Any) -> bool:
 
 
 def is_figure_noise(unit: str, earlier: Span, after: float) -> bool:
-    """Whether a figure lies within what green runs measured before, widened by what such a figure moves by itself."""
+    """Return whether a figure is within the range of earlier green runs, widened by the noise of its unit."""
     figures = _table()["figures"]
     row = next((entry for entry in figures["unit"] if unit in entry["units"]), figures)
     low, high = earlier
@@ -51,13 +51,13 @@ def is_figure_noise(unit: str, earlier: Span, after: float) -> bool:
 
 
 def green_runs() -> int:
-    """Of how many green runs the figures are looked at."""
+    """Return the number of green runs whose figures count."""
     runs: int = _table()["figures"]["runs"]
     return runs
 
 
 def within(before: Any, after: Any, *, share: float, least: float = 0.0) -> bool:
-    """Whether two numbers are nearer than a share of the earlier one, or than `least`; what is no number is near nothing."""
+    """Return whether two numbers differ by at most a share of the earlier one, or by `least`; never for non-numbers."""
     if isinstance(before, bool) or isinstance(after, bool):
         return bool(before == after)
     if not isinstance(before, (int, float)) or not isinstance(after, (int, float)):
@@ -66,18 +66,18 @@ def within(before: Any, after: Any, *, share: float, least: float = 0.0) -> bool
 
 
 def identity(keys: Keys, item: dict[str, Any]) -> str | None:
-    """What makes an item of a list the same in two runs; null where only its place does."""
+    """Return the identity of a list item; None where only its position identifies it."""
     fields = _table()["identity"].get(".".join(keys))
     values = [item.get(field) for field in fields or ()]
     return ":".join(str(value) for value in values) if values and None not in values else None
 
 
 def is_passing(keys: Keys, item: dict[str, Any]) -> bool:
-    """Whether an item of a list is of a moment: a port that was given to whoever asked for any."""
+    """Return whether a list item is temporary, such as an ephemeral port."""
     port = item.get("port")
     return keys == ("facts", "ports") and isinstance(port, int) and port >= _table()["ports"]["ephemeral_from"]
 
 
 def _fits(pattern: Keys, keys: Keys) -> bool:
-    """A pattern holds for what it names and for all below it."""
+    """Return whether a pattern covers the path or one of its parents."""
     return len(pattern) <= len(keys) and all(part in ("*", key) for part, key in zip(pattern, keys, strict=False))

@@ -1,4 +1,4 @@
-"""Differences as lines of text: equal hosts together, one change a line. Pure."""
+"""Differences as text: hosts with equal changes together, one change a line."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from provision.report.layout import fold_names, number, wrap
 
 INDENT = "  "
 MOST_ITEMS = 6
-"""Of a list that changed: how many of its items are named."""
+"""Maximum number of named items of a changed list."""
 
 
 def render(differences: Sequence[HostDifference]) -> str:
-    """All of them, ending in a newline."""
+    """Return all differences as text, ending in a newline."""
     lines: list[str] = []
     for names, entry in grouped(differences):
         lines += ([""] if lines else []) + wrap(f"{names}: {_compared(entry)}")
@@ -24,7 +24,7 @@ def render(differences: Sequence[HostDifference]) -> str:
 
 
 def grouped(differences: Iterable[HostDifference]) -> Iterator[tuple[str, HostDifference]]:
-    """Hosts on which the same changed, by their names in short, with the first one's difference."""
+    """Yield hosts with equal changes by their short names, with the first one's difference."""
     alike: dict[str, list[HostDifference]] = {}
     for entry in differences:
         alike.setdefault(entry.model_dump_json(exclude={"host"}), []).append(entry)
@@ -34,13 +34,13 @@ def grouped(differences: Iterable[HostDifference]) -> Iterator[tuple[str, HostDi
 
 def _compared(entry: HostDifference) -> str:
     if entry.before is None:
-        return f"run {entry.after} has no earlier run to be compared with in which this host was green"
-    said = f"{len(entry.changes)} changed" if entry.changes else "nothing changed"
-    return f"{said} from run {entry.before} to run {entry.after}"
+        return f"run {entry.after} has no earlier run in which this host was green"
+    message = f"{len(entry.changes)} changed" if entry.changes else "nothing changed"
+    return f"{message} from run {entry.before} to run {entry.after}"
 
 
 def changes(entry: HostDifference, *, indent: str = INDENT, most: int | None = None) -> Iterator[str]:
-    """A line for each change, then what cannot be told; no more than `most` of the first."""
+    """Yield one line for each change, at most `most`, then unknown parts."""
     for change in entry.changes[:most]:
         yield from wrap(f"{change.part}: {sentence(change)}", first=indent, rest=indent + INDENT * 2)
     left_out = len(entry.changes) - most if most is not None else 0
@@ -50,25 +50,25 @@ def changes(entry: HostDifference, *, indent: str = INDENT, most: int | None = N
             first=indent,
         )
     for unknown in entry.unknown:
-        yield from wrap(f"cannot be told: {unknown}", first=indent, rest=indent + INDENT * 2)
+        yield from wrap(f"unknown: {unknown}", first=indent, rest=indent + INDENT * 2)
 
 
 def sentence(change: Change) -> str:
-    """`os.kernel 6.1.0-25-amd64 -> 6.1.0-28-amd64`."""
+    """Describe a change: `os.kernel 6.1.0-25-amd64 -> 6.1.0-28-amd64`."""
     if change.part == "state":
         return f"{change.before} -> {change.after}"
     if change.text and change.part == "facts":
         return change.text
     after = f" ({change.text})" if change.text else ""
     if isinstance(change.before, list) or isinstance(change.after, list):
-        said = [
-            f"{word} {_items(items)}" for word, items in (("no more", change.before), ("new", change.after)) if items
+        message = [
+            f"{word} {_items(items)}" for word, items in (("removed", change.before), ("added", change.after)) if items
         ]
-        return f"{change.name}: {'; '.join(said)}{after}"
+        return f"{change.name}: {'; '.join(message)}{after}"
     if change.before is None:
-        return f"{change.name}: new: {_value(change, change.after)}{after}"
+        return f"{change.name}: added: {_value(change, change.after)}{after}"
     if change.after is None:
-        return f"{change.name}: no more, was {_value(change, change.before)}{after}"
+        return f"{change.name}: removed, was {_value(change, change.before)}{after}"
     unit = f" {change.unit}" if change.unit else ""
     return (
         f"{change.name}: {_value(change, change.before)} -> {_value(change, change.after)}{unit}{_moved(change)}{after}"
@@ -76,7 +76,7 @@ def sentence(change: Change) -> str:
 
 
 def _moved(change: Change) -> str:
-    """How far a figure went."""
+    """Return the relative change of a figure."""
     before, after = change.before, change.after
     if change.part != "figures" or not isinstance(before, (int, float)) or not isinstance(after, (int, float)):
         return ""

@@ -1,4 +1,4 @@
-"""Two plain values side by side: what differs, each under its dotted path. Pure."""
+"""Comparison of two JSON values: what differs, by dotted path."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from provision.report.difference import rules
 from provision.report.difference.rules import Keys
 
 LABELS = ("name", "version", "driver_version", "process", "mount", "path")
-"""What a record that is new or gone is called by, the most telling first."""
+"""Fields that name a new or removed record, most specific first."""
 
 
 def compare(part: DifferencePart, before: Any, after: Any) -> Iterator[Change]:
-    """Every difference of two JSON values, in the order of the earlier one; volatile ones and noise left out."""
+    """Yield every difference of two JSON values in the order of the earlier one, without volatile values and noise."""
     for keys, one, two in _differing((part,), before, after):
         yield Change(part=part, name=path(keys[1:]), before=one, after=two, text=rules.meaning(keys))
 
@@ -46,12 +46,12 @@ def _is_list(value: Any) -> bool:
 
 
 def _are_records(value: Any) -> bool:
-    """A list of records; an empty one may be a list of anything."""
+    """Return whether a value is a list of records; an empty list counts as one."""
     return _is_list(value) and all(isinstance(item, Mapping) for item in value)
 
 
 def _by_identity(keys: Keys, items: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Items under what makes them the same; several alike are numbered."""
+    """Return items by identity; equal identities are numbered."""
     found: dict[str, dict[str, Any]] = {}
     for number, item in enumerate(items):
         if rules.is_passing(keys, item):
@@ -63,7 +63,7 @@ def _by_identity(keys: Keys, items: Sequence[dict[str, Any]]) -> dict[str, dict[
 
 
 def _short(value: Any) -> Any:
-    """A record that is new or gone, by its name: all of it stands in the run's files."""
+    """Return the name of a new or removed record; the run's files have all of it."""
     if not isinstance(value, Mapping):
         return list(value) if isinstance(value, tuple) else value
     return next((value[key] for key in LABELS if value.get(key) is not None), "there")

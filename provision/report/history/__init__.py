@@ -1,1 +1,1 @@
-"""Past runs: which there are, which of them still go on, and what is done with their folders (docs/reference/logs.md)."""
+"""Past runs: their list, their status, and what is done with their folders (docs/reference/logs.md)."""

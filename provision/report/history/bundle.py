@@ -1,4 +1,4 @@
-"""A run as one archive for a bug report: text only, every secret masked, on request under other names."""
+"""A run as one archive for a bug report: text only, secrets masked, optionally with pseudonyms."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from provision.report.history.runs import document, objects
 from provision.report.layout import count
 
 LARGEST = 8 * 2**20
-"""Bytes of a file; a larger one is left out, and said to be."""
+"""Maximum size of a file in bytes; larger files are left out and listed."""
 LIST = "LEFT-OUT.txt"
 _VERSIONS = re.compile(r"""==\s*([0-9][\w.+!-]*)|version"?\s*[:=]\s*"?([0-9][\w.+!-]*)""", re.IGNORECASE)
 
 
 @dataclass
 class Bundle:
-    """An archive that was written, and what a person should know of it."""
+    """A written archive and what its owner should know about it."""
 
     path: Path
     files: int = 0
@@ -37,13 +37,14 @@ class Bundle:
     masked: list[str] = field(default_factory=list)
     """Files in which something was masked."""
     given: dict[str, str] = field(default_factory=dict)
-    """Real names and the ones that stand for them; for the person alone, not in the archive."""
+    """Real names and their pseudonyms; for the owner, not in the archive."""
 
 
 def bundle(folder: Path, target: Path, *, anonymous: bool = False) -> Bundle:
-    """Write a run's folder as a compressed archive that only its owner reads.
+    """Write a run's folder as a compressed archive that only its owner can read.
 
-    Raises OSError when it cannot be written.
+    Raises:
+        OSError: The archive cannot be written.
     """
     made = Bundle(target)
     texts = _texts(folder, made)
@@ -66,21 +67,21 @@ def bundle(folder: Path, target: Path, *, anonymous: bool = False) -> Bundle:
 
 
 def _texts(folder: Path, made: Bundle) -> dict[str, str]:
-    """Every file of a run that is text, by its path in there."""
+    """Return every text file of a run, by its relative path."""
     texts: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.is_dir() and not path.is_symlink():
             continue
         if path.is_symlink() or not path.is_file():
-            made.left_out.append((name, "no file of its own: a link or a special file"))
+            made.left_out.append((name, "a link or a special file"))
         elif path.stat().st_size > LARGEST:
             made.left_out.append((name, f"{size(path.stat().st_size)}; files up to {size(LARGEST)} are taken"))
         else:
             try:
                 content = path.read_bytes().decode()
             except UnicodeDecodeError:
-                made.left_out.append((name, "no text: what it holds cannot be looked through for secrets"))
+                made.left_out.append((name, "not text: it cannot be searched for secrets"))
             except OSError as error:
                 made.left_out.append((name, f"cannot be read: {error.strerror}"))
             else:
@@ -89,7 +90,7 @@ def _texts(folder: Path, made: Bundle) -> dict[str, str]:
 
 
 def _redacted(name: str, text: str) -> str:
-    """The text without secrets; of JSON by its keys too."""
+    """Return the text without secrets; JSON is masked by key as well."""
     if name.endswith(".json"):
         try:
             return json.dumps(scrub(parse(text)), indent=2) + "\n"
@@ -108,7 +109,7 @@ def _redacted_line(line: str) -> str:
 
 
 def _pseudonyms(folder: Path, texts: dict[str, str]) -> Pseudonyms:
-    """What the run's own records call its machines and people."""
+    """Collect the names of machines and people in the run's records."""
     header, inventory = document(folder / "run.json"), document(folder / "inventory.json")
     hosts: dict[str, list[str]] = {}
     jumps: list[str] = []
@@ -137,12 +138,12 @@ def _object(entry: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _texts_of(entry: dict[str, Any], *keys: str) -> list[str]:
-    """The values of these keys that are texts, without empty ones."""
+    """Return the non-empty text values of these keys."""
     return [value for key in keys if isinstance(value := entry.get(key), str) and value]
 
 
 def _add(archive: tarfile.TarFile, name: str, text: str) -> None:
-    """A file as of nobody's account and no time."""
+    """Add a file without owner and time."""
     content = text.encode()
     info = tarfile.TarInfo(name)
     info.size, info.mode = len(content), 0o644
@@ -163,7 +164,7 @@ def _list(made: Bundle, *, anonymous: bool) -> str:
 
 
 def render(made: Bundle) -> str:
-    """What a person is told of it."""
+    """Return a report on the archive for its owner."""
     lines = [f"{made.path}: {count(made.files, 'file')}, {size(made.path.stat().st_size)}"]
     if made.masked:
         lines.append(f"masked in: {', '.join(made.masked)}")
@@ -173,5 +174,5 @@ def render(made: Bundle) -> str:
 
 
 def default_target(run: str, *, anonymous: bool) -> Path:
-    """Where an archive goes when nothing is said: where the person stands."""
+    """Return the default path of an archive, in the working folder."""
     return Path(f"firstlight-{run}{'-anonymous' if anonymous else ''}.tar.gz")

@@ -1,4 +1,4 @@
-"""`logs diff`: which two runs are compared, and what is printed of it."""
+"""`logs diff`: selects the two runs and prints their differences."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from provision.report.history.runs import find
 
 
 def compare(logs: Path, before: str | None = None, after: str | None = None) -> tuple[HostDifference, ...]:
-    """Run `after` (the newest by default) against run `before`; without one, against each host's last green run.
+    """Compare run `after` (default: the newest) with run `before` (default: each host's last green run).
 
-    Raises UsageError when there is no such run.
+    Raises:
+        UsageError: There is no such run.
     """
     newer = read_records(find(logs, after))
     older = read_records(find(logs, before)).hosts if before else last_green(logs, newer.run, newer.hosts.keys())
@@ -23,10 +24,10 @@ def compare(logs: Path, before: str | None = None, after: str | None = None) -> 
 
 
 def render_text(found: Sequence[HostDifference]) -> str:
-    """For people."""
+    """Return the differences as text."""
     return render(found).rstrip("\n")
 
 
 def render_json(found: Sequence[HostDifference]) -> str:
-    """For scripts: a list, one entry a host."""
+    """Return the differences as a JSON list, one entry a host."""
     return json.dumps([entry.model_dump(mode="json") for entry in found], indent=2)

@@ -1,4 +1,4 @@
-"""`logs open`: a run's page, written and shown in a browser, or how to see it where there is none."""
+"""`logs open`: writes a run's page and opens it in a browser, or explains how to see it elsewhere."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ from provision.report.history.show import require_end
 
 
 def write_and_open(logs: Path, run: str | None = None, *, browser: bool = True) -> tuple[Path, str | None]:
-    """Write the page of a run, of the newest by default, and open it; returns its path and what is left to do by hand.
+    """Write the page of a run (default: the newest) and open it.
 
-    Raises UsageError when there is no such run, when it still goes on, or when its folder cannot be written.
+    Returns:
+        The path, and what remains to be done by hand.
+
+    Raises:
+        UsageError: There is no such run, it is still running, or its folder cannot be written.
     """
     folder = find(logs, run)
     require_end(folder)
@@ -38,9 +42,9 @@ def write_and_open(logs: Path, run: str | None = None, *, browser: bool = True) 
 
 
 def has_display(environment: Mapping[str, str], platform: str) -> bool:
-    """Whether a browser would open where the person sits: with a display, or one named in BROWSER, and not over SSH.
+    """Return whether a browser would open on the user's screen: a display or BROWSER is set, and this is no SSH session.
 
-    Without this, Python would start a browser for terminals, or one on a screen in another phase.
+    Python alone would start a browser in the terminal, or on the screen of a remote machine.
     """
     if environment.get("BROWSER"):
         return True
@@ -50,8 +54,8 @@ def has_display(environment: Mapping[str, str], platform: str) -> bool:
 
 
 def by_hand(path: Path, environment: Mapping[str, str]) -> str:
-    """How to see a file of a machine without a browser from the machine where one is."""
-    # SSH_CONNECTION: address and port of the client, then of this machine, as the client reaches it
+    """Explain how to copy the page to a machine with a browser."""
+    # SSH_CONNECTION: address and port of the client, then of this machine as the client sees it
     words = environment.get("SSH_CONNECTION", "").split()
     address, port = (words[2], words[3]) if len(words) == 4 else (os.uname().nodename, "22")
     host = f"[{address}]" if ":" in address else address

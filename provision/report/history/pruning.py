@@ -1,4 +1,4 @@
-"""Removes runs that retention lets go: each one whole, so that nobody reads half of one."""
+"""Removal of runs beyond the retention limits; a run disappears at once or not at all."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from provision.report.history.runs import document, names, run_status
 from provision.report.layout import count, table
 
 SLACK = 1.1
-"""By how much the number of runs may outgrow the limit before the quiet way does anything: it costs reading all of them."""
+"""Factor by which the number of runs may exceed the limit before `prune_quietly` reads all of them."""
 MIB = 2**20
 _LEAVING = ".leaving-"
-"""A run on its way out; no command sees it any more."""
+"""Prefix of a run that is being removed; no command lists it."""
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was decided, and what of it could not be done."""
+    """Decisions, and problems while carrying them out."""
 
     decisions: tuple[Decision, ...]
     problems: tuple[str, ...]
 
 
 def prune(logs: Path, *, keep: int | None = None, max_mib: int | None = None) -> Pruned:
-    """Remove the runs beyond the limits, by default `KEEP_RUNS` and `KEEP_MIB`; what cannot be removed is told, and the rest goes on."""
+    """Remove runs beyond the limits (default: `KEEP_RUNS` and `KEEP_MIB`); runs that cannot be removed are reported."""
     runs = [_past(logs / name) for name in names(logs)]
     decisions = decide(runs, keep=keep or KEEP_RUNS, most_bytes=(max_mib or KEEP_MIB) * MIB)
     problems = [_sweep(path) for path in logs.glob(f"{_LEAVING}*")]
@@ -39,7 +39,7 @@ def prune(logs: Path, *, keep: int | None = None, max_mib: int | None = None) ->
 
 
 def prune_quietly(logs: Path) -> None:
-    """After a run: nothing at all while there are few runs, else the same with the limits that hold by default."""
+    """Prune with the default limits after a run; do nothing while there are few runs."""
     if len(names(logs)) > KEEP_RUNS * SLACK:
         prune(logs)
 
@@ -50,11 +50,11 @@ def _past(folder: Path) -> PastRun:
 
 
 def _bytes(folder: Path) -> int:
-    """What a folder's files hold; links count as nothing."""
+    """Return the size of a folder's files in bytes, without links."""
     total = 0
     for path, _, files in os.walk(folder):
         for file in files:
-            with contextlib.suppress(FileNotFoundError):  # of a run at work: a file that was renamed meanwhile
+            with contextlib.suppress(FileNotFoundError):  # a running run may rename its files
                 total += os.lstat(os.path.join(path, file)).st_size  # noqa: PTH118 - thousands of them
     return total
 
@@ -77,7 +77,7 @@ def _sweep(leaving: Path) -> str | None:
 
 
 def render(pruned: Pruned) -> str:
-    """What was removed and what is kept, each with its reason."""
+    """Return what was removed and kept, each with its reason."""
     gone = [decision for decision in pruned.decisions if not decision.keep]
     kept = [decision for decision in pruned.decisions if decision.keep]
     lines = [f"removed {count(len(gone), 'run')}, {_sum(gone)}; kept {len(kept)}, {_sum(kept)}"]

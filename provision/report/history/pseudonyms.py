@@ -10,11 +10,11 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 
 _KEPT_NAMES = frozenset({"localhost", "root", "all", "ungrouped"})
-"""Names that say nothing of whose machine it is."""
+"""Names that identify no machine."""
 _KEPT_USERS = frozenset(
     {"root", "firstlight", "admin", "ubuntu", "debian", "ec2-user", "azureuser", "cloud-user", "rocky", "centos", "opc"}
 )
-"""Accounts of our own service and of the images of distributions and clouds: nobody's names."""
+"""Accounts of our own service and of distribution and cloud images; they identify no person."""
 _V4 = re.compile(r"(?<![\w.=+-])\d{1,3}(?:\.\d{1,3}){3}(?!\.?\d)(?![\w-])")
 _V6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:.])")
 _MAC = re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}(?![\w:])")
@@ -23,10 +23,11 @@ _FIRST_V6 = ipaddress.IPv6Address("2001:db8::1")
 
 
 class Pseudonyms:
-    """Replaces what it was told of by name, and every address that it meets.
+    """Replaces known names, and every address found.
 
-    `hosts` maps each host of the inventory to all its other names; `versions` are numbers of four parts that are no
-    addresses, whatever they look like.
+    Args:
+        hosts: All other names of each host, by host.
+        versions: Version numbers with four parts, which look like addresses.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Pseudonyms:
             self._names.setdefault(domain, f"domain-{number}.invalid")
 
     def replace(self, text: str) -> str:
-        """The text under other names."""
+        """Return the text with pseudonyms."""
         text = self._name.sub(lambda found: self._give(found[0], self._names[found[0].casefold()]), text)
         text = _MAC.sub(self._hardware, text)
         text = _V4.sub(self._found_address, text)

@@ -1,4 +1,4 @@
-"""Which runs are kept, and why: by number and size, but never without what a later run is compared with. Pure."""
+"""Retention: which runs are kept by number and size; a run needed for a later comparison always stays."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from provision.report.history.runs import RunStatus
 from provision.report.layout import count, fold_names
 
 KEEP_RUNS = 100
-"""Runs that are kept when nothing else is said: weeks of daily use."""
+"""Default number of runs: weeks of daily use."""
 KEEP_MIB = 2048
-"""Their size when nothing else is said; a run holds text alone."""
+"""Default total size; a run contains text only."""
 
 
 @dataclass(frozen=True)
 class PastRun:
-    """A run as far as retention has to know it."""
+    """What retention knows about a run."""
 
     run: str
     run_status: RunStatus
     bytes: int
     green: frozenset[str] = frozenset()
-    """Hosts that it left green."""
+    """Hosts that were green at its end."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of a run, and why."""
+    """Whether a run is kept, and why."""
 
     run: str
     bytes: int
@@ -39,10 +39,14 @@ class Decision:
 
 
 def decide(runs: Sequence[PastRun], *, keep: int, most_bytes: int) -> list[Decision]:
-    """A decision for every run; `runs` are the newest first.
+    """Decide for every run whether it is kept.
 
-    The newest, those at work and the last green one of every host are kept whatever the limits say; the others as long as
-    no more than `keep` runs, and no more than `most_bytes`, are newer or kept.
+    The newest run, running ones and the last green run of every host are always kept. Others are kept while both limits hold.
+
+    Args:
+        runs: Runs, newest first.
+        keep: Maximum number of runs.
+        most_bytes: Maximum total size in bytes.
     """
     decisions: list[Decision] = []
     seen: set[str] = set()
@@ -65,16 +69,16 @@ def decide(runs: Sequence[PastRun], *, keep: int, most_bytes: int) -> list[Decis
 
 
 def _protected(past: PastRun, first_green: list[str], *, is_newest: bool) -> str | None:
-    """Why a run is kept whatever the limits say."""
+    """Return why a run is kept regardless of the limits."""
     if past.run_status == "running":
-        return "it still goes on"
+        return "it is still running"
     if first_green:
         return f"the last green run of {fold_names(first_green)}"
     return "the newest run" if is_newest else None
 
 
 def green_hosts(summary: Mapping[str, Any]) -> frozenset[str]:
-    """Hosts that a summary.json, of whichever release, shows in place and without any doubt."""
+    """Return the hosts that a summary.json of any release shows as green."""
     try:
         return frozenset(str(host["name"]) for host in summary.get("hosts") or () if _is_green(host))
     except (KeyError, TypeError, AttributeError):

@@ -1,4 +1,4 @@
-"""All runs, a line each: how it ended, on how many hosts, how long it took, what it was."""
+"""List of runs: result, number of hosts, duration, command."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from provision.report.layout import count, duration, table
 
 @dataclass(frozen=True)
 class ListedRun:
-    """One run as `logs list` tells it; what only a summary knows is null without one."""
+    """One run of `logs list`; fields from the summary are None without one."""
 
     run: str
     run_status: RunStatus
@@ -26,11 +26,11 @@ class ListedRun:
     command: str
     user: str | None
     outcome: str
-    """The verdict, or how the run stands; `planned` or `probed` where all went well and no more was asked for."""
+    """The verdict, or the run status; `planned` or `probed` where a green run did no more."""
 
 
 def listed(folder: Path) -> ListedRun:
-    """A run by what it has written so far."""
+    """Return a run from the files written so far."""
     header, summary = document(folder / "run.json"), document(folder / "summary.json")
     hosts = summary.get("hosts", document(folder / "inventory.json").get("hosts"))
     return ListedRun(
@@ -48,7 +48,7 @@ def listed(folder: Path) -> ListedRun:
 
 
 def outcome(folder: Path, summary: dict[str, Any]) -> str:
-    """How a run ended in a word: a green one that only looked or planned did no more than its word says."""
+    """Return the result of a run in one word; a green run that only probed or planned is called so."""
     verdict = _text(summary.get("verdict"))
     states = {str(host.get("state")) for host in objects(summary.get("hosts"))}
     if verdict == "green" and states and states <= {"planned", "probed"}:
@@ -65,7 +65,7 @@ def _number(value: Any) -> Any:
 
 
 def render(logs: Path) -> str:
-    """All runs, the newest first."""
+    """Return all runs as text, newest first."""
     runs = [listed(logs / name) for name in names(logs)]
     if not runs:
         return f"no run in {logs}"
@@ -73,7 +73,7 @@ def render(logs: Path) -> str:
 
 
 def render_json(logs: Path) -> str:
-    """The same as a JSON list."""
+    """Return all runs as a JSON list."""
     return json.dumps([asdict(listed(logs / name)) for name in names(logs)], indent=2)
 
 

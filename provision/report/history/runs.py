@@ -1,4 +1,4 @@
-"""The folder of runs: their names in order, which one a person means, and how one stands."""
+"""Folder of runs: names in order, lookup by name, and run status."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from provision.core.json_text import parse_object
 from provision.core.run_folder import is_running
 
 RunStatus = Literal["ended", "running", "killed"]
-"""Killed: without a summary, and its process is gone."""
+"""Killed: without a summary, and the process is gone."""
 
 _SUFFIX = re.compile(r"^(.*Z)-(\d+)$")
 
 
 def order(name: str) -> tuple[str, int]:
-    """Sorts runs by their start: the second one of a second ends in `-2`, the tenth in `-10`."""
+    """Return the sort key of a run; the tenth run of one second ends in `-10`."""
     numbered = _SUFFIX.match(name)
     return (numbered[1], int(numbered[2])) if numbered else (name, 1)
 
 
 def names(logs: Path) -> list[str]:
-    """Runs that left a folder, the newest first."""
+    """Return the names of all runs, newest first."""
     found = (path.parent.name for path in logs.glob("*/run.json") if not path.parent.is_symlink())
     return sorted((name for name in found if not name.startswith(".")), key=order, reverse=True)
 
 
 def find(logs: Path, run: str | None = None) -> Path:
-    """The folder of a run by its name; of the newest without one, or for `latest`.
+    """Return the folder of a run; of the newest for None or `latest`.
 
-    Raises UsageError when there is no such run.
+    Raises:
+        UsageError: There is no such run.
     """
     found = names(logs)
     if not found:
@@ -48,7 +49,7 @@ def find(logs: Path, run: str | None = None) -> Path:
 
 
 def document(path: Path) -> dict[str, Any]:
-    """A JSON object of a run's folder; empty where there is none, or half of one."""
+    """Return a JSON object of a run's folder; empty when missing or damaged."""
     try:
         return parse_object(path.read_bytes())
     except (OSError, ValueError):
@@ -56,12 +57,12 @@ def document(path: Path) -> dict[str, Any]:
 
 
 def objects(found: Any) -> list[dict[str, Any]]:
-    """The objects of a JSON list; none where it is no list."""
+    """Return the objects of a JSON list; empty when it is not a list."""
     return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
 
 
 def run_status(folder: Path) -> RunStatus:
-    """Whether a run came to its end, goes on, or was killed."""
+    """Return whether a run has ended, is running, or was killed."""
     if (folder / "summary.json").exists():
         return "ended"
     return "running" if is_running(document(folder / "run.json")) else "killed"

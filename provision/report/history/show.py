@@ -1,4 +1,4 @@
-"""The summary of one past run, made now where the run was killed before it had one."""
+"""Summary of one past run; created now when the run was killed before it wrote one."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from provision.report.screen import first_screen_of
 
 
 def summary_text(logs: Path, run: str | None = None, *, full: bool = False, as_json: bool = False) -> str:
-    """The first screen of a run's summary, with `full` its whole text, or its JSON; of the newest run by default.
+    """Return the first screen of a run's summary, its whole text (`full`), or its JSON.
 
-    Raises UsageError when there is no such run, or when it still goes on.
+    Raises:
+        UsageError: There is no such run, or it is still running.
     """
     folder = find(logs, run)
-    told = _written_json(folder) if as_json else _written_text(folder)
-    if told is None:
+    shown = _written_json(folder) if as_json else _written_text(folder)
+    if shown is None:
         require_end(folder)
         summary = summarise(RunFolder(folder), interrupted=run_status(folder) == "killed")
-        told = json_form.render(summary) if as_json else text.render(summary)
-    return (told if full or as_json else first_screen_of(told, run)).rstrip("\n")
+        shown = json_form.render(summary) if as_json else text.render(summary)
+    return (shown if full or as_json else first_screen_of(shown, run)).rstrip("\n")
 
 
 def _written_text(folder: Path) -> str | None:
-    """What the run said at its end; null where it did not, or where that file is damaged."""
+    """Return the summary written by the run; None when missing or damaged."""
     try:
         return (folder / "summary.txt").read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -35,7 +36,7 @@ def _written_text(folder: Path) -> str | None:
 
 
 def _written_json(folder: Path) -> str | None:
-    """The same for scripts, to whom half a document is worse than none."""
+    """Return the written JSON; None when missing or incomplete."""
     try:
         content = (folder / "summary.json").read_bytes()
         parse_object(content)
@@ -45,13 +46,14 @@ def _written_json(folder: Path) -> str | None:
 
 
 def require_end(folder: Path) -> None:
-    """A run that has ended, or was killed, can be told of as a whole.
+    """Check that a run has ended or was killed.
 
-    Raises UsageError when it still goes on.
+    Raises:
+        UsageError: It is still running.
     """
     if run_status(folder) == "running":
         process = document(folder / "run.json").get("pid")
         raise UsageError(
-            f"run `{folder.name}` has no summary yet: process {process} is still at work",
+            f"run `{folder.name}` has no summary yet: process {process} is still running",
             hint=f"watch it: ./firstlight logs show {folder.name} --follow",
         )

@@ -1,4 +1,4 @@
-"""A run that goes on elsewhere, followed by what it writes: nothing here reaches it, so that leaving does not end it."""
+"""Follows a run of another process by its events file; ending this command does not end the run."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ POLL_S = 0.25
 
 
 def follow(folder: Path, *, wait: Callable[[], None] = lambda: time.sleep(POLL_S)) -> Iterator[str]:
-    """A line for every event of a run that is worth one, from its first, as they come; ends when the run has ended."""
+    """Yield one line for each relevant event of a run as it is written, until the run ends."""
     path = folder / "events.jsonl"
     read = 0
     while True:
-        # asked first: what an ending run wrote last is read after it
+        # checked first, so that the last events of an ending run are read
         is_over = run_status(folder) != "running"
         content = _from(path, read)
         whole = content[: content.rfind(b"\n") + 1]
         read += len(whole)
         for line in whole.splitlines():
-            if said := _describe_line(line):
-                yield said
+            if message := _describe_line(line):
+                yield message
         if is_over:
             return
         wait()
@@ -49,9 +49,9 @@ def _describe_line(line: bytes) -> str | None:
 
 
 def sentence(event: dict[str, Any]) -> str | None:
-    """An event in words; null for one that another says as well."""
+    """Describe an event; None for events that another one covers."""
     kind, phase = str(event.get("kind")), str(event.get("phase") or "")
-    told: Callable[[], str] | None = {
+    shown: Callable[[], str] | None = {
         "enter": lambda: phase,
         "phase": lambda: f"{phase} ended after {duration(float(event['seconds']))}",
         "locked": lambda: "locked for this run",
@@ -61,10 +61,10 @@ def sentence(event: dict[str, Any]) -> str | None:
         "result": lambda: ": ".join(filter(None, (f"{phase} {event['status']}", event.get("text")))),
         "took-up": lambda: str(event["text"]),
     }.get(kind)
-    if told is None:
+    if shown is None:
         return None
     try:
-        words = told()
+        words = shown()
     except (KeyError, TypeError, ValueError):  # an event of another release
         return None
     host = f"  {clean(str(event['host']))}: " if event.get("host") else ""

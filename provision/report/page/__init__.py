@@ -1,4 +1,4 @@
-"""The page of a run: one HTML file that needs nothing beside it (docs/guides/reading-a-run.md)."""
+"""Page of a run: one self-contained HTML file (docs/guides/reading-a-run.md)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ NAME = "summary.html"
 
 
 def write(run: RunFolder) -> Path:
-    """Write the page into the run's folder, whole or not at all; returns its path.
+    """Write the page into the run's folder atomically, from the run's files, also for a killed run.
 
-    Made from what the run wrote, so that every run has one, also one that was killed.
-    Raises OSError when the folder cannot be written.
+    Returns:
+        The path of the page.
+
+    Raises:
+        OSError: The folder cannot be written.
     """
     path = run.path(NAME)
     write_atomically(path, render(run))
@@ -24,7 +27,7 @@ def write(run: RunFolder) -> Path:
 
 
 def render(run: RunFolder) -> str:
-    """The page's text, without secrets. `run.folder` stands among the other runs, the last green ones too."""
+    """Return the page's text without secrets; earlier runs in the same log folder are used for the comparison."""
     from provision.report.difference import since_green  # noqa: PLC0415 - whoever writes no page must not pay for it
     from provision.report.page import template  # noqa: PLC0415
     from provision.report.page.view import view  # noqa: PLC0415
@@ -42,14 +45,14 @@ def render(run: RunFolder) -> str:
 
 
 def _summary(run: RunFolder) -> Summary:
-    """What the run said at its end; made from its records when it was killed before that, or is of another release."""
+    """Return the run's summary; rebuilt from its files when it was killed or belongs to another release."""
     try:
         return Summary.model_validate_json(run.path("summary.json").read_bytes())
     except (OSError, ValueError):
         return summarise(run, interrupted=not run.path("summary.json").exists())
 
 
-ROOM_FILES = ("facts", "stage", "verify", "serve", "findings")
+HOST_FILE_FOLDERS = ("facts", "stage", "verify", "serve", "findings")
 RUN_FILES = (
     "summary.txt",
     "summary.md",
@@ -65,10 +68,10 @@ RUN_FILES = (
 
 
 def files_of(run: RunFolder, host: str) -> tuple[str, ...]:
-    """The phases' own files of one host that are there, relative to the run's folder."""
-    return tuple(name for phase in ROOM_FILES if run.path(name := f"{phase}/{host}.json").is_file())
+    """Return the existing files of one host, relative to the run's folder."""
+    return tuple(name for phase in HOST_FILE_FOLDERS if run.path(name := f"{phase}/{host}.json").is_file())
 
 
 def files_of_run(run: RunFolder) -> tuple[str, ...]:
-    """The files of the whole run that are there."""
+    """Return the existing files of the whole run."""
     return tuple(name for name in RUN_FILES if run.path(name).is_file())

@@ -1,4 +1,4 @@
-"""Hosts with the same Stack on the same devices, told once: what was chosen, why, and what the checks found."""
+"""Classes of hosts with the same Stack on the same devices: what was chosen, why, and the checks."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class HostsClass:
 
     @property
     def attention(self) -> tuple[str, ...]:
-        """What the running engines use, in every way that occurs among the hosts."""
+        """Return each attention back end that running engines use."""
         return tuple(dict.fromkeys(filter(None, map(wording.attention_facts, self.hosts))))
 
     def remarks(self, field: str) -> tuple[tuple[str, str], ...]:
-        """Each text of `deviations`, `warnings` or `notes` with the hosts that it holds for."""
+        """Return each text of `deviations`, `warnings` or `notes` with its hosts."""
         hosts_of: dict[str, list[str]] = {}
         for host in self.hosts:
             for text in getattr(host, field):
@@ -50,7 +50,7 @@ class HostsClass:
 
 
 def classes(summary: Summary) -> tuple[HostsClass, ...]:
-    """The classes of a run; a host without a Stack (never reached, none fits) is in a class of its likes."""
+    """Group the hosts of a run into classes; hosts without a Stack form classes of their own."""
     groups: dict[object, list[HostSummary]] = {}
     for host in summary.hosts:
         likeness = (host.devices, host.stack.model_dump_json() if host.stack else None, _words(host.reasons))

@@ -1,6 +1,6 @@
-"""A strip: the readings of one figure as dots on a line, with the bound that they were judged by.
+"""Dot plot: the readings of one figure on a line, with their bound.
 
-All dots within the bound are one path of points with round ends: eight hundred readings are one element of the page.
+All dots within the bound form one path of points with round ends, so eight hundred readings are one element.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ WIDTH = 220
 HEIGHT = 20
 MARGIN = 6
 MOST_MARKED = 64
-"""Readings beyond the bound that get a mark with a title of their own; the rest is drawn without one."""
+"""Maximum number of readings beyond the bound that are drawn with a title."""
 
 
 @dataclass(frozen=True)
 class DotPlot:
-    """Geometry in units of the strip's own box, WIDTH by HEIGHT."""
+    """Geometry in units of the plot's box, WIDTH by HEIGHT."""
 
     inside: str
     """Path of the dots."""
     marks: tuple[tuple[float, str], ...]
-    """Place and words of readings beyond the bound."""
+    """Position and title of readings beyond the bound."""
     floor: float | None
     ceiling: float | None
-    """Places of the bounds."""
+    """Positions of the bounds."""
 
 
 def draw_dot_plot(
@@ -35,7 +35,7 @@ def draw_dot_plot(
     ceiling: float | None = None,
     outside: Sequence[tuple[float, str]] = (),
 ) -> DotPlot:
-    """Draw finite readings; the scale begins at zero unless a reading or a bound lies below it."""
+    """Draw finite readings; the scale starts at zero unless a reading or a bound is below it."""
     bounds = [bound for bound in (floor, ceiling) if bound is not None]
     low = min(0.0, *values, *bounds) if values else 0.0
     high = max(0.0, *values, *bounds) if values else 1.0

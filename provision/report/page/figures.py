@@ -1,4 +1,4 @@
-"""Every measured figure of every host side by side: lowest, median, highest, and the bound it was judged by."""
+"""Measured figures over all hosts: lowest, median, highest, and the bound."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from provision.report.layout import number
 from provision.report.page.dot_plot import DotPlot, draw_dot_plot
 
 COUNTED = frozenset({"count", "B"})
-"""Units of figures that say how much was looked at: not worth a drawing unless they are judged."""
+"""Units of figures that only count what was checked; drawn only with a bound."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class FigureRow:
     name: str
     unit: str
     bound: str
-    """`at least 500`, `at most 0.01`; empty when it is recorded and not judged."""
+    """`at least 500`, `at most 0.01`; empty without a bound."""
     source: str | None
     low: Reading
     high: Reading
@@ -57,7 +57,10 @@ _Key = tuple[int, str, str, str, float | None, float | None]
 
 
 def figure_rows(hosts: Iterable[tuple[int, HostSummary]]) -> tuple[FigureRow, ...]:
-    """Rows of judged figures first, each kind in the order of its first reading; `hosts` with the class of each."""
+    """Return rows of figures with a bound first, each kind in the order of its first reading.
+
+    `hosts` are pairs of class number and host.
+    """
     readings: dict[_Key, list[Reading]] = {}
     sources: dict[_Key, str | None] = {}
     for class_number, host in hosts:
@@ -70,7 +73,7 @@ def figure_rows(hosts: Iterable[tuple[int, HostSummary]]) -> tuple[FigureRow, ..
 
 
 def measured(checks: Iterable[CheckRecord]) -> Iterable[tuple[CheckRecord, Figure, float]]:
-    """Every figure that has a value, with its check; a value that is no number (NaN, infinity) is none."""
+    """Yield every figure with a finite value, with its check."""
     for check in checks:
         for figure in check.figures:
             if (value := _finite(figure.value)) is not None:

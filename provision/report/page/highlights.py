@@ -1,4 +1,4 @@
-"""What stands at the top of the page, told once for hosts that are alike: what failed, what warned, what changed."""
+"""Highlights at the top of the page: failures, warnings and changes, equal hosts once."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from provision.report.difference.text import grouped, sentence
 from provision.report.layout import fold_names
 from verify.records import NETWORK
 
-WarningKind = Literal["hosts differ", "hosts do not meet", "differs from the plan", "warned"]
+WarningKind = Literal["hosts differ", "hosts cannot communicate", "differs from the plan", "warned"]
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What went wrong on hosts that failed alike."""
+    """A failure shared by several hosts."""
 
     names: str
     state: str
@@ -30,18 +30,18 @@ class Problem:
 
 @dataclass(frozen=True)
 class WarningEntry:
-    """One thing that makes a run amber, and the hosts on which it is so."""
+    """One reason for an amber run, and its hosts."""
 
     kind: WarningKind
     text: str
-    """Of the first host, where only numbers differ among them."""
+    """Text of the first host where only numbers differ."""
     remedy: str | None
     names: str
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What changed since the last green run, on hosts on which the same changed."""
+    """What changed since the last green run, on hosts with equal changes."""
 
     names: str
     before: str
@@ -51,7 +51,7 @@ class Changes:
 
 
 def problems(summary: Summary) -> Iterable[Problem]:
-    """Groups of hosts that ended badly, in the order of their first host."""
+    """Yield groups of failed hosts in the order of their first host."""
     for group in wording.wrong_groups(summary):
         yield Problem(
             names=group.names,
@@ -62,10 +62,10 @@ def problems(summary: Summary) -> Iterable[Problem]:
 
 
 def warnings(summary: Summary) -> Iterable[WarningEntry]:
-    """Odd hosts first, then deviations from the plan; what differs by numbers alone from host to host stands once."""
+    """Yield host differences first, then deviations and warnings; texts that differ only in numbers appear once."""
     for status, check, messages in wording.host_comparison(summary):
         if status not in ("ok", "skip"):
-            kind: WarningKind = "hosts do not meet" if check == NETWORK else "hosts differ"
+            kind: WarningKind = "hosts cannot communicate" if check == NETWORK else "hosts differ"
             yield WarningEntry(kind, f"{check}: {messages}", None, "all hosts")
     alike: dict[str, WarningEntry] = {}
     names: dict[str, dict[str, None]] = {}
@@ -87,7 +87,7 @@ def _host_warnings(host: HostSummary) -> Iterable[WarningEntry]:
 
 
 def changes(changed: Mapping[str, HostDifference]) -> Iterable[Changes]:
-    """The hosts with most changes first: those that stand alone among their equals are the odd ones."""
+    """Yield changes, hosts with most changes first."""
     groups = sorted(grouped(changed.values()), key=lambda group: -len(group[1].changes))
     for names, entry in groups:
         yield Changes(

@@ -1,4 +1,4 @@
-"""A line for each host, what stands behind it, and the states by which lines are filtered."""
+"""Lines of hosts, their details, and the states for the filter."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from provision.report.page.timeline import Clock, Span, host_spans
 from provision.report.summary_builder import ENDED_BADLY, describe_build
 
 Tone = Literal["good", "warning", "bad", "neutral"]
-"""How a state is shown; its word always stands beside the colour."""
+"""Colour of a state; the page always shows its word as well."""
 
 LONGEST_EVIDENCE = 600
-"""Characters of one value."""
+"""Maximum characters of one value."""
 WARNING = "warning"
-"""The filter for hosts that warned or are differ from the plan, whatever their state."""
+"""Filter key for hosts with warnings or deviations, in any state."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class StateCount:
 
 @dataclass(frozen=True)
 class Wrong:
-    """A check that did not end well, and the lines that it rests on."""
+    """A check that did not pass, and its evidence."""
 
     check: CheckRecord
     evidence: tuple[str, ...]
@@ -43,7 +43,7 @@ class Wrong:
 
 @dataclass(frozen=True)
 class HostLine:
-    """One host: the line that is always seen, and what opens below it."""
+    """One host: the visible line, and its details."""
 
     number: int
     host: HostSummary
@@ -62,32 +62,32 @@ class HostLine:
 
     @property
     def anchor(self) -> str:
-        """An id for links: made of the host's place, since a name may hold anything."""
+        """Id for links, from the host's position, because a name may contain any character."""
         return f"host-{self.number}"
 
 
 def state_tone(state: str) -> Tone:
-    """Bad for what ended badly, good for what was brought to its end, rest where nothing was to be done."""
+    """Return the colour of a state."""
     if state in ENDED_BADLY:
         return "bad"
     return "good" if state in ("serving", "installed", "unchanged") else "neutral"
 
 
 def tone_of(host: HostSummary) -> Tone:
-    """The tone of a host's state, unless the host warned or is differ from the plan."""
+    """Return the colour of a host; warning for a host with warnings that did not fail."""
     tone = state_tone(host.state)
     return "warning" if tone != "bad" and has_warnings(host) else tone
 
 
 def has_warnings(host: HostSummary) -> bool:
-    """Whether a host makes its run amber."""
+    """Return whether a host makes its run amber."""
     return bool(host.deviations or host.warnings or any(check.status == "warn" for check in host.checks))
 
 
 def host_lines(
     summary: Summary, class_of: Mapping[str, int], clock: Clock, files: Mapping[str, tuple[str, ...]]
 ) -> tuple[HostLine, ...]:
-    """Lines in inventory order; `class_of` and `files` by host name."""
+    """Return the lines in inventory order; `class_of` and `files` are by host name."""
     return tuple(
         HostLine(
             number=number,
@@ -113,7 +113,7 @@ def host_lines(
 
 
 def state_counts(lines: tuple[HostLine, ...]) -> tuple[StateCount, ...]:
-    """The states that occur, the worst first, then the doubtful ones across all states."""
+    """Return the occurring states, worst first, then the hosts with warnings."""
     counted = Counter[str](line.host.state for line in lines)
     choices = [
         StateCount(state, words, state_tone(state), counted[state])
@@ -126,7 +126,7 @@ def state_counts(lines: tuple[HostLine, ...]) -> tuple[StateCount, ...]:
 
 
 def _evidence(evidence: Any) -> Iterable[str]:
-    """What a check saw, a line a key; long values end in an ellipsis, since the host's record has all of them."""
+    """Yield a check's evidence, one line a key; long values are cut, the run's files have them in full."""
     pairs = evidence.items() if isinstance(evidence, Mapping) else [("", evidence)] if evidence else []
     for key, value in pairs:
         text = value if isinstance(value, str) else json.dumps(value)
@@ -135,7 +135,7 @@ def _evidence(evidence: Any) -> Iterable[str]:
 
 
 def checks_in_words(checks: Iterable[CheckRecord]) -> str:
-    """`1 failed, 42 ok`, the worst first."""
+    """Return counts such as `1 failed, 42 ok`, worst first."""
     counted = Counter[str](check.status for check in checks)
     words = {"fail": "failed", "error": "unclear", "warn": "warned", "ok": "ok"}
     return ", ".join(f"{counted[status]} {word}" for status, word in words.items() if counted[status])

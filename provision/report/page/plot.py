@@ -1,7 +1,7 @@
-"""Charts as SVG: drawn by pygal, coloured by the page's own style, without scripts, styles or ids of their own.
+"""Charts as SVG, drawn by pygal, styled by the page, without scripts, styles or ids.
 
-pygal draws for a page of its own: with a style sheet, tool tips that a script moves, and data for them. What a page that holds
-many charts cannot use is taken out before the text is made, so that a chart is some kilobytes and follows light, dark and print.
+pygal's output contains a style sheet, tool tips and their data for a page of its own. These are removed, so that a chart
+is a few kilobytes and follows light, dark and print styles.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 from provision.report.layout import clean, number
 
 WIDTH = 420
-"""Drawn as wide as a phone shows it, so that its words stay as large as drawn; wider screens put charts side by side."""
+"""Width of a phone's screen, so that text keeps its size; wider screens place charts next to each other."""
 LINES_HEIGHT = 250
 BAR_HEIGHT = 15
 DOTS_HEIGHT = 26
@@ -22,7 +22,7 @@ MOST_MARKS = 7
 BARS_MARGIN = 62
 LONGEST_LABEL = 22
 Words: TypeAlias = Callable[[float], str]
-"""How a value is written beside an axis."""
+"""Format of a value at an axis."""
 
 UNUSED = frozenset({"defs", "script", "style", "desc"})
 UNUSED_CLASSES = frozenset({"plot tooltip-overlay", "plot text-overlay", "titles", "background"})
@@ -38,13 +38,13 @@ class Chart:
     form: Literal["lines", "dots", "bars"]
     svg: str
     legend: tuple[str, ...]
-    """Names of the series, in the order of their colours; of bars, in which they stand, too."""
+    """Names of the series in the order of their colours, and of the parts of bars."""
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
 
 def lines(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], words: Words) -> str:
-    """Lines over the same places on the x axis, values above zero; null where a series has none."""
+    """Draw lines over common positions on the x axis; values are positive, None where a series has none."""
     import pygal  # noqa: PLC0415 - only a page pays for it
 
     places = [_short(label) for label in labels]
@@ -55,7 +55,7 @@ def lines(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], w
 
 
 def dots(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], words: Words) -> str:
-    """A line a label from the top, on it a dot a series; values above zero, null where a series has none."""
+    """Draw one row a label from the top with one dot a series; values are positive, None where a series has none."""
     import pygal  # noqa: PLC0415 - only a page pays for it
 
     height = BARS_MARGIN + DOTS_HEIGHT * len(labels)
@@ -67,7 +67,7 @@ def dots(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], wo
 
 
 def stacked(labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
-    """Horizontal bars, one a label from the top, made of one part a series."""
+    """Draw horizontal bars, one a label from the top, with one part a series."""
     import pygal  # noqa: PLC0415 - only a page pays for it
 
     height = BARS_MARGIN + BAR_HEIGHT * len(labels)
@@ -76,7 +76,7 @@ def stacked(labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> str
 
 
 def _logarithmic(series: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
-    """An axis from a round number below all values to one above: by 1, 2, 5 where that is not too much, else by powers."""
+    """Return a logarithmic axis around all values: steps of 1, 2, 5, or powers of ten where these are too many."""
     values = [value for each in series.values() for value in each if value is not None]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     fine = [step * 10.0**power for power in range(low - 1, high + 2) for step in (1, 2, 5)]
@@ -86,17 +86,17 @@ def _logarithmic(series: Mapping[str, Sequence[float | None]]) -> dict[str, Any]
     if len(marks) > MOST_MARKS:
         stride = math.ceil((high - low) / MOST_MARKS) or 1
         marks = [10.0**power for power in range(low, high + stride, stride)]
-    # pygal leaves out a mark that stands exactly at the top
+    # pygal omits a mark exactly at the top
     return {"logarithmic": True, "y_labels": marks, "range": (marks[0], marks[-1] * 1.02), "dots_size": 3}
 
 
 def _upwards(labels: Sequence[str]) -> list[str]:
-    """Labels as pygal puts them, the first at the bottom."""
+    """Return labels in pygal's order, the first at the bottom."""
     return [_short(label) for label in reversed(labels)]
 
 
 def _short(label: str) -> str:
-    """Beside an axis; pygal leaves phase for a label as it was, also when it draws less of it."""
+    """Shorten a label; pygal reserves space for the full label even when it draws less."""
     plain = clean(label)
     return plain if len(plain) <= LONGEST_LABEL else f"{plain[: LONGEST_LABEL - 1]}…"
 
@@ -130,7 +130,7 @@ def _draw(chart: Any, series: Mapping[str, Sequence[float | None]]) -> str:
 
 
 def _bare(root: Any) -> Any:
-    """The drawing alone: lines, bars, axes and their words."""
+    """Keep only the drawing: lines, bars, axes and their labels."""
     root.attrib.pop("id", None)
     root.attrib["aria-hidden"] = "true"
     _prune(root)

@@ -1,4 +1,4 @@
-"""What checks measured over many places as one drawing: which checks, by the table charts.toml; one for each class of hosts."""
+"""Charts of check results over several positions, as declared in charts.toml; one for each class of hosts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TABLE = Path(__file__).with_name("charts.toml")
 
 @dataclass(frozen=True)
 class Rule:
-    """One row of charts.toml, which says what the fields are."""
+    """One row of charts.toml, which documents the fields."""
 
     id: str
     title: str
@@ -57,22 +57,22 @@ def _readings(rule: Rule, group: HostsClass) -> _Readings:
     found: dict[str, dict[str, list[float]]] = {}
     for host in group.hosts:
         for check in (check for check in host.checks if check.id == rule.check):
-            told = check.evidence.get(rule.evidence) if isinstance(check.evidence, Mapping) else None
-            for series, place, value in _by_rows(told, rule.rows_by) if rule.rows_by else _by_series(told):
+            shown = check.evidence.get(rule.evidence) if isinstance(check.evidence, Mapping) else None
+            for series, place, value in _by_rows(shown, rule.rows_by) if rule.rows_by else _by_series(shown):
                 # what is drawn on a logarithmic axis is above zero
                 if isinstance(value, (int, float)) and math.isfinite(value) and value > 0:
                     found.setdefault(series, {}).setdefault(place, []).append(value)
     return found
 
 
-def _by_series(told: Any) -> Iterator[tuple[str, str, Any]]:
-    for series, by_place in told.items() if isinstance(told, Mapping) else ():
+def _by_series(shown: Any) -> Iterator[tuple[str, str, Any]]:
+    for series, by_place in shown.items() if isinstance(shown, Mapping) else ():
         for place, value in by_place.items() if isinstance(by_place, Mapping) else ():
             yield str(series), str(place), value
 
 
-def _by_rows(told: Any, key: str) -> Iterator[tuple[str, str, Any]]:
-    for row in told if isinstance(told, (list, tuple)) else ():
+def _by_rows(shown: Any, key: str) -> Iterator[tuple[str, str, Any]]:
+    for row in shown if isinstance(shown, (list, tuple)) else ():
         place = row.get(key) if isinstance(row, Mapping) else None
         if place is None:
             continue

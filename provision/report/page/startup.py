@@ -14,7 +14,7 @@ MOST_DRAWN = 16
 
 
 def startup(hosts: Iterable[HostSummary]) -> Chart | None:
-    """Bars of all hosts whose service was proven, the slowest start at the top; null when there is none."""
+    """Draw start times of all proven services, the slowest at the top; None without any."""
     points = {host.name: phases_of.points(host.serve.startup_s) for host in hosts if host.serve}
     points = {name: each for name, each in points.items() if each}
     if not points:

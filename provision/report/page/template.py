@@ -17,10 +17,10 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(**values: Any) -> str:
-    """The whole page.
+    """Render the whole page.
 
-    Its Content-Security-Policy lets nothing load and only our own script run, so that text of a host that found a way
-    through the escaping would still be text.
+    Its Content-Security-Policy blocks all loading and all scripts but ours, so host text that escaped the escaping would still
+    be plain text.
     """
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
@@ -30,7 +30,7 @@ def render(**values: Any) -> str:
 
 
 def environment() -> jinja2.Environment:
-    """Escapes whatever it prints, and refuses names that the page does not have."""
+    """Escapes all output, and rejects unknown names."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -55,7 +55,7 @@ def _printable(value: Any) -> Any:
 
 
 def _words(text: str | None) -> Markup:
-    """A sentence in which what stands between backticks is shown as code."""
+    """Return a sentence with parts in backticks as code."""
     parts = [escape(part) for part in printable(text or "").split("`")]
     if len(parts) % 2 == 0:
         return Markup("`").join(parts)
@@ -64,7 +64,7 @@ def _words(text: str | None) -> Markup:
 
 
 def _drawing(svg: str) -> Markup:
-    """What `plot` made: an XML library wrote it, which escapes words of hosts itself."""
+    """Mark the output of `plot` as safe: an XML library has escaped it."""
     return Markup(svg)  # noqa: S704 - see above
 
 

@@ -11,7 +11,7 @@ from provision.report.layout import duration
 from provision.report.run_files import seconds_between
 
 TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400)
-"""Steps of the time axis that a person reads at a glance, in seconds."""
+"""Readable steps of the time axis, in seconds."""
 MOST_TICKS = 8
 NARROWEST = 0.4
 """Percent of the width: a span of an instant is still seen."""
@@ -61,7 +61,7 @@ class Clock:
 
 
 def read_clock(events: Iterable[Mapping[str, Any]], *, started_at: str, seconds: float) -> Clock:
-    """The times in a run's events; what cannot be read as a time is passed over."""
+    """Read the times of a run's events; malformed times are ignored."""
     phases: list[tuple[str, float, float]] = []
     results: dict[tuple[str, str], float] = {}
     for event in events:
@@ -78,7 +78,7 @@ def read_clock(events: Iterable[Mapping[str, Any]], *, started_at: str, seconds:
 
 
 def timeline(clock: Clock) -> Timeline:
-    """Lanes in the order of the phases; a phase that did nothing for an instant has no span."""
+    """Return lanes in the order of the phases; phases of negligible duration have no span."""
     lanes = []
     for phase in PHASES:
         worked = [(end, length) for name, end, length in clock.phases if name == phase]
@@ -94,7 +94,7 @@ def timeline(clock: Clock) -> Timeline:
 
 
 def host_spans(clock: Clock, results: Iterable[PhaseResult]) -> tuple[Span, ...]:
-    """One host's way through the phases; a phase without a time of its own, and one that was skipped, has no span."""
+    """Return spans of one host's phases, without skipped phases and phases without a recorded end."""
     spans = []
     for result in results:
         end = clock.results.get((result.host, result.phase))

@@ -1,4 +1,4 @@
-"""Everything that the page shows, as plain values: the summary, what its hosts share, and what is drawn of it."""
+"""Content of the page as plain values: the summary, host groups, and drawings."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from provision.report.page.timeline import Timeline, read_clock, timeline
 
 TONES: dict[str, Tone] = {"green": "good", "amber": "warning", "red": "bad"}
 MAP_FROM = 12
-"""From more hosts than this on, a map of them stands above their lines."""
+"""Number of hosts above which a map of them is shown."""
 
 
 @dataclass(frozen=True)
 class Page:
-    """The page's content in the order in which it is read."""
+    """Content of the page in reading order."""
 
     summary: Summary
     headline: str
@@ -50,12 +50,12 @@ class Page:
 
     @property
     def tone(self) -> Tone:
-        """How the verdict is shown."""
+        """Return the colour of the verdict."""
         return TONES[self.summary.verdict]
 
     @property
     def sections(self) -> tuple[tuple[str, str], ...]:
-        """Id and title of the sections that have something to show."""
+        """Return id and title of the sections with content."""
         has = {
             "failed": self.problems,
             "warnings": self.warnings,
@@ -72,23 +72,23 @@ class Page:
 
     @property
     def ordered(self) -> tuple[HostLine, ...]:
-        """Hosts that ended badly first, then those with warnings, else in inventory order."""
+        """Return failed hosts first, then those with warnings, else in inventory order."""
         rank = {"bad": 0, "warning": 1}
         return tuple(sorted(self.hosts, key=lambda line: rank.get(line.tone, 2)))
 
     @property
     def is_single(self) -> bool:
-        """Whether every figure was read once: lowest, median and highest are the same then."""
+        """Return whether every figure has one reading, so that lowest, median and highest are equal."""
         return all(row.readings == 1 for row in self.figures)
 
     @property
     def checked(self) -> tuple[FigureRow, ...]:
-        """Figures with a bound, those first that miss it."""
+        """Return figures with a bound, those that miss it first."""
         return tuple(sorted((row for row in self.figures if row.bound), key=lambda row: not row.beyond))
 
     @property
     def recorded(self) -> tuple[FigureRow, ...]:
-        """Figures without one."""
+        """Return figures without a bound."""
         return tuple(row for row in self.figures if not row.bound)
 
 
@@ -114,7 +114,15 @@ def view(
     files: tuple[str, ...] = (),
     files_of: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Page:
-    """The page of a run. `changed` is what changed on each host since it was green last; `files` are those of the whole run and `files_of` those of each host, relative to its folder."""
+    """Build the page of a run.
+
+    Args:
+        summary: Summary of the run.
+        events: Events of the run, oldest first.
+        changed: What changed on each host since it was green last.
+        files: Files of the whole run, relative to its folder.
+        files_of: Files of each host, relative to the run's folder.
+    """
     grouped = classes(summary)
     class_of = {host.name: each.number for each in grouped for host in each.hosts}
     clock = read_clock(events, started_at=summary.started_at, seconds=summary.seconds)

@@ -62,7 +62,7 @@ def test_hosts_that_do_not_meet_do_not_differ(content: Page) -> None:
     told = check("fleet.network", "warn", host=None, device=None, reason="no interface joins the 2 hosts")
     summary = content.summary.model_copy(update={"host_comparison": (CheckRecord.model_validate(told),)})
     first = next(iter(warnings(summary)))
-    assert (first.kind, first.text) == ("hosts do not meet", "fleet.network: no interface joins the 2 hosts")
+    assert (first.kind, first.text) == ("hosts cannot communicate", "fleet.network: no interface joins the 2 hosts")
 
 
 def test_the_same_warning_with_other_numbers_stands_once(content: Page) -> None:
@@ -122,7 +122,7 @@ def test_a_run_without_a_length_still_has_a_page(tmp_path: Path) -> None:
     folder.results(result("a", "probe", seconds=0.0))
     fleets.end(folder.run)
     text = page.render(folder.run)
-    assert "looked at, nothing done" in text
+    assert "probed, nothing changed" in text
     assert "none was chosen" not in text
 
 
