@@ -24,7 +24,7 @@ class Verdict(NamedTuple):
     source: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class RuleInfo:
     """What every rule declares."""
 
@@ -34,24 +34,42 @@ class RuleInfo:
     """The sentence that must hold."""
     reads: tuple[str, ...]
     """Facts, and settings as `settings.NAME`."""
-    order: int = LAST
+    order: int
     """Lower orders are evaluated first, and the first refusal ends the evaluation of a candidate."""
-    cause: str | None = None
+    cause: str | None
     """The doctor's id (verify/doctor/causes) of the failure that a refusal prevents; None if no program reports it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Rule(RuleInfo):
     """A rule on one candidate for one class of hosts. It yields nothing where it does not apply."""
 
     evaluate: Callable[[BuildOption, HostProfile], Iterable[Verdict]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class HostRule(RuleInfo):
     """A rule on the host, independent of the candidate."""
 
     evaluate: Callable[[HostProfile], Iterator[Verdict]]
+
+
+def rule(
+    statement: str, *, reads: tuple[str, ...], order: int = LAST, cause: str | None = None
+) -> Callable[[Callable[[BuildOption, HostProfile], Iterable[Verdict]]], Rule]:
+    """Declare the function `evaluate` of a module in rules/ as a rule on candidates. Arguments are the fields of `RuleInfo`."""
+    return lambda evaluate: Rule(_id_of(evaluate), statement, reads, order, cause, evaluate)
+
+
+def host_rule(
+    statement: str, *, reads: tuple[str, ...], order: int = LAST, cause: str | None = None
+) -> Callable[[Callable[[HostProfile], Iterator[Verdict]]], HostRule]:
+    """Declare the function `evaluate` of a module in rules/ as a rule on the host. Arguments are the fields of `RuleInfo`."""
+    return lambda evaluate: HostRule(_id_of(evaluate), statement, reads, order, cause, evaluate)
+
+
+def _id_of(evaluate: Callable[..., Any]) -> str:
+    return evaluate.__module__.rpartition(".")[2].replace("_", "-")
 
 
 def memoized(evaluate: Callable[P, Iterator[Verdict]]) -> Callable[P, tuple[Verdict, ...]]:

@@ -1,4 +1,4 @@
-"""The rules: every module of this folder holds one as `RULE`, and is found without a list."""
+"""The rules: each module of this folder is one, declared by the decorator of its function `evaluate`."""
 
 from importlib import import_module
 from pathlib import Path
@@ -8,7 +8,7 @@ from provision.phases.plan.rule import HostRule, Rule
 
 def _find_rules() -> list[HostRule | Rule]:
     names = (path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
-    rules: list[HostRule | Rule] = [import_module(f"{__name__}.{name}").RULE for name in names]
+    rules: list[HostRule | Rule] = [import_module(f"{__name__}.{name}").evaluate for name in names]
     return sorted(rules, key=lambda rule: (rule.order, rule.id))
 
 

@@ -6,9 +6,14 @@ from typing import Any
 from provision.phases.plan import attention
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile, Launch
-from provision.phases.plan.rule import Rule, Verdict, accept, memoized, reject
+from provision.phases.plan.rule import Verdict, accept, memoized, reject, rule
 
 
+@rule(
+    "Flash kernels serve if every card and the release support them, else the best other back end.",
+    reads=("nvidia.gpus", "settings.attention", "settings.dtype", "settings.flash_attn"),
+    order=160,
+)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
     return _evaluate(option.release.version, profile.launch) if option.release else ()
 
@@ -25,12 +30,3 @@ def _evaluate(version: str, launch: Launch) -> Iterator[Verdict]:
         return
     generation = f", FlashAttention {choice.plan.generation}" if choice.plan.generation else ""
     yield accept(f"{choice.plan.backend}{generation}: {choice.why}", source=choice.source, **facts)
-
-
-RULE = Rule(
-    id="attention",
-    statement="Flash kernels serve if every card and the release support them, else the best other back end.",
-    reads=("nvidia.gpus", "settings.attention", "settings.dtype", "settings.flash_attn"),
-    evaluate=evaluate,
-    order=160,
-)

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from provision.catalog import catalog
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import Verdict, accept, assume, reject, rule
 
 
+@rule(
+    "The processor supports the instructions that the CPU build needs.", reads=("cpu.isa",), order=30, cause="cpu-isa"
+)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if option.build is None or not option.build.isa:
         return
@@ -26,13 +29,3 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
             source=option.build.source,
             isa=profile.isa,
         )
-
-
-RULE = Rule(
-    id="cpu-isa",
-    statement="The processor supports the instructions that the CPU build needs.",
-    reads=("cpu.isa",),
-    evaluate=evaluate,
-    order=30,
-    cause="cpu-isa",
-)

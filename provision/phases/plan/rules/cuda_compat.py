@@ -5,11 +5,16 @@ from collections.abc import Iterator
 from provision.phases.plan import compat, driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, reject
+from provision.phases.plan.rule import Verdict, accept, reject, rule
 
 SOURCE = "docs.nvidia.com/deploy/cuda-compatibility/forward-compatibility.html; vllm/env_override.py of vLLM 0.17.0"
 
 
+@rule(
+    "If the driver is too old, NVIDIA's compatibility libraries extend it where `cuda_compat` allows them, on data-centre cards only.",
+    reads=("nvidia.driver_version", "nvidia.gpus", "settings.cuda_compat", "settings.driver"),
+    order=280,
+)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if not compat.lacks(option, profile):
         yield from _unused(option, profile)
@@ -34,12 +39,3 @@ def _unused(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     which = {"keep": "kept", "install": "to be installed", "upgrade": "from `driver: upgrade`"}[plan.action]
     text = f"`cuda_compat: true` has no effect: driver {plan.version} ({which}) runs {option.variant} builds without it"
     yield accept(text, source=SOURCE, driver=plan.version, action=plan.action)
-
-
-RULE = Rule(
-    id="cuda-compat",
-    statement="If the driver is too old, NVIDIA's compatibility libraries extend it where `cuda_compat` allows them, on data-centre cards only.",
-    reads=("nvidia.driver_version", "nvidia.gpus", "settings.cuda_compat", "settings.driver"),
-    evaluate=evaluate,
-    order=280,
-)

@@ -5,10 +5,13 @@ from collections.abc import Iterator
 from provision.catalog.versions import cuda_of, numbers
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, reject
+from provision.phases.plan.rule import Verdict, accept, reject, rule
 from provision.phases.plan.torch_pair import native_floor, runs_natively
 
 
+@rule(
+    "vLLM and torch have the same CUDA major; the same minor is preferred.", reads=("nvidia.driver_version",), order=140
+)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if option.build is None or profile.platform != "cuda":
         return
@@ -33,12 +36,3 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         source=option.torch.source,
         **facts,
     )
-
-
-RULE = Rule(
-    id="cuda-pair",
-    statement="vLLM and torch have the same CUDA major; the same minor is preferred.",
-    reads=("nvidia.driver_version",),
-    evaluate=evaluate,
-    order=140,
-)

@@ -6,9 +6,14 @@ from provision.catalog import catalog
 from provision.phases.plan import dependencies
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, memoized
+from provision.phases.plan.rule import Verdict, accept, memoized, rule
 
 
+@rule(
+    "Dependencies without an upper bound in vLLM's metadata are as old as the release; the newest releases take today's.",
+    reads=(),
+    order=130,
+)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:  # noqa: ARG001 - every rule is called alike
     return _evaluate(option)
 
@@ -31,12 +36,3 @@ def _evaluate(option: BuildOption) -> Iterator[Verdict]:
             f"them, else by {len(plan.bounds)} version bounds"
         )
     yield accept(text, source=table.source, released=found.released, bounds=plan.bounds)
-
-
-RULE = Rule(
-    id="dependencies",
-    statement="Dependencies without an upper bound in vLLM's metadata are as old as the release; the newest releases take today's.",
-    reads=(),
-    evaluate=evaluate,
-    order=130,
-)

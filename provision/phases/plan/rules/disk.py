@@ -4,9 +4,15 @@ from collections.abc import Iterator
 
 from provision.catalog import catalog
 from provision.phases.plan.host_profile import INCOMING, HostProfile
-from provision.phases.plan.rule import HostRule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject
 
 
+@host_rule(
+    "The disks have space for the environment, its files and the model.",
+    reads=("disks", "settings.prefix"),
+    order=110,
+    cause="disk-full",
+)
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     need, python = catalog().needs[profile.platform], catalog().python_need
     # a model that arrives on another file system is copied, so it needs its space twice
@@ -29,13 +35,3 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     if profile.disk_gib is not None:
         text = f"the environment and its files need {needed:.1f} GiB, which are free under the prefix"
         yield accept(text, source=need.source, needed_gib=round(needed, 1))
-
-
-RULE = HostRule(
-    id="disk",
-    statement="The disks have space for the environment, its files and the model.",
-    reads=("disks", "settings.prefix"),
-    evaluate=evaluate,
-    order=110,
-    cause="disk-full",
-)

@@ -4,9 +4,14 @@ from collections.abc import Iterator
 
 from provision.catalog import catalog
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import HostRule, Verdict, accept, reject
+from provision.phases.plan.rule import Verdict, accept, host_rule, reject
 
 
+@host_rule(
+    "A loaded driver answers, or may be reinstalled.",
+    reads=("nvidia.smi_error", "nvidia.gpus", "kernel_modules", "settings.driver"),
+    order=60,
+)
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     row = next((row for row in catalog().driver_faults if row.name == profile.driver_fault), None)
     if row is None:
@@ -19,12 +24,3 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     where = "on the machine that owns the driver: " if profile.foreign_driver else ""
     again = "" if profile.foreign_driver else "; or let Firstlight reinstall it: `driver: install` and `--reboot`"
     yield reject(f"{text}; {where}{row.remedy}{again}", source=row.source, **facts)
-
-
-RULE = HostRule(
-    id="driver-answers",
-    statement="A loaded driver answers, or may be reinstalled.",
-    reads=("nvidia.smi_error", "nvidia.gpus", "kernel_modules", "settings.driver"),
-    evaluate=evaluate,
-    order=60,
-)

@@ -7,9 +7,10 @@ from provision.catalog.versions import numbers
 from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, warn
+from provision.phases.plan.rule import Verdict, accept, rule, warn
 
 
+@rule("A driver branch without support is reported.", reads=("nvidia.driver_version",), order=270)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if profile.driver_odd:
         yield warn(f"the driver reports `{profile.driver_odd}` as its version", driver=profile.driver_odd)
@@ -28,12 +29,3 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield accept(
             f"driver branch {row.branch} gets fixes until {row.end_of_life}", source=row.source, driver=plan.version
         )
-
-
-RULE = Rule(
-    id="driver-branch",
-    statement="A driver branch without support is reported.",
-    reads=("nvidia.driver_version",),
-    evaluate=evaluate,
-    order=270,
-)

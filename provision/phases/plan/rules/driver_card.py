@@ -8,9 +8,10 @@ from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.driver_verdicts import reached
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, memoized, reject
+from provision.phases.plan.rule import Verdict, memoized, reject, rule
 
 
+@rule("The driver's branch supports every card.", reads=("nvidia.driver_version", "nvidia.gpus"), order=50)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
     plan = driver.choose(option, profile)
     if plan is None or plan.version is None:
@@ -24,12 +25,3 @@ def _driven(architectures: tuple[Architecture, ...], version: str) -> Iterator[V
         if row.last_branch and numbers(version)[0] > row.last_branch:
             text = f"branch {row.last_branch} is the last that supports {row.name}; the driver is {version}"
             yield reject(text, source=row.source, driver=version, last_branch=row.last_branch)
-
-
-RULE = Rule(
-    id="driver-card",
-    statement="The driver's branch supports every card.",
-    reads=("nvidia.driver_version", "nvidia.gpus"),
-    evaluate=evaluate,
-    order=50,
-)

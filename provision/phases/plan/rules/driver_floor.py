@@ -6,11 +6,17 @@ from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.driver_verdicts import reached
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, assume, memoized
+from provision.phases.plan.rule import Verdict, accept, assume, memoized, rule
 
 _DOING = {"keep": "is kept", "install": "will be installed", "upgrade": "will replace the present one"}
 
 
+@rule(
+    "The driver runs builds of this CUDA major.",
+    reads=("nvidia.driver_version", "settings.driver"),
+    order=40,
+    cause="driver-too-old",
+)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
     plan = driver.choose(option, profile)
     return (*reached("driver-floor", option, profile, plan), *_there(plan.version, plan.action)) if plan else ()
@@ -22,13 +28,3 @@ def _there(version: str | None, action: str) -> Iterator[Verdict]:
         yield assume("the NVIDIA driver is new enough for the chosen builds")
     else:
         yield accept(f"driver {version} {_DOING[action]}", driver=version, action=action)
-
-
-RULE = Rule(
-    id="driver-floor",
-    statement="The driver runs builds of this CUDA major.",
-    reads=("nvidia.driver_version", "settings.driver"),
-    evaluate=evaluate,
-    order=40,
-    cause="driver-too-old",
-)

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, reject
+from provision.phases.plan.rule import Verdict, accept, reject, rule
 
 
+@rule(
+    "The kernel module has the flavour that the cards need.", reads=("nvidia.module_flavour", "nvidia.gpus"), order=60
+)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     plan = driver.choose(option, profile)
     if plan is None or plan.module is None:
@@ -26,12 +29,3 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         )
     else:
         yield accept(f"the {plan.module} kernel module supports the cards", source=source, module=plan.module)
-
-
-RULE = Rule(
-    id="driver-module",
-    statement="The kernel module has the flavour that the cards need.",
-    reads=("nvidia.module_flavour", "nvidia.gpus"),
-    evaluate=evaluate,
-    order=60,
-)

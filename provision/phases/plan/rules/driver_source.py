@@ -8,9 +8,14 @@ from provision.core.errors import UsageError
 from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import Verdict, accept, assume, reject, rule
 
 
+@rule(
+    "A driver to install has packages for the system, and root installs them: the vendor's packages, or the distribution's if only those load under Secure Boot, if the vendor has none, or if the settings request them.",
+    reads=("os.id", "os.version_id", "user", "secure_boot", "settings.driver_source", "settings.driver_repository"),
+    order=80,
+)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     plan = driver.choose(option, profile)
     if plan is None or plan.action == "keep":
@@ -44,15 +49,3 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         return
     text = f"driver {plan.version} comes from the vendor's packages for {system}: {supply.why}"
     yield accept(text, source=row.source, **facts)
-
-
-RULE = Rule(
-    id="driver-source",
-    statement=(
-        "A driver to install has packages for the system, and root installs them: the vendor's packages, or the distribution's "
-        "if only those load under Secure Boot, if the vendor has none, or if the settings request them."
-    ),
-    reads=("os.id", "os.version_id", "user", "secure_boot", "settings.driver_source", "settings.driver_repository"),
-    evaluate=evaluate,
-    order=80,
-)

@@ -5,11 +5,23 @@ from collections.abc import Iterator
 from provision.phases.plan import driver, fabric
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, assume, warn
+from provision.phases.plan.rule import Verdict, accept, assume, rule, warn
 
 SOURCE = "docs.nvidia.com/datacenter/tesla/fabric-manager-user-guide"
 
 
+@rule(
+    "The fabric manager has exactly the version of the driver.",
+    reads=(
+        "nvidia.nvswitches",
+        "nvidia.driver_version",
+        "nvidia.fabric_manager_version",
+        "nvidia.fabric_state",
+        "virtualization",
+        "kernel_modules",
+    ),
+    order=230,
+)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     plan = driver.choose(option, profile)
     version = fabric.version(profile, plan)
@@ -31,19 +43,3 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         )
     additions = ", with nvlsm and ib_umad" if fabric.subnet_managed(profile) else ""
     yield accept(f"fabric manager {version}, equal to the driver{additions}", source=SOURCE, driver=plan.version)
-
-
-RULE = Rule(
-    id="fabric-manager",
-    statement="The fabric manager has exactly the version of the driver.",
-    reads=(
-        "nvidia.nvswitches",
-        "nvidia.driver_version",
-        "nvidia.fabric_manager_version",
-        "nvidia.fabric_state",
-        "virtualization",
-        "kernel_modules",
-    ),
-    evaluate=evaluate,
-    order=230,
-)

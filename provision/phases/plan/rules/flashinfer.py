@@ -5,9 +5,14 @@ from collections.abc import Iterator
 from provision.phases.plan import flashinfer
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import Verdict, accept, assume, reject, rule
 
 
+@rule(
+    "FlashInfer's kernels are compiled by an nvcc of the build's CUDA major, prebuilt for exactly its version, or off.",
+    reads=("cuda_toolkits", "programs", "settings.attention"),
+    order=190,
+)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     choice = flashinfer.choose(option, profile)
     if choice is None:
@@ -19,12 +24,3 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield reject(choice.refused, source=choice.source, **facts)
     else:
         yield accept(choice.why, source=choice.source or (option.release.source if option.release else None), **facts)
-
-
-RULE = Rule(
-    id="flashinfer",
-    statement="FlashInfer's kernels are compiled by an nvcc of the build's CUDA major, prebuilt for exactly its version, or off.",
-    reads=("cuda_toolkits", "programs", "settings.attention"),
-    evaluate=evaluate,
-    order=190,
-)

@@ -4,11 +4,16 @@ from collections.abc import Iterator
 
 from provision.phases.plan import driver
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import HostRule, Verdict, accept, assume, reject, warn
+from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject, warn
 
 SOURCE = "docs.nvidia.com/cuda/wsl-user-guide: no Linux driver is to be installed within WSL; github.com/NVIDIA/nvidia-container-toolkit"
 
 
+@host_rule(
+    "In a container and under WSL the driver belongs to the underlying machine and stays unchanged.",
+    reads=("container", "wsl", "nvidia", "settings.driver"),
+    order=50,
+)
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     if profile.platform != "cuda":
         return
@@ -27,12 +32,3 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
         yield accept(f"in {owner} the driver stays unchanged", source=SOURCE, **facts)
     elif not profile.container_known:
         yield assume("the host is not a container")
-
-
-RULE = HostRule(
-    id="foreign-driver",
-    statement="In a container and under WSL the driver belongs to the underlying machine and stays unchanged.",
-    reads=("container", "wsl", "nvidia", "settings.driver"),
-    evaluate=evaluate,
-    order=50,
-)

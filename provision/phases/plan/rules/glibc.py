@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from provision.catalog.versions import numbers
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, assume, memoized, reject
+from provision.phases.plan.rule import Verdict, accept, assume, memoized, reject, rule
 
 
 def floor(option: BuildOption) -> tuple[str, str, str]:
@@ -17,6 +17,7 @@ def floor(option: BuildOption) -> tuple[str, str, str]:
     return max(needs, key=lambda need: numbers(need[0]))
 
 
+@rule("The host's glibc is as new as the wheels need.", reads=("os.libc_version",), order=110, cause="glibc-too-old")
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
     return _evaluate(option, profile.glibc)
 
@@ -30,13 +31,3 @@ def _evaluate(option: BuildOption, glibc: str | None) -> Iterator[Verdict]:
         yield reject(f"{part} needs glibc {needed}; the host has {glibc}", source=source, glibc=glibc, needed=needed)
     else:
         yield accept(f"the host has glibc {glibc}; {part} needs {needed}", source=source, glibc=glibc, needed=needed)
-
-
-RULE = Rule(
-    id="glibc",
-    statement="The host's glibc is as new as the wheels need.",
-    reads=("os.libc_version",),
-    evaluate=evaluate,
-    order=110,
-    cause="glibc-too-old",
-)

@@ -8,9 +8,15 @@ from provision.phases.plan import attention, driver, torch_pair
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.gpu_code import Coverage, coverage, written
 from provision.phases.plan.host_profile import HostProfile, Launch
-from provision.phases.plan.rule import Rule, Verdict, accept, assume, memoized, reject
+from provision.phases.plan.rule import Verdict, accept, assume, memoized, reject, rule
 
 
+@rule(
+    "Every extension that the Stack launches has code for every card.",
+    reads=("nvidia.gpus",),
+    order=150,
+    cause="arch-not-in-build",
+)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
     return _evaluate(option, profile.launch) if profile.platform == "cuda" else ()
 
@@ -60,13 +66,3 @@ def _exact(codes: tuple[str, ...], capability: str) -> bool:
     """Return whether there is code for exactly this capability. From 9.0 on, a suffix that the catalog lacks may bind code to one card."""
     major, minor = numbers(capability)
     return major < 9 or f"{major}{minor}" in codes
-
-
-RULE = Rule(
-    id="gpu-code",
-    statement="Every extension that the Stack launches has code for every card.",
-    reads=("nvidia.gpus",),
-    evaluate=evaluate,
-    order=150,
-    cause="arch-not-in-build",
-)

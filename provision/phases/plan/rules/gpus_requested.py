@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import HostRule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject
 
 
+@host_rule("Every requested card exists.", reads=("pci_gpus", "nvidia.gpus", "settings.gpus"), order=20)
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     if not profile.bus_known:
         yield assume("the host has no GPU")
@@ -16,12 +17,3 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
         yield reject(f"no card has index {missing}", missing=list(profile.missing_gpus))
     elif profile.policy.gpus is not None:
         yield accept("every requested card exists", requested=list(profile.policy.gpus))
-
-
-RULE = HostRule(
-    id="gpus-requested",
-    statement="Every requested card exists.",
-    reads=("pci_gpus", "nvidia.gpus", "settings.gpus"),
-    evaluate=evaluate,
-    order=20,
-)

@@ -6,9 +6,10 @@ from provision.catalog.versions import cuda_of, numbers
 from provision.phases.plan import flashinfer
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, assume, warn
+from provision.phases.plan.rule import Verdict, accept, assume, rule, warn
 
 
+@rule("An nvcc that compiles at run time accepts the host's gcc.", reads=("cuda_toolkits", "programs"), order=200)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if option.release is None or option.release.flashinfer is None or profile.platform != "cuda":
         return
@@ -26,12 +27,3 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield warn(text, source=source, gcc=gcc, toolkit=kit)
     else:
         yield accept(f"nvcc {kit} accepts gcc up to {newest}; the host has {gcc}", source=source, gcc=gcc, toolkit=kit)
-
-
-RULE = Rule(
-    id="host-compiler",
-    statement="An nvcc that compiles at run time accepts the host's gcc.",
-    reads=("cuda_toolkits", "programs"),
-    evaluate=evaluate,
-    order=200,
-)

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Iterator
 from provision.catalog import catalog
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, memoized, reject
+from provision.phases.plan.rule import Verdict, memoized, reject, rule
 
 
+@rule("The vLLM release can be imported as installed.", reads=(), order=290)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:  # noqa: ARG001 - every rule is called alike
     return _evaluate(option)
 
@@ -18,12 +19,3 @@ def _evaluate(option: BuildOption) -> Iterator[Verdict]:
     for row in catalog().import_failures:
         if row.version == version:
             yield reject(f"vLLM {row.version} cannot be imported: {row.why}; {row.cured} can", source=row.source)
-
-
-RULE = Rule(
-    id="imports",
-    statement="The vLLM release can be imported as installed.",
-    reads=(),
-    evaluate=evaluate,
-    order=290,
-)

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Iterator
 from provision.phases.plan import torch_pair
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, assume, memoized, reject
+from provision.phases.plan.rule import Verdict, accept, assume, memoized, reject, rule
 
 KNOWN = ("x86_64", "aarch64")
 
 
+@rule("There is a wheel for the host's processor architecture.", reads=("os.machine",), order=20)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
     return _evaluate(option, profile.machine, profile.platform, profile.policy.torch == "existing")
 
@@ -35,12 +36,3 @@ def _evaluate(option: BuildOption, machine: str | None, platform: str, existing:
         yield reject(f"torch for ROCm is built for x86_64; the host is {machine}", machine=machine)
     else:
         yield accept(f"there is a wheel for {machine}", machine=machine)
-
-
-RULE = Rule(
-    id="machine",
-    statement="There is a wheel for the host's processor architecture.",
-    reads=("os.machine",),
-    evaluate=evaluate,
-    order=20,
-)

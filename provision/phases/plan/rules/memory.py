@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from provision.catalog import catalog
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import HostRule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject
 
 
+@host_rule("The host's memory, or its cgroup's limit, is enough for the service.", reads=("memory",), order=100)
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     need = catalog().needs[profile.platform]
     if profile.ram_gib is None:
@@ -22,12 +23,3 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
             source=need.source,
             needed_gib=need.memory,
         )
-
-
-RULE = HostRule(
-    id="memory",
-    statement="The host's memory, or its cgroup's limit, is enough for the service.",
-    reads=("memory",),
-    evaluate=evaluate,
-    order=100,
-)

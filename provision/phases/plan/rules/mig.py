@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import HostRule, Verdict, accept, reject, warn
+from provision.phases.plan.rule import Verdict, accept, host_rule, reject, warn
 
 SOURCE = "docs.nvidia.com/datacenter/tesla/mig-user-guide: CUDA sees one slice a process; github.com/vllm-project/vllm issue 41848"
 
 
+@host_rule("A card in MIG mode has a slice.", reads=("nvidia.gpus",), order=80)
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     split = [card for card in profile.cards if card.mig]
     empty = [card.index for card in split if not card.slices]
@@ -20,12 +21,3 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
         yield warn(text, source=SOURCE, mig=[card.index for card in split])
     elif any(card.mig for card in profile.present):
         yield accept("MIG is off for the cards that serve", source=SOURCE)
-
-
-RULE = HostRule(
-    id="mig",
-    statement="A card in MIG mode has a slice.",
-    reads=("nvidia.gpus",),
-    evaluate=evaluate,
-    order=80,
-)

@@ -6,9 +6,14 @@ from typing import Any
 
 from provision.phases.plan.cards import AmdCard, Card
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import HostRule, Verdict, accept, assume, warn
+from provision.phases.plan.rule import Verdict, accept, assume, host_rule, warn
 
 
+@host_rule(
+    "Cards of one kind serve: among the kinds that the newest release supports, the one with the most memory in total, integrated graphics only if there is no other card; the plan names the other cards, and they limit nothing.",
+    reads=("nvidia.gpus", "amd.gpus", "settings.gpus"),
+    order=70,
+)
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     serve = profile.serving
     present: tuple[Card | AmdCard, ...] = (*profile.present, *profile.present_amd)
@@ -34,15 +39,3 @@ def _why(profile: HostProfile, left: Sequence[Card | AmdCard]) -> str:
 
 def _listed(cards: Sequence[Card | AmdCard]) -> str:
     return ", ".join(f"{count}x {name}" for name, count in Counter(card.name for card in cards).items())
-
-
-RULE = HostRule(
-    id="mixed-cards",
-    statement=(
-        "Cards of one kind serve: among the kinds that the newest release supports, the one with the most memory in total, "
-        "integrated graphics only if there is no other card; the plan names the other cards, and they limit nothing."
-    ),
-    reads=("nvidia.gpus", "amd.gpus", "settings.gpus"),
-    evaluate=evaluate,
-    order=70,
-)

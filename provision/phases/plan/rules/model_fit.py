@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from provision.core.formatting import GIB
 from provision.phases.plan.host_profile import HostProfile, ServedModel
-from provision.phases.plan.rule import HostRule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject
 
 if TYPE_CHECKING:
     from provision.phases.plan.fit import Fit
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 SOURCE = "provision/phases/plan/fit: vLLM's own arithmetic; the overhead of the engine is estimated"
 
 
+@host_rule(
+    "The model's weights and a context of useful length fit in the memory of the devices.",
+    reads=("nvidia.gpus", "amd.gpus", "memory", "settings.model", "settings.max_model_len", "settings.tensor_parallel"),
+    order=120,
+    cause="model-too-large",
+)
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     served, budget = profile.served_model, profile.budget
     if served is None:
@@ -54,13 +60,3 @@ def _describe(found: Fit, served: ServedModel) -> str:
     whole = found.length >= served.shape.usual_length
     length = f"a context of {found.length} tokens" + ("" if whole else f", of the model's {served.shape.usual_length}")
     return f"{weights} with {length}; the cache holds {found.tokens} tokens"
-
-
-RULE = HostRule(
-    id="model-fit",
-    statement="The model's weights and a context of useful length fit in the memory of the devices.",
-    reads=("nvidia.gpus", "amd.gpus", "memory", "settings.model", "settings.max_model_len", "settings.tensor_parallel"),
-    evaluate=evaluate,
-    order=120,
-    cause="model-too-large",
-)

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from provision.catalog.versions import cuda_of, numbers
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, warn
+from provision.phases.plan.rule import Verdict, accept, rule, warn
 
 SOURCE = "github.com/vllm-project/vllm issue 4195; github.com/pytorch/pytorch issue 122571"
 
 
+@rule("NCCL is the one that torch pins.", reads=("libraries", "settings.env"), order=210)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if profile.platform != "cuda":
         return
@@ -23,12 +24,3 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         wheel = f"nvidia-nccl-cu{numbers(cuda_of(option.torch_variant) or '0')[0]}"
         unused = f"; {environment.nccl} of the system is not used" if environment.nccl else ""
         yield accept(f"NCCL is {wheel}, as torch pins it{unused}", source=SOURCE, **facts)
-
-
-RULE = Rule(
-    id="nccl",
-    statement="NCCL is the one that torch pins.",
-    reads=("libraries", "settings.env"),
-    evaluate=evaluate,
-    order=210,
-)

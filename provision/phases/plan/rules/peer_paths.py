@@ -4,11 +4,12 @@ from collections.abc import Iterator
 
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, warn
+from provision.phases.plan.rule import Verdict, accept, rule, warn
 
 SOURCE = "NVIDIA NCCL user guide, troubleshooting: PCI Access Control Services (ACS), IO virtualization"
 
 
+@rule("IOMMU and ACS do not redirect writes between cards.", reads=("topology", "virtualization"), order=220)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     del option
     paths = profile.environment.peer_paths
@@ -21,12 +22,3 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield warn(text, source=SOURCE, paths=list(paths))
     else:
         yield accept("neither IOMMU nor ACS is active between the cards", source=SOURCE)
-
-
-RULE = Rule(
-    id="peer-paths",
-    statement="IOMMU and ACS do not redirect writes between cards.",
-    reads=("topology", "virtualization"),
-    evaluate=evaluate,
-    order=220,
-)

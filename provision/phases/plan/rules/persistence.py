@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, warn
+from provision.phases.plan.rule import Verdict, accept, rule, warn
 
 SOURCE = "docs.nvidia.com/deploy/driver-persistence"
 
 
+@rule("nvidia-persistenced keeps the driver loaded for idle cards.", reads=("nvidia.gpus",), order=260)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     plan = driver.choose(option, profile)
     known = [card for card in profile.cards if card.persistent is not None]
@@ -21,12 +22,3 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield warn(text, source=SOURCE, off=off)
     else:
         yield accept("persistence is on for the cards that serve", source=SOURCE, off=[])
-
-
-RULE = Rule(
-    id="persistence",
-    statement="nvidia-persistenced keeps the driver loaded for idle cards.",
-    reads=("nvidia.gpus",),
-    evaluate=evaluate,
-    order=260,
-)

@@ -5,9 +5,12 @@ from collections.abc import Iterable, Iterator
 from provision.catalog import catalog
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, memoized
+from provision.phases.plan.rule import Verdict, accept, memoized, rule
 
 
+@rule(
+    "The vLLM project's build ranks before a community build, and the plan names a community build.", reads=(), order=10
+)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:  # noqa: ARG001 - every rule is called alike
     return _evaluate(option)
 
@@ -29,12 +32,3 @@ def _evaluate(option: BuildOption) -> Iterator[Verdict]:
     else:
         where = f" from {build.index}" if build.index else ", the wheel on the default package index"
         yield accept(f"the vLLM project's build{where}", source=build.source)
-
-
-RULE = Rule(
-    id="provider",
-    statement="The vLLM project's build ranks before a community build, and the plan names a community build.",
-    reads=(),
-    evaluate=evaluate,
-    order=10,
-)

@@ -6,20 +6,16 @@ from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.driver_verdicts import reached
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict
+from provision.phases.plan.rule import Verdict, rule
 
 
+@rule(
+    "If an extension that the Stack launches has only PTX for a card, or is compiled on the host, the driver is as new as the toolkit.",
+    reads=("nvidia.driver_version", "nvidia.gpus"),
+    order=170,
+    cause="ptx-toolchain",
+)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     plan = driver.choose(option, profile)
     if plan is not None:
         yield from reached("ptx", option, profile, plan)
-
-
-RULE = Rule(
-    id="ptx",
-    statement="If an extension that the Stack launches has only PTX for a card, or is compiled on the host, the driver is as new as the toolkit.",
-    reads=("nvidia.driver_version", "nvidia.gpus"),
-    evaluate=evaluate,
-    order=170,
-    cause="ptx-toolchain",
-)

@@ -5,9 +5,15 @@ from collections.abc import Iterable, Iterator
 from provision.phases.plan import interpreter
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile, Interpreters
-from provision.phases.plan.rule import Rule, Verdict, accept, assume, memoized, reject
+from provision.phases.plan.rule import Verdict, accept, assume, memoized, reject, rule
 
 
+@rule(
+    "A Python that the build supports is on the host or can be installed.",
+    reads=("pythons",),
+    order=120,
+    cause="python-version-unsupported",
+)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterable[Verdict]:
     return _evaluate(option, profile.interpreters)
 
@@ -23,13 +29,3 @@ def _evaluate(option: BuildOption, interpreters: Interpreters) -> Iterator[Verdi
     if choice.interpreter.origin == "host" and choice.lacks_headers is None:
         yield assume(f"the host has the headers of Python {choice.interpreter.version}")
     yield accept(choice.why, source=source, pythons=seen)
-
-
-RULE = Rule(
-    id="python",
-    statement="A Python that the build supports is on the host or can be installed.",
-    reads=("pythons",),
-    evaluate=evaluate,
-    order=120,
-    cause="python-version-unsupported",
-)

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import HostRule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject
 
 
+@host_rule("The requested interpreter exists.", reads=("pythons", "settings.python"), order=30)
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     requested = profile.policy.python
     if requested is None:
@@ -21,12 +22,3 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
             f"`python: {requested}` does not exist, does not run, or is in a home that the service's user cannot read"
         )
         yield reject(f"{text} (found: {', '.join(seen) or 'none'})", python=requested, pythons=seen)
-
-
-RULE = HostRule(
-    id="python-requested",
-    statement="The requested interpreter exists.",
-    reads=("pythons", "settings.python"),
-    evaluate=evaluate,
-    order=30,
-)

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, warn
+from provision.phases.plan.rule import Verdict, accept, rule, warn
 
 SOURCE = "github.com/NVIDIA/ansible-role-nvidia-driver issue 51; docs.nvidia.com driver-installation-guide, disabling nouveau"
 
 
+@rule("No other kernel module uses the cards.", reads=("kernel_modules",), order=240)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     plan = driver.choose(option, profile)
     if plan is None or profile.foreign_driver:
@@ -20,12 +21,3 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield warn(text, source=SOURCE, modules=list(profile.environment.rivals), action=plan.action)
     elif plan.action == "install":
         yield accept("no other driver uses the cards", source=SOURCE, modules=[])
-
-
-RULE = Rule(
-    id="rival-module",
-    statement="No other kernel module uses the cards.",
-    reads=("kernel_modules",),
-    evaluate=evaluate,
-    order=240,
-)

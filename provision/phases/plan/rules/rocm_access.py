@@ -4,9 +4,12 @@ from collections.abc import Iterator
 
 from provision.catalog import catalog
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import HostRule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject
 
 
+@host_rule(
+    "The service may open the AMD cards.", reads=("user.groups", "user"), order=90, cause="rocm-device-permission"
+)
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     if profile.platform != "rocm":
         return
@@ -23,13 +26,3 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
         yield reject(text, source=source, missing=missing)
     else:
         yield accept(f"the login is in {names}", source=source, groups=needed)
-
-
-RULE = HostRule(
-    id="rocm-access",
-    statement="The service may open the AMD cards.",
-    reads=("user.groups", "user"),
-    evaluate=evaluate,
-    order=90,
-    cause="rocm-device-permission",
-)

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from provision.catalog import catalog
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import Verdict, accept, assume, reject, rule
 
 
+@rule("The build contains code for every AMD card.", reads=("amd.gpus",), order=100, cause="rocm-arch-unsupported")
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if profile.platform != "rocm":
         return
@@ -30,13 +31,3 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
                 yield accept(
                     f"{part} {option.variant} has code for {card.gfx} ({card.name})", source=source, gfx=card.gfx
                 )
-
-
-RULE = Rule(
-    id="rocm-gfx",
-    statement="The build contains code for every AMD card.",
-    reads=("amd.gpus",),
-    evaluate=evaluate,
-    order=100,
-    cause="rocm-arch-unsupported",
-)

@@ -6,9 +6,10 @@ from provision.catalog import catalog
 from provision.catalog.versions import numbers
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import Verdict, accept, assume, reject, rule
 
 
+@rule("The build runs on the host's ROCm.", reads=("amd.rocm_version",), order=90)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     if profile.platform != "rocm":
         return
@@ -25,12 +26,3 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
             source=option.torch.source,
             rocm=profile.rocm,
         )
-
-
-RULE = Rule(
-    id="rocm-userspace",
-    statement="The build runs on the host's ROCm.",
-    reads=("amd.rocm_version",),
-    evaluate=evaluate,
-    order=90,
-)

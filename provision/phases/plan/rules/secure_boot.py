@@ -5,13 +5,18 @@ from collections.abc import Iterator
 from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, assume, warn
+from provision.phases.plan.rule import Verdict, accept, assume, rule, warn
 
 SOURCE = (
     "docs.nvidia.com/datacenter/tesla/driver-installation-guide, Secure Boot; github.com/lcp/mokutil issues 61 and 69"
 )
 
 
+@rule(
+    "The firmware knows the key of a driver that is installed under Secure Boot.",
+    reads=("secure_boot", "settings.driver"),
+    order=250,
+)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     plan = driver.choose(option, profile)
     if plan is None or plan.action == "keep":
@@ -30,12 +35,3 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
         yield warn(text, source=SOURCE, secure_boot=True, action=plan.action)
     else:
         yield accept("Secure Boot is off: the driver's module needs no enrolled key", source=SOURCE, secure_boot=False)
-
-
-RULE = Rule(
-    id="secure-boot",
-    statement="The firmware knows the key of a driver that is installed under Secure Boot.",
-    reads=("secure_boot", "settings.driver"),
-    evaluate=evaluate,
-    order=250,
-)

@@ -5,9 +5,14 @@ from collections.abc import Iterator
 from provision.catalog import catalog
 from provision.catalog.system import install_command, os_packages
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import HostRule, Verdict, accept, assume, reject
+from provision.phases.plan.rule import Verdict, accept, assume, host_rule, reject
 
 
+@host_rule(
+    "Libraries and compilers of the distribution are installed, or the user may install them.",
+    reads=("libraries", "programs", "user", "os.package_manager"),
+    order=130,
+)
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     for name in profile.unsure:
         yield assume(f"the host has {name}")
@@ -36,12 +41,3 @@ def _how_to_install(profile: HostProfile) -> str:
         profile.lacking, manager=manager, python="3", os_id=profile.os_id, os_version=profile.os_version
     )
     return f"run `{install_command(packages, manager=manager)}`"
-
-
-RULE = HostRule(
-    id="system-packages",
-    statement="Libraries and compilers of the distribution are installed, or the user may install them.",
-    reads=("libraries", "programs", "user", "os.package_manager"),
-    evaluate=evaluate,
-    order=130,
-)

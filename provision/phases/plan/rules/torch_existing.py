@@ -4,9 +4,14 @@ from collections.abc import Iterator
 
 from provision.phases.plan import torch_pair
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import HostRule, Verdict, accept, reject
+from provision.phases.plan.rule import Verdict, accept, host_rule, reject
 
 
+@host_rule(
+    "Under `torch: existing` the host has a torch, and it is a release for the host's devices.",
+    reads=("pythons", "settings.torch", "settings.python"),
+    order=40,
+)
 def evaluate(profile: HostProfile) -> Iterator[Verdict]:
     if profile.policy.torch != "existing":
         return
@@ -24,12 +29,3 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
         seen = ", ".join(python.path for python in usable) or "none"
         text = f"`torch: existing` needs a Python with torch that the service may use; the host has none (Pythons found: {seen})"
         yield reject(text, pythons=[python.path for python in usable])
-
-
-RULE = HostRule(
-    id="torch-existing",
-    statement="Under `torch: existing` the host has a torch, and it is a release for the host's devices.",
-    reads=("pythons", "settings.torch", "settings.python"),
-    evaluate=evaluate,
-    order=40,
-)

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from provision.phases.plan import driver
 from provision.phases.plan.build_option import BuildOption
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.rule import Rule, Verdict, accept, reject
+from provision.phases.plan.rule import Verdict, accept, reject, rule
 
 SOURCE = "docs.nvidia.com/vgpu, release notes: guest driver and vGPU manager are of one release branch or the pairs listed there"
 
 
+@rule("The guest driver of a vGPU stays unchanged, since it matches the hypervisor.", reads=("nvidia.gpus",), order=70)
 def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     plan = driver.choose(option, profile)
     virtual = [card for card in profile.cards if card.virtual]
@@ -21,12 +22,3 @@ def evaluate(option: BuildOption, profile: HostProfile) -> Iterator[Verdict]:
     else:
         text = f"{virtual[0].name} is a vGPU: driver {plan.version} is not the guest driver for the hypervisor's vGPU manager"
         yield reject(text, source=SOURCE, **facts)
-
-
-RULE = Rule(
-    id="vgpu",
-    statement="The guest driver of a vGPU stays unchanged, since it matches the hypervisor.",
-    reads=("nvidia.gpus",),
-    evaluate=evaluate,
-    order=70,
-)
