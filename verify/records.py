@@ -71,13 +71,7 @@ class CheckResult:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
-        return {
-            "status": self.status,
-            "reason": self.reason,
-            "figures": [figure.as_json() for figure in self.figures],
-            "evidence": self.evidence,
-            "remedy": self.remedy,
-        }
+        return {**vars(self), "figures": [figure.as_json() for figure in self.figures]}
 
 
 @dataclass(frozen=True)
@@ -186,20 +180,8 @@ def as_record(
         The record. `found` is None; verify/last_run.py sets it in records taken over from an earlier run.
     """
     outcome = answer.as_json() if isinstance(answer, CheckResult) else answer
-    return {
-        "id": id_,
-        "family": id_.partition(".")[0],
-        "status": outcome["status"],
-        "host": host,
-        "device": device,
-        "reason": outcome["reason"],
-        "figures": outcome["figures"],
-        "evidence": outcome["evidence"],
-        "remedy": outcome["remedy"],
-        "seconds": round(seconds, 3),
-        "level": level,
-        "found": None,
-    }
+    about = {"id": id_, "family": id_.partition(".")[0], "status": outcome["status"], "host": host, "device": device}
+    return {**about, **outcome, "seconds": round(seconds, 3), "level": level, "found": None}
 
 
 def fold_skips(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

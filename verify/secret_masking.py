@@ -29,112 +29,29 @@ _QUOTED = (
 )
 
 # Tokens with a prefix of their own. Each is anchored at a boundary and too long for a normal word.
-_TOKENS = (
-    *(
-        r"(?:AKIA|ASIA|ABIA|ACCA|AGPA|AIDA|AROA|AIPA|ANPA|ANVA)[0-9A-Z]{16}",
-        r"AIza[0-9A-Za-z_-]{30,}",
-        r"ya29\.[0-9A-Za-z_-]{20,}",
-    ),
-    *(
-        r"GOCSPX-[0-9A-Za-z_-]{20,}",
-        r"1//0[0-9A-Za-z_-]{20,}",
-        r"(?:hf|api_org)_[A-Za-z0-9]{12,}",
-        r"hf-[A-Za-z0-9_-]{12,}",
-    ),
-    *(r"sk[_-][A-Za-z0-9_-]{12,}", r"(?:rk|pk|whsec)_(?:live_|test_)?[A-Za-z0-9]{16,}", r"gh[oprsu]_[A-Za-z0-9]{12,}"),
-    *(
-        r"github_pat_[A-Za-z0-9_]{12,}",
-        r"gl(?:pat|dt|rt|cbt|ptt|ft|imt|agent|soat|oas)-[A-Za-z0-9_.-]{12,}",
-        r"GR1348941[A-Za-z0-9_-]{16,}",
-    ),
-    *(
-        r"xox[abeoprs]-[A-Za-z0-9-]{10,}",
-        r"xapp-[A-Za-z0-9-]{10,}",
-        r"xoxe\.[A-Za-z0-9.-]{10,}",
-        r"nvapi-[A-Za-z0-9_-]{12,}",
-    ),
-    *(
-        r"npm_[A-Za-z0-9]{30,}",
-        r"pypi-[A-Za-z0-9_-]{16,}",
-        r"rubygems_[a-f0-9]{32,}",
-        r"dckr_(?:pat|oat)_[A-Za-z0-9_-]{16,}",
-    ),
-    *(
-        r"cio[A-Za-z0-9]{32,}",
-        r"crates_[A-Za-z0-9]{24,}",
-        r"oy2[a-z0-9]{40,}",
-        r"SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}",
-        r"key-[a-f0-9]{32}",
-    ),
-    *(
-        r"[a-f0-9]{32}-us[0-9]{1,2}",
-        r"(?:AC|SK)[a-f0-9]{32}",
-        r"dop_v1_[a-f0-9]{40,}",
-        r"do[or]_v1_[a-f0-9]{40,}",
-        r"shp(?:at|ca|pa|ss)_[a-fA-F0-9]{24,}",
-    ),
-    *(
-        r"sq0[a-z]{3}-[A-Za-z0-9_-]{20,}",
-        r"EAAA[A-Za-z0-9_-]{40,}",
-        r"EAA[A-Za-z0-9]{60,}",
-        r"lin_(?:api|oauth)_[A-Za-z0-9]{24,}",
-    ),
-    *(
-        r"ntn_[A-Za-z0-9]{30,}",
-        r"secret_[A-Za-z0-9]{30,}",
-        r"figd_[A-Za-z0-9_-]{24,}",
-        r"PMAK-[a-f0-9]{20,}-[a-f0-9]{20,}",
-        r"dp\.(?:pt|st|sa|ct|scim|audit)\.[A-Za-z0-9.]{30,}",
-    ),
-    *(
-        r"hv[bsr]\.[A-Za-z0-9_-]{20,}",
-        r"s\.[A-Za-z0-9]{24}(?![A-Za-z0-9])",
-        r"[A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_-]{40,}",
-        r"glc_[A-Za-z0-9+/=]{24,}",
-    ),
-    *(
-        r"glsa_[A-Za-z0-9]{24,}_[a-f0-9]{8}",
-        r"NRAK-[A-Z0-9]{20,}",
-        r"NR(?:II|JS|AL)-[A-Za-z0-9_-]{16,}",
-        r"sntrys_[A-Za-z0-9+/=_-]{24,}",
-        r"phc_[A-Za-z0-9]{30,}",
-    ),
-    *(
-        r"pul-[a-f0-9]{40}",
-        r"tskey-[a-z]+-[A-Za-z0-9-]{12,}",
-        r"r8_[A-Za-z0-9]{30,}",
-        r"pplx-[A-Za-z0-9]{30,}",
-        r"gsk_[A-Za-z0-9]{30,}",
-        r"xai-[A-Za-z0-9]{40,}",
-    ),
-    *(
-        r"tgp_v1_[A-Za-z0-9_-]{24,}",
-        r"fw_[A-Za-z0-9]{20,}",
-        r"wandb_v1_[A-Za-z0-9_]{24,}",
-        r"dapi[a-f0-9]{32}(?:-\d)?",
-        r"ATATT[A-Za-z0-9_=-]{24,}",
-        r"ATBB[A-Za-z0-9]{24,}",
-    ),
-    *(
-        r"AQ\.[A-Za-z0-9_-]{30,}",
-        r"LTAI[A-Za-z0-9]{12,}",
-        r"AKID[A-Za-z0-9]{28,}",
-        r"t1\.[A-Za-z0-9_-]{20,}\.[A-Za-z0-9_-]{20,}",
-        r"AGE-SECRET-KEY-1[0-9A-Z]{40,}",
-    ),
-    *(
-        r"[MNO][A-Za-z0-9_-]{22,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,}",
-        r"[0-9]{8,10}:AA[A-Za-z0-9_-]{30,}",
-        r"AKCp[A-Za-z0-9]{40,}",
-        r"cmVmdGtu[A-Za-z0-9+/=]{20,}",
-    ),
-    *(
-        r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.?[A-Za-z0-9_.-]*",
-        r"ops_eyJ[A-Za-z0-9_-]{20,}",
-        r"A3-[A-Z0-9]{6}-[A-Z0-9-]{20,}",
-        r"ddp_[A-Za-z0-9]{30,}",
-    ),
-)
+_TOKENS = r"""
+    (?:AKIA|ASIA|ABIA|ACCA|AGPA|AIDA|AROA|AIPA|ANPA|ANVA)[0-9A-Z]{16} AIza[0-9A-Za-z_-]{30,} ya29\.[0-9A-Za-z_-]{20,}
+    GOCSPX-[0-9A-Za-z_-]{20,} 1//0[0-9A-Za-z_-]{20,} (?:hf|api_org)_[A-Za-z0-9]{12,} hf-[A-Za-z0-9_-]{12,}
+    sk[_-][A-Za-z0-9_-]{12,} (?:rk|pk|whsec)_(?:live_|test_)?[A-Za-z0-9]{16,} gh[oprsu]_[A-Za-z0-9]{12,}
+    github_pat_[A-Za-z0-9_]{12,} gl(?:pat|dt|rt|cbt|ptt|ft|imt|agent|soat|oas)-[A-Za-z0-9_.-]{12,}
+    GR1348941[A-Za-z0-9_-]{16,} xox[abeoprs]-[A-Za-z0-9-]{10,} xapp-[A-Za-z0-9-]{10,} xoxe\.[A-Za-z0-9.-]{10,}
+    nvapi-[A-Za-z0-9_-]{12,} npm_[A-Za-z0-9]{30,} pypi-[A-Za-z0-9_-]{16,} rubygems_[a-f0-9]{32,}
+    dckr_(?:pat|oat)_[A-Za-z0-9_-]{16,} cio[A-Za-z0-9]{32,} crates_[A-Za-z0-9]{24,} oy2[a-z0-9]{40,}
+    SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,} key-[a-f0-9]{32} [a-f0-9]{32}-us[0-9]{1,2} (?:AC|SK)[a-f0-9]{32}
+    dop_v1_[a-f0-9]{40,} do[or]_v1_[a-f0-9]{40,} shp(?:at|ca|pa|ss)_[a-fA-F0-9]{24,} sq0[a-z]{3}-[A-Za-z0-9_-]{20,}
+    EAAA[A-Za-z0-9_-]{40,} EAA[A-Za-z0-9]{60,} lin_(?:api|oauth)_[A-Za-z0-9]{24,} ntn_[A-Za-z0-9]{30,}
+    secret_[A-Za-z0-9]{30,} figd_[A-Za-z0-9_-]{24,} PMAK-[a-f0-9]{20,}-[a-f0-9]{20,}
+    dp\.(?:pt|st|sa|ct|scim|audit)\.[A-Za-z0-9.]{30,} hv[bsr]\.[A-Za-z0-9_-]{20,} s\.[A-Za-z0-9]{24}(?![A-Za-z0-9])
+    [A-Za-z0-9]{14}\.atlasv1\.[A-Za-z0-9_-]{40,} glc_[A-Za-z0-9+/=]{24,} glsa_[A-Za-z0-9]{24,}_[a-f0-9]{8}
+    NRAK-[A-Z0-9]{20,} NR(?:II|JS|AL)-[A-Za-z0-9_-]{16,} sntrys_[A-Za-z0-9+/=_-]{24,} phc_[A-Za-z0-9]{30,}
+    pul-[a-f0-9]{40} tskey-[a-z]+-[A-Za-z0-9-]{12,} r8_[A-Za-z0-9]{30,} pplx-[A-Za-z0-9]{30,} gsk_[A-Za-z0-9]{30,}
+    xai-[A-Za-z0-9]{40,} tgp_v1_[A-Za-z0-9_-]{24,} fw_[A-Za-z0-9]{20,} wandb_v1_[A-Za-z0-9_]{24,}
+    dapi[a-f0-9]{32}(?:-\d)? ATATT[A-Za-z0-9_=-]{24,} ATBB[A-Za-z0-9]{24,} AQ\.[A-Za-z0-9_-]{30,} LTAI[A-Za-z0-9]{12,}
+    AKID[A-Za-z0-9]{28,} t1\.[A-Za-z0-9_-]{20,}\.[A-Za-z0-9_-]{20,} AGE-SECRET-KEY-1[0-9A-Z]{40,}
+    [MNO][A-Za-z0-9_-]{22,27}\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27,} [0-9]{8,10}:AA[A-Za-z0-9_-]{30,}
+    AKCp[A-Za-z0-9]{40,} cmVmdGtu[A-Za-z0-9+/=]{20,} eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.?[A-Za-z0-9_.-]*
+    ops_eyJ[A-Za-z0-9_-]{20,} A3-[A-Z0-9]{6}-[A-Z0-9-]{20,} ddp_[A-Za-z0-9]{30,}
+""".split()  # noqa: SIM905 - a list would take a line for each
 # Password hashes of /etc/shadow, htpasswd, LDAP and frameworks.
 _HASHES = (
     r"\$(?:1|2[abxy]?|5|6|7|y|gy|apr1|argon2(?:id|i|d)|scrypt|pbkdf2[a-z0-9_-]*|P|H|S)\$[^\s:\"'\\]{8,}",
@@ -153,38 +70,10 @@ _BLOCKS = (
     ),
     re.compile(r"(Private-Lines: \d+\s+)((?:[A-Za-z0-9+/=]+\s*)+?)(?=Private-MAC|\Z)"),
 )
-_TRACES = (
-    *(
-        "key",
-        "secret",
-        "pass",
-        "pwd",
-        "token",
-        "credential",
-        "auth",
-        "bearer",
-        "basic",
-        "digest",
-        "negotiate",
-        "cookie",
-    ),
-    *(
-        "://",
-        "connection",
-        "sas",
-        "hook",
-        "sig=",
-        "signature",
-        "curl",
-        "wget",
-        "http",
-        "mysql",
-        "mariadb",
-        "docker",
-        "podman",
-    ),
-    *("helm", "redis-cli", "login", "identified", "ldap"),
-)
+_TRACES = """
+    key secret pass pwd token credential auth bearer basic digest negotiate cookie :// connection sas hook sig=
+    signature curl wget http mysql mariadb docker podman helm redis-cli login identified ldap
+""".split()  # noqa: SIM905 - a list would take a line for each
 """No name pattern matches a line without one of these in lower case, so most lines need only this test."""
 _WORD = re.compile(r"(?<![A-Za-z0-9_])[A-Za-z0-9][\w.=/+:~-]{11,}")
 
@@ -192,38 +81,25 @@ _WORD = re.compile(r"(?<![A-Za-z0-9_])[A-Za-z0-9][\w.=/+:~-]{11,}")
 @lru_cache(maxsize=1)
 def _by_name() -> tuple[re.Pattern[str], ...]:
     """Return the patterns that recognise a secret by the text before it, which is the first group; compiled on first use."""
-    return (
-        re.compile(r"(?im)((?:^|[\"'\s])(?:set-)?cookie[\"']?\s*:\s*[\"']?)(?!\[hidden\]|\s)([^\r\n\"']{4,})"),
-        re.compile(
-            r"(?i)(\b(?:bearer|basic|apikey|digest|negotiate|token)\s+)(?!\$|\[hidden\]|(?-i:[a-z']+)\b(?![-_.\d]))([A-Za-z0-9+/_.=~:-]{8,})"
-        ),
-        re.compile(r"(://[^\s/:@\"']{0,200}:)(?!\[hidden\])([^\s/@\"']+)(?=@)"),
-        re.compile(r"(://)([^\s/:@]{24,})(?=@)"),
-        re.compile(r"(?i)(https?://)(?!\[hidden\])([^\s/:@\"']{8,})(?=@)"),
-        re.compile(
-            r"(?i)(hooks\.slack\.com/(?:services|workflows)/|(?:discord|discordapp)\.com/api/webhooks/\d+/|api\.telegram\.org/bot|[\w.-]{1,60}\.webhook\.office\.com/webhookb2/|open\.feishu\.cn/open-apis/bot/v2/hook/)([^\s\"'<>]{8,})"
-        ),
-        re.compile(
-            r"(?i)([?&](?:sig|signature|x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|x-oss-signature|token|[a-z_]*token|key|api_?key|secret|password|auth|code)=)(?!\[hidden\])([^\s&\"'#<>]{4,})"
-        ),
-        re.compile(r"(?i)(\bsshpass\s+-p\s*)(?!\[hidden\]|\$)(" + _QUOTED + r"|\S+)"),
-        re.compile(
-            r"(?i)(\b(?:curl|wget|http)\b[^\n|;]{0,200}?\s(?:-u|--user|--proxy-user|-U)[\s=]*[\"']?[^\s:\"']*:)(?!\[hidden\]|\$)([^\s\"']+)"
-        ),
-        re.compile(
-            r"(?i)(\b(?:mysql|mysqldump|mysqladmin|mariadb)\b[^\n|;]{0,200}?\s-p)(?!\[hidden\]|\$|\s)([^\s\"']+)"
-        ),
-        re.compile(
-            r"(?i)(\b(?:docker|podman|helm|skopeo|oc|az|redis-cli|ldapsearch|smbclient|7z|zip|unzip)\b[^\n|;]{0,200}?\s(?:-p|-a|-w|-P)\s+)(?!\[hidden\]|\$|-|/|\d+:)([^\s\"']{4,})"
-        ),
-        re.compile(r"(?i)(\b-pass(?:in|out)?\s+pass:|\bpass:)(?!\[hidden\])([^\s\"']{3,})"),
-        re.compile(r"(?i)(\blogin\s+\S+\s+password\s+)(?!\[hidden\])(\S+)"),
-        re.compile(r"(?i)(\bIDENTIFIED\s+(?:WITH\s+\w+\s+)?BY\s+)(?!\[hidden\])(" + _QUOTED + ")"),
-        re.compile(rf"(?i)(--[\w-]{{0,40}}{_NAMES}{_SUFFIX}(?:\s+|=))(?!-|\$|/|\[hidden\])({_QUOTED}|{_BARE})"),
-        re.compile(
-            rf"(?i)(?<!\ba )(?<!\bno )({_NAMES}{_SUFFIX}(?:\[\w*\])?[\\\"']*\s*(?:=>|:=|[=:])\s*(?:!\w+\s+)?)(?![\\\"']*(?:\[hidden\]|\$|/|--))(?:{_PROSE})(?:{_SENTENCE})({_QUOTED}|{_BARE})"
-        ),
+    patterns = (
+        r"(?im)((?:^|[\"'\s])(?:set-)?cookie[\"']?\s*:\s*[\"']?)(?!\[hidden\]|\s)([^\r\n\"']{4,})",
+        r"(?i)(\b(?:bearer|basic|apikey|digest|negotiate|token)\s+)(?!\$|\[hidden\]|(?-i:[a-z']+)\b(?![-_.\d]))([A-Za-z0-9+/_.=~:-]{8,})",
+        r"(://[^\s/:@\"']{0,200}:)(?!\[hidden\])([^\s/@\"']+)(?=@)",
+        r"(://)([^\s/:@]{24,})(?=@)",
+        r"(?i)(https?://)(?!\[hidden\])([^\s/:@\"']{8,})(?=@)",
+        r"(?i)(hooks\.slack\.com/(?:services|workflows)/|(?:discord|discordapp)\.com/api/webhooks/\d+/|api\.telegram\.org/bot|[\w.-]{1,60}\.webhook\.office\.com/webhookb2/|open\.feishu\.cn/open-apis/bot/v2/hook/)([^\s\"'<>]{8,})",
+        r"(?i)([?&](?:sig|signature|x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|x-oss-signature|token|[a-z_]*token|key|api_?key|secret|password|auth|code)=)(?!\[hidden\])([^\s&\"'#<>]{4,})",
+        r"(?i)(\bsshpass\s+-p\s*)(?!\[hidden\]|\$)(" + _QUOTED + r"|\S+)",
+        r"(?i)(\b(?:curl|wget|http)\b[^\n|;]{0,200}?\s(?:-u|--user|--proxy-user|-U)[\s=]*[\"']?[^\s:\"']*:)(?!\[hidden\]|\$)([^\s\"']+)",
+        r"(?i)(\b(?:mysql|mysqldump|mysqladmin|mariadb)\b[^\n|;]{0,200}?\s-p)(?!\[hidden\]|\$|\s)([^\s\"']+)",
+        r"(?i)(\b(?:docker|podman|helm|skopeo|oc|az|redis-cli|ldapsearch|smbclient|7z|zip|unzip)\b[^\n|;]{0,200}?\s(?:-p|-a|-w|-P)\s+)(?!\[hidden\]|\$|-|/|\d+:)([^\s\"']{4,})",
+        r"(?i)(\b-pass(?:in|out)?\s+pass:|\bpass:)(?!\[hidden\])([^\s\"']{3,})",
+        r"(?i)(\blogin\s+\S+\s+password\s+)(?!\[hidden\])(\S+)",
+        r"(?i)(\bIDENTIFIED\s+(?:WITH\s+\w+\s+)?BY\s+)(?!\[hidden\])(" + _QUOTED + ")",
+        rf"(?i)(--[\w-]{{0,40}}{_NAMES}{_SUFFIX}(?:\s+|=))(?!-|\$|/|\[hidden\])({_QUOTED}|{_BARE})",
+        rf"(?i)(?<!\ba )(?<!\bno )({_NAMES}{_SUFFIX}(?:\[\w*\])?[\\\"']*\s*(?:=>|:=|[=:])\s*(?:!\w+\s+)?)(?![\\\"']*(?:\[hidden\]|\$|/|--))(?:{_PROSE})(?:{_SENTENCE})({_QUOTED}|{_BARE})",
     )
+    return tuple(map(re.compile, patterns))
 
 
 @lru_cache(maxsize=1)

@@ -143,9 +143,7 @@ JUDGED: list[tuple[str, Judge, Health, str, str]] = [
 @pytest.mark.parametrize(
     ("judge", "ill", "status", "words"), [row[1:] for row in JUDGED], ids=[row[0] for row in JUDGED]
 )
-def test_an_ill_card_among_healthy_ones_is_named_with_what_to_do(
-    judge: Judge, ill: Health, status: str, words: str
-) -> None:
+def test_one_faulty_card_is_named_with_its_remedy(judge: Judge, ill: Health, status: str, words: str) -> None:
     outcome = judge([TWO, ill])
     assert (outcome.status, words in outcome.reason, ill.pci in outcome.reason) == (status, True, True), outcome
     assert TWO.pci not in outcome.reason
@@ -158,17 +156,17 @@ def test_healthy_cards_are_ok_and_those_that_lack_a_part_are_no_fault(judge: Jud
     assert judge([CONSUMER]).status in ("ok", "skip")
 
 
-def test_a_driver_that_says_nothing_of_clocks_is_not_called_healthy() -> None:
+def test_a_driver_without_clock_reasons_is_an_error() -> None:
     assert clocks.evaluate([Health("0000:01:00.0", "NVIDIA GeForce RTX 4090")]).status == "error"
 
 
-def test_power_that_caps_under_load_and_lazy_drivers_are_told_and_not_judged() -> None:
+def test_power_caps_under_load_and_persistence_mode_are_only_reported() -> None:
     assert "power cap (software)" in clocks.evaluate([CONSUMER]).reason
     lazy = modes.evaluate([replace(ONE, persistence=False)])
     assert (lazy.status, "persistence mode is off on 0000:1b:00.0" in lazy.reason) == ("ok", True)
 
 
-def test_nvlinks_that_had_to_recover_are_named_and_checksums_alone_are_evidence() -> None:
+def test_nvlinks_that_recovered_are_reported_and_checksum_errors_are_evidence() -> None:
     noisy = replace(ONE, link_errors={"replay": 0, "recovery": 0, "CRC of flits": 41})
     assert nvlink.evaluate([noisy, TWO]).status == "ok"
     outcome = nvlink.evaluate([replace(noisy, link_errors={"replay": 3, "recovery": 1}), TWO])
@@ -221,7 +219,7 @@ def test_the_way_of_a_card_is_that_of_all_bridges_above_it(tmp_path: Path) -> No
     ("links", "count", "answer"),
     [([True, True], 2, True), ([True, False], 2, False), ([], 2, False), ([True], 2, False), ([True] * 6, 3, True)],
 )
-def test_cards_are_joined_where_each_pair_says_so(links: list[bool], count: int, answer: bool) -> None:
+def test_cards_are_joined_if_each_pair_has_a_link(links: list[bool], count: int, answer: bool) -> None:
     assert peer_path_check.joined(links, count) is answer
 
 
@@ -263,7 +261,7 @@ def test_cards_that_are_bridged_two_by_two_are_not_all_joined(tmp_path: Path, mo
         (PeerPath("0000:1b:00.0", None, None), False, "skip", "only root"),
     ],
 )
-def test_what_stands_between_cards_is_named(path: PeerPath, joined: bool, status: str, words: str) -> None:
+def test_redirected_writes_between_cards_are_reported(path: PeerPath, joined: bool, status: str, words: str) -> None:
     outcome = peer_path_check.evaluate([path, PeerPath("0000:43:00.0", "identity", ())], joined=joined)
     assert (outcome.status, words in outcome.reason) == (status, True), outcome
     assert (outcome.remedy is not None) == (status in ("warn", "skip"))
@@ -280,11 +278,11 @@ def test_bridges_are_compared_between_like_cards() -> None:
     )
 
 
-def test_a_card_alone_needs_no_fabric() -> None:
+def test_a_single_card_needs_no_fabric() -> None:
     assert fabric.evaluate([replace(ONE, fabric=Fabric(2, 0, 0))]).status == "ok"
 
 
-def test_a_card_alone_needs_no_links_and_some_that_are_down_are_a_fault_all_the_same() -> None:
+def test_a_single_card_needs_no_links_but_links_that_are_down_are_a_fault() -> None:
     assert nvlink.evaluate([replace(ONE, links=(False,) * 18)]).status == "skip"
     assert nvlink.evaluate([replace(ONE, links=(True,) * 17 + (False,))]).status == "fail"
 
@@ -321,7 +319,7 @@ MODULE = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.82.07  Re
 OLD_MODULE = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\n"
 
 
-def test_the_kernel_module_says_its_release(tmp_path: Path) -> None:
+def test_the_release_of_the_kernel_module_is_read(tmp_path: Path) -> None:
     assert kernel_driver.release(tmp_path) is None
     for text, release in ((MODULE, "580.82.07"), (OLD_MODULE, "535.183.01")):
         (tmp_path / "version").write_text(text)
@@ -449,7 +447,7 @@ def test_what_slows_amd_cards_down_is_read_of_new_and_old_ones() -> None:
         amd_smi.parse_limits("{}")
 
 
-def test_heat_of_an_amd_card_is_told_and_a_power_cap_is_not() -> None:
+def test_heat_of_an_amd_card_is_reported_and_a_power_cap_is_not() -> None:
     hot = amd_clocks.evaluate(amd_smi.parse_limits(METRICS))
     assert (hot.status, hot.reason) == (
         "warn",

@@ -17,7 +17,7 @@ from verify import child_processes
 from verify.child_processes import Task, run_all, run_one
 
 
-def test_a_value_comes_back_with_the_output_beside_it() -> None:
+def test_a_call_returns_its_value_and_its_output() -> None:
     def call() -> dict[str, Any]:
         os.write(1, b"to stdout\n")
         os.write(2, b"to stderr\n")
@@ -104,7 +104,7 @@ def test_what_a_call_leaves_behind_ends_with_it_and_holds_nothing_up() -> None:
     assert gone(ending.value)
 
 
-def test_calls_run_beside_one_another_up_to_the_limit() -> None:
+def test_calls_run_in_parallel_up_to_the_limit() -> None:
     """Two calls that wait for each other end only when both run at once."""
     read_end, write_end = os.pipe()
     tasks = [

@@ -39,7 +39,7 @@ def verify(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]
         (["--frobnicate"], "unrecognized arguments: --frobnicate"),
     ],
 )
-def test_a_wrong_option_exits_64_and_says_what_is_wrong(arguments: list[str], words: str) -> None:
+def test_a_wrong_option_exits_with_64_and_names_the_error(arguments: list[str], words: str) -> None:
     done = verify(*arguments)
     assert done.returncode == 64
     assert words in done.stderr
@@ -105,7 +105,7 @@ def test_a_check_runs_with_what_it_rests_on_whatever_else_is_picked() -> None:
     }
 
 
-def test_what_was_found_out_is_said_where_it_cannot_be_kept(tmp_path: Path) -> None:
+def test_results_are_printed_if_they_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     place = str(tmp_path / "file" / "last.json")
     done = verify("--only", "libraries.lock", "--json", "--write", place, "--junit", str(tmp_path / "junit.xml"))
@@ -141,7 +141,7 @@ def test_levels_contain_one_another() -> None:
     assert quick < standard <= full
 
 
-def test_a_family_stands_for_its_checks() -> None:
+def test_a_family_selects_its_checks() -> None:
     kernels = {check.id for check in all_checks() if check.family == "kernels"}
     assert {"kernels.gemm", "kernels.vector_add"} < kernels
     assert select(("kernels", "devices.cpu")) == {*kernels, "devices.cpu"}
@@ -198,7 +198,7 @@ def test_the_table_is_readable(snapshot: object) -> None:
     assert max(map(len, table.splitlines())) <= 100
 
 
-def test_the_seconds_of_each_check_are_told_the_slowest_first() -> None:
+def test_times_list_the_slowest_check_first() -> None:
     took = {"kernels.ok": 0.25, "kernels.warn": 1.5, "frame.run": 0.0}
     records = [{"id": id_, "device": "cpu", "host": "gpu-1", "seconds": seconds} for id_, seconds in took.items()]
     rows = [

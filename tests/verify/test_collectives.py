@@ -18,13 +18,13 @@ def pair(wrong: int = 0, *, direct: bool = True, speed: float = 3e11, latency: f
     return {"wrong": wrong, "direct": direct, "bytes_per_s": speed, "latency_s": latency}
 
 
-def test_writes_that_arrive_are_told() -> None:
+def test_writes_that_arrive_are_reported() -> None:
     outcome = peers.evaluate({"cuda:0 -> cuda:1": pair(), "cuda:1 -> cuda:0": pair()})
     assert (outcome.status, outcome.reason) == ("ok", "writes of 2 pairs of GPUs arrive, all of them directly")
     assert [(one.name, one.value) for one in outcome.figures] == [("pairs whose writes do not arrive", 0)]
 
 
-def test_pairs_that_are_about_as_fast_as_one_another_are_told_with_the_slowest() -> None:
+def test_pairs_of_similar_speed_are_ok_and_the_slowest_is_named() -> None:
     outcome = pairs.evaluate({"cuda:0 -> cuda:1": pair(), "cuda:1 -> cuda:0": pair(speed=2.5e11, latency=9e-6)})
     assert (outcome.status, outcome.reason) == (
         "ok",
@@ -48,7 +48,7 @@ def test_a_pair_far_behind_the_median_is_a_warning_that_names_it() -> None:
     assert peers.evaluate({**alike, "cuda:1 -> cuda:3": pair(speed=1e11)}).status == "ok"
 
 
-def test_pairs_by_way_of_the_host_are_held_against_such_pairs() -> None:
+def test_pairs_through_the_host_are_compared_with_each_other() -> None:
     """A DGX-1: one or two NVLinks directly, all other pairs through the host."""
     board = {"a": pair(speed=4.8e10), "b": pair(speed=2.4e10), "c": pair(speed=4.8e10), "d": pair(speed=2.4e10)}
     assert (
@@ -137,5 +137,5 @@ def test_a_process_that_did_not_come_is_named() -> None:
 
 
 @pytest.mark.parametrize("module", [nccl, pairs, peers])
-def test_one_card_has_nobody_to_exchange_with(module: Any) -> None:
+def test_checks_of_pairs_are_skipped_for_a_single_card(module: Any) -> None:
     assert module.CHECK.run(CheckContext(devices=("cuda:0",))).status == "skip"

@@ -38,7 +38,7 @@ BEFORE = {
 }
 
 
-def test_a_back_end_is_told_in_the_way_that_the_release_reads_it() -> None:
+def test_a_back_end_is_passed_in_the_form_of_the_release() -> None:
     assert with_backend(SERVE, "TRITON_ATTN").argv[3:5] == ("--attention-backend", "TRITON_ATTN")
     older = Command(("vllm", "serve", "/m"), {"VLLM_ATTENTION_BACKEND": "FLASH_ATTN_VLLM_V1"}, 0, 0)
     assert with_backend(older, "TRITON_ATTN_VLLM_V1").environment["VLLM_ATTENTION_BACKEND"] == "TRITON_ATTN_VLLM_V1"
@@ -46,7 +46,7 @@ def test_a_back_end_is_told_in_the_way_that_the_release_reads_it() -> None:
         with_backend(Command(("vllm", "serve", "/m"), {}, 0, 0), "TRITON_ATTN")
 
 
-def test_compiled_and_eager_differ_in_what_stops_the_compiler_alone() -> None:
+def test_compiled_and_eager_differ_only_in_the_compiler_option() -> None:
     eager, compiled = with_mode(SERVE, "eager"), with_mode(SERVE, "compiled")
     assert eager == SERVE
     assert compiled.argv == SERVE.argv[:-1]
@@ -105,7 +105,7 @@ def test_a_server_is_healthy_within_the_block_and_gone_after_it(tmp_path: Path, 
     assert start_ticks(server.main_pid) is None
 
 
-def test_a_server_that_does_not_start_says_why(tmp_path: Path, free_port: int) -> None:
+def test_a_server_that_does_not_start_reports_the_reason(tmp_path: Path, free_port: int) -> None:
     service = Service(tmp_path, {"host": "127.0.0.1", "port": free_port}, None)
     program = "raise ValueError('No valid attention backend found for cuda')"
     words = r"ended with 1 before it answered: ValueError: No valid attention backend found for cuda"
@@ -113,7 +113,7 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path, free_port: int) -
         pass
 
 
-def test_it_runs_where_the_service_does_and_an_engines_own_error_is_told(tmp_path: Path, free_port: int) -> None:
+def test_it_runs_in_the_cgroup_of_the_service_and_reports_the_engines_error(tmp_path: Path, free_port: int) -> None:
     service = Service(tmp_path, {"host": "127.0.0.1", "port": free_port}, None)
     program = (
         "import os, sys; print('PermissionError: ' + os.getcwd()); print('trace ' * 2000); "
@@ -125,7 +125,7 @@ def test_it_runs_where_the_service_does_and_an_engines_own_error_is_told(tmp_pat
         pass
 
 
-def test_the_back_ends_of_a_servers_own_processes_are_told_and_no_others(tmp_path: Path) -> None:
+def test_only_back_ends_of_the_servers_own_processes_are_reported(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     for pid, name in ((os.getpid(), "TRITON_ATTN"), (1, "FLASH_ATTN")):
         notes = {"pid": pid, "layers": [{"backend": name}, {"backend": name}]}
@@ -194,7 +194,7 @@ def test_speeds_are_those_of_the_largest_concurrency_that_both_reached_and_work_
         ("failed", 0.002, False),
     ],
 )
-def test_each_measure_is_judged_by_its_own_target(name: str, after: float, met: bool) -> None:
+def test_each_measure_is_compared_with_its_target(name: str, after: float, met: bool) -> None:
     rows = {row.name: row for row in side_by_side(BEFORE, {**BEFORE, name: after})}
     assert rows[name].met is met
     assert list(rows) == [measure["name"] for measure in table("compare")["measure"]]
@@ -207,12 +207,12 @@ def test_a_target_of_the_users_takes_the_place_of_ours() -> None:
     assert met["p99"] is False
 
 
-def test_where_nothing_was_before_there_is_no_change_to_judge() -> None:
+def test_a_measure_that_was_zero_has_no_change() -> None:
     rows = {row.name: row for row in side_by_side({**BEFORE, "cpu": 0.0}, BEFORE)}
     assert (rows["cpu"].change, rows["cpu"].met) == (None, None)
 
 
-def test_the_table_says_what_was_measured_and_every_verdict(snapshot: object) -> None:
+def test_the_table_has_every_measure_and_verdict(snapshot: object) -> None:
     after = {**BEFORE, "first_token": 40.0, "output": 130.0, "memory": 2.1}
     lines = table_of(
         {
@@ -237,7 +237,7 @@ def test_the_table_says_what_was_measured_and_every_verdict(snapshot: object) ->
         (["--mode", "eager", "--mode", "compiled", "--target", "p99=fast"], "`p99=fast` is no target"),
     ],
 )
-def test_a_wrong_question_exits_64_and_says_what_is_wrong(
+def test_wrong_arguments_exit_with_64_and_name_the_error(
     arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:

@@ -111,7 +111,7 @@ def test_a_premise_that_could_not_tell_is_a_failure_too() -> None:
     assert said(document)["devices.torch", None] == "skip: needs devices.driver"
 
 
-def test_a_sick_device_takes_along_its_own_checks_and_those_of_all_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_faulty_device_skips_its_checks_and_those_of_all_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     def add(context: CheckContext) -> CheckResult:
         return CheckResult("fail" if context.device == "cuda:1" else "ok", "added")
 

@@ -77,7 +77,7 @@ def test_nvml_is_asked_through_its_own_structures(tmp_path: Path) -> None:
     assert nvml.gpus(library(tmp_path)) == ((one,), False)
 
 
-def test_nvml_says_that_a_gpu_is_split(tmp_path: Path) -> None:
+def test_nvml_reports_a_split_gpu(tmp_path: Path) -> None:
     answer = nvml.gpus(library(tmp_path, mig=0))
     assert answer
     assert answer[1] is True
@@ -88,7 +88,7 @@ def test_an_error_of_nvml_comes_in_its_own_words(tmp_path: Path) -> None:
         nvml.gpus(library(tmp_path, init=18))
 
 
-def test_a_host_without_nvml_says_so() -> None:
+def test_a_host_without_nvml_is_reported() -> None:
     assert nvml.gpus("libnvidia-ml-that-is-not-here.so.1") is None
 
 
@@ -124,7 +124,7 @@ def test_a_gpu_that_fell_off_the_driver_is_named() -> None:
     assert f"not seen by kernel driver: {ADDRESSES[1]}" in reason
 
 
-def test_a_sandbox_that_hides_the_bus_is_judged_by_the_libraries() -> None:
+def test_a_sandbox_that_hides_the_bus_is_evaluated_by_the_libraries() -> None:
     assert judged(PCI=(), kernel_driver=None) == (
         "ok",
         "every layer sees the same GPUs (PCI 0, kernel driver absent, NVML 2, torch 2)",

@@ -37,7 +37,7 @@ def told(*documents: dict[str, Any]) -> dict[str, tuple[str, str]]:
     return {record["id"]: (record["status"], record["reason"]) for record in compare(documents)}
 
 
-def test_hosts_that_are_alike_are_said_to_be() -> None:
+def test_equal_hosts_are_reported_as_equal() -> None:
     found = told(document("gpu-1"), document("gpu-2"), document("gpu-3", speed=3800.0))
     assert found[FLEET] == ("ok", "3 hosts have the same results")
     assert {status for status, _ in found.values()} == {"ok"}
@@ -69,7 +69,7 @@ def test_a_fault_that_most_have_makes_none_odd_and_so_does_a_skip() -> None:
     assert told(*hosts)[FLEET][0] == "ok"
 
 
-def test_one_host_alone_is_compared_with_nothing() -> None:
+def test_a_single_host_is_not_compared() -> None:
     assert compare([document("gpu-1")]) == []
     assert compare([]) == []
 

@@ -96,7 +96,7 @@ def test_byte_code_of_an_installed_source_is_none(environment: Environment) -> N
     assert check(environment).status == "ok"
 
 
-def test_without_a_manifest_it_says_what_cannot_be_said(environment: Environment) -> None:
+def test_without_a_manifest_unlisted_files_cannot_be_found(environment: Environment) -> None:
     (environment.home / "manifest.txt").unlink()
     assert "without a manifest, unlisted files cannot be found" in check(environment).reason
 

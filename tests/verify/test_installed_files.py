@@ -89,7 +89,7 @@ def test_a_changed_bit_is_found_at_standard_though_its_time_was_set_back(
     assert environment.check().status == "fail", "what was wrong is read each time"
 
 
-def test_what_looks_as_it_did_is_read_at_full_alone(environment: Environment) -> None:
+def test_unchanged_files_are_only_read_at_full(environment: Environment) -> None:
     environment.check()
     assert read(environment.check()) == 0
     assert read(environment.check("full")) == 4
@@ -154,7 +154,7 @@ def poisoned(environment: Environment) -> None:
 
 
 @pytest.mark.parametrize(("change", "status"), [(rewritten, "ok"), (removed, "ok"), (poisoned, "fail")])
-def test_byte_code_may_be_made_anew_but_must_be_of_its_source(
+def test_byte_code_may_be_compiled_again_but_must_match_its_source(
     environment: Environment, change: Callable[[Environment], None], status: str
 ) -> None:
     environment.check()

@@ -60,7 +60,7 @@ def test_a_new_fault_of_a_card_fails_with_its_meaning() -> None:
     assert [figure.value for figure in outcome.figures] == [4, 4]
 
 
-def test_what_an_earlier_run_told_is_a_warning_at_most_and_what_came_since_is_new() -> None:
+def test_events_of_earlier_runs_are_warnings_at_most() -> None:
     known = xid.evaluate(events(), known_until=1794990700.0, source="journal")
     assert (known.status, "known before this run" in known.reason) == ("warn", True)
     between = xid.evaluate(events(), known_until=1794990550.0, source="journal")
@@ -87,7 +87,7 @@ def test_each_kind_of_event_has_its_weight(line: str, status: str) -> None:
     assert outcome.remedy or status == "ok"
 
 
-def test_every_row_of_the_table_has_a_kind_that_is_judged() -> None:
+def test_every_row_of_the_table_has_a_known_kind() -> None:
     assert {row["kind"] for row in table("xid")["xid"].values()} == set(xid.NEW) == set(xid.KNOWN)
 
 

@@ -30,7 +30,7 @@ def ballots(*products: str, names: tuple[str, ...] = ()) -> dict[str, dict[str, 
         ({"a": "x", "b": "x", "c": "y", "d": "y"}, ["a", "b", "c", "d"]),
     ],
 )
-def test_who_is_outvoted(hashes: dict[str, str], odd: list[str]) -> None:
+def test_the_minority_is_named(hashes: dict[str, str], odd: list[str]) -> None:
     assert minority(hashes) == odd
 
 
@@ -43,7 +43,7 @@ def test_the_device_with_other_bits_is_named() -> None:
     assert (other.status, other.reason) == ("fail", f"different bits than equal devices: cuda:2: product on {H100}")
 
 
-def test_unlike_devices_do_not_vote_on_one_another() -> None:
+def test_different_devices_are_not_compared() -> None:
     assert compare_devices(ballots("x", "y", names=(H100, "NVIDIA L4"))) is None
     assert compare_devices(ballots("x")) is None
 
@@ -69,7 +69,7 @@ def test_unlike_devices_do_not_vote_on_one_another() -> None:
         ("something else", "something else", "doctor"),
     ],
 )
-def test_what_is_missing_for_a_compiled_kernel_is_said(said: str, words: str, remedy: str) -> None:
+def test_what_is_missing_for_a_compiled_kernel_is_reported(said: str, words: str, remedy: str) -> None:
     outcome = _not_made(said)
     assert outcome.status == "fail"
     assert words in outcome.reason

@@ -30,7 +30,7 @@ def told(now: dict[str, Any], before: dict[str, Any] = FAILED_AT_FULL) -> list[t
     return [(each["id"], each["status"]) for each in keep_open_failures(now, before)]
 
 
-def test_a_shallower_pass_hides_no_failure_and_says_when_it_was_found() -> None:
+def test_a_pass_at_a_lower_level_keeps_the_failure_with_its_time() -> None:
     (kept,) = keep_open_failures(document(record()), FAILED_AT_FULL)
     assert (kept["status"], kept["level"]) == ("fail", "full")
     assert kept["reason"] == "damaged (found at full at 09:00; not passed at full since)"
@@ -49,22 +49,22 @@ def test_a_run_without_the_check_keeps_it(status: str) -> None:
 
 
 @pytest.mark.parametrize("status", ["ok", "warn"])
-def test_the_same_check_as_deeply_refutes_it_in_whichever_run(status: str) -> None:
+def test_a_pass_at_the_same_level_ends_the_failure(status: str) -> None:
     assert told(document(record(status=status, level="full"))) == [(FILES, status)]
     assert told(document(record(status=status, level="full"), level="full")) == [(FILES, status)]
 
 
-def test_a_newer_failure_as_deep_stands_in_its_place() -> None:
+def test_a_newer_failure_at_the_same_level_replaces_it() -> None:
     now = document(record(status="fail", level="full", reason="other"), level="full")
     assert keep_open_failures(now, FAILED_AT_FULL) == now["checks"]
 
 
-def test_a_shallower_failure_is_told_as_well() -> None:
+def test_a_failure_at_a_lower_level_is_reported_too() -> None:
     now = document(record(status="fail", reason="other"))
     assert told(now) == [(FILES, "fail"), (FILES, "fail")]
 
 
-def test_a_check_that_could_not_look_refutes_nothing() -> None:
+def test_a_skipped_check_ends_no_failure() -> None:
     assert told(document(record(status="skip", reason="needs devices.torch", level="full"))) == [(FILES, "fail")]
     assert told(document(record(status="skip", level="full"))) == [(FILES, "fail")]
 
@@ -94,7 +94,7 @@ def test_what_the_host_had_outlives_an_environment_unless_nothing_is_left_to_loo
     assert told(document(skipped, environment="e2"), before) == [("kernels.gemm", "skip")]
 
 
-def test_a_document_of_an_earlier_release_says_its_level_for_all() -> None:
+def test_records_of_earlier_releases_have_the_level_of_the_document() -> None:
     before = {"level": "full", "checks": [{"id": FILES, "family": "libraries", "status": "fail", "reason": "x"}]}
     assert failed_levels(before) == {FILES: "full"}
     assert failed_levels({"checks": [{"id": "gone.check", "status": "fail", "level": "full"}]}) == {}

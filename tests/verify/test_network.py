@@ -36,7 +36,7 @@ def test_one_of_two_ports_that_is_shut_is_named(listener: Listener) -> None:
     assert reach([at], "mine", timeout_s=5.0) == [f"connection refused on port {shut}"]
 
 
-def test_a_port_that_is_taken_is_passed_over_and_no_port_at_all_is_told(listener: Listener) -> None:
+def test_a_port_in_use_is_skipped_and_no_free_port_is_an_error(listener: Listener) -> None:
     assert free_port(["127.0.0.1"], PORTS) != listener.ports[0]
     with pytest.raises(OSError, match="in use"):
         free_port(["127.0.0.1"], range(listener.ports[0], listener.ports[0] + 1))

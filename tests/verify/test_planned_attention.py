@@ -36,12 +36,12 @@ def checked(stack: dict[str, Any], level: Level = "standard") -> set[str]:
         ({"attention": None}, {*ALL, "vllm_cpu", "vllm_flash_2", "vllm_flash_3", "vllm_flash_4"}),
     ],
 )
-def test_standard_checks_the_planned_generation_alone(stack: dict[str, Any], names: set[str]) -> None:
+def test_standard_only_checks_the_planned_generation(stack: dict[str, Any], names: set[str]) -> None:
     assert checked(stack) == names
     assert checked(stack, "full") == {*ALL, "math", "vllm_cpu", "vllm_flash_2", "vllm_flash_3", "vllm_flash_4"}
 
 
-def test_one_that_is_not_planned_says_where_it_is_checked() -> None:
+def test_the_skip_of_unplanned_attention_names_the_level_that_checks_it() -> None:
     check = next(check for check in all_checks() if check.id == "attention.vllm_flash_2")
     (need,) = check.preconditions
     outcome = need(CheckContext(expect={"stack": {"attention": HOPPER}}))

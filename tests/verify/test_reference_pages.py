@@ -41,13 +41,13 @@ def test_the_schema_refuses_what_is_no_answer() -> None:
         jsonschema.validate(document, SCHEMA)
 
 
-def test_every_option_and_fault_stands_on_the_page() -> None:
+def test_every_option_and_fault_is_on_the_page() -> None:
     options = {option for action in _parser()._actions for option in action.option_strings if option.startswith("--")}
     assert [option for option in sorted(options - {"--help", "--version"}) if f"`{option}" not in PAGE] == []
     assert [fault for fault in FAULTS if f"`{fault}`" not in PAGE] == []
 
 
-def test_the_page_says_of_every_real_fault_what_finds_it() -> None:
+def test_the_page_names_the_checks_that_find_each_real_fault() -> None:
     """The same faults are made on a real host in tests/fleet/test_faults.py."""
     made = (*faults.ALL, *wrong_numbers.ALL)
     levels = {check.id: LEVELS.index(check.level) for check in all_checks()}

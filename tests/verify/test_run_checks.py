@@ -212,7 +212,7 @@ def only(answer: object) -> CheckRecord:
     return check  # type: ignore[no-any-return]
 
 
-def test_a_host_without_an_environment_is_told_what_to_do(tmp_path: Path) -> None:
+def test_a_host_without_an_environment_gets_a_remedy(tmp_path: Path) -> None:
     check = only(verify(LOCALHOST, prefix=str(tmp_path)))
     assert check.reason == f"no environment at {tmp_path}/current"
     assert check.remedy == "install it first: ./firstlight provision"

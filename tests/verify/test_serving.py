@@ -186,7 +186,7 @@ def result(at_once: int, *, asked: int = 1000, answered: int = 1000, speed: floa
     }
 
 
-def test_speeds_are_recorded_and_the_fastest_is_told() -> None:
+def test_speeds_are_recorded_and_the_fastest_is_reported() -> None:
     outcome = evaluate([result(1), result(4, speed=240.4)], {})
     assert outcome.status == "ok"
     assert (
@@ -208,7 +208,7 @@ def test_more_than_one_request_in_a_thousand_without_an_answer_is_a_failure(answ
 
 
 @pytest.mark.parametrize(("cores", "skipped"), [(0.0, False), (0.2, False), (0.3, True), (2.0, True)])
-def test_a_service_at_work_on_the_cpus_falsifies_what_is_measured_beside_it(
+def test_measurements_are_skipped_while_the_service_uses_the_cpus(
     prefix: Path, monkeypatch: pytest.MonkeyPatch, cores: float, skipped: bool
 ) -> None:
     monkeypatch.setattr(Service, "cores", lambda *_: cores)
@@ -227,7 +227,7 @@ def test_a_service_at_work_on_the_cpus_falsifies_what_is_measured_beside_it(
         (None, "other processes use 95% of the device's 80 GiB", "nvidia-smi"),
     ],
 )
-def test_a_gpu_that_our_own_service_holds_is_told_from_one_that_others_hold(
+def test_gpu_memory_of_our_service_is_distinguished_from_that_of_others(
     prefix: Path, monkeypatch: pytest.MonkeyPatch, main_pid: int | None, words: str, remedy: str
 ) -> None:
     monkeypatch.setattr(devices, "memory", lambda _: (4 << 30, 80 << 30))

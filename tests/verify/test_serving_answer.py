@@ -165,7 +165,7 @@ def service(tmp_path: Path, front: Front, monkeypatch: pytest.MonkeyPatch) -> Se
     return Service(tmp_path, readiness, None)
 
 
-def test_an_engine_that_says_nothing_is_frozen_and_found_within_the_silence(service: Service, front: Front) -> None:
+def test_a_silent_engine_is_reported_as_frozen_within_the_limit(service: Service, front: Front) -> None:
     front.stops_after = 2
     outcome = evaluate(collect(service))
     assert outcome.status == "fail"

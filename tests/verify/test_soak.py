@@ -90,7 +90,7 @@ def test_requests_without_an_answer_fail_a_soak_that_was_too_short_for_memory() 
     assert (outcome.status, outcome.reason) == ("fail", "1 of 36 requests got no answer: 503 overloaded")
 
 
-def test_memory_of_gpus_is_judged_beside_the_hosts() -> None:
+def test_gpu_memory_is_evaluated_in_addition_to_the_hosts() -> None:
     samples = [(float(at), Usage(2 << 30, (60 << 30) + at * 8 * MIB)) for at in range(300)]
     outcome = evaluate(SoakSamples(1200, [], samples), Service(Path(), {"unit": "x"}, 1))
     assert outcome.status == "fail"

@@ -43,7 +43,7 @@ def test_a_card_has_the_floors_that_are_known_of_it(name: str | None, kind: str,
     assert (source is None) == (least is None)
 
 
-def test_every_card_is_found_by_one_row_alone() -> None:
+def test_every_card_matches_exactly_one_row() -> None:
     import re
 
     names = ("NVIDIA H100 80GB HBM3", "NVIDIA H200", "NVIDIA A100-SXM4-80GB", "NVIDIA B200", "NVIDIA GH200 480GB")
@@ -62,7 +62,7 @@ def test_every_card_is_found_by_one_row_alone() -> None:
         (Link(None, 16.0, None, 16), None),
     ],
 )
-def test_copies_of_a_card_without_a_row_are_held_against_its_link(seen: Link, least: float | None) -> None:
+def test_copies_of_a_card_without_a_row_are_compared_with_its_link(seen: Link, least: float | None) -> None:
     found, source = link_floor(seen)
     assert (found and round(found, 1)) == least
     assert (source is None) == (least is None)

@@ -76,5 +76,5 @@ def test_one_spoiled_number_is_counted(parts: list[Part], hellos: list[dict[str,
     assert [answer["wrong"] for answer in met(parts, "lo", "wrong-result")] == [1, 1]
 
 
-def test_an_interface_that_is_not_there_is_told(parts: list[Part], hellos: list[dict[str, Any]]) -> None:
+def test_a_missing_interface_is_reported(parts: list[Part], hellos: list[dict[str, Any]]) -> None:
     assert all("nowhere0" in answer["problem"] for answer in met(parts, "nowhere0"))

@@ -57,7 +57,7 @@ def test_a_torch_whose_gloo_scatters_nothing_is_no_failure(monkeypatch: pytest.M
     assert answer["wrong"] == {"all-reduce": 0, "all-gather": 0}
 
 
-def test_an_interface_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_interface_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gloo, "INTERFACE", "nowhere0")
     outcome = gloo.CHECK.run(CheckContext())
     assert outcome.status == "fail"
