@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from provision.pipeline import Request
+    from provision.pipeline import CommandRequest
 
 ROOT = Path(__file__).resolve().parents[2]
 LOGS = Path(os.environ.get("FIRSTLIGHT_LOGS") or ROOT / "logs")
@@ -75,7 +75,7 @@ def asked(
     bundle: Path | None = None,
     trust: str | None = None,
     **policy: Any,
-) -> Request:
+) -> CommandRequest:
     """Return a command as the pipeline reads it; ask for the sudo password where that is requested.
 
     Args:
@@ -93,7 +93,7 @@ def asked(
     """
     from provision.core.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
     from provision.core.models.invocation import Invocation  # noqa: PLC0415 - `--help` must not pay for it
-    from provision.pipeline import Request  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import CommandRequest  # noqa: PLC0415 - `--help` must not pay for it
 
     if trust is not None and bundle is None:
         raise UsageError(
@@ -112,7 +112,7 @@ def asked(
     flags = {"-K": ask_become_pass, "--refresh": refresh}
     named = {"--bundle": str(bundle) if bundle else None, "--trust": trust}
     options = {f"--{name.replace('_', '-')}": value for name, value in policy.items()} | named
-    return Request(
+    return CommandRequest(
         command=command,
         inventory=inventory or LOCAL,
         limit=limit,

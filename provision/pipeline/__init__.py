@@ -1,4 +1,4 @@
-"""The order of the phases. Nothing else knows it."""
+"""One run: the phases in order, their context and results, background tasks, recovery."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from provision.core.models.invocation import Invocation
 
 
 @dataclass(frozen=True)
-class Request:
-    """A command as the person gave it."""
+class CommandRequest:
+    """A command with its options."""
 
     command: str
     inventory: Path
@@ -21,9 +21,9 @@ class Request:
     logs: Path
     become_password: str | None = field(default=None, repr=False)
     refresh: bool = False
-    """Whether to lock anew what was locked before."""
+    """Whether to lock again what is locked already."""
     bundle: Path | None = None
-    """Where everything comes from instead of a network."""
+    """The file that replaces the network."""
     trust: str | None = None
     """The key that must have signed the bundle: a file, or the key itself."""
     arguments: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from provision.core.errors import BundleError, Exit, NoStackError
 from provision.core.formatting import GIB
 from provision.core.models.staged import Staged
 from provision.core.run_folder import require_writable
-from provision.pipeline import Request, background_packages
+from provision.pipeline import CommandRequest, background_packages
 from provision.pipeline.commands import described_settings, print_summary, shapes_of, write_stdout
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import PLAN, PROBE, Step
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from provision.phases.stage.bundle import Manifest, RecordingStore
 
 
-def create(request: Request, *, what_if: str | None, output: Path, key: Path | None) -> int:
+def create(request: CommandRequest, *, what_if: str | None, output: Path, key: Path | None) -> int:
     """Make a bundle for the hosts of an inventory, or for a described host.
 
     Args:
@@ -63,7 +63,7 @@ def create(request: Request, *, what_if: str | None, output: Path, key: Path | N
     return Exit.OK
 
 
-def _described(request: Request, what_if: str, store: RecordingStore) -> list[Staged]:
+def _described(request: CommandRequest, what_if: str, store: RecordingStore) -> list[Staged]:
     from provision.catalog.index.settings import read_settings  # noqa: PLC0415 - only bundles pay for it
     from provision.phases.plan import plan  # noqa: PLC0415 - only for absent hosts
     from provision.phases.plan.what_if import parse_what_if  # noqa: PLC0415 - only for absent hosts
@@ -93,7 +93,7 @@ def _described(request: Request, what_if: str, store: RecordingStore) -> list[St
     ]
 
 
-def _stage_inventory(request: Request, store: RecordingStore) -> tuple[list[Staged], str] | int:
+def _stage_inventory(request: CommandRequest, store: RecordingStore) -> tuple[list[Staged], str] | int:
     """Stage what the hosts of an inventory need.
 
     Returns:

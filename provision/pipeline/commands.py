@@ -16,7 +16,7 @@ from provision.core.models.records import PhaseName, Summary
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan
 from provision.core.redaction import scrub
-from provision.pipeline import Request
+from provision.pipeline import CommandRequest
 from provision.pipeline.phases import DRIVERS, PLAN, PROBE, Step, steps_until
 from provision.pipeline.results import PlannedHosts
 from provision.pipeline.runner import RunOutcome, cache_folder, execute
@@ -47,18 +47,18 @@ def write_stdout(text: str, *, drawn: bool = False) -> None:
             raise
 
 
-def run(request: Request, *, last: PhaseName = "serve", as_json: bool = False) -> int:
+def run(request: CommandRequest, *, last: PhaseName = "serve", as_json: bool = False) -> int:
     """Run the phases up to one, print the summary, and return the exit code."""
     return run_steps(request, steps_until(last), as_json=as_json)
 
 
-def run_drivers(request: Request, *, as_json: bool = False) -> int:
+def run_drivers(request: CommandRequest, *, as_json: bool = False) -> int:
     """Install the planned drivers and nothing else, print the summary, and return the exit code."""
     drivers = Step("drivers", partial(DRIVERS.run, record_all=True), DRIVERS.phase)
     return run_steps(request, (PROBE, PLAN, drivers), as_json=as_json)
 
 
-def run_steps(request: Request, steps: Sequence[Step], *, as_json: bool) -> int:
+def run_steps(request: CommandRequest, steps: Sequence[Step], *, as_json: bool) -> int:
     """Run steps, print the summary, remove old runs, and return the exit code."""
     outcome = execute(request, steps)
     print_summary(outcome, as_json=as_json)
@@ -86,7 +86,7 @@ def without_answer(summary: Summary, answered: Container[str]) -> list[dict[str,
     ]
 
 
-def probe(request: Request, *, as_json: bool) -> int:
+def probe(request: CommandRequest, *, as_json: bool) -> int:
     """Probe the hosts, and print their facts or the summary."""
     outcome = execute(request, (PROBE,))
     if as_json:
@@ -97,7 +97,7 @@ def probe(request: Request, *, as_json: bool) -> int:
     return outcome.exit_code
 
 
-def plan(request: Request, *, as_json: bool, explain: bool, why_not: str | None = None) -> int:
+def plan(request: CommandRequest, *, as_json: bool, explain: bool, why_not: str | None = None) -> int:
     """Probe and plan; print the Stack of each class, why, and what would change. No host is changed.
 
     With `why_not` the answer to that question is printed instead.
@@ -121,7 +121,7 @@ def plan(request: Request, *, as_json: bool, explain: bool, why_not: str | None 
 
 
 def plan_recorded(
-    request: Request,
+    request: CommandRequest,
     *,
     what_if: str | None,
     files: Sequence[Path],

@@ -11,7 +11,7 @@ from provision.core.errors import Exit
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Host
 from provision.core.redaction import scrub
-from provision.pipeline import Request, playbooks
+from provision.pipeline import CommandRequest, playbooks
 from provision.pipeline.commands import print_summary, write_stdout
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import PROBE, Step
@@ -23,7 +23,7 @@ from verify.records import EXIT_CODES
 STATUSES: dict[int, Any] = {0: "ok", 1: "warn"}
 
 
-def compare(request: Request, *, words: Sequence[str], as_json: bool) -> int:
+def compare(request: CommandRequest, *, words: Sequence[str], as_json: bool) -> int:
     """Measure each host's service with two choices, and print the tables.
 
     Args:

@@ -14,7 +14,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Host
 from provision.core.run_folder import RunFolder
 from provision.phases.probe import Source
-from provision.pipeline import Request, failure_evidence, repair
+from provision.pipeline import CommandRequest, failure_evidence, repair
 from provision.pipeline.commands import print_summary, write_stdout
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import PROBE, Step
@@ -64,7 +64,9 @@ class DiagnosedHosts(ProbedHosts):
     diagnoses: tuple[HostDiagnosis, ...] = ()
 
 
-def diagnose_host(request: Request, *, top: int, as_json: bool, apply: bool, agree: Callable[[str], bool]) -> int:
+def diagnose_host(
+    request: CommandRequest, *, top: int, as_json: bool, apply: bool, agree: Callable[[str], bool]
+) -> int:
     """Read one host, name the causes of its failure, and print them.
 
     Args:
@@ -102,7 +104,7 @@ def diagnose_host(request: Request, *, top: int, as_json: bool, apply: bool, agr
     return Exit.INTERRUPTED if done.interrupted else Exit.RED
 
 
-def only_host(request: Request) -> Host:
+def only_host(request: CommandRequest) -> Host:
     """Return the one host of a command.
 
     Raises:
@@ -117,7 +119,7 @@ def only_host(request: Request) -> Host:
     return hosts[0]
 
 
-def diagnose(context: RunContext, probed: ProbedHosts, *, request: Request) -> DiagnosedHosts:
+def diagnose(context: RunContext, probed: ProbedHosts, *, request: CommandRequest) -> DiagnosedHosts:
     """Read the evidence of each host, and diagnose it with the facts of the probe."""
     diagnoses = []
     gathered, failed = failure_evidence.gather(context, probed, context.hosts())

@@ -18,7 +18,7 @@ from provision.core.redaction import scrub
 from provision.core.run_folder import require_writable, write_atomically
 from provision.fleet.ssh import Session
 from provision.phases.stage import Store
-from provision.pipeline import Request, playbooks
+from provision.pipeline import CommandRequest, playbooks
 from provision.pipeline import serve as phase_serve
 from provision.pipeline.commands import print_summary, without_answer, write_stdout
 from provision.pipeline.context import RunContext
@@ -38,7 +38,7 @@ UNFOLDED = 10_000
 """Columns of a table for a program or a file: no row is wider."""
 
 
-def verify(request: Request, options: CheckOptions, *, as_json: bool, junit_file: Path | None = None) -> int:
+def verify(request: CommandRequest, options: CheckOptions, *, as_json: bool, junit_file: Path | None = None) -> int:
     """Check the live environment of every host, compare the hosts, and print the checks.
 
     Args:
@@ -110,7 +110,7 @@ def print_checks(records: list[CheckRecord]) -> None:
     write_stdout("\n".join(line.rstrip() for line in taken.get().splitlines()), drawn=True)
 
 
-def serve(request: Request, *, as_json: bool = False) -> int:
+def serve(request: CommandRequest, *, as_json: bool = False) -> int:
     """Restart the service in the installed environment with the current settings, and print the summary."""
     outcome = execute(request, (PROBE, PLAN, STAGE, Step("serve", _serve_installed, "serve")))
     print_summary(outcome, as_json=as_json)
@@ -131,7 +131,7 @@ def _serve_installed(context: RunContext, staged: StagedHosts) -> ServedHosts:
     return phase_serve.serve(context, VerifiedHosts(**{**vars(staged), "up_to_date": frozenset()}))
 
 
-def status(request: Request, *, as_json: bool) -> int:
+def status(request: CommandRequest, *, as_json: bool) -> int:
     """Print what is installed and serving, as the probe found it."""
     outcome = execute(request, (PROBE,))
     found = outcome.result.facts
@@ -160,17 +160,17 @@ def described(facts: HostFacts) -> str:
     return "; ".join(parts)
 
 
-def stop(request: Request, *, as_json: bool = False) -> int:
+def stop(request: CommandRequest, *, as_json: bool = False) -> int:
     """Stop the service on every host; print a line a host, or the summary as JSON."""
     return _run_and_report(request, "stop", "serve", as_json=as_json)
 
 
-def uninstall(request: Request, *, as_json: bool = False) -> int:
+def uninstall(request: CommandRequest, *, as_json: bool = False) -> int:
     """Remove everything of this product from every host; print what remains there, or the summary as JSON."""
     return _run_and_report(request, "uninstall", "install", as_json=as_json)
 
 
-def _run_and_report(request: Request, playbook: str, phase: PhaseName, *, as_json: bool) -> int:
+def _run_and_report(request: CommandRequest, playbook: str, phase: PhaseName, *, as_json: bool) -> int:
     step = Step(playbook, partial(_run_where_installed, playbook=playbook, phase=phase), phase)
     outcome = execute(request, (PROBE, step))
     if as_json:
@@ -227,7 +227,7 @@ def _line(result: PhaseResult, playbook: str) -> str:
     return "\n".join([*lines, *([f"  hint: {result.hint}"] if result.hint else [])])
 
 
-def rollback(request: Request, *, as_json: bool = False) -> int:
+def rollback(request: CommandRequest, *, as_json: bool = False) -> int:
     """Switch to the environment before, with its own unit and settings, restart, and prove it; print the summary."""
     outcome = execute(request, (PROBE, Step("rollback", _roll_back, "serve")))
     print_summary(outcome, as_json=as_json)

@@ -1,4 +1,4 @@
-"""How far a large file is, on one line of a terminal; nothing where nobody looks."""
+"""Progress line of a large file; silent without a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from verify.printable import printable, unguarded
 
 
 def report_progress(what: str, done: int, total: int) -> None:
-    """Bytes done of all; written over until it is whole."""
+    """Print the bytes done of all, over the line before."""
     if sys.stderr.isatty() and total:
         end = "\n" if done >= total else ""
         stream = unguarded(sys.stderr)

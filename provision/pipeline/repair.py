@@ -14,7 +14,7 @@ from provision.catalog.system import os_packages
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Host
-from provision.pipeline import Request, playbooks
+from provision.pipeline import CommandRequest, playbooks
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import PROBE, Step
 from provision.pipeline.results import ProbedHosts
@@ -56,7 +56,7 @@ class Repair:
 
 
 def repair_host(
-    request: Request, host: Host, findings: Sequence[Finding], agree: Callable[[str], bool]
+    request: CommandRequest, host: Host, findings: Sequence[Finding], agree: Callable[[str], bool]
 ) -> Repair | None:
     """Remove the cause of the first finding, where its fix is marked as safe and the person agrees.
 
@@ -94,7 +94,7 @@ def proposal(host: Host, cause: Cause, fix: Fix) -> str:
     )
 
 
-def apply_fix(request: Request, host: Host, cause: Cause, fix: Fix) -> Repair:
+def apply_fix(request: CommandRequest, host: Host, cause: Cause, fix: Fix) -> Repair:
     """Apply a fix and run the check of its cause, as a run of its own."""
     steps = (
         PROBE,

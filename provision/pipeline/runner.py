@@ -18,7 +18,7 @@ from provision.core.models.settings import Host, Inventory
 from provision.core.redaction import register_secret
 from provision.core.run_folder import RunFolder, is_running
 from provision.fleet.inventory import load
-from provision.pipeline import Request
+from provision.pipeline import CommandRequest
 from provision.pipeline.context import RunContext
 from provision.pipeline.phases import Step, background_of
 from provision.pipeline.phases import load as load_steps
@@ -41,7 +41,7 @@ def cache_folder(environ: Mapping[str, str] = os.environ) -> Path:
     return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "firstlight"
 
 
-def read_inventory(request: Request) -> Inventory:
+def read_inventory(request: CommandRequest) -> Inventory:
     """Return the hosts of a command, with its options applied.
 
     Raises:
@@ -60,7 +60,7 @@ def read_inventory(request: Request) -> Inventory:
 
 
 @contextmanager
-def open_run(request: Request) -> Iterator[RunContext]:
+def open_run(request: CommandRequest) -> Iterator[RunContext]:
     """Open a run: its folder and its progress view. Sessions, locks and the view end with the block.
 
     Raises:
@@ -91,7 +91,7 @@ def open_run(request: Request) -> Iterator[RunContext]:
         yield context
 
 
-def _from_bundle(request: Request) -> tuple[ClientSettings, dict[str, str]]:
+def _from_bundle(request: CommandRequest) -> tuple[ClientSettings, dict[str, str]]:
     """Verify a bundle and add its files to the store.
 
     Returns:
@@ -123,7 +123,7 @@ class RunOutcome:
     """The summary by the name of its file in the run's folder."""
 
 
-def execute(request: Request, steps: Sequence[Step]) -> RunOutcome:
+def execute(request: CommandRequest, steps: Sequence[Step]) -> RunOutcome:
     """Run steps, each with the result of the one before it.
 
     Whatever happens, the summary is written: failures and interruptions are in it.

@@ -1,4 +1,4 @@
-"""SIGTERM and a closed terminal end a run as Ctrl-C does: hosts left consistent, the summary written."""
+"""SIGTERM and a closed terminal end a run like Ctrl-C: hosts stay consistent, and the summary is written."""
 
 from __future__ import annotations
 

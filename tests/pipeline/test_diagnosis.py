@@ -16,7 +16,7 @@ from provision.core.models.records import PhaseName, PhaseResult
 from provision.core.models.settings import Connection, Host, Settings
 from provision.fleet.ssh.local import LocalSession
 from provision.phases.probe import collect
-from provision.pipeline import Request, diagnosis, repair
+from provision.pipeline import CommandRequest, diagnosis, repair
 from tests.pipeline.test_cli import firstlight
 from verify.doctor.catalog import load_causes
 from verify.doctor.engine import diagnose_texts
@@ -110,8 +110,8 @@ def refused(what: str) -> bool:
     raise AssertionError(f"nobody may be asked: {what}")
 
 
-def request(tmp_path: Path) -> Request:
-    return Request(command="doctor", inventory=tmp_path, limit="here", overrides={}, logs=tmp_path)
+def request(tmp_path: Path) -> CommandRequest:
+    return CommandRequest(command="doctor", inventory=tmp_path, limit="here", overrides={}, logs=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from provision.phases.stage.bundle import product_files
-from provision.pipeline import Request
+from provision.pipeline import CommandRequest
 from provision.pipeline.runner import open_run
 from tests.house.test_tracked_files import tracked
 from tests.stage.test_bundle import make
@@ -18,7 +18,7 @@ from tests.stage.test_model import write_model
 
 
 @pytest.fixture
-def request_from_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Request:
+def request_from_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CommandRequest:
     """A run on a controller that has the bundle and nothing else: the model's folder is not there."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     made = make(tmp_path / "maker", str(write_model(tmp_path / "my-model")))
@@ -26,10 +26,10 @@ def request_from_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Requ
     inventory = tmp_path / "hosts.yml"
     variables = {"ansible_connection": "local", "firstlight_model": "/nowhere/my-model"}
     inventory.write_text(json.dumps({"all": {"hosts": {"localhost": variables}}}))
-    return Request("provision", inventory, None, {}, tmp_path / "logs", bundle=made.path, trust=made.trust)
+    return CommandRequest("provision", inventory, None, {}, tmp_path / "logs", bundle=made.path, trust=made.trust)
 
 
-def test_the_models_folder_is_the_bundles(request_from_bundle: Request, tmp_path: Path) -> None:
+def test_the_models_folder_is_the_bundles(request_from_bundle: CommandRequest, tmp_path: Path) -> None:
     with open_run(request_from_bundle) as context:
         [host] = context.inventory.hosts
         assert Path(host.settings.model).is_relative_to(tmp_path / "cache")

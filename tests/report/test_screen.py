@@ -14,7 +14,7 @@ from provision.core.errors import Exit
 from provision.core.models.facts import Cpu
 from provision.core.models.records import PhaseName, Summary
 from provision.core.models.settings import Inventory
-from provision.pipeline import Request, operations
+from provision.pipeline import CommandRequest, operations
 from provision.pipeline.commands import print_summary
 from provision.pipeline.results import CheckedHosts, ProbedHosts
 from provision.pipeline.runner import RunOutcome
@@ -237,7 +237,7 @@ def test_verify_ends_with_the_verdict_where_a_person_looks(
     stream = Terminal(is_terminal=is_terminal)
     monkeypatch.setattr("sys.stdout", stream)
     monkeypatch.setattr(operations, "execute", lambda request, steps: outcome)
-    request = Request(command="verify", inventory=tmp_path, limit=None, overrides={}, logs=tmp_path)
+    request = CommandRequest(command="verify", inventory=tmp_path, limit=None, overrides={}, logs=tmp_path)
     assert operations.verify(request, CheckOptions("quick"), as_json=False) == 0
     table, _, screen = stream.getvalue().partition("\n\n")
     assert "kernel.matmul" in table

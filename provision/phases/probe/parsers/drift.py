@@ -1,4 +1,4 @@
-"""What of an installation is no longer as its last run sealed it (playbooks/roles/service/files/write_state.py). Pure functions."""
+"""What of an installation is no longer as its last run sealed it (playbooks/library/firstlight_state.py). Pure functions."""
 
 from __future__ import annotations
 
