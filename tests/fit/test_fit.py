@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from provision.core.models.settings import Settings
-from provision.phases.plan.fit import DeviceBudget, ServingRequest, Shape, changes, fit, serving_request_of
+from provision.phases.plan.fit import DeviceBudget, ServingRequest, Shape, alternatives, fit, serving_request_of
 from tests.fit.models import GIB, LLAMA_8B_NUMBERS, deepseek_v3, llama_8b, llama_70b, mixtral
 
 MODELS = [
@@ -50,7 +50,7 @@ def test_weights_too_large_name_the_figures_and_the_smallest_change() -> None:
     found = fit(llama_70b(), ServingRequest(), cards(1, 79))
     assert found.problem == "memory"
     assert "the weights of this model (LlamaForCausalLM) need 131.4 GiB: on 1 card 131.4 GiB each" in found.text
-    offered = [change.text for change in changes(llama_70b(), ServingRequest(), cards(1, 79))]
+    offered = [change.text for change in alternatives(llama_70b(), ServingRequest(), cards(1, 79))]
     assert offered[0] == "with 2 such cards"
     assert "with the model quantised to 4 bits (40 GiB of weights)" in offered
 
@@ -60,14 +60,14 @@ def test_a_length_that_does_not_fit_is_refused_with_the_one_that_does() -> None:
     found = fit(llama_8b(), wanted, cards(1, 23))
     assert found.problem == "length"
     assert "65536 tokens needs 8.0 GiB of cache" in found.text
-    assert next(changes(llama_8b(), wanted, cards(1, 23))).policy == {"max_model_len": str(found.longest)}
+    assert next(alternatives(llama_8b(), wanted, cards(1, 23))).policy == {"max_model_len": str(found.longest)}
 
 
 def test_a_cache_in_eight_bits_is_offered_where_kernels_read_it() -> None:
     wanted = ServingRequest(length=40000, arguments=("--enable-log-requests",))
-    policies = [change.policy for change in changes(llama_8b(), wanted, cards(1, 23, fp8=True))]
+    policies = [change.policy for change in alternatives(llama_8b(), wanted, cards(1, 23, fp8=True))]
     assert {"vllm_args": '["--enable-log-requests", "--kv-cache-dtype", "fp8"]'} in policies
-    assert all("vllm_args" not in change.policy for change in changes(llama_8b(), wanted, cards(1, 23)))
+    assert all("vllm_args" not in change.policy for change in alternatives(llama_8b(), wanted, cards(1, 23)))
 
 
 def test_more_than_the_model_was_made_for_is_refused() -> None:
@@ -184,7 +184,7 @@ def test_what_is_chosen_fits_and_what_is_offered_helps(
     if found.problem is None and found.cache and found.length:
         assert found.cache.bytes_for(found.length) <= (found.cache_bytes or 0)
         assert found.weights + found.overhead + (found.cache_bytes or 0) <= found.memory
-    for change in islice(changes(model, wanted, budget), 3):
+    for change in islice(alternatives(model, wanted, budget), 3):
         assert found.problem is not None
         assert fit(change.shape, change.request, change.budget).problem is None
 

@@ -41,7 +41,7 @@ class DriverFault(Row):
     """A fault of a driver that is loaded and does not answer."""
 
     name: str
-    says: str
+    pattern: str
     """A regular expression for the output of nvidia-smi."""
     text: str
     remedy: str

@@ -8,7 +8,7 @@ from provision.core.models.stack import Candidate, Nearest, Reason, Resolution
 from provision.phases.plan.assemble import stack_of
 from provision.phases.plan.evaluation import HOST, Evaluation, evaluate_host, evaluations, reason
 from provision.phases.plan.host_profile import HostProfile
-from provision.phases.plan.suggestion import nearest, upgrade_brings
+from provision.phases.plan.suggestion import nearest, upgrade_benefit
 
 
 def choose(profile: HostProfile, hosts: tuple[str, ...]) -> Resolution:
@@ -22,9 +22,9 @@ def choose(profile: HostProfile, hosts: tuple[str, ...]) -> Resolution:
     listed = [*before, *(result for result in results if result.accepted)]
     reasons = [*_reasons(host, ("accept", "warn")), *_reasons(best, ("accept", "warn"))]
     reasons += [item for result in before for item in _reasons(result, ("reject",))]
-    brings = upgrade_brings(profile, best)
-    if brings:
-        reasons.append(brings)
+    benefit = upgrade_benefit(profile, best)
+    if benefit:
+        reasons.append(benefit)
     candidates = _candidates(listed, profile)
     return Resolution(
         hosts=hosts,

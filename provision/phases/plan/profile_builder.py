@@ -128,7 +128,7 @@ def _fault(facts: HostFacts) -> str | None:
         return None
     output = nvidia.smi_error or facts.unknown.get("nvidia.gpus", "")
     rows = catalog().driver_faults if nvidia.smi_error or output.startswith(SILENT) else ()
-    return next((row.name for row in rows if re.search(row.says, output)), None)
+    return next((row.name for row in rows if re.search(row.pattern, output)), None)
 
 
 def _chosen(

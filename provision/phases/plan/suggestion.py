@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import TypeAlias
 
 from provision.catalog import catalog
 from provision.catalog.rows.builds import Release
@@ -18,6 +19,9 @@ from provision.phases.plan.evaluation import Evaluation, evaluate, evaluate_host
 from provision.phases.plan.host_profile import HostProfile
 from provision.phases.plan.policy import Policy
 from provision.phases.plan.profile_builder import most_disk
+
+Change: TypeAlias = tuple[str, dict[str, str], HostProfile]
+"""A change as text, the settings that make it (empty if settings cannot), and the changed profile."""
 
 
 def nearest(profile: HostProfile, *, kept: Collection[str] = ()) -> Nearest | None:
@@ -43,7 +47,7 @@ def nearest(profile: HostProfile, *, kept: Collection[str] = ()) -> Nearest | No
     return None
 
 
-def upgrade_brings(profile: HostProfile, best: Evaluation) -> Reason | None:
+def upgrade_benefit(profile: HostProfile, best: Evaluation) -> Reason | None:
     """Return the newer release that a driver upgrade would allow, as a reason; None if there is none."""
     if (
         profile.policy.driver not in {"keep", "install"}
@@ -89,15 +93,15 @@ def _named(result: Evaluation) -> str:
     return f"vLLM {option.release.version} ({option.variant}) with {torch}" if option.release else torch
 
 
-def _changes(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostProfile]]:
-    """Yield every single change, cheapest first: text, policy values, and the changed profile."""
+def _changes(profile: HostProfile) -> Iterator[Change]:
+    """Yield every single change, cheapest first."""
     yield from _relaxed(profile)
     yield from _packages(profile)
     yield from _model_changes(profile)
     yield from _other_driver(profile)
     yield from _other_rocm(profile)
     if profile.policy.vllm not in {"latest", "none"}:
-        yield "with `vllm: latest`", {"vllm": "latest"}, replace(profile, policy=replace(profile.policy, vllm="latest"))
+        yield _setting(profile, "vllm", "latest", replace(profile.policy, vllm="latest"))
     yield from _more_memory(profile)
     yield from _other_cards(profile)
     if any(card.mig for card in profile.cards):
@@ -111,28 +115,27 @@ def _changes(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostPr
         )
 
 
-def _relaxed(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostProfile]]:
+def _setting(profile: HostProfile, name: str, value: str, policy: Policy) -> Change:
+    return f"with `{name}: {value}`", {name: value}, replace(profile, policy=policy)
+
+
+def _relaxed(profile: HostProfile) -> Iterator[Change]:
     policy = profile.policy
-    defaults: tuple[tuple[str, str, Policy], ...] = (
+    changes: list[tuple[str, str, Policy]] = []
+    if policy.flash_attn in flash.WANTED and policy.builder is None:
+        builder = flash_package.CONTROLLER
+        changes.append(("builder", builder, replace(policy, builder=builder)))
+    if policy.flash_attn in flash.WANTED:
+        changes.append(("flash_attn_wheels", "community", replace(policy, flash_wheels="community")))
+    changes += [
         ("attention", "auto", replace(policy, attention="auto")),
         ("flash_attn", "auto", replace(policy, flash_attn="auto", flash_version=None)),
         ("torch", "managed", replace(policy, torch="managed")),
         ("dtype", "auto", replace(policy, dtype="auto")),
-    )
-    if policy.flash_attn in flash.WANTED and policy.builder is None:
-        builder = flash_package.CONTROLLER
-        built = replace(policy, builder=builder)
-        yield f"with `builder: {builder}`", {"builder": builder}, replace(profile, policy=built)
-    if policy.flash_attn in flash.WANTED and policy.flash_wheels == "official":
-        community = replace(policy, flash_wheels="community")
-        yield (
-            "with `flash_attn_wheels: community`",
-            {"flash_attn_wheels": "community"},
-            replace(profile, policy=community),
-        )
-    for name, value, changed in defaults:
+    ]
+    for name, value, changed in changes:
         if changed != policy:
-            yield f"with `{name}: {value}`", {name: value}, replace(profile, policy=changed)
+            yield _setting(profile, name, value, changed)
     if policy.python is not None:
         yield f"without `python: {policy.python}`", {}, replace(profile, policy=replace(policy, python=None))
     if policy.gpus is not None:
@@ -145,7 +148,7 @@ def _with_all_cards(profile: HostProfile) -> HostProfile:
     return replace(profile, policy=policy, cards=serving(profile.present), amd=amd, missing_gpus=())
 
 
-def _other_cards(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostProfile]]:
+def _other_cards(profile: HostProfile) -> Iterator[Change]:
     """Yield each other kind of card alone."""
     for cards in _kinds(profile.present):
         if cards != profile.cards:
@@ -170,39 +173,34 @@ def _without_mig(cards: tuple[Card, ...]) -> tuple[Card, ...]:
     return tuple(replace(card, mig=False, slices=0) for card in cards)
 
 
-def _model_changes(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostProfile]]:
+def _model_changes(profile: HostProfile) -> Iterator[Change]:
     """Yield the changes that make the model fit."""
     if profile.served_model and profile.budget:
-        from provision.phases.plan.fit import changes  # noqa: PLC0415 - only where a model of the user's is planned
+        from provision.phases.plan.fit import alternatives  # noqa: PLC0415 - only where a model of the user's is planned
 
-        for change in changes(profile.served_model.shape, profile.served_model.request, profile.budget):
+        for change in alternatives(profile.served_model.shape, profile.served_model.request, profile.budget):
             served = replace(profile.served_model, shape=change.shape, request=change.request, budget=change.budget)
             yield change.text, change.policy, replace(profile, served_model=served)
 
 
-def _packages(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostProfile]]:
+def _packages(profile: HostProfile) -> Iterator[Change]:
     if profile.escalates is False and profile.sudo:
         yield "with `ansible_become: true`", {}, replace(profile, escalates=True)
     if profile.lacking and profile.escalates is False:
         yield f"with {', '.join(profile.lacking)} installed", {}, replace(profile, lacking=())
 
 
-def _other_driver(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostProfile]]:
-    if profile.driver_fault and not profile.foreign_driver and profile.policy.driver == "keep":
-        reinstalled = replace(profile.policy, driver="install")
-        yield "with `driver: install`", {"driver": "install"}, replace(profile, policy=reinstalled)
+def _other_driver(profile: HostProfile) -> Iterator[Change]:
+    policy = profile.policy
+    if profile.driver_fault and not profile.foreign_driver and policy.driver == "keep":
+        yield _setting(profile, "driver", "install", replace(policy, driver="install"))
     if profile.driver_fault:
         yield "with a driver that answers", {}, replace(profile, driver_fault=None)
-    pinned = profile.policy.driver == "pinned"
-    if (pinned or (profile.policy.driver != "upgrade" and profile.driver)) and not profile.foreign_driver:
-        yield (
-            "with `driver: upgrade`",
-            {"driver": "upgrade"},
-            replace(profile, policy=_upgrading(profile.policy)),
-        )
-    if profile.policy.driver_source != "auto" and not profile.foreign_driver:
-        packages = replace(profile.policy, driver_source="auto")
-        yield "with `driver_source: auto`", {"driver_source": "auto"}, replace(profile, policy=packages)
+    if not profile.foreign_driver:
+        if policy.driver == "pinned" or (policy.driver != "upgrade" and profile.driver):
+            yield _setting(profile, "driver", "upgrade", _upgrading(policy))
+        if policy.driver_source != "auto":
+            yield _setting(profile, "driver_source", "auto", replace(policy, driver_source="auto"))
     if profile.driver or profile.driver_absent:
         enough = _enough_driver(profile)
         last = min((row.last_branch for row in driver.architectures(profile) if row.last_branch), default=None)
@@ -210,7 +208,7 @@ def _other_driver(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], H
         yield f"with driver {enough} or newer{until}", {}, replace(profile, driver=enough, driver_absent=False)
 
 
-def _other_rocm(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostProfile]]:
+def _other_rocm(profile: HostProfile) -> Iterator[Change]:
     """Yield each ROCm that builds need and the host does not have, newest first."""
     if profile.platform != "rocm" or profile.rocm is None:
         return
@@ -233,7 +231,7 @@ def _enough_driver(profile: HostProfile) -> str:
     return max(floors, key=numbers, default=offer)
 
 
-def _more_memory(profile: HostProfile) -> Iterator[tuple[str, dict[str, str], HostProfile]]:
+def _more_memory(profile: HostProfile) -> Iterator[Change]:
     most = math.ceil(most_disk(profile.served_model))
     need = catalog().needs[profile.platform]
     if profile.disk_gib is not None or profile.incoming_gib is not None:

@@ -1,6 +1,6 @@
 """Whether a model fits on the devices of one host: weights, key-value cache and the engine's overhead. Nothing is downloaded."""
 
-from provision.phases.plan.fit.changes import changes
+from provision.phases.plan.fit.alternatives import alternatives
 from provision.phases.plan.fit.result import Fit, fit
 from provision.phases.plan.fit.serving_request import DeviceBudget, ServingRequest, serving_request_of
 from provision.phases.plan.fit.shape import Shape, shape_of
@@ -11,7 +11,7 @@ __all__ = [
     "Fit",
     "ServingRequest",
     "Shape",
-    "changes",
+    "alternatives",
     "fit",
     "serving_request_of",
     "shape_of",

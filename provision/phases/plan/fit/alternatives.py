@@ -22,7 +22,7 @@ _CARDS_GIB = (16, 24, 32, 40, 48, 64, 80, 96, 141, 192, 288)
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Alternative:
     """A change as text and as settings, with the changed arguments of `fit`."""
 
     text: str
@@ -32,7 +32,7 @@ class Change:
     budget: DeviceBudget
 
 
-def changes(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Iterator[Change]:
+def alternatives(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Iterator[Alternative]:
     """Yield every single change that makes the model fit."""
     if fit(shape, request, budget).problem is None:
         return
@@ -41,41 +41,47 @@ def changes(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Iter
             yield change
 
 
-def _settings(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Iterator[Change]:
+def _settings(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Iterator[Alternative]:
     if request.dtype == "float32":
-        yield Change("with `dtype: auto`", {"dtype": "auto"}, shape, replace(request, dtype="auto"), budget)
+        yield Alternative("with `dtype: auto`", {"dtype": "auto"}, shape, replace(request, dtype="auto"), budget)
     found = fit(shape, request, budget)
     if found.longest and request.length != found.longest:
         text = f"with `max_model_len: {found.longest}`"
-        yield Change(text, {"max_model_len": str(found.longest)}, shape, replace(request, length=found.longest), budget)
+        yield Alternative(
+            text, {"max_model_len": str(found.longest)}, shape, replace(request, length=found.longest), budget
+        )
     each = budget.devices // (request.pipeline * request.data)
     for size in reversed(tensor_sizes(shape, each)):
         if size != found.tensor:
             text = f"with `tensor_parallel: {size}`"
-            yield Change(text, {"tensor_parallel": str(size)}, shape, replace(request, tensor=size), budget)
+            yield Alternative(text, {"tensor_parallel": str(size)}, shape, replace(request, tensor=size), budget)
     if budget.fp8_cache and not request.cache_dtype.startswith("fp8"):
         arguments = [*request.arguments, "--kv-cache-dtype", "fp8"]
         text = f"with `vllm_args: {json.dumps(arguments)}` (an 8-bit cache)"
-        yield Change(text, {"vllm_args": json.dumps(arguments)}, shape, replace(request, cache_dtype="fp8"), budget)
+        yield Alternative(
+            text, {"vllm_args": json.dumps(arguments)}, shape, replace(request, cache_dtype="fp8"), budget
+        )
 
 
-def _other(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Iterator[Change]:
+def _other(shape: Shape, request: ServingRequest, budget: DeviceBudget) -> Iterator[Alternative]:
     others = request.pipeline * request.data
     if budget.platform != "cpu":
         for size in tensor_sizes(shape, MOST_DEVICES // others):
             if size * others > budget.devices:
                 text = f"with {size * others} such cards"
-                yield Change(text, {}, shape, replace(request, tensor=None), replace(budget, devices=size * others))
+                yield Alternative(
+                    text, {}, shape, replace(request, tensor=None), replace(budget, devices=size * others)
+                )
     if shape.quantization is None:
         for bits, bytes_each in _QUANTISED:
             smaller = _quantised(shape, bits, bytes_each)
             text = f"with the model quantised to {bits} bits ({smaller.weights.total / GIB:.0f} GiB of weights)"
-            yield Change(text, {}, smaller, request, budget)
+            yield Alternative(text, {}, smaller, request, budget)
     sizes = _CARDS_GIB if budget.platform != "cpu" else tuple(2**power for power in range(3, 13))
     for gib in sizes:
         if gib * GIB > budget.device_bytes:
             text = f"with {gib} GiB of memory" if budget.platform == "cpu" else f"with cards of {gib} GiB"
-            yield Change(text, {}, shape, request, replace(budget, device_bytes=gib * GIB))
+            yield Alternative(text, {}, shape, request, replace(budget, device_bytes=gib * GIB))
 
 
 def _quantised(shape: Shape, bits: int, bytes_each: float) -> Shape:
