@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite: one fleet of test hosts, whichever tests ask for it."""
+"""Fixtures and markers of the whole suite."""
 
 import os
 import signal
@@ -11,53 +11,57 @@ from hypothesis import settings
 
 from tests.fleet import ahead
 from tests.fleet.fixtures import fleet, impossible, pair, wheels_for_once
+from tests.lanes import FLEET, Lanes
 
-# What a user's own refresh added to the catalog is no part of what is tested; set before the first table is read.
+# Overlays from a `catalog refresh` of the user must not change results; set before the first table is read.
 os.environ["FIRSTLIGHT_CATALOG"] = str(Path(__file__).parent / "no-overlays")
 
-# Where the whole suite decides about a change, the same examples are drawn each time; elsewhere new ones, so that more is tried.
+# CI draws the same examples each time; other runs draw new ones.
 settings.register_profile("same-examples", derandomize=True)
 if os.environ.get("FIRSTLIGHT_REQUIRE_FLEET"):
     settings.load_profile("same-examples")
 
-# Who starts the suite in the background of a script has Ctrl-C ignored, and so would be every program under test.
+# A script that starts the suite in the background ignores Ctrl-C, and programs under test would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 __all__ = ["fleet", "pair", "wheels_for_once"]
 
-_AHEAD = pytest.StashKey[subprocess.Popen[bytes]]()
+SLOW_FIXTURES = {"browser", "torch_python", "vllm_python"}
+"""Fixtures that start Chromium, or an environment with torch or vLLM."""
+_PREPARATION = pytest.StashKey[subprocess.Popen[bytes]]()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need hosts come last in one process: what hosts are made of is made beside the others."""
+    """Mark the tests on hosts, which come last, and slow tests; host images are built while the others run."""
+    for item in items:
+        if _needs_hosts(item):
+            item.add_marker("fleet")
+        if _needs_hosts(item) or SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
     items.sort(key=_needs_hosts)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """With several processes, tests on hosts all run in one, from the beginning: they share a network and the machine's memory.
-
-    Of the others those of one folder stay together, for their fixtures' sake.
-    """
-    from tests.lanes import Lanes
-
+    """Run the tests on hosts in one process, because they share a network, and those of each folder in one, to share fixtures."""
     return Lanes(config, log)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Where both kinds run, and hosts can be had; in the first process alone."""
+    """Start to build host images if other tests run first; only in the first process."""
     kinds = {_needs_hosts(item) for item in session.items}
     first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
     if first and len(kinds) == 2 and not session.config.getoption("collectonly") and impossible() is None:
-        session.stash[_AHEAD] = ahead.start()
+        session.stash[_PREPARATION] = ahead.start()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Nothing goes on after the last test."""
-    if (started := session.stash.get(_AHEAD, None)) is not None:
+    """Stop the build of host images after the last test."""
+    if (started := session.stash.get(_PREPARATION, None)) is not None:
         ahead.end(started)
 
 
 def _needs_hosts(item: pytest.Item) -> bool:
-    return item.get_closest_marker("fleet") is not None
+    return item.nodeid.startswith(f"{FLEET}/")

@@ -8,7 +8,6 @@ import re
 import subprocess
 from pathlib import Path
 
-import pytest
 from minisign import KeyPair
 
 from provision.phases.plan.fit import shape_of
@@ -18,8 +17,6 @@ from provision.phases.plan.fit.weights import counted
 from provision.phases.serve.options import options
 from tests.fleet.command_runner import RUN_S, CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost
-
-pytestmark = pytest.mark.fleet
 
 NOWHERE = "http://127.0.0.1:9/simple"
 

@@ -17,8 +17,6 @@ from tests.fleet.command_runner import ROOT, CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.serving import PREFIX
 
-pytestmark = pytest.mark.fleet
-
 LOADER = (ROOT / "tests/fleet/extensions.py").read_text(encoding="utf-8")
 LOADING_S = 900
 FIRST_CAUSE = "devices.driver"

@@ -16,8 +16,6 @@ from tests.fleet.fixtures import require_hosts
 from tests.fleet.machine import Machine
 from tests.fleet.root import bare_root
 
-pytestmark = pytest.mark.fleet
-
 FILES = Path(__file__).parents[2] / "playbooks/roles/base/files"
 INCOMING = "/var/tmp/firstlight-0"
 

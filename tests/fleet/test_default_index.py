@@ -10,8 +10,6 @@ from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import Fleet
 from tests.fleet.root import TRIXIE
 
-pytestmark = pytest.mark.fleet
-
 PACKAGES = ("g++", "libnuma1", "python3-dev")
 """What vLLM needs of the system: this machine's own package sources may be of another release."""
 

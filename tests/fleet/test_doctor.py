@@ -13,8 +13,6 @@ import pytest
 from tests.fleet.command_runner import CommandRunner
 from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, FleetHost
 
-pytestmark = pytest.mark.fleet
-
 UNIT = "nvidia-fabricmanager.service"
 COMPLAINT = (
     "fabric manager: request to query NVSwitch device information from NVSwitch driver failed with error: "

@@ -13,8 +13,6 @@ from tests.fleet.fixtures import require_hosts
 from tests.fleet.machine import Machine
 from tests.fleet.root import bare_root
 
-pytestmark = pytest.mark.fleet
-
 FILES = Path(__file__).parents[2] / "playbooks/roles/nvidia_driver/files"
 VERSION = "580.173.02"
 RUNS = os.uname().release

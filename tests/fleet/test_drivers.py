@@ -19,8 +19,6 @@ from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.root import BOOKWORM, TRIXIE
 from tests.fleet.vendor import NEW, OLD, PLACE, build_repository, give_cards, signer
 
-pytestmark = pytest.mark.fleet
-
 KERNEL = os.uname().release
 
 

@@ -13,8 +13,6 @@ import pytest
 from tests.fleet.command_runner import CommandRunner, event
 from tests.fleet.hosts import FleetHost
 
-pytestmark = pytest.mark.fleet
-
 
 @pytest.fixture
 def firstlight(tmp_path: Path) -> CommandRunner:

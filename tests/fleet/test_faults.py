@@ -24,8 +24,6 @@ from tests.fleet.serving import PREFIX, ask, wait_until_healthy
 from tests.fleet.wrong_numbers import ATTENTION, OPERATORS, PRODUCTS, VLLM
 from verify.records import Level
 
-pytestmark = pytest.mark.fleet
-
 LIMIT_S = 600.0
 
 Records = dict[str, dict[str, Any]]

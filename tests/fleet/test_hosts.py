@@ -16,8 +16,6 @@ from tests.fleet.hosts import NO_SUDO, SUDO_WITH_PASSWORD, SUDO_WITHOUT_PASSWORD
 from tests.fleet.inventories import hosts_of, inventory_of
 from tests.ssh.files import bytes_of, staged
 
-pytestmark = pytest.mark.fleet
-
 
 @pytest.fixture
 def session(pair: list[FleetHost], tmp_path: Path) -> Iterator[Session]:

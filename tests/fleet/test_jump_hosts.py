@@ -17,8 +17,6 @@ from tests.fleet.hosts import SUDO_WITHOUT_PASSWORD, Fleet, FleetHost
 from tests.fleet.inventories import hosts_of, inventory_of
 from tests.ssh.files import bytes_of, staged
 
-pytestmark = pytest.mark.fleet
-
 
 def _configuration(folder: Path, jump: FleetHost, behind: FleetHost) -> Path:
     """A user's ssh configuration: an included file names the jump host, a pattern holds for both."""

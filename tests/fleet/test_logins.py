@@ -22,8 +22,6 @@ from provision.phases.install.host_results import install
 from provision.phases.install.target import Target
 from tests.fleet.hosts import SUDO_WITH_PASSWORD, FleetHost
 
-pytestmark = pytest.mark.fleet
-
 
 def only_host(folder: Path, entry: dict[str, Any]) -> Host:
     path = folder / "hosts.yml"

@@ -16,8 +16,6 @@ from tests.fleet.command_runner import ROOT, CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.serving import ask, checks_of_what_serves
 
-pytestmark = pytest.mark.fleet
-
 CHECKOUT = "/root/a checkout"
 PROVISION_S = 900
 

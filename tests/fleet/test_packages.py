@@ -18,8 +18,6 @@ from tests.fleet.fixtures import require_hosts
 from tests.fleet.package_roots import KEY, SOURCE, AptRoot, apt_root
 from tests.fleet.vendor import NEW, OLD, PLACE, Package, Signer, build_repository, signer
 
-pytestmark = pytest.mark.fleet
-
 HOLDS_LOCK = "import fcntl, time; file = open('/var/lib/dpkg/lock-frontend', 'w'); fcntl.lockf(file, fcntl.LOCK_EX); print('held', flush=True); time.sleep({seconds})"
 
 

@@ -16,8 +16,6 @@ from tests.fleet.package_roots import AptRoot, bare
 from tests.fleet.vendor import NEW, OLD, PLACE, build_repository, build_suite, signer
 from tests.fleet.vendor_others import UBUNTUS_KERNEL, distribution_packages, signed_packages, ubuntu_packages
 
-pytestmark = pytest.mark.fleet
-
 OURS = "etc/apt/sources.list.d/firstlight-ubuntu.sources"
 KEY = "/usr/share/keyrings/archive.asc"
 

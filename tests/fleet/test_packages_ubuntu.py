@@ -14,8 +14,6 @@ from tests.fleet.test_packages import wanted
 from tests.fleet.vendor import NEW, OLD, PLACE, build_repository, signer
 from tests.fleet.vendor_others import ubuntu_packages
 
-pytestmark = pytest.mark.fleet
-
 OS_RELEASE = 'NAME="Ubuntu"\nID=ubuntu\nID_LIKE=debian\nVERSION_ID="24.04"\nVERSION_CODENAME=noble\n'
 OPEN = {
     "nvidia-open",

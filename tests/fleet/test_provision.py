@@ -21,8 +21,6 @@ from tests.fleet.hosts import NO_SUDO, SUDO_WITH_PASSWORD, SUDO_WITHOUT_PASSWORD
 from tests.fleet.inventories import inventory_of
 from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, try_together, wait_until_healthy
 
-pytestmark = pytest.mark.fleet
-
 
 @pytest.fixture(scope="module")
 def hosts(fleet: Fleet) -> list[FleetHost]:

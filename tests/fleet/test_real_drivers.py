@@ -16,8 +16,6 @@ from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.test_drivers import play
 from tests.fleet.vendor import give_cards
 
-pytestmark = pytest.mark.fleet
-
 VERSION = "535.261.03"
 """The newest that Debian 12 has of all packages: its security archive has newer libraries, and no open modules to go with them."""
 MODULE = "nvidia-current-open"

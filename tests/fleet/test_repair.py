@@ -16,8 +16,6 @@ from tests.fleet.command_runner import ROOT, CommandRunner, Ended
 from tests.fleet.hosts import Fleet, FleetHost
 from tests.fleet.serving import PREFIX, ask, checks_of_what_serves, wait_until_healthy
 
-pytestmark = pytest.mark.fleet
-
 FLIP = "import sys; f = open(sys.argv[1], 'r+b'); f.seek({at}); b = f.read(1); f.seek({at}); f.write(bytes([b[0] ^ 1]))"
 
 

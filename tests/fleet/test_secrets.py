@@ -13,8 +13,6 @@ from pydantic import SecretStr
 from tests.fleet.hosts import SUDO_WITH_PASSWORD, FleetHost
 from tests.install.fleet_site import make_fleet_site
 
-pytestmark = pytest.mark.fleet
-
 CALLER = "hf_Vx3Caller8Wd2Rk9Lp5"
 UNIT = "/etc/systemd/system/firstlight-vllm.service"
 WATCH = """

@@ -17,8 +17,6 @@ from tests.fleet.root import bare_root
 from tests.install.conftest import newer_wheels
 from tests.install.fleet_site import FleetSite, make_fleet_site
 
-pytestmark = pytest.mark.fleet
-
 UNIT = "firstlight-vllm.service"
 
 
