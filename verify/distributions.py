@@ -65,7 +65,7 @@ def _canonical(version: str) -> tuple[str, str]:
 def site_files(patterns: Iterable[str], *, fallback: Path | None = None) -> list[Path]:
     """Return the files in this environment's site-packages that match any of the patterns, sorted.
 
-    If there is none, search `beside` instead.
+    If there is none, search `fallback` instead.
     """
     folders = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
     wanted = list(patterns)

@@ -217,7 +217,7 @@ def _import_torch() -> tuple[str | None, str | None]:
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the same order as for the service and in the Stack
     try:
         import torch
-    except BaseException as error:  # noqa: BLE001 - a broken torch raises anything, and it is what we are here to tell
+    except BaseException as error:  # noqa: BLE001 - a broken torch may raise anything, which is the result
         return None, f"{type(error).__name__}: {error}"
     return str(torch.__version__), None
 

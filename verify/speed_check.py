@@ -51,9 +51,13 @@ def evaluate(figures: Sequence[Figure], context: CheckContext, evidence: Mapping
         details = "; ".join(f"{one.name} {one.value or 0:.3g} {one.unit}, at least {one.floor:.3g}" for one in slow)
         remedy = "check clocks, power cap and temperature: nvidia-smi -q -d CLOCK,POWER,TEMPERATURE,PERFORMANCE"
         return CheckResult("warn", f"slow: {details}", tuple(figures), dict(evidence), remedy)
-    judged = sum(figure.floor is not None for figure in figures)
+    with_floor = sum(figure.floor is not None for figure in figures)
     found = ", ".join(f"{one.name} {one.value or 0:.3g} {one.unit}" for one in figures[:FIGURES_IN_REASON])
-    verdict = f"{judged} of {len(figures)} speeds have a floor, and reach it" if judged else "recorded, no floor known"
+    verdict = (
+        f"{with_floor} of {len(figures)} speeds have a floor, and reach it"
+        if with_floor
+        else "recorded, no floor known"
+    )
     text = f"{found}: {verdict}"
     return CheckResult("ok", text, tuple(figures), dict(evidence))
 

@@ -50,7 +50,7 @@ def operator(name: str, device: str) -> Callable[..., Any]:
     key = "CPU" if device == "cpu" else "CUDA"  # torch uses this key for AMD cards too
     if not torch._C._dispatch_has_computed_kernel_for_dispatch_key(f"{namespace}::{name}", key):  # noqa: SLF001 - no other way
         raise MissingError(f"the operator {name} of {_release()} does not compute on {device}")
-    schema = found.default._schema  # noqa: SLF001 - torch has no other way to ask
+    schema = found.default._schema  # noqa: SLF001 - torch has no public function for it
     passed = schema.arguments[: len(row["arguments"])]
     known = len(passed) == len(row["arguments"]) and all(
         argument.name in names.split("|") for argument, names in zip(passed, row["arguments"], strict=True)

@@ -26,7 +26,7 @@ def _compute(case: Case, inputs: Inputs) -> Tensor:
     table = page_table(keys, page, query.device)
     lengths, begins = torch.tensor(keys, dtype=torch.int32), sequence_starts(queries, query.device)
     window = -1 if case.window is None else case.window + 1  # which includes the query's own position
-    amx = torch.cpu._is_amx_tile_supported() and query.dtype == torch.bfloat16  # noqa: SLF001 - vLLM asks the same
+    amx = torch.cpu._is_amx_tile_supported() and query.dtype == torch.bfloat16  # noqa: SLF001 - vLLM uses it too
     isa = "amx" if amx else "vec"
     heads = (len(queries), case.heads, case.key_heads, case.dim)
     plan = _call("get_scheduler_metadata", *heads, lengths, query.dtype, begins, case.causal, window, isa, True, None)
@@ -44,7 +44,7 @@ def _call(name: str, *arguments: Any) -> Any:
     import torch
 
     operator = getattr(torch.ops._C, name).default  # noqa: SLF001 - so vLLM names its extension
-    return operator(*arguments[: len(operator._schema.arguments)])  # noqa: SLF001 - torch has no other way to ask
+    return operator(*arguments[: len(operator._schema.arguments)])  # noqa: SLF001 - torch has no public function for it
 
 
 def _prepare() -> str | None:

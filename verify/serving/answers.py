@@ -94,12 +94,12 @@ def against_model(answer: Answer, exact: Sequence[Sequence[float]], dtype: str) 
     bound = rounding(dtype)
     if not answer.tokens:
         return "no token was returned"
-    for place, (token, said, row) in enumerate(zip(answer.tokens, answer.logprobs, exact, strict=True)):
+    for place, (token, logprob, row) in enumerate(zip(answer.tokens, answer.logprobs, exact, strict=True)):
         lead = max(row) - row[token]
         if lead > 2 * bound:
             return f"token {place + 1} of {len(exact)} is {token}, and {row.index(max(row))} leads by {lead:.2f}; {dtype} rounds by at most {bound}"
-        if not abs(said - row[token]) <= 2 * bound:
-            return f"token {place + 1} has log probability {said:.3f}, the model has {row[token]:.3f}; {dtype} rounds by at most {bound}"
+        if not abs(logprob - row[token]) <= 2 * bound:
+            return f"token {place + 1} has log probability {logprob:.3f}, the model has {row[token]:.3f}; {dtype} rounds by at most {bound}"
     return None
 
 

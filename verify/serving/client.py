@@ -105,8 +105,8 @@ class Client:
         except (OSError, http.client.HTTPException) as problem:
             raise self._failed(path, problem) from None
         if response.status != 200:
-            said = response.read(300).decode(errors="replace").strip()
-            raise RequestError(f"{path}: status {response.status}: {said}")
+            message = response.read(300).decode(errors="replace").strip()
+            raise RequestError(f"{path}: status {response.status}: {message}")
         return response
 
     def _connect(self) -> http.client.HTTPConnection:

@@ -155,5 +155,5 @@ def _run(command: list[str], *, limit_s: float, stdin: str = "") -> subprocess.C
 
 
 def _last(done: subprocess.CompletedProcess[str]) -> str:
-    said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-    return said[-1] if said else "no word"
+    message = (done.stderr.strip() or done.stdout.strip()).splitlines()
+    return message[-1] if message else "no message"

@@ -115,8 +115,8 @@ def serve_variant(service: Service, command: Command) -> Iterator[Service]:
             yield replace(service, main_pid=process.pid)
         except VariantError as error:
             log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
-            said = log.read().decode(errors="replace").strip().splitlines()
-            raise VariantError(f"{error}: {_reason(said)}") from None
+            message = log.read().decode(errors="replace").strip().splitlines()
+            raise VariantError(f"{error}: {_reason(message)}") from None
         finally:
             _end(process)
 
@@ -157,7 +157,7 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
-def _reason(said: list[str]) -> str:
+def _reason(message: list[str]) -> str:
     """Return the last line that names an error and does not point to another one, otherwise the last line."""
-    named = [line for line in said if "Error" in line and POINTS_UP not in line]
-    return (named or said or ["it left no message"])[-1].strip()[:400]
+    named = [line for line in message if "Error" in line and POINTS_UP not in line]
+    return (named or message or ["it left no message"])[-1].strip()[:400]

@@ -103,7 +103,7 @@ def parse_gpu_links(answer: str) -> tuple[GpuLink, ...]:
         answer,
         lambda row: [GpuLink(int(row["gpu"]), int(link["gpu"]), str(link["link_type"])) for link in row["links"]],
     )
-    return tuple(joint for row in rows for joint in row if joint.gpu != joint.other)
+    return tuple(link for row in rows for link in row if link.gpu != link.other)
 
 
 def _ask(command: tuple[str, ...], parse: Callable[[str], tuple[Row, ...]]) -> tuple[Row, ...] | None:

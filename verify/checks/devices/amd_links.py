@@ -22,18 +22,18 @@ def _run(context: CheckContext) -> CheckResult:
 
 def evaluate(joints: Sequence[GpuLink]) -> CheckResult:
     """Require xGMI between all cards if some cards of the host have it. The driver reports how each pair is connected."""
-    joined = [joint for joint in joints if joint.kind == XGMI]
+    joined = [link for link in joints if link.kind == XGMI]
     if not joined:
         return CheckResult("skip", "no xGMI between these cards")
-    others = [joint for joint in joints if joint.kind != XGMI]
+    others = [link for link in joints if link.kind != XGMI]
     figures = (Figure("ordered pairs connected by xGMI", len(joined), "count", floor=len(joints), source=SOURCE),)
     evidence = {
         "command": " ".join(amd_smi.TOPOLOGY),
-        "joints": {f"{joint.gpu} -> {joint.other}": joint.kind for joint in joints},
+        "joints": {f"{link.gpu} -> {link.other}": link.kind for link in joints},
     }
     observations = []
     if others:
-        pairs = ", ".join(f"GPU {joint.gpu} to {joint.other} by {joint.kind}" for joint in others[:TOLD])
+        pairs = ", ".join(f"GPU {link.gpu} to {link.other} by {link.kind}" for link in others[:TOLD])
         more = f" and {len(others) - TOLD} more" if len(others) > TOLD else ""
         observations.append(Observation("warn", f"not connected by xGMI like the other cards: {pairs}{more}", REMEDY))
     return combine(observations, f"{len(joined)} ordered pairs of AMD cards are connected by xGMI", figures, evidence)

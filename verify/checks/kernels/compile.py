@@ -34,7 +34,7 @@ def _run(context: CheckContext) -> CheckResult:
         }
         try:
             result = torch.compile(_work, fullgraph=True)(values.to(device)).cpu()
-        except Exception as error:  # noqa: BLE001 - torch wraps what the compiler's caller said in errors of many kinds
+        except Exception as error:  # noqa: BLE001 - torch wraps the compiler's errors in many kinds of exceptions
             return _not_made(str(error))
         made = sorted({name.rpartition(".")[2] for _, _, names in os.walk(folder) for name in names})
     if "wrong-result" in context.faults:

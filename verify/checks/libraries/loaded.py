@@ -95,7 +95,7 @@ def evaluate(
     twice = [f"{name}: {', '.join(map(str, paths))}" for name, paths in by_name.items() if len(paths) > 1]
     shadows = [str(path) for path in _shadows(search_path, own, homes)]
     evidence = {name: [str(path) for path in paths] for name, paths in sorted(by_name.items())}
-    figures = (Figure("libraries judged", sum(map(len, by_name.values())), "count"),)
+    figures = (Figure("libraries evaluated", sum(map(len, by_name.values())), "count"),)
     if foreign:
         text = f"loaded from outside the environment: {'; '.join(foreign)}"
         return CheckResult("fail", text, figures, evidence, "unset LD_LIBRARY_PATH and LD_PRELOAD")

@@ -33,7 +33,7 @@ def _run(context: CheckContext) -> CheckResult:
 def evaluate(results: Sequence[Mapping[str, Any]], evidence: Mapping[str, Any]) -> CheckResult:
     """Evaluate the tool's documents, one per concurrency. Requests without an answer are a failure; speeds are recorded."""
     bound = table("serving")["failed"]
-    figures, failed, asked = [], 0, 0
+    figures, failed, requests = [], 0, 0
     for result in results:
         at_once = f"{result['max_concurrency']} at once"
         figures.append(Figure(f"output, {at_once}", result["output_throughput"], "tokens/s"))
@@ -43,19 +43,19 @@ def evaluate(results: Sequence[Mapping[str, Any]], evidence: Mapping[str, Any]) 
                 if value is not None:
                     figures.append(Figure(f"{name} p{percent}, {at_once}", value, "ms"))
         failed += result["num_prompts"] - result["completed"]
-        asked += result["num_prompts"]
-    share = failed / asked if asked else 1.0
+        requests += result["num_prompts"]
+    share = failed / requests if requests else 1.0
     figures.append(
         Figure("requests without an answer", share, "share", ceiling=bound["ceiling"], source=bound["source"])
     )
-    kept = {**evidence, "requests": asked, "seconds": [result["duration"] for result in results]}
+    kept = {**evidence, "requests": requests, "seconds": [result["duration"] for result in results]}
     if not share <= bound["ceiling"]:
-        text = f"{failed} of {asked} requests got no answer"
+        text = f"{failed} of {requests} requests got no answer"
         return CheckResult(
             "fail", text, tuple(figures), kept, "its log shows the reason: ./firstlight doctor --host NAME"
         )
     most = max(results, key=lambda result: result["output_throughput"])
-    text = f"{asked} requests answered; at most {most['output_throughput']:.0f} tokens/s, {most['max_concurrency']} at once"
+    text = f"{requests} requests answered; at most {most['output_throughput']:.0f} tokens/s, {most['max_concurrency']} at once"
     if first := results[0].get("p50_ttft_ms"):
         text += f"; first token after {first:.0f} ms (median, alone)"
     return CheckResult("ok", text, tuple(figures), kept)
