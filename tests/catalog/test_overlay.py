@@ -1,4 +1,4 @@
-"""What a user's overlay adds, and what is said of one that is not right."""
+"""The rows that an overlay adds, and the errors for a malformed one."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def test_a_window_of_all_layers(changed: dict[str, object], window: int | None) 
 def test_the_language_part_of_a_model_that_sees() -> None:
     text = {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34, "sliding_window": 1024}
     found = shape({"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text}, {"BF16": 1})
-    # what config.json leaves to the class stands in the table
+    # the table has the defaults of the class
     assert (found.heads, found.kv_heads, found.head_size, found.length) == (8, 4, 256, 131072)
     assert found.windows.count(None) == 5
 

@@ -7,7 +7,7 @@ from tests.fit.models import GPT_OSS_20B, LLAMA_8B_NUMBERS, deepseek_v3, llama_8
 
 
 def test_sizes_that_vllm_takes() -> None:
-    # 8 key heads on 16 devices: each is held twice; MLA has none to divide
+    # 8 key heads on 16 devices: each is replicated twice; MLA has none to divide
     assert tensor_sizes(llama_8b(), 16) == tensor_sizes(deepseek_v3(), 16) == (1, 2, 4, 8, 16)
     # 24 heads, 6 key heads, a padded vocabulary of 64 x 501
     assert tensor_sizes(llama_8b(num_attention_heads=24, num_key_value_heads=6, vocab_size=32001), 8) == (1, 2)

@@ -10,7 +10,7 @@ from provision.core.tables import own_table
 from provision.phases.plan.fit import tables
 
 
-def test_every_class_stands_in_one_row() -> None:
+def test_every_class_has_one_row() -> None:
     rows = own_table(Path(tables.__file__).with_name("architectures.toml"))["architecture"]
     names = [name for row in rows for name in row["names"]]
     assert len(names) == len(set(names)) == len(tables.architectures())

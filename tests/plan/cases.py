@@ -1,12 +1,12 @@
-"""Recorded and described hosts with what their plan must be: one TOML file each under tests/cases/hosts.
+"""The host cases: one TOML file each in tests/cases/hosts, with a host and the expected plan. A new case is one new file.
 
 about     what the case shows
-what_if   the host in --what-if's words; [facts] is laid over it (a library at "" is absent)
-become    true where the inventory lets installing act as root
+what_if   the host as a text for --what-if; [facts] overrides it (a library at "" is absent)
+become    true if the inventory lets installation become root
 settings  the settings that differ from the defaults
-expect    stack: dotted paths and values ("" is null); or refused: the rule of the first refusal, and nearest: policy values;
-          opens: a piece of the nearest change's text;
-          rejected: rules that refuse better candidates; warnings: rules that warn; assumed: assumptions; says: pieces of reasons' texts
+expect    stack: dotted paths and values ("" is None); or refused: the rule of the first refusal, and nearest: policy values;
+          opens: a part of the nearest change's text;
+          rejected: rules that refuse better candidates; warnings: rules that warn; assumed: assumptions; says: parts of reasons' texts
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ class Case:
         return self.plan().classes[0]
 
 
-def laid_over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def overridden(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)
         deeper = isinstance(value, dict) and isinstance(under, dict) and key not in {"unknown", "libraries"}
-        merged[key] = laid_over(under, value) if deeper and under is not None else value
+        merged[key] = overridden(under, value) if deeper and under is not None else value
     return merged
 
 
 def load(path: Path) -> Case:
     text = tomllib.loads(path.read_text(encoding="utf-8"))
     described = parse_what_if(text.get("what_if", "")).model_dump()
-    facts = laid_over({**described, "host": path.stem}, text.get("facts", {}))
+    facts = overridden({**described, "host": path.stem}, text.get("facts", {}))
     facts["libraries"] = {name: where or None for name, where in facts["libraries"].items()}
     settings = Settings.model_validate(text.get("settings", {}))
     return Case(path.stem, HostFacts.model_validate(facts), settings, text.get("become", False), text["expect"])

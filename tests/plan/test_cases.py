@@ -1,4 +1,4 @@
-"""Every case file: the Stack it expects, or the refusal."""
+"""Every case file: its expected Stack or refusal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.plan.cases import CASES, Case
 
 
 def at(document: Any, path: str) -> Any:
-    """A value by its dotted path; null when a step on the way is null."""
+    """Return the value at a dotted path; None if a step is None."""
     for step in path.split("."):
         if document is None:
             return None
@@ -20,45 +20,45 @@ def at(document: Any, path: str) -> Any:
 
 
 EXTRA = {"driver-policy", "vllm-requested"}
-"""Reasons that no rule gives: what an upgrade would bring, and that nothing of what was asked exists."""
+"""Reasons without a rule: a useful driver upgrade, and a request that the catalog cannot meet."""
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_case(case: Case) -> None:
     resolution = case.resolution()
-    said = [reason for reason in resolution.reasons if reason.verdict == "reject"]
+    refusals = [reason for reason in resolution.reasons if reason.verdict == "reject"]
     if "refused" in case.expect:
         assert resolution.stack is None, resolution.stack
-        assert said[0].rule == case.expect["refused"], said[0].text
+        assert refusals[0].rule == case.expect["refused"], refusals[0].text
         assert resolution.nearest is not None
         if "nearest" in case.expect:
             assert resolution.nearest.policy == case.expect["nearest"], resolution.nearest.text
         assert case.expect.get("opens", "") in resolution.nearest.text
     else:
-        assert resolution.stack is not None, [f"{reason.candidate}: {reason.text}" for reason in said]
+        assert resolution.stack is not None, [f"{reason.candidate}: {reason.text}" for reason in refusals]
         stack = resolution.stack.model_dump(mode="json")
         wanted = {path: None if value == "" else value for path, value in case.expect["stack"].items()}
         assert {path: at(stack, path) for path in wanted} == wanted
     texts = "\n".join(reason.text for reason in resolution.reasons)
     for piece in case.expect.get("says", []):
         assert piece in texts
-    assert set(case.expect.get("rejected", [])) <= {reason.rule for reason in said}
+    assert set(case.expect.get("rejected", [])) <= {reason.rule for reason in refusals}
     warned = {reason.rule for reason in resolution.reasons if reason.verdict == "warn"}
     assert set(case.expect.get("warnings", [])) == warned
     assert set(case.expect.get("assumed", [])) <= set(resolution.assumptions)
 
 
 ONE_SIDED = {
-    "dependencies": "it holds dependencies back and refuses none",
-    "imports": "it refuses releases by name and has nothing to say of the others",
-    "provider": "it names who made a build and refuses none",
-    "cuda-compat": "it refuses only what another rule refused before, where --why-not asks; tests/plan/test_why_not.py has both sides",
-    "model-fit": "case files hold no model; tests/plan/test_model_fit.py has both sides",
+    "dependencies": "it limits dependencies and refuses none",
+    "imports": "it refuses releases by name and has no verdict on others",
+    "provider": "it names the provider of a build and refuses none",
+    "cuda-compat": "it refuses only what another rule has refused, for --why-not; tests/plan/test_why_not.py has both sides",
+    "model-fit": "case files contain no model; tests/plan/test_model_fit.py has both sides",
 }
-"""Rules that the case files show from one side only, and why."""
+"""Rules whose case files show only one verdict, with the reason."""
 
 
-def test_every_rule_is_shown_from_both_sides() -> None:
+def test_every_rule_has_cases_for_both_verdicts() -> None:
     seen: dict[str, set[str]] = {rule.id: set() for rule in (*HOST_RULES, *RULES)}
     for case in CASES:
         for reason in case.resolution().reasons:

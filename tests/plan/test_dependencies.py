@@ -14,7 +14,7 @@ from provision.phases.plan.what_if import parse_what_if
 HOST = "gpu=H100x1 driver=580.65.06 os=ubuntu-24.04 arch=x86_64 glibc=2.39 python=3.12"
 
 
-def held(version: str) -> DependencyPlan:
+def plan_for(version: str) -> DependencyPlan:
     facts = parse_what_if(HOST)
     [resolution] = plan({facts.host: facts}, {facts.host: Settings(vllm=f"=={version}")}).classes
     assert resolution.stack is not None
@@ -23,7 +23,7 @@ def held(version: str) -> DependencyPlan:
 
 
 def bound(version: str, distribution: str) -> Requirement:
-    return next(found for text in held(version).bounds if (found := Requirement(text)).name == distribution)
+    return next(found for text in plan_for(version).bounds if (found := Requirement(text)).name == distribution)
 
 
 def top(requirement: Requirement) -> Version:
@@ -40,8 +40,8 @@ def test_the_first_users_release_gets_the_transformers_that_it_was_made_with() -
 
 def test_the_newest_releases_keep_up_with_their_dependencies() -> None:
     newest = catalog().releases[-1].version
-    assert held(newest).until is None
-    assert [Requirement(text).name for text in held(newest).bounds] == ["cuda-python"]
+    assert plan_for(newest).until is None
+    assert [Requirement(text).name for text in plan_for(newest).bounds] == ["cuda-python"]
 
 
 def test_every_release_has_a_day_and_the_later_ones_have_the_wider_bounds() -> None:

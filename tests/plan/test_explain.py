@@ -1,4 +1,4 @@
-"""The texts that people read, held as snapshots."""
+"""The texts of `plan`, as snapshots."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_plan(name: str, snapshot: SnapshotAssertion) -> None:
 
 
 @pytest.mark.parametrize("name", ["first-users-2x-rtx-4070-ti-super", "t4-demands-flash"])
-def test_argument(name: str, snapshot: SnapshotAssertion) -> None:
+def test_trace(name: str, snapshot: SnapshotAssertion) -> None:
     assert text(name, explain=True) == snapshot
 
 
@@ -49,8 +49,8 @@ def test_many_equal_hosts_are_counted() -> None:
     assert lines[0] == "20 equal hosts: gpu-000, gpu-001, gpu-002, gpu-003, gpu-004, gpu-005 and 14 more"
 
 
-def test_what_stands_in_and_who_made_a_wheel_are_named() -> None:
-    said = text("h100-cuda-compat")
-    assert "cuda-compat-13-0 extends the driver, only for the service and its checks" in said
-    assert "cuda-compat-13-0, only for the service" in said
+def test_compatibility_libraries_and_wheel_publishers_are_named() -> None:
+    output = text("h100-cuda-compat")
+    assert "cuda-compat-13-0 extends the driver, only for the service and its checks" in output
+    assert "cuda-compat-13-0, only for the service" in output
     assert "manylinux_2_28_x86_64.whl, from mjun0812/flash-attention-prebuild-wheels" in text("h100-community-wheel")

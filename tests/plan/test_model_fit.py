@@ -1,4 +1,4 @@
-"""The rule `model-fit` in the plan: what is refused, what is nearest, what stands in the Stack."""
+"""The rule `model-fit` in the plan: refusals, the nearest change, the values in the Stack."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ HOST = "gpu={} driver=580.65.06 os=ubuntu-24.04 python=3.12 arch=x86_64 cpu=avx5
 CPU = "gpu=none os=debian-12 python=3.11 arch=x86_64 cpu=avx512 glibc=2.36 ram={} disk=200 container=no"
 
 
-def resolve(line: str, shape: Shape, **asked: Any) -> Resolution:
-    settings = Settings.model_validate({"model": "org/model", **asked})
-    return plan({"h": parse_what_if(line)}, {"h": settings}, shapes={"org/model": shape}).classes[0]
+def resolve(line: str, shape: Shape, **settings: Any) -> Resolution:
+    parsed = Settings.model_validate({"model": "org/model", **settings})
+    return plan({"h": parse_what_if(line)}, {"h": parsed}, shapes={"org/model": shape}).classes[0]
 
 
-def said(resolution: Resolution) -> str:
+def accepted_text(resolution: Resolution) -> str:
     return "\n".join(reason.text for reason in resolution.reasons if reason.rule == "model-fit")
 
 
@@ -37,18 +37,18 @@ def test_a_model_that_fits_stands_in_the_stack() -> None:
     assert model.max_model_len is not None
     assert 40_000 < model.max_model_len < 131072
     assert model.flags == ("--tensor-parallel-size", "2", "--max-model-len", str(model.max_model_len))
-    assert "15.0 GiB of weights fit with a context of" in said(found)
+    assert "15.0 GiB of weights fit with a context of" in accepted_text(found)
 
 
 def test_the_built_in_model_is_not_judged() -> None:
     found = plan({"h": parse_what_if(HOST.format("H100x1"))}, {"h": Settings()}).classes[0]
     assert found.stack
     assert found.stack.model is None
-    assert not said(found)
+    assert not accepted_text(found)
 
 
 @pytest.mark.parametrize(
-    ("line", "shape", "asked", "text", "nearest"),
+    ("line", "shape", "settings", "text", "nearest"),
     [
         (HOST.format("H100x1"), llama_70b(), {}, "need 131.4 GiB: on 1 card", "with 2 such cards"),
         (HOST.format("H100x8"), deepseek_v3(), {}, "on 8 cards", "with 16 such cards"),
@@ -71,9 +71,9 @@ def test_the_built_in_model_is_not_judged() -> None:
     ],
 )
 def test_a_model_that_does_not_fit_is_refused_with_the_smallest_change(
-    line: str, shape: Shape, asked: dict[str, Any], text: str, nearest: str
+    line: str, shape: Shape, settings: dict[str, Any], text: str, nearest: str
 ) -> None:
-    found = resolve(line, shape, **asked)
+    found = resolve(line, shape, **settings)
     assert found.stack is None
     assert found.reasons[0].rule == "model-fit"
     assert text in found.reasons[0].text
@@ -81,7 +81,7 @@ def test_a_model_that_does_not_fit_is_refused_with_the_smallest_change(
     assert found.nearest.text.startswith(nearest), found.nearest.text
     if found.nearest.policy:
         wanted = {key: json.loads(value) for key, value in found.nearest.policy.items()}
-        assert resolve(line, shape, **(asked | wanted)).stack is not None
+        assert resolve(line, shape, **(settings | wanted)).stack is not None
 
 
 def test_a_disk_that_does_not_hold_the_model_is_named() -> None:

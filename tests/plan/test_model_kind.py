@@ -15,13 +15,13 @@ from tests.fit.models import DEEPSEEK_V3, GPT_OSS_20B, LLAMA_8B, shape
 HOST = "gpu={} driver=580.65.06 os=ubuntu-24.04 python=3.12 arch=x86_64 cpu=avx512 glibc=2.39 ram=1024 disk=900 container=no"
 CPU = "gpu=none os=ubuntu-24.04 python=3.12 arch=x86_64 cpu=avx512 glibc=2.39 ram=1024 disk=900 container=no"
 SMALL = {"BF16": 10_000_000_000}
-"""Bytes of weights that fit everywhere: kinds are judged here, not sizes."""
+"""Bytes of weights that fit everywhere: these tests are about kinds, not sizes."""
 LATENT = DEEPSEEK_V3 | {"quantization_config": None}
 SPARSE = LATENT | {"architectures": ["DeepseekV32ForCausalLM"], "index_topk": 2048}
 
 
-def resolve(line: str, config: dict[str, Any], **asked: Any) -> Resolution:
-    settings = Settings.model_validate({"model": "org/model", **asked})
+def resolve(line: str, config: dict[str, Any], **wanted: Any) -> Resolution:
+    settings = Settings.model_validate({"model": "org/model", **wanted})
     shapes = {"org/model": shape(config, SMALL)}
     return plan({"h": parse_what_if(line)}, {"h": settings}, shapes=shapes).classes[0]
 
@@ -66,7 +66,7 @@ def test_the_kind_of_the_model_decides(
         ("A100x8", LATENT, "FLASH_ATTN_MLA runs on compute capability 9.x, A100 has 8.0"),
     ],
 )
-def test_why_flash_kernels_do_not_serve_stands_in_the_plan(card: str, config: dict[str, Any], says: str) -> None:
+def test_the_plan_names_why_flash_kernels_do_not_serve(card: str, config: dict[str, Any], says: str) -> None:
     found = resolve(HOST.format(card), config)
     assert any(says in reason.text for reason in found.reasons if reason.rule == "attention")
     refused = resolve(HOST.format(card), config, attention="flash")
@@ -74,7 +74,7 @@ def test_why_flash_kernels_do_not_serve_stands_in_the_plan(card: str, config: di
     assert any(says in reason.text for reason in refused.reasons)
 
 
-def test_flash_asked_for_is_the_flash_back_end_of_the_models_own_kind() -> None:
+def test_flash_wanted_for_is_the_flash_back_end_of_the_models_own_kind() -> None:
     found = resolve(HOST.format("H200x8"), LATENT, attention="flash")
     assert chosen(found) == ("FLASH_ATTN_MLA", 3, "bundled")
     refused = resolve(HOST.format("H200x8"), LATENT, attention="FLASH_ATTN")

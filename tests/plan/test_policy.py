@@ -36,10 +36,10 @@ def test_the_host_of_a_contradiction_is_named() -> None:
         plan({"gpu-7": parse_what_if("gpu=L4x1")}, {"gpu-7": settings})
 
 
-@pytest.mark.parametrize("asked", ["==", "==new", ">=0.1,new"])
-def test_a_version_that_is_none(asked: str) -> None:
+@pytest.mark.parametrize("setting", ["==", "==new", ">=0.1,new"])
+def test_a_version_that_is_none(setting: str) -> None:
     with pytest.raises(UsageError):
-        policy_of(Settings.model_construct(**{**Settings().model_dump(), "vllm": asked}))
+        policy_of(Settings.model_construct(**{**Settings().model_dump(), "vllm": setting}))
 
 
 def test_a_version_without_operator() -> None:
@@ -61,7 +61,7 @@ def test_a_flash_attn_policy_that_nobody_knows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("setting", "expected"),
     [
         ("upgrade", ("upgrade", None, None)),
         ("==580.95.05", ("pinned", "580.95.05", None)),
@@ -71,17 +71,17 @@ def test_a_flash_attn_policy_that_nobody_knows() -> None:
         ("580.*", ("pinned", None, "580")),
     ],
 )
-def test_a_driver_by_version_or_branch(asked: Any, expected: tuple[str, str | None, str | None]) -> None:
-    policy = policy_of(Settings(driver=asked))
+def test_a_driver_by_version_or_branch(setting: Any, expected: tuple[str, str | None, str | None]) -> None:
+    policy = policy_of(Settings(driver=setting))
     assert (policy.driver, policy.driver_version, policy.driver_branch) == expected
 
 
-@pytest.mark.parametrize("asked", ["580.95.05", ">=580", "newest", "58", "==580.95.05.1.2", "580.95"])
-def test_a_driver_that_is_neither(asked: str) -> None:
+@pytest.mark.parametrize("setting", ["580.95.05", ">=580", "newest", "58", "==580.95.05.1.2", "580.95"])
+def test_a_driver_that_is_neither(setting: str) -> None:
     with pytest.raises(ValueError, match="driver"):
-        Settings(driver=asked)
+        Settings(driver=setting)
     with pytest.raises(UsageError):
-        policy_of(Settings.model_construct(**{**Settings().model_dump(), "driver": asked}))
+        policy_of(Settings.model_construct(**{**Settings().model_dump(), "driver": setting}))
 
 
 def test_a_branch_that_the_catalog_knows_no_release_of() -> None:

@@ -162,7 +162,7 @@ def test_a_card_on_a_grace_board_says_the_processors_architecture(card: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("driver", "asked", "given"),
+    ("driver", "setting", "given"),
     [
         ("535.183.01", "==2.8.1", None),
         ("550.54.14", "==2.8.1", "2.8.1"),
@@ -170,9 +170,11 @@ def test_a_card_on_a_grace_board_says_the_processors_architecture(card: str) -> 
         ("535.183.01", "package", "2.8.3.post1"),
     ],
 )
-def test_wheels_whose_code_a_driver_cannot_read_are_not_given_to_it(driver: str, asked: str, given: str | None) -> None:
+def test_wheels_whose_code_a_driver_cannot_read_are_not_given_to_it(
+    driver: str, setting: str, given: str | None
+) -> None:
     facts = parse_what_if(f"gpu=H100x1 driver={driver} os=ubuntu-22.04 arch=x86_64")
-    [resolution] = plan({facts.host: facts}, {facts.host: Settings(flash_attn=asked)}).classes
+    [resolution] = plan({facts.host: facts}, {facts.host: Settings(flash_attn=setting)}).classes
     package = resolution.stack.flash_attn.package if resolution.stack else None
     assert (package.version if package else None) == given
     if given is None:

@@ -12,8 +12,8 @@ from provision.phases.plan.why_not import WhyNot, render, why_not
 R535 = "driver=535.183.01 os=ubuntu-22.04 python=3.10 arch=x86_64 glibc=2.35 ram=1024 disk=500 container=no"
 
 
-def ask(asked: str, line: str, **settings: str) -> WhyNot:
-    (answer,) = why_not(asked, {"h": parse_what_if(line)}, {"h": Settings.model_validate(settings)})
+def ask(question: str, line: str, **settings: str) -> WhyNot:
+    (answer,) = why_not(question, {"h": parse_what_if(line)}, {"h": Settings.model_validate(settings)})
     return answer
 
 
@@ -61,9 +61,9 @@ def test_the_release_itself_is_never_given_up() -> None:
 )
 def test_compatibility_libraries_are_named_where_they_help(card: str, driver: str, verdict: str, says: str) -> None:
     answer = ask("vllm==0.33.0", f"gpu={card}x1 {R535.replace('535.183.01', driver)}")
-    (said,) = [reason for item in answer.evaluations for reason in item.reasons if reason.rule == "cuda-compat"]
-    assert said.verdict == verdict
-    assert says in said.text
+    (reason,) = [reason for item in answer.evaluations for reason in item.reasons if reason.rule == "cuda-compat"]
+    assert reason.verdict == verdict
+    assert says in reason.text
 
 
 def test_it_is_what_the_plan_takes() -> None:
@@ -83,15 +83,15 @@ def test_no_build_for_this_kind_of_host() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("question", "says"),
     [
         ("0.33.0", "`--why-not 0.33.0` is invalid"),
         ("vllm>=0.33.0", "`--why-not vllm>=0.33.0` is invalid"),
         ("vllm==0.99.0", "the catalog has no vLLM 0.99.0; its newest is 0.33.0"),
     ],
 )
-def test_a_question_that_is_none(asked: str, says: str) -> None:
+def test_a_question_that_is_none(question: str, says: str) -> None:
     with pytest.raises(UsageError) as caught:
-        ask(asked, "gpu=L4x1")
+        ask(question, "gpu=L4x1")
     assert says in caught.value.text
     assert caught.value.hint
