@@ -5,7 +5,7 @@ from __future__ import annotations
 GIB = 1 << 30
 
 
-def size(count_of_bytes: int) -> str:
+def format_bytes(count_of_bytes: int) -> str:
     """Format bytes in binary units: `80.0 GiB`."""
     value = float(count_of_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):

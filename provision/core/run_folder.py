@@ -8,7 +8,7 @@ logs/RUN/
   inventory.json         hosts and settings as validated
   facts/HOST.json        probe
   plan.json              plan
-  stage/HOST.json        stage, by the first host of a group (lock beside it)
+  stage/HOST.json        stage, by the first host of a group (next to its lock)
   install/               install: hosts.yml for Ansible, tasks.jsonl, ansible.log
   verify/HOST.json       verify
   host_comparison.json          verify: what two hosts or more say side by side

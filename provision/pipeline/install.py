@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from provision.core.damage import damaged_model_files
 from provision.core.errors import FirstlightError, InstallError
-from provision.core.formatting import size
+from provision.core.formatting import format_bytes
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Host
@@ -120,6 +120,6 @@ def require_disk_space(facts: HostFacts, desired: Desired, *, incoming: int, pre
     for name, total in needed.items():
         if free[name] < total:
             raise InstallError(
-                f"host `{facts.host}`: {size(total)} are needed on `{name}`, {size(free[name])} are free",
+                f"host `{facts.host}`: {format_bytes(total)} are needed on `{name}`, {format_bytes(free[name])} are free",
                 hint="free space there, or set firstlight_prefix to a folder on a larger disk",
             )

@@ -18,7 +18,7 @@ from provision.catalog.index.sources import find_sources
 from provision.catalog.rows.builds import Torch
 from provision.catalog.versions import cuda_of, minor, numbers, release
 from provision.core.errors import Exit, UsageError
-from provision.core.formatting import size
+from provision.core.formatting import format_bytes
 from provision.core.models.stack import AttentionPlan, FlashAttnKey, FlashAttnPlan, Interpreter, Stack, TorchBuild
 from provision.phases.plan.assemble import platform
 from provision.phases.plan.build_option import TORCH_INDEX
@@ -133,7 +133,7 @@ def _print(built: BuiltWheel, store: Store, *, as_json: bool) -> None:
 def _line(built: BuiltWheel) -> str:
     codes = ", ".join(f"sm_{code}" for code in built.codes if not code.startswith("p"))
     spent = f"{built.cpu_seconds:.0f} CPU seconds on {built.builder}, {built.jobs} at once"
-    return f"{built.key.slug}  {size(built.size)}  {codes or 'no GPU code'}  torch {built.torch}  {spent}  {built.built_at}"
+    return f"{built.key.slug}  {format_bytes(built.size)}  {codes or 'no GPU code'}  torch {built.torch}  {spent}  {built.built_at}"
 
 
 def _read_facts(wheel_builder: WheelBuilder, builder: str, python: str, toolkit: str) -> BuilderFacts:
@@ -207,7 +207,7 @@ class ProgressLines:
         line = what
         if total:
             step = max(_STEP, total // _STEPS)
-            line = f"{what}: {size(done if done >= total else done // step * step)} of {size(total)}"
+            line = f"{what}: {format_bytes(done if done >= total else done // step * step)} of {format_bytes(total)}"
         if line != self._last:
             self._last = line
             sys.stderr.write(f"{line}\n")

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
-from provision.core.formatting import size
+from provision.core.formatting import format_bytes
 from provision.core.models.records import PhaseName, PhaseResult
 from provision.report.layout import clean, duration
 from provision.report.live_words import ending, printable_line
@@ -81,7 +81,7 @@ class PlainProgress:
             now = time.monotonic()
             if now - self._bytes_said.setdefault(host, now) >= BYTES_EVERY_S:
                 self._bytes_said[host] = now
-                self._line(f"  {clean(host)}: {size(done)} of {size(total)}")
+                self._line(f"  {clean(host)}: {format_bytes(done)} of {format_bytes(total)}")
 
     def note(self, host: str, text: str) -> None:
         with self._lock:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
-from provision.core.formatting import size
+from provision.core.formatting import format_bytes
 from provision.core.models.records import PHASES, PhaseName, PhaseResult
 from provision.report.layout import clean, count, duration
 from provision.report.live_words import ending, printable_line
@@ -145,4 +145,4 @@ def bar(done: int, total: int) -> str:
     if total <= 0:
         return ""
     filled = min(BAR_COLUMNS, done * BAR_COLUMNS // total)
-    return f"{'#' * filled}{'.' * (BAR_COLUMNS - filled)} {size(done)} of {size(total)}"
+    return f"{'#' * filled}{'.' * (BAR_COLUMNS - filled)} {format_bytes(done)} of {format_bytes(total)}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from provision.core.formatting import size
+from provision.core.formatting import format_bytes
 from provision.pipeline.wheels import ProgressLines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +62,7 @@ def test_a_download_is_told_in_few_lines(total: int, said: list[str], capsys: py
     assert first == last == "flash-attn on controller: building"
     assert len(lines) <= 12
     assert [line.partition(" of ")[0] for line in lines][: len(said)] == [f"download: {words}" for words in said]
-    assert lines[-1].removeprefix("download: ").split(" of ") == [size(total)] * 2
+    assert lines[-1].removeprefix("download: ").split(" of ") == [format_bytes(total)] * 2
 
 
 def test_an_empty_shelf_is_said_to_be_empty(tmp_path: Path) -> None:

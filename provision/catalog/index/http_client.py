@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from provision.catalog.index.settings import ClientSettings, without_credentials
 from provision.core.errors import StageError
-from provision.core.formatting import size
+from provision.core.formatting import format_bytes
 
 if TYPE_CHECKING:
     import httpx
@@ -134,7 +134,9 @@ def get_once(client: httpx.Client, address: str, **options: Any) -> httpx.Respon
         for block in answer.iter_bytes():
             body += block
             if len(body) > MOST_BYTES:
-                raise httpx.DecodingError(f"the answer has more than {size(MOST_BYTES)}", request=answer.request)
+                raise httpx.DecodingError(
+                    f"the answer has more than {format_bytes(MOST_BYTES)}", request=answer.request
+                )
             if time.monotonic() > ends:
                 raise httpx.ReadTimeout(f"the answer was not whole within {WHOLE_S:g} s", request=answer.request)
         headers = [pair for pair in answer.headers.raw if pair[0].lower() not in _OF_THE_BODY]

@@ -19,7 +19,7 @@ from provision.catalog.index.settings import ClientSettings, read_settings
 from provision.catalog.index.sources import find_sources
 from provision.catalog.refresh.http_ranges import RangeFile
 from provision.core.errors import FirstlightError
-from provision.core.formatting import size
+from provision.core.formatting import format_bytes
 
 MOST_BYTES = 16 << 20
 """Size limit of a file that is read from a wheel. The longest metadata has some hundred thousand bytes."""
@@ -128,7 +128,7 @@ def _text(archive: zipfile.ZipFile, name: str) -> str:
     with archive.open(name) as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
-        raise zipfile.BadZipFile(f"`{name}` has more than {size(MOST_BYTES)}")
+        raise zipfile.BadZipFile(f"`{name}` has more than {format_bytes(MOST_BYTES)}")
     return content.decode("utf-8", "replace")
 
 

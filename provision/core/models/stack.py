@@ -59,9 +59,9 @@ class FlashAttnKey(Record):
     """Build properties that a flash-attn wheel must match exactly to load with a Stack's torch."""
 
     cuda_major: int | None
-    """Null on AMD cards."""
+    """None on AMD cards."""
     rocm: str | None
-    """Of torch's variant (`6.0`); null on NVIDIA cards."""
+    """Of torch's variant (`6.0`); None on NVIDIA cards."""
     torch: str
     """Minor version: `2.7`."""
     cxx11_abi: bool
@@ -157,7 +157,7 @@ class ModelPlan(Record):
     """Activations, graphs, context: estimated."""
     device_cache_bytes: int | None = None
     cache_tokens: int | None = None
-    """Tokens that the key-value cache holds, as vLLM's log counts them."""
+    """Capacity of the key-value cache in tokens, as in vLLM's log."""
     flags: tuple[str, ...] = ()
     """Resulting arguments of `vllm serve`."""
 

@@ -8,7 +8,7 @@ _VARIABLES = ("group_vars", "host_vars")
 
 
 def files_of(source: Path) -> list[Path]:
-    """Every file that an inventory is made of, with the variables beside it."""
+    """Return every file of an inventory, including its variables."""
     roots = [source] if source.is_dir() else [source, *(source.parent / name for name in _VARIABLES)]
     files: list[Path] = []
     for root in roots:
@@ -20,6 +20,6 @@ def files_of(source: Path) -> list[Path]:
 
 
 def is_variables(file: Path, source: Path) -> bool:
-    """Whether a file holds variables, not groups."""
+    """Return whether a file contains variables, not groups."""
     base = source if source.is_dir() else source.parent
     return any(part in _VARIABLES for part in file.relative_to(base).parts[:-1])

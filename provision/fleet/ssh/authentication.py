@@ -88,7 +88,7 @@ class Login(AuthStrategy):
         return found
 
     def _public_halves(self) -> set[bytes]:
-        """Public keys beside the named files: with IdentitiesOnly the agent may sign for a file that is locked or elsewhere."""
+        """Return public keys next to the named files: with IdentitiesOnly the agent may sign for a file that is encrypted or elsewhere."""
         halves = set()
         for path in self.connection.identity_files:
             public = Path(path if path.endswith(".pub") else f"{path}.pub")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from provision.core.errors import StageError
-from provision.core.formatting import size
+from provision.core.formatting import format_bytes
 from provision.core.models.staged import StagedFile
 from provision.fleet.ssh.session import Completed, Progress, SendReport
 
@@ -270,7 +270,7 @@ def check_space(at: str, folder: str, need: int, free: int) -> None:
     """
     if need and need + SPARE > free:
         raise StageError(
-            f"{at} has {size(free)} free at {folder}; {size(need)} are to come, and {size(SPARE)} must stay free",
+            f"{at} has {format_bytes(free)} free at {folder}; {format_bytes(need)} are to come, and {format_bytes(SPARE)} must stay free",
             hint="free some space there, or use another disk",
         )
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from provision.catalog.index.http_client import describe_error
 from provision.catalog.index.local_path import local_path
 from provision.core.errors import StageError
-from provision.core.formatting import size
+from provision.core.formatting import format_bytes
 from provision.phases.stage.wheelhouse import BLOCK, Slot, Store
 
 if TYPE_CHECKING:
@@ -266,7 +266,7 @@ class _Fetch:
                     if have > most:
                         part.unlink()
                         raise StageError(
-                            f"`{file.name}` is too long: {_host(file.url)} sends more than {size(most)}",
+                            f"`{file.name}` is too long: {_host(file.url)} sends more than {format_bytes(most)}",
                             hint="the server sends another file than announced; try again, or use another index or mirror",
                         )
                     writing.write(block)

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from provision.core.errors import StageError
-from provision.core.formatting import GIB, size
+from provision.core.formatting import GIB, format_bytes
 from provision.core.models.staged import FileKind, StagedFile
 from provision.core.run_folder import write_atomically
 from provision.phases.stage.references import References
@@ -222,7 +222,7 @@ class Store:
         free = shutil.disk_usage(self.root).free
         if wanted > free:
             raise StageError(
-                f"{what} needs {size(wanted)} in `{self.root}`, and {size(free)} are free there",
+                f"{what} needs {format_bytes(wanted)} in `{self.root}`, and {format_bytes(free)} are free there",
                 hint="free some space, or set FIRSTLIGHT_CACHE to a folder on a larger disk",
             )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from provision.core.formatting import size
+from provision.core.formatting import format_bytes
 from provision.core.models.records import Change, HostDifference
 from provision.report.layout import fold_names, number, wrap
 
@@ -95,4 +95,4 @@ def _value(change: Change, value: Any) -> str:
     if isinstance(value, float):
         return number(value)
     is_bytes = change.part == "facts" and isinstance(value, int) and value >= 2**20
-    return size(value) if is_bytes else str(value)
+    return format_bytes(value) if is_bytes else str(value)

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from provision import __version__
-from provision.core.formatting import size
+from provision.core.formatting import format_bytes
 from provision.core.json_text import parse
 from provision.core.redaction import redact, scrub
 from provision.core.run_folder import write_atomically
@@ -76,7 +76,9 @@ def _texts(folder: Path, made: Bundle) -> dict[str, str]:
         if path.is_symlink() or not path.is_file():
             made.left_out.append((name, "a link or a special file"))
         elif path.stat().st_size > LARGEST:
-            made.left_out.append((name, f"{size(path.stat().st_size)}; files up to {size(LARGEST)} are taken"))
+            made.left_out.append(
+                (name, f"{format_bytes(path.stat().st_size)}; files up to {format_bytes(LARGEST)} are taken")
+            )
         else:
             try:
                 content = path.read_bytes().decode()
@@ -165,7 +167,7 @@ def _list(made: Bundle, *, anonymous: bool) -> str:
 
 def render(made: Bundle) -> str:
     """Return a report on the archive for its owner."""
-    lines = [f"{made.path}: {count(made.files, 'file')}, {size(made.path.stat().st_size)}"]
+    lines = [f"{made.path}: {count(made.files, 'file')}, {format_bytes(made.path.stat().st_size)}"]
     if made.masked:
         lines.append(f"masked in: {', '.join(made.masked)}")
     lines += [f"left out: {name}: {reason}" for name, reason in made.left_out]

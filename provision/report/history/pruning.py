@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from provision.core.formatting import size
+from provision.core.formatting import format_bytes
 from provision.report.history.retention import KEEP_MIB, KEEP_RUNS, Decision, PastRun, decide, green_hosts
 from provision.report.history.runs import document, names, run_status
 from provision.report.layout import count, table
@@ -82,10 +82,11 @@ def render(pruned: Pruned) -> str:
     kept = [decision for decision in pruned.decisions if decision.keep]
     lines = [f"removed {count(len(gone), 'run')}, {_sum(gone)}; kept {len(kept)}, {_sum(kept)}"]
     rows = [
-        ((entry.run, "kept" if entry.keep else "removed", size(entry.bytes)), entry.why) for entry in pruned.decisions
+        ((entry.run, "kept" if entry.keep else "removed", format_bytes(entry.bytes)), entry.why)
+        for entry in pruned.decisions
     ]
     return "\n".join([*lines, *table(rows), *(f"problem: {problem}" for problem in pruned.problems)])
 
 
 def _sum(decisions: Iterable[Decision]) -> str:
-    return size(sum(decision.bytes for decision in decisions))
+    return format_bytes(sum(decision.bytes for decision in decisions))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from provision.core.formatting import size
+from provision.core.formatting import format_bytes
 from provision.core.models.records import GREEN_STATES
 from provision.report.history.runs import RunStatus
 from provision.report.layout import count, fold_names
@@ -62,7 +62,7 @@ def decide(runs: Sequence[PastRun], *, keep: int, most_bytes: int) -> list[Decis
             kept, total = kept + 1, total + past.bytes
             decisions.append(Decision(past.run, past.bytes, keep=True, why=why))
         else:
-            limit = count(keep, "run") if not fits_number else size(most_bytes)
+            limit = count(keep, "run") if not fits_number else format_bytes(most_bytes)
             beyond = f"beyond the limit of {limit}"
             decisions.append(Decision(past.run, past.bytes, keep=False, why=beyond))
     return decisions

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING
 
 from provision import __version__
 from provision.core.errors import BundleError
-from provision.core.formatting import size
+from provision.core.formatting import format_bytes
 from provision.core.models.staged import Staged, StagedFile
 from provision.core.run_folder import utc_now
 from provision.phases.stage.bundle.keys import sign
@@ -100,7 +100,7 @@ def write_bundle(
     free = shutil.disk_usage(output.parent).free
     if free < total:
         raise BundleError(
-            f"the bundle needs {size(total)}, and {size(free)} are free at `{output.parent}`",
+            f"the bundle needs {format_bytes(total)}, and {format_bytes(free)} are free at `{output.parent}`",
             hint="choose a folder on a larger disk with -o",
         )
     try:
