@@ -10,7 +10,7 @@ from typing import Any
 
 from provision.catalog.load import Catalog
 from provision.catalog.rows import Row
-from provision.catalog.versions import between, cuda_of, numbers, release, specifier
+from provision.catalog.versions import between, cuda_of, minor, numbers, release, specifier
 from provision.core.errors import UsageError
 from provision.core.tables import type_errors
 
@@ -197,8 +197,8 @@ def _drivers(catalog: Catalog) -> Iterator[str]:
 
 
 def _flash_attn(catalog: Catalog) -> Iterator[str]:
-    minors = {".".join(map(str, numbers(row.version)[:2])) for row in catalog.torches}
-    oldest = min(numbers(minor) for minor in minors)
+    minors = {minor(row.version) for row in catalog.torches}
+    oldest = min(map(numbers, minors))
     toolkits = {row.version for row in catalog.toolkits}
     wheels = [(row.version, row.torch) for row in catalog.flash_wheels]
     for wheel in catalog.community_wheels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from typing import Literal
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
@@ -64,6 +65,12 @@ def is_of(version: str, whole: str) -> bool:
 def minor(text: str) -> str:
     """Return the first two numbers: `3.11.2` gives `3.11`."""
     return ".".join(str(number) for number in numbers(text)[:2])
+
+
+@cache
+def platform_of(variant: str) -> Literal["cpu", "cuda", "rocm"]:
+    """Return the platform of a build variant: `cu129`, `rocm7.0` or `cpu`."""
+    return "cuda" if cuda_of(variant) else "rocm" if variant.startswith("rocm") else "cpu"
 
 
 @cache

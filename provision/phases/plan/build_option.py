@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from provision.catalog import catalog
 from provision.catalog.rows.builds import Build, Release, Torch
-from provision.catalog.versions import cuda_of, release
+from provision.catalog.versions import platform_of, release
 from provision.phases.plan import torch_pair
 from provision.phases.plan.host_profile import HostProfile
 
@@ -129,10 +129,4 @@ def _builds(version: str, platform: str) -> tuple[Build, ...]:
     )
     others = [build for build in catalog().builds if build.version == version]
     ordered = (default, *sorted(others, key=lambda build: (build.provider != "official", build.variant)))
-    return tuple(build for build in ordered if _platform(build.variant) == platform)
-
-
-def _platform(variant: str) -> str:
-    if cuda_of(variant):
-        return "cuda"
-    return "rocm" if variant.startswith("rocm") else "cpu"
+    return tuple(build for build in ordered if platform_of(build.variant) == platform)

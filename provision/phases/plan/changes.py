@@ -5,7 +5,7 @@ from __future__ import annotations
 from provision.catalog import catalog
 from provision.catalog.packages import packages_of_component
 from provision.catalog.system import os_packages
-from provision.catalog.versions import cuda_of
+from provision.catalog.versions import platform_of
 from provision.core.models.facts import HostFacts
 from provision.core.models.settings import Settings, default_prefix
 from provision.core.models.stack import Stack
@@ -18,7 +18,7 @@ USER = "firstlight"
 def changes(stack: Stack, facts: HostFacts, settings: Settings, *, root: bool) -> list[tuple[str, str]]:
     """Return pairs of subject and change. `root` means a system-wide installation."""
     prefix = settings.prefix or str(default_prefix(uid=0 if root else 1, home=facts.user.home or "~"))
-    need = catalog().needs[_family(stack)]
+    need = catalog().needs[platform_of(stack.variant)]
     found = [
         ("packages", _packages(stack, facts)),
         ("driver", _driver(stack)),
@@ -35,11 +35,6 @@ def changes(stack: Stack, facts: HostFacts, settings: Settings, *, root: bool) -
         ("service", _service(stack, settings)),
     ]
     return [(what, how) for what, how in found if how]
-
-
-def _family(stack: Stack) -> str:
-    variant = stack.variant
-    return "cuda" if cuda_of(variant) else "rocm" if variant.startswith("rocm") else "cpu"
 
 
 def _packages(stack: Stack, facts: HostFacts) -> str | None:

@@ -37,7 +37,7 @@ def _has(row: CommunityWheels, key: FlashAttnKey, cuda: tuple[int, ...]) -> bool
         and _cuda(row)[0] == cuda[0]
         and _cuda(row) <= cuda
         and numbers(key.glibc) >= numbers(row.glibc)
-        and all(gpu_code.coverage(row.codes, card) is gpu_code.Coverage.NATIVE for card in key.capabilities)
+        and gpu_code.all_native(row.codes, key.capabilities)
     )
 
 

@@ -106,7 +106,7 @@ def _has(row: FlashWheels, key: FlashAttnKey) -> bool:
         and key.machine in row.machines
         and f"{key.torch}/{key.python}" not in row.without
         and numbers(key.glibc) >= numbers(row.glibc)
-        and _native(row.codes, key.capabilities)
+        and gpu_code.all_native(row.codes, key.capabilities)
     )
 
 
@@ -132,14 +132,14 @@ def _unbuildable(row: FlashSource, key: FlashAttnKey) -> str | None:
     if key.machine not in row.machines:
         return f"it is for {' and '.join(row.machines)}"
     if key.cuda_major is not None:
-        return None if _native(row.codes, key.capabilities) else f"it has kernels for {gpu_code.written(row.codes)}"
+        return (
+            None
+            if gpu_code.all_native(row.codes, key.capabilities)
+            else f"it has kernels for {gpu_code.written(row.codes)}"
+        )
     if numbers(key.rocm or "0") < numbers(row.rocm):
         return f"it needs ROCm {row.rocm}"
     return None if set(key.capabilities) <= set(row.gfx) else f"it has kernels for {', '.join(row.gfx)}"
-
-
-def _native(codes: tuple[str, ...], capabilities: tuple[str, ...]) -> bool:
-    return all(gpu_code.coverage(codes, capability) is gpu_code.Coverage.NATIVE for capability in capabilities)
 
 
 @cache

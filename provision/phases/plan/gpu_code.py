@@ -29,6 +29,11 @@ def coverage(codes: tuple[str, ...], compute_capability: str) -> Coverage:
     return Coverage.NONE
 
 
+def all_native(codes: tuple[str, ...], compute_capabilities: Iterable[str]) -> bool:
+    """Return whether codes contain native code for every card."""
+    return all(coverage(codes, card) is Coverage.NATIVE for card in compute_capabilities)
+
+
 def written(codes: Iterable[str]) -> str:
     """Return codes as NVIDIA writes them: `sm_80, compute_80`."""
     return ", ".join(f"compute_{item[1:]}" if item.startswith("p") else f"sm_{item}" for item in codes)

@@ -7,7 +7,7 @@ from functools import cache
 
 from provision.catalog import catalog
 from provision.catalog.rows.builds import Torch
-from provision.catalog.versions import cuda_of, numbers, release
+from provision.catalog.versions import between, cuda_of, numbers
 from provision.phases.plan import gpu_code
 from provision.phases.plan.host_profile import HostProfile, Platform
 
@@ -134,7 +134,7 @@ def covers(capabilities: tuple[str, ...], torch: Torch, variant: str) -> bool:
 def torch_codes(version: str, variant: str) -> tuple[str, ...] | None:
     """Return the GPU code in a CUDA variant of torch; None if the table does not list it."""
     for row in catalog().torch_archs:
-        if row.variant == variant and release(row.since) <= release(version) <= release(row.until):
+        if row.variant == variant and between(version, row.since, row.until):
             return row.codes
     return None
 
