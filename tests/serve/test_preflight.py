@@ -16,9 +16,12 @@ from typing import Any
 
 import pytest
 
-from provision.phases.serve.onhost import preflight
+from provision.phases.serve.onhost.preflight import disk, processes
+from provision.phases.serve.onhost.preflight.gpu_memory import amd_memory, check_gpu_memory
+from provision.phases.serve.onhost.preflight.launch import read_environment
+from provision.phases.serve.onhost.preflight.report import Report
+from provision.phases.serve.tools import PREFLIGHT, serve_tools
 
-PROGRAM = Path(preflight.__file__)
 ME = pwd.getpwuid(os.geteuid()).pw_name
 
 ORPHAN_MAKER = """
@@ -38,6 +41,7 @@ time.sleep(60)
 def prefix(tmp_path: Path) -> Path:
     (tmp_path / "run").mkdir()
     (tmp_path / "cache").mkdir()
+    (tmp_path / "bin").mkdir()
     return tmp_path
 
 
@@ -70,7 +74,7 @@ def orphan(to_end: list[int]) -> Callable[..., int]:
 
 def note(prefix: Path, pid: int) -> Path:
     """What the plugin writes in that process."""
-    process = preflight.read_process(pid)
+    process = processes.read_process(pid)
     assert process is not None
     path = prefix / f"run/attention-{pid}.json"
     path.write_text(json.dumps({"pid": pid, "start_ticks": process.start_ticks}))
@@ -78,10 +82,11 @@ def note(prefix: Path, pid: int) -> Path:
 
 
 def preflight_run(prefix: Path, port: int, *more: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
+    program = serve_tools(prefix / "bin")[PREFLIGHT]
     base = ["--prefix", str(prefix), "--user", ME, "--port", str(port)]
     environment = os.environ | ({"PATH": f"{path}:{os.environ['PATH']}"} if path else {})
     return subprocess.run(
-        [sys.executable, "-I", "-S", PROGRAM, *base, *more],
+        [sys.executable, "-I", "-S", program, *base, *more],
         capture_output=True,
         text=True,
         check=False,
@@ -90,7 +95,7 @@ def preflight_run(prefix: Path, port: int, *more: str, path: str | None = None) 
 
 
 def alive(pid: int) -> bool:
-    return preflight.read_process(pid) is not None
+    return processes.read_process(pid) is not None
 
 
 def test_free_host_may_start_silently(prefix: Path, free_port: int) -> None:
@@ -219,13 +224,13 @@ def amdgpu(folder: Path, used: int) -> Path:
 
 
 def test_holders_of_an_amd_cards_memory_are_named_without_a_tool(tmp_path: Path) -> None:
-    cards = preflight.amd_memory(amdgpu(tmp_path, 150000))
-    report = preflight.Report()
-    preflight.gpu_memory(cards, [0, 1], 0.9, report)
+    cards = amd_memory(amdgpu(tmp_path, 150000))
+    report = Report()
+    check_gpu_memory(cards, [0, 1], 0.9, report)
     [problem] = report.problems
     assert problem.startswith("GPU 0 has 46592 of 196592 MiB free, the server takes 90%; held by ")
     assert f"(pid {os.getpid()}, user {ME}) with 150000 MiB" in problem
-    assert preflight.amd_memory(tmp_path / "nowhere") == []
+    assert amd_memory(tmp_path / "nowhere") == []
 
 
 @pytest.mark.parametrize(
@@ -237,8 +242,8 @@ def test_shared_memory_that_cards_talk_by_is_looked_at(
 ) -> None:
     found = os.statvfs_result((4096, 4096, free << 8, free << 8, free << 8, 0, 0, 0, 0, 255))
     monkeypatch.setattr("os.statvfs", lambda _: found)
-    report = preflight.Report()
-    preflight.shared_memory(cards, report, tmp_path)
+    report = Report()
+    disk.check_shared_memory(cards, report, tmp_path)
     lines = {"problems": report.problems, "notes": report.notes}
     assert [name for name in lines if lines[name]] == [said] * bool(said)
     assert all("--shm-size=1g" in line for line in (*report.problems, *report.notes))
@@ -250,8 +255,8 @@ def test_cache_that_is_not_there_is_named(prefix: Path, free_port: int) -> None:
 
 
 def test_full_disk_is_told_with_both_figures(prefix: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "LEAST_FREE_CACHE_BYTES", 1 << 60)
-    said = preflight.cache_problem(prefix)
+    monkeypatch.setattr(disk, "LEAST_FREE_CACHE_BYTES", 1 << 60)
+    said = disk.cache_problem(prefix)
     assert said is not None
     assert f"the compile caches need {1 << 40} MiB" in said
 
@@ -292,4 +297,4 @@ def test_it_does_not_become_the_server_when_the_port_is_held(prefix: Path) -> No
 )
 def test_environment_file_is_read_as_systemd_reads_it(tmp_path: Path, text: str, values: dict[str, Any]) -> None:
     (tmp_path / "service.env").write_text(text)
-    assert preflight.read_environment(tmp_path / "service.env") == values
+    assert read_environment(tmp_path / "service.env") == values

@@ -11,7 +11,7 @@ from provision.phases.serve.model import reference_path
 from provision.phases.serve.onhost import builtin_model
 from provision.phases.serve.onhost.ready import reference
 from provision.phases.serve.onhost.ready.answer import NotProvenError
-from provision.phases.serve.onhost.ready.service import Request
+from provision.phases.serve.onhost.ready.service import ReadinessRequest
 
 MAKER = """#!/bin/sh
 # As `python -I -B builtin_model.py --folder F --reference R --environment D`, but quick to say what it does.
@@ -22,13 +22,13 @@ sleep 0.5
 ANSWERS = 'printf \'{"environment": "%s"}\' "$9" > "$7.new" && mv "$7.new" "$7"'
 
 
-def request(prefix: Path, *, ending: str = ANSWERS) -> Request:
+def request(prefix: Path, *, ending: str = ANSWERS) -> ReadinessRequest:
     python = prefix / "current" / "bin" / "python"
     python.parent.mkdir(parents=True)
     (prefix / "models/builtin-1").mkdir(parents=True)
     python.write_text(MAKER.replace("{ending}", ending))
     python.chmod(0o755)
-    return Request(
+    return ReadinessRequest(
         prefix=str(prefix),
         supervisor="systemd",
         unit="x",

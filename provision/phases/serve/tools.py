@@ -9,20 +9,32 @@ from provision.core.tables import read_table
 from provision.core.zipapp import kept, pack_zipapp
 
 READY = "ready.pyz"
+PREFLIGHT = "preflight.pyz"
+ENTRY_POINTS = {READY: "ready.prove:main()", PREFLIGHT: "preflight.main:main()"}
 
 _ONHOST = Path(__file__).parent / "onhost"
 
 
 def serve_tools(folder: Path) -> dict[str, Path]:
-    """File name on the host to its path on the controller; ready.pyz is built into `folder` first."""
-    ready = kept(folder / READY, (path for path in (_ONHOST / "ready").iterdir() if path.is_file()), ready_zipapp)
+    """Return the path on the controller of each program, by its name on the host.
+
+    Args:
+        folder: Where the packages are built that are not up to date there.
+    """
     scripts = {path.name: path for path in sorted(_ONHOST.glob("*.py")) if path.name != "__init__.py"}
-    return {**scripts, READY: ready}
+    return {**scripts, **{name: _build(folder, name) for name in ENTRY_POINTS}}
 
 
-def ready_zipapp() -> bytes:
-    """ready.pyz as bytes; its tables are JSON there, since Python reads TOML from 3.11 on alone."""
-    folder = _ONHOST / "ready"
-    files = {f"ready/{path.name}": path.read_bytes() for path in folder.glob("*.py")}
-    files |= {f"ready/{path.stem}.json": json.dumps(read_table(path)).encode() for path in folder.glob("*.toml")}
-    return pack_zipapp(files, main="ready.prove:main()")
+def _build(folder: Path, name: str) -> Path:
+    sources = (path for path in (_ONHOST / Path(name).stem).iterdir() if path.is_file())
+    return kept(folder / name, sources, lambda: serve_zipapp(name))
+
+
+def serve_zipapp(name: str) -> bytes:
+    """Return a package of programs as one file. Its tables become JSON, since Python before 3.11 reads no TOML."""
+    folder = _ONHOST / Path(name).stem
+    files = {f"{folder.name}/{path.name}": path.read_bytes() for path in folder.glob("*.py")}
+    files |= {
+        f"{folder.name}/{path.stem}.json": json.dumps(read_table(path)).encode() for path in folder.glob("*.toml")
+    }
+    return pack_zipapp(files, main=ENTRY_POINTS[name])

@@ -13,6 +13,7 @@ from provision.core.models.base import Record
 from provision.core.models.settings import Settings
 from provision.phases.serve.command_line import ServeCommand
 from provision.phases.serve.options import options
+from provision.phases.serve.tools import PREFLIGHT
 
 UNIT = "firstlight-vllm.service"
 PROGRAM = "firstlight-vllm"
@@ -140,7 +141,7 @@ def supervisor_config(command: ServeCommand, settings: Settings, *, prefix: str,
 
 def preflight_argv(command: ServeCommand, settings: Settings, *, prefix: str, user: str) -> tuple[str, ...]:
     """The check before each start. Standard library only: without site packages it is done in a moment."""
-    argv = [f"{prefix}/current/bin/python", "-I", "-S", f"{prefix}/bin/preflight.py"]
+    argv = [f"{prefix}/current/bin/python", "-I", "-S", f"{prefix}/bin/{PREFLIGHT}"]
     argv += ["--prefix", prefix, "--user", user, "--bind", settings.bind, "--port", str(settings.port)]
     devices = command.devices
     if devices.platform != "cpu":

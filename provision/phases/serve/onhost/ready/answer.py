@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .service import Request
+from .service import ReadinessRequest
 
 ANSWER_TIMEOUT_S = 300.0
 """The first answer of a large model may wait for kernels that are compiled on first use."""
@@ -27,7 +27,7 @@ class NotProvenError(Exception):
 class Server:
     """The service as a client sees it."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: ReadinessRequest) -> None:
         self.request = request
         # A server that listens on every address is asked on the loopback.
         self.host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(request.host, request.host)  # noqa: S104
@@ -77,8 +77,8 @@ class Server:
         except (OSError, http.client.HTTPException) as problem:
             raise NotProvenError(self.broken or f"the server did not answer {path}: {problem!r}") from problem
         if response.status != 200:
-            said = response.read(600).decode(errors="replace").strip()
-            raise NotProvenError(f"the server answered {response.status} to {path}: {said}")
+            text = response.read(600).decode(errors="replace").strip()
+            raise NotProvenError(f"the server answered {response.status} to {path}: {text}")
         return response
 
     def greedy(self, prompt: list[int] | str, length: int) -> tuple[list[int], list[float], float]:
@@ -143,7 +143,7 @@ def api_key(path: Path) -> str | None:
     return values[-1] if values else None
 
 
-def judge_builtin(
+def check_builtin_answer(
     reference: dict[str, Any], tokens: list[int], logprobs: list[float], dtype: str, server: Server
 ) -> list[str]:
     """Evidence that the answer is the reference's; raises NotProvenError when it is not."""
@@ -157,15 +157,15 @@ def judge_builtin(
         raise NotProvenError(f"the server answered {len(tokens)} tokens instead of {len(expected)}")
     place = next(number for number, pair in enumerate(zip(tokens, expected, strict=True)) if pair[0] != pair[1])
     gap, rounding = reference["gaps"][place], ROUNDING.get(dtype, ROUNDING["float32"])
-    said = f"token {place + 1} of {len(expected)} is {tokens[place]}, transformers in float32 says {expected[place]}"
+    text = f"token {place + 1} of {len(expected)} is {tokens[place]}, transformers in float32 says {expected[place]}"
     if gap >= rounding:
-        raise NotProvenError(f"{said}, whose logit leads by {gap:.2f}; {dtype} rounds by at most {rounding}")
+        raise NotProvenError(f"{text}, whose logit leads by {gap:.2f}; {dtype} rounds by at most {rounding}")
     if tokens[place] != reference["runners_up"][place]:
-        raise NotProvenError(f"{said}, and after that {reference['runners_up'][place]}")
+        raise NotProvenError(f"{text}, and after that {reference['runners_up'][place]}")
     forced = server.forced(reference["prompt"] + expected)[-len(expected) :]
     worst = max(abs(value - known) for (_, value), known in zip(forced, reference["logprobs"], strict=True))
     if worst > rounding:
         raise NotProvenError(
-            f"{said}, and log probabilities differ by up to {worst:.2f}; {dtype} rounds by at most {rounding}"
+            f"{text}, and log probabilities differ by up to {worst:.2f}; {dtype} rounds by at most {rounding}"
         )
-    return [f"{said}: a near tie (gap {gap:.3f}); teacher-forced log probabilities differ by at most {worst:.3f}"]
+    return [f"{text}: a near tie (gap {gap:.3f}); teacher-forced log probabilities differ by at most {worst:.3f}"]

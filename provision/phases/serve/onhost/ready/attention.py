@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from .service import Request, stat_fields
+from .service import ReadinessRequest, stat_fields
 
 BACKEND_LINE = re.compile(
     r"Using (?:AttentionBackendEnum\.)?[A-Z][A-Z0-9_]+ (?:attention )?backend|Using Flash(?:Infer| ?Attention) (?:backend|version)"
@@ -23,7 +23,7 @@ def descends_from(pid: int, ancestor: int) -> bool:
     return pid == ancestor and pid > 1
 
 
-def read_proofs(request: Request, main_pid: int) -> list[dict[str, Any]]:
+def read_proofs(request: ReadinessRequest, main_pid: int) -> list[dict[str, Any]]:
     """What the living processes of this service wrote of their layers; files of earlier starts do not count."""
     proofs = []
     for path in sorted((Path(request.prefix) / "run").glob("attention-*.json")):
@@ -39,7 +39,7 @@ def read_proofs(request: Request, main_pid: int) -> list[dict[str, Any]]:
 
 
 def prove_attention(
-    request: Request, proofs: list[dict[str, Any]], log: list[str]
+    request: ReadinessRequest, proofs: list[dict[str, Any]], log: list[str]
 ) -> tuple[dict[str, Any], str | None]:
     """The record of asked and used, and what is wrong with it, if anything."""
     holding = [proof for proof in proofs if proof["layers"]]

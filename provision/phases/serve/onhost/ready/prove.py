@@ -1,6 +1,6 @@
 """Prove on the host that the service answers right, by the attention backend that was asked for.
 
-    ready.pyz < REQUEST          # a JSON object, see Request
+    ready.pyz < REQUEST          # a JSON object, see ReadinessRequest
 
 Prints one JSON object: {"state": "ready" | "waiting" | "failed", "progress": TEXT, "resume": {...}, "record": {...}}.
 `waiting` after `slice_s` seconds without an answer: ask again, with `resume` put into the request. A service that died is
@@ -18,12 +18,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from .answer import NotProvenError, Server, judge_builtin
+from .answer import NotProvenError, Server, check_builtin_answer
 from .attention import canonical, prove_attention, read_proofs
 from .phases import phases
 from .reference import begin, wait_for
-from .service import Request, ServiceState, age_of, causes, last_lines, service_log, service_state, stat_fields
-from .user_model import judge_files
+from .service import ReadinessRequest, ServiceState, age_of, causes, last_lines, service_log, service_state, stat_fields
+from .user_model import check_model
 from .watch import Watch, stopped
 
 POLL_S = 0.1
@@ -44,15 +44,15 @@ class Proof:
     evidence: list[str] = field(default_factory=list)
 
 
-def prove(request: Request, server: Server, state: ServiceState, *, started_here: bool) -> Proof:
+def prove(request: ReadinessRequest, server: Server, state: ServiceState, *, started_here: bool) -> Proof:
     """The service answers /health: everything else that makes it ready."""
     proof = Proof(endpoint=f"http://{request.host}:{request.port}/v1")
     age, asked_at = age_of(state.main_pid), time.monotonic()
     log = service_log(request, state)
     if started_here and age is not None:
-        told = phases(log, time.time() - age)
+        measured = phases(log, time.time() - age)
         # The log's whole seconds may be one more than what was measured.
-        proof.startup_s = {name: round(min(seconds, age), 2) for name, seconds in told.items()} | {
+        proof.startup_s = {name: round(min(seconds, age), 2) for name, seconds in measured.items()} | {
             "health": round(age, 2)
         }
     proofs = read_proofs(request, state.main_pid)
@@ -68,12 +68,12 @@ def prove(request: Request, server: Server, state: ServiceState, *, started_here
             proof.startup_s["first_answer"] = round(first - asked_at, 2)
             if started_here and age is not None:
                 proof.startup_s["first_token"] = round(age + first - asked_at, 2)
-            proof.evidence = judge_builtin(reference, tokens, logprobs, dtype, server)
+            proof.evidence = check_builtin_answer(reference, tokens, logprobs, dtype, server)
         else:
             with Watch(state.main_pid, server.break_off):
-                proof.evidence = judge_files(request, dtype, server)
+                proof.evidence = check_model(request, dtype, server)
     except (NotProvenError, OSError, ValueError, KeyError, TypeError) as wrong:
-        text = str(wrong) if isinstance(wrong, NotProvenError) else f"cannot judge the answer: {wrong!r}"
+        text = str(wrong) if isinstance(wrong, NotProvenError) else f"cannot evaluate the answer: {wrong!r}"
         problem = f"{problem}; {text}" if problem else text
         # An engine that died over the question says why in its log.
         proof.evidence = causes(service_log(request, state))
@@ -83,7 +83,7 @@ def prove(request: Request, server: Server, state: ServiceState, *, started_here
     return proof
 
 
-def wait_and_prove(request: Request) -> dict[str, Any]:
+def wait_and_prove(request: ReadinessRequest) -> dict[str, Any]:
     """One slice: until the service is proven, has died, or the time is over."""
     begin(request)
     server, started_here = Server(request), request.started_here
@@ -107,7 +107,7 @@ def wait_and_prove(request: Request) -> dict[str, Any]:
         time.sleep(POLL_S)
 
 
-def died(request: Request, state: ServiceState) -> Proof:
+def died(request: ReadinessRequest, state: ServiceState) -> Proof:
     """Why there is no service to prove."""
     proof = Proof(endpoint=f"http://{request.host}:{request.port}/v1")
     proof.attention = {"asked": canonical(request.asked)}
@@ -121,7 +121,7 @@ def died(request: Request, state: ServiceState) -> Proof:
 def answer(
     outcome: str, state: ServiceState, started_here: bool, proof: Proof | None, *, progress: str = ""
 ) -> dict[str, Any]:
-    """What the controller is told; `resume` goes back into the next slice's request."""
+    """What the controller is measured; `resume` goes back into the next slice's request."""
     return {
         "state": outcome,
         "progress": progress,
@@ -149,8 +149,8 @@ def keep(path: Path, outcome: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    known = {each.name for each in fields(Request)}
-    request = Request(**{name: value for name, value in json.load(sys.stdin).items() if name in known})
+    known = {each.name for each in fields(ReadinessRequest)}
+    request = ReadinessRequest(**{name: value for name, value in json.load(sys.stdin).items() if name in known})
     outcome = wait_and_prove(request)
     if outcome["state"] == "ready":
         keep(Path(request.prefix) / "verify" / "ready.json", outcome)

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from .answer import NotProvenError
-from .service import Request
+from .service import ReadinessRequest
 
 POLL_S = 0.1
 
 
-def begin(request: Request) -> None:
+def begin(request: ReadinessRequest) -> None:
     """Start to compute the reference where there is none yet and nobody is at it."""
     if request.reference is None or Path(request.reference).exists():
         return
@@ -48,15 +48,15 @@ def begin(request: Request) -> None:
         )
 
 
-def lock(request: Request) -> Path:
+def lock(request: ReadinessRequest) -> Path:
     return Path(request.prefix) / "verify" / "reference.lock"
 
 
-def log(request: Request) -> Path:
+def log(request: ReadinessRequest) -> Path:
     return Path(request.prefix) / "verify" / "reference.log"
 
 
-def wait_for(request: Request) -> dict[str, Any]:
+def wait_for(request: ReadinessRequest) -> dict[str, Any]:
     """The reference, once it is there.
 
     Raises NotProvenError when nobody computes it any more and it is not there.
@@ -64,9 +64,9 @@ def wait_for(request: Request) -> dict[str, Any]:
     path = Path(request.reference or "")
     while not path.exists():
         if is_free(lock(request)) and not path.exists():
-            said = log(request).read_text(errors="replace").strip().splitlines() if log(request).exists() else []
+            text = log(request).read_text(errors="replace").strip().splitlines() if log(request).exists() else []
             raise NotProvenError(
-                f"the reference answer could not be computed: {said[-1] if said else 'it left no word'}"
+                f"the reference answer could not be computed: {text[-1] if text else 'it left no word'}"
             )
         time.sleep(POLL_S)
     reference: dict[str, Any] = json.loads(path.read_text())

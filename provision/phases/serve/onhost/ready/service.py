@@ -1,4 +1,4 @@
-"""The service as its supervisor and its log tell of it. A part of ready.pyz."""
+"""State and log of the service, from its supervisor."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EVIDENCE_LINES = 12
 
 
 @dataclass(frozen=True)
-class Request:
+class ReadinessRequest:
     """What is to be proven, as the controller asks it."""
 
     prefix: str
@@ -58,7 +58,7 @@ class ServiceState:
     """Null while it runs or is being started; else how it ended."""
 
 
-def service_state(request: Request, seen: ServiceState) -> ServiceState:
+def service_state(request: ReadinessRequest, seen: ServiceState) -> ServiceState:
     """How the service stands. One that was started anew since it was `seen` died in between."""
     now = supervisor_state(request) if request.supervisor == "supervisor" else systemd_state(request)
     if now.died or not seen.main_pid or now.main_pid == seen.main_pid:
@@ -69,7 +69,7 @@ def service_state(request: Request, seen: ServiceState) -> ServiceState:
     )
 
 
-def systemd_state(request: Request) -> ServiceState:
+def systemd_state(request: ReadinessRequest) -> ServiceState:
     names = "ActiveState,SubState,MainPID,InvocationID,Result,ExecMainStatus"
     output = run(["systemctl", *scope(request), "show", request.unit, f"--property={names}"])
     values = dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
@@ -80,11 +80,11 @@ def systemd_state(request: Request) -> ServiceState:
     return ServiceState(int(values.get("MainPID") or 0), values.get("InvocationID") or None, died)
 
 
-def scope(request: Request) -> list[str]:
+def scope(request: ReadinessRequest) -> list[str]:
     return ["--user"] if request.supervisor == "systemd-user" else []
 
 
-def supervisor_state(request: Request) -> ServiceState:
+def supervisor_state(request: ReadinessRequest) -> ServiceState:
     """Asks supervisord over its socket; its own client takes a tenth of a second of Python each time."""
     try:
         connection = http.client.HTTPConnection("localhost", timeout=10)
@@ -105,7 +105,7 @@ def supervisor_state(request: Request) -> ServiceState:
     return ServiceState(int(facts["pid"]), None, died)
 
 
-def service_log(request: Request, state: ServiceState) -> list[str]:
+def service_log(request: ReadinessRequest, state: ServiceState) -> list[str]:
     """The lines of this start of the service, oldest first."""
     if request.supervisor == "supervisor":
         return lines_of_start(tail(Path(request.prefix) / "logs/vllm.log"), state.main_pid)
@@ -142,9 +142,9 @@ def run(command: list[str]) -> str:
 
 
 def causes(lines: list[str]) -> list[str]:
-    """The lines that say why a start failed, the first cause first, each once, without prefixes and call traces.
+    """Return the lines that explain a failed start, the first cause first, each once, without prefixes and call traces.
 
-    An exception without a message is told with the line of code that raised it.
+    An exception without a message is reported with the line of code that raised it.
     """
     chosen: list[str] = []
     code = ""

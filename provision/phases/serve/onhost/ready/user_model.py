@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .answer import ROUNDING, NotProvenError, Server
-from .service import Request
+from .service import ReadinessRequest
 
 FIXED_TEXT = (
     "The telescope saw its first light on a clear night in March. Light from the star had travelled for 8,611 years, at"
@@ -28,14 +28,14 @@ ALLOWED = {SAME: 0.02, OTHER: 0.1}
 computes the same; another build rounds in another order."""
 
 
-def judge_files(request: Request, dtype: str, server: Server) -> list[str]:
+def check_model(request: ReadinessRequest, dtype: str, server: Server) -> list[str]:
     """Evidence that a user's model computes, and as it did when it was last green; the values are then kept.
 
     Raises NotProvenError when it does not.
     """
     forced = server.forced(FIXED_TEXT)
     values = [value for _, value in forced]
-    evidence = [judge_alone(values, vocabulary(Path(request.model_folder)))]
+    evidence = [check_plausibility(values, vocabulary(Path(request.model_folder)))]
     tokens, logprobs, _ = server.greedy(FIXED_TEXT, LENGTH)
     key = {"model": fingerprint(Path(request.model_folder)), "dtype": dtype, "text": [token for token, _ in forced]}
     path = Path(request.prefix) / "verify" / f"logprobs-{Path(request.model_folder).name}.json"
@@ -46,8 +46,8 @@ def judge_files(request: Request, dtype: str, server: Server) -> list[str]:
     if last and all(last.get(name) == value for name, value in key.items()):
         whose = SAME if last["release"] == request.release else OTHER
         try:
-            evidence.append(judge_values(values, last, whose))
-            evidence.append(judge_tokens((tokens, logprobs), last, dtype, whose, server))
+            evidence.append(compare_log_probabilities(values, last, whose))
+            evidence.append(compare_tokens((tokens, logprobs), last, dtype, whose, server))
         except NotProvenError as deviation:
             raise NotProvenError(f"{deviation}; if that is meant, remove {path}") from None
     at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -59,38 +59,38 @@ def judge_files(request: Request, dtype: str, server: Server) -> list[str]:
     return evidence
 
 
-def judge_alone(values: list[float], entries: int | None) -> str:
+def check_plausibility(values: list[float], entries: int | None) -> str:
     """Whether log probabilities are those of a model at all; `entries` of its vocabulary are null where it names none."""
     wrong = [value for value in values if not math.isfinite(value) or value <= CLAMPED_LOGPROB]
     if wrong or not values:
         raise NotProvenError(f"{len(wrong)} of {len(values)} log probabilities of a fixed text are not finite")
     mean = sum(values) / len(values)
-    said = f"log probabilities of {len(values)} tokens of a fixed text are finite, mean {mean:.3f}"
+    text = f"log probabilities of {len(values)} tokens of a fixed text are finite, mean {mean:.3f}"
     if entries is None:
-        return f"{said}; config.json names no vocabulary to compare with guessing"
+        return f"{text}; config.json names no vocabulary to compare with guessing"
     guessing = -math.log(entries)
     if mean < guessing + BETTER_THAN_GUESSING:
         raise NotProvenError(
             f"the model says no more of a fixed text than guessing: mean log probability {mean:.3f}, guessing among {entries} tokens"
             f" {guessing:.3f}; its weights are not what they should be, or they are read wrongly"
         )
-    return f"{said}; guessing among {entries} tokens: {guessing:.3f}"
+    return f"{text}; guessing among {entries} tokens: {guessing:.3f}"
 
 
-def judge_values(values: list[float], last: dict[str, Any], whose: str) -> str:
+def compare_log_probabilities(values: list[float], last: dict[str, Any], whose: str) -> str:
     """Whether the fixed text is as likely as in the last green run."""
     off = [abs(here - there) for here, there in zip(values, last["logprobs"], strict=True)]
     drift, worst = sum(off) / len(off), max(range(len(off)), key=off.__getitem__)
-    said = (
+    text = (
         f"log probabilities of a fixed text differ from the last green run ({last['at']}, {whose}) by {drift:.4f} on average,"
         f" by up to {off[worst]:.4f} (token {worst + 2}: {last['logprobs'][worst]:.3f} then, {values[worst]:.3f} now)"
     )
     if drift > ALLOWED[whose]:
-        raise NotProvenError(f"{said}; allowed {ALLOWED[whose]} on average")
-    return said
+        raise NotProvenError(f"{text}; allowed {ALLOWED[whose]} on average")
+    return text
 
 
-def judge_tokens(
+def compare_tokens(
     answered: tuple[list[int], list[float]],
     last: dict[str, Any],
     dtype: str,
@@ -104,13 +104,13 @@ def judge_tokens(
     if len(tokens) != len(before):
         raise NotProvenError(f"the server answered {len(tokens)} tokens, {len(before)} in the last green run")
     place = next(number for number, pair in enumerate(zip(tokens, before, strict=True)) if pair[0] != pair[1])
-    said = f"greedy token {place + 1} of {len(before)} is {tokens[place]}, {before[place]} in the last green run ({last['at']}, {whose})"
+    text = f"greedy token {place + 1} of {len(before)} is {tokens[place]}, {before[place]} in the last green run ({last['at']}, {whose})"
     forced = server.forced(server.tokens_of(FIXED_TEXT) + before[: place + 1])
     lead = logprobs[place] - forced[-1][1]
     rounding = ROUNDING.get(dtype, ROUNDING["float32"])
     if lead > rounding:
-        raise NotProvenError(f"{said}, which is now {lead:.2f} nats less likely; {dtype} rounds by at most {rounding}")
-    return f"{said}: a near tie, {lead:.3f} nats apart"
+        raise NotProvenError(f"{text}, which is now {lead:.2f} nats less likely; {dtype} rounds by at most {rounding}")
+    return f"{text}: a near tie, {lead:.3f} nats apart"
 
 
 def vocabulary(folder: Path) -> int | None:

@@ -1,0 +1,108 @@
+"""Memory of the GPUs, and the processes that hold it."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from .processes import describe, read_process
+from .report import Report
+
+NVIDIA_SMI_TIMEOUT_S = 15
+
+
+def query_nvidia_smi(query: str) -> list[list[str]]:
+    """Return the rows of a query of nvidia-smi; empty when there is none or it does not answer."""
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", query, "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            timeout=NVIDIA_SMI_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return (
+        [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines() if line]
+        if done.returncode == 0
+        else []
+    )
+
+
+@dataclass(frozen=True)
+class CardMemory:
+    """One GPU's memory in MiB, and (PID, MiB) of each process that holds some of it according to the driver."""
+
+    index: int
+    total: int
+    used: int
+    holders: tuple[tuple[int, int], ...] = ()
+
+
+def nvidia_memory() -> list[CardMemory]:
+    """Return the memory of NVIDIA GPUs; empty where nvidia-smi does not answer."""
+    holders: dict[str, list[tuple[int, int]]] = {}
+    for row in query_nvidia_smi("--query-compute-apps=gpu_uuid,pid,used_memory"):
+        if len(row) == 3 and row[1].isdigit():
+            holders.setdefault(row[0], []).append((int(row[1]), int(row[2]) if row[2].isdigit() else 0))
+    return [
+        CardMemory(int(row[0]), int(row[2]), int(row[3]), tuple(holders.get(row[1], ())))
+        for row in query_nvidia_smi("--query-gpu=index,uuid,memory.total,memory.used")
+        if len(row) == 4 and all(row[cell].isdigit() for cell in (0, 2, 3))
+    ]
+
+
+def amd_memory(sys: Path = Path("/sys")) -> list[CardMemory]:
+    """Return the memory of AMD GPUs from the amdgpu driver's files, in HIP's order; empty where there are none."""
+    nodes = (sys / "class/kfd/kfd/topology/nodes").glob("*/gpu_id")
+    found: list[CardMemory] = []
+    for path in sorted(nodes, key=lambda path: int(path.parent.name)):
+        number = read_number(path)
+        if not number:  # a processor
+            continue
+        properties = dict(line.split()[:2] for line in read_lines(path.parent / "properties") if " " in line)
+        place, domain = int(properties.get("location_id", 0)), int(properties.get("domain", 0))
+        address = f"{domain:04x}:{place >> 8 & 0xFF:02x}:{place >> 3 & 0x1F:02x}.{place & 7}"
+        total, used = (
+            read_number(sys / f"bus/pci/devices/{address}/mem_info_vram_{kind}") or 0 for kind in ("total", "used")
+        )
+        held = (
+            (int(file.parent.name), (read_number(file) or 0) >> 20)
+            for file in (sys / "class/kfd/kfd/proc").glob(f"*/vram_{number}")
+        )
+        holders = tuple((pid, size) for pid, size in held if size)
+        found.append(CardMemory(len(found), total >> 20, used >> 20, holders))
+    return [card for card in found if card.total]
+
+
+def read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def read_number(path: Path) -> int | None:
+    text = next(iter(read_lines(path)), "").strip()
+    return int(text) if text.isdigit() else None
+
+
+def check_gpu_memory(cards: list[CardMemory], indexes: list[int], share: float, report: Report) -> None:
+    """Report chosen GPUs with less free memory than the server will request, and who holds memory of them."""
+    for card in cards:
+        if card.index not in indexes:
+            continue
+        held = ", ".join(f"{describe_holder(pid)} with {size} MiB" for pid, size in card.holders)
+        if card.used > card.total * (1 - share):
+            report.problems.append(
+                f"GPU {card.index} has {card.total - card.used} of {card.total} MiB free, the server takes {share:.0%}; held by {held or 'no process that the driver names'}"
+            )
+        elif held:
+            report.notes.append(f"GPU {card.index} is also used by {held}")
+
+
+def describe_holder(pid: int) -> str:
+    process = read_process(pid)
+    return describe(process) if process else f"pid {pid} (outside this container)"

@@ -1,0 +1,101 @@
+"""Engine processes of this installation whose server is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pwd
+import signal
+import time
+from pathlib import Path
+
+from .processes import Process, all_processes, read_process
+
+ORPHAN_GRACE_S = 2.0
+"""An engine without its server ignores SIGTERM (vLLM 0.32.0), so waiting longer does not help."""
+SERVICE_ACCOUNT = "firstlight"
+"""The account that a system-wide installation creates: nothing else runs as it."""
+
+
+def recorded_processes(prefix: Path) -> dict[int, int | None]:
+    """Return PID and start ticks of living engine processes that wrote a proof of their attention back end."""
+    recorded: dict[int, int | None] = {}
+    for path in (prefix / "run").glob("attention-*.json"):
+        try:
+            proof = json.loads(path.read_text())
+            pid, ticks = int(proof["pid"]), proof["start_ticks"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        process = read_process(pid)
+        if process is not None and process.start_ticks == ticks:
+            recorded[pid] = ticks
+    return recorded
+
+
+def remove_stale_proofs(prefix: Path) -> None:
+    """Remove the proofs of processes that are gone, so that the folder does not grow with every start."""
+    living = recorded_processes(prefix)
+    for path in (prefix / "run").glob("attention-*.json"):
+        if path.stem.removeprefix("attention-") not in map(str, living):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def is_vllm(process: Process) -> bool:
+    """Return whether vLLM set the process title, or the command line is that of a server."""
+    return process.title.startswith("VLLM::") or "/vllm serve " in f"{process.title} "
+
+
+def find_orphans(prefix: Path, user: str) -> list[Process]:
+    """Return engine and worker processes of ours whose server is gone, oldest first.
+
+    A process with a living server above it is never returned: it is in use.
+    """
+    processes = all_processes()
+    recorded = recorded_processes(prefix)
+    try:
+        account = pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return []
+
+    def served(process: Process) -> bool:
+        above = processes.get(process.parent)
+        while above is not None and is_vllm(above):
+            if not above.title.startswith("VLLM::"):
+                return True
+            above = processes.get(above.parent)
+        return False
+
+    found = [
+        process
+        for process in processes.values()
+        if process.title.startswith("VLLM::")
+        and process.uid == account
+        and (process.pid in recorded or user == SERVICE_ACCOUNT)
+        and not served(process)
+    ]
+    return sorted(found, key=lambda process: process.start_ticks)
+
+
+def end_processes(processes: list[Process]) -> list[Process]:
+    """End processes, first by SIGTERM, then by SIGKILL. Return those that are still there."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for process in processes:
+            send_signal(process, number)
+        deadline = time.monotonic() + ORPHAN_GRACE_S
+        while processes and time.monotonic() < deadline:
+            processes = [process for process in processes if read_process(process.pid) == process]
+            time.sleep(0.05)
+    return processes
+
+
+def send_signal(process: Process, number: signal.Signals) -> None:
+    """Send a signal through a process descriptor, so that a reused PID is never hit."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        descriptor = os.pidfd_open(process.pid)
+        try:
+            if read_process(process.pid) == process:
+                signal.pidfd_send_signal(descriptor, number)
+        finally:
+            os.close(descriptor)
