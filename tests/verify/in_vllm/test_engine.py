@@ -59,8 +59,8 @@ WHOLE = """
 import sys
 from pathlib import Path
 from verify.checks.engine.answers import CHECK
-from verify.records import Context
-outcome = CHECK.run(Context(level="full", prefix=Path(sys.argv[1])))
+from verify.records import CheckContext
+outcome = CHECK.run(CheckContext(level="full", prefix=Path(sys.argv[1])))
 print(outcome.status, outcome.reason)
 """
 
