@@ -47,9 +47,9 @@ class Site:
 
     wheel_builder: WheelBuilder
     job: BuildJob
-    told: list[str]
+    reported: list[str]
     interrupted: list[str]
-    """What it said before it was cancelled."""
+    """Its progress before it was cancelled."""
     left_running: list[str]
     """Command lines of its processes right after the cancellation."""
     built: BuiltWheel
@@ -88,7 +88,7 @@ class Staging:
     wheel_builder: WheelBuilder
     store: Store
     client: ClientSettings
-    told: list[str]
+    reported: list[str]
 
 
 class BuilderForCuda(WheelBuilder):
@@ -101,7 +101,7 @@ class BuilderForCuda(WheelBuilder):
 
 @pytest.fixture(scope="session")
 def staging(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Staging:
-    """The sample under flash-attn's name, asked for by a Stack of a torch that the controller has already."""
+    """The sample under flash-attn's name, in a Stack with a torch that the controller already has."""
     folder = tmp_path_factory.mktemp("stage")
     _pack_as_flash_attn(folder)
     settings = read_settings()
@@ -119,7 +119,7 @@ def staging(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Staging:
         interpreter=Interpreter(version=PYTHON, origin="host", path="/usr/bin/python3"),
         platform=f"{platform.machine()}-manylinux_2_28",
     )
-    told: list[str] = []
+    reported: list[str] = []
     staged = stage(
         resolve_to(stack),
         Settings(flash_attn="package", builder=CONTROLLER),
@@ -127,9 +127,9 @@ def staging(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Staging:
         store=site.job.store,
         client=client,
         packager=BuilderForCuda(**vars(site.wheel_builder)),
-        progress=lambda what, _done, _total: told.append(what),
+        progress=lambda what, _done, _total: reported.append(what),
     )
-    return Staging(stack, staged, key, site.wheel_builder, site.job.store, client, told)
+    return Staging(stack, staged, key, site.wheel_builder, site.job.store, client, reported)
 
 
 def _pack_as_flash_attn(folder: Path) -> None:
@@ -167,21 +167,21 @@ def _build(store: Store, settings: ClientSettings) -> Site:
     wheels = lock_stack(stack, (), sources, store).wheels
     fetch_wheels(wheels, sources.settings, sources.indexes, store)
     wheel_builder = WheelBuilder(store, open_local, python=sys.executable, interpreter=no_interpreter)
-    told: list[str] = []
+    reported: list[str] = []
     job = BuildJob(sample_key(), wheels, Target.of(stack.platform, PYTHON), CUDA, sources, store)
     with pytest.raises(KeyboardInterrupt):
-        wheel_builder.find_or_build(replace(job, progress=until_the_first_unit(told)), CONTROLLER)
-    interrupted, left = list(told), processes_below(store.root)
-    told.clear()
+        wheel_builder.find_or_build(replace(job, progress=until_the_first_unit(reported)), CONTROLLER)
+    interrupted, left = list(reported), processes_below(store.root)
+    reported.clear()
     built = wheel_builder.find_or_build(
-        replace(job, progress=lambda what, _done, _total: told.append(what)), CONTROLLER
+        replace(job, progress=lambda what, _done, _total: reported.append(what)), CONTROLLER
     )
-    return Site(wheel_builder, job, told, interrupted, left, built)
+    return Site(wheel_builder, job, reported, interrupted, left, built)
 
 
-def until_the_first_unit(told: list[str]) -> Progress:
+def until_the_first_unit(reported: list[str]) -> Progress:
     def tell(what: str, done: int, total: int) -> None:
-        told.append(what)
+        reported.append(what)
         if "1 of 3 units" in what:
             raise KeyboardInterrupt
 

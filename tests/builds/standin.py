@@ -1,4 +1,4 @@
-"""A stand-in for flash-attn without a compiled part, as its Triton build on AMD cards is, beside a stand-in for torch: built in seconds."""
+"""A substitute for flash-attn without a compiled part, like its Triton build for AMD cards, and one for torch: built in seconds."""
 
 from __future__ import annotations
 

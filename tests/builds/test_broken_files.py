@@ -1,4 +1,4 @@
-"""Wheels and sdists that are not whole, and builders that say what the build program does not: each is named, none is a crash."""
+"""Damaged wheels and sdists, and build hosts that send unknown output: each is an error with its name, none a crash."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_an_sdist_that_ends_early_is_named(tmp_path: Path) -> None:
 
 
 class Chatty:
-    """A session with a builder whose shell greets."""
+    """A session with a build host whose shell prints a greeting."""
 
     host = "builder"
 
@@ -102,7 +102,7 @@ class Chatty:
 
 
 @pytest.mark.parametrize("greeting", ["Welcome to node 7!\n", '"hello"\n', '{"greeting": "hello"}\n'])
-def test_a_builder_that_greets_is_named(greeting: str) -> None:
+def test_a_build_host_whose_shell_prints_a_greeting_is_named(greeting: str) -> None:
     session = Chatty(greeting)
     request = BuildRequest("s.tar.gz", "", "python3", None, "", None, (), {}, 1.0)
     uv = StagedFile(name="uv", path="/uv", sha256="0" * 64, size=1, kind="tool")

@@ -29,12 +29,12 @@ def wheel_of(site: Site) -> Path:
 def test_a_cancelled_build_leaves_nothing_running_and_is_taken_up_where_it_stopped(site: Site) -> None:
     assert any("1 of 3 units" in line for line in site.interrupted)
     assert site.left_running == []
-    assert not any("creating the build environment" in line for line in site.told)
-    assert not any("1 of 3 units" in line for line in site.told)
-    assert any("3 of 3 units" in line for line in site.told)
+    assert not any("creating the build environment" in line for line in site.reported)
+    assert not any("1 of 3 units" in line for line in site.reported)
+    assert any("3 of 3 units" in line for line in site.reported)
 
 
-def test_the_wheel_stands_under_its_key_with_the_log_beside_it(site: Site) -> None:
+def test_the_wheel_is_cached_under_its_key_with_its_log(site: Site) -> None:
     built = site.built
     assert built.key.slug.startswith(f"sample-extension-1.2.0-cu13-torch2.13-cxx11abi1-cp{PYTHON.replace('.', '')}-")
     assert built.codes == ("90",)

@@ -36,7 +36,7 @@ def wheel_builder_at(store: Store) -> WheelBuilder:
     return WheelBuilder(store, open_local, python=sys.executable, interpreter=no_interpreter)
 
 
-def test_a_compiler_s_error_is_told_and_the_next_try_builds(store: Store, tmp_path: Path) -> None:
+def test_a_compiler_error_is_reported_and_the_next_run_builds(store: Store, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"failed: the compilation failed:\n  flash\.cu\(3\): error:") as caught:
         wheel_builder_at(store).find_or_build(standin_job(tmp_path, store, python=PYTHON, setup=BROKEN), CONTROLLER)
     assert "build.log" in (caught.value.hint or "")
@@ -46,7 +46,7 @@ def test_a_compiler_s_error_is_told_and_the_next_try_builds(store: Store, tmp_pa
     assert store.find(built.sha256, built.name)
 
 
-def test_where_there_are_no_headers_a_managed_python_is_sent(
+def test_a_build_host_without_headers_gets_a_managed_python(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class HostWithoutPython(BuildHost):
@@ -72,7 +72,7 @@ def test_where_there_are_no_headers_a_managed_python_is_sent(
 
 
 @pytest.mark.parametrize(
-    ("has", "key", "said"),
+    ("has", "key", "text"),
     [
         ({"machine": "aarch64"}, {}, "controller is aarch64, and the wheel is for x86_64"),
         ({"glibc": None}, {}, "controller has no glibc"),
@@ -85,8 +85,8 @@ def test_where_there_are_no_headers_a_managed_python_is_sent(
         ),
     ],
 )
-def test_what_a_builder_lacks_is_named_before_anything_is_fetched(
-    store: Store, monkeypatch: pytest.MonkeyPatch, has: dict[str, object], key: dict[str, object], said: str
+def test_a_missing_requirement_of_a_build_host_is_named_before_anything_is_fetched(
+    store: Store, monkeypatch: pytest.MonkeyPatch, has: dict[str, object], key: dict[str, object], text: str
 ) -> None:
     class HostWith(BuildHost):
         def read_facts(self, python: str, cuda: str) -> BuilderFacts:
@@ -104,7 +104,7 @@ def test_what_a_builder_lacks_is_named_before_anything_is_fetched(
     job = standin_job(store.root.parent, store, python=PYTHON)
     built_for = job.key.built_for.model_copy(update={"machine": "x86_64", **key})
     asked = job.key.model_copy(update={"built_for": built_for})
-    with pytest.raises(StageError, match=said):
+    with pytest.raises(StageError, match=text):
         wheel_builder_at(store).find_or_build(
             replace(job, key=asked, cuda="12.8" if built_for.cuda_major else ""), CONTROLLER
         )
@@ -117,7 +117,7 @@ def test_the_program_reads_as_the_oldest_python_that_a_builder_may_have(path: Pa
     ast.parse(path.read_text(), feature_version=(3, 8))
 
 
-def test_a_builder_that_cannot_run_the_program_says_why(tmp_path: Path) -> None:
+def test_a_build_host_that_cannot_run_the_program_is_an_error_with_the_reason(tmp_path: Path) -> None:
     silent = BuildHost(CONTROLLER, open_local(CONTROLLER), str(tmp_path), python="/nonexistent/python")
     with pytest.raises(StageError, match=r"controller cannot run the build program: .*not found"):
         silent.read_facts("3.12", "")

@@ -65,7 +65,7 @@ def test_amd_cards_without_composable_kernels_get_triton_s(card: str, triton: bo
     assert recipe.compiled is not triton
 
 
-def test_any_other_package_is_told_by_torch_s_own_variable() -> None:
+def test_other_packages_get_torch_s_own_variable() -> None:
     key = make_key(name="sample-extension", version="1.2.0", capabilities=("7.5", "9.0"))
     assert recipe_for(key).variables(key) == {"TORCH_CUDA_ARCH_LIST": "7.5;9.0"}
 

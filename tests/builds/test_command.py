@@ -22,7 +22,7 @@ def wheel_builder(cache: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said", "hint"),
+    ("words", "code", "text", "hint"),
     [
         (("--torch", "9.9", "--arch", "90"), 2, "the catalog knows no torch 9.9", "catalog refresh"),
         (("numpy", "--torch", "2.11.0", "--arch", "90"), 2, "`numpy` names no release of a package", "NAME==VERSION"),
@@ -36,35 +36,35 @@ def wheel_builder(cache: Path, *words: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_a_wrong_option_is_named_with_what_helps(
-    tmp_path: Path, words: tuple[str, ...], code: int, said: str, hint: str
+    tmp_path: Path, words: tuple[str, ...], code: int, text: str, hint: str
 ) -> None:
     done = wheel_builder(tmp_path, "build", *words)
     assert done.returncode == code, done.stderr
-    assert done.stderr.startswith(f"error: {said}")
+    assert done.stderr.startswith(f"error: {text}")
     assert hint in done.stderr.partition("hint: ")[2]
     assert not (tmp_path / "files").exists()
 
 
 @pytest.mark.parametrize(
-    ("total", "said"),
+    ("total", "text"),
     [
         (2_700_000_000, ["0 B", "257.5 MiB", "515.0 MiB", "772.5 MiB", "1.0 GiB", "1.3 GiB", "1.5 GiB", "1.8 GiB"]),
         (8_500_000, ["0 B", "8.1 MiB"]),
     ],
 )
-def test_a_download_is_told_in_few_lines(total: int, said: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    told = ProgressLines()
-    told("flash-attn on controller: building", 0, 0)
+def test_a_download_is_printed_in_few_lines(total: int, text: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    printer = ProgressLines()
+    printer("flash-attn on controller: building", 0, 0)
     for done in range(0, total + 1, 100_000):
-        told("download", done, total)
-    told("flash-attn on controller: building", 0, 0)
+        printer("download", done, total)
+    printer("flash-attn on controller: building", 0, 0)
     first, *lines, last = capsys.readouterr().err.splitlines()
     assert first == last == "flash-attn on controller: building"
     assert len(lines) <= 12
-    assert [line.partition(" of ")[0] for line in lines][: len(said)] == [f"download: {words}" for words in said]
+    assert [line.partition(" of ")[0] for line in lines][: len(text)] == [f"download: {words}" for words in text]
     assert lines[-1].removeprefix("download: ").split(" of ") == [format_bytes(total)] * 2
 
 
-def test_an_empty_shelf_is_said_to_be_empty(tmp_path: Path) -> None:
+def test_an_empty_build_cache_is_reported(tmp_path: Path) -> None:
     assert wheel_builder(tmp_path, "list").stdout == "nothing was built yet\n"
     assert wheel_builder(tmp_path, "list", "--json").stdout == "[]\n"

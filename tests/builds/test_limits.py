@@ -1,4 +1,4 @@
-"""The trees below are as the kernel shows them, made anew."""
+"""Limits from file trees as the kernel shows them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_older_hierarchies_count_too(tmp_path: Path) -> None:
     assert (limits.cpus(root, 16), limits.memory(root)) == (1, 3 * GIB)
 
 
-def test_inside_a_container_the_mount_itself_holds_the_limit(tmp_path: Path) -> None:
+def test_in_a_container_the_mount_has_the_limit(tmp_path: Path) -> None:
     files = {
         "proc/self/cgroup": "5:memory:/docker/0123abcd\n",
         "sys/fs/cgroup/memory/memory.limit_in_bytes": str(2 * GIB),
@@ -86,7 +86,7 @@ def test_jobs_are_as_many_as_cores_and_memory_hold_and_never_none(
     assert limits.jobs(cores, free, each) == jobs
 
 
-def test_a_compiler_that_may_need_more_than_there_is_is_told_before_it_is_killed() -> None:
+def test_a_possible_lack_of_memory_is_reported_before_a_compiler_is_killed() -> None:
     assert limits.describe(2, 23 * GIB, 2, 7.0) == "23.0 GiB free, 2 cores: 2 at once"
-    said = limits.describe(2, 3 * GIB, 1, 7.0)
-    assert said == "3.0 GiB free, 2 cores: 1 at once; one may need 7 GiB and be killed for lack of memory"
+    text = limits.describe(2, 3 * GIB, 1, 7.0)
+    assert text == "3.0 GiB free, 2 cores: 1 at once; one may need 7 GiB and be killed for lack of memory"

@@ -1,4 +1,4 @@
-"""A build that nobody waits for any more ends, with all that it started."""
+"""A build without a controller ends, with all of its processes."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_the_whole_session_ends(tmp_path: Path, how: str | signal.Signals) -> No
     assert not any(alive(child) for child in children)
 
 
-def test_a_program_that_fails_leaves_its_last_words(tmp_path: Path) -> None:
+def test_a_failed_program_reports_its_last_lines(tmp_path: Path) -> None:
     program = start(tmp_path, "echo first; echo 'x.cu(3): error: no such thing' >&2; exit 3")
     assert program.stdout
     out = program.stdout.read()

@@ -89,7 +89,7 @@ def test_a_wheel_that_its_authors_renamed_is_locked_by_its_own_version(store: St
     assert (locked.version, locked.name) == ("2.8.3", name)
 
 
-def test_a_wheel_that_says_of_itself_that_it_is_another_is_refused(store: Store, tmp_path: Path) -> None:
+def test_a_wheel_with_the_metadata_of_another_is_refused(store: Store, tmp_path: Path) -> None:
     name, content = make_wheel("flash-attn", "2.7.0")
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / name.replace("2.7.0", VERSION)).write_bytes(content)
@@ -125,7 +125,7 @@ def test_an_address_that_does_not_answer_is_named_with_what_helps(store: Store, 
 
 
 def released(address: Site, *assets: dict[str, str]) -> None:
-    """A repository whose newest release holds other files."""
+    """A repository whose newest release has other files."""
     others = [{"name": "other.whl", "browser_download_url": f"{address.url}/other.whl"}]
     releases = [{"assets": others}, {"assets": list(assets)}]
     address.content["/api/repos/somebody/wheels/releases"] = json.dumps(releases).encode()
@@ -167,19 +167,19 @@ def test_a_community_wheel_that_no_release_has_any_more(
     assert "find-links" in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize(("answer", "said"), [(b"{}", "not a list of releases"), (None, "HTTP 404")])
+@pytest.mark.parametrize(("answer", "text"), [(b"{}", "not a list of releases"), (None, "HTTP 404")])
 def test_releases_that_cannot_be_read_are_an_error_with_what_helps(
-    store: Store, address: Site, community: FlashAttnPackage, answer: bytes | None, said: str
+    store: Store, address: Site, community: FlashAttnPackage, answer: bytes | None, text: str
 ) -> None:
     if answer is not None:
         address.content["/api/repos/somebody/wheels/releases"] = answer
-    with pytest.raises(StageError, match=said) as caught:
+    with pytest.raises(StageError, match=text) as caught:
         provide(store, community)
     assert "firstlight_builder: controller" in (caught.value.hint or "")
 
 
 @pytest.mark.parametrize(
-    ("version", "requires", "said"),
+    ("version", "requires", "text"),
     [
         ("2.8.3+rocm64torch2.9cxx11abitrue", ("torch",), "its version names torch 2.9, and the Stack has 2.8"),
         ("2.8.3+cu12torch2.8cxx11abitrue", ("torch",), "its version names cu12, and the Stack has rocm64"),
@@ -189,9 +189,9 @@ def test_releases_that_cannot_be_read_are_an_error_with_what_helps(
     ],
 )
 def test_a_wheel_for_another_stack_never_gets_into_the_lock(
-    store: Store, tmp_path: Path, version: str, requires: tuple[str, ...], said: str
+    store: Store, tmp_path: Path, version: str, requires: tuple[str, ...], text: str
 ) -> None:
     package = published(tmp_path / "links", version=version, requires=requires)
     with pytest.raises(StageError, match="does not fit this Stack") as caught:
         provide(store, package, tmp_path / "links")
-    assert said in caught.value.text
+    assert text in caught.value.text

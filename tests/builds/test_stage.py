@@ -1,4 +1,4 @@
-"""A Stack that asks for a build, through stage: a small CUDA extension stands for flash-attn, torch and nvcc are the real ones."""
+"""Stage with a Stack that needs a build: a small CUDA extension replaces flash-attn, torch and nvcc are real."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from tests.builds.conftest import Site, Staging
 from tests.stage.stacks import FACTS, resolve_to
 
 
-def test_the_package_is_built_once_and_stands_in_the_wheelhouse_under_its_key(staging: Staging) -> None:
+def test_the_package_is_built_once_and_cached_under_its_key(staging: Staging) -> None:
     [built] = [built for built in BuildCache(staging.store) if built.key.name == "flash-attn"]
     assert built.key == staging.key.model_copy(update={"built_for": built.key.built_for})
     assert (built.key.built_for.capabilities, built.codes) == (("9.0",), ("90",))
-    assert any("units compiled" in line for line in staging.told)
+    assert any("units compiled" in line for line in staging.reported)
     [package] = [file for file in staging.staged.files if file.name.startswith("flash_attn-")]
     assert (package.sha256, Path(package.path).parent.name) == (built.sha256, built.sha256)
 
 
-def test_it_is_locked_beside_the_very_torch_that_it_was_built_against(site: Site, staging: Staging) -> None:
+def test_it_is_locked_with_the_torch_that_it_was_built_against(site: Site, staging: Staging) -> None:
     lock = Path(staging.staged.lock).read_text().splitlines()
     assert [line.split()[0] for line in lock if line.startswith(("torch==", "flash-attn=="))] == [
         "flash-attn==2.8.3",

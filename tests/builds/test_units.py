@@ -21,7 +21,7 @@ default /b/one.o /b/two.o /b/three.o
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> tuple[Units, list[tuple[int, int]]]:
+def reported(tmp_path: Path) -> tuple[Units, list[tuple[int, int]]]:
     plan = tmp_path / "build" / "temp.linux" / "build.ninja"
     plan.parent.mkdir(parents=True)
     plan.write_text(PLAN)
@@ -29,15 +29,15 @@ def told(tmp_path: Path) -> tuple[Units, list[tuple[int, int]]]:
     return Units(tmp_path, lambda done, total: seen.append((done, total))), seen
 
 
-def test_each_unit_is_counted(told: tuple[Units, list[tuple[int, int]]]) -> None:
-    units, seen = told
+def test_each_unit_is_counted(reported: tuple[Units, list[tuple[int, int]]]) -> None:
+    units, seen = reported
     for line in ("running build_ext", "[1/3] c++ -c", "warning: [2/3] is no step", "[2/3] nvcc -c", "[3/3] nvcc -c"):
         units.see(line)
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_a_build_taken_up_again_goes_on_counting(told: tuple[Units, list[tuple[int, int]]]) -> None:
-    units, seen = told
+def test_a_resumed_build_continues_the_count(reported: tuple[Units, list[tuple[int, int]]]) -> None:
+    units, seen = reported
     for line in ("[1/2] nvcc -c", "[2/2] nvcc -c"):
         units.see(line)
     assert seen == [(2, 3), (3, 3)]

@@ -9,22 +9,22 @@ from provision.phases.stage.platforms import Target
 from tests.builds.keys import CHECK_FAIL, CHECK_FAIL_OLD, make_extension, make_key, make_library
 
 
-def judged(library: dict[str, Any] | None = None, wheel: dict[str, Any] | None = None, **key: Any) -> list[str]:
+def mismatches(library: dict[str, Any] | None = None, wheel: dict[str, Any] | None = None, **key: Any) -> list[str]:
     return find_mismatches(
         make_extension(make_library(**(library or {})), **(wheel or {})), make_key(**key), torch=None
     )
 
 
 def test_the_wheel_of_a_key_has_no_fault() -> None:
-    assert judged() == []
+    assert mismatches() == []
 
 
 def test_a_community_wheel_may_name_the_minor_of_its_cuda() -> None:
-    assert judged(wheel={"version": "2.8.3+cu128torch2.8"}) == []
+    assert mismatches(wheel={"version": "2.8.3+cu128torch2.8"}) == []
 
 
 @pytest.mark.parametrize(
-    ("wheel", "key", "said"),
+    ("wheel", "key", "text"),
     [
         (
             {"version": "2.8.2+cu12torch2.8cxx11abitrue"},
@@ -46,12 +46,12 @@ def test_a_community_wheel_may_name_the_minor_of_its_cuda() -> None:
         ({"libraries": ()}, {}, "it has no compiled extension"),
     ],
 )
-def test_metadata_tells_what_a_wheel_is_for(wheel: dict[str, Any], key: dict[str, Any], said: str) -> None:
-    assert any(fault.startswith(said) for fault in judged(wheel=wheel, **key)), judged(wheel=wheel, **key)
+def test_metadata_names_the_target_of_a_wheel(wheel: dict[str, Any], key: dict[str, Any], text: str) -> None:
+    assert any(fault.startswith(text) for fault in mismatches(wheel=wheel, **key)), mismatches(wheel=wheel, **key)
 
 
 @pytest.mark.parametrize(
-    ("library", "key", "said"),
+    ("library", "key", "text"),
     [
         ({"machine": "aarch64"}, {}, "flash_attn_2_cuda.so is for aarch64, not x86_64"),
         ({"needed": frozenset({"libcudart.so.13"})}, {}, "it is linked with libcudart.so.13, and the Stack has cu12"),
@@ -66,12 +66,12 @@ def test_metadata_tells_what_a_wheel_is_for(wheel: dict[str, Any], key: dict[str
         ({"torch_symbols": frozenset()}, {"cxx11_abi": False}, None),
     ],
 )
-def test_symbols_and_code_tell_what_a_library_is_for(
-    library: dict[str, Any], key: dict[str, Any], said: str | None
+def test_symbols_and_code_name_the_target_of_a_library(
+    library: dict[str, Any], key: dict[str, Any], text: str | None
 ) -> None:
     wheel = {"version": "2.8.3"}
-    found = judged(library=library, wheel=wheel, **key)
-    assert found == [] if said is None else any(fault.startswith(said) for fault in found), found
+    found = mismatches(library=library, wheel=wheel, **key)
+    assert found == [] if text is None else any(fault.startswith(text) for fault in found), found
 
 
 def test_kernels_of_triton_need_no_compiled_extension() -> None:
@@ -81,7 +81,7 @@ def test_kernels_of_triton_need_no_compiled_extension() -> None:
 
 
 @pytest.mark.parametrize(
-    ("requires", "said"),
+    ("requires", "text"),
     [
         (("torch", "einops"), []),
         (("torch==2.7.*",), ["it requires torch==2.7.*, and the lock has 2.8.0+cu128"]),
@@ -98,6 +98,6 @@ def test_kernels_of_triton_need_no_compiled_extension() -> None:
         (("to rch",), ["it has the invalid requirement `to rch`"]),
     ],
 )
-def test_the_lock_must_give_what_the_package_requires(requires: tuple[str, ...], said: list[str]) -> None:
+def test_the_lock_must_give_what_the_package_requires(requires: tuple[str, ...], text: list[str]) -> None:
     locked = {"torch": "2.8.0+cu128", "einops": "0.8.2", "tri-ton": "3.4"}
-    assert find_unmet_requirements(make_extension(requires=requires), locked, Target("x86_64", 35, "3.12")) == said
+    assert find_unmet_requirements(make_extension(requires=requires), locked, Target("x86_64", 35, "3.12")) == text

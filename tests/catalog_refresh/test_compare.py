@@ -72,7 +72,7 @@ def test_each_field_that_differs_is_named(site: Site, index: WheelIndex) -> None
     assert "vllm 0.33.0" in found.gone
 
 
-def test_rows_that_agree_say_nothing(site: Site, index: WheelIndex) -> None:
+def test_rows_that_agree_give_no_difference(site: Site, index: WheelIndex) -> None:
     site.add_wheel(*torch_wheel("2.16.0", "cu130", python="cp312"))
     agreeing = {**TORCH, "python": ">=3.11", "glibc": "2.28"}
     site.add_wheel(*torch_wheel("2.16.0", "cpu", machine="aarch64"))

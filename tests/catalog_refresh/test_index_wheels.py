@@ -1,4 +1,4 @@
-"""Wheels are listed as the index says, and read by parts."""
+"""Wheels are listed from the index and read by range requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from provision.catalog.index.settings import ClientSettings
 from provision.catalog.refresh.http_ranges import BLOCK, RangeError, RangeFile
-from provision.catalog.refresh.index_wheels import IndexUnreachableError, WheelIndex
+from provision.catalog.refresh.index_wheels import IndexReadError, WheelIndex
 from tests.catalog_refresh.conftest import vllm_wheel
 from tests.stage.site import Site
 
@@ -71,17 +71,17 @@ def test_an_index_that_does_not_know_the_package(index: WheelIndex) -> None:
 
 def test_no_index_answers(site: Site, bare_client: Path) -> None:
     site.close()
-    with pytest.raises(IndexUnreachableError) as caught:
+    with pytest.raises(IndexReadError) as caught:
         WheelIndex(ClientSettings(index=f"{site.url.replace('//', '//someone:secret@')}/simple")).wheels("vllm")
     assert "no package index answers for `vllm`" in caught.value.text
     assert "secret" not in caught.value.render()
 
 
-def test_a_wheel_that_is_none_is_named(site: Site, index: WheelIndex) -> None:
+def test_a_damaged_wheel_on_the_index_is_named(site: Site, index: WheelIndex) -> None:
     name, content = vllm_wheel("0.40.0", "2.16.0")
     site.add_wheel(name, content[:-100] + bytes(100))
     (found,) = index.wheels("vllm")
-    with pytest.raises(IndexUnreachableError, match=f"`{name}` on your index is damaged"):
+    with pytest.raises(IndexReadError, match=f"`{name}` on your index is damaged"):
         index.read(found, "METADATA")
 
 
@@ -89,5 +89,5 @@ def test_an_index_that_goes_away_is_named(site: Site, index: WheelIndex) -> None
     site.add_wheel(*vllm_wheel("0.40.0", "2.16.0"))
     (found,) = index.wheels("vllm")
     gone = replace(found, url=f"http://127.0.0.1:9/{found.name}")
-    with pytest.raises(IndexUnreachableError, match=f"`{found.name}` cannot be fetched: "):
+    with pytest.raises(IndexReadError, match=f"`{found.name}` cannot be fetched: "):
         index.read(gone, "METADATA")

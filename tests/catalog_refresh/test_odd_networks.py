@@ -38,7 +38,7 @@ def test_a_proxy_without_a_scheme_is_one_that_speaks_http_as_for_pip(
     refresh_only: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_PROXY", refresh_only.url.removeprefix("http://"))
-    commands.refresh_tables()  # the site does not know whole addresses: whoever reaches it so takes it for a proxy
+    commands.refresh_tables()  # a request with an absolute address shows that the site is used as a proxy
     assert any(path.startswith("http://") for path in refresh_only.requests)
 
 
@@ -60,7 +60,7 @@ def test_a_proxy_without_a_scheme_is_one_that_speaks_http_as_for_pip(
         ("PIP_FIND_LINKS", "http://[", r"`find-links` has the invalid address `http://\[`"),
     ],
 )
-def test_an_address_that_is_none_is_named_with_its_setting(
+def test_an_invalid_address_is_named_with_its_setting(
     refresh_only: Site, monkeypatch: pytest.MonkeyPatch, name: str, value: str, match: str
 ) -> None:
     assert refresh_only.url

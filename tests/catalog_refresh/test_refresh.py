@@ -66,12 +66,12 @@ def test_new_releases_are_rows(site: Site, index: WheelIndex, tmp_path: Path) ->
     assert len(Catalog(overlays=overlay.read_all(tmp_path)).releases) == len(grown.releases)
 
 
-def test_the_command_says_what_it_wrote_and_plan_reads_it(site: Site, index: WheelIndex) -> None:
+def test_the_command_reports_what_it_wrote_and_plan_uses_it(site: Site, index: WheelIndex) -> None:
     fill(site)
     try:
-        said = commands.refresh_tables()
-        assert "new: vLLM 0.40.0: torch 2.16.0" in said
-        assert f"written to {overlay.folder()}/" in said
+        text = commands.refresh_tables()
+        assert "new: vLLM 0.40.0: torch 2.16.0" in text
+        assert f"written to {overlay.folder()}/" in text
         forget()
         facts = parse_what_if("gpu=none cpu=avx512 os=ubuntu-24.04 python=3.12 arch=x86_64 glibc=2.39 ram=64 disk=500")
         stack = plan({"h": facts}, {"h": Settings()}).classes[0].stack

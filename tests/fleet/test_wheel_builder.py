@@ -1,4 +1,4 @@
-"""What the wheel builder builds, on real hosts: installed there beside a torch, and built there."""
+"""The wheel builder with real hosts: a wheel is installed with torch, and one is built there."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ except RuntimeError as error:
 
 
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="the wheel is for this Python, and test hosts have 3.11")
-def test_what_stage_had_built_goes_into_a_host_s_environment_last_and_runs_beside_its_torch(
+def test_a_built_wheel_is_installed_last_and_runs_with_the_host_s_torch(
     staging: Staging, pair: list[FleetHost], tmp_path: Path
 ) -> None:
     host, store = pair[1], staging.store
@@ -47,21 +47,21 @@ def test_what_stage_had_built_goes_into_a_host_s_environment_last_and_runs_besid
     [runtime] = store.root.glob("files/*/*/nvidia_cuda_runtime-*.whl")
     wheels = [Path(file.path) for file in staging.staged.files if file.kind == "wheel"]
     there = make_fleet_site(tmp_path, host)
-    # The runtime that torch's CUDA build would have brought.
+    # The runtime that torch's CUDA build would install.
     there.use_wheels([*wheels, runtime])
     environment = there.variables["firstlight_environment"]
     there.plan(firstlight_environment={**environment, "last": ["flash-attn"]})
     there.send()
     result = there.play("install")
     assert (result.status, result.changed) == ("ok", True), result
-    # Without a GPU the runtime itself says no, in the words of torch's own check: the extension is loaded and calls it.
+    # Without a GPU the runtime fails with the text of torch's check: the extension is loaded and calls it.
     assert host.sh(f"{PREFIX}/envs/*/bin/python -c '{LAUNCH.format(prefix=PREFIX)}'").split() == ["2.13.0+cpu", "True"]
     host.sh(f"rm -rf {PREFIX} /var/tmp/firstlight-0")
 
 
 @pytest.fixture
 def builder(pair: list[FleetHost], tmp_path: Path) -> Iterator[FleetHost]:
-    """A host with what stands for Python's headers."""
+    """A host with substitutes for Python's headers."""
     host, header = pair[0], f"/usr/include/python{PYTHON}/Python.h"
     host.sh(f"mkdir -p $(dirname {header}) && touch {header}")
     yield host
@@ -70,8 +70,10 @@ def builder(pair: list[FleetHost], tmp_path: Path) -> Iterator[FleetHost]:
 
 def test_a_host_builds_for_the_fleet_over_ssh(builder: FleetHost, tmp_path: Path) -> None:
     store = Store(tmp_path / "cache", limit_bytes=1 << 40)
-    told: list[str] = []
-    job = replace(standin_job(tmp_path, store, python=PYTHON), progress=lambda what, _done, _total: told.append(what))
+    reported: list[str] = []
+    job = replace(
+        standin_job(tmp_path, store, python=PYTHON), progress=lambda what, _done, _total: reported.append(what)
+    )
     hosts = load(builder.inventory(tmp_path)).hosts
 
     def open_host(name: str) -> Session:
@@ -82,7 +84,7 @@ def test_a_host_builds_for_the_fleet_over_ssh(builder: FleetHost, tmp_path: Path
     assert (built.builder, built.codes) == (builder.name, ())
     assert store.find(built.sha256, built.name)
     assert built.name.startswith("flash_attn-2.8.3+rocm64torch2.8cxx11abi")
-    assert any("creating the build environment" in line for line in told)
+    assert any("creating the build environment" in line for line in reported)
     assert "Successfully built flash_attn" in Path(built.log).read_text()
     assert builder.sh("ls /root/.cache/firstlight/builds").split() == ["builder.pyz"]
 

@@ -31,7 +31,7 @@ class Faults:
 
 
 class Site:
-    """Serves bytes by path and counts what was asked."""
+    """A server of bytes by path that counts requests."""
 
     def __init__(self) -> None:
         self.content: dict[str, bytes] = {}

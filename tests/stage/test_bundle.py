@@ -1,4 +1,4 @@
-"""A bundle of a tiny stage: made with a network, used without one, refused when anything in it is not what was signed."""
+"""A small bundle: created with a network, used without one, refused when its content differs from the signed manifest."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Made:
 
 
 def make(folder: Path, model: str = "builtin", product: Sequence[tuple[str, Path]] = ()) -> Made:
-    """A bundle made on a machine with an index, which is gone afterwards; `product` lies in it besides."""
+    """A bundle from a machine with an index that is gone afterwards; `product` is in it too."""
     site = Site()
     try:
         settings = ClientSettings(index=f"{site.url}/simple", sealed=True)
@@ -112,7 +112,7 @@ def other(tmp_path: Path) -> Store:
 
 
 def rewrite(path: Path, change: Callable[[str, bytes], bytes | None], *, add: tuple[str, bytes] | None = None) -> None:
-    """The same tar with members changed; null leaves one out."""
+    """Return the tar with changed members; None removes one."""
     members: list[tuple[tarfile.TarInfo, bytes]] = []
     with tarfile.open(path) as tar:
         for member in tar:
@@ -153,9 +153,9 @@ def test_stage_finds_everything_without_an_index(made: Made, other: Store) -> No
 
 def test_a_second_time_nothing_is_read_again(made: Made, other: Store) -> None:
     made.open(other)
-    told: list[int] = []
-    open_bundle(made.path, other, trust=made.trust, progress=lambda done, _: told.append(done))
-    assert told == []
+    reported: list[int] = []
+    open_bundle(made.path, other, trust=made.trust, progress=lambda done, _: reported.append(done))
+    assert reported == []
 
 
 @pytest.mark.usefixtures("original")
@@ -240,7 +240,7 @@ def test_a_copy_that_broke_off_is_refused(made: Made, other: Store, share: float
 def test_another_key_is_refused_and_none_is_asked_for(
     made: Made, other: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # whoever made it trusts their own key
+    # the creator trusts their own key
     open_bundle(made.path, other, trust=None)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "somebody else"))
     with pytest.raises(BundleError, match="no key is trusted") as caught:

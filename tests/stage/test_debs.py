@@ -137,7 +137,7 @@ def test_another_release_than_the_controllers_is_refused_with_both(store: Store,
         fetch_debs(["numa"], "", ubuntu, store=store, etc_apt=etc_apt, controller=CONTROLLER)
 
 
-def test_a_controller_without_apt_is_told(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_controller_without_apt_is_an_error(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(StageError, match="this machine has no apt"):
         fetch_debs(["numa"], "", HOST, store=store, controller=CONTROLLER)

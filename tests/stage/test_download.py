@@ -52,12 +52,12 @@ def test_files_are_fetched_verified_and_counted(site: Site, store: Store) -> Non
     assert seen[-1] == ("download", 12 << 16, 12 << 16)
 
 
-def test_each_file_is_told_of_once_it_is_here_with_the_size_of_all(site: Site, store: Store) -> None:
+def test_each_stored_file_is_reported_once_with_the_total_size(site: Site, store: Store) -> None:
     files = [offer(site, f"{number}.whl", os.urandom(1 << 16)) for number in range(6)]
     fetch(store, files[0])
-    told: list[tuple[str, bool, int]] = []
-    fetch_all(store, files, client, on_stored=lambda path, total: told.append((path.name, path.exists(), total)))
-    assert sorted(told) == [(f"{number}.whl", True, 6 << 16) for number in range(6)]
+    reported: list[tuple[str, bool, int]] = []
+    fetch_all(store, files, client, on_stored=lambda path, total: reported.append((path.name, path.exists(), total)))
+    assert sorted(reported) == [(f"{number}.whl", True, 6 << 16) for number in range(6)]
 
 
 def test_nothing_is_asked_for_what_is_here(site: Site, store: Store) -> None:
@@ -85,7 +85,7 @@ def test_as_long_as_bytes_come_it_goes_on(site: Site, store: Store) -> None:
     assert fetch(store, file)[file.sha256].read_bytes() == CONTENT
 
 
-def test_sizes_that_nobody_told_are_asked_for_before_anything_is_fetched(site: Site, store: Store) -> None:
+def test_unknown_sizes_are_requested_before_anything_is_fetched(site: Site, store: Store) -> None:
     small, large = offer(site, "small.whl", b"s"), offer(site, "large.whl")
     unknown = [File(file.name, file.url, file.sha256) for file in (small, large)]
     seen: list[tuple[str, int, int]] = []
@@ -101,7 +101,7 @@ def test_runs_at_the_same_time_fetch_a_file_once(site: Site, store: Store) -> No
     assert site.sent["/a.whl"] == len(CONTENT)
 
 
-def test_a_disk_that_takes_no_more_is_told_with_the_folder(site: Site, store: Store) -> None:
+def test_a_folder_that_cannot_be_written_is_named(site: Site, store: Store) -> None:
     file = offer(site)
     store.folder(file.sha256).parent.mkdir(parents=True)
     store.folder(file.sha256).symlink_to("/proc/self")
@@ -109,7 +109,7 @@ def test_a_disk_that_takes_no_more_is_told_with_the_folder(site: Site, store: St
         fetch(store, file)
 
 
-def test_what_a_killed_run_left_is_taken_up(site: Site, store: Store) -> None:
+def test_a_partial_download_of_a_killed_run_is_resumed(site: Site, store: Store) -> None:
     file = offer(site)
     with store.slot(file.sha256, file.name) as slot:
         slot.part.write_bytes(CONTENT[: 2 << 20])

@@ -58,7 +58,7 @@ class Provider:
 
 @pytest.fixture
 def stack(site: Site, bare_client: Path) -> Stack:
-    """Of torch alone, and the package beside it."""
+    """A Stack of torch and the package."""
     bare_client.write_text(f"[global]\nindex-url = {site.url}/simple\n")
     site.add_wheel(*make_wheel("torch", "2.7.0"))
     site.add_wheel(*make_wheel("tiny-dependency", "1.1"))
@@ -85,7 +85,7 @@ def test_the_package_goes_into_the_lock_with_what_it_requires(stack: Stack, stor
     assert sorted(provider.asked[0]) == ["tiny-dependency", "torch"]
 
 
-def test_a_second_run_asks_nobody(stack: Stack, store: Store, tmp_path: Path) -> None:
+def test_a_second_run_queries_no_provider(stack: Stack, store: Store, tmp_path: Path) -> None:
     provider = Provider(store, tmp_path / "builder")
     first = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
     second = stage(resolve_to(stack), Settings(), FACTS, store=store, packager=provider)
@@ -103,8 +103,8 @@ def test_a_wheel_that_is_gone_is_provided_again(stack: Stack, store: Store, tmp_
     assert all(Path(file.path).is_file() for file in second.files)
 
 
-@pytest.mark.parametrize("error", [StageError("nvcc said no"), TransportError("the builder is away")])
-def test_where_nobody_insists_it_is_left_out_with_the_reason(
+@pytest.mark.parametrize("error", [StageError("nvcc failed"), TransportError("the builder is away")])
+def test_an_optional_package_is_left_out_with_the_reason(
     stack: Stack, store: Store, tmp_path: Path, error: Exception
 ) -> None:
     provider = Provider(store, tmp_path / "builder", error)
@@ -117,15 +117,15 @@ def test_where_nobody_insists_it_is_left_out_with_the_reason(
 
 
 @pytest.mark.parametrize("policy", ["package", "both", "==2.8.3"])
-def test_where_it_was_asked_for_its_absence_is_a_refusal(
+def test_a_requested_package_that_cannot_be_had_is_a_refusal(
     stack: Stack, store: Store, tmp_path: Path, policy: str
 ) -> None:
-    provider = Provider(store, tmp_path / "builder", StageError("nvcc said no"))
+    provider = Provider(store, tmp_path / "builder", StageError("nvcc failed"))
     without = stack.model_copy(update={"flash_attn": FlashAttnPlan(provider="none")})
     staged = stage(resolve_to(stack, without), Settings(flash_attn=policy), FACTS, store=store, packager=provider)
     assert staged.stack == without
-    assert [(reason.candidate, reason.text) for reason in staged.refused] == [("candidate-1", "nvcc said no")]
-    with pytest.raises(StageError, match=re.escape("candidate-1: nvcc said no")):
+    assert [(reason.candidate, reason.text) for reason in staged.refused] == [("candidate-1", "nvcc failed")]
+    with pytest.raises(StageError, match=re.escape("candidate-1: nvcc failed")):
         stage(resolve_to(stack), Settings(flash_attn=policy), FACTS, store=store, packager=provider, refresh=True)
 
 

@@ -1,4 +1,4 @@
-"""A hub, or what stands between, that answers something else: each is one error with its values, and nothing of it is kept."""
+"""Invalid answers of a hub or a proxy: each is one error with its values, and nothing is stored."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_a_large_file_that_hardly_comes_is_given_up(site: Site, store: Store, mo
 
 
 @given(answer=st.dictionaries(st.sampled_from(["sha", "siblings", "safetensors", "x"]), JSON))
-def test_whatever_a_hub_lists_is_read_or_refused(answer: dict[str, Any]) -> None:
+def test_any_hub_listing_is_read_or_refused(answer: dict[str, Any]) -> None:
     try:
         found = hub_responses.parse_revision(answer)
     except ValueError:
@@ -172,7 +172,7 @@ def test_whatever_a_hub_lists_is_read_or_refused(answer: dict[str, Any]) -> None
         JSON,
     )
 )
-def test_whatever_a_config_holds_is_read_or_refused(config: dict[str, Any]) -> None:
+def test_any_config_is_read_or_refused(config: dict[str, Any]) -> None:
     try:
         shape = shape_of(LLAMA | config, counted({"BF16": 1 << 20}, "a test"))
     except ModelError:

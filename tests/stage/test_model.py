@@ -42,7 +42,7 @@ def take(
 # --- a folder
 
 
-def test_a_folder_is_taken_as_it_lies_links_followed_and_hidden_files_left_out(store: Store, tmp_path: Path) -> None:
+def test_a_folder_is_staged_with_links_followed_and_without_hidden_files(store: Store, tmp_path: Path) -> None:
     folder = write_model(
         tmp_path / "my-model", {name: content for name, content in MODEL.items() if name not in SHARDS}
     )
@@ -194,7 +194,7 @@ def test_a_revision_by_name(hub: Site, store: Store) -> None:
     assert len(files) == len(MODEL)
 
 
-def test_a_gated_model_needs_the_token_that_lies_in_a_file(hub: Site, store: Store, tmp_path: Path) -> None:
+def test_a_gated_model_needs_the_token_in_a_file(hub: Site, store: Store, tmp_path: Path) -> None:
     hub.faults.wants = "Bearer hf_sesame"
     with pytest.raises(StageError, match=r"refuses `org/tiny` \(HTTP 401\)") as caught:
         take(store, "org/tiny")
@@ -236,7 +236,7 @@ def test_what_is_no_token_is_neither_sent_nor_shown(
     assert not hub.requests
 
 
-def test_an_unknown_model_is_told_from_a_hub_that_is_silent(
+def test_an_unknown_model_and_a_silent_hub_have_different_errors(
     hub: Site, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(StageError, match=r"has no `org/absent` at revision `main` \(HTTP 404\)"):

@@ -15,7 +15,7 @@ from provision.phases.stage.platforms import Target
 @pytest.mark.skipif(
     platform.libc_ver()[0] != "glibc", reason="the machine's own tags are compared, and they are not glibc's"
 )
-def test_tags_for_this_machine_are_the_ones_it_says_itself() -> None:
+def test_tags_for_this_machine_equal_those_of_packaging() -> None:
     glibc = platform.libc_ver()[1].split(".")[1]
     target = Target.of(f"{platform.machine()}-manylinux_2_{glibc}", "{}.{}".format(*sys.version_info[:2]))
     assert [str(tag) for tag in target.tags()] == [str(tag) for tag in sys_tags()]
@@ -33,15 +33,15 @@ def test_tags_for_this_machine_are_the_ones_it_says_itself() -> None:
         ("py3-none-any", True),
     ],
 )
-def test_a_foreign_host_is_judged_by_its_own_platform(wheel_tag: str, fits: bool) -> None:
+def test_wheels_for_another_host_are_chosen_by_its_platform(wheel_tag: str, fits: bool) -> None:
     tags = set(Target.of("aarch64-manylinux_2_34", "3.12.4").tags())
     assert bool(tags & parse_tag(wheel_tag)) is fits
 
 
 @given(minor=st.integers(17, 90))
-def test_uv_is_never_told_a_newer_glibc_than_the_hosts(minor: int) -> None:
-    told = Target.of(f"x86_64-manylinux_2_{minor}", "3.12").uv_platform
-    assert int(told.rpartition("_")[2]) <= minor
+def test_uv_never_gets_a_newer_glibc_than_the_hosts(minor: int) -> None:
+    reported = Target.of(f"x86_64-manylinux_2_{minor}", "3.12").uv_platform
+    assert int(reported.rpartition("_")[2]) <= minor
 
 
 def test_markers_speak_of_the_host() -> None:

@@ -66,7 +66,7 @@ def test_fixed_builds_are_here_before_uv_answers(
     assert {vllm[0], torch[0]} <= set(came)
 
 
-def test_what_fails_early_is_told_by_the_fetch_of_the_lock(site: Site, store: Store) -> None:
+def test_a_failed_prefetch_is_reported_by_the_fetch_of_the_lock(site: Site, store: Store) -> None:
     name, content = make_wheel("torch", "2.7.0")
     wanted = offer(site, name, content)
     path = wanted.url.removeprefix(site.url)

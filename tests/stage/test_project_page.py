@@ -53,9 +53,9 @@ def test_json_page_of_an_index(site: Site, index_client: IndexClient) -> None:
     assert versions(index_client, IndexLocation(f"{site.url}/api/simple"), "torch") == {"2.7.0+cpu"}
 
 
-@pytest.mark.parametrize("said", [b"<html>", b'["torch"]', b'{"files": [{"url": "x"}]}'])
-def test_an_index_that_announces_json_and_sends_none_is_a_problem(said: bytes) -> None:
-    answer = httpx.Response(200, content=said, headers={"Content-Type": "application/vnd.pypi.simple.v1+json"})
+@pytest.mark.parametrize("content", [b"<html>", b'["torch"]', b'{"files": [{"url": "x"}]}'])
+def test_an_index_with_invalid_json_is_a_problem(content: bytes) -> None:
+    answer = httpx.Response(200, content=content, headers={"Content-Type": "application/vnd.pypi.simple.v1+json"})
     index_client = IndexClient(lambda: httpx.Client(transport=httpx.MockTransport(lambda _: answer)))
     (listing,) = index_client.fetch_pages([(IndexLocation("https://odd.example/simple"), "torch")])
     assert (listing.problem or "").startswith("the answer is not a list of files")

@@ -95,7 +95,7 @@ def test_a_distribution_without_a_wheel_that_fits_is_refused_with_its_name(site:
 
 
 @pytest.mark.usefixtures("bare_client")
-def test_a_contradiction_is_told_in_uvs_own_sentence(site: Site) -> None:
+def test_a_contradiction_is_reported_in_uvs_own_sentence(site: Site) -> None:
     site.add_wheel(*make_wheel("server", requires=("torch==2.7.0",)))
     site.add_wheel(*make_wheel("torch", "2.6.0"))
     with pytest.raises(
@@ -106,7 +106,7 @@ def test_a_contradiction_is_told_in_uvs_own_sentence(site: Site) -> None:
 
 
 @pytest.mark.usefixtures("bare_client")
-def test_an_index_that_does_not_answer_is_told_without_credentials() -> None:
+def test_an_index_that_does_not_answer_is_reported_without_credentials() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         index = f"http://user:s3cret@127.0.0.1:{unused.getsockname()[1]}/simple"
@@ -116,7 +116,7 @@ def test_an_index_that_does_not_answer_is_told_without_credentials() -> None:
 
 
 @pytest.mark.usefixtures("bare_client")
-def test_an_index_that_fails_is_told_with_its_status(site: Site) -> None:
+def test_an_index_that_fails_is_reported_with_its_status(site: Site) -> None:
     site.faults.status["/simple/server/"] = [500] * 9
     with pytest.raises(StageError, match="500 Internal Server Error"):
         solve(SolveRequest(ARM, ("server",)), {"UV_DEFAULT_INDEX": f"{site.url}/simple"})
@@ -152,7 +152,7 @@ def test_places_are_asked_of_uv_itself_so_that_its_own_files_count(bare_client: 
 
 
 def test_a_small_set_is_solved_and_fetched_through_the_users_own_settings(store: Store) -> None:
-    """The one test that uses the network: what this machine's own client settings say, as a person's run would."""
+    """The only test that uses the network, with the client settings of this machine."""
     settings = read_settings()
     sources = find_sources(settings)
     target = Target.of("aarch64-manylinux_2_36", "{}.{}".format(*sys.version_info[:2]))

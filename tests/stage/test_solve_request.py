@@ -1,4 +1,4 @@
-"""What uv is asked for: fixed builds by name and place."""
+"""The request to uv: pinned builds by name and location."""
 
 from __future__ import annotations
 

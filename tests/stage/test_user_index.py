@@ -62,7 +62,7 @@ def test_main_index_comes_before_extra_ones_because_uv_takes_the_first_that_has_
     assert variables == {"UV_INDEX": f"{MAIN} {FIRST}", "UV_DEFAULT_INDEX": SECOND}
 
 
-def test_without_settings_uv_is_told_nothing(tmp_path: Path) -> None:
+def test_without_settings_uv_gets_no_variables(tmp_path: Path) -> None:
     assert uv_variables(read_settings({}, pip_files=[tmp_path / "absent"], uv_files=[]), default_index=MAIN) == {}
 
 

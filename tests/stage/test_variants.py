@@ -127,7 +127,7 @@ def test_the_files_are_named_where_no_source_has_the_planned_build(index: Site, 
     assert "no other index has a wheel of torch 2.7.0" in caught.value.text
 
 
-def test_a_vllm_for_amd_cards_is_told_by_its_files(index: Site, store: Store) -> None:
+def test_a_vllm_for_amd_cards_is_detected_by_its_files(index: Site, store: Store) -> None:
     index.content["/simple/vllm/"] = b""
     more = {"vllm/_version.py": "__version__ = version = '0.9.1'\n", "vllm/_rocm_C.abi3.so": ""}
     file, content = make_wheel("vllm", "0.9.1", requires=("torch==2.7.0",), more=more)
@@ -166,7 +166,7 @@ def test_a_version_names_its_platform_or_none(version: str, platform: str | None
         ({}, None),
     ],
 )
-def test_what_stands_in_a_wheel_names_its_platform_or_none(
+def test_the_content_of_a_wheel_names_its_platform_or_none(
     tmp_path: Path, files: dict[str, str], platform: str | None
 ) -> None:
     name, content = make_wheel("tiny", more=files)

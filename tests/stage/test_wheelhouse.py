@@ -23,7 +23,7 @@ def put(store: Store, folder: Path, content: bytes, name: str = "a-1-py3-none-an
     return hashlib.sha256(content).hexdigest(), store.add(source)
 
 
-def test_a_file_lies_once_under_its_hash(store: Store, tmp_path: Path) -> None:
+def test_a_file_is_stored_once_by_its_hash(store: Store, tmp_path: Path) -> None:
     sha256, path = put(store, tmp_path, b"wheel")
     assert path == store.root / "files" / sha256[:2] / sha256 / "a-1-py3-none-any.whl"
     assert store.find(sha256, path.name) == path
@@ -100,7 +100,7 @@ def test_pruning_removes_least_recently_used_first_and_spares_what_a_host_needs(
     ]
 
 
-def test_whoever_waits_for_a_file_that_is_pruned_meanwhile_stores_it_anew(
+def test_a_file_that_was_pruned_while_waiting_for_its_lock_is_stored_again(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "a-1-py3-none-any.whl"
@@ -116,19 +116,19 @@ def test_whoever_waits_for_a_file_that_is_pruned_meanwhile_stores_it_anew(
     assert store.add(source).read_bytes() == b"wheel"
 
 
-def test_a_pruner_that_comes_late_leaves_what_was_stored_anew(
+def test_a_late_pruner_keeps_a_file_that_was_stored_again(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, path = put(store, tmp_path, b"wheel")
     flock = fcntl.flock
 
-    def made_anew_first(lock: IO[str], how: int) -> None:
+    def stored_again_first(lock: IO[str], how: int) -> None:
         monkeypatch.setattr(fcntl, "flock", flock)
         shutil.rmtree(Path(lock.name).parent)
         store.add(tmp_path / path.name)
         flock(lock, how)
 
-    monkeypatch.setattr(fcntl, "flock", made_anew_first)
+    monkeypatch.setattr(fcntl, "flock", stored_again_first)
     store.limit_bytes = 1
     assert store.prune() == 0
     assert path.exists()
@@ -182,7 +182,7 @@ def test_a_damaged_note_does_not_stop_pruning(store: Store) -> None:
     assert store.references.needed() == {"a"}
 
 
-def test_too_small_a_disk_is_told_before_anything_is_fetched(store: Store) -> None:
+def test_a_disk_that_is_too_small_is_reported_before_anything_is_fetched(store: Store) -> None:
     with pytest.raises(StageError, match=r"needs 1048576\.0 TiB in .* are free there") as caught:
         store.require_space(1 << 60, "download")
     assert "FIRSTLIGHT_CACHE" in (caught.value.hint or "")

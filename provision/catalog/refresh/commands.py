@@ -39,7 +39,7 @@ def refresh_tables() -> str:
 
     Raises:
         TableError: An overlay cannot be read.
-        IndexUnreachableError: No index answers.
+        IndexReadError: No index answers.
         RangeError: The index serves neither metadata nor parts of files.
 
     """

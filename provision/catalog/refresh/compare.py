@@ -47,7 +47,7 @@ def compare(catalog: Catalog, index: WheelIndex) -> CatalogComparison:
     """Compare every vLLM and torch row with the wheels on the index.
 
     Raises:
-        IndexUnreachableError: No index answers.
+        IndexReadError: No index answers.
         RangeError: The index serves neither metadata nor parts of files.
 
     """
@@ -106,9 +106,9 @@ def _torch(row: Torch, actual: TorchMetadata) -> list[CatalogDifference]:
 
 def _differing(subject: str, pairs: list[tuple[str, Any, Any]], file: str) -> list[CatalogDifference]:
     return [
-        CatalogDifference(subject, field, _plain(ours), _plain(theirs), file)
-        for field, ours, theirs in pairs
-        if ours != theirs
+        CatalogDifference(subject, field, _plain(row), _plain(wheel), file)
+        for field, row, wheel in pairs
+        if row != wheel
     ]
 
 

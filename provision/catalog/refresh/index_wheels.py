@@ -25,7 +25,7 @@ MOST_BYTES = 16 << 20
 """Size limit of a file that is read from a wheel. The longest metadata has some hundred thousand bytes."""
 
 
-class IndexUnreachableError(FirstlightError):
+class IndexReadError(FirstlightError):
     """None of the user's indexes answers, or a listed file cannot be read."""
 
 
@@ -68,7 +68,7 @@ class WheelIndex:
         """Return every wheel of a package, oldest release first; an empty list when no index has it.
 
         Raises:
-            IndexUnreachableError: No index answers.
+            IndexReadError: No index answers.
 
         """
         problems = []
@@ -83,7 +83,7 @@ class WheelIndex:
             if page.problem:
                 problems.append(f"{page.location.label}: {page.problem}")
         if problems or not self._indexes:
-            raise IndexUnreachableError(
+            raise IndexReadError(
                 f"no package index answers for `{package}`: {'; '.join(problems) or 'none is configured'}",
                 hint="only a refresh needs one: check the indexes in your pip or uv settings",
             )
@@ -97,7 +97,7 @@ class WheelIndex:
 
         Raises:
             RangeError: The server sends no parts of files.
-            IndexUnreachableError: The server sends nothing, or no valid wheel.
+            IndexReadError: The server sends nothing, or no valid wheel.
 
         """
         import httpx  # noqa: PLC0415 - the catalog is read without it
@@ -113,11 +113,11 @@ class WheelIndex:
                 return _text(archive, name) if name else None
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             problem = f"`{wheel.name}` cannot be fetched: {describe_error(error)}"
-            raise IndexUnreachableError(problem, hint="try again, or check that index") from None
+            raise IndexReadError(problem, hint="try again, or check that index") from None
         except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
             # zipfile raises RuntimeError for encrypted members and unknown compression.
             problem = f"`{wheel.name}` on your index is damaged: {error}"
-            raise IndexUnreachableError(problem, hint="replace the file on that index") from None
+            raise IndexReadError(problem, hint="replace the file on that index") from None
 
     def _open(self, url: str) -> Any:
         path = local_path(url)

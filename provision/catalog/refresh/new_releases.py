@@ -36,7 +36,7 @@ def find_new_releases(catalog: Catalog, index: WheelIndex, *, today: str) -> New
         today: ISO date.
 
     Raises:
-        IndexUnreachableError: No index answers.
+        IndexReadError: No index answers.
         RangeError: The index serves neither metadata nor parts of files.
 
     """

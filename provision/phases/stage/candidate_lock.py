@@ -240,10 +240,15 @@ def _lock(attempt: _Attempt, sources: IndexSources, job: StageJob) -> Solved | S
     refused: tuple[WrongPlatformWheel, ...] = ()
     with Prefetch(job.store, partial(open_client, job.settings, sources.indexes)) as prefetch:
         while True:
-            ahead = None if refused else prefetch
             try:
                 solved = lock_stack(
-                    attempt.stack, attempt.own, sources, job.store, extra, prefetch=ahead, refused=refused
+                    attempt.stack,
+                    attempt.own,
+                    sources,
+                    job.store,
+                    extra,
+                    prefetch=None if refused else prefetch,
+                    refused=refused,
                 )
             except StageError as error:
                 return error

@@ -44,7 +44,7 @@ def parse_revision(answer: Mapping[str, Any]) -> HubRevision:
     """
     commit, rows = answer.get("sha"), answer.get("siblings")
     if not isinstance(commit, str) or not isinstance(rows, list):
-        raise ValueError("the commit or the files are missing")  # noqa: TRY004 - one error for whatever the answer holds
+        raise ValueError("the commit or the files are missing")  # noqa: TRY004 - one error for any invalid answer
     counted = answer.get("safetensors")
     return HubRevision(
         commit, tuple(_files(rows)), _counts(counted.get("parameters") if isinstance(counted, dict) else None)
@@ -68,7 +68,7 @@ def _files(rows: list[Any]) -> Iterator[ListedFile]:
     for row in rows:
         path = row.get("rfilename") if isinstance(row, dict) else None
         if not isinstance(path, str):
-            raise ValueError("a file has no name")  # noqa: TRY004 - one error for whatever the answer holds
+            raise ValueError("a file has no name")  # noqa: TRY004 - one error for any invalid answer
         large = row.get("lfs") if isinstance(row.get("lfs"), dict) else {}
         size = _count(row.get("size")) or _count(large.get("size")) or 0
         sha256, blob = large.get("sha256"), row.get("blobId")

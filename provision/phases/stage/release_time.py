@@ -49,11 +49,11 @@ def explain_age_limits(stack: Stack, request: SolveRequest, wheels: Sequence[Loc
     """Yield one sentence on why dependencies are older than the newest; nothing for a release without limits."""
     if stack.vllm is None or stack.dependencies is None or stack.dependencies.until is None:
         return
-    subject = f"the dependencies of vLLM {stack.vllm.version} are of its own time"
+    subject = f"the dependencies of vLLM {stack.vllm.version} are limited"
     if request.until:
-        yield f"{subject}: no file that was uploaded after {request.until}"
+        yield f"{subject} to files uploaded until {request.until}"
         return
     locked = {canonicalize_name(wheel.distribution): wheel.version for wheel in wheels}
     bounds = [Requirement(text) for text in stack.dependencies.bounds]
-    held = [f"{bound} ({locked[name]})" for bound in bounds if (name := canonicalize_name(bound.name)) in locked]
-    yield f"{subject} by the catalog's bounds, since an index tells no upload times: {', '.join(held) or 'none of them is needed'}"
+    used = [f"{bound} ({locked[name]})" for bound in bounds if (name := canonicalize_name(bound.name)) in locked]
+    yield f"{subject} by the catalog's bounds, because upload times are unknown: {', '.join(used) or 'none applies'}"

@@ -119,7 +119,7 @@ def locate_builds(
                 locations = ", ".join(page.location.label for page in pages[build.name])
                 raise StageError(
                     f"none of {locations} has {build.name} {build.version} as a wheel for {target.wheel_tag}",
-                    hint="add an index or find-links place that has it to your pip or uv settings",
+                    hint="add an index or find-links folder that has it to your pip or uv settings",
                     cause="wrong-index",
                 )
             silent |= problems

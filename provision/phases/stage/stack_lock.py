@@ -81,8 +81,8 @@ def lock_stack(
         prefetch.begin(lambda: _files_of(builds_of(stack), found, sources, target))
     with ThreadPoolExecutor() as pool:
         built = list(pool.map(lambda source: build_local_wheel(source, store), own))
-    ours = [f"{wheel.distribution} @ {store.path(wheel.sha256, wheel.name).as_uri()}" for wheel in built]
-    request = make_request(stack, target, found, companions, [*ours, *extra])
+    local = [f"{wheel.distribution} @ {store.path(wheel.sha256, wheel.name).as_uri()}" for wheel in built]
+    request = make_request(stack, target, found, companions, [*local, *extra])
     if request.until and not has_upload_times(stack, sources.indexes, sources.index_client):
         request = replace(request, until=None)
     left_out = tuple(refused)

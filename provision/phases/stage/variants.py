@@ -39,8 +39,8 @@ class WrongPlatformWheel:
     @property
     def text(self) -> str:
         """The file, its index, and both platforms."""
-        place = without_credentials(self.wheel.url.rpartition("/")[0])
-        return f"`{self.wheel.name}` from {place} is built for {self.built_for}, not for {self.planned}"
+        source = without_credentials(self.wheel.url.rpartition("/")[0])
+        return f"`{self.wheel.name}` from {source} is built for {self.built_for}, not for {self.planned}"
 
 
 def find_wrong_versions(stack: Stack, wheels: Iterable[LockedWheel]) -> list[WrongPlatformWheel]:

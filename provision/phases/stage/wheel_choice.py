@@ -24,13 +24,13 @@ def choose_wheels(pylock: str, target: Target, *, own: Collection[str] = ()) -> 
         StageError: A distribution has no wheel that fits, or one without a sha256.
 
     """
-    ours = {canonicalize_name(name) for name in own}
+    local = {canonicalize_name(name) for name in own}
     try:
         lock = Pylock.from_dict(tomllib.loads(pylock))
         chosen = [
             (package, choice)
             for package, choice in lock.select(environment=target.markers(), tags=target.tags())
-            if package.name not in ours
+            if package.name not in local
         ]
     except (PylockSelectError, PylockValidationError, tomllib.TOMLDecodeError) as error:
         raise StageError(

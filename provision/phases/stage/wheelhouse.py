@@ -73,13 +73,13 @@ def flat_name(path: str) -> str:
 
 
 def is_safe_path(path: str) -> bool:
-    """Check that a foreign path stays below its folder: relative, without `..`, printable."""
+    """Check that a path from a server stays below its folder: relative, without `..`, printable."""
     parts = path.split("/")
     return path.isprintable() and "\\" not in path and not any(part in {"", ".", ".."} for part in parts)
 
 
 class Slot:
-    """The place of one file while its lock is held."""
+    """The place of one file, locked."""
 
     def __init__(self, store: Store, sha256: str, name: str) -> None:
         self._store, self.sha256, self.name = store, sha256, name

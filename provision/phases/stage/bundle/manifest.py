@@ -93,13 +93,13 @@ def read_manifest(content: bytes, where: str) -> Manifest:
         manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) or "the text"
+        field = ".".join(map(str, first["loc"])) or "the text"
         raise BundleError(
-            f"`{where}`: {MANIFEST} is not valid for this release: {place}: {first['msg']}",
+            f"`{where}`: {MANIFEST} is not valid for this release: {field}: {first['msg']}",
             hint="use the release of Firstlight that is in the bundle: tar -xf BUNDLE product",
         ) from None
-    places = [*(file.path for file in manifest.files), *(manifest.model.files if manifest.model else ())]
-    for place in places:
-        if place.startswith("/") or ".." in PurePosixPath(place).parts:
-            raise BundleError(f"`{where}`: {place} is outside the bundle", hint="do not use it")
+    paths = [*(file.path for file in manifest.files), *(manifest.model.files if manifest.model else ())]
+    for path in paths:
+        if path.startswith("/") or ".." in PurePosixPath(path).parts:
+            raise BundleError(f"`{where}`: {path} is outside the bundle", hint="do not use it")
     return manifest
