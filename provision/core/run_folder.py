@@ -1,4 +1,4 @@
-"""A run's folder: where each phase's file goes, written so that a reader never sees half of one.
+"""Run folder: the path of each phase's file; files are written atomically.
 
 logs/RUN/
   run.json               who, when, the command, the process
@@ -191,7 +191,7 @@ class RunFolder:
             The path of the file.
         """
         path = self.path(name)
-        # pydantic's serialiser turns non-finite numbers into null
+        # pydantic's serialiser replaces non-finite numbers
         plain = json.loads(value.model_dump_json()) if isinstance(value, BaseModel) else value
         write_atomically(path, json.dumps(scrub(plain), indent=2) + "\n", durable=False)
         return path

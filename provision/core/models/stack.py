@@ -175,7 +175,7 @@ class Stack(Record):
     vllm: VllmBuild | None
     torch: TorchBuild
     dependencies: DependencyPlan | None = None
-    """Null without vLLM."""
+    """None without vLLM."""
     driver: DriverPlan | None = None
     cuda_compat: CudaCompat | None = None
     """None where the driver runs the build without them."""

@@ -1,10 +1,4 @@
-"""Run as a program of its own: reads an inventory with Ansible's libraries and prints it as JSON.
-
-    python -P ansible_reader.py SOURCE [LIMIT]
-
-A process apart keeps Ansible's import (0.5 s), its warnings and its global state out of the caller's.
-Prints {"hosts": [{"name", "groups", "variables", "near"}], "become_password_file"} or {"error", "hint"}.
-"""
+"""Reader program: reads an inventory with Ansible's libraries and prints it as JSON."""
 
 # mypy: disable-error-code="import-untyped"
 from __future__ import annotations
@@ -56,12 +50,12 @@ CONNECTION = (
 
 
 _SEPARATORS = re.compile(r"[\s:,]")
-"""What stands between the patterns of a limit."""
+"""Separators between the patterns of a limit."""
 _FILE_HINT = "name a file with one host or group a line"
 
 
 class Refused(Exception):  # noqa: N818  # becomes the caller's error
-    """What a person must be told."""
+    """A refusal, with the message for the user."""
 
     def __init__(self, error: str, hint: str | None = None) -> None:
         super().__init__(error)
@@ -94,7 +88,7 @@ def read(source: str, limit: str | None) -> dict[str, Any]:
 
 
 def _unlock(loader: DataLoader) -> None:
-    """Give the loader the vault passwords that ansible.cfg or the environment name files for; nobody is asked."""
+    """Give the loader the vault passwords from the files named in ansible.cfg or the environment; never prompt."""
     identities = list(constants.DEFAULT_VAULT_IDENTITY_LIST or [])
     if constants.DEFAULT_VAULT_PASSWORD_FILE:
         identities.append(f"default@{constants.DEFAULT_VAULT_PASSWORD_FILE}")
@@ -201,7 +195,7 @@ def _selected(inventory: InventoryManager, part: str, limit: str) -> list[str]:
 
 
 def _check_pattern(pattern: str, limit: str) -> None:
-    """Raises Refused for a pattern that says nothing, or whose regular expression is none."""
+    """Check the patterns of a limit. Raises Refused for an empty pattern or an invalid regular expression."""
     if not pattern.removeprefix("~"):
         raise _broken(limit, "one of its patterns is empty")
     if pattern.startswith("~"):

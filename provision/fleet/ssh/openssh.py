@@ -41,6 +41,6 @@ def ansible_variables(connection: Connection) -> dict[str, Any]:
         "ansible_port": connection.port,
         "ansible_user": connection.user,
         "ansible_ssh_common_args": shlex.join(connection.openssh_options),
-        # Whatever ansible.cfg or the environment says.
+        # overrides ansible.cfg and the environment
         "ansible_host_key_checking": True,
     }

@@ -46,7 +46,7 @@ class SshStream:
             self._running = process
             assert process.stdin is not None
             try:
-                # Why the far side stopped reading is in its exit status and in what it says.
+                # the exit status and stderr tell why the host stopped reading
                 with contextlib.suppress(BrokenPipeError):
                     for piece in pieces:
                         process.stdin.write(piece)
