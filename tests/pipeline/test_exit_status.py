@@ -117,7 +117,7 @@ def test_a_home_that_cannot_be_written_is_no_hindrance_to_an_inventory(tmp_path:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("plan", "--what-if", "gpu=H99x1", "--json"), 2, "`H99` is no card in the catalog"),
+        (("plan", "--what-if", "gpu=H99x1", "--json"), 2, "`H99` is not a card in the catalog"),
         (("probe", "-i", "nowhere", "--json"), 2, "there is no inventory nowhere"),
         (("verify", "--only", "kernel", "--json"), 64, "no check or family is named `kernel`"),
         (("logs", "20990101T000000Z", "--json"), 2, "no run in"),
