@@ -16,7 +16,7 @@ from tests.fleet.machine import Machine
 from tests.fleet.vendor import PLACE, Signer
 from tests.install.modules import copy_modules, options_of, run_module
 
-ENVIRONMENT = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8")
+ENVIRONMENT = ("PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8")
 MODULES = "opt/modules"
 """Where a root has the product's modules."""
 KEY = "/usr/share/keyrings/firstlight-nvidia-cuda.asc"
@@ -56,7 +56,8 @@ class Root:
         )
         lines = [f"changed: {text}" for text in (*result.get("changes", ()), *result.get("paths", ()))]
         lines += [f"note: {text}" for text in result.get("notes", ())]
-        lines += [f"{key}: {result[key]}" for key in ("version",) if key in result]
+        lines += [f"version: {result['version']}"] if "version" in result else []
+        lines += [f"restart: {result['restart']}"] if result.get("restart") else []
         if result.get("failed"):
             lines += [f"error: {result['msg']}", f"hint: {result.get('hint')}"]
         elif "version" not in result:

@@ -1,9 +1,8 @@
-"""The driver role's scripts in a bare root that is not booted, with the programs that they call written for the occasion."""
+"""The driver role's modules in a bare root that is not booted, with the programs that they call written for the occasion."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,17 +10,17 @@ import pytest
 
 from tests.fleet.fixtures import require_hosts
 from tests.fleet.machine import Machine
+from tests.fleet.package_roots import Root
 from tests.fleet.root import bare_root
 
-FILES = Path(__file__).parents[2] / "playbooks/roles/nvidia_driver/files"
 VERSION = "580.173.02"
 RUNS = os.uname().release
 
 
-class Root:
-    def __init__(self, path: Path) -> None:
-        self.path = path
+BLACKLIST = "etc/modprobe.d/firstlight-nvidia.conf"
 
+
+class DriverRoot(Root):
     def file(self, name: str, text: str = "") -> Path:
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,24 +31,25 @@ class Root:
     def program(self, name: str, script: str) -> None:
         self.file(f"usr/local/bin/{name}", f"#!/bin/sh\n{script}\n")
 
-    def run(self, script: str, *, check: bool = False) -> tuple[int, str]:
-        environment = {
-            "PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "FIRSTLIGHT_VERSION": VERSION,
-            "FIRSTLIGHT_CHECK": "1" if check else "0",
-        }
-        words = ["chroot", str(self.path), "sh", "-c", (FILES / script).read_text()]
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-        assert done.stderr == ""
-        return done.returncode, done.stdout
+    def secure_boot(self) -> tuple[int, str]:
+        return self.module("firstlight_secure_boot_info", "make", {})
+
+    def initramfs(self, mode: str = "make") -> tuple[int, str]:
+        return self.module("firstlight_initramfs", mode, {"newer_than": f"/{BLACKLIST}"})
+
+    def kernel_modules(self, mode: str = "make") -> tuple[int, str]:
+        return self.module("firstlight_kernel_modules", mode, {"version": VERSION})
+
+    def load(self, mode: str = "make", driver: str = "nvidia") -> tuple[int, str]:
+        return self.module("firstlight_loaded_driver", mode, {"driver": driver, "version": VERSION})
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Iterator[Root]:
+def root(tmp_path: Path) -> Iterator[DriverRoot]:
     require_hosts()
     machine = Machine("scripts", tmp_path / "root")
     machine.mount(bare_root())
-    yield Root(machine.root)
+    yield DriverRoot(machine.root)
     machine.remove()
 
 
@@ -70,66 +70,66 @@ esac"""
     ],
 )
 def test_secure_boot_wants_an_enrolled_key_and_enrols_none(
-    root: Root, state: str, key: str | None, enrolled: str, hint: str | None
+    root: DriverRoot, state: str, key: str | None, enrolled: str, hint: str | None
 ) -> None:
     root.program("mokutil", MOKUTIL.format(state=state, enrolled=enrolled))
     if key:
         root.file(key, "a key")
-    status, said = root.run("secure_boot.sh")
+    status, said = root.secure_boot()
     if hint is None:
         assert (status, said) == (0, "")
     else:
         assert status == 1
-        assert "firstlight-error: Secure Boot is on" in said
+        assert "error: Secure Boot is on" in said
         assert hint in said
 
 
-def test_a_driver_that_runs_on_every_card_is_left_alone(root: Root) -> None:
+def test_a_driver_that_runs_on_every_card_is_left_alone(root: DriverRoot) -> None:
     root.program("nvidia-smi", f"for card in 1 2 3 4; do echo {VERSION}; done")
     root.program("modprobe", "echo called; exit 1")
-    assert root.run("run.sh") == (0, "")
+    assert root.load() == (0, "")
 
 
-def test_modules_are_loaded_where_nothing_else_has_the_cards(root: Root) -> None:
+def test_modules_are_loaded_where_nothing_else_has_the_cards(root: DriverRoot) -> None:
     (root.path / "lib/modules" / RUNS).mkdir(parents=True)
     root.program("nvidia-smi", f"[ -e /run/loaded ] && echo {VERSION}")
     root.program("modprobe", "touch /run/loaded")
-    assert root.run("run.sh", check=True) == (0, "firstlight-changed: modules loaded\n")
+    assert root.load("look") == (0, "changed: modules loaded\n")
     assert not (root.path / "run/loaded").exists()
-    assert root.run("run.sh") == (0, "firstlight-changed: modules loaded\n")
-    assert root.run("run.sh") == (0, "")
+    assert root.load() == (0, "changed: modules loaded\n")
+    assert root.load() == (0, "")
 
 
-def test_where_they_do_not_load_a_restart_is_asked_for_with_the_cause(root: Root) -> None:
+def test_where_they_do_not_load_a_restart_is_asked_for_with_the_cause(root: DriverRoot) -> None:
     (root.path / "lib/modules" / RUNS).mkdir(parents=True)
     root.program("nvidia-smi", f"echo 570.211.01; echo {VERSION}")
     root.program("modprobe", "echo 'modprobe: FATAL: Module nvidia not found' >&2; exit 1")
-    status, said = root.run("run.sh")
+    status, said = root.load()
     assert (status, "modprobe: FATAL: Module nvidia not found" in said) == (0, True)
-    assert said.startswith("firstlight-restart: ")
+    assert said.startswith("restart: ")
 
 
-def test_initial_file_systems_that_are_older_than_the_blacklist_are_rebuilt_once(root: Root) -> None:
+def test_initial_file_systems_that_are_older_than_the_blacklist_are_rebuilt_once(root: DriverRoot) -> None:
     image = root.file(f"boot/initrd.img-{RUNS}")
     os.utime(image, (1, 1))
-    assert root.run("initramfs.sh") == (0, "")
-    root.file("etc/modprobe.d/firstlight-nvidia.conf", "blacklist nouveau\n")
+    assert root.initramfs() == (0, "")
+    root.file(BLACKLIST, "blacklist nouveau\n")
     root.program("update-initramfs", f'echo "$*" >>/run/calls; touch /boot/initrd.img-{RUNS}')
-    rebuilt = (0, "firstlight-changed: update-initramfs -u -k all\n")
-    assert root.run("initramfs.sh", check=True) == rebuilt
-    assert root.run("initramfs.sh") == rebuilt
-    assert root.run("initramfs.sh") == (0, "")
+    rebuilt = (0, "changed: update-initramfs -u -k all\n")
+    assert root.initramfs("look") == rebuilt
+    assert root.initramfs() == rebuilt
+    assert root.initramfs() == (0, "")
     assert (root.path / "run/calls").read_text() == "-u -k all\n"
 
 
-def test_a_full_boot_partition_is_reported(root: Root) -> None:
+def test_a_full_boot_partition_is_reported(root: DriverRoot) -> None:
     os.utime(root.file(f"boot/initrd.img-{RUNS}"), (1, 1))
-    root.file("etc/modprobe.d/firstlight-nvidia.conf")
+    root.file(BLACKLIST)
     root.program("update-initramfs", "echo 'cpio: write error: No space left on device'; exit 1")
-    status, said = root.run("initramfs.sh")
+    status, said = root.initramfs()
     assert status == 1
-    assert "firstlight-error: update-initramfs -u -k all: cpio: write error: No space left on device" in said
-    assert "firstlight-hint: free disk space in /boot" in said
+    assert "error: update-initramfs -u -k all: cpio: write error: No space left on device" in said
+    assert "hint: free disk space in /boot" in said
 
 
 DKMS = """case "$1" in
@@ -140,44 +140,42 @@ esac
 exit 0"""
 
 
-def test_every_installed_kernel_gets_its_module(root: Root) -> None:
+def test_every_installed_kernel_gets_its_module(root: DriverRoot) -> None:
     for kernel in (RUNS, "6.1.0-9-amd64"):
         for folder in ("kernel", "build"):
             (root.path / "lib/modules" / kernel / folder).mkdir(parents=True)
     root.program("dkms", DKMS.format(broken="none", version=VERSION))
-    changed = {f"firstlight-changed: module for kernel {kernel}" for kernel in (RUNS, "6.1.0-9-amd64")}
-    for check in (True, False):
-        status, said = root.run("modules.sh", check=check)
+    changed = {f"changed: module for kernel {kernel}" for kernel in (RUNS, "6.1.0-9-amd64")}
+    for mode in ("look", "make"):
+        status, said = root.kernel_modules(mode)
         assert (status, set(said.splitlines())) == (0, changed)
-    status, said = root.run("modules.sh")
+    status, said = root.kernel_modules()
     assert (status, set(said.splitlines())) == (0, {line.replace("changed", "note") for line in changed})
 
 
 def test_a_running_kernel_that_is_not_installed_is_reported_and_modules_are_built_for_installed_ones(
-    root: Root,
+    root: DriverRoot,
 ) -> None:
     (root.path / "lib/modules/6.1.0-9-amd64/kernel").mkdir(parents=True)
     root.program("dkms", DKMS.format(broken="none", version=VERSION))
-    status, said = root.run("modules.sh")
+    status, said = root.kernel_modules()
     assert status == 0
-    assert f"firstlight-note: kernel {RUNS} runs and is not installed on this host" in said
-    assert "firstlight-changed: module for kernel 6.1.0-9-amd64" in said
+    assert f"note: kernel {RUNS} runs and is not installed on this host" in said
+    assert "changed: module for kernel 6.1.0-9-amd64" in said
     root.program("nvidia-smi", "exit 9")
-    assert root.run("run.sh")[1].startswith(
-        f"firstlight-restart: kernel {RUNS} runs, which is not installed on this host"
-    )
+    assert root.load()[1].startswith(f"restart: kernel {RUNS} runs, which is not installed on this host")
 
 
-def test_without_any_kernel_no_module_can_be_built(root: Root) -> None:
-    status, said = root.run("modules.sh")
+def test_without_any_kernel_no_module_can_be_built(root: DriverRoot) -> None:
+    status, said = root.kernel_modules()
     assert status == 1
-    assert f"firstlight-error: kernel {RUNS} runs, and no kernel is installed on this host" in said
-    assert "firstlight-hint: its kernel is given from outside, as to a container" in said
+    assert f"error: kernel {RUNS} runs, and no kernel is installed on this host" in said
+    assert "hint: its kernel is provided from outside, as in a container" in said
 
 
 @pytest.mark.parametrize("broken", [RUNS, "6.1.0-9-amd64"])
 def test_a_module_that_cannot_be_built_is_an_error_for_the_kernel_that_runs_else_a_note(
-    root: Root, broken: str
+    root: DriverRoot, broken: str
 ) -> None:
     for kernel in (RUNS, "6.1.0-9-amd64"):
         (root.path / "lib/modules" / kernel / "kernel").mkdir(parents=True)
@@ -186,10 +184,22 @@ def test_a_module_that_cannot_be_built_is_an_error_for_the_kernel_that_runs_else
         f"var/lib/dkms/nvidia/{VERSION}/build/make.log",
         "  CC [M] nv-drm.o\nnv-drm.c:99:5: error: implicit declaration of function 'drm_x'\n",
     )
-    assert root.run("modules.sh", check=True) == (0, "")
-    status, said = root.run("modules.sh")
+    assert root.kernel_modules("look") == (0, "")
+    status, said = root.kernel_modules()
     kind = "error" if broken == RUNS else "note"
     assert status == (1 if broken == RUNS else 0)
-    assert (
-        f"firstlight-{kind}: driver {VERSION} has no module for kernel {broken}: nv-drm.c:99:5: error: implicit" in said
+    assert f"{kind}: driver {VERSION} has no module for kernel {broken}: nv-drm.c:99:5: error: implicit" in said
+
+
+def test_amdgpu_is_loaded_unless_only_a_restart_helps(root: DriverRoot) -> None:
+    root.program("modprobe", "mkdir -p /dev; touch /dev/kfd")
+    assert root.load("look", driver="amdgpu") == (0, "changed: modules loaded\n")
+    assert not (root.path / "dev/kfd").exists()
+    assert root.load(driver="amdgpu") == (0, "changed: modules loaded\n")
+    assert root.load(driver="amdgpu") == (0, "")
+    (root.path / "dev/kfd").unlink()
+    root.program("modprobe", "echo 'modprobe: FATAL: Module amdgpu not found' >&2; exit 1")
+    assert root.load(driver="amdgpu") == (
+        0,
+        "restart: its modules did not load now: modprobe: FATAL: Module amdgpu not found\n",
     )
