@@ -84,6 +84,12 @@ def test_a_role_verifies_what_it_did_and_documents_its_variables(role: Path) -> 
     specification = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]
     options = {name for entry in specification.values() for name in entry["options"]}
     assert set(defaults) <= options
+    documented = {
+        name: option.get("default") for entry in specification.values() for name, option in entry["options"].items()
+    }
+    for name, value in defaults.items():
+        if "{{" not in str(value):
+            assert documented[name] == value, name
     for name in options | set(defaults):
         assert f"`{name}`" in readme, name
 
