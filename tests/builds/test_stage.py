@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from provision.core.models.facts import User
 from provision.core.models.settings import Connection, Host, Settings
 from provision.fleet.ssh.session import Session
@@ -13,6 +15,8 @@ from provision.phases.stage.builds.build_cache import BuildCache
 from provision.pipeline.desired_state import desired_state_of
 from tests.builds.conftest import Site, Staging
 from tests.stage.stacks import FACTS, resolve_to
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_package_is_built_once_and_cached_under_its_key(staging: Staging) -> None:

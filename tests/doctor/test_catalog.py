@@ -91,6 +91,7 @@ def test_patterns_do_not_backtrack(cause: Cause) -> None:
         assert not list(repeats(parser.parse(bound_repeats(pattern)))), pattern
 
 
+@pytest.mark.slow
 def test_hostile_lines_take_bounded_time() -> None:
     """Lines of twenty times the maximum length, made of a sample of the literals."""
     index = doctor().index

@@ -159,6 +159,7 @@ PIECES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(PIECES, max_size=40), st.sampled_from(["\n", "\r\n", "\r", ""]))
 @example(["x" * 400_000], "\n")

@@ -34,6 +34,7 @@ VALUES = {
 """Values for the fields of error texts, by a word of the field's expression."""
 NAMED = {
     "glibc-too-old": "is older than any that packages are solved for",
+    "model-files-corrupt": "is not a safetensors file",
     "platform-no-wheel": "no wheels can be chosen for platform",
     "triton-gcc-missing": "has no C++ compiler",
 }
@@ -72,6 +73,7 @@ def causes(text: str) -> list[str]:
     return [finding.cause.id for finding in diagnose_texts({"text": text}).findings]
 
 
+@pytest.mark.slow
 def test_error_texts_have_no_wrong_finding() -> None:
     found = [(where, text, causes(text)) for where, text in errors()]
     assert len(found) >= 250

@@ -19,6 +19,8 @@ from tests.install.scripts import ROLES, run_sh
 from tests.install.wheels import build_wheel
 from verify import byte_code, manifest
 
+pytestmark = pytest.mark.slow
+
 
 def build(site: Site, **changes: str) -> subprocess.CompletedProcess[str]:
     environment = site.variables["firstlight_environment"]

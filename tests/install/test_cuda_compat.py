@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.slow
+
 PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 
 

@@ -17,6 +17,8 @@ from provision.phases.install.host_results import install
 from provision.phases.install.target import Target
 from tests.install.conftest import Site
 
+pytestmark = pytest.mark.slow
+
 SLOW_MODEL = "import time\ntime.sleep(600)\n"
 
 

@@ -10,11 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from provision.core.run_folder import write_atomically
 from provision.phases.install.hosts_file import render
 from provision.phases.install.target import Target
 from tests.install.conftest import Site, newer_wheels
 from tests.install.wheels import build_wheel
+
+pytestmark = pytest.mark.slow
 
 PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 

@@ -15,6 +15,8 @@ from tests.install.scripts import ROLES
 from tests.install.test_build_script import build
 from tests.install.wheels import build_wheel
 
+pytestmark = pytest.mark.slow
+
 
 def with_wrong_record(wheel: Path) -> Path:
     """The wheel with a RECORD whose sizes and hashes hold for none of its files, as pynvvideocodec 2.0.4 has them for two."""

@@ -24,6 +24,8 @@ from provision.phases.install.target import Target
 from tests.install.conftest import Site
 from tests.install.test_host_results import SLOW_MODEL, host
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "sudo-s3cret {{ 7 * 7 }}"
 CONTROLLER = """

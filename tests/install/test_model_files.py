@@ -8,8 +8,12 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.install.conftest import Site
 from tests.install.modules import run_module
+
+pytestmark = pytest.mark.slow
 
 
 def take(site: Site, files: list[dict[str, Any]], **options: Any) -> dict[str, Any]:

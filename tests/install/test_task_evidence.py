@@ -15,6 +15,8 @@ from provision.phases.install.playbook import PLAYBOOKS
 from provision.phases.install.task_evidence import describe_change
 from tests.install.conftest import Site
 
+pytestmark = pytest.mark.slow
+
 
 def event(result: dict[str, Any], **data: Any) -> dict[str, Any]:
     return {

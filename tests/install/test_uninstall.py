@@ -9,6 +9,8 @@ import pytest
 
 from tests.install.conftest import Site, make_site, newer_wheels
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def twice(tmp_path_factory: pytest.TempPathFactory) -> tuple[Site, str, str]:

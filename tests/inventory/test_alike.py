@@ -18,6 +18,8 @@ from provision.fleet.inventory.openssh import Resolved, SshConfigReader, SshTarg
 from provision.fleet.inventory.openssh_groups import SharedAnswers
 from tests.inventory.conftest import Make
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("gpu-1", "gpu-2", "cpu-1", "login", "a", "gpu-3.site", "192.0.2.7", "GPU-1", "2001:db8::1")
 PATTERNS = st.sampled_from(
     ("gpu-*", "gpu-1", "!gpu-2", "*", "c?u-1", "login", "[gpu-1]", "GPU-*", '"gpu-3.site"', "192.*")

@@ -21,6 +21,8 @@ from tests.pipeline.test_cli import firstlight
 from verify.doctor.catalog import load_causes
 from verify.doctor.engine import diagnose_texts
 
+pytestmark = pytest.mark.slow
+
 PLAYBOOK = Path(__file__).resolve().parents[2] / "playbooks/repair.yml"
 ROLE = PLAYBOOK.parent / "roles/repair/tasks/main.yml"
 BROKEN = "fatal error: Python.h: No such file or directory\n"

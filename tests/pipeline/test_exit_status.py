@@ -18,6 +18,8 @@ from provision.cli.main import app
 from provision.core.redaction import register_secret
 from provision.pipeline.runner import cache_folder
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

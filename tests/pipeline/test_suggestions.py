@@ -18,6 +18,8 @@ from provision.core.models.records import HostState, HostSummary
 from provision.report.next_steps import next_commands
 from tests.pipeline.test_cli import firstlight
 
+pytestmark = pytest.mark.slow
+
 HOSTS = "all:\n  hosts:\n    o1: {ansible_connection: local}\n    o2: {ansible_connection: local}\n"
 TYPED = Invocation(inventory="my site", limit="o1,o2", options={"--vllm": "==0.30.0", "--reboot": None, "-K": None})
 

@@ -16,6 +16,8 @@ import pytest
 
 from tests.pipeline.test_diagnosis import BROKEN, result, run_folder
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 LONG_S = 60.0
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from provision.core.models.facts import HostFacts
 from provision.phases.probe import parse
 from tests.probe.test_recorded import CASES, RECORDED
+
+pytestmark = pytest.mark.slow
 
 TEXTS = [(RECORDED / f"{name}.txt").read_text(encoding="utf-8") for name in CASES]
 SECTIONS = sorted(

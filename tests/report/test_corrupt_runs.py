@@ -24,6 +24,8 @@ from provision.report.history.runs import names
 from tests.report.sample import CPU_STACK, Folder, host, result
 from tests.strange import JSON, changed, paths
 
+pytestmark = pytest.mark.slow
+
 DAMAGED = "20261119T080000Z"
 NEWER = "20261120T101500Z"
 

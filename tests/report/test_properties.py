@@ -35,6 +35,8 @@ from provision.report.screen import first_screen_of
 from provision.report.shell import command
 from tests.report.sample import CPU_STACK, GPU_STACK, REFUSED
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 words = st.one_of(st.text(max_size=40), st.text(alphabet="ab -'\"\\\x1b[31m\n一é", max_size=300))

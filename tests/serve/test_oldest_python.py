@@ -13,6 +13,8 @@ from provision.phases.plan.interpreter import OWN_FLOOR
 from provision.phases.serve.tools import serve_tools
 from provision.phases.verify.tool import build_zipapp
 
+pytestmark = pytest.mark.slow
+
 OLDEST = OWN_FLOOR.removeprefix(">=")
 
 

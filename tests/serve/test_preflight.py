@@ -22,6 +22,8 @@ from provision.phases.serve.onhost.preflight.launch import read_environment
 from provision.phases.serve.onhost.preflight.report import Report
 from provision.phases.serve.tools import PREFLIGHT, serve_tools
 
+pytestmark = pytest.mark.slow
+
 ME = pwd.getpwuid(os.geteuid()).pw_name
 
 ORPHAN_MAKER = """

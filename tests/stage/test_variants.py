@@ -17,6 +17,8 @@ from provision.phases.stage.wheelhouse import Store
 from tests.stage.site import Site, make_wheel
 from tests.stage.stacks import FACTS, PLATFORM, PYTHON, make_stack, resolve_to
 
+pytestmark = pytest.mark.slow
+
 TAG = f"cp{PYTHON.replace('.', '')}-cp{PYTHON.replace('.', '')}-{PLATFORM.split('-')[1]}_{PLATFORM.split('-')[0]}"
 CUDA = {
     "torch/version.py": "from typing import Optional\n\n__all__ = ['cuda']\n__version__ = '2.7.0+cu130'\n"

@@ -22,6 +22,8 @@ from verify.checks.libraries import files, loaded, lock, torch_build
 from verify.distributions import normalised, parse_lock, same_version
 from verify.records import CheckContext
 
+pytestmark = pytest.mark.slow
+
 LOCK = """\
 # made for linux
 --only-binary :all:

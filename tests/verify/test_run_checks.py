@@ -30,6 +30,8 @@ from tests.verify.localhost import LOCALHOST
 from verify.records import LEVELS, Level
 from verify.registry import all_checks
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
