@@ -1,8 +1,8 @@
-"""`./firstlight test`: what the suite needs of this machine, then pytest over everything; arguments go to pytest.
+"""`./firstlight test`: installs the programs that tests need, then runs pytest with the given arguments.
 
 Tests run in up to four processes, those on test hosts in one of them (tests/lanes.py); `-n 0` runs all in one.
-As root on Debian or Ubuntu, missing OS packages are installed; elsewhere the tests that need them say so as they skip.
-Linters and type checker are tests like all others (tests/house/test_static.py), so pytest's last line counts them too.
+As root on Debian or Ubuntu, missing OS packages are installed; elsewhere the tests that need them are skipped.
+Linters and type checker are tests as well (tests/house/test_static.py).
 """
 
 from __future__ import annotations
@@ -31,43 +31,43 @@ PACKAGE_OF = {
     "c++": "g++",  # with it comes libatomic, which the driver of the browser tests wants
     "python3-config": "python3-dev",
 }
-"""Programs that tests run, and the package that has each."""
+"""Programs that tests run, and the package of each."""
 
 PROCESSES = ("-n", "auto", "--maxprocesses", "4")
 
 
-def say(text: str) -> None:
-    """One line on stderr."""
-    print(f"firstlight test: {text}", file=sys.stderr, flush=True)  # noqa: T201 - a script's own voice
+def report(text: str) -> None:
+    """Write one line to stderr."""
+    print(f"firstlight test: {text}", file=sys.stderr, flush=True)  # noqa: T201 - this is a script
 
 
 def install_missing() -> None:
-    """Install the packages of missing programs, or say what will be skipped without them."""
+    """Install the packages of missing programs, or report what will be skipped without them."""
     missing = sorted({package for program, package in PACKAGE_OF.items() if shutil.which(program) is None})
     if not missing:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        say(
+        report(
             f"not installed: {', '.join(missing)}; tests that need them will skip (as root: apt-get install {' '.join(missing)})"
         )
         return
-    say(f"installing {', '.join(missing)}")
+    report(f"installing {', '.join(missing)}")
     if not apt("update", "-qq"):
-        say("apt-get update ended with an error; going on with the lists at hand")
+        report("apt-get update ended with an error; going on with the lists at hand")
     if absent := [package for package in missing if not is_offered(package)]:
-        say(f"this system's package sources have no {', '.join(absent)}; tests that need it will skip")
+        report(f"this system's package sources have no {', '.join(absent)}; tests that need it will skip")
     wanted = [package for package in missing if package not in absent]
     if wanted and not apt("-o", "DPkg::Lock::Timeout=600", "install", "-qq", "-y", "--no-install-recommends", *wanted):
-        say("that failed; tests that need these packages will skip")
+        report("that failed; tests that need these packages will skip")
 
 
 def is_offered(package: str) -> bool:
-    """Whether apt knows a package: one that it does not know would keep it from installing all others (Ubuntu: chromium)."""
+    """Return whether apt has a package; with an unknown one (Ubuntu: chromium) it installs none."""
     return subprocess.run(["apt-cache", "show", package], capture_output=True, check=False).returncode == 0
 
 
 def apt(*arguments: str) -> bool:
-    """Whether apt-get did as told; it never asks, and what it printed is shown only when it failed."""
+    """Run apt-get without questions, show its output if it fails, and return whether it succeeded."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(
         ["apt-get", *arguments],
@@ -84,7 +84,7 @@ def apt(*arguments: str) -> bool:
 
 
 def main() -> None:
-    """Become pytest, so that its last line and its exit code are the command's own."""
+    """Replace this process by pytest, so that the command has its last line and exit code."""
     install_missing()
     binaries = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{binaries}:{os.environ.get('PATH', os.defpath)}", "PYTHONPATH": str(ROOT)}

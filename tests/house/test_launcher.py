@@ -140,8 +140,8 @@ class Ended:
         self.code = process.returncode
 
     @property
-    def said(self) -> dict[str, object]:
-        """What the product printed."""
+    def printed(self) -> dict[str, object]:
+        """Return the JSON that the product printed."""
         assert self.out, self.err
         whole: dict[str, object] = json.loads(self.out)
         return whole
@@ -163,8 +163,8 @@ def made(tmp_path_factory: pytest.TempPathFactory, wheels: tuple[Path, str]) -> 
 def test_first_run_makes_the_environment_and_later_ones_leave_it(checkout: Checkout) -> None:
     first = checkout.run("probe", "two words", "")
     assert first.code == 0, first.err
-    assert first.said["arguments"] == ["probe", "two words", ""]
-    assert first.said["prefix"] == str(checkout.venv)
+    assert first.printed["arguments"] == ["probe", "two words", ""]
+    assert first.printed["prefix"] == str(checkout.venv)
     assert "making .venv" in first.err
     inode = checkout.venv.stat().st_ino
     again = checkout.run()
@@ -178,8 +178,8 @@ def test_runs_through_symlinks_from_any_folder(made: Checkout, tmp_path: Path) -
     (tmp_path / "bin" / "firstlight").symlink_to(made.folder / "firstlight")
     (tmp_path / "fl").symlink_to("bin/firstlight")
     ended = made.run(program=tmp_path / "fl", cwd=tmp_path)
-    assert ended.said["folder"] == str(tmp_path)
-    assert ended.said["name"] == str(made.folder / "provision/__main__.py")
+    assert ended.printed["folder"] == str(tmp_path)
+    assert ended.printed["name"] == str(made.folder / "provision/__main__.py")
     found = made.run(program=Path("firstlight"), cwd=tmp_path, PATH=f"{tmp_path / 'bin'}:{made.environment['PATH']}")
     assert found.code == 0, found.err
 
@@ -197,8 +197,8 @@ def test_modules_in_the_callers_folder_are_not_imported(made: Checkout, tmp_path
 @pytest.mark.parametrize(("command", "script"), [("test", "tests/run.py"), ("docs", "docs/generate.py")])
 def test_commands_for_developers_run_their_script(made: Checkout, command: str, script: str) -> None:
     ended = made.run(command, "-k", "some thing")
-    assert ended.said["arguments"] == ["-k", "some thing"]
-    assert ended.said["name"] == str(made.folder / script)
+    assert ended.printed["arguments"] == ["-k", "some thing"]
+    assert ended.printed["name"] == str(made.folder / script)
 
 
 def test_changed_lock_makes_it_anew_and_one_environment_serves_both(
@@ -297,7 +297,7 @@ def test_a_bundle_serves_where_no_index_answers(
     arguments = {"variable": [], "option": ["--bundle", str(bundle)], "option=": [f"--bundle={bundle}"]}[way]
     ended = checkout.run("provision", *arguments)
     assert ended.code == 0, ended.err
-    assert ended.said["arguments"] == ["provision", *arguments]
+    assert ended.printed["arguments"] == ["provision", *arguments]
     assert checkout.leftovers() == []
 
 
