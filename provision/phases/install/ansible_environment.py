@@ -1,4 +1,4 @@
-"""The environment that ansible-playbook runs in: ours alone, whatever the user's ansible.cfg and ANSIBLE_* say."""
+"""The environment of ansible-playbook, independent of the user's ansible.cfg and ANSIBLE_* variables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 FORKS_AT_MOST = 32
 
 EMPTY_CONFIG = "empty.cfg"
-"""Named so that no ansible.cfg of the user's is looked for; whoever runs Ansible makes it."""
+"""Named so that Ansible searches no ansible.cfg of the user; the caller of Ansible creates it."""
 
 KEPT = (
     "HOME",
@@ -26,11 +26,11 @@ KEPT = (
     "HTTPS_PROXY",
     "NO_PROXY",
 )
-"""Of the caller's variables only these: tokens and keys that happen to stand there are no business of a playbook."""
+"""The only variables of the caller that are passed on, so that a playbook gets no tokens and keys."""
 
 
 def ansible_settings(*, playbooks: Path, scratch: Path, hosts: int) -> dict[str, str]:
-    """Ansible's settings. `scratch` is short and private: a control socket's path may have about 100 bytes."""
+    """Return Ansible's settings. `scratch` is private and has a short path, since a control socket's path is limited to about 100 bytes."""
     return {
         "ANSIBLE_CONFIG": str(scratch / EMPTY_CONFIG),
         "ANSIBLE_HOME": str(scratch / "home"),
@@ -48,7 +48,7 @@ def ansible_settings(*, playbooks: Path, scratch: Path, hosts: int) -> dict[str,
         # Also the wait for sudo's prompt: without a name server that answers, sudo looks for its host's name for 20 s.
         "ANSIBLE_TIMEOUT": "60",
         "ANSIBLE_NOCOLOR": "1",
-        # What the runner's own callback builds on: it would take the user's.
+        # The runner's callback wraps this one; else it would wrap the user's.
         "ORIGINAL_STDOUT_CALLBACK": "default",
         "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
         "ANSIBLE_LOCALHOST_WARNING": "False",
@@ -59,10 +59,10 @@ def ansible_settings(*, playbooks: Path, scratch: Path, hosts: int) -> dict[str,
 
 
 def kept(environment: Mapping[str, str]) -> dict[str, str]:
-    """What of the caller's environment a playbook gets."""
+    """Return the part of the caller's environment that a playbook gets."""
     return {name: environment[name] for name in KEPT if name in environment}
 
 
 def runner_additions(runner_environment: Mapping[str, str], caller: Mapping[str, str]) -> dict[str, str]:
-    """What ansible-runner itself added to a copy of the caller's environment: its callback plugin and folders."""
+    """Return what ansible-runner added to a copy of the caller's environment: its callback plugin and folders."""
     return {name: value for name, value in runner_environment.items() if caller.get(name) != value}

@@ -1,7 +1,7 @@
-"""What has to be done to a host's drivers, from facts, Stack and settings: the host variables of playbooks/drivers.yml.
+"""Driver work of a host, derived from facts, Stack and settings: the host variables of playbooks/drivers.yml.
 
-Nothing is done to a driver that the plan keeps; a fabric manager that differs from it is mended all the same, for
-without an equal one the cards compute nothing.
+A driver that the plan keeps is not changed. A fabric manager of another version is repaired all the same, since the GPUs
+cannot compute without an equal one.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FAMILY = "nvidia-driver"
 
 
 class DriverWork(Record):
-    """One host's work; null where nothing is to be done."""
+    """One host's work; None where nothing is to be done."""
 
     driver: dict[str, Any] | None = None
     fabric_manager: dict[str, Any] | None = None
@@ -42,7 +42,7 @@ class DriverWork(Record):
 
     @property
     def needed(self) -> bool:
-        """Whether there is anything to do."""
+        """Return whether there is anything to do."""
         parts = (
             self.driver,
             self.fabric_manager,
@@ -54,7 +54,7 @@ class DriverWork(Record):
         return any(parts)
 
     def named(self) -> str:
-        """The work in words: `NVIDIA driver 580.173.02 (open kernel modules), fabric manager 580.173.02`."""
+        """Return the work as text: `NVIDIA driver 580.173.02 (open kernel modules), fabric manager 580.173.02`."""
         words = []
         if self.driver:
             whose = ", the distribution's own" if self.driver["source"] == "distribution" else ""
@@ -85,7 +85,7 @@ class DriverWork(Record):
 
 
 def driver_work(host: Host, facts: HostFacts, stack: Stack) -> DriverWork:
-    """What to do to one host.
+    """Return the driver work of one host.
 
     Raises InstallError when the plan wants a driver and no packages are known for the host's system.
     """
@@ -122,7 +122,7 @@ def _driver(host: Host, facts: HostFacts, plan: DriverPlan | None) -> dict[str, 
 
 
 def _driver_packages(host: Host, facts: HostFacts, plan: DriverPlan, module: str) -> dict[str, Any]:
-    """The packages, where they lie, and which of them share the driver's version; `signed`: their modules need no key of the host's."""
+    """Return packages, repository and version family; `signed` modules need no key of the host."""
     version = plan.version or ""
     if plan.source == "distribution":
         row = _own(facts, version)
@@ -151,7 +151,7 @@ def _fabric_manager(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any
 
 
 def _fabric_packages(host: Host, facts: HostFacts, version: str, plan: DriverPlan) -> dict[str, Any]:
-    """Of the driver's own source, for both must be of one version."""
+    """Return packages from the driver's source, since both must have the same version."""
     row = _own(facts, version) if plan.source == "distribution" else None
     if row is not None and row.fabric_manager:
         names = packages_of_distribution(row.fabric_manager, row, facts.os.kernel)
@@ -165,7 +165,7 @@ def _of_distribution(row: DistributionDriver) -> dict[str, Any]:
 
 
 def _own(facts: HostFacts, version: str) -> DistributionDriver | None:
-    """The distribution's own driver of a version's branch."""
+    """Return the distribution's own driver of a version's branch."""
     return distribution_driver(facts.os.id, facts.os.version_id, facts.os.machine, branch=_branch(version))
 
 
@@ -193,7 +193,7 @@ def _cuda_compat(host: Host, facts: HostFacts, stack: Stack) -> dict[str, Any] |
 
 
 def has_compat(facts: HostFacts, folder: str) -> bool:
-    """Whether the compatibility libraries lie in a folder of the host."""
+    """Return whether the host has the compatibility libraries in a folder."""
     return any(toolkit.compat and f"{toolkit.path}/compat" == folder for toolkit in facts.cuda_toolkits)
 
 

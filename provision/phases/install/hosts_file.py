@@ -1,4 +1,4 @@
-"""hosts.yml: a whole Ansible inventory of what is done, usable by hand, without a secret in it."""
+"""hosts.yml: the Ansible inventory of a run, usable by hand, without secrets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from provision.fleet.ssh.openssh import ansible_variables
 from provision.phases.install.target import Target
 
 HOST_PYTHON = "/usr/bin/python3"
-"""Where the base role installs one that is missing."""
+"""Where role `base` installs a missing Python."""
 CONTROLLER_PYTHON = "{{ ansible_playbook_python }}"
 
 _HEAD = """\
@@ -22,7 +22,7 @@ _HEAD = """\
 
 
 class Verbatim(str):
-    """Text that Ansible must not read as a template, whatever braces it holds."""
+    """Text that Ansible must not read as a template."""
 
     __slots__ = ()
 
@@ -44,7 +44,7 @@ _Dumper.add_representer(
 
 
 def verbatim(value: Any) -> Any:
-    """The value with every text in it that holds a template's opening marked as verbatim."""
+    """Return the value with every text that contains the opening of a template marked as verbatim."""
     if isinstance(value, str):
         return Verbatim(value) if any(opening in value for opening in ("{{", "{%", "{#")) else value
     if isinstance(value, Mapping):
@@ -55,7 +55,7 @@ def verbatim(value: Any) -> Any:
 
 
 def _become_password(connection: Connection) -> dict[str, str]:
-    """The sudo password by reference: the first line of the file, read when the playbook runs."""
+    """Return the sudo password by reference: Ansible reads the first line of the file when the playbook runs."""
     if connection.become_password_file is None:
         return {}
     return {
@@ -65,7 +65,7 @@ def _become_password(connection: Connection) -> dict[str, str]:
 
 
 def host_variables(target: Target) -> dict[str, Any]:
-    """Everything that Ansible is told of one host."""
+    """Return all variables of one host."""
     connection = target.host.connection
     python = CONTROLLER_PYTHON if connection.kind == "local" else HOST_PYTHON
     return {
@@ -77,14 +77,14 @@ def host_variables(target: Target) -> dict[str, Any]:
 
 
 def render(targets: Sequence[Target], *, path: str) -> str:
-    """The inventory's text; `path` is named in its head."""
+    """Return the inventory's text; its head names `path`."""
     hosts = {target.host.name: host_variables(target) for target in targets}
     body: str = yaml.dump({"all": {"hosts": hosts}}, Dumper=_Dumper, sort_keys=False, width=120, allow_unicode=True)
     return _HEAD.format(path=path) + body
 
 
 def render_secrets(secrets: Mapping[str, Mapping[str, str]]) -> str:
-    """A second inventory with the passwords that are known in memory only, for `memory_file`."""
+    """Return a second inventory with the passwords that are in memory only, for `memory_file`."""
     hosts = {name: {key: Verbatim(value) for key, value in values.items()} for name, values in secrets.items()}
     text: str = yaml.dump({"all": {"hosts": hosts}}, Dumper=_Dumper)
     return text

@@ -1,4 +1,4 @@
-"""A file for Ansible that lies on no disk: it is gone with this process, however the process ends."""
+"""A file for Ansible that is on no disk and disappears with this process, however the process ends."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LEFT = "firstlight-*/secrets.yml"
-"""Where passwords were once kept while a playbook ran; a run that was killed left it."""
+"""Where earlier releases kept passwords while a playbook ran; a killed run left them."""
 
 
 @contextmanager
 def memory_file(text: str) -> Iterator[Path]:
-    """A path under which processes of this user, and nobody else, read the text while the block lasts."""
+    """Provide a path under which only processes of this user can read the text, while the block lasts."""
     descriptor = os.memfd_create("firstlight", os.MFD_CLOEXEC)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         os.fchmod(descriptor, 0o600)  # an executable inventory would be run as a script
@@ -25,7 +25,7 @@ def memory_file(text: str) -> Iterator[Path]:
 
 
 def remove_left_passwords() -> None:
-    """Remove files with passwords of this user's that runs of an earlier release left when they were killed."""
+    """Remove this user's password files that killed runs of an earlier release left."""
     for path in Path(tempfile.gettempdir()).glob(LEFT):
         with contextlib.suppress(OSError):
             if path.lstat().st_uid == path.parent.lstat().st_uid == os.getuid() and not path.parent.is_symlink():

@@ -12,7 +12,7 @@ HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def remembered_signals() -> Iterator[Callable[[], bool]]:
-    """Yields whether one of the signals has come. Outside the main thread none can be handled, and none ever has."""
+    """Yield a function that returns whether one of the signals arrived; always false outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return

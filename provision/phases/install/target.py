@@ -1,4 +1,4 @@
-"""What a playbook is run on."""
+"""The hosts that a playbook runs on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from provision.core.models.settings import Host
 
 Progress = Callable[[str, str], None]
-"""Told (host, what it is doing now), from the thread that called `install`."""
+"""Called with host and current task, from the thread that called `install`."""
 
 
 @dataclass(frozen=True)

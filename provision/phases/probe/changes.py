@@ -16,7 +16,7 @@ from provision.phases.probe.reading import assembled
 from provision.phases.probe.sections import Output, split
 
 BEFORE_S = 120
-"""A sudo that ended so long before a file changed is no longer named with it."""
+"""Seconds: a sudo call that is older than the change by more than this is not named with it."""
 COMMAND_LIMIT_S = 5
 BUDGET_S = 10
 DEADLINE_S = 15.0
@@ -36,7 +36,7 @@ class Change:
 
     @property
     def text(self) -> str:
-        """What is known, in words."""
+        """Return what is known, as text."""
         at = datetime.fromtimestamp(self.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         parts = [f"last changed {at}, owner {self.owner}"]
         parts += [f"of package {self.package}"] if self.package else []
@@ -44,9 +44,12 @@ class Change:
 
 
 def with_authors(drift: Sequence[Drift], session: Session, *, root: bool) -> tuple[Drift, ...]:
-    """The same with who changed each file, as far as the host says; `root` where the run has its rights.
+    """Return drift with the author of each change, as far as the host knows.
 
-    What cannot be asked stays without.
+    Args:
+        drift: Differences from the recorded state.
+        session: Connection to the host.
+        root: Whether to read as root.
     """
     paths = [each.path for each in drift if _is_of_file(each)]
     if not paths:
@@ -71,7 +74,7 @@ def with_authors(drift: Sequence[Drift], session: Session, *, root: bool) -> tup
 
 
 def changes(output: Output) -> dict[str, Change]:
-    """The last change of each file that is there, by its path."""
+    """Return the last change of each existing file, by its path."""
     found = {}
     for line in output["owners"].lines():
         owner, modified, changed, path = (*line.split(" ", 3), "", "", "", "")[:4]
@@ -96,5 +99,5 @@ def _sudo(output: Output, path: str, at: int) -> str | None:
 
 
 def _is_of_file(each: Drift) -> bool:
-    """Whether the path is of the file that was changed: the unit's own is not where a switch of systemd's was."""
+    """Return whether the path is that of the changed file; for the unit itself systemd may have changed a setting elsewhere."""
     return each.kind != "process" and not (each.kind == "unit" and each.path.endswith(f"/{UNIT}"))

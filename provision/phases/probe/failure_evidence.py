@@ -1,4 +1,4 @@
-"""What a host itself says of a failure: journals, logs, tools; one round trip, nothing is changed there."""
+"""Evidence of a failure from the host itself: journals, logs, tools. One round trip, read-only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from provision.phases.probe.reading import assembled
 from provision.phases.probe.sections import split
 
 SECTION_BYTES = 1 << 20
-"""At most so much of each source travels, the newest."""
+"""The newest part of each source that is transferred, at most."""
 COMMAND_LIMIT_S = 15
 BUDGET_S = 30
 DEADLINE_S = 60.0
@@ -22,12 +22,12 @@ SOURCES = (
     *("kernel", "fabric_manager", "service_journal", "service_log", "supervisor_log"),
     *("failed_units", "disks", "nvidia_smi", "rocm_agents"),
 )
-"""In the order in which a start passes them: what stands first is rather the cause than what follows."""
+"""In the order of a start: an earlier source is more likely the cause than a later one."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One text of a host; without text `absent` says why."""
+    """One text of a host; without text `absent` has the reason."""
 
     name: str
     text: str
@@ -35,10 +35,17 @@ class Source:
 
 
 def collect(session: Session, *, prefix: str, root: bool, since_s: float | None = None) -> tuple[Source, ...]:
-    """Read everything that a host has to say; `root` where the installation is system-wide.
+    """Read all sources of a host.
 
-    `since_s`: how long ago, in seconds, what is asked for began; older starts of the service are then left out.
-    Raises TransportError when the host cannot be reached, RemoteCommandError when it runs no POSIX shell.
+    Args:
+        session: Connection to the host.
+        prefix: Folder of the installation.
+        root: Whether the installation is system-wide.
+        since_s: Age of the failure in seconds; older starts of the service are left out.
+
+    Raises:
+        TransportError: The host cannot be reached.
+        RemoteCommandError: The host runs no POSIX shell.
     """
     script = assembled(
         "failure_evidence.sh",

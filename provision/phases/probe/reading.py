@@ -1,4 +1,4 @@
-"""One round trip to a host: the script goes in, facts come out."""
+"""The probe of a host: the script is sent, facts come back, in one round trip."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from provision.fleet.ssh import Session
 
 DEADLINE_S = 20.0
-"""For the whole round trip; the script gives up sections well before."""
+"""For the whole round trip; the script skips sections well before."""
 COMMAND_LIMIT_S = 10
 BUDGET_S = 14
 _OURS = ("group_product",)
-"""What the login user may be kept from reading: the installation, which is another user's."""
+"""Sections that the login user may not be allowed to read: the installation belongs to another user."""
 
 
 def script(
@@ -55,7 +55,7 @@ def script(
 
 
 def assembled(name: str, parameters: Mapping[str, str]) -> str:
-    """A script that reads a host: its parameters, the frame, and its own sections, which run last of all."""
+    """Return a script that reads a host: parameters, frame, and its own sections, which run last."""
     head = "".join(f"{key}={shlex.quote(value)}\n" for key, value in parameters.items())
     folder = resources.files("provision.phases.probe")
     return head + "".join(folder.joinpath(part).read_text(encoding="utf-8") for part in ("frame.sh", name))
@@ -92,7 +92,7 @@ def probe(host: Host, session: Session, *, prefix: str | None = None, paths: Seq
     try:
         more = session.run("sh -s", stdin=text, timeout_s=DEADLINE_S, root=True)
     except RemoteCommandError as refused:
-        # Whoever may not become root may still ask what a host is. What wants to change it will say the same.
+        # A user who may not become root may still probe; a phase that changes the host reports the same refusal.
         return facts.model_copy(
             update={"unknown": facts.unknown | {key: f"{facts.unknown[key]}; {refused.text}" for key in _hidden(facts)}}
         )
@@ -100,5 +100,5 @@ def probe(host: Host, session: Session, *, prefix: str | None = None, paths: Seq
 
 
 def _hidden(facts: HostFacts) -> list[str]:
-    """Facts of the installation that the login user may not read."""
+    """Return facts of the installation that the login user may not read."""
     return [key for key, why in facts.unknown.items() if key.startswith("installed.") and "permission" in why]
