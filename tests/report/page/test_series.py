@@ -146,7 +146,7 @@ def told(outcome: CheckResult, id_: str) -> HostSummary:
 def test_the_checks_say_what_the_charts_read(monkeypatch: pytest.MonkeyPatch) -> None:
     peaks = {"flash": {512: 1000, 1024: 2000, 2048: 4000}, "standard": {512: 9000, 1024: 36000}}
     monkeypatch.setattr(speed, "measure", lambda *_, **__: {"flash": 0.0001, "standard": 0.001})
-    for name in ("clocks", "finish"):
+    for name in ("clocks", "synchronize"):
         monkeypatch.setattr(speed, name, lambda *_: {})
     hosts = {
         "attention-memory": told(memory.evaluate(peaks, 10**9, {}), memory.CHECK.id),
