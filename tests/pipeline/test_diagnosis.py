@@ -44,8 +44,8 @@ def test_the_sources_of_a_host_are_kept_and_absent_ones_listed(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "name files or --host"),
-        (("x.log", "--host", "localhost"), "name files or --host"),
+        ((), "give either files or --host"),
+        (("x.log", "--host", "localhost"), "give either files or --host"),
         (("x.log", "--apply"), "--apply, --yes and -i are for --host"),
         (("--host", "localhost", "--facts", "x.json"), "--facts is for files"),
         (("--host", "nobody"), "nobody"),
