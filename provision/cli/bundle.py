@@ -43,7 +43,7 @@ def create(
     ] = None,
 ) -> None:
     """Fetch everything that hosts need into one signed file, for networks without a package index."""
-    from provision.pipeline import bundle  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import bundle
 
     if what_if is not None:
         refuse_with("--what-if", limit=limit)

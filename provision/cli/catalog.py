@@ -14,7 +14,7 @@ app = typer.Typer(
 @app.command("check")
 def check() -> None:
     """Check every row: its values, its references, its source."""
-    from provision.catalog.refresh import commands  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.catalog.refresh import commands
 
     text, code = commands.check_tables()
     typer.echo(text)
@@ -24,6 +24,6 @@ def check() -> None:
 @app.command("refresh")
 def refresh() -> None:
     """Read new releases from your own package index into a dated overlay of the catalog."""
-    from provision.catalog.refresh import commands  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.catalog.refresh import commands
 
     typer.echo(commands.refresh_tables())

@@ -31,7 +31,7 @@ def run(command: Callable[[], None]) -> None:
     Raises:
         SystemExit: Always, with the exit code.
     """
-    from provision.core.errors import Exit, FirstlightError  # noqa: PLC0415 - not before the streams are valid
+    from provision.core.errors import Exit, FirstlightError
 
     _fill_streams()
     try:
@@ -62,7 +62,7 @@ def run(command: Callable[[], None]) -> None:
 
 def _end_of_usage(end: SystemExit, code: int) -> SystemExit:
     """Return the exit of a command that typer refused; typer printed the error already."""
-    from provision.core.errors import UsageError  # noqa: PLC0415 - only what fails pays for it
+    from provision.core.errors import UsageError
 
     if describe := getattr(end.__context__, "format_message", None):
         _print_json(UsageError(describe()), code)
@@ -78,10 +78,10 @@ def _known(error: Exception) -> FirstlightError | None:
 
 def _end_of_fault(error: Exception) -> SystemExit:
     """Print the trace of a fault of this program, with `--json` also a document, and return the exit."""
-    import traceback  # noqa: PLC0415 - only what fails pays for it
+    import traceback
 
-    from provision.core.errors import Exit, FirstlightError  # noqa: PLC0415 - only what fails pays for it
-    from provision.core.redaction import redact  # noqa: PLC0415 - only what fails pays for it
+    from provision.core.errors import Exit, FirstlightError
+    from provision.core.redaction import redact
 
     sys.stderr.write(redact("".join(traceback.format_exception(error))))
     code = _code(Exit.RED)
@@ -95,8 +95,8 @@ def _end_of_fault(error: Exception) -> SystemExit:
 
 
 def _homeless(error: RuntimeError) -> FirstlightError | None:
-    from provision.core.errors import UsageError  # noqa: PLC0415 - only what fails pays for it
-    from provision.core.run_folder import account  # noqa: PLC0415 - only what fails pays for it
+    from provision.core.errors import UsageError
+    from provision.core.run_folder import account
 
     if str(error) != HOMELESS:
         return None
@@ -105,7 +105,7 @@ def _homeless(error: RuntimeError) -> FirstlightError | None:
 
 def _end(error: FirstlightError, code: int) -> SystemExit:
     """Print an expected error on standard error, with `--json` also as a document on standard output, and return the exit."""
-    from provision.core.redaction import redact  # noqa: PLC0415 - only what fails pays for it
+    from provision.core.redaction import redact
 
     sys.stderr.write(redact(error.render()) + "\n")
     _print_json(error, code)
@@ -114,7 +114,7 @@ def _end(error: FirstlightError, code: int) -> SystemExit:
 
 def _print_json(error: FirstlightError, code: int) -> None:
     """Print the document of an error, where `--json` was given."""
-    from provision.core.redaction import scrub  # noqa: PLC0415 - only what fails pays for it
+    from provision.core.redaction import scrub
 
     if JSON in sys.argv[1:]:
         fields = {"text": error.text, "hint": error.hint, "cause": error.cause}
@@ -132,7 +132,7 @@ def _fill_streams() -> None:
 
 
 def _require_working_folder() -> None:
-    from provision.core.errors import UsageError  # noqa: PLC0415 - only what fails pays for it
+    from provision.core.errors import UsageError
 
     try:
         os.getcwd()  # noqa: PTH109 - the call that fails when pathlib resolves a path
@@ -148,7 +148,7 @@ def _silence_stdout() -> None:
 
 def _refused(error: OSError) -> FirstlightError | None:
     """Return an error of this machine's files or disk as an expected failure; None for any other."""
-    from provision.core.errors import FirstlightError  # noqa: PLC0415 - only what fails pays for it
+    from provision.core.errors import FirstlightError
 
     if error.filename is not None:
         path = os.fsdecode(error.filename)

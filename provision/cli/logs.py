@@ -29,8 +29,8 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Show the summary of a run: its first screen, or all of it."""
-    from provision.report.history import runs, tail  # noqa: PLC0415 - `--help` must not pay for it
-    from provision.report.history.show import summary_text  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.report.history import runs, tail
+    from provision.report.history.show import summary_text
 
     if follow:
         folder = runs.find(LOGS, run)
@@ -44,7 +44,7 @@ def show(
 @app.command("list")
 def list_runs(*, as_json: JsonOption = False) -> None:
     """All runs, the newest first."""
-    from provision.report.history import run_list  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.report.history import run_list
 
     typer.echo(run_list.render_json(LOGS) if as_json else run_list.render(LOGS))
 
@@ -59,7 +59,7 @@ def diff(
     as_json: JsonOption = False,
 ) -> None:
     """What changed on each host: settings, Stack, lock, facts, checks, figures."""
-    from provision.report.history import difference  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.report.history import difference
 
     found = difference.compare(LOGS, before, after)
     typer.echo(difference.render_json(found) if as_json else difference.render_text(found))
@@ -72,7 +72,7 @@ def open_page(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Whether to open it.")] = True,
 ) -> None:
     """Write the page of a run, a single HTML file, and open it in a browser."""
-    from provision.report.history.open_page import write_and_open  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.report.history.open_page import write_and_open
 
     path, hint = write_and_open(LOGS, run, browser=browser)
     typer.echo(path)
@@ -89,7 +89,7 @@ def prune(
     ] = None,
 ) -> None:
     """Remove old runs; never one that goes on, nor the last green one of a host."""
-    from provision.report.history import pruning  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.report.history import pruning
 
     pruned = pruning.prune(LOGS, keep=keep, max_mib=max_size)
     typer.echo(pruning.render(pruned))
@@ -106,10 +106,10 @@ def bundle(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="The archive to write.")] = None,
 ) -> None:
     """Write a run as an archive for a bug report, without secrets."""
-    from provision.core.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
-    from provision.core.run_folder import require_writable  # noqa: PLC0415 - `--help` must not pay for it
-    from provision.report.history import bundle as archive  # noqa: PLC0415 - `--help` must not pay for it
-    from provision.report.history import runs  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.core.errors import UsageError
+    from provision.core.run_folder import require_writable
+    from provision.report.history import bundle as archive
+    from provision.report.history import runs
 
     folder = runs.find(LOGS, run)
     target = output or archive.default_target(folder.name, anonymous=anonymous)

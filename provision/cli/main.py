@@ -65,7 +65,7 @@ def completion(
     shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell to complete for.")],
 ) -> None:
     """Print what makes a shell complete commands and options: eval "$(./firstlight completion bash)"."""
-    from typer.completion import get_completion_script  # type: ignore[attr-defined]  # noqa: PLC0415 - `--help` must not pay
+    from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
     typer.echo(get_completion_script(prog_name="firstlight", complete_var=COMPLETE, shell=shell))
 
@@ -97,7 +97,7 @@ def provision(
     as_json: JsonOption = False,
 ) -> None:
     """Run all phases, from probing the hosts to a verified first token."""
-    from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import commands
 
     request = asked(
         "provision",
@@ -123,7 +123,7 @@ def provision(
 @app.command()
 def probe(inventory: InventoryOption = None, limit: LimitOption = None, as_json: JsonOption = False) -> None:
     """Find out what each host is."""
-    from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import commands
 
     raise typer.Exit(commands.probe(asked("probe", inventory=inventory, limit=limit), as_json=as_json))
 
@@ -150,7 +150,7 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Choose the matching set for each host, with the reasons; no host is changed."""
-    from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import commands
 
     request = asked(
         "plan",
@@ -183,7 +183,7 @@ def stage(
     as_json: JsonOption = False,
 ) -> None:
     """Lock the set and fetch every file of it to this machine; no host is changed."""
-    from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import commands
 
     request = asked("stage", inventory=inventory, limit=limit, model=model, vllm=vllm, refresh=refresh)
     raise typer.Exit(commands.run(request, last="stage", as_json=as_json))
@@ -201,7 +201,7 @@ def install(
     as_json: JsonOption = False,
 ) -> None:
     """Install the planned set on the hosts, without starting the service."""
-    from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import commands
 
     request = asked(
         "install",
@@ -227,7 +227,7 @@ def drivers(
     as_json: JsonOption = False,
 ) -> None:
     """Install the planned drivers, and check that they run; nothing else is installed."""
-    from provision.pipeline import commands  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import commands
 
     request = asked(
         "drivers",
@@ -252,7 +252,7 @@ def serve(
     as_json: JsonOption = False,
 ) -> None:
     """Restart the service, with another back end or model if given, and check its answers."""
-    from provision.pipeline import operations  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import operations
 
     request = asked(
         "serve",
@@ -268,7 +268,7 @@ def serve(
 @app.command()
 def status(inventory: InventoryOption = None, limit: LimitOption = None, as_json: JsonOption = False) -> None:
     """Show what is installed and serving on the hosts."""
-    from provision.pipeline import operations  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import operations
 
     raise typer.Exit(operations.status(asked("status", inventory=inventory, limit=limit), as_json=as_json))
 
@@ -282,7 +282,7 @@ def stop(
     as_json: JsonOption = False,
 ) -> None:
     """Stop the service, and disable its start at boot."""
-    from provision.pipeline import operations  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import operations
 
     request = asked("stop", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)
     raise typer.Exit(operations.stop(request, as_json=as_json))
@@ -297,7 +297,7 @@ def rollback(
     as_json: JsonOption = False,
 ) -> None:
     """Switch back to the previous environment, restart, and check its answers."""
-    from provision.pipeline import operations  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import operations
 
     request = asked("rollback", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)
     raise typer.Exit(operations.rollback(request, as_json=as_json))
@@ -312,7 +312,7 @@ def uninstall(
     as_json: JsonOption = False,
 ) -> None:
     """Remove everything of this product from the hosts, and list what remains."""
-    from provision.pipeline import operations  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import operations
 
     request = asked("uninstall", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass)
     raise typer.Exit(operations.uninstall(request, as_json=as_json))
@@ -338,19 +338,19 @@ def doctor(
     as_json: JsonOption = False,
 ) -> None:
     """Find the causes of failures in logs of any program, or on a live host."""
-    from provision.core.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.core.errors import UsageError
 
     if bool(files) == (host is not None):
         raise UsageError("give either files or --host", hint="./firstlight doctor server.log")
     if files:
         if apply or yes or inventory:
             raise UsageError("--apply, --yes and -i are for --host", hint="./firstlight doctor --host NAME --apply")
-        from verify.doctor import cli  # noqa: PLC0415 - `--help` must not pay for it
+        from verify.doctor import cli
 
         raise typer.Exit(cli.run(files, facts=facts, top=top, as_json=as_json))
     if facts is not None:
         raise UsageError("--facts is for files: with --host the host is probed", hint="leave --facts out")
-    from provision.pipeline import diagnosis  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import diagnosis
 
     request = asked("doctor", inventory=inventory, limit=host, ask_become_pass=ask_become_pass)
     code = diagnosis.diagnose_host(
@@ -366,7 +366,7 @@ def doctor(
 def main() -> None:
     """Run the command that was typed."""
     if COMPLETE in os.environ:
-        from typer.completion import completion_init  # type: ignore[attr-defined]  # noqa: PLC0415 - only shells pay
+        from typer.completion import completion_init  # type: ignore[attr-defined]
 
         completion_init()
     guard_streams()

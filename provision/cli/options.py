@@ -91,9 +91,9 @@ def asked(
     Raises:
         UsageError: The options contradict one another, or no password can be read.
     """
-    from provision.core.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
-    from provision.core.models.invocation import Invocation  # noqa: PLC0415 - `--help` must not pay for it
-    from provision.pipeline import CommandRequest  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.core.errors import UsageError
+    from provision.core.models.invocation import Invocation
+    from provision.pipeline import CommandRequest
 
     if trust is not None and bundle is None:
         raise UsageError(
@@ -101,7 +101,7 @@ def asked(
         )
     password = None
     if ask_become_pass:
-        import getpass  # noqa: PLC0415 - rarely needed
+        import getpass
 
         try:
             password = getpass.getpass("sudo password on the hosts: ")
@@ -137,7 +137,7 @@ def refuse_with(option: str, **others: Any) -> None:
     Raises:
         UsageError: One of them was given.
     """
-    from provision.core.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.core.errors import UsageError
 
     given = [f"--{name.replace('_', '-')}" for name, value in others.items() if value is not None]
     if given:

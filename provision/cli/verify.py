@@ -53,9 +53,9 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Prove that kernels run and compute right; without an inventory, on this machine."""
-    from provision.phases.verify.selection import Picked  # noqa: PLC0415 - `--help` must not pay for it
-    from provision.pipeline import operations  # noqa: PLC0415 - `--help` must not pay for it
-    from provision.pipeline.verify import CheckOptions  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.phases.verify.selection import Picked
+    from provision.pipeline import operations
+    from provision.pipeline.verify import CheckOptions
 
     picked = Picked(tuple(only or ()), tuple(skip or ()), tuple(inject or ()))
     if listed:
@@ -81,8 +81,8 @@ def compare(
     as_json: JsonOption = False,
 ) -> None:
     """Measure the service with one choice and with another; then it is started as it was."""
-    from provision.core.errors import UsageError  # noqa: PLC0415 - `--help` must not pay for it
-    from provision.pipeline.compare import compare as compare_choices  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.core.errors import UsageError
+    from provision.pipeline.compare import compare as compare_choices
 
     named = tuple(dict.fromkeys(backend or mode or ()))
     if len(named) != 2 or (backend and mode):
@@ -109,8 +109,8 @@ def soak(
     as_json: JsonOption = False,
 ) -> None:
     """Ask the service and run kernels again and again; errors and memory that grows are failures."""
-    from provision.pipeline import operations  # noqa: PLC0415 - `--help` must not pay for it
-    from provision.pipeline.verify import CheckOptions  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import operations
+    from provision.pipeline.verify import CheckOptions
 
     request = asked("verify", inventory=inventory, limit=limit, ask_become_pass=ask_become_pass, prefix=prefix)
     options = CheckOptions("quick", soak_minutes=minutes)

@@ -38,7 +38,7 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Build a wheel, or print the one that exists; an interrupted build continues where it stopped."""
-    from provision.pipeline import wheels  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import wheels
 
     raise typer.Exit(
         wheels.build(
@@ -59,6 +59,6 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """List the wheels that were built."""
-    from provision.pipeline import wheels  # noqa: PLC0415 - `--help` must not pay for it
+    from provision.pipeline import wheels
 
     raise typer.Exit(wheels.show(as_json=as_json))

@@ -84,7 +84,7 @@ def build_row(kind: type[R], values: dict[str, Any], *, where: str) -> R:
 
 @cache
 def _adapters(kind: type[Any]) -> dict[str, TypeAdapter[Any]]:
-    from pydantic import TypeAdapter  # noqa: PLC0415 - only `catalog check`, overlays and tests check types
+    from pydantic import TypeAdapter
 
     hints = get_type_hints(kind)
     return {field.name: TypeAdapter(hints[field.name]) for field in fields(kind)}
@@ -92,7 +92,7 @@ def _adapters(kind: type[Any]) -> dict[str, TypeAdapter[Any]]:
 
 def type_errors(row: DataclassInstance) -> Iterator[str]:
     """Yield a message for each field whose value is of another type than declared."""
-    from pydantic import ValidationError  # noqa: PLC0415 - only `catalog check`, overlays and tests check types
+    from pydantic import ValidationError
 
     for field, adapter in _adapters(type(row)).items():
         try:

@@ -37,7 +37,7 @@ def pack_zipapp(entries: Mapping[str, bytes], *, main: str) -> bytes:
 
 def kept(target: Path, sources: Iterable[Path], build: Callable[[], bytes]) -> Path:
     """Build a program unless its sources are unchanged since the last build; their state is stored next to it."""
-    from provision.core.run_folder import write_atomically  # noqa: PLC0415 - a card's day packs a tool where nothing is installed
+    from provision.core.run_folder import write_atomically
 
     noted = target.with_name(f"{target.name}.sources")
     look = repr([(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(sources)])

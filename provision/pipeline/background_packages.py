@@ -26,7 +26,7 @@ def package_sources(context: RunContext, planned: PlannedHosts) -> dict[str, boo
     context.package_sources = {}
     asked = lacking(context, planned)
     if asked:
-        from provision.fleet.package_sources import package_sources_answer  # noqa: PLC0415 - hosts seldom lack packages
+        from provision.fleet.package_sources import package_sources_answer
 
         context.package_sources = context.run_on_hosts(
             "stage", asked, lambda host: package_sources_answer(context.session(host)), deadline_s=SOURCES_DEADLINE_S
@@ -81,8 +81,8 @@ class BackgroundPackages:
         self._thread.start()
 
     def _work(self) -> None:
-        from provision.phases.install.host_results import install  # noqa: PLC0415 - Ansible is needed only where something changes
-        from provision.phases.install.target import Target  # noqa: PLC0415 - Ansible is needed only where something changes
+        from provision.phases.install.host_results import install
+        from provision.phases.install.target import Target
 
         targets = [Target(host, self._variables[host.name]) for host in self._hosts]
         try:

@@ -44,9 +44,9 @@ def create(request: CommandRequest, *, what_if: str | None, output: Path, key: P
         StageError: A file cannot be fetched.
         UsageError: The output cannot be written.
     """
-    from provision.phases.stage.bundle import RecordingStore  # noqa: PLC0415 - only bundles pay for it
-    from provision.phases.stage.bundle.keys import public_text, signing_key  # noqa: PLC0415 - only bundles pay for it
-    from provision.phases.stage.bundle.product_files import list_user_files  # noqa: PLC0415 - only bundles pay for it
+    from provision.phases.stage.bundle import RecordingStore
+    from provision.phases.stage.bundle.keys import public_text, signing_key
+    from provision.phases.stage.bundle.product_files import list_user_files
 
     require_writable(output, "-o")
     secret = signing_key(key)
@@ -64,12 +64,12 @@ def create(request: CommandRequest, *, what_if: str | None, output: Path, key: P
 
 
 def _described(request: CommandRequest, what_if: str, store: RecordingStore) -> list[Staged]:
-    from provision.catalog.index.settings import read_settings  # noqa: PLC0415 - only bundles pay for it
-    from provision.phases.plan import plan  # noqa: PLC0415 - only for absent hosts
-    from provision.phases.plan.what_if import parse_what_if  # noqa: PLC0415 - only for absent hosts
-    from provision.phases.stage import stage  # noqa: PLC0415 - only bundles pay for it
-    from provision.phases.stage.bundle import sealed  # noqa: PLC0415 - only bundles pay for it
-    from provision.pipeline.wheel_builds import make_wheel_builder  # noqa: PLC0415 - only bundles pay for it
+    from provision.catalog.index.settings import read_settings
+    from provision.phases.plan import plan
+    from provision.phases.plan.what_if import parse_what_if
+    from provision.phases.stage import stage
+    from provision.phases.stage.bundle import sealed
+    from provision.pipeline.wheel_builds import make_wheel_builder
 
     facts = parse_what_if(what_if)
     settings = described_settings(request.overrides)
@@ -115,8 +115,8 @@ def _stage_inventory(request: CommandRequest, store: RecordingStore) -> tuple[li
 
 def _stage_for_bundle(context: RunContext, planned: PlannedHosts, *, store: RecordingStore) -> StagedHosts:
     """Stage with OS packages for every host that lacks some, whether its own package sources answer or not."""
-    from provision.catalog.index.settings import read_settings  # noqa: PLC0415 - only bundles pay for it
-    from provision.phases.stage.bundle import sealed  # noqa: PLC0415 - only bundles pay for it
+    from provision.catalog.index.settings import read_settings
+    from provision.phases.stage.bundle import sealed
 
     context.client, context.recording_store = sealed(read_settings()), store
     context.package_sources = {host.name: False for host in background_packages.lacking(context, planned)}
@@ -124,9 +124,9 @@ def _stage_for_bundle(context: RunContext, planned: PlannedHosts, *, store: Reco
 
 
 def _write(output: Path, staged: list[Staged], model: str, store: RecordingStore, secret: SecretKey) -> Manifest:
-    from provision.catalog.index.settings import read_settings  # noqa: PLC0415 - only bundles pay for it
-    from provision.phases.stage.bundle import BundleContents, write_bundle  # noqa: PLC0415 - only bundles pay for it
-    from provision.phases.stage.bundle.product_files import controller_wheels, product_files  # noqa: PLC0415 - only bundles
+    from provision.catalog.index.settings import read_settings
+    from provision.phases.stage.bundle import BundleContents, write_bundle
+    from provision.phases.stage.bundle.product_files import controller_wheels, product_files
 
     contents = BundleContents(
         staged=staged,

@@ -71,7 +71,7 @@ def print_summary(outcome: RunOutcome, *, as_json: bool = False) -> None:
     if as_json:
         write_stdout(outcome.texts["summary.json"])
         return
-    from provision.report.screen import first_screen_of  # noqa: PLC0415 - only commands that summarise pay for it
+    from provision.report.screen import first_screen_of
 
     text = outcome.texts["summary.txt"]
     write_stdout(first_screen_of(text) if sys.stdout.isatty() else text)
@@ -130,9 +130,9 @@ def plan_recorded(
     why_not: str | None = None,
 ) -> int:
     """Plan hosts from recorded facts or from a description. Needs no network and no host."""
-    from provision.phases.plan import plan as resolve  # noqa: PLC0415 - only for absent hosts
-    from provision.phases.plan.recorded_facts import read_facts  # noqa: PLC0415 - only for absent hosts
-    from provision.phases.plan.what_if import parse_what_if  # noqa: PLC0415 - only for absent hosts
+    from provision.phases.plan import plan as resolve
+    from provision.phases.plan.recorded_facts import read_facts
+    from provision.phases.plan.what_if import parse_what_if
 
     described = [parse_what_if(what_if)] if what_if is not None else []
     facts = {entry.host: entry for entry in described}
@@ -161,7 +161,7 @@ def described_settings(overrides: Mapping[str, Any]) -> Settings:
     Raises:
         InventoryError: An option is wrong.
     """
-    from provision.fleet.inventory.settings import Problems, settings_of  # noqa: PLC0415 - only for absent hosts
+    from provision.fleet.inventory.settings import Problems, settings_of
 
     problems = Problems()
     wanted = settings_of("what-if", variables={}, near=[], overrides=overrides, base=Path.cwd(), problems=problems)
@@ -173,8 +173,8 @@ def shapes_of(settings: Settings) -> dict[str, Shape]:
     """Describe the memory needs of the model, by its name in the settings; empty for the built-in model."""
     if settings.model == "builtin":
         return {}
-    from provision.phases.stage import Store  # noqa: PLC0415 - the built-in model needs none of it
-    from provision.phases.stage.model_description import describe  # noqa: PLC0415 - the built-in model needs none of it
+    from provision.phases.stage import Store
+    from provision.phases.stage.model_description import describe
 
     try:
         shape = describe(settings, Store(cache_folder()))
@@ -202,7 +202,7 @@ def print_why_not(
     as_json: bool,
 ) -> None:
     """Print the verdict of every rule on one release, and what would make it possible."""
-    from provision.phases.plan.why_not import render, why_not  # noqa: PLC0415 - only for this question
+    from provision.phases.plan.why_not import render, why_not
 
     answers = why_not(asked, facts, settings, become=become, shapes=shapes)
     write_stdout(
@@ -221,8 +221,8 @@ def print_plan(
     missing: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Print the plan; `missing` are the hosts that could not be planned, each with the reason."""
-    from provision.phases.plan.document import to_json  # noqa: PLC0415 - only commands that plan pay for it
-    from provision.phases.plan.explain import render  # noqa: PLC0415 - only commands that plan pay for it
+    from provision.phases.plan.document import to_json
+    from provision.phases.plan.explain import render
 
     if as_json:
         write_stdout(json.dumps(to_json(plan) | ({"missing": list(missing)} if missing else {}), indent=2))

@@ -52,8 +52,8 @@ def compare(request: CommandRequest, *, words: Sequence[str], as_json: bool) -> 
 
 
 def _measure(context: RunContext, probed: ProbedHosts, *, words: Sequence[str]) -> ComparedHosts:
-    from provision.phases.verify.run_checks import COMPARE_S  # noqa: PLC0415 - only this command pays for it
-    from provision.phases.verify.run_checks import compare as compare_choices  # noqa: PLC0415 - only this command pays for it
+    from provision.phases.verify.run_checks import COMPARE_S
+    from provision.phases.verify.run_checks import compare as compare_choices
 
     def call(host: Host) -> dict[str, Any]:
         paths = probed.install_paths[host.name]

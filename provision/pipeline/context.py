@@ -88,7 +88,7 @@ class RunContext:
 
     def wheelhouse(self) -> Store:
         """Return the store of staged files on this machine."""
-        from provision.phases.stage import Store  # noqa: PLC0415 - only runs that stage pay for it
+        from provision.phases.stage import Store
 
         return self.recording_store or Store(self.cache)
 
@@ -222,6 +222,6 @@ class RunContext:
 
 
 def _trace(error: BaseException) -> list[str]:
-    import traceback  # noqa: PLC0415 - only when something unexpected happened
+    import traceback
 
     return traceback.format_exception(error)

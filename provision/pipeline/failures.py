@@ -18,9 +18,9 @@ OWN_TEXTS = frozenset({"probe", "plan"})
 
 def diagnose(context: RunContext, probed: ProbedHosts) -> None:
     """Match the logs of failed hosts against known causes, and write the findings to the run's folder."""
-    from provision.pipeline import failure_evidence  # noqa: PLC0415 - only a run that failed pays for it
-    from provision.report.diagnosis import diagnose as causes_of  # noqa: PLC0415 - only a run that failed pays for it
-    from provision.report.diagnosis import named  # noqa: PLC0415 - only a run that failed pays for it
+    from provision.pipeline import failure_evidence
+    from provision.report.diagnosis import diagnose as causes_of
+    from provision.report.diagnosis import named
 
     failed = {name: _failed(results.values()) for name, results in context.results.items()}
     # Log lines from before the failed phase belong to an earlier start of the service.

@@ -47,7 +47,7 @@ def changing(context: RunContext, staged: StagedHosts) -> list[Host]:
 
 
 def _send(context: RunContext, staged: StagedHosts) -> None:
-    from provision.phases.stage import disk_needed  # noqa: PLC0415 - only runs that send pay for it
+    from provision.phases.stage import disk_needed
 
     for host in changing(context, staged):
         try:

@@ -97,10 +97,10 @@ def list_checks(picked: Picked, *, level: Level, as_json: bool) -> int:
 
 def print_checks(records: list[CheckRecord]) -> None:
     """Print the checks as a table, hosts with identical results together; without a terminal a row is one line."""
-    from rich.console import Console  # noqa: PLC0415 - a JSON run does not pay for it
+    from rich.console import Console
 
-    from provision.report.checks_table import checks_table  # noqa: PLC0415 - a JSON run does not pay for it
-    from provision.report.group import merge_equal_records  # noqa: PLC0415 - a JSON run does not pay for it
+    from provision.report.checks_table import checks_table
+    from provision.report.group import merge_equal_records
 
     console = Console(soft_wrap=False)
     if not console.is_terminal:

@@ -47,7 +47,7 @@ def _shapes(context: RunContext, hosts: Sequence[Host]) -> dict[str, Shape]:
     """Describe the models that hosts are to serve, by name in the settings; a host whose model cannot be read fails."""
     if all(host.settings.model == "builtin" for host in hosts):
         return {}
-    from provision.phases.stage.model_description import describe  # noqa: PLC0415 - the built-in model needs none of it
+    from provision.phases.stage.model_description import describe
 
     shapes: dict[str, Shape] = {}
     for host in hosts:

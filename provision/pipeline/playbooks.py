@@ -64,8 +64,8 @@ def run_playbook(
     Raises:
         KeyboardInterrupt: The run was interrupted.
     """
-    from provision.phases.install.host_results import install  # noqa: PLC0415 - Ansible is needed only where something changes
-    from provision.phases.install.target import Target  # noqa: PLC0415 - Ansible is needed only where something changes
+    from provision.phases.install.host_results import install
+    from provision.phases.install.target import Target
 
     targets = [Target(host, variables(host)) for host in hosts]
     results = (

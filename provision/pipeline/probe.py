@@ -35,7 +35,7 @@ def probe(context: RunContext, earlier: HostsT, *, names: frozenset[str] | None 
         facts = probe_host(host, context.session(host), prefix=host.settings.prefix)
         if facts.installed is None or not facts.installed.drift:
             return facts
-        from provision.phases.probe.changes import with_authors  # noqa: PLC0415 - only runs that find drift pay for it
+        from provision.phases.probe.changes import with_authors
 
         drift = with_authors(facts.installed.drift, context.session(host), root=install_paths_of(host, facts).root)
         return facts.model_copy(update={"installed": facts.installed.model_copy(update={"drift": drift})})

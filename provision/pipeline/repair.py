@@ -151,8 +151,8 @@ def _send_packages(context: RunContext, probed: ProbedHosts, host: Host, tag: st
         StageError: This machine cannot fetch them.
         TransportError: The host does not answer.
     """
-    from provision.fleet.package_sources import package_sources_answer  # noqa: PLC0415 - hosts seldom lack packages
-    from provision.phases.stage.debs import fetch_debs  # noqa: PLC0415 - hosts seldom lack packages
+    from provision.fleet.package_sources import package_sources_answer
+    from provision.phases.stage.debs import fetch_debs
 
     facts, session = probed.facts[host.name], context.session(host)
     wanted = packages(tag, facts)

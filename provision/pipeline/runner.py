@@ -101,8 +101,8 @@ def _from_bundle(request: CommandRequest) -> tuple[ClientSettings, dict[str, str
         raise UsageError(
             "`--refresh` asks for newer releases, and `--bundle` asks no network", hint="leave one of the two out"
         )
-    from provision.phases.stage import Store  # noqa: PLC0415 - only runs from a bundle pay for it
-    from provision.phases.stage.bundle import open_bundle  # noqa: PLC0415 - only runs from a bundle pay for it
+    from provision.phases.stage import Store
+    from provision.phases.stage.bundle import open_bundle
 
     assert request.bundle is not None
     progress = partial(report_progress, request.bundle.name)
@@ -171,7 +171,7 @@ def finish(context: RunContext, result: ProbedHosts, *, interrupted: bool) -> tu
     """
     context.stop_background()
     if context.failures:
-        from provision.pipeline.failures import diagnose  # noqa: PLC0415 - only runs that fail pay for it
+        from provision.pipeline.failures import diagnose
 
         diagnose(context, result)
     summary = summarise(context.run, interrupted=interrupted)

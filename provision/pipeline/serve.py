@@ -90,7 +90,7 @@ def prove(
     Returns:
         The records of the services that answered.
     """
-    from provision.phases.serve.readiness import prove as prove_service  # noqa: PLC0415 - only runs that serve pay for it
+    from provision.phases.serve.readiness import prove as prove_service
 
     def call(host: Host) -> ServeRecord:
         paths = probed.install_paths[host.name]

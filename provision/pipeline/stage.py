@@ -125,7 +125,7 @@ def _packager(context: RunContext, planned: PlannedHosts, resolution: Resolution
     stacks = [candidate.stack for candidate in resolution.candidates] + [resolution.stack]
     if not any(stack and stack.flash_attn.package for stack in stacks):
         return None
-    from provision.pipeline.wheel_builds import wheel_builder_of  # noqa: PLC0415 - only Stacks with such packages pay for it
+    from provision.pipeline.wheel_builds import wheel_builder_of
 
     return wheel_builder_of(context, planned.plan)
 

@@ -50,7 +50,7 @@ class CheckOptions:
 
     def time_limit_s(self, devices: int, *, level: Level | None = None) -> float:
         """Return the seconds that a host gets, its answer included; `level` overrides that of the options."""
-        from provision.phases.verify.run_checks import time_limit_s  # noqa: PLC0415 - only runs that verify pay for it
+        from provision.phases.verify.run_checks import time_limit_s
 
         limit = time_limit_s(
             level or self.level, devices, drain=self.drain, soak_minutes=self.soak_minutes, picked=self.selection
@@ -119,8 +119,8 @@ def check(
     """
     if not hosts:
         return {}, ()
-    from provision.phases.verify.run_checks import verify as run_checks  # noqa: PLC0415 - only runs that verify pay for it
-    from verify.host_comparison import compare  # noqa: PLC0415 - only runs that verify pay for it
+    from provision.phases.verify.run_checks import verify as run_checks
+    from verify.host_comparison import compare
 
     started = time.monotonic()
     desired = desired or {}
@@ -207,8 +207,8 @@ def expected(
     context: RunContext, probed: ProbedHosts, hosts: Sequence[Host], desired: Mapping[str, Desired]
 ) -> dict[str, dict[str, Any]]:
     """Return what the checks of each host compare with: its Stack, where this run has one, and its expected GPUs."""
-    from provision.phases.verify.expected_gpus import expected_gpus  # noqa: PLC0415 - only runs that verify pay for it
-    from provision.report.difference import last_green  # noqa: PLC0415 - only runs that verify pay for it
+    from provision.phases.verify.expected_gpus import expected_gpus
+    from provision.report.difference import last_green
 
     found: dict[str, dict[str, Any]] = {
         host.name: {"stack": desired[host.name].stack} for host in hosts if host.name in desired
@@ -247,8 +247,8 @@ def try_together(
     Returns:
         The record of the check.
     """
-    from provision.fleet.multihost import meet  # noqa: PLC0415 - only runs that try hosts together pay for it
-    from provision.phases.verify.run_checks import tool_command  # noqa: PLC0415 - only runs that try hosts together pay for it
+    from provision.fleet.multihost import meet
+    from provision.phases.verify.run_checks import tool_command
 
     def start(host: Host) -> Channel:
         paths, state = probed.install_paths[host.name], desired.get(host.name)
@@ -263,7 +263,7 @@ def try_together(
 
 def resume_services(context: RunContext, probed: ProbedHosts, hosts: Sequence[Host]) -> None:
     """Start each service that an interruption left stopped, and check that it answers."""
-    from provision.phases.verify.run_checks import DRAIN_S, resume  # noqa: PLC0415 - only after an interruption
+    from provision.phases.verify.run_checks import DRAIN_S, resume
 
     def call(host: Host) -> tuple[bool, str]:
         paths = probed.install_paths[host.name]

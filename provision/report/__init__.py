@@ -18,13 +18,13 @@ def summarise(run: RunFolder, *, interrupted: bool = False) -> Summary:
     Returns:
         The summary, without secrets.
     """
-    from provision.report import run_files, summary_builder  # noqa: PLC0415 - commands that never summarise must not pay for it
+    from provision.report import run_files, summary_builder
 
     summary = summary_builder.build(run_files.read(run), interrupted=interrupted)
     failed = [host.name for host in summary.hosts if host.state in ("failed", "unreachable")]
     if not failed:
         return summary
-    from provision.report.difference import since_green  # noqa: PLC0415 - only a run that failed pays for it
+    from provision.report.difference import since_green
 
     changed = since_green(run.folder.parent, run.name, failed)
     hosts = (host.model_copy(update={"since_green": changed.get(host.name)}) for host in summary.hosts)
@@ -37,7 +37,7 @@ def write(run: RunFolder, summary: Summary) -> dict[str, str]:
     Raises:
         OSError: The folder cannot be written.
     """
-    from provision.report import json_form, markdown, text  # noqa: PLC0415 - only for a run that ends
+    from provision.report import json_form, markdown, text
 
     texts = {
         "summary.json": json_form.render(summary),

@@ -49,7 +49,7 @@ def open_progress(
     """Return a live table on a terminal that can redraw, else plain lines."""
     out = stream or unguarded(sys.stderr)
     if is_live(out, environment if environment is not None else os.environ):
-        from provision.report.live_table import LiveProgress  # noqa: PLC0415 - plain lines need no rich
+        from provision.report.live_table import LiveProgress
 
         return LiveProgress(hosts, out)
     return PlainProgress(out)

@@ -99,8 +99,8 @@ class LiveProgress:
         """Redraw until closed; the terminal is always restored."""
         if self._closing.wait(APPEARS_AFTER_S):
             return
-        from rich.console import Console  # noqa: PLC0415 - only a run that lasts pays for rich
-        from rich.live import Live  # noqa: PLC0415 - the same
+        from rich.console import Console
+        from rich.live import Live
 
         console = Console(file=self._stream, highlight=False)
         live: Live
@@ -111,8 +111,8 @@ class LiveProgress:
                 live.update(self._table(console), refresh=True)
 
     def _table(self, console: Console) -> RenderableType:
-        from rich.table import Table  # noqa: PLC0415 - loaded by now
-        from rich.text import Text  # noqa: PLC0415 - loaded by now
+        from rich.table import Table
+        from rich.text import Text
 
         with self._lock:
             rows = sorted(self._rows.values(), key=lambda row: row.urgency)

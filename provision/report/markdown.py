@@ -63,7 +63,7 @@ def _changed(summary: Summary) -> str:
     differences = [host.since_green for host in summary.hosts if host.since_green]
     if not differences:
         return ""
-    from provision.report.difference.text import grouped, sentence  # noqa: PLC0415 - only a run that failed pays for it
+    from provision.report.difference.text import grouped, sentence
 
     parts = []
     for names, entry in grouped(differences):

@@ -35,7 +35,7 @@ def _is_repairable(host: HostSummary) -> bool:
     """Return whether the doctor may repair the first cause after consent."""
     if not host.findings:
         return False
-    from provision.report.diagnosis import is_repairable  # noqa: PLC0415 - only runs that failed pay for it
+    from provision.report.diagnosis import is_repairable
 
     return is_repairable(host.findings[0])
 

@@ -119,7 +119,7 @@ def _changed(summary: Summary) -> Iterator[str]:
     differences = [host.since_green for host in summary.hosts if host.since_green and host.since_green.changes]
     if not differences:
         return
-    from provision.report.difference.text import grouped, sentence  # noqa: PLC0415 - only a run that failed pays for it
+    from provision.report.difference.text import grouped, sentence
 
     for _, entry in grouped(differences):
         shown = [f"{change.part}: {sentence(change)}" for change in entry.changes if change.part != "state"]

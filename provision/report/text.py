@@ -61,7 +61,7 @@ def _changed(summary: Summary) -> Iterable[str]:
     differences = [host.since_green for host in summary.hosts if host.since_green]
     if not differences:
         return
-    from provision.report.difference.text import changes, grouped  # noqa: PLC0415 - only a run that failed pays for it
+    from provision.report.difference.text import changes, grouped
 
     for names, entry in grouped(differences):
         message = "" if entry.changes else "; no known change"

@@ -51,7 +51,7 @@ def open_client(settings: ClientSettings, indexes: Iterable[str] = ()) -> httpx.
         StageError: A certificate or a proxy cannot be used.
 
     """
-    import httpx  # noqa: PLC0415 (a cached stage never needs it)
+    import httpx
 
     context = _trusting(settings.certificate)
     unverified = ssl.create_default_context()
@@ -108,8 +108,8 @@ def get(client: httpx.Client, address: str, **options: Any) -> httpx.Response:
 
     """
     # A cached stage needs neither import. Retries are not logged, since the phases report progress themselves.
-    import httpx  # noqa: PLC0415
-    import stamina  # noqa: PLC0415
+    import httpx
+    import stamina
 
     stamina.instrumentation.set_on_retry_hooks(())
 
@@ -126,7 +126,7 @@ def get(client: httpx.Client, address: str, **options: Any) -> httpx.Response:
 
 def get_once(client: httpx.Client, address: str, **options: Any) -> httpx.Response:
     """GET a small document without retries. Raises as `get` does."""
-    import httpx  # noqa: PLC0415 (a cached stage never needs it)
+    import httpx
 
     ends = time.monotonic() + WHOLE_S
     body = bytearray()

@@ -133,7 +133,7 @@ def fetch_page(client: httpx.Client, location: IndexLocation, package: str) -> P
     address = location.page_url(package)
     if folder := local_path(address):
         return _list_folder(location, folder)
-    import httpx  # noqa: PLC0415 (a cached stage never needs it)
+    import httpx
 
     try:
         answer = get(client, address, headers={"Accept": _ACCEPT})

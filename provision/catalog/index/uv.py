@@ -23,7 +23,7 @@ def uv_program() -> str:
         StageError: It is missing.
 
     """
-    from uv import find_uv_bin  # noqa: PLC0415 (a cached stage never needs it)
+    from uv import find_uv_bin
 
     try:
         return find_uv_bin()

@@ -100,7 +100,7 @@ class WheelIndex:
             IndexReadError: The server sends nothing, or no valid wheel.
 
         """
-        import httpx  # noqa: PLC0415 - the catalog is read without it
+        import httpx
 
         try:
             if member == "METADATA" and wheel.metadata:

@@ -93,7 +93,7 @@ def _unlock(loader: DataLoader) -> None:
     if constants.DEFAULT_VAULT_PASSWORD_FILE:
         identities.append(f"default@{constants.DEFAULT_VAULT_PASSWORD_FILE}")
     if identities:
-        from ansible.cli import CLI  # noqa: PLC0415  # costly, and only vaults need it
+        from ansible.cli import CLI
 
         loader.set_vault_secrets(CLI.setup_vault_secrets(loader, vault_ids=identities, auto_prompt=False))
 

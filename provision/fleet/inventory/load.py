@@ -91,7 +91,7 @@ def load(path: Path, *, limit: str | None = None, overrides: Mapping[str, Any] |
 
 
 def _positions_of(path: Path, variable: str) -> list[str]:
-    from provision.fleet.inventory.yaml_source import positions_of  # noqa: PLC0415 - only what is wrong is looked up
+    from provision.fleet.inventory.yaml_source import positions_of
 
     return positions_of(path, variable)
 
@@ -131,7 +131,7 @@ def _hosts(path: Path, limit: str | None) -> list[dict[str, Any]]:
     kept = _restore(cache.get(name)) if name is not None else None
     if kept is not None:
         return kept
-    from provision.fleet.inventory.yaml_source import check  # noqa: PLC0415 - only what is not kept is read
+    from provision.fleet.inventory.yaml_source import check
 
     check(path)
     with _report_waiting(f"reading the inventory {path} ...") as go_on:
@@ -264,8 +264,8 @@ def _run_reader(path: Path, limit: str | None, scratch: str) -> subprocess.Compl
 
 def _resolved(answer: Mapping[str, Any], base: Path) -> list[dict[str, Any]]:
     # only a cache miss needs OpenSSH
-    from provision.fleet.inventory.connections import connection_of  # noqa: PLC0415
-    from provision.fleet.inventory.openssh_groups import SharedAnswers  # noqa: PLC0415
+    from provision.fleet.inventory.connections import connection_of
+    from provision.fleet.inventory.openssh_groups import SharedAnswers
 
     ask = SharedAnswers()
 

@@ -10,9 +10,9 @@ def open_session(host: Host) -> Session:
     """Return a session for a host; it connects on first use."""
     # only one is needed, and SSH imports large libraries
     if host.connection.kind == "local":
-        from provision.fleet.ssh.local import LocalSession  # noqa: PLC0415
+        from provision.fleet.ssh.local import LocalSession
 
         return LocalSession(host.name, host.connection)
-    from provision.fleet.ssh.ssh import SshSession  # noqa: PLC0415
+    from provision.fleet.ssh.ssh import SshSession
 
     return SshSession(host.name, host.connection)

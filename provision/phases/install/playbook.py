@@ -76,8 +76,8 @@ def run_playbook(
 
     Returns the last lines of the output and the exit code, for the case that an event is missing.
     """
-    from ansible_runner.config.runner import RunnerConfig  # noqa: PLC0415 - 0.2 s that a run without changes does without
-    from ansible_runner.runner import Runner  # noqa: PLC0415
+    from ansible_runner.config.runner import RunnerConfig
+    from ansible_runner.runner import Runner
 
     settings = ansible_settings(playbooks=PLAYBOOKS, scratch=scratch, hosts=hosts)
     (scratch / EMPTY_CONFIG).touch()

@@ -49,7 +49,7 @@ def _model(profile: HostProfile) -> ModelPlan | None:
     served, budget = profile.served_model, profile.budget
     if served is None or budget is None:
         return None
-    from provision.phases.plan.fit import fit  # noqa: PLC0415 - only where a model of the user's is planned
+    from provision.phases.plan.fit import fit
 
     found, request = fit(served.shape, served.request, budget), served.request
     sizes = {"tensor": found.tensor, "pipeline": request.pipeline, "data": request.data}

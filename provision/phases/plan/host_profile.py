@@ -164,8 +164,8 @@ class HostProfile:
         """Return the devices of the user's model; None if their memory is unknown."""
         if self.served_model is None or self.served_model.budget is not None:
             return self.served_model.budget if self.served_model else None
-        from provision.phases.plan.fit import DeviceBudget  # noqa: PLC0415 - only where a model of the user's is planned
-        from provision.phases.plan.fit.tables import fp8_caches  # noqa: PLC0415 - only where a model of the user's is planned
+        from provision.phases.plan.fit import DeviceBudget
+        from provision.phases.plan.fit.tables import fp8_caches
 
         if self.platform == "cpu":
             return (

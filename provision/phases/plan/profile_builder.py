@@ -161,7 +161,7 @@ def most_disk(served: ServedModel | None) -> float:
 
 
 def _load(settings: Settings, shape: Shape, memory: int | None) -> ServedModel:
-    from provision.phases.plan.fit import serving_request_of  # noqa: PLC0415 - only where a model of the user's is planned
+    from provision.phases.plan.fit import serving_request_of
 
     return ServedModel(settings.model, shape, serving_request_of(settings), memory)
 

@@ -176,7 +176,7 @@ def _without_mig(cards: tuple[Card, ...]) -> tuple[Card, ...]:
 def _model_changes(profile: HostProfile) -> Iterator[Change]:
     """Yield the changes that make the model fit."""
     if profile.served_model and profile.budget:
-        from provision.phases.plan.fit import alternatives  # noqa: PLC0415 - only where a model of the user's is planned
+        from provision.phases.plan.fit import alternatives
 
         for change in alternatives(profile.served_model.shape, profile.served_model.request, profile.budget):
             served = replace(profile.served_model, shape=change.shape, request=change.request, budget=change.budget)

@@ -15,6 +15,6 @@ def options() -> dict[str, Any]:
 
 def has(feature: str, vllm_version: str) -> bool:
     """Whether this release of vLLM has the option of a table row."""
-    from packaging.version import Version  # noqa: PLC0415  # only where a command is rendered
+    from packaging.version import Version
 
     return Version(vllm_version) >= Version(options()[feature]["since"])

@@ -164,8 +164,8 @@ def _prepare(candidate: Candidate, stack: Stack, job: StageJob) -> _Attempt:
 
 
 def _solve(attempts: list[_Attempt], job: StageJob) -> LockedCandidate:
-    from provision.catalog.index.sources import find_sources  # noqa: PLC0415 (once)
-    from provision.phases.stage.stack_lock import unpacked_size  # noqa: PLC0415 (once)
+    from provision.catalog.index.sources import find_sources
+    from provision.phases.stage.stack_lock import unpacked_size
 
     if job.progress:
         job.progress("solve", 0, 0)
@@ -233,8 +233,8 @@ def _lock(attempt: _Attempt, sources: IndexSources, job: StageJob) -> Solved | S
         StageError: A wheel cannot be had.
 
     """
-    from provision.phases.stage.stack_lock import fetch_wheels, lock_stack  # noqa: PLC0415 (once)
-    from provision.phases.stage.variants import find_wrong_contents  # noqa: PLC0415 (once)
+    from provision.phases.stage.stack_lock import fetch_wheels, lock_stack
+    from provision.phases.stage.variants import find_wrong_contents
 
     extra = job.packager.requires(attempt.package) if attempt.package else ()
     refused: tuple[WrongPlatformWheel, ...] = ()
@@ -289,8 +289,8 @@ def _ensure(attempt: _Attempt, wheels: list[LockedWheel], job: StageJob) -> tupl
     """Return the path of every wheel. Build or fetch wheels again that were pruned or damaged."""
     here = {wheel.sha256: job.store.find(wheel.sha256, wheel.name) for wheel in wheels}
     if not all(here.values()):
-        from provision.catalog.index.sources import find_sources  # noqa: PLC0415 (when something is missing)
-        from provision.phases.stage.stack_lock import fetch_wheels  # noqa: PLC0415 (when something is missing)
+        from provision.catalog.index.sources import find_sources
+        from provision.phases.stage.stack_lock import fetch_wheels
 
         if any(not wheel.url and not here[wheel.sha256] for wheel in wheels):
             for source in attempt.own:

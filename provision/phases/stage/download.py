@@ -146,7 +146,7 @@ def _report_stored(on_stored: OnStored | None, paths: Iterable[Path], total: int
 
 def _size(client: httpx.Client, file: RemoteFile) -> int:
     """Return the bytes of a file, 0 where the server does not announce them."""
-    import httpx  # noqa: PLC0415 (a cached stage never needs it)
+    import httpx
 
     if file.size:
         return file.size
@@ -207,7 +207,7 @@ class _Fetch:
             ) from error
 
     def _download(self, slot: Slot, file: RemoteFile) -> Path:
-        import httpx  # noqa: PLC0415 (a cached stage never needs it)
+        import httpx
 
         problem, failures = "", 0
         while failures < self.attempts:

@@ -56,18 +56,18 @@ def locked_hashes(lock: Path, distribution: str) -> tuple[str, frozenset[str]]:
 
 
 def _copy_own(store: Store) -> Path:
-    from provision.catalog.index.uv import uv_program  # noqa: PLC0415 (not needed once it is stored)
+    from provision.catalog.index.uv import uv_program
 
     return store.add(Path(uv_program()), name="uv")
 
 
 def _fetch(host_platform: str, version: str, hashes: frozenset[str], settings: ClientSettings, store: Store) -> Path:
-    from provision.catalog.index.sources import find_sources  # noqa: PLC0415
-    from provision.phases.stage.platforms import Target  # noqa: PLC0415
-    from provision.phases.stage.solve import solve  # noqa: PLC0415
-    from provision.phases.stage.solve_request import SolveRequest  # noqa: PLC0415
-    from provision.phases.stage.stack_lock import fetch_wheels  # noqa: PLC0415
-    from provision.phases.stage.wheel_choice import choose_wheels  # noqa: PLC0415 (not needed once it is stored)
+    from provision.catalog.index.sources import find_sources
+    from provision.phases.stage.platforms import Target
+    from provision.phases.stage.solve import solve
+    from provision.phases.stage.solve_request import SolveRequest
+    from provision.phases.stage.stack_lock import fetch_wheels
+    from provision.phases.stage.wheel_choice import choose_wheels
 
     target = Target.of(host_platform, "3.11")
     sources = find_sources(settings)

@@ -37,7 +37,7 @@ def stage_model(
         files = stage_folder(folder, store)
         name = folder.resolve().name
     elif _HUB_ID.fullmatch(text) and not text.startswith("."):
-        from provision.phases.stage.model_hub import stage_hub_model  # noqa: PLC0415 (only where a hub is asked)
+        from provision.phases.stage.model_hub import stage_hub_model
 
         files = stage_hub_model(text, settings.hf_token_file, client, store, progress=progress, refresh=refresh)
         name = text.partition("@")[0].split("/")[1]

@@ -50,7 +50,7 @@ def _of_staged(staged: Mapping[str, Any], store: Store) -> Shape | None:
 
 
 def _of_hub(settings: Settings, store: Store, *, refresh: bool) -> Shape:
-    from provision.phases.stage.model_hub import fetch_hub_model, model_key  # noqa: PLC0415 (only for hub ids)
+    from provision.phases.stage.model_hub import fetch_hub_model, model_key
 
     key = model_key(settings.model)
     staged = None if refresh else store.get("models", key)

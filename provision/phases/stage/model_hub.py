@@ -191,7 +191,7 @@ class _Hub:
         )
 
     def _get(self, address: str) -> httpx.Response:
-        import httpx  # noqa: PLC0415 (only for hub ids)
+        import httpx
 
         try:
             answer = get(self._client, self._endpoint + address)

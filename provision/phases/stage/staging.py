@@ -164,7 +164,7 @@ def _interpreter(
 ) -> tuple[Interpreter, list[StagedFile]]:
     if stack.interpreter.origin == "host":
         return stack.interpreter, []
-    from provision.phases.stage.interpreter import stage_interpreter  # noqa: PLC0415 (most hosts have a Python that fits)
+    from provision.phases.stage.interpreter import stage_interpreter
 
     target = Target.of(stack.platform, stack.interpreter.version)
     version, file = stage_interpreter(target, client, store, refresh=refresh)
@@ -179,7 +179,7 @@ def _debs(
             "the host's package status is needed to fetch OS packages for it",
             hint="read /var/lib/dpkg/status of the host",
         )
-    from provision.phases.stage.debs import fetch_debs  # noqa: PLC0415 (most hosts have working package sources)
+    from provision.phases.stage.debs import fetch_debs
 
     return fetch_debs(packages, dpkg_status, facts.os, store=store, bundled=bundled)
 
@@ -189,7 +189,7 @@ def _model(
 ) -> tuple[str | None, list[StagedFile]]:
     if settings.model == "builtin":
         return None, []
-    from provision.phases.stage.model import stage_model  # noqa: PLC0415 (the built-in model needs none of it)
+    from provision.phases.stage.model import stage_model
 
     return stage_model(settings, client, store, progress=progress, refresh=refresh)
 

@@ -33,7 +33,7 @@ def zipapp() -> bytes:
 
     Releases of zlib may compress differently: a host with two controllers then gets the tool again.
     """
-    from verify.doctor.catalog import PACKED_CAUSES, pack  # noqa: PLC0415 - a file that is current is not built again
+    from verify.doctor.catalog import PACKED_CAUSES, pack
 
     entries: dict[str, bytes] = {}
     tables: dict[str, Any] = {}

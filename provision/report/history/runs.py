@@ -40,7 +40,7 @@ def find(logs: Path, run: str | None = None) -> Path:
     if run in (None, "latest"):
         return logs / found[0]
     if run not in found:
-        import difflib  # noqa: PLC0415 - only a name that is not there needs its neighbours
+        import difflib
 
         near = difflib.get_close_matches(str(run), found, n=1)
         known = f"`{near[0]}`" if near else f"the newest is `{found[0]}`"

@@ -28,9 +28,9 @@ def write(run: RunFolder) -> Path:
 
 def render(run: RunFolder) -> str:
     """Return the page's text without secrets; earlier runs in the same log folder are used for the comparison."""
-    from provision.report.difference import since_green  # noqa: PLC0415 - whoever writes no page must not pay for it
-    from provision.report.page import template  # noqa: PLC0415
-    from provision.report.page.view import view  # noqa: PLC0415
+    from provision.report.difference import since_green
+    from provision.report.page import template
+    from provision.report.page.view import view
 
     summary = _summary(run)
     names = [host.name for host in summary.hosts]

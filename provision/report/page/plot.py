@@ -45,7 +45,7 @@ class Chart:
 
 def lines(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], words: Words) -> str:
     """Draw lines over common positions on the x axis; values are positive, None where a series has none."""
-    import pygal  # noqa: PLC0415 - only a page pays for it
+    import pygal
 
     places = [_short(label) for label in labels]
     chart = pygal.Line(
@@ -56,7 +56,7 @@ def lines(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], w
 
 def dots(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], words: Words) -> str:
     """Draw one row a label from the top with one dot a series; values are positive, None where a series has none."""
-    import pygal  # noqa: PLC0415 - only a page pays for it
+    import pygal
 
     height = BARS_MARGIN + DOTS_HEIGHT * len(labels)
     places = ["", *(_short(label) for label in labels), ""]  # an empty place keeps the first and last off the frame
@@ -68,7 +68,7 @@ def dots(labels: Sequence[str], series: Mapping[str, Sequence[float | None]], wo
 
 def stacked(labels: Sequence[str], series: Mapping[str, Sequence[float]]) -> str:
     """Draw horizontal bars, one a label from the top, with one part a series."""
-    import pygal  # noqa: PLC0415 - only a page pays for it
+    import pygal
 
     height = BARS_MARGIN + BAR_HEIGHT * len(labels)
     chart = pygal.HorizontalStackedBar(**_common(height, number), x_labels=_upwards(labels))
@@ -102,7 +102,7 @@ def _short(label: str) -> str:
 
 
 def _common(height: int, words: Words) -> dict[str, Any]:
-    from pygal.style import Style  # noqa: PLC0415 - only a page pays for it
+    from pygal.style import Style
 
     return {
         "width": WIDTH,

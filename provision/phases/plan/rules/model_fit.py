@@ -30,7 +30,7 @@ def evaluate(profile: HostProfile) -> Iterator[Verdict]:
             f"model `{served.model}` ({served.gib:.1f} GiB of weights) fits the devices, whose memory is unknown"
         )
         return
-    from provision.phases.plan.fit import fit  # noqa: PLC0415 - only where a model of the user's is planned
+    from provision.phases.plan.fit import fit
 
     found = fit(served.shape, served.request, budget)
     facts = {"model": served.model, "architecture": served.shape.architecture, "weights_gib": round(served.gib, 1)}

@@ -80,7 +80,7 @@ def weight_shapes() -> Iterator[tuple[str, tuple[int, ...], int]]:
 
 def weight_integers(seed: int, name: str, count: int) -> Any:
     """A numpy array of integers in -126..126, bell-shaped: the sum of four uniform ones each."""
-    import numpy as np  # type: ignore[import-not-found]  # noqa: PLC0415  # only there on hosts; costs too much for a second run
+    import numpy as np  # type: ignore[import-not-found]
 
     stream = hashlib.shake_128(f"firstlight-{VERSION}-{seed}-{name}".encode()).digest(4 * count)
     parts = np.frombuffer(stream, dtype=np.uint8).reshape(count, 4) & 63
@@ -89,7 +89,7 @@ def weight_integers(seed: int, name: str, count: int) -> Any:
 
 def bfloat16_bytes(seed: int, name: str, shape: tuple[int, ...], exponent: int) -> bytes:
     """A weight as little-endian bfloat16: the upper half of float32, exact because the values have 7 bits."""
-    import numpy as np  # noqa: PLC0415  # see above
+    import numpy as np
 
     count = int(np.prod(shape))
     if exponent < 0:
@@ -234,9 +234,9 @@ def small_files(seed: int) -> dict[str, bytes]:
 
 def reference_of(folder: Path) -> dict[str, Any]:
     """The greedy answer of the model in `folder`, computed eagerly in float32 on the CPU by transformers."""
-    import torch  # noqa: PLC0415  # see above
-    import transformers  # noqa: PLC0415
-    from transformers.models.llama.modeling_llama import LlamaForCausalLM  # noqa: PLC0415
+    import torch
+    import transformers
+    from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
     transformers.utils.logging.disable_progress_bar()
     # The keyword for the number type was renamed in transformers 4.56; converting afterwards is the same in every release.

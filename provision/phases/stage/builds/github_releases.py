@@ -30,7 +30,7 @@ def find_released(repository: str, file: str, settings: ClientSettings) -> tuple
         StageError: No release has it, or the host does not answer.
 
     """
-    import httpx  # noqa: PLC0415 (only where a community wheel is fetched)
+    import httpx
 
     address = f"{API}/repos/{repository}/releases"
     try:

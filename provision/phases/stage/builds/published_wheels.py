@@ -82,7 +82,7 @@ def _find_local(name: str, locations: Sequence[str]) -> Path | None:
 
 
 def _download(url: str, target: Path, sources: IndexSources) -> None:
-    import httpx  # noqa: PLC0415 (only where a published wheel is fetched)
+    import httpx
 
     try:
         with open_client(sources.settings) as client, client.stream("GET", url) as answer, target.open("wb") as file:

@@ -34,7 +34,7 @@ def signing_key(named: Path | None) -> SecretKey:
         BundleError: The file is no secret key, or needs a password.
 
     """
-    from minisign import SecretKey  # noqa: PLC0415 (only bundles need it)
+    from minisign import SecretKey
 
     path = named or folder() / PRIVATE_FILE
     if named is None and not path.exists():
@@ -55,7 +55,7 @@ def signing_key(named: Path | None) -> SecretKey:
 
 
 def _make(path: Path) -> None:
-    from minisign import KeyPair  # noqa: PLC0415 (only bundles need it)
+    from minisign import KeyPair
 
     pair = KeyPair.generate()
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -84,7 +84,7 @@ def verify(content: bytes, signature: bytes, trusted: str | None, where: str) ->
         BundleError: There is no trusted key, another key signed, or the content was changed.
 
     """
-    from minisign import Error, Signature, VerifyError  # noqa: PLC0415 (only bundles need it)
+    from minisign import Error, Signature, VerifyError
 
     key, named = _trusted(trusted, where)
     try:
@@ -101,7 +101,7 @@ def verify(content: bytes, signature: bytes, trusted: str | None, where: str) ->
 
 
 def _trusted(named: str | None, where: str) -> tuple[PublicKey, str]:
-    from minisign import PublicKey  # noqa: PLC0415 (only bundles need it)
+    from minisign import PublicKey
 
     own = folder() / PUBLIC_FILE
     if named is None and not own.exists():

@@ -72,12 +72,12 @@ def controller_wheels(store: Store, settings: ClientSettings, *, lock: Path = LO
         StageError: A wheel cannot be had, or its hash is not in the lock.
 
     """
-    from provision.catalog.index.sources import find_sources  # noqa: PLC0415
-    from provision.phases.stage.platforms import Target  # noqa: PLC0415
-    from provision.phases.stage.solve import solve  # noqa: PLC0415
-    from provision.phases.stage.solve_request import SolveRequest  # noqa: PLC0415
-    from provision.phases.stage.stack_lock import fetch_wheels  # noqa: PLC0415
-    from provision.phases.stage.wheel_choice import choose_wheels  # noqa: PLC0415 (only bundles need it)
+    from provision.catalog.index.sources import find_sources
+    from provision.phases.stage.platforms import Target
+    from provision.phases.stage.solve import solve
+    from provision.phases.stage.solve_request import SolveRequest
+    from provision.phases.stage.stack_lock import fetch_wheels
+    from provision.phases.stage.wheel_choice import choose_wheels
 
     text = lock.read_text(encoding="utf-8")
     known = set(_HASH.findall(text))

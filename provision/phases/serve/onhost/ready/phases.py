@@ -45,7 +45,7 @@ def _leap(year: int) -> bool:
 def _table() -> dict[str, Any]:
     if (baked := _read("phases.json")) is not None:
         return json.loads(baked)  # type: ignore[no-any-return]
-    import tomllib  # noqa: PLC0415 - Python 3.11: only the repository's own interpreter comes here
+    import tomllib
 
     return tomllib.loads((_read("phases.toml") or b"").decode())
 
