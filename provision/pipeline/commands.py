@@ -15,7 +15,7 @@ from provision.core.models.facts import HostFacts
 from provision.core.models.records import PhaseName, Summary
 from provision.core.models.settings import Settings
 from provision.core.models.stack import Plan
-from provision.core.redaction import scrub
+from provision.core.redaction import redact, scrub
 from provision.pipeline import CommandRequest
 from provision.pipeline.phases import DRIVERS, PLAN, PROBE, Step, steps_until
 from provision.pipeline.results import PlannedHosts
@@ -205,9 +205,8 @@ def print_why_not(
     from provision.phases.plan.why_not import render, why_not
 
     answers = why_not(asked, facts, settings, become=become, shapes=shapes)
-    write_stdout(
-        json.dumps([answer.model_dump(mode="json") for answer in answers], indent=2) if as_json else render(answers)
-    )
+    documents = [scrub(answer.model_dump(mode="json")) for answer in answers] if as_json else []
+    write_stdout(json.dumps(documents, indent=2) if as_json else redact(render(answers)))
 
 
 def print_plan(
@@ -225,6 +224,7 @@ def print_plan(
     from provision.phases.plan.explain import render
 
     if as_json:
-        write_stdout(json.dumps(to_json(plan) | ({"missing": list(missing)} if missing else {}), indent=2))
+        document = to_json(plan) | ({"missing": list(missing)} if missing else {})
+        write_stdout(json.dumps(scrub(document), indent=2))
     else:
-        write_stdout(render(plan, facts, settings, become=become, explain=explain))
+        write_stdout(redact(render(plan, facts, settings, become=become, explain=explain)))

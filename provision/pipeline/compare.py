@@ -10,7 +10,7 @@ from typing import Any
 from provision.core.errors import Exit
 from provision.core.models.records import PhaseResult
 from provision.core.models.settings import Host
-from provision.core.redaction import scrub
+from provision.core.redaction import redact, scrub
 from provision.pipeline import CommandRequest, playbooks
 from provision.pipeline.commands import print_summary, write_stdout
 from provision.pipeline.context import RunContext
@@ -43,7 +43,7 @@ def compare(request: CommandRequest, *, words: Sequence[str], as_json: bool) -> 
         write_stdout(json.dumps([{"host": name, **scrub(document)} for name, document in found.items()], indent=2))
     else:
         for name, document in found.items():
-            write_stdout("\n".join([f"host {name}", *document["table"]]))
+            write_stdout(redact("\n".join([f"host {name}", *document["table"]])))
     if len(found) < len(outcome.hosts):
         if not as_json:
             print_summary(outcome)

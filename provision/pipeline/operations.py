@@ -14,7 +14,7 @@ from provision.core.errors import Exit, RemoteCommandError, ServeError
 from provision.core.install_paths import InstallPaths
 from provision.core.models.facts import HostFacts
 from provision.core.models.records import CheckRecord, PhaseName, PhaseResult
-from provision.core.redaction import scrub
+from provision.core.redaction import redact, scrub
 from provision.core.run_folder import require_writable, write_atomically
 from provision.fleet.ssh import Session
 from provision.phases.stage import Store
@@ -140,7 +140,7 @@ def status(request: CommandRequest, *, as_json: bool) -> int:
         write_stdout(json.dumps(scrub(installed), indent=2))
     else:
         for host in outcome.hosts:
-            write_stdout(f"{host.name}: {described(found[host.name]) if host.name in found else 'not reached'}")
+            write_stdout(redact(f"{host.name}: {described(found[host.name]) if host.name in found else 'not reached'}"))
     return outcome.exit_code
 
 
