@@ -1,4 +1,4 @@
-"""The probe's output turned into host facts: pure, and total over any text."""
+"""Conversion of the probe's output to host facts: pure functions that accept any text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from provision.phases.probe.parsers import (
 )
 
 CUT = "the end of the probe's output is missing"
-"""As `unknown["host"]`: what is missing may be a card, so that nothing may be decided from the rest."""
+"""Reason in `unknown["host"]`. The missing part may describe a GPU, so no decision may use the rest."""
 
 
 def parse(
@@ -35,10 +35,14 @@ def parse(
     received_unix_s: float | None = None,
     as_root: str | bytes | None = None,
 ) -> HostFacts:
-    """Facts of what the probe script printed. Never raises: what could not be read is null, with its reason in `unknown`.
+    """Return the facts in the probe script's output.
 
-    `as_root` is what the script printed when root ran it for sections that the login user may not read, under the same nonce.
-    `sent_unix_s` and `received_unix_s` are the controller's clock around the round trip; without them there is no skew.
+    Never raise: a value that cannot be read is None, with its reason in `unknown`.
+
+    Args:
+        sent_unix_s: Controller's clock before the round trip; without both times the clock skew is unknown.
+        received_unix_s: Controller's clock after the round trip.
+        as_root: Output of a second run as root with the same nonce, for sections that the login user may not read.
     """
     read = sections.split(output)
     if as_root is not None:
@@ -103,7 +107,10 @@ def _difference(start: float | None, end: float | None) -> float | None:
 def _skew(
     clocks: tuple[float, ...], sent: float | None, received: float | None, unknown: dict[str, str]
 ) -> float | None:
-    """Host minus controller at the middle of the round trip; the host's clock was read at both ends of the script."""
+    """Return host time minus controller time at the middle of the round trip.
+
+    The script reads the host's clock at its start and at its end.
+    """
     if len(clocks) != 2 or sent is None or received is None:
         unknown["clock_skew_s"] = "the clocks were not read at both ends of the round trip"
         return None

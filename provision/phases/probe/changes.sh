@@ -1,11 +1,11 @@
-# Reads who changed files: sent behind frame.sh on the standard input of `sh -s`, changes nothing there.
-# Beside the frame's own parameters:
-#   FL_PATHS     one path a line
-#   FL_BEFORE_S  seconds before a change in which a sudo may have made it
+# Reads who changed files. Runs after frame.sh on the standard input of `sh -s` and changes nothing on the host.
+# Parameters in addition to the frame's:
+#   FL_PATHS     one path per line
+#   FL_BEFORE_S  seconds before a change in which a sudo call may have made it
 
 # shellcheck shell=sh
 
-# of_each COMMAND...: runs it with each path in turn; one that fails says nothing.
+# of_each COMMAND...: run it with each path in turn; a failing one prints nothing.
 of_each() {
     while IFS= read -r path; do
         "$@" "$path" 2>/dev/null
@@ -15,7 +15,7 @@ LIST
     return 0
 }
 
-# Owner, times of modification and of change in Unix seconds, path.
+# Prints owner, modification and change time in Unix seconds, and path.
 owners() {
     of_each stat -c '%U %Y %Z %n'
 }
@@ -33,7 +33,7 @@ packages() {
     fi
 }
 
-# sudo_before PATH: the journal's lines of sudo in the time before the file changed; our own calls carry a mark.
+# sudo_before PATH: print the last sudo call in the journal before the file changed, except this product's own calls.
 sudo_before() {
     changed=$(stat -c %Z "$1") || return
     limit journalctl --no-pager --output=short-unix _COMM=sudo "--since=@$((changed - FL_BEFORE_S))" "--until=@$((changed + 1))" |

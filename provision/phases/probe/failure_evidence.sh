@@ -1,13 +1,13 @@
-# Reads what a host says of a failure: sent behind frame.sh on the standard input of `sh -s`, changes nothing there.
-# Beside the frame's own parameters:
-#   FL_BYTES     at most so much of each section, the newest
-#   FL_SINCE_S   of our unit that is started again and again: only what it said in the last so many seconds; empty: this boot
+# Reads evidence of a failure. Runs after frame.sh on the standard input of `sh -s` and changes nothing on the host.
+# Parameters in addition to the frame's:
+#   FL_BYTES     largest size of each section; the newest part is kept
+#   FL_SINCE_S   for a unit that restarts again and again: seconds of its log to read; empty: this boot
 
 # shellcheck shell=sh
 
 FL_UNIT=firstlight-vllm.service
 
-# newest COMMAND...: the last FL_BYTES of what it says, and how it ended.
+# newest COMMAND...: print the last FL_BYTES of its output and return its exit status.
 newest() {
     raw=$(mktemp "$FL_DIR/raw.XXXXXX") || return
     limit "$@" >"$raw"
@@ -32,7 +32,7 @@ fabric_manager() {
     newest journalctl --no-pager --output=cat --boot --lines=500 --unit=nvidia-fabricmanager.service
 }
 
-# starts COUNT: of a journal the last so many starts; what came before somebody started the unit himself is over.
+# starts COUNT: print the last starts of a journal; older lines are from before a manual start of the unit.
 starts() {
     awk -v wanted="$1" '
         /^Starting (firstlight-vllm\.service|vLLM, provisioned)/ { start++ }
@@ -40,15 +40,16 @@ starts() {
         END { for (i = 1; i <= NR; i++) if (of[i] > start - wanted) print line[i] }'
 }
 
-# journal SCOPE: of our unit's newest start; of the last ones when it is started again and again, since the first says why.
+# journal SCOPE: print our unit's newest start; of a unit that restarts again and again several, as the first has the
+# cause.
 journal() {
     [ "$(limit systemctl "$1" show --property=LoadState --value "$FL_UNIT")" = loaded ] || return 1
     id=$(limit systemctl "$1" show --property=InvocationID --value "$FL_UNIT")
     restarts=$(limit systemctl "$1" show --property=NRestarts --value "$FL_UNIT")
     if [ "${restarts:-0}" -gt 0 ] || [ -z "$id" ]; then
-        # A user's journal knows its units by another field.
+        # A user's journal stores unit names in another field.
         [ "$1" = --user ] && field=--user-unit || field=--unit
-        # With --since some releases count --lines from the beginning (252), others from the end.
+        # With --since some releases (252) count --lines from the beginning, others from the end.
         if [ -n "$FL_SINCE_S" ]; then
             set -- "$1" "--since=-${FL_SINCE_S}s"
         else
@@ -72,7 +73,7 @@ service_journal() {
     absent "there is no $FL_UNIT"
 }
 
-# Of a service under supervisor: from the newest start on.
+# For a service under supervisor: the lines from the newest start on.
 service_log() {
     log=$FL_PREFIX/logs/vllm.log
     [ -e "$log" ] || absent "there is no $log" || return
@@ -118,5 +119,5 @@ main() {
     read_host kernel fabric_manager service_journal service_log supervisor_log failed_units disks nvidia_smi rocm_agents
 }
 
-# Last of all: a script that was cut on its way runs nothing.
+# The last line of the script: a script that was cut during transfer runs nothing.
 main

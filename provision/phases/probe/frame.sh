@@ -1,21 +1,21 @@
-# What every script that reads a host begins with: sections that run at the same time, each within its time.
+# Common start of every script that reads a host: runs sections in parallel, each with a time limit.
 #
-# The sender puts these assignments in front, and the script's own sections behind:
-#   FL_NONCE     marks our own lines in the output
+# The sender puts these assignments before this file, and the script's sections after it:
+#   FL_NONCE     marks the script's own lines in the output
 #   FL_PREFIX    where the product is installed; empty: the default of the user that runs this
 #   FL_LIMIT_S   seconds that one external command may take
-#   FL_BUDGET_S  seconds after which sections that are still busy are given up
+#   FL_BUDGET_S  seconds after which unfinished sections are abandoned
 #
 # Output: "@@NONCE begin NAME", the section's text, "@@NONCE end NAME STATUS REASON" for each section, then
-# "@@NONCE over ALL|BUDGET". STATUS is an exit status: 124 past its time, 127 not there. A section without its
-# end line was given up. Sections run at the same time, in groups; a command that cannot even be killed (a driver
-# that hangs in the kernel) therefore costs its own group only.
+# "@@NONCE over ALL|BUDGET". STATUS is an exit status: 124 after a timeout, 127 not found. A section without its end
+# line was abandoned. Groups of sections run in parallel, so a command that cannot even be killed (a driver that hangs
+# in the kernel) delays only its group.
 
 # shellcheck shell=sh
 
 say() { printf '%s=%s\n' "$1" "$2"; }
 
-# say_file KEY FILE: the first line of a small file, without a process.
+# say_file KEY FILE: print the first line of a small file without starting a process.
 say_file() {
     [ -r "$2" ] || return 0
     line=''
@@ -30,7 +30,7 @@ absent() {
     return 127
 }
 
-# limit COMMAND...: runs it for at most FL_LIMIT_S; 124 when it had to be ended.
+# limit COMMAND...: run it for at most FL_LIMIT_S; return 124 after a timeout.
 limit() {
     if [ -n "$FL_TIMEOUT" ]; then
         timeout -k 1 "$FL_LIMIT_S" "$@"
@@ -56,14 +56,14 @@ limit() {
     return "$status"
 }
 
-# section NAME FUNCTION: its text and how it ended, into a file of its own.
+# section NAME FUNCTION: write its text and status to a separate file.
 section() {
     {
         printf '@@%s begin %s\n' "$FL_NONCE" "$1"
         "$2" 2>"$FL_DIR/$1.err"
         status=$?
         reason=''
-        # The first line says what went wrong; of a command that was ended, the last one, which is ours.
+        # The first line has the error; after a timeout it is the last line, which `limit` prints.
         while IFS= read -r line; do
             reason=$line
             [ "$status" -eq 124 ] || break
@@ -72,7 +72,7 @@ section() {
     } >"$FL_DIR/$1.out"
 }
 
-# Each group tells when it is done; the reader must not wait for one that never will be.
+# Each group reports its end; the reader must not wait for one that hangs.
 run_groups() {
     for group in "$@"; do
         {
@@ -102,11 +102,11 @@ collect() {
     printf '@@%s over %s\n' "$FL_NONCE" "$outcome"
 }
 
-# read_host GROUP...: runs them all and prints what they said.
+# read_host GROUP...: run the groups and print their output.
 read_host() {
-    # The script itself comes on standard input: no tool may read from it.
+    # The script itself is on standard input, so no tool may read from it.
     exec </dev/null
-    # Messages in one language, tools that are not on a plain login's path, no file that others can read.
+    # Messages in English, tools outside a login user's path, files that only this user can read.
     LC_ALL=C
     PATH=${PATH:-/usr/bin:/bin}:/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin:/opt/rocm/bin:/usr/lib/wsl/lib:/usr/local/cuda/bin
     export LC_ALL PATH
@@ -125,7 +125,7 @@ read_host() {
     timeout -k 1 1 true 2>/dev/null && FL_TIMEOUT=yes
     for folder in "${TMPDIR:-/tmp}" /dev/shm "/run/user/$FL_UID" /var/tmp "$FL_HOME"; do
         FL_DIR=$folder/.firstlight-probe-$FL_NONCE
-        # A full disk lets a folder be made and no byte be written.
+        # A full disk allows a new folder, but no data in a file.
         mkdir "$FL_DIR" 2>/dev/null && { echo x >"$FL_DIR/try"; } 2>/dev/null && break
         rmdir "$FL_DIR" 2>/dev/null
         FL_DIR=''
@@ -136,6 +136,7 @@ read_host() {
     fi
     trap 'rm -rf "$FL_DIR"' EXIT
     trap 'exit 129' HUP INT TERM
-    # By exec: a redirection of one command would leave the old descriptor open in what hangs, and with it the connection.
+    # With exec: a redirection of one command would keep the old descriptor, and with it the connection, open in a
+    # hanging process.
     (exec 2>/dev/null && run_groups "$@") | collect $#
 }

@@ -1,8 +1,8 @@
-# Reads what a host is: sent behind frame.sh on the standard input of `sh -s`, changes nothing there, needs no Python
-# and no root. Beside the frame's own parameters:
-#   FL_PATHS     one path a line: the disks that matter besides / and the prefix
-#   FL_PYTHON    an interpreter that is looked at beside those that are found; may be empty
-#   FL_GROUPS    the groups of sections that are read; empty: all of them
+# Reads the facts of a host. Runs after frame.sh on the standard input of `sh -s`, changes nothing on the host, and
+# needs neither Python nor root. Parameters in addition to the frame's:
+#   FL_PATHS     one path per line: disks to report in addition to / and the prefix
+#   FL_PYTHON    interpreter to report in addition to those found; may be empty
+#   FL_GROUPS    groups of sections to run; empty: all of them
 
 # shellcheck shell=sh
 # shellcheck disable=SC2154 # `status` is set by `limit` of the frame
@@ -16,7 +16,7 @@ os_release() {
 libc() {
     for loader in /lib/ld-musl-*.so.1; do
         if [ -e "$loader" ]; then
-            # The loader prints its version when it is run without a program, and exits with 1.
+            # The loader prints its version when it runs without a program, and exits with 1.
             "$loader" 2>&1
             return 0
         fi
@@ -52,7 +52,7 @@ sudo_rights() {
         say passwordless yes
     else
         if [ "$status" -eq 124 ]; then
-            # sudo looks its own host up: where neither file nor name server knows it, each call waits for the latter.
+            # sudo looks up its host name; if neither file nor name server has it, each call waits for a timeout.
             grep -Fqsw "$(uname -n)" /etc/hosts || printf 'no answer from sudo within %s s; this host does not know its own name: add a line "127.0.1.1 %s" to its /etc/hosts\n' "$FL_LIMIT_S" "$(uname -n)" >&2
             return 124
         fi
@@ -64,14 +64,14 @@ sudo_rights() {
 systemd_state() {
     [ -d /run/systemd/system ] || absent 'systemd does not run here' || return
     limit systemctl is-system-running
-    # Anything but "running" ends with 1: the word is the answer.
+    # Any state except "running" gives status 1, but is a valid answer.
     [ "$status" -eq 124 ] && return 124
     return 0
 }
 
 isolation() {
     if has systemd-detect-virt; then
-        # Ends with 1 for "none", which is an answer.
+        # Status 1 means "none", which is a valid answer.
         answer=$(limit systemd-detect-virt --container) || [ $? -ne 124 ] || return 124
         say detected_container "$answer"
         answer=$(limit systemd-detect-virt --vm) || [ $? -ne 124 ] || return 124
@@ -95,7 +95,7 @@ isolation() {
 secure_boot() {
     variable=/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c
     if [ -r "$variable" ]; then
-        # Four bytes of attributes, then the value.
+        # The variable has four bytes of attributes before its value.
         say efivar "$(od -An -tu1 "$variable")"
     elif has mokutil; then
         say mokutil "$(limit mokutil --sb-state 2>&1)"
@@ -123,7 +123,7 @@ memory() {
     grep -E "^(MemTotal|MemAvailable):" /proc/meminfo
 }
 
-# The limits of our own control group and of all above it, in both hierarchies.
+# Limits of this process's control group and all its parents, in both hierarchies.
 cgroup_memory() {
     set --
     while IFS=: read -r number controllers path; do
@@ -132,7 +132,7 @@ cgroup_memory() {
         *,memory,*) root=/sys/fs/cgroup/memory file=memory.limit_in_bytes ;;
         *) continue ;;
         esac
-        # Both hierarchies at once: the second one is mounted beside.
+        # With both hierarchies in use, version 2 is mounted at `unified`.
         [ "$number" = 0 ] && [ -d /sys/fs/cgroup/unified ] && root=/sys/fs/cgroup/unified
         while [ -n "$path" ] && [ "$path" != / ]; do
             set -- "$@" "$root$path/$file"
@@ -145,7 +145,7 @@ cgroup_memory() {
     return 0
 }
 
-# nearest PATH: PATH itself, or the closest folder above it that exists.
+# nearest PATH: set `nearest` to PATH or its closest existing parent folder.
 nearest() {
     nearest=$1
     while [ ! -e "$nearest" ] && [ "$nearest" != / ] && [ -n "$nearest" ]; do
@@ -172,15 +172,14 @@ LIST
     return "$worst"
 }
 
-# ---- software that installing needs ---------------------------------------------------------------------------
+# ---- software for the installation ----------------------------------------------------------------------------
 
-# python_facts PATH [NAME]: version, headers, venv and torch of one interpreter, each interpreter once; NAME is what it is
-# called instead of its own path.
+# python_facts PATH [NAME]: print version, headers, venv and torch of an interpreter, once each; NAME replaces its path.
 python_facts() {
     called=${2:-}
     interpreter=$(readlink -f "$1") || return 0
     case $seen in *"|$interpreter|"*) return 0 ;; esac
-    # A virtual environment's is the same program as the one that it was made with, which may still come.
+    # A virtual environment has the same program as its base interpreter, which may still follow.
     environment=${1%/bin/*}
     if [ -n "$called" ] && [ -f "$environment/pyvenv.cfg" ]; then
         grep -Eiq '^include-system-site-packages *= *true' "$environment/pyvenv.cfg" && shared=yes || shared=no
@@ -227,14 +226,14 @@ pythons() {
             esac
         done
     done
-    # A version manager's shims are slow scripts: what they stand for lies beside them.
+    # A version manager's shims are slow scripts; the real interpreters are in the neighbouring folders.
     for path in "$shims"/versions/*/bin/python3.1[0-9] "$shims"/installs/python/*/bin/python3.1[0-9]; do
         [ -n "$shims" ] && [ -x "$path" ] && python_facts "$path"
     done
     return 0
 }
 
-# program NAME [VERSIONED]: where it is and, for the second form, what it says of its version.
+# program NAME [VERSIONED]: print its path and, with a second argument, the output of `--version`.
 program() {
     path=$(command -v "$1" 2>/dev/null)
     [ -x "$path" ] || return 1
@@ -246,7 +245,7 @@ program() {
 programs() {
     for name in git curl tar xz ssh sudo ip ss flock ninja cmake supervisord loginctl nvidia-ctk; do program "$name"; done
     for name in gcc g++ clang nvcc hipcc; do program "$name" versioned; done
-    # Usually other names of the two above.
+    # Usually other names of gcc and g++.
     if has gcc; then program cc; else program cc versioned; fi
     if has g++; then program c++; else program c++ versioned; fi
     return 0
@@ -262,19 +261,19 @@ libraries() {
         done
     done
     has ldconfig || absent 'no ldconfig: only the usual folders were looked at' || return
-    # Only libraries that the folders above do not hold are read from here.
+    # The parser uses this list only for libraries that the folders above lack.
     ldconfig -p 2>/dev/null | grep -E '(libnuma|libgomp|libstdc\+\+|libcuda|libnvidia-ml|libnccl|libtcmalloc_minimal|libibverbs)\.so'
     return 0
 }
 
 # ---- accelerators ---------------------------------------------------------------------------------------------
 
-# Display (03), processing (12) and NVSwitch (0680) functions as the bus shows them; needs no driver.
+# Display (03), processing (12) and NVSwitch (0680) functions on the bus; needs no driver.
 pci() {
     [ -d /sys/bus/pci/devices ] || absent '/sys/bus/pci is not there' || return
     found=$(grep -Els '^0x(03|12|0680)' /sys/bus/pci/devices/*/class)
     set --
-    # Addresses hold no blanks.
+    # Addresses contain no blanks, so that the list can be split there.
     for file in $found; do
         folder=${file%/class}
         set -- "$@" "$folder/vendor" "$folder/device" "$file"
@@ -287,11 +286,11 @@ pci() {
     return 0
 }
 
-# How cards and network cards hang on the bus, and what the IOMMU does there. A folder's own path is that of its bridges.
+# Position of cards and network cards on the bus, and state of the IOMMU. The real path of a folder names its bridges.
 topology() {
     [ -d /sys/bus/pci/devices ] || absent '/sys/bus/pci is not there' || return
     found=$(grep -Els '^0x(03|12|0200|0207)' /sys/bus/pci/devices/*/class)
-    # Addresses hold no blanks.
+    # Addresses contain no blanks, so that the list can be split there.
     for file in $found; do
         folder=${file%/class} numa='' kind='' class='' group='' name=''
         IFS= read -r class <"$file"
@@ -316,7 +315,7 @@ modules() {
     return 0
 }
 
-# Lists of supported clocks are nine tenths of the answer and tell nothing here.
+# Lists of supported clocks are nine tenths of the output and not needed.
 nvidia_smi() {
     has nvidia-smi || absent 'nvidia-smi is not installed' || return
     limit nvidia-smi -q -x >"$FL_DIR/nvidia-smi.xml"
@@ -339,7 +338,7 @@ fabric_manager() {
     answer=$(limit nv-fabricmanager --version) || return
     say version "$answer"
     [ -d /run/systemd/system ] || return 0
-    # Ends with 3 for "inactive".
+    # Status 3 means "inactive", which is a valid answer.
     answer=$(limit systemctl is-active nvidia-fabricmanager.service) || [ $? -ne 124 ] || return 124
     say state "$answer"
 }
@@ -360,7 +359,7 @@ cuda_toolkits() {
     return 0
 }
 
-# What the amdgpu driver itself tells: there before any ROCm.
+# Facts of the amdgpu driver, which exist without ROCm.
 kfd() {
     [ -d /sys/class/kfd ] || absent 'amdgpu offers no compute devices' || return
     grep -EHs '^(simd_count|gfx_target_version|location_id|domain|unique_id) ' /sys/class/kfd/kfd/topology/nodes/*/properties
@@ -389,7 +388,7 @@ amd_smi() {
     limit amd-smi static --asic --bus --vram --driver --json
 }
 
-# ---- who is busy here -----------------------------------------------------------------------------------------
+# ---- busy processes and ports ---------------------------------------------------------------------------------
 
 ports() {
     if has ss; then
@@ -402,7 +401,7 @@ ports() {
     fi
 }
 
-# vLLM's own processes rename themselves to VLLM::...; the pattern cannot match this grep's own command line.
+# vLLM sets the titles of its processes to VLLM::...; the pattern cannot match the command line of this grep.
 engines() {
     found=$(grep -ls '^VLLM::' /proc/[0-9]*/cmdline 2>/dev/null)
     set --
@@ -416,9 +415,9 @@ engines() {
     return 0
 }
 
-# ---- what of this product is installed ------------------------------------------------------------------------
+# ---- installation of this product -----------------------------------------------------------------------------
 
-# product_file NAME: a file under the prefix between two lines of ours, or why it could not be read.
+# product_file NAME: print a file under the prefix between two marker lines, or report that it is unreadable.
 product_file() {
     folder=$FL_PREFIX/$1
     folder=${folder%/*}
@@ -444,7 +443,7 @@ installed() {
         [ ! -d "$folder" ] || [ -x "$folder" ] || say unreadable "${folder#"$FL_PREFIX/"}"
         [ -e "$folder/.complete" ] && say environment "$folder/.complete"
     done
-    # Whether a run holds the host is what the kernel says; lock.json only says who. Reading disturbs no lock.
+    # The kernel knows whether a run has locked the host; lock.json only names the run. Reading keeps the lock.
     if [ -e "$FL_PREFIX/lock" ] && [ -r /proc/locks ]; then
         inode=$(ls -i "$FL_PREFIX/lock")
         inode=${inode%% *}
@@ -456,8 +455,9 @@ installed() {
     return 0
 }
 
-# The installation as its last run sealed it, and as it is: sums of small files, modes and times of those that are large or secret,
-# and what Python would import unasked. How the unit was sealed is compared with what section `service` reads.
+# Compares the recorded installation with its present state: checksums of small files, modes and times of large or
+# secret ones, and files that Python imports at each start. The parser compares the recorded unit with section
+# `service`.
 drift() {
     list=$FL_PREFIX/state.sha256
     if [ -e "$list" ] && [ ! -r "$list" ]; then
@@ -465,7 +465,7 @@ drift() {
         return 1
     fi
     [ -r "$list" ] || absent "$list is not there" || return
-    # sha256sum ends with 1 when a file differs: its lines are the answer. Unreadable ones are named on stderr.
+    # sha256sum exits with 1 when a file differs: its lines are the answer. It names unreadable files on stderr.
     limit sha256sum -c "$list" 2>&1
     [ "$status" -eq 124 ] && return 124
     if [ -r "$FL_PREFIX/state.unit" ]; then
@@ -478,7 +478,7 @@ drift() {
     cat "$list"
     printf '@@%s now\n' "$FL_NONCE"
     cut -d ' ' -f 7- "$list" | tr '\n' '\0' >"$FL_DIR/sealed"
-    # It ends with 123 when a file is gone: its lines are the answer.
+    # xargs exits with 123 when a file is missing: its lines are the answer.
     limit xargs -0 -a "$FL_DIR/sealed" stat -c '%a %u %g %s %Y %Z %n' 2>&1
     [ "$status" -eq 124 ] && return 124
     live=$(readlink "$FL_PREFIX/current")
@@ -490,7 +490,7 @@ drift() {
     return 0
 }
 
-# unit_state [--user]: how a manager has our unit: its state, and of what was sealed the same properties.
+# unit_state [--user]: print the state of our unit in a systemd manager, and the properties that were recorded.
 unit_state() {
     names=LoadState,ActiveState,MainPID
     [ ! -r "$FL_PREFIX/state.unit" ] || names=$names,$(sed 's/=.*//' "$FL_PREFIX/state.unit" | uniq | tr '\n' ',')
@@ -520,11 +520,11 @@ service() {
     [ -r "$file" ] || return 0
     pid=''
     IFS= read -r pid <"$file"
-    # The number may have gone to another process since.
+    # Another process may have the PID by now.
     if grep -qs supervisord "/proc/$pid/cmdline"; then
         say supervisord_pid "$pid"
         say_file supervised "/proc/$pid/task/$pid/children"
-        # The kernel ends the line with a blank, for which read fails.
+        # The kernel ends the line with a blank and no newline, so `read` fails.
         child=''
         read -r child _ <"/proc/$pid/task/$pid/children"
         sed 's/.*) /MainStat=/' "/proc/${child:-0}/stat" 2>/dev/null
@@ -532,7 +532,7 @@ service() {
     return 0
 }
 
-# ---- the run through all of them -----------------------------------------------------------------------------
+# ---- groups of sections ---------------------------------------------------------------------------------------
 
 group_files() {
     section pci pci
@@ -569,11 +569,11 @@ group_busy() {
 main() {
     FL_USER=$(id -un 2>/dev/null)
     FL_MACHINE=$(uname -m)
-    # Names without blanks, one word each.
+    # Split the list at blanks; names contain none.
     # shellcheck disable=SC2086
     read_host ${FL_GROUPS:-nvidia_smi nvidia_compute nvidia_topology amd_smi rocminfo_agents fabric_manager disks pythons sudo_rights \
         systemd_state isolation group_software group_busy group_product group_files}
 }
 
-# Last of all: a script that was cut on its way runs nothing.
+# The last line of the script: a script that was cut during transfer runs nothing.
 main

@@ -1,4 +1,4 @@
-"""The probe of a host: the script is sent, facts come back, in one round trip."""
+"""The probe of a host: send the script and receive facts in one round trip."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from provision.fleet.ssh import Session
 
 DEADLINE_S = 20.0
-"""For the whole round trip; the script skips sections well before."""
+"""Seconds for the whole round trip; the script skips sections well before."""
 COMMAND_LIMIT_S = 10
 BUDGET_S = 14
 _OURS = ("group_product",)
-"""Sections that the login user may not be allowed to read: the installation belongs to another user."""
+"""Groups of sections that the login user may not read when another user owns the installation."""
 
 
 def script(
@@ -36,11 +36,12 @@ def script(
     command_limit_s: int = COMMAND_LIMIT_S,
     budget_s: int = BUDGET_S,
 ) -> str:
-    """The script for the standard input of `sh -s`, with its parameters in front.
+    """Return the script for the standard input of `sh -s`, with its parameters in front.
 
-    `paths` are those whose disks matter besides `/`, the prefix, the home and /var/tmp;
-    `python` is an interpreter that is looked at beside those that are found; `groups` are those of the script's sections
-    that are read, without any all of them.
+    Args:
+        paths: Paths whose disks are reported in addition to `/`, the prefix, the home and /var/tmp.
+        python: Interpreter that is reported in addition to those found.
+        groups: Groups of sections that run; all of them when empty.
     """
     parameters = {
         "FL_NONCE": nonce or secrets.token_hex(8),
@@ -62,10 +63,16 @@ def assembled(name: str, parameters: Mapping[str, str]) -> str:
 
 
 def probe(host: Host, session: Session, *, prefix: str | None = None, paths: Sequence[str] = ()) -> HostFacts:
-    """Read a host in one round trip, as the login user; what of ours that user may not read, in a second one as root.
+    """Read a host in one round trip as the login user.
 
-    `prefix` defaults to the host's setting, then to the default of the user that will own the installation.
-    Raises TransportError when the host cannot be reached, RemoteCommandError when it runs no POSIX shell.
+    A second round trip as root reads the parts of the installation that the login user may not read.
+
+    Args:
+        prefix: Folder of the installation. Default: the host's setting, then the default of the user that will own it.
+
+    Raises:
+        TransportError: The host cannot be reached.
+        RemoteCommandError: The host runs no POSIX shell.
     """
     wanted = prefix or host.settings.prefix
     if wanted is None and host.connection.become:
@@ -92,7 +99,7 @@ def probe(host: Host, session: Session, *, prefix: str | None = None, paths: Seq
     try:
         more = session.run("sh -s", stdin=text, timeout_s=DEADLINE_S, root=True)
     except RemoteCommandError as refused:
-        # A user who may not become root may still probe; a phase that changes the host reports the same refusal.
+        # The probe does not require root; a phase that changes the host reports the same refusal.
         return facts.model_copy(
             update={"unknown": facts.unknown | {key: f"{facts.unknown[key]}; {refused.text}" for key in _hidden(facts)}}
         )

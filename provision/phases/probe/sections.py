@@ -1,4 +1,4 @@
-"""The probe script's output, cut into its sections. Any text gives an answer; a cut one gives fewer sections."""
+"""Sections of the probe script's output. Any text gives a result; a cut one gives fewer sections."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 ABSENT = 127
 _LONGEST_REASON = 200
 SECTION_CHARS = 4 << 20
-"""The largest real section, the state of an installation with its last checks, has 0.3 MB."""
+"""Limit per section: the largest real one, the state of an installation with its last checks, has 0.3 MB."""
 LINE_CHARS = 8 << 10
-"""Of a line outside that section: the longest real one, a CPU's flags, has 3,000 characters."""
+"""Limit per line outside `LONG_LINES`: the longest real line, a CPU's flags, has 3,000 characters."""
 LONG_LINES = "installed"
-"""Holds whole JSON documents, each on one line."""
+"""Section that holds whole JSON documents, one per line."""
 
 _TERMINAL_CODES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _OPENING = re.compile(r"^@@([0-9a-z]+) clock ", re.MULTILINE)
@@ -21,9 +21,9 @@ _OPENING = re.compile(r"^@@([0-9a-z]+) clock ", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Section:
-    """One section: its text, and how reading it ended.
+    """One section: its text and exit status.
 
-    `status` is the exit status of what was run: 124 past its time, 127 not installed; null when the section's end is missing.
+    `status` is 124 after a timeout, 127 when the program is not installed, None when the section's end is missing.
     """
 
     name: str
@@ -37,15 +37,15 @@ class Section:
 
     @property
     def absent(self) -> bool:
-        """Whether what the section reads is simply not there: no fault."""
+        """Return whether what the section reads does not exist, which is no failure."""
         return self.status == ABSENT
 
     @property
     def failure(self) -> str:
-        """Why there is no whole answer, in words."""
+        """Return why the section is incomplete."""
         if self.status is None:
             return self.reason or "the probe gave this section up, or its output was cut"
-        # Some tools put their complaint where the answer should be.
+        # Some tools print their error where the answer should be.
         said = next((line.strip() for line in self.lines() if line.strip()), "")
         return self.reason or said[:_LONGEST_REASON] or f"ended with {self.status}"
 
@@ -53,15 +53,18 @@ class Section:
         return self.text.split("\n")
 
     def values(self, key: str) -> list[str]:
-        """Values of all `key=value` lines."""
+        """Return the values of all `key=value` lines."""
         return [line[len(key) + 1 :].strip() for line in self.lines() if line.startswith(f"{key}=")]
 
     def value(self, key: str) -> str | None:
-        """The first non-empty value of a key."""
+        """Return the first non-empty value of a key."""
         return next((value for value in self.values(key) if value), None)
 
     def by_file(self) -> Iterator[tuple[str, str]]:
-        """Path and line of each `path:line` line, as `grep -H` prints them; paths hold no colon but PCI addresses."""
+        """Yield path and line of each `path:line` line, as `grep -H` prints them.
+
+        File names hold no colon; only folders that are named after PCI addresses do.
+        """
         for line in self.lines():
             if line.startswith("/"):
                 head, _, tail = line.rpartition("/")
@@ -78,17 +81,17 @@ class Output:
     sections: dict[str, Section] = field(default_factory=dict)
     clocks: tuple[float, ...] = ()
     outcome: str | None = None
-    """ALL, BUDGET, NOWHERE as the script says it; null when the end is missing."""
+    """ALL, BUDGET or NOWHERE as the script reports it; None when the end is missing."""
 
     def __getitem__(self, name: str) -> Section:
-        """A section; one that is not in the output has no status and says why."""
+        """Return a section. One that the output lacks has no status and a reason."""
         found = self.sections.get(name)
         if found is not None and found.status is not None:
             return found
         return Section(name=name, text=found.text if found else "", reason=self._why_missing)
 
     def overlaid(self, other: Output) -> Output:
-        """With the whole sections of another output of the same nonce in place of this one's."""
+        """Return a copy with the complete sections of another output of the same nonce."""
         whole = {name: section for name, section in other.sections.items() if section.status is not None}
         return replace(self, sections={**self.sections, **whole}) if other.nonce == self.nonce else self
 
@@ -106,7 +109,7 @@ class Output:
 
 
 def clean(output: str | bytes) -> str:
-    """Text without what terminals and transports add: CR, NUL, escape sequences, undecodable bytes."""
+    """Remove what terminals and transports add: CR, NUL, escape sequences, undecodable bytes."""
     text = (
         output.decode("utf-8", "replace") if isinstance(output, bytes) else output.encode("utf-8", "replace").decode()
     )
@@ -114,7 +117,7 @@ def clean(output: str | bytes) -> str:
 
 
 def split(output: str | bytes) -> Output:
-    """Cut the script's output into sections; text before the first line of ours (a login banner) is dropped."""
+    """Cut the script's output into sections; drop text before its first marker line (a login banner)."""
     text = clean(output)
     opening = _OPENING.search(text)
     if not opening:
@@ -124,7 +127,7 @@ def split(output: str | bytes) -> Output:
     sections: dict[str, Section] = {}
     clocks: list[float] = []
     outcome: str | None = None
-    # One piece a line of ours: its word, the rest of that line, the text up to the next one.
+    # Each marker line gives three pieces: its keyword, the rest of the line, the text up to the next marker line.
     for word, rest, body in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
         match word:
             case "begin":
@@ -139,7 +142,7 @@ def split(output: str | bytes) -> Output:
 
 
 def _bounded(name: str, text: str) -> str:
-    """A section's text up to what a real one may have: a host can say anything, and all of it would be kept and shown."""
+    """Limit a section to a realistic size: a host can send any text, and the controller stores and prints it."""
     if len(text) > LINE_CHARS and name != LONG_LINES:
         text = "\n".join(line[:LINE_CHARS] for line in text[:SECTION_CHARS].split("\n"))
     return text[:SECTION_CHARS]
@@ -152,6 +155,6 @@ def _end(sections: dict[str, Section], line: str) -> None:
 
 
 def _clock(text: str) -> list[float]:
-    # busybox's date may not know nanoseconds and print their sign.
+    # busybox's date may not support nanoseconds; it then prints the format letter.
     match = re.match(r"[0-9]{1,12}(?:\.[0-9]{1,9})?", text.strip())
     return [float(match[0])] if match else []

@@ -1,1 +1,1 @@
-"""One small module a tool: pure functions from a section's text to values. None of them raises on any text."""
+"""Pure functions from a section's text to values, one module per tool. None of them raises on any text."""

@@ -1,4 +1,4 @@
-"""Everything of AMD on a host, drawn together by PCI address."""
+"""AMD facts of a host: cards from several tools, merged by PCI address."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from provision.phases.probe.sections import Output
 
 
 def merge(*views: tuple[rocm.Card, ...]) -> tuple[rocm.Card, ...]:
-    """One card an address, in the order of the first view that has cards; what an earlier view knows stands."""
+    """Merge views into one entry per card, in the order of the first view that has cards; earlier values win."""
     merged: list[rocm.Card] = []
     for view in views:
         if not merged:
             merged = list(view)
             continue
-        # Views without addresses can be matched by place when they show as many cards.
+        # Match views without addresses by position when they show the same number of cards.
         by_place = len(view) == len(merged) and all(card.pci_address is None for card in view)
         for place, card in enumerate(view):
             at = place if by_place else _place(merged, card)
@@ -26,7 +26,7 @@ def merge(*views: tuple[rocm.Card, ...]) -> tuple[rocm.Card, ...]:
 
 
 def amd(output: Output, bus: Bus, unknown: dict[str, str]) -> Amd | None:
-    """Null on a host that shows nothing of AMD's accelerators."""
+    """Return the AMD facts; None for a host without AMD accelerators."""
     kfd, agents, smi = output["kfd"], output["rocminfo_agents"], output["amd_smi"]
     answer = rocm.amd_smi(smi)
     cards = merge(rocm.topology(kfd), rocm.agents(agents), answer.cards)

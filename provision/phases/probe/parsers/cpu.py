@@ -1,4 +1,4 @@
-"""Processor: model, flags, sockets and memory nodes."""
+"""Processor facts: model, flags, sockets and NUMA nodes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from provision.phases.probe.sections import Section
 
 Isa = Literal["amx", "avx512", "avx2", "sse4_2", "neon", "none"]
 
-# The flags that vLLM's CPU builds ask for, highest level first (its cmake/cpu_extension.cmake).
+# Flags that vLLM's CPU builds require, highest level first. Source: vLLM's cmake/cpu_extension.cmake.
 _LEVELS: tuple[tuple[Isa, frozenset[str]], ...] = (
     ("amx", frozenset({"amx_tile", "amx_bf16", "avx512f", "avx512bw", "avx512vl", "avx512dq"})),
     ("avx512", frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq"})),
@@ -22,14 +22,14 @@ _MOST_CPUS = 1 << 16
 
 
 def isa_level(flags: frozenset[str]) -> Isa | None:
-    """The highest level whose flags are all there; null without any flag."""
+    """Return the highest level whose flags are all present; None without any flags."""
     if not flags:
         return None
     return next((level for level, wanted in _LEVELS if wanted <= flags), "none")
 
 
 def count_range(text: str) -> int | None:
-    """How many numbers a kernel list such as `0-63,128` names."""
+    """Return how many numbers a kernel list such as `0-63,128` contains."""
     total = 0
     for part in text.split(","):
         match = re.fullmatch(r"([0-9]{1,6})(?:-([0-9]{1,6}))?", part.strip())

@@ -1,4 +1,7 @@
-"""What of an installation is no longer as its last run sealed it (playbooks/library/firstlight_state.py). Pure functions."""
+"""Differences between an installation and the state that its last run recorded.
+
+The recording is in playbooks/library/firstlight_state.py. All functions are pure.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,20 @@ from provision.phases.probe.sections import Section
 
 UNIT = "firstlight-vllm.service"
 Values = Mapping[str, Sequence[str]]
-"""Properties as `systemctl show` prints them; of some there are several lines."""
+"""Properties as `systemctl show` prints them; some have several lines."""
 
 _RUNTIME = re.compile(r" ; start_time=.*")
-"""What `systemctl show` adds to a command of its last run."""
+"""Suffix that `systemctl show` adds to a command that has run."""
 _SUM_UNREAD = re.compile(r"""sha256sum: (?:can't open )?['"]?(/.*?)['"]?: (Permission denied|No such file .*)""")
 _STAT_DENIED = re.compile(r"""stat: (?:cannot \w+ |can't stat )['"]?(/.*?)['"]?: Permission denied""")
 _EXPANDED = frozenset({"SystemCallFilter"})
-"""Lists that a release of systemd fills in: only whether there is one is compared."""
+"""Lists that some systemd releases expand: only whether they are empty is compared."""
 _IDENTITY = ("mode", "uid", "gid", "size", "mtime", "ctime")
 
 
 @dataclass(frozen=True)
 class Parts:
-    """The section, taken apart."""
+    """Parts of the section."""
 
     sums: tuple[str, ...]
     unit: Values
@@ -35,7 +38,7 @@ class Parts:
 
 
 def parts(section: Section, nonce: str) -> Parts:
-    """The answer of sha256sum, the sealed unit, the sealed list of files, and what `stat` says of these now."""
+    """Split the section into sha256sum's output, the recorded unit, the recorded files, and their `stat` output now."""
     marks = rf"^@@{re.escape(nonce)} (sealed unit|sealed files|now)$"
     pieces = re.split(marks, section.text, flags=re.MULTILINE)
     found = {name: tuple(text.strip("\n").split("\n")) for name, text in zip(pieces[1::2], pieces[2::2], strict=True)}
@@ -48,7 +51,7 @@ def parts(section: Section, nonce: str) -> Parts:
 
 
 def properties(lines: Iterable[str]) -> dict[str, list[str]]:
-    """Values by property; an empty line of a list stands for none."""
+    """Return values by property; an empty line of a list means no value."""
     found: dict[str, list[str]] = {}
     for line in lines:
         name, separator, value = line.partition("=")
@@ -58,7 +61,10 @@ def properties(lines: Iterable[str]) -> dict[str, list[str]]:
 
 
 def sums(lines: Iterable[str]) -> tuple[list[Drift], list[str]]:
-    """Small files whose content differs, and those that may not be read. Reads sha256sum's and busybox's spellings."""
+    """Return small files with changed content, and paths without read permission.
+
+    Both coreutils' and busybox's output of sha256sum is supported.
+    """
     said: dict[str, str] = {}
     changed: dict[str, None] = {}
     for line in lines:
@@ -75,9 +81,10 @@ def sums(lines: Iterable[str]) -> tuple[list[Drift], list[str]]:
 
 
 def files(sealed: Iterable[str], now: Iterable[str]) -> tuple[list[Drift], list[str]]:
-    """Files that are gone, that others may read now, or that were written to; and those that may not be looked at.
+    """Return missing files, files with changed permissions or content, and paths without access permission.
 
-    A line is mode, uid, gid, size in bytes, times of modification and of change in Unix seconds, and path; `-` is not compared.
+    A line holds mode, uid, gid, size in bytes, modification and change time in Unix seconds, and path.
+    A field of `-` is not compared.
     """
     lines = tuple(now)
     there = {fields[6]: fields for line in lines if len(fields := line.split(" ", 6)) == 7 and fields[0].isdigit()}
@@ -101,16 +108,20 @@ def files(sealed: Iterable[str], now: Iterable[str]) -> tuple[list[Drift], list[
 
 
 def imported(paths: Iterable[str], sums: Iterable[str]) -> list[Drift]:
-    """Files that Python runs at each start of the environment, and whose sum was not sealed; `sums` is what sha256sum says."""
+    """Return files that Python runs at each start of the environment and that have no recorded checksum.
+
+    Args:
+        sums: Output lines of sha256sum.
+    """
     sealed = {line.rpartition(": ")[0] for line in sums}
     text = "runs at each start of Python, and was not there"
     return [Drift(kind="hook", path=path, text=text) for path in paths if path not in sealed]
 
 
 def unit(sealed: Values, now: Values) -> list[Drift]:
-    """Where the unit that systemd would start differs from the sealed one; each drop-in of our own unit by its path.
+    """Compare the unit that systemd would start with the recorded one.
 
-    Drop-ins for all units (service.d) count where they change a value.
+    Each drop-in of our unit is reported by its path; drop-ins for all units (service.d) only if they change a value.
     """
     if not sealed or not now:
         return []
@@ -152,7 +163,7 @@ def _commands(values: Sequence[str]) -> str:
 
 
 def processes(main_pid: int | None, main_state: str, engines: Sequence[EngineProcess]) -> list[Drift]:
-    """Processes of the service that a signal stopped (state T): they run and answer nothing."""
+    """Return processes of the service that a signal stopped (state T): they exist but do not answer."""
     if main_pid is None:
         return []
     parents = {each.pid: each.parent for each in engines}

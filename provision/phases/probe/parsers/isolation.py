@@ -1,4 +1,4 @@
-"""Container, virtual machine, WSL, and whether the firmware checks signatures."""
+"""Container, virtual machine, WSL and Secure Boot."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from provision.phases.probe.sections import Output, Section
 
-# Words in the path of process 1's control group, and who puts them there.
+# Parts of the path of process 1's control group, and the container engine that writes them.
 _CGROUP_WORDS = (
     ("kubepods", "kubernetes"),
     ("libpod", "podman"),
@@ -15,7 +15,7 @@ _CGROUP_WORDS = (
     ("containerd", "containerd"),
 )
 _MARKS = {"/run/.containerenv": "podman", "/.dockerenv": "docker"}
-# What hypervisors write into the DMI tables.
+# Texts that hypervisors write into the DMI tables.
 _VENDORS = (
     ("qemu", "qemu"), ("kvm", "kvm"), ("vmware", "vmware"), ("virtualbox", "oracle"), ("innotek", "oracle"), ("xen", "xen"),
     ("amazon ec2", "amazon"), ("google compute engine", "google"), ("microsoft corporation virtual machine", "microsoft"),
@@ -23,7 +23,10 @@ _VENDORS = (
 
 
 def container(section: Section, unknown: dict[str, str]) -> str | None:
-    """The container's kind. systemd's answer first, then the marks that container engines leave, then control groups."""
+    """Return the kind of container.
+
+    Order of sources: Kubernetes' files, systemd's answer, marker files of container engines, control groups.
+    """
     if not section.ok:
         unknown["container"] = section.failure
         return None
@@ -55,7 +58,7 @@ def wsl(section: Section) -> bool | None:
 
 
 def secure_boot(output: Output, unknown: dict[str, str]) -> bool | None:
-    """Whether the firmware lets the kernel load signed modules only; a machine without UEFI never does."""
+    """Return whether the firmware restricts the kernel to signed modules; False for a machine without UEFI."""
     section = output["secure_boot"]
     if value := section.value("efivar"):
         return value.split()[-1] == "1"

@@ -13,7 +13,7 @@ _DF_ROW = re.compile(r"\s([0-9]{1,15})\s+[0-9]{1,15}\s+(-?[0-9]{1,15})\s+(?:-?[0
 
 
 def disks(section: Section, unknown: dict[str, str]) -> tuple[Disk, ...]:
-    """One entry a path asked for, each path once; sizes are null where df gave no answer."""
+    """Return one entry per requested path; sizes are None where df gave no answer."""
     found: dict[str, Disk] = {}
     path: str | None = None
     for line in section.lines():
@@ -28,10 +28,10 @@ def disks(section: Section, unknown: dict[str, str]) -> tuple[Disk, ...]:
 
 
 def cgroup_limit(section: Section, total: int | None) -> int | None:
-    """The smallest limit on the way up, or null when none is below the machine's memory."""
+    """Return the smallest limit of the control group and its parents; None when not below the machine's memory."""
     limits = [limit for _, text in section.by_file() if (limit := integer(text)) is not None]
     smallest = min(limits, default=None)
-    # Version 1 spells "no limit" as a number near 2**63.
+    # Version 1 writes "no limit" as a number near 2**63.
     unlimited = total if total is not None else 1 << 60
     return smallest if smallest is not None and smallest < unlimited else None
 

@@ -1,4 +1,4 @@
-"""Who listens: from ss, or from the kernel's own tables where ss is missing."""
+"""TCP listeners: from ss, or from the kernel's tables where ss is missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TABLE_ROW = re.compile(r"^/proc/net/tcp6?:\s*[0-9]+: ([0-9A-F]{8}|[0-9A-F]{32})
 
 
 def ports(section: Section, unknown: dict[str, str]) -> tuple[Port, ...]:
-    """TCP ports with a listener, by number; the owner is null where this user may not see it."""
+    """Return TCP ports with a listener, ordered by number; the owner is None where this user may not see it."""
     if not section.ok:
         unknown["ports"] = section.failure
     found: dict[tuple[int, str], Port] = {}

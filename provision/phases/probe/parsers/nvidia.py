@@ -1,4 +1,4 @@
-"""Everything of NVIDIA on a host, drawn together: bus, kernel module, nvidia-smi, fabric manager."""
+"""NVIDIA facts of a host from bus, kernel module, nvidia-smi and fabric manager."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from provision.phases.probe.sections import Output, Section
 
 
 def module_flavour(section: Section) -> Literal["open", "proprietary"] | None:
-    """From the loaded module's own line in /proc/driver/nvidia/version."""
+    """Return the flavour by the loaded module's line in /proc/driver/nvidia/version."""
     line = section.value("nvidia_proc") or ""
     if "Open Kernel Module" in line:
         return "open"
@@ -20,7 +20,7 @@ def module_flavour(section: Section) -> Literal["open", "proprietary"] | None:
 
 
 def nvidia(output: Output, bus: Bus, smi: nvidia_smi.Answer, unknown: dict[str, str]) -> Nvidia | None:
-    """Null on a host that shows nothing of NVIDIA."""
+    """Return the NVIDIA facts; None for a host without NVIDIA devices."""
     modules, tool, manager = output["modules"], output["nvidia_smi"], output["fabric_manager"]
     module = known(modules.value("nvidia_version"))
     if not (bus.of(NVIDIA) or module or smi.gpus or smi.error or (bus.nvswitches or 0) > 0):

@@ -1,4 +1,4 @@
-"""nvidia-smi: its XML, its words when it fails, and the compute capability query."""
+"""Output of nvidia-smi: XML, error messages and the compute capability query."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST_ERROR = 400
 
 @dataclass(frozen=True)
 class Answer:
-    """What nvidia-smi said: either devices, or its own words of failure, or both where one card is lost."""
+    """Answer of nvidia-smi: devices, an error message, or both where one card is lost."""
 
     driver_version: str | None = None
     cuda_version: str | None = None
@@ -26,11 +26,11 @@ class Answer:
     fabric_state: str | None = None
     error: str | None = None
     unread: str | None = None
-    """Why there is no whole answer; null when there is one."""
+    """Why the answer is incomplete; None for a complete one."""
 
 
 def answer(section: Section, compute: Section) -> Answer:
-    """Read `nvidia-smi -q -x`, with compute capabilities from the query beside it."""
+    """Parse `nvidia-smi -q -x`, with compute capabilities from a separate query."""
     if section.absent:
         return Answer(unread=section.failure)
     before, found, document = section.text.partition("<nvidia_smi_log>")
@@ -58,12 +58,12 @@ def answer(section: Section, compute: Section) -> Answer:
 
 
 def compute_capabilities(section: Section) -> dict[str, str]:
-    """UUID to `9.0`; drivers before 510 do not know the question and give none."""
+    """Return compute capabilities such as `9.0` by UUID; empty for drivers before 510, which lack the query."""
     return dict(re.findall(r"^(GPU-[0-9a-fA-F-]+), ([0-9]{1,2}\.[0-9])\s*$", section.text, re.MULTILINE))
 
 
 def _parsed(document: str) -> ET.Element | None:
-    # nvidia-smi declares no entities; a document that does is none of its own.
+    # nvidia-smi declares no entities; reject a document that does.
     if "<!ENTITY" in document:
         return None
     end = document.rfind("</nvidia_smi_log>")
@@ -74,7 +74,7 @@ def _parsed(document: str) -> ET.Element | None:
 
 
 def _words(text: str) -> str | None:
-    """What stands before the document, without its head."""
+    """Return the text before the document, without the XML head."""
     lines = [
         line.strip()
         for line in text.split("\n")
@@ -115,7 +115,7 @@ def _processes(element: ET.Element, gpu: NvidiaGpu) -> list[GpuProcess]:
 
 
 def _fabric_state(log: ET.Element) -> str | None:
-    """`Completed (Success)` when every card says so; else every different answer, by comma."""
+    """Return `Completed (Success)` when every card reports it; else all different states, separated by commas."""
     seen: dict[str, None] = {}
     for fabric in log.iterfind("gpu/fabric"):
         state, status = known(fabric.findtext("state")), known(fabric.findtext("status"))

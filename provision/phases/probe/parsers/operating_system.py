@@ -19,7 +19,7 @@ _YES_NO = {"yes": True, "no": False}
 
 
 def os_release(section: Section) -> dict[str, str]:
-    """The assignments of os-release, unquoted."""
+    """Return the assignments of os-release, unquoted."""
     found: dict[str, str] = {}
     for line in section.lines():
         match = re.fullmatch(r"\s*([A-Z_]+)=(?:\"(.*)\"|'(.*)'|(.*))\s*", line)
@@ -30,7 +30,7 @@ def os_release(section: Section) -> dict[str, str]:
 
 
 def libc(section: Section) -> tuple[Literal["glibc", "musl"] | None, str | None]:
-    """Kind and version, from getconf, ldd or the musl loader's own words."""
+    """Return kind and version from the output of getconf, ldd or the musl loader."""
     text = section.text
     if re.search(r"\bmusl\b", text):
         match = re.search(r"^Version ([0-9.]+)", text, re.MULTILINE)

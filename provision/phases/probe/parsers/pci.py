@@ -1,4 +1,4 @@
-"""Devices on the PCI bus, seen before any driver, and the kernel modules that are loaded."""
+"""Devices on the PCI bus, which are visible without a driver, and the loaded kernel modules."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ class Bus:
 
 
 def bus(section: Section, unknown: dict[str, str]) -> Bus:
-    """GPUs and NVSwitches. Class 12 counts for AMD alone: Intel and others use it for what is no GPU."""
+    """Return GPUs and NVSwitches.
+
+    PCI class 12 counts for AMD only: Intel and others use it for devices that are no GPUs.
+    """
     if not section.ok:
         unknown["pci_gpus"] = section.failure
         if not section.text:

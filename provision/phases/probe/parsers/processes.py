@@ -1,4 +1,4 @@
-"""vLLM's processes on the host, whoever started them: they rename themselves to `VLLM::` and what they do."""
+"""vLLM's processes on the host, of any user. vLLM sets their titles to `VLLM::` and a role."""
 
 from __future__ import annotations
 

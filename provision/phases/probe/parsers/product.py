@@ -1,4 +1,4 @@
-"""What of this product is on the host: state, environments, service, lock, and what is not as it was installed."""
+"""Installation of this product on a host: state, environments, service, lock and drift."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ _FIELDS = {
 
 
 def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[str, str]) -> Installed | None:
-    """Null only where the prefix itself is unknown. `engines` are all vLLM processes of the host."""
+    """Return the installation; None only where the prefix is unknown.
+
+    Args:
+        engines: All vLLM processes of the host.
+    """
     section = output["installed"]
     prefix = output["system"].value("prefix")
     if prefix is None:
@@ -36,7 +40,7 @@ def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[st
         unknown["installed.service"] = output["service"].failure
     drifted, unread = _drifted(output["drift"], output.nonce, service)
     if output["drift"].absent and "state.json" in files:
-        # Both are written by one task: somebody took the list away.
+        # One task writes both files, so somebody deleted the list.
         drifted = [Drift(kind="file", path=f"{prefix}/state.sha256", text="is gone")]
     if unread:
         unknown["installed.drift"] = unread
@@ -61,18 +65,18 @@ def installed(output: Output, engines: Sequence[EngineProcess], unknown: dict[st
 
 @dataclass(frozen=True)
 class _Service:
-    """How its supervisor has the service; all null where no supervisor knows it."""
+    """State of the service in its supervisor; all None where no supervisor knows it."""
 
     state: str | None = None
     pid: int | None = None
     supervisor: str | None = None
     main_stat: tuple[str, ...] = ()
-    """Fields 3 and on of the main process's /proc/PID/stat."""
+    """Fields 3 and following of the main process's /proc/PID/stat."""
     unit: drift.Values = field(default_factory=dict)
 
 
 def _drifted(section: Section, nonce: str, service: _Service) -> tuple[list[Drift], str | None]:
-    """What differs from what was sealed, and why some of it could not be compared."""
+    """Return differences from the recorded state, and why some parts could not be compared."""
     if section.absent:
         return [], None
     parts = drift.parts(section, nonce)

@@ -1,4 +1,4 @@
-"""AMD's answers: the amdgpu driver's topology, rocminfo, amd-smi. Each alone is enough to know the cards."""
+"""Output of AMD's tools: the amdgpu driver's topology, rocminfo, amd-smi. Each one is enough to identify the cards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GFX = re.compile(r"gfx[0-9a-f]{3,5}")
 
 @dataclass(frozen=True)
 class Card:
-    """One card as one tool sees it."""
+    """One card as one tool reports it."""
 
     pci_address: str | None = None
     name: str | None = None
@@ -27,13 +27,13 @@ class Card:
 
 
 def gfx_name(target: int) -> str | None:
-    """`gfx942` of 90402: decimal major, minor and stepping, the last two written in hexadecimal."""
+    """Return `gfx942` for 90402: decimal major, minor and stepping; the last two are written in hexadecimal."""
     major, minor, stepping = target // 10000, target // 100 % 100, target % 100
     return f"gfx{major}{minor:x}{stepping:x}" if 0 < major < 100 and minor < 16 and stepping < 16 else None
 
 
 def topology(section: Section) -> tuple[Card, ...]:
-    """Cards in the driver's own order, which is the order in which ROCm counts them."""
+    """Return cards in the driver's order, which is ROCm's order too."""
     nodes: dict[int, dict[str, str]] = {}
     memory: dict[int, int] = {}
     heap = ""
@@ -62,7 +62,10 @@ def topology(section: Section) -> tuple[Card, ...]:
 
 
 def compute_processes(section: Section) -> tuple[GpuProcess, ...]:
-    """Processes that hold device memory, one entry a process and card; the driver numbers cards its own way."""
+    """Return processes that use device memory, one entry per process and card.
+
+    The driver's numbers of cards differ from ROCm's indexes.
+    """
     found = []
     for path, line in section.by_file():
         match = re.search(r"/kfd/proc/([0-9]{1,10})/vram_([0-9]{1,10})$", path)
@@ -73,7 +76,7 @@ def compute_processes(section: Section) -> tuple[GpuProcess, ...]:
 
 
 def agents(section: Section) -> tuple[Card, ...]:
-    """GPU agents of rocminfo; of rocm_agent_enumerator's bare list where rocminfo is missing."""
+    """Return GPU agents of rocminfo, or of rocm_agent_enumerator's plain list where rocminfo is missing."""
     blocks = re.split(r"^Agent \d+\s*$", section.text, flags=re.MULTILINE)[1:]
     if not blocks:
         bare = [line.strip() for line in section.lines()]
@@ -104,7 +107,10 @@ class SmiAnswer:
 
 
 def amd_smi(section: Section) -> SmiAnswer:
-    """`amd-smi static --json`: a list, or from ROCm 7 on an object with `gpu_data`; sizes as numbers of MB before 6.1."""
+    """Parse `amd-smi static --json`.
+
+    The output is a list, and from ROCm 7 on an object with `gpu_data`. Before 6.1, sizes are plain numbers of MB.
+    """
     start = min((at for at in (section.text.find("["), section.text.find("{")) if at >= 0), default=0)
     value = json_value(section.text[start:])
     entries = value.get("gpu_data") if isinstance(value, dict) else value
@@ -130,20 +136,20 @@ def amd_smi(section: Section) -> SmiAnswer:
 
 
 def rocm_version(section: Section) -> str | None:
-    """Of /opt/rocm, else of the newest folder beside it; without the build number behind the dash."""
+    """Return the version of /opt/rocm, else of the newest /opt/rocm-* folder, without the build number."""
     found = {path: line.partition("-")[0] for path, line in section.by_file() if re.match(r"[0-9]+\.[0-9]", line)}
     return found.get("/opt/rocm/.info/version") or next((line for _, line in sorted(found.items(), reverse=True)), None)
 
 
 def _address(location: int | None, domain: int) -> str | None:
-    # Bus, device and function as the bus packs them.
+    # The location packs bus, device and function into 8, 5 and 3 bits.
     if location is None or location > 0xFFFF or domain > 0xFFFFFFFF:
         return None
     return f"{domain:04x}:{location >> 8:02x}:{location >> 3 & 0x1F:02x}.{location & 7}"
 
 
 def _uuid(text: str | None) -> str | None:
-    # Cards without a number of their own say GPU-XX.
+    # rocminfo prints `GPU-XX` for cards without a unique number.
     return text if text and re.fullmatch(r"GPU-[0-9a-fA-F]{8,32}", text) else None
 
 

@@ -1,4 +1,4 @@
-"""Interpreters, programs and shared libraries that installing and serving need."""
+"""Interpreters, programs and shared libraries for installing and serving."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def programs(section: Section, unknown: dict[str, str]) -> tuple[Program, ...]:
 
 
 def libraries(section: Section, unknown: dict[str, str]) -> dict[str, str | None]:
-    """Every library that was looked for, with its path or null."""
+    """Return each requested library with its path or None."""
     if not section.ok:
         unknown["libraries"] = section.failure
     paths = {path.rpartition("/")[2]: path for path in section.values("found")}
-    # The loader's own list; 32-bit libraries carry no architecture there.
+    # The loader's list gives an architecture for 64-bit libraries only.
     for name, path in re.findall(r"^\s*(\S+) \([^)]*(?:x86-64|AArch64)[^)]*\) => (/\S+)", section.text, re.MULTILINE):
         paths.setdefault(name, path)
     return {name: paths.get(name) for name in section.values("wanted")}
 
 
 def cuda_toolkits(section: Section, compilers: tuple[Program, ...], unknown: dict[str, str]) -> tuple[CudaToolkit, ...]:
-    """Toolkits under /usr/local, each once, and one that a distribution put elsewhere together with its nvcc."""
+    """Return the toolkits under /usr/local; without any, that of an nvcc which a distribution installed elsewhere."""
     if not section.ok:
         unknown["cuda_toolkits"] = section.failure
     found: dict[str, CudaToolkit] = {}

@@ -1,4 +1,4 @@
-"""How cards, network cards and processors are joined: bridges, NUMA nodes, NVLinks, and what the IOMMU does between them."""
+"""PCI topology: bridges, NUMA nodes and NVLinks of cards and network cards, and the state of the IOMMU."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from provision.phases.probe.sections import Output, Section
 _ADDRESS = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _NETWORK = "0x02"
 _TRANSLATING = ("DMA", "DMA-FQ")
-"""Types of IOMMU groups: addresses are translated, with the mappings flushed at once or by a queue (the kernel's ABI documentation)."""
+"""Types of IOMMU groups with translated addresses; mappings are flushed at once or by a queue.
+
+Source: the kernel's ABI documentation.
+"""
 
 
 def topology(output: Output, unknown: dict[str, str]) -> Topology | None:
-    """Null where the bus shows neither cards nor network cards."""
+    """Return the topology; None where the bus shows neither cards nor network cards."""
     section = output["topology"]
     if section.status not in (None, 0, 127):
         unknown["topology"] = section.failure
@@ -32,7 +35,7 @@ def topology(output: Output, unknown: dict[str, str]) -> Topology | None:
 
 
 def nvlinks(section: Section) -> dict[str, int]:
-    """NVLinks between each pair of cards, by `nvidia-smi topo -m`; none where it gives no matrix."""
+    """Return NVLinks between each pair of cards by `nvidia-smi topo -m`; empty where it prints no matrix."""
     rows = [re.split(r"\t\s*", line) for line in section.lines() if section.ok and re.match(r"\s*GPU\d+\t", line)]
     header = next((row for row in rows if row[0].strip() == ""), [])
     names = [cell.strip() for cell in header[1:]]

@@ -1,4 +1,4 @@
-"""Reading single values out of untrusted text: a value, or null; never an exception."""
+"""Parsers of single values in untrusted text. They return None instead of raising an exception."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import json
 import re
 from typing import Any
 
-# Deeper than any file of ours; the JSON and pydantic libraries recurse.
+# Deeper than any file of this product. A limit is needed because the JSON and pydantic libraries recurse.
 _DEEPEST = 40
 _UNITS = {"B": 1, "KB": 1 << 10, "KIB": 1 << 10, "MB": 1 << 20, "MIB": 1 << 20, "GB": 1 << 30, "GIB": 1 << 30}
 _PCI = re.compile(r"^(?:([0-9a-fA-F]{4,8}):)?([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])$")
 
 
 def integer(text: str | None) -> int | None:
-    """A non-negative decimal number that fits 64 bits."""
+    """Return a non-negative decimal number below 2**63."""
     if text is None or not re.fullmatch(r"[0-9]{1,19}", text.strip()):
         return None
     value = int(text.strip())
@@ -21,19 +21,19 @@ def integer(text: str | None) -> int | None:
 
 
 def size(text: str | None) -> int | None:
-    """Bytes of `81559 MiB` or `196592 MB`: both tools mean powers of two."""
+    """Return the bytes of `81559 MiB` or `196592 MB`: nvidia-smi and amd-smi both mean powers of two."""
     match = re.fullmatch(r"([0-9]{1,15}) ?([KMG]?i?B)", (text or "").strip(), re.IGNORECASE)
     return int(match[1]) * _UNITS[match[2].upper()] if match else None
 
 
 def version(text: str | None) -> str | None:
-    """The first dotted number in a text."""
+    """Return the first dotted number in a text."""
     match = re.search(r"(?<![\w.])[0-9]{1,9}(?:\.[0-9]{1,9})+", text or "")
     return match[0] if match else None
 
 
 def pci_address(text: str | None) -> str | None:
-    """`0000:01:00.0` of the spellings in use (`00000000:01:00.0`, `01:00.0`, upper case)."""
+    """Return a PCI address in the form `0000:01:00.0` (input may be `00000000:01:00.0`, `01:00.0` or upper case)."""
     match = _PCI.fullmatch((text or "").strip())
     if not match:
         return None
@@ -42,13 +42,13 @@ def pci_address(text: str | None) -> str | None:
 
 
 def known(text: str | None) -> str | None:
-    """The text, or null for the ways in which tools say that there is none."""
+    """Return the text; None for the texts by which tools report that there is no value."""
     stripped = (text or "").strip()
     return None if stripped.upper() in {"", "N/A", "[N/A]", "NONE", "NOT AVAILABLE"} else stripped
 
 
 def json_value(text: str) -> Any:
-    """A JSON value of sane depth and encodable text, or null."""
+    """Return a JSON value of limited depth and encodable text, or None."""
     try:
         value = json.loads(text)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
@@ -58,7 +58,7 @@ def json_value(text: str) -> Any:
 
 
 def json_object(text: str) -> dict[str, Any] | None:
-    """A JSON object, or null."""
+    """Return a JSON object, or None."""
     value = json_value(text)
     return value if isinstance(value, dict) else None
 
