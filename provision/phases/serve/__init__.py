@@ -1,1 +1,1 @@
-"""The serve room: what vLLM is started with, the service that keeps it running, and the proof that it answers right."""
+"""Serve phase: vLLM's command line, the service that keeps it running, and the proof that it answers correctly."""

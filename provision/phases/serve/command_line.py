@@ -1,7 +1,7 @@
-"""The command line and environment that vLLM is started with: a function of Stack, settings, facts and model alone.
+"""Command line and environment of vLLM: a function of Stack, settings, facts and model only.
 
-Nothing volatile goes in (free memory, running processes), so that the same host gives the same command on every run.
-No secret goes in: the API key reaches the server by the 0600 file of its service.
+Volatile values (free memory, running processes) are excluded, so that a host gives the same command on every run.
+Secrets are excluded: the server gets the API key from the 0600 file of its service.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from provision.phases.serve.options import has, options
 
 PLUGIN = "firstlight_attention"
 KEY_GUARD = f"{PLUGIN}.access.RequireKey"
-"""Asks for the API key on every route: vLLM's own check leaves inference open beside `/v1`."""
+"""Requires the API key on every route: vLLM's own check leaves inference routes outside `/v1` open."""
 
 
 class ServeCommand(Record):
-    """What the service runs."""
+    """Command, environment and devices of the service."""
 
     argv: tuple[str, ...]
     environment: dict[str, str]
@@ -35,9 +35,15 @@ class ServeCommand(Record):
 def serve_command(
     stack: Stack, settings: Settings, facts: HostFacts, *, prefix: str, model: ServedModel, peer_writes: bool = True
 ) -> ServeCommand:
-    """Render `vllm serve` for one host; `peer_writes` is whether cards may write into one another's memory.
+    """Return the `vllm serve` command for one host.
 
-    Raises InventoryError when the cards do not suffice, ServeError when the Stack has no vLLM.
+    Args:
+        prefix: Folder of the installation.
+        peer_writes: Whether GPUs may write to one another's memory.
+
+    Raises:
+        InventoryError: The GPUs do not suffice.
+        ServeError: The Stack has no vLLM.
     """
     if stack.vllm is None or stack.attention is None:
         raise ServeError("this Stack has no vLLM to serve with", hint="set firstlight_vllm to `latest` or a version")
@@ -81,7 +87,7 @@ def _is_eager(model: ServedModel, devices: Devices) -> bool:
 
 
 def _dtype(settings: Settings, devices: Devices) -> str:
-    """`auto` follows the model, but for cards that cannot compute in bfloat16."""
+    """Return the setting; replace `auto` for GPUs that cannot compute in bfloat16."""
     row = options()["dtype"]
     capability = devices.compute_capability
     if settings.dtype == "auto" and capability and numbers(capability) < numbers(row["bfloat16_capability"]):
@@ -99,7 +105,7 @@ def _split_options(devices: Devices) -> list[str]:
 
 
 def _length_options(settings: Settings, model: ServedModel, plan: ModelPlan | None) -> list[str]:
-    """What is asked for; else what the plan cut it to, where the model's own does not fit."""
+    """Return the requested length, else the plan's length if the model's own does not fit."""
     length = settings.max_model_len
     if length is None and plan is not None and "--max-model-len" in plan.flags:
         length = plan.max_model_len
@@ -125,7 +131,7 @@ def _memory_options(
 def _cache_bytes(
     stack: Stack, settings: Settings, facts: HostFacts, devices: Devices, model: ServedModel
 ) -> int | None:
-    """The size of the key-value cache where vLLM should not choose it; null where it should."""
+    """Return the size of the key-value cache; None where vLLM chooses it."""
     if model.kind == "builtin":
         return int(options()["builtin"]["kv_cache_bytes"])
     if devices.platform != "cpu" or settings.memory_share is not None:
@@ -137,33 +143,33 @@ def _cache_bytes(
 
 
 def _attention_options(version: str, attention: AttentionPlan) -> list[str]:
-    """The backend by its option; releases before it are asked by a variable."""
+    """Return the backend's option; empty for releases that read an environment variable instead."""
     return [options()["attention"]["option"], attention.flag or attention.backend] if has("attention", version) else []
 
 
 def _environment(
     stack: Stack, settings: Settings, facts: HostFacts, *, prefix: str, model: ServedModel, devices: Devices
 ) -> dict[str, str]:
-    """Ours first, then the user's own; a list of allowed plugins keeps ours in."""
+    """Return our variables overridden by the user's; a list of allowed plugins always includes ours."""
     assert stack.vllm is not None
     assert stack.attention is not None
     cache = f"{prefix}/cache"
     values = {
-        # What is not named below falls into HOME; the service's user has none of its own that it may write.
+        # Default for caches that are not named below; the service's account has no writable home.
         "HOME": cache,
         "VLLM_CACHE_ROOT": f"{cache}/vllm",
         "TORCHINDUCTOR_CACHE_DIR": f"{cache}/torchinductor",
         "TRITON_CACHE_DIR": f"{cache}/triton",
         "HF_HOME": f"{cache}/huggingface",
-        # Byte code is listed when the environment is built: a service that may write there adds none.
+        # Byte code is listed when the environment is built; a service with write permission must not add any.
         "PYTHONDONTWRITEBYTECODE": "1",
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "FIRSTLIGHT_PROOF_DIR": f"{prefix}/run",
-        # A forked engine inherits locks and CUDA state; spawned ones also load the plugin for themselves.
+        # A forked engine inherits locks and CUDA state; a spawned one also loads the plugin itself.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-        # One host: its processes meet on the loopback, whatever addresses come and go.
+        # All processes are on one host; loopback does not depend on addresses that come and go.
         "VLLM_HOST_IP": "127.0.0.1",
         **_device_environment(devices, cache),
     }
@@ -181,7 +187,7 @@ def _environment(
             values[options()["kv_cache_bytes"]["environment_before"]] = str(max(cache_bytes // GIB, 1))
     values |= settings.env
     if stack.cuda_compat is not None:
-        # For the service alone: a host whose every program finds these libraries has lost its own driver's (error 803).
+        # Only for the service: a host-wide setting would hide the libraries of the host's own driver (error 803).
         others = [folder for folder in (values.get("LD_LIBRARY_PATH"),) if folder]
         values["LD_LIBRARY_PATH"] = ":".join([stack.cuda_compat.folder, *others])
     if "VLLM_PLUGINS" in values:
@@ -191,7 +197,7 @@ def _environment(
 
 
 def _device_environment(devices: Devices, cache: str) -> dict[str, str]:
-    """Cards by index: vLLM reads the list as numbers, and identifiers of cards or slices make it fail."""
+    """Select GPUs by index: vLLM parses the list as numbers and fails for identifiers of GPUs or slices."""
     listed = ",".join(map(str, devices.indexes))
     if devices.platform == "cuda":
         return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": listed, "CUDA_CACHE_PATH": f"{cache}/cuda"}

@@ -1,4 +1,4 @@
-"""Which devices a host serves on, and how a model is split over them."""
+"""Devices that a host serves on, and the split of a model over them."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ Platform = Literal["cuda", "rocm", "cpu"]
 
 
 class Devices(Record):
-    """The chosen devices and the split. `indexes` are in PCI order and empty on a CPU host."""
+    """Chosen devices and split. `indexes` are in PCI order, and empty for a CPU host."""
 
     platform: Platform
     indexes: tuple[int, ...] = ()
     compute_capability: str | None = None
-    """The least one among the chosen cards."""
+    """The lowest one among the chosen GPUs."""
     tensor_parallel: int = 1
     pipeline_parallel: int = 1
     data_parallel: int = 1
 
     @property
     def processes(self) -> int:
-        """How many engine processes hold attention layers."""
+        """Return the number of engine processes with attention layers."""
         return self.tensor_parallel * self.pipeline_parallel * self.data_parallel
 
 
 def platform_of(stack: Stack) -> Platform:
-    """By the variant of the build: `cpu`, `rocm...`, else CUDA."""
+    """Return the platform of the build variant: `cpu`, `rocm...`, else CUDA."""
     variant = stack.variant
     if variant.startswith("cpu"):
         return "cpu"
@@ -41,9 +41,13 @@ def platform_of(stack: Stack) -> Platform:
 
 
 def choose_devices(stack: Stack, settings: Settings, facts: HostFacts, *, attention_heads: int | None) -> Devices:
-    """The cards that the plan chose (all where it names none), and a split that uses as many of them as the model allows.
+    """Return the GPUs that the plan chose (all where it names none), with a split over as many as the model allows.
 
-    Raises InventoryError when a card is not there, or the wanted split needs more cards than are chosen.
+    Args:
+        attention_heads: Query heads, which tensor parallelism has to divide; None where unknown.
+
+    Raises:
+        InventoryError: A GPU does not exist, or the requested split needs more GPUs than are chosen.
     """
     platform = platform_of(stack)
     if platform == "cpu":
@@ -98,6 +102,6 @@ def _named(cards: Sequence[NvidiaGpu | AmdGpu], indexes: Sequence[int], host: st
 
 
 def _largest_split(cards: int, heads: int | None) -> int:
-    """The largest number of cards that divides the heads; all of them when the heads are unknown."""
+    """Return the largest number of GPUs that divides the heads; all GPUs when the heads are unknown."""
     limit = max(cards, 1)
     return limit if heads is None else max(size for size in range(1, limit + 1) if heads % size == 0)

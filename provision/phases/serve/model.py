@@ -1,4 +1,4 @@
-"""What is served: the built-in model or files of the user's, and where their proofs lie on the host."""
+"""The served model: built-in or the user's files, and the path of its reference answer on the host."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from provision.core.models.base import Record
 from provision.phases.serve.onhost.builtin_model import question
 
 BUILTIN_NAME = "builtin-1"
-"""Name and version of the built-in model: another version has other weights."""
+"""Name and version of the built-in model; a new version has different weights."""
 
 
 class ServedModel(Record):
-    """A model as it lies on the host."""
+    """A model on the host."""
 
     kind: Literal["builtin", "files"]
     name: str
-    """Folder under PREFIX/models, and the name it is served by unless the settings say otherwise."""
+    """Folder under PREFIX/models, and the served name unless the settings override it."""
     attention_heads: int | None = None
-    """Query heads by config.json, where known: tensor parallelism has to divide them."""
+    """Query heads in config.json, which tensor parallelism has to divide; None where unknown."""
 
     def folder(self, prefix: str) -> str:
         return str(PurePosixPath(prefix) / "models" / self.name)
 
 
 BUILTIN = ServedModel(kind="builtin", name=BUILTIN_NAME, attention_heads=8)
-"""Eight, the number of its key heads: each device of a split then has its own."""
+"""Eight is the number of its key heads, so that each device of a split has at least one."""
 
 
 def reference_path(prefix: str, environment: str) -> str:
-    """The reference answer of the built-in model to this release's question, computed in the environment of that digest.
+    """Return the path of the built-in model's reference answer, computed in the environment with that digest.
 
-    The question is part of the name, so that the answer to another release's is never taken for it.
+    The name includes a digest of the question, so that answers to another release's question are not used.
     """
     return f"{BUILTIN.folder(prefix)}/reference-{environment}-{question()}.json"

@@ -1,4 +1,4 @@
-"""The table of vLLM's spellings (options.toml), read once."""
+"""Table of vLLM's options by release (options.toml)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from provision.core.tables import own_table
 
 
 def options() -> dict[str, Any]:
-    """The table as it stands in the file beside this module."""
+    """Return the table in options.toml."""
     return own_table(Path(__file__).with_name("options.toml"))
 
 
 def has(feature: str, vllm_version: str) -> bool:
-    """Whether this release of vLLM has the option of a table row."""
+    """Return whether a release of vLLM has the option of a table row."""
     from packaging.version import Version
 
     return Version(vllm_version) >= Version(options()[feature]["since"])

@@ -1,4 +1,4 @@
-"""How vLLM is kept from writing into another card's memory, by release: variables, an option, and a field of its compiler's settings."""
+"""Switches that keep vLLM from writing to another GPU's memory: variables, an option and a compiler setting."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from provision.phases.serve.options import options
 
 
 def switches(version: str) -> dict[str, str]:
-    """Variables that switch the ways off which this release of vLLM has."""
+    """Return the variables that switch off peer writes in a release of vLLM."""
     rows = options()["no_peer_writes"]["environment"]
     return {name: row["value"] for name, row in rows.items() if Version(version) >= Version(row["since"])}
 
 
 def words(version: str, given: Sequence[str]) -> tuple[str, ...]:
-    """The user's own words to `vllm serve` with what switches the other ways off; a word of the user's on one of them holds.
+    """Return the user's arguments of `vllm serve` plus options against peer writes; the user's own choices win.
 
-    vLLM takes the last of several settings of its compiler whole: what is added here goes into the user's own.
+    vLLM uses only the last of several compiler settings, so the addition is merged into the user's own one.
     """
     row = options()["no_peer_writes"]
     own = (row["option"],) if row["option"] not in given else ()
@@ -42,7 +42,7 @@ def words(version: str, given: Sequence[str]) -> tuple[str, ...]:
 
 
 def _merged(text: str, field: str) -> str:
-    """The user's object with the field off in it; as it is where it is no object, which vLLM then judges."""
+    """Return the user's JSON object with the field off; unchanged text if it is no object, which vLLM then rejects."""
     try:
         content: Any = json.loads(text)
     except ValueError:

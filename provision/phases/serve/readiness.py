@@ -1,4 +1,4 @@
-"""Ask a host, until it answers or cannot any more, whether its service is proven ready."""
+"""Readiness of a host's service: poll until it is proven ready or has failed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from provision.phases.serve.tools import READY
 from provision.phases.serve.unit import Service
 
 SLICE_S = 10.0
-"""How long one round trip waits on the host: progress is news this old at most, and an answer is never held back."""
+"""Seconds that one round trip waits on the host: progress is at most this old, and an answer returns at once."""
 ANSWER_ALLOWANCE_S = 420.0
-"""For the answers themselves, beyond the slice: the first one of a large model may compile kernels."""
+"""Seconds for the answers in addition to the slice: the first one of a large model may compile kernels."""
 
 
 def prove(
@@ -33,10 +33,18 @@ def prove(
     deadline_s: float = 1800.0,
     progress: Callable[[str], None] | None = None,
 ) -> ServeRecord:
-    """Wait for the live service and prove it. A service that is not ready is a record that says why, not an exception.
+    """Wait for the live service and prove it.
 
-    `request` is what `readiness_request` made of the plan; `progress` is told the newest line of the service's log.
-    Raises TransportError, and RemoteCommandError or ServeError when the host cannot run the proof itself.
+    A service that is not ready gives a record with the reason, not an exception.
+
+    Args:
+        request: Result of `readiness_request`.
+        progress: Receives the newest line of the service's log.
+
+    Raises:
+        TransportError: The host cannot be reached.
+        RemoteCommandError: The host cannot run the proof.
+        ServeError: The proof did not answer in JSON.
     """
     asked = dict(request)
     started = time.monotonic()
@@ -67,9 +75,10 @@ def readiness_request(
     model: ServedModel,
     environment: str,
 ) -> dict[str, Any]:
-    """What ready.pyz is asked, as it reads it.
+    """Return the request for ready.pyz.
 
-    Raises ServeError when the Stack names no attention backend.
+    Raises:
+        ServeError: The Stack names no attention backend.
     """
     if stack.attention is None:
         raise ServeError("this Stack has no vLLM to prove", hint="set firstlight_vllm to `latest` or a version")
@@ -90,7 +99,10 @@ def readiness_request(
 
 
 def _ask(session: Session, prefix: str, root: bool, request: dict[str, Any]) -> dict[str, Any]:
-    """One round trip. A user's own manager is found by its runtime folder, which a plain SSH command lacks."""
+    """Run one round trip.
+
+    A user's systemd manager needs the runtime folder in the environment, which a plain SSH command lacks.
+    """
     program = f"{prefix}/bin/{READY}"
     line = f'XDG_RUNTIME_DIR="/run/user/$(id -u)" exec {shlex.quote(f"{prefix}/current/bin/python")} -I -S {shlex.quote(program)}'
     done = session.run(line, stdin=json.dumps(request), timeout_s=request["slice_s"] + ANSWER_ALLOWANCE_S, root=root)

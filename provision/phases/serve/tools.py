@@ -1,4 +1,4 @@
-"""The programs that a host gets under PREFIX/bin for serving."""
+"""Programs for serving under PREFIX/bin of a host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def serve_tools(folder: Path) -> dict[str, Path]:
     """Return the path on the controller of each program, by its name on the host.
 
     Args:
-        folder: Where the packages are built that are not up to date there.
+        folder: Build folder of the packages; up-to-date ones are reused.
     """
     scripts = {path.name: path for path in sorted(_ONHOST.glob("*.py")) if path.name != "__init__.py"}
     return {**scripts, **{name: _build(folder, name) for name in ENTRY_POINTS}}

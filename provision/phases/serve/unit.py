@@ -1,4 +1,4 @@
-"""The service as text: a systemd unit, a unit of the user's own manager, or a supervisor configuration. Pure functions."""
+"""Text of the service: a systemd unit, a unit of the user's manager, or a supervisor configuration. Pure functions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 _DEVICES = {
     "cpu": ("PrivateDevices=yes",),
-    # PrivateDevices would hide the cards; the list below is all that the driver's libraries open.
+    # PrivateDevices would hide the GPUs; the driver's libraries open only the devices in this list.
     "cuda": ("DevicePolicy=closed", "DeviceAllow=char-nvidia* rwm", "DeviceAllow=char-drm rw"),
     "rocm": (
         "DevicePolicy=closed",
@@ -33,15 +33,15 @@ _DEVICES = {
         "SupplementaryGroups=video render",
     ),
 }
-"""Groups of /proc/devices, so that cards by any number are covered."""
+"""Groups of /proc/devices, so that GPUs with any number are covered."""
 
 _PREPARE = {
-    # Device nodes are made on first use by a privileged program; the service itself could not make them.
+    # A privileged program creates device nodes on first use; the service itself may not.
     "cuda": ("ExecStartPre=-+/usr/bin/nvidia-modprobe -u -c=0",),
 }
 
 _AFTER = {
-    # A device group that is not loaded when the unit starts is not allowed later either.
+    # systemd allows only device groups that are loaded when the unit starts.
     "cuda": (
         "modprobe@nvidia.service",
         "modprobe@nvidia_uvm.service",
@@ -52,14 +52,14 @@ _AFTER = {
 }
 
 _SYSTEM_CALLS = {
-    # Worker processes share device memory by handing over file descriptors and reading one another's memory.
+    # Worker processes share device memory: they pass file descriptors and read one another's memory.
     "cuda": ("pidfd_open", "pidfd_getfd", "process_vm_readv", "process_vm_writev"),
     "rocm": ("pidfd_open", "pidfd_getfd", "process_vm_readv", "process_vm_writev"),
 }
 
 
 class Service(Record):
-    """What `install` writes to the host for the service, and the digest by which the next run knows it again."""
+    """Files of the service that `install` writes to the host, with a digest by which the next run detects changes."""
 
     supervisor: Supervisor
     name: str
@@ -75,9 +75,11 @@ class Service(Record):
 def render_service(
     command: ServeCommand, settings: Settings, *, prefix: str, supervisor: Supervisor, user: str, home: str
 ) -> Service:
-    """The service for one host.
+    """Return the service for one host.
 
-    `user` is who it runs as, `home` the home of the user who logs in (for a unit of their own).
+    Args:
+        user: Account that the service runs as.
+        home: Home of the login user, for a unit of the user's manager.
     """
     unit = unit_path = config = None
     if supervisor == "systemd":
@@ -99,7 +101,7 @@ def render_service(
 
 
 def system_unit(command: ServeCommand, settings: Settings, *, prefix: str, user: str) -> str:
-    """A unit of the system's manager, with an account of its own and as little access as the devices allow."""
+    """Return a unit of the system manager: a separate account with as little access as the devices allow."""
     platform = command.devices.platform
     neighbours = "".join(f" {name}" for name in _AFTER.get(platform, ()))
     return _fill(
@@ -118,7 +120,7 @@ def system_unit(command: ServeCommand, settings: Settings, *, prefix: str, user:
 
 
 def user_unit(command: ServeCommand, settings: Settings, *, prefix: str, user: str) -> str:
-    """A unit of the user's own manager; it needs lingering to outlive the session."""
+    """Return a unit of the user's manager; it needs lingering to outlive the session."""
     return _fill(
         "user.service",
         prefix=prefix,
@@ -128,7 +130,10 @@ def user_unit(command: ServeCommand, settings: Settings, *, prefix: str, user: s
 
 
 def supervisor_config(command: ServeCommand, settings: Settings, *, prefix: str, user: str) -> str:
-    """A configuration for supervisord; the preflight loads service.env, takes on the user and becomes the server."""
+    """Return a configuration for supervisord.
+
+    The preflight loads service.env, switches to the user and becomes the server.
+    """
     argv = (
         *preflight_argv(command, settings, prefix=prefix, user=user),
         "--environment-file",
@@ -140,7 +145,7 @@ def supervisor_config(command: ServeCommand, settings: Settings, *, prefix: str,
 
 
 def preflight_argv(command: ServeCommand, settings: Settings, *, prefix: str, user: str) -> tuple[str, ...]:
-    """The check before each start. Standard library only: without site packages it is done in a moment."""
+    """Return the command of the check before each start; without site packages it takes only a moment."""
     argv = [f"{prefix}/current/bin/python", "-I", "-S", f"{prefix}/bin/{PREFLIGHT}"]
     argv += ["--prefix", prefix, "--user", user, "--bind", settings.bind, "--port", str(settings.port)]
     devices = command.devices
@@ -154,12 +159,15 @@ def preflight_argv(command: ServeCommand, settings: Settings, *, prefix: str, us
 
 
 def systemd_line(argv: Sequence[str]) -> str:
-    """A command as ExecStart= reads it: specifiers and variables escaped, words quoted where needed."""
+    """Return a command as ExecStart= reads it: specifiers and variables escaped, arguments quoted where needed."""
     return " ".join(_quoted(word.replace("%", "%%").replace("$", "$$")) for word in argv)
 
 
 def supervisor_line(argv: Sequence[str]) -> str:
-    """A command as supervisord reads it: shell-like words, expansion by `%(...)s`, comments after blank and semicolon."""
+    """Return a command as supervisord reads it.
+
+    supervisord splits like a shell, expands `%(...)s`, and starts a comment at a blank with semicolon.
+    """
     return " ".join(_quoted(word.replace("%", "%%")) for word in argv)
 
 

@@ -1,20 +1,22 @@
 """Make the built-in model and its reference answer on the host, without a download.
 
-Runs by the environment's own Python as one file:
+The environment's Python runs this single file:
 
     builtin_model.py --folder MODELS/builtin-1                                          the model, in a moment
     builtin_model.py --folder MODELS/builtin-1 --reference FILE --environment DIGEST    and its answer, by transformers
 
-The model is Llama-shaped and small. Every weight is a small integer over a power of two, drawn from SHAKE-128 of the
-weight's name: float32, bfloat16 and float16 hold exactly the same model, and each machine makes the same bytes of every file
-(the weights' sha256 stands below), whatever releases its environment holds. A file that differs is made again. Head counts are multiples of 8, so that it can be split over 2, 4 or 8 devices; the head size is one that
-every attention backend of vLLM takes; there are fewer key heads than query heads, as in today's models.
+The model is small and has the Llama architecture. Every weight is a small integer over a power of two, drawn from
+SHAKE-128 of the weight's name: float32, bfloat16 and float16 represent exactly the same model. Each machine makes the
+same bytes of every file (the weights' sha256 is below), whatever releases its environment has. A file that differs is
+made again. Head counts are multiples of 8, so that the model can be split over 2, 4 or 8 devices. Every attention
+backend of vLLM supports the head size. There are fewer key heads than query heads, as in current models.
 
-The reference is what transformers computes eagerly in float32: 32 greedy tokens, their log probabilities and the distance
-of the two largest logits at each. The seed was chosen for an answer that proves much (many distinct tokens, no near ties);
-an environment that computes one which does not is refused.
+The reference is what transformers computes eagerly in float32: 32 greedy tokens, their log probabilities and the
+distance of the two largest logits at each. The seed was chosen for an answer that proves much (many distinct tokens, no
+near ties); an environment that computes a weaker answer is rejected.
 
-Prints one JSON line: {"changed": bool, "seed": int, "seconds": float, ...}; `made` names the files that were wrong or nobody's. Exit 1 with a sentence on stderr when it cannot.
+Prints one JSON line: {"changed": bool, "seed": int, "seconds": float, ...}; `made` names the files that were wrong or
+foreign. Exits with 1 and a message on stderr on failure.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ BOS, EOS, PAD = 509, 510, 511
 WEIGHTS, MARKER = "model.safetensors", "builtin.json"
 FIRST_SEED = 1
 WEIGHTS_SHA256 = {1: "18fd17b70c2d44712dd24ec8ddffec3796c36728713d7a1de32de65ebc76ebe9"}
-"""Of the weights by seed, so that a machine on which arithmetic or disk is broken is noticed at once."""
+"""Checksums of the weights by seed, which reveal a machine with broken arithmetic or a broken disk at once."""
 
 ANSWER_LENGTH = 32
 MINIMUM_DISTINCT = 16
@@ -56,12 +58,14 @@ PROMPT_TEXT = (
     "the east. At first the air was restless; after midnight it lay still. Every plate was numbered before it was exposed, "
     "and the numbers were read aloud twice, so that none was lost. Night 04769: first light."
 )
-"""So long that the answer stands beyond 200 positions, where wrong angles of far positions tell. Of six thousand nights the one
-whose answer has the largest smallest gap: 0.15, where bfloat16 moves logits by 0.2."""
+"""Long enough for an answer beyond position 200, where wrong angles of far positions have an effect.
+
+Of 6,000 nights, this one's answer has the largest minimum gap: 0.15, where bfloat16 moves logits by 0.2.
+"""
 
 
 def weight_shapes() -> Iterator[tuple[str, tuple[int, ...], int]]:
-    """Name, shape and binary exponent of each weight; a negative exponent marks the constant 1.0 of a norm."""
+    """Yield name, shape and binary exponent of each weight; a negative exponent marks the constant 1.0 of a norm."""
     yield "model.embed_tokens.weight", (VOCABULARY, HIDDEN), 4
     for layer in range(LAYERS):
         stem = f"model.layers.{layer}"
@@ -79,7 +83,7 @@ def weight_shapes() -> Iterator[tuple[str, tuple[int, ...], int]]:
 
 
 def weight_integers(seed: int, name: str, count: int) -> Any:
-    """A numpy array of integers in -126..126, bell-shaped: the sum of four uniform ones each."""
+    """Return a numpy array of integers in -126..126 with a bell-shaped distribution: sums of four uniform ones."""
     import numpy as np  # type: ignore[import-not-found]
 
     stream = hashlib.shake_128(f"firstlight-{VERSION}-{seed}-{name}".encode()).digest(4 * count)
@@ -88,7 +92,7 @@ def weight_integers(seed: int, name: str, count: int) -> Any:
 
 
 def bfloat16_bytes(seed: int, name: str, shape: tuple[int, ...], exponent: int) -> bytes:
-    """A weight as little-endian bfloat16: the upper half of float32, exact because the values have 7 bits."""
+    """Return a weight as little-endian bfloat16: the upper half of float32, exact because the values have 7 bits."""
     import numpy as np
 
     count = int(np.prod(shape))
@@ -101,7 +105,7 @@ def bfloat16_bytes(seed: int, name: str, shape: tuple[int, ...], exponent: int) 
 
 
 def safetensors_bytes(seed: int) -> bytes:
-    """The whole model in the safetensors format: length of the header, header, data."""
+    """Return the whole model in the safetensors format: length of the header, header, data."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     blocks: list[bytes] = []
     position = 0
@@ -116,7 +120,7 @@ def safetensors_bytes(seed: int) -> bytes:
 
 
 def configuration() -> dict[str, Any]:
-    """config.json as transformers writes it for this family."""
+    """Return config.json as transformers writes it for this family."""
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -143,14 +147,14 @@ def configuration() -> dict[str, Any]:
 
 
 def byte_symbols() -> list[str]:
-    """The printable sign that stands for each byte in byte-level vocabularies, in the order of the bytes."""
+    """Return the printable character of each byte in byte-level vocabularies, in the order of the bytes."""
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     shifted = iter(range(256, 512))
     return [chr(byte) if byte in plain else chr(next(shifted)) for byte in range(256)]
 
 
 def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """256 bytes, then pairs of frequent letters as merges until only the three special tokens are missing."""
+    """Return symbols and merges: 256 bytes, then pairs of frequent letters up to the three special tokens."""
     symbols = {symbol: number for number, symbol in enumerate(byte_symbols())}
     letters = "etaoinshrdlucmfw"
     pairs = [(first, second) for first in letters for second in letters][: BOS - len(symbols)]
@@ -158,17 +162,17 @@ def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def prompt_tokens() -> list[int]:
-    """The fixed prompt as token ids: its bytes, so that no tokenizer's version has a say."""
+    """Return the fixed prompt as token IDs: its bytes, so that a tokenizer's version has no effect."""
     return [BOS, *PROMPT_TEXT.encode()]
 
 
 def question() -> str:
-    """A short digest of what the reference answers: the prompt, and how many tokens are asked for."""
+    """Return a short digest of the question to the reference: the prompt and the number of tokens."""
     return hashlib.sha256(json.dumps([prompt_tokens(), ANSWER_LENGTH]).encode()).hexdigest()[:12]
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write whole or not at all, readable by the service's user."""
+    """Write atomically, readable by the service's user."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(content)
     temporary.chmod(0o644)
@@ -176,9 +180,9 @@ def write(path: Path, content: bytes) -> None:
 
 
 def tokenizer() -> dict[str, Any]:
-    """tokenizer.json: byte-level, and all 512 ids have a text, so that any answer can be shown.
+    """Return tokenizer.json: byte-level, with a text for each of the 512 IDs, so that any answer can be shown.
 
-    Merges are written as every release of tokenizers reads them; from 0.20 on they are written as pairs as well.
+    Merges have the form that every release of tokenizers reads; releases from 0.20 on also accept pairs.
     """
     entries, merges = vocabulary()
     plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
@@ -222,7 +226,7 @@ def json_bytes(value: Any) -> bytes:
 
 
 def small_files(seed: int) -> dict[str, bytes]:
-    """Every file of the model but its weights, by name."""
+    """Return every file of the model except its weights, by name."""
     marker = {"version": VERSION, "seed": seed, "sha256": WEIGHTS_SHA256[seed]}
     return {
         "config.json": json_bytes(configuration()),
@@ -233,13 +237,13 @@ def small_files(seed: int) -> dict[str, bytes]:
 
 
 def reference_of(folder: Path) -> dict[str, Any]:
-    """The greedy answer of the model in `folder`, computed eagerly in float32 on the CPU by transformers."""
+    """Return the greedy answer of the model in `folder`, computed eagerly in float32 on the CPU by transformers."""
     import torch
     import transformers
     from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
     transformers.utils.logging.disable_progress_bar()
-    # The keyword for the number type was renamed in transformers 4.56; converting afterwards is the same in every release.
+    # transformers 4.56 renamed the keyword for the number type; conversion afterwards works in every release.
     model = LlamaForCausalLM.from_pretrained(str(folder), attn_implementation="eager", local_files_only=True)
     model = model.to(device="cpu", dtype=torch.float32).eval()
     prompt = prompt_tokens()
@@ -250,7 +254,7 @@ def reference_of(folder: Path) -> dict[str, Any]:
             step = model(torch.tensor([given]), past_key_values=cache, use_cache=True)
             tokens.append(int(step.logits[0, -1].argmax()))
             given, cache = tokens[-1:], step.past_key_values
-        # What is kept of the answer comes from one pass over all of it, without a cache.
+        # The stored values come from one pass over the whole answer, without a cache.
         rows = model(torch.tensor([prompt + tokens]), use_cache=False).logits[0, len(prompt) - 1 : -1]
         chosen = rows.log_softmax(-1).gather(1, torch.tensor(tokens)[:, None])[:, 0]
         top = rows.topk(2, dim=-1)
@@ -267,12 +271,12 @@ def reference_of(folder: Path) -> dict[str, Any]:
 
 
 def proves_enough(reference: dict[str, Any]) -> bool:
-    """Whether equal tokens would mean something: enough different ones, none of them by a hair."""
+    """Return whether equal tokens are meaningful: enough distinct ones, and no near ties."""
     return len(set(reference["tokens"])) >= MINIMUM_DISTINCT and min(reference["gaps"]) >= MINIMUM_GAP
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file, or an empty one when it is absent or cut short."""
+    """Return the object in a file; empty when it is absent or incomplete."""
     try:
         value = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -281,7 +285,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def wrong_files(folder: Path, seed: int) -> list[str]:
-    """The model's files that are not there with their content. Nothing on the disk is taken for the measure."""
+    """Return the model's files that are missing or differ. Expected content never comes from the disk."""
     wanted = small_files(seed)
     wrong = [name for name, content in wanted.items() if read_bytes(folder / name) != content]
     weights = read_bytes(folder / WEIGHTS)
@@ -291,7 +295,7 @@ def wrong_files(folder: Path, seed: int) -> list[str]:
 
 
 def read_bytes(path: Path) -> bytes | None:
-    """Null where it cannot be read."""
+    """Return the content of a file; None where it cannot be read."""
     try:
         return path.read_bytes()
     except OSError:
@@ -301,7 +305,8 @@ def read_bytes(path: Path) -> bytes | None:
 def make_model(folder: Path, seed: int, names: list[str]) -> None:
     """Write these files of the model, its marker last.
 
-    Raises ValueError when the bytes are not the known ones.
+    Raises:
+        ValueError: The bytes differ from the known ones.
     """
     folder.mkdir(parents=True, exist_ok=True)
     files = small_files(seed)
@@ -318,7 +323,7 @@ def make_model(folder: Path, seed: int, names: list[str]) -> None:
 
 
 def remove_others(folder: Path, seed: int) -> list[str]:
-    """Remove what lies in the folder and is neither the model's nor a reference answer: an engine reads some files where they are there."""
+    """Remove foreign files but no reference answers, and return their names: an engine may read such files."""
     kept = {WEIGHTS, *small_files(seed)}
     others = [
         path for path in sorted(folder.iterdir()) if path.name not in kept and not path.name.startswith("reference-")
@@ -329,9 +334,9 @@ def remove_others(folder: Path, seed: int) -> list[str]:
 
 
 def keep_manifest(folder: Path, seed: int) -> bool:
-    """List the model's files next to their folder, each with CRC-32, size and name: whether that was to be written.
+    """Write CRC-32, size and name of the model's files next to their folder. Return whether that was necessary.
 
-    The weights' line is of the bytes on the disk: they have just been compared with their known hash.
+    The weights' line describes the bytes on the disk, which have just been compared with their known hash.
     """
     files = {WEIGHTS: (folder / WEIGHTS).read_bytes(), **small_files(seed)}
     lines = [f"{zlib.crc32(content):08x} {len(content)} {name}\n" for name, content in sorted(files.items())]
@@ -343,7 +348,7 @@ def keep_manifest(folder: Path, seed: int) -> bool:
 
 
 def make(folder: Path, reference: Path | None, environment: str) -> dict[str, Any]:
-    """Bring the model, and the reference where one is asked for, to the wanted state and say what was done."""
+    """Bring the model, and the reference if requested, to the desired state, and return what was done."""
     wrong = wrong_files(folder, FIRST_SEED)
     if wrong:
         make_model(folder, FIRST_SEED, wrong)

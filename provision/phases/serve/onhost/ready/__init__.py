@@ -1,1 +1,1 @@
-"""The proof that a service answers right: made into one file, ready.pyz, that the environment's Python runs on the host."""
+"""Proof that a service answers correctly, packed into ready.pyz, which the environment's Python runs on the host."""

@@ -1,4 +1,4 @@
-"""Whether the server's answer is the right one. A part of ready.pyz."""
+"""Comparison of the server's answer with the reference. A part of ready.pyz."""
 
 from __future__ import annotations
 
@@ -14,30 +14,33 @@ from typing import Any
 from .service import ReadinessRequest
 
 ANSWER_TIMEOUT_S = 300.0
-"""The first answer of a large model may wait for kernels that are compiled on first use."""
+"""Seconds: the first answer of a large model may wait for kernels that are compiled on first use."""
 ROUNDING = {"float32": 0.001, "float16": 0.15, "bfloat16": 0.3}
-"""How far a number type may move the distance of two logits of the built-in model, whose logits reach 9: more than was seen
-for eager and fused kernels on CPUs (0.09 in float16; a logit moves by 0.23 in bfloat16). Below it two tokens are a near tie, and log probabilities decide."""
+"""Largest effect of a number type on the distance of two logits of the built-in model, whose logits reach 9.
+
+The values exceed measured ones for eager and fused kernels on CPUs (0.09 in float16; a logit moves by 0.23 in
+bfloat16). Two tokens with a smaller distance are a near tie, and log probabilities decide.
+"""
 
 
 class NotProvenError(Exception):
-    """The service answers, but not as it must."""
+    """The service answers, but not correctly."""
 
 
 class Server:
-    """The service as a client sees it."""
+    """HTTP client of the service."""
 
     def __init__(self, request: ReadinessRequest) -> None:
         self.request = request
-        # A server that listens on every address is asked on the loopback.
+        # Use loopback for a server that listens on every address.
         self.host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(request.host, request.host)  # noqa: S104
         self.key = api_key(Path(request.prefix) / "etc/service.env")
         self.broken: str | None = None
-        """Why the question that is open was broken off."""
+        """Why the current request was cancelled."""
         self._socket: socket.socket | None = None
 
     def break_off(self, reason: str) -> None:
-        """End the wait for an answer, from another thread."""
+        """Cancel the wait for an answer, from another thread."""
         self.broken = reason
         if self._socket is not None:
             with contextlib.suppress(OSError):
@@ -57,15 +60,23 @@ class Server:
             connection.close()
 
     def complete(self, body: dict[str, Any]) -> http.client.HTTPResponse:
-        """Ask for a completion; raises NotProvenError when the answer is no success."""
+        """Request a completion.
+
+        Raises:
+            NotProvenError: The server did not answer, or answered with an error.
+        """
         return self.ask("/v1/completions", body)
 
     def tokens_of(self, text: str) -> list[int]:
-        """The ids that a prompt becomes, with what the model's tokenizer puts before it."""
+        """Return the token IDs of a prompt, including those that the model's tokenizer puts before it."""
         return [int(token) for token in json.loads(self.ask("/tokenize", {"prompt": text}).read())["tokens"]]
 
     def ask(self, path: str, body: dict[str, Any]) -> http.client.HTTPResponse:
-        """Post a question about the served model; raises NotProvenError when the answer is no success."""
+        """Post a request about the served model.
+
+        Raises:
+            NotProvenError: The server did not answer, or answered with an error.
+        """
         headers = {"Content-Type": "application/json"}
         if self.key:
             headers["Authorization"] = f"Bearer {self.key}"
@@ -82,9 +93,9 @@ class Server:
         return response
 
     def greedy(self, prompt: list[int] | str, length: int) -> tuple[list[int], list[float], float]:
-        """Greedy token ids, their log probabilities, and the time on the monotonic clock at which the first came.
+        """Return greedy token IDs, their log probabilities, and the monotonic time of the first one.
 
-        Token ids by way of `logprobs`: the spelling that every release since 0.6 understands.
+        The IDs come from `logprobs`, which every release since 0.6 supports.
         """
         response = self.complete(
             {
@@ -109,7 +120,11 @@ class Server:
         return tokens, logprobs, first
 
     def stream_events(self, response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
-        """The parts of an answer as they come; raises NotProvenError when it is broken off."""
+        """Yield the parts of an answer as they arrive.
+
+        Raises:
+            NotProvenError: The answer ended early.
+        """
         try:
             for raw in response:
                 line = raw.decode(errors="replace").strip()
@@ -124,11 +139,11 @@ class Server:
             raise NotProvenError(self.broken)
 
     def forced(self, prompt: list[int] | str) -> list[tuple[int, float]]:
-        """Each token of a prompt but the first, with the log probability that the model gives it there."""
+        """Return each token of a prompt except the first, with the log probability that the model assigns to it."""
         body = {"prompt": prompt, "max_tokens": 1, "temperature": 0, "prompt_logprobs": 0}
         answer = json.loads(self.complete(body).read())
         entries = answer["choices"][0]["prompt_logprobs"][1:]
-        # The prompt's own token stands first; a release that adds the most likely one puts it behind.
+        # The prompt's token comes first; a release that adds the most likely token puts it second.
         return [
             (int(token), float(value["logprob"])) for token, value in (next(iter(entry.items())) for entry in entries)
         ]
@@ -146,7 +161,11 @@ def api_key(path: Path) -> str | None:
 def check_builtin_answer(
     reference: dict[str, Any], tokens: list[int], logprobs: list[float], dtype: str, server: Server
 ) -> list[str]:
-    """Evidence that the answer is the reference's; raises NotProvenError when it is not."""
+    """Return evidence that the answer matches the reference.
+
+    Raises:
+        NotProvenError: The answer does not match.
+    """
     expected = reference["tokens"]
     if tokens == expected:
         worst = max(abs(here - there) for here, there in zip(logprobs, reference["logprobs"], strict=True))

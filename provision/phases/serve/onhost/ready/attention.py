@@ -1,4 +1,4 @@
-"""Which attention backend the layers of the running engine hold, by the notes of the plugin inside it. A part of ready.pyz."""
+"""Attention backends of the running engine's layers, from the plugin's records. A part of ready.pyz."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def descends_from(pid: int, ancestor: int) -> bool:
 
 
 def read_proofs(request: ReadinessRequest, main_pid: int) -> list[dict[str, Any]]:
-    """What the living processes of this service wrote of their layers; files of earlier starts do not count."""
+    """Return the records of the service's living processes; ignore files of earlier starts."""
     proofs = []
     for path in sorted((Path(request.prefix) / "run").glob("attention-*.json")):
         try:
@@ -41,7 +41,7 @@ def read_proofs(request: ReadinessRequest, main_pid: int) -> list[dict[str, Any]
 def prove_attention(
     request: ReadinessRequest, proofs: list[dict[str, Any]], log: list[str]
 ) -> tuple[dict[str, Any], str | None]:
-    """The record of asked and used, and what is wrong with it, if anything."""
+    """Return the record of requested and used backend, and a problem if there is one."""
     holding = [proof for proof in proofs if proof["layers"]]
     layers = [layer for proof in holding for layer in proof["layers"]]
     held = Counter(canonical(layer["backend"]) for layer in layers)
@@ -74,5 +74,5 @@ def prove_attention(
 
 
 def canonical(backend: str | None) -> str:
-    """One name a backend: 0.8 to 0.10 add the engine's generation."""
+    """Return the backend's common name: 0.8 to 0.10 append the engine's generation."""
     return (backend or "unknown").removesuffix("_VLLM_V1")

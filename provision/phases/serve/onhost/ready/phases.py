@@ -1,4 +1,4 @@
-"""When each phase of a start ended, by the times in vLLM's own log. A part of ready.pyz."""
+"""Ends of the startup phases, from the times in vLLM's log. A part of ready.pyz."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import time
 from typing import Any
 
 RESOLUTION_S = 1.0
-"""The log's times are whole seconds: a phase may seem to end so much before the process began."""
+"""Seconds: the log has whole seconds, so a phase may seem to end this much before the process started."""
 
 
 def phases(log: list[str], began: float) -> dict[str, float]:
-    """Seconds from the start of the process to the end of each phase that the log tells of, in the order of time.
+    """Return seconds from the start of the process to the end of each phase in the log, in order of time.
 
-    `began` is that start as seconds since the epoch. A line of an earlier start is none of this one's.
+    Lines of earlier starts are ignored.
+
+    Args:
+        began: Start of the process in seconds since the epoch.
     """
     table = _table()
     found: dict[str, float] = {}
@@ -28,7 +31,7 @@ def phases(log: list[str], began: float) -> dict[str, float]:
 
 
 def _seconds(written: str, began: float) -> float:
-    """From the start to a time of the log, which names no year: the one that is nearest to the start."""
+    """Return seconds from the start to a time of the log, which has no year: the nearest one counts."""
     year = time.localtime(began).tm_year
     moments = [
         time.mktime(time.strptime(f"{year + offset}-{written}", "%Y-%m-%d %H:%M:%S"))

@@ -1,10 +1,11 @@
-"""Prove on the host that the service answers right, by the attention backend that was asked for.
+"""Prove on the host that the service answers correctly, with the requested attention backend.
 
     ready.pyz < REQUEST          # a JSON object, see ReadinessRequest
 
 Prints one JSON object: {"state": "ready" | "waiting" | "failed", "progress": TEXT, "resume": {...}, "record": {...}}.
-`waiting` after `slice_s` seconds without an answer: ask again, with `resume` put into the request. A service that died is
-`failed` at once, with the lines of its log that say why. Standard library only; the API key is read here and stays here.
+`waiting` follows after `slice_s` seconds without an answer: call again with `resume` merged into the request.
+A service that exited is `failed` at once, with the decisive lines of its log.
+Standard library only. The API key is read here and never printed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ STATE_POLL_S = 1.0
 
 @dataclass
 class Proof:
-    """The fields of the controller's ServeRecord."""
+    """Fields of the controller's ServeRecord."""
 
     endpoint: str
     ready: bool = False
@@ -45,13 +46,13 @@ class Proof:
 
 
 def prove(request: ReadinessRequest, server: Server, state: ServiceState, *, started_here: bool) -> Proof:
-    """The service answers /health: everything else that makes it ready."""
+    """Prove the attention backend and the answers of a service that answers /health."""
     proof = Proof(endpoint=f"http://{request.host}:{request.port}/v1")
     age, asked_at = age_of(state.main_pid), time.monotonic()
     log = service_log(request, state)
     if started_here and age is not None:
         measured = phases(log, time.time() - age)
-        # The log's whole seconds may be one more than what was measured.
+        # Times of the log are whole seconds and may exceed the measured age by one.
         proof.startup_s = {name: round(min(seconds, age), 2) for name, seconds in measured.items()} | {
             "health": round(age, 2)
         }
@@ -75,7 +76,7 @@ def prove(request: ReadinessRequest, server: Server, state: ServiceState, *, sta
     except (NotProvenError, OSError, ValueError, KeyError, TypeError) as wrong:
         text = str(wrong) if isinstance(wrong, NotProvenError) else f"cannot evaluate the answer: {wrong!r}"
         problem = f"{problem}; {text}" if problem else text
-        # An engine that died over the question says why in its log.
+        # The log explains why an engine exited during a request.
         proof.evidence = causes(service_log(request, state))
     if started_here and age is not None:
         proof.startup_s["proven"] = round(age + time.monotonic() - asked_at, 2)
@@ -84,7 +85,7 @@ def prove(request: ReadinessRequest, server: Server, state: ServiceState, *, sta
 
 
 def wait_and_prove(request: ReadinessRequest) -> dict[str, Any]:
-    """One slice: until the service is proven, has died, or the time is over."""
+    """Run one slice: until the service is proven, has failed, or the time is over."""
     begin(request)
     server, started_here = Server(request), request.started_here
     deadline, next_look = time.monotonic() + request.slice_s, 0.0
@@ -108,7 +109,7 @@ def wait_and_prove(request: ReadinessRequest) -> dict[str, Any]:
 
 
 def died(request: ReadinessRequest, state: ServiceState) -> Proof:
-    """Why there is no service to prove."""
+    """Return a failed proof with the reason why there is no service."""
     proof = Proof(endpoint=f"http://{request.host}:{request.port}/v1")
     proof.attention = {"asked": canonical(request.asked)}
     log = service_log(request, state)
@@ -121,7 +122,7 @@ def died(request: ReadinessRequest, state: ServiceState) -> Proof:
 def answer(
     outcome: str, state: ServiceState, started_here: bool, proof: Proof | None, *, progress: str = ""
 ) -> dict[str, Any]:
-    """What the controller is measured; `resume` goes back into the next slice's request."""
+    """Return the response to the controller; `resume` becomes part of the next slice's request."""
     return {
         "state": outcome,
         "progress": progress,
@@ -131,7 +132,7 @@ def answer(
 
 
 def keep(path: Path, outcome: dict[str, Any]) -> None:
-    """Remember the proof and the process that it is of, so that the next run need not ask again while that one lives."""
+    """Store the proof and its process, so that the next run can reuse it while that process lives."""
     main_pid = outcome["resume"]["main_pid"]
     process = stat_fields(main_pid)
     proven = {

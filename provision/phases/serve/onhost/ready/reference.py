@@ -1,6 +1,6 @@
-"""The reference answer of the built-in model, computed while the server starts. A part of ready.pyz.
+"""Reference answer of the built-in model, computed while the server starts. A part of ready.pyz.
 
-One process computes it, whichever slice of the proof asks for it first: it holds a lock for as long as it lives.
+The first slice of the proof that needs it starts one process, which locks a file while it lives.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ POLL_S = 0.1
 
 
 def begin(request: ReadinessRequest) -> None:
-    """Start to compute the reference where there is none yet and nobody is at it."""
+    """Start to compute the reference unless it exists or a process already computes it."""
     if request.reference is None or Path(request.reference).exists():
         return
     prefix = Path(request.prefix)
@@ -37,7 +37,7 @@ def begin(request: ReadinessRequest) -> None:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
-        # The child inherits the open file, and with it the lock: it is free when the child is gone.
+        # The child inherits the open file and its lock, which is released when the child exits.
         subprocess.Popen(
             [*maker, "--reference", request.reference, "--environment", request.environment],
             stdin=subprocess.DEVNULL,
@@ -57,9 +57,10 @@ def log(request: ReadinessRequest) -> Path:
 
 
 def wait_for(request: ReadinessRequest) -> dict[str, Any]:
-    """The reference, once it is there.
+    """Wait for the reference and return it.
 
-    Raises NotProvenError when nobody computes it any more and it is not there.
+    Raises:
+        NotProvenError: It does not exist, and no process computes it.
     """
     path = Path(request.reference or "")
     while not path.exists():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 LOG_PREFIX = re.compile(r"^(?:\([^)]* pid=\d+\) ?)?(?:[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]*\] ?)?")
-"""Which process, level, time and place: what vLLM puts before each line, also before those of a call trace."""
+"""Process, level, time and place, which vLLM puts before each line, including those of a call trace."""
 DECISIVE_LINE = re.compile(
     r"^[\w.]*(?:Error|Exception|Interrupt)(?:: .*)?$|^preflight refuses: |\bKilled\b|[Oo]ut of memory|No space left"
 )
@@ -24,7 +24,7 @@ EVIDENCE_LINES = 12
 
 @dataclass(frozen=True)
 class ReadinessRequest:
-    """What is to be proven, as the controller asks it."""
+    """What the controller wants to have proven."""
 
     prefix: str
     supervisor: str
@@ -38,15 +38,15 @@ class ReadinessRequest:
     slice_s: float
     generation: int | None = None
     reference: str | None = None
-    """File of the built-in model's reference answer; null for a model of the user's."""
+    """File of the built-in model's reference answer; None for a user's model."""
     environment: str = ""
-    """Digest of the environment that computes it."""
+    """Digest of the environment that computes the reference."""
     release: str = ""
-    """Names environment and settings together: what computes the same."""
+    """Identifies environment and settings; services with an equal value compute the same."""
     started_here: bool = False
-    """Whether an earlier slice of the same proof saw the service not yet answering."""
+    """Whether an earlier slice of this proof found that the service did not answer yet."""
     main_pid: int = 0
-    """The server's process as an earlier slice of the same proof saw it; 0 in the first."""
+    """The server's process in an earlier slice of this proof; 0 in the first one."""
     start_id: str | None = None
 
 
@@ -55,14 +55,14 @@ class ServiceState:
     main_pid: int
     start_id: str | None
     died: str | None
-    """Null while it runs or is being started; else how it ended."""
+    """None while it runs or starts; else how it ended."""
 
 
 def service_state(request: ReadinessRequest, seen: ServiceState) -> ServiceState:
-    """How the service stands. One that was started anew since it was `seen` died in between."""
+    """Return the state of the service. A service that restarted since `seen` counts as dead."""
     now = supervisor_state(request) if request.supervisor == "supervisor" else systemd_state(request)
     if now.died or not seen.main_pid or now.main_pid == seen.main_pid:
-        # A dead service has no process any more; its log is found by the one that it had.
+        # A dead service has no process; the earlier PID finds its log.
         return ServiceState(now.main_pid or seen.main_pid, now.start_id or seen.start_id, now.died)
     return ServiceState(
         seen.main_pid, seen.start_id, f"{request.unit} ended while it started; its supervisor is starting it again"
@@ -85,7 +85,7 @@ def scope(request: ReadinessRequest) -> list[str]:
 
 
 def supervisor_state(request: ReadinessRequest) -> ServiceState:
-    """Asks supervisord over its socket; its own client takes a tenth of a second of Python each time."""
+    """Query supervisord over its socket: its own client takes 0.1 s of Python for each call."""
     try:
         connection = http.client.HTTPConnection("localhost", timeout=10)
         connection.sock = socket.socket(socket.AF_UNIX)
@@ -106,7 +106,7 @@ def supervisor_state(request: ReadinessRequest) -> ServiceState:
 
 
 def service_log(request: ReadinessRequest, state: ServiceState) -> list[str]:
-    """The lines of this start of the service, oldest first."""
+    """Return the lines of this start of the service, oldest first."""
     if request.supervisor == "supervisor":
         return lines_of_start(tail(Path(request.prefix) / "logs/vllm.log"), state.main_pid)
     command = ["journalctl", *scope(request), "--no-pager", "--output=cat", "--lines=3000"]
@@ -115,7 +115,7 @@ def service_log(request: ReadinessRequest, state: ServiceState) -> list[str]:
 
 
 def lines_of_start(lines: list[str], pid: int) -> list[str]:
-    """From the preflight that became the server with that pid to the next one; all after the last when it is not there."""
+    """Return the lines from the preflight with that PID to the next one; without it, all after the last preflight."""
     starts = [number for number, line in enumerate(lines) if line.startswith("preflight: start of ")]
     for place, number in enumerate(starts):
         if lines[number].endswith(f" pid {pid}"):
@@ -134,7 +134,7 @@ def tail(path: Path, size: int = 2 << 20) -> list[str]:
 
 
 def run(command: list[str]) -> str:
-    """Standard output of a command; empty when it fails or hangs."""
+    """Return the standard output of a command; empty when it fails or hangs."""
     try:
         return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=20, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -162,7 +162,7 @@ def last_lines(lines: list[str]) -> list[str]:
 
 
 def stat_fields(pid: int) -> list[str]:
-    """Fields 3 and on of /proc/PID/stat; empty when there is no such process."""
+    """Return fields 3 and following of /proc/PID/stat; empty when there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
@@ -170,7 +170,7 @@ def stat_fields(pid: int) -> list[str]:
 
 
 def age_of(pid: int) -> float | None:
-    """Seconds since a process was started."""
+    """Return the seconds since a process started; None when there is no such process."""
     found = stat_fields(pid)
     if not found:
         return None

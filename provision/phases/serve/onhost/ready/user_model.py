@@ -1,4 +1,4 @@
-"""Whether a model of the user's computes: better than guessing, and as it did when it was green last. A part of ready.pyz."""
+"""Check of a user's model: better than guessing, and as in its last green run. A part of ready.pyz."""
 
 from __future__ import annotations
 
@@ -16,22 +16,28 @@ FIXED_TEXT = (
     " 299,792,458 metres a second, before it fell on a mirror of 3.6 metres and was counted, photon by photon."
 )
 CLAMPED_LOGPROB = -9999.0
-"""What vLLM writes for minus infinity, which JSON cannot hold."""
+"""vLLM's replacement for minus infinity, which JSON cannot represent."""
 BETTER_THAN_GUESSING = 1.0
-"""Nats a token by which the fixed text must be likelier than by uniform guessing. Whatever weights that mean nothing say, their mean stays
-below that of guessing (Jensen's inequality); a trained model is some 6 nats above it."""
+"""Nats per token by which the fixed text must be likelier than under uniform guessing.
+
+With meaningless weights, the mean stays below that of guessing (Jensen's inequality). A trained model is about 6 nats
+above it.
+"""
 LENGTH = 32
-"""Greedy tokens that are compared with the last green run's."""
+"""Number of greedy tokens that are compared with the last green run."""
 SAME, OTHER = "this release", "another build or other settings"
 ALLOWED = {SAME: 0.02, OTHER: 0.1}
-"""Largest mean difference, in nats, of log probabilities to those of the last green run, by what that run served with. The same release
-computes the same; another build rounds in another order."""
+"""Largest mean difference of log probabilities to the last green run, in nats, by what that run served with.
+
+The same release computes the same values; another build rounds in another order.
+"""
 
 
 def check_model(request: ReadinessRequest, dtype: str, server: Server) -> list[str]:
-    """Evidence that a user's model computes, and as it did when it was last green; the values are then kept.
+    """Return evidence that a user's model computes, and as in its last green run; store the new values.
 
-    Raises NotProvenError when it does not.
+    Raises:
+        NotProvenError: It does not.
     """
     forced = server.forced(FIXED_TEXT)
     values = [value for _, value in forced]
@@ -60,7 +66,11 @@ def check_model(request: ReadinessRequest, dtype: str, server: Server) -> list[s
 
 
 def check_plausibility(values: list[float], entries: int | None) -> str:
-    """Whether log probabilities are those of a model at all; `entries` of its vocabulary are null where it names none."""
+    """Return evidence that log probabilities come from a working model.
+
+    Args:
+        entries: Size of the vocabulary; None where config.json names none.
+    """
     wrong = [value for value in values if not math.isfinite(value) or value <= CLAMPED_LOGPROB]
     if wrong or not values:
         raise NotProvenError(f"{len(wrong)} of {len(values)} log probabilities of a fixed text are not finite")
@@ -78,7 +88,7 @@ def check_plausibility(values: list[float], entries: int | None) -> str:
 
 
 def compare_log_probabilities(values: list[float], last: dict[str, Any], whose: str) -> str:
-    """Whether the fixed text is as likely as in the last green run."""
+    """Return evidence that the fixed text is as likely as in the last green run."""
     off = [abs(here - there) for here, there in zip(values, last["logprobs"], strict=True)]
     drift, worst = sum(off) / len(off), max(range(len(off)), key=off.__getitem__)
     text = (
@@ -97,7 +107,7 @@ def compare_tokens(
     whose: str,
     server: Server,
 ) -> str:
-    """Whether the text goes on as in the last green run; two builds may break a near tie differently."""
+    """Return evidence that the text continues as in the last green run; two builds may break a near tie differently."""
     (tokens, logprobs), before = answered, last["tokens"]
     if tokens == before:
         return f"{len(tokens)} greedy tokens equal those of the last green run"
@@ -114,7 +124,7 @@ def compare_tokens(
 
 
 def vocabulary(folder: Path) -> int | None:
-    """Entries of a model's vocabulary as its config.json, or the part of it for text, names them."""
+    """Return the size of the vocabulary in a model's config.json or in its part for text."""
     try:
         config = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError):
@@ -124,5 +134,5 @@ def vocabulary(folder: Path) -> int | None:
 
 
 def fingerprint(folder: Path) -> list[list[Any]]:
-    """Names and sizes of a model's files: another model under the same name is compared with nothing."""
+    """Return names and sizes of a model's files, so that another model under the same name is not compared."""
     return sorted([path.name, path.stat().st_size] for path in folder.iterdir() if path.is_file())

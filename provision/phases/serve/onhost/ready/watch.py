@@ -1,4 +1,4 @@
-"""Whether the service's processes are at work while an answer is waited for. A part of ready.pyz."""
+"""Detection of a service that hangs during a request. A part of ready.pyz."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .service import stat_fields
 
 POLL_S = 1.0
 STILL_S = 30.0
-"""So long an engine that is asked may use next to no processor time: one that computes or compiles uses a whole core."""
+"""Seconds that an engine may use almost no processor time during a request: an active one uses a whole core."""
 STILL_SHARE = 0.01
-"""Of one core; an idle API server uses less."""
+"""Share of one core; an idle API server uses less."""
 
 
 def family(pid: int) -> dict[int, list[str]]:
-    """A process and those below it, each with the fields 3 and on of its /proc/PID/stat."""
+    """Return a process and its descendants, each with fields 3 and following of its /proc/PID/stat."""
     everyone = {int(path.name): stat_fields(int(path.name)) for path in Path("/proc").glob("[0-9]*")}
     found = {pid: everyone[pid]} if everyone.get(pid) else {}
     while below := {
@@ -30,7 +30,7 @@ def family(pid: int) -> dict[int, list[str]]:
 
 
 def stopped(pid: int) -> str | None:
-    """The process of the service that a signal stopped, in words; null where none is."""
+    """Return a description of a service process that a signal stopped; None without one."""
     for each, fields in family(pid).items():
         if fields[0] in "Tt":
             return f"process {each} ({name_of(each)}) of the service is stopped by a signal (state {fields[0]})"
@@ -38,7 +38,7 @@ def stopped(pid: int) -> str | None:
 
 
 def name_of(pid: int) -> str:
-    """The command line's first word."""
+    """Return the first argument of a process's command line."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
@@ -47,12 +47,12 @@ def name_of(pid: int) -> str:
 
 
 def processor_seconds(pid: int) -> float:
-    """What a process and those below it have used of the processors so far."""
+    """Return the processor time that a process and its descendants have used so far."""
     return sum(int(fields[11]) + int(fields[12]) for fields in family(pid).values()) / os.sysconf("SC_CLK_TCK")
 
 
 class Watch:
-    """While it is entered, `break_off` is called with the reason once the service can be seen to answer no more."""
+    """Context manager that calls `break_off` with a reason once the service cannot answer any more."""
 
     def __init__(self, pid: int, break_off: Callable[[str], None]) -> None:
         self._pid = pid

@@ -1,10 +1,10 @@
-"""A vLLM plugin that writes down which attention backend each layer of the running engine holds.
+"""vLLM plugin that records the attention backend of each layer of the running engine.
 
-vLLM calls `register` in each of its processes, the engine's and the workers' own among them. From then on every
-attention layer that is made there is noted, and the notes stand in `FIRSTLIGHT_PROOF_DIR/attention-PID.json`. Without
-that variable nothing happens. Whatever goes wrong here is written down as `problem`; it never reaches the engine.
+vLLM calls `register` in each of its processes, including the engine and its workers. From then on the plugin records
+every attention layer that the process creates, in `FIRSTLIGHT_PROOF_DIR/attention-PID.json`. Without that variable it
+does nothing. The file reports errors of the plugin as `problem`; they never reach the engine.
 
-One file, standard library only, Python 3.9 on: it is loaded beside any release of vLLM.
+One file, standard library only, Python 3.9 or newer: it must load with any release of vLLM.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from typing import Any
 SCHEMA_VERSION = 1
 
 LAYER_CLASSES = (
-    # From vLLM 0.15: one module a kind of layer.
+    # From vLLM 0.15: one module per kind of layer.
     ("vllm.model_executor.layers.attention.attention", "Attention"),
     ("vllm.model_executor.layers.attention.mla_attention", "MLAAttention"),
-    # 0.2 to 0.14: both stand in one module; before 0.11.1 the MLA layers are `Attention` too.
+    # 0.2 to 0.14: one module has both; before 0.11.1 the MLA layers are `Attention` too.
     ("vllm.attention.layer", "Attention"),
     ("vllm.attention.layer", "MLAAttention"),
 )
-"""Where the releases of vLLM have the layers that hold a backend. Every other attention layer is made from these."""
+"""Layer classes with a backend, by release of vLLM. Every other attention layer is built from these."""
 
 
 def register() -> None:
-    """Entry point: start noting in this process. Does nothing when no folder for the notes is named."""
+    """Start recording in this process. Do nothing without a folder for the records."""
     folder = os.environ.get("FIRSTLIGHT_PROOF_DIR")
     if not folder or _Notes.of_this_process is not None:
         return
@@ -50,7 +50,7 @@ def register() -> None:
 
 
 class _Notes:
-    """What this process knows of its attention layers; written anew after each layer."""
+    """Attention layers of this process; the file is written again after each layer."""
 
     of_this_process: _Notes | None = None
 
@@ -63,7 +63,7 @@ class _Notes:
 
     def add(self, layer: Any) -> None:
         if self.pid != os.getpid():
-            # A forked child inherits the notes of its parent, which are not its own.
+            # A forked child drops the records that it inherits from its parent.
             self.pid, self.layers = os.getpid(), []
         try:
             self.layers.append(describe(layer))
@@ -72,7 +72,7 @@ class _Notes:
         self.write()
 
     def write(self) -> None:
-        """Write the file whole or not at all; a folder that cannot be written is no reason to stop the engine."""
+        """Write the file atomically; an unwritable folder must not stop the engine."""
         try:
             Path(self.folder).mkdir(parents=True, exist_ok=True)
             descriptor, temporary = tempfile.mkstemp(dir=self.folder, prefix=".attention-")
@@ -96,7 +96,7 @@ class _Notes:
 
 
 def describe(layer: Any) -> dict[str, Any]:
-    """What one attention layer holds. An attribute that this release does not have is null."""
+    """Return the properties of one attention layer. An attribute that this release lacks is None."""
     implementation = getattr(layer, "impl", None)
     return {
         "name": getattr(layer, "layer_name", None),
@@ -113,7 +113,7 @@ def describe(layer: Any) -> dict[str, Any]:
 
 
 def backend_name(layer: Any) -> str | None:
-    """The backend's own name: from its class, else from the enumeration that older releases keep."""
+    """Return the backend's name from its class, else from the enumeration of older releases."""
     backend = getattr(layer, "attn_backend", None)
     if backend is not None and hasattr(backend, "get_name"):
         return str(backend.get_name())
@@ -123,7 +123,7 @@ def backend_name(layer: Any) -> str | None:
 
 
 def flash_attention_version(implementation: Any) -> int | None:
-    """The generation of the flash kernels that this layer calls, where its implementation knows it."""
+    """Return the generation of the flash kernels that this layer calls; None where unknown."""
     for name in ("vllm_flash_attn_version", "fa_version"):
         value = getattr(implementation, name, None)
         if isinstance(value, int):
@@ -132,13 +132,14 @@ def flash_attention_version(implementation: Any) -> int | None:
 
 
 def start_ticks(pid: int) -> int | None:
-    """When the process was started, in clock ticks since boot: with the pid it names one process.
+    """Return the start of a process in clock ticks since boot, which together with the PID identifies the process.
 
-    After a reboot another process may have both, but then it has written this very file anew. The kernel's boot id would say no
-    more, and in a container a service whose /proc is protected reads another one than its neighbours.
+    After a reboot another process may have both values, but then it has overwritten this file. The kernel's boot ID
+    would
+    add nothing: in a container, a service with a protected /proc reads a different one than its neighbours.
     """
     line = _first_line(f"/proc/{pid}/stat")
-    # The command's name stands in parentheses and may hold blanks; field 22 is the twentieth after it.
+    # The command's name is in parentheses and may contain blanks; field 22 is the twentieth after it.
     return int(line.rpartition(")")[2].split()[19]) if line else None
 
 
@@ -159,7 +160,7 @@ def _qualified_name(kind: type) -> str:
 
 
 def _dtype(layer: Any) -> str | None:
-    """The number type that the layer computes in: torch's default while a model is being made."""
+    """Return the number type of the layer: torch's default while a model is being created."""
     torch = sys.modules.get("torch")
     own = getattr(layer, "dtype", None)
     value = own if own is not None else (torch.get_default_dtype() if torch is not None else None)
@@ -167,7 +168,7 @@ def _dtype(layer: Any) -> str | None:
 
 
 def _device() -> str | None:
-    """The device that new tensors go to while a model is being made."""
+    """Return the device of new tensors while a model is being created."""
     torch = sys.modules.get("torch")
     return str(torch.get_default_device()) if torch is not None and hasattr(torch, "get_default_device") else None
 
@@ -177,7 +178,7 @@ def _vllm_version() -> str | None:
 
 
 def _wrap_when_imported(notes: _Notes) -> None:
-    """Wrap the layer classes now where their module is loaded, else at the moment it is."""
+    """Wrap the layer classes now where their module is loaded, else when it is imported."""
     waiting: dict[str, list[str]] = {}
     for module_name, class_name in LAYER_CLASSES:
         waiting.setdefault(module_name, []).append(class_name)
@@ -189,7 +190,7 @@ def _wrap_when_imported(notes: _Notes) -> None:
 def _wrap_classes(module: ModuleType, class_names: Sequence[str], notes: _Notes) -> None:
     for class_name in class_names:
         layer_class = getattr(module, class_name, None)
-        # Releases that moved a class may leave its name at the old place: each class is wrapped once.
+        # A release that moved a class may keep its name in the old module: wrap each class once.
         if layer_class is None or _qualified_name(layer_class) in notes.watched:
             continue
         layer_class.__init__ = _noting(layer_class.__init__, notes)
@@ -206,7 +207,7 @@ def _noting(original: Callable[..., None], notes: _Notes) -> Callable[..., None]
 
 
 class _Watcher(importlib.abc.MetaPathFinder):
-    """Finds nothing itself: lets the usual finder load a module, and wraps its classes when its code has run."""
+    """Import hook: the usual finder loads a module, and this hook wraps its classes after its code has run."""
 
     def __init__(self, waiting: dict[str, list[str]], notes: _Notes) -> None:
         self.waiting = waiting

@@ -1,7 +1,7 @@
-"""ASGI middleware for `vllm serve --middleware`: every route but the health check asks for the API key.
+"""ASGI middleware for `vllm serve --middleware`: every route except the health check requires the API key.
 
-vLLM's own check guards only paths that begin with a few prefixes; inference is served beside them, too. This one stands
-before the application and knows no list of routes, so that one which a release adds is guarded as well.
+vLLM's own check covers only paths with a few prefixes, but other paths serve inference too. This middleware runs before
+the application and has no list of routes, so that it also covers routes that a release adds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Application = Callable[[Scope, Any, Send], Awaitable[None]]
 
 OPEN = "/health"
-"""Says whether the engine is alive, and nothing else."""
+"""Reports only whether the engine is alive."""
 KEY_VARIABLE = "VLLM_API_KEY"
 _BODY = json.dumps({"error": "Unauthorized"}).encode()
 _HEADERS = [
@@ -29,18 +29,18 @@ _HEADERS = [
 
 
 class RequireKey:
-    """Passes on what carries the key, the health check, and what a browser asks before a request of its own."""
+    """Pass requests with the key, the health check, and the CORS preflight requests of browsers."""
 
     def __init__(self, app: Application) -> None:
         key = os.environ.get(KEY_VARIABLE)
         if not key:
-            # Without a key everything would be open: the server is not started so.
+            # Without a key all routes would be open, so the server must not start.
             raise RuntimeError(f"{KEY_VARIABLE} is not set: this server was to ask for a key")
         self.app = app
         self.digest = _digest(key.encode())
 
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
-        """Answer one connection."""
+        """Handle one connection."""
         if scope["type"] == "lifespan" or self._may_pass(scope):
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -56,7 +56,7 @@ class RequireKey:
                 return True
             names = {name.lower() for name, _ in headers}
             if scope["method"] == "OPTIONS" and {b"origin", b"access-control-request-method"} <= names:
-                # Browsers send it without credentials; vLLM's CORS middleware answers it, no route does.
+                # Browsers send it without credentials; vLLM's CORS middleware answers it before any route.
                 return True
         return self._has_key([value for name, value in headers if name.lower() == b"authorization"])
 
@@ -68,5 +68,5 @@ class RequireKey:
 
 
 def _digest(key: bytes) -> bytes:
-    """Of one length whatever is sent, so that comparing takes the same time."""
+    """Return a value of fixed length, so that a comparison always takes the same time."""
     return hashlib.sha256(key).digest()
