@@ -129,8 +129,8 @@ def _row(
     change = round(now / was - 1, 9) if was else None  # 140 is exactly 40 % more than 100, despite floating point
     absolute, least = bool(measure.get("absolute")), "floor" in measure
     bound = targets.get(name, measure["floor" if least else "ceiling"])
-    judged = now if absolute else change
-    met = None if judged is None else (judged >= bound if least else judged <= bound)
+    measured = now if absolute else change
+    met = None if measured is None else (measured >= bound if least else measured <= bound)
     words = (
         f"at {'least' if least else 'most'} {bound:g}"
         if absolute

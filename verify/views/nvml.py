@@ -111,7 +111,7 @@ def _nvlinked(nvml: Any, one: ctypes.c_void_p, other: ctypes.c_void_p) -> bool:
     code = call(one, other, ctypes.c_uint(P2P_BY_NVLINK), ctypes.byref(status)) if call else None
     if code is None or code in UNKNOWN_TO_IT:
         return False
-    judge(nvml, name, code)
+    check_code(nvml, name, code)
     return status.value == P2P_OK
 
 
@@ -134,16 +134,16 @@ def numbers(
     code = call(handle, *map(ctypes.c_uint, before), *map(ctypes.byref, answers))
     if code in UNKNOWN_TO_IT:
         return None
-    judge(nvml, name, code)
+    check_code(nvml, name, code)
     return tuple(answer.value for answer in answers)
 
 
 def ask(nvml: Any, name: str, *arguments: Any) -> None:
     """Make a call that must succeed. Raises NvmlError."""
-    judge(nvml, name, getattr(nvml, name)(*arguments))
+    check_code(nvml, name, getattr(nvml, name)(*arguments))
 
 
-def judge(nvml: Any, name: str, code: int) -> None:
+def check_code(nvml: Any, name: str, code: int) -> None:
     """Raise NvmlError with the library's message for any code but success."""
     if code != SUCCESS:
         raise NvmlError(f"{name}: {nvml.nvmlErrorString(code).decode()} ({code})")

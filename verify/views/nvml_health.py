@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from verify.views.nvml import LIBRARY, UNKNOWN_TO_IT, NvmlError, gpu, judge, numbers, opened
+from verify.views.nvml import LIBRARY, UNKNOWN_TO_IT, NvmlError, gpu, check_code, numbers, opened
 
 VOLATILE, AGGREGATE = 0, 1
 """Since the driver was loaded; since the card was made (nvmlEccCounterType_t)."""
@@ -156,5 +156,5 @@ def _fabric(nvml: Any, handle: ctypes.c_void_p) -> Fabric | None:
     code = call(handle, ctypes.byref(info)) if call else None
     if code is None or code in UNKNOWN_TO_IT:
         return None
-    judge(nvml, "nvmlDeviceGetGpuFabricInfoV", code)
+    check_code(nvml, "nvmlDeviceGetGpuFabricInfoV", code)
     return Fabric(info.state, info.status, info.healthMask)

@@ -1,4 +1,4 @@
-"""Probe: what is this host, really? One script, one round trip, pure parsers; and what it says of a failure."""
+"""The phase `probe`: what a host is. One script, one round trip, pure parsers; and the evidence of a failure."""
 
 from provision.phases.probe.assemble import parse
 from provision.phases.probe.failure_evidence import Source, collect

@@ -1,4 +1,4 @@
-"""Who changed what drifted: owner and time of a file, the package that owns it, a sudo just before. One round trip."""
+"""Authors of drift: owner and time of a changed file, the package that owns it, a sudo call just before. One round trip."""
 
 from __future__ import annotations
 

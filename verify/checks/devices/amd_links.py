@@ -12,7 +12,7 @@ from verify.views.amd_smi import GpuLink
 XGMI = "XGMI"
 SOURCE = "AMD Instinct boards connect each card with every other one: rocm.docs.amd.com, MI300X and MI250 architecture"
 REMEDY = "the kernel log names the link (dmesg | grep -i xgmi); reset all cards of the board at once, then reseat it"
-TOLD = 4
+LISTED = 4
 SICK = (GpuLink(0, 1, XGMI), GpuLink(1, 0, XGMI), GpuLink(0, 2, "PCIE"), GpuLink(2, 0, "PCIE"))
 
 
@@ -33,8 +33,8 @@ def evaluate(joints: Sequence[GpuLink]) -> CheckResult:
     }
     observations = []
     if others:
-        pairs = ", ".join(f"GPU {link.gpu} to {link.other} by {link.kind}" for link in others[:TOLD])
-        more = f" and {len(others) - TOLD} more" if len(others) > TOLD else ""
+        pairs = ", ".join(f"GPU {link.gpu} to {link.other} by {link.kind}" for link in others[:LISTED])
+        more = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
         observations.append(Observation("warn", f"not connected by xGMI like the other cards: {pairs}{more}", REMEDY))
     return combine(observations, f"{len(joined)} ordered pairs of AMD cards are connected by xGMI", figures, evidence)
 
