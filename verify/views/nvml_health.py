@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from verify.views.nvml import LIBRARY, UNKNOWN_TO_IT, NvmlError, gpu, check_code, numbers, opened
+from verify.views.nvml import LIBRARY, UNKNOWN_TO_IT, NvmlError, check_code, gpu, numbers, opened
 
 VOLATILE, AGGREGATE = 0, 1
 """Since the driver was loaded; since the card was made (nvmlEccCounterType_t)."""
