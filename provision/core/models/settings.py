@@ -98,100 +98,99 @@ class Settings(Record):
 
     prefix: Prefix | None = _setting(
         None,
-        "Where everything goes. Default: /opt/firstlight with root, ~/.local/share/firstlight without.",
+        "Installation folder. Default: /opt/firstlight with root, ~/.local/share/firstlight without.",
         allowed="an absolute path without blanks, not the root folder",
     )
     model: Word = _setting(
         "builtin",
-        "What is served: the built-in model, a folder on the controller (absolute, or relative to the inventory), or a hub id.",
+        "Model to serve: the built-in model, a folder on the controller (absolute, or relative to the inventory), or a hub id.",
         allowed="builtin, a folder, or a hub id such as org/name or org/name@revision",
     )
     served_model_name: Word | None = _setting(
-        None, "The name that clients ask for. Default: the model's own.", allowed="text without blanks"
+        None, "Model name in the API. Default: the model's own.", allowed="text without blanks"
     )
     hf_token_file: str | None = _setting(
         None,
-        "A file on the controller that holds the hub token; never the token itself.",
+        "File on the controller with the hub token; never the token itself.",
         allowed="path of a file on the controller",
     )
 
-    vllm: VllmPolicy = _setting("latest", "Which vLLM release.", allowed="latest, none, ==X or >=X")
+    vllm: VllmPolicy = _setting("latest", "vLLM release.", allowed="latest, none, ==X or >=X")
     driver: DriverPolicy = _setting(
         "keep",
-        "What may happen to a working NVIDIA driver, or the version or branch that is wanted. Where cards have none it is installed.",
+        "Whether a working NVIDIA driver may be replaced, or its required version or branch. Cards without a driver get one.",
         allowed="keep, install, upgrade, ==X such as ==580.95.05, or a branch such as 580 or ==580.*",
     )
     driver_source: Literal["auto", "vendor", "distribution"] = _setting(
         "auto",
-        "Whose packages bring the NVIDIA driver. Default: the vendor's; the distribution's where they alone load under Secure Boot.",
+        "Source of the NVIDIA driver packages. auto: the vendor, or the distribution if only its modules load under Secure Boot.",
         allowed="auto, vendor or distribution",
     )
     cuda_compat: bool = _setting(
         False,  # the setting's default
-        "Whether NVIDIA's forward compatibility libraries may stand in, for the service alone, where a data-centre card's driver is too old.",
+        "Whether the service may use NVIDIA's forward compatibility libraries if the driver of a data-centre card is too old.",
         allowed="true or false",
     )
     driver_repository: Address | None = _setting(
         None,
-        "A mirror of the vendor's driver packages, laid out as there. Default: the vendor's own.",
+        "Mirror of the vendor's driver repository, with the same folders. Default: the vendor's repository.",
         allowed="an address that begins with https://, http:// or file:///",
     )
     driver_key: str | None = _setting(
         None,
-        "A file on the controller with the public key of a mirror that signs itself. Default: the vendor's signature must hold.",
+        "File on the controller with the public key of a mirror that signs its packages. Default: the vendor's key.",
         allowed="path of a file on the controller",
     )
     reboot: bool = _setting(
         False,  # the setting's default
-        "Whether a host may be restarted when its driver needs it.",
+        "Whether a host may be restarted if its driver requires it.",
         allowed="true or false",
     )
     cuda_toolkit: ToolkitVersion | None = _setting(
-        None, "A CUDA toolkit (nvcc) to have on the host, for builds there.", allowed="a version such as 13.0"
+        None, "CUDA toolkit (nvcc) to install, for builds on the host.", allowed="a version such as 13.0"
     )
     container_toolkit: bool = _setting(
         False,  # the setting's default
-        "Whether the NVIDIA container toolkit is to be on the host.",
+        "Whether to install the NVIDIA container toolkit.",
         allowed="true or false",
     )
     flash_attn: FlashAttnPolicy = _setting(
         "auto",
-        "Flash kernels: those in vLLM's wheel, the flash-attn package besides (==X: at this version), or none at all.",
+        "Flash kernels: those in vLLM's wheel (bundled), the flash-attn package (package, ==X), both, or none.",
         allowed="auto, bundled, package, both, none or ==X",
     )
     builder: Word | None = _setting(
         None,
-        "Who builds the flash-attn package from source where no published wheel has its key: the controller or a host by name. "
-        "Default: nobody.",
+        "Machine that builds the flash-attn package from source if no published wheel fits. Default: none, nothing is built.",
         allowed="controller, or the name of a host",
     )
     flash_attn_wheels: Literal["official", "community"] = _setting(
         "official",
-        "Whose wheels of the flash-attn package are taken: its authors', or also those that others build and publish.",
+        "Publishers of flash-attn wheels to accept: its authors only, or also others.",
         allowed="official or community",
     )
     torch: Literal["managed", "existing"] = _setting(
-        "managed", "Whether this product installs torch or takes the host's.", allowed="managed or existing"
+        "managed", "Whether Firstlight installs torch or uses the host's.", allowed="managed or existing"
     )
     python: Prefix | None = _setting(
         None,
-        "The one interpreter of the host that may be used, also a virtual environment's. Default: any that PATH and the usual places hold.",
+        "The only interpreter of the host to use; may be in a virtual environment. Default: any on PATH or in the usual folders.",
         allowed="an absolute path without blanks",
     )
     attention: Backend = _setting(
         "auto",
-        "Attention back end: flash kernels wherever possible (auto), flash or refuse (flash), or one by name.",
+        "Attention back end: flash kernels if possible (auto), flash kernels or an error (flash), or a back end by name.",
         allowed="auto, flash, or a back end's name such as FLASH_ATTN, TRITON_ATTN, CPU_ATTN",
     )
 
     gpus: tuple[GpuIndex, ...] | Literal["all"] = _setting(
         "all",
-        "Cards to use, by index in PCI order; all: of one kind, the one with the most memory in all.",
+        "Cards to use, by index in PCI order. all: all cards of the kind with the most total memory.",
         allowed="all, or a list of indexes such as [0, 1]",
     )
     tensor_parallel: Whole | None = _setting(
         None,
-        "Cards that share each layer. Default: as many of the cards in use as the model can be cut into.",
+        "Cards that share each layer. Default: as many of the cards in use as the model can be split over.",
         allowed="a whole number from 1",
         ge=1,
     )
@@ -201,40 +200,42 @@ class Settings(Record):
     data_parallel: Whole = _setting(1, "Copies of the model.", allowed="a whole number from 1", ge=1)
     max_model_len: Whole | None = _setting(
         None,
-        "Longest context in tokens. Default: the model's own, or what fits of it.",
+        "Maximum context length in tokens. Default: the model's own, or less if that does not fit.",
         allowed="a whole number of tokens from 1",
         ge=1,
     )
     memory_share: Share | None = _setting(
         None,
-        "Share of each device's memory that vLLM may take. Default: vLLM's own.",
+        "Share of each device's memory that vLLM may use. Default: vLLM's own.",
         allowed="a number above 0, at most 1",
         gt=0,
         le=1,
     )
     dtype: Literal["auto", "float16", "bfloat16", "float32"] = _setting(
-        "auto", "Number format of the weights in use.", allowed="auto, float16, bfloat16 or float32"
+        "auto", "Number format of the loaded weights.", allowed="auto, float16, bfloat16 or float32"
     )
     env: dict[EnvironmentName, Text] = _setting(
         {},
-        "Environment variables of the service. No secrets: they stand in the run's records.",
+        "Environment variables of the service. No secrets: the run's records contain them.",
         allowed="a mapping of names to text",
     )
     vllm_args: tuple[Text, ...] = _setting(
-        (), "Further arguments for `vllm serve`, passed on as they are.", allowed="a list of arguments"
+        (), "Additional arguments of `vllm serve`, passed on unchanged.", allowed="a list of arguments"
     )
 
-    bind: Word = _setting("127.0.0.1", "Address the server listens on.", allowed="an IP address or localhost")
+    bind: Word = _setting("127.0.0.1", "Address that the server listens on.", allowed="an IP address or localhost")
     port: Whole = _setting(
-        8000, "Port the server listens on.", allowed="a whole number from 1 to 65535", ge=1, le=65535
+        8000, "Port that the server listens on.", allowed="a whole number from 1 to 65535", ge=1, le=65535
     )
     expose: bool = _setting(
         False,  # the setting's default
-        "Must be true before `firstlight_bind` may be anything but a loopback address.",
+        "Must be true if `firstlight_bind` is not a loopback address.",
         allowed="true or false",
     )
-    api_key: bool = _setting(True, "Whether a key is made and asked for.", allowed="true or false")
-    serve: bool = _setting(True, "False: install and verify only.", allowed="true or false")
+    api_key: bool = _setting(True, "Whether the service generates and requires an API key.", allowed="true or false")
+    serve: bool = _setting(
+        True, "Whether to start the service. false: install and verify only.", allowed="true or false"
+    )
 
 
 def option_of(word: str) -> str:
