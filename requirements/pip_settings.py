@@ -1,8 +1,8 @@
-"""The user's pip settings as uv's environment variables, printed as shell assignments for the launcher.
+"""Shell assignments for the launcher: the user's pip settings as uv's environment variables.
 
-The reading is the product's own (provision/catalog/index/settings.py), loaded by its path: this runs before anything is
-installed, and the reader needs the standard library and provision/core/errors.py alone. Beyond it: a local folder that is not there is left out (pip passes over it,
-uv would stop), and a version may come from any index (the lock holds the hashes, so none can slip in another file).
+Nothing is installed yet, so provision/catalog/index/settings.py is loaded by its path; it needs only the standard library and
+provision/core/errors.py. In addition, missing local folders are omitted (pip ignores them, uv would stop), and a version may
+come from any index (the hashes in the lock reject other files).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ READER = ROOT / "provision/catalog/index/settings.py"
 
 
 def present(locations: Iterable[str]) -> tuple[str, ...]:
-    """The locations without local ones that do not exist."""
+    """Return the locations without local ones that do not exist."""
     return tuple(location for location in locations if is_there(location))
 
 
 def is_there(location: str) -> bool:
-    """Whether a local location exists; one that is not local is taken on trust."""
+    """Return whether a local location exists; True for addresses."""
     parts = urlsplit(location)
     if parts.scheme in ("http", "https"):
         return True
@@ -35,7 +35,7 @@ def is_there(location: str) -> bool:
 
 
 def variables() -> dict[str, str]:
-    """What to set for uv so that it sees what pip would."""
+    """Return the variables that give uv the package sources of pip."""
     spec = importlib.util.spec_from_file_location("user_index", READER)
     if spec is None or spec.loader is None:
         return {}
@@ -46,7 +46,7 @@ def variables() -> dict[str, str]:
     try:
         settings = reader.read_settings()
     except reader.StageError as error:
-        sys.stderr.write(f"{error}; going on without your package client's settings\n")
+        sys.stderr.write(f"{error}; continuing without your pip settings\n")
         return {}
     extra = present(settings.extra_indexes)
     settings = replace(settings, extra_indexes=(), find_links=present(settings.find_links))
