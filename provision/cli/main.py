@@ -251,7 +251,7 @@ def serve(
     ask_become_pass: BecomeOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Restart the service, with another back end or model if given, and check its answers."""
+    """Start the service, with another back end or model if given, and check its answers."""
     from provision.pipeline import operations
 
     request = asked(

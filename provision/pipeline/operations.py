@@ -111,7 +111,7 @@ def print_checks(records: list[CheckRecord]) -> None:
 
 
 def serve(request: CommandRequest, *, as_json: bool = False) -> int:
-    """Restart the service in the installed environment with the current settings, and print the summary."""
+    """Start the service in the installed environment with the current settings, prove it, and print the summary."""
     outcome = execute(request, (PROBE, PLAN, STAGE, Step("serve", _serve_installed, "serve")))
     print_summary(outcome, as_json=as_json)
     return outcome.exit_code
@@ -127,7 +127,7 @@ def _serve_installed(context: RunContext, staged: StagedHosts) -> ServedHosts:
             )
             context.fail(host.name, "serve", error)
     playbooks.acquire_locks(context, staged, "serve", context.hosts())
-    # A host in the desired state is restarted too: that is what the command is for.
+    # The answers of a host in the desired state are checked too.
     return phase_serve.serve(context, VerifiedHosts(**{**vars(staged), "up_to_date": frozenset()}))
 
 
