@@ -68,7 +68,7 @@ def test_verify_is_of_this_machine_whose_service_it_may_stop_meanwhile(newcomer:
     assert {check["host"] for check in document["checks"]} == {"localhost"}
     drained = document["checks"][0]
     assert drained["id"] == "frame.drain"
-    assert "firstlight-vllm.service was stopped, and answers right again after" in drained["reason"]
+    assert "firstlight-vllm.service was stopped, and answers correctly again after" in drained["reason"]
     assert newcomer.sh(unit).strip() not in ("", before)
     assert ask(newcomer)["with"][0] == 200
     # Started again when the last check had ended, not before.
