@@ -294,7 +294,7 @@ STOPPED = Fault(
     ("serving.unit",),
     "systemctl stop $unit",
     "systemctl start $unit",
-    names="should serve",
+    names="should be running",
 )
 
 FROZEN = Fault(
