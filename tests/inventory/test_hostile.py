@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from provision.core.errors import FirstlightError, InventoryError, UsageError
@@ -227,6 +227,9 @@ def test_a_limit_that_is_no_range_is_no_pattern_either(make: Make, limit: str) -
 
 @settings(deadline=None)  # OpenSSH is asked
 @given(variables=st.dictionaries(st.sampled_from(CONNECTION), JSON, max_size=3))
+@example(variables={"ansible_ssh_private_key_file": "~\x00"})
+@example(variables={"ansible_ssh_private_key_file": "~\ud800"})
+@example(variables={"ansible_ssh_private_key_file": "~nobody-here/key"})
 def test_whatever_says_how_a_host_is_reached_is_a_connection_or_is_named(variables: dict[str, Any]) -> None:
     told = named(lambda: connection_of("gpu-1", variables, Path("/nowhere")))
     assert told is None or "gpu-1" in told

@@ -231,6 +231,11 @@ def test_a_model_folder_is_found_from_the_inventory_and_from_the_command_line(
     assert "holds no config.json" in told(path, tmp_path)
 
 
+@pytest.mark.parametrize("model", ["~nobody-here/model", "~\x00"])
+def test_a_model_in_the_home_of_nobody_is_refused_by_its_path(make: Make, tmp_path: Path, model: str) -> None:
+    assert f"there is no folder {Path.cwd() / model}" in told(make(LOCAL), tmp_path, overrides={"model": model})
+
+
 def test_a_vault_without_its_password_says_so(make: Make, tmp_path: Path) -> None:
     vault = "$ANSIBLE_VAULT;1.1;AES256\n" + "3" * 80 + "\n"
     message = told(make(LOCAL, group_vars__gpu_yml=vault), tmp_path)

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from provision.core.errors import StageError
+from provision.core.user_path import expand_user
 
 if TYPE_CHECKING:
     from provision.core.models.stack import Stack
@@ -178,7 +179,7 @@ def _uv_text(path: Path) -> str:
 
 def _absolute(location: str) -> str:
     """Make a folder absolute: it is relative to the working directory of the user, and uv runs elsewhere."""
-    return location if "://" in location else str(Path(location).expanduser().absolute())
+    return location if "://" in location else str(expand_user(location).absolute())
 
 
 def _bears_on_result(name: str) -> bool:

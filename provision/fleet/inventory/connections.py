@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from provision.core.errors import InventoryError
 from provision.core.models.settings import Connection
+from provision.core.user_path import expand_user
 from provision.fleet.inventory.openssh import SshConfigReader, SshTarget, read_ssh_config, resolve
 
 _SSH = ("ssh", "smart", "paramiko", "paramiko_ssh", "ansible.builtin.ssh", "ansible.builtin.paramiko_ssh")
@@ -73,10 +74,7 @@ def _arguments(name: str, variables: Mapping[str, Any], base: Path) -> list[str]
         arguments += ["-p", str(port)]
     key = _first(variables, "ansible_ssh_private_key_file", "ansible_private_key_file")
     if key is not None:
-        try:
-            file = base / Path(str(key)).expanduser()
-        except RuntimeError:  # `~name` of nobody
-            file = base / str(key)
+        file = base / expand_user(str(key))
         if not file.is_file():
             raise InventoryError(
                 f"host {name}: ansible_ssh_private_key_file: there is no file {file}",

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from provision.core.errors import InventoryError
 from provision.core.models.settings import Settings
+from provision.core.user_path import expand_user
 from provision.fleet.inventory.conflicts import conflicts
 
 PREFIX = "firstlight_"
@@ -105,7 +106,7 @@ def _model(model: str, base: Path) -> tuple[str | None, str | None]:
     """A model that is a folder, by its absolute path; what is wrong with it."""
     if model == "builtin":
         return model, None
-    folder = base / Path(model).expanduser()
+    folder = base / expand_user(model)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             return model, f"the folder {folder} holds no config.json, so it is no model"
@@ -120,7 +121,7 @@ def _model(model: str, base: Path) -> tuple[str | None, str | None]:
 def _file(path: str | None, base: Path) -> tuple[str | None, str | None]:
     if path is None:
         return None, None
-    file = base / Path(path).expanduser()
+    file = base / expand_user(path)
     return (str(file.resolve()), None) if file.is_file() else (path, f"there is no file {file}")
 
 

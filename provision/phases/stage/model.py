@@ -15,6 +15,7 @@ from provision.catalog.index.settings import ClientSettings
 from provision.core.errors import StageError
 from provision.core.models.settings import Settings
 from provision.core.models.staged import StagedFile
+from provision.core.user_path import expand_user
 from provision.phases.stage.download import Progress
 from provision.phases.stage.wheelhouse import Store, sha256_of
 
@@ -32,7 +33,7 @@ def stage_model(
 
     """
     text = settings.model
-    folder = Path(text).expanduser()
+    folder = expand_user(text)
     if folder.is_dir():
         files = stage_folder(folder, store)
         name = folder.resolve().name

@@ -12,6 +12,7 @@ from provision.catalog.index.settings import read_settings
 from provision.core.errors import ModelError
 from provision.core.json_text import parse_object
 from provision.core.models.settings import Settings
+from provision.core.user_path import expand_user
 from provision.phases.plan.fit import Shape, shape_of
 from provision.phases.plan.fit.weights import BYTES_OF, Weights, counted, in_folder, of_headers, read_header
 from provision.phases.stage.hub_responses import HubModel, parse_hub_model
@@ -30,7 +31,7 @@ def describe(settings: Settings, store: Store, *, refresh: bool = False) -> Shap
     """
     if settings.model == "builtin":
         return None
-    folder = Path(settings.model).expanduser()
+    folder = expand_user(settings.model)
     if folder.is_dir():
         config = _config(folder / "config.json")
         return shape_of(config, in_folder(folder, layers=_layers(config)))

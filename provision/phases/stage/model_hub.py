@@ -22,6 +22,7 @@ from provision.core.errors import StageError
 from provision.core.json_text import parse_object
 from provision.core.models.staged import StagedFile
 from provision.core.redaction import register_secret
+from provision.core.user_path import expand_user
 from provision.phases.stage.download import Progress, fetch_all
 from provision.phases.stage.hub_responses import HubModel, HubRevision, ListedFile, parse_revision
 from provision.phases.stage.wheelhouse import Store, flat_name, is_safe_path
@@ -228,7 +229,7 @@ def _token(token_file: str | None) -> str | None:
     if token_file is None:
         return None
     try:
-        with Path(token_file).expanduser().open("rb") as file:
+        with expand_user(token_file).open("rb") as file:
             content = file.read(_LONGEST_TOKEN + 1).strip()
     except OSError as error:
         raise StageError(
