@@ -19,6 +19,8 @@ from provision.phases.stage.builds.wheel_builder import WheelBuilder
 from provision.phases.stage.builds.wheel_check import find_mismatches
 from tests.builds.conftest import GLIBC, PYTHON, Site, no_interpreter, sample_key
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -20,6 +20,8 @@ from provision.phases.stage.wheelhouse import Store
 from tests.builds.conftest import PYTHON, no_interpreter, open_local
 from tests.builds.standin import SETUP, standin_job
 
+pytestmark = pytest.mark.slow
+
 BROKEN = """
 print("[1/2] nvcc -c flash.cu")
 print("flash.cu(3): error: identifier \'half9\' is undefined")

@@ -12,6 +12,8 @@ import pytest
 from provision.core.formatting import format_bytes
 from provision.pipeline.wheels import ProgressLines
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.install.modules import run_module
 
+pytestmark = pytest.mark.slow
+
 CONTROL = """\
 #!/bin/sh
 shift 2

@@ -11,6 +11,8 @@ from provision.core.errors import InventoryError
 from provision.fleet.inventory import cache, load
 from tests.inventory.conftest import Make
 
+pytestmark = pytest.mark.slow
+
 HOSTS = "all: {hosts: {one: {ansible_connection: local, firstlight_port: 8001}}}\n"
 
 

@@ -13,6 +13,8 @@ import pytest
 
 from tests.fit.models import LLAMA_70B, write_model
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

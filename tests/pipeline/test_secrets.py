@@ -13,6 +13,8 @@ import pytest
 
 from provision.core.redaction import MASK
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 PLANTED = {
     "become": "Vx3-become-9Qm2",

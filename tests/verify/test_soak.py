@@ -19,6 +19,8 @@ from verify.serving.service import Service
 from verify.serving.soak import SoakSamples, evaluate, soak
 from verify.tables import table
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 RULES = table("soak")["memory"]
 MIB = 1 << 20
