@@ -113,10 +113,10 @@ def plan(request: CommandRequest, *, as_json: bool, explain: bool, why_not: str 
     if why_not is not None:
         models = {settings[name].model: settings[name] for name in facts}
         shapes = {model: shape for one in models.values() for model, shape in shapes_of(one).items()}
-        print_why_not(why_not, facts, settings, become, shapes, as_json=as_json)
+        print_why_not(why_not, facts, settings, become, shapes, as_json=as_json, mask=True)
         return Exit.OK if outcome.exit_code == Exit.NO_STACK else outcome.exit_code
     missing = without_answer(outcome.summary, facts)
-    print_plan(planned.plan, facts, settings, become, as_json=as_json, explain=explain, missing=missing)
+    print_plan(planned.plan, facts, settings, become, as_json=as_json, explain=explain, missing=missing, mask=True)
     return outcome.exit_code
 
 
@@ -200,13 +200,17 @@ def print_why_not(
     shapes: Mapping[str, Shape],
     *,
     as_json: bool,
+    mask: bool = False,
 ) -> None:
-    """Print the verdict of every rule on one release, and what would make it possible."""
+    """Print the verdict of every rule on one release, and what would make it possible; `mask` hides secrets of hosts."""
     from provision.phases.plan.why_not import render, why_not
 
     answers = why_not(asked, facts, settings, become=become, shapes=shapes)
-    documents = [scrub(answer.model_dump(mode="json")) for answer in answers] if as_json else []
-    write_stdout(json.dumps(documents, indent=2) if as_json else redact(render(answers)))
+    if as_json:
+        documents = [answer.model_dump(mode="json") for answer in answers]
+        write_stdout(json.dumps(scrub(documents) if mask else documents, indent=2))
+    else:
+        write_stdout(redact(render(answers)) if mask else render(answers))
 
 
 def print_plan(
@@ -218,13 +222,15 @@ def print_plan(
     as_json: bool,
     explain: bool,
     missing: Sequence[Mapping[str, Any]] = (),
+    mask: bool = False,
 ) -> None:
-    """Print the plan; `missing` are the hosts that could not be planned, each with the reason."""
+    """Print the plan; `missing` are the hosts that could not be planned, `mask` hides secrets of hosts."""
     from provision.phases.plan.document import to_json
     from provision.phases.plan.explain import render
 
     if as_json:
         document = to_json(plan) | ({"missing": list(missing)} if missing else {})
-        write_stdout(json.dumps(scrub(document), indent=2))
+        write_stdout(json.dumps(scrub(document) if mask else document, indent=2))
     else:
-        write_stdout(redact(render(plan, facts, settings, become=become, explain=explain)))
+        text = render(plan, facts, settings, become=become, explain=explain)
+        write_stdout(redact(text) if mask else text)
