@@ -1,8 +1,8 @@
 """Shell assignments for the launcher: the user's pip settings as uv's environment variables.
 
 Nothing is installed yet, so provision/catalog/index/settings.py is loaded by its path; it needs only the standard library and
-provision/core/errors.py. In addition, missing local folders are omitted (pip ignores them, uv would stop), and a version may
-come from any index (the hashes in the lock reject other files).
+two modules of provision/core, errors.py and user_path.py. In addition, missing local folders are omitted (pip ignores them,
+uv would stop), and a version may come from any index (the hashes in the lock reject other files).
 """
 
 from __future__ import annotations

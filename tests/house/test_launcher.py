@@ -84,6 +84,7 @@ class Checkout:
             "requirements/pip_settings.py",
             "provision/catalog/index/settings.py",
             "provision/core/errors.py",
+            "provision/core/user_path.py",
         ):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
@@ -156,7 +157,8 @@ def checkout(tmp_path: Path, wheels: tuple[Path, str]) -> Checkout:
 def made(tmp_path_factory: pytest.TempPathFactory, wheels: tuple[Path, str]) -> Checkout:
     """A checkout whose environment is there already; tests leave it so."""
     checkout = Checkout(tmp_path_factory.mktemp("made") / "a checkout", wheels)
-    assert checkout.run().code == 0
+    ended = checkout.run()
+    assert ended.code == 0, ended.err
     return checkout
 
 
