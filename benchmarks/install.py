@@ -3,7 +3,7 @@
     .venv/bin/python -m benchmarks.install [--pairs 3] [--folder DIR]
 
 Both begin with the wheels in a folder on the disk of the environment (4 GB, kept in the user's own wheelhouse), an empty cache of uv, and this
-Python. The product: the script of the role `environment`, whole: uv put into place, the environment made, synced, held against its lock and against what the
+Python. The product: the module of the role `environment`, whole: uv put into place, the environment made, synced, held against its lock and against what the
 wheels contain, the manifest written, the wheels taken away. By hand: `uv venv` and `uv pip sync --offline --require-hashes`. Who goes first
 alternates; each pair gives a ratio, and the median of the ratios counts, so that a busy neighbour, who slows both, matters less. What the
 product compiles in the background once the environment is complete is left out: the host does that while it is verified.
@@ -13,6 +13,7 @@ About 12 GB are written for each turn, and removed again. Aim: at most 1.1 times
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import resource
@@ -39,6 +40,7 @@ from provision.phases.stage.lock_file import lock_text
 from provision.phases.stage.staging import accepted
 from provision.phases.stage.wheelhouse import Store
 from provision.pipeline.runner import cache_folder
+from tests.install.modules import module_command
 
 HOST = "gpu=H100x8 driver=580.95.05 os=debian-12 glibc={glibc} arch=x86_64 python={python}"
 PYTHON = "{}.{}".format(*sys.version_info[:2])
@@ -72,30 +74,24 @@ def lay_out(folder: Path, wheels: Sequence[Path]) -> Path:
 
 
 def product(folder: Path, wheels: Sequence[Path], lock: str) -> tuple[float, float]:
-    """Wall and CPU seconds of the role's script."""
+    """Wall and CPU seconds of the role's module."""
     prefix, incoming = folder / "prefix", lay_out(folder, wheels)
     for name in ("envs", "bin"):
         (prefix / name).mkdir(parents=True)
-    variables = {
-        "PREFIX": str(prefix),
-        "INCOMING": str(incoming),
-        "DIGEST": DIGEST,
-        "STACK": "{}",
-        "UV": "uv",
-        "PYTHON": str(INTERPRETER),
-        "ARCHIVE": "",
-        "TORCH": "",
-        "PYTHON_VERSION": PYTHON,
-        "LAST": "",
-        "CHECKER": (ROLE / "check_lock.py").read_text(encoding="utf-8"),
-        "MANIFEST": (ROLE / "manifest.py").read_text(encoding="utf-8"),
-        "WARM": "",
-        "LOCK_TIMEOUT_S": "1",
-        "CHECK": "0",
+    programs = {name: (ROLE / f"{name}.py").read_text(encoding="utf-8") for name in ("check_lock", "manifest")}
+    parameters = {
+        "prefix": str(prefix),
+        "incoming": str(incoming),
+        "digest": DIGEST,
+        "lock": lock,
+        "stack": {},
+        "uv": "uv",
+        "python": str(INTERPRETER),
+        "python_version": PYTHON,
+        "programs": {**programs, "warm": ""},
     }
-    script = (ROLE / "build.sh").read_text(encoding="utf-8")
-    environment = {f"FIRSTLIGHT_{name}": value for name, value in variables.items()}
-    spent = measured(["sh", "-c", script], folder, environment, lock)
+    stdin = json.dumps({"ANSIBLE_MODULE_ARGS": parameters})
+    spent = measured(module_command("firstlight_environment"), folder, {}, stdin)
     assert (prefix / "envs" / DIGEST / ".complete").exists()
     while list((prefix / "envs").glob(".cache.*")):
         time.sleep(0.2)

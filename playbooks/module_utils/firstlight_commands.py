@@ -10,21 +10,29 @@ ABSENT = 127
 TIMED_OUT = 124
 
 
-def run(*words, timeout_s=None):
+def run(*words, timeout_s=None, settings=None, pass_fds=()):
     """Run a program with messages in English.
+
+    Args:
+        words: The program and its arguments.
+        timeout_s: Seconds after which the program is ended.
+        settings: Environment variables to set; None as a value removes one.
+        pass_fds: File descriptors that the program inherits.
 
     Returns:
         Status, standard output, and standard output followed by standard error.
     """
     # A login without a profile may have no folder of administrator's programs in its PATH.
-    settings = dict(os.environ, LC_ALL="C", PATH=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    variables = dict(os.environ, LC_ALL="C", PATH=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    variables.update(settings or {})
     try:
         done = subprocess.run(
             words,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            env=settings,
+            env={name: value for name, value in variables.items() if value is not None},
             timeout=timeout_s,
+            pass_fds=pass_fds,
             check=False,
         )
     except OSError as error:

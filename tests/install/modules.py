@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,13 @@ runpy.run_path(module, run_name="__main__")
 """
 
 
-def run_module(
+def module_command(name: str, playbooks: Path = PLAYBOOKS) -> list[str]:
+    """The command that runs a module; it reads its arguments as JSON."""
+    utils, module = playbooks / "module_utils", playbooks / "library" / f"{name}.py"
+    return [sys.executable, "-c", LAUNCHER, str(utils), str(module)]
+
+
+def start_module(
     name: str,
     *,
     check: bool = False,
@@ -36,21 +43,29 @@ def run_module(
     program: Sequence[str] = (sys.executable,),
     playbooks: Path = PLAYBOOKS,
     **parameters: Any,
-) -> dict[str, Any]:
-    """Run a module and return its result; `failed` is there where it failed.
+) -> subprocess.Popen[str]:
+    """Start a module; it prints its result.
 
     `program` is a Python, and `playbooks` where it finds the modules.
     """
     arguments = {**parameters, "_ansible_check_mode": check, "_ansible_diff": diff}
-    done = subprocess.run(
-        [*program, "-c", LAUNCHER, str(playbooks / "module_utils"), str(playbooks / "library" / f"{name}.py")],
-        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout, done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as stdin:
+        json.dump({"ANSIBLE_MODULE_ARGS": arguments}, stdin)
+        stdin.seek(0)
+        return subprocess.Popen(
+            [*program, *module_command(name, playbooks)[1:]],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+def run_module(name: str, **parameters: Any) -> dict[str, Any]:
+    """Run a module as `start_module` does, and return its result; `failed` is there where it failed."""
+    out, err = start_module(name, **parameters).communicate()
+    assert out, err
+    result: dict[str, Any] = json.loads(out)
     return result
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.install.conftest import Site
-from tests.install.scripts import ROLES
-from tests.install.test_build_script import build
+from tests.install.test_environment import built, program
 from tests.install.wheels import build_wheel
 
 pytestmark = pytest.mark.slow
@@ -36,7 +35,7 @@ def manifest(site: Site) -> dict[str, tuple[str, int]]:
 
 def hold(site: Site) -> subprocess.CompletedProcess[str]:
     """Hold the environment against its wheels again."""
-    script, lock = (ROLES / "environment/files/manifest.py").read_text(), str(site.environment / "lock.txt")
+    script, lock = program("manifest"), str(site.environment / "lock.txt")
     command = [str(site.environment / "bin/python"), "-I", "-c", script, lock, str(site.incoming)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
@@ -50,8 +49,7 @@ def test_files_of_several_wheels_and_wrong_records_are_no_damage(site: Site) -> 
     ]
     site.use_wheels([*site.wheels, *shared, with_wrong_record(build_wheel(folder, "gamma", "1.0"))])
     site.send()
-    done = build(site)
-    assert done.returncode == 0, done.stderr
+    built(site)
     entries = manifest(site)
     (packages,) = (path.relative_to(site.environment) for path in site.environment.glob("lib/python*/site-packages"))
     assert {f"{packages}/{name}" for name in ("build_backend.py", "gamma/__init__.py", "alpha/__init__.py")} <= set(
@@ -78,8 +76,7 @@ def test_every_file_but_byte_code_stands_in_it_wherever_a_wheel_puts_it(site: Si
     wheel = build_wheel(folder, "gamma", "1.0", files, "[console_scripts]\ngenerated = gamma:main\n")
     site.use_wheels([*site.wheels, wheel])
     site.send()
-    done = build(site)
-    assert done.returncode == 0, done.stderr
+    built(site)
     entries = manifest(site)
     assert {"bin/plain", "bin/rewritten", "bin/generated", "share/gamma/text"} <= set(entries)
     told = {Path(path).name for path in entries}
@@ -99,7 +96,7 @@ def test_a_file_that_no_wheel_contains_is_refused(site: Site, content: str) -> N
     site.use_wheels([*site.wheels, build_wheel(folder, "gamma", "1.0", shared)])
     site.send()
     wheels = {wheel.name: wheel.read_bytes() for wheel in site.incoming.glob("*.whl")}
-    assert build(site).returncode == 0
+    built(site)
     for name, packed in wheels.items():
         (site.incoming / name).write_bytes(packed)
     assert hold(site).returncode == 0
@@ -116,6 +113,5 @@ def test_a_file_that_no_wheel_contains_is_refused(site: Site, content: str) -> N
 def test_of_two_wheels_of_a_distribution_the_locked_one_counts(site: Site) -> None:
     site.send()
     build_wheel(site.incoming, "alpha", "0.9")
-    done = build(site)
-    assert done.returncode == 0, done.stderr
+    built(site)
     assert any(path.endswith("alpha-1.0.dist-info/METADATA") for path in manifest(site))

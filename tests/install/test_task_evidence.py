@@ -122,7 +122,7 @@ def test_an_installation_is_on_record_and_one_that_changes_nothing_leaves_none(s
     assert [(line["role"], line["task"], line["exit_code"]) for line in found] == [
         ("base", "Install missing operating system packages", 0),
         ("base", "Create folders and write tools", None),
-        ("environment", "Build the environment", 0),
+        ("environment", "Build the environment", None),
         ("model", "Create the built-in model", 0),
     ]
     header = json.loads(site.latest.path("run.json").read_text())

@@ -20,7 +20,6 @@ Resolved 147 packages in 12ms
 
       Computed:
         sha256:1111111111111111111111111111111111111111111111111111111111111111
-firstlight-error: uv could not install the lock of environment 55c76369ae072c03
 """
 
 RESULTS: dict[str, dict[str, Any]] = {
@@ -34,7 +33,11 @@ RESULTS: dict[str, dict[str, Any]] = {
         "rc": 1,
         "stdout": "firstlight-changed: packages g++\r\nfirstlight-error: another package manager (812 (apt-get)) held its lock for 600 s\r\n",
     },
-    "uv-hash": {"msg": "non-zero return code", "rc": 1, "stderr": UV_HASH},
+    "uv-hash": {
+        "msg": "uv could not install the lock of environment 55c76369ae072c03",
+        "hint": "what uv says stands above; run ./firstlight provision to send missing or damaged files anew",
+        "stderr": UV_HASH,
+    },
     "disk-full": {
         "msg": "non-zero return code",
         "rc": 2,

@@ -82,7 +82,7 @@ def describe_failure(task: str, host: str, result: Mapping[str, Any]) -> TaskRep
     outputs = list(_outputs(result))
     whole = "\n".join(outputs)
     own_hint = result.get("hint")
-    code, detail = "", str(result.get("msg"))
+    code, detail = "", "; ".join(dict.fromkeys([str(result.get("msg")), *_causes(whole)]))
     if own_hint is None:
         detail = _detail(outputs)
         if not _OWN_ERROR.search(whole) and isinstance(result.get("rc"), int):

@@ -1,4 +1,4 @@
-"""How an environment is built on a host: the script of the role, tried alone."""
+"""How an environment is built on a host."""
 
 from __future__ import annotations
 
@@ -11,48 +11,90 @@ import time
 from collections.abc import Callable
 from importlib.util import cache_from_source
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.install.conftest import Site
-from tests.install.scripts import ROLES, run_sh
+from tests.install.modules import run_module, start_module
+from tests.install.scripts import ROLES
 from tests.install.wheels import build_wheel
 from verify import byte_code, manifest
 
 pytestmark = pytest.mark.slow
 
 
-def build(site: Site, **changes: str) -> subprocess.CompletedProcess[str]:
+def parameters(site: Site, **changes: Any) -> dict[str, Any]:
+    """What the role gives to the module; nothing is compiled."""
     environment = site.variables["firstlight_environment"]
-    (site.prefix / "envs").mkdir(parents=True, exist_ok=True)
-    (site.prefix / "bin").mkdir(exist_ok=True)
-    variables = {
+    for name in ("envs", "bin"):
+        (site.prefix / name).mkdir(parents=True, exist_ok=True)
+    programs = {name: program(name) for name in ("check_lock", "manifest")}
+    return {
         "prefix": str(site.prefix),
         "incoming": str(site.incoming),
         "digest": environment["digest"],
-        "stack": "{}",
+        "lock": environment["lock"],
+        "stack": {},
         "uv": "uv",
-        "last": "",
         "python": environment["interpreter"]["path"],
-        "archive": "",
         "python_version": environment["interpreter"]["version"],
-        "torch": "",
-        "manifest": (ROLES / "environment/files/manifest.py").read_text(),
-        "warm": "",
-        "checker": (ROLES / "environment/files/check_lock.py").read_text(),
-        "lock_timeout_s": "1",
-        "check": "0",
+        "programs": {**programs, "warm": changes.pop("warm", "")},
+        "lock_timeout_s": 1,
+        **changes,
     }
-    return run_sh("environment/files/build.sh", stdin=environment["lock"], **(variables | changes))
+
+
+def program(name: str) -> str:
+    return (ROLES / f"environment/files/{name}.py").read_text()
+
+
+def build(site: Site, **changes: Any) -> dict[str, Any]:
+    return run_module("firstlight_environment", **parameters(site, **changes))
+
+
+def built(site: Site, **changes: Any) -> None:
+    done = build(site, **changes)
+    assert "failed" not in done, done
+
+
+def failure(site: Site, **changes: Any) -> str:
+    """The message of a build that fails, and leaves no environment that counts."""
+    done = build(site, **changes)
+    assert done["failed"] is True, done
+    assert not (site.environment / ".complete").exists()
+    return str(done["msg"])
 
 
 def test_a_missing_wheel_is_named(site: Site) -> None:
     site.send()
     (site.incoming / site.wheels[0].name).unlink()
     done = build(site)
-    assert done.returncode == 1
-    assert "alpha" in done.stderr
+    assert done["msg"] == f"uv could not install the lock of environment {site.environment.name}"
+    assert "alpha" in done["stderr"]
     assert not (site.environment / ".complete").exists()
+
+
+def test_a_build_is_foretold_made_and_not_made_again(site: Site) -> None:
+    site.send()
+    assert build(site, check=True)["changed"]
+    assert not site.environment.exists()
+    done = build(site)
+    assert (done["changed"], done["paths"]) == (True, [str(site.environment)])
+    assert not list(site.incoming.glob("*.whl"))
+    for check in (True, False):
+        done = build(site, check=check)
+        assert (done["changed"], done["paths"]) == (False, [])
+
+
+@pytest.mark.parametrize("damage", [".complete", "lock.txt", "bin/python"])
+def test_an_environment_that_is_not_whole_is_built_again(site: Site, damage: str) -> None:
+    site.send()
+    built(site)
+    (site.environment / damage).unlink()
+    site.send()
+    assert build(site)["changed"]
+    assert (site.environment / damage).exists()
 
 
 def python_with_torch(folder: Path, version: str) -> Path:
@@ -78,8 +120,7 @@ def python_with_torch(folder: Path, version: str) -> Path:
 def test_the_hosts_own_torch_is_taken_over(site: Site, tmp_path: Path) -> None:
     python = python_with_torch(tmp_path / "base", "2.7.0+cu126")
     site.send()
-    done = build(site, python=str(python), torch="2.7.0+cu126")
-    assert done.returncode == 0, done.stderr
+    built(site, python=str(python), torch="2.7.0+cu126")
     checked = run_checker(site)
     assert checked.returncode == 0, checked.stderr
 
@@ -97,8 +138,7 @@ def test_a_torch_of_a_virtual_environment_is_taken_over(site: Site, tmp_path: Pa
     (home / "bin" / "python").symlink_to(below)
     (home / "pyvenv.cfg").write_text(f"home = {below.parent}\ninclude-system-site-packages = {shared}\n")
     site.send()
-    done = build(site, python=str(home / "bin" / "python"), torch="2.7.0+cu126")
-    assert done.returncode == 0, done.stderr
+    built(site, python=str(home / "bin" / "python"), torch="2.7.0+cu126")
     find = "import importlib.util, torch; print(torch.__file__, importlib.util.find_spec('below') is not None)"
     python = str(site.environment / "bin" / "python")
     seen = subprocess.run([python, "-I", "-c", find], capture_output=True, text=True, check=True).stdout
@@ -110,14 +150,12 @@ def test_a_torch_of_a_virtual_environment_is_taken_over(site: Site, tmp_path: Pa
 def test_another_torch_than_the_planned_one_is_refused(site: Site, tmp_path: Path) -> None:
     python = python_with_torch(tmp_path / "base", "2.8.0+cu128")
     site.send()
-    done = build(site, python=str(python), torch="2.7.0+cu126")
-    assert done.returncode == 1
-    assert f"torch of {python} is 2.8.0+cu128, and the plan was made for 2.7.0+cu126" in done.stderr
-    assert not (site.environment / ".complete").exists()
+    text = failure(site, python=str(python), torch="2.7.0+cu126")
+    assert text == f"torch of {python} is 2.8.0+cu128, and the plan was made for 2.7.0+cu126"
 
 
 def run_checker(site: Site) -> subprocess.CompletedProcess[str]:
-    checker = (ROLES / "environment/files/check_lock.py").read_text()
+    checker = program("check_lock")
     lock = str(site.environment / "lock.txt")
     command = [str(site.environment / "bin/python"), "-I", "-c", checker, lock]
     return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -125,14 +163,13 @@ def run_checker(site: Site) -> subprocess.CompletedProcess[str]:
 
 def test_byte_code_is_kept_beside_the_sources(site: Site) -> None:
     site.send()
-    done = build(site, warm="import alpha")
-    assert done.returncode == 0, done.stderr
+    built(site, warm="import alpha")
     wait_until(lambda: bool(list(site.environment.glob("lib/python*/site-packages/**/__pycache__/*.pyc"))))
 
 
 def test_what_a_server_imports_is_compiled_and_no_more(site: Site) -> None:
     site.send()
-    assert build(site).returncode == 0
+    built(site)
     (packages,) = site.environment.glob("lib/python*/site-packages")
     sources = {
         "vllm/__init__.py": "",
@@ -159,7 +196,7 @@ def test_what_a_server_imports_is_compiled_and_no_more(site: Site) -> None:
         path = packages / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    warm = (ROLES / "environment/files/warm.py").read_text()
+    warm = program("warm")
     subprocess.run([str(site.environment / "bin/python"), "-I", "-c", warm], check=True)
     compiled = {path for path in packages.rglob("*.py") if Path(cache_from_source(str(path))).exists()}
     left = {"vllm/model_executor/models/other.py", "broken.py", "hints.py", "bench_tool.py"}
@@ -171,12 +208,12 @@ def test_what_a_server_imports_is_compiled_and_no_more(site: Site) -> None:
 
 def test_byte_code_that_was_there_before_is_not_listed_but_removed(site: Site) -> None:
     site.send()
-    assert build(site).returncode == 0
+    built(site)
     (packages,) = site.environment.glob("lib/python*/site-packages")
     planted = Path(cache_from_source(str(packages / "alpha/__init__.py")))
     planted.parent.mkdir()
     planted.write_bytes(b"poisoned")
-    warm = (ROLES / "environment/files/warm.py").read_text()
+    warm = program("warm")
     subprocess.run([str(site.environment / "bin/python"), "-I", "-c", warm], check=True)
     assert not planted.exists()
     assert (site.environment / "bytecode.txt").read_text() == ""
@@ -184,11 +221,11 @@ def test_byte_code_that_was_there_before_is_not_listed_but_removed(site: Site) -
 
 def test_the_list_of_byte_code_is_made_again_where_compiling_was_cut_off(site: Site) -> None:
     site.send()
-    assert build(site, warm="import os; os.kill(os.getpid(), 9)").returncode == 0
+    built(site, warm="import os; os.kill(os.getpid(), 9)")
     kept = site.environment / "bytecode.txt"
     wait_until(lambda: byte_code.listing(site.environment) == "absent")
-    warm = (ROLES / "environment/files/warm.py").read_text()
-    assert build(site, warm=f"import time; time.sleep(1)\n{warm}").returncode == 0
+    warm = program("warm")
+    built(site, warm=f"import time; time.sleep(1)\n{warm}")
     assert byte_code.listing(site.environment) == "under way"
     wait_until(kept.exists)
     assert byte_code.listing(site.environment) == "there"
@@ -207,8 +244,7 @@ def test_what_goes_in_last_brings_nothing_with_it(site: Site) -> None:
     site.use_wheels([*site.wheels, build_wheel(wheels, "gamma", "3.0", requires="alpha==9.9")])
     site.send()
     build_wheel(site.incoming, "alpha", "9.9")
-    done = build(site, last="gamma")
-    assert done.returncode == 0, done.stderr
+    built(site, last=["gamma"])
     installed = {path.name for path in site.environment.glob("lib/python*/site-packages/*.dist-info")}
     assert {"alpha-1.0.dist-info", "gamma-3.0.dist-info"} <= installed
     assert (site.environment / ".complete").exists()
@@ -218,19 +254,16 @@ def test_what_goes_in_last_is_named_when_it_is_missing(site: Site) -> None:
     site.use_wheels([*site.wheels, build_wheel(site.wheels[0].parent, "gamma", "3.0")])
     site.send()
     next(site.incoming.glob("gamma-*.whl")).unlink()
-    done = build(site, last="gamma")
-    assert done.returncode == 1
-    assert "firstlight-error: uv could not install gamma into environment" in done.stderr
-    assert not (site.environment / ".complete").exists()
+    text = failure(site, last=["gamma"])
+    assert text == f"uv could not install gamma into environment {site.environment.name}"
 
 
 def test_an_interpreter_of_another_version_is_refused(site: Site) -> None:
     site.send()
     path = site.variables["firstlight_environment"]["interpreter"]["path"]
-    done = build(site, python_version="3.99")
-    assert done.returncode == 1
-    assert f"firstlight-error: interpreter {path} is Python" in done.stderr
-    assert "3.99" in done.stderr
+    text = failure(site, python_version="3.99")
+    assert text.startswith(f"interpreter {path} is Python")
+    assert "3.99" in text
 
 
 def test_an_interpreter_that_was_sent_is_unpacked_under_the_prefix(site: Site) -> None:
@@ -241,27 +274,28 @@ def test_an_interpreter_that_was_sent_is_unpacked_under_the_prefix(site: Site) -
     (tree / "python3").symlink_to(Path(site.variables["firstlight_environment"]["interpreter"]["path"]).resolve())
     archive = site.incoming / "cpython-test.tar.gz"
     subprocess.run(["tar", "-czf", archive, "-C", site.folder / "archive", "python"], check=True)
-    done = build(site, python="", archive="cpython-test.tar.gz")
-    assert done.returncode == 0, done.stderr
+    built(site, python="", archive="cpython-test.tar.gz")
     assert not archive.exists()
     marker = json.loads((site.environment / ".complete").read_text())
     assert marker["interpreter"] == str(site.prefix / "python" / "cpython-test" / "bin" / "python3")
 
 
 def test_a_build_waits_for_one_that_a_killed_run_left_behind(site: Site) -> None:
+    """Its uv still runs; this one says so, and runs until the test has seen both."""
     site.send()
-    (site.prefix / "envs").mkdir(parents=True)
-    holder = subprocess.Popen(["flock", str(site.prefix / "envs" / ".lock"), "sleep", "60"])
+    started, may_end = site.folder / "started", site.folder / "may-end"
+    slow = site.incoming / "slow-uv"
+    slow.write_text(f"#!/bin/sh\ntouch {started}\nwhile [ ! -e {may_end} ]; do sleep 0.1; done\n")
+    process = start_module("firstlight_environment", **parameters(site, uv="slow-uv"))
     try:
-        while subprocess.run(["flock", "-n", str(site.prefix / "envs" / ".lock"), "true"], check=False).returncode == 0:
-            pass
-        done = build(site)
+        wait_until(started.exists)
+        process.kill()
+        process.communicate()
+        text = failure(site)
+        assert text == f"another installation has worked on {site.prefix}/envs for more than 1 s"
     finally:
-        subprocess.run(["kill", *_children(holder.pid), str(holder.pid)], check=False)
-        holder.wait()
-    assert done.returncode == 1
-    assert "another installation has worked on" in done.stderr
-
-
-def _children(pid: int) -> list[str]:
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        may_end.touch()
+        process.kill()
+        process.communicate()
+    wait_until(lambda: "failed" not in build(site))
+    assert (site.environment / ".complete").exists()

@@ -1,0 +1,450 @@
+#!/usr/bin/python
+"""Ansible module: the environment of a lock, built offline next to the live one."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: firstlight_environment
+short_description: Build the environment of a lock
+description:
+  - Builds C(PREFIX/envs/DIGEST) from the files in the incoming folder, without a network. uv checks each hash.
+  - The marker C(.complete) is written last; an environment without it is built again. Nothing live is changed.
+  - Byte code is compiled in the background. An interrupted compilation is resumed.
+  - Removes the wheels and the interpreter's archive from the incoming folder when the environment is complete.
+options:
+  prefix:
+    description: Absolute folder that holds everything of this product on the host.
+    type: path
+    required: true
+  incoming:
+    description: Folder on the host that holds the files sent by the controller.
+    type: path
+    required: true
+  digest:
+    description: Name of the environment's folder.
+    type: str
+    required: true
+  lock:
+    description: Text of the lock, a requirements file with hashes and one line for each distribution.
+    type: str
+    required: true
+  stack:
+    description: The Stack, stored with the lock for readers.
+    type: dict
+    required: true
+  uv:
+    description: File name of uv in the incoming folder.
+    type: str
+    required: true
+  python:
+    description: Path of the host's own Python. Ignored if an archive is given.
+    type: str
+  archive:
+    description: File name of a sent interpreter in the incoming folder.
+    type: str
+  python_version:
+    description: Version that the interpreter must have, whole or major and minor.
+    type: str
+    required: true
+  torch:
+    description: Version of the host's own torch, if the environment uses that.
+    type: str
+  last:
+    description: Distributions of the lock that are installed last, without their requirements.
+    type: list
+    elements: str
+    default: []
+  programs:
+    description: Texts of Python programs that the environment's own Python runs.
+    type: dict
+    required: true
+    suboptions:
+      check_lock:
+        description: Compares the distributions with the lock.
+        type: str
+        required: true
+      manifest:
+        description: Compares the files with the wheels and lists them.
+        type: str
+        required: true
+      warm:
+        description: Compiles the byte code of the server.
+        type: str
+        required: true
+  lock_timeout_s:
+    description: Seconds to wait for a build that an interrupted run left running.
+    type: int
+    default: 900
+author: Firstlight
+"""
+
+EXAMPLES = r"""
+- name: Build the environment
+  firstlight_environment:
+    prefix: /opt/firstlight
+    incoming: /var/tmp/firstlight-incoming
+    digest: 0123456789abcdef
+    lock: "{{ lookup('ansible.builtin.file', 'lock.txt') }}"
+    stack: {}
+    uv: uv
+    python: /usr/bin/python3
+    python_version: "3.12"
+    programs:
+      check_lock: "{{ lookup('ansible.builtin.file', 'check_lock.py') }}"
+      manifest: "{{ lookup('ansible.builtin.file', 'manifest.py') }}"
+      warm: "{{ lookup('ansible.builtin.file', 'warm.py') }}"
+"""
+
+RETURN = r"""
+paths:
+  description: The environment's folder, if it was built.
+  type: list
+  elements: str
+  returned: always
+stderr:
+  description: Output of uv.
+  type: str
+  returned: always
+"""
+
+import contextlib
+import fcntl
+import filecmp
+import glob
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.firstlight_commands import last_lines, run
+from ansible.module_utils.firstlight_files import diff_result, list_diff, read
+
+ARGUMENTS = {
+    "prefix": {"type": "path", "required": True},
+    "incoming": {"type": "path", "required": True},
+    "digest": {"type": "str", "required": True},
+    "lock": {"type": "str", "required": True},
+    "stack": {"type": "dict", "required": True},
+    "uv": {"type": "str", "required": True},
+    "python": {"type": "str"},
+    "archive": {"type": "str"},
+    "python_version": {"type": "str", "required": True},
+    "torch": {"type": "str"},
+    "last": {"type": "list", "elements": "str", "default": []},
+    "programs": {
+        "type": "dict",
+        "required": True,
+        "options": {
+            "check_lock": {"type": "str", "required": True},
+            "manifest": {"type": "str", "required": True},
+            "warm": {"type": "str", "required": True},
+        },
+    },
+    "lock_timeout_s": {"type": "int", "default": 900},
+}
+UV_SETTINGS = {
+    # No settings of the host's users.
+    "PYTHONPATH": None,
+    "PYTHONHOME": None,
+    "VIRTUAL_ENV": None,
+    "UV_NO_CONFIG": "1",
+    "UV_OFFLINE": "1",
+    "UV_PYTHON_DOWNLOADS": "never",
+    "UV_NO_PROGRESS": "1",
+    "UV_LINK_MODE": "hardlink",
+}
+PYTHON_VERSION = "import platform; print(platform.python_version())"
+PACKAGE_FOLDERS = 'import sysconfig; print(*dict.fromkeys(map(sysconfig.get_path, ("purelib", "platlib"))), sep="\\n")'
+# The host's torch is not imported: its version file says enough.
+TORCH_VERSION = """\
+import importlib.util, pathlib, re
+spec = importlib.util.find_spec("torch")
+text = pathlib.Path(spec.origin).with_name("version.py").read_text() if spec and spec.origin else ""
+found = re.search("^__version__ *= *['\\"]([^'\\"]+)", text, re.MULTILINE)
+print(found.group(1) if found else "none")
+"""
+PLAN_AGAIN = "run ./firstlight provision: the plan is made anew from what the host has now"
+
+
+class BuildError(Exception):
+    """Why an environment cannot be built, what helps, and what a program printed."""
+
+    def __init__(self, text, hint=None, output=""):
+        super().__init__(text)
+        self.hint = hint
+        self.output = output
+
+
+class Build:
+    """The environment of one lock, and the steps that build it."""
+
+    def __init__(self, parameters):
+        self._asked = parameters
+        self._prefix, self._digest = parameters["prefix"], parameters["digest"]
+        self._incoming = parameters["incoming"]
+        self._envs = os.path.join(self._prefix, "envs")
+        self.path = os.path.join(self._envs, self._digest)
+        self._python = os.path.join(self.path, "bin", "python")
+        self._uv = os.path.join(self._prefix, "bin", "uv")
+        self._turn = None
+        self.output = ""
+
+    def is_complete(self):
+        """Return whether the environment was completed for this lock and its Python still runs."""
+        return (
+            f'"digest": "{self._digest}"' in (read(os.path.join(self.path, ".complete")) or "")
+            and content(os.path.join(self.path, "lock.txt")) == self._asked["lock"].encode()
+            and self._run(self._python, "-I", "-c", "")[0] == 0
+        )
+
+    def make(self):
+        """Build the environment, or resume its compilation. Return whether it was built."""
+        self._take_turn()
+        built = not self.is_complete()
+        if built:
+            self._build()
+        else:
+            self._compile()
+        # Installed, the wheels and the archive would only hold the space a second time.
+        spent = glob.glob(os.path.join(glob.escape(self._incoming), "*.whl"))
+        if self._asked["archive"]:
+            spent.append(os.path.join(self._incoming, self._asked["archive"]))
+        for path in spent:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        return built
+
+    def _run(self, *words, **options):
+        # A program that outlives this module keeps the turn: the next run waits until it has ended.
+        return run(*words, pass_fds=() if self._turn is None else (self._turn,), **options)
+
+    def _remove(self, *paths):
+        status, _, said = self._run("rm", "-rf", "--", *paths)
+        if status:
+            raise BuildError(f"{' and '.join(paths)} cannot be removed", None, said)
+
+    def _take_turn(self):
+        """Wait for a build that an interrupted run left running."""
+        path, limit_s = os.path.join(self._envs, ".lock"), self._asked["lock_timeout_s"]
+        self._turn = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+        deadline = time.monotonic() + limit_s
+        while not locked(self._turn):
+            if time.monotonic() >= deadline:
+                raise BuildError(
+                    f"another installation has worked on {self._envs} for more than {limit_s} s",
+                    f"see what holds it: fuser -v {path}",
+                )
+            time.sleep(0.2)
+
+    def _need(self, name):
+        """Return the path of a sent file."""
+        path = os.path.join(self._incoming, name)
+        if not os.path.isfile(path):
+            raise BuildError(
+                f"file {name} is not in {self._incoming}", "run ./firstlight provision: it sends what is missing"
+            )
+        return path
+
+    def _install_uv(self):
+        if not os.path.isfile(os.path.join(self._incoming, self._asked["uv"])) and os.access(self._uv, os.X_OK):
+            return
+        sent = self._need(self._asked["uv"])
+        if os.path.isfile(self._uv) and filecmp.cmp(sent, self._uv, shallow=False):
+            return
+        shutil.copyfile(sent, f"{self._uv}.new")
+        os.chmod(f"{self._uv}.new", 0o755)
+        os.replace(f"{self._uv}.new", self._uv)
+
+    def _interpreter(self):
+        """Return the interpreter's path. A sent one is unpacked under another name and renamed."""
+        archive = self._asked["archive"]
+        if not archive:
+            return self._asked["python"] or ""
+        home = os.path.join(self._prefix, "python", archive.partition(".tar.")[0])
+        python = os.path.join(home, "bin", "python3")
+        if self._run(python, "-I", "-c", "")[0]:
+            path = self._need(archive)
+            self._remove(home, f"{home}.new")
+            os.makedirs(f"{home}.new")
+            status, _, said = self._run(
+                "tar", "-xf", path, "-C", f"{home}.new", "--strip-components=1", "--no-same-owner"
+            )
+            if status:
+                raise BuildError(f"interpreter archive {archive} cannot be unpacked", None, said)
+            os.replace(f"{home}.new", home)
+        return python
+
+    def _check_interpreter(self, python):
+        wanted = self._asked["python_version"]
+        status, found, said = self._run(python, "-I", "-c", PYTHON_VERSION)
+        if status:
+            raise BuildError(f"interpreter {python} does not run: {last_lines(said, 1)}", PLAN_AGAIN)
+        if not f"{found.strip()}.".startswith(f"{wanted}."):
+            text = f"interpreter {python} is Python {found.strip()}, and the lock was solved for {wanted}"
+            raise BuildError(text, PLAN_AGAIN)
+
+    def _build(self):
+        self._install_uv()
+        python = self._interpreter()
+        self._check_interpreter(python)
+        self._remove(self.path, *glob.glob(os.path.join(glob.escape(self._envs), ".cache.*")))
+        # On the file system of the environment, so that uv can link what it unpacks.
+        cache = tempfile.mkdtemp(prefix=".cache.", dir=self._envs)
+        try:
+            self._fill(python, cache)
+        finally:
+            # Unlinking tens of thousands of files can take seconds that nobody needs to wait for.
+            start("rm", "-rf", cache)
+
+    def _fill(self, python, cache):
+        asked, kept = self._asked, os.path.join(self.path, "lock.txt")
+        shares = asked["torch"] and shares_packages(python)
+        options = ["--system-site-packages"] if shares else []
+        what = f"create environment {self._digest}"
+        self._use_uv(cache, what, "venv", "--quiet", "--no-project", *options, "--python", python, self.path)
+        if asked["torch"] and is_virtual(python):
+            self._reach_packages(python)
+        store(kept, asked["lock"])
+        store(os.path.join(self.path, "stack.json"), json.dumps(asked["stack"]) + "\n")
+        self._install_lines(cache)
+        self._ask(asked["programs"]["check_lock"], kept)
+        self._ask(asked["programs"]["manifest"], kept, self._incoming)
+        if asked["torch"]:
+            self._check_torch(python)
+        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        marker = os.path.join(self.path, ".complete")
+        self._compile()
+        store(f"{marker}.new", json.dumps({"digest": self._digest, "at": at, "interpreter": python}) + "\n")
+        os.replace(f"{marker}.new", marker)
+
+    def _use_uv(self, cache, what, *words):
+        status, _, said = self._run(self._uv, *words, settings={**UV_SETTINGS, "UV_CACHE_DIR": cache})
+        self.output += said
+        if status:
+            raise BuildError(
+                f"uv could not {what}",
+                "what uv says stands above; run ./firstlight provision to send missing or damaged files anew",
+                self.output,
+            )
+
+    def _install_lines(self, cache):
+        """Install the lock: first what may bring its requirements, then the distributions that go in last."""
+        last = self._asked["last"]
+        groups = {False: [], True: []}
+        for line in self._asked["lock"].splitlines(keepends=True):
+            groups[line.partition("==")[0] in last].append(line)
+        first_file, last_file = os.path.join(cache, "first.txt"), os.path.join(cache, "last.txt")
+        places = ["--no-index", "--find-links", self._incoming, "--require-hashes", "--python", self._python]
+        store(first_file, "".join(groups[False]))
+        what = f"install the lock of environment {self._digest}"
+        self._use_uv(cache, what, "pip", "sync", first_file, *places)
+        if last:
+            # Without its own requirements it cannot bring another torch, and the comparison with the lock would show one.
+            store(last_file, "".join(groups[True]))
+            what = f"install {' '.join(last)} into environment {self._digest}"
+            self._use_uv(cache, what, "pip", "install", "--no-deps", "--requirements", last_file, *places)
+
+    def _ask(self, program, *arguments):
+        """Return what a program prints that the environment's own Python runs."""
+        status, out, said = self._run(self._python, "-I", "-c", program, *arguments)
+        if status:
+            raise BuildError(last_lines(said, 1), None, said)
+        return out.strip()
+
+    def _reach_packages(self, python):
+        """Put a virtual environment's packages behind those of the lock, by a file that Python reads at its start."""
+        folders = self._run(python, "-I", "-c", PACKAGE_FOLDERS)[1]
+        own = self._ask(PACKAGE_FOLDERS).splitlines()[0]
+        store(os.path.join(own, "_firstlight_torch.pth"), folders)
+
+    def _check_torch(self, python):
+        found, planned = self._ask(TORCH_VERSION), self._asked["torch"]
+        if found != planned:
+            raise BuildError(f"torch of {python} is {found}, and the plan was made for {planned}", PLAN_AGAIN)
+
+    def _compile(self):
+        """Compile the byte code in the background: an environment is complete without it.
+
+        The compiling process locks `.compiling`; verify sees by it that the list of the byte code is under way.
+        """
+        if os.path.exists(os.path.join(self.path, "bytecode.txt")):
+            return
+        lock = os.open(os.path.join(self.path, ".compiling"), os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            if locked(lock):
+                start(self._python, "-I", "-c", self._asked["programs"]["warm"], pass_fds=(lock,))
+        finally:
+            os.close(lock)
+
+
+def locked(descriptor):
+    """Lock a file if nobody has it locked. Return whether this process has the lock."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def start(*words, pass_fds=()):
+    """Start a program that outlives this module."""
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    subprocess.Popen(words, start_new_session=True, pass_fds=pass_fds, **quiet)
+
+
+def store(path, text):
+    """Write a file below a folder that is not complete. Not flushed to the disk: that would wait for all wheels."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def content(path):
+    """Return a file's bytes; None where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def is_virtual(python):
+    return os.path.isfile(os.path.join(home_of(python), "pyvenv.cfg"))
+
+
+def shares_packages(python):
+    """Return whether an environment gets the interpreter's packages by uv's option for it.
+
+    A virtual environment passes this question to the Python below it.
+    """
+    if not is_virtual(python):
+        return True
+    text = read(os.path.join(home_of(python), "pyvenv.cfg"))
+    return bool(re.search("^include-system-site-packages *= *true", text, re.MULTILINE | re.IGNORECASE))
+
+
+def home_of(python):
+    return python.rpartition("/bin/")[0]
+
+
+def main():
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    os.umask(0o022)
+    build = Build(module.params)
+    try:
+        built = not build.is_complete() if module.check_mode else build.make()
+    except BuildError as error:
+        module.fail_json(msg=str(error), hint=error.hint, stderr=error.output)
+    except OSError as error:
+        module.fail_json(msg=f"environment {module.params['digest']} cannot be built: {error}", stderr=build.output)
+    paths = [build.path] if built else []
+    module.exit_json(
+        changed=built, paths=paths, stderr=build.output, **diff_result(module, [list_diff(build.path, [], paths)])
+    )
+
+
+if __name__ == "__main__":
+    main()
