@@ -10,40 +10,6 @@ description:
   - Returns the planned version, or where a mirror lacks it the newest within the plan's bounds that all packages have.
   - Installs nothing. Outside check mode package lists are read again where the planned version is missing.
 options:
-  packages:
-    description: Packages; names that a package may have are separated by C(|), and the first that is available is taken.
-    type: list
-    elements: str
-    required: true
-  version:
-    description: Version that the packages of the family must have. Without it any version will do.
-    type: str
-  family:
-    description: The packages that share the driver's version.
-    type: dict
-    suboptions:
-      packages:
-        description: Patterns of their names.
-        type: list
-        elements: str
-        required: true
-      version:
-        description: Regular expression of a version of the family.
-        type: str
-        required: true
-      apart:
-        description: Patterns of packages that match, and have versions of another kind.
-        type: list
-        elements: str
-        default: []
-  repository:
-    description: The repository, with C(manager) (C(apt) or C(dnf)), C(name), C(origin), and C(uri), which is empty for the distribution's own.
-    type: dict
-    required: true
-  lock_timeout_s:
-    description: Seconds to wait for another package manager to finish.
-    type: int
-    default: 600
   along:
     description: Packages of the family that are installed later and must be available in the same version.
     type: list
@@ -55,6 +21,7 @@ options:
   below:
     description: Upper bound, not included.
     type: str
+extends_documentation_fragment: firstlight_packages
 author: Firstlight
 """
 

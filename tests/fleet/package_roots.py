@@ -14,7 +14,7 @@ from tests.fleet.fixtures import require_hosts
 from tests.fleet.layers import root_with
 from tests.fleet.machine import Machine
 from tests.fleet.vendor import PLACE, Signer
-from tests.install.modules import copy_modules, options_of, run_module
+from tests.install.modules import copy_modules, documentation, run_module
 
 ENVIRONMENT = ("PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8")
 MODULES = "opt/modules"
@@ -47,12 +47,13 @@ class Root:
         folder = self.path / MODULES
         if not folder.exists():
             copy_modules(folder)
+        options = documentation(name)["options"]
         result = run_module(
             name,
             check=mode == "look",
             program=("env", "-i", f"PYTHONPATH=/{MODULES}", *ENVIRONMENT, "chroot", str(self.path), "python3"),
             playbooks=Path("/", MODULES),
-            **{option: value for option, value in what.items() if option in options_of(name)},
+            **{option: value for option, value in what.items() if option in options},
         )
         lines = [f"changed: {text}" for text in (*result.get("changes", ()), *result.get("paths", ()))]
         lines += [f"note: {text}" for text in result.get("notes", ())]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import ansible
-import yaml
+from ansible.plugins.loader import fragment_loader
+from ansible.utils.plugin_docs import get_docstring
 
 PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 LIBRARY = PLAYBOOKS / "library"
@@ -69,11 +69,11 @@ def run_module(name: str, **parameters: Any) -> dict[str, Any]:
     return result
 
 
-def options_of(name: str) -> set[str]:
-    """The parameters that a module's documentation names."""
-    found = re.search(r'^DOCUMENTATION = r"""(.*?)"""', (LIBRARY / f"{name}.py").read_text(), re.DOTALL | re.MULTILINE)
-    assert found is not None
-    return set(yaml.safe_load(found.group(1))["options"])
+def documentation(name: str) -> dict[str, Any]:
+    """A module's documentation as Ansible reads it, with its fragments."""
+    fragment_loader.add_directory(str(PLAYBOOKS / "doc_fragments"))
+    document, *_ = get_docstring(str(LIBRARY / f"{name}.py"), fragment_loader, is_module=True)
+    return dict(document)
 
 
 def copy_modules(folder: Path) -> None:

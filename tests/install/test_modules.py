@@ -11,7 +11,7 @@ import ansible.module_utils
 import pytest
 import yaml
 
-from tests.install.modules import LIBRARY, MODULES, PLAYBOOKS
+from tests.install.modules import LIBRARY, MODULES, PLAYBOOKS, documentation
 
 OLDEST = (3, 8)
 """Of the Pythons that ansible-core 2.19 supports on a host."""
@@ -45,9 +45,9 @@ def compare(documented: dict[str, Any], specified: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", MODULES)
 def test_the_documentation_is_the_argument_specification(name: str) -> None:
     module = load(name)
-    documentation = yaml.safe_load(module.DOCUMENTATION)
-    assert documentation["module"] == name
-    compare(documentation["options"], module.ARGUMENTS)
+    documented = documentation(name)
+    assert documented["module"] == name
+    compare(documented["options"], module.ARGUMENTS)
     (task, *_) = yaml.safe_load(module.EXAMPLES)
     assert task[name].keys() <= module.ARGUMENTS.keys()
     for entry in yaml.safe_load(module.RETURN).values():
