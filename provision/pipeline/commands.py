@@ -6,6 +6,7 @@ import errno
 import json
 import sys
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,24 @@ def write_stdout(text: str, *, drawn: bool = False) -> None:
     except OSError as error:
         if error.errno != errno.EIO:
             raise
+
+
+@dataclass(frozen=True)
+class PlannedFrom:
+    """What hosts are planned from, and whether secrets of theirs are masked in what is printed of it."""
+
+    facts: Mapping[str, HostFacts]
+    settings: Mapping[str, Settings]
+    shapes: Mapping[str, Shape]
+    become: frozenset[str] = frozenset()
+    is_masked: bool = False
+
+    def write(self, answer: str | dict[str, Any]) -> None:
+        """Print a text, or a document as JSON."""
+        if isinstance(answer, str):
+            write_stdout(redact(answer) if self.is_masked else answer)
+        else:
+            write_stdout(json.dumps(scrub(answer) if self.is_masked else answer, indent=2))
 
 
 def run(request: CommandRequest, *, last: PhaseName = "serve", as_json: bool = False) -> int:
@@ -108,15 +127,20 @@ def plan(request: CommandRequest, *, as_json: bool, explain: bool, why_not: str 
         print_summary(outcome)
         return outcome.exit_code
     settings = {host.name: host.settings for host in outcome.hosts}
-    become = {host.name for host in outcome.hosts if host.connection.become}
     facts = {name: planned.facts[name] for resolution in planned.plan.classes for name in resolution.hosts}
+    models = {settings[name].model: settings[name] for name in facts} if why_not is not None else {}
+    hosts = PlannedFrom(
+        facts,
+        settings,
+        shapes={model: shape for one in models.values() for model, shape in shapes_of(one).items()},
+        become=frozenset(host.name for host in outcome.hosts if host.connection.become),
+        is_masked=True,
+    )
     if why_not is not None:
-        models = {settings[name].model: settings[name] for name in facts}
-        shapes = {model: shape for one in models.values() for model, shape in shapes_of(one).items()}
-        print_why_not(why_not, facts, settings, become, shapes, as_json=as_json, mask=True)
+        print_why_not(why_not, hosts, as_json=as_json)
         return Exit.OK if outcome.exit_code == Exit.NO_STACK else outcome.exit_code
     missing = without_answer(outcome.summary, facts)
-    print_plan(planned.plan, facts, settings, become, as_json=as_json, explain=explain, missing=missing, mask=True)
+    print_plan(planned.plan, hosts, as_json=as_json, explain=explain, missing=missing)
     return outcome.exit_code
 
 
@@ -145,13 +169,12 @@ def plan_recorded(
                 )
             facts[entry.host] = entry
     wanted = described_settings(request.overrides)
-    settings = dict.fromkeys(facts, wanted)
-    shapes = shapes_of(wanted)
+    hosts = PlannedFrom(facts, dict.fromkeys(facts, wanted), shapes_of(wanted))
     if why_not is not None:
-        print_why_not(why_not, facts, settings, set(), shapes, as_json=as_json)
+        print_why_not(why_not, hosts, as_json=as_json)
         return Exit.OK
-    chosen = resolve(facts, settings, shapes=shapes)
-    print_plan(chosen, facts, settings, set(), as_json=as_json, explain=explain)
+    chosen = resolve(hosts.facts, hosts.settings, shapes=hosts.shapes)
+    print_plan(chosen, hosts, as_json=as_json, explain=explain)
     return Exit.NO_STACK if any(resolution.stack is None for resolution in chosen.classes) else Exit.OK
 
 
@@ -192,45 +215,22 @@ def _text(path: Path) -> str:
         ) from None
 
 
-def print_why_not(
-    asked: str,
-    facts: Mapping[str, HostFacts],
-    settings: Mapping[str, Settings],
-    become: set[str],
-    shapes: Mapping[str, Shape],
-    *,
-    as_json: bool,
-    mask: bool = False,
-) -> None:
-    """Print the verdict of every rule on one release, and what would make it possible; `mask` hides secrets of hosts."""
-    from provision.phases.plan.why_not import render, why_not
+def print_why_not(asked: str, hosts: PlannedFrom, *, as_json: bool) -> None:
+    """Print the verdict of every rule on one release, and what would make it possible."""
+    from provision.phases.plan.why_not import WhyNotDocument, render, why_not
 
-    answers = why_not(asked, facts, settings, become=become, shapes=shapes)
-    if as_json:
-        documents = [answer.model_dump(mode="json") for answer in answers]
-        write_stdout(json.dumps(scrub(documents) if mask else documents, indent=2))
-    else:
-        write_stdout(redact(render(answers)) if mask else render(answers))
+    answers = why_not(asked, hosts.facts, hosts.settings, become=hosts.become, shapes=hosts.shapes)
+    hosts.write(WhyNotDocument(classes=tuple(answers)).model_dump(mode="json") if as_json else render(answers))
 
 
 def print_plan(
-    plan: Plan,
-    facts: Mapping[str, HostFacts],
-    settings: Mapping[str, Settings],
-    become: set[str],
-    *,
-    as_json: bool,
-    explain: bool,
-    missing: Sequence[Mapping[str, Any]] = (),
-    mask: bool = False,
+    plan: Plan, hosts: PlannedFrom, *, as_json: bool, explain: bool, missing: Sequence[Mapping[str, Any]] = ()
 ) -> None:
-    """Print the plan; `missing` are the hosts that could not be planned, `mask` hides secrets of hosts."""
+    """Print the plan; `missing` are the hosts that could not be planned."""
     from provision.phases.plan.document import to_json
     from provision.phases.plan.explain import render
 
     if as_json:
-        document = to_json(plan) | ({"missing": list(missing)} if missing else {})
-        write_stdout(json.dumps(scrub(document) if mask else document, indent=2))
+        hosts.write(to_json(plan) | ({"missing": list(missing)} if missing else {}))
     else:
-        text = render(plan, facts, settings, become=become, explain=explain)
-        write_stdout(redact(text) if mask else text)
+        hosts.write(render(plan, hosts.facts, hosts.settings, become=hosts.become, explain=explain))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from provision.phases.plan.why_not import WhyNotDocument
 from tests.fit.models import LLAMA_70B, write_model
 
 pytestmark = pytest.mark.slow
@@ -93,9 +94,18 @@ def test_a_plan_of_no_host_that_answers_is_a_document_all_the_same(tmp_path: Pat
     assert [(missing["host"], missing["state"]) for missing in document["missing"]] == [("far", "unreachable")]
     assert "far" in done.stderr
     why_not = firstlight("plan", "-i", "hosts.yml", "--json", "--why-not", "vllm==0.33.0", logs=tmp_path)
-    assert (why_not.returncode, json.loads(why_not.stdout)) == (1, [])
+    assert (why_not.returncode, json.loads(why_not.stdout)) == (1, {"schema_version": 1, "classes": []})
     told = firstlight("plan", "-i", "hosts.yml", logs=tmp_path)
     assert told.stdout.startswith("RED: 1 host could not be reached (far)")
+
+
+def test_why_not_prints_one_document_of_its_schema(tmp_path: Path) -> None:
+    line = "gpu=H100x8 driver=535.183.01 os=ubuntu-22.04 python=3.10 glibc=2.35"
+    done = firstlight("plan", "--what-if", line, "--why-not", "vllm==0.33.0", "--json", logs=tmp_path)
+    assert (done.returncode, json.loads(done.stdout)["schema_version"]) == (0, 1)
+    (answer,) = WhyNotDocument.model_validate_json(done.stdout).classes
+    assert answer.requested == "vllm==0.33.0"
+    assert answer.nearest is not None
 
 
 def test_a_plan_without_the_models_shape_has_a_reason(tmp_path: Path) -> None:

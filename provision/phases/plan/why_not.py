@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from provision.catalog import catalog
 from provision.catalog.versions import release
@@ -46,6 +46,13 @@ class WhyNot(Record):
     """The candidate that the plan chooses; None if no Stack fits."""
     evaluations: tuple[CandidateEvaluation, ...]
     nearest: Nearest | None
+
+
+class WhyNotDocument(Record):
+    """What `plan --why-not --json` prints."""
+
+    schema_version: Literal[1] = 1
+    classes: tuple[WhyNot, ...]
 
 
 def why_not(
