@@ -61,6 +61,17 @@ def sample_key(**changes: object) -> BuildKey:
 
 
 @pytest.fixture(scope="session")
+def uv_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """uv's cache of these tests. uv unpacks a local torch to read its metadata, 700 MB that nobody asks for again."""
+    return tmp_path_factory.mktemp("uv-cache")
+
+
+@pytest.fixture(autouse=True)
+def own_uv_cache(uv_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_CACHE_DIR", str(uv_cache))
+
+
+@pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The sample, built with nvcc from wheels: cancelled after its first unit, and taken up again."""
     folder = tmp_path_factory.mktemp("wheel-builder")
@@ -100,7 +111,7 @@ class BuilderForCuda(WheelBuilder):
 
 
 @pytest.fixture(scope="session")
-def staging(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Staging:
+def staging(site: Site, uv_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Staging:
     """The sample under flash-attn's name, in a Stack with a torch that the controller already has."""
     folder = tmp_path_factory.mktemp("stage")
     _pack_as_flash_attn(folder)
@@ -120,15 +131,17 @@ def staging(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Staging:
         platform=f"{platform.machine()}-manylinux_2_28",
     )
     reported: list[str] = []
-    staged = stage(
-        resolve_to(stack),
-        Settings(flash_attn="package", builder=CONTROLLER),
-        FACTS,
-        store=site.job.store,
-        client=client,
-        packager=BuilderForCuda(**vars(site.wheel_builder)),
-        progress=lambda what, _done, _total: reported.append(what),
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UV_CACHE_DIR", str(uv_cache))
+        staged = stage(
+            resolve_to(stack),
+            Settings(flash_attn="package", builder=CONTROLLER),
+            FACTS,
+            store=site.job.store,
+            client=client,
+            packager=BuilderForCuda(**vars(site.wheel_builder)),
+            progress=lambda what, _done, _total: reported.append(what),
+        )
     return Staging(stack, staged, key, site.wheel_builder, site.job.store, client, reported)
 
 

@@ -15,12 +15,12 @@ from provision.fleet.ssh import open_session
 from provision.fleet.ssh.session import Session
 from provision.phases.stage.builds.wheel_builder import WheelBuilder
 from provision.phases.stage.wheelhouse import Store
-from tests.builds.conftest import Staging, no_interpreter, site, staging
+from tests.builds.conftest import Staging, no_interpreter, site, staging, uv_cache
 from tests.builds.standin import standin_job
 from tests.fleet.hosts import FleetHost
 from tests.install.fleet_site import make_fleet_site
 
-__all__ = ["site", "staging"]  # fixtures
+__all__ = ["site", "staging", "uv_cache"]  # fixtures
 
 PREFIX = "/opt/firstlight"
 PYTHON = "3.11"

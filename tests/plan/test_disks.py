@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provision.core.models.facts import Disk, User
+from provision.core.models.facts import Disk, Installed, User
 from provision.core.models.settings import Settings
 from provision.phases.plan import plan
 from provision.phases.plan.what_if import parse_what_if
@@ -36,3 +36,19 @@ def test_the_disk_of_the_place_where_it_will_lie_is_judged(settings: Settings, b
     [resolution] = plan({"h": FACTS}, {"h": settings}, become=become).classes
     assert (resolution.stack is not None) is fits
     assert any(reason.rule == "disk" and reason.verdict == "reject" for reason in resolution.reasons) is not fits
+
+
+@pytest.mark.parametrize(
+    ("installed", "fits"),
+    [
+        (Installed(prefix="/opt/firstlight", current="0123456789abcdef"), True),
+        (Installed(prefix="/opt/firstlight", environments=("0123456789abcdef",)), True),
+        (Installed(prefix="/opt/firstlight"), False),
+    ],
+    ids=["active", "complete, refused by verify", "none"],
+)
+def test_an_environment_that_filled_the_disk_is_not_asked_for_its_space_again(installed: Installed, fits: bool) -> None:
+    disks = (Disk(path="/", mount="/", free=GIB),)
+    facts = FACTS.model_copy(update={"installed": installed, "disks": disks})
+    [resolution] = plan({"h": facts}, {"h": Settings()}, become={"h"}).classes
+    assert (resolution.stack is not None) is fits

@@ -51,7 +51,7 @@ def profile_of(
     # if the login is unknown, the first disk represents all
     disk = facts.disk_of(prefix) if prefix else next(iter(facts.disks), None)
     incoming = facts.disk_of(INCOMING)
-    installed = facts.installed is not None and facts.installed.current is not None
+    installed = facts.installed is not None and bool(facts.installed.current or facts.installed.environments)
     lacking, unsure = _system(facts, platform)
     glibc = facts.os.libc_version if facts.os.libc != "musl" else None
     memory = facts.memory.usable
@@ -167,7 +167,7 @@ def _load(settings: Settings, shape: Shape, memory: int | None) -> ServedModel:
 
 
 def _free_gib(disk: Disk | None, most: float, *, installed: bool) -> int | None:
-    """Return the free space in GiB. If the host has an environment, its space counts as free."""
+    """Return the free space in GiB. If the host has an environment, active or not, its space counts as free."""
     if installed:
         return math.ceil(most)
     return _capped(disk.free if disk else None, most)
