@@ -31,6 +31,12 @@ def attach(folder: Path) -> None:
             return
 
 
+def trim(folder: Path) -> None:
+    """Give the blocks of deleted files back to the machine, which else has them again when the image is deleted."""
+    if os.path.ismount(folder):
+        subprocess.run(("fstrim", str(folder)), capture_output=True, check=False)
+
+
 def detach(folder: Path) -> None:
     """Unmount it and delete the image, if there is one."""
     if os.path.ismount(folder):

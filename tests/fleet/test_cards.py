@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.fleet import disk
 from tests.fleet.cards import boot_with_cards
 from tests.fleet.command_runner import ROOT, CommandRunner
 from tests.fleet.hosts import Fleet, FleetHost
@@ -46,6 +47,7 @@ def card_host(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[FleetHos
     host = boot_with_cards(fleet, request.param)
     yield host
     host.remove()
+    disk.trim(fleet.disk)
 
 
 @pytest.mark.usefixtures("wheels_for_once")
